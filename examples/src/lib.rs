@@ -1,0 +1,1 @@
+//! The example programs are in the folders beside `src`.

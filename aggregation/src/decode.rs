@@ -1,0 +1,236 @@
+//! De-aggregation: one pass over the received bytes that builds an index of offsets.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::aggregate::{Aggregate, AggregateDefect, DefectKind, MemberEntry, NO_KEY};
+use crate::frame::{Decompressor, FrameError, open_kpl};
+use crate::hash_key::HashKey;
+use crate::wire::{MalformedBody, Reader, Span, WireType};
+
+/// Takes received records apart.
+///
+/// | data | result |
+/// |---|---|
+/// | no magic in front (or shorter than it) | [`Decoded::Plain`], [`PlainReason::NoMagic`] |
+/// | KPL magic, at most 16 bytes behind it | plain, [`PlainReason::TooShort`] |
+/// | MD5 does not match | plain, [`PlainReason::DigestMismatch`] |
+/// | the protobuf message does not parse, lacks a required field, or has a key that is not UTF-8 | plain, [`PlainReason::Malformed`] |
+/// | a member's index is out of its table, or its explicit hash key is no decimal 0 to 2^128 - 1 | aggregate of the members before it, [`Aggregate::defect`] set |
+/// | no members | an empty aggregate |
+/// | unknown fields, groups, tags | ignored |
+/// | compressed frame that does not unpack to an aggregate | [`FrameError`], never plain |
+///
+/// All of this is as in the Java KCL (`AggregatorUtil`), with these differences: Java replaces
+/// invalid UTF-8 in keys, which gives the record another key, while here such a record is plain;
+/// where Java has no shard to compare with it does not read explicit hash keys; and Java drops an
+/// aggregate with a member outside of the shard's hash-key range, which here is left to the
+/// consumer ([`Member::hash_key`](crate::Member::hash_key)).
+///
+/// The index takes memory in proportion to the bytes received or unpacked (at worst 4 times as
+/// much, and twice that while it grows), whatever they claim. Keeps a zstd context from the first
+/// compressed record on: make one decoder, use it often.
+///
+/// ```
+/// use bytes::Bytes;
+/// use kinesis_aggregation::{Decoded, Decoder};
+///
+/// let mut decoder = Decoder::new(10 * 1024 * 1024);
+/// match decoder.decode(Bytes::from_static(b"{}"))? {
+///     Decoded::Aggregate(aggregate) => {
+///         for member in aggregate.iter() {
+///             println!("{} {}", member.index(), member.partition_key());
+///         }
+///     }
+///     Decoded::Plain(data, _reason) => assert_eq!(data, "{}"),
+///     _ => {}
+/// }
+/// # Ok::<(), kinesis_aggregation::FrameError>(())
+/// ```
+pub struct Decoder {
+    decompressor: Decompressor,
+}
+
+impl Decoder {
+    /// A decoder that unpacks compressed frames of up to `max_decompressed_size` bytes.
+    pub fn new(max_decompressed_size: usize) -> Self {
+        Self {
+            decompressor: Decompressor::new(max_decompressed_size),
+        }
+    }
+
+    /// Takes the data of one received record apart. Nothing is copied; only a compressed frame is
+    /// unpacked, into a buffer of its own.
+    ///
+    /// # Errors
+    /// [`FrameError`] if the data begins with the compressed frame's magic and cannot be read: too
+    /// large, of an unknown version or codec, or corrupt. What to do with such a record is the
+    /// consumer's decision; the decoder can go on with the next.
+    pub fn decode(&mut self, data: Bytes) -> Result<Decoded, FrameError> {
+        if let Some(body) = self.decompressor.open(&data)? {
+            let aggregate = parse(body, true).map_err(FrameError::Malformed)?;
+            return Ok(Decoded::Aggregate(aggregate));
+        }
+        let parsed =
+            open_kpl(&data).and_then(|body| parse(body, false).map_err(PlainReason::Malformed));
+        Ok(match parsed {
+            Ok(aggregate) => Decoded::Aggregate(aggregate),
+            Err(reason) => Decoded::Plain(data, reason),
+        })
+    }
+}
+
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoder")
+            .field("max_decompressed_size", &self.decompressor.max_size())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a received record is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Decoded {
+    /// One record on its own: the data as received, and why it is no aggregate.
+    Plain(Bytes, PlainReason),
+    /// Many records in one.
+    Aggregate(Aggregate),
+}
+
+/// Why a record is not an aggregate.
+///
+/// [`NoMagic`](Self::NoMagic) is the usual case. The others say that the data begins like an
+/// aggregate and is none: it was damaged, or it is user data that begins so by chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlainReason {
+    /// It does not begin with the KPL's magic.
+    #[error("no aggregate magic in front")]
+    NoMagic,
+    /// Behind the magic there is nothing but a digest, or less.
+    #[error("nothing between magic and digest")]
+    TooShort,
+    /// The MD5 at the end is not that of the message.
+    #[error("the digest does not match")]
+    DigestMismatch,
+    /// The message between magic and digest is not an `AggregatedRecord`.
+    #[error("the message does not parse: {0}")]
+    Malformed(MalformedBody),
+}
+
+/// Parses the protobuf `AggregatedRecord`.
+fn parse(body: Bytes, compressed: bool) -> Result<Aggregate, MalformedBody> {
+    // Fields may come in any order, so table indexes are looked at when all has been read.
+    let mut partition_keys = Vec::new();
+    let mut explicit_hash_keys = Vec::new();
+    let mut members = Vec::new();
+    let mut reader = Reader::new(&body)?;
+    while !reader.is_at_end() {
+        match reader.field()? {
+            (3, WireType::Bytes) => {
+                let record = reader.span()?;
+                members.push(parse_record(reader.nested(record))?);
+            }
+            (1, WireType::Bytes) => partition_keys.push(reader.text()?),
+            (2, WireType::Bytes) => {
+                let row = reader.text()?;
+                let text = str::from_utf8(reader.bytes(row)).unwrap_or_default();
+                explicit_hash_keys.push(text.parse::<HashKey>().is_ok().then_some(row));
+            }
+            (number, wire_type) => reader.skip(number, wire_type)?,
+        }
+    }
+    let defect = cut_at_defect(&mut members, partition_keys.len(), &explicit_hash_keys);
+    Ok(Aggregate {
+        body,
+        partition_keys,
+        explicit_hash_keys,
+        members,
+        defect,
+        compressed,
+    })
+}
+
+/// Parses one `Record`. Of a field given twice the last one counts.
+fn parse_record(mut reader: Reader<'_>) -> Result<MemberEntry, MalformedBody> {
+    let mut partition_key = None;
+    let mut explicit_hash_key = NO_KEY;
+    let mut data = None;
+    while !reader.is_at_end() {
+        match reader.field()? {
+            (1, WireType::Varint) => partition_key = Some(table_index(reader.varint()?)),
+            (2, WireType::Varint) => explicit_hash_key = table_index(reader.varint()?),
+            (3, WireType::Bytes) => data = Some(reader.span()?),
+            (4, WireType::Bytes) => {
+                let tag = reader.span()?;
+                check_tag(reader.nested(tag))?;
+            }
+            (number, wire_type) => reader.skip(number, wire_type)?,
+        }
+    }
+    match (partition_key, data) {
+        (Some(partition_key), Some(data)) => Ok(MemberEntry {
+            partition_key,
+            explicit_hash_key,
+            data,
+        }),
+        _ => Err(MalformedBody::MissingField),
+    }
+}
+
+/// Nobody reads tags, but a broken one breaks the message.
+fn check_tag(mut reader: Reader<'_>) -> Result<(), MalformedBody> {
+    let mut has_key = false;
+    while !reader.is_at_end() {
+        match reader.field()? {
+            (1, WireType::Bytes) => {
+                reader.text()?;
+                has_key = true;
+            }
+            (2, WireType::Bytes) => drop(reader.text()?),
+            (number, wire_type) => reader.skip(number, wire_type)?,
+        }
+    }
+    if has_key {
+        Ok(())
+    } else {
+        Err(MalformedBody::MissingField)
+    }
+}
+
+/// An index as 32 bits. One that does not fit is as far out of the table, and not [`NO_KEY`].
+fn table_index(index: u64) -> u32 {
+    index.min(u64::from(NO_KEY - 1)) as u32
+}
+
+/// Drops the first broken member and all behind it.
+fn cut_at_defect(
+    members: &mut Vec<MemberEntry>,
+    partition_keys: usize,
+    explicit_hash_keys: &[Option<Span>],
+) -> Option<AggregateDefect> {
+    let kind_of = |member: &MemberEntry| {
+        if member.partition_key as usize >= partition_keys {
+            return Some(DefectKind::PartitionKeyOutOfTable);
+        }
+        if member.explicit_hash_key == NO_KEY {
+            return None;
+        }
+        match explicit_hash_keys.get(member.explicit_hash_key as usize) {
+            None => Some(DefectKind::ExplicitHashKeyOutOfTable),
+            Some(None) => Some(DefectKind::InvalidExplicitHashKey),
+            Some(Some(_)) => None,
+        }
+    };
+    let mut entries = members.iter().enumerate();
+    let (index, kind) = entries.find_map(|(index, member)| Some((index, kind_of(member)?)))?;
+    let dropped = (members.len() - index) as u64;
+    members.truncate(index);
+    Some(AggregateDefect {
+        kind,
+        index: index as u64,
+        dropped,
+    })
+}

@@ -7,15 +7,15 @@ use kinesis_aggregation::{AggregateBuilder, Decoded, Decoder, HashKey, PlainReas
 use serde::Deserialize;
 
 #[derive(Deserialize)]
-struct Sent {
+pub(crate) struct Sent {
     partition_key: String,
     explicit_hash_key: HashKeyText,
-    data: String,
-    members: Option<Vec<Given>>,
+    pub(crate) data: String,
+    pub(crate) members: Option<Vec<Given>>,
 }
 
 #[derive(Deserialize)]
-struct Given {
+pub(crate) struct Given {
     partition_key: String,
     explicit_hash_key: Option<HashKeyText>,
     data: String,
@@ -51,7 +51,7 @@ impl Given {
     }
 }
 
-fn golden() -> Vec<Sent> {
+pub(crate) fn golden() -> Vec<Sent> {
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/tests/golden/kpl-1.0.8-records.ndjson"

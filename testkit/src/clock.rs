@@ -1,0 +1,130 @@
+//! The only place that reads a clock, and the clocks a test can put in its stead.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+/// The time of day, as the embedded services see it.
+///
+/// Arrival timestamps, retention, iterator expiry, throughput limits and resharding durations are
+/// judged on it. Any `Fn() -> SystemTime` is a clock; [`ManualClock`] stands still until a test
+/// moves it.
+pub trait Clock: Send + Sync + 'static {
+    /// The time now. Milliseconds count; finer parts are dropped.
+    fn now(&self) -> SystemTime;
+}
+
+impl<F: Fn() -> SystemTime + Send + Sync + 'static> Clock for F {
+    fn now(&self) -> SystemTime {
+        self()
+    }
+}
+
+/// The system's time of day: the default.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the system's clock"
+    )]
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+/// A clock that moves only when told to. Clones share one time.
+///
+/// ```
+/// use kinesis_testkit::{Clock, ManualClock};
+/// use std::time::Duration;
+///
+/// let clock = ManualClock::default();
+/// let before = clock.now();
+/// clock.advance(Duration::from_secs(24 * 3600));
+/// assert_eq!(clock.now().duration_since(before).unwrap(), Duration::from_secs(24 * 3600));
+/// ```
+#[derive(Debug, Clone)]
+pub struct ManualClock(Arc<AtomicU64>);
+
+impl ManualClock {
+    /// A clock that stands at `start`.
+    pub fn new(start: SystemTime) -> Self {
+        Self(Arc::new(AtomicU64::new(Timestamp::from(start).millis())))
+    }
+
+    /// Moves the clock forward. Parts finer than a millisecond are dropped.
+    pub fn advance(&self, by: Duration) {
+        self.0.fetch_add(
+            u64::try_from(by.as_millis()).unwrap_or(u64::MAX),
+            Ordering::SeqCst,
+        );
+    }
+}
+
+impl Default for ManualClock {
+    /// A clock that stands at the first second of 2026, UTC.
+    fn default() -> Self {
+        Self(Arc::new(AtomicU64::new(1_767_225_600_000)))
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> SystemTime {
+        Timestamp(self.0.load(Ordering::SeqCst)).into()
+    }
+}
+
+/// Milliseconds since 1970: the resolution Kinesis keeps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Timestamp(u64);
+
+impl Timestamp {
+    pub(crate) const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    pub(crate) const fn millis(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) const fn seconds(self) -> u64 {
+        self.0 / 1000
+    }
+
+    pub(crate) fn plus(self, by: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)),
+        )
+    }
+
+    pub(crate) fn minus(self, by: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)),
+        )
+    }
+
+    /// Milliseconds from `earlier` to `self`; 0 if `earlier` is later.
+    pub(crate) const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        let since = time
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+impl From<Timestamp> for SystemTime {
+    fn from(time: Timestamp) -> Self {
+        Self::UNIX_EPOCH + Duration::from_millis(time.0)
+    }
+}

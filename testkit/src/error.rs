@@ -1,0 +1,38 @@
+//! Errors of this crate's own functions; the services answer with AWS's.
+
+use crate::kinesis::ApiError;
+
+/// A [`LocalAws`](crate::LocalAws) could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// No loopback port could be opened.
+    #[error("could not open a loopback port: check that 127.0.0.1 is up and ports are free")]
+    Bind(#[source] std::io::Error),
+    /// The system gave no thread for the services.
+    #[error("could not start the threads of the services: check the limits of this process")]
+    Runtime(#[source] std::io::Error),
+    /// The in-memory database of DynamoDB could not be opened.
+    #[error("could not open the in-memory database: check the memory of this process")]
+    Database(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A function of [`LocalAws`](crate::LocalAws) that stands for an operation of AWS was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("refused with {code}: {message}")]
+#[non_exhaustive]
+pub struct CallError {
+    /// AWS's code, such as `ResourceInUseException`.
+    pub code: String,
+    /// What was wrong.
+    pub message: String,
+}
+
+impl From<ApiError> for CallError {
+    fn from(error: ApiError) -> Self {
+        Self {
+            code: error.code.into_owned(),
+            message: error.message,
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! One request, whatever carried it here: which operation, which faults, which answer.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use crate::dynamodb::{self, DynamoDb};
+use crate::faults::{Call, Faults, Plan, Service, Stop};
+use crate::kinesis::{ApiError, KinesisService};
+
+/// Both services, the faults in front of them, and the count of calls.
+#[derive(Debug)]
+pub(crate) struct Front {
+    pub(crate) kinesis: KinesisService,
+    pub(crate) dynamodb: DynamoDb,
+    pub(crate) faults: Arc<Faults>,
+    calls: Mutex<HashMap<String, u64>>,
+}
+
+/// An answer to a request.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) content_type: &'static str,
+    pub(crate) body: Bytes,
+}
+
+/// There is no answer: the connection is to be closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the connection is cut by a fault")]
+pub(crate) struct Cut;
+
+impl Front {
+    pub(crate) fn new(kinesis: KinesisService, dynamodb: DynamoDb, faults: Arc<Faults>) -> Self {
+        Self {
+            kinesis,
+            dynamodb,
+            faults,
+            calls: Mutex::default(),
+        }
+    }
+
+    /// How often an operation has been called, refused and faulted calls counted.
+    pub(crate) fn calls(&self, operation: &str) -> u64 {
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.get(operation).copied().unwrap_or(0)
+    }
+
+    fn count(&self, operation: &str) {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        match calls.get_mut(operation) {
+            Some(count) => *count += 1,
+            None => drop(calls.insert(operation.to_owned(), 1)),
+        }
+    }
+
+    /// Answers a request for `target`, the value of its `X-Amz-Target` header.
+    pub(crate) async fn answer(&self, target: &str, body: Bytes) -> Result<Reply, Cut> {
+        let Some((service, operation)) = parse_target(target) else {
+            let message = format!("{target:?} is no target of Kinesis or DynamoDB");
+            return Ok(refusal(
+                Service::Kinesis,
+                &ApiError::new("UnknownOperationException", message),
+            ));
+        };
+        self.count(operation);
+        let plan = self.plan(service, operation, &body);
+        if !plan.delay.is_zero() {
+            tokio::time::sleep(plan.delay).await;
+        }
+        match plan.stop {
+            Some(Stop::Cut) => return Err(Cut),
+            Some(Stop::Refuse(error)) => return Ok(refusal(service, &error)),
+            None => {}
+        }
+        let reply = match service {
+            Service::Kinesis => match self.kinesis.call(operation, &body, plan.refused) {
+                Ok(body) => reply(service, 200, body),
+                Err(error) => refusal(service, &error),
+            },
+            Service::DynamoDb => {
+                let (status, body) = self.dynamodb.call(operation, &body, &plan.refused);
+                reply(service, status, body)
+            }
+        };
+        if plan.lose_response {
+            Err(Cut)
+        } else {
+            Ok(reply)
+        }
+    }
+
+    fn plan(&self, service: Service, operation: &str, body: &[u8]) -> Plan {
+        if self.faults.is_empty() {
+            return Plan::default();
+        }
+        let parts = match service {
+            Service::Kinesis => self.kinesis.locate(body),
+            Service::DynamoDb => dynamodb::locate(body),
+        };
+        let batch = matches!(operation, "PutRecords" | "BatchWriteItem" | "BatchGetItem");
+        self.faults.plan(&Call {
+            service,
+            operation,
+            parts,
+            batch,
+        })
+    }
+}
+
+fn parse_target(target: &str) -> Option<(Service, &str)> {
+    let (service, operation) = target.split_once('.')?;
+    match service {
+        "Kinesis_20131202" => Some((Service::Kinesis, operation)),
+        "DynamoDB_20120810" | "DynamoDBStreams_20120810" => Some((Service::DynamoDb, operation)),
+        _ => None,
+    }
+}
+
+fn refusal(service: Service, error: &ApiError) -> Reply {
+    reply(service, error.status(), error.to_json())
+}
+
+fn reply(service: Service, status: u16, body: Vec<u8>) -> Reply {
+    let content_type = match service {
+        Service::Kinesis => "application/x-amz-json-1.1",
+        Service::DynamoDb => "application/x-amz-json-1.0",
+    };
+    Reply {
+        status,
+        content_type,
+        body: body.into(),
+    }
+}

@@ -1,0 +1,196 @@
+//! DescribeStream, DescribeStreamSummary, ListStreams.
+
+use std::ops::Bound;
+
+use serde::Serialize;
+
+use super::Kinesis;
+use super::error::ApiError;
+use super::shard::ShardId;
+use super::stream::Stream;
+use super::wire::{
+    DescribeStreamRequest, EpochSeconds, ListStreamsRequest, NamesStream, ShardShape,
+    StreamModeDetails, StreamRequest, ranged,
+};
+use crate::clock::Timestamp;
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct DescribeStreamResponse {
+    stream_description: StreamDescription,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct StreamDescription {
+    stream_name: String,
+    #[serde(rename = "StreamARN")]
+    stream_arn: String,
+    stream_status: &'static str,
+    stream_mode_details: StreamModeDetails,
+    shards: Vec<ShardShape>,
+    has_more_shards: bool,
+    retention_period_hours: u64,
+    stream_creation_timestamp: EpochSeconds,
+    enhanced_monitoring: [EnhancedMetrics; 1],
+    encryption_type: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct DescribeStreamSummaryResponse {
+    stream_description_summary: StreamDescriptionSummary,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct StreamDescriptionSummary {
+    stream_name: String,
+    #[serde(rename = "StreamARN")]
+    stream_arn: String,
+    stream_status: &'static str,
+    stream_mode_details: StreamModeDetails,
+    retention_period_hours: u64,
+    stream_creation_timestamp: EpochSeconds,
+    enhanced_monitoring: [EnhancedMetrics; 1],
+    encryption_type: &'static str,
+    open_shard_count: usize,
+    consumer_count: usize,
+    #[serde(rename = "MaxRecordSizeInKiB")]
+    max_record_size_in_kib: usize,
+}
+
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct EnhancedMetrics {
+    shard_level_metrics: [&'static str; 0],
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ListStreamsResponse {
+    stream_names: Vec<String>,
+    has_more_streams: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_token: Option<String>,
+    stream_summaries: Vec<StreamSummary>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct StreamSummary {
+    stream_name: String,
+    #[serde(rename = "StreamARN")]
+    stream_arn: String,
+    stream_status: &'static str,
+    stream_mode_details: StreamModeDetails,
+    stream_creation_timestamp: EpochSeconds,
+}
+
+impl Kinesis {
+    pub(crate) fn describe_stream(
+        &mut self,
+        now: Timestamp,
+        request: DescribeStreamRequest,
+    ) -> Result<DescribeStreamResponse, ApiError> {
+        let limit = ranged("limit", request.limit, 100, 1, 10_000)?;
+        let after = request
+            .exclusive_start_shard_id
+            .as_deref()
+            .map(ShardId::parse);
+        let stream = self.stream(now, request.stream())?;
+        let horizon = stream.horizon(now);
+        let mut shards = stream
+            .shards
+            .iter()
+            .filter(|shard| shard.is_retained(horizon))
+            .filter(|shard| after.is_none_or(|after| Some(shard.id) > after));
+        let page = shards.by_ref().take(limit).map(ShardShape::from).collect();
+        let has_more_shards = shards.next().is_some();
+        Ok(DescribeStreamResponse {
+            stream_description: StreamDescription {
+                stream_name: stream.name.clone(),
+                stream_arn: stream.arn.clone(),
+                stream_status: stream.status(),
+                stream_mode_details: mode_details(stream),
+                shards: page,
+                has_more_shards,
+                retention_period_hours: stream.retention_hours,
+                stream_creation_timestamp: EpochSeconds(stream.created),
+                enhanced_monitoring: Default::default(),
+                encryption_type: "NONE",
+            },
+        })
+    }
+
+    pub(crate) fn describe_stream_summary(
+        &mut self,
+        now: Timestamp,
+        request: StreamRequest,
+    ) -> Result<DescribeStreamSummaryResponse, ApiError> {
+        let stream = self.stream(now, request.stream())?;
+        Ok(DescribeStreamSummaryResponse {
+            stream_description_summary: StreamDescriptionSummary {
+                stream_name: stream.name.clone(),
+                stream_arn: stream.arn.clone(),
+                stream_status: stream.status(),
+                stream_mode_details: mode_details(stream),
+                retention_period_hours: stream.retention_hours,
+                stream_creation_timestamp: EpochSeconds(stream.created),
+                enhanced_monitoring: Default::default(),
+                encryption_type: "NONE",
+                open_shard_count: stream.open.len(),
+                consumer_count: 0,
+                max_record_size_in_kib: stream.max_record_kib,
+            },
+        })
+    }
+
+    pub(crate) fn list_streams(
+        &mut self,
+        now: Timestamp,
+        request: ListStreamsRequest,
+    ) -> Result<ListStreamsResponse, ApiError> {
+        let limit = ranged("limit", request.limit, 100, 1, 10_000)?;
+        for stream in self.streams.values_mut() {
+            stream.settle(now);
+        }
+        self.streams.retain(|_, stream| !stream.is_deleted());
+        // The token is the last name of the page before, as `ExclusiveStartStreamName` is.
+        let after = request
+            .next_token
+            .as_ref()
+            .or(request.exclusive_start_stream_name.as_ref());
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut streams = self.streams.range::<String, _>((from, Bound::Unbounded));
+        let stream_summaries: Vec<_> = streams
+            .by_ref()
+            .take(limit)
+            .map(|(_, stream)| StreamSummary {
+                stream_name: stream.name.clone(),
+                stream_arn: stream.arn.clone(),
+                stream_status: stream.status(),
+                stream_mode_details: mode_details(stream),
+                stream_creation_timestamp: EpochSeconds(stream.created),
+            })
+            .collect();
+        let stream_names: Vec<_> = stream_summaries
+            .iter()
+            .map(|summary| summary.stream_name.clone())
+            .collect();
+        let has_more_streams = streams.next().is_some();
+        let next_token = stream_names.last().filter(|_| has_more_streams).cloned();
+        Ok(ListStreamsResponse {
+            stream_names,
+            has_more_streams,
+            next_token,
+            stream_summaries,
+        })
+    }
+}
+
+fn mode_details(stream: &Stream) -> StreamModeDetails {
+    StreamModeDetails {
+        stream_mode: stream.mode.as_str().into(),
+    }
+}

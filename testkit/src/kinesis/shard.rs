@@ -1,0 +1,206 @@
+//! One shard: its range, its kin, and its records in order.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Serialize, Serializer};
+
+use super::limits::ShardLimits;
+use super::sequence::SequenceNumber;
+use crate::clock::Timestamp;
+
+/// The name of a shard: `shardId-` and twelve digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ShardId(pub(crate) u32);
+
+impl ShardId {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("shardId-")?;
+        let well_formed = digits.len() == 12 && digits.bytes().all(|digit| digit.is_ascii_digit());
+        well_formed.then(|| digits.parse().ok().map(Self)).flatten()
+    }
+}
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shardId-{:012}", self.0)
+    }
+}
+
+impl Serialize for ShardId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A record as the stream holds it. Clones share the bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    pub(crate) sequence_number: SequenceNumber,
+    pub(crate) arrival: Timestamp,
+    pub(crate) partition_key: Arc<str>,
+    pub(crate) explicit_hash_key: Option<u128>,
+    pub(crate) data: Bytes,
+}
+
+impl Record {
+    /// What limits count: the data and the partition key.
+    pub(crate) fn size(&self) -> usize {
+        self.data.len() + self.partition_key.len()
+    }
+}
+
+/// The index of a record within its shard. The first record has 1.
+pub(crate) type Position = u64;
+
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) id: ShardId,
+    /// First and last hash key.
+    pub(crate) range: (u128, u128),
+    /// None, the shard that was split, or the two that were merged (adjacent one last).
+    pub(crate) parents: Vec<ShardId>,
+    pub(crate) children: Vec<ShardId>,
+    pub(crate) opened: Timestamp,
+    pub(crate) closed: Option<Timestamp>,
+    pub(crate) limits: ShardLimits,
+    /// Orders this shard's sequence numbers after its parents'.
+    pub(crate) epoch: u64,
+    records: VecDeque<Record>,
+    /// The position of `records[0]`.
+    first: Position,
+    last_arrival: Timestamp,
+}
+
+impl Shard {
+    pub(crate) fn open(
+        id: ShardId,
+        range: (u128, u128),
+        parents: &[&Self],
+        now: Timestamp,
+    ) -> Self {
+        let parents_epoch = parents
+            .iter()
+            .map(|parent| parent.epoch + 1)
+            .max()
+            .unwrap_or(0);
+        Self {
+            id,
+            range,
+            parents: parents.iter().map(|parent| parent.id).collect(),
+            children: Vec::new(),
+            opened: now,
+            closed: None,
+            limits: ShardLimits::new(now),
+            epoch: now.seconds().max(parents_epoch),
+            records: VecDeque::new(),
+            first: 1,
+            last_arrival: now,
+        }
+    }
+
+    /// Appends a record: its number is given and it becomes visible in one step.
+    pub(crate) fn append(
+        &mut self,
+        now: Timestamp,
+        partition_key: Arc<str>,
+        explicit_hash_key: Option<u128>,
+        data: Bytes,
+    ) -> SequenceNumber {
+        // Arrivals never go back, even if the clock does: timestamps are searched by bisection.
+        let arrival = now.max(self.last_arrival);
+        let sequence_number =
+            SequenceNumber::new(self.epoch, self.id.0, self.end(), arrival.seconds());
+        self.last_arrival = arrival;
+        self.records.push_back(Record {
+            sequence_number,
+            arrival,
+            partition_key,
+            explicit_hash_key,
+            data,
+        });
+        sequence_number
+    }
+
+    pub(crate) fn close(&mut self, now: Timestamp, children: Vec<ShardId>) {
+        self.closed = Some(now.max(self.last_arrival));
+        self.children = children;
+    }
+
+    pub(crate) fn starting_sequence_number(&self) -> SequenceNumber {
+        SequenceNumber::new(self.epoch, self.id.0, 0, self.opened.seconds())
+    }
+
+    pub(crate) fn ending_sequence_number(&self) -> Option<SequenceNumber> {
+        self.closed
+            .map(|closed| SequenceNumber::end(self.epoch, self.id.0, closed.seconds()))
+    }
+
+    /// Whether it is open, or was at `horizon` or later: then it may hold records in retention.
+    pub(crate) fn is_retained(&self, horizon: Timestamp) -> bool {
+        self.closed.is_none_or(|closed| closed >= horizon)
+    }
+
+    /// One past the last record.
+    pub(crate) fn end(&self) -> Position {
+        self.first + self.records.len() as u64
+    }
+
+    /// The first record that arrived at `time` or later.
+    pub(crate) fn position_at(&self, time: Timestamp) -> Position {
+        self.first + self.records.partition_point(|record| record.arrival < time) as u64
+    }
+
+    /// The records from `position` on that arrived at `horizon` or later, at most `limit` and about
+    /// `max_bytes` (one record always fits), and the position after them.
+    pub(crate) fn read(
+        &self,
+        position: Position,
+        horizon: Timestamp,
+        limit: usize,
+        max_bytes: usize,
+    ) -> (Vec<Record>, Position) {
+        let start = position.max(self.position_at(horizon)).min(self.end());
+        let mut bytes = 0;
+        let records: Vec<Record> = self
+            .records
+            .range((start - self.first) as usize..)
+            .take(limit)
+            .enumerate()
+            .take_while(|(nth, record)| {
+                bytes += record.size();
+                *nth == 0 || bytes <= max_bytes
+            })
+            .map(|(_, record)| record.clone())
+            .collect();
+        let next = start + records.len() as u64;
+        (records, next)
+    }
+
+    /// Frees the records that arrived before `horizon`.
+    pub(crate) fn free_before(&mut self, horizon: Timestamp) {
+        while self
+            .records
+            .front()
+            .is_some_and(|record| record.arrival < horizon)
+        {
+            self.records.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// Every record held, in order.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter()
+    }
+
+    /// When the record at `position` arrived, if it is held.
+    pub(crate) fn arrival_of(&self, position: Position) -> Option<Timestamp> {
+        let nth = position.checked_sub(self.first)?;
+        self.records
+            .get(usize::try_from(nth).ok()?)
+            .map(|record| record.arrival)
+    }
+}

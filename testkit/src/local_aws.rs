@@ -1,0 +1,353 @@
+//! The embedded AWS: both services on a thread of their own.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_kinesis::config::BehaviorVersion;
+use aws_types::SdkConfig;
+use aws_types::region::Region;
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, SystemClock};
+use crate::dynamodb::DynamoDb;
+use crate::error::{CallError, StartError};
+use crate::faults::Faults;
+use crate::front::Front;
+use crate::kinesis::{KinesisService, REGION, Record, Settings, Shard};
+use crate::server;
+
+/// An embedded Kinesis and DynamoDB, empty at first, in this process.
+///
+/// They listen on two free ports of the loopback address, each of which answers both services, and
+/// run on threads of their own: a test whose runtime is paused or blocked does not starve them.
+/// Everything stops and is forgotten when the value is dropped.
+#[derive(Debug)]
+pub struct LocalAws {
+    front: Arc<Front>,
+    kinesis_url: String,
+    dynamodb_url: String,
+    config: SdkConfig,
+    stop: CancellationToken,
+    server: Option<JoinHandle<()>>,
+}
+
+/// Settings of a [`LocalAws`].
+#[derive(Clone)]
+#[must_use = "nothing is started before `build`"]
+pub struct LocalAwsBuilder {
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    seed: u64,
+}
+
+impl std::fmt::Debug for LocalAwsBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            settings,
+            seed,
+            clock: _,
+        } = self;
+        f.debug_struct("LocalAwsBuilder")
+            .field("settings", settings)
+            .field("seed", seed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LocalAwsBuilder {
+    /// Whether shards limit what goes in (1 MiB and 1,000 records a second) and out (2 MiB and five
+    /// reads a second), as those of AWS do. Default: no.
+    pub fn shard_limits(mut self, on: bool) -> Self {
+        self.settings.shard_limits = on;
+        self
+    }
+
+    /// How long a shard iterator can be used. Default: five minutes.
+    pub fn iterator_ttl(mut self, ttl: Duration) -> Self {
+        self.settings.iterator_ttl = ttl;
+        self
+    }
+
+    /// How long a stream is `CREATING`, `DELETING`, or `UPDATING` while it splits, merges or changes
+    /// its shard count. The change takes effect at the end of it. Default: zero, at once.
+    pub fn transition_time(mut self, time: Duration) -> Self {
+        self.settings.transition = time;
+        self
+    }
+
+    /// Whether records past retention stay in memory for [`LocalAws::records`]; readers do not see
+    /// them either way. Default: no, they are freed as the shard is written and read.
+    pub fn keep_expired_records(mut self, keep: bool) -> Self {
+        self.settings.keep_expired = keep;
+        self
+    }
+
+    /// The time of day both services see. Default: the system's.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// The seed of the probabilities of [faults](LocalAws::faults). Default: 0.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Starts both services; they serve when this returns, which takes milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// If no port is free, or the system gives no thread.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is done, it starts nothing that stays.
+    pub async fn build(self) -> Result<LocalAws, StartError> {
+        let kinesis = KinesisService::new(self.settings, Arc::clone(&self.clock));
+        let dynamodb =
+            DynamoDb::new(self.clock).map_err(|error| StartError::Database(error.into()))?;
+        let front = Arc::new(Front::new(
+            kinesis,
+            dynamodb,
+            Arc::new(Faults::new(self.seed)),
+        ));
+        let (kinesis_listener, kinesis_url) = bind()?;
+        let (dynamodb_listener, dynamodb_url) = bind()?;
+        let stop = CancellationToken::new();
+        let listeners = [kinesis_listener, dynamodb_listener];
+        let server = spawn(listeners, Arc::clone(&front), stop.clone())?;
+        Ok(LocalAws {
+            config: sdk_config(&kinesis_url),
+            front,
+            kinesis_url,
+            dynamodb_url,
+            stop,
+            server: Some(server),
+        })
+    }
+}
+
+/// A listener on a free loopback port, which takes connections from now on, and its URL.
+fn bind() -> Result<(TcpListener, String), StartError> {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let bound = TcpListener::bind(any).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        let url = format!("http://{}", listener.local_addr()?);
+        Ok((listener, url))
+    });
+    bound.map_err(StartError::Bind)
+}
+
+/// Serves the listeners on a thread with its own runtime, until `stop`.
+fn spawn(
+    listeners: [TcpListener; 2],
+    front: Arc<Front>,
+    stop: CancellationToken,
+) -> Result<JoinHandle<()>, StartError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("kinesis-testkit")
+        .enable_all()
+        .build()
+        .map_err(StartError::Runtime)?;
+    let listeners = {
+        let _in_runtime = runtime.enter();
+        listeners.map(tokio::net::TcpListener::from_std)
+    };
+    let [kinesis, dynamodb] = listeners;
+    let (kinesis, dynamodb) = (
+        kinesis.map_err(StartError::Bind)?,
+        dynamodb.map_err(StartError::Bind)?,
+    );
+    std::thread::Builder::new()
+        .name("kinesis-testkit".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                tokio::join!(
+                    server::serve(kinesis, Arc::clone(&front), stop.clone()),
+                    server::serve(dynamodb, Arc::clone(&front), stop.clone()),
+                )
+            });
+        })
+        .map_err(StartError::Runtime)
+}
+
+fn sdk_config(url: &str) -> SdkConfig {
+    let credentials = Credentials::new("testkit", "testkit", None, None, "kinesis-testkit");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::from_static(REGION))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .endpoint_url(url)
+        .build()
+}
+
+impl LocalAws {
+    /// Starts both services with default settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`LocalAwsBuilder::build`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`LocalAwsBuilder::build`].
+    pub async fn start() -> Result<Self, StartError> {
+        Self::builder().build().await
+    }
+
+    /// Settings to change before the start.
+    pub fn builder() -> LocalAwsBuilder {
+        LocalAwsBuilder {
+            settings: Settings::default(),
+            clock: Arc::new(SystemClock),
+            seed: 0,
+        }
+    }
+
+    /// Points clients of both services here: region `us-east-1`, made-up credentials, the SDK's own
+    /// retries and timeouts.
+    pub fn sdk_config(&self) -> SdkConfig {
+        self.config.clone()
+    }
+
+    /// Where Kinesis is served, such as `http://127.0.0.1:40123`. DynamoDB is served there too.
+    pub fn kinesis_url(&self) -> &str {
+        &self.kinesis_url
+    }
+
+    /// Where DynamoDB is served. Kinesis is served there too.
+    pub fn dynamodb_url(&self) -> &str {
+        &self.dynamodb_url
+    }
+
+    /// A Kinesis client with the settings of [`sdk_config`](Self::sdk_config).
+    pub fn kinesis(&self) -> aws_sdk_kinesis::Client {
+        aws_sdk_kinesis::Client::new(&self.config)
+    }
+
+    /// A DynamoDB client with the settings of [`sdk_config`](Self::sdk_config).
+    pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
+        aws_sdk_dynamodb::Client::new(&self.config)
+    }
+
+    /// Creates a provisioned stream without going through HTTP. It is `ACTIVE` at once, unless a
+    /// [transition time](LocalAwsBuilder::transition_time) is set.
+    ///
+    /// # Errors
+    ///
+    /// As CreateStream of AWS: the stream exists, its name is malformed, there are too few or too
+    /// many shards.
+    ///
+    /// # Cancel safety
+    ///
+    /// It does not wait: polled once, it is done.
+    pub async fn create_stream(&self, name: &str, shards: u32) -> Result<(), CallError> {
+        let created = self
+            .front
+            .kinesis
+            .with_state(|kinesis, now| kinesis.create_provisioned(now, name, shards));
+        created.map_err(CallError::from)
+    }
+
+    /// All records of a stream, shard by shard, in order: the oracle of a test.
+    ///
+    /// Every shard the stream ever had is there, in the order of creation, with every record it
+    /// holds. Records past retention are among them until they are freed; with
+    /// [`keep_expired_records`](LocalAwsBuilder::keep_expired_records) they always are.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such stream.
+    pub fn records(&self, stream: &str) -> Result<Vec<ShardRecords>, CallError> {
+        self.front.kinesis.with_state(|kinesis, now| {
+            let shards = kinesis.shards_of(now, stream)?;
+            Ok(shards.iter().map(ShardRecords::from).collect())
+        })
+    }
+
+    /// The faults in front of both services.
+    pub fn faults(&self) -> &Faults {
+        &self.front.faults
+    }
+
+    /// How often an operation such as `PutRecords` was called over HTTP, in either service, refused
+    /// and faulted calls counted.
+    pub fn calls(&self, operation: &str) -> u64 {
+        self.front.calls(operation)
+    }
+}
+
+impl Drop for LocalAws {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(Err(_)) = self.server.take().map(JoinHandle::join) {
+            tracing::error!("the server thread of testkit panicked");
+        }
+    }
+}
+
+/// A shard and the records it holds, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShardRecords {
+    /// The shard's id.
+    pub shard_id: String,
+    /// The ids of its parents: none, one (a split) or two (a merge).
+    pub parent_shard_ids: Vec<String>,
+    /// Its first hash key.
+    pub starting_hash_key: u128,
+    /// Its last hash key.
+    pub ending_hash_key: u128,
+    /// Whether it still takes records.
+    pub is_open: bool,
+    /// Its records, in order.
+    pub records: Vec<StoredRecord>,
+}
+
+/// A record, as it was put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredRecord {
+    /// The sequence number it was given.
+    pub sequence_number: String,
+    /// Its partition key.
+    pub partition_key: String,
+    /// Its explicit hash key, if it had one.
+    pub explicit_hash_key: Option<u128>,
+    /// When it arrived.
+    pub arrival: SystemTime,
+    /// Its data, shared with the stream.
+    pub data: Bytes,
+}
+
+impl From<&Shard> for ShardRecords {
+    fn from(shard: &Shard) -> Self {
+        Self {
+            shard_id: shard.id.to_string(),
+            parent_shard_ids: shard.parents.iter().map(ToString::to_string).collect(),
+            starting_hash_key: shard.range.0,
+            ending_hash_key: shard.range.1,
+            is_open: shard.closed.is_none(),
+            records: shard.records().map(StoredRecord::from).collect(),
+        }
+    }
+}
+
+impl From<&Record> for StoredRecord {
+    fn from(record: &Record) -> Self {
+        Self {
+            sequence_number: record.sequence_number.to_string(),
+            partition_key: record.partition_key.as_ref().to_owned(),
+            explicit_hash_key: record.explicit_hash_key,
+            arrival: record.arrival.into(),
+            data: record.data.clone(),
+        }
+    }
+}

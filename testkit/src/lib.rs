@@ -38,10 +38,12 @@ mod error;
 mod faults;
 mod front;
 mod kinesis;
+mod ledger;
 mod local_aws;
 mod server;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{CallError, StartError};
 pub use faults::{Fault, FaultId, FaultKind, Faults, InjectedFault, Service};
+pub use ledger::{Delivery, Ledger, Position, Verdict};
 pub use local_aws::{LocalAws, LocalAwsBuilder, ShardRecords, StoredRecord};

@@ -22,10 +22,10 @@ use crate::wire::{MalformedBody, Reader, Span, WireType};
 /// | unknown fields, groups, tags | ignored |
 /// | compressed frame that does not unpack to an aggregate | [`FrameError`], never plain |
 ///
-/// All of this is as in the Java KCL (`AggregatorUtil`), with these differences: Java replaces
-/// invalid UTF-8 in keys, which gives the record another key, while here such a record is plain;
-/// where Java has no shard to compare with it does not read explicit hash keys; and Java drops an
-/// aggregate with a member outside of the shard's hash-key range, which here is left to the
+/// But for the last line this is what the Java KCL does (`AggregatorUtil`), with these differences:
+/// Java replaces invalid UTF-8 in keys, which gives the record another key, while here such a record
+/// is plain; where Java has no shard to compare with it does not read explicit hash keys; and Java
+/// drops an aggregate with a member outside of the shard's hash-key range, which here is left to the
 /// consumer ([`Member::hash_key`](crate::Member::hash_key)).
 ///
 /// The index takes memory in proportion to the bytes received or unpacked (at worst 4 times as

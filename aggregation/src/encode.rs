@@ -24,15 +24,15 @@ const ENVELOPE_LEN: usize = KPL_MAGIC.len() + DIGEST_LEN;
 ///
 /// Knows its exact sealed size at every step, in constant time. Payloads are copied once, into the
 /// buffer that is sent: it keeps room in front for the magic and the key tables, which stand before
-/// the records on the wire and are filled in when the aggregate is sealed. (Where the keys are so
-/// long that they outgrow this room, the records are moved up once.)
+/// the records on the wire and are filled in when the aggregate is sealed. (The records are moved
+/// once more where the keys outgrow this room, and where less than half of the buffer was used.)
 ///
 /// The bytes are those the KPL writes for the same records: partition keys once each in order of
 /// first use, then explicit hash keys (only those given, normalised decimal), then the records.
 ///
-/// **Memory.** Nothing before the first record. From then on the size limit and a third of it (the
-/// room in front) up to a limit of 64 KiB; with a greater limit, at most twice the bytes held and
-/// 22 KiB. Beside it the key tables: the distinct keys and about 40 bytes for each. A sealed
+/// **Memory.** Nothing before the first record. From then on a buffer of 4/3 of the size limit; of
+/// 4/3 of 64 KiB, growing by doubling, if the limit is greater. Beside it the key tables: the
+/// distinct keys and about 50 bytes for each, at most twice that while they grow. A sealed
 /// aggregate's buffer is at most twice its bytes.
 ///
 /// ```

@@ -9,7 +9,7 @@ use crate::wire::{bytes_field_len, put_varint};
 /// The keys live in the wire form only. An open-addressing index of row numbers finds them, so a
 /// record costs no allocation beyond the growth of the three buffers.
 #[derive(Debug)]
-pub(crate) struct KeyTable {
+pub(crate) struct KeyTable<S = RandomState> {
     /// Key of the protobuf field of a row.
     field: u8,
     wire: Vec<u8>,
@@ -17,7 +17,7 @@ pub(crate) struct KeyTable {
     /// Row number + 1, or 0 where free; a power of two long, at most half full.
     slots: Vec<u32>,
     /// Keys are the user's input: the hash is seeded, so that nobody can choose colliding keys.
-    hasher: RandomState,
+    hasher: S,
 }
 
 #[derive(Debug)]
@@ -52,12 +52,18 @@ impl Lookup {
 
 impl KeyTable {
     pub(crate) fn new(field: u8) -> Self {
+        Self::with_hasher(field, RandomState::new())
+    }
+}
+
+impl<S: BuildHasher> KeyTable<S> {
+    fn with_hasher(field: u8, hasher: S) -> Self {
         Self {
             field,
             wire: Vec::new(),
             rows: Vec::new(),
             slots: Vec::new(),
-            hasher: RandomState::new(),
+            hasher,
         }
     }
 
@@ -132,6 +138,7 @@ impl KeyTable {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::hash::{BuildHasherDefault, Hasher};
 
     use super::*;
     use crate::wire::BYTES_1;
@@ -161,5 +168,30 @@ mod tests {
         assert_eq!(table.take(b"", lookup), 0);
         assert_eq!(table.wire(), [BYTES_1, 0]);
         assert!(matches!(table.lookup(b""), Lookup::Row(0)));
+    }
+
+    /// Gives every key the same hash.
+    #[derive(Default)]
+    struct Collide;
+
+    impl Hasher for Collide {
+        fn write(&mut self, _: &[u8]) {}
+
+        fn finish(&self) -> u64 {
+            u64::MAX
+        }
+    }
+
+    #[test]
+    fn keys_of_the_same_hash_are_told_apart() {
+        let mut table = KeyTable::with_hasher(BYTES_1, BuildHasherDefault::<Collide>::default());
+        for round in 0..2 {
+            for i in 0..100_u32 {
+                let key = i.to_string();
+                let lookup = table.lookup(key.as_bytes());
+                assert_eq!(matches!(lookup, Lookup::New { .. }), round == 0);
+                assert_eq!(table.take(key.as_bytes(), lookup), i);
+            }
+        }
     }
 }

@@ -6,7 +6,9 @@ use kinesis_aggregation::{
 };
 use prost::Message as _;
 
-use crate::fuzz_bodies::oracle::{AggregatedRecord, Record, Tag, decode, kpl_frame, members};
+use crate::fuzz_bodies::oracle::{
+    AggregatedRecord, Record, Tag, check_body, decode, kpl_frame, members,
+};
 
 fn record(partition_key: u64, explicit_hash_key: Option<u64>, data: &[u8]) -> Record {
     Record {
@@ -25,6 +27,13 @@ fn aggregate_of(partition_keys: &[&str], explicit: &[&str], records: &[Record]) 
         records: records.to_vec(),
     };
     kpl_frame(&message.encode_to_vec())
+}
+
+fn bytes_field(number: u8, content: &[u8]) -> Vec<u8> {
+    let mut field = vec![number << 3 | 2];
+    prost::encoding::encode_varint(content.len() as u64, &mut field);
+    field.extend_from_slice(content);
+    field
 }
 
 #[track_caller]
@@ -173,6 +182,12 @@ fn non_utf8_key_is_a_plain_record() {
         b"\x0a\x01k\x12\x01\xff\x1a\x05\x08\x00\x1a\x01x",
         MalformedBody::NotUtf8,
     );
+    // In a tag, which nobody reads.
+    for tag in [&b"\x0a\x01\xff"[..], b"\x0a\x01k\x12\x01\xff"] {
+        let record = [&bytes_field(4, tag)[..], b"\x08\x00\x1a\x01x"].concat();
+        let body = [b"\x0a\x01k", &bytes_field(3, &record)[..]].concat();
+        assert_malformed(&body, MalformedBody::NotUtf8);
+    }
 }
 
 #[test]
@@ -303,6 +318,24 @@ fn groups_nested_up_to_the_limit_are_ignored_and_deeper_ones_refused() {
     let deeper = [vec![0x2b; 100], b"\x28\x00".to_vec(), vec![0x2c; 100]].concat();
     assert_malformed(&deeper, MalformedBody::TooDeep);
     assert_malformed(&nested(100_000), MalformedBody::TooDeep);
+    // A record is a level, too, and a tag another one.
+    let in_record =
+        |depth: usize| bytes_field(3, &[nested(depth), b"\x08\x00\x1a\x00".to_vec()].concat());
+    let in_tag = |depth: usize| {
+        let tag = bytes_field(4, &[nested(depth), b"\x0a\x00".to_vec()].concat());
+        bytes_field(3, &[tag, b"\x08\x00\x1a\x00".to_vec()].concat())
+    };
+    for (body, too_deep) in [
+        (in_record(99), false),
+        (in_record(100), true),
+        (in_tag(98), false),
+        (in_tag(99), true),
+    ] {
+        check_body(&body);
+        let reason = PlainReason::Malformed(MalformedBody::TooDeep);
+        let plain = matches!(decode(kpl_frame(&body)), Decoded::Plain(_, r) if r == reason);
+        assert_eq!(plain, too_deep);
+    }
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub(crate) struct ShardFilterShape {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct ListShardsResponse {
-    shards: Vec<ShardShape>,
+    pub(super) shards: Vec<ShardShape>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_token: Option<String>,
 }

@@ -21,6 +21,9 @@ mod shard;
 mod stream;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -68,7 +68,7 @@ pub(crate) struct PutRecordResponse {
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct PutRecordsResponse {
     failed_record_count: usize,
-    records: Vec<PutResult>,
+    pub(super) records: Vec<PutResult>,
 }
 
 #[derive(Debug, Serialize)]

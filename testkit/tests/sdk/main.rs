@@ -1,5 +1,7 @@
 //! What testkit promises, seen through the AWS SDK.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is a failure")]
+
 mod dynamodb;
 mod faults;
 mod limits;

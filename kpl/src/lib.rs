@@ -1,1 +1,90 @@
-//! stub
+//! The Kinesis Producer Library (KPL) for Rust: takes records one by one and puts them into a Kinesis data stream in
+//! aggregates and batches, with retries, in bounded memory. No JVM, no child process.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use kinesis_testkit::LocalAws; // an embedded Kinesis; with AWS: aws_config::load_from_env().await
+//! use kpl::{Producer, UserRecord};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let aws = LocalAws::start().await?;
+//! aws.create_stream("orders", 2).await?;
+//! let sdk_config = aws.sdk_config();
+//!
+//! let producer = Producer::builder("orders", &sdk_config).build().await?;
+//! let mut deliveries = Vec::new();
+//! for order in 0..1000 {
+//!     let record = UserRecord::new(format!("customer-{}", order % 7), format!("order {order}"));
+//!     deliveries.push(producer.send(record).await?); // waits only while the buffer is full
+//! }
+//! for delivery in deliveries {
+//!     let receipt = delivery.await?; // durable in Kinesis
+//!     assert!(receipt.shard_id.starts_with("shardId-"));
+//! }
+//! let report = producer.close(Duration::from_secs(10)).await;
+//! assert_eq!((report.delivered, report.failed, report.abandoned), (1000, 0, 0));
+//! assert!(producer.stats().kinesis_records < 20); // of 1000 user records
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it does
+//!
+//! * **Aggregates** the records of a shard in the KPL's format, which every KCL reads; the shards are predicted from a
+//!   shard map that is kept fresh.
+//! * **Batches** Kinesis records into PutRecords requests, fairly across shards, within each shard's rate.
+//! * **Retries** each record on its own, with backoff and full jitter, until its time to live is over; a record that the
+//!   service refuses fails alone.
+//! * **Resharding** loses nothing: an aggregate counts as delivered only if all its members belong to the shard that took
+//!   it, because a KCL drops it as a whole otherwise. The KPL acknowledges the part that fits, and that part is lost.
+//! * **Bounded memory**: [`Producer::send`] waits while the buffer is full, and one hot shard never stalls the others. The
+//!   formula is at [`ProducerConfig`].
+//!
+//! What is promised about delivery, duplicates and order stands at [`Producer::send`].
+//!
+//! # IAM actions
+//!
+//! `kinesis:PutRecords`; with `kinesis:DescribeStreamSummary` the stream is checked on start, with `kinesis:ListShards`
+//! records are aggregated. Without the latter two the producer works, and says in its log what it does without.
+//!
+//! # It is not
+//!
+//! A consumer (that is `kcl`), a producer for several streams (build one for each: they are cheap), or a durable queue:
+//! what is accepted and not yet delivered is lost with the process.
+
+mod aggregator;
+mod budget;
+mod builder;
+mod clock;
+mod collector;
+mod config;
+mod delivery;
+mod error;
+mod kinesis_record;
+mod lane;
+mod limiter;
+mod pipeline;
+mod producer;
+mod record;
+mod retry;
+mod routing;
+mod sdk;
+mod sender;
+mod settlement;
+mod shard_map;
+mod shared;
+mod stats;
+mod verdict;
+
+pub use builder::ProducerBuilder;
+pub use config::{Compression, InvalidConfig, ProducerConfig};
+pub use delivery::{Delivery, Receipt};
+pub use error::{
+    Attempt, BuildError, DeliveryError, FailureCause, InvalidRecord, SendError, StopReason,
+};
+pub use kinesis_aggregation::HashKey;
+pub use producer::{CloseReport, Producer};
+pub use record::UserRecord;
+pub use stats::ProducerStats;

@@ -1,0 +1,378 @@
+//! Aggregator: the open aggregate of a shard, its sealing, and the regrouping of members whose shard is gone.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kinesis_aggregation::{AggregateBuilder, Compressor, HashKey, looks_framed};
+
+use crate::budget::{AGGREGATE_OVERHEAD, Charge, RECORD_OVERHEAD};
+use crate::clock::Instant;
+use crate::config::{Compression, InvalidConfig, ProducerConfig};
+use crate::delivery::{Delivery, Settler};
+use crate::kinesis_record::{History, KinesisRecord, Members};
+use crate::lane::LaneId;
+use crate::record::UserRecord;
+use crate::retry;
+use crate::verdict::HashKeySpan;
+
+/// The partition key of an aggregate of two or more records, as the KPL's.
+const AGGREGATE_PARTITION_KEY: &str = "a";
+
+/// How large an aggregate may grow.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AggregateLimits {
+    pub(crate) max_size: usize,
+    pub(crate) max_count: usize,
+}
+
+impl AggregateLimits {
+    /// An aggregate and its partition key must fit into the stream's maximum record size, too.
+    pub(crate) fn new(config: &ProducerConfig, max_record_size: usize) -> Self {
+        let max_count = if config.aggregation_enabled {
+            config.aggregation_max_count as usize
+        } else {
+            1
+        };
+        let max_size = config
+            .aggregation_max_size
+            .min(max_record_size - AGGREGATE_PARTITION_KEY.len());
+        Self {
+            max_size,
+            max_count,
+        }
+    }
+
+    /// Limits under which nothing is aggregated.
+    pub(crate) fn single(self) -> Self {
+        Self {
+            max_count: 1,
+            ..self
+        }
+    }
+}
+
+/// The records of one shard that wait for company.
+#[derive(Debug)]
+pub(crate) struct OpenAggregate {
+    content: Content,
+    settler: Settler,
+    charge: Charge,
+    span: HashKeySpan,
+    opened: Instant,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Goes out as it is; nothing is copied.
+    One(UserRecord),
+    /// Each record is copied straight into the aggregate.
+    Many {
+        builder: Box<AggregateBuilder>,
+        first_hash_key: HashKey,
+    },
+}
+
+impl OpenAggregate {
+    pub(crate) fn new(
+        record: UserRecord,
+        hash_key: HashKey,
+        charge: Charge,
+        settler: Settler,
+        now: Instant,
+    ) -> Self {
+        let span = HashKeySpan::of(hash_key);
+        Self {
+            content: Content::One(record),
+            settler,
+            charge,
+            span,
+            opened: now,
+        }
+    }
+
+    pub(crate) fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    /// Adds a record, or gives it back when it does not fit.
+    pub(crate) fn try_push(
+        &mut self,
+        record: UserRecord,
+        hash_key: HashKey,
+        limits: AggregateLimits,
+    ) -> Result<Delivery, UserRecord> {
+        if self.settler.members() >= limits.max_count {
+            return Err(record);
+        }
+        match &mut self.content {
+            Content::Many { builder, .. } => {
+                if builder
+                    .push(
+                        &record.partition_key,
+                        record.explicit_hash_key,
+                        &record.data,
+                    )
+                    .is_err()
+                {
+                    return Err(record);
+                }
+            }
+            Content::One(first) => {
+                if first.payload_len() + record.payload_len() > limits.max_size {
+                    return Err(record);
+                }
+                let mut builder = Box::new(AggregateBuilder::new(limits.max_size));
+                let both = [&*first, &record].into_iter().try_for_each(|record| {
+                    builder
+                        .push(
+                            &record.partition_key,
+                            record.explicit_hash_key,
+                            &record.data,
+                        )
+                        .map(drop)
+                });
+                if both.is_err() {
+                    return Err(record);
+                }
+                self.content = Content::Many {
+                    builder,
+                    first_hash_key: self.span.low,
+                };
+            }
+        }
+        self.span.include(hash_key);
+        Ok(self.settler.add_member())
+    }
+
+    pub(crate) fn absorb(&mut self, charge: Charge) {
+        self.charge.absorb(charge);
+    }
+
+    /// Whether no further record can join.
+    pub(crate) fn is_full(&self, limits: AggregateLimits) -> bool {
+        let size = match &self.content {
+            Content::One(record) => record.payload_len(),
+            Content::Many { builder, .. } => builder.size(),
+        };
+        self.settler.members() >= limits.max_count || size >= limits.max_size
+    }
+}
+
+/// Turns records into Kinesis records: the place where aggregates are sealed, compressed, and numbered.
+pub(crate) struct Sealer {
+    compressor: Option<Compressor>,
+    record_ttl: Duration,
+    next_sequence: u64,
+}
+
+/// The bytes of a Kinesis record and how it is addressed.
+struct Sealed {
+    data: Bytes,
+    partition_key: Cow<'static, str>,
+    explicit_hash_key: Option<HashKey>,
+    is_framed: bool,
+}
+
+impl Sealer {
+    pub(crate) fn new(config: &ProducerConfig) -> Result<Self, InvalidConfig> {
+        let compressor = match config.compression {
+            Compression::Off => None,
+            Compression::Zstd { level } => Some(Compressor::new(level).map_err(|error| {
+                InvalidConfig::one("compression", format!("zstd cannot start: {error}"))
+            })?),
+        };
+        Ok(Self {
+            compressor,
+            record_ttl: config.record_ttl,
+            next_sequence: 0,
+        })
+    }
+
+    pub(crate) fn seal(&mut self, open: OpenAggregate, lane: LaneId) -> KinesisRecord {
+        let sealed = match open.content {
+            Content::One(record) => self.single(record),
+            Content::Many {
+                builder,
+                first_hash_key,
+            } => self.aggregate(*builder, first_hash_key),
+        };
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        KinesisRecord {
+            sequence,
+            lane,
+            data: sealed.data,
+            partition_key: sealed.partition_key,
+            explicit_hash_key: sealed.explicit_hash_key,
+            is_framed: sealed.is_framed,
+            span: open.span,
+            members: Members::Together(open.settler),
+            charge: open.charge,
+            expires: retry::expiry(open.opened, self.record_ttl),
+            history: History::new(open.opened),
+        }
+    }
+
+    /// A record alone goes out raw under its own key; if a consumer would take its data for a frame, in a frame of its own.
+    fn single(&mut self, record: UserRecord) -> Sealed {
+        let is_framed = looks_framed(&record.data);
+        let data = if is_framed {
+            let mut builder = AggregateBuilder::new(usize::MAX);
+            builder
+                .push(
+                    &record.partition_key,
+                    record.explicit_hash_key,
+                    &record.data,
+                )
+                .expect("the first record always fits");
+            builder.seal().into_bytes()
+        } else {
+            record.data
+        };
+        Sealed {
+            data,
+            partition_key: record.partition_key.into(),
+            explicit_hash_key: record.explicit_hash_key,
+            is_framed,
+        }
+    }
+
+    fn aggregate(&mut self, builder: AggregateBuilder, first_hash_key: HashKey) -> Sealed {
+        let sealed = builder.seal();
+        let compressed = self.compressor.as_mut().and_then(|compressor| match compressor.compress(&sealed) {
+            Ok(compressed) => compressed,
+            Err(error) => {
+                tracing::warn!(%error, "an aggregate could not be compressed: it goes out as it is");
+                None
+            }
+        });
+        Sealed {
+            // An exact copy: the builder's buffer has room for up to twice the bytes, and a record may wait long.
+            data: compressed.unwrap_or_else(|| Bytes::copy_from_slice(sealed.bytes())),
+            partition_key: AGGREGATE_PARTITION_KEY.into(),
+            explicit_hash_key: Some(first_hash_key),
+            is_framed: true,
+        }
+    }
+
+    /// Distributes the members of a record to the lanes that take them now. Order and place in the queue are kept.
+    ///
+    /// `route` names the lane of a hash key, and whether that lane aggregates.
+    pub(crate) fn regroup(
+        &mut self,
+        record: KinesisRecord,
+        route: impl Fn(HashKey) -> (LaneId, bool),
+    ) -> Vec<KinesisRecord> {
+        let users = record.user_records();
+        let KinesisRecord {
+            sequence,
+            members,
+            mut charge,
+            expires,
+            history,
+            ..
+        } = record;
+        let mut groups: Vec<Group> = Vec::new();
+        for ((settler, index), user) in members.separate().into_iter().zip(users) {
+            let hash_key = user.hash_key();
+            let (lane, aggregates) = route(hash_key);
+            let open = groups
+                .iter_mut()
+                .rev()
+                .find(|group| group.lane == lane && aggregates);
+            match open {
+                Some(group) => group.add(user, hash_key, (settler, index)),
+                None => groups.push(Group::new(lane, user, hash_key, (settler, index))),
+            }
+        }
+        let mut regrouped = Vec::with_capacity(groups.len());
+        let mut groups = groups.into_iter().peekable();
+        while let Some(group) = groups.next() {
+            let bytes = group
+                .users
+                .iter()
+                .map(|user| user.payload_len() + RECORD_OVERHEAD)
+                .sum();
+            let mut share = match groups.peek() {
+                Some(_) => charge.split(bytes),
+                None => charge.split(usize::MAX),
+            };
+            share.move_to(group.lane);
+            let Group {
+                lane,
+                users,
+                first_hash_key,
+                span,
+                members,
+            } = group;
+            let sealed = self.seal_group(users, first_hash_key);
+            regrouped.push(KinesisRecord {
+                sequence,
+                lane,
+                data: sealed.data,
+                partition_key: sealed.partition_key,
+                explicit_hash_key: sealed.explicit_hash_key,
+                is_framed: sealed.is_framed,
+                span,
+                members: Members::Each(members),
+                charge: share,
+                expires,
+                history: history.clone(),
+            });
+        }
+        regrouped
+    }
+
+    fn seal_group(&mut self, mut users: Vec<UserRecord>, first_hash_key: HashKey) -> Sealed {
+        if users.len() == 1
+            && let Some(user) = users.pop()
+        {
+            return self.single(user);
+        }
+        // A part of an aggregate is no larger than the whole was.
+        let mut builder = AggregateBuilder::new(usize::MAX);
+        for user in &users {
+            builder
+                .push(&user.partition_key, user.explicit_hash_key, &user.data)
+                .expect("an aggregate without a limit takes every record");
+        }
+        self.aggregate(builder, first_hash_key)
+    }
+}
+
+/// Members of one record that go to the same lane now.
+struct Group {
+    lane: LaneId,
+    users: Vec<UserRecord>,
+    first_hash_key: HashKey,
+    span: HashKeySpan,
+    members: Vec<(Arc<Settler>, u32)>,
+}
+
+impl Group {
+    fn new(lane: LaneId, user: UserRecord, hash_key: HashKey, member: (Arc<Settler>, u32)) -> Self {
+        let span = HashKeySpan::of(hash_key);
+        Self {
+            lane,
+            users: vec![user],
+            first_hash_key: hash_key,
+            span,
+            members: vec![member],
+        }
+    }
+
+    fn add(&mut self, user: UserRecord, hash_key: HashKey, member: (Arc<Settler>, u32)) {
+        self.users.push(user);
+        self.span.include(hash_key);
+        self.members.push(member);
+    }
+}
+
+/// What a record takes of the budget when it joins an open aggregate, and when it opens one.
+pub(crate) fn cost_of(record: &UserRecord) -> (usize, usize) {
+    let joining = record.payload_len() + RECORD_OVERHEAD;
+    (joining, joining + AGGREGATE_OVERHEAD)
+}
+

@@ -1,0 +1,259 @@
+//! Building a producer: settings, components, and the first look at the stream.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_kinesis::Client;
+use aws_types::SdkConfig;
+use futures::FutureExt;
+use tokio_util::task::TaskTracker;
+
+use crate::clock;
+use crate::config::ProducerConfig;
+use crate::error::{BuildError, DeliveryError, Source, StopReason};
+use crate::pipeline::Pipeline;
+use crate::producer::Producer;
+use crate::retry;
+use crate::sdk::{SdkService, StreamId};
+use crate::sender::{CallError, CallErrorKind, Service};
+use crate::settlement::FailureHook;
+use crate::shard_map::Refresher;
+use crate::shared::Shared;
+
+/// The maximum record size of a stream that does not say otherwise.
+const DEFAULT_MAX_RECORD_SIZE: usize = 1024 * 1024;
+
+/// How often a stream that is being created is looked at.
+const CREATION_POLL: Duration = Duration::from_millis(500);
+
+/// Builds a [`Producer`]; made by [`Producer::builder`].
+#[must_use = "a builder does nothing until `build`"]
+pub struct ProducerBuilder {
+    stream: String,
+    base: aws_sdk_kinesis::config::Builder,
+    config: ProducerConfig,
+    seed: Option<u64>,
+    on_failure: Option<FailureHook>,
+}
+
+impl std::fmt::Debug for ProducerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProducerBuilder")
+            .field("stream", &self.stream)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ProducerBuilder {
+    pub(crate) fn new(stream: String, sdk_config: &SdkConfig) -> Self {
+        Self {
+            stream,
+            base: aws_sdk_kinesis::config::Builder::from(sdk_config),
+            config: ProducerConfig::default(),
+            seed: None,
+            on_failure: None,
+        }
+    }
+
+    /// Takes region, credentials, endpoint and HTTP client from `client` instead of the `SdkConfig`.
+    ///
+    /// Its retries and timeouts are not used: the producer has its own.
+    pub fn client(mut self, client: &Client) -> Self {
+        self.base = client.config().to_builder();
+        self
+    }
+
+    /// The settings. Default: [`ProducerConfig::default`].
+    pub fn config(mut self, config: ProducerConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Seeds all jitter, so that a run can be repeated. Default: a random seed.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Called for each failed record whose `Delivery` was dropped before it saw the failure.
+    ///
+    /// It runs on a task of the producer or where the `Delivery` is dropped: it must not block and must not panic.
+    pub fn on_failure(mut self, hook: impl Fn(&DeliveryError) + Send + Sync + 'static) -> Self {
+        self.on_failure = Some(Arc::new(hook));
+        self
+    }
+
+    /// Checks settings, credentials and stream, loads the shard map, and starts the producer.
+    ///
+    /// Needs `kinesis:DescribeStreamSummary` and `kinesis:ListShards`. Where the role lacks them, the producer works with
+    /// `kinesis:PutRecords` alone: it warns, and does not aggregate, because the shards are not known.
+    ///
+    /// # Errors
+    /// A [`BuildError`], within [`ProducerConfig::startup_timeout`].
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is left behind when the future is dropped.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with time enabled.
+    pub async fn build(self) -> Result<Producer, BuildError> {
+        let stream = match (self.config.validate(), StreamId::parse(&self.stream)) {
+            (Ok(()), Ok(stream)) => stream,
+            (Ok(()), Err(problem)) | (Err(problem), Ok(_)) => return Err(problem.into()),
+            (Err(mut problems), Err(problem)) => {
+                problems.extend(problem);
+                return Err(problems.into());
+            }
+        };
+        let service = Arc::new(SdkService::new(stream, self.base, &self.config));
+        start(
+            self.stream,
+            service,
+            self.config,
+            self.seed,
+            self.on_failure,
+        )
+        .await
+    }
+}
+
+/// Starts a producer on any service: the part of building that knows no SDK.
+pub(crate) async fn start(
+    stream: String,
+    service: Arc<dyn Service>,
+    config: ProducerConfig,
+    seed: Option<u64>,
+    on_failure: Option<FailureHook>,
+) -> Result<Producer, BuildError> {
+    let seed = seed.unwrap_or_else(clock::random_seed);
+    let limit = config.startup_timeout;
+    let first_look = async {
+        let max_record_size = describe(&stream, &*service, limit).await?;
+        let max_record_size = max_record_size.unwrap_or(DEFAULT_MAX_RECORD_SIZE);
+        let shared = Shared::new(config, max_record_size, on_failure);
+        let refresher = Refresher::new(Arc::clone(&shared), Arc::clone(&service), seed ^ 1);
+        let knows_shards = match refresher.refresh().await {
+            Ok(()) => true,
+            Err(error) if retry::is_access_denied(&error.code) => {
+                tracing::warn!(
+                    stream,
+                    "the role may not call kinesis:ListShards: records go out one by one, without aggregation and without a rate limit per shard"
+                );
+                false
+            }
+            Err(error) => return Err(build_error(&stream, error, limit)),
+        };
+        Ok((shared, refresher, knows_shards))
+    };
+    let (shared, refresher, knows_shards) = tokio::time::timeout(limit, first_look)
+        .await
+        .unwrap_or(Err(BuildError::EndpointUnreachable {
+            limit,
+            source: None,
+        }))?;
+
+    let mut pipeline = Pipeline::new(Arc::clone(&shared), service, seed)?;
+    let tasks = TaskTracker::new();
+    let watcher = Arc::clone(&shared);
+    tasks.spawn(async move {
+        // The pipeline outlives its own panic: the reason is known before the records it holds go.
+        watched(&watcher, pipeline.run()).await;
+        drop(pipeline);
+    });
+    if knows_shards {
+        let watcher = Arc::clone(&shared);
+        tasks.spawn(async move { watched(&watcher, refresher.run(watcher.cancel.clone())).await });
+    }
+    tasks.close();
+    Ok(Producer::new(shared, tasks))
+}
+
+/// Runs a task of the producer; its panic becomes the reason of everybody's failure.
+async fn watched(shared: &Shared, task: impl Future<Output = ()>) {
+    if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+        let message = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "no message".to_owned());
+        tracing::error!(
+            message,
+            "a task of the producer panicked: the producer stops"
+        );
+        shared.stop(StopReason::Panicked {
+            message: message.into(),
+        });
+    }
+}
+
+/// The stream's maximum record size, where it is told. Waits for a stream that is being created.
+async fn describe(
+    stream: &str,
+    service: &dyn Service,
+    limit: Duration,
+) -> Result<Option<usize>, BuildError> {
+    let began = clock::now();
+    loop {
+        let description = match service.describe().await {
+            Ok(description) => description,
+            Err(error) if retry::is_access_denied(&error.code) => {
+                tracing::warn!(
+                    stream,
+                    "the role may not call kinesis:DescribeStreamSummary: the stream is taken to exist, and its records to have at most 1 MiB"
+                );
+                return Ok(None);
+            }
+            Err(error) => return Err(build_error(stream, error, limit)),
+        };
+        if description.is_usable {
+            return Ok(description.max_record_size);
+        }
+        if description.status != "CREATING" || began.elapsed() + CREATION_POLL >= limit {
+            return Err(BuildError::StreamNotActive {
+                stream: stream.to_owned(),
+                status: description.status,
+            });
+        }
+        tokio::time::sleep(CREATION_POLL).await;
+    }
+}
+
+fn build_error(stream: &str, error: CallError, limit: Duration) -> BuildError {
+    let CallError {
+        kind,
+        code,
+        message,
+        source,
+        ..
+    } = error;
+    let known: Source = source
+        .clone()
+        .unwrap_or_else(|| Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(&*message)));
+    match kind {
+        CallErrorKind::NoCredentials => BuildError::NoCredentials { source: known },
+        CallErrorKind::Timeout | CallErrorKind::Connection => {
+            BuildError::EndpointUnreachable { limit, source }
+        }
+        CallErrorKind::Service if &*code == "ResourceNotFoundException" => {
+            BuildError::StreamNotFound {
+                stream: stream.to_owned(),
+                source: known,
+            }
+        }
+        CallErrorKind::Service
+            if retry::is_credentials_refused(&code) || retry::is_access_denied(&code) =>
+        {
+            BuildError::AccessDenied {
+                code: code.to_string(),
+                source: known,
+            }
+        }
+        CallErrorKind::Service | CallErrorKind::Unusable => BuildError::Service {
+            code: code.to_string(),
+            message: message.to_string(),
+            source: known,
+        },
+    }
+}

@@ -1,0 +1,235 @@
+//! Collector: fills PutRecords batches fairly across shards, as each shard's limiter allows. Pure: time is passed in.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::clock::Instant;
+use crate::config::ProducerConfig;
+use crate::kinesis_record::KinesisRecord;
+use crate::lane::{Lane, LaneId};
+use crate::limiter::ShardLimiter;
+use crate::retry::Backoff;
+
+/// The sealed records of one shard, in order, and whether they may go.
+pub(crate) struct LaneQueue {
+    pub(crate) lane: Arc<Lane>,
+    waiting: VecDeque<KinesisRecord>,
+    /// Records that left `waiting` and are not settled: in a batch, in flight, backing off, or held.
+    pub(crate) under_way: usize,
+    /// `None` where the shard is not known.
+    limiter: Option<ShardLimiter>,
+    paused_until: Option<Instant>,
+    throttles_in_a_row: u32,
+    /// Whether a timer for the open aggregate is set.
+    pub(crate) has_timer: bool,
+    in_rotation: bool,
+}
+
+impl LaneQueue {
+    pub(crate) fn new(lane: Arc<Lane>, rate_limit: u32, now: Instant) -> Self {
+        let limiter = lane
+            .shard_id
+            .is_some()
+            .then(|| ShardLimiter::new(rate_limit, now));
+        Self {
+            lane,
+            waiting: VecDeque::new(),
+            under_way: 0,
+            limiter,
+            paused_until: None,
+            throttles_in_a_row: 0,
+            has_timer: false,
+            in_rotation: false,
+        }
+    }
+
+    /// Nothing of this shard waits or is under way.
+    pub(crate) fn is_free(&self) -> bool {
+        self.under_way == 0 && self.waiting.is_empty()
+    }
+
+    /// Puts a record in its place: one that is tried again goes before those sealed after it.
+    fn insert(&mut self, record: KinesisRecord) {
+        let place = match self.waiting.back() {
+            Some(last) if last.sequence > record.sequence => self
+                .waiting
+                .partition_point(|waiting| waiting.sequence <= record.sequence),
+            _ => self.waiting.len(),
+        };
+        self.waiting.insert(place, record);
+    }
+
+    /// The shard is full: nothing goes there for a while. `false` where the shard is not known.
+    pub(crate) fn throttled(&mut self, now: Instant, rng: &mut fastrand::Rng) -> bool {
+        if self.limiter.is_none() {
+            return false;
+        }
+        // Of many refusals in one answer, the first sets the pause.
+        if self.paused_until.is_none_or(|until| until <= now) {
+            self.throttles_in_a_row += 1;
+            self.paused_until = Some(now + Backoff::PUT.delay(self.throttles_in_a_row, rng));
+        }
+        true
+    }
+
+    pub(crate) fn served(&mut self) {
+        self.throttles_in_a_row = 0;
+    }
+
+    /// Since when or until when the first record must wait; `None` if it may go.
+    fn blocked_until(&mut self, size: usize, now: Instant) -> Option<Instant> {
+        if let Some(until) = self.paused_until {
+            if until > now {
+                return Some(until);
+            }
+            self.paused_until = None;
+        }
+        self.limiter
+            .as_mut()
+            .and_then(|limiter| limiter.take(size, now).err())
+    }
+
+    /// Takes out what has expired, as far as it stands in front.
+    fn expired(&mut self, now: Instant) -> Option<KinesisRecord> {
+        self.waiting
+            .front()
+            .filter(|record| record.expires <= now)?;
+        self.waiting.pop_front()
+    }
+}
+
+/// One PutRecords request in the making.
+pub(crate) struct Batch {
+    pub(crate) records: Vec<KinesisRecord>,
+    pub(crate) bytes: usize,
+    pub(crate) opened: Instant,
+}
+
+impl Batch {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            records: Vec::new(),
+            bytes: 0,
+            opened: now,
+        }
+    }
+
+    pub(crate) fn push(&mut self, record: KinesisRecord) {
+        self.bytes += record.size();
+        self.records.push(record);
+    }
+
+    /// Two halves, for finding the record that the service refuses.
+    pub(crate) fn halve(mut self) -> [Self; 2] {
+        let behind = self.records.split_off(self.records.len() / 2);
+        [self.records, behind].map(|records| Self {
+            bytes: records.iter().map(KinesisRecord::size).sum(),
+            records,
+            opened: self.opened,
+        })
+    }
+}
+
+pub(crate) type Queues = HashMap<LaneId, LaneQueue>;
+
+pub(crate) struct Collector {
+    max_count: usize,
+    max_size: usize,
+    /// Lanes with waiting records, in the order of their turns.
+    rotation: VecDeque<LaneId>,
+    batch: Option<Batch>,
+    is_full: bool,
+}
+
+impl Collector {
+    pub(crate) fn new(config: &ProducerConfig) -> Self {
+        Self {
+            max_count: config.collection_max_count,
+            max_size: config.collection_max_size,
+            rotation: VecDeque::new(),
+            batch: None,
+            is_full: false,
+        }
+    }
+
+    /// Lets a record wait for its shard.
+    pub(crate) fn enqueue(&mut self, queue: &mut LaneQueue, record: KinesisRecord) {
+        if !queue.in_rotation {
+            queue.in_rotation = true;
+            self.rotation.push_back(queue.lane.id);
+        }
+        queue.insert(record);
+    }
+
+    /// Fills the batch, one record of each shard in turn. Returns when a shard that is held back now may go on.
+    pub(crate) fn fill(&mut self, queues: &mut Queues, now: Instant) -> Option<Instant> {
+        let mut held_back: VecDeque<LaneId> = VecDeque::new();
+        let mut next_ready: Option<Instant> = None;
+        while !self.is_full
+            && let Some(lane) = self.rotation.pop_front()
+        {
+            let Some(queue) = queues.get_mut(&lane) else {
+                continue;
+            };
+            let Some(size) = queue.waiting.front().map(KinesisRecord::size) else {
+                queue.in_rotation = false;
+                continue;
+            };
+            if !self.has_room(size) {
+                // Its turn comes first in the next batch.
+                self.rotation.push_front(lane);
+                self.is_full = true;
+            } else if let Some(until) = queue.blocked_until(size, now) {
+                next_ready = Some(next_ready.map_or(until, |earliest| earliest.min(until)));
+                held_back.push_back(lane);
+            } else if let Some(record) = queue.waiting.pop_front() {
+                queue.under_way += 1;
+                let batch = self.batch.get_or_insert_with(|| Batch::new(now));
+                batch.push(record);
+                self.is_full =
+                    batch.records.len() >= self.max_count || batch.bytes >= self.max_size;
+                self.rotation.push_back(lane);
+            }
+        }
+        held_back.append(&mut self.rotation);
+        self.rotation = held_back;
+        next_ready
+    }
+
+    fn has_room(&self, size: usize) -> bool {
+        self.batch.as_ref().is_none_or(|batch| {
+            batch.records.len() < self.max_count && batch.bytes + size <= self.max_size
+        })
+    }
+
+    /// The batch so far, and whether it is full.
+    pub(crate) fn batch(&self) -> Option<(&Batch, bool)> {
+        self.batch.as_ref().map(|batch| (batch, self.is_full))
+    }
+
+    pub(crate) fn take_batch(&mut self) -> Option<Batch> {
+        self.is_full = false;
+        self.batch.take()
+    }
+
+    /// Takes out the waiting records whose time is over.
+    pub(crate) fn expired(&mut self, queues: &mut Queues, now: Instant) -> Vec<KinesisRecord> {
+        let mut expired = Vec::new();
+        for lane in &self.rotation {
+            if let Some(queue) = queues.get_mut(lane) {
+                expired.extend(std::iter::from_fn(|| queue.expired(now)));
+            }
+        }
+        expired
+    }
+
+    /// Takes out all that waits for a lane.
+    pub(crate) fn drain(&mut self, queue: &mut LaneQueue) -> VecDeque<KinesisRecord> {
+        std::mem::take(&mut queue.waiting)
+    }
+
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.rotation.is_empty()
+    }
+}
+

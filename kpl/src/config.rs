@@ -1,0 +1,371 @@
+//! Settings of a producer: plain data with the KPL's defaults.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::budget::{AGGREGATE_OVERHEAD, RECORD_OVERHEAD};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// The most bytes of one PutRecords request, and of one record on a stream that allows the largest.
+const SERVICE_MAX_REQUEST: usize = 10 * MIB;
+const SERVICE_MAX_REQUEST_RECORDS: usize = 500;
+
+/// Settings of a [`Producer`](crate::Producer).
+///
+/// Start from the default and change what you need: fields may be added in any release.
+///
+/// ```
+/// use std::time::Duration;
+/// use kpl::ProducerConfig;
+///
+/// let config = ProducerConfig { record_max_buffered_time: Duration::from_millis(10), ..Default::default() };
+/// config.validate().unwrap();
+/// ```
+///
+/// # Memory
+///
+/// ```text
+/// peak of the producer <= max_buffered_bytes                 records from `send` to settlement
+///                       + 2.3 x max_in_flight_bytes          requests: base64 and JSON of what is in flight
+///                       + 3 x shards x aggregation_max_size  open aggregates grow by doubling
+///                       + a few MiB                          connections and TLS
+/// ```
+/// What is in flight is also buffered, so the first two terms are an upper bound. Records that wait in `send` belong to
+/// the caller and hold none of the budget, and the payload of a failed record lives until its `Delivery` is dropped.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
+pub struct ProducerConfig {
+    /// Whether records are packed into aggregates. Default `true`. KPL: `AggregationEnabled`.
+    pub aggregation_enabled: bool,
+
+    /// The most bytes of an aggregate. Default 50 KiB; 64 bytes to 1 MiB. KPL: `AggregationMaxSize`.
+    ///
+    /// Memory: one open aggregate per shard. A larger record travels alone.
+    pub aggregation_max_size: usize,
+
+    /// The most records of an aggregate. Default 4,294,967,295: the size decides. KPL: `AggregationMaxCount`.
+    pub aggregation_max_count: u32,
+
+    /// How long a record may wait for company. Default 100 ms. KPL: `RecordMaxBufferedTime`.
+    ///
+    /// `0` sends as soon as nothing of the same shard is under way: the least latency, and aggregates that grow with the
+    /// load. A PutRecords request that is not full waits for a fifth of this time, at most 50 ms, while another is in flight.
+    #[cfg_attr(feature = "serde", serde(with = "duration"))]
+    pub record_max_buffered_time: Duration,
+
+    /// How long after acceptance a record is tried before it fails as expired. Default 30 s. KPL: `RecordTtl`.
+    ///
+    /// The records of one aggregate share the time of the oldest. A request in flight at that time is awaited.
+    #[cfg_attr(feature = "serde", serde(with = "duration"))]
+    pub record_ttl: Duration,
+
+    /// Compression of aggregates. Default [`Compression::Off`]: Java consumers cannot read compressed ones.
+    pub compression: Compression,
+
+    /// What one shard may be sent, in percent of its limit of 1,000 records and 1 MiB a second. Default 150. KPL: `RateLimit`.
+    ///
+    /// More than 100 lets throttles show that a shard is full while several producers share it.
+    pub rate_limit: u32,
+
+    /// The most records of a PutRecords request. Default 500; 1 to 500. KPL: `CollectionMaxCount`.
+    pub collection_max_count: usize,
+
+    /// The most bytes of a PutRecords request, partition keys counted. Default 5 MiB; at most 10 MiB. KPL: `CollectionMaxSize`.
+    pub collection_max_size: usize,
+
+    /// The most bytes of records held from `send` to settlement. Default 64 MiB.
+    ///
+    /// Each record counts its data, its key, and 64 bytes. One shard may hold at most as much as is still free, so a
+    /// single hot shard gets half. A record larger than this is refused.
+    pub max_buffered_bytes: usize,
+
+    /// The most bytes of payload in flight. Default 32 MiB. Memory: 2.3 times as much (base64 and JSON).
+    pub max_in_flight_bytes: usize,
+
+    /// The most PutRecords requests in flight. Default 24. KPL: `MaxConnections`.
+    pub max_requests_in_flight: usize,
+
+    /// How long one PutRecords attempt may take. Default 6 s. KPL: `RequestTimeout`.
+    #[cfg_attr(feature = "serde", serde(with = "duration"))]
+    pub request_timeout: Duration,
+
+    /// How long a connection may take to open. Default 3 s. KPL: `ConnectTimeout`.
+    #[cfg_attr(feature = "serde", serde(with = "duration"))]
+    pub connect_timeout: Duration,
+
+    /// How long [`build`](crate::ProducerBuilder::build) may take in all. Default 20 s.
+    #[cfg_attr(feature = "serde", serde(with = "duration"))]
+    pub startup_timeout: Duration,
+
+    /// How often the shard map is read again without a reason, jittered by a fifth. Default 60 s.
+    #[cfg_attr(feature = "serde", serde(with = "duration"))]
+    pub shard_map_refresh_interval: Duration,
+}
+
+/// Compression of aggregates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Compression {
+    /// None: every KCL reads the records.
+    #[default]
+    Off,
+    /// zstd over each aggregate, kept where it is smaller. Only consumers of this project read it.
+    Zstd {
+        /// The level of zstd: 1 to 22, 3 being usual.
+        level: i32,
+    },
+}
+
+impl Default for ProducerConfig {
+    fn default() -> Self {
+        Self {
+            aggregation_enabled: true,
+            aggregation_max_size: 50 * KIB,
+            aggregation_max_count: u32::MAX,
+            record_max_buffered_time: Duration::from_millis(100),
+            record_ttl: Duration::from_secs(30),
+            compression: Compression::Off,
+            rate_limit: 150,
+            collection_max_count: SERVICE_MAX_REQUEST_RECORDS,
+            collection_max_size: 5 * MIB,
+            max_buffered_bytes: 64 * MIB,
+            max_in_flight_bytes: 32 * MIB,
+            max_requests_in_flight: 24,
+            request_timeout: Duration::from_secs(6),
+            connect_timeout: Duration::from_secs(3),
+            startup_timeout: Duration::from_secs(20),
+            shard_map_refresh_interval: Duration::from_secs(60),
+        }
+    }
+}
+
+impl ProducerConfig {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`], with all problems at once.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        let mut problems = Problems::default();
+        problems.within("aggregation_max_size", self.aggregation_max_size, 64, MIB);
+        problems.within(
+            "aggregation_max_count",
+            self.aggregation_max_count as usize,
+            1,
+            u32::MAX as usize,
+        );
+        problems.within("rate_limit", self.rate_limit as usize, 1, 1_000_000);
+        problems.within(
+            "collection_max_count",
+            self.collection_max_count,
+            1,
+            SERVICE_MAX_REQUEST_RECORDS,
+        );
+        problems.within(
+            "collection_max_size",
+            self.collection_max_size,
+            64 * KIB,
+            SERVICE_MAX_REQUEST,
+        );
+        problems.within(
+            "max_buffered_bytes",
+            self.max_buffered_bytes,
+            64 * KIB,
+            usize::MAX,
+        );
+        problems.within(
+            "max_in_flight_bytes",
+            self.max_in_flight_bytes,
+            64 * KIB,
+            usize::MAX,
+        );
+        problems.within(
+            "max_requests_in_flight",
+            self.max_requests_in_flight,
+            1,
+            10_000,
+        );
+        if let Compression::Zstd { level } = self.compression
+            && !(1..=22).contains(&level)
+        {
+            problems.add(
+                "compression",
+                format!("the zstd level must be 1 to 22, got {level}"),
+            );
+        }
+        for (field, value) in [
+            ("record_ttl", self.record_ttl),
+            ("request_timeout", self.request_timeout),
+            ("connect_timeout", self.connect_timeout),
+            ("startup_timeout", self.startup_timeout),
+            (
+                "shard_map_refresh_interval",
+                self.shard_map_refresh_interval,
+            ),
+        ] {
+            if value.is_zero() {
+                problems.add(field, "must be longer than zero".to_owned());
+            }
+        }
+        if self.record_max_buffered_time >= self.record_ttl {
+            problems.add(
+                "record_max_buffered_time",
+                format!(
+                    "must be shorter than record_ttl ({:?}), got {:?}",
+                    self.record_ttl, self.record_max_buffered_time
+                ),
+            );
+        }
+        problems.into_result()
+    }
+
+    /// How long a request that is not full waits for more, while another is in flight.
+    pub(crate) fn collection_linger(&self) -> Duration {
+        (self.record_max_buffered_time / 5).min(Duration::from_millis(50))
+    }
+
+    /// The largest record the buffer could ever take, key and data, in bytes.
+    pub(crate) fn max_bufferable_record(&self) -> usize {
+        self.max_buffered_bytes
+            .saturating_sub(RECORD_OVERHEAD + AGGREGATE_OVERHEAD)
+    }
+}
+
+/// A configuration with one or more problems.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidConfig {
+    problems: Vec<(&'static str, String)>,
+}
+
+impl InvalidConfig {
+    pub(crate) fn one(field: &'static str, problem: String) -> Self {
+        Self {
+            problems: vec![(field, problem)],
+        }
+    }
+
+    /// Field and problem, for each problem.
+    pub fn problems(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.problems
+            .iter()
+            .map(|(field, problem)| (*field, problem.as_str()))
+    }
+
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.problems.extend(other.problems);
+    }
+}
+
+impl fmt::Display for InvalidConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("invalid configuration: ")?;
+        for (position, (field, problem)) in self.problems.iter().enumerate() {
+            let separator = if position == 0 { "" } else { "; " };
+            write!(f, "{separator}{field}: {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for InvalidConfig {}
+
+#[derive(Default)]
+struct Problems(Vec<(&'static str, String)>);
+
+impl Problems {
+    fn add(&mut self, field: &'static str, problem: String) {
+        self.0.push((field, problem));
+    }
+
+    fn within(&mut self, field: &'static str, value: usize, least: usize, most: usize) {
+        if value < least || value > most {
+            self.add(field, format!("must be {least} to {most}, got {value}"));
+        }
+    }
+
+    fn into_result(self) -> Result<(), InvalidConfig> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(InvalidConfig { problems: self.0 })
+        }
+    }
+}
+
+#[cfg(feature = "serde")]
+mod duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(
+        value: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(*value))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid() {
+        assert_eq!(ProducerConfig::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn all_problems_are_named_at_once() {
+        let config = ProducerConfig {
+            collection_max_count: 501,
+            rate_limit: 0,
+            record_ttl: Duration::ZERO,
+            compression: Compression::Zstd { level: 99 },
+            ..Default::default()
+        };
+        let error = config.validate().unwrap_err();
+        let fields: Vec<_> = error.problems().map(|(field, _)| field).collect();
+        assert_eq!(
+            fields,
+            [
+                "rate_limit",
+                "collection_max_count",
+                "compression",
+                "record_ttl",
+                "record_max_buffered_time"
+            ]
+        );
+        assert!(
+            error
+                .to_string()
+                .contains("collection_max_count: must be 1 to 500, got 501"),
+            "{error}"
+        );
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn durations_are_text_and_unknown_fields_are_refused() {
+        let text = r#"{"record_max_buffered_time":"10ms","compression":{"zstd":{"level":3}}}"#;
+        let config: ProducerConfig = serde_json::from_str(text).unwrap();
+        assert_eq!(config.record_max_buffered_time, Duration::from_millis(10));
+        let back: ProducerConfig =
+            serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
+        assert_eq!(back, config);
+        assert!(
+            serde_json::from_str::<ProducerConfig>(r#"{"record_max_buffer_time":"10ms"}"#).is_err()
+        );
+    }
+}

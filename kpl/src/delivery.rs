@@ -1,0 +1,333 @@
+//! Delivery: the future of one record, and the result slot that all records of an aggregate share.
+//!
+//! One allocation per aggregate. The producer's side of a slot is its [`Settler`]: whatever happens to it, a panic
+//! included, its drop settles what is still open, so that no `Delivery` waits forever.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use crate::error::{DeliveryError, FailureCause, StopReason};
+use crate::settlement::{Settlement, lock};
+
+/// Where a record lies in the stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The shard that took the record.
+    pub shard_id: Arc<str>,
+    /// The sequence number of the Kinesis record; all members of an aggregate share it.
+    pub sequence_number: Arc<str>,
+    /// The position inside the aggregate; 0 for a record that travelled alone.
+    pub sub_sequence_number: u64,
+    /// How often the record was put, the last time included.
+    pub attempts: u32,
+    may_be_duplicate: bool,
+}
+
+impl Receipt {
+    /// Whether an earlier attempt may have been written too: after a timeout, a lost response, or an aggregate that a
+    /// reshard sent to the wrong shard.
+    #[must_use]
+    pub fn may_be_duplicate(&self) -> bool {
+        self.may_be_duplicate
+    }
+}
+
+/// Where a Kinesis record lies: the receipt of all its members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Placement {
+    pub(crate) shard_id: Arc<str>,
+    pub(crate) sequence_number: Arc<str>,
+    pub(crate) attempts: u32,
+    pub(crate) may_be_duplicate: bool,
+}
+
+impl Placement {
+    pub(crate) fn receipt(&self, sub_sequence_number: u64) -> Receipt {
+        Receipt {
+            shard_id: Arc::clone(&self.shard_id),
+            sequence_number: Arc::clone(&self.sequence_number),
+            sub_sequence_number,
+            attempts: self.attempts,
+            may_be_duplicate: self.may_be_duplicate,
+        }
+    }
+}
+
+/// The outcome of one accepted record.
+///
+/// Resolves once, to a [`Receipt`] when the record is durable in Kinesis, or to a [`DeliveryError`]. It always resolves:
+/// also when the producer is closed or dropped, when one of its tasks panics, and when the runtime shuts down.
+///
+/// # Cancel safety
+/// Dropping a `Delivery` cancels nothing: the record is sent all the same. If it fails, the failure goes to
+/// [`ProducerBuilder::on_failure`](crate::ProducerBuilder::on_failure). A `Delivery` may be awaited by reference, in
+/// `select!` for instance, any number of times until it resolves.
+#[derive(Debug)]
+pub struct Delivery {
+    slot: Arc<Slot>,
+    index: u32,
+    taken: bool,
+}
+
+impl Future for Delivery {
+    type Output = Result<Receipt, DeliveryError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        assert!(!self.taken, "`Delivery` polled after it resolved");
+        let index = self.index as usize;
+        let mut state = lock(&self.slot.state);
+        match state.take(index) {
+            Some(outcome) => {
+                drop(state);
+                self.taken = true;
+                Poll::Ready(outcome)
+            }
+            None => {
+                state.watch(index, context.waker());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if self.taken {
+            return;
+        }
+        let mut state = lock(&self.slot.state);
+        let outcome = state.take(self.index as usize);
+        if outcome.is_none() {
+            state.unobserved.insert(self.index as usize);
+        }
+        drop(state);
+        if let Some(Err(error)) = outcome {
+            self.slot.settlement.unobserved(&error);
+        }
+    }
+}
+
+struct Slot {
+    settlement: Arc<Settlement>,
+    state: Mutex<SlotState>,
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slot").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct SlotState {
+    outcome: Outcome,
+    /// Set when nobody is left to settle what is still open.
+    abandoned: Option<StopReason>,
+    /// By member; as long as the last member that was awaited.
+    wakers: Vec<Option<Waker>>,
+    unobserved: BitSet,
+}
+
+#[derive(Default)]
+enum Outcome {
+    #[default]
+    Pending,
+    Together(Placement),
+    Each {
+        outcomes: Vec<Option<Result<Receipt, DeliveryError>>>,
+        settled: usize,
+    },
+}
+
+impl SlotState {
+    fn take(&mut self, index: usize) -> Option<Result<Receipt, DeliveryError>> {
+        let settled = match &mut self.outcome {
+            Outcome::Pending => None,
+            Outcome::Together(placement) => Some(Ok(placement.receipt(index as u64))),
+            Outcome::Each { outcomes, .. } => outcomes.get_mut(index).and_then(Option::take),
+        };
+        settled.or_else(|| {
+            self.abandoned
+                .clone()
+                .map(|reason| Err(DeliveryError::abandoned(reason)))
+        })
+    }
+
+    fn watch(&mut self, index: usize, waker: &Waker) {
+        if self.wakers.len() <= index {
+            self.wakers.resize_with(index + 1, || None);
+        }
+        match &mut self.wakers[index] {
+            Some(known) => known.clone_from(waker),
+            empty => *empty = Some(waker.clone()),
+        }
+    }
+}
+
+/// The producer's side of a slot: settles each member once.
+#[derive(Debug)]
+pub(crate) struct Settler {
+    slot: Arc<Slot>,
+    members: u32,
+    epoch: u64,
+}
+
+impl Settler {
+    pub(crate) fn new(settlement: &Arc<Settlement>) -> Self {
+        let slot = Slot {
+            settlement: Arc::clone(settlement),
+            state: Mutex::default(),
+        };
+        Self {
+            slot: Arc::new(slot),
+            members: 0,
+            epoch: settlement.epochs.enter(),
+        }
+    }
+
+    /// Adds a member: the future of the next index.
+    pub(crate) fn add_member(&mut self) -> Delivery {
+        let delivery = Delivery {
+            slot: Arc::clone(&self.slot),
+            index: self.members,
+            taken: false,
+        };
+        self.members += 1;
+        delivery
+    }
+
+    pub(crate) fn members(&self) -> usize {
+        self.members as usize
+    }
+
+    /// All members lie in one Kinesis record, each at its own index.
+    pub(crate) fn settle_together(&self, placement: Placement) {
+        let wakers = {
+            let mut state = lock(&self.slot.state);
+            state.outcome = Outcome::Together(placement);
+            std::mem::take(&mut state.wakers)
+        };
+        self.slot
+            .settlement
+            .counters
+            .user_records_delivered
+            .add(self.members());
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// Settles one member, where the members went separate ways or failed.
+    pub(crate) fn settle_one(&self, index: u32, outcome: Result<Receipt, DeliveryError>) {
+        let counters = &self.slot.settlement.counters;
+        match &outcome {
+            Ok(_) => counters.user_records_delivered.add(1),
+            Err(error) if matches!(error.cause(), FailureCause::Abandoned(_)) => {
+                counters.user_records_abandoned.add(1)
+            }
+            Err(_) => counters.user_records_failed.add(1),
+        }
+        self.publish(index as usize, outcome);
+    }
+
+    fn publish(&self, index: usize, outcome: Result<Receipt, DeliveryError>) {
+        let mut state = lock(&self.slot.state);
+        if state.unobserved.contains(index)
+            && let Err(error) = &outcome
+        {
+            let error = error.clone();
+            state.settle(index, self.members(), None);
+            drop(state);
+            self.slot.settlement.unobserved(&error);
+            return;
+        }
+        state.settle(index, self.members(), Some(outcome));
+        let waker = state.wakers.get_mut(index).and_then(Option::take);
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl SlotState {
+    fn settle(
+        &mut self,
+        index: usize,
+        members: usize,
+        outcome: Option<Result<Receipt, DeliveryError>>,
+    ) {
+        if matches!(self.outcome, Outcome::Pending) {
+            let outcomes = std::iter::repeat_with(|| None).take(members).collect();
+            self.outcome = Outcome::Each {
+                outcomes,
+                settled: 0,
+            };
+        }
+        if let Outcome::Each { outcomes, settled } = &mut self.outcome {
+            outcomes[index] = outcome;
+            *settled += 1;
+            self.unobserved.remove(index);
+        }
+    }
+}
+
+impl Drop for Settler {
+    /// Nobody is left to settle the rest: it is abandoned, and says so.
+    fn drop(&mut self) {
+        let settlement = &self.slot.settlement;
+        let mut state = lock(&self.slot.state);
+        let open = match &state.outcome {
+            Outcome::Together(_) => 0,
+            Outcome::Pending => self.members(),
+            Outcome::Each { settled, .. } => self.members() - settled,
+        };
+        if open > 0 {
+            let reason = settlement
+                .stop_reason()
+                .cloned()
+                .unwrap_or(StopReason::RuntimeShutDown);
+            state.abandoned = Some(reason.clone());
+            let wakers = std::mem::take(&mut state.wakers);
+            let unobserved = (0..self.members())
+                .filter(|&index| state.unobserved.contains(index))
+                .count();
+            drop(state);
+            settlement.counters.user_records_abandoned.add(open);
+            wakers.into_iter().flatten().for_each(Waker::wake);
+            for _ in 0..unobserved {
+                settlement.unobserved(&DeliveryError::abandoned(reason.clone()));
+            }
+        } else {
+            drop(state);
+        }
+        settlement.epochs.leave(self.epoch);
+    }
+}
+
+/// Members whose `Delivery` was dropped; takes no memory while there are none.
+#[derive(Default)]
+struct BitSet(Vec<u64>);
+
+impl BitSet {
+    fn insert(&mut self, index: usize) {
+        if self.0.len() <= index / 64 {
+            self.0.resize(index / 64 + 1, 0);
+        }
+        self.0[index / 64] |= 1 << (index % 64);
+    }
+
+    fn remove(&mut self, index: usize) {
+        if let Some(word) = self.0.get_mut(index / 64) {
+            *word &= !(1 << (index % 64));
+        }
+    }
+
+    fn contains(&self, index: usize) -> bool {
+        self.0
+            .get(index / 64)
+            .is_some_and(|word| word >> (index % 64) & 1 == 1)
+    }
+}
+

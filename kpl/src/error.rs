@@ -1,0 +1,366 @@
+//! The errors of each surface: building, sending, and delivery.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::InvalidConfig;
+use crate::record::UserRecord;
+
+/// An error of the AWS SDK or below it, kept as a source without its type.
+pub(crate) type Source = Arc<dyn Error + Send + Sync>;
+
+/// Why a record can never be accepted. Each variant carries the limit and the actual value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidRecord {
+    /// The partition key is empty or too long, in Unicode scalar values.
+    #[error("partition key must have 1 to {limit} characters, got {actual}")]
+    PartitionKeyLength {
+        /// The most characters a key may have.
+        limit: usize,
+        /// The characters this key has.
+        actual: usize,
+    },
+    /// Key and data together are larger than the stream takes, in bytes.
+    #[error(
+        "partition key and data take {actual} bytes, the stream takes {limit}: split the record, or raise the limit with UpdateMaxRecordSize"
+    )]
+    TooLarge {
+        /// The most bytes the stream takes.
+        limit: usize,
+        /// The bytes this record takes on the stream.
+        actual: usize,
+    },
+    /// The text of an explicit hash key is not a decimal number below 2^128.
+    #[error(
+        "explicit hash key must be a decimal number from 0 to 340282366920938463463374607431768211455, got {actual:?}"
+    )]
+    ExplicitHashKey {
+        /// The text (cut after 64 characters).
+        actual: String,
+    },
+}
+
+/// Why [`send`](crate::Producer::send) or [`try_send`](crate::Producer::try_send) did not accept a record.
+///
+/// The record is always inside: [`into_record`](Self::into_record) gives it back.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The buffer has no room now (`try_send` only). Wait for a delivery, or use `send`.
+    #[error(
+        "the buffer has no room for {needed} bytes now: wait for deliveries, use `send`, or raise `max_buffered_bytes`"
+    )]
+    Full {
+        /// The record.
+        record: UserRecord,
+        /// The bytes it would take in the buffer.
+        needed: usize,
+    },
+    /// The record is larger than the stream or the whole buffer takes, in bytes.
+    #[error(
+        "the record takes {actual} bytes, the limit is {limit}: split it, or raise the stream's maximum record size or `max_buffered_bytes`"
+    )]
+    TooLarge {
+        /// The record.
+        record: UserRecord,
+        /// The most bytes a record may take.
+        limit: usize,
+        /// The bytes this one takes.
+        actual: usize,
+    },
+    /// The record itself is wrong.
+    #[error("{reason}")]
+    Invalid {
+        /// The record.
+        record: UserRecord,
+        /// What is wrong with it.
+        reason: InvalidRecord,
+    },
+    /// The producer takes no more records.
+    #[error("the producer takes no more records: {reason}")]
+    Closed {
+        /// The record.
+        record: UserRecord,
+        /// Why it stopped.
+        reason: StopReason,
+    },
+}
+
+impl SendError {
+    /// The record that was not accepted.
+    #[must_use]
+    pub fn record(&self) -> &UserRecord {
+        match self {
+            Self::Full { record, .. }
+            | Self::TooLarge { record, .. }
+            | Self::Invalid { record, .. }
+            | Self::Closed { record, .. } => record,
+        }
+    }
+
+    /// Gives the record back.
+    #[must_use]
+    pub fn into_record(self) -> UserRecord {
+        match self {
+            Self::Full { record, .. }
+            | Self::TooLarge { record, .. }
+            | Self::Invalid { record, .. }
+            | Self::Closed { record, .. } => record,
+        }
+    }
+
+    /// Whether the same record may be accepted by this producer later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Full { .. })
+    }
+}
+
+/// Why a producer no longer works.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// [`close`](crate::Producer::close) was called.
+    #[error("it was closed")]
+    Closed,
+    /// The last handle was dropped without `close`.
+    #[error(
+        "it was dropped without `close`: call `close` and await it before dropping the last `Producer`"
+    )]
+    Dropped,
+    /// The runtime that drove it was shut down.
+    #[error("its runtime was shut down: close the producer before the runtime ends")]
+    RuntimeShutDown,
+    /// A task of the producer panicked.
+    #[error("a task of the producer panicked: {message}")]
+    Panicked {
+        /// The message of the panic.
+        message: Arc<str>,
+    },
+}
+
+/// One attempt at a record that failed, as the KPL's `Attempt`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// From the end of the attempt before (for the first: from acceptance) to the start of this one.
+    pub delay: Duration,
+    /// How long the request took.
+    pub duration: Duration,
+    /// The service's error code, or `Timeout`, `Connection`, `NoCredentials`, `WrongShard`, `UnknownShard`.
+    pub code: Arc<str>,
+    /// The service's message.
+    pub message: Arc<str>,
+}
+
+/// Why a record was given up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FailureCause {
+    /// `record_ttl` passed before the record was delivered. The attempts say what stood in the way.
+    #[error(
+        "`record_ttl` of {ttl:?} passed before the record was delivered (last: {last}): raise it, or see the attempts"
+    )]
+    Expired {
+        /// The time to live that passed.
+        ttl: Duration,
+        /// Code and message of the last attempt, or what the record was waiting for.
+        last: Arc<str>,
+    },
+    /// The service refused this record alone: the request it travelled in was halved until it stood alone.
+    #[error("the service refuses this record ({code}: {message})")]
+    Rejected {
+        /// The service's error code.
+        code: Arc<str>,
+        /// The service's message.
+        message: Arc<str>,
+    },
+    /// An error that waiting does not cure: no such stream, no permission, a disabled KMS key.
+    #[error(
+        "the stream cannot be written to ({code}: {message}): check the stream, the role's kinesis:PutRecords, and the KMS key"
+    )]
+    Fatal {
+        /// The service's error code.
+        code: Arc<str>,
+        /// The service's message.
+        message: Arc<str>,
+    },
+    /// The producer stopped before the record was settled.
+    #[error("the producer stopped before the record was settled: {0}")]
+    Abandoned(StopReason),
+}
+
+/// A record that was accepted and could not be delivered.
+///
+/// Cheap to move; holds the record, so that it can be sent again or kept elsewhere.
+#[derive(Debug, Clone)]
+pub struct DeliveryError(Box<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
+    record: Option<UserRecord>,
+    failure: Arc<Failure>,
+}
+
+/// What the members of one aggregate share when it fails.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) cause: FailureCause,
+    pub(crate) attempts: Vec<Attempt>,
+    pub(crate) may_have_been_written: bool,
+    pub(crate) source: Option<Source>,
+}
+
+impl DeliveryError {
+    pub(crate) fn new(record: Option<UserRecord>, failure: Arc<Failure>) -> Self {
+        Self(Box::new(Inner { record, failure }))
+    }
+
+    /// A record whose owner went away: nothing is known of what became of it.
+    pub(crate) fn abandoned(reason: StopReason) -> Self {
+        let cause = FailureCause::Abandoned(reason);
+        let failure = Failure {
+            cause,
+            attempts: Vec::new(),
+            may_have_been_written: true,
+            source: None,
+        };
+        Self::new(None, Arc::new(failure))
+    }
+
+    /// Why the record was given up.
+    #[must_use]
+    pub fn cause(&self) -> &FailureCause {
+        &self.0.failure.cause
+    }
+
+    /// The record. `None` only when a panic, a dropped producer or a runtime that ended took it along.
+    #[must_use]
+    pub fn record(&self) -> Option<&UserRecord> {
+        self.0.record.as_ref()
+    }
+
+    /// Gives the record back; see [`record`](Self::record).
+    #[must_use]
+    pub fn into_record(self) -> Option<UserRecord> {
+        self.0.record
+    }
+
+    /// The failed attempts, oldest first. Of very many, the first and the last ones are kept.
+    #[must_use]
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.0.failure.attempts
+    }
+
+    /// Whether sending the same record again may succeed.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self.cause(),
+            FailureCause::Expired { .. } | FailureCause::Abandoned(_)
+        )
+    }
+
+    /// Whether an attempt may have been written although it is not acknowledged: sending again may then duplicate.
+    #[must_use]
+    pub fn may_have_been_written(&self) -> bool {
+        self.0.failure.may_have_been_written
+    }
+}
+
+impl fmt::Display for DeliveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}; failed_attempts={} may_have_been_written={}",
+            self.cause(),
+            self.attempts().len(),
+            self.may_have_been_written()
+        )
+    }
+}
+
+impl Error for DeliveryError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.failure.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// Why a producer could not be built.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The configuration is wrong; all problems are listed.
+    #[error(transparent)]
+    InvalidConfig(#[from] InvalidConfig),
+    /// The stream does not exist in this account and region.
+    #[error(
+        "stream {stream:?} does not exist: create it, or check the name, the region and the account"
+    )]
+    StreamNotFound {
+        /// The name or ARN asked for.
+        stream: String,
+        /// What the service said.
+        source: Source,
+    },
+    /// The stream exists but did not become active in time.
+    #[error("stream {stream:?} is {status}, not ACTIVE: wait until it is")]
+    StreamNotActive {
+        /// The name or ARN asked for.
+        stream: String,
+        /// Its status.
+        status: String,
+    },
+    /// No credentials were found.
+    #[error(
+        "no AWS credentials: configure a role, a profile or the environment, and load the `SdkConfig` with `aws_config`"
+    )]
+    NoCredentials {
+        /// What the credential providers said.
+        source: Source,
+    },
+    /// AWS does not accept the credentials, or does not let them in at all.
+    #[error(
+        "AWS does not accept the credentials ({code}): check that they are current and belong to the right account"
+    )]
+    AccessDenied {
+        /// The service's error code.
+        code: String,
+        /// What the service said.
+        source: Source,
+    },
+    /// The endpoint did not answer within the time limit.
+    #[error(
+        "the Kinesis endpoint did not answer within {limit:?}: check the region, the endpoint URL, the network, and `startup_timeout`"
+    )]
+    EndpointUnreachable {
+        /// The time that was allowed.
+        limit: Duration,
+        /// The last error, where there was one before the limit.
+        source: Option<Source>,
+    },
+    /// The service answered with another error.
+    #[error("the stream could not be described ({code}): {message}")]
+    Service {
+        /// The service's error code.
+        code: String,
+        /// The service's message.
+        message: String,
+        /// The whole error.
+        source: Source,
+    },
+}
+
+impl BuildError {
+    /// Whether building again later may succeed without a change.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::StreamNotActive { .. } | Self::EndpointUnreachable { .. } | Self::Service { .. }
+        )
+    }
+}

@@ -1,0 +1,198 @@
+//! A Kinesis record: one entry of a PutRecords request, single or aggregate, with what is needed to settle its members.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kinesis_aggregation::{Decoded, Decoder, HashKey};
+
+use crate::budget::Charge;
+use crate::clock::Instant;
+use crate::delivery::{Placement, Settler};
+use crate::error::{Attempt, DeliveryError, Failure, FailureCause, Source};
+use crate::lane::LaneId;
+use crate::record::UserRecord;
+use crate::verdict::HashKeySpan;
+
+/// Of more attempts than this, the first and the last are kept.
+const MAX_ATTEMPTS_KEPT: usize = 32;
+
+/// No aggregate is larger: the largest record and its wrapper.
+const MAX_DECOMPRESSED: usize = 16 * 1024 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct KinesisRecord {
+    /// Rises in the order of sealing; a record that is tried again keeps its place.
+    pub(crate) sequence: u64,
+    pub(crate) lane: LaneId,
+    pub(crate) data: Bytes,
+    pub(crate) partition_key: Cow<'static, str>,
+    pub(crate) explicit_hash_key: Option<HashKey>,
+    /// Whether `data` is a frame around the members, or the one member's own data.
+    pub(crate) is_framed: bool,
+    pub(crate) span: HashKeySpan,
+    pub(crate) members: Members,
+    pub(crate) charge: Charge,
+    pub(crate) expires: Instant,
+    pub(crate) history: History,
+}
+
+/// Whose results a Kinesis record carries.
+#[derive(Debug)]
+pub(crate) enum Members {
+    /// All members of one slot, in order.
+    Together(Settler),
+    /// Members that went separate ways after a reshard, each with its slot and its index there.
+    Each(Vec<(Arc<Settler>, u32)>),
+}
+
+impl Members {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Together(settler) => settler.members(),
+            Self::Each(members) => members.len(),
+        }
+    }
+
+    /// The members one by one.
+    pub(crate) fn separate(self) -> Vec<(Arc<Settler>, u32)> {
+        match self {
+            Self::Together(settler) => {
+                let settler = Arc::new(settler);
+                (0..settler.members() as u32)
+                    .map(|index| (Arc::clone(&settler), index))
+                    .collect()
+            }
+            Self::Each(members) => members,
+        }
+    }
+}
+
+impl KinesisRecord {
+    /// Data and partition key: what counts against the limits of the service.
+    pub(crate) fn size(&self) -> usize {
+        self.data.len() + self.partition_key.len()
+    }
+
+    /// The user records inside, without copying their data.
+    pub(crate) fn user_records(&self) -> Vec<UserRecord> {
+        if !self.is_framed {
+            return vec![UserRecord {
+                partition_key: self.partition_key.clone().into_owned(),
+                explicit_hash_key: self.explicit_hash_key,
+                data: self.data.clone(),
+            }];
+        }
+        match Decoder::new(MAX_DECOMPRESSED).decode(self.data.clone()) {
+            Ok(Decoded::Aggregate(aggregate)) if aggregate.len() == self.members.len() => aggregate
+                .iter()
+                .map(|member| UserRecord {
+                    partition_key: member.partition_key().to_owned(),
+                    explicit_hash_key: member.explicit_hash_key(),
+                    data: member.data_bytes(),
+                })
+                .collect(),
+            other => unreachable!(
+                "a frame that this producer sealed decodes to its members: {:?}",
+                other.err()
+            ),
+        }
+    }
+
+    pub(crate) fn settle_delivered(self, shard_id: Arc<str>, sequence_number: &str) {
+        let placement = Placement {
+            shard_id,
+            sequence_number: sequence_number.into(),
+            attempts: self.history.attempts,
+            may_be_duplicate: self.history.may_have_been_written,
+        };
+        // Room first: who awaits the receipt finds it free.
+        drop(self.charge);
+        match self.members {
+            Members::Together(settler) => settler.settle_together(placement),
+            Members::Each(members) => {
+                for (position, (settler, index)) in members.into_iter().enumerate() {
+                    settler.settle_one(index, Ok(placement.receipt(position as u64)));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn settle_failed(self, cause: FailureCause, source: Option<Source>) {
+        let records = self.user_records();
+        drop(self.charge);
+        let failure = Arc::new(Failure {
+            cause,
+            attempts: self.history.log,
+            may_have_been_written: self.history.may_have_been_written,
+            source,
+        });
+        for ((settler, index), record) in self.members.separate().into_iter().zip(records) {
+            settler.settle_one(
+                index,
+                Err(DeliveryError::new(Some(record), Arc::clone(&failure))),
+            );
+        }
+    }
+}
+
+/// What was tried so far.
+#[derive(Debug, Clone)]
+pub(crate) struct History {
+    /// Attempts made, the successful one included.
+    pub(crate) attempts: u32,
+    pub(crate) may_have_been_written: bool,
+    pub(crate) log: Vec<Attempt>,
+    /// The end of the last attempt, or the acceptance.
+    since: Instant,
+    /// The start of the attempt under way.
+    started: Instant,
+}
+
+impl History {
+    pub(crate) fn new(accepted: Instant) -> Self {
+        Self {
+            attempts: 0,
+            may_have_been_written: false,
+            log: Vec::new(),
+            since: accepted,
+            started: accepted,
+        }
+    }
+
+    pub(crate) fn begin(&mut self, now: Instant) {
+        self.attempts += 1;
+        self.started = now;
+    }
+
+    pub(crate) fn failed(
+        &mut self,
+        now: Instant,
+        code: &Arc<str>,
+        message: &Arc<str>,
+        may_have_been_written: bool,
+    ) {
+        self.may_have_been_written |= may_have_been_written;
+        if self.log.len() == MAX_ATTEMPTS_KEPT {
+            self.log.remove(MAX_ATTEMPTS_KEPT / 2);
+        }
+        self.log.push(Attempt {
+            delay: self.started.saturating_duration_since(self.since),
+            duration: now.saturating_duration_since(self.started),
+            code: Arc::clone(code),
+            message: Arc::clone(message),
+        });
+        self.since = now;
+    }
+
+    /// The cause of an expiry.
+    pub(crate) fn expired(&self, ttl: Duration) -> FailureCause {
+        let last = match self.log.last() {
+            Some(attempt) => format!("{}: {}", attempt.code, attempt.message).into(),
+            None => "it waited for its shard's rate limit, for room in flight, or for the endpoint"
+                .into(),
+        };
+        FailureCause::Expired { ttl, last }
+    }
+}

@@ -1,0 +1,195 @@
+//! The lane of a shard: where senders put records, under one short lock, and the pipeline fetches them.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use kinesis_aggregation::HashKey;
+
+use crate::aggregator::{AggregateLimits, OpenAggregate, cost_of};
+use crate::budget::{Budget, Charge};
+use crate::clock::{self, Instant};
+use crate::delivery::{Delivery, Settler};
+use crate::record::UserRecord;
+use crate::settlement::{Settlement, lock};
+
+/// Numbers the lanes of a producer, in order of creation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct LaneId(pub(crate) u32);
+
+impl LaneId {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+pub(crate) struct Lane {
+    pub(crate) id: LaneId,
+    /// `None` for the lane of records whose shard is not predicted: it does not aggregate.
+    pub(crate) shard_id: Option<Arc<str>>,
+    limits: AggregateLimits,
+    state: Mutex<LaneState>,
+}
+
+#[derive(Default)]
+struct LaneState {
+    open: Option<OpenAggregate>,
+    full: VecDeque<OpenAggregate>,
+    /// Whether the pipeline already knows that there is something to fetch.
+    announced: bool,
+    retired: bool,
+}
+
+/// Why a lane did not take a record.
+pub(crate) enum Refused {
+    /// The budget has no room for it now.
+    NoRoom(UserRecord),
+    /// The shard is closed, or the producer is.
+    Retired(UserRecord, Option<Charge>),
+}
+
+pub(crate) struct Accepted {
+    pub(crate) delivery: Delivery,
+    /// Whether the pipeline must be told.
+    pub(crate) announce: bool,
+}
+
+impl Lane {
+    pub(crate) fn new(
+        id: LaneId,
+        shard_id: Option<Arc<str>>,
+        limits: AggregateLimits,
+    ) -> Arc<Self> {
+        let limits = if shard_id.is_some() {
+            limits
+        } else {
+            limits.single()
+        };
+        Arc::new(Self {
+            id,
+            shard_id,
+            limits,
+            state: Mutex::default(),
+        })
+    }
+
+    /// Takes a record. `prepaid` is room that was waited for; otherwise room is taken here.
+    pub(crate) fn accept(
+        &self,
+        record: UserRecord,
+        hash_key: HashKey,
+        prepaid: Option<Charge>,
+        budget: &Arc<Budget>,
+        settlement: &Arc<Settlement>,
+    ) -> Result<Accepted, Refused> {
+        let (joining, opening) = cost_of(&record);
+        let mut state = lock(&self.state);
+        if state.retired {
+            return Err(Refused::Retired(record, prepaid));
+        }
+        let charge = |bytes| budget.try_charge(self.id, bytes);
+        let (record, mut paid) = match (&mut state.open, prepaid) {
+            (Some(open), prepaid) => {
+                let Some(mut paid) = prepaid.or_else(|| charge(joining)) else {
+                    return Err(Refused::NoRoom(record));
+                };
+                match open.try_push(record, hash_key, self.limits) {
+                    Ok(delivery) => {
+                        paid.keep(joining);
+                        open.absorb(paid);
+                        let full = open.is_full(self.limits);
+                        if full {
+                            state.close_open();
+                        }
+                        return Ok(Accepted {
+                            delivery,
+                            announce: full && state.announce(),
+                        });
+                    }
+                    Err(record) => (record, Some(paid)),
+                }
+            }
+            (None, prepaid) => (record, prepaid),
+        };
+        state.close_open();
+        let missing = opening - paid.as_ref().map_or(0, Charge::bytes).min(opening);
+        if missing > 0 {
+            match (charge(missing), &mut paid) {
+                (None, _) => {
+                    // What was closed here is told with the next wake-up, which waiting for room brings.
+                    return Err(Refused::NoRoom(record));
+                }
+                (Some(more), Some(paid)) => paid.absorb(more),
+                (Some(all), none) => *none = Some(all),
+            }
+        }
+        let Some(mut paid) = paid else {
+            return Err(Refused::NoRoom(record));
+        };
+        paid.keep(opening);
+        let mut settler = Settler::new(settlement);
+        let delivery = settler.add_member();
+        let open = OpenAggregate::new(record, hash_key, paid, settler, clock::now());
+        let full = open.is_full(self.limits);
+        state.open = Some(open);
+        if full {
+            state.close_open();
+        }
+        Ok(Accepted {
+            delivery,
+            announce: state.announce(),
+        })
+    }
+
+    /// Whether something must be fetched that was not announced; marks it as announced.
+    pub(crate) fn announce(&self) -> bool {
+        let mut state = lock(&self.state);
+        !(state.full.is_empty() && state.open.is_none()) && state.announce()
+    }
+
+    /// Fetches what is full, and tells since when the open aggregate waits.
+    pub(crate) fn fetch(&self) -> (VecDeque<OpenAggregate>, Option<Instant>) {
+        let mut state = lock(&self.state);
+        state.announced = false;
+        (
+            std::mem::take(&mut state.full),
+            state.open.as_ref().map(OpenAggregate::opened),
+        )
+    }
+
+    /// Fetches everything, the open aggregate included.
+    pub(crate) fn fetch_all(&self) -> VecDeque<OpenAggregate> {
+        let mut state = lock(&self.state);
+        state.close_open();
+        std::mem::take(&mut state.full)
+    }
+
+    /// Closes the open aggregate; whether the pipeline must be told.
+    pub(crate) fn close_open(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.close_open();
+        !state.full.is_empty() && state.announce()
+    }
+
+    /// Takes no more records; what is there may still be fetched. Whether the pipeline must be told.
+    pub(crate) fn retire(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.retired = true;
+        state.close_open();
+        !state.full.is_empty() && state.announce()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        let state = lock(&self.state);
+        state.open.is_none() && state.full.is_empty()
+    }
+}
+
+impl LaneState {
+    fn close_open(&mut self) {
+        self.full.extend(self.open.take());
+    }
+
+    fn announce(&mut self) -> bool {
+        !std::mem::replace(&mut self.announced, true)
+    }
+}

@@ -1,0 +1,500 @@
+//! The pipeline of one stream: one task that wires the stages.
+//!
+//! ```text
+//! send -> lane (open aggregate) -> sealer -> queue of the shard (limiter) -> collector -> PutRecords
+//!              ^                                  ^                                          |
+//!              |                                  +-- backoff <- throttled, transient -------+
+//!         a sender's task                         +-- regroup <- wrong shard, fresh map -----+-> settled
+//! ```
+//! The task owns every sealed record until it is settled; the requests it spawns hold only their bytes.
+
+mod answers;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinError, JoinSet};
+
+use crate::aggregator::{OpenAggregate, Sealer};
+use crate::budget::Pressure;
+use crate::clock::{self, Instant};
+use crate::collector::{Batch, Collector, LaneQueue, Queues};
+use crate::config::InvalidConfig;
+use crate::error::{FailureCause, StopReason};
+use crate::kinesis_record::KinesisRecord;
+use crate::lane::{Lane, LaneId};
+use crate::routing::Routing;
+use crate::sender::{CallError, Entry, EntryOutcome, Service};
+use crate::shared::Shared;
+
+/// How precisely the time to live of a waiting record is kept.
+const MAX_EXPIRY_SWEEP: Duration = Duration::from_secs(1);
+
+pub(crate) struct Pipeline {
+    shared: Arc<Shared>,
+    service: Arc<dyn Service>,
+    rng: fastrand::Rng,
+    routing: Arc<Routing>,
+    sealer: Sealer,
+    queues: Queues,
+    collector: Collector,
+    /// When open aggregates are due; at most one entry a lane.
+    linger: BinaryHeap<Reverse<(Instant, LaneId)>>,
+    /// Records that back off, by the time they are due, their sequence, and a number that tells them apart.
+    backing_off: BTreeMap<(Instant, u64, u64), KinesisRecord>,
+    /// Parts of refused requests, each to be sent as it is.
+    halves: VecDeque<Batch>,
+    /// Records that were written, and whose verdict waits for a fresh shard map.
+    held: Vec<Held>,
+    requests: JoinSet<(u64, Result<Vec<EntryOutcome>, CallError>)>,
+    in_flight: HashMap<u64, Batch>,
+    in_flight_bytes: usize,
+    endpoint: Endpoint,
+    next_sweep: Instant,
+    next_number: u64,
+}
+
+struct Held {
+    record: KinesisRecord,
+    shard_id: Arc<str>,
+    sequence_number: String,
+    /// The first generation of the routing that may judge it.
+    generation: u64,
+}
+
+/// Whether whole requests fail: then all wait, so that an absent service is not hammered.
+#[derive(Default)]
+struct Endpoint {
+    failures_in_a_row: u32,
+    paused_until: Option<Instant>,
+}
+
+type Answered = Result<(u64, Result<Vec<EntryOutcome>, CallError>), JoinError>;
+
+impl Pipeline {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        service: Arc<dyn Service>,
+        seed: u64,
+    ) -> Result<Self, InvalidConfig> {
+        let config = &shared.config;
+        Ok(Self {
+            service,
+            rng: fastrand::Rng::with_seed(seed),
+            routing: shared.routing(),
+            sealer: Sealer::new(config)?,
+            queues: Queues::new(),
+            collector: Collector::new(config),
+            linger: BinaryHeap::new(),
+            backing_off: BTreeMap::new(),
+            halves: VecDeque::new(),
+            held: Vec::new(),
+            requests: JoinSet::new(),
+            in_flight: HashMap::new(),
+            in_flight_bytes: 0,
+            endpoint: Endpoint::default(),
+            next_sweep: clock::now(),
+            next_number: 0,
+            shared,
+        })
+    }
+
+    /// Runs until the producer is stopped; what is left then fails as abandoned.
+    pub(crate) async fn run(&mut self) {
+        let cancel = self.shared.cancel.clone();
+        loop {
+            let now = clock::now();
+            self.intake(now);
+            let next = self.advance(now);
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                Some(answer) = self.requests.join_next() => self.on_answer(answer),
+                () = self.shared.wake.notified() => {}
+                () = tokio::time::sleep_until(next.unwrap_or(now)), if next.is_some() => {}
+            }
+            while let Some(answer) = self.requests.try_join_next() {
+                self.on_answer(answer);
+            }
+        }
+        self.abandon_all();
+    }
+
+    /// Fetches what senders put into the lanes, and follows the shard map.
+    fn intake(&mut self, now: Instant) {
+        let routing = self.shared.routing();
+        let changed = !Arc::ptr_eq(&routing, &self.routing);
+        self.routing = routing;
+        for lane in self.shared.take_announced() {
+            self.fetch(&lane, now);
+        }
+        if changed {
+            self.on_new_routing();
+        }
+        match self.shared.budget.take_pressure() {
+            Pressure::None => {}
+            Pressure::All => self
+                .shared
+                .routing()
+                .lanes()
+                .for_each(|lane| self.fetch_open(lane)),
+            Pressure::Lanes(lanes) => {
+                // Only where nothing else of the shard will make room: else half-empty aggregates were the rule under load.
+                for id in lanes {
+                    if let Some(queue) = self.queues.get(&id).filter(|queue| queue.is_free()) {
+                        let lane = Arc::clone(&queue.lane);
+                        self.fetch_open(&lane);
+                    }
+                }
+            }
+        }
+    }
+
+    fn fetch(&mut self, lane: &Arc<Lane>, now: Instant) {
+        let rate_limit = self.shared.config.rate_limit;
+        let queue = self
+            .queues
+            .entry(lane.id)
+            .or_insert_with(|| LaneQueue::new(Arc::clone(lane), rate_limit, now));
+        let (full, open) = lane.fetch();
+        let linger = self.shared.config.record_max_buffered_time;
+        if let Some(opened) = open
+            && !linger.is_zero()
+            && !std::mem::replace(&mut queue.has_timer, true)
+        {
+            self.linger.push(Reverse((opened + linger, lane.id)));
+        }
+        self.seal_all(full, lane.id);
+        if linger.is_zero()
+            && open.is_some()
+            && self.queues.get(&lane.id).is_some_and(LaneQueue::is_free)
+        {
+            self.fetch_open(lane);
+        }
+    }
+
+    /// Seals the open aggregate of a lane, too.
+    fn fetch_open(&mut self, lane: &Arc<Lane>) {
+        self.seal_all(lane.fetch_all(), lane.id);
+    }
+
+    fn seal_all(&mut self, aggregates: VecDeque<OpenAggregate>, lane: LaneId) {
+        for aggregate in aggregates {
+            let record = self.sealer.seal(aggregate, lane);
+            self.enqueue(record);
+        }
+    }
+
+    /// Lets a sealed record wait for its shard; if the shard is gone, its members for theirs.
+    fn enqueue(&mut self, record: KinesisRecord) {
+        match self.queues.get_mut(&record.lane) {
+            Some(queue) if self.routing.has(record.lane) => self.collector.enqueue(queue, record),
+            _ => self.reroute(record),
+        }
+    }
+
+    fn reroute(&mut self, mut record: KinesisRecord) {
+        let routing = Arc::clone(&self.routing);
+        let lane = routing.lane(record.span.low);
+        // A shard's range has no holes: what takes both ends takes all.
+        let is_whole = record.members.len() == 1
+            || lane.shard_id.is_some() && Arc::ptr_eq(lane, routing.lane(record.span.high));
+        let records = if is_whole {
+            record.lane = lane.id;
+            record.charge.move_to(lane.id);
+            vec![record]
+        } else {
+            self.sealer.regroup(record, |hash_key| {
+                let lane = routing.lane(hash_key);
+                (lane.id, lane.shard_id.is_some())
+            })
+        };
+        let now = clock::now();
+        let rate_limit = self.shared.config.rate_limit;
+        for record in records {
+            let lane = routing.lane(record.span.low);
+            let queue = self
+                .queues
+                .entry(lane.id)
+                .or_insert_with(|| LaneQueue::new(Arc::clone(lane), rate_limit, now));
+            self.collector.enqueue(queue, record);
+        }
+    }
+
+    /// Moves what waits for closed shards to their children, and judges what was held for the new map.
+    fn on_new_routing(&mut self) {
+        let retired: Vec<_> = self
+            .queues
+            .keys()
+            .copied()
+            .filter(|id| !self.routing.has(*id))
+            .collect();
+        for id in retired {
+            let Some(queue) = self.queues.get_mut(&id) else {
+                continue;
+            };
+            let lane = Arc::clone(&queue.lane);
+            let waiting = self.collector.drain(queue);
+            waiting.into_iter().for_each(|record| self.reroute(record));
+            self.fetch_open(&lane);
+            if self.queues.get(&id).is_some_and(LaneQueue::is_free) {
+                self.queues.remove(&id);
+            }
+        }
+        for held in std::mem::take(&mut self.held) {
+            if self.routing.generation >= held.generation {
+                self.judge_again(held);
+            } else {
+                self.held.push(held);
+            }
+        }
+    }
+
+    /// Does what is due, starts what may start, and tells when to look again.
+    fn advance(&mut self, now: Instant) -> Option<Instant> {
+        self.close_lingering(now);
+        self.end_backoffs(now);
+        self.sweep_expired(now);
+        let blocked = self.start_requests(now);
+        let must_sweep = self.collector.is_waiting() || !self.held.is_empty();
+        [
+            blocked,
+            self.linger.peek().map(|Reverse((due, _))| *due),
+            self.backing_off
+                .first_key_value()
+                .map(|((due, ..), _)| *due),
+            must_sweep.then_some(self.next_sweep),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn close_lingering(&mut self, now: Instant) {
+        let linger = self.shared.config.record_max_buffered_time;
+        while let Some(Reverse((_, id))) = self
+            .linger
+            .peek()
+            .copied()
+            .filter(|Reverse((due, _))| *due <= now)
+        {
+            self.linger.pop();
+            let Some(queue) = self.queues.get_mut(&id) else {
+                continue;
+            };
+            queue.has_timer = false;
+            let lane = Arc::clone(&queue.lane);
+            let (full, open) = lane.fetch();
+            self.seal_all(full, id);
+            match open.map(|opened| opened + linger) {
+                Some(due) if due <= now => self.fetch_open(&lane),
+                Some(due) => {
+                    if let Some(queue) = self.queues.get_mut(&id) {
+                        queue.has_timer = true;
+                        self.linger.push(Reverse((due, id)));
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn end_backoffs(&mut self, now: Instant) {
+        while let Some(entry) = self
+            .backing_off
+            .first_entry()
+            .filter(|entry| entry.key().0 <= now)
+        {
+            let record = entry.remove();
+            self.put_back(record, now);
+        }
+    }
+
+    /// Fails what has waited too long. Not on every turn: it looks at every lane.
+    fn sweep_expired(&mut self, now: Instant) {
+        if now < self.next_sweep {
+            return;
+        }
+        let ttl = self.shared.config.record_ttl;
+        self.next_sweep = now + (ttl / 20).clamp(Duration::from_millis(5), MAX_EXPIRY_SWEEP);
+        for record in self.collector.expired(&mut self.queues, now) {
+            let cause = record.history.expired(ttl);
+            record.settle_failed(cause, None);
+        }
+        for held in std::mem::take(&mut self.held) {
+            if held.record.expires <= now {
+                let Held {
+                    mut record,
+                    shard_id,
+                    ..
+                } = held;
+                self.leave(record.lane);
+                let message = format!(
+                    "{shard_id} took the aggregate, and no fresh shard map tells its range"
+                )
+                .into();
+                record
+                    .history
+                    .failed(now, &"UnknownShard".into(), &message, true);
+                let cause = record.history.expired(ttl);
+                record.settle_failed(cause, None);
+            } else {
+                self.held.push(held);
+            }
+        }
+    }
+
+    /// Starts requests as far as records, limits and the endpoint allow; returns when to try again.
+    fn start_requests(&mut self, now: Instant) -> Option<Instant> {
+        if let Some(until) = self.endpoint.paused_until.filter(|until| *until > now) {
+            return Some(until);
+        }
+        self.endpoint.paused_until = None;
+        while let Some(half) = self.halves.front() {
+            if !self.has_room_in_flight(half.bytes) {
+                return None;
+            }
+            let half = self.halves.pop_front()?;
+            self.start(half, now);
+        }
+        loop {
+            let blocked = self.collector.fill(&mut self.queues, now);
+            let (batch, is_full) = match self.collector.batch() {
+                None => return blocked,
+                Some(batch) => batch,
+            };
+            let due = batch.opened + self.shared.config.collection_linger();
+            if !self.has_room_in_flight(batch.bytes) {
+                return blocked;
+            }
+            if !is_full && !self.in_flight.is_empty() && due > now {
+                return Some(blocked.map_or(due, |blocked| blocked.min(due)));
+            }
+            let batch = self.collector.take_batch()?;
+            self.start(batch, now);
+        }
+    }
+
+    fn has_room_in_flight(&self, bytes: usize) -> bool {
+        let config = &self.shared.config;
+        self.in_flight.is_empty()
+            || self.in_flight.len() < config.max_requests_in_flight
+                && self.in_flight_bytes + bytes <= config.max_in_flight_bytes
+    }
+
+    fn start(&mut self, mut batch: Batch, now: Instant) {
+        let counters = &self.shared.settlement.counters;
+        counters.put_records_calls.add(1);
+        let mut entries = Vec::with_capacity(batch.records.len());
+        for record in &mut batch.records {
+            record.history.begin(now);
+            counters
+                .retries
+                .add(usize::from(record.history.attempts > 1));
+            entries.push(Entry {
+                data: record.data.clone(),
+                partition_key: record.partition_key.clone(),
+                explicit_hash_key: record.explicit_hash_key,
+            });
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        self.in_flight_bytes += batch.bytes;
+        self.in_flight.insert(number, batch);
+        let answer = self.service.put_records(entries);
+        self.requests.spawn(async move { (number, answer.await) });
+    }
+
+    /// A record comes back to its queue.
+    fn put_back(&mut self, record: KinesisRecord, now: Instant) {
+        self.leave(record.lane);
+        if record.expires <= now {
+            let cause = record.history.expired(self.shared.config.record_ttl);
+            record.settle_failed(cause, None);
+        } else {
+            self.enqueue(record);
+        }
+    }
+
+    /// A record of `lane` is under way no more. With no linger, the lane's next aggregate goes as soon as it is free.
+    fn leave(&mut self, id: LaneId) {
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
+        queue.under_way -= 1;
+        if !queue.is_free() {
+            return;
+        }
+        if !self.routing.has(id) {
+            self.queues.remove(&id);
+        } else if self.shared.config.record_max_buffered_time.is_zero() && !queue.lane.is_empty() {
+            // Looked at on the next turn, after all answers of this one.
+            self.shared.announce(&queue.lane);
+        }
+    }
+
+    fn abandon_all(&mut self) {
+        let reason = self.shared.stop_reason();
+        let lanes: Vec<_> = self
+            .shared
+            .routing()
+            .lanes()
+            .cloned()
+            .chain(self.shared.take_announced())
+            .collect();
+        let mut left: Vec<KinesisRecord> = Vec::new();
+        for lane in lanes
+            .iter()
+            .chain(self.queues.values().map(|queue| &queue.lane))
+        {
+            left.extend(
+                lane.fetch_all()
+                    .into_iter()
+                    .map(|open| self.sealer.seal(open, lane.id)),
+            );
+        }
+        let batches = self.in_flight.drain().map(|(_, mut batch)| {
+            batch
+                .records
+                .iter_mut()
+                .for_each(|record| record.history.may_have_been_written = true);
+            batch
+        });
+        left.extend(
+            batches
+                .chain(self.halves.drain(..))
+                .chain(self.collector.take_batch())
+                .flat_map(|b| b.records),
+        );
+        left.extend(std::mem::take(&mut self.backing_off).into_values());
+        left.extend(self.held.drain(..).map(|mut held| {
+            held.record.history.may_have_been_written = true;
+            held.record
+        }));
+        for queue in self.queues.values_mut() {
+            left.extend(self.collector.drain(queue));
+        }
+        for record in left {
+            record.settle_failed(FailureCause::Abandoned(reason.clone()), None);
+        }
+    }
+}
+
+impl Drop for Pipeline {
+    /// However it ends, nobody waits for it any more: senders are sent away, and what the lanes hold is settled.
+    fn drop(&mut self) {
+        self.shared.stop(StopReason::RuntimeShutDown);
+        for lane in self
+            .shared
+            .routing()
+            .lanes()
+            .cloned()
+            .chain(self.shared.take_announced())
+        {
+            drop(lane.fetch_all());
+        }
+    }
+}
+

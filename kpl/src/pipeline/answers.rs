@@ -1,0 +1,251 @@
+//! What an answer means for each record of its request.
+
+use std::sync::Arc;
+
+use kinesis_aggregation::HashKeyRange;
+
+use super::{Answered, Held, Pipeline};
+use crate::clock::{self, Instant};
+use crate::collector::Batch;
+use crate::error::{FailureCause, Source};
+use crate::kinesis_record::KinesisRecord;
+use crate::retry::{self, Backoff, ErrorClass, Next};
+use crate::sender::{CallError, EntryOutcome};
+use crate::verdict::{Verdict, verdict};
+
+/// An error of a record or of its whole request.
+struct Refusal {
+    class: ErrorClass,
+    code: Arc<str>,
+    message: Arc<str>,
+    may_have_been_written: bool,
+    source: Option<Source>,
+}
+
+impl Refusal {
+    fn of_entry(code: String, message: String) -> Self {
+        let class = match retry::classify(&code) {
+            // The request was taken: an entry cannot be refused for what the request is.
+            ErrorClass::Rejected => ErrorClass::Fatal,
+            class => class,
+        };
+        Self {
+            may_have_been_written: retry::may_have_been_written(class, &code),
+            class,
+            code: code.into(),
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    fn of_request(error: &CallError) -> Self {
+        Self {
+            class: error.class(),
+            code: Arc::clone(&error.code),
+            message: Arc::clone(&error.message),
+            may_have_been_written: error.may_have_been_written,
+            source: error.source.clone(),
+        }
+    }
+}
+
+impl Pipeline {
+    pub(super) fn on_answer(&mut self, answer: Answered) {
+        let (number, answer) = match answer {
+            Ok(answer) => answer,
+            Err(error) => match error.try_into_panic() {
+                // It becomes the panic of this task, whose owner tells everybody.
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_cancelled) => return,
+            },
+        };
+        let Some(batch) = self.in_flight.remove(&number) else {
+            return;
+        };
+        self.in_flight_bytes -= batch.bytes;
+        let now = clock::now();
+        match answer {
+            Ok(outcomes) if outcomes.len() == batch.records.len() => {
+                self.endpoint = super::Endpoint::default();
+                for (record, outcome) in batch.records.into_iter().zip(outcomes) {
+                    self.on_outcome(record, outcome, now);
+                }
+            }
+            Ok(_) => {
+                let error = CallError::unusable(
+                    "PutRecords answered another number of records than were sent",
+                );
+                self.on_request_failed(batch, &error, now);
+            }
+            Err(error) => self.on_request_failed(batch, &error, now),
+        }
+    }
+
+    fn on_outcome(&mut self, record: KinesisRecord, outcome: EntryOutcome, now: Instant) {
+        match outcome {
+            EntryOutcome::Written {
+                shard_id,
+                sequence_number,
+            } => self.on_written(record, shard_id, sequence_number),
+            EntryOutcome::Refused { code, message } => {
+                let refusal = Refusal::of_entry(code, message);
+                let delay = Backoff::PUT.delay(record.history.attempts, &mut self.rng);
+                if refusal.class == ErrorClass::Throttled {
+                    self.shared.settlement.counters.throttled.add(1);
+                    let queue = self.queues.get_mut(&record.lane);
+                    if queue.is_some_and(|queue| queue.throttled(now, &mut self.rng)) {
+                        return self.on_refused(record, &refusal, now, now);
+                    }
+                }
+                self.on_refused(record, &refusal, now + delay, now);
+            }
+        }
+    }
+
+    /// A record was refused: it is tried again at `at`, or fails.
+    fn on_refused(
+        &mut self,
+        mut record: KinesisRecord,
+        refusal: &Refusal,
+        at: Instant,
+        now: Instant,
+    ) {
+        record.history.failed(
+            now,
+            &refusal.code,
+            &refusal.message,
+            refusal.may_have_been_written,
+        );
+        let delay = at.saturating_duration_since(now);
+        match retry::next(refusal.class, now, record.expires, delay) {
+            Next::Retry { at } if at <= now => self.put_back(record, now),
+            Next::Retry { at } => {
+                self.next_number += 1;
+                self.backing_off
+                    .insert((at, record.sequence, self.next_number), record);
+            }
+            Next::Expired => self.put_back(record, now),
+            Next::Fail => {
+                self.leave(record.lane);
+                let (code, message) = (Arc::clone(&refusal.code), Arc::clone(&refusal.message));
+                let cause = match refusal.class {
+                    ErrorClass::Rejected => FailureCause::Rejected { code, message },
+                    _ => FailureCause::Fatal { code, message },
+                };
+                record.settle_failed(cause, refusal.source.clone());
+            }
+        }
+    }
+
+    fn on_request_failed(&mut self, batch: Batch, error: &CallError, now: Instant) {
+        let refusal = Refusal::of_request(error);
+        match refusal.class {
+            ErrorClass::Rejected if batch.records.len() > 1 => {
+                tracing::debug!(code = %error.code, records = batch.records.len(), "a request was refused: halving it");
+                self.halves.extend(batch.halve());
+            }
+            ErrorClass::Rejected | ErrorClass::Fatal => {
+                for record in batch.records {
+                    self.on_refused(record, &refusal, now, now);
+                }
+            }
+            ErrorClass::Throttled | ErrorClass::Transient => {
+                self.endpoint.failures_in_a_row += 1;
+                let failures = self.endpoint.failures_in_a_row;
+                if failures == 1 {
+                    tracing::warn!(code = %error.code, message = %error.message, "PutRecords failed: trying again");
+                }
+                let delay = Backoff::PUT.delay(failures, &mut self.rng);
+                let until = self
+                    .endpoint
+                    .paused_until
+                    .map_or(now + delay, |until| until.max(now + delay));
+                self.endpoint.paused_until = Some(until);
+                // All records of the request wait alike, so that they travel together again.
+                let attempts = batch
+                    .records
+                    .iter()
+                    .map(|record| record.history.attempts)
+                    .min()
+                    .unwrap_or(1);
+                let at = now + Backoff::PUT.delay(attempts, &mut self.rng);
+                for record in batch.records {
+                    self.on_refused(record, &refusal, at, now);
+                }
+            }
+        }
+    }
+
+    fn on_written(&mut self, record: KinesisRecord, shard_id: String, sequence_number: String) {
+        let counters = &self.shared.settlement.counters;
+        counters.kinesis_records.add(1);
+        counters.kinesis_bytes.add(record.size());
+        let range = self.routing.range_of(&shard_id);
+        let predicted = match self.queues.get_mut(&record.lane) {
+            Some(queue) => {
+                queue.served();
+                queue.lane.shard_id.clone()
+            }
+            None => None,
+        };
+        let shard_id = match predicted {
+            Some(predicted) if *predicted == *shard_id => predicted,
+            Some(_) => {
+                // The stream was resharded under way.
+                self.shared.request_refresh();
+                shard_id.into()
+            }
+            None => shard_id.into(),
+        };
+        self.judge(record, shard_id, sequence_number, range);
+    }
+
+    fn judge(
+        &mut self,
+        record: KinesisRecord,
+        shard_id: Arc<str>,
+        sequence_number: String,
+        range: Option<HashKeyRange>,
+    ) {
+        match verdict(record.members.len(), record.span, range) {
+            Verdict::Delivered => {
+                self.leave(record.lane);
+                record.settle_delivered(shard_id, &sequence_number);
+            }
+            Verdict::WrongShard | Verdict::UnknownShard => {
+                let generation = self.shared.request_refresh();
+                self.held.push(Held {
+                    record,
+                    shard_id,
+                    sequence_number,
+                    generation,
+                });
+            }
+        }
+    }
+
+    /// A fresh map is here: delivered, or all members go again, to the shards they belong to now.
+    pub(super) fn judge_again(&mut self, held: Held) {
+        let Held {
+            mut record,
+            shard_id,
+            sequence_number,
+            ..
+        } = held;
+        let range = self.routing.range_of(&shard_id);
+        if verdict(record.members.len(), record.span, range) != Verdict::WrongShard {
+            return self.judge(record, shard_id, sequence_number, range);
+        }
+        self.shared
+            .settlement
+            .counters
+            .resent_for_wrong_shard
+            .add(record.members.len());
+        let message = format!("{shard_id} took an aggregate with members of other shards").into();
+        record
+            .history
+            .failed(clock::now(), &"WrongShard".into(), &message, true);
+        self.leave(record.lane);
+        self.reroute(record);
+    }
+}

@@ -1,0 +1,241 @@
+//! The handle of a producer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_types::SdkConfig;
+use tokio_util::task::TaskTracker;
+
+use crate::aggregator::cost_of;
+use crate::builder::ProducerBuilder;
+use crate::delivery::Delivery;
+use crate::error::{InvalidRecord, SendError, StopReason};
+use crate::record::UserRecord;
+use crate::shared::{NotEntered, Shared};
+use crate::stats::ProducerStats;
+
+/// Sends records to one stream: aggregated, batched, retried.
+///
+/// A cheap handle: clone it and use it from any number of tasks. Call [`close`](Self::close) before the last one goes.
+#[derive(Clone)]
+pub struct Producer {
+    handle: Arc<Handle>,
+}
+
+/// What all clones share; its drop is the drop of the last one.
+struct Handle {
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+}
+
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer")
+            .field("buffered_bytes", &self.buffered_bytes())
+            .field("is_closed", &self.handle.shared.is_closed())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a producer ended: what became of all records it ever accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CloseReport {
+    /// Records acknowledged.
+    pub delivered: u64,
+    /// Records that failed.
+    pub failed: u64,
+    /// Records that were not settled by the deadline. Some of them may have been written.
+    pub abandoned: u64,
+}
+
+impl Producer {
+    /// Starts building a producer for a stream, by its name or ARN.
+    ///
+    /// `sdk_config` gives region, credentials and endpoint.
+    pub fn builder(
+        stream_name_or_arn: impl Into<String>,
+        sdk_config: &SdkConfig,
+    ) -> ProducerBuilder {
+        ProducerBuilder::new(stream_name_or_arn.into(), sdk_config)
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>, tasks: TaskTracker) -> Self {
+        Self {
+            handle: Arc::new(Handle { shared, tasks }),
+        }
+    }
+
+    /// Accepts a record; the returned [`Delivery`] resolves when it is durable, or has failed.
+    ///
+    /// Waits only for room in the buffer, in order of arrival within a shard; a bad record is refused before that. Awaiting
+    /// each `Delivery` before the next `send` puts one record into each aggregate: keep many under way.
+    ///
+    /// # Guarantees
+    /// * **At least once** within [`record_ttl`](crate::ProducerConfig::record_ttl): throttles, internal failures, timeouts
+    ///   and broken connections are retried with backoff until then. A record that is acknowledged is in the stream where
+    ///   every consumer sees it: an aggregate counts as delivered only if all its members belong to the shard that took it.
+    /// * **Duplicates** can follow a timeout, a broken connection, an internal failure of the service, or an aggregate that
+    ///   a reshard sent to the wrong shard; [`Receipt::may_be_duplicate`](crate::Receipt::may_be_duplicate) says so.
+    /// * **Order**: records of one shard leave in the order of `send`. Retries and concurrent requests may change it.
+    ///
+    /// # Errors
+    /// [`SendError`], with the record inside: it is invalid, too large, or the producer is closed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future before it resolves accepts nothing, gives up the place in the queue, and drops the record.
+    pub async fn send(&self, record: UserRecord) -> Result<Delivery, SendError> {
+        let shared = &self.handle.shared;
+        if let Err(error) = self.check(&record) {
+            return Err(error.with(record));
+        }
+        let hash_key = record.hash_key();
+        let (record, lane) = match shared.enter(record, hash_key, None) {
+            Ok(delivery) => return Ok(delivery),
+            Err(NotEntered::Closed(record)) => return Err(self.closed(record)),
+            Err(NotEntered::NoRoom(record, lane)) => (record, lane),
+        };
+        let turn = shared.budget.charge_in_turn(lane.id, cost_of(&record).1);
+        shared.wake.notify_one();
+        let Some(charge) = turn.await else {
+            return Err(self.closed(record));
+        };
+        match shared.enter(record, hash_key, Some(charge)) {
+            Ok(delivery) => Ok(delivery),
+            // Paid in advance: there is room.
+            Err(NotEntered::Closed(record) | NotEntered::NoRoom(record, _)) => {
+                Err(self.closed(record))
+            }
+        }
+    }
+
+    /// Accepts a record if the buffer has room now; otherwise as [`send`](Self::send).
+    ///
+    /// # Errors
+    /// [`SendError`], with the record inside; [`SendError::Full`] when there is no room, or others wait for it.
+    pub fn try_send(&self, record: UserRecord) -> Result<Delivery, SendError> {
+        let shared = &self.handle.shared;
+        if let Err(error) = self.check(&record) {
+            return Err(error.with(record));
+        }
+        let hash_key = record.hash_key();
+        match shared.enter(record, hash_key, None) {
+            Ok(delivery) => Ok(delivery),
+            Err(NotEntered::Closed(record)) => Err(self.closed(record)),
+            Err(NotEntered::NoRoom(record, lane)) => {
+                shared.budget.note_refusal(lane.id);
+                shared.wake.notify_one();
+                let needed = cost_of(&record).1;
+                Err(SendError::Full { record, needed })
+            }
+        }
+    }
+
+    /// Sends all open aggregates now, and waits until everything accepted before this call is settled.
+    ///
+    /// Later records are not waited for. What failed shows in each record's `Delivery`.
+    ///
+    /// # Cancel safety
+    /// Safe: what was sent off stays so.
+    pub async fn flush(&self) {
+        let shared = &self.handle.shared;
+        let epoch = shared.settlement.epochs.end_current();
+        shared.close_open_aggregates();
+        shared.settlement.epochs.settled(epoch).await;
+    }
+
+    /// Takes no more records, waits up to `deadline` until all are settled, and ends the tasks.
+    ///
+    /// What is not settled by then is abandoned: its `Delivery` resolves to an error that holds the record. May be called
+    /// on several clones; each call reports the same.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves the producer closed to new records and still sending; call again to end it.
+    pub async fn close(&self, deadline: Duration) -> CloseReport {
+        let shared = &self.handle.shared;
+        shared.begin_close();
+        let _ = tokio::time::timeout(deadline, self.flush()).await;
+        shared.stop(StopReason::Closed);
+        self.handle.tasks.wait().await;
+        let stats = self.stats();
+        CloseReport {
+            delivered: stats.user_records_delivered,
+            failed: stats.user_records_failed,
+            abandoned: stats.user_records_abandoned,
+        }
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> ProducerStats {
+        self.handle.shared.settlement.counters.snapshot()
+    }
+
+    /// The bytes the buffer holds: data, keys and overhead of all records accepted and not settled. Never more than
+    /// [`max_buffered_bytes`](crate::ProducerConfig::max_buffered_bytes).
+    #[must_use]
+    pub fn buffered_bytes(&self) -> usize {
+        self.handle.shared.budget.used()
+    }
+
+    /// The most bytes the buffer ever held.
+    #[must_use]
+    pub fn peak_buffered_bytes(&self) -> usize {
+        self.handle.shared.budget.peak()
+    }
+
+    fn check(&self, record: &UserRecord) -> Result<(), Unacceptable> {
+        let shared = &self.handle.shared;
+        match record.validate(shared.max_record_size) {
+            Ok(()) => {}
+            Err(InvalidRecord::TooLarge { limit, actual }) => {
+                return Err(Unacceptable::TooLarge { limit, actual });
+            }
+            Err(reason) => return Err(Unacceptable::Invalid(reason)),
+        }
+        let (limit, actual) = (shared.config.max_bufferable_record(), record.payload_len());
+        if actual > limit {
+            return Err(Unacceptable::TooLarge { limit, actual });
+        }
+        Ok(())
+    }
+
+    fn closed(&self, record: UserRecord) -> SendError {
+        SendError::Closed {
+            record,
+            reason: self.handle.shared.stop_reason(),
+        }
+    }
+}
+
+/// A [`SendError`] before it has its record.
+enum Unacceptable {
+    TooLarge { limit: usize, actual: usize },
+    Invalid(InvalidRecord),
+}
+
+impl Unacceptable {
+    fn with(self, record: UserRecord) -> SendError {
+        match self {
+            Self::TooLarge { limit, actual } => SendError::TooLarge {
+                record,
+                limit,
+                actual,
+            },
+            Self::Invalid(reason) => SendError::Invalid { record, reason },
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if !self.shared.cancel.is_cancelled() {
+            let left = self.shared.budget.used();
+            tracing::warn!(
+                unsettled_bytes = left,
+                "a producer was dropped without `close`: what is not settled is abandoned"
+            );
+            self.shared.stop(StopReason::Dropped);
+        }
+    }
+}

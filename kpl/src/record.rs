@@ -1,0 +1,202 @@
+//! A user record, and what makes one acceptable.
+
+use std::fmt;
+
+use bytes::Bytes;
+use kinesis_aggregation::{AggregateBuilder, HashKey, looks_framed};
+
+use crate::error::InvalidRecord;
+
+/// The longest partition key, in Unicode scalar values.
+pub(crate) const MAX_PARTITION_KEY_CHARS: usize = 256;
+
+/// One record of the application: a partition key, data, and perhaps an explicit hash key.
+///
+/// Cloning is cheap for the data (a reference count) and copies the key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UserRecord {
+    pub(crate) partition_key: String,
+    pub(crate) explicit_hash_key: Option<HashKey>,
+    pub(crate) data: Bytes,
+}
+
+impl UserRecord {
+    /// A record whose shard is chosen by the MD5 of `partition_key`.
+    ///
+    /// The key must have 1 to 256 Unicode scalar values, and key and data together must fit into the stream's
+    /// maximum record size; both are checked by [`Producer::send`](crate::Producer::send).
+    pub fn new(partition_key: impl Into<String>, data: impl Into<Bytes>) -> Self {
+        Self {
+            partition_key: partition_key.into(),
+            explicit_hash_key: None,
+            data: data.into(),
+        }
+    }
+
+    /// Chooses the shard by `hash_key` instead of the MD5 of the partition key.
+    #[must_use]
+    pub fn with_explicit_hash_key(mut self, hash_key: HashKey) -> Self {
+        self.explicit_hash_key = Some(hash_key);
+        self
+    }
+
+    /// Chooses the shard by a hash key in decimal text, the form the Kinesis API and the KPL use.
+    ///
+    /// # Errors
+    /// [`InvalidRecord::ExplicitHashKey`] when the text is not a decimal number from 0 to 2^128-1.
+    ///
+    /// ```
+    /// use kpl::{InvalidRecord, UserRecord};
+    ///
+    /// let record = UserRecord::new("key", "data").with_explicit_hash_key_text("42")?;
+    /// assert!(record.clone().with_explicit_hash_key_text("340282366920938463463374607431768211456").is_err());
+    /// # Ok::<(), InvalidRecord>(())
+    /// ```
+    pub fn with_explicit_hash_key_text(self, decimal: &str) -> Result<Self, InvalidRecord> {
+        match decimal.parse::<HashKey>() {
+            Ok(hash_key) => Ok(self.with_explicit_hash_key(hash_key)),
+            Err(_) => Err(InvalidRecord::ExplicitHashKey {
+                actual: decimal.chars().take(64).collect(),
+            }),
+        }
+    }
+
+    /// The partition key.
+    #[must_use]
+    pub fn partition_key(&self) -> &str {
+        &self.partition_key
+    }
+
+    /// The explicit hash key, where one was given.
+    #[must_use]
+    pub fn explicit_hash_key(&self) -> Option<HashKey> {
+        self.explicit_hash_key
+    }
+
+    /// The data.
+    #[must_use]
+    pub fn data(&self) -> &Bytes {
+        &self.data
+    }
+
+    /// The data, without a copy.
+    #[must_use]
+    pub fn into_data(self) -> Bytes {
+        self.data
+    }
+
+    /// What Kinesis hashes this record to.
+    pub(crate) fn hash_key(&self) -> HashKey {
+        self.explicit_hash_key
+            .unwrap_or_else(|| HashKey::of_partition_key(&self.partition_key))
+    }
+
+    /// Key and data, in bytes: what counts against the limits of the service.
+    pub(crate) fn payload_len(&self) -> usize {
+        self.partition_key.len() + self.data.len()
+    }
+
+    /// Checks the record against the limits of the service. `max_record_size` is the stream's, in bytes.
+    pub(crate) fn validate(&self, max_record_size: usize) -> Result<(), InvalidRecord> {
+        // A key of 256 bytes or less cannot have more characters than that: the usual key is not walked.
+        let key = &self.partition_key;
+        if key.is_empty() || key.len() > MAX_PARTITION_KEY_CHARS {
+            let actual = key.chars().count();
+            if actual == 0 || actual > MAX_PARTITION_KEY_CHARS {
+                return Err(InvalidRecord::PartitionKeyLength {
+                    limit: MAX_PARTITION_KEY_CHARS,
+                    actual,
+                });
+            }
+        }
+        let actual = self.size_on_stream();
+        if actual > max_record_size {
+            return Err(InvalidRecord::TooLarge {
+                limit: max_record_size,
+                actual,
+            });
+        }
+        Ok(())
+    }
+
+    /// Key and data as they go out when the record travels alone; data that looks like a frame is wrapped first.
+    fn size_on_stream(&self) -> usize {
+        if looks_framed(&self.data) {
+            let wrapper = AggregateBuilder::new(usize::MAX);
+            self.partition_key.len()
+                + wrapper.size_with(&self.partition_key, self.explicit_hash_key, self.data.len())
+        } else {
+            self.payload_len()
+        }
+    }
+}
+
+impl fmt::Debug for UserRecord {
+    /// Never shows the data: only its length.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserRecord")
+            .field("partition_key", &self.partition_key)
+            .field("explicit_hash_key", &self.explicit_hash_key)
+            .field("data_len", &self.data.len())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1024 * 1024;
+
+    #[test]
+    fn the_key_is_counted_in_characters_not_bytes() {
+        let characters = |n| UserRecord::new("é".repeat(n), "").validate(MIB);
+        assert_eq!(characters(256), Ok(()));
+        assert_eq!(
+            characters(257),
+            Err(InvalidRecord::PartitionKeyLength {
+                limit: 256,
+                actual: 257
+            })
+        );
+        assert_eq!(
+            characters(0),
+            Err(InvalidRecord::PartitionKeyLength {
+                limit: 256,
+                actual: 0
+            })
+        );
+    }
+
+    #[test]
+    fn key_and_data_share_the_limit() {
+        let record = |data: usize| UserRecord::new("key", vec![0; data]).validate(MIB);
+        assert_eq!(record(MIB - 3), Ok(()));
+        assert_eq!(
+            record(MIB - 2),
+            Err(InvalidRecord::TooLarge {
+                limit: MIB,
+                actual: MIB + 1
+            })
+        );
+    }
+
+    #[test]
+    fn data_that_looks_framed_must_leave_room_for_its_wrapper() {
+        let mut data = vec![0xF3, 0x89, 0x9A, 0xC2];
+        data.resize(MIB - 3, 0);
+        assert!(matches!(
+            UserRecord::new("key", data).validate(MIB),
+            Err(InvalidRecord::TooLarge { limit: MIB, actual }) if actual > MIB
+        ));
+    }
+
+    #[test]
+    fn debug_output_has_no_payload() {
+        let text = format!("{:?}", UserRecord::new("key", "secret"));
+        assert!(
+            !text.contains("secret") && text.contains("data_len: 6"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,234 @@
+//! Retry: the class of an error, and when a record is tried again. Pure: time and chance are passed in.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+
+use crate::clock::Instant;
+
+/// What an error code of the service asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ErrorClass {
+    /// The shard is full.
+    Throttled,
+    /// Waiting may cure it.
+    Transient,
+    /// The request is refused for what is in it.
+    Rejected,
+    /// Waiting does not cure it.
+    Fatal,
+}
+
+/// Classifies an error code, of an entry or of a whole request. An unknown code may be cured by waiting, until the TTL.
+pub(crate) fn classify(code: &str) -> ErrorClass {
+    match code {
+        "ProvisionedThroughputExceededException" => ErrorClass::Throttled,
+        "ValidationException"
+        | "InvalidArgumentException"
+        | "SerializationException"
+        | "RequestEntityTooLarge" => ErrorClass::Rejected,
+        "ResourceNotFoundException"
+        | "KMSDisabledException"
+        | "KMSInvalidStateException"
+        | "KMSNotFoundException"
+        | "KMSAccessDeniedException"
+        | "KMSOptInRequired"
+        | "UnknownOperationException" => ErrorClass::Fatal,
+        code if is_access_denied(code) || is_credentials_refused(code) => ErrorClass::Fatal,
+        _ => ErrorClass::Transient,
+    }
+}
+
+/// The credentials are good, and may not do this.
+pub(crate) fn is_access_denied(code: &str) -> bool {
+    matches!(
+        code,
+        "AccessDeniedException" | "AccessDenied" | "NotAuthorized" | "UnauthorizedOperation"
+    )
+}
+
+/// The credentials themselves are refused.
+pub(crate) fn is_credentials_refused(code: &str) -> bool {
+    matches!(
+        code,
+        "UnrecognizedClientException"
+            | "InvalidClientTokenId"
+            | "InvalidSignatureException"
+            | "SignatureDoesNotMatch"
+            | "IncompleteSignature"
+            | "IncompleteSignatureException"
+            | "MissingAuthenticationToken"
+            | "MissingAuthenticationTokenException"
+            | "ExpiredToken"
+            | "ExpiredTokenException"
+            | "OptInRequired"
+    )
+}
+
+/// Whether a refused attempt may have been written all the same.
+pub(crate) fn may_have_been_written(class: ErrorClass, code: &str) -> bool {
+    class == ErrorClass::Transient && !code.starts_with("KMS") && !is_request_throttle(code)
+}
+
+/// The account or the stream is throttled, not a shard: nothing was done.
+fn is_request_throttle(code: &str) -> bool {
+    matches!(
+        code,
+        "LimitExceededException"
+            | "ThrottlingException"
+            | "Throttling"
+            | "RequestLimitExceeded"
+            | "TooManyRequestsException"
+    )
+}
+
+/// An exponential schedule with full jitter: the delay is drawn from all of `0..=step`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Backoff {
+    first: Duration,
+    most: Duration,
+    factor: f32,
+}
+
+impl Backoff {
+    /// For records and requests: 50 ms, doubled up to 5 s.
+    pub(crate) const PUT: Self = Self::new(Duration::from_millis(50), Duration::from_secs(5), 2.0);
+    /// For the shard map: 1 s, times 1.5 up to 30 s, as the KPL.
+    pub(crate) const SHARD_MAP: Self =
+        Self::new(Duration::from_secs(1), Duration::from_secs(30), 1.5);
+
+    const fn new(first: Duration, most: Duration, factor: f32) -> Self {
+        Self {
+            first,
+            most,
+            factor,
+        }
+    }
+
+    /// The longest delay after the `failures`-th failure in a row (from 1).
+    fn step(self, failures: u32) -> Duration {
+        // Twenty steps reach any ceiling in use.
+        let steps = failures.clamp(1, 20) as usize;
+        ExponentialBuilder::new()
+            .with_min_delay(self.first)
+            .with_max_delay(self.most)
+            .with_factor(self.factor)
+            .without_max_times()
+            .build()
+            .nth(steps - 1)
+            .unwrap_or(self.most)
+    }
+
+    /// A delay after the `failures`-th failure in a row (from 1).
+    pub(crate) fn delay(self, failures: u32, rng: &mut fastrand::Rng) -> Duration {
+        self.step(failures).mul_f64(rng.f64())
+    }
+}
+
+/// What happens to a record after a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    Retry { at: Instant },
+    Expired,
+    Fail,
+}
+
+/// Decides by the class and the time to live. A retry is never set after the record's expiry.
+pub(crate) fn next(class: ErrorClass, now: Instant, expires: Instant, delay: Duration) -> Next {
+    match class {
+        ErrorClass::Fatal | ErrorClass::Rejected => Next::Fail,
+        ErrorClass::Throttled | ErrorClass::Transient if now >= expires => Next::Expired,
+        ErrorClass::Throttled | ErrorClass::Transient => Next::Retry {
+            at: now.checked_add(delay).map_or(expires, |at| at.min(expires)),
+        },
+    }
+}
+
+/// `now + ttl`, or the end of time as far as the clock can tell it.
+pub(crate) fn expiry(now: Instant, ttl: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+    now.checked_add(ttl.min(CENTURY)).unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock;
+
+    #[test]
+    fn codes_have_their_class() {
+        for (code, class) in [
+            (
+                "ProvisionedThroughputExceededException",
+                ErrorClass::Throttled,
+            ),
+            ("InternalFailure", ErrorClass::Transient),
+            ("KMSThrottlingException", ErrorClass::Transient),
+            ("LimitExceededException", ErrorClass::Transient),
+            ("SomethingNew", ErrorClass::Transient),
+            ("ResourceNotFoundException", ErrorClass::Fatal),
+            ("AccessDeniedException", ErrorClass::Fatal),
+            ("ExpiredTokenException", ErrorClass::Fatal),
+            ("KMSDisabledException", ErrorClass::Fatal),
+            ("ValidationException", ErrorClass::Rejected),
+        ] {
+            assert_eq!(classify(code), class, "{code}");
+        }
+        assert!(may_have_been_written(
+            ErrorClass::Transient,
+            "InternalFailure"
+        ));
+        assert!(!may_have_been_written(
+            ErrorClass::Transient,
+            "KMSThrottlingException"
+        ));
+        assert!(!may_have_been_written(
+            ErrorClass::Throttled,
+            "ProvisionedThroughputExceededException"
+        ));
+    }
+
+    #[test]
+    fn the_schedule_doubles_up_to_its_ceiling() {
+        let steps: Vec<_> = (1..=9).map(|n| Backoff::PUT.step(n).as_millis()).collect();
+        assert_eq!(steps, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+    }
+
+    proptest! {
+        #[test]
+        fn delays_stay_within_the_step_and_repeat_with_the_seed(failures in any::<u32>(), seed in any::<u64>()) {
+            for backoff in [Backoff::PUT, Backoff::SHARD_MAP] {
+                let draw = || backoff.delay(failures, &mut fastrand::Rng::with_seed(seed));
+                prop_assert!(draw() <= backoff.step(failures));
+                prop_assert_eq!(draw(), draw());
+            }
+        }
+
+        #[test]
+        fn a_retry_is_never_after_the_expiry(ttl in any::<u64>(), passed in any::<u64>(), delay in any::<u64>()) {
+            let start = clock::now();
+            let expires = expiry(start, Duration::from_millis(ttl));
+            let now = expiry(start, Duration::from_millis(passed));
+            match next(ErrorClass::Throttled, now, expires, Duration::from_millis(delay)) {
+                Next::Retry { at } => prop_assert!(now < expires && at <= expires && at >= now),
+                Next::Expired => prop_assert!(now >= expires),
+                Next::Fail => prop_assert!(false, "a throttle is never fatal"),
+            }
+            prop_assert_eq!(next(ErrorClass::Fatal, now, expires, Duration::ZERO), Next::Fail);
+        }
+    }
+
+    #[test]
+    fn full_jitter_uses_the_whole_step() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let delays: Vec<_> = (0..1000)
+            .map(|_| Backoff::PUT.delay(1, &mut rng).as_millis())
+            .collect();
+        assert!(
+            delays.iter().any(|&d| d < 5) && delays.iter().any(|&d| d >= 45),
+            "{delays:?}"
+        );
+    }
+}

@@ -1,0 +1,89 @@
+//! Routing: the shard map of the moment and the lane of each open shard.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use kinesis_aggregation::{HashKey, HashKeyRange};
+
+use crate::lane::{Lane, LaneId};
+use crate::shard_map::ShardMap;
+
+pub(crate) struct Routing {
+    /// The number of the refresh that made it; 0 before the first.
+    pub(crate) generation: u64,
+    map: ShardMap,
+    /// By position among the open shards of the map.
+    lanes: Vec<Arc<Lane>>,
+    /// For hash keys whose shard is not known: without the permission to list shards, all of them.
+    unpredicted: Arc<Lane>,
+    ids: HashSet<LaneId>,
+}
+
+impl Routing {
+    pub(crate) fn unpredicted(lane: Arc<Lane>) -> Self {
+        let ids = HashSet::from([lane.id]);
+        Self {
+            generation: 0,
+            map: ShardMap::default(),
+            lanes: Vec::new(),
+            unpredicted: lane,
+            ids,
+        }
+    }
+
+    /// The routing under a new map: lanes of shards that stay open stay, `new_lane` makes the others.
+    pub(crate) fn next(
+        &self,
+        generation: u64,
+        map: ShardMap,
+        mut new_lane: impl FnMut(&Arc<str>) -> Arc<Lane>,
+    ) -> Self {
+        let kept: HashMap<_, _> = self
+            .map
+            .open()
+            .iter()
+            .zip(&self.lanes)
+            .map(|(shard, lane)| (&shard.id, lane))
+            .collect();
+        let lanes: Vec<_> = map
+            .open()
+            .iter()
+            .map(|shard| {
+                kept.get(&shard.id)
+                    .map_or_else(|| new_lane(&shard.id), |lane| Arc::clone(lane))
+            })
+            .collect();
+        let ids = lanes
+            .iter()
+            .chain([&self.unpredicted])
+            .map(|lane| lane.id)
+            .collect();
+        Self {
+            generation,
+            map,
+            lanes,
+            unpredicted: Arc::clone(&self.unpredicted),
+            ids,
+        }
+    }
+
+    /// The lane that takes `hash_key`.
+    pub(crate) fn lane(&self, hash_key: HashKey) -> &Arc<Lane> {
+        self.map
+            .lookup(hash_key)
+            .map_or(&self.unpredicted, |position| &self.lanes[position])
+    }
+
+    pub(crate) fn range_of(&self, shard_id: &str) -> Option<HashKeyRange> {
+        self.map.range_of(shard_id)
+    }
+
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = &Arc<Lane>> {
+        self.lanes.iter().chain([&self.unpredicted])
+    }
+
+    /// Whether a lane, perhaps of an older routing, is one of this.
+    pub(crate) fn has(&self, lane: LaneId) -> bool {
+        self.ids.contains(&lane)
+    }
+}

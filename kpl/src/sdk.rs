@@ -1,0 +1,321 @@
+//! The calls made with the AWS SDK: the one module that knows its types.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::config::retry::{RetryConfig, RetryPartition};
+use aws_sdk_kinesis::config::timeout::TimeoutConfig;
+use aws_sdk_kinesis::config::{BehaviorVersion, Builder};
+use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::types::{self, PutRecordsRequestEntry, StreamStatus};
+use aws_smithy_types::Blob;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use kinesis_aggregation::{HashKey, HashKeyRange};
+
+use crate::config::{InvalidConfig, ProducerConfig};
+use crate::retry;
+use crate::sender::{CallError, CallErrorKind, Entry, EntryOutcome, Service, StreamDescription};
+use crate::shard_map::Shard;
+
+/// A stream, by name or by ARN.
+#[derive(Debug, Clone)]
+pub(crate) enum StreamId {
+    Name(String),
+    Arn(String),
+}
+
+impl StreamId {
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidConfig> {
+        let is_name = |name: &str| {
+            (1..=128).contains(&name.len())
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+        };
+        if let Some(rest) = text.strip_prefix("arn:") {
+            let name = rest
+                .split_once(":stream/")
+                .filter(|(before, _)| before.contains(":kinesis:"));
+            if name.is_some_and(|(_, name)| is_name(name)) {
+                return Ok(Self::Arn(text.to_owned()));
+            }
+        } else if is_name(text) {
+            return Ok(Self::Name(text.to_owned()));
+        }
+        Err(InvalidConfig::one(
+            "stream",
+            format!(
+                "must be a stream's name (1 to 128 of a-z, A-Z, 0-9, `_`, `.`, `-`) or its ARN, got {:?}",
+                text.chars().take(200).collect::<String>()
+            ),
+        ))
+    }
+
+    fn name(&self) -> Option<String> {
+        match self {
+            Self::Name(name) => Some(name.clone()),
+            Self::Arn(_) => None,
+        }
+    }
+
+    fn arn(&self) -> Option<String> {
+        match self {
+            Self::Name(_) => None,
+            Self::Arn(arn) => Some(arn.clone()),
+        }
+    }
+}
+
+pub(crate) struct SdkService {
+    stream: StreamId,
+    /// Without SDK retries: the producer retries records, not requests.
+    put: Client,
+    /// With SDK retries.
+    control: Client,
+}
+
+impl SdkService {
+    pub(crate) fn new(stream: StreamId, base: Builder, config: &ProducerConfig) -> Self {
+        let base = base
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .retry_partition(RetryPartition::custom("kpl").build());
+        let timeouts = |whole: Duration| {
+            TimeoutConfig::builder()
+                .connect_timeout(config.connect_timeout)
+                .operation_attempt_timeout(config.request_timeout)
+                .operation_timeout(whole)
+                .build()
+        };
+        let put = base
+            .clone()
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts(config.request_timeout))
+            .build();
+        let control = base
+            .retry_config(RetryConfig::standard().with_max_attempts(3))
+            .timeout_config(timeouts(config.request_timeout.saturating_mul(3)))
+            .build();
+        Self {
+            stream,
+            put: Client::from_conf(put),
+            control: Client::from_conf(control),
+        }
+    }
+}
+
+impl Service for SdkService {
+    fn put_records(
+        &self,
+        entries: Vec<Entry>,
+    ) -> BoxFuture<'static, Result<Vec<EntryOutcome>, CallError>> {
+        let request = self
+            .put
+            .put_records()
+            .set_stream_name(self.stream.name())
+            .set_stream_arn(self.stream.arn());
+        async move {
+            let count = entries.len();
+            let entries = entries
+                .into_iter()
+                .map(request_entry)
+                .collect::<Result<Vec<_>, _>>()?;
+            let answer = request
+                .set_records(Some(entries))
+                .send()
+                .await
+                .map_err(call_error)?;
+            if answer.records.len() != count {
+                return Err(CallError::unusable(
+                    "PutRecords answered another number of records than were sent",
+                ));
+            }
+            Ok(answer.records.into_iter().map(entry_outcome).collect())
+        }
+        .boxed()
+    }
+
+    fn list_shards(&self) -> BoxFuture<'static, Result<Vec<Shard>, CallError>> {
+        let (client, stream) = (self.control.clone(), self.stream.clone());
+        async move {
+            let mut shards = Vec::new();
+            let mut next_token = None;
+            loop {
+                let request = match next_token.take() {
+                    Some(token) => client.list_shards().next_token(token),
+                    None => client
+                        .list_shards()
+                        .set_stream_name(stream.name())
+                        .set_stream_arn(stream.arn()),
+                };
+                let page = request.max_results(1000).send().await.map_err(call_error)?;
+                for shard in page.shards.unwrap_or_default() {
+                    shards.push(shard_of(shard).ok_or_else(|| {
+                        CallError::unusable(
+                            "ListShards returned a shard whose hash-key range cannot be read",
+                        )
+                    })?);
+                }
+                next_token = page.next_token;
+                if next_token.is_none() {
+                    return Ok(shards);
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn describe(&self) -> BoxFuture<'static, Result<StreamDescription, CallError>> {
+        let request = self
+            .control
+            .describe_stream_summary()
+            .set_stream_name(self.stream.name())
+            .set_stream_arn(self.stream.arn());
+        async move {
+            let answer = request.send().await.map_err(call_error)?;
+            let Some(summary) = answer.stream_description_summary else {
+                return Err(CallError::unusable(
+                    "DescribeStreamSummary returned no summary",
+                ));
+            };
+            Ok(StreamDescription {
+                status: summary.stream_status.as_str().to_owned(),
+                is_usable: matches!(
+                    summary.stream_status,
+                    StreamStatus::Active | StreamStatus::Updating
+                ),
+                max_record_size: summary
+                    .max_record_size_in_kib
+                    .and_then(|kib| usize::try_from(kib).ok())
+                    .map(|kib| kib * 1024),
+            })
+        }
+        .boxed()
+    }
+}
+
+fn request_entry(entry: Entry) -> Result<PutRecordsRequestEntry, CallError> {
+    PutRecordsRequestEntry::builder()
+        .data(Blob::from_maybe_shared(entry.data))
+        .partition_key(entry.partition_key)
+        .set_explicit_hash_key(entry.explicit_hash_key.map(|hash_key| hash_key.to_string()))
+        .build()
+        .map_err(|error| CallError::unusable(&error.to_string()))
+}
+
+fn entry_outcome(entry: types::PutRecordsResultEntry) -> EntryOutcome {
+    match (entry.sequence_number, entry.shard_id, entry.error_code) {
+        (Some(sequence_number), Some(shard_id), None) => EntryOutcome::Written {
+            shard_id,
+            sequence_number,
+        },
+        (_, _, code) => EntryOutcome::Refused {
+            code: code.unwrap_or_else(|| "UnusableAnswer".to_owned()),
+            message: entry.error_message.unwrap_or_default(),
+        },
+    }
+}
+
+fn shard_of(shard: types::Shard) -> Option<Shard> {
+    let range = shard.hash_key_range?;
+    let start: HashKey = range.starting_hash_key.parse().ok()?;
+    let end: HashKey = range.ending_hash_key.parse().ok()?;
+    let is_open = shard
+        .sequence_number_range
+        .is_none_or(|range| range.ending_sequence_number.is_none());
+    Some(Shard {
+        id: shard.shard_id.into(),
+        range: HashKeyRange::new(start, end).ok()?,
+        is_open,
+    })
+}
+
+fn call_error<E, R>(error: SdkError<E, R>) -> CallError
+where
+    E: Error + ProvideErrorMetadata + Send + Sync + 'static,
+    R: std::fmt::Debug + Send + Sync + 'static,
+{
+    let kind = match &error {
+        SdkError::ServiceError(_) => CallErrorKind::Service,
+        _ if lacks_credentials(&error) => CallErrorKind::NoCredentials,
+        SdkError::TimeoutError(_) => CallErrorKind::Timeout,
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => CallErrorKind::Timeout,
+        SdkError::DispatchFailure(_) => CallErrorKind::Connection,
+        _ => CallErrorKind::Unusable,
+    };
+    let code: Arc<str> = match kind {
+        CallErrorKind::Service => error.code().unwrap_or("UnknownError").into(),
+        CallErrorKind::NoCredentials => "NoCredentials".into(),
+        CallErrorKind::Timeout => "Timeout".into(),
+        CallErrorKind::Connection => "Connection".into(),
+        CallErrorKind::Unusable => "UnusableAnswer".into(),
+    };
+    let may_have_been_written = match kind {
+        CallErrorKind::Service => retry::may_have_been_written(retry::classify(&code), &code),
+        CallErrorKind::NoCredentials => false,
+        CallErrorKind::Timeout | CallErrorKind::Connection | CallErrorKind::Unusable => {
+            !matches!(error, SdkError::ConstructionFailure(_))
+        }
+    };
+    let message = match error.message() {
+        Some(message) => message.into(),
+        None => root_cause(&error).into(),
+    };
+    CallError {
+        kind,
+        code,
+        message,
+        may_have_been_written,
+        source: Some(Arc::new(error)),
+    }
+}
+
+/// The chain below an error, outermost first.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
+        (*error).source()
+    })
+}
+
+fn root_cause(error: &(dyn Error + 'static)) -> String {
+    chain(error)
+        .last()
+        .map(ToString::to_string)
+        .unwrap_or_default()
+}
+
+fn lacks_credentials(error: &(dyn Error + 'static)) -> bool {
+    chain(error).any(|cause| {
+        // The SDK hides this one: a client without any credentials provider.
+        cause.is::<CredentialsError>()
+            || cause.to_string().contains("no auth scheme")
+            || format!("{cause:?}").contains("NoMatchingAuthScheme")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_a_name_or_an_arn() {
+        assert!(matches!(
+            StreamId::parse("my_stream.1-a"),
+            Ok(StreamId::Name(_))
+        ));
+        let arn = "arn:aws:kinesis:us-east-1:123456789012:stream/orders";
+        assert!(matches!(StreamId::parse(arn), Ok(StreamId::Arn(_))));
+        for wrong in [
+            "",
+            "a b",
+            "arn:aws:s3:::bucket",
+            "arn:aws:kinesis:us-east-1:1:stream/",
+            &"x".repeat(129),
+        ] {
+            assert!(StreamId::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

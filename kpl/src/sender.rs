@@ -1,0 +1,98 @@
+//! Sender: the calls a producer makes, in its own types. `sdk.rs` makes them with the AWS SDK; tests script them.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use kinesis_aggregation::HashKey;
+
+use crate::error::Source;
+use crate::retry::{self, ErrorClass};
+use crate::shard_map::Shard;
+
+/// One entry of a PutRecords request.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) data: Bytes,
+    pub(crate) partition_key: Cow<'static, str>,
+    pub(crate) explicit_hash_key: Option<HashKey>,
+}
+
+/// What became of one entry.
+#[derive(Debug, Clone)]
+pub(crate) enum EntryOutcome {
+    Written {
+        shard_id: String,
+        sequence_number: String,
+    },
+    Refused {
+        code: String,
+        message: String,
+    },
+}
+
+/// A call that failed as a whole.
+#[derive(Debug, Clone)]
+pub(crate) struct CallError {
+    pub(crate) kind: CallErrorKind,
+    /// The service's code, or the name of the kind.
+    pub(crate) code: Arc<str>,
+    pub(crate) message: Arc<str>,
+    pub(crate) may_have_been_written: bool,
+    pub(crate) source: Option<Source>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallErrorKind {
+    /// The service answered with an error.
+    Service,
+    /// There was nothing to sign the request with.
+    NoCredentials,
+    /// No answer in time.
+    Timeout,
+    /// The connection could not be opened, or broke.
+    Connection,
+    /// An answer that makes no sense.
+    Unusable,
+}
+
+impl CallError {
+    pub(crate) fn unusable(message: &str) -> Self {
+        Self {
+            kind: CallErrorKind::Unusable,
+            code: "UnusableAnswer".into(),
+            message: message.into(),
+            may_have_been_written: true,
+            source: None,
+        }
+    }
+
+    pub(crate) fn class(&self) -> ErrorClass {
+        match self.kind {
+            CallErrorKind::Service => retry::classify(&self.code),
+            _ => ErrorClass::Transient,
+        }
+    }
+}
+
+/// What DescribeStreamSummary tells.
+#[derive(Debug, Clone)]
+pub(crate) struct StreamDescription {
+    pub(crate) status: String,
+    pub(crate) is_usable: bool,
+    pub(crate) max_record_size: Option<usize>,
+}
+
+pub(crate) trait Service: Send + Sync {
+    /// One attempt, with a time limit. As many outcomes as entries.
+    fn put_records(
+        &self,
+        entries: Vec<Entry>,
+    ) -> BoxFuture<'static, Result<Vec<EntryOutcome>, CallError>>;
+
+    /// All shards of the stream, the closed ones included.
+    fn list_shards(&self) -> BoxFuture<'static, Result<Vec<Shard>, CallError>>;
+
+    fn describe(&self) -> BoxFuture<'static, Result<StreamDescription, CallError>>;
+}

@@ -1,0 +1,120 @@
+//! Which shard takes a hash key, and which range a shard has: open shards for prediction, closed ones for the verdict.
+
+mod refresh;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kinesis_aggregation::{HashKey, HashKeyRange};
+
+pub(crate) use refresh::Refresher;
+
+/// A shard as ListShards tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shard {
+    pub(crate) id: Arc<str>,
+    pub(crate) range: HashKeyRange,
+    pub(crate) is_open: bool,
+}
+
+/// The shards of a stream at one moment. A shard's range never changes, so an old map is never wrong about an id it knows.
+#[derive(Debug, Default)]
+pub(crate) struct ShardMap {
+    /// Open shards by ending hash key; of equal ends the narrower first.
+    open: Vec<Shard>,
+    ranges: HashMap<Arc<str>, HashKeyRange>,
+}
+
+impl ShardMap {
+    pub(crate) fn new(shards: Vec<Shard>) -> Self {
+        let ranges = shards
+            .iter()
+            .map(|shard| (Arc::clone(&shard.id), shard.range))
+            .collect();
+        let mut open: Vec<_> = shards.into_iter().filter(|shard| shard.is_open).collect();
+        open.sort_by(|a, b| {
+            a.range
+                .end()
+                .cmp(&b.range.end())
+                .then_with(|| b.range.start().cmp(&a.range.start()))
+        });
+        Self { open, ranges }
+    }
+
+    /// The open shards, in the order that [`lookup`](Self::lookup) numbers them.
+    pub(crate) fn open(&self) -> &[Shard] {
+        &self.open
+    }
+
+    /// The position among the open shards of the one that takes `hash_key`; `None` in a gap.
+    pub(crate) fn lookup(&self, hash_key: HashKey) -> Option<usize> {
+        let position = self
+            .open
+            .partition_point(|shard| shard.range.end() < hash_key);
+        self.open
+            .get(position)
+            .filter(|shard| shard.range.contains(hash_key))
+            .map(|_| position)
+    }
+
+    /// The range of a shard, open or closed.
+    pub(crate) fn range_of(&self, shard_id: &str) -> Option<HashKeyRange> {
+        self.ranges.get(shard_id).copied()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub(crate) fn shard(id: &str, start: u128, end: u128, is_open: bool) -> Shard {
+        let range = HashKeyRange::new(HashKey::new(start), HashKey::new(end)).unwrap();
+        Shard {
+            id: id.into(),
+            range,
+            is_open,
+        }
+    }
+
+    #[test]
+    fn a_closed_shard_has_a_range_but_takes_nothing() {
+        let map = ShardMap::new(vec![
+            shard("parent", 0, u128::MAX, false),
+            shard("high", 100, u128::MAX, true),
+            shard("low", 0, 99, true),
+        ]);
+        let taker = |hash_key| &*map.open()[map.lookup(HashKey::new(hash_key)).unwrap()].id;
+        assert_eq!(
+            (taker(0), taker(99), taker(100), taker(u128::MAX)),
+            ("low", "low", "high", "high")
+        );
+        assert_eq!(map.range_of("parent"), Some(HashKeyRange::FULL));
+        assert_eq!(map.range_of("unknown"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn lookup_is_what_a_linear_scan_finds(
+            cuts in proptest::collection::btree_set(1..u128::MAX, 0..40),
+            gaps in any::<u64>(),
+            probes in proptest::collection::vec(any::<u128>(), 20),
+        ) {
+            let mut starts: Vec<u128> = vec![0];
+            starts.extend(&cuts);
+            let mut shards = vec![shard("closed", 0, u128::MAX, false)];
+            for (position, &start) in starts.iter().enumerate() {
+                let end = starts.get(position + 1).map_or(u128::MAX, |next| next - 1);
+                shards.push(shard(&format!("s{position}"), start, end, gaps >> (position % 64) & 1 == 0));
+            }
+            let map = ShardMap::new(shards.clone());
+            let edges = shards.iter().flat_map(|s| [s.range.start(), s.range.end()]);
+            for hash_key in probes.into_iter().map(HashKey::new).chain(edges) {
+                let scanned = shards.iter().find(|s| s.is_open && s.range.contains(hash_key)).map(|s| &s.id);
+                let found = map.lookup(hash_key).map(|position| &map.open()[position].id);
+                prop_assert_eq!(found, scanned);
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Refresh of the shard map: on request and on a jittered timer. While it fails, the old map serves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::retry::{self, Backoff};
+use crate::sender::{CallError, Service};
+use crate::shard_map::ShardMap;
+use crate::shared::Shared;
+
+/// Two refreshes are at least this far apart, however many are asked for.
+const MIN_INTERVAL: Duration = Duration::from_millis(250);
+
+pub(crate) struct Refresher {
+    shared: Arc<Shared>,
+    service: Arc<dyn Service>,
+    rng: fastrand::Rng,
+}
+
+impl Refresher {
+    pub(crate) fn new(shared: Arc<Shared>, service: Arc<dyn Service>, seed: u64) -> Self {
+        Self {
+            shared,
+            service,
+            rng: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// Reads the map once.
+    pub(crate) async fn refresh(&self) -> Result<(), CallError> {
+        let generation = self.shared.begin_refresh();
+        let map = ShardMap::new(self.service.list_shards().await?);
+        if map.open().is_empty() {
+            return Err(CallError::unusable("ListShards returned no open shard"));
+        }
+        self.shared.install(generation, map);
+        Ok(())
+    }
+
+    /// Keeps the map fresh until cancelled. Ends early when the permission to list shards is missing.
+    pub(crate) async fn run(mut self, cancel: CancellationToken) {
+        let cancelled = cancel.clone();
+        tokio::select! {
+            biased;
+            () = cancelled.cancelled() => {}
+            () = self.refresh_forever() => {}
+        }
+    }
+
+    async fn refresh_forever(&mut self) {
+        loop {
+            let interval = self.shared.config.shard_map_refresh_interval;
+            let jittered = interval.mul_f64(0.8 + 0.4 * self.rng.f64());
+            tokio::select! {
+                biased;
+                () = self.shared.refresh.notified() => {}
+                () = tokio::time::sleep(jittered) => {}
+            }
+            if self.refresh_until_done().await.is_err() {
+                return;
+            }
+            tokio::time::sleep(MIN_INTERVAL).await;
+        }
+    }
+
+    async fn refresh_until_done(&mut self) -> Result<(), CallError> {
+        let mut failures = 0;
+        while let Err(error) = self.refresh().await {
+            if retry::is_access_denied(&error.code) {
+                tracing::warn!(
+                    code = %error.code,
+                    "the role may no longer call kinesis:ListShards: the shard map stays as it is"
+                );
+                return Err(error);
+            }
+            failures += 1;
+            if failures == 1 {
+                tracing::warn!(code = %error.code, message = %error.message, "the shard map could not be refreshed: the old one serves");
+            }
+            let delay = Backoff::SHARD_MAP.delay(failures, &mut self.rng);
+            tokio::time::sleep(delay.max(MIN_INTERVAL)).await;
+        }
+        if failures > 0 {
+            tracing::info!(failures, "the shard map is fresh again");
+        }
+        Ok(())
+    }
+}

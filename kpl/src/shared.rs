@@ -1,0 +1,191 @@
+//! What the handles of a producer and its tasks share.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use kinesis_aggregation::HashKey;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::aggregator::AggregateLimits;
+use crate::budget::{Budget, Charge};
+use crate::config::ProducerConfig;
+use crate::delivery::Delivery;
+use crate::error::StopReason;
+use crate::lane::{Lane, LaneId, Refused};
+use crate::record::UserRecord;
+use crate::routing::Routing;
+use crate::settlement::{FailureHook, Settlement, lock};
+use crate::shard_map::ShardMap;
+
+pub(crate) struct Shared {
+    pub(crate) config: ProducerConfig,
+    pub(crate) max_record_size: usize,
+    pub(crate) settlement: Arc<Settlement>,
+    pub(crate) budget: Arc<Budget>,
+    /// Ends all tasks.
+    pub(crate) cancel: CancellationToken,
+    /// Wakes the pipeline.
+    pub(crate) wake: Notify,
+    /// Wakes the refresher of the shard map.
+    pub(crate) refresh: Notify,
+    limits: AggregateLimits,
+    routing: RwLock<Arc<Routing>>,
+    next_lane: AtomicU32,
+    refreshes_begun: AtomicU64,
+    /// Lanes with something to fetch; each is there at most once.
+    announced: Mutex<Vec<Arc<Lane>>>,
+    is_closing: AtomicBool,
+}
+
+/// Why a record was not entered.
+pub(crate) enum NotEntered {
+    NoRoom(UserRecord, Arc<Lane>),
+    Closed(UserRecord),
+}
+
+impl Shared {
+    pub(crate) fn new(
+        config: ProducerConfig,
+        max_record_size: usize,
+        on_failure: Option<FailureHook>,
+    ) -> Arc<Self> {
+        let limits = AggregateLimits::new(&config, max_record_size);
+        let unpredicted = Lane::new(LaneId(0), None, limits);
+        Arc::new(Self {
+            max_record_size,
+            settlement: Arc::new(Settlement::new(on_failure)),
+            budget: Budget::new(config.max_buffered_bytes),
+            cancel: CancellationToken::new(),
+            wake: Notify::new(),
+            refresh: Notify::new(),
+            limits,
+            routing: RwLock::new(Arc::new(Routing::unpredicted(unpredicted))),
+            next_lane: AtomicU32::new(1),
+            refreshes_begun: AtomicU64::new(0),
+            announced: Mutex::default(),
+            is_closing: AtomicBool::new(false),
+            config,
+        })
+    }
+
+    pub(crate) fn routing(&self) -> Arc<Routing> {
+        Arc::clone(&self.routing.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts a record into its lane.
+    pub(crate) fn enter(
+        &self,
+        mut record: UserRecord,
+        hash_key: HashKey,
+        mut prepaid: Option<Charge>,
+    ) -> Result<Delivery, NotEntered> {
+        loop {
+            if self.is_closed() {
+                return Err(NotEntered::Closed(record));
+            }
+            let routing = self.routing();
+            let lane = routing.lane(hash_key);
+            if let Some(charge) = &mut prepaid {
+                charge.move_to(lane.id);
+            }
+            match lane.accept(record, hash_key, prepaid, &self.budget, &self.settlement) {
+                Ok(accepted) => {
+                    self.settlement.counters.user_records_accepted.add(1);
+                    if accepted.announce {
+                        self.announce(lane);
+                    }
+                    return Ok(accepted.delivery);
+                }
+                Err(Refused::NoRoom(record)) => {
+                    if lane.announce() {
+                        self.announce(lane);
+                    }
+                    return Err(NotEntered::NoRoom(record, Arc::clone(lane)));
+                }
+                // A lane retires after the routing without it is in place, or when the producer closes: look again.
+                Err(Refused::Retired(returned, charge)) => (record, prepaid) = (returned, charge),
+            }
+        }
+    }
+
+    pub(crate) fn announce(&self, lane: &Arc<Lane>) {
+        lock(&self.announced).push(Arc::clone(lane));
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn take_announced(&self) -> Vec<Arc<Lane>> {
+        std::mem::take(&mut lock(&self.announced))
+    }
+
+    /// Closes all open aggregates, so that they go out now.
+    pub(crate) fn close_open_aggregates(&self) {
+        for lane in self.routing().lanes() {
+            if lane.close_open() {
+                self.announce(lane);
+            }
+        }
+    }
+
+    /// Takes no more records. Whatever was accepted before is in a lane or beyond when this returns.
+    pub(crate) fn begin_close(&self) {
+        self.is_closing.store(true, Ordering::SeqCst);
+        self.budget.close();
+        for lane in self.routing().lanes() {
+            if lane.retire() {
+                self.announce(lane);
+            }
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closing.load(Ordering::SeqCst)
+    }
+
+    /// Ends the tasks, for `reason` unless there was another before.
+    pub(crate) fn stop(&self, reason: StopReason) {
+        self.settlement.stop(reason);
+        self.begin_close();
+        self.cancel.cancel();
+    }
+
+    pub(crate) fn stop_reason(&self) -> StopReason {
+        self.settlement
+            .stop_reason()
+            .cloned()
+            .unwrap_or(StopReason::Closed)
+    }
+
+    /// Asks for a fresh shard map; returns the generation from which on one is fresh.
+    pub(crate) fn request_refresh(&self) -> u64 {
+        let fresh = self.refreshes_begun.load(Ordering::SeqCst) + 1;
+        self.refresh.notify_one();
+        fresh
+    }
+
+    /// Begins a refresh and returns its generation.
+    pub(crate) fn begin_refresh(&self) -> u64 {
+        self.refreshes_begun.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Puts a new map in place, then retires the lanes that have no shard any more.
+    pub(crate) fn install(&self, generation: u64, map: ShardMap) {
+        let old = self.routing();
+        let new = Arc::new(old.next(generation, map, |shard_id| {
+            let id = LaneId(self.next_lane.fetch_add(1, Ordering::Relaxed));
+            Lane::new(id, Some(Arc::clone(shard_id)), self.limits)
+        }));
+        *self.routing.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&new);
+        for lane in old.lanes().filter(|lane| !new.has(lane.id)) {
+            if lane.retire() {
+                self.announce(lane);
+            }
+        }
+        if self.is_closed() {
+            new.lanes().for_each(|lane| {
+                lane.retire();
+            });
+        }
+        self.wake.notify_one();
+    }
+}

@@ -1,0 +1,88 @@
+//! Verdict: whether the shard that took a Kinesis record may keep it.
+//!
+//! A KCL drops a whole aggregate when one member's hash key is outside the shard's range, so an aggregate succeeds if and
+//! only if every member is inside. A record alone is never filtered, so it is never in the wrong shard.
+
+use kinesis_aggregation::{HashKey, HashKeyRange};
+
+/// The lowest and the highest hash key of the members. Ranges have no holes, so the two stand for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HashKeySpan {
+    pub(crate) low: HashKey,
+    pub(crate) high: HashKey,
+}
+
+impl HashKeySpan {
+    pub(crate) fn of(hash_key: HashKey) -> Self {
+        Self {
+            low: hash_key,
+            high: hash_key,
+        }
+    }
+
+    pub(crate) fn include(&mut self, hash_key: HashKey) {
+        self.low = self.low.min(hash_key);
+        self.high = self.high.max(hash_key);
+    }
+
+    pub(crate) fn is_within(self, range: HashKeyRange) -> bool {
+        range.contains(self.low) && range.contains(self.high)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Consumers see every member.
+    Delivered,
+    /// Consumers drop it: all members must be sent again, under a fresh map.
+    WrongShard,
+    /// The map does not know the shard: ask again after a refresh.
+    UnknownShard,
+}
+
+/// `range` is what the map knows of the shard that took the record.
+pub(crate) fn verdict(members: usize, span: HashKeySpan, range: Option<HashKeyRange>) -> Verdict {
+    match range {
+        _ if members == 1 => Verdict::Delivered,
+        None => Verdict::UnknownShard,
+        Some(range) if span.is_within(range) => Verdict::Delivered,
+        Some(_) => Verdict::WrongShard,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn an_aggregate_succeeds_if_and_only_if_every_member_is_in_range(
+            start in any::<u128>(),
+            length in any::<u128>(),
+            offsets in proptest::collection::vec(-3_i128..=3, 1..12),
+            at_end in any::<bool>(),
+        ) {
+            let end = start.saturating_add(length);
+            let range = HashKeyRange::new(HashKey::new(start), HashKey::new(end)).unwrap();
+            let edge = if at_end { end } else { start };
+            let keys: Vec<_> = offsets.iter().map(|&o| HashKey::new(edge.saturating_add_signed(o))).collect();
+            let mut span = HashKeySpan::of(keys[0]);
+            keys.iter().for_each(|&key| span.include(key));
+            let expected = if keys.len() == 1 || keys.iter().all(|&key| range.contains(key)) {
+                Verdict::Delivered
+            } else {
+                Verdict::WrongShard
+            };
+            prop_assert_eq!(verdict(keys.len(), span, Some(range)), expected);
+        }
+    }
+
+    #[test]
+    fn an_unknown_shard_holds_an_aggregate_but_not_a_single_record() {
+        let span = HashKeySpan::of(HashKey::MIN);
+        assert_eq!(verdict(2, span, None), Verdict::UnknownShard);
+        assert_eq!(verdict(1, span, None), Verdict::Delivered);
+    }
+}

@@ -1,0 +1,8 @@
+//! The producer on the embedded AWS: real SDK, real sockets, the stream's content as the oracle.
+
+mod bad_input;
+mod delivery;
+mod lifecycle;
+mod memory;
+mod reader;
+mod reshard;

@@ -1,0 +1,229 @@
+//! Split and merge under way: whoever reads with the KCL's dropping rule sees every acknowledged record.
+
+use std::time::Duration;
+
+use kinesis_testkit::{Fault, LocalAws};
+use kpl::{HashKey, Producer, ProducerConfig, Receipt, UserRecord};
+
+use crate::reader::{builder, read, stream, until};
+
+fn config() -> ProducerConfig {
+    ProducerConfig {
+        record_max_buffered_time: Duration::from_millis(10),
+        record_ttl: Duration::from_secs(600),
+        ..Default::default()
+    }
+}
+
+async fn split(aws: &LocalAws, shard_id: &str, at: u128) {
+    let split = aws
+        .kinesis()
+        .split_shard()
+        .stream_name("s")
+        .shard_to_split(shard_id);
+    split
+        .new_starting_hash_key(at.to_string())
+        .send()
+        .await
+        .unwrap();
+}
+
+fn spread(id: u128, count: u128) -> HashKey {
+    HashKey::new(u128::MAX / count * id)
+}
+
+/// Sends records all over the hash space, and resharding half-way; returns the receipts.
+async fn send_through(
+    producer: &Producer,
+    count: u128,
+    reshard: impl AsyncFnOnce(),
+) -> Vec<(String, Receipt)> {
+    let mut deliveries = Vec::new();
+    let mut reshard = Some(reshard);
+    for id in 0..count {
+        let hash_key = spread(id * 7919 % count, count);
+        let record = UserRecord::new("k", format!("record {id}")).with_explicit_hash_key(hash_key);
+        deliveries.push((format!("record {id}"), producer.send(record).await.unwrap()));
+        if id == count / 2
+            && let Some(reshard) = reshard.take()
+        {
+            reshard().await;
+        }
+    }
+    let mut receipts = Vec::new();
+    for (data, delivery) in deliveries {
+        receipts.push((data, delivery.await.unwrap()));
+    }
+    receipts
+}
+
+fn assert_all_seen(aws: &LocalAws, receipts: &[(String, Receipt)]) -> usize {
+    let seen = read(aws, "s");
+    for (data, receipt) in receipts {
+        seen.assert_holds(data.as_bytes(), receipt);
+        let twice = seen.places[data.as_bytes()].len() > 1;
+        assert!(
+            !twice || receipt.may_be_duplicate(),
+            "{data} is a duplicate and does not say so"
+        );
+    }
+    seen.dropped
+}
+
+#[tokio::test]
+async fn an_aggregate_that_straddles_a_split_is_sent_again() {
+    let aws = stream(1).await;
+    let producer = builder(&aws, config()).build().await.unwrap();
+    let receipts = send_through(&producer, 2000, async || {
+        split(&aws, "shardId-000000000000", u128::MAX / 2).await;
+    })
+    .await;
+    let dropped = assert_all_seen(&aws, &receipts);
+    assert!(dropped > 0, "the split came while an aggregate was open");
+    let stats = producer.stats();
+    assert!(stats.resent_for_wrong_shard > 0);
+    let shards: std::collections::HashSet<_> = receipts.iter().map(|(_, r)| &*r.shard_id).collect();
+    assert!(shards.contains("shardId-000000000001") && shards.contains("shardId-000000000002"));
+    assert!(
+        receipts
+            .iter()
+            .any(|(_, receipt)| receipt.may_be_duplicate())
+    );
+}
+
+#[tokio::test]
+async fn a_single_record_is_never_in_the_wrong_shard() {
+    let aws = stream(1).await;
+    let config = ProducerConfig {
+        aggregation_enabled: false,
+        ..config()
+    };
+    let producer = builder(&aws, config).build().await.unwrap();
+    let receipts = send_through(&producer, 200, async || {
+        split(&aws, "shardId-000000000000", u128::MAX / 2).await;
+    })
+    .await;
+    assert_all_seen(&aws, &receipts);
+    assert!(
+        receipts
+            .iter()
+            .all(|(_, receipt)| !receipt.may_be_duplicate())
+    );
+    assert_eq!(producer.stats().resent_for_wrong_shard, 0);
+}
+
+#[tokio::test]
+async fn a_merge_resends_nothing() {
+    let aws = stream(2).await;
+    let producer = builder(&aws, config()).build().await.unwrap();
+    let receipts = send_through(&producer, 2000, async || {
+        let merge = aws.kinesis().merge_shards().stream_name("s");
+        let merge = merge
+            .shard_to_merge("shardId-000000000000")
+            .adjacent_shard_to_merge("shardId-000000000001");
+        merge.send().await.unwrap();
+    })
+    .await;
+    assert_eq!(assert_all_seen(&aws, &receipts), 0);
+    assert_eq!(producer.stats().resent_for_wrong_shard, 0);
+    assert!(
+        receipts
+            .iter()
+            .any(|(_, receipt)| &*receipt.shard_id == "shardId-000000000002")
+    );
+}
+
+#[tokio::test]
+async fn a_verdict_waits_while_the_shard_map_cannot_be_read() {
+    let aws = stream(1).await;
+    let producer = builder(&aws, config()).build().await.unwrap();
+    let blind = aws.faults().add(
+        Fault::refuse("AccessDenied")
+            .operation("ListShards")
+            .times(0),
+    );
+    aws.faults().remove(blind);
+    let blind = aws
+        .faults()
+        .add(Fault::internal_failure().operation("ListShards"));
+    split(&aws, "shardId-000000000000", u128::MAX / 2).await;
+    let mut deliveries = Vec::new();
+    for id in 0..20 {
+        let record =
+            UserRecord::new("k", format!("record {id}")).with_explicit_hash_key(spread(id, 20));
+        deliveries.push((format!("record {id}"), producer.send(record).await.unwrap()));
+    }
+    until(|| aws.faults().count(blind) > 1 && producer.stats().kinesis_records > 0).await;
+    assert_eq!(
+        producer.stats().user_records_delivered,
+        0,
+        "no receipt before the verdict"
+    );
+    aws.faults().remove(blind);
+    let mut receipts = Vec::new();
+    for (data, delivery) in deliveries {
+        receipts.push((data, delivery.await.unwrap()));
+    }
+    assert!(assert_all_seen(&aws, &receipts) > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn splits_and_merges_under_faults_lose_nothing() {
+    let aws = stream(2).await;
+    aws.faults()
+        .add(Fault::refuse_entry("ProvisionedThroughputExceededException").probability(0.2));
+    aws.faults().add(
+        Fault::response_lost()
+            .operation("PutRecords")
+            .probability(0.1),
+    );
+    let config = ProducerConfig {
+        aggregation_max_size: 1024,
+        max_buffered_bytes: 256 * 1024,
+        ..config()
+    };
+    let producer = builder(&aws, config).build().await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..4_u128 {
+        let producer = producer.clone();
+        tasks.spawn(async move {
+            let mut deliveries = Vec::new();
+            for id in 0..1500_u128 {
+                let data = format!("{task}/{id}");
+                let record = UserRecord::new(data.clone(), data.clone());
+                deliveries.push((data, producer.send(record).await.unwrap()));
+                if id % 50 == 0 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+            let mut receipts = Vec::new();
+            for (data, delivery) in deliveries {
+                receipts.push((data, delivery.await.unwrap()));
+            }
+            receipts
+        });
+    }
+    // Shards 0 and 1 halve the space. Split 0 into 2 and 3, 1 into 4 and 5, merge 3 and 4 into 6.
+    let delivered = |n| {
+        let producer = producer.clone();
+        async move { until(|| producer.stats().user_records_delivered > n).await }
+    };
+    delivered(300).await;
+    split(&aws, "shardId-000000000000", u128::MAX / 4).await;
+    delivered(1500).await;
+    split(&aws, "shardId-000000000001", u128::MAX / 4 * 3).await;
+    delivered(3000).await;
+    let merge = aws.kinesis().merge_shards().stream_name("s");
+    let merge = merge
+        .shard_to_merge("shardId-000000000003")
+        .adjacent_shard_to_merge("shardId-000000000004");
+    merge.send().await.unwrap();
+
+    let mut receipts = Vec::new();
+    while let Some(done) = tasks.join_next().await {
+        receipts.extend(done.unwrap());
+    }
+    assert_eq!(receipts.len(), 4 * 1500);
+    assert_all_seen(&aws, &receipts);
+    assert_eq!(producer.buffered_bytes(), 0);
+}

@@ -1,0 +1,177 @@
+//! What a lease item says about the progress of its shard, and why writing it can fail.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::sequence::ExtendedSequenceNumber;
+
+/// How far a shard has been processed.
+///
+/// The order is that of the Java library: `AT_TIMESTAMP`, `TRIM_HORIZON`, `LATEST`, every position,
+/// `SHARD_END`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Checkpoint {
+    /// Nothing yet; start at a timestamp, which the worker's settings give.
+    AtTimestamp,
+    /// Nothing yet; start at the oldest record that the stream keeps.
+    TrimHorizon,
+    /// Nothing yet; start with records put after the lease was created.
+    Latest,
+    /// This user record and all before it are done.
+    At(ExtendedSequenceNumber),
+    /// The whole shard is done, and it is closed.
+    ShardEnd,
+}
+
+impl Checkpoint {
+    /// True for the three sentinels that say where to start: no record was checkpointed yet.
+    pub fn is_initial(&self) -> bool {
+        matches!(self, Self::AtTimestamp | Self::TrimHorizon | Self::Latest)
+    }
+
+    /// The text of the `checkpoint` attribute.
+    pub(crate) fn as_str(&self) -> &str {
+        match self {
+            Self::AtTimestamp => "AT_TIMESTAMP",
+            Self::TrimHorizon => "TRIM_HORIZON",
+            Self::Latest => "LATEST",
+            Self::At(position) => position.sequence_number.as_str(),
+            Self::ShardEnd => "SHARD_END",
+        }
+    }
+
+    /// The number in the `checkpointSubSequenceNumber` attribute: 0 for the sentinels.
+    pub(crate) fn sub_sequence_number(&self) -> u64 {
+        match self {
+            Self::At(position) => position.sub_sequence_number,
+            _ => 0,
+        }
+    }
+
+    /// What the two attributes of a lease item say; `None` if the text is neither a sentinel nor a
+    /// sequence number.
+    pub(crate) fn parse(text: &str, sub_sequence_number: u64) -> Option<Self> {
+        Some(match text {
+            "AT_TIMESTAMP" => Self::AtTimestamp,
+            "TRIM_HORIZON" => Self::TrimHorizon,
+            "LATEST" => Self::Latest,
+            "SHARD_END" => Self::ShardEnd,
+            number => Self::At(ExtendedSequenceNumber::new(
+                number.parse().ok()?,
+                sub_sequence_number,
+            )),
+        })
+    }
+}
+
+impl fmt::Display for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(position) => position.fmt(f),
+            sentinel => f.write_str(sentinel.as_str()),
+        }
+    }
+}
+
+/// Why a checkpoint was not written.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// This worker does not own the lease any more, or can not be sure that it does. Another worker
+    /// processes the shard from the last checkpoint on: stop, and do not retry.
+    #[error("the lease of shard {shard_id} is lost: stop processing it, another worker goes on from the last checkpoint")]
+    LeaseLost {
+        /// The shard.
+        shard_id: String,
+    },
+    /// The position was not delivered to this processor yet, or lies before the checkpoint.
+    #[error("cannot checkpoint at {requested}: give a record delivered to this processor, after {lowest} and up to {highest}")]
+    OutOfRange {
+        /// What was asked for.
+        requested: Checkpoint,
+        /// The checkpoint in force.
+        lowest: Checkpoint,
+        /// The last position delivered.
+        highest: Checkpoint,
+    },
+    /// DynamoDB throttled every attempt. Nothing was written; try again, or let a later checkpoint
+    /// cover this one.
+    #[error("the lease table throttled the checkpoint of shard {shard_id}: retry later, or raise the table's write capacity")]
+    Throttled {
+        /// The shard.
+        shard_id: String,
+        /// The last error of the client.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
+    /// DynamoDB could not be reached, or refused the request. The checkpoint may have been written.
+    #[error("the checkpoint of shard {shard_id} could not be written to the lease table: see the source")]
+    Store {
+        /// The shard.
+        shard_id: String,
+        /// True if the same request may succeed later.
+        retryable: bool,
+        /// The last error of the client.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
+    /// `SHARD_END` was asked for while the shard still has records.
+    #[error("shard {shard_id} has not ended: checkpoint a record, and the end only in shard_ended")]
+    NotAtShardEnd {
+        /// The shard.
+        shard_id: String,
+    },
+}
+
+impl CheckpointError {
+    /// True if the same call may succeed later, in the same processor.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Throttled { .. } => true,
+            Self::Store { retryable, .. } => *retryable,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(number: &str, sub: u64) -> Checkpoint {
+        Checkpoint::At(ExtendedSequenceNumber::new(number.parse().unwrap(), sub))
+    }
+
+    #[test]
+    fn orders_as_java_does() {
+        let ascending = [
+            Checkpoint::AtTimestamp,
+            Checkpoint::TrimHorizon,
+            Checkpoint::Latest,
+            at("0", 0),
+            at("9", 7),
+            at("10", 0),
+            at("10", 1),
+            Checkpoint::ShardEnd,
+        ];
+        assert!(ascending.is_sorted_by(|a, b| a < b));
+    }
+
+    #[test]
+    fn text_and_back() {
+        for checkpoint in [
+            Checkpoint::AtTimestamp,
+            Checkpoint::TrimHorizon,
+            Checkpoint::Latest,
+            at("49680423998448199394140700329433276993968542601086763026", 3),
+            Checkpoint::ShardEnd,
+        ] {
+            let parsed = Checkpoint::parse(checkpoint.as_str(), checkpoint.sub_sequence_number());
+            assert_eq!(parsed, Some(checkpoint));
+        }
+        assert_eq!(Checkpoint::parse("shard_end", 0), None);
+        assert_eq!(Checkpoint::parse("", 0), None);
+    }
+}

@@ -1,0 +1,410 @@
+//! The lease table in DynamoDB: the operations of the Java library as condition and update
+//! expressions.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure as OnFailure,
+};
+use futures::FutureExt as _;
+
+use super::error::{LeaseStoreError, classify};
+use super::expression::{Expression, UpdateParts};
+use super::item::{
+    self, ENTITY_WORKER, Item, TableItem, attribute as name, decode, number, text,
+};
+use super::model::Lease;
+use super::readback::Intent;
+use super::store::{
+    LeaseStore, Outcome, Progress, ShardFacts, Snapshot, StoreFuture,
+};
+use super::table::{INDEX, Layout};
+
+/// The lease table of one application.
+#[derive(Debug, Clone)]
+pub(crate) struct DynamoDbLeaseStore {
+    client: Client,
+    table: String,
+    layout: Layout,
+}
+
+impl DynamoDbLeaseStore {
+    /// `client`: as [`client::for_leases`](super::client::for_leases) makes it.
+    pub(crate) fn new(client: Client, table: String, layout: Layout) -> Self {
+        Self { client, table, layout }
+    }
+
+    /// One conditional update; whatever answer got lost is read back.
+    async fn update(
+        &self,
+        operation: &'static str,
+        before: &Lease,
+        parts: UpdateParts,
+        intent: Option<Intent<'_>>,
+    ) -> Result<Outcome, LeaseStoreError> {
+        let (update, condition, values) = parts.into_parts();
+        let answer = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key(name::KEY, text(&before.key))
+            .update_expression(update)
+            .condition_expression(condition)
+            .set_expression_attribute_values((!values.is_empty()).then_some(values))
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(OnFailure::AllOld)
+            .send()
+            .await;
+        let error = match answer {
+            Ok(output) => {
+                let item = output.attributes.unwrap_or_default();
+                return Ok(Outcome::Applied(as_lease(&before.key, item)?));
+            }
+            Err(error) => error,
+        };
+        let refused = match error.as_service_error() {
+            Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
+                Some(failed.item.clone())
+            }
+            _ => None,
+        };
+        let failure = classify(operation, &error).into();
+        self.settle(before, intent, refused, failure).await
+    }
+
+    /// Decides what a write did whose answer was not a plain success. `refused`: the condition
+    /// failed, with the item if the service returned it.
+    async fn settle(
+        &self,
+        before: &Lease,
+        intent: Option<Intent<'_>>,
+        refused: Option<Option<Item>>,
+        failure: LeaseStoreError,
+    ) -> Result<Outcome, LeaseStoreError> {
+        let seen = match &refused {
+            Some(Some(item)) if !item.is_empty() => Some(as_lease(&before.key, item.clone())?),
+            Some(_) => self.get(&before.key).await?,
+            None if failure.is_ambiguous() && intent.is_some() => {
+                // The first error says more than one of the read.
+                self.get(&before.key).await.map_err(|_| failure.clone())?
+            }
+            None => return Err(failure),
+        };
+        match seen {
+            Some(seen) if intent.is_some_and(|intent| intent.is_done(before, &seen)) => {
+                Ok(Outcome::AppliedBefore(seen))
+            }
+            _ if refused.is_none() => Err(failure),
+            seen => Ok(Outcome::ConditionFailed(seen)),
+        }
+    }
+
+    async fn create_lease(&self, lease: &Lease) -> Result<Outcome, LeaseStoreError> {
+        let answer = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item::encode(lease)))
+            .condition_expression(format!("attribute_not_exists({})", name::KEY))
+            .return_values_on_condition_check_failure(OnFailure::AllOld)
+            .send()
+            .await;
+        match answer {
+            Ok(_) => Ok(Outcome::Applied(lease.clone())),
+            Err(error) => {
+                let refused = match error.as_service_error() {
+                    Some(PutItemError::ConditionalCheckFailedException(failed)) => {
+                        Some(failed.item.clone())
+                    }
+                    _ => None,
+                };
+                let failure = classify("PutItem", &error).into();
+                self.settle(lease, None, refused, failure).await
+            }
+        }
+    }
+
+    async fn delete_lease(&self, lease: &Lease) -> Result<Outcome, LeaseStoreError> {
+        let answer = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .key(name::KEY, text(&lease.key))
+            .condition_expression(format!("{} = :checkpoint", name::CHECKPOINT))
+            .expression_attribute_values(":checkpoint", text(lease.checkpoint.as_str()))
+            .return_values_on_condition_check_failure(OnFailure::AllOld)
+            .send()
+            .await;
+        match answer {
+            Ok(_) => Ok(Outcome::Applied(lease.clone())),
+            Err(error) => {
+                let refused = match error.as_service_error() {
+                    Some(DeleteItemError::ConditionalCheckFailedException(failed)) => {
+                        Some(failed.item.clone())
+                    }
+                    _ => None,
+                };
+                let failure = classify("DeleteItem", &error).into();
+                self.settle(lease, None, refused, failure).await
+            }
+        }
+    }
+
+    async fn get_lease(&self, key: &str) -> Result<Option<Lease>, LeaseStoreError> {
+        let output = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .key(name::KEY, text(key))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|error| classify("GetItem", &error))?;
+        output.item.map(|item| as_lease(key, item)).transpose()
+    }
+
+    /// Reads every item of a table into the snapshot.
+    async fn scan_into(
+        &self,
+        table: &str,
+        consistent: bool,
+        snapshot: &mut Snapshot,
+    ) -> Result<(), LeaseStoreError> {
+        let mut start: Option<Item> = None;
+        loop {
+            let page = self
+                .client
+                .scan()
+                .table_name(table)
+                .consistent_read(consistent)
+                .set_exclusive_start_key(start.take())
+                .send()
+                .await
+                .map_err(|error| classify("Scan", &error))?;
+            for item in page.items.unwrap_or_default() {
+                match decode(item) {
+                    Ok(TableItem::Lease(lease)) => snapshot.leases.push(*lease),
+                    Ok(TableItem::Worker(row)) => snapshot.workers.push(row),
+                    Ok(TableItem::Other) => {}
+                    Err(corrupt) => snapshot.corrupt.push(corrupt),
+                }
+            }
+            start = page.last_evaluated_key.filter(|key| !key.is_empty());
+            if start.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn query_owned(&self, owner: &str) -> Result<Vec<String>, LeaseStoreError> {
+        let (mut keys, mut start) = (Vec::new(), None::<Item>);
+        loop {
+            let page = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .index_name(INDEX)
+                .key_condition_expression(format!("{} = :owner", name::OWNER))
+                .expression_attribute_values(":owner", text(owner))
+                .set_exclusive_start_key(start.take())
+                .send()
+                .await
+                .map_err(|error| classify("Query", &error))?;
+            for mut item in page.items.unwrap_or_default() {
+                if let Some(AttributeValue::S(key)) = item.remove(name::KEY) {
+                    keys.push(key);
+                }
+            }
+            start = page.last_evaluated_key.filter(|key| !key.is_empty());
+            if start.is_none() {
+                return Ok(keys);
+            }
+        }
+    }
+}
+
+impl LeaseStore for DynamoDbLeaseStore {
+    fn create<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome> {
+        self.create_lease(lease).boxed()
+    }
+
+    fn renew<'a>(
+        &'a self,
+        lease: &'a Lease,
+        owner: &'a str,
+        throughput: Option<f64>,
+    ) -> StoreFuture<'a, Outcome> {
+        let mut parts = Expression::new();
+        parts.counter_is(lease).processed_by(owner, lease.is_handoff_pending());
+        parts.next_counter(lease);
+        if let Some(value) = throughput {
+            parts.put(name::THROUGHPUT, item::throughput(value));
+        }
+        self.update("UpdateItem (renew)", lease, parts.build(), Some(Intent::Renew { owner })).boxed()
+    }
+
+    fn checkpoint<'a>(
+        &'a self,
+        lease: &'a Lease,
+        owner: &'a str,
+        progress: &'a Progress,
+    ) -> StoreFuture<'a, Outcome> {
+        let mut parts = Expression::new();
+        parts.counter_is(lease).processed_by_even_in_handoff(owner);
+        parts.next_counter(lease).progress(progress);
+        let intent = Intent::Checkpoint { owner, progress };
+        self.update("UpdateItem (checkpoint)", lease, parts.build(), Some(intent)).boxed()
+    }
+
+    fn take<'a>(&'a self, lease: &'a Lease, owner: &'a str) -> StoreFuture<'a, Outcome> {
+        let mut parts = Expression::new();
+        parts.counter_is(lease).owners_are(lease);
+        parts.next_counter(lease).owner(lease, owner).remove(name::CHECKPOINT_OWNER);
+        self.update("UpdateItem (take)", lease, parts.build(), Some(Intent::Take { owner })).boxed()
+    }
+
+    fn assign<'a>(
+        &'a self,
+        lease: &'a Lease,
+        to: &'a str,
+        released: bool,
+    ) -> StoreFuture<'a, Outcome> {
+        let mut parts = Expression::new();
+        parts.exists().owners_are(lease);
+        if released {
+            parts.counter_is(lease);
+            parts.put(name::RELEASED_AT, number(lease.counter.wrapping_add(1)));
+        }
+        parts.add_to_counter().owner(lease, to).remove(name::CHECKPOINT_OWNER);
+        let intent = Intent::Assign { to, released };
+        self.update("UpdateItem (assign)", lease, parts.build(), Some(intent)).boxed()
+    }
+
+    fn start_handoff<'a>(&'a self, lease: &'a Lease, to: &'a str) -> StoreFuture<'a, Outcome> {
+        let mut parts = Expression::new();
+        parts.exists().owners_are(&Lease { checkpoint_owner: None, ..lease.clone() });
+        parts.put(name::OWNER, text(to));
+        match &lease.owner {
+            Some(owner) => parts.put(name::CHECKPOINT_OWNER, text(owner)),
+            None => parts.remove(name::CHECKPOINT_OWNER),
+        };
+        let intent = Intent::StartHandoff { to };
+        self.update("UpdateItem (start handoff)", lease, parts.build(), Some(intent)).boxed()
+    }
+
+    fn evict<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome> {
+        let mut parts = Expression::new();
+        parts.exists().owners_are(lease);
+        parts.add_to_counter().remove(name::CHECKPOINT_OWNER);
+        if !lease.is_handoff_pending() {
+            parts.remove(name::OWNER);
+        }
+        self.update("UpdateItem (evict)", lease, parts.build(), Some(Intent::Evict)).boxed()
+    }
+
+    fn set_shard_facts<'a>(&'a self, key: &'a str, facts: ShardFacts) -> StoreFuture<'a, Outcome> {
+        async move {
+            let mut parts = Expression::new();
+            parts.exists();
+            match facts {
+                ShardFacts::Children(children) => match item::set(&children) {
+                    Some(set) => parts.put(name::CHILDREN, set),
+                    None => parts.remove(name::CHILDREN),
+                },
+                ShardFacts::HashKeyRange(range) => parts
+                    .put(name::START, text(range.start().to_string()))
+                    .put(name::END, text(range.end().to_string())),
+            };
+            // Only the key matters: the condition names nothing else.
+            let lease = Lease::new(key, crate::checkpoint::Checkpoint::TrimHorizon);
+            self.update("UpdateItem (shard facts)", &lease, parts.build(), None).await
+        }
+        .boxed()
+    }
+
+    fn delete<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome> {
+        self.delete_lease(lease).boxed()
+    }
+
+    fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Lease>> {
+        self.get_lease(key).boxed()
+    }
+
+    fn list(&self, consistent: bool) -> StoreFuture<'_, Snapshot> {
+        async move {
+            let mut snapshot = Snapshot::default();
+            self.scan_into(&self.table, consistent, &mut snapshot).await?;
+            if let Layout::Legacy { workers, .. } = &self.layout {
+                self.scan_into(workers, consistent, &mut snapshot).await?;
+            }
+            Ok(snapshot)
+        }
+        .boxed()
+    }
+
+    fn owned_by<'a>(&'a self, owner: &'a str) -> StoreFuture<'a, Vec<String>> {
+        self.query_owned(owner).boxed()
+    }
+
+    fn put_worker<'a>(&'a self, worker: &'a str, epoch_seconds: u64) -> StoreFuture<'a, ()> {
+        async move {
+            let empty = || AttributeValue::M(HashMap::new());
+            let mut update = "SET opr = :opr, sts = :sts, lut = :lut".to_owned();
+            let mut request = self
+                .client
+                .update_item()
+                .table_name(self.layout.workers(&self.table))
+                .key(self.layout.worker_key(), text(worker))
+                .expression_attribute_values(":opr", empty())
+                .expression_attribute_values(":sts", empty())
+                .expression_attribute_values(":lut", number(epoch_seconds));
+            if matches!(self.layout, Layout::OneTable) {
+                // `sup` 1: this worker works with one table. In older layouts it cannot follow a
+                // migration to it yet, and does not claim to.
+                update.push_str(", entityType = :entity, sup = :sup, slu = :lut");
+                request = request
+                    .expression_attribute_values(":entity", text(ENTITY_WORKER))
+                    .expression_attribute_values(":sup", number(1));
+            }
+            let answer = request.update_expression(update).send().await;
+            answer.map_err(|error| classify("UpdateItem (worker row)", &error))?;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn delete_worker<'a>(&'a self, worker: &'a str) -> StoreFuture<'a, ()> {
+        async move {
+            let answer = self
+                .client
+                .delete_item()
+                .table_name(self.layout.workers(&self.table))
+                .key(self.layout.worker_key(), text(worker))
+                .send()
+                .await;
+            answer.map_err(|error| classify("DeleteItem (worker row)", &error))?;
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+fn as_lease(key: &str, item: Item) -> Result<Lease, LeaseStoreError> {
+    match decode(item)? {
+        TableItem::Lease(lease) => Ok(*lease),
+        TableItem::Worker(_) | TableItem::Other => Err(item::CorruptItem {
+            key: key.to_owned(),
+            attribute: name::ENTITY_TYPE,
+            problem: "says that this is not a lease",
+        }
+        .into()),
+    }
+}
+
+#[cfg(test)]
+#[path = "dynamodb/tests.rs"]
+mod tests;

@@ -1,0 +1,307 @@
+//! The lease item: the encodings of the Java library, attribute by attribute.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::AttributeValue;
+use bytes::Bytes;
+use kinesis_aggregation::{HashKey, HashKeyRange};
+
+use super::model::{Lease, PendingCheckpoint, StreamIdentity};
+use super::store::WorkerRow;
+use crate::checkpoint::Checkpoint;
+
+/// An item as DynamoDB holds it.
+pub(crate) type Item = HashMap<String, AttributeValue>;
+
+/// Attribute names of the lease table.
+pub(crate) mod attribute {
+    pub(crate) const KEY: &str = "leaseKey";
+    pub(crate) const OWNER: &str = "leaseOwner";
+    pub(crate) const COUNTER: &str = "leaseCounter";
+    pub(crate) const CHECKPOINT: &str = "checkpoint";
+    pub(crate) const CHECKPOINT_SUB: &str = "checkpointSubSequenceNumber";
+    pub(crate) const PENDING: &str = "pendingCheckpoint";
+    pub(crate) const PENDING_SUB: &str = "pendingCheckpointSubSequenceNumber";
+    pub(crate) const PENDING_STATE: &str = "pendingCheckpointState";
+    pub(crate) const OWNER_SWITCHES: &str = "ownerSwitchesSinceCheckpoint";
+    /// A set, despite its name.
+    pub(crate) const PARENTS: &str = "parentShardId";
+    pub(crate) const CHILDREN: &str = "childShardIds";
+    pub(crate) const START: &str = "startingHashKey";
+    pub(crate) const END: &str = "endingHashKey";
+    pub(crate) const THROUGHPUT: &str = "throughputKBps";
+    pub(crate) const CHECKPOINT_OWNER: &str = "checkpointOwner";
+    pub(crate) const ENTITY_TYPE: &str = "entityType";
+    pub(crate) const LAST_UPDATE: &str = "lut";
+    pub(crate) const LEGACY_WORKER_KEY: &str = "wid";
+    // Ours; Java workers leave attributes alone that they do not know.
+    pub(crate) const RESUME_FROM: &str = "rustResumeFrom";
+    pub(crate) const STREAM: &str = "rustStream";
+    pub(crate) const RELEASED_AT: &str = "rustReleasedAt";
+}
+use attribute as name;
+
+pub(crate) const ENTITY_LEASE: &str = "LEASE";
+pub(crate) const ENTITY_WORKER: &str = "WORKER_METRIC_STATS";
+
+/// An item that should be a lease or a worker row, and cannot be read as one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("item {key:?} of the lease table is corrupt: attribute {attribute} {problem}; repair or delete the item")]
+pub(crate) struct CorruptItem {
+    pub(crate) key: String,
+    pub(crate) attribute: &'static str,
+    pub(crate) problem: &'static str,
+}
+
+/// What an item of the lease table, or of the older tables beside it, is.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum TableItem {
+    Lease(Box<Lease>),
+    Worker(WorkerRow),
+    /// The leader's lock, migration state, or what a later version added.
+    Other,
+}
+
+/// Reads any item.
+pub(crate) fn decode(item: Item) -> Result<TableItem, CorruptItem> {
+    let text = |attribute: &str| item.get(attribute).and_then(|value| value.as_s().ok());
+    let entity = text(name::ENTITY_TYPE).map(String::as_str);
+    let worker = match entity {
+        Some(ENTITY_WORKER) => text(name::KEY),
+        _ if item.contains_key(name::KEY) => None,
+        _ => text(name::LEGACY_WORKER_KEY),
+    };
+    if let Some(worker) = worker {
+        return Ok(TableItem::Worker(WorkerRow {
+            worker: worker.clone(),
+            last_update: Reader::new(worker.clone(), item).number(name::LAST_UPDATE)?,
+        }));
+    }
+    match (text(name::KEY).cloned(), entity) {
+        (Some(key), None | Some(ENTITY_LEASE)) => {
+            decode_lease(key, item).map(|lease| TableItem::Lease(Box::new(lease)))
+        }
+        _ => Ok(TableItem::Other),
+    }
+}
+
+fn decode_lease(key: String, item: Item) -> Result<Lease, CorruptItem> {
+    let mut item = Reader::new(key, item);
+    item.take(name::KEY);
+    let has_entity_type = item.take(name::ENTITY_TYPE).is_some();
+    let hash_key_range = match (item.hash_key(name::START)?, item.hash_key(name::END)?) {
+        (None, None) => None,
+        (Some(start), Some(end)) => Some(
+            HashKeyRange::new(start, end)
+                .map_err(|_| item.corrupt(name::END, "lies before startingHashKey"))?,
+        ),
+        (Some(_), None) => return Err(item.corrupt(name::END, "is missing")),
+        (None, Some(_)) => return Err(item.corrupt(name::START, "is missing")),
+    };
+    let checkpoint = item
+        .checkpoint(name::CHECKPOINT, name::CHECKPOINT_SUB)?
+        .ok_or_else(|| item.corrupt(name::CHECKPOINT, "is missing"))?;
+    // Java's create path writes a number here by mistake, and reads it as no state.
+    let state = match item.take(name::PENDING_STATE) {
+        None | Some(AttributeValue::N(_)) => None,
+        Some(AttributeValue::B(blob)) => Some(Bytes::from(blob.into_inner())),
+        Some(_) => return Err(item.corrupt(name::PENDING_STATE, "is not binary")),
+    };
+    Ok(Lease {
+        owner: item.text(name::OWNER)?,
+        checkpoint_owner: item.text(name::CHECKPOINT_OWNER)?,
+        counter: item.number(name::COUNTER)?,
+        checkpoint,
+        pending: item
+            .checkpoint(name::PENDING, name::PENDING_SUB)?
+            .map(|checkpoint| PendingCheckpoint { checkpoint, state }),
+        owner_switches: item.number(name::OWNER_SWITCHES)?,
+        parents: item.set(name::PARENTS)?,
+        children: item.set(name::CHILDREN)?,
+        hash_key_range,
+        throughput: item.throughput()?,
+        has_entity_type,
+        resume_from: item
+            .optional_number(name::RESUME_FROM)?
+            .map(|millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis)),
+        stream: match item.text(name::STREAM)? {
+            None => None,
+            Some(text) => Some(
+                StreamIdentity::parse(&text)
+                    .ok_or_else(|| item.corrupt(name::STREAM, "is not ARN@creation time"))?,
+            ),
+        },
+        released_at: item.optional_number(name::RELEASED_AT)?,
+        key: item.key,
+        other: item.rest,
+    })
+}
+
+/// Writes the item of a lease, as Java would when it creates it.
+pub(crate) fn encode(lease: &Lease) -> Item {
+    let mut item = lease.other.clone();
+    let mut put = |name: &str, value: Option<AttributeValue>| {
+        if let Some(value) = value {
+            item.insert(name.to_owned(), value);
+        }
+    };
+    put(name::KEY, Some(text(&lease.key)));
+    put(name::ENTITY_TYPE, lease.has_entity_type.then(|| text(ENTITY_LEASE)));
+    put(name::OWNER, lease.owner.as_ref().map(text));
+    put(name::CHECKPOINT_OWNER, lease.checkpoint_owner.as_ref().map(text));
+    put(name::COUNTER, Some(number(lease.counter)));
+    put(name::CHECKPOINT, Some(text(lease.checkpoint.as_str())));
+    put(name::CHECKPOINT_SUB, Some(number(lease.checkpoint.sub_sequence_number())));
+    put(name::OWNER_SWITCHES, Some(number(lease.owner_switches)));
+    if let Some(pending) = &lease.pending {
+        put(name::PENDING, Some(text(pending.checkpoint.as_str())));
+        put(name::PENDING_SUB, Some(number(pending.checkpoint.sub_sequence_number())));
+        put(name::PENDING_STATE, pending.state.as_ref().map(binary));
+    }
+    put(name::PARENTS, set(&lease.parents));
+    put(name::CHILDREN, set(&lease.children));
+    if let Some(range) = lease.hash_key_range {
+        put(name::START, Some(text(range.start().to_string())));
+        put(name::END, Some(text(range.end().to_string())));
+    }
+    put(name::THROUGHPUT, lease.throughput.map(throughput));
+    put(name::RESUME_FROM, lease.resume_from.map(epoch_millis).map(number));
+    put(name::STREAM, lease.stream.as_ref().map(|stream| text(stream.to_string())));
+    put(name::RELEASED_AT, lease.released_at.map(number));
+    item
+}
+
+pub(crate) fn text(value: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(value.into())
+}
+
+pub(crate) fn number(value: u64) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+pub(crate) fn binary(value: &Bytes) -> AttributeValue {
+    AttributeValue::B(Blob::new(value.to_vec()))
+}
+
+/// `None` when empty: DynamoDB has no empty set.
+pub(crate) fn set<'a>(values: impl IntoIterator<Item = &'a String>) -> Option<AttributeValue> {
+    let values: Vec<String> = values.into_iter().cloned().collect();
+    (!values.is_empty()).then_some(AttributeValue::Ss(values))
+}
+
+pub(crate) fn throughput(kib_per_second: f64) -> AttributeValue {
+    AttributeValue::N(six_decimals(kib_per_second))
+}
+
+fn epoch_millis(time: SystemTime) -> u64 {
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A number with at most six decimals, halves rounded up, as Java writes it: judged on the shortest
+/// decimal text of the number.
+fn six_decimals(value: f64) -> String {
+    let value = if value.is_finite() { value.clamp(0.0, 1e15) } else { 0.0 };
+    let shortest = value.to_string();
+    let (whole, fraction) = shortest.split_once('.').unwrap_or((&shortest, ""));
+    let kept: String = fraction.chars().chain(std::iter::repeat('0')).take(6).collect();
+    let round_up = fraction.as_bytes().get(6).is_some_and(|digit| *digit >= b'5');
+    let millionths = format!("{whole}{kept}").parse::<u128>().unwrap_or(0) + u128::from(round_up);
+    let text = format!("{}.{:06}", millionths / 1_000_000, millionths % 1_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Takes attributes out of an item; what remains is unknown.
+struct Reader {
+    key: String,
+    rest: Item,
+}
+
+impl Reader {
+    fn new(key: String, rest: Item) -> Self {
+        Self { key, rest }
+    }
+
+    fn corrupt(&self, attribute: &'static str, problem: &'static str) -> CorruptItem {
+        CorruptItem { key: self.key.clone(), attribute, problem }
+    }
+
+    fn take(&mut self, attribute: &'static str) -> Option<AttributeValue> {
+        self.rest.remove(attribute)
+    }
+
+    fn text(&mut self, attribute: &'static str) -> Result<Option<String>, CorruptItem> {
+        match self.take(attribute) {
+            None => Ok(None),
+            Some(AttributeValue::S(text)) if !text.is_empty() => Ok(Some(text)),
+            Some(AttributeValue::S(_)) => Err(self.corrupt(attribute, "is an empty string")),
+            Some(_) => Err(self.corrupt(attribute, "is not a string")),
+        }
+    }
+
+    fn optional_number(&mut self, attribute: &'static str) -> Result<Option<u64>, CorruptItem> {
+        match self.take(attribute) {
+            None => Ok(None),
+            Some(AttributeValue::N(text)) => match text.parse() {
+                Ok(number) => Ok(Some(number)),
+                Err(_) => Err(self.corrupt(attribute, "is not an integer from 0 to 2^64-1")),
+            },
+            Some(_) => Err(self.corrupt(attribute, "is not a number")),
+        }
+    }
+
+    fn number(&mut self, attribute: &'static str) -> Result<u64, CorruptItem> {
+        self.optional_number(attribute)?.ok_or_else(|| self.corrupt(attribute, "is missing"))
+    }
+
+    fn set(&mut self, attribute: &'static str) -> Result<BTreeSet<String>, CorruptItem> {
+        match self.take(attribute) {
+            None => Ok(BTreeSet::new()),
+            Some(AttributeValue::Ss(values)) => Ok(values.into_iter().collect()),
+            Some(_) => Err(self.corrupt(attribute, "is not a string set")),
+        }
+    }
+
+    fn hash_key(&mut self, attribute: &'static str) -> Result<Option<HashKey>, CorruptItem> {
+        match self.text(attribute)? {
+            None => Ok(None),
+            Some(text) => match text.parse() {
+                Ok(key) => Ok(Some(key)),
+                Err(_) => Err(self.corrupt(attribute, "is not an integer from 0 to 2^128-1")),
+            },
+        }
+    }
+
+    fn checkpoint(
+        &mut self,
+        attribute: &'static str,
+        sub: &'static str,
+    ) -> Result<Option<Checkpoint>, CorruptItem> {
+        let Some(text) = self.text(attribute)? else {
+            self.take(sub);
+            return Ok(None);
+        };
+        let sub_sequence_number = self.number(sub)?;
+        match Checkpoint::parse(&text, sub_sequence_number) {
+            Some(checkpoint) => Ok(Some(checkpoint)),
+            None => Err(self.corrupt(attribute, "is neither a sentinel nor a sequence number")),
+        }
+    }
+
+    fn throughput(&mut self) -> Result<Option<f64>, CorruptItem> {
+        match self.take(name::THROUGHPUT) {
+            None => Ok(None),
+            Some(AttributeValue::N(text)) => match text.parse::<f64>() {
+                Ok(number) if number.is_finite() && number >= 0.0 => Ok(Some(number)),
+                _ => Err(self.corrupt(name::THROUGHPUT, "is not a number from 0")),
+            },
+            Some(_) => Err(self.corrupt(name::THROUGHPUT, "is not a number")),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "item/tests.rs"]
+mod tests;

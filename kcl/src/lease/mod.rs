@@ -1,0 +1,28 @@
+//! Who owns which shard: the lease item, the table that holds it, and the tenure of an owner.
+
+mod client;
+mod dynamodb;
+mod error;
+mod expression;
+mod fence;
+mod item;
+mod model;
+mod readback;
+mod store;
+mod table;
+mod tenure;
+mod throughput;
+mod writer;
+
+pub(crate) use dynamodb::DynamoDbLeaseStore;
+pub(crate) use error::{CallError, CallErrorKind, LeaseStoreError, classify};
+pub(crate) use model::{Lease, PendingCheckpoint, StreamIdentity};
+pub(crate) use store::{LeaseStore, Outcome, Snapshot, WorkerRow};
+pub use tenure::FencingToken;
+pub(crate) use tenure::{ChildShard, Tenure, TenureEnd, WeakTenure};
+pub(crate) use client::{for_leases, for_shards};
+pub(crate) use item::{CorruptItem, Item};
+pub(crate) use store::ShardFacts;
+pub(crate) use table::{Layout, TableError, describe as describe_table, ensure as ensure_table};
+pub(crate) use tenure::Fleet;
+pub(crate) use writer::{Writer, WriterContext};

@@ -1,0 +1,122 @@
+//! A lease: the right to process one shard, and how far that has come.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::time::SystemTime;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use bytes::Bytes;
+use kinesis_aggregation::HashKeyRange;
+
+use crate::checkpoint::Checkpoint;
+
+/// One lease item, as it was last read.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Lease {
+    /// The shard's id (one stream per application).
+    pub(crate) key: String,
+    /// Who processes the shard; while a handoff is pending, who will. `None`: unassigned.
+    pub(crate) owner: Option<String>,
+    /// While a handoff is pending: who still processes, renews and checkpoints.
+    pub(crate) checkpoint_owner: Option<String>,
+    /// Heartbeat and version: each write that proves or moves ownership adds one.
+    pub(crate) counter: u64,
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) pending: Option<PendingCheckpoint>,
+    pub(crate) owner_switches: u64,
+    pub(crate) parents: BTreeSet<String>,
+    pub(crate) children: BTreeSet<String>,
+    pub(crate) hash_key_range: Option<HashKeyRange>,
+    /// KiB per second, a moving average.
+    pub(crate) throughput: Option<f64>,
+    /// The item says that it is a lease (Java 3.5 and later); older items do not.
+    pub(crate) has_entity_type: bool,
+    /// Ours: server time at which a shard whose checkpoint is still a sentinel starts.
+    pub(crate) resume_from: Option<SystemTime>,
+    /// Ours: the stream of this shard.
+    pub(crate) stream: Option<StreamIdentity>,
+    /// Ours: the counter of the write by which its owner gave the lease away on purpose. While it
+    /// equals `counter`, the new owner may start at once.
+    pub(crate) released_at: Option<u64>,
+    /// Attributes that this version does not know; written back as they are.
+    pub(crate) other: HashMap<String, AttributeValue>,
+}
+
+/// The first phase of a two-phase checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PendingCheckpoint {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) state: Option<Bytes>,
+}
+
+impl Lease {
+    /// A lease as it is created: unassigned, never renewed.
+    pub(crate) fn new(shard_id: impl Into<String>, checkpoint: Checkpoint) -> Self {
+        Self {
+            key: shard_id.into(),
+            owner: None,
+            checkpoint_owner: None,
+            counter: 0,
+            checkpoint,
+            pending: None,
+            owner_switches: 0,
+            parents: BTreeSet::new(),
+            children: BTreeSet::new(),
+            hash_key_range: None,
+            throughput: None,
+            has_entity_type: true,
+            resume_from: None,
+            stream: None,
+            released_at: None,
+            other: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn shard_id(&self) -> &str {
+        &self.key
+    }
+
+    /// Who processes the shard now: the checkpoint owner while a handoff is pending.
+    pub(crate) fn actual_owner(&self) -> Option<&str> {
+        self.checkpoint_owner.as_deref().or(self.owner.as_deref())
+    }
+
+    pub(crate) fn is_owned_by(&self, worker: &str) -> bool {
+        self.actual_owner() == Some(worker)
+    }
+
+    pub(crate) fn is_handoff_pending(&self) -> bool {
+        self.checkpoint_owner.is_some()
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.checkpoint == Checkpoint::ShardEnd
+    }
+
+    /// Its last owner gave it to the present one: nobody else may still be processing.
+    pub(crate) fn was_released_to_owner(&self) -> bool {
+        self.released_at == Some(self.counter)
+    }
+}
+
+/// Which stream a lease belongs to. A stream that is deleted and created again under its name is
+/// another stream, to which old checkpoints mean nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StreamIdentity {
+    pub(crate) arn: String,
+    /// When the stream was created, in milliseconds since 1970.
+    pub(crate) created: u64,
+}
+
+impl StreamIdentity {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (arn, created) = text.rsplit_once('@')?;
+        Some(Self { arn: arn.to_owned(), created: created.parse().ok()? })
+    }
+}
+
+impl fmt::Display for StreamIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.arn, self.created)
+    }
+}

@@ -1,0 +1,136 @@
+//! What to make of the item that was found when a conditional write did not go through: pure.
+
+use super::model::Lease;
+use super::store::Progress;
+
+/// A conditional write, by what it should leave behind.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Intent<'a> {
+    Renew { owner: &'a str },
+    Checkpoint { owner: &'a str, progress: &'a Progress },
+    Take { owner: &'a str },
+    Assign { to: &'a str, released: bool },
+    StartHandoff { to: &'a str },
+    Evict,
+}
+
+impl Intent<'_> {
+    /// True if `seen` is what this write leaves of `before`: its answer was lost, and a retry found
+    /// the condition gone.
+    pub(crate) fn is_done(self, before: &Lease, seen: &Lease) -> bool {
+        let one_more = seen.counter == before.counter.wrapping_add(1);
+        match self {
+            Self::Renew { owner } => one_more && seen.is_owned_by(owner),
+            Self::Checkpoint { owner, progress } => {
+                one_more
+                    && seen.is_owned_by(owner)
+                    && seen.checkpoint == progress.checkpoint
+                    && seen.pending == progress.pending
+            }
+            Self::Take { owner } => {
+                one_more && seen.owner.as_deref() == Some(owner) && !seen.is_handoff_pending()
+            }
+            Self::Assign { to, released } => {
+                let counter = if released { one_more } else { seen.counter > before.counter };
+                counter && seen.owner.as_deref() == Some(to) && !seen.is_handoff_pending()
+            }
+            Self::StartHandoff { to } => {
+                seen.owner.as_deref() == Some(to) && seen.checkpoint_owner == before.owner
+            }
+            Self::Evict => {
+                let owner = before.is_handoff_pending().then(|| before.owner.clone()).flatten();
+                one_more && seen.owner == owner && !seen.is_handoff_pending()
+            }
+        }
+    }
+}
+
+/// What an owner makes of a refused write.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Verdict {
+    /// The lease is still its own: take over what was found and try again.
+    Adopt(Lease),
+    /// Somebody moved it.
+    Lost,
+}
+
+/// `unclear`: an earlier write of this owner may have been done.
+pub(crate) fn judge(me: &str, known: &Lease, seen: Option<Lease>, unclear: bool) -> Verdict {
+    match seen {
+        Some(seen)
+            if seen.is_owned_by(me)
+                && (seen.counter == known.counter
+                    || (unclear && seen.counter == known.counter.wrapping_add(1))) =>
+        {
+            Verdict::Adopt(seen)
+        }
+        _ => Verdict::Lost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+
+    fn lease(owner: &str, checkpoint_owner: &str, counter: u64) -> Lease {
+        let some = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+        Lease {
+            owner: some(owner),
+            checkpoint_owner: some(checkpoint_owner),
+            counter,
+            ..Lease::new("shardId-0", Checkpoint::TrimHorizon)
+        }
+    }
+
+    #[test]
+    fn a_write_is_done_only_if_owner_counter_and_checkpoint_are_as_it_leaves_them() {
+        let before = lease("me", "", 4);
+        let renew = Intent::Renew { owner: "me" };
+        assert!(renew.is_done(&before, &lease("me", "", 5)));
+        assert!(renew.is_done(&before, &lease("other", "me", 5)), "a handoff began meanwhile");
+        assert!(!renew.is_done(&before, &lease("other", "", 5)), "another worker took it");
+        assert!(!renew.is_done(&before, &lease("me", "", 6)), "lost and regained");
+        assert!(!renew.is_done(&before, &lease("me", "other", 5)));
+        assert!(!renew.is_done(&before, &before));
+
+        let progress =
+            Progress { checkpoint: Checkpoint::parse("7", 0).unwrap(), pending: None, throughput: None };
+        let checkpoint = Intent::Checkpoint { owner: "me", progress: &progress };
+        assert!(!checkpoint.is_done(&before, &lease("me", "", 5)), "an older checkpoint");
+        let written = Lease { checkpoint: progress.checkpoint.clone(), ..lease("me", "", 5) };
+        assert!(checkpoint.is_done(&before, &written));
+
+        let take = Intent::Take { owner: "w" };
+        assert!(take.is_done(&lease("", "", 4), &lease("w", "", 5)));
+        assert!(!take.is_done(&lease("", "", 4), &lease("v", "", 5)));
+
+        let assign = Intent::Assign { to: "w", released: false };
+        assert!(assign.is_done(&lease("w", "me", 4), &lease("w", "", 9)));
+        assert!(!assign.is_done(&lease("w", "me", 4), &lease("w", "me", 9)));
+        let release = Intent::Assign { to: "w", released: true };
+        assert!(release.is_done(&before, &lease("w", "", 5)));
+        assert!(!release.is_done(&before, &lease("w", "", 6)));
+
+        let handoff = Intent::StartHandoff { to: "w" };
+        assert!(handoff.is_done(&before, &lease("w", "me", 4)));
+        assert!(!handoff.is_done(&before, &lease("v", "me", 4)));
+
+        assert!(Intent::Evict.is_done(&before, &lease("", "", 5)));
+        assert!(Intent::Evict.is_done(&lease("w", "me", 4), &lease("w", "", 5)));
+        assert!(!Intent::Evict.is_done(&before, &lease("w", "", 5)));
+    }
+
+    #[test]
+    fn an_owner_adopts_only_what_is_still_its_own() {
+        let known = lease("me", "", 4);
+        let handoff = lease("other", "me", 4);
+        assert_eq!(judge("me", &known, Some(handoff.clone()), false), Verdict::Adopt(handoff));
+        let landed = lease("me", "", 5);
+        assert_eq!(judge("me", &known, Some(landed.clone()), true), Verdict::Adopt(landed.clone()));
+        assert_eq!(judge("me", &known, Some(landed), false), Verdict::Lost);
+        assert_eq!(judge("me", &known, Some(lease("other", "", 5)), true), Verdict::Lost);
+        assert_eq!(judge("me", &known, Some(lease("me", "", 6)), true), Verdict::Lost);
+        assert_eq!(judge("me", &known, None, true), Verdict::Lost);
+    }
+}

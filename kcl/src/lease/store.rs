@@ -1,0 +1,138 @@
+//! What a lease table can do. All coordination works through this trait, so that it can be simulated.
+
+use std::fmt::Debug;
+
+use futures::future::BoxFuture;
+use kinesis_aggregation::HashKeyRange;
+
+use super::error::LeaseStoreError;
+use super::item::CorruptItem;
+use super::model::{Lease, PendingCheckpoint};
+use crate::checkpoint::Checkpoint;
+
+/// The conditional operations of a lease table.
+///
+/// A write is conditional on the lease as the caller knows it, and answers with the item as it is
+/// now. An implementation reads an ambiguous write back before it calls it failed.
+pub(crate) trait LeaseStore: Send + Sync + Debug {
+    /// Adds the lease unless there is one with its key.
+    fn create<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome>;
+
+    /// Proves that `owner` lives: adds one to the counter, if the counter is as known and `owner`
+    /// processes the shard. A handoff that the caller does not know yet makes it fail.
+    fn renew<'a>(
+        &'a self,
+        lease: &'a Lease,
+        owner: &'a str,
+        throughput: Option<f64>,
+    ) -> StoreFuture<'a, Outcome>;
+
+    /// Writes progress, if the counter is as known and `owner` processes the shard, with or without
+    /// a pending handoff; adds one to the counter.
+    fn checkpoint<'a>(
+        &'a self,
+        lease: &'a Lease,
+        owner: &'a str,
+        progress: &'a Progress,
+    ) -> StoreFuture<'a, Outcome>;
+
+    /// Makes `owner` the owner of a lease that is unassigned or expired, if nothing about its
+    /// ownership changed since it was read; ends a pending handoff; adds one to the counter.
+    fn take<'a>(&'a self, lease: &'a Lease, owner: &'a str) -> StoreFuture<'a, Outcome>;
+
+    /// Makes `to` the owner, if the owners are as known (not: the counter, which a live owner
+    /// moves); completes a pending handoff; adds one to the counter. `released`: the caller is the
+    /// owner, has stopped, and knows the counter; then that is a condition too, and `to` may start
+    /// at once.
+    fn assign<'a>(
+        &'a self,
+        lease: &'a Lease,
+        to: &'a str,
+        released: bool,
+    ) -> StoreFuture<'a, Outcome>;
+
+    /// Names `to` as the next owner while the present one still drains, if the owner is as known and
+    /// no handoff is pending. Leaves the counter.
+    fn start_handoff<'a>(&'a self, lease: &'a Lease, to: &'a str) -> StoreFuture<'a, Outcome>;
+
+    /// Makes the lease unassigned (with a handoff pending: leaves it to the next owner), if the
+    /// owners are as known; adds one to the counter.
+    fn evict<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome>;
+
+    /// Stores facts about the shard, if the lease exists. Leaves the counter.
+    fn set_shard_facts<'a>(&'a self, key: &'a str, facts: ShardFacts) -> StoreFuture<'a, Outcome>;
+
+    /// Deletes a lease whose checkpoint is as known. [`Outcome::ConditionFailed`] of `None`: it was
+    /// gone already.
+    fn delete<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome>;
+
+    /// The lease as it is now (a consistent read).
+    fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Lease>>;
+
+    /// Every lease and every worker row. Unless `consistent`, it may miss the last second.
+    fn list(&self, consistent: bool) -> StoreFuture<'_, Snapshot>;
+
+    /// Keys of leases that name `owner`, from the index: it may lag.
+    fn owned_by<'a>(&'a self, owner: &'a str) -> StoreFuture<'a, Vec<String>>;
+
+    /// Writes this worker's row: it lives, at `epoch_seconds`.
+    fn put_worker<'a>(&'a self, worker: &'a str, epoch_seconds: u64) -> StoreFuture<'a, ()>;
+
+    /// Removes this worker's row.
+    fn delete_worker<'a>(&'a self, worker: &'a str) -> StoreFuture<'a, ()>;
+}
+
+pub(crate) type StoreFuture<'a, T> = BoxFuture<'a, Result<T, LeaseStoreError>>;
+
+/// How a conditional write ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Outcome {
+    /// Written; the item as it is now.
+    Applied(Lease),
+    /// A read found the item as this write, or an earlier ambiguous one of the same kind, leaves it.
+    AppliedBefore(Lease),
+    /// Not written; the item as it is now, if there is one.
+    ConditionFailed(Option<Lease>),
+}
+
+impl Outcome {
+    /// The item, if the write was done.
+    pub(crate) fn applied(self) -> Option<Lease> {
+        match self {
+            Self::Applied(lease) | Self::AppliedBefore(lease) => Some(lease),
+            Self::ConditionFailed(_) => None,
+        }
+    }
+}
+
+/// What a checkpoint writes.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Progress {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) pending: Option<PendingCheckpoint>,
+    pub(crate) throughput: Option<f64>,
+}
+
+/// What is learned about a shard after its lease was created.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum ShardFacts {
+    Children(Vec<String>),
+    HashKeyRange(HashKeyRange),
+}
+
+/// A whole table, read page by page: not one moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) leases: Vec<Lease>,
+    pub(crate) workers: Vec<WorkerRow>,
+    /// Items that could not be read; they were skipped.
+    pub(crate) corrupt: Vec<CorruptItem>,
+}
+
+/// A worker's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WorkerRow {
+    pub(crate) worker: String,
+    /// When it last wrote the row, in seconds since 1970, by its clock.
+    pub(crate) last_update: u64,
+}

@@ -1,0 +1,291 @@
+//! One unbroken ownership of a lease by this worker, as the shard's consumer sees it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use kinesis_aggregation::HashKeyRange;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::error::LeaseStoreError;
+use super::fence::Fence;
+use super::model::{Lease, PendingCheckpoint};
+use super::store::LeaseStore;
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::clock::Clock;
+
+/// Proves to a store of the user's which ownership of a shard a write belongs to.
+///
+/// Counters of later owners are larger: a store that remembers the largest counter per lease key,
+/// and refuses smaller ones, is safe from a worker that was suspended and woke up late.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub struct FencingToken {
+    /// The lease: the shard's id.
+    pub lease_key: String,
+    /// The lease counter when this worker acquired it.
+    pub counter: u64,
+}
+
+/// One unbroken ownership. Clones share it; when the last one is dropped, the lease is no longer
+/// renewed.
+#[derive(Clone)]
+pub(crate) struct Tenure {
+    pub(super) state: Arc<TenureState>,
+    pub(super) requests: mpsc::Sender<Request>,
+}
+
+/// How a tenure ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TenureEnd {
+    /// The shard was drained: complete the pending handoff.
+    Transfer,
+    /// A planned stop: hand the lease over, release it or keep it, as the settings say. A pending
+    /// handoff is completed.
+    GiveAway,
+    /// Forget the lease; the item stays as it is.
+    Keep,
+    /// The lease is at `SHARD_END`: nothing to renew any more.
+    ShardEnded,
+    /// A fence fell.
+    Lost,
+}
+
+/// A shard that a split or merge made of this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ChildShard {
+    pub(crate) shard_id: String,
+    pub(crate) parents: Vec<String>,
+    pub(crate) hash_key_range: HashKeyRange,
+}
+
+/// What a tenure needs from the fleet around it.
+pub(crate) trait Fleet: Send + Sync + fmt::Debug {
+    /// The worker that should get a lease that this one gives away; the next call counts it in.
+    fn receiver(&self) -> Option<String>;
+
+    /// Creates the leases of a shard's children (none given: as the stream lists them) where they
+    /// are missing; answers with all their ids.
+    fn create_children<'a>(
+        &'a self,
+        parent: &'a Lease,
+        children: Vec<ChildShard>,
+    ) -> BoxFuture<'a, Result<Vec<String>, LeaseStoreError>>;
+
+    /// The tenure's fence fell, or it was ended: look around again.
+    fn changed(&self);
+}
+
+/// What a tenure and its writer share. It must not hold a request sender: the writer ends when the
+/// last tenure is dropped.
+#[derive(Debug)]
+pub(super) struct TenureState {
+    pub(super) token: FencingToken,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) store: Arc<dyn LeaseStore>,
+    pub(super) fleet: Arc<dyn Fleet>,
+    pub(super) known: Mutex<Known>,
+    pub(super) lost: CancellationToken,
+    pub(super) handoff: CancellationToken,
+    pub(super) delivered: AtomicU64,
+}
+
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) lease: Lease,
+    pub(super) fence: Fence,
+}
+
+impl TenureState {
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+        // Each change is one assignment: a panic elsewhere cannot leave it half done.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        !self.lost.is_cancelled() && !self.known().fence.has_fallen(self.clock.now())
+    }
+
+    pub(super) fn lease_lost(&self) -> CheckpointError {
+        CheckpointError::LeaseLost { shard_id: self.token.lease_key.clone() }
+    }
+}
+
+/// What only the writer may do.
+#[derive(Debug)]
+pub(super) enum Request {
+    Checkpoint {
+        /// `None`: leave the checkpoint, set the pending one.
+        checkpoint: Option<Checkpoint>,
+        pending: Option<PendingCheckpoint>,
+        reply: oneshot::Sender<Result<(), CheckpointError>>,
+    },
+    StartHandoff {
+        to: String,
+    },
+    End {
+        how: TenureEnd,
+        reply: oneshot::Sender<()>,
+    },
+}
+
+impl Tenure {
+    pub(crate) fn shard_id(&self) -> &str {
+        &self.state.token.lease_key
+    }
+
+    /// The lease as last read or written.
+    pub(crate) fn lease(&self) -> Lease {
+        self.state.known().lease.clone()
+    }
+
+    pub(crate) fn fencing_token(&self) -> FencingToken {
+        self.state.token.clone()
+    }
+
+    /// No fence has fallen: nobody else may process the shard yet.
+    pub(crate) fn is_held(&self) -> bool {
+        self.state.is_held()
+    }
+
+    /// Cancelled when a fence falls: stop delivering.
+    pub(crate) fn lost(&self) -> CancellationToken {
+        self.state.lost.clone()
+    }
+
+    /// Cancelled when the lease is wanted elsewhere: drain, checkpoint, then
+    /// [`end`](Self::end) with [`TenureEnd::Transfer`].
+    pub(crate) fn handoff_requested(&self) -> CancellationToken {
+        self.state.handoff.clone()
+    }
+
+    /// True if each parent shard is done: its lease is gone, or at `SHARD_END`.
+    ///
+    /// # Cancel safety
+    /// Reads only.
+    pub(crate) async fn parents_ended(&self) -> Result<bool, LeaseStoreError> {
+        for parent in self.lease().parents {
+            if let Some(lease) = self.state.store.get(&parent).await?
+                && !lease.has_ended()
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes a checkpoint, which also renews the lease and clears a pending checkpoint.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: a dropped call may still be written.
+    pub(crate) async fn checkpoint(&self, checkpoint: Checkpoint) -> Result<(), CheckpointError> {
+        self.write(Some(checkpoint), None).await
+    }
+
+    /// Writes the first phase of a two-phase checkpoint; the checkpoint itself stays.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: a dropped call may still be written.
+    pub(crate) async fn prepare_checkpoint(
+        &self,
+        pending: Checkpoint,
+        state: Option<Bytes>,
+    ) -> Result<(), CheckpointError> {
+        self.write(None, Some(PendingCheckpoint { checkpoint: pending, state })).await
+    }
+
+    async fn write(
+        &self,
+        checkpoint: Option<Checkpoint>,
+        pending: Option<PendingCheckpoint>,
+    ) -> Result<(), CheckpointError> {
+        if !self.is_held() {
+            return Err(self.state.lease_lost());
+        }
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Checkpoint { checkpoint, pending, reply };
+        // A closed channel: the tenure has ended.
+        self.requests.send(request).await.map_err(|_| self.state.lease_lost())?;
+        answer.await.unwrap_or_else(|_| Err(self.state.lease_lost()))
+    }
+
+    /// Creates the leases of the shard's children where they are missing, then notes them in this
+    /// lease. No children given: those that the stream lists.
+    ///
+    /// # Cancel safety
+    /// Call it again: every step is idempotent.
+    pub(crate) async fn record_children(
+        &self,
+        children: Vec<ChildShard>,
+    ) -> Result<(), LeaseStoreError> {
+        self.state.fleet.create_children(&self.lease(), children).await?;
+        self.state.fleet.changed();
+        Ok(())
+    }
+
+    /// Counts delivered bytes into the throughput that renewals write.
+    pub(crate) fn record_bytes(&self, bytes: u64) {
+        self.state.delivered.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Ends the tenure. Later calls do nothing. A failure is logged: the lease then expires.
+    ///
+    /// # Cancel safety
+    /// The end goes on in the background.
+    pub(crate) async fn end(&self, how: TenureEnd) {
+        let (reply, done) = oneshot::channel();
+        if self.requests.send(Request::End { how, reply }).await.is_ok() {
+            // An error: the writer ended by another request.
+            let _ = done.await;
+        }
+    }
+
+    /// A handle that does not keep the tenure alive.
+    pub(crate) fn downgrade(&self) -> WeakTenure {
+        WeakTenure { state: Arc::clone(&self.state), requests: self.requests.downgrade() }
+    }
+
+    /// Asks the writer to hand the lease to `to`; the consumer is told by
+    /// [`handoff_requested`](Self::handoff_requested).
+    pub(crate) fn start_handoff(&self, to: &str) {
+        // A full queue: the next look at the fleet asks again.
+        let _ = self.requests.try_send(Request::StartHandoff { to: to.to_owned() });
+    }
+}
+
+/// A tenure that its consumer may have dropped.
+pub(crate) struct WeakTenure {
+    state: Arc<TenureState>,
+    requests: mpsc::WeakSender<Request>,
+}
+
+impl WeakTenure {
+    pub(crate) fn upgrade(&self) -> Option<Tenure> {
+        let requests = self.requests.upgrade()?;
+        Some(Tenure { state: Arc::clone(&self.state), requests })
+    }
+
+    /// The counter of the lease as last read or written.
+    pub(crate) fn counter(&self) -> u64 {
+        self.state.known().lease.counter
+    }
+}
+
+impl fmt::Debug for WeakTenure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakTenure").field("token", &self.state.token).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Tenure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tenure").field("token", &self.state.token).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "tenure/tests.rs"]
+mod tests;

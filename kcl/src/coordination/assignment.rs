@@ -1,0 +1,182 @@
+//! Looks at the whole table, takes what is free, and hands over what is too much. Each worker does its
+//! own part: what a leader will do for the fleet later replaces this file.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tokio::sync::mpsc;
+
+use super::balance::{ActiveLease, Plan, agreed, plan};
+use super::discovery::consider;
+use super::liveness;
+use super::shared::Shared;
+use crate::lease::{Lease, LeaseStoreError, Outcome, Snapshot, Tenure};
+
+/// Between two looks at a small table; a large one is read less often.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Per lease: at most about 100 items a second are read.
+const INTERVAL_PER_LEASE: Duration = Duration::from_millis(10);
+/// Between two looks, however many nudges come.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+/// A free lease waits this long for the worker whose turn it is; then anybody takes it.
+const OVERDUE: Duration = Duration::from_secs(3);
+/// Takes at a time.
+const CONCURRENT_TAKES: usize = 16;
+
+/// Looks, takes and balances, from the start until the worker leaves.
+pub(crate) async fn assign(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenure>) {
+    let mut previous = Plan::default();
+    while !shared.leaving.is_cancelled() {
+        let pass = look_and_act(shared, &mut previous, deliveries);
+        let pause = match shared.leaving.run_until_cancelled(pass).await {
+            None => return,
+            Some(Ok(leases)) => interval(leases, shared.failover),
+            Some(Err(error)) => {
+                shared.store_failed("looking at the lease table", &error);
+                INTERVAL
+            }
+        };
+        let wait = async {
+            tokio::time::sleep(SHORTEST_INTERVAL).await;
+            // Nudges that came meanwhile count.
+            let _ = tokio::time::timeout(pause, shared.nudge.notified()).await;
+        };
+        if shared.leaving.run_until_cancelled(wait).await.is_none() {
+            return;
+        }
+    }
+}
+
+fn interval(leases: usize, failover: Duration) -> Duration {
+    let scaled = INTERVAL_PER_LEASE.saturating_mul(u32::try_from(leases).unwrap_or(u32::MAX));
+    scaled.min(failover.max(INTERVAL)).max(INTERVAL) - SHORTEST_INTERVAL
+}
+
+async fn look_and_act(
+    shared: &Arc<Shared>,
+    previous: &mut Plan,
+    deliveries: &mpsc::Sender<Tenure>,
+) -> Result<usize, LeaseStoreError> {
+    let snapshot = look(shared, false).await?;
+    let latest = make_plan(shared, &snapshot);
+    take(shared, &snapshot, &latest.take, deliveries).await;
+    // The index may lag behind the table.
+    for lease in &snapshot.leases {
+        let named = lease.owner.as_deref() == Some(&shared.worker_id);
+        if named && !shared.registry.contains(&lease.key) && !lease.has_ended() {
+            match shared.store.get(&lease.key).await {
+                Ok(Some(lease)) => consider(shared, &lease, deliveries).await?,
+                Ok(None) => {}
+                Err(error) => shared.store_failed("reading a lease", &error),
+            }
+        }
+    }
+    for (key, to) in agreed(previous, &latest) {
+        if let Some(tenure) = shared.registry.held(&key) {
+            tracing::info!(shard = key, to, "handing the shard over, to even out");
+            tenure.start_handoff(&to);
+        }
+    }
+    *previous = latest;
+    Ok(snapshot.leases.len())
+}
+
+/// Reads the table, and remembers what it shows.
+pub(crate) async fn look(
+    shared: &Shared,
+    consistent: bool,
+) -> Result<Snapshot, LeaseStoreError> {
+    let snapshot = shared.store.list(consistent).await?;
+    // After the read: a counter seen now moved no later than now.
+    let now = shared.clock.now();
+    for corrupt in &snapshot.corrupt {
+        tracing::warn!(%corrupt, "item skipped");
+    }
+    let keys: std::collections::HashSet<&str> =
+        snapshot.leases.iter().map(|lease| lease.key.as_str()).collect();
+    shared.registry.retain(|key| keys.contains(key));
+    let mut observations = shared.observations();
+    observations.observe_all(&snapshot.leases, now, shared.failover);
+    let liveness = liveness::judge(
+        &snapshot.workers,
+        &snapshot.leases,
+        &observations,
+        now,
+        shared.epoch_seconds(),
+        shared.failover,
+    );
+    drop(observations);
+    let mut loads: BTreeMap<String, usize> = liveness
+        .receivers
+        .into_iter()
+        .filter(|worker| *worker != shared.worker_id)
+        .map(|worker| (worker, 0))
+        .collect();
+    for lease in snapshot.leases.iter().filter(|lease| !lease.has_ended()) {
+        if let Some(load) = lease.owner.as_ref().and_then(|owner| loads.get_mut(owner)) {
+            *load += 1;
+        }
+    }
+    *shared.receivers() = loads;
+    Ok(snapshot)
+}
+
+fn make_plan(shared: &Shared, snapshot: &Snapshot) -> Plan {
+    let now = shared.clock.now();
+    let observations = shared.observations();
+    let active: Vec<ActiveLease<'_>> = snapshot
+        .leases
+        .iter()
+        .filter(|lease| !lease.has_ended())
+        .map(|lease| {
+            // What this worker let go of, or has not let go of yet, is not there to be taken.
+            let free = observations.is_available(lease, now, shared.failover)
+                && !shared.registry.contains(&lease.key);
+            ActiveLease {
+                key: &lease.key,
+                owner: if free { None } else { lease.owner.as_deref() },
+                handoff_pending: lease.is_handoff_pending(),
+                overdue: observations.available_for(lease, now) > OVERDUE,
+            }
+        })
+        .collect();
+    let liveness = liveness::judge(
+        &snapshot.workers,
+        &snapshot.leases,
+        &observations,
+        now,
+        shared.epoch_seconds(),
+        shared.failover,
+    );
+    plan(&shared.worker_id, &active, &liveness.live, &liveness.receivers, shared.max_leases)
+}
+
+async fn take(
+    shared: &Arc<Shared>,
+    snapshot: &Snapshot,
+    keys: &[String],
+    deliveries: &mpsc::Sender<Tenure>,
+) {
+    let wanted = snapshot.leases.iter().filter(|lease| keys.contains(&lease.key));
+    let wanted: Vec<Lease> = wanted.cloned().collect();
+    let takes = futures::stream::iter(wanted).map(|lease| {
+        let shared = Arc::clone(shared);
+        async move {
+            let sent = shared.clock.now();
+            (sent, shared.store.take(&lease, &shared.worker_id).await)
+        }
+    });
+    let mut takes = takes.buffer_unordered(CONCURRENT_TAKES);
+    while let Some((sent, taken)) = takes.next().await {
+        match taken {
+            Ok(Outcome::Applied(lease) | Outcome::AppliedBefore(lease)) => {
+                shared.begin(lease, sent, deliveries).await;
+            }
+            // Another worker was faster.
+            Ok(Outcome::ConditionFailed(_)) => {}
+            Err(error) => shared.store_failed("taking a lease", &error),
+        }
+    }
+}

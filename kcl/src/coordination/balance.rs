@@ -1,0 +1,121 @@
+//! Who should own how much, by count: pure.
+//!
+//! Every worker computes the whole plan from what it sees and does its own part, so that workers that
+//! see the same do not get in each other's way; where they see different things, the conditions of
+//! the writes decide, and the next look corrects.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A lease that counts: its shard is not finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ActiveLease<'a> {
+    pub(crate) key: &'a str,
+    /// Who owns it, or will when the pending handoff is done. `None`: it may be taken.
+    pub(crate) owner: Option<&'a str>,
+    /// It is on its way already.
+    pub(crate) handoff_pending: bool,
+    /// Nobody took it in time: anybody may.
+    pub(crate) overdue: bool,
+}
+
+/// What this worker should do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Leases to take now.
+    pub(crate) take: Vec<String>,
+    /// Leases to hand over, and to whom.
+    pub(crate) hand_over: Vec<(String, String)>,
+}
+
+/// Plans for worker `me`. `live`: all workers that count; `receivers`: those that a lease may be
+/// handed to. Free leases go to the least loaded worker, one by one; after that, leases move from the
+/// most to the least loaded one while they differ by two or more (a difference of one stays: moving
+/// it would only turn it around).
+pub(crate) fn plan(
+    me: &str,
+    leases: &[ActiveLease<'_>],
+    live: &BTreeSet<String>,
+    receivers: &BTreeSet<String>,
+    max_leases: usize,
+) -> Plan {
+    let mut loads: BTreeMap<&str, usize> = live.iter().map(|worker| (worker.as_str(), 0)).collect();
+    loads.entry(me).or_default();
+    // Leases that their owner could start to hand over now.
+    let mut movable: BTreeMap<&str, usize> = BTreeMap::new();
+    for lease in leases {
+        if let Some(owner) = lease.owner {
+            *loads.entry(owner).or_default() += 1;
+            *movable.entry(owner).or_default() += usize::from(!lease.handoff_pending);
+        }
+    }
+    let mut plan = Plan::default();
+    let mut free: Vec<_> = leases.iter().filter(|lease| lease.owner.is_none()).collect();
+    free.sort_by_key(|lease| lease.key);
+    for lease in free {
+        let has_room = |worker: &str, load: usize| worker != me || load < max_leases;
+        let least = loads
+            .iter()
+            .filter(|(worker, load)| has_room(worker, **load))
+            .min_by_key(|(worker, load)| (**load, **worker))
+            .map(|(worker, _)| *worker);
+        let mine = least == Some(me)
+            || (lease.overdue && loads.get(me).is_some_and(|load| has_room(me, *load)));
+        let taker = if mine { Some(me) } else { least };
+        if let Some(load) = taker.and_then(|taker| loads.get_mut(taker)) {
+            *load += 1;
+        }
+        if mine {
+            plan.take.push(lease.key.to_owned());
+        }
+    }
+    let mut mine: Vec<&str> = leases
+        .iter()
+        .filter(|lease| lease.owner == Some(me) && !lease.handoff_pending)
+        .map(|lease| lease.key)
+        .collect();
+    mine.sort_unstable();
+    while let Some((donor, receiver)) = next_move(&loads, &movable, receivers) {
+        *loads.entry(donor).or_default() -= 1;
+        *movable.entry(donor).or_default() -= 1;
+        *loads.entry(receiver).or_default() += 1;
+        if donor == me
+            && let Some(key) = mine.pop()
+        {
+            plan.hand_over.push((key.to_owned(), receiver.to_owned()));
+        }
+    }
+    plan
+}
+
+fn next_move<'a>(
+    loads: &BTreeMap<&'a str, usize>,
+    movable: &BTreeMap<&'a str, usize>,
+    receivers: &BTreeSet<String>,
+) -> Option<(&'a str, &'a str)> {
+    let (donor, most) = loads
+        .iter()
+        .filter(|(worker, _)| movable.get(**worker).is_some_and(|count| *count > 0))
+        .max_by_key(|(worker, load)| (**load, **worker))?;
+    let (receiver, least) = loads
+        .iter()
+        .filter(|(worker, _)| receivers.contains(**worker))
+        .min_by_key(|(worker, load)| (**load, **worker))?;
+    (*most >= least + 2).then_some((*donor, *receiver))
+}
+
+/// The moves that two consecutive plans agree on: a single look may have caught the table half-way.
+pub(crate) fn agreed(previous: &Plan, latest: &Plan) -> Vec<(String, String)> {
+    let both = latest.hand_over.iter().filter(|movement| previous.hand_over.contains(movement));
+    both.cloned().collect()
+}
+
+/// The receiver of one more lease: the least loaded; it counts from now on.
+pub(crate) fn next_receiver(loads: &mut BTreeMap<String, usize>) -> Option<String> {
+    let (worker, load) = loads.iter_mut().min_by_key(|(worker, load)| (**load, (*worker).clone()))?;
+    *load += 1;
+    Some(worker.clone())
+}
+
+#[cfg(test)]
+#[path = "balance/tests.rs"]
+mod tests;

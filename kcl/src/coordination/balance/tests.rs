@@ -1,0 +1,203 @@
+//! Examples, and convergence from any distribution.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn workers(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// `(key, owner)`; an empty owner: free.
+fn leases<'a>(rows: &[(&'a str, &'a str)]) -> Vec<ActiveLease<'a>> {
+    rows.iter()
+        .map(|(key, owner)| ActiveLease {
+            key,
+            owner: (!owner.is_empty()).then_some(*owner),
+            handoff_pending: false,
+            overdue: false,
+        })
+        .collect()
+}
+
+#[test]
+fn a_lone_worker_takes_everything_at_once() {
+    let table = leases(&[("a", ""), ("b", ""), ("c", "")]);
+    let plan = plan("w", &table, &BTreeSet::new(), &BTreeSet::new(), usize::MAX);
+    assert_eq!(plan.take, ["a", "b", "c"]);
+    assert!(plan.hand_over.is_empty());
+}
+
+#[test]
+fn two_workers_share_free_leases_without_overlap() {
+    let table = leases(&[("a", ""), ("b", ""), ("c", ""), ("d", "")]);
+    let live = workers(&["v", "w"]);
+    let of = |me| plan(me, &table, &live, &live, usize::MAX).take;
+    assert_eq!(of("v"), ["a", "c"]);
+    assert_eq!(of("w"), ["b", "d"]);
+}
+
+#[test]
+fn a_new_worker_gets_the_excess_from_its_owner() {
+    let table = leases(&[("a", "v"), ("b", "v"), ("c", "v"), ("d", "v")]);
+    let live = workers(&["v", "w"]);
+    let of = |me| plan(me, &table, &live, &live, usize::MAX);
+    assert_eq!(of("v").hand_over, [("d".into(), "w".into()), ("c".into(), "w".into())]);
+    assert_eq!(of("w"), Plan::default());
+}
+
+#[test]
+fn a_pending_handoff_counts_for_the_receiver_and_does_not_move_again() {
+    let mut table = leases(&[("a", "v"), ("b", "v"), ("c", "w"), ("d", "w")]);
+    for lease in &mut table[2..] {
+        lease.handoff_pending = true;
+    }
+    let live = workers(&["v", "w"]);
+    assert_eq!(plan("v", &table, &live, &live, usize::MAX), Plan::default());
+    assert_eq!(plan("w", &table, &live, &live, usize::MAX), Plan::default());
+    let three = workers(&["v", "w", "x"]);
+    table.push(ActiveLease { key: "e", owner: Some("w"), handoff_pending: true, overdue: false });
+    assert!(plan("w", &table, &three, &three, usize::MAX).hand_over.is_empty());
+}
+
+#[test]
+fn a_difference_of_one_stays() {
+    let table = leases(&[("a", "v"), ("b", "v"), ("c", "w")]);
+    let live = workers(&["v", "w"]);
+    assert_eq!(plan("v", &table, &live, &live, usize::MAX), Plan::default());
+}
+
+#[test]
+fn nothing_is_handed_to_a_worker_that_may_be_gone() {
+    let table = leases(&[("a", "v"), ("b", "v"), ("c", "v"), ("d", "v")]);
+    let plan = plan("v", &table, &workers(&["v", "w"]), &workers(&["v"]), usize::MAX);
+    assert!(plan.hand_over.is_empty());
+}
+
+#[test]
+fn the_limit_of_leases_is_kept_even_for_overdue_ones() {
+    let mut table = leases(&[("a", "w"), ("b", ""), ("c", "")]);
+    for lease in &mut table {
+        lease.overdue = true;
+    }
+    let plan = plan("w", &table, &workers(&["w"]), &workers(&["w"]), 2);
+    assert_eq!(plan.take, ["b"]);
+}
+
+#[test]
+fn an_overdue_lease_is_taken_though_it_is_anothers_turn() {
+    let mut table = leases(&[("a", "w"), ("b", "")]);
+    let live = workers(&["v", "w"]);
+    assert!(plan("w", &table, &live, &live, usize::MAX).take.is_empty());
+    table[1].overdue = true;
+    assert_eq!(plan("w", &table, &live, &live, usize::MAX).take, ["b"]);
+}
+
+#[test]
+fn only_moves_that_two_looks_agree_on_are_made() {
+    let moves = |rows: &[(&str, &str)]| Plan {
+        take: vec![],
+        hand_over: rows.iter().map(|(k, w)| ((*k).into(), (*w).into())).collect(),
+    };
+    let agreed = agreed(&moves(&[("a", "w"), ("b", "w")]), &moves(&[("b", "w"), ("a", "x")]));
+    assert_eq!(agreed, [("b".to_owned(), "w".to_owned())]);
+}
+
+#[test]
+fn several_leases_are_given_away_evenly() {
+    let mut loads = BTreeMap::from([("v".to_owned(), 1), ("w".to_owned(), 0), ("x".to_owned(), 5)]);
+    let given: Vec<_> = (0..5).filter_map(|_| next_receiver(&mut loads)).collect();
+    assert_eq!(given, ["w", "v", "w", "v", "w"]);
+    assert_eq!(next_receiver(&mut BTreeMap::new()), None);
+}
+
+/// Owners by lease; 0 is nobody.
+fn fleet() -> impl Strategy<Value = (usize, Vec<usize>)> {
+    (1usize..7).prop_flat_map(|workers| {
+        (Just(workers), proptest::collection::vec(0..=workers, 0..40))
+    })
+}
+
+fn counts(workers: usize, owners: &[usize]) -> Vec<usize> {
+    (1..=workers).map(|worker| owners.iter().filter(|owner| **owner == worker).count()).collect()
+}
+
+fn spread(workers: usize, owners: &[usize]) -> usize {
+    let counts = counts(workers, owners);
+    counts.iter().max().unwrap_or(&0) - counts.iter().min().unwrap_or(&0)
+}
+
+/// Applies one worker's plan to the table; handoffs complete at once. Returns the moves made.
+fn act(worker: usize, workers_count: usize, seen: &[usize], table: &mut [usize]) -> usize {
+    let names: Vec<String> = (0..=workers_count).map(|w| format!("w{w}")).collect();
+    let keys: Vec<String> = (0..seen.len()).map(|k| format!("k{k:02}")).collect();
+    let leases: Vec<_> = seen
+        .iter()
+        .zip(&keys)
+        .map(|(owner, key)| ActiveLease {
+            key,
+            owner: (*owner > 0).then(|| names[*owner].as_str()),
+            handoff_pending: false,
+            overdue: false,
+        })
+        .collect();
+    let live: BTreeSet<String> = names[1..].iter().cloned().collect();
+    let plan = plan(&names[worker], &leases, &live, &live, usize::MAX);
+    let index = |key: &str| keys.iter().position(|k| k == key).unwrap();
+    for key in &plan.take {
+        assert_eq!(table[index(key)], 0, "took a lease that is not free any more");
+        table[index(key)] = worker;
+    }
+    for (key, to) in &plan.hand_over {
+        assert_eq!(table[index(key)], worker, "handed over a lease of another worker");
+        table[index(key)] = names.iter().position(|name| name == to).unwrap();
+    }
+    plan.take.len() + plan.hand_over.len()
+}
+
+proptest! {
+    /// Workers that act one after the other, in any order, each on what it sees then.
+    #[test]
+    fn any_distribution_converges_and_then_rests(
+        (workers, mut table) in fleet(),
+        order in proptest::collection::vec(any::<prop::sample::Index>(), 400),
+    ) {
+        let (mut moves, bound) = (0, 2 * table.len());
+        for turn in order {
+            let seen = table.clone();
+            let before: usize = counts(workers, &table).iter().map(|count| count * count).sum();
+            let free_before = table.iter().filter(|owner| **owner == 0).count();
+            let made = act(1 + turn.index(workers), workers, &seen, &mut table);
+            let after: usize = counts(workers, &table).iter().map(|count| count * count).sum();
+            if made > 0 && free_before == table.iter().filter(|owner| **owner == 0).count() {
+                prop_assert!(after < before, "a move that does not even out");
+            }
+            moves += made;
+        }
+        // Every worker had its turn many times, or the random order left one out: give it one.
+        for _ in 0..2 {
+            for worker in 1..=workers {
+                let seen = table.clone();
+                moves += act(worker, workers, &seen, &mut table);
+            }
+        }
+        prop_assert!(!table.contains(&0), "a lease is still free");
+        prop_assert!(spread(workers, &table) <= 1, "{:?}", counts(workers, &table));
+        prop_assert!(moves <= bound, "{} moves for {} leases", moves, table.len());
+        for worker in 1..=workers {
+            let seen = table.clone();
+            prop_assert_eq!(act(worker, workers, &seen, &mut table), 0, "no rest");
+        }
+    }
+
+    /// Workers that all act on the same look: their parts fit together, and one round is enough.
+    #[test]
+    fn plans_made_from_the_same_look_fit_together((workers, table) in fleet()) {
+        let mut after = table.clone();
+        for worker in 1..=workers {
+            act(worker, workers, &table, &mut after);
+        }
+        prop_assert!(!after.contains(&0));
+        prop_assert!(spread(workers, &after) <= 1, "{:?}", counts(workers, &after));
+    }
+}

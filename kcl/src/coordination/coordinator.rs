@@ -1,0 +1,164 @@
+//! Owns the tasks of coordination, from the start of a worker to its planned stop.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::assignment::{assign, look};
+use super::discovery::discover;
+use super::error::{StartError, WorkerFailure};
+use super::maintenance::maintain;
+use super::shared::Shared;
+use super::{start, worker_metrics};
+use crate::clock::Clock;
+use crate::config::{ConsumerConfig, OnStop};
+use crate::lease::{Fleet as _, Lease, Tenure};
+
+/// Acquired leases that may wait for the scheduler.
+const QUEUE: usize = 64;
+
+/// What coordination is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct CoordinatorParts {
+    pub(crate) application: String,
+    /// Name or ARN.
+    pub(crate) stream: String,
+    pub(crate) worker_id: String,
+    pub(crate) kinesis: aws_sdk_kinesis::Client,
+    pub(crate) dynamodb: aws_sdk_dynamodb::Client,
+    pub(crate) config: Arc<ConsumerConfig>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) seed: u64,
+}
+
+/// Owns the tasks: writers, discovery, assignment, the worker row, shard sync.
+#[derive(Debug)]
+pub(crate) struct Coordinator {
+    shared: Arc<Shared>,
+    /// Those that end when the worker leaves.
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Coordinator {
+    /// Sets up what a worker needs: the stream is there, the lease table too, and it is this stream's;
+    /// the fleet's mode is settled; every shard that needs a lease has one.
+    ///
+    /// # Cancel safety
+    /// Call it again: every step is idempotent.
+    pub(crate) async fn prepare(parts: CoordinatorParts) -> Result<Self, StartError> {
+        let shared = Box::pin(start::prepare(parts)).await?;
+        Ok(Self::new(shared))
+    }
+
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self { shared: Arc::new(shared), tasks: Mutex::default() }
+    }
+
+    /// Starts the tasks. Each lease that this worker acquires comes out as a tenure. Within a runtime.
+    pub(crate) fn start(&self) -> mpsc::Receiver<Tenure> {
+        let (deliveries, tenures) = mpsc::channel(QUEUE);
+        let shared = || Arc::clone(&self.shared);
+        let (a, b, c, d) = (shared(), shared(), shared(), shared());
+        let for_discovery = deliveries.clone();
+        let seed = self.shared.seed;
+        let tasks = [
+            self.shared.spawn("worker row", async move { worker_metrics::report(&a).await }),
+            self.shared.spawn("discovery", async move { discover(&b, &for_discovery).await }),
+            self.shared.spawn("assignment", async move { assign(&c, &deliveries).await }),
+            self.shared.spawn("shard sync", async move { maintain(&d, seed).await }),
+        ];
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
+        tenures
+    }
+
+    /// The first step of a planned stop: nothing is taken, discovered or balanced any more, and the
+    /// worker's row is gone, so that nobody gives it leases. Held leases go on being renewed.
+    ///
+    /// # Cancel safety
+    /// Call it again.
+    pub(crate) async fn leave(&self) {
+        self.shared.leaving.cancel();
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            // A panic was reported by the task itself.
+            let _ = task.await;
+        }
+        worker_metrics::withdraw(&self.shared).await;
+        // Receivers of the leases that will be given away.
+        if let Err(error) = look(&self.shared, true).await {
+            tracing::warn!(%error, "the fleet could not be looked at before the stop");
+        }
+    }
+
+    /// The last step, after every tenure has ended: leases given to this worker meanwhile are given
+    /// away, then all tasks end and are awaited.
+    ///
+    /// # Cancel safety
+    /// Call it again.
+    pub(crate) async fn stop(&self) {
+        self.leave_if_needed().await;
+        if self.shared.on_stop != OnStop::Keep {
+            self.give_back().await;
+        }
+        self.shared.stopped.cancel();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+    }
+
+    async fn leave_if_needed(&self) {
+        if !self.shared.leaving.is_cancelled() {
+            self.leave().await;
+        }
+    }
+
+    async fn give_back(&self) {
+        let snapshot = match look(&self.shared, true).await {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                tracing::warn!(%error, "leases given to this worker meanwhile will expire");
+                return;
+            }
+        };
+        for lease in &snapshot.leases {
+            let named = lease.owner.as_deref() == Some(&self.shared.worker_id);
+            // A handoff that is pending to this worker is the other's to complete: forcing it would
+            // fence a processor that is about to checkpoint.
+            let idle = !lease.is_handoff_pending() && !self.shared.registry.contains(&lease.key);
+            if named && idle && !lease.has_ended() {
+                self.pass_on(lease).await;
+            }
+        }
+    }
+
+    async fn pass_on(&self, lease: &Lease) {
+        let store = &self.shared.store;
+        let receiver = match self.shared.on_stop {
+            OnStop::HandOver => self.shared.receiver(),
+            _ => None,
+        };
+        // Nothing ran here under it, so the next owner may start when this one might have.
+        let (now, failover) = (self.shared.clock.now(), self.shared.failover);
+        let own = self.shared.registry.past_counter(&lease.key);
+        let quiet = self.shared.observations().may_start(lease, own, now, failover);
+        let moved = match &receiver {
+            Some(to) => store.assign(lease, to, quiet).await,
+            None if quiet => store.evict(lease).await,
+            // Its last owner may still be at work: it expires by itself.
+            None => return,
+        };
+        if let Err(error) = moved {
+            tracing::warn!(shard = lease.shard_id(), %error, "the lease will expire");
+        }
+    }
+
+    /// Resolves when coordination cannot go on.
+    pub(crate) fn failed(&self) -> impl Future<Output = WorkerFailure> + Send + 'static {
+        self.shared.failed()
+    }
+}
+
+#[cfg(test)]
+#[path = "coordinator/tests.rs"]
+mod tests;

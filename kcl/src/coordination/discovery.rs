@@ -1,0 +1,67 @@
+//! Finds leases that others gave to this worker: a look at the index each second, and a consistent
+//! read of what is new there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::shared::Shared;
+use crate::lease::{Lease, LeaseStoreError, Tenure};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Looks each second, from the start until the worker leaves.
+pub(crate) async fn discover(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenure>) {
+    while !shared.leaving.is_cancelled() {
+        match shared.leaving.run_until_cancelled(look(shared, deliveries)).await {
+            Some(Err(error)) => shared.store_failed("discovery", &error),
+            Some(Ok(())) => {}
+            None => return,
+        }
+        if shared.leaving.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_none() {
+            return;
+        }
+    }
+}
+
+async fn look(
+    shared: &Arc<Shared>,
+    deliveries: &mpsc::Sender<Tenure>,
+) -> Result<(), LeaseStoreError> {
+    for key in shared.store.owned_by(&shared.worker_id).await? {
+        if shared.registry.contains(&key) {
+            continue;
+        }
+        match shared.store.get(&key).await {
+            Ok(Some(lease)) => consider(shared, &lease, deliveries).await?,
+            // The index lags behind.
+            Ok(None) => {}
+            Err(LeaseStoreError::Corrupt(corrupt)) => tracing::warn!(%corrupt, "lease skipped"),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Starts on a lease, as just read, if it is this worker's and nobody else may still be at work.
+pub(crate) async fn consider(
+    shared: &Arc<Shared>,
+    lease: &Lease,
+    deliveries: &mpsc::Sender<Tenure>,
+) -> Result<(), LeaseStoreError> {
+    let now = shared.clock.now();
+    let may_start = {
+        let mut observations = shared.observations();
+        observations.observe(lease, now);
+        let own = shared.registry.past_counter(&lease.key);
+        observations.may_start(lease, own, now, shared.failover)
+    };
+    let mine = lease.owner.as_deref() == Some(&shared.worker_id)
+        && !lease.is_handoff_pending()
+        && !lease.has_ended();
+    if mine && may_start {
+        shared.start_on(lease, deliveries).await?;
+    }
+    Ok(())
+}

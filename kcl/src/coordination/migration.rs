@@ -1,0 +1,225 @@
+//! The fleet's mode: the item `Migration3.0`, by which workers of the 2.x and 3.x generations agree on
+//! how leases find their owners.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use super::error::StartError;
+use super::start::call_failed;
+use crate::clock::Clock;
+use crate::lease::{Item, Layout, classify};
+
+const KEY: &str = "Migration3.0";
+const TABLE_KEY: &str = "TableMigration3.5";
+const CLIENT_VERSION_3X: &str = "CLIENT_VERSION_3X";
+const CLIENT_VERSION_INIT: &str = "CLIENT_VERSION_INIT";
+const ENTITY: &str = "CLIENT_VERSION_MIGRATION";
+
+/// What the mode found means for this worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Mode {
+    /// Leases are given out; workers discover theirs.
+    ThreeX,
+    /// Workers take and steal leases.
+    TwoX,
+    Unknown,
+}
+
+fn mode(state: &str) -> Mode {
+    match state {
+        CLIENT_VERSION_3X | "CLIENT_VERSION_3X_WITH_ROLLBACK" => Mode::ThreeX,
+        "CLIENT_VERSION_2X" | "CLIENT_VERSION_UPGRADE_FROM_2X" => Mode::TwoX,
+        _ => Mode::Unknown,
+    }
+}
+
+/// Reads and writes the state of one application's fleet.
+#[derive(Debug)]
+pub(super) struct Migration<'a> {
+    pub(super) client: &'a Client,
+    pub(super) table: &'a str,
+    pub(super) layout: &'a Layout,
+    pub(super) worker_id: &'a str,
+    pub(super) clock: &'a dyn Clock,
+}
+
+impl Migration<'_> {
+    /// Makes sure that the fleet is in 3.x mode. `has_leases`: with leases but no state, it is a fleet
+    /// of 2.x workers, and nothing is written; without both, the state is written, before the first
+    /// lease.
+    pub(super) async fn settle(&self, has_leases: bool) -> Result<(), StartError> {
+        // A second look follows a lost race.
+        for _ in 0..2 {
+            match self.read(KEY, "cv").await? {
+                Some(state) => return self.judge(&state),
+                None if has_leases => {
+                    return Err(self.unsupported(
+                        "no migration state beside existing leases, which means 2.x",
+                        "this version cannot join a fleet of KCL 2.x workers yet: \
+                         move the fleet to KCL 3.x first, or take a new application name",
+                    ));
+                }
+                None if self.begin().await? => return Ok(()),
+                None => {}
+            }
+        }
+        Err(self.unsupported("written and removed at the same time", "start again"))
+    }
+
+    fn judge(&self, state: &str) -> Result<(), StartError> {
+        match mode(state) {
+            Mode::ThreeX => Ok(()),
+            Mode::TwoX => Err(self.unsupported(
+                state,
+                "this version cannot join a fleet in 2.x mode yet: finish the migration to KCL 3.x \
+                 first, or take a new application name",
+            )),
+            Mode::Unknown => Err(self.unsupported(
+                state,
+                "this version does not know that state: use a newer version of this library",
+            )),
+        }
+    }
+
+    fn unsupported(&self, state: &str, what_to_do: &'static str) -> StartError {
+        StartError::UnsupportedFleet {
+            table: self.layout.state(self.table).to_owned(),
+            state: state.to_owned(),
+            what_to_do,
+        }
+    }
+
+    async fn read(&self, key: &str, attribute: &str) -> Result<Option<String>, StartError> {
+        let table = self.layout.state(self.table);
+        let item = get(self.client, table, self.layout.state_key(), key).await?;
+        let Some(mut item) = item else { return Ok(None) };
+        match item.remove(attribute) {
+            Some(AttributeValue::S(state)) => Ok(Some(state)),
+            _ => Err(self.unsupported(
+                "unreadable",
+                "the migration item has no state: repair it, or use a newer version",
+            )),
+        }
+    }
+
+    /// Writes the state of a new application, in the shape that Java gives it. False: another worker
+    /// was faster.
+    async fn begin(&self) -> Result<bool, StartError> {
+        let now = AttributeValue::N(self.clock.epoch_millis().to_string());
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        let entry = |state: &str| {
+            HashMap::from([
+                ("cv".to_owned(), text(state)),
+                ("mb".to_owned(), text(self.worker_id)),
+                ("mts".to_owned(), now.clone()),
+            ])
+        };
+        let mut item = entry(CLIENT_VERSION_3X);
+        let history = AttributeValue::L(vec![AttributeValue::M(entry(CLIENT_VERSION_INIT))]);
+        item.insert("h".to_owned(), history);
+        item.insert(self.layout.state_key().to_owned(), text(KEY));
+        if *self.layout == Layout::OneTable {
+            item.insert("entityType".to_owned(), text(ENTITY));
+        }
+        let answer = self
+            .client
+            .put_item()
+            .table_name(self.layout.state(self.table))
+            .set_item(Some(item))
+            .condition_expression("attribute_not_exists(#key)")
+            .expression_attribute_names("#key", self.layout.state_key())
+            .send()
+            .await;
+        match answer {
+            Ok(_) => Ok(true),
+            Err(error)
+                if matches!(
+                    error.as_service_error(),
+                    Some(PutItemError::ConditionalCheckFailedException(_))
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(call_failed("DynamoDB", classify("PutItem", &error))),
+        }
+    }
+}
+
+/// Where the fleet keeps what is no lease: in its old tables, while they exist and were not moved
+/// into the lease table.
+pub(super) async fn layout(
+    client: &Client,
+    application: &str,
+    legacy_state_exists: bool,
+    lease_table: Option<&str>,
+) -> Result<Layout, StartError> {
+    if !legacy_state_exists {
+        return Ok(Layout::OneTable);
+    }
+    let legacy = Layout::legacy(application);
+    let mut places = vec![(legacy.state(application).to_owned(), "key")];
+    places.extend(lease_table.map(|table| (table.to_owned(), "leaseKey")));
+    for (table, hash_key) in places {
+        let Some(item) = get(client, &table, hash_key, TABLE_KEY).await? else { continue };
+        let state = match item.get("tm") {
+            Some(AttributeValue::S(state)) => state.as_str(),
+            _ => "unreadable",
+        };
+        match state {
+            "TABLE_MIGRATION_STATUS_INIT" | "TABLE_MIGRATION_STATUS_DEPLOYED" => {}
+            "TABLE_MIGRATION_STATUS_PENDING" | "TABLE_MIGRATION_STATUS_COMPLETE" => {
+                return Ok(Layout::OneTable);
+            }
+            unknown => {
+                return Err(StartError::UnsupportedFleet {
+                    table,
+                    state: unknown.to_owned(),
+                    what_to_do: "this version does not know that state of the table migration: \
+                                 use a newer version of this library",
+                });
+            }
+        }
+    }
+    Ok(legacy)
+}
+
+async fn get(
+    client: &Client,
+    table: &str,
+    hash_key: &str,
+    key: &str,
+) -> Result<Option<Item>, StartError> {
+    let output = client
+        .get_item()
+        .table_name(table)
+        .key(hash_key, AttributeValue::S(key.to_owned()))
+        .consistent_read(true)
+        .send()
+        .await
+        .map_err(|error| call_failed("DynamoDB", classify("GetItem", &error)))?;
+    Ok(output.item)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_of_the_java_library_is_known_and_no_other() {
+        for (state, expected) in [
+            ("CLIENT_VERSION_3X", Mode::ThreeX),
+            ("CLIENT_VERSION_3X_WITH_ROLLBACK", Mode::ThreeX),
+            ("CLIENT_VERSION_2X", Mode::TwoX),
+            ("CLIENT_VERSION_UPGRADE_FROM_2X", Mode::TwoX),
+            // Never stored by itself.
+            ("CLIENT_VERSION_INIT", Mode::Unknown),
+            ("CLIENT_VERSION_4X", Mode::Unknown),
+            ("", Mode::Unknown),
+        ] {
+            assert_eq!(mode(state), expected, "{state}");
+        }
+    }
+}

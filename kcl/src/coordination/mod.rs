@@ -1,0 +1,18 @@
+//! Which worker should own what: discovery, taking, balance, worker rows, shutdown.
+
+mod assignment;
+mod balance;
+mod coordinator;
+mod discovery;
+mod error;
+mod liveness;
+mod maintenance;
+mod migration;
+mod observation;
+mod registry;
+mod shared;
+mod start;
+mod worker_metrics;
+
+pub(crate) use coordinator::{Coordinator, CoordinatorParts};
+pub use error::{StartError, WorkerFailure};

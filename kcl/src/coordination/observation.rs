@@ -1,0 +1,254 @@
+//! What this worker saw of the table over time: pure. A lease is expired when its counter stood still
+//! for the failover time, by this worker's clock; times in the table are not compared.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::lease::Lease;
+
+/// A receiver may start at once after a handoff that took less than this: a Java leader forces
+/// handoffs at 30 s, while the old owner may still be at work.
+const HANDOFF_TRUSTED: Duration = Duration::from_secs(30);
+
+/// The last looks at each lease.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Observations {
+    leases: HashMap<String, Seen>,
+}
+
+#[derive(Debug, Clone)]
+struct Seen {
+    counter: u64,
+    assigned: bool,
+    /// When the counter was first seen at this value.
+    since: Duration,
+    /// Since when a handoff is pending.
+    pending_since: Option<Duration>,
+    /// Since when it may be taken.
+    available_since: Option<Duration>,
+    /// How it was before the counter took this value.
+    before: Option<Before>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Before {
+    assigned: bool,
+    since: Duration,
+    pending_since: Option<Duration>,
+}
+
+impl Observations {
+    /// Takes in a whole snapshot; leases that are gone are forgotten. `now`: after it was read.
+    pub(crate) fn observe_all(&mut self, leases: &[Lease], now: Duration, failover: Duration) {
+        for lease in leases {
+            self.observe(lease, now);
+        }
+        let present: std::collections::HashSet<&str> =
+            leases.iter().map(|lease| lease.key.as_str()).collect();
+        self.leases.retain(|key, _| present.contains(key.as_str()));
+        for lease in leases {
+            let available = self.is_available(lease, now, failover);
+            if let Some(seen) = self.leases.get_mut(&lease.key) {
+                seen.available_since =
+                    available.then(|| seen.available_since.unwrap_or(now));
+            }
+        }
+    }
+
+    /// Takes in one lease.
+    pub(crate) fn observe(&mut self, lease: &Lease, now: Duration) {
+        let new = |since, before| Seen {
+            counter: lease.counter,
+            assigned: lease.owner.is_some(),
+            since,
+            pending_since: lease.is_handoff_pending().then_some(now),
+            available_since: None,
+            before,
+        };
+        match self.leases.get_mut(&lease.key) {
+            None => {
+                self.leases.insert(lease.key.clone(), new(now, None));
+            }
+            // An index or a scan may lag behind what was read already.
+            Some(seen) if lease.counter < seen.counter => {}
+            Some(seen) if lease.counter == seen.counter => {
+                seen.assigned = lease.owner.is_some();
+                if lease.is_handoff_pending() {
+                    seen.pending_since.get_or_insert(now);
+                }
+            }
+            Some(seen) => {
+                let before = Before {
+                    assigned: seen.assigned,
+                    since: seen.since,
+                    pending_since: seen.pending_since,
+                };
+                let pending_since =
+                    lease.is_handoff_pending().then(|| seen.pending_since.unwrap_or(now));
+                *seen = Seen { pending_since, ..new(now, Some(before)) };
+            }
+        }
+    }
+
+    /// Its counter stood still for longer than the failover time.
+    pub(crate) fn is_expired(&self, lease: &Lease, now: Duration, failover: Duration) -> bool {
+        self.leases.get(&lease.key).is_some_and(|seen| {
+            lease.owner.is_some()
+                && seen.counter == lease.counter
+                && now.saturating_sub(seen.since) > failover
+        })
+    }
+
+    /// Unassigned or expired, and not finished: it may be taken.
+    pub(crate) fn is_available(&self, lease: &Lease, now: Duration, failover: Duration) -> bool {
+        !lease.has_ended() && (lease.owner.is_none() || self.is_expired(lease, now, failover))
+    }
+
+    /// For how long it may be taken already.
+    pub(crate) fn available_for(&self, lease: &Lease, now: Duration) -> Duration {
+        let since = self.leases.get(&lease.key).and_then(|seen| seen.available_since);
+        since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
+
+    /// This worker is named as the owner of a lease that it did not take: may it start? Only if
+    /// nobody else can still be at work: it was given up on purpose, it was unassigned, a handoff was
+    /// completed in time, or the last owner's fence has fallen.
+    ///
+    /// `own_counter`: at the end of this worker's last tenure of it.
+    pub(crate) fn may_start(
+        &self,
+        lease: &Lease,
+        own_counter: Option<u64>,
+        now: Duration,
+        failover: Duration,
+    ) -> bool {
+        // One write of ours may have arrived after that tenure ended.
+        let untouched =
+            own_counter.is_some_and(|own| (own..=own.saturating_add(1)).contains(&lease.counter));
+        if lease.was_released_to_owner() || untouched {
+            return true;
+        }
+        let Some(seen) = self.leases.get(&lease.key) else { return false };
+        match seen.before {
+            Some(before) if seen.counter == lease.counter => {
+                let in_time = before
+                    .pending_since
+                    .is_some_and(|pending| now.saturating_sub(pending) < HANDOFF_TRUSTED);
+                !before.assigned || in_time || now.saturating_sub(before.since) > failover
+            }
+            _ => now.saturating_sub(seen.since) > failover,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+
+    const F: Duration = Duration::from_secs(10);
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn lease(owner: Option<&str>, counter: u64) -> Lease {
+        Lease {
+            owner: owner.map(str::to_owned),
+            counter,
+            ..Lease::new("shardId-0", Checkpoint::TrimHorizon)
+        }
+    }
+
+    fn pending(to: &str, from: &str, counter: u64) -> Lease {
+        Lease { checkpoint_owner: Some(from.to_owned()), ..lease(Some(to), counter) }
+    }
+
+    fn seen(looks: &[(u64, Lease)]) -> Observations {
+        let mut observations = Observations::default();
+        for (second, lease) in looks {
+            observations.observe_all(std::slice::from_ref(lease), at(*second), F);
+        }
+        observations
+    }
+
+    #[test]
+    fn an_owned_lease_expires_after_the_failover_time_without_a_heartbeat() {
+        let owned = lease(Some("w"), 3);
+        let observations = seen(&[(100, owned.clone()), (105, owned.clone())]);
+        assert!(!observations.is_available(&owned, at(110), F), "first seen owned: not before F");
+        assert!(observations.is_available(&owned, at(111), F));
+        assert!(!observations.is_available(&lease(Some("w"), 4), at(111), F), "it has moved");
+        let beating = seen(&[(100, owned.clone()), (109, lease(Some("w"), 4))]);
+        assert!(!beating.is_available(&lease(Some("w"), 4), at(119), F));
+        assert!(beating.is_available(&lease(Some("w"), 4), at(120), F));
+    }
+
+    #[test]
+    fn an_unassigned_lease_is_available_at_once_and_a_finished_one_never() {
+        let observations = seen(&[]);
+        assert!(observations.is_available(&lease(None, 0), at(1), F));
+        let ended = Lease { checkpoint: Checkpoint::ShardEnd, ..lease(None, 0) };
+        assert!(!observations.is_available(&ended, at(1), F));
+    }
+
+    #[test]
+    fn counts_how_long_a_lease_has_been_available() {
+        let free = lease(None, 0);
+        let observations = seen(&[(100, free.clone()), (103, free.clone())]);
+        assert_eq!(observations.available_for(&free, at(107)), at(7));
+        let observations = seen(&[(100, free.clone()), (103, lease(Some("w"), 1))]);
+        assert_eq!(observations.available_for(&free, at(107)), at(0));
+    }
+
+    #[test]
+    fn a_lease_given_up_on_purpose_starts_at_once() {
+        let released = Lease { released_at: Some(8), ..lease(Some("me"), 8) };
+        assert!(seen(&[]).may_start(&released, None, at(1), F));
+        let stale_mark = Lease { released_at: Some(7), ..lease(Some("me"), 8) };
+        let observations = seen(&[(100, stale_mark.clone())]);
+        assert!(!observations.may_start(&stale_mark, None, at(101), F));
+    }
+
+    #[test]
+    fn an_assigned_lease_starts_at_once_if_it_was_unassigned() {
+        let mine = lease(Some("me"), 1);
+        let observations = seen(&[(100, lease(None, 0)), (101, mine.clone())]);
+        assert!(observations.may_start(&mine, None, at(101), F));
+    }
+
+    #[test]
+    fn a_handoff_completed_in_time_starts_at_once_and_a_forced_one_waits() {
+        let mine = lease(Some("me"), 9);
+        let quick = seen(&[(100, pending("me", "w", 8)), (120, mine.clone())]);
+        assert!(quick.may_start(&mine, None, at(120), F));
+        // Renewals of the old owner do not restart the count.
+        let long = seen(&[
+            (100, pending("me", "w", 7)),
+            (128, pending("me", "w", 8)),
+            (131, mine.clone()),
+        ]);
+        assert!(!long.may_start(&mine, None, at(131), F));
+        assert!(long.may_start(&mine, None, at(139), F), "F after the old owner's last heartbeat");
+    }
+
+    #[test]
+    fn else_it_waits_until_the_last_owner_is_fenced() {
+        let mine = lease(Some("me"), 9);
+        let taken = seen(&[(100, lease(Some("w"), 8)), (102, mine.clone())]);
+        assert!(!taken.may_start(&mine, None, at(110), F));
+        assert!(taken.may_start(&mine, None, at(111), F));
+        let unknown = seen(&[(100, mine.clone())]);
+        assert!(!unknown.may_start(&mine, None, at(110), F));
+        assert!(unknown.may_start(&mine, None, at(111), F));
+        assert!(!seen(&[]).may_start(&mine, None, at(500), F), "never seen");
+    }
+
+    #[test]
+    fn its_own_lease_untouched_since_starts_at_once() {
+        let mine = lease(Some("me"), 9);
+        for (own, expected) in [(9, true), (8, true), (7, false), (10, false)] {
+            assert_eq!(seen(&[]).may_start(&mine, Some(own), at(1), F), expected, "{own}");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! What the tasks of coordination share.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::balance::next_receiver;
+use super::error::WorkerFailure;
+use super::observation::Observations;
+use super::registry::Registry;
+use crate::clock::Clock;
+use crate::config::OnStop;
+use crate::lease::{
+    ChildShard, Fleet, Lease, LeaseStore, LeaseStoreError, Outcome, Tenure, WriterContext,
+};
+use crate::shard_sync::{ListShardsError, ShardSync, SyncError};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) worker_id: String,
+    pub(crate) store: Arc<dyn LeaseStore>,
+    pub(crate) sync: ShardSync,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) failover: Duration,
+    pub(crate) max_leases: usize,
+    pub(crate) on_stop: OnStop,
+    pub(crate) sync_interval: Duration,
+    pub(crate) seed: u64,
+    pub(crate) registry: Registry,
+    observations: Mutex<Observations>,
+    /// Loads of the workers that may receive a lease.
+    receivers: Mutex<BTreeMap<String, usize>>,
+    /// Something changed: look again.
+    pub(crate) nudge: Notify,
+    /// A planned stop began: nothing is taken any more.
+    pub(crate) leaving: CancellationToken,
+    /// Everything ends.
+    pub(crate) stopped: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    failure: watch::Sender<Option<WorkerFailure>>,
+}
+
+/// The plain settings of [`Shared`].
+#[derive(Debug)]
+pub(crate) struct SharedParts {
+    pub(crate) worker_id: String,
+    pub(crate) store: Arc<dyn LeaseStore>,
+    pub(crate) sync: ShardSync,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) failover: Duration,
+    pub(crate) max_leases: usize,
+    pub(crate) on_stop: OnStop,
+    pub(crate) sync_interval: Duration,
+    pub(crate) seed: u64,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: SharedParts) -> Self {
+        Self {
+            worker_id: parts.worker_id,
+            store: parts.store,
+            sync: parts.sync,
+            clock: parts.clock,
+            failover: parts.failover,
+            max_leases: parts.max_leases,
+            on_stop: parts.on_stop,
+            sync_interval: parts.sync_interval,
+            seed: parts.seed,
+            registry: Registry::default(),
+            observations: Mutex::default(),
+            receivers: Mutex::default(),
+            nudge: Notify::new(),
+            leaving: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            failure: watch::Sender::new(None),
+        }
+    }
+
+    pub(crate) fn observations(&self) -> MutexGuard<'_, Observations> {
+        // A panic under it ends the worker anyway.
+        self.observations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn receivers(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
+        self.receivers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn epoch_seconds(&self) -> u64 {
+        self.clock.epoch_millis() / 1000
+    }
+
+    /// Ends the worker: it cannot go on. The first failure counts.
+    pub(crate) fn fail(&self, failure: WorkerFailure) {
+        self.failure.send_if_modified(|known| {
+            let first = known.is_none();
+            if first {
+                tracing::error!(error = %failure, "coordination cannot go on");
+                *known = Some(failure);
+            }
+            first
+        });
+    }
+
+    /// Resolves when coordination cannot go on; never, when it stops as asked.
+    pub(crate) fn failed(&self) -> impl Future<Output = WorkerFailure> + Send + 'static {
+        let mut failure = self.failure.subscribe();
+        async move {
+            let found = failure.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
+            match found {
+                Some(failure) => failure,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Runs a task of coordination; its panic ends the worker, with a word.
+    pub(crate) fn spawn(
+        self: &Arc<Self>,
+        task: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> tokio::task::JoinHandle<()> {
+        let shared = Arc::clone(self);
+        self.tasks.spawn(async move {
+            if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
+                shared.fail(WorkerFailure::Panicked { task, message: message_of(&*panic) });
+            }
+        })
+    }
+
+    /// Begins the tenure of a lease that this worker has just acquired, by a write sent at `sent`, and
+    /// hands it out.
+    pub(crate) async fn begin(
+        self: &Arc<Self>,
+        lease: Lease,
+        sent: Duration,
+        deliveries: &mpsc::Sender<Tenure>,
+    ) {
+        let context = WriterContext {
+            worker_id: self.worker_id.clone(),
+            store: Arc::clone(&self.store),
+            fleet: Arc::clone(self) as Arc<dyn Fleet>,
+            clock: Arc::clone(&self.clock),
+            failover: self.failover,
+            on_stop: self.on_stop,
+            stopped: self.stopped.clone(),
+        };
+        let (tenure, writer) = Tenure::begin(context, lease, sent);
+        if !self.registry.insert(&tenure) {
+            return;
+        }
+        tracing::info!(token = ?tenure.fencing_token(), "lease acquired");
+        let shared = Arc::clone(self);
+        let (last, key) = (tenure.downgrade(), tenure.shard_id().to_owned());
+        self.spawn("lease writer", async move {
+            // Removed in any case: a panic must not block the lease for ever.
+            let panic = AssertUnwindSafe(writer.run()).catch_unwind().await.err();
+            shared.registry.remove(&key, last.counter());
+            shared.nudge.notify_one();
+            if let Some(panic) = panic {
+                std::panic::resume_unwind(panic);
+            }
+        });
+        // If nobody listens any more, the tenure is dropped and its writer ends. A planned stop gives
+        // such leases away at its end.
+        let _ = self.leaving.run_until_cancelled(deliveries.send(tenure)).await;
+    }
+
+    /// Renews a lease that names this worker as its owner, and begins its tenure.
+    pub(crate) async fn start_on(
+        self: &Arc<Self>,
+        lease: &Lease,
+        deliveries: &mpsc::Sender<Tenure>,
+    ) -> Result<(), LeaseStoreError> {
+        let sent = self.clock.now();
+        match self.store.renew(lease, &self.worker_id, None).await? {
+            Outcome::Applied(lease) | Outcome::AppliedBefore(lease) => {
+                self.begin(lease, sent, deliveries).await;
+            }
+            // Somebody was faster; the next look tells.
+            Outcome::ConditionFailed(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Notes an error of the lease table; without the table, there is nothing to go on with.
+    pub(crate) fn store_failed(&self, what: &'static str, error: &LeaseStoreError) {
+        if error.is_table_missing() {
+            self.fail(WorkerFailure::TableDeleted { source: Arc::new(error.clone()) });
+        } else {
+            tracing::warn!(%error, "{what} failed, tried again");
+        }
+    }
+}
+
+impl Fleet for Shared {
+    fn receiver(&self) -> Option<String> {
+        next_receiver(&mut self.receivers())
+    }
+
+    fn create_children<'a>(
+        &'a self,
+        parent: &'a Lease,
+        children: Vec<ChildShard>,
+    ) -> BoxFuture<'a, Result<Vec<String>, LeaseStoreError>> {
+        self.sync
+            .create_children(parent, children)
+            .map(|result| result.map_err(into_store_error))
+            .boxed()
+    }
+
+    fn changed(&self) {
+        self.nudge.notify_one();
+    }
+}
+
+fn into_store_error(error: SyncError) -> LeaseStoreError {
+    match error {
+        SyncError::Store(error) => error,
+        SyncError::List(ListShardsError::Call(error)) => error.into(),
+        other => LeaseStoreError::Shards(other.to_string()),
+    }
+}
+
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}

@@ -1,0 +1,9 @@
+//! Which shards exist, which of them need a lease, and which leases are done with.
+
+mod cleanup;
+mod hierarchy;
+mod list;
+mod sync;
+
+pub(crate) use list::{KinesisShardLister, ListShardsError, ShardLister};
+pub(crate) use sync::{ShardSync, SyncError};

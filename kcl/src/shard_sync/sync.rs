@@ -1,0 +1,193 @@
+//! Compares the stream with the lease table, and creates and deletes leases accordingly. Every write
+//! is conditional and idempotent: any number of workers may do it at a time.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use kinesis_aggregation::{HashKey, HashKeyRange};
+
+use super::cleanup::finished;
+use super::hierarchy::{NewLease, missing_leases, sentinel};
+use super::list::{ListShardsError, Shard, ShardLister};
+use crate::checkpoint::Checkpoint;
+use crate::config::InitialPosition;
+use crate::lease::{
+    ChildShard, Lease, LeaseStore, LeaseStoreError, Outcome, ShardFacts, StreamIdentity,
+};
+
+/// Looks at an empty table's shards until they cover the hash key space.
+const LIST_TRIES: u32 = 3;
+const LIST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a shard sync failed. What it had done stays, and does no harm.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum SyncError {
+    #[error(transparent)]
+    Store(#[from] LeaseStoreError),
+    #[error(transparent)]
+    List(#[from] ListShardsError),
+    /// A reshard is in progress, or the listing is broken.
+    #[error("the listed shards do not cover all hash keys")]
+    Incomplete,
+}
+
+/// What a sync did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct SyncReport {
+    pub(crate) created: usize,
+    pub(crate) deleted: usize,
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(crate) struct ShardSync {
+    pub(crate) lister: Arc<dyn ShardLister>,
+    pub(crate) store: Arc<dyn LeaseStore>,
+    pub(crate) position: InitialPosition,
+    pub(crate) stream: StreamIdentity,
+    /// Items say that they are leases: not in the tables of older workers.
+    pub(crate) has_entity_type: bool,
+}
+
+impl ShardSync {
+    /// One pass: leases that are missing are created, those of finished shards deleted.
+    pub(crate) async fn run(&self) -> Result<SyncReport, SyncError> {
+        let table = self.store.list(true).await?;
+        if table.leases.is_empty() && table.corrupt.is_empty() {
+            let created = self.fill_empty_table().await?;
+            return Ok(SyncReport { created, deleted: 0 });
+        }
+        let listed = self.lister.list(None).await?;
+        let mut report = SyncReport::default();
+        for new in missing_leases(&listed.shards, &table.leases, self.position) {
+            report.created += usize::from(self.create(&new, listed.server_time).await?);
+        }
+        for lease in finished(&table.leases, &listed.shards) {
+            let deleted = self.store.delete(lease).await?.applied().is_some();
+            report.deleted += usize::from(deleted);
+        }
+        Ok(report)
+    }
+
+    /// The first leases of an application: one for each shard that was open at the position.
+    async fn fill_empty_table(&self) -> Result<usize, SyncError> {
+        for left in (0..LIST_TRIES).rev() {
+            let mut listed = self.lister.list(Some(self.position)).await?;
+            let ranges = listed.shards.iter().map(|shard| shard.hash_key_range);
+            if !covers_all_hash_keys(ranges) {
+                if left > 0 {
+                    tokio::time::sleep(LIST_PAUSE).await;
+                }
+                continue;
+            }
+            listed.shards.sort_by(|a, b| a.starting_sequence.cmp(&b.starting_sequence));
+            let mut created = 0;
+            for shard in &listed.shards {
+                let new = NewLease { shard, checkpoint: sentinel(self.position) };
+                created += usize::from(self.create(&new, listed.server_time).await?);
+            }
+            return Ok(created);
+        }
+        Err(SyncError::Incomplete)
+    }
+
+    async fn create(&self, new: &NewLease<'_>, now: SystemTime) -> Result<bool, LeaseStoreError> {
+        let mut lease = self.lease(&new.shard.id, new.checkpoint.clone());
+        lease.parents = new.shard.parents.clone();
+        lease.hash_key_range = Some(new.shard.hash_key_range);
+        lease.resume_from = match (&new.checkpoint, self.position) {
+            (Checkpoint::Latest, _) => Some(now),
+            (Checkpoint::AtTimestamp, InitialPosition::AtTimestamp(time)) => Some(time),
+            _ => None,
+        };
+        self.store_new(&lease).await
+    }
+
+    async fn store_new(&self, lease: &Lease) -> Result<bool, LeaseStoreError> {
+        let created = matches!(self.store.create(lease).await?, Outcome::Applied(_));
+        if created {
+            tracing::info!(shard = lease.shard_id(), checkpoint = %lease.checkpoint, "lease created");
+        }
+        Ok(created)
+    }
+
+    fn lease(&self, shard_id: &str, checkpoint: Checkpoint) -> Lease {
+        let mut lease = Lease::new(shard_id, checkpoint);
+        lease.stream = Some(self.stream.clone());
+        lease.has_entity_type = self.has_entity_type;
+        lease
+    }
+
+    /// Creates the leases of a finished shard's children, at the trim horizon, where they are
+    /// missing, and notes them in the parent's item. No children given: those that the stream lists.
+    pub(crate) async fn create_children(
+        &self,
+        parent: &Lease,
+        children: Vec<ChildShard>,
+    ) -> Result<Vec<String>, SyncError> {
+        let children = if children.is_empty() {
+            let listed = self.lister.list(None).await?.shards;
+            let is_child = |shard: &Shard| shard.parents.contains(parent.shard_id());
+            listed.into_iter().filter(is_child).map(as_child).collect()
+        } else {
+            children
+        };
+        for child in &children {
+            self.create_child(parent, child).await?;
+        }
+        let ids: Vec<String> = children.into_iter().map(|child| child.shard_id).collect();
+        if !ids.is_empty() {
+            self.store
+                .set_shard_facts(parent.shard_id(), ShardFacts::Children(ids.clone()))
+                .await?;
+        }
+        Ok(ids)
+    }
+
+    async fn create_child(&self, parent: &Lease, child: &ChildShard) -> Result<(), SyncError> {
+        // The child of a merge waits for both parents by their leases, so a missing one would let it
+        // start early. Once the child's own lease exists, a missing parent was cleaned up.
+        for other in child.parents.iter().filter(|id| *id != parent.shard_id()) {
+            let missing = self.store.get(other).await?.is_none()
+                && self.store.get(&child.shard_id).await?.is_none();
+            if missing {
+                Box::pin(self.run()).await?;
+            }
+        }
+        let mut lease = self.lease(&child.shard_id, Checkpoint::TrimHorizon);
+        lease.parents = child.parents.iter().cloned().collect::<BTreeSet<_>>();
+        lease.parents.insert(parent.shard_id().to_owned());
+        lease.hash_key_range = Some(child.hash_key_range);
+        self.store_new(&lease).await?;
+        Ok(())
+    }
+}
+
+fn as_child(shard: Shard) -> ChildShard {
+    ChildShard {
+        shard_id: shard.id,
+        parents: shard.parents.into_iter().collect(),
+        hash_key_range: shard.hash_key_range,
+    }
+}
+
+/// True if every hash key lies in one of the ranges. Overlaps do not matter.
+fn covers_all_hash_keys(ranges: impl Iterator<Item = HashKeyRange>) -> bool {
+    let mut ranges: Vec<_> = ranges.collect();
+    ranges.sort_by_key(|range| range.start());
+    // The first key that is not covered yet; `None`: all are.
+    let mut open_from = Some(HashKey::MIN.get());
+    for range in ranges {
+        match open_from {
+            Some(from) if range.start().get() > from => return false,
+            Some(from) if range.end().get() >= from => open_from = range.end().get().checked_add(1),
+            _ => {}
+        }
+    }
+    open_from.is_none()
+}
+
+#[cfg(test)]
+#[path = "sync/tests.rs"]
+mod tests;

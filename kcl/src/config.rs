@@ -3,9 +3,34 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-/// Settings of a worker. Every field has a default; [`validate`](Self::validate) names all
-/// problems at once.
+#[cfg(feature = "serde")]
+mod human;
+mod validate;
+
+pub use validate::ConfigError;
+pub(crate) use validate::{TABLE_NAME_RULE, is_table_name};
+
+/// Settings of a worker. Every field has a default and a `with_` setter;
+/// [`validate`](Self::validate) names all problems at once.
+///
+/// With the feature `serde` it can be read from any format; durations are text such as `"100ms"`,
+/// points in time RFC 3339, and unknown names are refused.
+///
+/// ```
+/// use std::time::Duration;
+/// use kcl::{CheckpointPolicy, ConsumerConfig, InitialPosition};
+///
+/// let config = ConsumerConfig::default()
+///     .with_initial_position(InitialPosition::TrimHorizon)
+///     .with_checkpoint(CheckpointPolicy::Interval(Duration::from_secs(5)));
+/// assert!(config.validate().is_ok());
+/// ```
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 #[non_exhaustive]
 pub struct ConsumerConfig {
     /// Identifies this worker in the lease table; unique per process. Default: a name made of the
@@ -15,6 +40,7 @@ pub struct ConsumerConfig {
     pub initial_position: InitialPosition,
     /// A lease that was not renewed for this long is expired and may be taken. **It must be the
     /// same in the whole fleet**, Java workers included: the table does not store it. Default 10 s.
+    #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub failover_time: Duration,
     /// Most leases this worker holds at a time. Default: no limit.
     pub max_leases: usize,
@@ -27,19 +53,36 @@ pub struct ConsumerConfig {
     /// Pause between two reads of a shard that is at its tip. Default 250 ms, at least 200 ms (the
     /// service allows five reads a second to all readers of a shard). Behind the tip, the next page
     /// is fetched at once, within that limit.
+    #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub idle_time_between_reads: Duration,
     /// Time limit of one GetRecords or GetShardIterator attempt. Default 10 s.
+    #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub kinesis_request_timeout: Duration,
     /// Time limit of one lease table attempt. Default 2 s, at most a quarter of the failover time.
+    #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub dynamodb_request_timeout: Duration,
     /// How often a shard waits before it looks again whether its parents have ended. Default 1 s.
+    #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub parent_poll_interval: Duration,
     /// How often the shards of the stream are compared with the lease table. Default 60 s.
+    #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub shard_sync_interval: Duration,
     /// Who writes checkpoints. Default [`CheckpointPolicy::Manual`], as in Java.
     pub checkpoint: CheckpointPolicy,
     /// What a planned stop does with this worker's leases. Default [`OnStop::HandOver`].
     pub on_stop: OnStop,
+    /// Pause before `process_records` (or another call that returned an error) is called again with
+    /// the same input; it doubles with each failure, and each pause is drawn at random between zero
+    /// and that. Default 100 ms.
+    #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
+    pub retry_initial_delay: Duration,
+    /// Longest pause between two such calls. Default 30 s. A call is repeated until it succeeds or
+    /// the shard is given up: nothing is ever skipped.
+    #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
+    pub retry_max_delay: Duration,
+    /// What happens to an aggregate that has a record outside the shard's hash key range.
+    /// Default [`AggregateRangePolicy::Auto`].
+    pub aggregate_range: AggregateRangePolicy,
     /// Largest size a compressed frame may expand to, in bytes. Default 16 MiB.
     pub max_decompressed_size: usize,
     /// The lease table and how it is created when it does not exist.
@@ -62,6 +105,9 @@ impl Default for ConsumerConfig {
             shard_sync_interval: Duration::from_secs(60),
             checkpoint: CheckpointPolicy::default(),
             on_stop: OnStop::default(),
+            retry_initial_delay: Duration::from_millis(100),
+            retry_max_delay: Duration::from_secs(30),
+            aggregate_range: AggregateRangePolicy::default(),
             max_decompressed_size: 16 << 20,
             table: TableConfig::default(),
         }
@@ -70,6 +116,11 @@ impl Default for ConsumerConfig {
 
 /// Where a shard without a checkpoint starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum InitialPosition {
     /// Records put after the first worker started.
@@ -78,11 +129,16 @@ pub enum InitialPosition {
     /// The oldest record that the stream still keeps.
     TrimHorizon,
     /// The first record that arrived at this time or later.
-    AtTimestamp(SystemTime),
+    AtTimestamp(#[cfg_attr(feature = "serde", serde(with = "human::timestamp"))] SystemTime),
 }
 
 /// Who writes checkpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum CheckpointPolicy {
     /// Only the processor: nothing is ever checkpointed for it.
@@ -91,11 +147,16 @@ pub enum CheckpointPolicy {
     /// The library, after each batch for which `process_records` returned `Ok`.
     AfterBatch,
     /// The library, at most once per interval, up to the last batch that returned `Ok`.
-    Interval(Duration),
+    Interval(#[cfg_attr(feature = "serde", serde(with = "human::duration"))] Duration),
 }
 
 /// What a planned stop does with the leases of this worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum OnStop {
     /// Each lease goes to the least loaded live worker; released where there is none.
@@ -107,8 +168,41 @@ pub enum OnStop {
     Keep,
 }
 
+/// What happens to an aggregate of which a record's hash key lies outside its shard's range. That
+/// happens around a split or merge, when a writer that predicts shards was late to learn of it, or
+/// when a writer aggregates without regard to shards.
+///
+/// The Java KCL drops such an aggregate whole; since its producer sends only the records out of
+/// range again, that can lose acknowledged records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
+#[non_exhaustive]
+pub enum AggregateRangePolicy {
+    /// Tells the writers apart. A Kinesis record keyed `a` whose first record is in range and not
+    /// itself keyed `a` comes from a writer that predicts shards and sends the others again: as
+    /// [`KeepInRange`](Self::KeepInRange). Any other: as [`KeepAll`](Self::KeepAll).
+    #[default]
+    Auto,
+    /// The rule of the Java KCL: one record out of range drops the whole aggregate.
+    Strict,
+    /// Records in range are delivered, the others dropped and counted.
+    KeepInRange,
+    /// All are delivered and those out of range counted. A partition key may then be processed in
+    /// two shards.
+    KeepAll,
+}
+
 /// The lease table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 #[non_exhaustive]
 pub struct TableConfig {
     /// Default: the application name, as in Java.
@@ -119,4 +213,61 @@ pub struct TableConfig {
     pub deletion_protection: bool,
     /// Tags of a table that this worker creates. Default: none.
     pub tags: BTreeMap<String, String>,
+}
+
+macro_rules! setters {
+    ($($with:ident, $field:ident: $type:ty;)*) => {
+        $(
+            #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+            #[must_use]
+            pub fn $with(mut self, $field: $type) -> Self {
+                self.$field = $field.into();
+                self
+            }
+        )*
+    };
+}
+
+impl ConsumerConfig {
+    /// Sets [`worker_id`](Self::worker_id).
+    #[must_use]
+    pub fn with_worker_id(mut self, worker_id: impl Into<String>) -> Self {
+        self.worker_id = Some(worker_id.into());
+        self
+    }
+
+    setters! {
+        with_initial_position, initial_position: InitialPosition;
+        with_failover_time, failover_time: Duration;
+        with_max_leases, max_leases: usize;
+        with_max_records, max_records: u32;
+        with_max_buffered_bytes, max_buffered_bytes: usize;
+        with_idle_time_between_reads, idle_time_between_reads: Duration;
+        with_kinesis_request_timeout, kinesis_request_timeout: Duration;
+        with_dynamodb_request_timeout, dynamodb_request_timeout: Duration;
+        with_parent_poll_interval, parent_poll_interval: Duration;
+        with_shard_sync_interval, shard_sync_interval: Duration;
+        with_checkpoint, checkpoint: CheckpointPolicy;
+        with_on_stop, on_stop: OnStop;
+        with_retry_initial_delay, retry_initial_delay: Duration;
+        with_retry_max_delay, retry_max_delay: Duration;
+        with_aggregate_range, aggregate_range: AggregateRangePolicy;
+        with_max_decompressed_size, max_decompressed_size: usize;
+        with_table, table: TableConfig;
+    }
+}
+
+impl TableConfig {
+    /// Sets [`name`](Self::name).
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    setters! {
+        with_provisioned, provisioned: (u32, u32);
+        with_deletion_protection, deletion_protection: bool;
+        with_tags, tags: BTreeMap<String, String>;
+    }
 }

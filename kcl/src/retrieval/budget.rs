@@ -1,0 +1,258 @@
+//! The worker's byte budget: what it may hold of fetched records.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, Semaphore};
+
+use super::page_size;
+
+/// Bytes of fetched records that all shards of a worker may hold, first come, first served.
+///
+/// A shard that holds nothing always gets its page, if need be as a debt that later returns pay
+/// first. So the worker holds at most `max(capacity, active shards x one page)`, and a page
+/// is bounded by [`PageSize`](super::page_size::PageSize).
+#[derive(Debug)]
+pub(crate) struct ByteBudget {
+    capacity: usize,
+    room: Semaphore,
+    debt: Mutex<usize>,
+    shards: AtomicUsize,
+}
+
+impl ByteBudget {
+    pub(crate) fn new(capacity: usize) -> Arc<Self> {
+        let capacity = capacity.min(Semaphore::MAX_PERMITS);
+        Arc::new(Self {
+            capacity,
+            room: Semaphore::new(capacity),
+            debt: Mutex::new(0),
+            shards: AtomicUsize::new(0),
+        })
+    }
+
+    /// Bytes held now.
+    pub(crate) fn held(&self) -> usize {
+        let debt = *self.debt();
+        (self.capacity - self.room.available_permits().min(self.capacity)) + debt
+    }
+
+    fn debt(&self) -> MutexGuard<'_, usize> {
+        self.debt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes `bytes` whether there is room or not.
+    fn force(&self, bytes: usize) {
+        let mut debt = self.debt();
+        *debt += bytes - self.room.forget_permits(bytes);
+    }
+
+    fn give_back(&self, bytes: usize) {
+        let mut debt = self.debt();
+        let paid = bytes.min(*debt);
+        *debt -= paid;
+        self.room.add_permits(bytes - paid);
+    }
+}
+
+/// One shard's access to the budget.
+#[derive(Debug)]
+pub(crate) struct ShardBudget {
+    budget: Arc<ByteBudget>,
+    pages: Arc<Pages>,
+}
+
+/// How many pages a shard holds.
+#[derive(Debug, Default)]
+struct Pages {
+    held: AtomicUsize,
+    none_held: Notify,
+}
+
+impl ShardBudget {
+    pub(crate) fn new(budget: &Arc<ByteBudget>) -> Self {
+        budget.shards.fetch_add(1, Ordering::Relaxed);
+        Self {
+            budget: Arc::clone(budget),
+            pages: Arc::default(),
+        }
+    }
+
+    /// Bytes that a page of this shard should have.
+    pub(crate) fn share(&self) -> u64 {
+        page_size::share(
+            self.budget.capacity as u64,
+            self.budget.shards.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Waits for room for about `bytes`; at once if this shard holds nothing.
+    ///
+    /// Cancel safe: nothing is taken by a call that did not return.
+    pub(crate) async fn reserve(&self, bytes: u64) -> Held {
+        let bytes = usize::try_from(bytes)
+            .unwrap_or(usize::MAX)
+            .min(self.budget.capacity)
+            .min(u32::MAX as usize);
+        tokio::select! {
+            biased;
+            () = self.none_held() => self.budget.force(bytes),
+            // It is closed nowhere; were it, the page would be taken as a debt.
+            permit = self.budget.room.acquire_many(bytes as u32) => match permit {
+                Ok(permit) => permit.forget(),
+                Err(_) => self.budget.force(bytes),
+            },
+        }
+        self.pages.held.fetch_add(1, Ordering::AcqRel);
+        Held {
+            budget: Arc::clone(&self.budget),
+            pages: Arc::clone(&self.pages),
+            bytes,
+        }
+    }
+
+    async fn none_held(&self) {
+        loop {
+            let notified = self.pages.none_held.notified();
+            if self.pages.held.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+impl Drop for ShardBudget {
+    fn drop(&mut self) {
+        self.budget.shards.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that a page holds, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    budget: Arc<ByteBudget>,
+    pages: Arc<Pages>,
+    bytes: usize,
+}
+
+impl Held {
+    /// The page has this size after all.
+    pub(crate) fn resize(&mut self, bytes: usize) {
+        if bytes > self.bytes {
+            self.budget.force(bytes - self.bytes);
+        } else {
+            self.budget.give_back(self.bytes - bytes);
+        }
+        self.bytes = bytes;
+    }
+
+    /// `more` bytes were made from the page, for instance by decompression.
+    pub(crate) fn grow(&mut self, more: usize) {
+        self.resize(self.bytes.saturating_add(more));
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+        if self.pages.held.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.pages.none_held.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+    use proptest::prelude::*;
+
+    #[tokio::test]
+    async fn a_second_page_waits_for_room() {
+        let budget = ByteBudget::new(100);
+        let (one, two) = (ShardBudget::new(&budget), ShardBudget::new(&budget));
+        let first = one.reserve(60).await;
+        let other = two.reserve(30).await;
+        let mut waiting = Box::pin(two.reserve(30));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(first);
+        let second = waiting.await;
+        assert_eq!(budget.held(), 60);
+        drop((other, second));
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_holds_nothing_never_waits() {
+        let budget = ByteBudget::new(100);
+        let shards: Vec<_> = (0..5).map(|_| ShardBudget::new(&budget)).collect();
+        let mut held = Vec::new();
+        for shard in &shards {
+            held.push(shard.reserve(80).now_or_never().expect("no waiting"));
+        }
+        assert_eq!(budget.held(), 400);
+        // The debt is paid before there is room for a page ahead.
+        let mut waiting = Box::pin(shards[4].reserve(80));
+        held.drain(..3);
+        assert_eq!(budget.held(), 160);
+        assert!(waiting.as_mut().now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_waiting_shard_gets_its_page_once_it_holds_nothing() {
+        let budget = ByteBudget::new(100);
+        let (one, two) = (ShardBudget::new(&budget), ShardBudget::new(&budget));
+        let _full = one.reserve(100).await;
+        let mine = two.reserve(10).await;
+        let mut waiting = Box::pin(two.reserve(50));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(mine);
+        assert!(waiting.as_mut().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn the_true_size_counts() {
+        let budget = ByteBudget::new(100);
+        let shard = ShardBudget::new(&budget);
+        let mut held = shard.reserve(50).await;
+        held.resize(10);
+        assert_eq!(budget.held(), 10);
+        held.grow(150);
+        assert_eq!(budget.held(), 160);
+        drop(held);
+        assert_eq!(budget.held(), 0);
+        assert_eq!(budget.room.available_permits(), 100);
+    }
+
+    #[test]
+    fn the_share_follows_the_active_shards() {
+        let budget = ByteBudget::new(64 << 20);
+        let shards: Vec<_> = (0..8).map(|_| ShardBudget::new(&budget)).collect();
+        assert_eq!(shards[0].share(), 4 << 20);
+        drop(shards);
+        assert_eq!(ShardBudget::new(&budget).share(), 10 << 20);
+    }
+
+    proptest! {
+        /// Whatever is reserved, resized and dropped: held bytes are the sum of what is alive, and
+        /// everything comes back.
+        #[test]
+        fn bytes_are_conserved(steps in prop::collection::vec((0usize..4, 0u64..200, 0u8..3), 1..60)) {
+            let budget = ByteBudget::new(100);
+            let shards: Vec<_> = (0..4).map(|_| ShardBudget::new(&budget)).collect();
+            let mut alive: Vec<Held> = Vec::new();
+            for (shard, bytes, step) in steps {
+                match step {
+                    0 => alive.extend(shards[shard].reserve(bytes).now_or_never()),
+                    1 if !alive.is_empty() => drop(alive.swap_remove(shard % alive.len())),
+                    _ => if let Some(held) = alive.last_mut() { held.resize(bytes as usize) },
+                }
+                prop_assert_eq!(budget.held(), alive.iter().map(|held| held.bytes).sum::<usize>());
+            }
+            drop(alive);
+            prop_assert_eq!(budget.held(), 0);
+            prop_assert_eq!(budget.room.available_permits(), 100);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What a worker is doing, readable at any time.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::delivery::Tally;
+use crate::shard_consumer::ShardState;
+
+/// What a worker is doing at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerSnapshot {
+    /// The worker.
+    pub worker_id: String,
+    /// The shards it owns, by id.
+    pub shards: Vec<ShardSnapshot>,
+    /// User records for which `process_records` has returned `Ok`, since the start.
+    pub records_delivered: u64,
+    /// Payload bytes of those.
+    pub bytes_delivered: u64,
+    /// Aggregates that had records outside their shard's hash key range.
+    pub aggregates_out_of_range: u64,
+    /// Records that were dropped for that, by
+    /// [`aggregate_range`](crate::ConsumerConfig::aggregate_range).
+    pub records_out_of_range_dropped: u64,
+    /// Broken aggregates, of which the records before the broken one were delivered.
+    pub aggregate_defects: u64,
+    /// Compressed records that could not be opened; delivered as received.
+    pub frame_errors: u64,
+    /// Bytes of fetched records held now; see
+    /// [`max_buffered_bytes`](crate::ConsumerConfig::max_buffered_bytes).
+    pub buffered_bytes: usize,
+}
+
+/// One shard of a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShardSnapshot {
+    /// The shard's id.
+    pub shard_id: String,
+    /// Where it is in its life.
+    pub state: ShardState,
+    /// User records for which `process_records` has returned `Ok`.
+    pub records_delivered: u64,
+    /// How far the last page read was behind the tip, to the millisecond. `None` before the first.
+    pub millis_behind_latest: Option<Duration>,
+    /// Calls of the processor that failed since the last one that succeeded.
+    pub failures: u32,
+}
+
+const NOT_KNOWN: u64 = u64::MAX;
+
+/// What a shard's tasks write down.
+#[derive(Debug)]
+pub(crate) struct ShardStatus {
+    shard_id: String,
+    state: Mutex<ShardState>,
+    records: AtomicU64,
+    behind: AtomicU64,
+    failures: AtomicU32,
+    totals: Arc<Totals>,
+}
+
+/// Sums over all shards that a worker has owned.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    records: AtomicU64,
+    bytes: AtomicU64,
+    tally: Mutex<Tally>,
+}
+
+impl ShardStatus {
+    pub(crate) fn new(shard_id: &str, totals: Arc<Totals>) -> Self {
+        Self {
+            shard_id: shard_id.to_owned(),
+            state: Mutex::new(ShardState::WaitingOnParents),
+            records: AtomicU64::new(0),
+            behind: AtomicU64::new(NOT_KNOWN),
+            failures: AtomicU32::new(0),
+            totals,
+        }
+    }
+
+    pub(crate) fn shard_id(&self) -> &str {
+        &self.shard_id
+    }
+
+    pub(crate) fn enter(&self, state: ShardState) {
+        *lock(&self.state) = state;
+    }
+
+    pub(crate) fn behind(&self, millis: Option<u64>) {
+        self.behind
+            .store(millis.unwrap_or(NOT_KNOWN), Ordering::Relaxed);
+    }
+
+    pub(crate) fn failed(&self) -> u32 {
+        self.failures.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn succeeded(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn delivered(&self, records: usize, bytes: usize) {
+        self.records.fetch_add(records as u64, Ordering::Relaxed);
+        self.totals
+            .records
+            .fetch_add(records as u64, Ordering::Relaxed);
+        self.totals.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn found(&self, tally: &Tally) {
+        lock(&self.totals.tally).add(tally);
+    }
+
+    pub(crate) fn snapshot(&self) -> ShardSnapshot {
+        let behind = self.behind.load(Ordering::Relaxed);
+        ShardSnapshot {
+            shard_id: self.shard_id.clone(),
+            state: *lock(&self.state),
+            records_delivered: self.records.load(Ordering::Relaxed),
+            millis_behind_latest: (behind != NOT_KNOWN).then(|| Duration::from_millis(behind)),
+            failures: self.failures.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Totals {
+    pub(crate) fn snapshot(
+        &self,
+        worker_id: &str,
+        mut shards: Vec<ShardSnapshot>,
+        buffered_bytes: usize,
+    ) -> WorkerSnapshot {
+        shards.sort_by(|a, b| a.shard_id.cmp(&b.shard_id));
+        let tally = *lock(&self.tally);
+        WorkerSnapshot {
+            worker_id: worker_id.to_owned(),
+            shards,
+            records_delivered: self.records.load(Ordering::Relaxed),
+            bytes_delivered: self.bytes.load(Ordering::Relaxed),
+            aggregates_out_of_range: tally.aggregates_out_of_range,
+            records_out_of_range_dropped: tally.members_dropped,
+            aggregate_defects: tally.defects,
+            frame_errors: tally.frame_errors,
+            buffered_bytes,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change is one assignment or sum: a panic elsewhere leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,259 @@
+//! What a processor gets: a batch of user records.
+
+use std::fmt;
+use std::slice;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use kinesis_aggregation::{FrameError, HashKey, Member};
+use tokio_util::sync::CancellationToken;
+
+use super::Checkpointer;
+use super::deaggregate::{Content, Entry};
+use crate::retrieval::Held;
+use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
+
+/// Records of one page, taken apart; its bytes count against the worker's budget until it is gone.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) records: usize,
+    pub(crate) millis_behind_latest: Option<u64>,
+    pub(crate) _held: Held,
+}
+
+impl Batch {
+    pub(crate) fn new(entries: Vec<Entry>, millis_behind_latest: Option<u64>, held: Held) -> Self {
+        Self {
+            records: entries.iter().map(Entry::len).sum(),
+            entries,
+            millis_behind_latest,
+            _held: held,
+        }
+    }
+
+    /// Bytes of all payloads.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        self.entries.iter().map(Entry::payload_bytes).sum()
+    }
+
+    /// The position of its last record; `None` if it has none.
+    pub(crate) fn end(&self) -> Option<ExtendedSequenceNumber> {
+        self.entries.last().map(Entry::last_position)
+    }
+}
+
+/// User records of one shard, in order, for one call of
+/// [`process_records`](crate::RecordProcessor::process_records). It is never empty.
+///
+/// Aggregated records come taken apart. Payloads are views into the received bytes, nothing is
+/// copied; the bytes count against
+/// [`max_buffered_bytes`](crate::ConsumerConfig::max_buffered_bytes) until the call returns `Ok`.
+#[derive(Clone, Copy)]
+pub struct RecordBatch<'a> {
+    batch: &'a Batch,
+    checkpointer: &'a Checkpointer,
+    cancellation: &'a CancellationToken,
+    attempt: u32,
+}
+
+impl<'a> RecordBatch<'a> {
+    pub(crate) fn new(
+        batch: &'a Batch,
+        checkpointer: &'a Checkpointer,
+        cancellation: &'a CancellationToken,
+        attempt: u32,
+    ) -> Self {
+        Self {
+            batch,
+            checkpointer,
+            cancellation,
+            attempt,
+        }
+    }
+
+    /// The records, in the order of the shard.
+    pub fn records(&self) -> Records<'a> {
+        Records {
+            entries: self.batch.entries.iter(),
+            current: None,
+            left: self.batch.records,
+        }
+    }
+
+    /// How many records there are, at least one.
+    pub fn len(&self) -> usize {
+        self.batch.records
+    }
+
+    /// Always false; a batch without records is not delivered.
+    pub fn is_empty(&self) -> bool {
+        self.batch.records == 0
+    }
+
+    /// How far the end of this batch was behind the tip of the shard when it was read, to the
+    /// millisecond; zero at the tip. `None` if the service did not say.
+    pub fn millis_behind_latest(&self) -> Option<Duration> {
+        self.batch.millis_behind_latest.map(Duration::from_millis)
+    }
+
+    /// Writes checkpoints. A clone of it may be kept and used later, from other tasks too.
+    pub fn checkpointer(&self) -> &'a Checkpointer {
+        self.checkpointer
+    }
+
+    /// Cancelled when the lease is lost while the call runs: another worker may process these
+    /// records, checkpoints fail from now on, and nothing more is delivered. Return soon; the
+    /// library waits for it.
+    pub fn cancellation(&self) -> &'a CancellationToken {
+        self.cancellation
+    }
+
+    /// Which delivery of this batch to this processor it is: 1, and one more after each error.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+}
+
+impl fmt::Debug for RecordBatch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordBatch")
+            .field("records", &self.batch.records)
+            .field("millis_behind_latest", &self.batch.millis_behind_latest)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> IntoIterator for RecordBatch<'a> {
+    type Item = Record<'a>;
+    type IntoIter = Records<'a>;
+
+    fn into_iter(self) -> Records<'a> {
+        self.records()
+    }
+}
+
+/// The records of a batch, in order.
+#[derive(Debug, Clone)]
+pub struct Records<'a> {
+    entries: slice::Iter<'a, Entry>,
+    current: Option<(&'a Entry, usize)>,
+    left: usize,
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Record<'a>;
+
+    fn next(&mut self) -> Option<Record<'a>> {
+        loop {
+            if let Some((entry, nth)) = &mut self.current
+                && *nth < entry.len()
+            {
+                let record = Record {
+                    entry,
+                    member: entry.member(*nth),
+                };
+                *nth += 1;
+                self.left -= 1;
+                return Some(record);
+            }
+            self.current = Some((self.entries.next()?, 0));
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Records<'_> {}
+
+/// One user record: a view into the batch, cheap to copy.
+#[derive(Clone, Copy)]
+pub struct Record<'a> {
+    entry: &'a Entry,
+    member: Option<Member<'a>>,
+}
+
+impl<'a> Record<'a> {
+    /// The partition key it was put with.
+    pub fn partition_key(&self) -> &'a str {
+        match (&self.member, &self.entry.content) {
+            (Some(member), _) => member.partition_key(),
+            (None, Content::Plain { partition_key, .. }) => partition_key,
+            (None, Content::Aggregate { .. }) => "",
+        }
+    }
+
+    /// The explicit hash key it was put with, if it was aggregated: Kinesis does not return that of
+    /// a record on its own.
+    pub fn explicit_hash_key(&self) -> Option<HashKey> {
+        self.member.and_then(|member| member.explicit_hash_key())
+    }
+
+    /// The sequence number of the Kinesis record that carried it; all records of an aggregate share
+    /// it.
+    pub fn sequence_number(&self) -> &'a SequenceNumber {
+        &self.entry.sequence_number
+    }
+
+    /// Its index in the aggregate, counted before any filtering; 0 for a record on its own.
+    pub fn sub_sequence_number(&self) -> u64 {
+        self.member.map_or(0, |member| member.index())
+    }
+
+    /// Sequence and sub-sequence number: unique and rising within the shard.
+    pub fn position(&self) -> ExtendedSequenceNumber {
+        ExtendedSequenceNumber::new(self.sequence_number().clone(), self.sub_sequence_number())
+    }
+
+    /// The payload.
+    pub fn data(&self) -> &'a [u8] {
+        match (&self.member, &self.entry.content) {
+            (Some(member), _) => member.data(),
+            (None, Content::Plain { data, .. }) => data,
+            (None, Content::Aggregate { .. }) => &[],
+        }
+    }
+
+    /// The payload, to keep. Nothing is copied: it holds the memory of the whole Kinesis record, up
+    /// to 10 MiB, so copy what is kept for long.
+    pub fn bytes(&self) -> Bytes {
+        match (&self.member, &self.entry.content) {
+            (Some(member), _) => member.data_bytes(),
+            (None, Content::Plain { data, .. }) => data.clone(),
+            (None, Content::Aggregate { .. }) => Bytes::new(),
+        }
+    }
+
+    /// When the Kinesis record arrived, to the millisecond, by the service's clock. `None` if the
+    /// service did not say.
+    pub fn approximate_arrival(&self) -> Option<SystemTime> {
+        self.entry.arrival
+    }
+
+    /// It came in an aggregate.
+    pub fn is_aggregated(&self) -> bool {
+        self.member.is_some()
+    }
+
+    /// Set if this is a compressed aggregate that could not be opened: [`data`](Self::data) is the
+    /// frame as received. Nothing was skipped; what to do with it is the processor's decision.
+    pub fn frame_error(&self) -> Option<&'a FrameError> {
+        match &self.entry.content {
+            Content::Plain { frame_error, .. } => frame_error.as_ref(),
+            Content::Aggregate { .. } => None,
+        }
+    }
+}
+
+impl fmt::Debug for Record<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("sequence_number", self.sequence_number())
+            .field("sub_sequence_number", &self.sub_sequence_number())
+            .field("size", &self.data().len())
+            .finish_non_exhaustive()
+    }
+}

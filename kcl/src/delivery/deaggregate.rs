@@ -1,0 +1,298 @@
+//! Fetched records taken apart: which user records are delivered, under which sub-sequence number.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use kinesis_aggregation::{Aggregate, Decoded, Decoder, FrameError, HashKeyRange, Member};
+
+use crate::config::AggregateRangePolicy;
+use crate::retrieval::RawRecord;
+use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
+
+/// The partition key that producers which predict shards give to an aggregate.
+const AGGREGATE_KEY: &str = "a";
+
+/// One Kinesis record, ready to be delivered.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) sequence_number: SequenceNumber,
+    pub(crate) arrival: Option<SystemTime>,
+    pub(crate) content: Content,
+}
+
+#[derive(Debug)]
+pub(crate) enum Content {
+    Plain {
+        partition_key: String,
+        data: Bytes,
+        frame_error: Option<FrameError>,
+    },
+    Aggregate {
+        aggregate: Aggregate,
+        kept: Kept,
+    },
+}
+
+/// The members of an aggregate that are delivered.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// All from this index on.
+    From(usize),
+    /// These, in order.
+    Only(Vec<u32>),
+}
+
+impl Entry {
+    /// The user records in it.
+    pub(crate) fn len(&self) -> usize {
+        match &self.content {
+            Content::Plain { .. } => 1,
+            Content::Aggregate { aggregate, kept } => match kept {
+                Kept::From(first) => aggregate.len().saturating_sub(*first),
+                Kept::Only(members) => members.len(),
+            },
+        }
+    }
+
+    /// The `nth` user record delivered from it: a member, or `None` for a plain record.
+    pub(crate) fn member(&self, nth: usize) -> Option<Member<'_>> {
+        match &self.content {
+            Content::Plain { .. } => None,
+            Content::Aggregate { aggregate, kept } => aggregate.get(match kept {
+                Kept::From(first) => first + nth,
+                Kept::Only(members) => *members.get(nth)? as usize,
+            }),
+        }
+    }
+
+    /// Bytes of the payloads delivered from it.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        match &self.content {
+            Content::Plain { data, .. } => data.len(),
+            Content::Aggregate { .. } => (0..self.len())
+                .filter_map(|nth| self.member(nth))
+                .map(|m| m.data().len())
+                .sum(),
+        }
+    }
+
+    /// The position of the last user record delivered from it.
+    pub(crate) fn last_position(&self) -> ExtendedSequenceNumber {
+        let last = self.member(self.len().saturating_sub(1));
+        ExtendedSequenceNumber::new(
+            self.sequence_number.clone(),
+            last.map_or(0, |member| member.index()),
+        )
+    }
+}
+
+/// What was found while taking records apart.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) aggregates: u64,
+    /// Aggregates with a member outside the shard's hash key range.
+    pub(crate) aggregates_out_of_range: u64,
+    /// Members that the range policy dropped.
+    pub(crate) members_dropped: u64,
+    /// Aggregates of which broken members were lost.
+    pub(crate) defects: u64,
+    /// Compressed frames that could not be opened.
+    pub(crate) frame_errors: u64,
+    /// Bytes that compressed frames expanded to.
+    pub(crate) decompressed_bytes: u64,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, more: &Self) {
+        self.aggregates += more.aggregates;
+        self.aggregates_out_of_range += more.aggregates_out_of_range;
+        self.members_dropped += more.members_dropped;
+        self.defects += more.defects;
+        self.frame_errors += more.frame_errors;
+        self.decompressed_bytes += more.decompressed_bytes;
+    }
+}
+
+/// What the range policy does with one aggregate.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum RangeVerdict {
+    /// No member is out of range, or the range is not judged.
+    AllInRange,
+    /// Members are out of range, and delivered all the same.
+    KeepAll,
+    /// Only these are delivered.
+    Keep(Vec<u32>),
+}
+
+/// Judges the members of an aggregate that came under the partition key `record_key`.
+pub(crate) fn judge_range(
+    policy: AggregateRangePolicy,
+    record_key: &str,
+    range: Option<HashKeyRange>,
+    aggregate: &Aggregate,
+) -> RangeVerdict {
+    let Some(range) = range.filter(|range| *range != HashKeyRange::FULL) else {
+        return RangeVerdict::AllInRange;
+    };
+    let in_range = |member: &Member<'_>| range.contains(member.hash_key());
+    if aggregate.iter().all(|member| in_range(&member)) {
+        return RangeVerdict::AllInRange;
+    }
+    // A producer that predicts shards notices that the first record landed right, and the others
+    // did not, by itself: it sends those again. The key of the first member tells it from a writer
+    // that aggregates under a key of its user's, which might be "a" by chance.
+    let predicts_shards = || {
+        record_key == AGGREGATE_KEY
+            && aggregate
+                .get(0)
+                .is_some_and(|first| in_range(&first) && first.partition_key() != AGGREGATE_KEY)
+    };
+    let keep_in_range = match policy {
+        AggregateRangePolicy::Strict => return RangeVerdict::Keep(Vec::new()),
+        AggregateRangePolicy::KeepAll => false,
+        AggregateRangePolicy::KeepInRange => true,
+        AggregateRangePolicy::Auto => predicts_shards(),
+    };
+    if !keep_in_range {
+        return RangeVerdict::KeepAll;
+    }
+    let kept = aggregate
+        .iter()
+        .filter(in_range)
+        .map(|member| member.index() as u32);
+    RangeVerdict::Keep(kept.collect())
+}
+
+/// Takes the records of one shard apart, in order.
+pub(crate) struct Deaggregator {
+    decoder: Decoder,
+    policy: AggregateRangePolicy,
+    range: Option<HashKeyRange>,
+    /// Up to here everything was checkpointed; `None` once later records have come.
+    done: Option<ExtendedSequenceNumber>,
+    shard_id: String,
+}
+
+impl Deaggregator {
+    pub(crate) fn new(
+        shard_id: &str,
+        range: Option<HashKeyRange>,
+        done: Option<ExtendedSequenceNumber>,
+        policy: AggregateRangePolicy,
+        max_decompressed_size: usize,
+    ) -> Self {
+        Self {
+            decoder: Decoder::new(max_decompressed_size),
+            policy,
+            range,
+            done,
+            shard_id: shard_id.to_owned(),
+        }
+    }
+
+    /// The records to deliver, without those at or before the checkpoint.
+    pub(crate) fn expand(&mut self, records: Vec<RawRecord>, tally: &mut Tally) -> Vec<Entry> {
+        let entries = records
+            .into_iter()
+            .filter_map(|record| self.open(record, tally));
+        entries.filter(|entry| entry.len() > 0).collect()
+    }
+
+    fn open(&mut self, record: RawRecord, tally: &mut Tally) -> Option<Entry> {
+        let first = match &self.done {
+            Some(done) if record.sequence_number < done.sequence_number => return None,
+            Some(done) if record.sequence_number == done.sequence_number => {
+                done.sub_sequence_number.saturating_add(1)
+            }
+            _ => {
+                self.done = None;
+                0
+            }
+        };
+        let RawRecord {
+            sequence_number,
+            partition_key,
+            data,
+            arrival,
+        } = record;
+        let content = match self.decoder.decode(data.clone()) {
+            Ok(Decoded::Aggregate(aggregate)) => {
+                tally.aggregates += 1;
+                let kept = self.select(&aggregate, &partition_key, first, &sequence_number, tally);
+                Content::Aggregate { aggregate, kept }
+            }
+            other if first > 0 => {
+                debug_assert!(!matches!(other, Ok(Decoded::Aggregate(_))));
+                return None;
+            }
+            Ok(_) => Content::Plain {
+                partition_key,
+                data,
+                frame_error: None,
+            },
+            Err(error) => {
+                tally.frame_errors += 1;
+                tracing::warn!(
+                    shard_id = self.shard_id, %sequence_number, %error,
+                    "a compressed record cannot be opened: it is delivered as received, with its frame_error"
+                );
+                Content::Plain {
+                    partition_key,
+                    data,
+                    frame_error: Some(error),
+                }
+            }
+        };
+        Some(Entry {
+            sequence_number,
+            arrival,
+            content,
+        })
+    }
+
+    fn select(
+        &self,
+        aggregate: &Aggregate,
+        record_key: &str,
+        first: u64,
+        sequence_number: &SequenceNumber,
+        tally: &mut Tally,
+    ) -> Kept {
+        let shard_id = self.shard_id.as_str();
+        if aggregate.is_compressed() {
+            let sizes = aggregate
+                .iter()
+                .map(|m| (m.data().len() + m.partition_key().len()) as u64);
+            tally.decompressed_bytes += sizes.sum::<u64>();
+        }
+        if let Some(defect) = aggregate.defect() {
+            tally.defects += 1;
+            tracing::warn!(shard_id, %sequence_number, %defect, "an aggregate is broken");
+        }
+        match judge_range(self.policy, record_key, self.range, aggregate) {
+            RangeVerdict::AllInRange => Kept::From(usize::try_from(first).unwrap_or(usize::MAX)),
+            RangeVerdict::KeepAll => {
+                tally.aggregates_out_of_range += 1;
+                tracing::warn!(
+                    shard_id, %sequence_number,
+                    "an aggregate has records outside the shard's hash key range; all are delivered, so a partition key may be processed in two shards"
+                );
+                Kept::From(usize::try_from(first).unwrap_or(usize::MAX))
+            }
+            RangeVerdict::Keep(mut kept) => {
+                let dropped = (aggregate.len() - kept.len()) as u64;
+                tally.aggregates_out_of_range += 1;
+                tally.members_dropped += dropped;
+                tracing::warn!(
+                    shard_id, %sequence_number, dropped,
+                    "an aggregate has records outside the shard's hash key range; they were dropped, their producer sends them again"
+                );
+                kept.retain(|index| u64::from(*index) >= first);
+                Kept::Only(kept)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

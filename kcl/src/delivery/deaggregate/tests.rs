@@ -1,0 +1,245 @@
+use kinesis_aggregation::{AggregateBuilder, Compressor, HashKey};
+
+use super::*;
+
+const HALF: u128 = 1 << 127;
+
+fn lower_half() -> Option<HashKeyRange> {
+    Some(HashKeyRange::new(HashKey::MIN, HashKey::new(HALF - 1)).unwrap())
+}
+
+/// An aggregate of records under `keys`, each at the hash key given.
+fn aggregate(members: &[(&str, u128)]) -> Bytes {
+    let mut builder = AggregateBuilder::new(1 << 20);
+    for (index, (key, hash_key)) in members.iter().enumerate() {
+        let data = format!("data-{index}");
+        builder
+            .push(key, Some(HashKey::new(*hash_key)), data.as_bytes())
+            .unwrap();
+    }
+    builder.seal().into_bytes()
+}
+
+fn raw(sequence_number: u64, partition_key: &str, data: Bytes) -> RawRecord {
+    RawRecord {
+        sequence_number: sequence_number.to_string().parse().unwrap(),
+        partition_key: partition_key.to_owned(),
+        data,
+        arrival: None,
+    }
+}
+
+fn at(sequence_number: u64, sub_sequence_number: u64) -> ExtendedSequenceNumber {
+    ExtendedSequenceNumber::new(
+        sequence_number.to_string().parse().unwrap(),
+        sub_sequence_number,
+    )
+}
+
+/// Sequence and sub-sequence numbers delivered, and what was counted.
+fn expand(
+    policy: AggregateRangePolicy,
+    range: Option<HashKeyRange>,
+    done: Option<ExtendedSequenceNumber>,
+    records: Vec<RawRecord>,
+) -> (Vec<(u64, u64)>, Tally) {
+    let mut tally = Tally::default();
+    let mut deaggregator = Deaggregator::new("shard", range, done, policy, 16 << 20);
+    let entries = deaggregator.expand(records, &mut tally);
+    let positions = entries.iter().flat_map(|entry| {
+        let sequence_number: u64 = entry.sequence_number.as_str().parse().unwrap();
+        (0..entry.len())
+            .map(move |nth| (sequence_number, entry.member(nth).map_or(0, |m| m.index())))
+    });
+    (positions.collect(), tally)
+}
+
+const POLICIES: [AggregateRangePolicy; 4] = [
+    AggregateRangePolicy::Auto,
+    AggregateRangePolicy::Strict,
+    AggregateRangePolicy::KeepInRange,
+    AggregateRangePolicy::KeepAll,
+];
+
+#[test]
+fn a_checkpoint_inside_an_aggregate_leaves_the_rest_of_it() {
+    let records = || {
+        vec![
+            raw(7, "a", aggregate(&[("k", 1), ("k", 2), ("k", 3)])),
+            raw(8, "plain", Bytes::from_static(b"x")),
+        ]
+    };
+    let auto = AggregateRangePolicy::Auto;
+    for (done, expected) in [
+        (None, vec![(7, 0), (7, 1), (7, 2), (8, 0)]),
+        (Some(at(6, 9)), vec![(7, 0), (7, 1), (7, 2), (8, 0)]),
+        (Some(at(7, 0)), vec![(7, 1), (7, 2), (8, 0)]),
+        (Some(at(7, 1)), vec![(7, 2), (8, 0)]),
+        (Some(at(7, 2)), vec![(8, 0)]),
+        (Some(at(7, u64::MAX)), vec![(8, 0)]),
+        (Some(at(8, 0)), vec![]),
+        (Some(at(9, 0)), vec![]),
+    ] {
+        assert_eq!(
+            expand(auto, None, done.clone(), records()).0,
+            expected,
+            "{done:?}"
+        );
+    }
+}
+
+#[test]
+fn sub_sequence_numbers_are_the_indexes_before_any_filtering() {
+    let record = raw(
+        1,
+        "a",
+        aggregate(&[("k", 1), ("k", HALF), ("k", 2), ("k", HALF), ("k", 3)]),
+    );
+    let (positions, tally) = expand(
+        AggregateRangePolicy::Auto,
+        lower_half(),
+        Some(at(1, 0)),
+        vec![record],
+    );
+    assert_eq!(positions, [(1, 2), (1, 4)]);
+    assert_eq!(tally.members_dropped, 2);
+    assert_eq!(tally.aggregates_out_of_range, 1);
+}
+
+#[test]
+fn all_in_range_are_delivered_in_order_under_every_policy() {
+    for policy in POLICIES {
+        let record = raw(1, "a", aggregate(&[("k", 3), ("a", 1), ("z", HALF - 1)]));
+        let (positions, tally) = expand(policy, lower_half(), None, vec![record]);
+        assert_eq!(positions, [(1, 0), (1, 1), (1, 2)], "{policy:?}");
+        assert_eq!(
+            tally,
+            Tally {
+                aggregates: 1,
+                ..Tally::default()
+            }
+        );
+    }
+}
+
+/// The table of `AggregateRangePolicy`: who is delivered when some members are out of range.
+#[test]
+fn the_policy_table() {
+    let (inside, outside) = (1, HALF);
+    let all = vec![0, 1, 2];
+    let in_range = vec![0, 2];
+    let predicted = [("k", inside), ("k", outside), ("k", inside)];
+    let own_key = [("a", inside), ("a", outside), ("a", inside)];
+    let first_outside = [("k", outside), ("k", inside), ("k", inside)];
+    use AggregateRangePolicy::{Auto, KeepAll, KeepInRange, Strict};
+    for (policy, record_key, members, expected) in [
+        (Auto, "a", predicted, in_range.clone()),
+        (Auto, "customer-1", predicted, all.clone()),
+        (Auto, "a", own_key, all.clone()),
+        (Auto, "a", first_outside, all.clone()),
+        (Strict, "a", predicted, vec![]),
+        (Strict, "customer-1", predicted, vec![]),
+        (KeepInRange, "customer-1", predicted, in_range.clone()),
+        (KeepInRange, "a", first_outside, vec![1, 2]),
+        (KeepAll, "a", predicted, all.clone()),
+    ] {
+        let record = raw(1, record_key, aggregate(&members));
+        let (positions, tally) = expand(policy, lower_half(), None, vec![record]);
+        let delivered: Vec<_> = positions.into_iter().map(|(_, sub)| sub).collect();
+        assert_eq!(delivered, expected, "{policy:?} {record_key} {members:?}");
+        assert_eq!(tally.aggregates_out_of_range, 1);
+        assert_eq!(tally.members_dropped as usize, 3 - expected.len());
+    }
+}
+
+/// The Java test's "5 in range, 5 below, 5 above": empty under `strict`, which is Java's rule.
+#[test]
+fn five_in_range_five_below_five_above() {
+    let range = HashKeyRange::new(HashKey::new(100), HashKey::new(199)).unwrap();
+    let hash_keys = (0..15u128).map(|i| match i {
+        0..5 => 100 + i,
+        5..10 => i,
+        _ => 200 + i,
+    });
+    let members: Vec<_> = hash_keys.map(|hash_key| ("k", hash_key)).collect();
+    for (policy, expected) in [
+        (AggregateRangePolicy::Strict, 0),
+        (AggregateRangePolicy::Auto, 5),
+        (AggregateRangePolicy::KeepAll, 15),
+    ] {
+        let record = raw(1, "a", aggregate(&members));
+        assert_eq!(
+            expand(policy, Some(range), None, vec![record]).0.len(),
+            expected
+        );
+    }
+}
+
+#[test]
+fn members_without_an_explicit_hash_key_are_judged_by_their_partition_key() {
+    let mut builder = AggregateBuilder::new(1 << 20);
+    let keys: Vec<_> = (0..20).map(|i| format!("key-{i}")).collect();
+    let inside = |key: &str| HashKey::of_partition_key(key).get() < HALF;
+    let (first, _) = keys
+        .iter()
+        .enumerate()
+        .find(|(_, key)| inside(key))
+        .unwrap();
+    for key in &keys[first..] {
+        builder.push(key, None, b"x").unwrap();
+    }
+    let expected = keys[first..].iter().filter(|key| inside(key)).count();
+    assert!(expected < keys[first..].len());
+    let record = raw(1, "a", builder.seal().into_bytes());
+    let (positions, _) = expand(AggregateRangePolicy::Auto, lower_half(), None, vec![record]);
+    assert_eq!(positions.len(), expected);
+}
+
+#[test]
+fn an_unknown_range_is_not_judged() {
+    let record = raw(1, "a", aggregate(&[("k", 1), ("k", HALF)]));
+    let (positions, tally) = expand(AggregateRangePolicy::Strict, None, None, vec![record]);
+    assert_eq!(positions.len(), 2);
+    assert_eq!(tally.aggregates_out_of_range, 0);
+}
+
+#[test]
+fn an_empty_aggregate_delivers_nothing() {
+    // Magic, a key table with one key and no records, and their MD5.
+    let data = b"\xf3\x89\x9a\xc2\x0a\x01\x6b\x6d\x44\x22\x0b\x0e\xea\xc8\xbc\xfd\x28\xa2\x81\x07\xa9\x6f\xf4";
+    let record = raw(1, "a", Bytes::from_static(data));
+    let (positions, tally) = expand(AggregateRangePolicy::Auto, None, None, vec![record]);
+    assert!(positions.is_empty());
+    assert_eq!(tally.aggregates, 1);
+}
+
+#[test]
+fn a_frame_that_cannot_be_opened_is_delivered_as_received_and_flagged() {
+    let mut builder = AggregateBuilder::new(1 << 20);
+    builder.push("k", None, &[7; 4000]).unwrap();
+    let framed = Compressor::new(3)
+        .unwrap()
+        .compress(&builder.seal())
+        .unwrap()
+        .unwrap();
+    let mut broken = framed.to_vec();
+    *broken.last_mut().unwrap() ^= 1;
+    let broken = Bytes::from(broken);
+
+    let mut tally = Tally::default();
+    let policy = AggregateRangePolicy::Auto;
+    let mut deaggregator = Deaggregator::new("shard", None, None, policy, 16 << 20);
+    let records = vec![raw(1, "p", framed), raw(2, "p", broken.clone())];
+    let entries = deaggregator.expand(records, &mut tally);
+    assert_eq!(tally.frame_errors, 1);
+    assert!(tally.decompressed_bytes >= 4000);
+    assert_eq!(entries[0].member(0).unwrap().data(), [7; 4000]);
+    let Content::Plain {
+        data, frame_error, ..
+    } = &entries[1].content
+    else {
+        panic!("delivered as it was received");
+    };
+    assert_eq!(data, &broken);
+    assert!(frame_error.is_some());
+}

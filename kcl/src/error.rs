@@ -1,0 +1,152 @@
+//! Errors of the worker and of user code.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::config::ConfigError;
+use crate::coordination::{StartError, WorkerFailure};
+
+/// An error of a record processor: any error, or a text.
+///
+/// It does not implement [`std::error::Error`], so that `?` converts every error into it; take
+/// [`as_error`](Self::as_error).
+///
+/// ```
+/// use kcl::ProcessorError;
+///
+/// fn amount(text: &str) -> Result<u64, ProcessorError> {
+///     let amount = text.parse()?;
+///     if amount == 0 {
+///         return Err("an amount of zero".into());
+///     }
+///     Ok(amount)
+/// }
+/// assert_eq!(amount("0").unwrap_err().to_string(), "an amount of zero");
+/// assert!(amount("x").is_err());
+/// ```
+pub struct ProcessorError {
+    source: Box<dyn Error + Send + Sync>,
+    panicked: bool,
+}
+
+impl ProcessorError {
+    /// An error that says `message`.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            source: message.into().into(),
+            panicked: false,
+        }
+    }
+
+    pub(crate) fn panicked(message: &str) -> Self {
+        Self {
+            source: format!("the processor panicked: {message}").into(),
+            panicked: true,
+        }
+    }
+
+    /// The error inside.
+    pub fn as_error(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self.source.as_ref()
+    }
+
+    /// The processor panicked; the library caught it.
+    pub fn is_panic(&self) -> bool {
+        self.panicked
+    }
+}
+
+impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for ProcessorError {
+    fn from(error: E) -> Self {
+        Self {
+            source: error.into(),
+            panicked: false,
+        }
+    }
+}
+
+impl fmt::Display for ProcessorError {
+    /// The error and its causes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.source)?;
+        let mut cause = self.source.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ProcessorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.source, f)
+    }
+}
+
+/// Why a worker could not be built.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// Settings that can not work; all problems are named.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No processor was given.
+    #[error("there is nothing to feed: call processor() on the builder")]
+    NoProcessor,
+    /// The stream or the lease table can not be used.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// Why a worker ended although nobody asked it to.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// The stream was deleted while the worker ran.
+    #[error("stream {stream} was deleted: delete its lease table too before it is created again")]
+    StreamDeleted {
+        /// Name or ARN, as given.
+        stream: String,
+    },
+    /// The coordination with the other workers can not go on.
+    #[error(transparent)]
+    Coordination(WorkerFailure),
+    /// A task of the library panicked: a bug, please report it. (Panics of processors are caught and
+    /// retried.)
+    #[error("{task} panicked: {message}; this is a bug, please report it")]
+    Panicked {
+        /// Which task.
+        task: &'static str,
+        /// The panic's message.
+        message: String,
+    },
+    /// [`WorkerHandle::abort`](crate::WorkerHandle::abort) was called, or the runtime ended.
+    #[error("the worker was aborted: its leases expire after the failover time")]
+    Aborted,
+}
+
+impl WorkerError {
+    pub(crate) fn coordination(failure: WorkerFailure, stream: &str) -> Self {
+        match failure {
+            WorkerFailure::StreamDeleted { .. } => Self::StreamDeleted {
+                stream: stream.to_owned(),
+            },
+            failure => Self::Coordination(failure),
+        }
+    }
+
+    /// A task ended without a result.
+    pub(crate) fn from_join(task: &'static str, error: tokio::task::JoinError) -> Self {
+        if error.is_cancelled() {
+            return Self::Aborted;
+        }
+        let panic = error.into_panic();
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Self::Panicked {
+            task,
+            message: message.unwrap_or_default(),
+        }
+    }
+}

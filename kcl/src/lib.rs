@@ -1,5 +1,95 @@
-//! The Kinesis Client Library for Rust.
+//! The Kinesis Client Library (KCL) for Rust: a fleet of workers shares the shards of an Amazon
+//! Kinesis stream, and each record reaches a processor at least once, in order per partition key.
+//!
+//! * [`RecordProcessor`] is what you implement; one instance per shard.
+//! * [`Scheduler`] is a worker: it leases shards in a DynamoDB table, shared with Java KCL 3.x
+//!   workers, reads them, takes aggregated and compressed records apart, delivers them, follows
+//!   splits and merges, and gives its shards to the others when it stops.
+//! * [`Checkpointer`] writes down what is done; after a restart, or in another worker, processing
+//!   goes on behind it, even inside an aggregate.
+//! * [`ConsumerConfig`] holds the settings.
+//!
+//! It is not a producer (that is the crate `kpl`), and it does not promise exactly once: after a
+//! crash, records since the last checkpoint come again. [`FencingToken`] helps a store of yours to
+//! refuse what a former owner of a shard still writes.
+//!
+//! # Example
+//!
+//! It runs against an embedded AWS, which needs nothing installed; against the real one, only the
+//! SDK configuration differs.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use kcl::{
+//!     ConsumerConfig, InitialPosition, ProcessorError, RecordBatch, RecordProcessor, Scheduler,
+//!     ShardContext, ShardEnd, Shutdown,
+//! };
+//! # use aws_sdk_kinesis::primitives::Blob;
+//!
+//! struct Billing(tokio::sync::mpsc::Sender<String>);
+//!
+//! impl RecordProcessor for Billing {
+//!     async fn process_records(&mut self, batch: RecordBatch<'_>) -> Result<(), ProcessorError> {
+//!         for record in batch.records() {
+//!             self.0.send(String::from_utf8(record.data().to_vec())?).await?;
+//!         }
+//!         Ok(batch.checkpointer().checkpoint().await?)
+//!     }
+//!     async fn shard_ended(&mut self, end: ShardEnd<'_>) -> Result<(), ProcessorError> {
+//!         Ok(end.checkpoint().await?)
+//!     }
+//!     async fn shutdown_requested(&mut self, last: Shutdown<'_>) -> Result<(), ProcessorError> {
+//!         Ok(last.checkpointer().checkpoint().await?)
+//!     }
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let aws = kinesis_testkit::LocalAws::start().await?;
+//! # aws.create_stream("orders", 2).await?;
+//! # for order in ["one", "two", "three"] {
+//! #     let put = aws.kinesis().put_record().stream_name("orders").partition_key(order);
+//! #     put.data(Blob::new(order)).send().await?;
+//! # }
+//! # let sdk_config = aws.sdk_config();
+//! let (sender, mut orders) = tokio::sync::mpsc::channel(100);
+//! let worker = Scheduler::builder("billing", "orders", &sdk_config)
+//!     .processor(move |_shard: &ShardContext| Billing(sender.clone()))
+//!     .config(ConsumerConfig::default().with_initial_position(InitialPosition::TrimHorizon))
+//!     .build()
+//!     .await?
+//!     .spawn();
+//! let mut received = Vec::new();
+//! while received.len() < 3 {
+//!     received.extend(orders.recv().await);
+//! }
+//! worker.shutdown(Duration::from_secs(10)).await?;
+//! # received.sort();
+//! # assert_eq!(received, ["one", "three", "two"]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Guarantees
+//!
+//! * **Nothing is skipped.** An error or a panic of a processor is retried with the same batch, with
+//!   backoff, for as long as the worker owns the shard. Read errors, throttles and expired iterators
+//!   are retried from the last position.
+//! * **One owner.** Records are delivered only while this worker can be sure to own the lease, judged
+//!   on a clock that runs through suspend. When it can not, `process_records` in flight is told by
+//!   its cancellation token and its checkpoints fail; what it already did outside can not be undone.
+//! * **Order.** A child shard starts when all its parents' records were processed and their end was
+//!   checkpointed.
+//!
+//! # Memory
+//!
+//! A worker holds fetched records of at most `max(max_buffered_bytes, active shards x one page)`,
+//! each counted with 256 bytes on top; a page has about `max_buffered_bytes / (2 x active shards)`,
+//! at least 256 KiB and at most 10 MiB, and at least one record. While a response is read, the SDK
+//! holds it once more. What processors keep by [`Record::bytes`] is not counted.
 
+mod backoff;
 mod checkpoint;
 mod clock;
 mod config;
@@ -13,5 +103,20 @@ mod scheduler;
 mod sequence;
 mod shard_consumer;
 mod shard_sync;
+mod snapshot;
 
-pub use config::{CheckpointPolicy, ConsumerConfig, InitialPosition, OnStop, TableConfig};
+pub use clock::Clock;
+pub use config::{
+    AggregateRangePolicy, CheckpointPolicy, ConfigError, ConsumerConfig, InitialPosition, OnStop,
+    TableConfig,
+};
+pub use delivery::{Checkpointer, PreparedCheckpoint, Record, RecordBatch, Records};
+pub use error::{BuildError, ProcessorError, WorkerError};
+pub use processor::{ProcessorFactory, RecordProcessor, ShardContext, ShardEnd, Shutdown};
+pub use scheduler::{Scheduler, SchedulerBuilder, ShutdownReport, WorkerHandle};
+pub use shard_consumer::{ShardState, ShutdownReason};
+pub use snapshot::{ShardSnapshot, WorkerSnapshot};
+pub use checkpoint::{Checkpoint, CheckpointError};
+pub use coordination::{StartError, WorkerFailure};
+pub use lease::FencingToken;
+pub use sequence::{ExtendedSequenceNumber, InvalidSequenceNumber, SequenceNumber};

@@ -1,0 +1,249 @@
+//! What a worker is made of.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use aws_sdk_kinesis::config::BehaviorVersion;
+use aws_types::SdkConfig;
+use fastrand::Rng;
+use futures::FutureExt;
+
+use super::handle::WorkerHandle;
+use super::run;
+use super::shards::View;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{ConfigError, ConsumerConfig, TABLE_NAME_RULE, is_table_name};
+use crate::coordination::{Coordinator, CoordinatorParts};
+use crate::error::BuildError;
+use crate::processor::{ErasedFactory, ProcessorFactory};
+use crate::retrieval::{ByteBudget, StreamName, client_for_reads};
+use crate::shard_consumer::Worker;
+
+/// A worker, ready to run: the stream exists, the lease table is there, and so are its leases.
+///
+/// Named after the Java library's class. [`spawn`](Self::spawn) starts it.
+#[must_use = "a worker does nothing before spawn()"]
+pub struct Scheduler {
+    coordinator: Coordinator,
+    worker: Arc<Worker>,
+    view: Arc<View>,
+    seed: u64,
+}
+
+impl Scheduler {
+    /// Starts to build a worker of `application` (which names the lease table, unless the settings
+    /// do) on `stream`, a name or an ARN.
+    ///
+    /// Workers with the same application name share the stream's shards.
+    pub fn builder(
+        application: impl Into<String>,
+        stream: impl Into<String>,
+        sdk_config: &SdkConfig,
+    ) -> SchedulerBuilder {
+        SchedulerBuilder {
+            application: application.into(),
+            stream: stream.into(),
+            kinesis_config: sdk_config.clone(),
+            dynamodb_config: sdk_config.clone(),
+            kinesis: None,
+            dynamodb: None,
+            factory: None,
+            config: ConsumerConfig::default(),
+            clock: None,
+            seed: None,
+        }
+    }
+
+    /// This worker's id, as the lease table shows it.
+    pub fn worker_id(&self) -> &str {
+        &self.worker.worker_id
+    }
+
+    /// Starts the worker on the current runtime.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn spawn(self) -> WorkerHandle {
+        let Self {
+            coordinator,
+            worker,
+            view,
+            seed,
+        } = self;
+        WorkerHandle::new(Arc::clone(&view), move |stop| {
+            run::run(coordinator, worker, view, seed, stop).boxed()
+        })
+    }
+}
+
+impl fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheduler")
+            .field("application", &self.worker.application)
+            .field("worker_id", &self.worker.worker_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Builds a [`Scheduler`].
+#[must_use = "call build()"]
+pub struct SchedulerBuilder {
+    application: String,
+    stream: String,
+    kinesis_config: SdkConfig,
+    dynamodb_config: SdkConfig,
+    kinesis: Option<aws_sdk_kinesis::Client>,
+    dynamodb: Option<aws_sdk_dynamodb::Client>,
+    factory: Option<Arc<dyn ErasedFactory>>,
+    config: ConsumerConfig,
+    clock: Option<Arc<dyn Clock>>,
+    seed: Option<u64>,
+}
+
+impl SchedulerBuilder {
+    /// Makes the processors: a closure `|shard: &ShardContext| MyProcessor::new(shard)`, or a
+    /// [`ProcessorFactory`]. Required.
+    pub fn processor(mut self, factory: impl ProcessorFactory) -> Self {
+        self.factory = Some(Arc::new(factory));
+        self
+    }
+
+    /// The settings. Default: [`ConsumerConfig::default`].
+    pub fn config(mut self, config: ConsumerConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// A configuration of its own for DynamoDB: another endpoint, account or region than the stream's.
+    pub fn dynamodb_config(mut self, sdk_config: &SdkConfig) -> Self {
+        self.dynamodb_config = sdk_config.clone();
+        self
+    }
+
+    /// A Kinesis client to take in place of one made from the SDK configuration, for instance for a
+    /// stream in another account. Its time limits and retries are replaced by the worker's.
+    pub fn kinesis_client(mut self, client: aws_sdk_kinesis::Client) -> Self {
+        self.kinesis = Some(client);
+        self
+    }
+
+    /// A DynamoDB client to take in place of one made from the SDK configuration.
+    pub fn dynamodb_client(mut self, client: aws_sdk_dynamodb::Client) -> Self {
+        self.dynamodb = Some(client);
+        self
+    }
+
+    /// The clock to take in place of the machine's.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Where all random choices start (backoff, the default worker id): with the same seed, the same
+    /// choices. Default: from the time and the process.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Checks the settings, the stream and the lease table; creates the table and its leases where
+    /// they are missing. No lease is taken before [`Scheduler::spawn`].
+    ///
+    /// A stream read from [`InitialPosition::Latest`](crate::InitialPosition::Latest) is read from
+    /// here on: nothing put after this call returned is missed.
+    ///
+    /// # Errors
+    /// Each problem of the settings; a stream that does not exist; no credentials, no permission or
+    /// no answer, within the time limits of the settings.
+    ///
+    /// # Cancel safety
+    /// Call it again: a table or leases that were made stay.
+    pub async fn build(self) -> Result<Scheduler, BuildError> {
+        ConfigError::check(self.problems())?;
+        let factory = self.factory.ok_or(BuildError::NoProcessor)?;
+        let clock = self
+            .clock
+            .unwrap_or_else(|| Arc::new(SystemClock::default()));
+        let seed = self.seed.unwrap_or_else(|| entropy(clock.as_ref()));
+        let mut random = Rng::with_seed(seed);
+        let config = Arc::new(self.config);
+        let worker_id = config
+            .worker_id
+            .clone()
+            .unwrap_or_else(|| format!("{}-{:016x}", self.application, random.u64(..)));
+        let kinesis = self.kinesis.unwrap_or_else(|| {
+            let config = aws_sdk_kinesis::config::Builder::from(&self.kinesis_config)
+                .behavior_version(BehaviorVersion::v2026_01_12());
+            aws_sdk_kinesis::Client::from_conf(config.build())
+        });
+        let dynamodb = self.dynamodb.unwrap_or_else(|| {
+            let config = aws_sdk_dynamodb::config::Builder::from(&self.dynamodb_config)
+                .behavior_version(aws_sdk_dynamodb::config::BehaviorVersion::v2026_01_12());
+            aws_sdk_dynamodb::Client::from_conf(config.build())
+        });
+        let worker = Worker {
+            kinesis: client_for_reads(&kinesis, config.kinesis_request_timeout),
+            application: self.application.clone(),
+            worker_id: worker_id.clone(),
+            stream: StreamName::new(&self.stream),
+            budget: ByteBudget::new(config.max_buffered_bytes),
+            config: Arc::clone(&config),
+            clock: Arc::clone(&clock),
+            factory,
+        };
+        let coordinator = Coordinator::prepare(CoordinatorParts {
+            application: self.application,
+            stream: self.stream,
+            worker_id: worker_id.clone(),
+            kinesis,
+            dynamodb,
+            config,
+            clock,
+            seed: random.u64(..),
+        })
+        .await?;
+        Ok(Scheduler {
+            coordinator,
+            view: Arc::new(View::new(worker_id, Arc::clone(&worker.budget))),
+            worker: Arc::new(worker),
+            seed: random.u64(..),
+        })
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let mut problems = self.config.problems();
+        if self.stream.is_empty() {
+            problems.push("stream is empty; give a stream's name or ARN".into());
+        }
+        if self.application.is_empty() {
+            problems.push("application is empty; name it".into());
+        } else if self.config.table.name.is_none() && !is_table_name(&self.application) {
+            problems.push(format!(
+                "application is {:?} and names the lease table; {TABLE_NAME_RULE}, or set table.name",
+                self.application
+            ));
+        }
+        problems
+    }
+}
+
+impl fmt::Debug for SchedulerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SchedulerBuilder")
+            .field("application", &self.application)
+            .field("stream", &self.stream)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A number that differs from process to process and from call to call.
+fn entropy(clock: &dyn Clock) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    let wall = clock
+        .wall()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    RandomState::new().hash_one((wall, std::process::id()))
+}

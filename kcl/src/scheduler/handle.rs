@@ -1,0 +1,117 @@
+//! A running worker, from outside.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::shards::View;
+use crate::error::WorkerError;
+use crate::snapshot::WorkerSnapshot;
+
+/// What a planned stop did with the shards that the worker owned.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Shards whose processor was asked to stop and did, by id.
+    pub drained: Vec<String>,
+    /// Shards whose processor did not return before the deadline: it was aborted, and the lease
+    /// given away without a checkpoint. Another worker processes their last records again.
+    pub aborted: Vec<String>,
+}
+
+/// A running worker. Clones are handles to the same one.
+///
+/// Dropping the handle does not stop the worker: as with a task, it goes on until its runtime ends,
+/// or until it can not (then its leases expire).
+#[derive(Clone)]
+#[must_use = "without the handle the worker can not be stopped"]
+pub struct WorkerHandle {
+    stop: Arc<watch::Sender<Option<Duration>>>,
+    outcome: Shared<BoxFuture<'static, Result<ShutdownReport, WorkerError>>>,
+    abort: AbortHandle,
+    view: Arc<View>,
+}
+
+impl WorkerHandle {
+    pub(super) fn new(
+        view: Arc<View>,
+        start: impl FnOnce(
+            watch::Receiver<Option<Duration>>,
+        ) -> BoxFuture<'static, Result<ShutdownReport, WorkerError>>,
+    ) -> Self {
+        let (stop, requested) = watch::channel(None);
+        let task = tokio::spawn(start(requested));
+        let abort = task.abort_handle();
+        let outcome = task.map(|joined| {
+            joined.unwrap_or_else(|error| Err(WorkerError::from_join("the worker", error)))
+        });
+        Self {
+            stop: Arc::new(stop),
+            outcome: outcome.boxed().shared(),
+            abort,
+            view,
+        }
+    }
+
+    /// Planned stop: takes no more leases, lets each processor finish the batch in hand, calls
+    /// `shutdown_requested`, and gives the leases away as
+    /// [`on_stop`](crate::ConsumerConfig::on_stop) says. Processors that have not stopped after
+    /// `deadline` are aborted, and their leases given away without a checkpoint.
+    ///
+    /// A second call waits for the same stop; the first one's deadline counts.
+    ///
+    /// # Errors
+    /// The worker had ended already, or fails while it stops: why.
+    ///
+    /// # Cancel safety
+    /// The stop goes on; call again to wait for it.
+    pub async fn shutdown(&self, deadline: Duration) -> Result<ShutdownReport, WorkerError> {
+        self.stop.send_if_modified(|requested| {
+            let first = requested.is_none();
+            requested.get_or_insert(deadline);
+            first
+        });
+        self.outcome.clone().await
+    }
+
+    /// Waits until the worker has ended: `Ok` after a planned stop.
+    ///
+    /// # Errors
+    /// Why it ended otherwise.
+    ///
+    /// # Cancel safety
+    /// Waits only.
+    pub async fn join(&self) -> Result<(), WorkerError> {
+        self.outcome.clone().await.map(|_| ())
+    }
+
+    /// Stops the worker where it is, as a crash would: nothing is checkpointed or given away, its
+    /// leases expire after the failover time. For tests and demonstrations.
+    pub fn abort(&self) {
+        self.abort.abort();
+    }
+
+    /// Whether the worker has ended.
+    pub fn is_finished(&self) -> bool {
+        self.abort.is_finished()
+    }
+
+    /// What the worker is doing now.
+    pub fn snapshot(&self) -> WorkerSnapshot {
+        self.view.snapshot()
+    }
+}
+
+impl fmt::Debug for WorkerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerHandle")
+            .field("worker_id", &self.view.worker_id)
+            .field("finished", &self.is_finished())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,9 @@
+//! The worker: builds itself, runs a consumer for each lease that it owns, and stops.
+
+mod builder;
+mod handle;
+mod run;
+mod shards;
+
+pub use builder::{Scheduler, SchedulerBuilder};
+pub use handle::{ShutdownReport, WorkerHandle};

@@ -1,0 +1,133 @@
+//! The worker's main loop, and its planned stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::handle::ShutdownReport;
+use super::shards::{Shards, View};
+use crate::coordination::Coordinator;
+use crate::error::WorkerError;
+use crate::lease::{Tenure, TenureEnd};
+use crate::shard_consumer::Worker;
+
+/// How long aborted tasks get to be dropped, before their leases are given away all the same.
+const AFTER_ABORT: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(
+    coordinator: Coordinator,
+    worker: Arc<Worker>,
+    view: Arc<View>,
+    seed: u64,
+    mut stop: watch::Receiver<Option<Duration>>,
+) -> Result<ShutdownReport, WorkerError> {
+    let stream = worker.stream.as_str().to_owned();
+    let failover_time = worker.config.failover_time;
+    let mut shards = Shards::new(worker, view, seed);
+    let mut tenures = coordinator.start();
+    let (deadline, failure) = tokio::select! {
+        biased;
+        deadline = stop_requested(&mut stop) => (deadline, None),
+        error = main_loop(&coordinator, &mut shards, &mut tenures, &stream) => {
+            tracing::error!(%error, "the worker cannot go on; it gives its shards up");
+            (failover_time, Some(error))
+        }
+    };
+    coordinator.leave().await;
+    let report = drain(&mut shards, &mut tenures, deadline).await;
+    coordinator.stop().await;
+    match failure {
+        None => Ok(report),
+        Some(error) => Err(error),
+    }
+}
+
+/// Waits for a planned stop; for ever if the handle is gone.
+async fn stop_requested(stop: &mut watch::Receiver<Option<Duration>>) -> Duration {
+    match stop
+        .wait_for(Option::is_some)
+        .await
+        .map(|deadline| *deadline)
+    {
+        Ok(deadline) => deadline.unwrap_or_default(),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Runs until something ends the worker.
+async fn main_loop(
+    coordinator: &Coordinator,
+    shards: &mut Shards,
+    tenures: &mut mpsc::Receiver<Tenure>,
+    stream: &str,
+) -> WorkerError {
+    let mut failed = std::pin::pin!(coordinator.failed());
+    loop {
+        tokio::select! {
+            biased;
+            failure = &mut failed => return WorkerError::coordination(failure, stream),
+            (shard_id, result) = shards.ended() => match result {
+                Ok(()) => tracing::info!(shard_id, "shard given up"),
+                Err(error) => return error,
+            },
+            Some(tenure) = tenures.recv() => shards.start(tenure),
+        }
+    }
+}
+
+/// Lets every consumer finish its batch, checkpoint and give its lease away; at the deadline those
+/// left are aborted, and their leases given away without a checkpoint.
+async fn drain(
+    shards: &mut Shards,
+    tenures: &mut mpsc::Receiver<Tenure>,
+    deadline: Duration,
+) -> ShutdownReport {
+    shards.drain();
+    let mut report = ShutdownReport::default();
+    let mut deadline = std::pin::pin!(tokio::time::sleep(deadline));
+    while !shards.is_empty() {
+        tokio::select! {
+            biased;
+            (shard_id, result) = shards.ended() => match result {
+                Ok(()) => report.drained.push(shard_id),
+                Err(error) => tracing::error!(shard_id, %error, "a shard's consumer failed"),
+            },
+            // Acquired while the stop began: it was never processed here.
+            Some(tenure) = tenures.recv() => tenure.end(TenureEnd::GiveAway).await,
+            () = &mut deadline => {
+                abort(shards, &mut report).await;
+                break;
+            }
+        }
+    }
+    while let Ok(tenure) = tenures.try_recv() {
+        tenure.end(TenureEnd::GiveAway).await;
+    }
+    report.drained.sort();
+    report.aborted.sort();
+    report
+}
+
+async fn abort(shards: &mut Shards, report: &mut ShutdownReport) {
+    let tenures = shards.abort();
+    report.aborted = tenures
+        .iter()
+        .map(|tenure| tenure.shard_id().to_owned())
+        .collect();
+    tracing::error!(
+        shards = ?report.aborted,
+        "processors did not stop in time: they are aborted, their leases given away without a checkpoint"
+    );
+    let all = async {
+        while !shards.is_empty() {
+            // Their results no longer count.
+            let _ = shards.ended().await;
+        }
+    };
+    // A processor that blocks its thread can not be aborted; its lease is fenced all the same.
+    let _ = tokio::time::timeout(AFTER_ABORT, all).await;
+    for tenure in tenures {
+        tenure.end(TenureEnd::GiveAway).await;
+    }
+}

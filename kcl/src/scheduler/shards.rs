@@ -1,0 +1,172 @@
+//! The shards of a running worker and their tasks.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::{Id, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::WorkerError;
+use crate::lease::Tenure;
+use crate::retrieval::ByteBudget;
+use crate::shard_consumer::{ShardConsumer, Worker};
+use crate::snapshot::{ShardStatus, Totals, WorkerSnapshot};
+
+/// What a worker's handle can see.
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) worker_id: String,
+    pub(super) totals: Arc<Totals>,
+    pub(super) budget: Arc<ByteBudget>,
+    /// By the number of the tenure: an earlier one of the same shard may still be ending.
+    shards: Mutex<BTreeMap<u64, Arc<ShardStatus>>>,
+}
+
+impl View {
+    pub(super) fn new(worker_id: String, budget: Arc<ByteBudget>) -> Self {
+        Self {
+            worker_id,
+            totals: Arc::default(),
+            budget,
+            shards: Mutex::default(),
+        }
+    }
+
+    fn with_shards<T>(&self, act: impl FnOnce(&mut BTreeMap<u64, Arc<ShardStatus>>) -> T) -> T {
+        act(&mut self.shards.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn snapshot(&self) -> WorkerSnapshot {
+        let shards = self.with_shards(|shards| {
+            shards
+                .values()
+                .map(|status| status.snapshot())
+                .collect::<Vec<_>>()
+        });
+        self.totals
+            .snapshot(&self.worker_id, shards, self.budget.held())
+    }
+}
+
+/// One running consumer.
+struct Owned {
+    number: u64,
+    tenure: Tenure,
+    /// Cancelled when its task has ended, however that came about.
+    ended: CancellationToken,
+}
+
+/// The running consumers. Dropping it aborts them.
+pub(super) struct Shards {
+    worker: Arc<Worker>,
+    view: Arc<View>,
+    stop: CancellationToken,
+    tasks: JoinSet<Result<(), WorkerError>>,
+    owned: HashMap<Id, Owned>,
+    tenures: u64,
+    random: fastrand::Rng,
+}
+
+impl Shards {
+    pub(super) fn new(worker: Arc<Worker>, view: Arc<View>, seed: u64) -> Self {
+        Self {
+            worker,
+            view,
+            stop: CancellationToken::new(),
+            tasks: JoinSet::new(),
+            owned: HashMap::new(),
+            tenures: 0,
+            random: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.owned.is_empty()
+    }
+
+    /// Starts the consumer of a lease that was just acquired.
+    pub(super) fn start(&mut self, tenure: Tenure) {
+        tracing::info!(
+            shard_id = tenure.shard_id(),
+            worker_id = self.worker.worker_id,
+            "owning a shard"
+        );
+        let status = Arc::new(ShardStatus::new(
+            tenure.shard_id(),
+            Arc::clone(&self.view.totals),
+        ));
+        let predecessors = self
+            .owned
+            .values()
+            .filter(|o| o.tenure.shard_id() == tenure.shard_id());
+        let predecessor = predecessors
+            .max_by_key(|o| o.number)
+            .map(|o| o.ended.clone());
+        let number = self.tenures;
+        self.tenures += 1;
+        self.view
+            .with_shards(|shards| shards.insert(number, Arc::clone(&status)));
+        let consumer = ShardConsumer::new(
+            Arc::clone(&self.worker),
+            tenure.clone(),
+            status,
+            self.stop.clone(),
+            predecessor,
+            self.random.u64(..),
+        );
+        let ended = CancellationToken::new();
+        let guard = ended.clone().drop_guard();
+        let task = self.tasks.spawn(async move {
+            let _ended = guard;
+            // Its own box: the futures of consumers are large.
+            Box::pin(consumer.run()).await
+        });
+        self.owned.insert(
+            task.id(),
+            Owned {
+                number,
+                tenure,
+                ended,
+            },
+        );
+    }
+
+    /// Waits for a consumer to end; for ever if there is none. Answers with its shard.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost by a call that did not return.
+    pub(super) async fn ended(&mut self) -> (String, Result<(), WorkerError>) {
+        let Some(joined) = self.tasks.join_next_with_id().await else {
+            return std::future::pending().await;
+        };
+        let (id, result) = match joined {
+            Ok((id, result)) => (id, result),
+            Err(error) => (
+                error.id(),
+                Err(WorkerError::from_join("the consumer of a shard", error)),
+            ),
+        };
+        let owned = self.owned.remove(&id);
+        if let Some(owned) = &owned {
+            self.view.with_shards(|shards| shards.remove(&owned.number));
+        }
+        (
+            owned
+                .map(|owned| owned.tenure.shard_id().to_owned())
+                .unwrap_or_default(),
+            result,
+        )
+    }
+
+    /// Asks all consumers to drain and give their leases away.
+    pub(super) fn drain(&self) {
+        self.stop.cancel();
+    }
+
+    /// Aborts all consumers, where they are; answers with their tenures.
+    pub(super) fn abort(&mut self) -> Vec<Tenure> {
+        self.tasks.abort_all();
+        let owned = self.owned.values().map(|owned| owned.tenure.clone());
+        owned.collect()
+    }
+}

@@ -1,0 +1,155 @@
+//! The life of one owned shard, as a state machine.
+
+/// Where an owned shard is in its life; the states of the Java library's `ConsumerStates`, without
+/// its waiting steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ShardState {
+    /// Its parent shards have not been processed to their end.
+    WaitingOnParents,
+    /// The processor is made and initialised.
+    Initializing,
+    /// Records are delivered.
+    Processing,
+    /// It is being given up, for this reason.
+    ShuttingDown(ShutdownReason),
+    /// It was given up.
+    Done,
+}
+
+/// Why a shard is given up. Reasons only rise: in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ShutdownReason {
+    /// The worker stops, or the lease moves to another worker.
+    Requested,
+    /// All records were delivered.
+    ShardEnd,
+    /// The lease is another worker's now.
+    LeaseLost,
+}
+
+/// What happens to a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    ParentsEnded,
+    Initialized,
+    ShutDown(ShutdownReason),
+    /// All that the reason demands was done.
+    Finished,
+}
+
+impl ShardState {
+    /// The state of a lease that was just acquired.
+    pub(crate) fn acquired(at_shard_end: bool) -> Self {
+        if at_shard_end {
+            Self::ShuttingDown(ShutdownReason::ShardEnd)
+        } else {
+            Self::WaitingOnParents
+        }
+    }
+
+    /// The next state. An event that means nothing in this state leaves it as it is.
+    #[must_use]
+    pub(crate) fn on(self, event: Event) -> Self {
+        match (self, event) {
+            (Self::Done, _) => Self::Done,
+            (Self::ShuttingDown(was), Event::ShutDown(reason)) => {
+                Self::ShuttingDown(was.max(reason))
+            }
+            (_, Event::ShutDown(reason)) => Self::ShuttingDown(reason),
+            (Self::WaitingOnParents, Event::ParentsEnded) => Self::Initializing,
+            (Self::Initializing, Event::Initialized) => Self::Processing,
+            (Self::ShuttingDown(_), Event::Finished) => Self::Done,
+            (state, _) => state,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Event::{Finished, Initialized, ParentsEnded, ShutDown};
+    use ShardState::{Done, Initializing, Processing, ShuttingDown, WaitingOnParents};
+    use ShutdownReason::{LeaseLost, Requested, ShardEnd};
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_whole_life() {
+        let mut state = ShardState::acquired(false);
+        for (event, next) in [
+            (ParentsEnded, Initializing),
+            (Initialized, Processing),
+            (ShutDown(ShardEnd), ShuttingDown(ShardEnd)),
+            (Finished, Done),
+        ] {
+            state = state.on(event);
+            assert_eq!(state, next);
+        }
+    }
+
+    #[test]
+    fn a_lease_at_shard_end_starts_at_its_end() {
+        assert_eq!(ShardState::acquired(true), ShuttingDown(ShardEnd));
+    }
+
+    #[test]
+    fn reasons_only_rise() {
+        for (was, event, becomes) in [
+            (Requested, ShardEnd, ShardEnd),
+            (Requested, LeaseLost, LeaseLost),
+            (ShardEnd, Requested, ShardEnd),
+            (ShardEnd, LeaseLost, LeaseLost),
+            (LeaseLost, Requested, LeaseLost),
+            (LeaseLost, ShardEnd, LeaseLost),
+        ] {
+            assert_eq!(ShuttingDown(was).on(ShutDown(event)), ShuttingDown(becomes));
+        }
+    }
+
+    #[test]
+    fn every_state_can_be_given_up() {
+        for state in [WaitingOnParents, Initializing, Processing] {
+            for reason in [Requested, ShardEnd, LeaseLost] {
+                assert_eq!(state.on(ShutDown(reason)), ShuttingDown(reason));
+            }
+        }
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let event = prop_oneof![
+            Just(ParentsEnded),
+            Just(Initialized),
+            Just(Finished),
+            Just(ShutDown(Requested)),
+            Just(ShutDown(ShardEnd)),
+            Just(ShutDown(LeaseLost)),
+        ];
+        prop::collection::vec(event, 0..20)
+    }
+
+    fn rank(state: ShardState) -> u8 {
+        match state {
+            WaitingOnParents => 0,
+            Initializing => 1,
+            Processing => 2,
+            ShuttingDown(reason) => 3 + reason as u8,
+            Done => 9,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn life_only_goes_forward_and_never_processes_before_the_parents(events in events()) {
+            let mut state = ShardState::acquired(false);
+            let mut parents_ended = false;
+            for event in events {
+                let next = state.on(event);
+                prop_assert!(rank(next) >= rank(state));
+                parents_ended |= event == ParentsEnded;
+                prop_assert!(next != Processing || parents_ended);
+                state = next;
+            }
+        }
+    }
+}

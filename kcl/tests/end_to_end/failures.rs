@@ -1,0 +1,179 @@
+//! Processors that fail, and services that do.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use kcl::{CheckpointPolicy, WorkerError};
+use kinesis_testkit::{Fault, Service};
+
+use crate::probe::{Call, Deed, Probe};
+use crate::setup::{APPLICATION, STREAM, aws, config, processing, put, until, worker};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Each batch (by its first record) fails this often before it is taken.
+fn failing(times: u32, deed: fn() -> Deed) -> Probe {
+    let attempts = Mutex::new(HashMap::<String, u32>::new());
+    Probe::new().script(move |_, batch| {
+        let first = batch.records().next().unwrap().position().to_string();
+        let mut attempts = attempts.lock().unwrap();
+        let attempt = attempts.entry(first).or_default();
+        *attempt += 1;
+        assert_eq!(batch.attempt(), *attempt, "the same batch again");
+        if *attempt <= times {
+            deed()
+        } else {
+            Deed::Take
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_processor_that_fails_gets_the_same_batch_until_it_succeeds() {
+    for deed in [|| Deed::Fail, || Deed::Panic] {
+        let aws = aws(2).await;
+        let probe = failing(3, deed);
+        put(&aws, &probe, 0..200).await;
+        let worker = worker(&aws, &probe, config("w1")).await;
+        until("all records", || probe.is_settled()).await;
+        probe.assert_exact();
+        worker.shutdown(DEADLINE).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_never_succeeds_is_kept_and_not_checkpointed_by_a_stop() {
+    let aws = aws(1).await;
+    let broken = Probe::new().script(|_, _| Deed::Fail);
+    let probe = Probe::new();
+    put(&aws, &probe, 0..50).await;
+    // Both the library and the processor checkpoint at the stop: neither may cover the batch.
+    let settings = config("w1").with_checkpoint(CheckpointPolicy::AfterBatch);
+    let first = worker(&aws, &broken, settings).await;
+    until("it fails", || {
+        first
+            .snapshot()
+            .shards
+            .iter()
+            .any(|shard| shard.failures >= 5)
+    })
+    .await;
+    assert_eq!(processing(&first), 1, "the lease is kept");
+    first.shutdown(DEADLINE).await.unwrap();
+    assert_eq!(broken.calls(Call::ShutdownRequested).len(), 1);
+    let second = worker(&aws, &probe, config("w2")).await;
+    until("all records", || probe.is_settled()).await;
+    probe.assert_exact();
+    second.shutdown(DEADLINE).await.unwrap();
+}
+
+#[tokio::test]
+async fn faults_of_both_services_lose_nothing() {
+    let aws = aws(2).await;
+    let probe = Probe::new();
+    let faults = aws.faults();
+    let mut added = Vec::new();
+    for fault in [
+        Fault::throttle().operation("GetRecords").probability(0.2),
+        Fault::refuse("ExpiredIteratorException")
+            .operation("GetRecords")
+            .probability(0.1),
+        Fault::response_lost()
+            .operation("GetRecords")
+            .probability(0.1),
+        Fault::cut_connection()
+            .operation("GetShardIterator")
+            .probability(0.2),
+        Fault::throttle()
+            .service(Service::DynamoDb)
+            .operation("UpdateItem")
+            .probability(0.1),
+        Fault::response_lost()
+            .service(Service::DynamoDb)
+            .operation("UpdateItem")
+            .probability(0.1),
+    ] {
+        added.push(faults.add(fault));
+    }
+    let policy = CheckpointPolicy::AfterBatch;
+    let quiet = probe.clone().without_checkpoints();
+    let worker = worker(&aws, &quiet, config("w1").with_checkpoint(policy)).await;
+    for round in 0..20 {
+        put(&aws, &probe, round * 50..(round + 1) * 50).await;
+        until("the records of a round", || probe.is_settled()).await;
+    }
+    faults.clear();
+    let verdict = probe.verdict();
+    assert_eq!((verdict.lost, verdict.out_of_order), (0, 0), "{verdict:?}");
+    assert!(added.iter().map(|fault| faults.count(*fault)).sum::<u64>() > 0);
+    worker.shutdown(DEADLINE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lease_lost_to_a_dynamodb_outage_stops_delivery_and_comes_back() {
+    let aws = aws(1).await;
+    let probe = Probe::new();
+    put(&aws, &probe, 0..50).await;
+    let worker = worker(&aws, &probe, config("w1")).await;
+    until("all records", || probe.is_settled()).await;
+    let outage = aws
+        .faults()
+        .add(Fault::internal_failure().service(Service::DynamoDb));
+    until("the fence falls", || {
+        !probe.calls(Call::LeaseLost).is_empty()
+    })
+    .await;
+    put(&aws, &probe, 50..100).await;
+    assert_eq!(
+        probe.verdict().delivered,
+        50,
+        "nothing is delivered without a lease"
+    );
+    aws.faults().remove(outage);
+    until("the rest", || probe.is_settled()).await;
+    probe.assert_exact();
+    worker.shutdown(DEADLINE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_deleted_while_running_ends_the_worker_with_an_error() {
+    let aws = aws(2).await;
+    let probe = Probe::new();
+    put(&aws, &probe, 0..50).await;
+    let worker = worker(&aws, &probe, config("w1")).await;
+    until("all records", || probe.is_settled()).await;
+    aws.kinesis()
+        .delete_stream()
+        .stream_name(STREAM)
+        .send()
+        .await
+        .unwrap();
+    let error = tokio::time::timeout(DEADLINE, worker.join())
+        .await
+        .unwrap()
+        .unwrap_err();
+    let WorkerError::StreamDeleted { stream } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(stream, STREAM);
+}
+
+#[tokio::test]
+async fn a_lease_table_deleted_while_running_ends_the_worker_with_an_error() {
+    let aws = aws(1).await;
+    let probe = Probe::new();
+    let worker = worker(&aws, &probe, config("w1")).await;
+    until("it runs", || processing(&worker) == 1).await;
+    aws.dynamodb()
+        .delete_table()
+        .table_name(APPLICATION)
+        .send()
+        .await
+        .unwrap();
+    let error = tokio::time::timeout(DEADLINE, worker.join())
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert!(matches!(error, WorkerError::Coordination(_)), "{error:?}");
+}

@@ -1,0 +1,11 @@
+//! Whole workers against an embedded AWS, with ids as oracle.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod build_errors;
+mod delivery;
+mod failures;
+mod fleet;
+mod probe;
+mod resharding;
+mod setup;

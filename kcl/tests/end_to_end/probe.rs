@@ -1,0 +1,223 @@
+//! A processor that reports all it sees.
+
+use std::sync::{Arc, Mutex};
+
+use kcl::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, ShardEnd, Shutdown};
+use kinesis_testkit::{Delivery, Ledger, Position, Verdict};
+
+use crate::setup::id_of;
+
+/// What a processor was told besides records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    Initialize,
+    ShardEnded,
+    LeaseLost,
+    ShutdownRequested,
+}
+
+/// One record that a processor was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) worker: String,
+    pub(crate) shard: String,
+    pub(crate) sub_sequence_number: u64,
+    pub(crate) key: String,
+    pub(crate) data: Vec<u8>,
+    pub(crate) frame_error: bool,
+}
+
+#[derive(Default)]
+struct State {
+    ledger: Ledger,
+    seen: Vec<Seen>,
+    calls: Vec<(String, String, Call)>,
+    tenures: u64,
+}
+
+/// What a processor does with a batch before it reports it.
+pub(crate) enum Deed {
+    Take,
+    Fail,
+    Panic,
+    /// Never return.
+    Hang,
+}
+
+type Script = dyn Fn(&str, &RecordBatch<'_>) -> Deed + Send + Sync;
+
+/// Collects what all processors of a test see.
+#[derive(Clone)]
+pub(crate) struct Probe {
+    state: Arc<Mutex<State>>,
+    script: Arc<Script>,
+    checkpoints: bool,
+}
+
+impl Probe {
+    /// Checkpoints after each batch, at shard end and at shutdown.
+    pub(crate) fn new() -> Self {
+        Self {
+            state: Arc::default(),
+            script: Arc::new(|_, _| Deed::Take),
+            checkpoints: true,
+        }
+    }
+
+    /// Leaves the checkpoints to the library, but for those that only the processor can write.
+    pub(crate) fn without_checkpoints(mut self) -> Self {
+        self.checkpoints = false;
+        self
+    }
+
+    /// Decides by shard id and batch what becomes of each delivery.
+    pub(crate) fn script(
+        mut self,
+        script: impl Fn(&str, &RecordBatch<'_>) -> Deed + Send + Sync + 'static,
+    ) -> Self {
+        self.script = Arc::new(script);
+        self
+    }
+
+    pub(crate) fn factory(&self) -> impl Fn(&ShardContext) -> Processor + Send + Sync + 'static {
+        let probe = self.clone();
+        move |shard| {
+            let tenure = probe.with(|state| {
+                state.tenures += 1;
+                state.tenures
+            });
+            Processor {
+                probe: probe.clone(),
+                worker: shard.worker_id().to_owned(),
+                shard: shard.shard_id().to_owned(),
+                tenure,
+            }
+        }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        act(&mut self.state.lock().unwrap())
+    }
+
+    pub(crate) fn acknowledged(&self, ids: impl Iterator<Item = u64>) {
+        self.with(|state| ids.for_each(|id| state.ledger.acknowledged(id)));
+    }
+
+    /// Every acknowledged record was seen.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.with(|state| state.ledger.is_settled())
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
+        self.with(|state| state.ledger.verdict())
+    }
+
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.with(|state| state.seen.clone())
+    }
+
+    /// Shards for which this call was made, in order.
+    pub(crate) fn calls(&self, call: Call) -> Vec<String> {
+        self.with(|state| {
+            let calls = state.calls.iter().filter(|(_, _, made)| *made == call);
+            calls.map(|(_, shard, _)| shard.clone()).collect()
+        })
+    }
+
+    /// Workers that have seen a record.
+    pub(crate) fn workers(&self) -> Vec<String> {
+        let mut workers: Vec<_> = self.seen().into_iter().map(|seen| seen.worker).collect();
+        workers.sort();
+        workers.dedup();
+        workers
+    }
+
+    /// Nothing lost, nothing twice, nothing out of order.
+    pub(crate) fn assert_exact(&self) {
+        let verdict = self.verdict();
+        assert_eq!(
+            (verdict.lost, verdict.redelivered, verdict.out_of_order),
+            (0, 0, 0),
+            "{verdict:?}"
+        );
+    }
+}
+
+pub(crate) struct Processor {
+    probe: Probe,
+    worker: String,
+    shard: String,
+    tenure: u64,
+}
+
+impl Processor {
+    fn called(&self, call: Call) {
+        let entry = (self.worker.clone(), self.shard.clone(), call);
+        self.probe.with(|state| state.calls.push(entry));
+    }
+}
+
+impl RecordProcessor for Processor {
+    async fn initialize(&mut self, _shard: &ShardContext) -> Result<(), ProcessorError> {
+        self.called(Call::Initialize);
+        Ok(())
+    }
+
+    async fn process_records(&mut self, batch: RecordBatch<'_>) -> Result<(), ProcessorError> {
+        match (self.probe.script)(&self.shard, &batch) {
+            Deed::Take => {}
+            Deed::Fail => return Err("told to fail".into()),
+            Deed::Panic => panic!("told to panic"),
+            Deed::Hang => std::future::pending().await,
+        }
+        assert_eq!(batch.records().count(), batch.len());
+        self.probe.with(|state| {
+            for record in batch.records() {
+                state.seen.push(Seen {
+                    worker: self.worker.clone(),
+                    shard: self.shard.clone(),
+                    sub_sequence_number: record.sub_sequence_number(),
+                    key: record.partition_key().to_owned(),
+                    data: record.data().to_vec(),
+                    frame_error: record.frame_error().is_some(),
+                });
+                let Some(id) = id_of(record.data()) else {
+                    continue;
+                };
+                state.ledger.delivered(Delivery {
+                    tenure: self.tenure,
+                    id,
+                    key: record.partition_key(),
+                    position: Position {
+                        sequence_number: record.sequence_number().to_string(),
+                        sub_sequence_number: record.sub_sequence_number(),
+                    },
+                });
+            }
+        });
+        if self.probe.checkpoints {
+            batch.checkpointer().checkpoint().await?;
+        }
+        Ok(())
+    }
+
+    async fn shard_ended(&mut self, end: ShardEnd<'_>) -> Result<(), ProcessorError> {
+        self.called(Call::ShardEnded);
+        if self.probe.checkpoints {
+            end.checkpoint().await?;
+        }
+        Ok(())
+    }
+
+    async fn lease_lost(&mut self) {
+        self.called(Call::LeaseLost);
+    }
+
+    async fn shutdown_requested(&mut self, shutdown: Shutdown<'_>) -> Result<(), ProcessorError> {
+        self.called(Call::ShutdownRequested);
+        if self.probe.checkpoints {
+            shutdown.checkpointer().checkpoint().await?;
+        }
+        Ok(())
+    }
+}

@@ -81,13 +81,17 @@ impl fmt::Display for Checkpoint {
 pub enum CheckpointError {
     /// This worker does not own the lease any more, or can not be sure that it does. Another worker
     /// processes the shard from the last checkpoint on: stop, and do not retry.
-    #[error("the lease of shard {shard_id} is lost: stop processing it, another worker goes on from the last checkpoint")]
+    #[error(
+        "the lease of shard {shard_id} is lost: stop processing it, another worker goes on from the last checkpoint"
+    )]
     LeaseLost {
         /// The shard.
         shard_id: String,
     },
     /// The position was not delivered to this processor yet, or lies before the checkpoint.
-    #[error("cannot checkpoint at {requested}: give a record delivered to this processor, after {lowest} and up to {highest}")]
+    #[error(
+        "cannot checkpoint at {requested}: give a record delivered to this processor, after {lowest} and up to {highest}"
+    )]
     OutOfRange {
         /// What was asked for.
         requested: Checkpoint,
@@ -98,7 +102,9 @@ pub enum CheckpointError {
     },
     /// DynamoDB throttled every attempt. Nothing was written; try again, or let a later checkpoint
     /// cover this one.
-    #[error("the lease table throttled the checkpoint of shard {shard_id}: retry later, or raise the table's write capacity")]
+    #[error(
+        "the lease table throttled the checkpoint of shard {shard_id}: retry later, or raise the table's write capacity"
+    )]
     Throttled {
         /// The shard.
         shard_id: String,
@@ -107,7 +113,9 @@ pub enum CheckpointError {
         source: Arc<dyn Error + Send + Sync>,
     },
     /// DynamoDB could not be reached, or refused the request. The checkpoint may have been written.
-    #[error("the checkpoint of shard {shard_id} could not be written to the lease table: see the source")]
+    #[error(
+        "the checkpoint of shard {shard_id} could not be written to the lease table: see the source"
+    )]
     Store {
         /// The shard.
         shard_id: String,
@@ -165,7 +173,10 @@ mod tests {
             Checkpoint::AtTimestamp,
             Checkpoint::TrimHorizon,
             Checkpoint::Latest,
-            at("49680423998448199394140700329433276993968542601086763026", 3),
+            at(
+                "49680423998448199394140700329433276993968542601086763026",
+                3,
+            ),
             Checkpoint::ShardEnd,
         ] {
             let parsed = Checkpoint::parse(checkpoint.as_str(), checkpoint.sub_sequence_number());

@@ -27,7 +27,7 @@ const CONCURRENT_TAKES: usize = 16;
 
 /// Looks, takes and balances, from the start until the worker leaves.
 pub(crate) async fn assign(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenure>) {
-    let mut previous = Plan::default();
+    let mut previous = None;
     while !shared.leaving.is_cancelled() {
         let pass = look_and_act(shared, &mut previous, deliveries);
         let pause = match shared.leaving.run_until_cancelled(pass).await {
@@ -56,10 +56,13 @@ fn interval(leases: usize, failover: Duration) -> Duration {
 
 async fn look_and_act(
     shared: &Arc<Shared>,
-    previous: &mut Plan,
+    previous: &mut Option<Plan>,
     deliveries: &mpsc::Sender<Tenure>,
 ) -> Result<usize, LeaseStoreError> {
     let snapshot = look(shared, false).await?;
+    if previous.is_none() {
+        remember_own(shared, &snapshot);
+    }
     let latest = make_plan(shared, &snapshot);
     take(shared, &snapshot, &latest.take, deliveries).await;
     // The index may lag behind the table.
@@ -73,29 +76,40 @@ async fn look_and_act(
             }
         }
     }
-    for (key, to) in agreed(previous, &latest) {
+    let last = previous.take().unwrap_or_default();
+    for (key, to) in agreed(&last, &latest) {
         if let Some(tenure) = shared.registry.held(&key) {
             tracing::info!(shard = key, to, "handing the shard over, to even out");
             tenure.start_handoff(&to);
         }
     }
-    *previous = latest;
+    *previous = Some(latest);
     Ok(snapshot.leases.len())
 }
 
+/// At the first look, leases that name this worker were held by an earlier process under its id, which
+/// has ended: they start at once (see [`OnStop::Keep`](crate::OnStop::Keep)).
+fn remember_own(shared: &Shared, snapshot: &Snapshot) {
+    for lease in &snapshot.leases {
+        if lease.owner.as_deref() == Some(&shared.worker_id) && !lease.is_handoff_pending() {
+            shared.registry.remember(&lease.key, lease.counter);
+        }
+    }
+}
+
 /// Reads the table, and remembers what it shows.
-pub(crate) async fn look(
-    shared: &Shared,
-    consistent: bool,
-) -> Result<Snapshot, LeaseStoreError> {
+pub(crate) async fn look(shared: &Shared, consistent: bool) -> Result<Snapshot, LeaseStoreError> {
     let snapshot = shared.store.list(consistent).await?;
     // After the read: a counter seen now moved no later than now.
     let now = shared.clock.now();
     for corrupt in &snapshot.corrupt {
         tracing::warn!(%corrupt, "item skipped");
     }
-    let keys: std::collections::HashSet<&str> =
-        snapshot.leases.iter().map(|lease| lease.key.as_str()).collect();
+    let keys: std::collections::HashSet<&str> = snapshot
+        .leases
+        .iter()
+        .map(|lease| lease.key.as_str())
+        .collect();
     shared.registry.retain(|key| keys.contains(key));
     let mut observations = shared.observations();
     observations.observe_all(&snapshot.leases, now, shared.failover);
@@ -150,7 +164,13 @@ fn make_plan(shared: &Shared, snapshot: &Snapshot) -> Plan {
         shared.epoch_seconds(),
         shared.failover,
     );
-    plan(&shared.worker_id, &active, &liveness.live, &liveness.receivers, shared.max_leases)
+    plan(
+        &shared.worker_id,
+        &active,
+        &liveness.live,
+        &liveness.receivers,
+        shared.max_leases,
+    )
 }
 
 async fn take(
@@ -159,20 +179,31 @@ async fn take(
     keys: &[String],
     deliveries: &mpsc::Sender<Tenure>,
 ) {
-    let wanted = snapshot.leases.iter().filter(|lease| keys.contains(&lease.key));
+    let wanted = snapshot
+        .leases
+        .iter()
+        .filter(|lease| keys.contains(&lease.key));
     let wanted: Vec<Lease> = wanted.cloned().collect();
     let takes = futures::stream::iter(wanted).map(|lease| {
         let shared = Arc::clone(shared);
         async move {
+            let claim = shared.registry.claim(&lease.key)?;
             let sent = shared.clock.now();
-            (sent, shared.store.take(&lease, &shared.worker_id).await)
+            Some((
+                claim,
+                sent,
+                shared.store.take(&lease, &shared.worker_id).await,
+            ))
         }
     });
     let mut takes = takes.buffer_unordered(CONCURRENT_TAKES);
-    while let Some((sent, taken)) = takes.next().await {
+    while let Some(take) = takes.next().await {
+        let Some((claim, sent, taken)) = take else {
+            continue;
+        };
         match taken {
             Ok(Outcome::Applied(lease) | Outcome::AppliedBefore(lease)) => {
-                shared.begin(lease, sent, deliveries).await;
+                shared.begin(claim, lease, sent, deliveries).await;
             }
             // Another worker was faster.
             Ok(Outcome::ConditionFailed(_)) => {}

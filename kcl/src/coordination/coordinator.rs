@@ -53,7 +53,10 @@ impl Coordinator {
     }
 
     pub(crate) fn new(shared: Shared) -> Self {
-        Self { shared: Arc::new(shared), tasks: Mutex::default() }
+        Self {
+            shared: Arc::new(shared),
+            tasks: Mutex::default(),
+        }
     }
 
     /// Starts the tasks. Each lease that this worker acquires comes out as a tenure. Within a runtime.
@@ -64,12 +67,23 @@ impl Coordinator {
         let for_discovery = deliveries.clone();
         let seed = self.shared.seed;
         let tasks = [
-            self.shared.spawn("worker row", async move { worker_metrics::report(&a).await }),
-            self.shared.spawn("discovery", async move { discover(&b, &for_discovery).await }),
-            self.shared.spawn("assignment", async move { assign(&c, &deliveries).await }),
-            self.shared.spawn("shard sync", async move { maintain(&d, seed).await }),
+            self.shared.spawn(
+                "worker row",
+                async move { worker_metrics::report(&a).await },
+            ),
+            self.shared.spawn(
+                "discovery",
+                async move { discover(&b, &for_discovery).await },
+            ),
+            self.shared
+                .spawn("assignment", async move { assign(&c, &deliveries).await }),
+            self.shared
+                .spawn("shard sync", async move { maintain(&d, seed).await }),
         ];
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(tasks);
         tenures
     }
 
@@ -141,7 +155,10 @@ impl Coordinator {
         // Nothing ran here under it, so the next owner may start when this one might have.
         let (now, failover) = (self.shared.clock.now(), self.shared.failover);
         let own = self.shared.registry.past_counter(&lease.key);
-        let quiet = self.shared.observations().may_start(lease, own, now, failover);
+        let quiet = self
+            .shared
+            .observations()
+            .may_start(lease, own, now, failover);
         let moved = match &receiver {
             Some(to) => store.assign(lease, to, quiet).await,
             None if quiet => store.evict(lease).await,
@@ -159,6 +176,13 @@ impl Coordinator {
     }
 }
 
+/// A worker that is dropped without a stop ends as in a crash: nothing is written, its leases expire.
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        self.shared.leaving.cancel();
+        self.shared.stopped.cancel();
+    }
+}
+
 #[cfg(test)]
-#[path = "coordinator/tests.rs"]
 mod tests;

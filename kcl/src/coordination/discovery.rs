@@ -14,12 +14,21 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Looks each second, from the start until the worker leaves.
 pub(crate) async fn discover(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenure>) {
     while !shared.leaving.is_cancelled() {
-        match shared.leaving.run_until_cancelled(look(shared, deliveries)).await {
+        match shared
+            .leaving
+            .run_until_cancelled(look(shared, deliveries))
+            .await
+        {
             Some(Err(error)) => shared.store_failed("discovery", &error),
             Some(Ok(())) => {}
             None => return,
         }
-        if shared.leaving.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_none() {
+        if shared
+            .leaving
+            .run_until_cancelled(tokio::time::sleep(INTERVAL))
+            .await
+            .is_none()
+        {
             return;
         }
     }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 #[non_exhaustive]
 pub enum StartError {
     /// The stream does not exist, in this account and region.
-    #[error("stream {stream} does not exist: create it, or check its name, the account and the region")]
+    #[error(
+        "stream {stream} does not exist: create it, or check its name, the account and the region"
+    )]
     StreamNotFound {
         /// Name or ARN, as given.
         stream: String,
@@ -33,7 +35,9 @@ pub enum StartError {
         source: Arc<dyn Error + Send + Sync>,
     },
     /// No credentials were found, or they could not be loaded.
-    #[error("no usable AWS credentials for {service}: configure a role, a profile or the environment")]
+    #[error(
+        "no usable AWS credentials for {service}: configure a role, a profile or the environment"
+    )]
     NoCredentials {
         /// `Kinesis` or `DynamoDB`.
         service: &'static str,
@@ -53,7 +57,9 @@ pub enum StartError {
         source: Arc<dyn Error + Send + Sync>,
     },
     /// The service answered with another error.
-    #[error("{service} failed {operation}: see the source; a retry may help if it is throttling or an internal failure")]
+    #[error(
+        "{service} failed {operation}: see the source; a retry may help if it is throttling or an internal failure"
+    )]
     Service {
         /// `Kinesis` or `DynamoDB`.
         service: &'static str,
@@ -106,7 +112,9 @@ pub enum StartError {
         what_to_do: &'static str,
     },
     /// The shards that the stream lists leave a gap in the hash key space.
-    #[error("the shards of stream {stream} do not cover all hash keys: a reshard may be in progress, start again")]
+    #[error(
+        "the shards of stream {stream} do not cover all hash keys: a reshard may be in progress, start again"
+    )]
     IncompleteShardList {
         /// Name or ARN, as given.
         stream: String,
@@ -127,7 +135,9 @@ pub enum StartError {
 #[non_exhaustive]
 pub enum WorkerFailure {
     /// The lease table was deleted, or its index.
-    #[error("the lease table or its index is gone: it was deleted while workers run; restart them to create it anew")]
+    #[error(
+        "the lease table or its index is gone: it was deleted while workers run; restart them to create it anew"
+    )]
     TableDeleted {
         /// What the client said.
         #[source]

@@ -45,7 +45,10 @@ pub(crate) fn judge(
             .filter(move |row| age_of(row) < lifetime && not_dead(&row.worker))
             .map(|row| row.worker.clone())
     };
-    let renewing = renews.iter().filter(|(_, renews)| **renews).map(|(worker, _)| (*worker).to_owned());
+    let renewing = renews
+        .iter()
+        .filter(|(_, renews)| **renews)
+        .map(|(worker, _)| (*worker).to_owned());
     Liveness {
         live: with_row(ROW_LIFETIME).chain(renewing).collect(),
         receivers: with_row(RECEIVER_ROW_LIFETIME).collect(),
@@ -61,39 +64,60 @@ mod tests {
     const NOW: Duration = Duration::from_secs(1000);
 
     fn lease(key: &str, owner: &str) -> Lease {
-        Lease { owner: Some(owner.to_owned()), ..Lease::new(key, Checkpoint::TrimHorizon) }
+        Lease {
+            owner: Some(owner.to_owned()),
+            ..Lease::new(key, Checkpoint::TrimHorizon)
+        }
     }
 
     #[test]
     fn rows_and_heartbeats_decide() {
-        let row = |worker: &str, age: u64| WorkerRow { worker: worker.into(), last_update: 5000 - age };
+        let row = |worker: &str, age: u64| WorkerRow {
+            worker: worker.into(),
+            last_update: 5000 - age,
+        };
         let rows = [
             row("fresh", 5),
             row("late", 40),
             row("stale", 60),
             row("dead", 5),
             row("ahead", 0),
-            WorkerRow { worker: "future".into(), last_update: 5030 },
+            WorkerRow {
+                worker: "future".into(),
+                last_update: 5030,
+            },
         ];
         let leases = [lease("a", "dead"), lease("b", "no-row"), lease("c", "late")];
         let mut observations = Observations::default();
         observations.observe_all(&leases, Duration::from_secs(900), F);
         let renewed: Vec<_> = leases
             .iter()
-            .map(|l| Lease { counter: u64::from(l.owner.as_deref() != Some("dead")), ..l.clone() })
+            .map(|l| Lease {
+                counter: u64::from(l.owner.as_deref() != Some("dead")),
+                ..l.clone()
+            })
             .collect();
         observations.observe_all(&renewed, NOW, F);
 
         let liveness = judge(&rows, &renewed, &observations, NOW, 5000, F);
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        assert_eq!(liveness.live, set(&["ahead", "fresh", "future", "late", "no-row"]));
+        assert_eq!(
+            liveness.live,
+            set(&["ahead", "fresh", "future", "late", "no-row"])
+        );
         assert_eq!(liveness.receivers, set(&["ahead", "fresh", "future"]));
     }
 
     #[test]
     fn finished_leases_say_nothing_about_their_owner() {
-        let rows = [WorkerRow { worker: "w".into(), last_update: 5000 }];
-        let ended = [Lease { checkpoint: Checkpoint::ShardEnd, ..lease("a", "w") }];
+        let rows = [WorkerRow {
+            worker: "w".into(),
+            last_update: 5000,
+        }];
+        let ended = [Lease {
+            checkpoint: Checkpoint::ShardEnd,
+            ..lease("a", "w")
+        }];
         let mut observations = Observations::default();
         observations.observe_all(&ended, Duration::ZERO, F);
         let liveness = judge(&rows, &ended, &observations, NOW, 5000, F);

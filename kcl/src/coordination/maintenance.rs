@@ -13,7 +13,12 @@ pub(crate) async fn maintain(shared: &Shared, seed: u64) {
     loop {
         // Workers that started together drift apart: the listing's quota is the stream's.
         let pause = shared.sync_interval.mul_f64(0.75 + 0.5 * random.f64());
-        if shared.leaving.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+        if shared
+            .leaving
+            .run_until_cancelled(tokio::time::sleep(pause))
+            .await
+            .is_none()
+        {
             return;
         }
         match shared.leaving.run_until_cancelled(shared.sync.run()).await {
@@ -29,7 +34,9 @@ fn failed(shared: &Shared, error: SyncError) {
     match error {
         SyncError::Store(error) => shared.store_failed("shard sync", &error),
         SyncError::List(ListShardsError::Call(call)) if call.kind == CallErrorKind::NotFound => {
-            shared.fail(WorkerFailure::StreamDeleted { source: Arc::new(LeaseStoreError::from(call)) });
+            shared.fail(WorkerFailure::StreamDeleted {
+                source: Arc::new(LeaseStoreError::from(call)),
+            });
         }
         other => tracing::warn!(error = %other, "shard sync failed, tried again"),
     }

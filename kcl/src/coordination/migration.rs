@@ -95,7 +95,9 @@ impl Migration<'_> {
     async fn read(&self, key: &str, attribute: &str) -> Result<Option<String>, StartError> {
         let table = self.layout.state(self.table);
         let item = get(self.client, table, self.layout.state_key(), key).await?;
-        let Some(mut item) = item else { return Ok(None) };
+        let Some(mut item) = item else {
+            return Ok(None);
+        };
         match item.remove(attribute) {
             Some(AttributeValue::S(state)) => Ok(Some(state)),
             _ => Err(self.unsupported(
@@ -163,7 +165,9 @@ pub(super) async fn layout(
     let mut places = vec![(legacy.state(application).to_owned(), "key")];
     places.extend(lease_table.map(|table| (table.to_owned(), "leaseKey")));
     for (table, hash_key) in places {
-        let Some(item) = get(client, &table, hash_key, TABLE_KEY).await? else { continue };
+        let Some(item) = get(client, &table, hash_key, TABLE_KEY).await? else {
+            continue;
+        };
         let state = match item.get("tm") {
             Some(AttributeValue::S(state)) => state.as_str(),
             _ => "unreadable",

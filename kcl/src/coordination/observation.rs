@@ -49,8 +49,7 @@ impl Observations {
         for lease in leases {
             let available = self.is_available(lease, now, failover);
             if let Some(seen) = self.leases.get_mut(&lease.key) {
-                seen.available_since =
-                    available.then(|| seen.available_since.unwrap_or(now));
+                seen.available_since = available.then(|| seen.available_since.unwrap_or(now));
             }
         }
     }
@@ -83,9 +82,13 @@ impl Observations {
                     since: seen.since,
                     pending_since: seen.pending_since,
                 };
-                let pending_since =
-                    lease.is_handoff_pending().then(|| seen.pending_since.unwrap_or(now));
-                *seen = Seen { pending_since, ..new(now, Some(before)) };
+                let pending_since = lease
+                    .is_handoff_pending()
+                    .then(|| seen.pending_since.unwrap_or(now));
+                *seen = Seen {
+                    pending_since,
+                    ..new(now, Some(before))
+                };
             }
         }
     }
@@ -106,7 +109,10 @@ impl Observations {
 
     /// For how long it may be taken already.
     pub(crate) fn available_for(&self, lease: &Lease, now: Duration) -> Duration {
-        let since = self.leases.get(&lease.key).and_then(|seen| seen.available_since);
+        let since = self
+            .leases
+            .get(&lease.key)
+            .and_then(|seen| seen.available_since);
         since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
 
@@ -128,7 +134,9 @@ impl Observations {
         if lease.was_released_to_owner() || untouched {
             return true;
         }
-        let Some(seen) = self.leases.get(&lease.key) else { return false };
+        let Some(seen) = self.leases.get(&lease.key) else {
+            return false;
+        };
         match seen.before {
             Some(before) if seen.counter == lease.counter => {
                 let in_time = before
@@ -161,7 +169,10 @@ mod tests {
     }
 
     fn pending(to: &str, from: &str, counter: u64) -> Lease {
-        Lease { checkpoint_owner: Some(from.to_owned()), ..lease(Some(to), counter) }
+        Lease {
+            checkpoint_owner: Some(from.to_owned()),
+            ..lease(Some(to), counter)
+        }
     }
 
     fn seen(looks: &[(u64, Lease)]) -> Observations {
@@ -176,9 +187,15 @@ mod tests {
     fn an_owned_lease_expires_after_the_failover_time_without_a_heartbeat() {
         let owned = lease(Some("w"), 3);
         let observations = seen(&[(100, owned.clone()), (105, owned.clone())]);
-        assert!(!observations.is_available(&owned, at(110), F), "first seen owned: not before F");
+        assert!(
+            !observations.is_available(&owned, at(110), F),
+            "first seen owned: not before F"
+        );
         assert!(observations.is_available(&owned, at(111), F));
-        assert!(!observations.is_available(&lease(Some("w"), 4), at(111), F), "it has moved");
+        assert!(
+            !observations.is_available(&lease(Some("w"), 4), at(111), F),
+            "it has moved"
+        );
         let beating = seen(&[(100, owned.clone()), (109, lease(Some("w"), 4))]);
         assert!(!beating.is_available(&lease(Some("w"), 4), at(119), F));
         assert!(beating.is_available(&lease(Some("w"), 4), at(120), F));
@@ -188,7 +205,10 @@ mod tests {
     fn an_unassigned_lease_is_available_at_once_and_a_finished_one_never() {
         let observations = seen(&[]);
         assert!(observations.is_available(&lease(None, 0), at(1), F));
-        let ended = Lease { checkpoint: Checkpoint::ShardEnd, ..lease(None, 0) };
+        let ended = Lease {
+            checkpoint: Checkpoint::ShardEnd,
+            ..lease(None, 0)
+        };
         assert!(!observations.is_available(&ended, at(1), F));
     }
 
@@ -203,9 +223,15 @@ mod tests {
 
     #[test]
     fn a_lease_given_up_on_purpose_starts_at_once() {
-        let released = Lease { released_at: Some(8), ..lease(Some("me"), 8) };
+        let released = Lease {
+            released_at: Some(8),
+            ..lease(Some("me"), 8)
+        };
         assert!(seen(&[]).may_start(&released, None, at(1), F));
-        let stale_mark = Lease { released_at: Some(7), ..lease(Some("me"), 8) };
+        let stale_mark = Lease {
+            released_at: Some(7),
+            ..lease(Some("me"), 8)
+        };
         let observations = seen(&[(100, stale_mark.clone())]);
         assert!(!observations.may_start(&stale_mark, None, at(101), F));
     }
@@ -229,7 +255,10 @@ mod tests {
             (131, mine.clone()),
         ]);
         assert!(!long.may_start(&mine, None, at(131), F));
-        assert!(long.may_start(&mine, None, at(139), F), "F after the old owner's last heartbeat");
+        assert!(
+            long.may_start(&mine, None, at(139), F),
+            "F after the old owner's last heartbeat"
+        );
     }
 
     #[test]
@@ -248,7 +277,11 @@ mod tests {
     fn its_own_lease_untouched_since_starts_at_once() {
         let mine = lease(Some("me"), 9);
         for (own, expected) in [(9, true), (8, true), (7, false), (10, false)] {
-            assert_eq!(seen(&[]).may_start(&mine, Some(own), at(1), F), expected, "{own}");
+            assert_eq!(
+                seen(&[]).may_start(&mine, Some(own), at(1), F),
+                expected,
+                "{own}"
+            );
         }
     }
 }

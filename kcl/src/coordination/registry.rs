@@ -1,7 +1,7 @@
 //! The leases that this worker holds, or held until their consumers let go.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::lease::{Tenure, WeakTenure};
 
@@ -13,6 +13,9 @@ pub(crate) struct Registry {
 
 #[derive(Debug, Default)]
 struct Inner {
+    /// Leases that one of the tasks is about to acquire: two acquisitions of one lease would fence
+    /// each other.
+    claimed: HashSet<String>,
     held: BTreeMap<String, WeakTenure>,
     /// The counter that each past tenure of this worker ended with.
     past: HashMap<String, u64>,
@@ -24,14 +27,22 @@ impl Registry {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// False if there is one for that lease already.
-    pub(crate) fn insert(&self, tenure: &Tenure) -> bool {
+    /// The right to acquire a lease, unless it is held or claimed already.
+    pub(crate) fn claim(self: &Arc<Self>, key: &str) -> Option<Claim> {
         let mut inner = self.inner();
-        if inner.held.contains_key(tenure.shard_id()) {
-            return false;
+        if inner.held.contains_key(key) || !inner.claimed.insert(key.to_owned()) {
+            return None;
         }
-        inner.held.insert(tenure.shard_id().to_owned(), tenure.downgrade());
-        true
+        drop(inner);
+        Some(Claim {
+            registry: Arc::clone(self),
+            key: key.to_owned(),
+        })
+    }
+
+    /// This worker's earlier process ended with this lease at `counter`.
+    pub(crate) fn remember(&self, key: &str, counter: u64) {
+        self.inner().past.entry(key.to_owned()).or_insert(counter);
     }
 
     /// The writer has ended. `counter`: as last known.
@@ -41,9 +52,10 @@ impl Registry {
         inner.past.insert(key.to_owned(), counter);
     }
 
-    /// True while a tenure of the lease runs, or its consumer has not let go of a lost one.
+    /// True while a tenure of the lease runs or begins, or its consumer has not let go of a lost one.
     pub(crate) fn contains(&self, key: &str) -> bool {
-        self.inner().held.contains_key(key)
+        let inner = self.inner();
+        inner.held.contains_key(key) || inner.claimed.contains(key)
     }
 
     pub(crate) fn past_counter(&self, key: &str) -> Option<u64> {
@@ -59,5 +71,28 @@ impl Registry {
     /// Forgets past tenures of leases that are gone.
     pub(crate) fn retain(&self, exists: impl Fn(&str) -> bool) {
         self.inner().past.retain(|key, _| exists(key));
+    }
+}
+
+/// See [`Registry::claim`]. Dropped: the lease may be claimed again.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    registry: Arc<Registry>,
+    key: String,
+}
+
+impl Claim {
+    /// The lease was acquired.
+    pub(crate) fn fulfil(self, tenure: &Tenure) {
+        self.registry
+            .inner()
+            .held
+            .insert(self.key.clone(), tenure.downgrade());
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.registry.inner().claimed.remove(&self.key);
     }
 }

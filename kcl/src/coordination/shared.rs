@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::balance::next_receiver;
 use super::error::WorkerFailure;
 use super::observation::Observations;
-use super::registry::Registry;
+use super::registry::{Claim, Registry};
 use crate::clock::Clock;
 use crate::config::OnStop;
 use crate::lease::{
@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     pub(crate) on_stop: OnStop,
     pub(crate) sync_interval: Duration,
     pub(crate) seed: u64,
-    pub(crate) registry: Registry,
+    pub(crate) registry: Arc<Registry>,
     observations: Mutex<Observations>,
     /// Loads of the workers that may receive a lease.
     receivers: Mutex<BTreeMap<String, usize>>,
@@ -76,7 +76,7 @@ impl Shared {
             on_stop: parts.on_stop,
             sync_interval: parts.sync_interval,
             seed: parts.seed,
-            registry: Registry::default(),
+            registry: Arc::default(),
             observations: Mutex::default(),
             receivers: Mutex::default(),
             nudge: Notify::new(),
@@ -89,11 +89,15 @@ impl Shared {
 
     pub(crate) fn observations(&self) -> MutexGuard<'_, Observations> {
         // A panic under it ends the worker anyway.
-        self.observations.lock().unwrap_or_else(PoisonError::into_inner)
+        self.observations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn receivers(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
-        self.receivers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.receivers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn epoch_seconds(&self) -> u64 {
@@ -116,7 +120,11 @@ impl Shared {
     pub(crate) fn failed(&self) -> impl Future<Output = WorkerFailure> + Send + 'static {
         let mut failure = self.failure.subscribe();
         async move {
-            let found = failure.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
+            let found = failure
+                .wait_for(Option::is_some)
+                .await
+                .ok()
+                .and_then(|found| found.clone());
             match found {
                 Some(failure) => failure,
                 None => std::future::pending().await,
@@ -133,7 +141,10 @@ impl Shared {
         let shared = Arc::clone(self);
         self.tasks.spawn(async move {
             if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
-                shared.fail(WorkerFailure::Panicked { task, message: message_of(&*panic) });
+                shared.fail(WorkerFailure::Panicked {
+                    task,
+                    message: message_of(&*panic),
+                });
             }
         })
     }
@@ -142,6 +153,7 @@ impl Shared {
     /// hands it out.
     pub(crate) async fn begin(
         self: &Arc<Self>,
+        claim: Claim,
         lease: Lease,
         sent: Duration,
         deliveries: &mpsc::Sender<Tenure>,
@@ -156,9 +168,7 @@ impl Shared {
             stopped: self.stopped.clone(),
         };
         let (tenure, writer) = Tenure::begin(context, lease, sent);
-        if !self.registry.insert(&tenure) {
-            return;
-        }
+        claim.fulfil(&tenure);
         tracing::info!(token = ?tenure.fencing_token(), "lease acquired");
         let shared = Arc::clone(self);
         let (last, key) = (tenure.downgrade(), tenure.shard_id().to_owned());
@@ -173,7 +183,10 @@ impl Shared {
         });
         // If nobody listens any more, the tenure is dropped and its writer ends. A planned stop gives
         // such leases away at its end.
-        let _ = self.leaving.run_until_cancelled(deliveries.send(tenure)).await;
+        let _ = self
+            .leaving
+            .run_until_cancelled(deliveries.send(tenure))
+            .await;
     }
 
     /// Renews a lease that names this worker as its owner, and begins its tenure.
@@ -182,10 +195,13 @@ impl Shared {
         lease: &Lease,
         deliveries: &mpsc::Sender<Tenure>,
     ) -> Result<(), LeaseStoreError> {
+        let Some(claim) = self.registry.claim(&lease.key) else {
+            return Ok(());
+        };
         let sent = self.clock.now();
         match self.store.renew(lease, &self.worker_id, None).await? {
             Outcome::Applied(lease) | Outcome::AppliedBefore(lease) => {
-                self.begin(lease, sent, deliveries).await;
+                self.begin(claim, lease, sent, deliveries).await;
             }
             // Somebody was faster; the next look tells.
             Outcome::ConditionFailed(_) => {}
@@ -196,7 +212,9 @@ impl Shared {
     /// Notes an error of the lease table; without the table, there is nothing to go on with.
     pub(crate) fn store_failed(&self, what: &'static str, error: &LeaseStoreError) {
         if error.is_table_missing() {
-            self.fail(WorkerFailure::TableDeleted { source: Arc::new(error.clone()) });
+            self.fail(WorkerFailure::TableDeleted {
+                source: Arc::new(error.clone()),
+            });
         } else {
             tracing::warn!(%error, "{what} failed, tried again");
         }
@@ -234,5 +252,6 @@ fn into_store_error(error: SyncError) -> LeaseStoreError {
 
 fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
 }

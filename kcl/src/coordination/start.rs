@@ -19,14 +19,31 @@ use crate::shard_sync::{KinesisShardLister, ListShardsError, ShardSync, SyncErro
 /// Finds the stream; finds or creates the lease table; settles the fleet's mode; checks that the
 /// table is this stream's; creates the first leases.
 pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartError> {
-    let CoordinatorParts { application, stream, worker_id, kinesis, dynamodb, config, clock, .. } =
-        parts;
+    let CoordinatorParts {
+        application,
+        stream,
+        worker_id,
+        kinesis,
+        dynamodb,
+        config,
+        clock,
+        ..
+    } = parts;
     let kinesis = for_shards(&kinesis, &config);
     let dynamodb = for_leases(&dynamodb, &config);
     let identity = identify(&kinesis, &stream).await?;
 
-    let table = config.table.name.clone().unwrap_or_else(|| application.clone());
-    let start = Start { dynamodb: &dynamodb, table: &table, worker_id: &worker_id, clock: &*clock };
+    let table = config
+        .table
+        .name
+        .clone()
+        .unwrap_or_else(|| application.clone());
+    let start = Start {
+        dynamodb: &dynamodb,
+        table: &table,
+        worker_id: &worker_id,
+        clock: &*clock,
+    };
     let existing = start.describe(&table).await?;
     let legacy = Layout::legacy(&application);
     let legacy_state = start.describe(legacy.state(&table)).await?;
@@ -42,8 +59,11 @@ pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartErro
                 .to_owned(),
         });
     }
-    let store: Arc<dyn LeaseStore> =
-        Arc::new(DynamoDbLeaseStore::new(dynamodb.clone(), table.clone(), layout.clone()));
+    let store: Arc<dyn LeaseStore> = Arc::new(DynamoDbLeaseStore::new(
+        dynamodb.clone(),
+        table.clone(),
+        layout.clone(),
+    ));
     // A table that is there is judged before anything in it, its index included, is changed.
     if existing {
         start.settle(&*store, &layout, &identity).await?;
@@ -57,7 +77,11 @@ pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartErro
     }
 
     let sync = ShardSync {
-        lister: Arc::new(KinesisShardLister::new(kinesis, stream.clone(), Arc::clone(&clock))),
+        lister: Arc::new(KinesisShardLister::new(
+            kinesis,
+            stream.clone(),
+            Arc::clone(&clock),
+        )),
         store: Arc::clone(&store),
         position: config.initial_position,
         stream: identity,
@@ -71,7 +95,9 @@ pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartErro
             operation: "ListShards",
             source: Arc::new(error),
         },
-        SyncError::Incomplete => StartError::IncompleteShardList { stream: stream.clone() },
+        SyncError::Incomplete => StartError::IncompleteShardList {
+            stream: stream.clone(),
+        },
     })?;
     Ok(Shared::new(SharedParts {
         worker_id,
@@ -100,9 +126,11 @@ async fn identify(
         .send()
         .await
         .map_err(|error| stream_failed(stream, classify("DescribeStreamSummary", &error)))?;
-    let found = output.stream_description_summary.ok_or_else(|| StartError::StreamNotFound {
-        stream: stream.to_owned(),
-    })?;
+    let found = output
+        .stream_description_summary
+        .ok_or_else(|| StartError::StreamNotFound {
+            stream: stream.to_owned(),
+        })?;
     match found.stream_status() {
         StreamStatus::Active | StreamStatus::Updating => {}
         status => {
@@ -112,7 +140,10 @@ async fn identify(
             });
         }
     }
-    let created = found.stream_creation_timestamp().to_millis().unwrap_or_default();
+    let created = found
+        .stream_creation_timestamp()
+        .to_millis()
+        .unwrap_or_default();
     Ok(StreamIdentity {
         arn: found.stream_arn().to_owned(),
         created: u64::try_from(created).unwrap_or_default(),
@@ -130,7 +161,9 @@ impl Start<'_> {
     /// True if the table exists.
     async fn describe(&self, table: &str) -> Result<bool, StartError> {
         let described = describe_table(self.dynamodb, table).await;
-        described.map(|found| found.is_some()).map_err(|error| self.table_failed(error))
+        described
+            .map(|found| found.is_some())
+            .map_err(|error| self.table_failed(error))
     }
 
     async fn settle(
@@ -153,14 +186,17 @@ impl Start<'_> {
             worker_id: self.worker_id,
             clock: self.clock,
         };
-        migration.settle(!found.leases.is_empty() || !found.corrupt.is_empty()).await
+        migration
+            .settle(!found.leases.is_empty() || !found.corrupt.is_empty())
+            .await
     }
 
     fn table_failed(&self, error: TableError) -> StartError {
         match error {
-            TableError::Unusable(problem) => {
-                StartError::TableUnusable { table: self.table.to_owned(), problem }
-            }
+            TableError::Unusable(problem) => StartError::TableUnusable {
+                table: self.table.to_owned(),
+                problem,
+            },
             TableError::Call(error) => call_failed("DynamoDB", error),
         }
     }
@@ -168,7 +204,10 @@ impl Start<'_> {
     fn store_failed(&self, error: LeaseStoreError) -> StartError {
         match error {
             LeaseStoreError::Call(error) => call_failed("DynamoDB", error),
-            other => StartError::CorruptItem { table: self.table.to_owned(), source: Arc::new(other) },
+            other => StartError::CorruptItem {
+                table: self.table.to_owned(),
+                source: Arc::new(other),
+            },
         }
     }
 }
@@ -179,7 +218,11 @@ fn check_stream(
     identity: &StreamIdentity,
     table: &str,
 ) -> Result<(), StartError> {
-    for other in found.leases.iter().filter_map(|lease| lease.stream.as_ref()) {
+    for other in found
+        .leases
+        .iter()
+        .filter_map(|lease| lease.stream.as_ref())
+    {
         if other.arn != identity.arn {
             return Err(StartError::TableOfAnotherStream {
                 table: table.to_owned(),
@@ -199,7 +242,9 @@ fn check_stream(
 
 fn stream_failed(stream: &str, error: CallError) -> StartError {
     match error.kind {
-        CallErrorKind::NotFound => StartError::StreamNotFound { stream: stream.to_owned() },
+        CallErrorKind::NotFound => StartError::StreamNotFound {
+            stream: stream.to_owned(),
+        },
         _ => call_failed("Kinesis", error),
     }
 }
@@ -209,9 +254,21 @@ pub(super) fn call_failed(service: &'static str, error: CallError) -> StartError
     let kind = error.kind;
     let source = Arc::new(error);
     match kind {
-        CallErrorKind::AccessDenied => StartError::AccessDenied { service, operation, source },
+        CallErrorKind::AccessDenied => StartError::AccessDenied {
+            service,
+            operation,
+            source,
+        },
         CallErrorKind::NoCredentials => StartError::NoCredentials { service, source },
-        CallErrorKind::NoAnswer => StartError::NoAnswer { service, operation, source },
-        _ => StartError::Service { service, operation, source },
+        CallErrorKind::NoAnswer => StartError::NoAnswer {
+            service,
+            operation,
+            source,
+        },
+        _ => StartError::Service {
+            service,
+            operation,
+            source,
+        },
     }
 }

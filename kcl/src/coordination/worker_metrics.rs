@@ -13,7 +13,9 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Writes the row at once and then each 30 s, until the worker leaves.
 pub(crate) async fn report(shared: &Shared) {
     loop {
-        let write = shared.store.put_worker(&shared.worker_id, shared.epoch_seconds());
+        let write = shared
+            .store
+            .put_worker(&shared.worker_id, shared.epoch_seconds());
         let pause = match shared.leaving.run_until_cancelled(write).await {
             None => return,
             Some(Ok(())) => INTERVAL,
@@ -22,7 +24,12 @@ pub(crate) async fn report(shared: &Shared) {
                 RETRY
             }
         };
-        if shared.leaving.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+        if shared
+            .leaving
+            .run_until_cancelled(tokio::time::sleep(pause))
+            .await
+            .is_none()
+        {
             return;
         }
     }

@@ -14,14 +14,10 @@ use futures::FutureExt as _;
 
 use super::error::{LeaseStoreError, classify};
 use super::expression::{Expression, UpdateParts};
-use super::item::{
-    self, ENTITY_WORKER, Item, TableItem, attribute as name, decode, number, text,
-};
+use super::item::{self, ENTITY_WORKER, Item, TableItem, attribute as name, decode, number, text};
 use super::model::Lease;
 use super::readback::Intent;
-use super::store::{
-    LeaseStore, Outcome, Progress, ShardFacts, Snapshot, StoreFuture,
-};
+use super::store::{LeaseStore, Outcome, Progress, ShardFacts, Snapshot, StoreFuture};
 use super::table::{INDEX, Layout};
 
 /// The lease table of one application.
@@ -35,7 +31,11 @@ pub(crate) struct DynamoDbLeaseStore {
 impl DynamoDbLeaseStore {
     /// `client`: as [`client::for_leases`](super::client::for_leases) makes it.
     pub(crate) fn new(client: Client, table: String, layout: Layout) -> Self {
-        Self { client, table, layout }
+        Self {
+            client,
+            table,
+            layout,
+        }
     }
 
     /// One conditional update; whatever answer got lost is read back.
@@ -239,12 +239,20 @@ impl LeaseStore for DynamoDbLeaseStore {
         throughput: Option<f64>,
     ) -> StoreFuture<'a, Outcome> {
         let mut parts = Expression::new();
-        parts.counter_is(lease).processed_by(owner, lease.is_handoff_pending());
+        parts
+            .counter_is(lease)
+            .processed_by(owner, lease.is_handoff_pending());
         parts.next_counter(lease);
         if let Some(value) = throughput {
             parts.put(name::THROUGHPUT, item::throughput(value));
         }
-        self.update("UpdateItem (renew)", lease, parts.build(), Some(Intent::Renew { owner })).boxed()
+        self.update(
+            "UpdateItem (renew)",
+            lease,
+            parts.build(),
+            Some(Intent::Renew { owner }),
+        )
+        .boxed()
     }
 
     fn checkpoint<'a>(
@@ -257,14 +265,29 @@ impl LeaseStore for DynamoDbLeaseStore {
         parts.counter_is(lease).processed_by_even_in_handoff(owner);
         parts.next_counter(lease).progress(progress);
         let intent = Intent::Checkpoint { owner, progress };
-        self.update("UpdateItem (checkpoint)", lease, parts.build(), Some(intent)).boxed()
+        self.update(
+            "UpdateItem (checkpoint)",
+            lease,
+            parts.build(),
+            Some(intent),
+        )
+        .boxed()
     }
 
     fn take<'a>(&'a self, lease: &'a Lease, owner: &'a str) -> StoreFuture<'a, Outcome> {
         let mut parts = Expression::new();
         parts.counter_is(lease).owners_are(lease);
-        parts.next_counter(lease).owner(lease, owner).remove(name::CHECKPOINT_OWNER);
-        self.update("UpdateItem (take)", lease, parts.build(), Some(Intent::Take { owner })).boxed()
+        parts
+            .next_counter(lease)
+            .owner(lease, owner)
+            .remove(name::CHECKPOINT_OWNER);
+        self.update(
+            "UpdateItem (take)",
+            lease,
+            parts.build(),
+            Some(Intent::Take { owner }),
+        )
+        .boxed()
     }
 
     fn assign<'a>(
@@ -279,21 +302,34 @@ impl LeaseStore for DynamoDbLeaseStore {
             parts.counter_is(lease);
             parts.put(name::RELEASED_AT, number(lease.counter.wrapping_add(1)));
         }
-        parts.add_to_counter().owner(lease, to).remove(name::CHECKPOINT_OWNER);
+        parts
+            .add_to_counter()
+            .owner(lease, to)
+            .remove(name::CHECKPOINT_OWNER);
         let intent = Intent::Assign { to, released };
-        self.update("UpdateItem (assign)", lease, parts.build(), Some(intent)).boxed()
+        self.update("UpdateItem (assign)", lease, parts.build(), Some(intent))
+            .boxed()
     }
 
     fn start_handoff<'a>(&'a self, lease: &'a Lease, to: &'a str) -> StoreFuture<'a, Outcome> {
         let mut parts = Expression::new();
-        parts.exists().owners_are(&Lease { checkpoint_owner: None, ..lease.clone() });
+        parts.exists().owners_are(&Lease {
+            checkpoint_owner: None,
+            ..lease.clone()
+        });
         parts.put(name::OWNER, text(to));
         match &lease.owner {
             Some(owner) => parts.put(name::CHECKPOINT_OWNER, text(owner)),
             None => parts.remove(name::CHECKPOINT_OWNER),
         };
         let intent = Intent::StartHandoff { to };
-        self.update("UpdateItem (start handoff)", lease, parts.build(), Some(intent)).boxed()
+        self.update(
+            "UpdateItem (start handoff)",
+            lease,
+            parts.build(),
+            Some(intent),
+        )
+        .boxed()
     }
 
     fn evict<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome> {
@@ -303,7 +339,13 @@ impl LeaseStore for DynamoDbLeaseStore {
         if !lease.is_handoff_pending() {
             parts.remove(name::OWNER);
         }
-        self.update("UpdateItem (evict)", lease, parts.build(), Some(Intent::Evict)).boxed()
+        self.update(
+            "UpdateItem (evict)",
+            lease,
+            parts.build(),
+            Some(Intent::Evict),
+        )
+        .boxed()
     }
 
     fn set_shard_facts<'a>(&'a self, key: &'a str, facts: ShardFacts) -> StoreFuture<'a, Outcome> {
@@ -321,7 +363,8 @@ impl LeaseStore for DynamoDbLeaseStore {
             };
             // Only the key matters: the condition names nothing else.
             let lease = Lease::new(key, crate::checkpoint::Checkpoint::TrimHorizon);
-            self.update("UpdateItem (shard facts)", &lease, parts.build(), None).await
+            self.update("UpdateItem (shard facts)", &lease, parts.build(), None)
+                .await
         }
         .boxed()
     }
@@ -337,7 +380,8 @@ impl LeaseStore for DynamoDbLeaseStore {
     fn list(&self, consistent: bool) -> StoreFuture<'_, Snapshot> {
         async move {
             let mut snapshot = Snapshot::default();
-            self.scan_into(&self.table, consistent, &mut snapshot).await?;
+            self.scan_into(&self.table, consistent, &mut snapshot)
+                .await?;
             if let Layout::Legacy { workers, .. } = &self.layout {
                 self.scan_into(workers, consistent, &mut snapshot).await?;
             }
@@ -406,5 +450,4 @@ fn as_lease(key: &str, item: Item) -> Result<Lease, LeaseStoreError> {
 }
 
 #[cfg(test)]
-#[path = "dynamodb/tests.rs"]
 mod tests;

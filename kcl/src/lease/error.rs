@@ -70,7 +70,10 @@ impl LeaseStoreError {
 
     /// A write may have been done although it failed.
     pub(crate) fn is_ambiguous(&self) -> bool {
-        matches!(self.kind(), Some(CallErrorKind::NoAnswer | CallErrorKind::Internal))
+        matches!(
+            self.kind(),
+            Some(CallErrorKind::NoAnswer | CallErrorKind::Internal)
+        )
     }
 
     /// The table or its index is gone.
@@ -94,7 +97,11 @@ where
         SdkError::ResponseError(_) => CallErrorKind::Internal,
         _ => CallErrorKind::NoAnswer,
     };
-    CallError { operation, kind, source: Cause(text.into()) }
+    CallError {
+        operation,
+        kind,
+        source: Cause(text.into()),
+    }
 }
 
 /// The error and its causes, and the service's message; not the client's debug output, which shows
@@ -144,5 +151,7 @@ fn kind_of(code: &str) -> CallErrorKind {
 
 fn names_credentials(text: &str) -> bool {
     let text = text.to_lowercase();
-    ["credential", "identity resolver", "auth scheme"].iter().any(|word| text.contains(word))
+    ["credential", "identity resolver", "auth scheme"]
+        .iter()
+        .any(|word| text.contains(word))
 }

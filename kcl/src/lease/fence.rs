@@ -18,7 +18,11 @@ pub(crate) struct Fence {
 impl Fence {
     /// `sent`: when the write that acquired the lease was sent.
     pub(crate) fn new(failover: Duration, sent: Duration) -> Self {
-        Self { failover, renewed: sent, unclear_since: None }
+        Self {
+            failover,
+            renewed: sent,
+            unclear_since: None,
+        }
     }
 
     /// A write that was sent at `sent` was answered: it moved the counter.

@@ -111,7 +111,10 @@ pub(crate) struct StreamIdentity {
 impl StreamIdentity {
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (arn, created) = text.rsplit_once('@')?;
-        Some(Self { arn: arn.to_owned(), created: created.parse().ok()? })
+        Some(Self {
+            arn: arn.to_owned(),
+            created: created.parse().ok()?,
+        })
     }
 }
 

@@ -6,11 +6,23 @@ use super::store::Progress;
 /// A conditional write, by what it should leave behind.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Intent<'a> {
-    Renew { owner: &'a str },
-    Checkpoint { owner: &'a str, progress: &'a Progress },
-    Take { owner: &'a str },
-    Assign { to: &'a str, released: bool },
-    StartHandoff { to: &'a str },
+    Renew {
+        owner: &'a str,
+    },
+    Checkpoint {
+        owner: &'a str,
+        progress: &'a Progress,
+    },
+    Take {
+        owner: &'a str,
+    },
+    Assign {
+        to: &'a str,
+        released: bool,
+    },
+    StartHandoff {
+        to: &'a str,
+    },
     Evict,
 }
 
@@ -31,14 +43,21 @@ impl Intent<'_> {
                 one_more && seen.owner.as_deref() == Some(owner) && !seen.is_handoff_pending()
             }
             Self::Assign { to, released } => {
-                let counter = if released { one_more } else { seen.counter > before.counter };
+                let counter = if released {
+                    one_more
+                } else {
+                    seen.counter > before.counter
+                };
                 counter && seen.owner.as_deref() == Some(to) && !seen.is_handoff_pending()
             }
             Self::StartHandoff { to } => {
                 seen.owner.as_deref() == Some(to) && seen.checkpoint_owner == before.owner
             }
             Self::Evict => {
-                let owner = before.is_handoff_pending().then(|| before.owner.clone()).flatten();
+                let owner = before
+                    .is_handoff_pending()
+                    .then(|| before.owner.clone())
+                    .flatten();
                 one_more && seen.owner == owner && !seen.is_handoff_pending()
             }
         }
@@ -49,7 +68,7 @@ impl Intent<'_> {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Verdict {
     /// The lease is still its own: take over what was found and try again.
-    Adopt(Lease),
+    Adopt(Box<Lease>),
     /// Somebody moved it.
     Lost,
 }
@@ -62,7 +81,7 @@ pub(crate) fn judge(me: &str, known: &Lease, seen: Option<Lease>, unclear: bool)
                 && (seen.counter == known.counter
                     || (unclear && seen.counter == known.counter.wrapping_add(1))) =>
         {
-            Verdict::Adopt(seen)
+            Verdict::Adopt(Box::new(seen))
         }
         _ => Verdict::Lost,
     }
@@ -88,27 +107,54 @@ mod tests {
         let before = lease("me", "", 4);
         let renew = Intent::Renew { owner: "me" };
         assert!(renew.is_done(&before, &lease("me", "", 5)));
-        assert!(renew.is_done(&before, &lease("other", "me", 5)), "a handoff began meanwhile");
-        assert!(!renew.is_done(&before, &lease("other", "", 5)), "another worker took it");
-        assert!(!renew.is_done(&before, &lease("me", "", 6)), "lost and regained");
+        assert!(
+            renew.is_done(&before, &lease("other", "me", 5)),
+            "a handoff began meanwhile"
+        );
+        assert!(
+            !renew.is_done(&before, &lease("other", "", 5)),
+            "another worker took it"
+        );
+        assert!(
+            !renew.is_done(&before, &lease("me", "", 6)),
+            "lost and regained"
+        );
         assert!(!renew.is_done(&before, &lease("me", "other", 5)));
         assert!(!renew.is_done(&before, &before));
 
-        let progress =
-            Progress { checkpoint: Checkpoint::parse("7", 0).unwrap(), pending: None, throughput: None };
-        let checkpoint = Intent::Checkpoint { owner: "me", progress: &progress };
-        assert!(!checkpoint.is_done(&before, &lease("me", "", 5)), "an older checkpoint");
-        let written = Lease { checkpoint: progress.checkpoint.clone(), ..lease("me", "", 5) };
+        let progress = Progress {
+            checkpoint: Checkpoint::parse("7", 0).unwrap(),
+            pending: None,
+            throughput: None,
+        };
+        let checkpoint = Intent::Checkpoint {
+            owner: "me",
+            progress: &progress,
+        };
+        assert!(
+            !checkpoint.is_done(&before, &lease("me", "", 5)),
+            "an older checkpoint"
+        );
+        let written = Lease {
+            checkpoint: progress.checkpoint.clone(),
+            ..lease("me", "", 5)
+        };
         assert!(checkpoint.is_done(&before, &written));
 
         let take = Intent::Take { owner: "w" };
         assert!(take.is_done(&lease("", "", 4), &lease("w", "", 5)));
         assert!(!take.is_done(&lease("", "", 4), &lease("v", "", 5)));
 
-        let assign = Intent::Assign { to: "w", released: false };
+        let assign = Intent::Assign {
+            to: "w",
+            released: false,
+        };
         assert!(assign.is_done(&lease("w", "me", 4), &lease("w", "", 9)));
         assert!(!assign.is_done(&lease("w", "me", 4), &lease("w", "me", 9)));
-        let release = Intent::Assign { to: "w", released: true };
+        let release = Intent::Assign {
+            to: "w",
+            released: true,
+        };
         assert!(release.is_done(&before, &lease("w", "", 5)));
         assert!(!release.is_done(&before, &lease("w", "", 6)));
 
@@ -125,12 +171,24 @@ mod tests {
     fn an_owner_adopts_only_what_is_still_its_own() {
         let known = lease("me", "", 4);
         let handoff = lease("other", "me", 4);
-        assert_eq!(judge("me", &known, Some(handoff.clone()), false), Verdict::Adopt(handoff));
+        assert_eq!(
+            judge("me", &known, Some(handoff.clone()), false),
+            Verdict::Adopt(handoff.into())
+        );
         let landed = lease("me", "", 5);
-        assert_eq!(judge("me", &known, Some(landed.clone()), true), Verdict::Adopt(landed.clone()));
+        assert_eq!(
+            judge("me", &known, Some(landed.clone()), true),
+            Verdict::Adopt(landed.clone().into())
+        );
         assert_eq!(judge("me", &known, Some(landed), false), Verdict::Lost);
-        assert_eq!(judge("me", &known, Some(lease("other", "", 5)), true), Verdict::Lost);
-        assert_eq!(judge("me", &known, Some(lease("me", "", 6)), true), Verdict::Lost);
+        assert_eq!(
+            judge("me", &known, Some(lease("other", "", 5)), true),
+            Verdict::Lost
+        );
+        assert_eq!(
+            judge("me", &known, Some(lease("me", "", 6)), true),
+            Verdict::Lost
+        );
         assert_eq!(judge("me", &known, None, true), Verdict::Lost);
     }
 }

@@ -90,7 +90,10 @@ pub(crate) async fn describe(
     match client.describe_table().table_name(table).send().await {
         Ok(output) => Ok(output.table),
         Err(SdkError::ServiceError(error))
-            if matches!(error.err(), DescribeTableError::ResourceNotFoundException(_)) =>
+            if matches!(
+                error.err(),
+                DescribeTableError::ResourceNotFoundException(_)
+            ) =>
         {
             Ok(None)
         }
@@ -125,7 +128,9 @@ pub(crate) async fn ensure(
 
 fn index_of(description: &TableDescription) -> Option<Option<&IndexStatus>> {
     let mut indexes = description.global_secondary_indexes().iter();
-    indexes.find(|index| index.index_name() == Some(INDEX)).map(|index| index.index_status())
+    indexes
+        .find(|index| index.index_name() == Some(INDEX))
+        .map(|index| index.index_status())
 }
 
 fn check_key(description: &TableDescription) -> Result<(), TableError> {
@@ -170,7 +175,11 @@ async fn create(client: &Client, table: &str, config: &TableConfig) -> Result<()
     let index = GlobalSecondaryIndex::builder()
         .index_name(INDEX)
         .set_key_schema(Some(index_key()?))
-        .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
+        .projection(
+            Projection::builder()
+                .projection_type(ProjectionType::KeysOnly)
+                .build(),
+        )
         .set_provisioned_throughput(provisioned(config)?)
         .build()
         .map_err(incomplete)?;
@@ -223,7 +232,11 @@ async fn add_index(
     let create = CreateGlobalSecondaryIndexAction::builder()
         .index_name(INDEX)
         .set_key_schema(Some(index_key()?))
-        .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
+        .projection(
+            Projection::builder()
+                .projection_type(ProjectionType::KeysOnly)
+                .build(),
+        )
         .set_provisioned_throughput(throughput)
         .build()
         .map_err(incomplete)?;
@@ -231,7 +244,9 @@ async fn add_index(
         .update_table()
         .table_name(table)
         .set_attribute_definitions(Some(attributes()?))
-        .global_secondary_index_updates(GlobalSecondaryIndexUpdate::builder().create(create).build())
+        .global_secondary_index_updates(
+            GlobalSecondaryIndexUpdate::builder().create(create).build(),
+        )
         .send()
         .await;
     match answer {
@@ -248,11 +263,18 @@ async fn add_index(
 }
 
 fn key(attribute: &str, kind: KeyType) -> Result<KeySchemaElement, TableError> {
-    KeySchemaElement::builder().attribute_name(attribute).key_type(kind).build().map_err(incomplete)
+    KeySchemaElement::builder()
+        .attribute_name(attribute)
+        .key_type(kind)
+        .build()
+        .map_err(incomplete)
 }
 
 fn index_key() -> Result<Vec<KeySchemaElement>, TableError> {
-    Ok(vec![key(name::OWNER, KeyType::Hash)?, key(name::KEY, KeyType::Range)?])
+    Ok(vec![
+        key(name::OWNER, KeyType::Hash)?,
+        key(name::KEY, KeyType::Range)?,
+    ])
 }
 
 fn attributes() -> Result<Vec<AttributeDefinition>, TableError> {
@@ -267,7 +289,9 @@ fn attributes() -> Result<Vec<AttributeDefinition>, TableError> {
 }
 
 fn provisioned(config: &TableConfig) -> Result<Option<ProvisionedThroughput>, TableError> {
-    let Some((read, write)) = config.provisioned else { return Ok(None) };
+    let Some((read, write)) = config.provisioned else {
+        return Ok(None);
+    };
     let throughput = ProvisionedThroughput::builder()
         .read_capacity_units(i64::from(read))
         .write_capacity_units(i64::from(write))
@@ -280,7 +304,13 @@ fn tags(tags: &BTreeMap<String, String>) -> Result<Option<Vec<Tag>>, TableError>
     if tags.is_empty() {
         return Ok(None);
     }
-    let tag = |(key, value)| Tag::builder().key(key).value(value).build().map_err(incomplete);
+    let tag = |(key, value)| {
+        Tag::builder()
+            .key(key)
+            .value(value)
+            .build()
+            .map_err(incomplete)
+    };
     tags.iter().map(tag).collect::<Result<_, _>>().map(Some)
 }
 

@@ -46,11 +46,9 @@ pub(crate) enum TenureEnd {
     /// A planned stop: hand the lease over, release it or keep it, as the settings say. A pending
     /// handoff is completed.
     GiveAway,
-    /// Forget the lease; the item stays as it is.
-    Keep,
     /// The lease is at `SHARD_END`: nothing to renew any more.
     ShardEnded,
-    /// A fence fell.
+    /// A fence fell, or the consumer gave up: forget the lease, the item stays as it is.
     Lost,
 }
 
@@ -110,7 +108,9 @@ impl TenureState {
     }
 
     pub(super) fn lease_lost(&self) -> CheckpointError {
-        CheckpointError::LeaseLost { shard_id: self.token.lease_key.clone() }
+        CheckpointError::LeaseLost {
+            shard_id: self.token.lease_key.clone(),
+        }
     }
 }
 
@@ -194,7 +194,14 @@ impl Tenure {
         pending: Checkpoint,
         state: Option<Bytes>,
     ) -> Result<(), CheckpointError> {
-        self.write(None, Some(PendingCheckpoint { checkpoint: pending, state })).await
+        self.write(
+            None,
+            Some(PendingCheckpoint {
+                checkpoint: pending,
+                state,
+            }),
+        )
+        .await
     }
 
     async fn write(
@@ -206,10 +213,19 @@ impl Tenure {
             return Err(self.state.lease_lost());
         }
         let (reply, answer) = oneshot::channel();
-        let request = Request::Checkpoint { checkpoint, pending, reply };
+        let request = Request::Checkpoint {
+            checkpoint,
+            pending,
+            reply,
+        };
         // A closed channel: the tenure has ended.
-        self.requests.send(request).await.map_err(|_| self.state.lease_lost())?;
-        answer.await.unwrap_or_else(|_| Err(self.state.lease_lost()))
+        self.requests
+            .send(request)
+            .await
+            .map_err(|_| self.state.lease_lost())?;
+        answer
+            .await
+            .unwrap_or_else(|_| Err(self.state.lease_lost()))
     }
 
     /// Creates the leases of the shard's children where they are missing, then notes them in this
@@ -221,7 +237,10 @@ impl Tenure {
         &self,
         children: Vec<ChildShard>,
     ) -> Result<(), LeaseStoreError> {
-        self.state.fleet.create_children(&self.lease(), children).await?;
+        self.state
+            .fleet
+            .create_children(&self.lease(), children)
+            .await?;
         self.state.fleet.changed();
         Ok(())
     }
@@ -237,7 +256,12 @@ impl Tenure {
     /// The end goes on in the background.
     pub(crate) async fn end(&self, how: TenureEnd) {
         let (reply, done) = oneshot::channel();
-        if self.requests.send(Request::End { how, reply }).await.is_ok() {
+        if self
+            .requests
+            .send(Request::End { how, reply })
+            .await
+            .is_ok()
+        {
             // An error: the writer ended by another request.
             let _ = done.await;
         }
@@ -245,14 +269,19 @@ impl Tenure {
 
     /// A handle that does not keep the tenure alive.
     pub(crate) fn downgrade(&self) -> WeakTenure {
-        WeakTenure { state: Arc::clone(&self.state), requests: self.requests.downgrade() }
+        WeakTenure {
+            state: Arc::clone(&self.state),
+            requests: self.requests.downgrade(),
+        }
     }
 
     /// Asks the writer to hand the lease to `to`; the consumer is told by
     /// [`handoff_requested`](Self::handoff_requested).
     pub(crate) fn start_handoff(&self, to: &str) {
         // A full queue: the next look at the fleet asks again.
-        let _ = self.requests.try_send(Request::StartHandoff { to: to.to_owned() });
+        let _ = self
+            .requests
+            .try_send(Request::StartHandoff { to: to.to_owned() });
     }
 }
 
@@ -265,7 +294,10 @@ pub(crate) struct WeakTenure {
 impl WeakTenure {
     pub(crate) fn upgrade(&self) -> Option<Tenure> {
         let requests = self.requests.upgrade()?;
-        Some(Tenure { state: Arc::clone(&self.state), requests })
+        Some(Tenure {
+            state: Arc::clone(&self.state),
+            requests,
+        })
     }
 
     /// The counter of the lease as last read or written.
@@ -276,16 +308,19 @@ impl WeakTenure {
 
 impl fmt::Debug for WeakTenure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WeakTenure").field("token", &self.state.token).finish_non_exhaustive()
+        f.debug_struct("WeakTenure")
+            .field("token", &self.state.token)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Tenure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tenure").field("token", &self.state.token).finish_non_exhaustive()
+        f.debug_struct("Tenure")
+            .field("token", &self.state.token)
+            .finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
-#[path = "tenure/tests.rs"]
 mod tests;

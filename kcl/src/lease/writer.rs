@@ -3,8 +3,8 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -63,11 +63,17 @@ impl Tenure {
         let (sender, requests) = mpsc::channel(QUEUE);
         let handoff = lease.is_handoff_pending();
         let state = Arc::new(TenureState {
-            token: FencingToken { lease_key: lease.key.clone(), counter: lease.counter },
+            token: FencingToken {
+                lease_key: lease.key.clone(),
+                counter: lease.counter,
+            },
             clock: Arc::clone(&context.clock),
             store: Arc::clone(&context.store),
             fleet: Arc::clone(&context.fleet),
-            known: Mutex::new(Known { fence: Fence::new(context.failover, sent), lease }),
+            known: Mutex::new(Known {
+                fence: Fence::new(context.failover, sent),
+                lease,
+            }),
             lost: CancellationToken::new(),
             handoff: CancellationToken::new(),
             delivered: AtomicU64::new(0),
@@ -83,7 +89,13 @@ impl Tenure {
         if handoff {
             writer.note_handoff();
         }
-        (Self { state, requests: sender }, writer)
+        (
+            Self {
+                state,
+                requests: sender,
+            },
+            writer,
+        )
     }
 }
 
@@ -104,7 +116,10 @@ impl Writer {
             if self.fallen(now) {
                 return self.linger().await;
             }
-            if self.handoff_deadline.is_some_and(|deadline| now >= deadline) {
+            if self
+                .handoff_deadline
+                .is_some_and(|deadline| now >= deadline)
+            {
                 tracing::warn!(
                     shard = %self.state.token.lease_key,
                     "the processor did not hand the shard over in time: the handoff is forced"
@@ -148,7 +163,11 @@ impl Writer {
 
     async fn serve(&mut self, request: Request) -> std::ops::ControlFlow<()> {
         match request {
-            Request::Checkpoint { checkpoint, pending, reply } => {
+            Request::Checkpoint {
+                checkpoint,
+                pending,
+                reply,
+            } => {
                 let lease = self.state.known().lease.clone();
                 let progress = Progress {
                     checkpoint: checkpoint.unwrap_or_else(|| lease.checkpoint.clone()),
@@ -176,7 +195,12 @@ impl Writer {
         let written = self
             .write(|lease| {
                 let (context, lease) = (context.clone(), lease.clone());
-                async move { context.store.renew(&lease, &context.worker_id, throughput).await }
+                async move {
+                    context
+                        .store
+                        .renew(&lease, &context.worker_id, throughput)
+                        .await
+                }
             })
             .await;
         match written {
@@ -207,7 +231,10 @@ impl Writer {
             .write(|lease| {
                 let (context, lease, progress) = (context.clone(), lease.clone(), progress.clone());
                 async move {
-                    context.store.checkpoint(&lease, &context.worker_id, &progress).await
+                    context
+                        .store
+                        .checkpoint(&lease, &context.worker_id, &progress)
+                        .await
                 }
             })
             .await;
@@ -224,10 +251,17 @@ impl Writer {
     fn checkpoint_error(&self, error: LeaseStoreError) -> CheckpointError {
         let shard_id = self.state.token.lease_key.clone();
         if error.is_throttled() {
-            return CheckpointError::Throttled { shard_id, source: Arc::new(error) };
+            return CheckpointError::Throttled {
+                shard_id,
+                source: Arc::new(error),
+            };
         }
         let retryable = error.is_retryable();
-        CheckpointError::Store { shard_id, retryable, source: Arc::new(error) }
+        CheckpointError::Store {
+            shard_id,
+            retryable,
+            source: Arc::new(error),
+        }
     }
 
     async fn start_handoff(&mut self, to: &str) {
@@ -269,7 +303,7 @@ impl Writer {
                 Ok(Outcome::ConditionFailed(seen)) => {
                     let unclear = self.state.known().fence.is_unclear();
                     match judge(&self.context.worker_id, &known, seen, unclear) {
-                        Verdict::Adopt(lease) => self.learn(lease),
+                        Verdict::Adopt(lease) => self.learn(*lease),
                         Verdict::Lost => return Written::Lost,
                     }
                 }
@@ -290,7 +324,12 @@ impl Writer {
     async fn until_fence<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::pin!(work);
         loop {
-            let left = self.state.known().fence.deadline().saturating_sub(self.now());
+            let left = self
+                .state
+                .known()
+                .fence
+                .deadline()
+                .saturating_sub(self.now());
             if left.is_zero() {
                 return None;
             }
@@ -321,7 +360,8 @@ impl Writer {
 
     fn sample_throughput(&mut self) -> Option<f64> {
         let bytes = self.state.delivered.swap(0, Ordering::Relaxed);
-        self.throughput.sample(bytes, self.now(), self.context.failover / 4)
+        self.throughput
+            .sample(bytes, self.now(), self.context.failover / 4)
     }
 
     /// A short pause before the next try: many fit before the fence.
@@ -334,7 +374,7 @@ impl Writer {
             return;
         }
         match how {
-            TenureEnd::Keep | TenureEnd::Lost => {}
+            TenureEnd::Lost => {}
             TenureEnd::ShardEnded | TenureEnd::Transfer => self.transfer(true).await,
             TenureEnd::GiveAway => match self.context.on_stop {
                 OnStop::Keep => self.transfer(true).await,
@@ -358,7 +398,11 @@ impl Writer {
     /// Completes a pending handoff; else assigns the lease to `receiver`; without one, releases it.
     async fn give_away(&mut self, receiver: Option<String>) {
         self.move_lease(true, |lease| {
-            let next = if lease.is_handoff_pending() { &lease.owner } else { &receiver };
+            let next = if lease.is_handoff_pending() {
+                &lease.owner
+            } else {
+                &receiver
+            };
             Some(next.clone())
         })
         .await;
@@ -384,7 +428,7 @@ impl Writer {
                 Some(Ok(Outcome::ConditionFailed(seen))) => {
                     let unclear = self.state.known().fence.is_unclear();
                     match judge(&self.context.worker_id, &lease, seen, unclear) {
-                        Verdict::Adopt(seen) if seen != lease => self.state.known().lease = seen,
+                        Verdict::Adopt(seen) if *seen != lease => self.state.known().lease = *seen,
                         _ => return,
                     }
                 }
@@ -405,7 +449,12 @@ impl Writer {
 
     /// As [`until_fence`](Self::until_fence), but by the deadline alone.
     async fn until_even_if_lost<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let left = self.state.known().fence.deadline().saturating_sub(self.now());
+        let left = self
+            .state
+            .known()
+            .fence
+            .deadline()
+            .saturating_sub(self.now());
         tokio::time::timeout(left, work).await.ok()
     }
 
@@ -415,9 +464,7 @@ impl Writer {
         self.state.lost.cancel();
         self.context.fleet.changed();
         let stopped = self.context.stopped.clone();
-        while let Some(Some(request)) =
-            stopped.run_until_cancelled(self.requests.recv()).await
-        {
+        while let Some(Some(request)) = stopped.run_until_cancelled(self.requests.recv()).await {
             match request {
                 Request::Checkpoint { reply, .. } => {
                     let _ = reply.send(Err(self.state.lease_lost()));

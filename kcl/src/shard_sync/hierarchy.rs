@@ -33,7 +33,10 @@ pub(super) fn missing_leases<'a>(
     position: InitialPosition,
 ) -> Vec<NewLease<'a>> {
     let mut graph = Graph {
-        shards: shards.iter().map(|shard| (shard.id.as_str(), shard)).collect(),
+        shards: shards
+            .iter()
+            .map(|shard| (shard.id.as_str(), shard))
+            .collect(),
         leased: leases.iter().map(|lease| lease.shard_id()).collect(),
         from_the_start: !matches!(position, InitialPosition::Latest),
         reached: BTreeMap::new(),
@@ -55,7 +58,10 @@ pub(super) fn missing_leases<'a>(
         .new
         .into_iter()
         .filter_map(|(id, checkpoint)| {
-            Some(NewLease { shard: graph.shards.get(id)?, checkpoint })
+            Some(NewLease {
+                shard: graph.shards.get(id)?,
+                checkpoint,
+            })
         })
         .collect();
     new.sort_by(|a, b| a.shard.starting_sequence.cmp(&b.shard.starting_sequence));
@@ -77,7 +83,11 @@ struct Graph<'a, 'l> {
 
 impl<'a, 'l> Graph<'a, 'l> {
     fn listed_parents(&self, shard: &'a Shard) -> Vec<&'a Shard> {
-        shard.parents.iter().filter_map(|id| self.shards.get(id.as_str()).copied()).collect()
+        shard
+            .parents
+            .iter()
+            .filter_map(|id| self.shards.get(id.as_str()).copied())
+            .collect()
     }
 
     /// True if the shard will get its lease when an ancestor ends: it, or an ancestor, has one or
@@ -96,19 +106,25 @@ impl<'a, 'l> Graph<'a, 'l> {
                 self.judge(shard);
             } else {
                 path.push((shard, true));
-                path.extend(self.listed_parents(shard).into_iter().map(|parent| (parent, false)));
+                path.extend(
+                    self.listed_parents(shard)
+                        .into_iter()
+                        .map(|parent| (parent, false)),
+                );
             }
         }
-        self.reached.get(shard.id.as_str()).copied().unwrap_or(false)
+        self.reached
+            .get(shard.id.as_str())
+            .copied()
+            .unwrap_or(false)
     }
 
     /// A shard without a lease, whose parents are judged.
     fn judge(&mut self, shard: &'a Shard) {
         let parents = self.listed_parents(shard);
         // Reading from the start, an unreached shard is itself where its line begins.
-        let begins_a_line = |graph: &Self, id: &str| {
-            graph.from_the_start && graph.reached.get(id) == Some(&false)
-        };
+        let begins_a_line =
+            |graph: &Self, id: &str| graph.from_the_start && graph.reached.get(id) == Some(&false);
         let covered = |graph: &Self, id: &str| {
             graph.reached.get(id) == Some(&true) || begins_a_line(graph, id)
         };
@@ -122,7 +138,12 @@ impl<'a, 'l> Graph<'a, 'l> {
             if self.leased.contains(id) {
                 continue;
             }
-            let checkpoint = if covered(self, id) { &self.below } else { &self.initial }.clone();
+            let checkpoint = if covered(self, id) {
+                &self.below
+            } else {
+                &self.initial
+            }
+            .clone();
             if begins_a_line(self, id) || !covered(self, id) {
                 self.new.insert(id, checkpoint);
             }
@@ -132,10 +153,16 @@ impl<'a, 'l> Graph<'a, 'l> {
     /// A finished shard's children must have leases while its own is there: clean-up waits for that.
     /// They are missing if the owner learned of no children when it finished.
     fn children_of_ended_shards(&mut self, leases: &'l [Lease]) {
-        let ended: BTreeSet<&str> =
-            leases.iter().filter(|lease| lease.has_ended()).map(Lease::shard_id).collect();
+        let ended: BTreeSet<&str> = leases
+            .iter()
+            .filter(|lease| lease.has_ended())
+            .map(Lease::shard_id)
+            .collect();
         for (id, shard) in &self.shards {
-            let after_an_end = shard.parents.iter().any(|parent| ended.contains(parent.as_str()));
+            let after_an_end = shard
+                .parents
+                .iter()
+                .any(|parent| ended.contains(parent.as_str()));
             if after_an_end && !self.leased.contains(id) {
                 self.new.insert(id, Checkpoint::TrimHorizon);
             }
@@ -144,5 +171,4 @@ impl<'a, 'l> Graph<'a, 'l> {
 }
 
 #[cfg(test)]
-#[path = "hierarchy/tests.rs"]
 mod tests;

@@ -52,7 +52,10 @@ pub(crate) enum ListShardsError {
     Call(#[from] CallError),
     /// The service sent a shard without a usable field.
     #[error("shard {shard_id} was listed without a usable {field}")]
-    Malformed { shard_id: String, field: &'static str },
+    Malformed {
+        shard_id: String,
+        field: &'static str,
+    },
 }
 
 /// Lists shards.
@@ -75,13 +78,14 @@ pub(crate) struct KinesisShardLister {
 
 impl KinesisShardLister {
     pub(crate) fn new(client: Client, stream: String, clock: Arc<dyn Clock>) -> Self {
-        Self { client, stream, clock }
+        Self {
+            client,
+            stream,
+            clock,
+        }
     }
 
-    async fn pages(
-        &self,
-        position: Option<InitialPosition>,
-    ) -> Result<ShardList, ListShardsError> {
+    async fn pages(&self, position: Option<InitialPosition>) -> Result<ShardList, ListShardsError> {
         let filter = position.map(filter).transpose()?;
         let server_date = ServerDate::default();
         let mut shards = Vec::new();
@@ -91,8 +95,12 @@ impl KinesisShardLister {
             request = match (next.take(), self.stream.starts_with("arn:")) {
                 // The token stands for stream and filter.
                 (Some(token), _) => request.next_token(token),
-                (None, true) => request.stream_arn(&self.stream).set_shard_filter(filter.clone()),
-                (None, false) => request.stream_name(&self.stream).set_shard_filter(filter.clone()),
+                (None, true) => request
+                    .stream_arn(&self.stream)
+                    .set_shard_filter(filter.clone()),
+                (None, false) => request
+                    .stream_name(&self.stream)
+                    .set_shard_filter(filter.clone()),
             };
             let page = request
                 .customize()
@@ -106,7 +114,10 @@ impl KinesisShardLister {
             next = page.next_token.filter(|token| !token.is_empty());
             if next.is_none() {
                 let server_time = server_date.first().unwrap_or_else(|| self.clock.wall());
-                return Ok(ShardList { shards, server_time });
+                return Ok(ShardList {
+                    shards,
+                    server_time,
+                });
             }
         }
     }
@@ -126,15 +137,18 @@ fn filter(position: InitialPosition) -> Result<ShardFilter, ListShardsError> {
     let filter = match position {
         InitialPosition::Latest => builder.r#type(ShardFilterType::AtLatest),
         InitialPosition::TrimHorizon => builder.r#type(ShardFilterType::AtTrimHorizon),
-        InitialPosition::AtTimestamp(time) => {
-            builder.r#type(ShardFilterType::AtTimestamp).timestamp(time.into())
-        }
+        InitialPosition::AtTimestamp(time) => builder
+            .r#type(ShardFilterType::AtTimestamp)
+            .timestamp(time.into()),
     };
     filter.build().map_err(|_| malformed("", "filter"))
 }
 
 fn malformed(shard_id: &str, field: &'static str) -> ListShardsError {
-    ListShardsError::Malformed { shard_id: shard_id.to_owned(), field }
+    ListShardsError::Malformed {
+        shard_id: shard_id.to_owned(),
+        field,
+    }
 }
 
 fn convert(shard: aws_sdk_kinesis::types::Shard) -> Result<Shard, ListShardsError> {

@@ -5,5 +5,5 @@ mod hierarchy;
 mod list;
 mod sync;
 
-pub(crate) use list::{KinesisShardLister, ListShardsError, ShardLister};
+pub(crate) use list::{KinesisShardLister, ListShardsError};
 pub(crate) use sync::{ShardSync, SyncError};

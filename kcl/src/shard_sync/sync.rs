@@ -56,12 +56,30 @@ impl ShardSync {
         let table = self.store.list(true).await?;
         if table.leases.is_empty() && table.corrupt.is_empty() {
             let created = self.fill_empty_table().await?;
-            return Ok(SyncReport { created, deleted: 0 });
+            return Ok(SyncReport {
+                created,
+                deleted: 0,
+            });
         }
         let listed = self.lister.list(None).await?;
         let mut report = SyncReport::default();
         for new in missing_leases(&listed.shards, &table.leases, self.position) {
             report.created += usize::from(self.create(&new, listed.server_time).await?);
+        }
+        for lease in table
+            .leases
+            .iter()
+            .filter(|lease| lease.hash_key_range.is_none())
+        {
+            // Leases of old Java workers lack it.
+            if let Some(shard) = listed
+                .shards
+                .iter()
+                .find(|shard| shard.id == lease.shard_id())
+            {
+                let range = ShardFacts::HashKeyRange(shard.hash_key_range);
+                self.store.set_shard_facts(lease.shard_id(), range).await?;
+            }
         }
         for lease in finished(&table.leases, &listed.shards) {
             let deleted = self.store.delete(lease).await?.applied().is_some();
@@ -81,10 +99,15 @@ impl ShardSync {
                 }
                 continue;
             }
-            listed.shards.sort_by(|a, b| a.starting_sequence.cmp(&b.starting_sequence));
+            listed
+                .shards
+                .sort_by(|a, b| a.starting_sequence.cmp(&b.starting_sequence));
             let mut created = 0;
             for shard in &listed.shards {
-                let new = NewLease { shard, checkpoint: sentinel(self.position) };
+                let new = NewLease {
+                    shard,
+                    checkpoint: sentinel(self.position),
+                };
                 created += usize::from(self.create(&new, listed.server_time).await?);
             }
             return Ok(created);
@@ -189,5 +212,4 @@ fn covers_all_hash_keys(ranges: impl Iterator<Item = HashKeyRange>) -> bool {
 }
 
 #[cfg(test)]
-#[path = "sync/tests.rs"]
 mod tests;

@@ -7,8 +7,14 @@ use serde_json::Value;
 use super::*;
 
 const GOLDEN: [(&str, &str); 2] = [
-    ("3.4.2", include_str!("../../../tests/golden/kcl-3.4.2-items.ndjson")),
-    ("3.5.1", include_str!("../../../tests/golden/kcl-3.5.1-items.ndjson")),
+    (
+        "3.4.2",
+        include_str!("../../../tests/golden/kcl-3.4.2-items.ndjson"),
+    ),
+    (
+        "3.5.1",
+        include_str!("../../../tests/golden/kcl-3.5.1-items.ndjson"),
+    ),
 ];
 
 fn attribute_value(json: &Value) -> AttributeValue {
@@ -18,22 +24,39 @@ fn attribute_value(json: &Value) -> AttributeValue {
         "S" => AttributeValue::S(string()),
         "N" => AttributeValue::N(string()),
         "B" => AttributeValue::B(Blob::new(
-            base64::engine::general_purpose::STANDARD.decode(string()).unwrap(),
+            base64::engine::general_purpose::STANDARD
+                .decode(string())
+                .unwrap(),
         )),
         "SS" => {
-            let mut set: Vec<String> =
-                value.as_array().unwrap().iter().map(|v| v.as_str().unwrap().into()).collect();
+            let mut set: Vec<String> = value
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|v| v.as_str().unwrap().into())
+                .collect();
             set.sort();
             AttributeValue::Ss(set)
         }
-        "L" => AttributeValue::L(value.as_array().unwrap().iter().map(attribute_value).collect()),
+        "L" => AttributeValue::L(
+            value
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(attribute_value)
+                .collect(),
+        ),
         "M" => AttributeValue::M(item(value)),
         other => panic!("unexpected type {other}"),
     }
 }
 
 fn item(json: &Value) -> Item {
-    json.as_object().unwrap().iter().map(|(k, v)| (k.clone(), attribute_value(v))).collect()
+    json.as_object()
+        .unwrap()
+        .iter()
+        .map(|(k, v)| (k.clone(), attribute_value(v)))
+        .collect()
 }
 
 fn golden() -> Vec<(&'static str, String, Item)> {
@@ -41,7 +64,11 @@ fn golden() -> Vec<(&'static str, String, Item)> {
     for (version, lines) in GOLDEN {
         for line in lines.lines() {
             let json: Value = serde_json::from_str(line).unwrap();
-            items.push((version, json["table"].as_str().unwrap().to_owned(), item(&json["item"])));
+            items.push((
+                version,
+                json["table"].as_str().unwrap().to_owned(),
+                item(&json["item"]),
+            ));
         }
     }
     items
@@ -52,12 +79,18 @@ fn golden_leases_decode_and_encode_back_to_the_same_item() {
     let mut leases = 0;
     for (version, table, item) in golden() {
         let is_lease = table == "lease"
-            && item[name::KEY].as_s().is_ok_and(|key| key.starts_with("shardId-"));
+            && item[name::KEY]
+                .as_s()
+                .is_ok_and(|key| key.starts_with("shardId-"));
         if is_lease {
             let TableItem::Lease(lease) = decode(item.clone()).unwrap() else {
                 panic!("{version}: not read as a lease: {item:?}");
             };
-            assert!(lease.other.is_empty(), "{version}: unknown attributes: {:?}", lease.other);
+            assert!(
+                lease.other.is_empty(),
+                "{version}: unknown attributes: {:?}",
+                lease.other
+            );
             assert_eq!(encode(&lease), item, "{version}");
             leases += 1;
         }
@@ -77,7 +110,10 @@ fn golden_items_that_are_no_leases_are_told_apart() {
     }
     assert_eq!(
         workers,
-        [("3.4.2", "w1".into(), 1_795_250_341), ("3.5.1", "w1".into(), 1_795_250_260)]
+        [
+            ("3.4.2", "w1".into(), 1_795_250_341),
+            ("3.5.1", "w1".into(), 1_795_250_260)
+        ]
     );
     assert_eq!(others, 4, "Migration3.0 and Leader, in both files");
 }
@@ -89,7 +125,9 @@ fn a_golden_handoff_is_read_as_one() {
         if !item.contains_key(name::CHECKPOINT_OWNER) {
             continue;
         }
-        let TableItem::Lease(lease) = decode(item).unwrap() else { panic!("not a lease") };
+        let TableItem::Lease(lease) = decode(item).unwrap() else {
+            panic!("not a lease")
+        };
         assert_eq!(lease.owner.as_deref(), Some("w2"));
         assert_eq!(lease.actual_owner(), Some("w1"));
         assert!(lease.is_handoff_pending() && lease.is_owned_by("w1") && !lease.is_owned_by("w2"));
@@ -118,14 +156,19 @@ fn sample() -> Lease {
         created: 17,
     });
     lease.released_at = Some(5);
-    lease.other.insert("later".into(), AttributeValue::Bool(true));
+    lease
+        .other
+        .insert("later".into(), AttributeValue::Bool(true));
     lease
 }
 
 #[test]
 fn every_attribute_survives_a_round_trip() {
     let lease = sample();
-    assert_eq!(decode(encode(&lease)), Ok(TableItem::Lease(Box::new(lease))));
+    assert_eq!(
+        decode(encode(&lease)),
+        Ok(TableItem::Lease(Box::new(lease)))
+    );
 }
 
 #[test]
@@ -172,7 +215,11 @@ fn each_corruption_names_the_key_and_the_attribute() {
         let mut item = encode(&sample());
         item.insert(attribute.to_owned(), bad.clone());
         let error = decode(item).unwrap_err();
-        assert_eq!((error.key.as_str(), error.attribute), ("shardId-7", attribute), "{bad:?}");
+        assert_eq!(
+            (error.key.as_str(), error.attribute),
+            ("shardId-7", attribute),
+            "{bad:?}"
+        );
         assert!(error.to_string().contains("shardId-7"));
     }
     for attribute in [
@@ -193,7 +240,9 @@ fn each_corruption_names_the_key_and_the_attribute() {
 fn the_number_that_java_writes_as_pending_state_is_tolerated() {
     let mut item = encode(&sample());
     item.insert(name::PENDING_STATE.to_owned(), number(4));
-    let TableItem::Lease(lease) = decode(item).unwrap() else { panic!("not a lease") };
+    let TableItem::Lease(lease) = decode(item).unwrap() else {
+        panic!("not a lease")
+    };
     assert_eq!(lease.pending.unwrap().state, None);
 }
 

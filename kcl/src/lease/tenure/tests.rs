@@ -72,11 +72,20 @@ impl Fixture {
     async fn new(receiver: Option<&str>, on_stop: OnStop) -> Self {
         let aws = LocalAws::start().await.unwrap();
         let client = for_leases(&aws.dynamodb(), &ConsumerConfig::default());
-        ensure(&client, "app", &TableConfig::default()).await.unwrap();
-        let store = Arc::new(DynamoDbLeaseStore::new(client, "app".into(), Layout::OneTable));
+        ensure(&client, "app", &TableConfig::default())
+            .await
+            .unwrap();
+        let store = Arc::new(DynamoDbLeaseStore::new(
+            client,
+            "app".into(),
+            Layout::OneTable,
+        ));
         let clock = Arc::new(ManualClock::default());
         clock.advance(Duration::from_secs(100));
-        let fleet = TestFleet { receiver: receiver.map(str::to_owned), ..TestFleet::default() };
+        let fleet = TestFleet {
+            receiver: receiver.map(str::to_owned),
+            ..TestFleet::default()
+        };
         let context = WriterContext {
             worker_id: "me".into(),
             store: Arc::clone(&store) as Arc<dyn LeaseStore>,
@@ -86,8 +95,16 @@ impl Fixture {
             on_stop,
             stopped: CancellationToken::new(),
         };
-        store.create(&Lease::new(KEY, Checkpoint::TrimHorizon)).await.unwrap();
-        Self { aws, store, clock, context }
+        store
+            .create(&Lease::new(KEY, Checkpoint::TrimHorizon))
+            .await
+            .unwrap();
+        Self {
+            aws,
+            store,
+            clock,
+            context,
+        }
     }
 
     async fn item(&self) -> Lease {
@@ -96,7 +113,13 @@ impl Fixture {
 
     async fn begin(&self) -> (Tenure, JoinHandle<()>) {
         let sent = self.clock.now();
-        let lease = self.store.take(&self.item().await, "me").await.unwrap().applied().unwrap();
+        let lease = self
+            .store
+            .take(&self.item().await, "me")
+            .await
+            .unwrap()
+            .applied()
+            .unwrap();
         let (tenure, writer) = Tenure::begin(self.context.clone(), lease, sent);
         (tenure, tokio::spawn(writer.run()))
     }
@@ -114,7 +137,12 @@ impl Fixture {
     }
 
     async fn taken_by(&self, worker: &str) -> Lease {
-        self.store.take(&self.item().await, worker).await.unwrap().applied().unwrap()
+        self.store
+            .take(&self.item().await, worker)
+            .await
+            .unwrap()
+            .applied()
+            .unwrap()
     }
 }
 
@@ -124,20 +152,31 @@ fn at(sequence: &str) -> Checkpoint {
 
 #[track_caller]
 fn is_lost(result: Result<(), CheckpointError>) {
-    assert!(matches!(result, Err(CheckpointError::LeaseLost { .. })), "{result:?}");
+    assert!(
+        matches!(result, Err(CheckpointError::LeaseLost { .. })),
+        "{result:?}"
+    );
 }
 
 #[tokio::test]
 async fn renews_at_half_the_failover_time_and_moves_the_fence() {
     let fixture = Fixture::new(None, OnStop::Keep).await;
     let (tenure, _writer) = fixture.begin().await;
-    assert_eq!(tenure.fencing_token(), FencingToken { lease_key: KEY.into(), counter: 1 });
+    assert_eq!(
+        tenure.fencing_token(),
+        FencingToken {
+            lease_key: KEY.into(),
+            counter: 1
+        }
+    );
     tenure.record_bytes(10 * 1024);
     fixture.clock.advance(F / 2);
     let renewed = fixture.until("renewed", |lease| lease.counter == 2).await;
     assert_eq!(renewed.throughput, Some(2.0), "10 KiB in 5 s");
     fixture.clock.advance(F / 2);
-    fixture.until("renewed again", |lease| lease.counter == 3).await;
+    fixture
+        .until("renewed again", |lease| lease.counter == 3)
+        .await;
     fixture.clock.advance(F / 2 - Duration::from_millis(1));
     assert!(tenure.is_held(), "fence counts from the renewals");
 }
@@ -149,7 +188,11 @@ async fn a_checkpoint_counts_as_a_renewal() {
     for step in 1..=4u64 {
         fixture.clock.advance(F / 4);
         tenure.checkpoint(at(&step.to_string())).await.unwrap();
-        assert_eq!(fixture.item().await.counter, 1 + step, "no renewal besides the checkpoints");
+        assert_eq!(
+            fixture.item().await.counter,
+            1 + step,
+            "no renewal besides the checkpoints"
+        );
     }
     fixture.clock.advance(F - Duration::from_millis(1));
     assert!(tenure.is_held());
@@ -160,7 +203,10 @@ async fn a_checkpoint_counts_as_a_renewal() {
 async fn the_fence_falls_when_the_table_is_silent_and_every_checkpoint_is_refused() {
     let fixture = Fixture::new(None, OnStop::Keep).await;
     let (tenure, writer) = fixture.begin().await;
-    fixture.aws.faults().add(Fault::cut_connection().service(Service::DynamoDb));
+    fixture
+        .aws
+        .faults()
+        .add(Fault::cut_connection().service(Service::DynamoDb));
     fixture.clock.advance(F - Duration::from_millis(1));
     assert!(tenure.is_held());
     fixture.clock.advance(Duration::from_millis(1));
@@ -180,11 +226,16 @@ async fn a_brownout_shorter_than_the_fence_loses_nothing() {
     let fixture = Fixture::new(None, OnStop::Keep).await;
     let (tenure, _writer) = fixture.begin().await;
     let fault = fixture.aws.faults().add(
-        Fault::throttle().service(Service::DynamoDb).operation("UpdateItem"),
+        Fault::throttle()
+            .service(Service::DynamoDb)
+            .operation("UpdateItem"),
     );
     fixture.clock.advance(F / 2);
     let error = tenure.checkpoint(at("5")).await.unwrap_err();
-    assert!(matches!(error, CheckpointError::Throttled { .. }), "{error:?}");
+    assert!(
+        matches!(error, CheckpointError::Throttled { .. }),
+        "{error:?}"
+    );
     assert!(error.is_retryable());
     fixture.aws.faults().remove(fault);
     fixture.clock.advance(F / 4);
@@ -209,7 +260,7 @@ async fn a_checkpointer_of_an_earlier_tenure_is_refused() {
     let fixture = Fixture::new(None, OnStop::Keep).await;
     let (early, writer) = fixture.begin().await;
     let clone = early.clone();
-    early.end(TenureEnd::Keep).await;
+    early.end(TenureEnd::Lost).await;
     writer.await.unwrap();
     let (late, _writer) = fixture.begin().await;
     is_lost(clone.checkpoint(at("5")).await);
@@ -227,15 +278,31 @@ async fn lost_answers_are_no_loss_even_when_the_whole_call_failed() {
     // Answers of writes and of the read that follows are lost: the call fails, the write is done.
     let lose = || {
         let lost = Fault::response_lost().service(Service::DynamoDb);
-        [faults.add(lost.clone().operation("UpdateItem")), faults.add(lost.operation("GetItem"))]
+        [
+            faults.add(lost.clone().operation("UpdateItem")),
+            faults.add(lost.operation("GetItem")),
+        ]
     };
     let ids = lose();
     let error = tenure.checkpoint(at("5")).await.unwrap_err();
-    assert!(matches!(error, CheckpointError::Store { retryable: true, .. }), "{error:?}");
+    assert!(
+        matches!(
+            error,
+            CheckpointError::Store {
+                retryable: true,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
     for id in ids {
         faults.remove(id);
     }
-    assert_eq!(fixture.item().await.checkpoint, at("5"), "written nevertheless");
+    assert_eq!(
+        fixture.item().await.checkpoint,
+        at("5"),
+        "written nevertheless"
+    );
     // The next write finds the counter one further, and knows why.
     tenure.checkpoint(at("6")).await.unwrap();
     assert_eq!(fixture.item().await.checkpoint, at("6"));
@@ -259,7 +326,10 @@ async fn a_checkpoint_never_goes_back() {
     let (tenure, _writer) = fixture.begin().await;
     tenure.checkpoint(at("9")).await.unwrap();
     let error = tenure.checkpoint(at("8")).await.unwrap_err();
-    assert!(matches!(error, CheckpointError::OutOfRange { .. }), "{error:?}");
+    assert!(
+        matches!(error, CheckpointError::OutOfRange { .. }),
+        "{error:?}"
+    );
     tenure.checkpoint(Checkpoint::ShardEnd).await.unwrap();
     assert_eq!(fixture.item().await.checkpoint, Checkpoint::ShardEnd);
 }
@@ -269,9 +339,18 @@ async fn two_phases_keep_the_state_until_the_checkpoint() {
     let fixture = Fixture::new(None, OnStop::Keep).await;
     let (tenure, _writer) = fixture.begin().await;
     let state = Some(Bytes::from_static(b"offsets"));
-    tenure.prepare_checkpoint(at("5"), state.clone()).await.unwrap();
+    tenure
+        .prepare_checkpoint(at("5"), state.clone())
+        .await
+        .unwrap();
     let item = fixture.item().await;
-    assert_eq!(item.pending, Some(PendingCheckpoint { checkpoint: at("5"), state }));
+    assert_eq!(
+        item.pending,
+        Some(PendingCheckpoint {
+            checkpoint: at("5"),
+            state
+        })
+    );
     assert_eq!(item.checkpoint, Checkpoint::TrimHorizon);
     tenure.checkpoint(at("5")).await.unwrap();
     assert_eq!(fixture.item().await.pending, None);
@@ -282,7 +361,13 @@ async fn a_handoff_is_seen_at_the_next_write_and_transferred() {
     let fixture = Fixture::new(None, OnStop::Keep).await;
     let (tenure, writer) = fixture.begin().await;
     // A leader elsewhere starts it.
-    fixture.store.start_handoff(&fixture.item().await, "next").await.unwrap().applied().unwrap();
+    fixture
+        .store
+        .start_handoff(&fixture.item().await, "next")
+        .await
+        .unwrap()
+        .applied()
+        .unwrap();
     assert!(!tenure.handoff_requested().is_cancelled());
     tenure.checkpoint(at("5")).await.unwrap();
     assert!(tenure.handoff_requested().is_cancelled());
@@ -293,7 +378,10 @@ async fn a_handoff_is_seen_at_the_next_write_and_transferred() {
     tenure.end(TenureEnd::Transfer).await;
     writer.await.unwrap();
     let item = fixture.item().await;
-    assert_eq!((item.owner.as_deref(), &item.checkpoint_owner), (Some("next"), &None));
+    assert_eq!(
+        (item.owner.as_deref(), &item.checkpoint_owner),
+        (Some("next"), &None)
+    );
     assert!(item.was_released_to_owner() && item.checkpoint == at("6"));
     is_lost(tenure.checkpoint(at("7")).await);
 }
@@ -302,7 +390,13 @@ async fn a_handoff_is_seen_at_the_next_write_and_transferred() {
 async fn a_renewal_sees_the_handoff_too_and_the_owner_can_start_one() {
     let fixture = Fixture::new(None, OnStop::Keep).await;
     let (tenure, _writer) = fixture.begin().await;
-    fixture.store.start_handoff(&fixture.item().await, "next").await.unwrap().applied().unwrap();
+    fixture
+        .store
+        .start_handoff(&fixture.item().await, "next")
+        .await
+        .unwrap()
+        .applied()
+        .unwrap();
     fixture.clock.advance(F / 2);
     tenure.handoff_requested().cancelled().await;
     assert!(tenure.is_held());
@@ -312,7 +406,10 @@ async fn a_renewal_sees_the_handoff_too_and_the_owner_can_start_one() {
     tenure.start_handoff("next");
     tenure.handoff_requested().cancelled().await;
     let item = fixture.item().await;
-    assert_eq!((item.owner.as_deref(), item.checkpoint_owner.as_deref()), (Some("next"), Some("me")));
+    assert_eq!(
+        (item.owner.as_deref(), item.checkpoint_owner.as_deref()),
+        (Some("next"), Some("me"))
+    );
 }
 
 #[tokio::test]
@@ -324,14 +421,22 @@ async fn a_handoff_that_drags_on_is_forced_before_a_java_leader_would() {
     let mut counter = fixture.item().await.counter;
     for _ in 0..4 {
         fixture.clock.advance(Duration::from_secs(6));
-        counter = fixture.until("renewed", |lease| lease.counter > counter).await.counter;
+        counter = fixture
+            .until("renewed", |lease| lease.counter > counter)
+            .await
+            .counter;
         assert!(!tenure.lost().is_cancelled());
     }
     fixture.clock.advance(Duration::from_secs(1));
     tenure.lost().cancelled().await;
-    let item = fixture.until("transferred", |lease| !lease.is_handoff_pending()).await;
+    let item = fixture
+        .until("transferred", |lease| !lease.is_handoff_pending())
+        .await;
     assert_eq!(item.owner.as_deref(), Some("next"));
-    assert!(!item.was_released_to_owner(), "the processor may still be at work");
+    assert!(
+        !item.was_released_to_owner(),
+        "the processor may still be at work"
+    );
     is_lost(tenure.checkpoint(at("9")).await);
 }
 
@@ -349,7 +454,11 @@ async fn giving_away_assigns_to_the_receiver_or_releases() {
         writer.await.unwrap();
         let item = fixture.item().await;
         assert_eq!(item.owner.as_deref(), owner, "{on_stop:?}");
-        assert_eq!(item.was_released_to_owner(), owner == Some("w2"), "{on_stop:?}");
+        assert_eq!(
+            item.was_released_to_owner(),
+            owner == Some("w2"),
+            "{on_stop:?}"
+        );
         tenure.end(TenureEnd::GiveAway).await;
         assert_eq!(fixture.item().await, item, "once");
     }
@@ -360,10 +469,19 @@ async fn giving_away_completes_a_handoff_that_nobody_had_told_of() {
     for on_stop in [OnStop::HandOver, OnStop::Release] {
         let fixture = Fixture::new(Some("w2"), on_stop).await;
         let (tenure, _writer) = fixture.begin().await;
-        fixture.store.start_handoff(&fixture.item().await, "next").await.unwrap().applied().unwrap();
+        fixture
+            .store
+            .start_handoff(&fixture.item().await, "next")
+            .await
+            .unwrap()
+            .applied()
+            .unwrap();
         tenure.end(TenureEnd::GiveAway).await;
         let item = fixture.item().await;
-        assert_eq!((item.owner.as_deref(), &item.checkpoint_owner), (Some("next"), &None));
+        assert_eq!(
+            (item.owner.as_deref(), &item.checkpoint_owner),
+            (Some("next"), &None)
+        );
     }
 }
 
@@ -393,7 +511,13 @@ async fn parents_have_ended_when_their_leases_are_gone_or_at_the_end() {
     let mut child = Lease::new("child", Checkpoint::TrimHorizon);
     child.parents = [KEY.to_owned(), "gone".to_owned()].into();
     fixture.store.create(&child).await.unwrap();
-    let child = fixture.store.take(&child, "me").await.unwrap().applied().unwrap();
+    let child = fixture
+        .store
+        .take(&child, "me")
+        .await
+        .unwrap()
+        .applied()
+        .unwrap();
     let (tenure, _writer) = Tenure::begin(fixture.context.clone(), child, fixture.clock.now());
     assert!(!tenure.parents_ended().await.unwrap());
     let (parent, writer) = fixture.begin().await;
@@ -402,6 +526,9 @@ async fn parents_have_ended_when_their_leases_are_gone_or_at_the_end() {
     writer.await.unwrap();
     assert!(tenure.parents_ended().await.unwrap());
     let ended = fixture.item().await;
-    assert!(matches!(fixture.store.delete(&ended).await.unwrap(), Outcome::Applied(_)));
+    assert!(matches!(
+        fixture.store.delete(&ended).await.unwrap(),
+        Outcome::Applied(_)
+    ));
     assert!(tenure.parents_ended().await.unwrap());
 }

@@ -76,7 +76,9 @@ fn graph_c() -> Vec<Shard> {
 }
 
 fn leases(ids: &[u32]) -> Vec<Lease> {
-    ids.iter().map(|id| Lease::new(name(*id), Checkpoint::TrimHorizon)).collect()
+    ids.iter()
+        .map(|id| Lease::new(name(*id), Checkpoint::TrimHorizon))
+        .collect()
 }
 
 fn created(shards: &[Shard], existing: &[u32], position: InitialPosition) -> Vec<String> {
@@ -112,12 +114,21 @@ fn latest_follows_the_truth_table() {
     expect(
         &graph_b(),
         latest,
-        &[(&[6], &[7]), (&[5], &[]), (&[0, 1, 2, 3, 4, 5], &[]), (&[], &[9, 10])],
+        &[
+            (&[6], &[7]),
+            (&[5], &[]),
+            (&[0, 1, 2, 3, 4, 5], &[]),
+            (&[], &[9, 10]),
+        ],
     );
     expect(
         &graph_c(),
         latest,
-        &[(&[9, 10], &[1, 6, 7, 8]), (&[4, 5, 6, 7], &[1]), (&[0, 1, 2, 3, 4, 5, 6, 7], &[])],
+        &[
+            (&[9, 10], &[1, 6, 7, 8]),
+            (&[4, 5, 6, 7], &[1]),
+            (&[0, 1, 2, 3, 4, 5, 6, 7], &[]),
+        ],
     );
 }
 
@@ -182,24 +193,35 @@ fn children_of_an_ended_shard_are_made_from_the_start_whatever_the_position() {
     ];
     let new = missing_leases(&shards, &existing, InitialPosition::Latest);
     assert_eq!(new.len(), 1);
-    assert_eq!((new[0].shard.id.as_str(), &new[0].checkpoint), ("shardId-1", &Checkpoint::TrimHorizon));
+    assert_eq!(
+        (new[0].shard.id.as_str(), &new[0].checkpoint),
+        ("shardId-1", &Checkpoint::TrimHorizon)
+    );
 }
 
 #[test]
 fn a_long_lineage_does_not_overflow_the_stack() {
-    let rows: Vec<Vec<u32>> = (0..50_000u32).map(|id| id.checked_sub(1).into_iter().collect()).collect();
+    let rows: Vec<Vec<u32>> = (0..50_000u32)
+        .map(|id| id.checked_sub(1).into_iter().collect())
+        .collect();
     let rows: Vec<(u32, &[u32], bool)> = rows
         .iter()
         .enumerate()
         .map(|(id, parents)| (id as u32, parents.as_slice(), id == 49_999))
         .collect();
     let shards = graph(&rows);
-    assert_eq!(created(&shards, &[], InitialPosition::TrimHorizon), [name(0)]);
+    assert_eq!(
+        created(&shards, &[], InitialPosition::TrimHorizon),
+        [name(0)]
+    );
 }
 
 /// A stream after random splits and merges of neighbours.
 fn random_graph() -> impl Strategy<Value = Vec<Shard>> {
-    (1usize..5, proptest::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 0..12))
+    (
+        1usize..5,
+        proptest::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 0..12),
+    )
         .prop_map(|(roots, reshards)| {
             let mut rows: Vec<(u32, Vec<u32>, bool)> =
                 (0..roots as u32).map(|id| (id, vec![], true)).collect();
@@ -220,7 +242,10 @@ fn random_graph() -> impl Strategy<Value = Vec<Shard>> {
                 }
                 rows.extend(born.into_iter().map(|id| (id, closed.clone(), true)));
             }
-            let rows: Vec<_> = rows.iter().map(|(id, p, open)| (*id, p.as_slice(), *open)).collect();
+            let rows: Vec<_> = rows
+                .iter()
+                .map(|(id, p, open)| (*id, p.as_slice(), *open))
+                .collect();
             graph(&rows)
         })
 }

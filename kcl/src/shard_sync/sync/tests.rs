@@ -4,7 +4,8 @@ use super::*;
 
 fn ranges(rows: &[(u128, u128)]) -> bool {
     covers_all_hash_keys(
-        rows.iter().map(|(a, b)| HashKeyRange::new(HashKey::new(*a), HashKey::new(*b)).unwrap()),
+        rows.iter()
+            .map(|(a, b)| HashKeyRange::new(HashKey::new(*a), HashKey::new(*b)).unwrap()),
     )
 }
 

@@ -94,6 +94,12 @@ impl Kinesis {
     ) -> Result<Done, ApiError> {
         let transition = self.settings.transition;
         let stream = self.stream(now, request.stream())?;
+        if stream.is_being_deleted() {
+            return Err(ApiError::in_use(format!(
+                "Stream {} under account {ACCOUNT} is being deleted already.",
+                stream.name
+            )));
+        }
         stream.begin(now, transition, Change::Delete);
         let name = stream.name.clone();
         self.settle(now, &name);

@@ -132,6 +132,10 @@ impl Stream {
         self.pending.is_none()
     }
 
+    pub(crate) fn is_being_deleted(&self) -> bool {
+        matches!(self.pending, Some((_, Change::Delete)))
+    }
+
     /// Whether records can be put and read: while it is active or updating.
     pub(crate) fn serves_data(&self) -> bool {
         !matches!(

@@ -344,6 +344,8 @@ async fn a_transition_takes_its_time_and_forbids_a_second_one() {
         .await
         .unwrap();
     assert_eq!(status().await, StreamStatus::Deleting);
+    let again = client.delete_stream().stream_name(STREAM).send().await;
+    assert_eq!(code(again), "ResourceInUseException");
     clock.advance(time);
     let gone = client
         .describe_stream_summary()
@@ -351,4 +353,13 @@ async fn a_transition_takes_its_time_and_forbids_a_second_one() {
         .send()
         .await;
     assert_eq!(code(gone), "ResourceNotFoundException");
+}
+
+#[tokio::test]
+async fn an_operation_that_is_not_there_says_so() {
+    let (aws, client) = with_stream(1).await;
+    let limits = client.describe_limits().send().await;
+    assert_eq!(code(limits), "UnknownOperationException");
+    assert_eq!(aws.calls("DescribeLimits"), 1);
+    assert_eq!(aws.calls("PutRecords"), 0);
 }

@@ -376,3 +376,5 @@ pub(crate) fn cost_of(record: &UserRecord) -> (usize, usize) {
     (joining, joining + AGGREGATE_OVERHEAD)
 }
 
+#[cfg(test)]
+mod tests;

@@ -233,3 +233,5 @@ impl Collector {
     }
 }
 
+#[cfg(test)]
+mod tests;

@@ -29,7 +29,7 @@ const SERVICE_MAX_REQUEST_RECORDS: usize = 500;
 /// ```text
 /// peak of the producer <= max_buffered_bytes                 records from `send` to settlement
 ///                       + 2.3 x max_in_flight_bytes          requests: base64 and JSON of what is in flight
-///                       + 3 x shards x aggregation_max_size  open aggregates grow by doubling
+///                       + 1.4 x shards x aggregation_max_size   one open aggregate each
 ///                       + a few MiB                          connections and TLS
 /// ```
 /// What is in flight is also buffered, so the first two terms are an upper bound. Records that wait in `send` belong to
@@ -78,7 +78,7 @@ pub struct ProducerConfig {
 
     /// The most bytes of records held from `send` to settlement. Default 64 MiB.
     ///
-    /// Each record counts its data, its key, and 64 bytes. One shard may hold at most as much as is still free, so a
+    /// Each record counts its data, its key, and 64 bytes; each Kinesis record 768 bytes more. One shard may hold at most as much as is still free, so a
     /// single hot shard gets half. A record larger than this is refused.
     pub max_buffered_bytes: usize,
 
@@ -119,6 +119,40 @@ pub enum Compression {
         /// The level of zstd: 1 to 22, 3 being usual.
         level: i32,
     },
+}
+
+macro_rules! setters {
+    ($($with:ident, $field:ident: $type:ty;)*) => {
+        $(
+            #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+            #[must_use]
+            pub fn $with(mut self, $field: $type) -> Self {
+                self.$field = $field;
+                self
+            }
+        )*
+    };
+}
+
+impl ProducerConfig {
+    setters! {
+        with_aggregation_enabled, aggregation_enabled: bool;
+        with_aggregation_max_size, aggregation_max_size: usize;
+        with_aggregation_max_count, aggregation_max_count: u32;
+        with_record_max_buffered_time, record_max_buffered_time: Duration;
+        with_record_ttl, record_ttl: Duration;
+        with_compression, compression: Compression;
+        with_rate_limit, rate_limit: u32;
+        with_collection_max_count, collection_max_count: usize;
+        with_collection_max_size, collection_max_size: usize;
+        with_max_buffered_bytes, max_buffered_bytes: usize;
+        with_max_in_flight_bytes, max_in_flight_bytes: usize;
+        with_max_requests_in_flight, max_requests_in_flight: usize;
+        with_request_timeout, request_timeout: Duration;
+        with_connect_timeout, connect_timeout: Duration;
+        with_startup_timeout, startup_timeout: Duration;
+        with_shard_map_refresh_interval, shard_map_refresh_interval: Duration;
+    }
 }
 
 impl Default for ProducerConfig {

@@ -331,3 +331,5 @@ impl BitSet {
     }
 }
 
+#[cfg(test)]
+mod tests;

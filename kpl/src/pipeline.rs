@@ -498,3 +498,5 @@ impl Drop for Pipeline {
     }
 }
 
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! The producer on the embedded AWS: real SDK, real sockets, the stream's content as the oracle.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod bad_input;
 mod delivery;
 mod lifecycle;

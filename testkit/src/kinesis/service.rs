@@ -48,7 +48,11 @@ impl KinesisService {
             "ListStreams" => self.run(body, Kinesis::list_streams),
             "ListShards" => self.run(body, Kinesis::list_shards),
             "GetShardIterator" => self.run(body, Kinesis::get_shard_iterator),
-            "GetRecords" => self.run(body, Kinesis::get_records),
+            "GetRecords" => {
+                let request = parse(body)?;
+                let response = self.with_state(|kinesis, now| kinesis.get_records(now, request))?;
+                response.to_json().map_err(unwritable)
+            }
             "SplitShard" => self.run(body, Kinesis::split_shard),
             "MergeShards" => self.run(body, Kinesis::merge_shards),
             "UpdateShardCount" => self.run(body, Kinesis::update_shard_count),
@@ -83,8 +87,7 @@ impl KinesisService {
         step: impl FnOnce(&mut Kinesis, Timestamp) -> Result<R, ApiError>,
     ) -> Result<Vec<u8>, ApiError> {
         let response = self.with_state(step)?;
-        serde_json::to_vec(&response)
-            .map_err(|error| ApiError::new("InternalFailure", error.to_string()))
+        serde_json::to_vec(&response).map_err(unwritable)
     }
 
     /// Runs one step under the lock, at the time the clock shows once the lock is held.
@@ -105,7 +108,11 @@ fn parse<'a, Q: Deserialize<'a>>(body: &'a [u8]) -> Result<Q, ApiError> {
         .map_err(|error| ApiError::new("SerializationException", error.to_string()))
 }
 
-pub(crate) fn unknown_operation(operation: &str) -> ApiError {
+fn unwritable(error: serde_json::Error) -> ApiError {
+    ApiError::new("InternalFailure", error.to_string())
+}
+
+fn unknown_operation(operation: &str) -> ApiError {
     ApiError::new(
         "UnknownOperationException",
         format!("{operation} is not an operation of testkit"),

@@ -184,10 +184,6 @@ impl<'de> Deserialize<'de> for Base64 {
     }
 }
 
-pub(crate) fn as_base64<S: Serializer>(data: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&base64_simd::STANDARD.encode_to_string(data))
-}
-
 pub(crate) fn as_text<S: Serializer>(
     value: &impl std::fmt::Display,
     serializer: S,

@@ -1,0 +1,104 @@
+//! `end-to-end run`: the main job under load, with a split, a merge and a killed worker.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use integration_tests::Error;
+use integration_tests::consumer::{self, ConsumerArgs};
+use integration_tests::scenario::{self, Scenario};
+
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Sends records, reshards, kills a worker, and counts.
+    Run {
+        /// Records to send; 100,000 are about 600 MB.
+        #[arg(long, default_value_t = 100_000)]
+        records: u64,
+        /// Decides sizes and keys.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Failover time of the workers, in milliseconds.
+        #[arg(long, default_value_t = 3_000)]
+        failover_ms: u64,
+    },
+    /// A worker; `run` starts it.
+    #[command(hide = true)]
+    Consume(ConsumerArgs),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|_| "error".into()))
+        .with_writer(std::io::stderr)
+        .init();
+    let result = match Args::parse().command {
+        Command::Run {
+            records,
+            seed,
+            failover_ms,
+        } => run(records, seed, failover_ms).await,
+        Command::Consume(args) => consumer::consume(args).await.map(|()| true),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(records: u64, seed: u64, failover_ms: u64) -> Result<bool, Error> {
+    let scenario = Scenario {
+        records,
+        seed,
+        failover: Duration::from_millis(failover_ms),
+        program: std::env::current_exe()?,
+        stalled: Duration::from_secs(60),
+    };
+    let shown = std::io::stderr().is_terminal();
+    let outcome = scenario::run(&scenario, move |acknowledged, seen| {
+        if shown {
+            eprint!("\racknowledged {acknowledged} of {records}, seen {seen} ");
+            let _ = std::io::stderr().flush();
+        }
+    })
+    .await?;
+    let v = &outcome.verdict;
+    println!(
+        "acknowledged={} failed={} delivered={} lost={} false_receipts={} redelivered={} \
+         redelivered_before_the_kill={} written_twice={} out_of_order={} megabytes={}",
+        v.acknowledged,
+        outcome.failed,
+        v.delivered,
+        v.lost,
+        outcome.false_receipts,
+        v.redelivered,
+        outcome.redelivered_before_the_kill,
+        v.written_twice,
+        v.out_of_order,
+        outcome.bytes / 1_000_000,
+    );
+    if !outcome.lost_ids.is_empty() {
+        println!(
+            "lost ids, first ten: {:?}",
+            &outcome.lost_ids[..outcome.lost_ids.len().min(10)]
+        );
+    }
+    Ok(v.acknowledged == records
+        && v.lost == 0
+        && v.out_of_order == 0
+        && outcome.false_receipts == 0
+        && outcome.redelivered_before_the_kill == 0)
+}

@@ -1,0 +1,253 @@
+//! A consumer worker as a process of its own, which reports every delivery on its standard output
+//! and can be killed at any point.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use kcl::{
+    ConsumerConfig, InitialPosition, ProcessorError, RecordBatch, RecordProcessor, Scheduler,
+    ShardContext, ShardEnd, Shutdown,
+};
+use kinesis_testkit::{Delivery, Position};
+
+use crate::{Error, workload};
+
+/// What the process needs to know.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ConsumerArgs {
+    /// Endpoint that answers Kinesis and DynamoDB.
+    #[arg(long)]
+    pub url: String,
+    /// Application, and so the lease table.
+    #[arg(long)]
+    pub application: String,
+    /// Stream to read.
+    #[arg(long)]
+    pub stream: String,
+    /// This worker.
+    #[arg(long)]
+    pub worker: String,
+    /// Failover time of the fleet, in milliseconds.
+    #[arg(long)]
+    pub failover_ms: u64,
+}
+
+/// One line of a consumer's standard output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// A processor started on a shard.
+    Started {
+        /// Number of the tenure in this process.
+        tenure: u64,
+        /// Its shard.
+        shard: String,
+    },
+    /// A record was delivered.
+    Delivered {
+        /// Number of the tenure in this process.
+        tenure: u64,
+        /// The record's id.
+        id: u64,
+        /// Where it stood.
+        position: Position,
+        /// Its partition key.
+        key: String,
+    },
+    /// A shard was read to its end.
+    Ended {
+        /// Number of the tenure in this process.
+        tenure: u64,
+    },
+    /// A lease was lost.
+    Lost {
+        /// Number of the tenure in this process.
+        tenure: u64,
+    },
+}
+
+impl Report {
+    /// The line, without its end.
+    pub fn to_line(&self) -> String {
+        match self {
+            Self::Started { tenure, shard } => format!("S {tenure} {shard}"),
+            Self::Delivered {
+                tenure,
+                id,
+                position,
+                key,
+            } => format!(
+                "D {tenure} {id} {} {} {key}",
+                position.sequence_number, position.sub_sequence_number
+            ),
+            Self::Ended { tenure } => format!("E {tenure}"),
+            Self::Lost { tenure } => format!("L {tenure}"),
+        }
+    }
+
+    /// Reads a line back; `None` for one that was cut off by a kill.
+    pub fn from_line(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let kind = words.next()?;
+        let tenure = words.next()?.parse().ok()?;
+        Some(match kind {
+            "S" => Self::Started {
+                tenure,
+                shard: words.next()?.to_owned(),
+            },
+            "D" => Self::Delivered {
+                tenure,
+                id: words.next()?.parse().ok()?,
+                position: Position {
+                    sequence_number: words.next()?.to_owned(),
+                    sub_sequence_number: words.next()?.parse().ok()?,
+                },
+                key: words.next()?.to_owned(),
+            },
+            "E" => Self::Ended { tenure },
+            "L" => Self::Lost { tenure },
+            _ => return None,
+        })
+    }
+
+    /// The delivery that the line reports, for the ledger; tenures of different processes must
+    /// not collide, so the process adds its own number.
+    pub fn delivery(&self, process: u64) -> Option<Delivery<'_>> {
+        let Self::Delivered {
+            tenure,
+            id,
+            position,
+            key,
+        } = self
+        else {
+            return None;
+        };
+        Some(Delivery {
+            tenure: process << 32 | tenure,
+            id: *id,
+            key,
+            position: position.clone(),
+        })
+    }
+}
+
+/// Writes each report before it checkpoints, so nothing is checkpointed that was not reported.
+struct Reporter {
+    tenure: u64,
+}
+
+impl Reporter {
+    fn report(&self, reports: impl IntoIterator<Item = Report>) -> Result<(), ProcessorError> {
+        let mut out = std::io::stdout().lock();
+        for report in reports {
+            writeln!(out, "{}", report.to_line())?;
+        }
+        out.flush()?;
+        Ok(())
+    }
+}
+
+impl RecordProcessor for Reporter {
+    async fn initialize(&mut self, shard: &ShardContext) -> Result<(), ProcessorError> {
+        self.report([Report::Started {
+            tenure: self.tenure,
+            shard: shard.shard_id().to_owned(),
+        }])
+    }
+
+    async fn process_records(&mut self, batch: RecordBatch<'_>) -> Result<(), ProcessorError> {
+        let mut reports = Vec::with_capacity(batch.len());
+        for record in batch.records() {
+            reports.push(Report::Delivered {
+                tenure: self.tenure,
+                id: workload::id_of(record.data()).ok_or("a payload that nobody sent")?,
+                position: Position {
+                    sequence_number: record.sequence_number().to_string(),
+                    sub_sequence_number: record.sub_sequence_number(),
+                },
+                key: record.partition_key().to_owned(),
+            });
+        }
+        self.report(reports)?;
+        batch.checkpointer().checkpoint().await?;
+        Ok(())
+    }
+
+    async fn shard_ended(&mut self, end: ShardEnd<'_>) -> Result<(), ProcessorError> {
+        self.report([Report::Ended {
+            tenure: self.tenure,
+        }])?;
+        end.checkpoint().await?;
+        Ok(())
+    }
+
+    async fn lease_lost(&mut self) {
+        // A closed pipe means that the parent has gone; there is nobody to tell.
+        let _ = self.report([Report::Lost {
+            tenure: self.tenure,
+        }]);
+    }
+
+    async fn shutdown_requested(&mut self, _shutdown: Shutdown<'_>) -> Result<(), ProcessorError> {
+        Ok(()) // each batch was checkpointed
+    }
+}
+
+/// Runs until standard input closes, then stops as planned.
+pub async fn consume(args: ConsumerArgs) -> Result<(), Error> {
+    let tenures = Arc::new(AtomicU64::new(0));
+    let sdk_config = crate::sdk_config(&args.url);
+    let failover = Duration::from_millis(args.failover_ms);
+    let worker = Scheduler::builder(&args.application, &args.stream, &sdk_config)
+        .processor(move |_shard: &ShardContext| Reporter {
+            tenure: tenures.fetch_add(1, Ordering::Relaxed),
+        })
+        .config(
+            ConsumerConfig::default()
+                .with_worker_id(args.worker)
+                .with_initial_position(InitialPosition::TrimHorizon)
+                .with_failover_time(failover)
+                .with_dynamodb_request_timeout(failover / 4),
+        )
+        .build()
+        .await?;
+    let handle = worker.spawn();
+    let parent_gone = tokio::task::spawn_blocking(|| {
+        std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink())
+    });
+    parent_gone.await??;
+    handle.shutdown(Duration::from_secs(60)).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_back() {
+        let position = Position {
+            sequence_number: "496".into(),
+            sub_sequence_number: 3,
+        };
+        for report in [
+            Report::Started {
+                tenure: 1,
+                shard: "shardId-000000000000".into(),
+            },
+            Report::Delivered {
+                tenure: 2,
+                id: 77,
+                position,
+                key: "key-1".into(),
+            },
+            Report::Ended { tenure: 3 },
+            Report::Lost { tenure: 4 },
+        ] {
+            assert_eq!(Report::from_line(&report.to_line()), Some(report));
+        }
+        assert_eq!(Report::from_line("D 2 77 49"), None);
+        assert_eq!(Report::from_line(""), None);
+    }
+}

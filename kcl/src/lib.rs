@@ -105,18 +105,18 @@ mod shard_consumer;
 mod shard_sync;
 mod snapshot;
 
+pub use checkpoint::{Checkpoint, CheckpointError};
 pub use clock::Clock;
 pub use config::{
     AggregateRangePolicy, CheckpointPolicy, ConfigError, ConsumerConfig, InitialPosition, OnStop,
     TableConfig,
 };
+pub use coordination::{StartError, WorkerFailure};
 pub use delivery::{Checkpointer, PreparedCheckpoint, Record, RecordBatch, Records};
 pub use error::{BuildError, ProcessorError, WorkerError};
+pub use lease::FencingToken;
 pub use processor::{ProcessorFactory, RecordProcessor, ShardContext, ShardEnd, Shutdown};
 pub use scheduler::{Scheduler, SchedulerBuilder, ShutdownReport, WorkerHandle};
+pub use sequence::{ExtendedSequenceNumber, InvalidSequenceNumber, SequenceNumber};
 pub use shard_consumer::{ShardState, ShutdownReason};
 pub use snapshot::{ShardSnapshot, WorkerSnapshot};
-pub use checkpoint::{Checkpoint, CheckpointError};
-pub use coordination::{StartError, WorkerFailure};
-pub use lease::FencingToken;
-pub use sequence::{ExtendedSequenceNumber, InvalidSequenceNumber, SequenceNumber};

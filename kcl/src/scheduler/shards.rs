@@ -18,7 +18,8 @@ pub(super) struct View {
     pub(super) worker_id: String,
     pub(super) totals: Arc<Totals>,
     pub(super) budget: Arc<ByteBudget>,
-    /// By the number of the tenure: an earlier one of the same shard may still be ending.
+    /// By the number of the tenure: the task of an earlier one of the same shard may still be
+    /// ending. (Its processor is not: coordination acquires no lease again before the tenure ended.)
     shards: Mutex<BTreeMap<u64, Arc<ShardStatus>>>,
 }
 
@@ -52,8 +53,6 @@ impl View {
 struct Owned {
     number: u64,
     tenure: Tenure,
-    /// Cancelled when its task has ended, however that came about.
-    ended: CancellationToken,
 }
 
 /// The running consumers. Dropping it aborts them.
@@ -95,13 +94,6 @@ impl Shards {
             tenure.shard_id(),
             Arc::clone(&self.view.totals),
         ));
-        let predecessors = self
-            .owned
-            .values()
-            .filter(|o| o.tenure.shard_id() == tenure.shard_id());
-        let predecessor = predecessors
-            .max_by_key(|o| o.number)
-            .map(|o| o.ended.clone());
         let number = self.tenures;
         self.tenures += 1;
         self.view
@@ -111,24 +103,11 @@ impl Shards {
             tenure.clone(),
             status,
             self.stop.clone(),
-            predecessor,
             self.random.u64(..),
         );
-        let ended = CancellationToken::new();
-        let guard = ended.clone().drop_guard();
-        let task = self.tasks.spawn(async move {
-            let _ended = guard;
-            // Its own box: the futures of consumers are large.
-            Box::pin(consumer.run()).await
-        });
-        self.owned.insert(
-            task.id(),
-            Owned {
-                number,
-                tenure,
-                ended,
-            },
-        );
+        // In its own box: a consumer's future is large.
+        let task = self.tasks.spawn(Box::pin(consumer.run()));
+        self.owned.insert(task.id(), Owned { number, tenure });
     }
 
     /// Waits for a consumer to end; for ever if there is none. Answers with its shard.

@@ -47,8 +47,6 @@ pub(crate) struct ShardConsumer {
     signals: Signals,
     status: Arc<ShardStatus>,
     random: Rng,
-    /// Ends when the consumer of an earlier tenure of this shard has: its processor may still run.
-    predecessor: Option<CancellationToken>,
     children: Vec<ChildShard>,
 }
 
@@ -64,7 +62,6 @@ impl ShardConsumer {
         tenure: Tenure,
         status: Arc<ShardStatus>,
         stop: CancellationToken,
-        predecessor: Option<CancellationToken>,
         seed: u64,
     ) -> Self {
         Self {
@@ -73,7 +70,6 @@ impl ShardConsumer {
             tenure,
             status,
             random: Rng::with_seed(seed),
-            predecessor,
             children: Vec::new(),
         }
     }
@@ -109,16 +105,8 @@ impl ShardConsumer {
         fatal.map_or(Ok(()), Err)
     }
 
-    /// Waits until an earlier consumer of the shard in this worker is gone and the parent shards are
-    /// done.
+    /// Waits until the parent shards are done.
     async fn wait_on_parents(&mut self) -> Event {
-        if let Some(predecessor) = self.predecessor.take() {
-            tokio::select! {
-                biased;
-                reason = self.signals.raised() => return Event::ShutDown(reason),
-                () = predecessor.cancelled() => {}
-            }
-        }
         loop {
             let ended = tokio::select! {
                 biased;

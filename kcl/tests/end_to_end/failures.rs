@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kcl::{CheckpointPolicy, WorkerError};
@@ -116,7 +117,8 @@ async fn a_lease_lost_to_a_dynamodb_outage_stops_delivery_and_comes_back() {
     let probe = Probe::new();
     put(&aws, &probe, 0..50).await;
     let worker = worker(&aws, &probe, config("w1")).await;
-    until("all records", || probe.is_settled()).await;
+    // Seen and checkpointed.
+    until("all records", || worker.snapshot().records_delivered == 50).await;
     let outage = aws
         .faults()
         .add(Fault::internal_failure().service(Service::DynamoDb));
@@ -132,6 +134,37 @@ async fn a_lease_lost_to_a_dynamodb_outage_stops_delivery_and_comes_back() {
     );
     aws.faults().remove(outage);
     until("the rest", || probe.is_settled()).await;
+    probe.assert_exact();
+    worker.shutdown(DEADLINE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lease_lost_during_process_records_cancels_the_call_and_refuses_its_checkpoints() {
+    let aws = aws(1).await;
+    let first = AtomicBool::new(true);
+    let probe = Probe::new().script(move |_, _| {
+        if first.swap(false, Ordering::SeqCst) {
+            Deed::UntilFenced
+        } else {
+            Deed::Take
+        }
+    });
+    put(&aws, &probe, 0..50).await;
+    let worker = worker(&aws, &probe, config("w1")).await;
+    until("it works on a batch", || {
+        !probe.calls(Call::Waiting).is_empty()
+    })
+    .await;
+    let outage = aws
+        .faults()
+        .add(Fault::internal_failure().service(Service::DynamoDb));
+    until("it is told", || probe.calls(Call::Fenced).len() == 1).await;
+    until("the lease is let go", || {
+        probe.calls(Call::LeaseLost).len() == 1
+    })
+    .await;
+    aws.faults().remove(outage);
+    until("all records, once", || probe.is_settled()).await;
     probe.assert_exact();
     worker.shutdown(DEADLINE).await.unwrap();
 }

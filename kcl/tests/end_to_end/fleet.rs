@@ -2,12 +2,29 @@
 
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use kcl::{CheckpointPolicy, OnStop};
+use kinesis_testkit::LocalAws;
 
 use crate::probe::{Call, Deed, Probe};
-use crate::setup::{aws, config, processing, put, until, worker};
+use crate::setup::{APPLICATION, aws, config, processing, put, until, worker};
 
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The owners of all leases, as the table has them.
+async fn owners(aws: &LocalAws) -> Vec<Option<String>> {
+    let scan = aws
+        .dynamodb()
+        .scan()
+        .table_name(APPLICATION)
+        .consistent_read(true);
+    let items = scan.send().await.unwrap().items.unwrap_or_default();
+    let leases = items.iter().filter(|item| item.contains_key("checkpoint"));
+    let owner = |value: &AttributeValue| value.as_s().unwrap().clone();
+    leases
+        .map(|lease| lease.get("leaseOwner").map(owner))
+        .collect()
+}
 
 #[tokio::test]
 async fn two_workers_share_four_shards() {
@@ -47,6 +64,11 @@ async fn a_planned_stop_hands_over_without_loss_or_duplicate() {
     assert_eq!(report.drained.len(), 2);
     assert!(report.aborted.is_empty());
     assert!(one.is_finished());
+    assert_eq!(
+        owners(&aws).await,
+        vec![Some("w2".to_owned()); 4],
+        "given away, not left to expire"
+    );
     until("the other one has all", || processing(&two) == 4).await;
     put(&aws, &probe, 400..600).await;
     until("all records", || probe.is_settled()).await;
@@ -86,7 +108,7 @@ async fn a_processor_that_hangs_is_aborted_at_the_deadline_and_its_lease_release
     let probe = Probe::new();
     put(&aws, &probe, 0..10).await;
     let one = worker(&aws, &stuck, config("w1")).await;
-    until("it hangs", || one.snapshot().buffered_bytes > 0).await;
+    until("it hangs", || !stuck.calls(Call::Waiting).is_empty()).await;
     let report = one.shutdown(Duration::from_millis(200)).await.unwrap();
     assert_eq!(report.aborted.len(), 1);
     assert!(report.drained.is_empty());
@@ -111,6 +133,7 @@ async fn the_interval_policy_checkpoints_at_the_stop_too() {
     let first = worker(&aws, &probe, settings()).await;
     until("all records", || probe.is_settled()).await;
     first.shutdown(DEADLINE).await.unwrap();
+    assert_eq!(owners(&aws).await, [None], "released");
     put(&aws, &probe, 100..200).await;
     let second = worker(&aws, &probe, settings()).await;
     until("all records", || probe.is_settled()).await;

@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use kcl::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, ShardEnd, Shutdown};
+use kcl::{
+    CheckpointError, ProcessorError, RecordBatch, RecordProcessor, ShardContext, ShardEnd, Shutdown,
+};
 use kinesis_testkit::{Delivery, Ledger, Position, Verdict};
 
 use crate::setup::id_of;
@@ -14,6 +16,10 @@ pub(crate) enum Call {
     ShardEnded,
     LeaseLost,
     ShutdownRequested,
+    /// It does not return from process_records.
+    Waiting,
+    /// It was cancelled during process_records, and its checkpoint refused.
+    Fenced,
 }
 
 /// One record that a processor was given.
@@ -42,6 +48,8 @@ pub(crate) enum Deed {
     Panic,
     /// Never return.
     Hang,
+    /// Wait until the call is cancelled, then try to checkpoint.
+    UntilFenced,
 }
 
 type Script = dyn Fn(&str, &RecordBatch<'_>) -> Deed + Send + Sync;
@@ -168,7 +176,21 @@ impl RecordProcessor for Processor {
             Deed::Take => {}
             Deed::Fail => return Err("told to fail".into()),
             Deed::Panic => panic!("told to panic"),
-            Deed::Hang => std::future::pending().await,
+            Deed::Hang => {
+                self.called(Call::Waiting);
+                std::future::pending().await
+            }
+            Deed::UntilFenced => {
+                self.called(Call::Waiting);
+                batch.cancellation().cancelled().await;
+                let refused = batch.checkpointer().checkpoint().await;
+                assert!(
+                    matches!(refused, Err(CheckpointError::LeaseLost { .. })),
+                    "{refused:?}"
+                );
+                self.called(Call::Fenced);
+                return Ok(());
+            }
         }
         assert_eq!(batch.records().count(), batch.len());
         self.probe.with(|state| {

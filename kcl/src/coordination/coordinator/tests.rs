@@ -24,10 +24,14 @@ async fn aws(shards: u32) -> LocalAws {
     aws
 }
 
+/// With the default failover time: no stall of the machine makes a lease expire.
 fn config() -> ConsumerConfig {
-    ConsumerConfig::default()
-        .with_initial_position(InitialPosition::TrimHorizon)
-        .with_failover_time(Duration::from_secs(4))
+    ConsumerConfig::default().with_initial_position(InitialPosition::TrimHorizon)
+}
+
+/// For tests that wait for an expiry.
+fn short_failover() -> ConsumerConfig {
+    config().with_failover_time(Duration::from_secs(4))
 }
 
 fn parts(aws: &LocalAws, worker: &str, config: ConsumerConfig) -> CoordinatorParts {
@@ -250,11 +254,11 @@ async fn two_workers_share_four_leases_and_no_lease_is_held_twice() {
 #[tokio::test]
 async fn leases_of_a_dead_worker_expire_and_fence_its_tenures() {
     let aws = aws(2).await;
-    let first = Worker::start(&aws, "w1", config()).await;
+    let first = Worker::start(&aws, "w1", short_failover()).await;
     until("2 leases", async || (first.held().len() == 2).then_some(())).await;
     let old: Vec<Tenure> = first.tenures.lock().unwrap().clone();
     first.crash();
-    let second = Worker::start(&aws, "w2", config()).await;
+    let second = Worker::start(&aws, "w2", short_failover()).await;
     until("taken over", async || {
         (second.held().len() == 2).then_some(())
     })
@@ -450,7 +454,7 @@ async fn latest_keeps_the_time_to_resume_from() {
 #[tokio::test]
 async fn a_lost_lease_comes_back_after_a_brownout() {
     let aws = aws(1).await;
-    let worker = Worker::start(&aws, "w1", config()).await;
+    let worker = Worker::start(&aws, "w1", short_failover()).await;
     until("the lease", async || {
         (worker.held().len() == 1).then_some(())
     })

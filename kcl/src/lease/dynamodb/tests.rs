@@ -116,6 +116,12 @@ async fn renewals_prove_ownership_and_notice_handoffs_and_takers() {
         refused(store.renew(&renewed, "next", None).await.unwrap()),
         renewed
     );
+    // Nor if it does not know of the handoff.
+    let blind = Lease {
+        checkpoint_owner: None,
+        ..renewed.clone()
+    };
+    refused(store.renew(&blind, "next", None).await.unwrap());
     // A handoff starts once.
     refused(store.start_handoff(&renewed, "third").await.unwrap());
 }

@@ -140,7 +140,7 @@ impl Kinesis {
                 enhanced_monitoring: Default::default(),
                 encryption_type: "NONE",
                 open_shard_count: stream.open.len(),
-                consumer_count: 0,
+                consumer_count: stream.consumers.len(),
                 max_record_size_in_kib: stream.max_record_kib,
             },
         })

@@ -2,9 +2,10 @@
 
 use super::error::ApiError;
 use super::stream::{Change, Stream, StreamMode};
+use super::tags::check_tags;
 use super::wire::{
-    CreateStreamRequest, Done, MaxRecordSizeRequest, NamesStream, RetentionRequest, StreamRequest,
-    ranged, required,
+    CreateStreamRequest, DeleteStreamRequest, Done, MaxRecordSizeRequest, NamesStream,
+    RetentionRequest, check_name, ranged, required,
 };
 use super::{ACCOUNT, Kinesis, arn_of};
 use crate::clock::Timestamp;
@@ -41,7 +42,7 @@ impl Kinesis {
         request: CreateStreamRequest,
     ) -> Result<Done, ApiError> {
         let name = required("streamName", request.stream_name)?;
-        check_stream_name(&name)?;
+        check_name("streamName", &name)?;
         let mode = match request
             .stream_mode_details
             .as_ref()
@@ -66,22 +67,24 @@ impl Kinesis {
             (StreamMode::Provisioned, count) => checked_shard_count("shardCount", count)?,
         };
         let max_record_kib = max_record_kib(request.max_record_size_in_kib, MIN_MAX_RECORD_KIB)?;
+        let tags = request.tags.unwrap_or_default();
+        check_tags(&tags)?;
         self.settle(now, &name);
         if self.streams.contains_key(&name) {
             return Err(ApiError::in_use(format!(
                 "Stream {name} under account {ACCOUNT} already exists."
             )));
         }
-        self.incarnations += 1;
         let arn = arn_of(&name);
         let mut stream = Stream::new(
             name.clone(),
             arn,
-            self.incarnations,
+            self.next_incarnation(),
             now,
             mode,
             max_record_kib,
         );
+        stream.tags = tags;
         stream.begin(now, self.settings.transition, Change::Create { shards });
         self.streams.insert(name, stream);
         Ok(Done {})
@@ -90,13 +93,20 @@ impl Kinesis {
     pub(crate) fn delete_stream(
         &mut self,
         now: Timestamp,
-        request: StreamRequest,
+        request: DeleteStreamRequest,
     ) -> Result<Done, ApiError> {
         let transition = self.settings.transition;
         let stream = self.stream(now, request.stream())?;
         if stream.is_being_deleted() {
             return Err(ApiError::in_use(format!(
                 "Stream {} under account {ACCOUNT} is being deleted already.",
+                stream.name
+            )));
+        }
+        if !stream.consumers.is_empty() && request.enforce_consumer_deletion != Some(true) {
+            return Err(ApiError::in_use(format!(
+                "Stream {} under account {ACCOUNT} has consumers: deregister them, or set \
+                 EnforceConsumerDeletion.",
                 stream.name
             )));
         }
@@ -192,15 +202,4 @@ pub(crate) fn checked_shard_count(field: &str, count: Option<i64>) -> Result<u32
         )));
     }
     Ok(count)
-}
-
-fn check_stream_name(name: &str) -> Result<(), ApiError> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    if (1..=128).contains(&name.len()) && name.bytes().all(allowed) {
-        return Ok(());
-    }
-    Err(ApiError::constraint(
-        "streamName",
-        "Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]{1,128}",
-    ))
 }

@@ -4,6 +4,7 @@
 //! response or a refusal. Nothing here waits, reads a clock or knows a socket; [`service`] puts a
 //! lock, the clock and JSON around it.
 
+mod consumers;
 mod describe;
 mod error;
 mod get;
@@ -19,6 +20,7 @@ mod sequence;
 mod service;
 mod shard;
 mod stream;
+mod tags;
 mod wire;
 
 #[cfg(test)]
@@ -76,6 +78,11 @@ impl Kinesis {
             settings,
             ..Self::default()
         }
+    }
+
+    fn next_incarnation(&mut self) -> u64 {
+        self.incarnations += 1;
+        self.incarnations
     }
 
     /// The stream a request names, with every change in effect whose time has come.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::consumers::stream_of;
 use super::error::ApiError;
 use super::iterator::ShardIterator;
 use super::put::{Put, PutRecordRequest, PutRecordsRequest, RefusedEntries};
@@ -58,6 +59,16 @@ impl KinesisService {
             "UpdateShardCount" => self.run(body, Kinesis::update_shard_count),
             "IncreaseStreamRetentionPeriod" => self.run(body, Kinesis::increase_retention),
             "DecreaseStreamRetentionPeriod" => self.run(body, Kinesis::decrease_retention),
+            "RegisterStreamConsumer" => self.run(body, Kinesis::register_stream_consumer),
+            "DescribeStreamConsumer" => self.run(body, Kinesis::describe_stream_consumer),
+            "ListStreamConsumers" => self.run(body, Kinesis::list_stream_consumers),
+            "DeregisterStreamConsumer" => self.run(body, Kinesis::deregister_stream_consumer),
+            "AddTagsToStream" => self.run(body, Kinesis::add_tags_to_stream),
+            "RemoveTagsFromStream" => self.run(body, Kinesis::remove_tags_from_stream),
+            "ListTagsForStream" => self.run(body, Kinesis::list_tags_for_stream),
+            "TagResource" => self.run(body, Kinesis::tag_resource),
+            "UntagResource" => self.run(body, Kinesis::untag_resource),
+            "ListTagsForResource" => self.run(body, Kinesis::list_tags_for_resource),
             "UpdateMaxRecordSize" => self.run(body, Kinesis::update_max_record_size),
             // Decoding and hashing are done before the lock is taken.
             "PutRecord" => {
@@ -126,6 +137,10 @@ struct Locate<'a> {
     stream_name: Option<String>,
     #[serde(rename = "StreamARN")]
     stream_arn: Option<String>,
+    #[serde(rename = "ConsumerARN")]
+    consumer_arn: Option<String>,
+    #[serde(rename = "ResourceARN")]
+    resource_arn: Option<String>,
     shard_id: Option<String>,
     shard_to_split: Option<String>,
     shard_to_merge: Option<String>,
@@ -166,6 +181,13 @@ impl KinesisService {
             arn: request.stream_arn.as_deref(),
         };
         let stream = super::resolve(stream).ok().map(str::to_owned);
+        let resource = request.consumer_arn.or(request.resource_arn);
+        let of_resource = |arn: &str| {
+            stream_of(arn)
+                .or(super::name_of_arn(arn))
+                .map(str::to_owned)
+        };
+        let stream = stream.or_else(|| resource.as_deref().and_then(of_resource));
         let stream = stream.or_else(|| iterator.as_ref().map(|iterator| iterator.stream.clone()));
         let named_shard = request
             .shard_id

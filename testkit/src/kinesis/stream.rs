@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::consumers::Consumer;
 use super::error::ApiError;
 use super::hash_key;
 use super::shard::{Shard, ShardId};
+use super::tags::Tags;
 use crate::clock::Timestamp;
 
 /// How a stream's capacity is set.
@@ -47,6 +49,9 @@ pub(crate) struct Stream {
     pub(crate) shards: Vec<Shard>,
     /// The open shards, in the order of their ranges.
     pub(crate) open: Vec<ShardId>,
+    /// In the order in which they were registered.
+    pub(crate) consumers: Vec<Consumer>,
+    pub(crate) tags: Tags,
     pending: Option<(Timestamp, Change)>,
     deleted: bool,
     /// What was past retention when the retention period changed stays lost.
@@ -72,6 +77,8 @@ impl Stream {
             max_record_kib,
             shards: Vec::new(),
             open: Vec::new(),
+            consumers: Vec::new(),
+            tags: Tags::new(),
             pending: None,
             deleted: false,
             forgotten: Timestamp::default(),
@@ -90,6 +97,7 @@ impl Stream {
             self.pending = None;
             self.apply(due, change);
         }
+        self.consumers.retain(|consumer| !consumer.is_gone(now));
     }
 
     fn apply(&mut self, at: Timestamp, change: Change) {

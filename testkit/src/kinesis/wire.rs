@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::error::ApiError;
 use super::sequence::SequenceNumber;
 use super::shard::{Shard, ShardId};
+use super::tags::Tags;
 use crate::clock::Timestamp;
 
 /// A stream by name, by ARN, or both.
@@ -52,6 +53,7 @@ pub(crate) use stream_requests;
 stream_requests! {
     /// Requests that name a stream and nothing else.
     StreamRequest {}
+    DeleteStreamRequest { enforce_consumer_deletion: bool }
     DescribeStreamRequest { limit: i64, exclusive_start_shard_id: String }
     RetentionRequest { retention_period_hours: i64 }
     MaxRecordSizeRequest { #[serde(rename = "MaxRecordSizeInKiB")] max_record_size_in_kib: i64 }
@@ -68,6 +70,7 @@ pub(crate) struct CreateStreamRequest {
     pub(crate) stream_mode_details: Option<StreamModeDetails>,
     #[serde(rename = "MaxRecordSizeInKiB")]
     pub(crate) max_record_size_in_kib: Option<i64>,
+    pub(crate) tags: Option<Tags>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -194,6 +197,18 @@ pub(crate) fn as_text<S: Serializer>(
 /// The value of a member that must be there.
 pub(crate) fn required<T>(field: &str, value: Option<T>) -> Result<T, ApiError> {
     value.ok_or_else(|| ApiError::constraint(field, "Member must not be null"))
+}
+
+/// Whether a stream or a consumer may be called so.
+pub(crate) fn check_name(field: &str, name: &str) -> Result<(), ApiError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    if (1..=128).contains(&name.len()) && name.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(ApiError::constraint(
+        field,
+        "Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]{1,128}",
+    ))
 }
 
 /// A member that must lie between `min` and `max`, or `default` where it is missing.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is a failure")]
 
+mod consumers;
 mod dynamodb;
 mod faults;
 mod limits;
@@ -10,6 +11,7 @@ mod put;
 mod read;
 mod reshard;
 mod streams;
+mod tags;
 mod tail_readers;
 
 use std::fmt::Debug;

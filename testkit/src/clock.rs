@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
 /// The time of day, as the embedded services see it.
 ///
 /// Arrival timestamps, retention, iterator expiry, throughput limits and resharding durations are
 /// judged on it. Any `Fn() -> SystemTime` is a clock; [`ManualClock`] stands still until a test
-/// moves it.
+/// moves it, [`TokioClock`] follows tokio's time, paused or not.
 pub trait Clock: Send + Sync + 'static {
     /// The time now. Milliseconds count; finer parts are dropped.
     fn now(&self) -> SystemTime;
@@ -34,6 +37,9 @@ impl Clock for SystemClock {
         SystemTime::now()
     }
 }
+
+/// The first second of 2026, UTC, in milliseconds since 1970: where a test's clock starts.
+const FIRST_OF_2026: u64 = 1_767_225_600_000;
 
 /// A clock that moves only when told to. Clones share one time.
 ///
@@ -67,7 +73,7 @@ impl ManualClock {
 impl Default for ManualClock {
     /// A clock that stands at the first second of 2026, UTC.
     fn default() -> Self {
-        Self(Arc::new(AtomicU64::new(1_767_225_600_000)))
+        Self(Arc::new(AtomicU64::new(FIRST_OF_2026)))
     }
 }
 
@@ -75,6 +81,59 @@ impl Clock for ManualClock {
     fn now(&self) -> SystemTime {
         Timestamp(self.0.load(Ordering::SeqCst)).into()
     }
+}
+
+/// A clock that moves with the tokio time of one runtime: where that is paused, a test's
+/// `sleep` or `advance` moves it too. It tells the same time on every thread.
+///
+/// With [`LocalAws::in_process_config`](crate::LocalAws::in_process_config), the services, the SDK
+/// and the code under test then live in one time, and a day passes as soon as everyone waits for it.
+#[derive(Debug, Clone)]
+pub struct TokioClock {
+    runtime: Handle,
+    origin: Instant,
+    start: SystemTime,
+}
+
+impl TokioClock {
+    /// The clock of the runtime this is called in, which shows the first second of 2026, UTC, now.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, as [`Handle::current`].
+    pub fn current() -> Self {
+        Self::starting_at(Timestamp(FIRST_OF_2026).into())
+    }
+
+    /// The clock of the runtime this is called in, which shows `start` now.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, as [`Handle::current`].
+    pub fn starting_at(start: SystemTime) -> Self {
+        let runtime = Handle::current();
+        Self {
+            origin: tokio_now(&runtime),
+            runtime,
+            start,
+        }
+    }
+}
+
+impl Clock for TokioClock {
+    fn now(&self) -> SystemTime {
+        self.start + tokio_now(&self.runtime).saturating_duration_since(self.origin)
+    }
+}
+
+/// A runtime's time, on whatever thread it is asked for.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place that reads tokio's clock"
+)]
+fn tokio_now(runtime: &Handle) -> Instant {
+    let _in_runtime = runtime.enter();
+    Instant::now()
 }
 
 /// Milliseconds since 1970: the resolution Kinesis keeps.

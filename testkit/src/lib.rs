@@ -5,7 +5,8 @@
 //! the AWS SDK talks to it as it talks to AWS. Streams split, merge and scale with their lineage,
 //! sequence numbers are those of AWS in form and order, and a reader never passes a record that
 //! appears later. Shard limits, retention and iterator expiry can be had; the clock can be a test's
-//! own ([`ManualClock`]); and [`Faults`] strike where a test asks: a throttle, a refused entry, a
+//! own ([`ManualClock`], or [`TokioClock`] with [no socket](LocalAws::in_process_config) between, for
+//! paused time); and [`Faults`] strike where a test asks: a throttle, a refused entry, a
 //! response lost after the write.
 //!
 //! ```
@@ -33,16 +34,18 @@
 //! open to a network (it checks no credentials and listens on the loopback address only).
 
 mod clock;
+mod connector;
 mod dynamodb;
 mod error;
 mod faults;
 mod front;
+mod http;
 mod kinesis;
 mod ledger;
 mod local_aws;
 mod server;
 
-pub use clock::{Clock, ManualClock, SystemClock};
+pub use clock::{Clock, ManualClock, SystemClock, TokioClock};
 pub use error::{CallError, StartError};
 pub use faults::{Fault, FaultId, FaultKind, Faults, InjectedFault, Service};
 pub use ledger::{Delivery, Ledger, Position, Verdict};

@@ -8,12 +8,14 @@ use std::time::{Duration, SystemTime};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_kinesis::config::BehaviorVersion;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::SdkConfig;
 use aws_types::region::Region;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock};
+use crate::connector::InProcess;
 use crate::dynamodb::DynamoDb;
 use crate::error::{CallError, StartError};
 use crate::faults::Faults;
@@ -217,6 +219,41 @@ impl LocalAws {
         self.config.clone()
     }
 
+    /// As [`sdk_config`](Self::sdk_config), but clients answer their calls themselves, on the task that
+    /// makes them, without a socket.
+    ///
+    /// It is for paused tokio time, which would jump ahead while a socket is awaited and fire the
+    /// SDK's timeouts. A call takes no time here, unless a fault delays it: by the time of the
+    /// caller's runtime. Faults strike and calls are counted as over a socket; a closed connection is
+    /// an I/O error of the SDK. Once this value is dropped, every call is one.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use aws_sdk_kinesis::primitives::Blob;
+    /// # use std::time::Duration;
+    /// use kinesis_testkit::{LocalAws, TokioClock};
+    ///
+    /// let aws = LocalAws::builder().clock(TokioClock::current()).build().await?;
+    /// aws.create_stream("orders", 1).await?;
+    /// let client = aws_sdk_kinesis::Client::new(&aws.in_process_config());
+    /// # let put = || client.put_record().stream_name("orders").partition_key("key").data(Blob::new("one"));
+    /// let before = put().send().await?.sequence_number;
+    /// tokio::time::sleep(Duration::from_secs(25 * 3600)).await; // retention is a day
+    /// let after = put().send().await?.sequence_number;
+    ///
+    /// let left = &aws.records("orders")[0].records;
+    /// assert_eq!(left.len(), 1);
+    /// assert_eq!(left[0].sequence_number, after);
+    /// # assert_ne!(before, after);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn in_process_config(&self) -> SdkConfig {
+        let client = SharedHttpClient::new(InProcess::new(&self.front));
+        self.config.to_builder().http_client(client).build()
+    }
+
     /// Where Kinesis is served, such as `http://127.0.0.1:40123`. DynamoDB is served there too.
     pub fn kinesis_url(&self) -> &str {
         &self.kinesis_url
@@ -275,8 +312,8 @@ impl LocalAws {
         &self.front.faults
     }
 
-    /// How often an operation such as `PutRecords` was called over HTTP, in either service, refused
-    /// and faulted calls counted.
+    /// How often clients called an operation such as `PutRecords`, in either service, refused and
+    /// faulted calls counted.
     pub fn calls(&self, operation: &str) -> u64 {
         self.front.calls(operation)
     }

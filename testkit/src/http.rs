@@ -1,0 +1,72 @@
+//! An HTTP request as the front takes it, and its answer as HTTP: the same over a socket and
+//! without one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Body;
+use hyper::{Request, Response, StatusCode, header};
+
+use crate::front::{Cut, Front, Reply};
+
+/// Largest body taken: more than any request AWS allows, base64 counted.
+const MAX_BODY: usize = 32 << 20;
+
+/// Answers a request; an error means that the connection is to be closed without a word.
+pub(crate) async fn respond<B>(
+    request: Request<B>,
+    front: Arc<Front>,
+) -> Result<Response<Full<Bytes>>, Cut>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    static REQUESTS: AtomicU64 = AtomicU64::new(1);
+    let (head, body) = request.into_parts();
+    let Some(body) = read(body).await else {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+        return Ok(response);
+    };
+    let target = head
+        .headers
+        .get("x-amz-target")
+        .and_then(|target| target.to_str().ok());
+    let Reply {
+        status,
+        content_type,
+        body,
+    } = front.answer(target.unwrap_or_default(), body).await?;
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static(content_type),
+    );
+    let request_id = format!("{:032x}", REQUESTS.fetch_add(1, Ordering::Relaxed));
+    if let Ok(request_id) = request_id.try_into() {
+        headers.insert("x-amzn-requestid", request_id);
+    }
+    Ok(response)
+}
+
+/// The whole body, copied once; none if it is too large or breaks off.
+async fn read<B>(body: B) -> Option<Bytes>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let mut whole = BytesMut::with_capacity(announced.min(MAX_BODY));
+    let mut body = std::pin::pin!(Limited::new(body, MAX_BODY));
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.ok()?.into_data() {
+            whole.extend_from_slice(&data);
+        }
+    }
+    Some(whole.freeze())
+}

@@ -60,7 +60,7 @@ impl ProducerBuilder {
     /// Takes region, credentials, endpoint and HTTP client from `client` instead of the `SdkConfig`.
     ///
     /// Its retries and timeouts are not used: the producer has its own.
-    pub fn client(mut self, client: &Client) -> Self {
+    pub fn client(mut self, client: Client) -> Self {
         self.base = client.config().to_builder();
         self
     }
@@ -79,7 +79,8 @@ impl ProducerBuilder {
 
     /// Called for each failed record whose `Delivery` was dropped before it saw the failure.
     ///
-    /// It runs on a task of the producer or where the `Delivery` is dropped: it must not block and must not panic.
+    /// It runs on a task of the producer or where the `Delivery` is dropped: it must
+    /// not block. A panic in it is logged.
     pub fn on_failure(mut self, hook: impl Fn(&DeliveryError) + Send + Sync + 'static) -> Self {
         self.on_failure = Some(Arc::new(hook));
         self
@@ -210,7 +211,7 @@ async fn describe(
         if description.is_usable {
             return Ok(description.max_record_size);
         }
-        if description.status != "CREATING" || began.elapsed() + CREATION_POLL >= limit {
+        if description.status != "CREATING" || clock::now() - began + CREATION_POLL >= limit {
             return Err(BuildError::StreamNotActive {
                 stream: stream.to_owned(),
                 status: description.status,

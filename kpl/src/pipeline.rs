@@ -9,6 +9,7 @@
 //! The task owns every sealed record until it is settled; the requests it spawns hold only their bytes.
 
 mod answers;
+mod intake;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
@@ -17,14 +18,13 @@ use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
 
-use crate::aggregator::{OpenAggregate, Sealer};
-use crate::budget::Pressure;
+use crate::aggregator::Sealer;
 use crate::clock::{self, Instant};
-use crate::collector::{Batch, Collector, LaneQueue, Queues};
+use crate::collector::{Batch, Collector, Queues};
 use crate::config::InvalidConfig;
 use crate::error::{FailureCause, StopReason};
 use crate::kinesis_record::KinesisRecord;
-use crate::lane::{Lane, LaneId};
+use crate::lane::LaneId;
 use crate::routing::Routing;
 use crate::sender::{CallError, Entry, EntryOutcome, Service};
 use crate::shared::Shared;
@@ -120,136 +120,6 @@ impl Pipeline {
             }
         }
         self.abandon_all();
-    }
-
-    /// Fetches what senders put into the lanes, and follows the shard map.
-    fn intake(&mut self, now: Instant) {
-        let routing = self.shared.routing();
-        let changed = !Arc::ptr_eq(&routing, &self.routing);
-        self.routing = routing;
-        for lane in self.shared.take_announced() {
-            self.fetch(&lane, now);
-        }
-        if changed {
-            self.on_new_routing();
-        }
-        match self.shared.budget.take_pressure() {
-            Pressure::None => {}
-            Pressure::All => self
-                .shared
-                .routing()
-                .lanes()
-                .for_each(|lane| self.fetch_open(lane)),
-            Pressure::Lanes(lanes) => {
-                // Only where nothing else of the shard will make room: else half-empty aggregates were the rule under load.
-                for id in lanes {
-                    if let Some(queue) = self.queues.get(&id).filter(|queue| queue.is_free()) {
-                        let lane = Arc::clone(&queue.lane);
-                        self.fetch_open(&lane);
-                    }
-                }
-            }
-        }
-    }
-
-    fn fetch(&mut self, lane: &Arc<Lane>, now: Instant) {
-        let rate_limit = self.shared.config.rate_limit;
-        let queue = self
-            .queues
-            .entry(lane.id)
-            .or_insert_with(|| LaneQueue::new(Arc::clone(lane), rate_limit, now));
-        let (full, open) = lane.fetch();
-        let linger = self.shared.config.record_max_buffered_time;
-        if let Some(opened) = open
-            && !linger.is_zero()
-            && !std::mem::replace(&mut queue.has_timer, true)
-        {
-            self.linger.push(Reverse((opened + linger, lane.id)));
-        }
-        self.seal_all(full, lane.id);
-        if linger.is_zero()
-            && open.is_some()
-            && self.queues.get(&lane.id).is_some_and(LaneQueue::is_free)
-        {
-            self.fetch_open(lane);
-        }
-    }
-
-    /// Seals the open aggregate of a lane, too.
-    fn fetch_open(&mut self, lane: &Arc<Lane>) {
-        self.seal_all(lane.fetch_all(), lane.id);
-    }
-
-    fn seal_all(&mut self, aggregates: VecDeque<OpenAggregate>, lane: LaneId) {
-        for aggregate in aggregates {
-            let record = self.sealer.seal(aggregate, lane);
-            self.enqueue(record);
-        }
-    }
-
-    /// Lets a sealed record wait for its shard; if the shard is gone, its members for theirs.
-    fn enqueue(&mut self, record: KinesisRecord) {
-        match self.queues.get_mut(&record.lane) {
-            Some(queue) if self.routing.has(record.lane) => self.collector.enqueue(queue, record),
-            _ => self.reroute(record),
-        }
-    }
-
-    fn reroute(&mut self, mut record: KinesisRecord) {
-        let routing = Arc::clone(&self.routing);
-        let lane = routing.lane(record.span.low);
-        // A shard's range has no holes: what takes both ends takes all.
-        let is_whole = record.members.len() == 1
-            || lane.shard_id.is_some() && Arc::ptr_eq(lane, routing.lane(record.span.high));
-        let records = if is_whole {
-            record.lane = lane.id;
-            record.charge.move_to(lane.id);
-            vec![record]
-        } else {
-            self.sealer.regroup(record, |hash_key| {
-                let lane = routing.lane(hash_key);
-                (lane.id, lane.shard_id.is_some())
-            })
-        };
-        let now = clock::now();
-        let rate_limit = self.shared.config.rate_limit;
-        for record in records {
-            let lane = routing.lane(record.span.low);
-            let queue = self
-                .queues
-                .entry(lane.id)
-                .or_insert_with(|| LaneQueue::new(Arc::clone(lane), rate_limit, now));
-            self.collector.enqueue(queue, record);
-        }
-    }
-
-    /// Moves what waits for closed shards to their children, and judges what was held for the new map.
-    fn on_new_routing(&mut self) {
-        let retired: Vec<_> = self
-            .queues
-            .keys()
-            .copied()
-            .filter(|id| !self.routing.has(*id))
-            .collect();
-        for id in retired {
-            let Some(queue) = self.queues.get_mut(&id) else {
-                continue;
-            };
-            let lane = Arc::clone(&queue.lane);
-            let waiting = self.collector.drain(queue);
-            waiting.into_iter().for_each(|record| self.reroute(record));
-            self.fetch_open(&lane);
-            if self.queues.get(&id).is_some_and(LaneQueue::is_free) {
-                self.queues.remove(&id);
-            }
-        }
-        for held in std::mem::take(&mut self.held) {
-            if self.routing.generation >= held.generation {
-                self.judge_again(held);
-            } else {
-                self.held.push(held);
-            }
-        }
     }
 
     /// Does what is due, starts what may start, and tells when to look again.

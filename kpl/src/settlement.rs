@@ -2,6 +2,7 @@
 //! epochs that `flush` waits for.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
@@ -44,8 +45,11 @@ impl Settlement {
     /// A failure that no `Delivery` will see.
     pub(crate) fn unobserved(&self, error: &DeliveryError) {
         self.counters.failures_unobserved.add(1);
-        if let Some(hook) = &self.on_failure {
-            hook(error);
+        if let Some(hook) = &self.on_failure
+            && catch_unwind(AssertUnwindSafe(|| hook(error))).is_err()
+        {
+            // It also runs in drops, where a panic would take the outcomes of other records along.
+            tracing::error!("the `on_failure` hook panicked");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::retry::{self, Backoff};
+use crate::retry::Backoff;
 use crate::sender::{CallError, Service};
 use crate::shard_map::ShardMap;
 use crate::shared::Shared;
@@ -39,7 +39,7 @@ impl Refresher {
         Ok(())
     }
 
-    /// Keeps the map fresh until cancelled. Ends early when the permission to list shards is missing.
+    /// Keeps the map fresh until cancelled.
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         let cancelled = cancel.clone();
         tokio::select! {
@@ -58,23 +58,14 @@ impl Refresher {
                 () = self.shared.refresh.notified() => {}
                 () = tokio::time::sleep(jittered) => {}
             }
-            if self.refresh_until_done().await.is_err() {
-                return;
-            }
+            self.refresh_until_done().await;
             tokio::time::sleep(MIN_INTERVAL).await;
         }
     }
 
-    async fn refresh_until_done(&mut self) -> Result<(), CallError> {
+    async fn refresh_until_done(&mut self) {
         let mut failures = 0;
         while let Err(error) = self.refresh().await {
-            if retry::is_access_denied(&error.code) {
-                tracing::warn!(
-                    code = %error.code,
-                    "the role may no longer call kinesis:ListShards: the shard map stays as it is"
-                );
-                return Err(error);
-            }
             failures += 1;
             if failures == 1 {
                 tracing::warn!(code = %error.code, message = %error.message, "the shard map could not be refreshed: the old one serves");
@@ -85,6 +76,5 @@ impl Refresher {
         if failures > 0 {
             tracing::info!(failures, "the shard map is fresh again");
         }
-        Ok(())
     }
 }

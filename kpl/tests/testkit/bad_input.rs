@@ -9,17 +9,14 @@ use aws_types::region::Region;
 use kinesis_testkit::Fault;
 use kpl::{BuildError, InvalidRecord, Producer, ProducerConfig, SendError, UserRecord};
 
-use crate::reader::{builder, stream};
+use crate::reader::{builder, stream, unhurried};
 
 const MIB: usize = 1024 * 1024;
 
 #[tokio::test]
 async fn bad_records_are_refused_with_limit_and_actual_value() {
     let aws = stream(1).await;
-    let producer = builder(&aws, ProducerConfig::default())
-        .build()
-        .await
-        .unwrap();
+    let producer = builder(&aws, unhurried()).build().await.unwrap();
     for (key, actual) in [(String::new(), 0), ("k".repeat(257), 257)] {
         let record = UserRecord::new(key, "v");
         match producer.send(record.clone()).await.unwrap_err() {
@@ -95,6 +92,7 @@ async fn a_stream_that_takes_larger_records_is_asked_for_its_limit() {
         .await
         .unwrap();
     let producer = Producer::builder(&arn, &aws.sdk_config())
+        .config(unhurried())
         .build()
         .await
         .unwrap();
@@ -176,10 +174,7 @@ async fn refused_credentials_are_told_from_a_missing_permission() {
     let aws = stream(1).await;
     aws.faults()
         .add(Fault::refuse("UnrecognizedClientException").operation("DescribeStreamSummary"));
-    let error = builder(&aws, ProducerConfig::default())
-        .build()
-        .await
-        .unwrap_err();
+    let error = builder(&aws, unhurried()).build().await.unwrap_err();
     assert!(
         matches!(&error, BuildError::AccessDenied { code, .. } if code == "UnrecognizedClientException"),
         "{error:?}"
@@ -200,7 +195,7 @@ async fn an_endpoint_that_does_not_answer_is_told_within_the_limit() {
     let config = ProducerConfig {
         request_timeout: Duration::from_millis(100),
         startup_timeout: Duration::from_secs(2),
-        ..Default::default()
+        ..unhurried()
     };
     for url in [silent_url, format!("http://{closed}")] {
         let sdk_config = aws.sdk_config().into_builder().endpoint_url(&url).build();
@@ -222,7 +217,7 @@ async fn a_bad_configuration_is_told_with_all_its_problems() {
     let config = ProducerConfig {
         collection_max_count: 0,
         rate_limit: 0,
-        ..Default::default()
+        ..unhurried()
     };
     let build = Producer::builder("not a stream", &aws.sdk_config())
         .config(config)
@@ -239,7 +234,7 @@ async fn a_record_that_could_never_fit_the_buffer_does_not_wait_for_it() {
     let aws = stream(1).await;
     let config = ProducerConfig {
         max_buffered_bytes: 64 * 1024,
-        ..Default::default()
+        ..unhurried()
     };
     let producer = builder(&aws, config).build().await.unwrap();
     let error = producer

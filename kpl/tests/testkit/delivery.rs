@@ -5,12 +5,12 @@ use std::time::Duration;
 use kinesis_testkit::{Fault, LocalAws};
 use kpl::{Compression, FailureCause, HashKey, Producer, ProducerConfig, Receipt, UserRecord};
 
-use crate::reader::{builder, read, stream, until};
+use crate::reader::{builder, read, stream, unhurried, until};
 
 fn quick() -> ProducerConfig {
     ProducerConfig {
         record_max_buffered_time: Duration::from_millis(10),
-        ..Default::default()
+        ..unhurried()
     }
 }
 
@@ -21,11 +21,20 @@ async fn send_all(producer: &Producer, count: usize) -> Vec<(String, Receipt)> {
         let record = UserRecord::new(format!("key-{}", id % 101), format!("record {id}"));
         deliveries.push((format!("record {id}"), producer.send(record).await.unwrap()));
     }
+    producer.flush().await;
     let mut receipts = Vec::new();
     for (data, delivery) in deliveries {
         receipts.push((data, delivery.await.unwrap()));
     }
     receipts
+}
+
+/// Aggregates as large as they get, whatever the pace of the test: they go when `send_all` flushes.
+fn patient() -> ProducerConfig {
+    ProducerConfig {
+        record_max_buffered_time: Duration::from_secs(20),
+        ..unhurried()
+    }
 }
 
 fn assert_seen(aws: &LocalAws, receipts: &[(String, Receipt)]) {
@@ -39,7 +48,7 @@ fn assert_seen(aws: &LocalAws, receipts: &[(String, Receipt)]) {
 #[tokio::test]
 async fn records_arrive_aggregated_and_in_order() {
     let aws = stream(3).await;
-    let producer = builder(&aws, quick()).build().await.unwrap();
+    let producer = builder(&aws, patient()).build().await.unwrap();
     let receipts = send_all(&producer, 5000).await;
     assert_seen(&aws, &receipts);
     assert!(
@@ -122,7 +131,7 @@ async fn compressed_aggregates_are_read_back() {
     let aws = stream(1).await;
     let config = ProducerConfig {
         compression: Compression::Zstd { level: 3 },
-        ..quick()
+        ..patient()
     };
     let producer = builder(&aws, config).build().await.unwrap();
     let receipts = send_all(&producer, 1000).await;
@@ -154,9 +163,8 @@ async fn throttles_internal_failures_and_lost_responses_lose_nothing() {
         .map(|fault| aws.faults().add(fault))
         .into();
     let config = ProducerConfig {
-        aggregation_max_size: 512,
+        aggregation_max_size: 400,
         collection_max_count: 5,
-        record_ttl: Duration::from_secs(600),
         ..quick()
     };
     let producer = builder(&aws, config).build().await.unwrap();
@@ -192,12 +200,13 @@ async fn a_poisoned_record_fails_alone() {
     let poison = aws.faults().add(poison);
     let config = ProducerConfig {
         aggregation_enabled: false,
+        max_requests_in_flight: 1,
         ..quick()
     };
     let producer = builder(&aws, config).build().await.unwrap();
 
     // The others wait behind a held request, so that they travel with the poisoned one.
-    let hold = Fault::delay(Duration::from_millis(200))
+    let hold = Fault::delay(Duration::from_secs(1))
         .operation("PutRecords")
         .times(1);
     aws.faults().add(hold);
@@ -343,7 +352,7 @@ async fn no_linger_sends_at_once() {
     let aws = stream(1).await;
     let config = ProducerConfig {
         record_max_buffered_time: Duration::ZERO,
-        ..Default::default()
+        ..unhurried()
     };
     let producer = builder(&aws, config).build().await.unwrap();
     let receipts = send_all(&producer, 3000).await;

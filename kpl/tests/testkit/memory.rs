@@ -7,7 +7,7 @@ use std::time::Duration;
 use kinesis_testkit::Fault;
 use kpl::{HashKey, ProducerConfig, SendError, UserRecord};
 
-use crate::reader::{builder, read, stream, until};
+use crate::reader::{builder, read, stream, unhurried, until};
 
 const BOUND: usize = 512 * 1024;
 
@@ -15,9 +15,7 @@ fn config() -> ProducerConfig {
     ProducerConfig {
         record_max_buffered_time: Duration::from_millis(5),
         max_buffered_bytes: BOUND,
-        record_ttl: Duration::from_secs(6000),
-        request_timeout: Duration::from_secs(600),
-        ..Default::default()
+        ..unhurried()
     }
 }
 

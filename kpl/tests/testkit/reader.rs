@@ -1,6 +1,7 @@
 //! What a KCL sees of a stream.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use kinesis_aggregation::{Decoded, Decoder, HashKey, HashKeyRange};
@@ -83,6 +84,17 @@ pub(crate) async fn stream(shards: u32) -> LocalAws {
     aws
 }
 
+/// The default, with time limits that a starved machine keeps, too.
+pub(crate) fn unhurried() -> ProducerConfig {
+    ProducerConfig {
+        record_ttl: Duration::from_secs(6000),
+        request_timeout: Duration::from_secs(600),
+        connect_timeout: Duration::from_secs(600),
+        startup_timeout: Duration::from_secs(600),
+        ..Default::default()
+    }
+}
+
 /// A builder for that stream with a fixed seed.
 pub(crate) fn builder(aws: &LocalAws, config: ProducerConfig) -> ProducerBuilder {
     Producer::builder("s", &aws.sdk_config())
@@ -93,6 +105,6 @@ pub(crate) fn builder(aws: &LocalAws, config: ProducerConfig) -> ProducerBuilder
 /// Waits for a condition; what is never met hangs the test, with its name.
 pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
     while !condition() {
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

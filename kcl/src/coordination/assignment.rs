@@ -11,15 +11,10 @@ use tokio::sync::mpsc;
 use super::balance::{ActiveLease, Plan, agreed, plan};
 use super::discovery::consider;
 use super::liveness;
+use super::pace::{self, Pace};
 use super::shared::Shared;
 use crate::lease::{Lease, LeaseStoreError, Outcome, Snapshot, Tenure};
 
-/// Between two looks at a small table; a large one is read less often.
-const INTERVAL: Duration = Duration::from_secs(1);
-/// Per lease: at most about 100 items a second are read.
-const INTERVAL_PER_LEASE: Duration = Duration::from_millis(10);
-/// Between two looks, however many nudges come.
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 /// A free lease waits this long for the worker whose turn it is; then anybody takes it.
 const OVERDUE: Duration = Duration::from_secs(3);
 /// Takes at a time.
@@ -27,21 +22,22 @@ const CONCURRENT_TAKES: usize = 16;
 
 /// Looks, takes and balances, from the start until the worker leaves.
 pub(crate) async fn assign(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenure>) {
-    let mut previous = None;
+    let (mut previous, mut pace) = (None, Pace::default());
     while !shared.leaving.is_cancelled() {
-        let pass = look_and_act(shared, &mut previous, deliveries);
+        let pass = look_and_act(shared, &mut previous, &mut pace, deliveries);
         let pause = match shared.leaving.run_until_cancelled(pass).await {
             None => return,
-            Some(Ok(leases)) => interval(leases, shared.failover),
+            Some(Ok(pause)) => pause,
             Some(Err(error)) => {
                 shared.store_failed("looking at the lease table", &error);
-                INTERVAL
+                pace::IDLE
             }
         };
         let wait = async {
-            tokio::time::sleep(SHORTEST_INTERVAL).await;
+            tokio::time::sleep(pace::SHORTEST).await;
             // Nudges that came meanwhile count.
-            let _ = tokio::time::timeout(pause, shared.nudge.notified()).await;
+            let rest = pause.saturating_sub(pace::SHORTEST);
+            let _ = tokio::time::timeout(rest, shared.nudge.notified()).await;
         };
         if shared.leaving.run_until_cancelled(wait).await.is_none() {
             return;
@@ -49,16 +45,13 @@ pub(crate) async fn assign(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenur
     }
 }
 
-fn interval(leases: usize, failover: Duration) -> Duration {
-    let scaled = INTERVAL_PER_LEASE.saturating_mul(u32::try_from(leases).unwrap_or(u32::MAX));
-    scaled.min(failover.max(INTERVAL)).max(INTERVAL) - SHORTEST_INTERVAL
-}
-
+/// The pause until the next look.
 async fn look_and_act(
     shared: &Arc<Shared>,
     previous: &mut Option<Plan>,
+    pace: &mut Pace,
     deliveries: &mpsc::Sender<Tenure>,
-) -> Result<usize, LeaseStoreError> {
+) -> Result<Duration, LeaseStoreError> {
     let snapshot = look(shared, false).await?;
     if previous.is_none() {
         remember_own(shared, &snapshot);
@@ -84,7 +77,7 @@ async fn look_and_act(
         }
     }
     *previous = Some(latest);
-    Ok(snapshot.leases.len())
+    Ok(pace.after(&snapshot, shared.clock.now(), shared.failover))
 }
 
 /// At the first look, leases that name this worker were held by an earlier process under its id, which

@@ -9,6 +9,7 @@ mod liveness;
 mod maintenance;
 mod migration;
 mod observation;
+mod pace;
 mod registry;
 mod shared;
 mod start;

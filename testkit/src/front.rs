@@ -4,15 +4,20 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use futures::TryStreamExt;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Either, Full, StreamBody};
+use hyper::body::Frame;
+use hyper::http::request::Parts;
 
 use crate::dynamodb::{self, DynamoDb};
 use crate::faults::{Call, Faults, Plan, Service, Stop};
-use crate::kinesis::{ApiError, KinesisService};
+use crate::kinesis::{ApiError, KinesisService, frames};
 
 /// Both services, the faults in front of them, and the count of calls.
 #[derive(Debug)]
 pub(crate) struct Front {
-    pub(crate) kinesis: KinesisService,
+    pub(crate) kinesis: Arc<KinesisService>,
     pub(crate) dynamodb: DynamoDb,
     pub(crate) faults: Arc<Faults>,
     calls: Mutex<HashMap<String, u64>>,
@@ -23,8 +28,11 @@ pub(crate) struct Front {
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) content_type: &'static str,
-    pub(crate) body: Bytes,
+    pub(crate) body: ReplyBody,
 }
+
+/// A whole body, or one that is sent as it comes to be; that one ends early by a cut.
+pub(crate) type ReplyBody = Either<Full<Bytes>, BoxBody<Bytes, Cut>>;
 
 /// There is no answer: the connection is to be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +42,7 @@ pub(crate) struct Cut;
 impl Front {
     pub(crate) fn new(kinesis: KinesisService, dynamodb: DynamoDb, faults: Arc<Faults>) -> Self {
         Self {
-            kinesis,
+            kinesis: Arc::new(kinesis),
             dynamodb,
             faults,
             calls: Mutex::default(),
@@ -55,8 +63,11 @@ impl Front {
         }
     }
 
-    /// Answers a request for `target`, the value of its `X-Amz-Target` header.
-    pub(crate) async fn answer(&self, target: &str, body: Bytes) -> Result<Reply, Cut> {
+    /// Answers a request.
+    pub(crate) async fn answer(&self, head: &Parts, body: Bytes) -> Result<Reply, Cut> {
+        let target = head.headers.get("x-amz-target");
+        let target = target.and_then(|target| target.to_str().ok());
+        let target = target.unwrap_or_default();
         let Some((service, operation)) = parse_target(target) else {
             let message = format!("{target:?} is no target of Kinesis or DynamoDB");
             return Ok(refusal(
@@ -75,6 +86,7 @@ impl Front {
             None => {}
         }
         let reply = match service {
+            Service::Kinesis if operation == "SubscribeToShard" => self.subscribe(&body),
             Service::Kinesis => match self.kinesis.call(operation, &body, plan.refused) {
                 Ok(body) => reply(service, 200, body),
                 Err(error) => refusal(service, &error),
@@ -88,6 +100,19 @@ impl Front {
             Err(Cut)
         } else {
             Ok(reply)
+        }
+    }
+
+    fn subscribe(&self, body: &[u8]) -> Reply {
+        let subscription = match self.kinesis.subscribe(body) {
+            Ok(subscription) => subscription,
+            Err(error) => return refusal(Service::Kinesis, &error),
+        };
+        let frames = frames(&self.kinesis, Arc::clone(&self.faults), subscription);
+        Reply {
+            status: 200,
+            content_type: "application/vnd.amazon.eventstream",
+            body: Either::Right(StreamBody::new(frames.map_ok(Frame::data)).boxed()),
         }
     }
 
@@ -130,6 +155,6 @@ fn reply(service: Service, status: u16, body: Vec<u8>) -> Reply {
     Reply {
         status,
         content_type,
-        body: body.into(),
+        body: Either::Left(Full::new(body.into())),
     }
 }

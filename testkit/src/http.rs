@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Body;
 use hyper::{Request, Response, StatusCode, header};
 
-use crate::front::{Cut, Front, Reply};
+use crate::front::{Cut, Front, Reply, ReplyBody};
 
 /// Largest body taken: more than any request AWS allows, base64 counted.
 const MAX_BODY: usize = 32 << 20;
@@ -18,7 +18,7 @@ const MAX_BODY: usize = 32 << 20;
 pub(crate) async fn respond<B>(
     request: Request<B>,
     front: Arc<Front>,
-) -> Result<Response<Full<Bytes>>, Cut>
+) -> Result<Response<ReplyBody>, Cut>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -26,20 +26,16 @@ where
     static REQUESTS: AtomicU64 = AtomicU64::new(1);
     let (head, body) = request.into_parts();
     let Some(body) = read(body).await else {
-        let mut response = Response::new(Full::default());
+        let mut response = Response::new(ReplyBody::Left(Full::default()));
         *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
         return Ok(response);
     };
-    let target = head
-        .headers
-        .get("x-amz-target")
-        .and_then(|target| target.to_str().ok());
     let Reply {
         status,
         content_type,
         body,
-    } = front.answer(target.unwrap_or_default(), body).await?;
-    let mut response = Response::new(Full::new(body));
+    } = front.answer(&head, body).await?;
+    let mut response = Response::new(body);
     *response.status_mut() =
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();

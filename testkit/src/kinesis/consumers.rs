@@ -1,12 +1,15 @@
 //! Consumers with fan-out: RegisterStreamConsumer, DescribeStreamConsumer, ListStreamConsumers,
 //! DeregisterStreamConsumer.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
+use super::shard::ShardId;
 use super::stream::Stream;
+use super::subscribe::Holder;
 use super::tags::{Tags, check_tags};
 use super::wire::{Done, EpochSeconds, StreamRef, check_name, ranged, required};
 use super::{ACCOUNT, Kinesis, name_of_arn};
@@ -24,6 +27,7 @@ pub(crate) struct Consumer {
     /// Tells consumers apart that had the same ARN: it has the second of the registration only.
     pub(crate) incarnation: u64,
     pub(crate) tags: Tags,
+    pub(crate) subscriptions: BTreeMap<ShardId, Holder>,
     created: Timestamp,
     active_from: Timestamp,
     gone_from: Option<Timestamp>,
@@ -165,6 +169,7 @@ impl Kinesis {
             name,
             incarnation,
             tags,
+            subscriptions: BTreeMap::new(),
             created: now,
             active_from: now.plus(transition),
             gone_from: None,

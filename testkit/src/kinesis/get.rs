@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
 use super::iterator::ShardIterator;
-use super::shard::{Record, ShardId};
+use super::shard::{Position, Record, ShardId};
 use super::stream::Stream;
 use super::wire::{HashKeyRange, StreamRef, ranged, required};
 use super::{ACCOUNT, Kinesis};
@@ -44,38 +44,45 @@ pub(crate) struct ChildShard {
 }
 
 impl GetRecordsResponse {
-    /// The JSON of the response. The records are written by hand: base64 goes straight to its place
-    /// and is not searched for characters to escape, which would be most of the cost of a read.
     pub(crate) fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let size = self
-            .records
-            .iter()
-            .map(|record| record.size() * 4 / 3 + 256)
-            .sum::<usize>();
-        let mut json = Vec::with_capacity(size + 1024);
-        json.extend_from_slice(b"{\"Records\":[");
-        for (nth, record) in self.records.iter().enumerate() {
-            if nth > 0 {
-                json.push(b',');
-            }
-            let (number, arrival) = (record.sequence_number, record.arrival.millis());
-            let head = format!(
-                "{{\"SequenceNumber\":\"{number}\",\"ApproximateArrivalTimestamp\":{}.{:03},\"Data\":\"",
-                arrival / 1000,
-                arrival % 1000
-            );
-            json.extend_from_slice(head.as_bytes());
-            base64_simd::STANDARD.encode_append(&record.data, &mut json);
-            json.extend_from_slice(b"\",\"PartitionKey\":");
-            serde_json::to_writer(&mut json, &*record.partition_key)?;
-            json.push(b'}');
-        }
-        json.extend_from_slice(b"],");
-        // The other members, as an object without its opening brace.
-        let rest = serde_json::to_vec(self)?;
-        json.extend_from_slice(&rest[1..]);
-        Ok(json)
+        records_json(&self.records, self)
     }
+}
+
+/// The JSON of an answer with records; `rest` is an object with its other members, one at least.
+/// The records are written by hand: base64 goes straight to its place and is not searched for
+/// characters to escape, which would be most of the cost of a read.
+pub(crate) fn records_json(
+    records: &[Record],
+    rest: &impl Serialize,
+) -> Result<Vec<u8>, serde_json::Error> {
+    let size = records
+        .iter()
+        .map(|record| record.size() * 4 / 3 + 256)
+        .sum::<usize>();
+    let mut json = Vec::with_capacity(size + 1024);
+    json.extend_from_slice(b"{\"Records\":[");
+    for (nth, record) in records.iter().enumerate() {
+        if nth > 0 {
+            json.push(b',');
+        }
+        let (number, arrival) = (record.sequence_number, record.arrival.millis());
+        let head = format!(
+            "{{\"SequenceNumber\":\"{number}\",\"ApproximateArrivalTimestamp\":{}.{:03},\"Data\":\"",
+            arrival / 1000,
+            arrival % 1000
+        );
+        json.extend_from_slice(head.as_bytes());
+        base64_simd::STANDARD.encode_append(&record.data, &mut json);
+        json.extend_from_slice(b"\",\"PartitionKey\":");
+        serde_json::to_writer(&mut json, &*record.partition_key)?;
+        json.push(b'}');
+    }
+    json.extend_from_slice(b"],");
+    // The other members, as an object without its opening brace.
+    let rest = serde_json::to_vec(rest)?;
+    json.extend_from_slice(&rest[1..]);
+    Ok(json)
 }
 
 impl Kinesis {
@@ -121,36 +128,66 @@ impl Kinesis {
                 stream.name
             )));
         }
-        let horizon = stream.horizon(now);
-        if !keep_expired {
-            stream.shard_mut(id).free_before(horizon);
-        }
-        let shard = stream.shard(id);
-        let (records, next) = shard.read(iterator.position, horizon, limit, MAX_BYTES);
-        let unread_since = (next < shard.end()).then(|| {
-            let last_read = records.last().map(|record| record.arrival);
-            last_read.or_else(|| shard.arrival_of(next)).unwrap_or(now)
-        });
-        // Zero means caught up, so a record of this very millisecond still counts as one.
-        let millis_behind_latest = unread_since.map_or(0, |since| now.since(since).max(1));
-        let ended = shard.closed.is_some() && next >= shard.end();
-        let bytes = records.iter().map(Record::size).sum::<usize>();
-        // A position beyond the last record (AFTER the end of the shard) must not move back.
-        let next = next.max(iterator.position);
-        let next_shard_iterator =
-            (!ended).then(|| ShardIterator::new(stream, id, next, now).encode());
-        let child_shards = ended.then(|| stream.child_shards(id));
-        stream.shard_mut(id).limits.charge_read(bytes);
+        let page = stream.read_page(now, id, iterator.position, limit, MAX_BYTES, keep_expired);
+        stream.shard_mut(id).limits.charge_read(page.bytes());
+        let next_iterator = || ShardIterator::new(stream, id, page.next, now).encode();
         Ok(GetRecordsResponse {
-            records,
-            next_shard_iterator,
-            millis_behind_latest,
-            child_shards,
+            next_shard_iterator: page.child_shards.is_none().then(next_iterator),
+            records: page.records,
+            millis_behind_latest: page.millis_behind_latest,
+            child_shards: page.child_shards,
         })
     }
 }
 
+/// What a reader gets at once.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) records: Vec<Record>,
+    /// Where the next page starts.
+    pub(crate) next: Position,
+    pub(crate) millis_behind_latest: u64,
+    /// Given with the last page of a shard that has ended.
+    pub(crate) child_shards: Option<Vec<ChildShard>>,
+}
+
+impl Page {
+    pub(crate) fn bytes(&self) -> usize {
+        self.records.iter().map(Record::size).sum()
+    }
+}
+
 impl Stream {
+    pub(crate) fn read_page(
+        &mut self,
+        now: Timestamp,
+        id: ShardId,
+        position: Position,
+        limit: usize,
+        max_bytes: usize,
+        keep_expired: bool,
+    ) -> Page {
+        let horizon = self.horizon(now);
+        if !keep_expired {
+            self.shard_mut(id).free_before(horizon);
+        }
+        let shard = self.shard(id);
+        let (records, next) = shard.read(position, horizon, limit, max_bytes);
+        let unread_since = (next < shard.end()).then(|| {
+            let last_read = records.last().map(|record| record.arrival);
+            last_read.or_else(|| shard.arrival_of(next)).unwrap_or(now)
+        });
+        let ended = shard.closed.is_some() && next >= shard.end();
+        Page {
+            records,
+            // A position beyond the last record (AFTER the end of the shard) must not move back.
+            next: next.max(position),
+            // Zero means caught up, so a record of this very millisecond still counts as one.
+            millis_behind_latest: unread_since.map_or(0, |since| now.since(since).max(1)),
+            child_shards: ended.then(|| self.child_shards(id)),
+        }
+    }
+
     fn child_shards(&self, id: ShardId) -> Vec<ChildShard> {
         let children = self
             .shard(id)

@@ -90,20 +90,33 @@ impl Kinesis {
         let shard = required("shardId", request.shard_id.as_deref())?;
         let stream = self.serving(now, request.stream())?;
         let id = stream.find_shard(now, shard)?;
-        let position = request.position(now, stream, stream.shard(id))?;
+        let start = StartingPosition {
+            kind: required("shardIteratorType", request.shard_iterator_type.as_deref())?,
+            sequence_number: request.starting_sequence_number.as_deref(),
+            timestamp: request.timestamp.map(|time| time.0),
+        };
+        let position = start.position(now, stream, stream.shard(id))?;
         let shard_iterator = ShardIterator::new(stream, id, position, now).encode();
         Ok(GetShardIteratorResponse { shard_iterator })
     }
 }
 
-impl GetShardIteratorRequest {
-    fn position(
+/// Where a reader starts, as it says it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StartingPosition<'a> {
+    pub(crate) kind: &'a str,
+    pub(crate) sequence_number: Option<&'a str>,
+    pub(crate) timestamp: Option<Timestamp>,
+}
+
+impl StartingPosition<'_> {
+    pub(crate) fn position(
         &self,
         now: Timestamp,
         stream: &Stream,
         shard: &Shard,
     ) -> Result<Position, ApiError> {
-        match required("shardIteratorType", self.shard_iterator_type.as_deref())? {
+        match self.kind {
             "TRIM_HORIZON" => Ok(0),
             "LATEST" => Ok(shard.end()),
             "AT_SEQUENCE_NUMBER" => self.sequence_position(stream, shard),
@@ -111,7 +124,7 @@ impl GetShardIteratorRequest {
                 .sequence_position(stream, shard)
                 .map(|position| position.saturating_add(1)),
             "AT_TIMESTAMP" => {
-                let time = required("timestamp", self.timestamp)?.0;
+                let time = required("timestamp", self.timestamp)?;
                 if time > now {
                     return Err(ApiError::invalid_argument(
                         "The timestampInMillis parameter cannot be greater than the \
@@ -129,7 +142,7 @@ impl GetShardIteratorRequest {
     }
 
     fn sequence_position(&self, stream: &Stream, shard: &Shard) -> Result<Position, ApiError> {
-        let text = self.starting_sequence_number.as_deref().ok_or_else(|| {
+        let text = self.sequence_number.ok_or_else(|| {
             ApiError::invalid_argument(
                 "StartingSequenceNumber is required for the iterator types AT_SEQUENCE_NUMBER and \
                  AFTER_SEQUENCE_NUMBER.",

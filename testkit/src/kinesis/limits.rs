@@ -1,5 +1,7 @@
 //! What one shard allows: bytes and records in, calls and bytes out, each second.
 
+use std::time::Duration;
+
 use crate::clock::Timestamp;
 
 const WRITE_BYTES: i64 = 1 << 20;
@@ -90,6 +92,30 @@ impl ShardLimits {
     }
 }
 
+/// The limit of one subscription to a shard.
+#[derive(Debug)]
+pub(crate) struct SubscriptionRate(TokenBucket);
+
+impl SubscriptionRate {
+    pub(crate) fn new(now: Timestamp) -> Self {
+        Self(TokenBucket::full(READ_BYTES, now))
+    }
+
+    /// How long what was sent is still being paid for; none if it is paid.
+    pub(crate) fn wait(&mut self, now: Timestamp) -> Option<Duration> {
+        self.0.refill(now);
+        let debt = u64::try_from(-self.0.milli_tokens).ok();
+        let debt = debt.filter(|debt| *debt > 0)?;
+        Some(Duration::from_millis(
+            debt.div_ceil(self.0.per_second.unsigned_abs()),
+        ))
+    }
+
+    pub(crate) fn charge(&mut self, bytes: usize) {
+        self.0.take(bytes as i64);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,5 +158,16 @@ mod tests {
         limits.charge_read(10 << 20);
         assert!(!limits.admit_read(at(4_100)));
         assert!(limits.admit_read(at(4_200)));
+    }
+
+    #[test]
+    fn a_subscription_gives_two_mebibytes_a_second() {
+        let mut rate = SubscriptionRate::new(at(0));
+        rate.charge(2 << 20);
+        assert_eq!(rate.wait(at(0)), None);
+        rate.charge(3 << 20);
+        assert_eq!(rate.wait(at(0)), Some(Duration::from_millis(1_500)));
+        assert_eq!(rate.wait(at(1_499)), Some(Duration::from_millis(1)));
+        assert_eq!(rate.wait(at(1_500)), None);
     }
 }

@@ -7,6 +7,7 @@
 mod consumers;
 mod describe;
 mod error;
+mod event_stream;
 mod get;
 mod hash_key;
 mod iterator;
@@ -20,6 +21,7 @@ mod sequence;
 mod service;
 mod shard;
 mod stream;
+mod subscribe;
 mod tags;
 mod wire;
 
@@ -30,6 +32,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub(crate) use self::error::ApiError;
+pub(crate) use self::event_stream::frames;
 pub(crate) use self::service::KinesisService;
 pub(crate) use self::shard::{Record, Shard};
 use self::stream::Stream;
@@ -47,6 +50,8 @@ pub(crate) struct Settings {
     /// Whether shards limit what goes in and out.
     pub(crate) shard_limits: bool,
     pub(crate) iterator_ttl: Duration,
+    /// How long a subscription to a shard lasts.
+    pub(crate) subscription_time: Duration,
     /// How long creating, deleting and resharding take.
     pub(crate) transition: Duration,
     /// Whether records past retention stay in memory, for the oracle only.
@@ -58,6 +63,7 @@ impl Default for Settings {
         Self {
             shard_limits: false,
             iterator_ttl: Duration::from_secs(300),
+            subscription_time: Duration::from_secs(300),
             transition: Duration::ZERO,
             keep_expired: false,
         }

@@ -10,6 +10,7 @@ use super::consumers::stream_of;
 use super::error::ApiError;
 use super::iterator::ShardIterator;
 use super::put::{Put, PutRecordRequest, PutRecordsRequest, RefusedEntries};
+use super::subscribe::{SubscribeRequest, Subscription};
 use super::wire::StreamRef;
 use super::{Kinesis, Settings, hash_key};
 use crate::clock::{Clock, Timestamp};
@@ -81,6 +82,12 @@ impl KinesisService {
             }
             _ => Err(unknown_operation(operation)),
         }
+    }
+
+    /// Answers a SubscribeToShard.
+    pub(crate) fn subscribe(&self, body: &[u8]) -> Result<Subscription, ApiError> {
+        let request: SubscribeRequest = parse(body)?;
+        self.with_state(|kinesis, now| kinesis.subscribe_to_shard(now, &request))
     }
 
     fn run<'a, Q: Deserialize<'a>, R: Serialize>(

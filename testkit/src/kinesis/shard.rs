@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
+use tokio::sync::Notify;
 
 use super::limits::ShardLimits;
 use super::sequence::SequenceNumber;
@@ -66,6 +67,8 @@ pub(crate) struct Shard {
     pub(crate) opened: Timestamp,
     pub(crate) closed: Option<Timestamp>,
     pub(crate) limits: ShardLimits,
+    /// Wakes whoever waits for records, or for the end.
+    pub(crate) changed: Arc<Notify>,
     /// Orders this shard's sequence numbers after its parents'.
     pub(crate) epoch: u64,
     records: VecDeque<Record>,
@@ -94,6 +97,7 @@ impl Shard {
             opened: now,
             closed: None,
             limits: ShardLimits::new(now),
+            changed: Arc::default(),
             epoch: now.seconds().max(parents_epoch),
             records: VecDeque::new(),
             first: 1,
@@ -121,12 +125,14 @@ impl Shard {
             explicit_hash_key,
             data,
         });
+        self.changed.notify_waiters();
         sequence_number
     }
 
     pub(crate) fn close(&mut self, now: Timestamp, children: Vec<ShardId>) {
         self.closed = Some(now.max(self.last_arrival));
         self.children = children;
+        self.changed.notify_waiters();
     }
 
     pub(crate) fn starting_sequence_number(&self) -> SequenceNumber {
@@ -146,6 +152,18 @@ impl Shard {
     /// One past the last record.
     pub(crate) fn end(&self) -> Position {
         self.first + self.records.len() as u64
+    }
+
+    /// The number of the record before `position`: a reader that goes on after it misses none.
+    pub(crate) fn number_before(&self, position: Position) -> SequenceNumber {
+        let index = position.saturating_sub(1);
+        let held = index
+            .checked_sub(self.first)
+            .and_then(|nth| self.records.get(usize::try_from(nth).ok()?));
+        held.map_or_else(
+            || SequenceNumber::new(self.epoch, self.id.0, index, self.last_arrival.seconds()),
+            |record| record.sequence_number,
+        )
     }
 
     /// The first record that arrived at `time` or later.

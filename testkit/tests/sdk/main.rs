@@ -4,6 +4,7 @@
 
 mod consumers;
 mod dynamodb;
+mod fan_out;
 mod faults;
 mod limits;
 mod list_shards;

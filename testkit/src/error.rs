@@ -9,6 +9,17 @@ pub enum StartError {
     /// No loopback port could be opened.
     #[error("could not open a loopback port: check that 127.0.0.1 is up and ports are free")]
     Bind(#[source] std::io::Error),
+    /// A port that was asked for is taken.
+    #[error(
+        "port {port} of 127.0.0.1 is in use: stop what listens there, or take another, 0 for a free one"
+    )]
+    PortInUse {
+        /// The port.
+        port: u16,
+    },
+    /// No certificate could be made for TLS.
+    #[error("could not make a certificate for TLS")]
+    Certificate(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The system gave no thread for the services.
     #[error("could not start the threads of the services: check the limits of this process")]
     Runtime(#[source] std::io::Error),

@@ -44,6 +44,7 @@ mod kinesis;
 mod ledger;
 mod local_aws;
 mod server;
+mod tls;
 
 pub use clock::{Clock, ManualClock, SystemClock, TokioClock};
 pub use error::{CallError, StartError};

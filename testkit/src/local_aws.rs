@@ -1,8 +1,6 @@
 //! The embedded AWS: both services on a thread of their own.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
@@ -12,7 +10,6 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::SdkConfig;
 use aws_types::region::Region;
 use bytes::Bytes;
-use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock};
 use crate::connector::InProcess;
@@ -21,21 +18,31 @@ use crate::error::{CallError, StartError};
 use crate::faults::Faults;
 use crate::front::Front;
 use crate::kinesis::{KinesisService, REGION, Record, Settings, Shard};
-use crate::server;
+use crate::server::{Listener, Server};
+use crate::tls::Tls;
 
 /// An embedded Kinesis and DynamoDB, empty at first, in this process.
 ///
-/// They listen on two free ports of the loopback address, each of which answers both services, and
-/// run on threads of their own: a test whose runtime is paused or blocked does not starve them.
+/// They listen on two ports of the loopback address, free ones if none are set, each of which answers
+/// both services by HTTP/1.1 and HTTP/2, and run on threads of their own: a test whose runtime is
+/// paused or blocked does not starve them.
 /// Everything stops and is forgotten when the value is dropped.
 #[derive(Debug)]
 pub struct LocalAws {
     front: Arc<Front>,
     kinesis_url: String,
     dynamodb_url: String,
+    secured: Option<Secured>,
     config: SdkConfig,
-    stop: CancellationToken,
-    server: Option<JoinHandle<()>>,
+    /// Serves for as long as it is held.
+    _server: Server,
+}
+
+/// Where the services are reached over TLS.
+#[derive(Debug)]
+struct Secured {
+    url: String,
+    certificate_pem: String,
 }
 
 /// Settings of a [`LocalAws`].
@@ -45,6 +52,9 @@ pub struct LocalAwsBuilder {
     settings: Settings,
     clock: Arc<dyn Clock>,
     seed: u64,
+    kinesis_port: u16,
+    dynamodb_port: u16,
+    tls_port: Option<u16>,
 }
 
 impl std::fmt::Debug for LocalAwsBuilder {
@@ -52,11 +62,17 @@ impl std::fmt::Debug for LocalAwsBuilder {
         let Self {
             settings,
             seed,
+            kinesis_port,
+            dynamodb_port,
+            tls_port,
             clock: _,
         } = self;
         f.debug_struct("LocalAwsBuilder")
             .field("settings", settings)
             .field("seed", seed)
+            .field("kinesis_port", kinesis_port)
+            .field("dynamodb_port", dynamodb_port)
+            .field("tls_port", tls_port)
             .finish_non_exhaustive()
     }
 }
@@ -72,13 +88,6 @@ impl LocalAwsBuilder {
     /// How long a shard iterator can be used. Default: five minutes.
     pub fn iterator_ttl(mut self, ttl: Duration) -> Self {
         self.settings.iterator_ttl = ttl;
-        self
-    }
-
-    /// How long a subscription to a shard lasts before the consumer must subscribe again. Default: five
-    /// minutes.
-    pub fn subscription_time(mut self, time: Duration) -> Self {
-        self.settings.subscription_time = time;
         self
     }
 
@@ -108,11 +117,31 @@ impl LocalAwsBuilder {
         self
     }
 
+    /// The port of [`LocalAws::kinesis_url`]. Default: 0, a free one.
+    pub fn kinesis_port(mut self, port: u16) -> Self {
+        self.kinesis_port = port;
+        self
+    }
+
+    /// The port of [`LocalAws::dynamodb_url`]. Default: 0, a free one.
+    pub fn dynamodb_port(mut self, port: u16) -> Self {
+        self.dynamodb_port = port;
+        self
+    }
+
+    /// Serves both over TLS too, on this port (0: a free one), with a certificate made at the start
+    /// for `localhost`, `127.0.0.1` and `::1`: see [`LocalAws::tls_url`] and
+    /// [`LocalAws::certificate_pem`]. Default: no TLS.
+    pub fn tls_port(mut self, port: u16) -> Self {
+        self.tls_port = Some(port);
+        self
+    }
+
     /// Starts both services; they serve when this returns, which takes milliseconds.
     ///
     /// # Errors
     ///
-    /// If no port is free, or the system gives no thread.
+    /// If a port is taken or none is free, or the system gives no thread.
     ///
     /// # Cancel safety
     ///
@@ -126,65 +155,33 @@ impl LocalAwsBuilder {
             dynamodb,
             Arc::new(Faults::new(self.seed)),
         ));
-        let (kinesis_listener, kinesis_url) = bind()?;
-        let (dynamodb_listener, dynamodb_url) = bind()?;
-        let stop = CancellationToken::new();
-        let listeners = [kinesis_listener, dynamodb_listener];
-        let server = spawn(listeners, Arc::clone(&front), stop.clone())?;
+        let mut listeners = vec![
+            Listener::bind(self.kinesis_port, None)?,
+            Listener::bind(self.dynamodb_port, None)?,
+        ];
+        let [kinesis_url, dynamodb_url] = [listeners[0].url(), listeners[1].url()];
+        let secured = match self.tls_port {
+            None => None,
+            Some(port) => {
+                let tls = Tls::generate()?;
+                let listener = Listener::bind(port, Some(tls.acceptor))?;
+                let url = listener.url();
+                listeners.push(listener);
+                Some(Secured {
+                    url,
+                    certificate_pem: tls.authority_pem,
+                })
+            }
+        };
         Ok(LocalAws {
+            _server: Server::start(listeners, &front)?,
             config: sdk_config(&kinesis_url),
             front,
             kinesis_url,
             dynamodb_url,
-            stop,
-            server: Some(server),
+            secured,
         })
     }
-}
-
-/// A listener on a free loopback port, which takes connections from now on, and its URL.
-fn bind() -> Result<(TcpListener, String), StartError> {
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let bound = TcpListener::bind(any).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        let url = format!("http://{}", listener.local_addr()?);
-        Ok((listener, url))
-    });
-    bound.map_err(StartError::Bind)
-}
-
-/// Serves the listeners on a thread with its own runtime, until `stop`.
-fn spawn(
-    listeners: [TcpListener; 2],
-    front: Arc<Front>,
-    stop: CancellationToken,
-) -> Result<JoinHandle<()>, StartError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("kinesis-testkit")
-        .enable_all()
-        .build()
-        .map_err(StartError::Runtime)?;
-    let listeners = {
-        let _in_runtime = runtime.enter();
-        listeners.map(tokio::net::TcpListener::from_std)
-    };
-    let [kinesis, dynamodb] = listeners;
-    let (kinesis, dynamodb) = (
-        kinesis.map_err(StartError::Bind)?,
-        dynamodb.map_err(StartError::Bind)?,
-    );
-    std::thread::Builder::new()
-        .name("kinesis-testkit".to_owned())
-        .spawn(move || {
-            runtime.block_on(async {
-                tokio::join!(
-                    server::serve(kinesis, Arc::clone(&front), stop.clone()),
-                    server::serve(dynamodb, Arc::clone(&front), stop.clone()),
-                )
-            });
-        })
-        .map_err(StartError::Runtime)
 }
 
 fn sdk_config(url: &str) -> SdkConfig {
@@ -217,6 +214,9 @@ impl LocalAws {
             settings: Settings::default(),
             clock: Arc::new(SystemClock),
             seed: 0,
+            kinesis_port: 0,
+            dynamodb_port: 0,
+            tls_port: None,
         }
     }
 
@@ -271,6 +271,19 @@ impl LocalAws {
         &self.dynamodb_url
     }
 
+    /// Where both are served over TLS, if a [port](LocalAwsBuilder::tls_port) was set for it.
+    pub fn tls_url(&self) -> Option<&str> {
+        self.secured.as_ref().map(|secured| &*secured.url)
+    }
+
+    /// The certificate that clients of [`tls_url`](Self::tls_url) are to trust, as PEM. It is another
+    /// one at every start.
+    pub fn certificate_pem(&self) -> Option<&str> {
+        self.secured
+            .as_ref()
+            .map(|secured| &*secured.certificate_pem)
+    }
+
     /// A Kinesis client with the settings of [`sdk_config`](Self::sdk_config).
     pub fn kinesis(&self) -> aws_sdk_kinesis::Client {
         aws_sdk_kinesis::Client::new(&self.config)
@@ -314,14 +327,6 @@ impl LocalAws {
         })
     }
 
-    /// How many subscriptions to shards are being served: those whose client is still there and which
-    /// have not come to their end.
-    pub fn subscriptions(&self) -> usize {
-        self.front
-            .kinesis
-            .with_state(|kinesis, _| kinesis.subscriptions())
-    }
-
     /// The faults in front of both services.
     pub fn faults(&self) -> &Faults {
         &self.front.faults
@@ -331,15 +336,6 @@ impl LocalAws {
     /// faulted calls counted.
     pub fn calls(&self, operation: &str) -> u64 {
         self.front.calls(operation)
-    }
-}
-
-impl Drop for LocalAws {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        if let Some(Err(_)) = self.server.take().map(JoinHandle::join) {
-            tracing::error!("the server thread of testkit panicked");
-        }
     }
 }
 

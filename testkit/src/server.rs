@@ -1,21 +1,114 @@
-//! HTTP/1.1 on a listener: connections, and cuts.
+//! The services on sockets: listeners, connections, and cuts.
 //!
-//! On hyper itself and not on a router: there is one path, and a fault must be able to close a
+//! HTTP/1.1 and HTTP/2 alike on every port: over TLS by ALPN, in the clear by what a client begins
+//! with. On hyper itself and not on a router: there is one path, and a fault must be able to close a
 //! connection without an answer, which a router does not let a handler do.
 
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::error::StartError;
 use crate::front::Front;
 use crate::http::respond;
 
+/// A loopback port that takes connections from now on.
+pub(crate) struct Listener {
+    socket: std::net::TcpListener,
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+}
+
+impl Listener {
+    /// Listens on this port, 0: a free one.
+    pub(crate) fn bind(port: u16, tls: Option<TlsAcceptor>) -> Result<Self, StartError> {
+        let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let bound = std::net::TcpListener::bind(wanted).and_then(|socket| {
+            socket.set_nonblocking(true)?;
+            let address = socket.local_addr()?;
+            Ok((socket, address))
+        });
+        match bound {
+            Ok((socket, address)) => Ok(Self {
+                socket,
+                address,
+                tls,
+            }),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && port != 0 => {
+                Err(StartError::PortInUse { port })
+            }
+            Err(error) => Err(StartError::Bind(error)),
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+}
+
+/// The threads that serve some listeners, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub(crate) fn start(listeners: Vec<Listener>, front: &Arc<Front>) -> Result<Self, StartError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("kinesis-testkit")
+            .enable_all()
+            .build()
+            .map_err(StartError::Runtime)?;
+        let stop = CancellationToken::new();
+        let mut serving = JoinSet::new();
+        for Listener { socket, tls, .. } in listeners {
+            let socket = {
+                let _in_runtime = runtime.enter();
+                TcpListener::from_std(socket).map_err(StartError::Bind)?
+            };
+            let accept = accept(socket, tls, Arc::clone(front), stop.clone());
+            serving.spawn_on(accept, runtime.handle());
+        }
+        let thread = std::thread::Builder::new()
+            .name("kinesis-testkit".to_owned())
+            .spawn(move || drop(runtime.block_on(serving.join_all())))
+            .map_err(StartError::Runtime)?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
+            tracing::error!("the server thread of testkit panicked");
+        }
+    }
+}
+
 /// Serves connections until `stop`; then drops them.
-pub(crate) async fn serve(listener: TcpListener, front: Arc<Front>, stop: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    front: Arc<Front>,
+    stop: CancellationToken,
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -27,7 +120,9 @@ pub(crate) async fn serve(listener: TcpListener, front: Arc<Front>, stop: Cancel
                 }
             }
             accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => drop(connections.spawn(connection(socket, Arc::clone(&front)))),
+                Ok((socket, _)) => {
+                    connections.spawn(connect(socket, tls.clone(), Arc::clone(&front)));
+                }
                 Err(error) => {
                     tracing::warn!(%error, "testkit could not accept a connection");
                     // Out of file descriptors, most likely: let others give some back.
@@ -39,16 +134,44 @@ pub(crate) async fn serve(listener: TcpListener, front: Arc<Front>, stop: Cancel
     connections.shutdown().await;
 }
 
-async fn connection(socket: TcpStream, front: Arc<Front>) {
+async fn connect(socket: TcpStream, tls: Option<TlsAcceptor>, front: Arc<Front>) {
     // Without it, small answers wait for acknowledgements of the ones before.
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
-    let service = service_fn(move |request| respond(request, Arc::clone(&front)));
-    let served = hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(socket), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "a connection of testkit ended early");
+    match tls {
+        None => converse(socket, front).await,
+        Some(tls) => match tls.accept(socket).await {
+            Ok(stream) => converse(stream, front).await,
+            Err(error) => tracing::debug!(%error, "a TLS handshake with testkit failed"),
+        },
+    }
+}
+
+/// Answers what comes, until either side closes, or a fault does.
+async fn converse<S>(stream: S, front: Arc<Front>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Of the connection and not of the request: HTTP/2 would only reset one stream of it.
+    let cut = CancellationToken::new();
+    let service = service_fn(|request| {
+        let (front, cut) = (Arc::clone(&front), cut.clone());
+        async move {
+            let answered = respond(request, front).await;
+            if answered.is_err() {
+                cut.cancel();
+            }
+            answered
+        }
+    });
+    // The tasks of HTTP/2 end with their connection, and at the latest with the server's runtime.
+    let http = auto::Builder::new(TokioExecutor::new());
+    tokio::select! {
+        biased;
+        () = cut.cancelled() => {}
+        served = http.serve_connection(TokioIo::new(stream), service) => if let Err(error) = served {
+            tracing::debug!(%error, "a connection of testkit ended early");
+        }
     }
 }

@@ -1,0 +1,152 @@
+//! The embedded Kinesis and DynamoDB on ports of the loopback address, for programs in any language.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use clap::Parser;
+use kinesis_testkit::LocalAws;
+
+/// Serves an embedded Kinesis and DynamoDB on ports of 127.0.0.1, until SIGTERM or SIGINT.
+///
+/// When both serve it prints one line, `ready kinesis=URL dynamodb=URL`, with ` tls=URL` at its end
+/// if asked for. Each port answers both services. Region and credentials can be anything; ARNs say
+/// us-east-1. Everything is in memory, and gone at the end.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Port of Kinesis; 0: a free one.
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    kinesis_port: u16,
+    /// Port of DynamoDB; 0: a free one.
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    dynamodb_port: u16,
+    /// A stream to begin with, such as orders:4; can be given more than once.
+    #[arg(long = "stream", value_name = "NAME:SHARDS")]
+    streams: Vec<NewStream>,
+    /// Limit what goes into and out of a shard, as AWS does.
+    #[arg(long)]
+    shard_limits: bool,
+    /// Serve both over TLS too, with a certificate made at the start.
+    #[arg(long)]
+    tls: bool,
+    /// Port of TLS; 0: a free one. [default: 0]
+    #[arg(long, value_name = "PORT", requires = "tls")]
+    tls_port: Option<u16>,
+    /// Where to write the certificate for clients to trust, as PEM.
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    cert_out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone)]
+struct NewStream {
+    name: String,
+    shards: u32,
+}
+
+impl FromStr for NewStream {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, shards) = text.rsplit_once(':').ok_or("write it as NAME:SHARDS")?;
+        Ok(Self {
+            name: name.to_owned(),
+            shards: shards
+                .parse()
+                .map_err(|_| "the number of shards, after the colon, is not a number")?,
+        })
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", with_sources(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<(), Box<dyn Error>> {
+    // From here on a signal is not lost, nor does it end the process in the middle.
+    let stop = StopSignal::listen()?;
+    let mut builder = LocalAws::builder()
+        .kinesis_port(args.kinesis_port)
+        .dynamodb_port(args.dynamodb_port)
+        .shard_limits(args.shard_limits);
+    if args.tls {
+        builder = builder.tls_port(args.tls_port.unwrap_or(0));
+    }
+    let aws = builder.build().await?;
+    for NewStream { name, shards } in &args.streams {
+        aws.create_stream(name, *shards)
+            .await
+            .map_err(|error| format!("--stream {name}:{shards} was {error}"))?;
+    }
+    if let (Some(file), Some(certificate)) = (&args.cert_out, aws.certificate_pem()) {
+        std::fs::write(file, certificate)
+            .map_err(|error| format!("could not write {}: {error}", file.display()))?;
+    }
+    let (kinesis, dynamodb) = (aws.kinesis_url(), aws.dynamodb_url());
+    let mut ready = format!("ready kinesis={kinesis} dynamodb={dynamodb}");
+    if let Some(tls) = aws.tls_url() {
+        write!(ready, " tls={tls}")?;
+    }
+    let mut stdout = io::stdout();
+    writeln!(stdout, "{ready}")?;
+    stdout.flush()?;
+    stop.received().await?;
+    Ok(())
+}
+
+fn with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+/// SIGTERM or SIGINT, or Ctrl-C where there are no signals.
+struct StopSignal {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl StopSignal {
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn received(mut self) -> io::Result<()> {
+        tokio::select! {
+            _ = self.terminate.recv() => Ok(()),
+            _ = self.interrupt.recv() => Ok(()),
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl StopSignal {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    async fn received(self) -> io::Result<()> {
+        tokio::signal::ctrl_c().await
+    }
+}

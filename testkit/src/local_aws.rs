@@ -91,6 +91,13 @@ impl LocalAwsBuilder {
         self
     }
 
+    /// How long a subscription to a shard lasts before the consumer must subscribe again. Default: five
+    /// minutes.
+    pub fn subscription_time(mut self, time: Duration) -> Self {
+        self.settings.subscription_time = time;
+        self
+    }
+
     /// How long a stream is `CREATING`, `DELETING`, or `UPDATING` while it splits, merges or changes
     /// its shard count. The change takes effect at the end of it. Default: zero, at once.
     pub fn transition_time(mut self, time: Duration) -> Self {
@@ -325,6 +332,14 @@ impl LocalAws {
             let shards = kinesis.shards_of(now, stream).unwrap_or_default();
             shards.iter().map(ShardRecords::from).collect()
         })
+    }
+
+    /// How many subscriptions to shards are being served: those whose client is still there and which
+    /// have not come to their end.
+    pub fn subscriptions(&self) -> usize {
+        self.front
+            .kinesis
+            .with_state(|kinesis, _| kinesis.subscriptions())
     }
 
     /// The faults in front of both services.

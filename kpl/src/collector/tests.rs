@@ -184,3 +184,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_shard_gets_no_more_than_its_rate() {
+    let mut fixture = Fixture::new(2, 500, 10 << 20);
+    let (now, hot) = (fixture.now, LaneId(0));
+    let lane = Arc::clone(&fixture.queues[&hot].lane);
+    fixture.queues.insert(hot, LaneQueue::new(lane, 100, now));
+    for _ in 0..30 {
+        let record = fixture.record(0, 100 * 1024);
+        fixture.enqueue(record);
+    }
+    let record = fixture.record(1, 100);
+    fixture.enqueue(record);
+    // The burst of a second, and the other shard's record.
+    let next = fixture.collector.fill(&mut fixture.queues, now).unwrap();
+    assert_eq!(
+        fixture.collector.take_batch().unwrap().records.len(),
+        10 + 1
+    );
+    assert_eq!(fixture.batch(), []);
+    fixture.now = next;
+    assert_eq!(fixture.batch().len(), 1);
+    fixture.now = next + std::time::Duration::from_secs(1);
+    assert_eq!(fixture.batch().len(), 10);
+}

@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use http_body_util::{BodyExt, Either};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -19,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::StartError;
-use crate::front::Front;
+use crate::front::{Front, ReplyBody};
 use crate::http::respond;
 
 /// A loopback port that takes connections from now on.
@@ -158,11 +159,13 @@ where
     let service = service_fn(|request| {
         let (front, cut) = (Arc::clone(&front), cut.clone());
         async move {
-            let answered = respond(request, front).await;
-            if answered.is_err() {
-                cut.cancel();
+            match respond(request, front).await {
+                Ok(response) => Ok(response.map(|body| cutting(body, cut))),
+                Err(fault) => {
+                    cut.cancel();
+                    Err(fault)
+                }
             }
-            answered
         }
     });
     // The tasks of HTTP/2 end with their connection, and at the latest with the server's runtime.
@@ -173,5 +176,17 @@ where
         served = http.serve_connection(TokioIo::new(stream), service) => if let Err(error) = served {
             tracing::debug!(%error, "a connection of testkit ended early");
         }
+    }
+}
+
+/// A body that is sent as it comes to be can be cut in its middle.
+fn cutting(body: ReplyBody, cut: CancellationToken) -> ReplyBody {
+    let fault = move |fault| {
+        cut.cancel();
+        fault
+    };
+    match body {
+        Either::Left(whole) => Either::Left(whole),
+        Either::Right(stream) => Either::Right(stream.map_err(fault).boxed()),
     }
 }

@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use kinesis_testkit::{Fault, LocalAws};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -101,9 +102,13 @@ async fn a_response_lost_over_tls_was_written() {
 }
 
 fn list_streams() -> Request<Full<Bytes>> {
+    request("ListStreams", &serde_json::json!({}))
+}
+
+fn request(operation: &str, body: &serde_json::Value) -> Request<Full<Bytes>> {
     Request::post("http://127.0.0.1/")
-        .header("x-amz-target", "Kinesis_20131202.ListStreams")
-        .body(Full::new(Bytes::from_static(b"{}")))
+        .header("x-amz-target", format!("Kinesis_20131202.{operation}"))
+        .body(Full::new(body.to_string().into()))
         .unwrap()
 }
 
@@ -203,6 +208,12 @@ async fn the_tls_port_negotiates_http1_and_http2() {
     speak_http1(stream).await;
 }
 
+/// Waits until the connection has ended, well or not; the time is for a failure not to hang.
+async fn ended<T>(connection: JoinHandle<T>) {
+    let ended = tokio::time::timeout(Duration::from_secs(60), connection).await;
+    drop(ended.expect("the connection is still open").unwrap());
+}
+
 #[tokio::test]
 async fn a_cut_closes_a_whole_connection_of_http2() {
     let aws = start().await;
@@ -215,8 +226,37 @@ async fn a_cut_closes_a_whole_connection_of_http2() {
 
     aws.faults().add(Fault::cut_connection().times(1));
     sender.send_request(list_streams()).await.unwrap_err();
-    // Ends only when the connection does, well or not; the time is for a failure not to hang.
-    let ended = tokio::time::timeout(Duration::from_secs(60), connection).await;
-    drop(ended.expect("the connection is still open").unwrap());
+    ended(connection).await;
+    assert!(sender.is_closed());
+}
+
+#[tokio::test]
+async fn a_cut_in_the_middle_of_a_subscription_closes_its_connection_of_http2() {
+    let aws = start().await;
+    let client = aws.kinesis();
+    let stream = client.describe_stream_summary().stream_name(STREAM);
+    let stream = stream.send().await.unwrap().stream_description_summary;
+    let consumer = client.register_stream_consumer().consumer_name("billing");
+    let consumer = consumer.stream_arn(stream.unwrap().stream_arn);
+    let consumer = consumer.send().await.unwrap().consumer.unwrap();
+
+    let socket = connect(aws.kinesis_url()).await;
+    let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(socket));
+    let (mut sender, connection) = handshake.await.unwrap();
+    let connection = tokio::spawn(connection);
+    let fault = Fault::cut_connection().operation("SubscribeToShardEvent");
+    aws.faults().add(fault);
+    let subscribe = serde_json::json!({
+        "ConsumerARN": consumer.consumer_arn,
+        "ShardId": "shardId-000000000000",
+        "StartingPosition": {"Type": "TRIM_HORIZON"},
+    });
+    let response = sender.send_request(request("SubscribeToShard", &subscribe));
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let put = client.put_record().stream_name(STREAM).partition_key("key");
+    put.data(Blob::new("never seen")).send().await.unwrap();
+    response.into_body().collect().await.unwrap_err();
+    ended(connection).await;
     assert!(sender.is_closed());
 }

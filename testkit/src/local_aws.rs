@@ -112,6 +112,14 @@ impl LocalAwsBuilder {
         self
     }
 
+    /// Most bytes (data and partition keys) a shard holds: beyond it the oldest records are freed, as if
+    /// they were past retention, read or not. It is for long runs that need not be checked record by
+    /// record. Default: no bound but retention.
+    pub fn shard_capacity(mut self, bytes: usize) -> Self {
+        self.settings.shard_capacity = Some(bytes);
+        self
+    }
+
     /// The time of day both services see. Default: the system's.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);

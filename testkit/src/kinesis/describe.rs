@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Kinesis;
 use super::error::ApiError;
+use super::mode::Distribution;
 use super::shard::ShardId;
 use super::stream::Stream;
 use super::wire::{
@@ -34,6 +35,8 @@ struct StreamDescription {
     stream_creation_timestamp: EpochSeconds,
     enhanced_monitoring: [EnhancedMetrics; 1],
     encryption_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_id: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -54,16 +57,19 @@ struct StreamDescriptionSummary {
     stream_creation_timestamp: EpochSeconds,
     enhanced_monitoring: [EnhancedMetrics; 1],
     encryption_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_id: Option<String>,
     open_shard_count: usize,
     consumer_count: usize,
     #[serde(rename = "MaxRecordSizeInKiB")]
     max_record_size_in_kib: usize,
+    record_distribution_strategy: Distribution,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct EnhancedMetrics {
-    shard_level_metrics: [&'static str; 0],
+    shard_level_metrics: Vec<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -117,8 +123,9 @@ impl Kinesis {
                 has_more_shards,
                 retention_period_hours: stream.retention_hours,
                 stream_creation_timestamp: EpochSeconds(stream.created),
-                enhanced_monitoring: Default::default(),
-                encryption_type: "NONE",
+                enhanced_monitoring: enhanced_metrics(stream),
+                encryption_type: stream.encryption_type().unwrap_or("NONE"),
+                key_id: stream.encryption_key.clone(),
             },
         })
     }
@@ -137,11 +144,13 @@ impl Kinesis {
                 stream_mode_details: mode_details(stream),
                 retention_period_hours: stream.retention_hours,
                 stream_creation_timestamp: EpochSeconds(stream.created),
-                enhanced_monitoring: Default::default(),
-                encryption_type: "NONE",
+                enhanced_monitoring: enhanced_metrics(stream),
+                encryption_type: stream.encryption_type().unwrap_or("NONE"),
+                key_id: stream.encryption_key.clone(),
                 open_shard_count: stream.open.len(),
                 consumer_count: stream.consumers.len(),
                 max_record_size_in_kib: stream.max_record_kib,
+                record_distribution_strategy: stream.distribution,
             },
         })
     }
@@ -152,10 +161,7 @@ impl Kinesis {
         request: ListStreamsRequest,
     ) -> Result<ListStreamsResponse, ApiError> {
         let limit = ranged("limit", request.limit, 100, 1, 10_000)?;
-        for stream in self.streams.values_mut() {
-            stream.settle(now);
-        }
-        self.streams.retain(|_, stream| !stream.is_deleted());
+        self.settle_all(now);
         // The token is the last name of the page before, as `ExclusiveStartStreamName` is.
         let after = request
             .next_token
@@ -187,6 +193,12 @@ impl Kinesis {
             stream_summaries,
         })
     }
+}
+
+fn enhanced_metrics(stream: &Stream) -> [EnhancedMetrics; 1] {
+    [EnhancedMetrics {
+        shard_level_metrics: stream.metrics.clone(),
+    }]
 }
 
 fn mode_details(stream: &Stream) -> StreamModeDetails {

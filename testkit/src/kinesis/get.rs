@@ -74,8 +74,16 @@ pub(crate) fn records_json(
         );
         json.extend_from_slice(head.as_bytes());
         base64_simd::STANDARD.encode_append(&record.data, &mut json);
-        json.extend_from_slice(b"\",\"PartitionKey\":");
-        serde_json::to_writer(&mut json, &*record.partition_key)?;
+        if let Some(kind) = record.encryption_type {
+            json.extend_from_slice(b"\",\"EncryptionType\":\"");
+            json.extend_from_slice(kind.as_bytes());
+        }
+        json.push(b'"');
+        // A record that the service placed may have none.
+        if !record.partition_key.is_empty() {
+            json.extend_from_slice(b",\"PartitionKey\":");
+            serde_json::to_writer(&mut json, &*record.partition_key)?;
+        }
         json.push(b'}');
     }
     json.extend_from_slice(b"],");

@@ -1,6 +1,7 @@
 //! CreateStream, DeleteStream, the retention period, the maximum record size.
 
 use super::error::ApiError;
+use super::mode::Distribution;
 use super::stream::{Change, Stream, StreamMode};
 use super::tags::check_tags;
 use super::wire::{
@@ -43,18 +44,14 @@ impl Kinesis {
     ) -> Result<Done, ApiError> {
         let name = required("streamName", request.stream_name)?;
         check_name("streamName", &name)?;
-        let mode = match request
-            .stream_mode_details
-            .as_ref()
-            .map(|mode| &*mode.stream_mode)
-        {
-            None | Some("PROVISIONED") => StreamMode::Provisioned,
-            Some("ON_DEMAND") => StreamMode::OnDemand,
-            Some(_) => {
-                return Err(ApiError::constraint(
-                    "streamModeDetails.streamMode",
-                    "Member must satisfy enum value set: [PROVISIONED, ON_DEMAND]",
-                ));
+        let mode = request.stream_mode_details.as_ref();
+        let mode = mode.map(|mode| StreamMode::parse(&mode.stream_mode));
+        let mode = mode.transpose()?.unwrap_or(StreamMode::Provisioned);
+        let distribution = match request.record_distribution_strategy.as_deref() {
+            None => Distribution::default(),
+            Some(strategy) => {
+                Distribution::check_mode(mode)?;
+                Distribution::parse(strategy)?
             }
         };
         let shards = match (mode, request.shard_count) {
@@ -85,6 +82,7 @@ impl Kinesis {
             max_record_kib,
         );
         stream.tags = tags;
+        stream.distribution = distribution;
         stream.begin(now, self.settings.transition, Change::Create { shards });
         self.streams.insert(name, stream);
         Ok(Done {})

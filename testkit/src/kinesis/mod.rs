@@ -14,6 +14,8 @@ mod iterator;
 mod lifecycle;
 mod limits;
 mod list_shards;
+mod mode;
+mod monitoring;
 mod put;
 mod reshard;
 mod scaling;
@@ -56,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) transition: Duration,
     /// Whether records past retention stay in memory, for the oracle only.
     pub(crate) keep_expired: bool,
+    /// Most bytes a shard holds; the oldest records beyond it are freed.
+    pub(crate) shard_capacity: Option<usize>,
 }
 
 impl Default for Settings {
@@ -66,6 +70,7 @@ impl Default for Settings {
             subscription_time: Duration::from_secs(300),
             transition: Duration::ZERO,
             keep_expired: false,
+            shard_capacity: None,
         }
     }
 }
@@ -95,9 +100,14 @@ impl Kinesis {
     fn stream(&mut self, now: Timestamp, stream: StreamRef<'_>) -> Result<&mut Stream, ApiError> {
         let name = resolve(stream)?;
         self.settle(now, name);
-        self.streams.get_mut(name).ok_or_else(|| {
+        let keep_expired = self.settings.keep_expired;
+        let stream = self.streams.get_mut(name).ok_or_else(|| {
             ApiError::not_found(format!("Stream {name} under account {ACCOUNT} not found."))
-        })
+        })?;
+        if !keep_expired {
+            stream.free_expired(now);
+        }
+        Ok(stream)
     }
 
     /// The same, for changes: the stream must not be in the middle of one.
@@ -134,6 +144,13 @@ impl Kinesis {
         if stream.is_deleted() {
             self.streams.remove(name);
         }
+    }
+
+    fn settle_all(&mut self, now: Timestamp) {
+        for stream in self.streams.values_mut() {
+            stream.settle(now);
+        }
+        self.streams.retain(|_, stream| !stream.is_deleted());
     }
 
     /// The shards of a stream, for the oracle.

@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
 use super::lifecycle::MAX_MAX_RECORD_KIB;
+use super::mode::Distribution;
 use super::sequence::SequenceNumber;
 use super::shard::ShardId;
 use super::stream::Stream;
 use super::wire::{Base64, StreamRef, required};
-use super::{ACCOUNT, Kinesis, hash_key};
+use super::{ACCOUNT, Kinesis, Settings, hash_key};
 use crate::clock::Timestamp;
 
 const MAX_ENTRIES: usize = 500;
@@ -62,12 +63,16 @@ pub(crate) struct PutRecordRequest<'a> {
 pub(crate) struct PutRecordResponse {
     shard_id: ShardId,
     sequence_number: SequenceNumber,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encryption_type: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct PutRecordsResponse {
     failed_record_count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encryption_type: Option<&'static str>,
     pub(super) records: Vec<PutResult>,
 }
 
@@ -92,6 +97,8 @@ pub(crate) struct Put {
     stream_name: Option<String>,
     stream_arn: Option<String>,
     entries: Vec<Entry>,
+    /// The member that names the partition key of an entry that has none.
+    missing_key: Option<String>,
     dry_run: bool,
 }
 
@@ -99,6 +106,7 @@ pub(crate) struct Put {
 struct Entry {
     partition_key: Arc<str>,
     explicit_hash_key: Option<u128>,
+    /// Zero where there is no key at all.
     hash_key: u128,
     data: Bytes,
 }
@@ -123,6 +131,9 @@ impl TryFrom<PutRecordsRequest<'_>> for Put {
                 "Member must have length less than or equal to 500 and greater than or equal to 1",
             ));
         }
+        let keyless = |entry: &EntryShape<'_>| entry.partition_key.is_none();
+        let missing_key = records.iter().position(keyless);
+        let missing_key = missing_key.map(|nth| format!("records.{}.member.partitionKey", nth + 1));
         let entries = records
             .into_iter()
             .enumerate()
@@ -137,6 +148,7 @@ impl TryFrom<PutRecordsRequest<'_>> for Put {
             stream_name: request.stream_name,
             stream_arn: request.stream_arn,
             entries,
+            missing_key,
             dry_run: request.dry_run.unwrap_or(false),
         })
     }
@@ -159,10 +171,12 @@ impl TryFrom<PutRecordRequest<'_>> for Put {
             partition_key: request.partition_key,
             explicit_hash_key: request.explicit_hash_key,
         };
+        let keyless = entry.partition_key.is_none();
         Ok(Self {
             stream_name: request.stream_name,
             stream_arn: request.stream_arn,
             entries: vec![checked_entry(format_args!(""), entry)?],
+            missing_key: keyless.then(|| "partitionKey".to_owned()),
             dry_run: request.dry_run.unwrap_or(false),
         })
     }
@@ -179,15 +193,13 @@ fn checked_entry(
             "Member must not be null",
         ));
     };
-    let Some(partition_key) = entry.partition_key else {
-        return Err(ApiError::constraint(
-            &field("partitionKey"),
-            "Member must not be null",
-        ));
+    let partition_key = entry.partition_key.as_deref();
+    let chars = |key: &str| match key.len() {
+        short @ ..=MAX_PARTITION_KEY_CHARS => short,
+        _ => key.chars().count(),
     };
-    let too_long = partition_key.len() > MAX_PARTITION_KEY_CHARS
-        && partition_key.chars().count() > MAX_PARTITION_KEY_CHARS;
-    if partition_key.is_empty() || too_long {
+    let chars = partition_key.map(chars);
+    if chars.is_some_and(|chars| chars == 0 || chars > MAX_PARTITION_KEY_CHARS) {
         return Err(ApiError::constraint(
             &field("partitionKey"),
             "Member must have length less than or equal to 256 and greater than or equal to 1",
@@ -204,8 +216,10 @@ fn checked_entry(
         .map(|text| hash_key::parse("ExplicitHashKey", &text))
         .transpose()?;
     Ok(Entry {
-        hash_key: explicit_hash_key.unwrap_or_else(|| hash_key::of_partition_key(&partition_key)),
-        partition_key: partition_key.into(),
+        hash_key: explicit_hash_key
+            .or_else(|| partition_key.map(hash_key::of_partition_key))
+            .unwrap_or(0),
+        partition_key: partition_key.unwrap_or_default().into(),
         explicit_hash_key,
         data,
     })
@@ -217,16 +231,17 @@ impl Kinesis {
         now: Timestamp,
         put: Put,
     ) -> Result<PutRecordResponse, ApiError> {
-        let limited = self.settings.shard_limits;
-        let keep_expired = self.settings.keep_expired;
+        let bounds = Bounds::of(&self.settings);
         let (stream, entries) = self.checked_put(now, put)?;
+        let encryption_type = stream.encryption_type();
         let mut response = Err(ApiError::validation("a record is missing"));
         for entry in entries {
-            response = append(stream, now, limited, keep_expired, entry);
+            response = append(stream, now, bounds, entry);
         }
         response.map(|(shard_id, sequence_number)| PutRecordResponse {
             shard_id,
             sequence_number,
+            encryption_type,
         })
     }
 
@@ -236,14 +251,14 @@ impl Kinesis {
         put: Put,
         mut refused: RefusedEntries,
     ) -> Result<PutRecordsResponse, ApiError> {
-        let limited = self.settings.shard_limits;
-        let keep_expired = self.settings.keep_expired;
+        let bounds = Bounds::of(&self.settings);
         let (stream, entries) = self.checked_put(now, put)?;
+        let encryption_type = stream.encryption_type();
         let mut failed_record_count = 0;
         let records = entries.into_iter().enumerate().map(|(nth, entry)| {
             let result = match refused.remove(&nth) {
                 Some(refusal) => Err(refusal),
-                None => append(stream, now, limited, keep_expired, entry),
+                None => append(stream, now, bounds, entry),
             };
             result.map_or_else(
                 |ApiError { code, message }| {
@@ -262,6 +277,7 @@ impl Kinesis {
         let records = records.collect();
         Ok(PutRecordsResponse {
             failed_record_count,
+            encryption_type,
             records,
         })
     }
@@ -276,6 +292,7 @@ impl Kinesis {
             stream_name,
             stream_arn,
             entries,
+            missing_key,
             dry_run,
         } = put;
         let stream_ref = StreamRef {
@@ -283,6 +300,11 @@ impl Kinesis {
             arn: stream_arn.as_deref(),
         };
         let stream = self.serving(now, stream_ref)?;
+        if let Some(member) = missing_key
+            && stream.distribution == Distribution::UserPartitionKey
+        {
+            return Err(ApiError::constraint(&member, "Member must not be null"));
+        }
         let max = stream.max_record_kib * 1024;
         if let Some(entry) = entries.iter().find(|entry| entry.size() > max) {
             return Err(ApiError::invalid_argument(format!(
@@ -302,24 +324,42 @@ impl Kinesis {
     }
 }
 
+/// What bounds a shard.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    limited: bool,
+    keep_expired: bool,
+    capacity: Option<usize>,
+}
+
+impl Bounds {
+    fn of(settings: &Settings) -> Self {
+        Self {
+            limited: settings.shard_limits,
+            keep_expired: settings.keep_expired,
+            capacity: settings.shard_capacity,
+        }
+    }
+}
+
 fn append(
     stream: &mut Stream,
     now: Timestamp,
-    limited: bool,
-    keep_expired: bool,
+    bounds: Bounds,
     entry: Entry,
 ) -> Result<(ShardId, SequenceNumber), ApiError> {
     let horizon = stream.horizon(now);
-    let id = stream.route(entry.hash_key);
+    let id = stream.place(entry.hash_key);
+    let encryption_type = stream.encryption_type();
     let size = entry.size();
     let shard = stream.shard_mut(id);
-    if limited && !shard.limits.admit_write(now, size) {
+    if bounds.limited && !shard.limits.admit_write(now, size) {
         return Err(ApiError::throughput_exceeded(format!(
             "Rate exceeded for shard {id} in stream {} under account {ACCOUNT}.",
             stream.name
         )));
     }
-    if !keep_expired {
+    if !bounds.keep_expired {
         shard.free_before(horizon);
     }
     let Entry {
@@ -328,8 +368,9 @@ fn append(
         data,
         ..
     } = entry;
-    Ok((
-        id,
-        shard.append(now, partition_key, explicit_hash_key, data),
-    ))
+    let number = shard.append(now, partition_key, explicit_hash_key, data, encryption_type);
+    if let Some(capacity) = bounds.capacity {
+        shard.free_above(capacity);
+    }
+    Ok((id, number))
 }

@@ -60,6 +60,15 @@ impl KinesisService {
             "UpdateShardCount" => self.run(body, Kinesis::update_shard_count),
             "IncreaseStreamRetentionPeriod" => self.run(body, Kinesis::increase_retention),
             "DecreaseStreamRetentionPeriod" => self.run(body, Kinesis::decrease_retention),
+            "UpdateStreamMode" => self.run(body, Kinesis::update_stream_mode),
+            "UpdateStreamRecordDistributionStrategy" => {
+                self.run(body, Kinesis::update_distribution)
+            }
+            "EnableEnhancedMonitoring" => self.run(body, Kinesis::enable_enhanced_monitoring),
+            "DisableEnhancedMonitoring" => self.run(body, Kinesis::disable_enhanced_monitoring),
+            "StartStreamEncryption" => self.run(body, Kinesis::start_stream_encryption),
+            "StopStreamEncryption" => self.run(body, Kinesis::stop_stream_encryption),
+            "DescribeLimits" => self.run(body, Kinesis::describe_limits),
             "RegisterStreamConsumer" => self.run(body, Kinesis::register_stream_consumer),
             "DescribeStreamConsumer" => self.run(body, Kinesis::describe_stream_consumer),
             "ListStreamConsumers" => self.run(body, Kinesis::list_stream_consumers),
@@ -215,8 +224,10 @@ impl KinesisService {
             let served = kinesis.serving(now, stream_ref).ok();
             let route = |key: &Key<'_>| {
                 let stream = served.as_ref()?;
-                key.hash_key()
-                    .map(|hash_key| stream.route(hash_key).to_string())
+                let shard = key
+                    .hash_key()
+                    .and_then(|hash_key| stream.foreseen(hash_key))?;
+                Some(shard.to_string())
             };
             let parts = keys.iter().map(|key| Part {
                 resource: stream.clone(),

@@ -44,6 +44,7 @@ pub(crate) struct Record {
     pub(crate) partition_key: Arc<str>,
     pub(crate) explicit_hash_key: Option<u128>,
     pub(crate) data: Bytes,
+    pub(crate) encryption_type: Option<&'static str>,
 }
 
 impl Record {
@@ -72,6 +73,8 @@ pub(crate) struct Shard {
     /// Orders this shard's sequence numbers after its parents'.
     pub(crate) epoch: u64,
     records: VecDeque<Record>,
+    /// Of all records held.
+    bytes: usize,
     /// The position of `records[0]`.
     first: Position,
     last_arrival: Timestamp,
@@ -100,6 +103,7 @@ impl Shard {
             changed: Arc::default(),
             epoch: now.seconds().max(parents_epoch),
             records: VecDeque::new(),
+            bytes: 0,
             first: 1,
             last_arrival: now,
         }
@@ -112,18 +116,21 @@ impl Shard {
         partition_key: Arc<str>,
         explicit_hash_key: Option<u128>,
         data: Bytes,
+        encryption_type: Option<&'static str>,
     ) -> SequenceNumber {
         // Arrivals never go back, even if the clock does: timestamps are searched by bisection.
         let arrival = now.max(self.last_arrival);
         let sequence_number =
             SequenceNumber::new(self.epoch, self.id.0, self.end(), arrival.seconds());
         self.last_arrival = arrival;
+        self.bytes += data.len() + partition_key.len();
         self.records.push_back(Record {
             sequence_number,
             arrival,
             partition_key,
             explicit_hash_key,
             data,
+            encryption_type,
         });
         self.changed.notify_waiters();
         sequence_number
@@ -204,8 +211,25 @@ impl Shard {
             .front()
             .is_some_and(|record| record.arrival < horizon)
         {
-            self.records.pop_front();
+            self.free_first();
+        }
+        // The places of records that are gone are memory too.
+        if self.records.len() < self.records.capacity() / 4 {
+            self.records.shrink_to(self.records.len() * 2);
+        }
+    }
+
+    /// Frees the oldest records while there are more than so many bytes; the last one stays.
+    pub(crate) fn free_above(&mut self, bytes: usize) {
+        while self.bytes > bytes && self.records.len() > 1 {
+            self.free_first();
+        }
+    }
+
+    fn free_first(&mut self) {
+        if let Some(record) = self.records.pop_front() {
             self.first += 1;
+            self.bytes -= record.size();
         }
     }
 

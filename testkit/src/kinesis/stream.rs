@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::consumers::Consumer;
 use super::error::ApiError;
 use super::hash_key;
+use super::mode::Distribution;
 use super::shard::{Shard, ShardId};
 use super::tags::Tags;
 use crate::clock::Timestamp;
@@ -49,6 +50,14 @@ pub(crate) struct Stream {
     pub(crate) shards: Vec<Shard>,
     /// The open shards, in the order of their ranges.
     pub(crate) open: Vec<ShardId>,
+    pub(crate) distribution: Distribution,
+    /// Counts the records that were placed without their keys.
+    pub(crate) placed: usize,
+    /// When the mode was changed, as far as that limits further changes.
+    pub(crate) mode_changes: Vec<Timestamp>,
+    pub(crate) encryption_key: Option<String>,
+    /// What enhanced monitoring measures, in the order of names.
+    pub(crate) metrics: Vec<&'static str>,
     /// In the order in which they were registered.
     pub(crate) consumers: Vec<Consumer>,
     pub(crate) tags: Tags,
@@ -56,6 +65,8 @@ pub(crate) struct Stream {
     deleted: bool,
     /// What was past retention when the retention period changed stays lost.
     forgotten: Timestamp,
+    /// The horizon up to which every shard has been freed.
+    freed: Timestamp,
 }
 
 impl Stream {
@@ -77,11 +88,17 @@ impl Stream {
             max_record_kib,
             shards: Vec::new(),
             open: Vec::new(),
+            distribution: Distribution::default(),
+            placed: 0,
+            mode_changes: Vec::new(),
+            encryption_key: None,
+            metrics: Vec::new(),
             consumers: Vec::new(),
             tags: Tags::new(),
             pending: None,
             deleted: false,
             forgotten: Timestamp::default(),
+            freed: Timestamp::default(),
         }
     }
 
@@ -156,6 +173,24 @@ impl Stream {
     pub(crate) fn horizon(&self, now: Timestamp) -> Timestamp {
         now.minus(Duration::from_secs(self.retention_hours * 3600))
             .max(self.forgotten)
+    }
+
+    /// Frees what is past retention in every shard, also those no one reads or writes any more.
+    pub(crate) fn free_expired(&mut self, now: Timestamp) {
+        let horizon = self.horizon(now);
+        // There may be thousands of shards: not at every call.
+        if horizon < self.freed.plus(Duration::from_secs(1)) {
+            return;
+        }
+        self.freed = horizon;
+        for shard in &mut self.shards {
+            shard.free_before(horizon);
+        }
+    }
+
+    /// How records are encrypted, if they are.
+    pub(crate) fn encryption_type(&self) -> Option<&'static str> {
+        self.encryption_key.is_some().then_some("KMS")
     }
 
     pub(crate) fn set_retention(&mut self, now: Timestamp, hours: u64) {

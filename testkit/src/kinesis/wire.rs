@@ -71,6 +71,7 @@ pub(crate) struct CreateStreamRequest {
     #[serde(rename = "MaxRecordSizeInKiB")]
     pub(crate) max_record_size_in_kib: Option<i64>,
     pub(crate) tags: Option<Tags>,
+    pub(crate) record_distribution_strategy: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

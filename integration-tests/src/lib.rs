@@ -17,6 +17,11 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+/// Those of testkit's README, which need the consumer too, run.
+#[cfg(doctest)]
+#[doc = include_str!("../../testkit/README.md")]
+struct TestkitReadme;
+
 /// A configuration for the embedded AWS of another process.
 pub fn sdk_config(url: &str) -> SdkConfig {
     SdkConfig::builder()

@@ -1,10 +1,18 @@
 //! Faults on purpose: a script that both services run every request past.
 
+mod fault;
+mod plan;
+mod script;
+
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::kinesis::ApiError;
+pub use self::fault::{Fault, FaultKind};
+pub(crate) use self::plan::{Asks, Call, Part, Plan, Stop};
+pub use self::script::FaultScriptError;
+use crate::clock::{Clock, Timestamp};
 
 /// How many injected faults are kept to be read; counts go on beyond it.
 const LOG_LENGTH: usize = 10_000;
@@ -16,179 +24,6 @@ pub enum Service {
     Kinesis,
     /// DynamoDB, and DynamoDB Streams.
     DynamoDb,
-}
-
-/// What a fault does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum FaultKind {
-    /// The request is refused for its rate: `ProvisionedThroughputExceededException`, or
-    /// `LimitExceededException` for the control operations of Kinesis.
-    Throttle,
-    /// The request fails with HTTP 500, and nothing is done.
-    InternalFailure,
-    /// The request is refused with HTTP 400 and this code, and nothing is done.
-    Refuse {
-        /// The error code the client sees.
-        code: String,
-    },
-    /// The request waits this long before it is looked at.
-    Delay(Duration),
-    /// The connection is closed before the request is looked at: nothing is done.
-    CutConnection,
-    /// The request is carried out, then the connection is closed without an answer.
-    ResponseLost,
-    /// Entries of a batch are not carried out; the others are. In PutRecords they get this code; in
-    /// BatchWriteItem and BatchGetItem, which have no codes, they come back as unprocessed.
-    RefuseEntry {
-        /// The error code the entry gets.
-        code: String,
-    },
-}
-
-/// A fault and when it strikes. Without conditions it strikes every request.
-///
-/// ```
-/// use kinesis_testkit::Fault;
-///
-/// // The response to the third PutRecords on this stream is lost after the write.
-/// let _ = Fault::response_lost().operation("PutRecords").resource("orders").skip(2).times(1);
-/// // A fifth of all entries for one shard are refused.
-/// let _ = Fault::refuse_entry("ProvisionedThroughputExceededException")
-///     .shard("shardId-000000000001")
-///     .probability(0.2);
-/// ```
-#[derive(Debug, Clone)]
-#[must_use = "a fault strikes once it is added with `Faults::add`"]
-pub struct Fault {
-    kind: FaultKind,
-    service: Option<Service>,
-    operation: Option<String>,
-    resource: Option<String>,
-    shard: Option<String>,
-    probability: f64,
-    skip: u64,
-    times: Option<u64>,
-}
-
-impl Fault {
-    /// A fault of any kind, without conditions.
-    pub fn new(kind: FaultKind) -> Self {
-        Self {
-            kind,
-            service: None,
-            operation: None,
-            resource: None,
-            shard: None,
-            probability: 1.0,
-            skip: 0,
-            times: None,
-        }
-    }
-
-    /// Refuses requests for their rate.
-    pub fn throttle() -> Self {
-        Self::new(FaultKind::Throttle)
-    }
-
-    /// Fails requests with HTTP 500.
-    pub fn internal_failure() -> Self {
-        Self::new(FaultKind::InternalFailure)
-    }
-
-    /// Refuses requests with HTTP 400 and this code.
-    pub fn refuse(code: impl Into<String>) -> Self {
-        Self::new(FaultKind::Refuse { code: code.into() })
-    }
-
-    /// Holds requests back.
-    pub fn delay(by: Duration) -> Self {
-        Self::new(FaultKind::Delay(by))
-    }
-
-    /// Closes the connection before a request is looked at.
-    pub fn cut_connection() -> Self {
-        Self::new(FaultKind::CutConnection)
-    }
-
-    /// Closes the connection after a request has been carried out.
-    pub fn response_lost() -> Self {
-        Self::new(FaultKind::ResponseLost)
-    }
-
-    /// Refuses single entries of batches with this code.
-    pub fn refuse_entry(code: impl Into<String>) -> Self {
-        Self::new(FaultKind::RefuseEntry { code: code.into() })
-    }
-
-    /// Only in this service.
-    pub fn service(self, service: Service) -> Self {
-        Self {
-            service: Some(service),
-            ..self
-        }
-    }
-
-    /// Only in this operation, such as `PutRecords`.
-    pub fn operation(self, operation: impl Into<String>) -> Self {
-        Self {
-            operation: Some(operation.into()),
-            ..self
-        }
-    }
-
-    /// Only where this stream or table is touched, by name.
-    pub fn resource(self, name: impl Into<String>) -> Self {
-        Self {
-            resource: Some(name.into()),
-            ..self
-        }
-    }
-
-    /// Only where this shard is touched. A PutRecords touches the shard of each of its entries.
-    pub fn shard(self, shard_id: impl Into<String>) -> Self {
-        Self {
-            shard: Some(shard_id.into()),
-            ..self
-        }
-    }
-
-    /// Strikes with this probability, 0 to 1, drawn from the seed of the
-    /// [builder](crate::LocalAwsBuilder::seed) for each request (or entry) that matches. Default: 1.
-    pub fn probability(self, probability: f64) -> Self {
-        Self {
-            probability,
-            ..self
-        }
-    }
-
-    /// Lets the first `n` matching requests (or entries) pass. Default: 0.
-    pub fn skip(self, n: u64) -> Self {
-        Self { skip: n, ..self }
-    }
-
-    /// Strikes at most `n` times. Default: without end.
-    pub fn times(self, n: u64) -> Self {
-        Self {
-            times: Some(n),
-            ..self
-        }
-    }
-
-    fn matches(&self, call: &Call<'_>, part: &Part) -> bool {
-        fn met<T: PartialEq<U>, U>(condition: &Option<T>, value: Option<&U>) -> bool {
-            condition
-                .as_ref()
-                .is_none_or(|wanted| value.is_some_and(|value| wanted == value))
-        }
-        met(&self.service, Some(&call.service))
-            && self
-                .operation
-                .as_deref()
-                .is_none_or(|wanted| wanted == call.operation)
-            && met(&self.resource, part.resource.as_ref())
-            && met(&self.shard, part.shard.as_ref())
-    }
 }
 
 /// Names a fault that was added.
@@ -219,10 +54,24 @@ pub struct InjectedFault {
 ///
 /// Faults are asked in the order in which they were added. Delays and refused entries add up; the
 /// first fault that stops a request ends the asking.
-#[derive(Debug)]
 pub struct Faults {
     seed: u64,
+    clock: Arc<dyn Clock>,
     script: Mutex<Script>,
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            seed,
+            clock: _,
+            script,
+        } = self;
+        f.debug_struct("Faults")
+            .field("seed", seed)
+            .field("script", script)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -237,6 +86,7 @@ struct Script {
 struct Rule {
     id: FaultId,
     fault: Fault,
+    added: Timestamp,
     rng: fastrand::Rng,
     seen: u64,
     struck: u64,
@@ -256,15 +106,17 @@ impl Rule {
 }
 
 impl Faults {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, clock: Arc<dyn Clock>) -> Self {
         Self {
             seed,
+            clock,
             script: Mutex::default(),
         }
     }
 
     /// Adds a fault; it strikes from the next request on.
     pub fn add(&self, fault: Fault) -> FaultId {
+        let added = self.clock.now().into();
         let mut script = self.lock();
         let id = FaultId(script.added);
         script.added += 1;
@@ -274,6 +126,7 @@ impl Faults {
         script.rules.push(Rule {
             id,
             fault,
+            added,
             rng,
             seen: 0,
             struck: 0,
@@ -301,18 +154,33 @@ impl Faults {
         self.lock().log.iter().cloned().collect()
     }
 
+    /// The largest delay of indexes that any fault has, whether it strikes or not.
+    pub(crate) fn stalest_index(&self) -> Option<Duration> {
+        let script = self.lock();
+        let rules = script.rules.iter();
+        rules
+            .filter_map(|rule| match rule.fault.kind {
+                FaultKind::StaleIndex(by) => Some(by),
+                _ => None,
+            })
+            .max()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.lock().rules.is_empty()
     }
 
     /// Decides what happens to a request.
     pub(crate) fn plan(&self, call: &Call<'_>) -> Plan {
+        let now = self.clock.now().into();
         let mut script = self.lock();
         let mut plan = Plan::default();
         let mut struck = Vec::new();
         for rule in &mut script.rules {
+            if !rule.fault.is_due(rule.added, now) || !rule.fault.kind.applies(call) {
+                continue;
+            }
             let hits: Vec<usize> = match &rule.fault.kind {
-                FaultKind::RefuseEntry { .. } if !call.batch => continue,
                 FaultKind::RefuseEntry { .. } => (0..call.parts.len())
                     .filter(|nth| !plan.refused.contains_key(nth))
                     .filter(|nth| rule.fault.matches(call, &call.parts[*nth]) && rule.strikes())
@@ -352,93 +220,6 @@ impl Faults {
 
     fn lock(&self) -> MutexGuard<'_, Script> {
         self.script.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A request, as faults see it.
-#[derive(Debug)]
-pub(crate) struct Call<'a> {
-    pub(crate) service: Service,
-    pub(crate) operation: &'a str,
-    /// What the request touches: never empty; one for each entry of a batch.
-    pub(crate) parts: Vec<Part>,
-    pub(crate) batch: bool,
-}
-
-/// One thing a request touches.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Part {
-    pub(crate) resource: Option<String>,
-    pub(crate) shard: Option<String>,
-}
-
-/// What happens to a request.
-#[derive(Debug, Default)]
-pub(crate) struct Plan {
-    pub(crate) delay: Duration,
-    pub(crate) stop: Option<Stop>,
-    pub(crate) refused: HashMap<usize, ApiError>,
-    pub(crate) lose_response: bool,
-}
-
-/// A request that is not carried out.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
-    Cut,
-    Refuse(ApiError),
-}
-
-impl Plan {
-    fn add(&mut self, kind: &FaultKind, hits: &[usize], call: &Call<'_>) {
-        if hits.is_empty() {
-            return;
-        }
-        match kind {
-            FaultKind::Delay(by) => self.delay += *by,
-            FaultKind::ResponseLost => self.lose_response = true,
-            FaultKind::CutConnection => self.stop = Some(Stop::Cut),
-            FaultKind::Throttle => self.stop = Some(Stop::Refuse(throttle(call))),
-            FaultKind::InternalFailure => {
-                let code = match call.service {
-                    Service::Kinesis => "InternalFailure",
-                    Service::DynamoDb => "com.amazonaws.dynamodb.v20120810#InternalServerError",
-                };
-                self.stop = Some(Stop::Refuse(ApiError::new(
-                    code,
-                    "Internal service failure.",
-                )));
-            }
-            FaultKind::Refuse { code } => {
-                let refusal = ApiError::new(code.clone(), "Refused by a fault of testkit.");
-                self.stop = Some(Stop::Refuse(refusal));
-            }
-            FaultKind::RefuseEntry { code } => {
-                let message = if code == "InternalFailure" {
-                    "Internal service failure."
-                } else {
-                    "Refused by a fault of testkit."
-                };
-                self.refused.extend(
-                    hits.iter()
-                        .map(|nth| (*nth, ApiError::new(code.clone(), message))),
-                );
-            }
-        }
-    }
-}
-
-fn throttle(call: &Call<'_>) -> ApiError {
-    let message = "Rate exceeded (a fault of testkit).";
-    match (call.service, call.operation) {
-        (Service::DynamoDb, _) => ApiError::new(
-            "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
-            message,
-        ),
-        (
-            Service::Kinesis,
-            "PutRecord" | "PutRecords" | "GetRecords" | "GetShardIterator" | "SubscribeToShard",
-        ) => ApiError::throughput_exceeded(message),
-        (Service::Kinesis, _) => ApiError::limit_exceeded(message),
     }
 }
 

@@ -10,8 +10,9 @@ use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::body::Frame;
 use hyper::http::request::Parts;
 
+use crate::access::Access;
 use crate::dynamodb::{self, DynamoDb};
-use crate::faults::{Call, Faults, Plan, Service, Stop};
+use crate::faults::{Asks, Call, Faults, Plan, Service, Stop};
 use crate::kinesis::{ApiError, KinesisService, frames};
 
 /// Both services, the faults in front of them, and the count of calls.
@@ -20,6 +21,7 @@ pub(crate) struct Front {
     pub(crate) kinesis: Arc<KinesisService>,
     pub(crate) dynamodb: DynamoDb,
     pub(crate) faults: Arc<Faults>,
+    access: Access,
     calls: Mutex<HashMap<String, u64>>,
 }
 
@@ -40,11 +42,17 @@ pub(crate) type ReplyBody = Either<Full<Bytes>, BoxBody<Bytes, Cut>>;
 pub(crate) struct Cut;
 
 impl Front {
-    pub(crate) fn new(kinesis: KinesisService, dynamodb: DynamoDb, faults: Arc<Faults>) -> Self {
+    pub(crate) fn new(
+        kinesis: KinesisService,
+        dynamodb: DynamoDb,
+        faults: Arc<Faults>,
+        access: Access,
+    ) -> Self {
         Self {
             kinesis: Arc::new(kinesis),
             dynamodb,
             faults,
+            access,
             calls: Mutex::default(),
         }
     }
@@ -76,15 +84,19 @@ impl Front {
             ));
         };
         self.count(operation);
+        if let Err(error) = self.access.check(head, &body, service, operation) {
+            return Ok(refusal(service, &error));
+        }
         let plan = self.plan(service, operation, &body);
         if !plan.delay.is_zero() {
             tokio::time::sleep(plan.delay).await;
         }
-        match plan.stop {
+        match &plan.stop {
             Some(Stop::Cut) => return Err(Cut),
-            Some(Stop::Refuse(error)) => return Ok(refusal(service, &error)),
+            Some(Stop::Refuse(error)) => return Ok(refusal(service, error)),
             None => {}
         }
+        let lose_response = plan.lose_response;
         let reply = match service {
             Service::Kinesis if operation == "SubscribeToShard" => self.subscribe(&body),
             Service::Kinesis => match self.kinesis.call(operation, &body, plan.refused) {
@@ -92,15 +104,12 @@ impl Front {
                 Err(error) => refusal(service, &error),
             },
             Service::DynamoDb => {
-                let (status, body) = self.dynamodb.call(operation, &body, &plan.refused);
+                let stalest = self.faults.stalest_index();
+                let (status, body) = self.dynamodb.call(operation, &body, &plan, stalest);
                 reply(service, status, body)
             }
         };
-        if plan.lose_response {
-            Err(Cut)
-        } else {
-            Ok(reply)
-        }
+        if lose_response { Err(Cut) } else { Ok(reply) }
     }
 
     fn subscribe(&self, body: &[u8]) -> Reply {
@@ -120,8 +129,8 @@ impl Front {
         if self.faults.is_empty() {
             return Plan::default();
         }
-        let parts = match service {
-            Service::Kinesis => self.kinesis.locate(body),
+        let (parts, asks) = match service {
+            Service::Kinesis => (self.kinesis.locate(body), Asks::default()),
             Service::DynamoDb => dynamodb::locate(body),
         };
         let batch = matches!(operation, "PutRecords" | "BatchWriteItem" | "BatchGetItem");
@@ -130,6 +139,7 @@ impl Front {
             operation,
             parts,
             batch,
+            asks,
         })
     }
 }

@@ -31,8 +31,9 @@
 //! ```
 //!
 //! It is not: durable (everything is in memory), a place for load tests of AWS itself, or safe to
-//! open to a network (it checks no credentials and listens on the loopback address only).
+//! open to a network (it checks no credentials unless asked to, and listens on the loopback address only).
 
+mod access;
 mod clock;
 mod connector;
 mod dynamodb;
@@ -48,6 +49,6 @@ mod tls;
 
 pub use clock::{Clock, ManualClock, SystemClock, TokioClock};
 pub use error::{CallError, StartError};
-pub use faults::{Fault, FaultId, FaultKind, Faults, InjectedFault, Service};
+pub use faults::{Fault, FaultId, FaultKind, FaultScriptError, Faults, InjectedFault, Service};
 pub use ledger::{Delivery, Ledger, Position, Verdict};
 pub use local_aws::{LocalAws, LocalAwsBuilder, ShardRecords, StoredRecord};

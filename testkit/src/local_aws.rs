@@ -11,11 +11,12 @@ use aws_types::SdkConfig;
 use aws_types::region::Region;
 use bytes::Bytes;
 
+use crate::access::{Access, AccessKey};
 use crate::clock::{Clock, SystemClock};
 use crate::connector::InProcess;
 use crate::dynamodb::DynamoDb;
 use crate::error::{CallError, StartError};
-use crate::faults::Faults;
+use crate::faults::{Faults, Service};
 use crate::front::Front;
 use crate::kinesis::{KinesisService, REGION, Record, Settings, Shard};
 use crate::server::{Listener, Server};
@@ -51,6 +52,7 @@ struct Secured {
 pub struct LocalAwsBuilder {
     settings: Settings,
     clock: Arc<dyn Clock>,
+    access: Access,
     seed: u64,
     kinesis_port: u16,
     dynamodb_port: u16,
@@ -61,6 +63,7 @@ impl std::fmt::Debug for LocalAwsBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
             settings,
+            access,
             seed,
             kinesis_port,
             dynamodb_port,
@@ -69,6 +72,7 @@ impl std::fmt::Debug for LocalAwsBuilder {
         } = self;
         f.debug_struct("LocalAwsBuilder")
             .field("settings", settings)
+            .field("access", access)
             .field("seed", seed)
             .field("kinesis_port", kinesis_port)
             .field("dynamodb_port", dynamodb_port)
@@ -126,6 +130,31 @@ impl LocalAwsBuilder {
         self
     }
 
+    /// Accepts only requests that are signed with this access key and secret; the clients and settings
+    /// of [`LocalAws`] have them. Default: anyone's requests are accepted, signed or not.
+    ///
+    /// A request without a signature is refused with `MissingAuthenticationTokenException`, one of
+    /// another key with `UnrecognizedClientException`, and one whose signature is wrong with
+    /// `InvalidSignatureException`. How old a signature is does not matter.
+    pub fn credentials(
+        mut self,
+        access_key_id: impl Into<String>,
+        secret_access_key: impl Into<String>,
+    ) -> Self {
+        self.access.key = Some(AccessKey {
+            id: access_key_id.into(),
+            secret: secret_access_key.into(),
+        });
+        self
+    }
+
+    /// Denies an operation, such as `PutRecords`, to everyone, as a policy of IAM does: it is refused
+    /// with `AccessDeniedException`. May be given for several. Default: everything is allowed.
+    pub fn deny(mut self, service: Service, operation: impl Into<String>) -> Self {
+        self.access.denied.insert((service, operation.into()));
+        self
+    }
+
     /// The seed of the probabilities of [faults](LocalAws::faults). Default: 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
@@ -162,13 +191,15 @@ impl LocalAwsBuilder {
     ///
     /// Dropped before it is done, it starts nothing that stays.
     pub async fn build(self) -> Result<LocalAws, StartError> {
+        let credentials = credentials(self.access.key.as_ref());
         let kinesis = KinesisService::new(self.settings, Arc::clone(&self.clock));
         let dynamodb =
-            DynamoDb::new(self.clock).map_err(|error| StartError::Database(error.into()))?;
+            DynamoDb::new(Arc::clone(&self.clock)).map_err(|error| StartError::Database(error.into()))?;
         let front = Arc::new(Front::new(
             kinesis,
             dynamodb,
-            Arc::new(Faults::new(self.seed)),
+            Arc::new(Faults::new(self.seed, self.clock)),
+            self.access,
         ));
         let mut listeners = vec![
             Listener::bind(self.kinesis_port, None)?,
@@ -190,7 +221,7 @@ impl LocalAwsBuilder {
         };
         Ok(LocalAws {
             _server: Server::start(listeners, &front)?,
-            config: sdk_config(&kinesis_url),
+            config: sdk_config(&kinesis_url, credentials),
             front,
             kinesis_url,
             dynamodb_url,
@@ -199,8 +230,13 @@ impl LocalAwsBuilder {
     }
 }
 
-fn sdk_config(url: &str) -> SdkConfig {
-    let credentials = Credentials::new("testkit", "testkit", None, None, "kinesis-testkit");
+/// The only ones that are accepted, or any.
+fn credentials(key: Option<&AccessKey>) -> Credentials {
+    let (id, secret) = key.map_or(("testkit", "testkit"), |key| (&*key.id, &*key.secret));
+    Credentials::new(id, secret, None, None, "kinesis-testkit")
+}
+
+fn sdk_config(url: &str, credentials: Credentials) -> SdkConfig {
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::from_static(REGION))
@@ -228,6 +264,7 @@ impl LocalAws {
         LocalAwsBuilder {
             settings: Settings::default(),
             clock: Arc::new(SystemClock),
+            access: Access::default(),
             seed: 0,
             kinesis_port: 0,
             dynamodb_port: 0,

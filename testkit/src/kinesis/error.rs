@@ -48,12 +48,16 @@ impl ApiError {
         ))
     }
 
-    /// 500 for the service's own failures, 400 for everything else.
+    /// 500 or 503 for the service's own failures, 400 for everything else.
     pub(crate) fn status(&self) -> u16 {
-        let own_failure = self.code.contains("InternalFailure")
-            || self.code.contains("InternalServerError")
-            || self.code.contains("ServiceUnavailable");
-        if own_failure { 500 } else { 400 }
+        let is = |code: &str| self.code.contains(code);
+        if is("ServiceUnavailable") {
+            503
+        } else if is("InternalFailure") || is("InternalServerError") {
+            500
+        } else {
+            400
+        }
     }
 
     /// `{"__type": ..., "message": ...}`

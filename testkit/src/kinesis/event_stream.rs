@@ -14,7 +14,7 @@ use futures::{Stream, StreamExt};
 use super::error::ApiError;
 use super::service::KinesisService;
 use super::subscribe::{Next, SubscribeToShardEvent, Subscription};
-use crate::faults::{Call, Faults, Part, Service, Stop};
+use crate::faults::{Asks, Call, Faults, Part, Service, Stop};
 use crate::front::Cut;
 
 /// The injected clock may be moved while a subscription sleeps: so often it is looked at.
@@ -132,6 +132,7 @@ impl Session {
             operation: "SubscribeToShardEvent",
             parts: vec![part],
             batch: false,
+            asks: Asks::default(),
         });
         if !plan.delay.is_zero() {
             tokio::time::sleep(plan.delay).await;

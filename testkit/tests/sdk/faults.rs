@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::config::retry::RetryConfig as DynamoRetryConfig;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, PutRequest, WriteRequest};
-use kinesis_testkit::{Fault, FaultKind, Service};
+use kinesis_testkit::{Fault, FaultKind, ManualClock, Service};
 
 use super::dynamodb::{TABLE, create_table, item};
 use super::*;
@@ -290,4 +290,42 @@ async fn entries_of_a_dynamodb_batch_come_back_unprocessed() {
     assert!(none.responses().unwrap().is_empty());
     let all = get().await.unwrap();
     assert_eq!(all.responses().unwrap()[TABLE].len(), 2);
+}
+
+#[tokio::test]
+async fn a_brownout_fails_everything_of_a_service_for_its_time() {
+    let clock = ManualClock::default();
+    let aws = LocalAws::builder().clock(clock.clone());
+    let aws = aws.build().await.unwrap();
+    aws.create_stream(STREAM, 1).await.unwrap();
+    let (client, tables) = (client(&aws), table_client(&aws));
+    let brownout = Fault::brownout(Duration::from_secs(10)).after(Duration::from_secs(5));
+    let brownout = aws.faults().add(brownout.service(Service::Kinesis));
+    put_one(&client).await.unwrap();
+    clock.advance(Duration::from_secs(5));
+    assert_eq!(put_one(&client).await.unwrap_err(), "ServiceUnavailable");
+    let list = client.list_shards().stream_name(STREAM).send().await;
+    let list = list.unwrap_err();
+    assert_eq!(list.raw_response().unwrap().status().as_u16(), 503);
+    tables.list_tables().send().await.unwrap();
+    clock.advance(Duration::from_secs(10));
+    put_one(&client).await.unwrap();
+    assert_eq!((held(&aws), aws.faults().count(brownout)), (2, 2));
+}
+
+#[tokio::test]
+async fn a_script_of_faults_strikes_as_it_says() {
+    let (aws, client) = with_stream(1).await;
+    let script = r#"[
+        {"kind": "throttle", "operation": "PutRecord", "resource": "orders", "times": 1},
+        {"kind": "refuse", "code": "AccessDeniedException", "operation": "PutRecord", "skip": 1}
+    ]"#;
+    let faults = aws.faults().load(script).unwrap();
+    let throttled = put_one(&client).await.unwrap_err();
+    assert_eq!(throttled, "ProvisionedThroughputExceededException");
+    put_one(&client).await.unwrap();
+    assert_eq!(put_one(&client).await.unwrap_err(), "AccessDeniedException");
+    assert_eq!(aws.faults().count(faults[0]), 1);
+    assert_eq!(aws.faults().count(faults[1]), 1);
+    assert_eq!(held(&aws), 1);
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is a failure")]
 
+mod access;
 mod consumers;
 mod dynamodb;
 mod fan_out;
@@ -13,6 +14,7 @@ mod managed;
 mod put;
 mod read;
 mod reshard;
+mod stale_dynamodb;
 mod streams;
 mod tags;
 mod tail_readers;

@@ -360,6 +360,6 @@ async fn an_operation_that_is_not_there_says_so() {
     let (aws, client) = with_stream(1).await;
     let limits = client.describe_account_settings().send().await;
     assert_eq!(code(limits), "UnknownOperationException");
-    assert_eq!(aws.calls("DescribeLimits"), 1);
+    assert_eq!(aws.calls("DescribeAccountSettings"), 1);
     assert_eq!(aws.calls("PutRecords"), 0);
 }

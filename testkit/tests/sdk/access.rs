@@ -1,0 +1,109 @@
+//! Signatures, credentials, and denied operations.
+
+use aws_credential_types::Credentials;
+use aws_sdk_kinesis::config::SharedCredentialsProvider;
+use aws_sdk_kinesis::config::retry::RetryConfig;
+use kinesis_testkit::Service;
+
+use super::dynamodb::create_table;
+use super::*;
+
+const KEY: &str = "AKIATESTKIT";
+const SECRET: &str = "a secret";
+
+async fn guarded() -> LocalAws {
+    let aws = LocalAws::builder().credentials(KEY, SECRET);
+    let aws = aws.build().await.unwrap();
+    aws.create_stream(STREAM, 1).await.unwrap();
+    aws
+}
+
+fn client_of(aws: &LocalAws, key: &str, secret: &str) -> Client {
+    let credentials = Credentials::new(key, secret, None, None, "test");
+    let config = aws_sdk_kinesis::config::Builder::from(&aws.sdk_config())
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .retry_config(RetryConfig::disabled())
+        .build();
+    Client::from_conf(config)
+}
+
+#[tokio::test]
+async fn only_the_right_key_and_secret_are_let_in() {
+    let aws = guarded().await;
+    let right = client_of(&aws, KEY, SECRET);
+    put(&right, 0, "signed").await;
+    assert_eq!(read_all(&right, SHARD_0).await, ["signed"]);
+    let put_by = |client: &Client| {
+        client
+            .put_record()
+            .stream_name(STREAM)
+            .partition_key("k")
+            .data(Blob::new("x"))
+            .send()
+    };
+    let stranger = put_by(&client_of(&aws, "AKIAOTHER", SECRET)).await;
+    assert_eq!(code(stranger), "UnrecognizedClientException");
+    let forger = put_by(&client_of(&aws, KEY, "another secret")).await;
+    assert_eq!(code(forger), "InvalidSignatureException");
+    let held = aws.records(STREAM).remove(0).records.len();
+    assert_eq!(held, 1);
+}
+
+#[tokio::test]
+async fn clients_of_testkit_itself_sign_as_they_must() {
+    let aws = guarded().await;
+    put(&aws.kinesis(), 0, "a").await;
+    put(&Client::new(&aws.in_process_config()), 0, "b").await;
+    assert_eq!(read_all(&aws.kinesis(), SHARD_0).await, ["a", "b"]);
+    create_table(&aws.dynamodb()).await;
+}
+
+/// A request by hand; the code of the refusal.
+async fn raw(aws: &LocalAws, headers: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let address = aws.kinesis_url().strip_prefix("http://").unwrap();
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "POST / HTTP/1.1\r\nhost: {address}\r\nx-amz-target: Kinesis_20131202.ListStreams\r\n\
+         {headers}content-length: 2\r\nconnection: close\r\n\r\n{{}}"
+    );
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut response = String::new();
+    socket.read_to_string(&mut response).await.unwrap();
+    let (_, body) = response.split_once("\r\n\r\n").unwrap();
+    let (_, rest) = body.split_once("\"__type\":\"").unwrap();
+    rest.split_once('"').unwrap().0.to_owned()
+}
+
+#[tokio::test]
+async fn requests_without_a_whole_signature_are_refused() {
+    let aws = guarded().await;
+    let missing = raw(&aws, "").await;
+    assert_eq!(missing, "MissingAuthenticationTokenException");
+    let other_kind = raw(&aws, "authorization: Bearer token\r\n").await;
+    assert_eq!(other_kind, "IncompleteSignatureException");
+    // It does not say when it was signed.
+    let dateless = format!(
+        "authorization: AWS4-HMAC-SHA256 Credential={KEY}/20260101/us-east-1/kinesis/aws4_request, \
+         SignedHeaders=host, Signature=00\r\n"
+    );
+    let dateless = raw(&aws, &dateless).await;
+    assert_eq!(dateless, "IncompleteSignatureException");
+}
+
+#[tokio::test]
+async fn a_denied_operation_is_denied_in_its_service_only() {
+    let aws = LocalAws::builder()
+        .deny(Service::Kinesis, "SplitShard")
+        .deny(Service::DynamoDb, "DescribeStream");
+    let aws = aws.build().await.unwrap();
+    aws.create_stream(STREAM, 1).await.unwrap();
+    let client = client(&aws);
+    let split = client.split_shard().stream_name(STREAM);
+    let split = split.shard_to_split(SHARD_0).new_starting_hash_key("7");
+    assert_eq!(code(split.send().await), "AccessDeniedException");
+    let describe = client.describe_stream().stream_name(STREAM);
+    describe.send().await.unwrap();
+    put(&client, 0, "a").await;
+    assert_eq!(shards(&client).await.len(), 1);
+}

@@ -11,6 +11,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::{BehaviorVersion, Region};
+use aws_sdk_kinesis::error::ProvideErrorMetadata;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -222,4 +223,38 @@ async fn limits_shards_if_told() {
         assert_eq!(put.unwrap().failed_record_count, Some(refused));
         assert!(program.signal(Signal::TERM).await.0.success());
     }
+}
+
+fn temporary(name: &str, contents: &str) -> String {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&file, contents).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn starts_with_the_faults_of_a_file() {
+    let script = r#"[{"kind": "refuse", "code": "Odd", "operation": "ListStreams", "times": 1}]"#;
+    let file = temporary("program-faults.json", script);
+    let program = Program::start(&["--faults", &file]).await;
+    let config = config(program.url("kinesis"), None);
+    let client = Client::new(&config);
+    let refused = client.list_streams().send().await.unwrap_err();
+    assert_eq!(refused.code(), Some("Odd"));
+    assert!(stream_names(&config).await.is_empty());
+    assert!(program.signal(Signal::TERM).await.0.success());
+}
+
+#[tokio::test]
+async fn a_script_of_faults_that_cannot_be_read_is_an_error_that_says_so() {
+    let not_json = temporary("program-not-json.json", "throttle everything");
+    let said = fails(&["--faults", &not_json]).await;
+    assert!(
+        said.contains(&not_json) && said.contains("line 1"),
+        "{said}"
+    );
+    let no_code = temporary("program-no-code.json", r#"[{"kind": "refuse"}]"#);
+    let said = fails(&["--faults", &no_code]).await;
+    assert!(said.contains("fault 1") && said.contains("code"), "{said}");
+    let said = fails(&["--faults", "/nowhere/at/all"]).await;
+    assert!(said.contains("could not read /nowhere/at/all"), "{said}");
 }

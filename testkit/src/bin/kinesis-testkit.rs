@@ -29,6 +29,9 @@ struct Args {
     /// Limit what goes into and out of a shard, as AWS does.
     #[arg(long)]
     shard_limits: bool,
+    /// Faults to begin with: a JSON array, as in the README.
+    #[arg(long, value_name = "FILE")]
+    faults: Option<PathBuf>,
     /// Serve both over TLS too, with a certificate made at the start.
     #[arg(long)]
     tls: bool,
@@ -86,6 +89,12 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
         aws.create_stream(name, *shards)
             .await
             .map_err(|error| format!("--stream {name}:{shards} was {error}"))?;
+    }
+    if let Some(file) = &args.faults {
+        let script = std::fs::read_to_string(file)
+            .map_err(|error| format!("could not read {}: {error}", file.display()))?;
+        let loaded = aws.faults().load(&script);
+        loaded.map_err(|error| format!("{}: {}", file.display(), with_sources(&error)))?;
     }
     if let (Some(file), Some(certificate)) = (&args.cert_out, aws.certificate_pem()) {
         std::fs::write(file, certificate)

@@ -10,9 +10,10 @@ use tokio::time::Instant;
 
 /// The time of day, as the embedded services see it.
 ///
-/// Arrival timestamps, retention, iterator expiry, throughput limits and resharding durations are
-/// judged on it. Any `Fn() -> SystemTime` is a clock; [`ManualClock`] stands still until a test
-/// moves it, [`TokioClock`] follows tokio's time, paused or not.
+/// Arrival timestamps, retention, the expiry of iterators and subscriptions, throughput limits,
+/// resharding durations and the times of faults are judged on it. Any `Fn() -> SystemTime` is a
+/// clock; [`ManualClock`] stands still until a test moves it, [`TokioClock`] follows tokio's time,
+/// paused or not.
 pub trait Clock: Send + Sync + 'static {
     /// The time now. Milliseconds count; finer parts are dropped.
     fn now(&self) -> SystemTime;

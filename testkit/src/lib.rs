@@ -31,7 +31,8 @@
 //! ```
 //!
 //! It is not: durable (everything is in memory), a place for load tests of AWS itself, or safe to
-//! open to a network (it checks no credentials unless asked to, and listens on the loopback address only).
+//! open to a network (it checks no credentials unless asked to, and listens on the loopback address
+//! only).
 
 mod access;
 mod clock;

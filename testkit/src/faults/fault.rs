@@ -171,6 +171,9 @@ impl Fault {
     }
 
     /// Only in this operation, such as `PutRecords`.
+    ///
+    /// Each event that a subscription sends after SubscribeToShard is a call of its own here, of the
+    /// operation `SubscribeToShardEvent`.
     pub fn operation(self, operation: impl Into<String>) -> Self {
         Self {
             operation: Some(operation.into()),

@@ -67,6 +67,10 @@ impl Plan {
             FaultKind::Throttle => self.stop = Some(Stop::Refuse(throttle(call))),
             FaultKind::InternalFailure => {
                 let code = match call.service {
+                    // In the middle of an event stream it has a name of its own.
+                    Service::Kinesis if call.operation == "SubscribeToShardEvent" => {
+                        "InternalFailureException"
+                    }
                     Service::Kinesis => "InternalFailure",
                     Service::DynamoDb => "com.amazonaws.dynamodb.v20120810#InternalServerError",
                 };
@@ -109,10 +113,9 @@ fn throttle(call: &Call<'_>) -> ApiError {
             "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
             message,
         ),
-        (
-            Service::Kinesis,
-            "PutRecord" | "PutRecords" | "GetRecords" | "GetShardIterator" | "SubscribeToShard",
-        ) => ApiError::throughput_exceeded(message),
+        (Service::Kinesis, "PutRecord" | "PutRecords" | "GetRecords" | "GetShardIterator") => {
+            ApiError::throughput_exceeded(message)
+        }
         (Service::Kinesis, _) => ApiError::limit_exceeded(message),
     }
 }

@@ -1,6 +1,5 @@
 use super::*;
 use crate::clock::ManualClock;
-use crate::kinesis::ApiError;
 
 fn faults(seed: u64) -> Faults {
     Faults::new(seed, Arc::new(ManualClock::default()))

@@ -42,7 +42,8 @@ pub struct ConsumerConfig {
     /// same in the whole fleet**, Java workers included: the table does not store it. Default 10 s.
     #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub failover_time: Duration,
-    /// Most leases this worker holds at a time. Default: no limit.
+    /// Most leases this worker takes for itself. Default: no limit. It may hold more: leases that
+    /// other workers hand to it are accepted, since refused ones would lie still until they expire.
     pub max_leases: usize,
     /// Most records one GetRecords call asks for, 1 to 10,000. Default 10,000.
     pub max_records: u32,

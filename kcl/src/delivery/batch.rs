@@ -200,7 +200,10 @@ impl<'a> Record<'a> {
 
     /// Its index in the aggregate, counted before any filtering; 0 for a record on its own.
     pub fn sub_sequence_number(&self) -> u64 {
-        self.member.map_or(0, |member| member.index())
+        match (&self.member, &self.entry.content) {
+            (Some(member), _) => member.index(),
+            (None, _) => self.entry.sub_sequence_number(0),
+        }
     }
 
     /// Sequence and sub-sequence number: unique and rising within the shard.

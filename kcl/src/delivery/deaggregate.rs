@@ -25,6 +25,8 @@ pub(crate) enum Content {
     Plain {
         partition_key: String,
         data: Bytes,
+        /// 0; in a frame that cannot be opened, what is checkpointed of it.
+        sub_sequence_number: u64,
         frame_error: Option<FrameError>,
     },
     Aggregate {
@@ -65,6 +67,17 @@ impl Entry {
         }
     }
 
+    /// The sub-sequence number of the `nth` user record delivered from it.
+    pub(crate) fn sub_sequence_number(&self, nth: usize) -> u64 {
+        match &self.content {
+            Content::Plain {
+                sub_sequence_number,
+                ..
+            } => *sub_sequence_number,
+            Content::Aggregate { .. } => self.member(nth).map_or(0, |member| member.index()),
+        }
+    }
+
     /// Bytes of the payloads delivered from it.
     pub(crate) fn payload_bytes(&self) -> usize {
         match &self.content {
@@ -78,11 +91,8 @@ impl Entry {
 
     /// The position of the last user record delivered from it.
     pub(crate) fn last_position(&self) -> ExtendedSequenceNumber {
-        let last = self.member(self.len().saturating_sub(1));
-        ExtendedSequenceNumber::new(
-            self.sequence_number.clone(),
-            last.map_or(0, |member| member.index()),
-        )
+        let last = self.sub_sequence_number(self.len().saturating_sub(1));
+        ExtendedSequenceNumber::new(self.sequence_number.clone(), last)
     }
 }
 
@@ -221,13 +231,12 @@ impl Deaggregator {
                 let kept = self.select(&aggregate, &partition_key, first, &sequence_number, tally);
                 Content::Aggregate { aggregate, kept }
             }
-            other if first > 0 => {
-                debug_assert!(!matches!(other, Ok(Decoded::Aggregate(_))));
-                return None;
-            }
+            // A record on its own, and it is checkpointed.
+            Ok(_) if first > 0 => return None,
             Ok(_) => Content::Plain {
                 partition_key,
                 data,
+                sub_sequence_number: 0,
                 frame_error: None,
             },
             Err(error) => {
@@ -239,6 +248,9 @@ impl Deaggregator {
                 Content::Plain {
                     partition_key,
                     data,
+                    // Members behind the checkpoint may be in it: it comes again rather than not at
+                    // all, at a place that may be checkpointed.
+                    sub_sequence_number: first.saturating_sub(1),
                     frame_error: Some(error),
                 }
             }

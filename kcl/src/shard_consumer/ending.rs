@@ -43,25 +43,21 @@ impl ShardConsumer {
         while let Err(error) = self.tenure.record_children(self.children.clone()).await {
             log_store_error(self.tenure.shard_id(), "recording the child shards", &error);
             if let Some(reason) = self.pause(backoff.next_delay()).await {
-                return self.interrupted(reason).await;
+                return self.interrupted(reason, running).await;
             }
         }
-        let Some(running) = running else {
-            // Another worker has checkpointed the end already.
-            self.tenure.end(TenureEnd::ShardEnded).await;
-            return Event::Finished;
-        };
         let mut backoff = self.backoff();
-        loop {
+        // None: another worker has checkpointed the end already.
+        while let Some(live) = running.as_mut() {
             if !self.holds_lease() {
                 return Event::ShutDown(ShutdownReason::LeaseLost);
             }
-            self.end_shard(running).await;
-            if running.checkpointer.has_ended() {
+            self.end_shard(live).await;
+            if live.checkpointer.has_ended() {
                 break;
             }
             if let Some(reason) = self.pause(backoff.next_delay()).await {
-                return self.interrupted(reason).await;
+                return self.interrupted(reason, running).await;
             }
         }
         self.status.succeeded();
@@ -91,13 +87,17 @@ impl ShardConsumer {
         }
     }
 
-    /// The processor could not be brought to finish an ended shard: its next owner will ask again.
-    async fn interrupted(&self, reason: ShutdownReason) -> Event {
-        if reason == ShutdownReason::LeaseLost {
-            return Event::ShutDown(reason);
+    /// An ended shard could not be finished in time. On a stop or handoff the processor gets its last
+    /// chance to checkpoint what it was given; its next owner will ask for the end again.
+    async fn interrupted(
+        &mut self,
+        reason: ShutdownReason,
+        running: &mut Option<Running>,
+    ) -> Event {
+        match reason {
+            ShutdownReason::LeaseLost => Event::ShutDown(reason),
+            _ => self.requested(running).await,
         }
-        self.tenure.end(self.signals.requested_end()).await;
-        Event::Finished
     }
 
     /// A planned stop, or a handoff: the last chance to checkpoint, then the lease goes on.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use kcl::CheckpointPolicy;
-use kinesis_testkit::LocalAws;
+use kcl::{CheckpointPolicy, OnStop};
+use kinesis_testkit::{Fault, LocalAws, Service};
 
 use crate::probe::{Call, Probe};
 use crate::setup::{STREAM, aws, config, open_shards, processing, put, until, worker};
@@ -109,6 +109,41 @@ async fn a_shard_end_is_not_passed_before_the_processor_has_checkpointed_it() {
     second.shutdown(Duration::from_secs(20)).await.unwrap();
     assert_eq!(probe.verdict().lost, 0);
     assert_parents_first_after(&probe, &parent);
+}
+
+#[tokio::test]
+async fn a_stop_while_a_shard_end_cannot_be_recorded_keeps_what_was_processed() {
+    let aws = aws(1).await;
+    let probe = Probe::new().without_checkpoints();
+    let hourly = CheckpointPolicy::Interval(Duration::from_secs(3600));
+    let settings = || {
+        config("w")
+            .with_checkpoint(hourly)
+            .with_on_stop(OnStop::Release)
+    };
+    put(&aws, &probe, 0..50).await;
+    let parent = open_shards(&aws).remove(0);
+    let first = worker(&aws, &probe, settings()).await;
+    until("all records", || probe.is_settled()).await;
+    // No lease can be created: none for the children.
+    let fault = Fault::throttle()
+        .service(Service::DynamoDb)
+        .operation("PutItem");
+    let fault = aws.faults().add(fault);
+    split(&aws, &parent).await;
+    until("the children cannot be recorded", || {
+        aws.faults().count(fault) > 0
+    })
+    .await;
+    first.shutdown(Duration::from_secs(20)).await.unwrap();
+    aws.faults().remove(fault);
+    assert_eq!(probe.calls(Call::ShutdownRequested), [parent]);
+
+    let second = worker(&aws, &probe, settings()).await;
+    put(&aws, &probe, 50..100).await;
+    until("the rest", || probe.is_settled()).await;
+    second.shutdown(Duration::from_secs(20)).await.unwrap();
+    probe.assert_exact();
 }
 
 /// Once a child was seen, its parent is not seen again.

@@ -243,3 +243,23 @@ fn a_frame_that_cannot_be_opened_is_delivered_as_received_and_flagged() {
     assert_eq!(data, &broken);
     assert!(frame_error.is_some());
 }
+
+#[test]
+fn a_frame_that_cannot_be_opened_comes_again_although_a_part_of_it_is_checkpointed() {
+    let mut builder = AggregateBuilder::new(1 << 20);
+    for _ in 0..8 {
+        builder.push("k", None, &[7; 4000]).unwrap();
+    }
+    let framed = Compressor::new(3)
+        .unwrap()
+        .compress(&builder.seal())
+        .unwrap()
+        .unwrap();
+    // This worker's limit is smaller than that of the one that wrote the checkpoint.
+    let policy = AggregateRangePolicy::Auto;
+    let mut deaggregator = Deaggregator::new("shard", None, Some(at(1, 5)), policy, 1000);
+    let mut tally = Tally::default();
+    let entries = deaggregator.expand(vec![raw(1, "p", framed)], &mut tally);
+    assert_eq!((entries.len(), tally.frame_errors), (1, 1));
+    assert_eq!(entries[0].last_position(), at(1, 5));
+}

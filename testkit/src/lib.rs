@@ -4,10 +4,10 @@
 //! [`LocalAws`] serves both over HTTP on free loopback ports, in this process, within milliseconds;
 //! the AWS SDK talks to it as it talks to AWS. Streams split, merge and scale with their lineage,
 //! sequence numbers are those of AWS in form and order, and a reader never passes a record that
-//! appears later. Shard limits, retention and iterator expiry can be had; the clock can be a test's
-//! own ([`ManualClock`], or [`TokioClock`] with [no socket](LocalAws::in_process_config) between, for
-//! paused time); and [`Faults`] strike where a test asks: a throttle, a refused entry, a
-//! response lost after the write.
+//! appears later; consumers with fan-out are pushed theirs. Shard limits, retention and iterator
+//! expiry can be had; the clock can be a test's own ([`ManualClock`], or [`TokioClock`] with
+//! [no socket](LocalAws::in_process_config) between, for paused time); and [`Faults`] strike where a
+//! test asks: a throttle, a refused entry, a response lost after the write.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]

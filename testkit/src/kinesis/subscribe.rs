@@ -270,3 +270,6 @@ fn named(name: &str) -> StreamRef<'_> {
         arn: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,13 +8,12 @@ use bytes::Bytes;
 use kinesis_aggregation::{AggregateBuilder, Compressor, HashKey, looks_framed};
 
 use crate::budget::{AGGREGATE_OVERHEAD, Charge, RECORD_OVERHEAD};
-use crate::clock::Instant;
+use crate::clock::{self, Instant};
 use crate::config::{Compression, InvalidConfig, ProducerConfig};
 use crate::delivery::{Delivery, Settler};
 use crate::kinesis_record::{History, KinesisRecord, Members};
 use crate::lane::LaneId;
 use crate::record::UserRecord;
-use crate::retry;
 use crate::verdict::HashKeySpan;
 
 /// The partition key of an aggregate of two or more records, as the KPL's.
@@ -210,7 +209,7 @@ impl Sealer {
             span: open.span,
             members: Members::Together(open.settler),
             charge: open.charge,
-            expires: retry::expiry(open.opened, self.record_ttl),
+            expires: clock::after(open.opened, self.record_ttl),
             history: History::new(open.opened),
         }
     }

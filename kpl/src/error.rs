@@ -210,6 +210,8 @@ struct Inner {
 pub(crate) struct Failure {
     pub(crate) cause: FailureCause,
     pub(crate) attempts: Vec<Attempt>,
+    /// How many attempts failed, those not kept included.
+    pub(crate) failures: u32,
     pub(crate) may_have_been_written: bool,
     pub(crate) source: Option<Source>,
 }
@@ -225,6 +227,7 @@ impl DeliveryError {
         let failure = Failure {
             cause,
             attempts: Vec::new(),
+            failures: 0,
             may_have_been_written: true,
             source: None,
         };
@@ -249,7 +252,7 @@ impl DeliveryError {
         self.0.record
     }
 
-    /// The failed attempts, oldest first. Of very many, the first and the last ones are kept.
+    /// The failed attempts, oldest first. At most 8 are kept: of more, the first and the latest 7.
     #[must_use]
     pub fn attempts(&self) -> &[Attempt] {
         &self.0.failure.attempts
@@ -277,7 +280,7 @@ impl fmt::Display for DeliveryError {
             f,
             "{}; failed_attempts={} may_have_been_written={}",
             self.cause(),
-            self.attempts().len(),
+            self.0.failure.failures,
             self.may_have_been_written()
         )
     }

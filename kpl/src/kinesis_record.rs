@@ -15,8 +15,8 @@ use crate::lane::LaneId;
 use crate::record::UserRecord;
 use crate::verdict::HashKeySpan;
 
-/// Of more attempts than this, the first and the last are kept.
-const MAX_ATTEMPTS_KEPT: usize = 32;
+/// Of more attempts than this, the first and the latest are kept.
+const MAX_ATTEMPTS_KEPT: usize = 8;
 
 /// No aggregate is larger: the largest record and its wrapper.
 const MAX_DECOMPRESSED: usize = 16 * 1024 * 1024;
@@ -125,6 +125,7 @@ impl KinesisRecord {
         let failure = Arc::new(Failure {
             cause,
             attempts: self.history.log,
+            failures: self.history.failures,
             may_have_been_written: self.history.may_have_been_written,
             source,
         });
@@ -144,6 +145,7 @@ pub(crate) struct History {
     pub(crate) attempts: u32,
     pub(crate) may_have_been_written: bool,
     pub(crate) log: Vec<Attempt>,
+    failures: u32,
     /// The end of the last attempt, or the acceptance.
     since: Instant,
     /// The start of the attempt under way.
@@ -156,6 +158,7 @@ impl History {
             attempts: 0,
             may_have_been_written: false,
             log: Vec::new(),
+            failures: 0,
             since: accepted,
             started: accepted,
         }
@@ -174,8 +177,9 @@ impl History {
         may_have_been_written: bool,
     ) {
         self.may_have_been_written |= may_have_been_written;
+        self.failures += 1;
         if self.log.len() == MAX_ATTEMPTS_KEPT {
-            self.log.remove(MAX_ATTEMPTS_KEPT / 2);
+            self.log.remove(1);
         }
         self.log.push(Attempt {
             delay: self.started.saturating_duration_since(self.since),

@@ -177,11 +177,6 @@ impl Lane {
         state.close_open();
         !state.full.is_empty() && state.announce()
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        let state = lock(&self.state);
-        state.open.is_none() && state.full.is_empty()
-    }
 }
 
 impl LaneState {

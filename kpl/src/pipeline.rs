@@ -9,6 +9,7 @@
 //! The task owns every sealed record until it is settled; the requests it spawns hold only their bytes.
 
 mod answers;
+mod endpoint;
 mod intake;
 
 use std::cmp::Reverse;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
 
+use self::endpoint::Endpoint;
 use crate::aggregator::Sealer;
 use crate::clock::{self, Instant};
 use crate::collector::{Batch, Collector, Queues};
@@ -62,13 +64,6 @@ struct Held {
     sequence_number: String,
     /// The first generation of the routing that may judge it.
     generation: u64,
-}
-
-/// Whether whole requests fail: then all wait, so that an absent service is not hammered.
-#[derive(Default)]
-struct Endpoint {
-    failures_in_a_row: u32,
-    paused_until: Option<Instant>,
 }
 
 type Answered = Result<(u64, Result<Vec<EntryOutcome>, CallError>), JoinError>;
@@ -158,7 +153,7 @@ impl Pipeline {
             let lane = Arc::clone(&queue.lane);
             let (full, open) = lane.fetch();
             self.seal_all(full, id);
-            match open.map(|opened| opened + linger) {
+            match open.map(|opened| clock::after(opened, linger)) {
                 Some(due) if due <= now => self.fetch_open(&lane),
                 Some(due) => {
                     if let Some(queue) = self.queues.get_mut(&id) {
@@ -190,8 +185,8 @@ impl Pipeline {
         let ttl = self.shared.config.record_ttl;
         self.next_sweep = now + (ttl / 20).clamp(Duration::from_millis(5), MAX_EXPIRY_SWEEP);
         for record in self.collector.expired(&mut self.queues, now) {
-            let cause = record.history.expired(ttl);
-            record.settle_failed(cause, None);
+            self.freed(record.lane);
+            self.expire(record);
         }
         for held in std::mem::take(&mut self.held) {
             if held.record.expires <= now {
@@ -208,8 +203,7 @@ impl Pipeline {
                 record
                     .history
                     .failed(now, &"UnknownShard".into(), &message, true);
-                let cause = record.history.expired(ttl);
-                record.settle_failed(cause, None);
+                self.expire(record);
             } else {
                 self.held.push(held);
             }
@@ -218,10 +212,9 @@ impl Pipeline {
 
     /// Starts requests as far as records, limits and the endpoint allow; returns when to try again.
     fn start_requests(&mut self, now: Instant) -> Option<Instant> {
-        if let Some(until) = self.endpoint.paused_until.filter(|until| *until > now) {
+        if let Some(until) = self.endpoint.paused_until(now) {
             return Some(until);
         }
-        self.endpoint.paused_until = None;
         while let Some(half) = self.halves.front() {
             if !self.has_room_in_flight(half.bytes) {
                 return None;
@@ -254,7 +247,11 @@ impl Pipeline {
                 && self.in_flight_bytes + bytes <= config.max_in_flight_bytes
     }
 
-    fn start(&mut self, mut batch: Batch, now: Instant) {
+    fn start(&mut self, batch: Batch, now: Instant) {
+        let mut batch = self.without_expired(batch, now);
+        if batch.records.is_empty() {
+            return;
+        }
         let counters = &self.shared.settlement.counters;
         counters.put_records_calls.add(1);
         let mut entries = Vec::with_capacity(batch.records.len());
@@ -277,29 +274,56 @@ impl Pipeline {
         self.requests.spawn(async move { (number, answer.await) });
     }
 
+    /// Fails what expired while its request waited to start.
+    fn without_expired(&mut self, batch: Batch, now: Instant) -> Batch {
+        if batch.records.iter().all(|record| record.expires > now) {
+            return batch;
+        }
+        let mut rest = Batch::new(batch.opened);
+        for record in batch.records {
+            if record.expires <= now {
+                self.leave(record.lane);
+                self.expire(record);
+            } else {
+                rest.push(record);
+            }
+        }
+        rest
+    }
+
     /// A record comes back to its queue.
     fn put_back(&mut self, record: KinesisRecord, now: Instant) {
         self.leave(record.lane);
         if record.expires <= now {
-            let cause = record.history.expired(self.shared.config.record_ttl);
-            record.settle_failed(cause, None);
+            self.expire(record);
         } else {
             self.enqueue(record);
         }
     }
 
-    /// A record of `lane` is under way no more. With no linger, the lane's next aggregate goes as soon as it is free.
+    /// Fails a record whose time is over, and has the pipeline look again for whoever waited behind it.
+    fn expire(&mut self, record: KinesisRecord) {
+        let cause = record.history.expired(self.shared.config.record_ttl);
+        record.settle_failed(cause, None);
+        self.shared.wake.notify_one();
+    }
+
+    /// A record of a lane is under way no more.
     fn leave(&mut self, id: LaneId) {
-        let Some(queue) = self.queues.get_mut(&id) else {
+        if let Some(queue) = self.queues.get_mut(&id) {
+            queue.under_way -= 1;
+            self.freed(id);
+        }
+    }
+
+    /// A lane may be free now. With no linger, its next aggregate goes as soon as it is.
+    fn freed(&mut self, id: LaneId) {
+        let Some(queue) = self.queues.get(&id).filter(|queue| queue.is_free()) else {
             return;
         };
-        queue.under_way -= 1;
-        if !queue.is_free() {
-            return;
-        }
         if !self.routing.has(id) {
             self.queues.remove(&id);
-        } else if self.shared.config.record_max_buffered_time.is_zero() && !queue.lane.is_empty() {
+        } else if self.shared.config.record_max_buffered_time.is_zero() && queue.lane.announce() {
             // Looked at on the next turn, after all answers of this one.
             self.shared.announce(&queue.lane);
         }

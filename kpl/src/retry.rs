@@ -34,6 +34,7 @@ pub(crate) fn classify(code: &str) -> ErrorClass {
         | "KMSAccessDeniedException"
         | "KMSOptInRequired"
         | "UnknownOperationException" => ErrorClass::Fatal,
+        code if is_cured_by_refresh(code) => ErrorClass::Transient,
         code if is_access_denied(code) || is_credentials_refused(code) => ErrorClass::Fatal,
         _ => ErrorClass::Transient,
     }
@@ -65,9 +66,25 @@ pub(crate) fn is_credentials_refused(code: &str) -> bool {
     )
 }
 
+/// The next refresh of the credentials, or of the clock, cures it. Nothing was done.
+fn is_cured_by_refresh(code: &str) -> bool {
+    matches!(
+        code,
+        "ExpiredToken"
+            | "ExpiredTokenException"
+            | "InvalidSignatureException"
+            | "SignatureDoesNotMatch"
+            | "RequestExpired"
+            | "RequestTimeTooSkewed"
+    )
+}
+
 /// Whether a refused attempt may have been written all the same.
 pub(crate) fn may_have_been_written(class: ErrorClass, code: &str) -> bool {
-    class == ErrorClass::Transient && !code.starts_with("KMS") && !is_request_throttle(code)
+    class == ErrorClass::Transient
+        && !code.starts_with("KMS")
+        && !is_request_throttle(code)
+        && !is_cured_by_refresh(code)
 }
 
 /// The account or the stream is throttled, not a shard: nothing was done.
@@ -144,12 +161,6 @@ pub(crate) fn next(class: ErrorClass, now: Instant, expires: Instant, delay: Dur
     }
 }
 
-/// `now + ttl`, or the end of time as far as the clock can tell it.
-pub(crate) fn expiry(now: Instant, ttl: Duration) -> Instant {
-    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
-    now.checked_add(ttl.min(CENTURY)).unwrap_or(now)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -170,7 +181,9 @@ mod tests {
             ("SomethingNew", ErrorClass::Transient),
             ("ResourceNotFoundException", ErrorClass::Fatal),
             ("AccessDeniedException", ErrorClass::Fatal),
-            ("ExpiredTokenException", ErrorClass::Fatal),
+            ("ExpiredTokenException", ErrorClass::Transient),
+            ("RequestTimeTooSkewed", ErrorClass::Transient),
+            ("UnrecognizedClientException", ErrorClass::Fatal),
             ("KMSDisabledException", ErrorClass::Fatal),
             ("ValidationException", ErrorClass::Rejected),
         ] {
@@ -183,6 +196,10 @@ mod tests {
         assert!(!may_have_been_written(
             ErrorClass::Transient,
             "KMSThrottlingException"
+        ));
+        assert!(!may_have_been_written(
+            ErrorClass::Transient,
+            "ExpiredTokenException"
         ));
         assert!(!may_have_been_written(
             ErrorClass::Throttled,
@@ -209,8 +226,8 @@ mod tests {
         #[test]
         fn a_retry_is_never_after_the_expiry(ttl in any::<u64>(), passed in any::<u64>(), delay in any::<u64>()) {
             let start = clock::now();
-            let expires = expiry(start, Duration::from_millis(ttl));
-            let now = expiry(start, Duration::from_millis(passed));
+            let expires = clock::after(start, Duration::from_millis(ttl));
+            let now = clock::after(start, Duration::from_millis(passed));
             match next(ErrorClass::Throttled, now, expires, Duration::from_millis(delay)) {
                 Next::Retry { at } => prop_assert!(now < expires && at <= expires && at >= now),
                 Next::Expired => prop_assert!(now >= expires),

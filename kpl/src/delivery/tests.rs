@@ -24,6 +24,7 @@ fn failure() -> DeliveryError {
     let failure = Failure {
         cause,
         attempts: Vec::new(),
+        failures: 0,
         may_have_been_written: false,
         source: None,
     };

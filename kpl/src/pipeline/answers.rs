@@ -1,5 +1,6 @@
 //! What an answer means for each record of its request.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use kinesis_aggregation::HashKeyRange;
@@ -23,14 +24,14 @@ struct Refusal {
 }
 
 impl Refusal {
-    fn of_entry(code: String, message: String) -> Self {
-        let class = match retry::classify(&code) {
+    fn of_entry(code: &str, message: &str) -> Self {
+        let class = match retry::classify(code) {
             // The request was taken: an entry cannot be refused for what the request is.
             ErrorClass::Rejected => ErrorClass::Fatal,
             class => class,
         };
         Self {
-            may_have_been_written: retry::may_have_been_written(class, &code),
+            may_have_been_written: retry::may_have_been_written(class, code),
             class,
             code: code.into(),
             message: message.into(),
@@ -66,40 +67,44 @@ impl Pipeline {
         let now = clock::now();
         match answer {
             Ok(outcomes) if outcomes.len() == batch.records.len() => {
-                self.endpoint = super::Endpoint::default();
+                self.endpoint.answered();
+                // Equal refusals of one answer share one text: a buffer full of records may keep many attempts.
+                let mut refusals = HashMap::new();
                 for (record, outcome) in batch.records.into_iter().zip(outcomes) {
-                    self.on_outcome(record, outcome, now);
+                    match outcome {
+                        EntryOutcome::Written {
+                            shard_id,
+                            sequence_number,
+                        } => self.on_written(record, shard_id, sequence_number),
+                        EntryOutcome::Refused { code, message } => {
+                            let refusal = refusals.entry((code, message)).or_insert_with_key(
+                                |(code, message)| Refusal::of_entry(code, message),
+                            );
+                            self.on_entry_refused(record, refusal, now);
+                        }
+                    }
                 }
             }
             Ok(_) => {
                 let error = CallError::unusable(
                     "PutRecords answered another number of records than were sent",
                 );
-                self.on_request_failed(batch, &error, now);
+                self.on_request_failed(number, batch, &error, now);
             }
-            Err(error) => self.on_request_failed(batch, &error, now),
+            Err(error) => self.on_request_failed(number, batch, &error, now),
         }
     }
 
-    fn on_outcome(&mut self, record: KinesisRecord, outcome: EntryOutcome, now: Instant) {
-        match outcome {
-            EntryOutcome::Written {
-                shard_id,
-                sequence_number,
-            } => self.on_written(record, shard_id, sequence_number),
-            EntryOutcome::Refused { code, message } => {
-                let refusal = Refusal::of_entry(code, message);
-                let delay = Backoff::PUT.delay(record.history.attempts, &mut self.rng);
-                if refusal.class == ErrorClass::Throttled {
-                    self.shared.settlement.counters.throttled.add(1);
-                    let queue = self.queues.get_mut(&record.lane);
-                    if queue.is_some_and(|queue| queue.throttled(now, &mut self.rng)) {
-                        return self.on_refused(record, &refusal, now, now);
-                    }
-                }
-                self.on_refused(record, &refusal, now + delay, now);
+    fn on_entry_refused(&mut self, record: KinesisRecord, refusal: &Refusal, now: Instant) {
+        let delay = Backoff::PUT.delay(record.history.attempts, &mut self.rng);
+        if refusal.class == ErrorClass::Throttled {
+            self.shared.settlement.counters.throttled.add(1);
+            let queue = self.queues.get_mut(&record.lane);
+            if queue.is_some_and(|queue| queue.throttled(now, &mut self.rng)) {
+                return self.on_refused(record, refusal, now, now);
             }
         }
+        self.on_refused(record, refusal, now + delay, now);
     }
 
     /// A record was refused: it is tried again at `at`, or fails.
@@ -137,8 +142,13 @@ impl Pipeline {
         }
     }
 
-    fn on_request_failed(&mut self, batch: Batch, error: &CallError, now: Instant) {
+    fn on_request_failed(&mut self, number: u64, batch: Batch, error: &CallError, now: Instant) {
         let refusal = Refusal::of_request(error);
+        // Whatever is wrong, it is not asked again at once: not with every record that is sent meanwhile, either.
+        let next = self.next_number;
+        if self.endpoint.failed(number, next, now, &mut self.rng) {
+            tracing::warn!(code = %error.code, message = %error.message, "PutRecords failed: the next call waits");
+        }
         match refusal.class {
             ErrorClass::Rejected if batch.records.len() > 1 => {
                 tracing::debug!(code = %error.code, records = batch.records.len(), "a request was refused: halving it");
@@ -150,17 +160,6 @@ impl Pipeline {
                 }
             }
             ErrorClass::Throttled | ErrorClass::Transient => {
-                self.endpoint.failures_in_a_row += 1;
-                let failures = self.endpoint.failures_in_a_row;
-                if failures == 1 {
-                    tracing::warn!(code = %error.code, message = %error.message, "PutRecords failed: trying again");
-                }
-                let delay = Backoff::PUT.delay(failures, &mut self.rng);
-                let until = self
-                    .endpoint
-                    .paused_until
-                    .map_or(now + delay, |until| until.max(now + delay));
-                self.endpoint.paused_until = Some(until);
                 // All records of the request wait alike, so that they travel together again.
                 let attempts = batch
                     .records

@@ -55,7 +55,8 @@ impl Pipeline {
             && !linger.is_zero()
             && !std::mem::replace(&mut queue.has_timer, true)
         {
-            self.linger.push(Reverse((opened + linger, lane.id)));
+            self.linger
+                .push(Reverse((clock::after(opened, linger), lane.id)));
         }
         self.seal_all(full, lane.id);
         if linger.is_zero()

@@ -18,6 +18,8 @@ use crate::settlement::lock;
 use crate::shard_map::Shard;
 use crate::shard_map::tests::shard;
 
+mod troubles;
+
 type Reply = Result<Vec<EntryOutcome>, CallError>;
 type Script = dyn Fn(Duration, &[Entry]) -> (Duration, Reply) + Send + Sync;
 
@@ -26,6 +28,9 @@ struct Scripted {
     script: Box<Script>,
     shards: Mutex<Vec<Shard>>,
     calls: Mutex<Vec<Duration>>,
+    /// From when to when ListShards fails, and when it was called.
+    list_outage: Mutex<std::ops::Range<Duration>>,
+    list_calls: Mutex<Vec<Duration>>,
     started: Instant,
     next_sequence: AtomicU64,
 }
@@ -43,6 +48,8 @@ impl Scripted {
             script: Box::new(script),
             shards: Mutex::new(shards),
             calls: Mutex::default(),
+            list_outage: Mutex::default(),
+            list_calls: Mutex::default(),
             started: clock::now(),
             next_sequence: AtomicU64::new(0),
         })
@@ -77,8 +84,14 @@ impl Service for Scripted {
     }
 
     fn list_shards(&self) -> BoxFuture<'static, Result<Vec<Shard>, CallError>> {
-        let shards = lock(&self.shards).clone();
-        async move { Ok(shards) }.boxed()
+        let passed = clock::now() - self.started;
+        lock(&self.list_calls).push(passed);
+        let answer = if lock(&self.list_outage).contains(&passed) {
+            Err(unreachable())
+        } else {
+            Ok(lock(&self.shards).clone())
+        };
+        async move { answer }.boxed()
     }
 
     fn describe(&self) -> BoxFuture<'static, Result<StreamDescription, CallError>> {

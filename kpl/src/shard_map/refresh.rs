@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::retry::Backoff;
 use crate::sender::{CallError, Service};
 use crate::shard_map::ShardMap;
@@ -12,6 +13,9 @@ use crate::shared::Shared;
 
 /// Two refreshes are at least this far apart, however many are asked for.
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The longest backoff while somebody waits for a fresh map: a verdict that is held has only the record's time to live.
+const MAX_WANTED_BACKOFF: Duration = Duration::from_secs(5);
 
 pub(crate) struct Refresher {
     shared: Arc<Shared>,
@@ -52,18 +56,20 @@ impl Refresher {
     async fn refresh_forever(&mut self) {
         loop {
             let interval = self.shared.config.shard_map_refresh_interval;
-            let jittered = interval.mul_f64(0.8 + 0.4 * self.rng.f64());
-            tokio::select! {
+            let jittered = interval
+                .min(clock::NEVER)
+                .mul_f64(0.8 + 0.4 * self.rng.f64());
+            let is_wanted = tokio::select! {
                 biased;
-                () = self.shared.refresh.notified() => {}
-                () = tokio::time::sleep(jittered) => {}
-            }
-            self.refresh_until_done().await;
+                () = self.shared.refresh.notified() => true,
+                () = tokio::time::sleep(jittered) => false,
+            };
+            self.refresh_until_done(is_wanted).await;
             tokio::time::sleep(MIN_INTERVAL).await;
         }
     }
 
-    async fn refresh_until_done(&mut self) {
+    async fn refresh_until_done(&mut self, mut is_wanted: bool) {
         let mut failures = 0;
         while let Err(error) = self.refresh().await {
             failures += 1;
@@ -71,7 +77,18 @@ impl Refresher {
                 tracing::warn!(code = %error.code, message = %error.message, "the shard map could not be refreshed: the old one serves");
             }
             let delay = Backoff::SHARD_MAP.delay(failures, &mut self.rng);
-            tokio::time::sleep(delay.max(MIN_INTERVAL)).await;
+            let failed = clock::now();
+            if !is_wanted {
+                is_wanted = tokio::select! {
+                    biased;
+                    () = self.shared.refresh.notified() => true,
+                    () = tokio::time::sleep(delay.max(MIN_INTERVAL)) => false,
+                };
+            }
+            if is_wanted {
+                let delay = delay.clamp(MIN_INTERVAL, MAX_WANTED_BACKOFF);
+                tokio::time::sleep_until(failed + delay).await;
+            }
         }
         if failures > 0 {
             tracing::info!(failures, "the shard map is fresh again");

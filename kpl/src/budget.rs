@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::lane::LaneId;
 use crate::settlement::lock;
@@ -32,6 +32,8 @@ pub(crate) struct Budget {
     ledger: Mutex<Ledger>,
     /// Whether anyone waits or was refused: read without the lock.
     pressed: AtomicBool,
+    /// Told when the barrier rises: then all open aggregates must make room.
+    pub(crate) barrier_rose: Notify,
 }
 
 struct Ledger {
@@ -78,6 +80,7 @@ impl Budget {
         Arc::new(Self {
             ledger: Mutex::new(ledger),
             pressed: AtomicBool::new(false),
+            barrier_rose: Notify::new(),
         })
     }
 
@@ -131,11 +134,13 @@ impl Budget {
         }
         let mut ledger = lock(&self.ledger);
         let mut lanes = std::mem::take(&mut ledger.refused);
+        // What a lane that holds nothing lacks, others have.
+        let others_have_it = lanes.iter().any(|lane| *ledger.held(*lane) == 0);
         lanes.extend(ledger.waiters.keys());
         if ledger.waiters.is_empty() {
             self.pressed.store(false, Ordering::Release);
         }
-        if ledger.barrier {
+        if ledger.barrier || others_have_it {
             Pressure::All
         } else if lanes.is_empty() {
             Pressure::None
@@ -180,7 +185,11 @@ impl Budget {
 
     /// Serves who can be served. Grants are handed over after the lock is gone: one that nobody takes comes back here.
     fn settle(self: &Arc<Self>, mut ledger: std::sync::MutexGuard<'_, Ledger>) {
+        let was_up = ledger.barrier;
         let granted = ledger.grant();
+        if ledger.barrier && !was_up {
+            self.barrier_rose.notify_one();
+        }
         drop(ledger);
         for (lane, waiter) in granted {
             let _ = waiter.grant.send(self.charge(lane, waiter.bytes));
@@ -341,8 +350,9 @@ impl Charge {
             let mut ledger = lock(&self.budget.ledger);
             *ledger.held(self.lane) -= self.bytes;
             *ledger.held(lane) += self.bytes;
-            drop(ledger);
             self.lane = lane;
+            // The lane it leaves may now hold little enough.
+            self.budget.settle(ledger);
         }
     }
 }

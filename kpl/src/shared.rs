@@ -175,17 +175,100 @@ impl Shared {
             let id = LaneId(self.next_lane.fetch_add(1, Ordering::Relaxed));
             Lane::new(id, Some(Arc::clone(shard_id)), self.limits)
         }));
-        *self.routing.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&new);
+        {
+            let mut routing = self.routing.write().unwrap_or_else(PoisonError::into_inner);
+            // Under this lock: who begins to close after this look finds the new lanes, and retires them.
+            if self.is_closed() {
+                if self.budget.used() == 0 {
+                    return;
+                }
+                for lane in new.lanes() {
+                    if lane.retire() {
+                        self.announce(lane);
+                    }
+                }
+            }
+            *routing = Arc::clone(&new);
+        }
         for lane in old.lanes().filter(|lane| !new.has(lane.id)) {
             if lane.retire() {
                 self.announce(lane);
             }
         }
-        if self.is_closed() {
-            new.lanes().for_each(|lane| {
-                lane.retire();
-            });
-        }
         self.wake.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard_map::tests::shard;
+
+    fn map(ids: &[&str]) -> ShardMap {
+        let width = u128::MAX / ids.len() as u128;
+        let shards = ids.iter().enumerate().map(|(position, id)| {
+            let start = width * position as u128;
+            let end = match position + 1 {
+                next if next == ids.len() => u128::MAX,
+                next => width * next as u128 - 1,
+            };
+            shard(id, start, end, true)
+        });
+        ShardMap::new(shards.collect())
+    }
+
+    fn accept(shared: &Shared, lane: &Arc<Lane>) -> bool {
+        let record = UserRecord::new("k", "v");
+        let hash_key = record.hash_key();
+        let prepaid = shared.budget.try_charge(lane.id, 10_000);
+        lane.accept(
+            record,
+            hash_key,
+            prepaid,
+            &shared.budget,
+            &shared.settlement,
+        )
+        .is_ok()
+    }
+
+    #[test]
+    fn a_map_that_comes_while_closing_opens_no_lane() {
+        let shared = Shared::new(ProducerConfig::default(), 1 << 20, None);
+        shared.install(1, map(&["parent"]));
+        let parent = Arc::clone(shared.routing().lane(HashKey::MIN));
+        let held = shared.budget.try_charge(parent.id, 10).unwrap();
+        shared.begin_close();
+        shared.install(2, map(&["low", "high"]));
+        let routing = shared.routing();
+        assert_eq!(routing.generation, 2, "what is held is judged by it");
+        let record = UserRecord::new("k", "v");
+        for lane in routing.lanes() {
+            let refused = lane.accept(
+                record.clone(),
+                HashKey::MIN,
+                None,
+                &shared.budget,
+                &shared.settlement,
+            );
+            assert!(matches!(refused, Err(Refused::Retired(..))));
+        }
+        drop(held);
+        shared.install(3, map(&["a", "b"]));
+        assert_eq!(shared.routing().generation, 2, "nobody needs it");
+    }
+
+    #[test]
+    fn what_a_kept_lane_holds_is_announced_when_the_map_comes_while_closing() {
+        let shared = Shared::new(ProducerConfig::default(), 1 << 20, None);
+        shared.install(1, map(&["kept", "other"]));
+        let kept = Arc::clone(shared.routing().lane(HashKey::MIN));
+        assert!(accept(&shared, &kept));
+        // The pipeline fetched what was full; the rest is open. Then somebody begins to close, and has not retired it yet.
+        kept.fetch();
+        shared.is_closing.store(true, Ordering::SeqCst);
+        shared.install(2, map(&["kept"]));
+        let announced = shared.take_announced();
+        assert!(announced.iter().any(|lane| lane.id == kept.id));
+        assert_eq!(kept.fetch().0.len(), 1);
     }
 }

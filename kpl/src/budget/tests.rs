@@ -151,3 +151,40 @@ proptest! {
         prop_assert_eq!(budget.used(), 0);
     }
 }
+
+#[test]
+fn a_charge_that_moves_away_makes_room_for_who_waits() {
+    let budget = Budget::new(100);
+    let mut held = budget.try_charge(A, 50).unwrap();
+    let mut waits = budget.charge_in_turn(A, 10);
+    assert!((&mut waits).now_or_never().is_none());
+    held.move_to(B);
+    let granted = (&mut waits).now_or_never().flatten().unwrap();
+    assert_eq!((granted.bytes(), budget.used()), (10, 60));
+}
+
+#[test]
+fn a_barrier_that_rises_when_somebody_leaves_is_told() {
+    let budget = Budget::new(100);
+    let _held = budget.try_charge(A, 60).unwrap();
+    let granted_and_not_taken = budget.charge_in_turn(C, 30);
+    let mut large = budget.charge_in_turn(C, 50);
+    assert_eq!(budget.take_pressure(), Pressure::Lanes(vec![C]));
+    assert!(budget.barrier_rose.notified().now_or_never().is_none());
+    drop(granted_and_not_taken);
+    assert!(budget.barrier_rose.notified().now_or_never().is_some());
+    assert_eq!(budget.take_pressure(), Pressure::All);
+    assert!((&mut large).now_or_never().is_none());
+}
+
+#[test]
+fn a_lane_that_holds_nothing_is_refused_for_what_others_hold() {
+    let budget = Budget::new(100);
+    let _held = budget.try_charge(A, 45).unwrap();
+    budget.note_refusal(A);
+    assert_eq!(budget.take_pressure(), Pressure::Lanes(vec![A]));
+    assert!(budget.try_charge(C, 60).is_none());
+    budget.note_refusal(C);
+    assert_eq!(budget.take_pressure(), Pressure::All);
+    assert_eq!(budget.take_pressure(), Pressure::None);
+}

@@ -18,11 +18,21 @@ impl Pipeline {
         let routing = self.shared.routing();
         let changed = !Arc::ptr_eq(&routing, &self.routing);
         self.routing = routing;
-        for lane in self.shared.take_announced() {
-            self.fetch(&lane, now);
+        let (current, gone): (Vec<_>, Vec<_>) = self
+            .shared
+            .take_announced()
+            .into_iter()
+            .partition(|lane| self.routing.has(lane.id));
+        // What was accepted for a closed shard is older than what its children took since.
+        for lane in gone {
+            self.seal_all(lane.fetch().0, lane.id);
+            self.fetch_open(&lane);
         }
         if changed {
             self.on_new_routing();
+        }
+        for lane in current {
+            self.fetch(&lane, now);
         }
         match self.shared.budget.take_pressure() {
             Pressure::None => {}

@@ -1,6 +1,7 @@
 //! What goes wrong in a row or at once: throttles, outages, refused credentials, a missing stream, times out of range.
 
 use super::*;
+use crate::shard_map::ShardMap;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -220,4 +221,39 @@ async fn of_many_attempts_few_are_kept_and_equal_ones_share_their_text() {
     assert!(firsts[0].delay >= Duration::from_millis(100), "the linger");
     assert!(Arc::ptr_eq(&firsts[0].code, &firsts[1].code));
     assert!(Arc::ptr_eq(&firsts[0].message, &firsts[1].message));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_keeps_its_order_when_its_shard_is_replaced() {
+    let config = ProducerConfig {
+        aggregation_max_count: 2,
+        ..Default::default()
+    };
+    let shared = Shared::new(config, 1 << 20, None);
+    shared.install(1, ShardMap::new(vec![shard("parent", 0, u128::MAX, true)]));
+    let service = Scripted::new(|_, entries| all_written(entries));
+    let mut pipeline = Pipeline::new(Arc::clone(&shared), service, 42).unwrap();
+    let enter = |data: &'static str| {
+        let record = UserRecord::new("k", data);
+        let hash_key = record.hash_key();
+        let entered = shared.enter(record, hash_key, None);
+        entered.ok().expect("it is accepted")
+    };
+    let mut deliveries = vec![enter("0")];
+    pipeline.intake(clock::now());
+    shared.install(2, ShardMap::new(vec![shard("child", 0, u128::MAX, true)]));
+    // A sender may come between the new map and the retirement of the old lane, and announce first.
+    let retired = shared.take_announced();
+    deliveries.extend([enter("1"), enter("2")]);
+    retired.iter().for_each(|lane| shared.announce(lane));
+    pipeline.intake(clock::now());
+    pipeline.collector.fill(&mut pipeline.queues, clock::now());
+    let batch = pipeline.collector.take_batch().unwrap();
+    let order: Vec<_> = batch
+        .records
+        .iter()
+        .flat_map(KinesisRecord::user_records)
+        .map(|record| record.data)
+        .collect();
+    assert_eq!(order, ["0", "1", "2"]);
 }

@@ -37,6 +37,9 @@ impl Shard {
     }
 }
 
+/// How far the clocks of the service's hosts may be apart: one answers, another stamps records.
+const HOST_SKEW: Duration = Duration::from_secs(2);
+
 /// Shards, and the service's time when it listed them.
 #[derive(Debug, Clone)]
 pub(crate) struct ShardList {
@@ -88,6 +91,7 @@ impl KinesisShardLister {
     async fn pages(&self, position: Option<InitialPosition>) -> Result<ShardList, ListShardsError> {
         let filter = position.map(filter).transpose()?;
         let server_date = ServerDate::default();
+        let before = self.clock.wall();
         let mut shards = Vec::new();
         let mut next: Option<String> = None;
         loop {
@@ -113,7 +117,10 @@ impl KinesisShardLister {
             }
             next = page.next_token.filter(|token| !token.is_empty());
             if next.is_none() {
-                let server_time = server_date.first().unwrap_or_else(|| self.clock.wall());
+                let server_time = server_date
+                    .first()
+                    .and_then(|date| date.checked_sub(HOST_SKEW))
+                    .unwrap_or(before);
                 return Ok(ShardList {
                     shards,
                     server_time,
@@ -214,3 +221,6 @@ impl Intercept for ServerDate {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -338,7 +338,7 @@ async fn children_are_created_before_the_end_and_parents_are_cleaned_up() {
         .unwrap();
     // The last page named no children: they are learned from the listing.
     until("children", async || {
-        parent.record_children(Vec::new()).await.unwrap();
+        parent.record_children(Vec::new()).await.ok()?;
         (leases(&aws).await.len() == 3).then_some(())
     })
     .await;
@@ -393,7 +393,7 @@ async fn the_child_of_a_merge_has_both_parents_leases() {
     let lost = leases(&aws).await[other.shard_id()].clone();
     store(&aws).delete(&lost).await.unwrap();
     let child = until("the child", async || {
-        one.record_children(Vec::new()).await.unwrap();
+        one.record_children(Vec::new()).await.ok()?;
         leases(&aws).await.remove("shardId-000000000002")
     })
     .await;
@@ -436,7 +436,8 @@ async fn a_sync_repairs_a_missing_lease_and_a_missing_hash_range() {
 async fn latest_keeps_the_time_to_resume_from() {
     let aws = aws(2).await;
     let clock = SystemClock::default();
-    let before = clock.wall() - Duration::from_secs(2);
+    // Whole seconds, and a margin between hosts of the service.
+    let before = clock.wall() - Duration::from_secs(4);
     let config = config().with_initial_position(InitialPosition::Latest);
     let coordinator = Coordinator::prepare(parts(&aws, "w1", config))
         .await

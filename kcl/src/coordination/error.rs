@@ -90,6 +90,17 @@ pub enum StartError {
         /// The stream asked for.
         wanted: String,
     },
+    /// The lease table belongs to a Java application on several streams.
+    #[error(
+        "table {table} holds the leases of an application on several streams, {found} among them: \
+         give this application a name of its own, or set table.name"
+    )]
+    MultiStreamTable {
+        /// The table.
+        table: String,
+        /// One of its streams, as account:name:creation time.
+        found: String,
+    },
     /// The stream was deleted and created again since the leases were made.
     #[error(
         "stream {stream} was created again since table {table} was filled: its checkpoints mean \

@@ -90,7 +90,8 @@ pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartErro
     sync.run().await.map_err(|error| match error {
         SyncError::Store(error) => start.store_failed(error),
         SyncError::List(ListShardsError::Call(error)) => stream_failed(&stream, error),
-        SyncError::List(error @ ListShardsError::Malformed { .. }) => StartError::Service {
+        error @ (SyncError::List(ListShardsError::Malformed { .. })
+        | SyncError::StillOpen { .. }) => StartError::Service {
             service: "Kinesis",
             operation: "ListShards",
             source: Arc::new(error),
@@ -212,12 +213,23 @@ impl Start<'_> {
     }
 }
 
-/// Leases made for another stream, or for an earlier one of the same name, are not this stream's.
+/// Only the leases of Java applications on several streams have it.
+const STREAM_NAME: &str = "streamName";
+
+/// Leases made for another stream, or for an earlier one of the same name, are not this stream's;
+/// nor are those of a Java application on several streams, whose keys name a stream too.
 fn check_stream(
     found: &Snapshot,
     identity: &StreamIdentity,
     table: &str,
 ) -> Result<(), StartError> {
+    let mut unknown = found.leases.iter().map(|lease| &lease.other);
+    if let Some(name) = unknown.find_map(|other| other.get(STREAM_NAME)) {
+        return Err(StartError::MultiStreamTable {
+            table: table.to_owned(),
+            found: name.as_s().cloned().unwrap_or_default(),
+        });
+    }
     for other in found
         .leases
         .iter()

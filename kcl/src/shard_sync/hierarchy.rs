@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kinesis_aggregation::HashKeyRange;
+
 use super::list::Shard;
 use crate::checkpoint::Checkpoint;
 use crate::config::InitialPosition;
@@ -27,17 +29,29 @@ pub(super) fn sentinel(position: InitialPosition) -> Checkpoint {
 }
 
 /// Leases that are missing, oldest shard first, for a stream whose shards are all in `shards`.
+///
+/// `unreadable`: keys of leases that are there, and nothing more is known of them.
 pub(super) fn missing_leases<'a>(
     shards: &'a [Shard],
     leases: &[Lease],
+    unreadable: &[&str],
     position: InitialPosition,
 ) -> Vec<NewLease<'a>> {
+    let shards_by_id: BTreeMap<&str, &Shard> = shards
+        .iter()
+        .map(|shard| (shard.id.as_str(), shard))
+        .collect();
+    let leased = leases
+        .iter()
+        .map(|lease| (lease.shard_id(), lease.hash_key_range))
+        .chain(unreadable.iter().map(|key| (*key, None)));
     let mut graph = Graph {
-        shards: shards
-            .iter()
-            .map(|shard| (shard.id.as_str(), shard))
+        leased: leased.clone().map(|(id, _)| id).collect(),
+        left_the_stream: leased
+            .filter(|(id, _)| !shards_by_id.contains_key(id))
+            .map(|(_, range)| range)
             .collect(),
-        leased: leases.iter().map(|lease| lease.shard_id()).collect(),
+        shards: shards_by_id,
         from_the_start: !matches!(position, InitialPosition::Latest),
         reached: BTreeMap::new(),
         new: BTreeMap::new(),
@@ -71,6 +85,8 @@ pub(super) fn missing_leases<'a>(
 struct Graph<'a, 'l> {
     shards: BTreeMap<&'a str, &'a Shard>,
     leased: BTreeSet<&'l str>,
+    /// Hash keys of leased shards that the stream has forgotten. `None`: not known, so any.
+    left_the_stream: Vec<Option<HashKeyRange>>,
     /// The position includes what shards held before they were closed.
     from_the_start: bool,
     /// Shards seen: whether leases reach them from above.
@@ -128,7 +144,16 @@ impl<'a, 'l> Graph<'a, 'l> {
         let covered = |graph: &Self, id: &str| {
             graph.reached.get(id) == Some(&true) || begins_a_line(graph, id)
         };
-        let reached = parents.iter().any(|parent| covered(self, &parent.id));
+        // A parent that has a lease counts, whether the stream still lists it or not.
+        let mut reached = shard
+            .parents
+            .iter()
+            .any(|id| self.leased.contains(id.as_str()) || covered(self, id));
+        if !reached && self.follows_a_forgotten_lease(shard) {
+            // No lease's end leads here any more.
+            self.new.insert(shard.id.as_str(), self.below.clone());
+            reached = true;
+        }
         self.reached.insert(shard.id.as_str(), reached);
         if !reached {
             return;
@@ -150,8 +175,20 @@ impl<'a, 'l> Graph<'a, 'l> {
         }
     }
 
+    /// True if an ancestor has a lease, and the shards between have left the stream with it: what
+    /// the stream still keeps of that line was not read.
+    fn follows_a_forgotten_lease(&self, shard: &Shard) -> bool {
+        let listed = |id: &String| self.shards.contains_key(id.as_str());
+        let overlaps = |range: &Option<HashKeyRange>| {
+            let keys = shard.hash_key_range;
+            range.is_none_or(|range| range.start() <= keys.end() && keys.start() <= range.end())
+        };
+        !shard.parents.iter().all(listed) && self.left_the_stream.iter().any(overlaps)
+    }
+
     /// A finished shard's children must have leases while its own is there: clean-up waits for that.
-    /// They are missing if the owner learned of no children when it finished.
+    /// They are missing if the owner learned of no children when it finished. The child of a merge
+    /// waits for both parents by their leases, so it comes after these.
     fn children_of_ended_shards(&mut self, leases: &'l [Lease]) {
         let ended: BTreeSet<&str> = leases
             .iter()
@@ -163,7 +200,12 @@ impl<'a, 'l> Graph<'a, 'l> {
                 .parents
                 .iter()
                 .any(|parent| ended.contains(parent.as_str()));
-            if after_an_end && !self.leased.contains(id) {
+            let has_lease = |id: &str| self.leased.contains(id) || self.new.contains_key(id);
+            let parents_have = shard
+                .parents
+                .iter()
+                .all(|id| has_lease(id) || !self.shards.contains_key(id.as_str()));
+            if after_an_end && parents_have && !self.leased.contains(id) {
                 self.new.insert(id, Checkpoint::TrimHorizon);
             }
         }

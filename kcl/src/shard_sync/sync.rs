@@ -1,7 +1,7 @@
 //! Compares the stream with the lease table, and creates and deletes leases accordingly. Every write
 //! is conditional and idempotent: any number of workers may do it at a time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,11 +9,11 @@ use kinesis_aggregation::{HashKey, HashKeyRange};
 
 use super::cleanup::finished;
 use super::hierarchy::{NewLease, missing_leases, sentinel};
-use super::list::{ListShardsError, Shard, ShardLister};
+use super::list::{ListShardsError, Shard, ShardList, ShardLister};
 use crate::checkpoint::Checkpoint;
 use crate::config::InitialPosition;
 use crate::lease::{
-    ChildShard, Lease, LeaseStore, LeaseStoreError, Outcome, ShardFacts, StreamIdentity,
+    ChildShard, Lease, LeaseStore, LeaseStoreError, Outcome, ShardFacts, Snapshot, StreamIdentity,
 };
 
 /// Looks at an empty table's shards until they cover the hash key space.
@@ -30,6 +30,9 @@ pub(crate) enum SyncError {
     /// A reshard is in progress, or the listing is broken.
     #[error("the listed shards do not cover all hash keys")]
     Incomplete,
+    /// A shard came to its end, as its reader says, and the listing does not know of that yet.
+    #[error("shard {shard_id} is listed as open: list its children again later")]
+    StillOpen { shard_id: String },
 }
 
 /// What a sync did.
@@ -53,17 +56,20 @@ pub(crate) struct ShardSync {
 impl ShardSync {
     /// One pass: leases that are missing are created, those of finished shards deleted.
     pub(crate) async fn run(&self) -> Result<SyncReport, SyncError> {
-        let table = self.store.list(true).await?;
-        if table.leases.is_empty() && table.corrupt.is_empty() {
-            let created = self.fill_empty_table().await?;
-            return Ok(SyncReport {
-                created,
-                deleted: 0,
-            });
+        let is_empty = |table: &Snapshot| table.leases.is_empty() && table.corrupt.is_empty();
+        let mut table = self.store.list(true).await?;
+        if is_empty(&table) {
+            let first = self.first_shards().await?;
+            // Another starter may have filled the table meanwhile, from another listing.
+            table = self.store.list(true).await?;
+            if is_empty(&table) {
+                return self.fill(&first).await;
+            }
         }
         let listed = self.lister.list(None).await?;
         let mut report = SyncReport::default();
-        for new in missing_leases(&listed.shards, &table.leases, self.position) {
+        let unreadable: Vec<&str> = table.corrupt.iter().map(|item| item.key.as_str()).collect();
+        for new in missing_leases(&listed.shards, &table.leases, &unreadable, self.position) {
             report.created += usize::from(self.create(&new, listed.server_time).await?);
         }
         for lease in table
@@ -88,8 +94,8 @@ impl ShardSync {
         Ok(report)
     }
 
-    /// The first leases of an application: one for each shard that was open at the position.
-    async fn fill_empty_table(&self) -> Result<usize, SyncError> {
+    /// The shards that were open at the position, oldest first.
+    async fn first_shards(&self) -> Result<ShardList, SyncError> {
         for left in (0..LIST_TRIES).rev() {
             let mut listed = self.lister.list(Some(self.position)).await?;
             let ranges = listed.shards.iter().map(|shard| shard.hash_key_range);
@@ -102,17 +108,22 @@ impl ShardSync {
             listed
                 .shards
                 .sort_by(|a, b| a.starting_sequence.cmp(&b.starting_sequence));
-            let mut created = 0;
-            for shard in &listed.shards {
-                let new = NewLease {
-                    shard,
-                    checkpoint: sentinel(self.position),
-                };
-                created += usize::from(self.create(&new, listed.server_time).await?);
-            }
-            return Ok(created);
+            return Ok(listed);
         }
         Err(SyncError::Incomplete)
+    }
+
+    /// The first leases of an application.
+    async fn fill(&self, first: &ShardList) -> Result<SyncReport, SyncError> {
+        let mut report = SyncReport::default();
+        for shard in &first.shards {
+            let new = NewLease {
+                shard,
+                checkpoint: sentinel(self.position),
+            };
+            report.created += usize::from(self.create(&new, first.server_time).await?);
+        }
+        Ok(report)
     }
 
     async fn create(&self, new: &NewLease<'_>, now: SystemTime) -> Result<bool, LeaseStoreError> {
@@ -150,7 +161,7 @@ impl ShardSync {
         children: Vec<ChildShard>,
     ) -> Result<Vec<String>, SyncError> {
         let children = if children.is_empty() {
-            let listed = self.lister.list(None).await?.shards;
+            let listed = self.list_after_end(parent).await?.shards;
             let is_child = |shard: &Shard| shard.parents.contains(parent.shard_id());
             listed.into_iter().filter(is_child).map(as_child).collect()
         } else {
@@ -176,6 +187,7 @@ impl ShardSync {
                 && self.store.get(&child.shard_id).await?.is_none();
             if missing {
                 Box::pin(self.run()).await?;
+                self.lease_line(parent, other).await?;
             }
         }
         let mut lease = self.lease(&child.shard_id, Checkpoint::TrimHorizon);
@@ -184,6 +196,49 @@ impl ShardSync {
         lease.hash_key_range = Some(child.hash_key_range);
         self.store_new(&lease).await?;
         Ok(())
+    }
+
+    /// Creates the leases, at the trim horizon, that a shard and its ancestors lack up to those that
+    /// have one: a sync leaves them to the ends of these, and each waits for its own parents.
+    async fn lease_line(&self, ended: &Lease, shard_id: &str) -> Result<(), SyncError> {
+        let listed = self.list_after_end(ended).await?;
+        let by_id: BTreeMap<&str, &Shard> = listed
+            .shards
+            .iter()
+            .map(|shard| (shard.id.as_str(), shard))
+            .collect();
+        let mut missing = BTreeMap::new();
+        let mut path = vec![shard_id];
+        while let Some(id) = path.pop() {
+            let Some(shard) = by_id.get(id) else { continue };
+            if !missing.contains_key(id) && self.store.get(id).await?.is_none() {
+                missing.insert(id, *shard);
+                path.extend(shard.parents.iter().map(String::as_str));
+            }
+        }
+        // A shard whose lease comes before its parents' could start before them.
+        let mut missing: Vec<&Shard> = missing.into_values().collect();
+        missing.sort_by_key(|shard| &shard.starting_sequence);
+        for shard in missing {
+            let new = NewLease {
+                shard,
+                checkpoint: Checkpoint::TrimHorizon,
+            };
+            self.create(&new, listed.server_time).await?;
+        }
+        Ok(())
+    }
+
+    /// The shards that the stream lists, the end of `ended` among them. A listing may lag.
+    async fn list_after_end(&self, ended: &Lease) -> Result<ShardList, SyncError> {
+        let listed = self.lister.list(None).await?;
+        let mut shards = listed.shards.iter();
+        if shards.any(|shard| shard.id == ended.shard_id() && shard.is_open()) {
+            return Err(SyncError::StillOpen {
+                shard_id: ended.shard_id().to_owned(),
+            });
+        }
+        Ok(listed)
     }
 }
 

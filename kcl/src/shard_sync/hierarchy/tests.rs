@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use kinesis_aggregation::HashKeyRange;
+use kinesis_aggregation::{HashKey, HashKeyRange};
 use proptest::prelude::*;
 
 use super::*;
@@ -82,7 +82,7 @@ fn leases(ids: &[u32]) -> Vec<Lease> {
 }
 
 fn created(shards: &[Shard], existing: &[u32], position: InitialPosition) -> Vec<String> {
-    let new = missing_leases(shards, &leases(existing), position);
+    let new = missing_leases(shards, &leases(existing), &[], position);
     new.iter().map(|lease| lease.shard.id.clone()).collect()
 }
 
@@ -158,13 +158,13 @@ fn trim_horizon_and_timestamp_follow_the_truth_table() {
 #[test]
 fn checkpoints_of_new_leases_fit_the_position() {
     let shards = graph_a();
-    for lease in missing_leases(&shards, &[], InitialPosition::Latest) {
+    for lease in missing_leases(&shards, &[], &[], InitialPosition::Latest) {
         assert_eq!(lease.checkpoint, Checkpoint::Latest);
     }
-    for lease in missing_leases(&shards, &[], AT_TIMESTAMP) {
+    for lease in missing_leases(&shards, &[], &[], AT_TIMESTAMP) {
         assert_eq!(lease.checkpoint, Checkpoint::AtTimestamp);
     }
-    for lease in missing_leases(&shards, &[], InitialPosition::TrimHorizon) {
+    for lease in missing_leases(&shards, &[], &[], InitialPosition::TrimHorizon) {
         assert_eq!(lease.checkpoint, Checkpoint::TrimHorizon);
     }
 }
@@ -181,7 +181,7 @@ fn leases_come_in_the_order_of_starting_sequence_numbers() {
 
 #[test]
 fn an_empty_stream_needs_nothing() {
-    assert!(missing_leases(&[], &leases(&[1]), InitialPosition::Latest).is_empty());
+    assert!(missing_leases(&[], &leases(&[1]), &[], InitialPosition::Latest).is_empty());
 }
 
 #[test]
@@ -191,11 +191,115 @@ fn children_of_an_ended_shard_are_made_from_the_start_whatever_the_position() {
         Lease::new(name(0), Checkpoint::ShardEnd),
         Lease::new(name(2), Checkpoint::TrimHorizon),
     ];
-    let new = missing_leases(&shards, &existing, InitialPosition::Latest);
+    let new = missing_leases(&shards, &existing, &[], InitialPosition::Latest);
     assert_eq!(new.len(), 1);
     assert_eq!(
         (new[0].shard.id.as_str(), &new[0].checkpoint),
         ("shardId-1", &Checkpoint::TrimHorizon)
+    );
+}
+
+/// Leases with a checkpoint each; what is made, and where it starts.
+fn made(
+    shards: &[Shard],
+    existing: &[(u32, Checkpoint)],
+    unreadable: &[&str],
+    position: InitialPosition,
+) -> Vec<(String, Checkpoint)> {
+    let existing: Vec<Lease> = existing
+        .iter()
+        .map(|(id, checkpoint)| Lease {
+            hash_key_range: Some(HashKeyRange::FULL),
+            ..Lease::new(name(*id), checkpoint.clone())
+        })
+        .collect();
+    missing_leases(shards, &existing, unreadable, position)
+        .into_iter()
+        .map(|new| (new.shard.id.clone(), new.checkpoint))
+        .collect()
+}
+
+fn at(number: &str) -> Checkpoint {
+    Checkpoint::parse(number, 0).unwrap()
+}
+
+#[test]
+fn the_child_of_a_merge_waits_until_each_listed_parent_has_a_lease() {
+    let shards = graph(&[
+        (0, &[], false),
+        (1, &[], false),
+        (2, &[], false),
+        (3, &[], false),
+        (4, &[0, 1], false),
+        (5, &[2, 3], false),
+        (6, &[4, 5], true),
+    ]);
+    let reading = [
+        (2, at("5")),
+        (3, Checkpoint::TrimHorizon),
+        (4, Checkpoint::ShardEnd),
+    ];
+    for position in [
+        InitialPosition::Latest,
+        InitialPosition::TrimHorizon,
+        AT_TIMESTAMP,
+    ] {
+        assert_eq!(made(&shards, &reading, &[], position), []);
+        let mut both = reading.to_vec();
+        both.push((5, Checkpoint::TrimHorizon));
+        let child = [(name(6), Checkpoint::TrimHorizon)];
+        assert_eq!(made(&shards, &both, &[], position), child);
+        // A parent that the stream has forgotten was read, or is lost.
+        assert_eq!(made(&shards[6..], &reading[2..], &[], position), child);
+    }
+}
+
+#[test]
+fn latest_leaves_the_children_of_a_leased_shard_that_left_the_stream_to_its_end() {
+    let shards = graph(&[(1, &[0], true), (2, &[0], true)]);
+    let made = |checkpoint, unreadable: &[&str]| {
+        let existing: Vec<_> = Option::into_iter(checkpoint).map(|at| (0, at)).collect();
+        made(&shards, &existing, unreadable, InitialPosition::Latest)
+    };
+    assert_eq!(made(Some(at("7")), &[]), []);
+    let both = [1, 2].map(|id| (name(id), Checkpoint::TrimHorizon));
+    assert_eq!(made(Some(Checkpoint::ShardEnd), &[]), both);
+    assert_eq!(made(None, &["shardId-0"]), [], "an item that is corrupt");
+}
+
+#[test]
+fn latest_skips_nothing_below_a_leased_shard_whose_children_left_the_stream_too() {
+    // 0 -> 1 -> 2 -> 3; 0 is leased, and 1 left the stream with it.
+    let shards = graph(&[(2, &[1], false), (3, &[2], true)]);
+    let latest = InitialPosition::Latest;
+    let from_two = [(name(2), Checkpoint::TrimHorizon)];
+    assert_eq!(made(&shards, &[(0, at("7"))], &[], latest), from_two);
+    assert_eq!(
+        made(&shards, &[], &["shardId-0"], latest),
+        from_two,
+        "which keys a corrupt item stands for is not known"
+    );
+    let initial = [(name(3), Checkpoint::Latest)];
+    assert_eq!(made(&shards, &[], &[], latest), initial);
+    assert_eq!(
+        made(&shards, &[(0, Checkpoint::ShardEnd)], &[], latest),
+        from_two,
+        "its children were not: their leases would still be there"
+    );
+
+    // Other keys are another line; so is a lease below, which must not see its past again.
+    let mut other = Lease::new(name(0), at("7"));
+    other.hash_key_range = Some(HashKeyRange::new(HashKey::MIN, HashKey::new(9)).unwrap());
+    let mut upper = shards.clone();
+    for shard in &mut upper {
+        shard.hash_key_range = HashKeyRange::new(HashKey::new(10), HashKey::MAX).unwrap();
+    }
+    let new = missing_leases(&upper, std::slice::from_ref(&other), &[], latest);
+    assert_eq!((new.len(), &new[0].checkpoint), (1, &Checkpoint::Latest));
+    let below = graph(&[(2, &[1], false), (3, &[2], true), (4, &[2], true)]);
+    assert_eq!(
+        made(&below, &[(3, at("7"))], &[], latest),
+        [(name(4), Checkpoint::Latest)]
     );
 }
 
@@ -264,7 +368,7 @@ proptest! {
         let existing: Vec<u32> =
             existing.into_iter().filter(|id| (*id as usize) < shards.len()).collect();
         let mut table = leases(&existing);
-        let new = missing_leases(&shards, &table, position);
+        let new = missing_leases(&shards, &table, &[], position);
         for lease in &new {
             prop_assert!(table.iter().all(|known| known.key != lease.shard.id));
         }
@@ -280,7 +384,7 @@ proptest! {
             }
             prop_assert!(reached, "{} has no lease above it", shard.id);
         }
-        let again = missing_leases(&shards, &table, position);
+        let again = missing_leases(&shards, &table, &[], position);
         prop_assert!(again.is_empty(), "second pass: {:?}", again);
     }
 }

@@ -118,6 +118,30 @@ async fn the_table_of_another_stream_or_of_an_earlier_one_is_refused() {
     );
 }
 
+#[tokio::test]
+async fn the_table_of_an_application_on_several_streams_is_refused() {
+    let aws = aws(1).await;
+    ensure_table(&aws.dynamodb(), APP, &TableConfig::default())
+        .await
+        .unwrap();
+    put_state(&aws, APP, "leaseKey", "CLIENT_VERSION_3X").await;
+    let several = "123456789012:payments:1700000000";
+    let mut lease = Lease::new(
+        format!("{several}:shardId-000000000000"),
+        Checkpoint::TrimHorizon,
+    );
+    let name = AttributeValue::S(several.into());
+    lease.other.insert("streamName".into(), name);
+    store(&aws).create(&lease).await.unwrap();
+    let error = refused(parts(&aws, "w1", config())).await;
+    assert!(
+        matches!(&error, StartError::MultiStreamTable { table, found } if table == APP && found == several),
+        "{error:?}"
+    );
+    let after = aws.dynamodb().scan().table_name(APP).send().await.unwrap();
+    assert_eq!(after.count(), 2, "nothing was written");
+}
+
 async fn put_state(aws: &LocalAws, table: &str, hash_key: &str, state: &str) {
     let text = |text: &str| AttributeValue::S(text.into());
     aws.dynamodb()

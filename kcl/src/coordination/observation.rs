@@ -32,6 +32,7 @@ struct Seen {
 
 #[derive(Debug, Clone, Copy)]
 struct Before {
+    counter: u64,
     assigned: bool,
     since: Duration,
     pending_since: Option<Duration>,
@@ -78,6 +79,7 @@ impl Observations {
             }
             Some(seen) => {
                 let before = Before {
+                    counter: seen.counter,
                     assigned: seen.assigned,
                     since: seen.since,
                     pending_since: seen.pending_since,
@@ -142,7 +144,10 @@ impl Observations {
                 let in_time = before
                     .pending_since
                     .is_some_and(|pending| now.saturating_sub(pending) < HANDOFF_TRUSTED);
-                !before.assigned || in_time || now.saturating_sub(before.since) > failover
+                // A jump hides writes between the two looks: a heartbeat, or another's take.
+                let next = before.counter.checked_add(1) == Some(lease.counter);
+                let quiet_since = if next { before.since } else { seen.since };
+                in_time || (next && !before.assigned) || now.saturating_sub(quiet_since) > failover
             }
             _ => now.saturating_sub(seen.since) > failover,
         }
@@ -271,6 +276,22 @@ mod tests {
         assert!(!unknown.may_start(&mine, None, at(110), F));
         assert!(unknown.may_start(&mine, None, at(111), F));
         assert!(!seen(&[]).may_start(&mine, None, at(500), F), "never seen");
+    }
+
+    #[test]
+    fn a_jump_of_the_counter_hides_a_heartbeat_and_restarts_the_wait() {
+        // The old owner renewed (8), then a leader assigned (9); the first was not seen.
+        let mine = lease(Some("me"), 9);
+        let jumped = seen(&[(100, lease(Some("w"), 7)), (106, mine.clone())]);
+        assert!(!jumped.may_start(&mine, None, at(116), F));
+        assert!(jumped.may_start(&mine, None, at(117), F));
+        // Somebody took what was unassigned, before it was assigned to this worker.
+        let taken = seen(&[(100, lease(None, 7)), (106, mine.clone())]);
+        assert!(!taken.may_start(&mine, None, at(116), F));
+        assert!(taken.may_start(&mine, None, at(117), F));
+        // A handoff that was seen says who let go, however often the old owner renewed.
+        let handed = seen(&[(100, pending("me", "w", 5)), (106, mine.clone())]);
+        assert!(handed.may_start(&mine, None, at(106), F));
     }
 
     #[test]

@@ -10,6 +10,9 @@ use crate::lease::{Lease, WorkerRow};
 const ROW_LIFETIME: u64 = 60;
 /// A worker that is to receive a lease must not have missed a single row.
 const RECEIVER_ROW_LIFETIME: u64 = 35;
+/// How far a live worker's clock may be ahead. A row from further in the future would outlive its
+/// worker for as long.
+const CLOCK_AHEAD: u64 = 60;
 
 /// The workers of a fleet, by what can be expected of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,10 +42,12 @@ pub(crate) fn judge(
         }
     }
     let age_of = |row: &WorkerRow| epoch_seconds.saturating_sub(row.last_update);
+    let latest = epoch_seconds.saturating_add(CLOCK_AHEAD);
     let not_dead = |worker: &str| renews.get(worker).copied().unwrap_or(true);
     let with_row = |lifetime| {
         rows.iter()
-            .filter(move |row| age_of(row) < lifetime && not_dead(&row.worker))
+            .filter(move |row| age_of(row) < lifetime && row.last_update <= latest)
+            .filter(|row| not_dead(&row.worker))
             .map(|row| row.worker.clone())
     };
     let renewing = renews
@@ -84,7 +89,11 @@ mod tests {
             row("ahead", 0),
             WorkerRow {
                 worker: "future".into(),
-                last_update: 5030,
+                last_update: 5060,
+            },
+            WorkerRow {
+                worker: "far-future".into(),
+                last_update: 5061,
             },
         ];
         let leases = [lease("a", "dead"), lease("b", "no-row"), lease("c", "late")];

@@ -100,8 +100,8 @@ pub enum CheckpointError {
         /// The last position delivered.
         highest: Checkpoint,
     },
-    /// DynamoDB throttled every attempt. Nothing was written; try again, or let a later checkpoint
-    /// cover this one.
+    /// DynamoDB throttled the last attempt. An earlier one may have been written unheard; try again,
+    /// or let a later checkpoint cover this one.
     #[error(
         "the lease table throttled the checkpoint of shard {shard_id}: retry later, or raise the table's write capacity"
     )]

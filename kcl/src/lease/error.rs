@@ -19,7 +19,7 @@ pub(crate) struct CallError {
 /// What went wrong, as far as it decides what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallErrorKind {
-    /// Refused for now; nothing was done.
+    /// Refused for now; an earlier attempt of the call may have been done.
     Throttled,
     /// No answer: it may have been done.
     NoAnswer,

@@ -11,8 +11,10 @@ use std::time::Duration;
 pub(crate) struct Fence {
     failover: Duration,
     renewed: Duration,
-    /// Sending of the oldest write since `renewed` whose fate is unknown.
-    unclear_since: Option<Duration>,
+    /// A write since `renewed` failed: it may have been done nevertheless.
+    unclear: bool,
+    /// The counter was found moved, nobody knows by whom: a renewal must tell.
+    unproven: bool,
 }
 
 impl Fence {
@@ -21,29 +23,38 @@ impl Fence {
         Self {
             failover,
             renewed: sent,
-            unclear_since: None,
+            unclear: false,
+            unproven: false,
         }
     }
 
     /// A write that was sent at `sent` was answered: it moved the counter.
     pub(crate) fn succeeded(&mut self, sent: Duration) {
         self.renewed = self.renewed.max(sent);
-        self.unclear_since = None;
+        self.unclear = false;
+        self.unproven = false;
     }
 
-    /// The counter was found moved, by the write sent at `sent` or by an unclear one before it: only
-    /// the earlier time is sure.
-    pub(crate) fn read_back(&mut self, sent: Duration) {
-        self.succeeded(self.unclear_since.unwrap_or(sent));
+    /// The counter was found moved: by a write of ours whose answer was lost, or by a leader that took
+    /// a handoff back. When is not known, so the deadline stays, and a renewal is due at once. Writes
+    /// that knew the old counter can do nothing any more.
+    pub(crate) fn read_back(&mut self) {
+        self.unclear = false;
+        self.unproven = true;
     }
 
-    /// Nobody knows whether the write sent at `sent` was done.
-    pub(crate) fn unclear(&mut self, sent: Duration) {
-        self.unclear_since.get_or_insert(sent);
+    /// A write failed. It may have been done, even if the last attempt was refused: an earlier attempt
+    /// of the same call may have got through.
+    pub(crate) fn failed(&mut self) {
+        self.unclear = true;
     }
 
     pub(crate) fn is_unclear(&self) -> bool {
-        self.unclear_since.is_some()
+        self.unclear
+    }
+
+    pub(crate) fn is_unproven(&self) -> bool {
+        self.unproven
     }
 
     pub(crate) fn deadline(&self) -> Duration {
@@ -56,6 +67,9 @@ impl Fence {
 
     /// When the next renewal is due: half the failover time leaves the other half for retries.
     pub(crate) fn renewal_due(&self) -> Duration {
+        if self.unproven {
+            return self.renewed;
+        }
         self.renewed + self.failover / 2
     }
 }
@@ -84,15 +98,17 @@ mod tests {
     }
 
     #[test]
-    fn a_read_back_counts_from_the_oldest_unclear_write() {
+    fn a_read_back_proves_nothing_and_asks_for_a_renewal() {
         let mut fence = Fence::new(F, at(100));
-        fence.unclear(at(105));
-        fence.unclear(at(107));
+        fence.failed();
         assert!(fence.is_unclear());
-        fence.read_back(at(109));
-        assert_eq!(fence.deadline(), at(115));
-        assert!(!fence.is_unclear());
-        fence.read_back(at(112));
-        assert_eq!(fence.deadline(), at(122));
+        assert_eq!(fence.renewal_due(), at(105), "retries are paced elsewhere");
+        fence.read_back();
+        assert!(!fence.is_unclear() && fence.is_unproven());
+        assert_eq!(fence.deadline(), at(110));
+        assert_eq!(fence.renewal_due(), at(100), "now");
+        fence.succeeded(at(107));
+        assert!(!fence.is_unproven());
+        assert_eq!((fence.renewal_due(), fence.deadline()), (at(112), at(117)));
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::LeaseStoreError;
 use super::fence::Fence;
-use super::model::Lease;
+use super::model::{Lease, PendingCheckpoint};
 use super::readback::{Verdict, judge};
 use super::store::{LeaseStore, Outcome, Progress};
 use super::tenure::{FencingToken, Fleet, Known, Request, Tenure, TenureEnd, TenureState};
@@ -103,6 +103,8 @@ impl Tenure {
 enum Written {
     Done,
     Failed(LeaseStoreError),
+    /// Not written: the lease is past this checkpoint.
+    Behind(Checkpoint),
     Lost,
 }
 
@@ -168,13 +170,7 @@ impl Writer {
                 pending,
                 reply,
             } => {
-                let lease = self.state.known().lease.clone();
-                let progress = Progress {
-                    checkpoint: checkpoint.unwrap_or_else(|| lease.checkpoint.clone()),
-                    pending,
-                    throughput: None,
-                };
-                let answer = self.checkpoint(progress).await;
+                let answer = self.checkpoint(checkpoint, pending).await;
                 // The caller may have gone.
                 let _ = reply.send(answer);
             }
@@ -191,20 +187,28 @@ impl Writer {
 
     async fn renew(&mut self) {
         let throughput = self.sample_throughput();
+        let was_unproven = self.state.known().fence.is_unproven();
         let (context, state) = (self.context.clone(), Arc::clone(&self.state));
         let written = self
             .write(|lease| {
                 let (context, lease) = (context.clone(), lease.clone());
-                async move {
+                Ok(async move {
                     context
                         .store
                         .renew(&lease, &context.worker_id, throughput)
                         .await
-                }
+                })
             })
             .await;
         match written {
-            Written::Done => {}
+            Written::Done => {
+                // Answers are lost one after the other.
+                if was_unproven && self.state.known().fence.is_unproven() {
+                    self.retry_at = self.now() + self.pause();
+                }
+            }
+            // A renewal says nothing of progress.
+            Written::Behind(_) => {}
             Written::Failed(error) => {
                 tracing::debug!(shard = %state.token.lease_key, %error, "renewal failed, tried again");
                 self.retry_at = self.now() + self.pause();
@@ -213,33 +217,45 @@ impl Writer {
         }
     }
 
-    async fn checkpoint(&mut self, mut progress: Progress) -> Result<(), CheckpointError> {
-        let current = self.state.known().lease.checkpoint.clone();
+    /// `None`: leaves the checkpoint as it is.
+    async fn checkpoint(
+        &mut self,
+        checkpoint: Option<Checkpoint>,
+        pending: Option<PendingCheckpoint>,
+    ) -> Result<(), CheckpointError> {
         if self.fallen(self.now()) {
             return Err(self.state.lease_lost());
         }
-        if progress.checkpoint < current {
-            return Err(CheckpointError::OutOfRange {
-                requested: progress.checkpoint,
-                highest: Checkpoint::ShardEnd,
-                lowest: current,
-            });
-        }
-        progress.throughput = self.sample_throughput();
+        let throughput = self.sample_throughput();
         let context = self.context.clone();
         let written = self
             .write(|lease| {
-                let (context, lease, progress) = (context.clone(), lease.clone(), progress.clone());
-                async move {
+                // Of each lease found: an unclear write may have got further than this worker knew.
+                let checkpoint = checkpoint.as_ref().unwrap_or(&lease.checkpoint).clone();
+                if checkpoint < lease.checkpoint {
+                    return Err(checkpoint);
+                }
+                let progress = Progress {
+                    checkpoint,
+                    pending: pending.clone(),
+                    throughput,
+                };
+                let (context, lease) = (context.clone(), lease.clone());
+                Ok(async move {
                     context
                         .store
                         .checkpoint(&lease, &context.worker_id, &progress)
                         .await
-                }
+                })
             })
             .await;
         match written {
             Written::Done => Ok(()),
+            Written::Behind(requested) => Err(CheckpointError::OutOfRange {
+                requested,
+                highest: Checkpoint::ShardEnd,
+                lowest: self.state.known().lease.checkpoint.clone(),
+            }),
             Written::Lost => {
                 self.state.lost.cancel();
                 Err(self.state.lease_lost())
@@ -278,15 +294,20 @@ impl Writer {
     }
 
     /// One conditional write of the owner, with what was found adopted while it is still its own.
+    /// `write`: made for each lease found; an error is a checkpoint that lies before the lease's.
     async fn write<W, F>(&mut self, write: W) -> Written
     where
-        W: Fn(&Lease) -> F,
+        W: Fn(&Lease) -> Result<F, Checkpoint>,
         F: Future<Output = Result<Outcome, LeaseStoreError>>,
     {
         for _ in 0..ADOPTIONS {
             let known = self.state.known().lease.clone();
+            let write = match write(&known) {
+                Ok(write) => write,
+                Err(behind) => return Written::Behind(behind),
+            };
             let sent = self.now();
-            let Some(outcome) = self.until_fence(write(&known)).await else {
+            let Some(outcome) = self.until_fence(write).await else {
                 return Written::Lost;
             };
             match outcome {
@@ -296,21 +317,24 @@ impl Writer {
                     return Written::Done;
                 }
                 Ok(Outcome::AppliedBefore(lease)) => {
-                    self.state.known().fence.read_back(sent);
+                    self.state.known().fence.read_back();
                     self.learn(lease);
                     return Written::Done;
                 }
                 Ok(Outcome::ConditionFailed(seen)) => {
                     let unclear = self.state.known().fence.is_unclear();
                     match judge(&self.context.worker_id, &known, seen, unclear) {
-                        Verdict::Adopt(lease) => self.learn(*lease),
+                        Verdict::Adopt(lease) => {
+                            if lease.counter != known.counter {
+                                self.state.known().fence.read_back();
+                            }
+                            self.learn(*lease);
+                        }
                         Verdict::Lost => return Written::Lost,
                     }
                 }
                 Err(error) => {
-                    if error.is_ambiguous() {
-                        self.state.known().fence.unclear(sent);
-                    }
+                    self.state.known().fence.failed();
                     return Written::Failed(error);
                 }
             }

@@ -321,6 +321,106 @@ async fn lost_answers_are_no_loss_even_when_the_whole_call_failed() {
 }
 
 #[tokio::test]
+async fn a_throttled_retry_after_a_lost_answer_is_no_loss() {
+    let fixture = Fixture::new(None, OnStop::Keep).await;
+    let (tenure, _writer) = fixture.begin().await;
+    let faults = fixture.aws.faults();
+    let update = |fault: Fault| fault.service(Service::DynamoDb).operation("UpdateItem");
+    // The first attempt is written and not answered; the retries are throttled.
+    faults.add(update(Fault::response_lost()).times(1));
+    let throttle = faults.add(update(Fault::throttle()).skip(1));
+    let error = tenure.checkpoint(at("5")).await.unwrap_err();
+    assert!(
+        matches!(error, CheckpointError::Throttled { .. }),
+        "{error:?}"
+    );
+    faults.remove(throttle);
+    assert_eq!(fixture.item().await.checkpoint, at("5"), "written");
+    tenure.checkpoint(at("6")).await.unwrap();
+    assert!(tenure.is_held());
+}
+
+#[tokio::test]
+async fn a_handoff_taken_back_renews_nothing_until_a_renewal_does() {
+    let fixture = Fixture::new(None, OnStop::Keep).await;
+    let (tenure, _writer) = fixture.begin().await;
+    tenure.start_handoff("next");
+    tenure.handoff_requested().cancelled().await;
+    // A leader assigns it back: one more on the counter, as a renewal would leave it.
+    let pending = fixture.item().await;
+    let back = fixture.store.assign(&pending, "me", false).await.unwrap();
+    assert_eq!(back.applied().unwrap().counter, 2);
+    fixture.aws.faults().add(
+        Fault::throttle()
+            .service(Service::DynamoDb)
+            .operation("UpdateItem")
+            .skip(1),
+    );
+    fixture.clock.advance(F / 2);
+    // The first write finds the counter moved, the next ones fail: nothing proved this worker alive.
+    while tenure.lease().counter < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(tenure.is_held());
+    fixture.clock.advance(F / 2);
+    assert!(!tenure.is_held(), "the fence did not move");
+}
+
+#[tokio::test]
+async fn a_handoff_taken_back_is_renewed_at_once() {
+    let fixture = Fixture::new(None, OnStop::Keep).await;
+    let (tenure, _writer) = fixture.begin().await;
+    tenure.start_handoff("next");
+    tenure.handoff_requested().cancelled().await;
+    let pending = fixture.item().await;
+    fixture.store.assign(&pending, "me", false).await.unwrap();
+    fixture.clock.advance(F / 2);
+    // Without another step of the clock.
+    fixture.until("renewed", |lease| lease.counter == 3).await;
+    while tenure.lease().counter < 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    fixture.clock.advance(F - Duration::from_millis(1));
+    assert!(tenure.is_held());
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_nobody_heard_of_is_not_taken_back() {
+    let fixture = Fixture::new(None, OnStop::Keep).await;
+    let (tenure, _writer) = fixture.begin().await;
+    let faults = fixture.aws.faults();
+    let unheard = async |checkpoint: Checkpoint| {
+        let lost = Fault::response_lost().service(Service::DynamoDb);
+        let ids = [
+            faults.add(lost.clone().operation("UpdateItem")),
+            faults.add(lost.operation("GetItem")),
+        ];
+        tenure.checkpoint(checkpoint).await.unwrap_err();
+        for id in ids {
+            faults.remove(id);
+        }
+    };
+    unheard(at("10")).await;
+    tenure.prepare_checkpoint(at("12"), None).await.unwrap();
+    let item = fixture.item().await;
+    assert_eq!(item.checkpoint, at("10"));
+    assert_eq!(item.pending.unwrap().checkpoint, at("12"));
+
+    unheard(at("20")).await;
+    let error = tenure.checkpoint(at("15")).await.unwrap_err();
+    assert!(
+        matches!(&error, CheckpointError::OutOfRange { lowest, .. } if *lowest == at("20")),
+        "{error:?}"
+    );
+
+    unheard(Checkpoint::ShardEnd).await;
+    tenure.checkpoint(at("30")).await.unwrap_err();
+    tenure.prepare_checkpoint(at("30"), None).await.unwrap();
+    assert_eq!(fixture.item().await.checkpoint, Checkpoint::ShardEnd);
+    assert!(tenure.is_held());
+}
+
+#[tokio::test]
 async fn a_checkpoint_never_goes_back() {
     let fixture = Fixture::new(None, OnStop::Keep).await;
     let (tenure, _writer) = fixture.begin().await;

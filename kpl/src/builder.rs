@@ -16,7 +16,7 @@ use crate::pipeline::Pipeline;
 use crate::producer::Producer;
 use crate::retry;
 use crate::sdk::{SdkService, StreamId};
-use crate::sender::{CallError, CallErrorKind, Service};
+use crate::sender::{CallError, CallErrorKind, Service, StreamDescription};
 use crate::settlement::FailureHook;
 use crate::shard_map::Refresher;
 use crate::shared::Shared;
@@ -80,7 +80,7 @@ impl ProducerBuilder {
     /// Called for each failed record whose `Delivery` was dropped before it saw the failure.
     ///
     /// It runs on a task of the producer or where the `Delivery` is dropped: it must
-    /// not block. A panic in it is logged.
+    /// not block. A panic in it is logged. A hook that holds a `Producer` is a cycle: neither is ever dropped.
     pub fn on_failure(mut self, hook: impl Fn(&DeliveryError) + Send + Sync + 'static) -> Self {
         self.on_failure = Some(Arc::new(hook));
         self
@@ -131,10 +131,19 @@ pub(crate) async fn start(
     let seed = seed.unwrap_or_else(clock::random_seed);
     let limit = config.startup_timeout;
     let first_look = async {
-        let max_record_size = describe(&stream, &*service, limit).await?;
+        let description = describe(&stream, &*service, limit).await?;
+        let max_record_size = description.as_ref().and_then(|known| known.max_record_size);
         let max_record_size = max_record_size.unwrap_or(DEFAULT_MAX_RECORD_SIZE);
-        let shared = Shared::new(config, max_record_size, on_failure);
+        let auto = description.is_some_and(|known| known.service_places_records);
+        let shared = Shared::new(config, max_record_size, auto, on_failure);
         let refresher = Refresher::new(Arc::clone(&shared), Arc::clone(&service), seed ^ 1);
+        if auto {
+            tracing::warn!(
+                stream,
+                "the stream's record distribution strategy is AUTO: records go out one by one, without aggregation and without a rate limit per shard"
+            );
+            return Ok((shared, refresher, false));
+        }
         let knows_shards = match refresher.refresh().await {
             Ok(()) => true,
             Err(error) if retry::is_access_denied(&error.code) => {
@@ -189,12 +198,12 @@ async fn watched(shared: &Shared, task: impl Future<Output = ()>) {
     }
 }
 
-/// The stream's maximum record size, where it is told. Waits for a stream that is being created.
+/// What the service tells of the stream, where the role may ask. Waits for a stream that is being created.
 async fn describe(
     stream: &str,
     service: &dyn Service,
     limit: Duration,
-) -> Result<Option<usize>, BuildError> {
+) -> Result<Option<StreamDescription>, BuildError> {
     let began = clock::now();
     loop {
         let description = match service.describe().await {
@@ -209,7 +218,7 @@ async fn describe(
             Err(error) => return Err(build_error(stream, error, limit)),
         };
         if description.is_usable {
-            return Ok(description.max_record_size);
+            return Ok(Some(description));
         }
         if description.status != "CREATING" || clock::now() - began + CREATION_POLL >= limit {
             return Err(BuildError::StreamNotActive {

@@ -41,6 +41,12 @@ pub enum InvalidRecord {
         /// The text (cut after 64 characters).
         actual: String,
     },
+    /// The data begins as an aggregate does, and the stream's record distribution strategy is `AUTO`: elsewhere such data is
+    /// wrapped in an aggregate of its own, which a KCL drops where the service chooses the shard.
+    #[error(
+        "data begins as an aggregate does, which a stream whose record distribution strategy is AUTO cannot carry: begin it with another byte, or use a stream with USER_PARTITION_KEY"
+    )]
+    LooksAggregated,
 }
 
 /// Why [`send`](crate::Producer::send) or [`try_send`](crate::Producer::try_send) did not accept a record.
@@ -170,8 +176,9 @@ pub enum FailureCause {
         /// Code and message of the last attempt, or what the record was waiting for.
         last: Arc<str>,
     },
-    /// The service refused this record alone: the request it travelled in was halved until it stood alone.
-    #[error("the service refuses this record ({code}: {message})")]
+    /// The service refused the Kinesis record with this one in it: the request was halved until that stood alone. The
+    /// members of an aggregate share the fate, so the cause may lie in another member.
+    #[error("the service refuses the Kinesis record this one is in ({code}: {message})")]
     Rejected {
         /// The service's error code.
         code: Arc<str>,

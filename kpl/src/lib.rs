@@ -35,8 +35,8 @@
 //! * **Aggregates** the records of a shard in the KPL's format, which every KCL reads; the shards are predicted from a
 //!   shard map that is kept fresh.
 //! * **Batches** Kinesis records into PutRecords requests, fairly across shards, within each shard's rate.
-//! * **Retries** each record on its own, with backoff and full jitter, until its time to live is over; a record that the
-//!   service refuses fails alone.
+//! * **Retries** each Kinesis record on its own, with backoff and full jitter, until its time to live is over; one that the
+//!   service refuses fails alone, an aggregate as a whole.
 //! * **Resharding** loses nothing: an aggregate counts as delivered only if all its members belong to the shard that took
 //!   it, because a KCL drops it as a whole otherwise. The KPL acknowledges the part that fits, and that part is lost.
 //! * **Bounded memory**: [`Producer::send`] waits while the buffer is full, and one hot shard never stalls the others. The
@@ -48,6 +48,12 @@
 //!
 //! `kinesis:PutRecords`; with `kinesis:DescribeStreamSummary` the stream is checked on start, with `kinesis:ListShards`
 //! records are aggregated. Without the latter two the producer works, and says in its log what it does without.
+//!
+//! # Streams that place records themselves
+//!
+//! Where the record distribution strategy of an on-demand stream is `AUTO`, no shard can be predicted: records go out one by
+//! one, without aggregation, and data that begins as an aggregate does is refused ([`InvalidRecord::LooksAggregated`]). The
+//! strategy is read when the producer is built: build it anew after a change.
 //!
 //! # It is not
 //!

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_types::SdkConfig;
+use kinesis_aggregation::looks_framed;
 use tokio_util::task::TaskTracker;
 
 use crate::aggregator::cost_of;
@@ -192,6 +193,9 @@ impl Producer {
                 return Err(Unacceptable::TooLarge { limit, actual });
             }
             Err(reason) => return Err(Unacceptable::Invalid(reason)),
+        }
+        if shared.service_places_records && looks_framed(record.data()) {
+            return Err(Unacceptable::Invalid(InvalidRecord::LooksAggregated));
         }
         let (limit, actual) = (shared.config.max_bufferable_record(), record.payload_len());
         if actual > limit {

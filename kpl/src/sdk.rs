@@ -10,7 +10,9 @@ use aws_sdk_kinesis::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
 use aws_sdk_kinesis::config::{BehaviorVersion, Builder};
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_kinesis::types::{self, PutRecordsRequestEntry, StreamStatus};
+use aws_sdk_kinesis::types::{
+    self, PutRecordsRequestEntry, RecordDistributionStrategy, StreamStatus,
+};
 use aws_smithy_types::Blob;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -191,6 +193,8 @@ impl Service for SdkService {
                     .max_record_size_in_kib
                     .and_then(|kib| usize::try_from(kib).ok())
                     .map(|kib| kib * 1024),
+                service_places_records: summary.record_distribution_strategy
+                    == Some(RecordDistributionStrategy::Auto),
             })
         }
         .boxed()

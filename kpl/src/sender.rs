@@ -82,6 +82,8 @@ pub(crate) struct StreamDescription {
     pub(crate) status: String,
     pub(crate) is_usable: bool,
     pub(crate) max_record_size: Option<usize>,
+    /// Whether the service chooses each record's shard, whatever its key.
+    pub(crate) service_places_records: bool,
 }
 
 pub(crate) trait Service: Send + Sync {

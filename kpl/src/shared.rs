@@ -21,6 +21,8 @@ use crate::shard_map::ShardMap;
 pub(crate) struct Shared {
     pub(crate) config: ProducerConfig,
     pub(crate) max_record_size: usize,
+    /// Whether the service chooses each record's shard: then nothing may look like an aggregate.
+    pub(crate) service_places_records: bool,
     pub(crate) settlement: Arc<Settlement>,
     pub(crate) budget: Arc<Budget>,
     /// Ends all tasks.
@@ -48,12 +50,14 @@ impl Shared {
     pub(crate) fn new(
         config: ProducerConfig,
         max_record_size: usize,
+        service_places_records: bool,
         on_failure: Option<FailureHook>,
     ) -> Arc<Self> {
         let limits = AggregateLimits::new(&config, max_record_size);
         let unpredicted = Lane::new(LaneId(0), None, limits);
         Arc::new(Self {
             max_record_size,
+            service_places_records,
             settlement: Arc::new(Settlement::new(on_failure)),
             budget: Budget::new(config.max_buffered_bytes),
             cancel: CancellationToken::new(),
@@ -233,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_map_that_comes_while_closing_opens_no_lane() {
-        let shared = Shared::new(ProducerConfig::default(), 1 << 20, None);
+        let shared = Shared::new(ProducerConfig::default(), 1 << 20, false, None);
         shared.install(1, map(&["parent"]));
         let parent = Arc::clone(shared.routing().lane(HashKey::MIN));
         let held = shared.budget.try_charge(parent.id, 10).unwrap();
@@ -259,7 +263,7 @@ mod tests {
 
     #[test]
     fn what_a_kept_lane_holds_is_announced_when_the_map_comes_while_closing() {
-        let shared = Shared::new(ProducerConfig::default(), 1 << 20, None);
+        let shared = Shared::new(ProducerConfig::default(), 1 << 20, false, None);
         shared.install(1, map(&["kept", "other"]));
         let kept = Arc::clone(shared.routing().lane(HashKey::MIN));
         assert!(accept(&shared, &kept));

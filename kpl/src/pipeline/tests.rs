@@ -99,6 +99,7 @@ impl Service for Scripted {
             status: "ACTIVE".into(),
             is_usable: true,
             max_record_size: None,
+            service_places_records: false,
         };
         async move { Ok(description) }.boxed()
     }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod auto_distribution;
 mod bad_input;
 mod delivery;
 mod lifecycle;

@@ -22,9 +22,9 @@ const CONCURRENT_TAKES: usize = 16;
 
 /// Looks, takes and balances, from the start until the worker leaves.
 pub(crate) async fn assign(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenure>) {
-    let (mut previous, mut pace) = (None, Pace::default());
+    let mut looks = Looks::new(shared);
     while !shared.leaving.is_cancelled() {
-        let pass = look_and_act(shared, &mut previous, &mut pace, deliveries);
+        let pass = look_and_act(shared, &mut looks, deliveries);
         let pause = match shared.leaving.run_until_cancelled(pass).await {
             None => return,
             Some(Ok(pause)) => pause,
@@ -45,15 +45,34 @@ pub(crate) async fn assign(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenur
     }
 }
 
+/// What one look leaves for the next.
+pub(super) struct Looks {
+    /// None yet, and an earlier process may have had this worker's id.
+    resume: bool,
+    previous: Option<Plan>,
+    pace: Pace,
+}
+
+impl Looks {
+    pub(super) fn new(shared: &Shared) -> Self {
+        Self {
+            resume: shared.id_is_configured,
+            previous: None,
+            pace: Pace::default(),
+        }
+    }
+}
+
 /// The pause until the next look.
-async fn look_and_act(
+pub(super) async fn look_and_act(
     shared: &Arc<Shared>,
-    previous: &mut Option<Plan>,
-    pace: &mut Pace,
+    looks: &mut Looks,
     deliveries: &mpsc::Sender<Tenure>,
 ) -> Result<Duration, LeaseStoreError> {
+    // Of the first attempt only: later, another may have assigned what its owner still works on.
+    let resume = std::mem::take(&mut looks.resume);
     let snapshot = look(shared, false).await?;
-    if previous.is_none() {
+    if resume {
         remember_own(shared, &snapshot);
     }
     let latest = make_plan(shared, &snapshot);
@@ -69,19 +88,21 @@ async fn look_and_act(
             }
         }
     }
-    let last = previous.take().unwrap_or_default();
+    let last = looks.previous.take().unwrap_or_default();
     for (key, to) in agreed(&last, &latest) {
         if let Some(tenure) = shared.registry.held(&key) {
             tracing::info!(shard = key, to, "handing the shard over, to even out");
             tenure.start_handoff(&to);
         }
     }
-    *previous = Some(latest);
-    Ok(pace.after(&snapshot, shared.clock.now(), shared.failover))
+    looks.previous = Some(latest);
+    Ok(looks
+        .pace
+        .after(&snapshot, shared.clock.now(), shared.failover))
 }
 
-/// At the first look, leases that name this worker were held by an earlier process under its id, which
-/// has ended: they start at once (see [`OnStop::Keep`](crate::OnStop::Keep)).
+/// At the first look, leases that name a worker of a configured id were held by an earlier process under
+/// it, which has ended: they start at once (see [`OnStop::Keep`](crate::OnStop::Keep)).
 fn remember_own(shared: &Shared, snapshot: &Snapshot) {
     for lease in &snapshot.leases {
         if lease.owner.as_deref() == Some(&shared.worker_id) && !lease.is_handoff_pending() {
@@ -195,8 +216,13 @@ async fn take(
             continue;
         };
         match taken {
-            Ok(Outcome::Applied(lease) | Outcome::AppliedBefore(lease)) => {
-                shared.begin(claim, lease, sent, deliveries).await;
+            Ok(Outcome::Applied(lease)) => shared.begin(claim, lease, sent, deliveries).await,
+            // By this take or by a leader, nobody knows when: a renewal sets the fence.
+            Ok(Outcome::AppliedBefore(lease)) => {
+                drop(claim);
+                if let Err(error) = shared.start_on(&lease, deliveries).await {
+                    shared.store_failed("starting on a lease", &error);
+                }
             }
             // Another worker was faster.
             Ok(Outcome::ConditionFailed(_)) => {}

@@ -48,7 +48,9 @@ impl Coordinator {
     /// # Cancel safety
     /// Call it again: every step is idempotent.
     pub(crate) async fn prepare(parts: CoordinatorParts) -> Result<Self, StartError> {
-        let shared = Box::pin(start::prepare(parts)).await?;
+        let id_is_configured = parts.config.worker_id.is_some();
+        let mut shared = Box::pin(start::prepare(parts)).await?;
+        shared.id_is_configured = id_is_configured;
         Ok(Self::new(shared))
     }
 

@@ -24,6 +24,9 @@ use crate::lease::{
 };
 use crate::shard_sync::{ListShardsError, ShardSync, SyncError};
 
+/// Renewals that may lose their answers before a tenure begins.
+const RENEWALS: u32 = 5;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -36,6 +39,10 @@ pub(crate) struct Shared {
     pub(crate) on_stop: OnStop,
     pub(crate) sync_interval: Duration,
     pub(crate) seed: u64,
+    /// The id was given, not drawn: an earlier process may have had it.
+    pub(crate) id_is_configured: bool,
+    /// When the worker's row was last written, as the row says.
+    row_written: Mutex<Option<u64>>,
     pub(crate) registry: Arc<Registry>,
     observations: Mutex<Observations>,
     /// Loads of the workers that may receive a lease.
@@ -76,6 +83,8 @@ impl Shared {
             on_stop: parts.on_stop,
             sync_interval: parts.sync_interval,
             seed: parts.seed,
+            id_is_configured: false,
+            row_written: Mutex::default(),
             registry: Arc::default(),
             observations: Mutex::default(),
             receivers: Mutex::default(),
@@ -96,6 +105,12 @@ impl Shared {
 
     pub(crate) fn receivers(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
         self.receivers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn row_written(&self) -> MutexGuard<'_, Option<u64>> {
+        self.row_written
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -198,13 +213,19 @@ impl Shared {
         let Some(claim) = self.registry.claim(&lease.key) else {
             return Ok(());
         };
-        let sent = self.clock.now();
-        match self.store.renew(lease, &self.worker_id, None).await? {
-            Outcome::Applied(lease) | Outcome::AppliedBefore(lease) => {
-                self.begin(claim, lease, sent, deliveries).await;
+        let mut lease = lease.clone();
+        for _ in 0..RENEWALS {
+            let sent = self.clock.now();
+            match self.store.renew(&lease, &self.worker_id, None).await? {
+                Outcome::Applied(lease) => {
+                    self.begin(claim, lease, sent, deliveries).await;
+                    break;
+                }
+                // When it was renewed, and by whom, is not known: one more renewal sets the fence.
+                Outcome::AppliedBefore(found) if !found.is_handoff_pending() => lease = found,
+                // Somebody was faster; the next look tells.
+                Outcome::AppliedBefore(_) | Outcome::ConditionFailed(_) => break,
             }
-            // Somebody was faster; the next look tells.
-            Outcome::ConditionFailed(_) => {}
         }
         Ok(())
     }

@@ -12,32 +12,33 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// Writes the row at once and then each 30 s, until the worker leaves.
 pub(crate) async fn report(shared: &Shared) {
-    loop {
-        let write = shared
-            .store
-            .put_worker(&shared.worker_id, shared.epoch_seconds());
-        let pause = match shared.leaving.run_until_cancelled(write).await {
-            None => return,
-            Some(Ok(())) => INTERVAL,
-            Some(Err(error)) => {
+    while !shared.leaving.is_cancelled() {
+        let now = shared.epoch_seconds();
+        // Noted first: it may be written although it fails.
+        *shared.row_written() = Some(now);
+        // Awaited even when the worker leaves: it must not be done after the row was removed.
+        let pause = match shared.store.put_worker(&shared.worker_id, now).await {
+            Ok(()) => INTERVAL,
+            Err(error) => {
                 tracing::warn!(%error, "the worker row could not be written");
                 RETRY
             }
         };
-        if shared
-            .leaving
-            .run_until_cancelled(tokio::time::sleep(pause))
-            .await
-            .is_none()
-        {
+        let sleep = tokio::time::sleep(pause);
+        if shared.leaving.run_until_cancelled(sleep).await.is_none() {
             return;
         }
     }
 }
 
-/// Removes the row, so that nothing is assigned to a worker that leaves.
+/// Removes the row, so that nothing is assigned to a worker that leaves; not that of a later process
+/// under the same id.
 pub(crate) async fn withdraw(shared: &Shared) {
-    if let Err(error) = shared.store.delete_worker(&shared.worker_id).await {
+    let Some(written) = *shared.row_written() else {
+        return;
+    };
+    let removed = shared.store.delete_worker(&shared.worker_id, written).await;
+    if let Err(error) = removed {
         tracing::warn!(%error, "the worker row could not be removed: it counts as alive for 60 s");
     }
 }

@@ -421,17 +421,25 @@ impl LeaseStore for DynamoDbLeaseStore {
         .boxed()
     }
 
-    fn delete_worker<'a>(&'a self, worker: &'a str) -> StoreFuture<'a, ()> {
+    fn delete_worker<'a>(&'a self, worker: &'a str, epoch_seconds: u64) -> StoreFuture<'a, ()> {
         async move {
             let answer = self
                 .client
                 .delete_item()
                 .table_name(self.layout.workers(&self.table))
                 .key(self.layout.worker_key(), text(worker))
+                .condition_expression("attribute_exists(lut) AND lut = :lut")
+                .expression_attribute_values(":lut", number(epoch_seconds))
                 .send()
                 .await;
-            answer.map_err(|error| classify("DeleteItem (worker row)", &error))?;
-            Ok(())
+            match answer {
+                Ok(_) => Ok(()),
+                Err(error) => match error.as_service_error() {
+                    // Gone already, or a later process's.
+                    Some(DeleteItemError::ConditionalCheckFailedException(_)) => Ok(()),
+                    _ => Err(classify("DeleteItem (worker row)", &error).into()),
+                },
+            }
         }
         .boxed()
     }

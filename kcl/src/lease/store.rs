@@ -78,8 +78,8 @@ pub(crate) trait LeaseStore: Send + Sync + Debug {
     /// Writes this worker's row: it lives, at `epoch_seconds`.
     fn put_worker<'a>(&'a self, worker: &'a str, epoch_seconds: u64) -> StoreFuture<'a, ()>;
 
-    /// Removes this worker's row.
-    fn delete_worker<'a>(&'a self, worker: &'a str) -> StoreFuture<'a, ()>;
+    /// Removes this worker's row, if it is as last written at `epoch_seconds`.
+    fn delete_worker<'a>(&'a self, worker: &'a str, epoch_seconds: u64) -> StoreFuture<'a, ()>;
 }
 
 pub(crate) type StoreFuture<'a, T> = BoxFuture<'a, Result<T, LeaseStoreError>>;

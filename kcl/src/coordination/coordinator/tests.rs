@@ -11,6 +11,7 @@ use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::clock::SystemClock;
 use crate::config::{InitialPosition, TableConfig};
+use crate::coordination::assignment::{Looks, look_and_act};
 use crate::lease::{DynamoDbLeaseStore, Layout, LeaseStore, TenureEnd, ensure_table};
 
 mod start;
@@ -482,7 +483,7 @@ async fn a_restart_under_the_same_id_goes_on_at_once_with_what_it_kept() {
     let aws = aws(2).await;
     // Far longer than the test: nothing expires.
     let config = config().with_failover_time(Duration::from_secs(3600));
-    let config = config.with_on_stop(OnStop::Keep);
+    let config = config.with_on_stop(OnStop::Keep).with_worker_id("w1");
     let first = Worker::start(&aws, "w1", config.clone()).await;
     until("2 leases", async || (first.held().len() == 2).then_some(())).await;
     first.shutdown().await;
@@ -498,6 +499,97 @@ async fn a_restart_under_the_same_id_goes_on_at_once_with_what_it_kept() {
     })
     .await;
     again.shutdown().await;
+}
+
+#[tokio::test]
+async fn only_the_first_look_of_a_configured_id_resumes_without_a_wait() {
+    for (configured, first_look_fails, resumes) in [
+        (true, false, true),
+        (true, true, false),
+        (false, false, false),
+    ] {
+        let aws = aws(1).await;
+        // Far longer than the test: nothing expires.
+        let mut config = config().with_failover_time(Duration::from_secs(3600));
+        config.worker_id = configured.then(|| "w1".to_owned());
+        let coordinator = Coordinator::prepare(parts(&aws, "w1", config))
+            .await
+            .unwrap();
+        let shared = &coordinator.shared;
+        let free = leases(&aws).await.into_values().next().unwrap();
+        let assigned = shared.store.assign(&free, "w1", false).await.unwrap();
+        assert_eq!(assigned.applied().unwrap().counter, 1);
+
+        let (deliveries, mut tenures) = mpsc::channel(QUEUE);
+        let mut looks = Looks::new(shared);
+        if first_look_fails {
+            let cut = Fault::cut_connection().service(Service::DynamoDb);
+            let fault = aws.faults().add(cut.operation("Scan"));
+            look_and_act(shared, &mut looks, &deliveries)
+                .await
+                .unwrap_err();
+            aws.faults().remove(fault);
+        }
+        look_and_act(shared, &mut looks, &deliveries).await.unwrap();
+        assert_eq!(
+            tenures.try_recv().is_ok(),
+            resumes,
+            "{configured} {first_look_fails}"
+        );
+        let counter = leases(&aws).await[&free.key].counter;
+        assert_eq!(counter, if resumes { 2 } else { 1 });
+    }
+}
+
+#[tokio::test]
+async fn a_lease_found_assigned_is_renewed_before_it_counts_as_acquired() {
+    let aws = aws(1).await;
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
+        .await
+        .unwrap();
+    let shared = &coordinator.shared;
+    let (deliveries, mut tenures) = mpsc::channel(QUEUE);
+    // The answer of the take is lost: it may have been a leader's.
+    let lost = Fault::response_lost().service(Service::DynamoDb);
+    aws.faults().add(lost.operation("UpdateItem").times(1));
+    look_and_act(shared, &mut Looks::new(shared), &deliveries)
+        .await
+        .unwrap();
+    assert_eq!(tenures.try_recv().unwrap().lease().counter, 2);
+}
+
+#[tokio::test]
+async fn a_leaving_worker_awaits_the_row_that_it_writes_and_spares_a_later_one() {
+    let aws = aws(1).await;
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
+        .await
+        .unwrap();
+    let shared = Arc::clone(&coordinator.shared);
+    let delay = Fault::delay(Duration::from_millis(200)).service(Service::DynamoDb);
+    let delay = aws.faults().add(delay.operation("UpdateItem").times(1));
+    let report = {
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move { worker_metrics::report(&shared).await })
+    };
+    until("the row is being written", async || {
+        (aws.faults().count(delay) == 1).then_some(())
+    })
+    .await;
+    shared.leaving.cancel();
+    report.await.unwrap();
+    let rows = async || store(&aws).list(true).await.unwrap().workers;
+    let [row] = &rows().await[..] else {
+        panic!("the write was dropped")
+    };
+    // The next process under this id.
+    let later = row.last_update + 1;
+    store(&aws).put_worker("w1", later).await.unwrap();
+    worker_metrics::withdraw(&shared).await;
+    assert_eq!(rows().await.len(), 1);
+
+    store(&aws).put_worker("w1", row.last_update).await.unwrap();
+    worker_metrics::withdraw(&shared).await;
+    assert!(rows().await.is_empty());
 }
 
 #[tokio::test]

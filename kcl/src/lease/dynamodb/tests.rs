@@ -356,8 +356,12 @@ async fn lists_leases_and_workers_page_by_page_and_skips_what_it_cannot_read() {
     assert!(matches!(error, LeaseStoreError::Corrupt(_)), "{error:?}");
     assert!(!error.is_retryable());
 
-    store.delete_worker("w1").await.unwrap();
+    store.delete_worker("w1", 76).await.unwrap();
+    let found = store.list(true).await.unwrap();
+    assert_eq!(found.workers.len(), 1, "another process has written it");
+    store.delete_worker("w1", 77).await.unwrap();
     assert!(store.list(true).await.unwrap().workers.is_empty());
+    store.delete_worker("w1", 77).await.unwrap();
 }
 
 #[tokio::test]
@@ -634,6 +638,6 @@ async fn beside_older_tables_nothing_but_leases_enters_the_lease_table() {
     let mut names: Vec<_> = row.items()[0].keys().cloned().collect();
     names.sort();
     assert_eq!(names, ["lut", "opr", "sts", "wid"], "as 3.4 writes it");
-    store.delete_worker("w1").await.unwrap();
+    store.delete_worker("w1", 1_795_250_341).await.unwrap();
     assert!(store.list(true).await.unwrap().workers.is_empty());
 }

@@ -53,7 +53,8 @@
 //!
 //! Where the record distribution strategy of an on-demand stream is `AUTO`, no shard can be predicted: records go out one by
 //! one, without aggregation, and data that begins as an aggregate does is refused ([`InvalidRecord::LooksAggregated`]). The
-//! strategy is read when the producer is built: build it anew after a change.
+//! strategy is read when the producer is built, with `kinesis:DescribeStreamSummary`: build it anew after a change, and turn
+//! [`aggregation_enabled`](ProducerConfig::aggregation_enabled) off where the role lacks that action.
 //!
 //! # It is not
 //!

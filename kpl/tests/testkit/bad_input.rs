@@ -171,14 +171,17 @@ impl aws_credential_types::provider::ProvideCredentials for NoProvider {
 
 #[tokio::test]
 async fn refused_credentials_are_told_from_a_missing_permission() {
-    let aws = stream(1).await;
-    aws.faults()
-        .add(Fault::refuse("UnrecognizedClientException").operation("DescribeStreamSummary"));
-    let error = builder(&aws, unhurried()).build().await.unwrap_err();
-    assert!(
-        matches!(&error, BuildError::AccessDenied { code, .. } if code == "UnrecognizedClientException"),
-        "{error:?}"
-    );
+    // The second is waited for while the producer runs; on start it is told.
+    for refused in ["UnrecognizedClientException", "ExpiredTokenException"] {
+        let aws = stream(1).await;
+        aws.faults()
+            .add(Fault::refuse(refused).operation("DescribeStreamSummary"));
+        let error = builder(&aws, unhurried()).build().await.unwrap_err();
+        assert!(
+            matches!(&error, BuildError::AccessDenied { code, .. } if code == refused),
+            "{error:?}"
+        );
+    }
 }
 
 #[tokio::test]

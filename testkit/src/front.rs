@@ -12,6 +12,7 @@ use hyper::http::request::Parts;
 
 use crate::access::Access;
 use crate::dynamodb::{self, DynamoDb};
+use crate::encoding::Encoding;
 use crate::faults::{Asks, Call, Faults, Plan, Service, Stop};
 use crate::kinesis::{ApiError, KinesisService, frames};
 
@@ -78,46 +79,55 @@ impl Front {
         let target = target.unwrap_or_default();
         let Some((service, operation)) = parse_target(target) else {
             let message = format!("{target:?} is no target of Kinesis or DynamoDB");
+            let error = ApiError::new("UnknownOperationException", message);
+            let service = Service::Kinesis;
             return Ok(refusal(
-                Service::Kinesis,
-                &ApiError::new("UnknownOperationException", message),
+                service,
+                Encoding::of(service, &head.headers),
+                &error,
             ));
         };
         self.count(operation);
+        let encoding = Encoding::of(service, &head.headers);
         if let Err(error) = self.access.check(head, &body, service, operation) {
-            return Ok(refusal(service, &error));
+            return Ok(refusal(service, encoding, &error));
         }
+        let body = match encoding.read(body) {
+            Ok(body) => body,
+            Err(error) => return Ok(refusal(service, encoding, &error)),
+        };
         let plan = self.plan(service, operation, &body);
         if !plan.delay.is_zero() {
             tokio::time::sleep(plan.delay).await;
         }
         match &plan.stop {
             Some(Stop::Cut) => return Err(Cut),
-            Some(Stop::Refuse(error)) => return Ok(refusal(service, error)),
+            Some(Stop::Refuse(error)) => return Ok(refusal(service, encoding, error)),
             None => {}
         }
         let lose_response = plan.lose_response;
         let reply = match service {
-            Service::Kinesis if operation == "SubscribeToShard" => self.subscribe(&body),
+            Service::Kinesis if operation == "SubscribeToShard" => self.subscribe(encoding, &body),
             Service::Kinesis => match self.kinesis.call(operation, &body, plan.refused) {
-                Ok(body) => reply(service, 200, body),
-                Err(error) => refusal(service, &error),
+                Ok(body) => reply(service, encoding, 200, body),
+                Err(error) => refusal(service, encoding, &error),
             },
             Service::DynamoDb => {
                 let stalest = self.faults.stalest_index();
                 let (status, body) = self.dynamodb.call(operation, &body, &plan, stalest);
-                reply(service, status, body)
+                reply(service, encoding, status, body)
             }
         };
         if lose_response { Err(Cut) } else { Ok(reply) }
     }
 
-    fn subscribe(&self, body: &[u8]) -> Reply {
+    fn subscribe(&self, encoding: Encoding, body: &[u8]) -> Reply {
         let subscription = match self.kinesis.subscribe(body) {
             Ok(subscription) => subscription,
-            Err(error) => return refusal(Service::Kinesis, &error),
+            Err(error) => return refusal(Service::Kinesis, encoding, &error),
         };
-        let frames = frames(&self.kinesis, Arc::clone(&self.faults), subscription);
+        let faults = Arc::clone(&self.faults);
+        let frames = frames(&self.kinesis, faults, subscription, encoding);
         Reply {
             status: 200,
             content_type: "application/vnd.amazon.eventstream",
@@ -153,18 +163,14 @@ fn parse_target(target: &str) -> Option<(Service, &str)> {
     }
 }
 
-fn refusal(service: Service, error: &ApiError) -> Reply {
-    reply(service, error.status(), error.to_json())
+fn refusal(service: Service, encoding: Encoding, error: &ApiError) -> Reply {
+    reply(service, encoding, error.status(), error.to_json())
 }
 
-fn reply(service: Service, status: u16, body: Vec<u8>) -> Reply {
-    let content_type = match service {
-        Service::Kinesis => "application/x-amz-json-1.1",
-        Service::DynamoDb => "application/x-amz-json-1.0",
-    };
+fn reply(service: Service, encoding: Encoding, status: u16, json: Vec<u8>) -> Reply {
     Reply {
         status,
-        content_type,
-        body: Either::Left(Full::new(body.into())),
+        content_type: encoding.content_type(service),
+        body: Either::Left(Full::new(encoding.write(json).into())),
     }
 }

@@ -38,6 +38,7 @@ mod access;
 mod clock;
 mod connector;
 mod dynamodb;
+mod encoding;
 mod error;
 mod faults;
 mod front;

@@ -14,6 +14,7 @@ use futures::{Stream, StreamExt};
 use super::error::ApiError;
 use super::service::KinesisService;
 use super::subscribe::{Next, SubscribeToShardEvent, Subscription};
+use crate::encoding::Encoding;
 use crate::faults::{Asks, Call, Faults, Part, Service, Stop};
 use crate::front::Cut;
 
@@ -25,11 +26,13 @@ pub(crate) fn frames(
     service: &Arc<KinesisService>,
     faults: Arc<Faults>,
     subscription: Subscription,
+    encoding: Encoding,
 ) -> impl Stream<Item = Result<Bytes, Cut>> + Send + Sync + use<> {
     let session = Session {
         service: Arc::downgrade(service),
         faults,
         subscription,
+        encoding,
         stage: Stage::Begin,
     };
     unfold(session, async |mut session| {
@@ -51,6 +54,7 @@ struct Session {
     service: Weak<KinesisService>,
     faults: Arc<Faults>,
     subscription: Subscription,
+    encoding: Encoding,
     stage: Stage,
 }
 
@@ -64,10 +68,12 @@ impl Drop for Session {
 
 impl Session {
     async fn next_frame(&mut self) -> Option<Result<Bytes, Cut>> {
+        let encoding = self.encoding;
         match self.stage {
             Stage::Begin => {
                 self.stage = Stage::Serve;
-                return Some(frame("event", "initial-response", b"{}".to_vec()));
+                let nothing = b"{}".to_vec();
+                return Some(frame(encoding, "event", "initial-response", nothing));
             }
             Stage::Serve => {}
             Stage::Over => return None,
@@ -76,10 +82,10 @@ impl Session {
             Ok(None) => return None,
             Ok(Some(event)) => event,
             Err(Stop::Cut) => return Some(Err(self.end(Cut))),
-            Err(Stop::Refuse(error)) => return Some(self.end(exception(&error))),
+            Err(Stop::Refuse(error)) => return Some(self.end(exception(encoding, &error))),
         };
         Some(match event.to_json() {
-            Ok(json) => frame("event", "SubscribeToShardEvent", json),
+            Ok(json) => frame(encoding, "event", "SubscribeToShardEvent", json),
             Err(_) => Err(self.end(Cut)),
         })
     }
@@ -145,23 +151,29 @@ impl Session {
     }
 }
 
-fn frame(message_type: &str, event_type: &str, payload: Vec<u8>) -> Result<Bytes, Cut> {
+fn frame(
+    encoding: Encoding,
+    message_type: &str,
+    event_type: &str,
+    json: Vec<u8>,
+) -> Result<Bytes, Cut> {
     let text = |value: &str| HeaderValue::String(value.to_owned().into());
     let kind = if message_type == "exception" {
         ":exception-type"
     } else {
         ":event-type"
     };
-    let message = Message::new(payload)
+    let content_type = text(encoding.event_content_type());
+    let message = Message::new(encoding.write(json))
         .add_header(Header::new(":message-type", text(message_type)))
         .add_header(Header::new(kind, text(event_type)))
-        .add_header(Header::new(":content-type", text("application/json")));
+        .add_header(Header::new(":content-type", content_type));
     let mut bytes = Vec::with_capacity(message.payload().len() + 160);
     // A message too large for its frame cannot be sent; what comes after it must not be either.
     write_message_to(&message, &mut bytes).map_err(|_| Cut)?;
     Ok(bytes.into())
 }
 
-fn exception(error: &ApiError) -> Result<Bytes, Cut> {
-    frame("exception", &error.code, error.to_json())
+fn exception(encoding: Encoding, error: &ApiError) -> Result<Bytes, Cut> {
+    frame(encoding, "exception", &error.code, error.to_json())
 }

@@ -1,6 +1,8 @@
-//! TLS, HTTP/1.1 and HTTP/2, with the SDK and with a bare HTTP client.
+//! TLS, HTTP/1.1 and HTTP/2, CBOR, with the SDK and with a bare HTTP client.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is a failure")]
+
+mod cbor;
 
 use std::sync::Arc;
 use std::time::Duration;

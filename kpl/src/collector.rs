@@ -8,7 +8,6 @@ use crate::config::ProducerConfig;
 use crate::kinesis_record::KinesisRecord;
 use crate::lane::{Lane, LaneId};
 use crate::limiter::ShardLimiter;
-use crate::retry::Backoff;
 
 /// The sealed records of one shard, in order, and whether they may go.
 pub(crate) struct LaneQueue {
@@ -18,8 +17,6 @@ pub(crate) struct LaneQueue {
     pub(crate) under_way: usize,
     /// `None` where the shard is not known.
     limiter: Option<ShardLimiter>,
-    paused_until: Option<Instant>,
-    throttles_in_a_row: u32,
     /// Whether a timer for the open aggregate is set.
     pub(crate) has_timer: bool,
     in_rotation: bool,
@@ -36,8 +33,6 @@ impl LaneQueue {
             waiting: VecDeque::new(),
             under_way: 0,
             limiter,
-            paused_until: None,
-            throttles_in_a_row: 0,
             has_timer: false,
             in_rotation: false,
         }
@@ -59,31 +54,28 @@ impl LaneQueue {
         self.waiting.insert(place, record);
     }
 
-    /// The shard is full: nothing goes there for a while. `false` where the shard is not known.
-    pub(crate) fn throttled(&mut self, now: Instant, rng: &mut fastrand::Rng) -> bool {
-        if self.limiter.is_none() {
+    /// The shard refused a record of a request that began at `sent`. `false` where the shard is not known.
+    pub(crate) fn throttled(
+        &mut self,
+        sent: Instant,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> bool {
+        let Some(limiter) = &mut self.limiter else {
             return false;
-        }
-        // Of many refusals in one answer, the first sets the pause.
-        if self.paused_until.is_none_or(|until| until <= now) {
-            self.throttles_in_a_row += 1;
-            self.paused_until = Some(now + Backoff::PUT.delay(self.throttles_in_a_row, rng));
-        }
+        };
+        limiter.throttled(sent, now, rng);
         true
     }
 
-    pub(crate) fn served(&mut self) {
-        self.throttles_in_a_row = 0;
+    pub(crate) fn served(&mut self, now: Instant) {
+        if let Some(limiter) = &mut self.limiter {
+            limiter.served(now);
+        }
     }
 
-    /// Since when or until when the first record must wait; `None` if it may go.
+    /// Until when the first record must wait; `None` if it may go.
     fn blocked_until(&mut self, size: usize, now: Instant) -> Option<Instant> {
-        if let Some(until) = self.paused_until {
-            if until > now {
-                return Some(until);
-            }
-            self.paused_until = None;
-        }
         self.limiter
             .as_mut()
             .and_then(|limiter| limiter.take(size, now).err())
@@ -117,6 +109,19 @@ impl Batch {
     pub(crate) fn push(&mut self, record: KinesisRecord) {
         self.bytes += record.size();
         self.records.push(record);
+    }
+
+    pub(crate) fn has_expired(&self, now: Instant) -> bool {
+        self.records.iter().any(|record| record.expires <= now)
+    }
+
+    pub(crate) fn take_expired(&mut self, now: Instant) -> Vec<KinesisRecord> {
+        let (expired, rest) = std::mem::take(&mut self.records)
+            .into_iter()
+            .partition(|record| record.expires <= now);
+        self.records = rest;
+        self.bytes = self.records.iter().map(KinesisRecord::size).sum();
+        expired
     }
 
     /// Two halves, for finding the record that the service refuses.
@@ -221,6 +226,21 @@ impl Collector {
             }
         }
         expired
+    }
+
+    /// Takes out of the batch whose time is over while it waits to be sent.
+    pub(crate) fn expired_in_batch(&mut self, now: Instant) -> Vec<KinesisRecord> {
+        match &mut self.batch {
+            Some(batch) if batch.has_expired(now) => {
+                let expired = batch.take_expired(now);
+                self.is_full = false;
+                if batch.records.is_empty() {
+                    self.batch = None;
+                }
+                expired
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Takes out all that waits for a lane.

@@ -65,10 +65,16 @@ pub struct ProducerConfig {
     /// Compression of aggregates. Default [`Compression::Off`]: Java consumers cannot read compressed ones.
     pub compression: Compression,
 
-    /// What one shard may be sent, in percent of its limit of 1,000 records and 1 MiB a second. Default 150. KPL: `RateLimit`.
+    /// The most one shard is sent, in percent of its limit of 1,000 records and 1 MiB a second. Default 150. KPL: `RateLimit`.
     ///
-    /// More than 100 lets throttles show that a shard is full while several producers share it.
+    /// The rate begins here, is cut by 30 % when the shard refuses a record because it is full, down to 2 % of the shard, and
+    /// rises again while the shard takes what it is sent, so that any number of producers share a shard. With 100 or less a
+    /// producer alone is never throttled; more finds out what the shard takes.
     pub rate_limit: u32,
+
+    /// Whether a record fails at once when it is throttled, instead of being tried again. Default `false`. KPL:
+    /// `FailIfThrottled`.
+    pub fail_if_throttled: bool,
 
     /// The most records of a PutRecords request. Default 500; 1 to 500. KPL: `CollectionMaxCount`.
     pub collection_max_count: usize,
@@ -143,6 +149,7 @@ impl ProducerConfig {
         with_record_ttl, record_ttl: Duration;
         with_compression, compression: Compression;
         with_rate_limit, rate_limit: u32;
+        with_fail_if_throttled, fail_if_throttled: bool;
         with_collection_max_count, collection_max_count: usize;
         with_collection_max_size, collection_max_size: usize;
         with_max_buffered_bytes, max_buffered_bytes: usize;
@@ -165,6 +172,7 @@ impl Default for ProducerConfig {
             record_ttl: Duration::from_secs(30),
             compression: Compression::Off,
             rate_limit: 150,
+            fail_if_throttled: false,
             collection_max_count: SERVICE_MAX_REQUEST_RECORDS,
             collection_max_size: 5 * MIB,
             max_buffered_bytes: 64 * MIB,

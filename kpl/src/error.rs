@@ -185,6 +185,16 @@ pub enum FailureCause {
         /// The service's message.
         message: Arc<str>,
     },
+    /// The shard, or the stream, was full, and `fail_if_throttled` is set.
+    #[error(
+        "the stream has no room for the record now ({code}: {message}): send it again later, or unset `fail_if_throttled`"
+    )]
+    Throttled {
+        /// The service's error code.
+        code: Arc<str>,
+        /// The service's message.
+        message: Arc<str>,
+    },
     /// An error that waiting does not cure: no such stream, no permission, a disabled KMS key.
     #[error(
         "the stream cannot be written to ({code}: {message}): check the stream, the role's kinesis:PutRecords, and the KMS key"
@@ -270,7 +280,9 @@ impl DeliveryError {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self.cause(),
-            FailureCause::Expired { .. } | FailureCause::Abandoned(_)
+            FailureCause::Expired { .. }
+                | FailureCause::Throttled { .. }
+                | FailureCause::Abandoned(_)
         )
     }
 

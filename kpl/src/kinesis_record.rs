@@ -169,6 +169,11 @@ impl History {
         self.started = now;
     }
 
+    /// When the last attempt began.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
     pub(crate) fn failed(
         &mut self,
         now: Instant,

@@ -1,11 +1,35 @@
-//! Limiter: what one shard may be sent, as two token buckets. Pure: time is passed in.
+//! Limiter: what one shard may be sent now. Two token buckets whose rate adapts by AIMD, and a pause after each throttle.
+//! Pure: time and chance are passed in.
+//!
+//! Several producers share a shard without knowing of each other. Each raises its rate by steps while the shard takes its
+//! records, and cuts it by a factor when the shard refuses one: steps that do not depend on the rate, and cuts that do,
+//! lead all of them to like rates, whatever they began with. The constants are tuned in `simulation.rs`.
 
 use std::time::Duration;
 
 use crate::clock::Instant;
+use crate::retry::Backoff;
 
 const SHARD_RECORDS_PER_SECOND: f64 = 1000.0;
 const SHARD_BYTES_PER_SECOND: f64 = 1024.0 * 1024.0;
+
+/// How much each record that the shard took raises the rate, as a share of the shard.
+const STEP: f64 = 0.0005;
+
+/// How fast the rate rises at least, in shares of the shard a second: for a few large records.
+const SLOWEST_RISE: f64 = 0.0015;
+
+/// How fast the rate rises at most, in shares of the shard a second: for many small records.
+const FASTEST_RISE: f64 = 0.02;
+
+/// How often the rate is raised.
+const RISE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What a throttle leaves of the rate.
+const CUT: f64 = 0.7;
+
+/// The rate never falls below this share of the shard: an aggregate of 50 KiB still goes every 2.5 seconds.
+const FLOOR: f64 = 0.02;
 
 /// A bucket that fills at `rate` tokens a second up to `burst`.
 ///
@@ -34,6 +58,11 @@ impl TokenBucket {
         self.filled_at = self.filled_at.max(now);
     }
 
+    /// Less than half of it is left.
+    fn is_scarce(&self) -> bool {
+        self.tokens < self.burst / 2.0
+    }
+
     /// How long until `cost` may be taken.
     fn wait_for(&self, cost: f64) -> Duration {
         let missing = cost.min(self.burst) - self.tokens;
@@ -50,26 +79,45 @@ impl TokenBucket {
 pub(crate) struct ShardLimiter {
     records: TokenBucket,
     bytes: TokenBucket,
+    /// What may be sent, as a share of what the shard takes by itself.
+    rate: f64,
+    floor: f64,
+    ceiling: f64,
+    raised_at: Instant,
+    /// Records that the shard took since.
+    served: u32,
+    /// Throttles of requests that began before this are known already.
+    cut_at: Option<Instant>,
+    paused_until: Option<Instant>,
+    throttles_in_a_row: u32,
 }
 
 impl ShardLimiter {
-    /// `rate_limit` is in percent of the shard's limit; the burst is one second of the shard at 100 %.
+    /// `rate_limit` is in percent of the shard's limit: where the rate begins, and its ceiling.
     pub(crate) fn new(rate_limit: u32, now: Instant) -> Self {
-        let factor = f64::from(rate_limit) / 100.0;
-        Self {
-            records: TokenBucket::new(
-                SHARD_RECORDS_PER_SECOND * factor,
-                SHARD_RECORDS_PER_SECOND,
-                now,
-            ),
-            bytes: TokenBucket::new(SHARD_BYTES_PER_SECOND * factor, SHARD_BYTES_PER_SECOND, now),
-        }
+        let ceiling = f64::from(rate_limit) / 100.0;
+        let mut limiter = Self {
+            records: TokenBucket::new(SHARD_RECORDS_PER_SECOND, SHARD_RECORDS_PER_SECOND, now),
+            bytes: TokenBucket::new(SHARD_BYTES_PER_SECOND, SHARD_BYTES_PER_SECOND, now),
+            rate: ceiling,
+            floor: FLOOR.min(ceiling),
+            ceiling,
+            raised_at: now,
+            served: 0,
+            cut_at: None,
+            paused_until: None,
+            throttles_in_a_row: 0,
+        };
+        limiter.set_rate(ceiling);
+        limiter
     }
 
     /// Lets one Kinesis record of `bytes` go, or says when it may.
     pub(crate) fn take(&mut self, bytes: usize, now: Instant) -> Result<(), Instant> {
-        self.records.fill(now);
-        self.bytes.fill(now);
+        if let Some(until) = self.paused_until.filter(|until| *until > now) {
+            return Err(until);
+        }
+        self.fill(now);
         let cost = bytes as f64;
         let wait = self.records.wait_for(1.0).max(self.bytes.wait_for(cost));
         if !wait.is_zero() {
@@ -79,53 +127,71 @@ impl ShardLimiter {
         self.bytes.tokens -= cost;
         Ok(())
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::clock;
-
-    const MIB: usize = 1024 * 1024;
-
-    #[test]
-    fn a_record_above_the_burst_goes_when_the_bucket_is_full_and_is_paid_back() {
-        let now = clock::now();
-        let mut limiter = ShardLimiter::new(100, now);
-        assert_eq!(limiter.take(10 * MIB, now), Ok(()));
-        let ready = limiter.take(MIB, now).unwrap_err();
-        let wait = (ready - now).as_secs_f64();
-        assert!((10.0..10.1).contains(&wait), "{wait}");
-        assert_eq!(limiter.take(MIB, ready), Ok(()));
+    /// The shard took a record: the rate rises by a step, if it is what holds the producer back.
+    pub(crate) fn served(&mut self, now: Instant) {
+        self.throttles_in_a_row = 0;
+        self.fill(now);
+        if !(self.records.is_scarce() || self.bytes.is_scarce()) {
+            self.raised_at = now;
+            self.served = 0;
+            return;
+        }
+        self.served += 1;
+        let elapsed = now.saturating_duration_since(self.raised_at);
+        if elapsed >= RISE_INTERVAL {
+            let steps = f64::from(std::mem::take(&mut self.served)) * STEP;
+            let seconds = elapsed.as_secs_f64();
+            let rise = steps.clamp(SLOWEST_RISE * seconds, FASTEST_RISE * seconds);
+            self.raised_at = now;
+            self.set_rate(self.rate + rise);
+        }
     }
 
-    proptest! {
-        /// Over any window from the start: no more than burst + rate x time + one large record; and whoever waits as told may go.
-        #[test]
-        fn the_rate_holds_over_any_run(
-            percent in 50..400_u32,
-            steps in proptest::collection::vec((0..200_u64, 1..2 * MIB), 1..200),
-        ) {
-            let start = clock::now();
-            let mut now = start;
-            let mut limiter = ShardLimiter::new(percent, now);
-            let (mut records, mut bytes, mut largest) = (0_f64, 0_f64, 0_f64);
-            for (pause, size) in steps {
-                now += Duration::from_millis(pause);
-                if let Err(ready) = limiter.take(size, now) {
-                    prop_assert!(ready > now);
-                    now = ready;
-                    prop_assert_eq!(limiter.take(size, now), Ok(()));
-                }
-                records += 1.0;
-                bytes += size as f64;
-                largest = largest.max(size as f64);
-                let seconds = (now - start).as_secs_f64() * f64::from(percent) / 100.0;
-                prop_assert!(records <= 1000.0 + 1000.0 * seconds + 1.0);
-                prop_assert!(bytes <= MIB as f64 * (1.0 + seconds) + largest);
-            }
+    /// The shard refused a record of a request that began at `sent`, because it is full: the rate is cut, and nothing goes
+    /// there for a while. Of many refusals that could not know of each other, one counts.
+    pub(crate) fn throttled(&mut self, sent: Instant, now: Instant, rng: &mut fastrand::Rng) {
+        if self.cut_at.is_some_and(|cut| sent < cut) {
+            return;
+        }
+        self.cut_at = Some(now);
+        self.throttles_in_a_row += 1;
+        self.paused_until = Some(now + Backoff::PUT.delay(self.throttles_in_a_row, rng));
+        self.fill(now);
+        self.set_rate(self.rate * CUT);
+        // The shard is empty: what was saved up cannot be spent there.
+        self.records.tokens = self.records.tokens.min(0.0);
+        self.bytes.tokens = self.bytes.tokens.min(0.0);
+        self.raised_at = now;
+        self.served = 0;
+    }
+
+    /// The rate, as a share of what the shard takes by itself.
+    pub(crate) fn rate(&self) -> f64 {
+        self.rate
+    }
+
+    fn fill(&mut self, now: Instant) {
+        self.records.fill(now);
+        self.bytes.fill(now);
+    }
+
+    /// The burst is one second of the rate, and never more than the shard's own.
+    fn set_rate(&mut self, rate: f64) {
+        self.rate = rate.clamp(self.floor, self.ceiling);
+        let burst = self.rate.min(1.0);
+        for (bucket, full) in [
+            (&mut self.records, SHARD_RECORDS_PER_SECOND),
+            (&mut self.bytes, SHARD_BYTES_PER_SECOND),
+        ] {
+            bucket.rate = full * self.rate;
+            bucket.burst = full * burst;
+            bucket.tokens = bucket.tokens.min(bucket.burst);
         }
     }
 }
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

@@ -124,7 +124,10 @@ impl Pipeline {
         self.end_backoffs(now);
         self.sweep_expired(now);
         let blocked = self.start_requests(now);
-        let must_sweep = self.collector.is_waiting() || !self.held.is_empty();
+        let must_sweep = self.collector.is_waiting()
+            || self.collector.batch().is_some()
+            || !self.halves.is_empty()
+            || !self.held.is_empty();
         [
             blocked,
             self.linger.peek().map(|Reverse((due, _))| *due),
@@ -187,6 +190,16 @@ impl Pipeline {
         self.next_sweep = now + (ttl / 20).clamp(Duration::from_millis(5), MAX_EXPIRY_SWEEP);
         for record in self.collector.expired(&mut self.queues, now) {
             self.freed(record.lane);
+            self.expire(record);
+        }
+        // What is collected already waits for room in flight, or for the end of a pause.
+        let mut collected = self.collector.expired_in_batch(now);
+        for half in self.halves.iter_mut().filter(|half| half.has_expired(now)) {
+            collected.extend(half.take_expired(now));
+        }
+        self.halves.retain(|half| !half.records.is_empty());
+        for record in collected {
+            self.leave(record.lane);
             self.expire(record);
         }
         for held in std::mem::take(&mut self.held) {
@@ -276,20 +289,14 @@ impl Pipeline {
     }
 
     /// Fails what expired while its request waited to start.
-    fn without_expired(&mut self, batch: Batch, now: Instant) -> Batch {
-        if batch.records.iter().all(|record| record.expires > now) {
-            return batch;
-        }
-        let mut rest = Batch::new(batch.opened);
-        for record in batch.records {
-            if record.expires <= now {
+    fn without_expired(&mut self, mut batch: Batch, now: Instant) -> Batch {
+        if batch.has_expired(now) {
+            for record in batch.take_expired(now) {
                 self.leave(record.lane);
                 self.expire(record);
-            } else {
-                rest.push(record);
             }
         }
-        rest
+        batch
     }
 
     /// A record comes back to its queue.

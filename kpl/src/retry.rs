@@ -9,7 +9,7 @@ use crate::clock::Instant;
 /// What an error code of the service asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ErrorClass {
-    /// The shard is full.
+    /// A shard is full; or the stream or the account is, see [`is_shard_throttle`].
     Throttled,
     /// Waiting may cure it.
     Transient,
@@ -97,6 +97,26 @@ fn is_request_throttle(code: &str) -> bool {
             | "RequestLimitExceeded"
             | "TooManyRequestsException"
     )
+}
+
+/// Whether an entry is refused because its shard is full: then the shard's rate is cut.
+///
+/// Kinesis has one code for the limits of a shard and for those of a stream and an account, and tells them apart in the
+/// message: `Rate exceeded for shard shardId-... in stream ...` or `Rate exceeded for stream ...`. A shard's refusal is the
+/// rule for an entry, so a message that names neither is taken for one.
+pub(crate) fn is_shard_throttle(code: &str, message: &str) -> bool {
+    classify(code) == ErrorClass::Throttled
+        && !(message.contains("for stream") || message.contains("for account"))
+}
+
+/// Whether an entry is refused for what is wrong with the stream or the account: then all others would be, too.
+pub(crate) fn is_of_stream(code: &str, message: &str) -> bool {
+    match classify(code) {
+        ErrorClass::Throttled => !is_shard_throttle(code, message),
+        ErrorClass::Fatal => true,
+        ErrorClass::Transient => code.starts_with("KMS") || is_request_throttle(code),
+        ErrorClass::Rejected => false,
+    }
 }
 
 /// An exponential schedule with full jitter: the delay is drawn from all of `0..=step`.
@@ -205,6 +225,34 @@ mod tests {
             ErrorClass::Throttled,
             "ProvisionedThroughputExceededException"
         ));
+    }
+
+    #[test]
+    fn a_throttle_is_the_shards_or_the_streams() {
+        let code = "ProvisionedThroughputExceededException";
+        for (message, is_of_shard) in [
+            (
+                "Rate exceeded for shard shardId-000000000000 in stream s under account 1.",
+                true,
+            ),
+            ("", true),
+            ("Rate exceeded for stream shard-s under account 1.", false),
+            ("Rate exceeded for account 1.", false),
+        ] {
+            assert_eq!(is_shard_throttle(code, message), is_of_shard, "{message}");
+            assert_eq!(is_of_stream(code, message), !is_of_shard, "{message}");
+        }
+        for (code, is_of_all) in [
+            ("InternalFailure", false),
+            ("ValidationException", false),
+            ("KMSThrottlingException", true),
+            ("KMSDisabledException", true),
+            ("LimitExceededException", true),
+            ("AccessDeniedException", true),
+        ] {
+            assert!(!is_shard_throttle(code, ""), "{code}");
+            assert_eq!(is_of_stream(code, ""), is_of_all, "{code}");
+        }
     }
 
     #[test]

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use kinesis_aggregation::HashKey;
 use proptest::prelude::*;
 
@@ -110,12 +112,12 @@ fn a_paused_shard_holds_back_only_itself() {
             .queues
             .get_mut(&lane)
             .unwrap()
-            .throttled(now, &mut rng)
+            .throttled(now, now, &mut rng)
     );
     let until = fixture.collector.fill(&mut fixture.queues, now).unwrap();
     assert!(until > now);
     assert!(fixture.batch().iter().all(|(lane, ..)| *lane == 1));
-    fixture.now = until;
+    fixture.now = until + Duration::from_secs(1);
     assert_eq!(fixture.batch().len(), 2);
 }
 

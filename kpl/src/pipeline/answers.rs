@@ -20,6 +20,10 @@ struct Refusal {
     code: Arc<str>,
     message: Arc<str>,
     may_have_been_written: bool,
+    /// The shard is full, not the stream or the account.
+    is_of_shard: bool,
+    /// Every record of the stream would be refused for it.
+    is_of_stream: bool,
     source: Option<Source>,
 }
 
@@ -32,6 +36,8 @@ impl Refusal {
         };
         Self {
             may_have_been_written: retry::may_have_been_written(class, code),
+            is_of_shard: retry::is_shard_throttle(code, message),
+            is_of_stream: retry::is_of_stream(code, message),
             class,
             code: code.into(),
             message: message.into(),
@@ -45,6 +51,8 @@ impl Refusal {
             code: Arc::clone(&error.code),
             message: Arc::clone(&error.message),
             may_have_been_written: error.may_have_been_written,
+            is_of_shard: false,
+            is_of_stream: true,
             source: error.source.clone(),
         }
     }
@@ -67,7 +75,7 @@ impl Pipeline {
         let now = clock::now();
         match answer {
             Ok(outcomes) if outcomes.len() == batch.records.len() => {
-                self.endpoint.answered();
+                let mut is_refused_whole = true;
                 // Equal refusals of one answer share one text: a buffer full of records may keep many attempts.
                 let mut refusals = HashMap::new();
                 for (record, outcome) in batch.records.into_iter().zip(outcomes) {
@@ -75,14 +83,24 @@ impl Pipeline {
                         EntryOutcome::Written {
                             shard_id,
                             sequence_number,
-                        } => self.on_written(record, shard_id, sequence_number),
+                        } => {
+                            is_refused_whole = false;
+                            self.on_written(record, shard_id, sequence_number, now);
+                        }
                         EntryOutcome::Refused { code, message } => {
                             let refusal = refusals.entry((code, message)).or_insert_with_key(
                                 |(code, message)| Refusal::of_entry(code, message),
                             );
+                            is_refused_whole &= refusal.is_of_stream;
                             self.on_entry_refused(record, refusal, now);
                         }
                     }
+                }
+                if is_refused_whole {
+                    let next = self.next_number;
+                    self.endpoint.failed(number, next, now, &mut self.rng);
+                } else {
+                    self.endpoint.answered();
                 }
             }
             Ok(_) => {
@@ -99,8 +117,11 @@ impl Pipeline {
         let delay = Backoff::PUT.delay(record.history.attempts, &mut self.rng);
         if refusal.class == ErrorClass::Throttled {
             self.shared.settlement.counters.throttled.add(1);
+            let sent = record.history.started();
             let queue = self.queues.get_mut(&record.lane);
-            if queue.is_some_and(|queue| queue.throttled(now, &mut self.rng)) {
+            if refusal.is_of_shard
+                && queue.is_some_and(|queue| queue.throttled(sent, now, &mut self.rng))
+            {
                 return self.on_refused(record, refusal, now, now);
             }
         }
@@ -122,7 +143,11 @@ impl Pipeline {
             refusal.may_have_been_written,
         );
         let delay = at.saturating_duration_since(now);
-        match retry::next(refusal.class, now, record.expires, delay) {
+        let next = match refusal.class {
+            ErrorClass::Throttled if self.shared.config.fail_if_throttled => Next::Fail,
+            class => retry::next(class, now, record.expires, delay),
+        };
+        match next {
             Next::Retry { at } if at <= now => self.put_back(record, now),
             Next::Retry { at } => {
                 self.next_number += 1;
@@ -135,6 +160,7 @@ impl Pipeline {
                 let (code, message) = (Arc::clone(&refusal.code), Arc::clone(&refusal.message));
                 let cause = match refusal.class {
                     ErrorClass::Rejected => FailureCause::Rejected { code, message },
+                    ErrorClass::Throttled => FailureCause::Throttled { code, message },
                     _ => FailureCause::Fatal { code, message },
                 };
                 record.settle_failed(cause, refusal.source.clone());
@@ -175,14 +201,20 @@ impl Pipeline {
         }
     }
 
-    fn on_written(&mut self, record: KinesisRecord, shard_id: String, sequence_number: String) {
+    fn on_written(
+        &mut self,
+        record: KinesisRecord,
+        shard_id: String,
+        sequence_number: String,
+        now: Instant,
+    ) {
         let counters = &self.shared.settlement.counters;
         counters.kinesis_records.add(1);
         counters.kinesis_bytes.add(record.size());
         let range = self.routing.range_of(&shard_id);
         let predicted = match self.queues.get_mut(&record.lane) {
             Some(queue) => {
-                queue.served();
+                queue.served(now);
                 queue.lane.shard_id.clone()
             }
             None => None,

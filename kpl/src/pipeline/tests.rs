@@ -18,6 +18,7 @@ use crate::settlement::lock;
 use crate::shard_map::Shard;
 use crate::shard_map::tests::shard;
 
+mod throttles;
 mod troubles;
 
 type Reply = Result<Vec<EntryOutcome>, CallError>;

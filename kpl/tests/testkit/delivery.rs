@@ -214,7 +214,7 @@ async fn a_poisoned_record_fails_alone() {
         UserRecord::new("k", format!("record {id}")).with_explicit_hash_key(HashKey::new(hash_key))
     };
     let mut deliveries = Vec::new();
-    for id in 0..400 {
+    for id in 0..500 {
         let hash_key = if id == 250 {
             u128::MAX
         } else {
@@ -237,13 +237,13 @@ async fn a_poisoned_record_fails_alone() {
             }
         }
     }
-    assert_eq!(receipts.len(), 399);
+    assert_eq!(receipts.len(), 499);
     assert_seen(&aws, &receipts);
     assert!(aws.faults().count(poison) > 2, "the request was halved");
     let stats = producer.stats();
     assert_eq!(
         (stats.user_records_delivered, stats.user_records_failed),
-        (399, 1)
+        (499, 1)
     );
 }
 

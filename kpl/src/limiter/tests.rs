@@ -1,0 +1,139 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::clock;
+
+const MIB: usize = 1024 * 1024;
+
+#[test]
+fn a_record_above_the_burst_goes_when_the_bucket_is_full_and_is_paid_back() {
+    let now = clock::now();
+    let mut limiter = ShardLimiter::new(100, now);
+    assert_eq!(limiter.take(10 * MIB, now), Ok(()));
+    let ready = limiter.take(MIB, now).unwrap_err();
+    let wait = (ready - now).as_secs_f64();
+    assert!((10.0..10.1).contains(&wait), "{wait}");
+    assert_eq!(limiter.take(MIB, ready), Ok(()));
+}
+
+proptest! {
+    /// Over any window from the start: no more than burst + rate x time + one large record; and whoever waits as told may go.
+    #[test]
+    fn the_rate_holds_over_any_run(
+        percent in 50..400_u32,
+        steps in proptest::collection::vec((0..200_u64, 1..2 * MIB), 1..200),
+    ) {
+        let start = clock::now();
+        let mut now = start;
+        let mut limiter = ShardLimiter::new(percent, now);
+        let (mut records, mut bytes, mut largest) = (0_f64, 0_f64, 0_f64);
+        for (pause, size) in steps {
+            now += Duration::from_millis(pause);
+            if let Err(ready) = limiter.take(size, now) {
+                prop_assert!(ready > now);
+                now = ready;
+                prop_assert_eq!(limiter.take(size, now), Ok(()));
+            }
+            records += 1.0;
+            bytes += size as f64;
+            largest = largest.max(size as f64);
+            let seconds = (now - start).as_secs_f64() * f64::from(percent) / 100.0;
+            prop_assert!(records <= 1000.0 + 1000.0 * seconds + 1.0);
+            prop_assert!(bytes <= MIB as f64 * (1.0 + seconds) + largest);
+        }
+    }
+}
+
+fn rng() -> fastrand::Rng {
+    fastrand::Rng::with_seed(1)
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_throttle_cuts_the_rate_once_for_all_that_was_under_way() {
+    let start = clock::now();
+    let mut limiter = ShardLimiter::new(150, start);
+    let answered = start + SECOND;
+    for _ in 0..100 {
+        limiter.throttled(start, answered, &mut rng());
+    }
+    assert_eq!(limiter.rate(), 1.5 * CUT);
+    limiter.throttled(answered, answered + SECOND, &mut rng());
+    assert_eq!(limiter.rate(), 1.5 * CUT * CUT);
+    for n in 2..100 {
+        limiter.throttled(start + n * SECOND, start + n * SECOND, &mut rng());
+    }
+    assert_eq!(limiter.rate(), FLOOR, "it keeps trying");
+}
+
+#[test]
+fn after_a_throttle_there_is_a_pause_and_nothing_is_saved_up() {
+    let start = clock::now();
+    let mut limiter = ShardLimiter::new(100, start);
+    limiter.throttled(start, start, &mut rng());
+    let mut now = start;
+    let mut waited = 0;
+    while let Err(ready) = limiter.take(MIB / 10, now) {
+        now = ready;
+        waited += 1;
+        assert!(waited < 3, "it may go when it was told");
+    }
+    let expected = 0.1 / CUT;
+    let seconds = (now - start).as_secs_f64();
+    assert!(
+        seconds >= expected * 0.9 && seconds < expected + 0.06,
+        "{seconds}"
+    );
+}
+
+#[test]
+fn the_rate_rises_to_its_ceiling_while_it_is_what_holds_back() {
+    let start = clock::now();
+    let mut limiter = ShardLimiter::new(80, start);
+    for n in 0..10 {
+        let now = start + n * SECOND;
+        limiter.throttled(now, now, &mut rng());
+    }
+    let mut now = start + 20 * SECOND;
+    let cut = limiter.rate();
+    for _ in 0..1000 {
+        // Nothing was taken: the rate holds nobody back, and stays.
+        limiter.served(now);
+        now += SECOND;
+    }
+    assert_eq!(limiter.rate(), cut);
+    let mut last = cut;
+    let mut until_ceiling = 0;
+    while limiter.rate() < 0.8 {
+        while let Err(ready) = limiter.take(1000, now) {
+            now = ready;
+        }
+        limiter.served(now);
+        assert!(limiter.rate() >= last);
+        last = limiter.rate();
+        until_ceiling += 1;
+        assert!(until_ceiling < 100_000);
+    }
+    assert_eq!(limiter.rate(), 0.8);
+}
+
+proptest! {
+    #[test]
+    fn the_rate_stays_between_floor_and_ceiling(
+        percent in 1..400_u32,
+        events in proptest::collection::vec((0..3000_u64, any::<bool>(), 1..MIB), 1..200),
+    ) {
+        let start = clock::now();
+        let mut limiter = ShardLimiter::new(percent, start);
+        let ceiling = f64::from(percent) / 100.0;
+        let mut now = start;
+        for (pause, is_full, size) in events {
+            let sent = now;
+            now += Duration::from_millis(pause);
+            let _ = limiter.take(size, now);
+            if is_full { limiter.throttled(sent, now, &mut rng()) } else { limiter.served(now) }
+            prop_assert!(limiter.rate() <= ceiling && limiter.rate() >= FLOOR.min(ceiling));
+        }
+    }
+}

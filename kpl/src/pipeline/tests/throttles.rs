@@ -1,0 +1,145 @@
+//! Throttles of a shard and of the stream, and refusals that concern every record.
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const FULL: &str = "ProvisionedThroughputExceededException";
+
+fn refused_with(code: &str, message: &str) -> EntryOutcome {
+    EntryOutcome::Refused {
+        code: code.to_owned(),
+        message: message.to_owned(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_record_fails_at_once_where_that_is_asked_for() {
+    for is_whole in [false, true] {
+        let service = Scripted::new(move |_, entries| {
+            let reply = if is_whole {
+                Err(CallError {
+                    kind: CallErrorKind::Service,
+                    code: FULL.into(),
+                    message: "Rate exceeded".into(),
+                    may_have_been_written: false,
+                    source: None,
+                })
+            } else {
+                Ok(entries
+                    .iter()
+                    .map(|entry| match shard_of(entry) {
+                        "low" => refused_with(FULL, "Rate exceeded for shard low in stream s"),
+                        _ => written(entry),
+                    })
+                    .collect())
+            };
+            (QUICK, reply)
+        });
+        let config = ProducerConfig {
+            fail_if_throttled: true,
+            ..Default::default()
+        };
+        let producer = producer(Arc::clone(&service), config).await;
+        let began = clock::now();
+        let low = send(&producer, 0, "a").await;
+        let high = send(&producer, u128::MAX, "b").await;
+        let error = low.await.unwrap_err();
+        assert!(
+            matches!(error.cause(), FailureCause::Throttled { code, .. } if &**code == FULL),
+            "{error}"
+        );
+        assert!(error.is_retryable() && !error.may_have_been_written());
+        assert_eq!(error.attempts().len(), 1);
+        assert_eq!(high.await.is_ok(), !is_whole);
+        assert!(began.elapsed() < SECOND);
+        assert_eq!(producer.buffered_bytes(), 0);
+    }
+}
+
+/// How long a mebibyte takes to a shard that takes it at once, after ten seconds of throttles.
+async fn recovery_after(message: &'static str) -> Duration {
+    let service = Scripted::new(move |passed, entries| {
+        if passed < 10 * SECOND {
+            let outcome = |_: &Entry| refused_with(FULL, message);
+            (QUICK, Ok(entries.iter().map(outcome).collect()))
+        } else {
+            all_written(entries)
+        }
+    });
+    let producer = producer(service, ProducerConfig::default()).await;
+    let first = send(&producer, 0, "first").await;
+    tokio::time::sleep(10 * SECOND).await;
+    first.await.unwrap();
+    let began = clock::now();
+    let mut deliveries = Vec::new();
+    for _ in 0..16 {
+        deliveries.push(send(&producer, 0, &"x".repeat(60_000)).await);
+    }
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
+    began.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_throttle_of_the_shard_slows_it_down() {
+    let shard = recovery_after("Rate exceeded for shard low in stream s under account 1.").await;
+    let stream = recovery_after("Rate exceeded for stream s under account 1.").await;
+    assert!(stream < SECOND, "{stream:?}");
+    assert!(shard > 3 * SECOND, "{shard:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_refuses_every_record_of_the_stream_pauses_the_calls() {
+    for (code, is_fatal) in [
+        ("KMSDisabledException", true),
+        ("KMSThrottlingException", false),
+    ] {
+        let service = Scripted::new(move |_, entries| {
+            let outcome = |_: &Entry| refused_with(code, "scripted");
+            (QUICK, Ok(entries.iter().map(outcome).collect()))
+        });
+        let config = ProducerConfig {
+            record_max_buffered_time: Duration::ZERO,
+            record_ttl: 10 * SECOND,
+            ..Default::default()
+        };
+        let producer = producer(Arc::clone(&service), config).await;
+        let mut deliveries = Vec::new();
+        for _ in 0..1000 {
+            deliveries.push(send(&producer, 0, "v").await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for delivery in deliveries {
+            let error = delivery.await.unwrap_err();
+            let cause = error.cause();
+            if is_fatal {
+                assert!(matches!(cause, FailureCause::Fatal { .. }), "{error}");
+            } else {
+                assert!(matches!(cause, FailureCause::Expired { .. }), "{error}");
+            }
+            assert!(!error.may_have_been_written());
+        }
+        let calls = service.calls().len();
+        assert!((2..60).contains(&calls), "{code}: {calls} calls in 20 s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_collected_expires_on_time() {
+    let service =
+        Scripted::new(|_, entries| (100 * SECOND, Ok(entries.iter().map(written).collect())));
+    let config = ProducerConfig {
+        max_requests_in_flight: 1,
+        ..Default::default()
+    };
+    let producer = producer(service, config).await;
+    let first = send(&producer, 0, "a").await;
+    tokio::time::sleep(SECOND).await;
+    let began = clock::now();
+    let late = send(&producer, u128::MAX, "b").await;
+    let error = late.await.unwrap_err();
+    assert!(matches!(error.cause(), FailureCause::Expired { .. }));
+    assert!(began.elapsed() < 32 * SECOND, "{:?}", began.elapsed());
+    first.await.unwrap();
+}

@@ -1,21 +1,18 @@
-//! The byte budget of the buffer: what is accepted and not settled yet.
-//!
-//! A shard may hold at most as much as is still free, so that one hot shard gets half, two a third each, and the others
-//! always find room. Whoever waits is served in order within its shard. A shard that holds nothing may take all that is
-//! free; if even that is too little for its oldest waiter, nobody younger overtakes it.
+//! The byte budget of the buffer: what is accepted and not settled yet. The rules are `ledger.rs`; here is the lock
+//! around them, and the futures and guards of those who wait and hold.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use crate::lane::LaneId;
-use crate::settlement::lock;
+pub(crate) use crate::ledger::Pressure;
+use crate::ledger::{Ledger, Place, Ticket, Wakes};
+use crate::sync::{AtomicBool, Mutex, lock};
 
 /// What a record costs beside its data and key, in bytes: its frame in the aggregate, its rows in
 /// the key tables while the aggregate is open, its waker.
@@ -28,145 +25,170 @@ pub(crate) const RECORD_OVERHEAD: usize = 64;
 /// Measured likewise: 560 to 820 bytes.
 pub(crate) const AGGREGATE_OVERHEAD: usize = 768;
 
-pub(crate) struct Budget {
-    ledger: Mutex<Ledger>,
+/// One bound in bytes for the buffers of several producers.
+///
+/// A cheap handle: clone it into [`ProducerBuilder::memory_budget`](crate::ProducerBuilder::memory_budget) of each. It
+/// takes the place of [`max_buffered_bytes`](crate::ProducerConfig::max_buffered_bytes) there, and counts the same.
+/// A shard may hold at most as much as is still free, whichever producer it belongs to: one hot shard gets half, two a
+/// third each, and it never stalls the other shards of its own producer or of another.
+///
+/// ```
+/// use kpl::MemoryBudget;
+///
+/// let budget = MemoryBudget::new(256 * 1024 * 1024);
+/// assert_eq!((budget.used(), budget.limit()), (0, 256 * 1024 * 1024));
+/// ```
+#[derive(Clone)]
+pub struct MemoryBudget(Arc<Mutex<Ledger<Arc<Signal>>>>);
+
+impl MemoryBudget {
+    /// A budget of `bytes`, for the records that all its producers hold from `send` to settlement. At least 64 KiB.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(Mutex::new(Ledger::new(bytes))))
+    }
+
+    /// The bound, in bytes.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        lock(&self.0).total()
+    }
+
+    /// The bytes that all producers together hold now. Never more than the limit.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        lock(&self.0).used()
+    }
+
+    /// The most bytes they ever held together.
+    #[must_use]
+    pub fn peak(&self) -> usize {
+        lock(&self.0).peak()
+    }
+}
+
+impl std::fmt::Debug for MemoryBudget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryBudget")
+            .field("used", &self.used())
+            .field("limit", &self.limit())
+            .finish()
+    }
+}
+
+/// How a producer hears that its open aggregates hold room that others wait for.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
     /// Whether anyone waits or was refused: read without the lock.
     pressed: AtomicBool,
-    /// Told when the barrier rises: then all open aggregates must make room.
-    pub(crate) barrier_rose: Notify,
+    /// Told when all open aggregates must make room.
+    must_yield: Notify,
 }
 
-struct Ledger {
-    total: usize,
-    free: usize,
-    peak: usize,
-    held: Vec<usize>,
-    waiters: BTreeMap<LaneId, VecDeque<Waiter>>,
-    /// Lanes that `try_charge` refused since the last look.
-    refused: BTreeSet<LaneId>,
-    next_ticket: u64,
-    /// A waiter of an empty lane lacks room: nobody may overtake it.
-    barrier: bool,
-    closed: bool,
-}
-
-struct Waiter {
-    ticket: u64,
-    bytes: usize,
-    grant: oneshot::Sender<Charge>,
-}
-
-/// Which open aggregates hold room that others wait for.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Pressure {
-    None,
-    Lanes(Vec<LaneId>),
-    All,
+/// The account of one producer at a budget.
+pub(crate) struct Budget {
+    pool: MemoryBudget,
+    account: usize,
+    signal: Arc<Signal>,
+    /// How much of the whole budget may be used once a droppable record is taken.
+    droppable_ceiling: usize,
 }
 
 impl Budget {
-    pub(crate) fn new(total: usize) -> Arc<Self> {
-        let ledger = Ledger {
-            total,
-            free: total,
-            peak: 0,
-            held: Vec::new(),
-            waiters: BTreeMap::new(),
-            refused: BTreeSet::new(),
-            next_ticket: 0,
-            barrier: false,
-            closed: false,
-        };
+    /// Opens an account. `droppable_percent` is the share of the budget up to which droppable records are taken.
+    pub(crate) fn new(pool: MemoryBudget, droppable_percent: u32) -> Arc<Self> {
+        let signal = Arc::new(Signal::default());
+        let account = lock(&pool.0).open_account(Arc::clone(&signal));
+        let ceiling = pool.limit() as u128 * u128::from(droppable_percent) / 100;
         Arc::new(Self {
-            ledger: Mutex::new(ledger),
-            pressed: AtomicBool::new(false),
-            barrier_rose: Notify::new(),
+            droppable_ceiling: usize::try_from(ceiling).unwrap_or(usize::MAX),
+            pool,
+            account,
+            signal,
         })
     }
 
     /// Room for `bytes`, now or not at all.
     pub(crate) fn try_charge(self: &Arc<Self>, lane: LaneId, bytes: usize) -> Option<Charge> {
-        let mut ledger = lock(&self.ledger);
-        if ledger.closed
-            || ledger.barrier
-            || ledger.waiters.contains_key(&lane)
-            || !ledger.admits(lane, bytes)
-        {
-            return None;
-        }
-        ledger.take(lane, bytes);
-        drop(ledger);
-        Some(self.charge(lane, bytes))
+        let taken = lock(&self.pool.0).try_take(self.place(lane), bytes, usize::MAX);
+        taken.then(|| self.charge(lane, bytes))
+    }
+
+    /// Room for a record that gives way to others: only while the buffer is not too full.
+    pub(crate) fn try_charge_droppable(
+        self: &Arc<Self>,
+        lane: LaneId,
+        bytes: usize,
+    ) -> Option<Charge> {
+        let taken = lock(&self.pool.0).try_take(self.place(lane), bytes, self.droppable_ceiling);
+        taken.then(|| self.charge(lane, bytes))
     }
 
     /// Notes that a lane was refused room and will not wait for it.
     pub(crate) fn note_refusal(&self, lane: LaneId) {
-        lock(&self.ledger).refused.insert(lane);
-        self.pressed.store(true, Ordering::Release);
+        let pressed = lock(&self.pool.0).note_refusal(self.place(lane));
+        pressed.iter().for_each(|signal| signal.raise());
     }
 
-    /// Room for `bytes`, in turn. Resolves to `None` when the budget is closed.
+    /// Room for `bytes`, in turn. Resolves to `None` when the account is closed.
     pub(crate) fn charge_in_turn(self: &Arc<Self>, lane: LaneId, bytes: usize) -> Turn {
-        let (grant, granted) = oneshot::channel();
-        let mut ledger = lock(&self.ledger);
-        if !ledger.closed {
-            let ticket = ledger.next_ticket;
-            ledger.next_ticket += 1;
-            ledger.waiters.entry(lane).or_default().push_back(Waiter {
-                ticket,
-                bytes,
-                grant,
-            });
-            self.pressed.store(true, Ordering::Release);
-            self.settle(ledger);
-        }
+        let waits = lock(&self.pool.0).wait(self.place(lane), bytes);
+        let ticket = waits.map(|(ticket, wakes)| {
+            self.signal.pressed.store(true, Ordering::Release);
+            wakes.wake();
+            ticket
+        });
         Turn {
             budget: Arc::clone(self),
-            granted,
-            done: false,
+            lane,
+            bytes,
+            ticket,
         }
     }
 
-    /// Whom an open aggregate keeps waiting; forgets refusals.
+    /// Whom an open aggregate of this producer keeps waiting; forgets refusals.
     pub(crate) fn take_pressure(&self) -> Pressure {
-        if !self.pressed.load(Ordering::Acquire) {
+        if !self.signal.pressed.load(Ordering::Acquire) {
             return Pressure::None;
         }
-        let mut ledger = lock(&self.ledger);
-        let mut lanes = std::mem::take(&mut ledger.refused);
-        // What a lane that holds nothing lacks, others have.
-        let others_have_it = lanes.iter().any(|lane| *ledger.held(*lane) == 0);
-        lanes.extend(ledger.waiters.keys());
-        if ledger.waiters.is_empty() {
-            self.pressed.store(false, Ordering::Release);
-        }
-        if ledger.barrier || others_have_it {
-            Pressure::All
-        } else if lanes.is_empty() {
-            Pressure::None
-        } else {
-            Pressure::Lanes(lanes.into_iter().collect())
-        }
+        let mut ledger = lock(&self.pool.0);
+        let (pressure, stays) = ledger.take_pressure(self.account);
+        // Under the lock, or a refusal that comes now would be forgotten.
+        self.signal.pressed.store(stays, Ordering::Release);
+        pressure
     }
 
+    /// Waits until all open aggregates must make room.
+    pub(crate) async fn must_yield(&self) {
+        self.signal.must_yield.notified().await;
+    }
+
+    /// What this producer holds.
     pub(crate) fn used(&self) -> usize {
-        let ledger = lock(&self.ledger);
-        ledger.total - ledger.free
+        lock(&self.pool.0).used_by(self.account).0
     }
 
+    /// The most this producer ever held.
     pub(crate) fn peak(&self) -> usize {
-        lock(&self.ledger).peak
+        lock(&self.pool.0).used_by(self.account).1
+    }
+
+    /// The whole budget.
+    pub(crate) fn limit(&self) -> usize {
+        self.pool.limit()
     }
 
     /// Sends everybody away who waits, now and later.
     pub(crate) fn close(&self) {
-        let waiters = {
-            let mut ledger = lock(&self.ledger);
-            ledger.closed = true;
-            ledger.barrier = false;
-            std::mem::take(&mut ledger.waiters)
-        };
-        drop(waiters);
+        let wakes = lock(&self.pool.0).close_account(self.account);
+        wakes.wake();
+    }
+
+    fn place(&self, lane: LaneId) -> Place {
+        Place {
+            account: self.account,
+            lane,
+        }
     }
 
     fn charge(self: &Arc<Self>, lane: LaneId, bytes: usize) -> Charge {
@@ -176,118 +198,63 @@ impl Budget {
             bytes,
         }
     }
+}
 
-    fn release(self: &Arc<Self>, lane: LaneId, bytes: usize) {
-        let mut ledger = lock(&self.ledger);
-        ledger.give_back(lane, bytes);
-        self.settle(ledger);
-    }
-
-    /// Serves who can be served. Grants are handed over after the lock is gone: one that nobody takes comes back here.
-    fn settle(self: &Arc<Self>, mut ledger: std::sync::MutexGuard<'_, Ledger>) {
-        let was_up = ledger.barrier;
-        let granted = ledger.grant();
-        if ledger.barrier && !was_up {
-            self.barrier_rose.notify_one();
-        }
-        drop(ledger);
-        for (lane, waiter) in granted {
-            let _ = waiter.grant.send(self.charge(lane, waiter.bytes));
-        }
+impl Drop for Budget {
+    fn drop(&mut self) {
+        lock(&self.pool.0).remove_account(self.account);
     }
 }
 
-impl Ledger {
-    fn held(&mut self, lane: LaneId) -> &mut usize {
-        let index = lane.index();
-        if self.held.len() <= index {
-            self.held.resize(index + 1, 0);
-        }
-        &mut self.held[index]
-    }
-
-    fn admits(&mut self, lane: LaneId, bytes: usize) -> bool {
-        let held = *self.held(lane);
-        match self.free.checked_sub(bytes) {
-            None => false,
-            Some(rest) => held == 0 || held + bytes <= rest,
-        }
-    }
-
-    fn take(&mut self, lane: LaneId, bytes: usize) {
-        self.free -= bytes;
-        *self.held(lane) += bytes;
-        self.peak = self.peak.max(self.total - self.free);
-    }
-
-    fn give_back(&mut self, lane: LaneId, bytes: usize) {
-        self.free += bytes;
-        *self.held(lane) -= bytes;
-    }
-
-    /// Walks the waiters in order of arrival, lane by lane.
-    fn grant(&mut self) -> Vec<(LaneId, Waiter)> {
-        let mut granted = Vec::new();
-        self.barrier = false;
-        if self.waiters.is_empty() {
-            return granted;
-        }
-        self.waiters.retain(|_, queue| next_ticket(queue).is_some());
-        let mut heads: BinaryHeap<_> = self
-            .waiters
-            .iter()
-            .filter_map(|(lane, queue)| queue.front().map(|waiter| Reverse((waiter.ticket, *lane))))
-            .collect();
-        while let Some(Reverse((_, lane))) = heads.pop() {
-            let Some(queue) = self.waiters.get_mut(&lane) else {
-                continue;
-            };
-            let Some(bytes) = queue.front().map(|waiter| waiter.bytes) else {
-                continue;
-            };
-            if !self.admits(lane, bytes) {
-                if *self.held(lane) == 0 {
-                    self.barrier = true;
-                    break;
-                }
-                continue;
-            }
-            self.take(lane, bytes);
-            let Some(queue) = self.waiters.get_mut(&lane) else {
-                continue;
-            };
-            granted.extend(queue.pop_front().map(|waiter| (lane, waiter)));
-            match next_ticket(queue) {
-                Some(ticket) => heads.push(Reverse((ticket, lane))),
-                None => drop(self.waiters.remove(&lane)),
-            }
-        }
-        granted
+impl std::fmt::Debug for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Budget")
+            .field("used", &self.used())
+            .finish_non_exhaustive()
     }
 }
 
-/// The ticket of the first who still waits.
-fn next_ticket(queue: &mut VecDeque<Waiter>) -> Option<u64> {
-    while queue.front().is_some_and(|waiter| waiter.grant.is_closed()) {
-        queue.pop_front();
+impl Signal {
+    fn raise(&self) {
+        self.pressed.store(true, Ordering::Release);
+        self.must_yield.notify_one();
     }
-    queue.front().map(|waiter| waiter.ticket)
+}
+
+impl Wakes<Arc<Signal>> {
+    /// After the lock is gone: a waker runs code that is not ours.
+    fn wake(self) {
+        self.pressed.iter().for_each(|signal| signal.raise());
+        self.granted.into_iter().for_each(|waker| waker.wake());
+    }
 }
 
 /// A place in the queue for room.
+#[derive(Debug)]
 pub(crate) struct Turn {
     budget: Arc<Budget>,
-    granted: oneshot::Receiver<Charge>,
-    done: bool,
+    lane: LaneId,
+    bytes: usize,
+    /// `None` once it is over.
+    ticket: Option<Ticket>,
 }
 
 impl Future for Turn {
     type Output = Option<Charge>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.granted).poll(context).map(|granted| {
-            self.done = true;
-            granted.ok()
+        let Some(ticket) = self.ticket else {
+            return Poll::Ready(None);
+        };
+        let place = self.budget.place(self.lane);
+        let (granted, old_waker) = {
+            let mut ledger = lock(&self.budget.pool.0);
+            ledger.poll(place, ticket, context.waker())
+        };
+        drop(old_waker);
+        granted.map(|granted| {
+            self.ticket = None;
+            granted.then(|| self.budget.charge(self.lane, self.bytes))
         })
     }
 }
@@ -295,10 +262,14 @@ impl Future for Turn {
 impl Drop for Turn {
     /// Who leaves the queue may have been the one that others waited behind.
     fn drop(&mut self) {
-        if !self.done {
-            self.granted.close();
-            let ledger = lock(&self.budget.ledger);
-            self.budget.settle(ledger);
+        if let Some(ticket) = self.ticket {
+            let place = self.budget.place(self.lane);
+            let (wakes, old_waker) = {
+                let mut ledger = lock(&self.budget.pool.0);
+                ledger.give_up(place, ticket, self.bytes)
+            };
+            drop(old_waker);
+            wakes.wake();
         }
     }
 }
@@ -309,14 +280,6 @@ pub(crate) struct Charge {
     budget: Arc<Budget>,
     lane: LaneId,
     bytes: usize,
-}
-
-impl std::fmt::Debug for Budget {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Budget")
-            .field("used", &self.used())
-            .finish_non_exhaustive()
-    }
 }
 
 impl Charge {
@@ -347,12 +310,13 @@ impl Charge {
     /// The records go to another shard: what they hold counts there, whether or not it has room left.
     pub(crate) fn move_to(&mut self, lane: LaneId) {
         if self.lane != lane {
-            let mut ledger = lock(&self.budget.ledger);
-            *ledger.held(self.lane) -= self.bytes;
-            *ledger.held(lane) += self.bytes;
+            let account = self.budget.account;
+            let wakes = {
+                let mut ledger = lock(&self.budget.pool.0);
+                ledger.move_room(account, self.lane, lane, self.bytes)
+            };
             self.lane = lane;
-            // The lane it leaves may now hold little enough.
-            self.budget.settle(ledger);
+            wakes.wake();
         }
     }
 }
@@ -360,7 +324,9 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.budget.release(self.lane, self.bytes);
+            let place = self.budget.place(self.lane);
+            let wakes = lock(&self.budget.pool.0).give_back(place, self.bytes);
+            wakes.wake();
         }
     }
 }

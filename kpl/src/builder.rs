@@ -9,8 +9,9 @@ use aws_types::SdkConfig;
 use futures::FutureExt;
 use tokio_util::task::TaskTracker;
 
+use crate::budget::MemoryBudget;
 use crate::clock;
-use crate::config::ProducerConfig;
+use crate::config::{InvalidConfig, MIN_BUFFER, ProducerConfig};
 use crate::error::{BuildError, DeliveryError, Source, StopReason};
 use crate::pipeline::Pipeline;
 use crate::producer::Producer;
@@ -33,8 +34,15 @@ pub struct ProducerBuilder {
     stream: String,
     base: aws_sdk_kinesis::config::Builder,
     config: ProducerConfig,
-    seed: Option<u64>,
-    on_failure: Option<FailureHook>,
+    components: Components,
+}
+
+/// What a producer is given beside its settings.
+#[derive(Default)]
+pub(crate) struct Components {
+    pub(crate) seed: Option<u64>,
+    pub(crate) on_failure: Option<FailureHook>,
+    pub(crate) memory_budget: Option<MemoryBudget>,
 }
 
 impl std::fmt::Debug for ProducerBuilder {
@@ -52,8 +60,7 @@ impl ProducerBuilder {
             stream,
             base: aws_sdk_kinesis::config::Builder::from(sdk_config),
             config: ProducerConfig::default(),
-            seed: None,
-            on_failure: None,
+            components: Components::default(),
         }
     }
 
@@ -73,7 +80,14 @@ impl ProducerBuilder {
 
     /// Seeds all jitter, so that a run can be repeated. Default: a random seed.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+        self.components.seed = Some(seed);
+        self
+    }
+
+    /// Shares one bound on memory with other producers, in place of
+    /// [`max_buffered_bytes`](ProducerConfig::max_buffered_bytes). Default: a buffer of its own.
+    pub fn memory_budget(mut self, budget: MemoryBudget) -> Self {
+        self.components.memory_budget = Some(budget);
         self
     }
 
@@ -82,7 +96,7 @@ impl ProducerBuilder {
     /// It runs on a task of the producer or where the `Delivery` is dropped: it must
     /// not block. A panic in it is logged. A hook that holds a `Producer` is a cycle: neither is ever dropped.
     pub fn on_failure(mut self, hook: impl Fn(&DeliveryError) + Send + Sync + 'static) -> Self {
-        self.on_failure = Some(Arc::new(hook));
+        self.components.on_failure = Some(Arc::new(hook));
         self
     }
 
@@ -100,23 +114,23 @@ impl ProducerBuilder {
     /// # Panics
     /// Outside of a Tokio runtime with time enabled.
     pub async fn build(self) -> Result<Producer, BuildError> {
-        let stream = match (self.config.validate(), StreamId::parse(&self.stream)) {
-            (Ok(()), Ok(stream)) => stream,
-            (Ok(()), Err(problem)) | (Err(problem), Ok(_)) => return Err(problem.into()),
-            (Err(mut problems), Err(problem)) => {
-                problems.extend(problem);
-                return Err(problems.into());
-            }
+        let budget = self.components.memory_budget.as_ref();
+        let budget_is_valid = match budget.map(MemoryBudget::limit) {
+            Some(limit) if limit < MIN_BUFFER => Err(InvalidConfig::one(
+                "memory_budget",
+                format!("must be at least {MIN_BUFFER}, got {limit}"),
+            )),
+            _ => Ok(()),
+        };
+        let stream = match InvalidConfig::all(
+            [self.config.validate(), budget_is_valid],
+            StreamId::parse(&self.stream),
+        ) {
+            Ok(stream) => stream,
+            Err(problems) => return Err(problems.into()),
         };
         let service = Arc::new(SdkService::new(stream, self.base, &self.config));
-        start(
-            self.stream,
-            service,
-            self.config,
-            self.seed,
-            self.on_failure,
-        )
-        .await
+        start(self.stream, service, self.config, self.components).await
     }
 }
 
@@ -125,9 +139,13 @@ pub(crate) async fn start(
     stream: String,
     service: Arc<dyn Service>,
     config: ProducerConfig,
-    seed: Option<u64>,
-    on_failure: Option<FailureHook>,
+    components: Components,
 ) -> Result<Producer, BuildError> {
+    let Components {
+        seed,
+        on_failure,
+        memory_budget,
+    } = components;
     let seed = seed.unwrap_or_else(clock::random_seed);
     let limit = config.startup_timeout;
     let first_look = async {
@@ -135,7 +153,7 @@ pub(crate) async fn start(
         let max_record_size = description.as_ref().and_then(|known| known.max_record_size);
         let max_record_size = max_record_size.unwrap_or(DEFAULT_MAX_RECORD_SIZE);
         let auto = description.is_some_and(|known| known.service_places_records);
-        let shared = Shared::new(config, max_record_size, auto, on_failure);
+        let shared = Shared::new(config, max_record_size, auto, on_failure, memory_budget);
         let refresher = Refresher::new(Arc::clone(&shared), Arc::clone(&service), seed ^ 1);
         if auto {
             tracing::warn!(

@@ -3,14 +3,15 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::budget::{AGGREGATE_OVERHEAD, RECORD_OVERHEAD};
-
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
 /// The most bytes of one PutRecords request, and of one record on a stream that allows the largest.
 const SERVICE_MAX_REQUEST: usize = 10 * MIB;
 const SERVICE_MAX_REQUEST_RECORDS: usize = 500;
+
+/// The smallest buffer that is of use, in bytes.
+pub(crate) const MIN_BUFFER: usize = 64 * KIB;
 
 /// Settings of a [`Producer`](crate::Producer).
 ///
@@ -88,6 +89,10 @@ pub struct ProducerConfig {
     /// single hot shard gets half. A record larger than this is refused.
     pub max_buffered_bytes: usize,
 
+    /// How full the buffer may be, in percent, for a [`Droppable`](crate::Priority::Droppable) record to be taken; above
+    /// that it is dropped. Default 50; 0 to 100. The rest is for the others.
+    pub droppable_limit: u32,
+
     /// The most bytes of payload in flight. Default 32 MiB. Memory: 2.3 times as much (base64 and JSON).
     pub max_in_flight_bytes: usize,
 
@@ -153,6 +158,7 @@ impl ProducerConfig {
         with_collection_max_count, collection_max_count: usize;
         with_collection_max_size, collection_max_size: usize;
         with_max_buffered_bytes, max_buffered_bytes: usize;
+        with_droppable_limit, droppable_limit: u32;
         with_max_in_flight_bytes, max_in_flight_bytes: usize;
         with_max_requests_in_flight, max_requests_in_flight: usize;
         with_request_timeout, request_timeout: Duration;
@@ -176,6 +182,7 @@ impl Default for ProducerConfig {
             collection_max_count: SERVICE_MAX_REQUEST_RECORDS,
             collection_max_size: 5 * MIB,
             max_buffered_bytes: 64 * MIB,
+            droppable_limit: 50,
             max_in_flight_bytes: 32 * MIB,
             max_requests_in_flight: 24,
             request_timeout: Duration::from_secs(6),
@@ -216,9 +223,10 @@ impl ProducerConfig {
         problems.within(
             "max_buffered_bytes",
             self.max_buffered_bytes,
-            64 * KIB,
+            MIN_BUFFER,
             usize::MAX,
         );
+        problems.within("droppable_limit", self.droppable_limit as usize, 0, 100);
         problems.within(
             "max_in_flight_bytes",
             self.max_in_flight_bytes,
@@ -269,12 +277,6 @@ impl ProducerConfig {
     pub(crate) fn collection_linger(&self) -> Duration {
         (self.record_max_buffered_time / 5).min(Duration::from_millis(50))
     }
-
-    /// The largest record the buffer could ever take, key and data, in bytes.
-    pub(crate) fn max_bufferable_record(&self) -> usize {
-        self.max_buffered_bytes
-            .saturating_sub(RECORD_OVERHEAD + AGGREGATE_OVERHEAD)
-    }
 }
 
 /// A configuration with one or more problems.
@@ -297,8 +299,21 @@ impl InvalidConfig {
             .map(|(field, problem)| (*field, problem.as_str()))
     }
 
-    pub(crate) fn extend(&mut self, other: Self) {
-        self.problems.extend(other.problems);
+    /// `value`, or the problems of everything.
+    pub(crate) fn all<T>(
+        checks: impl IntoIterator<Item = Result<(), Self>>,
+        value: Result<T, Self>,
+    ) -> Result<T, Self> {
+        let problems = checks.into_iter().filter_map(Result::err);
+        let mut problems: Vec<_> = problems.flat_map(|error| error.problems).collect();
+        match value {
+            Ok(value) if problems.is_empty() => Ok(value),
+            Ok(_) => Err(Self { problems }),
+            Err(error) => {
+                problems.extend(error.problems);
+                Err(Self { problems })
+            }
+        }
     }
 }
 

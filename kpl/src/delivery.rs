@@ -5,11 +5,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::error::{DeliveryError, FailureCause, StopReason};
-use crate::settlement::{Settlement, lock};
+use crate::settlement::Settlement;
+use crate::sync::{Mutex, lock};
 
 /// Where a record lies in the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +87,9 @@ impl Future for Delivery {
                 Poll::Ready(outcome)
             }
             None => {
-                state.watch(index, context.waker());
+                let old_waker = state.watch(index, context.waker());
+                drop(state);
+                drop(old_waker);
                 Poll::Pending
             }
         }
@@ -156,13 +159,14 @@ impl SlotState {
         })
     }
 
-    fn watch(&mut self, index: usize, waker: &Waker) {
+    /// Keeps `waker`, and gives the one before back: its drop runs code that is not ours.
+    fn watch(&mut self, index: usize, waker: &Waker) -> Option<Waker> {
         if self.wakers.len() <= index {
             self.wakers.resize_with(index + 1, || None);
         }
         match &mut self.wakers[index] {
-            Some(known) => known.clone_from(waker),
-            empty => *empty = Some(waker.clone()),
+            Some(known) if known.will_wake(waker) => None,
+            slot => slot.replace(waker.clone()),
         }
     }
 }

@@ -205,6 +205,11 @@ pub enum FailureCause {
         /// The service's message.
         message: Arc<str>,
     },
+    /// A [`Droppable`](crate::Priority::Droppable) record found the buffer too full, and gave way. It was not sent.
+    #[error(
+        "the buffer was too full for a droppable record: send it again later, or raise `droppable_limit` or `max_buffered_bytes`"
+    )]
+    Dropped,
     /// The producer stopped before the record was settled.
     #[error("the producer stopped before the record was settled: {0}")]
     Abandoned(StopReason),
@@ -251,6 +256,18 @@ impl DeliveryError {
         Self::new(None, Arc::new(failure))
     }
 
+    /// A droppable record that found no room.
+    pub(crate) fn dropped(record: UserRecord) -> Self {
+        let failure = Failure {
+            cause: FailureCause::Dropped,
+            attempts: Vec::new(),
+            failures: 0,
+            may_have_been_written: false,
+            source: None,
+        };
+        Self::new(Some(record), Arc::new(failure))
+    }
+
     /// Why the record was given up.
     #[must_use]
     pub fn cause(&self) -> &FailureCause {
@@ -282,6 +299,7 @@ impl DeliveryError {
             self.cause(),
             FailureCause::Expired { .. }
                 | FailureCause::Throttled { .. }
+                | FailureCause::Dropped
                 | FailureCause::Abandoned(_)
         )
     }

@@ -12,7 +12,7 @@ use crate::clock::Instant;
 use crate::delivery::{Placement, Settler};
 use crate::error::{Attempt, DeliveryError, Failure, FailureCause, Source};
 use crate::lane::LaneId;
-use crate::record::UserRecord;
+use crate::record::{Priority, UserRecord};
 use crate::verdict::HashKeySpan;
 
 /// Of more attempts than this, the first and the latest are kept.
@@ -82,6 +82,7 @@ impl KinesisRecord {
                 partition_key: self.partition_key.clone().into_owned(),
                 explicit_hash_key: self.explicit_hash_key,
                 data: self.data.clone(),
+                priority: Priority::default(),
             }];
         }
         match Decoder::new(MAX_DECOMPRESSED).decode(self.data.clone()) {
@@ -91,6 +92,7 @@ impl KinesisRecord {
                     partition_key: member.partition_key().to_owned(),
                     explicit_hash_key: member.explicit_hash_key(),
                     data: member.data_bytes(),
+                    priority: Priority::default(),
                 })
                 .collect(),
             other => unreachable!(

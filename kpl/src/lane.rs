@@ -1,5 +1,7 @@
 //! The lane of a shard: where senders put records, under one short lock, and the pipeline fetches them.
 
+mod id;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
@@ -9,18 +11,11 @@ use crate::aggregator::{AggregateLimits, OpenAggregate, cost_of};
 use crate::budget::{Budget, Charge};
 use crate::clock::{self, Instant};
 use crate::delivery::{Delivery, Settler};
-use crate::record::UserRecord;
-use crate::settlement::{Settlement, lock};
+use crate::record::{Priority, UserRecord};
+use crate::settlement::Settlement;
+use crate::sync::lock;
 
-/// Numbers the lanes of a producer, in order of creation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct LaneId(pub(crate) u32);
-
-impl LaneId {
-    pub(crate) fn index(self) -> usize {
-        self.0 as usize
-    }
-}
+pub(crate) use self::id::LaneId;
 
 pub(crate) struct Lane {
     pub(crate) id: LaneId,
@@ -86,7 +81,14 @@ impl Lane {
         if state.retired {
             return Err(Refused::Retired(record, prepaid));
         }
-        let charge = |bytes| budget.try_charge(self.id, bytes);
+        let is_droppable = record.priority == Priority::Droppable;
+        let charge = |bytes| {
+            if is_droppable {
+                budget.try_charge_droppable(self.id, bytes)
+            } else {
+                budget.try_charge(self.id, bytes)
+            }
+        };
         let (record, mut paid) = match (&mut state.open, prepaid) {
             (Some(open), prepaid) => {
                 let Some(mut paid) = prepaid.or_else(|| charge(joining)) else {

@@ -71,6 +71,7 @@ mod delivery;
 mod error;
 mod kinesis_record;
 mod lane;
+mod ledger;
 mod limiter;
 mod pipeline;
 mod producer;
@@ -83,8 +84,10 @@ mod settlement;
 mod shard_map;
 mod shared;
 mod stats;
+mod sync;
 mod verdict;
 
+pub use budget::MemoryBudget;
 pub use builder::ProducerBuilder;
 pub use config::{Compression, InvalidConfig, ProducerConfig};
 pub use delivery::{Delivery, Receipt};
@@ -93,5 +96,5 @@ pub use error::{
 };
 pub use kinesis_aggregation::HashKey;
 pub use producer::{CloseReport, Producer};
-pub use record::UserRecord;
+pub use record::{Priority, UserRecord};
 pub use stats::ProducerStats;

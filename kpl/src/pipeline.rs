@@ -108,7 +108,7 @@ impl Pipeline {
                 () = cancel.cancelled() => break,
                 Some(answer) = self.requests.join_next() => self.on_answer(answer),
                 () = self.shared.wake.notified() => {}
-                () = self.shared.budget.barrier_rose.notified() => {}
+                () = self.shared.budget.must_yield() => {}
                 () = tokio::time::sleep_until(next.unwrap_or(now)), if next.is_some() => {}
             }
             while let Some(answer) = self.requests.try_join_next() {

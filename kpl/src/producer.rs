@@ -11,7 +11,7 @@ use crate::aggregator::cost_of;
 use crate::builder::ProducerBuilder;
 use crate::delivery::Delivery;
 use crate::error::{InvalidRecord, SendError, StopReason};
-use crate::record::UserRecord;
+use crate::record::{Priority, UserRecord};
 use crate::shared::{NotEntered, Shared};
 use crate::stats::ProducerStats;
 
@@ -94,6 +94,9 @@ impl Producer {
         let (record, lane) = match shared.enter(record, hash_key, None) {
             Ok(delivery) => return Ok(delivery),
             Err(NotEntered::Closed(record)) => return Err(self.closed(record)),
+            Err(NotEntered::NoRoom(record, _)) if record.priority == Priority::Droppable => {
+                return Ok(shared.give_way(record));
+            }
             Err(NotEntered::NoRoom(record, lane)) => (record, lane),
         };
         let turn = shared.budget.charge_in_turn(lane.id, cost_of(&record).1);
@@ -123,9 +126,11 @@ impl Producer {
         match shared.enter(record, hash_key, None) {
             Ok(delivery) => Ok(delivery),
             Err(NotEntered::Closed(record)) => Err(self.closed(record)),
+            Err(NotEntered::NoRoom(record, _)) if record.priority == Priority::Droppable => {
+                Ok(shared.give_way(record))
+            }
             Err(NotEntered::NoRoom(record, lane)) => {
                 shared.budget.note_refusal(lane.id);
-                shared.wake.notify_one();
                 let needed = cost_of(&record).1;
                 Err(SendError::Full { record, needed })
             }
@@ -197,7 +202,7 @@ impl Producer {
         if shared.service_places_records && looks_framed(record.data()) {
             return Err(Unacceptable::Invalid(InvalidRecord::LooksAggregated));
         }
-        let (limit, actual) = (shared.config.max_bufferable_record(), record.payload_len());
+        let (limit, actual) = (shared.max_bufferable_record(), record.payload_len());
         if actual > limit {
             return Err(Unacceptable::TooLarge { limit, actual });
         }

@@ -10,6 +10,19 @@ use crate::error::InvalidRecord;
 /// The longest partition key, in Unicode scalar values.
 pub(crate) const MAX_PARTITION_KEY_CHARS: usize = 256;
 
+/// What becomes of a record when the buffer fills up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Priority {
+    /// It waits for room, and is never dropped.
+    #[default]
+    Critical,
+    /// It gives way: [`send`](crate::Producer::send) never waits for it, and while the buffer is fuller than
+    /// [`droppable_limit`](crate::ProducerConfig::droppable_limit), or its shard has no room, the record fails at once with
+    /// [`FailureCause::Dropped`](crate::FailureCause::Dropped). Once it is in the buffer it is as good as the others.
+    Droppable,
+}
+
 /// One record of the application: a partition key, data, and perhaps an explicit hash key.
 ///
 /// Cloning is cheap for the data (a reference count) and copies the key.
@@ -18,6 +31,7 @@ pub struct UserRecord {
     pub(crate) partition_key: String,
     pub(crate) explicit_hash_key: Option<HashKey>,
     pub(crate) data: Bytes,
+    pub(crate) priority: Priority,
 }
 
 impl UserRecord {
@@ -30,6 +44,7 @@ impl UserRecord {
             partition_key: partition_key.into(),
             explicit_hash_key: None,
             data: data.into(),
+            priority: Priority::default(),
         }
     }
 
@@ -59,6 +74,19 @@ impl UserRecord {
                 actual: decimal.chars().take(64).collect(),
             }),
         }
+    }
+
+    /// Says what becomes of the record when the buffer fills up. Default: [`Priority::Critical`].
+    #[must_use]
+    pub fn with_priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// What becomes of the record when the buffer fills up.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        self.priority
     }
 
     /// The partition key.

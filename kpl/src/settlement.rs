@@ -3,19 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
 
 use crate::error::{DeliveryError, StopReason};
 use crate::stats::Counters;
+use crate::sync::{Mutex, lock};
 
 pub(crate) type FailureHook = Arc<dyn Fn(&DeliveryError) + Send + Sync>;
-
-/// Locks a mutex whose holders never leave it half changed, also when one panicked.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 #[derive(Default)]
 pub(crate) struct Settlement {

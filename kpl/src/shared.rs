@@ -8,15 +8,16 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::aggregator::AggregateLimits;
-use crate::budget::{Budget, Charge};
+use crate::budget::{AGGREGATE_OVERHEAD, Budget, Charge, MemoryBudget, RECORD_OVERHEAD};
 use crate::config::ProducerConfig;
-use crate::delivery::Delivery;
-use crate::error::StopReason;
+use crate::delivery::{Delivery, Settler};
+use crate::error::{DeliveryError, StopReason};
 use crate::lane::{Lane, LaneId, Refused};
 use crate::record::UserRecord;
 use crate::routing::Routing;
-use crate::settlement::{FailureHook, Settlement, lock};
+use crate::settlement::{FailureHook, Settlement};
 use crate::shard_map::ShardMap;
+use crate::sync::lock;
 
 pub(crate) struct Shared {
     pub(crate) config: ProducerConfig,
@@ -52,25 +53,34 @@ impl Shared {
         max_record_size: usize,
         service_places_records: bool,
         on_failure: Option<FailureHook>,
+        memory_budget: Option<MemoryBudget>,
     ) -> Arc<Self> {
         let limits = AggregateLimits::new(&config, max_record_size);
-        let unpredicted = Lane::new(LaneId(0), None, limits);
+        let unpredicted = Lane::new(LaneId::UNPREDICTED, None, limits);
+        let memory_budget =
+            memory_budget.unwrap_or_else(|| MemoryBudget::new(config.max_buffered_bytes));
         Arc::new(Self {
             max_record_size,
             service_places_records,
             settlement: Arc::new(Settlement::new(on_failure)),
-            budget: Budget::new(config.max_buffered_bytes),
+            budget: Budget::new(memory_budget, config.droppable_limit),
             cancel: CancellationToken::new(),
             wake: Notify::new(),
             refresh: Notify::new(),
             limits,
             routing: RwLock::new(Arc::new(Routing::unpredicted(unpredicted))),
-            next_lane: AtomicU32::new(1),
+            next_lane: AtomicU32::new(LaneId::FIRST),
             refreshes_begun: AtomicU64::new(0),
             announced: Mutex::default(),
             is_closing: AtomicBool::new(false),
             config,
         })
+    }
+
+    /// The largest record the buffer could ever take, key and data, in bytes.
+    pub(crate) fn max_bufferable_record(&self) -> usize {
+        let overhead = RECORD_OVERHEAD + AGGREGATE_OVERHEAD;
+        self.budget.limit().saturating_sub(overhead)
     }
 
     pub(crate) fn routing(&self) -> Arc<Routing> {
@@ -111,6 +121,17 @@ impl Shared {
                 Err(Refused::Retired(returned, charge)) => (record, prepaid) = (returned, charge),
             }
         }
+    }
+
+    /// Takes a droppable record that finds no room, and fails it at once.
+    pub(crate) fn give_way(&self, record: UserRecord) -> Delivery {
+        let counters = &self.settlement.counters;
+        counters.user_records_accepted.add(1);
+        counters.user_records_dropped.add(1);
+        let mut settler = Settler::new(&self.settlement);
+        let delivery = settler.add_member();
+        settler.settle_one(0, Err(DeliveryError::dropped(record)));
+        delivery
     }
 
     pub(crate) fn announce(&self, lane: &Arc<Lane>) {
@@ -237,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_map_that_comes_while_closing_opens_no_lane() {
-        let shared = Shared::new(ProducerConfig::default(), 1 << 20, false, None);
+        let shared = Shared::new(ProducerConfig::default(), 1 << 20, false, None, None);
         shared.install(1, map(&["parent"]));
         let parent = Arc::clone(shared.routing().lane(HashKey::MIN));
         let held = shared.budget.try_charge(parent.id, 10).unwrap();
@@ -263,7 +284,7 @@ mod tests {
 
     #[test]
     fn what_a_kept_lane_holds_is_announced_when_the_map_comes_while_closing() {
-        let shared = Shared::new(ProducerConfig::default(), 1 << 20, false, None);
+        let shared = Shared::new(ProducerConfig::default(), 1 << 20, false, None, None);
         shared.install(1, map(&["kept", "other"]));
         let kept = Arc::clone(shared.routing().lane(HashKey::MIN));
         assert!(accept(&shared, &kept));

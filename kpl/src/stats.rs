@@ -14,6 +14,8 @@ pub struct ProducerStats {
     pub user_records_delivered: u64,
     /// User records given up, the abandoned ones not counted.
     pub user_records_failed: u64,
+    /// Droppable user records that gave way to others; counted among the failed, too.
+    pub user_records_dropped: u64,
     /// User records whose producer stopped before they were settled.
     pub user_records_abandoned: u64,
     /// User records that failed or were abandoned and whose `Delivery` nobody held any more.
@@ -49,6 +51,7 @@ counters!(
     user_records_accepted,
     user_records_delivered,
     user_records_failed,
+    user_records_dropped,
     user_records_abandoned,
     failures_unobserved,
     resent_for_wrong_shard,

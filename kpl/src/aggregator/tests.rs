@@ -3,7 +3,7 @@ use kinesis_aggregation::{Decoded, Decoder};
 use proptest::prelude::*;
 
 use super::*;
-use crate::budget::Budget;
+use crate::budget::{Budget, MemoryBudget};
 use crate::clock;
 use crate::settlement::Settlement;
 
@@ -24,7 +24,7 @@ impl Fixture {
             ..Default::default()
         };
         Self {
-            budget: Budget::new(1 << 30),
+            budget: Budget::new(MemoryBudget::new(1 << 30), 100),
             settlement: Arc::default(),
             sealer: Sealer::new(&config).unwrap(),
             limits: AggregateLimits::new(&config, 1 << 20),

@@ -1,11 +1,18 @@
+use std::sync::atomic::AtomicUsize;
+use std::task::Waker;
+
 use futures::FutureExt;
 use proptest::prelude::*;
 
 use super::*;
 
-const A: LaneId = LaneId(0);
-const B: LaneId = LaneId(1);
-const C: LaneId = LaneId(2);
+const A: LaneId = LaneId(2);
+const B: LaneId = LaneId(3);
+const C: LaneId = LaneId(4);
+
+fn budget(total: usize) -> Arc<Budget> {
+    Budget::new(MemoryBudget::new(total), 100)
+}
 
 /// Takes ten bytes at a time until refused.
 fn fill(budget: &Arc<Budget>, lanes: &[LaneId]) -> Vec<Charge> {
@@ -21,7 +28,7 @@ fn fill(budget: &Arc<Budget>, lanes: &[LaneId]) -> Vec<Charge> {
 
 #[test]
 fn one_hot_shard_gets_half_and_two_a_third_each() {
-    let budget = Budget::new(900);
+    let budget = budget(900);
     let one = fill(&budget, &[A]);
     assert_eq!(budget.used(), 450);
     drop(one);
@@ -33,7 +40,7 @@ fn one_hot_shard_gets_half_and_two_a_third_each() {
 
 #[test]
 fn waiters_of_a_shard_are_served_in_order() {
-    let budget = Budget::new(100);
+    let budget = budget(100);
     let held = budget.try_charge(A, 30).unwrap();
     let mut first = budget.charge_in_turn(A, 60);
     let mut second = budget.charge_in_turn(A, 5);
@@ -53,7 +60,7 @@ fn waiters_of_a_shard_are_served_in_order() {
 
 #[test]
 fn a_waiter_blocks_only_its_own_shard() {
-    let budget = Budget::new(100);
+    let budget = budget(100);
     let _held = budget.try_charge(A, 50).unwrap();
     let mut waits = budget.charge_in_turn(A, 10);
     assert!(budget.try_charge(B, 10).is_some());
@@ -63,7 +70,7 @@ fn a_waiter_blocks_only_its_own_shard() {
 
 #[test]
 fn a_large_record_for_an_empty_shard_is_not_overtaken() {
-    let budget = Budget::new(100);
+    let budget = budget(100);
     let mut held = vec![
         budget.try_charge(A, 40).unwrap(),
         budget.try_charge(B, 20).unwrap(),
@@ -83,7 +90,7 @@ fn a_large_record_for_an_empty_shard_is_not_overtaken() {
 
 #[test]
 fn who_gives_up_lets_the_others_go() {
-    let budget = Budget::new(100);
+    let budget = budget(100);
     let _held = budget.try_charge(A, 40).unwrap();
     let large = budget.charge_in_turn(C, 90);
     let mut younger = budget.charge_in_turn(B, 10);
@@ -94,7 +101,7 @@ fn who_gives_up_lets_the_others_go() {
 
 #[test]
 fn a_grant_that_nobody_takes_comes_back() {
-    let budget = Budget::new(100);
+    let budget = budget(100);
     let held = budget.try_charge(A, 50).unwrap();
     let waits = budget.charge_in_turn(A, 30);
     drop(held);
@@ -105,7 +112,7 @@ fn a_grant_that_nobody_takes_comes_back() {
 
 #[test]
 fn closing_sends_everybody_away() {
-    let budget = Budget::new(100);
+    let budget = budget(100);
     let _held = budget.try_charge(A, 50).unwrap();
     let mut waits = budget.charge_in_turn(A, 30);
     budget.close();
@@ -118,43 +125,69 @@ fn closing_sends_everybody_away() {
 }
 
 proptest! {
-    /// Under any run of charges, waits, cancellations and releases: never above the bound, nothing leaks, and no one
-    /// waits while the budget is empty.
+    /// Under any run of charges, reservations, waits, cancellations, moves and releases of two producers: never above
+    /// the bound, nothing leaks, no grant is lost, and no one waits while the budget is empty.
     #[test]
     fn the_bound_holds_and_nothing_leaks(
-        steps in proptest::collection::vec((0..4_u8, 0..5_u32, 1..400_usize, any::<prop::sample::Index>()), 1..200),
+        steps in proptest::collection::vec(
+            (0..5_u8, any::<bool>(), 0..5_u32, 1..400_usize, any::<prop::sample::Index>()),
+            1..200,
+        ),
     ) {
-        let budget = Budget::new(1000);
+        let pool = MemoryBudget::new(1000);
+        let budgets = [(); 2].map(|()| Budget::new(pool.clone(), 100));
         let mut held: Vec<Charge> = Vec::new();
-        let mut waiting: Vec<Turn> = Vec::new();
-        for (action, lane, bytes, pick) in steps {
+        let mut waiting: Vec<(Turn, Arc<CountWakes>)> = Vec::new();
+        for (action, producer, lane, bytes, pick) in steps {
+            let (budget, lane) = (&budgets[usize::from(producer)], LaneId(lane));
             match action {
-                0 => held.extend(budget.try_charge(LaneId(lane), bytes)),
-                1 => waiting.push(budget.charge_in_turn(LaneId(lane), bytes)),
+                0 => held.extend(budget.try_charge(lane, bytes)),
+                1 => waiting.push((budget.charge_in_turn(lane, bytes), Arc::default())),
                 2 if !held.is_empty() => drop(held.swap_remove(pick.index(held.len()))),
                 3 if !waiting.is_empty() => drop(waiting.swap_remove(pick.index(waiting.len()))),
+                4 if !held.is_empty() => {
+                    let index = pick.index(held.len());
+                    held[index].move_to(lane);
+                }
                 _ => {}
             }
-            waiting.retain_mut(|turn| match turn.now_or_never() {
-                Some(charge) => {
-                    held.extend(charge);
-                    false
+            waiting.retain_mut(|(turn, wakes)| {
+                // Who left a waker is polled only when it was called.
+                if Arc::strong_count(wakes) > 1 && wakes.0.swap(0, Ordering::SeqCst) == 0 {
+                    return true;
                 }
-                None => true,
+                let waker = Waker::from(Arc::clone(wakes));
+                match Pin::new(turn).poll(&mut Context::from_waker(&waker)) {
+                    Poll::Ready(charge) => {
+                        held.extend(charge);
+                        false
+                    }
+                    Poll::Pending => true,
+                }
             });
-            prop_assert_eq!(budget.used(), held.iter().map(Charge::bytes).sum::<usize>());
-            prop_assert!(budget.used() <= 1000 && budget.peak() <= 1000);
+            prop_assert_eq!(pool.used(), held.iter().map(Charge::bytes).sum::<usize>());
+            prop_assert_eq!(pool.used(), budgets.iter().map(|budget| budget.used()).sum::<usize>());
+            prop_assert!(pool.used() <= 1000 && pool.peak() <= 1000);
             prop_assert!(!held.is_empty() || waiting.is_empty());
         }
         drop(held);
         drop(waiting);
-        prop_assert_eq!(budget.used(), 0);
+        prop_assert_eq!(pool.used(), 0);
+    }
+}
+
+#[derive(Default)]
+struct CountWakes(AtomicUsize);
+
+impl std::task::Wake for CountWakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 
 #[test]
 fn a_charge_that_moves_away_makes_room_for_who_waits() {
-    let budget = Budget::new(100);
+    let budget = budget(100);
     let mut held = budget.try_charge(A, 50).unwrap();
     let mut waits = budget.charge_in_turn(A, 10);
     assert!((&mut waits).now_or_never().is_none());
@@ -165,21 +198,21 @@ fn a_charge_that_moves_away_makes_room_for_who_waits() {
 
 #[test]
 fn a_barrier_that_rises_when_somebody_leaves_is_told() {
-    let budget = Budget::new(100);
+    let budget = budget(100);
     let _held = budget.try_charge(A, 60).unwrap();
     let granted_and_not_taken = budget.charge_in_turn(C, 30);
     let mut large = budget.charge_in_turn(C, 50);
     assert_eq!(budget.take_pressure(), Pressure::Lanes(vec![C]));
-    assert!(budget.barrier_rose.notified().now_or_never().is_none());
+    assert!(budget.must_yield().now_or_never().is_none());
     drop(granted_and_not_taken);
-    assert!(budget.barrier_rose.notified().now_or_never().is_some());
+    assert!(budget.must_yield().now_or_never().is_some());
     assert_eq!(budget.take_pressure(), Pressure::All);
     assert!((&mut large).now_or_never().is_none());
 }
 
 #[test]
 fn a_lane_that_holds_nothing_is_refused_for_what_others_hold() {
-    let budget = Budget::new(100);
+    let budget = budget(100);
     let _held = budget.try_charge(A, 45).unwrap();
     budget.note_refusal(A);
     assert_eq!(budget.take_pressure(), Pressure::Lanes(vec![A]));
@@ -187,4 +220,104 @@ fn a_lane_that_holds_nothing_is_refused_for_what_others_hold() {
     budget.note_refusal(C);
     assert_eq!(budget.take_pressure(), Pressure::All);
     assert_eq!(budget.take_pressure(), Pressure::None);
+}
+
+#[test]
+fn producers_share_a_budget_shard_by_shard() {
+    let pool = MemoryBudget::new(900);
+    let [one, other] = [(); 2].map(|()| Budget::new(pool.clone(), 100));
+    let hot = fill(&one, &[A]);
+    assert_eq!((one.used(), other.used(), pool.used()), (450, 0, 450));
+    // The other's lane of the same number is another lane, and finds room.
+    let _held = other.try_charge(A, 200).unwrap();
+    assert_eq!((one.used(), other.used(), pool.used()), (450, 200, 650));
+    drop(hot);
+    assert_eq!(
+        (pool.used(), pool.peak(), one.peak(), other.peak()),
+        (200, 650, 450, 200)
+    );
+}
+
+#[test]
+fn a_producer_that_lacks_room_presses_the_others() {
+    let pool = MemoryBudget::new(100);
+    let [one, other] = [(); 2].map(|()| Budget::new(pool.clone(), 100));
+    let held = one.try_charge(A, 90).unwrap();
+    assert!(other.try_charge(A, 20).is_none());
+    other.note_refusal(A);
+    assert!(one.must_yield().now_or_never().is_some());
+    assert_eq!(one.take_pressure(), Pressure::All);
+    assert_eq!(one.take_pressure(), Pressure::None);
+    let mut waits = other.charge_in_turn(A, 20);
+    assert!(one.must_yield().now_or_never().is_some());
+    assert_eq!(
+        one.take_pressure(),
+        Pressure::All,
+        "the barrier is everybody's"
+    );
+    assert!(one.try_charge(B, 1).is_none());
+    drop(held);
+    assert!((&mut waits).now_or_never().flatten().is_some());
+}
+
+#[test]
+fn a_producer_that_closes_or_goes_leaves_the_others_their_room() {
+    let pool = MemoryBudget::new(100);
+    let one = Budget::new(pool.clone(), 100);
+    let other = Budget::new(pool.clone(), 100);
+    let held = one.try_charge(A, 60).unwrap();
+    let mut barred = one.charge_in_turn(B, 90);
+    let mut waits = other.charge_in_turn(A, 10);
+    assert!((&mut waits).now_or_never().is_none());
+    one.close();
+    assert!(matches!((&mut barred).now_or_never(), Some(None)));
+    assert!((&mut waits).now_or_never().flatten().is_some());
+    drop((barred, one));
+    assert_eq!(pool.used(), 60, "its charge holds the account open");
+    drop(held);
+    // Its number goes to the next, and nothing is left of it.
+    let next = Budget::new(pool.clone(), 100);
+    assert_eq!((next.used(), next.peak(), pool.used()), (0, 0, 0));
+    assert!(next.try_charge(A, 100).is_some());
+}
+
+#[test]
+fn a_droppable_charge_leaves_the_rest_to_others() {
+    let budget = Budget::new(MemoryBudget::new(1000), 30);
+    let _droppable = budget.try_charge_droppable(A, 300).unwrap();
+    assert!(budget.try_charge_droppable(B, 1).is_none());
+    let _critical = budget.try_charge(B, 200).unwrap();
+    assert!(budget.try_charge_droppable(C, 1).is_none());
+}
+
+#[test]
+fn reservations_leave_a_third_even_if_all_are_for_one_shard() {
+    let budget = budget(900);
+    let _other = budget.try_charge(B, 9).unwrap();
+    let mut sent = Vec::new();
+    while let Some(mut room) = budget.try_charge(LaneId::RESERVED, 10) {
+        room.move_to(A);
+        sent.push(room);
+    }
+    assert_eq!(sent.len(), 59);
+    assert!(budget.try_charge(B, 100).is_some());
+    assert!(budget.try_charge(C, 300).is_some());
+    // Who waits for room to reserve neither stalls others, nor waits for more than the fullest shard.
+    let mut waits = budget.charge_in_turn(LaneId::RESERVED, 10);
+    assert!((&mut waits).now_or_never().is_none());
+    assert_eq!(budget.take_pressure(), Pressure::Lanes(vec![A]));
+    assert!(budget.try_charge(C, 10).is_some());
+    drop(sent);
+    assert!((&mut waits).now_or_never().flatten().is_some());
+}
+
+#[test]
+fn a_large_reservation_gets_its_room_in_the_end() {
+    let budget = budget(900);
+    let held = budget.try_charge(A, 100).unwrap();
+    let mut large = budget.charge_in_turn(LaneId::RESERVED, 850);
+    assert!((&mut large).now_or_never().is_none());
+    assert!(budget.try_charge(A, 1).is_none(), "nobody overtakes it");
+    drop(held);
+    assert_eq!((&mut large).now_or_never().flatten().unwrap().bytes(), 850);
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::aggregator::{AggregateLimits, OpenAggregate, Sealer};
-use crate::budget::Budget;
+use crate::budget::{Budget, MemoryBudget};
 use crate::clock;
 use crate::delivery::Settler;
 use crate::record::UserRecord;
@@ -36,7 +36,7 @@ impl Fixture {
             collector: Collector::new(&config),
             queues: (0..lanes).map(queue).collect(),
             sealer: Sealer::new(&config).unwrap(),
-            budget: Budget::new(1 << 30),
+            budget: Budget::new(MemoryBudget::new(1 << 30), 100),
             now,
         }
     }

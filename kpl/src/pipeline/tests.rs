@@ -8,15 +8,15 @@ use futures::future::BoxFuture;
 use kinesis_aggregation::HashKey;
 
 use super::*;
-use crate::builder;
+use crate::builder::{self, Components};
 use crate::config::ProducerConfig;
 use crate::delivery::Delivery;
 use crate::producer::Producer;
 use crate::record::UserRecord;
 use crate::sender::{CallErrorKind, StreamDescription};
-use crate::settlement::lock;
 use crate::shard_map::Shard;
 use crate::shard_map::tests::shard;
+use crate::sync::lock;
 
 mod throttles;
 mod troubles;
@@ -151,7 +151,11 @@ fn unreachable() -> CallError {
 }
 
 async fn producer(service: Arc<Scripted>, config: ProducerConfig) -> Producer {
-    builder::start("s".into(), service, config, Some(42), None)
+    let components = Components {
+        seed: Some(42),
+        ..Default::default()
+    };
+    builder::start("s".into(), service, config, components)
         .await
         .unwrap()
 }

@@ -229,7 +229,7 @@ async fn a_key_keeps_its_order_when_its_shard_is_replaced() {
         aggregation_max_count: 2,
         ..Default::default()
     };
-    let shared = Shared::new(config, 1 << 20, false, None);
+    let shared = Shared::new(config, 1 << 20, false, None, None);
     shared.install(1, ShardMap::new(vec![shard("parent", 0, u128::MAX, true)]));
     let service = Scripted::new(|_, entries| all_written(entries));
     let mut pipeline = Pipeline::new(Arc::clone(&shared), service, 42).unwrap();

@@ -1,0 +1,199 @@
+//! What must hold in every interleaving.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use loom::future::block_on;
+use loom::thread;
+
+use crate::budget::{Budget, Charge, MemoryBudget, Pressure};
+use crate::delivery::{Delivery, Placement, Settler};
+use crate::error::{DeliveryError, FailureCause, StopReason};
+use crate::lane::LaneId;
+use crate::settlement::Settlement;
+
+pub(crate) const ALL: [(&str, fn()); 8] = [
+    ("budget: whoever waits is woken", waiter_is_woken),
+    ("budget: FIFO, whoever gives up meanwhile", fifo_holds),
+    ("budget: a grant given up goes to the next", grant_goes_on),
+    (
+        "budget: who waits when it closes is sent away",
+        close_sends_away,
+    ),
+    ("budget: no refusal is forgotten", refusal_is_seen),
+    ("slot: whoever awaits is woken", delivery_is_woken),
+    ("slot: a failure is seen exactly once", failure_is_seen_once),
+    ("slot: a dropped settler resolves all", abandoned_resolves),
+];
+
+const A: LaneId = LaneId(2);
+const B: LaneId = LaneId(3);
+
+fn budget() -> (MemoryBudget, Arc<Budget>) {
+    let pool = MemoryBudget::new(100);
+    (pool.clone(), Budget::new(pool, 100))
+}
+
+fn granted(charge: Option<Charge>) -> Charge {
+    charge.expect("it is not closed")
+}
+
+fn waiter_is_woken() {
+    let (pool, budget) = budget();
+    let held = budget.try_charge(A, 50).expect("it is empty");
+    let waiter = thread::spawn({
+        let budget = Arc::clone(&budget);
+        move || drop(granted(block_on(budget.charge_in_turn(A, 30))))
+    });
+    let other = thread::spawn({
+        let budget = Arc::clone(&budget);
+        move || drop(budget.try_charge(B, 40))
+    });
+    drop(held);
+    waiter.join().unwrap();
+    other.join().unwrap();
+    assert_eq!(pool.used(), 0);
+}
+
+fn fifo_holds() {
+    let (pool, budget) = budget();
+    let held = budget.try_charge(A, 50).expect("it is empty");
+    let gives_up = budget.charge_in_turn(A, 60);
+    let first = budget.charge_in_turn(A, 30);
+    let quitter = thread::spawn(move || drop(gives_up));
+    let waiter = thread::spawn({
+        let budget = Arc::clone(&budget);
+        move || {
+            let _first = granted(block_on(first));
+            // It came before: nobody of its lane overtook it.
+            assert!(budget.used() <= 60);
+        }
+    });
+    drop(held);
+    // Before the first has its room, there is none for who comes later.
+    if let Some(late) = budget.try_charge(A, 30) {
+        assert!(pool.used() <= 60);
+        drop(late);
+    }
+    quitter.join().unwrap();
+    waiter.join().unwrap();
+    assert_eq!(pool.used(), 0);
+}
+
+/// Polls once, and gives up, whatever came of it.
+fn poll_once<F: Future + Unpin>(mut future: F) -> Poll<F::Output> {
+    Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn grant_goes_on() {
+    let (pool, budget) = budget();
+    let held = budget.try_charge(A, 50).expect("it is empty");
+    let first = budget.charge_in_turn(A, 40);
+    let second = budget.charge_in_turn(A, 40);
+    let quitter = thread::spawn(move || drop(poll_once(first)));
+    let waiter = thread::spawn(move || drop(granted(block_on(second))));
+    drop(held);
+    quitter.join().unwrap();
+    waiter.join().unwrap();
+    assert_eq!(pool.used(), 0);
+}
+
+fn close_sends_away() {
+    let (pool, budget) = budget();
+    let other = Budget::new(pool.clone(), 100);
+    let held = budget.try_charge(A, 50).expect("it is empty");
+    let waiter = thread::spawn({
+        let budget = Arc::clone(&budget);
+        // Granted or sent away: it never waits on.
+        move || drop(block_on(budget.charge_in_turn(A, 90)))
+    });
+    let unconcerned = thread::spawn(move || drop(granted(block_on(other.charge_in_turn(A, 40)))));
+    budget.close();
+    waiter.join().unwrap();
+    unconcerned.join().unwrap();
+    drop(held);
+    assert_eq!(pool.used(), 0);
+}
+
+fn refusal_is_seen() {
+    let (_, budget) = budget();
+    let _held = budget.try_charge(A, 50).expect("it is empty");
+    let refused = thread::spawn({
+        let budget = Arc::clone(&budget);
+        move || budget.note_refusal(A)
+    });
+    let early = budget.take_pressure();
+    refused.join().unwrap();
+    let late = budget.take_pressure();
+    let seen = [early, late].map(|pressure| pressure == Pressure::Lanes(vec![A]));
+    assert!(seen[0] != seen[1], "once, early or late");
+}
+
+fn placement() -> Placement {
+    Placement {
+        shard_id: "shard".into(),
+        sequence_number: "1".into(),
+        attempts: 1,
+        may_be_duplicate: false,
+    }
+}
+
+fn slot() -> (Settler, [Delivery; 2], Arc<Settlement>) {
+    let settlement = Arc::new(Settlement::default());
+    let mut settler = Settler::new(&settlement);
+    let deliveries = [(); 2].map(|()| settler.add_member());
+    (settler, deliveries, settlement)
+}
+
+fn delivery_is_woken() {
+    let (settler, [first, second], _) = slot();
+    let waiters = [(first, 0), (second, 1)].map(|(delivery, index)| {
+        thread::spawn(move || {
+            let receipt = block_on(delivery).expect("it is delivered");
+            assert_eq!(receipt.sub_sequence_number, index);
+        })
+    });
+    settler.settle_together(placement());
+    drop(settler);
+    for waiter in waiters {
+        waiter.join().unwrap();
+    }
+}
+
+fn failure_is_seen_once() {
+    let (settler, [awaited, dropped], settlement) = slot();
+    let waiter = thread::spawn(move || block_on(awaited).expect_err("it failed"));
+    let dropper = thread::spawn(move || {
+        let mut dropped = dropped;
+        // Looks once, so that a waker is left behind.
+        let seen = Pin::new(&mut dropped).poll(&mut Context::from_waker(Waker::noop()));
+        usize::from(seen.is_ready())
+    });
+    settler.settle_one(1, Err(DeliveryError::dropped(crate::record::UserRecord)));
+    settler.settle_one(0, Err(DeliveryError::dropped(crate::record::UserRecord)));
+    drop(settler);
+    let error = waiter.join().unwrap();
+    assert_eq!(*error.cause(), FailureCause::Dropped);
+    let seen = dropper.join().unwrap();
+    let stats = settlement.counters.snapshot();
+    assert_eq!(stats.failures_unobserved as usize + seen, 1);
+    assert_eq!(stats.user_records_failed, 2);
+}
+
+fn abandoned_resolves() {
+    let (settler, [awaited, dropped], settlement) = slot();
+    let waiter = thread::spawn(move || block_on(awaited).expect_err("it is abandoned"));
+    let dropper = thread::spawn(move || drop(dropped));
+    settlement.stop(StopReason::Dropped);
+    drop(settler);
+    let error = waiter.join().unwrap();
+    assert_eq!(*error.cause(), FailureCause::Abandoned(StopReason::Dropped));
+    dropper.join().unwrap();
+    let stats = settlement.counters.snapshot();
+    assert_eq!(
+        (stats.user_records_abandoned, stats.failures_unobserved),
+        (2, 1)
+    );
+}

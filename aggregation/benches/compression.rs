@@ -1,0 +1,55 @@
+//! How small the example's flights get: aggregates of several sizes at several levels of zstd.
+//!
+//! ```text
+//! cargo bench -p kinesis-aggregation --bench compression
+//! ```
+//! The ratio is plain aggregate over compressed frame; the speed is that of compressing, on one core.
+#![allow(clippy::disallowed_methods, reason = "it measures real time")]
+
+use std::time::Instant;
+
+use kinesis_aggregation::{AggregateBuilder, Compressor, SealedAggregate};
+
+const FLIGHTS: &str = include_str!("../../examples/data/flights-20k.ndjson");
+const KIB: usize = 1024;
+
+/// The airport of departure, as the examples key flights.
+fn origin(flight: &str) -> &str {
+    let (_, rest) = flight.split_once(r#""origin":""#).unwrap_or(("", "?"));
+    rest.split('"').next().unwrap_or(rest)
+}
+
+fn aggregates(max_size: usize) -> Vec<SealedAggregate> {
+    let mut sealed = Vec::new();
+    let mut open = AggregateBuilder::new(max_size);
+    for flight in FLIGHTS.lines() {
+        if open.push(origin(flight), None, flight.as_bytes()).is_err() {
+            sealed.push(std::mem::replace(&mut open, AggregateBuilder::new(max_size)).seal());
+            // The first record always fits.
+            let _ = open.push(origin(flight), None, flight.as_bytes());
+        }
+    }
+    sealed.push(open.seal());
+    sealed
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("aggregate  level   ratio   MB/s");
+    for kib in [10, 50, 250, 1_000] {
+        let aggregates = aggregates(kib * KIB);
+        let plain: usize = aggregates.iter().map(|sealed| sealed.bytes().len()).sum();
+        for level in [1, 3, 9] {
+            let mut compressor = Compressor::new(level)?;
+            let began = Instant::now();
+            let mut small = 0;
+            for sealed in &aggregates {
+                let compressed = compressor.compress(sealed)?;
+                small += compressed.map_or(sealed.bytes().len(), |bytes| bytes.len());
+            }
+            let speed = plain as f64 / 1e6 / began.elapsed().as_secs_f64();
+            let ratio = plain as f64 / small as f64;
+            println!("{kib:>5} KiB {level:>6} {ratio:>7.1} {speed:>6.0}");
+        }
+    }
+    Ok(())
+}

@@ -9,7 +9,7 @@ use kinesis_aggregation::{AggregateBuilder, Compressor, HashKey, looks_framed};
 
 use crate::budget::{AGGREGATE_OVERHEAD, Charge, RECORD_OVERHEAD};
 use crate::clock::{self, Instant};
-use crate::config::{Compression, InvalidConfig, ProducerConfig};
+use crate::config::{Compression, InvalidConfig, OnGap, ProducerConfig, RecordOrdering};
 use crate::delivery::{Delivery, Settler};
 use crate::kinesis_record::{History, KinesisRecord, Members};
 use crate::lane::LaneId;
@@ -24,6 +24,8 @@ const AGGREGATE_PARTITION_KEY: &str = "a";
 pub(crate) struct AggregateLimits {
     pub(crate) max_size: usize,
     pub(crate) max_count: usize,
+    /// Whether the members' hash keys are kept, to find a failed record's successors.
+    keeps_hash_keys: bool,
 }
 
 impl AggregateLimits {
@@ -40,6 +42,8 @@ impl AggregateLimits {
         Self {
             max_size,
             max_count,
+            keeps_hash_keys: config.ordering == RecordOrdering::PerPartitionKey
+                && config.on_gap == OnGap::FailSuccessors,
         }
     }
 
@@ -59,6 +63,7 @@ pub(crate) struct OpenAggregate {
     settler: Settler,
     charge: Charge,
     span: HashKeySpan,
+    hash_keys_kept: Vec<HashKey>,
     opened: Instant,
 }
 
@@ -87,6 +92,7 @@ impl OpenAggregate {
             settler,
             charge,
             span,
+            hash_keys_kept: Vec::new(),
             opened: now,
         }
     }
@@ -141,6 +147,12 @@ impl OpenAggregate {
                 };
             }
         }
+        if limits.keeps_hash_keys {
+            if self.hash_keys_kept.is_empty() {
+                self.hash_keys_kept.push(self.span.low);
+            }
+            self.hash_keys_kept.push(hash_key);
+        }
         self.span.include(hash_key);
         Ok(self.settler.add_member())
     }
@@ -158,6 +170,9 @@ impl OpenAggregate {
         self.settler.members() >= limits.max_count || size >= limits.max_size
     }
 }
+
+/// How far apart aggregates are in the order of sealing: the members of one, should they go separate ways, fit between.
+pub(crate) const SEQUENCE_STEP: u64 = 1 << 24;
 
 /// Turns records into Kinesis records: the place where aggregates are sealed, compressed, and numbered.
 pub(crate) struct Sealer {
@@ -198,7 +213,7 @@ impl Sealer {
             } => self.aggregate(*builder, first_hash_key),
         };
         let sequence = self.next_sequence;
-        self.next_sequence += 1;
+        self.next_sequence += SEQUENCE_STEP;
         KinesisRecord {
             sequence,
             lane,
@@ -207,6 +222,7 @@ impl Sealer {
             explicit_hash_key: sealed.explicit_hash_key,
             is_framed: sealed.is_framed,
             span: open.span,
+            hash_keys_kept: open.hash_keys_kept,
             members: Members::Together(open.settler),
             charge: open.charge,
             expires: clock::after(open.opened, self.record_ttl),
@@ -264,6 +280,19 @@ impl Sealer {
         record: KinesisRecord,
         route: impl Fn(HashKey) -> (LaneId, bool),
     ) -> Vec<KinesisRecord> {
+        let parts = self.divide(record, |hash_key| {
+            let (lane, aggregates) = route(hash_key);
+            (lane, lane, aggregates)
+        });
+        parts.into_iter().map(|(_, part)| part).collect()
+    }
+
+    /// Divides a record: `class` names what a member's part has in common, its lane, and whether that lane aggregates.
+    pub(crate) fn divide<C: PartialEq>(
+        &mut self,
+        record: KinesisRecord,
+        class: impl Fn(HashKey) -> (C, LaneId, bool),
+    ) -> Vec<(C, KinesisRecord)> {
         let users = record.user_records();
         let KinesisRecord {
             sequence,
@@ -271,19 +300,30 @@ impl Sealer {
             mut charge,
             expires,
             history,
+            hash_keys_kept,
             ..
         } = record;
-        let mut groups: Vec<Group> = Vec::new();
-        for ((settler, index), user) in members.separate().into_iter().zip(users) {
+        let keeps_hash_keys = !hash_keys_kept.is_empty();
+        let mut groups: Vec<Group<C>> = Vec::new();
+        for (place, (member, user)) in members.separate().into_iter().zip(users).enumerate() {
             let hash_key = user.hash_key();
-            let (lane, aggregates) = route(hash_key);
+            let (class, lane, aggregates) = class(hash_key);
             let open = groups
                 .iter_mut()
                 .rev()
-                .find(|group| group.lane == lane && aggregates);
+                .find(|group| group.class == class && aggregates);
             match open {
-                Some(group) => group.add(user, hash_key, (settler, index)),
-                None => groups.push(Group::new(lane, user, hash_key, (settler, index))),
+                Some(group) => group.add(user, hash_key, member),
+                None => groups.push(Group {
+                    sequence: sequence + place as u64,
+                    class,
+                    lane,
+                    users: vec![user],
+                    first_hash_key: hash_key,
+                    span: HashKeySpan::of(hash_key),
+                    hash_keys: vec![hash_key],
+                    members: vec![member],
+                }),
             }
         }
         let mut regrouped = Vec::with_capacity(groups.len());
@@ -300,14 +340,17 @@ impl Sealer {
             };
             share.move_to(group.lane);
             let Group {
+                sequence,
+                class,
                 lane,
                 users,
                 first_hash_key,
                 span,
+                hash_keys,
                 members,
             } = group;
             let sealed = self.seal_group(users, first_hash_key);
-            regrouped.push(KinesisRecord {
+            let part = KinesisRecord {
                 sequence,
                 lane,
                 data: sealed.data,
@@ -315,11 +358,17 @@ impl Sealer {
                 explicit_hash_key: sealed.explicit_hash_key,
                 is_framed: sealed.is_framed,
                 span,
+                hash_keys_kept: if keeps_hash_keys {
+                    hash_keys
+                } else {
+                    Vec::new()
+                },
                 members: Members::Each(members),
                 charge: share,
                 expires,
                 history: history.clone(),
-            });
+            };
+            regrouped.push((class, part));
         }
         regrouped
     }
@@ -341,30 +390,24 @@ impl Sealer {
     }
 }
 
-/// Members of one record that go to the same lane now.
-struct Group {
+/// Members of one record that go on together.
+struct Group<C> {
+    /// The place of the first of them.
+    sequence: u64,
+    class: C,
     lane: LaneId,
     users: Vec<UserRecord>,
     first_hash_key: HashKey,
     span: HashKeySpan,
+    hash_keys: Vec<HashKey>,
     members: Vec<(Arc<Settler>, u32)>,
 }
 
-impl Group {
-    fn new(lane: LaneId, user: UserRecord, hash_key: HashKey, member: (Arc<Settler>, u32)) -> Self {
-        let span = HashKeySpan::of(hash_key);
-        Self {
-            lane,
-            users: vec![user],
-            first_hash_key: hash_key,
-            span,
-            members: vec![member],
-        }
-    }
-
+impl<C> Group<C> {
     fn add(&mut self, user: UserRecord, hash_key: HashKey, member: (Arc<Settler>, u32)) {
         self.users.push(user);
         self.span.include(hash_key);
+        self.hash_keys.push(hash_key);
         self.members.push(member);
     }
 }

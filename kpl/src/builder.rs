@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::budget::MemoryBudget;
 use crate::clock;
-use crate::config::{InvalidConfig, MIN_BUFFER, ProducerConfig};
+use crate::config::{InvalidConfig, MIN_BUFFER, ProducerConfig, RecordOrdering};
 use crate::error::{BuildError, DeliveryError, Source, StopReason};
 use crate::pipeline::Pipeline;
 use crate::producer::Producer;
@@ -152,7 +152,20 @@ pub(crate) async fn start(
         let description = describe(&stream, &*service, limit).await?;
         let max_record_size = description.as_ref().and_then(|known| known.max_record_size);
         let max_record_size = max_record_size.unwrap_or(DEFAULT_MAX_RECORD_SIZE);
+        let is_ordered = config.ordering == RecordOrdering::PerPartitionKey;
+        let unordered = |reason| {
+            let stream = stream.clone();
+            Err(BuildError::OrderingUnavailable { stream, reason })
+        };
+        if is_ordered && description.is_none() {
+            return unordered("the role may not call kinesis:DescribeStreamSummary");
+        }
         let auto = description.is_some_and(|known| known.service_places_records);
+        if is_ordered && auto {
+            return unordered(
+                "its record distribution strategy is AUTO: the service chooses each record's shard",
+            );
+        }
         let shared = Shared::new(config, max_record_size, auto, on_failure, memory_budget);
         let refresher = Refresher::new(Arc::clone(&shared), Arc::clone(&service), seed ^ 1);
         if auto {
@@ -165,6 +178,9 @@ pub(crate) async fn start(
         let knows_shards = match refresher.refresh().await {
             Ok(()) => true,
             Err(error) if retry::is_access_denied(&error.code) => {
+                if is_ordered {
+                    return unordered("the role may not call kinesis:ListShards");
+                }
                 tracing::warn!(
                     stream,
                     "the role may not call kinesis:ListShards: records go out one by one, without aggregation and without a rate limit per shard"

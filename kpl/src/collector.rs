@@ -4,10 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::clock::Instant;
-use crate::config::ProducerConfig;
+use crate::config::{ProducerConfig, RecordOrdering};
 use crate::kinesis_record::KinesisRecord;
 use crate::lane::{Lane, LaneId};
 use crate::limiter::ShardLimiter;
+use crate::ordering::Succession;
 
 /// The sealed records of one shard, in order, and whether they may go.
 pub(crate) struct LaneQueue {
@@ -144,6 +145,9 @@ pub(crate) struct Collector {
     rotation: VecDeque<LaneId>,
     batch: Option<Batch>,
     is_full: bool,
+    /// Whether a lane may have one record under way only.
+    is_ordered: bool,
+    pub(crate) succession: Succession,
 }
 
 impl Collector {
@@ -154,6 +158,8 @@ impl Collector {
             rotation: VecDeque::new(),
             batch: None,
             is_full: false,
+            is_ordered: config.ordering == RecordOrdering::PerPartitionKey,
+            succession: Succession::default(),
         }
     }
 
@@ -180,7 +186,10 @@ impl Collector {
                 queue.in_rotation = false;
                 continue;
             };
-            if !self.has_room(size) {
+            if self.is_ordered && !self.may_go(queue) {
+                // Whatever frees it brings the next look.
+                held_back.push_back(lane);
+            } else if !self.has_room(size) {
                 // Its turn comes first in the next batch.
                 self.rotation.push_front(lane);
                 self.is_full = true;
@@ -199,6 +208,11 @@ impl Collector {
         held_back.append(&mut self.rotation);
         self.rotation = held_back;
         next_ready
+    }
+
+    /// In ordered mode: whether nothing goes before what waits here.
+    fn may_go(&self, queue: &LaneQueue) -> bool {
+        queue.under_way == 0 && self.succession.allows(queue.lane.range)
     }
 
     fn has_room(&self, size: usize) -> bool {

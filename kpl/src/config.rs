@@ -63,6 +63,12 @@ pub struct ProducerConfig {
     #[cfg_attr(feature = "serde", serde(with = "duration"))]
     pub record_ttl: Duration,
 
+    /// What order records keep. Default [`RecordOrdering::BestEffort`].
+    pub ordering: RecordOrdering,
+
+    /// What happens in ordered mode to the records behind one that failed. Default [`OnGap::FailSuccessors`].
+    pub on_gap: OnGap,
+
     /// Compression of aggregates. Default [`Compression::Off`]: Java consumers cannot read compressed ones.
     pub compression: Compression,
 
@@ -116,6 +122,40 @@ pub struct ProducerConfig {
     pub shard_map_refresh_interval: Duration,
 }
 
+/// What order the records of a producer keep.
+///
+/// What each promises in full stands at [`Producer::send`](crate::Producer::send).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum RecordOrdering {
+    /// Records of a shard leave in the order of `send`; retries, concurrent requests and resharding may change it. As the KPL.
+    #[default]
+    BestEffort,
+    /// Records of a key are never overtaken: not across throttles, lost responses, timeouts, resharding, nor failures.
+    ///
+    /// A shard has one aggregate in flight at a time, so that its throughput is the size of an aggregate per round trip.
+    /// Needs the shard map: without `kinesis:DescribeStreamSummary` and `kinesis:ListShards`, and on a stream that
+    /// places records itself, [`build`](crate::ProducerBuilder::build) fails with
+    /// [`BuildError::OrderingUnavailable`](crate::BuildError::OrderingUnavailable).
+    PerPartitionKey,
+}
+
+/// What happens, in ordered mode, to the records of a key that were accepted before an earlier one was seen to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum OnGap {
+    /// They fail too, with [`FailureCause::PredecessorFailed`](crate::FailureCause::PredecessorFailed): whoever wants the
+    /// failed record in its place sends it again, and them behind it.
+    #[default]
+    FailSuccessors,
+    /// They go on.
+    Continue,
+}
+
 /// Compression of aggregates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -152,6 +192,8 @@ impl ProducerConfig {
         with_aggregation_max_count, aggregation_max_count: u32;
         with_record_max_buffered_time, record_max_buffered_time: Duration;
         with_record_ttl, record_ttl: Duration;
+        with_ordering, ordering: RecordOrdering;
+        with_on_gap, on_gap: OnGap;
         with_compression, compression: Compression;
         with_rate_limit, rate_limit: u32;
         with_fail_if_throttled, fail_if_throttled: bool;
@@ -176,6 +218,8 @@ impl Default for ProducerConfig {
             aggregation_max_count: u32::MAX,
             record_max_buffered_time: Duration::from_millis(100),
             record_ttl: Duration::from_secs(30),
+            ordering: RecordOrdering::BestEffort,
+            on_gap: OnGap::FailSuccessors,
             compression: Compression::Off,
             rate_limit: 150,
             fail_if_throttled: false,

@@ -113,7 +113,7 @@ impl Drop for Delivery {
     }
 }
 
-struct Slot {
+pub(crate) struct Slot {
     settlement: Arc<Settlement>,
     state: Mutex<SlotState>,
 }
@@ -224,6 +224,12 @@ impl Settler {
 
     /// Settles one member, where the members went separate ways or failed.
     pub(crate) fn settle_one(&self, index: u32, outcome: Result<Receipt, DeliveryError>) {
+        self.note(index, outcome).tell();
+    }
+
+    /// As [`settle_one`](Self::settle_one): the outcome can be seen, but nobody is told yet.
+    #[must_use = "who waits for the outcome must be told"]
+    pub(crate) fn note(&self, index: u32, outcome: Result<Receipt, DeliveryError>) -> News {
         let counters = &self.slot.settlement.counters;
         match &outcome {
             Ok(_) => counters.user_records_delivered.add(1),
@@ -232,25 +238,35 @@ impl Settler {
             }
             Err(_) => counters.user_records_failed.add(1),
         }
-        self.publish(index as usize, outcome);
-    }
-
-    fn publish(&self, index: usize, outcome: Result<Receipt, DeliveryError>) {
+        let index = index as usize;
         let mut state = lock(&self.slot.state);
         if state.unobserved.contains(index)
-            && let Err(error) = &outcome
+            && let Err(error) = outcome
         {
-            let error = error.clone();
             state.settle(index, self.members(), None);
-            drop(state);
-            self.slot.settlement.unobserved(&error);
-            return;
+            return News::Unobserved(error, Arc::clone(&self.slot));
         }
         state.settle(index, self.members(), Some(outcome));
         let waker = state.wakers.get_mut(index).and_then(Option::take);
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
+        waker.map_or(News::None, News::Awaited)
+    }
+}
+
+/// Whom an outcome must be told.
+pub(crate) enum News {
+    None,
+    Awaited(Waker),
+    /// A failure that no `Delivery` will see.
+    Unobserved(DeliveryError, Arc<Slot>),
+}
+
+impl News {
+    /// Runs the code of others: not to be called under a lock.
+    pub(crate) fn tell(self) {
+        match self {
+            Self::None => {}
+            Self::Awaited(waker) => waker.wake(),
+            Self::Unobserved(error, slot) => slot.settlement.unobserved(&error),
         }
     }
 }

@@ -210,6 +210,14 @@ pub enum FailureCause {
         "the buffer was too full for a droppable record: send it again later, or raise `droppable_limit` or `max_buffered_bytes`"
     )]
     Dropped,
+    /// Ordered mode: an earlier record of the same key failed after this one was accepted.
+    #[error(
+        "an earlier record of its key failed ({cause}): send that again, and this one behind it"
+    )]
+    PredecessorFailed {
+        /// Why the earlier one failed.
+        cause: Arc<FailureCause>,
+    },
     /// The producer stopped before the record was settled.
     #[error("the producer stopped before the record was settled: {0}")]
     Abandoned(StopReason),
@@ -301,6 +309,7 @@ impl DeliveryError {
                 | FailureCause::Throttled { .. }
                 | FailureCause::Dropped
                 | FailureCause::Abandoned(_)
+                | FailureCause::PredecessorFailed { .. }
         )
     }
 
@@ -381,6 +390,14 @@ pub enum BuildError {
         limit: Duration,
         /// The last error, where there was one before the limit.
         source: Option<Source>,
+    },
+    /// [`RecordOrdering::PerPartitionKey`](crate::RecordOrdering::PerPartitionKey) cannot be kept.
+    #[error("ordered mode is not possible on stream {stream:?}: {reason}")]
+    OrderingUnavailable {
+        /// The name or ARN asked for.
+        stream: String,
+        /// Why not.
+        reason: &'static str,
     },
     /// The service answered with another error.
     #[error("the stream could not be described ({code}): {message}")]

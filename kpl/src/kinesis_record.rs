@@ -9,7 +9,7 @@ use kinesis_aggregation::{Decoded, Decoder, HashKey};
 
 use crate::budget::Charge;
 use crate::clock::Instant;
-use crate::delivery::{Placement, Settler};
+use crate::delivery::{News, Placement, Settler};
 use crate::error::{Attempt, DeliveryError, Failure, FailureCause, Source};
 use crate::lane::LaneId;
 use crate::record::{Priority, UserRecord};
@@ -32,6 +32,8 @@ pub(crate) struct KinesisRecord {
     /// Whether `data` is a frame around the members, or the one member's own data.
     pub(crate) is_framed: bool,
     pub(crate) span: HashKeySpan,
+    /// The hash key of each member, where they are kept: in ordered mode.
+    pub(crate) hash_keys_kept: Vec<HashKey>,
     pub(crate) members: Members,
     pub(crate) charge: Charge,
     pub(crate) expires: Instant,
@@ -121,7 +123,20 @@ impl KinesisRecord {
         }
     }
 
+    /// The hash keys of the members, in order; of several members none unless [`Self::hash_keys_kept`].
+    pub(crate) fn hash_keys(&self) -> &[HashKey] {
+        match self.members.len() {
+            1 => std::slice::from_ref(&self.span.low),
+            _ => &self.hash_keys_kept,
+        }
+    }
+
     pub(crate) fn settle_failed(self, cause: FailureCause, source: Option<Source>) {
+        self.fail(cause, source).into_iter().for_each(News::tell);
+    }
+
+    /// Settles all members as failed; who waits for them is told by the caller.
+    pub(crate) fn fail(self, cause: FailureCause, source: Option<Source>) -> Vec<News> {
         let records = self.user_records();
         drop(self.charge);
         let failure = Arc::new(Failure {
@@ -131,12 +146,14 @@ impl KinesisRecord {
             may_have_been_written: self.history.may_have_been_written,
             source,
         });
-        for ((settler, index), record) in self.members.separate().into_iter().zip(records) {
-            settler.settle_one(
-                index,
-                Err(DeliveryError::new(Some(record), Arc::clone(&failure))),
-            );
-        }
+        let members = self.members.separate().into_iter();
+        members
+            .zip(records)
+            .map(|((settler, index), record)| {
+                let error = DeliveryError::new(Some(record), Arc::clone(&failure));
+                settler.note(index, Err(error))
+            })
+            .collect()
     }
 }
 

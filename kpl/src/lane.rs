@@ -3,9 +3,9 @@
 mod id;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use kinesis_aggregation::HashKey;
+use kinesis_aggregation::{HashKey, HashKeyRange};
 
 use crate::aggregator::{AggregateLimits, OpenAggregate, cost_of};
 use crate::budget::{Budget, Charge};
@@ -21,6 +21,8 @@ pub(crate) struct Lane {
     pub(crate) id: LaneId,
     /// `None` for the lane of records whose shard is not predicted: it does not aggregate.
     pub(crate) shard_id: Option<Arc<str>>,
+    /// The hash keys that it may take.
+    pub(crate) range: HashKeyRange,
     limits: AggregateLimits,
     state: Mutex<LaneState>,
 }
@@ -51,17 +53,17 @@ pub(crate) struct Accepted {
 impl Lane {
     pub(crate) fn new(
         id: LaneId,
-        shard_id: Option<Arc<str>>,
+        shard: Option<(Arc<str>, HashKeyRange)>,
         limits: AggregateLimits,
     ) -> Arc<Self> {
-        let limits = if shard_id.is_some() {
-            limits
-        } else {
-            limits.single()
+        let (shard_id, range, limits) = match shard {
+            Some((shard_id, range)) => (Some(shard_id), range, limits),
+            None => (None, HashKeyRange::FULL, limits.single()),
         };
         Arc::new(Self {
             id,
             shard_id,
+            range,
             limits,
             state: Mutex::default(),
         })
@@ -165,6 +167,14 @@ impl Lane {
         std::mem::take(&mut state.full)
     }
 
+    /// Lets nobody in while it is held.
+    pub(crate) fn hold(&self) -> HeldLane<'_> {
+        HeldLane {
+            id: self.id,
+            state: lock(&self.state),
+        }
+    }
+
     /// Closes the open aggregate; whether the pipeline must be told.
     pub(crate) fn close_open(&self) -> bool {
         let mut state = lock(&self.state);
@@ -177,7 +187,23 @@ impl Lane {
         let mut state = lock(&self.state);
         state.retired = true;
         state.close_open();
-        !state.full.is_empty() && state.announce()
+        // Even if a sender is about to: who enters a lane after this one must not be fetched before.
+        state.announced = !state.full.is_empty();
+        state.announced
+    }
+}
+
+/// A lane that nothing enters.
+pub(crate) struct HeldLane<'a> {
+    id: LaneId,
+    state: MutexGuard<'a, LaneState>,
+}
+
+impl HeldLane<'_> {
+    /// Takes out everything, the open aggregate included.
+    pub(crate) fn take_all(&mut self) -> (LaneId, VecDeque<OpenAggregate>) {
+        self.state.close_open();
+        (self.id, std::mem::take(&mut self.state.full))
     }
 }
 

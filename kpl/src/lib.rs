@@ -73,6 +73,7 @@ mod kinesis_record;
 mod lane;
 mod ledger;
 mod limiter;
+mod ordering;
 mod pipeline;
 mod producer;
 mod record;
@@ -89,7 +90,7 @@ mod verdict;
 
 pub use budget::MemoryBudget;
 pub use builder::ProducerBuilder;
-pub use config::{Compression, InvalidConfig, ProducerConfig};
+pub use config::{Compression, InvalidConfig, OnGap, ProducerConfig, RecordOrdering};
 pub use delivery::{Delivery, Receipt};
 pub use error::{
     Attempt, BuildError, DeliveryError, FailureCause, InvalidRecord, SendError, StopReason,

@@ -10,6 +10,7 @@
 
 mod answers;
 mod endpoint;
+mod failure;
 mod intake;
 
 use std::cmp::Reverse;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 
 use self::endpoint::Endpoint;
+use self::failure::Failing;
 use crate::aggregator::Sealer;
 use crate::clock::{self, Instant};
 use crate::collector::{Batch, Collector, Queues};
@@ -188,20 +190,16 @@ impl Pipeline {
         }
         let ttl = self.shared.config.record_ttl;
         self.next_sweep = now + (ttl / 20).clamp(Duration::from_millis(5), MAX_EXPIRY_SWEEP);
-        for record in self.collector.expired(&mut self.queues, now) {
-            self.freed(record.lane);
-            self.expire(record);
-        }
+        let mut expired = self.collector.expired(&mut self.queues, now);
+        expired.iter().for_each(|record| self.freed(record.lane));
         // What is collected already waits for room in flight, or for the end of a pause.
         let mut collected = self.collector.expired_in_batch(now);
         for half in self.halves.iter_mut().filter(|half| half.has_expired(now)) {
             collected.extend(half.take_expired(now));
         }
         self.halves.retain(|half| !half.records.is_empty());
-        for record in collected {
-            self.leave(record.lane);
-            self.expire(record);
-        }
+        collected.iter().for_each(|record| self.leave(record.lane));
+        expired.extend(collected);
         for held in std::mem::take(&mut self.held) {
             if held.record.expires <= now {
                 let Held {
@@ -217,11 +215,12 @@ impl Pipeline {
                 record
                     .history
                     .failed(now, &"UnknownShard".into(), &message, true);
-                self.expire(record);
+                expired.push(record);
             } else {
                 self.held.push(held);
             }
         }
+        self.expire(expired);
     }
 
     /// Starts requests as far as records, limits and the endpoint allow; returns when to try again.
@@ -291,10 +290,9 @@ impl Pipeline {
     /// Fails what expired while its request waited to start.
     fn without_expired(&mut self, mut batch: Batch, now: Instant) -> Batch {
         if batch.has_expired(now) {
-            for record in batch.take_expired(now) {
-                self.leave(record.lane);
-                self.expire(record);
-            }
+            let expired = batch.take_expired(now);
+            expired.iter().for_each(|record| self.leave(record.lane));
+            self.expire(expired);
         }
         batch
     }
@@ -303,16 +301,24 @@ impl Pipeline {
     fn put_back(&mut self, record: KinesisRecord, now: Instant) {
         self.leave(record.lane);
         if record.expires <= now {
-            self.expire(record);
+            self.expire(vec![record]);
         } else {
             self.enqueue(record);
         }
     }
 
-    /// Fails a record whose time is over, and has the pipeline look again for whoever waited behind it.
-    fn expire(&mut self, record: KinesisRecord) {
-        let cause = record.history.expired(self.shared.config.record_ttl);
-        record.settle_failed(cause, None);
+    /// Fails records whose time is over, and has the pipeline look again for whoever waited behind them.
+    fn expire(&mut self, records: Vec<KinesisRecord>) {
+        if records.is_empty() {
+            return;
+        }
+        let ttl = self.shared.config.record_ttl;
+        let failing = records.into_iter().map(|record| Failing {
+            cause: record.history.expired(ttl),
+            record,
+            source: None,
+        });
+        self.fail_all(failing.collect());
         self.shared.wake.notify_one();
     }
 
@@ -331,6 +337,7 @@ impl Pipeline {
         };
         if !self.routing.has(id) {
             self.queues.remove(&id);
+            self.collector.succession.settled(id);
         } else if self.shared.config.record_max_buffered_time.is_zero() && queue.lane.announce() {
             // Looked at on the next turn, after all answers of this one.
             self.shared.announce(&queue.lane);

@@ -78,7 +78,17 @@ impl Producer {
     ///   every consumer sees it: an aggregate counts as delivered only if all its members belong to the shard that took it.
     /// * **Duplicates** can follow a timeout, a broken connection, an internal failure of the service, or an aggregate that
     ///   a reshard sent to the wrong shard; [`Receipt::may_be_duplicate`](crate::Receipt::may_be_duplicate) says so.
-    /// * **Order**: records of one shard leave in the order of `send`. Retries and concurrent requests may change it.
+    /// * **Order**, by default: records of one shard leave in the order of `send`. Retries, concurrent requests and resharding
+    ///   may change it.
+    /// * **Ordered mode** ([`RecordOrdering::PerPartitionKey`](crate::RecordOrdering::PerPartitionKey)): of two records of a
+    ///   key, the one whose `send` returned before the other's began is delivered first, if both are acknowledged. A
+    ///   key is what Kinesis hashes: the explicit hash key where there is one, else the partition key. It holds for first
+    ///   deliveries, for a consumer that reads parents before children and drops aggregates as a KCL does, across
+    ///   throttles, lost responses, timeouts and resharding. A duplicate may follow later records: an attempt that was
+    ///   given up may still be written. So may a record that failed and says
+    ///   [`may_have_been_written`](crate::DeliveryError::may_have_been_written).
+    ///   What was accepted behind a record before its failure could be seen fails in the same instant, or goes
+    ///   on: [`OnGap`](crate::OnGap).
     ///
     /// # Errors
     /// [`SendError`], with the record inside: it is invalid, too large, or the producer is closed.

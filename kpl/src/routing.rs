@@ -6,7 +6,8 @@ use std::sync::Arc;
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
 use crate::lane::{Lane, LaneId};
-use crate::shard_map::ShardMap;
+use crate::shard_map::{Shard, ShardMap};
+use crate::verdict::HashKeySpan;
 
 pub(crate) struct Routing {
     /// The number of the refresh that made it; 0 before the first.
@@ -31,38 +32,44 @@ impl Routing {
         }
     }
 
-    /// The routing under a new map: lanes of shards that stay open stay, `new_lane` makes the others.
+    /// The routing under a new map: a lane that takes the same keys for the same shard stays, `new_lane` makes the others.
     pub(crate) fn next(
         &self,
         generation: u64,
         map: ShardMap,
-        mut new_lane: impl FnMut(&Arc<str>) -> Arc<Lane>,
+        mut new_lane: impl FnMut(Option<&Shard>) -> Arc<Lane>,
     ) -> Self {
         let kept: HashMap<_, _> = self
             .map
             .open()
             .iter()
             .zip(&self.lanes)
-            .map(|(shard, lane)| (&shard.id, lane))
+            .map(|(shard, lane)| ((&shard.id, shard.range), lane))
             .collect();
         let lanes: Vec<_> = map
             .open()
             .iter()
             .map(|shard| {
-                kept.get(&shard.id)
-                    .map_or_else(|| new_lane(&shard.id), |lane| Arc::clone(lane))
+                kept.get(&(&shard.id, shard.range))
+                    .map_or_else(|| new_lane(Some(shard)), |lane| Arc::clone(lane))
             })
             .collect();
+        // Keys that move between it and a shard's lane leave a lane that is retired, as all that move.
+        let unpredicted = if map.gaps() == self.map.gaps() {
+            Arc::clone(&self.unpredicted)
+        } else {
+            new_lane(None)
+        };
         let ids = lanes
             .iter()
-            .chain([&self.unpredicted])
+            .chain([&unpredicted])
             .map(|lane| lane.id)
             .collect();
         Self {
             generation,
             map,
             lanes,
-            unpredicted: Arc::clone(&self.unpredicted),
+            unpredicted,
             ids,
         }
     }
@@ -80,6 +87,12 @@ impl Routing {
 
     pub(crate) fn lanes(&self) -> impl Iterator<Item = &Arc<Lane>> {
         self.lanes.iter().chain([&self.unpredicted])
+    }
+
+    /// The lanes that a hash key in `span` may belong to.
+    pub(crate) fn lanes_of(&self, span: HashKeySpan) -> impl Iterator<Item = &Arc<Lane>> {
+        self.lanes()
+            .filter(move |lane| lane.range.start() <= span.high && span.low <= lane.range.end())
     }
 
     /// Whether a lane, perhaps of an older routing, is one of this.

@@ -20,7 +20,8 @@ pub(crate) struct Shard {
 /// The shards of a stream at one moment. A shard's range never changes, so an old map is never wrong about an id it knows.
 #[derive(Debug, Default)]
 pub(crate) struct ShardMap {
-    /// Open shards by ending hash key; of equal ends the narrower first.
+    /// Open shards by ending hash key, each with the keys that it takes: where a listing from the middle of a reshard
+    /// shows shards that overlap, each key belongs to one of them.
     open: Vec<Shard>,
     ranges: HashMap<Arc<str>, HashKeyRange>,
 }
@@ -38,7 +39,35 @@ impl ShardMap {
                 .cmp(&b.range.end())
                 .then_with(|| b.range.start().cmp(&a.range.start()))
         });
+        let mut free = Some(HashKey::MIN);
+        open.retain_mut(|shard| {
+            let range = free.and_then(|free| {
+                let start = shard.range.start().max(free);
+                HashKeyRange::new(start, shard.range.end()).ok()
+            });
+            if let Some(range) = range {
+                shard.range = range;
+                free = next(range.end());
+            }
+            range.is_some()
+        });
         Self { open, ranges }
+    }
+
+    /// The hash keys that no open shard takes.
+    pub(crate) fn gaps(&self) -> Vec<HashKeyRange> {
+        let mut gaps = Vec::new();
+        let mut free = Some(HashKey::MIN);
+        for shard in &self.open {
+            if let Some(start) = free
+                && let Some(end) = shard.range.start().get().checked_sub(1).map(HashKey::new)
+            {
+                gaps.extend(HashKeyRange::new(start, end));
+            }
+            free = next(shard.range.end());
+        }
+        gaps.extend(free.and_then(|start| HashKeyRange::new(start, HashKey::MAX).ok()));
+        gaps
     }
 
     /// The open shards, in the order that [`lookup`](Self::lookup) numbers them.
@@ -61,6 +90,10 @@ impl ShardMap {
     pub(crate) fn range_of(&self, shard_id: &str) -> Option<HashKeyRange> {
         self.ranges.get(shard_id).copied()
     }
+}
+
+fn next(hash_key: HashKey) -> Option<HashKey> {
+    hash_key.get().checked_add(1).map(HashKey::new)
 }
 
 #[cfg(test)]
@@ -94,6 +127,30 @@ pub(crate) mod tests {
         assert_eq!(map.range_of("unknown"), None);
     }
 
+    #[test]
+    fn where_shards_overlap_each_key_belongs_to_one() {
+        let map = ShardMap::new(vec![
+            shard("parent", 0, 99, true),
+            shard("low", 0, 49, true),
+            shard("high", 50, 99, true),
+            shard("wide", 40, 119, true),
+        ]);
+        let open: Vec<_> = map
+            .open()
+            .iter()
+            .map(|s| (&*s.id, s.range.start().get(), s.range.end().get()))
+            .collect();
+        assert_eq!(open, [("low", 0, 49), ("high", 50, 99), ("wide", 100, 119)]);
+        assert_eq!(
+            map.range_of("wide").map(|range| range.start().get()),
+            Some(40)
+        );
+        assert_eq!(
+            map.gaps(),
+            [HashKeyRange::new(HashKey::new(120), HashKey::MAX).unwrap()]
+        );
+    }
+
     proptest! {
         #[test]
         fn lookup_is_what_a_linear_scan_finds(
@@ -114,6 +171,7 @@ pub(crate) mod tests {
                 let scanned = shards.iter().find(|s| s.is_open && s.range.contains(hash_key)).map(|s| &s.id);
                 let found = map.lookup(hash_key).map(|position| &map.open()[position].id);
                 prop_assert_eq!(found, scanned);
+                prop_assert_eq!(scanned.is_none(), map.gaps().iter().any(|gap| gap.contains(hash_key)));
             }
         }
     }

@@ -1,23 +1,25 @@
 //! What the handles of a producer and its tasks share.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use kinesis_aggregation::HashKey;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::aggregator::AggregateLimits;
+use crate::aggregator::{AggregateLimits, OpenAggregate};
 use crate::budget::{AGGREGATE_OVERHEAD, Budget, Charge, MemoryBudget, RECORD_OVERHEAD};
 use crate::config::ProducerConfig;
 use crate::delivery::{Delivery, Settler};
 use crate::error::{DeliveryError, StopReason};
-use crate::lane::{Lane, LaneId, Refused};
+use crate::lane::{HeldLane, Lane, LaneId, Refused};
 use crate::record::UserRecord;
 use crate::routing::Routing;
 use crate::settlement::{FailureHook, Settlement};
 use crate::shard_map::ShardMap;
 use crate::sync::lock;
+use crate::verdict::HashKeySpan;
 
 pub(crate) struct Shared {
     pub(crate) config: ProducerConfig,
@@ -36,7 +38,7 @@ pub(crate) struct Shared {
     routing: RwLock<Arc<Routing>>,
     next_lane: AtomicU32,
     refreshes_begun: AtomicU64,
-    /// Lanes with something to fetch; each is there at most once.
+    /// Lanes with something to fetch.
     announced: Mutex<Vec<Arc<Lane>>>,
     is_closing: AtomicBool,
 }
@@ -193,12 +195,29 @@ impl Shared {
         self.refreshes_begun.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// Puts a new map in place, then retires the lanes that have no shard any more.
+    /// Lets no record of `span` in while the guard lives. `None` if `routing` is no longer in place.
+    pub(crate) fn hold_lanes<'a>(
+        &'a self,
+        routing: &'a Arc<Routing>,
+        span: HashKeySpan,
+    ) -> Option<HeldLanes<'a>> {
+        let in_place = self.routing.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::ptr_eq(&in_place, routing).then(|| HeldLanes {
+            lanes: routing.lanes_of(span).map(|lane| lane.hold()).collect(),
+            _routing: in_place,
+        })
+    }
+
+    /// Puts a new map in place, and retires the lanes that have no shard any more.
     pub(crate) fn install(&self, generation: u64, map: ShardMap) {
         let old = self.routing();
-        let new = Arc::new(old.next(generation, map, |shard_id| {
+        let new = Arc::new(old.next(generation, map, |shard| {
             let id = LaneId(self.next_lane.fetch_add(1, Ordering::Relaxed));
-            Lane::new(id, Some(Arc::clone(shard_id)), self.limits)
+            Lane::new(
+                id,
+                shard.map(|shard| (Arc::clone(&shard.id), shard.range)),
+                self.limits,
+            )
         }));
         {
             let mut routing = self.routing.write().unwrap_or_else(PoisonError::into_inner);
@@ -213,14 +232,28 @@ impl Shared {
                     }
                 }
             }
-            *routing = Arc::clone(&new);
-        }
-        for lane in old.lanes().filter(|lane| !new.has(lane.id)) {
-            if lane.retire() {
-                self.announce(lane);
+            // Before anybody sees the new lanes: what these took is older than all that the new ones will take.
+            for lane in old.lanes().filter(|lane| !new.has(lane.id)) {
+                if lane.retire() {
+                    self.announce(lane);
+                }
             }
+            *routing = new;
         }
         self.wake.notify_one();
+    }
+}
+
+/// Lanes that nothing enters, under a routing that stays.
+pub(crate) struct HeldLanes<'a> {
+    lanes: Vec<HeldLane<'a>>,
+    _routing: RwLockReadGuard<'a, Arc<Routing>>,
+}
+
+impl HeldLanes<'_> {
+    /// Takes out all that was accepted and not fetched.
+    pub(crate) fn take_all(&mut self) -> Vec<(LaneId, VecDeque<OpenAggregate>)> {
+        self.lanes.iter_mut().map(HeldLane::take_all).collect()
     }
 }
 
@@ -283,6 +316,27 @@ mod tests {
     }
 
     #[test]
+    fn a_lane_that_goes_is_announced_although_a_sender_is_about_to() {
+        let shared = Shared::new(ProducerConfig::default(), 1 << 20, false, None, None);
+        shared.install(1, map(&["parent"]));
+        let parent = Arc::clone(shared.routing().lane(HashKey::MIN));
+        // Its sender was told to announce the lane and has not yet: another record of the key may follow elsewhere.
+        assert!(accept(&shared, &parent));
+        shared.install(2, map(&["low", "high"]));
+        let announced = shared.take_announced();
+        assert!(announced.iter().any(|lane| lane.id == parent.id));
+        assert!(!accept(&shared, &parent));
+        let lane_of = |shared: &Shared| shared.routing().lane(HashKey::MIN).id;
+        let low = lane_of(&shared);
+        shared.install(3, map(&["low"]));
+        assert_ne!(
+            lane_of(&shared),
+            low,
+            "the shard takes other keys now: what moved there comes later"
+        );
+    }
+
+    #[test]
     fn what_a_kept_lane_holds_is_announced_when_the_map_comes_while_closing() {
         let shared = Shared::new(ProducerConfig::default(), 1 << 20, false, None, None);
         shared.install(1, map(&["kept", "other"]));
@@ -291,7 +345,7 @@ mod tests {
         // The pipeline fetched what was full; the rest is open. Then somebody begins to close, and has not retired it yet.
         kept.fetch();
         shared.is_closing.store(true, Ordering::SeqCst);
-        shared.install(2, map(&["kept"]));
+        shared.install(2, map(&["kept", "another"]));
         let announced = shared.take_announced();
         assert!(announced.iter().any(|lane| lane.id == kept.id));
         assert_eq!(kept.fetch().0.len(), 1);

@@ -25,6 +25,12 @@ impl HashKeySpan {
         self.high = self.high.max(hash_key);
     }
 
+    pub(crate) fn union(mut self, other: Self) -> Self {
+        self.include(other.low);
+        self.include(other.high);
+        self
+    }
+
     pub(crate) fn is_within(self, range: HashKeyRange) -> bool {
         range.contains(self.low) && range.contains(self.high)
     }

@@ -175,6 +175,8 @@ proptest! {
         let parts = fixture.sealer.regroup(sealed, lane_of);
         prop_assert_eq!(fixture.budget.used(), charged);
         prop_assert_eq!(parts.iter().map(|part| part.charge.bytes()).sum::<usize>(), charged);
+        prop_assert!(parts.is_sorted_by(|a, b| a.sequence < b.sequence), "each in its place");
+        prop_assert!(parts.iter().all(|part| part.sequence < SEQUENCE_STEP));
 
         let mut seen = Vec::new();
         for (number, part) in parts.into_iter().enumerate() {

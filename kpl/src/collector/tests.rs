@@ -1,10 +1,10 @@
 use std::time::Duration;
 
-use kinesis_aggregation::HashKey;
+use kinesis_aggregation::{HashKey, HashKeyRange};
 use proptest::prelude::*;
 
 use super::*;
-use crate::aggregator::{AggregateLimits, OpenAggregate, Sealer};
+use crate::aggregator::{AggregateLimits, OpenAggregate, SEQUENCE_STEP, Sealer};
 use crate::budget::{Budget, MemoryBudget};
 use crate::clock;
 use crate::delivery::Settler;
@@ -29,7 +29,8 @@ impl Fixture {
         let now = clock::now();
         let limits = AggregateLimits::new(&config, 1 << 20);
         let queue = |id| {
-            let lane = Lane::new(LaneId(id), Some(format!("shard-{id}").into()), limits);
+            let shard = (format!("shard-{id}").into(), HashKeyRange::FULL);
+            let lane = Lane::new(LaneId(id), Some(shard), limits);
             (LaneId(id), LaneQueue::new(lane, 1_000_000, now))
         };
         Self {
@@ -61,7 +62,7 @@ impl Fixture {
         batch
             .into_iter()
             .flat_map(|b| b.records)
-            .map(|r| (r.lane.0, r.sequence, r.size()))
+            .map(|r| (r.lane.0, r.sequence / SEQUENCE_STEP, r.size()))
             .collect()
     }
 }

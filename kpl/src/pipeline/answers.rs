@@ -163,7 +163,7 @@ impl Pipeline {
                     ErrorClass::Throttled => FailureCause::Throttled { code, message },
                     _ => FailureCause::Fatal { code, message },
                 };
-                record.settle_failed(cause, refusal.source.clone());
+                self.fail(record, cause, refusal.source.clone());
             }
         }
     }

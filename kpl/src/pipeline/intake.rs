@@ -15,32 +15,15 @@ use crate::lane::{Lane, LaneId};
 impl Pipeline {
     /// Fetches what senders put into the lanes, and follows the shard map.
     pub(super) fn intake(&mut self, now: Instant) {
-        let routing = self.shared.routing();
-        let changed = !Arc::ptr_eq(&routing, &self.routing);
-        self.routing = routing;
-        let (current, gone): (Vec<_>, Vec<_>) = self
-            .shared
-            .take_announced()
-            .into_iter()
-            .partition(|lane| self.routing.has(lane.id));
-        // What was accepted for a closed shard is older than what its children took since.
-        for lane in gone {
-            self.seal_all(lane.fetch().0, lane.id);
-            self.fetch_open(&lane);
-        }
-        if changed {
-            self.on_new_routing();
-        }
-        for lane in current {
+        for lane in self.follow_routing() {
             self.fetch(&lane, now);
         }
         match self.shared.budget.take_pressure() {
             Pressure::None => {}
-            Pressure::All => self
-                .shared
-                .routing()
-                .lanes()
-                .for_each(|lane| self.fetch_open(lane)),
+            Pressure::All => {
+                let routing = Arc::clone(&self.routing);
+                routing.lanes().for_each(|lane| self.fetch_open(lane));
+            }
             Pressure::Lanes(lanes) => {
                 // Only where nothing else of the shard will make room: else half-empty aggregates were the rule under load.
                 for id in lanes {
@@ -50,6 +33,53 @@ impl Pipeline {
                     }
                 }
             }
+        }
+    }
+
+    /// Follows the shard map of the moment: what waits for closed shards goes to their children, and what was held for the
+    /// new map is judged. Returns the lanes that have something to fetch.
+    pub(super) fn follow_routing(&mut self) -> Vec<Arc<Lane>> {
+        // In this order: no lane that was announced is newer than the routing.
+        let announced = self.shared.take_announced();
+        let routing = self.shared.routing();
+        let changed = !Arc::ptr_eq(&routing, &self.routing);
+        self.routing = routing;
+        let (current, mut gone): (Vec<_>, Vec<_>) = announced
+            .into_iter()
+            .partition(|lane| self.routing.has(lane.id));
+        if changed {
+            let lanes = self.queues.values().map(|queue| &queue.lane);
+            gone.extend(lanes.filter(|lane| !self.routing.has(lane.id)).cloned());
+        }
+        // By age: what was accepted for a closed shard is older than what its children took since.
+        gone.sort_unstable_by_key(|lane| lane.id);
+        gone.dedup_by_key(|lane| lane.id);
+        for lane in gone {
+            self.hand_over(&lane);
+        }
+        if changed {
+            for held in std::mem::take(&mut self.held) {
+                if self.routing.generation >= held.generation {
+                    self.judge_again(held);
+                } else {
+                    self.held.push(held);
+                }
+            }
+        }
+        current
+    }
+
+    /// Moves what a closed shard's lane has left to the lanes that take its keys now.
+    fn hand_over(&mut self, lane: &Arc<Lane>) {
+        if let Some(queue) = self.queues.get_mut(&lane.id) {
+            let waiting = self.collector.drain(queue);
+            waiting.into_iter().for_each(|record| self.reroute(record));
+        }
+        self.fetch_open(lane);
+        match self.queues.get(&lane.id) {
+            Some(queue) if queue.is_free() => drop(self.queues.remove(&lane.id)),
+            Some(_) => self.collector.succession.retire(lane.id, lane.range),
+            None => {}
         }
     }
 
@@ -122,35 +152,6 @@ impl Pipeline {
                 .entry(lane.id)
                 .or_insert_with(|| LaneQueue::new(Arc::clone(lane), rate_limit, now));
             self.collector.enqueue(queue, record);
-        }
-    }
-
-    /// Moves what waits for closed shards to their children, and judges what was held for the new map.
-    fn on_new_routing(&mut self) {
-        let retired: Vec<_> = self
-            .queues
-            .keys()
-            .copied()
-            .filter(|id| !self.routing.has(*id))
-            .collect();
-        for id in retired {
-            let Some(queue) = self.queues.get_mut(&id) else {
-                continue;
-            };
-            let lane = Arc::clone(&queue.lane);
-            let waiting = self.collector.drain(queue);
-            waiting.into_iter().for_each(|record| self.reroute(record));
-            self.fetch_open(&lane);
-            if self.queues.get(&id).is_some_and(LaneQueue::is_free) {
-                self.queues.remove(&id);
-            }
-        }
-        for held in std::mem::take(&mut self.held) {
-            if self.routing.generation >= held.generation {
-                self.judge_again(held);
-            } else {
-                self.held.push(held);
-            }
         }
     }
 }

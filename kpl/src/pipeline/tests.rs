@@ -18,6 +18,8 @@ use crate::shard_map::Shard;
 use crate::shard_map::tests::shard;
 use crate::sync::lock;
 
+mod model;
+mod ordered;
 mod throttles;
 mod troubles;
 

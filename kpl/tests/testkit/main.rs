@@ -7,5 +7,6 @@ mod bad_input;
 mod delivery;
 mod lifecycle;
 mod memory;
+mod ordered;
 mod reader;
 mod reshard;

@@ -84,6 +84,20 @@ pub(crate) async fn stream(shards: u32) -> LocalAws {
     aws
 }
 
+/// Splits a shard of `s`.
+pub(crate) async fn split(aws: &LocalAws, shard_id: &str, at: u128) {
+    let split = aws
+        .kinesis()
+        .split_shard()
+        .stream_name("s")
+        .shard_to_split(shard_id);
+    split
+        .new_starting_hash_key(at.to_string())
+        .send()
+        .await
+        .unwrap();
+}
+
 /// The default, with time limits that a starved machine keeps, too.
 pub(crate) fn unhurried() -> ProducerConfig {
     ProducerConfig {

@@ -5,26 +5,13 @@ use std::time::Duration;
 use kinesis_testkit::{Fault, LocalAws};
 use kpl::{HashKey, Producer, ProducerConfig, Receipt, UserRecord};
 
-use crate::reader::{builder, read, stream, unhurried, until};
+use crate::reader::{builder, read, split, stream, unhurried, until};
 
 fn config() -> ProducerConfig {
     ProducerConfig {
         record_max_buffered_time: Duration::from_millis(10),
         ..unhurried()
     }
-}
-
-async fn split(aws: &LocalAws, shard_id: &str, at: u128) {
-    let split = aws
-        .kinesis()
-        .split_shard()
-        .stream_name("s")
-        .shard_to_split(shard_id);
-    split
-        .new_starting_hash_key(at.to_string())
-        .send()
-        .await
-        .unwrap();
 }
 
 fn spread(id: u128, count: u128) -> HashKey {

@@ -1,0 +1,186 @@
+//! Ordered mode: what a KCL reads of a key follows `send`, whatever goes wrong.
+
+use std::time::Duration;
+
+use kinesis_testkit::{Fault, LocalAws, Service};
+use kpl::{
+    BuildError, DeliveryError, FailureCause, OnGap, Producer, ProducerConfig, RecordOrdering,
+    UserRecord,
+};
+
+use crate::reader::{Seen, builder, read, split, stream, unhurried, until};
+
+fn config(on_gap: OnGap) -> ProducerConfig {
+    ProducerConfig {
+        ordering: RecordOrdering::PerPartitionKey,
+        on_gap,
+        aggregation_max_size: 512,
+        record_max_buffered_time: Duration::from_millis(5),
+        max_buffered_bytes: 256 * 1024,
+        ..unhurried()
+    }
+}
+
+/// A place that compares as a KCL reads: parents before children, then by sequence number.
+fn first_place(seen: &Seen, data: &str) -> Option<(String, (usize, String), u64)> {
+    let places = seen.places.get(data.as_bytes())?.iter();
+    places
+        .map(|(shard, number, sub)| (shard.clone(), (number.len(), number.clone()), *sub))
+        .min()
+}
+
+/// Sends `count` records of a key without awaiting any, and returns their outcomes.
+async fn send_key(
+    producer: Producer,
+    key: String,
+    count: usize,
+) -> Vec<(String, Result<(), DeliveryError>)> {
+    let mut deliveries = Vec::new();
+    for id in 0..count {
+        let data = format!("{key}/{id}");
+        let record = UserRecord::new(key.clone(), data.clone());
+        deliveries.push((data, producer.send(record).await.unwrap()));
+        if id % 10 == 0 {
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    }
+    let mut outcomes = Vec::new();
+    for (data, delivery) in deliveries {
+        outcomes.push((data, delivery.await.map(drop)));
+    }
+    outcomes
+}
+
+fn assert_in_order(seen: &Seen, outcomes: &[(String, Result<(), DeliveryError>)]) {
+    let acknowledged = outcomes.iter().filter(|(_, outcome)| outcome.is_ok());
+    let places: Vec<_> = acknowledged
+        .map(|(data, _)| first_place(seen, data).unwrap_or_else(|| panic!("{data} is lost")))
+        .collect();
+    assert!(places.is_sorted(), "{places:?}");
+}
+
+async fn merge(aws: &LocalAws, one: &str, other: &str) {
+    let merge = aws.kinesis().merge_shards().stream_name("s");
+    let merge = merge.shard_to_merge(one).adjacent_shard_to_merge(other);
+    merge.send().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_keep_their_order_through_faults_splits_and_merges() {
+    let aws = stream(2).await;
+    for fault in [
+        Fault::refuse_entry("ProvisionedThroughputExceededException"),
+        Fault::refuse_entry("InternalFailure"),
+        Fault::response_lost().operation("PutRecords"),
+        Fault::cut_connection().operation("PutRecords"),
+    ] {
+        aws.faults().add(fault.probability(0.1));
+    }
+    let producer = builder(&aws, config(OnGap::FailSuccessors))
+        .build()
+        .await
+        .unwrap();
+    let mut senders = tokio::task::JoinSet::new();
+    for key in 0..40 {
+        senders.spawn(send_key(producer.clone(), format!("key-{key}"), 60));
+    }
+    // Shards 0 and 1 halve the space. Split 0 into 2 and 3, 1 into 4 and 5, merge 3 and 4 into 6.
+    let delivered = |n| {
+        let producer = producer.clone();
+        async move { until(|| producer.stats().user_records_delivered > n).await }
+    };
+    delivered(200).await;
+    split(&aws, "shardId-000000000000", u128::MAX / 4).await;
+    delivered(800).await;
+    split(&aws, "shardId-000000000001", u128::MAX / 4 * 3).await;
+    delivered(1500).await;
+    merge(&aws, "shardId-000000000003", "shardId-000000000004").await;
+
+    let all = senders.join_all().await;
+    let seen = read(&aws, "s");
+    for outcomes in &all {
+        assert!(outcomes.iter().all(|(_, outcome)| outcome.is_ok()));
+        assert_in_order(&seen, outcomes);
+    }
+    assert!(aws.faults().injected().len() > 20);
+}
+
+#[tokio::test]
+async fn what_was_accepted_behind_a_failed_record_fails_or_goes_on() {
+    for on_gap in [OnGap::FailSuccessors, OnGap::Continue] {
+        let aws = stream(1).await;
+        // The first record alone is refused for good, when the others have been accepted.
+        let config = ProducerConfig {
+            aggregation_max_count: 1,
+            ..config(on_gap)
+        };
+        let producer = builder(&aws, config).build().await.unwrap();
+        let slow = aws.faults().add(
+            Fault::delay(Duration::from_millis(300))
+                .operation("PutRecords")
+                .times(1),
+        );
+        aws.faults().add(
+            Fault::refuse_entry("KMSDisabledException")
+                .operation("PutRecords")
+                .times(1),
+        );
+        let send = async |key: &str, data: &str| {
+            producer
+                .send(UserRecord::new(key, data.to_owned()))
+                .await
+                .unwrap()
+        };
+        let first = send("k", "first").await;
+        let [second, third] = [send("k", "second").await, send("k", "third").await];
+        let other = send("other", "other").await;
+        until(|| aws.faults().count(slow) > 0).await;
+        let error = first.await.unwrap_err();
+        assert!(
+            matches!(error.cause(), FailureCause::Fatal { .. }),
+            "{error}"
+        );
+        // Whoever has seen the failure sends into a mended order.
+        let again = send("k", "first again").await;
+        for successor in [second, third] {
+            match (on_gap, successor.await) {
+                (OnGap::Continue, outcome) => drop(outcome.unwrap()),
+                (_, outcome) => {
+                    let error = outcome.unwrap_err();
+                    let FailureCause::PredecessorFailed { cause } = error.cause() else {
+                        panic!("{error}")
+                    };
+                    assert!(matches!(&**cause, FailureCause::Fatal { .. }));
+                    assert!(error.is_retryable() && !error.may_have_been_written());
+                    assert!(error.record().is_some());
+                }
+            }
+        }
+        other.await.unwrap();
+        again.await.unwrap();
+        let seen = read(&aws, "s");
+        let expected = if on_gap == OnGap::Continue { 4 } else { 2 };
+        assert_eq!(seen.places.len(), expected);
+    }
+}
+
+#[tokio::test]
+async fn without_the_shard_map_there_is_no_ordered_mode() {
+    for operation in ["ListShards", "DescribeStreamSummary"] {
+        let aws = LocalAws::builder()
+            .deny(Service::Kinesis, operation)
+            .build()
+            .await
+            .unwrap();
+        aws.create_stream("s", 1).await.unwrap();
+        let error = builder(&aws, config(OnGap::Continue))
+            .build()
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, BuildError::OrderingUnavailable { .. }),
+            "{error}"
+        );
+        assert!(error.to_string().contains(operation) && !error.is_retryable());
+    }
+}

@@ -13,6 +13,7 @@ use crate::config::{Compression, InvalidConfig, OnGap, ProducerConfig, RecordOrd
 use crate::delivery::{Delivery, Settler};
 use crate::kinesis_record::{History, KinesisRecord, Members};
 use crate::lane::LaneId;
+use crate::logs::LogGate;
 use crate::record::UserRecord;
 use crate::verdict::HashKeySpan;
 
@@ -177,6 +178,7 @@ pub(crate) const SEQUENCE_STEP: u64 = 1 << 24;
 /// Turns records into Kinesis records: the place where aggregates are sealed, compressed, and numbered.
 pub(crate) struct Sealer {
     compressor: Option<Compressor>,
+    not_compressed: LogGate,
     record_ttl: Duration,
     next_sequence: u64,
 }
@@ -199,6 +201,7 @@ impl Sealer {
         };
         Ok(Self {
             compressor,
+            not_compressed: LogGate::default(),
             record_ttl: config.record_ttl,
             next_sequence: 0,
         })
@@ -259,7 +262,9 @@ impl Sealer {
         let compressed = self.compressor.as_mut().and_then(|compressor| match compressor.compress(&sealed) {
             Ok(compressed) => compressed,
             Err(error) => {
-                tracing::warn!(%error, "an aggregate could not be compressed: it goes out as it is");
+                if let Some(left_out) = self.not_compressed.pass(clock::now()) {
+                    tracing::warn!(%error, left_out, "an aggregate could not be compressed: it goes out as it is");
+                }
                 None
             }
         });

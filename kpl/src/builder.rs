@@ -1,6 +1,6 @@
 //! Building a producer: settings, components, and the first look at the stream.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,9 @@ use crate::budget::MemoryBudget;
 use crate::clock;
 use crate::config::{InvalidConfig, MIN_BUFFER, ProducerConfig, RecordOrdering};
 use crate::error::{BuildError, DeliveryError, Source, StopReason};
+use crate::logs::LogGate;
+#[cfg(feature = "metrics")]
+use crate::metrics::facade::FacadeSink;
 use crate::pipeline::Pipeline;
 use crate::producer::Producer;
 use crate::retry;
@@ -96,7 +99,7 @@ impl ProducerBuilder {
     /// It runs on a task of the producer or where the `Delivery` is dropped: it must
     /// not block. A panic in it is logged. A hook that holds a `Producer` is a cycle: neither is ever dropped.
     pub fn on_failure(mut self, hook: impl Fn(&DeliveryError) + Send + Sync + 'static) -> Self {
-        self.components.on_failure = Some(Arc::new(hook));
+        self.components.on_failure = Some(caught(hook));
         self
     }
 
@@ -199,6 +202,10 @@ pub(crate) async fn start(
         }))?;
 
     let mut pipeline = Pipeline::new(Arc::clone(&shared), service, seed)?;
+    #[cfg(feature = "metrics")]
+    pipeline
+        .meter
+        .add_sink(FacadeSink::new(stream_name(&stream).into()));
     let tasks = TaskTracker::new();
     let watcher = Arc::clone(&shared);
     tasks.spawn(async move {
@@ -212,6 +219,24 @@ pub(crate) async fn start(
     }
     tasks.close();
     Ok(Producer::new(shared, tasks))
+}
+
+/// The name in a stream's ARN, or the name.
+#[cfg(any(feature = "metrics", feature = "cloudwatch"))]
+fn stream_name(stream: &str) -> &str {
+    stream.rsplit_once('/').map_or(stream, |(_, name)| name)
+}
+
+/// A hook whose panics are logged.
+fn caught(hook: impl Fn(&DeliveryError) + Send + Sync + 'static) -> FailureHook {
+    let panicked = LogGate::default();
+    Arc::new(move |error| {
+        if catch_unwind(AssertUnwindSafe(|| hook(error))).is_err()
+            && let Some(left_out) = panicked.pass(clock::now())
+        {
+            tracing::error!(left_out, "the `on_failure` hook panicked");
+        }
+    })
 }
 
 /// Runs a task of the producer; its panic becomes the reason of everybody's failure.

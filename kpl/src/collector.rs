@@ -29,6 +29,9 @@ impl LaneQueue {
             .shard_id
             .is_some()
             .then(|| ShardLimiter::new(rate_limit, now));
+        if let Some(limiter) = &limiter {
+            lane.load.set_rate(limiter.rate());
+        }
         Self {
             lane,
             waiting: VecDeque::new(),
@@ -66,12 +69,17 @@ impl LaneQueue {
             return false;
         };
         limiter.throttled(sent, now, rng);
+        self.lane.load.throttled(now);
+        self.lane.load.set_rate(limiter.rate());
         true
     }
 
-    pub(crate) fn served(&mut self, now: Instant) {
+    /// The shard took a record of `bytes`.
+    pub(crate) fn served(&mut self, bytes: usize, now: Instant) {
+        self.lane.load.wrote(bytes, now);
         if let Some(limiter) = &mut self.limiter {
             limiter.served(now);
+            self.lane.load.set_rate(limiter.rate());
         }
     }
 

@@ -117,6 +117,12 @@ pub struct ProducerConfig {
     #[cfg_attr(feature = "serde", serde(with = "duration"))]
     pub startup_timeout: Duration,
 
+    /// How many partition keys [`Producer::hot_spots`](crate::Producer::hot_spots) watches. Default 0: none; at most 10,000.
+    ///
+    /// Every key with more than one part in so many of the bytes is found, from a sample of one record in sixteen. Memory:
+    /// this many keys and 150 bytes for each. Off, it costs nothing.
+    pub hot_keys: usize,
+
     /// How often the shard map is read again without a reason, jittered by a fifth. Default 60 s.
     #[cfg_attr(feature = "serde", serde(with = "duration"))]
     pub shard_map_refresh_interval: Duration,
@@ -206,6 +212,7 @@ impl ProducerConfig {
         with_request_timeout, request_timeout: Duration;
         with_connect_timeout, connect_timeout: Duration;
         with_startup_timeout, startup_timeout: Duration;
+        with_hot_keys, hot_keys: usize;
         with_shard_map_refresh_interval, shard_map_refresh_interval: Duration;
     }
 }
@@ -232,6 +239,7 @@ impl Default for ProducerConfig {
             request_timeout: Duration::from_secs(6),
             connect_timeout: Duration::from_secs(3),
             startup_timeout: Duration::from_secs(20),
+            hot_keys: 0,
             shard_map_refresh_interval: Duration::from_secs(60),
         }
     }
@@ -283,6 +291,7 @@ impl ProducerConfig {
             1,
             10_000,
         );
+        problems.within("hot_keys", self.hot_keys, 0, 10_000);
         if let Compression::Zstd { level } = self.compression
             && !(1..=22).contains(&level)
         {

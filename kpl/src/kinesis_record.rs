@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kinesis_aggregation::{Decoded, Decoder, HashKey};
 
-use crate::budget::Charge;
+use crate::budget::{AGGREGATE_OVERHEAD, Charge, RECORD_OVERHEAD};
 use crate::clock::Instant;
 use crate::delivery::{News, Placement, Settler};
 use crate::error::{Attempt, DeliveryError, Failure, FailureCause, Source};
@@ -104,6 +104,12 @@ impl KinesisRecord {
         }
     }
 
+    /// Data and partition keys of the members, as the buffer counts them.
+    pub(crate) fn user_bytes(&self) -> usize {
+        let overhead = self.members.len() * RECORD_OVERHEAD + AGGREGATE_OVERHEAD;
+        self.charge.bytes().saturating_sub(overhead)
+    }
+
     pub(crate) fn settle_delivered(self, shard_id: Arc<str>, sequence_number: &str) {
         let placement = Placement {
             shard_id,
@@ -165,6 +171,7 @@ pub(crate) struct History {
     pub(crate) may_have_been_written: bool,
     pub(crate) log: Vec<Attempt>,
     failures: u32,
+    accepted: Instant,
     /// The end of the last attempt, or the acceptance.
     since: Instant,
     /// The start of the attempt under way.
@@ -178,6 +185,7 @@ impl History {
             may_have_been_written: false,
             log: Vec::new(),
             failures: 0,
+            accepted,
             since: accepted,
             started: accepted,
         }
@@ -186,6 +194,16 @@ impl History {
     pub(crate) fn begin(&mut self, now: Instant) {
         self.attempts += 1;
         self.started = now;
+    }
+
+    /// When the first member was accepted.
+    pub(crate) fn accepted(&self) -> Instant {
+        self.accepted
+    }
+
+    /// How long the last attempt waited for its start: since the one before, or since acceptance.
+    pub(crate) fn waited(&self) -> Duration {
+        self.started.saturating_duration_since(self.since)
     }
 
     /// When the last attempt began.
@@ -206,7 +224,7 @@ impl History {
             self.log.remove(1);
         }
         self.log.push(Attempt {
-            delay: self.started.saturating_duration_since(self.since),
+            delay: self.waited(),
             duration: now.saturating_duration_since(self.started),
             code: Arc::clone(code),
             message: Arc::clone(message),

@@ -11,6 +11,7 @@ use crate::aggregator::{AggregateLimits, OpenAggregate, cost_of};
 use crate::budget::{Budget, Charge};
 use crate::clock::{self, Instant};
 use crate::delivery::{Delivery, Settler};
+use crate::metrics::shard_load::LoadWindow;
 use crate::record::{Priority, UserRecord};
 use crate::settlement::Settlement;
 use crate::sync::lock;
@@ -23,6 +24,8 @@ pub(crate) struct Lane {
     pub(crate) shard_id: Option<Arc<str>>,
     /// The hash keys that it may take.
     pub(crate) range: HashKeyRange,
+    /// What the shard was sent of late.
+    pub(crate) load: LoadWindow,
     limits: AggregateLimits,
     state: Mutex<LaneState>,
 }
@@ -64,6 +67,7 @@ impl Lane {
             id,
             shard_id,
             range,
+            load: LoadWindow::new(clock::now()),
             limits,
             state: Mutex::default(),
         })

@@ -73,6 +73,8 @@ mod kinesis_record;
 mod lane;
 mod ledger;
 mod limiter;
+mod logs;
+pub mod metrics;
 mod ordering;
 mod pipeline;
 mod producer;

@@ -12,6 +12,7 @@ mod answers;
 mod endpoint;
 mod failure;
 mod intake;
+mod request_span;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
+use tracing::Instrument;
 
 use self::endpoint::Endpoint;
 use self::failure::Failing;
@@ -29,6 +31,8 @@ use crate::config::InvalidConfig;
 use crate::error::{FailureCause, StopReason};
 use crate::kinesis_record::KinesisRecord;
 use crate::lane::LaneId;
+use crate::logs::LogGate;
+use crate::metrics::Meter;
 use crate::routing::Routing;
 use crate::sender::{CallError, Entry, EntryOutcome, Service};
 use crate::shared::Shared;
@@ -40,6 +44,8 @@ pub(crate) struct Pipeline {
     shared: Arc<Shared>,
     service: Arc<dyn Service>,
     rng: fastrand::Rng,
+    pub(crate) meter: Meter,
+    logs: Logs,
     routing: Arc<Routing>,
     sealer: Sealer,
     queues: Queues,
@@ -58,6 +64,14 @@ pub(crate) struct Pipeline {
     endpoint: Endpoint,
     next_sweep: Instant,
     next_number: u64,
+}
+
+/// One gate for each kind of warning.
+#[derive(Default)]
+struct Logs {
+    request_failed: LogGate,
+    records_failed: LogGate,
+    records_expired: LogGate,
 }
 
 struct Held {
@@ -80,6 +94,8 @@ impl Pipeline {
         Ok(Self {
             service,
             rng: fastrand::Rng::with_seed(seed),
+            meter: Meter::new(Arc::clone(&shared.telemetry)),
+            logs: Logs::default(),
             routing: shared.routing(),
             sealer: Sealer::new(config)?,
             queues: Queues::new(),
@@ -105,6 +121,7 @@ impl Pipeline {
             let now = clock::now();
             self.intake(now);
             let next = self.advance(now);
+            self.measure();
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
@@ -118,6 +135,16 @@ impl Pipeline {
             }
         }
         self.abandon_all();
+        self.measure();
+    }
+
+    fn measure(&mut self) {
+        let shared = &self.shared;
+        self.meter.turn(
+            &shared.settlement.counters,
+            shared.budget.used(),
+            self.in_flight_bytes,
+        );
     }
 
     /// Does what is due, starts what may start, and tells when to look again.
@@ -281,10 +308,17 @@ impl Pipeline {
         }
         let number = self.next_number;
         self.next_number += 1;
+        let span = request_span::request_span(number, &batch);
         self.in_flight_bytes += batch.bytes;
         self.in_flight.insert(number, batch);
         let answer = self.service.put_records(entries);
-        self.requests.spawn(async move { (number, answer.await) });
+        let noted = span.clone();
+        let request = async move {
+            let answer = answer.await;
+            request_span::note(&noted, &answer);
+            (number, answer)
+        };
+        self.requests.spawn(request.instrument(span));
     }
 
     /// Fails what expired while its request waited to start.

@@ -9,8 +9,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::aggregator::cost_of;
 use crate::builder::ProducerBuilder;
+use crate::clock;
 use crate::delivery::Delivery;
 use crate::error::{InvalidRecord, SendError, StopReason};
+use crate::metrics::{HotSpots, Latencies};
 use crate::record::{Priority, UserRecord};
 use crate::shared::{NotEntered, Shared};
 use crate::stats::ProducerStats;
@@ -200,6 +202,39 @@ impl Producer {
         self.handle.shared.budget.peak()
     }
 
+    /// How long things took since the producer was built: waiting in the buffer, requests, and the whole way.
+    #[must_use]
+    pub fn latencies(&self) -> Latencies {
+        self.handle.shared.telemetry.latencies()
+    }
+
+    /// The bytes of payload in flight now. Never more than
+    /// [`max_in_flight_bytes`](crate::ProducerConfig::max_in_flight_bytes), unless one request alone is larger.
+    #[must_use]
+    pub fn in_flight_bytes(&self) -> usize {
+        self.handle.shared.telemetry.in_flight_bytes()
+    }
+
+    /// Where the load is: each open shard's of the last 10 to 20 seconds, and the hottest partition keys of the last minutes.
+    ///
+    /// The keys are counted where [`hot_keys`](crate::ProducerConfig::hot_keys) is set. They are keys of your records: mind
+    /// who may read the report.
+    #[must_use]
+    pub fn hot_spots(&self) -> HotSpots {
+        let shared = &self.handle.shared;
+        let now = clock::now();
+        let mut shards: Vec<_> = shared
+            .routing()
+            .lanes()
+            .filter_map(|lane| Some(lane.load.report(lane.shard_id.as_ref()?, now)))
+            .collect();
+        shards.sort_by(|a, b| b.utilisation.total_cmp(&a.utilisation));
+        HotSpots {
+            shards,
+            keys: shared.telemetry.hot_keys(),
+        }
+    }
+
     fn check(&self, record: &UserRecord) -> Result<(), Unacceptable> {
         let shared = &self.handle.shared;
         match record.validate(shared.max_record_size) {
@@ -216,6 +251,9 @@ impl Producer {
         if actual > limit {
             return Err(Unacceptable::TooLarge { limit, actual });
         }
+        shared
+            .telemetry
+            .sent(&record.partition_key, record.payload_len());
         Ok(())
     }
 

@@ -2,7 +2,6 @@
 //! epochs that `flush` waits for.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
@@ -11,6 +10,7 @@ use crate::error::{DeliveryError, StopReason};
 use crate::stats::Counters;
 use crate::sync::{Mutex, lock};
 
+/// Never panics: it also runs in drops, where a panic would take the outcomes of other records along.
 pub(crate) type FailureHook = Arc<dyn Fn(&DeliveryError) + Send + Sync>;
 
 #[derive(Default)]
@@ -41,11 +41,8 @@ impl Settlement {
     /// A failure that no `Delivery` will see.
     pub(crate) fn unobserved(&self, error: &DeliveryError) {
         self.counters.failures_unobserved.add(1);
-        if let Some(hook) = &self.on_failure
-            && catch_unwind(AssertUnwindSafe(|| hook(error))).is_err()
-        {
-            // It also runs in drops, where a panic would take the outcomes of other records along.
-            tracing::error!("the `on_failure` hook panicked");
+        if let Some(hook) = &self.on_failure {
+            hook(error);
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::config::ProducerConfig;
 use crate::delivery::{Delivery, Settler};
 use crate::error::{DeliveryError, StopReason};
 use crate::lane::{HeldLane, Lane, LaneId, Refused};
+use crate::metrics::Telemetry;
 use crate::record::UserRecord;
 use crate::routing::Routing;
 use crate::settlement::{FailureHook, Settlement};
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     /// Whether the service chooses each record's shard: then nothing may look like an aggregate.
     pub(crate) service_places_records: bool,
     pub(crate) settlement: Arc<Settlement>,
+    pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) budget: Arc<Budget>,
     /// Ends all tasks.
     pub(crate) cancel: CancellationToken,
@@ -65,6 +67,7 @@ impl Shared {
             max_record_size,
             service_places_records,
             settlement: Arc::new(Settlement::new(on_failure)),
+            telemetry: Arc::new(Telemetry::new(config.hot_keys)),
             budget: Budget::new(memory_budget, config.droppable_limit),
             cancel: CancellationToken::new(),
             wake: Notify::new(),

@@ -73,18 +73,24 @@ impl Pipeline {
         };
         self.in_flight_bytes -= batch.bytes;
         let now = clock::now();
+        if let Some(record) = batch.records.first() {
+            let took = now.saturating_duration_since(record.history.started());
+            self.meter.request(took, &batch.records);
+        }
         match answer {
             Ok(outcomes) if outcomes.len() == batch.records.len() => {
                 let mut is_refused_whole = true;
                 // Equal refusals of one answer share one text: a buffer full of records may keep many attempts.
                 let mut refusals = HashMap::new();
                 for (record, outcome) in batch.records.into_iter().zip(outcomes) {
+                    let shard = self.predicted(&record);
                     match outcome {
                         EntryOutcome::Written {
                             shard_id,
                             sequence_number,
                         } => {
                             is_refused_whole = false;
+                            self.meter.attempt(&record, shard.as_ref(), None);
                             self.on_written(record, shard_id, sequence_number, now);
                         }
                         EntryOutcome::Refused { code, message } => {
@@ -92,6 +98,8 @@ impl Pipeline {
                                 |(code, message)| Refusal::of_entry(code, message),
                             );
                             is_refused_whole &= refusal.is_of_stream;
+                            let code = Some(&refusal.code);
+                            self.meter.attempt(&record, shard.as_ref(), code);
                             self.on_entry_refused(record, refusal, now);
                         }
                     }
@@ -111,6 +119,11 @@ impl Pipeline {
             }
             Err(error) => self.on_request_failed(number, batch, &error, now),
         }
+    }
+
+    /// The shard that a record was meant for, where it is known.
+    pub(super) fn predicted(&self, record: &KinesisRecord) -> Option<Arc<str>> {
+        self.queues.get(&record.lane)?.lane.shard_id.clone()
     }
 
     fn on_entry_refused(&mut self, record: KinesisRecord, refusal: &Refusal, now: Instant) {
@@ -172,8 +185,20 @@ impl Pipeline {
         let refusal = Refusal::of_request(error);
         // Whatever is wrong, it is not asked again at once: not with every record that is sent meanwhile, either.
         let next = self.next_number;
-        if self.endpoint.failed(number, next, now, &mut self.rng) {
-            tracing::warn!(code = %error.code, message = %error.message, "PutRecords failed: the next call waits");
+        if self.endpoint.failed(number, next, now, &mut self.rng)
+            && let Some(left_out) = self.logs.request_failed.pass(now)
+        {
+            // What is wrong with the content is told with the content.
+            let message = match refusal.class {
+                ErrorClass::Rejected => "",
+                _ => &*error.message,
+            };
+            tracing::warn!(code = %error.code, message, left_out, "PutRecords failed: the next call waits");
+        }
+        for record in &batch.records {
+            let shard = self.predicted(record);
+            self.meter
+                .attempt(record, shard.as_ref(), Some(&refusal.code));
         }
         match refusal.class {
             ErrorClass::Rejected if batch.records.len() > 1 => {
@@ -214,7 +239,7 @@ impl Pipeline {
         let range = self.routing.range_of(&shard_id);
         let predicted = match self.queues.get_mut(&record.lane) {
             Some(queue) => {
-                queue.served(now);
+                queue.served(record.size(), now);
                 queue.lane.shard_id.clone()
             }
             None => None,
@@ -240,6 +265,7 @@ impl Pipeline {
     ) {
         match verdict(record.members.len(), record.span, range) {
             Verdict::Delivered => {
+                self.meter.delivered(&record, &shard_id, clock::now());
                 self.leave(record.lane);
                 record.settle_delivered(shard_id, &sequence_number);
             }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Pipeline;
+use crate::clock;
 use crate::config::{OnGap, RecordOrdering};
 use crate::error::{FailureCause, Source};
 use crate::kinesis_record::KinesisRecord;
@@ -38,6 +39,7 @@ impl Pipeline {
         {
             self.fail_with_successors(failing);
         } else {
+            self.note_failures(&failing);
             for Failing {
                 record,
                 cause,
@@ -76,18 +78,48 @@ impl Pipeline {
         for lane in &touched {
             successors.extend(self.take_successors(*lane, &gaps));
         }
+        let mut failing = failing;
+        failing.extend(successors);
+        self.note_failures(&failing);
         let mut news = Vec::new();
         for Failing {
             record,
             cause,
             source,
-        } in failing.into_iter().chain(successors)
+        } in failing
         {
             news.extend(record.fail(cause, source));
         }
         drop(lanes);
         news.into_iter().for_each(|news| news.tell());
         touched.into_iter().for_each(|lane| self.freed(lane));
+    }
+
+    /// Measures and logs what fails.
+    fn note_failures(&mut self, failing: &[Failing]) {
+        let now = clock::now();
+        for Failing { record, cause, .. } in failing {
+            let shard = self.predicted(record);
+            let is_expired = matches!(cause, FailureCause::Expired { .. });
+            self.meter.failed(record, shard.as_ref(), is_expired);
+            let user_records = record.members.len();
+            if is_expired {
+                if let Some(left_out) = self.logs.records_expired.pass(now) {
+                    tracing::warn!(
+                        user_records,
+                        left_out,
+                        "records expired: `record_ttl` passed before they were delivered"
+                    );
+                }
+            } else if let Some(left_out) = self.logs.records_failed.pass(now) {
+                tracing::warn!(
+                    code = code_of(cause),
+                    user_records,
+                    left_out,
+                    "records failed: each error goes to its `Delivery`, or to `on_failure`"
+                );
+            }
+        }
     }
 
     /// Takes what stands in a gap out of what waits for a lane.
@@ -119,5 +151,18 @@ impl Pipeline {
             }
         }
         successors
+    }
+}
+
+/// What a failure is called in a log: the service's code, or its kind.
+fn code_of(cause: &FailureCause) -> &str {
+    match cause {
+        FailureCause::Rejected { code, .. }
+        | FailureCause::Throttled { code, .. }
+        | FailureCause::Fatal { code, .. } => code,
+        FailureCause::Expired { .. } => "Expired",
+        FailureCause::Dropped => "Dropped",
+        FailureCause::PredecessorFailed { .. } => "PredecessorFailed",
+        FailureCause::Abandoned(_) => "Abandoned",
     }
 }

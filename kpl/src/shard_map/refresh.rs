@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::logs::LogGate;
 use crate::retry::Backoff;
 use crate::sender::{CallError, Service};
 use crate::shard_map::ShardMap;
@@ -21,6 +22,7 @@ pub(crate) struct Refresher {
     shared: Arc<Shared>,
     service: Arc<dyn Service>,
     rng: fastrand::Rng,
+    failed: LogGate,
 }
 
 impl Refresher {
@@ -29,6 +31,7 @@ impl Refresher {
             shared,
             service,
             rng: fastrand::Rng::with_seed(seed),
+            failed: LogGate::default(),
         }
     }
 
@@ -73,8 +76,10 @@ impl Refresher {
         let mut failures = 0;
         while let Err(error) = self.refresh().await {
             failures += 1;
-            if failures == 1 {
-                tracing::warn!(code = %error.code, message = %error.message, "the shard map could not be refreshed: the old one serves");
+            if failures == 1
+                && let Some(left_out) = self.failed.pass(clock::now())
+            {
+                tracing::warn!(code = %error.code, message = %error.message, left_out, "the shard map could not be refreshed: the old one serves");
             }
             let delay = Backoff::SHARD_MAP.delay(failures, &mut self.rng);
             let failed = clock::now();

@@ -1,0 +1,269 @@
+#![doc = include_str!("metrics.md")]
+
+#[cfg(feature = "metrics")]
+pub(crate) mod facade;
+pub(crate) mod histogram;
+pub(crate) mod hot_keys;
+#[cfg_attr(
+    not(any(test, feature = "metrics", feature = "cloudwatch")),
+    expect(dead_code, reason = "a sink reads it")
+)]
+pub(crate) mod names;
+pub(crate) mod shard_load;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use self::histogram::Histogram;
+use self::hot_keys::{HotKeys, SAMPLING};
+use self::names::Metric;
+use crate::clock::{self, Instant};
+use crate::kinesis_record::KinesisRecord;
+use crate::stats::Counters;
+use crate::sync::{Mutex, lock};
+
+pub use self::histogram::Percentiles;
+pub use self::hot_keys::KeyLoad;
+pub use self::names::{MetricsGranularity, MetricsLevel};
+pub use self::shard_load::ShardLoad;
+
+/// How long things took since the producer was built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Latencies {
+    /// From acceptance, or the end of the attempt before, to the start of an attempt; of each attempt at a Kinesis record.
+    pub buffering_time: Percentiles,
+    /// Of each PutRecords call.
+    pub request_time: Percentiles,
+    /// From acceptance of the first member to acknowledgement, of each Kinesis record.
+    pub delivery_time: Percentiles,
+}
+
+/// Where the load is; made by [`Producer::hot_spots`](crate::Producer::hot_spots).
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
+pub struct HotSpots {
+    /// All open shards, the hottest first.
+    pub shards: Vec<ShardLoad>,
+    /// The hottest partition keys, the hottest first; empty unless [`hot_keys`](crate::ProducerConfig::hot_keys) is set.
+    pub keys: Vec<KeyLoad>,
+}
+
+/// What the handles of a producer read.
+pub(crate) struct Telemetry {
+    buffering: Histogram,
+    request: Histogram,
+    delivery: Histogram,
+    in_flight_bytes: AtomicUsize,
+    hot_keys: Option<Mutex<HotKeys>>,
+    sent: AtomicU64,
+}
+
+impl Telemetry {
+    pub(crate) fn new(hot_keys: usize) -> Self {
+        Self {
+            buffering: Histogram::default(),
+            request: Histogram::default(),
+            delivery: Histogram::default(),
+            in_flight_bytes: AtomicUsize::new(0),
+            hot_keys: (hot_keys > 0).then(|| Mutex::new(HotKeys::new(hot_keys, clock::now()))),
+            sent: AtomicU64::new(0),
+        }
+    }
+
+    /// A user record is accepted. Costs nothing while the hot keys are not asked for.
+    pub(crate) fn sent(&self, partition_key: &str, bytes: usize) {
+        let Some(hot_keys) = &self.hot_keys else {
+            return;
+        };
+        // Every sixteenth on average, in an order that no period of the records can follow.
+        let turn = self.sent.fetch_add(1, Ordering::Relaxed);
+        if turn.wrapping_mul(0x9E37_79B9_7F4A_7C15) < u64::MAX / SAMPLING {
+            lock(hot_keys).add(partition_key, bytes, clock::now());
+        }
+    }
+
+    pub(crate) fn hot_keys(&self) -> Vec<KeyLoad> {
+        self.hot_keys
+            .as_ref()
+            .map(|hot_keys| lock(hot_keys).report(clock::now()))
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn latencies(&self) -> Latencies {
+        Latencies {
+            buffering_time: self.buffering.percentiles(),
+            request_time: self.request.percentiles(),
+            delivery_time: self.delivery.percentiles(),
+        }
+    }
+
+    pub(crate) fn in_flight_bytes(&self) -> usize {
+        self.in_flight_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// `count` times `value` of a metric.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(
+    not(any(test, feature = "metrics", feature = "cloudwatch")),
+    expect(dead_code, reason = "nobody reads it without a sink")
+)]
+pub(crate) struct Sample<'a> {
+    pub(crate) metric: Metric,
+    pub(crate) shard: Option<&'a Arc<str>>,
+    pub(crate) code: Option<&'a Arc<str>>,
+    pub(crate) value: f64,
+    pub(crate) count: u64,
+}
+
+/// Takes what the pipeline measures.
+pub(crate) trait Sink: Send {
+    fn record(&mut self, sample: Sample<'_>);
+}
+
+/// What the pipeline measures, once for each Kinesis record or request and never for each user record.
+pub(crate) struct Meter {
+    telemetry: Arc<Telemetry>,
+    sinks: Vec<Box<dyn Sink>>,
+    accepted: u64,
+}
+
+impl Meter {
+    pub(crate) fn new(telemetry: Arc<Telemetry>) -> Self {
+        Self {
+            telemetry,
+            sinks: Vec::new(),
+            accepted: 0,
+        }
+    }
+
+    #[cfg(any(test, feature = "metrics", feature = "cloudwatch"))]
+    pub(crate) fn add_sink(&mut self, sink: impl Sink + 'static) {
+        self.sinks.push(Box::new(sink));
+    }
+
+    /// A PutRecords call was answered, or failed.
+    pub(crate) fn request(&mut self, took: Duration, records: &[KinesisRecord]) {
+        self.telemetry.request.record(took);
+        if self.sinks.is_empty() {
+            return;
+        }
+        let users: usize = records.iter().map(|record| record.members.len()).sum();
+        let mut put = |metric, value| self.put(metric, None, value, 1);
+        put(Metric::RequestTime, milliseconds(took));
+        let count = records.len() as f64;
+        put(Metric::KinesisRecordsPerPutRecordsRequest, count);
+        put(Metric::UserRecordsPerPutRecordsRequest, users as f64);
+    }
+
+    /// An attempt at a Kinesis record ended: `shard` is the one it was meant for.
+    pub(crate) fn attempt(
+        &mut self,
+        record: &KinesisRecord,
+        shard: Option<&Arc<str>>,
+        error: Option<&Arc<str>>,
+    ) {
+        let waited = record.history.waited();
+        self.telemetry.buffering.record(waited);
+        if self.sinks.is_empty() {
+            return;
+        }
+        self.put(Metric::BufferingTime, shard, milliseconds(waited), 1);
+        let failed = f64::from(u8::from(error.is_some()));
+        self.put(Metric::AllErrors, shard, failed, 1);
+        self.put(Metric::KinesisRecordsPut, shard, 1.0 - failed, 1);
+        if error.is_some() {
+            let sample = Sample {
+                metric: Metric::ErrorsByCode,
+                shard,
+                code: error,
+                value: 1.0,
+                count: 1,
+            };
+            self.sinks.iter_mut().for_each(|sink| sink.record(sample));
+        } else {
+            let bytes = record.size() as f64;
+            self.put(Metric::KinesisRecordsDataPut, shard, bytes, 1);
+            let users = record.members.len() as f64;
+            self.put(Metric::UserRecordsPerKinesisRecord, shard, users, 1);
+        }
+    }
+
+    /// The members of a Kinesis record are acknowledged: `shard` took it.
+    pub(crate) fn delivered(&mut self, record: &KinesisRecord, shard: &Arc<str>, now: Instant) {
+        let took = now.saturating_duration_since(record.history.accepted());
+        self.telemetry.delivery.record(took);
+        if self.sinks.is_empty() {
+            return;
+        }
+        let shard = Some(shard);
+        let users = record.members.len() as u64;
+        self.put(Metric::UserRecordsPut, shard, 1.0, users);
+        let bytes = record.user_bytes() as f64 / users.max(1) as f64;
+        self.put(Metric::UserRecordsDataPut, shard, bytes, users);
+        let retries = f64::from(record.history.attempts.saturating_sub(1));
+        self.put(Metric::RetriesPerRecord, shard, retries, users);
+        self.put(Metric::DeliveryTime, shard, milliseconds(took), 1);
+    }
+
+    /// The members of a Kinesis record failed.
+    pub(crate) fn failed(
+        &mut self,
+        record: &KinesisRecord,
+        shard: Option<&Arc<str>>,
+        expired: bool,
+    ) {
+        if self.sinks.is_empty() {
+            return;
+        }
+        let users = record.members.len() as u64;
+        self.put(Metric::UserRecordsPut, shard, 0.0, users);
+        let retries = f64::from(record.history.attempts.saturating_sub(1));
+        self.put(Metric::RetriesPerRecord, shard, retries, users);
+        if expired {
+            self.put(Metric::UserRecordExpired, shard, 1.0, users);
+        }
+    }
+
+    /// The pipeline looked around: how much there is of what rises and falls.
+    pub(crate) fn turn(&mut self, counters: &Counters, buffered: usize, in_flight: usize) {
+        let telemetry = &self.telemetry;
+        telemetry
+            .in_flight_bytes
+            .store(in_flight, Ordering::Relaxed);
+        if self.sinks.is_empty() {
+            return;
+        }
+        let settled = counters.user_records_delivered.get()
+            + counters.user_records_failed.get()
+            + counters.user_records_abandoned.get();
+        let accepted = counters.user_records_accepted.get();
+        let new = accepted - std::mem::replace(&mut self.accepted, accepted);
+        if new > 0 {
+            self.put(Metric::UserRecordsReceived, None, 1.0, new);
+        }
+        let pending = accepted.saturating_sub(settled);
+        self.put(Metric::UserRecordsPending, None, pending as f64, 1);
+        self.put(Metric::BufferedBytes, None, buffered as f64, 1);
+        self.put(Metric::InFlightBytes, None, in_flight as f64, 1);
+    }
+
+    fn put(&mut self, metric: Metric, shard: Option<&Arc<str>>, value: f64, count: u64) {
+        let sample = Sample {
+            metric,
+            shard,
+            code: None,
+            value,
+            count,
+        };
+        self.sinks.iter_mut().for_each(|sink| sink.record(sample));
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}

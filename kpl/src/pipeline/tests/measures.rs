@@ -1,0 +1,255 @@
+//! What is measured and logged along the way.
+
+use std::io::Write;
+
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::*;
+use crate::metrics::tests::Recorded;
+
+/// A pipeline with a sink, without the handle: run by hand.
+async fn measured(
+    service: Arc<Scripted>,
+    config: ProducerConfig,
+) -> (Recorded, Producer, tokio_util::task::TaskTracker) {
+    let shared = Shared::new(config, 1 << 20, false, None, None);
+    let map = crate::shard_map::ShardMap::new(lock(&service.shards).clone());
+    shared.install(1, map);
+    let recorded = Recorded::default();
+    let mut pipeline = Pipeline::new(Arc::clone(&shared), service, 42).unwrap();
+    pipeline.meter.add_sink(recorded.clone());
+    let tasks = tokio_util::task::TaskTracker::new();
+    tasks.spawn(async move { pipeline.run().await });
+    tasks.close();
+    (recorded, Producer::new(shared, tasks.clone()), tasks)
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_metric_counts_what_happened() {
+    let service = Scripted::new(|passed, entries| {
+        let outcome = |entry: &Entry| match shard_of(entry) {
+            "low" if passed < Duration::from_millis(150) => refused("InternalFailure"),
+            _ => written(entry),
+        };
+        (QUICK, Ok(entries.iter().map(outcome).collect()))
+    });
+    let (recorded, producer, tasks) = measured(service, ProducerConfig::default()).await;
+    let mut deliveries = Vec::new();
+    for id in 0..10_u128 {
+        deliveries.push(send(&producer, id, "12345").await);
+        deliveries.push(send(&producer, u128::MAX - id, "12345").await);
+    }
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
+    assert_eq!(producer.in_flight_bytes(), 0);
+    producer.close(Duration::from_secs(1)).await;
+    tasks.wait().await;
+
+    let low = |name| recorded.of(name, Some("low"), None);
+    let high = |name| recorded.of(name, Some("high"), None);
+    let stream = |name| recorded.of(name, None, None);
+    assert_eq!(stream("UserRecordsReceived"), (20, 20.0));
+    assert_eq!(low("UserRecordsPut"), (10, 10.0));
+    assert_eq!(high("UserRecordsPut"), (10, 10.0));
+    assert_eq!(high("UserRecordsDataPut"), (10, 60.0), "keys are counted");
+    let failures = low("AllErrors").1;
+    assert!(failures >= 1.0);
+    assert_eq!(
+        recorded.of("ErrorsByCode", Some("low"), Some("InternalFailure")),
+        (failures as u64, failures)
+    );
+    assert_eq!(low("KinesisRecordsPut"), (failures as u64 + 1, 1.0));
+    assert_eq!(high("AllErrors"), (1, 0.0));
+    assert_eq!(low("RetriesPerRecord"), (10, 10.0 * failures));
+    assert_eq!(low("BufferingTime").0, failures as u64 + 1);
+    assert_eq!(high("UserRecordsPerKinesisRecord"), (1, 10.0));
+    let calls = producer.stats().put_records_calls;
+    assert_eq!(stream("RequestTime").0, calls);
+    assert!((stream("RequestTime").1 - 5.0 * calls as f64).abs() < 2.0 * calls as f64);
+    assert_eq!(
+        stream("KinesisRecordsPerPutRecordsRequest").1,
+        failures + 2.0
+    );
+    assert_eq!(high("DeliveryTime").0, 1);
+    assert!(high("DeliveryTime").1 >= 105.0, "linger and request");
+    assert!(stream("UserRecordsPending").0 > 0 && stream("BufferedBytes").1 > 0.0);
+
+    let latencies = producer.latencies();
+    assert_eq!(latencies.request_time.count, calls);
+    assert_eq!(latencies.buffering_time.count, failures as u64 + 2);
+    assert_eq!(latencies.delivery_time.count, 2);
+    assert!(latencies.delivery_time.max >= Duration::from_millis(105));
+    assert!(latencies.delivery_time.p50 <= latencies.delivery_time.p99);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_and_expiries_are_counted() {
+    let service = Scripted::new(|_, entries| {
+        let outcome = |entry: &Entry| match shard_of(entry) {
+            "low" => refused("InternalFailure"),
+            _ => refused("KMSDisabledException"),
+        };
+        (QUICK, Ok(entries.iter().map(outcome).collect()))
+    });
+    let config = ProducerConfig {
+        record_ttl: Duration::from_secs(2),
+        ..Default::default()
+    };
+    let (recorded, producer, _tasks) = measured(service, config).await;
+    let low = [send(&producer, 0, "a").await, send(&producer, 1, "b").await];
+    let high = send(&producer, u128::MAX, "c").await;
+    for delivery in low {
+        delivery.await.unwrap_err();
+    }
+    high.await.unwrap_err();
+    assert_eq!(recorded.of("UserRecordsPut", Some("low"), None), (2, 0.0));
+    assert_eq!(
+        recorded.of("UserRecordExpired", Some("low"), None),
+        (2, 2.0)
+    );
+    assert_eq!(recorded.of("UserRecordsPut", Some("high"), None), (1, 0.0));
+    assert_eq!(recorded.of("UserRecordExpired", Some("high"), None).0, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hottest_shard_and_key_stand_first() {
+    let service = Scripted::new(|_, entries| all_written(entries));
+    let config = ProducerConfig {
+        hot_keys: 10,
+        ..Default::default()
+    };
+    let producer = producer(service, config).await;
+    assert!(
+        producer
+            .hot_spots()
+            .shards
+            .iter()
+            .all(|shard| shard.rate == 0.0 || shard.rate == 1.5)
+    );
+    for n in 0..2000 {
+        let (key, hash_key) = if n % 3 == 0 {
+            (format!("cold-{n}"), 0)
+        } else {
+            ("hot".to_owned(), u128::MAX)
+        };
+        let record =
+            UserRecord::new(key, "x".repeat(300)).with_explicit_hash_key(HashKey::new(hash_key));
+        drop(producer.send(record).await.unwrap());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    producer.flush().await;
+    let report = producer.hot_spots();
+    assert_eq!(&*report.shards[0].shard_id, "high");
+    assert!(report.shards[0].bytes_per_second > 1.5 * report.shards[1].bytes_per_second);
+    assert!(report.shards[0].utilisation > 0.1 && report.shards[0].rate > 0.0);
+    assert_eq!(report.keys[0].partition_key, "hot");
+    assert!(report.keys[0].share > 0.5 && report.keys.len() <= 10);
+}
+
+/// All that is logged, at every level.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        lock(&self.0).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn logs_tell_of_each_trouble_without_data_or_keys_and_cannot_flood() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_span_events(tracing_subscriber::fmt::format::FmtSpan::FULL)
+        .with_ansi(false)
+        .with_writer(log.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+
+    let service = Scripted::new(|passed, entries| {
+        let error = |code: &str| CallError {
+            kind: CallErrorKind::Service,
+            code: code.into(),
+            // As the service does it: it quotes what it refuses.
+            message: format!("Value '{}' is refused", entries[0].partition_key).into(),
+            may_have_been_written: false,
+            source: None,
+        };
+        match passed.as_millis() / 100 % 5 {
+            0 => (QUICK, Err(unreachable())),
+            1 => (QUICK, Err(error("ValidationException"))),
+            2 => (
+                QUICK,
+                Ok(entries
+                    .iter()
+                    .map(|_| refused("KMSDisabledException"))
+                    .collect()),
+            ),
+            3 => (
+                QUICK,
+                Ok(entries
+                    .iter()
+                    .map(|_| refused("ProvisionedThroughputExceededException"))
+                    .collect()),
+            ),
+            _ => all_written(entries),
+        }
+    });
+    let config = ProducerConfig {
+        record_ttl: Duration::from_secs(1),
+        record_max_buffered_time: Duration::from_millis(5),
+        hot_keys: 5,
+        ..Default::default()
+    };
+    let producer = builder::start("s".into(), service, config, {
+        Components {
+            seed: Some(42),
+            ..Components::default()
+        }
+    })
+    .await
+    .unwrap();
+    let seconds = 60;
+    for n in 0..seconds * 20_u128 {
+        let record = UserRecord::new(format!("secret-key-{n}"), format!("secret-data-{n}"))
+            .with_explicit_hash_key(HashKey::new(n << 100));
+        drop(producer.send(record).await.unwrap());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let stats = producer.stats();
+    assert!(stats.user_records_failed > 100, "{stats:?}");
+    producer.close(Duration::from_secs(5)).await;
+
+    let text = String::from_utf8(lock(&log.0).clone()).unwrap();
+    assert!(!text.contains("secret-"), "{text}");
+    for expected in [
+        "PutRecords failed",
+        "records failed",
+        "put_records",
+        "outcome",
+    ] {
+        assert!(text.contains(expected), "{expected}");
+    }
+    let warnings = text.lines().filter(|line| line.contains(" WARN ")).count();
+    // Of each of three kinds, one in ten seconds.
+    assert!((3..=3 * 7).contains(&warnings), "{warnings} warnings");
+    assert!(
+        text.contains("left_out=1") || text.contains("left_out=2"),
+        "{text}"
+    );
+}

@@ -11,6 +11,7 @@ use crate::budget::{AGGREGATE_OVERHEAD, Charge, RECORD_OVERHEAD};
 use crate::clock::{self, Instant};
 use crate::config::{Compression, InvalidConfig, OnGap, ProducerConfig, RecordOrdering};
 use crate::delivery::{Delivery, Settler};
+use crate::fill::{Fill, SealReason};
 use crate::kinesis_record::{History, KinesisRecord, Members};
 use crate::lane::LaneId;
 use crate::logs::LogGate;
@@ -20,10 +21,15 @@ use crate::verdict::HashKeySpan;
 /// The partition key of an aggregate of two or more records, as the KPL's.
 const AGGREGATE_PARTITION_KEY: &str = "a";
 
+/// What the size of aggregates grows towards while their lane is busy: what a shard takes in a second.
+pub(crate) const MAX_ADAPTIVE_SIZE: usize = 1024 * 1024;
+
 /// How large an aggregate may grow.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AggregateLimits {
     pub(crate) max_size: usize,
+    /// What the size may grow to while the lane is busy.
+    pub(crate) largest: usize,
     pub(crate) max_count: usize,
     /// Whether the members' hash keys are kept, to find a failed record's successors.
     keeps_hash_keys: bool,
@@ -37,15 +43,23 @@ impl AggregateLimits {
         } else {
             1
         };
-        let max_size = config
-            .aggregation_max_size
-            .min(max_record_size - AGGREGATE_PARTITION_KEY.len());
+        let most = max_record_size - AGGREGATE_PARTITION_KEY.len();
+        let max_size = config.aggregation_max_size.min(most);
         Self {
             max_size,
+            largest: if config.aggregation_adaptive {
+                MAX_ADAPTIVE_SIZE.min(most).max(max_size)
+            } else {
+                max_size
+            },
             max_count,
             keeps_hash_keys: config.ordering == RecordOrdering::PerPartitionKey
                 && config.on_gap == OnGap::FailSuccessors,
         }
+    }
+
+    pub(crate) fn sized(self, max_size: usize) -> Self {
+        Self { max_size, ..self }
     }
 
     /// Limits under which nothing is aggregated.
@@ -66,6 +80,8 @@ pub(crate) struct OpenAggregate {
     span: HashKeySpan,
     hash_keys_kept: Vec<HashKey>,
     opened: Instant,
+    /// Why it takes no more.
+    closed_by: SealReason,
 }
 
 #[derive(Debug)]
@@ -76,6 +92,7 @@ enum Content {
     Many {
         builder: Box<AggregateBuilder>,
         first_hash_key: HashKey,
+        max_size: usize,
     },
 }
 
@@ -95,6 +112,7 @@ impl OpenAggregate {
             span,
             hash_keys_kept: Vec::new(),
             opened: now,
+            closed_by: SealReason::Size,
         }
     }
 
@@ -145,6 +163,7 @@ impl OpenAggregate {
                 self.content = Content::Many {
                     builder,
                     first_hash_key: self.span.low,
+                    max_size: limits.max_size,
                 };
             }
         }
@@ -164,11 +183,41 @@ impl OpenAggregate {
 
     /// Whether no further record can join.
     pub(crate) fn is_full(&self, limits: AggregateLimits) -> bool {
-        let size = match &self.content {
+        self.settler.members() >= limits.max_count || self.size() >= limits.max_size
+    }
+
+    fn size(&self) -> usize {
+        match &self.content {
             Content::One(record) => record.payload_len(),
             Content::Many { builder, .. } => builder.size(),
+        }
+    }
+
+    /// Takes no more, because it is full or another record does not fit.
+    pub(crate) fn close_as_full(mut self, limits: AggregateLimits) -> Self {
+        self.closed_by = if self.settler.members() >= limits.max_count {
+            SealReason::Count
+        } else {
+            SealReason::Size
         };
-        self.settler.members() >= limits.max_count || size >= limits.max_size
+        self
+    }
+
+    pub(crate) fn close(mut self, reason: SealReason) -> Self {
+        self.closed_by = reason;
+        self
+    }
+
+    pub(crate) fn fill(&self) -> Fill {
+        Fill {
+            closed_by: self.closed_by,
+            members: self.settler.members(),
+            size: self.size(),
+            max_size: match &self.content {
+                Content::One(_) => None,
+                Content::Many { max_size, .. } => Some(*max_size),
+            },
+        }
     }
 }
 
@@ -213,6 +262,7 @@ impl Sealer {
             Content::Many {
                 builder,
                 first_hash_key,
+                ..
             } => self.aggregate(*builder, first_hash_key),
         };
         let sequence = self.next_sequence;

@@ -30,7 +30,7 @@ pub(crate) const MIN_BUFFER: usize = 64 * KIB;
 /// ```text
 /// peak of the producer <= max_buffered_bytes                 records from `send` to settlement
 ///                       + 2.3 x max_in_flight_bytes          requests: base64 and JSON of what is in flight
-///                       + 1.4 x shards x aggregation_max_size   one open aggregate each
+///                       + 1.4 x shards x aggregation_max_size   one open aggregate each; 1 MiB if `aggregation_adaptive`
 ///                       + a few MiB                          connections and TLS
 /// ```
 /// What is in flight is also buffered, so the first two terms are an upper bound. Records that wait in `send` belong to
@@ -46,6 +46,13 @@ pub struct ProducerConfig {
     ///
     /// Memory: one open aggregate per shard. A larger record travels alone.
     pub aggregation_max_size: usize,
+
+    /// Whether aggregates grow towards 1 MiB while their shard is busy: each time one is full and others of the shard wait or
+    /// are under way, the next may be twice as large, until the shard has nothing left. Default `false`.
+    ///
+    /// Fewer and larger Kinesis records where a shard is the bottleneck, and in ordered mode, where one at a time is in
+    /// flight. Consumers must take records of that size.
+    pub aggregation_adaptive: bool,
 
     /// The most records of an aggregate. Default 4,294,967,295: the size decides. KPL: `AggregationMaxCount`.
     pub aggregation_max_count: u32,
@@ -195,6 +202,7 @@ impl ProducerConfig {
     setters! {
         with_aggregation_enabled, aggregation_enabled: bool;
         with_aggregation_max_size, aggregation_max_size: usize;
+        with_aggregation_adaptive, aggregation_adaptive: bool;
         with_aggregation_max_count, aggregation_max_count: u32;
         with_record_max_buffered_time, record_max_buffered_time: Duration;
         with_record_ttl, record_ttl: Duration;
@@ -222,6 +230,7 @@ impl Default for ProducerConfig {
         Self {
             aggregation_enabled: true,
             aggregation_max_size: 50 * KIB,
+            aggregation_adaptive: false,
             aggregation_max_count: u32::MAX,
             record_max_buffered_time: Duration::from_millis(100),
             record_ttl: Duration::from_secs(30),

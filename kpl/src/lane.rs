@@ -3,6 +3,7 @@
 mod id;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use kinesis_aggregation::{HashKey, HashKeyRange};
@@ -11,6 +12,7 @@ use crate::aggregator::{AggregateLimits, OpenAggregate, cost_of};
 use crate::budget::{Budget, Charge};
 use crate::clock::{self, Instant};
 use crate::delivery::{Delivery, Settler};
+use crate::fill::SealReason;
 use crate::metrics::shard_load::LoadWindow;
 use crate::record::{Priority, UserRecord};
 use crate::settlement::Settlement;
@@ -27,6 +29,8 @@ pub(crate) struct Lane {
     /// What the shard was sent of late.
     pub(crate) load: LoadWindow,
     limits: AggregateLimits,
+    /// How large an aggregate that is opened now may grow.
+    max_size: AtomicUsize,
     state: Mutex<LaneState>,
 }
 
@@ -68,6 +72,7 @@ impl Lane {
             shard_id,
             range,
             load: LoadWindow::new(clock::now()),
+            max_size: AtomicUsize::new(limits.max_size),
             limits,
             state: Mutex::default(),
         })
@@ -83,6 +88,7 @@ impl Lane {
         settlement: &Arc<Settlement>,
     ) -> Result<Accepted, Refused> {
         let (joining, opening) = cost_of(&record);
+        let limits = self.limits.sized(self.max_size.load(Ordering::Relaxed));
         let mut state = lock(&self.state);
         if state.retired {
             return Err(Refused::Retired(record, prepaid));
@@ -100,13 +106,13 @@ impl Lane {
                 let Some(mut paid) = prepaid.or_else(|| charge(joining)) else {
                     return Err(Refused::NoRoom(record));
                 };
-                match open.try_push(record, hash_key, self.limits) {
+                match open.try_push(record, hash_key, limits) {
                     Ok(delivery) => {
                         paid.keep(joining);
                         open.absorb(paid);
-                        let full = open.is_full(self.limits);
+                        let full = open.is_full(limits);
                         if full {
-                            state.close_open();
+                            state.close_as_full(limits);
                         }
                         return Ok(Accepted {
                             delivery,
@@ -118,7 +124,7 @@ impl Lane {
             }
             (None, prepaid) => (record, prepaid),
         };
-        state.close_open();
+        state.close_as_full(limits);
         let missing = opening - paid.as_ref().map_or(0, Charge::bytes).min(opening);
         if missing > 0 {
             match (charge(missing), &mut paid) {
@@ -137,15 +143,27 @@ impl Lane {
         let mut settler = Settler::new(settlement);
         let delivery = settler.add_member();
         let open = OpenAggregate::new(record, hash_key, paid, settler, clock::now());
-        let full = open.is_full(self.limits);
+        let full = open.is_full(limits);
         state.open = Some(open);
         if full {
-            state.close_open();
+            state.close_as_full(limits);
         }
         Ok(Accepted {
             delivery,
             announce: state.announce(),
         })
+    }
+
+    /// The lane is busy and fills its aggregates: the next ones may be larger, where that is asked for.
+    pub(crate) fn grow(&self) {
+        let max_size = self.max_size.load(Ordering::Relaxed);
+        let larger = (max_size * 2).min(self.limits.largest);
+        self.max_size.store(larger, Ordering::Relaxed);
+    }
+
+    /// The lane is idle: aggregates are small again.
+    pub(crate) fn shrink(&self) {
+        self.max_size.store(self.limits.max_size, Ordering::Relaxed);
     }
 
     /// Whether something must be fetched that was not announced; marks it as announced.
@@ -165,9 +183,9 @@ impl Lane {
     }
 
     /// Fetches everything, the open aggregate included.
-    pub(crate) fn fetch_all(&self) -> VecDeque<OpenAggregate> {
+    pub(crate) fn fetch_all(&self, reason: SealReason) -> VecDeque<OpenAggregate> {
         let mut state = lock(&self.state);
-        state.close_open();
+        state.close_open(reason);
         std::mem::take(&mut state.full)
     }
 
@@ -182,15 +200,15 @@ impl Lane {
     /// Closes the open aggregate; whether the pipeline must be told.
     pub(crate) fn close_open(&self) -> bool {
         let mut state = lock(&self.state);
-        state.close_open();
+        state.close_open(SealReason::Flush);
         !state.full.is_empty() && state.announce()
     }
 
     /// Takes no more records; what is there may still be fetched. Whether the pipeline must be told.
-    pub(crate) fn retire(&self) -> bool {
+    pub(crate) fn retire(&self, reason: SealReason) -> bool {
         let mut state = lock(&self.state);
         state.retired = true;
-        state.close_open();
+        state.close_open(reason);
         // Even if a sender is about to: who enters a lane after this one must not be fetched before.
         state.announced = !state.full.is_empty();
         state.announced
@@ -206,14 +224,20 @@ pub(crate) struct HeldLane<'a> {
 impl HeldLane<'_> {
     /// Takes out everything, the open aggregate included.
     pub(crate) fn take_all(&mut self) -> (LaneId, VecDeque<OpenAggregate>) {
-        self.state.close_open();
+        self.state.close_open(SealReason::Handover);
         (self.id, std::mem::take(&mut self.state.full))
     }
 }
 
 impl LaneState {
-    fn close_open(&mut self) {
-        self.full.extend(self.open.take());
+    fn close_open(&mut self, reason: SealReason) {
+        self.full
+            .extend(self.open.take().map(|open| open.close(reason)));
+    }
+
+    fn close_as_full(&mut self, limits: AggregateLimits) {
+        self.full
+            .extend(self.open.take().map(|open| open.close_as_full(limits)));
     }
 
     fn announce(&mut self) -> bool {

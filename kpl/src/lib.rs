@@ -69,6 +69,7 @@ mod collector;
 mod config;
 mod delivery;
 mod error;
+mod fill;
 mod kinesis_record;
 mod lane;
 mod ledger;

@@ -29,6 +29,7 @@ use crate::clock::{self, Instant};
 use crate::collector::{Batch, Collector, Queues};
 use crate::config::InvalidConfig;
 use crate::error::{FailureCause, StopReason};
+use crate::fill::SealReason;
 use crate::kinesis_record::KinesisRecord;
 use crate::lane::LaneId;
 use crate::logs::LogGate;
@@ -187,7 +188,7 @@ impl Pipeline {
             let (full, open) = lane.fetch();
             self.seal_all(full, id);
             match open.map(|opened| clock::after(opened, linger)) {
-                Some(due) if due <= now => self.fetch_open(&lane),
+                Some(due) if due <= now => self.fetch_open(&lane, SealReason::Linger),
                 Some(due) => {
                     if let Some(queue) = self.queues.get_mut(&id) {
                         queue.has_timer = true;
@@ -294,6 +295,8 @@ impl Pipeline {
         }
         let counters = &self.shared.settlement.counters;
         counters.put_records_calls.add(1);
+        counters.put_records_entries.add(batch.records.len());
+        counters.put_records_bytes.add(batch.bytes);
         let mut entries = Vec::with_capacity(batch.records.len());
         for record in &mut batch.records {
             record.history.begin(now);
@@ -369,6 +372,7 @@ impl Pipeline {
         let Some(queue) = self.queues.get(&id).filter(|queue| queue.is_free()) else {
             return;
         };
+        queue.lane.shrink();
         if !self.routing.has(id) {
             self.queues.remove(&id);
             self.collector.succession.settled(id);
@@ -393,7 +397,7 @@ impl Pipeline {
             .chain(self.queues.values().map(|queue| &queue.lane))
         {
             left.extend(
-                lane.fetch_all()
+                lane.fetch_all(SealReason::Flush)
                     .into_iter()
                     .map(|open| self.sealer.seal(open, lane.id)),
             );
@@ -436,7 +440,7 @@ impl Drop for Pipeline {
             .cloned()
             .chain(self.shared.take_announced())
         {
-            drop(lane.fetch_all());
+            drop(lane.fetch_all(SealReason::Flush));
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::budget::{AGGREGATE_OVERHEAD, Budget, Charge, MemoryBudget, RECORD_OVE
 use crate::config::ProducerConfig;
 use crate::delivery::{Delivery, Settler};
 use crate::error::{DeliveryError, StopReason};
+use crate::fill::SealReason;
 use crate::lane::{HeldLane, Lane, LaneId, Refused};
 use crate::metrics::Telemetry;
 use crate::record::UserRecord;
@@ -162,7 +163,7 @@ impl Shared {
         self.is_closing.store(true, Ordering::SeqCst);
         self.budget.close();
         for lane in self.routing().lanes() {
-            if lane.retire() {
+            if lane.retire(SealReason::Flush) {
                 self.announce(lane);
             }
         }
@@ -230,14 +231,14 @@ impl Shared {
                     return;
                 }
                 for lane in new.lanes() {
-                    if lane.retire() {
+                    if lane.retire(SealReason::Flush) {
                         self.announce(lane);
                     }
                 }
             }
             // Before anybody sees the new lanes: what these took is older than all that the new ones will take.
             for lane in old.lanes().filter(|lane| !new.has(lane.id)) {
-                if lane.retire() {
+                if lane.retire(SealReason::Handover) {
                     self.announce(lane);
                 }
             }

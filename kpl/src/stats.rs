@@ -28,10 +28,64 @@ pub struct ProducerStats {
     pub kinesis_bytes: u64,
     /// PutRecords calls made.
     pub put_records_calls: u64,
+    /// Kinesis records in those calls, those that were put again counted each time.
+    pub put_records_entries: u64,
+    /// Bytes of data and partition keys in those calls.
+    pub put_records_bytes: u64,
+    /// Aggregates of two or more user records that were sealed.
+    pub aggregates: u64,
+    /// User records in those.
+    pub aggregated_user_records: u64,
+    /// Bytes of those aggregates, before compression.
+    pub aggregate_bytes: u64,
+    /// Bytes that those aggregates were allowed to have.
+    pub aggregate_bytes_allowed: u64,
+    /// Kinesis records, single ones included, that were sealed because they were as large as they may be.
+    pub sealed_by_size: u64,
+    /// Those sealed because they had as many records as they may have.
+    pub sealed_by_count: u64,
+    /// Those sealed because `record_max_buffered_time` was over; where that is zero, because nothing of their shard was under way.
+    pub sealed_by_linger: u64,
+    /// Those sealed for `flush` or `close`.
+    pub sealed_by_flush: u64,
+    /// Those sealed because others waited for room in the buffer.
+    pub sealed_by_pressure: u64,
+    /// Those sealed because their shard closed, or because an earlier record failed in ordered mode.
+    pub sealed_by_handover: u64,
     /// Kinesis records that were put again after a failed attempt.
     pub retries: u64,
     /// Kinesis records refused because their shard was full.
     pub throttled: u64,
+}
+
+impl ProducerStats {
+    /// User records in an aggregate, on average; `None` before the first.
+    #[must_use]
+    pub fn records_per_aggregate(&self) -> Option<f64> {
+        ratio(self.aggregated_user_records, self.aggregates)
+    }
+
+    /// How full aggregates are on average, of 1; `None` before the first.
+    #[must_use]
+    pub fn aggregate_fill(&self) -> Option<f64> {
+        ratio(self.aggregate_bytes, self.aggregate_bytes_allowed)
+    }
+
+    /// Kinesis records in a PutRecords request, on average; `None` before the first.
+    #[must_use]
+    pub fn entries_per_request(&self) -> Option<f64> {
+        ratio(self.put_records_entries, self.put_records_calls)
+    }
+
+    /// Bytes in a PutRecords request, on average; `None` before the first.
+    #[must_use]
+    pub fn bytes_per_request(&self) -> Option<f64> {
+        ratio(self.put_records_bytes, self.put_records_calls)
+    }
+}
+
+fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 macro_rules! counters {
@@ -58,6 +112,18 @@ counters!(
     kinesis_records,
     kinesis_bytes,
     put_records_calls,
+    put_records_entries,
+    put_records_bytes,
+    aggregates,
+    aggregated_user_records,
+    aggregate_bytes,
+    aggregate_bytes_allowed,
+    sealed_by_size,
+    sealed_by_count,
+    sealed_by_linger,
+    sealed_by_flush,
+    sealed_by_pressure,
+    sealed_by_handover,
     retries,
     throttled,
 );

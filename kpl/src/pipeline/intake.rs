@@ -9,6 +9,7 @@ use crate::aggregator::OpenAggregate;
 use crate::budget::Pressure;
 use crate::clock::{self, Instant};
 use crate::collector::LaneQueue;
+use crate::fill::SealReason;
 use crate::kinesis_record::KinesisRecord;
 use crate::lane::{Lane, LaneId};
 
@@ -22,14 +23,16 @@ impl Pipeline {
             Pressure::None => {}
             Pressure::All => {
                 let routing = Arc::clone(&self.routing);
-                routing.lanes().for_each(|lane| self.fetch_open(lane));
+                for lane in routing.lanes() {
+                    self.fetch_open(lane, SealReason::Pressure);
+                }
             }
             Pressure::Lanes(lanes) => {
                 // Only where nothing else of the shard will make room: else half-empty aggregates were the rule under load.
                 for id in lanes {
                     if let Some(queue) = self.queues.get(&id).filter(|queue| queue.is_free()) {
                         let lane = Arc::clone(&queue.lane);
-                        self.fetch_open(&lane);
+                        self.fetch_open(&lane, SealReason::Pressure);
                     }
                 }
             }
@@ -75,7 +78,7 @@ impl Pipeline {
             let waiting = self.collector.drain(queue);
             waiting.into_iter().for_each(|record| self.reroute(record));
         }
-        self.fetch_open(lane);
+        self.fetch_open(lane, SealReason::Handover);
         match self.queues.get(&lane.id) {
             Some(queue) if queue.is_free() => drop(self.queues.remove(&lane.id)),
             Some(_) => self.collector.succession.retire(lane.id, lane.range),
@@ -103,17 +106,25 @@ impl Pipeline {
             && open.is_some()
             && self.queues.get(&lane.id).is_some_and(LaneQueue::is_free)
         {
-            self.fetch_open(lane);
+            self.fetch_open(lane, SealReason::Linger);
         }
     }
 
     /// Seals the open aggregate of a lane, too.
-    pub(super) fn fetch_open(&mut self, lane: &Arc<Lane>) {
-        self.seal_all(lane.fetch_all(), lane.id);
+    pub(super) fn fetch_open(&mut self, lane: &Arc<Lane>, reason: SealReason) {
+        self.seal_all(lane.fetch_all(reason), lane.id);
     }
 
     pub(super) fn seal_all(&mut self, aggregates: VecDeque<OpenAggregate>, lane: LaneId) {
         for aggregate in aggregates {
+            let fill = aggregate.fill();
+            fill.count(&self.shared.settlement.counters);
+            if let Some(queue) = self.queues.get(&lane)
+                && fill.closed_by == SealReason::Size
+                && !queue.is_free()
+            {
+                queue.lane.grow();
+            }
             let record = self.sealer.seal(aggregate, lane);
             self.enqueue(record);
         }

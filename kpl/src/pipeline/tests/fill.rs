@@ -1,0 +1,84 @@
+//! How full aggregates and requests are, and what seals them.
+
+use super::*;
+
+/// Sends `count` records of 1,000 bytes to one shard whose requests take a while; returns the largest entry and the counts.
+async fn largest_entry(config: ProducerConfig, count: usize) -> (usize, Producer) {
+    let largest = Arc::new(Mutex::new(0));
+    let seen = Arc::clone(&largest);
+    let service = Scripted::new(move |_, entries| {
+        let sizes = entries.iter().map(|entry| entry.data.len());
+        let mut largest = lock(&seen);
+        *largest = sizes.fold(*largest, usize::max);
+        let delay = Duration::from_millis(500);
+        (delay, Ok(entries.iter().map(written).collect()))
+    });
+    let producer = producer(service, config).await;
+    let mut deliveries = Vec::new();
+    for id in 0..count {
+        deliveries.push(send(&producer, 0, &"x".repeat(1000)).await);
+        if id % 10 == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
+    let largest = *lock(&largest);
+    (largest, producer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn aggregates_grow_while_their_shard_is_busy_if_asked() {
+    let base = ProducerConfig::default().aggregation_max_size;
+    let (largest, fixed) = largest_entry(ProducerConfig::default(), 5000).await;
+    assert!(largest <= base, "{largest}");
+    let config = ProducerConfig {
+        aggregation_adaptive: true,
+        ..Default::default()
+    };
+    let (largest, adaptive) = largest_entry(config, 5000).await;
+    assert!(largest > 8 * base && largest <= 1 << 20, "{largest}");
+    assert!(adaptive.stats().aggregates < fixed.stats().aggregates / 2);
+
+    // Idle again: the next are small.
+    let before = adaptive.stats();
+    for _ in 0..100 {
+        drop(send(&adaptive, 0, &"x".repeat(1000)).await);
+    }
+    adaptive.flush().await;
+    assert!(adaptive.stats().aggregates - before.aggregates >= 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_reason_for_sealing_is_counted() {
+    let quick = || Scripted::new(|_, entries| all_written(entries));
+    let patient = ProducerConfig {
+        record_max_buffered_time: Duration::from_secs(10),
+        aggregation_max_size: 4096,
+        aggregation_max_count: 8,
+        ..Default::default()
+    };
+    let producer = producer(quick(), patient).await;
+    // Eight small ones by count, five that make 4 KiB by size, two by linger, one by flush.
+    for _ in 0..8 {
+        drop(send(&producer, 0, "v").await);
+    }
+    for _ in 0..5 {
+        drop(send(&producer, 0, &"x".repeat(1000)).await);
+    }
+    drop(send(&producer, u128::MAX, "v").await);
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    drop(send(&producer, 0, "v").await);
+    producer.flush().await;
+    let stats = producer.stats();
+    assert_eq!((stats.sealed_by_count, stats.sealed_by_size), (1, 1));
+    assert_eq!((stats.sealed_by_linger, stats.sealed_by_flush), (2, 1));
+    assert_eq!((stats.sealed_by_pressure, stats.sealed_by_handover), (0, 0));
+    assert_eq!((stats.aggregates, stats.aggregated_user_records), (2, 12));
+    assert_eq!(stats.records_per_aggregate(), Some(6.0));
+    assert!((0.4..0.7).contains(&stats.aggregate_fill().unwrap()));
+    assert_eq!(stats.put_records_entries, 5);
+    assert_eq!(stats.put_records_bytes, stats.kinesis_bytes);
+    assert!(stats.entries_per_request() >= Some(1.0) && stats.bytes_per_request().is_some());
+}

@@ -13,7 +13,8 @@ const CBOR: &str = "application/x-amz-cbor-1.1";
 /// What a request is written in; its answer is written in the same.
 ///
 /// Everything behind it speaks JSON. CBOR, as the SDK for Java speaks it to Kinesis, is turned into
-/// JSON here, and the answer back. To DynamoDB that SDK speaks JSON too, as every other.
+/// JSON here, and the answer back. That SDK too speaks JSON to DynamoDB and for SubscribeToShard; a
+/// subscription asked for in CBOR gets its events in CBOR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Encoding {
     Json,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kinesis_aggregation::{AggregateBuilder, Compressor, HashKey, looks_framed};
+use kinesis_aggregation::{AggregateBuilder, Compressor, HashKey};
 
 use crate::budget::{AGGREGATE_OVERHEAD, Charge, RECORD_OVERHEAD};
 use crate::clock::{self, Instant};
@@ -127,7 +127,7 @@ impl OpenAggregate {
         hash_key: HashKey,
         limits: AggregateLimits,
     ) -> Result<Delivery, UserRecord> {
-        if self.settler.members() >= limits.max_count {
+        if self.settler.members() >= limits.max_count || !record.is_aggregable() {
             return Err(record);
         }
         match &mut self.content {
@@ -183,6 +183,11 @@ impl OpenAggregate {
 
     /// Whether no further record can join.
     pub(crate) fn is_full(&self, limits: AggregateLimits) -> bool {
+        if let Content::One(record) = &self.content
+            && !record.is_aggregable()
+        {
+            return true;
+        }
         self.settler.members() >= limits.max_count || self.size() >= limits.max_size
     }
 
@@ -238,6 +243,7 @@ struct Sealed {
     partition_key: Cow<'static, str>,
     explicit_hash_key: Option<HashKey>,
     is_framed: bool,
+    is_raw: bool,
 }
 
 impl Sealer {
@@ -274,6 +280,7 @@ impl Sealer {
             partition_key: sealed.partition_key,
             explicit_hash_key: sealed.explicit_hash_key,
             is_framed: sealed.is_framed,
+            is_raw: sealed.is_raw,
             span: open.span,
             hash_keys_kept: open.hash_keys_kept,
             members: Members::Together(open.settler),
@@ -285,7 +292,7 @@ impl Sealer {
 
     /// A record alone goes out raw under its own key; if a consumer would take its data for a frame, in a frame of its own.
     fn single(&mut self, record: UserRecord) -> Sealed {
-        let is_framed = looks_framed(&record.data);
+        let (is_raw, is_framed) = (record.is_raw, record.is_wrapped_alone());
         let data = if is_framed {
             let mut builder = AggregateBuilder::new(usize::MAX);
             builder
@@ -304,6 +311,7 @@ impl Sealer {
             partition_key: record.partition_key.into(),
             explicit_hash_key: record.explicit_hash_key,
             is_framed,
+            is_raw,
         }
     }
 
@@ -324,6 +332,7 @@ impl Sealer {
             partition_key: AGGREGATE_PARTITION_KEY.into(),
             explicit_hash_key: Some(first_hash_key),
             is_framed: true,
+            is_raw: false,
         }
     }
 
@@ -412,6 +421,7 @@ impl Sealer {
                 partition_key: sealed.partition_key,
                 explicit_hash_key: sealed.explicit_hash_key,
                 is_framed: sealed.is_framed,
+                is_raw: sealed.is_raw,
                 span,
                 hash_keys_kept: if keeps_hash_keys {
                     hash_keys

@@ -163,38 +163,46 @@ pub(crate) async fn start(
         if is_ordered && description.is_none() {
             return unordered("the role may not call kinesis:DescribeStreamSummary");
         }
-        let auto = description.is_some_and(|known| known.service_places_records);
+        let auto = description
+            .as_ref()
+            .is_some_and(|known| known.service_places_records);
         if is_ordered && auto {
             return unordered(
                 "its record distribution strategy is AUTO: the service chooses each record's shard",
             );
         }
         let shared = Shared::new(config, max_record_size, auto, on_failure, memory_budget);
-        let refresher = Refresher::new(Arc::clone(&shared), Arc::clone(&service), seed ^ 1);
+        let mut refresher = Refresher::new(
+            Arc::clone(&shared),
+            Arc::clone(&service),
+            seed ^ 1,
+            description,
+        );
         if auto {
             tracing::warn!(
                 stream,
                 "the stream's record distribution strategy is AUTO: records go out one by one, without aggregation and without a rate limit per shard"
             );
-            return Ok((shared, refresher, false));
         }
-        let knows_shards = match refresher.refresh().await {
-            Ok(()) => true,
+        match refresher.refresh().await {
+            Ok(()) => {}
             Err(error) if retry::is_access_denied(&error.code) => {
                 if is_ordered {
                     return unordered("the role may not call kinesis:ListShards");
                 }
-                tracing::warn!(
-                    stream,
-                    "the role may not call kinesis:ListShards: records go out one by one, without aggregation and without a rate limit per shard"
-                );
-                false
+                if !auto {
+                    tracing::warn!(
+                        stream,
+                        "the role may not call kinesis:ListShards: records go out one by one, without aggregation and without a rate limit per shard"
+                    );
+                }
+                refresher.go_without_shards();
             }
             Err(error) => return Err(build_error(&stream, error, limit)),
-        };
-        Ok((shared, refresher, knows_shards))
+        }
+        Ok((shared, refresher))
     };
-    let (shared, refresher, knows_shards) = tokio::time::timeout(limit, first_look)
+    let (shared, refresher) = tokio::time::timeout(limit, first_look)
         .await
         .unwrap_or(Err(BuildError::EndpointUnreachable {
             limit,
@@ -213,7 +221,7 @@ pub(crate) async fn start(
         watched(&watcher, pipeline.run()).await;
         drop(pipeline);
     });
-    if knows_shards {
+    if refresher.has_use() {
         let watcher = Arc::clone(&shared);
         tasks.spawn(async move { watched(&watcher, refresher.run(watcher.cancel.clone())).await });
     }

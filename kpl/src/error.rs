@@ -44,7 +44,7 @@ pub enum InvalidRecord {
     /// The data begins as an aggregate does, and the stream's record distribution strategy is `AUTO`: elsewhere such data is
     /// wrapped in an aggregate of its own, which a KCL drops where the service chooses the shard.
     #[error(
-        "data begins as an aggregate does, which a stream whose record distribution strategy is AUTO cannot carry: begin it with another byte, or use a stream with USER_PARTITION_KEY"
+        "data begins as an aggregate does, which a stream whose record distribution strategy is AUTO cannot carry: send it with `UserRecord::raw` if it is one, begin it with another byte, or use a stream with USER_PARTITION_KEY"
     )]
     LooksAggregated,
 }
@@ -140,6 +140,11 @@ pub enum StopReason {
     /// The runtime that drove it was shut down.
     #[error("its runtime was shut down: close the producer before the runtime ends")]
     RuntimeShutDown,
+    /// In ordered mode: the stream places records itself now, whatever their keys.
+    #[error(
+        "order per key cannot be kept: the stream's record distribution strategy is AUTO now: set it back to USER_PARTITION_KEY, or send without `RecordOrdering::PerPartitionKey`"
+    )]
+    OrderLost,
     /// A task of the producer panicked.
     #[error("a task of the producer panicked: {message}")]
     Panicked {
@@ -218,6 +223,9 @@ pub enum FailureCause {
         /// Why the earlier one failed.
         cause: Arc<FailureCause>,
     },
+    /// The stream's record distribution strategy changed after the record was accepted, and the stream does not take it now.
+    #[error("the stream's record distribution strategy changed: {0}")]
+    StrategyChanged(InvalidRecord),
     /// The producer stopped before the record was settled.
     #[error("the producer stopped before the record was settled: {0}")]
     Abandoned(StopReason),

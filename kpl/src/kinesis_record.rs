@@ -31,6 +31,8 @@ pub(crate) struct KinesisRecord {
     pub(crate) explicit_hash_key: Option<HashKey>,
     /// Whether `data` is a frame around the members, or the one member's own data.
     pub(crate) is_framed: bool,
+    /// Whether `data` is to go out as it is, whatever it looks like.
+    pub(crate) is_raw: bool,
     pub(crate) span: HashKeySpan,
     /// The hash key of each member, where they are kept: in ordered mode.
     pub(crate) hash_keys_kept: Vec<HashKey>,
@@ -85,6 +87,7 @@ impl KinesisRecord {
                 explicit_hash_key: self.explicit_hash_key,
                 data: self.data.clone(),
                 priority: Priority::default(),
+                is_raw: self.is_raw,
             }];
         }
         match Decoder::new(MAX_DECOMPRESSED).decode(self.data.clone()) {
@@ -95,6 +98,7 @@ impl KinesisRecord {
                     explicit_hash_key: member.explicit_hash_key(),
                     data: member.data_bytes(),
                     priority: Priority::default(),
+                    is_raw: false,
                 })
                 .collect(),
             other => unreachable!(

@@ -52,9 +52,20 @@
 //! # Streams that place records themselves
 //!
 //! Where the record distribution strategy of an on-demand stream is `AUTO`, no shard can be predicted: records go out one by
-//! one, without aggregation, and data that begins as an aggregate does is refused ([`InvalidRecord::LooksAggregated`]). The
-//! strategy is read when the producer is built, with `kinesis:DescribeStreamSummary`: build it anew after a change, and turn
-//! [`aggregation_enabled`](ProducerConfig::aggregation_enabled) off where the role lacks that action.
+//! one, without aggregation, and data that begins as an aggregate does is refused ([`InvalidRecord::LooksAggregated`])
+//! unless it is sent as [`UserRecord::raw`]. A record may lack its key there ([`UserRecord::without_key`]).
+//!
+//! The strategy is read with the shard map, with `kinesis:DescribeStreamSummary`, and a change is followed both ways.
+//! Aggregates that it meets under way are delivered where all their members belong to the shard that took them, and are taken apart
+//! otherwise; what the stream takes no more fails with [`FailureCause::StrategyChanged`]. Without that action, a
+//! change to `AUTO` shows in where aggregates lie; a change back does not show.
+//!
+//! # A stream created again
+//!
+//! Where a stream is deleted and created again under its name, a producer that sent something in between judges by a fresh
+//! shard map. One that sent nothing learns of it with the next refresh: for up to
+//! [`shard_map_refresh_interval`](ProducerConfig::shard_map_refresh_interval) it may take an aggregate for delivered that
+//! consumers drop.
 //!
 //! # It is not
 //!

@@ -213,16 +213,17 @@ impl Meter {
     /// The members of a Kinesis record failed.
     pub(crate) fn failed(
         &mut self,
-        record: &KinesisRecord,
+        user_records: usize,
+        attempts: u32,
         shard: Option<&Arc<str>>,
         expired: bool,
     ) {
         if self.sinks.is_empty() {
             return;
         }
-        let users = record.members.len() as u64;
+        let users = user_records as u64;
         self.put(Metric::UserRecordsPut, shard, 0.0, users);
-        let retries = f64::from(record.history.attempts.saturating_sub(1));
+        let retries = f64::from(attempts.saturating_sub(1));
         self.put(Metric::RetriesPerRecord, shard, retries, users);
         if expired {
             self.put(Metric::UserRecordExpired, shard, 1.0, users);

@@ -59,6 +59,8 @@ pub(crate) struct Pipeline {
     halves: VecDeque<Batch>,
     /// Records that were written, and whose verdict waits for a fresh shard map.
     held: Vec<Held>,
+    /// The first generation of the routing that surely is of the stream as it is.
+    trusted_from: u64,
     requests: JoinSet<(u64, Result<Vec<EntryOutcome>, CallError>)>,
     in_flight: HashMap<u64, Batch>,
     in_flight_bytes: usize,
@@ -105,6 +107,7 @@ impl Pipeline {
             backing_off: BTreeMap::new(),
             halves: VecDeque::new(),
             held: Vec::new(),
+            trusted_from: 0,
             requests: JoinSet::new(),
             in_flight: HashMap::new(),
             in_flight_bytes: 0,

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_types::SdkConfig;
-use kinesis_aggregation::looks_framed;
 use tokio_util::task::TaskTracker;
 
 use crate::aggregator::cost_of;
@@ -90,7 +89,8 @@ impl Producer {
     ///   given up may still be written. So may a record that failed and says
     ///   [`may_have_been_written`](crate::DeliveryError::may_have_been_written).
     ///   What was accepted behind a record before its failure could be seen fails in the same instant, or goes
-    ///   on: [`OnGap`](crate::OnGap).
+    ///   on: [`OnGap`](crate::OnGap). Should the stream become one that places records itself, the producer stops with
+    ///   [`StopReason::OrderLost`].
     ///
     /// # Errors
     /// [`SendError`], with the record inside: it is invalid, too large, or the producer is closed.
@@ -237,14 +237,15 @@ impl Producer {
 
     fn check(&self, record: &UserRecord) -> Result<(), Unacceptable> {
         let shared = &self.handle.shared;
-        match record.validate(shared.max_record_size) {
+        let is_service_placed = shared.is_service_placed();
+        match record.validate(shared.max_record_size, is_service_placed) {
             Ok(()) => {}
             Err(InvalidRecord::TooLarge { limit, actual }) => {
                 return Err(Unacceptable::TooLarge { limit, actual });
             }
             Err(reason) => return Err(Unacceptable::Invalid(reason)),
         }
-        if shared.service_places_records && looks_framed(record.data()) {
+        if is_service_placed && record.is_wrapped_alone() {
             return Err(Unacceptable::Invalid(InvalidRecord::LooksAggregated));
         }
         let (limit, actual) = (shared.max_bufferable_record(), record.payload_len());

@@ -32,6 +32,7 @@ pub struct UserRecord {
     pub(crate) explicit_hash_key: Option<HashKey>,
     pub(crate) data: Bytes,
     pub(crate) priority: Priority,
+    pub(crate) is_raw: bool,
 }
 
 impl UserRecord {
@@ -45,7 +46,25 @@ impl UserRecord {
             explicit_hash_key: None,
             data: data.into(),
             priority: Priority::default(),
+            is_raw: false,
         }
+    }
+
+    /// A record that is sent as it is, alone, even where its data begins as an aggregate does: an aggregate that is forwarded.
+    ///
+    /// Without this, such data is wrapped, so that consumers get it back as one record; now they take it apart. That its
+    /// members belong to the shard that takes it is up to the caller: a KCL drops it otherwise. It goes by the
+    /// `partition_key`, or by the explicit hash key, which for an aggregate of the KPL is its first member's.
+    pub fn raw(partition_key: impl Into<String>, data: impl Into<Bytes>) -> Self {
+        Self {
+            is_raw: true,
+            ..Self::new(partition_key, data)
+        }
+    }
+
+    /// A record without a partition key, for a stream whose record distribution strategy is `AUTO`. Others refuse it.
+    pub fn without_key(data: impl Into<Bytes>) -> Self {
+        Self::new(String::new(), data)
     }
 
     /// Chooses the shard by `hash_key` instead of the MD5 of the partition key.
@@ -124,13 +143,28 @@ impl UserRecord {
         self.partition_key.len() + self.data.len()
     }
 
-    /// Checks the record against the limits of the service. `max_record_size` is the stream's, in bytes.
-    pub(crate) fn validate(&self, max_record_size: usize) -> Result<(), InvalidRecord> {
+    /// Whether it can share a Kinesis record with others.
+    pub(crate) fn is_aggregable(&self) -> bool {
+        !self.is_raw && !self.partition_key.is_empty()
+    }
+
+    /// Whether it goes out in a frame of its own when it travels alone: consumers would take its data for a frame.
+    pub(crate) fn is_wrapped_alone(&self) -> bool {
+        !self.is_raw && looks_framed(&self.data)
+    }
+
+    /// Checks the record against the limits of the service. `max_record_size` is the stream's, in bytes; `may_lack_key`
+    /// says whether the service chooses the shard.
+    pub(crate) fn validate(
+        &self,
+        max_record_size: usize,
+        may_lack_key: bool,
+    ) -> Result<(), InvalidRecord> {
         // A key of 256 bytes or less cannot have more characters than that: the usual key is not walked.
         let key = &self.partition_key;
         if key.is_empty() || key.len() > MAX_PARTITION_KEY_CHARS {
             let actual = key.chars().count();
-            if actual == 0 || actual > MAX_PARTITION_KEY_CHARS {
+            if actual == 0 && !may_lack_key || actual > MAX_PARTITION_KEY_CHARS {
                 return Err(InvalidRecord::PartitionKeyLength {
                     limit: MAX_PARTITION_KEY_CHARS,
                     actual,
@@ -149,7 +183,7 @@ impl UserRecord {
 
     /// Key and data as they go out when the record travels alone; data that looks like a frame is wrapped first.
     fn size_on_stream(&self) -> usize {
-        if looks_framed(&self.data) {
+        if self.is_wrapped_alone() {
             let wrapper = AggregateBuilder::new(usize::MAX);
             self.partition_key.len()
                 + wrapper.size_with(&self.partition_key, self.explicit_hash_key, self.data.len())
@@ -178,7 +212,7 @@ mod tests {
 
     #[test]
     fn the_key_is_counted_in_characters_not_bytes() {
-        let characters = |n| UserRecord::new("é".repeat(n), "").validate(MIB);
+        let characters = |n| UserRecord::new("é".repeat(n), "").validate(MIB, false);
         assert_eq!(characters(256), Ok(()));
         assert_eq!(
             characters(257),
@@ -198,7 +232,7 @@ mod tests {
 
     #[test]
     fn key_and_data_share_the_limit() {
-        let record = |data: usize| UserRecord::new("key", vec![0; data]).validate(MIB);
+        let record = |data: usize| UserRecord::new("key", vec![0; data]).validate(MIB, false);
         assert_eq!(record(MIB - 3), Ok(()));
         assert_eq!(
             record(MIB - 2),
@@ -214,7 +248,7 @@ mod tests {
         let mut data = vec![0xF3, 0x89, 0x9A, 0xC2];
         data.resize(MIB - 3, 0);
         assert!(matches!(
-            UserRecord::new("key", data).validate(MIB),
+            UserRecord::new("key", data).validate(MIB, false),
             Err(InvalidRecord::TooLarge { limit: MIB, actual }) if actual > MIB
         ));
     }

@@ -21,11 +21,11 @@ pub(crate) struct Routing {
 }
 
 impl Routing {
-    pub(crate) fn unpredicted(lane: Arc<Lane>) -> Self {
+    pub(crate) fn unpredicted(lane: Arc<Lane>, map: ShardMap) -> Self {
         let ids = HashSet::from([lane.id]);
         Self {
             generation: 0,
-            map: ShardMap::default(),
+            map,
             lanes: Vec::new(),
             unpredicted: lane,
             ids,
@@ -79,6 +79,10 @@ impl Routing {
         self.map
             .lookup(hash_key)
             .map_or(&self.unpredicted, |position| &self.lanes[position])
+    }
+
+    pub(crate) fn map(&self) -> &ShardMap {
+        &self.map
     }
 
     pub(crate) fn range_of(&self, shard_id: &str) -> Option<HashKeyRange> {

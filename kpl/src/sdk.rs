@@ -193,6 +193,10 @@ impl Service for SdkService {
                     .max_record_size_in_kib
                     .and_then(|kib| usize::try_from(kib).ok())
                     .map(|kib| kib * 1024),
+                incarnation: format!(
+                    "{} {:?}",
+                    summary.stream_creation_timestamp, summary.stream_id
+                ),
                 service_places_records: summary.record_distribution_strategy
                     == Some(RecordDistributionStrategy::Auto),
             })
@@ -204,7 +208,7 @@ impl Service for SdkService {
 fn request_entry(entry: Entry) -> Result<PutRecordsRequestEntry, CallError> {
     PutRecordsRequestEntry::builder()
         .data(Blob::from_maybe_shared(entry.data))
-        .partition_key(entry.partition_key)
+        .set_partition_key(Some(entry.partition_key.into_owned()).filter(|key| !key.is_empty()))
         .set_explicit_hash_key(entry.explicit_hash_key.map(|hash_key| hash_key.to_string()))
         .build()
         .map_err(|error| CallError::unusable(&error.to_string()))

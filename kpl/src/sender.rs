@@ -84,6 +84,8 @@ pub(crate) struct StreamDescription {
     pub(crate) max_record_size: Option<usize>,
     /// Whether the service chooses each record's shard, whatever its key.
     pub(crate) service_places_records: bool,
+    /// Differs between streams of one name that follow each other; empty where that is not known.
+    pub(crate) incarnation: String,
 }
 
 pub(crate) trait Service: Send + Sync {

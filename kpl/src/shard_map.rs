@@ -24,6 +24,8 @@ pub(crate) struct ShardMap {
     /// shows shards that overlap, each key belongs to one of them.
     open: Vec<Shard>,
     ranges: HashMap<Arc<str>, HashKeyRange>,
+    /// Whether the service chooses each record's shard, whatever its key: then no shard is predicted.
+    is_service_placed: bool,
 }
 
 impl ShardMap {
@@ -51,7 +53,29 @@ impl ShardMap {
             }
             range.is_some()
         });
-        Self { open, ranges }
+        Self {
+            open,
+            ranges,
+            is_service_placed: false,
+        }
+    }
+
+    /// The map of a stream that places records itself: ranges for the verdict, and no prediction.
+    pub(crate) fn without_prediction(self) -> Self {
+        Self {
+            open: Vec::new(),
+            is_service_placed: true,
+            ..self
+        }
+    }
+
+    pub(crate) fn is_service_placed(&self) -> bool {
+        self.is_service_placed
+    }
+
+    /// Whether no shard is known, open or closed.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.ranges.is_empty()
     }
 
     /// The hash keys that no open shard takes.

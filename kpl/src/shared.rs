@@ -26,8 +26,10 @@ use crate::verdict::HashKeySpan;
 pub(crate) struct Shared {
     pub(crate) config: ProducerConfig,
     pub(crate) max_record_size: usize,
-    /// Whether the service chooses each record's shard: then nothing may look like an aggregate.
-    pub(crate) service_places_records: bool,
+    /// Whether the service chooses each record's shard, as the routing in place says: read without its lock.
+    is_service_placed: AtomicBool,
+    /// A record was seen in a shard that would not have it if its key decided.
+    pub(crate) seen_placed: AtomicBool,
     pub(crate) settlement: Arc<Settlement>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) budget: Arc<Budget>,
@@ -56,17 +58,22 @@ impl Shared {
     pub(crate) fn new(
         config: ProducerConfig,
         max_record_size: usize,
-        service_places_records: bool,
+        is_service_placed: bool,
         on_failure: Option<FailureHook>,
         memory_budget: Option<MemoryBudget>,
     ) -> Arc<Self> {
         let limits = AggregateLimits::new(&config, max_record_size);
         let unpredicted = Lane::new(LaneId::UNPREDICTED, None, limits);
+        let map = match is_service_placed {
+            true => ShardMap::default().without_prediction(),
+            false => ShardMap::default(),
+        };
         let memory_budget =
             memory_budget.unwrap_or_else(|| MemoryBudget::new(config.max_buffered_bytes));
         Arc::new(Self {
             max_record_size,
-            service_places_records,
+            is_service_placed: AtomicBool::new(is_service_placed),
+            seen_placed: AtomicBool::new(false),
             settlement: Arc::new(Settlement::new(on_failure)),
             telemetry: Arc::new(Telemetry::new(config.hot_keys)),
             budget: Budget::new(memory_budget, config.droppable_limit),
@@ -74,7 +81,7 @@ impl Shared {
             wake: Notify::new(),
             refresh: Notify::new(),
             limits,
-            routing: RwLock::new(Arc::new(Routing::unpredicted(unpredicted))),
+            routing: RwLock::new(Arc::new(Routing::unpredicted(unpredicted, map))),
             next_lane: AtomicU32::new(LaneId::FIRST),
             refreshes_begun: AtomicU64::new(0),
             announced: Mutex::default(),
@@ -87,6 +94,11 @@ impl Shared {
     pub(crate) fn max_bufferable_record(&self) -> usize {
         let overhead = RECORD_OVERHEAD + AGGREGATE_OVERHEAD;
         self.budget.limit().saturating_sub(overhead)
+    }
+
+    /// Whether the service chooses each record's shard: then nothing may look like an aggregate.
+    pub(crate) fn is_service_placed(&self) -> bool {
+        self.is_service_placed.load(Ordering::Relaxed)
     }
 
     pub(crate) fn routing(&self) -> Arc<Routing> {
@@ -242,6 +254,8 @@ impl Shared {
                     self.announce(lane);
                 }
             }
+            self.is_service_placed
+                .store(new.map().is_service_placed(), Ordering::SeqCst);
             *routing = new;
         }
         self.wake.notify_one();

@@ -1,7 +1,7 @@
 //! Verdict: whether the shard that took a Kinesis record may keep it.
 //!
 //! A KCL drops a whole aggregate when one member's hash key is outside the shard's range, so an aggregate succeeds if and
-//! only if every member is inside. A record alone is never filtered, so it is never in the wrong shard.
+//! only if every member is inside. Data without a frame is never filtered, so it is never in the wrong shard.
 
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
@@ -46,10 +46,10 @@ pub(crate) enum Verdict {
     UnknownShard,
 }
 
-/// `range` is what the map knows of the shard that took the record.
-pub(crate) fn verdict(members: usize, span: HashKeySpan, range: Option<HashKeyRange>) -> Verdict {
+/// `range` is what the map knows of the shard that took the record; `is_framed` says whether it is an aggregate, perhaps of one.
+pub(crate) fn verdict(is_framed: bool, span: HashKeySpan, range: Option<HashKeyRange>) -> Verdict {
     match range {
-        _ if members == 1 => Verdict::Delivered,
+        _ if !is_framed => Verdict::Delivered,
         None => Verdict::UnknownShard,
         Some(range) if span.is_within(range) => Verdict::Delivered,
         Some(_) => Verdict::WrongShard,
@@ -69,6 +69,7 @@ mod tests {
             length in any::<u128>(),
             offsets in proptest::collection::vec(-3_i128..=3, 1..12),
             at_end in any::<bool>(),
+            is_framed in any::<bool>(),
         ) {
             let end = start.saturating_add(length);
             let range = HashKeyRange::new(HashKey::new(start), HashKey::new(end)).unwrap();
@@ -76,19 +77,19 @@ mod tests {
             let keys: Vec<_> = offsets.iter().map(|&o| HashKey::new(edge.saturating_add_signed(o))).collect();
             let mut span = HashKeySpan::of(keys[0]);
             keys.iter().for_each(|&key| span.include(key));
-            let expected = if keys.len() == 1 || keys.iter().all(|&key| range.contains(key)) {
+            let expected = if !is_framed || keys.iter().all(|&key| range.contains(key)) {
                 Verdict::Delivered
             } else {
                 Verdict::WrongShard
             };
-            prop_assert_eq!(verdict(keys.len(), span, Some(range)), expected);
+            prop_assert_eq!(verdict(is_framed, span, Some(range)), expected);
         }
     }
 
     #[test]
-    fn an_unknown_shard_holds_an_aggregate_but_not_a_single_record() {
+    fn an_unknown_shard_holds_an_aggregate_but_not_plain_data() {
         let span = HashKeySpan::of(HashKey::MIN);
-        assert_eq!(verdict(2, span, None), Verdict::UnknownShard);
-        assert_eq!(verdict(1, span, None), Verdict::Delivered);
+        assert_eq!(verdict(true, span, None), Verdict::UnknownShard);
+        assert_eq!(verdict(false, span, None), Verdict::Delivered);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use kinesis_aggregation::HashKeyRange;
 
@@ -183,6 +184,10 @@ impl Pipeline {
 
     fn on_request_failed(&mut self, number: u64, batch: Batch, error: &CallError, now: Instant) {
         let refusal = Refusal::of_request(error);
+        if &*error.code == "ResourceNotFoundException" {
+            // Should there be such a stream again, it has other shards, perhaps of the same names.
+            self.trusted_from = self.shared.request_refresh();
+        }
         // Whatever is wrong, it is not asked again at once: not with every record that is sent meanwhile, either.
         let next = self.next_number;
         if self.endpoint.failed(number, next, now, &mut self.rng)
@@ -263,7 +268,12 @@ impl Pipeline {
         sequence_number: String,
         range: Option<HashKeyRange>,
     ) {
-        match verdict(record.members.len(), record.span, range) {
+        let verdict = match self.verdict(&record, range) {
+            // Wait for a map that is known to be of this stream.
+            Verdict::Delivered if record.is_framed && self.distrusts_map() => Verdict::UnknownShard,
+            verdict => verdict,
+        };
+        match verdict {
             Verdict::Delivered => {
                 self.meter.delivered(&record, &shard_id, clock::now());
                 self.leave(record.lane);
@@ -281,6 +291,16 @@ impl Pipeline {
         }
     }
 
+    fn distrusts_map(&self) -> bool {
+        self.routing.generation < self.trusted_from
+    }
+
+    fn verdict(&self, record: &KinesisRecord, range: Option<HashKeyRange>) -> Verdict {
+        // A frame of one goes by its own key; without a map there is nothing to wait for.
+        let is_blank = record.members.len() == 1 && self.routing.map().is_blank();
+        verdict(record.is_framed && !is_blank, record.span, range)
+    }
+
     /// A fresh map is here: delivered, or all members go again, to the shards they belong to now.
     pub(super) fn judge_again(&mut self, held: Held) {
         let Held {
@@ -290,8 +310,16 @@ impl Pipeline {
             ..
         } = held;
         let range = self.routing.range_of(&shard_id);
-        if verdict(record.members.len(), record.span, range) != Verdict::WrongShard {
+        if self.verdict(&record, range) != Verdict::WrongShard {
             return self.judge(record, shard_id, sequence_number, range);
+        }
+        let address = record.explicit_hash_key.unwrap_or(record.span.low);
+        if range.is_some_and(|range| !range.contains(address))
+            && !self.routing.map().is_service_placed()
+        {
+            // By its key it would not be there.
+            self.shared.seen_placed.store(true, Ordering::Relaxed);
+            self.shared.request_refresh();
         }
         self.shared
             .settlement

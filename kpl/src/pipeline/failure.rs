@@ -17,6 +17,14 @@ pub(super) struct Failing {
     pub(super) source: Option<Source>,
 }
 
+/// What is told of a failed record.
+struct Loss {
+    shard: Option<Arc<str>>,
+    user_records: usize,
+    attempts: u32,
+    cause: FailureCause,
+}
+
 impl Pipeline {
     pub(super) fn fail(
         &mut self,
@@ -39,7 +47,8 @@ impl Pipeline {
         {
             self.fail_with_successors(failing);
         } else {
-            self.note_failures(&failing);
+            let losses = self.losses(&failing);
+            self.note(losses);
             for Failing {
                 record,
                 cause,
@@ -80,7 +89,7 @@ impl Pipeline {
         }
         let mut failing = failing;
         failing.extend(successors);
-        self.note_failures(&failing);
+        let losses = self.losses(&failing);
         let mut news = Vec::new();
         for Failing {
             record,
@@ -91,18 +100,30 @@ impl Pipeline {
             news.extend(record.fail(cause, source));
         }
         drop(lanes);
+        // The code of others, loggers included, may send records: not before the lanes are free.
+        self.note(losses);
         news.into_iter().for_each(|news| news.tell());
         touched.into_iter().for_each(|lane| self.freed(lane));
     }
 
+    fn losses(&self, failing: &[Failing]) -> Vec<Loss> {
+        let loss = |failing: &Failing| Loss {
+            shard: self.predicted(&failing.record),
+            user_records: failing.record.members.len(),
+            attempts: failing.record.history.attempts,
+            cause: failing.cause.clone(),
+        };
+        failing.iter().map(loss).collect()
+    }
+
     /// Measures and logs what fails.
-    fn note_failures(&mut self, failing: &[Failing]) {
+    fn note(&mut self, losses: Vec<Loss>) {
         let now = clock::now();
-        for Failing { record, cause, .. } in failing {
-            let shard = self.predicted(record);
-            let is_expired = matches!(cause, FailureCause::Expired { .. });
-            self.meter.failed(record, shard.as_ref(), is_expired);
-            let user_records = record.members.len();
+        for loss in losses {
+            let is_expired = matches!(loss.cause, FailureCause::Expired { .. });
+            let (user_records, shard) = (loss.user_records, loss.shard.as_ref());
+            self.meter
+                .failed(user_records, loss.attempts, shard, is_expired);
             if is_expired {
                 if let Some(left_out) = self.logs.records_expired.pass(now) {
                     tracing::warn!(
@@ -113,7 +134,7 @@ impl Pipeline {
                 }
             } else if let Some(left_out) = self.logs.records_failed.pass(now) {
                 tracing::warn!(
-                    code = code_of(cause),
+                    code = code_of(&loss.cause),
                     user_records,
                     left_out,
                     "records failed: each error goes to its `Delivery`, or to `on_failure`"
@@ -162,6 +183,7 @@ fn code_of(cause: &FailureCause) -> &str {
         | FailureCause::Fatal { code, .. } => code,
         FailureCause::Expired { .. } => "Expired",
         FailureCause::Dropped => "Dropped",
+        FailureCause::StrategyChanged(_) => "StrategyChanged",
         FailureCause::PredecessorFailed { .. } => "PredecessorFailed",
         FailureCause::Abandoned(_) => "Abandoned",
     }

@@ -9,9 +9,11 @@ use crate::aggregator::OpenAggregate;
 use crate::budget::Pressure;
 use crate::clock::{self, Instant};
 use crate::collector::LaneQueue;
+use crate::error::{FailureCause, InvalidRecord};
 use crate::fill::SealReason;
 use crate::kinesis_record::KinesisRecord;
 use crate::lane::{Lane, LaneId};
+use crate::record::MAX_PARTITION_KEY_CHARS;
 
 impl Pipeline {
     /// Fetches what senders put into the lanes, and follows the shard map.
@@ -132,6 +134,9 @@ impl Pipeline {
 
     /// Lets a sealed record wait for its shard; if the shard is gone, its members for theirs.
     pub(super) fn enqueue(&mut self, record: KinesisRecord) {
+        let Some(record) = self.placeable(record) else {
+            return;
+        };
         match self.queues.get_mut(&record.lane) {
             Some(queue) if self.routing.has(record.lane) => self.collector.enqueue(queue, record),
             _ => self.reroute(record),
@@ -157,6 +162,9 @@ impl Pipeline {
         let now = clock::now();
         let rate_limit = self.shared.config.rate_limit;
         for record in records {
+            let Some(record) = self.placeable(record) else {
+                continue;
+            };
             let lane = routing.lane(record.span.low);
             let queue = self
                 .queues
@@ -164,5 +172,20 @@ impl Pipeline {
                 .or_insert_with(|| LaneQueue::new(Arc::clone(lane), rate_limit, now));
             self.collector.enqueue(queue, record);
         }
+    }
+
+    /// Fails a record that was accepted under another record distribution strategy and cannot be sent under this one.
+    fn placeable(&mut self, record: KinesisRecord) -> Option<KinesisRecord> {
+        let is_aggregate = record.is_framed && record.members.len() > 1;
+        let invalid = match self.routing.map().is_service_placed() {
+            true if record.is_framed && !is_aggregate => InvalidRecord::LooksAggregated,
+            false if record.partition_key.is_empty() => InvalidRecord::PartitionKeyLength {
+                limit: MAX_PARTITION_KEY_CHARS,
+                actual: 0,
+            },
+            _ => return Some(record),
+        };
+        self.fail(record, FailureCause::StrategyChanged(invalid), None);
+        None
     }
 }

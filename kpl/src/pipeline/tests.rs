@@ -19,6 +19,7 @@ use crate::shard_map::tests::shard;
 use crate::sync::lock;
 
 mod fill;
+mod history;
 mod measures;
 mod model;
 mod ordered;
@@ -105,6 +106,7 @@ impl Service for Scripted {
             is_usable: true,
             max_record_size: None,
             service_places_records: false,
+            incarnation: String::new(),
         };
         async move { Ok(description) }.boxed()
     }

@@ -1,14 +1,17 @@
 //! Refresh of the shard map: on request and on a jittered timer. While it fails, the old map serves.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::config::RecordOrdering;
+use crate::error::StopReason;
 use crate::logs::LogGate;
 use crate::retry::Backoff;
-use crate::sender::{CallError, Service};
+use crate::sender::{CallError, Service, StreamDescription};
 use crate::shard_map::ShardMap;
 use crate::shared::Shared;
 
@@ -23,27 +26,106 @@ pub(crate) struct Refresher {
     service: Arc<dyn Service>,
     rng: fastrand::Rng,
     failed: LogGate,
+    /// What the first look told, until the first refresh.
+    first: Option<StreamDescription>,
+    may_describe: bool,
+    may_list: bool,
+    is_service_placed: bool,
+    incarnation: String,
 }
 
 impl Refresher {
-    pub(crate) fn new(shared: Arc<Shared>, service: Arc<dyn Service>, seed: u64) -> Self {
+    /// `first` is what the stream was described as, if the role may ask.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        service: Arc<dyn Service>,
+        seed: u64,
+        first: Option<StreamDescription>,
+    ) -> Self {
         Self {
-            shared,
-            service,
             rng: fastrand::Rng::with_seed(seed),
             failed: LogGate::default(),
+            may_describe: first.is_some(),
+            may_list: true,
+            is_service_placed: shared.is_service_placed(),
+            incarnation: first
+                .as_ref()
+                .map(|first| first.incarnation.clone())
+                .unwrap_or_default(),
+            first,
+            shared,
+            service,
         }
     }
 
-    /// Reads the map once.
-    pub(crate) async fn refresh(&self) -> Result<(), CallError> {
+    /// The role may not list the shards: from now on, only the strategy is read.
+    pub(crate) fn go_without_shards(&mut self) {
+        self.may_list = false;
+    }
+
+    /// Whether there is anything to read.
+    pub(crate) fn has_use(&self) -> bool {
+        self.may_describe || self.may_list
+    }
+
+    /// Reads the record distribution strategy and the map once.
+    pub(crate) async fn refresh(&mut self) -> Result<(), CallError> {
         let generation = self.shared.begin_refresh();
-        let map = ShardMap::new(self.service.list_shards().await?);
-        if map.open().is_empty() {
-            return Err(CallError::unusable("ListShards returned no open shard"));
+        self.read_strategy().await;
+        if self.is_service_placed && self.shared.config.ordering == RecordOrdering::PerPartitionKey
+        {
+            tracing::error!(
+                "the stream's record distribution strategy is AUTO now: the ordered producer stops"
+            );
+            self.shared.stop(StopReason::OrderLost);
+            return Ok(());
         }
+        let shards = match self.may_list {
+            true => self.service.list_shards().await?,
+            false => Vec::new(),
+        };
+        let map = ShardMap::new(shards);
+        let map = match self.is_service_placed {
+            true => map.without_prediction(),
+            false if self.may_list && map.open().is_empty() => {
+                return Err(CallError::unusable("ListShards returned no open shard"));
+            }
+            false => map,
+        };
         self.shared.install(generation, map);
         Ok(())
+    }
+
+    /// Where it cannot be read, what was known stays; without the permission to read it, where records lie tells.
+    async fn read_strategy(&mut self) {
+        let is_service_placed = if let Some(first) = self.first.take() {
+            first.service_places_records
+        } else if !self.may_describe {
+            self.shared.seen_placed.load(Ordering::Relaxed)
+        } else {
+            match self.service.describe().await {
+                Ok(now) => {
+                    if now.incarnation != self.incarnation {
+                        tracing::warn!(
+                            "the stream was deleted and created again: its old shards are forgotten"
+                        );
+                        self.incarnation = now.incarnation;
+                    }
+                    now.service_places_records
+                }
+                Err(error) => {
+                    tracing::debug!(code = %error.code, message = %error.message, "the stream could not be described");
+                    self.is_service_placed
+                }
+            }
+        };
+        if is_service_placed != self.is_service_placed {
+            tracing::warn!(
+                is_service_placed,
+                "the stream's record distribution strategy changed: aggregation follows it"
+            );
+            self.is_service_placed = is_service_placed;
+        }
     }
 
     /// Keeps the map fresh until cancelled.

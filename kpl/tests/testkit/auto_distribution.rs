@@ -1,45 +1,68 @@
-//! A stream whose service chooses each record's shard: nothing is aggregated, and nothing looks like an aggregate.
+//! A stream whose service chooses each record's shard: nothing is aggregated, and nothing looks like an aggregate. The
+//! strategy may change under way.
 
 use std::time::Duration;
 
 use aws_sdk_kinesis::types::{RecordDistributionStrategy, StreamMode, StreamModeDetails};
-use kinesis_testkit::LocalAws;
-use kpl::{InvalidRecord, Producer, SendError, UserRecord};
+use kinesis_aggregation::AggregateBuilder;
+use kinesis_testkit::{LocalAws, LocalAwsBuilder, Service};
+use kpl::{
+    BuildError, FailureCause, InvalidRecord, Producer, ProducerConfig, Receipt, RecordOrdering,
+    SendError, StopReason, UserRecord,
+};
 
-use crate::reader::unhurried;
+use crate::reader::{builder, read, stream, unhurried};
+
+/// An embedded AWS with an on-demand stream `s`.
+async fn on_demand(aws: LocalAwsBuilder) -> LocalAws {
+    let aws = aws.build().await.unwrap();
+    let mode = StreamModeDetails::builder().stream_mode(StreamMode::OnDemand);
+    let create = aws.kinesis().create_stream().stream_name("s");
+    let create = create.stream_mode_details(mode.build().unwrap());
+    create.send().await.unwrap();
+    aws
+}
+
+async fn set_strategy(aws: &LocalAws, strategy: RecordDistributionStrategy) {
+    let update = aws.kinesis().update_stream_record_distribution_strategy();
+    let update = update.stream_arn("arn:aws:kinesis:us-east-1:000000000000:stream/s");
+    update
+        .record_distribution_strategy(strategy)
+        .send()
+        .await
+        .unwrap();
+}
+
+/// Looks at the strategy often, and lets aggregates grow until they are flushed.
+fn watchful() -> ProducerConfig {
+    ProducerConfig {
+        shard_map_refresh_interval: Duration::from_millis(20),
+        record_max_buffered_time: Duration::from_millis(50),
+        ..unhurried()
+    }
+}
+
+/// Sends a wave of records, and returns their receipts.
+async fn wave(producer: &Producer, name: &str) -> Vec<(String, Receipt)> {
+    let mut deliveries = Vec::new();
+    for id in 0..100 {
+        let data = format!("{name} {id}");
+        let record = UserRecord::new(data.clone(), data.clone());
+        deliveries.push((data, producer.send(record).await.unwrap()));
+    }
+    producer.flush().await;
+    let mut receipts = Vec::new();
+    for (data, delivery) in deliveries {
+        receipts.push((data, delivery.await.unwrap()));
+    }
+    receipts
+}
 
 #[tokio::test]
 async fn an_auto_stream_gets_single_records_and_none_that_looks_framed() {
-    let aws = LocalAws::start().await.unwrap();
-    let client = aws.kinesis();
-    let mode = StreamModeDetails::builder().stream_mode(StreamMode::OnDemand);
-    client
-        .create_stream()
-        .stream_name("auto")
-        .stream_mode_details(mode.build().unwrap())
-        .send()
-        .await
-        .unwrap();
-    let summary = client
-        .describe_stream_summary()
-        .stream_name("auto")
-        .send()
-        .await
-        .unwrap();
-    let arn = summary.stream_description_summary.unwrap().stream_arn;
-    client
-        .update_stream_record_distribution_strategy()
-        .stream_arn(arn)
-        .record_distribution_strategy(RecordDistributionStrategy::Auto)
-        .send()
-        .await
-        .unwrap();
-
-    let producer = Producer::builder("auto", &aws.sdk_config())
-        .config(unhurried())
-        .build()
-        .await
-        .unwrap();
+    let aws = on_demand(LocalAws::builder()).await;
+    set_strategy(&aws, RecordDistributionStrategy::Auto).await;
+    let producer = builder(&aws, unhurried()).build().await.unwrap();
     let mut deliveries = Vec::new();
     for id in 0..100 {
         let record = UserRecord::new("same key", format!("v{id}"));
@@ -59,7 +82,7 @@ async fn an_auto_stream_gets_single_records_and_none_that_looks_framed() {
     for delivery in deliveries {
         assert_eq!(delivery.await.unwrap().sub_sequence_number, 0);
     }
-    let shards = aws.records("auto");
+    let shards = aws.records("s");
     let filled = shards.iter().filter(|shard| !shard.records.is_empty());
     assert!(filled.count() > 1, "the service placed them");
     let mut data: Vec<_> = shards
@@ -72,4 +95,200 @@ async fn an_auto_stream_gets_single_records_and_none_that_looks_framed() {
     expected.sort();
     assert_eq!(data, expected);
     assert_eq!(producer.close(Duration::from_secs(10)).await.delivered, 100);
+}
+
+#[tokio::test]
+async fn a_change_of_strategy_under_way_loses_nothing_and_is_followed_both_ways() {
+    let aws = on_demand(LocalAws::builder()).await;
+    let producer = builder(&aws, watchful()).build().await.unwrap();
+    let mut receipts = wave(&producer, "by key").await;
+    assert!(producer.stats().aggregates > 0);
+
+    // The open aggregates go out under the old strategy, and are placed by the new one.
+    set_strategy(&aws, RecordDistributionStrategy::Auto).await;
+    receipts.extend(wave(&producer, "at the change").await);
+    until_single(&producer, &mut receipts).await;
+    set_strategy(&aws, RecordDistributionStrategy::UserPartitionKey).await;
+    // It aggregates again.
+    loop {
+        let before = producer.stats().aggregates;
+        receipts.extend(wave(&producer, "by key again").await);
+        if producer.stats().aggregates > before {
+            break;
+        }
+    }
+    let seen = read(&aws, "s");
+    for (data, receipt) in &receipts {
+        seen.assert_holds(data.as_bytes(), receipt);
+    }
+}
+
+/// Sends waves until one goes out without an aggregate.
+async fn until_single(producer: &Producer, receipts: &mut Vec<(String, Receipt)>) {
+    loop {
+        let before = producer.stats().aggregates;
+        receipts.extend(wave(producer, "by the service").await);
+        if producer.stats().aggregates == before {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_leave_to_describe_where_records_lie_tells_the_strategy() {
+    let aws = on_demand(LocalAws::builder().deny(Service::Kinesis, "DescribeStreamSummary")).await;
+    let producer = builder(&aws, watchful()).build().await.unwrap();
+    let mut receipts = wave(&producer, "by key").await;
+    set_strategy(&aws, RecordDistributionStrategy::Auto).await;
+    until_single(&producer, &mut receipts).await;
+    let seen = read(&aws, "s");
+    for (data, receipt) in &receipts {
+        seen.assert_holds(data.as_bytes(), receipt);
+    }
+}
+
+#[tokio::test]
+async fn a_raw_record_is_sent_as_it_is_and_alone() {
+    for strategy in [
+        RecordDistributionStrategy::UserPartitionKey,
+        RecordDistributionStrategy::Auto,
+    ] {
+        let aws = on_demand(LocalAws::builder()).await;
+        set_strategy(&aws, strategy).await;
+        let producer = builder(&aws, unhurried()).build().await.unwrap();
+        let mut aggregate = AggregateBuilder::new(1 << 20);
+        for data in ["one", "two"] {
+            aggregate.push("k", None, data.as_bytes()).unwrap();
+        }
+        let aggregate = aggregate.seal().into_bytes();
+        let mut deliveries = Vec::new();
+        for record in [
+            UserRecord::new("k", "before"),
+            UserRecord::raw("k", aggregate.clone()),
+            UserRecord::raw("k", "plain"),
+            UserRecord::new("k", "after"),
+        ] {
+            deliveries.push(producer.send(record).await.unwrap());
+        }
+        producer.flush().await;
+        for delivery in deliveries {
+            assert_eq!(delivery.await.unwrap().sub_sequence_number, 0);
+        }
+        let shards = aws.records("s");
+        let mut stored: Vec<_> = shards
+            .iter()
+            .flat_map(|shard| &shard.records)
+            .map(|record| record.data.clone())
+            .collect();
+        let mut expected: Vec<_> = [&b"before"[..], &aggregate, b"plain", b"after"]
+            .map(|data| data.to_vec())
+            .into();
+        stored.sort();
+        expected.sort();
+        assert_eq!(stored, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_key_may_be_missing_only_where_the_service_chooses_the_shard() {
+    let aws = on_demand(LocalAws::builder()).await;
+    set_strategy(&aws, RecordDistributionStrategy::Auto).await;
+    let config = ProducerConfig {
+        record_max_buffered_time: Duration::from_millis(1),
+        ..watchful()
+    };
+    let producer = builder(&aws, config).build().await.unwrap();
+    let keyless = || UserRecord::without_key("no key");
+    producer.send(keyless()).await.unwrap().await.unwrap();
+    set_strategy(&aws, RecordDistributionStrategy::UserPartitionKey).await;
+    let refused = loop {
+        match producer.send(keyless()).await {
+            Err(refused) => break refused,
+            // Until the change is seen: refused by the service, or by the producer.
+            Ok(delivery) => {
+                if let Err(error) = delivery.await {
+                    let cause = error.cause();
+                    assert!(
+                        matches!(
+                            cause,
+                            FailureCause::StrategyChanged(_) | FailureCause::Rejected { .. }
+                        ),
+                        "{error}"
+                    );
+                }
+            }
+        }
+    };
+    let SendError::Invalid { reason, .. } = refused else {
+        panic!("{refused}")
+    };
+    assert_eq!(
+        reason,
+        InvalidRecord::PartitionKeyLength {
+            limit: 256,
+            actual: 0
+        }
+    );
+}
+
+#[tokio::test]
+async fn an_ordered_producer_ends_where_order_does() {
+    let config = ProducerConfig {
+        ordering: RecordOrdering::PerPartitionKey,
+        ..watchful()
+    };
+    let aws = on_demand(LocalAws::builder()).await;
+    let producer = builder(&aws, config.clone()).build().await.unwrap();
+    wave(&producer, "by key").await;
+    set_strategy(&aws, RecordDistributionStrategy::Auto).await;
+    let error = loop {
+        match producer.send(UserRecord::new("k", "v")).await {
+            Ok(delivery) => drop(delivery),
+            Err(error) => break error,
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    let SendError::Closed { reason, .. } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(*reason, StopReason::OrderLost);
+    producer.close(Duration::from_secs(10)).await;
+    let error = builder(&aws, config).build().await.unwrap_err();
+    assert!(
+        matches!(error, BuildError::OrderingUnavailable { .. }),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_stream_created_again_is_not_judged_by_its_old_shards() {
+    let aws = stream(1).await;
+    let config = ProducerConfig {
+        // Only what happens tells, not the timer.
+        shard_map_refresh_interval: Duration::from_secs(100_000),
+        record_max_buffered_time: Duration::from_secs(1000),
+        ..unhurried()
+    };
+    let producer = builder(&aws, config).build().await.unwrap();
+    wave(&producer, "before").await;
+    aws.kinesis()
+        .delete_stream()
+        .stream_name("s")
+        .send()
+        .await
+        .unwrap();
+    let lost = producer.send(UserRecord::new("k", "lost")).await.unwrap();
+    producer.flush().await;
+    let error = lost.await.unwrap_err();
+    assert!(
+        matches!(error.cause(), FailureCause::Fatal { .. }),
+        "{error}"
+    );
+    aws.create_stream("s", 2).await.unwrap();
+    // The first shard has half of the keys that its namesake had.
+    let receipts = wave(&producer, "after").await;
+    let seen = read(&aws, "s");
+    for (data, receipt) in &receipts {
+        seen.assert_holds(data.as_bytes(), receipt);
+    }
 }

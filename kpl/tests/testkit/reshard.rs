@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_sdk_kinesis::types::ScalingType;
 use kinesis_testkit::{Fault, LocalAws};
 use kpl::{HashKey, Producer, ProducerConfig, Receipt, UserRecord};
 
@@ -117,6 +118,28 @@ async fn a_merge_resends_nothing() {
             .iter()
             .any(|(_, receipt)| &*receipt.shard_id == "shardId-000000000002")
     );
+}
+
+#[tokio::test]
+async fn a_change_of_the_shard_count_loses_nothing() {
+    for (before, after) in [(2, 4), (4, 2), (3, 4)] {
+        let aws = stream(before).await;
+        let producer = builder(&aws, config()).build().await.unwrap();
+        let receipts = send_through(&producer, 3000, async || {
+            let update = aws.kinesis().update_shard_count().stream_name("s");
+            let update = update.target_shard_count(after);
+            update
+                .scaling_type(ScalingType::UniformScaling)
+                .send()
+                .await
+                .unwrap();
+        })
+        .await;
+        assert_all_seen(&aws, &receipts);
+        let last = &receipts.last().unwrap().1;
+        let (_, number) = last.shard_id.split_once('-').unwrap();
+        assert!(number.parse::<u32>().unwrap() >= before, "{last:?}");
+    }
 }
 
 #[tokio::test]

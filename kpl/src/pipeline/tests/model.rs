@@ -28,6 +28,9 @@ struct State {
     rng: fastrand::Rng,
     /// In order of creation: parents before children.
     shards: Vec<Taker>,
+    /// Whether keys are ignored.
+    is_auto: bool,
+    may_describe: bool,
 }
 
 struct Taker {
@@ -57,11 +60,14 @@ impl State {
 
     fn commit(&mut self, entry: &Entry) -> EntryOutcome {
         let key = hash_key(entry);
-        let taker = self
-            .shards
-            .iter_mut()
-            .find(|taker| taker.shard.is_open && taker.shard.range.contains(key))
-            .unwrap();
+        let takes = |taker: &Taker| {
+            taker.shard.is_open && (self.is_auto || taker.shard.range.contains(key))
+        };
+        let takers: Vec<_> = (0..self.shards.len())
+            .filter(|&nth| takes(&self.shards[nth]))
+            .collect();
+        let taker = takers[self.rng.usize(0..takers.len())];
+        let taker = &mut self.shards[taker];
         taker.records.push(entry.clone());
         EntryOutcome::Written {
             shard_id: taker.shard.id.to_string(),
@@ -94,6 +100,8 @@ impl Model {
         let mut state = State {
             rng: fastrand::Rng::with_seed(seed),
             shards: Vec::new(),
+            is_auto: false,
+            may_describe: true,
         };
         let width = u128::MAX / shards;
         for nth in 0..shards {
@@ -106,6 +114,16 @@ impl Model {
         }
         let state = Arc::new(Mutex::new(state));
         Arc::new(Self { state, trouble })
+    }
+
+    /// Lets the service choose the shards, or the keys again.
+    pub(super) fn set_auto(&self, is_auto: bool) {
+        lock(&self.state).is_auto = is_auto;
+    }
+
+    /// Refuses to describe the stream.
+    pub(super) fn deny_describe(&self) {
+        lock(&self.state).may_describe = false;
     }
 
     /// Splits a shard somewhere, or merges it with its neighbour.
@@ -255,12 +273,18 @@ impl Service for Model {
     }
 
     fn describe(&self) -> BoxFuture<'static, Result<StreamDescription, CallError>> {
+        let state = lock(&self.state);
         let description = StreamDescription {
             status: "ACTIVE".into(),
             is_usable: true,
             max_record_size: None,
-            service_places_records: false,
+            service_places_records: state.is_auto,
+            incarnation: String::new(),
         };
-        async move { Ok(description) }.boxed()
+        let answer = match state.may_describe {
+            true => Ok(description),
+            false => Err(service_error("AccessDeniedException")),
+        };
+        async move { answer }.boxed()
     }
 }

@@ -175,6 +175,32 @@ async fn a_held_verdict_does_not_wait_for_a_long_backoff() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_shards_cannot_be_listed_the_old_map_serves() {
+    let service = Scripted::new(|_, entries| all_written(entries));
+    let config = ProducerConfig {
+        shard_map_refresh_interval: SECOND,
+        ..Default::default()
+    };
+    let producer = producer(Arc::clone(&service), config).await;
+    *lock(&service.list_outage) = SECOND..600 * SECOND;
+    for _ in 0..300 {
+        let before = producer.stats();
+        let mut deliveries = Vec::new();
+        for id in 0..20_u128 {
+            deliveries.push(send(&producer, id << 123, "v").await);
+        }
+        for delivery in deliveries {
+            assert_eq!(delivery.await.unwrap().attempts, 1);
+        }
+        let written = producer.stats().kinesis_records - before.kinesis_records;
+        assert_eq!(written, 2, "an aggregate for each shard");
+        tokio::time::sleep(SECOND).await;
+    }
+    let calls = lock(&service.list_calls).len();
+    assert!((10..60).contains(&calls), "{calls} calls in five minutes");
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_first_sent_after_its_time_to_live() {
     let service =
         Scripted::new(|_, entries| (100 * SECOND, Ok(entries.iter().map(written).collect())));

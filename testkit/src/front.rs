@@ -11,6 +11,7 @@ use hyper::body::Frame;
 use hyper::http::request::Parts;
 
 use crate::access::Access;
+use crate::buffers::Buffers;
 use crate::dynamodb::{self, DynamoDb};
 use crate::encoding::Encoding;
 use crate::faults::{Asks, Call, Faults, Plan, Service, Stop};
@@ -22,6 +23,7 @@ pub(crate) struct Front {
     pub(crate) kinesis: Arc<KinesisService>,
     pub(crate) dynamodb: DynamoDb,
     pub(crate) faults: Arc<Faults>,
+    pub(crate) buffers: Buffers,
     access: Access,
     calls: Mutex<HashMap<String, u64>>,
 }
@@ -53,6 +55,7 @@ impl Front {
             kinesis: Arc::new(kinesis),
             dynamodb,
             faults,
+            buffers: Buffers::default(),
             access,
             calls: Mutex::default(),
         }

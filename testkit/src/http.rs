@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Body;
 use hyper::{Request, Response, StatusCode, header};
 
+use crate::buffers::Buffers;
 use crate::front::{Cut, Front, Reply, ReplyBody};
 
 /// Largest body taken: more than any request AWS allows, base64 counted.
@@ -25,7 +26,7 @@ where
 {
     static REQUESTS: AtomicU64 = AtomicU64::new(1);
     let (head, body) = request.into_parts();
-    let Some(body) = read(body).await else {
+    let Some(body) = read(body, &front.buffers).await else {
         let mut response = Response::new(ReplyBody::Left(Full::default()));
         *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
         return Ok(response);
@@ -34,7 +35,11 @@ where
         status,
         content_type,
         body,
-    } = front.answer(&head, body).await?;
+    } = {
+        let answer = front.answer(&head, body.clone()).await;
+        front.buffers.give_back(body);
+        answer?
+    };
     let mut response = Response::new(body);
     *response.status_mut() =
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -50,17 +55,23 @@ where
     Ok(response)
 }
 
-/// The whole body, copied once; none if it is too large or breaks off.
-async fn read<B>(body: B) -> Option<Bytes>
+/// The whole body, copied once if it comes in several pieces; none if it is too large or breaks off.
+async fn read<B>(body: B, buffers: &Buffers) -> Option<Bytes>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    let mut whole = BytesMut::with_capacity(announced.min(MAX_BODY));
+    let mut whole = BytesMut::new();
     let mut body = std::pin::pin!(Limited::new(body, MAX_BODY));
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.ok()?.into_data() {
+            if whole.is_empty() && body.is_end_stream() {
+                return Some(data);
+            }
+            if whole.capacity() == 0 {
+                whole = buffers.take(announced.min(MAX_BODY));
+            }
             whole.extend_from_slice(&data);
         }
     }

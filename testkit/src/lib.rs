@@ -35,6 +35,7 @@
 //! only).
 
 mod access;
+mod buffers;
 mod clock;
 mod connector;
 mod dynamodb;

@@ -2,8 +2,9 @@
 //!
 //! `cargo bench -p kinesis-testkit --bench throughput` prints, for each operation, the rate of 8 SDK
 //! clients on testkit, of the same clients on a sink that answers without a look, and of bare
-//! connections on testkit; with the CPU time of each side for a gigabyte of data. The CPU times hold
-//! on a busy machine too, where the rates do not.
+//! connections on testkit; with the CPU time of each side for a gigabyte of data, and the rate at
+//! which two processors would be busy with that. The CPU times hold on a busy machine too, where the
+//! rates do not.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +17,7 @@ mod cpu;
 mod sdk;
 mod sink;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aws_sdk_kinesis::types::ShardIteratorType;
 use kinesis_testkit::LocalAws;
@@ -47,8 +48,8 @@ fn main() {
         .build()
         .unwrap();
     println!(
-        "{:<28} {:>8} {:>14} {:>14}",
-        "", "MB/s", "client s/GB", "server s/GB"
+        "{:<28} {:>8} {:>14} {:>14} {:>18}",
+        "", "MB/s", "client s/GB", "server s/GB", "MB/s of 2 CPUs"
     );
     let line = |name: &str, run: &mut dyn FnMut() -> usize| {
         if name.contains(&filter) {
@@ -90,11 +91,12 @@ fn measure(name: &str, run: &mut dyn FnMut() -> usize) {
     let (cpu, begin) = (CpuTime::now(), Instant::now());
     let megabytes = run() as f64 / 1e6;
     let (wall, cpu) = (begin.elapsed(), CpuTime::now().since(cpu));
+    let per_gigabyte = |time: Duration| time.as_secs_f64() / megabytes * 1e3;
+    let (client, server) = (per_gigabyte(cpu.client), per_gigabyte(cpu.server));
     println!(
-        "{name:<28} {:>8.0} {:>14.2} {:>14.2}",
+        "{name:<28} {:>8.0} {client:>14.2} {server:>14.2} {:>18.0}",
         megabytes / wall.as_secs_f64(),
-        cpu.client.as_secs_f64() / megabytes * 1e3,
-        cpu.server.as_secs_f64() / megabytes * 1e3,
+        2e3 / (client + server),
     );
 }
 

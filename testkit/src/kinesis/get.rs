@@ -1,5 +1,7 @@
 //! GetRecords.
 
+use std::io::{self, Write};
+
 use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
@@ -44,7 +46,7 @@ pub(crate) struct ChildShard {
 }
 
 impl GetRecordsResponse {
-    pub(crate) fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+    pub(crate) fn to_json(&self) -> Result<Vec<u8>, io::Error> {
         records_json(&self.records, self)
     }
 }
@@ -55,7 +57,7 @@ impl GetRecordsResponse {
 pub(crate) fn records_json(
     records: &[Record],
     rest: &impl Serialize,
-) -> Result<Vec<u8>, serde_json::Error> {
+) -> Result<Vec<u8>, io::Error> {
     let size = records
         .iter()
         .map(|record| record.size() * 4 / 3 + 256)
@@ -66,13 +68,15 @@ pub(crate) fn records_json(
         if nth > 0 {
             json.push(b',');
         }
-        let (number, arrival) = (record.sequence_number, record.arrival.millis());
-        let head = format!(
-            "{{\"SequenceNumber\":\"{number}\",\"ApproximateArrivalTimestamp\":{}.{:03},\"Data\":\"",
+        json.extend_from_slice(b"{\"SequenceNumber\":\"");
+        json.extend_from_slice(&record.sequence_number.digits());
+        let arrival = record.arrival.millis();
+        write!(
+            json,
+            "\",\"ApproximateArrivalTimestamp\":{}.{:03},\"Data\":\"",
             arrival / 1000,
             arrival % 1000
-        );
-        json.extend_from_slice(head.as_bytes());
+        )?;
         base64_simd::STANDARD.encode_append(&record.data, &mut json);
         if let Some(kind) = record.encryption_type {
             json.extend_from_slice(b"\",\"EncryptionType\":\"");

@@ -67,22 +67,37 @@ fn low_bits(shard: u32) -> u8 {
     (shard & 0xf) as u8
 }
 
+impl SequenceNumber {
+    /// Its digits, one ASCII character each.
+    pub(crate) fn digits(self) -> [u8; DIGITS] {
+        const CHUNK: u64 = 10_000_000_000_000_000_000;
+        let mut digits = [b'0'; DIGITS];
+        let mut limbs = self.limbs();
+        for place in digits.rchunks_mut(19) {
+            let mut chunk = 0;
+            for limb in &mut limbs {
+                let dividend = (u128::from(chunk) << 64) | u128::from(*limb);
+                *limb = (dividend / u128::from(CHUNK)) as u64;
+                chunk = (dividend % u128::from(CHUNK)) as u64;
+            }
+            for digit in place.iter_mut().rev() {
+                *digit = b'0' + (chunk % 10) as u8;
+                chunk /= 10;
+            }
+        }
+        digits
+    }
+}
+
 impl fmt::Display for SequenceNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const CHUNK: u64 = 10_000_000_000_000_000_000;
-        let mut limbs = self.limbs();
-        let mut chunks = [0; 3];
-        for chunk in &mut chunks {
-            let mut remainder = 0;
-            for limb in &mut limbs {
-                let dividend = (u128::from(remainder) << 64) | u128::from(*limb);
-                *limb = (dividend / u128::from(CHUNK)) as u64;
-                remainder = (dividend % u128::from(CHUNK)) as u64;
-            }
-            *chunk = remainder;
-        }
-        write!(f, "{:018}{:019}{:019}", chunks[2], chunks[1], chunks[0])
+        f.write_str(text(&self.digits()))
     }
+}
+
+/// ASCII digits as text.
+fn text(digits: &[u8]) -> &str {
+    str::from_utf8(digits).expect("digits are ASCII")
 }
 
 /// The text is no sequence number of any shard.
@@ -124,7 +139,7 @@ impl FromStr for SequenceNumber {
 
 impl Serialize for SequenceNumber {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(text(&self.digits()))
     }
 }
 

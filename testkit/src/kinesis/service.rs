@@ -135,7 +135,7 @@ fn parse<'a, Q: Deserialize<'a>>(body: &'a [u8]) -> Result<Q, ApiError> {
         .map_err(|error| ApiError::new("SerializationException", error.to_string()))
 }
 
-fn unwritable(error: serde_json::Error) -> ApiError {
+fn unwritable(error: impl fmt::Display) -> ApiError {
     ApiError::new("InternalFailure", error.to_string())
 }
 

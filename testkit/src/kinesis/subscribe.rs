@@ -88,7 +88,7 @@ pub(crate) struct SubscribeToShardEvent {
 }
 
 impl SubscribeToShardEvent {
-    pub(crate) fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+    pub(crate) fn to_json(&self) -> Result<Vec<u8>, std::io::Error> {
         records_json(&self.records, self)
     }
 }

@@ -177,14 +177,15 @@ impl<'de> Deserialize<'de> for Base64 {
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a base64 string")
             }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Base64, E> {
+            fn visit_bytes<E: Error>(self, text: &[u8]) -> Result<Base64, E> {
                 let decoded = base64_simd::STANDARD.decode_to_vec(text);
                 decoded
                     .map(|bytes| Base64(bytes.into()))
                     .map_err(|_| E::custom("invalid base64"))
             }
         }
-        deserializer.deserialize_str(Decode)
+        // As bytes: what is base64 need not be looked through for UTF-8 before.
+        deserializer.deserialize_bytes(Decode)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use aws_sdk_kinesis::Client;
 use aws_types::SdkConfig;
 use futures::FutureExt;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::budget::MemoryBudget;
@@ -14,6 +15,10 @@ use crate::clock;
 use crate::config::{InvalidConfig, MIN_BUFFER, ProducerConfig, RecordOrdering};
 use crate::error::{BuildError, DeliveryError, Source, StopReason};
 use crate::logs::LogGate;
+#[cfg(feature = "cloudwatch")]
+use crate::metrics::CloudWatchConfig;
+#[cfg(feature = "cloudwatch")]
+use crate::metrics::cloudwatch::{CloudWatch, Collected, Publisher};
 #[cfg(feature = "metrics")]
 use crate::metrics::facade::FacadeSink;
 use crate::pipeline::Pipeline;
@@ -46,6 +51,8 @@ pub(crate) struct Components {
     pub(crate) seed: Option<u64>,
     pub(crate) on_failure: Option<FailureHook>,
     pub(crate) memory_budget: Option<MemoryBudget>,
+    #[cfg(feature = "cloudwatch")]
+    pub(crate) cloudwatch: Option<CloudWatch>,
 }
 
 impl std::fmt::Debug for ProducerBuilder {
@@ -103,6 +110,17 @@ impl ProducerBuilder {
         self
     }
 
+    /// Publishes the producer's [metrics](crate::metrics) to Amazon CloudWatch. Default: no.
+    ///
+    /// `sdk_config` gives region, credentials and endpoint for this alone; needs `cloudwatch:PutMetricData`. What cannot be
+    /// uploaded is kept for the next time, at most 20,000 series of about 300 bytes each. The last upload is made when the
+    /// producer is closed, which may take up to five seconds more.
+    #[cfg(feature = "cloudwatch")]
+    pub fn cloudwatch(mut self, sdk_config: &SdkConfig, config: CloudWatchConfig) -> Self {
+        self.components.cloudwatch = Some(CloudWatch::new(sdk_config, config));
+        self
+    }
+
     /// Checks settings, credentials and stream, loads the shard map, and starts the producer.
     ///
     /// Needs `kinesis:DescribeStreamSummary` and `kinesis:ListShards`. Where the role lacks them, the producer works with
@@ -125,8 +143,15 @@ impl ProducerBuilder {
             )),
             _ => Ok(()),
         };
+        #[cfg(feature = "cloudwatch")]
+        let metrics_are_valid = match &self.components.cloudwatch {
+            Some(cloudwatch) => cloudwatch.config.validate(),
+            None => Ok(()),
+        };
+        #[cfg(not(feature = "cloudwatch"))]
+        let metrics_are_valid = Ok(());
         let stream = match InvalidConfig::all(
-            [self.config.validate(), budget_is_valid],
+            [self.config.validate(), budget_is_valid, metrics_are_valid],
             StreamId::parse(&self.stream),
         ) {
             Ok(stream) => stream,
@@ -148,6 +173,8 @@ pub(crate) async fn start(
         seed,
         on_failure,
         memory_budget,
+        #[cfg(feature = "cloudwatch")]
+        cloudwatch,
     } = components;
     let seed = seed.unwrap_or_else(clock::random_seed);
     let limit = config.startup_timeout;
@@ -215,8 +242,19 @@ pub(crate) async fn start(
         .meter
         .add_sink(FacadeSink::new(stream_name(&stream).into()));
     let tasks = TaskTracker::new();
+    let ended = CancellationToken::new();
+    #[cfg(feature = "cloudwatch")]
+    if let Some(cloudwatch) = cloudwatch {
+        let collected = Collected::default();
+        pipeline.meter.add_sink(collected.clone());
+        let name = stream_name(&stream).into();
+        let publisher = Publisher::new(cloudwatch, name, collected, seed ^ 2);
+        let (watcher, ended) = (Arc::clone(&shared), ended.clone());
+        tasks.spawn(async move { watched(&watcher, publisher.run(ended)).await });
+    }
     let watcher = Arc::clone(&shared);
     tasks.spawn(async move {
+        let _ended = ended.drop_guard();
         // The pipeline outlives its own panic: the reason is known before the records it holds go.
         watched(&watcher, pipeline.run()).await;
         drop(pipeline);

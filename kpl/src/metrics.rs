@@ -1,5 +1,7 @@
 #![doc = include_str!("metrics.md")]
 
+#[cfg(feature = "cloudwatch")]
+pub(crate) mod cloudwatch;
 #[cfg(feature = "metrics")]
 pub(crate) mod facade;
 pub(crate) mod histogram;
@@ -25,6 +27,8 @@ use crate::kinesis_record::KinesisRecord;
 use crate::stats::Counters;
 use crate::sync::{Mutex, lock};
 
+#[cfg(feature = "cloudwatch")]
+pub use self::cloudwatch::{CloudWatchConfig, MetricsDimension};
 pub use self::histogram::Percentiles;
 pub use self::hot_keys::KeyLoad;
 pub use self::names::{MetricsGranularity, MetricsLevel};

@@ -83,6 +83,36 @@ async fn each_metric_counts_what_happened() {
     assert!(latencies.delivery_time.p50 <= latencies.delivery_time.p99);
 }
 
+#[cfg(feature = "cloudwatch")]
+#[tokio::test(start_paused = true)]
+async fn the_last_metrics_are_uploaded_when_the_producer_is_closed() {
+    use crate::metrics::CloudWatchConfig;
+    use crate::metrics::cloudwatch::CloudWatch;
+    use crate::metrics::cloudwatch::tests::{Scripted as CloudWatchScript, texts};
+
+    let uploader = CloudWatchScript::new(|_| Ok(()));
+    let components = Components {
+        cloudwatch: Some(CloudWatch {
+            config: CloudWatchConfig::default(),
+            uploader: Arc::clone(&uploader) as _,
+        }),
+        ..Components::default()
+    };
+    let service = Scripted::new(|_, entries| all_written(entries));
+    let stream = "arn:aws:kinesis:eu-central-1:123456789012:stream/orders";
+    let config = ProducerConfig::default();
+    let producer = builder::start(stream.into(), service, config, components)
+        .await
+        .unwrap();
+    for id in 0..7 {
+        drop(send(&producer, id, "v").await);
+    }
+    assert_eq!(producer.close(Duration::from_secs(5)).await.delivered, 7);
+    let data = uploader.calls().concat();
+    let put = ("UserRecordsPut", "StreamName=orders ShardId=low".to_owned());
+    assert_eq!(texts(&data)[&put].sum, 7.0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn failures_and_expiries_are_counted() {
     let service = Scripted::new(|_, entries| {

@@ -1,0 +1,169 @@
+//! PutMetricData with the AWS SDK: the one module that knows its types.
+
+use std::time::Duration;
+
+use aws_sdk_cloudwatch::Client;
+use aws_sdk_cloudwatch::config::retry::{RetryConfig, RetryPartition};
+use aws_sdk_cloudwatch::config::timeout::TimeoutConfig;
+use aws_sdk_cloudwatch::config::{BehaviorVersion, Builder};
+use aws_sdk_cloudwatch::error::ProvideErrorMetadata;
+use aws_sdk_cloudwatch::types::{Dimension, MetricDatum, StandardUnit, StatisticSet};
+use aws_types::SdkConfig;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::super::histogram;
+use super::super::names::Unit;
+use super::series::{Datum, MAX_VALUES, Values};
+use super::{UploadError, Uploader};
+use crate::sdk::root_cause;
+
+pub(super) struct SdkUploader {
+    client: Client,
+    namespace: String,
+}
+
+impl SdkUploader {
+    pub(super) fn new(sdk_config: &SdkConfig, namespace: &str) -> Self {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(Duration::from_secs(3))
+            .operation_attempt_timeout(Duration::from_secs(6))
+            .operation_timeout(Duration::from_secs(20))
+            .build();
+        let config = Builder::from(sdk_config)
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .retry_partition(RetryPartition::custom("kpl-metrics").build())
+            .retry_config(RetryConfig::standard().with_max_attempts(3))
+            .timeout_config(timeouts)
+            .build();
+        Self {
+            client: Client::from_conf(config),
+            namespace: namespace.to_owned(),
+        }
+    }
+}
+
+impl Uploader for SdkUploader {
+    fn put(&self, data: Vec<Datum>) -> BoxFuture<'static, Result<(), UploadError>> {
+        let data = data.into_iter().flat_map(metric_data).collect();
+        let request = self
+            .client
+            .put_metric_data()
+            .namespace(&self.namespace)
+            .set_metric_data(Some(data));
+        async move {
+            match request.send().await {
+                Ok(_) => Ok(()),
+                Err(error) => {
+                    let code = error.code().unwrap_or("Connection").to_owned();
+                    let is_refused = error.as_service_error().is_some_and(|error| {
+                        error.is_invalid_parameter_combination_exception()
+                            || error.is_invalid_parameter_value_exception()
+                            || error.is_missing_required_parameter_exception()
+                    });
+                    Err(UploadError {
+                        code,
+                        message: match error.message() {
+                            Some(message) => message.to_owned(),
+                            None => root_cause(&error),
+                        },
+                        is_refused,
+                    })
+                }
+            }
+        }
+        .boxed()
+    }
+}
+
+/// One datum, or as many as its values need.
+fn metric_data(datum: Datum) -> Vec<MetricDatum> {
+    let Datum { series, values } = datum;
+    let definition = series.metric.definition();
+    let dimensions: Vec<_> = series
+        .dimensions
+        .iter()
+        .map(|(name, value)| Dimension::builder().name(&**name).value(&**value).build())
+        .collect();
+    let empty = MetricDatum::builder()
+        .metric_name(definition.name)
+        .set_dimensions(Some(dimensions))
+        .unit(match definition.unit {
+            Unit::Count => StandardUnit::Count,
+            Unit::Bytes => StandardUnit::Bytes,
+            Unit::Milliseconds => StandardUnit::Milliseconds,
+        });
+    let Values {
+        count,
+        sum,
+        least,
+        most,
+        times,
+    } = values;
+    if times.is_empty() {
+        let statistics = StatisticSet::builder()
+            .sample_count(count as f64)
+            .sum(sum)
+            .minimum(least)
+            .maximum(most)
+            .build();
+        return vec![empty.statistic_values(statistics).build()];
+    }
+    let times: Vec<_> = times
+        .into_iter()
+        .map(|(bucket, count)| {
+            let value = histogram::value_of(usize::from(bucket)).as_secs_f64() * 1e3;
+            // The first and the last bucket are not wider than what was seen.
+            (value.clamp(least, most), count as f64)
+        })
+        .collect();
+    times
+        .chunks(MAX_VALUES)
+        .map(|chunk| {
+            let (values, counts) = chunk.iter().copied().unzip();
+            empty
+                .clone()
+                .set_values(Some(values))
+                .set_counts(Some(counts))
+                .build()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::names::Metric;
+    use super::super::series::Series;
+    use super::*;
+
+    #[test]
+    fn times_are_values_and_counts_in_data_that_cloudwatch_takes() {
+        let series = Series {
+            metric: Metric::BufferingTime,
+            dimensions: vec![("StreamName".into(), "s".into())],
+        };
+        let times = (0..290).map(|bucket| (bucket, 2)).collect();
+        let values = Values {
+            count: 580,
+            sum: 1.0,
+            least: 0.5,
+            most: 1e9,
+            times,
+        };
+        let data = metric_data(Datum { series, values });
+        assert_eq!(data.len(), 2);
+        let all: Vec<f64> = data
+            .iter()
+            .flat_map(|datum| datum.values())
+            .copied()
+            .collect();
+        assert_eq!(all.len(), 290);
+        assert!(all.is_sorted() && all[0] == 0.5);
+        for datum in &data {
+            assert!(datum.values().len() <= MAX_VALUES);
+            assert_eq!(datum.values().len(), datum.counts().len());
+            assert_eq!(datum.unit(), Some(&StandardUnit::Milliseconds));
+            assert!(datum.statistic_values().is_none());
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The task that uploads what was collected, every minute and once at the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::series::{Collected, Pending, Series};
+use super::{CloudWatch, Uploader};
+use crate::clock;
+use crate::logs::LogGate;
+
+/// The most data of a call that CloudWatch takes, and bytes of it, with a margin to its 1 MB.
+const MAX_DATA: usize = 1000;
+const MAX_BYTES: usize = 800_000;
+
+/// How long the last upload may take after the pipeline has ended.
+const LAST_UPLOAD: Duration = Duration::from_secs(5);
+
+pub(crate) struct Publisher {
+    collected: Collected,
+    pending: Pending,
+    uploader: Arc<dyn Uploader>,
+    interval: Duration,
+    rng: fastrand::Rng,
+    is_failing: bool,
+    refused: LogGate,
+}
+
+impl Publisher {
+    pub(crate) fn new(
+        cloudwatch: CloudWatch,
+        stream: Arc<str>,
+        collected: Collected,
+        seed: u64,
+    ) -> Self {
+        let CloudWatch { config, uploader } = cloudwatch;
+        Self {
+            collected,
+            pending: Pending::new(&config, stream),
+            uploader,
+            interval: config.upload_interval,
+            rng: fastrand::Rng::with_seed(seed),
+            is_failing: false,
+            refused: LogGate::default(),
+        }
+    }
+
+    /// Uploads until `ended`, and then what is left, for a few seconds at most.
+    pub(crate) async fn run(mut self, ended: CancellationToken) {
+        let limit = async {
+            ended.cancelled().await;
+            tokio::time::sleep(LAST_UPLOAD).await;
+        };
+        let finished = tokio::select! {
+            biased;
+            () = self.upload_until(&ended) => true,
+            () = limit => false,
+        };
+        if !finished {
+            tracing::warn!("the last metrics were not uploaded in time");
+        }
+    }
+
+    async fn upload_until(&mut self, ended: &CancellationToken) {
+        loop {
+            let pause = self.interval.mul_f64(0.9 + 0.2 * self.rng.f64());
+            let is_last = tokio::select! {
+                biased;
+                () = ended.cancelled() => true,
+                () = tokio::time::sleep(pause) => false,
+            };
+            self.upload().await;
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    /// Uploads all there is. What fails is kept, and merged with what comes.
+    async fn upload(&mut self) {
+        self.pending.absorb(self.collected.take());
+        let dropped = std::mem::take(&mut self.pending.dropped);
+        if dropped > 0
+            && let Some(left_out) = self.refused.pass(clock::now())
+        {
+            tracing::warn!(
+                dropped,
+                left_out,
+                "more metrics than are kept while they cannot be uploaded: some were dropped"
+            );
+        }
+        let mut last: Option<Series> = None;
+        loop {
+            let data = self.pending.next(last.as_ref(), MAX_DATA, MAX_BYTES);
+            let sent: Vec<_> = data.iter().map(|datum| datum.series.clone()).collect();
+            if sent.is_empty() {
+                return;
+            }
+            match self.uploader.put(data).await {
+                Ok(()) => {
+                    self.pending.settle(&sent);
+                    if std::mem::take(&mut self.is_failing) {
+                        tracing::info!("metrics are uploaded again");
+                    }
+                }
+                Err(error) if error.is_refused => {
+                    self.pending.settle(&sent);
+                    if let Some(left_out) = self.refused.pass(clock::now()) {
+                        tracing::warn!(
+                            code = error.code,
+                            message = error.message,
+                            data = sent.len(),
+                            left_out,
+                            "CloudWatch refuses metrics: they are dropped"
+                        );
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut self.is_failing, true) {
+                        tracing::warn!(
+                            code = error.code,
+                            message = error.message,
+                            "metrics could not be uploaded: they are kept for the next time"
+                        );
+                    }
+                    return;
+                }
+            }
+            last = sent.into_iter().next_back();
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What was measured since the last upload, and the time series it belongs to. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::histogram;
+use super::super::names::{Metric, MetricsGranularity, MetricsLevel, Unit};
+use super::super::{Sample, Sink};
+use super::CloudWatchConfig;
+use crate::sync::{Mutex, lock};
+
+/// The most series that are kept, before and after they are spread to their dimensions. About 300 bytes each.
+const MAX_SERIES: usize = 20_000;
+
+/// The most different values of a datum that CloudWatch takes; more of them go out as several data.
+pub(super) const MAX_VALUES: usize = 150;
+
+/// The statistics of some values; of times, how often each bucket occurred, so that CloudWatch can tell percentiles.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Values {
+    pub(crate) count: u64,
+    pub(crate) sum: f64,
+    pub(crate) least: f64,
+    pub(crate) most: f64,
+    pub(crate) times: BTreeMap<u16, u64>,
+}
+
+impl Default for Values {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            sum: 0.0,
+            least: f64::INFINITY,
+            most: f64::NEG_INFINITY,
+            times: BTreeMap::new(),
+        }
+    }
+}
+
+impl Values {
+    fn add(&mut self, sample: &Sample<'_>) {
+        self.count += sample.count;
+        self.sum += sample.value * sample.count as f64;
+        self.least = self.least.min(sample.value);
+        self.most = self.most.max(sample.value);
+        if sample.metric.definition().unit == Unit::Milliseconds {
+            let bucket = histogram::bucket_of(Duration::from_secs_f64(sample.value / 1e3));
+            *self.times.entry(bucket as u16).or_default() += sample.count;
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.sum += other.sum;
+        self.least = self.least.min(other.least);
+        self.most = self.most.max(other.most);
+        for (bucket, count) in &other.times {
+            *self.times.entry(*bucket).or_default() += count;
+        }
+    }
+}
+
+type Finest = (Metric, Option<Arc<str>>, Option<Arc<str>>);
+
+/// What the pipeline measured since the last look, by the finest dimensions. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct Collected(Arc<Mutex<BTreeMap<Finest, Values>>>);
+
+impl Collected {
+    pub(super) fn take(&self) -> BTreeMap<Finest, Values> {
+        std::mem::take(&mut lock(&self.0))
+    }
+}
+
+impl Sink for Collected {
+    fn record(&mut self, sample: Sample<'_>) {
+        let mut series = lock(&self.0);
+        let mut key = (sample.metric, sample.shard.cloned(), sample.code.cloned());
+        if series.len() >= MAX_SERIES && !series.contains_key(&key) {
+            // More shards than that in one interval: the rest counts for the stream.
+            key.1 = None;
+        }
+        series.entry(key).or_default().add(&sample);
+    }
+}
+
+/// A time series of CloudWatch.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Series {
+    pub(crate) metric: Metric,
+    pub(crate) dimensions: Vec<(Arc<str>, Arc<str>)>,
+}
+
+/// A series and its values.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Datum {
+    pub(crate) series: Series,
+    pub(crate) values: Values,
+}
+
+/// Spreads what was collected to the series it counts for: of the finest dimensions and of all coarser ones.
+pub(super) struct Pending {
+    level: MetricsLevel,
+    granularity: MetricsGranularity,
+    more: Vec<(MetricsGranularity, Arc<str>, Arc<str>)>,
+    stream: Arc<str>,
+    names: Names,
+    series: BTreeMap<Series, Values>,
+    /// Series that found no room.
+    pub(super) dropped: u64,
+}
+
+struct Names {
+    stream: Arc<str>,
+    shard: Arc<str>,
+    code: Arc<str>,
+}
+
+impl Pending {
+    pub(super) fn new(config: &CloudWatchConfig, stream: Arc<str>) -> Self {
+        let more = config.dimensions.iter().map(|dimension| {
+            let (name, value) = (&*dimension.name, &*dimension.value);
+            (dimension.granularity, name.into(), value.into())
+        });
+        Self {
+            level: config.level,
+            granularity: config.granularity,
+            more: more.collect(),
+            stream,
+            names: Names {
+                stream: "StreamName".into(),
+                shard: "ShardId".into(),
+                code: "ErrorCode".into(),
+            },
+            series: BTreeMap::new(),
+            dropped: 0,
+        }
+    }
+
+    pub(super) fn absorb(&mut self, collected: BTreeMap<Finest, Values>) {
+        for ((metric, shard, code), values) in collected {
+            let definition = metric.definition();
+            if self.level < definition.level {
+                continue;
+            }
+            let finest = match &shard {
+                None => MetricsGranularity::Stream,
+                Some(_) => definition.finest,
+            };
+            for granularity in [
+                MetricsGranularity::Global,
+                MetricsGranularity::Stream,
+                MetricsGranularity::Shard,
+            ] {
+                if granularity > self.granularity || granularity > finest {
+                    break;
+                }
+                let dimensions = self.dimensions(granularity, shard.as_ref(), code.as_ref());
+                self.add(Series { metric, dimensions }, &values);
+            }
+        }
+    }
+
+    fn add(&mut self, series: Series, values: &Values) {
+        let room = self.series.len() < MAX_SERIES;
+        match self.series.get_mut(&series) {
+            Some(known) => known.merge(values),
+            None if room => drop(self.series.insert(series, values.clone())),
+            None => self.dropped += 1,
+        }
+    }
+
+    fn dimensions(
+        &self,
+        granularity: MetricsGranularity,
+        shard: Option<&Arc<str>>,
+        code: Option<&Arc<str>>,
+    ) -> Vec<(Arc<str>, Arc<str>)> {
+        let more = |of| {
+            self.more
+                .iter()
+                .filter(move |(granularity, ..)| *granularity == of)
+                .map(|(_, name, value)| (Arc::clone(name), Arc::clone(value)))
+        };
+        let ours = |name: &Arc<str>, value: &Arc<str>| (Arc::clone(name), Arc::clone(value));
+        let mut dimensions: Vec<_> = more(MetricsGranularity::Global).collect();
+        dimensions.extend(code.map(|code| ours(&self.names.code, code)));
+        if granularity >= MetricsGranularity::Stream {
+            dimensions.push(ours(&self.names.stream, &self.stream));
+            dimensions.extend(more(MetricsGranularity::Stream));
+        }
+        if granularity >= MetricsGranularity::Shard
+            && let Some(shard) = shard
+        {
+            dimensions.push(ours(&self.names.shard, shard));
+            dimensions.extend(more(MetricsGranularity::Shard));
+        }
+        dimensions
+    }
+
+    /// The first series after `after`: at most `most` data, and `bytes` on the wire.
+    pub(super) fn next(&self, after: Option<&Series>, most: usize, bytes: usize) -> Vec<Datum> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let start = after.map_or(Unbounded, Excluded);
+        let (mut data, mut size) = (0, 0);
+        self.series
+            .range((start, Unbounded))
+            .take_while(|(series, values)| {
+                data += values.times.len().div_ceil(MAX_VALUES).max(1);
+                size += series.size() + 24 * values.times.len();
+                data <= most && size <= bytes
+            })
+            .map(|(series, values)| Datum {
+                series: series.clone(),
+                values: values.clone(),
+            })
+            .collect()
+    }
+
+    /// Forgets what was uploaded.
+    pub(super) fn settle(&mut self, data: &[Series]) {
+        for series in data {
+            self.series.remove(series);
+        }
+    }
+}
+
+impl Series {
+    /// About what it takes on the wire, generously.
+    fn size(&self) -> usize {
+        let dimensions = self.dimensions.iter();
+        250 + dimensions
+            .map(|(name, value)| name.len() + value.len() + 30)
+            .sum::<usize>()
+    }
+}

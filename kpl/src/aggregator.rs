@@ -262,7 +262,8 @@ impl Sealer {
         })
     }
 
-    pub(crate) fn seal(&mut self, open: OpenAggregate, lane: LaneId) -> KinesisRecord {
+    pub(crate) fn seal(&mut self, mut open: OpenAggregate, lane: LaneId) -> KinesisRecord {
+        open.hash_keys_kept.shrink_to_fit();
         let sealed = match open.content {
             Content::One(record) => self.single(record),
             Content::Many {

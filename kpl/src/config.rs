@@ -148,7 +148,9 @@ pub enum RecordOrdering {
     BestEffort,
     /// Records of a key are never overtaken: not across throttles, lost responses, timeouts, resharding, nor failures.
     ///
-    /// A shard has one aggregate in flight at a time, so that its throughput is the size of an aggregate per round trip.
+    /// A shard has one aggregate in flight at a time, so that its throughput is the size of an aggregate per round trip:
+    /// see [`aggregation_adaptive`](ProducerConfig::aggregation_adaptive). Each record takes 16 bytes of the overhead that
+    /// is counted for it.
     /// Needs the shard map: without `kinesis:DescribeStreamSummary` and `kinesis:ListShards`, and on a stream that
     /// places records itself, [`build`](crate::ProducerBuilder::build) fails with
     /// [`BuildError::OrderingUnavailable`](crate::BuildError::OrderingUnavailable).

@@ -178,6 +178,13 @@ proptest! {
             let bytes: usize = batch.iter().map(|(_, _, size)| size).sum();
             prop_assert!(batch.len() <= max_count);
             prop_assert!(bytes <= max_size || batch.len() == 1);
+            // Who has something left got as many places as anyone, or one less.
+            let places = |lane: u32| batch.iter().filter(|(of, ..)| *of == lane).count();
+            let most = (0..4).map(places).max().unwrap_or(0);
+            for lane in 0..4 {
+                let is_left = !fixture.queues[&LaneId(lane)].waiting.is_empty();
+                prop_assert!(!is_left || places(lane) + 1 >= most, "lane {} has {} of {}", lane, places(lane), most);
+            }
             out.extend(batch.iter().map(|(lane, sequence, _)| (*lane, *sequence)));
         }
         prop_assert_eq!(out.len(), records.len());

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use kinesis_testkit::{Fault, LocalAws, Service};
 use kpl::{
     BuildError, DeliveryError, FailureCause, OnGap, Producer, ProducerConfig, RecordOrdering,
@@ -162,6 +163,73 @@ async fn what_was_accepted_behind_a_failed_record_fails_or_goes_on() {
         let expected = if on_gap == OnGap::Continue { 4 } else { 2 };
         assert_eq!(seen.places.len(), expected);
     }
+}
+
+/// Sends records of a key as fast as it goes. Returns, with each outcome, the earlier records that were not settled when
+/// its `send` had returned.
+async fn send_and_look(
+    producer: Producer,
+    key: String,
+) -> Vec<(Vec<usize>, Result<(), DeliveryError>)> {
+    let mut deliveries = Vec::new();
+    let mut outcomes: Vec<Option<Result<(), DeliveryError>>> = Vec::new();
+    let mut behind = Vec::new();
+    for id in 0..150 {
+        let record = UserRecord::new(key.clone(), format!("{key}/{id}"));
+        deliveries.push(producer.send(record).await.unwrap());
+        let mut open = Vec::new();
+        for (earlier, outcome) in outcomes.iter_mut().enumerate() {
+            if outcome.is_none() {
+                *outcome = (&mut deliveries[earlier])
+                    .now_or_never()
+                    .map(|settled| settled.map(drop));
+                if outcome.is_none() {
+                    open.push(earlier);
+                }
+            }
+        }
+        behind.push(open);
+        outcomes.push(None);
+        if id % 4 == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    let mut all = Vec::new();
+    for ((delivery, outcome), behind) in deliveries.into_iter().zip(outcomes).zip(behind) {
+        let outcome = match outcome {
+            Some(outcome) => outcome,
+            None => delivery.await.map(drop),
+        };
+        all.push((behind, outcome));
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_record_slips_through_between_a_failure_and_its_news() {
+    let aws = stream(4).await;
+    let refused = Fault::refuse_entry("KMSDisabledException").operation("PutRecords");
+    let refused = aws.faults().add(refused.probability(0.1));
+    let config = ProducerConfig {
+        record_max_buffered_time: Duration::ZERO,
+        ..config(OnGap::FailSuccessors)
+    };
+    let producer = builder(&aws, config).build().await.unwrap();
+    let mut senders = tokio::task::JoinSet::new();
+    for key in 0..16 {
+        senders.spawn(send_and_look(producer.clone(), format!("key-{key}")));
+    }
+    for key in senders.join_all().await {
+        for (behind, outcome) in &key {
+            if outcome.is_ok() {
+                assert!(
+                    behind.iter().all(|&earlier| key[earlier].1.is_ok()),
+                    "one went on after a gap"
+                );
+            }
+        }
+    }
+    assert!(aws.faults().count(refused) > 0);
 }
 
 #[tokio::test]

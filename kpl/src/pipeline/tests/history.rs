@@ -24,6 +24,8 @@ pub(super) struct History {
     pub(super) reshards: u32,
     /// Whether the record distribution strategy changes under way, and whether the role may read it.
     pub(super) strategy: Option<bool>,
+    /// When the producer is closed under way, and how long that may take, in milliseconds.
+    pub(super) close: Option<(u64, u64)>,
     pub(super) on_gap: OnGap,
     pub(super) max_count: u32,
     pub(super) linger: u64,
@@ -42,6 +44,7 @@ pub(super) fn histories() -> impl Strategy<Value = History> {
             poison,
             reshards,
             strategy: None,
+            close: None,
             on_gap,
             max_count,
             linger,
@@ -81,6 +84,7 @@ async fn send_key(producer: Producer, key: usize, history: History) -> Vec<Sent>
                 assert_eq!(reason, InvalidRecord::LooksAggregated);
                 continue;
             }
+            Err(SendError::Closed { .. }) if history.close.is_some() => break,
             Err(error) => panic!("{error}"),
         }
         let mut behind = Vec::new();
@@ -141,6 +145,13 @@ pub(super) async fn run(
     for key in 0..KEYS {
         senders.spawn(send_key(producer.clone(), key, history.clone()));
     }
+    if let Some((after, deadline)) = history.close {
+        let producer = producer.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            producer.close(Duration::from_millis(deadline)).await;
+        });
+    }
     let mut rng = fastrand::Rng::with_seed(history.seed);
     for nth in 0..history.reshards {
         tokio::time::sleep(Duration::from_millis(rng.u64(0..400))).await;
@@ -159,12 +170,19 @@ pub(super) async fn run(
 }
 
 /// No acknowledged record is lost, and none is seen that says it was not written.
-pub(super) fn check_delivery(seen: &HashMap<HashKey, Vec<Bytes>>, sent: &[Vec<Sent>]) {
+pub(super) fn check_delivery(
+    history: &History,
+    seen: &HashMap<HashKey, Vec<Bytes>>,
+    sent: &[Vec<Sent>],
+) {
     let seen: HashSet<_> = seen.values().flatten().collect();
     for record in sent.iter().flatten() {
         match &record.outcome {
             Ok(()) => assert!(seen.contains(&record.data), "{:?} is lost", record.data),
-            Err(error) if matches!(error.cause(), FailureCause::Abandoned(_)) => {
+            Err(error)
+                if history.close.is_none()
+                    && matches!(error.cause(), FailureCause::Abandoned(_)) =>
+            {
                 panic!("{:?} was forgotten: {error}", record.data)
             }
             Err(error) if !error.may_have_been_written() => {

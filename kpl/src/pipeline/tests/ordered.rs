@@ -47,7 +47,7 @@ proptest! {
     fn a_key_keeps_its_order_through_all_troubles(history in histories()) {
         let (model, sent) = simulate(run(&history, RecordOrdering::PerPartitionKey));
         let seen = model.delivered();
-        check_delivery(&seen, &sent);
+        check_delivery(&history, &seen, &sent);
         check_order(&seen, &sent);
         if history.on_gap == OnGap::FailSuccessors {
             check_gaps(&sent);
@@ -55,9 +55,22 @@ proptest! {
     }
 
     #[test]
+    fn an_ordered_producer_that_is_closed_under_way_keeps_its_word(
+        mut history in histories(),
+        after in 0..3000_u64,
+        deadline in 0..1000_u64,
+    ) {
+        history.close = Some((after, deadline));
+        let (model, sent) = simulate(run(&history, RecordOrdering::PerPartitionKey));
+        let seen = model.delivered();
+        check_delivery(&history, &seen, &sent);
+        check_order(&seen, &sent);
+    }
+
+    #[test]
     fn nothing_acknowledged_is_lost_without_order_either(history in histories()) {
         let (model, sent) = simulate(run(&history, RecordOrdering::BestEffort));
-        check_delivery(&model.delivered(), &sent);
+        check_delivery(&history, &model.delivered(), &sent);
     }
 
     #[test]
@@ -68,6 +81,6 @@ proptest! {
         history.strategy = Some(may_describe);
         history.reshards += 2;
         let (model, sent) = simulate(run(&history, RecordOrdering::BestEffort));
-        check_delivery(&model.delivered(), &sent);
+        check_delivery(&history, &model.delivered(), &sent);
     }
 }

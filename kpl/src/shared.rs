@@ -161,6 +161,20 @@ impl Shared {
         std::mem::take(&mut lock(&self.announced))
     }
 
+    /// The routing in place and the announced lanes: none of them is newer, and none that was retired for it is missing.
+    pub(crate) fn take_announced_with_routing(&self) -> (Arc<Routing>, Vec<Arc<Lane>>) {
+        let mut announced = Vec::new();
+        loop {
+            // Lanes are announced as retired before the routing that replaces them can be seen.
+            let routing = self.routing();
+            announced.append(&mut self.take_announced());
+            // Lanes of a newer routing are announced after that can be seen.
+            if Arc::ptr_eq(&routing, &self.routing()) {
+                return (routing, announced);
+            }
+        }
+    }
+
     /// Closes all open aggregates, so that they go out now.
     pub(crate) fn close_open_aggregates(&self) {
         for lane in self.routing().lanes() {

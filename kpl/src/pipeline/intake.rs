@@ -44,9 +44,7 @@ impl Pipeline {
     /// Follows the shard map of the moment: what waits for closed shards goes to their children, and what was held for the
     /// new map is judged. Returns the lanes that have something to fetch.
     pub(super) fn follow_routing(&mut self) -> Vec<Arc<Lane>> {
-        // In this order: no lane that was announced is newer than the routing.
-        let announced = self.shared.take_announced();
-        let routing = self.shared.routing();
+        let (routing, announced) = self.shared.take_announced_with_routing();
         let changed = !Arc::ptr_eq(&routing, &self.routing);
         self.routing = routing;
         let (current, mut gone): (Vec<_>, Vec<_>) = announced

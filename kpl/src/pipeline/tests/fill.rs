@@ -51,6 +51,43 @@ async fn aggregates_grow_while_their_shard_is_busy_if_asked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn without_a_linger_a_record_goes_when_its_shard_is_free() {
+    let round_trip = Duration::from_secs(1);
+    let service =
+        Scripted::new(move |_, entries| (round_trip, Ok(entries.iter().map(written).collect())));
+    let config = ProducerConfig {
+        record_max_buffered_time: Duration::ZERO,
+        ..Default::default()
+    };
+    let producer = producer(Arc::clone(&service), config).await;
+    let began = clock::now();
+    let first = send(&producer, 0, "first").await;
+    tokio::time::sleep(round_trip / 4).await;
+    let mut behind = Vec::new();
+    for _ in 0..10 {
+        behind.push(send(&producer, 0, "behind").await);
+    }
+    let other = send(&producer, u128::MAX, "of another shard").await;
+    first.await.unwrap();
+    assert_eq!(began.elapsed(), round_trip, "at once");
+    other.await.unwrap();
+    assert_eq!(began.elapsed(), round_trip * 5 / 4, "at once, too");
+    for delivery in behind {
+        delivery.await.unwrap();
+    }
+    assert_eq!(
+        began.elapsed(),
+        round_trip * 2,
+        "together, when the first was settled"
+    );
+    let stats = producer.stats();
+    assert_eq!(
+        (stats.kinesis_records, stats.aggregated_user_records),
+        (3, 10)
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_reason_for_sealing_is_counted() {
     let quick = || Scripted::new(|_, entries| all_written(entries));
     let patient = ProducerConfig {

@@ -77,6 +77,16 @@ pub enum SendError {
         /// The bytes this one takes.
         actual: usize,
     },
+    /// The record has more bytes of key and data than its [`Permit`](crate::Permit) was reserved for.
+    #[error("the record takes {actual} bytes, its permit {reserved}: reserve more")]
+    PermitTooSmall {
+        /// The record.
+        record: UserRecord,
+        /// The bytes that were reserved.
+        reserved: usize,
+        /// The bytes this one takes.
+        actual: usize,
+    },
     /// The record itself is wrong.
     #[error("{reason}")]
     Invalid {
@@ -102,6 +112,7 @@ impl SendError {
         match self {
             Self::Full { record, .. }
             | Self::TooLarge { record, .. }
+            | Self::PermitTooSmall { record, .. }
             | Self::Invalid { record, .. }
             | Self::Closed { record, .. } => record,
         }
@@ -113,6 +124,7 @@ impl SendError {
         match self {
             Self::Full { record, .. }
             | Self::TooLarge { record, .. }
+            | Self::PermitTooSmall { record, .. }
             | Self::Invalid { record, .. }
             | Self::Closed { record, .. } => record,
         }
@@ -121,8 +133,30 @@ impl SendError {
     /// Whether the same record may be accepted by this producer later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Full { .. })
+        matches!(self, Self::Full { .. } | Self::PermitTooSmall { .. })
     }
+}
+
+/// Why [`reserve`](crate::Producer::reserve) gave no permit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReserveError {
+    /// No record of that size could be sent, in bytes of key and data.
+    #[error(
+        "a record of {actual} bytes could not be sent, the limit is {limit}: reserve less, or raise the stream's maximum record size or `max_buffered_bytes`"
+    )]
+    TooLarge {
+        /// The most bytes a record may take.
+        limit: usize,
+        /// The bytes asked for.
+        actual: usize,
+    },
+    /// The producer takes no more records.
+    #[error("the producer takes no more records: {reason}")]
+    Closed {
+        /// Why it stopped.
+        reason: StopReason,
+    },
 }
 
 /// Why a producer no longer works.

@@ -88,6 +88,7 @@ mod limiter;
 mod logs;
 pub mod metrics;
 mod ordering;
+mod permit;
 mod pipeline;
 mod producer;
 mod record;
@@ -98,6 +99,8 @@ mod sender;
 mod settlement;
 mod shard_map;
 mod shared;
+#[cfg(feature = "sink")]
+mod sink;
 mod stats;
 mod sync;
 mod verdict;
@@ -107,9 +110,13 @@ pub use builder::ProducerBuilder;
 pub use config::{Compression, InvalidConfig, OnGap, ProducerConfig, RecordOrdering};
 pub use delivery::{Delivery, Receipt};
 pub use error::{
-    Attempt, BuildError, DeliveryError, FailureCause, InvalidRecord, SendError, StopReason,
+    Attempt, BuildError, DeliveryError, FailureCause, InvalidRecord, ReserveError, SendError,
+    StopReason,
 };
 pub use kinesis_aggregation::HashKey;
+pub use permit::Permit;
 pub use producer::{CloseReport, Producer};
 pub use record::{Priority, UserRecord};
+#[cfg(feature = "sink")]
+pub use sink::{RecordSink, SinkError};
 pub use stats::ProducerStats;

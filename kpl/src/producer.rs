@@ -7,11 +7,14 @@ use aws_types::SdkConfig;
 use tokio_util::task::TaskTracker;
 
 use crate::aggregator::cost_of;
+use crate::budget::{AGGREGATE_OVERHEAD, Charge, RECORD_OVERHEAD, Turn};
 use crate::builder::ProducerBuilder;
 use crate::clock;
 use crate::delivery::Delivery;
-use crate::error::{InvalidRecord, SendError, StopReason};
+use crate::error::{InvalidRecord, ReserveError, SendError, StopReason};
+use crate::lane::LaneId;
 use crate::metrics::{HotSpots, Latencies};
+use crate::permit::Permit;
 use crate::record::{Priority, UserRecord};
 use crate::shared::{NotEntered, Shared};
 use crate::stats::ProducerStats;
@@ -96,32 +99,15 @@ impl Producer {
     /// [`SendError`], with the record inside: it is invalid, too large, or the producer is closed.
     ///
     /// # Cancel safety
-    /// Dropping the future before it resolves accepts nothing, gives up the place in the queue, and drops the record.
+    /// Dropping the future before it resolves accepts nothing, gives up the place in the queue, and drops the record. Where
+    /// that would lose it, in a `select!` for instance, [`reserve`](Self::reserve) first.
     pub async fn send(&self, record: UserRecord) -> Result<Delivery, SendError> {
-        let shared = &self.handle.shared;
-        if let Err(error) = self.check(&record) {
-            return Err(error.with(record));
-        }
-        let hash_key = record.hash_key();
-        let (record, lane) = match shared.enter(record, hash_key, None) {
-            Ok(delivery) => return Ok(delivery),
-            Err(NotEntered::Closed(record)) => return Err(self.closed(record)),
-            Err(NotEntered::NoRoom(record, _)) if record.priority == Priority::Droppable => {
-                return Ok(shared.give_way(record));
-            }
-            Err(NotEntered::NoRoom(record, lane)) => (record, lane),
-        };
-        let turn = shared.budget.charge_in_turn(lane.id, cost_of(&record).1);
-        shared.wake.notify_one();
-        let Some(charge) = turn.await else {
-            return Err(self.closed(record));
-        };
-        match shared.enter(record, hash_key, Some(charge)) {
-            Ok(delivery) => Ok(delivery),
-            // Paid in advance: there is room.
-            Err(NotEntered::Closed(record) | NotEntered::NoRoom(record, _)) => {
-                Err(self.closed(record))
-            }
+        match self.offer(record)? {
+            Offer::Taken(delivery) => Ok(delivery),
+            Offer::NoRoom(record, lane) => match self.queue_up(lane, cost_of(&record).1).await {
+                Some(charge) => self.send_paid(record, charge),
+                None => Err(self.closed(record)),
+            },
         }
     }
 
@@ -130,22 +116,72 @@ impl Producer {
     /// # Errors
     /// [`SendError`], with the record inside; [`SendError::Full`] when there is no room, or others wait for it.
     pub fn try_send(&self, record: UserRecord) -> Result<Delivery, SendError> {
-        let shared = &self.handle.shared;
-        if let Err(error) = self.check(&record) {
-            return Err(error.with(record));
-        }
-        let hash_key = record.hash_key();
-        match shared.enter(record, hash_key, None) {
-            Ok(delivery) => Ok(delivery),
-            Err(NotEntered::Closed(record)) => Err(self.closed(record)),
-            Err(NotEntered::NoRoom(record, _)) if record.priority == Priority::Droppable => {
-                Ok(shared.give_way(record))
-            }
-            Err(NotEntered::NoRoom(record, lane)) => {
-                shared.budget.note_refusal(lane.id);
+        match self.offer(record)? {
+            Offer::Taken(delivery) => Ok(delivery),
+            Offer::NoRoom(record, lane) => {
+                self.handle.shared.budget.note_refusal(lane);
                 let needed = cost_of(&record).1;
                 Err(SendError::Full { record, needed })
             }
+        }
+    }
+
+    /// Waits for room for one record of up to `bytes` of key and data; the [`Permit`] then sends it without waiting.
+    ///
+    /// For `select!` loops: dropping this future loses no record, because the record comes after it. Reservations are served
+    /// in the order of arrival. A reservation does not know its shard: it waits while the permits not yet used, were they all
+    /// for the fullest shard, would leave the other shards less than a third of the buffer. So a hot shard that is written
+    /// through permits holds up other reservations, but no [`send`](Self::send).
+    ///
+    /// ```
+    /// # use kinesis_testkit::LocalAws;
+    /// # use kpl::{Producer, UserRecord};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let aws = LocalAws::start().await?;
+    /// # aws.create_stream("orders", 1).await?;
+    /// # let producer = Producer::builder("orders", &aws.sdk_config()).build().await?;
+    /// # let (orders, mut incoming) = tokio::sync::mpsc::channel(1);
+    /// # let (_stop, mut stopped) = tokio::sync::watch::channel(());
+    /// # orders.send("order").await?;
+    /// # drop(orders);
+    /// loop {
+    ///     let permit = tokio::select! {
+    ///         permit = producer.reserve(1024) => permit?,
+    ///         _ = stopped.changed() => break,
+    ///     };
+    ///     let Some(order) = incoming.recv().await else { break };
+    ///     drop(permit.send(UserRecord::new("customer-7", order))?);
+    /// }
+    /// # assert_eq!(producer.close(std::time::Duration::from_secs(60)).await.delivered, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ReserveError`]: no record of that size could be sent, or the producer is closed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives up the place in the queue, and whatever room it was given.
+    pub async fn reserve(&self, bytes: usize) -> Result<Permit, ReserveError> {
+        let shared = &self.handle.shared;
+        let limit = shared.max_record_size.min(shared.max_bufferable_record());
+        if bytes > limit {
+            return Err(ReserveError::TooLarge {
+                limit,
+                actual: bytes,
+            });
+        }
+        let cost = bytes + RECORD_OVERHEAD + AGGREGATE_OVERHEAD;
+        let room = match shared.budget.try_charge(LaneId::RESERVED, cost) {
+            Some(room) => Some(room),
+            None => self.queue_up(LaneId::RESERVED, cost).await,
+        };
+        match room {
+            Some(room) => Ok(Permit::new(self.clone(), bytes, room)),
+            None => Err(ReserveError::Closed {
+                reason: shared.stop_reason(),
+            }),
         }
     }
 
@@ -154,7 +190,7 @@ impl Producer {
     /// Later records are not waited for. What failed shows in each record's `Delivery`.
     ///
     /// # Cancel safety
-    /// Safe: what was sent off stays so.
+    /// Dropping the future stops the waiting only: what was sent off stays so.
     pub async fn flush(&self) {
         let shared = &self.handle.shared;
         let epoch = shared.settlement.epochs.end_current();
@@ -235,7 +271,51 @@ impl Producer {
         }
     }
 
-    fn check(&self, record: &UserRecord) -> Result<(), Unacceptable> {
+    /// Takes the record if it is good and there is room.
+    pub(crate) fn offer(&self, record: UserRecord) -> Result<Offer, SendError> {
+        let shared = &self.handle.shared;
+        if let Err(error) = self.check(&record) {
+            return Err(error.with(record));
+        }
+        let hash_key = record.hash_key();
+        match shared.enter(record, hash_key, None) {
+            Ok(delivery) => Ok(Offer::Taken(delivery)),
+            Err(NotEntered::Closed(record)) => Err(self.closed(record)),
+            Err(NotEntered::NoRoom(record, _)) if record.priority == Priority::Droppable => {
+                Ok(Offer::Taken(shared.give_way(record)))
+            }
+            Err(NotEntered::NoRoom(record, lane)) => Ok(Offer::NoRoom(record, lane.id)),
+        }
+    }
+
+    /// A place in the queue for room, with the pipeline told.
+    pub(crate) fn queue_up(&self, lane: LaneId, bytes: usize) -> Turn {
+        let turn = self.handle.shared.budget.charge_in_turn(lane, bytes);
+        self.handle.shared.wake.notify_one();
+        turn
+    }
+
+    /// Takes a record that was checked, and whose room is there.
+    pub(crate) fn send_paid(
+        &self,
+        record: UserRecord,
+        room: Charge,
+    ) -> Result<Delivery, SendError> {
+        let hash_key = record.hash_key();
+        match self.handle.shared.enter(record, hash_key, Some(room)) {
+            Ok(delivery) => Ok(delivery),
+            // Paid in advance: there is room.
+            Err(NotEntered::Closed(record) | NotEntered::NoRoom(record, _)) => {
+                Err(self.closed(record))
+            }
+        }
+    }
+
+    pub(crate) fn close_open_aggregates(&self) {
+        self.handle.shared.close_open_aggregates();
+    }
+
+    pub(crate) fn check(&self, record: &UserRecord) -> Result<(), Unacceptable> {
         let shared = &self.handle.shared;
         let is_service_placed = shared.is_service_placed();
         match record.validate(shared.max_record_size, is_service_placed) {
@@ -258,7 +338,7 @@ impl Producer {
         Ok(())
     }
 
-    fn closed(&self, record: UserRecord) -> SendError {
+    pub(crate) fn closed(&self, record: UserRecord) -> SendError {
         SendError::Closed {
             record,
             reason: self.handle.shared.stop_reason(),
@@ -266,14 +346,21 @@ impl Producer {
     }
 }
 
+/// What became of a record that was offered.
+pub(crate) enum Offer {
+    Taken(Delivery),
+    /// It may wait for room in this lane.
+    NoRoom(UserRecord, LaneId),
+}
+
 /// A [`SendError`] before it has its record.
-enum Unacceptable {
+pub(crate) enum Unacceptable {
     TooLarge { limit: usize, actual: usize },
     Invalid(InvalidRecord),
 }
 
 impl Unacceptable {
-    fn with(self, record: UserRecord) -> SendError {
+    pub(crate) fn with(self, record: UserRecord) -> SendError {
         match self {
             Self::TooLarge { limit, actual } => SendError::TooLarge {
                 record,

@@ -19,11 +19,15 @@ use crate::shard_map::tests::shard;
 use crate::sync::lock;
 
 mod fill;
+mod handles;
 mod history;
 mod measures;
 mod model;
 mod ordered;
+#[cfg(feature = "sink")]
+mod sink;
 mod throttles;
+mod time_to_live;
 mod troubles;
 
 type Reply = Result<Vec<EntryOutcome>, CallError>;

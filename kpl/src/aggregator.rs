@@ -10,12 +10,12 @@ use kinesis_aggregation::{AggregateBuilder, Compressor, HashKey};
 use crate::budget::{AGGREGATE_OVERHEAD, Charge, RECORD_OVERHEAD};
 use crate::clock::{self, Instant};
 use crate::config::{Compression, InvalidConfig, OnGap, ProducerConfig, RecordOrdering};
-use crate::delivery::{Delivery, Settler};
+use crate::delivery::{BitSet, Delivery, Settler};
 use crate::fill::{Fill, SealReason};
 use crate::kinesis_record::{History, KinesisRecord, Members};
 use crate::lane::LaneId;
 use crate::logs::LogGate;
-use crate::record::UserRecord;
+use crate::record::{Priority, UserRecord};
 use crate::verdict::HashKeySpan;
 
 /// The partition key of an aggregate of two or more records, as the KPL's.
@@ -33,6 +33,8 @@ pub(crate) struct AggregateLimits {
     pub(crate) max_count: usize,
     /// Whether the members' hash keys are kept, to find a failed record's successors.
     keeps_hash_keys: bool,
+    /// A record with a shorter time to live does not wait for company.
+    least_time_to_live: Duration,
 }
 
 impl AggregateLimits {
@@ -53,6 +55,7 @@ impl AggregateLimits {
                 max_size
             },
             max_count,
+            least_time_to_live: config.record_max_buffered_time.saturating_mul(2),
             keeps_hash_keys: config.ordering == RecordOrdering::PerPartitionKey
                 && config.on_gap == OnGap::FailSuccessors,
         }
@@ -79,6 +82,9 @@ pub(crate) struct OpenAggregate {
     charge: Charge,
     span: HashKeySpan,
     hash_keys_kept: Vec<HashKey>,
+    /// Of all members; `None` is that of the configuration.
+    time_to_live: Option<Duration>,
+    droppable: BitSet,
     opened: Instant,
     /// Why it takes no more.
     closed_by: SealReason,
@@ -106,6 +112,8 @@ impl OpenAggregate {
     ) -> Self {
         let span = HashKeySpan::of(hash_key);
         Self {
+            time_to_live: record.time_to_live,
+            droppable: droppable_of([&record]),
             content: Content::One(record),
             settler,
             charge,
@@ -127,7 +135,10 @@ impl OpenAggregate {
         hash_key: HashKey,
         limits: AggregateLimits,
     ) -> Result<Delivery, UserRecord> {
-        if self.settler.members() >= limits.max_count || !record.is_aggregable() {
+        if self.settler.members() >= limits.max_count
+            || !record.is_aggregable()
+            || self.time_to_live != record.time_to_live
+        {
             return Err(record);
         }
         match &mut self.content {
@@ -174,6 +185,9 @@ impl OpenAggregate {
             self.hash_keys_kept.push(hash_key);
         }
         self.span.include(hash_key);
+        if record.priority == Priority::Droppable {
+            self.droppable.insert(self.settler.members());
+        }
         Ok(self.settler.add_member())
     }
 
@@ -188,7 +202,10 @@ impl OpenAggregate {
         {
             return true;
         }
-        self.settler.members() >= limits.max_count || self.size() >= limits.max_size
+        let is_urgent = |ttl| ttl < limits.least_time_to_live;
+        self.settler.members() >= limits.max_count
+            || self.size() >= limits.max_size
+            || self.time_to_live.is_some_and(is_urgent)
     }
 
     fn size(&self) -> usize {
@@ -286,7 +303,9 @@ impl Sealer {
             hash_keys_kept: open.hash_keys_kept,
             members: Members::Together(open.settler),
             charge: open.charge,
-            expires: clock::after(open.opened, self.record_ttl),
+            time_to_live: open.time_to_live,
+            droppable: open.droppable,
+            expires: clock::after(open.opened, open.time_to_live.unwrap_or(self.record_ttl)),
             history: History::new(open.opened),
         }
     }
@@ -363,6 +382,7 @@ impl Sealer {
             sequence,
             members,
             mut charge,
+            time_to_live,
             expires,
             history,
             hash_keys_kept,
@@ -414,6 +434,7 @@ impl Sealer {
                 hash_keys,
                 members,
             } = group;
+            let droppable = droppable_of(&users);
             let sealed = self.seal_group(users, first_hash_key);
             let part = KinesisRecord {
                 sequence,
@@ -431,6 +452,8 @@ impl Sealer {
                 },
                 members: Members::Each(members),
                 charge: share,
+                time_to_live,
+                droppable,
                 expires,
                 history: history.clone(),
             };
@@ -476,6 +499,17 @@ impl<C> Group<C> {
         self.hash_keys.push(hash_key);
         self.members.push(member);
     }
+}
+
+/// The positions of the droppable records.
+fn droppable_of<'a>(records: impl IntoIterator<Item = &'a UserRecord>) -> BitSet {
+    let mut droppable = BitSet::default();
+    for (position, record) in records.into_iter().enumerate() {
+        if record.priority == Priority::Droppable {
+            droppable.insert(position);
+        }
+    }
+    droppable
 }
 
 /// What a record takes of the budget when it joins an open aggregate, and when it opens one.

@@ -14,6 +14,8 @@ use crate::ordering::Succession;
 pub(crate) struct LaneQueue {
     pub(crate) lane: Arc<Lane>,
     waiting: VecDeque<KinesisRecord>,
+    /// Nothing that waits expires before.
+    earliest_expiry: Option<Instant>,
     /// Records that left `waiting` and are not settled: in a batch, in flight, backing off, or held.
     pub(crate) under_way: usize,
     /// `None` where the shard is not known.
@@ -35,6 +37,7 @@ impl LaneQueue {
         Self {
             lane,
             waiting: VecDeque::new(),
+            earliest_expiry: None,
             under_way: 0,
             limiter,
             has_timer: false,
@@ -49,6 +52,8 @@ impl LaneQueue {
 
     /// Puts a record in its place: one that is tried again goes before those sealed after it.
     fn insert(&mut self, record: KinesisRecord) {
+        let earliest = self.earliest_expiry.get_or_insert(record.expires);
+        *earliest = record.expires.min(*earliest);
         let place = match self.waiting.back() {
             Some(last) if last.sequence > record.sequence => self
                 .waiting
@@ -90,12 +95,16 @@ impl LaneQueue {
             .and_then(|limiter| limiter.take(size, now).err())
     }
 
-    /// Takes out what has expired, as far as it stands in front.
-    fn expired(&mut self, now: Instant) -> Option<KinesisRecord> {
-        self.waiting
-            .front()
-            .filter(|record| record.expires <= now)?;
-        self.waiting.pop_front()
+    /// Takes out what has expired.
+    fn expired(&mut self, now: Instant) -> VecDeque<KinesisRecord> {
+        if self.earliest_expiry.is_none_or(|earliest| earliest > now) {
+            return VecDeque::new();
+        }
+        let all = std::mem::take(&mut self.waiting);
+        let (expired, rest) = all.into_iter().partition(|record| record.expires <= now);
+        self.waiting = rest;
+        self.earliest_expiry = self.waiting.iter().map(|record| record.expires).min();
+        expired
     }
 }
 
@@ -240,14 +249,22 @@ impl Collector {
     }
 
     /// Takes out the waiting records whose time is over.
-    pub(crate) fn expired(&mut self, queues: &mut Queues, now: Instant) -> Vec<KinesisRecord> {
+    ///
+    /// The second is when to look again, if anything waits.
+    pub(crate) fn expired(
+        &mut self,
+        queues: &mut Queues,
+        now: Instant,
+    ) -> (Vec<KinesisRecord>, Option<Instant>) {
         let mut expired = Vec::new();
+        let mut next: Option<Instant> = None;
         for lane in &self.rotation {
             if let Some(queue) = queues.get_mut(lane) {
-                expired.extend(std::iter::from_fn(|| queue.expired(now)));
+                expired.extend(queue.expired(now));
+                next = next.into_iter().chain(queue.earliest_expiry).min();
             }
         }
-        expired
+        (expired, next)
     }
 
     /// Takes out of the batch whose time is over while it waits to be sent.

@@ -66,7 +66,8 @@ pub struct ProducerConfig {
 
     /// How long after acceptance a record is tried before it fails as expired. Default 30 s. KPL: `RecordTtl`.
     ///
-    /// The records of one aggregate share the time of the oldest. A request in flight at that time is awaited.
+    /// A record may have [its own](crate::UserRecord::with_time_to_live). The records of one aggregate share the time of the
+    /// oldest. A request in flight at that time is awaited.
     #[cfg_attr(feature = "serde", serde(with = "duration"))]
     pub record_ttl: Duration,
 

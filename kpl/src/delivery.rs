@@ -326,12 +326,12 @@ impl Drop for Settler {
     }
 }
 
-/// Members whose `Delivery` was dropped; takes no memory while there are none.
-#[derive(Default)]
-struct BitSet(Vec<u64>);
+/// Some of the members, by index; takes no memory while there are none.
+#[derive(Debug, Default)]
+pub(crate) struct BitSet(Vec<u64>);
 
 impl BitSet {
-    fn insert(&mut self, index: usize) {
+    pub(crate) fn insert(&mut self, index: usize) {
         if self.0.len() <= index / 64 {
             self.0.resize(index / 64 + 1, 0);
         }
@@ -344,7 +344,7 @@ impl BitSet {
         }
     }
 
-    fn contains(&self, index: usize) -> bool {
+    pub(crate) fn contains(&self, index: usize) -> bool {
         self.0
             .get(index / 64)
             .is_some_and(|word| word >> (index % 64) & 1 == 1)

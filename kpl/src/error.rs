@@ -205,9 +205,10 @@ pub struct Attempt {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FailureCause {
-    /// `record_ttl` passed before the record was delivered. The attempts say what stood in the way.
+    /// The time to live passed before the record was delivered: its own, or `record_ttl`. The attempts say what stood in the
+    /// way.
     #[error(
-        "`record_ttl` of {ttl:?} passed before the record was delivered (last: {last}): raise it, or see the attempts"
+        "the time to live of {ttl:?} passed before the record was delivered (last: {last}): raise it or `record_ttl`, or see the attempts"
     )]
     Expired {
         /// The time to live that passed.

@@ -9,7 +9,7 @@ use kinesis_aggregation::{Decoded, Decoder, HashKey};
 
 use crate::budget::{AGGREGATE_OVERHEAD, Charge, RECORD_OVERHEAD};
 use crate::clock::Instant;
-use crate::delivery::{News, Placement, Settler};
+use crate::delivery::{BitSet, News, Placement, Settler};
 use crate::error::{Attempt, DeliveryError, Failure, FailureCause, Source};
 use crate::lane::LaneId;
 use crate::record::{Priority, UserRecord};
@@ -38,6 +38,10 @@ pub(crate) struct KinesisRecord {
     pub(crate) hash_keys_kept: Vec<HashKey>,
     pub(crate) members: Members,
     pub(crate) charge: Charge,
+    /// Of all members; `None` is that of the configuration.
+    pub(crate) time_to_live: Option<Duration>,
+    /// The members that were sent as droppable.
+    pub(crate) droppable: BitSet,
     pub(crate) expires: Instant,
     pub(crate) history: History,
 }
@@ -86,18 +90,21 @@ impl KinesisRecord {
                 partition_key: self.partition_key.clone().into_owned(),
                 explicit_hash_key: self.explicit_hash_key,
                 data: self.data.clone(),
-                priority: Priority::default(),
+                priority: self.priority_of(0),
+                time_to_live: self.time_to_live,
                 is_raw: self.is_raw,
             }];
         }
         match Decoder::new(MAX_DECOMPRESSED).decode(self.data.clone()) {
             Ok(Decoded::Aggregate(aggregate)) if aggregate.len() == self.members.len() => aggregate
                 .iter()
-                .map(|member| UserRecord {
+                .enumerate()
+                .map(|(position, member)| UserRecord {
                     partition_key: member.partition_key().to_owned(),
                     explicit_hash_key: member.explicit_hash_key(),
                     data: member.data_bytes(),
-                    priority: Priority::default(),
+                    priority: self.priority_of(position),
+                    time_to_live: self.time_to_live,
                     is_raw: false,
                 })
                 .collect(),
@@ -105,6 +112,14 @@ impl KinesisRecord {
                 "a frame that this producer sealed decodes to its members: {:?}",
                 other.err()
             ),
+        }
+    }
+
+    fn priority_of(&self, position: usize) -> Priority {
+        if self.droppable.contains(position) {
+            Priority::Droppable
+        } else {
+            Priority::Critical
         }
     }
 

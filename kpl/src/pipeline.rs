@@ -39,6 +39,7 @@ use crate::sender::{CallError, Entry, EntryOutcome, Service};
 use crate::shared::Shared;
 
 /// How precisely the time to live of a waiting record is kept.
+const MIN_EXPIRY_SWEEP: Duration = Duration::from_millis(5);
 const MAX_EXPIRY_SWEEP: Duration = Duration::from_secs(1);
 
 pub(crate) struct Pipeline {
@@ -220,8 +221,11 @@ impl Pipeline {
             return;
         }
         let ttl = self.shared.config.record_ttl;
-        self.next_sweep = now + (ttl / 20).clamp(Duration::from_millis(5), MAX_EXPIRY_SWEEP);
-        let mut expired = self.collector.expired(&mut self.queues, now);
+        let pause = (ttl / 20).clamp(MIN_EXPIRY_SWEEP, MAX_EXPIRY_SWEEP);
+        let (mut expired, next) = self.collector.expired(&mut self.queues, now);
+        self.next_sweep = next
+            .map_or(now + pause, |next| next.min(now + pause))
+            .max(now + MIN_EXPIRY_SWEEP);
         expired.iter().for_each(|record| self.freed(record.lane));
         // What is collected already waits for room in flight, or for the end of a pause.
         let mut collected = self.collector.expired_in_batch(now);
@@ -354,7 +358,7 @@ impl Pipeline {
         }
         let ttl = self.shared.config.record_ttl;
         let failing = records.into_iter().map(|record| Failing {
-            cause: record.history.expired(ttl),
+            cause: record.history.expired(record.time_to_live.unwrap_or(ttl)),
             record,
             source: None,
         });

@@ -1,6 +1,7 @@
 //! A user record, and what makes one acceptable.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use kinesis_aggregation::{AggregateBuilder, HashKey, looks_framed};
@@ -32,6 +33,7 @@ pub struct UserRecord {
     pub(crate) explicit_hash_key: Option<HashKey>,
     pub(crate) data: Bytes,
     pub(crate) priority: Priority,
+    pub(crate) time_to_live: Option<Duration>,
     pub(crate) is_raw: bool,
 }
 
@@ -46,6 +48,7 @@ impl UserRecord {
             explicit_hash_key: None,
             data: data.into(),
             priority: Priority::default(),
+            time_to_live: None,
             is_raw: false,
         }
     }
@@ -93,6 +96,24 @@ impl UserRecord {
                 actual: decimal.chars().take(64).collect(),
             }),
         }
+    }
+
+    /// How long after acceptance the record is tried before it fails as expired, longer or shorter than
+    /// [`record_ttl`](crate::ProducerConfig::record_ttl), which is the default.
+    ///
+    /// Only records with the same time to live share an aggregate, so that none takes another down with it: use few values.
+    /// Where it is less than twice [`record_max_buffered_time`](crate::ProducerConfig::record_max_buffered_time), the record
+    /// does not wait for company.
+    #[must_use]
+    pub fn with_time_to_live(mut self, time_to_live: Duration) -> Self {
+        self.time_to_live = Some(time_to_live);
+        self
+    }
+
+    /// The record's own time to live, where one was given.
+    #[must_use]
+    pub fn time_to_live(&self) -> Option<Duration> {
+        self.time_to_live
     }
 
     /// Says what becomes of the record when the buffer fills up. Default: [`Priority::Critical`].

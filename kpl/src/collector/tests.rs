@@ -132,12 +132,14 @@ fn what_has_expired_is_taken_out() {
         fixture
             .collector
             .expired(&mut fixture.queues, fixture.now)
+            .0
             .is_empty()
     );
     assert_eq!(
         fixture
             .collector
             .expired(&mut fixture.queues, expires)
+            .0
             .len(),
         1
     );

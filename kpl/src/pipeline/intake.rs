@@ -132,6 +132,7 @@ impl Pipeline {
 
     /// Lets a sealed record wait for its shard; if the shard is gone, its members for theirs.
     pub(super) fn enqueue(&mut self, record: KinesisRecord) {
+        self.next_sweep = self.next_sweep.min(record.expires);
         let Some(record) = self.placeable(record) else {
             return;
         };

@@ -1,0 +1,107 @@
+//! Records with a time to live of their own.
+
+use super::*;
+use crate::record::Priority;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn record(data: &'static str, seconds: u64) -> UserRecord {
+    UserRecord::new("k", data)
+        .with_explicit_hash_key(HashKey::MIN)
+        .with_time_to_live(Duration::from_secs(seconds))
+}
+
+/// Refuses everything until `until`.
+fn refusing(code: &'static str, until: Duration) -> Arc<Scripted> {
+    Scripted::new(move |passed, entries| {
+        if passed < until {
+            (QUICK, Ok(entries.iter().map(|_| refused(code)).collect()))
+        } else {
+            all_written(entries)
+        }
+    })
+}
+
+async fn expires(delivery: Delivery, after: Duration, since: Instant) -> UserRecord {
+    let error = delivery.await.unwrap_err();
+    let FailureCause::Expired { ttl, .. } = error.cause() else {
+        panic!("{error}")
+    };
+    assert_eq!(*ttl, after);
+    let passed = since.elapsed();
+    assert!(passed >= after && passed < after + SECOND / 2, "{passed:?}");
+    error.into_record().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_one_fails_alone_and_its_neighbours_go_on() {
+    for code in ["ProvisionedThroughputExceededException", "InternalFailure"] {
+        let producer = producer(refusing(code, 45 * SECOND), ProducerConfig::default()).await;
+        let began = clock::now();
+        let before = send(&producer, 0, "before").await;
+        let short = producer.send(record("short", 3)).await.unwrap();
+        let long = producer.send(record("long", 600)).await.unwrap();
+        let shortest = producer.send(record("shortest", 1)).await.unwrap();
+        let usual = send(&producer, 1, "usual").await;
+        let shortest = expires(shortest, SECOND, began).await;
+        assert_eq!(shortest, record("shortest", 1), "with its time to live");
+        expires(short, 3 * SECOND, began).await;
+        for delivery in [before, usual] {
+            let error = delivery.await.unwrap_err();
+            assert!(
+                matches!(error.cause(), FailureCause::Expired { ttl, .. } if *ttl == 30 * SECOND)
+            );
+        }
+        assert!(began.elapsed() >= 30 * SECOND);
+        long.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn equal_ones_share_an_aggregate_and_what_they_were_sent_with_comes_back() {
+    let producer = producer(
+        refusing("InternalFailure", 60 * SECOND),
+        ProducerConfig::default(),
+    )
+    .await;
+    let records: Vec<_> = (0..70)
+        .map(|id| match id % 3 {
+            0 => record("v", 10).with_priority(Priority::Droppable),
+            _ => record("v", 10),
+        })
+        .collect();
+    let mut deliveries = Vec::new();
+    for record in &records {
+        deliveries.push(producer.send(record.clone()).await.unwrap());
+    }
+    let began = clock::now();
+    for (delivery, record) in deliveries.into_iter().zip(records) {
+        assert_eq!(expires(delivery, 10 * SECOND, began).await, record);
+    }
+    let stats = producer.stats();
+    assert_eq!(
+        stats.put_records_entries,
+        stats.retries + 1,
+        "one Kinesis record"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_cannot_wait_for_company_does_not() {
+    let service = Scripted::new(|_, entries| all_written(entries));
+    let config = ProducerConfig {
+        record_max_buffered_time: 20 * SECOND,
+        ..Default::default()
+    };
+    let producer = producer(service, config).await;
+    let began = clock::now();
+    let patient = producer.send(record("patient", 41)).await.unwrap();
+    producer
+        .send(record("urgent", 39))
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+    assert!(began.elapsed() < SECOND);
+    patient.await.unwrap();
+}

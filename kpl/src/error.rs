@@ -256,7 +256,7 @@ pub enum FailureCause {
     )]
     PredecessorFailed {
         /// Why the earlier one failed.
-        cause: Arc<FailureCause>,
+        cause: Arc<Self>,
     },
     /// The stream's record distribution strategy changed after the record was accepted, and the stream does not take it now.
     #[error("the stream's record distribution strategy changed: {0}")]

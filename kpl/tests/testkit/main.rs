@@ -5,6 +5,7 @@
 mod auto_distribution;
 mod bad_input;
 mod delivery;
+mod fairness;
 mod lifecycle;
 mod memory;
 mod ordered;

@@ -34,20 +34,28 @@
 //!
 //! * **Aggregates** the records of a shard in the KPL's format, which every KCL reads; the shards are predicted from a
 //!   shard map that is kept fresh.
-//! * **Batches** Kinesis records into PutRecords requests, fairly across shards, within each shard's rate.
+//! * **Batches** Kinesis records into PutRecords requests, fairly across shards, within each shard's rate. The rate adapts
+//!   to the shard's throttles, so that producers share a shard.
 //! * **Retries** each Kinesis record on its own, with backoff and full jitter, until its time to live is over; one that the
 //!   service refuses fails alone, an aggregate as a whole.
 //! * **Resharding** loses nothing: an aggregate counts as delivered only if all its members belong to the shard that took
 //!   it, because a KCL drops it as a whole otherwise. The KPL acknowledges the part that fits, and that part is lost.
 //! * **Bounded memory**: [`Producer::send`] waits while the buffer is full, and one hot shard never stalls the others. The
 //!   formula is at [`ProducerConfig`].
+//! * **Metrics**: percentiles, hot shards and keys, and the KPL's metrics through the `metrics` facade or to CloudWatch; see
+//!   [`metrics`].
 //!
 //! What is promised about delivery, duplicates and order stands at [`Producer::send`].
+//!
+//! # Features
+//!
+//! `serde` (settings as data), `metrics` (the `metrics` facade), `cloudwatch` (Amazon CloudWatch). None is on by default.
 //!
 //! # IAM actions
 //!
 //! `kinesis:PutRecords`; with `kinesis:DescribeStreamSummary` the stream is checked on start, with `kinesis:ListShards`
-//! records are aggregated. Without the latter two the producer works, and says in its log what it does without.
+//! records are aggregated. Without the latter two the producer works, and says in its log what it does without. Metrics in
+//! CloudWatch take `cloudwatch:PutMetricData`.
 //!
 //! # Streams that place records themselves
 //!

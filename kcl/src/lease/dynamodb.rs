@@ -2,6 +2,8 @@
 //! expressions.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
@@ -16,9 +18,12 @@ use super::error::{LeaseStoreError, classify};
 use super::expression::{Expression, UpdateParts};
 use super::item::{self, ENTITY_WORKER, Item, TableItem, attribute as name, decode, number, text};
 use super::model::Lease;
-use super::readback::Intent;
+use super::readback::{Intent, conclude};
 use super::store::{LeaseStore, Outcome, Progress, ShardFacts, Snapshot, StoreFuture};
 use super::table::{INDEX, Layout};
+
+/// A scan of a large table is spread over at most this many segments.
+const MAX_SEGMENTS: u32 = 10;
 
 /// The lease table of one application.
 #[derive(Debug, Clone)]
@@ -26,6 +31,8 @@ pub(crate) struct DynamoDbLeaseStore {
     client: Client,
     table: String,
     layout: Layout,
+    /// Pages of the last scan.
+    pages: Arc<AtomicU32>,
 }
 
 impl DynamoDbLeaseStore {
@@ -35,6 +42,7 @@ impl DynamoDbLeaseStore {
             client,
             table,
             layout,
+            pages: Arc::new(AtomicU32::new(1)),
         }
     }
 
@@ -94,13 +102,7 @@ impl DynamoDbLeaseStore {
             }
             None => return Err(failure),
         };
-        match seen {
-            Some(seen) if intent.is_some_and(|intent| intent.is_done(before, &seen)) => {
-                Ok(Outcome::AppliedBefore(seen))
-            }
-            _ if refused.is_none() => Err(failure),
-            seen => Ok(Outcome::ConditionFailed(seen)),
-        }
+        conclude(intent, before, seen, refused.is_some(), failure)
     }
 
     async fn create_lease(&self, lease: &Lease) -> Result<Outcome, LeaseStoreError> {
@@ -167,24 +169,49 @@ impl DynamoDbLeaseStore {
         output.item.map(|item| as_lease(key, item)).transpose()
     }
 
-    /// Reads every item of a table into the snapshot.
-    async fn scan_into(
+    /// Reads every item of a table: at once, in as many segments as it had pages the last time.
+    async fn scan(&self, table: &str, consistent: bool) -> Result<Snapshot, LeaseStoreError> {
+        let segments = self.pages.load(Ordering::Relaxed).clamp(1, MAX_SEGMENTS);
+        let parts = (0..segments).map(|part| self.scan_part(table, consistent, part, segments));
+        let mut whole = Snapshot::default();
+        let mut pages = 0;
+        for (read, part) in futures::future::try_join_all(parts).await? {
+            pages += read;
+            whole.leases.extend(part.leases);
+            whole.workers.extend(part.workers);
+            whole.corrupt.extend(part.corrupt);
+        }
+        if table == self.table {
+            self.pages.store(pages, Ordering::Relaxed);
+        }
+        Ok(whole)
+    }
+
+    /// Reads one segment; answers with its pages too.
+    async fn scan_part(
         &self,
         table: &str,
         consistent: bool,
-        snapshot: &mut Snapshot,
-    ) -> Result<(), LeaseStoreError> {
+        segment: u32,
+        segments: u32,
+    ) -> Result<(u32, Snapshot), LeaseStoreError> {
+        let mut snapshot = Snapshot::default();
         let mut start: Option<Item> = None;
+        let mut pages = 0;
         loop {
-            let page = self
-                .client
-                .scan()
-                .table_name(table)
+            let mut scan = self.client.scan().table_name(table);
+            if segments > 1 {
+                scan = scan
+                    .segment(segment.cast_signed())
+                    .total_segments(segments.cast_signed());
+            }
+            let page = scan
                 .consistent_read(consistent)
                 .set_exclusive_start_key(start.take())
                 .send()
                 .await
                 .map_err(|error| classify("Scan", &error))?;
+            pages += 1;
             for item in page.items.unwrap_or_default() {
                 match decode(item) {
                     Ok(TableItem::Lease(lease)) => snapshot.leases.push(*lease),
@@ -195,7 +222,7 @@ impl DynamoDbLeaseStore {
             }
             start = page.last_evaluated_key.filter(|key| !key.is_empty());
             if start.is_none() {
-                return Ok(());
+                return Ok((pages, snapshot));
             }
         }
     }
@@ -250,7 +277,7 @@ impl LeaseStore for DynamoDbLeaseStore {
             "UpdateItem (renew)",
             lease,
             parts.build(),
-            Some(Intent::Renew { owner }),
+            Some(Intent::Renew { owner, throughput }),
         )
         .boxed()
     }
@@ -379,11 +406,11 @@ impl LeaseStore for DynamoDbLeaseStore {
 
     fn list(&self, consistent: bool) -> StoreFuture<'_, Snapshot> {
         async move {
-            let mut snapshot = Snapshot::default();
-            self.scan_into(&self.table, consistent, &mut snapshot)
-                .await?;
+            let mut snapshot = self.scan(&self.table, consistent).await?;
             if let Layout::Legacy { workers, .. } = &self.layout {
-                self.scan_into(workers, consistent, &mut snapshot).await?;
+                let rows = self.scan(workers, consistent).await?;
+                snapshot.workers.extend(rows.workers);
+                snapshot.corrupt.extend(rows.corrupt);
             }
             Ok(snapshot)
         }

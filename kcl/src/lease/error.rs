@@ -16,6 +16,18 @@ pub(crate) struct CallError {
     pub(crate) source: Cause,
 }
 
+#[cfg(any(test, feature = "simulation"))]
+impl CallError {
+    /// For services that are simulated.
+    pub(crate) fn simulated(operation: &'static str, kind: CallErrorKind) -> Self {
+        Self {
+            operation,
+            kind,
+            source: Cause("simulated".into()),
+        }
+    }
+}
+
 /// What went wrong, as far as it decides what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallErrorKind {

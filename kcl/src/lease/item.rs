@@ -215,6 +215,12 @@ pub(crate) fn throughput(kib_per_second: f64) -> AttributeValue {
     AttributeValue::N(six_decimals(kib_per_second))
 }
 
+/// As it will be read back.
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) fn rounded_throughput(kib_per_second: f64) -> f64 {
+    six_decimals(kib_per_second).parse().unwrap_or_default()
+}
+
 fn epoch_millis(time: SystemTime) -> u64 {
     let since_epoch = time
         .duration_since(SystemTime::UNIX_EPOCH)

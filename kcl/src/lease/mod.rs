@@ -1,11 +1,17 @@
 //! Who owns which shard: the lease item, the table that holds it, and the tenure of an owner.
 
 mod client;
+#[cfg(test)]
+mod conformance;
 mod dynamodb;
 mod error;
 mod expression;
 mod fence;
+#[cfg(test)]
+mod golden;
 mod item;
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) mod memory;
 mod model;
 mod readback;
 mod store;

@@ -1,13 +1,15 @@
 //! What to make of the item that was found when a conditional write did not go through: pure.
 
+use super::error::LeaseStoreError;
 use super::model::Lease;
-use super::store::Progress;
+use super::store::{Outcome, Progress};
 
 /// A conditional write, by what it should leave behind.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Intent<'a> {
     Renew {
         owner: &'a str,
+        throughput: Option<f64>,
     },
     Checkpoint {
         owner: &'a str,
@@ -32,7 +34,7 @@ impl Intent<'_> {
     pub(crate) fn is_done(self, before: &Lease, seen: &Lease) -> bool {
         let one_more = seen.counter == before.counter.wrapping_add(1);
         match self {
-            Self::Renew { owner } => one_more && seen.is_owned_by(owner),
+            Self::Renew { owner, .. } => one_more && seen.is_owned_by(owner),
             Self::Checkpoint { owner, progress } => {
                 one_more
                     && seen.is_owned_by(owner)
@@ -61,6 +63,24 @@ impl Intent<'_> {
                 one_more && seen.owner == owner && !seen.is_handoff_pending()
             }
         }
+    }
+}
+
+/// What a write did whose answer was not a plain success. `refused`: its condition did not hold; else
+/// it failed, perhaps after it was done. `seen`: the item as read since.
+pub(super) fn conclude(
+    intent: Option<Intent<'_>>,
+    before: &Lease,
+    seen: Option<Lease>,
+    refused: bool,
+    failure: LeaseStoreError,
+) -> Result<Outcome, LeaseStoreError> {
+    match seen {
+        Some(seen) if intent.is_some_and(|intent| intent.is_done(before, &seen)) => {
+            Ok(Outcome::AppliedBefore(seen))
+        }
+        seen if refused => Ok(Outcome::ConditionFailed(seen)),
+        _ => Err(failure),
     }
 }
 
@@ -105,7 +125,10 @@ mod tests {
     #[test]
     fn a_write_is_done_only_if_owner_counter_and_checkpoint_are_as_it_leaves_them() {
         let before = lease("me", "", 4);
-        let renew = Intent::Renew { owner: "me" };
+        let renew = Intent::Renew {
+            owner: "me",
+            throughput: None,
+        };
         assert!(renew.is_done(&before, &lease("me", "", 5)));
         assert!(
             renew.is_done(&before, &lease("other", "me", 5)),

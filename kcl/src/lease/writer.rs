@@ -1,6 +1,8 @@
 //! The one writer of a held lease: renewals, checkpoints and handoff go through it, so that they
 //! never race each other.
 
+mod give_away;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -15,7 +17,7 @@ use super::fence::Fence;
 use super::model::{Lease, PendingCheckpoint};
 use super::readback::{Verdict, judge};
 use super::store::{LeaseStore, Outcome, Progress};
-use super::tenure::{FencingToken, Fleet, Known, Request, Tenure, TenureEnd, TenureState};
+use super::tenure::{FencingToken, Fleet, Known, Request, Tenure, TenureState};
 use super::throughput::Throughput;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::Clock;
@@ -391,95 +393,6 @@ impl Writer {
     /// A short pause before the next try: many fit before the fence.
     fn pause(&self) -> Duration {
         (self.context.failover / 40).min(Duration::from_millis(500))
-    }
-
-    async fn finish(&mut self, how: TenureEnd) {
-        if self.fallen(self.now()) {
-            return;
-        }
-        match how {
-            TenureEnd::Lost => {}
-            TenureEnd::ShardEnded | TenureEnd::Transfer => self.transfer(true).await,
-            TenureEnd::GiveAway => match self.context.on_stop {
-                OnStop::Keep => self.transfer(true).await,
-                OnStop::Release => self.give_away(None).await,
-                OnStop::HandOver => {
-                    let receiver = self.context.fleet.receiver();
-                    self.give_away(receiver).await;
-                }
-            },
-        }
-    }
-
-    /// Completes a pending handoff, if there is one. `released`: the processor has stopped.
-    async fn transfer(&mut self, released: bool) {
-        self.move_lease(released, |lease| {
-            lease.is_handoff_pending().then(|| lease.owner.clone())
-        })
-        .await;
-    }
-
-    /// Completes a pending handoff; else assigns the lease to `receiver`; without one, releases it.
-    async fn give_away(&mut self, receiver: Option<String>) {
-        self.move_lease(true, |lease| {
-            let next = if lease.is_handoff_pending() {
-                &lease.owner
-            } else {
-                &receiver
-            };
-            Some(next.clone())
-        })
-        .await;
-    }
-
-    /// Moves the lease to the worker chosen for it as it is now: `None` leaves it, `Some(None)` makes
-    /// it unassigned.
-    async fn move_lease(
-        &mut self,
-        released: bool,
-        choose: impl Fn(&Lease) -> Option<Option<String>>,
-    ) {
-        let store = Arc::clone(&self.context.store);
-        while !self.state.known().fence.has_fallen(self.now()) {
-            let lease = self.state.known().lease.clone();
-            let Some(to) = choose(&lease) else { return };
-            let write = match &to {
-                Some(to) => store.assign(&lease, to, released),
-                None => store.evict(&lease),
-            };
-            match self.until_even_if_lost(write).await {
-                Some(Ok(Outcome::Applied(_) | Outcome::AppliedBefore(_))) => return,
-                Some(Ok(Outcome::ConditionFailed(seen))) => {
-                    let unclear = self.state.known().fence.is_unclear();
-                    match judge(&self.context.worker_id, &lease, seen, unclear) {
-                        Verdict::Adopt(seen) if *seen != lease => self.state.known().lease = *seen,
-                        _ => return,
-                    }
-                }
-                Some(Err(error)) if error.is_retryable() => {
-                    tokio::time::sleep(self.pause()).await;
-                }
-                Some(Err(error)) => {
-                    tracing::warn!(
-                        shard = %self.state.token.lease_key, %error,
-                        "the lease could not be given away: it will expire"
-                    );
-                    return;
-                }
-                None => return,
-            }
-        }
-    }
-
-    /// As [`until_fence`](Self::until_fence), but by the deadline alone.
-    async fn until_even_if_lost<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let left = self
-            .state
-            .known()
-            .fence
-            .deadline()
-            .saturating_sub(self.now());
-        tokio::time::timeout(left, work).await.ok()
     }
 
     /// The lease is lost. Its consumer may still be at work: until it lets go, this worker must not

@@ -136,6 +136,12 @@ impl Fixture {
         panic!("never: {what}: {:?}", self.item().await);
     }
 
+    /// A leader elsewhere starts a handoff.
+    async fn handed_to(&self, worker: &str) {
+        let started = self.store.start_handoff(&self.item().await, worker).await;
+        started.unwrap().applied().unwrap();
+    }
+
     async fn taken_by(&self, worker: &str) -> Lease {
         self.store
             .take(&self.item().await, worker)
@@ -144,6 +150,13 @@ impl Fixture {
             .applied()
             .unwrap()
     }
+}
+
+/// A lease that this worker has just taken, and its running writer.
+async fn held() -> (Fixture, Tenure, JoinHandle<()>) {
+    let fixture = Fixture::new(None, OnStop::Keep).await;
+    let (tenure, writer) = fixture.begin().await;
+    (fixture, tenure, writer)
 }
 
 /// Waits until the writer has taken in the answer: were the clock moved before, it would come too
@@ -168,8 +181,7 @@ fn is_lost(result: Result<(), CheckpointError>) {
 
 #[tokio::test]
 async fn renews_at_half_the_failover_time_and_moves_the_fence() {
-    let fixture = Fixture::new(None, OnStop::Keep).await;
-    let (tenure, _writer) = fixture.begin().await;
+    let (fixture, tenure, _writer) = held().await;
     assert_eq!(
         tenure.fencing_token(),
         FencingToken {
@@ -190,8 +202,7 @@ async fn renews_at_half_the_failover_time_and_moves_the_fence() {
 
 #[tokio::test]
 async fn a_checkpoint_counts_as_a_renewal() {
-    let fixture = Fixture::new(None, OnStop::Keep).await;
-    let (tenure, _writer) = fixture.begin().await;
+    let (fixture, tenure, _writer) = held().await;
     for step in 1..=4u64 {
         fixture.clock.advance(F / 4);
         tenure.checkpoint(at(&step.to_string())).await.unwrap();
@@ -208,8 +219,7 @@ async fn a_checkpoint_counts_as_a_renewal() {
 
 #[tokio::test]
 async fn the_fence_falls_when_the_table_is_silent_and_every_checkpoint_is_refused() {
-    let fixture = Fixture::new(None, OnStop::Keep).await;
-    let (tenure, writer) = fixture.begin().await;
+    let (fixture, tenure, writer) = held().await;
     fixture
         .aws
         .faults()
@@ -230,8 +240,7 @@ async fn the_fence_falls_when_the_table_is_silent_and_every_checkpoint_is_refuse
 
 #[tokio::test]
 async fn a_brownout_shorter_than_the_fence_loses_nothing() {
-    let fixture = Fixture::new(None, OnStop::Keep).await;
-    let (tenure, _writer) = fixture.begin().await;
+    let (fixture, tenure, _writer) = held().await;
     let fault = fixture.aws.faults().add(
         Fault::throttle()
             .service(Service::DynamoDb)
@@ -253,8 +262,7 @@ async fn a_brownout_shorter_than_the_fence_loses_nothing() {
 
 #[tokio::test]
 async fn a_checkpoint_after_a_take_over_is_refused_and_overwrites_nothing() {
-    let fixture = Fixture::new(None, OnStop::Keep).await;
-    let (tenure, _writer) = fixture.begin().await;
+    let (fixture, tenure, _writer) = held().await;
     tenure.checkpoint(at("5")).await.unwrap();
     let taken = fixture.taken_by("other").await;
     is_lost(tenure.checkpoint(at("6")).await);
@@ -264,8 +272,7 @@ async fn a_checkpoint_after_a_take_over_is_refused_and_overwrites_nothing() {
 
 #[tokio::test]
 async fn a_checkpointer_of_an_earlier_tenure_is_refused() {
-    let fixture = Fixture::new(None, OnStop::Keep).await;
-    let (early, writer) = fixture.begin().await;
+    let (fixture, early, writer) = held().await;
     let clone = early.clone();
     early.end(TenureEnd::Lost).await;
     writer.await.unwrap();
@@ -279,8 +286,7 @@ async fn a_checkpointer_of_an_earlier_tenure_is_refused() {
 
 #[tokio::test]
 async fn lost_answers_are_no_loss_even_when_the_whole_call_failed() {
-    let fixture = Fixture::new(None, OnStop::Keep).await;
-    let (tenure, _writer) = fixture.begin().await;
+    let (fixture, tenure, _writer) = held().await;
     let faults = fixture.aws.faults();
     // Answers of writes and of the read that follows are lost: the call fails, the write is done.
     let lose = || {
@@ -329,8 +335,7 @@ async fn lost_answers_are_no_loss_even_when_the_whole_call_failed() {
 
 #[tokio::test]
 async fn a_throttled_retry_after_a_lost_answer_is_no_loss() {
-    let fixture = Fixture::new(None, OnStop::Keep).await;
-    let (tenure, _writer) = fixture.begin().await;
+    let (fixture, tenure, _writer) = held().await;
     let faults = fixture.aws.faults();
     let update = |fault: Fault| fault.service(Service::DynamoDb).operation("UpdateItem");
     // The first attempt is written and not answered; the retries are throttled.
@@ -349,8 +354,7 @@ async fn a_throttled_retry_after_a_lost_answer_is_no_loss() {
 
 #[tokio::test]
 async fn a_handoff_taken_back_renews_nothing_until_a_renewal_does() {
-    let fixture = Fixture::new(None, OnStop::Keep).await;
-    let (tenure, _writer) = fixture.begin().await;
+    let (fixture, tenure, _writer) = held().await;
     tenure.start_handoff("next");
     tenure.handoff_requested().cancelled().await;
     // A leader assigns it back: one more on the counter, as a renewal would leave it.
@@ -373,8 +377,7 @@ async fn a_handoff_taken_back_renews_nothing_until_a_renewal_does() {
 
 #[tokio::test]
 async fn a_handoff_taken_back_is_renewed_at_once() {
-    let fixture = Fixture::new(None, OnStop::Keep).await;
-    let (tenure, _writer) = fixture.begin().await;
+    let (fixture, tenure, _writer) = held().await;
     tenure.start_handoff("next");
     tenure.handoff_requested().cancelled().await;
     let pending = fixture.item().await;
@@ -388,8 +391,7 @@ async fn a_handoff_taken_back_is_renewed_at_once() {
 
 #[tokio::test]
 async fn a_checkpoint_that_nobody_heard_of_is_not_taken_back() {
-    let fixture = Fixture::new(None, OnStop::Keep).await;
-    let (tenure, _writer) = fixture.begin().await;
+    let (fixture, tenure, _writer) = held().await;
     let faults = fixture.aws.faults();
     let unheard = async |checkpoint: Checkpoint| {
         let lost = Fault::response_lost().service(Service::DynamoDb);
@@ -427,8 +429,7 @@ async fn a_checkpoint_that_nobody_heard_of_is_not_taken_back() {
 
 #[tokio::test]
 async fn a_checkpoint_never_goes_back() {
-    let fixture = Fixture::new(None, OnStop::Keep).await;
-    let (tenure, _writer) = fixture.begin().await;
+    let (fixture, tenure, _writer) = held().await;
     tenure.checkpoint(at("9")).await.unwrap();
     let error = tenure.checkpoint(at("8")).await.unwrap_err();
     assert!(
@@ -441,8 +442,7 @@ async fn a_checkpoint_never_goes_back() {
 
 #[tokio::test]
 async fn two_phases_keep_the_state_until_the_checkpoint() {
-    let fixture = Fixture::new(None, OnStop::Keep).await;
-    let (tenure, _writer) = fixture.begin().await;
+    let (fixture, tenure, _writer) = held().await;
     let state = Some(Bytes::from_static(b"offsets"));
     tenure
         .prepare_checkpoint(at("5"), state.clone())
@@ -463,16 +463,8 @@ async fn two_phases_keep_the_state_until_the_checkpoint() {
 
 #[tokio::test]
 async fn a_handoff_is_seen_at_the_next_write_and_transferred() {
-    let fixture = Fixture::new(None, OnStop::Keep).await;
-    let (tenure, writer) = fixture.begin().await;
-    // A leader elsewhere starts it.
-    fixture
-        .store
-        .start_handoff(&fixture.item().await, "next")
-        .await
-        .unwrap()
-        .applied()
-        .unwrap();
+    let (fixture, tenure, writer) = held().await;
+    fixture.handed_to("next").await;
     assert!(!tenure.handoff_requested().is_cancelled());
     tenure.checkpoint(at("5")).await.unwrap();
     assert!(tenure.handoff_requested().is_cancelled());
@@ -493,21 +485,13 @@ async fn a_handoff_is_seen_at_the_next_write_and_transferred() {
 
 #[tokio::test]
 async fn a_renewal_sees_the_handoff_too_and_the_owner_can_start_one() {
-    let fixture = Fixture::new(None, OnStop::Keep).await;
-    let (tenure, _writer) = fixture.begin().await;
-    fixture
-        .store
-        .start_handoff(&fixture.item().await, "next")
-        .await
-        .unwrap()
-        .applied()
-        .unwrap();
+    let (fixture, tenure, _writer) = held().await;
+    fixture.handed_to("next").await;
     fixture.clock.advance(F / 2);
     tenure.handoff_requested().cancelled().await;
     assert!(tenure.is_held());
 
-    let fixture = Fixture::new(None, OnStop::Keep).await;
-    let (tenure, _writer) = fixture.begin().await;
+    let (fixture, tenure, _writer) = held().await;
     tenure.start_handoff("next");
     tenure.handoff_requested().cancelled().await;
     let item = fixture.item().await;
@@ -519,8 +503,7 @@ async fn a_renewal_sees_the_handoff_too_and_the_owner_can_start_one() {
 
 #[tokio::test]
 async fn a_handoff_that_drags_on_is_forced_before_a_java_leader_would() {
-    let fixture = Fixture::new(None, OnStop::Keep).await;
-    let (tenure, _writer) = fixture.begin().await;
+    let (fixture, tenure, _writer) = held().await;
     tenure.start_handoff("next");
     tenure.handoff_requested().cancelled().await;
     let mut counter = fixture.item().await.counter;
@@ -575,13 +558,7 @@ async fn giving_away_completes_a_handoff_that_nobody_had_told_of() {
     for on_stop in [OnStop::HandOver, OnStop::Release] {
         let fixture = Fixture::new(Some("w2"), on_stop).await;
         let (tenure, _writer) = fixture.begin().await;
-        fixture
-            .store
-            .start_handoff(&fixture.item().await, "next")
-            .await
-            .unwrap()
-            .applied()
-            .unwrap();
+        fixture.handed_to("next").await;
         tenure.end(TenureEnd::GiveAway).await;
         let item = fixture.item().await;
         assert_eq!(

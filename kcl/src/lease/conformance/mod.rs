@@ -1,0 +1,120 @@
+//! What every lease store must do, whatever holds the table. A store passes by
+//! `conformance!(its subject)` in its tests.
+
+pub(super) mod ownership;
+pub(super) mod reading;
+pub(super) mod replay;
+pub(super) mod trouble;
+
+use std::time::Duration;
+
+use super::item::Item;
+use super::model::Lease;
+use super::store::{LeaseStore, Outcome, Progress};
+use crate::checkpoint::Checkpoint;
+
+/// What goes wrong between a store and its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// Writes are done, and the connection breaks before the answer.
+    AnswersLost,
+    Throttled,
+    /// Writes do not arrive.
+    Cut,
+    /// Failed conditions come without the item.
+    OldItemHidden,
+    IndexBehind(Duration),
+}
+
+/// A store on a table of its own, and what a test must be able to do to it.
+pub(super) trait Subject {
+    fn store(&self) -> &dyn LeaseStore;
+
+    /// Puts an item past the store.
+    async fn put_item(&self, key: &str, item: Item);
+
+    /// The item as the table holds it.
+    async fn item(&self, key: &str) -> Option<Item>;
+
+    /// Adds trouble, for the next `times` attempts that it concerns.
+    fn trouble(&self, trouble: Trouble, times: u64);
+
+    /// Ends all trouble. Answers with how often it struck since the last call.
+    fn heal(&self) -> u64;
+
+    /// Lets time pass for the index.
+    fn pass(&self, time: Duration);
+}
+
+/// A lease of `owner`.
+async fn owned(store: &dyn LeaseStore, key: &str, owner: &str) -> Lease {
+    let lease = Lease::new(key, Checkpoint::TrimHorizon);
+    store.create(&lease).await.unwrap();
+    applied(store.take(&lease, owner).await.unwrap())
+}
+
+#[track_caller]
+fn applied(outcome: Outcome) -> Lease {
+    match outcome {
+        Outcome::Applied(lease) => lease,
+        other => panic!("not applied: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn applied_before(outcome: Outcome) -> Lease {
+    match outcome {
+        Outcome::AppliedBefore(lease) => lease,
+        other => panic!("a write whose answer was lost was called a loss: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn refused(outcome: Outcome) -> Lease {
+    match outcome {
+        Outcome::ConditionFailed(Some(lease)) => lease,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+fn progress(sequence: &str) -> Progress {
+    Progress {
+        checkpoint: Checkpoint::parse(sequence, 2).unwrap(),
+        pending: None,
+        throughput: None,
+    }
+}
+
+/// Makes a test of each case, on `$subject`: an expression of a [`Subject`].
+macro_rules! conformance {
+    ($subject:expr) => {
+        $crate::lease::conformance::conformance! { $subject;
+            ownership::a_created_lease_is_read_back_equal_and_not_created_again,
+            ownership::renewals_prove_ownership_and_notice_handoffs_and_takers,
+            ownership::checkpoints_need_the_counter_and_the_processing_owner,
+            ownership::taking_needs_the_lease_as_it_was_seen,
+            ownership::assigning_needs_the_owners_and_completes_a_handoff,
+            ownership::evicting_frees_the_lease_or_leaves_it_to_the_next_owner,
+            ownership::facts_about_the_shard_leave_the_counter_and_need_the_lease,
+            ownership::deleting_needs_the_checkpoint,
+            reading::lists_leases_and_workers_and_skips_what_it_cannot_read,
+            reading::a_large_table_is_read_whole_in_one_segment_and_in_many,
+            reading::a_corrupt_item_stops_only_what_needs_it,
+            reading::golden_items_are_read_and_written_back_as_java_left_them,
+            reading::the_index_names_the_leases_of_an_owner,
+            reading::the_index_may_be_behind_and_reads_are_not,
+            trouble::a_lost_answer_is_read_back_and_is_no_loss,
+            trouble::a_lost_answer_and_another_taker_is_a_loss,
+            trouble::a_throttled_table_is_retried_then_reported,
+            trouble::a_failed_condition_without_the_item_is_read,
+            replay::every_golden_write_of_a_lease_does_what_ours_does,
+        }
+    };
+    ($subject:expr; $($file:ident::$case:ident,)*) => {$(
+        #[tokio::test]
+        async fn $case() {
+            $crate::lease::conformance::$file::$case(&$subject).await;
+        }
+    )*};
+}
+pub(super) use conformance;

@@ -1,0 +1,258 @@
+//! Each operation with its conditions.
+
+use super::{Subject, applied, owned, progress, refused};
+use crate::checkpoint::Checkpoint;
+use crate::lease::item::attribute as name;
+use crate::lease::model::{Lease, PendingCheckpoint};
+use crate::lease::store::{Outcome, Progress, ShardFacts};
+
+pub(crate) async fn a_created_lease_is_read_back_equal_and_not_created_again(
+    subject: &impl Subject,
+) {
+    let store = subject.store();
+    let mut lease = Lease::new("shardId-0", Checkpoint::Latest);
+    lease.parents = ["shardId-a".to_owned()].into();
+    lease.hash_key_range = Some(kinesis_aggregation::HashKeyRange::FULL);
+    lease.resume_from = Some(std::time::UNIX_EPOCH + std::time::Duration::from_millis(12_345));
+    assert_eq!(applied(store.create(&lease).await.unwrap()), lease);
+    assert_eq!(store.get("shardId-0").await.unwrap().unwrap(), lease);
+    assert_eq!(store.get("shardId-1").await.unwrap(), None);
+    let other = Lease::new("shardId-0", Checkpoint::TrimHorizon);
+    assert_eq!(refused(store.create(&other).await.unwrap()), lease);
+}
+
+pub(crate) async fn renewals_prove_ownership_and_notice_handoffs_and_takers(
+    subject: &impl Subject,
+) {
+    let store = subject.store();
+    let mine = owned(store, "k", "me").await;
+    assert_eq!((mine.counter, mine.owner_switches), (1, 0));
+    let renewed = applied(store.renew(&mine, "me", Some(1.5)).await.unwrap());
+    assert_eq!((renewed.counter, renewed.throughput), (2, Some(1.5)));
+    // With an old counter, or by somebody else.
+    assert_eq!(
+        refused(
+            store
+                .renew(
+                    &Lease {
+                        counter: 0,
+                        ..mine.clone()
+                    },
+                    "me",
+                    None
+                )
+                .await
+                .unwrap()
+        ),
+        renewed
+    );
+    assert_eq!(
+        refused(store.renew(&renewed, "other", None).await.unwrap()),
+        renewed
+    );
+
+    let leader_view = renewed.clone();
+    let pending = applied(store.start_handoff(&leader_view, "next").await.unwrap());
+    assert_eq!(
+        pending.counter, renewed.counter,
+        "a handoff leaves the counter"
+    );
+    assert_eq!(
+        refused(store.renew(&renewed, "me", None).await.unwrap()),
+        pending
+    );
+    let renewed = applied(store.renew(&pending, "me", None).await.unwrap());
+    assert_eq!(renewed.counter, pending.counter + 1);
+    assert_eq!(
+        refused(store.renew(&renewed, "next", None).await.unwrap()),
+        renewed
+    );
+    // Nor if it does not know of the handoff.
+    let blind = Lease {
+        checkpoint_owner: None,
+        ..renewed.clone()
+    };
+    refused(store.renew(&blind, "next", None).await.unwrap());
+    // A handoff starts once.
+    refused(store.start_handoff(&renewed, "third").await.unwrap());
+}
+
+pub(crate) async fn checkpoints_need_the_counter_and_the_processing_owner(subject: &impl Subject) {
+    let store = subject.store();
+    let mut lease = Lease::new("k", Checkpoint::Latest);
+    lease.resume_from = Some(std::time::UNIX_EPOCH);
+    store.create(&lease).await.unwrap();
+    let mine = applied(store.take(&lease, "me").await.unwrap());
+
+    let prepared = Progress {
+        checkpoint: Checkpoint::Latest,
+        pending: Some(PendingCheckpoint {
+            checkpoint: Checkpoint::parse("9", 1).unwrap(),
+            state: Some(bytes::Bytes::from_static(b"state")),
+        }),
+        throughput: None,
+    };
+    let mine = applied(store.checkpoint(&mine, "me", &prepared).await.unwrap());
+    assert_eq!((&mine.pending, mine.counter), (&prepared.pending, 2));
+    assert!(mine.resume_from.is_some(), "still at its start");
+
+    let done = applied(store.checkpoint(&mine, "me", &progress("9")).await.unwrap());
+    assert_eq!(done.checkpoint, progress("9").checkpoint);
+    assert_eq!(
+        (&done.pending, done.resume_from, done.counter),
+        (&None, None, 3)
+    );
+    refused(
+        store
+            .checkpoint(&mine, "me", &progress("10"))
+            .await
+            .unwrap(),
+    );
+    refused(
+        store
+            .checkpoint(&done, "other", &progress("10"))
+            .await
+            .unwrap(),
+    );
+
+    // In a handoff, even one that the owner has not seen, the old owner may, the next may not.
+    applied(store.start_handoff(&done, "next").await.unwrap());
+    let late = applied(
+        store
+            .checkpoint(&done, "me", &progress("11"))
+            .await
+            .unwrap(),
+    );
+    assert_eq!(late.checkpoint_owner.as_deref(), Some("me"));
+    refused(
+        store
+            .checkpoint(&late, "next", &progress("12"))
+            .await
+            .unwrap(),
+    );
+}
+
+pub(crate) async fn taking_needs_the_lease_as_it_was_seen(subject: &impl Subject) {
+    let store = subject.store();
+    let seen = owned(store, "k", "old").await;
+    let renewed = applied(store.renew(&seen, "old", None).await.unwrap());
+    refused(store.take(&seen, "me").await.unwrap());
+    let pending = applied(store.start_handoff(&renewed, "next").await.unwrap());
+    refused(store.take(&renewed, "me").await.unwrap());
+    let mine = applied(store.take(&pending, "me").await.unwrap());
+    assert_eq!(mine.owner.as_deref(), Some("me"));
+    assert_eq!(
+        (&mine.checkpoint_owner, mine.counter, mine.owner_switches),
+        (&None, 3, 1)
+    );
+    refused(store.renew(&pending, "old", None).await.unwrap());
+    let again = applied(store.take(&mine, "me").await.unwrap());
+    assert_eq!(again.owner_switches, 1, "the same owner is no switch");
+}
+
+pub(crate) async fn assigning_needs_the_owners_and_completes_a_handoff(subject: &impl Subject) {
+    let store = subject.store();
+    let free = Lease::new("k", Checkpoint::TrimHorizon);
+    store.create(&free).await.unwrap();
+    let given = applied(store.assign(&free, "a", false).await.unwrap());
+    assert_eq!(
+        (given.counter, given.owner_switches, given.released_at),
+        (1, 0, None)
+    );
+    assert_eq!(
+        refused(store.assign(&free, "b", false).await.unwrap()),
+        given
+    );
+
+    // The owner's renewals do not stand in the way, unless the owner itself gives it away.
+    let renewed = applied(store.renew(&given, "a", None).await.unwrap());
+    refused(store.assign(&given, "b", true).await.unwrap());
+    let pending = applied(store.start_handoff(&renewed, "b").await.unwrap());
+    refused(store.assign(&renewed, "b", false).await.unwrap());
+    let done = applied(store.assign(&pending, "b", true).await.unwrap());
+    assert_eq!(
+        (done.owner.as_deref(), &done.checkpoint_owner),
+        (Some("b"), &None)
+    );
+    assert_eq!(done.counter, pending.counter + 1);
+    assert!(done.was_released_to_owner());
+    let renewed = applied(store.renew(&done, "b", None).await.unwrap());
+    assert!(
+        !renewed.was_released_to_owner(),
+        "the mark holds for one counter"
+    );
+
+    let gone = Lease::new("gone", Checkpoint::TrimHorizon);
+    assert_eq!(
+        store.assign(&gone, "a", false).await.unwrap(),
+        Outcome::ConditionFailed(None)
+    );
+    assert_eq!(store.get("gone").await.unwrap(), None);
+}
+
+pub(crate) async fn evicting_frees_the_lease_or_leaves_it_to_the_next_owner(
+    subject: &impl Subject,
+) {
+    let store = subject.store();
+    let mine = owned(store, "k", "me").await;
+    refused(
+        store
+            .evict(&Lease {
+                owner: Some("other".into()),
+                ..mine.clone()
+            })
+            .await
+            .unwrap(),
+    );
+    let free = applied(store.evict(&mine).await.unwrap());
+    assert_eq!((&free.owner, free.counter), (&None, 2));
+    assert!(
+        !subject.item("k").await.unwrap().contains_key(name::OWNER),
+        "absent, not empty"
+    );
+
+    let mine = applied(store.take(&free, "me").await.unwrap());
+    let pending = applied(store.start_handoff(&mine, "next").await.unwrap());
+    let left = applied(store.evict(&pending).await.unwrap());
+    assert_eq!(
+        (left.owner.as_deref(), &left.checkpoint_owner),
+        (Some("next"), &None)
+    );
+}
+
+pub(crate) async fn facts_about_the_shard_leave_the_counter_and_need_the_lease(
+    subject: &impl Subject,
+) {
+    let store = subject.store();
+    let mine = owned(store, "k", "me").await;
+    let children = ShardFacts::Children(vec!["a".into(), "b".into()]);
+    let changed = applied(store.set_shard_facts("k", children.clone()).await.unwrap());
+    assert_eq!(changed.children.len(), 2);
+    assert_eq!(changed.counter, mine.counter);
+    let range = ShardFacts::HashKeyRange(kinesis_aggregation::HashKeyRange::FULL);
+    let changed = applied(store.set_shard_facts("k", range).await.unwrap());
+    assert_eq!(
+        changed.hash_key_range,
+        Some(kinesis_aggregation::HashKeyRange::FULL)
+    );
+    assert_eq!(
+        store.set_shard_facts("gone", children).await.unwrap(),
+        Outcome::ConditionFailed(None)
+    );
+}
+
+pub(crate) async fn deleting_needs_the_checkpoint(subject: &impl Subject) {
+    let store = subject.store();
+    let mine = owned(store, "k", "me").await;
+    let ended = Lease {
+        checkpoint: Checkpoint::ShardEnd,
+        ..mine.clone()
+    };
+    assert_eq!(refused(store.delete(&ended).await.unwrap()), mine);
+    applied(store.delete(&mine).await.unwrap());
+    assert_eq!(store.get("k").await.unwrap(), None);
+    assert_eq!(
+        store.delete(&mine).await.unwrap(),
+        Outcome::ConditionFailed(None)
+    );
+}

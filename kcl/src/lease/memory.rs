@@ -1,0 +1,351 @@
+//! A lease table in memory, behind a network that may fail: what simulations run on. The conformance
+//! suite shows that it behaves as DynamoDB does.
+
+mod conditions;
+mod table;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use tokio::sync::oneshot;
+
+use super::error::{CallError, CallErrorKind, LeaseStoreError};
+use super::item::CorruptItem;
+use super::model::Lease;
+use super::readback::{Intent, conclude};
+use super::store::{LeaseStore, Outcome, Progress, ShardFacts, Snapshot, StoreFuture, WorkerRow};
+pub(crate) use table::{MemoryTable, Row};
+
+/// Attempts of a call and the pause after the first, as the DynamoDB client is set.
+const ATTEMPTS: u32 = 3;
+const FIRST_BACKOFF: Duration = Duration::from_millis(25);
+
+/// What becomes of one attempt of a call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Passage {
+    /// It is done after `there`, and answered `back` later. No `back`: the connection breaks instead.
+    Through {
+        there: Duration,
+        back: Option<Duration>,
+    },
+    /// It never arrives, and nobody says so.
+    Lost,
+    /// The connection can not be made.
+    Cut,
+    Throttled,
+}
+
+impl Passage {
+    pub(crate) const AT_ONCE: Self = Self::Through {
+        there: Duration::ZERO,
+        back: Some(Duration::ZERO),
+    };
+}
+
+/// The way between a worker and the table.
+pub(crate) trait Link: Send + Sync + fmt::Debug {
+    fn passage(&self, is_write: bool) -> Passage;
+
+    /// How old each row of an eventually consistent scan is.
+    fn scan_lag(&self) -> Duration;
+
+    /// How old each row of the index is.
+    fn index_lag(&self) -> Duration;
+
+    /// A failed condition may come without the item.
+    fn hides_old_item(&self) -> bool;
+}
+
+/// One worker's way to a [`MemoryTable`].
+#[derive(Debug, Clone)]
+pub(crate) struct MemoryLeaseStore {
+    table: Arc<MemoryTable>,
+    link: Arc<dyn Link>,
+    /// Shown to the table's watcher.
+    name: String,
+    attempt_timeout: Duration,
+}
+
+/// What one attempt of a conditional write found.
+enum Attempt {
+    Written(Lease),
+    Refused(Option<Lease>),
+}
+
+type Done = Result<Attempt, CorruptItem>;
+
+impl MemoryLeaseStore {
+    pub(crate) fn new(
+        table: Arc<MemoryTable>,
+        link: Arc<dyn Link>,
+        name: impl Into<String>,
+        attempt_timeout: Duration,
+    ) -> Self {
+        Self {
+            table,
+            link,
+            name: name.into(),
+            attempt_timeout,
+        }
+    }
+
+    /// One call with its attempts. An attempt on its way arrives, whatever becomes of its sender.
+    async fn call<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        is_write: bool,
+        work: impl Fn(&MemoryTable) -> T + Send + Sync + 'static,
+    ) -> Result<T, LeaseStoreError> {
+        let work = Arc::new(work);
+        let mut kind = CallErrorKind::NoAnswer;
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                tokio::time::sleep(FIRST_BACKOFF * attempt).await;
+            }
+            kind = CallErrorKind::NoAnswer;
+            match self.link.passage(is_write) {
+                Passage::Throttled => kind = CallErrorKind::Throttled,
+                Passage::Cut => {}
+                Passage::Lost => tokio::time::sleep(self.attempt_timeout).await,
+                Passage::Through { there, back } => {
+                    if there.is_zero() && back == Some(Duration::ZERO) {
+                        return Ok(work(&self.table));
+                    }
+                    let (answer, answered) = oneshot::channel();
+                    let (table, work) = (Arc::clone(&self.table), Arc::clone(&work));
+                    tokio::spawn(async move {
+                        tokio::time::sleep(there).await;
+                        let done = work(&table);
+                        if let Some(back) = back {
+                            tokio::time::sleep(back).await;
+                            // The sender may have given up.
+                            let _ = answer.send(done);
+                        }
+                    });
+                    let answer = tokio::time::timeout(self.attempt_timeout, answered);
+                    if let Ok(Ok(done)) = answer.await {
+                        return Ok(done);
+                    }
+                }
+            }
+        }
+        Err(CallError::simulated(operation, kind).into())
+    }
+
+    /// One conditional write; whatever answer got lost is read back. `change`: the row that it leaves
+    /// of the one it finds, or `None` if its condition does not hold.
+    async fn write(
+        &self,
+        operation: &'static str,
+        before: &Lease,
+        intent: Option<Intent<'_>>,
+        change: impl Fn(Option<&Lease>) -> Option<Option<Lease>> + Send + Sync + 'static,
+    ) -> Result<Outcome, LeaseStoreError> {
+        let (key, name) = (before.key.clone(), self.name.clone());
+        let attempt = move |table: &MemoryTable| -> Done {
+            let row = table.row(&key);
+            let item = row.as_ref().map(|row| row.as_lease(&key)).transpose()?;
+            let Some(after) = change(item) else {
+                return Ok(Attempt::Refused(item.cloned()));
+            };
+            table.set(&name, &key, after.clone().map(Row::Lease));
+            // A deleted lease: as it was.
+            let written = after.or_else(|| item.cloned());
+            Ok(written.map_or(Attempt::Refused(None), Attempt::Written))
+        };
+        let answer = self.call(operation, true, attempt).await;
+        let (refused, seen, failure) = match answer {
+            Ok(done) => match done? {
+                Attempt::Written(lease) => return Ok(Outcome::Applied(lease)),
+                Attempt::Refused(seen) => {
+                    let failure = CallError::simulated(operation, CallErrorKind::Refused);
+                    let seen = if self.link.hides_old_item() {
+                        self.get(&before.key).await?
+                    } else {
+                        seen
+                    };
+                    (true, seen, failure.into())
+                }
+            },
+            Err(failure) if failure.is_ambiguous() && intent.is_some() => {
+                let read = self.get(&before.key).await;
+                // The first error says more than one of the read.
+                (false, read.map_err(|_| failure.clone())?, failure)
+            }
+            Err(failure) => return Err(failure),
+        };
+        conclude(intent, before, seen, refused, failure)
+    }
+}
+
+/// A write that changes a lease that is there.
+fn to_existing(
+    change: impl Fn(&Lease) -> Option<Lease> + Send + Sync + 'static,
+) -> impl Fn(Option<&Lease>) -> Option<Option<Lease>> + Send + Sync + 'static {
+    move |item| change(item?).map(Some)
+}
+
+impl LeaseStore for MemoryLeaseStore {
+    fn create<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome> {
+        let new = lease.clone();
+        self.write("create", lease, None, move |item| {
+            item.is_none().then(|| Some(new.clone()))
+        })
+        .boxed()
+    }
+
+    fn renew<'a>(
+        &'a self,
+        lease: &'a Lease,
+        owner: &'a str,
+        throughput: Option<f64>,
+    ) -> StoreFuture<'a, Outcome> {
+        let (known, me) = (lease.clone(), owner.to_owned());
+        let change = to_existing(move |item| {
+            let owner = &me;
+            Intent::Renew { owner, throughput }.apply(&known, item)
+        });
+        let intent = Intent::Renew { owner, throughput };
+        self.write("renew", lease, Some(intent), change).boxed()
+    }
+
+    fn checkpoint<'a>(
+        &'a self,
+        lease: &'a Lease,
+        owner: &'a str,
+        progress: &'a Progress,
+    ) -> StoreFuture<'a, Outcome> {
+        let (known, me, to) = (lease.clone(), owner.to_owned(), progress.clone());
+        let change = to_existing(move |item| {
+            let (owner, progress) = (me.as_str(), &to);
+            Intent::Checkpoint { owner, progress }.apply(&known, item)
+        });
+        let intent = Intent::Checkpoint { owner, progress };
+        self.write("checkpoint", lease, Some(intent), change)
+            .boxed()
+    }
+
+    fn take<'a>(&'a self, lease: &'a Lease, owner: &'a str) -> StoreFuture<'a, Outcome> {
+        let (known, me) = (lease.clone(), owner.to_owned());
+        let change = to_existing(move |item| Intent::Take { owner: &me }.apply(&known, item));
+        self.write("take", lease, Some(Intent::Take { owner }), change)
+            .boxed()
+    }
+
+    fn assign<'a>(
+        &'a self,
+        lease: &'a Lease,
+        to: &'a str,
+        released: bool,
+    ) -> StoreFuture<'a, Outcome> {
+        let (known, next) = (lease.clone(), to.to_owned());
+        let change = to_existing(move |item| {
+            let to = &next;
+            Intent::Assign { to, released }.apply(&known, item)
+        });
+        let intent = Intent::Assign { to, released };
+        self.write("assign", lease, Some(intent), change).boxed()
+    }
+
+    fn start_handoff<'a>(&'a self, lease: &'a Lease, to: &'a str) -> StoreFuture<'a, Outcome> {
+        let (known, next) = (lease.clone(), to.to_owned());
+        let change =
+            to_existing(move |item| Intent::StartHandoff { to: &next }.apply(&known, item));
+        self.write(
+            "start handoff",
+            lease,
+            Some(Intent::StartHandoff { to }),
+            change,
+        )
+        .boxed()
+    }
+
+    fn evict<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome> {
+        let known = lease.clone();
+        let change = to_existing(move |item| Intent::Evict.apply(&known, item));
+        self.write("evict", lease, Some(Intent::Evict), change)
+            .boxed()
+    }
+
+    fn set_shard_facts<'a>(&'a self, key: &'a str, facts: ShardFacts) -> StoreFuture<'a, Outcome> {
+        async move {
+            // Only the key matters.
+            let lease = Lease::new(key, crate::checkpoint::Checkpoint::TrimHorizon);
+            let change = to_existing(move |item| Some(facts.noted_in(item)));
+            self.write("shard facts", &lease, None, change).await
+        }
+        .boxed()
+    }
+
+    fn delete<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome> {
+        let known = lease.checkpoint.clone();
+        self.write("delete", lease, None, move |item| {
+            (item?.checkpoint.as_str() == known.as_str()).then_some(None)
+        })
+        .boxed()
+    }
+
+    fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Lease>> {
+        async move {
+            let wanted = key.to_owned();
+            let read = move |table: &MemoryTable| table.row(&wanted);
+            let row = self.call("get", false, read).await?;
+            Ok(row.map(|row| row.as_lease(key).cloned()).transpose()?)
+        }
+        .boxed()
+    }
+
+    fn list(&self, consistent: bool) -> StoreFuture<'_, Snapshot> {
+        let link = Arc::clone(&self.link);
+        let lag = move || {
+            if consistent {
+                Duration::ZERO
+            } else {
+                link.scan_lag()
+            }
+        };
+        self.call("list", false, move |table| table.snapshot(&lag))
+            .boxed()
+    }
+
+    fn owned_by<'a>(&'a self, owner: &'a str) -> StoreFuture<'a, Vec<String>> {
+        let (link, owner) = (Arc::clone(&self.link), owner.to_owned());
+        let read = move |table: &MemoryTable| {
+            let leases = table.snapshot(|| link.index_lag()).leases;
+            let owned = leases
+                .into_iter()
+                .filter(|lease| lease.owner.as_ref() == Some(&owner));
+            owned.map(|lease| lease.key).collect()
+        };
+        self.call("index", false, read).boxed()
+    }
+
+    fn put_worker<'a>(&'a self, worker: &'a str, epoch_seconds: u64) -> StoreFuture<'a, ()> {
+        let (name, worker) = (self.name.clone(), worker.to_owned());
+        let write = move |table: &MemoryTable| {
+            let row = WorkerRow {
+                worker: worker.clone(),
+                last_update: epoch_seconds,
+            };
+            table.set(&name, &worker, Some(Row::Worker(row)));
+        };
+        self.call("put worker", true, write).boxed()
+    }
+
+    fn delete_worker<'a>(&'a self, worker: &'a str, epoch_seconds: u64) -> StoreFuture<'a, ()> {
+        let (name, worker) = (self.name.clone(), worker.to_owned());
+        let write = move |table: &MemoryTable| match table.row(&worker) {
+            Some(Row::Worker(row)) if row.last_update == epoch_seconds => {
+                table.set(&name, &worker, None);
+            }
+            // Gone already, or a later process's.
+            _ => {}
+        };
+        self.call("delete worker", true, write).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests;

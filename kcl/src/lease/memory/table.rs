@@ -1,0 +1,143 @@
+//! The rows of a lease table in memory, and what they were a while ago.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::lease::item::{CorruptItem, Item, TableItem, attribute as name, decode, encode};
+use crate::lease::model::Lease;
+use crate::lease::store::{Snapshot, WorkerRow};
+
+/// How far back a read can be behind.
+const HISTORY: Duration = Duration::from_secs(60);
+
+/// One item of the table.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Row {
+    Lease(Lease),
+    Worker(WorkerRow),
+    Corrupt(CorruptItem),
+    Other,
+}
+
+impl Row {
+    fn of(item: Item) -> Self {
+        match decode(item) {
+            Ok(TableItem::Lease(lease)) => Self::Lease(*lease),
+            Ok(TableItem::Worker(row)) => Self::Worker(row),
+            Ok(TableItem::Other) => Self::Other,
+            Err(corrupt) => Self::Corrupt(corrupt),
+        }
+    }
+
+    /// The row, if an operation on leases can work with it.
+    pub(super) fn as_lease(&self, key: &str) -> Result<&Lease, CorruptItem> {
+        match self {
+            Self::Lease(lease) => Ok(lease),
+            Self::Corrupt(corrupt) => Err(corrupt.clone()),
+            Self::Worker(_) | Self::Other => Err(CorruptItem {
+                key: key.to_owned(),
+                attribute: name::ENTITY_TYPE,
+                problem: "says that this is not a lease",
+            }),
+        }
+    }
+}
+
+/// Sees each change of a lease as it is made.
+pub(crate) trait Watcher: Send + Sync + fmt::Debug {
+    /// `by`: who wrote.
+    fn changed(&self, by: &str, key: &str, before: Option<&Lease>, after: Option<&Lease>);
+}
+
+#[derive(Debug, Clone)]
+struct Version {
+    since: Duration,
+    row: Option<Row>,
+}
+
+/// A lease table that any number of stores work on.
+#[derive(Debug)]
+pub(crate) struct MemoryTable {
+    clock: Arc<dyn Clock>,
+    watcher: Option<Arc<dyn Watcher>>,
+    rows: Mutex<BTreeMap<String, Vec<Version>>>,
+}
+
+impl MemoryTable {
+    pub(crate) fn new(clock: Arc<dyn Clock>, watcher: Option<Arc<dyn Watcher>>) -> Self {
+        Self {
+            clock,
+            watcher,
+            rows: Mutex::default(),
+        }
+    }
+
+    fn rows(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Version>>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn row(&self, key: &str) -> Option<Row> {
+        self.rows().get(key)?.last()?.row.clone()
+    }
+
+    /// `None`: the item is gone.
+    pub(crate) fn set(&self, by: &str, key: &str, row: Option<Row>) {
+        let now = self.clock.now();
+        let mut rows = self.rows();
+        let versions = rows.entry(key.to_owned()).or_default();
+        let before = versions.last().and_then(|version| version.row.clone());
+        versions.push(Version {
+            since: now,
+            row: row.clone(),
+        });
+        let oldest = now.saturating_sub(HISTORY);
+        let stale = versions
+            .iter()
+            .take_while(|version| version.since < oldest)
+            .count();
+        versions.drain(..stale.saturating_sub(1));
+        drop(rows);
+        let lease = |row: &Option<Row>| match row {
+            Some(Row::Lease(lease)) => Some(lease.clone()),
+            _ => None,
+        };
+        if let Some(watcher) = &self.watcher {
+            watcher.changed(by, key, lease(&before).as_ref(), lease(&row).as_ref());
+        }
+    }
+
+    /// What a scan finds, each row as old as `lag` says.
+    pub(super) fn snapshot(&self, mut lag: impl FnMut() -> Duration) -> Snapshot {
+        let now = self.clock.now();
+        let mut snapshot = Snapshot::default();
+        for versions in self.rows().values() {
+            match as_of(versions, now.saturating_sub(lag())) {
+                Some(Row::Lease(lease)) => snapshot.leases.push(lease.clone()),
+                Some(Row::Worker(row)) => snapshot.workers.push(row.clone()),
+                Some(Row::Corrupt(corrupt)) => snapshot.corrupt.push(corrupt.clone()),
+                Some(Row::Other) | None => {}
+            }
+        }
+        snapshot
+    }
+
+    pub(crate) fn put_item(&self, key: &str, item: Item) {
+        self.set("test", key, Some(Row::of(item)));
+    }
+
+    pub(crate) fn item(&self, key: &str) -> Option<Item> {
+        match self.row(key)? {
+            Row::Lease(lease) => Some(encode(&lease)),
+            _ => None,
+        }
+    }
+}
+
+/// The row at a time; before its first version there was none.
+fn as_of(versions: &[Version], time: Duration) -> Option<&Row> {
+    let after = versions.partition_point(|version| version.since <= time);
+    versions[..after].last()?.row.as_ref()
+}

@@ -53,30 +53,36 @@ impl Clock for SystemClock {
     }
 }
 
-/// Tokio's clock, which a test pauses and advances. Made inside a runtime; the time of day starts at
-/// the real one and moves with it.
-#[cfg(test)]
+/// Tokio's clock, which a test pauses and advances. Made inside a runtime; the time of day moves with
+/// it.
+#[cfg(any(test, feature = "simulation"))]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TokioClock {
     origin: tokio::time::Instant,
     wall_origin: SystemTime,
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 #[allow(
     clippy::disallowed_methods,
     reason = "the clock module is where the ban ends"
 )]
 impl TokioClock {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn starting_at(wall_origin: SystemTime) -> Self {
         Self {
             origin: tokio::time::Instant::now(),
-            wall_origin: SystemTime::now(),
+            wall_origin,
         }
+    }
+
+    /// From the real time of day on.
+    #[cfg(test)]
+    pub(crate) fn new() -> Self {
+        Self::starting_at(SystemTime::now())
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 impl Clock for TokioClock {
     fn now(&self) -> Duration {
         self.origin.elapsed()

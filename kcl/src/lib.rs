@@ -103,6 +103,9 @@ mod scheduler;
 mod sequence;
 mod shard_consumer;
 mod shard_sync;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation;
 mod snapshot;
 
 pub use checkpoint::{Checkpoint, CheckpointError};

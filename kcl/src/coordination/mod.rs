@@ -5,6 +5,7 @@ mod balance;
 mod coordinator;
 mod discovery;
 mod error;
+mod executor;
 mod liveness;
 mod maintenance;
 mod migration;
@@ -17,3 +18,7 @@ mod worker_metrics;
 
 pub(crate) use coordinator::{Coordinator, CoordinatorParts};
 pub use error::{StartError, WorkerFailure};
+#[cfg(feature = "simulation")]
+pub(crate) use executor::Executor;
+#[cfg(feature = "simulation")]
+pub(crate) use shared::{Shared, SharedParts};

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::balance::next_receiver;
 use super::error::WorkerFailure;
+use super::executor::{CurrentRuntime, Executor};
 use super::observation::Observations;
 use super::registry::{Claim, Registry};
 use crate::clock::Clock;
@@ -54,6 +55,7 @@ pub(crate) struct Shared {
     /// Everything ends.
     pub(crate) stopped: CancellationToken,
     pub(crate) tasks: TaskTracker,
+    pub(crate) executor: Arc<dyn Executor>,
     failure: watch::Sender<Option<WorkerFailure>>,
 }
 
@@ -92,6 +94,7 @@ impl Shared {
             leaving: CancellationToken::new(),
             stopped: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            executor: Arc::new(CurrentRuntime),
             failure: watch::Sender::new(None),
         }
     }
@@ -154,14 +157,15 @@ impl Shared {
         work: impl Future<Output = ()> + Send + 'static,
     ) -> tokio::task::JoinHandle<()> {
         let shared = Arc::clone(self);
-        self.tasks.spawn(async move {
+        let work = async move {
             if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
                 shared.fail(WorkerFailure::Panicked {
                     task,
                     message: message_of(&*panic),
                 });
             }
-        })
+        };
+        self.executor.spawn(&self.tasks, work.boxed())
     }
 
     /// Begins the tenure of a lease that this worker has just acquired, by a write sent at `sent`, and

@@ -86,12 +86,15 @@ pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartErro
         position: config.initial_position,
         stream: identity,
         has_entity_type: layout == Layout::OneTable,
+        clock: Arc::clone(&clock),
+        finished: Arc::default(),
     };
     sync.run().await.map_err(|error| match error {
         SyncError::Store(error) => start.store_failed(error),
         SyncError::List(ListShardsError::Call(error)) => stream_failed(&stream, error),
         error @ (SyncError::List(ListShardsError::Malformed { .. })
-        | SyncError::StillOpen { .. }) => StartError::Service {
+        | SyncError::StillOpen { .. }
+        | SyncError::Stale) => StartError::Service {
             service: "Kinesis",
             operation: "ListShards",
             source: Arc::new(error),

@@ -59,6 +59,9 @@ pub(crate) enum LeaseStoreError {
     /// An item that the operation needs cannot be read.
     #[error(transparent)]
     Corrupt(#[from] CorruptItem),
+    /// The lease that the operation is for was lost.
+    #[error("the lease is lost: another worker goes on with the shard")]
+    Lost,
     /// The shards that a lease stands for could not be listed.
     #[error("the shards of the stream could not be listed: {0}")]
     Shards(String),
@@ -68,7 +71,7 @@ impl LeaseStoreError {
     fn kind(&self) -> Option<CallErrorKind> {
         match self {
             Self::Call(call) => Some(call.kind),
-            Self::Corrupt(_) | Self::Shards(_) => None,
+            Self::Corrupt(_) | Self::Lost | Self::Shards(_) => None,
         }
     }
 

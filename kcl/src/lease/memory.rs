@@ -16,6 +16,8 @@ use super::item::CorruptItem;
 use super::model::Lease;
 use super::readback::{Intent, conclude};
 use super::store::{LeaseStore, Outcome, Progress, ShardFacts, Snapshot, StoreFuture, WorkerRow};
+#[cfg(feature = "simulation")]
+pub(crate) use table::Watcher;
 pub(crate) use table::{MemoryTable, Row};
 
 /// Attempts of a call and the pause after the first, as the DynamoDB client is set.
@@ -37,6 +39,7 @@ pub(crate) enum Passage {
     Throttled,
 }
 
+#[cfg(test)]
 impl Passage {
     pub(crate) const AT_ONCE: Self = Self::Through {
         there: Duration::ZERO,
@@ -180,6 +183,20 @@ impl MemoryLeaseStore {
     }
 }
 
+#[cfg(feature = "simulation")]
+impl MemoryLeaseStore {
+    /// A write of another library, by its own condition, and without a read-back.
+    pub(crate) async fn conditional(
+        &self,
+        operation: &'static str,
+        known: &Lease,
+        change: impl Fn(&Lease) -> Option<Lease> + Send + Sync + 'static,
+    ) -> Result<Outcome, LeaseStoreError> {
+        self.write(operation, known, None, to_existing(change))
+            .await
+    }
+}
+
 /// A write that changes a lease that is there.
 fn to_existing(
     change: impl Fn(&Lease) -> Option<Lease> + Send + Sync + 'static,
@@ -312,13 +329,7 @@ impl LeaseStore for MemoryLeaseStore {
 
     fn owned_by<'a>(&'a self, owner: &'a str) -> StoreFuture<'a, Vec<String>> {
         let (link, owner) = (Arc::clone(&self.link), owner.to_owned());
-        let read = move |table: &MemoryTable| {
-            let leases = table.snapshot(|| link.index_lag()).leases;
-            let owned = leases
-                .into_iter()
-                .filter(|lease| lease.owner.as_ref() == Some(&owner));
-            owned.map(|lease| lease.key).collect()
-        };
+        let read = move |table: &MemoryTable| table.owned_by(&owner, || link.index_lag());
         self.call("index", false, read).boxed()
     }
 

@@ -24,6 +24,8 @@ pub(crate) use client::{for_leases, for_shards};
 pub(crate) use dynamodb::DynamoDbLeaseStore;
 pub(crate) use error::{CallError, CallErrorKind, LeaseStoreError, classify};
 pub(crate) use item::Item;
+#[cfg(feature = "simulation")]
+pub(crate) use item::text;
 pub(crate) use model::{Lease, StreamIdentity};
 pub(crate) use store::{LeaseStore, Outcome, ShardFacts, Snapshot, WorkerRow};
 pub(crate) use table::{Layout, TableError, describe as describe_table, ensure as ensure_table};

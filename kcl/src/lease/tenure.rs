@@ -237,6 +237,10 @@ impl Tenure {
         &self,
         children: Vec<ChildShard>,
     ) -> Result<(), LeaseStoreError> {
+        // After that, the children may have been finished and deleted.
+        if !self.is_held() {
+            return Err(LeaseStoreError::Lost);
+        }
         self.state
             .fleet
             .create_children(&self.lease(), children)

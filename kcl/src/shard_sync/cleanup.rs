@@ -1,9 +1,33 @@
 //! Which leases of finished shards may go: pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::list::Shard;
 use crate::lease::Lease;
+
+/// How long a lease must have been seen finished before it is deleted. A worker that was stopped, or a
+/// request that was held up, may still be about to create it: while it is there, it can not be
+/// created again, and its shard not be processed again from the start.
+pub(super) const KEPT_FOR: Duration = Duration::from_secs(60);
+
+/// Since when each lease has been seen finished.
+#[derive(Debug, Default)]
+pub(crate) struct FinishedSince(BTreeMap<String, Duration>);
+
+impl FinishedSince {
+    /// Of the leases that are finished now, those that may go.
+    pub(super) fn due<'a>(&mut self, finished: Vec<&'a Lease>, now: Duration) -> Vec<&'a Lease> {
+        let keys: BTreeSet<&str> = finished.iter().map(|lease| lease.shard_id()).collect();
+        self.0.retain(|key, _| keys.contains(key.as_str()));
+        let mut due = finished;
+        due.retain(|lease| {
+            let since = *self.0.entry(lease.key.clone()).or_insert(now);
+            now.saturating_sub(since) >= KEPT_FOR
+        });
+        due
+    }
+}
 
 /// Leases that nobody needs any more: at `SHARD_END`, with no parent's lease left, and either every
 /// child has a lease that has moved on, or the shard itself has left the stream.
@@ -78,6 +102,24 @@ mod tests {
             .iter()
             .map(|lease| lease.key.clone())
             .collect()
+    }
+
+    #[test]
+    fn a_finished_lease_is_kept_until_nobody_can_be_about_to_create_it() {
+        let at = Duration::from_secs;
+        let (a, b) = (
+            lease("a", "SHARD_END", &[], &[]),
+            lease("b", "SHARD_END", &[], &[]),
+        );
+        let mut since = FinishedSince::default();
+        assert!(since.due(vec![&a], at(100)).is_empty());
+        assert!(since.due(vec![&a, &b], at(159)).is_empty());
+        assert_eq!(since.due(vec![&a, &b], at(160)), [&a]);
+        assert_eq!(since.due(vec![&b], at(219)), [&b], "since 159");
+        assert!(
+            since.due(vec![&a], at(300)).is_empty(),
+            "it was not, meanwhile"
+        );
     }
 
     #[test]

@@ -6,4 +6,6 @@ mod list;
 mod sync;
 
 pub(crate) use list::{KinesisShardLister, ListShardsError};
+#[cfg(feature = "simulation")]
+pub(crate) use list::{Shard, ShardList, ShardLister};
 pub(crate) use sync::{ShardSync, SyncError};

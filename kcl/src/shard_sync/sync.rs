@@ -2,15 +2,16 @@
 //! is conditional and idempotent: any number of workers may do it at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
-use super::cleanup::finished;
+use super::cleanup::{FinishedSince, finished};
 use super::hierarchy::{NewLease, missing_leases, sentinel};
 use super::list::{ListShardsError, Shard, ShardList, ShardLister};
 use crate::checkpoint::Checkpoint;
+use crate::clock::Clock;
 use crate::config::InitialPosition;
 use crate::lease::{
     ChildShard, Lease, LeaseStore, LeaseStoreError, Outcome, ShardFacts, Snapshot, StreamIdentity,
@@ -19,6 +20,9 @@ use crate::lease::{
 /// Looks at an empty table's shards until they cover the hash key space.
 const LIST_TRIES: u32 = 3;
 const LIST_PAUSE: Duration = Duration::from_secs(1);
+/// For how long a look at the table is good for creating leases. Shorter than finished leases are
+/// kept: what was missing was never there.
+const LOOK_LASTS: Duration = Duration::from_secs(30);
 
 /// Why a shard sync failed. What it had done stays, and does no harm.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -31,8 +35,11 @@ pub(crate) enum SyncError {
     #[error("the listed shards do not cover all hash keys")]
     Incomplete,
     /// A shard came to its end, as its reader says, and the listing does not know of that yet.
-    #[error("shard {shard_id} is listed as open: list its children again later")]
+    #[error("shard {shard_id} is listed as open, or not yet: list its children again later")]
     StillOpen { shard_id: String },
+    /// The process was stopped since it looked: what was missing then may have come and gone.
+    #[error("the table was looked at too long ago to create leases from it: sync again")]
+    Stale,
 }
 
 /// What a sync did.
@@ -51,26 +58,30 @@ pub(crate) struct ShardSync {
     pub(crate) stream: StreamIdentity,
     /// Items say that they are leases: not in the tables of older workers.
     pub(crate) has_entity_type: bool,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) finished: Arc<Mutex<FinishedSince>>,
 }
 
 impl ShardSync {
     /// One pass: leases that are missing are created, those of finished shards deleted.
     pub(crate) async fn run(&self) -> Result<SyncReport, SyncError> {
         let is_empty = |table: &Snapshot| table.leases.is_empty() && table.corrupt.is_empty();
+        let mut looked = self.clock.now();
         let mut table = self.store.list(true).await?;
         if is_empty(&table) {
             let first = self.first_shards().await?;
             // Another starter may have filled the table meanwhile, from another listing.
+            looked = self.clock.now();
             table = self.store.list(true).await?;
             if is_empty(&table) {
-                return self.fill(&first).await;
+                return self.fill(&first, looked).await;
             }
         }
         let listed = self.lister.list(None).await?;
         let mut report = SyncReport::default();
         let unreadable: Vec<&str> = table.corrupt.iter().map(|item| item.key.as_str()).collect();
         for new in missing_leases(&listed.shards, &table.leases, &unreadable, self.position) {
-            report.created += usize::from(self.create(&new, listed.server_time).await?);
+            report.created += usize::from(self.create(&new, listed.server_time, looked).await?);
         }
         for lease in table
             .leases
@@ -87,7 +98,14 @@ impl ShardSync {
                 self.store.set_shard_facts(lease.shard_id(), range).await?;
             }
         }
-        for lease in finished(&table.leases, &listed.shards) {
+        let done = finished(&table.leases, &listed.shards);
+        let due = self
+            .finished
+            .lock()
+            // Its changes are single map operations.
+            .unwrap_or_else(PoisonError::into_inner)
+            .due(done, self.clock.now());
+        for lease in due {
             let deleted = self.store.delete(lease).await?.applied().is_some();
             report.deleted += usize::from(deleted);
         }
@@ -114,19 +132,25 @@ impl ShardSync {
     }
 
     /// The first leases of an application.
-    async fn fill(&self, first: &ShardList) -> Result<SyncReport, SyncError> {
+    async fn fill(&self, first: &ShardList, looked: Duration) -> Result<SyncReport, SyncError> {
         let mut report = SyncReport::default();
         for shard in &first.shards {
             let new = NewLease {
                 shard,
                 checkpoint: sentinel(self.position),
             };
-            report.created += usize::from(self.create(&new, first.server_time).await?);
+            report.created += usize::from(self.create(&new, first.server_time, looked).await?);
         }
         Ok(report)
     }
 
-    async fn create(&self, new: &NewLease<'_>, now: SystemTime) -> Result<bool, LeaseStoreError> {
+    /// `looked`: when its lease was found missing.
+    async fn create(
+        &self,
+        new: &NewLease<'_>,
+        now: SystemTime,
+        looked: Duration,
+    ) -> Result<bool, SyncError> {
         let mut lease = self.lease(&new.shard.id, new.checkpoint.clone());
         lease.parents = new.shard.parents.clone();
         lease.hash_key_range = Some(new.shard.hash_key_range);
@@ -135,10 +159,13 @@ impl ShardSync {
             (Checkpoint::AtTimestamp, InitialPosition::AtTimestamp(time)) => Some(time),
             _ => None,
         };
-        self.store_new(&lease).await
+        self.store_new(&lease, looked).await
     }
 
-    async fn store_new(&self, lease: &Lease) -> Result<bool, LeaseStoreError> {
+    async fn store_new(&self, lease: &Lease, looked: Duration) -> Result<bool, SyncError> {
+        if self.clock.now().saturating_sub(looked) > LOOK_LASTS {
+            return Err(SyncError::Stale);
+        }
         let created = matches!(self.store.create(lease).await?, Outcome::Applied(_));
         if created {
             tracing::info!(shard = lease.shard_id(), checkpoint = %lease.checkpoint, "lease created");
@@ -160,6 +187,8 @@ impl ShardSync {
         parent: &Lease,
         children: Vec<ChildShard>,
     ) -> Result<Vec<String>, SyncError> {
+        // The parent is unfinished now, so no child of it is.
+        let looked = self.clock.now();
         let children = if children.is_empty() {
             let listed = self.list_after_end(parent).await?.shards;
             let is_child = |shard: &Shard| shard.parents.contains(parent.shard_id());
@@ -168,7 +197,7 @@ impl ShardSync {
             children
         };
         for child in &children {
-            self.create_child(parent, child).await?;
+            self.create_child(parent, child, looked).await?;
         }
         let ids: Vec<String> = children.into_iter().map(|child| child.shard_id).collect();
         if !ids.is_empty() {
@@ -179,7 +208,12 @@ impl ShardSync {
         Ok(ids)
     }
 
-    async fn create_child(&self, parent: &Lease, child: &ChildShard) -> Result<(), SyncError> {
+    async fn create_child(
+        &self,
+        parent: &Lease,
+        child: &ChildShard,
+        looked: Duration,
+    ) -> Result<(), SyncError> {
         // The child of a merge waits for both parents by their leases, so a missing one would let it
         // start early. Once the child's own lease exists, a missing parent was cleaned up.
         for other in child.parents.iter().filter(|id| *id != parent.shard_id()) {
@@ -194,13 +228,14 @@ impl ShardSync {
         lease.parents = child.parents.iter().cloned().collect::<BTreeSet<_>>();
         lease.parents.insert(parent.shard_id().to_owned());
         lease.hash_key_range = Some(child.hash_key_range);
-        self.store_new(&lease).await?;
+        self.store_new(&lease, looked).await?;
         Ok(())
     }
 
     /// Creates the leases, at the trim horizon, that a shard and its ancestors lack up to those that
     /// have one: a sync leaves them to the ends of these, and each waits for its own parents.
     async fn lease_line(&self, ended: &Lease, shard_id: &str) -> Result<(), SyncError> {
+        let looked = self.clock.now();
         let listed = self.list_after_end(ended).await?;
         let by_id: BTreeMap<&str, &Shard> = listed
             .shards
@@ -224,7 +259,7 @@ impl ShardSync {
                 shard,
                 checkpoint: Checkpoint::TrimHorizon,
             };
-            self.create(&new, listed.server_time).await?;
+            self.create(&new, listed.server_time, looked).await?;
         }
         Ok(())
     }
@@ -232,8 +267,13 @@ impl ShardSync {
     /// The shards that the stream lists, the end of `ended` among them. A listing may lag.
     async fn list_after_end(&self, ended: &Lease) -> Result<ShardList, SyncError> {
         let listed = self.lister.list(None).await?;
-        let mut shards = listed.shards.iter();
-        if shards.any(|shard| shard.id == ended.shard_id() && shard.is_open()) {
+        let find = |id: &str| listed.shards.iter().find(|shard| shard.id == id);
+        let behind = match find(ended.shard_id()) {
+            Some(shard) => shard.is_open(),
+            // Shards leave the stream after their parents.
+            None => ended.parents.iter().any(|parent| find(parent).is_some()),
+        };
+        if behind {
             return Err(SyncError::StillOpen {
                 shard_id: ended.shard_id().to_owned(),
             });

@@ -13,6 +13,7 @@ use crate::clock::SystemClock;
 use crate::config::{InitialPosition, TableConfig};
 use crate::coordination::assignment::{Looks, look_and_act};
 use crate::lease::{DynamoDbLeaseStore, Layout, LeaseStore, TenureEnd, ensure_table};
+use crate::shard_sync::ShardSync;
 
 mod start;
 
@@ -68,6 +69,20 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("never: {what}");
+}
+
+/// A clock that is ahead of another.
+#[derive(Debug)]
+struct Later(SystemClock, Duration);
+
+impl Clock for Later {
+    fn now(&self) -> Duration {
+        self.0.now() + self.1
+    }
+
+    fn wall(&self) -> std::time::SystemTime {
+        self.0.wall() + self.1
+    }
 }
 
 /// A worker whose consumers do nothing but drain when they are told to.
@@ -367,7 +382,11 @@ async fn children_are_created_before_the_end_and_parents_are_cleaned_up() {
             .unwrap();
     }
     drop(children);
-    let report = worker.coordinator.shared.sync.run().await.unwrap();
+    let sync = worker.coordinator.shared.sync.clone();
+    let report = sync.run().await.unwrap();
+    assert_eq!((report.created, report.deleted), (0, 0), "kept for a while");
+    let clock = Arc::new(Later(SystemClock::default(), Duration::from_secs(60)));
+    let report = ShardSync { clock, ..sync }.run().await.unwrap();
     assert_eq!((report.created, report.deleted), (0, 1));
     assert!(!leases(&aws).await.contains_key(parent.shard_id()));
     drop(parent);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::lease::item::{CorruptItem, Item, TableItem, attribute as name, decode, encode};
+use crate::lease::item::{CorruptItem, Item, TableItem, attribute as name, decode};
 use crate::lease::model::Lease;
 use crate::lease::store::{Snapshot, WorkerRow};
 
@@ -124,13 +124,26 @@ impl MemoryTable {
         snapshot
     }
 
-    pub(crate) fn put_item(&self, key: &str, item: Item) {
-        self.set("test", key, Some(Row::of(item)));
+    /// The keys of an owner's leases, each as old as `lag` says.
+    pub(super) fn owned_by(&self, owner: &str, mut lag: impl FnMut() -> Duration) -> Vec<String> {
+        let now = self.clock.now();
+        let rows = self.rows();
+        let owned = rows.iter().filter(|(_, versions)| {
+            let row = as_of(versions, now.saturating_sub(lag()));
+            matches!(row, Some(Row::Lease(lease)) if lease.owner.as_deref() == Some(owner))
+        });
+        owned.map(|(key, _)| key.clone()).collect()
     }
 
+    /// Any item, past all conditions.
+    pub(crate) fn put_item(&self, key: &str, item: Item) {
+        self.set("somebody", key, Some(Row::of(item)));
+    }
+
+    #[cfg(test)]
     pub(crate) fn item(&self, key: &str) -> Option<Item> {
         match self.row(key)? {
-            Row::Lease(lease) => Some(encode(&lease)),
+            Row::Lease(lease) => Some(crate::lease::item::encode(&lease)),
             _ => None,
         }
     }

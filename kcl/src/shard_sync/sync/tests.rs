@@ -2,6 +2,7 @@
 //! on a whole embedded AWS, in `coordination`.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -11,6 +12,7 @@ use kinesis_testkit::LocalAws;
 
 use super::super::list::ShardList;
 use super::*;
+use crate::clock::SystemClock;
 use crate::config::TableConfig;
 use crate::lease::{DynamoDbLeaseStore, Layout, ensure_table};
 
@@ -94,6 +96,8 @@ impl Fixture {
                 created: 1,
             },
             has_entity_type: true,
+            clock: Arc::new(SystemClock::default()),
+            finished: Arc::default(),
         };
         Self { aws, sync }
     }
@@ -246,4 +250,42 @@ async fn an_item_that_cannot_be_read_counts_as_a_lease() {
         fixture.table().await.is_empty(),
         "not at LATEST, past what the stream keeps"
     );
+}
+
+#[tokio::test]
+async fn a_listing_from_before_the_shard_does_not_say_that_it_has_no_children() {
+    let before = vec![shard(0, &[], true)];
+    let fixture = Fixture::new(before, InitialPosition::TrimHorizon, Vec::new()).await;
+    let ended = fixture.put("1", &["0"], Checkpoint::TrimHorizon).await;
+    let answer = fixture.sync.create_children(&ended, Vec::new()).await;
+    let error = answer.unwrap_err();
+    assert!(matches!(error, SyncError::StillOpen { .. }), "{error:?}");
+}
+
+/// Each reading is half a minute and a second after the one before.
+#[derive(Debug, Default)]
+struct Leaping(AtomicU64);
+
+impl Clock for Leaping {
+    fn now(&self) -> Duration {
+        Duration::from_secs(self.0.fetch_add(31, Ordering::Relaxed))
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_was_stopped_creates_nothing_from_what_it_saw_before() {
+    let shards = vec![shard(0, &[], true)];
+    let mut fixture = Fixture::new(shards, InitialPosition::TrimHorizon, Vec::new()).await;
+    fixture.sync.clock = Arc::new(Leaping::default());
+    let error = fixture.sync.run().await.unwrap_err();
+    assert!(matches!(error, SyncError::Stale), "{error:?}");
+    let parent = lease("9", Checkpoint::TrimHorizon);
+    let child = as_child(shard(10, &["9"], true));
+    let answer = fixture.sync.create_children(&parent, vec![child]).await;
+    assert!(matches!(answer, Err(SyncError::Stale)), "{answer:?}");
+    assert!(fixture.table().await.is_empty());
 }

@@ -1,0 +1,118 @@
+//! Simulates fleets of workers, one per seed, until something happens that must not.
+//!
+//! ```text
+//! cargo run --release -p integration-tests --bin simulate -- --seeds 10000 --workers mixed
+//! ```
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use clap::{Parser, ValueEnum};
+use kcl::simulation::{Report, Workers, run};
+
+/// Simulates fleets of workers under faults, and checks what must always hold.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How many seeds to try.
+    #[arg(long, default_value_t = 1000)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// What the fleets are made of.
+    #[arg(long, value_enum, default_value = "rust")]
+    workers: Fleet,
+    /// Print the trace of every seed, not only of those that fail.
+    #[arg(long)]
+    trace: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Fleet {
+    Rust,
+    Java,
+    Mixed,
+}
+
+impl From<Fleet> for Workers {
+    fn from(fleet: Fleet) -> Self {
+        match fleet {
+            Fleet::Rust => Self::Rust,
+            Fleet::Java => Self::Java,
+            Fleet::Mixed => Self::Mixed,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    seeds: u64,
+    steps: u64,
+    violations: usize,
+    windows: u64,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let next = AtomicU64::new(arguments.seed);
+    let end = arguments.seed.saturating_add(arguments.seeds);
+    let totals = Mutex::new(Totals::default());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
+                    }
+                    let report = run(seed, arguments.workers.into());
+                    let mut totals = totals.lock().expect("no thread panics with it");
+                    show(seed, &report, arguments.trace);
+                    totals.count(&report, arguments.seeds);
+                }
+            });
+        }
+    });
+    let totals = totals.into_inner().expect("no thread panics with it");
+    eprintln!();
+    if totals.windows > 0 {
+        println!("windows that Java's rules leave open: {}", totals.windows);
+    }
+    println!(
+        "seeds={} steps={} violations={}",
+        totals.seeds, totals.steps, totals.violations
+    );
+    if totals.violations == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+impl Totals {
+    fn count(&mut self, report: &Report, of: u64) {
+        self.seeds += 1;
+        self.steps += report.steps;
+        self.violations += report.violations.len();
+        self.windows += report.java_windows;
+        eprint!("\r{} of {of} seeds, {} steps", self.seeds, self.steps);
+        // Progress only.
+        let _ = std::io::stderr().flush();
+    }
+}
+
+fn show(seed: u64, report: &Report, always: bool) {
+    if !always && report.violations.is_empty() {
+        return;
+    }
+    eprintln!();
+    for line in &report.trace {
+        println!("{line}");
+    }
+    for violation in &report.violations {
+        println!("seed {seed}: {violation}");
+    }
+}

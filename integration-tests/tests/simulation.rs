@@ -1,0 +1,61 @@
+//! Fleets under every fault, by the hundred. More of them: the program `simulate`.
+
+use kcl::simulation::{Report, Workers, run};
+
+/// Seeds of a fleet, spread over the cores.
+fn reports(workers: Workers, seeds: u64) -> Vec<Report> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let mut reports = Vec::new();
+    std::thread::scope(|scope| {
+        let parts = (0..threads).map(|part| {
+            let seeds = (part..seeds).step_by(threads as usize);
+            scope.spawn(move || seeds.map(|seed| checked(seed, workers)).collect::<Vec<_>>())
+        });
+        let parts: Vec<_> = parts.collect();
+        for part in parts {
+            reports.extend(part.join().unwrap());
+        }
+    });
+    reports
+}
+
+fn checked(seed: u64, workers: Workers) -> Report {
+    let report = run(seed, workers);
+    if !report.violations.is_empty() {
+        let (trace, violations) = (report.trace.join("\n"), report.violations.join("\n"));
+        panic!("{trace}\n\n{workers:?} fleet, seed {seed}:\n{violations}");
+    }
+    report
+}
+
+#[test]
+fn our_workers_never_share_a_shard_skip_a_record_or_take_progress_back() {
+    let reports = reports(Workers::Rust, 120);
+    let windows: u64 = reports.iter().map(|report| report.java_windows).sum();
+    assert_eq!(windows, 0, "among our workers there is no excuse");
+}
+
+#[test]
+fn nor_do_they_beside_java_workers() {
+    reports(Workers::Mixed, 50);
+}
+
+#[test]
+fn the_java_model_keeps_what_java_promises() {
+    reports(Workers::Java, 30);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for workers in [Workers::Rust, Workers::Java, Workers::Mixed] {
+        for seed in [3, 17] {
+            let (one, two) = (run(seed, workers), run(seed, workers));
+            for (a, b) in one.trace.iter().zip(&two.trace) {
+                assert_eq!(a, b, "{workers:?}, seed {seed}");
+            }
+            assert_eq!((one.steps, one.digest), (two.steps, two.digest));
+        }
+    }
+    let (a, b) = (run(1, Workers::Rust), run(2, Workers::Rust));
+    assert_ne!(a.digest, b.digest, "another seed is another fleet");
+}

@@ -1,0 +1,159 @@
+//! The leader: it assigns what is free or expired, and evens out by handoffs, by force after a while.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::Worker;
+use crate::checkpoint::Checkpoint;
+use crate::lease::{Lease, LeaseStore, Snapshot};
+use crate::simulation::world::FAILOVER;
+
+const HEARTBEAT: Duration = Duration::from_secs(30);
+const LOCK_LASTS: Duration = Duration::from_secs(120);
+const ASSIGNMENT: Duration = Duration::from_secs(20);
+/// How long a handoff may take before the leader ends it.
+const HANDOFF_LIMIT: Duration = Duration::from_secs(40);
+const ROW_LASTS: u64 = 60;
+
+/// Who leads, and since when it was last heard of.
+#[derive(Debug, Default)]
+pub(in crate::simulation) struct LeaderLock(Mutex<Option<(String, Duration)>>);
+
+impl LeaderLock {
+    /// True if `name` leads, at `now`.
+    fn is_mine(&self, name: &str, now: Duration) -> bool {
+        let mut holder = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mine = match &*holder {
+            Some((leader, _)) if leader == name => true,
+            Some((_, heard)) => now.saturating_sub(*heard) > LOCK_LASTS,
+            None => true,
+        };
+        if mine {
+            *holder = Some((name.to_owned(), now));
+        }
+        mine
+    }
+}
+
+/// What a leader remembers from pass to pass.
+#[derive(Default)]
+struct Memory {
+    counters: BTreeMap<String, (u64, Duration)>,
+    handoffs: BTreeMap<String, Duration>,
+}
+
+impl Worker {
+    pub(super) async fn lead(&self, lock: &LeaderLock) {
+        let mut memory = Memory::default();
+        loop {
+            if !lock.is_mine(&self.name, self.now()) {
+                memory = Memory::default();
+                tokio::time::sleep(HEARTBEAT).await;
+                continue;
+            }
+            match self.store.list(false).await {
+                Ok(snapshot) if snapshot.leases.is_empty() => self.create_first().await,
+                Ok(snapshot) => self.pass(&mut memory, snapshot).await,
+                Err(_) => {}
+            }
+            tokio::time::sleep(ASSIGNMENT).await;
+        }
+    }
+
+    /// The leases of the oldest shards.
+    async fn create_first(&self) {
+        let shards = self.world.stream.shards().into_iter();
+        for (id, shard) in shards.filter(|(_, shard)| shard.parents.is_empty()) {
+            let mut lease = Lease::new(id, Checkpoint::TrimHorizon);
+            lease.hash_key_range = Some(shard.range);
+            while self.store.create(&lease).await.is_err() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+
+    async fn pass(&self, memory: &mut Memory, snapshot: Snapshot) {
+        let (now, seconds) = (self.now(), self.process_seconds());
+        let mut loads: BTreeMap<String, usize> = snapshot
+            .workers
+            .iter()
+            .filter(|row| seconds.saturating_sub(row.last_update) <= ROW_LASTS)
+            .map(|row| (row.worker.clone(), 0))
+            .collect();
+        let active: Vec<&Lease> = snapshot.leases.iter().filter(|l| !l.has_ended()).collect();
+        for lease in &active {
+            if let Some(load) = lease.owner.as_ref().and_then(|owner| loads.get_mut(owner)) {
+                *load += 1;
+            }
+        }
+        let mut steady = Vec::new();
+        for lease in active {
+            if memory.is_free(lease, now) || memory.is_overdue(lease, now) {
+                let to = if lease.is_handoff_pending() && !memory.is_free(lease, now) {
+                    lease.owner.clone()
+                } else {
+                    least(&mut loads)
+                };
+                if let Some(to) = to {
+                    // Counter and time of the owner do not stand in its way.
+                    let _ = self.store.assign(lease, &to, false).await;
+                }
+            } else if !lease.is_handoff_pending() {
+                steady.push(lease);
+            }
+        }
+        self.even_out(&loads, &steady).await;
+    }
+
+    fn process_seconds(&self) -> u64 {
+        use crate::clock::Clock as _;
+        self.process.epoch_millis() / 1000
+    }
+
+    /// One lease from the most to the least loaded worker.
+    async fn even_out(&self, loads: &BTreeMap<String, usize>, steady: &[&Lease]) {
+        let most = loads.iter().max_by_key(|(_, load)| **load);
+        let least = loads.iter().min_by_key(|(_, load)| **load);
+        let (Some((from, most)), Some((to, least))) = (most, least) else {
+            return;
+        };
+        let owned = |lease: &&&Lease| lease.owner.as_ref() == Some(from);
+        if *most >= least + 2
+            && let Some(lease) = steady.iter().find(owned)
+        {
+            // Another pass tries again.
+            let _ = self.store.start_handoff(lease, to).await;
+        }
+    }
+}
+
+impl Memory {
+    /// Unassigned, or its counter stood still.
+    fn is_free(&mut self, lease: &Lease, now: Duration) -> bool {
+        let seen = self
+            .counters
+            .entry(lease.key.clone())
+            .or_insert((lease.counter, now));
+        if seen.0 != lease.counter {
+            *seen = (lease.counter, now);
+        }
+        lease.owner.is_none() || now.saturating_sub(seen.1) > FAILOVER
+    }
+
+    /// A handoff that takes too long.
+    fn is_overdue(&mut self, lease: &Lease, now: Duration) -> bool {
+        if !lease.is_handoff_pending() {
+            self.handoffs.remove(&lease.key);
+            return false;
+        }
+        let since = *self.handoffs.entry(lease.key.clone()).or_insert(now);
+        now.saturating_sub(since) > HANDOFF_LIMIT
+    }
+}
+
+fn least(loads: &mut BTreeMap<String, usize>) -> Option<String> {
+    let (worker, load) = loads.iter_mut().min_by_key(|(_, load)| **load)?;
+    *load += 1;
+    Some(worker.clone())
+}

@@ -1,0 +1,130 @@
+//! Renewals, and writes of checkpoints: conditional on the counter.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Held, Worker};
+use crate::checkpoint::Checkpoint;
+use crate::lease::{Lease, LeaseStore, LeaseStoreError, Outcome};
+
+const RENEWAL: Duration = Duration::from_millis(3_308);
+
+impl Worker {
+    pub(super) async fn renew_all(&self) {
+        loop {
+            let due: Vec<Arc<Held>> = self.held().values().cloned().collect();
+            for held in due {
+                if held.is_current() {
+                    self.renew(&held).await;
+                } else {
+                    self.drop_lease(&held);
+                }
+            }
+            tokio::time::sleep(RENEWAL).await;
+        }
+    }
+
+    async fn renew(&self, held: &Arc<Held>) {
+        let _writing = held.writing.lock().await;
+        // A handoff that the lease in memory does not know of stops the first attempt.
+        for _ in 0..2 {
+            let (known, sent) = (held.lease(), self.now());
+            let even_in_handoff = held.shutdown.is_cancelled() || known.is_handoff_pending();
+            let (counter, next) = (known.counter, known.counter + 1);
+            let outcome = self.store.conditional("java renew", &known, move |item| {
+                let free = even_in_handoff || item.checkpoint_owner.is_none();
+                (item.counter == counter && free).then(|| Lease {
+                    counter: next,
+                    ..item.clone()
+                })
+            });
+            let outcome = outcome.await;
+            if held.state().lost {
+                return;
+            }
+            match outcome {
+                Ok(Outcome::Applied(lease)) => return self.renewed(held, lease, sent),
+                Ok(Outcome::ConditionFailed(Some(item)))
+                    if item.is_handoff_pending()
+                        && item.actual_owner() == known.actual_owner()
+                        && !even_in_handoff =>
+                {
+                    let mut state = held.state();
+                    state.lease.owner = item.owner;
+                    state.lease.checkpoint_owner = item.checkpoint_owner;
+                }
+                Ok(_) => return self.read_back(held, &known, sent).await,
+                // The next renewal tries again.
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// A retry inside the client finds the counter moved by the first attempt.
+    async fn read_back(&self, held: &Arc<Held>, known: &Lease, sent: Duration) {
+        match self.store.get(&known.key).await {
+            Ok(Some(item))
+                if item.actual_owner() == Some(&self.name)
+                    && item.actual_owner() == known.owner.as_deref()
+                    && item.counter == known.counter + 1 =>
+            {
+                self.renewed(held, item, sent);
+            }
+            _ => self.drop_lease(held),
+        }
+    }
+
+    fn renewed(&self, held: &Arc<Held>, lease: Lease, sent: Duration) {
+        let former = lease.checkpoint_owner.clone();
+        held.learn(lease, sent);
+        match former {
+            Some(former) if former == self.name => held.shutdown.cancel(),
+            Some(_) => self.drop_lease(held),
+            None => {}
+        }
+    }
+
+    /// Writes a checkpoint; whether that was done and heard of.
+    pub(super) async fn checkpoint(&self, held: &Arc<Held>, checkpoint: Checkpoint) -> bool {
+        let _writing = held.writing.lock().await;
+        if !held.is_current() {
+            return false;
+        }
+        let (known, sent) = (held.lease(), self.now());
+        let (counter, next) = (known.counter, known.counter + 1);
+        let outcome = self
+            .store
+            .conditional("java checkpoint", &known, move |item| {
+                (item.counter == counter).then(|| Lease {
+                    counter: next,
+                    checkpoint: checkpoint.clone(),
+                    owner_switches: 0,
+                    pending: None,
+                    ..item.clone()
+                })
+            });
+        match outcome.await {
+            // Java updates the counter and the checkpoint in memory, not the owners.
+            Ok(Outcome::Applied(lease)) => {
+                let kept = held.lease();
+                let lease = Lease {
+                    owner: kept.owner,
+                    checkpoint_owner: kept.checkpoint_owner,
+                    ..lease
+                };
+                held.learn(lease, sent);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Ends a handoff, as its owner.
+    pub(super) async fn transfer(&self, held: &Arc<Held>) -> Result<(), LeaseStoreError> {
+        let lease = held.lease();
+        if let (true, Some(to)) = (lease.is_handoff_pending(), &lease.owner) {
+            self.store.assign(&lease, to, false).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,405 @@
+//! What must never happen, checked after every step.
+
+mod progress;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::hash::{Hash as _, Hasher as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kinesis_aggregation::HashKeyRange;
+
+use super::stream::Stream;
+use crate::checkpoint::Checkpoint;
+use crate::clock::Clock;
+use crate::lease::memory::Watcher;
+use crate::lease::{Lease, Tenure};
+use progress::Progress;
+
+/// Violations after which a run has told enough.
+const ENOUGH: usize = 5;
+
+/// Whether a processor may be at work.
+pub(super) trait Hold: Send + Sync {
+    /// By its own fence, as its worker judges it.
+    fn is_held(&self) -> bool;
+}
+
+impl Hold for Tenure {
+    fn is_held(&self) -> bool {
+        Self::is_held(self)
+    }
+}
+
+/// Which library a worker runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Rust,
+    Java,
+}
+
+struct Processor {
+    worker: String,
+    kind: Kind,
+    shard: String,
+    hold: Box<dyn Hold>,
+    /// The last record delivered in this tenure.
+    last: Option<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    /// In the order in which they began.
+    processors: BTreeMap<u64, Processor>,
+    next: u64,
+    /// Overlaps that were told already.
+    told: BTreeSet<(u64, u64)>,
+    shards: BTreeMap<String, Progress>,
+    leases: BTreeMap<String, Lease>,
+    /// When each lease's counter last moved.
+    moved: BTreeMap<String, Duration>,
+    covered: bool,
+    violations: Vec<String>,
+    java_windows: u64,
+    steps: u64,
+    digest: std::hash::DefaultHasher,
+    trace: Vec<String>,
+}
+
+/// See the module.
+pub(super) struct Oracle {
+    clock: Arc<dyn Clock>,
+    stream: Arc<Stream>,
+    state: Mutex<State>,
+}
+
+impl fmt::Debug for Oracle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Oracle").finish_non_exhaustive()
+    }
+}
+
+/// What a run comes to.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) steps: u64,
+    pub(super) violations: Vec<String>,
+    pub(super) java_windows: u64,
+    pub(super) digest: u64,
+    pub(super) trace: Vec<String>,
+}
+
+impl Oracle {
+    pub(super) fn new(clock: Arc<dyn Clock>, stream: Arc<Stream>) -> Self {
+        Self {
+            clock,
+            stream,
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn has_seen_enough(&self) -> bool {
+        self.state().violations.len() >= ENOUGH
+    }
+
+    pub(super) fn findings(&self) -> Findings {
+        let mut state = self.state();
+        Findings {
+            steps: state.steps,
+            violations: std::mem::take(&mut state.violations),
+            java_windows: state.java_windows,
+            digest: state.digest.finish(),
+            trace: std::mem::take(&mut state.trace),
+        }
+    }
+
+    /// One thing that happened.
+    pub(super) fn step(&self, what: &str) {
+        let now = self.clock.now();
+        let mut state = self.state();
+        state.note(now, what);
+        state.check_overlaps(now);
+    }
+
+    pub(super) fn violation(&self, what: &str) {
+        let now = self.clock.now();
+        self.state().violation(now, what);
+    }
+
+    /// A processor begins. Answers with its number.
+    pub(super) fn begin(
+        &self,
+        worker: &str,
+        kind: Kind,
+        shard: &str,
+        hold: impl Hold + 'static,
+    ) -> u64 {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let id = state.next;
+        state.next += 1;
+        state.processors.insert(
+            id,
+            Processor {
+                worker: worker.to_owned(),
+                kind,
+                shard: shard.to_owned(),
+                hold: Box::new(hold),
+                last: None,
+            },
+        );
+        state.note(now, &format!("{worker} begins {shard} (tenure {id})"));
+        state.check_overlaps(now);
+        id
+    }
+
+    /// When the counter of a lease last moved.
+    pub(super) fn moved(&self, key: &str) -> Duration {
+        self.state().moved.get(key).copied().unwrap_or_default()
+    }
+
+    /// A processor has stopped.
+    pub(super) fn end(&self, id: u64, why: &str) {
+        let now = self.clock.now();
+        let mut state = self.state();
+        if let Some(processor) = state.processors.remove(&id) {
+            let Processor { worker, shard, .. } = processor;
+            state.note(now, &format!("{worker} ends {shard} (tenure {id}): {why}"));
+        }
+    }
+
+    /// A worker's process is gone, its processors with it.
+    pub(super) fn died(&self, worker: &str) {
+        let mut state = self.state();
+        state.processors.retain(|_, other| other.worker != worker);
+    }
+
+    pub(super) fn delivered(&self, id: u64, sequence: u64) {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let Some(processor) = state.processors.get_mut(&id) else {
+            return;
+        };
+        let (shard, worker) = (processor.shard.clone(), processor.worker.clone());
+        let last = processor.last.replace(sequence);
+        state.note(now, &format!("{worker} delivers {shard}/{sequence}"));
+        let problem = self.stream.with(&shard, |stream| {
+            let progress = state.shards.entry(shard.clone()).or_default();
+            progress.deliver(&stream.records, last, sequence)
+        });
+        if let Some(Some(problem)) = problem {
+            state.violation(now, &format!("{worker} {shard}/{sequence}: {problem}"));
+        }
+        if last.is_none() {
+            self.check_parents(&mut state, now, &worker, &shard);
+        }
+        state.check_overlaps(now);
+    }
+
+    fn check_parents(&self, state: &mut State, now: Duration, worker: &str, shard: &str) {
+        let parents = self.stream.with(shard, |shard| shard.parents.clone());
+        for parent in parents.unwrap_or_default() {
+            if !self.is_done(state, &parent) {
+                let what = format!("{worker} processes {shard} before its parent {parent} is done");
+                state.violation(now, &what);
+            }
+        }
+    }
+
+    /// All records of the shard were delivered, and it is closed.
+    fn is_done(&self, state: &State, shard: &str) -> bool {
+        let delivered = state.shards.get(shard).map_or(0, Progress::delivered);
+        let whole = self.stream.with(shard, |shard| {
+            !shard.is_open() && delivered == shard.records.len()
+        });
+        whole.unwrap_or(false)
+    }
+
+    /// What the stream holds and nobody was given yet.
+    pub(super) fn missing(&self) -> Vec<String> {
+        let state = self.state();
+        let shards = self.stream.shards().into_iter();
+        shards
+            .filter_map(|(id, shard)| {
+                let delivered = state.shards.get(&id).map_or(0, Progress::delivered);
+                let missing = shard.records.len() - delivered;
+                (missing > 0).then(|| format!("{missing} records of {id}"))
+            })
+            .collect()
+    }
+
+    fn check_checkpoint(&self, state: &mut State, now: Duration, by: &str, lease: &Lease) {
+        let shard = &lease.key;
+        let delivered = state.shards.get(shard).map_or(0, Progress::delivered);
+        let covered = match &lease.checkpoint {
+            Checkpoint::At(at) => {
+                let sequence: u64 = at.sequence_number.as_str().parse().unwrap_or(u64::MAX);
+                let upto = |records: &[u64]| records.partition_point(|n| *n <= sequence);
+                let upto = self.stream.with(shard, |shard| upto(&shard.records));
+                upto.is_some_and(|upto| upto <= delivered)
+            }
+            Checkpoint::ShardEnd => self.is_done(state, shard),
+            _ => true,
+        };
+        if !covered {
+            let at = &lease.checkpoint;
+            let what = format!("{by} checkpoints {shard} at {at}: not all before it was delivered");
+            state.violation(now, &what);
+        }
+    }
+}
+
+impl Watcher for Oracle {
+    fn changed(&self, by: &str, key: &str, before: Option<&Lease>, after: Option<&Lease>) {
+        if before.is_none() && after.is_none() {
+            return;
+        }
+        let now = self.clock.now();
+        let mut state = self.state();
+        state.note(now, &format!("table: {by}: {}", Shown(key, before, after)));
+        if let (Some(before), Some(after)) = (before, after)
+            && after.checkpoint < before.checkpoint
+        {
+            let (from, to) = (&before.checkpoint, &after.checkpoint);
+            let what = format!("{by} takes the checkpoint of {key} back from {from} to {to}");
+            state.violation(now, &what);
+        }
+        if let Some(after) = after
+            && before.is_none_or(|before| before.checkpoint != after.checkpoint)
+        {
+            self.check_checkpoint(&mut state, now, by, after);
+        }
+        match (before, after) {
+            (Some(before), None) if !before.has_ended() => {
+                state.violation(now, &format!("{by} deletes the lease of unfinished {key}"));
+            }
+            (None, Some(after)) => {
+                let progress = state.shards.entry(key.to_owned()).or_default();
+                if progress.has_ended && !after.has_ended() {
+                    let what = format!("{by} creates the lease of finished {key} again");
+                    state.violation(now, &what);
+                }
+            }
+            _ => {}
+        }
+        if after.is_some_and(Lease::has_ended) {
+            state.shards.entry(key.to_owned()).or_default().has_ended = true;
+        }
+        if before.map(|before| before.counter) != after.map(|after| after.counter) {
+            state.moved.insert(key.to_owned(), now);
+        }
+        match after {
+            Some(lease) => state.leases.insert(key.to_owned(), lease.clone()),
+            None => state.leases.remove(key),
+        };
+        let changes_cover = before.map(Lease::has_ended) != after.map(Lease::has_ended);
+        if changes_cover {
+            state.check_cover(now);
+        }
+        state.check_overlaps(now);
+    }
+}
+
+impl State {
+    fn note(&mut self, now: Duration, what: &str) {
+        self.steps += 1;
+        let line = format!("{:>9.3} {what}", now.as_secs_f64());
+        line.hash(&mut self.digest);
+        self.trace.push(line);
+    }
+
+    fn violation(&mut self, now: Duration, what: &str) {
+        self.note(now, &format!("VIOLATION: {what}"));
+        self.violations.push(what.to_owned());
+    }
+
+    /// At most one un-fenced processor per lease.
+    fn check_overlaps(&mut self, now: Duration) {
+        let mut held: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut overlaps = Vec::new();
+        for (id, processor) in &self.processors {
+            if !processor.hold.is_held() {
+                continue;
+            }
+            if let Some(other) = held.insert(&processor.shard, *id) {
+                overlaps.push((other, *id));
+            }
+        }
+        for (early, late) in overlaps {
+            if !self.told.insert((early, late)) {
+                continue;
+            }
+            let (Some(a), Some(b)) = (self.processors.get(&early), self.processors.get(&late))
+            else {
+                continue;
+            };
+            let what = format!("{} and {} both process {}", a.worker, b.worker, a.shard);
+            // A Java worker that starts while another is at work was told to by its leader, by force:
+            // nobody can close that window. A Rust worker has no such excuse.
+            if b.kind == Kind::Java {
+                self.java_windows += 1;
+                self.note(now, &format!("window of a Java worker: {what}"));
+            } else {
+                self.violation(now, &what);
+            }
+        }
+    }
+
+    /// Once covered by active leases, the hash space stays so.
+    fn check_cover(&mut self, now: Duration) {
+        let active = self.leases.values().filter(|lease| !lease.has_ended());
+        let mut ranges: Vec<HashKeyRange> = active.filter_map(|l| l.hash_key_range).collect();
+        ranges.sort_by_key(|range| range.start());
+        let mut from = Some(0u128);
+        for range in ranges {
+            match from {
+                Some(next) if range.start().get() <= next && range.end().get() >= next => {
+                    from = range.end().get().checked_add(1);
+                }
+                _ => {}
+            }
+        }
+        match from {
+            None => self.covered = true,
+            Some(hole) if self.covered => {
+                self.violation(now, &format!("no active lease covers hash key {hole}"));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// A change of a lease, in a few words.
+struct Shown<'a>(&'a str, Option<&'a Lease>, Option<&'a Lease>);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(key, before, after) = self;
+        let owners = |lease: &Lease| {
+            let owner = lease.owner.as_deref().unwrap_or("-").to_owned();
+            match &lease.checkpoint_owner {
+                Some(former) => format!("{former}>{owner}"),
+                None => owner,
+            }
+        };
+        match (before, after) {
+            (None, Some(after)) => write!(f, "{key} created at {}", after.checkpoint),
+            (_, None) => write!(f, "{key} deleted"),
+            (Some(before), Some(after)) => {
+                write!(f, "{key} #{} {}", after.counter, owners(after))?;
+                if owners(before) != owners(after) {
+                    write!(f, " (was {})", owners(before))?;
+                }
+                if before.checkpoint != after.checkpoint {
+                    write!(f, " at {}", after.checkpoint)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What was delivered of one shard.
+
+/// Deliveries of a shard, over all tenures.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Records from the first on without a gap.
+    delivered: usize,
+    /// Its lease was at `SHARD_END` once.
+    pub(super) has_ended: bool,
+}
+
+impl Progress {
+    /// How many records were delivered, from the first on.
+    pub(super) fn delivered(&self) -> usize {
+        self.delivered
+    }
+
+    /// Takes in a delivery; answers with what is wrong with it. `last`: the one before it in the same
+    /// tenure.
+    pub(super) fn deliver(
+        &mut self,
+        records: &[u64],
+        last: Option<u64>,
+        sequence: u64,
+    ) -> Option<&'static str> {
+        let Ok(index) = records.binary_search(&sequence) else {
+            return Some("delivered, and not in the stream");
+        };
+        if index > self.delivered {
+            return Some("delivered before records that precede it: they are skipped");
+        }
+        self.delivered = self.delivered.max(index + 1);
+        match last {
+            Some(last) if records.binary_search(&last) != Ok(index.wrapping_sub(1)) => {
+                Some("delivered out of order within a tenure")
+            }
+            _ => None,
+        }
+    }
+}

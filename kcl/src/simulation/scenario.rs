@@ -1,0 +1,292 @@
+//! One simulation: a fleet, a time of troubles, and a calm in which everything must come right.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fastrand::Rng;
+use tokio_util::sync::CancellationToken;
+
+use super::java_worker::{self, LeaderLock};
+use super::network::Network;
+use super::process::Process;
+use super::rust_worker::{self, Setting};
+use super::world::World;
+use super::{Report, Workers};
+use crate::clock::{Clock, TokioClock};
+use crate::config::OnStop;
+use crate::lease::text;
+
+/// Workers at a time.
+const MOST_WORKERS: usize = 4;
+/// Open shards.
+const MOST_SHARDS: usize = 8;
+/// After the troubles, everything must have been delivered within this time.
+const PATIENCE: Duration = Duration::from_secs(400);
+
+/// Simulates one fleet. The same seed gives the same report.
+///
+/// # Panics
+/// If no runtime can be made.
+pub fn run(seed: u64, workers: Workers) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without I/O needs nothing from the system");
+    runtime.block_on(simulate(seed, workers))
+}
+
+async fn simulate(seed: u64, workers: Workers) -> Report {
+    let mut random = Rng::with_seed(seed);
+    // A fixed time of day: the same trace on any day.
+    let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let clock = Arc::new(TokioClock::starting_at(noon)) as Arc<dyn Clock>;
+    let shards = random.u32(1..5);
+    let world = World::new(clock, shards, random.u64(..));
+    let producer = tokio::spawn(produce(world.clone(), random.fork()));
+    let mut fleet = Fleet {
+        world: world.clone(),
+        workers,
+        lock: Arc::default(),
+        members: BTreeMap::new(),
+        started: 0,
+        random,
+    };
+    fleet.trouble().await;
+    producer.abort();
+    fleet.calm().await;
+    let findings = world.oracle.findings();
+    Report {
+        steps: findings.steps,
+        violations: findings.violations,
+        java_windows: findings.java_windows,
+        digest: findings.digest,
+        trace: findings.trace,
+    }
+}
+
+async fn produce(world: World, mut random: Rng) {
+    loop {
+        world.stream.put();
+        let pause = Duration::from_millis(random.u64(50..800));
+        tokio::time::sleep(pause).await;
+    }
+}
+
+struct Member {
+    process: Arc<Process>,
+    network: Arc<Network>,
+    stop: CancellationToken,
+    done: tokio::task::JoinHandle<()>,
+}
+
+struct Fleet {
+    world: World,
+    workers: Workers,
+    lock: Arc<LeaderLock>,
+    members: BTreeMap<String, Member>,
+    started: u32,
+    random: Rng,
+}
+
+impl Fleet {
+    fn step(&self, what: &str) {
+        self.world.oracle.step(what);
+    }
+
+    async fn trouble(&mut self) {
+        let end = self.world.clock.now() + Duration::from_secs(self.random.u64(60..200));
+        for _ in 0..self.random.usize(1..=MOST_WORKERS) {
+            self.start(None);
+        }
+        if self.random.u32(..4) == 0 {
+            // Two items that are no leases, one of them broken.
+            for (key, entity) in [("Leader", "LEADER"), ("broken", "LEASE")] {
+                let item = [("leaseKey", key), ("entityType", entity)];
+                let item = item.map(|(name, value)| (name.to_owned(), text(value)));
+                self.world.table.put_item(key, item.into());
+            }
+        }
+        while self.world.clock.now() < end && !self.world.oracle.has_seen_enough() {
+            let pause = Duration::from_millis(self.random.u64(100..9_000));
+            tokio::time::sleep(pause).await;
+            self.members.retain(|_, member| !member.done.is_finished());
+            self.strike();
+        }
+    }
+
+    /// Something happens.
+    fn strike(&mut self) {
+        let seconds = Duration::from_secs;
+        let victim = self.any();
+        let span = seconds(self.random.u64(1..30));
+        match (self.random.u32(..100), victim) {
+            (_, None) => self.start(None),
+            (0..12, Some(_)) if self.members.len() < MOST_WORKERS => self.start(None),
+            (12..20, Some(name)) => {
+                self.kill(&name);
+                if self.random.bool() {
+                    // Its successor has the same id.
+                    self.start(Some(name));
+                }
+            }
+            (20..30, Some(name)) => {
+                self.step(&format!("{name} is asked to stop"));
+                self.members[&name].stop.cancel();
+            }
+            (30..43, Some(name)) => self.suspend(&name, span),
+            (43..45, Some(name)) => self.suspend(&name, 5 * span),
+            (45..50, Some(name)) => {
+                // A Java leader takes a dead worker with a row from the future for alive.
+                let most = if self.workers == Workers::Rust {
+                    7200
+                } else {
+                    20
+                };
+                let jump = self.random.i64(-most..most);
+                self.step(&format!("the time of day of {name} jumps by {jump} s"));
+                self.members[&name].process.jump(jump);
+            }
+            (50..57, Some(name)) => {
+                self.step(&format!("{name} is cut off for {span:?}"));
+                self.members[&name].network.cut(span);
+            }
+            (57..60, Some(_)) => {
+                self.step(&format!("brownout for {span:?}"));
+                for member in self.members.values() {
+                    member.network.cut(span);
+                }
+            }
+            (60..65, Some(_)) => {
+                self.step(&format!("throttled for {span:?}"));
+                for member in self.members.values() {
+                    member.network.throttle(span);
+                }
+            }
+            (65..70, Some(_)) => {
+                self.step(&format!("the index is up to {span:?} behind"));
+                for member in self.members.values() {
+                    member.network.leave_index_behind(span / 2);
+                }
+            }
+            (_, Some(_)) => {
+                let open = self.world.stream.shards();
+                let open = open.values().filter(|shard| shard.is_open()).count();
+                let merge = open >= MOST_SHARDS || (open > 1 && self.random.bool());
+                if let Some(what) = self.world.stream.reshard(merge, &mut self.random) {
+                    self.step(&what);
+                }
+            }
+        }
+    }
+
+    fn any(&mut self) -> Option<String> {
+        let names: Vec<_> = self.members.keys().cloned().collect();
+        (!names.is_empty()).then(|| names[self.random.usize(..names.len())].clone())
+    }
+
+    /// `again`: under the name of a process that has died.
+    fn start(&mut self, again: Option<String>) {
+        let java = match (&again, self.workers) {
+            (Some(name), _) => name.starts_with('j'),
+            (None, Workers::Rust) => false,
+            (None, Workers::Java) => true,
+            (None, Workers::Mixed) => self.random.bool(),
+        };
+        let id_is_configured = again.is_some() || self.random.bool();
+        let name = again.unwrap_or_else(|| {
+            self.started += 1;
+            let kind = if java { 'j' } else { 'r' };
+            format!("{kind}{}", self.started)
+        });
+        let setting = Setting {
+            on_stop: [OnStop::HandOver, OnStop::Release, OnStop::Keep][self.random.usize(..3)],
+            id_is_configured,
+            seed: self.random.u64(..),
+        };
+        self.step(&format!("{name} starts, {:?}", setting.on_stop));
+        let clock = &self.world.clock;
+        let process = Process::new(Arc::clone(clock));
+        let network = Arc::new(Network::new(Arc::clone(clock), self.random.u64(..)));
+        let stop = CancellationToken::new();
+        let (world, name_inside) = (self.world.clone(), name.clone());
+        let (inside, way, told) = (Arc::clone(&process), Arc::clone(&network), stop.clone());
+        let done = if java {
+            let (seed, lock) = (setting.seed, Arc::clone(&self.lock));
+            let worker = java_worker::run(world, name_inside, seed, lock, inside, way, told);
+            process.run(worker)
+        } else {
+            process.run(rust_worker::run(
+                world,
+                name_inside,
+                setting,
+                inside,
+                way,
+                told,
+            ))
+        };
+        let (oracle, id) = (Arc::clone(&self.world.oracle), name.clone());
+        let done = tokio::spawn(async move {
+            if done.await.is_err_and(|error| error.is_panic()) {
+                oracle.violation(&format!("{id} panicked"));
+            }
+        });
+        let member = Member {
+            process,
+            network,
+            stop,
+            done,
+        };
+        self.members.insert(name, member);
+    }
+
+    fn kill(&mut self, name: &str) {
+        self.step(&format!("{name} dies"));
+        if let Some(member) = self.members.remove(name) {
+            member.process.kill();
+            self.world.oracle.died(name);
+        }
+    }
+
+    fn suspend(&self, name: &str, span: Duration) {
+        self.step(&format!("{name} is suspended for {span:?}"));
+        let (oracle, name) = (Arc::clone(&self.world.oracle), name.to_owned());
+        let process = Arc::clone(&self.members[&name].process);
+        process.suspend(true);
+        tokio::spawn(async move {
+            tokio::time::sleep(span).await;
+            process.suspend(false);
+            oracle.step(&format!("{name} goes on"));
+        });
+    }
+
+    /// Nothing goes wrong any more: all that the stream holds must be delivered.
+    async fn calm(&mut self) {
+        self.step("calm");
+        for member in self.members.values() {
+            member.process.suspend(false);
+            member.network.calm();
+        }
+        self.members
+            .retain(|_, member| !member.done.is_finished() && !member.stop.is_cancelled());
+        if self.members.is_empty() {
+            self.start(None);
+            for member in self.members.values() {
+                member.network.calm();
+            }
+        }
+        let patience = self.world.clock.now() + PATIENCE;
+        while !self.world.oracle.has_seen_enough() {
+            let missing = self.world.oracle.missing();
+            if missing.is_empty() {
+                return self.step("all delivered");
+            }
+            if self.world.clock.now() > patience {
+                let what = format!("not delivered: {}", missing.join(", "));
+                return self.world.oracle.violation(&what);
+            }
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+    }
+}

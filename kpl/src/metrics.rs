@@ -83,6 +83,9 @@ impl Telemetry {
         let Some(hot_keys) = &self.hot_keys else {
             return;
         };
+        if partition_key.is_empty() {
+            return;
+        }
         // Every sixteenth on average, in an order that no period of the records can follow.
         let turn = self.sent.fetch_add(1, Ordering::Relaxed);
         if turn.wrapping_mul(0x9E37_79B9_7F4A_7C15) < u64::MAX / SAMPLING {
@@ -134,6 +137,7 @@ pub(crate) struct Meter {
     telemetry: Arc<Telemetry>,
     sinks: Vec<Box<dyn Sink>>,
     accepted: u64,
+    dropped: u64,
 }
 
 impl Meter {
@@ -142,6 +146,7 @@ impl Meter {
             telemetry,
             sinks: Vec::new(),
             accepted: 0,
+            dropped: 0,
         }
     }
 
@@ -250,6 +255,11 @@ impl Meter {
         let new = accepted - std::mem::replace(&mut self.accepted, accepted);
         if new > 0 {
             self.put(Metric::UserRecordsReceived, None, 1.0, new);
+        }
+        let dropped = counters.user_records_dropped.get();
+        let new = dropped - std::mem::replace(&mut self.dropped, dropped);
+        if new > 0 {
+            self.put(Metric::UserRecordsPut, None, 0.0, new);
         }
         let pending = accepted.saturating_sub(settled);
         self.put(Metric::UserRecordsPending, None, pending as f64, 1);

@@ -431,6 +431,9 @@ impl Pipeline {
             left.extend(self.collector.drain(queue));
         }
         for record in left {
+            let shard = self.predicted(&record);
+            let (users, attempts) = (record.members.len(), record.history.attempts);
+            self.meter.failed(users, attempts, shard.as_ref(), false);
             record.settle_failed(FailureCause::Abandoned(reason.clone()), None);
         }
     }

@@ -143,6 +143,33 @@ async fn failures_and_expiries_are_counted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_dropped_or_abandoned_counts_as_not_put() {
+    let service = Scripted::new(|_, entries| {
+        let throttled = refused("ProvisionedThroughputExceededException");
+        (
+            QUICK,
+            Ok(entries.iter().map(|_| throttled.clone()).collect()),
+        )
+    });
+    let config = ProducerConfig {
+        max_buffered_bytes: 64 * 1024,
+        ..Default::default()
+    };
+    let (recorded, producer, tasks) = measured(service, config).await;
+    drop(send(&producer, 0, &"x".repeat(20_000)).await);
+    for _ in 0..2 {
+        let record = UserRecord::new("k", vec![1; 60_000])
+            .with_explicit_hash_key(HashKey::new(0))
+            .with_priority(crate::record::Priority::Droppable);
+        drop(producer.send(record).await.unwrap());
+    }
+    producer.close(Duration::from_secs(1)).await;
+    tasks.wait().await;
+    assert_eq!(recorded.of("UserRecordsPut", None, None), (2, 0.0));
+    assert_eq!(recorded.of("UserRecordsPut", Some("low"), None), (1, 0.0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_hottest_shard_and_key_stand_first() {
     let service = Scripted::new(|_, entries| all_written(entries));
     let config = ProducerConfig {
@@ -203,6 +230,9 @@ impl<'a> MakeWriter<'a> for Log {
 #[tokio::test(start_paused = true)]
 async fn logs_tell_of_each_trouble_without_data_or_keys_and_cannot_flood() {
     let log = Log::default();
+    // While there is one subscriber alone, a test on another thread, without it, can turn an event off for all.
+    let second = tracing_subscriber::fmt().with_writer(std::io::sink);
+    let _second = tracing::Dispatch::new(second.finish());
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
         .with_span_events(tracing_subscriber::fmt::format::FmtSpan::FULL)

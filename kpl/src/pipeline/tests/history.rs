@@ -56,10 +56,12 @@ pub(super) fn histories() -> impl Strategy<Value = History> {
 const KEYS: usize = 8;
 const PER_KEY: usize = 40;
 
+type Outcome = Result<(), DeliveryError>;
+
 /// A record that was sent, and the earlier ones of its key that were not settled when `send` returned.
 pub(super) struct Sent {
     pub(super) data: Bytes,
-    pub(super) outcome: Result<(), DeliveryError>,
+    pub(super) outcome: Outcome,
     pub(super) behind: Vec<usize>,
 }
 
@@ -68,7 +70,7 @@ async fn send_key(producer: Producer, key: usize, history: History) -> Vec<Sent>
     let mut rng = fastrand::Rng::with_seed(history.seed ^ (key as u64 + 1) << 32);
     let hash_key = HashKey::new(u128::MAX / KEYS as u128 * key as u128 + 12345);
     let mut deliveries: Vec<Delivery> = Vec::new();
-    let mut sent: Vec<(Bytes, Option<Result<(), DeliveryError>>, Vec<usize>)> = Vec::new();
+    let mut sent: Vec<(Bytes, Option<Outcome>, Vec<usize>)> = Vec::new();
     for id in 0..PER_KEY {
         let mark = match rng.u32(0..100) {
             n if n < history.poison => POISON,

@@ -79,7 +79,10 @@ async fn send_key(producer: Producer, key: usize, history: History) -> Vec<Sent>
             _ => LOOK_ALIKE,
         };
         let data = Bytes::from([mark, format!(" {key}/{id}").as_bytes()].concat());
-        let record = UserRecord::new("k", data.clone()).with_explicit_hash_key(hash_key);
+        let mut record = UserRecord::new("k", data.clone()).with_explicit_hash_key(hash_key);
+        if rng.u32(0..8) == 0 {
+            record = record.with_time_to_live(Duration::from_millis(rng.u64(50..3000)));
+        }
         match producer.send(record).await {
             Ok(delivery) => deliveries.push(delivery),
             Err(SendError::Invalid { reason, .. }) => {

@@ -197,15 +197,17 @@ impl OpenAggregate {
 
     /// Whether no further record can join.
     pub(crate) fn is_full(&self, limits: AggregateLimits) -> bool {
-        if let Content::One(record) = &self.content
-            && !record.is_aggregable()
-        {
-            return true;
-        }
-        let is_urgent = |ttl| ttl < limits.least_time_to_live;
         self.settler.members() >= limits.max_count
             || self.size() >= limits.max_size
-            || self.time_to_live.is_some_and(is_urgent)
+            || self.travels_alone(limits)
+    }
+
+    fn travels_alone(&self, limits: AggregateLimits) -> bool {
+        let is_urgent = |ttl| ttl < limits.least_time_to_live;
+        match &self.content {
+            Content::One(record) if !record.is_aggregable() => true,
+            _ => self.time_to_live.is_some_and(is_urgent),
+        }
     }
 
     fn size(&self) -> usize {
@@ -217,7 +219,9 @@ impl OpenAggregate {
 
     /// Takes no more, because it is full or another record does not fit.
     pub(crate) fn close_as_full(mut self, limits: AggregateLimits) -> Self {
-        self.closed_by = if self.settler.members() >= limits.max_count {
+        self.closed_by = if self.travels_alone(limits) {
+            SealReason::Alone
+        } else if self.settler.members() >= limits.max_count {
             SealReason::Count
         } else {
             SealReason::Size

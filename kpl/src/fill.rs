@@ -8,6 +8,8 @@ pub(crate) enum SealReason {
     /// It is as large as it may be, or the next record did not fit.
     Size,
     Count,
+    /// It waits for no company: a raw record, one without a key, or one with little time to live.
+    Alone,
     /// Its time was up; with a linger of zero, its lane was free.
     Linger,
     /// `flush` or `close`.
@@ -34,6 +36,7 @@ impl Fill {
         let reason = match self.closed_by {
             SealReason::Size => &counters.sealed_by_size,
             SealReason::Count => &counters.sealed_by_count,
+            SealReason::Alone => &counters.sealed_alone,
             SealReason::Linger => &counters.sealed_by_linger,
             SealReason::Flush => &counters.sealed_by_flush,
             SealReason::Pressure => &counters.sealed_by_pressure,

@@ -44,6 +44,8 @@ pub struct ProducerStats {
     pub sealed_by_size: u64,
     /// Those sealed because they had as many records as they may have.
     pub sealed_by_count: u64,
+    /// Those of one user record that waits for no company: raw, without a key, or with little time to live.
+    pub sealed_alone: u64,
     /// Those sealed because `record_max_buffered_time` was over; where that is zero, because nothing of their shard was under way.
     pub sealed_by_linger: u64,
     /// Those sealed for `flush` or `close`.
@@ -120,6 +122,7 @@ counters!(
     aggregate_bytes_allowed,
     sealed_by_size,
     sealed_by_count,
+    sealed_alone,
     sealed_by_linger,
     sealed_by_flush,
     sealed_by_pressure,

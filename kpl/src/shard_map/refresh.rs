@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::config::RecordOrdering;
 use crate::error::StopReason;
 use crate::logs::LogGate;
@@ -32,6 +32,8 @@ pub(crate) struct Refresher {
     may_list: bool,
     is_service_placed: bool,
     incarnation: String,
+    /// When the strategy is read again without a reason: an account may describe streams 20 times a second only.
+    strategy_due: Instant,
 }
 
 impl Refresher {
@@ -48,6 +50,7 @@ impl Refresher {
             may_describe: first.is_some(),
             may_list: true,
             is_service_placed: shared.is_service_placed(),
+            strategy_due: clock::now(),
             incarnation: first
                 .as_ref()
                 .map(|first| first.incarnation.clone())
@@ -98,11 +101,18 @@ impl Refresher {
 
     /// Where it cannot be read, what was known stays; without the permission to read it, where records lie tells.
     async fn read_strategy(&mut self) {
+        let now = clock::now();
+        let is_due = now >= self.strategy_due;
         let is_service_placed = if let Some(first) = self.first.take() {
             first.service_places_records
         } else if !self.may_describe {
             self.shared.seen_placed.load(Ordering::Relaxed)
+        } else if !(self.shared.seen_placed.swap(false, Ordering::Relaxed) || is_due) {
+            self.is_service_placed
         } else {
+            let interval = self.shared.config.shard_map_refresh_interval;
+            // Before the next timer fires, however it is jittered.
+            self.strategy_due = clock::after(now, interval / 2);
             match self.service.describe().await {
                 Ok(now) => {
                     if now.incarnation != self.incarnation {

@@ -135,15 +135,21 @@ async fn until_single(producer: &Producer, receipts: &mut Vec<(String, Receipt)>
 }
 
 #[tokio::test]
-async fn without_leave_to_describe_where_records_lie_tells_the_strategy() {
-    let aws = on_demand(LocalAws::builder().deny(Service::Kinesis, "DescribeStreamSummary")).await;
-    let producer = builder(&aws, watchful()).build().await.unwrap();
-    let mut receipts = wave(&producer, "by key").await;
-    set_strategy(&aws, RecordDistributionStrategy::Auto).await;
-    until_single(&producer, &mut receipts).await;
-    let seen = read(&aws, "s");
-    for (data, receipt) in &receipts {
-        seen.assert_holds(data.as_bytes(), receipt);
+async fn where_records_lie_tells_the_strategy_before_the_timer_and_without_leave_to_describe() {
+    for denied in ["DescribeStreamSummary", "DescribeLimits"] {
+        let aws = on_demand(LocalAws::builder().deny(Service::Kinesis, denied)).await;
+        let config = ProducerConfig {
+            shard_map_refresh_interval: Duration::from_secs(100_000),
+            ..watchful()
+        };
+        let producer = builder(&aws, config).build().await.unwrap();
+        let mut receipts = wave(&producer, "by key").await;
+        set_strategy(&aws, RecordDistributionStrategy::Auto).await;
+        until_single(&producer, &mut receipts).await;
+        let seen = read(&aws, "s");
+        for (data, receipt) in &receipts {
+            seen.assert_holds(data.as_bytes(), receipt);
+        }
     }
 }
 

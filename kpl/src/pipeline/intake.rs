@@ -80,7 +80,10 @@ impl Pipeline {
         }
         self.fetch_open(lane, SealReason::Handover);
         match self.queues.get(&lane.id) {
-            Some(queue) if queue.is_free() => drop(self.queues.remove(&lane.id)),
+            Some(queue) if queue.is_free() => {
+                self.queues.remove(&lane.id);
+                self.collector.succession.settled(lane.id);
+            }
             Some(_) => self.collector.succession.retire(lane.id, lane.range),
             None => {}
         }

@@ -1,7 +1,11 @@
 //! Settings of a producer: plain data with the KPL's defaults.
 
+mod properties;
+
 use std::fmt;
 use std::time::Duration;
+
+pub use self::properties::{KplProperties, PropertyNote};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -190,6 +194,13 @@ pub enum Compression {
 
 macro_rules! setters {
     ($($with:ident, $field:ident: $type:ty;)*) => {
+        /// The names of all fields: one that is not listed does not compile.
+        #[cfg(test)]
+        fn field_names(config: &Self) -> Vec<&'static str> {
+            let Self { $($field: _),* } = config;
+            vec![$(stringify!($field)),*]
+        }
+
         $(
             #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
             #[must_use]

@@ -96,6 +96,8 @@ mod limiter;
 mod logs;
 pub mod metrics;
 mod ordering;
+#[doc = include_str!("parity.md")]
+pub mod parity {}
 mod permit;
 mod pipeline;
 mod producer;
@@ -115,7 +117,9 @@ mod verdict;
 
 pub use budget::MemoryBudget;
 pub use builder::ProducerBuilder;
-pub use config::{Compression, InvalidConfig, OnGap, ProducerConfig, RecordOrdering};
+pub use config::{
+    Compression, InvalidConfig, KplProperties, OnGap, ProducerConfig, PropertyNote, RecordOrdering,
+};
 pub use delivery::{Delivery, Receipt};
 pub use error::{
     Attempt, BuildError, DeliveryError, FailureCause, InvalidRecord, ReserveError, SendError,

@@ -37,7 +37,8 @@ pub(crate) const MIN_BUFFER: usize = 64 * KIB;
 ///                       + 1.4 x shards x aggregation_max_size   one open aggregate each; 1 MiB if `aggregation_adaptive`
 ///                       + a few MiB                          connections and TLS
 /// ```
-/// What is in flight is also buffered, so the first two terms are an upper bound. Records that wait in `send` belong to
+/// What is in flight is also buffered, so the first two terms are an upper bound. Producers that share a
+/// [`MemoryBudget`](crate::MemoryBudget) share the first term. Records that wait in `send` belong to
 /// the caller and hold none of the budget, and the payload of a failed record lives until its `Delivery` is dropped.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -41,7 +41,8 @@
 //! * **Resharding** loses nothing: an aggregate counts as delivered only if all its members belong to the shard that took
 //!   it, because a KCL drops it as a whole otherwise. The KPL acknowledges the part that fits, and that part is lost.
 //! * **Bounded memory**: [`Producer::send`] waits while the buffer is full, and one hot shard never stalls the others. The
-//!   formula is at [`ProducerConfig`].
+//!   formula is at [`ProducerConfig`]. Several producers may share one [`MemoryBudget`]; [`Producer::reserve`] gives room for
+//!   a record to come; [`Droppable`](Priority::Droppable) records give way instead of waiting.
 //! * **Metrics**: percentiles, hot shards and keys, and the KPL's metrics through the `metrics` facade or to CloudWatch; see
 //!   [`metrics`].
 //!
@@ -49,7 +50,12 @@
 //!
 //! # Features
 //!
-//! `serde` (settings as data), `metrics` (the `metrics` facade), `cloudwatch` (Amazon CloudWatch). None is on by default.
+//! `serde` (settings as data), `metrics` (the `metrics` facade), `cloudwatch` (Amazon CloudWatch), `sink` (a producer as a
+//! `futures::Sink`). None is on by default.
+//!
+//! # Coming from the KPL
+//!
+//! [`parity`] has a row for each of its options, and [`ProducerConfig::from_properties`] reads its `.properties` files.
 //!
 //! # IAM actions
 //!

@@ -48,7 +48,7 @@ impl std::fmt::Debug for Producer {
 pub struct CloseReport {
     /// Records acknowledged.
     pub delivered: u64,
-    /// Records that failed.
+    /// Records that failed, the dropped ones included.
     pub failed: u64,
     /// Records that were not settled by the deadline. Some of them may have been written.
     pub abandoned: u64,

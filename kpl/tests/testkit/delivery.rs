@@ -1,5 +1,7 @@
 //! Records arrive, whatever stands in the way.
 
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kinesis_testkit::{Fault, LocalAws};
@@ -297,8 +299,32 @@ async fn a_throttled_record_expires_with_its_attempts() {
     assert_eq!(producer.buffered_bytes(), 0);
 }
 
+/// What is logged.
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test]
-async fn put_only_credentials_work_without_aggregation() {
+async fn put_only_credentials_work_and_the_missing_actions_are_named() {
+    // Nothing else in this process logs to it: the test runs on its own thread.
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer({
+            let log = Arc::clone(&log);
+            move || Log(Arc::clone(&log))
+        })
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
     let aws = stream(3).await;
     aws.faults()
         .add(Fault::refuse("AccessDeniedException").operation("DescribeStreamSummary"));
@@ -308,6 +334,10 @@ async fn put_only_credentials_work_without_aggregation() {
     let receipts = send_all(&producer, 300).await;
     assert_seen(&aws, &receipts);
     assert_eq!(read(&aws, "s").kinesis_records, 300);
+    let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    for action in ["kinesis:DescribeStreamSummary", "kinesis:ListShards"] {
+        assert_eq!(log.matches(action).count(), 1, "{action}: {log}");
+    }
 }
 
 #[tokio::test]

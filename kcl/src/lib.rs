@@ -8,6 +8,8 @@
 //! * [`Checkpointer`] writes down what is done; after a restart, or in another worker, processing
 //!   goes on behind it, even inside an aggregate.
 //! * [`ConsumerConfig`] holds the settings.
+//! * [`WorkerHandle`] tells what the worker does, where each shard of the stream is, and
+//!   [why it is not running](WorkerHandle::why_not_running).
 //!
 //! It is not a producer (that is the crate `kpl`), and it does not promise exactly once: after a
 //! crash, records since the last checkpoint come again. [`FencingToken`] helps a store of yours to
@@ -97,6 +99,7 @@ mod coordination;
 mod delivery;
 mod error;
 mod lease;
+mod lease_table;
 mod processor;
 mod retrieval;
 mod scheduler;
@@ -107,6 +110,8 @@ mod shard_sync;
 #[doc(hidden)]
 pub mod simulation;
 mod snapshot;
+mod why_not_running;
+mod worker_state;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use clock::Clock;
@@ -118,8 +123,11 @@ pub use coordination::{StartError, WorkerFailure};
 pub use delivery::{Checkpointer, PreparedCheckpoint, Record, RecordBatch, Records};
 pub use error::{BuildError, ProcessorError, WorkerError};
 pub use lease::FencingToken;
+pub use lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};
 pub use processor::{ProcessorFactory, RecordProcessor, ShardContext, ShardEnd, Shutdown};
 pub use scheduler::{Scheduler, SchedulerBuilder, ShutdownReport, WorkerHandle};
 pub use sequence::{ExtendedSequenceNumber, InvalidSequenceNumber, SequenceNumber};
 pub use shard_consumer::{ShardState, ShutdownReason};
 pub use snapshot::{ShardSnapshot, WorkerSnapshot};
+pub use why_not_running::WhyNotRunning;
+pub use worker_state::{StateWatch, WorkerState};

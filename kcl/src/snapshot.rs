@@ -47,6 +47,8 @@ pub struct ShardSnapshot {
     pub millis_behind_latest: Option<Duration>,
     /// Calls of the processor that failed since the last one that succeeded.
     pub failures: u32,
+    /// The last of them. `None` once a call has succeeded.
+    pub last_failure: Option<String>,
 }
 
 const NOT_KNOWN: u64 = u64::MAX;
@@ -59,6 +61,7 @@ pub(crate) struct ShardStatus {
     records: AtomicU64,
     behind: AtomicU64,
     failures: AtomicU32,
+    last_failure: Mutex<Option<String>>,
     totals: Arc<Totals>,
 }
 
@@ -78,6 +81,7 @@ impl ShardStatus {
             records: AtomicU64::new(0),
             behind: AtomicU64::new(NOT_KNOWN),
             failures: AtomicU32::new(0),
+            last_failure: Mutex::default(),
             totals,
         }
     }
@@ -95,12 +99,15 @@ impl ShardStatus {
             .store(millis.unwrap_or(NOT_KNOWN), Ordering::Relaxed);
     }
 
-    pub(crate) fn failed(&self) -> u32 {
+    pub(crate) fn failed(&self, error: String) -> u32 {
+        *lock(&self.last_failure) = Some(error);
         self.failures.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(crate) fn succeeded(&self) {
-        self.failures.store(0, Ordering::Relaxed);
+        if self.failures.swap(0, Ordering::Relaxed) > 0 {
+            *lock(&self.last_failure) = None;
+        }
     }
 
     pub(crate) fn delivered(&self, records: usize, bytes: usize) {
@@ -123,6 +130,7 @@ impl ShardStatus {
             records_delivered: self.records.load(Ordering::Relaxed),
             millis_behind_latest: (behind != NOT_KNOWN).then(|| Duration::from_millis(behind)),
             failures: self.failures.load(Ordering::Relaxed),
+            last_failure: lock(&self.last_failure).clone(),
         }
     }
 }

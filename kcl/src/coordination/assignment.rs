@@ -112,10 +112,14 @@ fn remember_own(shared: &Shared, snapshot: &Snapshot) {
 }
 
 /// Reads the table, and remembers what it shows.
-pub(crate) async fn look(shared: &Shared, consistent: bool) -> Result<Snapshot, LeaseStoreError> {
-    let snapshot = shared.store.list(consistent).await?;
+pub(crate) async fn look(
+    shared: &Shared,
+    consistent: bool,
+) -> Result<Arc<Snapshot>, LeaseStoreError> {
+    let snapshot = Arc::new(shared.store.list(consistent).await?);
     // After the read: a counter seen now moved no later than now.
     let now = shared.clock.now();
+    shared.last_look.note(&snapshot, now);
     for corrupt in &snapshot.corrupt {
         tracing::warn!(%corrupt, "item skipped");
     }

@@ -9,12 +9,14 @@ use tokio::task::JoinHandle;
 use super::assignment::{assign, look};
 use super::discovery::discover;
 use super::error::{StartError, WorkerFailure};
+use super::last_look::LastLook;
 use super::maintenance::maintain;
 use super::shared::Shared;
 use super::{start, worker_metrics};
 use crate::clock::Clock;
 use crate::config::{ConsumerConfig, OnStop};
 use crate::lease::{Fleet as _, Lease, Tenure};
+use crate::worker_state::StateSender;
 
 /// Acquired leases that may wait for the scheduler.
 const QUEUE: usize = 64;
@@ -31,6 +33,8 @@ pub(crate) struct CoordinatorParts {
     pub(crate) config: Arc<ConsumerConfig>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) seed: u64,
+    /// Told how far the start has come.
+    pub(crate) states: StateSender,
 }
 
 /// Owns the tasks: writers, discovery, assignment, the worker row, shard sync.
@@ -170,6 +174,11 @@ impl Coordinator {
         if let Err(error) = moved {
             tracing::warn!(shard = lease.shard_id(), %error, "the lease will expire");
         }
+    }
+
+    /// What the latest look at the lease table showed.
+    pub(crate) fn last_look(&self) -> Arc<LastLook> {
+        Arc::clone(&self.shared.last_look)
     }
 
     /// Resolves when coordination cannot go on.

@@ -6,6 +6,7 @@ mod coordinator;
 mod discovery;
 mod error;
 mod executor;
+mod last_look;
 mod liveness;
 mod maintenance;
 mod migration;
@@ -20,5 +21,6 @@ pub(crate) use coordinator::{Coordinator, CoordinatorParts};
 pub use error::{StartError, WorkerFailure};
 #[cfg(feature = "simulation")]
 pub(crate) use executor::Executor;
+pub(crate) use last_look::LastLook;
 #[cfg(feature = "simulation")]
 pub(crate) use shared::{Shared, SharedParts};

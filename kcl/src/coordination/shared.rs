@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::balance::next_receiver;
 use super::error::WorkerFailure;
 use super::executor::{CurrentRuntime, Executor};
+use super::last_look::LastLook;
 use super::observation::Observations;
 use super::registry::{Claim, Registry};
 use crate::clock::Clock;
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     row_written: Mutex<Option<u64>>,
     pub(crate) registry: Arc<Registry>,
     observations: Mutex<Observations>,
+    /// For those who ask from outside.
+    pub(crate) last_look: Arc<LastLook>,
     /// Loads of the workers that may receive a lease.
     receivers: Mutex<BTreeMap<String, usize>>,
     /// Something changed: look again.
@@ -89,6 +92,7 @@ impl Shared {
             row_written: Mutex::default(),
             registry: Arc::default(),
             observations: Mutex::default(),
+            last_look: Arc::default(),
             receivers: Mutex::default(),
             nudge: Notify::new(),
             leaving: CancellationToken::new(),

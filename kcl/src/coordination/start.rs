@@ -15,6 +15,7 @@ use crate::lease::{
     StreamIdentity, TableError, classify, describe_table, ensure_table, for_leases, for_shards,
 };
 use crate::shard_sync::{KinesisShardLister, ListShardsError, ShardSync, SyncError};
+use crate::worker_state::WorkerState;
 
 /// Finds the stream; finds or creates the lease table; settles the fleet's mode; checks that the
 /// table is this stream's; creates the first leases.
@@ -27,12 +28,15 @@ pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartErro
         dynamodb,
         config,
         clock,
-        ..
+        seed,
+        states,
     } = parts;
     let kinesis = for_shards(&kinesis, &config);
     let dynamodb = for_leases(&dynamodb, &config);
+    states.enter(WorkerState::FindingStream);
     let identity = identify(&kinesis, &stream).await?;
 
+    states.enter(WorkerState::PreparingTable);
     let table = config
         .table
         .name
@@ -89,6 +93,7 @@ pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartErro
         clock: Arc::clone(&clock),
         finished: Arc::default(),
     };
+    states.enter(WorkerState::SyncingShards);
     sync.run().await.map_err(|error| match error {
         SyncError::Store(error) => start.store_failed(error),
         SyncError::List(ListShardsError::Call(error)) => stream_failed(&stream, error),
@@ -112,7 +117,7 @@ pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartErro
         max_leases: config.max_leases,
         on_stop: config.on_stop,
         sync_interval: config.shard_sync_interval,
-        seed: parts.seed,
+        seed,
     }))
 }
 

@@ -11,7 +11,7 @@ use futures::FutureExt;
 
 use super::handle::WorkerHandle;
 use super::run;
-use super::shards::View;
+use super::shards::{View, ViewParts};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ConfigError, ConsumerConfig, TABLE_NAME_RULE, is_table_name};
 use crate::coordination::{Coordinator, CoordinatorParts};
@@ -19,6 +19,7 @@ use crate::error::BuildError;
 use crate::processor::{ErasedFactory, ProcessorFactory};
 use crate::retrieval::{ByteBudget, StreamName, client_for_reads};
 use crate::shard_consumer::Worker;
+use crate::worker_state::{LastState, StateSender, StateWatch, WorkerState};
 
 /// A worker, ready to run: the stream exists, the lease table is there, and so are its leases.
 ///
@@ -52,6 +53,7 @@ impl Scheduler {
             config: ConsumerConfig::default(),
             clock: None,
             seed: None,
+            states: StateSender::default(),
         }
     }
 
@@ -71,8 +73,16 @@ impl Scheduler {
             view,
             seed,
         } = self;
+        // Outside of the task: one that is aborted before it begins has stopped too.
+        let last_state = LastState(view.states().clone());
         WorkerHandle::new(Arc::clone(&view), move |stop| {
-            run::run(coordinator, worker, view, seed, stop).boxed()
+            async move {
+                let outcome = run::run(coordinator, worker, view, seed, stop).await;
+                let error = outcome.as_ref().err().cloned();
+                last_state.0.enter(WorkerState::Stopped(error));
+                outcome
+            }
+            .boxed()
         })
     }
 }
@@ -99,6 +109,7 @@ pub struct SchedulerBuilder {
     config: ConsumerConfig,
     clock: Option<Arc<dyn Clock>>,
     seed: Option<u64>,
+    states: StateSender,
 }
 
 impl SchedulerBuilder {
@@ -147,6 +158,12 @@ impl SchedulerBuilder {
         self
     }
 
+    /// Follows the worker from here on: through [`build`](Self::build), and after
+    /// [`Scheduler::spawn`].
+    pub fn watch_state(&self) -> StateWatch {
+        self.states.watch()
+    }
+
     /// Checks the settings, the stream and the lease table; creates the table and its leases where
     /// they are missing. No lease is taken before [`Scheduler::spawn`].
     ///
@@ -160,6 +177,16 @@ impl SchedulerBuilder {
     /// # Cancel safety
     /// Call it again: a table or leases that were made stay.
     pub async fn build(self) -> Result<Scheduler, BuildError> {
+        let states = self.states.clone();
+        let built = Box::pin(self.prepare()).await;
+        states.enter(match &built {
+            Ok(_) => WorkerState::Ready,
+            Err(error) => WorkerState::NotStarted(error.clone()),
+        });
+        built
+    }
+
+    async fn prepare(self) -> Result<Scheduler, BuildError> {
         ConfigError::check(self.problems())?;
         let factory = self.factory.ok_or(BuildError::NoProcessor)?;
         let clock = self
@@ -198,14 +225,23 @@ impl SchedulerBuilder {
             worker_id: worker_id.clone(),
             kinesis,
             dynamodb,
-            config,
-            clock,
+            config: Arc::clone(&config),
+            clock: Arc::clone(&clock),
             seed: random.u64(..),
+            states: self.states.clone(),
         })
         .await?;
+        let view = View::new(ViewParts {
+            worker_id,
+            budget: Arc::clone(&worker.budget),
+            last_look: coordinator.last_look(),
+            states: self.states,
+            clock,
+            config,
+        });
         Ok(Scheduler {
             coordinator,
-            view: Arc::new(View::new(worker_id, Arc::clone(&worker.budget))),
+            view: Arc::new(view),
             worker: Arc::new(worker),
             seed: random.u64(..),
         })

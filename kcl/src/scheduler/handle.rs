@@ -11,7 +11,10 @@ use tokio::task::AbortHandle;
 
 use super::shards::View;
 use crate::error::WorkerError;
+use crate::lease_table::LeaseTableSnapshot;
 use crate::snapshot::WorkerSnapshot;
+use crate::why_not_running::WhyNotRunning;
+use crate::worker_state::{StateWatch, WorkerState};
 
 /// What a planned stop did with the shards that the worker owned.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -105,12 +108,34 @@ impl WorkerHandle {
     pub fn snapshot(&self) -> WorkerSnapshot {
         self.view.snapshot()
     }
+
+    /// Where the worker is in its life.
+    pub fn state(&self) -> WorkerState {
+        self.watch_state().current()
+    }
+
+    /// Follows [`state`](Self::state).
+    pub fn watch_state(&self) -> StateWatch {
+        self.view.states().watch()
+    }
+
+    /// All leases of the application, of this and of other workers, as this worker last read them; it
+    /// makes no call. `None`: it has not read them yet.
+    pub fn lease_table(&self) -> Option<LeaseTableSnapshot> {
+        self.view.lease_table()
+    }
+
+    /// Why this worker is not processing a shard of the stream, by id; `None`: it is. It makes no
+    /// call.
+    pub fn why_not_running(&self, shard_id: &str) -> Option<WhyNotRunning> {
+        self.view.why_not_running(shard_id)
+    }
 }
 
 impl fmt::Debug for WorkerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WorkerHandle")
-            .field("worker_id", &self.view.worker_id)
+            .field("worker_id", &self.view.worker_id())
             .field("finished", &self.is_finished())
             .finish_non_exhaustive()
     }

@@ -11,6 +11,7 @@ use crate::coordination::Coordinator;
 use crate::error::WorkerError;
 use crate::lease::{Tenure, TenureEnd};
 use crate::shard_consumer::Worker;
+use crate::worker_state::WorkerState;
 
 /// How long aborted tasks get to be dropped, before their leases are given away all the same.
 const AFTER_ABORT: Duration = Duration::from_secs(1);
@@ -24,8 +25,10 @@ pub(super) async fn run(
 ) -> Result<ShutdownReport, WorkerError> {
     let stream = worker.stream.as_str().to_owned();
     let failover_time = worker.config.failover_time;
+    let states = view.states().clone();
     let mut shards = Shards::new(worker, view, seed);
     let mut tenures = coordinator.start();
+    states.enter(WorkerState::Running);
     let (deadline, failure) = tokio::select! {
         biased;
         deadline = stop_requested(&mut stop) => (deadline, None),
@@ -34,6 +37,7 @@ pub(super) async fn run(
             (failover_time, Some(error))
         }
     };
+    states.enter(WorkerState::Stopping(failure.clone()));
     coordinator.leave().await;
     let report = drain(&mut shards, &mut tenures, deadline).await;
     coordinator.stop().await;

@@ -6,31 +6,75 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
+use crate::config::ConsumerConfig;
+use crate::coordination::LastLook;
 use crate::error::WorkerError;
 use crate::lease::Tenure;
+use crate::lease_table::LeaseTableSnapshot;
 use crate::retrieval::ByteBudget;
 use crate::shard_consumer::{ShardConsumer, Worker};
 use crate::snapshot::{ShardStatus, Totals, WorkerSnapshot};
+use crate::why_not_running::{Asker, WhyNotRunning, why_not_running};
+use crate::worker_state::StateSender;
 
 /// What a worker's handle can see.
 #[derive(Debug)]
 pub(super) struct View {
-    pub(super) worker_id: String,
-    pub(super) totals: Arc<Totals>,
-    pub(super) budget: Arc<ByteBudget>,
+    parts: ViewParts,
+    totals: Arc<Totals>,
     /// By the number of the tenure: the task of an earlier one of the same shard may still be
     /// ending. (Its processor is not: coordination acquires no lease again before the tenure ended.)
     shards: Mutex<BTreeMap<u64, Arc<ShardStatus>>>,
 }
 
+/// Where it looks.
+#[derive(Debug)]
+pub(super) struct ViewParts {
+    pub(super) worker_id: String,
+    pub(super) budget: Arc<ByteBudget>,
+    pub(super) last_look: Arc<LastLook>,
+    pub(super) states: StateSender,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) config: Arc<ConsumerConfig>,
+}
+
 impl View {
-    pub(super) fn new(worker_id: String, budget: Arc<ByteBudget>) -> Self {
+    pub(super) fn new(parts: ViewParts) -> Self {
         Self {
-            worker_id,
+            parts,
             totals: Arc::default(),
-            budget,
             shards: Mutex::default(),
         }
+    }
+
+    pub(super) fn worker_id(&self) -> &str {
+        &self.parts.worker_id
+    }
+
+    pub(super) fn states(&self) -> &StateSender {
+        &self.parts.states
+    }
+
+    pub(super) fn lease_table(&self) -> Option<LeaseTableSnapshot> {
+        self.parts.last_look.snapshot(self.parts.clock.now())
+    }
+
+    pub(super) fn why_not_running(&self, shard_id: &str) -> Option<WhyNotRunning> {
+        let (own, leases) = self.with_shards(|shards| {
+            let mut latest_first = shards.values().rev();
+            let own = latest_first.find(|status| status.shard_id() == shard_id);
+            (own.map(|status| status.snapshot()), shards.len())
+        });
+        let config = &self.parts.config;
+        let asker = Asker {
+            worker_id: &self.parts.worker_id,
+            failover: config.failover_time,
+            has_stopped: self.states().watch().current().is_last(),
+            at_limit: leases >= config.max_leases,
+            own,
+        };
+        why_not_running(shard_id, &asker, self.lease_table().as_ref())
     }
 
     fn with_shards<T>(&self, act: impl FnOnce(&mut BTreeMap<u64, Arc<ShardStatus>>) -> T) -> T {
@@ -45,7 +89,7 @@ impl View {
                 .collect::<Vec<_>>()
         });
         self.totals
-            .snapshot(&self.worker_id, shards, self.budget.held())
+            .snapshot(self.worker_id(), shards, self.parts.budget.held())
     }
 }
 

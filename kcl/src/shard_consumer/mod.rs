@@ -188,7 +188,7 @@ impl ShardConsumer {
 
     fn complain(&self, call: &'static str, error: &ProcessorError) {
         let shard_id = self.tenure.shard_id();
-        let failures = self.status.failed();
+        let failures = self.status.failed(error.to_string());
         if failures > LOUD_AFTER {
             tracing::error!(shard_id, call, failures, %error, "the processor keeps failing; the same call is made again");
         } else {

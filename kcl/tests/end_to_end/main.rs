@@ -9,3 +9,4 @@ mod fleet;
 mod probe;
 mod resharding;
 mod setup;
+mod telling;

@@ -6,26 +6,7 @@ use kcl::{CheckpointPolicy, OnStop};
 use kinesis_testkit::{Fault, LocalAws, Service};
 
 use crate::probe::{Call, Probe};
-use crate::setup::{STREAM, aws, config, open_shards, processing, put, until, worker};
-
-async fn split(aws: &LocalAws, shard_id: &str) {
-    let shards = aws.records(STREAM);
-    let shard = shards
-        .iter()
-        .find(|shard| shard.shard_id == shard_id)
-        .unwrap();
-    let middle = shard.starting_hash_key.midpoint(shard.ending_hash_key) + 1;
-    let request = aws
-        .kinesis()
-        .split_shard()
-        .stream_name(STREAM)
-        .shard_to_split(shard_id);
-    request
-        .new_starting_hash_key(middle.to_string())
-        .send()
-        .await
-        .unwrap();
-}
+use crate::setup::{STREAM, aws, config, open_shards, processing, put, split, until, worker};
 
 async fn merge(aws: &LocalAws, one: &str, two: &str) {
     let request = aws

@@ -5,7 +5,7 @@ use std::time::Duration;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use bytes::Bytes;
-use kcl::{ConsumerConfig, InitialPosition, Scheduler, WorkerHandle};
+use kcl::{ConsumerConfig, InitialPosition, Scheduler, SchedulerBuilder, WorkerHandle};
 use kinesis_testkit::LocalAws;
 
 use crate::probe::Probe;
@@ -40,13 +40,14 @@ pub(crate) async fn worker(aws: &LocalAws, probe: &Probe, config: ConsumerConfig
 }
 
 pub(crate) async fn scheduler(aws: &LocalAws, probe: &Probe, config: ConsumerConfig) -> Scheduler {
+    builder(aws, probe, config).build().await.unwrap()
+}
+
+pub(crate) fn builder(aws: &LocalAws, probe: &Probe, config: ConsumerConfig) -> SchedulerBuilder {
     Scheduler::builder(APPLICATION, STREAM, &aws.sdk_config())
         .processor(probe.factory())
         .config(config)
         .seed(7)
-        .build()
-        .await
-        .unwrap()
 }
 
 /// Puts records with these ids, keyed by `id % 50`; they are acknowledged when it returns.
@@ -133,4 +134,24 @@ pub(crate) fn open_shards(aws: &LocalAws) -> Vec<String> {
         .filter(|shard| shard.is_open)
         .map(|shard| shard.shard_id)
         .collect()
+}
+
+/// Splits a shard in the middle.
+pub(crate) async fn split(aws: &LocalAws, shard_id: &str) {
+    let shards = aws.records(STREAM);
+    let shard = shards
+        .iter()
+        .find(|shard| shard.shard_id == shard_id)
+        .unwrap();
+    let middle = shard.starting_hash_key.midpoint(shard.ending_hash_key) + 1;
+    let request = aws
+        .kinesis()
+        .split_shard()
+        .stream_name(STREAM)
+        .shard_to_split(shard_id);
+    request
+        .new_starting_hash_key(middle.to_string())
+        .send()
+        .await
+        .unwrap();
 }

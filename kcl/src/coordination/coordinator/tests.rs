@@ -46,6 +46,7 @@ fn parts(aws: &LocalAws, worker: &str, config: ConsumerConfig) -> CoordinatorPar
         config: Arc::new(config),
         clock: Arc::new(SystemClock::default()),
         seed: 7,
+        states: StateSender::default(),
     }
 }
 

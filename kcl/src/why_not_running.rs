@@ -1,0 +1,314 @@
+//! Why a shard is not being processed by this worker.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::checkpoint::Checkpoint;
+use crate::lease_table::{LeaseSnapshot, LeaseTableSnapshot};
+use crate::shard_consumer::{ShardState, ShutdownReason};
+use crate::snapshot::ShardSnapshot;
+
+/// Why a worker is not processing a shard, as far as it knows. The text says what to do, if there is
+/// anything to do.
+///
+/// Answered by [`WorkerHandle::why_not_running`](crate::WorkerHandle::why_not_running). Times are as
+/// this worker saw them: since it started, and at the grain of its looks at the lease table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhyNotRunning {
+    /// The worker has stopped: it processes nothing and does not look at the table any more.
+    WorkerStopped,
+    /// The worker has not read the lease table since it started.
+    NotKnownYet,
+    /// The shard has no lease.
+    NotListed,
+    /// Its lease item can not be read.
+    CorruptItem {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// It was processed to its end.
+    Finished {
+        /// The shards that follow it, by id.
+        children: Vec<String>,
+    },
+    /// Its parents are not finished: a child starts behind them, so that records of a key stay in
+    /// order.
+    WaitsForParents {
+        /// The parents that are not finished, by id.
+        parents: Vec<String>,
+        /// The worker that waits.
+        owner: Option<String>,
+    },
+    /// Its lease is on its way from one worker to another.
+    HandoffPending {
+        /// The worker that still processes it.
+        from: String,
+        /// The worker that gets it.
+        to: String,
+    },
+    /// Nobody has its lease.
+    Unassigned {
+        /// For how long.
+        since: Duration,
+        /// This worker has as many leases as it may take.
+        at_limit: bool,
+    },
+    /// Another worker processes it.
+    LeasedBy {
+        /// The worker.
+        worker: String,
+        /// For how long it has had it.
+        since: Duration,
+        /// How long ago it last renewed it.
+        heartbeat_age: Duration,
+    },
+    /// Another worker has its lease and does not renew it.
+    OwnerSilent {
+        /// The worker.
+        worker: String,
+        /// How long ago it last renewed it.
+        heartbeat_age: Duration,
+    },
+    /// The lease is this worker's, which does not process it yet: a former owner may still be at work.
+    WaitsForFormerOwner,
+    /// The processor is being initialised.
+    Starting,
+    /// The processor fails: the same call is made again and again.
+    Failing {
+        /// Failures in a row.
+        failures: u32,
+        /// The last one.
+        error: String,
+    },
+    /// The shard is being given up.
+    ShuttingDown {
+        /// Why.
+        reason: ShutdownReason,
+    },
+}
+
+/// What a worker knows besides the table.
+pub(crate) struct Asker<'a> {
+    pub(crate) worker_id: &'a str,
+    pub(crate) failover: Duration,
+    pub(crate) has_stopped: bool,
+    /// It has as many leases as it may take.
+    pub(crate) at_limit: bool,
+    /// Its own tenure of the shard.
+    pub(crate) own: Option<ShardSnapshot>,
+}
+
+/// `None`: this worker is processing the shard.
+pub(crate) fn why_not_running(
+    shard_id: &str,
+    asker: &Asker<'_>,
+    table: Option<&LeaseTableSnapshot>,
+) -> Option<WhyNotRunning> {
+    if asker.has_stopped {
+        return Some(WhyNotRunning::WorkerStopped);
+    }
+    match &asker.own {
+        Some(own) if own.state != ShardState::Done => within(own, asker.worker_id, table),
+        _ => Some(elsewhere(shard_id, asker, table)),
+    }
+}
+
+/// The worker has the lease, and a consumer runs.
+fn within(
+    own: &ShardSnapshot,
+    worker_id: &str,
+    table: Option<&LeaseTableSnapshot>,
+) -> Option<WhyNotRunning> {
+    if let ShardState::ShuttingDown(reason) = own.state
+        && (own.failures == 0 || reason == ShutdownReason::LeaseLost)
+    {
+        return Some(WhyNotRunning::ShuttingDown { reason });
+    }
+    if own.failures > 0 {
+        return Some(WhyNotRunning::Failing {
+            failures: own.failures,
+            error: own.last_failure.clone().unwrap_or_default(),
+        });
+    }
+    match own.state {
+        ShardState::WaitingOnParents => {
+            let lease = table.and_then(|table| find(table, &own.shard_id));
+            let parents = lease.zip(table);
+            Some(WhyNotRunning::WaitsForParents {
+                parents: parents
+                    .map(|(lease, table)| unfinished_parents(lease, table))
+                    .unwrap_or_default(),
+                owner: Some(worker_id.to_owned()),
+            })
+        }
+        ShardState::Initializing => Some(WhyNotRunning::Starting),
+        _ => None,
+    }
+}
+
+fn elsewhere(
+    shard_id: &str,
+    asker: &Asker<'_>,
+    table: Option<&LeaseTableSnapshot>,
+) -> WhyNotRunning {
+    let Some(table) = table else {
+        return WhyNotRunning::NotKnownYet;
+    };
+    if let Some(item) = table.corrupt.iter().find(|item| item.key == shard_id) {
+        return WhyNotRunning::CorruptItem {
+            problem: item.problem.clone(),
+        };
+    }
+    let Some(lease) = find(table, shard_id) else {
+        return WhyNotRunning::NotListed;
+    };
+    if lease.checkpoint == Checkpoint::ShardEnd {
+        return WhyNotRunning::Finished {
+            children: lease.children.clone(),
+        };
+    }
+    if let (Some(from), Some(to)) = (&lease.owner, &lease.pending_owner) {
+        return WhyNotRunning::HandoffPending {
+            from: from.clone(),
+            to: to.clone(),
+        };
+    }
+    let heartbeat_age = lease.heartbeat_age;
+    match &lease.owner {
+        None => WhyNotRunning::Unassigned {
+            since: lease.owned_for,
+            at_limit: asker.at_limit,
+        },
+        Some(owner) if owner == asker.worker_id => WhyNotRunning::WaitsForFormerOwner,
+        Some(worker) if heartbeat_age > asker.failover => WhyNotRunning::OwnerSilent {
+            worker: worker.clone(),
+            heartbeat_age,
+        },
+        Some(worker) => {
+            let parents = unfinished_parents(lease, table);
+            if parents.is_empty() {
+                WhyNotRunning::LeasedBy {
+                    worker: worker.clone(),
+                    since: lease.owned_for,
+                    heartbeat_age,
+                }
+            } else {
+                WhyNotRunning::WaitsForParents {
+                    parents,
+                    owner: lease.owner.clone(),
+                }
+            }
+        }
+    }
+}
+
+fn find<'a>(table: &'a LeaseTableSnapshot, shard_id: &str) -> Option<&'a LeaseSnapshot> {
+    table.leases.iter().find(|lease| lease.shard_id == shard_id)
+}
+
+/// A parent without a lease is finished; one whose lease can not be read is waited for.
+fn unfinished_parents(lease: &LeaseSnapshot, table: &LeaseTableSnapshot) -> Vec<String> {
+    let unfinished = |parent: &&String| {
+        find(table, parent).is_some_and(|lease| lease.checkpoint != Checkpoint::ShardEnd)
+            || table.corrupt.iter().any(|item| item.key == **parent)
+    };
+    lease.parents.iter().filter(unfinished).cloned().collect()
+}
+
+impl fmt::Display for WhyNotRunning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WorkerStopped => f.write_str(
+                "this worker has stopped: start one, or ask a worker that runs",
+            ),
+            Self::NotKnownYet => f.write_str(
+                "this worker has not read the lease table yet: ask again in a second; if it stays so, \
+                 look at the log for errors of DynamoDB",
+            ),
+            Self::NotListed => f.write_str(
+                "it has no lease: the stream does not have it, it was finished and cleaned up, or the \
+                 next shard sync (shard_sync_interval) creates its lease; check the shard's id",
+            ),
+            Self::CorruptItem { problem } => write!(
+                f,
+                "its lease item can not be read ({problem}): repair the item (deleted, it is made anew \
+                 without a checkpoint)"
+            ),
+            Self::Finished { children } if children.is_empty() => {
+                f.write_str("it was processed to its end: there is nothing to do")
+            }
+            Self::Finished { children } => write!(
+                f,
+                "it was processed to its end and goes on in {}: there is nothing to do",
+                children.join(" and ")
+            ),
+            Self::WaitsForParents { parents, owner } => {
+                match owner {
+                    Some(owner) => write!(f, "worker {owner} has it and waits")?,
+                    None => f.write_str("it waits")?,
+                }
+                if parents.is_empty() {
+                    return f.write_str(" for its parents to be looked up");
+                }
+                write!(
+                    f,
+                    " until its parents are finished ({0}): ask why {0} is not, if that takes long",
+                    parents.join(" and ")
+                )
+            }
+            Self::HandoffPending { from, to } => write!(
+                f,
+                "it is on its way from worker {from} to worker {to}: it starts there when {from} has \
+                 checkpointed, within half a minute"
+            ),
+            Self::Unassigned { since, at_limit } => {
+                write!(f, "nobody has had its lease for {since:.1?}: ")?;
+                f.write_str(if *at_limit {
+                    "this worker has max_leases already; raise that, or add a worker"
+                } else {
+                    "a worker takes it within seconds; if not, check max_leases, and the log for \
+                     errors of DynamoDB"
+                })
+            }
+            Self::LeasedBy {
+                worker,
+                since,
+                heartbeat_age,
+            } => write!(
+                f,
+                "worker {worker} has had it for {since:.1?} and renewed it {heartbeat_age:.1?} ago: \
+                 ask that worker"
+            ),
+            Self::OwnerSilent {
+                worker,
+                heartbeat_age,
+            } => write!(
+                f,
+                "worker {worker} has it and has not renewed it for {heartbeat_age:.1?}: another takes \
+                 it over within seconds; if not, check that failover_time is the same in all workers"
+            ),
+            Self::WaitsForFormerOwner => f.write_str(
+                "it was given to this worker, which starts on it as soon as no former owner can be at \
+                 work: within the failover time",
+            ),
+            Self::Starting => f.write_str(
+                "its processor is being made and initialised: if it stays so, initialize() does not \
+                 return",
+            ),
+            Self::Failing { failures, error } => write!(
+                f,
+                "its processor has failed {failures} times in a row and gets the same call again: \
+                 mend the cause ({error})"
+            ),
+            Self::ShuttingDown { reason } => write!(
+                f,
+                "this worker is giving it up ({reason:?}): if it stays so, the processor does not \
+                 return"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! Every answer, by the state that it is for.
+
+use super::*;
+use crate::lease_table::CorruptLease;
+
+const F: Duration = Duration::from_secs(10);
+const SHARD: &str = "shardId-000000000002";
+
+fn lease(shard_id: &str, owner: Option<&str>) -> LeaseSnapshot {
+    LeaseSnapshot {
+        shard_id: shard_id.to_owned(),
+        owner: owner.map(str::to_owned),
+        pending_owner: None,
+        counter: 1,
+        checkpoint: Checkpoint::TrimHorizon,
+        parents: Vec::new(),
+        children: Vec::new(),
+        owned_for: Duration::from_secs(7),
+        heartbeat_age: Duration::from_secs(1),
+        checkpoint_age: Duration::from_secs(1),
+    }
+}
+
+fn table(leases: Vec<LeaseSnapshot>) -> LeaseTableSnapshot {
+    LeaseTableSnapshot {
+        age: Duration::ZERO,
+        leases,
+        corrupt: vec![CorruptLease {
+            key: "shardId-bad".to_owned(),
+            problem: "checkpoint is missing".to_owned(),
+        }],
+    }
+}
+
+fn own(state: ShardState, failures: u32) -> ShardSnapshot {
+    ShardSnapshot {
+        shard_id: SHARD.to_owned(),
+        state,
+        records_delivered: 0,
+        millis_behind_latest: None,
+        failures,
+        last_failure: (failures > 0).then(|| "no disk".to_owned()),
+    }
+}
+
+fn asker(own: Option<ShardSnapshot>) -> Asker<'static> {
+    Asker {
+        worker_id: "me",
+        failover: F,
+        has_stopped: false,
+        at_limit: false,
+        own,
+    }
+}
+
+/// What is said of [`SHARD`] with this lease and no consumer.
+fn of(lease: LeaseSnapshot) -> WhyNotRunning {
+    let table = table(vec![lease]);
+    why_not_running(SHARD, &asker(None), Some(&table)).unwrap()
+}
+
+#[test]
+fn a_shard_that_is_processed_here_needs_no_reason() {
+    let table = table(vec![lease(SHARD, Some("me"))]);
+    let here = asker(Some(own(ShardState::Processing, 0)));
+    assert_eq!(why_not_running(SHARD, &here, Some(&table)), None);
+    assert_eq!(why_not_running(SHARD, &here, None), None);
+    let stopped = Asker {
+        has_stopped: true,
+        ..here
+    };
+    assert_eq!(
+        why_not_running(SHARD, &stopped, Some(&table)),
+        Some(WhyNotRunning::WorkerStopped)
+    );
+}
+
+#[test]
+fn a_shard_of_this_worker_is_told_by_its_consumer() {
+    let table = table(vec![
+        LeaseSnapshot {
+            parents: vec![
+                "p1".into(),
+                "p2".into(),
+                "gone".into(),
+                "shardId-bad".into(),
+            ],
+            ..lease(SHARD, Some("me"))
+        },
+        LeaseSnapshot {
+            checkpoint: Checkpoint::ShardEnd,
+            ..lease("p1", None)
+        },
+        lease("p2", Some("w2")),
+    ]);
+    let ask = |state, failures| {
+        let asker = asker(Some(own(state, failures)));
+        why_not_running(SHARD, &asker, Some(&table)).unwrap()
+    };
+    assert_eq!(
+        ask(ShardState::WaitingOnParents, 0),
+        WhyNotRunning::WaitsForParents {
+            parents: vec!["p2".into(), "shardId-bad".into()],
+            owner: Some("me".into()),
+        }
+    );
+    assert_eq!(ask(ShardState::Initializing, 0), WhyNotRunning::Starting);
+    let reason = ShutdownReason::Requested;
+    assert_eq!(
+        ask(ShardState::ShuttingDown(reason), 0),
+        WhyNotRunning::ShuttingDown { reason }
+    );
+    for state in [
+        ShardState::Processing,
+        ShardState::Initializing,
+        ShardState::ShuttingDown(ShutdownReason::ShardEnd),
+    ] {
+        let failing = ask(state, 4);
+        let error = "no disk".to_owned();
+        assert_eq!(failing, WhyNotRunning::Failing { failures: 4, error });
+    }
+}
+
+#[test]
+fn any_other_shard_is_told_by_the_table() {
+    let ask = |shard, table| why_not_running(shard, &asker(None), table).unwrap();
+    assert_eq!(ask(SHARD, None), WhyNotRunning::NotKnownYet);
+    let empty = table(Vec::new());
+    assert_eq!(ask(SHARD, Some(&empty)), WhyNotRunning::NotListed);
+    let problem = "checkpoint is missing".to_owned();
+    assert_eq!(
+        ask("shardId-bad", Some(&empty)),
+        WhyNotRunning::CorruptItem { problem }
+    );
+    assert_eq!(
+        of(LeaseSnapshot {
+            checkpoint: Checkpoint::ShardEnd,
+            children: vec!["c".into()],
+            ..lease(SHARD, None)
+        }),
+        WhyNotRunning::Finished {
+            children: vec!["c".into()]
+        }
+    );
+    assert_eq!(
+        of(LeaseSnapshot {
+            pending_owner: Some("w3".into()),
+            ..lease(SHARD, Some("w2"))
+        }),
+        WhyNotRunning::HandoffPending {
+            from: "w2".into(),
+            to: "w3".into()
+        }
+    );
+    assert_eq!(
+        of(lease(SHARD, Some("me"))),
+        WhyNotRunning::WaitsForFormerOwner
+    );
+    let since = Duration::from_secs(7);
+    assert_eq!(
+        of(lease(SHARD, None)),
+        WhyNotRunning::Unassigned {
+            since,
+            at_limit: false
+        }
+    );
+    let worker = || "w2".to_owned();
+    assert_eq!(
+        of(lease(SHARD, Some("w2"))),
+        WhyNotRunning::LeasedBy {
+            worker: worker(),
+            since,
+            heartbeat_age: Duration::from_secs(1)
+        }
+    );
+    let heartbeat_age = F + Duration::from_millis(1);
+    assert_eq!(
+        of(LeaseSnapshot {
+            heartbeat_age,
+            ..lease(SHARD, Some("w2"))
+        }),
+        WhyNotRunning::OwnerSilent {
+            worker: worker(),
+            heartbeat_age
+        }
+    );
+}
+
+#[test]
+fn a_child_in_another_worker_waits_for_its_parents_too() {
+    let child = LeaseSnapshot {
+        parents: vec!["p".into()],
+        ..lease(SHARD, Some("w2"))
+    };
+    let table = table(vec![child, lease("p", Some("w3"))]);
+    let why = why_not_running(SHARD, &asker(None), Some(&table)).unwrap();
+    assert_eq!(
+        why.to_string(),
+        "worker w2 has it and waits until its parents are finished (p): ask why p is not, if that \
+         takes long"
+    );
+}
+
+#[test]
+fn the_text_says_what_to_do() {
+    let unassigned = |at_limit| WhyNotRunning::Unassigned {
+        since: Duration::from_millis(2_340),
+        at_limit,
+    };
+    assert_eq!(
+        unassigned(true).to_string(),
+        "nobody has had its lease for 2.3s: this worker has max_leases already; raise that, or add a \
+         worker"
+    );
+    let failing = WhyNotRunning::Failing {
+        failures: 3,
+        error: "no disk".to_owned(),
+    };
+    assert!(failing.to_string().ends_with("mend the cause (no disk)"));
+}

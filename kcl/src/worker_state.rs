@@ -1,0 +1,194 @@
+//! Where a worker is in its life, for those who want to wait for it.
+
+use tokio::sync::watch;
+
+use crate::error::{BuildError, WorkerError};
+
+/// Where a worker is in its life. The states follow one another in this order; some are passed in a
+/// moment.
+///
+/// The Java library tells a `WorkerStateChangeListener`; [`StateWatch`] is awaited in its stead.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum WorkerState {
+    /// [`build`](crate::SchedulerBuilder::build) was not called yet. Java: `CREATED`.
+    Created,
+    /// Looks whether the stream is there. Java calls this and the next two `INITIALIZING`.
+    FindingStream,
+    /// Looks for the lease table; creates it where it is missing, and waits until it can be used.
+    PreparingTable,
+    /// Lists the shards, and creates the leases that are missing.
+    SyncingShards,
+    /// Built; [`spawn`](crate::Scheduler::spawn) starts it.
+    Ready,
+    /// Takes leases and processes their shards. Java: `STARTED`.
+    Running,
+    /// Gives its shards up: as asked (`None`), or because it can not go on. Java:
+    /// `SHUT_DOWN_STARTED`.
+    Stopping(Option<WorkerError>),
+    /// It has ended: as asked (`None`), or why. The last state. Java: `SHUT_DOWN`.
+    Stopped(Option<WorkerError>),
+    /// It could not be built. The last state.
+    NotStarted(BuildError),
+}
+
+impl WorkerState {
+    /// No other state follows.
+    pub fn is_last(&self) -> bool {
+        matches!(self, Self::Stopped(_) | Self::NotStarted(_))
+    }
+}
+
+/// Follows the [`WorkerState`] of one worker. Clones follow on their own.
+///
+/// It holds the latest state only, however slow its reader is: a state that was left before it was
+/// looked at is not seen.
+///
+/// ```
+/// # use kcl::{RecordBatch, RecordProcessor, ProcessorError, Scheduler, ShardContext, ShardEnd, Shutdown, WorkerState};
+/// # struct Nothing;
+/// # impl RecordProcessor for Nothing {
+/// #     async fn process_records(&mut self, _: RecordBatch<'_>) -> Result<(), ProcessorError> { Ok(()) }
+/// #     async fn shard_ended(&mut self, end: ShardEnd<'_>) -> Result<(), ProcessorError> { Ok(end.checkpoint().await?) }
+/// #     async fn shutdown_requested(&mut self, _: Shutdown<'_>) -> Result<(), ProcessorError> { Ok(()) }
+/// # }
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let aws = kinesis_testkit::LocalAws::start().await?;
+/// # aws.create_stream("orders", 1).await?;
+/// let builder = Scheduler::builder("billing", "orders", &aws.sdk_config())
+///     .processor(|_shard: &ShardContext| Nothing);
+/// let mut states = builder.watch_state();
+/// tokio::spawn(async move {
+///     while let Some(state) = states.next().await {
+///         println!("the worker is {state:?}");
+///     }
+/// });
+/// let worker = builder.build().await?.spawn();
+/// let running = worker.watch_state().until(|state| matches!(state, WorkerState::Running)).await;
+/// assert!(running.is_some());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct StateWatch(watch::Receiver<WorkerState>);
+
+impl StateWatch {
+    /// The state now.
+    pub fn current(&self) -> WorkerState {
+        self.0.borrow().clone()
+    }
+
+    /// Waits for a state that this watch has not shown yet (the one at its beginning counts as
+    /// shown). `None`: the last state was shown, or the worker was dropped before it ran.
+    ///
+    /// # Cancel safety
+    /// Waits only: nothing is missed but what passed meanwhile.
+    pub async fn next(&mut self) -> Option<WorkerState> {
+        if self.current().is_last() && matches!(self.0.has_changed(), Ok(false)) {
+            return None;
+        }
+        self.0.changed().await.ok()?;
+        Some(self.0.borrow_and_update().clone())
+    }
+
+    /// Waits for a state that `wanted` accepts, the present one included. `None`: it will not come.
+    ///
+    /// # Cancel safety
+    /// Waits only.
+    pub async fn until(
+        &mut self,
+        mut wanted: impl FnMut(&WorkerState) -> bool,
+    ) -> Option<WorkerState> {
+        let mut state = self.0.borrow_and_update().clone();
+        while !wanted(&state) {
+            state = self.next().await?;
+        }
+        Some(state)
+    }
+}
+
+/// What the worker notes its states with.
+#[derive(Debug, Clone)]
+pub(crate) struct StateSender(watch::Sender<WorkerState>);
+
+impl Default for StateSender {
+    fn default() -> Self {
+        Self(watch::Sender::new(WorkerState::Created))
+    }
+}
+
+impl StateSender {
+    /// Nothing follows a last state.
+    pub(crate) fn enter(&self, state: WorkerState) {
+        self.0.send_if_modified(|current| {
+            let changes = !current.is_last();
+            if changes {
+                tracing::debug!(?state, "worker state");
+                *current = state;
+            }
+            changes
+        });
+    }
+
+    pub(crate) fn watch(&self) -> StateWatch {
+        StateWatch(self.0.subscribe())
+    }
+}
+
+/// Held by the worker's task: however that ends, the worker has stopped.
+pub(crate) struct LastState(pub(crate) StateSender);
+
+impl Drop for LastState {
+    fn drop(&mut self) {
+        let error = if std::thread::panicking() {
+            WorkerError::Panicked {
+                task: "the worker",
+                message: "see join()".to_owned(),
+            }
+        } else {
+            WorkerError::Aborted
+        };
+        self.0.enter(WorkerState::Stopped(Some(error)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_watch_shows_the_latest_state_once_and_ends_behind_the_last() {
+        let states = StateSender::default();
+        let (mut fast, mut slow) = (states.watch(), states.watch());
+        assert!(matches!(fast.current(), WorkerState::Created));
+        states.enter(WorkerState::FindingStream);
+        assert!(matches!(
+            fast.next().await,
+            Some(WorkerState::FindingStream)
+        ));
+        states.enter(WorkerState::Running);
+        assert!(matches!(fast.next().await, Some(WorkerState::Running)));
+        states.enter(WorkerState::Stopped(None));
+        drop(LastState(states.clone()));
+        assert!(matches!(
+            slow.until(WorkerState::is_last).await,
+            Some(WorkerState::Stopped(None))
+        ));
+        assert!(slow.next().await.is_none());
+        let never = |state: &WorkerState| matches!(state, WorkerState::Ready);
+        assert!(fast.until(never).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_is_dropped_has_stopped() {
+        let states = StateSender::default();
+        let mut watch = states.watch();
+        drop(LastState(states));
+        assert!(matches!(
+            watch.next().await,
+            Some(WorkerState::Stopped(Some(WorkerError::Aborted)))
+        ));
+        assert!(watch.next().await.is_none());
+    }
+}

@@ -311,6 +311,7 @@ impl Producer {
         }
     }
 
+    #[cfg(feature = "sink")]
     pub(crate) fn close_open_aggregates(&self) {
         self.handle.shared.close_open_aggregates();
     }

@@ -245,7 +245,7 @@ pub(crate) async fn start(
     let ended = CancellationToken::new();
     #[cfg(feature = "cloudwatch")]
     if let Some(cloudwatch) = cloudwatch {
-        let collected = Collected::default();
+        let collected = Collected::new(cloudwatch.config.level);
         pipeline.meter.add_sink(collected.clone());
         let name = stream_name(&stream).into();
         let publisher = Publisher::new(cloudwatch, name, collected, seed ^ 2);

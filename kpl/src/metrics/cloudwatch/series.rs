@@ -64,18 +64,32 @@ impl Values {
 type Finest = (Metric, Option<Arc<str>>, Option<Arc<str>>);
 
 /// What the pipeline measured since the last look, by the finest dimensions. Clones share it.
-#[derive(Clone, Default)]
-pub(crate) struct Collected(Arc<Mutex<BTreeMap<Finest, Values>>>);
+#[derive(Clone)]
+pub(crate) struct Collected {
+    level: MetricsLevel,
+    series: Arc<Mutex<BTreeMap<Finest, Values>>>,
+}
 
 impl Collected {
+    /// What is above `level` is not collected.
+    pub(crate) fn new(level: MetricsLevel) -> Self {
+        Self {
+            level,
+            series: Arc::default(),
+        }
+    }
+
     pub(super) fn take(&self) -> BTreeMap<Finest, Values> {
-        std::mem::take(&mut lock(&self.0))
+        std::mem::take(&mut lock(&self.series))
     }
 }
 
 impl Sink for Collected {
     fn record(&mut self, sample: Sample<'_>) {
-        let mut series = lock(&self.0);
+        if self.level < sample.metric.definition().level {
+            return;
+        }
+        let mut series = lock(&self.series);
         let mut key = (sample.metric, sample.shard.cloned(), sample.code.cloned());
         if series.len() >= MAX_SERIES && !series.contains_key(&key) {
             // More shards than that in one interval: the rest counts for the stream.
@@ -101,7 +115,6 @@ pub(crate) struct Datum {
 
 /// Spreads what was collected to the series it counts for: of the finest dimensions and of all coarser ones.
 pub(super) struct Pending {
-    level: MetricsLevel,
     granularity: MetricsGranularity,
     more: Vec<(MetricsGranularity, Arc<str>, Arc<str>)>,
     stream: Arc<str>,
@@ -124,7 +137,6 @@ impl Pending {
             (dimension.granularity, name.into(), value.into())
         });
         Self {
-            level: config.level,
             granularity: config.granularity,
             more: more.collect(),
             stream,
@@ -141,9 +153,6 @@ impl Pending {
     pub(super) fn absorb(&mut self, collected: BTreeMap<Finest, Values>) {
         for ((metric, shard, code), values) in collected {
             let definition = metric.definition();
-            if self.level < definition.level {
-                continue;
-            }
             let finest = match &shard {
                 None => MetricsGranularity::Stream,
                 Some(_) => definition.finest,

@@ -74,7 +74,7 @@ struct Running {
 }
 
 fn run(uploader: Arc<Scripted>, config: CloudWatchConfig) -> Running {
-    let collected = Collected::default();
+    let collected = Collected::new(config.level);
     let ended = CancellationToken::new();
     let cloudwatch = CloudWatch {
         config,
@@ -296,7 +296,7 @@ async fn refused_data_are_dropped_and_a_hanging_end_is_cut() {
             futures::future::pending().boxed()
         }
     }
-    let collected = Collected::default();
+    let collected = Collected::new(MetricsLevel::Detailed);
     record(&collected, Metric::UserRecordsPut, None, 1.0, 1);
     let cloudwatch = CloudWatch {
         config: CloudWatchConfig::default(),
@@ -368,7 +368,7 @@ async fn the_real_client_puts_metric_data() {
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .build();
     let CloudWatch { config, uploader } = CloudWatch::new(&sdk_config, CloudWatchConfig::default());
-    let collected = Collected::default();
+    let collected = Collected::new(MetricsLevel::Detailed);
     record(
         &collected,
         Metric::UserRecordsPut,

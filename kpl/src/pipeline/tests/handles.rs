@@ -388,3 +388,65 @@ proptest! {
         });
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_close_that_is_dropped_is_ended_by_the_next() {
+    let producer = producer(stalled(), small(64 * KIB)).await;
+    let delivery = producer.send(record(0, 1)).await.unwrap();
+    let mut close = Box::pin(producer.close(2 * HOUR));
+    assert!(poll!(&mut close).is_pending());
+    drop(close);
+    let refused = producer.send(record(0, 1)).await.unwrap_err();
+    assert!(matches!(refused, SendError::Closed { .. }));
+    let mut flush = Box::pin(producer.flush());
+    assert!(poll!(&mut flush).is_pending());
+    drop(flush);
+    let report = producer.close(2 * HOUR).await;
+    assert_eq!((report.delivered, report.abandoned), (1, 0));
+    delivery.await.unwrap();
+}
+
+/// A service that takes its time to tell of the stream.
+struct Slow(Arc<Scripted>);
+
+impl Service for Slow {
+    fn put_records(&self, entries: Vec<Entry>) -> BoxFuture<'static, Reply> {
+        self.0.put_records(entries)
+    }
+
+    fn list_shards(&self) -> BoxFuture<'static, Result<Vec<Shard>, CallError>> {
+        let answer = self.0.list_shards();
+        tokio::time::sleep(QUICK).then(|()| answer).boxed()
+    }
+
+    fn describe(&self) -> BoxFuture<'static, Result<StreamDescription, CallError>> {
+        let answer = self.0.describe();
+        tokio::time::sleep(QUICK).then(|()| answer).boxed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_build_that_is_dropped_leaves_nothing_behind() {
+    let pool = MemoryBudget::new(64 * KIB);
+    let mut built = 0;
+    for polls in 0..12 {
+        let service = Arc::new(Slow(Scripted::new(|_, entries| all_written(entries))));
+        let components = Components {
+            memory_budget: Some(pool.clone()),
+            ..Default::default()
+        };
+        let build = builder::start(
+            "s".into(),
+            Arc::clone(&service) as Arc<dyn Service>,
+            small(64 * KIB),
+            components,
+        );
+        if let Some(producer) = up_to(Some(polls), build).await {
+            producer.unwrap().close(HOUR).await;
+            built += 1;
+        }
+        assert_eq!(Arc::strong_count(&service), 1, "after {polls} polls");
+    }
+    assert!((1..12).contains(&built), "{built}");
+    assert_eq!(pool.used(), 0);
+}

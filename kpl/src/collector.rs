@@ -264,6 +264,8 @@ impl Collector {
                 next = next.into_iter().chain(queue.earliest_expiry).min();
             }
         }
+        let batched = self.batch.iter().flat_map(|batch| &batch.records);
+        let next = batched.map(|record| record.expires).chain(next).min();
         (expired, next)
     }
 

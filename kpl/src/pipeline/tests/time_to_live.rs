@@ -116,13 +116,15 @@ async fn short_ones_behind_a_stalled_request_fail_on_time() {
     let config = ProducerConfig {
         max_requests_in_flight: 1,
         record_ttl: 200 * SECOND,
-        collection_max_count: 1,
         ..Default::default()
     };
     let producer = producer(Arc::clone(&service), config).await;
     let first = send(&producer, 0, "first").await;
     tokio::time::sleep(SECOND).await;
     assert_eq!(service.calls().len(), 1);
+    // It has the pipeline look for what has expired, a second apart.
+    let long = send(&producer, 1, "long").await;
+    tokio::time::sleep(SECOND * 3 / 10).await;
     let began = clock::now();
     let short = |milliseconds| {
         let time_to_live = Duration::from_millis(milliseconds);
@@ -133,4 +135,5 @@ async fn short_ones_behind_a_stalled_request_fail_on_time() {
         expires(delivery, time_to_live, began).await;
     }
     first.await.unwrap();
+    long.await.unwrap();
 }

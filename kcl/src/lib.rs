@@ -100,6 +100,7 @@ mod delivery;
 mod error;
 mod lease;
 mod lease_table;
+pub mod metrics;
 mod processor;
 mod retrieval;
 mod scheduler;

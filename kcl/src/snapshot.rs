@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::delivery::Tally;
+use crate::metrics::{Meter, Metric};
 use crate::shard_consumer::ShardState;
 
 /// What a worker is doing at one moment.
@@ -71,6 +72,7 @@ pub(crate) struct Totals {
     records: AtomicU64,
     bytes: AtomicU64,
     tally: Mutex<Tally>,
+    meter: Meter,
 }
 
 impl ShardStatus {
@@ -94,7 +96,18 @@ impl ShardStatus {
         *lock(&self.state) = state;
     }
 
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.totals.meter
+    }
+
+    pub(crate) fn measure(&self, metric: Metric, value: f64) {
+        self.meter().put(metric, Some(&self.shard_id), value);
+    }
+
     pub(crate) fn behind(&self, millis: Option<u64>) {
+        if let Some(millis) = millis {
+            self.measure(Metric::MillisBehindLatest, millis as f64);
+        }
         self.behind
             .store(millis.unwrap_or(NOT_KNOWN), Ordering::Relaxed);
     }
@@ -111,6 +124,8 @@ impl ShardStatus {
     }
 
     pub(crate) fn delivered(&self, records: usize, bytes: usize) {
+        self.measure(Metric::RecordsProcessed, records as f64);
+        self.measure(Metric::DataBytesProcessed, bytes as f64);
         self.records.fetch_add(records as u64, Ordering::Relaxed);
         self.totals
             .records
@@ -136,6 +151,13 @@ impl ShardStatus {
 }
 
 impl Totals {
+    pub(crate) fn new(meter: Meter) -> Self {
+        Self {
+            meter,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn snapshot(
         &self,
         worker_id: &str,

@@ -10,10 +10,12 @@ use tokio::sync::mpsc;
 
 use super::balance::{ActiveLease, Plan, agreed, plan};
 use super::discovery::consider;
-use super::liveness;
+use super::liveness::{self, Liveness};
+use super::observation::Observations;
 use super::pace::{self, Pace};
 use super::shared::Shared;
 use crate::lease::{Lease, LeaseStoreError, Outcome, Snapshot, Tenure};
+use crate::metrics::{Metric, milliseconds};
 
 /// A free lease waits this long for the worker whose turn it is; then anybody takes it.
 const OVERDUE: Duration = Duration::from_secs(3);
@@ -139,6 +141,9 @@ pub(crate) async fn look(
         shared.epoch_seconds(),
         shared.failover,
     );
+    if shared.meter.is_on() {
+        measure(shared, &snapshot, &observations, &liveness, now);
+    }
     drop(observations);
     let mut loads: BTreeMap<String, usize> = liveness
         .receivers
@@ -153,6 +158,44 @@ pub(crate) async fn look(
     }
     *shared.receivers() = loads;
     Ok(snapshot)
+}
+
+/// What the table shows, for the metrics.
+fn measure(
+    shared: &Shared,
+    snapshot: &Snapshot,
+    observations: &Observations,
+    liveness: &Liveness,
+    now: Duration,
+) {
+    let leases = snapshot.leases.iter().filter(|lease| !lease.has_ended());
+    let is_expired = |lease: &&Lease| observations.is_expired(lease, now, shared.failover);
+    let is_available = |lease: &&Lease| observations.is_available(lease, now, shared.failover);
+    let is_other = |worker: &&String| **worker != shared.worker_id;
+    for (metric, count) in [
+        (Metric::TotalLeases, snapshot.leases.len()),
+        (
+            Metric::ExpiredLeases,
+            leases.clone().filter(is_expired).count(),
+        ),
+        (Metric::UnownedLeases, leases.filter(is_available).count()),
+        (
+            Metric::NumWorkers,
+            1 + liveness.live.iter().filter(is_other).count(),
+        ),
+        (
+            Metric::LeaseDeserializationFailureCount,
+            snapshot.corrupt.len(),
+        ),
+    ] {
+        shared.meter.put(metric, None, count as f64);
+    }
+    for (shard, age) in shared.last_look.checkpoint_ages(&shared.worker_id, now) {
+        let age = milliseconds(age);
+        shared
+            .meter
+            .put(Metric::MillisSinceCheckpoint, Some(&shard), age);
+    }
 }
 
 fn make_plan(shared: &Shared, snapshot: &Snapshot) -> Plan {

@@ -16,6 +16,7 @@ use super::{start, worker_metrics};
 use crate::clock::Clock;
 use crate::config::{ConsumerConfig, OnStop};
 use crate::lease::{Fleet as _, Lease, Tenure};
+use crate::metrics::Meter;
 use crate::worker_state::StateSender;
 
 /// Acquired leases that may wait for the scheduler.
@@ -35,6 +36,7 @@ pub(crate) struct CoordinatorParts {
     pub(crate) seed: u64,
     /// Told how far the start has come.
     pub(crate) states: StateSender,
+    pub(crate) meter: Meter,
 }
 
 /// Owns the tasks: writers, discovery, assignment, the worker row, shard sync.

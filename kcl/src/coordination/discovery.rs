@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::shared::Shared;
 use crate::lease::{Lease, LeaseStoreError, Tenure};
+use crate::metrics::Metric;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -70,6 +71,7 @@ pub(crate) async fn consider(
         && !lease.is_handoff_pending()
         && !lease.has_ended();
     if mine && may_start {
+        shared.meter.put(Metric::NewLeasesDiscovered, None, 1.0);
         shared.start_on(lease, deliveries).await?;
     }
     Ok(())

@@ -72,6 +72,16 @@ impl LastLook {
         look.seen = Some((now, Arc::clone(snapshot)));
     }
 
+    /// For how long the checkpoint of each unfinished lease of `owner` has stood still, by shard.
+    pub(crate) fn checkpoint_ages(&self, owner: &str, now: Duration) -> Vec<(String, Duration)> {
+        let look = self.look();
+        let own = look.since.iter().filter(|(_, since)| {
+            since.owner.0.as_deref() == Some(owner) && since.checkpoint.0 != Checkpoint::ShardEnd
+        });
+        own.map(|(key, since)| (key.clone(), now.saturating_sub(since.checkpoint.1)))
+            .collect()
+    }
+
     /// `None`: the table was not looked at yet.
     pub(crate) fn snapshot(&self, now: Duration) -> Option<LeaseTableSnapshot> {
         let look = self.look();

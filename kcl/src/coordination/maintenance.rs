@@ -5,7 +5,10 @@ use std::sync::Arc;
 use super::error::WorkerFailure;
 use super::shared::Shared;
 use crate::lease::{CallErrorKind, LeaseStoreError};
+use crate::metrics::Metric;
 use crate::shard_sync::{ListShardsError, SyncError};
+
+const METRICS: (Metric, Metric) = (Metric::ShardSyncTaskSuccess, Metric::ShardSyncTaskTime);
 
 /// Syncs each interval, with jitter, until the worker leaves. The first was part of the start.
 pub(crate) async fn maintain(shared: &Shared, seed: u64) {
@@ -21,11 +24,15 @@ pub(crate) async fn maintain(shared: &Shared, seed: u64) {
         {
             return;
         }
-        match shared.leaving.run_until_cancelled(shared.sync.run()).await {
-            None => return,
-            Some(Ok(report)) if report.created > 0 => shared.nudge.notify_one(),
-            Some(Ok(_)) => {}
-            Some(Err(error)) => failed(shared, error),
+        let timer = shared.meter.timer(&*shared.clock);
+        let Some(synced) = shared.leaving.run_until_cancelled(shared.sync.run()).await else {
+            return;
+        };
+        timer.done(METRICS, None, synced.is_ok());
+        match synced {
+            Ok(report) if report.created > 0 => shared.nudge.notify_one(),
+            Ok(_) => {}
+            Err(error) => failed(shared, error),
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::config::OnStop;
 use crate::lease::{
     ChildShard, Fleet, Lease, LeaseStore, LeaseStoreError, Outcome, Tenure, WriterContext,
 };
+use crate::metrics::Meter;
 use crate::shard_sync::{ListShardsError, ShardSync, SyncError};
 
 /// Renewals that may lose their answers before a tenure begins.
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     observations: Mutex<Observations>,
     /// For those who ask from outside.
     pub(crate) last_look: Arc<LastLook>,
+    pub(crate) meter: Meter,
     /// Loads of the workers that may receive a lease.
     receivers: Mutex<BTreeMap<String, usize>>,
     /// Something changed: look again.
@@ -93,6 +95,7 @@ impl Shared {
             registry: Arc::default(),
             observations: Mutex::default(),
             last_look: Arc::default(),
+            meter: Meter::default(),
             receivers: Mutex::default(),
             nudge: Notify::new(),
             leaving: CancellationToken::new(),

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::lease::{
     CallError, CallErrorKind, DynamoDbLeaseStore, Layout, LeaseStore, LeaseStoreError, Snapshot,
     StreamIdentity, TableError, classify, describe_table, ensure_table, for_leases, for_shards,
+    metered,
 };
 use crate::shard_sync::{KinesisShardLister, ListShardsError, ShardSync, SyncError};
 use crate::worker_state::WorkerState;
@@ -30,6 +31,7 @@ pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartErro
         clock,
         seed,
         states,
+        meter,
     } = parts;
     let kinesis = for_shards(&kinesis, &config);
     let dynamodb = for_leases(&dynamodb, &config);
@@ -63,11 +65,12 @@ pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartErro
                 .to_owned(),
         });
     }
-    let store: Arc<dyn LeaseStore> = Arc::new(DynamoDbLeaseStore::new(
+    let store = Arc::new(DynamoDbLeaseStore::new(
         dynamodb.clone(),
         table.clone(),
         layout.clone(),
     ));
+    let store = metered(store, &meter, &clock);
     // A table that is there is judged before anything in it, its index included, is changed.
     if existing {
         start.settle(&*store, &layout, &identity).await?;
@@ -108,7 +111,7 @@ pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartErro
             stream: stream.clone(),
         },
     })?;
-    Ok(Shared::new(SharedParts {
+    let mut shared = Shared::new(SharedParts {
         worker_id,
         store,
         sync,
@@ -118,7 +121,9 @@ pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartErro
         on_stop: config.on_stop,
         sync_interval: config.shard_sync_interval,
         seed,
-    }))
+    });
+    shared.meter = meter;
+    Ok(shared)
 }
 
 async fn identify(

@@ -12,6 +12,7 @@ mod golden;
 mod item;
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) mod memory;
+mod metered;
 mod model;
 mod readback;
 mod store;
@@ -26,6 +27,7 @@ pub(crate) use error::{CallError, CallErrorKind, LeaseStoreError, classify};
 pub(crate) use item::Item;
 #[cfg(feature = "simulation")]
 pub(crate) use item::text;
+pub(crate) use metered::metered;
 pub(crate) use model::{Lease, StreamIdentity};
 pub(crate) use store::{LeaseStore, Outcome, ShardFacts, Snapshot, WorkerRow};
 pub(crate) use table::{Layout, TableError, describe as describe_table, ensure as ensure_table};

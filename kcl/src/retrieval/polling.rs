@@ -20,6 +20,7 @@ use super::verdict::Verdict;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::ConsumerConfig;
+use crate::metrics::Metric;
 use crate::snapshot::ShardStatus;
 
 const FIRST_DELAY: Duration = Duration::from_millis(200);
@@ -154,7 +155,11 @@ impl Polling {
             .set_stream_arn(self.stream.arn())
             .limit(i32::try_from(limit).unwrap_or(i32::MAX))
             .send();
-        let output = sent.await.map_err(|error| Failure {
+        let timer = self.status.meter().timer(&*self.clock);
+        let sent = sent.await;
+        let metrics = (Metric::GetRecordsSuccess, Metric::GetRecordsTime);
+        timer.done(metrics, Some(self.status.shard_id()), sent.is_ok());
+        let output = sent.map_err(|error| Failure {
             verdict: Verdict::of(&error),
             message: DisplayErrorContext(&error).to_string(),
         })?;
@@ -186,7 +191,14 @@ impl Polling {
             .set_starting_sequence_number(number.map(ToString::to_string))
             .set_timestamp(time.map(DateTime::from))
             .send();
-        let output = sent.await.map_err(|error| Failure {
+        let timer = self.status.meter().timer(&*self.clock);
+        let sent = sent.await;
+        let metrics = (
+            Metric::GetShardIteratorSuccess,
+            Metric::GetShardIteratorTime,
+        );
+        timer.done(metrics, Some(self.status.shard_id()), sent.is_ok());
+        let output = sent.map_err(|error| Failure {
             // Here an invalid argument is the position itself: there is no better one to try.
             verdict: match Verdict::of(&error) {
                 Verdict::NewIterator => Verdict::Failed,
@@ -240,6 +252,7 @@ impl Polling {
         let message = failure.message.as_str();
         match failure.verdict {
             Verdict::NewIterator if self.iterator.take().is_some() => {
+                self.status.measure(Metric::ExpiredIterator, 1.0);
                 tracing::info!(
                     shard_id,
                     message,

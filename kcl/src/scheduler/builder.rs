@@ -16,6 +16,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{ConfigError, ConsumerConfig, TABLE_NAME_RULE, is_table_name};
 use crate::coordination::{Coordinator, CoordinatorParts};
 use crate::error::BuildError;
+use crate::metrics::Meter;
+#[cfg(feature = "metrics")]
+use crate::metrics::facade::FacadeSink;
 use crate::processor::{ErasedFactory, ProcessorFactory};
 use crate::retrieval::{ByteBudget, StreamName, client_for_reads};
 use crate::shard_consumer::Worker;
@@ -209,6 +212,10 @@ impl SchedulerBuilder {
                 .behavior_version(aws_sdk_dynamodb::config::BehaviorVersion::v2026_01_12());
             aws_sdk_dynamodb::Client::from_conf(config.build())
         });
+        #[cfg(feature = "metrics")]
+        let meter = Meter::new(FacadeSink::new(&self.application, &worker_id));
+        #[cfg(not(feature = "metrics"))]
+        let meter = Meter::default();
         let worker = Worker {
             kinesis: client_for_reads(&kinesis, config.kinesis_request_timeout),
             application: self.application.clone(),
@@ -229,6 +236,7 @@ impl SchedulerBuilder {
             clock: Arc::clone(&clock),
             seed: random.u64(..),
             states: self.states.clone(),
+            meter: meter.clone(),
         })
         .await?;
         let view = View::new(ViewParts {
@@ -238,6 +246,7 @@ impl SchedulerBuilder {
             states: self.states,
             clock,
             config,
+            meter,
         });
         Ok(Scheduler {
             coordinator,

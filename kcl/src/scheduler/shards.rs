@@ -12,6 +12,7 @@ use crate::coordination::LastLook;
 use crate::error::WorkerError;
 use crate::lease::Tenure;
 use crate::lease_table::LeaseTableSnapshot;
+use crate::metrics::{Meter, Metric};
 use crate::retrieval::ByteBudget;
 use crate::shard_consumer::{ShardConsumer, Worker};
 use crate::snapshot::{ShardStatus, Totals, WorkerSnapshot};
@@ -37,13 +38,14 @@ pub(super) struct ViewParts {
     pub(super) states: StateSender,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) config: Arc<ConsumerConfig>,
+    pub(super) meter: Meter,
 }
 
 impl View {
     pub(super) fn new(parts: ViewParts) -> Self {
         Self {
+            totals: Arc::new(Totals::new(parts.meter.clone())),
             parts,
-            totals: Arc::default(),
             shards: Mutex::default(),
         }
     }
@@ -152,6 +154,15 @@ impl Shards {
         // In its own box: a consumer's future is large.
         let task = self.tasks.spawn(Box::pin(consumer.run()));
         self.owned.insert(task.id(), Owned { number, tenure });
+        self.count();
+    }
+
+    fn count(&self) {
+        let leases = self.owned.len() as f64;
+        self.view
+            .parts
+            .meter
+            .put(Metric::CurrentLeases, None, leases);
     }
 
     /// Waits for a consumer to end; for ever if there is none. Answers with its shard.
@@ -173,6 +184,7 @@ impl Shards {
         if let Some(owned) = &owned {
             self.view.with_shards(|shards| shards.remove(&owned.number));
         }
+        self.count();
         (
             owned
                 .map(|owned| owned.tenure.shard_id().to_owned())

@@ -3,9 +3,15 @@
 use super::state::{Event, ShutdownReason};
 use super::{Running, ShardConsumer, log_store_error};
 use crate::config::CheckpointPolicy;
-use crate::delivery::guarded;
 use crate::lease::TenureEnd;
+use crate::metrics::Metric;
 use crate::processor::{ShardEnd, Shutdown};
+
+const ENDED: (Metric, Metric) = (Metric::ShutdownTaskSuccess, Metric::ShutdownTime);
+const ASKED: (Metric, Metric) = (
+    Metric::ShutdownNotificationTaskSuccess,
+    Metric::ShutdownNotificationTaskTime,
+);
 
 impl ShardConsumer {
     pub(super) async fn shut_down(
@@ -22,8 +28,9 @@ impl ShardConsumer {
 
     /// Tells the processor, if there is one.
     async fn lease_lost(&self, running: &mut Option<Running>) -> Event {
+        self.status.meter().put(Metric::LostLeases, None, 1.0);
         if let Some(running) = running {
-            let told = guarded(async {
+            let told = self.call(ENDED, async {
                 running.processor.lease_lost().await;
                 Ok(())
             });
@@ -72,7 +79,9 @@ impl ShardConsumer {
             checkpointer,
         } = running;
         let end = ShardEnd::new(checkpointer, self.signals.lost());
-        let mut result = guarded(async { processor.shard_ended(end).await }).await;
+        let mut result = self
+            .call(ENDED, async { processor.shard_ended(end).await })
+            .await;
         if result.is_ok() && self.worker.config.checkpoint != CheckpointPolicy::Manual {
             result = checkpointer.end_shard().await.map_err(Into::into);
         }
@@ -111,7 +120,9 @@ impl ShardConsumer {
                 checkpointer,
             } = running;
             let shutdown = Shutdown::new(checkpointer, self.signals.lost());
-            let call = guarded(async { processor.shutdown_requested(shutdown).await });
+            let call = self.call(ASKED, async {
+                processor.shutdown_requested(shutdown).await
+            });
             match call.await {
                 Ok(()) if self.worker.config.checkpoint != CheckpointPolicy::Manual => {
                     self.last_checkpoint(checkpointer).await;

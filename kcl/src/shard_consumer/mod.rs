@@ -20,6 +20,7 @@ use crate::config::ConsumerConfig;
 use crate::delivery::{Checkpointer, guarded};
 use crate::error::{ProcessorError, WorkerError};
 use crate::lease::{ChildShard, LeaseStoreError, Tenure};
+use crate::metrics::Metric;
 use crate::processor::{ErasedFactory, ErasedProcessor, ShardContext};
 use crate::retrieval::{ByteBudget, StreamName};
 use crate::snapshot::ShardStatus;
@@ -142,7 +143,8 @@ impl ShardConsumer {
             if !self.holds_lease() {
                 return Event::ShutDown(ShutdownReason::LeaseLost);
             }
-            let call = guarded(async {
+            let metrics = (Metric::InitializeTaskSuccess, Metric::InitializeTime);
+            let call = self.call(metrics, async {
                 let processor = match &mut processor {
                     Some(processor) => processor,
                     None => processor.insert(worker.factory.create(&context)),
@@ -164,6 +166,18 @@ impl ShardConsumer {
             checkpointer,
         });
         Event::Initialized
+    }
+
+    /// A call of the processor, guarded and measured.
+    async fn call<T>(
+        &self,
+        metrics: (Metric, Metric),
+        call: impl Future<Output = Result<T, ProcessorError>>,
+    ) -> Result<T, ProcessorError> {
+        let timer = self.status.meter().timer(&*self.worker.clock);
+        let result = guarded(call).await;
+        timer.done(metrics, Some(self.tenure.shard_id()), result.is_ok());
+        result
     }
 
     /// The lease is ours at this very moment.

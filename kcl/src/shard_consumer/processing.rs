@@ -6,10 +6,9 @@ use std::time::Duration;
 use super::state::{Event, ShutdownReason};
 use super::{Running, ShardConsumer};
 use crate::checkpoint::Checkpoint;
-use crate::delivery::{
-    AutoCheckpoint, Batch, Checkpointer, Deaggregator, RecordBatch, Tally, guarded,
-};
+use crate::delivery::{AutoCheckpoint, Batch, Checkpointer, Deaggregator, RecordBatch, Tally};
 use crate::error::WorkerError;
+use crate::metrics::Metric;
 use crate::retrieval::{Page, Polling, Position, Prefetch, ShardBudget, prefetch};
 
 impl ShardConsumer {
@@ -111,6 +110,7 @@ impl ShardConsumer {
             checkpointer,
         } = running;
         let mut backoff = self.backoff();
+        let whole = self.status.meter().timer(&*self.worker.clock);
         loop {
             if !self.holds_lease() {
                 return Err(ShutdownReason::LeaseLost);
@@ -118,10 +118,12 @@ impl ShardConsumer {
             checkpointer.deliver(end.clone());
             let attempt = backoff.failures() + 1;
             let view = RecordBatch::new(batch, checkpointer, &cancellation, attempt);
-            let call = guarded(async { processor.process_records(view).await });
+            let metrics = (Metric::ProcessTaskSuccess, Metric::ProcessRecordsTime);
+            let call = self.call(metrics, async { processor.process_records(view).await });
             match call.await {
                 Ok(()) => break,
                 Err(error) => {
+                    self.status.measure(Metric::FailedBatches, 1.0);
                     checkpointer.take_back();
                     self.complain("process_records", &error);
                 }
@@ -130,6 +132,7 @@ impl ShardConsumer {
                 return Err(reason);
             }
         }
+        whole.took(Metric::ProcessTaskTime, Some(self.tenure.shard_id()));
         let bytes = batch.payload_bytes();
         self.status.succeeded();
         self.status.delivered(batch.records, bytes);

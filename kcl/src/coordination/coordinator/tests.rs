@@ -47,6 +47,7 @@ fn parts(aws: &LocalAws, worker: &str, config: ConsumerConfig) -> CoordinatorPar
         clock: Arc::new(SystemClock::default()),
         seed: 7,
         states: StateSender::default(),
+        meter: Meter::default(),
     }
 }
 

@@ -1,0 +1,185 @@
+//! The metrics by name: those of the Java library, and some of our own.
+
+/// A metric of the consumer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Metric {
+    RecordsProcessed,
+    DataBytesProcessed,
+    MillisBehindLatest,
+    ProcessTaskSuccess,
+    ProcessTaskTime,
+    ProcessRecordsTime,
+    GetRecordsSuccess,
+    GetRecordsTime,
+    GetShardIteratorSuccess,
+    GetShardIteratorTime,
+    ExpiredIterator,
+    UpdateLeaseSuccess,
+    UpdateLeaseTime,
+    FailedBatches,
+    MillisSinceCheckpoint,
+    InitializeTaskSuccess,
+    InitializeTime,
+    ShutdownTaskSuccess,
+    ShutdownTime,
+    ShutdownNotificationTaskSuccess,
+    ShutdownNotificationTaskTime,
+    RenewLeaseSuccess,
+    RenewLeaseTime,
+    CurrentLeases,
+    LostLeases,
+    ListLeasesSuccess,
+    ListLeasesTime,
+    TakeLeaseSuccess,
+    TakeLeaseTime,
+    TakenLeases,
+    TotalLeases,
+    ExpiredLeases,
+    UnownedLeases,
+    NumWorkers,
+    LeaseDeserializationFailureCount,
+    ListLeaseKeysForWorkerSuccess,
+    ListLeaseKeysForWorkerTime,
+    NewLeasesDiscovered,
+    WorkerMetricStatsReporterSuccess,
+    WorkerMetricStatsReporterTime,
+    ShardSyncTaskSuccess,
+    ShardSyncTaskTime,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Count,
+    Bytes,
+    Milliseconds,
+}
+
+/// How the values of a metric add up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Their sum is what counts.
+    Counter,
+    /// The last one stands.
+    Gauge,
+    /// Each stands for itself.
+    Distribution,
+}
+
+/// What a metric is told apart by, besides its operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dimension {
+    Shard,
+    Worker,
+}
+
+pub(crate) struct Definition {
+    pub(crate) operation: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) unit: Unit,
+    pub(crate) kind: Kind,
+    pub(crate) dimension: Dimension,
+    pub(crate) description: &'static str,
+}
+
+macro_rules! metrics {
+    ($($metric:ident $operation:literal $name:literal $unit:ident $kind:ident $dimension:ident $description:literal;)*) => {
+        impl Metric {
+            pub(crate) const ALL: &[Self] = &[$(Self::$metric,)*];
+
+            pub(crate) const fn definition(self) -> Definition {
+                match self {
+                    $(Self::$metric => Definition {
+                        operation: $operation,
+                        name: $name,
+                        unit: Unit::$unit,
+                        kind: Kind::$kind,
+                        dimension: Dimension::$dimension,
+                        description: $description,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+metrics! {
+    RecordsProcessed "ProcessTask" "RecordsProcessed" Count Counter Shard "User records that process_records took.";
+    DataBytesProcessed "ProcessTask" "DataBytesProcessed" Bytes Counter Shard "Payload of those.";
+    MillisBehindLatest "ProcessTask" "MillisBehindLatest" Milliseconds Gauge Shard "How far the last page read was behind the tip.";
+    ProcessTaskSuccess "ProcessTask" "Success" Count Counter Shard "Calls of process_records: 1 for each that succeeded, 0 for each that failed.";
+    ProcessTaskTime "ProcessTask" "Time" Milliseconds Distribution Shard "From a batch in hand to its success, with every attempt and pause.";
+    ProcessRecordsTime "ProcessTask" "RecordProcessor.processRecords.Time" Milliseconds Distribution Shard "How long each call of process_records took.";
+    GetRecordsSuccess "ProcessTask" "KinesisDataFetcher.getRecords.Success" Count Counter Shard "GetRecords calls: 1 for each answered, 0 for each failed.";
+    GetRecordsTime "ProcessTask" "KinesisDataFetcher.getRecords.Time" Milliseconds Distribution Shard "How long each GetRecords call took.";
+    GetShardIteratorSuccess "ProcessTask" "KinesisDataFetcher.getShardIterator.Success" Count Counter Shard "GetShardIterator calls: 1 for each answered, 0 for each failed.";
+    GetShardIteratorTime "ProcessTask" "KinesisDataFetcher.getShardIterator.Time" Milliseconds Distribution Shard "How long each GetShardIterator call took.";
+    ExpiredIterator "ProcessTask" "ExpiredIterator" Count Counter Shard "Shard iterators that were of no use any more.";
+    UpdateLeaseSuccess "ProcessTask" "UpdateLease.Success" Count Counter Shard "Writes of checkpoints: 1 for each answered, 0 for each failed.";
+    UpdateLeaseTime "ProcessTask" "UpdateLease.Time" Milliseconds Distribution Shard "How long each write of a checkpoint took.";
+    FailedBatches "ProcessTask" "FailedBatches" Count Counter Shard "Calls of process_records that failed: the batch comes again.";
+    MillisSinceCheckpoint "ProcessTask" "MillisSinceCheckpoint" Milliseconds Gauge Shard "How long the checkpoint has stood still, of each shard that this worker owns.";
+    InitializeTaskSuccess "InitializeTask" "Success" Count Counter Shard "Calls of initialize: 1 for each that succeeded, 0 for each that failed.";
+    InitializeTime "InitializeTask" "RecordProcessor.initialize.Time" Milliseconds Distribution Shard "How long each call of initialize took, the making of the processor included.";
+    ShutdownTaskSuccess "ShutdownTask" "Success" Count Counter Shard "Calls of shard_ended and lease_lost: 1 for each that succeeded, 0 for each that failed.";
+    ShutdownTime "ShutdownTask" "RecordProcessor.shutdown.Time" Milliseconds Distribution Shard "How long each of those calls took.";
+    ShutdownNotificationTaskSuccess "ShutdownNotificationTask" "Success" Count Counter Shard "Calls of shutdown_requested: 1 for each that succeeded, 0 for each that failed.";
+    ShutdownNotificationTaskTime "ShutdownNotificationTask" "Time" Milliseconds Distribution Shard "How long each call of shutdown_requested took.";
+    RenewLeaseSuccess "RenewAllLeases" "RenewLease.Success" Count Counter Worker "Renewals: 1 for each answered, 0 for each failed.";
+    RenewLeaseTime "RenewAllLeases" "RenewLease.Time" Milliseconds Distribution Worker "How long each renewal took.";
+    CurrentLeases "RenewAllLeases" "CurrentLeases" Count Gauge Worker "Leases that this worker holds.";
+    LostLeases "RenewAllLeases" "LostLeases" Count Counter Worker "Leases that were lost: taken by another, or not renewed in time.";
+    ListLeasesSuccess "TakeLeases" "ListLeases.Success" Count Counter Worker "Looks at the lease table: 1 for each answered, 0 for each failed.";
+    ListLeasesTime "TakeLeases" "ListLeases.Time" Milliseconds Distribution Worker "How long each look took.";
+    TakeLeaseSuccess "TakeLeases" "TakeLease.Success" Count Counter Worker "Attempts to take a lease: 1 for each answered, 0 for each failed.";
+    TakeLeaseTime "TakeLeases" "TakeLease.Time" Milliseconds Distribution Worker "How long each attempt took.";
+    TakenLeases "TakeLeases" "TakenLeases" Count Counter Worker "Leases taken.";
+    TotalLeases "TakeLeases" "TotalLeases" Count Gauge Worker "Leases in the table, finished ones included.";
+    ExpiredLeases "TakeLeases" "ExpiredLeases" Count Gauge Worker "Leases whose owner has not renewed them for the failover time.";
+    UnownedLeases "TakeLeases" "UnownedLeases" Count Gauge Worker "Shards that nobody processes: unassigned or expired, and not finished.";
+    NumWorkers "TakeLeases" "NumWorkers" Count Gauge Worker "Workers that live, this one included.";
+    LeaseDeserializationFailureCount "TakeLeases" "LeaseDeserializationFailureCount" Count Gauge Worker "Items of the lease table that can not be read; see why_not_running.";
+    ListLeaseKeysForWorkerSuccess "LeaseDiscovery" "ListLeaseKeysForWorker.Success" Count Counter Worker "Looks at the index of owners: 1 for each answered, 0 for each failed.";
+    ListLeaseKeysForWorkerTime "LeaseDiscovery" "ListLeaseKeysForWorker.Time" Milliseconds Distribution Worker "How long each of those took.";
+    NewLeasesDiscovered "LeaseDiscovery" "NewLeasesDiscovered" Count Counter Worker "Leases that others gave to this worker, and that it started on.";
+    WorkerMetricStatsReporterSuccess "WorkerMetricStatsReporter" "Success" Count Counter Worker "Writes of the worker's row: 1 for each answered, 0 for each failed.";
+    WorkerMetricStatsReporterTime "WorkerMetricStatsReporter" "Time" Milliseconds Distribution Worker "How long each write of the row took.";
+    ShardSyncTaskSuccess "ShardSyncTask" "Success" Count Counter Worker "Shard syncs after the start: 1 for each that succeeded, 0 for each that failed.";
+    ShardSyncTaskTime "ShardSyncTask" "Time" Milliseconds Distribution Worker "How long each shard sync took.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_lists_every_metric_as_it_is() {
+        let page = include_str!("../metrics.md");
+        for metric in Metric::ALL {
+            let Definition {
+                operation,
+                name,
+                unit,
+                kind,
+                dimension,
+                ..
+            } = metric.definition();
+            let row = page
+                .lines()
+                .find(|line| line.starts_with(&format!("| {operation} | `{name}` |")))
+                .unwrap_or_else(|| panic!("{operation} {name} has no row"));
+            let cells: Vec<_> = row.split('|').map(str::trim).collect();
+            let by = match dimension {
+                Dimension::Shard => "shard",
+                Dimension::Worker => "worker",
+            };
+            let kind = match kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Distribution => "histogram",
+            };
+            assert_eq!(cells[3..6], [&*format!("{unit:?}"), kind, by], "{name}");
+        }
+        let rows = page.lines().filter(|line| line.contains("| `")).count();
+        assert_eq!(rows, Metric::ALL.len());
+    }
+}

@@ -157,6 +157,22 @@ impl AggregateBuilder {
         self.len == 0
     }
 
+    /// Gives back the memory that was reserved for records to come, at the cost of a copy of those that are here.
+    ///
+    /// For an aggregate that takes no more and is not sealed yet. It still may take more, and grows again then.
+    pub fn shrink_to_fit(&mut self) {
+        if self.is_empty() {
+            return;
+        }
+        let front = KPL_MAGIC.len() + self.tables_len();
+        let records = &self.buf[self.headroom..];
+        let mut buf = Vec::with_capacity(front + records.len() + DIGEST_LEN);
+        buf.resize(front, 0);
+        buf.extend_from_slice(records);
+        self.headroom = front;
+        self.buf = buf;
+    }
+
     /// Closes the aggregate: key tables in front of the records, magic before, MD5 behind.
     ///
     /// One record makes a valid aggregate too. An empty builder gives magic and MD5 only, which

@@ -226,6 +226,14 @@ impl OpenAggregate {
         } else {
             SealReason::Size
         };
+        // The pipeline may be slow to come, and others follow: what waits must not hold much more memory than it has bytes.
+        if let Content::Many {
+            builder, max_size, ..
+        } = &mut self.content
+            && builder.size() < *max_size / 2
+        {
+            builder.shrink_to_fit();
+        }
         self
     }
 

@@ -46,3 +46,23 @@ fn nothing_is_allocated_twice_below_the_size_reserved_at_once() {
     let whole = at as usize..at as usize + RESERVE_AT_ONCE * 4 / 3 + KPL_MAGIC.len();
     assert!(whole.contains(&(sealed.bytes().as_ptr() as usize)));
 }
+
+#[test]
+fn a_shrunk_builder_holds_what_it_has_and_goes_on() {
+    let records: Vec<_> = (0..40)
+        .map(|n| (format!("key-{n}"), vec![n; 100]))
+        .collect();
+    for shrunk_at in 0..records.len() {
+        let [mut plain, mut shrunk] = [(); 2].map(|()| AggregateBuilder::new(50 * 1024));
+        for (position, (key, data)) in records.iter().enumerate() {
+            if position == shrunk_at {
+                shrunk.shrink_to_fit();
+                assert!(shrunk.is_empty() || shrunk.buf.capacity() == shrunk.size());
+            }
+            plain.push(key, None, data).unwrap();
+            shrunk.push(key, None, data).unwrap();
+        }
+        assert_eq!(shrunk.size(), plain.size());
+        assert_eq!(shrunk.seal().bytes(), plain.seal().bytes());
+    }
+}

@@ -30,19 +30,19 @@ fn checked(seed: u64, workers: Workers) -> Report {
 
 #[test]
 fn our_workers_never_share_a_shard_skip_a_record_or_take_progress_back() {
-    let reports = reports(Workers::Rust, 120);
+    let reports = reports(Workers::Rust, 100);
     let windows: u64 = reports.iter().map(|report| report.java_windows).sum();
     assert_eq!(windows, 0, "among our workers there is no excuse");
 }
 
 #[test]
 fn nor_do_they_beside_java_workers() {
-    reports(Workers::Mixed, 50);
+    reports(Workers::Mixed, 40);
 }
 
 #[test]
 fn the_java_model_keeps_what_java_promises() {
-    reports(Workers::Java, 30);
+    reports(Workers::Java, 20);
 }
 
 #[test]

@@ -361,7 +361,7 @@ impl LeaseStore for DynamoDbLeaseStore {
 
     fn evict<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome> {
         let mut parts = Expression::new();
-        parts.exists().owners_are(lease);
+        parts.counter_is(lease).owners_are(lease);
         parts.add_to_counter().remove(name::CHECKPOINT_OWNER);
         if !lease.is_handoff_pending() {
             parts.remove(name::OWNER);

@@ -359,4 +359,6 @@ impl LeaseStore for MemoryLeaseStore {
 }
 
 #[cfg(test)]
+mod exhaustive;
+#[cfg(test)]
 mod tests;

@@ -56,7 +56,8 @@ pub(crate) trait LeaseStore: Send + Sync + Debug {
     fn start_handoff<'a>(&'a self, lease: &'a Lease, to: &'a str) -> StoreFuture<'a, Outcome>;
 
     /// Makes the lease unassigned (with a handoff pending: leaves it to the next owner), if the
-    /// owners are as known; adds one to the counter.
+    /// owners and the counter are as known; adds one to the counter. (Java asks for the owners only:
+    /// arriving late, that could free the lease under a later tenure of the same worker.)
     fn evict<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome>;
 
     /// Stores facts about the shard, if the lease exists. Leaves the counter.

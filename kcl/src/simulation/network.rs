@@ -18,8 +18,11 @@ pub(super) struct Network {
 #[derive(Debug)]
 struct State {
     random: Rng,
-    /// Nothing gets through, or everything is throttled, until then.
+    /// Answers are slow until then; after that,
+    slow_until: Duration,
+    /// nothing gets through until then;
     cut_until: Duration,
+    /// and everything is throttled until then.
     throttled_until: Duration,
     index_behind: Duration,
     calm: bool,
@@ -35,6 +38,7 @@ impl Network {
             clock,
             state: Mutex::new(State {
                 random: Rng::with_seed(seed),
+                slow_until: Duration::ZERO,
                 cut_until: Duration::ZERO,
                 throttled_until: Duration::ZERO,
                 index_behind: Duration::from_secs(1),
@@ -47,9 +51,13 @@ impl Network {
         act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Nothing gets through for a while, after a time in which all is slow.
     pub(super) fn cut(&self, span: Duration) {
-        let until = self.clock.now() + span;
-        self.with(|state| state.cut_until = until);
+        let now = self.clock.now();
+        self.with(|state| {
+            state.slow_until = now + millis(&mut state.random, 0, 12_000);
+            state.cut_until = state.slow_until + span;
+        });
     }
 
     pub(super) fn throttle(&self, span: Duration) {
@@ -65,6 +73,7 @@ impl Network {
     pub(super) fn calm(&self) {
         self.with(|state| {
             state.calm = true;
+            state.slow_until = Duration::ZERO;
             state.cut_until = Duration::ZERO;
             state.throttled_until = Duration::ZERO;
             state.index_behind = Duration::from_secs(1);
@@ -74,6 +83,12 @@ impl Network {
 
 impl State {
     fn passage(&mut self, now: Duration, is_write: bool) -> Passage {
+        if now < self.slow_until {
+            return Passage::Through {
+                there: millis(&mut self.random, 1, 300),
+                back: Some(millis(&mut self.random, 200, 1_700)),
+            };
+        }
         if now < self.cut_until {
             return Passage::Lost;
         }

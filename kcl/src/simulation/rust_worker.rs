@@ -213,9 +213,8 @@ impl Consumer {
 
     async fn process(&mut self) -> Stopped {
         loop {
-            match self.tenure.parents_ended().await {
-                Ok(true) => break,
-                Ok(false) | Err(_) => {}
+            if matches!(self.tenure.parents_ended().await, Ok(true)) {
+                break;
             }
             if let Some(why) = self.pause(1000, 1001).await {
                 return why;

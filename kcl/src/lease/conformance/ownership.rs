@@ -204,8 +204,14 @@ pub(crate) async fn evicting_frees_the_lease_or_leaves_it_to_the_next_owner(
             .await
             .unwrap(),
     );
+    let mine = applied(store.renew(&mine, "me", None).await.unwrap());
+    let earlier = Lease {
+        counter: 1,
+        ..mine.clone()
+    };
+    refused(store.evict(&earlier).await.unwrap());
     let free = applied(store.evict(&mine).await.unwrap());
-    assert_eq!((&free.owner, free.counter), (&None, 2));
+    assert_eq!((&free.owner, free.counter), (&None, 3));
     assert!(
         !subject.item("k").await.unwrap().contains_key(name::OWNER),
         "absent, not empty"

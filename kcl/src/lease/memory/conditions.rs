@@ -20,7 +20,7 @@ impl Intent<'_> {
             Self::StartHandoff { .. } => {
                 item.owner == known.owner && item.checkpoint_owner.is_none()
             }
-            Self::Evict => owners_are_known,
+            Self::Evict => counter_is_known && owners_are_known,
         };
         holds.then(|| self.written(known, item.clone()))
     }

@@ -14,6 +14,7 @@ use crate::lease::store::{Snapshot, WorkerRow};
 const HISTORY: Duration = Duration::from_secs(60);
 
 /// One item of the table.
+#[expect(clippy::large_enum_variant, reason = "nearly every row is a lease")]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Row {
     Lease(Lease),

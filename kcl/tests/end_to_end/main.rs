@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod brownout;
 mod build_errors;
+mod cost;
 mod delivery;
 mod failures;
 mod fleet;
+mod paused;
 mod probe;
 mod resharding;
 mod setup;

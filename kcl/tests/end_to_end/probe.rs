@@ -26,6 +26,8 @@ pub(crate) enum Call {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) worker: String,
+    /// Number of the processor.
+    pub(crate) tenure: u64,
     pub(crate) shard: String,
     pub(crate) sub_sequence_number: u64,
     pub(crate) key: String,
@@ -197,6 +199,7 @@ impl RecordProcessor for Processor {
             for record in batch.records() {
                 state.seen.push(Seen {
                     worker: self.worker.clone(),
+                    tenure: self.tenure,
                     shard: self.shard.clone(),
                     sub_sequence_number: record.sub_sequence_number(),
                     key: record.partition_key().to_owned(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
+use aws_types::SdkConfig;
 use bytes::Bytes;
 use kcl::{ConsumerConfig, InitialPosition, Scheduler, SchedulerBuilder, WorkerHandle};
 use kinesis_testkit::LocalAws;
@@ -44,7 +45,15 @@ pub(crate) async fn scheduler(aws: &LocalAws, probe: &Probe, config: ConsumerCon
 }
 
 pub(crate) fn builder(aws: &LocalAws, probe: &Probe, config: ConsumerConfig) -> SchedulerBuilder {
-    Scheduler::builder(APPLICATION, STREAM, &aws.sdk_config())
+    builder_on(&aws.sdk_config(), probe, config)
+}
+
+pub(crate) fn builder_on(
+    sdk_config: &SdkConfig,
+    probe: &Probe,
+    config: ConsumerConfig,
+) -> SchedulerBuilder {
+    Scheduler::builder(APPLICATION, STREAM, sdk_config)
         .processor(probe.factory())
         .config(config)
         .seed(7)
@@ -52,7 +61,8 @@ pub(crate) fn builder(aws: &LocalAws, probe: &Probe, config: ConsumerConfig) -> 
 
 /// Puts records with these ids, keyed by `id % 50`; they are acknowledged when it returns.
 pub(crate) async fn put(aws: &LocalAws, probe: &Probe, ids: std::ops::Range<u64>) {
-    let client = aws.kinesis();
+    // Without a socket, which paused time does not wait for.
+    let client = aws_sdk_kinesis::Client::new(&aws.in_process_config());
     let ids: Vec<_> = ids.collect();
     for chunk in ids.chunks(100) {
         let entries = chunk.iter().map(|id| {

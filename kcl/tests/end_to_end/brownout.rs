@@ -1,0 +1,184 @@
+//! DynamoDB does not answer for a while.
+
+use std::time::Duration;
+
+use kcl::{CheckpointPolicy, WorkerHandle};
+use kinesis_testkit::{Fault, Service};
+use tokio::time::sleep;
+
+use crate::paused::{Paused, config};
+use crate::probe::{Call, Probe};
+use crate::setup::{processing, put};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// The failover time.
+const F: Duration = Duration::from_secs(10);
+
+/// Two workers, a shard each, whose library checkpoints after each batch.
+struct Fleet {
+    paused: Paused,
+    probe: Probe,
+    workers: [WorkerHandle; 2],
+}
+
+impl Fleet {
+    async fn start() -> Self {
+        let paused = Paused::start(2).await;
+        let probe = Probe::new().without_checkpoints();
+        let worker = async |id| {
+            let config = config(id).with_checkpoint(CheckpointPolicy::AfterBatch);
+            paused
+                .builder(&probe, config)
+                .build()
+                .await
+                .unwrap()
+                .spawn()
+        };
+        let workers = [worker("w1").await, worker("w2").await];
+        let fleet = Self {
+            paused,
+            probe,
+            workers,
+        };
+        fleet.until("one each", || fleet.one_each()).await;
+        fleet
+    }
+
+    fn one_each(&self) -> bool {
+        self.workers.iter().all(|worker| processing(worker) == 1)
+    }
+
+    /// In paused time: what does not come in ten minutes does not come.
+    async fn until(&self, what: &str, condition: impl Fn() -> bool) {
+        for _ in 0..6_000 {
+            if condition() {
+                return;
+            }
+            sleep(SECOND / 10).await;
+        }
+        panic!("waited in vain: {what}");
+    }
+
+    async fn put(&self, ids: std::ops::Range<u64>) {
+        put(&self.paused.aws, &self.probe, ids).await;
+    }
+
+    async fn settled(&self) {
+        self.until("all records", || self.probe.is_settled()).await;
+        // The checkpoint comes right after.
+        sleep(SECOND).await;
+    }
+
+    fn lost_leases(&self) -> usize {
+        self.probe.calls(Call::LeaseLost).len()
+    }
+
+    /// Nothing skipped, nothing out of order, and no processor was given a record after the next one
+    /// of its shard had started. Answers with the records that came twice.
+    fn verdict(&self) -> u64 {
+        let seen = self.probe.seen();
+        for shard in ["shardId-000000000000", "shardId-000000000001"] {
+            let tenures: Vec<_> = seen
+                .iter()
+                .filter(|seen| seen.shard == shard)
+                .map(|seen| seen.tenure)
+                .collect();
+            assert!(!tenures.is_empty() && tenures.is_sorted(), "{tenures:?}");
+        }
+        let verdict = self.probe.verdict();
+        assert_eq!((verdict.lost, verdict.out_of_order), (0, 0), "{verdict:?}");
+        verdict.redelivered
+    }
+
+    async fn stop(self) {
+        for worker in &self.workers {
+            worker.shutdown(F).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_5_s_is_not_noticed() {
+    let fleet = Fleet::start().await;
+    fleet.put(0..100).await;
+    fleet.settled().await;
+    let brownout = Fault::brownout(5 * SECOND).service(Service::DynamoDb);
+    let brownout = fleet.paused.aws.faults().add(brownout);
+    for round in 1..20 {
+        fleet.put(round * 100..(round + 1) * 100).await;
+        sleep(SECOND / 2).await;
+    }
+    fleet.settled().await;
+    assert!(fleet.paused.aws.faults().count(brownout) > 0);
+    assert_eq!(fleet.lost_leases(), 0);
+    assert_eq!(fleet.verdict(), 0, "exactly once");
+    fleet.stop().await;
+}
+
+/// Longer than the failover time: the fence falls.
+async fn longer(lasting: Duration) {
+    let fleet = Fleet::start().await;
+    fleet.put(0..100).await;
+    fleet.settled().await;
+    let began = fleet.paused.now();
+    let brownout = Fault::brownout(lasting).service(Service::DynamoDb);
+    fleet.paused.aws.faults().add(brownout);
+
+    // Kinesis answers, and the leases are good for up to F: processing goes on.
+    fleet.put(100..150).await;
+    sleep(2 * SECOND).await;
+    assert_eq!(fleet.probe.verdict().delivered, 150);
+    assert_eq!(fleet.lost_leases(), 0);
+
+    fleet.until("the fences", || fleet.lost_leases() == 2).await;
+    let fell = fleet.paused.now() - began;
+    assert!((F / 2..=F).contains(&fell), "{fell:?}");
+    fleet.put(150..200).await;
+    sleep(lasting - fell - SECOND).await;
+    assert_eq!(
+        fleet.probe.verdict().delivered,
+        150,
+        "nothing without a lease"
+    );
+
+    fleet.settled().await;
+    fleet.until("both are back", || fleet.one_each()).await;
+    let back = fleet.paused.now() - began - lasting;
+    assert!(back < F + 10 * SECOND, "{back:?}");
+    fleet.put(200..300).await;
+    fleet.settled().await;
+    // Of these no checkpoint could be written.
+    assert_eq!(
+        fleet.verdict(),
+        50,
+        "nothing that was checkpointed comes again"
+    );
+    fleet.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_15_s_stops_at_the_fence_and_resumes() {
+    longer(15 * SECOND).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_5_min_stops_at_the_fence_and_resumes() {
+    longer(300 * SECOND).await;
+}
+
+/// Nothing is delivered while it lasts: then every record comes exactly once.
+#[tokio::test(start_paused = true)]
+async fn without_records_under_way_each_comes_once() {
+    for lasting in [15 * SECOND, 300 * SECOND] {
+        let fleet = Fleet::start().await;
+        fleet.put(0..100).await;
+        fleet.settled().await;
+        let brownout = Fault::brownout(lasting).service(Service::DynamoDb);
+        fleet.paused.aws.faults().add(brownout);
+        fleet.until("the fences", || fleet.lost_leases() == 2).await;
+        fleet.put(100..200).await;
+        fleet.settled().await;
+        assert_eq!(fleet.verdict(), 0, "exactly once");
+        fleet.stop().await;
+    }
+}

@@ -9,6 +9,7 @@ mod delivery;
 mod failures;
 mod fleet;
 mod paused;
+mod planned_stop;
 mod probe;
 mod resharding;
 mod setup;

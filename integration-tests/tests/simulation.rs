@@ -13,7 +13,7 @@ fn reports(workers: Workers, seeds: u64) -> Vec<Report> {
         });
         let parts: Vec<_> = parts.collect();
         for part in parts {
-            reports.extend(part.join().unwrap());
+            reports.extend(part.join().expect("see the panic above"));
         }
     });
     reports

@@ -175,12 +175,14 @@ impl Worker {
 
     fn begin(&self, lease: Lease) {
         let (key, now) = (lease.key.clone(), self.now());
+        // Java renews nothing before it starts: to others, the counter has long stood still, or it
+        // has moved on since it was read.
+        let moved = self.world.oracle.moved(&lease);
         let held = Arc::new(Held {
             state: Mutex::new(HeldState {
                 lease,
                 answered: now,
-                // Java renews nothing before it starts: to others, the counter has long stood still.
-                sent: self.world.oracle.moved(&key),
+                sent: moved.unwrap_or_default(),
                 lost: false,
             }),
             clock: Arc::clone(&self.world.clock),

@@ -57,8 +57,8 @@ struct State {
     told: BTreeSet<(u64, u64)>,
     shards: BTreeMap<String, Progress>,
     leases: BTreeMap<String, Lease>,
-    /// When each lease's counter last moved.
-    moved: BTreeMap<String, Duration>,
+    /// Each lease's counter, and when it last moved.
+    moved: BTreeMap<String, (u64, Duration)>,
     covered: bool,
     violations: Vec<String>,
     java_windows: u64,
@@ -158,9 +158,10 @@ impl Oracle {
         id
     }
 
-    /// When the counter of a lease last moved.
-    pub(super) fn moved(&self, key: &str) -> Duration {
-        self.state().moved.get(key).copied().unwrap_or_default()
+    /// When the counter of a lease took the value that it still has.
+    pub(super) fn moved(&self, lease: &Lease) -> Option<Duration> {
+        let moved = self.state().moved.get(&lease.key).copied();
+        moved.and_then(|(counter, time)| (counter == lease.counter).then_some(time))
     }
 
     /// A processor has stopped.
@@ -290,8 +291,11 @@ impl Watcher for Oracle {
         if after.is_some_and(Lease::has_ended) {
             state.shards.entry(key.to_owned()).or_default().has_ended = true;
         }
-        if before.map(|before| before.counter) != after.map(|after| after.counter) {
-            state.moved.insert(key.to_owned(), now);
+        if let Some(after) = after
+            && before.is_none_or(|before| before.counter != after.counter)
+        {
+            let moved = (after.counter, now);
+            state.moved.insert(key.to_owned(), moved);
         }
         match after {
             Some(lease) => state.leases.insert(key.to_owned(), lease.clone()),

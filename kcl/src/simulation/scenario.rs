@@ -15,7 +15,7 @@ use super::world::World;
 use super::{Report, Workers};
 use crate::clock::{Clock, TokioClock};
 use crate::config::OnStop;
-use crate::lease::text;
+use crate::lease::{LeaseStore as _, text};
 
 /// Workers at a time.
 const MOST_WORKERS: usize = 4;
@@ -170,6 +170,7 @@ impl Fleet {
                     member.network.leave_index_behind(span / 2);
                 }
             }
+            (70..76, Some(name)) if self.workers != Workers::Rust => self.misjudge(&name),
             (_, Some(_)) => {
                 let open = self.world.stream.shards();
                 let open = open.values().filter(|shard| shard.is_open()).count();
@@ -258,6 +259,23 @@ impl Fleet {
             tokio::time::sleep(span).await;
             process.suspend(false);
             oracle.step(&format!("{name} goes on"));
+        });
+    }
+
+    /// A Java leader that was stopped between its look and its write gives a lease to `to`, by force,
+    /// although its owner is at work again.
+    fn misjudge(&mut self, to: &str) {
+        self.step(&format!("a leader gives a lease to {to} by force"));
+        let store = self.world.store("leader", &self.members[to].network);
+        let (draw, to) = (self.random.usize(..), to.to_owned());
+        tokio::spawn(async move {
+            let mut leases = store.list(true).await.unwrap_or_default().leases;
+            leases.retain(|lease| !lease.has_ended() && !lease.is_handoff_pending());
+            if !leases.is_empty() {
+                let lease = &leases[draw % leases.len()];
+                // Refused or not: the simulation goes on.
+                let _ = store.assign(lease, &to, false).await;
+            }
         });
     }
 

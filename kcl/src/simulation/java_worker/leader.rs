@@ -87,6 +87,11 @@ impl Worker {
                 *load += 1;
             }
         }
+        if self.random(|random| random.u32(..10)) == 0 {
+            // A collector's pause between the look and what is made of it.
+            let pause = self.random(|random| random.u64(1_000..40_000));
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
         let mut steady = Vec::new();
         for lease in active {
             if memory.is_free(lease, now) || memory.is_overdue(lease, now) {

@@ -72,14 +72,16 @@
 //! The strategy is read with the shard map, with `kinesis:DescribeStreamSummary`, and a change is followed both ways.
 //! Aggregates that it meets under way are delivered where all their members belong to the shard that took them, and are taken apart
 //! otherwise; what the stream takes no more fails with [`FailureCause::StrategyChanged`]. Without that action, a
-//! change to `AUTO` shows in where aggregates lie; a change back does not show.
+//! change to `AUTO` shows in where records lie; a change back does not show. Without `kinesis:ListShards` either, nothing
+//! shows, and consumers may drop data that begins as an aggregate does.
 //!
 //! # A stream created again
 //!
 //! Where a stream is deleted and created again under its name, a producer that sent something in between judges by a fresh
 //! shard map. One that sent nothing learns of it with the next refresh: for up to
 //! [`shard_map_refresh_interval`](ProducerConfig::shard_map_refresh_interval) it may take an aggregate for delivered that
-//! consumers drop.
+//! consumers drop; without `kinesis:DescribeStreamSummary` it may take the new stream for one that places records itself, and
+//! stop aggregating.
 //!
 //! # It is not
 //!

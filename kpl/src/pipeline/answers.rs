@@ -256,8 +256,15 @@ impl Pipeline {
                 self.shared.request_refresh();
                 shard_id.into()
             }
-            None => shard_id.into(),
+            None => {
+                if range.is_none() && self.keys_decide() {
+                    // The map knew no shard for the key, and here is one.
+                    self.shared.request_refresh();
+                }
+                shard_id.into()
+            }
         };
+        self.look_for_placement(&record, range);
         self.judge(record, shard_id, sequence_number, range);
     }
 
@@ -292,7 +299,25 @@ impl Pipeline {
     }
 
     fn distrusts_map(&self) -> bool {
-        self.routing.generation < self.trusted_from
+        self.routing.generation < self.trusted_from && !self.routing.map().is_blank()
+    }
+
+    /// Whether, as far as the map tells, a record's key names its shard.
+    fn keys_decide(&self) -> bool {
+        let map = self.routing.map();
+        !map.is_blank() && !map.is_service_placed()
+    }
+
+    /// Has the strategy read again where a record lies in a shard that would not have it by its key.
+    fn look_for_placement(&self, record: &KinesisRecord, range: Option<HashKeyRange>) {
+        let address = record.explicit_hash_key.unwrap_or(record.span.low);
+        if range.is_some_and(|range| !range.contains(address))
+            && self.keys_decide()
+            && !self.distrusts_map()
+        {
+            self.shared.seen_placed.store(true, Ordering::Relaxed);
+            self.shared.request_refresh();
+        }
     }
 
     fn verdict(&self, record: &KinesisRecord, range: Option<HashKeyRange>) -> Verdict {
@@ -313,14 +338,7 @@ impl Pipeline {
         if self.verdict(&record, range) != Verdict::WrongShard {
             return self.judge(record, shard_id, sequence_number, range);
         }
-        let address = record.explicit_hash_key.unwrap_or(record.span.low);
-        if range.is_some_and(|range| !range.contains(address))
-            && !self.routing.map().is_service_placed()
-        {
-            // By its key it would not be there.
-            self.shared.seen_placed.store(true, Ordering::Relaxed);
-            self.shared.request_refresh();
-        }
+        self.look_for_placement(&record, range);
         self.shared
             .settlement
             .counters

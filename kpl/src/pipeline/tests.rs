@@ -1,7 +1,7 @@
 //! The pipeline on a scripted service, under paused time: hours pass in milliseconds, and a run can be repeated.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -24,6 +24,7 @@ mod history;
 mod measures;
 mod model;
 mod ordered;
+mod placement;
 #[cfg(feature = "sink")]
 mod sink;
 mod throttles;
@@ -41,6 +42,10 @@ struct Scripted {
     /// From when to when ListShards fails, and when it was called.
     list_outage: Mutex<std::ops::Range<Duration>>,
     list_calls: Mutex<Vec<Duration>>,
+    /// What it is described as; the errors that DescribeStreamSummary and ListShards answer with instead.
+    is_auto: AtomicBool,
+    describe_fails: Mutex<Option<CallError>>,
+    list_fails: Mutex<Option<CallError>>,
     started: Instant,
     next_sequence: AtomicU64,
 }
@@ -60,6 +65,9 @@ impl Scripted {
             calls: Mutex::default(),
             list_outage: Mutex::default(),
             list_calls: Mutex::default(),
+            is_auto: AtomicBool::new(false),
+            describe_fails: Mutex::default(),
+            list_fails: Mutex::default(),
             started: clock::now(),
             next_sequence: AtomicU64::new(0),
         })
@@ -96,10 +104,10 @@ impl Service for Scripted {
     fn list_shards(&self) -> BoxFuture<'static, Result<Vec<Shard>, CallError>> {
         let passed = clock::now() - self.started;
         lock(&self.list_calls).push(passed);
-        let answer = if lock(&self.list_outage).contains(&passed) {
-            Err(unreachable())
-        } else {
-            Ok(lock(&self.shards).clone())
+        let answer = match lock(&self.list_fails).clone() {
+            Some(error) => Err(error),
+            None if lock(&self.list_outage).contains(&passed) => Err(unreachable()),
+            None => Ok(lock(&self.shards).clone()),
         };
         async move { answer }.boxed()
     }
@@ -109,10 +117,14 @@ impl Service for Scripted {
             status: "ACTIVE".into(),
             is_usable: true,
             max_record_size: None,
-            service_places_records: false,
+            service_places_records: self.is_auto.load(Ordering::Relaxed),
             incarnation: String::new(),
         };
-        async move { Ok(description) }.boxed()
+        let answer = match lock(&self.describe_fails).clone() {
+            Some(error) => Err(error),
+            None => Ok(description),
+        };
+        async move { answer }.boxed()
     }
 }
 
@@ -156,6 +168,16 @@ fn unreachable() -> CallError {
         code: "Connection".into(),
         message: "refused".into(),
         may_have_been_written: true,
+        source: None,
+    }
+}
+
+fn refused_request(code: &str) -> CallError {
+    CallError {
+        kind: CallErrorKind::Service,
+        code: code.into(),
+        message: "scripted".into(),
+        may_have_been_written: false,
         source: None,
     }
 }

@@ -101,20 +101,21 @@ impl Refresher {
 
     /// Where it cannot be read, what was known stays; without the permission to read it, where records lie tells.
     async fn read_strategy(&mut self) {
-        let now = clock::now();
-        let is_due = now >= self.strategy_due;
+        let began = clock::now();
         let is_service_placed = if let Some(first) = self.first.take() {
             first.service_places_records
         } else if !self.may_describe {
             self.shared.seen_placed.load(Ordering::Relaxed)
-        } else if !(self.shared.seen_placed.swap(false, Ordering::Relaxed) || is_due) {
+        } else if began < self.strategy_due && !self.shared.seen_placed.load(Ordering::Relaxed) {
             self.is_service_placed
         } else {
-            let interval = self.shared.config.shard_map_refresh_interval;
-            // Before the next timer fires, however it is jittered.
-            self.strategy_due = clock::after(now, interval / 2);
+            // What is seen from here on is news.
+            let was_seen = self.shared.seen_placed.swap(false, Ordering::Relaxed);
             match self.service.describe().await {
                 Ok(now) => {
+                    let interval = self.shared.config.shard_map_refresh_interval;
+                    // Before the next timer fires, however it is jittered.
+                    self.strategy_due = clock::after(began, interval / 2);
                     if now.incarnation != self.incarnation {
                         tracing::warn!(
                             "the stream was deleted and created again: its old shards are forgotten"
@@ -125,6 +126,9 @@ impl Refresher {
                 }
                 Err(error) => {
                     tracing::debug!(code = %error.code, message = %error.message, "the stream could not be described");
+                    self.shared
+                        .seen_placed
+                        .fetch_or(was_seen, Ordering::Relaxed);
                     self.is_service_placed
                 }
             }

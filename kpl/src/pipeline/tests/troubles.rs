@@ -5,16 +5,6 @@ use crate::shard_map::ShardMap;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn refused_request(code: &str) -> CallError {
-    CallError {
-        kind: CallErrorKind::Service,
-        code: code.into(),
-        message: "scripted".into(),
-        may_have_been_written: false,
-        source: None,
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_record_that_expires_in_the_queue_lets_its_open_neighbour_go() {
     let service = Scripted::new(|passed, entries| {

@@ -69,7 +69,7 @@ macro_rules! operations {
                 _: &RuntimeComponents,
                 _: &mut ConfigBag,
             ) -> Result<(), BoxError> {
-                let mut count = |operation, units| {
+                let count = |operation, units| {
                     let mut counts = self.0.lock().unwrap();
                     let count = counts.entry(operation).or_default();
                     *count = (count.0 + 1, count.1 + units);

@@ -3,7 +3,10 @@
 //!
 //! Several producers share a shard without knowing of each other. Each raises its rate by steps while the shard takes its
 //! records, and cuts it by a factor when the shard refuses one: steps that do not depend on the rate, and cuts that do,
-//! lead all of them to like rates, whatever they began with. The constants are tuned in `simulation.rs`.
+//! lead all of them to like rates, whatever they began with. The constants are tuned in `simulation.rs` and `recovery.rs`.
+//!
+//! Eight producers of 100 KiB records see 3 % of them refused, of 200 KiB 6 %, of 500 KiB 18 %: a shard takes two of the
+//! last in a second, and senders that know nothing of each other cannot fill it without meeting there.
 
 use std::time::Duration;
 
@@ -22,11 +25,18 @@ const SLOWEST_RISE: f64 = 0.0015;
 /// How fast the rate rises at most, in shares of the shard a second: for many small records.
 const FASTEST_RISE: f64 = 0.02;
 
+/// Past the rate of the last cut the rise doubles with each so many records: those who throttled then are gone, or the
+/// next throttle would have come.
+const RISE_DOUBLES: f64 = 32.0;
+
 /// How often the rate is raised.
 const RISE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What a throttle leaves of the rate.
 const CUT: f64 = 0.7;
+
+/// While the shard takes nothing at all, no more throttles cut: they tell of an outage, not of a rate, and the pauses grow.
+const CUTS_IN_A_ROW: u32 = 2;
 
 /// The rate never falls below this share of the shard: an aggregate of 50 KiB still goes every 2.5 seconds.
 const FLOOR: f64 = 0.02;
@@ -86,6 +96,10 @@ pub(crate) struct ShardLimiter {
     raised_at: Instant,
     /// Records that the shard took since.
     served: u32,
+    /// The rate before the last cut.
+    cut_from: f64,
+    /// Records that the shard took since the rate is past it.
+    served_past_cut: u32,
     /// Throttles of requests that began before this are known already.
     cut_at: Option<Instant>,
     paused_until: Option<Instant>,
@@ -104,6 +118,8 @@ impl ShardLimiter {
             ceiling,
             raised_at: now,
             served: 0,
+            cut_from: ceiling,
+            served_past_cut: 0,
             cut_at: None,
             paused_until: None,
             throttles_in_a_row: 0,
@@ -138,11 +154,17 @@ impl ShardLimiter {
             return;
         }
         self.served += 1;
+        if self.rate > self.cut_from {
+            self.served_past_cut = self.served_past_cut.saturating_add(1);
+        }
         let elapsed = now.saturating_duration_since(self.raised_at);
         if elapsed >= RISE_INTERVAL {
+            let speed = (f64::from(self.served_past_cut) / RISE_DOUBLES)
+                .min(20.0)
+                .exp2();
             let steps = f64::from(std::mem::take(&mut self.served)) * STEP;
             let seconds = elapsed.as_secs_f64();
-            let rise = steps.clamp(SLOWEST_RISE * seconds, FASTEST_RISE * seconds);
+            let rise = (steps.max(SLOWEST_RISE * seconds) * speed).min(FASTEST_RISE * seconds);
             self.raised_at = now;
             self.set_rate(self.rate + rise);
         }
@@ -158,12 +180,16 @@ impl ShardLimiter {
         self.throttles_in_a_row += 1;
         self.paused_until = Some(now + Backoff::PUT.delay(self.throttles_in_a_row, rng));
         self.fill(now);
-        self.set_rate(self.rate * CUT);
+        if self.throttles_in_a_row <= CUTS_IN_A_ROW {
+            self.cut_from = self.rate;
+            self.set_rate(self.rate * CUT);
+        }
         // The shard is empty: what was saved up cannot be spent there.
         self.records.tokens = self.records.tokens.min(0.0);
         self.bytes.tokens = self.bytes.tokens.min(0.0);
         self.raised_at = now;
         self.served = 0;
+        self.served_past_cut = 0;
     }
 
     /// The rate, as a share of what the shard takes by itself.
@@ -191,6 +217,8 @@ impl ShardLimiter {
     }
 }
 
+#[cfg(test)]
+mod recovery;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

@@ -62,9 +62,35 @@ fn a_throttle_cuts_the_rate_once_for_all_that_was_under_way() {
     limiter.throttled(answered, answered + SECOND, &mut rng());
     assert_eq!(limiter.rate(), 1.5 * CUT * CUT);
     for n in 2..100 {
+        limiter.served(start + n * SECOND);
         limiter.throttled(start + n * SECOND, start + n * SECOND, &mut rng());
     }
     assert_eq!(limiter.rate(), FLOOR, "it keeps trying");
+}
+
+#[test]
+fn while_a_shard_takes_nothing_the_rate_is_cut_twice_and_the_pauses_grow() {
+    let start = clock::now();
+    let mut limiter = ShardLimiter::new(150, start);
+    let mut now = start;
+    let mut rng = rng();
+    for _ in 0..20 {
+        now += 10 * SECOND;
+        limiter.throttled(now, now, &mut rng);
+    }
+    assert_eq!(limiter.rate(), 1.5 * CUT * CUT);
+    let pauses = (0..20).map(|_| {
+        now += 10 * SECOND;
+        limiter.throttled(now, now, &mut rng);
+        limiter
+            .take(1, now)
+            .map_or_else(|until| until - now, |()| Duration::ZERO)
+    });
+    assert!(pauses.max() > Some(2 * SECOND));
+    now += 10 * SECOND;
+    limiter.served(now);
+    limiter.throttled(now, now, &mut rng);
+    assert!(limiter.rate() < 1.5 * CUT * CUT, "it took something");
 }
 
 #[test]

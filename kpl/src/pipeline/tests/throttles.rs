@@ -72,7 +72,7 @@ async fn recovery_after(message: &'static str) -> Duration {
     first.await.unwrap();
     let began = clock::now();
     let mut deliveries = Vec::new();
-    for _ in 0..16 {
+    for _ in 0..64 {
         deliveries.push(send(&producer, 0, &"x".repeat(60_000)).await);
     }
     for delivery in deliveries {
@@ -85,7 +85,7 @@ async fn recovery_after(message: &'static str) -> Duration {
 async fn only_a_throttle_of_the_shard_slows_it_down() {
     let shard = recovery_after("Rate exceeded for shard low in stream s under account 1.").await;
     let stream = recovery_after("Rate exceeded for stream s under account 1.").await;
-    assert!(stream < SECOND, "{stream:?}");
+    assert!(stream < 2 * SECOND, "{stream:?}");
     assert!(shard > 3 * SECOND, "{shard:?}");
 }
 

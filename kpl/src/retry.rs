@@ -67,7 +67,7 @@ pub(crate) fn is_credentials_refused(code: &str) -> bool {
 }
 
 /// The next refresh of the credentials, or of the clock, cures it. Nothing was done.
-fn is_cured_by_refresh(code: &str) -> bool {
+pub(crate) fn is_cured_by_refresh(code: &str) -> bool {
     matches!(
         code,
         "ExpiredToken"
@@ -88,7 +88,7 @@ pub(crate) fn may_have_been_written(class: ErrorClass, code: &str) -> bool {
 }
 
 /// The account or the stream is throttled, not a shard: nothing was done.
-fn is_request_throttle(code: &str) -> bool {
+pub(crate) fn is_request_throttle(code: &str) -> bool {
     matches!(
         code,
         "LimitExceededException"

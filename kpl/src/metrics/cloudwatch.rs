@@ -6,6 +6,7 @@ mod series;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,10 @@ use self::client::SdkUploader;
 pub(crate) use self::publisher::Publisher;
 pub(crate) use self::series::Collected;
 pub(crate) use self::series::Datum;
-use super::names::{MetricsGranularity, MetricsLevel};
+use super::names::{
+    ERROR_CODE, MetricsGranularity, MetricsLevel, NAMESPACE_RULE, SHARD_ID, STREAM_NAME,
+    is_namespace, is_printable,
+};
 use crate::config::InvalidConfig;
 
 /// How the metrics are published to CloudWatch.
@@ -33,8 +37,8 @@ use crate::config::InvalidConfig;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 pub struct CloudWatchConfig {
-    /// The namespace. Default `KinesisProducerLibrary`; 1 to 255 characters, not beginning with `AWS/`. KPL:
-    /// `MetricsNamespace`.
+    /// The namespace. Default `KinesisProducerLibrary`; 1 to 255 printable ASCII characters, not beginning with `AWS/` or
+    /// `:`. KPL: `MetricsNamespace`.
     pub namespace: String,
 
     /// Which metrics are published. Default all. KPL: `MetricsLevel`.
@@ -55,7 +59,7 @@ pub struct CloudWatchConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct MetricsDimension {
-    /// Its name.
+    /// Its name: each has another, and none is `StreamName`, `ShardId` or `ErrorCode`.
     pub name: String,
     /// Its value.
     pub value: String,
@@ -78,27 +82,18 @@ impl Default for CloudWatchConfig {
 /// The dimensions of a datum that are not ours: CloudWatch takes 30.
 const MAX_DIMENSIONS: usize = 27;
 
+/// How long the name and the value of a dimension may be.
+const MAX_DIMENSION_NAME: usize = 255;
+const MAX_DIMENSION_VALUE: usize = 1024;
+
 impl CloudWatchConfig {
     pub(crate) fn validate(&self) -> Result<(), InvalidConfig> {
-        let namespace = &self.namespace;
-        let namespace_is_valid = (1..=255).contains(&namespace.len())
-            && namespace.is_ascii()
-            && !namespace.starts_with("AWS/");
         let interval = self.upload_interval;
-        let dimensions_are_valid = self.dimensions.len() <= MAX_DIMENSIONS
-            && self.dimensions.iter().all(|dimension| {
-                let is_text = |text: &str, most| {
-                    text.is_ascii() && !text.trim().is_empty() && text.len() <= most
-                };
-                is_text(&dimension.name, 255)
-                    && !dimension.name.starts_with(':')
-                    && is_text(&dimension.value, 1024)
-            });
         let checks = [
             (
-                namespace_is_valid,
+                is_namespace(&self.namespace),
                 "metrics namespace",
-                "must be 1 to 255 ASCII characters and not begin with `AWS/`",
+                NAMESPACE_RULE,
             ),
             (
                 !interval.is_zero() && interval <= Duration::from_secs(3600),
@@ -106,14 +101,25 @@ impl CloudWatchConfig {
                 "must be longer than zero and at most an hour",
             ),
             (
-                dimensions_are_valid,
+                self.has_valid_dimensions(),
                 "metrics dimensions",
-                "must be at most 27, with a name of 1 to 255 ASCII characters, not beginning with `:`, and a value of 1 to 1,024",
+                "must be at most 27, each with a name of its own, not one of ours, of 1 to 255 printable ASCII characters, not beginning with `:`, and a value of 1 to 1,024",
             ),
         ];
         let problems = checks.into_iter().filter(|(is_valid, ..)| !is_valid);
         let problems = problems.map(|(_, field, text)| Err(InvalidConfig::one(field, text.into())));
         InvalidConfig::all(problems, Ok(()))
+    }
+
+    fn has_valid_dimensions(&self) -> bool {
+        let mut names = BTreeSet::from([STREAM_NAME, SHARD_ID, ERROR_CODE]);
+        self.dimensions.len() <= MAX_DIMENSIONS
+            && self.dimensions.iter().all(|dimension| {
+                is_printable(&dimension.name, MAX_DIMENSION_NAME)
+                    && !dimension.name.starts_with(':')
+                    && is_printable(&dimension.value, MAX_DIMENSION_VALUE)
+                    && names.insert(&dimension.name)
+            })
     }
 }
 

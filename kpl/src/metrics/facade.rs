@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use ::metrics::{self as facade, Counter, Gauge, Histogram, Label, Level, Metadata};
 
-use super::names::{Definition, Kind, Metric, MetricsGranularity, Unit};
+use super::names::{
+    Definition, ERROR_CODE, Kind, Metric, MetricsGranularity, SHARD_ID, STREAM_NAME, Unit,
+};
 use super::{Sample, Sink};
 
 /// Handles that are kept; shards come and go.
@@ -58,12 +60,12 @@ impl FacadeSink {
         let (metric, shard, code) = series;
         let definition = metric.definition();
         let labels = [
-            Some(Label::new("StreamName", self.stream.to_string())),
+            Some(Label::new(STREAM_NAME, self.stream.to_string())),
             shard
                 .as_ref()
-                .map(|shard| Label::new("ShardId", shard.to_string())),
+                .map(|shard| Label::new(SHARD_ID, shard.to_string())),
             code.as_ref()
-                .map(|code| Label::new("ErrorCode", code.to_string())),
+                .map(|code| Label::new(ERROR_CODE, code.to_string())),
         ];
         let labels: Vec<_> = labels.into_iter().flatten().collect();
         let key = facade::Key::from_parts(definition.name, labels);

@@ -71,6 +71,26 @@ pub enum MetricsGranularity {
     Shard,
 }
 
+/// The names of the dimensions.
+pub(crate) const STREAM_NAME: &str = "StreamName";
+pub(crate) const SHARD_ID: &str = "ShardId";
+pub(crate) const ERROR_CODE: &str = "ErrorCode";
+
+/// What CloudWatch takes for a namespace of ours.
+pub(crate) const NAMESPACE_RULE: &str =
+    "must be 1 to 255 printable ASCII characters and not begin with `AWS/` or `:`";
+
+/// Whether it is one.
+pub(crate) fn is_namespace(text: &str) -> bool {
+    is_printable(text, 255) && !text.starts_with("AWS/") && !text.starts_with(':')
+}
+
+/// Whether CloudWatch takes a text where it wants one: printable ASCII, not blank.
+pub(crate) fn is_printable(text: &str, most: usize) -> bool {
+    let is_printable = |c: char| c == ' ' || c.is_ascii_graphic();
+    text.len() <= most && text.chars().all(is_printable) && !text.trim().is_empty()
+}
+
 pub(crate) struct Definition {
     pub(crate) name: &'static str,
     pub(crate) unit: Unit,

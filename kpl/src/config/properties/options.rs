@@ -6,6 +6,7 @@ use super::super::{MIB, Problems, SERVICE_MAX_REQUEST, SERVICE_MAX_REQUEST_RECOR
 use super::syntax::Property;
 use super::{KplProperties, PropertyNote};
 use crate::config::{InvalidConfig, MIN_BUFFER, ProducerConfig};
+use crate::metrics::names::{NAMESPACE_RULE, is_namespace};
 use crate::metrics::{MetricsGranularity, MetricsLevel};
 
 /// What the KPL takes for "no limit".
@@ -365,10 +366,9 @@ impl Reader {
     }
 
     fn namespace(&mut self, value: &str) {
-        let length = value.chars().count();
-        if value.starts_with("AWS/") || !(1..=255).contains(&length) {
-            let problem = "must have 1 to 255 characters and not begin with AWS/";
-            self.problems.add("MetricsNamespace", problem.to_owned());
+        if !is_namespace(value) {
+            self.problems
+                .add("MetricsNamespace", NAMESPACE_RULE.to_owned());
         } else {
             self.metrics.namespace = Some(value.to_owned());
         }

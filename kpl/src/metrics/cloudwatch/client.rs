@@ -16,6 +16,7 @@ use super::super::histogram;
 use super::super::names::Unit;
 use super::series::{Datum, MAX_VALUES, Values};
 use super::{UploadError, Uploader};
+use crate::retry;
 use crate::sdk::root_cause;
 
 pub(super) struct SdkUploader {
@@ -56,11 +57,8 @@ impl Uploader for SdkUploader {
                 Ok(_) => Ok(()),
                 Err(error) => {
                     let code = error.code().unwrap_or("Connection").to_owned();
-                    let is_refused = error.as_service_error().is_some_and(|error| {
-                        error.is_invalid_parameter_combination_exception()
-                            || error.is_invalid_parameter_value_exception()
-                            || error.is_missing_required_parameter_exception()
-                    });
+                    let status = error.raw_response().map(|raw| raw.status().as_u16());
+                    let is_refused = status.is_some_and(|status| is_refusal(status, &code));
                     Err(UploadError {
                         code,
                         message: match error.message() {
@@ -74,6 +72,15 @@ impl Uploader for SdkUploader {
         }
         .boxed()
     }
+}
+
+/// Whether an answer blames the data: not the caller, its credentials, how much it asks, or the service.
+fn is_refusal(status: u16, code: &str) -> bool {
+    matches!(status, 400 | 413 | 422)
+        && !retry::is_access_denied(code)
+        && !retry::is_credentials_refused(code)
+        && !retry::is_cured_by_refresh(code)
+        && !retry::is_request_throttle(code)
 }
 
 /// One datum, or as many as its values need.
@@ -135,6 +142,41 @@ mod tests {
     use super::super::super::names::Metric;
     use super::super::series::Series;
     use super::*;
+
+    #[test]
+    fn only_what_blames_the_data_is_a_refusal() {
+        for (status, code) in [
+            (400, "InvalidParameterValue"),
+            (400, "InvalidParameterCombination"),
+            (400, "MissingParameter"),
+            (400, "ValidationError"),
+            (400, "ValidationException"),
+            (400, "SerializationException"),
+            (400, "WhateverComesNext"),
+            (413, "RequestEntityTooLarge"),
+            (413, "Connection"),
+        ] {
+            assert!(is_refusal(status, code), "{status} {code}");
+        }
+        for (status, code) in [
+            (200, "Connection"),
+            (400, "Throttling"),
+            (400, "ThrottlingException"),
+            (400, "ExpiredTokenException"),
+            (400, "RequestExpired"),
+            (400, "IncompleteSignature"),
+            (400, "AccessDenied"),
+            (403, "InvalidClientTokenId"),
+            (403, "WhateverComesNext"),
+            (404, "UnknownOperationException"),
+            (408, "RequestTimeout"),
+            (429, "TooManyRequestsException"),
+            (500, "InternalServiceError"),
+            (503, "ServiceUnavailable"),
+        ] {
+            assert!(!is_refusal(status, code), "{status} {code}");
+        }
+    }
 
     #[test]
     fn times_are_values_and_counts_in_data_that_cloudwatch_takes() {

@@ -23,8 +23,13 @@ pub(crate) struct Publisher {
     uploader: Arc<dyn Uploader>,
     interval: Duration,
     rng: fastrand::Rng,
+    /// The last series of the call that failed: the next upload begins behind it, so that it does not stand in the way.
+    resume: Option<Series>,
+    /// A failure was logged, and its end was not.
     is_failing: bool,
+    failed: LogGate,
     refused: LogGate,
+    dropped: LogGate,
 }
 
 impl Publisher {
@@ -41,8 +46,11 @@ impl Publisher {
             uploader,
             interval: config.upload_interval,
             rng: fastrand::Rng::with_seed(seed),
+            resume: None,
             is_failing: false,
+            failed: LogGate::default(),
             refused: LogGate::default(),
+            dropped: LogGate::default(),
         }
     }
 
@@ -82,7 +90,7 @@ impl Publisher {
         self.pending.absorb(self.collected.take());
         let dropped = std::mem::take(&mut self.pending.dropped);
         if dropped > 0
-            && let Some(left_out) = self.refused.pass(clock::now())
+            && let Some(left_out) = self.dropped.pass(clock::now())
         {
             tracing::warn!(
                 dropped,
@@ -90,20 +98,21 @@ impl Publisher {
                 "more metrics than are kept while they cannot be uploaded: some were dropped"
             );
         }
-        let mut last: Option<Series> = None;
         loop {
-            let data = self.pending.next(last.as_ref(), MAX_DATA, MAX_BYTES);
-            let sent: Vec<_> = data.iter().map(|datum| datum.series.clone()).collect();
-            if sent.is_empty() {
+            let data = self.pending.next(self.resume.as_ref(), MAX_DATA, MAX_BYTES);
+            if data.is_empty() {
+                // What was sent is gone from there: from the start on, only what was stepped over is left.
+                if self.resume.take().is_some() {
+                    continue;
+                }
+                if std::mem::take(&mut self.is_failing) {
+                    tracing::info!("metrics are uploaded again");
+                }
                 return;
             }
+            let sent: Vec<_> = data.iter().map(|datum| datum.series.clone()).collect();
             match self.uploader.put(data).await {
-                Ok(()) => {
-                    self.pending.settle(&sent);
-                    if std::mem::take(&mut self.is_failing) {
-                        tracing::info!("metrics are uploaded again");
-                    }
-                }
+                Ok(()) => self.pending.settle(&sent),
                 Err(error) if error.is_refused => {
                     self.pending.settle(&sent);
                     if let Some(left_out) = self.refused.pass(clock::now()) {
@@ -117,17 +126,19 @@ impl Publisher {
                     }
                 }
                 Err(error) => {
-                    if !std::mem::replace(&mut self.is_failing, true) {
+                    if let Some(left_out) = self.failed.pass(clock::now()) {
+                        self.is_failing = true;
                         tracing::warn!(
                             code = error.code,
                             message = error.message,
+                            left_out,
                             "metrics could not be uploaded: they are kept for the next time"
                         );
                     }
+                    self.resume = sent.into_iter().next_back();
                     return;
                 }
             }
-            last = sent.into_iter().next_back();
         }
     }
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::histogram;
-use super::super::names::{Metric, MetricsGranularity, MetricsLevel, Unit};
+use super::super::names::{
+    ERROR_CODE, Metric, MetricsGranularity, MetricsLevel, SHARD_ID, STREAM_NAME, Unit, is_printable,
+};
 use super::super::{Sample, Sink};
-use super::CloudWatchConfig;
+use super::{CloudWatchConfig, MAX_DIMENSION_VALUE};
 use crate::sync::{Mutex, lock};
 
 /// The most series that are kept, before and after they are spread to their dimensions. About 300 bytes each.
@@ -128,6 +130,7 @@ struct Names {
     stream: Arc<str>,
     shard: Arc<str>,
     code: Arc<str>,
+    unknown: Arc<str>,
 }
 
 impl Pending {
@@ -141,9 +144,10 @@ impl Pending {
             more: more.collect(),
             stream,
             names: Names {
-                stream: "StreamName".into(),
-                shard: "ShardId".into(),
-                code: "ErrorCode".into(),
+                stream: STREAM_NAME.into(),
+                shard: SHARD_ID.into(),
+                code: ERROR_CODE.into(),
+                unknown: "Unknown".into(),
             },
             series: BTreeMap::new(),
             dropped: 0,
@@ -192,7 +196,14 @@ impl Pending {
                 .filter(move |(granularity, ..)| *granularity == of)
                 .map(|(_, name, value)| (Arc::clone(name), Arc::clone(value)))
         };
-        let ours = |name: &Arc<str>, value: &Arc<str>| (Arc::clone(name), Arc::clone(value));
+        let ours = |name: &Arc<str>, value: &Arc<str>| {
+            // The service's own words: what CloudWatch would refuse would take a whole call along.
+            let value = match is_printable(value, MAX_DIMENSION_VALUE) {
+                true => value,
+                false => &self.names.unknown,
+            };
+            (Arc::clone(name), Arc::clone(value))
+        };
         let mut dimensions: Vec<_> = more(MetricsGranularity::Global).collect();
         dimensions.extend(code.map(|code| ours(&self.names.code, code)));
         if granularity >= MetricsGranularity::Stream {

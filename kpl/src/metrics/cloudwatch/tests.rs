@@ -1,10 +1,10 @@
-//! The publisher on a scripted CloudWatch, and the real client on a socket.
+//! The publisher on a scripted CloudWatch.
+
+mod socket;
 
 use std::collections::BTreeMap;
 
 use futures::FutureExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::series::{Pending, Values};
@@ -311,107 +311,144 @@ async fn refused_data_are_dropped_and_a_hanging_end_is_cut() {
     assert_eq!(began.elapsed(), Duration::from_secs(5));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_that_always_fails_holds_up_no_other() {
+    const POISON: &str = "shardId-01500";
+    /// Fails every call that holds one certain shard, and notes what it takes.
+    #[derive(Default)]
+    struct Choosy(Mutex<(usize, Vec<Datum>)>);
+    impl Uploader for Choosy {
+        fn put(&self, data: Vec<Datum>) -> BoxFuture<'static, Answer> {
+            let of_poison = |(_, value): &(Arc<str>, Arc<str>)| &**value == POISON;
+            let mut is_poisoned = data.iter().map(|datum| &datum.series.dimensions);
+            let is_poisoned = is_poisoned.any(|dimensions| dimensions.iter().any(of_poison));
+            let mut seen = lock(&self.0);
+            let answer = match is_poisoned {
+                true => {
+                    seen.0 += 1;
+                    unavailable()
+                }
+                false => Ok(seen.1.extend(data)),
+            };
+            async move { answer }.boxed()
+        }
+    }
+    let uploader = Arc::new(Choosy::default());
+    let cloudwatch = CloudWatch {
+        config: CloudWatchConfig::default(),
+        uploader: Arc::clone(&uploader) as Arc<dyn Uploader>,
+    };
+    let collected = Collected::new(MetricsLevel::Detailed);
+    let publisher = Publisher::new(cloudwatch, "orders".into(), collected.clone(), 42);
+    let ended = CancellationToken::new();
+    let task = tokio::spawn(publisher.run(ended.clone()));
+    for round in 1..=3 {
+        for shard in 0..5000 {
+            let shard = format!("shardId-{shard:05}");
+            record(
+                &collected,
+                Metric::UserRecordsPut,
+                Some(&shard),
+                f64::from(round),
+                1,
+            );
+        }
+        tokio::time::sleep(MINUTE + MINUTE / 8).await;
+    }
+    ended.cancel();
+    task.await.unwrap();
+    let (failures, taken) = std::mem::take(&mut *lock(&uploader.0));
+    assert!(failures >= 3, "each upload tries what failed again");
+    let mut sums = BTreeMap::new();
+    for datum in taken {
+        *sums.entry(datum.series.dimensions).or_insert(0.0) += datum.values.sum;
+    }
+    // All but what travels with the shard that fails.
+    let whole = sums.values().filter(|sum| **sum == 6.0).count();
+    assert!((4000..5000).contains(&whole), "{whole} of {}", sums.len());
+    assert!(sums.values().all(|sum| *sum <= 6.0 || *sum == 30_000.0));
+}
+
+#[test]
+fn an_error_code_that_cloudwatch_would_refuse_is_unknown() {
+    let mut pending = Pending::new(&CloudWatchConfig::default(), "orders".into());
+    let collected = Collected::new(MetricsLevel::Detailed);
+    for code in ["", "  ", "Größe", "bad\u{7}", &"x".repeat(1025), "Good one"] {
+        collected.clone().record(Sample {
+            metric: Metric::ErrorsByCode,
+            shard: None,
+            code: Some(&code.into()),
+            value: 1.0,
+            count: 1,
+        });
+    }
+    pending.absorb(collected.take());
+    let seen = texts(&pending.next(None, 1000, 1_000_000));
+    let sum_of = |code| seen[&("ErrorsByCode", format!("ErrorCode={code}"))].sum;
+    assert_eq!((sum_of("Unknown"), sum_of("Good one")), (5.0, 1.0));
+    assert_eq!(seen.len(), 4, "{seen:?}");
+}
+
+fn dimension(name: &str, value: &str) -> MetricsDimension {
+    MetricsDimension {
+        name: name.into(),
+        value: value.into(),
+        granularity: MetricsGranularity::Global,
+    }
+}
+
 #[test]
 fn all_problems_of_the_settings_are_named() {
     assert_eq!(CloudWatchConfig::default().validate(), Ok(()));
     let config = CloudWatchConfig {
         namespace: "AWS/Kinesis".into(),
         upload_interval: Duration::ZERO,
-        dimensions: vec![MetricsDimension {
-            name: String::new(),
-            value: "x".into(),
-            granularity: MetricsGranularity::Global,
-        }],
+        dimensions: vec![dimension("", "x")],
         ..Default::default()
     };
     assert_eq!(config.validate().unwrap_err().problems().len(), 3);
 }
 
-/// Takes one request by HTTP/1.1, answers it as CloudWatch does, and gives back its head and body.
-async fn one_request(listener: TcpListener) -> (String, Vec<u8>) {
-    let (mut socket, _) = listener.accept().await.unwrap();
-    let (mut request, mut chunk) = (Vec::new(), [0; 4096]);
-    loop {
-        let end = request.windows(4).position(|bytes| bytes == b"\r\n\r\n");
-        if let Some(end) = end {
-            let head = String::from_utf8(request[..end].to_vec())
-                .unwrap()
-                .to_lowercase();
-            let length = head
-                .lines()
-                .find_map(|line| line.strip_prefix("content-length: "));
-            let length: usize = length.unwrap().trim().parse().unwrap();
-            if request.len() >= end + 4 + length {
-                let answer = b"HTTP/1.1 200 OK\r\nsmithy-protocol: rpc-v2-cbor\r\ncontent-type: application/cbor\r\ncontent-length: 1\r\n\r\n\xA0";
-                socket.write_all(answer).await.unwrap();
-                return (head, request[end + 4..end + 4 + length].to_vec());
-            }
-        }
-        let read = socket.read(&mut chunk).await.unwrap();
-        assert!(read > 0, "the request ended early");
-        request.extend_from_slice(&chunk[..read]);
-    }
-}
-
-#[tokio::test]
-async fn the_real_client_puts_metric_data() {
-    use aws_credential_types::Credentials;
-    use aws_credential_types::provider::SharedCredentialsProvider;
-    use aws_types::region::Region;
-
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let credentials = Credentials::new("id", "secret", None, None, "a test");
-    let sdk_config = SdkConfig::builder()
-        .region(Region::new("eu-central-1"))
-        .endpoint_url(url)
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .build();
-    let CloudWatch { config, uploader } = CloudWatch::new(&sdk_config, CloudWatchConfig::default());
-    let collected = Collected::new(MetricsLevel::Detailed);
-    record(
-        &collected,
-        Metric::UserRecordsPut,
-        Some("shardId-7"),
-        1.0,
-        42,
-    );
-    record(
-        &collected,
-        Metric::BufferingTime,
-        Some("shardId-7"),
-        12.0,
-        1,
-    );
-    let mut pending = Pending::new(&config, "orders".into());
-    pending.absorb(collected.take());
-    let data = pending.next(None, 1000, 1_000_000);
-    let ((head, body), answer) = tokio::join!(one_request(listener), uploader.put(data));
-    answer.unwrap();
-
-    assert!(head.contains("putmetricdata"), "{head}");
-    assert!(
-        head.contains("credential=id/") && head.contains("/monitoring/aws4_request"),
-        "{head}"
-    );
-    let holds = |text: &str| {
-        body.windows(text.len())
-            .any(|bytes| bytes == text.as_bytes())
+#[test]
+fn what_cloudwatch_would_refuse_is_no_valid_setting() {
+    let with = |dimensions: &[(&str, &str)]| CloudWatchConfig {
+        dimensions: dimensions
+            .iter()
+            .map(|(name, value)| dimension(name, value))
+            .collect(),
+        ..Default::default()
     };
-    for text in [
-        "KinesisProducerLibrary",
-        "UserRecordsPut",
-        "BufferingTime",
-        "StreamName",
-        "orders",
-        "ShardId",
-        "shardId-7",
-        "StatisticValues",
-        "SampleCount",
-        "Values",
-        "Counts",
-        "Milliseconds",
+    for wrong in [
+        &[("a", "1"), ("a", "2")][..],
+        &[("StreamName", "x")],
+        &[("ShardId", "x")],
+        &[("ErrorCode", "x")],
+        &[(":a", "x")],
+        &[("a\n", "x")],
+        &[("a", "\u{7f}")],
+        &[("a", " ")],
     ] {
-        assert!(holds(text), "{text}: {}", String::from_utf8_lossy(&body));
+        let problems = with(wrong).validate().unwrap_err();
+        assert_eq!(problems.problems().len(), 1, "{wrong:?}");
+    }
+    assert_eq!(with(&[("a", "x y"), ("b", "x y")]).validate(), Ok(()));
+
+    // In a file of the KPL, too.
+    for (namespace, is_valid) in [
+        ("Mine/of #1:a", true),
+        (":mine", false),
+        ("AWS/mine", false),
+        ("tab\there", false),
+        ("größe", false),
+        (" ", false),
+    ] {
+        let config = CloudWatchConfig {
+            namespace: namespace.into(),
+            ..Default::default()
+        };
+        assert_eq!(config.validate().is_ok(), is_valid, "{namespace}");
+        let read = crate::ProducerConfig::from_properties(&format!("MetricsNamespace={namespace}"));
+        assert_eq!(read.is_ok(), is_valid, "{namespace}");
+        assert!(read.is_err() || read.unwrap().cloudwatch.validate().is_ok());
     }
 }

@@ -245,9 +245,10 @@ pub enum FailureCause {
         /// The service's message.
         message: Arc<str>,
     },
-    /// A [`Droppable`](crate::Priority::Droppable) record found the buffer too full, and gave way. It was not sent.
+    /// A [`Droppable`](crate::Priority::Droppable) record found the buffer too full, and gave way; or a
+    /// `RecordSink` was dropped while its record waited for room. It was not sent.
     #[error(
-        "the buffer was too full for a droppable record: send it again later, or raise `droppable_limit` or `max_buffered_bytes`"
+        "the buffer was too full for a record that does not wait: send it again later, or raise `droppable_limit` or `max_buffered_bytes`"
     )]
     Dropped,
     /// Ordered mode: an earlier record of the same key failed after this one was accepted.
@@ -307,7 +308,7 @@ impl DeliveryError {
         Self::new(None, Arc::new(failure))
     }
 
-    /// A droppable record that found no room.
+    /// A record that found no room, and did not wait.
     pub(crate) fn dropped(record: UserRecord) -> Self {
         let failure = Failure {
             cause: FailureCause::Dropped,

@@ -11,6 +11,8 @@ use crate::budget::{AGGREGATE_OVERHEAD, Charge, RECORD_OVERHEAD, Turn};
 use crate::builder::ProducerBuilder;
 use crate::clock;
 use crate::delivery::Delivery;
+#[cfg(feature = "sink")]
+use crate::error::DeliveryError;
 use crate::error::{InvalidRecord, ReserveError, SendError, StopReason};
 use crate::lane::LaneId;
 use crate::metrics::{HotSpots, Latencies};
@@ -311,11 +313,6 @@ impl Producer {
         }
     }
 
-    #[cfg(feature = "sink")]
-    pub(crate) fn close_open_aggregates(&self) {
-        self.handle.shared.close_open_aggregates();
-    }
-
     pub(crate) fn check(&self, record: &UserRecord) -> Result<(), Unacceptable> {
         let shared = &self.handle.shared;
         let is_service_placed = shared.is_service_placed();
@@ -344,6 +341,23 @@ impl Producer {
             record,
             reason: self.handle.shared.stop_reason(),
         }
+    }
+}
+
+#[cfg(feature = "sink")]
+impl Producer {
+    pub(crate) fn close_open_aggregates(&self) {
+        self.handle.shared.close_open_aggregates();
+    }
+
+    /// Takes a record that may wait for room no longer, and fails it.
+    pub(crate) fn give_way(&self, record: UserRecord) -> Delivery {
+        self.handle.shared.give_way(record)
+    }
+
+    /// A failure that was taken out of its `Delivery`, and that nobody will be told.
+    pub(crate) fn unobserved(&self, failure: &DeliveryError) {
+        self.handle.shared.settlement.unobserved(failure);
     }
 }
 

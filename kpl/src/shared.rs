@@ -141,7 +141,7 @@ impl Shared {
         }
     }
 
-    /// Takes a droppable record that finds no room, and fails it at once.
+    /// Takes a record that finds no room and does not wait for it, and fails it at once.
     pub(crate) fn give_way(&self, record: UserRecord) -> Delivery {
         let counters = &self.settlement.counters;
         counters.user_records_accepted.add(1);

@@ -5,14 +5,18 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use futures::Sink;
+use futures::stream::FuturesUnordered;
+use futures::{Sink, Stream};
 
 use crate::aggregator::cost_of;
 use crate::budget::Turn;
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, Receipt};
 use crate::error::{DeliveryError, SendError, StopReason};
 use crate::producer::{Offer, Producer};
 use crate::record::UserRecord;
+
+/// Failures that wait for a flush hold their records.
+const MAX_FAILURES_KEPT: usize = 64;
 
 /// A [`Producer`] as a [`Sink`] of records; from [`Producer::sink`]. Feature `sink`.
 ///
@@ -20,11 +24,13 @@ use crate::record::UserRecord;
 ///   place, in the order of arrival within its shard.
 /// * **Flush** sends what is open and waits until all records of this sink are settled.
 /// * **Close** flushes, and takes no more records. The producer stays open: [close](Producer::close) it after its sinks.
-/// * **Errors**: each failed record is told once, as [`SinkError::Delivery`], by the next call; the sink goes on with the
-///   others when it is called again. Failures left when the sink is dropped go to
-///   [`on_failure`](crate::ProducerBuilder::on_failure).
+/// * **Errors of `feed` and `start_send`**: [`SinkError::Send`], for a record that was not taken.
+/// * **Errors of flush and close**: [`SinkError::Delivery`], one call for each record that failed; call again for the next,
+///   until it is `Ok`. `SinkExt::send` is `feed` and `flush`. Of what fails between two flushes, 64 records are kept to be
+///   told; the others go to [`on_failure`](crate::ProducerBuilder::on_failure) at once, as does what nobody was told when
+///   the sink is dropped.
 ///
-/// Memory: 24 bytes for each record that is not settled.
+/// Memory: about 100 bytes for each record that is not settled, and the records that failed, 64 at most.
 ///
 /// ```
 /// use futures::{SinkExt, StreamExt, stream};
@@ -46,13 +52,17 @@ use crate::record::UserRecord;
 /// # Cancel safety
 /// The sink holds what it was given, so a dropped `SinkExt::feed`, `send`, `flush` or `close` loses nothing that
 /// `start_send` took: call `flush` to go on. A record that a dropped `feed` or `send` had not handed over is dropped with it.
+/// A dropped sink cancels no record that has its place in the buffer. One that still waits for that fails as
+/// [`Dropped`](crate::FailureCause::Dropped).
 #[must_use = "a sink does nothing unless it is polled"]
 #[derive(Debug)]
 pub struct RecordSink {
     producer: Producer,
     waiting: Option<(UserRecord, Turn)>,
-    /// In the order of sending.
-    deliveries: VecDeque<Delivery>,
+    /// Of what is not settled.
+    deliveries: FuturesUnordered<Delivery>,
+    /// Told by the next flush.
+    failures: VecDeque<DeliveryError>,
     /// Whether what is open was sent off since the last record.
     is_flushing: bool,
     is_closed: bool,
@@ -76,7 +86,8 @@ impl Producer {
         RecordSink {
             producer: self.clone(),
             waiting: None,
-            deliveries: VecDeque::new(),
+            deliveries: FuturesUnordered::new(),
+            failures: VecDeque::new(),
             is_flushing: false,
             is_closed: false,
         }
@@ -95,19 +106,22 @@ impl RecordSink {
                 Some(room) => self.producer.send_paid(record, room)?,
                 None => return Poll::Ready(Err(self.producer.closed(record).into())),
             };
-            self.deliveries.push_back(delivery);
+            self.deliveries.push(delivery);
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Forgets what is settled, up to the first record that is not; tells a failure.
-    fn poll_settled(&mut self, context: &mut Context<'_>) -> Poll<Result<(), SinkError>> {
-        while let Some(first) = self.deliveries.front_mut() {
-            let outcome = ready!(Pin::new(first).poll(context));
-            self.deliveries.pop_front();
-            outcome?;
-        }
-        Poll::Ready(Ok(()))
+    #[cfg(test)]
+    pub(crate) fn unsettled(&self) -> usize {
+        self.deliveries.len()
+    }
+
+    /// The next record that is settled; `None` when all are.
+    fn poll_settled(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Receipt, DeliveryError>>> {
+        Pin::new(&mut self.deliveries).poll_next(context)
     }
 }
 
@@ -118,11 +132,17 @@ impl Sink<UserRecord> for RecordSink {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Result<(), SinkError>> {
-        ready!(self.poll_waiting(context))?;
-        match self.poll_settled(context) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            _ => Poll::Ready(Ok(())),
+        while let Poll::Ready(Some(outcome)) = self.poll_settled(context) {
+            // Not an error of this call: `feed` would take it for a refusal of its record, which nobody would have then.
+            match outcome {
+                Err(failure) if self.failures.len() < MAX_FAILURES_KEPT => {
+                    self.failures.push_back(failure);
+                }
+                Err(failure) => self.producer.unobserved(&failure),
+                Ok(_) => {}
+            }
         }
+        self.poll_waiting(context)
     }
 
     fn start_send(mut self: Pin<&mut Self>, record: UserRecord) -> Result<(), SinkError> {
@@ -136,7 +156,7 @@ impl Sink<UserRecord> for RecordSink {
         );
         self.is_flushing = false;
         match self.producer.offer(record)? {
-            Offer::Taken(delivery) => self.deliveries.push_back(delivery),
+            Offer::Taken(delivery) => self.deliveries.push(delivery),
             Offer::NoRoom(record, lane) => {
                 let turn = self.producer.queue_up(lane, cost_of(&record).1);
                 self.waiting = Some((record, turn));
@@ -153,7 +173,13 @@ impl Sink<UserRecord> for RecordSink {
         if !std::mem::replace(&mut self.is_flushing, true) {
             self.producer.close_open_aggregates();
         }
-        self.poll_settled(context)
+        if let Some(failure) = self.failures.pop_front() {
+            return Poll::Ready(Err(failure.into()));
+        }
+        while let Some(outcome) = ready!(self.poll_settled(context)) {
+            outcome?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_close(
@@ -162,5 +188,18 @@ impl Sink<UserRecord> for RecordSink {
     ) -> Poll<Result<(), SinkError>> {
         self.is_closed = true;
         self.poll_flush(context)
+    }
+}
+
+impl Drop for RecordSink {
+    /// Whoever handed a record over hears of its failure.
+    fn drop(&mut self) {
+        if let Some((record, turn)) = self.waiting.take() {
+            drop(turn);
+            drop(self.producer.give_way(record));
+        }
+        for failure in &self.failures {
+            self.producer.unobserved(failure);
+        }
     }
 }

@@ -75,37 +75,45 @@ async fn a_full_sink_waits_and_a_dropped_call_loses_nothing() {
     assert_eq!(producer.buffered_bytes(), 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_sink_tells_each_failure_once_and_goes_on() {
-    let service = Scripted::new(|_, entries| {
+/// Fails the records of key "bad".
+fn picky() -> Arc<Scripted> {
+    Scripted::new(|_, entries| {
         let outcome = |entry: &Entry| match entry.partition_key.as_ref() {
             "bad" => refused("KMSDisabledException"),
             _ => written(entry),
         };
         (QUICK, Ok(entries.iter().map(outcome).collect()))
-    });
-    let config = ProducerConfig {
+    })
+}
+
+fn alone() -> ProducerConfig {
+    ProducerConfig {
         aggregation_enabled: false,
         ..config()
-    };
-    let producer = producer(service, config).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_tells_each_failure_once_at_a_flush_and_takes_every_record() {
+    let producer = producer(picky(), alone()).await;
     let mut sink = producer.sink();
-    let mut failed = 0;
     for id in 0..30 {
         let key = if id % 10 == 3 { "bad" } else { "good" };
-        let record = UserRecord::new(key, format!("{id}"));
-        while let Err(error) = sink.feed(record.clone()).await {
-            let SinkError::Delivery(error) = error else {
-                panic!("{error}")
-            };
-            assert_eq!(error.record().unwrap().partition_key(), "bad");
-            failed += 1;
-        }
+        // Each is taken, whatever failed before: nobody holds it but the sink.
+        sink.feed(UserRecord::new(key, format!("{id}")))
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    while sink.flush().await.is_err() {
-        failed += 1;
+    let mut failed = Vec::new();
+    while let Err(error) = sink.flush().await {
+        let SinkError::Delivery(error) = error else {
+            panic!("{error}")
+        };
+        failed.push(error.into_record().unwrap());
     }
-    assert_eq!(failed, 3);
+    let expected = ["3", "13", "23"].map(|id| UserRecord::new("bad", id));
+    assert_eq!(failed, expected);
     assert_eq!(producer.stats().failures_unobserved, 0);
     let invalid = sink.feed(UserRecord::new("", "v")).await.unwrap_err();
     assert!(matches!(
@@ -115,4 +123,90 @@ async fn a_sink_tells_each_failure_once_and_goes_on() {
     assert_eq!(producer.close(Duration::from_secs(60)).await.delivered, 27);
     let closed = sink.send(UserRecord::new("k", "v")).await.unwrap_err();
     assert!(matches!(closed, SinkError::Send(SendError::Closed { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_holds_nothing_of_what_is_settled_whatever_the_first_waits_for() {
+    let service = Scripted::new(|passed, entries| {
+        let outcome = |entry: &Entry| match shard_of(entry) {
+            "low" if passed < Duration::from_secs(3000) => {
+                refused("ProvisionedThroughputExceededException")
+            }
+            _ => written(entry),
+        };
+        (QUICK, Ok(entries.iter().map(outcome).collect()))
+    });
+    let producer = producer(service, alone()).await;
+    let mut sink = producer.sink();
+    sink.feed(record(0)).await.unwrap();
+    for id in 1..200 {
+        let record = record(id).with_explicit_hash_key(HashKey::MAX);
+        sink.feed(record).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(sink.unsettled() <= 2, "{}", sink.unsettled());
+    }
+    sink.flush().await.unwrap();
+    assert_eq!(sink.unsettled(), 0);
+    assert_eq!(producer.stats().user_records_delivered, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_sink_cannot_tell_goes_to_the_hook() {
+    let reported = Arc::new(Mutex::new(Vec::new()));
+    let hook = Arc::clone(&reported);
+    let components = Components {
+        on_failure: Some(Arc::new(move |error: &crate::error::DeliveryError| {
+            lock(&hook).push(error.record().unwrap().clone());
+        })),
+        ..Default::default()
+    };
+    let producer = builder::start("s".into(), picky(), alone(), components)
+        .await
+        .unwrap();
+    let mut sink = producer.sink();
+    let bad = |id: usize| UserRecord::new("bad", format!("{id}"));
+    for id in 0..70 {
+        sink.feed(bad(id)).await.unwrap();
+        while producer.stats().user_records_failed as usize <= id {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+    // More than a flush could be asked to tell; the last is not looked at yet.
+    assert_eq!(*lock(&reported), (64..69).map(bad).collect::<Vec<_>>());
+    for _ in 0..2 {
+        sink.flush().await.unwrap_err();
+    }
+    lock(&reported).clear();
+    drop(sink);
+    assert_eq!(lock(&reported).len(), 70 - 5 - 2);
+    assert_eq!(producer.stats().failures_unobserved, 70 - 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_waits_in_a_sink_that_is_dropped_is_told() {
+    let service = Scripted::new(|_, entries| {
+        let answers = entries.iter().map(written).collect();
+        (Duration::from_secs(100), Ok(answers))
+    });
+    let reported = Arc::new(Mutex::new(Vec::new()));
+    let hook = Arc::clone(&reported);
+    let components = Components {
+        on_failure: Some(Arc::new(move |error: &crate::error::DeliveryError| {
+            lock(&hook).push((error.cause().clone(), error.record().unwrap().clone()));
+        })),
+        ..Default::default()
+    };
+    let producer = builder::start("s".into(), service, config(), components)
+        .await
+        .unwrap();
+    let mut sink = producer.sink();
+    let mut fed = 0;
+    while poll!(Box::pin(sink.feed(record(fed)))).is_ready() {
+        fed += 1;
+    }
+    drop(sink);
+    let waited = record(fed - 1);
+    assert_eq!(*lock(&reported), [(FailureCause::Dropped, waited)]);
+    let report = producer.close(Duration::from_secs(600)).await;
+    assert_eq!((report.delivered as usize, report.failed), (fed - 1, 1));
 }

@@ -11,6 +11,8 @@ use kcl::{
     ShardContext, ShardEnd, Shutdown,
 };
 use kinesis_testkit::{Delivery, Position};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::{Error, workload};
 
@@ -60,6 +62,11 @@ pub enum Report {
         /// Number of the tenure in this process.
         tenure: u64,
     },
+    /// A shard was given up on request.
+    Released {
+        /// Number of the tenure in this process.
+        tenure: u64,
+    },
     /// A lease was lost.
     Lost {
         /// Number of the tenure in this process.
@@ -82,6 +89,7 @@ impl Report {
                 position.sequence_number, position.sub_sequence_number
             ),
             Self::Ended { tenure } => format!("E {tenure}"),
+            Self::Released { tenure } => format!("R {tenure}"),
             Self::Lost { tenure } => format!("L {tenure}"),
         }
     }
@@ -106,6 +114,7 @@ impl Report {
                 key: words.next()?.to_owned(),
             },
             "E" => Self::Ended { tenure },
+            "R" => Self::Released { tenure },
             "L" => Self::Lost { tenure },
             _ => return None,
         })
@@ -190,12 +199,17 @@ impl RecordProcessor for Reporter {
     }
 
     async fn shutdown_requested(&mut self, _shutdown: Shutdown<'_>) -> Result<(), ProcessorError> {
-        Ok(()) // each batch was checkpointed
+        // Each batch was checkpointed.
+        self.report([Report::Released {
+            tenure: self.tenure,
+        }])
     }
 }
 
-/// Runs until standard input closes, then stops as planned.
+/// Runs until SIGTERM comes or standard input closes, then stops as planned.
 pub async fn consume(args: ConsumerArgs) -> Result<(), Error> {
+    // Before there is anything to stop.
+    let mut terminated = signal(SignalKind::terminate())?;
     let tenures = Arc::new(AtomicU64::new(0));
     let sdk_config = crate::sdk_config(&args.url);
     let failover = Duration::from_millis(args.failover_ms);
@@ -213,10 +227,16 @@ pub async fn consume(args: ConsumerArgs) -> Result<(), Error> {
         .build()
         .await?;
     let handle = worker.spawn();
-    let parent_gone = tokio::task::spawn_blocking(|| {
-        std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink())
+    // A thread that the end of the runtime does not wait for.
+    let (gone, parent_gone) = oneshot::channel();
+    std::thread::spawn(move || {
+        let read = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = gone.send(read);
     });
-    parent_gone.await??;
+    tokio::select! {
+        _ = terminated.recv() => {}
+        read = parent_gone => { read??; }
+    }
     handle.shutdown(Duration::from_secs(60)).await?;
     Ok(())
 }
@@ -243,7 +263,8 @@ mod tests {
                 key: "key-1".into(),
             },
             Report::Ended { tenure: 3 },
-            Report::Lost { tenure: 4 },
+            Report::Released { tenure: 4 },
+            Report::Lost { tenure: 5 },
         ] {
             assert_eq!(Report::from_line(&report.to_line()), Some(report));
         }

@@ -2,7 +2,9 @@
 
 pub mod consumer;
 pub mod reshard;
+pub mod rolling_stop;
 pub mod scenario;
+mod worker_process;
 pub mod workload;
 
 use aws_credential_types::Credentials;

@@ -3,23 +3,17 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::process::Stdio;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use kinesis_testkit::{Ledger, LocalAws, Verdict};
+use kinesis_testkit::{LocalAws, Verdict};
 use kpl::{Delivery, Producer, UserRecord};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::consumer::Report;
+use crate::worker_process::{Program, STREAM, Seen, Worker};
 use crate::workload::Workload;
 use crate::{Error, reshard};
-
-const STREAM: &str = "orders";
-const APPLICATION: &str = "billing";
 
 /// A run of the main job.
 #[derive(Debug, Clone)]
@@ -56,112 +50,6 @@ pub struct Outcome {
     pub tenures: HashMap<u64, u64>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    ledger: Ledger,
-    tenures: HashMap<u64, u64>,
-}
-
-#[derive(Debug, Default)]
-struct Seen {
-    state: Mutex<State>,
-    changed: Notify,
-}
-
-impl Seen {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until `done`; false when nothing changed for `stalled`.
-    async fn until(&self, stalled: Duration, done: impl Fn(&State) -> bool) -> bool {
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if done(&self.state()) {
-                return true;
-            }
-            if tokio::time::timeout(stalled, changed).await.is_err() {
-                return false;
-            }
-        }
-    }
-}
-
-struct Worker {
-    number: u64,
-    process: Child,
-    reader: JoinHandle<Result<(), std::io::Error>>,
-}
-
-impl Worker {
-    fn start(scenario: &Scenario, number: u64, url: &str, seen: &Arc<Seen>) -> Result<Self, Error> {
-        let mut process = Command::new(&scenario.program)
-            .args([
-                "consume",
-                "--url",
-                url,
-                "--application",
-                APPLICATION,
-                "--stream",
-                STREAM,
-            ])
-            .args(["--worker", &format!("worker-{number}")])
-            .args(["--failover-ms", &scenario.failover.as_millis().to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        let out = process
-            .stdout
-            .take()
-            .ok_or("the worker has no standard output")?;
-        let seen = Arc::clone(seen);
-        let reader = tokio::spawn(async move {
-            let mut lines = BufReader::new(out).lines();
-            while let Some(line) = lines.next_line().await? {
-                let Some(report) = Report::from_line(&line) else {
-                    continue;
-                };
-                let mut state = seen.state();
-                if let Some(delivery) = report.delivery(number) {
-                    state.ledger.delivered(delivery);
-                } else if matches!(report, Report::Started { .. }) {
-                    *state.tenures.entry(number).or_default() += 1;
-                }
-                drop(state);
-                seen.changed.notify_waiters();
-            }
-            Ok(())
-        });
-        Ok(Self {
-            number,
-            process,
-            reader,
-        })
-    }
-
-    /// SIGKILL; what it had written to its pipe still counts.
-    async fn kill(mut self) -> Result<(), Error> {
-        self.process.kill().await?;
-        self.reader.await??;
-        Ok(())
-    }
-
-    /// A planned stop.
-    async fn stop(mut self) -> Result<(), Error> {
-        drop(self.process.stdin.take());
-        let status = self.process.wait().await?;
-        self.reader.await??;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(format!("worker-{} ended with {status}", self.number).into())
-        }
-    }
-}
-
 /// Runs the scenario; `progress` is told how many records were acknowledged and seen.
 pub async fn run(
     scenario: &Scenario,
@@ -170,8 +58,13 @@ pub async fn run(
     let aws = LocalAws::start().await?;
     aws.create_stream(STREAM, 3).await?;
     let seen = Arc::new(Seen::default());
-    let first = Worker::start(scenario, 1, aws.kinesis_url(), &seen)?;
-    let second = Worker::start(scenario, 2, aws.kinesis_url(), &seen)?;
+    let program = Program {
+        path: &scenario.program,
+        failover: scenario.failover,
+        url: aws.kinesis_url(),
+    };
+    let first = Worker::start(&program, 1, &seen)?;
+    let second = Worker::start(&program, 2, &seen)?;
     if !seen
         .until(scenario.stalled, |state| state.tenures.len() == 2)
         .await

@@ -10,6 +10,7 @@
 //! * [`ConsumerConfig`] holds the settings.
 //! * [`WorkerHandle`] tells what the worker does, where each shard of the stream is, and
 //!   [why it is not running](WorkerHandle::why_not_running).
+//! * [`metrics`] are those of the Java library, and what it lacks.
 //!
 //! It is not a producer (that is the crate `kpl`), and it does not promise exactly once: after a
 //! crash, records since the last checkpoint come again. [`FencingToken`] helps a store of yours to
@@ -83,6 +84,19 @@
 //!   its cancellation token and its checkpoints fail; what it already did outside can not be undone.
 //! * **Order.** A child shard starts when all its parents' records were processed and their end was
 //!   checkpointed.
+//!
+//! # Stopping
+//!
+//! [`WorkerHandle::shutdown`] on SIGTERM, with less than the time that the orchestrator leaves: the
+//! worker says that it goes, finishes the batches in hand, lets each processor checkpoint, and hands
+//! each shard to the least loaded worker, which goes on within a second or two; see [`OnStop`].
+//!
+//! When DynamoDB does not answer, processing goes on for up to the failover time since the last
+//! renewal, then stops, and resumes by itself behind the last checkpoint.
+//!
+//! # Features
+//!
+//! `serde` (settings as data), `metrics` (the `metrics` facade); none by default.
 //!
 //! # Memory
 //!

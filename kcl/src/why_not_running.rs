@@ -20,7 +20,8 @@ pub enum WhyNotRunning {
     WorkerStopped,
     /// The worker has not read the lease table since it started.
     NotKnownYet,
-    /// The shard has no lease.
+    /// The shard has no lease. A shard that was split or merged from others gets one when those are
+    /// finished.
     NotListed,
     /// Its lease item can not be read.
     CorruptItem {
@@ -227,8 +228,9 @@ impl fmt::Display for WhyNotRunning {
                  look at the log for errors of DynamoDB",
             ),
             Self::NotListed => f.write_str(
-                "it has no lease: the stream does not have it, it was finished and cleaned up, or the \
-                 next shard sync (shard_sync_interval) creates its lease; check the shard's id",
+                "it has no lease: a shard that was split or merged from others gets one when those are \
+                 finished, any other with the next shard sync (shard_sync_interval), and a finished one \
+                 is cleaned up; if none of these, check the shard's id",
             ),
             Self::CorruptItem { problem } => write!(
                 f,

@@ -1,0 +1,182 @@
+//! Workers as processes of their own, and what they report.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kinesis_testkit::Ledger;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::Error;
+use crate::consumer::Report;
+
+/// The stream of every run.
+pub(crate) const STREAM: &str = "orders";
+/// The application of every run.
+pub(crate) const APPLICATION: &str = "billing";
+
+/// What all workers of a run have seen.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) ledger: Ledger,
+    /// Processors started, by worker.
+    pub(crate) tenures: HashMap<u64, u64>,
+    /// Processors that were not told to stop, by worker and number.
+    running: HashSet<(u64, u64)>,
+}
+
+impl State {
+    /// Shards that a worker is processing.
+    pub(crate) fn running(&self, worker: u64) -> usize {
+        let of_worker = self.running.iter().filter(|(number, _)| *number == worker);
+        of_worker.count()
+    }
+
+    fn note(&mut self, worker: u64, report: &Report) {
+        match report {
+            Report::Started { tenure, .. } => {
+                *self.tenures.entry(worker).or_default() += 1;
+                self.running.insert((worker, *tenure));
+            }
+            Report::Delivered { .. } => {
+                if let Some(delivery) = report.delivery(worker) {
+                    self.ledger.delivered(delivery);
+                }
+            }
+            Report::Ended { tenure } | Report::Released { tenure } | Report::Lost { tenure } => {
+                self.running.remove(&(worker, *tenure));
+            }
+        }
+    }
+}
+
+/// That, shared with the tasks that read the workers' reports.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    state: Mutex<State>,
+    pub(crate) changed: Notify,
+}
+
+impl Seen {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `done`; false when nothing changed for `stalled`.
+    pub(crate) async fn until(&self, stalled: Duration, done: impl Fn(&State) -> bool) -> bool {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if done(&self.state()) {
+                return true;
+            }
+            if tokio::time::timeout(stalled, changed).await.is_err() {
+                return false;
+            }
+        }
+    }
+}
+
+/// How to start one.
+#[derive(Debug, Clone)]
+pub(crate) struct Program<'a> {
+    /// Its `consume` command is a worker.
+    pub(crate) path: &'a Path,
+    /// Failover time of the workers.
+    pub(crate) failover: Duration,
+    /// Where Kinesis and DynamoDB are.
+    pub(crate) url: &'a str,
+}
+
+/// A running worker.
+pub(crate) struct Worker {
+    number: u64,
+    process: Child,
+    reader: JoinHandle<Result<(), std::io::Error>>,
+}
+
+impl Worker {
+    pub(crate) fn start(
+        program: &Program<'_>,
+        number: u64,
+        seen: &Arc<Seen>,
+    ) -> Result<Self, Error> {
+        let mut process = Command::new(program.path)
+            .args([
+                "consume",
+                "--url",
+                program.url,
+                "--application",
+                APPLICATION,
+                "--stream",
+                STREAM,
+            ])
+            .args(["--worker", &format!("worker-{number}")])
+            .args(["--failover-ms", &program.failover.as_millis().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let out = process
+            .stdout
+            .take()
+            .ok_or("the worker has no standard output")?;
+        let seen = Arc::clone(seen);
+        let reader = tokio::spawn(async move {
+            let mut lines = BufReader::new(out).lines();
+            while let Some(line) = lines.next_line().await? {
+                let Some(report) = Report::from_line(&line) else {
+                    continue;
+                };
+                seen.state().note(number, &report);
+                seen.changed.notify_waiters();
+            }
+            Ok(())
+        });
+        Ok(Self {
+            number,
+            process,
+            reader,
+        })
+    }
+
+    /// SIGKILL; what it had written to its pipe still counts.
+    pub(crate) async fn kill(mut self) -> Result<(), Error> {
+        self.process.kill().await?;
+        self.reader.await??;
+        Ok(())
+    }
+
+    /// A planned stop.
+    pub(crate) async fn stop(mut self) -> Result<(), Error> {
+        drop(self.process.stdin.take());
+        self.ended().await
+    }
+
+    /// SIGTERM, as an orchestrator sends it; waits until the process has ended.
+    pub(crate) async fn terminate(mut self) -> Result<(), Error> {
+        let id = self.process.id().ok_or("the worker has ended already")?;
+        let kill = format!("kill -TERM {id}");
+        let sent = Command::new("sh").args(["-c", &kill]).status().await?;
+        if !sent.success() {
+            return Err(format!("worker-{} could not be signalled", self.number).into());
+        }
+        self.ended().await
+    }
+
+    async fn ended(&mut self) -> Result<(), Error> {
+        let status = self.process.wait().await?;
+        (&mut self.reader).await??;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("worker-{} ended with {status}", self.number).into())
+        }
+    }
+}

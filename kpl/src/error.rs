@@ -267,6 +267,22 @@ pub enum FailureCause {
     Abandoned(StopReason),
 }
 
+impl FailureCause {
+    /// What it is called in metrics and logs: the service's code, or its kind.
+    pub(crate) fn code(&self) -> Arc<str> {
+        match self {
+            Self::Rejected { code, .. }
+            | Self::Throttled { code, .. }
+            | Self::Fatal { code, .. } => Arc::clone(code),
+            Self::Expired { .. } => "Expired".into(),
+            Self::Dropped => "Dropped".into(),
+            Self::StrategyChanged(_) => "StrategyChanged".into(),
+            Self::PredecessorFailed { .. } => "PredecessorFailed".into(),
+            Self::Abandoned(_) => "Abandoned".into(),
+        }
+    }
+}
+
 /// A record that was accepted and could not be delivered.
 ///
 /// Cheap to move; holds the record, so that it can be sent again or kept elsewhere.

@@ -23,6 +23,7 @@ use self::histogram::Histogram;
 use self::hot_keys::{HotKeys, SAMPLING};
 use self::names::Metric;
 use crate::clock::{self, Instant};
+use crate::error::FailureCause;
 use crate::kinesis_record::KinesisRecord;
 use crate::stats::Counters;
 use crate::sync::{Mutex, lock};
@@ -33,6 +34,9 @@ pub use self::histogram::Percentiles;
 pub use self::hot_keys::KeyLoad;
 pub use self::names::{MetricsGranularity, MetricsLevel};
 pub use self::shard_load::ShardLoad;
+
+/// How far apart samples of what rises and falls are, as in the KPL.
+const SAMPLING_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long things took since the producer was built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -136,6 +140,8 @@ pub(crate) trait Sink: Send {
 pub(crate) struct Meter {
     telemetry: Arc<Telemetry>,
     sinks: Vec<Box<dyn Sink>>,
+    /// When what rises and falls was sampled last.
+    sampled: Option<Instant>,
     accepted: u64,
     dropped: u64,
 }
@@ -145,6 +151,7 @@ impl Meter {
         Self {
             telemetry,
             sinks: Vec::new(),
+            sampled: None,
             accepted: 0,
             dropped: 0,
         }
@@ -185,15 +192,8 @@ impl Meter {
         let failed = f64::from(u8::from(error.is_some()));
         self.put(Metric::AllErrors, shard, failed, 1);
         self.put(Metric::KinesisRecordsPut, shard, 1.0 - failed, 1);
-        if error.is_some() {
-            let sample = Sample {
-                metric: Metric::ErrorsByCode,
-                shard,
-                code: error,
-                value: 1.0,
-                count: 1,
-            };
-            self.sinks.iter_mut().for_each(|sink| sink.record(sample));
+        if let Some(code) = error {
+            self.count_by_code(Metric::ErrorsByCode, shard, code, 1);
         } else {
             let bytes = record.size() as f64;
             self.put(Metric::KinesisRecordsDataPut, shard, bytes, 1);
@@ -225,29 +225,42 @@ impl Meter {
         user_records: usize,
         attempts: u32,
         shard: Option<&Arc<str>>,
-        expired: bool,
+        cause: &FailureCause,
     ) {
         if self.sinks.is_empty() {
             return;
         }
         let users = user_records as u64;
         self.put(Metric::UserRecordsPut, shard, 0.0, users);
+        self.count_by_code(Metric::UserRecordsFailed, shard, &cause.code(), users);
         let retries = f64::from(attempts.saturating_sub(1));
         self.put(Metric::RetriesPerRecord, shard, retries, users);
-        if expired {
+        if matches!(cause, FailureCause::Expired { .. }) {
             self.put(Metric::UserRecordExpired, shard, 1.0, users);
         }
     }
 
-    /// The pipeline looked around: how much there is of what rises and falls.
-    pub(crate) fn turn(&mut self, counters: &Counters, buffered: usize, in_flight: usize) {
+    /// The pipeline looked around: how much there is of what rises and falls. Tells when to look again, if the last sample
+    /// is too young for another.
+    pub(crate) fn turn(
+        &mut self,
+        now: Instant,
+        counters: &Counters,
+        buffered: usize,
+        in_flight: usize,
+    ) -> Option<Instant> {
         let telemetry = &self.telemetry;
         telemetry
             .in_flight_bytes
             .store(in_flight, Ordering::Relaxed);
         if self.sinks.is_empty() {
-            return;
+            return None;
         }
+        let due = self.sampled.map_or(now, |sampled| sampled + SAMPLING_PAUSE);
+        if now < due {
+            return Some(due);
+        }
+        self.sampled = Some(now);
         let settled = counters.user_records_delivered.get()
             + counters.user_records_failed.get()
             + counters.user_records_abandoned.get();
@@ -260,11 +273,35 @@ impl Meter {
         let new = dropped - std::mem::replace(&mut self.dropped, dropped);
         if new > 0 {
             self.put(Metric::UserRecordsPut, None, 0.0, new);
+            self.put(Metric::UserRecordsDropped, None, 1.0, new);
         }
         let pending = accepted.saturating_sub(settled);
         self.put(Metric::UserRecordsPending, None, pending as f64, 1);
         self.put(Metric::BufferedBytes, None, buffered as f64, 1);
         self.put(Metric::InFlightBytes, None, in_flight as f64, 1);
+        None
+    }
+
+    /// The next turn is the last: it is sampled, whatever the time.
+    pub(crate) fn end(&mut self) {
+        self.sampled = None;
+    }
+
+    fn count_by_code(
+        &mut self,
+        metric: Metric,
+        shard: Option<&Arc<str>>,
+        code: &Arc<str>,
+        count: u64,
+    ) {
+        let sample = Sample {
+            metric,
+            shard,
+            code: Some(code),
+            value: 1.0,
+            count,
+        };
+        self.sinks.iter_mut().for_each(|sink| sink.record(sample));
     }
 
     fn put(&mut self, metric: Metric, shard: Option<&Arc<str>>, value: f64, count: u64) {

@@ -126,7 +126,7 @@ impl Pipeline {
             let now = clock::now();
             self.intake(now);
             let next = self.advance(now);
-            self.measure();
+            let next = next.into_iter().chain(self.measure(now)).min();
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
@@ -140,16 +140,18 @@ impl Pipeline {
             }
         }
         self.abandon_all();
-        self.measure();
+        self.meter.end();
+        self.measure(clock::now());
     }
 
-    fn measure(&mut self) {
+    fn measure(&mut self, now: Instant) -> Option<Instant> {
         let shared = &self.shared;
         self.meter.turn(
+            now,
             &shared.settlement.counters,
             shared.budget.used(),
             self.in_flight_bytes,
-        );
+        )
     }
 
     /// Does what is due, starts what may start, and tells when to look again.
@@ -433,8 +435,9 @@ impl Pipeline {
         for record in left {
             let shard = self.predicted(&record);
             let (users, attempts) = (record.members.len(), record.history.attempts);
-            self.meter.failed(users, attempts, shard.as_ref(), false);
-            record.settle_failed(FailureCause::Abandoned(reason.clone()), None);
+            let cause = FailureCause::Abandoned(reason.clone());
+            self.meter.failed(users, attempts, shard.as_ref(), &cause);
+            record.settle_failed(cause, None);
         }
     }
 }

@@ -91,12 +91,11 @@ impl Sink for FacadeSink {
         }
         match self.handles.get(&series) {
             Some(Handle::Counter(counter)) => {
-                counter.increment((sample.value * sample.count as f64) as u64);
+                counter.increment((sample.value * sample.count as f64).round() as u64);
             }
             Some(Handle::Gauge(gauge)) => gauge.set(sample.value),
-            Some(Handle::Histogram(histogram)) => {
-                histogram.record_many(sample.value, sample.count as usize);
-            }
+            // Once, however often it occurred: recorders take each value by itself, and one record can have 10,000 members.
+            Some(Handle::Histogram(histogram)) => histogram.record(sample.value),
             None => {}
         }
     }
@@ -197,7 +196,12 @@ mod tests {
             record(Metric::UserRecordsPut, None, 1.0, 3);
             record(Metric::UserRecordsPut, None, 0.0, 2);
             record(Metric::ErrorsByCode, Some(&code), 1.0, 1);
-            record(Metric::BufferingTime, None, 12.5, 2);
+            // 42 bytes, as a mean of 9 records: neither more nor less.
+            record(Metric::UserRecordsDataPut, None, 42.0 / 9.0, 9);
+            record(Metric::UserRecordsFailed, Some(&code), 1.0, 2);
+            record(Metric::UserRecordsDropped, None, 1.0, 4);
+            record(Metric::BufferingTime, None, 12.5, 1);
+            record(Metric::RetriesPerRecord, None, 2.0, 10_000);
             record(Metric::UserRecordsPending, None, 7.0, 1);
         });
         let seen: Vec<_> = notes.0.lock().unwrap().clone().into_iter().collect();
@@ -207,13 +211,26 @@ mod tests {
                 vec![1.0],
             ),
             (
+                "counter UserRecordsDataPut StreamName=orders ShardId=shard-1",
+                vec![42.0],
+            ),
+            ("counter UserRecordsDropped StreamName=orders", vec![4.0]),
+            (
+                "counter UserRecordsFailed StreamName=orders ShardId=shard-1 ErrorCode=InternalFailure",
+                vec![2.0],
+            ),
+            (
                 "counter UserRecordsPut StreamName=orders ShardId=shard-1",
                 vec![3.0, 0.0],
             ),
             ("gauge UserRecordsPending StreamName=orders", vec![7.0]),
             (
                 "histogram BufferingTime StreamName=orders ShardId=shard-1",
-                vec![12.5, 12.5],
+                vec![12.5],
+            ),
+            (
+                "histogram RetriesPerRecord StreamName=orders ShardId=shard-1",
+                vec![2.0],
             ),
         ];
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The metrics by name: the KPL's, and three of our own.
+//! The metrics by name: the KPL's, and five of our own.
 
 /// A metric of the producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -13,6 +13,8 @@ pub(crate) enum Metric {
     AllErrors,
     RetriesPerRecord,
     UserRecordExpired,
+    UserRecordsFailed,
+    UserRecordsDropped,
     BufferingTime,
     RequestTime,
     UserRecordsPerKinesisRecord,
@@ -132,6 +134,8 @@ metrics! {
     AllErrors Count Counter Summary Shard "Attempts at Kinesis records: 1 for each failed, 0 for each written.";
     RetriesPerRecord Count Distribution Detailed Shard "Attempts after the first, of each user record settled.";
     UserRecordExpired Count Counter Summary Shard "User records whose time to live passed.";
+    UserRecordsFailed Count Counter Summary Shard "User records given up, by cause.";
+    UserRecordsDropped Count Counter Summary Stream "Droppable user records that gave way to others.";
     BufferingTime Milliseconds Distribution Summary Shard "From acceptance, or the end of the attempt before, to the start of an attempt.";
     RequestTime Milliseconds Distribution Detailed Stream "How long each PutRecords call took.";
     UserRecordsPerKinesisRecord Count Distribution Detailed Shard "User records in each Kinesis record written.";
@@ -165,7 +169,7 @@ mod tests {
             assert_eq!(cells[2], format!("{unit:?}"), "{name}");
             assert_eq!(cells[3], format!("{level:?}").to_lowercase(), "{name}");
             let by = match metric {
-                Metric::ErrorsByCode => "shard, error code".to_owned(),
+                Metric::ErrorsByCode | Metric::UserRecordsFailed => "shard, error code".to_owned(),
                 _ => format!("{finest:?}").to_lowercase(),
             };
             assert_eq!(cells[4], by, "{name}");

@@ -6,9 +6,9 @@ use super::*;
 
 type Series = (&'static str, Option<String>, Option<String>);
 
-/// Adds up what it is given: how often, and the sum.
+/// Adds up what it is given: how often, the sum, and the last value.
 #[derive(Clone, Default)]
-pub(crate) struct Recorded(Arc<Mutex<BTreeMap<Series, (u64, f64)>>>);
+pub(crate) struct Recorded(Arc<Mutex<BTreeMap<Series, (u64, f64, f64)>>>);
 
 impl Sink for Recorded {
     fn record(&mut self, sample: Sample<'_>) {
@@ -22,6 +22,7 @@ impl Sink for Recorded {
         let entry = recorded.entry(series).or_default();
         entry.0 += sample.count;
         entry.1 += sample.value * sample.count as f64;
+        entry.2 = sample.value;
     }
 }
 
@@ -32,8 +33,43 @@ impl Recorded {
         let series = recorded
             .iter()
             .find(|((n, s, c), _)| *n == name && s.as_deref() == shard && c.as_deref() == code);
-        series.map(|(_, totals)| *totals).unwrap_or_default()
+        series.map_or((0, 0.0), |(_, (count, sum, _))| (*count, *sum))
     }
+
+    /// The last value of a metric of the stream.
+    pub(crate) fn last(&self, name: &'static str) -> Option<f64> {
+        let recorded = lock(&self.0);
+        recorded.get(&(name, None, None)).map(|(.., last)| *last)
+    }
+}
+
+#[test]
+fn gauges_are_sampled_by_time_and_never_stand_still_behind_the_truth() {
+    let start = clock::now();
+    let recorded = Recorded::default();
+    let mut meter = Meter::new(Arc::new(Telemetry::new(0)));
+    let counters = Counters::default();
+    assert_eq!(meter.turn(start, &counters, 7, 7), None, "without a sink");
+    meter.add_sink(recorded.clone());
+    let at = |millis| start + Duration::from_millis(millis);
+    for millis in 0..1000 {
+        counters.user_records_accepted.add(1);
+        let again = meter.turn(at(millis), &counters, millis as usize, 0);
+        let due = at(millis / 200 * 200 + 200);
+        assert_eq!(again, (millis % 200 > 0).then_some(due));
+    }
+    assert_eq!(recorded.of("BufferedBytes", None, None).0, 5);
+    assert_eq!(recorded.last("BufferedBytes"), Some(800.0));
+    // As the last answer asked for; then there is nothing to come back for.
+    assert_eq!(meter.turn(at(1000), &counters, 0, 0), None);
+    assert_eq!(recorded.last("BufferedBytes"), Some(0.0));
+    counters.user_records_accepted.add(1);
+    meter.end();
+    meter.turn(at(1001), &counters, 0, 0);
+    assert_eq!(
+        recorded.of("UserRecordsReceived", None, None),
+        (1001, 1001.0)
+    );
 }
 
 #[test]

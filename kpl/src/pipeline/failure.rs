@@ -123,7 +123,7 @@ impl Pipeline {
             let is_expired = matches!(loss.cause, FailureCause::Expired { .. });
             let (user_records, shard) = (loss.user_records, loss.shard.as_ref());
             self.meter
-                .failed(user_records, loss.attempts, shard, is_expired);
+                .failed(user_records, loss.attempts, shard, &loss.cause);
             if is_expired {
                 if let Some(left_out) = self.logs.records_expired.pass(now) {
                     tracing::warn!(
@@ -134,7 +134,7 @@ impl Pipeline {
                 }
             } else if let Some(left_out) = self.logs.records_failed.pass(now) {
                 tracing::warn!(
-                    code = code_of(&loss.cause),
+                    code = &*loss.cause.code(),
                     user_records,
                     left_out,
                     "records failed: each error goes to its `Delivery`, or to `on_failure`"
@@ -172,19 +172,5 @@ impl Pipeline {
             }
         }
         successors
-    }
-}
-
-/// What a failure is called in a log: the service's code, or its kind.
-fn code_of(cause: &FailureCause) -> &str {
-    match cause {
-        FailureCause::Rejected { code, .. }
-        | FailureCause::Throttled { code, .. }
-        | FailureCause::Fatal { code, .. } => code,
-        FailureCause::Expired { .. } => "Expired",
-        FailureCause::Dropped => "Dropped",
-        FailureCause::StrategyChanged(_) => "StrategyChanged",
-        FailureCause::PredecessorFailed { .. } => "PredecessorFailed",
-        FailureCause::Abandoned(_) => "Abandoned",
     }
 }

@@ -140,6 +140,9 @@ async fn failures_and_expiries_are_counted() {
     );
     assert_eq!(recorded.of("UserRecordsPut", Some("high"), None), (1, 0.0));
     assert_eq!(recorded.of("UserRecordExpired", Some("high"), None).0, 0);
+    let failed = |shard, code| recorded.of("UserRecordsFailed", Some(shard), Some(code));
+    assert_eq!(failed("low", "Expired"), (2, 2.0));
+    assert_eq!(failed("high", "KMSDisabledException"), (1, 1.0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,6 +170,34 @@ async fn what_is_dropped_or_abandoned_counts_as_not_put() {
     tasks.wait().await;
     assert_eq!(recorded.of("UserRecordsPut", None, None), (2, 0.0));
     assert_eq!(recorded.of("UserRecordsPut", Some("low"), None), (1, 0.0));
+    assert_eq!(recorded.of("UserRecordsDropped", None, None), (2, 2.0));
+    assert_eq!(
+        recorded.of("UserRecordsFailed", Some("low"), Some("Abandoned")),
+        (1, 1.0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_rises_is_seen_to_fall_when_the_pipeline_falls_idle() {
+    let service = Scripted::new(|_, entries| all_written(entries));
+    let (recorded, producer, _tasks) = measured(service, ProducerConfig::default()).await;
+    for round in 0..5 {
+        for id in 0..10 {
+            drop(send(&producer, id, "v").await);
+        }
+        tokio::time::sleep(Duration::from_millis(90 + round)).await;
+        assert!(recorded.last("UserRecordsPending") > Some(0.0));
+    }
+    producer.flush().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for gauge in ["UserRecordsPending", "BufferedBytes", "InFlightBytes"] {
+        assert_eq!(recorded.last(gauge), Some(0.0), "{gauge}");
+    }
+    let samples = recorded.of("UserRecordsPending", None, None).0;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    // Only the shard map wakes the pipeline now.
+    let idle = recorded.of("UserRecordsPending", None, None).0 - samples;
+    assert!(idle <= 10, "{idle} samples of nothing");
 }
 
 #[tokio::test(start_paused = true)]

@@ -255,9 +255,6 @@ impl OpenAggregate {
     }
 }
 
-/// How far apart aggregates are in the order of sealing: the members of one, should they go separate ways, fit between.
-pub(crate) const SEQUENCE_STEP: u64 = 1 << 24;
-
 /// Turns records into Kinesis records: the place where aggregates are sealed, compressed, and numbered.
 pub(crate) struct Sealer {
     compressor: Option<Compressor>,
@@ -302,7 +299,8 @@ impl Sealer {
             } => self.aggregate(*builder, first_hash_key),
         };
         let sequence = self.next_sequence;
-        self.next_sequence += SEQUENCE_STEP;
+        // The members, should they go separate ways, have their places before the next.
+        self.next_sequence += open.settler.members() as u64;
         KinesisRecord {
             sequence,
             lane,
@@ -405,10 +403,11 @@ impl Sealer {
         for (place, (member, user)) in members.separate().into_iter().zip(users).enumerate() {
             let hash_key = user.hash_key();
             let (class, lane, aggregates) = class(hash_key);
-            let open = groups
-                .iter_mut()
-                .rev()
-                .find(|group| group.class == class && aggregates);
+            let open = if aggregates {
+                groups.iter_mut().rev().find(|group| group.class == class)
+            } else {
+                None
+            };
             match open {
                 Some(group) => group.add(user, hash_key, member),
                 None => groups.push(Group {

@@ -176,7 +176,10 @@ proptest! {
         prop_assert_eq!(fixture.budget.used(), charged);
         prop_assert_eq!(parts.iter().map(|part| part.charge.bytes()).sum::<usize>(), charged);
         prop_assert!(parts.is_sorted_by(|a, b| a.sequence < b.sequence), "each in its place");
-        prop_assert!(parts.iter().all(|part| part.sequence < SEQUENCE_STEP));
+        let next = fixture.open(UserRecord::new("k", "next"));
+        let next = fixture.sealer.seal(next.0, LANE);
+        prop_assert!(parts.iter().all(|part| part.sequence < next.sequence));
+        drop(next);
 
         let mut seen = Vec::new();
         for (number, part) in parts.into_iter().enumerate() {
@@ -199,4 +202,31 @@ proptest! {
         }
         prop_assert!(seen.is_empty());
     }
+}
+
+/// A class that counts how often it is compared.
+struct Counting<'a>(u32, &'a std::cell::Cell<usize>);
+
+impl PartialEq for Counting<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.1.set(self.1.get() + 1);
+        self.0 == other.0
+    }
+}
+
+#[test]
+fn members_that_go_alone_are_compared_with_nobody() {
+    let mut fixture = Fixture::new(1 << 20, Compression::Off);
+    let compared = std::cell::Cell::new(0);
+    let (sealed, deliveries) = fixture.sealed(&records(1000, 20));
+    let parts = fixture
+        .sealer
+        .divide(sealed, |_| (Counting(0, &compared), LANE, false));
+    assert_eq!((parts.len(), deliveries.len()), (1000, 1000));
+    assert_eq!(compared.get(), 0);
+    let (sealed, _deliveries) = fixture.sealed(&records(1000, 20));
+    let parts = fixture
+        .sealer
+        .divide(sealed, |_| (Counting(0, &compared), LANE, true));
+    assert_eq!((parts.len(), compared.get()), (1, 999));
 }

@@ -4,7 +4,7 @@ use kinesis_aggregation::{HashKey, HashKeyRange};
 use proptest::prelude::*;
 
 use super::*;
-use crate::aggregator::{AggregateLimits, OpenAggregate, SEQUENCE_STEP, Sealer};
+use crate::aggregator::{AggregateLimits, OpenAggregate, Sealer};
 use crate::budget::{Budget, MemoryBudget};
 use crate::clock;
 use crate::delivery::Settler;
@@ -62,7 +62,7 @@ impl Fixture {
         batch
             .into_iter()
             .flat_map(|b| b.records)
-            .map(|r| (r.lane.0, r.sequence / SEQUENCE_STEP, r.size()))
+            .map(|r| (r.lane.0, r.sequence, r.size()))
             .collect()
     }
 }

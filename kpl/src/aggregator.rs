@@ -124,8 +124,9 @@ impl OpenAggregate {
         }
     }
 
-    pub(crate) fn opened(&self) -> Instant {
-        self.opened
+    /// Since when, and the time to live if it is its own.
+    pub(crate) fn waits(&self) -> (Instant, Option<Duration>) {
+        (self.opened, self.time_to_live)
     }
 
     /// Adds a record, or gives it back when it does not fit.

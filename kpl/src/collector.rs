@@ -20,8 +20,8 @@ pub(crate) struct LaneQueue {
     pub(crate) under_way: usize,
     /// `None` where the shard is not known.
     limiter: Option<ShardLimiter>,
-    /// Whether a timer for the open aggregate is set.
-    pub(crate) has_timer: bool,
+    /// When the open aggregate is looked at.
+    pub(crate) timer: Option<Instant>,
     in_rotation: bool,
 }
 
@@ -40,7 +40,7 @@ impl LaneQueue {
             earliest_expiry: None,
             under_way: 0,
             limiter,
-            has_timer: false,
+            timer: None,
             in_rotation: false,
         }
     }

@@ -10,7 +10,7 @@ pub(crate) enum SealReason {
     Count,
     /// It waits for no company: a raw record, one without a key, or one with little time to live.
     Alone,
-    /// Its time was up; with a linger of zero, its lane was free.
+    /// Its time was up; with a linger of zero, its lane was free, or its time to live over.
     Linger,
     /// `flush` or `close`.
     Flush,

@@ -5,6 +5,7 @@ mod id;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
@@ -166,19 +167,24 @@ impl Lane {
         self.max_size.store(self.limits.max_size, Ordering::Relaxed);
     }
 
+    /// Whether nothing is here to fetch.
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.state).is_empty()
+    }
+
     /// Whether something must be fetched that was not announced; marks it as announced.
     pub(crate) fn announce(&self) -> bool {
         let mut state = lock(&self.state);
-        !(state.full.is_empty() && state.open.is_none()) && state.announce()
+        !state.is_empty() && state.announce()
     }
 
-    /// Fetches what is full, and tells since when the open aggregate waits.
-    pub(crate) fn fetch(&self) -> (VecDeque<OpenAggregate>, Option<Instant>) {
+    /// Fetches what is full, and tells since when the open aggregate waits, and its time to live if it is its own.
+    pub(crate) fn fetch(&self) -> (VecDeque<OpenAggregate>, Option<(Instant, Option<Duration>)>) {
         let mut state = lock(&self.state);
         state.announced = false;
         (
             std::mem::take(&mut state.full),
-            state.open.as_ref().map(OpenAggregate::opened),
+            state.open.as_ref().map(OpenAggregate::waits),
         )
     }
 
@@ -230,6 +236,10 @@ impl HeldLane<'_> {
 }
 
 impl LaneState {
+    fn is_empty(&self) -> bool {
+        self.full.is_empty() && self.open.is_none()
+    }
+
     fn close_open(&mut self, reason: SealReason) {
         self.full
             .extend(self.open.take().map(|open| open.close(reason)));

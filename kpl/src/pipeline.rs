@@ -14,8 +14,7 @@ mod failure;
 mod intake;
 mod request_span;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,8 +51,8 @@ pub(crate) struct Pipeline {
     sealer: Sealer,
     queues: Queues,
     collector: Collector,
-    /// When open aggregates are due; at most one entry a lane.
-    linger: BinaryHeap<Reverse<(Instant, LaneId)>>,
+    /// When open aggregates are looked at; at most one entry a lane.
+    timers: BTreeSet<(Instant, LaneId)>,
     /// Records that back off, by the time they are due, their sequence, and a number that tells them apart.
     backing_off: BTreeMap<(Instant, u64, u64), KinesisRecord>,
     /// Parts of refused requests, each to be sent as it is.
@@ -104,7 +103,7 @@ impl Pipeline {
             sealer: Sealer::new(config)?,
             queues: Queues::new(),
             collector: Collector::new(config),
-            linger: BinaryHeap::new(),
+            timers: BTreeSet::new(),
             backing_off: BTreeMap::new(),
             halves: VecDeque::new(),
             held: Vec::new(),
@@ -166,7 +165,7 @@ impl Pipeline {
             || !self.held.is_empty();
         [
             blocked,
-            self.linger.peek().map(|Reverse((due, _))| *due),
+            self.timers.first().map(|(due, _)| *due),
             self.backing_off
                 .first_key_value()
                 .map(|((due, ..), _)| *due),
@@ -178,31 +177,42 @@ impl Pipeline {
     }
 
     fn close_lingering(&mut self, now: Instant) {
-        let linger = self.shared.config.record_max_buffered_time;
-        while let Some(Reverse((_, id))) = self
-            .linger
-            .peek()
-            .copied()
-            .filter(|Reverse((due, _))| *due <= now)
-        {
-            self.linger.pop();
+        while let Some((_, id)) = self.timers.first().copied().filter(|(due, _)| *due <= now) {
+            self.timers.pop_first();
             let Some(queue) = self.queues.get_mut(&id) else {
                 continue;
             };
-            queue.has_timer = false;
+            queue.timer = None;
             let lane = Arc::clone(&queue.lane);
             let (full, open) = lane.fetch();
             self.seal_all(full, id);
-            match open.map(|opened| clock::after(opened, linger)) {
+            match open.map(|(opened, own_ttl)| self.leaves(opened, own_ttl)) {
                 Some(due) if due <= now => self.fetch_open(&lane, SealReason::Linger),
-                Some(due) => {
-                    if let Some(queue) = self.queues.get_mut(&id) {
-                        queue.has_timer = true;
-                        self.linger.push(Reverse((due, id)));
-                    }
-                }
+                Some(due) => self.set_timer(id, due),
                 None => {}
             }
+        }
+    }
+
+    /// When an open aggregate goes although its lane is not free: without a linger, when its time to live is over.
+    fn leaves(&self, opened: Instant, own_ttl: Option<Duration>) -> Instant {
+        let config = &self.shared.config;
+        let linger = match config.record_max_buffered_time {
+            Duration::ZERO => own_ttl.unwrap_or(config.record_ttl),
+            linger => linger,
+        };
+        clock::after(opened, linger)
+    }
+
+    /// Has the open aggregate of a lane looked at, at `due` at the latest.
+    fn set_timer(&mut self, id: LaneId, due: Instant) {
+        if let Some(queue) = self.queues.get_mut(&id)
+            && queue.timer.is_none_or(|set| due < set)
+        {
+            if let Some(set) = queue.timer.replace(due) {
+                self.timers.remove(&(set, id));
+            }
+            self.timers.insert((due, id));
         }
     }
 
@@ -345,10 +355,19 @@ impl Pipeline {
 
     /// A record comes back to its queue.
     fn put_back(&mut self, record: KinesisRecord, now: Instant) {
-        self.leave(record.lane);
+        let id = record.lane;
         if record.expires <= now {
+            self.leave(id);
             self.expire(vec![record]);
+        } else if self.routing.has(id) {
+            // It waits before anybody takes its lane for free.
+            if let Some(queue) = self.queues.get_mut(&id) {
+                queue.under_way -= 1;
+            }
+            self.enqueue(record);
+            self.freed(id);
         } else {
+            self.leave(id);
             self.enqueue(record);
         }
     }
@@ -381,11 +400,14 @@ impl Pipeline {
         let Some(queue) = self.queues.get(&id).filter(|queue| queue.is_free()) else {
             return;
         };
-        queue.lane.shrink();
+        let has_linger = !self.shared.config.record_max_buffered_time.is_zero();
+        if has_linger || queue.lane.is_empty() {
+            queue.lane.shrink();
+        }
         if !self.routing.has(id) {
             self.queues.remove(&id);
             self.collector.succession.settled(id);
-        } else if self.shared.config.record_max_buffered_time.is_zero() && queue.lane.announce() {
+        } else if !has_linger && queue.lane.announce() {
             // Looked at on the next turn, after all answers of this one.
             self.shared.announce(&queue.lane);
         }

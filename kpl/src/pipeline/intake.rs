@@ -1,6 +1,5 @@
 //! From the lanes into the queues of the shards, along the shard map of the moment.
 
-use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -91,25 +90,20 @@ impl Pipeline {
 
     fn fetch(&mut self, lane: &Arc<Lane>, now: Instant) {
         let rate_limit = self.shared.config.rate_limit;
-        let queue = self
-            .queues
+        self.queues
             .entry(lane.id)
             .or_insert_with(|| LaneQueue::new(Arc::clone(lane), rate_limit, now));
         let (full, open) = lane.fetch();
-        let linger = self.shared.config.record_max_buffered_time;
-        if let Some(opened) = open
-            && !linger.is_zero()
-            && !std::mem::replace(&mut queue.has_timer, true)
-        {
-            self.linger
-                .push(Reverse((clock::after(opened, linger), lane.id)));
-        }
         self.seal_all(full, lane.id);
-        if linger.is_zero()
-            && open.is_some()
+        let Some((opened, own_ttl)) = open else {
+            return;
+        };
+        if self.shared.config.record_max_buffered_time.is_zero()
             && self.queues.get(&lane.id).is_some_and(LaneQueue::is_free)
         {
             self.fetch_open(lane, SealReason::Linger);
+        } else {
+            self.set_timer(lane.id, self.leaves(opened, own_ttl));
         }
     }
 

@@ -51,6 +51,74 @@ async fn aggregates_grow_while_their_shard_is_busy_if_asked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn without_a_linger_aggregates_stay_large_while_others_wait() {
+    let round_trip = Duration::from_millis(500);
+    let service =
+        Scripted::new(move |_, entries| (round_trip, Ok(entries.iter().map(written).collect())));
+    let config = ProducerConfig {
+        aggregation_adaptive: true,
+        record_max_buffered_time: Duration::ZERO,
+        ..Default::default()
+    };
+    let producer = producer(service, config).await;
+    let mut deliveries = Vec::new();
+    // Of 250 KB in a round trip, at most 50 KB went as one.
+    for _ in 0..5000 {
+        deliveries.push(send(&producer, 0, &"x".repeat(1000)).await);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
+    let aggregates = producer.stats().aggregates;
+    assert!(aggregates < 28, "{aggregates}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn aggregates_stay_large_while_a_record_of_their_shard_is_retried() {
+    let recovers = Duration::from_secs(60);
+    for linger in [Duration::ZERO, Duration::from_millis(100)] {
+        let service = Scripted::new(move |passed, entries| {
+            let outcome = |entry: &Entry| match entry.data.starts_with(b"slow") {
+                true if passed < recovers => refused("InternalFailure"),
+                _ => written(entry),
+            };
+            let outcomes = entries.iter().map(outcome).collect();
+            (Duration::from_millis(50), Ok(outcomes))
+        });
+        let config = ProducerConfig {
+            aggregation_adaptive: true,
+            aggregation_max_size: 4096,
+            record_max_buffered_time: linger,
+            record_ttl: recovers * 2,
+            ..Default::default()
+        };
+        let producer = producer(service, config).await;
+        let slow = UserRecord::new("k", "slow").with_explicit_hash_key(HashKey::MIN);
+        let slow = slow.with_time_to_live(recovers * 3);
+        let slow = producer.send(slow).await.unwrap();
+        let mut deliveries = Vec::new();
+        for id in 0..1000 {
+            deliveries.push(send(&producer, 0, &"x".repeat(500)).await);
+            if id % 10 == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        tokio::time::sleep(recovers / 2).await;
+        let before = producer.stats().aggregates;
+        for _ in 0..100 {
+            deliveries.push(send(&producer, 0, &"x".repeat(500)).await);
+        }
+        slow.await.unwrap();
+        for delivery in deliveries {
+            delivery.await.unwrap();
+        }
+        let written = producer.stats().aggregates - before;
+        assert!(written <= 2, "{linger:?}: {written}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_linger_a_record_goes_when_its_shard_is_free() {
     let round_trip = Duration::from_secs(1);
     let service =

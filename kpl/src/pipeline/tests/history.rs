@@ -29,15 +29,20 @@ pub(super) struct History {
     pub(super) on_gap: OnGap,
     pub(super) max_count: u32,
     pub(super) linger: u64,
+    pub(super) adaptive: bool,
     pub(super) ttl: u64,
 }
 
 pub(super) fn histories() -> impl Strategy<Value = History> {
     let on_gap = prop_oneof![Just(OnGap::FailSuccessors), Just(OnGap::Continue)];
     let numbers = (any::<u64>(), 1..4_u128, 0..25_u32, 0..4_u32, 0..8_u32);
-    let settings = (on_gap, 1..12_u32, 0..40_u64, 400..8000_u64);
+    let linger = prop_oneof![Just(0), 0..40_u64];
+    let settings = (on_gap, 1..12_u32, (linger, any::<bool>()), 400..8000_u64);
     (numbers, settings).prop_map(
-        |((seed, shards, trouble, poison, reshards), (on_gap, max_count, linger, ttl))| History {
+        |(
+            (seed, shards, trouble, poison, reshards),
+            (on_gap, max_count, (linger, adaptive), ttl),
+        )| History {
             seed,
             shards,
             trouble,
@@ -48,6 +53,7 @@ pub(super) fn histories() -> impl Strategy<Value = History> {
             on_gap,
             max_count,
             linger,
+            adaptive,
             ttl,
         },
     )
@@ -133,6 +139,8 @@ pub(super) async fn run(
         ordering,
         on_gap: history.on_gap,
         aggregation_max_count: history.max_count,
+        aggregation_max_size: if history.adaptive { 64 } else { 50 * 1024 },
+        aggregation_adaptive: history.adaptive,
         record_max_buffered_time: Duration::from_millis(history.linger),
         record_ttl: Duration::from_millis(history.ttl),
         shard_map_refresh_interval: Duration::from_millis(700),

@@ -137,3 +137,32 @@ async fn short_ones_behind_a_stalled_request_fail_on_time() {
     first.await.unwrap();
     long.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn without_a_linger_short_ones_behind_a_long_one_fail_on_time() {
+    let config = ProducerConfig {
+        record_max_buffered_time: Duration::ZERO,
+        ..Default::default()
+    };
+    let producer = producer(refusing("InternalFailure", 4000 * SECOND), config).await;
+    let long = producer.send(record("long", 3600)).await.unwrap();
+    // It is refused again and again: its lane is not free.
+    tokio::time::sleep(100 * SECOND).await;
+    // Each of them seals the one before, whose timer is too late for it.
+    let mut short = Vec::new();
+    for seconds in [600, 60, 2, 30] {
+        short.push((
+            clock::now(),
+            producer.send(record("short", seconds)).await.unwrap(),
+            seconds,
+        ));
+        tokio::time::sleep(SECOND / 10).await;
+    }
+    short.sort_by_key(|(_, _, seconds)| *seconds);
+    for (began, delivery, seconds) in short {
+        expires(delivery, Duration::from_secs(seconds), began).await;
+    }
+    let began = clock::now();
+    expires(send(&producer, 0, "usual").await, 30 * SECOND, began).await;
+    drop(long);
+}

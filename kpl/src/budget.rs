@@ -30,7 +30,12 @@ pub(crate) const AGGREGATE_OVERHEAD: usize = 768;
 /// A cheap handle: clone it into [`ProducerBuilder::memory_budget`](crate::ProducerBuilder::memory_budget) of each. It
 /// takes the place of [`max_buffered_bytes`](crate::ProducerConfig::max_buffered_bytes) there, and counts the same.
 /// A shard may hold at most as much as is still free, whichever producer it belongs to: one hot shard gets half, two a
-/// third each, and it never stalls the other shards of its own producer or of another.
+/// third each, and the other shards of its own producer or of another go on.
+///
+/// They stop in one case: a record (or a [reservation](crate::Producer::reserve)) that needs more than is free, for a shard
+/// that holds nothing. Then nobody younger gets room, at any shard of any producer, and what is open is sent, until it has
+/// its own. Where several shards stand still, that may last until their records expire: make the budget many times as
+/// large as the largest record.
 ///
 /// ```
 /// use kpl::MemoryBudget;
@@ -90,18 +95,17 @@ pub(crate) struct Budget {
     pool: MemoryBudget,
     account: usize,
     signal: Arc<Signal>,
-    /// How much of the whole budget may be used once a droppable record is taken.
-    droppable_ceiling: usize,
+    /// How much of the budget, and of its shard's share, may be used once a droppable record is taken.
+    droppable_percent: u32,
 }
 
 impl Budget {
-    /// Opens an account. `droppable_percent` is the share of the budget up to which droppable records are taken.
+    /// Opens an account. Droppable records are taken up to `droppable_percent` of the budget, and of their shard's share.
     pub(crate) fn new(pool: MemoryBudget, droppable_percent: u32) -> Arc<Self> {
         let signal = Arc::new(Signal::default());
         let account = lock(&pool.0).open_account(Arc::clone(&signal));
-        let ceiling = pool.limit() as u128 * u128::from(droppable_percent) / 100;
         Arc::new(Self {
-            droppable_ceiling: usize::try_from(ceiling).unwrap_or(usize::MAX),
+            droppable_percent,
             pool,
             account,
             signal,
@@ -110,7 +114,7 @@ impl Budget {
 
     /// Room for `bytes`, now or not at all.
     pub(crate) fn try_charge(self: &Arc<Self>, lane: LaneId, bytes: usize) -> Option<Charge> {
-        let taken = lock(&self.pool.0).try_take(self.place(lane), bytes, usize::MAX);
+        let taken = lock(&self.pool.0).try_take(self.place(lane), bytes, None);
         taken.then(|| self.charge(lane, bytes))
     }
 
@@ -120,7 +124,8 @@ impl Budget {
         lane: LaneId,
         bytes: usize,
     ) -> Option<Charge> {
-        let taken = lock(&self.pool.0).try_take(self.place(lane), bytes, self.droppable_ceiling);
+        let percent = Some(self.droppable_percent);
+        let taken = lock(&self.pool.0).try_take(self.place(lane), bytes, percent);
         taken.then(|| self.charge(lane, bytes))
     }
 

@@ -106,12 +106,14 @@ pub struct ProducerConfig {
 
     /// The most bytes of records held from `send` to settlement. Default 64 MiB.
     ///
-    /// Each record counts its data, its key, and 64 bytes; each Kinesis record 768 bytes more. One shard may hold at most as much as is still free, so a
-    /// single hot shard gets half. A record larger than this is refused.
+    /// Each record counts its data, its key, and 64 bytes; each Kinesis record 768 bytes more. One shard may hold
+    /// at most as much as is still free, so a single hot shard gets half and the others go on, but for
+    /// [one case](crate::MemoryBudget). A record larger than this is refused.
     pub max_buffered_bytes: usize,
 
-    /// How full the buffer may be, in percent, for a [`Droppable`](crate::Priority::Droppable) record to be taken; above
-    /// that it is dropped. Default 50; 0 to 100. The rest is for the others.
+    /// How full the buffer may be, and how full its shard's share of it, in percent, for a
+    /// [`Droppable`](crate::Priority::Droppable) record to be taken; above that it is dropped. Default 50; 0 to 100. The rest
+    /// is for the others: of a single hot shard, which may fill half of the buffer, droppable records fill a quarter.
     pub droppable_limit: u32,
 
     /// The most bytes of payload in flight. Default 32 MiB. Memory: 2.3 times as much (base64 and JSON).

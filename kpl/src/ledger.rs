@@ -1,8 +1,11 @@
 //! The books of a memory budget: who holds how much, and who waits for room. Pure: the lock around it is `budget.rs`.
 //!
 //! A lane may hold at most as much as is still free, so that one hot lane gets half, two a third each, and the others
-//! always find room, whichever producer they belong to. Whoever waits is served in order within its lane. A lane that
-//! holds nothing may take all that is free; if even that is too little for its oldest waiter, nobody younger overtakes it.
+//! find room, whichever producer they belong to. Whoever waits is served in order within its lane. A lane that holds
+//! nothing may take all that is free; if even that is too little, it is set aside for it: who is younger takes of the rest.
+//!
+//! A reservation has no lane yet and may be for any: it overtakes nobody of its account, and waits while the fullest
+//! lane, with all reservations added, holds more than twice what would be left. What it waits for then is set aside, too.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet, VecDeque};
@@ -32,8 +35,8 @@ pub(crate) struct Ledger<S> {
     /// Tickets whose room is taken, and whose owner has not seen it yet.
     granted: HashSet<Ticket>,
     next_ticket: u64,
-    /// A waiter of an empty lane lacks room: nobody may overtake it.
-    barrier: bool,
+    /// What waiters that hold nothing lack: who is younger takes of the rest.
+    set_aside: usize,
 }
 
 /// What one producer holds.
@@ -85,7 +88,7 @@ impl<S: Clone> Ledger<S> {
             waiters: BTreeMap::new(),
             granted: HashSet::new(),
             next_ticket: 0,
-            barrier: false,
+            set_aside: 0,
         }
     }
 
@@ -130,13 +133,17 @@ impl<S: Clone> Ledger<S> {
         wakes
     }
 
-    /// Takes room now, where nobody is overtaken and no more than `ceiling` of the whole budget is used then.
-    pub(crate) fn try_take(&mut self, place: Place, bytes: usize, ceiling: usize) -> bool {
-        let is_free = !self.barrier
+    /// Takes room now, where nobody is overtaken. `percent` is for room that gives way: how much of the budget, and of
+    /// its lane's share, may be used then.
+    pub(crate) fn try_take(&mut self, place: Place, bytes: usize, percent: Option<u32>) -> bool {
+        let overtakes = match place.lane {
+            LaneId::RESERVED => self.queues(place.account).next().is_some(),
+            _ => self.waiters.contains_key(&place),
+        };
+        let is_free = !overtakes
             && !self.account(place.account).closed
-            && !self.waiters.contains_key(&place)
-            && self.used() + bytes <= ceiling
-            && self.admits(place, bytes);
+            && self.admits(place, bytes)
+            && percent.is_none_or(|percent| self.leaves_rest(place, bytes, percent));
         if is_free {
             self.take(place, bytes);
         }
@@ -240,25 +247,16 @@ impl<S: Clone> Ledger<S> {
 
     /// Whom the open aggregates of an account keep waiting; forgets refusals. The second says whether to look again.
     pub(crate) fn take_pressure(&mut self, number: usize) -> (Pressure, bool) {
-        let barrier = self.barrier;
-        let (first, last) = (LaneId(0), LaneId(u32::MAX));
-        let [first, last] = [first, last].map(|lane| Place {
-            account: number,
-            lane,
-        });
-        let mut waiting: BTreeSet<_> = self
-            .waiters
-            .range(first..=last)
-            .map(|(place, _)| place.lane)
-            .collect();
-        let stays = barrier || !waiting.is_empty();
+        let is_short = self.is_short();
+        let mut waiting: BTreeSet<_> = self.queues(number).map(|place| place.lane).collect();
+        let stays = is_short || !waiting.is_empty();
         let account = self.account(number);
         waiting.append(&mut account.refused);
         if waiting.remove(&LaneId::RESERVED) {
             // Permits wait for the lane they would take too much of.
             waiting.extend(account.fullest().0);
         }
-        let pressure = if std::mem::take(&mut account.asked_by_others) || barrier {
+        let pressure = if std::mem::take(&mut account.asked_by_others) || is_short {
             Pressure::All
         } else if waiting.is_empty() {
             Pressure::None
@@ -292,6 +290,20 @@ impl<S: Clone> Ledger<S> {
             .expect("its producer holds it open")
     }
 
+    /// Where somebody of an account waits.
+    fn queues(&self, account: usize) -> impl Iterator<Item = &Place> {
+        let [first, last] = [0, u32::MAX].map(|lane| Place {
+            account,
+            lane: LaneId(lane),
+        });
+        self.waiters.range(first..=last).map(|(place, _)| place)
+    }
+
+    /// Whether somebody lacks more than is free, so that nobody younger gets anything.
+    fn is_short(&self) -> bool {
+        self.set_aside > self.free
+    }
+
     fn waiter(&mut self, place: Place, ticket: Ticket) -> Option<&mut Waiter> {
         let queue = self.waiters.get_mut(&place)?;
         let position = queue
@@ -301,25 +313,29 @@ impl<S: Clone> Ledger<S> {
     }
 
     fn admits(&mut self, place: Place, bytes: usize) -> bool {
-        let Some(rest) = self.free.checked_sub(bytes) else {
+        let others = bytes.saturating_add(self.set_aside);
+        let Some(rest) = self.free.checked_sub(others) else {
             return false;
         };
         let account = self.account(place.account);
         let held = *account.held(place.lane);
         if place.lane == LaneId::RESERVED {
-            // Were all permits for the fullest lane, the others would still find a third.
-            let could_hold = held + account.fullest().1;
-            could_hold == 0 || could_hold + bytes <= rest.saturating_mul(2)
+            // Not more than what is set aside while it waits gets it its room: lanes do not grow above `rest` meanwhile.
+            held + account.fullest().1 <= rest.saturating_mul(2)
         } else {
             held == 0 || held + bytes <= rest
         }
     }
 
-    /// Whether a waiter that is not admitted keeps everybody younger waiting, too.
-    fn bars(&mut self, place: Place, bytes: usize) -> bool {
-        let holds_nothing = *self.account(place.account).held(place.lane) == 0;
-        // A small reservation lacks no room: it waits for a lane that holds more than its share, and only shrinks.
-        holds_nothing && (place.lane != LaneId::RESERVED || bytes > self.free / 3)
+    /// Whether so much of the budget, and of what the lane could hold if only it grew, is left to records that do not
+    /// give way.
+    fn leaves_rest(&mut self, place: Place, bytes: usize, percent: u32) -> bool {
+        let (used, free, total) = (self.used(), self.free, self.total);
+        let held = *self.account(place.account).held(place.lane);
+        let is_within = |part: usize, whole: usize, share: u128| {
+            part as u128 * 100 * share <= whole as u128 * u128::from(percent)
+        };
+        is_within(used + bytes, total, 1) && (held == 0 || is_within(held + bytes, held + free, 2))
     }
 
     fn take(&mut self, place: Place, bytes: usize) {
@@ -340,9 +356,10 @@ impl<S: Clone> Ledger<S> {
 
     /// Serves who can be served.
     fn settle(&mut self) -> Wakes<S> {
-        let was_up = std::mem::take(&mut self.barrier);
+        let was_short = self.is_short();
+        self.set_aside = 0;
         let granted = self.grant();
-        let pressed = if self.barrier && !was_up {
+        let pressed = if self.is_short() && !was_short {
             let accounts = self.accounts.iter().flatten();
             accounts.map(|account| account.signal.clone()).collect()
         } else {
@@ -364,14 +381,20 @@ impl<S: Clone> Ledger<S> {
                 queue.front().map(|waiter| Reverse((waiter.ticket, *place)))
             })
             .collect();
+        // Accounts where somebody older waits on.
+        let mut waiting = BTreeSet::new();
         while let Some(Reverse((ticket, place))) = heads.pop() {
             let Some(bytes) = self.waiter(place, ticket).map(|waiter| waiter.bytes) else {
                 continue;
             };
-            if !self.admits(place, bytes) {
-                if self.bars(place, bytes) {
-                    self.barrier = true;
-                    break;
+            let overtakes = place.lane == LaneId::RESERVED && waiting.contains(&place.account);
+            if overtakes || !self.admits(place, bytes) {
+                waiting.insert(place.account);
+                if !overtakes && *self.account(place.account).held(place.lane) == 0 {
+                    self.set_aside = self.set_aside.saturating_add(bytes);
+                    if self.is_short() {
+                        break;
+                    }
                 }
                 continue;
             }

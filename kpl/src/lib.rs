@@ -40,7 +40,7 @@
 //!   service refuses fails alone, an aggregate as a whole.
 //! * **Resharding** loses nothing: an aggregate counts as delivered only if all its members belong to the shard that took
 //!   it, because a KCL drops it as a whole otherwise. The KPL acknowledges the part that fits, and that part is lost.
-//! * **Bounded memory**: [`Producer::send`] waits while the buffer is full, and one hot shard never stalls the others. The
+//! * **Bounded memory**: [`Producer::send`] waits while the buffer is full, and one hot shard does not stall the others. The
 //!   formula is at [`ProducerConfig`]. Several producers may share one [`MemoryBudget`]; [`Producer::reserve`] gives room for
 //!   a record to come; [`Droppable`](Priority::Droppable) records give way instead of waiting.
 //! * **Metrics**: percentiles, hot shards and keys, and the KPL's metrics through the `metrics` facade or to CloudWatch; see

@@ -75,7 +75,8 @@ impl Producer {
 
     /// Accepts a record; the returned [`Delivery`] resolves when it is durable, or has failed.
     ///
-    /// Waits only for room in the buffer, in order of arrival within a shard; a bad record is refused before that. Awaiting
+    /// Waits only for room in the buffer, which is given in order of arrival within a shard: among calls that overlap, a
+    /// later one may still enter first. A bad record is refused before that. Awaiting
     /// each `Delivery` before the next `send` puts one record into each aggregate: keep many under way.
     ///
     /// # Guarantees
@@ -131,9 +132,10 @@ impl Producer {
     /// Waits for room for one record of up to `bytes` of key and data; the [`Permit`] then sends it without waiting.
     ///
     /// For `select!` loops: dropping this future loses no record, because the record comes after it. Reservations are served
-    /// in the order of arrival. A reservation does not know its shard: it waits while the permits not yet used, were they all
-    /// for the fullest shard, would leave the other shards less than a third of the buffer. So a hot shard that is written
-    /// through permits holds up other reservations, but no [`send`](Self::send).
+    /// in the order of arrival. A reservation does not know its shard: it overtakes no [`send`](Self::send) of this producer
+    /// that waits for room, and waits while the fullest shard, with all permits not yet used, holds more than twice what it
+    /// would leave free. So a hot shard holds up reservations, and they in turn no `send` to another shard, unless more is
+    /// reserved than [is free](crate::MemoryBudget).
     ///
     /// ```
     /// # use kinesis_testkit::LocalAws;
@@ -228,7 +230,8 @@ impl Producer {
     }
 
     /// The bytes the buffer holds: data, keys and overhead of all records accepted and not settled. Never more than
-    /// [`max_buffered_bytes`](crate::ProducerConfig::max_buffered_bytes).
+    /// [`max_buffered_bytes`](crate::ProducerConfig::max_buffered_bytes), or than the
+    /// [`MemoryBudget`](crate::MemoryBudget) where the producer has one.
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
         self.handle.shared.budget.used()

@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::sync::atomic::AtomicUsize;
 use std::task::Waker;
 
@@ -288,6 +289,72 @@ fn a_droppable_charge_leaves_the_rest_to_others() {
     assert!(budget.try_charge_droppable(B, 1).is_none());
     let _critical = budget.try_charge(B, 200).unwrap();
     assert!(budget.try_charge_droppable(C, 1).is_none());
+}
+
+#[test]
+fn droppable_charges_leave_the_hottest_shard_room_for_others() {
+    let budget = Budget::new(MemoryBudget::new(1000), 50);
+    let take = || budget.try_charge_droppable(A, 10);
+    let droppable: Vec<_> = std::iter::from_fn(take).collect();
+    assert_eq!((droppable.len(), budget.used()), (25, 250));
+    let critical = fill(&budget, &[A]);
+    assert_eq!((critical.len(), budget.used()), (25, 500));
+    // A shard that holds nothing has no share to keep free, and the buffer is half full.
+    assert!(budget.try_charge_droppable(B, 1).is_none());
+    drop(critical);
+    assert!(budget.try_charge_droppable(B, 100).is_some());
+}
+
+#[test]
+fn reservations_overtake_nobody_who_waits_for_a_shard() {
+    let budget = budget(900);
+    let mut held = fill(&budget, &[A]);
+    let mut send = budget.charge_in_turn(A, 100);
+    assert!(budget.try_charge(LaneId::RESERVED, 10).is_none());
+    let mut permit = budget.charge_in_turn(LaneId::RESERVED, 10);
+    let mut younger = budget.charge_in_turn(A, 10);
+    for _ in 0..10 {
+        assert!((&mut send).now_or_never().is_none());
+        assert!((&mut permit).now_or_never().is_none());
+        held.pop();
+    }
+    let _sent = (&mut send).now_or_never().flatten().unwrap();
+    let _permit = (&mut permit).now_or_never().flatten().unwrap();
+    assert!((&mut younger).now_or_never().is_none());
+    held.clear();
+    assert!((&mut younger).now_or_never().flatten().is_some());
+}
+
+#[test]
+fn a_reservation_that_waits_for_a_stalled_shard_stalls_no_other() {
+    let budget = budget(900);
+    let mut held = fill(&budget, &[A]);
+    let mut large = budget.charge_in_turn(LaneId::RESERVED, 230);
+    assert!((&mut large).now_or_never().is_none());
+    assert!(budget.must_yield().now_or_never().is_none());
+    assert_eq!(budget.take_pressure(), Pressure::Lanes(vec![A]));
+    // Of 450 free, 230 are set aside.
+    let others = fill(&budget, &[B, C]);
+    assert_eq!(others.len() * 10, 140);
+    assert!(budget.try_charge(A, 1).is_none());
+    drop(others);
+    held.truncate(44);
+    assert_eq!((&mut large).now_or_never().flatten().unwrap().bytes(), 230);
+}
+
+#[test]
+fn a_large_reservation_gets_through_many_busy_shards() {
+    let budget = budget(1000);
+    let lanes: Vec<_> = (2..10).map(LaneId).collect();
+    let mut held: VecDeque<_> = fill(&budget, &lanes).into();
+    let mut large = budget.charge_in_turn(LaneId::RESERVED, 300);
+    let granted = (0..1000).find_map(|_| {
+        held.pop_front();
+        let took = lanes.iter().filter_map(|&lane| budget.try_charge(lane, 10));
+        held.extend(took);
+        (&mut large).now_or_never()
+    });
+    assert_eq!(granted.flatten().map(|room| room.bytes()), Some(300));
 }
 
 #[test]

@@ -66,6 +66,10 @@ impl WorkerHandle {
     /// [`on_stop`](crate::ConsumerConfig::on_stop) says. Processors that have not stopped after
     /// `deadline` are aborted, and their leases given away without a checkpoint.
     ///
+    /// The calls to the lease table around that come on top: milliseconds, or, when DynamoDB does not
+    /// answer, about twelve [`dynamodb_request_timeout`](crate::ConsumerConfig::dynamodb_request_timeout)s.
+    /// What could not be given away then expires.
+    ///
     /// A second call waits for the same stop; the first one's deadline counts.
     ///
     /// # Errors

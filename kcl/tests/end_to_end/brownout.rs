@@ -182,3 +182,26 @@ async fn without_records_under_way_each_comes_once() {
         fleet.stop().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_planned_stop_in_the_middle_of_one_ends_and_others_go_on_behind_it() {
+    let fleet = Fleet::start().await;
+    fleet.put(0..100).await;
+    fleet.settled().await;
+    let brownout = Fault::brownout(300 * SECOND).service(Service::DynamoDb);
+    fleet.paused.aws.faults().add(brownout);
+    let began = fleet.paused.now();
+    // It can neither remove its row nor give its lease away.
+    fleet.workers[0].shutdown(F).await.unwrap();
+    let took = fleet.paused.now() - began;
+    assert!(took < 6 * F, "{took:?}");
+    fleet.put(100..200).await;
+    fleet
+        .until("all records", || fleet.probe.is_settled())
+        .await;
+    fleet
+        .until("the other has both", || processing(&fleet.workers[1]) == 2)
+        .await;
+    assert_eq!(fleet.verdict(), 0, "exactly once");
+    fleet.workers[1].shutdown(F).await.unwrap();
+}

@@ -23,7 +23,7 @@ use crate::setup::{STREAM, processing};
 const SHARDS: u32 = 4;
 const SECOND: Duration = Duration::from_secs(1);
 /// For how long is counted.
-const COUNTED: Duration = Duration::from_secs(200);
+const COUNTED: Duration = Duration::from_secs(120);
 
 /// What was sent, by operation: requests and capacity units.
 #[derive(Debug, Clone, Default)]

@@ -45,7 +45,9 @@ impl AggregateLimits {
         } else {
             1
         };
-        let most = max_record_size - AGGREGATE_PARTITION_KEY.len();
+        // Of a stream that takes more than any aggregate may have, the limit may sink again: not below that.
+        let most = max_record_size.min(MAX_ADAPTIVE_SIZE);
+        let most = most.saturating_sub(AGGREGATE_PARTITION_KEY.len());
         let max_size = config.aggregation_max_size.min(most);
         Self {
             max_size,

@@ -23,7 +23,8 @@ pub enum InvalidRecord {
         /// The characters this key has.
         actual: usize,
     },
-    /// Key and data together are larger than the stream takes, in bytes.
+    /// Key and data together are larger than the stream takes, in bytes. A limit that is raised while the producer runs holds
+    /// from the next refresh of the shard map on, where the role may describe the stream.
     #[error(
         "partition key and data take {actual} bytes, the stream takes {limit}: split the record, or raise the limit with UpdateMaxRecordSize"
     )]

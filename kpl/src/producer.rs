@@ -169,7 +169,7 @@ impl Producer {
     /// Dropping the future gives up the place in the queue, and whatever room it was given.
     pub async fn reserve(&self, bytes: usize) -> Result<Permit, ReserveError> {
         let shared = &self.handle.shared;
-        let limit = shared.max_record_size.min(shared.max_bufferable_record());
+        let limit = shared.max_record_size().min(shared.max_bufferable_record());
         if bytes > limit {
             return Err(ReserveError::TooLarge {
                 limit,
@@ -319,7 +319,7 @@ impl Producer {
     pub(crate) fn check(&self, record: &UserRecord) -> Result<(), Unacceptable> {
         let shared = &self.handle.shared;
         let is_service_placed = shared.is_service_placed();
-        match record.validate(shared.max_record_size, is_service_placed) {
+        match record.validate(shared.max_record_size(), is_service_placed) {
             Ok(()) => {}
             Err(InvalidRecord::TooLarge { limit, actual }) => {
                 return Err(Unacceptable::TooLarge { limit, actual });

@@ -192,6 +192,7 @@ impl Service for SdkService {
                 max_record_size: summary
                     .max_record_size_in_kib
                     .and_then(|kib| usize::try_from(kib).ok())
+                    .filter(|kib| *kib > 0)
                     .map(|kib| kib * 1024),
                 incarnation: format!(
                     "{} {:?}",

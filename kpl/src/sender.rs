@@ -81,6 +81,7 @@ impl CallError {
 pub(crate) struct StreamDescription {
     pub(crate) status: String,
     pub(crate) is_usable: bool,
+    /// Key and data, in bytes; never 0.
     pub(crate) max_record_size: Option<usize>,
     /// Whether the service chooses each record's shard, whatever its key.
     pub(crate) service_places_records: bool,

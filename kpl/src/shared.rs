@@ -1,7 +1,7 @@
 //! What the handles of a producer and its tasks share.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use kinesis_aggregation::HashKey;
@@ -25,7 +25,8 @@ use crate::verdict::HashKeySpan;
 
 pub(crate) struct Shared {
     pub(crate) config: ProducerConfig,
-    pub(crate) max_record_size: usize,
+    /// What the stream takes, key and data, in bytes, as last read.
+    max_record_size: AtomicUsize,
     /// Whether the service chooses each record's shard, as the routing in place says: read without its lock.
     is_service_placed: AtomicBool,
     /// A record was seen in a shard that would not have it if its key decided.
@@ -71,7 +72,7 @@ impl Shared {
         let memory_budget =
             memory_budget.unwrap_or_else(|| MemoryBudget::new(config.max_buffered_bytes));
         Arc::new(Self {
-            max_record_size,
+            max_record_size: AtomicUsize::new(max_record_size),
             is_service_placed: AtomicBool::new(is_service_placed),
             seen_placed: AtomicBool::new(false),
             settlement: Arc::new(Settlement::new(on_failure)),
@@ -94,6 +95,15 @@ impl Shared {
     pub(crate) fn max_bufferable_record(&self) -> usize {
         let overhead = RECORD_OVERHEAD + AGGREGATE_OVERHEAD;
         self.budget.limit().saturating_sub(overhead)
+    }
+
+    /// The largest record the stream takes, key and data, in bytes.
+    pub(crate) fn max_record_size(&self) -> usize {
+        self.max_record_size.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_max_record_size(&self, bytes: usize) {
+        self.max_record_size.store(bytes, Ordering::Relaxed);
     }
 
     /// Whether the service chooses each record's shard: then nothing may look like an aggregate.

@@ -25,6 +25,7 @@ mod measures;
 mod model;
 mod ordered;
 mod placement;
+mod record_size;
 #[cfg(feature = "sink")]
 mod sink;
 mod throttles;
@@ -44,6 +45,7 @@ struct Scripted {
     list_calls: Mutex<Vec<Duration>>,
     /// What it is described as; the errors that DescribeStreamSummary and ListShards answer with instead.
     is_auto: AtomicBool,
+    max_record_size: Mutex<Option<usize>>,
     describe_fails: Mutex<Option<CallError>>,
     list_fails: Mutex<Option<CallError>>,
     started: Instant,
@@ -66,6 +68,7 @@ impl Scripted {
             list_outage: Mutex::default(),
             list_calls: Mutex::default(),
             is_auto: AtomicBool::new(false),
+            max_record_size: Mutex::default(),
             describe_fails: Mutex::default(),
             list_fails: Mutex::default(),
             started: clock::now(),
@@ -116,7 +119,7 @@ impl Service for Scripted {
         let description = StreamDescription {
             status: "ACTIVE".into(),
             is_usable: true,
-            max_record_size: None,
+            max_record_size: *lock(&self.max_record_size),
             service_places_records: self.is_auto.load(Ordering::Relaxed),
             incarnation: String::new(),
         };

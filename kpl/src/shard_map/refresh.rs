@@ -71,10 +71,10 @@ impl Refresher {
         self.may_describe || self.may_list
     }
 
-    /// Reads the record distribution strategy and the map once.
+    /// Reads what the stream is (its record distribution strategy, the largest record it takes) and the map once.
     pub(crate) async fn refresh(&mut self) -> Result<(), CallError> {
         let generation = self.shared.begin_refresh();
-        self.read_strategy().await;
+        self.read_stream().await;
         if self.is_service_placed && self.shared.config.ordering == RecordOrdering::PerPartitionKey
         {
             tracing::error!(
@@ -99,8 +99,9 @@ impl Refresher {
         Ok(())
     }
 
-    /// Where it cannot be read, what was known stays; without the permission to read it, where records lie tells.
-    async fn read_strategy(&mut self) {
+    /// Where it cannot be read, what was known stays; without the permission to read it, where records lie tells the
+    /// strategy.
+    async fn read_stream(&mut self) {
         let began = clock::now();
         let is_service_placed = if let Some(first) = self.first.take() {
             first.service_places_records
@@ -121,6 +122,9 @@ impl Refresher {
                             "the stream was deleted and created again: its old shards are forgotten"
                         );
                         self.incarnation = now.incarnation;
+                    }
+                    if let Some(bytes) = now.max_record_size {
+                        self.shared.set_max_record_size(bytes);
                     }
                     now.service_places_records
                 }

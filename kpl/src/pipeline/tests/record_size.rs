@@ -1,0 +1,39 @@
+//! The largest record the stream takes, which may change while the producer runs.
+
+use super::*;
+use crate::error::{ReserveError, SendError};
+
+const MIB: usize = 1 << 20;
+
+fn large() -> UserRecord {
+    UserRecord::new("k", vec![0; 3 * MIB])
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_changes_holds_from_the_next_refresh_on() {
+    let service = Scripted::new(|_, entries| all_written(entries));
+    let producer = producer(Arc::clone(&service), ProducerConfig::default()).await;
+    let is_refused = || {
+        let sent = producer.try_send(large());
+        let reserved = producer.reserve(3 * MIB).now_or_never();
+        let is_refused = matches!(sent, Err(SendError::TooLarge { limit: MIB, .. }));
+        let reserved = reserved.expect("there is room");
+        assert_eq!(
+            is_refused,
+            matches!(reserved, Err(ReserveError::TooLarge { limit: MIB, .. }))
+        );
+        is_refused
+    };
+    assert!(is_refused());
+    *lock(&service.max_record_size) = Some(10 * MIB);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(!is_refused());
+    // Who does not tell changes nothing.
+    *lock(&service.max_record_size) = None;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(!is_refused());
+    *lock(&service.max_record_size) = Some(MIB);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(is_refused());
+    assert_eq!(producer.close(Duration::from_secs(60)).await.delivered, 2);
+}

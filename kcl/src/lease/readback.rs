@@ -9,6 +9,10 @@ use super::store::{Outcome, Progress};
 pub(crate) enum Intent<'a> {
     Renew {
         owner: &'a str,
+        #[cfg_attr(
+            not(any(test, feature = "simulation")),
+            expect(dead_code, reason = "the table in memory writes it")
+        )]
         throughput: Option<f64>,
     },
     Checkpoint {

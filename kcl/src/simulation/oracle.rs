@@ -20,6 +20,9 @@ use progress::Progress;
 /// Violations after which a run has told enough.
 const ENOUGH: usize = 5;
 
+/// Who gives leases away by force, as the table's watcher is told.
+pub(super) const FORCE: &str = "leader";
+
 /// Whether a processor may be at work.
 pub(super) trait Hold: Send + Sync {
     /// By its own fence, as its worker judges it.
@@ -59,6 +62,10 @@ struct State {
     leases: BTreeMap<String, Lease>,
     /// Each lease's counter, and when it last moved.
     moved: BTreeMap<String, (u64, Duration)>,
+    /// When a leader last gave each lease away by force.
+    forced: BTreeMap<String, Duration>,
+    /// When each worker's process last got a successor of the same id.
+    succeeded: BTreeMap<String, Duration>,
     covered: bool,
     violations: Vec<String>,
     java_windows: u64,
@@ -172,6 +179,12 @@ impl Oracle {
             let Processor { worker, shard, .. } = processor;
             state.note(now, &format!("{worker} ends {shard} (tenure {id}): {why}"));
         }
+    }
+
+    /// A process starts under the id of one that has died.
+    pub(super) fn succeeded(&self, worker: &str) {
+        let now = self.clock.now();
+        self.state().succeeded.insert(worker.to_owned(), now);
     }
 
     /// A worker's process is gone, its processors with it.
@@ -297,6 +310,9 @@ impl Watcher for Oracle {
             let moved = (after.counter, now);
             state.moved.insert(key.to_owned(), moved);
         }
+        if by == FORCE {
+            state.forced.insert(key.to_owned(), now);
+        }
         match after {
             Some(lease) => state.leases.insert(key.to_owned(), lease.clone()),
             None => state.leases.remove(key),
@@ -345,9 +361,13 @@ impl State {
             let what = format!("{} and {} both process {}", a.worker, b.worker, a.shard);
             // A Java worker that starts while another is at work was told to by its leader, by force:
             // nobody can close that window. A Rust worker has no such excuse.
-            if b.kind == Kind::Java {
+            // Nor one that goes on with what its own id was given, and believes that its predecessor
+            // was at work: the item does not tell.
+            let forced = self.forced.get(&b.shard);
+            let inherits = forced.is_some() && forced <= self.succeeded.get(&b.worker);
+            if b.kind == Kind::Java || inherits {
                 self.java_windows += 1;
-                self.note(now, &format!("window of a Java worker: {what}"));
+                self.note(now, &format!("window that a Java leader opened: {what}"));
             } else {
                 self.violation(now, &what);
             }

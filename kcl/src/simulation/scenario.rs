@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::java_worker::{self, LeaderLock};
 use super::network::Network;
+use super::oracle::FORCE;
 use super::process::Process;
 use super::rust_worker::{self, Setting};
 use super::world::World;
@@ -128,6 +129,7 @@ impl Fleet {
                 self.kill(&name);
                 if self.random.bool() {
                     // Its successor has the same id.
+                    self.world.oracle.succeeded(&name);
                     self.start(Some(name));
                 }
             }
@@ -266,7 +268,7 @@ impl Fleet {
     /// although its owner is at work again.
     fn misjudge(&mut self, to: &str) {
         self.step(&format!("a leader gives a lease to {to} by force"));
-        let store = self.world.store("leader", &self.members[to].network);
+        let store = self.world.store(FORCE, &self.members[to].network);
         let (draw, to) = (self.random.usize(..), to.to_owned());
         tokio::spawn(async move {
             let mut leases = store.list(true).await.unwrap_or_default().leases;

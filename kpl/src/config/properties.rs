@@ -11,7 +11,7 @@ use crate::metrics::CloudWatchConfig;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct KplProperties {
-    /// The settings; what the file does not name has our default, which is the KPL's.
+    /// The settings; what the file does not name has the KPL's default.
     pub config: ProducerConfig,
     /// `Region`: for the `SdkConfig`.
     pub region: Option<String>,

@@ -87,6 +87,8 @@ pub(super) const NO_MEANING: [(&str, &str); 27] = [
 
 pub(super) fn read(properties: &[Property]) -> Result<KplProperties, InvalidConfig> {
     let mut reader = Reader::default();
+    // The one default that is not the KPL's.
+    reader.config.connect_timeout = Duration::from_secs(6);
     for (position, property) in properties.iter().enumerate() {
         match property {
             Err(line) => reader.problems.add(
@@ -165,7 +167,8 @@ impl Reader {
             "CollectionMaxSize" => {
                 if let Some(size) = self.number("CollectionMaxSize", value, 52_224, MAX) {
                     let size = self.at_most("CollectionMaxSize", size, SERVICE_MAX_REQUEST);
-                    self.config.collection_max_size = size.max(MIN_BUFFER);
+                    let size = self.at_least("CollectionMaxSize", size, MIN_BUFFER);
+                    self.config.collection_max_size = size;
                 }
             }
             "ConnectTimeout" => {
@@ -330,6 +333,17 @@ impl Reader {
                 most
             }
         }
+    }
+
+    /// What is less than is possible here is raised, and told.
+    fn at_least(&mut self, key: &'static str, value: usize, least: usize) -> usize {
+        if value < least {
+            self.note(
+                key,
+                format!("taken as {least}, the least that is possible here"),
+            );
+        }
+        value.max(least)
     }
 
     fn port(&mut self, key: &'static str, value: &str) -> Option<u16> {

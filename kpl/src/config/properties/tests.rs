@@ -133,12 +133,13 @@ fn every_option_and_every_field_has_its_row() {
 }
 
 #[test]
-fn an_empty_file_is_the_default() {
+fn an_empty_file_has_the_kpls_defaults() {
     let read = ProducerConfig::from_properties("\n# nothing\n").unwrap();
-    assert_eq!(
-        (read.config, read.notes),
-        (ProducerConfig::default(), Vec::new())
-    );
+    let expected = ProducerConfig {
+        connect_timeout: std::time::Duration::from_secs(6),
+        ..Default::default()
+    };
+    assert_eq!((read.config, read.notes), (expected, Vec::new()));
 }
 
 #[test]
@@ -198,6 +199,15 @@ fn what_cannot_be_taken_whole_is_told() {
             "KinesisPort"
         ]
     );
+}
+
+#[test]
+fn a_request_smaller_than_any_here_is_told() {
+    for (size, notes) in [(52_224, 1), (65_535, 1), (65_536, 0)] {
+        let read = ProducerConfig::from_properties(&format!("CollectionMaxSize={size}")).unwrap();
+        assert_eq!(read.config.collection_max_size, 65_536);
+        assert_eq!(read.notes.len(), notes, "{size}");
+    }
 }
 
 #[test]

@@ -106,7 +106,7 @@ pub struct ProducerConfig {
 
     /// The most bytes of records held from `send` to settlement. Default 64 MiB.
     ///
-    /// Each record counts its data, its key, and 64 bytes; each Kinesis record 768 bytes more. One shard may hold
+    /// Each record counts its data, its key, and 64 bytes; each Kinesis record 1,024 bytes more. One shard may hold
     /// at most as much as is still free, so a single hot shard gets half and the others go on, but for
     /// [one case](crate::MemoryBudget). A record larger than this is refused.
     pub max_buffered_bytes: usize,

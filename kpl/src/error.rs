@@ -355,7 +355,7 @@ impl DeliveryError {
         self.0.record
     }
 
-    /// The failed attempts, oldest first. At most 8 are kept: of more, the first and the latest 7.
+    /// The failed attempts, oldest first. At most 3 are kept: of more, the first and the latest two.
     #[must_use]
     pub fn attempts(&self) -> &[Attempt] {
         &self.0.failure.attempts

@@ -15,8 +15,8 @@ use crate::lane::LaneId;
 use crate::record::{Priority, UserRecord};
 use crate::verdict::HashKeySpan;
 
-/// Of more attempts than this, the first and the latest are kept.
-const MAX_ATTEMPTS_KEPT: usize = 8;
+/// Of more attempts than this, the first and the latest are kept: [`AGGREGATE_OVERHEAD`] counts them.
+const MAX_ATTEMPTS_KEPT: usize = 3;
 
 /// No aggregate is larger: the largest record and its wrapper.
 const MAX_DECOMPRESSED: usize = 16 * 1024 * 1024;
@@ -123,10 +123,21 @@ impl KinesisRecord {
         }
     }
 
-    /// Data and partition keys of the members, as the buffer counts them.
+    /// Data and partition keys of the members.
     pub(crate) fn user_bytes(&self) -> usize {
-        let overhead = self.members.len() * RECORD_OVERHEAD + AGGREGATE_OVERHEAD;
-        self.charge.bytes().saturating_sub(overhead)
+        match &self.members {
+            // As they were charged.
+            Members::Together(settler) => {
+                let overhead = settler.members() * RECORD_OVERHEAD + AGGREGATE_OVERHEAD;
+                self.charge.bytes().saturating_sub(overhead)
+            }
+            // The parts of an aggregate share its charge.
+            Members::Each(_) => self
+                .user_records()
+                .iter()
+                .map(UserRecord::payload_len)
+                .sum(),
+        }
     }
 
     pub(crate) fn settle_delivered(self, shard_id: Arc<str>, sequence_number: &str) {
@@ -242,6 +253,8 @@ impl History {
         if self.log.len() == MAX_ATTEMPTS_KEPT {
             self.log.remove(1);
         }
+        // No more than that.
+        self.log.reserve_exact(MAX_ATTEMPTS_KEPT - self.log.len());
         self.log.push(Attempt {
             delay: self.waited(),
             duration: now.saturating_duration_since(self.started),

@@ -185,6 +185,8 @@ proptest! {
         for (number, part) in parts.into_iter().enumerate() {
             let users = part.user_records();
             prop_assert_eq!(users.len(), part.members.len());
+            let bytes: usize = users.iter().map(UserRecord::payload_len).sum();
+            prop_assert_eq!(part.user_bytes(), bytes);
             for user in &users {
                 prop_assert_eq!(lane_of(user.hash_key()).0, part.lane);
                 prop_assert!(part.span.low <= user.hash_key() && user.hash_key() <= part.span.high);

@@ -225,7 +225,7 @@ async fn of_many_attempts_few_are_kept_and_equal_ones_share_their_text() {
     let mut firsts = Vec::new();
     for delivery in pair {
         let error = delivery.await.unwrap_err();
-        assert_eq!(error.attempts().len(), 8);
+        assert_eq!(error.attempts().len(), 3);
         let all: Duration = error.attempts().iter().map(|a| a.delay + a.duration).sum();
         assert!(all <= began.elapsed());
         let text = error.to_string();

@@ -67,7 +67,13 @@ pub(crate) struct Telemetry {
     delivery: Histogram,
     in_flight_bytes: AtomicUsize,
     hot_keys: Option<Mutex<HotKeys>>,
-    sent: AtomicU64,
+    drawn: AtomicU64,
+}
+
+/// What counts for the hot keys of a record.
+pub(crate) struct Drawn {
+    partition_key: String,
+    bytes: usize,
 }
 
 impl Telemetry {
@@ -78,22 +84,29 @@ impl Telemetry {
             delivery: Histogram::default(),
             in_flight_bytes: AtomicUsize::new(0),
             hot_keys: (hot_keys > 0).then(|| Mutex::new(HotKeys::new(hot_keys, clock::now()))),
-            sent: AtomicU64::new(0),
+            drawn: AtomicU64::new(0),
         }
     }
 
-    /// A user record is accepted. Costs nothing while the hot keys are not asked for.
-    pub(crate) fn sent(&self, partition_key: &str, bytes: usize) {
-        let Some(hot_keys) = &self.hot_keys else {
-            return;
-        };
-        if partition_key.is_empty() {
-            return;
+    /// Draws whether a user record counts for the hot keys, should it be accepted. Costs nothing while they are not asked
+    /// for.
+    pub(crate) fn draw(&self, partition_key: &str, bytes: usize) -> Option<Drawn> {
+        if self.hot_keys.is_none() || partition_key.is_empty() {
+            return None;
         }
         // Every sixteenth on average, in an order that no period of the records can follow.
-        let turn = self.sent.fetch_add(1, Ordering::Relaxed);
-        if turn.wrapping_mul(0x9E37_79B9_7F4A_7C15) < u64::MAX / SAMPLING {
-            lock(hot_keys).add(partition_key, bytes, clock::now());
+        let turn = self.drawn.fetch_add(1, Ordering::Relaxed);
+        let is_drawn = turn.wrapping_mul(0x9E37_79B9_7F4A_7C15) < u64::MAX / SAMPLING;
+        is_drawn.then(|| Drawn {
+            partition_key: partition_key.to_owned(),
+            bytes,
+        })
+    }
+
+    /// A user record is accepted.
+    pub(crate) fn accepted(&self, drawn: Option<Drawn>) {
+        if let (Some(hot_keys), Some(drawn)) = (&self.hot_keys, drawn) {
+            lock(hot_keys).add(&drawn.partition_key, drawn.bytes, clock::now());
         }
     }
 

@@ -333,9 +333,6 @@ impl Producer {
         if actual > limit {
             return Err(Unacceptable::TooLarge { limit, actual });
         }
-        shared
-            .telemetry
-            .sent(&record.partition_key, record.payload_len());
         Ok(())
     }
 

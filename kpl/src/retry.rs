@@ -119,6 +119,28 @@ pub(crate) fn is_of_stream(code: &str, message: &str) -> bool {
     }
 }
 
+/// Whether the service's message to a code tells of the caller or of the service: then it quotes nothing of a request.
+pub(crate) fn quotes_nothing(code: &str) -> bool {
+    match classify(code) {
+        ErrorClass::Throttled | ErrorClass::Fatal => true,
+        ErrorClass::Rejected => false,
+        // Any other code that we do not know may be one more name for a bad request.
+        ErrorClass::Transient => {
+            code.starts_with("KMS")
+                || is_request_throttle(code)
+                || is_cured_by_refresh(code)
+                || matches!(
+                    code,
+                    "InternalFailure"
+                        | "InternalFailureException"
+                        | "InternalServerError"
+                        | "ServiceUnavailable"
+                        | "ServiceUnavailableException"
+                )
+        }
+    }
+}
+
 /// An exponential schedule with full jitter: the delay is drawn from all of `0..=step`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Backoff {
@@ -252,6 +274,29 @@ mod tests {
         ] {
             assert!(!is_shard_throttle(code, ""), "{code}");
             assert_eq!(is_of_stream(code, ""), is_of_all, "{code}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_known_not_to_quote_a_request_is_logged() {
+        for code in [
+            "InternalFailure",
+            "ServiceUnavailable",
+            "ThrottlingException",
+            "ExpiredTokenException",
+            "KMSThrottlingException",
+            "AccessDeniedException",
+            "ResourceNotFoundException",
+        ] {
+            assert!(quotes_nothing(code), "{code}");
+        }
+        for code in [
+            "ValidationException",
+            "ValidationError",
+            "MalformedRecord",
+            "",
+        ] {
+            assert!(!quotes_nothing(code), "{code}");
         }
     }
 

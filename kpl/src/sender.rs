@@ -68,6 +68,14 @@ impl CallError {
         }
     }
 
+    /// The message for a log: left out where it may quote what is in the request.
+    pub(crate) fn message_for_log(&self) -> &str {
+        match self.kind {
+            CallErrorKind::Service if !retry::quotes_nothing(&self.code) => "",
+            _ => &self.message,
+        }
+    }
+
     pub(crate) fn class(&self) -> ErrorClass {
         match self.kind {
             CallErrorKind::Service => retry::classify(&self.code),

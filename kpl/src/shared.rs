@@ -122,6 +122,9 @@ impl Shared {
         hash_key: HashKey,
         mut prepaid: Option<Charge>,
     ) -> Result<Delivery, NotEntered> {
+        let drawn = self
+            .telemetry
+            .draw(&record.partition_key, record.payload_len());
         loop {
             if self.is_closed() {
                 return Err(NotEntered::Closed(record));
@@ -134,6 +137,7 @@ impl Shared {
             match lane.accept(record, hash_key, prepaid, &self.budget, &self.settlement) {
                 Ok(accepted) => {
                     self.settlement.counters.user_records_accepted.add(1);
+                    self.telemetry.accepted(drawn);
                     if accepted.announce {
                         self.announce(lane);
                     }

@@ -75,8 +75,8 @@ fn gauges_are_sampled_by_time_and_never_stand_still_behind_the_truth() {
 #[test]
 fn hot_keys_cost_nothing_when_off_and_are_found_when_on() {
     let off = Telemetry::new(0);
-    off.sent("k", 1);
-    assert!(off.hot_keys().is_empty() && off.sent.load(Ordering::Relaxed) == 0);
+    assert!((0..100).all(|_| off.draw("k", 1).is_none()));
+    assert!(off.hot_keys().is_empty() && off.drawn.load(Ordering::Relaxed) == 0);
     let on = Telemetry::new(20);
     for n in 0..40_000 {
         // A period of 4: it must not fall in step with the sampling.
@@ -85,7 +85,9 @@ fn hot_keys_cost_nothing_when_off_and_are_found_when_on() {
         } else {
             format!("{n}")
         };
-        on.sent(&key, 100);
+        on.accepted(on.draw(&key, 100));
+        // What is refused, however often, does not count.
+        drop(on.draw("refused", 100));
     }
     let hottest = &on.hot_keys()[0];
     assert_eq!(hottest.partition_key, "hot");

@@ -194,10 +194,7 @@ impl Pipeline {
             && let Some(left_out) = self.logs.request_failed.pass(now)
         {
             // What is wrong with the content is told with the content.
-            let message = match refusal.class {
-                ErrorClass::Rejected => "",
-                _ => &*error.message,
-            };
+            let message = error.message_for_log();
             tracing::warn!(code = %error.code, message, left_out, "PutRecords failed: the next call waits");
         }
         for record in &batch.records {

@@ -173,12 +173,13 @@ impl Refresher {
     }
 
     async fn refresh_until_done(&mut self, mut is_wanted: bool) {
-        let mut failures = 0;
+        let (mut failures, mut is_told) = (0, false);
         while let Err(error) = self.refresh().await {
             failures += 1;
             if failures == 1
                 && let Some(left_out) = self.failed.pass(clock::now())
             {
+                is_told = true;
                 tracing::warn!(code = %error.code, message = %error.message, left_out, "the shard map could not be refreshed: the old one serves");
             }
             let delay = Backoff::SHARD_MAP.delay(failures, &mut self.rng);
@@ -195,7 +196,8 @@ impl Refresher {
                 tokio::time::sleep_until(failed + delay).await;
             }
         }
-        if failures > 0 {
+        // As often as the failures, no more.
+        if is_told {
             tracing::info!(failures, "the shard map is fresh again");
         }
     }

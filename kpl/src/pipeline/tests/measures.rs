@@ -235,6 +235,37 @@ async fn the_hottest_shard_and_key_stand_first() {
     assert!(report.keys[0].share > 0.5 && report.keys.len() <= 10);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_record_that_is_refused_does_not_heat_its_key() {
+    let service = Scripted::new(|_, entries| {
+        let throttled = refused("ProvisionedThroughputExceededException");
+        (
+            QUICK,
+            Ok(entries.iter().map(|_| throttled.clone()).collect()),
+        )
+    });
+    let config = ProducerConfig {
+        hot_keys: 10,
+        max_buffered_bytes: 256 * 1024,
+        ..Default::default()
+    };
+    let producer = producer(service, config).await;
+    let record =
+        |key: &str| UserRecord::new(key, vec![1; 100]).with_explicit_hash_key(HashKey::new(0));
+    let mut accepted = 0;
+    while let Ok(delivery) = producer.try_send(record("taken")) {
+        drop(delivery);
+        accepted += 1;
+    }
+    assert!(accepted > 300);
+    for _ in 0..10_000 {
+        producer.try_send(record("refused")).unwrap_err();
+    }
+    let keys = producer.hot_spots().keys;
+    let keys: Vec<_> = keys.iter().map(|key| &*key.partition_key).collect();
+    assert_eq!(keys, ["taken"]);
+}
+
 /// All that is logged, at every level.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -250,6 +281,26 @@ impl Write for Log {
     }
 }
 
+impl Log {
+    /// Takes what this thread logs while the guards live.
+    fn listen(&self) -> (tracing::Dispatch, tracing::subscriber::DefaultGuard) {
+        // While there is one subscriber alone, a test on another thread, without it, can turn an event off for all.
+        let second = tracing_subscriber::fmt().with_writer(std::io::sink);
+        let second = tracing::Dispatch::new(second.finish());
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_span_events(tracing_subscriber::fmt::format::FmtSpan::FULL)
+            .with_ansi(false)
+            .with_writer(self.clone())
+            .finish();
+        (second, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(lock(&self.0).clone()).unwrap()
+    }
+}
+
 impl<'a> MakeWriter<'a> for Log {
     type Writer = Self;
 
@@ -261,17 +312,7 @@ impl<'a> MakeWriter<'a> for Log {
 #[tokio::test(start_paused = true)]
 async fn logs_tell_of_each_trouble_without_data_or_keys_and_cannot_flood() {
     let log = Log::default();
-    // While there is one subscriber alone, a test on another thread, without it, can turn an event off for all.
-    let second = tracing_subscriber::fmt().with_writer(std::io::sink);
-    let _second = tracing::Dispatch::new(second.finish());
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_span_events(tracing_subscriber::fmt::format::FmtSpan::FULL)
-        .with_ansi(false)
-        .with_writer(log.clone())
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
-
+    let _guards = log.listen();
     let service = Scripted::new(|passed, entries| {
         let error = |code: &str| CallError {
             kind: CallErrorKind::Service,
@@ -326,7 +367,7 @@ async fn logs_tell_of_each_trouble_without_data_or_keys_and_cannot_flood() {
     assert!(stats.user_records_failed > 100, "{stats:?}");
     producer.close(Duration::from_secs(5)).await;
 
-    let text = String::from_utf8(lock(&log.0).clone()).unwrap();
+    let text = log.text();
     assert!(!text.contains("secret-"), "{text}");
     for expected in [
         "PutRecords failed",
@@ -343,4 +384,35 @@ async fn logs_tell_of_each_trouble_without_data_or_keys_and_cannot_flood() {
         text.contains("left_out=1") || text.contains("left_out=2"),
         "{text}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_message_to_a_code_that_nobody_knows_is_not_logged() {
+    let log = Log::default();
+    let _guards = log.listen();
+    for (code, is_told) in [("ACodeThatNobodyKnows", false), ("InternalFailure", true)] {
+        let service = Scripted::new(move |passed, entries| {
+            let error = CallError {
+                kind: CallErrorKind::Service,
+                code: code.into(),
+                message: format!("about '{}'", entries[0].partition_key).into(),
+                may_have_been_written: false,
+                source: None,
+            };
+            match passed < Duration::from_millis(150) {
+                true => (QUICK, Err(error)),
+                false => all_written(entries),
+            }
+        });
+        let producer = producer(service, ProducerConfig::default()).await;
+        let key = format!("key-to-{code}");
+        let sent = producer.send(UserRecord::new(key.clone(), "v")).await;
+        sent.unwrap().await.unwrap();
+        let text = log.text();
+        let told = text
+            .lines()
+            .find(|line| line.contains("PutRecords failed") && line.contains(code));
+        assert!(told.is_some(), "{text}");
+        assert_eq!(text.contains(&key), is_told, "{text}");
+    }
 }

@@ -3,7 +3,7 @@
 mod id;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ pub(crate) struct Lane {
     limits: AggregateLimits,
     /// How large an aggregate that is opened now may grow.
     max_size: AtomicUsize,
+    /// Whether its records go one by one for now.
+    is_scattered: AtomicBool,
     state: Mutex<LaneState>,
 }
 
@@ -75,6 +77,7 @@ impl Lane {
             load: LoadWindow::new(clock::now()),
             max_size: AtomicUsize::new(limits.max_size),
             limits,
+            is_scattered: AtomicBool::new(false),
             state: Mutex::default(),
         })
     }
@@ -89,7 +92,10 @@ impl Lane {
         settlement: &Arc<Settlement>,
     ) -> Result<Accepted, Refused> {
         let (joining, opening) = cost_of(&record);
-        let limits = self.limits.sized(self.max_size.load(Ordering::Relaxed));
+        let limits = match self.is_scattered.load(Ordering::Relaxed) {
+            true => self.limits.single(),
+            false => self.limits.sized(self.max_size.load(Ordering::Relaxed)),
+        };
         let mut state = lock(&self.state);
         if state.retired {
             return Err(Refused::Retired(record, prepaid));
@@ -165,6 +171,11 @@ impl Lane {
     /// The lane is idle: aggregates are small again.
     pub(crate) fn shrink(&self) {
         self.max_size.store(self.limits.max_size, Ordering::Relaxed);
+    }
+
+    /// Whether records go one by one from now on: where nobody knows which shards take them.
+    pub(crate) fn scatter(&self, is_scattered: bool) {
+        self.is_scattered.store(is_scattered, Ordering::Relaxed);
     }
 
     /// Whether nothing is here to fetch.

@@ -39,7 +39,8 @@
 //! * **Retries** each Kinesis record on its own, with backoff and full jitter, until its time to live is over; one that the
 //!   service refuses fails alone, an aggregate as a whole.
 //! * **Resharding** loses nothing: an aggregate counts as delivered only if all its members belong to the shard that took
-//!   it, because a KCL drops it as a whole otherwise. The KPL acknowledges the part that fits, and that part is lost.
+//!   it, because a KCL drops it as a whole otherwise. The KPL acknowledges the part that fits, and that part is lost. If no
+//!   fresh shard map tells within half of the time to live, its members go one by one, and so do those behind it.
 //! * **Bounded memory**: [`Producer::send`] waits while the buffer is full, and one hot shard does not stall the others. The
 //!   formula is at [`ProducerConfig`]. Several producers may share one [`MemoryBudget`]; [`Producer::reserve`] gives room for
 //!   a record to come; [`Droppable`](Priority::Droppable) records give way instead of waiting.

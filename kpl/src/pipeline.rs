@@ -85,6 +85,18 @@ struct Held {
     generation: u64,
 }
 
+impl Held {
+    /// When it waits no longer: an aggregate when half of the time it had is over, so that its members may go alone.
+    fn gives_up(&self) -> Instant {
+        let began = self.record.history.started();
+        let left = self.record.expires.saturating_duration_since(began);
+        match self.record.members.len() {
+            1 => self.record.expires,
+            _ => began + left / 2,
+        }
+    }
+}
+
 type Answered = Result<(u64, Result<Vec<EntryOutcome>, CallError>), JoinError>;
 
 impl Pipeline {
@@ -247,26 +259,9 @@ impl Pipeline {
         self.halves.retain(|half| !half.records.is_empty());
         collected.iter().for_each(|record| self.leave(record.lane));
         expired.extend(collected);
-        for held in std::mem::take(&mut self.held) {
-            if held.record.expires <= now {
-                let Held {
-                    mut record,
-                    shard_id,
-                    ..
-                } = held;
-                self.leave(record.lane);
-                let message = format!(
-                    "{shard_id} took the aggregate, and no fresh shard map tells its range"
-                )
-                .into();
-                record
-                    .history
-                    .failed(now, &"UnknownShard".into(), &message, true);
-                expired.push(record);
-            } else {
-                self.held.push(held);
-            }
-        }
+        expired.extend(self.give_up_held(now));
+        let held = self.held.iter().map(Held::gives_up).min();
+        self.next_sweep = self.next_sweep.min(held.unwrap_or(self.next_sweep));
         self.expire(expired);
     }
 

@@ -20,7 +20,7 @@ pub struct ProducerStats {
     pub user_records_abandoned: u64,
     /// User records that failed or were abandoned and whose `Delivery` nobody held any more.
     pub failures_unobserved: u64,
-    /// User records sent again because a shard took an aggregate that was not all its own.
+    /// User records sent again because a shard took an aggregate that was not all its own, or that was not known to be.
     pub resent_for_wrong_shard: u64,
     /// Kinesis records (single records and aggregates) that were written.
     pub kinesis_records: u64,

@@ -285,12 +285,14 @@ impl Pipeline {
             }
             Verdict::WrongShard | Verdict::UnknownShard => {
                 let generation = self.shared.request_refresh();
-                self.held.push(Held {
+                let held = Held {
                     record,
                     shard_id,
                     sequence_number,
                     generation,
-                });
+                };
+                self.next_sweep = self.next_sweep.min(held.gives_up());
+                self.held.push(held);
             }
         }
     }
@@ -336,16 +338,51 @@ impl Pipeline {
             return self.judge(record, shard_id, sequence_number, range);
         }
         self.look_for_placement(&record, range);
-        self.shared
-            .settlement
-            .counters
-            .resent_for_wrong_shard
-            .add(record.members.len());
         let message = format!("{shard_id} took an aggregate with members of other shards").into();
         record
             .history
             .failed(clock::now(), &"WrongShard".into(), &message, true);
         self.leave(record.lane);
+        self.count_resent(&record);
         self.reroute(record);
+    }
+
+    /// No fresh map came: members go again alone, as such are in no wrong shard. Returns what has expired.
+    pub(super) fn give_up_held(&mut self, now: Instant) -> Vec<KinesisRecord> {
+        let (overdue, held): (Vec<_>, _) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|held| held.gives_up() <= now);
+        self.held = held;
+        let mut expired = Vec::new();
+        for Held {
+            mut record,
+            shard_id,
+            ..
+        } in overdue
+        {
+            let (code, what) = match self.routing.range_of(&shard_id) {
+                None => ("UnknownShard", "its range"),
+                Some(_) => ("WrongShard", "where its members belong"),
+            };
+            let message =
+                format!("{shard_id} took the aggregate, and no fresh shard map tells {what}");
+            let history = &mut record.history;
+            history.failed(now, &code.into(), &message.into(), true);
+            let lane = record.lane;
+            self.leave(lane);
+            if record.expires <= now {
+                expired.push(record);
+            } else {
+                self.count_resent(&record);
+                self.scatter(record);
+                self.scatter_lane(lane);
+            }
+        }
+        expired
+    }
+
+    fn count_resent(&self, record: &KinesisRecord) {
+        let counters = &self.shared.settlement.counters;
+        counters.resent_for_wrong_shard.add(record.members.len());
     }
 }

@@ -60,6 +60,7 @@ impl Pipeline {
             self.hand_over(&lane);
         }
         if changed {
+            self.routing.lanes().for_each(|lane| lane.scatter(false));
             for held in std::mem::take(&mut self.held) {
                 if self.routing.generation >= held.generation {
                     self.judge_again(held);
@@ -145,19 +146,52 @@ impl Pipeline {
         // A shard's range has no holes: what takes both ends takes all.
         let is_whole = record.members.len() == 1
             || lane.shard_id.is_some() && Arc::ptr_eq(lane, routing.lane(record.span.high));
-        let records = if is_whole {
+        if is_whole {
             record.lane = lane.id;
             record.charge.move_to(lane.id);
-            vec![record]
+            self.distribute(vec![record]);
         } else {
-            self.sealer.regroup(record, |hash_key| {
+            let records = self.sealer.regroup(record, |hash_key| {
                 let lane = routing.lane(hash_key);
                 (lane.id, lane.shard_id.is_some())
-            })
+            });
+            self.distribute(records);
+        }
+    }
+
+    /// Has the members of a record go one by one.
+    pub(super) fn scatter(&mut self, record: KinesisRecord) {
+        let routing = Arc::clone(&self.routing);
+        let records = self
+            .sealer
+            .regroup(record, |hash_key| (routing.lane(hash_key).id, false));
+        self.distribute(records);
+    }
+
+    /// Has all that a lane holds, and what it takes under this map, go one by one.
+    pub(super) fn scatter_lane(&mut self, id: LaneId) {
+        let Some(lane) = self.queues.get(&id).map(|queue| Arc::clone(&queue.lane)) else {
+            return;
         };
+        lane.scatter(true);
+        self.fetch_open(&lane, SealReason::Handover);
+        if let Some(queue) = self.queues.get_mut(&id) {
+            for record in self.collector.drain(queue) {
+                match record.members.len() {
+                    1 => self.distribute(vec![record]),
+                    _ => self.scatter(record),
+                }
+            }
+        }
+    }
+
+    /// Lets records wait for the lanes that take them now.
+    fn distribute(&mut self, records: Vec<KinesisRecord>) {
+        let routing = Arc::clone(&self.routing);
         let now = clock::now();
         let rate_limit = self.shared.config.rate_limit;
         for record in records {
+            self.next_sweep = self.next_sweep.min(record.expires);
             let Some(record) = self.placeable(record) else {
                 continue;
             };

@@ -289,31 +289,6 @@ async fn records_expire_at_their_time_to_live_wherever_they_are() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_held_for_a_verdict_expires_and_says_it_may_be_written() {
-    let service = Scripted::new(|_, entries| {
-        let outcome = |_: &Entry| EntryOutcome::Written {
-            shard_id: "unknown".into(),
-            sequence_number: String::new(),
-        };
-        (QUICK, Ok(entries.iter().map(outcome).collect()))
-    });
-    let producer = producer(service, ProducerConfig::default()).await;
-    let pair = [send(&producer, 0, "a").await, send(&producer, 1, "b").await];
-    for delivery in pair {
-        let error = delivery.await.unwrap_err();
-        assert!(
-            matches!(error.cause(), FailureCause::Expired { .. }) && error.may_have_been_written()
-        );
-        assert_eq!(&*error.attempts()[0].code, "UnknownShard");
-    }
-    // Alone it is never in the wrong shard.
-    assert_eq!(
-        &*send(&producer, 0, "c").await.await.unwrap().shard_id,
-        "unknown"
-    );
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_panicking_request_resolves_every_delivery_with_the_message() {
     let service = Scripted::new(|passed, entries| {
         assert!(passed < Duration::from_secs(1), "the script panics");

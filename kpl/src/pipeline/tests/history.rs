@@ -24,6 +24,8 @@ pub(super) struct History {
     pub(super) reshards: u32,
     /// Whether the record distribution strategy changes under way, and whether the role may read it.
     pub(super) strategy: Option<bool>,
+    /// Whether shards cannot be listed once records are written.
+    pub(super) is_unlisted: bool,
     /// When the producer is closed under way, and how long that may take, in milliseconds.
     pub(super) close: Option<(u64, u64)>,
     pub(super) on_gap: OnGap,
@@ -35,12 +37,14 @@ pub(super) struct History {
 
 pub(super) fn histories() -> impl Strategy<Value = History> {
     let on_gap = prop_oneof![Just(OnGap::FailSuccessors), Just(OnGap::Continue)];
-    let numbers = (any::<u64>(), 1..4_u128, 0..25_u32, 0..4_u32, 0..8_u32);
+    let is_unlisted = prop_oneof![3 => Just(false), 1 => Just(true)];
+    let reshards = (0..8_u32, is_unlisted);
+    let numbers = (any::<u64>(), 1..4_u128, 0..25_u32, 0..4_u32, reshards);
     let linger = prop_oneof![Just(0), 0..40_u64];
     let settings = (on_gap, 1..12_u32, (linger, any::<bool>()), 400..8000_u64);
     (numbers, settings).prop_map(
         |(
-            (seed, shards, trouble, poison, reshards),
+            (seed, shards, trouble, poison, (reshards, is_unlisted)),
             (on_gap, max_count, (linger, adaptive), ttl),
         )| History {
             seed,
@@ -48,6 +52,7 @@ pub(super) fn histories() -> impl Strategy<Value = History> {
             trouble,
             poison,
             reshards,
+            is_unlisted,
             strategy: None,
             close: None,
             on_gap,
@@ -132,6 +137,9 @@ pub(super) async fn run(
     ordering: RecordOrdering,
 ) -> (Arc<Model>, Vec<Vec<Sent>>) {
     let model = Model::new(history.seed, history.shards, history.trouble);
+    if history.is_unlisted {
+        model.deny_lists();
+    }
     if history.strategy == Some(false) {
         model.deny_describe();
     }

@@ -31,6 +31,8 @@ struct State {
     /// Whether keys are ignored.
     is_auto: bool,
     may_describe: bool,
+    /// Whether shards can be listed after the first record.
+    lists: bool,
 }
 
 struct Taker {
@@ -102,6 +104,7 @@ impl Model {
             shards: Vec::new(),
             is_auto: false,
             may_describe: true,
+            lists: true,
         };
         let width = u128::MAX / shards;
         for nth in 0..shards {
@@ -124,6 +127,11 @@ impl Model {
     /// Refuses to describe the stream.
     pub(super) fn deny_describe(&self) {
         lock(&self.state).may_describe = false;
+    }
+
+    /// Fails to list the shards once a record is written.
+    pub(super) fn deny_lists(&self) {
+        lock(&self.state).lists = false;
     }
 
     /// Splits a shard somewhere, or merges it with its neighbour.
@@ -251,7 +259,7 @@ impl Service for Model {
                 let mut state = lock(&state);
                 let is_running = state.shards.iter().any(|taker| !taker.records.is_empty());
                 (
-                    is_running && state.chance(trouble),
+                    is_running && (!state.lists || state.chance(trouble)),
                     state.pause(),
                     state.pause(),
                 )

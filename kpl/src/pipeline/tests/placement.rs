@@ -1,5 +1,7 @@
 //! What the answers tell about the shards: a service that places records itself, a map with a gap, no map at all.
 
+use kinesis_aggregation::{Decoded, Decoder};
+
 use super::*;
 use crate::config::RecordOrdering;
 use crate::error::{InvalidRecord, SendError};
@@ -138,4 +140,109 @@ async fn without_any_leave_to_read_the_stream_look_alikes_survive_its_absence() 
     let began = clock::now();
     try_record(&producer, LOOK_ALIKE).unwrap().await.unwrap();
     assert!(began.elapsed() < SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_for_a_verdict_goes_alone_or_expires() {
+    let service = follows_keys_until(Duration::ZERO, "unknown");
+    let producer = producer(service, ProducerConfig::default()).await;
+    let began = clock::now();
+    let pair = [send(&producer, 0, "a").await, send(&producer, 1, "b").await];
+    for delivery in pair {
+        let receipt = delivery.await.unwrap();
+        assert!(receipt.may_be_duplicate() && &*receipt.shard_id == "unknown");
+    }
+    assert!(
+        began.elapsed() < 16 * SECOND,
+        "in half of the time to live: {:?}",
+        began.elapsed()
+    );
+    assert_eq!(producer.stats().resent_for_wrong_shard, 2);
+    // It stays in a frame, alone too.
+    let error = try_record(&producer, LOOK_ALIKE).unwrap().await;
+    let error = error.unwrap_err();
+    assert!(matches!(error.cause(), FailureCause::Expired { .. }) && error.may_have_been_written());
+    assert_eq!(&*error.attempts()[0].code, "UnknownShard");
+}
+
+/// The member hash keys of a frame.
+fn framed(entry: &Entry) -> Option<Vec<u128>> {
+    match Decoder::new(1 << 20).decode(entry.data.clone()).unwrap() {
+        Decoded::Aggregate(aggregate) => {
+            Some(aggregate.iter().map(|m| m.hash_key().get()).collect())
+        }
+        _ => None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reshard_is_survived_while_shards_cannot_be_listed_for_minutes() {
+    let half = u128::MAX / 2;
+    let low = [
+        shard("low", 0, half, false),
+        shard("a", 0, 499, true),
+        shard("b", 500, half, true),
+        shard("high", half + 1, u128::MAX, true),
+    ];
+    for ordering in [RecordOrdering::BestEffort, RecordOrdering::PerPartitionKey] {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (sink, shards) = (Arc::clone(&seen), low.clone());
+        let service = Scripted::new(move |passed, entries| {
+            let put = |entry: &Entry| {
+                let taker = shards.iter().find(|shard| {
+                    // It is listed as it is after the split.
+                    let is_open = shard.is_open == (passed >= 10 * SECOND);
+                    is_open && shard.range.contains(hash_key(entry))
+                });
+                let taker = taker.unwrap();
+                let is_dropped = framed(entry).is_some_and(|keys| {
+                    keys.iter()
+                        .any(|key| !taker.range.contains(HashKey::new(*key)))
+                });
+                if !is_dropped {
+                    let keys = framed(entry).unwrap_or(vec![hash_key(entry).get()]);
+                    lock(&sink).extend(keys);
+                }
+                in_shard(&taker.id)
+            };
+            (QUICK, Ok(entries.iter().map(put).collect()))
+        });
+        let config = ProducerConfig {
+            ordering,
+            ..Default::default()
+        };
+        let producer = producer(Arc::clone(&service), config).await;
+        *lock(&service.list_outage) = 5 * SECOND..200 * SECOND;
+        *lock(&service.shards) = low.to_vec();
+        let mut deliveries = Vec::new();
+        for id in 0..500 {
+            deliveries.push(send(&producer, id, "v").await);
+            deliveries.push(send(&producer, 500 + id, "v").await);
+            tokio::time::sleep(SECOND / 5).await;
+            if id == 200 {
+                // The first waited for half of their time; those behind them do not wait as long again.
+                let late = send(&producer, id, "late").await;
+                let settled = tokio::time::timeout(SECOND, late).await;
+                settled.expect("it is not held up").unwrap();
+            }
+        }
+        for delivery in deliveries {
+            delivery.await.unwrap();
+        }
+        let mut all = std::mem::take(&mut *lock(&seen));
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all, (0..1000).collect::<Vec<_>>(), "consumers see them all");
+        // With the map, records travel together again.
+        tokio::time::sleep(150 * SECOND).await;
+        let before = producer.stats();
+        let mut deliveries = Vec::new();
+        for id in 0..1000 {
+            deliveries.push(send(&producer, id, "v").await);
+        }
+        for delivery in deliveries {
+            delivery.await.unwrap();
+        }
+        assert_eq!(producer.stats().kinesis_records - before.kinesis_records, 2);
+    }
 }

@@ -101,6 +101,37 @@ async fn lone_records_tell_the_strategy_without_leave_to_describe() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_created_again_is_not_taken_for_one_that_places_records() {
+    let half = u128::MAX / 2;
+    let absent = 5 * SECOND..10 * SECOND;
+    let absence = absent.clone();
+    // Then the shards have each other's names.
+    let service = Scripted::new(move |passed, entries| match passed {
+        passed if absence.contains(&passed) => {
+            (QUICK, Err(refused_request("ResourceNotFoundException")))
+        }
+        passed if passed < absence.start => all_written(entries),
+        _ => (
+            QUICK,
+            Ok(entries.iter().map(|_| in_shard("high")).collect()),
+        ),
+    });
+    *lock(&service.describe_fails) = Some(refused_request("AccessDeniedException"));
+    let producer = producer(Arc::clone(&service), ProducerConfig::default()).await;
+    *lock(&service.list_outage) = absent.start..absent.end + 5 * SECOND;
+    tokio::time::sleep(absent.start).await;
+    assert!(send(&producer, 0, "lost").await.await.is_err());
+    *lock(&service.shards) = vec![
+        shard("high", 0, half, true),
+        shard("low", half + 1, u128::MAX, true),
+    ];
+    tokio::time::sleep(absent.end - absent.start).await;
+    send(&producer, 0, "under the old map").await.await.unwrap();
+    tokio::time::sleep(20 * SECOND).await;
+    try_record(&producer, LOOK_ALIKE).unwrap().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unknown_shard_in_a_gap_of_the_map_has_it_read_again() {
     let half = u128::MAX / 2;
     let service = follows_keys_until(Duration::ZERO, "high");

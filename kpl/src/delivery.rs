@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use crate::clock;
 use crate::error::{DeliveryError, FailureCause, StopReason};
 use crate::settlement::Settlement;
 use crate::sync::{Mutex, lock};
@@ -188,7 +189,7 @@ impl Settler {
         Self {
             slot: Arc::new(slot),
             members: 0,
-            epoch: settlement.epochs.enter(),
+            epoch: settlement.epochs.enter(clock::now()),
         }
     }
 

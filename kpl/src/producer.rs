@@ -243,6 +243,17 @@ impl Producer {
         self.handle.shared.budget.peak()
     }
 
+    /// How long the oldest record that is accepted and not settled waits already; `None` when there is none.
+    ///
+    /// Up to 100 ms too high: records are not noted one by one. Where it nears
+    /// [`record_ttl`](crate::ProducerConfig::record_ttl), records of some shard do not get through;
+    /// [`hot_spots`](Self::hot_spots) may tell which. KPL: `getOldestRecordTimeInMillis`.
+    #[must_use]
+    pub fn oldest_unsettled(&self) -> Option<Duration> {
+        let epochs = &self.handle.shared.settlement.epochs;
+        epochs.oldest(clock::now())
+    }
+
     /// How long things took since the producer was built: waiting in the buffer, requests, and the whole way.
     #[must_use]
     pub fn latencies(&self) -> Latencies {

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::clock::Instant;
 use crate::error::{DeliveryError, StopReason};
 use crate::stats::Counters;
 use crate::sync::{Mutex, lock};
@@ -47,32 +49,57 @@ impl Settlement {
     }
 }
 
-/// Counts the unsettled aggregates by the epoch they were opened in; each flush begins a new epoch.
+/// Counts the unsettled aggregates by the epoch they were opened in. Each flush begins a new epoch, and so does time: the
+/// first epoch that is not settled tells how old the oldest aggregate is.
 #[derive(Default)]
 pub(crate) struct Epochs {
     state: Mutex<EpochState>,
     emptied: Notify,
 }
 
+/// How long aggregates enter one epoch.
+const LONGEST_EPOCH: Duration = Duration::from_millis(100);
+
 #[derive(Default)]
 struct EpochState {
     current: u64,
-    unsettled: BTreeMap<u64, usize>,
+    unsettled: BTreeMap<u64, Epoch>,
+}
+
+struct Epoch {
+    /// When the first of its aggregates was opened.
+    began: Instant,
+    unsettled: usize,
 }
 
 impl Epochs {
-    pub(crate) fn enter(&self) -> u64 {
+    pub(crate) fn enter(&self, now: Instant) -> u64 {
         let mut state = lock(&self.state);
-        let epoch = state.current;
-        *state.unsettled.entry(epoch).or_insert(0) += 1;
-        epoch
+        let is_over = |epoch: &Epoch| now.saturating_duration_since(epoch.began) >= LONGEST_EPOCH;
+        if state.unsettled.get(&state.current).is_some_and(is_over) {
+            state.current += 1;
+        }
+        let current = state.current;
+        let epoch = state.unsettled.entry(current).or_insert(Epoch {
+            began: now,
+            unsettled: 0,
+        });
+        epoch.unsettled += 1;
+        current
+    }
+
+    /// The age of the oldest aggregate that is not settled: too high by the length of an epoch at most.
+    pub(crate) fn oldest(&self, now: Instant) -> Option<Duration> {
+        let state = lock(&self.state);
+        let (_, first) = state.unsettled.first_key_value()?;
+        Some(now.saturating_duration_since(first.began))
     }
 
     pub(crate) fn leave(&self, epoch: u64) {
         let mut state = lock(&self.state);
-        if let Some(count) = state.unsettled.get_mut(&epoch) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(left) = state.unsettled.get_mut(&epoch) {
+            left.unsettled -= 1;
+            if left.unsettled == 0 {
                 state.unsettled.remove(&epoch);
                 drop(state);
                 self.emptied.notify_waiters();
@@ -101,6 +128,45 @@ impl Epochs {
                 return;
             }
             emptied.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock;
+
+    proptest! {
+        /// Whatever enters and leaves: the age is that of the oldest that is left, or up to an epoch more.
+        #[test]
+        fn the_oldest_is_known_to_an_epoch(
+            steps in proptest::collection::vec((0..70_u64, 0..3_u8, any::<prop::sample::Index>()), 1..200),
+        ) {
+            let epochs = Epochs::default();
+            let mut now = clock::now();
+            let mut inside = Vec::new();
+            for (millis, step, which) in steps {
+                now += Duration::from_millis(millis);
+                match step {
+                    0 | 1 => inside.push((now, epochs.enter(now))),
+                    _ if !inside.is_empty() => {
+                        let (_, epoch) = inside.swap_remove(which.index(inside.len()));
+                        epochs.leave(epoch);
+                    }
+                    _ => drop(epochs.end_current()),
+                }
+                let oldest = inside.iter().map(|(entered, _)| now - *entered).max();
+                match (oldest, epochs.oldest(now)) {
+                    (None, None) => {}
+                    (Some(oldest), Some(told)) => {
+                        prop_assert!(told >= oldest && told < oldest + LONGEST_EPOCH, "{told:?} {oldest:?}");
+                    }
+                    (oldest, told) => prop_assert!(false, "{told:?} {oldest:?}"),
+                }
+            }
         }
     }
 }

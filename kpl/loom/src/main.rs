@@ -38,6 +38,16 @@ mod sync {
     }
 }
 
+/// Stands still: no model looks at the time.
+mod clock {
+    pub(crate) use std::time::Instant;
+
+    pub(crate) fn now() -> Instant {
+        static NOW: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        *NOW.get_or_init(Instant::now)
+    }
+}
+
 /// Stands in for what errors hold, and no model looks at.
 mod config {
     #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -31,7 +31,7 @@ pub(super) const NO_MEANING: [(&str, &str); 27] = [
     ("EnableDaemonHealthCheck", "there is no child process"),
     (
         "EnableOldestFutureTracker",
-        "see the percentiles of `Producer::latencies`",
+        "it is always on: `Producer::oldest_unsettled`",
     ),
     (
         "GlueSchemaRegistryConfiguration",

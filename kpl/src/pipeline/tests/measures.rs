@@ -236,6 +236,35 @@ async fn the_hottest_shard_and_key_stand_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_oldest_unsettled_record_is_the_one_that_is_stuck() {
+    let service = Scripted::new(|passed, entries| {
+        let outcome = |entry: &Entry| match shard_of(entry) {
+            "low" if passed < Duration::from_secs(5) => refused("InternalFailure"),
+            _ => written(entry),
+        };
+        (QUICK, Ok(entries.iter().map(outcome).collect()))
+    });
+    let producer = producer(service, ProducerConfig::default()).await;
+    assert_eq!(producer.oldest_unsettled(), None);
+    drop(send(&producer, u128::MAX, "goes").await);
+    producer.flush().await;
+    assert_eq!(producer.oldest_unsettled(), None);
+    let stuck = send(&producer, 0, "stuck").await;
+    let began = clock::now();
+    while began.elapsed() < Duration::from_secs(4) {
+        drop(send(&producer, u128::MAX, "goes").await);
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        let oldest = producer.oldest_unsettled().unwrap();
+        let surplus = oldest.saturating_sub(began.elapsed());
+        assert!(oldest >= began.elapsed() && surplus < Duration::from_millis(100));
+    }
+    stuck.await.unwrap();
+    assert!(producer.oldest_unsettled() < Some(Duration::from_secs(1)));
+    producer.flush().await;
+    assert_eq!(producer.oldest_unsettled(), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_record_that_is_refused_does_not_heat_its_key() {
     let service = Scripted::new(|_, entries| {
         let throttled = refused("ProvisionedThroughputExceededException");

@@ -284,6 +284,41 @@ async fn a_panic_sends_everybody_away_who_waits() {
     producer.flush().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_panic_resolves_what_is_in_flight_and_what_is_still_open() {
+    let linger = Duration::from_secs(10);
+    let service = Scripted::new(move |passed, entries| {
+        assert!(passed < 2 * linger, "the script panics");
+        (HOUR, Ok(entries.iter().map(written).collect()))
+    });
+    let config = ProducerConfig {
+        record_max_buffered_time: linger,
+        record_ttl: 100 * HOUR,
+        ..Default::default()
+    };
+    let producer = producer(service, config).await;
+    let began = clock::now();
+    let in_flight = producer.send(record(0, 1)).await.unwrap();
+    tokio::time::sleep(linger + linger / 5).await;
+    assert!(producer.in_flight_bytes() > 0);
+    let panics = producer.send(record(u128::MAX, 1)).await.unwrap();
+    tokio::time::sleep(linger / 5).await;
+    let open = producer.send(record(0, 1)).await.unwrap();
+    for delivery in [in_flight, panics, open] {
+        let error = delivery.await.unwrap_err();
+        assert!(matches!(
+            error.cause(),
+            FailureCause::Abandoned(StopReason::Panicked { .. })
+        ));
+        // Nobody knows how far an abandoned record came.
+        assert!(error.may_have_been_written());
+    }
+    let passed = began.elapsed();
+    assert!(passed < linger * 12 / 5, "the last was open: {passed:?}");
+    assert_eq!(producer.close(HOUR).await.abandoned, 3);
+    assert_eq!(producer.buffered_bytes(), 0);
+}
+
 /// How a call is used: polled this often, then dropped; or awaited.
 #[derive(Debug, Clone, Copy)]
 enum Call {

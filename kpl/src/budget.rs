@@ -298,11 +298,9 @@ impl Charge {
         self.bytes
     }
 
-    /// Gives back what is above `bytes`.
-    pub(crate) fn keep(&mut self, bytes: usize) {
-        if self.bytes > bytes {
-            drop(self.split(self.bytes - bytes));
-        }
+    /// Keeps `bytes` of it, and hands out what is above. The drop of that runs the code of others: not under a lock.
+    pub(crate) fn keep(&mut self, bytes: usize) -> Option<Self> {
+        (self.bytes > bytes).then(|| self.split(self.bytes - bytes))
     }
 
     /// Splits `bytes` off, as far as they are there.

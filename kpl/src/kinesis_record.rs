@@ -168,13 +168,12 @@ impl KinesisRecord {
     }
 
     pub(crate) fn settle_failed(self, cause: FailureCause, source: Option<Source>) {
-        self.fail(cause, source).into_iter().for_each(News::tell);
+        self.fail(cause, source).tell();
     }
 
     /// Settles all members as failed; who waits for them is told by the caller.
-    pub(crate) fn fail(self, cause: FailureCause, source: Option<Source>) -> Vec<News> {
+    pub(crate) fn fail(self, cause: FailureCause, source: Option<Source>) -> Failed {
         let records = self.user_records();
-        drop(self.charge);
         let failure = Arc::new(Failure {
             cause,
             attempts: self.history.log,
@@ -182,14 +181,34 @@ impl KinesisRecord {
             may_have_been_written: self.history.may_have_been_written,
             source,
         });
-        let members = self.members.separate().into_iter();
-        members
-            .zip(records)
-            .map(|((settler, index), record)| {
-                let error = DeliveryError::new(Some(record), Arc::clone(&failure));
-                settler.note(index, Err(error))
-            })
-            .collect()
+        let members = self.members.separate();
+        let note = |((settler, index), record): (&(Arc<Settler>, u32), _)| {
+            let error = DeliveryError::new(Some(record), Arc::clone(&failure));
+            settler.note(*index, Err(error))
+        };
+        Failed {
+            news: members.iter().zip(records).map(note).collect(),
+            charge: self.charge,
+            members,
+        }
+    }
+}
+
+/// A record that failed: all whose end runs the code of others.
+#[must_use = "who waits for its members, for its room or for a flush must be told"]
+pub(crate) struct Failed {
+    charge: Charge,
+    members: Vec<(Arc<Settler>, u32)>,
+    news: Vec<News>,
+}
+
+impl Failed {
+    /// Not to be called under a lock.
+    pub(crate) fn tell(self) {
+        // Room first: who awaits the failure finds it free.
+        drop(self.charge);
+        drop(self.members);
+        self.news.into_iter().for_each(News::tell);
     }
 }
 

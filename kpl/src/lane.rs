@@ -96,6 +96,8 @@ impl Lane {
             true => self.limits.single(),
             false => self.limits.sized(self.max_size.load(Ordering::Relaxed)),
         };
+        // Declared before the lock, dropped after it: room that goes back wakes who waits, and wakers are the code of others.
+        let _goes_back;
         let mut state = lock(&self.state);
         if state.retired {
             return Err(Refused::Retired(record, prepaid));
@@ -115,7 +117,7 @@ impl Lane {
                 };
                 match open.try_push(record, hash_key, limits) {
                     Ok(delivery) => {
-                        paid.keep(joining);
+                        _goes_back = paid.keep(joining);
                         open.absorb(paid);
                         let full = open.is_full(limits);
                         if full {
@@ -136,6 +138,7 @@ impl Lane {
         if missing > 0 {
             match (charge(missing), &mut paid) {
                 (None, _) => {
+                    _goes_back = paid;
                     // What was closed here is told with the next wake-up, which waiting for room brings.
                     return Err(Refused::NoRoom(record));
                 }
@@ -146,7 +149,7 @@ impl Lane {
         let Some(mut paid) = paid else {
             return Err(Refused::NoRoom(record));
         };
-        paid.keep(opening);
+        _goes_back = paid.keep(opening);
         let mut settler = Settler::new(settlement);
         let delivery = settler.add_member();
         let open = OpenAggregate::new(record, hash_key, paid, settler, clock::now());
@@ -204,6 +207,11 @@ impl Lane {
         let mut state = lock(&self.state);
         state.close_open(reason);
         std::mem::take(&mut state.full)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_locked(&self) -> bool {
+        self.state.try_lock().is_err()
     }
 
     /// Lets nobody in while it is held.

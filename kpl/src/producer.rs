@@ -287,6 +287,11 @@ impl Producer {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
     /// Takes the record if it is good and there is room.
     pub(crate) fn offer(&self, record: UserRecord) -> Result<Offer, SendError> {
         let shared = &self.handle.shared;

@@ -6,7 +6,7 @@ use super::Pipeline;
 use crate::clock;
 use crate::config::{OnGap, RecordOrdering};
 use crate::error::{FailureCause, Source};
-use crate::kinesis_record::KinesisRecord;
+use crate::kinesis_record::{Failed, KinesisRecord};
 use crate::lane::LaneId;
 use crate::ordering::Gaps;
 
@@ -90,19 +90,19 @@ impl Pipeline {
         let mut failing = failing;
         failing.extend(successors);
         let losses = self.losses(&failing);
-        let mut news = Vec::new();
+        let mut failed = Vec::new();
         for Failing {
             record,
             cause,
             source,
         } in failing
         {
-            news.extend(record.fail(cause, source));
+            failed.push(record.fail(cause, source));
         }
         drop(lanes);
-        // The code of others, loggers included, may send records: not before the lanes are free.
+        // The code of others, loggers and wakers included, may send records: not before the lanes are free.
         self.note(losses);
-        news.into_iter().for_each(|news| news.tell());
+        failed.into_iter().for_each(Failed::tell);
         touched.into_iter().for_each(|lane| self.freed(lane));
     }
 

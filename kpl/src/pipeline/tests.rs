@@ -31,6 +31,7 @@ mod sink;
 mod throttles;
 mod time_to_live;
 mod troubles;
+mod wakers;
 
 type Reply = Result<Vec<EntryOutcome>, CallError>;
 type Script = dyn Fn(Duration, &[Entry]) -> (Duration, Reply) + Send + Sync;

@@ -6,9 +6,12 @@ use super::*;
 
 type Series = (&'static str, Option<String>, Option<String>);
 
-/// Adds up what it is given: how often, the sum, and the last value.
+/// How often, the sum, and the last value.
+type Totals = (u64, f64, f64);
+
+/// Adds up what it is given.
 #[derive(Clone, Default)]
-pub(crate) struct Recorded(Arc<Mutex<BTreeMap<Series, (u64, f64, f64)>>>);
+pub(crate) struct Recorded(Arc<Mutex<BTreeMap<Series, Totals>>>);
 
 impl Sink for Recorded {
     fn record(&mut self, sample: Sample<'_>) {

@@ -32,10 +32,11 @@ pub(crate) const AGGREGATE_OVERHEAD: usize = 1024;
 /// A shard may hold at most as much as is still free, whichever producer it belongs to: one hot shard gets half, two a
 /// third each, and the other shards of its own producer or of another go on.
 ///
-/// They stop in one case: a record (or a [reservation](crate::Producer::reserve)) that needs more than is free, for a shard
-/// that holds nothing. Then nobody younger gets room, at any shard of any producer, and what is open is sent, until it has
-/// its own. Where several shards stand still, that may last until their records expire: make the budget many times as
-/// large as the largest record.
+/// They stop in one case: a record for a shard that holds nothing, or a [reservation](crate::Producer::reserve), needs more
+/// than is free, or than is left beside what is kept for an older one. Then nobody younger gets room, at any shard of any
+/// producer, and what is open is sent, until it has its own; a `try_send` that is refused for it has the open sent, too.
+/// Where several shards stand still, that may last until their records expire: make the budget many times as large as the
+/// largest record.
 ///
 /// ```
 /// use kpl::MemoryBudget;

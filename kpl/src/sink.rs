@@ -24,7 +24,8 @@ const MAX_FAILURES_KEPT: usize = 64;
 ///   place, in the order of arrival within its shard.
 /// * **Flush** sends what is open and waits until all records of this sink are settled.
 /// * **Close** flushes, and takes no more records. The producer stays open: [close](Producer::close) it after its sinks.
-/// * **Errors of `feed` and `start_send`**: [`SinkError::Send`], for a record that was not taken.
+/// * **Errors of `feed` and `start_send`**: [`SinkError::Send`], for a record that was not taken. [`SendError::Closed`] may
+///   hold the record before it instead, which still waited for room; no other is taken after that.
 /// * **Errors of flush and close**: [`SinkError::Delivery`], one call for each record that failed; call again for the next,
 ///   until it is `Ok`. `SinkExt::send` is `feed` and `flush`. Of what fails between two flushes, 64 records are kept to be
 ///   told; the others go to [`on_failure`](crate::ProducerBuilder::on_failure) at once, as does what nobody was told when

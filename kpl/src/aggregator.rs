@@ -1,6 +1,7 @@
 //! Aggregator: the open aggregate of a shard, its sealing, and the regrouping of members whose shard is gone.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -384,6 +385,22 @@ impl Sealer {
         parts.into_iter().map(|(_, part)| part).collect()
     }
 
+    /// Takes the first `members` out of an aggregate, to travel alone; the others stay together behind them.
+    pub(crate) fn take_apart(
+        &mut self,
+        aggregate: KinesisRecord,
+        members: usize,
+    ) -> Vec<KinesisRecord> {
+        let lane = aggregate.lane;
+        let taken = Cell::new(0);
+        let parts = self.divide(aggregate, |_| {
+            taken.set(taken.get() + 1);
+            let stays = taken.get() > members;
+            (stays, lane, stays)
+        });
+        parts.into_iter().map(|(_, part)| part).collect()
+    }
+
     /// Divides a record: `class` names what a member's part has in common, its lane, and whether that lane aggregates.
     pub(crate) fn divide<C: PartialEq>(
         &mut self,
@@ -391,6 +408,7 @@ impl Sealer {
         class: impl Fn(HashKey) -> (C, LaneId, bool),
     ) -> Vec<(C, KinesisRecord)> {
         let users = record.user_records();
+        let was_framed = record.is_framed;
         let KinesisRecord {
             sequence,
             members,
@@ -449,7 +467,11 @@ impl Sealer {
                 members,
             } = group;
             let droppable = droppable_of(&users);
-            let sealed = self.seal_group(users, first_hash_key);
+            let mut sealed = self.seal_group(users, first_hash_key);
+            if was_framed && !sealed.is_framed {
+                // A slice of the whole, which must not live until the last of its members is settled.
+                sealed.data = Bytes::copy_from_slice(&sealed.data);
+            }
             let part = KinesisRecord {
                 sequence,
                 lane,

@@ -95,6 +95,33 @@ impl LaneQueue {
             .and_then(|limiter| limiter.take(size, now).err())
     }
 
+    /// What waits first is an aggregate, and the lane takes none.
+    fn must_take_apart(&self) -> bool {
+        self.lane.shard_id.is_none()
+            && (self.waiting.front()).is_some_and(|first| first.members.len() > 1)
+    }
+
+    /// Takes out what waits first, if it must be taken apart.
+    pub(crate) fn pop_aggregate(&mut self) -> Option<KinesisRecord> {
+        if self.must_take_apart() {
+            self.waiting.pop_front()
+        } else {
+            None
+        }
+    }
+
+    /// Puts what became of the first record back into its place.
+    pub(crate) fn put_first(&mut self, records: Vec<KinesisRecord>) {
+        for record in records.into_iter().rev() {
+            self.waiting.push_front(record);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Takes out what has expired.
     fn expired(&mut self, now: Instant) -> VecDeque<KinesisRecord> {
         if self.earliest_expiry.is_none_or(|earliest| earliest > now) {
@@ -203,7 +230,7 @@ impl Collector {
                 queue.in_rotation = false;
                 continue;
             };
-            if self.is_ordered && !self.may_go(queue) {
+            if queue.must_take_apart() || self.is_ordered && !self.may_go(queue) {
                 // Whatever frees it brings the next look.
                 held_back.push_back(lane);
             } else if !self.has_room(size) {

@@ -109,6 +109,12 @@ pub struct ProducerConfig {
     /// Each record counts its data, its key, and 64 bytes; each Kinesis record 1,024 bytes more. One shard may hold
     /// at most as much as is still free, so a single hot shard gets half and the others go on, but for
     /// [one case](crate::MemoryBudget). A record larger than this is refused.
+    ///
+    /// Where a change of the stream parts the members of aggregates, the Kinesis records that this makes are not counted. At
+    /// a reshard those are one more for each new shard of an aggregate. Where the stream begins to place records itself, or
+    /// its shards leave a gap, each record will travel alone: aggregates are taken apart as they are sent, and no more than
+    /// 5,500 records at a time, about 6 MiB. What goes one by one because a reshard came while shards could not be listed is
+    /// not counted either, however much it is.
     pub max_buffered_bytes: usize,
 
     /// How full the buffer may be, and how full its shard's share of it, in percent, for a

@@ -9,6 +9,7 @@
 //! The task owns every sealed record until it is settled; the requests it spawns hold only their bytes.
 
 mod answers;
+mod apart;
 mod endpoint;
 mod failure;
 mod intake;
@@ -278,7 +279,7 @@ impl Pipeline {
             self.start(half, now);
         }
         loop {
-            let blocked = self.collector.fill(&mut self.queues, now);
+            let blocked = self.fill(now);
             let (batch, is_full) = match self.collector.batch() {
                 None => return blocked,
                 Some(batch) => batch,

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
+use crate::error::InvalidRecord;
+use crate::kinesis_record::KinesisRecord;
 use crate::lane::{Lane, LaneId};
+use crate::record::MAX_PARTITION_KEY_CHARS;
 use crate::shard_map::{Shard, ShardMap};
 use crate::verdict::HashKeySpan;
 
@@ -21,7 +24,7 @@ pub(crate) struct Routing {
 }
 
 impl Routing {
-    pub(crate) fn unpredicted(lane: Arc<Lane>, map: ShardMap) -> Self {
+    pub(crate) fn without_shards(lane: Arc<Lane>, map: ShardMap) -> Self {
         let ids = HashSet::from([lane.id]);
         Self {
             generation: 0,
@@ -91,6 +94,24 @@ impl Routing {
 
     pub(crate) fn lanes(&self) -> impl Iterator<Item = &Arc<Lane>> {
         self.lanes.iter().chain([&self.unpredicted])
+    }
+
+    /// The lane of hash keys whose shard is not known.
+    pub(crate) fn unpredicted(&self) -> &Arc<Lane> {
+        &self.unpredicted
+    }
+
+    /// Why a record that was accepted under another record distribution strategy cannot be sent under this one.
+    pub(crate) fn refuses(&self, record: &KinesisRecord) -> Option<InvalidRecord> {
+        let is_aggregate = record.is_framed && record.members.len() > 1;
+        match self.map.is_service_placed() {
+            true if record.is_framed && !is_aggregate => Some(InvalidRecord::LooksAggregated),
+            false if record.partition_key.is_empty() => Some(InvalidRecord::PartitionKeyLength {
+                limit: MAX_PARTITION_KEY_CHARS,
+                actual: 0,
+            }),
+            _ => None,
+        }
     }
 
     /// The lanes that a hash key in `span` may belong to.

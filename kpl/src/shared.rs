@@ -82,7 +82,7 @@ impl Shared {
             wake: Notify::new(),
             refresh: Notify::new(),
             limits,
-            routing: RwLock::new(Arc::new(Routing::unpredicted(unpredicted, map))),
+            routing: RwLock::new(Arc::new(Routing::without_shards(unpredicted, map))),
             next_lane: AtomicU32::new(LaneId::FIRST),
             refreshes_begun: AtomicU64::new(0),
             announced: Mutex::default(),

@@ -8,11 +8,10 @@ use crate::aggregator::OpenAggregate;
 use crate::budget::Pressure;
 use crate::clock::{self, Instant};
 use crate::collector::LaneQueue;
-use crate::error::{FailureCause, InvalidRecord};
+use crate::error::FailureCause;
 use crate::fill::SealReason;
 use crate::kinesis_record::KinesisRecord;
 use crate::lane::{Lane, LaneId};
-use crate::record::MAX_PARTITION_KEY_CHARS;
 
 impl Pipeline {
     /// Fetches what senders put into the lanes, and follows the shard map.
@@ -143,18 +142,19 @@ impl Pipeline {
     pub(super) fn reroute(&mut self, mut record: KinesisRecord) {
         let routing = Arc::clone(&self.routing);
         let lane = routing.lane(record.span.low);
-        // A shard's range has no holes: what takes both ends takes all.
+        // A shard's range has no holes: what takes both ends takes all. So does the lane of all keys.
+        let has_holes = lane.shard_id.is_none() && !routing.map().open().is_empty();
         let is_whole = record.members.len() == 1
-            || lane.shard_id.is_some() && Arc::ptr_eq(lane, routing.lane(record.span.high));
+            || !has_holes && Arc::ptr_eq(lane, routing.lane(record.span.high));
         if is_whole {
             record.lane = lane.id;
             record.charge.move_to(lane.id);
             self.distribute(vec![record]);
         } else {
-            let records = self.sealer.regroup(record, |hash_key| {
-                let lane = routing.lane(hash_key);
-                (lane.id, lane.shard_id.is_some())
-            });
+            // Together where they cannot stay so, too: they are taken apart in their turn.
+            let records = self
+                .sealer
+                .regroup(record, |hash_key| (routing.lane(hash_key).id, true));
             self.distribute(records);
         }
     }
@@ -206,14 +206,8 @@ impl Pipeline {
 
     /// Fails a record that was accepted under another record distribution strategy and cannot be sent under this one.
     fn placeable(&mut self, record: KinesisRecord) -> Option<KinesisRecord> {
-        let is_aggregate = record.is_framed && record.members.len() > 1;
-        let invalid = match self.routing.map().is_service_placed() {
-            true if record.is_framed && !is_aggregate => InvalidRecord::LooksAggregated,
-            false if record.partition_key.is_empty() => InvalidRecord::PartitionKeyLength {
-                limit: MAX_PARTITION_KEY_CHARS,
-                actual: 0,
-            },
-            _ => return Some(record),
+        let Some(invalid) = self.routing.refuses(&record) else {
+            return Some(record);
         };
         self.fail(record, FailureCause::StrategyChanged(invalid), None);
         None

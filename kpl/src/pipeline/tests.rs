@@ -18,6 +18,7 @@ use crate::shard_map::Shard;
 use crate::shard_map::tests::shard;
 use crate::sync::lock;
 
+mod apart;
 mod fill;
 mod handles;
 mod history;

@@ -23,6 +23,7 @@ pub(crate) const RECORD_OVERHEAD: usize = 64;
 
 /// What a Kinesis record costs beside that: its slot, its place in the queues, its allocations.
 /// Measured likewise: 560 to 820 bytes; and 208 once it is refused, for the attempts it keeps.
+/// In resident memory, single records of 100 bytes that were refused 15 times each: 1,058 bytes a record of 1,197.
 pub(crate) const AGGREGATE_OVERHEAD: usize = 1024;
 
 /// One bound in bytes for the buffers of several producers.

@@ -13,7 +13,8 @@ use crate::ordering::Succession;
 /// The sealed records of one shard, in order, and whether they may go.
 pub(crate) struct LaneQueue {
     pub(crate) lane: Arc<Lane>,
-    waiting: VecDeque<KinesisRecord>,
+    /// In boxes: the queue keeps its slots while its records back off elsewhere.
+    waiting: VecDeque<Box<KinesisRecord>>,
     /// Nothing that waits expires before.
     earliest_expiry: Option<Instant>,
     /// Records that left `waiting` and are not settled: in a batch, in flight, backing off, or held.
@@ -60,7 +61,7 @@ impl LaneQueue {
                 .partition_point(|waiting| waiting.sequence <= record.sequence),
             _ => self.waiting.len(),
         };
-        self.waiting.insert(place, record);
+        self.waiting.insert(place, Box::new(record));
     }
 
     /// The shard refused a record of a request that began at `sent`. `false` where the shard is not known.
@@ -123,7 +124,7 @@ impl LaneQueue {
     }
 
     /// Takes out what has expired.
-    fn expired(&mut self, now: Instant) -> VecDeque<KinesisRecord> {
+    fn expired(&mut self, now: Instant) -> VecDeque<Box<KinesisRecord>> {
         if self.earliest_expiry.is_none_or(|earliest| earliest > now) {
             return VecDeque::new();
         }
@@ -226,7 +227,7 @@ impl Collector {
             let Some(queue) = queues.get_mut(&lane) else {
                 continue;
             };
-            let Some(size) = queue.waiting.front().map(KinesisRecord::size) else {
+            let Some(size) = queue.waiting.front().map(|record| record.size()) else {
                 queue.in_rotation = false;
                 continue;
             };
@@ -243,7 +244,7 @@ impl Collector {
             } else if let Some(record) = queue.waiting.pop_front() {
                 queue.under_way += 1;
                 let batch = self.batch.get_or_insert_with(|| Batch::new(now));
-                batch.push(record);
+                batch.push(*record);
                 self.is_full =
                     batch.records.len() >= self.max_count || batch.bytes >= self.max_size;
                 self.rotation.push_back(lane);
@@ -287,7 +288,7 @@ impl Collector {
         let mut next: Option<Instant> = None;
         for lane in &self.rotation {
             if let Some(queue) = queues.get_mut(lane) {
-                expired.extend(queue.expired(now));
+                expired.extend(queue.expired(now).into_iter().map(|record| *record));
                 next = next.into_iter().chain(queue.earliest_expiry).min();
             }
         }
@@ -312,8 +313,9 @@ impl Collector {
     }
 
     /// Takes out all that waits for a lane.
-    pub(crate) fn drain(&mut self, queue: &mut LaneQueue) -> VecDeque<KinesisRecord> {
-        std::mem::take(&mut queue.waiting)
+    pub(crate) fn drain(&mut self, queue: &mut LaneQueue) -> Vec<KinesisRecord> {
+        let waiting = std::mem::take(&mut queue.waiting);
+        waiting.into_iter().map(|record| *record).collect()
     }
 
     pub(crate) fn is_waiting(&self) -> bool {

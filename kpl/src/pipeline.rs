@@ -55,7 +55,7 @@ pub(crate) struct Pipeline {
     /// When open aggregates are looked at; at most one entry a lane.
     timers: BTreeSet<(Instant, LaneId)>,
     /// Records that back off, by the time they are due, their sequence, and a number that tells them apart.
-    backing_off: BTreeMap<(Instant, u64, u64), KinesisRecord>,
+    backing_off: BTreeMap<(Instant, u64, u64), Box<KinesisRecord>>,
     /// Parts of refused requests, each to be sent as it is.
     halves: VecDeque<Batch>,
     /// Records that were written, and whose verdict waits for a fresh shard map.
@@ -236,7 +236,7 @@ impl Pipeline {
             .filter(|entry| entry.key().0 <= now)
         {
             let record = entry.remove();
-            self.put_back(record, now);
+            self.put_back(*record, now);
         }
     }
 
@@ -442,7 +442,8 @@ impl Pipeline {
                 .chain(self.collector.take_batch())
                 .flat_map(|b| b.records),
         );
-        left.extend(std::mem::take(&mut self.backing_off).into_values());
+        let backing_off = std::mem::take(&mut self.backing_off);
+        left.extend(backing_off.into_values().map(|record| *record));
         left.extend(self.held.drain(..).map(|mut held| {
             held.record.history.may_have_been_written = true;
             held.record

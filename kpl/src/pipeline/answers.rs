@@ -166,7 +166,7 @@ impl Pipeline {
             Next::Retry { at } => {
                 self.next_number += 1;
                 self.backing_off
-                    .insert((at, record.sequence, self.next_number), record);
+                    .insert((at, record.sequence, self.next_number), Box::new(record));
             }
             Next::Expired => self.put_back(record, now),
             Next::Fail => {

@@ -266,7 +266,7 @@ where
         CallErrorKind::Service => retry::may_have_been_written(retry::classify(&code), &code),
         CallErrorKind::NoCredentials => false,
         CallErrorKind::Timeout | CallErrorKind::Connection | CallErrorKind::Unusable => {
-            !matches!(error, SdkError::ConstructionFailure(_))
+            !matches!(error, SdkError::ConstructionFailure(_)) && !never_connected(&error)
         }
     };
     let message = match error.message() {
@@ -296,6 +296,13 @@ pub(crate) fn root_cause(error: &(dyn Error + 'static)) -> String {
         .unwrap_or_default()
 }
 
+/// No connection was opened: the service has seen nothing of the request.
+fn never_connected(error: &(dyn Error + 'static)) -> bool {
+    chain(error)
+        .filter_map(|cause| cause.downcast_ref::<hyper_util::client::legacy::Error>())
+        .any(hyper_util::client::legacy::Error::is_connect)
+}
+
 fn lacks_credentials(error: &(dyn Error + 'static)) -> bool {
     chain(error).any(|cause| {
         // The SDK hides this one: a client without any credentials provider.
@@ -307,7 +314,40 @@ fn lacks_credentials(error: &(dyn Error + 'static)) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_kinesis::config::{Credentials, Region};
+
     use super::*;
+
+    async fn put_to(endpoint: String) -> CallError {
+        let base = Builder::new()
+            .region(Region::new("us-east-1"))
+            .credentials_provider(Credentials::new("a", "b", None, None, "test"))
+            .endpoint_url(endpoint);
+        let stream = StreamId::Name("s".to_owned());
+        let service = SdkService::new(stream, base, &ProducerConfig::default());
+        let entry = Entry {
+            data: "v".into(),
+            partition_key: "k".into(),
+            explicit_hash_key: None,
+        };
+        service.put_records(vec![entry]).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn what_never_found_a_connection_was_not_written() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let (lost, _) = tokio::join!(put_to(endpoint.clone()), async {
+            // It takes the connection, and part of the request, and is gone.
+            let (connection, _) = listener.accept().await.unwrap();
+            connection.readable().await.unwrap();
+            drop((connection, listener));
+        });
+        assert!(lost.may_have_been_written, "{lost:?}");
+        let refused = put_to(endpoint).await;
+        assert!(!refused.may_have_been_written, "{refused:?}");
+        assert_eq!(&*refused.code, "Connection");
+    }
 
     #[test]
     fn a_stream_is_a_name_or_an_arn() {

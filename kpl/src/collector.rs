@@ -105,7 +105,7 @@ impl LaneQueue {
     /// Takes out what waits first, if it must be taken apart.
     pub(crate) fn pop_aggregate(&mut self) -> Option<KinesisRecord> {
         if self.must_take_apart() {
-            self.waiting.pop_front()
+            self.waiting.pop_front().map(|record| *record)
         } else {
             None
         }
@@ -114,7 +114,7 @@ impl LaneQueue {
     /// Puts what became of the first record back into its place.
     pub(crate) fn put_first(&mut self, records: Vec<KinesisRecord>) {
         for record in records.into_iter().rev() {
-            self.waiting.push_front(record);
+            self.waiting.push_front(Box::new(record));
         }
     }
 

@@ -82,6 +82,11 @@
 //! * **One owner.** Records are delivered only while this worker can be sure to own the lease, judged
 //!   on a clock that runs through suspend. When it can not, `process_records` in flight is told by
 //!   its cancellation token and its checkpoints fail; what it already did outside can not be undone.
+//! * **Blocking code costs no lease.** Leases are renewed on a thread of the worker's own, with AWS
+//!   connections of its own ([where to give another](SchedulerBuilder::coordination_on)): a processor
+//!   that blocks every thread of its runtime keeps its shard, checkpoints when it comes back, and is
+//!   fenced by the same clock when renewals fail meanwhile. Fetching, and other shards on the same
+//!   runtime, wait for it.
 //! * **Order.** A child shard starts when all its parents' records were processed and their end was
 //!   checkpointed.
 //!

@@ -3,8 +3,10 @@
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::assignment::{assign, look};
 use super::discovery::discover;
@@ -12,6 +14,7 @@ use super::error::{StartError, WorkerFailure};
 use super::last_look::LastLook;
 use super::maintenance::maintain;
 use super::shared::Shared;
+use super::thread::OwnThread;
 use super::{start, worker_metrics};
 use crate::clock::Clock;
 use crate::config::{ConsumerConfig, OnStop};
@@ -37,6 +40,8 @@ pub(crate) struct CoordinatorParts {
     /// Told how far the start has come.
     pub(crate) states: StateSender,
     pub(crate) meter: Meter,
+    /// Where to run. `None`: on a thread and runtime of its own.
+    pub(crate) runtime: Option<Handle>,
 }
 
 /// Owns the tasks: writers, discovery, assignment, the worker row, shard sync.
@@ -45,6 +50,8 @@ pub(crate) struct Coordinator {
     shared: Arc<Shared>,
     /// Those that end when the worker leaves.
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// What drives them, unless a runtime was given.
+    thread: Option<OwnThread>,
 }
 
 impl Coordinator {
@@ -55,15 +62,33 @@ impl Coordinator {
     /// Call it again: every step is idempotent.
     pub(crate) async fn prepare(parts: CoordinatorParts) -> Result<Self, StartError> {
         let id_is_configured = parts.config.worker_id.is_some();
-        let mut shared = Box::pin(start::prepare(parts)).await?;
+        let (runtime, thread) = match parts.runtime.clone() {
+            Some(runtime) => (runtime, None),
+            None => {
+                let thread = OwnThread::start().await.map_err(no_runtime)?;
+                (thread.runtime().clone(), Some(thread))
+            }
+        };
+        // The clients' connections live on the runtime that made them: the first call is made there.
+        let prepare = runtime.spawn(Box::pin(start::prepare(parts)));
+        let mut shared = match AbortOnDropHandle::new(prepare).await {
+            Ok(prepared) => prepared?,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => return Err(no_runtime(error)),
+        };
         shared.id_is_configured = id_is_configured;
-        Ok(Self::new(shared))
+        shared.executor = Arc::new(runtime);
+        let mut prepared = Self::new(shared);
+        prepared.thread = thread;
+        Ok(prepared)
     }
 
+    /// On whichever executor `shared` names.
     pub(crate) fn new(shared: Shared) -> Self {
         Self {
             shared: Arc::new(shared),
             tasks: Mutex::default(),
+            thread: None,
         }
     }
 
@@ -107,11 +132,16 @@ impl Coordinator {
             // A panic was reported by the task itself.
             let _ = task.await;
         }
-        worker_metrics::withdraw(&self.shared).await;
-        // Receivers of the leases that will be given away.
-        if let Err(error) = look(&self.shared, true).await {
-            tracing::warn!(%error, "the fleet could not be looked at before the stop");
-        }
+        let shared = Arc::clone(&self.shared);
+        let withdraw = async move {
+            worker_metrics::withdraw(&shared).await;
+            // Receivers of the leases that will be given away.
+            if let Err(error) = look(&shared, true).await {
+                tracing::warn!(%error, "the fleet could not be looked at before the stop");
+            }
+        };
+        // A panic was reported by the step itself.
+        let _ = self.shared.run("planned stop", withdraw).await;
     }
 
     /// The last step, after every tenure has ended: leases given to this worker meanwhile are given
@@ -122,59 +152,22 @@ impl Coordinator {
     pub(crate) async fn stop(&self) {
         self.leave_if_needed().await;
         if self.shared.on_stop != OnStop::Keep {
-            self.give_back().await;
+            let shared = Arc::clone(&self.shared);
+            let give_back = async move { give_back(&shared).await };
+            // As above.
+            let _ = self.shared.run("planned stop", give_back).await;
         }
         self.shared.stopped.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
+        if let Some(thread) = &self.thread {
+            thread.end().await;
+        }
     }
 
     async fn leave_if_needed(&self) {
         if !self.shared.leaving.is_cancelled() {
             self.leave().await;
-        }
-    }
-
-    async fn give_back(&self) {
-        let snapshot = match look(&self.shared, true).await {
-            Ok(snapshot) => snapshot,
-            Err(error) => {
-                tracing::warn!(%error, "leases given to this worker meanwhile will expire");
-                return;
-            }
-        };
-        for lease in &snapshot.leases {
-            let named = lease.owner.as_deref() == Some(&self.shared.worker_id);
-            // A handoff that is pending to this worker is the other's to complete: forcing it would
-            // fence a processor that is about to checkpoint.
-            let idle = !lease.is_handoff_pending() && !self.shared.registry.contains(&lease.key);
-            if named && idle && !lease.has_ended() {
-                self.pass_on(lease).await;
-            }
-        }
-    }
-
-    async fn pass_on(&self, lease: &Lease) {
-        let store = &self.shared.store;
-        let receiver = match self.shared.on_stop {
-            OnStop::HandOver => self.shared.receiver(),
-            _ => None,
-        };
-        // Nothing ran here under it, so the next owner may start when this one might have.
-        let (now, failover) = (self.shared.clock.now(), self.shared.failover);
-        let own = self.shared.registry.past_counter(&lease.key);
-        let quiet = self
-            .shared
-            .observations()
-            .may_start(lease, own, now, failover);
-        let moved = match &receiver {
-            Some(to) => store.assign(lease, to, quiet).await,
-            None if quiet => store.evict(lease).await,
-            // Its last owner may still be at work: it expires by itself.
-            None => return,
-        };
-        if let Err(error) = moved {
-            tracing::warn!(shard = lease.shard_id(), %error, "the lease will expire");
         }
     }
 
@@ -194,6 +187,52 @@ impl Drop for Coordinator {
     fn drop(&mut self) {
         self.shared.leaving.cancel();
         self.shared.stopped.cancel();
+    }
+}
+
+async fn give_back(shared: &Arc<Shared>) {
+    let snapshot = match look(shared, true).await {
+        Ok(snapshot) => snapshot,
+        Err(error) => {
+            tracing::warn!(%error, "leases given to this worker meanwhile will expire");
+            return;
+        }
+    };
+    for lease in &snapshot.leases {
+        let named = lease.owner.as_deref() == Some(&shared.worker_id);
+        // A handoff that is pending to this worker is the other's to complete: forcing it would
+        // fence a processor that is about to checkpoint.
+        let idle = !lease.is_handoff_pending() && !shared.registry.contains(&lease.key);
+        if named && idle && !lease.has_ended() {
+            pass_on(shared, lease).await;
+        }
+    }
+}
+
+async fn pass_on(shared: &Arc<Shared>, lease: &Lease) {
+    let store = &shared.store;
+    let receiver = match shared.on_stop {
+        OnStop::HandOver => shared.receiver(),
+        _ => None,
+    };
+    // Nothing ran here under it, so the next owner may start when this one might have.
+    let (now, failover) = (shared.clock.now(), shared.failover);
+    let own = shared.registry.past_counter(&lease.key);
+    let quiet = shared.observations().may_start(lease, own, now, failover);
+    let moved = match &receiver {
+        Some(to) => store.assign(lease, to, quiet).await,
+        None if quiet => store.evict(lease).await,
+        // Its last owner may still be at work: it expires by itself.
+        None => return,
+    };
+    if let Err(error) = moved {
+        tracing::warn!(shard = lease.shard_id(), %error, "the lease will expire");
+    }
+}
+
+fn no_runtime(error: impl std::error::Error + Send + Sync + 'static) -> StartError {
+    StartError::NoRuntime {
+        source: Arc::new(error),
     }
 }
 

@@ -130,6 +130,16 @@ pub enum StartError {
         /// Name or ARN, as given.
         stream: String,
     },
+    /// Coordination's own thread, or the runtime given for it, cannot run.
+    #[error(
+        "coordination has no runtime: check the limits on threads and open files, and that a \
+         runtime given to coordination_on() still runs"
+    )]
+    NoRuntime {
+        /// What failed.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
     /// An item that the start depends on cannot be read.
     #[error("an item of table {table} cannot be read: see the source, repair or delete the item")]
     CorruptItem {
@@ -160,6 +170,13 @@ pub enum WorkerFailure {
         /// What the client said.
         #[source]
         source: Arc<dyn Error + Send + Sync>,
+    },
+    /// The runtime that coordination runs on ended: the one that was given to the builder was shut
+    /// down, or the worker's own panicked.
+    #[error("the runtime of the task {task} ended before the worker did: keep it running")]
+    RuntimeEnded {
+        /// Which task was under way.
+        task: &'static str,
     },
     /// A task of the library panicked: a bug, please report it.
     #[error("the task {task} panicked: {message}; this is a bug, please report it")]

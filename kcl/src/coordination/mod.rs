@@ -15,6 +15,7 @@ mod pace;
 mod registry;
 mod shared;
 mod start;
+mod thread;
 mod worker_metrics;
 
 pub(crate) use coordinator::{Coordinator, CoordinatorParts};

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::balance::next_receiver;
 use super::error::WorkerFailure;
@@ -157,22 +158,61 @@ impl Shared {
         }
     }
 
-    /// Runs a task of coordination; its panic ends the worker, with a word.
+    /// Runs a task of coordination; its panic ends the worker, with a word, and so does a runtime that
+    /// drops it.
     pub(crate) fn spawn(
         self: &Arc<Self>,
         task: &'static str,
         work: impl Future<Output = ()> + Send + 'static,
-    ) -> tokio::task::JoinHandle<()> {
-        let shared = Arc::clone(self);
+    ) -> JoinHandle<()> {
+        let unfinished = Unfinished {
+            shared: Arc::clone(self),
+            task,
+            done: false,
+        };
+        let work = self.caught(task, work);
         let work = async move {
+            work.await;
+            unfinished.finish();
+        };
+        self.executor.spawn(&self.tasks, work.boxed())
+    }
+
+    /// Runs a step of coordination that its caller waits for, where the tasks run: a connection that
+    /// was made on another runtime stands still when that one is blocked. `None`: it panicked or its
+    /// runtime ended, and so does the worker.
+    ///
+    /// # Cancel safety
+    /// As that of the step: it is dropped too.
+    pub(crate) async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        step: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        let work = self.caught(step, async move {
+            // Nobody listens: the caller is gone.
+            let _ = reply.send(work.await);
+        });
+        let task = self.executor.spawn(&self.tasks, work.boxed());
+        let _task = AbortOnDropHandle::new(task);
+        answer.await.ok()
+    }
+
+    fn caught(
+        self: &Arc<Self>,
+        task: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let shared = Arc::clone(self);
+        async move {
             if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
                 shared.fail(WorkerFailure::Panicked {
                     task,
                     message: message_of(&*panic),
                 });
             }
-        };
-        self.executor.spawn(&self.tasks, work.boxed())
+        }
     }
 
     /// Begins the tenure of a lease that this worker has just acquired, by a write sent at `sent`, and
@@ -187,7 +227,7 @@ impl Shared {
         let context = WriterContext {
             worker_id: self.worker_id.clone(),
             store: Arc::clone(&self.store),
-            fleet: Arc::clone(self) as Arc<dyn Fleet>,
+            fleet: Arc::new(Arc::clone(self)),
             clock: Arc::clone(&self.clock),
             failover: self.failover,
             on_stop: self.on_stop,
@@ -253,7 +293,29 @@ impl Shared {
     }
 }
 
-impl Fleet for Shared {
+/// Tells the worker of a task that its runtime dropped.
+struct Unfinished {
+    shared: Arc<Shared>,
+    task: &'static str,
+    done: bool,
+}
+
+impl Unfinished {
+    fn finish(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.done && !self.shared.stopped.is_cancelled() {
+            self.shared
+                .fail(WorkerFailure::RuntimeEnded { task: self.task });
+        }
+    }
+}
+
+impl Fleet for Arc<Shared> {
     fn receiver(&self) -> Option<String> {
         next_receiver(&mut self.receivers())
     }
@@ -263,9 +325,19 @@ impl Fleet for Shared {
         parent: &'a Lease,
         children: Vec<ChildShard>,
     ) -> BoxFuture<'a, Result<Vec<String>, LeaseStoreError>> {
-        self.sync
-            .create_children(parent, children)
-            .map(|result| result.map_err(into_store_error))
+        let (sync, parent) = (self.sync.clone(), parent.clone());
+        let create = async move { sync.create_children(&parent, children).await };
+        self.run("child leases", create)
+            .map(|result| {
+                result.map_or(Err(LeaseStoreError::Lost), |r| r.map_err(into_store_error))
+            })
+            .boxed()
+    }
+
+    fn lease<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Lease>, LeaseStoreError>> {
+        let (store, key) = (Arc::clone(&self.store), key.to_owned());
+        self.run("parent leases", async move { store.get(&key).await })
+            .map(|result| result.unwrap_or(Err(LeaseStoreError::Lost)))
             .boxed()
     }
 

@@ -32,6 +32,7 @@ pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartErro
         seed,
         states,
         meter,
+        runtime: _,
     } = parts;
     let kinesis = for_shards(&kinesis, &config);
     let dynamodb = for_leases(&dynamodb, &config);

@@ -1,5 +1,7 @@
-//! How the AWS clients of coordination are set: bounded attempts, a time limit for each, and a retry
-//! quota that no other client of the process can empty.
+//! How the AWS clients of coordination are set: bounded attempts, a time limit for each, a retry
+//! quota that no other client of the process can empty, and credentials that no task on another
+//! runtime refreshes for them: who waits for a refresh that a blocked runtime began waits without limit.
+//! Made without an HTTP client, each has connections of its own, on the runtime of its first call.
 
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ pub(crate) fn for_leases(
     client: &aws_sdk_dynamodb::Client,
     config: &ConsumerConfig,
 ) -> aws_sdk_dynamodb::Client {
+    use aws_sdk_dynamodb::config::IdentityCache;
     use aws_sdk_dynamodb::config::retry::{RetryConfig, RetryPartition};
     use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 
@@ -33,6 +36,7 @@ pub(crate) fn for_leases(
                     .with_max_backoff(MAX_BACKOFF),
             )
             .retry_partition(RetryPartition::new(RETRY_PARTITION))
+            .identity_cache(IdentityCache::lazy().build())
             .timeout_config(
                 TimeoutConfig::builder()
                     .connect_timeout(attempt)
@@ -48,6 +52,7 @@ pub(crate) fn for_shards(
     client: &aws_sdk_kinesis::Client,
     config: &ConsumerConfig,
 ) -> aws_sdk_kinesis::Client {
+    use aws_sdk_kinesis::config::IdentityCache;
     use aws_sdk_kinesis::config::retry::{RetryConfig, RetryPartition};
     use aws_sdk_kinesis::config::timeout::TimeoutConfig;
 
@@ -62,6 +67,7 @@ pub(crate) fn for_shards(
                     .with_max_backoff(Duration::from_secs(2)),
             )
             .retry_partition(RetryPartition::new(RETRY_PARTITION))
+            .identity_cache(IdentityCache::lazy().build())
             .timeout_config(
                 TimeoutConfig::builder()
                     .connect_timeout(config.kinesis_request_timeout)

@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use super::error::LeaseStoreError;
 use super::fence::Fence;
 use super::model::{Lease, PendingCheckpoint};
-use super::store::LeaseStore;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::Clock;
 
@@ -73,6 +72,9 @@ pub(crate) trait Fleet: Send + Sync + fmt::Debug {
         children: Vec<ChildShard>,
     ) -> BoxFuture<'a, Result<Vec<String>, LeaseStoreError>>;
 
+    /// Reads a lease: one of a parent shard.
+    fn lease<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Lease>, LeaseStoreError>>;
+
     /// The tenure's fence fell, or it was ended: look around again.
     fn changed(&self);
 }
@@ -83,7 +85,6 @@ pub(crate) trait Fleet: Send + Sync + fmt::Debug {
 pub(super) struct TenureState {
     pub(super) token: FencingToken,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) store: Arc<dyn LeaseStore>,
     pub(super) fleet: Arc<dyn Fleet>,
     pub(super) known: Mutex<Known>,
     pub(super) lost: CancellationToken,
@@ -168,7 +169,7 @@ impl Tenure {
     /// Reads only.
     pub(crate) async fn parents_ended(&self) -> Result<bool, LeaseStoreError> {
         for parent in self.lease().parents {
-            if let Some(lease) = self.state.store.get(&parent).await?
+            if let Some(lease) = self.state.fleet.lease(&parent).await?
                 && !lease.has_ended()
             {
                 return Ok(false);

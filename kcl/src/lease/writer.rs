@@ -70,7 +70,6 @@ impl Tenure {
                 counter: lease.counter,
             },
             clock: Arc::clone(&context.clock),
-            store: Arc::clone(&context.store),
             fleet: Arc::clone(&context.fleet),
             known: Mutex::new(Known {
                 fence: Fence::new(context.failover, sent),

@@ -8,6 +8,7 @@ use aws_sdk_kinesis::config::BehaviorVersion;
 use aws_types::SdkConfig;
 use fastrand::Rng;
 use futures::FutureExt;
+use tokio::runtime::Handle;
 
 use super::handle::WorkerHandle;
 use super::run;
@@ -54,6 +55,7 @@ impl Scheduler {
             dynamodb: None,
             factory: None,
             config: ConsumerConfig::default(),
+            coordination: None,
             clock: None,
             seed: None,
             states: StateSender::default(),
@@ -65,7 +67,8 @@ impl Scheduler {
         &self.worker.worker_id
     }
 
-    /// Starts the worker on the current runtime.
+    /// Starts the worker on the current runtime: fetching and the processors. Coordination has a thread
+    /// of its own, unless [another runtime](SchedulerBuilder::coordination_on) was given for it.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -110,6 +113,7 @@ pub struct SchedulerBuilder {
     dynamodb: Option<aws_sdk_dynamodb::Client>,
     factory: Option<Arc<dyn ErasedFactory>>,
     config: ConsumerConfig,
+    coordination: Option<Handle>,
     clock: Option<Arc<dyn Clock>>,
     seed: Option<u64>,
     states: StateSender,
@@ -142,9 +146,27 @@ impl SchedulerBuilder {
         self
     }
 
-    /// A DynamoDB client to take in place of one made from the SDK configuration.
+    /// A DynamoDB client to take in place of one made from the SDK configuration. Its time limits,
+    /// retries and credentials cache are replaced by the worker's.
+    ///
+    /// An HTTP client that was set for it, or in an SDK configuration, is kept, with its pool of
+    /// connections: share none with code that blocks its runtime. A connection lives on the runtime
+    /// that first used it, and renewals on one that stands still time out until it is given up.
+    /// Without one, coordination has connections of its own.
     pub fn dynamodb_client(mut self, client: aws_sdk_dynamodb::Client) -> Self {
         self.dynamodb = Some(client);
+        self
+    }
+
+    /// Where coordination runs: lease renewals and checkpoints, balance, shard sync, and the calls to
+    /// AWS that they make. Default: on a thread and runtime of the worker's own, from
+    /// [`build`](Self::build) to its end, so that processors which block every thread of the
+    /// application's runtime lose no lease.
+    ///
+    /// Give `Handle::current()` for tests under paused time, or a runtime that nothing blocks and that
+    /// outlives the worker: when it ends, so does the worker, with an error.
+    pub fn coordination_on(mut self, runtime: Handle) -> Self {
+        self.coordination = Some(runtime);
         self
     }
 
@@ -168,7 +190,7 @@ impl SchedulerBuilder {
     }
 
     /// Checks the settings, the stream and the lease table; creates the table and its leases where
-    /// they are missing. No lease is taken before [`Scheduler::spawn`].
+    /// they are missing. No lease is taken before [`Scheduler::spawn`]. Within a tokio runtime.
     ///
     /// A stream read from [`InitialPosition::Latest`](crate::InitialPosition::Latest) is read from
     /// here on: nothing put after this call returned is missed.
@@ -237,6 +259,7 @@ impl SchedulerBuilder {
             seed: random.u64(..),
             states: self.states.clone(),
             meter: meter.clone(),
+            runtime: self.coordination,
         })
         .await?;
         let view = View::new(ViewParts {

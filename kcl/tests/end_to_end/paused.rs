@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use kcl::{Clock, ConsumerConfig, InitialPosition, SchedulerBuilder};
 use kinesis_testkit::{LocalAws, TokioClock};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::probe::Probe;
@@ -52,6 +53,7 @@ impl Paused {
 
     pub(crate) fn builder(&self, probe: &Probe, config: ConsumerConfig) -> SchedulerBuilder {
         builder_on(&self.aws.in_process_config(), probe, config)
+            .coordination_on(Handle::current())
             .clock(Arc::clone(&self.clock) as Arc<dyn Clock>)
     }
 }

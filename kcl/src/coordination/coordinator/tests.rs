@@ -15,6 +15,7 @@ use crate::coordination::assignment::{Looks, look_and_act};
 use crate::lease::{DynamoDbLeaseStore, Layout, LeaseStore, TenureEnd, ensure_table};
 use crate::shard_sync::ShardSync;
 
+mod runtime;
 mod start;
 
 const APP: &str = "billing";
@@ -48,6 +49,7 @@ fn parts(aws: &LocalAws, worker: &str, config: ConsumerConfig) -> CoordinatorPar
         seed: 7,
         states: StateSender::default(),
         meter: Meter::default(),
+        runtime: None,
     }
 }
 

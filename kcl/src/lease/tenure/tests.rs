@@ -10,7 +10,7 @@ use super::*;
 use crate::config::{ConsumerConfig, OnStop, TableConfig};
 use crate::lease::client::for_leases;
 use crate::lease::dynamodb::DynamoDbLeaseStore;
-use crate::lease::store::Outcome;
+use crate::lease::store::{LeaseStore, Outcome};
 use crate::lease::table::{Layout, ensure};
 use crate::lease::writer::WriterContext;
 
@@ -41,6 +41,7 @@ impl Clock for ManualClock {
 struct TestFleet {
     receiver: Option<String>,
     changes: AtomicUsize,
+    store: Option<Arc<DynamoDbLeaseStore>>,
 }
 
 impl Fleet for TestFleet {
@@ -54,6 +55,15 @@ impl Fleet for TestFleet {
         children: Vec<ChildShard>,
     ) -> BoxFuture<'a, Result<Vec<String>, LeaseStoreError>> {
         Box::pin(async move { Ok(children.into_iter().map(|child| child.shard_id).collect()) })
+    }
+
+    fn lease<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Lease>, LeaseStoreError>> {
+        Box::pin(async move {
+            match &self.store {
+                Some(store) => store.get(key).await,
+                None => Ok(None),
+            }
+        })
     }
 
     fn changed(&self) {
@@ -84,6 +94,7 @@ impl Fixture {
         clock.advance(Duration::from_secs(100));
         let fleet = TestFleet {
             receiver: receiver.map(str::to_owned),
+            store: Some(Arc::clone(&store)),
             ..TestFleet::default()
         };
         let context = WriterContext {

@@ -1,0 +1,105 @@
+//! Coordination's own thread, with a runtime that user code cannot block.
+
+use std::io;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// What tools show; Linux shows 15 characters.
+const NAME: &str = "kcl-coordinator";
+
+/// A thread that drives a runtime until this is dropped, or [`end`](Self::end) is called.
+///
+/// The thread drops the runtime itself: in async code that would panic.
+#[derive(Debug)]
+pub(super) struct OwnThread {
+    runtime: Handle,
+    end: CancellationToken,
+    _end: DropGuard,
+    /// Closed when the thread ends, by a panic too.
+    ended: watch::Receiver<()>,
+}
+
+impl OwnThread {
+    /// # Errors
+    /// No more threads, or no more open files, are allowed.
+    ///
+    /// # Cancel safety
+    /// The thread ends.
+    pub(super) async fn start() -> io::Result<Self> {
+        let end = CancellationToken::new();
+        let guard = end.clone().drop_guard();
+        let (running, ended) = watch::channel(());
+        let (started, runtime) = oneshot::channel();
+        let asked = end.clone();
+        let drive = move || {
+            let _running = running;
+            let runtime = match Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    // Nobody listens: the start was cancelled.
+                    let _ = started.send(Err(error));
+                    return;
+                }
+            };
+            let _ = started.send(Ok(runtime.handle().clone()));
+            runtime.block_on(asked.cancelled());
+            // Drops all tasks, and does not wait for a look-up of a host's name.
+            runtime.shutdown_background();
+        };
+        std::thread::Builder::new()
+            .name(NAME.to_owned())
+            .spawn(drive)?;
+        let runtime = runtime.await.map_err(io::Error::other)??;
+        Ok(Self {
+            runtime,
+            end,
+            _end: guard,
+            ended,
+        })
+    }
+
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// Drops all tasks and waits until the thread has nothing more to do.
+    ///
+    /// # Cancel safety
+    /// The thread ends all the same.
+    pub(super) async fn end(&self) {
+        self.end.cancel();
+        // Never sent: an error says that the thread has ended.
+        let _ = self.ended.clone().changed().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn it_drops_its_tasks_and_ends() {
+        let thread = OwnThread::start().await.unwrap();
+        let held = Arc::new(());
+        let holds = Arc::clone(&held);
+        let task = thread.runtime().spawn(async move {
+            let _holds = holds;
+            std::future::pending::<()>().await;
+        });
+        thread.end().await;
+        assert_eq!(Arc::strong_count(&held), 1);
+        assert!(task.await.unwrap_err().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn it_ends_when_it_is_dropped_in_async_code() {
+        let thread = OwnThread::start().await.unwrap();
+        let mut ended = thread.ended.clone();
+        drop(thread);
+        assert!(ended.changed().await.is_err());
+    }
+}

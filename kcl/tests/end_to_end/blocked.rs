@@ -1,0 +1,144 @@
+//! User code that blocks every thread of its runtime.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use kcl::{Checkpoint, LeaseSnapshot, SchedulerBuilder, WorkerError, WorkerFailure, WorkerHandle};
+use kinesis_testkit::{Fault, Service};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::probe::{Call, Deed, Probe};
+use crate::setup::{PATIENCE, aws, builder, config, processing, put, until, worker};
+
+/// Renewals come each half of the failover time: three failover times.
+const RENEWALS: u64 = 6;
+
+/// A runtime with one thread: a processor that blocks blocks it whole.
+struct OneThread(Option<Runtime>);
+
+impl OneThread {
+    fn new() -> Self {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build();
+        Self(Some(runtime.unwrap()))
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.0.as_ref().unwrap()
+    }
+
+    async fn worker(&self, builder: SchedulerBuilder) -> WorkerHandle {
+        let start = async { builder.build().await.unwrap().spawn() };
+        self.runtime().spawn(start).await.unwrap()
+    }
+}
+
+impl Drop for OneThread {
+    fn drop(&mut self) {
+        self.0.take().unwrap().shutdown_background();
+    }
+}
+
+/// The lease of the only shard, as this worker last read it.
+fn lease(worker: &WorkerHandle) -> Option<LeaseSnapshot> {
+    worker.lease_table()?.leases.first().cloned()
+}
+
+#[tokio::test]
+async fn loses_no_lease_and_its_checkpoint_is_taken() {
+    let aws = aws(1).await;
+    let (unblock, blocked) = mpsc::channel::<()>();
+    let blocked = Mutex::new(blocked);
+    let (reports, entered) = mpsc::channel();
+    let probe = Probe::new().script(move |_, _| {
+        let _ = reports.send(());
+        // Until the sender is dropped.
+        let _ = blocked.lock().unwrap().recv();
+        Deed::Take
+    });
+    put(&aws, &probe, 0..100).await;
+    let runtime = OneThread::new();
+    let first = runtime.worker(builder(&aws, &probe, config("w1"))).await;
+    until("process_records", || entered.try_recv().is_ok()).await;
+
+    let others = Probe::new();
+    let second = worker(&aws, &others, config("w2")).await;
+    until("a look", || lease(&second).is_some()).await;
+    let start = lease(&second).unwrap().counter;
+    until("renewals", || {
+        let lease = lease(&second).unwrap();
+        assert_eq!(lease.owner.as_deref(), Some("w1"), "{lease:?}");
+        assert_eq!(lease.checkpoint, Checkpoint::TrimHorizon);
+        lease.counter >= start + RENEWALS
+    })
+    .await;
+
+    drop(unblock);
+    until("all records", || probe.is_settled()).await;
+    until("the checkpoint", || {
+        lease(&second).unwrap().checkpoint != Checkpoint::TrimHorizon
+    })
+    .await;
+    probe.assert_exact();
+    assert_eq!(probe.calls(Call::LeaseLost), [""; 0]);
+    assert_eq!(others.calls(Call::Initialize), [""; 0]);
+    first.shutdown(PATIENCE).await.unwrap();
+    second.shutdown(PATIENCE).await.unwrap();
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "it blocks a runtime's thread: that is what is tested"
+)]
+#[tokio::test]
+async fn is_told_when_renewals_fail_and_its_checkpoint_is_refused() {
+    let aws = aws(1).await;
+    let (was_blocked, (reports, entered)) = (AtomicBool::new(false), mpsc::channel());
+    let probe = Probe::new().script(move |_, batch| {
+        if was_blocked.swap(true, Ordering::SeqCst) {
+            return Deed::Take;
+        }
+        let _ = reports.send(());
+        while !batch.cancellation().is_cancelled() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        Deed::UntilFenced
+    });
+    put(&aws, &probe, 0..100).await;
+    let runtime = OneThread::new();
+    let worker = runtime.worker(builder(&aws, &probe, config("w1"))).await;
+    until("process_records", || entered.try_recv().is_ok()).await;
+    let outage = Fault::brownout(10 * PATIENCE).service(Service::DynamoDb);
+    let outage = aws.faults().add(outage);
+    until("the refusal", || !probe.calls(Call::Fenced).is_empty()).await;
+    aws.faults().remove(outage);
+    until("all records", || probe.is_settled()).await;
+    probe.assert_exact();
+    worker.shutdown(PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_runtime_that_was_given_and_ends_ends_the_worker_with_an_error() {
+    let aws = aws(1).await;
+    let probe = Probe::new();
+    let runtime = OneThread::new();
+    let builder = builder(&aws, &probe, config("w1"));
+    let builder = builder.coordination_on(runtime.runtime().handle().clone());
+    let worker = builder.build().await.unwrap().spawn();
+    until("its shard", || processing(&worker) == 1).await;
+    drop(runtime);
+    let ended = tokio::time::timeout(PATIENCE, worker.join()).await.unwrap();
+    assert!(
+        matches!(
+            ended,
+            Err(WorkerError::Coordination(
+                WorkerFailure::RuntimeEnded { .. }
+            ))
+        ),
+        "{ended:?}"
+    );
+}

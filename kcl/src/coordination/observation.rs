@@ -1,6 +1,7 @@
 //! What this worker saw of the table over time: pure. A lease is expired when its counter stood still
 //! for the failover time, by this worker's clock; times in the table are not compared.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -9,6 +10,12 @@ use crate::lease::Lease;
 /// A receiver may start at once after a handoff that took less than this: a Java leader forces
 /// handoffs at 30 s, while the old owner may still be at work.
 const HANDOFF_TRUSTED: Duration = Duration::from_secs(30);
+
+/// How long a new owner has for its first heartbeat. A Java worker discovers what it was given within
+/// the failover time and renews it within a third of that: it is quiet for longer than it may be later.
+fn until_first_heartbeat(failover: Duration) -> Duration {
+    failover * 5 / 2
+}
 
 /// The last looks at each lease.
 #[derive(Debug, Clone, Default)]
@@ -19,23 +26,43 @@ pub(crate) struct Observations {
 #[derive(Debug, Clone)]
 struct Seen {
     counter: u64,
-    assigned: bool,
+    /// Who processes it.
+    owner: Option<String>,
+    /// The counter's last move changed the owner: nobody heard the new one yet.
+    given: bool,
     /// When the counter was first seen at this value.
     since: Duration,
-    /// Since when a handoff is pending.
-    pending_since: Option<Duration>,
+    handoff: Option<Handoff>,
     /// Since when it may be taken.
     available_since: Option<Duration>,
     /// How it was before the counter took this value.
     before: Option<Before>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Before {
     counter: u64,
     assigned: bool,
     since: Duration,
-    pending_since: Option<Duration>,
+    handoff: Option<Handoff>,
+}
+
+/// A pending handoff: to whom, and since when.
+#[derive(Debug, Clone)]
+struct Handoff {
+    to: Option<String>,
+    since: Duration,
+}
+
+impl Handoff {
+    /// That of `lease`; `known`: what was seen of it before.
+    fn of(lease: &Lease, known: Option<&Self>, now: Duration) -> Option<Self> {
+        let known = known.filter(|known| known.to == lease.owner);
+        lease.is_handoff_pending().then(|| Self {
+            to: lease.owner.clone(),
+            since: known.map_or(now, |known| known.since),
+        })
+    }
 }
 
 impl Observations {
@@ -57,50 +84,53 @@ impl Observations {
 
     /// Takes in one lease.
     pub(crate) fn observe(&mut self, lease: &Lease, now: Duration) {
-        let new = |since, before| Seen {
-            counter: lease.counter,
-            assigned: lease.owner.is_some(),
-            since,
-            pending_since: lease.is_handoff_pending().then_some(now),
-            available_since: None,
-            before,
-        };
-        match self.leases.get_mut(&lease.key) {
-            None => {
-                self.leases.insert(lease.key.clone(), new(now, None));
-            }
-            // An index or a scan may lag behind what was read already.
-            Some(seen) if lease.counter < seen.counter => {}
-            Some(seen) if lease.counter == seen.counter => {
-                seen.assigned = lease.owner.is_some();
-                if lease.is_handoff_pending() {
-                    seen.pending_since.get_or_insert(now);
+        let owner = lease.actual_owner();
+        let known = self.leases.get(&lease.key);
+        if let Some(seen) = known {
+            match lease.counter.cmp(&seen.counter) {
+                // An index or a scan may lag behind what was read already.
+                Ordering::Less => return,
+                Ordering::Equal => {
+                    let handoff = Handoff::of(lease, seen.handoff.as_ref(), now);
+                    if let Some(seen) = self.leases.get_mut(&lease.key) {
+                        seen.owner = owner.map(str::to_owned);
+                        // A lagging look may not show one that was seen already.
+                        seen.handoff = handoff.or(seen.handoff.take());
+                    }
+                    return;
                 }
-            }
-            Some(seen) => {
-                let before = Before {
-                    counter: seen.counter,
-                    assigned: seen.assigned,
-                    since: seen.since,
-                    pending_since: seen.pending_since,
-                };
-                let pending_since = lease
-                    .is_handoff_pending()
-                    .then(|| seen.pending_since.unwrap_or(now));
-                *seen = Seen {
-                    pending_since,
-                    ..new(now, Some(before))
-                };
+                Ordering::Greater => {}
             }
         }
+        let seen = Seen {
+            counter: lease.counter,
+            owner: owner.map(str::to_owned),
+            given: known.is_some_and(|seen| seen.owner.as_deref() != owner),
+            since: now,
+            handoff: Handoff::of(lease, known.and_then(|seen| seen.handoff.as_ref()), now),
+            available_since: None,
+            before: known.map(|seen| Before {
+                counter: seen.counter,
+                assigned: seen.owner.is_some(),
+                since: seen.since,
+                handoff: seen.handoff.clone(),
+            }),
+        };
+        self.leases.insert(lease.key.clone(), seen);
     }
 
-    /// Its counter stood still for longer than the failover time.
+    /// Its counter stood still for longer than the failover time; if its owner is new, for longer than
+    /// that one may need to be heard for the first time.
     pub(crate) fn is_expired(&self, lease: &Lease, now: Duration, failover: Duration) -> bool {
         self.leases.get(&lease.key).is_some_and(|seen| {
+            let limit = if seen.given {
+                until_first_heartbeat(failover)
+            } else {
+                failover
+            };
             lease.owner.is_some()
                 && seen.counter == lease.counter
-                && now.saturating_sub(seen.since) > failover
+                && now.saturating_sub(seen.since) > limit
         })
     }
 
@@ -139,11 +169,11 @@ impl Observations {
         let Some(seen) = self.leases.get(&lease.key) else {
             return false;
         };
-        match seen.before {
+        match &seen.before {
             Some(before) if seen.counter == lease.counter => {
-                let in_time = before
-                    .pending_since
-                    .is_some_and(|pending| now.saturating_sub(pending) < HANDOFF_TRUSTED);
+                let in_time = before.handoff.as_ref().is_some_and(|handoff| {
+                    handoff.to == lease.owner && now.saturating_sub(handoff.since) < HANDOFF_TRUSTED
+                });
                 // A jump hides writes between the two looks: a heartbeat, or another's take.
                 let next = before.counter.checked_add(1) == Some(lease.counter);
                 let quiet_since = if next { before.since } else { seen.since };
@@ -207,6 +237,29 @@ mod tests {
     }
 
     #[test]
+    fn a_new_owner_has_longer_for_its_first_heartbeat() {
+        // A Java worker was given it at 101, discovers it at 111 and renews at 114.
+        let given = lease(Some("java"), 4);
+        let looks = [(100, lease(None, 3)), (101, given.clone())];
+        for looks in [
+            looks,
+            [(100, lease(Some("other"), 3)), (101, given.clone())],
+            [(100, pending("java", "other", 3)), (101, given.clone())],
+        ] {
+            let observations = seen(&looks);
+            assert!(!observations.is_available(&given, at(126), F));
+            assert!(observations.is_available(&given, at(127), F), "it is dead");
+        }
+        let heard = seen(&[
+            (100, lease(None, 3)),
+            (101, given.clone()),
+            (114, lease(Some("java"), 5)),
+        ]);
+        assert!(!heard.is_available(&lease(Some("java"), 5), at(124), F));
+        assert!(heard.is_available(&lease(Some("java"), 5), at(125), F));
+    }
+
+    #[test]
     fn an_unassigned_lease_is_available_at_once_and_a_finished_one_never() {
         let observations = seen(&[]);
         assert!(observations.is_available(&lease(None, 0), at(1), F));
@@ -264,6 +317,15 @@ mod tests {
             long.may_start(&mine, None, at(139), F),
             "F after the old owner's last heartbeat"
         );
+    }
+
+    #[test]
+    fn a_handoff_to_another_does_not_let_this_worker_start() {
+        // It went to another, who may be at work; then somebody named this worker.
+        let mine = lease(Some("me"), 9);
+        let elsewhere = seen(&[(100, pending("other", "w", 7)), (103, mine.clone())]);
+        assert!(!elsewhere.may_start(&mine, None, at(103), F));
+        assert!(elsewhere.may_start(&mine, None, at(114), F));
     }
 
     #[test]

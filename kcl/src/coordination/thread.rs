@@ -78,6 +78,7 @@ impl OwnThread {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use super::*;
 
@@ -100,6 +101,7 @@ mod tests {
         let thread = OwnThread::start().await.unwrap();
         let mut ended = thread.ended.clone();
         drop(thread);
-        assert!(ended.changed().await.is_err());
+        let end = tokio::time::timeout(Duration::from_secs(60), ended.changed());
+        assert!(end.await.unwrap().is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! A worker that keeps the rules of the Java library 3.x, with its cadences and without the fences that
 //! it lacks. It is a model of coordination: its leader elects itself by a lock without a network.
 
+mod audit;
 mod consumer;
 mod leader;
 mod renewer;
@@ -18,7 +19,7 @@ use super::process::Process;
 use super::world::{FAILOVER, World};
 use crate::clock::Clock;
 use crate::lease::memory::MemoryLeaseStore;
-use crate::lease::{Lease, LeaseStore};
+use crate::lease::{Lease, LeaseStore, LeaseStoreError};
 use consumer::Consumer;
 pub(super) use leader::LeaderLock;
 
@@ -43,6 +44,8 @@ struct HeldState {
     answered: Duration,
     /// When it was sent.
     sent: Duration,
+    /// When the counter really moved, if reading back took an earlier write for this renewal.
+    read_back: Option<Duration>,
     lost: bool,
 }
 
@@ -71,6 +74,7 @@ impl Held {
         state.lease = lease;
         state.answered = self.clock.now();
         state.sent = sent;
+        state.read_back = None;
     }
 }
 
@@ -82,6 +86,12 @@ impl Hold for Strict {
     fn is_held(&self) -> bool {
         let state = self.0.state();
         !state.lost && self.0.clock.now() < state.sent + FAILOVER
+    }
+
+    fn overstays(&self) -> Option<&'static str> {
+        let moved = self.0.state().read_back?;
+        (self.0.clock.now() >= moved + FAILOVER)
+            .then_some("reading back, Java takes an earlier write for a renewal just made")
     }
 }
 
@@ -183,6 +193,7 @@ impl Worker {
                 lease,
                 answered: now,
                 sent: moved.unwrap_or_default(),
+                read_back: None,
                 lost: false,
             }),
             clock: Arc::clone(&self.world.clock),
@@ -197,6 +208,15 @@ impl Worker {
             .begin(&self.name, Kind::Java, &key, strict);
         let consumer = Consumer::new(self.clone(), held, id);
         self.process.run(consumer.run());
+    }
+
+    /// Creates a lease unless it is there, which is all that Java asks. `looked`: when this worker
+    /// last knew that it was to be created.
+    async fn create(&self, lease: &Lease, looked: Duration) -> Result<(), LeaseStoreError> {
+        self.world
+            .oracle
+            .means_to_create(&self.name, &lease.key, looked);
+        self.store.create(lease).await.map(drop)
     }
 
     /// No consumer works on it any more.

@@ -31,7 +31,7 @@ pub struct Report {
     pub steps: u64,
     /// What must never happen, and did.
     pub violations: Vec<String>,
-    /// Overlaps that Java's rules leave open: not violations.
+    /// What a rule of Java's leaves open and nobody can prevent; the trace names the rule. Not violations.
     pub java_windows: u64,
     /// Of the whole trace: the same for the same seed.
     pub digest: u64,

@@ -1,5 +1,6 @@
 //! What must never happen, checked after every step.
 
+mod cover;
 mod progress;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,13 +9,12 @@ use std::hash::{Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kinesis_aggregation::HashKeyRange;
-
 use super::stream::Stream;
 use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
 use crate::lease::memory::Watcher;
 use crate::lease::{Lease, Tenure};
+pub(super) use cover::first_hole;
 use progress::Progress;
 
 /// Violations after which a run has told enough.
@@ -27,6 +27,11 @@ pub(super) const FORCE: &str = "leader";
 pub(super) trait Hold: Send + Sync {
     /// By its own fence, as its worker judges it.
     fn is_held(&self) -> bool;
+
+    /// The rule of Java's by which it holds on longer than its counter tells others, if it does.
+    fn overstays(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 impl Hold for Tenure {
@@ -62,6 +67,12 @@ struct State {
     leases: BTreeMap<String, Lease>,
     /// Each lease's counter, and when it last moved.
     moved: BTreeMap<String, (u64, Duration)>,
+    /// When each lease was last deleted.
+    deleted: BTreeMap<String, Duration>,
+    /// When a Java worker last knew that it was to create a lease: by worker and lease.
+    looked: BTreeMap<(String, String), Duration>,
+    /// Who made each lease's processor the one that it is.
+    given_by: BTreeMap<String, String>,
     /// When a leader last gave each lease away by force.
     forced: BTreeMap<String, Duration>,
     /// When each worker's process last got a successor of the same id.
@@ -169,6 +180,12 @@ impl Oracle {
     pub(super) fn moved(&self, lease: &Lease) -> Option<Duration> {
         let moved = self.state().moved.get(&lease.key).copied();
         moved.and_then(|(counter, time)| (counter == lease.counter).then_some(time))
+    }
+
+    /// A Java worker creates a lease, as it last found right at the time `looked`.
+    pub(super) fn means_to_create(&self, worker: &str, key: &str, looked: Duration) {
+        let by = (worker.to_owned(), key.to_owned());
+        self.state().looked.insert(by, looked);
     }
 
     /// A processor has stopped.
@@ -296,7 +313,14 @@ impl Watcher for Oracle {
                 let progress = state.shards.entry(key.to_owned()).or_default();
                 if progress.has_ended && !after.has_ended() {
                     let what = format!("{by} creates the lease of finished {key} again");
-                    state.violation(now, &what);
+                    let looked = state.looked.get(&(by.to_owned(), key.to_owned()));
+                    // Java asks only that there is no lease: nobody can stop what it made up its
+                    // mind to while there was one yet, or the first was not yet made.
+                    if looked.is_some_and(|looked| Some(looked) < state.deleted.get(key)) {
+                        state.window(now, "Java creates by an old look", &what);
+                    } else {
+                        state.violation(now, &what);
+                    }
                 }
             }
             _ => {}
@@ -309,6 +333,13 @@ impl Watcher for Oracle {
         {
             let moved = (after.counter, now);
             state.moved.insert(key.to_owned(), moved);
+        }
+        if after.is_none() {
+            state.deleted.insert(key.to_owned(), now);
+        }
+        let processor = |lease: &Lease| lease.actual_owner().map(str::to_owned);
+        if before.and_then(processor) != after.and_then(processor) {
+            state.given_by.insert(key.to_owned(), by.to_owned());
         }
         if by == FORCE {
             state.forced.insert(key.to_owned(), now);
@@ -338,6 +369,12 @@ impl State {
         self.violations.push(what.to_owned());
     }
 
+    /// What nobody can prevent, by a rule of Java's.
+    fn window(&mut self, now: Duration, rule: &str, what: &str) {
+        self.java_windows += 1;
+        self.note(now, &format!("window of Java's ({rule}): {what}"));
+    }
+
     /// At most one un-fenced processor per lease.
     fn check_overlaps(&mut self, now: Duration) {
         let mut held: BTreeMap<&str, u64> = BTreeMap::new();
@@ -359,36 +396,33 @@ impl State {
                 continue;
             };
             let what = format!("{} and {} both process {}", a.worker, b.worker, a.shard);
-            // A Java worker that starts while another is at work was told to by its leader, by force:
-            // nobody can close that window. A Rust worker has no such excuse.
-            // Nor one that goes on with what its own id was given, and believes that its predecessor
-            // was at work: the item does not tell.
-            let forced = self.forced.get(&b.shard);
-            let inherits = forced.is_some() && forced <= self.succeeded.get(&b.worker);
-            if b.kind == Kind::Java || inherits {
-                self.java_windows += 1;
-                self.note(now, &format!("window that a Java leader opened: {what}"));
-            } else {
-                self.violation(now, &what);
+            match self.excuse(a, b) {
+                Some(rule) => self.window(now, rule, &what),
+                None => self.violation(now, &what),
             }
         }
     }
 
+    /// The rule of Java's by which `b` could begin while `a` was at work, if there is one: nobody can
+    /// close that window.
+    fn excuse(&self, a: &Processor, b: &Processor) -> Option<&'static str> {
+        // What one of ours gives away, it has stopped working on.
+        let given_by = self.given_by.get(&b.shard)?;
+        if b.kind == Kind::Java && (given_by == FORCE || given_by.starts_with('j')) {
+            return Some("its leader assigns by force");
+        }
+        // One that goes on with what its own id was given, and believes that its predecessor was at
+        // work: the item does not tell.
+        let forced = self.forced.get(&b.shard);
+        if forced.is_some() && forced <= self.succeeded.get(&b.worker) {
+            return Some("its leader assigns by force, to a process that has died");
+        }
+        a.hold.overstays()
+    }
+
     /// Once covered by active leases, the hash space stays so.
     fn check_cover(&mut self, now: Duration) {
-        let active = self.leases.values().filter(|lease| !lease.has_ended());
-        let mut ranges: Vec<HashKeyRange> = active.filter_map(|l| l.hash_key_range).collect();
-        ranges.sort_by_key(|range| range.start());
-        let mut from = Some(0u128);
-        for range in ranges {
-            match from {
-                Some(next) if range.start().get() <= next && range.end().get() >= next => {
-                    from = range.end().get().checked_add(1);
-                }
-                _ => {}
-            }
-        }
-        match from {
+        match first_hole(self.leases.values()) {
             None => self.covered = true,
             Some(hole) if self.covered => {
                 self.violation(now, &format!("no active lease covers hash key {hole}"));

@@ -24,6 +24,8 @@ const MOST_WORKERS: usize = 4;
 const MOST_SHARDS: usize = 8;
 /// After the troubles, everything must have been delivered within this time.
 const PATIENCE: Duration = Duration::from_secs(400);
+/// Among Java workers only, some more within this time: a new leader after 150 s, then three audits.
+const JAVA_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Simulates one fleet. The same seed gives the same report.
 ///
@@ -296,11 +298,16 @@ impl Fleet {
                 member.network.calm();
             }
         }
-        let patience = self.world.clock.now() + PATIENCE;
+        let mut before = Vec::new();
+        let mut patience = self.world.clock.now() + PATIENCE;
         while !self.world.oracle.has_seen_enough() {
             let missing = self.world.oracle.missing();
             if missing.is_empty() {
                 return self.step("all delivered");
+            }
+            if self.workers == Workers::Java && missing != before {
+                patience = self.world.clock.now() + JAVA_PATIENCE;
+                before.clone_from(&missing);
             }
             if self.world.clock.now() > patience {
                 let what = format!("not delivered: {}", missing.join(", "));

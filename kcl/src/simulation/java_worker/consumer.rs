@@ -144,6 +144,8 @@ impl Consumer {
     }
 
     async fn create_children(&self, children: &[crate::lease::ChildShard]) -> bool {
+        // Until then, its parent was this worker's.
+        let looked = self.held.state().answered;
         let store = &self.worker.store;
         for child in children {
             for parent in &child.parents {
@@ -156,7 +158,7 @@ impl Consumer {
             let mut lease = Lease::new(child.shard_id.clone(), Checkpoint::TrimHorizon);
             lease.parents = child.parents.iter().cloned().collect();
             lease.hash_key_range = Some(child.hash_key_range);
-            if store.create(&lease).await.is_err() {
+            if self.worker.create(&lease, looked).await.is_err() {
                 return false;
             }
         }

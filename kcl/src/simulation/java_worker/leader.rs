@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Worker;
-use crate::checkpoint::Checkpoint;
+use super::audit::{Audit, first_lease};
 use crate::lease::{Lease, LeaseStore, Snapshot};
 use crate::simulation::world::FAILOVER;
 
@@ -41,6 +41,7 @@ impl LeaderLock {
 struct Memory {
     counters: BTreeMap<String, (u64, Duration)>,
     handoffs: BTreeMap<String, Duration>,
+    audit: Audit,
 }
 
 impl Worker {
@@ -52,9 +53,14 @@ impl Worker {
                 tokio::time::sleep(HEARTBEAT).await;
                 continue;
             }
+            let looked = self.now();
             match self.store.list(false).await {
-                Ok(snapshot) if snapshot.leases.is_empty() => self.create_first().await,
-                Ok(snapshot) => self.pass(&mut memory, snapshot).await,
+                Ok(snapshot) if snapshot.leases.is_empty() => self.create_first(looked).await,
+                Ok(snapshot) => {
+                    self.audit(&mut memory.audit, &snapshot.leases, looked)
+                        .await;
+                    self.pass(&mut memory, snapshot).await;
+                }
                 Err(_) => {}
             }
             tokio::time::sleep(ASSIGNMENT).await;
@@ -62,12 +68,11 @@ impl Worker {
     }
 
     /// The leases of the oldest shards.
-    async fn create_first(&self) {
+    async fn create_first(&self, looked: Duration) {
         let shards = self.world.stream.shards().into_iter();
         for (id, shard) in shards.filter(|(_, shard)| shard.parents.is_empty()) {
-            let mut lease = Lease::new(id, Checkpoint::TrimHorizon);
-            lease.hash_key_range = Some(shard.range);
-            while self.store.create(&lease).await.is_err() {
+            let lease = first_lease(&id, &shard);
+            while self.create(&lease, looked).await.is_err() {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }

@@ -68,7 +68,10 @@ impl Worker {
                     && item.actual_owner() == known.owner.as_deref()
                     && item.counter == known.counter + 1 =>
             {
+                // The write that moved the counter may have been an earlier one.
+                let moved = self.world.oracle.moved(&item).filter(|moved| *moved < sent);
                 self.renewed(held, item, sent);
+                held.state().read_back = moved;
             }
             _ => self.drop_lease(held),
         }

@@ -20,6 +20,7 @@ use super::executor::{CurrentRuntime, Executor};
 use super::last_look::LastLook;
 use super::observation::Observations;
 use super::registry::{Claim, Registry};
+use super::worker_metrics::RowWritten;
 use crate::clock::Clock;
 use crate::config::OnStop;
 use crate::lease::{
@@ -45,8 +46,7 @@ pub(crate) struct Shared {
     pub(crate) seed: u64,
     /// The id was given, not drawn: an earlier process may have had it.
     pub(crate) id_is_configured: bool,
-    /// When the worker's row was last written, as the row says.
-    row_written: Mutex<Option<u64>>,
+    row_written: Mutex<RowWritten>,
     pub(crate) registry: Arc<Registry>,
     observations: Mutex<Observations>,
     /// For those who ask from outside.
@@ -120,7 +120,7 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn row_written(&self) -> MutexGuard<'_, Option<u64>> {
+    pub(crate) fn row_written(&self) -> MutexGuard<'_, RowWritten> {
         self.row_written
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

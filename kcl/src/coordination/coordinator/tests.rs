@@ -616,6 +616,25 @@ async fn a_leaving_worker_awaits_the_row_that_it_writes_and_spares_a_later_one()
 }
 
 #[tokio::test]
+async fn a_leaving_worker_removes_its_row_though_the_last_write_was_not_done() {
+    let aws = aws(1).await;
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
+        .await
+        .unwrap();
+    let shared = Arc::clone(&coordinator.shared);
+    let rows = async || store(&aws).list(true).await.unwrap().workers;
+    let last_attempt = shared.epoch_seconds();
+    *shared.row_written() =
+        worker_metrics::RowWritten::new(Some(last_attempt), Some(last_attempt - 30));
+    store(&aws)
+        .put_worker("w1", last_attempt - 30)
+        .await
+        .unwrap();
+    worker_metrics::withdraw(&shared).await;
+    assert!(rows().await.is_empty(), "the row of the write before");
+}
+
+#[tokio::test]
 async fn workers_that_start_together_set_up_one_table() {
     let aws = aws(8).await;
     let (a, b, c) = tokio::join!(

@@ -35,12 +35,13 @@ pub(crate) async fn discover(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Ten
     }
 }
 
-async fn look(
+pub(super) async fn look(
     shared: &Arc<Shared>,
     deliveries: &mpsc::Sender<Tenure>,
 ) -> Result<(), LeaseStoreError> {
     for key in shared.store.owned_by(&shared.worker_id).await? {
-        if shared.registry.contains(&key) {
+        // A finished lease keeps its owner.
+        if shared.registry.contains(&key) || shared.last_look.has_ended(&key) {
             continue;
         }
         match shared.store.get(&key).await {

@@ -72,6 +72,13 @@ impl LastLook {
         look.seen = Some((now, Arc::clone(snapshot)));
     }
 
+    /// True if the lease was seen at `SHARD_END`.
+    pub(crate) fn has_ended(&self, key: &str) -> bool {
+        let look = self.look();
+        let since = look.since.get(key);
+        since.is_some_and(|since| since.checkpoint.0 == Checkpoint::ShardEnd)
+    }
+
     /// For how long the checkpoint of each unfinished lease of `owner` has stood still, by shard.
     pub(crate) fn checkpoint_ages(&self, owner: &str, now: Duration) -> Vec<(String, Duration)> {
         let look = self.look();

@@ -263,7 +263,10 @@ async fn take(
             continue;
         };
         match taken {
-            Ok(Outcome::Applied(lease)) => shared.begin(claim, lease, sent, deliveries).await,
+            Ok(Outcome::Applied(lease)) => {
+                shared.meter.put(Metric::TakenLeases, None, 1.0);
+                shared.begin(claim, lease, sent, deliveries).await;
+            }
             // By this take or by a leader, nobody knows when: a renewal sets the fence.
             Ok(Outcome::AppliedBefore(lease)) => {
                 drop(claim);

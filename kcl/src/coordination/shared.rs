@@ -241,7 +241,10 @@ impl Shared {
         self.spawn("lease writer", async move {
             // Removed in any case: a panic must not block the lease for ever.
             let panic = AssertUnwindSafe(writer.run()).catch_unwind().await.err();
-            shared.registry.remove(&key, last.counter());
+            // An aborted processor may still be at work: nothing here takes its lease or gives it back.
+            if !last.was_aborted() {
+                shared.registry.remove(&key, last.counter());
+            }
             shared.nudge.notify_one();
             if let Some(panic) = panic {
                 std::panic::resume_unwind(panic);

@@ -79,15 +79,7 @@ impl LeaseStore for Metered {
 
     fn take<'a>(&'a self, lease: &'a Lease, owner: &'a str) -> StoreFuture<'a, Outcome> {
         let metrics = (Metric::TakeLeaseSuccess, Metric::TakeLeaseTime);
-        let call = self.measure(self.inner.take(lease, owner), metrics, None);
-        async move {
-            let taken = call.await?;
-            if matches!(taken, Outcome::Applied(_)) {
-                self.meter.put(Metric::TakenLeases, None, 1.0);
-            }
-            Ok(taken)
-        }
-        .boxed()
+        self.measure(self.inner.take(lease, owner), metrics, None)
     }
 
     fn assign<'a>(

@@ -36,8 +36,9 @@ pub(crate) trait LeaseStore: Send + Sync + Debug {
         progress: &'a Progress,
     ) -> StoreFuture<'a, Outcome>;
 
-    /// Makes `owner` the owner of a lease that is unassigned or expired, if nothing about its
-    /// ownership changed since it was read; ends a pending handoff; adds one to the counter.
+    /// Makes `owner` the owner of a lease that is unassigned or expired, or that its present owner
+    /// gives up while its processor may be at work, if nothing about its ownership changed since it
+    /// was read; ends a pending handoff; adds one to the counter.
     fn take<'a>(&'a self, lease: &'a Lease, owner: &'a str) -> StoreFuture<'a, Outcome>;
 
     /// Makes `to` the owner, if the owners are as known (not: the counter, which a live owner

@@ -1,7 +1,7 @@
 //! One unbroken ownership of a lease by this worker, as the shard's consumer sees it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -45,6 +45,9 @@ pub(crate) enum TenureEnd {
     /// A planned stop: hand the lease over, release it or keep it, as the settings say. A pending
     /// handoff is completed.
     GiveAway,
+    /// A planned stop whose processor did not stop in time: as [`GiveAway`](Self::GiveAway), but the
+    /// next owner waits until this one is fenced.
+    Aborted,
     /// The lease is at `SHARD_END`: nothing to renew any more.
     ShardEnded,
     /// A fence fell, or the consumer gave up: forget the lease, the item stays as it is.
@@ -90,6 +93,8 @@ pub(super) struct TenureState {
     pub(super) lost: CancellationToken,
     pub(super) handoff: CancellationToken,
     pub(super) delivered: AtomicU64,
+    /// Ended by [`TenureEnd::Aborted`].
+    pub(super) aborted: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -260,6 +265,10 @@ impl Tenure {
     /// # Cancel safety
     /// The end goes on in the background.
     pub(crate) async fn end(&self, how: TenureEnd) {
+        if how == TenureEnd::Aborted {
+            // Noted here: the writer of a lost lease takes no notice of how it ends.
+            self.state.aborted.store(true, Ordering::Relaxed);
+        }
         let (reply, done) = oneshot::channel();
         if self
             .requests
@@ -308,6 +317,11 @@ impl WeakTenure {
     /// The counter of the lease as last read or written.
     pub(crate) fn counter(&self) -> u64 {
         self.state.known().lease.counter
+    }
+
+    /// It was ended by [`TenureEnd::Aborted`].
+    pub(crate) fn was_aborted(&self) -> bool {
+        self.state.aborted.load(Ordering::Relaxed)
     }
 }
 

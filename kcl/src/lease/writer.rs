@@ -6,7 +6,7 @@ mod give_away;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -78,6 +78,7 @@ impl Tenure {
             lost: CancellationToken::new(),
             handoff: CancellationToken::new(),
             delivered: AtomicU64::new(0),
+            aborted: AtomicBool::new(false),
         });
         let mut writer = Writer {
             throughput: Throughput::new(context.clock.now()),

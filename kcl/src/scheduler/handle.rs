@@ -23,7 +23,8 @@ pub struct ShutdownReport {
     /// Shards whose processor was asked to stop and did, by id.
     pub drained: Vec<String>,
     /// Shards whose processor did not return before the deadline: it was aborted, and the lease
-    /// given away without a checkpoint. Another worker processes their last records again.
+    /// given away without a checkpoint. Another worker processes their last records again, after the
+    /// [`failover_time`](crate::ConsumerConfig::failover_time): the processor may still be at work.
     pub aborted: Vec<String>,
 }
 
@@ -64,7 +65,8 @@ impl WorkerHandle {
     /// Planned stop: takes no more leases, lets each processor finish the batch in hand, calls
     /// `shutdown_requested`, and gives the leases away as
     /// [`on_stop`](crate::ConsumerConfig::on_stop) says. Processors that have not stopped after
-    /// `deadline` are aborted, and their leases given away without a checkpoint.
+    /// `deadline` are aborted, and their leases given away without a checkpoint: the next owner waits
+    /// for the [`failover_time`](crate::ConsumerConfig::failover_time).
     ///
     /// The calls to the lease table around that come on top: milliseconds, or, when DynamoDB does not
     /// answer, about twelve [`dynamodb_request_timeout`](crate::ConsumerConfig::dynamodb_request_timeout)s.

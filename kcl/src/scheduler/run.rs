@@ -13,7 +13,7 @@ use crate::lease::{Tenure, TenureEnd};
 use crate::shard_consumer::Worker;
 use crate::worker_state::WorkerState;
 
-/// How long aborted tasks get to be dropped, before their leases are given away all the same.
+/// How long aborted tasks get to be dropped.
 const AFTER_ABORT: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(
@@ -81,7 +81,7 @@ async fn main_loop(
 }
 
 /// Lets every consumer finish its batch, checkpoint and give its lease away; at the deadline those
-/// left are aborted, and their leases given away without a checkpoint.
+/// left are aborted, and their leases given away without a checkpoint, to owners who wait.
 async fn drain(
     shards: &mut Shards,
     tenures: &mut mpsc::Receiver<Tenure>,
@@ -123,6 +123,8 @@ async fn abort(shards: &mut Shards, report: &mut ShutdownReport) {
         shards = ?report.aborted,
         "processors did not stop in time: they are aborted, their leases given away without a checkpoint"
     );
+    // They are told at once; the next owners wait until this worker is fenced.
+    futures::future::join_all(tenures.iter().map(|tenure| tenure.end(TenureEnd::Aborted))).await;
     let all = async {
         while !shards.is_empty() {
             // Their results no longer count.
@@ -131,7 +133,4 @@ async fn abort(shards: &mut Shards, report: &mut ShutdownReport) {
     };
     // A processor that blocks its thread can not be aborted; its lease is fenced all the same.
     let _ = tokio::time::timeout(AFTER_ABORT, all).await;
-    for tenure in tenures {
-        tenure.end(TenureEnd::GiveAway).await;
-    }
 }

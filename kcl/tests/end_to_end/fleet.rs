@@ -102,7 +102,7 @@ async fn a_worker_that_was_aborted_is_replaced_after_the_failover_time() {
 }
 
 #[tokio::test]
-async fn a_processor_that_hangs_is_aborted_at_the_deadline_and_its_lease_released() {
+async fn a_processor_that_hangs_is_aborted_at_the_deadline_and_its_lease_expires() {
     let aws = aws(1).await;
     let stuck = Probe::new().script(|_, _| Deed::Hang);
     let probe = Probe::new();

@@ -12,6 +12,7 @@ use crate::checkpoint::Checkpoint;
 use crate::clock::SystemClock;
 use crate::config::{InitialPosition, TableConfig};
 use crate::coordination::assignment::{Looks, look_and_act};
+use crate::coordination::discovery;
 use crate::lease::{DynamoDbLeaseStore, Layout, LeaseStore, TenureEnd, ensure_table};
 use crate::shard_sync::ShardSync;
 
@@ -632,6 +633,45 @@ async fn a_leaving_worker_removes_its_row_though_the_last_write_was_not_done() {
         .unwrap();
     worker_metrics::withdraw(&shared).await;
     assert!(rows().await.is_empty(), "the row of the write before");
+}
+
+#[tokio::test]
+async fn an_aborted_processors_lease_is_not_given_back_at_the_stop() {
+    let aws = aws(1).await;
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
+        .await
+        .unwrap();
+    let mut incoming = coordinator.start();
+    let tenure = incoming.recv().await.unwrap();
+    coordinator.leave().await;
+    tenure.end(TenureEnd::Aborted).await;
+    // Answered when its writer is gone.
+    tenure.end(TenureEnd::Lost).await;
+    coordinator.stop().await;
+    let lease = &leases(&aws).await[tenure.shard_id()];
+    assert_eq!(lease.owner.as_deref(), Some("w1"), "it expires");
+}
+
+#[tokio::test]
+async fn discovery_does_not_read_finished_leases_again() {
+    let aws = aws(1).await;
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
+        .await
+        .unwrap();
+    let shared = &coordinator.shared;
+    let ended = Lease {
+        owner: Some("w1".into()),
+        ..Lease::new("finished", Checkpoint::ShardEnd)
+    };
+    shared.store.create(&ended).await.unwrap();
+    let (deliveries, _tenures) = mpsc::channel(QUEUE);
+    let reads = Fault::delay(Duration::from_millis(1)).service(Service::DynamoDb);
+    let reads = aws.faults().add(reads.operation("GetItem"));
+    discovery::look(shared, &deliveries).await.unwrap();
+    assert_eq!(aws.faults().count(reads), 1, "not seen yet");
+    look(shared, true).await.unwrap();
+    discovery::look(shared, &deliveries).await.unwrap();
+    assert_eq!(aws.faults().count(reads), 1);
 }
 
 #[tokio::test]

@@ -541,6 +541,60 @@ async fn a_handoff_that_drags_on_is_forced_before_a_java_leader_would() {
 }
 
 #[tokio::test]
+async fn a_forced_handoff_does_not_complete_a_later_one() {
+    let (fixture, tenure, writer) = held().await;
+    tenure.start_handoff("next");
+    tenure.handoff_requested().cancelled().await;
+    let mut lease = fixture.item().await;
+    for _ in 0..4 {
+        fixture.clock.advance(Duration::from_secs(6));
+        let counter = lease.counter;
+        lease = fixture
+            .until("renewed", |lease| lease.counter > counter)
+            .await;
+        answered(&tenure, lease.counter).await;
+    }
+    // Back, and once more to the same worker.
+    let back = fixture.store.assign(&lease, "me", false).await.unwrap();
+    let again = fixture
+        .store
+        .start_handoff(&back.applied().unwrap(), "next")
+        .await
+        .unwrap();
+    fixture.clock.advance(Duration::from_secs(1));
+    tenure.lost().cancelled().await;
+    tenure.end(TenureEnd::Lost).await;
+    writer.await.unwrap();
+    assert_eq!(fixture.item().await, again.applied().unwrap());
+}
+
+#[tokio::test]
+async fn an_aborted_processor_is_told_and_its_lease_is_not_released() {
+    for (receiver, on_stop, owner) in [
+        (Some("w2"), OnStop::HandOver, "w2"),
+        (None, OnStop::HandOver, "me"),
+        (Some("w2"), OnStop::Release, "me"),
+        (Some("w2"), OnStop::Keep, "me"),
+    ] {
+        let fixture = Fixture::new(receiver, on_stop).await;
+        let (tenure, writer) = fixture.begin().await;
+        let delay = Fault::delay(Duration::from_millis(100)).service(Service::DynamoDb);
+        let delay = fixture.aws.faults().add(delay.operation("UpdateItem"));
+        let (ending, lost) = (tenure.clone(), tenure.lost());
+        let ending = tokio::spawn(async move { ending.end(TenureEnd::Aborted).await });
+        lost.cancelled().await;
+        let told_first = fixture.item().await.owner.as_deref() == Some("me");
+        assert!(told_first, "{on_stop:?}");
+        ending.await.unwrap();
+        writer.await.unwrap();
+        fixture.aws.faults().remove(delay);
+        let item = fixture.item().await;
+        assert_eq!(item.owner.as_deref(), Some(owner), "{on_stop:?}");
+        assert!(!item.was_released_to_owner(), "{on_stop:?}");
+    }
+}
+
+#[tokio::test]
 async fn giving_away_assigns_to_the_receiver_or_releases() {
     for (receiver, on_stop, owner) in [
         (Some("w2"), OnStop::HandOver, Some("w2")),

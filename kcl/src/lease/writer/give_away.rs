@@ -17,6 +17,11 @@ impl Writer {
         }
         match how {
             TenureEnd::Lost => {}
+            TenureEnd::Aborted => {
+                // It is told first.
+                self.state.lost.cancel();
+                self.abandon().await;
+            }
             TenureEnd::ShardEnded | TenureEnd::Transfer => self.transfer(true).await,
             TenureEnd::GiveAway => match self.context.on_stop {
                 OnStop::Keep => self.transfer(true).await,
@@ -50,6 +55,24 @@ impl Writer {
         .await;
     }
 
+    /// Of an aborted processor, which may still be at work: completes a pending handoff, else assigns
+    /// the lease to the receiver, who waits; without one, it expires.
+    async fn abandon(&mut self) {
+        let receiver = match self.context.on_stop {
+            OnStop::HandOver => self.context.fleet.receiver(),
+            OnStop::Release | OnStop::Keep => None,
+        };
+        self.move_lease(false, |lease| {
+            let next = if lease.is_handoff_pending() {
+                &lease.owner
+            } else {
+                &receiver
+            };
+            next.clone().map(Some)
+        })
+        .await;
+    }
+
     /// Moves the lease to the worker chosen for it as it is now: `None` leaves it, `Some(None)` makes
     /// it unassigned.
     async fn move_lease(
@@ -62,7 +85,10 @@ impl Writer {
             let lease = self.state.known().lease.clone();
             let Some(to) = choose(&lease) else { return };
             let write = match &to {
-                Some(to) => store.assign(&lease, to, released),
+                Some(to) if released => store.assign(&lease, to, true),
+                // The counter is a condition here, too: an attempt that arrives late finds its own
+                // handoff, not a later one between the same owners.
+                Some(to) => store.take(&lease, to),
                 None => store.evict(&lease),
             };
             match self.until_even_if_lost(write).await {

@@ -35,6 +35,9 @@ pub(crate) use validate::{TABLE_NAME_RULE, is_table_name};
 pub struct ConsumerConfig {
     /// Identifies this worker in the lease table; unique per process. Default: a name made of the
     /// application and a random number. Give a stable one for rolling restarts.
+    ///
+    /// Start the next process of a name when the last one has ended, not before: it goes on with the leases of its name at
+    /// once, and both process until the first one's next renewal fails, up to half of the failover time.
     pub worker_id: Option<String>,
     /// Where a shard without a checkpoint starts. Default: [`InitialPosition::Latest`], as in Java.
     pub initial_position: InitialPosition,
@@ -165,7 +168,8 @@ pub enum OnStop {
     HandOver,
     /// Leases become unassigned: the first worker that looks takes them.
     Release,
-    /// Leases keep their owner, for a restart under the same worker id within the failover time.
+    /// Leases keep their owner, for a restart under the same worker id within the failover time, when this process has
+    /// ended.
     Keep,
 }
 

@@ -286,6 +286,8 @@ impl Fleet {
     /// Nothing goes wrong any more: all that the stream holds must be delivered.
     async fn calm(&mut self) {
         self.step("calm");
+        // A shard without a record would not be missed.
+        self.world.stream.put_everywhere();
         for member in self.members.values() {
             member.process.suspend(false);
             member.network.calm();

@@ -117,6 +117,17 @@ impl Stream {
         }
     }
 
+    /// One record into each open shard: who reads them all reads every shard.
+    pub(super) fn put_everywhere(&self) {
+        let state = &mut *self.state();
+        for shard in state.shards.values_mut() {
+            if shard.closed.is_none() {
+                shard.records.push(state.next_sequence);
+                state.next_sequence += 1;
+            }
+        }
+    }
+
     /// Splits or merges open shards, if there are such; says which.
     pub(super) fn reshard(&self, merge: bool, random: &mut Rng) -> Option<String> {
         let mut open: Vec<_> = self.shards().into_iter().collect();

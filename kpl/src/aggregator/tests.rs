@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use futures::FutureExt;
 use kinesis_aggregation::{Decoded, Decoder};
 use proptest::prelude::*;

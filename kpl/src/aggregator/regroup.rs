@@ -1,0 +1,183 @@
+//! Taking a Kinesis record apart: members whose shard is gone, or that travel alone from now on.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kinesis_aggregation::{AggregateBuilder, HashKey};
+
+use super::{Sealed, Sealer, droppable_of};
+use crate::budget::RECORD_OVERHEAD;
+use crate::delivery::Settler;
+use crate::kinesis_record::{KinesisRecord, Members};
+use crate::lane::LaneId;
+use crate::record::UserRecord;
+use crate::verdict::HashKeySpan;
+
+impl Sealer {
+    /// Distributes the members of a record to the lanes that take them now. Order and place in the queue are kept.
+    ///
+    /// `route` names the lane of a hash key, and whether that lane aggregates.
+    pub(crate) fn regroup(
+        &mut self,
+        record: KinesisRecord,
+        route: impl Fn(HashKey) -> (LaneId, bool),
+    ) -> Vec<KinesisRecord> {
+        let parts = self.divide(record, |hash_key| {
+            let (lane, aggregates) = route(hash_key);
+            (lane, lane, aggregates)
+        });
+        parts.into_iter().map(|(_, part)| part).collect()
+    }
+
+    /// Takes the first `members` out of an aggregate, to travel alone; the others stay together behind them.
+    pub(crate) fn take_apart(
+        &mut self,
+        aggregate: KinesisRecord,
+        members: usize,
+    ) -> Vec<KinesisRecord> {
+        let lane = aggregate.lane;
+        let taken = Cell::new(0);
+        let parts = self.divide(aggregate, |_| {
+            taken.set(taken.get() + 1);
+            let stays = taken.get() > members;
+            (stays, lane, stays)
+        });
+        parts.into_iter().map(|(_, part)| part).collect()
+    }
+
+    /// Divides a record: `class` names what a member's part has in common, its lane, and whether that lane aggregates.
+    pub(crate) fn divide<C: PartialEq>(
+        &mut self,
+        record: KinesisRecord,
+        class: impl Fn(HashKey) -> (C, LaneId, bool),
+    ) -> Vec<(C, KinesisRecord)> {
+        let users = record.user_records();
+        let was_framed = record.is_framed;
+        let KinesisRecord {
+            sequence,
+            members,
+            mut charge,
+            time_to_live,
+            expires,
+            history,
+            hash_keys_kept,
+            ..
+        } = record;
+        let keeps_hash_keys = !hash_keys_kept.is_empty();
+        let mut groups: Vec<Group<C>> = Vec::new();
+        for (place, (member, user)) in members.separate().into_iter().zip(users).enumerate() {
+            let hash_key = user.hash_key();
+            let (class, lane, aggregates) = class(hash_key);
+            let open = if aggregates {
+                groups.iter_mut().rev().find(|group| group.class == class)
+            } else {
+                None
+            };
+            match open {
+                Some(group) => group.add(user, hash_key, member),
+                None => groups.push(Group {
+                    sequence: sequence + place as u64,
+                    class,
+                    lane,
+                    users: vec![user],
+                    first_hash_key: hash_key,
+                    span: HashKeySpan::of(hash_key),
+                    hash_keys: vec![hash_key],
+                    members: vec![member],
+                }),
+            }
+        }
+        let mut regrouped = Vec::with_capacity(groups.len());
+        let mut groups = groups.into_iter().peekable();
+        while let Some(group) = groups.next() {
+            let bytes = group
+                .users
+                .iter()
+                .map(|user| user.payload_len() + RECORD_OVERHEAD)
+                .sum();
+            let mut share = match groups.peek() {
+                Some(_) => charge.split(bytes),
+                None => charge.split(usize::MAX),
+            };
+            share.move_to(group.lane);
+            let Group {
+                sequence,
+                class,
+                lane,
+                users,
+                first_hash_key,
+                span,
+                hash_keys,
+                members,
+            } = group;
+            let droppable = droppable_of(&users);
+            let mut sealed = self.seal_group(users, first_hash_key);
+            if was_framed && !sealed.is_framed {
+                // A slice of the whole, which must not live until the last of its members is settled.
+                sealed.data = Bytes::copy_from_slice(&sealed.data);
+            }
+            let part = KinesisRecord {
+                sequence,
+                lane,
+                data: sealed.data,
+                partition_key: sealed.partition_key,
+                explicit_hash_key: sealed.explicit_hash_key,
+                is_framed: sealed.is_framed,
+                is_raw: sealed.is_raw,
+                span,
+                hash_keys_kept: if keeps_hash_keys {
+                    hash_keys
+                } else {
+                    Vec::new()
+                },
+                members: Members::Each(members),
+                charge: share,
+                time_to_live,
+                droppable,
+                expires,
+                history: history.clone(),
+            };
+            regrouped.push((class, part));
+        }
+        regrouped
+    }
+
+    fn seal_group(&mut self, mut users: Vec<UserRecord>, first_hash_key: HashKey) -> Sealed {
+        if users.len() == 1
+            && let Some(user) = users.pop()
+        {
+            return self.single(user);
+        }
+        // A part of an aggregate is no larger than the whole was.
+        let mut builder = AggregateBuilder::new(usize::MAX);
+        for user in &users {
+            builder
+                .push(&user.partition_key, user.explicit_hash_key, &user.data)
+                .expect("an aggregate without a limit takes every record");
+        }
+        self.aggregate(builder, first_hash_key)
+    }
+}
+
+/// Members of one record that go on together.
+struct Group<C> {
+    /// The place of the first of them.
+    sequence: u64,
+    class: C,
+    lane: LaneId,
+    users: Vec<UserRecord>,
+    first_hash_key: HashKey,
+    span: HashKeySpan,
+    hash_keys: Vec<HashKey>,
+    members: Vec<(Arc<Settler>, u32)>,
+}
+
+impl<C> Group<C> {
+    fn add(&mut self, user: UserRecord, hash_key: HashKey, member: (Arc<Settler>, u32)) {
+        self.users.push(user);
+        self.span.include(hash_key);
+        self.hash_keys.push(hash_key);
+        self.members.push(member);
+    }
+}

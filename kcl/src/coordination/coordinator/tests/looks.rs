@@ -1,0 +1,42 @@
+//! What a worker finds that names it.
+
+use super::*;
+
+#[tokio::test]
+async fn a_lease_found_assigned_is_renewed_before_it_counts_as_acquired() {
+    let aws = aws(1).await;
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
+        .await
+        .unwrap();
+    let shared = &coordinator.shared;
+    let (deliveries, mut tenures) = mpsc::channel(QUEUE);
+    // The answer of the take is lost: it may have been a leader's.
+    let lost = Fault::response_lost().service(Service::DynamoDb);
+    aws.faults().add(lost.operation("UpdateItem").times(1));
+    look_and_act(shared, &mut Looks::new(shared), &deliveries)
+        .await
+        .unwrap();
+    assert_eq!(tenures.try_recv().unwrap().lease().counter, 2);
+}
+
+#[tokio::test]
+async fn discovery_does_not_read_finished_leases_again() {
+    let aws = aws(1).await;
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
+        .await
+        .unwrap();
+    let shared = &coordinator.shared;
+    let ended = Lease {
+        owner: Some("w1".into()),
+        ..Lease::new("finished", Checkpoint::ShardEnd)
+    };
+    shared.store.create(&ended).await.unwrap();
+    let (deliveries, _tenures) = mpsc::channel(QUEUE);
+    let reads = Fault::delay(Duration::from_millis(1)).service(Service::DynamoDb);
+    let reads = aws.faults().add(reads.operation("GetItem"));
+    discovery::look(shared, &deliveries).await.unwrap();
+    assert_eq!(aws.faults().count(reads), 1, "not seen yet");
+    look(shared, true).await.unwrap();
+    discovery::look(shared, &deliveries).await.unwrap();
+    assert_eq!(aws.faults().count(reads), 1);
+}

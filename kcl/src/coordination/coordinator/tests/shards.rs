@@ -1,0 +1,140 @@
+//! The leases of the stream's shards: their creation, repair and end.
+
+use super::*;
+
+#[tokio::test]
+async fn children_are_created_before_the_end_and_parents_are_cleaned_up() {
+    let aws = aws(1).await;
+    let worker = Worker::start(&aws, "w1", config()).await;
+    until("the parent", async || {
+        (worker.held().len() == 1).then_some(())
+    })
+    .await;
+    let parent = worker.tenures.lock().unwrap()[0].clone();
+    aws.kinesis()
+        .split_shard()
+        .stream_name(STREAM)
+        .shard_to_split(parent.shard_id())
+        .new_starting_hash_key("170141183460469231731687303715884105728")
+        .send()
+        .await
+        .unwrap();
+    // The last page named no children: they are learned from the listing.
+    until("children", async || {
+        parent.record_children(Vec::new()).await.ok()?;
+        (leases(&aws).await.len() == 3).then_some(())
+    })
+    .await;
+    let found = leases(&aws).await;
+    assert_eq!(found[parent.shard_id()].children.len(), 2);
+    parent.checkpoint(Checkpoint::ShardEnd).await.unwrap();
+    parent.end(TenureEnd::ShardEnded).await;
+    until("both children", async || {
+        (worker.held().len() == 2).then_some(())
+    })
+    .await;
+
+    let report = worker.coordinator.shared.sync.run().await.unwrap();
+    assert_eq!(
+        (report.created, report.deleted),
+        (0, 0),
+        "children are still at their start"
+    );
+    let children: Vec<Tenure> = worker.tenures.lock().unwrap().clone();
+    for child in children.iter().filter(|tenure| tenure.is_held()) {
+        assert!(child.parents_ended().await.unwrap());
+        child
+            .checkpoint(Checkpoint::parse("5", 0).unwrap())
+            .await
+            .unwrap();
+    }
+    drop(children);
+    let sync = worker.coordinator.shared.sync.clone();
+    let report = sync.run().await.unwrap();
+    assert_eq!((report.created, report.deleted), (0, 0), "kept for a while");
+    let clock = Arc::new(Later(SystemClock::default(), Duration::from_secs(60)));
+    let report = ShardSync { clock, ..sync }.run().await.unwrap();
+    assert_eq!((report.created, report.deleted), (0, 1));
+    assert!(!leases(&aws).await.contains_key(parent.shard_id()));
+    drop(parent);
+    worker.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_child_of_a_merge_has_both_parents_leases() {
+    let aws = aws(2).await;
+    let worker = Worker::start(&aws, "w1", config()).await;
+    until("both", async || (worker.held().len() == 2).then_some(())).await;
+    let tenures: Vec<Tenure> = worker.tenures.lock().unwrap().clone();
+    aws.kinesis()
+        .merge_shards()
+        .stream_name(STREAM)
+        .shard_to_merge("shardId-000000000000")
+        .adjacent_shard_to_merge("shardId-000000000001")
+        .send()
+        .await
+        .unwrap();
+    // Even if one of them is missing when the other ends.
+    let (one, other) = (&tenures[0], &tenures[1]);
+    other.end(TenureEnd::Lost).await;
+    let lost = leases(&aws).await[other.shard_id()].clone();
+    store(&aws).delete(&lost).await.unwrap();
+    let child = until("the child", async || {
+        one.record_children(Vec::new()).await.ok()?;
+        leases(&aws).await.remove("shardId-000000000002")
+    })
+    .await;
+    assert_eq!(child.parents.len(), 2);
+    assert_eq!(child.checkpoint, Checkpoint::TrimHorizon);
+    assert!(
+        leases(&aws).await.contains_key(other.shard_id()),
+        "made again, so that it is waited for"
+    );
+    drop(tenures);
+    worker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_sync_repairs_a_missing_lease_and_a_missing_hash_range() {
+    let aws = aws(3).await;
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
+        .await
+        .unwrap();
+    let mut found = leases(&aws).await.into_values();
+    let (gone, bare) = (found.next().unwrap(), found.next().unwrap());
+    store(&aws).delete(&gone).await.unwrap();
+    store(&aws).delete(&bare).await.unwrap();
+    store(&aws)
+        .create(&Lease {
+            hash_key_range: None,
+            ..bare.clone()
+        })
+        .await
+        .unwrap();
+    let report = coordinator.shared.sync.run().await.unwrap();
+    assert_eq!((report.created, report.deleted), (1, 0));
+    let repaired = leases(&aws).await;
+    assert_eq!(repaired[&gone.key], gone);
+    assert_eq!(repaired[&bare.key], bare);
+    coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn latest_keeps_the_time_to_resume_from() {
+    let aws = aws(2).await;
+    let clock = SystemClock::default();
+    // Whole seconds, and a margin between hosts of the service.
+    let before = clock.wall() - Duration::from_secs(4);
+    let config = config().with_initial_position(InitialPosition::Latest);
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config))
+        .await
+        .unwrap();
+    let found = leases(&aws).await;
+    assert_eq!(found.len(), 2);
+    for lease in found.values() {
+        assert_eq!(lease.checkpoint, Checkpoint::Latest);
+        let resume = lease.resume_from.unwrap();
+        assert!(before < resume && resume <= clock.wall(), "{resume:?}");
+    }
+    coordinator.stop().await;
+}

@@ -1,0 +1,77 @@
+//! How a tenure ends, and what that leaves in the table.
+
+use super::*;
+
+#[tokio::test]
+async fn an_aborted_processor_is_told_and_its_lease_is_not_released() {
+    for (receiver, on_stop, owner) in [
+        (Some("w2"), OnStop::HandOver, "w2"),
+        (None, OnStop::HandOver, "me"),
+        (Some("w2"), OnStop::Release, "me"),
+        (Some("w2"), OnStop::Keep, "me"),
+    ] {
+        let fixture = Fixture::new(receiver, on_stop).await;
+        let (tenure, writer) = fixture.begin().await;
+        let delay = Fault::delay(Duration::from_millis(100)).service(Service::DynamoDb);
+        let delay = fixture.aws.faults().add(delay.operation("UpdateItem"));
+        let (ending, lost) = (tenure.clone(), tenure.lost());
+        let ending = tokio::spawn(async move { ending.end(TenureEnd::Aborted).await });
+        lost.cancelled().await;
+        let told_first = fixture.item().await.owner.as_deref() == Some("me");
+        assert!(told_first, "{on_stop:?}");
+        ending.await.unwrap();
+        writer.await.unwrap();
+        fixture.aws.faults().remove(delay);
+        let item = fixture.item().await;
+        assert_eq!(item.owner.as_deref(), Some(owner), "{on_stop:?}");
+        assert!(!item.was_released_to_owner(), "{on_stop:?}");
+    }
+}
+
+#[tokio::test]
+async fn giving_away_assigns_to_the_receiver_or_releases() {
+    for (receiver, on_stop, owner) in [
+        (Some("w2"), OnStop::HandOver, Some("w2")),
+        (None, OnStop::HandOver, None),
+        (Some("w2"), OnStop::Release, None),
+        (Some("w2"), OnStop::Keep, Some("me")),
+    ] {
+        let fixture = Fixture::new(receiver, on_stop).await;
+        let (tenure, writer) = fixture.begin().await;
+        tenure.end(TenureEnd::GiveAway).await;
+        writer.await.unwrap();
+        let item = fixture.item().await;
+        assert_eq!(item.owner.as_deref(), owner, "{on_stop:?}");
+        assert_eq!(
+            item.was_released_to_owner(),
+            owner == Some("w2"),
+            "{on_stop:?}"
+        );
+        tenure.end(TenureEnd::GiveAway).await;
+        assert_eq!(fixture.item().await, item, "once");
+    }
+}
+
+#[tokio::test]
+async fn giving_away_completes_a_handoff_that_nobody_had_told_of() {
+    for on_stop in [OnStop::HandOver, OnStop::Release] {
+        let fixture = Fixture::new(Some("w2"), on_stop).await;
+        let (tenure, _writer) = fixture.begin().await;
+        fixture.handed_to("next").await;
+        tenure.end(TenureEnd::GiveAway).await;
+        let item = fixture.item().await;
+        assert_eq!(
+            (item.owner.as_deref(), &item.checkpoint_owner),
+            (Some("next"), &None)
+        );
+    }
+}
+
+#[tokio::test]
+async fn giving_away_what_was_taken_changes_nothing() {
+    let fixture = Fixture::new(Some("w2"), OnStop::HandOver).await;
+    let (tenure, _writer) = fixture.begin().await;
+    let taken = fixture.taken_by("other").await;
+    tenure.end(TenureEnd::GiveAway).await;
+    assert_eq!(fixture.item().await, taken);
+}

@@ -1,0 +1,136 @@
+//! A handoff, as the owner sees it.
+
+use super::*;
+
+#[tokio::test]
+async fn a_handoff_taken_back_renews_nothing_until_a_renewal_does() {
+    let (fixture, tenure, _writer) = held().await;
+    tenure.start_handoff("next");
+    tenure.handoff_requested().cancelled().await;
+    // A leader assigns it back: one more on the counter, as a renewal would leave it.
+    let pending = fixture.item().await;
+    let back = fixture.store.assign(&pending, "me", false).await.unwrap();
+    assert_eq!(back.applied().unwrap().counter, 2);
+    fixture.aws.faults().add(
+        Fault::throttle()
+            .service(Service::DynamoDb)
+            .operation("UpdateItem")
+            .skip(1),
+    );
+    fixture.clock.advance(F / 2);
+    // The first write finds the counter moved, the next ones fail: nothing proved this worker alive.
+    answered(&tenure, 2).await;
+    assert!(tenure.is_held());
+    fixture.clock.advance(F / 2);
+    assert!(!tenure.is_held(), "the fence did not move");
+}
+
+#[tokio::test]
+async fn a_handoff_taken_back_is_renewed_at_once() {
+    let (fixture, tenure, _writer) = held().await;
+    tenure.start_handoff("next");
+    tenure.handoff_requested().cancelled().await;
+    let pending = fixture.item().await;
+    fixture.store.assign(&pending, "me", false).await.unwrap();
+    fixture.clock.advance(F / 2);
+    // Without another step of the clock.
+    answered(&tenure, 3).await;
+    fixture.clock.advance(F - Duration::from_millis(1));
+    assert!(tenure.is_held());
+}
+
+#[tokio::test]
+async fn a_handoff_is_seen_at_the_next_write_and_transferred() {
+    let (fixture, tenure, writer) = held().await;
+    fixture.handed_to("next").await;
+    assert!(!tenure.handoff_requested().is_cancelled());
+    tenure.checkpoint(at("5")).await.unwrap();
+    assert!(tenure.handoff_requested().is_cancelled());
+    // Renewals and checkpoints go on while it drains.
+    fixture.clock.advance(F / 2);
+    fixture.until("renewed", |lease| lease.counter == 3).await;
+    tenure.checkpoint(at("6")).await.unwrap();
+    tenure.end(TenureEnd::Transfer).await;
+    writer.await.unwrap();
+    let item = fixture.item().await;
+    assert_eq!(
+        (item.owner.as_deref(), &item.checkpoint_owner),
+        (Some("next"), &None)
+    );
+    assert!(item.was_released_to_owner() && item.checkpoint == at("6"));
+    is_lost(tenure.checkpoint(at("7")).await);
+}
+
+#[tokio::test]
+async fn a_renewal_sees_the_handoff_too_and_the_owner_can_start_one() {
+    let (fixture, tenure, _writer) = held().await;
+    fixture.handed_to("next").await;
+    fixture.clock.advance(F / 2);
+    tenure.handoff_requested().cancelled().await;
+    assert!(tenure.is_held());
+
+    let (fixture, tenure, _writer) = held().await;
+    tenure.start_handoff("next");
+    tenure.handoff_requested().cancelled().await;
+    let item = fixture.item().await;
+    assert_eq!(
+        (item.owner.as_deref(), item.checkpoint_owner.as_deref()),
+        (Some("next"), Some("me"))
+    );
+}
+
+#[tokio::test]
+async fn a_handoff_that_drags_on_is_forced_before_a_java_leader_would() {
+    let (fixture, tenure, _writer) = held().await;
+    tenure.start_handoff("next");
+    tenure.handoff_requested().cancelled().await;
+    let mut counter = fixture.item().await.counter;
+    for _ in 0..4 {
+        fixture.clock.advance(Duration::from_secs(6));
+        counter = fixture
+            .until("renewed", |lease| lease.counter > counter)
+            .await
+            .counter;
+        answered(&tenure, counter).await;
+        assert!(!tenure.lost().is_cancelled());
+    }
+    fixture.clock.advance(Duration::from_secs(1));
+    tenure.lost().cancelled().await;
+    let item = fixture
+        .until("transferred", |lease| !lease.is_handoff_pending())
+        .await;
+    assert_eq!(item.owner.as_deref(), Some("next"));
+    assert!(
+        !item.was_released_to_owner(),
+        "the processor may still be at work"
+    );
+    is_lost(tenure.checkpoint(at("9")).await);
+}
+
+#[tokio::test]
+async fn a_forced_handoff_does_not_complete_a_later_one() {
+    let (fixture, tenure, writer) = held().await;
+    tenure.start_handoff("next");
+    tenure.handoff_requested().cancelled().await;
+    let mut lease = fixture.item().await;
+    for _ in 0..4 {
+        fixture.clock.advance(Duration::from_secs(6));
+        let counter = lease.counter;
+        lease = fixture
+            .until("renewed", |lease| lease.counter > counter)
+            .await;
+        answered(&tenure, lease.counter).await;
+    }
+    // Back, and once more to the same worker.
+    let back = fixture.store.assign(&lease, "me", false).await.unwrap();
+    let again = fixture
+        .store
+        .start_handoff(&back.applied().unwrap(), "next")
+        .await
+        .unwrap();
+    fixture.clock.advance(Duration::from_secs(1));
+    tenure.lost().cancelled().await;
+    tenure.end(TenureEnd::Lost).await;
+    writer.await.unwrap();
+    assert_eq!(fixture.item().await, again.applied().unwrap());
+}

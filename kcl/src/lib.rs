@@ -117,6 +117,7 @@ mod config;
 mod coordination;
 mod delivery;
 mod error;
+mod executor;
 mod lease;
 mod lease_table;
 pub mod metrics;
@@ -130,6 +131,7 @@ mod shard_sync;
 #[doc(hidden)]
 pub mod simulation;
 mod snapshot;
+mod task;
 mod why_not_running;
 mod worker_state;
 

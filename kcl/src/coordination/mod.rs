@@ -5,7 +5,6 @@ mod balance;
 mod coordinator;
 mod discovery;
 mod error;
-mod executor;
 mod last_look;
 mod liveness;
 mod maintenance;
@@ -20,8 +19,6 @@ mod worker_metrics;
 
 pub(crate) use coordinator::{Coordinator, CoordinatorParts};
 pub use error::{StartError, WorkerFailure};
-#[cfg(feature = "simulation")]
-pub(crate) use executor::Executor;
 pub(crate) use last_look::LastLook;
 #[cfg(feature = "simulation")]
 pub(crate) use shared::{Shared, SharedParts};

@@ -16,13 +16,13 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::balance::next_receiver;
 use super::error::WorkerFailure;
-use super::executor::{CurrentRuntime, Executor};
 use super::last_look::LastLook;
 use super::observation::Observations;
 use super::registry::{Claim, Registry};
 use super::worker_metrics::RowWritten;
 use crate::clock::Clock;
 use crate::config::OnStop;
+use crate::executor::{CurrentRuntime, Executor};
 use crate::lease::{
     ChildShard, Fleet, Lease, LeaseStore, LeaseStoreError, Outcome, Tenure, WriterContext,
 };
@@ -175,7 +175,7 @@ impl Shared {
             work.await;
             unfinished.finish();
         };
-        self.executor.spawn(&self.tasks, work.boxed())
+        self.executor.spawn(self.tasks.track_future(work).boxed())
     }
 
     /// Runs a step of coordination that its caller waits for, where the tasks run: a connection that
@@ -194,7 +194,7 @@ impl Shared {
             // Nobody listens: the caller is gone.
             let _ = reply.send(work.await);
         });
-        let task = self.executor.spawn(&self.tasks, work.boxed());
+        let task = self.executor.spawn(self.tasks.track_future(work).boxed());
         let _task = AbortOnDropHandle::new(task);
         answer.await.ok()
     }

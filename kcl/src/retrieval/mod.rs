@@ -1,16 +1,19 @@
 //! Reading one shard: where to start, how fast, how much at a time.
 
 mod budget;
+mod client;
 mod pacing;
 mod page;
 mod page_size;
 mod polling;
 mod position;
 mod prefetch;
+mod source;
 mod verdict;
 
 pub(crate) use budget::{ByteBudget, Held, ShardBudget};
 pub(crate) use page::{Page, RawRecord};
-pub(crate) use polling::{Polling, StreamName, client_for_reads};
+pub(crate) use polling::PollingRetrieval;
 pub(crate) use position::Position;
 pub(crate) use prefetch::{Prefetch, prefetch};
+pub(crate) use source::{Retrieval, Start};

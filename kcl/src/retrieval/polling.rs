@@ -4,18 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::config::retry::{RetryConfig, RetryPartition};
-use aws_sdk_kinesis::config::timeout::TimeoutConfig;
 use aws_sdk_kinesis::error::DisplayErrorContext;
 use aws_sdk_kinesis::types::{ShardIteratorType, StreamStatus};
 use aws_smithy_types::DateTime;
 use fastrand::Rng;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 
 use super::budget::ShardBudget;
+use super::client::{StreamName, client_for_reads};
 use super::pacing::Pacer;
 use super::page::{Answer, Page};
 use super::page_size::PageSize;
 use super::position::Position;
+use super::source::{Retrieval, RetrievalError, ShardReader, Start};
 use super::verdict::Verdict;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
@@ -28,54 +30,41 @@ const LONGEST_DELAY: Duration = Duration::from_secs(10);
 /// So many failures in a row are an error, not a warning.
 const LOUD_AFTER: u32 = 5;
 
-/// Why a shard can not be read any more. Everything else is retried.
+/// Reads shards by GetRecords.
 #[derive(Debug)]
-pub(crate) enum RetrievalError {
-    StreamDeleted { stream: String },
+pub(crate) struct PollingRetrieval {
+    client: Client,
+    stream: StreamName,
+    config: Arc<ConsumerConfig>,
+    clock: Arc<dyn Clock>,
 }
 
-/// A stream by its name or its ARN.
-#[derive(Debug, Clone)]
-pub(crate) struct StreamName(String);
-
-impl StreamName {
-    pub(crate) fn new(name_or_arn: &str) -> Self {
-        Self(name_or_arn.to_owned())
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    fn arn(&self) -> Option<String> {
-        self.0.starts_with("arn:").then(|| self.0.clone())
-    }
-
-    fn name(&self) -> Option<String> {
-        self.arn().is_none().then(|| self.0.clone())
+impl PollingRetrieval {
+    /// `stream`: a name or an ARN.
+    pub(crate) fn new(
+        client: &Client,
+        stream: &str,
+        config: Arc<ConsumerConfig>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            client: client_for_reads(client, config.kinesis_request_timeout),
+            stream: StreamName::new(stream),
+            config,
+            clock,
+        }
     }
 }
 
-/// A client like `client` whose every call has a time limit and is attempted once: the retries are
-/// ours.
-pub(crate) fn client_for_reads(client: &Client, timeout: Duration) -> Client {
-    let timeouts = TimeoutConfig::builder()
-        .operation_attempt_timeout(timeout)
-        .operation_timeout(timeout)
-        .build();
-    let config = client
-        .config()
-        .to_builder()
-        .retry_config(RetryConfig::disabled())
-        .retry_partition(RetryPartition::new("kcl-reads"))
-        .timeout_config(timeouts)
-        .build();
-    Client::from_conf(config)
+impl Retrieval for PollingRetrieval {
+    fn open(&self, start: Start) -> Box<dyn ShardReader> {
+        Box::new(Polling::new(self, start))
+    }
 }
 
 /// Reads one shard, page by page, in order.
 #[derive(Debug)]
-pub(crate) struct Polling {
+struct Polling {
     client: Client,
     stream: StreamName,
     status: Arc<ShardStatus>,
@@ -87,6 +76,15 @@ pub(crate) struct Polling {
     backoff: Backoff,
 }
 
+impl ShardReader for Polling {
+    fn next_page<'a>(
+        &'a mut self,
+        budget: &'a ShardBudget,
+    ) -> BoxFuture<'a, Result<Page, RetrievalError>> {
+        Self::next_page(self, budget).boxed()
+    }
+}
+
 /// How a call failed: what it means, and the client's error as text.
 struct Failure {
     verdict: Verdict,
@@ -94,30 +92,22 @@ struct Failure {
 }
 
 impl Polling {
-    pub(crate) fn new(
-        client: Client,
-        stream: StreamName,
-        status: Arc<ShardStatus>,
-        position: Position,
-        config: &ConsumerConfig,
-        clock: Arc<dyn Clock>,
-        seed: u64,
-    ) -> Self {
+    fn new(retrieval: &PollingRetrieval, start: Start) -> Self {
         Self {
-            client,
-            stream,
-            status,
-            clock,
-            position,
+            client: retrieval.client.clone(),
+            stream: retrieval.stream.clone(),
+            status: start.status,
+            clock: Arc::clone(&retrieval.clock),
+            position: start.position,
             iterator: None,
-            pacer: Pacer::new(config.idle_time_between_reads),
-            size: PageSize::new(config.max_records),
-            backoff: Backoff::new(FIRST_DELAY, LONGEST_DELAY, Rng::with_seed(seed)),
+            pacer: Pacer::new(retrieval.config.idle_time_between_reads),
+            size: PageSize::new(retrieval.config.max_records),
+            backoff: Backoff::new(FIRST_DELAY, LONGEST_DELAY, Rng::with_seed(start.seed)),
         }
     }
 
     /// The next page that has records, or the last page of the shard. Retries until there is one.
-    pub(crate) async fn next_page(&mut self, budget: &ShardBudget) -> Result<Page, RetrievalError> {
+    async fn next_page(&mut self, budget: &ShardBudget) -> Result<Page, RetrievalError> {
         loop {
             tokio::time::sleep(self.pacer.delay(self.clock.now())).await;
             let share = budget.share();

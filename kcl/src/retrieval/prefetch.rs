@@ -1,38 +1,43 @@
 //! Fetches one page ahead of the processor.
 
 use tokio::sync::mpsc;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::budget::ShardBudget;
 use super::page::Page;
-use super::polling::{Polling, RetrievalError};
+use super::source::{RetrievalError, ShardReader};
 use crate::error::WorkerError;
+use crate::executor::Executor;
+use crate::task::Task;
 
 /// The pages of a shard, in order. Dropping it stops the reads.
 #[derive(Debug)]
 pub(crate) struct Prefetch {
     pages: mpsc::Receiver<Page>,
-    task: AbortOnDropHandle<Result<(), RetrievalError>>,
+    task: Task<Result<(), RetrievalError>>,
 }
 
 /// Starts to read. At most one page waits while the last one taken is processed.
-pub(crate) fn prefetch(polling: Polling, budget: ShardBudget) -> Prefetch {
+pub(crate) fn prefetch(
+    executor: &dyn Executor,
+    reader: Box<dyn ShardReader>,
+    budget: ShardBudget,
+) -> Prefetch {
     let (sender, pages) = mpsc::channel(1);
-    let task = tokio::spawn(run(polling, budget, sender));
+    let run = run(reader, budget, sender);
     Prefetch {
         pages,
-        task: AbortOnDropHandle::new(task),
+        task: Task::spawn(executor, "the reader of a shard", run),
     }
 }
 
 async fn run(
-    mut polling: Polling,
+    mut reader: Box<dyn ShardReader>,
     budget: ShardBudget,
     pages: mpsc::Sender<Page>,
 ) -> Result<(), RetrievalError> {
     // No one listens any more: the shard was given up.
     while let Ok(slot) = pages.reserve().await {
-        let page = polling.next_page(&budget).await?;
+        let page = reader.next_page(&budget).await?;
         let last = page.end.is_some();
         slot.send(page);
         if last {
@@ -51,13 +56,12 @@ impl Prefetch {
         if let Some(page) = self.pages.recv().await {
             return Ok(page);
         }
-        match (&mut self.task).await {
-            Ok(Err(RetrievalError::StreamDeleted { stream })) => {
+        match (&mut self.task).await? {
+            Err(RetrievalError::StreamDeleted { stream }) => {
                 Err(WorkerError::StreamDeleted { stream })
             }
             // The last page was taken before: nobody asks for more.
-            Ok(Ok(())) => std::future::pending().await,
-            Err(error) => Err(WorkerError::from_join("the reader of a shard", error)),
+            Ok(()) => std::future::pending().await,
         }
     }
 }

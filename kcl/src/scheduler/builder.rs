@@ -17,11 +17,12 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{ConfigError, ConsumerConfig, TABLE_NAME_RULE, is_table_name};
 use crate::coordination::{Coordinator, CoordinatorParts};
 use crate::error::BuildError;
+use crate::executor::CurrentRuntime;
 use crate::metrics::Meter;
 #[cfg(feature = "metrics")]
 use crate::metrics::facade::FacadeSink;
 use crate::processor::{ErasedFactory, ProcessorFactory};
-use crate::retrieval::{ByteBudget, StreamName, client_for_reads};
+use crate::retrieval::{ByteBudget, PollingRetrieval};
 use crate::shard_consumer::Worker;
 use crate::worker_state::{LastState, StateSender, StateWatch, WorkerState};
 
@@ -239,14 +240,20 @@ impl SchedulerBuilder {
         #[cfg(not(feature = "metrics"))]
         let meter = Meter::default();
         let worker = Worker {
-            kinesis: client_for_reads(&kinesis, config.kinesis_request_timeout),
+            retrieval: Arc::new(PollingRetrieval::new(
+                &kinesis,
+                &self.stream,
+                Arc::clone(&config),
+                Arc::clone(&clock),
+            )),
             application: self.application.clone(),
             worker_id: worker_id.clone(),
-            stream: StreamName::new(&self.stream),
+            stream: self.stream.clone(),
             budget: ByteBudget::new(config.max_buffered_bytes),
             config: Arc::clone(&config),
             clock: Arc::clone(&clock),
             factory,
+            executor: Arc::new(CurrentRuntime),
         };
         let coordinator = Coordinator::prepare(CoordinatorParts {
             application: self.application,

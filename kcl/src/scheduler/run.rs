@@ -23,7 +23,7 @@ pub(super) async fn run(
     seed: u64,
     mut stop: watch::Receiver<Option<Duration>>,
 ) -> Result<ShutdownReport, WorkerError> {
-    let stream = worker.stream.as_str().to_owned();
+    let stream = worker.stream.clone();
     let failover_time = worker.config.failover_time;
     let states = view.states().clone();
     let mut shards = Shards::new(worker, view, seed);

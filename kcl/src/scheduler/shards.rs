@@ -1,9 +1,12 @@
 //! The shards of a running worker and their tasks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::task::{Id, JoinSet};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -16,6 +19,7 @@ use crate::metrics::{Meter, Metric};
 use crate::retrieval::ByteBudget;
 use crate::shard_consumer::{ShardConsumer, Worker};
 use crate::snapshot::{ShardStatus, Totals, WorkerSnapshot};
+use crate::task::Task;
 use crate::why_not_running::{Asker, WhyNotRunning, why_not_running};
 use crate::worker_state::StateSender;
 
@@ -95,10 +99,13 @@ impl View {
     }
 }
 
+/// A consumer's end: of which tenure, and how.
+type Ended = (u64, Result<(), WorkerError>);
+
 /// One running consumer.
 struct Owned {
-    number: u64,
     tenure: Tenure,
+    abort: AbortHandle,
 }
 
 /// The running consumers. Dropping it aborts them.
@@ -106,8 +113,9 @@ pub(super) struct Shards {
     worker: Arc<Worker>,
     view: Arc<View>,
     stop: CancellationToken,
-    tasks: JoinSet<Result<(), WorkerError>>,
-    owned: HashMap<Id, Owned>,
+    tasks: FuturesUnordered<BoxFuture<'static, Ended>>,
+    /// By the number of the tenure.
+    owned: BTreeMap<u64, Owned>,
     tenures: u64,
     random: fastrand::Rng,
 }
@@ -118,8 +126,8 @@ impl Shards {
             worker,
             view,
             stop: CancellationToken::new(),
-            tasks: JoinSet::new(),
-            owned: HashMap::new(),
+            tasks: FuturesUnordered::new(),
+            owned: BTreeMap::new(),
             tenures: 0,
             random: fastrand::Rng::with_seed(seed),
         }
@@ -151,9 +159,12 @@ impl Shards {
             self.stop.clone(),
             self.random.u64(..),
         );
-        // In its own box: a consumer's future is large.
-        let task = self.tasks.spawn(Box::pin(consumer.run()));
-        self.owned.insert(task.id(), Owned { number, tenure });
+        let executor = &*self.worker.executor;
+        let task = Task::spawn(executor, "the consumer of a shard", consumer.run());
+        let abort = task.abort_handle();
+        self.owned.insert(number, Owned { tenure, abort });
+        self.tasks
+            .push(task.map(move |result| (number, result.flatten())).boxed());
         self.count();
     }
 
@@ -170,27 +181,14 @@ impl Shards {
     /// # Cancel safety
     /// Nothing is lost by a call that did not return.
     pub(super) async fn ended(&mut self) -> (String, Result<(), WorkerError>) {
-        let Some(joined) = self.tasks.join_next_with_id().await else {
+        let Some((number, result)) = self.tasks.next().await else {
             return std::future::pending().await;
         };
-        let (id, result) = match joined {
-            Ok((id, result)) => (id, result),
-            Err(error) => (
-                error.id(),
-                Err(WorkerError::from_join("the consumer of a shard", error)),
-            ),
-        };
-        let owned = self.owned.remove(&id);
-        if let Some(owned) = &owned {
-            self.view.with_shards(|shards| shards.remove(&owned.number));
-        }
+        let owned = self.owned.remove(&number);
+        self.view.with_shards(|shards| shards.remove(&number));
         self.count();
-        (
-            owned
-                .map(|owned| owned.tenure.shard_id().to_owned())
-                .unwrap_or_default(),
-            result,
-        )
+        let shard_id = owned.map(|owned| owned.tenure.shard_id().to_owned());
+        (shard_id.unwrap_or_default(), result)
     }
 
     /// Asks all consumers to drain and give their leases away.
@@ -200,7 +198,9 @@ impl Shards {
 
     /// Aborts all consumers, where they are; answers with their tenures.
     pub(super) fn abort(&mut self) -> Vec<Tenure> {
-        self.tasks.abort_all();
+        for owned in self.owned.values() {
+            owned.abort.abort();
+        }
         let owned = self.owned.values().map(|owned| owned.tenure.clone());
         owned.collect()
     }

@@ -19,10 +19,11 @@ use crate::clock::Clock;
 use crate::config::ConsumerConfig;
 use crate::delivery::{Checkpointer, guarded};
 use crate::error::{ProcessorError, WorkerError};
+use crate::executor::Executor;
 use crate::lease::{ChildShard, LeaseStoreError, Tenure};
 use crate::metrics::Metric;
 use crate::processor::{ErasedFactory, ErasedProcessor, ShardContext};
-use crate::retrieval::{ByteBudget, StreamName};
+use crate::retrieval::{ByteBudget, Retrieval};
 use crate::snapshot::ShardStatus;
 
 /// Failures of a processor's call up to this many in a row are warnings, more are errors.
@@ -32,13 +33,15 @@ const LOUD_AFTER: u32 = 3;
 pub(crate) struct Worker {
     pub(crate) application: String,
     pub(crate) worker_id: String,
-    pub(crate) stream: StreamName,
+    /// Name or ARN, as given.
+    pub(crate) stream: String,
     pub(crate) config: Arc<ConsumerConfig>,
     pub(crate) clock: Arc<dyn Clock>,
-    /// With our time limits, without retries.
-    pub(crate) kinesis: aws_sdk_kinesis::Client,
+    pub(crate) retrieval: Arc<dyn Retrieval>,
     pub(crate) budget: Arc<ByteBudget>,
     pub(crate) factory: Arc<dyn ErasedFactory>,
+    /// Where processors and reads run.
+    pub(crate) executor: Arc<dyn Executor>,
 }
 
 /// Drives one shard from the acquisition of its lease to the end of the tenure.
@@ -134,7 +137,7 @@ impl ShardConsumer {
         let context = ShardContext::new(
             &self.tenure,
             &worker.application,
-            worker.stream.as_str(),
+            &worker.stream,
             &worker.worker_id,
         );
         let mut processor: Option<Box<dyn ErasedProcessor>> = None;

@@ -9,7 +9,7 @@ use crate::checkpoint::Checkpoint;
 use crate::delivery::{AutoCheckpoint, Batch, Checkpointer, Deaggregator, RecordBatch, Tally};
 use crate::error::WorkerError;
 use crate::metrics::Metric;
-use crate::retrieval::{Page, Polling, Position, Prefetch, ShardBudget, prefetch};
+use crate::retrieval::{Page, Position, Prefetch, ShardBudget, Start, prefetch};
 
 impl ShardConsumer {
     /// Delivers until the shard ends or is to be given up.
@@ -67,16 +67,13 @@ impl ShardConsumer {
             worker.config.initial_position,
         )?;
         tracing::info!(shard_id = self.tenure.shard_id(), ?position, "reading");
-        let polling = Polling::new(
-            worker.kinesis.clone(),
-            worker.stream.clone(),
-            Arc::clone(&self.status),
+        let reader = worker.retrieval.open(Start {
+            status: Arc::clone(&self.status),
             position,
-            &worker.config,
-            Arc::clone(&worker.clock),
-            self.random.u64(..),
-        );
-        Some(prefetch(polling, ShardBudget::new(&worker.budget)))
+            seed: self.random.u64(..),
+        });
+        let budget = ShardBudget::new(&worker.budget);
+        Some(prefetch(&*worker.executor, reader, budget))
     }
 
     fn deaggregator(&self) -> Deaggregator {

@@ -8,10 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::coordination::Executor;
+use crate::executor::Executor;
 
 /// Runs the tasks of one worker.
 #[derive(Debug)]
@@ -77,9 +76,13 @@ impl Process {
         self: &Arc<Self>,
         work: impl Future<Output = ()> + Send + 'static,
     ) -> JoinHandle<()> {
+        self.run_boxed(Box::pin(work))
+    }
+
+    fn run_boxed(self: &Arc<Self>, work: BoxFuture<'static, ()>) -> JoinHandle<()> {
         let task = tokio::spawn(Gated {
             process: Arc::clone(self),
-            work: Box::pin(work),
+            work,
         });
         self.adopt(&task);
         task
@@ -95,18 +98,13 @@ impl Process {
     }
 }
 
-/// The tasks of real coordination. A process handle of its own type: the trait is the worker's.
+/// The tasks of a real worker. A process handle of its own type: the trait is the worker's.
 #[derive(Debug)]
 pub(super) struct InProcess(pub(super) Arc<Process>);
 
 impl Executor for InProcess {
-    fn spawn(&self, tasks: &TaskTracker, work: BoxFuture<'static, ()>) -> JoinHandle<()> {
-        let task = tasks.spawn(Gated {
-            process: Arc::clone(&self.0),
-            work,
-        });
-        self.0.adopt(&task);
-        task
+    fn spawn(&self, work: BoxFuture<'static, ()>) -> JoinHandle<()> {
+        self.0.run_boxed(work)
     }
 }
 

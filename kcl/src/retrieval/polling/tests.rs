@@ -25,12 +25,16 @@ impl Reader {
         let config = ConsumerConfig::default()
             .with_kinesis_request_timeout(Duration::from_millis(500))
             .with_idle_time_between_reads(Duration::from_millis(200));
-        let client = client_for_reads(&aws.kinesis(), config.kinesis_request_timeout);
         let status = Arc::new(ShardStatus::new(shard_id, Arc::new(Totals::default())));
-        let stream = StreamName::new(STREAM);
         let clock = Arc::new(SystemClock::default());
+        let retrieval = PollingRetrieval::new(&aws.kinesis(), STREAM, Arc::new(config), clock);
+        let start = Start {
+            status,
+            position,
+            seed: 1,
+        };
         Self {
-            polling: Polling::new(client, stream, status, position, &config, clock, 1),
+            polling: Polling::new(&retrieval, start),
             budget: ShardBudget::new(&ByteBudget::new(64 << 20)),
         }
     }

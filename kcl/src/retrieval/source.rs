@@ -1,0 +1,44 @@
+//! Where the pages of a shard come from.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use super::budget::ShardBudget;
+use super::page::Page;
+use super::position::Position;
+use crate::snapshot::ShardStatus;
+
+/// How a worker reads its shards.
+pub(crate) trait Retrieval: Send + Sync {
+    /// A reader of one shard. It has read nothing yet.
+    fn open(&self, start: Start) -> Box<dyn ShardReader>;
+}
+
+/// What is read, and from where on.
+#[derive(Debug)]
+pub(crate) struct Start {
+    /// Names the shard.
+    pub(crate) status: Arc<ShardStatus>,
+    pub(crate) position: Position,
+    /// Of all random choices.
+    pub(crate) seed: u64,
+}
+
+/// Reads one shard, page by page, in order.
+pub(crate) trait ShardReader: Send {
+    /// The next page that has records, or the last page of the shard. Retries until there is one.
+    ///
+    /// # Errors
+    /// The shard can not be read any more.
+    fn next_page<'a>(
+        &'a mut self,
+        budget: &'a ShardBudget,
+    ) -> BoxFuture<'a, Result<Page, RetrievalError>>;
+}
+
+/// Why a shard can not be read any more. Everything else is retried.
+#[derive(Debug)]
+pub(crate) enum RetrievalError {
+    StreamDeleted { stream: String },
+}

@@ -1,0 +1,98 @@
+//! A task that somebody waits for.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures::FutureExt as _;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::error::WorkerError;
+use crate::executor::Executor;
+
+/// A task on an [`Executor`], as a future of its result. Dropped: the task is aborted.
+#[derive(Debug)]
+#[must_use = "a task that is dropped is aborted"]
+pub(crate) struct Task<T> {
+    name: &'static str,
+    handle: AbortOnDropHandle<()>,
+    result: oneshot::Receiver<T>,
+}
+
+impl<T: Send + 'static> Task<T> {
+    pub(crate) fn spawn(
+        executor: &dyn Executor,
+        name: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Self {
+        let (sender, result) = oneshot::channel();
+        let work = async move {
+            // Nobody listens: the task is being aborted.
+            let _ = sender.send(work.await);
+        };
+        Self {
+            name,
+            handle: AbortOnDropHandle::new(executor.spawn(work.boxed())),
+            result,
+        }
+    }
+
+    pub(crate) fn abort_handle(&self) -> AbortHandle {
+        self.handle.abort_handle()
+    }
+}
+
+/// An error: it panicked, was aborted, or its runtime has ended.
+impl<T> Future for Task<T> {
+    type Output = Result<T, WorkerError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let ended = ready!(self.handle.poll_unpin(context));
+        Poll::Ready(match ended {
+            Ok(()) => self.result.try_recv().map_err(|_| WorkerError::Aborted),
+            Err(error) => Err(WorkerError::from_join(self.name, error)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::executor::CurrentRuntime;
+
+    #[tokio::test]
+    async fn its_result_its_panic_and_its_abortion_come_out() {
+        let spawn = |work| Task::spawn(&CurrentRuntime, "a test", work);
+        assert_eq!(spawn(async { 7 }.boxed()).await.unwrap(), 7);
+        match spawn(async { panic!("no luck") }.boxed())
+            .await
+            .unwrap_err()
+        {
+            WorkerError::Panicked { task, message } => {
+                assert_eq!((task, message.as_str()), ("a test", "no luck"));
+            }
+            other => panic!("{other}"),
+        }
+        let task = spawn(std::future::pending().boxed());
+        task.abort_handle().abort();
+        assert!(matches!(task.await, Err(WorkerError::Aborted)));
+    }
+
+    #[tokio::test]
+    async fn dropped_it_is_aborted() {
+        let held = Arc::new(());
+        let holds = Arc::clone(&held);
+        let task = Task::spawn(&CurrentRuntime, "a test", async move {
+            let _holds = holds;
+            std::future::pending::<()>().await;
+        });
+        drop(task);
+        while Arc::strong_count(&held) > 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+}

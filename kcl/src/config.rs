@@ -137,6 +137,11 @@ pub enum InitialPosition {
 }
 
 /// Who writes checkpoints.
+///
+/// Where the library does, what returned `Ok` also rides on the renewals of the lease that are due anyway: each half
+/// [`failover_time`](ConsumerConfig::failover_time), also while a later call runs. A crash repeats no more than was
+/// processed since. A checkpoint that was [prepared](crate::Checkpointer::prepare) and not committed is left alone by
+/// renewals, and replaced by the checkpoint that is due after a batch or interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(
     feature = "serde",
@@ -150,7 +155,8 @@ pub enum CheckpointPolicy {
     Manual,
     /// The library, after each batch for which `process_records` returned `Ok`.
     AfterBatch,
-    /// The library, at most once per interval, up to the last batch that returned `Ok`.
+    /// The library, at least once per interval, up to the last batch that returned `Ok`; sooner, at no cost, with the
+    /// renewal that is due every half failover time.
     Interval(#[cfg_attr(feature = "serde", serde(with = "human::duration"))] Duration),
 }
 

@@ -34,6 +34,16 @@ impl AutoCheckpoint {
         self.unwritten = self.every.is_some();
     }
 
+    /// The library checkpoints for the processor.
+    pub(crate) fn is_on(&self) -> bool {
+        self.every.is_some()
+    }
+
+    /// A renewal wrote at `at` all that had succeeded until then: the interval starts anew.
+    pub(crate) fn carried(&mut self, at: Duration) {
+        self.not_before = self.not_before.max(at + self.every.unwrap_or_default());
+    }
+
     /// How long until the next checkpoint; `None`: nothing to write.
     pub(crate) fn due_in(&self, now: Duration) -> Option<Duration> {
         self.unwritten.then(|| self.not_before.saturating_sub(now))
@@ -78,6 +88,18 @@ mod tests {
     }
 
     #[test]
+    fn the_interval_starts_anew_with_what_a_renewal_wrote() {
+        let mut auto = AutoCheckpoint::new(CheckpointPolicy::Interval(secs(10)), secs(0));
+        auto.delivered();
+        auto.carried(secs(4));
+        assert_eq!(auto.due_in(secs(9)), Some(secs(5)));
+        auto.tried(secs(14), true);
+        auto.delivered();
+        auto.carried(secs(4));
+        assert_eq!(auto.due_in(secs(14)), Some(secs(10)), "it was earlier");
+    }
+
+    #[test]
     fn once_per_interval_and_again_soon_after_a_failure() {
         let mut auto = AutoCheckpoint::new(CheckpointPolicy::Interval(secs(10)), secs(0));
         auto.delivered();
@@ -89,6 +111,7 @@ mod tests {
         let mut auto = AutoCheckpoint::new(CheckpointPolicy::AfterBatch, secs(0));
         auto.delivered();
         auto.tried(secs(0), false);
+        auto.carried(secs(0));
         assert_eq!(auto.due_in(secs(0)), Some(AFTER_FAILURE));
     }
 }

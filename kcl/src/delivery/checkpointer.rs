@@ -158,6 +158,14 @@ impl Checkpointer {
         self.progress().deliver(end);
     }
 
+    /// The processor has taken all that was delivered, and leaves the checkpoints to the library: the
+    /// next renewal may write it.
+    pub(crate) fn offer(&self) {
+        if let Some(position) = self.progress().unwritten() {
+            self.inner.tenure.processed(position);
+        }
+    }
+
     /// The processor failed on the batch in hand.
     pub(crate) fn take_back(&self) {
         self.progress().take_back();
@@ -177,11 +185,17 @@ impl Checkpointer {
     }
 
     async fn turn(&self) -> SemaphorePermit<'_> {
-        self.inner
+        let turn = self
+            .inner
             .turn
             .acquire()
             .await
-            .expect("the semaphore is never closed")
+            .expect("the semaphore is never closed");
+        // Renewals write, too.
+        if let Some(checkpoint) = self.inner.tenure.settled_checkpoint() {
+            self.progress().found(checkpoint);
+        }
+        turn
     }
 }
 

@@ -72,6 +72,13 @@ impl Progress {
         self.last = checkpoint;
     }
 
+    /// The lease is at `checkpoint`: a renewal may have carried it there.
+    pub(crate) fn found(&mut self, checkpoint: Checkpoint) {
+        if checkpoint > self.last {
+            self.last = checkpoint;
+        }
+    }
+
     pub(crate) fn has_ended(&self) -> bool {
         self.last == Checkpoint::ShardEnd
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -15,6 +16,7 @@ use super::fence::Fence;
 use super::model::{Lease, PendingCheckpoint};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::Clock;
+use crate::sequence::ExtendedSequenceNumber;
 
 /// Proves to a store of the user's which ownership of a shard a write belongs to.
 ///
@@ -101,6 +103,10 @@ pub(super) struct TenureState {
 pub(super) struct Known {
     pub(super) lease: Lease,
     pub(super) fence: Fence,
+    /// What renewals may write as the checkpoint.
+    pub(super) processed: Option<ExtendedSequenceNumber>,
+    /// When a renewal last did.
+    pub(super) carried_at: Option<Duration>,
 }
 
 impl TenureState {
@@ -208,6 +214,23 @@ impl Tenure {
             }),
         )
         .await
+    }
+
+    /// All up to here is done, and may be checkpointed by a renewal that is due anyway.
+    pub(crate) fn processed(&self, position: ExtendedSequenceNumber) {
+        self.state.known().processed = Some(position);
+    }
+
+    /// When a renewal last wrote what was [`processed`](Self::processed) until then.
+    pub(crate) fn carried_at(&self) -> Option<Duration> {
+        self.state.known().carried_at
+    }
+
+    /// The checkpoint as last read or written; `None` while another one is pending.
+    pub(crate) fn settled_checkpoint(&self) -> Option<Checkpoint> {
+        let known = self.state.known();
+        let settled = known.lease.pending.is_none();
+        settled.then(|| known.lease.checkpoint.clone())
     }
 
     async fn write(

@@ -1,6 +1,7 @@
 //! The one writer of a held lease: renewals, checkpoints and handoff go through it, so that they
 //! never race each other.
 
+mod carry;
 mod give_away;
 
 use std::future::Future;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use self::carry::carried;
 use super::error::LeaseStoreError;
 use super::fence::Fence;
 use super::model::{Lease, PendingCheckpoint};
@@ -74,6 +76,8 @@ impl Tenure {
             known: Mutex::new(Known {
                 fence: Fence::new(context.failover, sent),
                 lease,
+                processed: None,
+                carried_at: None,
             }),
             lost: CancellationToken::new(),
             handoff: CancellationToken::new(),
@@ -187,29 +191,49 @@ impl Writer {
         std::ops::ControlFlow::Continue(())
     }
 
+    /// Also writes what the processor has taken, if the library checkpoints for it.
     async fn renew(&mut self) {
         let throughput = self.sample_throughput();
-        let was_unproven = self.state.known().fence.is_unproven();
+        let began = self.now();
+        let (was_unproven, before, processed) = {
+            let known = self.state.known();
+            let before = known.lease.checkpoint.clone();
+            (known.fence.is_unproven(), before, known.processed.clone())
+        };
         let (context, state) = (self.context.clone(), Arc::clone(&self.state));
         let written = self
             .write(|lease| {
+                // Of each lease found: an unclear write may have got further than this worker knew.
+                let progress = carried(lease, processed.as_ref()).map(|checkpoint| Progress {
+                    checkpoint,
+                    pending: None,
+                    throughput,
+                });
                 let (context, lease) = (context.clone(), lease.clone());
                 Ok(async move {
-                    context
-                        .store
-                        .renew(&lease, &context.worker_id, throughput)
-                        .await
+                    let (store, me) = (&context.store, &context.worker_id);
+                    match progress {
+                        Some(progress) => store.checkpoint(&lease, me, &progress).await,
+                        None => store.renew(&lease, me, throughput).await,
+                    }
                 })
             })
             .await;
         match written {
             Written::Done => {
+                let unproven = {
+                    let mut known = self.state.known();
+                    if known.lease.checkpoint != before {
+                        known.carried_at = Some(began);
+                    }
+                    known.fence.is_unproven()
+                };
                 // Answers are lost one after the other.
-                if was_unproven && self.state.known().fence.is_unproven() {
+                if was_unproven && unproven {
                     self.retry_at = self.now() + self.pause();
                 }
             }
-            // A renewal says nothing of progress.
+            // It carries only what is further.
             Written::Behind(_) => {}
             Written::Failed(error) => {
                 tracing::debug!(shard = %state.token.lease_key, %error, "renewal failed, tried again");

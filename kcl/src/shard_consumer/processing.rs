@@ -24,11 +24,15 @@ impl ShardConsumer {
         let config = &self.worker.config;
         let mut auto = AutoCheckpoint::new(config.checkpoint, self.worker.clock.now());
         loop {
-            let due = auto.due_in(self.worker.clock.now());
+            let due = self.checkpoint_due_in(&mut auto);
             let page = tokio::select! {
                 biased;
                 reason = self.signals.raised() => return Ok(Event::ShutDown(reason)),
                 () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => {
+                    // It may have been carried by a renewal in the meantime.
+                    if self.checkpoint_due_in(&mut auto) != Some(Duration::ZERO) {
+                        continue;
+                    }
                     let written = self.checkpoint(&running.checkpointer).await;
                     auto.tried(self.worker.clock.now(), written);
                     continue;
@@ -50,6 +54,9 @@ impl ShardConsumer {
                 return Ok(Event::ShutDown(reason));
             }
             auto.delivered();
+            if auto.is_on() {
+                running.checkpointer.offer();
+            }
             if let Some(children) = end {
                 self.children = children;
                 return Ok(Event::ShutDown(ShutdownReason::ShardEnd));
@@ -135,6 +142,13 @@ impl ShardConsumer {
         self.status.delivered(batch.records, bytes);
         self.tenure.record_bytes(bytes as u64);
         Ok(())
+    }
+
+    fn checkpoint_due_in(&self, auto: &mut AutoCheckpoint) -> Option<Duration> {
+        if let Some(at) = self.tenure.carried_at() {
+            auto.carried(at);
+        }
+        auto.due_in(self.worker.clock.now())
     }
 
     /// Checkpoints for the processor all that it has taken; whether that is written.

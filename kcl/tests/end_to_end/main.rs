@@ -12,6 +12,7 @@ mod fleet;
 mod paused;
 mod planned_stop;
 mod probe;
+mod progress;
 mod resharding;
 mod setup;
 mod telling;

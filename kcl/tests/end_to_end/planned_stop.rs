@@ -133,7 +133,7 @@ async fn the_row_goes_first_then_the_records_then_the_lease_and_a_last_look() {
     for (on_stop, last) in [(OnStop::HandOver, "give"), (OnStop::Release, "release")] {
         let mut stage = Stage::new(2).await;
         stage.probe = Probe::new().without_checkpoints();
-        // The only checkpoint is the one at the stop.
+        // But for what rides on renewals, the only checkpoint is the one at the stop.
         let hourly = CheckpointPolicy::Interval(360 * F);
         let settings = |id| config(id).with_checkpoint(hourly).with_on_stop(on_stop);
         let leaver = stage.worker(settings("w1")).await;
@@ -146,6 +146,11 @@ async fn the_row_goes_first_then_the_records_then_the_lease_and_a_last_look() {
             .await;
         // It looks at its leisure, and not at the moment of the stop.
         sleep(5 * SECOND + SECOND / 2).await;
+        // No renewal has carried these.
+        stage.put(100..200).await;
+        stage
+            .until("the last records", || stage.probe.is_settled())
+            .await;
 
         let requested = || stage.probe.calls(Call::ShutdownRequested).len();
         let before = requested();

@@ -18,6 +18,7 @@ mod ambiguity;
 mod checkpoint;
 mod give_away;
 mod handoff;
+mod progress;
 mod renewal;
 
 const F: Duration = Duration::from_secs(10);

@@ -12,9 +12,26 @@ use crate::lease::Lease;
 const HANDOFF_TRUSTED: Duration = Duration::from_secs(30);
 
 /// How long a new owner has for its first heartbeat. A Java worker discovers what it was given within
-/// the failover time and renews it within a third of that: it is quiet for longer than it may be later.
+/// the failover time (once more if the index lags) and renews it within a third of that: it is quiet
+/// for longer than it may be later.
 fn until_first_heartbeat(failover: Duration) -> Duration {
     failover * 5 / 2
+}
+
+/// How long the counter of a live owner's lease may stand still. `given`: nobody heard it yet.
+fn heartbeat_within(given: bool, failover: Duration) -> Duration {
+    if given {
+        until_first_heartbeat(failover)
+    } else {
+        failover
+    }
+}
+
+/// At a first look: nothing in the item shows that its owner was heard. A checkpoint of its own would,
+/// for it makes an end of the count of owners since the last; that of one who let go does not.
+fn may_be_new(lease: &Lease) -> bool {
+    let unheard = lease.owner_switches > 0 || lease.checkpoint.is_initial();
+    lease.owner.is_some() && (unheard || lease.was_released_to_owner())
 }
 
 /// The last looks at each lease.
@@ -28,7 +45,7 @@ struct Seen {
     counter: u64,
     /// Who processes it.
     owner: Option<String>,
-    /// The counter's last move changed the owner: nobody heard the new one yet.
+    /// The counter's last move changed the owner, or may have: nobody heard the new one yet.
     given: bool,
     /// When the counter was first seen at this value.
     since: Duration,
@@ -43,6 +60,7 @@ struct Seen {
 struct Before {
     counter: u64,
     assigned: bool,
+    given: bool,
     since: Duration,
     handoff: Option<Handoff>,
 }
@@ -105,13 +123,14 @@ impl Observations {
         let seen = Seen {
             counter: lease.counter,
             owner: owner.map(str::to_owned),
-            given: known.is_some_and(|seen| seen.owner.as_deref() != owner),
+            given: known.map_or_else(|| may_be_new(lease), |seen| seen.owner.as_deref() != owner),
             since: now,
             handoff: Handoff::of(lease, known.and_then(|seen| seen.handoff.as_ref()), now),
             available_since: None,
             before: known.map(|seen| Before {
                 counter: seen.counter,
                 assigned: seen.owner.is_some(),
+                given: seen.given,
                 since: seen.since,
                 handoff: seen.handoff.clone(),
             }),
@@ -123,11 +142,7 @@ impl Observations {
     /// that one may need to be heard for the first time.
     pub(crate) fn is_expired(&self, lease: &Lease, now: Duration, failover: Duration) -> bool {
         self.leases.get(&lease.key).is_some_and(|seen| {
-            let limit = if seen.given {
-                until_first_heartbeat(failover)
-            } else {
-                failover
-            };
+            let limit = heartbeat_within(seen.given, failover);
             lease.owner.is_some()
                 && seen.counter == lease.counter
                 && now.saturating_sub(seen.since) > limit
@@ -176,8 +191,12 @@ impl Observations {
                 });
                 // A jump hides writes between the two looks: a heartbeat, or another's take.
                 let next = before.counter.checked_add(1) == Some(lease.counter);
-                let quiet_since = if next { before.since } else { seen.since };
-                in_time || (next && !before.assigned) || now.saturating_sub(quiet_since) > failover
+                let (quiet_since, limit) = if next {
+                    (before.since, heartbeat_within(before.given, failover))
+                } else {
+                    (seen.since, failover)
+                };
+                in_time || (next && !before.assigned) || now.saturating_sub(quiet_since) > limit
             }
             _ => now.saturating_sub(seen.since) > failover,
         }
@@ -188,6 +207,7 @@ impl Observations {
 mod tests {
     use super::*;
     use crate::checkpoint::Checkpoint;
+    use crate::sequence::ExtendedSequenceNumber;
 
     const F: Duration = Duration::from_secs(10);
 
@@ -195,11 +215,13 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    /// At work for a while: its owner has checkpointed.
     fn lease(owner: Option<&str>, counter: u64) -> Lease {
+        let at = ExtendedSequenceNumber::new("1".parse().unwrap(), 0);
         Lease {
             owner: owner.map(str::to_owned),
             counter,
-            ..Lease::new("shardId-0", Checkpoint::TrimHorizon)
+            ..Lease::new("shardId-0", Checkpoint::At(at))
         }
     }
 
@@ -257,6 +279,53 @@ mod tests {
         ]);
         assert!(!heard.is_available(&lease(Some("java"), 5), at(124), F));
         assert!(heard.is_available(&lease(Some("java"), 5), at(125), F));
+    }
+
+    #[test]
+    fn at_a_first_look_an_owner_that_may_be_new_has_longer_too() {
+        let heard = lease(Some("java"), 4);
+        let initial = Lease {
+            checkpoint: Checkpoint::TrimHorizon,
+            ..heard.clone()
+        };
+        let switched = Lease {
+            owner_switches: 1,
+            ..heard.clone()
+        };
+        let released = Lease {
+            released_at: Some(4),
+            ..heard.clone()
+        };
+        for given in [initial, switched, released] {
+            let observations = seen(&[(100, given.clone())]);
+            assert!(!observations.is_available(&given, at(125), F), "{given:?}");
+            assert!(observations.is_available(&given, at(126), F), "{given:?}");
+            // Heard later, it is as any other.
+            let renewed = Lease {
+                counter: 5,
+                ..given.clone()
+            };
+            let observations = seen(&[(100, given), (105, renewed.clone())]);
+            assert!(!observations.is_available(&renewed, at(115), F));
+            assert!(observations.is_available(&renewed, at(116), F));
+        }
+        let long_released = Lease {
+            released_at: Some(3),
+            ..heard
+        };
+        let observations = seen(&[(100, long_released.clone())]);
+        assert!(observations.is_available(&long_released, at(111), F));
+    }
+
+    #[test]
+    fn what_is_taken_from_a_new_owner_waits_as_long_as_that_one_may_start() {
+        // Given to a Java worker at 101, which may start until it renews, and to this one at 103.
+        let given = lease(Some("java"), 4);
+        let mine = lease(Some("me"), 5);
+        let looks = [(100, lease(None, 3)), (101, given), (103, mine.clone())];
+        let observations = seen(&looks);
+        assert!(!observations.may_start(&mine, None, at(126), F));
+        assert!(observations.may_start(&mine, None, at(127), F));
     }
 
     #[test]

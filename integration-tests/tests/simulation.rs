@@ -1,5 +1,7 @@
 //! Fleets under every fault, by the hundred. More of them: the program `simulate`.
 
+use std::collections::BTreeMap;
+
 use kcl::simulation::{Report, Workers, run};
 
 /// Seeds of a fleet, spread over the cores.
@@ -28,25 +30,38 @@ fn checked(seed: u64, workers: Workers) -> Report {
     report
 }
 
+/// The windows of Java's rules, by the rule.
+fn windows(reports: &[Report]) -> BTreeMap<&'static str, u64> {
+    let mut sum = BTreeMap::new();
+    for (rule, windows) in reports.iter().flat_map(|report| &report.java_windows) {
+        *sum.entry(*rule).or_default() += windows;
+    }
+    sum
+}
+
 #[test]
 fn our_workers_never_share_a_shard_skip_a_record_or_take_progress_back() {
     let reports = reports(Workers::Rust, 100);
-    let windows: u64 = reports.iter().map(|report| report.java_windows).sum();
-    assert_eq!(windows, 0, "among our workers there is no excuse");
+    let windows = windows(&reports);
+    assert_eq!(windows, [].into(), "among our workers there is no excuse");
 }
 
 #[test]
 fn nor_do_they_beside_java_workers() {
-    reports(Workers::Mixed, 40);
-}
-
-/// Java takes an earlier write that it reads back for a renewal just made, and creates leases by an
-/// old look: seeds in which one of the two was once taken for a fault of ours.
-#[test]
-fn what_java_leaves_open_is_no_violation() {
-    for seed in [2037, 2306, 3357, 3375, 3590, 4621] {
-        checked(seed, Workers::Mixed);
+    let windows = windows(&reports(Workers::Mixed, 40));
+    // About four times what is usual: the draws move with every change of any worker, and a fault of
+    // ours that hides behind a rule of Java's opens its window in most fleets.
+    for (rule, most) in [
+        ("forced assignment", 8),
+        ("late start", 6),
+        ("fence from the answer", 4),
+        ("read back", 2),
+        ("created by an old look", 2),
+    ] {
+        let found = windows.get(rule).copied().unwrap_or_default();
+        assert!(found <= most, "{rule}: {found}");
     }
+    assert!(windows.len() <= 5, "a rule without a bound: {windows:?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! cargo run --release -p integration-tests --bin simulate -- --seeds 10000 --workers mixed
 //! ```
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -51,7 +52,7 @@ struct Totals {
     seeds: u64,
     steps: u64,
     violations: usize,
-    windows: u64,
+    windows: BTreeMap<&'static str, u64>,
 }
 
 fn main() -> ExitCode {
@@ -78,8 +79,8 @@ fn main() -> ExitCode {
     });
     let totals = totals.into_inner().expect("no thread panics with it");
     eprintln!();
-    if totals.windows > 0 {
-        println!("windows that Java's rules leave open: {}", totals.windows);
+    for (rule, windows) in &totals.windows {
+        println!("windows that a rule of Java's leaves open: {rule}: {windows}");
     }
     println!(
         "seeds={} steps={} violations={}",
@@ -97,7 +98,9 @@ impl Totals {
         self.seeds += 1;
         self.steps += report.steps;
         self.violations += report.violations.len();
-        self.windows += report.java_windows;
+        for (rule, windows) in &report.java_windows {
+            *self.windows.entry(rule).or_default() += windows;
+        }
         eprint!("\r{} of {of} seeds, {} steps", self.seeds, self.steps);
         // Progress only.
         let _ = std::io::stderr().flush();

@@ -14,7 +14,7 @@ use fastrand::Rng;
 use tokio_util::sync::CancellationToken;
 
 use super::network::Network;
-use super::oracle::{Hold, Kind};
+use super::oracle::{Hold, JavaRule, Kind, Overstay};
 use super::process::Process;
 use super::world::{FAILOVER, World};
 use crate::clock::Clock;
@@ -37,15 +37,27 @@ struct Held {
     writing: tokio::sync::Mutex<()>,
 }
 
+/// What the worker takes for its last sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heartbeat {
+    /// None yet: Java starts on what it was given, and renews it later.
+    Given,
+    /// None since it lost the lease, which still names it: it starts again.
+    Found,
+    /// A renewal or a checkpoint.
+    Written,
+    /// An earlier write, read back.
+    ReadBack,
+}
+
 #[derive(Debug, Clone)]
 struct HeldState {
     lease: Lease,
     /// When the last renewal was answered; Java's own fence counts from here.
     answered: Duration,
-    /// When it was sent.
-    sent: Duration,
-    /// When the counter really moved, if reading back took an earlier write for this renewal.
-    read_back: Option<Duration>,
+    /// When the counter took the value that this worker knows, as others can tell.
+    moved: Duration,
+    heartbeat: Heartbeat,
     lost: bool,
 }
 
@@ -68,30 +80,39 @@ impl Held {
         self.state().lost = true;
     }
 
-    /// A write of ours, sent at `sent`, left the lease so.
-    fn learn(&self, lease: Lease, sent: Duration) {
+    /// A write of this worker's left the lease so, and the counter moved then.
+    fn learn(&self, lease: Lease, moved: Duration, heartbeat: Heartbeat) {
         let mut state = self.state();
         state.lease = lease;
         state.answered = self.clock.now();
-        state.sent = sent;
-        state.read_back = None;
+        state.moved = moved;
+        state.heartbeat = heartbeat;
     }
 }
 
-/// For the oracle: until its counter can be found silent for the failover time, nobody else may start,
-/// whatever its own, longer fence says.
-struct Strict(Arc<Held>);
+/// How long others leave a Java worker for its first heartbeat, at least: it discovers what it was
+/// given within the failover time, once more if the index lags, and renews it a third of that later.
+const FIRST_HEARTBEAT: Duration = Duration::from_millis(25_000);
 
-impl Hold for Strict {
+/// For the oracle: at work by Java's own fence; until its counter can be found silent for the failover
+/// time, nobody else may start.
+struct ByJava(Arc<Held>);
+
+impl Hold for ByJava {
     fn is_held(&self) -> bool {
-        let state = self.0.state();
-        !state.lost && self.0.clock.now() < state.sent + FAILOVER
+        self.0.is_current()
     }
 
-    fn overstays(&self) -> Option<&'static str> {
-        let moved = self.0.state().read_back?;
-        (self.0.clock.now() >= moved + FAILOVER)
-            .then_some("reading back, Java takes an earlier write for a renewal just made")
+    fn overstay(&self) -> Option<Overstay> {
+        let state = self.0.state();
+        let (wait, rule) = match state.heartbeat {
+            Heartbeat::Given => (FIRST_HEARTBEAT, JavaRule::LateStart),
+            Heartbeat::Found => (FAILOVER, JavaRule::LateStart),
+            Heartbeat::Written => (FAILOVER, JavaRule::FenceFromAnswer),
+            Heartbeat::ReadBack => (FAILOVER, JavaRule::ReadBack),
+        };
+        let until = state.moved + wait;
+        Some(Overstay { until, rule })
     }
 }
 
@@ -101,6 +122,7 @@ struct Worker {
     name: String,
     process: Arc<Process>,
     store: Arc<MemoryLeaseStore>,
+    lock: Arc<LeaderLock>,
     held: Arc<Mutex<BTreeMap<String, Arc<Held>>>>,
     random: Arc<Mutex<Rng>>,
 }
@@ -120,6 +142,7 @@ pub(super) async fn run(
         world,
         name,
         process,
+        lock,
         held: Arc::default(),
         random: Arc::new(Mutex::new(Rng::with_seed(seed))),
     };
@@ -132,7 +155,7 @@ pub(super) async fn run(
             .process
             .run(async move { discovery.discover().await }),
         worker.process.run(async move { renewal.renew_all().await }),
-        worker.process.run(async move { leading.lead(&lock).await }),
+        worker.process.run(async move { leading.lead().await }),
     ];
     stop.cancelled().await;
     for task in tasks {
@@ -185,15 +208,17 @@ impl Worker {
 
     fn begin(&self, lease: Lease) {
         let (key, now) = (lease.key.clone(), self.now());
-        // Java renews nothing before it starts: to others, the counter has long stood still, or it
-        // has moved on since it was read.
         let moved = self.world.oracle.moved(&lease);
         let held = Arc::new(Held {
             state: Mutex::new(HeldState {
                 lease,
                 answered: now,
-                sent: moved.unwrap_or_default(),
-                read_back: None,
+                moved: moved.map_or(Duration::ZERO, |moved| moved.at),
+                heartbeat: if moved.is_some_and(|moved| moved.gives) {
+                    Heartbeat::Given
+                } else {
+                    Heartbeat::Found
+                },
                 lost: false,
             }),
             clock: Arc::clone(&self.world.clock),
@@ -201,11 +226,8 @@ impl Worker {
             writing: tokio::sync::Mutex::default(),
         });
         self.held().insert(key.clone(), Arc::clone(&held));
-        let strict = Strict(Arc::clone(&held));
-        let id = self
-            .world
-            .oracle
-            .begin(&self.name, Kind::Java, &key, strict);
+        let hold = ByJava(Arc::clone(&held));
+        let id = self.world.oracle.begin(&self.name, Kind::Java, &key, hold);
         let consumer = Consumer::new(self.clone(), held, id);
         self.process.run(consumer.run());
     }

@@ -1,6 +1,29 @@
 //! Fleets of workers in one seeded, single-threaded runtime under paused time, with everything going
 //! wrong that can: for this project's tests, not for users. It lives here, behind a feature, because
 //! what it judges is private: opened to another crate, all of coordination would have to be public.
+//!
+//! | fault | where |
+//! |---|---|
+//! | crash, with a successor of the same id or without | `scenario`: `kill` |
+//! | planned stop | `scenario`: `strike` |
+//! | pause, also longer than the lease | `scenario`: `suspend` |
+//! | the time of day jumps | `scenario`: `strike` |
+//! | requests and answers lost, late, cut, throttled; brownouts | `network`; `scenario`: `strike` |
+//! | index and scans behind the table | `network`: `index_lag`, `scan_lag` |
+//! | a Java leader dies: any worker's crash; between two of its writes | `scenario`: `kill`; `java_worker::leader`: `about_to_write` |
+//! | a Java leader acts on an old look | `java_worker::leader`: `pass`; `scenario`: `misjudge` |
+//! | a handoff in mid-flight, its owner or receiver dead, paused or cut off | `scenario::disturbed_handoff` |
+//! | user code that takes its time, and checkpoints after its tenure | `rust_worker` |
+//! | resharding, listings that lag, ends of shards that name no children | `scenario`: `strike`; `stream`; `rust_worker` |
+//!
+//! | invariant, after every step | where |
+//! |---|---|
+//! | at most one processor of a lease within its fence | `oracle`: `check_overlaps` |
+//! | a checkpoint never goes back, nor past what was delivered; none after its tenure | `oracle`: `changed`, `check_checkpoint`; `rust_worker` |
+//! | records of a shard in order within a tenure, none skipped, each delivered in the end | `oracle::progress`; `scenario`: `calm` |
+//! | keys in order across splits and merges: parents before children | `oracle`: `check_parents` |
+//! | active leases cover the hash space; no unfinished lease is deleted, no finished one made again | `oracle`: `check_cover`, `changed` |
+//! | what a rule of Java's leaves open is told apart, by the rule | `oracle::excuse` |
 
 mod java_worker;
 mod network;
@@ -10,6 +33,8 @@ mod rust_worker;
 mod scenario;
 mod stream;
 mod world;
+
+use std::collections::BTreeMap;
 
 pub use scenario::run;
 
@@ -31,8 +56,8 @@ pub struct Report {
     pub steps: u64,
     /// What must never happen, and did.
     pub violations: Vec<String>,
-    /// What a rule of Java's leaves open and nobody can prevent; the trace names the rule. Not violations.
-    pub java_windows: u64,
+    /// What a rule of Java's leaves open and nobody can prevent: how often, by the rule. Not violations.
+    pub java_windows: BTreeMap<&'static str, u64>,
     /// Of the whole trace: the same for the same seed.
     pub digest: u64,
     /// All that happened, in order, with the time in seconds.

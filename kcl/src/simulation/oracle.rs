@@ -1,6 +1,7 @@
 //! What must never happen, checked after every step.
 
 mod cover;
+mod excuse;
 mod progress;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,8 @@ use crate::clock::Clock;
 use crate::lease::memory::Watcher;
 use crate::lease::{Lease, Tenure};
 pub(super) use cover::first_hole;
+pub(super) use excuse::{JavaRule, Overstay};
+use excuse::{Left, Side, excuse};
 use progress::Progress;
 
 /// Violations after which a run has told enough.
@@ -28,8 +31,9 @@ pub(super) trait Hold: Send + Sync {
     /// By its own fence, as its worker judges it.
     fn is_held(&self) -> bool;
 
-    /// The rule of Java's by which it holds on longer than its counter tells others, if it does.
-    fn overstays(&self) -> Option<&'static str> {
+    /// The rule of Java's by which it may go on longer than its counter tells others, and until when
+    /// they wait.
+    fn overstay(&self) -> Option<Overstay> {
         None
     }
 }
@@ -56,6 +60,25 @@ struct Processor {
     last: Option<u64>,
 }
 
+impl Processor {
+    fn side<'a>(&'a self, left: Option<&'a Left>) -> Side<'a> {
+        Side {
+            worker: &self.worker,
+            kind: self.kind,
+            overstay: self.hold.overstay(),
+            left,
+        }
+    }
+}
+
+/// A move of a lease's counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Moved {
+    pub(super) at: Duration,
+    /// It made another the one that processes the lease.
+    pub(super) gives: bool,
+}
+
 #[derive(Default)]
 struct State {
     /// In the order in which they began.
@@ -65,21 +88,21 @@ struct State {
     told: BTreeSet<(u64, u64)>,
     shards: BTreeMap<String, Progress>,
     leases: BTreeMap<String, Lease>,
-    /// Each lease's counter, and when it last moved.
-    moved: BTreeMap<String, (u64, Duration)>,
+    /// When each lease's counter took each of its values.
+    moved: BTreeMap<(String, u64), Moved>,
     /// When each lease was last deleted.
     deleted: BTreeMap<String, Duration>,
     /// When a Java worker last knew that it was to create a lease: by worker and lease.
     looked: BTreeMap<(String, String), Duration>,
-    /// Who made each lease's processor the one that it is.
-    given_by: BTreeMap<String, String>,
+    /// How each lease passed from those that processed it, unless it is theirs again: by lease and worker.
+    left: BTreeMap<(String, String), Left>,
     /// When a leader last gave each lease away by force.
     forced: BTreeMap<String, Duration>,
     /// When each worker's process last got a successor of the same id.
     succeeded: BTreeMap<String, Duration>,
     covered: bool,
     violations: Vec<String>,
-    java_windows: u64,
+    java_windows: BTreeMap<&'static str, u64>,
     steps: u64,
     digest: std::hash::DefaultHasher,
     trace: Vec<String>,
@@ -103,7 +126,7 @@ impl fmt::Debug for Oracle {
 pub(super) struct Findings {
     pub(super) steps: u64,
     pub(super) violations: Vec<String>,
-    pub(super) java_windows: u64,
+    pub(super) java_windows: BTreeMap<&'static str, u64>,
     pub(super) digest: u64,
     pub(super) trace: Vec<String>,
 }
@@ -130,7 +153,7 @@ impl Oracle {
         Findings {
             steps: state.steps,
             violations: std::mem::take(&mut state.violations),
-            java_windows: state.java_windows,
+            java_windows: std::mem::take(&mut state.java_windows),
             digest: state.digest.finish(),
             trace: std::mem::take(&mut state.trace),
         }
@@ -176,10 +199,10 @@ impl Oracle {
         id
     }
 
-    /// When the counter of a lease took the value that it still has.
-    pub(super) fn moved(&self, lease: &Lease) -> Option<Duration> {
-        let moved = self.state().moved.get(&lease.key).copied();
-        moved.and_then(|(counter, time)| (counter == lease.counter).then_some(time))
+    /// When the counter of a lease took this value.
+    pub(super) fn moved(&self, lease: &Lease) -> Option<Moved> {
+        let at = (lease.key.clone(), lease.counter);
+        self.state().moved.get(&at).copied()
     }
 
     /// A Java worker creates a lease, as it last found right at the time `looked`.
@@ -317,7 +340,7 @@ impl Watcher for Oracle {
                     // Java asks only that there is no lease: nobody can stop what it made up its
                     // mind to while there was one yet, or the first was not yet made.
                     if looked.is_some_and(|looked| Some(looked) < state.deleted.get(key)) {
-                        state.window(now, "Java creates by an old look", &what);
+                        state.window(now, JavaRule::OldLook, &what);
                     } else {
                         state.violation(now, &what);
                     }
@@ -331,16 +354,15 @@ impl Watcher for Oracle {
         if let Some(after) = after
             && before.is_none_or(|before| before.counter != after.counter)
         {
-            let moved = (after.counter, now);
-            state.moved.insert(key.to_owned(), moved);
+            let owner = before.and_then(Lease::actual_owner);
+            let gives = owner != after.actual_owner();
+            let moved = Moved { at: now, gives };
+            state.moved.insert((key.to_owned(), after.counter), moved);
         }
         if after.is_none() {
             state.deleted.insert(key.to_owned(), now);
         }
-        let processor = |lease: &Lease| lease.actual_owner().map(str::to_owned);
-        if before.and_then(processor) != after.and_then(processor) {
-            state.given_by.insert(key.to_owned(), by.to_owned());
-        }
+        state.pass(now, by, key, before, after);
         if by == FORCE {
             state.forced.insert(key.to_owned(), now);
         }
@@ -370,8 +392,9 @@ impl State {
     }
 
     /// What nobody can prevent, by a rule of Java's.
-    fn window(&mut self, now: Duration, rule: &str, what: &str) {
-        self.java_windows += 1;
+    fn window(&mut self, now: Duration, rule: JavaRule, what: &str) {
+        let rule = rule.name();
+        *self.java_windows.entry(rule).or_default() += 1;
         self.note(now, &format!("window of Java's ({rule}): {what}"));
     }
 
@@ -396,28 +419,57 @@ impl State {
                 continue;
             };
             let what = format!("{} and {} both process {}", a.worker, b.worker, a.shard);
-            match self.excuse(a, b) {
+            match self.excuse(a, b, now) {
                 Some(rule) => self.window(now, rule, &what),
                 None => self.violation(now, &what),
             }
         }
     }
 
-    /// The rule of Java's by which `b` could begin while `a` was at work, if there is one: nobody can
-    /// close that window.
-    fn excuse(&self, a: &Processor, b: &Processor) -> Option<&'static str> {
-        // What one of ours gives away, it has stopped working on.
-        let given_by = self.given_by.get(&b.shard)?;
-        if b.kind == Kind::Java && (given_by == FORCE || given_by.starts_with('j')) {
-            return Some("its leader assigns by force");
+    /// Notes who processes a lease no more.
+    fn pass(
+        &mut self,
+        now: Duration,
+        by: &str,
+        key: &str,
+        before: Option<&Lease>,
+        after: Option<&Lease>,
+    ) {
+        let from = before.and_then(Lease::actual_owner);
+        let to = after.and_then(Lease::actual_owner);
+        if from == to {
+            return;
         }
+        if let Some(worker) = to {
+            self.left.remove(&(key.to_owned(), worker.to_owned()));
+        }
+        if let (Some(worker), Some(before)) = (from, before) {
+            let heard = self.moved.get(&(key.to_owned(), before.counter));
+            let left = Left {
+                at: now,
+                by: by.to_owned(),
+                by_java: by == FORCE || by.starts_with('j'),
+                heard: heard.map_or(Duration::ZERO, |moved| moved.at),
+            };
+            let from = (key.to_owned(), worker.to_owned());
+            self.left.insert(from, left);
+        }
+    }
+
+    /// The rule of Java's by which both could be at work, if there is one.
+    fn excuse(&self, a: &Processor, b: &Processor, now: Duration) -> Option<JavaRule> {
         // One that goes on with what its own id was given, and believes that its predecessor was at
         // work: the item does not tell.
         let forced = self.forced.get(&b.shard);
         if forced.is_some() && forced <= self.succeeded.get(&b.worker) {
-            return Some("its leader assigns by force, to a process that has died");
+            return Some(JavaRule::ForcedAssignment);
         }
-        a.hold.overstays()
+        let side = |processor: &'_ Processor| {
+            let left = (processor.shard.clone(), processor.worker.clone());
+            self.left.get(&left)
+        };
+        let (left_a, left_b) = (side(a), side(b));
+        excuse(a.side(left_a), b.side(left_b), now)
     }
 
     /// Once covered by active leases, the hash space stays so.

@@ -67,6 +67,10 @@ impl Process {
         }
     }
 
+    pub(super) fn is_dead(&self) -> bool {
+        self.state().dead
+    }
+
     /// The time of day jumps.
     pub(super) fn jump(&self, seconds: i64) {
         self.wall_offset.fetch_add(seconds, Ordering::Relaxed);

@@ -1,5 +1,7 @@
 //! One simulation: a fleet, a time of troubles, and a calm in which everything must come right.
 
+mod disturbed_handoff;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -54,6 +56,7 @@ async fn simulate(seed: u64, workers: Workers) -> Report {
         lock: Arc::default(),
         members: BTreeMap::new(),
         started: 0,
+        calm: CancellationToken::new(),
         random,
     };
     fleet.trouble().await;
@@ -90,6 +93,8 @@ struct Fleet {
     lock: Arc<LeaderLock>,
     members: BTreeMap<String, Member>,
     started: u32,
+    /// Cancelled when nothing may go wrong any more.
+    calm: CancellationToken,
     random: Rng,
 }
 
@@ -175,6 +180,12 @@ impl Fleet {
                 }
             }
             (70..76, Some(name)) if self.workers != Workers::Rust => self.misjudge(&name),
+            (76..80, Some(_)) if self.workers != Workers::Rust => {
+                let writes = self.random.u32(1..4);
+                self.step(&format!("the leader is to die before its write {writes}"));
+                self.lock.doom(writes);
+            }
+            (80..86, Some(name)) => self.disturb_handoff(&name),
             (_, Some(_)) => {
                 let open = self.world.stream.shards();
                 let open = open.values().filter(|shard| shard.is_open()).count();
@@ -286,6 +297,8 @@ impl Fleet {
     /// Nothing goes wrong any more: all that the stream holds must be delivered.
     async fn calm(&mut self) {
         self.step("calm");
+        self.calm.cancel();
+        self.lock.doom(0);
         // A shard without a record would not be missed.
         self.world.stream.put_everywhere();
         for member in self.members.values() {

@@ -1,6 +1,7 @@
 //! The leader: it assigns what is free or expired, and evens out by handoffs, by force after a while.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,12 +19,16 @@ const ROW_LASTS: u64 = 60;
 
 /// Who leads, and since when it was last heard of.
 #[derive(Debug, Default)]
-pub(in crate::simulation) struct LeaderLock(Mutex<Option<(String, Duration)>>);
+pub(in crate::simulation) struct LeaderLock {
+    holder: Mutex<Option<(String, Duration)>>,
+    /// Before so many writes of a leader, it dies; 0: it does not.
+    doom: AtomicU32,
+}
 
 impl LeaderLock {
     /// True if `name` leads, at `now`.
     fn is_mine(&self, name: &str, now: Duration) -> bool {
-        let mut holder = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
         let mine = match &*holder {
             Some((leader, _)) if leader == name => true,
             Some((_, heard)) => now.saturating_sub(*heard) > LOCK_LASTS,
@@ -33,6 +38,18 @@ impl LeaderLock {
             *holder = Some((name.to_owned(), now));
         }
         mine
+    }
+
+    /// Whoever leads dies before so many more writes; 0: it does not.
+    pub(in crate::simulation) fn doom(&self, writes: u32) {
+        self.doom.store(writes, Ordering::Relaxed);
+    }
+
+    /// A leader is about to write: is this its end?
+    fn strikes(&self) -> bool {
+        let left = self.doom.load(Ordering::Relaxed);
+        self.doom.store(left.saturating_sub(1), Ordering::Relaxed);
+        left == 1
     }
 }
 
@@ -45,10 +62,10 @@ struct Memory {
 }
 
 impl Worker {
-    pub(super) async fn lead(&self, lock: &LeaderLock) {
+    pub(super) async fn lead(&self) {
         let mut memory = Memory::default();
         loop {
-            if !lock.is_mine(&self.name, self.now()) {
+            if !self.lock.is_mine(&self.name, self.now()) {
                 memory = Memory::default();
                 tokio::time::sleep(HEARTBEAT).await;
                 continue;
@@ -72,6 +89,7 @@ impl Worker {
         let shards = self.world.stream.shards().into_iter();
         for (id, shard) in shards.filter(|(_, shard)| shard.parents.is_empty()) {
             let lease = first_lease(&id, &shard);
+            self.about_to_write().await;
             while self.create(&lease, looked).await.is_err() {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
@@ -106,6 +124,7 @@ impl Worker {
                     least(&mut loads)
                 };
                 if let Some(to) = to {
+                    self.about_to_write().await;
                     // Counter and time of the owner do not stand in its way.
                     let _ = self.store.assign(lease, &to, false).await;
                 }
@@ -114,6 +133,17 @@ impl Worker {
             }
         }
         self.even_out(&loads, &steady).await;
+    }
+
+    /// The leader may die here, with its work half done.
+    async fn about_to_write(&self) {
+        if self.lock.strikes() {
+            let oracle = &self.world.oracle;
+            oracle.step(&format!("{} dies in the middle of its work", self.name));
+            oracle.died(&self.name);
+            self.process.kill();
+            std::future::pending::<()>().await;
+        }
     }
 
     fn process_seconds(&self) -> u64 {
@@ -132,6 +162,7 @@ impl Worker {
         if *most >= least + 2
             && let Some(lease) = steady.iter().find(owned)
         {
+            self.about_to_write().await;
             // Another pass tries again.
             let _ = self.store.start_handoff(lease, to).await;
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Held, Worker};
+use super::{Heartbeat, Held, Worker};
 use crate::checkpoint::Checkpoint;
 use crate::lease::{Lease, LeaseStore, LeaseStoreError, Outcome};
 
@@ -43,7 +43,10 @@ impl Worker {
                 return;
             }
             match outcome {
-                Ok(Outcome::Applied(lease)) => return self.renewed(held, lease, sent),
+                Ok(Outcome::Applied(lease)) => {
+                    let moved = self.moved(&lease, sent);
+                    return self.renewed(held, lease, moved, Heartbeat::Written);
+                }
                 Ok(Outcome::ConditionFailed(Some(item)))
                     if item.is_handoff_pending()
                         && item.actual_owner() == known.actual_owner()
@@ -69,17 +72,27 @@ impl Worker {
                     && item.counter == known.counter + 1 =>
             {
                 // The write that moved the counter may have been an earlier one.
-                let moved = self.world.oracle.moved(&item).filter(|moved| *moved < sent);
-                self.renewed(held, item, sent);
-                held.state().read_back = moved;
+                let moved = self.moved(&item, sent);
+                let heartbeat = if moved < sent {
+                    Heartbeat::ReadBack
+                } else {
+                    Heartbeat::Written
+                };
+                self.renewed(held, item, moved, heartbeat);
             }
             _ => self.drop_lease(held),
         }
     }
 
-    fn renewed(&self, held: &Arc<Held>, lease: Lease, sent: Duration) {
+    /// When the counter took the value that a write sent at `sent` left.
+    fn moved(&self, lease: &Lease, sent: Duration) -> Duration {
+        let moved = self.world.oracle.moved(lease);
+        moved.map_or(sent, |moved| moved.at)
+    }
+
+    fn renewed(&self, held: &Arc<Held>, lease: Lease, moved: Duration, heartbeat: Heartbeat) {
         let former = lease.checkpoint_owner.clone();
-        held.learn(lease, sent);
+        held.learn(lease, moved, heartbeat);
         match former {
             Some(former) if former == self.name => held.shutdown.cancel(),
             Some(_) => self.drop_lease(held),
@@ -109,13 +122,13 @@ impl Worker {
         match outcome.await {
             // Java updates the counter and the checkpoint in memory, not the owners.
             Ok(Outcome::Applied(lease)) => {
-                let kept = held.lease();
+                let (kept, moved) = (held.lease(), self.moved(&lease, sent));
                 let lease = Lease {
                     owner: kept.owner,
                     checkpoint_owner: kept.checkpoint_owner,
                     ..lease
                 };
-                held.learn(lease, sent);
+                held.learn(lease, moved, Heartbeat::Written);
                 true
             }
             _ => false,

@@ -1,4 +1,4 @@
-//! DynamoDB does not answer for a while.
+//! DynamoDB refuses, or does not answer, for a while.
 
 use std::time::Duration;
 
@@ -13,6 +13,23 @@ use crate::setup::{processing, put};
 const SECOND: Duration = Duration::from_secs(1);
 /// The failover time.
 const F: Duration = Duration::from_secs(10);
+
+/// DynamoDB refuses everything.
+fn refusing(lasting: Duration) -> Fault {
+    Fault::brownout(lasting).service(Service::DynamoDb)
+}
+
+/// Nothing is answered, nor carried out: each attempt of a call waits out its time limit.
+fn silent(lasting: Duration) -> Fault {
+    let forever = Fault::delay(3600 * SECOND);
+    forever.lasting(lasting).service(Service::DynamoDb)
+}
+
+/// Everything is carried out, and no answer arrives.
+fn answerless(lasting: Duration) -> Fault {
+    let lost = Fault::response_lost().lasting(lasting);
+    lost.service(Service::DynamoDb)
+}
 
 /// Two workers, a shard each, whose library checkpoints after each batch.
 struct Fleet {
@@ -97,32 +114,72 @@ impl Fleet {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn one_of_5_s_is_not_noticed() {
+/// Shorter than half of the failover time and what a renewal may take.
+async fn of_5_s(fault: Fault) {
     let fleet = Fleet::start().await;
     fleet.put(0..100).await;
     fleet.settled().await;
-    let brownout = Fault::brownout(5 * SECOND).service(Service::DynamoDb);
-    let brownout = fleet.paused.aws.faults().add(brownout);
+    let fault = fleet.paused.aws.faults().add(fault);
     for round in 1..20 {
         fleet.put(round * 100..(round + 1) * 100).await;
         sleep(SECOND / 2).await;
     }
     fleet.settled().await;
-    assert!(fleet.paused.aws.faults().count(brownout) > 0);
+    assert!(fleet.paused.aws.faults().count(fault) > 0);
     assert_eq!(fleet.lost_leases(), 0);
     assert_eq!(fleet.verdict(), 0, "exactly once");
     fleet.stop().await;
 }
 
-/// Longer than the failover time: the fence falls.
-async fn longer(lasting: Duration) {
+#[tokio::test(start_paused = true)]
+async fn one_of_5_s_is_not_noticed() {
+    of_5_s(refusing(5 * SECOND)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silence_of_5_s_is_not_noticed() {
+    of_5_s(silent(5 * SECOND)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_lost_for_5_s_are_not_noticed() {
+    of_5_s(answerless(5 * SECOND)).await;
+}
+
+/// A renewal is due F/2 after the last, and its attempts give up after 2 s each: one of them must fall
+/// behind the silence and be answered before the fence. If none does, the fence falls, in time, and
+/// the worker takes its lease back.
+#[tokio::test(start_paused = true)]
+async fn a_silence_of_5_s_is_survived_unless_it_begins_right_before_a_renewal() {
+    for (tenths, lost) in [(10, 0), (20, 0), (30, 0), (45, 2)] {
+        let fleet = Fleet::start().await;
+        let renewed = fleet.paused.now();
+        fleet.put(0..100).await;
+        fleet
+            .until("all records", || fleet.probe.is_settled())
+            .await;
+        // The checkpoints, which count as renewals, are no more than a read's pause away.
+        let since = fleet.paused.now() - renewed;
+        assert!(since < SECOND, "{since:?}");
+        sleep(tenths * SECOND / 10 - since).await;
+        fleet.paused.aws.faults().add(silent(5 * SECOND));
+        sleep(F).await;
+        assert_eq!(fleet.lost_leases(), lost, "{tenths}");
+        fleet.put(100..200).await;
+        fleet.settled().await;
+        fleet.until("one each", || fleet.one_each()).await;
+        assert_eq!(fleet.verdict(), 0, "exactly once");
+        fleet.stop().await;
+    }
+}
+
+/// Longer than the failover time: the fence falls. Answers with the records that came twice.
+async fn longer(fault: fn(Duration) -> Fault, lasting: Duration) -> u64 {
     let fleet = Fleet::start().await;
     fleet.put(0..100).await;
     fleet.settled().await;
     let began = fleet.paused.now();
-    let brownout = Fault::brownout(lasting).service(Service::DynamoDb);
-    fleet.paused.aws.faults().add(brownout);
+    fleet.paused.aws.faults().add(fault(lasting));
 
     // Kinesis answers, and the leases are good for up to F: processing goes on.
     fleet.put(100..150).await;
@@ -147,23 +204,37 @@ async fn longer(lasting: Duration) {
     assert!(back < F + 10 * SECOND, "{back:?}");
     fleet.put(200..300).await;
     fleet.settled().await;
-    // Of these no checkpoint could be written.
-    assert_eq!(
-        fleet.verdict(),
-        50,
-        "nothing that was checkpointed comes again"
-    );
+    let redelivered = fleet.verdict();
     fleet.stop().await;
+    redelivered
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_of_15_s_stops_at_the_fence_and_resumes() {
-    longer(15 * SECOND).await;
+    let redelivered = longer(refusing, 15 * SECOND).await;
+    assert_eq!(redelivered, 50, "of these no checkpoint could be written");
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_of_5_min_stops_at_the_fence_and_resumes() {
-    longer(300 * SECOND).await;
+    let redelivered = longer(refusing, 300 * SECOND).await;
+    assert_eq!(redelivered, 50, "of these no checkpoint could be written");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silence_of_15_s_or_5_min_stops_at_the_fence_and_resumes() {
+    for lasting in [15 * SECOND, 300 * SECOND] {
+        let redelivered = longer(silent, lasting).await;
+        assert_eq!(redelivered, 50, "of these no checkpoint could be written");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_lost_for_15_s_or_5_min_stop_at_the_fence_and_it_resumes() {
+    for lasting in [15 * SECOND, 300 * SECOND] {
+        let redelivered = longer(answerless, lasting).await;
+        assert_eq!(redelivered, 0, "the checkpoints were written");
+    }
 }
 
 /// Nothing is delivered while it lasts: then every record comes exactly once.
@@ -173,8 +244,7 @@ async fn without_records_under_way_each_comes_once() {
         let fleet = Fleet::start().await;
         fleet.put(0..100).await;
         fleet.settled().await;
-        let brownout = Fault::brownout(lasting).service(Service::DynamoDb);
-        fleet.paused.aws.faults().add(brownout);
+        fleet.paused.aws.faults().add(refusing(lasting));
         fleet.until("the fences", || fleet.lost_leases() == 2).await;
         fleet.put(100..200).await;
         fleet.settled().await;
@@ -188,8 +258,7 @@ async fn a_planned_stop_in_the_middle_of_one_ends_and_others_go_on_behind_it() {
     let fleet = Fleet::start().await;
     fleet.put(0..100).await;
     fleet.settled().await;
-    let brownout = Fault::brownout(300 * SECOND).service(Service::DynamoDb);
-    fleet.paused.aws.faults().add(brownout);
+    fleet.paused.aws.faults().add(refusing(300 * SECOND));
     let began = fleet.paused.now();
     // It can neither remove its row nor give its lease away.
     fleet.workers[0].shutdown(F).await.unwrap();

@@ -1,19 +1,26 @@
 //! User code that blocks every thread of its runtime.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use aws_sdk_dynamodb::config::IdentityCache;
 
 use kcl::{Checkpoint, LeaseSnapshot, SchedulerBuilder, WorkerError, WorkerFailure, WorkerHandle};
 use kinesis_testkit::{Fault, Service};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::probe::{Call, Deed, Probe};
-use crate::setup::{PATIENCE, aws, builder, config, processing, put, until, worker};
+use crate::setup::{PATIENCE, aws, builder, builder_on, config, processing, put, until, worker};
 
 /// Renewals come each half of the failover time: three failover times.
 const RENEWALS: u64 = 6;
+
+/// The name of the thread that processors run on.
+const USERS: &str = "the user's";
 
 /// A runtime with one thread: a processor that blocks blocks it whole.
 struct OneThread(Option<Runtime>);
@@ -22,6 +29,7 @@ impl OneThread {
     fn new() -> Self {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
+            .thread_name(USERS)
             .enable_all()
             .build();
         Self(Some(runtime.unwrap()))
@@ -40,6 +48,30 @@ impl OneThread {
 impl Drop for OneThread {
     fn drop(&mut self) {
         self.0.take().unwrap().shutdown_background();
+    }
+}
+
+/// Hands out credentials that must be fetched again for each call; once it is armed, a fetch on the
+/// user's thread does not come back until the sender of its channel is dropped.
+#[derive(Debug)]
+struct BlockingCredentials {
+    armed: AtomicBool,
+    entered: AtomicBool,
+    gate: Mutex<mpsc::Receiver<()>>,
+}
+
+impl ProvideCredentials for BlockingCredentials {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        if self.armed.load(Ordering::SeqCst) && thread::current().name() == Some(USERS) {
+            self.entered.store(true, Ordering::SeqCst);
+            let _ = self.gate.lock().unwrap().recv();
+        }
+        let expired = Some(SystemTime::UNIX_EPOCH);
+        let credentials = Credentials::new("id", "secret", None, expired, "blocking");
+        future::ProvideCredentials::ready(Ok(credentials))
     }
 }
 
@@ -141,4 +173,48 @@ async fn a_runtime_that_was_given_and_ends_ends_the_worker_with_an_error() {
         ),
         "{ended:?}"
     );
+}
+
+/// Clients of one `SdkConfig` share its cache of credentials: who finds a fetch under way waits for it.
+#[tokio::test]
+async fn a_fetch_of_credentials_that_blocks_the_users_runtime_stalls_no_renewal() {
+    let aws = aws(1).await;
+    let (unblock, gate) = mpsc::channel::<()>();
+    let credentials = Arc::new(BlockingCredentials {
+        armed: AtomicBool::new(false),
+        entered: AtomicBool::new(false),
+        gate: Mutex::new(gate),
+    });
+    let shared = Arc::clone(&credentials) as Arc<dyn ProvideCredentials>;
+    let shared = SharedCredentialsProvider::new(shared);
+    let sdk_config = aws.sdk_config().to_builder();
+    let sdk_config = sdk_config.credentials_provider(shared);
+    let sdk_config = sdk_config.identity_cache(IdentityCache::lazy().build());
+    let (probe, runtime) = (Probe::new(), OneThread::new());
+    let first = builder_on(&sdk_config.build(), &probe, config("w1"));
+    let first = runtime.worker(first).await;
+    until("its shard", || processing(&first) == 1).await;
+    credentials.armed.store(true, Ordering::SeqCst);
+    until("a fetch for GetRecords", || {
+        credentials.entered.load(Ordering::SeqCst)
+    })
+    .await;
+
+    let others = Probe::new();
+    let second = worker(&aws, &others, config("w2")).await;
+    until("a look", || lease(&second).is_some()).await;
+    let start = lease(&second).unwrap().counter;
+    until("renewals", || {
+        let lease = lease(&second).unwrap();
+        assert_eq!(lease.owner.as_deref(), Some("w1"), "{lease:?}");
+        lease.counter >= start + RENEWALS
+    })
+    .await;
+
+    drop(unblock);
+    put(&aws, &probe, 0..100).await;
+    until("all records", || probe.is_settled()).await;
+    assert_eq!(probe.calls(Call::LeaseLost), [""; 0]);
+    first.shutdown(PATIENCE).await.unwrap();
+    second.shutdown(PATIENCE).await.unwrap();
 }

@@ -48,6 +48,20 @@ pub struct ConsumerConfig {
     /// Most leases this worker takes for itself. Default: no limit. It may hold more: leases that
     /// other workers hand to it are accepted, since refused ones would lie still until they expire.
     pub max_leases: usize,
+    /// Read units a second that this worker spends on looking at the lease table, about. Default 5, at least 1. Every
+    /// worker looks at the whole table: each second, less often when it is large. Twenty leases are about a unit:
+    ///
+    /// | leases | pause between two looks | at the default | a dead worker's shards run elsewhere after at most |
+    /// |---|---|---|---|
+    /// | n | n / (20 x this setting) seconds, at least one | | failover time + two pauses |
+    /// | 100 | 1 s | 5 units/s | 12 s |
+    /// | 1,000 | 10 s | 5 units/s | 30 s |
+    /// | 10,000 | 100 s | 5 units/s | 210 s |
+    ///
+    /// While shards change hands, looks are ten times as frequent, for as much again and a minute's worth at once. The
+    /// comparison with the stream's shards ([`shard_sync_interval`](Self::shard_sync_interval)) spends as much at most. A
+    /// planned stop, a handoff and a split do not wait for a look.
+    pub max_lease_table_reads: u32,
     /// Most records one GetRecords call asks for, 1 to 10,000. Default 10,000.
     pub max_records: u32,
     /// Bytes of fetched records that the whole worker may hold before its processors have
@@ -100,6 +114,7 @@ impl Default for ConsumerConfig {
             initial_position: InitialPosition::default(),
             failover_time: Duration::from_secs(10),
             max_leases: usize::MAX,
+            max_lease_table_reads: 5,
             max_records: 10_000,
             max_buffered_bytes: 64 << 20,
             idle_time_between_reads: Duration::from_millis(250),
@@ -251,6 +266,7 @@ impl ConsumerConfig {
         with_initial_position, initial_position: InitialPosition;
         with_failover_time, failover_time: Duration;
         with_max_leases, max_leases: usize;
+        with_max_lease_table_reads, max_lease_table_reads: u32;
         with_max_records, max_records: u32;
         with_max_buffered_bytes, max_buffered_bytes: usize;
         with_idle_time_between_reads, idle_time_between_reads: Duration;

@@ -40,7 +40,8 @@ pub struct LeaseSnapshot {
     pub children: Vec<String>,
     /// How long this worker has seen this owner (or none); it may be longer.
     pub owned_for: Duration,
-    /// How long this worker has seen this counter. Beyond the failover time the owner is gone.
+    /// How long this worker has seen this counter. If that was beyond the failover time at the look already, `age` ago,
+    /// the owner is gone.
     pub heartbeat_age: Duration,
     /// How long this worker has seen this checkpoint. On a shard that gets no records, or whose
     /// records were all processed, it grows too: see [`millis_behind_latest`].

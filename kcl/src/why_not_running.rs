@@ -182,10 +182,13 @@ fn elsewhere(
             at_limit: asker.at_limit,
         },
         Some(owner) if owner == asker.worker_id => WhyNotRunning::WaitsForFormerOwner,
-        Some(worker) if heartbeat_age > asker.failover => WhyNotRunning::OwnerSilent {
-            worker: worker.clone(),
-            heartbeat_age,
-        },
+        // At the look: since then, nobody has heard.
+        Some(worker) if heartbeat_age.saturating_sub(table.age) > asker.failover => {
+            WhyNotRunning::OwnerSilent {
+                worker: worker.clone(),
+                heartbeat_age,
+            }
+        }
         Some(worker) => {
             let parents = unfinished_parents(lease, table);
             if parents.is_empty() {

@@ -113,6 +113,10 @@ impl ConsumerConfig {
             "max_leases is 0; it must be at least 1".into(),
         );
         require(
+            self.max_lease_table_reads > 0,
+            "max_lease_table_reads is 0; it must be at least 1".into(),
+        );
+        require(
             (1..=10_000).contains(&self.max_records),
             format!("max_records is {}; it must be 1 to 10000", self.max_records),
         );
@@ -181,6 +185,7 @@ mod tests {
             .with_max_records(0)
             .with_max_buffered_bytes(1)
             .with_max_leases(0)
+            .with_max_lease_table_reads(0)
             .with_idle_time_between_reads(Duration::from_millis(199))
             .with_retry_max_delay(Duration::ZERO)
             .with_max_decompressed_size(3)
@@ -193,6 +198,7 @@ mod tests {
             "max_records",
             "max_buffered_bytes",
             "max_leases",
+            "max_lease_table_reads",
             "idle_time_between_reads",
             "retry_max_delay",
             "max_decompressed_size",
@@ -205,7 +211,7 @@ mod tests {
                 .count();
             assert_eq!(named, 1, "{name}: {error}");
         }
-        assert_eq!(error.problems().len(), 10);
+        assert_eq!(error.problems().len(), 11);
     }
 
     #[test]

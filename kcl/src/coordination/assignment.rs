@@ -100,7 +100,7 @@ pub(super) async fn look_and_act(
     looks.previous = Some(latest);
     Ok(looks
         .pace
-        .after(&snapshot, shared.clock.now(), shared.failover))
+        .after(&snapshot, shared.clock.now(), shared.table_reads))
 }
 
 /// At the first look, leases that name a worker of a configured id were held by an earlier process under

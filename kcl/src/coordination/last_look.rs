@@ -72,6 +72,12 @@ impl LastLook {
         look.seen = Some((now, Arc::clone(snapshot)));
     }
 
+    /// How many items the table had.
+    pub(crate) fn items(&self) -> usize {
+        let look = self.look();
+        look.seen.as_ref().map_or(0, |(_, seen)| seen.items())
+    }
+
     /// True if the lease was seen at `SHARD_END`.
     pub(crate) fn has_ended(&self, key: &str) -> bool {
         let look = self.look();

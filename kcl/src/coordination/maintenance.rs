@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::error::WorkerFailure;
+use super::pace;
 use super::shared::Shared;
 use crate::lease::{CallErrorKind, LeaseStoreError};
 use crate::metrics::Metric;
@@ -15,7 +16,9 @@ pub(crate) async fn maintain(shared: &Shared, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     loop {
         // Workers that started together drift apart: the listing's quota is the stream's.
-        let pause = shared.sync_interval.mul_f64(0.75 + 0.5 * random.f64());
+        let items = shared.last_look.items();
+        let pause = pace::between_syncs(items, shared.table_reads).max(shared.sync_interval);
+        let pause = pause.mul_f64(0.75 + 0.5 * random.f64());
         if shared
             .leaving
             .run_until_cancelled(tokio::time::sleep(pause))

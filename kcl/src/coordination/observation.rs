@@ -49,6 +49,8 @@ struct Seen {
     given: bool,
     /// When the counter was first seen at this value.
     since: Duration,
+    /// When it was last seen.
+    looked: Duration,
     handoff: Option<Handoff>,
     /// Since when it may be taken.
     available_since: Option<Duration>,
@@ -65,20 +67,22 @@ struct Before {
     handoff: Option<Handoff>,
 }
 
-/// A pending handoff: to whom, and since when.
+/// A pending handoff: to whom, and since when at the earliest. `None`: nobody knows.
 #[derive(Debug, Clone)]
 struct Handoff {
     to: Option<String>,
-    since: Duration,
+    since: Option<Duration>,
 }
 
 impl Handoff {
-    /// That of `lease`; `known`: what was seen of it before.
-    fn of(lease: &Lease, known: Option<&Self>, now: Duration) -> Option<Self> {
+    /// That of `lease`; `seen`: what was seen of it before. Looks may be far apart: it may have begun
+    /// right after the last one that did not show it.
+    fn of(lease: &Lease, seen: Option<&Seen>) -> Option<Self> {
+        let known = seen.and_then(|seen| seen.handoff.as_ref());
         let known = known.filter(|known| known.to == lease.owner);
         lease.is_handoff_pending().then(|| Self {
             to: lease.owner.clone(),
-            since: known.map_or(now, |known| known.since),
+            since: known.map_or(seen.map(|seen| seen.looked), |known| known.since),
         })
     }
 }
@@ -109,8 +113,9 @@ impl Observations {
                 // An index or a scan may lag behind what was read already.
                 Ordering::Less => return,
                 Ordering::Equal => {
-                    let handoff = Handoff::of(lease, seen.handoff.as_ref(), now);
+                    let handoff = Handoff::of(lease, known);
                     if let Some(seen) = self.leases.get_mut(&lease.key) {
+                        seen.looked = now;
                         seen.owner = owner.map(str::to_owned);
                         // A lagging look may not show one that was seen already.
                         seen.handoff = handoff.or(seen.handoff.take());
@@ -125,7 +130,8 @@ impl Observations {
             owner: owner.map(str::to_owned),
             given: known.map_or_else(|| may_be_new(lease), |seen| seen.owner.as_deref() != owner),
             since: now,
-            handoff: Handoff::of(lease, known.and_then(|seen| seen.handoff.as_ref()), now),
+            looked: now,
+            handoff: Handoff::of(lease, known),
             available_since: None,
             before: known.map(|seen| Before {
                 counter: seen.counter,
@@ -187,7 +193,8 @@ impl Observations {
         match &seen.before {
             Some(before) if seen.counter == lease.counter => {
                 let in_time = before.handoff.as_ref().is_some_and(|handoff| {
-                    handoff.to == lease.owner && now.saturating_sub(handoff.since) < HANDOFF_TRUSTED
+                    let soon = |since| now.saturating_sub(since) < HANDOFF_TRUSTED;
+                    handoff.to == lease.owner && handoff.since.is_some_and(soon)
                 });
                 // A jump hides writes between the two looks: a heartbeat, or another's take.
                 let next = before.counter.checked_add(1) == Some(lease.counter);
@@ -373,10 +380,15 @@ mod tests {
     #[test]
     fn a_handoff_completed_in_time_starts_at_once_and_a_forced_one_waits() {
         let mine = lease(Some("me"), 9);
-        let quick = seen(&[(100, pending("me", "w", 8)), (120, mine.clone())]);
+        let quick = seen(&[
+            (99, lease(Some("w"), 8)),
+            (100, pending("me", "w", 8)),
+            (120, mine.clone()),
+        ]);
         assert!(quick.may_start(&mine, None, at(120), F));
         // Renewals of the old owner do not restart the count.
         let long = seen(&[
+            (99, lease(Some("w"), 7)),
             (100, pending("me", "w", 7)),
             (128, pending("me", "w", 8)),
             (131, mine.clone()),
@@ -386,6 +398,36 @@ mod tests {
             long.may_start(&mine, None, at(139), F),
             "F after the old owner's last heartbeat"
         );
+    }
+
+    #[test]
+    fn a_handoff_of_unknown_age_is_not_trusted() {
+        // It may have been pending for long: a Java leader has just forced it.
+        let mine = lease(Some("me"), 9);
+        let rare = seen(&[
+            (40, lease(Some("w"), 5)),
+            (100, pending("me", "w", 8)),
+            (101, mine.clone()),
+        ]);
+        let unknown = seen(&[(100, pending("me", "w", 8)), (101, mine.clone())]);
+        for observations in [rare, unknown] {
+            assert!(!observations.may_start(&mine, None, at(101), F));
+            assert!(!observations.may_start(&mine, None, at(110), F));
+            assert!(observations.may_start(&mine, None, at(111), F));
+        }
+    }
+
+    #[test]
+    fn looks_may_be_rarer_than_the_failover_time() {
+        let owned = |counter| lease(Some("w"), counter);
+        let beating = seen(&[(0, owned(3)), (100, owned(23)), (200, owned(43))]);
+        assert!(!beating.is_available(&owned(43), at(200), F), "it lives");
+        let silent = seen(&[(0, owned(3)), (100, owned(23)), (200, owned(23))]);
+        assert!(silent.is_available(&owned(23), at(200), F));
+        let mine = lease(Some("me"), 44);
+        let hidden = seen(&[(0, owned(3)), (100, owned(23)), (200, mine.clone())]);
+        assert!(!hidden.may_start(&mine, None, at(210), F));
+        assert!(hidden.may_start(&mine, None, at(211), F));
     }
 
     #[test]
@@ -421,7 +463,11 @@ mod tests {
         assert!(!taken.may_start(&mine, None, at(116), F));
         assert!(taken.may_start(&mine, None, at(117), F));
         // A handoff that was seen says who let go, however often the old owner renewed.
-        let handed = seen(&[(100, pending("me", "w", 5)), (106, mine.clone())]);
+        let handed = seen(&[
+            (99, lease(Some("w"), 5)),
+            (100, pending("me", "w", 5)),
+            (106, mine.clone()),
+        ]);
         assert!(handed.may_start(&mine, None, at(106), F));
     }
 

@@ -131,6 +131,13 @@ pub(crate) struct Snapshot {
     pub(crate) corrupt: Vec<CorruptItem>,
 }
 
+impl Snapshot {
+    /// How many items were read.
+    pub(crate) fn items(&self) -> usize {
+        self.leases.len() + self.workers.len() + self.corrupt.len()
+    }
+}
+
 /// A worker's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WorkerRow {

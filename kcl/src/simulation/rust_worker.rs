@@ -65,6 +65,7 @@ pub(super) async fn run(
         clock: Arc::clone(&process) as Arc<dyn Clock>,
         failover: FAILOVER,
         max_leases: usize::MAX,
+        table_reads: 5,
         on_stop: setting.on_stop,
         sync_interval: Duration::from_secs(20),
         seed: setting.seed,

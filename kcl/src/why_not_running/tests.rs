@@ -184,6 +184,23 @@ fn any_other_shard_is_told_by_the_table() {
             heartbeat_age
         }
     );
+    // At the look it was heard; looks at a large table are rare.
+    let seen_long_ago = LeaseSnapshot {
+        heartbeat_age,
+        ..lease(SHARD, Some("w2"))
+    };
+    let table = LeaseTableSnapshot {
+        age: heartbeat_age,
+        ..table(vec![seen_long_ago])
+    };
+    assert_eq!(
+        why_not_running(SHARD, &asker(None), Some(&table)),
+        Some(WhyNotRunning::LeasedBy {
+            worker: worker(),
+            since,
+            heartbeat_age
+        })
+    );
 }
 
 #[test]

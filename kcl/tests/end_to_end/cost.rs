@@ -13,14 +13,16 @@ use aws_sdk_dynamodb::error::BoxError;
 use aws_sdk_dynamodb::operation::{delete_item, get_item, put_item, query, scan, update_item};
 use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 use aws_sdk_kinesis::primitives::Blob;
-use kcl::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, ShardEnd, Shutdown};
+use kcl::{
+    CheckpointPolicy, ProcessorError, RecordBatch, RecordProcessor, ShardContext, ShardEnd,
+    Shutdown,
+};
 use tokio::time::sleep;
 
 use crate::paused::{Paused, config};
 use crate::probe::Probe;
-use crate::setup::{STREAM, processing};
+use crate::setup::{STREAM, open_shards, processing, split};
 
-const SHARDS: u32 = 4;
 const SECOND: Duration = Duration::from_secs(1);
 /// For how long is counted.
 const COUNTED: Duration = Duration::from_secs(120);
@@ -32,13 +34,45 @@ struct CostMeter(Arc<Mutex<BTreeMap<&'static str, (u64, f64)>>>);
 const READS: [&str; 3] = ["GetItem", "Query", "Scan"];
 
 impl CostMeter {
-    /// Requests and units of reads, or of writes, so far.
-    fn so_far(&self, reads: bool) -> (u64, f64) {
+    fn so_far(&self) -> Spent {
         let counts = self.0.lock().unwrap();
-        let counts = counts.iter().filter(|(op, _)| READS.contains(op) == reads);
-        counts.fold((0, 0.0), |sum, (_, count)| {
-            (sum.0 + count.0, sum.1 + count.1)
-        })
+        let sum = |reads| {
+            let counts = counts.iter().filter(|(op, _)| READS.contains(op) == reads);
+            counts.fold((0, 0.0), |sum, (_, count)| {
+                (sum.0 + count.0, sum.1 + count.1)
+            })
+        };
+        let ((writes, write_units), (_, read_units)) = (sum(false), sum(true));
+        Spent {
+            writes: writes as f64,
+            write_units,
+            read_units,
+            single_reads: counts.get("GetItem").map_or(0.0, |count| count.0 as f64),
+            checkpoints: 0.0,
+        }
+    }
+}
+
+/// A fleet's, or per second.
+#[derive(Debug, Clone, Copy)]
+struct Spent {
+    checkpoints: f64,
+    writes: f64,
+    write_units: f64,
+    read_units: f64,
+    /// Reads of one item.
+    single_reads: f64,
+}
+
+impl Spent {
+    fn per_second(self, before: Self, seconds: f64) -> Self {
+        Self {
+            checkpoints: (self.checkpoints - before.checkpoints) / seconds,
+            writes: (self.writes - before.writes) / seconds,
+            write_units: (self.write_units - before.write_units) / seconds,
+            read_units: (self.read_units - before.read_units) / seconds,
+            single_reads: (self.single_reads - before.single_reads) / seconds,
+        }
     }
 }
 
@@ -98,13 +132,18 @@ operations! {
     Scan scan::ScanInput, scan::ScanOutput;
 }
 
-/// Checkpoints each batch, and counts.
-struct Checkpoints(Arc<Mutex<u64>>);
+/// Counts its checkpoints, which it writes unless the library does.
+struct Checkpoints {
+    count: Arc<Mutex<u64>>,
+    by_itself: bool,
+}
 
 impl RecordProcessor for Checkpoints {
     async fn process_records(&mut self, batch: RecordBatch<'_>) -> Result<(), ProcessorError> {
-        batch.checkpointer().checkpoint().await?;
-        *self.0.lock().unwrap() += 1;
+        if self.by_itself {
+            batch.checkpointer().checkpoint().await?;
+            *self.count.lock().unwrap() += 1;
+        }
         Ok(())
     }
     async fn shard_ended(&mut self, end: ShardEnd<'_>) -> Result<(), ProcessorError> {
@@ -115,127 +154,240 @@ impl RecordProcessor for Checkpoints {
     }
 }
 
-/// Per lease and second.
-#[derive(Debug)]
-struct Cost {
-    checkpoints: f64,
-    writes: f64,
-    write_units: f64,
-    reads: f64,
-    read_units: f64,
+/// What a fleet does.
+#[derive(Debug, Clone, Copy)]
+struct Scenario {
+    name: &'static str,
+    shards: u32,
+    workers: u32,
+    /// A record for each shard so often.
+    records: Option<Duration>,
+    checkpoint: CheckpointPolicy,
+    /// One shard was split, and is finished.
+    is_split: bool,
 }
 
-/// Runs one worker on four shards, with a record for each shard every so often.
-async fn measure(every: Option<Duration>) -> Cost {
-    let paused = Paused::start(SHARDS).await;
-    let meter = CostMeter::default();
-    let dynamodb = aws_sdk_dynamodb::config::Builder::from(&paused.aws.in_process_config())
-        .behavior_version(BehaviorVersion::v2026_01_12())
-        .interceptor(meter.clone());
-    let checkpoints = Arc::new(Mutex::new(0));
-    let counter = Arc::clone(&checkpoints);
-    let config = config("w1").with_idle_time_between_reads(SECOND);
-    let worker = paused
-        .builder(&Probe::new(), config)
-        .dynamodb_client(Client::from_conf(dynamodb.build()))
-        .processor(move |_: &ShardContext| Checkpoints(Arc::clone(&counter)))
-        .build()
-        .await
-        .unwrap()
-        .spawn();
-    while processing(&worker) < SHARDS as usize {
-        sleep(SECOND).await;
+const IDLE: Scenario = Scenario {
+    name: "4 leases, idle",
+    shards: 4,
+    workers: 1,
+    records: None,
+    checkpoint: CheckpointPolicy::Manual,
+    is_split: false,
+};
+
+const SCENARIOS: [Scenario; 7] = [
+    IDLE,
+    Scenario {
+        name: "1 lease, idle",
+        shards: 1,
+        ..IDLE
+    },
+    Scenario {
+        name: "4 leases, idle, 2 workers",
+        workers: 2,
+        ..IDLE
+    },
+    Scenario {
+        name: "5 leases, idle, after a split",
+        is_split: true,
+        ..IDLE
+    },
+    Scenario {
+        name: "4 leases, 1 record/s, Interval(60 s)",
+        records: Some(SECOND),
+        checkpoint: CheckpointPolicy::Interval(Duration::from_secs(60)),
+        ..IDLE
+    },
+    Scenario {
+        name: "4 leases, 1 checkpoint/s",
+        records: Some(SECOND),
+        ..IDLE
+    },
+    Scenario {
+        name: "4 leases, 0.25 checkpoints/s",
+        records: Some(Duration::from_secs(4)),
+        ..IDLE
+    },
+];
+
+impl Scenario {
+    /// Those that are not finished.
+    fn leases(&self) -> u32 {
+        self.shards + u32::from(self.is_split)
     }
-    // Until it looks at its leisure, and has written its first checkpoints.
-    let kinesis = aws_sdk_kinesis::Client::new(&paused.aws.in_process_config());
-    let put = async || {
-        for shard in 0..u128::from(SHARDS) {
-            let hash_key = (u128::MAX / u128::from(SHARDS)) * shard + 1_000;
-            let request = kinesis.put_record().stream_name(STREAM).partition_key("k");
-            let request = request.explicit_hash_key(hash_key.to_string());
-            request.data(Blob::new("x")).send().await.unwrap();
+
+    /// Runs it; what was spent per second when everything had settled.
+    async fn measure(&self) -> Spent {
+        let paused = Paused::start(self.shards).await;
+        let meter = CostMeter::default();
+        let checkpoints = Arc::new(Mutex::new(0));
+        let mut workers = Vec::new();
+        for n in 0..self.workers {
+            let dynamodb = aws_sdk_dynamodb::config::Builder::from(&paused.aws.in_process_config())
+                .behavior_version(BehaviorVersion::v2026_01_12())
+                .interceptor(meter.clone());
+            let counter = Arc::clone(&checkpoints);
+            let by_itself = self.checkpoint == CheckpointPolicy::Manual;
+            let config = config(&format!("w{n}"))
+                .with_idle_time_between_reads(SECOND)
+                .with_checkpoint(self.checkpoint);
+            let worker = paused
+                .builder(&Probe::new(), config)
+                .dynamodb_client(Client::from_conf(dynamodb.build()))
+                .processor(move |_: &ShardContext| Checkpoints {
+                    count: Arc::clone(&counter),
+                    by_itself,
+                })
+                .build();
+            workers.push(worker.await.unwrap().spawn());
         }
-    };
-    let work = async |lasting: Duration| {
-        let until = paused.now() + lasting;
-        while paused.now() < until {
-            if every.is_some() {
-                put().await;
+        let even = async |leases: u32| {
+            let share = (leases / self.workers) as usize;
+            while workers.iter().any(|worker| processing(worker) < share) {
+                assert!(paused.now() < 300 * SECOND, "{}", self.name);
+                sleep(SECOND).await;
             }
-            sleep(every.unwrap_or(SECOND)).await;
+        };
+        even(self.shards).await;
+        if self.is_split {
+            split(&paused.aws, &open_shards(&paused.aws)[0]).await;
+            even(self.leases()).await;
         }
-    };
-    work(20 * SECOND).await;
-    let so_far = || {
-        let done = *checkpoints.lock().unwrap();
-        (done, meter.so_far(false), meter.so_far(true))
-    };
-    let (began, before) = (paused.now(), so_far());
-    work(COUNTED).await;
-    let after = so_far();
-    let lease_seconds = (paused.now() - began).as_secs_f64() * f64::from(SHARDS);
-    worker.shutdown(20 * SECOND).await.unwrap();
-    let rate = |before: u64, after: u64| (after - before) as f64 / lease_seconds;
-    Cost {
-        checkpoints: rate(before.0, after.0),
-        writes: rate(before.1.0, after.1.0),
-        write_units: (after.1.1 - before.1.1) / lease_seconds,
-        reads: rate(before.2.0, after.2.0),
-        read_units: (after.2.1 - before.2.1) / lease_seconds,
+        let kinesis = aws_sdk_kinesis::Client::new(&paused.aws.in_process_config());
+        let put = async || {
+            for shard in 0..u128::from(self.shards) {
+                let hash_key = (u128::MAX / u128::from(self.shards)) * shard + 1_000;
+                let request = kinesis.put_record().stream_name(STREAM).partition_key("k");
+                let request = request.explicit_hash_key(hash_key.to_string());
+                request.data(Blob::new("x")).send().await.unwrap();
+            }
+        };
+        let work = async |lasting: Duration| {
+            let until = paused.now() + lasting;
+            while paused.now() < until {
+                if self.records.is_some() {
+                    put().await;
+                }
+                sleep(self.records.unwrap_or(SECOND)).await;
+            }
+        };
+        let so_far = || Spent {
+            checkpoints: *checkpoints.lock().unwrap() as f64,
+            ..meter.so_far()
+        };
+        // Until it looks at its leisure, and has written its first checkpoints.
+        work(20 * SECOND).await;
+        let (began, before) = (paused.now(), so_far());
+        work(COUNTED).await;
+        let spent = so_far().per_second(before, (paused.now() - began).as_secs_f64());
+        for worker in &workers {
+            worker.shutdown(20 * SECOND).await.unwrap();
+        }
+        spent
+    }
+
+    /// The Java library's units per second, derived from its constants: failover time 10 s, items of
+    /// 400 bytes. Writes: a renewal each third of the failover time, whatever else was written;
+    /// checkpoints; rows and the leader's heartbeat. Reads: the leader's scans of leases and rows each
+    /// 20 s, its audit each 120 s, and discovery each 10 s.
+    fn java(&self, checkpoints: f64) -> (f64, f64) {
+        let (n, w) = (f64::from(self.leases()), f64::from(self.workers));
+        let scan = |bytes: f64| f64::max(0.5, bytes / 8192.0);
+        let writes = n / (10.0 / 3.0 - 0.025) + checkpoints + w / 30.0 + 1.0 / 30.0;
+        let reads = scan(n * ITEM) / 20.0
+            + scan(w * 600.0) / 20.0
+            + scan(n * ITEM) / 120.0
+            + w * scan(n / w * 60.0) / 9.975;
+        (writes, reads)
+    }
+
+    /// Write units per second: each lease is renewed at half the failover time at the latest, or by a
+    /// checkpoint; each worker's row, each 30 s, is within the bar from four leases on.
+    fn most_writes(&self, checkpoints: f64) -> f64 {
+        let leases = f64::from(self.leases());
+        match self.leases() {
+            _ if checkpoints > 0.0 => 1.1 * checkpoints,
+            1 => 0.22 + f64::from(self.workers) / 30.0,
+            _ => 0.22 * leases,
+        }
+    }
+
+    /// Read units per second: each worker looks at the table and at the index once a second, and
+    /// lists it consistently, twice at most, for a shard sync each 45 s at the soonest.
+    fn most_reads(&self) -> f64 {
+        // Finished leases, the rows, and what holds the fleet's mode.
+        let items = self.leases() + u32::from(self.is_split) + self.workers + 1;
+        let look = 0.5 * (f64::from(items) * ITEM / 4096.0).ceil();
+        f64::from(self.workers) * (look + 0.5 + 2.0 * 2.0 * look / 45.0)
     }
 }
 
-/// The Java library's units per lease and second, derived from its constants: `n` leases and `w`
-/// workers, failover time 10 s, `k` checkpoints per lease and second. Writes: a renewal each third of
-/// the failover time, whatever else was written; checkpoints; rows and the leader's heartbeat. Reads:
-/// the leader's scans of leases and rows each 20 s, its audit each 120 s, and discovery each 10 s.
-fn java(n: f64, w: f64, k: f64) -> (f64, f64) {
-    let (item, row, key) = (400.0, 600.0, 60.0);
-    let scan = |bytes: f64| f64::max(0.5, bytes / 8192.0);
-    let writes = n / (10.0 / 3.0 - 0.025) + n * k + w / 30.0 + 1.0 / 30.0;
-    let reads = scan(n * item) / 20.0
-        + scan(w * row) / 20.0
-        + scan(n * item) / 120.0
-        + w * scan(n / w * key) / 9.975;
-    (writes / n, reads / n)
-}
+/// Bytes of an item.
+const ITEM: f64 = 400.0;
 
-fn report(what: &str, cost: &Cost) {
-    let (java_writes, java_reads) = java(f64::from(SHARDS), 1.0, cost.checkpoints);
-    let hour = 3600.0;
+#[tokio::test(start_paused = true)]
+async fn a_lease_costs_no_more_than_its_bar() {
+    let mut measured = Vec::new();
     println!(
-        "{what}: per lease-hour {:.0} checkpoints; write units {:.0} (Java by formula {:.0}); \
-         read units {:.0} (Java {:.0}); requests {:.0} writes, {:.0} reads",
-        cost.checkpoints * hour,
-        cost.write_units * hour,
-        java_writes * hour,
-        cost.read_units * hour,
-        java_reads * hour,
-        cost.writes * hour,
-        cost.reads * hour,
+        "{:38} | {:^27} | {:^27} |",
+        "units per lease-hour", "writes", "reads"
     );
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_idle_lease_is_renewed_and_no_more() {
-    let cost = measure(None).await;
-    report("idle", &cost);
-    assert_eq!(cost.checkpoints, 0.0);
-    assert!((0.19..=0.22).contains(&cost.write_units), "{cost:?}");
-    assert_eq!(cost.writes, cost.write_units, "each write is one unit");
-}
-
-#[tokio::test(start_paused = true)]
-async fn checkpoints_take_the_place_of_renewals() {
-    for every in [SECOND, 4 * SECOND] {
-        let cost = measure(Some(every)).await;
-        report(&format!("a record each {every:?}"), &cost);
-        let rate = 1.0 / every.as_secs_f64();
-        assert!(
-            (0.95 * rate..=1.05 * rate).contains(&cost.checkpoints),
-            "{cost:?}"
+    println!(
+        "{:38} | {:>7} {:>9} {:>9} | {:>7} {:>9} {:>9} |",
+        "", "ours", "bar", "Java*", "ours", "bar", "Java*"
+    );
+    for scenario in SCENARIOS {
+        let spent = scenario.measure().await;
+        // Where the library checkpoints, a Java processor would do it each interval.
+        let checkpoints = match scenario.checkpoint {
+            CheckpointPolicy::Interval(interval) => {
+                f64::from(scenario.shards) / interval.as_secs_f64()
+            }
+            _ => spent.checkpoints,
+        };
+        let (java_writes, java_reads) = scenario.java(checkpoints);
+        let hour = |rate: f64| (rate * 3600.0 / f64::from(scenario.leases())).round();
+        println!(
+            "{:38} | {:>7} {:>9} {:>9} | {:>7} {:>9} {:>9} |",
+            scenario.name,
+            hour(spent.write_units),
+            hour(scenario.most_writes(spent.checkpoints)),
+            hour(java_writes),
+            hour(spent.read_units),
+            hour(scenario.most_reads()),
+            hour(java_reads),
         );
-        assert!(cost.write_units <= 1.1 * cost.checkpoints, "{cost:?}");
-        assert_eq!(cost.writes, cost.write_units, "each write is one unit");
+        measured.push((scenario, spent));
+    }
+    println!("* by the formula of its constants");
+    let idle = measured[0].1.write_units;
+    for (scenario, spent) in measured {
+        let what = format!("{}: {spent:?}", scenario.name);
+        let leases = f64::from(scenario.leases());
+        match scenario.records {
+            Some(every) if scenario.checkpoint == CheckpointPolicy::Manual => {
+                let expected = leases / every.as_secs_f64();
+                let share = spent.checkpoints / expected;
+                assert!((0.95..=1.05).contains(&share), "{what}");
+            }
+            Some(_) => {
+                let more = spent.write_units - idle;
+                assert!(more.abs() < 0.01, "progress rides for nothing: {what}");
+            }
+            None => {
+                assert_eq!(spent.checkpoints, 0.0, "{what}");
+                assert!(spent.write_units >= 0.19 * leases, "{what}");
+            }
+        }
+        let most = scenario.most_writes(spent.checkpoints);
+        assert!(spent.write_units <= most, "{what}: {most}");
+        assert_eq!(
+            spent.writes, spent.write_units,
+            "each write is one unit: {what}"
+        );
+        let most = scenario.most_reads();
+        assert!(spent.read_units <= most, "{what}: {most}");
+        assert_eq!(spent.single_reads, 0.0, "nothing is read again: {what}");
     }
 }

@@ -61,7 +61,7 @@ async fn redelivered_after_a_crash(policy: CheckpointPolicy) -> u64 {
         policy == CheckpointPolicy::Manual,
         "{checkpoint}"
     );
-    verdict.redelivered as u64
+    verdict.redelivered
 }
 
 #[tokio::test(start_paused = true)]

@@ -153,6 +153,37 @@ async fn where_records_lie_tells_the_strategy_before_the_timer_and_without_leave
     }
 }
 
+/// The documented gap: nothing tells such a producer that keys do not count.
+#[tokio::test]
+async fn with_leave_to_put_alone_only_look_alikes_are_at_risk() {
+    let mut aws = LocalAws::builder();
+    for denied in ["DescribeStreamSummary", "DescribeLimits", "ListShards"] {
+        aws = aws.deny(Service::Kinesis, denied);
+    }
+    let aws = on_demand(aws).await;
+    set_strategy(&aws, RecordDistributionStrategy::Auto).await;
+    let producer = builder(&aws, unhurried()).build().await.unwrap();
+    let mut receipts = Vec::new();
+    for begin in [&[0xF3, 0x89, 0x9A, 0xC2][..], b"v"] {
+        for id in 0..40 {
+            let data = [begin, &[id]].concat();
+            let record = UserRecord::new("same key", data.clone());
+            receipts.push((data, producer.send(record).await.unwrap()));
+        }
+    }
+    producer.flush().await;
+    let seen = read(&aws, "s");
+    for (data, receipt) in receipts {
+        let receipt = receipt.await.unwrap();
+        if data[0] == b'v' || seen.places.contains_key(&data[..]) {
+            seen.assert_holds(&data, &receipt);
+        }
+    }
+    // Those that lie where their key does not belong.
+    assert!((1..40).contains(&seen.dropped), "{}", seen.dropped);
+    assert_eq!(seen.places.len(), 80 - seen.dropped);
+}
+
 #[tokio::test]
 async fn a_raw_record_is_sent_as_it_is_and_alone() {
     for strategy in [

@@ -239,37 +239,63 @@ async fn of_many_attempts_few_are_kept_and_equal_ones_share_their_text() {
     assert!(Arc::ptr_eq(&firsts[0].message, &firsts[1].message));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_key_keeps_its_order_when_its_shard_is_replaced() {
+/// A pipeline that a test drives by hand, on one shard.
+fn by_hand() -> (Arc<Shared>, Pipeline) {
     let config = ProducerConfig {
         aggregation_max_count: 2,
         ..Default::default()
     };
     let shared = Shared::new(config, 1 << 20, false, None, None);
-    shared.install(1, ShardMap::new(vec![shard("parent", 0, u128::MAX, true)]));
+    replace_shard(&shared, 1, "parent");
     let service = Scripted::new(|_, entries| all_written(entries));
-    let mut pipeline = Pipeline::new(Arc::clone(&shared), service, 42).unwrap();
-    let enter = |data: &'static str| {
-        let record = UserRecord::new("k", data);
-        let hash_key = record.hash_key();
-        let entered = shared.enter(record, hash_key, None);
-        entered.ok().expect("it is accepted")
-    };
-    let mut deliveries = vec![enter("0")];
-    pipeline.intake(clock::now());
-    shared.install(2, ShardMap::new(vec![shard("child", 0, u128::MAX, true)]));
-    // A sender may come between the new map and the retirement of the old lane, and announce first.
-    let retired = shared.take_announced();
-    deliveries.extend([enter("1"), enter("2")]);
-    retired.iter().for_each(|lane| shared.announce(lane));
+    let pipeline = Pipeline::new(Arc::clone(&shared), service, 42).unwrap();
+    (shared, pipeline)
+}
+
+/// `name` is the one shard of the stream now.
+fn replace_shard(shared: &Shared, generation: u64, name: &str) {
+    shared.install(
+        generation,
+        ShardMap::new(vec![shard(name, 0, u128::MAX, true)]),
+    );
+}
+
+fn enter(shared: &Arc<Shared>, data: &'static str) -> Delivery {
+    let record = UserRecord::new("k", data);
+    let hash_key = record.hash_key();
+    let entered = shared.enter(record, hash_key, None);
+    entered.ok().expect("it is accepted")
+}
+
+/// What the next request holds, as it is.
+fn collected(pipeline: &mut Pipeline) -> Vec<bytes::Bytes> {
     pipeline.intake(clock::now());
     pipeline.collector.fill(&mut pipeline.queues, clock::now());
     let batch = pipeline.collector.take_batch().unwrap();
-    let order: Vec<_> = batch
-        .records
-        .iter()
-        .flat_map(KinesisRecord::user_records)
-        .map(|record| record.data)
-        .collect();
-    assert_eq!(order, ["0", "1", "2"]);
+    let users = batch.records.iter().flat_map(KinesisRecord::user_records);
+    users.map(|record| record.data).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_keeps_its_order_when_its_shard_is_replaced() {
+    let (shared, mut pipeline) = by_hand();
+    let mut deliveries = vec![enter(&shared, "0")];
+    pipeline.intake(clock::now());
+    replace_shard(&shared, 2, "child");
+    // A sender may come between the new map and the retirement of the old lane, and announce first.
+    let retired = shared.take_announced();
+    deliveries.extend([enter(&shared, "1"), enter(&shared, "2")]);
+    retired.iter().for_each(|lane| shared.announce(lane));
+    assert_eq!(collected(&mut pipeline), ["0", "1", "2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_keeps_its_order_when_shards_are_replaced_faster_than_they_are_fetched() {
+    let (shared, mut pipeline) = by_hand();
+    let mut deliveries = vec![enter(&shared, "0")];
+    replace_shard(&shared, 2, "child");
+    deliveries.push(enter(&shared, "1"));
+    replace_shard(&shared, 3, "grandchild");
+    deliveries.extend([enter(&shared, "2"), enter(&shared, "3")]);
+    assert_eq!(collected(&mut pipeline), ["0", "1", "2", "3"]);
 }

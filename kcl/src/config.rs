@@ -36,8 +36,10 @@ pub struct ConsumerConfig {
     /// Identifies this worker in the lease table; unique per process. Default: a name made of the
     /// application and a random number. Give a stable one for rolling restarts.
     ///
-    /// Start the next process of a name when the last one has ended, not before: it goes on with the leases of its name at
-    /// once, and both process until the first one's next renewal fails, up to half of the failover time.
+    /// The next process of a name goes on at once with what the last one kept for it at a planned stop
+    /// ([`OnStop::Keep`]). After a crash it waits for the failover time, as any other worker: the last
+    /// one may still be at work. Two processes of one name that live at a time never process a shard
+    /// together, but do not share evenly: each counts the other's leases as its own.
     pub worker_id: Option<String>,
     /// Where a shard without a checkpoint starts. Default: [`InitialPosition::Latest`], as in Java.
     pub initial_position: InitialPosition,
@@ -189,8 +191,9 @@ pub enum OnStop {
     HandOver,
     /// Leases become unassigned: the first worker that looks takes them.
     Release,
-    /// Leases keep their owner, for a restart under the same worker id within the failover time, when this process has
-    /// ended.
+    /// Leases keep their owner, for a restart under the same worker id within the failover time: the
+    /// next process of that id starts on them at once. What it did not release, since it crashed or a
+    /// processor did not stop in time, its next process waits for as any other worker does.
     Keep,
 }
 

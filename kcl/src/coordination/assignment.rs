@@ -24,7 +24,7 @@ const CONCURRENT_TAKES: usize = 16;
 
 /// Looks, takes and balances, from the start until the worker leaves.
 pub(crate) async fn assign(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenure>) {
-    let mut looks = Looks::new(shared);
+    let mut looks = Looks::default();
     while !shared.leaving.is_cancelled() {
         let pass = look_and_act(shared, &mut looks, deliveries);
         let pause = match shared.leaving.run_until_cancelled(pass).await {
@@ -48,21 +48,10 @@ pub(crate) async fn assign(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenur
 }
 
 /// What one look leaves for the next.
+#[derive(Default)]
 pub(super) struct Looks {
-    /// None yet, and an earlier process may have had this worker's id.
-    resume: bool,
     previous: Option<Plan>,
     pace: Pace,
-}
-
-impl Looks {
-    pub(super) fn new(shared: &Shared) -> Self {
-        Self {
-            resume: shared.id_is_configured,
-            previous: None,
-            pace: Pace::default(),
-        }
-    }
 }
 
 /// The pause until the next look.
@@ -71,12 +60,7 @@ pub(super) async fn look_and_act(
     looks: &mut Looks,
     deliveries: &mpsc::Sender<Tenure>,
 ) -> Result<Duration, LeaseStoreError> {
-    // Of the first attempt only: later, another may have assigned what its owner still works on.
-    let resume = std::mem::take(&mut looks.resume);
     let snapshot = look(shared, false).await?;
-    if resume {
-        remember_own(shared, &snapshot);
-    }
     let latest = make_plan(shared, &snapshot);
     take(shared, &snapshot, &latest.take, deliveries).await;
     // The index may lag behind the table.
@@ -101,16 +85,6 @@ pub(super) async fn look_and_act(
     Ok(looks
         .pace
         .after(&snapshot, shared.clock.now(), shared.table_reads))
-}
-
-/// At the first look, leases that name a worker of a configured id were held by an earlier process under
-/// it, which has ended: they start at once (see [`OnStop::Keep`](crate::OnStop::Keep)).
-fn remember_own(shared: &Shared, snapshot: &Snapshot) {
-    for lease in &snapshot.leases {
-        if lease.owner.as_deref() == Some(&shared.worker_id) && !lease.is_handoff_pending() {
-            shared.registry.remember(&lease.key, lease.counter);
-        }
-    }
 }
 
 /// Reads the table, and remembers what it shows.

@@ -32,6 +32,8 @@ pub(crate) struct CoordinatorParts {
     /// Name or ARN.
     pub(crate) stream: String,
     pub(crate) worker_id: String,
+    /// Drawn at random: tells this process from others of the same worker id.
+    pub(crate) process: u64,
     pub(crate) kinesis: aws_sdk_kinesis::Client,
     pub(crate) dynamodb: aws_sdk_dynamodb::Client,
     pub(crate) config: Arc<ConsumerConfig>,
@@ -61,7 +63,6 @@ impl Coordinator {
     /// # Cancel safety
     /// Call it again: every step is idempotent.
     pub(crate) async fn prepare(parts: CoordinatorParts) -> Result<Self, StartError> {
-        let id_is_configured = parts.config.worker_id.is_some();
         let (runtime, thread) = match parts.runtime.clone() {
             Some(runtime) => (runtime, None),
             None => {
@@ -76,7 +77,6 @@ impl Coordinator {
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(error) => return Err(no_runtime(error)),
         };
-        shared.id_is_configured = id_is_configured;
         shared.executor = Arc::new(runtime);
         let mut prepared = Self::new(shared);
         prepared.thread = thread;
@@ -144,19 +144,17 @@ impl Coordinator {
         let _ = self.shared.run("planned stop", withdraw).await;
     }
 
-    /// The last step, after every tenure has ended: leases given to this worker meanwhile are given
-    /// away, then all tasks end and are awaited.
+    /// The last step, after every tenure has ended: leases given to this worker meanwhile are passed
+    /// on as the settings say, then all tasks end and are awaited.
     ///
     /// # Cancel safety
     /// Call it again.
     pub(crate) async fn stop(&self) {
         self.leave_if_needed().await;
-        if self.shared.on_stop != OnStop::Keep {
-            let shared = Arc::clone(&self.shared);
-            let give_back = async move { give_back(&shared).await };
-            // As above.
-            let _ = self.shared.run("planned stop", give_back).await;
-        }
+        let shared = Arc::clone(&self.shared);
+        let give_back = async move { give_back(&shared).await };
+        // As above.
+        let _ = self.shared.run("planned stop", give_back).await;
         self.shared.stopped.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
@@ -201,29 +199,32 @@ async fn give_back(shared: &Arc<Shared>) {
     for lease in &snapshot.leases {
         let named = lease.owner.as_deref() == Some(&shared.worker_id);
         // A handoff that is pending to this worker is the other's to complete: forcing it would
-        // fence a processor that is about to checkpoint.
+        // fence a processor that is about to checkpoint. So is what another process of this id has.
         let idle = !lease.is_handoff_pending() && !shared.registry.contains(&lease.key);
+        let idle = idle && !lease.is_anothers(shared.process);
         if named && idle && !lease.has_ended() {
             pass_on(shared, lease).await;
         }
     }
 }
 
+/// Each write knows the counter: one that arrives late moves no later tenure's lease.
 async fn pass_on(shared: &Arc<Shared>, lease: &Lease) {
-    let store = &shared.store;
-    let receiver = match shared.on_stop {
-        OnStop::HandOver => shared.receiver(),
-        _ => None,
-    };
+    let (store, me) = (&shared.store, &shared.worker_id);
     // Nothing ran here under it, so the next owner may start when this one might have.
-    let (now, failover) = (shared.clock.now(), shared.failover);
-    let own = shared.registry.past_counter(&lease.key);
-    let quiet = shared.observations().may_start(lease, own, now, failover);
-    let moved = match &receiver {
-        Some(to) => store.assign(lease, to, quiet).await,
-        None if quiet => store.evict(lease).await,
+    let quiet = shared.may_start(lease, shared.clock.now());
+    let moved = match (shared.on_stop, quiet) {
+        (OnStop::Keep, true) if lease.was_released_to_owner() => return,
+        (OnStop::Keep, true) => store.assign(lease, me, true).await,
+        (OnStop::HandOver, _) => match (shared.receiver(), quiet) {
+            (Some(to), true) => store.assign(lease, &to, true).await,
+            (Some(to), false) => store.take(lease, &to).await,
+            (None, true) => store.evict(lease).await,
+            (None, false) => return,
+        },
+        (OnStop::Release, true) => store.evict(lease).await,
         // Its last owner may still be at work: it expires by itself.
-        None => return,
+        (OnStop::Keep | OnStop::Release, false) => return,
     };
     if let Err(error) = moved {
         tracing::warn!(shard = lease.shard_id(), %error, "the lease will expire");

@@ -62,16 +62,11 @@ pub(crate) async fn consider(
     deliveries: &mpsc::Sender<Tenure>,
 ) -> Result<(), LeaseStoreError> {
     let now = shared.clock.now();
-    let may_start = {
-        let mut observations = shared.observations();
-        observations.observe(lease, now);
-        let own = shared.registry.past_counter(&lease.key);
-        observations.may_start(lease, own, now, shared.failover)
-    };
+    shared.observations().observe(lease, now);
     let mine = lease.owner.as_deref() == Some(&shared.worker_id)
         && !lease.is_handoff_pending()
         && !lease.has_ended();
-    if mine && may_start {
+    if mine && shared.may_start(lease, now) {
         shared.meter.put(Metric::NewLeasesDiscovered, None, 1.0);
         shared.start_on(lease, deliveries).await?;
     }

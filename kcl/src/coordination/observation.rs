@@ -87,6 +87,22 @@ impl Handoff {
     }
 }
 
+/// Who asks whether it may start on a lease.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Successor {
+    pub(crate) process: u64,
+    /// The lease's counter at the end of this process's last tenure of it.
+    pub(crate) own_counter: Option<u64>,
+}
+
+impl Successor {
+    /// Nobody had it since. One write of its own may have arrived after that tenure ended.
+    fn left_untouched(self, lease: &Lease) -> bool {
+        self.own_counter
+            .is_some_and(|own| (own..=own.saturating_add(1)).contains(&lease.counter))
+    }
+}
+
 impl Observations {
     /// Takes in a whole snapshot; leases that are gone are forgotten. `now`: after it was read.
     pub(crate) fn observe_all(&mut self, leases: &[Lease], now: Duration, failover: Duration) {
@@ -172,26 +188,26 @@ impl Observations {
     /// This worker is named as the owner of a lease that it did not take: may it start? Only if
     /// nobody else can still be at work: it was given up on purpose, it was unassigned, a handoff was
     /// completed in time, or the last owner's fence has fallen.
-    ///
-    /// `own_counter`: at the end of this worker's last tenure of it.
     pub(crate) fn may_start(
         &self,
         lease: &Lease,
-        own_counter: Option<u64>,
+        me: Successor,
         now: Duration,
         failover: Duration,
     ) -> bool {
-        // One write of ours may have arrived after that tenure ended.
-        let untouched =
-            own_counter.is_some_and(|own| (own..=own.saturating_add(1)).contains(&lease.counter));
-        if lease.was_released_to_owner() || untouched {
+        if lease.was_released_to_owner() {
+            return true;
+        }
+        // Another process of this id may be at work, however it came to be.
+        let anothers = lease.is_anothers(me.process);
+        if me.left_untouched(lease) && !anothers {
             return true;
         }
         let Some(seen) = self.leases.get(&lease.key) else {
             return false;
         };
         match &seen.before {
-            Some(before) if seen.counter == lease.counter => {
+            Some(before) if seen.counter == lease.counter && !anothers => {
                 let in_time = before.handoff.as_ref().is_some_and(|handoff| {
                     let soon = |since| now.saturating_sub(since) < HANDOFF_TRUSTED;
                     handoff.to == lease.owner && handoff.since.is_some_and(soon)
@@ -214,9 +230,14 @@ impl Observations {
 mod tests {
     use super::*;
     use crate::checkpoint::Checkpoint;
+    use crate::lease::Stamp;
     use crate::sequence::ExtendedSequenceNumber;
 
     const F: Duration = Duration::from_secs(10);
+    const ME: Successor = Successor {
+        process: 7,
+        own_counter: None,
+    };
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -331,8 +352,8 @@ mod tests {
         let mine = lease(Some("me"), 5);
         let looks = [(100, lease(None, 3)), (101, given), (103, mine.clone())];
         let observations = seen(&looks);
-        assert!(!observations.may_start(&mine, None, at(126), F));
-        assert!(observations.may_start(&mine, None, at(127), F));
+        assert!(!observations.may_start(&mine, ME, at(126), F));
+        assert!(observations.may_start(&mine, ME, at(127), F));
     }
 
     #[test]
@@ -361,20 +382,20 @@ mod tests {
             released_at: Some(8),
             ..lease(Some("me"), 8)
         };
-        assert!(seen(&[]).may_start(&released, None, at(1), F));
+        assert!(seen(&[]).may_start(&released, ME, at(1), F));
         let stale_mark = Lease {
             released_at: Some(7),
             ..lease(Some("me"), 8)
         };
         let observations = seen(&[(100, stale_mark.clone())]);
-        assert!(!observations.may_start(&stale_mark, None, at(101), F));
+        assert!(!observations.may_start(&stale_mark, ME, at(101), F));
     }
 
     #[test]
     fn an_assigned_lease_starts_at_once_if_it_was_unassigned() {
         let mine = lease(Some("me"), 1);
         let observations = seen(&[(100, lease(None, 0)), (101, mine.clone())]);
-        assert!(observations.may_start(&mine, None, at(101), F));
+        assert!(observations.may_start(&mine, ME, at(101), F));
     }
 
     #[test]
@@ -385,7 +406,7 @@ mod tests {
             (100, pending("me", "w", 8)),
             (120, mine.clone()),
         ]);
-        assert!(quick.may_start(&mine, None, at(120), F));
+        assert!(quick.may_start(&mine, ME, at(120), F));
         // Renewals of the old owner do not restart the count.
         let long = seen(&[
             (99, lease(Some("w"), 7)),
@@ -393,9 +414,9 @@ mod tests {
             (128, pending("me", "w", 8)),
             (131, mine.clone()),
         ]);
-        assert!(!long.may_start(&mine, None, at(131), F));
+        assert!(!long.may_start(&mine, ME, at(131), F));
         assert!(
-            long.may_start(&mine, None, at(139), F),
+            long.may_start(&mine, ME, at(139), F),
             "F after the old owner's last heartbeat"
         );
     }
@@ -411,9 +432,9 @@ mod tests {
         ]);
         let unknown = seen(&[(100, pending("me", "w", 8)), (101, mine.clone())]);
         for observations in [rare, unknown] {
-            assert!(!observations.may_start(&mine, None, at(101), F));
-            assert!(!observations.may_start(&mine, None, at(110), F));
-            assert!(observations.may_start(&mine, None, at(111), F));
+            assert!(!observations.may_start(&mine, ME, at(101), F));
+            assert!(!observations.may_start(&mine, ME, at(110), F));
+            assert!(observations.may_start(&mine, ME, at(111), F));
         }
     }
 
@@ -426,8 +447,8 @@ mod tests {
         assert!(silent.is_available(&owned(23), at(200), F));
         let mine = lease(Some("me"), 44);
         let hidden = seen(&[(0, owned(3)), (100, owned(23)), (200, mine.clone())]);
-        assert!(!hidden.may_start(&mine, None, at(210), F));
-        assert!(hidden.may_start(&mine, None, at(211), F));
+        assert!(!hidden.may_start(&mine, ME, at(210), F));
+        assert!(hidden.may_start(&mine, ME, at(211), F));
     }
 
     #[test]
@@ -435,20 +456,20 @@ mod tests {
         // It went to another, who may be at work; then somebody named this worker.
         let mine = lease(Some("me"), 9);
         let elsewhere = seen(&[(100, pending("other", "w", 7)), (103, mine.clone())]);
-        assert!(!elsewhere.may_start(&mine, None, at(103), F));
-        assert!(elsewhere.may_start(&mine, None, at(114), F));
+        assert!(!elsewhere.may_start(&mine, ME, at(103), F));
+        assert!(elsewhere.may_start(&mine, ME, at(114), F));
     }
 
     #[test]
     fn else_it_waits_until_the_last_owner_is_fenced() {
         let mine = lease(Some("me"), 9);
         let taken = seen(&[(100, lease(Some("w"), 8)), (102, mine.clone())]);
-        assert!(!taken.may_start(&mine, None, at(110), F));
-        assert!(taken.may_start(&mine, None, at(111), F));
+        assert!(!taken.may_start(&mine, ME, at(110), F));
+        assert!(taken.may_start(&mine, ME, at(111), F));
         let unknown = seen(&[(100, mine.clone())]);
-        assert!(!unknown.may_start(&mine, None, at(110), F));
-        assert!(unknown.may_start(&mine, None, at(111), F));
-        assert!(!seen(&[]).may_start(&mine, None, at(500), F), "never seen");
+        assert!(!unknown.may_start(&mine, ME, at(110), F));
+        assert!(unknown.may_start(&mine, ME, at(111), F));
+        assert!(!seen(&[]).may_start(&mine, ME, at(500), F), "never seen");
     }
 
     #[test]
@@ -456,30 +477,74 @@ mod tests {
         // The old owner renewed (8), then a leader assigned (9); the first was not seen.
         let mine = lease(Some("me"), 9);
         let jumped = seen(&[(100, lease(Some("w"), 7)), (106, mine.clone())]);
-        assert!(!jumped.may_start(&mine, None, at(116), F));
-        assert!(jumped.may_start(&mine, None, at(117), F));
+        assert!(!jumped.may_start(&mine, ME, at(116), F));
+        assert!(jumped.may_start(&mine, ME, at(117), F));
         // Somebody took what was unassigned, before it was assigned to this worker.
         let taken = seen(&[(100, lease(None, 7)), (106, mine.clone())]);
-        assert!(!taken.may_start(&mine, None, at(116), F));
-        assert!(taken.may_start(&mine, None, at(117), F));
+        assert!(!taken.may_start(&mine, ME, at(116), F));
+        assert!(taken.may_start(&mine, ME, at(117), F));
         // A handoff that was seen says who let go, however often the old owner renewed.
         let handed = seen(&[
             (99, lease(Some("w"), 5)),
             (100, pending("me", "w", 5)),
             (106, mine.clone()),
         ]);
-        assert!(handed.may_start(&mine, None, at(106), F));
+        assert!(handed.may_start(&mine, ME, at(106), F));
     }
 
     #[test]
     fn its_own_lease_untouched_since_starts_at_once() {
         let mine = lease(Some("me"), 9);
         for (own, expected) in [(9, true), (8, true), (7, false), (10, false)] {
+            let successor = Successor {
+                own_counter: Some(own),
+                ..ME
+            };
             assert_eq!(
-                seen(&[]).may_start(&mine, Some(own), at(1), F),
+                seen(&[]).may_start(&mine, successor, at(1), F),
                 expected,
                 "{own}"
             );
         }
+    }
+
+    #[test]
+    fn what_another_process_of_its_id_wrote_restarts_the_wait() {
+        let stamped = |process| Lease {
+            stamp: Some(Stamp::after(8, process)),
+            ..lease(Some("me"), 9)
+        };
+        let mine = stamped(ME.process + 1);
+        for before in [
+            lease(None, 8),
+            pending("me", "w", 8),
+            lease(Some("w"), 8),
+            lease(Some("me"), 8),
+        ] {
+            // It was quiet for long before that.
+            let observations = seen(&[(100, before.clone()), (120, mine.clone())]);
+            let after_own = Successor {
+                own_counter: Some(8),
+                ..ME
+            };
+            for me in [ME, after_own] {
+                assert!(!observations.may_start(&mine, me, at(130), F), "{before:?}");
+                assert!(observations.may_start(&mine, me, at(131), F), "{before:?}");
+            }
+            // Its own stamp, or one that the counter has left behind, says nothing.
+            let own = stamped(ME.process);
+            assert!(
+                seen(&[(100, before.clone()), (120, own.clone())]).may_start(&own, ME, at(120), F)
+            );
+        }
+        let since = Lease {
+            counter: 10,
+            ..mine.clone()
+        };
+        let free = Lease {
+            owner: None,
+            ..mine
+        };
+        assert!(seen(&[(100, free), (101, since.clone())]).may_start(&since, ME, at(101), F));
     }
 }

@@ -40,11 +40,6 @@ impl Registry {
         })
     }
 
-    /// This worker's earlier process ended with this lease at `counter`.
-    pub(crate) fn remember(&self, key: &str, counter: u64) {
-        self.inner().past.entry(key.to_owned()).or_insert(counter);
-    }
-
     /// The writer has ended. `counter`: as last known.
     pub(crate) fn remove(&self, key: &str, counter: u64) {
         let mut inner = self.inner();

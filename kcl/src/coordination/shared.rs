@@ -17,7 +17,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use super::balance::next_receiver;
 use super::error::WorkerFailure;
 use super::last_look::LastLook;
-use super::observation::Observations;
+use super::observation::{Observations, Successor};
 use super::registry::{Claim, Registry};
 use super::worker_metrics::RowWritten;
 use crate::clock::Clock;
@@ -36,6 +36,8 @@ const RENEWALS: u32 = 5;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) worker_id: String,
+    /// Tells this process from others of the same worker id; as that of the store.
+    pub(crate) process: u64,
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) sync: ShardSync,
     pub(crate) clock: Arc<dyn Clock>,
@@ -46,8 +48,6 @@ pub(crate) struct Shared {
     pub(crate) on_stop: OnStop,
     pub(crate) sync_interval: Duration,
     pub(crate) seed: u64,
-    /// The id was given, not drawn: an earlier process may have had it.
-    pub(crate) id_is_configured: bool,
     row_written: Mutex<RowWritten>,
     pub(crate) registry: Arc<Registry>,
     observations: Mutex<Observations>,
@@ -71,6 +71,8 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct SharedParts {
     pub(crate) worker_id: String,
+    /// Tells this process from others of the same worker id; as that of the store.
+    pub(crate) process: u64,
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) sync: ShardSync,
     pub(crate) clock: Arc<dyn Clock>,
@@ -86,6 +88,7 @@ impl Shared {
     pub(crate) fn new(parts: SharedParts) -> Self {
         Self {
             worker_id: parts.worker_id,
+            process: parts.process,
             store: parts.store,
             sync: parts.sync,
             clock: parts.clock,
@@ -95,7 +98,6 @@ impl Shared {
             on_stop: parts.on_stop,
             sync_interval: parts.sync_interval,
             seed: parts.seed,
-            id_is_configured: false,
             row_written: Mutex::default(),
             registry: Arc::default(),
             observations: Mutex::default(),
@@ -116,6 +118,15 @@ impl Shared {
         self.observations
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nobody else can be at work on a lease that names this worker.
+    pub(crate) fn may_start(&self, lease: &Lease, now: Duration) -> bool {
+        let me = Successor {
+            process: self.process,
+            own_counter: self.registry.past_counter(&lease.key),
+        };
+        self.observations().may_start(lease, me, now, self.failover)
     }
 
     pub(crate) fn receivers(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
@@ -230,6 +241,7 @@ impl Shared {
     ) {
         let context = WriterContext {
             worker_id: self.worker_id.clone(),
+            process: self.process,
             store: Arc::clone(&self.store),
             fleet: Arc::new(Arc::clone(self)),
             clock: Arc::clone(&self.clock),

@@ -25,6 +25,7 @@ pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartErro
         application,
         stream,
         worker_id,
+        process,
         kinesis,
         dynamodb,
         config,
@@ -70,6 +71,7 @@ pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartErro
         dynamodb.clone(),
         table.clone(),
         layout.clone(),
+        process,
     ));
     let store = metered(store, &meter, &clock);
     // A table that is there is judged before anything in it, its index included, is changed.
@@ -114,6 +116,7 @@ pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartErro
     })?;
     let mut shared = Shared::new(SharedParts {
         worker_id,
+        process,
         store,
         sync,
         clock,

@@ -31,17 +31,20 @@ pub(crate) struct DynamoDbLeaseStore {
     client: Client,
     table: String,
     layout: Layout,
+    process: u64,
     /// Pages of the last scan.
     pages: Arc<AtomicU32>,
 }
 
 impl DynamoDbLeaseStore {
-    /// `client`: as [`client::for_leases`](super::client::for_leases) makes it.
-    pub(crate) fn new(client: Client, table: String, layout: Layout) -> Self {
+    /// `client`: as [`client::for_leases`](super::client::for_leases) makes it. `process`: what tells
+    /// this one from others, of the same worker id too.
+    pub(crate) fn new(client: Client, table: String, layout: Layout, process: u64) -> Self {
         Self {
             client,
             table,
             layout,
+            process,
             pages: Arc::new(AtomicU32::new(1)),
         }
     }
@@ -102,7 +105,14 @@ impl DynamoDbLeaseStore {
             }
             None => return Err(failure),
         };
-        conclude(intent, before, seen, refused.is_some(), failure)
+        conclude(
+            intent,
+            self.process,
+            before,
+            seen,
+            refused.is_some(),
+            failure,
+        )
     }
 
     async fn create_lease(&self, lease: &Lease) -> Result<Outcome, LeaseStoreError> {
@@ -269,7 +279,7 @@ impl LeaseStore for DynamoDbLeaseStore {
         parts
             .counter_is(lease)
             .processed_by(owner, lease.is_handoff_pending());
-        parts.next_counter(lease);
+        parts.next_counter(lease, self.process);
         if let Some(value) = throughput {
             parts.put(name::THROUGHPUT, item::throughput(value));
         }
@@ -290,7 +300,7 @@ impl LeaseStore for DynamoDbLeaseStore {
     ) -> StoreFuture<'a, Outcome> {
         let mut parts = Expression::new();
         parts.counter_is(lease).processed_by_even_in_handoff(owner);
-        parts.next_counter(lease).progress(progress);
+        parts.next_counter(lease, self.process).progress(progress);
         let intent = Intent::Checkpoint { owner, progress };
         self.update(
             "UpdateItem (checkpoint)",
@@ -305,7 +315,7 @@ impl LeaseStore for DynamoDbLeaseStore {
         let mut parts = Expression::new();
         parts.counter_is(lease).owners_are(lease);
         parts
-            .next_counter(lease)
+            .next_counter(lease, self.process)
             .owner(lease, owner)
             .remove(name::CHECKPOINT_OWNER);
         self.update(

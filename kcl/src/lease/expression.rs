@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::item::{self, attribute as name, number, text};
-use super::model::Lease;
+use super::model::{Lease, Stamp};
 use super::store::Progress;
 
 /// The parts of one UpdateItem. Attribute names of the lease table are no reserved words, so they
@@ -119,8 +119,11 @@ impl Expression {
         self
     }
 
-    pub(super) fn next_counter(&mut self, lease: &Lease) -> &mut Self {
-        self.put(name::COUNTER, number(lease.counter.wrapping_add(1)))
+    /// One more than is known, and written by `process`.
+    pub(super) fn next_counter(&mut self, lease: &Lease, process: u64) -> &mut Self {
+        let stamp = Stamp::after(lease.counter, process);
+        self.put(name::COUNTER, number(stamp.counter))
+            .put(name::STAMP, text(stamp.to_string()))
     }
 
     pub(super) fn add_to_counter(&mut self) -> &mut Self {

@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
-use super::model::{Lease, PendingCheckpoint, StreamIdentity};
+use super::model::{Lease, PendingCheckpoint, Stamp, StreamIdentity};
 use super::store::WorkerRow;
 use crate::checkpoint::Checkpoint;
 
@@ -40,6 +40,7 @@ pub(crate) mod attribute {
     pub(crate) const RESUME_FROM: &str = "rustResumeFrom";
     pub(crate) const STREAM: &str = "rustStream";
     pub(crate) const RELEASED_AT: &str = "rustReleasedAt";
+    pub(crate) const STAMP: &str = "rustStamp";
 }
 use attribute as name;
 
@@ -136,6 +137,13 @@ fn decode_lease(key: String, item: Item) -> Result<Lease, CorruptItem> {
             ),
         },
         released_at: item.optional_number(name::RELEASED_AT)?,
+        stamp: match item.text(name::STAMP)? {
+            None => None,
+            Some(text) => Some(
+                Stamp::parse(&text)
+                    .ok_or_else(|| item.corrupt(name::STAMP, "is not counter@process"))?,
+            ),
+        },
         key: item.key,
         other: item.rest,
     })
@@ -190,6 +198,10 @@ pub(crate) fn encode(lease: &Lease) -> Item {
         lease.stream.as_ref().map(|stream| text(stream.to_string())),
     );
     put(name::RELEASED_AT, lease.released_at.map(number));
+    put(
+        name::STAMP,
+        lease.stamp.map(|stamp| text(stamp.to_string())),
+    );
     item
 }
 

@@ -68,6 +68,7 @@ pub(crate) struct MemoryLeaseStore {
     link: Arc<dyn Link>,
     /// Shown to the table's watcher.
     name: String,
+    process: u64,
     attempt_timeout: Duration,
 }
 
@@ -90,8 +91,16 @@ impl MemoryLeaseStore {
             table,
             link,
             name: name.into(),
+            process: 0,
             attempt_timeout,
         }
+    }
+
+    /// For `process`, which stamps by that what it writes.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn of_process(mut self, process: u64) -> Self {
+        self.process = process;
+        self
     }
 
     /// One call with its attempts. An attempt on its way arrives, whatever becomes of its sender.
@@ -179,7 +188,7 @@ impl MemoryLeaseStore {
             }
             Err(failure) => return Err(failure),
         };
-        conclude(intent, before, seen, refused, failure)
+        conclude(intent, self.process, before, seen, refused, failure)
     }
 }
 
@@ -219,10 +228,10 @@ impl LeaseStore for MemoryLeaseStore {
         owner: &'a str,
         throughput: Option<f64>,
     ) -> StoreFuture<'a, Outcome> {
-        let (known, me) = (lease.clone(), owner.to_owned());
+        let (process, known, me) = (self.process, lease.clone(), owner.to_owned());
         let change = to_existing(move |item| {
             let owner = &me;
-            Intent::Renew { owner, throughput }.apply(&known, item)
+            Intent::Renew { owner, throughput }.apply(process, &known, item)
         });
         let intent = Intent::Renew { owner, throughput };
         self.write("renew", lease, Some(intent), change).boxed()
@@ -235,9 +244,10 @@ impl LeaseStore for MemoryLeaseStore {
         progress: &'a Progress,
     ) -> StoreFuture<'a, Outcome> {
         let (known, me, to) = (lease.clone(), owner.to_owned(), progress.clone());
+        let process = self.process;
         let change = to_existing(move |item| {
             let (owner, progress) = (me.as_str(), &to);
-            Intent::Checkpoint { owner, progress }.apply(&known, item)
+            Intent::Checkpoint { owner, progress }.apply(process, &known, item)
         });
         let intent = Intent::Checkpoint { owner, progress };
         self.write("checkpoint", lease, Some(intent), change)
@@ -245,8 +255,9 @@ impl LeaseStore for MemoryLeaseStore {
     }
 
     fn take<'a>(&'a self, lease: &'a Lease, owner: &'a str) -> StoreFuture<'a, Outcome> {
-        let (known, me) = (lease.clone(), owner.to_owned());
-        let change = to_existing(move |item| Intent::Take { owner: &me }.apply(&known, item));
+        let (process, known, me) = (self.process, lease.clone(), owner.to_owned());
+        let change =
+            to_existing(move |item| Intent::Take { owner: &me }.apply(process, &known, item));
         self.write("take", lease, Some(Intent::Take { owner }), change)
             .boxed()
     }
@@ -257,19 +268,20 @@ impl LeaseStore for MemoryLeaseStore {
         to: &'a str,
         released: bool,
     ) -> StoreFuture<'a, Outcome> {
-        let (known, next) = (lease.clone(), to.to_owned());
+        let (process, known, next) = (self.process, lease.clone(), to.to_owned());
         let change = to_existing(move |item| {
             let to = &next;
-            Intent::Assign { to, released }.apply(&known, item)
+            Intent::Assign { to, released }.apply(process, &known, item)
         });
         let intent = Intent::Assign { to, released };
         self.write("assign", lease, Some(intent), change).boxed()
     }
 
     fn start_handoff<'a>(&'a self, lease: &'a Lease, to: &'a str) -> StoreFuture<'a, Outcome> {
-        let (known, next) = (lease.clone(), to.to_owned());
-        let change =
-            to_existing(move |item| Intent::StartHandoff { to: &next }.apply(&known, item));
+        let (process, known, next) = (self.process, lease.clone(), to.to_owned());
+        let change = to_existing(move |item| {
+            Intent::StartHandoff { to: &next }.apply(process, &known, item)
+        });
         self.write(
             "start handoff",
             lease,
@@ -280,8 +292,8 @@ impl LeaseStore for MemoryLeaseStore {
     }
 
     fn evict<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome> {
-        let known = lease.clone();
-        let change = to_existing(move |item| Intent::Evict.apply(&known, item));
+        let (process, known) = (self.process, lease.clone());
+        let change = to_existing(move |item| Intent::Evict.apply(process, &known, item));
         self.write("evict", lease, Some(Intent::Evict), change)
             .boxed()
     }

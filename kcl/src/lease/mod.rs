@@ -28,6 +28,8 @@ pub(crate) use item::Item;
 #[cfg(feature = "simulation")]
 pub(crate) use item::text;
 pub(crate) use metered::metered;
+#[cfg(test)]
+pub(crate) use model::Stamp;
 pub(crate) use model::{Lease, StreamIdentity};
 pub(crate) use store::{LeaseStore, Outcome, ShardFacts, Snapshot, WorkerRow};
 pub(crate) use table::{Layout, TableError, describe as describe_table, ensure as ensure_table};

@@ -38,6 +38,8 @@ pub(crate) struct Lease {
     /// Ours: the counter of the write by which its owner gave the lease away on purpose. While it
     /// equals `counter`, the new owner may start at once.
     pub(crate) released_at: Option<u64>,
+    /// Ours: which process wrote a counter to prove or to take ownership.
+    pub(crate) stamp: Option<Stamp>,
     /// Attributes that this version does not know; written back as they are.
     pub(crate) other: HashMap<String, AttributeValue>,
 }
@@ -68,6 +70,7 @@ impl Lease {
             resume_from: None,
             stream: None,
             released_at: None,
+            stamp: None,
             other: HashMap::new(),
         }
     }
@@ -96,6 +99,45 @@ impl Lease {
     /// Its last owner gave it to the present one: nobody else may still be processing.
     pub(crate) fn was_released_to_owner(&self) -> bool {
         self.released_at == Some(self.counter)
+    }
+
+    /// The counter was written by another process than `process`, whatever the names of their workers.
+    pub(crate) fn is_anothers(&self, process: u64) -> bool {
+        self.stamp
+            .is_some_and(|stamp| stamp.counter == self.counter && stamp.process != process)
+    }
+}
+
+/// Two processes may run under one worker id. They tell their writes apart by this; it says nothing
+/// once the counter has moved on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Stamp {
+    pub(crate) counter: u64,
+    /// Drawn at random by each process.
+    pub(crate) process: u64,
+}
+
+impl Stamp {
+    /// Of a write by `process` to an item at `counter`.
+    pub(crate) fn after(counter: u64, process: u64) -> Self {
+        Self {
+            counter: counter.wrapping_add(1),
+            process,
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (counter, process) = text.split_once('@')?;
+        Some(Self {
+            counter: counter.parse().ok()?,
+            process: u64::from_str_radix(process, 16).ok()?,
+        })
+    }
+}
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{:x}", self.counter, self.process)
     }
 }
 

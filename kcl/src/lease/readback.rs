@@ -33,24 +33,25 @@ pub(crate) enum Intent<'a> {
 }
 
 impl Intent<'_> {
-    /// True if `seen` is what this write leaves of `before`: its answer was lost, and a retry found
-    /// the condition gone.
-    pub(crate) fn is_done(self, before: &Lease, seen: &Lease) -> bool {
+    /// True if `seen` is what this write, by `process`, leaves of `before`: its answer was lost, and a
+    /// retry found the condition gone.
+    pub(crate) fn is_done(self, process: u64, before: &Lease, seen: &Lease) -> bool {
         let one_more = seen.counter == before.counter.wrapping_add(1);
+        let own = one_more && !seen.is_anothers(process);
         match self {
-            Self::Renew { owner, .. } => one_more && seen.is_owned_by(owner),
+            Self::Renew { owner, .. } => own && seen.is_owned_by(owner),
             Self::Checkpoint { owner, progress } => {
-                one_more
-                    && seen.is_owned_by(owner)
+                own && seen.is_owned_by(owner)
                     && seen.checkpoint == progress.checkpoint
                     && seen.pending == progress.pending
             }
             Self::Take { owner } => {
-                one_more && seen.owner.as_deref() == Some(owner) && !seen.is_handoff_pending()
+                own && seen.owner.as_deref() == Some(owner) && !seen.is_handoff_pending()
             }
             Self::Assign { to, released } => {
                 let counter = if released {
-                    one_more
+                    // A renewal of one that releases to its own id leaves the same owner.
+                    one_more && seen.was_released_to_owner()
                 } else {
                     seen.counter > before.counter
                 };
@@ -74,13 +75,14 @@ impl Intent<'_> {
 /// it failed, perhaps after it was done. `seen`: the item as read since.
 pub(super) fn conclude(
     intent: Option<Intent<'_>>,
+    process: u64,
     before: &Lease,
     seen: Option<Lease>,
     refused: bool,
     failure: LeaseStoreError,
 ) -> Result<Outcome, LeaseStoreError> {
     match seen {
-        Some(seen) if intent.is_some_and(|intent| intent.is_done(before, &seen)) => {
+        Some(seen) if intent.is_some_and(|intent| intent.is_done(process, before, &seen)) => {
             Ok(Outcome::AppliedBefore(seen))
         }
         seen if refused => Ok(Outcome::ConditionFailed(seen)),
@@ -97,13 +99,21 @@ pub(crate) enum Verdict {
     Lost,
 }
 
-/// `unclear`: an earlier write of this owner may have been done.
-pub(crate) fn judge(me: &str, known: &Lease, seen: Option<Lease>, unclear: bool) -> Verdict {
+/// `process` is that of the owner `me`. `unclear`: an earlier write of it may have been done.
+pub(crate) fn judge(
+    me: &str,
+    process: u64,
+    known: &Lease,
+    seen: Option<Lease>,
+    unclear: bool,
+) -> Verdict {
     match seen {
         Some(seen)
             if seen.is_owned_by(me)
                 && (seen.counter == known.counter
-                    || (unclear && seen.counter == known.counter.wrapping_add(1))) =>
+                    || (unclear
+                        && seen.counter == known.counter.wrapping_add(1)
+                        && !seen.is_anothers(process))) =>
         {
             Verdict::Adopt(Box::new(seen))
         }
@@ -115,6 +125,9 @@ pub(crate) fn judge(me: &str, known: &Lease, seen: Option<Lease>, unclear: bool)
 mod tests {
     use super::*;
     use crate::checkpoint::Checkpoint;
+    use crate::lease::model::Stamp;
+
+    const P: u64 = 7;
 
     fn lease(owner: &str, checkpoint_owner: &str, counter: u64) -> Lease {
         let some = |name: &str| (!name.is_empty()).then(|| name.to_owned());
@@ -133,21 +146,21 @@ mod tests {
             owner: "me",
             throughput: None,
         };
-        assert!(renew.is_done(&before, &lease("me", "", 5)));
+        assert!(renew.is_done(P, &before, &lease("me", "", 5)));
         assert!(
-            renew.is_done(&before, &lease("other", "me", 5)),
+            renew.is_done(P, &before, &lease("other", "me", 5)),
             "a handoff began meanwhile"
         );
         assert!(
-            !renew.is_done(&before, &lease("other", "", 5)),
+            !renew.is_done(P, &before, &lease("other", "", 5)),
             "another worker took it"
         );
         assert!(
-            !renew.is_done(&before, &lease("me", "", 6)),
+            !renew.is_done(P, &before, &lease("me", "", 6)),
             "lost and regained"
         );
-        assert!(!renew.is_done(&before, &lease("me", "other", 5)));
-        assert!(!renew.is_done(&before, &before));
+        assert!(!renew.is_done(P, &before, &lease("me", "other", 5)));
+        assert!(!renew.is_done(P, &before, &before));
 
         let progress = Progress {
             checkpoint: Checkpoint::parse("7", 0).unwrap(),
@@ -159,39 +172,47 @@ mod tests {
             progress: &progress,
         };
         assert!(
-            !checkpoint.is_done(&before, &lease("me", "", 5)),
+            !checkpoint.is_done(P, &before, &lease("me", "", 5)),
             "an older checkpoint"
         );
         let written = Lease {
             checkpoint: progress.checkpoint.clone(),
             ..lease("me", "", 5)
         };
-        assert!(checkpoint.is_done(&before, &written));
+        assert!(checkpoint.is_done(P, &before, &written));
 
         let take = Intent::Take { owner: "w" };
-        assert!(take.is_done(&lease("", "", 4), &lease("w", "", 5)));
-        assert!(!take.is_done(&lease("", "", 4), &lease("v", "", 5)));
+        assert!(take.is_done(P, &lease("", "", 4), &lease("w", "", 5)));
+        assert!(!take.is_done(P, &lease("", "", 4), &lease("v", "", 5)));
 
         let assign = Intent::Assign {
             to: "w",
             released: false,
         };
-        assert!(assign.is_done(&lease("w", "me", 4), &lease("w", "", 9)));
-        assert!(!assign.is_done(&lease("w", "me", 4), &lease("w", "me", 9)));
+        assert!(assign.is_done(P, &lease("w", "me", 4), &lease("w", "", 9)));
+        assert!(!assign.is_done(P, &lease("w", "me", 4), &lease("w", "me", 9)));
         let release = Intent::Assign {
             to: "w",
             released: true,
         };
-        assert!(release.is_done(&before, &lease("w", "", 5)));
-        assert!(!release.is_done(&before, &lease("w", "", 6)));
+        let released = |counter| Lease {
+            released_at: Some(counter),
+            ..lease("w", "", counter)
+        };
+        assert!(release.is_done(P, &before, &released(5)));
+        assert!(!release.is_done(P, &before, &released(6)));
+        assert!(
+            !release.is_done(P, &before, &lease("w", "", 5)),
+            "a renewal of its own, if it keeps the lease for its next process"
+        );
 
         let handoff = Intent::StartHandoff { to: "w" };
-        assert!(handoff.is_done(&before, &lease("w", "me", 4)));
-        assert!(!handoff.is_done(&before, &lease("v", "me", 4)));
+        assert!(handoff.is_done(P, &before, &lease("w", "me", 4)));
+        assert!(!handoff.is_done(P, &before, &lease("v", "me", 4)));
 
-        assert!(Intent::Evict.is_done(&before, &lease("", "", 5)));
-        assert!(Intent::Evict.is_done(&lease("w", "me", 4), &lease("w", "", 5)));
-        assert!(!Intent::Evict.is_done(&before, &lease("w", "", 5)));
+        assert!(Intent::Evict.is_done(P, &before, &lease("", "", 5)));
+        assert!(Intent::Evict.is_done(P, &lease("w", "me", 4), &lease("w", "", 5)));
+        assert!(!Intent::Evict.is_done(P, &before, &lease("w", "", 5)));
     }
 
     #[test]
@@ -199,23 +220,56 @@ mod tests {
         let known = lease("me", "", 4);
         let handoff = lease("other", "me", 4);
         assert_eq!(
-            judge("me", &known, Some(handoff.clone()), false),
+            judge("me", P, &known, Some(handoff.clone()), false),
             Verdict::Adopt(handoff.into())
         );
         let landed = lease("me", "", 5);
         assert_eq!(
-            judge("me", &known, Some(landed.clone()), true),
+            judge("me", P, &known, Some(landed.clone()), true),
             Verdict::Adopt(landed.clone().into())
         );
-        assert_eq!(judge("me", &known, Some(landed), false), Verdict::Lost);
+        assert_eq!(judge("me", P, &known, Some(landed), false), Verdict::Lost);
         assert_eq!(
-            judge("me", &known, Some(lease("other", "", 5)), true),
+            judge("me", P, &known, Some(lease("other", "", 5)), true),
             Verdict::Lost
         );
         assert_eq!(
-            judge("me", &known, Some(lease("me", "", 6)), true),
+            judge("me", P, &known, Some(lease("me", "", 6)), true),
             Verdict::Lost
         );
-        assert_eq!(judge("me", &known, None, true), Verdict::Lost);
+        assert_eq!(judge("me", P, &known, None, true), Verdict::Lost);
+    }
+
+    #[test]
+    fn what_another_process_of_the_same_id_wrote_is_not_its_own() {
+        let known = lease("me", "", 4);
+        let stamped = |process| Lease {
+            stamp: Some(Stamp::after(4, process)),
+            ..lease("me", "", 5)
+        };
+        let renew = Intent::Renew {
+            owner: "me",
+            throughput: None,
+        };
+        let take = Intent::Take { owner: "me" };
+        for intent in [renew, take] {
+            assert!(intent.is_done(P, &known, &stamped(P)));
+            assert!(!intent.is_done(P, &known, &stamped(P + 1)), "{intent:?}");
+        }
+        let (own, others) = (stamped(P), stamped(P + 1));
+        assert_eq!(
+            judge("me", P, &known, Some(own.clone()), true),
+            Verdict::Adopt(own.into())
+        );
+        assert_eq!(
+            judge("me", P, &known, Some(others.clone()), true),
+            Verdict::Lost
+        );
+        // What was written since is a leader's, or Java's.
+        let since = Lease {
+            counter: 6,
+            ..others
+        };
+        assert!(renew.is_done(P, &lease("me", "", 5), &since));
     }
 }

@@ -38,6 +38,8 @@ const ADOPTIONS: u32 = 3;
 #[derive(Debug, Clone)]
 pub(crate) struct WriterContext {
     pub(crate) worker_id: String,
+    /// As that of the store.
+    pub(crate) process: u64,
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) fleet: Arc<dyn Fleet>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -347,18 +349,15 @@ impl Writer {
                     self.learn(lease);
                     return Written::Done;
                 }
-                Ok(Outcome::ConditionFailed(seen)) => {
-                    let unclear = self.state.known().fence.is_unclear();
-                    match judge(&self.context.worker_id, &known, seen, unclear) {
-                        Verdict::Adopt(lease) => {
-                            if lease.counter != known.counter {
-                                self.state.known().fence.read_back();
-                            }
-                            self.learn(*lease);
+                Ok(Outcome::ConditionFailed(seen)) => match self.judge(&known, seen) {
+                    Verdict::Adopt(lease) => {
+                        if lease.counter != known.counter {
+                            self.state.known().fence.read_back();
                         }
-                        Verdict::Lost => return Written::Lost,
+                        self.learn(*lease);
                     }
-                }
+                    Verdict::Lost => return Written::Lost,
+                },
                 Err(error) => {
                     self.state.known().fence.failed();
                     return Written::Failed(error);
@@ -368,6 +367,14 @@ impl Writer {
         // The item is this worker's at each look and moves under every write: another process runs
         // under the same worker id.
         Written::Lost
+    }
+
+    fn judge(&self, known: &Lease, seen: Option<Lease>) -> Verdict {
+        let WriterContext {
+            worker_id, process, ..
+        } = &self.context;
+        let unclear = self.state.known().fence.is_unclear();
+        judge(worker_id, *process, known, seen, unclear)
     }
 
     /// The answer, unless the fence falls first.

@@ -259,6 +259,8 @@ impl SchedulerBuilder {
             application: self.application,
             stream: self.stream,
             worker_id: worker_id.clone(),
+            // Whatever the seed: two processes with the same settings are two.
+            process: entropy(clock.as_ref()),
             kinesis,
             dynamodb,
             config: Arc::clone(&config),

@@ -96,10 +96,6 @@ struct State {
     looked: BTreeMap<(String, String), Duration>,
     /// How each lease passed from those that processed it, unless it is theirs again: by lease and worker.
     left: BTreeMap<(String, String), Left>,
-    /// When a leader last gave each lease away by force.
-    forced: BTreeMap<String, Duration>,
-    /// When each worker's process last got a successor of the same id.
-    succeeded: BTreeMap<String, Duration>,
     covered: bool,
     violations: Vec<String>,
     java_windows: BTreeMap<&'static str, u64>,
@@ -219,12 +215,6 @@ impl Oracle {
             let Processor { worker, shard, .. } = processor;
             state.note(now, &format!("{worker} ends {shard} (tenure {id}): {why}"));
         }
-    }
-
-    /// A process starts under the id of one that has died.
-    pub(super) fn succeeded(&self, worker: &str) {
-        let now = self.clock.now();
-        self.state().succeeded.insert(worker.to_owned(), now);
     }
 
     /// A worker's process is gone, its processors with it.
@@ -363,9 +353,6 @@ impl Watcher for Oracle {
             state.deleted.insert(key.to_owned(), now);
         }
         state.pass(now, by, key, before, after);
-        if by == FORCE {
-            state.forced.insert(key.to_owned(), now);
-        }
         match after {
             Some(lease) => state.leases.insert(key.to_owned(), lease.clone()),
             None => state.leases.remove(key),
@@ -458,12 +445,6 @@ impl State {
 
     /// The rule of Java's by which both could be at work, if there is one.
     fn excuse(&self, a: &Processor, b: &Processor, now: Duration) -> Option<JavaRule> {
-        // One that goes on with what its own id was given, and believes that its predecessor was at
-        // work: the item does not tell.
-        let forced = self.forced.get(&b.shard);
-        if forced.is_some() && forced <= self.succeeded.get(&b.worker) {
-            return Some(JavaRule::ForcedAssignment);
-        }
         let side = |processor: &'_ Processor| {
             let left = (processor.shard.clone(), processor.worker.clone());
             self.left.get(&left)

@@ -25,8 +25,6 @@ use crate::shard_sync::{ShardLister, ShardSync};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Setting {
     pub(super) on_stop: OnStop,
-    /// Its id was given, so an earlier process may have had it.
-    pub(super) id_is_configured: bool,
     pub(super) seed: u64,
 }
 
@@ -39,7 +37,8 @@ pub(super) async fn run(
     network: Arc<Network>,
     stop: CancellationToken,
 ) {
-    let store = Arc::new(world.store(&name, &network)) as Arc<dyn LeaseStore>;
+    let store =
+        Arc::new(world.store(&name, &network).of_process(setting.seed)) as Arc<dyn LeaseStore>;
     let sync = ShardSync {
         lister: Arc::clone(&world.stream) as Arc<dyn ShardLister>,
         store: Arc::clone(&store),
@@ -60,6 +59,7 @@ pub(super) async fn run(
     }
     let mut shared = Shared::new(SharedParts {
         worker_id: name.clone(),
+        process: setting.seed,
         store,
         sync,
         clock: Arc::clone(&process) as Arc<dyn Clock>,
@@ -70,7 +70,6 @@ pub(super) async fn run(
         sync_interval: Duration::from_secs(20),
         seed: setting.seed,
     });
-    shared.id_is_configured = setting.id_is_configured;
     shared.executor = Arc::new(InProcess(Arc::clone(&process))) as Arc<dyn Executor>;
     let coordinator = Coordinator::new(shared);
     let mut consumers = Consumers {

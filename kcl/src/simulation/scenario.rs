@@ -136,7 +136,6 @@ impl Fleet {
                 self.kill(&name);
                 if self.random.bool() {
                     // Its successor has the same id.
-                    self.world.oracle.succeeded(&name);
                     self.start(Some(name));
                 }
             }
@@ -210,7 +209,6 @@ impl Fleet {
             (None, Workers::Java) => true,
             (None, Workers::Mixed) => self.random.bool(),
         };
-        let id_is_configured = again.is_some() || self.random.bool();
         let name = again.unwrap_or_else(|| {
             self.started += 1;
             let kind = if java { 'j' } else { 'r' };
@@ -218,7 +216,6 @@ impl Fleet {
         });
         let setting = Setting {
             on_stop: [OnStop::HandOver, OnStop::Release, OnStop::Keep][self.random.usize(..3)],
-            id_is_configured,
             seed: self.random.u64(..),
         };
         self.step(&format!("{name} starts, {:?}", setting.on_stop));

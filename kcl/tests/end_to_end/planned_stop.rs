@@ -218,8 +218,9 @@ async fn kept_shards_wait_for_their_worker_and_for_others_only_until_they_expire
     stage.log.take();
     first.shutdown(DEADLINE).await.unwrap();
     let log = stage.log.take();
-    let given = |log: &[&str]| log.iter().any(|entry| ["give", "release"].contains(entry));
-    assert!(!given(&log), "{log:?}");
+    // Given to its own id, for its next process.
+    let asked = |what: &str| log.iter().filter(|entry| **entry == what).count();
+    assert_eq!((asked("give"), asked("release")), (2, 0), "{log:?}");
     assert_eq!(stage.owners().await, vec![Some("w1".to_owned()); 2]);
 
     stage.put(100..200).await;
@@ -240,4 +241,52 @@ async fn kept_shards_wait_for_their_worker_and_for_others_only_until_they_expire
         .await;
     stage.probe.assert_exact();
     other.shutdown(DEADLINE).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_crash_the_next_process_of_the_id_waits_for_the_failover_time() {
+    let stage = Stage::new(2).await;
+    let settings = || config("w1").with_on_stop(OnStop::Keep);
+    let first = stage.worker(settings()).await;
+    stage.until("it has both", || processing(&first) == 2).await;
+    first.abort();
+    // The table cannot tell whether the first one still runs.
+    let again = stage.worker(settings()).await;
+    let took = stage.until("it goes on", || processing(&again) == 2).await;
+    assert!((F / 2..2 * F).contains(&took), "{took:?}");
+    again.shutdown(DEADLINE).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_live_processes_of_one_id_never_process_a_shard_together() {
+    let stage = Stage::new(2).await;
+    let settings = || {
+        let config = config("w1").with_on_stop(OnStop::Keep);
+        config.with_checkpoint(CheckpointPolicy::AfterBatch)
+    };
+    let (first, second) = (
+        stage.worker(settings()).await,
+        stage.worker(settings()).await,
+    );
+    let both = || processing(&first) + processing(&second);
+    stage.until("all", || both() == 2).await;
+    stage.put(0..200).await;
+    let end = stage.paused.now() + 6 * F;
+    while stage.paused.now() < end {
+        assert!(both() <= 2);
+        sleep(SECOND / 10).await;
+    }
+    stage
+        .until("all records", || stage.probe.is_settled())
+        .await;
+    // What the one keeps for its id, the other has at once.
+    first.shutdown(DEADLINE).await.unwrap();
+    let took = stage.until("the other", || processing(&second) == 2).await;
+    assert!(took < 2 * SECOND, "{took:?}");
+    stage.put(200..400).await;
+    stage
+        .until("all records", || stage.probe.is_settled())
+        .await;
+    stage.probe.assert_exact();
+    second.shutdown(DEADLINE).await.unwrap();
 }

@@ -1,7 +1,7 @@
 //! Whole workers' coordination on the embedded AWS.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -26,6 +26,8 @@ mod start;
 
 const APP: &str = "billing";
 const STREAM: &str = "orders";
+/// Told apart.
+static PROCESSES: AtomicU64 = AtomicU64::new(2);
 
 async fn aws(shards: u32) -> LocalAws {
     let aws = LocalAws::start().await.unwrap();
@@ -48,6 +50,7 @@ fn parts(aws: &LocalAws, worker: &str, config: ConsumerConfig) -> CoordinatorPar
         application: APP.into(),
         stream: STREAM.into(),
         worker_id: worker.into(),
+        process: PROCESSES.fetch_add(1, Ordering::Relaxed),
         kinesis: aws.kinesis(),
         dynamodb: aws.dynamodb(),
         config: Arc::new(config),
@@ -60,7 +63,7 @@ fn parts(aws: &LocalAws, worker: &str, config: ConsumerConfig) -> CoordinatorPar
 }
 
 fn store(aws: &LocalAws) -> DynamoDbLeaseStore {
-    DynamoDbLeaseStore::new(aws.dynamodb(), APP.into(), Layout::OneTable)
+    DynamoDbLeaseStore::new(aws.dynamodb(), APP.into(), Layout::OneTable, 1)
 }
 
 async fn leases(aws: &LocalAws) -> BTreeMap<String, Lease> {

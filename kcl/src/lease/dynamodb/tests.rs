@@ -36,7 +36,7 @@ impl OnDynamoDb {
         ensure(&client, TABLE, &TableConfig::default())
             .await
             .unwrap();
-        let store = DynamoDbLeaseStore::new(client, TABLE.to_owned(), Layout::OneTable);
+        let store = DynamoDbLeaseStore::new(client, TABLE.to_owned(), Layout::OneTable, 1);
         Self {
             aws,
             clock,
@@ -123,7 +123,7 @@ async fn the_worker_row_has_the_shape_of_the_golden_one() {
 async fn a_missing_table_is_told_apart() {
     let (aws, _) = fixture().await;
     let client = for_leases(&aws.dynamodb(), &ConsumerConfig::default());
-    let store = DynamoDbLeaseStore::new(client, "gone-table".to_owned(), Layout::OneTable);
+    let store = DynamoDbLeaseStore::new(client, "gone-table".to_owned(), Layout::OneTable, 1);
     assert!(store.list(false).await.unwrap_err().is_table_missing());
     assert!(store.owned_by("me").await.unwrap_err().is_table_missing());
 }
@@ -210,7 +210,7 @@ async fn an_existing_table_gets_the_index_and_a_foreign_one_is_refused() {
     ensure(&client, "java2", &TableConfig::default())
         .await
         .unwrap();
-    let store = DynamoDbLeaseStore::new(client.clone(), "java2".to_owned(), Layout::OneTable);
+    let store = DynamoDbLeaseStore::new(client.clone(), "java2".to_owned(), Layout::OneTable, 1);
     let lease = Lease::new("a", Checkpoint::TrimHorizon);
     store.create(&lease).await.unwrap();
     store.take(&lease, "me").await.unwrap();
@@ -236,7 +236,7 @@ async fn beside_older_tables_nothing_but_leases_enters_the_lease_table() {
         .await
         .unwrap();
     table_with_key(&client, "app-WorkerMetricStats", "wid").await;
-    let store = DynamoDbLeaseStore::new(client.clone(), TABLE.to_owned(), Layout::legacy(TABLE));
+    let store = DynamoDbLeaseStore::new(client.clone(), TABLE.to_owned(), Layout::legacy(TABLE), 1);
     store.put_worker("w1", 1_795_250_341).await.unwrap();
     assert_eq!(store.list(true).await.unwrap().workers.len(), 1);
     let lease_table = client.scan().table_name(TABLE).send().await.unwrap();

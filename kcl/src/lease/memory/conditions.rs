@@ -1,14 +1,14 @@
 //! The conditional writes of a lease table as functions from one item to the next: pure.
 
 use crate::lease::item::rounded_throughput;
-use crate::lease::model::Lease;
+use crate::lease::model::{Lease, Stamp};
 use crate::lease::readback::Intent;
 use crate::lease::store::{Progress, ShardFacts};
 
 impl Intent<'_> {
-    /// The item that this write leaves of `item`, for a caller that knows the lease as `known`; `None`
-    /// if its condition does not hold.
-    pub(crate) fn apply(self, known: &Lease, item: &Lease) -> Option<Lease> {
+    /// The item that this write by `process` leaves of `item`, for a caller that knows the lease as
+    /// `known`; `None` if its condition does not hold.
+    pub(crate) fn apply(self, process: u64, known: &Lease, item: &Lease) -> Option<Lease> {
         let counter_is_known = item.counter == known.counter;
         let owners_are_known =
             item.owner == known.owner && item.checkpoint_owner == known.checkpoint_owner;
@@ -22,13 +22,18 @@ impl Intent<'_> {
             }
             Self::Evict => counter_is_known && owners_are_known,
         };
-        holds.then(|| self.written(known, item.clone()))
+        holds.then(|| self.written(process, known, item.clone()))
     }
 
-    fn written(self, known: &Lease, mut item: Lease) -> Lease {
+    fn written(self, process: u64, known: &Lease, mut item: Lease) -> Lease {
         match self {
             Self::StartHandoff { .. } => {}
-            _ => item.counter = item.counter.wrapping_add(1),
+            Self::Renew { .. } | Self::Checkpoint { .. } | Self::Take { .. } => {
+                let stamp = Stamp::after(item.counter, process);
+                item.counter = stamp.counter;
+                item.stamp = Some(stamp);
+            }
+            Self::Assign { .. } | Self::Evict => item.counter = item.counter.wrapping_add(1),
         }
         match self {
             Self::Renew { throughput, .. } => set_throughput(&mut item, throughput),

@@ -1,36 +1,53 @@
-//! Every interleaving of two workers on one lease, as far as small counters go: looks, writes that are
-//! held up, land late or never, answers that get lost, handoffs, and fences that fall. The writes are
-//! those of the store, condition by condition; time is reduced to what it means: a worker that saw the
-//! counter stand still for the failover time knows that the owner's fence has fallen.
+//! Every interleaving of two workers and a leader on one lease, as far as small counters go: looks,
+//! writes that are held up, land late or never, answers that get lost, handoffs, forced assignments,
+//! and fences that fall. The writes are those of the store, condition by condition, and so is what is
+//! made of a refused one; time is reduced to what it means: a worker that saw the counter stand still
+//! for the failover time knows that the owner's fence has fallen. The rules by which a worker may start
+//! are those of `Observations::may_start`.
+
+mod knowledge;
+mod worker;
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 
 use stateright::{Checker as _, Model, Property};
 
 use crate::checkpoint::Checkpoint;
-use crate::lease::model::Lease;
-use crate::lease::readback::{Intent, Verdict, judge};
+use crate::lease::model::{Lease, Stamp};
+use crate::lease::readback::Intent;
 use crate::lease::store::Progress;
+use knowledge::Start;
+use worker::Worker;
 
-const WORKERS: [&str; 2] = ["a", "b"];
+const NAMES: [&str; 2] = ["a", "b"];
 const KEY: &str = "k";
 
-/// What matters of the item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What matters of the item; names are indices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 struct Item {
     owner: Option<usize>,
     checkpoint_owner: Option<usize>,
     counter: u64,
     checkpoint: u64,
-    released_at: Option<u64>,
+    /// The mark holds.
+    released: bool,
+    /// Which process wrote the counter, if one of the owners did.
+    stamp: Option<usize>,
 }
 
 impl Item {
     fn lease(self) -> Lease {
-        let name = |worker: usize| WORKERS[worker].to_owned();
+        let name = |worker: usize| NAMES[worker].to_owned();
         Lease {
             owner: self.owner.map(name),
             checkpoint_owner: self.checkpoint_owner.map(name),
             counter: self.counter,
-            released_at: self.released_at,
+            released_at: self.released.then_some(self.counter),
+            stamp: self.stamp.map(|process| Stamp {
+                counter: self.counter,
+                process: process as u64,
+            }),
             ..Lease::new(KEY, at(self.checkpoint))
         }
     }
@@ -38,8 +55,9 @@ impl Item {
     fn of(lease: &Lease) -> Self {
         let worker = |name: &Option<String>| {
             let name = name.as_deref()?;
-            WORKERS.iter().position(|worker| *worker == name)
+            NAMES.iter().position(|worker| *worker == name)
         };
+        let stamp = lease.stamp.filter(|stamp| stamp.counter == lease.counter);
         Self {
             owner: worker(&lease.owner),
             checkpoint_owner: worker(&lease.checkpoint_owner),
@@ -48,8 +66,13 @@ impl Item {
                 Checkpoint::At(at) => at.sequence_number.as_str().parse().unwrap(),
                 _ => 0,
             },
-            released_at: lease.released_at,
+            released: lease.was_released_to_owner(),
+            stamp: stamp.map(|stamp| stamp.process as usize),
         }
+    }
+
+    fn is_pending(self) -> bool {
+        self.checkpoint_owner.is_some()
     }
 }
 
@@ -70,62 +93,55 @@ struct Write {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
     Take,
-    /// `start`: of a lease that names the worker, which begins its tenure by it.
-    Renew {
-        start: bool,
-    },
+    /// Of a lease that names the worker, which begins its tenure by it.
+    Begin,
+    Renew,
     Checkpoint(u64),
     StartHandoff(usize),
-    Assign {
-        to: usize,
-        released: bool,
-    },
+    /// The processor has stopped.
+    Release(usize),
+    /// The processor was told to stop, and may be at work.
+    Abandon(usize),
+    /// As a leader that finds the lease free, or its owner silent.
+    Assign(usize),
     Evict,
 }
 
 impl Write {
-    fn apply(self, by: usize, item: Item) -> Option<Item> {
-        let (owner, known, item) = (WORKERS[by], self.known.lease(), item.lease());
+    /// Calls `then` with what the write is to the store.
+    fn with<T>(self, me: &str, then: impl FnOnce(Intent<'_>) -> T) -> T {
+        let throughput = None;
         let progress;
-        let intent = match self.kind {
-            Kind::Take => Intent::Take { owner },
-            Kind::Renew { .. } => Intent::Renew {
-                owner,
-                throughput: None,
+        then(match self.kind {
+            Kind::Take => Intent::Take { owner: me },
+            Kind::Begin | Kind::Renew => Intent::Renew {
+                owner: me,
+                throughput,
             },
             Kind::Checkpoint(position) => {
                 progress = Progress {
                     checkpoint: at(position),
                     pending: None,
-                    throughput: None,
+                    throughput,
                 };
                 Intent::Checkpoint {
-                    owner,
+                    owner: me,
                     progress: &progress,
                 }
             }
-            Kind::StartHandoff(to) => Intent::StartHandoff { to: WORKERS[to] },
-            Kind::Assign { to, released } => Intent::Assign {
-                to: WORKERS[to],
-                released,
+            Kind::StartHandoff(to) => Intent::StartHandoff { to: NAMES[to] },
+            Kind::Release(to) => Intent::Assign {
+                to: NAMES[to],
+                released: true,
+            },
+            Kind::Abandon(to) => Intent::Take { owner: NAMES[to] },
+            Kind::Assign(to) => Intent::Assign {
+                to: NAMES[to],
+                released: false,
             },
             Kind::Evict => Intent::Evict,
-        };
-        intent.apply(&known, &item).map(|lease| Item::of(&lease))
+        })
     }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-struct Worker {
-    /// The last look at the item.
-    seen: Option<Item>,
-    /// The counter stood still since that look for the failover time.
-    silent: bool,
-    /// The lease as the tenure knows it, while no fence has fallen.
-    held: Option<Item>,
-    /// A write of this tenure may have been done.
-    unclear: bool,
-    position: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -139,120 +155,70 @@ struct State {
     wrong: bool,
 }
 
-impl Worker {
-    fn send(&mut self, kind: Kind) -> Option<Write> {
-        let known = self.held.or(self.seen)?;
-        // The processor stops before its lease goes.
-        if matches!(kind, Kind::Assign { released: true, .. } | Kind::Evict) {
-            self.held = None;
-        }
-        Some(Write { kind, known })
-    }
-}
-
 impl State {
-    /// The item as the write leaves it, if its condition holds.
-    fn land(&mut self, by: usize, write: Write) -> Option<Item> {
-        let after = write.apply(by, self.item)?;
-        self.wrong |= after.checkpoint < self.item.checkpoint || after.checkpoint > self.delivered;
-        self.item = after;
-        Some(after)
+    /// What makes no difference any more.
+    fn forget(&mut self) {
+        for worker in &mut self.workers {
+            worker.forget(self.item.counter);
+        }
+    }
+
+    /// The time has passed in which whoever wrote this counter, or an earlier one, was safe.
+    fn fences_fall(&mut self, counter: u64) {
+        for worker in &mut self.workers {
+            if worker.proven <= counter {
+                worker.lose();
+                worker.haunts = false;
+            }
+        }
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Action {
     Look(usize),
+    /// The failover time has passed since the worker first saw the counter,
     Silence(usize),
+    /// or the one before it.
+    SilenceBefore(usize),
     Deliver(usize),
     /// A write is done and answered.
     Write(usize, Kind),
     /// A write gets no answer.
     HoldUp(usize, Kind),
     Land,
+    /// A leader gives the lease away, whoever is at work.
+    Force(usize),
 }
 
 struct OneLease {
+    /// The worker id of each process.
+    names: [usize; 2],
     counters: u64,
     records: u64,
+    /// The rules by which tenures began.
+    begun: Mutex<BTreeSet<Start>>,
 }
 
 impl OneLease {
-    fn sends(&self, me: usize, worker: &Worker) -> Vec<Kind> {
-        let other = 1 - me;
-        let mut kinds = Vec::new();
-        if let Some(held) = worker.held {
-            kinds.push(Kind::Renew { start: false });
-            if worker.position > held.checkpoint {
-                kinds.push(Kind::Checkpoint(worker.position));
-            }
-            match (held.checkpoint_owner, held.owner) {
-                // The processor has stopped; the lease goes where it is wanted, or is let go.
-                (Some(_), Some(to)) => kinds.push(Kind::Assign { to, released: true }),
-                _ => {
-                    kinds.push(Kind::StartHandoff(other));
-                    kinds.push(Kind::Assign {
-                        to: other,
-                        released: true,
-                    });
-                    kinds.push(Kind::Evict);
-                }
-            }
-        } else if let Some(seen) = worker.seen {
-            if seen.owner.is_none() || worker.silent {
-                kinds.push(Kind::Take);
-                // As a leader would.
-                kinds.push(Kind::Assign {
-                    to: other,
-                    released: false,
-                });
-            }
-            let mine = seen.owner == Some(me) && seen.checkpoint_owner.is_none();
-            let released = seen.released_at == Some(seen.counter);
-            if mine && (released || worker.silent) {
-                kinds.push(Kind::Renew { start: true });
-            }
-            // Of a leader that looks at the other's lease.
-            if seen.owner == Some(other) {
-                kinds.push(Kind::StartHandoff(me));
-            }
-        }
-        kinds
+    fn land(&self, state: &mut State, by: usize, write: Write) -> bool {
+        let me = NAMES[self.names[by]];
+        let (known, item) = (write.known.lease(), state.item.lease());
+        let Some(after) = write.with(me, |intent| intent.apply(by as u64, &known, &item)) else {
+            return false;
+        };
+        let after = Item::of(&after);
+        state.wrong |=
+            after.checkpoint < state.item.checkpoint || after.checkpoint > state.delivered;
+        state.item = after;
+        true
     }
 
-    /// What the answer means to the worker that waits for it.
-    fn answered(state: &mut State, me: usize, write: Write, after: Option<Item>) {
-        let found = state.item;
-        let worker = &mut state.workers[me];
-        match (write.kind, after) {
-            (Kind::Take | Kind::Renew { start: true }, Some(item)) => {
-                worker.held = Some(item);
-                worker.position = item.checkpoint;
-                worker.unclear = false;
-            }
-            (Kind::Renew { start: false } | Kind::Checkpoint(_), Some(item))
-                if worker.held.is_some() =>
-            {
-                worker.held = Some(item);
-                worker.unclear = false;
-            }
-            (Kind::Renew { start: false } | Kind::Checkpoint(_), None) => {
-                if let Some(held) = worker.held {
-                    let seen = Some(found.lease());
-                    match judge(WORKERS[me], &held.lease(), seen, worker.unclear) {
-                        Verdict::Adopt(lease) => worker.held = Some(Item::of(&lease)),
-                        Verdict::Lost => worker.held = None,
-                    }
-                }
-            }
-            // Its own start of a handoff, or somebody else's business.
-            (Kind::StartHandoff(_), Some(item)) if worker.held.is_some() => {
-                worker.held = Some(item);
-            }
-            _ => {}
-        }
-        worker.seen = None;
-        worker.silent = false;
+    /// A refused write is done if the item is as it leaves it.
+    fn is_done(&self, state: &State, by: usize, write: Write) -> bool {
+        let me = NAMES[self.names[by]];
+        let (known, seen) = (write.known.lease(), state.item.lease());
+        write.with(me, |intent| intent.is_done(by as u64, &known, &seen))
     }
 }
 
@@ -261,38 +227,43 @@ impl Model for OneLease {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let item = Item {
-            owner: None,
-            checkpoint_owner: None,
-            counter: 0,
-            checkpoint: 0,
-            released_at: None,
-        };
-        vec![State {
-            item,
+        let free = State {
+            item: Item::default(),
             workers: Default::default(),
             held_up: None,
             delivered: 0,
             wrong: false,
-        }]
+        };
+        let mut held = free.clone();
+        held.item.owner = Some(self.names[0]);
+        held.item.stamp = Some(0);
+        held.workers[0].held = Some(held.item);
+        vec![free, held]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         for (me, worker) in state.workers.iter().enumerate() {
-            if worker.held.is_none() && worker.seen != Some(state.item) {
-                actions.push(Action::Look(me));
-            }
-            if let Some(seen) = worker.seen
-                && !worker.silent
-                && seen.counter == state.item.counter
-            {
-                actions.push(Action::Silence(me));
+            if worker.held.is_none() && !worker.haunts {
+                match worker.knowledge {
+                    Some(known) if known.item == state.item => {
+                        if !known.silent {
+                            actions.push(Action::Silence(me));
+                        }
+                        if known.before.is_some() && !known.silent_before {
+                            actions.push(Action::SilenceBefore(me));
+                        }
+                    }
+                    _ => actions.push(Action::Look(me)),
+                }
             }
             if worker.held.is_some() && worker.position < self.records {
                 actions.push(Action::Deliver(me));
             }
-            for kind in self.sends(me, worker) {
-                actions.push(Action::Write(me, kind));
+            for kind in worker.sends(me, self.names) {
+                // Else as `Force`.
+                if !matches!(kind, Kind::Assign(_)) {
+                    actions.push(Action::Write(me, kind));
+                }
                 if state.held_up.is_none() {
                     actions.push(Action::HoldUp(me, kind));
                 }
@@ -301,19 +272,25 @@ impl Model for OneLease {
         if state.held_up.is_some() {
             actions.push(Action::Land);
         }
+        let to = &self.names[..if self.names[0] == self.names[1] { 1 } else { 2 }];
+        actions.extend(to.iter().map(|to| Action::Force(*to)));
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         match action {
-            Action::Look(me) => {
-                state.workers[me].seen = Some(state.item);
-                state.workers[me].silent = false;
-            }
-            // The fences of others count from before the counter was first seen so.
+            Action::Look(me) => state.workers[me].look(last.item, self.names[me]),
             Action::Silence(me) => {
-                state.workers[me].silent = true;
-                state.workers[1 - me].held = None;
+                let known = state.workers[me].knowledge.as_mut()?;
+                known.silent = true;
+                known.silent_before = true;
+                state.fences_fall(last.item.counter);
+            }
+            Action::SilenceBefore(me) => {
+                let known = state.workers[me].knowledge.as_mut()?;
+                known.silent_before = true;
+                let before = known.before?;
+                state.fences_fall(before);
             }
             Action::Deliver(me) => {
                 state.workers[me].position += 1;
@@ -321,8 +298,14 @@ impl Model for OneLease {
             }
             Action::Write(me, kind) => {
                 let write = state.workers[me].send(kind)?;
-                let after = state.land(me, write);
-                Self::answered(&mut state, me, write, after);
+                let applied = self.land(&mut state, me, write);
+                if applied {
+                    let begun = state.workers[me].begins(kind, me, self.names);
+                    self.begun.lock().unwrap().extend(begun);
+                }
+                let done = applied || self.is_done(&state, me, write);
+                let (item, name) = (state.item, NAMES[self.names[me]]);
+                state.workers[me].answered(write, item, applied, done, (name, me as u64));
             }
             Action::HoldUp(me, kind) => {
                 let write = state.workers[me].send(kind)?;
@@ -331,27 +314,35 @@ impl Model for OneLease {
             }
             Action::Land => {
                 let (me, write) = state.held_up.take()?;
-                state.land(me, write);
+                self.land(&mut state, me, write);
+            }
+            Action::Force(to) => {
+                let lease = last.item.lease();
+                let force = Intent::Assign {
+                    to: NAMES[to],
+                    released: false,
+                };
+                state.item = Item::of(&force.apply(9, &lease, &lease)?);
+                if last.item.is_pending() {
+                    // Later than an owner takes to notice a handoff and to force it, and than a
+                    // receiver trusts one.
+                    for worker in &mut state.workers {
+                        worker.outlast_handoff();
+                    }
+                }
             }
         }
+        state.forget();
         Some(state)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("one owner", |_, state: &State| {
-                state.workers.iter().filter(|w| w.held.is_some()).count() <= 1
+            Property::always("one at work", |_, state: &State| {
+                let at_work = |worker: &&Worker| worker.held.is_some() || worker.haunts;
+                state.workers.iter().filter(at_work).count() <= 1
             }),
             Property::always("progress", |_, state: &State| !state.wrong),
-            Property::sometimes("handed over", |_, state: &State| {
-                let handed = state.item.released_at == Some(state.item.counter.wrapping_sub(1));
-                handed && state.workers[1].held.is_some()
-            }),
-            Property::sometimes("taken after silence", |_, state: &State| {
-                state.item.owner == Some(1)
-                    && state.item.released_at.is_none()
-                    && state.workers[1].held.is_some()
-            }),
         ]
     }
 
@@ -361,20 +352,54 @@ impl Model for OneLease {
 }
 
 #[track_caller]
-fn check(counters: u64, records: u64) {
-    let model = OneLease { counters, records };
+fn check(names: [usize; 2], counters: u64, records: u64, rules: &[Start]) {
+    let model = OneLease {
+        names,
+        counters,
+        records,
+        begun: Mutex::default(),
+    };
     let checked = model.checker().threads(2).spawn_bfs().join();
     checked.assert_properties();
     let states = checked.unique_state_count();
+    println!("{states} states");
     assert!(states > 100_000, "{states} states: it hardly moves");
+    let begun = checked.model().begun.lock().unwrap();
+    assert_eq!(
+        *begun,
+        rules.iter().copied().collect(),
+        "each rule is tried"
+    );
+}
+
+const TWO_WORKERS: [usize; 2] = [0, 1];
+/// Under one id.
+const TWO_PROCESSES: [usize; 2] = [0, 0];
+
+#[test]
+fn two_workers_never_have_one_lease() {
+    let rules = [
+        Start::Taken,
+        Start::Again,
+        Start::Released,
+        Start::Untouched,
+        Start::WasFree,
+        Start::InTime,
+        Start::Silence,
+    ];
+    check(TWO_WORKERS, 2, 0, &rules);
 }
 
 #[test]
-fn no_interleaving_gives_a_lease_two_owners() {
-    check(4, 0);
-}
-
-#[test]
-fn no_interleaving_takes_progress_back() {
-    check(3, 1);
+fn nor_do_two_processes_of_one_worker_id_nor_take_they_progress_back() {
+    // Without handoffs: nobody hands a lease to its own id.
+    let rules = [
+        Start::Taken,
+        Start::Again,
+        Start::Released,
+        Start::Untouched,
+        Start::WasFree,
+        Start::Silence,
+    ];
+    check(TWO_PROCESSES, 2, 2, &rules);
 }

@@ -96,6 +96,7 @@ impl Fixture {
             client,
             "app".into(),
             Layout::OneTable,
+            1,
         ));
         let clock = Arc::new(ManualClock::default());
         clock.advance(Duration::from_secs(100));
@@ -106,6 +107,7 @@ impl Fixture {
         };
         let context = WriterContext {
             worker_id: "me".into(),
+            process: 1,
             store: Arc::clone(&store) as Arc<dyn LeaseStore>,
             fleet: Arc::new(fleet),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Writer;
 use crate::config::OnStop;
 use crate::lease::model::Lease;
-use crate::lease::readback::{Verdict, judge};
+use crate::lease::readback::Verdict;
 use crate::lease::store::Outcome;
 use crate::lease::tenure::TenureEnd;
 
@@ -24,7 +24,11 @@ impl Writer {
             }
             TenureEnd::ShardEnded | TenureEnd::Transfer => self.transfer(true).await,
             TenureEnd::GiveAway => match self.context.on_stop {
-                OnStop::Keep => self.transfer(true).await,
+                // Released to its own id: by that mark the next process under it starts at once.
+                OnStop::Keep => {
+                    let me = self.context.worker_id.clone();
+                    self.give_away(Some(me)).await;
+                }
                 OnStop::Release => self.give_away(None).await,
                 OnStop::HandOver => {
                     let receiver = self.context.fleet.receiver();
@@ -93,13 +97,10 @@ impl Writer {
             };
             match self.until_even_if_lost(write).await {
                 Some(Ok(Outcome::Applied(_) | Outcome::AppliedBefore(_))) => return,
-                Some(Ok(Outcome::ConditionFailed(seen))) => {
-                    let unclear = self.state.known().fence.is_unclear();
-                    match judge(&self.context.worker_id, &lease, seen, unclear) {
-                        Verdict::Adopt(seen) if *seen != lease => self.state.known().lease = *seen,
-                        _ => return,
-                    }
-                }
+                Some(Ok(Outcome::ConditionFailed(seen))) => match self.judge(&lease, seen) {
+                    Verdict::Adopt(seen) if *seen != lease => self.state.known().lease = *seen,
+                    _ => return,
+                },
                 Some(Err(error)) if error.is_retryable() => {
                     tokio::time::sleep(self.pause()).await;
                 }

@@ -81,6 +81,7 @@ impl Fixture {
             aws.dynamodb(),
             "billing".into(),
             Layout::OneTable,
+            1,
         ));
         let lister = Arc::new(Listing {
             shards: Mutex::new(shards),

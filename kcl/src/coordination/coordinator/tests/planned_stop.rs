@@ -44,19 +44,15 @@ async fn several_leases_are_handed_over_evenly_and_one_pending_to_the_leaver_sta
 #[tokio::test]
 async fn a_restart_under_the_same_id_goes_on_at_once_with_what_it_kept() {
     let aws = aws(2).await;
-    // Far longer than the test: nothing expires.
-    let config = config().with_failover_time(Duration::from_secs(3600));
-    let config = config.with_on_stop(OnStop::Keep).with_worker_id("w1");
-    let first = Worker::start(&aws, "w1", config.clone()).await;
+    let first = Worker::start(&aws, "w1", kept()).await;
     until("2 leases", async || (first.held().len() == 2).then_some(())).await;
     first.shutdown().await;
-    assert!(
-        leases(&aws)
-            .await
-            .values()
-            .all(|lease| lease.owner.as_deref() == Some("w1"))
-    );
-    let again = Worker::start(&aws, "w1", config).await;
+    for lease in leases(&aws).await.values() {
+        assert_eq!(lease.owner.as_deref(), Some("w1"));
+        assert!(lease.was_released_to_owner(), "{lease:?}");
+        assert_eq!(lease.owner_switches, 0);
+    }
+    let again = Worker::start(&aws, "w1", kept()).await;
     until("2 leases again", async || {
         (again.held().len() == 2).then_some(())
     })
@@ -64,44 +60,134 @@ async fn a_restart_under_the_same_id_goes_on_at_once_with_what_it_kept() {
     again.shutdown().await;
 }
 
-#[tokio::test]
-async fn only_the_first_look_of_a_configured_id_resumes_without_a_wait() {
-    for (configured, first_look_fails, resumes) in [
-        (true, false, true),
-        (true, true, false),
-        (false, false, false),
-    ] {
-        let aws = aws(1).await;
-        // Far longer than the test: nothing expires.
-        let mut config = config().with_failover_time(Duration::from_secs(3600));
-        config.worker_id = configured.then(|| "w1".to_owned());
-        let coordinator = Coordinator::prepare(parts(&aws, "w1", config))
+/// Nothing expires: the failover time is far longer than a test.
+fn kept() -> ConsumerConfig {
+    let config = config().with_failover_time(Duration::from_secs(3600));
+    config.with_on_stop(OnStop::Keep).with_worker_id("w1")
+}
+
+/// One that looks when the test says so.
+struct Looker {
+    coordinator: Coordinator,
+    looks: Looks,
+    deliveries: mpsc::Sender<Tenure>,
+    tenures: mpsc::Receiver<Tenure>,
+}
+
+impl Looker {
+    async fn new(aws: &LocalAws, config: ConsumerConfig) -> Self {
+        let (deliveries, tenures) = mpsc::channel(QUEUE);
+        Self {
+            coordinator: Coordinator::prepare(parts(aws, "w1", config))
+                .await
+                .unwrap(),
+            looks: Looks::default(),
+            deliveries,
+            tenures,
+        }
+    }
+
+    async fn look(&mut self) -> Option<Tenure> {
+        let shared = &self.coordinator.shared;
+        look_and_act(shared, &mut self.looks, &self.deliveries)
             .await
             .unwrap();
-        let shared = &coordinator.shared;
-        let free = leases(&aws).await.into_values().next().unwrap();
-        let assigned = shared.store.assign(&free, "w1", false).await.unwrap();
-        assert_eq!(assigned.applied().unwrap().counter, 1);
-
-        let (deliveries, mut tenures) = mpsc::channel(QUEUE);
-        let mut looks = Looks::new(shared);
-        if first_look_fails {
-            let cut = Fault::cut_connection().service(Service::DynamoDb);
-            let fault = aws.faults().add(cut.operation("Scan"));
-            look_and_act(shared, &mut looks, &deliveries)
-                .await
-                .unwrap_err();
-            aws.faults().remove(fault);
-        }
-        look_and_act(shared, &mut looks, &deliveries).await.unwrap();
-        assert_eq!(
-            tenures.try_recv().is_ok(),
-            resumes,
-            "{configured} {first_look_fails}"
-        );
-        let counter = leases(&aws).await[&free.key].counter;
-        assert_eq!(counter, if resumes { 2 } else { 1 });
+        self.tenures.try_recv().ok()
     }
+}
+
+#[tokio::test]
+async fn the_next_process_of_an_id_does_not_start_on_what_the_last_one_did_not_release() {
+    let aws = aws(1).await;
+    let mut first = Looker::new(&aws, kept()).await;
+    let held = first.look().await.unwrap();
+    // It is alive, or it has crashed: the table does not tell.
+    let mut second = Looker::new(&aws, kept()).await;
+    assert!(second.look().await.is_none());
+    first.coordinator.leave().await;
+    held.end(TenureEnd::GiveAway).await;
+    assert!(second.look().await.is_some());
+}
+
+#[tokio::test]
+async fn of_two_processes_of_one_id_one_starts_on_what_was_released_to_it() {
+    let aws = aws(1).await;
+    let mut last = Looker::new(&aws, kept()).await;
+    let held = last.look().await.unwrap();
+    let mut workers = [
+        Looker::new(&aws, kept()).await,
+        Looker::new(&aws, kept()).await,
+    ];
+    // Both have seen it owned: the rules that a look before would satisfy are tried, too.
+    for worker in &mut workers {
+        assert!(worker.look().await.is_none());
+    }
+    held.end(TenureEnd::GiveAway).await;
+    let [one, other] = &mut workers;
+    // Slow enough that each reads before either writes.
+    let delay = Fault::delay(Duration::from_millis(300)).service(Service::DynamoDb);
+    aws.faults().add(delay.operation("UpdateItem"));
+    let (a, b) = tokio::join!(one.look(), other.look());
+    let started: Vec<Tenure> = a.into_iter().chain(b).collect();
+    assert_eq!(started.len(), 1, "one of them");
+    aws.faults().clear();
+    assert_eq!(
+        leases(&aws).await[held.shard_id()].counter,
+        3,
+        "one renewal"
+    );
+    for worker in &mut workers {
+        assert!(worker.look().await.is_none());
+    }
+    assert!(started[0].is_held());
+}
+
+#[tokio::test]
+async fn of_two_processes_of_one_id_one_takes_a_free_lease() {
+    let aws = aws(1).await;
+    let mut workers = [
+        Looker::new(&aws, kept()).await,
+        Looker::new(&aws, kept()).await,
+    ];
+    let [one, other] = &mut workers;
+    let delay = Fault::delay(Duration::from_millis(300)).service(Service::DynamoDb);
+    aws.faults().add(delay.operation("UpdateItem"));
+    let (a, b) = tokio::join!(one.look(), other.look());
+    let started: Vec<Tenure> = a.into_iter().chain(b).collect();
+    assert_eq!(started.len(), 1);
+    aws.faults().clear();
+    // To the loser it was unassigned before; but nobody assigned it.
+    for worker in &mut workers {
+        assert!(worker.look().await.is_none());
+    }
+    assert_eq!(leases(&aws).await[started[0].shard_id()].counter, 1);
+}
+
+#[tokio::test]
+async fn a_stop_marks_what_it_was_given_meanwhile_and_leaves_what_another_process_has() {
+    let aws = aws(3).await;
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", kept()))
+        .await
+        .unwrap();
+    let shared = &coordinator.shared;
+    coordinator.leave().await;
+    let free: Vec<Lease> = leases(&aws).await.into_values().collect();
+    let [given, taken, forced] = &free[..] else {
+        panic!("{free:?}")
+    };
+    shared.store.assign(given, "w1", false).await.unwrap();
+    store(&aws).take(taken, "w1").await.unwrap();
+    let others = store(&aws).take(forced, "w9").await.unwrap();
+    let others = others.applied().unwrap();
+    store(&aws).assign(&others, "w1", false).await.unwrap();
+    coordinator.stop().await;
+    let found = leases(&aws).await;
+    for lease in found.values() {
+        assert_eq!(lease.owner.as_deref(), Some("w1"));
+        assert_eq!(lease.was_released_to_owner(), lease.key == given.key);
+    }
+    assert_eq!(found[&taken.key].counter, 1, "untouched");
+    assert_eq!(found[&forced.key].counter, 2, "untouched");
 }
 
 #[tokio::test]

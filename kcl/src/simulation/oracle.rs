@@ -10,6 +10,7 @@ use std::hash::{Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::process::worker_id;
 use super::stream::Stream;
 use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
@@ -446,7 +447,8 @@ impl State {
     /// The rule of Java's by which both could be at work, if there is one.
     fn excuse(&self, a: &Processor, b: &Processor, now: Duration) -> Option<JavaRule> {
         let side = |processor: &'_ Processor| {
-            let left = (processor.shard.clone(), processor.worker.clone());
+            let worker = worker_id(&processor.worker).to_owned();
+            let left = (processor.shard.clone(), worker);
             self.left.get(&left)
         };
         let (left_a, left_b) = (side(a), side(b));

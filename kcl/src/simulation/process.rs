@@ -12,6 +12,15 @@ use tokio::task::{AbortHandle, JoinHandle};
 use crate::clock::Clock;
 use crate::executor::Executor;
 
+/// The worker id of a process: a second one under the id of another, at the same time, has a mark at
+/// the end of its name.
+pub(super) fn worker_id(process: &str) -> &str {
+    process.trim_end_matches(SECOND)
+}
+
+/// See [`worker_id`].
+pub(super) const SECOND: char = '\'';
+
 /// Runs the tasks of one worker.
 #[derive(Debug)]
 pub(super) struct Process {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::network::Network;
 use super::oracle::Kind;
-use super::process::{InProcess, Process};
+use super::process::{InProcess, Process, worker_id};
 use super::world::{FAILOVER, World};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::Clock;
@@ -58,7 +58,7 @@ pub(super) async fn run(
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let mut shared = Shared::new(SharedParts {
-        worker_id: name.clone(),
+        worker_id: worker_id(&name).to_owned(),
         process: setting.seed,
         store,
         sync,

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::java_worker::{self, LeaderLock};
 use super::network::Network;
 use super::oracle::FORCE;
-use super::process::Process;
+use super::process::{Process, SECOND, worker_id};
 use super::rust_worker::{self, Setting};
 use super::world::World;
 use super::{Report, Workers};
@@ -185,6 +185,12 @@ impl Fleet {
                 self.lock.doom(writes);
             }
             (80..86, Some(name)) => self.disturb_handoff(&name),
+            (86..89, Some(name)) if name.starts_with('r') => {
+                let second = format!("{}{SECOND}", worker_id(&name));
+                if !self.members.contains_key(&second) {
+                    self.start(Some(second));
+                }
+            }
             (_, Some(_)) => {
                 let open = self.world.stream.shards();
                 let open = open.values().filter(|shard| shard.is_open()).count();
@@ -201,7 +207,7 @@ impl Fleet {
         (!names.is_empty()).then(|| names[self.random.usize(..names.len())].clone())
     }
 
-    /// `again`: under the name of a process that has died.
+    /// `again`: under the name of a process that has died, or beside one of the same worker id.
     fn start(&mut self, again: Option<String>) {
         let java = match (&again, self.workers) {
             (Some(name), _) => name.starts_with('j'),
@@ -279,7 +285,7 @@ impl Fleet {
     fn misjudge(&mut self, to: &str) {
         self.step(&format!("a leader gives a lease to {to} by force"));
         let store = self.world.store(FORCE, &self.members[to].network);
-        let (draw, to) = (self.random.usize(..), to.to_owned());
+        let (draw, to) = (self.random.usize(..), worker_id(to).to_owned());
         tokio::spawn(async move {
             let mut leases = store.list(true).await.unwrap_or_default().leases;
             leases.retain(|lease| !lease.has_ended() && !lease.is_handoff_pending());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Fleet, Member};
+use super::{Fleet, Member, worker_id};
 use crate::lease::{Lease, LeaseStore as _, Outcome};
 use crate::simulation::network::Network;
 use crate::simulation::oracle::Oracle;
@@ -48,13 +48,14 @@ impl Fleet {
             let mut leases = store.list(true).await.unwrap_or_default().leases;
             leases.retain(|lease| {
                 let owner = lease.owner.as_ref();
-                let owner = owner.filter(|owner| **owner != to && sides.contains_key(*owner));
+                let owner =
+                    owner.filter(|owner| *owner != worker_id(&to) && sides.contains_key(*owner));
                 owner.is_some() && !lease.has_ended() && !lease.is_handoff_pending()
             });
             let Some(lease) = (!leases.is_empty()).then(|| &leases[draw % leases.len()]) else {
                 return;
             };
-            let started = store.start_handoff(lease, &to).await;
+            let started = store.start_handoff(lease, worker_id(&to)).await;
             if !matches!(started, Ok(Outcome::Applied(_) | Outcome::AppliedBefore(_))) {
                 return;
             }

@@ -2,6 +2,7 @@
 //! expressions.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -458,15 +459,20 @@ impl LeaseStore for DynamoDbLeaseStore {
         .boxed()
     }
 
-    fn delete_worker<'a>(&'a self, worker: &'a str, epoch_seconds: u64) -> StoreFuture<'a, ()> {
+    fn delete_worker<'a>(
+        &'a self,
+        worker: &'a str,
+        written: RangeInclusive<u64>,
+    ) -> StoreFuture<'a, ()> {
         async move {
             let answer = self
                 .client
                 .delete_item()
                 .table_name(self.layout.workers(&self.table))
                 .key(self.layout.worker_key(), text(worker))
-                .condition_expression("attribute_exists(lut) AND lut = :lut")
-                .expression_attribute_values(":lut", number(epoch_seconds))
+                .condition_expression("attribute_exists(lut) AND lut BETWEEN :first AND :last")
+                .expression_attribute_values(":first", number(*written.start()))
+                .expression_attribute_values(":last", number(*written.end()))
                 .send()
                 .await;
             match answer {

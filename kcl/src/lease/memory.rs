@@ -5,6 +5,7 @@ mod conditions;
 mod table;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -357,10 +358,14 @@ impl LeaseStore for MemoryLeaseStore {
         self.call("put worker", true, write).boxed()
     }
 
-    fn delete_worker<'a>(&'a self, worker: &'a str, epoch_seconds: u64) -> StoreFuture<'a, ()> {
+    fn delete_worker<'a>(
+        &'a self,
+        worker: &'a str,
+        written: RangeInclusive<u64>,
+    ) -> StoreFuture<'a, ()> {
         let (name, worker) = (self.name.clone(), worker.to_owned());
         let write = move |table: &MemoryTable| match table.row(&worker) {
-            Some(Row::Worker(row)) if row.last_update == epoch_seconds => {
+            Some(Row::Worker(row)) if written.contains(&row.last_update) => {
                 table.set(&name, &worker, None);
             }
             // Gone already, or a later process's.

@@ -1,5 +1,6 @@
 //! A lease table whose calls are measured.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
@@ -132,7 +133,11 @@ impl LeaseStore for Metered {
         self.measure(self.inner.put_worker(worker, epoch_seconds), metrics, None)
     }
 
-    fn delete_worker<'a>(&'a self, worker: &'a str, epoch_seconds: u64) -> StoreFuture<'a, ()> {
-        self.inner.delete_worker(worker, epoch_seconds)
+    fn delete_worker<'a>(
+        &'a self,
+        worker: &'a str,
+        written: RangeInclusive<u64>,
+    ) -> StoreFuture<'a, ()> {
+        self.inner.delete_worker(worker, written)
     }
 }

@@ -1,6 +1,7 @@
 //! What a lease table can do. All coordination works through this trait, so that it can be simulated.
 
 use std::fmt::Debug;
+use std::ops::RangeInclusive;
 
 use futures::future::BoxFuture;
 use kinesis_aggregation::HashKeyRange;
@@ -80,8 +81,12 @@ pub(crate) trait LeaseStore: Send + Sync + Debug {
     /// Writes this worker's row: it lives, at `epoch_seconds`.
     fn put_worker<'a>(&'a self, worker: &'a str, epoch_seconds: u64) -> StoreFuture<'a, ()>;
 
-    /// Removes this worker's row, if it is as last written at `epoch_seconds`.
-    fn delete_worker<'a>(&'a self, worker: &'a str, epoch_seconds: u64) -> StoreFuture<'a, ()>;
+    /// Removes this worker's row, if it was written at one of these times, in seconds since 1970.
+    fn delete_worker<'a>(
+        &'a self,
+        worker: &'a str,
+        written: RangeInclusive<u64>,
+    ) -> StoreFuture<'a, ()>;
 }
 
 pub(crate) type StoreFuture<'a, T> = BoxFuture<'a, Result<T, LeaseStoreError>>;

@@ -250,6 +250,9 @@ async fn beside_older_tables_nothing_but_leases_enters_the_lease_table() {
     let mut names: Vec<_> = row.items()[0].keys().cloned().collect();
     names.sort();
     assert_eq!(names, ["lut", "opr", "sts", "wid"], "as 3.4 writes it");
-    store.delete_worker("w1", 1_795_250_341).await.unwrap();
+    store
+        .delete_worker("w1", 1_795_250_341..=1_795_250_341)
+        .await
+        .unwrap();
     assert!(store.list(true).await.unwrap().workers.is_empty());
 }

@@ -225,22 +225,24 @@ async fn a_leaving_worker_awaits_the_row_that_it_writes_and_spares_a_later_one()
 }
 
 #[tokio::test]
-async fn a_leaving_worker_removes_its_row_though_the_last_write_was_not_done() {
+async fn a_leaving_worker_removes_its_row_though_the_last_writes_were_not_answered() {
     let aws = aws(1).await;
     let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
         .await
         .unwrap();
     let shared = Arc::clone(&coordinator.shared);
     let rows = async || store(&aws).list(true).await.unwrap().workers;
-    let last_attempt = shared.epoch_seconds();
-    *shared.row_written() =
-        worker_metrics::RowWritten::new(Some(last_attempt), Some(last_attempt - 30));
-    store(&aws)
-        .put_worker("w1", last_attempt - 30)
-        .await
-        .unwrap();
-    worker_metrics::withdraw(&shared).await;
-    assert!(rows().await.is_empty(), "the row of the write before");
+    let now = shared.epoch_seconds();
+    // The one that was answered, and those since: it may be any of them.
+    for written in [now - 34, now - 4, now - 2, now] {
+        shared.row_written().acknowledged(now - 34);
+        for attempt in [now - 4, now - 2, now] {
+            shared.row_written().attempted(attempt);
+        }
+        store(&aws).put_worker("w1", written).await.unwrap();
+        worker_metrics::withdraw(&shared).await;
+        assert!(rows().await.is_empty(), "{written} of {now}");
+    }
 }
 
 #[tokio::test]

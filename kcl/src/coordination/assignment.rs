@@ -107,6 +107,8 @@ pub(crate) async fn look(
     shared.registry.retain(|key| keys.contains(key));
     let mut observations = shared.observations();
     observations.observe_all(&snapshot.leases, now, shared.failover);
+    let renews = liveness::renewing(&snapshot.leases, &observations, now, shared.failover);
+    observations.observe_workers(&snapshot.workers, &renews);
     let liveness = liveness::judge(
         &snapshot.workers,
         &snapshot.leases,

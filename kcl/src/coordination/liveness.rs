@@ -23,8 +23,25 @@ pub(crate) struct Liveness {
     pub(crate) receivers: BTreeSet<String>,
 }
 
-/// A worker lives if it owns a lease that it renews; or, while it owns none, if its row is fresh. A
-/// fresh row beside leases that have all expired is that of a worker that has just died.
+/// Whether each owner of a lease renews any of its leases.
+pub(crate) fn renewing<'a>(
+    leases: &'a [Lease],
+    observations: &Observations,
+    now: Duration,
+    failover: Duration,
+) -> BTreeMap<&'a str, bool> {
+    let mut renews: BTreeMap<&str, bool> = BTreeMap::new();
+    for lease in leases.iter().filter(|lease| !lease.has_ended()) {
+        if let Some(owner) = lease.actual_owner() {
+            let fresh = !observations.is_expired(lease, now, failover);
+            *renews.entry(owner).or_default() |= fresh;
+        }
+    }
+    renews
+}
+
+/// A worker lives if it owns a lease that it renews; or, while it owns none, if its row is fresh and
+/// was not there when it was found dead.
 pub(crate) fn judge(
     rows: &[WorkerRow],
     leases: &[Lease],
@@ -33,21 +50,14 @@ pub(crate) fn judge(
     epoch_seconds: u64,
     failover: Duration,
 ) -> Liveness {
-    // Per owner: does it renew any of its leases?
-    let mut renews: BTreeMap<&str, bool> = BTreeMap::new();
-    for lease in leases.iter().filter(|lease| !lease.has_ended()) {
-        if let Some(owner) = lease.actual_owner() {
-            let fresh = !observations.is_expired(lease, now, failover);
-            *renews.entry(owner).or_default() |= fresh;
-        }
-    }
+    let renews = renewing(leases, observations, now, failover);
     let age_of = |row: &WorkerRow| epoch_seconds.saturating_sub(row.last_update);
     let latest = epoch_seconds.saturating_add(CLOCK_AHEAD);
     let not_dead = |worker: &str| renews.get(worker).copied().unwrap_or(true);
     let with_row = |lifetime| {
         rows.iter()
             .filter(move |row| age_of(row) < lifetime && row.last_update <= latest)
-            .filter(|row| not_dead(&row.worker))
+            .filter(|row| not_dead(&row.worker) && !observations.is_dead(row))
             .map(|row| row.worker.clone())
     };
     let renewing = renews
@@ -115,6 +125,32 @@ mod tests {
             set(&["ahead", "fresh", "future", "late", "no-row"])
         );
         assert_eq!(liveness.receivers, set(&["ahead", "fresh", "future"]));
+    }
+
+    #[test]
+    fn a_dead_worker_whose_leases_were_taken_over_receives_none_of_them_back() {
+        let row = |written| WorkerRow {
+            worker: "dead".into(),
+            last_update: written,
+        };
+        let mut observations = Observations::default();
+        let mut look = |now: u64, owner: &str, counter, written| {
+            let leases = [Lease {
+                counter,
+                ..lease("a", owner)
+            }];
+            let (now, rows) = (Duration::from_secs(now), [row(written)]);
+            observations.observe_all(&leases, now, F);
+            let renews = renewing(&leases, &observations, now, F);
+            observations.observe_workers(&rows, &renews);
+            let live = judge(&rows, &leases, &observations, now, 5000, F);
+            live.receivers.contains("dead")
+        };
+        assert!(look(1000, "dead", 3, 4990));
+        assert!(!look(1026, "dead", 3, 4990), "its lease has expired");
+        assert!(!look(1027, "heir", 4, 4990), "another has taken it");
+        assert!(!look(1028, "heir", 5, 4990));
+        assert!(look(1029, "heir", 6, 4995), "it has come back");
     }
 
     #[test]

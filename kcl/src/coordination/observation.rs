@@ -2,10 +2,10 @@
 //! for the failover time, by this worker's clock; times in the table are not compared.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use crate::lease::Lease;
+use crate::lease::{Lease, WorkerRow};
 
 /// A receiver may start at once after a handoff that took less than this: a Java leader forces
 /// handoffs at 30 s, while the old owner may still be at work.
@@ -38,6 +38,10 @@ fn may_be_new(lease: &Lease) -> bool {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Observations {
     leases: HashMap<String, Seen>,
+    /// Workers that lost a lease without having let go of it, since the last look at the rows.
+    robbed: BTreeSet<String>,
+    /// Workers that were found dead, and when the row they had was written.
+    dead: HashMap<String, u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -103,6 +107,15 @@ impl Successor {
     }
 }
 
+impl Seen {
+    /// The worker that owned it, if `lease` says that another does, and that one did not let go of it.
+    fn robbed_by(&self, lease: &Lease) -> Option<String> {
+        let moved = lease.actual_owner().is_some() && lease.actual_owner() != self.owner.as_deref();
+        let let_go = self.handoff.is_some() || lease.released_at > Some(self.counter);
+        self.owner.clone().filter(|_| moved && !let_go)
+    }
+}
+
 impl Observations {
     /// Takes in a whole snapshot; leases that are gone are forgotten. `now`: after it was read.
     pub(crate) fn observe_all(&mut self, leases: &[Lease], now: Duration, failover: Duration) {
@@ -141,6 +154,9 @@ impl Observations {
                 Ordering::Greater => {}
             }
         }
+        if let Some(robbed) = known.and_then(|seen| seen.robbed_by(lease)) {
+            self.robbed.insert(robbed);
+        }
         let seen = Seen {
             counter: lease.counter,
             owner: owner.map(str::to_owned),
@@ -158,6 +174,28 @@ impl Observations {
             }),
         };
         self.leases.insert(lease.key.clone(), seen);
+    }
+
+    /// Takes in the workers' rows, after the leases. `renews`: of each owner, whether it renews any.
+    /// A worker of which every lease expired, or was taken, is dead until it writes another row: the
+    /// one it left behind stays fresh for longer than the others need to take its leases.
+    pub(crate) fn observe_workers(&mut self, rows: &[WorkerRow], renews: &BTreeMap<&str, bool>) {
+        let robbed = std::mem::take(&mut self.robbed);
+        let dead = rows.iter().filter(|row| {
+            let worker = row.worker.as_str();
+            match renews.get(worker) {
+                Some(renews) => !renews,
+                None => self.is_dead(row) || robbed.contains(worker),
+            }
+        });
+        self.dead = dead
+            .map(|row| (row.worker.clone(), row.last_update))
+            .collect();
+    }
+
+    /// True if the worker was found dead, and has written no row since.
+    pub(crate) fn is_dead(&self, row: &WorkerRow) -> bool {
+        self.dead.get(&row.worker) == Some(&row.last_update)
     }
 
     /// Its counter stood still for longer than the failover time; if its owner is new, for longer than
@@ -354,6 +392,64 @@ mod tests {
         let observations = seen(&looks);
         assert!(!observations.may_start(&mine, ME, at(126), F));
         assert!(observations.may_start(&mine, ME, at(127), F));
+    }
+
+    #[test]
+    fn a_worker_whose_leases_were_taken_is_dead_until_its_next_row() {
+        let row = |written| WorkerRow {
+            worker: "w".into(),
+            last_update: written,
+        };
+        let dead = |before: Lease, after: Lease| {
+            let mut observations = seen(&[(100, before), (101, after)]);
+            observations.observe_workers(&[row(5000)], &BTreeMap::new());
+            assert!(!observations.is_dead(&row(5030)), "it wrote another row");
+            let dead = observations.is_dead(&row(5000));
+            observations.observe_workers(&[row(5000)], &BTreeMap::new());
+            assert_eq!(
+                observations.is_dead(&row(5000)),
+                dead,
+                "nothing has changed"
+            );
+            dead
+        };
+        let owned = lease(Some("w"), 3);
+        // Taken, and renewed since.
+        assert!(dead(owned.clone(), lease(Some("other"), 4)));
+        assert!(dead(owned.clone(), lease(Some("other"), 6)));
+        let marked_before = Lease {
+            released_at: Some(3),
+            ..lease(Some("other"), 6)
+        };
+        assert!(dead(owned.clone(), marked_before), "given to it, not by it");
+        // It gave it up itself: by a mark of ours, by a handoff, or as a planned stop does.
+        let marked = Lease {
+            released_at: Some(4),
+            ..lease(Some("other"), 6)
+        };
+        assert!(!dead(owned.clone(), marked));
+        assert!(!dead(pending("other", "w", 3), lease(Some("other"), 4)));
+        assert!(!dead(owned.clone(), lease(None, 4)));
+        assert!(!dead(owned.clone(), lease(Some("w"), 4)), "it renewed");
+        assert!(!dead(lease(None, 3), lease(Some("other"), 4)));
+    }
+
+    #[test]
+    fn a_worker_that_renews_is_not_dead_and_one_whose_leases_expired_is() {
+        let row = WorkerRow {
+            worker: "w".into(),
+            last_update: 5000,
+        };
+        let mut observations = seen(&[(100, lease(Some("w"), 3)), (101, lease(Some("x"), 4))]);
+        observations.observe_workers(std::slice::from_ref(&row), &BTreeMap::from([("w", true)]));
+        assert!(!observations.is_dead(&row), "it has another one");
+        observations.observe_workers(std::slice::from_ref(&row), &BTreeMap::from([("w", false)]));
+        assert!(observations.is_dead(&row));
+        // They were taken over since.
+        observations.observe_workers(std::slice::from_ref(&row), &BTreeMap::new());
+        assert!(observations.is_dead(&row));
+        observations.observe_workers(std::slice::from_ref(&row), &BTreeMap::from([("w", true)]));
+        assert!(!observations.is_dead(&row), "it has come back");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Looks at the whole table, takes what is free, and hands over what is too much. Each worker does its
-//! own part: what a leader will do for the fleet later replaces this file.
+//! Looks at the whole table, takes what is free, and, in a fleet without a leader, hands over what is
+//! too much. Each worker does its own part: what a leader will do for the fleet later replaces this file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,6 +109,7 @@ pub(crate) async fn look(
     observations.observe_all(&snapshot.leases, now, shared.failover);
     let renews = liveness::renewing(&snapshot.leases, &observations, now, shared.failover);
     observations.observe_workers(&snapshot.workers, &renews);
+    observations.observe_leader(snapshot.leader.as_ref(), now);
     let liveness = liveness::judge(
         &snapshot.workers,
         &snapshot.leases,
@@ -174,7 +175,7 @@ fn measure(
     }
 }
 
-fn make_plan(shared: &Shared, snapshot: &Snapshot) -> Plan {
+pub(super) fn make_plan(shared: &Shared, snapshot: &Snapshot) -> Plan {
     let now = shared.clock.now();
     let observations = shared.observations();
     let active: Vec<ActiveLease<'_>> = snapshot
@@ -201,11 +202,15 @@ fn make_plan(shared: &Shared, snapshot: &Snapshot) -> Plan {
         shared.epoch_seconds(),
         shared.failover,
     );
+    // A leader balances for all, by its own measure: two at it would undo each other's moves for ever.
+    let leader = observations.leader(now);
+    let is_led = leader.is_some_and(|leader| liveness.live.contains(leader));
+    let nobody = BTreeSet::new();
     plan(
         &shared.worker_id,
         &active,
         &liveness.live,
-        &liveness.receivers,
+        if is_led { &nobody } else { &liveness.receivers },
         shared.max_leases,
     )
 }

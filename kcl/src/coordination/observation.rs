@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use crate::lease::{Lease, WorkerRow};
+use crate::lease::{LeaderLock, Lease, WorkerRow};
 
 /// A receiver may start at once after a handoff that took less than this: a Java leader forces
 /// handoffs at 30 s, while the old owner may still be at work.
@@ -42,6 +42,8 @@ pub(crate) struct Observations {
     robbed: BTreeSet<String>,
     /// Workers that were found dead, and when the row they had was written.
     dead: HashMap<String, u64>,
+    /// The leader's lock, and since when it has been as it is.
+    leader: Option<(LeaderLock, Duration)>,
 }
 
 #[derive(Debug, Clone)]
@@ -196,6 +198,21 @@ impl Observations {
     /// True if the worker was found dead, and has written no row since.
     pub(crate) fn is_dead(&self, row: &WorkerRow) -> bool {
         self.dead.get(&row.worker) == Some(&row.last_update)
+    }
+
+    /// Takes in the leader's lock.
+    pub(crate) fn observe_leader(&mut self, lock: Option<&LeaderLock>, now: Duration) {
+        let known = self.leader.take();
+        self.leader = lock.map(|lock| {
+            let same = known.filter(|(known, _)| known.version == lock.version);
+            (lock.clone(), same.map_or(now, |(_, since)| since))
+        });
+    }
+
+    /// The worker whose lock it is, unless that has had no heartbeat for too long.
+    pub(crate) fn leader(&self, now: Duration) -> Option<&str> {
+        let (lock, since) = self.leader.as_ref()?;
+        (now.saturating_sub(*since) <= lock.duration).then_some(lock.owner.as_str())
     }
 
     /// Its counter stood still for longer than the failover time; if its owner is new, for longer than
@@ -392,6 +409,25 @@ mod tests {
         let observations = seen(&looks);
         assert!(!observations.may_start(&mine, ME, at(126), F));
         assert!(observations.may_start(&mine, ME, at(127), F));
+    }
+
+    #[test]
+    fn a_leader_leads_while_its_lock_moves() {
+        let lock = |version: &str| LeaderLock {
+            owner: "w".into(),
+            version: version.into(),
+            duration: at(120),
+        };
+        let mut observations = Observations::default();
+        assert_eq!(observations.leader(at(0)), None);
+        observations.observe_leader(Some(&lock("a")), at(100));
+        observations.observe_leader(Some(&lock("a")), at(200));
+        assert_eq!(observations.leader(at(220)), Some("w"));
+        assert_eq!(observations.leader(at(221)), None, "it has died");
+        observations.observe_leader(Some(&lock("b")), at(230));
+        assert_eq!(observations.leader(at(350)), Some("w"), "a heartbeat");
+        observations.observe_leader(None, at(240));
+        assert_eq!(observations.leader(at(240)), None, "it has left");
     }
 
     #[test]

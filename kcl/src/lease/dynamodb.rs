@@ -190,6 +190,7 @@ impl DynamoDbLeaseStore {
             pages += read;
             whole.leases.extend(part.leases);
             whole.workers.extend(part.workers);
+            whole.leader = whole.leader.or(part.leader);
             whole.corrupt.extend(part.corrupt);
         }
         if table == self.table {
@@ -227,6 +228,7 @@ impl DynamoDbLeaseStore {
                 match decode(item) {
                     Ok(TableItem::Lease(lease)) => snapshot.leases.push(*lease),
                     Ok(TableItem::Worker(row)) => snapshot.workers.push(row),
+                    Ok(TableItem::Leader(lock)) => snapshot.leader = Some(lock),
                     Ok(TableItem::Other) => {}
                     Err(corrupt) => snapshot.corrupt.push(corrupt),
                 }
@@ -418,7 +420,13 @@ impl LeaseStore for DynamoDbLeaseStore {
     fn list(&self, consistent: bool) -> StoreFuture<'_, Snapshot> {
         async move {
             let mut snapshot = self.scan(&self.table, consistent).await?;
-            if let Layout::Legacy { workers, .. } = &self.layout {
+            if let Layout::Legacy { state, workers } = &self.layout {
+                snapshot.leader = match self.scan(state, consistent).await {
+                    Ok(found) => found.leader,
+                    // Leases are safe without.
+                    Err(error) if error.is_table_missing() => None,
+                    Err(error) => return Err(error),
+                };
                 let rows = self.scan(workers, consistent).await?;
                 snapshot.workers.extend(rows.workers);
                 snapshot.corrupt.extend(rows.corrupt);
@@ -491,7 +499,7 @@ impl LeaseStore for DynamoDbLeaseStore {
 fn as_lease(key: &str, item: Item) -> Result<Lease, LeaseStoreError> {
     match decode(item)? {
         TableItem::Lease(lease) => Ok(*lease),
-        TableItem::Worker(_) | TableItem::Other => Err(item::CorruptItem {
+        TableItem::Worker(_) | TableItem::Leader(_) | TableItem::Other => Err(item::CorruptItem {
             key: key.to_owned(),
             attribute: name::ENTITY_TYPE,
             problem: "says that this is not a lease",

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
 use super::model::{Lease, PendingCheckpoint, Stamp, StreamIdentity};
-use super::store::WorkerRow;
+use super::store::{LeaderLock, WorkerRow};
 use crate::checkpoint::Checkpoint;
 
 /// An item as DynamoDB holds it.
@@ -36,6 +36,12 @@ pub(crate) mod attribute {
     pub(crate) const ENTITY_TYPE: &str = "entityType";
     pub(crate) const LAST_UPDATE: &str = "lut";
     pub(crate) const LEGACY_WORKER_KEY: &str = "wid";
+    pub(crate) const LEGACY_STATE_KEY: &str = "key";
+    pub(crate) const LOCK_OWNER: &str = "ownerName";
+    pub(crate) const LOCK_VERSION: &str = "recordVersionNumber";
+    /// Milliseconds, as a string.
+    pub(crate) const LOCK_DURATION: &str = "leaseDuration";
+    pub(crate) const LOCK_RELEASED: &str = "isReleased";
     // Ours; Java workers leave attributes alone that they do not know.
     pub(crate) const RESUME_FROM: &str = "rustResumeFrom";
     pub(crate) const STREAM: &str = "rustStream";
@@ -46,6 +52,9 @@ use attribute as name;
 
 pub(crate) const ENTITY_LEASE: &str = "LEASE";
 pub(crate) const ENTITY_WORKER: &str = "WORKER_METRIC_STATS";
+pub(crate) const ENTITY_LEADER: &str = "LEADER";
+/// Key of the leader's lock.
+const LEADER: &str = "Leader";
 
 /// An item that should be a lease or a worker row, and cannot be read as one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,7 +72,8 @@ pub(crate) struct CorruptItem {
 pub(crate) enum TableItem {
     Lease(Box<Lease>),
     Worker(WorkerRow),
-    /// The leader's lock, migration state, or what a later version added.
+    Leader(LeaderLock),
+    /// Migration state, or what a later version added.
     Other,
 }
 
@@ -82,12 +92,32 @@ pub(crate) fn decode(item: Item) -> Result<TableItem, CorruptItem> {
             last_update: Reader::new(worker.clone(), item).number(name::LAST_UPDATE)?,
         }));
     }
+    let is_lock = text(name::KEY).map_or_else(
+        || text(name::LEGACY_STATE_KEY).is_some_and(|key| key == LEADER),
+        |key| key == LEADER && entity == Some(ENTITY_LEADER),
+    );
+    if is_lock {
+        return Ok(leader_lock(&item).map_or(TableItem::Other, TableItem::Leader));
+    }
     match (text(name::KEY).cloned(), entity) {
         (Some(key), None | Some(ENTITY_LEASE)) => {
             decode_lease(key, item).map(|lease| TableItem::Lease(Box::new(lease)))
         }
         _ => Ok(TableItem::Other),
     }
+}
+
+/// `None`: released, or not as the lock client writes it.
+fn leader_lock(item: &Item) -> Option<LeaderLock> {
+    let text = |attribute| item.get(attribute)?.as_s().ok().cloned();
+    if item.contains_key(name::LOCK_RELEASED) {
+        return None;
+    }
+    Some(LeaderLock {
+        owner: text(name::LOCK_OWNER)?,
+        version: text(name::LOCK_VERSION)?,
+        duration: Duration::from_millis(text(name::LOCK_DURATION)?.parse().ok()?),
+    })
 }
 
 fn decode_lease(key: String, item: Item) -> Result<Lease, CorruptItem> {

@@ -31,7 +31,7 @@ pub(crate) use metered::metered;
 #[cfg(test)]
 pub(crate) use model::Stamp;
 pub(crate) use model::{Lease, StreamIdentity};
-pub(crate) use store::{LeaseStore, Outcome, ShardFacts, Snapshot, WorkerRow};
+pub(crate) use store::{LeaderLock, LeaseStore, Outcome, ShardFacts, Snapshot, WorkerRow};
 pub(crate) use table::{Layout, TableError, describe as describe_table, ensure as ensure_table};
 pub use tenure::FencingToken;
 pub(crate) use tenure::{ChildShard, Fleet, Tenure, TenureEnd, WeakTenure};

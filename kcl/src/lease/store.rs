@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use kinesis_aggregation::HashKeyRange;
@@ -132,6 +133,8 @@ pub(crate) enum ShardFacts {
 pub(crate) struct Snapshot {
     pub(crate) leases: Vec<Lease>,
     pub(crate) workers: Vec<WorkerRow>,
+    /// The lock of the worker that assigns leases for the fleet.
+    pub(crate) leader: Option<LeaderLock>,
     /// Items that could not be read; they were skipped.
     pub(crate) corrupt: Vec<CorruptItem>,
 }
@@ -139,8 +142,21 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// How many items were read.
     pub(crate) fn items(&self) -> usize {
-        self.leases.len() + self.workers.len() + self.corrupt.len()
+        self.leases.len()
+            + self.workers.len()
+            + usize::from(self.leader.is_some())
+            + self.corrupt.len()
     }
+}
+
+/// The lock of the lock client for Java, as its item holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LeaderLock {
+    pub(crate) owner: String,
+    /// Another one with each heartbeat.
+    pub(crate) version: String,
+    /// Without a heartbeat for this long, it is nobody's.
+    pub(crate) duration: Duration,
 }
 
 /// A worker's row.

@@ -62,7 +62,7 @@ impl Layout {
     pub(crate) fn state_key(&self) -> &'static str {
         match self {
             Self::OneTable => name::KEY,
-            Self::Legacy { .. } => "key",
+            Self::Legacy { .. } => name::LEGACY_STATE_KEY,
         }
     }
 }

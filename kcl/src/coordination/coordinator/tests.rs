@@ -11,7 +11,7 @@ use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::clock::SystemClock;
 use crate::config::{InitialPosition, TableConfig};
-use crate::coordination::assignment::{Looks, look_and_act};
+use crate::coordination::assignment::{Looks, look_and_act, make_plan};
 use crate::coordination::discovery;
 use crate::lease::{DynamoDbLeaseStore, Layout, LeaseStore, TenureEnd, ensure_table};
 use crate::shard_sync::ShardSync;

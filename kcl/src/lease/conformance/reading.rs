@@ -23,8 +23,13 @@ pub(crate) async fn lists_leases_and_workers_and_skips_what_it_cannot_read(subje
     owned(store, "a", "me").await;
     owned(store, "b", "me").await;
     store.put_worker("w1", 77).await.unwrap();
-    let leader = item("Leader", &[(name::ENTITY_TYPE, "LEADER")]);
-    subject.put_item("Leader", leader).await;
+    let leader = [
+        (name::ENTITY_TYPE, "LEADER"),
+        (name::LOCK_OWNER, "w2"),
+        (name::LOCK_VERSION, "v"),
+        (name::LOCK_DURATION, "120000"),
+    ];
+    subject.put_item("Leader", item("Leader", &leader)).await;
     subject.put_item("broken", item("broken", &[])).await;
     for consistent in [true, false] {
         let found = store.list(consistent).await.unwrap();
@@ -36,6 +41,8 @@ pub(crate) async fn lists_leases_and_workers_and_skips_what_it_cannot_read(subje
             last_update: 77,
         };
         assert_eq!(found.workers, [row]);
+        let leader = found.leader.map(|lock| lock.owner);
+        assert_eq!(leader.as_deref(), Some("w2"));
         assert_eq!(found.corrupt.len(), 1);
         assert_eq!(found.corrupt[0].key, "broken");
     }

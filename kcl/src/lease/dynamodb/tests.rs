@@ -11,6 +11,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::{ConsumerConfig, TableConfig};
 use crate::lease::client::for_leases;
 use crate::lease::conformance::{Subject, Trouble, conformance};
+use crate::lease::golden::golden;
 use crate::lease::table::{TableError, describe, ensure};
 
 const TABLE: &str = "app";
@@ -254,5 +255,17 @@ async fn beside_older_tables_nothing_but_leases_enters_the_lease_table() {
         .delete_worker("w1", 1_795_250_341..=1_795_250_341)
         .await
         .unwrap();
-    assert!(store.list(true).await.unwrap().workers.is_empty());
+    let found = store.list(true).await.unwrap();
+    assert!(found.workers.is_empty());
+    assert_eq!(found.leader, None, "no table of its state yet");
+
+    table_with_key(&client, "app-CoordinatorState", "key").await;
+    let lock = golden()
+        .into_iter()
+        .map(|(_, _, item)| item)
+        .find(|item| item.get("key").and_then(|key| key.as_s().ok()) == Some(&"Leader".to_owned()));
+    let put = client.put_item().table_name("app-CoordinatorState");
+    put.set_item(lock).send().await.unwrap();
+    let leader = store.list(true).await.unwrap().leader;
+    assert_eq!(leader.map(|lock| lock.owner).as_deref(), Some("w1"));
 }

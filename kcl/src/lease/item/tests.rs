@@ -31,11 +31,12 @@ fn golden_leases_decode_and_encode_back_to_the_same_item() {
 
 #[test]
 fn golden_items_that_are_no_leases_are_told_apart() {
-    let (mut workers, mut others) = (Vec::new(), 0);
+    let (mut workers, mut leaders, mut others) = (Vec::new(), Vec::new(), 0);
     for (version, _, item) in golden() {
         match decode(item).unwrap() {
             TableItem::Lease(_) => {}
             TableItem::Worker(row) => workers.push((version, row.worker, row.last_update)),
+            TableItem::Leader(lock) => leaders.push((version, lock.owner, lock.duration)),
             TableItem::Other => others += 1,
         }
     }
@@ -46,7 +47,40 @@ fn golden_items_that_are_no_leases_are_told_apart() {
             ("3.5.1", "w1".into(), 1_795_250_260)
         ]
     );
-    assert_eq!(others, 4, "Migration3.0 and Leader, in both files");
+    let lasts = Duration::from_secs(120);
+    assert_eq!(
+        leaders,
+        [("3.4.2", "w1".into(), lasts), ("3.5.1", "w1".into(), lasts)],
+        "in the table of its own, and among the leases"
+    );
+    assert_eq!(others, 2, "Migration3.0, in both files");
+}
+
+#[test]
+fn a_lock_that_is_nobodys_leads_nobody() {
+    let lock = |change: &[(&str, &str)]| {
+        let mut item: Item = [
+            (name::KEY, "Leader"),
+            (name::ENTITY_TYPE, ENTITY_LEADER),
+            (name::LOCK_OWNER, "w1"),
+            (name::LOCK_VERSION, "v"),
+            (name::LOCK_DURATION, "1500"),
+        ]
+        .map(|(name, value)| (name.to_owned(), text(value)))
+        .into();
+        for (name, value) in change {
+            item.insert((*name).to_owned(), text(*value));
+        }
+        decode(item).unwrap()
+    };
+    let held = LeaderLock {
+        owner: "w1".into(),
+        version: "v".into(),
+        duration: Duration::from_millis(1500),
+    };
+    assert_eq!(lock(&[]), TableItem::Leader(held));
+    assert_eq!(lock(&[(name::LOCK_RELEASED, "1")]), TableItem::Other);
+    assert_eq!(lock(&[(name::LOCK_DURATION, "long")]), TableItem::Other);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::lease::item::{CorruptItem, Item, TableItem, attribute as name, decode};
 use crate::lease::model::Lease;
-use crate::lease::store::{Snapshot, WorkerRow};
+use crate::lease::store::{LeaderLock, Snapshot, WorkerRow};
 
 /// How far back a read can be behind.
 const HISTORY: Duration = Duration::from_secs(60);
@@ -19,6 +19,7 @@ const HISTORY: Duration = Duration::from_secs(60);
 pub(crate) enum Row {
     Lease(Lease),
     Worker(WorkerRow),
+    Leader(LeaderLock),
     Corrupt(CorruptItem),
     Other,
 }
@@ -28,6 +29,7 @@ impl Row {
         match decode(item) {
             Ok(TableItem::Lease(lease)) => Self::Lease(*lease),
             Ok(TableItem::Worker(row)) => Self::Worker(row),
+            Ok(TableItem::Leader(lock)) => Self::Leader(lock),
             Ok(TableItem::Other) => Self::Other,
             Err(corrupt) => Self::Corrupt(corrupt),
         }
@@ -38,7 +40,7 @@ impl Row {
         match self {
             Self::Lease(lease) => Ok(lease),
             Self::Corrupt(corrupt) => Err(corrupt.clone()),
-            Self::Worker(_) | Self::Other => Err(CorruptItem {
+            Self::Worker(_) | Self::Leader(_) | Self::Other => Err(CorruptItem {
                 key: key.to_owned(),
                 attribute: name::ENTITY_TYPE,
                 problem: "says that this is not a lease",
@@ -118,6 +120,7 @@ impl MemoryTable {
             match as_of(versions, now.saturating_sub(lag())) {
                 Some(Row::Lease(lease)) => snapshot.leases.push(lease.clone()),
                 Some(Row::Worker(row)) => snapshot.workers.push(row.clone()),
+                Some(Row::Leader(lock)) => snapshot.leader = Some(lock.clone()),
                 Some(Row::Corrupt(corrupt)) => snapshot.corrupt.push(corrupt.clone()),
                 Some(Row::Other) | None => {}
             }

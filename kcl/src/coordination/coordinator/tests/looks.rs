@@ -40,3 +40,39 @@ async fn discovery_does_not_read_finished_leases_again() {
     discovery::look(shared, &deliveries).await.unwrap();
     assert_eq!(aws.faults().count(reads), 1);
 }
+
+#[tokio::test]
+async fn a_leader_that_lives_balances_alone() {
+    let aws = aws(4).await;
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
+        .await
+        .unwrap();
+    let shared = &coordinator.shared;
+    let (deliveries, _tenures) = mpsc::channel(QUEUE);
+    look_and_act(shared, &mut Looks::default(), &deliveries)
+        .await
+        .unwrap();
+    let now = shared.epoch_seconds();
+    shared.store.put_worker("java", now).await.unwrap();
+    let hand_over = async || {
+        let snapshot = look(shared, true).await.unwrap();
+        make_plan(shared, &snapshot).hand_over.len()
+    };
+    let lock = async |owner: &str| {
+        let lock = [
+            ("leaseKey", "Leader"),
+            ("entityType", "LEADER"),
+            ("ownerName", owner),
+            ("recordVersionNumber", owner),
+            ("leaseDuration", "120000"),
+        ];
+        let lock = lock.map(|(name, value)| (name.to_owned(), AttributeValue::S(value.into())));
+        let put = aws.dynamodb().put_item().table_name(APP);
+        put.set_item(Some(lock.into())).send().await.unwrap();
+    };
+    assert_eq!(hand_over().await, 2, "nobody leads");
+    lock("java").await;
+    assert_eq!(hand_over().await, 0);
+    lock("long gone").await;
+    assert_eq!(hand_over().await, 2, "its worker is not there");
+}

@@ -34,6 +34,9 @@ pub struct ConsumerArgs {
     /// Failover time of the fleet, in milliseconds.
     #[arg(long)]
     pub failover_ms: u64,
+    /// Begin each line with the time, in microseconds of the epoch.
+    #[arg(long)]
+    pub stamps: bool,
 }
 
 /// One line of a consumer's standard output.
@@ -144,12 +147,16 @@ impl Report {
 /// Writes each report before it checkpoints, so nothing is checkpointed that was not reported.
 struct Reporter {
     tenure: u64,
+    stamps: bool,
 }
 
 impl Reporter {
     fn report(&self, reports: impl IntoIterator<Item = Report>) -> Result<(), ProcessorError> {
         let mut out = std::io::stdout().lock();
         for report in reports {
+            if self.stamps {
+                write!(out, "{} ", epoch_micros())?;
+            }
             writeln!(out, "{}", report.to_line())?;
         }
         out.flush()?;
@@ -206,6 +213,13 @@ impl RecordProcessor for Reporter {
     }
 }
 
+/// Of the machine, so that the lines of several processes can be put in order.
+#[allow(clippy::disallowed_methods, reason = "a process that has one clock")]
+pub(crate) fn epoch_micros() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(now.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Runs until SIGTERM comes or standard input closes, then stops as planned.
 pub async fn consume(args: ConsumerArgs) -> Result<(), Error> {
     // Before there is anything to stop.
@@ -216,6 +230,7 @@ pub async fn consume(args: ConsumerArgs) -> Result<(), Error> {
     let worker = Scheduler::builder(&args.application, &args.stream, &sdk_config)
         .processor(move |_shard: &ShardContext| Reporter {
             tenure: tenures.fetch_add(1, Ordering::Relaxed),
+            stamps: args.stamps,
         })
         .config(
             ConsumerConfig::default()

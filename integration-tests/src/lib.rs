@@ -1,6 +1,7 @@
 //! End to end, on the embedded AWS, with real processes, counted by ids.
 
 pub mod consumer;
+pub mod mixed_fleet;
 pub mod reshard;
 pub mod rolling_stop;
 pub mod scenario;

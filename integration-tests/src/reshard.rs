@@ -32,7 +32,11 @@ fn range(shard: &Shard) -> Option<(u128, u128)> {
 /// Splits the open shard with the lowest hash keys in the middle.
 pub async fn split_first(kinesis: &Client, stream: &str) -> Result<(), Error> {
     let shards = open_shards(kinesis, stream).await?;
-    let shard = shards.first().ok_or("no open shard")?;
+    split(kinesis, stream, shards.first().ok_or("no open shard")?).await
+}
+
+/// Splits a shard in the middle.
+pub async fn split(kinesis: &Client, stream: &str, shard: &Shard) -> Result<(), Error> {
     let (start, end) = range(shard).ok_or("a shard without a hash key range")?;
     kinesis
         .split_shard()

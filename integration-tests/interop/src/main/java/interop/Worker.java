@@ -25,7 +25,7 @@ import software.amazon.kinesis.retrieval.polling.PollingConfig;
  * <p>Options: {@code --kinesis URL --dynamodb URL --stream NAME --application NAME --worker NAME};
  * {@code --retrieval polling}, else the KCL's default; {@code --failover-ms}, {@code --assignment-ms},
  * {@code --metrics-ms}, {@code --shard-sync-ms}, {@code --parent-poll-ms}, {@code --dispatch-ms}, else the
- * KCL's own.
+ * KCL's own; {@code --stamps true}: each line begins with the time.
  *
  * <p>It prints a line for each thing that happens, before it is checkpointed:
  * {@code state NAME}, {@code begin SHARD SEQUENCE}, {@code record SHARD ID}, {@code end SHARD},
@@ -36,6 +36,7 @@ public final class Worker {
 
     public static void main(String[] args) {
         var options = new Options(args);
+        Lines.stamped = options.optional("stamps").map(Boolean::parseBoolean).orElse(false);
         StandardInput.onEnd(() -> Runtime.getRuntime().halt(0));
         var scheduler = scheduler(options);
         Runtime.getRuntime().addShutdownHook(new Thread(() -> stop(scheduler), "stop"));

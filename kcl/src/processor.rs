@@ -136,6 +136,8 @@ pub struct ShardContext {
     application: String,
     stream: String,
     worker_id: String,
+    #[cfg(feature = "simulation")]
+    hold: crate::lease::WeakTenure,
 }
 
 impl ShardContext {
@@ -146,6 +148,8 @@ impl ShardContext {
             application: application.to_owned(),
             stream: stream.to_owned(),
             worker_id: worker_id.to_owned(),
+            #[cfg(feature = "simulation")]
+            hold: tenure.downgrade(),
         }
     }
 
@@ -191,6 +195,12 @@ impl ShardContext {
     /// The stream, as it was given to the builder.
     pub fn stream(&self) -> &str {
         &self.stream
+    }
+
+    /// For the oracle: whether the processor may be at work.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn hold(&self) -> crate::lease::WeakTenure {
+        self.hold.clone()
     }
 
     /// This worker.

@@ -323,6 +323,7 @@ impl Tenure {
 }
 
 /// A tenure that its consumer may have dropped.
+#[derive(Clone)]
 pub(crate) struct WeakTenure {
     state: Arc<TenureState>,
     requests: mpsc::WeakSender<Request>,
@@ -340,6 +341,12 @@ impl WeakTenure {
     /// The counter of the lease as last read or written.
     pub(crate) fn counter(&self) -> u64 {
         self.state.known().lease.counter
+    }
+
+    /// As [`Tenure::is_held`].
+    #[cfg(feature = "simulation")]
+    pub(crate) fn is_held(&self) -> bool {
+        self.state.is_held()
     }
 
     /// It was ended by [`TenureEnd::Aborted`].

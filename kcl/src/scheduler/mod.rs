@@ -7,3 +7,8 @@ mod shards;
 
 pub use builder::{Scheduler, SchedulerBuilder};
 pub use handle::{ShutdownReport, WorkerHandle};
+#[cfg(feature = "simulation")]
+pub(crate) use {
+    run::run,
+    shards::{View, ViewParts},
+};

@@ -16,7 +16,7 @@ use crate::worker_state::WorkerState;
 /// How long aborted tasks get to be dropped.
 const AFTER_ABORT: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(
+pub(crate) async fn run(
     coordinator: Coordinator,
     worker: Arc<Worker>,
     view: Arc<View>,

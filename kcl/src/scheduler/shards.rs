@@ -25,7 +25,7 @@ use crate::worker_state::StateSender;
 
 /// What a worker's handle can see.
 #[derive(Debug)]
-pub(super) struct View {
+pub(crate) struct View {
     parts: ViewParts,
     totals: Arc<Totals>,
     /// By the number of the tenure: the task of an earlier one of the same shard may still be
@@ -35,18 +35,18 @@ pub(super) struct View {
 
 /// Where it looks.
 #[derive(Debug)]
-pub(super) struct ViewParts {
-    pub(super) worker_id: String,
-    pub(super) budget: Arc<ByteBudget>,
-    pub(super) last_look: Arc<LastLook>,
-    pub(super) states: StateSender,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) config: Arc<ConsumerConfig>,
-    pub(super) meter: Meter,
+pub(crate) struct ViewParts {
+    pub(crate) worker_id: String,
+    pub(crate) budget: Arc<ByteBudget>,
+    pub(crate) last_look: Arc<LastLook>,
+    pub(crate) states: StateSender,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: Arc<ConsumerConfig>,
+    pub(crate) meter: Meter,
 }
 
 impl View {
-    pub(super) fn new(parts: ViewParts) -> Self {
+    pub(crate) fn new(parts: ViewParts) -> Self {
         Self {
             totals: Arc::new(Totals::new(parts.meter.clone())),
             parts,

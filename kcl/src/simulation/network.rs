@@ -69,6 +69,10 @@ impl Network {
         self.with(|state| state.index_behind = by);
     }
 
+    pub(super) fn is_calm(&self) -> bool {
+        self.with(|state| state.calm)
+    }
+
     /// No trouble any more.
     pub(super) fn calm(&self) {
         self.with(|state| {

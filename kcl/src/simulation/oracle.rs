@@ -1,5 +1,6 @@
 //! What must never happen, checked after every step.
 
+mod calls;
 mod cover;
 mod excuse;
 mod progress;
@@ -11,11 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::process::worker_id;
-use super::stream::Stream;
+use super::stream::{Stream, record_at};
 use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
 use crate::lease::memory::Watcher;
-use crate::lease::{Lease, Tenure};
+use crate::lease::{Lease, WeakTenure};
 pub(super) use cover::first_hole;
 pub(super) use excuse::{JavaRule, Overstay};
 use excuse::{Left, Side, excuse};
@@ -39,7 +40,7 @@ pub(super) trait Hold: Send + Sync {
     }
 }
 
-impl Hold for Tenure {
+impl Hold for WeakTenure {
     fn is_held(&self) -> bool {
         Self::is_held(self)
     }
@@ -283,8 +284,8 @@ impl Oracle {
         let delivered = state.shards.get(shard).map_or(0, Progress::delivered);
         let covered = match &lease.checkpoint {
             Checkpoint::At(at) => {
-                let sequence: u64 = at.sequence_number.as_str().parse().unwrap_or(u64::MAX);
-                let upto = |records: &[u64]| records.partition_point(|n| *n <= sequence);
+                let record = record_at(at);
+                let upto = |records: &[u64]| records.partition_point(|n| *n <= record);
                 let upto = self.stream.with(shard, |shard| upto(&shard.records));
                 upto.is_some_and(|upto| upto <= delivered)
             }

@@ -32,7 +32,10 @@ pub(super) struct Process {
 
 #[derive(Debug, Default)]
 struct State {
-    suspended: bool,
+    /// Since when it is.
+    suspended: Option<Duration>,
+    /// How long it was, before.
+    slept: Duration,
     dead: bool,
     /// Tasks that were woken while the process was suspended.
     waiting: Vec<Waker>,
@@ -56,12 +59,21 @@ impl Process {
     pub(super) fn suspend(&self, suspended: bool) {
         let waiting = {
             let mut state = self.state();
-            state.suspended = suspended;
+            let now = self.clock.now();
+            if let Some(since) = state.suspended.take() {
+                state.slept += now - since;
+            }
+            state.suspended = suspended.then_some(now);
             std::mem::take(&mut state.waiting)
         };
         for waker in waiting {
             waker.wake();
         }
+    }
+
+    /// How long it was not suspended, since an arbitrary origin.
+    pub(super) fn awake(&self) -> Duration {
+        self.clock.now() - self.state().slept
     }
 
     /// Ends all tasks where they are. What they had sent is on its way.
@@ -134,9 +146,9 @@ impl Future for Gated {
         {
             let mut state = self.process.state();
             if state.dead {
-                return Poll::Ready(());
+                return Poll::Pending;
             }
-            if state.suspended {
+            if state.suspended.is_some() {
                 state.waiting.push(context.waker().clone());
                 return Poll::Pending;
             }

@@ -1,30 +1,43 @@
-//! A worker of ours: the real coordination, and consumers as simple as can be that keep its rules.
+//! A worker of ours: all of it but the service and the table, with user code of all kinds.
+
+mod processor;
+mod reads;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use self::processor::{Factory, Surroundings};
+use self::reads::SimulatedReads;
 use super::network::Network;
-use super::oracle::Kind;
 use super::process::{InProcess, Process, worker_id};
-use super::world::{FAILOVER, World};
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use super::world::{ATTEMPT, FAILOVER, World};
 use crate::clock::Clock;
-use crate::config::{InitialPosition, OnStop};
+use crate::config::{CheckpointPolicy, ConsumerConfig, InitialPosition, OnStop};
 use crate::coordination::{Coordinator, Shared, SharedParts};
 use crate::executor::Executor;
-use crate::lease::{LeaseStore, StreamIdentity, Tenure, TenureEnd};
-use crate::sequence::ExtendedSequenceNumber;
+use crate::lease::{LeaseStore, StreamIdentity};
+use crate::metrics::Meter;
+use crate::retrieval::ByteBudget;
+use crate::scheduler::{self, View, ViewParts};
+use crate::shard_consumer::Worker;
 use crate::shard_sync::{ShardLister, ShardSync};
+use crate::worker_state::StateSender;
+
+/// What a planned stop takes beside its deadline, if DynamoDB does not answer, as it is documented.
+const AROUND_THE_STOP: Duration = Duration::from_secs(12 * ATTEMPT.as_secs());
+/// Aborted tasks, and pauses between the calls.
+const SLACK: Duration = Duration::from_secs(5);
 
 /// How a worker is set.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Setting {
     pub(super) on_stop: OnStop,
+    /// It takes no more for itself.
+    pub(super) max_leases: usize,
     pub(super) seed: u64,
 }
 
@@ -37,6 +50,9 @@ pub(super) async fn run(
     network: Arc<Network>,
     stop: CancellationToken,
 ) {
+    let mut random = Rng::with_seed(setting.seed);
+    let config = Arc::new(draw(&mut random, setting));
+    let executor = Arc::new(InProcess(Arc::clone(&process))) as Arc<dyn Executor>;
     let store =
         Arc::new(world.store(&name, &network).of_process(setting.seed)) as Arc<dyn LeaseStore>;
     let sync = ShardSync {
@@ -64,296 +80,89 @@ pub(super) async fn run(
         sync,
         clock: Arc::clone(&process) as Arc<dyn Clock>,
         failover: FAILOVER,
-        max_leases: usize::MAX,
+        max_leases: setting.max_leases,
         table_reads: 5,
         on_stop: setting.on_stop,
         sync_interval: Duration::from_secs(20),
-        seed: setting.seed,
+        seed: random.u64(..),
     });
-    shared.executor = Arc::new(InProcess(Arc::clone(&process))) as Arc<dyn Executor>;
+    shared.executor = Arc::clone(&executor);
     let coordinator = Coordinator::new(shared);
-    let mut consumers = Consumers {
-        world,
-        name,
-        process,
-        stop: CancellationToken::new(),
-        random: Rng::with_seed(setting.seed),
-        running: JoinSet::new(),
+    let surroundings = Surroundings {
+        oracle: Arc::clone(&world.oracle),
+        worker: name.clone(),
+        process: Arc::clone(&process),
+        network: Arc::clone(&network),
+        checkpoint: config.checkpoint,
     };
-    let mut tenures = coordinator.start();
-    let mut failed = std::pin::pin!(coordinator.failed());
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            failure = &mut failed => {
-                let what = format!("{}: coordination failed: {failure}", consumers.name);
-                consumers.world.oracle.violation(&what);
-                break;
+    let budget = ByteBudget::new(config.max_buffered_bytes);
+    let view = View::new(ViewParts {
+        worker_id: worker_id(&name).to_owned(),
+        budget: Arc::clone(&budget),
+        last_look: coordinator.last_look(),
+        states: StateSender::default(),
+        clock: Arc::clone(&process) as Arc<dyn Clock>,
+        config: Arc::clone(&config),
+        meter: Meter::default(),
+    });
+    let worker = Worker {
+        application: "simulated".to_owned(),
+        worker_id: worker_id(&name).to_owned(),
+        stream: "simulated".to_owned(),
+        clock: Arc::clone(&process) as Arc<dyn Clock>,
+        config,
+        retrieval: Arc::new(SimulatedReads {
+            stream: Arc::clone(&world.stream),
+            network,
+        }),
+        budget,
+        factory: Arc::new(Factory::new(surroundings, random.u64(..))),
+        executor,
+    };
+    let deadline = Duration::from_millis(random.u64(..60_000));
+    let (tell, told) = watch::channel(None);
+    let (seed, worker, view) = (random.u64(..), Arc::new(worker), Arc::new(view));
+    let mut run = std::pin::pin!(scheduler::run(coordinator, worker, view, seed, told));
+    let outcome = tokio::select! {
+        biased;
+        outcome = &mut run => outcome,
+        () = stop.cancelled() => {
+            tell.send_replace(Some(deadline));
+            let began = process.awake();
+            let outcome = run.await;
+            let took = process.awake() - began;
+            if took > deadline + AROUND_THE_STOP + SLACK {
+                let what = format!("{name} takes {took:?} to stop, with a deadline of {deadline:?}");
+                world.oracle.violation(&what);
             }
-            Some(_) = consumers.running.join_next() => {}
-            Some(tenure) = tenures.recv() => consumers.start(tenure),
+            outcome
         }
-    }
-    coordinator.leave().await;
-    consumers.drain(&mut tenures).await;
-    coordinator.stop().await;
-}
-
-struct Consumers {
-    world: World,
-    name: String,
-    process: Arc<Process>,
-    stop: CancellationToken,
-    random: Rng,
-    running: JoinSet<()>,
-}
-
-impl Consumers {
-    fn start(&mut self, tenure: Tenure) {
-        let begun = tenure.clone();
-        let oracle = &self.world.oracle;
-        let shard = tenure.shard_id().to_owned();
-        let consumer = Consumer {
-            id: oracle.begin(&self.name, Kind::Rust, &shard, begun),
-            shard,
-            world: self.world.clone(),
-            name: self.name.clone(),
-            process: Arc::clone(&self.process),
-            stop: self.stop.clone(),
-            random: self.random.fork(),
-            position: 0,
-            tenure,
-        };
-        let task = self.process.run(consumer.run());
-        let (oracle, name) = (Arc::clone(&self.world.oracle), self.name.clone());
-        self.running.spawn(async move {
-            // Otherwise cancelled: the process has died.
-            if task.await.is_err_and(|error| error.is_panic()) {
-                oracle.violation(&format!("{name}: a consumer panicked"));
-            }
-        });
-    }
-
-    /// As the scheduler does.
-    async fn drain(&mut self, tenures: &mut mpsc::Receiver<Tenure>) {
-        self.stop.cancel();
-        while !self.running.is_empty() {
-            tokio::select! {
-                biased;
-                Some(_) = self.running.join_next() => {}
-                Some(tenure) = tenures.recv() => tenure.end(TenureEnd::GiveAway).await,
-            }
-        }
-        while let Ok(tenure) = tenures.try_recv() {
-            tenure.end(TenureEnd::GiveAway).await;
-        }
+    };
+    if let Err(error) = outcome {
+        world.oracle.violation(&format!("{name} ends: {error}"));
     }
 }
 
-/// Why a consumer stops.
-enum Stopped {
-    Lost,
-    Requested,
-    /// Nothing is left of the shard.
-    Ended,
-}
-
-struct Consumer {
-    id: u64,
-    shard: String,
-    world: World,
-    name: String,
-    process: Arc<Process>,
-    stop: CancellationToken,
-    random: Rng,
-    /// The last record delivered, or checkpointed before.
-    position: u64,
-    tenure: Tenure,
-}
-
-impl Consumer {
-    async fn run(mut self) {
-        let why = if self.tenure.lease().has_ended() {
-            Stopped::Ended
-        } else {
-            self.process().await
-        };
-        let oracle = Arc::clone(&self.world.oracle);
-        let (id, tenure) = (self.id, self.tenure.clone());
-        match why {
-            Stopped::Lost => {
-                self.haunt();
-                oracle.end(id, "lost");
-                tenure.end(TenureEnd::Lost).await;
-            }
-            Stopped::Requested => {
-                // The last word, now and then after a long time.
-                self.dawdle().await;
-                let checkpointed = self.checkpoint(self.at()).await;
-                self.haunt();
-                oracle.end(
-                    id,
-                    if checkpointed {
-                        "drained"
-                    } else {
-                        "drained, not said"
-                    },
-                );
-                let handoff = self.tenure.handoff_requested().is_cancelled();
-                let how = if handoff {
-                    TenureEnd::Transfer
-                } else {
-                    TenureEnd::GiveAway
-                };
-                tenure.end(how).await;
-            }
-            Stopped::Ended => self.end().await,
-        }
-    }
-
-    async fn process(&mut self) -> Stopped {
-        loop {
-            if matches!(self.tenure.parents_ended().await, Ok(true)) {
-                break;
-            }
-            if let Some(why) = self.pause(1000, 1001).await {
-                return why;
-            }
-        }
-        if let Checkpoint::At(at) = &self.tenure.lease().checkpoint {
-            self.position = at.sequence_number.as_str().parse().unwrap_or_default();
-        }
-        loop {
-            // Fetching.
-            if let Some(why) = self.pause(5, 300).await {
-                return why;
-            }
-            let most = self.random.usize(1..8);
-            let read = self.world.stream.read(&self.shard, self.position, most);
-            let mut told = false;
-            for sequence in &read.records {
-                if !self.tenure.is_held() {
-                    return Stopped::Lost;
-                }
-                self.world.oracle.delivered(self.id, *sequence);
-                self.position = *sequence;
-                told = true;
-                // The processor works on, whatever it is told.
-                let work = match self.random.u32(..200) {
-                    0 => self.random.u64(1_000..15_000),
-                    _ => self.random.u64(..20),
-                };
-                tokio::time::sleep(Duration::from_millis(work)).await;
-            }
-            if told && self.random.u32(..3) == 0 {
-                self.checkpoint(self.at()).await;
-            }
-            if read.ended {
-                return Stopped::Ended;
-            }
-        }
-    }
-
-    fn at(&self) -> Checkpoint {
-        let number = self.position.to_string().parse();
-        number.map_or(Checkpoint::TrimHorizon, |number| {
-            Checkpoint::At(ExtendedSequenceNumber::new(number, 0))
-        })
-    }
-
-    /// Waits, unless the shard is to be given up.
-    async fn pause(&mut self, from: u64, to: u64) -> Option<Stopped> {
-        let pause = Duration::from_millis(self.random.u64(from..to));
-        let (lost, handoff) = (self.tenure.lost(), self.tenure.handoff_requested());
-        tokio::select! {
-            biased;
-            () = lost.cancelled() => Some(Stopped::Lost),
-            () = handoff.cancelled() => Some(Stopped::Requested),
-            () = self.stop.cancelled() => Some(Stopped::Requested),
-            () = tokio::time::sleep(pause) => (!self.tenure.is_held()).then_some(Stopped::Lost),
-        }
-    }
-
-    /// Whether all that was delivered is checkpointed.
-    async fn checkpoint(&mut self, checkpoint: Checkpoint) -> bool {
-        if checkpoint <= self.tenure.lease().checkpoint || self.position == 0 {
-            return true;
-        }
-        match self.tenure.checkpoint(checkpoint).await {
-            Ok(()) => true,
-            Err(CheckpointError::OutOfRange { .. }) => {
-                let what = format!("{} finds {} past its own position", self.name, self.shard);
-                self.world.oracle.violation(&what);
-                false
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// A processor that takes its time when it is asked to stop.
-    async fn dawdle(&mut self) {
-        if self.random.u32(..10) == 0 {
-            let work = Duration::from_millis(self.random.u64(1_000..40_000));
-            tokio::time::sleep(work).await;
-        }
-    }
-
-    /// The shard has ended: children first, then the end.
-    async fn end(&mut self) {
-        let oracle = Arc::clone(&self.world.oracle);
-        let mut children = self.world.stream.children(&self.shard);
-        if self.random.u32(..4) == 0 {
-            // As a reader that was told of none.
-            children.clear();
-        }
-        while self.tenure.record_children(children.clone()).await.is_err() {
-            if let Some(why) = self.pause(100, 1000).await {
-                return self.give_up(why).await;
-            }
-        }
-        while !self.tenure.lease().has_ended() {
-            if !self.tenure.is_held() {
-                return self.give_up(Stopped::Lost).await;
-            }
-            let end = self.tenure.checkpoint(Checkpoint::ShardEnd);
-            if end.await.is_ok() {
-                break;
-            }
-            if let Some(why) = self.pause(100, 1000).await {
-                return self.give_up(why).await;
-            }
-        }
-        oracle.end(self.id, "shard end");
-        self.tenure.end(TenureEnd::ShardEnded).await;
-    }
-
-    async fn give_up(&mut self, why: Stopped) {
-        let (how, word) = match why {
-            Stopped::Lost => (TenureEnd::Lost, "lost at its end"),
-            _ if self.tenure.handoff_requested().is_cancelled() => {
-                (TenureEnd::Transfer, "given up at its end")
-            }
-            _ => (TenureEnd::GiveAway, "given up at its end"),
-        };
-        self.world.oracle.end(self.id, word);
-        self.tenure.end(how).await;
-    }
-
-    /// User code that keeps its checkpointer past the end of the tenure, and uses it later.
-    fn haunt(&mut self) {
-        if self.random.u32(..2) == 0 || self.position == 0 {
-            return;
-        }
-        let (tenure, at) = (self.tenure.clone(), self.at());
-        let later = Duration::from_millis(self.random.u64(..30_000));
-        let (oracle, name) = (Arc::clone(&self.world.oracle), self.name.clone());
-        self.process.run(async move {
-            tokio::time::sleep(later).await;
-            if tenure.checkpoint(at).await.is_ok() {
-                let shard = tenure.shard_id();
-                oracle.violation(&format!("{name} checkpoints {shard} after its tenure"));
-            }
-        });
+/// The settings that matter here.
+fn draw(random: &mut Rng, setting: Setting) -> ConsumerConfig {
+    let mut millis = |from, to| Duration::from_millis(random.u64(from..to));
+    let config = ConsumerConfig {
+        failover_time: FAILOVER,
+        max_leases: setting.max_leases,
+        parent_poll_interval: millis(100, 2_000),
+        retry_initial_delay: millis(10, 1_000),
+        retry_max_delay: millis(1_000, 10_000),
+        on_stop: setting.on_stop,
+        ..ConsumerConfig::default()
+    };
+    ConsumerConfig {
+        checkpoint: match random.u32(..4) {
+            0 => CheckpointPolicy::AfterBatch,
+            1 => CheckpointPolicy::Interval(Duration::from_millis(random.u64(100..20_000))),
+            _ => CheckpointPolicy::Manual,
+        },
+        // From less than a page to a page ahead for each shard.
+        max_buffered_bytes: random.usize(1_000..50_000),
+        ..config
     }
 }

@@ -85,6 +85,7 @@ struct Member {
     network: Arc<Network>,
     stop: CancellationToken,
     done: tokio::task::JoinHandle<()>,
+    takes_all: bool,
 }
 
 struct Fleet {
@@ -220,8 +221,15 @@ impl Fleet {
             let kind = if java { 'j' } else { 'r' };
             format!("{kind}{}", self.started)
         });
+        // Some take little for themselves; in the end, somebody must take all.
+        let max_leases = if self.calm.is_cancelled() || self.random.u32(..3) > 0 {
+            usize::MAX
+        } else {
+            self.random.usize(1..4)
+        };
         let setting = Setting {
             on_stop: [OnStop::HandOver, OnStop::Release, OnStop::Keep][self.random.usize(..3)],
+            max_leases,
             seed: self.random.u64(..),
         };
         self.step(&format!("{name} starts, {:?}", setting.on_stop));
@@ -256,6 +264,7 @@ impl Fleet {
             network,
             stop,
             done,
+            takes_all: java || max_leases == usize::MAX,
         };
         self.members.insert(name, member);
     }
@@ -310,7 +319,7 @@ impl Fleet {
         }
         self.members
             .retain(|_, member| !member.done.is_finished() && !member.stop.is_cancelled());
-        if self.members.is_empty() {
+        if !self.members.values().any(|member| member.takes_all) {
             self.start(None);
             for member in self.members.values() {
                 member.network.calm();

@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use fastrand::Rng;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use kinesis_aggregation::{HashKey, HashKeyRange};
+use kinesis_aggregation::{AggregateBuilder, HashKey, HashKeyRange};
 
 use crate::clock::Clock;
 use crate::config::InitialPosition;
 use crate::lease::ChildShard;
+use crate::retrieval::RawRecord;
+use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
 use crate::shard_sync::{ListShardsError, Shard, ShardList, ShardLister};
 
 /// A shard and its records.
@@ -21,7 +24,7 @@ pub(super) struct SimShard {
     pub(super) range: HashKeyRange,
     created: Duration,
     closed: Option<Duration>,
-    /// Sequence numbers, in order.
+    /// User records, in order; see [`position_of`].
     pub(super) records: Vec<u64>,
     first: u64,
 }
@@ -31,6 +34,16 @@ pub(super) struct SimShard {
 pub(super) struct Read {
     pub(super) records: Vec<u64>,
     /// The shard is closed, and there is nothing after these records.
+    pub(super) ended: bool,
+}
+
+/// A page as our library reads it.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) records: Vec<RawRecord>,
+    /// The user record to go on from.
+    pub(super) next: u64,
+    /// As [`Read::ended`].
     pub(super) ended: bool,
 }
 
@@ -47,6 +60,59 @@ struct State {
 pub(super) struct Stream {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
+}
+
+/// User records in one Kinesis record, at most.
+pub(super) const MOST_MEMBERS: u64 = 4;
+
+fn sequence_of(record: u64) -> u64 {
+    record / MOST_MEMBERS
+}
+
+/// Where a user record is. Records are numbers, so that one `u64` tells sequence and sub-sequence number.
+pub(super) fn position_of(record: u64) -> ExtendedSequenceNumber {
+    ExtendedSequenceNumber::new(number(sequence_of(record)), record % MOST_MEMBERS)
+}
+
+/// The user record that is there.
+pub(super) fn record_at(position: &ExtendedSequenceNumber) -> u64 {
+    first_of(&position.sequence_number) + position.sub_sequence_number
+}
+
+/// The first user record of a Kinesis record.
+pub(super) fn first_of(sequence: &SequenceNumber) -> u64 {
+    sequence.as_str().parse().unwrap_or(u64::MAX / MOST_MEMBERS) * MOST_MEMBERS
+}
+
+fn number(sequence: u64) -> SequenceNumber {
+    let number = sequence.to_string().parse();
+    number.expect("digits are a sequence number")
+}
+
+/// What a user record holds.
+pub(super) fn payload(record: u64) -> [u8; 8] {
+    record.to_be_bytes()
+}
+
+/// A Kinesis record with these user records, all with the hash key `key`.
+fn raw(members: &[u64], key: HashKey) -> RawRecord {
+    let data = match members {
+        [record] => Bytes::copy_from_slice(&payload(*record)),
+        members => {
+            let mut aggregate = AggregateBuilder::new(1 << 10);
+            for record in members {
+                let pushed = aggregate.push("key", Some(key), &payload(*record));
+                pushed.expect("a few small records fit");
+            }
+            aggregate.seal().into_bytes()
+        }
+    };
+    RawRecord {
+        sequence_number: number(sequence_of(members[0])),
+        partition_key: "key".to_owned(),
+        data,
+        arrival: None,
+    }
 }
 
 fn range(start: u128, end: u128) -> HashKeyRange {
@@ -104,16 +170,21 @@ impl Stream {
         id
     }
 
-    /// One record, anywhere.
+    /// One Kinesis record, anywhere: a user record or an aggregate.
     pub(super) fn put(&self) {
         let mut state = self.state();
         let key = HashKey::new(state.random.u128(..));
         let sequence = state.next_sequence;
         state.next_sequence += 1;
+        let members = match state.random.u32(..4) {
+            0 => state.random.u64(2..=MOST_MEMBERS),
+            _ => 1,
+        };
         let open = state.shards.values_mut();
         let mut open = open.filter(|shard| shard.closed.is_none() && shard.range.contains(key));
         if let Some(shard) = open.next() {
-            shard.records.push(sequence);
+            let first = sequence * MOST_MEMBERS;
+            shard.records.extend(first..first + members);
         }
     }
 
@@ -122,7 +193,7 @@ impl Stream {
         let state = &mut *self.state();
         for shard in state.shards.values_mut() {
             if shard.closed.is_none() {
-                shard.records.push(state.next_sequence);
+                shard.records.push(state.next_sequence * MOST_MEMBERS);
                 state.next_sequence += 1;
             }
         }
@@ -168,6 +239,30 @@ impl Stream {
         // A shard that the stream does not know: as one that has ended.
         read.unwrap_or(Read {
             records: Vec::new(),
+            ended: true,
+        })
+    }
+
+    /// At most `most` Kinesis records, from a user record on.
+    pub(super) fn fetch(&self, id: &str, from: u64, most: usize) -> Fetched {
+        let fetched = self.with(id, |shard| {
+            let start = shard.records.partition_point(|record| *record < from);
+            let unread = shard.records[start..].chunk_by(|a, b| sequence_of(*a) == sequence_of(*b));
+            let taken: Vec<&[u64]> = unread.take(most).collect();
+            let read: usize = taken.iter().map(|members| members.len()).sum();
+            let key = shard.range.start();
+            Fetched {
+                records: taken.into_iter().map(|members| raw(members, key)).collect(),
+                next: shard.records[..start + read].last().map_or(from, |last| {
+                    from.max((sequence_of(*last) + 1) * MOST_MEMBERS)
+                }),
+                ended: shard.closed.is_some() && start + read == shard.records.len(),
+            }
+        });
+        // A shard that the stream does not know: as one that has ended.
+        fetched.unwrap_or(Fetched {
+            records: Vec::new(),
+            next: from,
             ended: true,
         })
     }

@@ -12,7 +12,7 @@ use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Watcher};
 /// The fleet's failover time.
 pub(super) const FAILOVER: Duration = Duration::from_secs(10);
 /// Of one attempt of a call.
-const ATTEMPT: Duration = Duration::from_secs(2);
+pub(super) const ATTEMPT: Duration = Duration::from_secs(2);
 
 /// See the module.
 #[derive(Debug, Clone)]

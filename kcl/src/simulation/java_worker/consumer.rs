@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Held, Worker};
 use crate::checkpoint::Checkpoint;
 use crate::lease::{Lease, LeaseStore};
-use crate::sequence::ExtendedSequenceNumber;
+use crate::simulation::stream::{position_of, record_at};
 
 const CYCLE: Duration = Duration::from_secs(1);
 /// Between two looks at unfinished parents.
@@ -26,7 +26,7 @@ impl Consumer {
     pub(super) fn new(worker: Worker, held: Arc<Held>, id: u64) -> Self {
         let lease = held.lease();
         let position = match &lease.checkpoint {
-            Checkpoint::At(at) => at.sequence_number.as_str().parse().unwrap_or_default(),
+            Checkpoint::At(at) => record_at(at),
             _ => 0,
         };
         Self {
@@ -99,14 +99,11 @@ impl Consumer {
 
     fn at(&self) -> Checkpoint {
         let checkpoint = self.held.lease().checkpoint;
-        let at = self
-            .position
-            .to_string()
-            .parse()
-            .map(|number| Checkpoint::At(ExtendedSequenceNumber::new(number, 0)));
-        match at {
-            Ok(at) if at > checkpoint && self.position > 0 => at,
-            _ => checkpoint,
+        let at = Checkpoint::At(position_of(self.position));
+        if at > checkpoint && self.position > 0 {
+            at
+        } else {
+            checkpoint
         }
     }
 

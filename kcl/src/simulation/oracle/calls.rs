@@ -1,0 +1,32 @@
+//! What is checked when one of our processors is called.
+
+use super::Oracle;
+
+impl Oracle {
+    /// Our library calls a processor.
+    pub(in crate::simulation) fn called(&self, id: u64, call: &str) {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let Some(processor) = state.processors.get(&id) else {
+            let what = format!("{call} is called on a processor that has ended (tenure {id})");
+            return state.violation(now, &what);
+        };
+        let (worker, shard) = (processor.worker.clone(), processor.shard.clone());
+        if !processor.hold.is_held() {
+            let what = format!("{worker} calls {call} for {shard} behind its fence");
+            state.violation(now, &what);
+        }
+        self.check_parents(&mut state, now, &worker, &shard);
+    }
+
+    /// A processor failed on its batch, which is to come again, after the record `done`.
+    pub(in crate::simulation) fn failed(&self, id: u64, done: Option<u64>) {
+        let now = self.clock.now();
+        let mut state = self.state();
+        if let Some(processor) = state.processors.get_mut(&id) {
+            processor.last = done;
+            let what = format!("{} fails on {}", processor.worker, processor.shard);
+            state.note(now, &what);
+        }
+    }
+}

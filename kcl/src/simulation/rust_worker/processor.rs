@@ -1,0 +1,293 @@
+//! User code of all kinds: slow, failing, panicking, deaf, late; and a witness of what it is given.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use crate::config::CheckpointPolicy;
+use crate::delivery::{Checkpointer, Record, RecordBatch};
+use crate::error::ProcessorError;
+use crate::lease::WeakTenure;
+use crate::processor::{ProcessorFactory, RecordProcessor, ShardContext, ShardEnd, Shutdown};
+use crate::simulation::network::Network;
+use crate::simulation::oracle::{Kind, Oracle};
+use crate::simulation::process::Process;
+use crate::simulation::stream;
+
+/// What all processors of a worker know.
+#[derive(Clone)]
+pub(super) struct Surroundings {
+    pub(super) oracle: Arc<Oracle>,
+    pub(super) worker: String,
+    pub(super) process: Arc<Process>,
+    pub(super) network: Arc<Network>,
+    pub(super) checkpoint: CheckpointPolicy,
+}
+
+pub(super) struct Factory {
+    surroundings: Surroundings,
+    random: Mutex<Rng>,
+}
+
+impl Factory {
+    pub(super) fn new(surroundings: Surroundings, seed: u64) -> Self {
+        Self {
+            surroundings,
+            random: Mutex::new(Rng::with_seed(seed)),
+        }
+    }
+}
+
+impl ProcessorFactory for Factory {
+    type Processor = Processor;
+
+    fn create(&self, shard: &ShardContext) -> Processor {
+        let mut random = {
+            let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+            random.fork()
+        };
+        let around = self.surroundings.clone();
+        if !around.network.is_calm() && random.u32(..30) == 0 {
+            panic_quietly();
+        }
+        let hold = shard.hold();
+        let id = around
+            .oracle
+            .begin(&around.worker, Kind::Rust, shard.shard_id(), hold.clone());
+        Processor {
+            around,
+            id,
+            hold,
+            deaf: random.u32(..4) == 0,
+            done: None,
+            random,
+        }
+    }
+}
+
+/// As a panic, without a word on the terminal.
+fn panic_quietly() -> ! {
+    std::panic::resume_unwind(Box::new("a simulated panic"))
+}
+
+pub(super) struct Processor {
+    around: Surroundings,
+    id: u64,
+    hold: WeakTenure,
+    /// Does not care when it is told that its lease is lost.
+    deaf: bool,
+    /// The last record that it is done with.
+    done: Option<u64>,
+    random: Rng,
+}
+
+impl RecordProcessor for Processor {
+    async fn initialize(&mut self, _: &ShardContext) -> Result<(), ProcessorError> {
+        self.called("initialize");
+        self.work().await;
+        self.fail_at_times()
+    }
+
+    async fn process_records(&mut self, batch: RecordBatch<'_>) -> Result<(), ProcessorError> {
+        self.called("process_records");
+        let before = self.done;
+        let result = self.process(batch).await;
+        if result.is_err() {
+            // The same records come again.
+            self.done = before;
+            self.around.oracle.failed(self.id, before);
+            if self.random.u32(..3) == 0 {
+                panic_quietly();
+            }
+        }
+        result
+    }
+
+    async fn shard_ended(&mut self, end: ShardEnd<'_>) -> Result<(), ProcessorError> {
+        self.called("shard_ended");
+        self.work().await;
+        self.fail_at_times()?;
+        let library_does = self.around.checkpoint != CheckpointPolicy::Manual;
+        if !library_does || self.random.bool() {
+            end.checkpoint().await?;
+            self.fail_at_times()?;
+        }
+        Ok(())
+    }
+
+    async fn lease_lost(&mut self) {
+        self.work().await;
+        self.stops("lost");
+        if !self.is_calm() && self.random.u32(..10) == 0 {
+            panic_quietly();
+        }
+    }
+
+    async fn shutdown_requested(&mut self, last: Shutdown<'_>) -> Result<(), ProcessorError> {
+        self.called("shutdown_requested");
+        // The last word, now and then after a long time.
+        if self.random.u32(..10) == 0 {
+            self.sleep(1_000, 90_000).await;
+        } else {
+            self.work().await;
+        }
+        let mut said = "drained, not said";
+        let fails = self.fail_draw();
+        if !fails && (self.is_manual() || self.random.bool()) && self.random.u32(..4) != 0 {
+            let written = last.checkpointer().checkpoint().await;
+            if written.is_ok() {
+                said = "drained";
+            }
+        }
+        self.haunt(last.checkpointer());
+        self.stops(said);
+        if fails {
+            self.fail()?;
+        }
+        Ok(())
+    }
+}
+
+impl Processor {
+    async fn process(&mut self, batch: RecordBatch<'_>) -> Result<(), ProcessorError> {
+        let fails_at = if self.fail_draw() {
+            self.random.usize(..batch.len())
+        } else {
+            usize::MAX
+        };
+        for (nth, record) in batch.records().enumerate() {
+            if nth == fails_at {
+                return Err("a simulated failure".into());
+            }
+            self.work().await;
+            if !self.deaf && batch.cancellation().is_cancelled() {
+                return Err("told to stop".into());
+            }
+            // The library may checkpoint the others when this call has returned, not before.
+            if self.is_manual() {
+                self.finish(&record);
+                if self.random.u32(..10) == 0 {
+                    // Refused or not: a later one covers it.
+                    let _ = batch.checkpointer().checkpoint_at(&record).await;
+                }
+                if self.random.u32(..40) == 0 {
+                    self.checkpoint_meanwhile(batch.checkpointer(), &record);
+                }
+            }
+        }
+        if !self.is_manual() {
+            for record in batch {
+                self.finish(&record);
+            }
+        } else if self.random.u32(..3) == 0 {
+            batch.checkpointer().checkpoint().await?;
+        }
+        if self.random.u32(..20) == 0 {
+            self.haunt(batch.checkpointer());
+        }
+        Ok(())
+    }
+
+    /// This record is done.
+    fn finish(&mut self, record: &Record<'_>) {
+        let at = stream::record_at(&record.position());
+        if record.data() != stream::payload(at) {
+            let what = format!("{} is given other data at {at}", self.around.worker);
+            self.around.oracle.violation(&what);
+        }
+        self.around.oracle.delivered(self.id, at);
+        self.done = Some(at);
+    }
+
+    fn is_manual(&self) -> bool {
+        self.around.checkpoint == CheckpointPolicy::Manual
+    }
+
+    fn is_calm(&self) -> bool {
+        self.around.network.is_calm()
+    }
+
+    fn called(&self, call: &'static str) {
+        self.around.oracle.called(self.id, call);
+    }
+
+    /// It does nothing from here on.
+    fn stops(&self, how: &str) {
+        self.around.oracle.end(self.id, how);
+    }
+
+    /// It takes its time, at times too much.
+    async fn work(&mut self) {
+        let calm = self.is_calm();
+        match self.random.u32(..2_000) {
+            0..10 if !calm => self.sleep(1_000, 15_000).await,
+            10 if !calm => self.sleep(15_000, 60_000).await,
+            _ => self.sleep(0, 20).await,
+        }
+    }
+
+    async fn sleep(&mut self, from: u64, to: u64) {
+        tokio::time::sleep(Duration::from_millis(self.random.u64(from..to))).await;
+    }
+
+    fn fail_draw(&mut self) -> bool {
+        let one_in = if self.is_calm() { 200 } else { 20 };
+        self.random.u32(..one_in) == 0
+    }
+
+    fn fail(&mut self) -> Result<(), ProcessorError> {
+        if self.random.u32(..3) == 0 {
+            panic_quietly();
+        }
+        Err("a simulated failure".into())
+    }
+
+    fn fail_at_times(&mut self) -> Result<(), ProcessorError> {
+        if self.fail_draw() {
+            self.fail()?;
+        }
+        Ok(())
+    }
+
+    /// Another task of the user's, which checkpoints what is done.
+    fn checkpoint_meanwhile(&mut self, checkpointer: &Checkpointer, record: &Record<'_>) {
+        let (checkpointer, position) = (checkpointer.clone(), record.position());
+        let later = Duration::from_millis(self.random.u64(..3_000));
+        self.around.process.run(async move {
+            tokio::time::sleep(later).await;
+            let (number, sub) = (&position.sequence_number, position.sub_sequence_number);
+            // It may be too late for that.
+            let _ = checkpointer.checkpoint_at_position(number, sub).await;
+        });
+    }
+
+    /// User code that keeps its checkpointer, and uses it when its tenure may be over.
+    fn haunt(&mut self, checkpointer: &Checkpointer) {
+        let (checkpointer, hold) = (checkpointer.clone(), self.hold.clone());
+        let later = Duration::from_millis(self.random.u64(..30_000));
+        let around = self.around.clone();
+        self.around.process.run(async move {
+            tokio::time::sleep(later).await;
+            if hold.is_held() {
+                return;
+            }
+            // Whatever it does is judged where it arrives.
+            let _ = checkpointer.checkpoint().await;
+            // `None`: all was checkpointed, and nothing is written.
+            let prepared = checkpointer.prepare(None).await;
+            if prepared.is_ok_and(|prepared| prepared.position().is_some()) {
+                let worker = &around.worker;
+                let what = format!("{worker} writes by {checkpointer:?} after its tenure");
+                around.oracle.violation(&what);
+            }
+        });
+    }
+}
+
+/// Given up, or aborted: in any case it does nothing any more.
+impl Drop for Processor {
+    fn drop(&mut self) {
+        self.around.oracle.end(self.id, "dropped");
+    }
+}

@@ -234,7 +234,8 @@ async fn kept_shards_wait_for_their_worker_and_for_others_only_until_they_expire
 
     let other = stage.other(settings("w2")).await;
     let took = stage.until("it expires", || processing(&other) == 2).await;
-    assert!((F..2 * F).contains(&took), "{took:?}");
+    // To others it was given to an owner who was not heard yet.
+    assert!((F..3 * F).contains(&took), "{took:?}");
     stage.put(200..300).await;
     stage
         .until("all records", || stage.probe.is_settled())

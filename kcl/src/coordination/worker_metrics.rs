@@ -30,8 +30,10 @@ impl RowWritten {
     }
 }
 
-/// Writes the row at once and then each 30 s, until the worker leaves.
+/// Writes the row at once and then each 30 s, until the worker leaves. After a failure once more soon:
+/// who has found this worker dead meanwhile waits for another row than the first that is there again.
 pub(crate) async fn report(shared: &Shared) {
+    let mut failed = false;
     while !shared.leaving.is_cancelled() {
         let now = shared.epoch_seconds();
         // Noted first: it may be written although it fails.
@@ -40,10 +42,15 @@ pub(crate) async fn report(shared: &Shared) {
         let pause = match shared.store.put_worker(&shared.worker_id, now).await {
             Ok(()) => {
                 shared.row_written().acknowledged(now);
-                INTERVAL
+                if std::mem::take(&mut failed) {
+                    shared.failover.min(INTERVAL)
+                } else {
+                    INTERVAL
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "the worker row could not be written");
+                failed = true;
                 RETRY
             }
         };

@@ -101,10 +101,16 @@ impl Lease {
         self.released_at == Some(self.counter)
     }
 
+    /// The counter was written by a process of ours that owned the lease or took it.
+    pub(crate) fn is_stamped(&self) -> bool {
+        self.stamp
+            .is_some_and(|stamp| stamp.counter == self.counter)
+    }
+
     /// The counter was written by another process than `process`, whatever the names of their workers.
     pub(crate) fn is_anothers(&self, process: u64) -> bool {
-        self.stamp
-            .is_some_and(|stamp| stamp.counter == self.counter && stamp.process != process)
+        let stamp = self.stamp.filter(|stamp| stamp.counter == self.counter);
+        stamp.is_some_and(|stamp| stamp.process != process)
     }
 }
 

@@ -234,7 +234,7 @@ async fn kept_shards_wait_for_their_worker_and_for_others_only_until_they_expire
 
     let other = stage.other(settings("w2")).await;
     let took = stage.until("it expires", || processing(&other) == 2).await;
-    // To others it was given to an owner who was not heard yet.
+    // One that has just come cannot tell that nobody was given it a moment ago.
     assert!((F..3 * F).contains(&took), "{took:?}");
     stage.put(200..300).await;
     stage

@@ -49,8 +49,8 @@ fn our_workers_never_share_a_shard_skip_a_record_or_take_progress_back() {
 #[test]
 fn nor_do_they_beside_java_workers() {
     let windows = windows(&reports(Workers::Mixed, 40));
-    // About four times what is usual: the draws move with every change of any worker, and a fault of
-    // ours that hides behind a rule of Java's opens its window in most fleets.
+    // A ceiling, several times what is usual: the draws move with every change of any worker. A fault
+    // of ours that hides behind a rule of Java's opens its window in most fleets.
     for (rule, most) in [
         ("forced assignment", 8),
         ("late start", 6),

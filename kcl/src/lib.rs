@@ -97,7 +97,9 @@
 //! each shard to the least loaded worker, which goes on within a second or two; see [`OnStop`].
 //!
 //! When DynamoDB does not answer, processing goes on for up to the failover time since the last
-//! renewal, then stops, and resumes by itself behind the last checkpoint.
+//! renewal, then stops, and resumes by itself behind the last checkpoint. By the default settings, 4 s
+//! in which requests hang, or nearly 5 s in which they are refused, stop nothing whenever they begin:
+//! a renewal is due every 5 s, and each of its attempts gives up after 2 s.
 //!
 //! # Cost
 //!

@@ -13,13 +13,14 @@
 //! | a Java leader dies: any worker's crash; between two of its writes | `scenario`: `kill`; `java_worker::leader`: `about_to_write` |
 //! | a Java leader acts on an old look | `java_worker::leader`: `pass`; `scenario`: `misjudge` |
 //! | a handoff in mid-flight, its owner or receiver dead, paused or cut off | `scenario::disturbed_handoff` |
-//! | user code that takes its time, and checkpoints after its tenure | `rust_worker` |
-//! | resharding, listings that lag, ends of shards that name no children | `scenario`: `strike`; `stream`; `rust_worker` |
+//! | user code that fails, panics, takes its time, and checkpoints after its tenure | `rust_worker::processor` |
+//! | reads that fail, are throttled or late | `rust_worker::reads` |
+//! | resharding, listings that lag | `scenario`: `strike`; `stream` |
 //!
 //! | invariant, after every step | where |
 //! |---|---|
-//! | at most one processor of a lease within its fence | `oracle`: `check_overlaps` |
-//! | a checkpoint never goes back, nor past what was delivered; none after its tenure | `oracle`: `changed`, `check_checkpoint`; `rust_worker` |
+//! | at most one processor of a lease within its fence; none of ours is called behind it | `oracle`: `check_overlaps`; `oracle::calls` |
+//! | a checkpoint never goes back, nor past what was delivered; none after its tenure | `oracle`: `changed`, `check_checkpoint`; `rust_worker::processor` |
 //! | records of a shard in order within a tenure, none skipped, each delivered in the end | `oracle::progress`; `scenario`: `calm` |
 //! | keys in order across splits and merges: parents before children | `oracle`: `check_parents` |
 //! | active leases cover the hash space; no unfinished lease is deleted, no finished one made again | `oracle`: `check_cover`, `changed` |

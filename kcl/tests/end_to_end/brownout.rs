@@ -151,7 +151,7 @@ async fn answers_lost_for_5_s_are_not_noticed() {
 /// the worker takes its lease back.
 #[tokio::test(start_paused = true)]
 async fn a_silence_of_5_s_is_survived_unless_it_begins_right_before_a_renewal() {
-    for (tenths, lost) in [(10, 0), (20, 0), (30, 0), (45, 2)] {
+    for (tenths, seconds, lost) in [(10, 5, 0), (20, 5, 0), (30, 5, 0), (45, 4, 0), (45, 5, 2)] {
         let fleet = Fleet::start().await;
         let renewed = fleet.paused.now();
         fleet.put(0..100).await;
@@ -162,9 +162,9 @@ async fn a_silence_of_5_s_is_survived_unless_it_begins_right_before_a_renewal() 
         let since = fleet.paused.now() - renewed;
         assert!(since < SECOND, "{since:?}");
         sleep(tenths * SECOND / 10 - since).await;
-        fleet.paused.aws.faults().add(silent(5 * SECOND));
+        fleet.paused.aws.faults().add(silent(seconds * SECOND));
         sleep(F).await;
-        assert_eq!(fleet.lost_leases(), lost, "{tenths}");
+        assert_eq!(fleet.lost_leases(), lost, "{seconds} s after {tenths}");
         fleet.put(100..200).await;
         fleet.settled().await;
         fleet.until("one each", || fleet.one_each()).await;
@@ -240,11 +240,16 @@ async fn answers_lost_for_15_s_or_5_min_stop_at_the_fence_and_it_resumes() {
 /// Nothing is delivered while it lasts: then every record comes exactly once.
 #[tokio::test(start_paused = true)]
 async fn without_records_under_way_each_comes_once() {
-    for lasting in [15 * SECOND, 300 * SECOND] {
+    for fault in [
+        refusing(15 * SECOND),
+        refusing(300 * SECOND),
+        silent(15 * SECOND),
+        silent(300 * SECOND),
+    ] {
         let fleet = Fleet::start().await;
         fleet.put(0..100).await;
         fleet.settled().await;
-        fleet.paused.aws.faults().add(refusing(lasting));
+        fleet.paused.aws.faults().add(fault);
         fleet.until("the fences", || fleet.lost_leases() == 2).await;
         fleet.put(100..200).await;
         fleet.settled().await;
@@ -253,12 +258,11 @@ async fn without_records_under_way_each_comes_once() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_planned_stop_in_the_middle_of_one_ends_and_others_go_on_behind_it() {
+async fn planned_stop_in_the_middle(fault: Fault) {
     let fleet = Fleet::start().await;
     fleet.put(0..100).await;
     fleet.settled().await;
-    fleet.paused.aws.faults().add(refusing(300 * SECOND));
+    fleet.paused.aws.faults().add(fault);
     let began = fleet.paused.now();
     // It can neither remove its row nor give its lease away.
     fleet.workers[0].shutdown(F).await.unwrap();
@@ -273,4 +277,14 @@ async fn a_planned_stop_in_the_middle_of_one_ends_and_others_go_on_behind_it() {
         .await;
     assert_eq!(fleet.verdict(), 0, "exactly once");
     fleet.workers[1].shutdown(F).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_planned_stop_in_the_middle_of_one_ends_and_others_go_on_behind_it() {
+    planned_stop_in_the_middle(refusing(300 * SECOND)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_planned_stop_in_the_middle_of_a_silence_ends_too() {
+    planned_stop_in_the_middle(silent(300 * SECOND)).await;
 }

@@ -203,8 +203,15 @@ pub(super) fn make_plan(shared: &Shared, snapshot: &Snapshot) -> Plan {
         shared.failover,
     );
     // A leader balances for all, by its own measure: two at it would undo each other's moves for ever.
+    // But a Java leader compares like with like: between workers that report their CPU, say, and ours,
+    // which do not yet, it moves nothing.
     let leader = observations.leader(now);
-    let is_led = leader.is_some_and(|leader| liveness.live.contains(leader));
+    let mut live = snapshot
+        .workers
+        .iter()
+        .filter(|row| liveness.live.contains(&row.worker));
+    let is_led = leader.is_some_and(|leader| liveness.live.contains(leader))
+        && live.all(|row| !row.measures);
     let nobody = BTreeSet::new();
     plan(
         &shared.worker_id,

@@ -90,6 +90,7 @@ mod tests {
         let row = |worker: &str, age: u64| WorkerRow {
             worker: worker.into(),
             last_update: 5000 - age,
+            measures: false,
         };
         let rows = [
             row("fresh", 5),
@@ -100,10 +101,12 @@ mod tests {
             WorkerRow {
                 worker: "future".into(),
                 last_update: 5060,
+                measures: false,
             },
             WorkerRow {
                 worker: "far-future".into(),
                 last_update: 5061,
+                measures: false,
             },
         ];
         let leases = [lease("a", "dead"), lease("b", "no-row"), lease("c", "late")];
@@ -132,6 +135,7 @@ mod tests {
         let row = |written| WorkerRow {
             worker: "dead".into(),
             last_update: written,
+            measures: false,
         };
         let mut observations = Observations::default();
         let mut look = |now: u64, owner: &str, counter, written| {
@@ -158,6 +162,7 @@ mod tests {
         let rows = [WorkerRow {
             worker: "w".into(),
             last_update: 5000,
+            measures: false,
         }];
         let ended = [Lease {
             checkpoint: Checkpoint::ShardEnd,

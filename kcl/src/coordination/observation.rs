@@ -432,6 +432,7 @@ mod tests {
         let row = |written| WorkerRow {
             worker: "w".into(),
             last_update: written,
+            measures: false,
         };
         let dead = |before: Lease, after: Lease| {
             let mut observations = seen(&[(100, before), (101, after)]);
@@ -472,6 +473,7 @@ mod tests {
         let row = WorkerRow {
             worker: "w".into(),
             last_update: 5000,
+            measures: false,
         };
         let mut observations = seen(&[(100, lease(Some("w"), 3)), (101, lease(Some("x"), 4))]);
         observations.observe_workers(std::slice::from_ref(&row), &BTreeMap::from([("w", true)]));

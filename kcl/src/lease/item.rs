@@ -35,6 +35,7 @@ pub(crate) mod attribute {
     pub(crate) const CHECKPOINT_OWNER: &str = "checkpointOwner";
     pub(crate) const ENTITY_TYPE: &str = "entityType";
     pub(crate) const LAST_UPDATE: &str = "lut";
+    pub(crate) const MEASURES: &str = "sts";
     pub(crate) const LEGACY_WORKER_KEY: &str = "wid";
     pub(crate) const LEGACY_STATE_KEY: &str = "key";
     pub(crate) const LOCK_OWNER: &str = "ownerName";
@@ -89,6 +90,10 @@ pub(crate) fn decode(item: Item) -> Result<TableItem, CorruptItem> {
     if let Some(worker) = worker {
         return Ok(TableItem::Worker(WorkerRow {
             worker: worker.clone(),
+            measures: item
+                .get(name::MEASURES)
+                .and_then(|measures| measures.as_m().ok())
+                .is_some_and(|measures| !measures.is_empty()),
             last_update: Reader::new(worker.clone(), item).number(name::LAST_UPDATE)?,
         }));
     }

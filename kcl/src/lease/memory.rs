@@ -352,6 +352,7 @@ impl LeaseStore for MemoryLeaseStore {
             let row = WorkerRow {
                 worker: worker.clone(),
                 last_update: epoch_seconds,
+                measures: false,
             };
             table.set(&name, &worker, Some(Row::Worker(row)));
         };

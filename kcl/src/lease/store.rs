@@ -165,4 +165,6 @@ pub(crate) struct WorkerRow {
     pub(crate) worker: String,
     /// When it last wrote the row, in seconds since 1970, by its clock.
     pub(crate) last_update: u64,
+    /// It reports more than that it lives: of its CPU, for one.
+    pub(crate) measures: bool,
 }

@@ -39,6 +39,7 @@ pub(crate) async fn lists_leases_and_workers_and_skips_what_it_cannot_read(subje
         let row = WorkerRow {
             worker: "w1".into(),
             last_update: 77,
+            measures: false,
         };
         assert_eq!(found.workers, [row]);
         let leader = found.leader.map(|lock| lock.owner);

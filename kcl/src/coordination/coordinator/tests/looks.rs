@@ -73,6 +73,21 @@ async fn a_leader_that_lives_balances_alone() {
     assert_eq!(hand_over().await, 2, "nobody leads");
     lock("java").await;
     assert_eq!(hand_over().await, 0);
+    let measured = AttributeValue::M([("C".into(), AttributeValue::L(Vec::new()))].into());
+    let row = aws.dynamodb().update_item().table_name(APP);
+    row.key("leaseKey", AttributeValue::S("java".into()))
+        .update_expression("SET sts = :sts")
+        .expression_attribute_values(":sts", measured)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        hand_over().await,
+        2,
+        "it does not compare such a worker with ours"
+    );
+    shared.store.put_worker("java", now).await.unwrap();
+    assert_eq!(hand_over().await, 0);
     lock("long gone").await;
     assert_eq!(hand_over().await, 2, "its worker is not there");
 }

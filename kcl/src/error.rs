@@ -121,7 +121,8 @@ pub enum WorkerError {
         /// The panic's message.
         message: String,
     },
-    /// [`WorkerHandle::abort`](crate::WorkerHandle::abort) was called, or the runtime ended.
+    /// [`WorkerHandle::abort`](crate::WorkerHandle::abort) was called, or the runtime of the
+    /// processors ended.
     #[error("the worker was aborted: its leases expire after the failover time")]
     Aborted,
 }

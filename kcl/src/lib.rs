@@ -85,8 +85,8 @@
 //! * **Blocking code costs no lease.** Leases are renewed on a thread of the worker's own, with AWS
 //!   connections of its own ([where to give another](SchedulerBuilder::coordination_on)): a processor
 //!   that blocks every thread of its runtime keeps its shard, checkpoints when it comes back, and is
-//!   fenced by the same clock when renewals fail meanwhile. Fetching, and other shards on the same
-//!   runtime, wait for it.
+//!   fenced by the same clock when renewals fail meanwhile. A planned stop keeps its deadline. Fetching,
+//!   and other shards on the same runtime, wait for it.
 //! * **Order.** A child shard starts when all its parents' records were processed and their end was
 //!   checkpointed.
 //!

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use futures::FutureExt as _;
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinError};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::WorkerError;
@@ -39,6 +39,17 @@ impl<T: Send + 'static> Task<T> {
         }
     }
 
+    /// Lets the task go on when nobody waits any more.
+    pub(crate) fn detach(self) -> impl Future<Output = Result<T, WorkerError>> + Send + 'static {
+        let Self {
+            name,
+            handle,
+            mut result,
+        } = self;
+        let handle = handle.detach();
+        async move { outcome(name, handle.await, &mut result) }
+    }
+
     pub(crate) fn abort_handle(&self) -> AbortHandle {
         self.handle.abort_handle()
     }
@@ -49,11 +60,19 @@ impl<T> Future for Task<T> {
     type Output = Result<T, WorkerError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let ended = ready!(self.handle.poll_unpin(context));
-        Poll::Ready(match ended {
-            Ok(()) => self.result.try_recv().map_err(|_| WorkerError::Aborted),
-            Err(error) => Err(WorkerError::from_join(self.name, error)),
-        })
+        let joined = ready!(self.handle.poll_unpin(context));
+        Poll::Ready(outcome(self.name, joined, &mut self.result))
+    }
+}
+
+fn outcome<T>(
+    name: &'static str,
+    joined: Result<(), JoinError>,
+    result: &mut oneshot::Receiver<T>,
+) -> Result<T, WorkerError> {
+    match joined {
+        Ok(()) => result.try_recv().map_err(|_| WorkerError::Aborted),
+        Err(error) => Err(WorkerError::from_join(name, error)),
     }
 }
 

@@ -18,6 +18,7 @@ use super::thread::OwnThread;
 use super::{start, worker_metrics};
 use crate::clock::Clock;
 use crate::config::{ConsumerConfig, OnStop};
+use crate::executor::Executor;
 use crate::lease::{Fleet as _, Lease, Tenure};
 use crate::metrics::Meter;
 use crate::worker_state::StateSender;
@@ -52,7 +53,7 @@ pub(crate) struct Coordinator {
     shared: Arc<Shared>,
     /// Those that end when the worker leaves.
     tasks: Mutex<Vec<JoinHandle<()>>>,
-    /// What drives them, unless a runtime was given.
+    /// What drives them, unless a runtime was given. It ends when this is dropped.
     thread: Option<OwnThread>,
 }
 
@@ -158,14 +159,26 @@ impl Coordinator {
         self.shared.stopped.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
-        if let Some(thread) = &self.thread {
-            thread.end().await;
-        }
     }
 
     async fn leave_if_needed(&self) {
         if !self.shared.leaving.is_cancelled() {
             self.leave().await;
+        }
+    }
+
+    /// Where its tasks run: user code cannot block that.
+    pub(crate) fn executor(&self) -> Arc<dyn Executor> {
+        Arc::clone(&self.shared.executor)
+    }
+
+    /// Resolves when its own thread, if it has one, is gone: after the coordinator itself.
+    pub(crate) fn thread_ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        let ended = self.thread.as_ref().map(OwnThread::ended);
+        async {
+            if let Some(ended) = ended {
+                ended.await;
+            }
         }
     }
 

@@ -9,13 +9,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// What tools show; Linux shows 15 characters.
 const NAME: &str = "kcl-coordinator";
 
-/// A thread that drives a runtime until this is dropped, or [`end`](Self::end) is called.
+/// A thread that drives a runtime until this is dropped.
 ///
 /// The thread drops the runtime itself: in async code that would panic.
 #[derive(Debug)]
 pub(super) struct OwnThread {
     runtime: Handle,
-    end: CancellationToken,
     _end: DropGuard,
     /// Closed when the thread ends, by a panic too.
     ended: watch::Receiver<()>,
@@ -29,7 +28,6 @@ impl OwnThread {
     /// The thread ends.
     pub(super) async fn start() -> io::Result<Self> {
         let end = CancellationToken::new();
-        let guard = end.clone().drop_guard();
         let (running, ended) = watch::channel(());
         let (started, runtime) = oneshot::channel();
         let asked = end.clone();
@@ -54,8 +52,7 @@ impl OwnThread {
         let runtime = runtime.await.map_err(io::Error::other)??;
         Ok(Self {
             runtime,
-            end,
-            _end: guard,
+            _end: end.drop_guard(),
             ended,
         })
     }
@@ -64,26 +61,24 @@ impl OwnThread {
         &self.runtime
     }
 
-    /// Drops all tasks and waits until the thread has nothing more to do.
-    ///
-    /// # Cancel safety
-    /// The thread ends all the same.
-    pub(super) async fn end(&self) {
-        self.end.cancel();
-        // Never sent: an error says that the thread has ended.
-        let _ = self.ended.clone().changed().await;
+    /// Resolves when the thread has dropped all tasks and has nothing more to do.
+    pub(super) fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut ended = self.ended.clone();
+        async move {
+            // Never sent: an error says that the thread has ended.
+            let _ = ended.changed().await;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
 
     #[tokio::test]
-    async fn it_drops_its_tasks_and_ends() {
+    async fn dropped_in_async_code_it_drops_its_tasks_and_ends() {
         let thread = OwnThread::start().await.unwrap();
         let held = Arc::new(());
         let holds = Arc::clone(&held);
@@ -91,17 +86,10 @@ mod tests {
             let _holds = holds;
             std::future::pending::<()>().await;
         });
-        thread.end().await;
+        let ended = thread.ended();
+        drop(thread);
+        ended.await;
         assert_eq!(Arc::strong_count(&held), 1);
         assert!(task.await.unwrap_err().is_cancelled());
-    }
-
-    #[tokio::test]
-    async fn it_ends_when_it_is_dropped_in_async_code() {
-        let thread = OwnThread::start().await.unwrap();
-        let mut ended = thread.ended.clone();
-        drop(thread);
-        let end = tokio::time::timeout(Duration::from_secs(60), ended.changed());
-        assert!(end.await.unwrap().is_err());
     }
 }

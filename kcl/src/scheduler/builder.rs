@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use aws_sdk_kinesis::config::BehaviorVersion;
 use aws_types::SdkConfig;
 use fastrand::Rng;
-use futures::FutureExt;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::handle::WorkerHandle;
 use super::run;
@@ -24,6 +24,7 @@ use crate::metrics::facade::FacadeSink;
 use crate::processor::{ErasedFactory, ProcessorFactory};
 use crate::retrieval::{ByteBudget, PollingRetrieval};
 use crate::shard_consumer::Worker;
+use crate::task::Task;
 use crate::worker_state::{LastState, StateSender, StateWatch, WorkerState};
 
 /// A worker, ready to run: the stream exists, the lease table is there, and so are its leases.
@@ -32,7 +33,7 @@ use crate::worker_state::{LastState, StateSender, StateWatch, WorkerState};
 #[must_use = "a worker does nothing before spawn()"]
 pub struct Scheduler {
     coordinator: Coordinator,
-    worker: Arc<Worker>,
+    worker: Worker,
     view: Arc<View>,
     seed: u64,
 }
@@ -68,29 +69,33 @@ impl Scheduler {
         &self.worker.worker_id
     }
 
-    /// Starts the worker on the current runtime: fetching and the processors. Coordination has a thread
-    /// of its own, unless [another runtime](SchedulerBuilder::coordination_on) was given for it.
+    /// Starts the worker. Fetching and the processors run on the current runtime; coordination and the
+    /// worker itself on a thread of their own, unless [another runtime](SchedulerBuilder::coordination_on)
+    /// was given for them.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn spawn(self) -> WorkerHandle {
         let Self {
             coordinator,
-            worker,
+            mut worker,
             view,
             seed,
         } = self;
+        worker.executor = Arc::new(Handle::current());
         // Outside of the task: one that is aborted before it begins has stopped too.
         let last_state = LastState(view.states().clone());
-        WorkerHandle::new(Arc::clone(&view), move |stop| {
-            async move {
-                let outcome = run::run(coordinator, worker, view, seed, stop).await;
-                let error = outcome.as_ref().err().cloned();
-                last_state.0.enter(WorkerState::Stopped(error));
-                outcome
-            }
-            .boxed()
-        })
+        let (executor, thread_ended) = (coordinator.executor(), coordinator.thread_ended());
+        let (stop, requested) = watch::channel(None);
+        let seen = Arc::clone(&view);
+        let work = async move {
+            let outcome = run::run(coordinator, Arc::new(worker), view, seed, requested).await;
+            let error = outcome.as_ref().err().cloned();
+            last_state.0.enter(WorkerState::Stopped(error));
+            outcome
+        };
+        let task = Task::spawn(&*executor, "the worker", work);
+        WorkerHandle::new(seen, stop, task, thread_ended)
     }
 }
 
@@ -159,8 +164,8 @@ impl SchedulerBuilder {
         self
     }
 
-    /// Where coordination runs: lease renewals and checkpoints, balance, shard sync, and the calls to
-    /// AWS that they make. Default: on a thread and runtime of the worker's own, from
+    /// Where coordination runs: lease renewals and checkpoints, balance, shard sync, planned stops, and
+    /// the calls to AWS that they make. Default: on a thread and runtime of the worker's own, from
     /// [`build`](Self::build) to its end, so that processors which block every thread of the
     /// application's runtime lose no lease.
     ///
@@ -283,7 +288,7 @@ impl SchedulerBuilder {
         Ok(Scheduler {
             coordinator,
             view: Arc::new(view),
-            worker: Arc::new(worker),
+            worker,
             seed: random.u64(..),
         })
     }

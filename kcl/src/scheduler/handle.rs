@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -10,9 +11,11 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::shards::View;
+use crate::coordination::WorkerFailure;
 use crate::error::WorkerError;
 use crate::lease_table::LeaseTableSnapshot;
 use crate::snapshot::WorkerSnapshot;
+use crate::task::Task;
 use crate::why_not_running::WhyNotRunning;
 use crate::worker_state::{StateWatch, WorkerState};
 
@@ -38,26 +41,38 @@ pub struct WorkerHandle {
     stop: Arc<watch::Sender<Option<Duration>>>,
     outcome: Shared<BoxFuture<'static, Result<ShutdownReport, WorkerError>>>,
     abort: AbortHandle,
+    /// By [`abort`](Self::abort).
+    aborted: Arc<AtomicBool>,
     view: Arc<View>,
 }
 
 impl WorkerHandle {
     pub(super) fn new(
         view: Arc<View>,
-        start: impl FnOnce(
-            watch::Receiver<Option<Duration>>,
-        ) -> BoxFuture<'static, Result<ShutdownReport, WorkerError>>,
+        stop: watch::Sender<Option<Duration>>,
+        task: Task<Result<ShutdownReport, WorkerError>>,
+        thread_ended: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
-        let (stop, requested) = watch::channel(None);
-        let task = tokio::spawn(start(requested));
         let abort = task.abort_handle();
-        let outcome = task.map(|joined| {
-            joined.unwrap_or_else(|error| Err(WorkerError::from_join("the worker", error)))
-        });
+        let aborted = Arc::new(AtomicBool::new(false));
+        let (asked, task) = (Arc::clone(&aborted), task.detach());
+        let outcome = async move {
+            let outcome = match task.await {
+                Err(WorkerError::Aborted) if !asked.load(Ordering::Relaxed) => {
+                    let task = "the worker";
+                    let failure = WorkerFailure::RuntimeEnded { task };
+                    Err(WorkerError::Coordination(failure))
+                }
+                outcome => outcome.flatten(),
+            };
+            thread_ended.await;
+            outcome
+        };
         Self {
             stop: Arc::new(stop),
             outcome: outcome.boxed().shared(),
             abort,
+            aborted,
             view,
         }
     }
@@ -67,6 +82,8 @@ impl WorkerHandle {
     /// [`on_stop`](crate::ConsumerConfig::on_stop) says. Processors that have not stopped after
     /// `deadline` are aborted, and their leases given away without a checkpoint: the next owner waits
     /// for the [`failover_time`](crate::ConsumerConfig::failover_time).
+    ///
+    /// Code that blocks its thread can not be aborted: the worker ends without it.
     ///
     /// The calls to the lease table around that come on top: milliseconds, or, when DynamoDB does not
     /// answer, about twelve [`dynamodb_request_timeout`](crate::ConsumerConfig::dynamodb_request_timeout)s.
@@ -102,6 +119,7 @@ impl WorkerHandle {
     /// Stops the worker where it is, as a crash would: nothing is checkpointed or given away, its
     /// leases expire after the failover time. For tests and demonstrations.
     pub fn abort(&self) {
+        self.aborted.store(true, Ordering::Relaxed);
         self.abort.abort();
     }
 

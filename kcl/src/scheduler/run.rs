@@ -11,6 +11,7 @@ use crate::coordination::Coordinator;
 use crate::error::WorkerError;
 use crate::lease::{Tenure, TenureEnd};
 use crate::shard_consumer::Worker;
+use crate::task::Task;
 use crate::worker_state::WorkerState;
 
 /// How long aborted tasks get to be dropped.
@@ -26,12 +27,15 @@ pub(crate) async fn run(
     let stream = worker.stream.clone();
     let failover_time = worker.config.failover_time;
     let states = view.states().clone();
+    let mut alive = Task::spawn(&*worker.executor, "nothing", std::future::pending::<()>());
     let mut shards = Shards::new(worker, view, seed);
     let mut tenures = coordinator.start();
     states.enter(WorkerState::Running);
     let (deadline, failure) = tokio::select! {
         biased;
         deadline = stop_requested(&mut stop) => (deadline, None),
+        // The runtime of the processors has ended.
+        Err(error) = &mut alive => (failover_time, Some(error)),
         error = main_loop(&coordinator, &mut shards, &mut tenures, &stream) => {
             tracing::error!(%error, "the worker cannot go on; it gives its shards up");
             (failover_time, Some(error))

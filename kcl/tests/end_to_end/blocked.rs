@@ -9,8 +9,11 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sdk_dynamodb::config::IdentityCache;
 
-use kcl::{Checkpoint, LeaseSnapshot, SchedulerBuilder, WorkerError, WorkerFailure, WorkerHandle};
-use kinesis_testkit::{Fault, Service};
+use kcl::{
+    Checkpoint, LeaseSnapshot, SchedulerBuilder, WorkerError, WorkerFailure, WorkerHandle,
+    WorkerState,
+};
+use kinesis_testkit::{Fault, LocalAws, Service};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::probe::{Call, Deed, Probe};
@@ -151,6 +154,76 @@ async fn is_told_when_renewals_fail_and_its_checkpoint_is_refused() {
     until("all records", || probe.is_settled()).await;
     probe.assert_exact();
     worker.shutdown(PATIENCE).await.unwrap();
+}
+
+/// A worker whose only shard is in a call that blocks its runtime until the sender is dropped.
+async fn blocked_worker(aws: &LocalAws, runtime: &OneThread) -> (WorkerHandle, mpsc::Sender<()>) {
+    let (unblock, blocked) = mpsc::channel::<()>();
+    let blocked = Mutex::new(blocked);
+    let (reports, entered) = mpsc::channel();
+    let probe = Probe::new().script(move |_, _| {
+        let _ = reports.send(());
+        let _ = blocked.lock().unwrap().recv();
+        Deed::Take
+    });
+    put(aws, &probe, 0..100).await;
+    let worker = runtime.worker(builder(aws, &probe, config("w1"))).await;
+    until("process_records", || entered.try_recv().is_ok()).await;
+    (worker, unblock)
+}
+
+#[tokio::test]
+async fn a_planned_stop_keeps_its_deadline_and_the_next_owner_starts() {
+    let aws = aws(1).await;
+    let runtime = OneThread::new();
+    let (first, unblock) = blocked_worker(&aws, &runtime).await;
+    let others = Probe::new();
+    let second = worker(&aws, &others, config("w2")).await;
+    until("a look", || lease(&second).is_some()).await;
+    let stop = first.shutdown(Duration::from_millis(100));
+    let report = tokio::time::timeout(PATIENCE, stop).await.unwrap().unwrap();
+    assert_eq!((report.drained.len(), report.aborted.len()), (0, 1));
+    assert!(matches!(first.state(), WorkerState::Stopped(None)));
+    until("the next owner", || {
+        !others.calls(Call::Initialize).is_empty()
+    })
+    .await;
+    drop(unblock);
+    second.shutdown(PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_is_aborted_and_the_next_owner_starts() {
+    let aws = aws(1).await;
+    let runtime = OneThread::new();
+    let (first, unblock) = blocked_worker(&aws, &runtime).await;
+    let others = Probe::new();
+    let second = worker(&aws, &others, config("w2")).await;
+    first.abort();
+    let ended = tokio::time::timeout(PATIENCE, first.join()).await.unwrap();
+    assert!(matches!(ended, Err(WorkerError::Aborted)), "{ended:?}");
+    until("the next owner", || {
+        !others.calls(Call::Initialize).is_empty()
+    })
+    .await;
+    drop(unblock);
+    second.shutdown(PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_ends_with_the_runtime_of_its_processors() {
+    let aws = aws(1).await;
+    let probe = Probe::new();
+    let runtime = OneThread::new();
+    let worker = runtime.worker(builder(&aws, &probe, config("w1"))).await;
+    until("its shard", || processing(&worker) == 1).await;
+    drop(runtime);
+    let ended = tokio::time::timeout(PATIENCE, worker.join()).await.unwrap();
+    assert!(matches!(ended, Err(WorkerError::Aborted)), "{ended:?}");
+    assert!(matches!(
+        worker.state(),
+        WorkerState::Stopped(Some(WorkerError::Aborted))
+    ));
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ async fn is_running(shared: &Arc<Shared>) -> bool {
 }
 
 #[tokio::test]
-async fn it_ends_with_a_stop() {
+async fn it_ends_when_the_coordinator_is_dropped() {
     let aws = aws(1).await;
     let coordinator = Coordinator::prepare(parts(&aws, "a", config()))
         .await
@@ -25,22 +25,10 @@ async fn it_ends_with_a_stop() {
     let _tenures = coordinator.start();
     assert!(is_running(&coordinator.shared).await);
     coordinator.stop().await;
-    assert!(!is_running(&coordinator.shared).await);
-}
-
-#[tokio::test]
-async fn it_ends_when_the_coordinator_is_dropped() {
-    let aws = aws(1).await;
-    let coordinator = Coordinator::prepare(parts(&aws, "a", config()))
-        .await
-        .unwrap();
-    let _tenures = coordinator.start();
-    let shared = Arc::clone(&coordinator.shared);
+    let (shared, ended) = (Arc::clone(&coordinator.shared), coordinator.thread_ended());
     drop(coordinator);
-    until("its end", async || {
-        (!is_running(&shared).await).then_some(())
-    })
-    .await;
+    ended.await;
+    assert!(!is_running(&shared).await);
 }
 
 #[tokio::test]

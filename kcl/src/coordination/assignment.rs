@@ -67,8 +67,9 @@ pub(super) async fn look_and_act(
     for lease in &snapshot.leases {
         let named = lease.owner.as_deref() == Some(&shared.worker_id);
         if named && !shared.registry.contains(&lease.key) && !lease.has_ended() {
+            let asked = shared.clock.now();
             match shared.store.get(&lease.key).await {
-                Ok(Some(lease)) => consider(shared, &lease, deliveries).await?,
+                Ok(Some(lease)) => consider(shared, &lease, asked, deliveries).await?,
                 Ok(None) => {}
                 Err(error) => shared.store_failed("reading a lease", &error),
             }
@@ -92,8 +93,10 @@ pub(crate) async fn look(
     shared: &Shared,
     consistent: bool,
 ) -> Result<Arc<Snapshot>, LeaseStoreError> {
+    // What is not in the snapshot may have happened right after it was asked for;
+    let asked = shared.clock.now();
     let snapshot = Arc::new(shared.store.list(consistent).await?);
-    // After the read: a counter seen now moved no later than now.
+    // a counter seen now moved no later than now.
     let now = shared.clock.now();
     shared.last_look.note(&snapshot, now);
     for corrupt in &snapshot.corrupt {
@@ -106,7 +109,7 @@ pub(crate) async fn look(
         .collect();
     shared.registry.retain(|key| keys.contains(key));
     let mut observations = shared.observations();
-    observations.observe_all(&snapshot.leases, now, shared.failover);
+    observations.observe_all(&snapshot.leases, asked, now, shared.failover);
     let renews = liveness::renewing(&snapshot.leases, &observations, now, shared.failover);
     observations.observe_workers(&snapshot.workers, &renews);
     observations.observe_leader(snapshot.leader.as_ref(), now);

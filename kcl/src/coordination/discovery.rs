@@ -44,8 +44,9 @@ pub(super) async fn look(
         if shared.registry.contains(&key) || shared.last_look.has_ended(&key) {
             continue;
         }
+        let asked = shared.clock.now();
         match shared.store.get(&key).await {
-            Ok(Some(lease)) => consider(shared, &lease, deliveries).await?,
+            Ok(Some(lease)) => consider(shared, &lease, asked, deliveries).await?,
             // The index lags behind.
             Ok(None) => {}
             Err(LeaseStoreError::Corrupt(corrupt)) => tracing::warn!(%corrupt, "lease skipped"),
@@ -55,14 +56,15 @@ pub(super) async fn look(
     Ok(())
 }
 
-/// Starts on a lease, as just read, if it is this worker's and nobody else may still be at work.
+/// Starts on a lease, as read just now, when it was asked for at `asked`, if it is this worker's and nobody else may still be at work.
 pub(crate) async fn consider(
     shared: &Arc<Shared>,
     lease: &Lease,
+    asked: Duration,
     deliveries: &mpsc::Sender<Tenure>,
 ) -> Result<(), LeaseStoreError> {
     let now = shared.clock.now();
-    shared.observations().observe(lease, now);
+    shared.observations().observe(lease, asked, now);
     let mine = lease.owner.as_deref() == Some(&shared.worker_id)
         && !lease.is_handoff_pending()
         && !lease.has_ended();

@@ -111,7 +111,12 @@ mod tests {
         ];
         let leases = [lease("a", "dead"), lease("b", "no-row"), lease("c", "late")];
         let mut observations = Observations::default();
-        observations.observe_all(&leases, Duration::from_secs(900), F);
+        observations.observe_all(
+            &leases,
+            Duration::from_secs(900),
+            Duration::from_secs(900),
+            F,
+        );
         let renewed: Vec<_> = leases
             .iter()
             .map(|l| Lease {
@@ -119,7 +124,7 @@ mod tests {
                 ..l.clone()
             })
             .collect();
-        observations.observe_all(&renewed, NOW, F);
+        observations.observe_all(&renewed, NOW, NOW, F);
 
         let liveness = judge(&rows, &renewed, &observations, NOW, 5000, F);
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -144,7 +149,7 @@ mod tests {
                 ..lease("a", owner)
             }];
             let (now, rows) = (Duration::from_secs(now), [row(written)]);
-            observations.observe_all(&leases, now, F);
+            observations.observe_all(&leases, now, now, F);
             let renews = renewing(&leases, &observations, now, F);
             observations.observe_workers(&rows, &renews);
             let live = judge(&rows, &leases, &observations, now, 5000, F);
@@ -169,7 +174,7 @@ mod tests {
             ..lease("a", "w")
         }];
         let mut observations = Observations::default();
-        observations.observe_all(&ended, Duration::ZERO, F);
+        observations.observe_all(&ended, Duration::ZERO, Duration::ZERO, F);
         let liveness = judge(&rows, &ended, &observations, NOW, 5000, F);
         assert!(liveness.receivers.contains("w"));
     }

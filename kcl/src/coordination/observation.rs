@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::lease::{LeaderLock, Lease, WorkerRow};
 
-/// A receiver may start at once after a handoff that took less than this: a Java leader forces
-/// handoffs at 30 s, while the old owner may still be at work.
-const HANDOFF_TRUSTED: Duration = Duration::from_secs(30);
+/// A receiver may start at once after a handoff that took less than this. A Java owner transfers by
+/// force at 30 s, while its processor may still be at work; a look may miss the last second, or more.
+const HANDOFF_TRUSTED: Duration = Duration::from_secs(25);
 
 /// How long a new owner has for its first heartbeat. A Java worker discovers what it was given within
 /// the failover time (once more if the index lags) and renews it within a third of that: it is quiet
@@ -56,8 +56,8 @@ struct Seen {
     given: bool,
     /// When the counter was first seen at this value.
     since: Duration,
-    /// When it was last seen.
-    looked: Duration,
+    /// When the last look at it was sent.
+    asked: Duration,
     handoff: Option<Handoff>,
     /// Since when it may be taken.
     available_since: Option<Duration>,
@@ -83,13 +83,13 @@ struct Handoff {
 
 impl Handoff {
     /// That of `lease`; `seen`: what was seen of it before. Looks may be far apart: it may have begun
-    /// right after the last one that did not show it.
+    /// right after the last one that did not show it was sent.
     fn of(lease: &Lease, seen: Option<&Seen>) -> Option<Self> {
         let known = seen.and_then(|seen| seen.handoff.as_ref());
         let known = known.filter(|known| known.to == lease.owner);
         lease.is_handoff_pending().then(|| Self {
             to: lease.owner.clone(),
-            since: known.map_or(seen.map(|seen| seen.looked), |known| known.since),
+            since: known.map_or(seen.map(|seen| seen.asked), |known| known.since),
         })
     }
 }
@@ -120,10 +120,17 @@ impl Seen {
 }
 
 impl Observations {
-    /// Takes in a whole snapshot; leases that are gone are forgotten. `now`: after it was read.
-    pub(crate) fn observe_all(&mut self, leases: &[Lease], now: Duration, failover: Duration) {
+    /// Takes in a whole snapshot, asked for at `asked` and read by `now`; leases that are gone are
+    /// forgotten.
+    pub(crate) fn observe_all(
+        &mut self,
+        leases: &[Lease],
+        asked: Duration,
+        now: Duration,
+        failover: Duration,
+    ) {
         for lease in leases {
-            self.observe(lease, now);
+            self.observe(lease, asked, now);
         }
         let present: std::collections::HashSet<&str> =
             leases.iter().map(|lease| lease.key.as_str()).collect();
@@ -136,8 +143,8 @@ impl Observations {
         }
     }
 
-    /// Takes in one lease.
-    pub(crate) fn observe(&mut self, lease: &Lease, now: Duration) {
+    /// Takes in one lease, asked for at `asked` and read by `now`.
+    pub(crate) fn observe(&mut self, lease: &Lease, asked: Duration, now: Duration) {
         let owner = lease.actual_owner();
         let known = self.leases.get(&lease.key);
         if let Some(seen) = known {
@@ -147,7 +154,7 @@ impl Observations {
                 Ordering::Equal => {
                     let handoff = Handoff::of(lease, known);
                     if let Some(seen) = self.leases.get_mut(&lease.key) {
-                        seen.looked = now;
+                        seen.asked = seen.asked.max(asked);
                         seen.owner = owner.map(str::to_owned);
                         // A lagging look may not show one that was seen already.
                         seen.handoff = handoff.or(seen.handoff.take());
@@ -165,7 +172,7 @@ impl Observations {
             owner: owner.map(str::to_owned),
             given: known.map_or_else(|| may_be_new(lease), |seen| seen.owner.as_deref() != owner),
             since: now,
-            looked: now,
+            asked,
             handoff: Handoff::of(lease, known),
             available_since: None,
             before: known.map(|seen| Before {

@@ -37,7 +37,7 @@ fn pending(to: &str, from: &str, counter: u64) -> Lease {
 fn seen(looks: &[(u64, Lease)]) -> Observations {
     let mut observations = Observations::default();
     for (second, lease) in looks {
-        observations.observe_all(std::slice::from_ref(lease), at(*second), F);
+        observations.observe_all(std::slice::from_ref(lease), at(*second), at(*second), F);
     }
     observations
 }
@@ -283,6 +283,21 @@ fn a_handoff_of_unknown_age_is_not_trusted() {
         assert!(!observations.may_start(&mine, ME, at(110), F));
         assert!(observations.may_start(&mine, ME, at(111), F));
     }
+}
+
+#[test]
+fn a_handoff_may_be_older_than_the_answer_that_did_not_show_it() {
+    // Asked for at 100, read at once, and answered at 120; the handoff began at 101, and its owner, a
+    // Java worker, transfers by force at 131.
+    let mut observations = Observations::default();
+    observations.observe(&lease(Some("w"), 8), at(100), at(120));
+    for (second, counter) in [(121, 8), (128, 9)] {
+        observations.observe(&pending("me", "w", counter), at(second), at(second));
+    }
+    let mine = lease(Some("me"), 10);
+    observations.observe(&mine, at(132), at(132));
+    assert!(!observations.may_start(&mine, ME, at(138), F));
+    assert!(observations.may_start(&mine, ME, at(139), F));
 }
 
 #[test]

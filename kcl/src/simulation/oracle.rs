@@ -392,7 +392,13 @@ impl State {
         let mut held: BTreeMap<&str, u64> = BTreeMap::new();
         let mut overlaps = Vec::new();
         for (id, processor) in &self.processors {
-            if !processor.hold.is_held() {
+            // Java begins on the lease of a finished shard too, and calls nothing.
+            let is_idle = processor.kind == Kind::Java
+                && self
+                    .leases
+                    .get(&processor.shard)
+                    .is_some_and(Lease::has_ended);
+            if is_idle || !processor.hold.is_held() {
                 continue;
             }
             if let Some(other) = held.insert(&processor.shard, *id) {

@@ -319,7 +319,7 @@ impl LeaseStore for DynamoDbLeaseStore {
         parts.counter_is(lease).owners_are(lease);
         parts
             .next_counter(lease, self.process)
-            .owner(lease, owner)
+            .owner(lease.actual_owner(), owner)
             .remove(name::CHECKPOINT_OWNER);
         self.update(
             "UpdateItem (take)",
@@ -344,7 +344,7 @@ impl LeaseStore for DynamoDbLeaseStore {
         }
         parts
             .add_to_counter()
-            .owner(lease, to)
+            .owner(lease.owner.as_deref(), to)
             .remove(name::CHECKPOINT_OWNER);
         let intent = Intent::Assign { to, released };
         self.update("UpdateItem (assign)", lease, parts.build(), Some(intent))

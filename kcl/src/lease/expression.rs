@@ -130,11 +130,11 @@ impl Expression {
         self.add_one(name::COUNTER)
     }
 
-    /// Makes `to` the owner, and counts the switch if it is one.
-    pub(super) fn owner(&mut self, lease: &Lease, to: &str) -> &mut Self {
+    /// Makes `to` the owner, and counts the switch if it is one, `from` another.
+    pub(super) fn owner(&mut self, from: Option<&str>, to: &str) -> &mut Self {
         self.put(name::OWNER, text(to));
         // As Java: an unassigned lease has no owner to switch from.
-        if lease.owner.as_deref().is_some_and(|owner| owner != to) {
+        if from.is_some_and(|owner| owner != to) {
             self.add_one(name::OWNER_SWITCHES);
         }
         self

@@ -148,6 +148,13 @@ pub(crate) async fn taking_needs_the_lease_as_it_was_seen(subject: &impl Subject
     refused(store.renew(&pending, "old", None).await.unwrap());
     let again = applied(store.take(&mine, "me").await.unwrap());
     assert_eq!(again.owner_switches, 1, "the same owner is no switch");
+    // Its handoff forced: the next owner, who was not at work yet, is new.
+    let pending = applied(store.start_handoff(&again, "next").await.unwrap());
+    let forced = applied(store.take(&pending, "next").await.unwrap());
+    assert_eq!(
+        (forced.owner.as_deref(), forced.owner_switches),
+        (Some("next"), 2)
+    );
 }
 
 pub(crate) async fn assigning_needs_the_owners_and_completes_a_handoff(subject: &impl Subject) {

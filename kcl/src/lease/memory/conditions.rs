@@ -38,9 +38,9 @@ impl Intent<'_> {
         match self {
             Self::Renew { throughput, .. } => set_throughput(&mut item, throughput),
             Self::Checkpoint { progress, .. } => set_progress(&mut item, progress),
-            Self::Take { owner } => set_owner(&mut item, known, owner),
+            Self::Take { owner } => set_owner(&mut item, known.actual_owner(), owner),
             Self::Assign { to, released } => {
-                set_owner(&mut item, known, to);
+                set_owner(&mut item, known.owner.as_deref(), to);
                 if released {
                     item.released_at = Some(known.counter.wrapping_add(1));
                 }
@@ -69,10 +69,10 @@ fn processed_by(item: &Lease, known: &Lease, owner: &str) -> bool {
     }
 }
 
-fn set_owner(item: &mut Lease, known: &Lease, owner: &str) {
+fn set_owner(item: &mut Lease, from: Option<&str>, owner: &str) {
     item.owner = Some(owner.to_owned());
     item.checkpoint_owner = None;
-    if known.owner.as_deref().is_some_and(|known| known != owner) {
+    if from.is_some_and(|from| from != owner) {
         item.owner_switches += 1;
     }
 }

@@ -31,6 +31,8 @@ pub(crate) use metered::metered;
 #[cfg(test)]
 pub(crate) use model::Stamp;
 pub(crate) use model::{Lease, StreamIdentity};
+#[cfg(test)]
+pub(crate) use readback::Intent;
 pub(crate) use store::{LeaderLock, LeaseStore, Outcome, ShardFacts, Snapshot, WorkerRow};
 pub(crate) use table::{Layout, TableError, describe as describe_table, ensure as ensure_table};
 pub use tenure::FencingToken;

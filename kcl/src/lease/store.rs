@@ -40,7 +40,8 @@ pub(crate) trait LeaseStore: Send + Sync + Debug {
 
     /// Makes `owner` the owner of a lease that is unassigned or expired, or that its present owner
     /// gives up while its processor may be at work, if nothing about its ownership changed since it
-    /// was read; ends a pending handoff; adds one to the counter.
+    /// was read; ends a pending handoff; adds one to the counter. A switch counts if `owner` did not
+    /// process the shard (Java asks who was named): by that others tell a new owner from one that was heard.
     fn take<'a>(&'a self, lease: &'a Lease, owner: &'a str) -> StoreFuture<'a, Outcome>;
 
     /// Makes `to` the owner, if the owners are as known (not: the counter, which a live owner

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::checkpoint::Checkpoint;
-use crate::lease::Stamp;
+use crate::lease::{Intent, Stamp};
 
 const F: Duration = Duration::from_secs(10);
 const ME: Successor = Successor {
@@ -94,11 +94,14 @@ fn at_a_first_look_an_owner_that_may_be_new_has_longer_too() {
         stamp: lease(None, 3).stamp,
         ..heard.clone()
     };
-    let forced = Lease {
-        owner_switches: 1,
-        ..heard
+    // One of ours gives it away while its processor may be at work, in a handoff and without.
+    let forced = |lease: Lease| {
+        let take = Intent::Take { owner: "java" };
+        take.apply(ME.process, &lease, &lease).unwrap()
     };
-    for given in [by_java, since, forced] {
+    let given_away = forced(lease(Some("w"), 3));
+    let handed_over = forced(pending("java", "w", 3));
+    for given in [by_java, since, given_away, handed_over] {
         let observations = seen(&[(100, given.clone())]);
         assert!(!observations.is_available(&given, at(125), F), "{given:?}");
         assert!(observations.is_available(&given, at(126), F), "{given:?}");

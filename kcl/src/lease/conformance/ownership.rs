@@ -155,6 +155,10 @@ pub(crate) async fn taking_needs_the_lease_as_it_was_seen(subject: &impl Subject
         (forced.owner.as_deref(), forced.owner_switches),
         (Some("next"), 2)
     );
+    // Taken back by who was at work.
+    let pending = applied(store.start_handoff(&forced, "last").await.unwrap());
+    let back = applied(store.take(&pending, "next").await.unwrap());
+    assert_eq!(back.owner_switches, 2, "no switch");
 }
 
 pub(crate) async fn assigning_needs_the_owners_and_completes_a_handoff(subject: &impl Subject) {

@@ -147,10 +147,11 @@ fn decode_lease(key: String, item: Item) -> Result<Lease, CorruptItem> {
         Some(AttributeValue::B(blob)) => Some(Bytes::from(blob.into_inner())),
         Some(_) => return Err(item.corrupt(name::PENDING_STATE, "is not binary")),
     };
+    let counter = item.number(name::COUNTER)?;
     Ok(Lease {
         owner: item.text(name::OWNER)?,
         checkpoint_owner: item.text(name::CHECKPOINT_OWNER)?,
-        counter: item.number(name::COUNTER)?,
+        counter,
         checkpoint,
         pending: item
             .checkpoint(name::PENDING, name::PENDING_SUB)?
@@ -171,14 +172,13 @@ fn decode_lease(key: String, item: Item) -> Result<Lease, CorruptItem> {
                     .ok_or_else(|| item.corrupt(name::STREAM, "is not ARN@creation time"))?,
             ),
         },
-        released_at: item.optional_number(name::RELEASED_AT)?,
-        stamp: match item.text(name::STAMP)? {
-            None => None,
-            Some(text) => Some(
-                Stamp::parse(&text)
-                    .ok_or_else(|| item.corrupt(name::STAMP, "is not counter@process"))?,
-            ),
-        },
+        // These two are advice, without which a worker waits: no reason to leave a shard alone.
+        released_at: item.optional_number(name::RELEASED_AT).unwrap_or_default(),
+        stamp: item.take(name::STAMP).map(|stamp| {
+            let text = stamp.as_s().ok();
+            text.and_then(|text| Stamp::parse(text))
+                .unwrap_or_else(|| Stamp::unreadable(counter))
+        }),
         key: item.key,
         other: item.rest,
     })

@@ -103,14 +103,15 @@ impl Lease {
 
     /// The counter was written by a process of ours that owned the lease or took it.
     pub(crate) fn is_stamped(&self) -> bool {
-        self.stamp
-            .is_some_and(|stamp| stamp.counter == self.counter)
+        let stamp = self.stamp.filter(|stamp| stamp.counter == self.counter);
+        stamp.is_some_and(|stamp| stamp.process.is_some())
     }
 
-    /// The counter was written by another process than `process`, whatever the names of their workers.
+    /// The counter was written by another process than `process`, whatever the names of their workers,
+    /// or may have been.
     pub(crate) fn is_anothers(&self, process: u64) -> bool {
         let stamp = self.stamp.filter(|stamp| stamp.counter == self.counter);
-        stamp.is_some_and(|stamp| stamp.process != process)
+        stamp.is_some_and(|stamp| stamp.process != Some(process))
     }
 }
 
@@ -119,8 +120,8 @@ impl Lease {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Stamp {
     pub(crate) counter: u64,
-    /// Drawn at random by each process.
-    pub(crate) process: u64,
+    /// Drawn at random by each process. `None`: nobody knows, the stamp could not be read.
+    pub(crate) process: Option<u64>,
 }
 
 impl Stamp {
@@ -128,7 +129,16 @@ impl Stamp {
     pub(crate) fn after(counter: u64, process: u64) -> Self {
         Self {
             counter: counter.wrapping_add(1),
-            process,
+            process: Some(process),
+        }
+    }
+
+    /// One that cannot be read, of an item at `counter`: a later version may write another form. It may
+    /// be anybody's.
+    pub(crate) fn unreadable(counter: u64) -> Self {
+        Self {
+            counter,
+            process: None,
         }
     }
 
@@ -136,14 +146,17 @@ impl Stamp {
         let (counter, process) = text.split_once('@')?;
         Some(Self {
             counter: counter.parse().ok()?,
-            process: u64::from_str_radix(process, 16).ok()?,
+            process: Some(u64::from_str_radix(process, 16).ok()?),
         })
     }
 }
 
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{:x}", self.counter, self.process)
+        match self.process {
+            Some(process) => write!(f, "{}@{process:x}", self.counter),
+            None => write!(f, "{}@?", self.counter),
+        }
     }
 }
 

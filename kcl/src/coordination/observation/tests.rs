@@ -21,7 +21,7 @@ fn lease(owner: Option<&str>, counter: u64) -> Lease {
         counter,
         stamp: Some(Stamp {
             counter,
-            process: ME.process,
+            process: Some(ME.process),
         }),
         ..Lease::new("shardId-0", Checkpoint::TrimHorizon)
     }
@@ -371,6 +371,23 @@ fn its_own_lease_untouched_since_starts_at_once() {
             "{own}"
         );
     }
+}
+
+#[test]
+fn a_stamp_that_cannot_be_read_may_be_anybodys() {
+    let at_nine = |owner| Lease {
+        stamp: Some(Stamp::unreadable(9)),
+        ..lease(Some(owner), 9)
+    };
+    let mine = at_nine("me");
+    let observations = seen(&[(100, lease(None, 8)), (101, mine.clone())]);
+    assert!(!observations.may_start(&mine, ME, at(111), F));
+    assert!(observations.may_start(&mine, ME, at(112), F));
+    // Nor does it show that its owner was heard.
+    let others = at_nine("w");
+    let observations = seen(&[(100, others.clone())]);
+    assert!(!observations.is_available(&others, at(125), F));
+    assert!(observations.is_available(&others, at(126), F));
 }
 
 #[test]

@@ -121,6 +121,7 @@ fn sample() -> Lease {
         created: 17,
     });
     lease.released_at = Some(5);
+    lease.stamp = Some(Stamp::after(4, 0xab));
     lease
         .other
         .insert("later".into(), AttributeValue::Bool(true));
@@ -198,6 +199,34 @@ fn each_corruption_names_the_key_and_the_attribute() {
         let mut item = encode(&sample());
         item.remove(attribute);
         assert_eq!(decode(item).unwrap_err().attribute, attribute);
+    }
+}
+
+#[test]
+fn what_only_advises_corrupts_nothing() {
+    let stamped = Lease {
+        stamp: Some(Stamp::after(6, 0xab)),
+        ..sample()
+    };
+    for bad in [
+        text("7@ab@later"),
+        text("7"),
+        text(""),
+        number(7),
+        AttributeValue::Null(true),
+    ] {
+        let mut item = encode(&stamped);
+        item.insert(name::STAMP.to_owned(), bad.clone());
+        item.insert(name::RELEASED_AT.to_owned(), bad.clone());
+        let read = Lease {
+            stamp: Some(Stamp::unreadable(stamped.counter)),
+            released_at: (bad == number(7)).then_some(7),
+            ..stamped.clone()
+        };
+        assert_eq!(decode(item), Ok(TableItem::Lease(Box::new(read.clone()))));
+        assert!(read.is_anothers(0xab) && !read.is_stamped());
+        let again = decode(encode(&read));
+        assert_eq!(again, Ok(TableItem::Lease(Box::new(read))));
     }
 }
 

@@ -46,7 +46,7 @@ impl Item {
             released_at: self.released.then_some(self.counter),
             stamp: self.stamp.map(|process| Stamp {
                 counter: self.counter,
-                process: process as u64,
+                process: Some(process as u64),
             }),
             ..Lease::new(KEY, at(self.checkpoint))
         }
@@ -67,7 +67,7 @@ impl Item {
                 _ => 0,
             },
             released: lease.was_released_to_owner(),
-            stamp: stamp.map(|stamp| stamp.process as usize),
+            stamp: stamp.and_then(|stamp| Some(stamp.process? as usize)),
         }
     }
 

@@ -53,16 +53,29 @@ pub struct ConsumerConfig {
     /// Read units a second that this worker spends on looking at the lease table, about. Default 5, at least 1. Every
     /// worker looks at the whole table: each second, less often when it is large. Twenty leases are about a unit:
     ///
-    /// | leases | pause between two looks | at the default | a dead worker's shards run elsewhere after at most |
+    /// | leases | pause between two looks | at the default | a dead worker's shards run elsewhere after about |
     /// |---|---|---|---|
     /// | n | n / (20 x this setting) seconds, at least one | | failover time + two pauses |
     /// | 100 | 1 s | 5 units/s | 12 s |
     /// | 1,000 | 10 s | 5 units/s | 30 s |
     /// | 10,000 | 100 s | 5 units/s | 210 s |
     ///
-    /// While shards change hands, looks are ten times as frequent, for as much again and a minute's worth at once. The
-    /// comparison with the stream's shards ([`shard_sync_interval`](Self::shard_sync_interval)) spends as much at most. A
-    /// planned stop, a handoff and a split do not wait for a look.
+    /// It takes a pause more where the worker whose turn it is does not take them: it has its
+    /// [`max_leases`](Self::max_leases), is a Java worker, or died too. And it takes 2.5 failover times in place of one
+    /// where the dead worker was not heard yet: it had the shard for no longer than that, or is a Java worker, or the
+    /// one that looks has just started.
+    ///
+    /// Looks come sooner while shards change hands, or when this worker lost, finished or split one, as long as they are
+    /// paid for: with as much again, of which a minute's worth (at least two looks) is saved up. A look that fails is
+    /// not repeated before the pause is over. Each of these may spend as much as this setting besides: the comparison
+    /// with the stream's shards ([`shard_sync_interval`](Self::shard_sync_interval)), and the question which leases name
+    /// this worker, each second while these are few (a hundred are a unit). So may, for the failover time, what waits
+    /// for its last owner: a unit a second for each lease.
+    ///
+    /// Where pauses are long, a handoff, a planned stop that hands over, and the shards of a split do not wait for
+    /// them: the owner of a shard takes those it splits into, when its next look is paid for (after half a pause at
+    /// most). What becomes nobody's waits for the next look of another worker: by [`OnStop::Release`], or where a worker
+    /// stops that knows of no other.
     pub max_lease_table_reads: u32,
     /// Most records one GetRecords call asks for, 1 to 10,000. Default 10,000.
     pub max_records: u32,

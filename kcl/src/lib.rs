@@ -117,8 +117,8 @@
 //!
 //! A write unit costs five times as much as a read unit. A checkpoint counts as a renewal; finished
 //! leases cost nothing. Each worker looks at the table for itself, once a second: that is what reads
-//! cost, and what finds a dead worker soon. On large tables they are bounded by
-//! [`max_lease_table_reads`](ConsumerConfig::max_lease_table_reads).
+//! cost, and what finds a dead worker soon. On large tables they are bounded:
+//! [`max_lease_table_reads`](ConsumerConfig::max_lease_table_reads) says by what, and what it leaves out.
 //!
 //! # Features
 //!

@@ -1,7 +1,7 @@
 //! Looks at the whole table, takes what is free, and, in a fleet without a leader, hands over what is
 //! too much. Each worker does its own part: what a leader will do for the fleet later replaces this file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::balance::{ActiveLease, Plan, agreed, plan};
 use super::discovery::consider;
 use super::liveness::{self, Liveness};
 use super::observation::Observations;
-use super::pace::{self, Pace};
+use super::pace::{self, Pace, Wait};
 use super::shared::Shared;
 use crate::lease::{Lease, LeaseStoreError, Outcome, Snapshot, Tenure};
 use crate::metrics::{Metric, milliseconds};
@@ -24,21 +24,21 @@ const CONCURRENT_TAKES: usize = 16;
 
 /// Looks, takes and balances, from the start until the worker leaves.
 pub(crate) async fn assign(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenure>) {
-    let mut looks = Looks::default();
+    let mut looks = Looks::new(shared);
     while !shared.leaving.is_cancelled() {
         let pass = look_and_act(shared, &mut looks, deliveries);
-        let pause = match shared.leaving.run_until_cancelled(pass).await {
+        let wait = match shared.leaving.run_until_cancelled(pass).await {
             None => return,
-            Some(Ok(pause)) => pause,
+            Some(Ok(wait)) => wait,
             Some(Err(error)) => {
                 shared.store_failed("looking at the lease table", &error);
-                pace::IDLE
+                looks.pace.failed(shared.clock.now(), &mut looks.random)
             }
         };
         let wait = async {
-            tokio::time::sleep(pace::SHORTEST).await;
+            tokio::time::sleep(wait.at_least).await;
             // Nudges that came meanwhile count.
-            let rest = pause.saturating_sub(pace::SHORTEST);
+            let rest = wait.at_most.saturating_sub(wait.at_least);
             let _ = tokio::time::timeout(rest, shared.nudge.notified()).await;
         };
         if shared.leaving.run_until_cancelled(wait).await.is_none() {
@@ -48,18 +48,28 @@ pub(crate) async fn assign(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenur
 }
 
 /// What one look leaves for the next.
-#[derive(Default)]
 pub(super) struct Looks {
     previous: Option<Plan>,
     pace: Pace,
+    random: fastrand::Rng,
 }
 
-/// The pause until the next look.
+impl Looks {
+    pub(super) fn new(shared: &Shared) -> Self {
+        Self {
+            previous: None,
+            pace: Pace::new(shared.table_reads),
+            random: fastrand::Rng::with_seed(shared.seed),
+        }
+    }
+}
+
+/// The wait until the next look.
 pub(super) async fn look_and_act(
     shared: &Arc<Shared>,
     looks: &mut Looks,
     deliveries: &mpsc::Sender<Tenure>,
-) -> Result<Duration, LeaseStoreError> {
+) -> Result<Wait, LeaseStoreError> {
     let snapshot = look(shared, false).await?;
     let latest = make_plan(shared, &snapshot);
     take(shared, &snapshot, &latest.take, deliveries).await;
@@ -67,12 +77,7 @@ pub(super) async fn look_and_act(
     for lease in &snapshot.leases {
         let named = lease.owner.as_deref() == Some(&shared.worker_id);
         if named && !shared.registry.contains(&lease.key) && !lease.has_ended() {
-            let asked = shared.clock.now();
-            match shared.store.get(&lease.key).await {
-                Ok(Some(lease)) => consider(shared, &lease, asked, deliveries).await?,
-                Ok(None) => {}
-                Err(error) => shared.store_failed("reading a lease", &error),
-            }
+            consider(shared, &lease.key, deliveries).await;
         }
     }
     let last = looks.previous.take().unwrap_or_default();
@@ -83,9 +88,7 @@ pub(super) async fn look_and_act(
         }
     }
     looks.previous = Some(latest);
-    Ok(looks
-        .pace
-        .after(&snapshot, shared.clock.now(), shared.table_reads))
+    Ok(looks.pace.looked(&snapshot, shared.clock.now()))
 }
 
 /// Reads the table, and remembers what it shows.
@@ -102,11 +105,7 @@ pub(crate) async fn look(
     for corrupt in &snapshot.corrupt {
         tracing::warn!(%corrupt, "item skipped");
     }
-    let keys: std::collections::HashSet<&str> = snapshot
-        .leases
-        .iter()
-        .map(|lease| lease.key.as_str())
-        .collect();
+    let keys: HashSet<&str> = snapshot.leases.iter().map(key_of).collect();
     shared.registry.retain(|key| keys.contains(key));
     let mut observations = shared.observations();
     observations.observe_all(&snapshot.leases, asked, now, shared.failover);
@@ -138,6 +137,10 @@ pub(crate) async fn look(
     }
     *shared.receivers() = loads;
     Ok(snapshot)
+}
+
+fn key_of(lease: &Lease) -> &str {
+    &lease.key
 }
 
 /// What the table shows, for the metrics.
@@ -181,6 +184,13 @@ fn measure(
 pub(super) fn make_plan(shared: &Shared, snapshot: &Snapshot) -> Plan {
     let now = shared.clock.now();
     let observations = shared.observations();
+    let own = |lease: &&Lease| lease.owner.as_deref() == Some(&shared.worker_id);
+    let own: HashSet<&str> = snapshot.leases.iter().filter(own).map(key_of).collect();
+    // The others look too rarely to wait for them: a new shard is its parent's owner's.
+    let is_rare = pace::at_rest(snapshot.items(), shared.table_reads) > OVERDUE;
+    let is_born_here = |lease: &Lease| {
+        is_rare && lease.owner.is_none() && lease.parents.iter().any(|key| own.contains(&**key))
+    };
     let active: Vec<ActiveLease<'_>> = snapshot
         .leases
         .iter()
@@ -193,7 +203,7 @@ pub(super) fn make_plan(shared: &Shared, snapshot: &Snapshot) -> Plan {
                 key: &lease.key,
                 owner: if free { None } else { lease.owner.as_deref() },
                 handoff_pending: lease.is_handoff_pending(),
-                overdue: observations.available_for(lease, now) > OVERDUE,
+                overdue: is_born_here(lease) || observations.available_for(lease, now) > OVERDUE,
             }
         })
         .collect();
@@ -271,3 +281,6 @@ async fn take(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

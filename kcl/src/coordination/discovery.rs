@@ -1,19 +1,19 @@
-//! Finds leases that others gave to this worker: a look at the index each second, and a consistent
-//! read of what is new there.
+//! Finds leases that others gave to this worker: a look at the index each second (less often, if it
+//! names very many), and a consistent read of what is new there.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::pace;
 use super::shared::Shared;
-use crate::lease::{Lease, LeaseStoreError, Tenure};
+use crate::lease::{LeaseStoreError, Tenure};
 use crate::metrics::Metric;
 
-const INTERVAL: Duration = Duration::from_secs(1);
-
-/// Looks each second, from the start until the worker leaves.
+/// Looks, from the start until the worker leaves.
 pub(crate) async fn discover(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenure>) {
+    let mut pause = pace::between_queries(0, shared.table_reads);
     while !shared.leaving.is_cancelled() {
         match shared
             .leaving
@@ -21,12 +21,12 @@ pub(crate) async fn discover(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Ten
             .await
         {
             Some(Err(error)) => shared.store_failed("discovery", &error),
-            Some(Ok(())) => {}
+            Some(Ok(next)) => pause = next,
             None => return,
         }
         if shared
             .leaving
-            .run_until_cancelled(tokio::time::sleep(INTERVAL))
+            .run_until_cancelled(tokio::time::sleep(pause))
             .await
             .is_none()
         {
@@ -35,42 +35,40 @@ pub(crate) async fn discover(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Ten
     }
 }
 
+/// The pause until the next look.
 pub(super) async fn look(
     shared: &Arc<Shared>,
     deliveries: &mpsc::Sender<Tenure>,
-) -> Result<(), LeaseStoreError> {
-    for key in shared.store.owned_by(&shared.worker_id).await? {
+) -> Result<Duration, LeaseStoreError> {
+    let keys = shared.store.owned_by(&shared.worker_id).await?;
+    for key in &keys {
         // A finished lease keeps its owner.
-        if shared.registry.contains(&key) || shared.last_look.has_ended(&key) {
-            continue;
-        }
-        let asked = shared.clock.now();
-        match shared.store.get(&key).await {
-            Ok(Some(lease)) => consider(shared, &lease, asked, deliveries).await?,
-            // The index lags behind.
-            Ok(None) => {}
-            Err(LeaseStoreError::Corrupt(corrupt)) => tracing::warn!(%corrupt, "lease skipped"),
-            Err(error) => return Err(error),
+        if !shared.registry.contains(key) && !shared.last_look.has_ended(key) {
+            consider(shared, key, deliveries).await;
         }
     }
-    Ok(())
+    Ok(pace::between_queries(keys.len(), shared.table_reads))
 }
 
-/// Starts on a lease, as read just now, when it was asked for at `asked`, if it is this worker's and nobody else may still be at work.
-pub(crate) async fn consider(
-    shared: &Arc<Shared>,
-    lease: &Lease,
-    asked: Duration,
-    deliveries: &mpsc::Sender<Tenure>,
-) -> Result<(), LeaseStoreError> {
+/// Reads a lease that was seen to name this worker, and starts on it if it still does, and nobody else
+/// may be at work. A failure is this lease's alone: the next look tries again.
+pub(super) async fn consider(shared: &Arc<Shared>, key: &str, deliveries: &mpsc::Sender<Tenure>) {
+    let asked = shared.clock.now();
+    let lease = match shared.store.get(key).await {
+        Ok(Some(lease)) => lease,
+        // The index lags behind.
+        Ok(None) => return,
+        Err(error) => return shared.store_failed("reading a lease", &error),
+    };
     let now = shared.clock.now();
-    shared.observations().observe(lease, asked, now);
+    shared.observations().observe(&lease, asked, now);
     let mine = lease.owner.as_deref() == Some(&shared.worker_id)
         && !lease.is_handoff_pending()
         && !lease.has_ended();
-    if mine && shared.may_start(lease, now) {
+    if mine && shared.may_start(&lease, now) {
         shared.meter.put(Metric::NewLeasesDiscovered, None, 1.0);
-        shared.start_on(lease, deliveries).await?;
+        if let Err(error) = shared.start_on(&lease, deliveries).await {
+            shared.store_failed("starting on a lease", &error);
+        }
     }
-    Ok(())
 }

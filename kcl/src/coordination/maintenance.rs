@@ -17,8 +17,9 @@ pub(crate) async fn maintain(shared: &Shared, seed: u64) {
     loop {
         // Workers that started together drift apart: the listing's quota is the stream's.
         let items = shared.last_look.items();
-        let pause = pace::between_syncs(items, shared.table_reads).max(shared.sync_interval);
-        let pause = pause.mul_f64(0.75 + 0.5 * random.f64());
+        let affordable = pace::between_syncs(items, shared.table_reads);
+        let pause = affordable.max(shared.sync_interval.mul_f64(0.8));
+        let pause = pace::jittered(pause, &mut random);
         if shared
             .leaving
             .run_until_cancelled(tokio::time::sleep(pause))

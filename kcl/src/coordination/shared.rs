@@ -43,8 +43,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) failover: Duration,
     pub(crate) max_leases: usize,
-    /// Read units a second.
-    pub(crate) table_reads: u32,
+    /// Read units a second for looks at rest.
+    pub(crate) table_reads: f64,
     pub(crate) on_stop: OnStop,
     pub(crate) sync_interval: Duration,
     pub(crate) seed: u64,
@@ -78,7 +78,7 @@ pub(crate) struct SharedParts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) failover: Duration,
     pub(crate) max_leases: usize,
-    pub(crate) table_reads: u32,
+    pub(crate) table_reads: f64,
     pub(crate) on_stop: OnStop,
     pub(crate) sync_interval: Duration,
     pub(crate) seed: u64,

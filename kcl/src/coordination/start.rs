@@ -122,7 +122,7 @@ pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartErro
         clock,
         failover: config.failover_time,
         max_leases: config.max_leases,
-        table_reads: config.max_lease_table_reads,
+        table_reads: f64::from(config.max_lease_table_reads),
         on_stop: config.on_stop,
         sync_interval: config.shard_sync_interval,
         seed,

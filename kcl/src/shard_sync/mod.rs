@@ -5,7 +5,9 @@ mod hierarchy;
 mod list;
 mod sync;
 
-pub(crate) use list::{KinesisShardLister, ListShardsError};
 #[cfg(feature = "simulation")]
-pub(crate) use list::{Shard, ShardList, ShardLister};
+pub(crate) use list::Shard;
+pub(crate) use list::{KinesisShardLister, ListShardsError};
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) use list::{ShardList, ShardLister};
 pub(crate) use sync::{ShardSync, SyncError};

@@ -81,7 +81,7 @@ pub(super) async fn run(
         clock: Arc::clone(&process) as Arc<dyn Clock>,
         failover: FAILOVER,
         max_leases: setting.max_leases,
-        table_reads: 5,
+        table_reads: 5.0,
         on_stop: setting.on_stop,
         sync_interval: Duration::from_secs(20),
         seed: random.u64(..),

@@ -13,7 +13,7 @@ async fn a_lease_found_assigned_is_renewed_before_it_counts_as_acquired() {
     // The answer of the take is lost: it may have been a leader's.
     let lost = Fault::response_lost().service(Service::DynamoDb);
     aws.faults().add(lost.operation("UpdateItem").times(1));
-    look_and_act(shared, &mut Looks::default(), &deliveries)
+    look_and_act(shared, &mut Looks::new(shared), &deliveries)
         .await
         .unwrap();
     assert_eq!(tenures.try_recv().unwrap().lease().counter, 2);
@@ -49,7 +49,7 @@ async fn a_leader_that_lives_balances_alone() {
         .unwrap();
     let shared = &coordinator.shared;
     let (deliveries, _tenures) = mpsc::channel(QUEUE);
-    look_and_act(shared, &mut Looks::default(), &deliveries)
+    look_and_act(shared, &mut Looks::new(shared), &deliveries)
         .await
         .unwrap();
     let now = shared.epoch_seconds();

@@ -77,11 +77,12 @@ struct Looker {
 impl Looker {
     async fn new(aws: &LocalAws, config: ConsumerConfig) -> Self {
         let (deliveries, tenures) = mpsc::channel(QUEUE);
+        let coordinator = Coordinator::prepare(parts(aws, "w1", config))
+            .await
+            .unwrap();
         Self {
-            coordinator: Coordinator::prepare(parts(aws, "w1", config))
-                .await
-                .unwrap(),
-            looks: Looks::default(),
+            looks: Looks::new(&coordinator.shared),
+            coordinator,
             deliveries,
             tenures,
         }

@@ -1,0 +1,218 @@
+//! On a table in memory, in paused time: what looks cost, and what becomes of one that fails.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use super::*;
+use crate::checkpoint::Checkpoint;
+use crate::clock::{Clock, TokioClock};
+use crate::config::{InitialPosition, OnStop};
+use crate::coordination::discovery;
+use crate::coordination::shared::SharedParts;
+use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Passage};
+use crate::lease::{LeaseStore, StreamIdentity};
+use crate::shard_sync::{ListShardsError, ShardList, ShardLister, ShardSync};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Counts the attempts of reads.
+#[derive(Debug, Default)]
+struct Way {
+    reads: AtomicU64,
+    throttles: AtomicBool,
+    /// What becomes of the next attempts.
+    script: Mutex<VecDeque<Passage>>,
+}
+
+impl Link for Way {
+    fn passage(&self, is_write: bool) -> Passage {
+        self.reads
+            .fetch_add(u64::from(!is_write), Ordering::Relaxed);
+        if self.throttles.load(Ordering::Relaxed) {
+            return Passage::Throttled;
+        }
+        let scripted = self.script.lock().unwrap().pop_front();
+        scripted.unwrap_or(Passage::AT_ONCE)
+    }
+
+    fn scan_lag(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn index_lag(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn hides_old_item(&self) -> bool {
+        false
+    }
+}
+
+#[derive(Debug)]
+struct NoShards;
+
+impl ShardLister for NoShards {
+    fn list(
+        &self,
+        _: Option<InitialPosition>,
+    ) -> BoxFuture<'_, Result<ShardList, ListShardsError>> {
+        std::future::pending().boxed()
+    }
+}
+
+struct Fixture {
+    way: Arc<Way>,
+    shared: Arc<Shared>,
+}
+
+impl Fixture {
+    /// Worker `me`, which may read so many units a second.
+    fn new(table_reads: f64) -> Self {
+        let clock = Arc::new(TokioClock::new()) as Arc<dyn Clock>;
+        let table = Arc::new(MemoryTable::new(Arc::clone(&clock), None));
+        let way = Arc::new(Way::default());
+        let link = Arc::clone(&way) as Arc<dyn Link>;
+        let store = MemoryLeaseStore::new(table, link, "me", SECOND);
+        let store = Arc::new(store) as Arc<dyn LeaseStore>;
+        let sync = ShardSync {
+            lister: Arc::new(NoShards),
+            store: Arc::clone(&store),
+            position: InitialPosition::TrimHorizon,
+            stream: StreamIdentity {
+                arn: "arn:orders".into(),
+                created: 1,
+            },
+            has_entity_type: true,
+            clock: Arc::clone(&clock),
+            finished: Arc::default(),
+        };
+        let shared = Arc::new(Shared::new(SharedParts {
+            worker_id: "me".into(),
+            process: 1,
+            store,
+            sync,
+            clock,
+            failover: 10 * SECOND,
+            max_leases: usize::MAX,
+            table_reads,
+            on_stop: OnStop::default(),
+            sync_interval: 60 * SECOND,
+            seed: 7,
+        }));
+        Self { way, shared }
+    }
+
+    async fn create(&self, lease: Lease) {
+        self.shared.store.create(&lease).await.unwrap();
+    }
+
+    fn reads(&self) -> u64 {
+        self.way.reads.load(Ordering::Relaxed)
+    }
+
+    /// What becomes of the next calls: each throttled one has three attempts.
+    fn script(&self, calls: &[Passage]) {
+        let attempts = calls.iter().flat_map(|call| match call {
+            Passage::Throttled => vec![*call; 3],
+            _ => vec![*call],
+        });
+        self.way.script.lock().unwrap().extend(attempts);
+    }
+}
+
+/// Of a worker that nudges itself ten times a second.
+async fn attempts_in(fixture: &Fixture, seconds: u32) -> u64 {
+    let before = fixture.reads();
+    for _ in 0..10 * seconds {
+        fixture.shared.nudge.notify_one();
+        tokio::time::sleep(SECOND / 10).await;
+    }
+    fixture.reads() - before
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_for_looks_and_whatever_fails_they_stay_within_the_bound() {
+    let fixture = Fixture::new(5.0);
+    // A look costs 100 units: one in 20 s, at rest.
+    for n in 0..2_000 {
+        let lease = Lease::new(format!("finished-{n}"), Checkpoint::ShardEnd);
+        fixture.create(lease).await;
+    }
+    let (deliveries, _tenures) = mpsc::channel(1);
+    let shared = Arc::clone(&fixture.shared);
+    let task = tokio::spawn(async move { assign(&shared, &deliveries).await });
+    let looks = attempts_in(&fixture, 600).await;
+    assert!((59..=64).contains(&looks), "two in 20 s: {looks}");
+    fixture.way.throttles.store(true, Ordering::Relaxed);
+    let failed = attempts_in(&fixture, 600).await / 3;
+    assert!((20..=31).contains(&failed), "one in 20 to 30 s: {failed}");
+    fixture.shared.leaving.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_cannot_be_read_or_started_on_keeps_no_other_from_it() {
+    const AT_ONCE: Passage = Passage::AT_ONCE;
+    let released = |key: &str| Lease {
+        owner: Some("me".into()),
+        counter: 5,
+        released_at: Some(5),
+        ..Lease::new(key, Checkpoint::TrimHorizon)
+    };
+    // The list of leases; the read of the first and its renewal.
+    for script in [
+        &[AT_ONCE, Passage::Throttled][..],
+        &[AT_ONCE, AT_ONCE, Passage::Throttled],
+    ] {
+        for discovers in [true, false] {
+            let fixture = Fixture::new(5.0);
+            fixture.create(released("a")).await;
+            fixture.create(released("b")).await;
+            let (deliveries, mut tenures) = mpsc::channel(2);
+            fixture.script(script);
+            let shared = &fixture.shared;
+            if discovers {
+                discovery::look(shared, &deliveries).await.unwrap();
+            } else {
+                let mut looks = Looks::new(shared);
+                look_and_act(shared, &mut looks, &deliveries).await.unwrap();
+            }
+            let started = tenures.try_recv().expect("the other one");
+            assert_eq!(started.shard_id(), "b", "{script:?}");
+            assert!(tenures.try_recv().is_err(), "{script:?}");
+            fixture.shared.stopped.cancel();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_looks_are_rare_the_owner_of_a_shard_takes_all_that_it_splits_into() {
+    for (table_reads, taken) in [(5.0, vec!["b", "y"]), (0.1, vec!["b", "c"])] {
+        let fixture = Fixture::new(table_reads);
+        let shared = &fixture.shared;
+        let owned = |key: &str, owner: &str, checkpoint| Lease {
+            owner: Some(owner.into()),
+            ..Lease::new(key, checkpoint)
+        };
+        let child = |key: &str, parent: &str| Lease {
+            parents: [parent.to_owned()].into(),
+            ..Lease::new(key, Checkpoint::TrimHorizon)
+        };
+        fixture.create(owned("a", "me", Checkpoint::ShardEnd)).await;
+        fixture.create(child("b", "a")).await;
+        fixture.create(child("c", "a")).await;
+        fixture
+            .create(owned("x", "other", Checkpoint::ShardEnd))
+            .await;
+        fixture.create(child("y", "x")).await;
+        let now = shared.epoch_seconds();
+        shared.store.put_worker("other", now).await.unwrap();
+        let snapshot = look(shared, true).await.unwrap();
+        let plan = make_plan(shared, &snapshot);
+        assert_eq!(plan.take, taken, "{table_reads}");
+    }
+}

@@ -190,6 +190,7 @@ impl<'a, 'l> Graph<'a, 'l> {
     /// They are missing if the owner learned of no children when it finished. The child of a merge
     /// waits for both parents by their leases, so it comes after these.
     fn children_of_ended_shards(&mut self, leases: &'l [Lease]) {
+        let outlived = self.outlived();
         let ended: BTreeSet<&str> = leases
             .iter()
             .filter(|lease| lease.has_ended())
@@ -205,10 +206,27 @@ impl<'a, 'l> Graph<'a, 'l> {
                 .parents
                 .iter()
                 .all(|id| has_lease(id) || !self.shards.contains_key(id.as_str()));
-            if after_an_end && parents_have && !self.leased.contains(id) {
+            let was_there = self.leased.contains(id) || outlived.contains(id);
+            if after_an_end && parents_have && !was_there {
                 self.new.insert(id, Checkpoint::TrimHorizon);
             }
         }
+    }
+
+    /// Shards with a lease below them. Without one of their own they are done, even where a parent's
+    /// lease is left: Java deletes that of a finished shard before its parents'.
+    fn outlived(&self) -> BTreeSet<&'a str> {
+        let mut outlived = BTreeSet::new();
+        let leased = self.leased.iter().filter_map(|id| self.shards.get(id));
+        let mut path: Vec<&Shard> = leased.copied().collect();
+        while let Some(shard) = path.pop() {
+            for parent in self.listed_parents(shard) {
+                if outlived.insert(parent.id.as_str()) {
+                    path.push(parent);
+                }
+            }
+        }
+        outlived
     }
 }
 

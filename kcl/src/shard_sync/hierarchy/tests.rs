@@ -199,6 +199,30 @@ fn children_of_an_ended_shard_are_made_from_the_start_whatever_the_position() {
     );
 }
 
+/// Java deletes the lease of a finished shard although one of its parents' is left.
+#[test]
+fn a_finished_shard_whose_lease_went_before_its_parents_is_not_made_again() {
+    // 0 -> 1 + 2; 2 -> 3 + 4; 4 -> 5.
+    let shards = graph(&[
+        (0, &[], false),
+        (1, &[0], true),
+        (2, &[0], false),
+        (3, &[2], true),
+        (4, &[2], false),
+        (5, &[4], true),
+    ]);
+    for left in [vec![3, 4, 5], vec![3], vec![5]] {
+        let mut existing = leases(&left);
+        existing.push(Lease::new(name(0), Checkpoint::ShardEnd));
+        existing.extend(leases(&[1]));
+        let new = missing_leases(&shards, &existing, &[], InitialPosition::TrimHorizon);
+        assert!(
+            new.iter().all(|new| new.shard.id != name(2)),
+            "{left:?}: {new:?}"
+        );
+    }
+}
+
 /// Leases with a checkpoint each; what is made, and where it starts.
 fn made(
     shards: &[Shard],

@@ -1,6 +1,8 @@
 //! The lease table in DynamoDB: the operations of the Java library as condition and update
 //! expressions.
 
+mod legacy_leader;
+
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use aws_sdk_dynamodb::types::{
 };
 use futures::FutureExt as _;
 
+use self::legacy_leader::LegacyLeader;
 use super::error::{LeaseStoreError, classify};
 use super::expression::{Expression, UpdateParts};
 use super::item::{self, ENTITY_WORKER, Item, TableItem, attribute as name, decode, number, text};
@@ -35,6 +38,7 @@ pub(crate) struct DynamoDbLeaseStore {
     process: u64,
     /// Pages of the last scan.
     pages: Arc<AtomicU32>,
+    leader: LegacyLeader,
 }
 
 impl DynamoDbLeaseStore {
@@ -47,6 +51,7 @@ impl DynamoDbLeaseStore {
             layout,
             process,
             pages: Arc::new(AtomicU32::new(1)),
+            leader: LegacyLeader::default(),
         }
     }
 
@@ -180,10 +185,11 @@ impl DynamoDbLeaseStore {
         output.item.map(|item| as_lease(key, item)).transpose()
     }
 
-    /// Reads every item of a table: at once, in as many segments as it had pages the last time.
-    async fn scan(&self, table: &str, consistent: bool) -> Result<Snapshot, LeaseStoreError> {
+    /// Reads every item of the lease table: at once, in as many segments as it had pages the last time.
+    async fn scan(&self, consistent: bool) -> Result<Snapshot, LeaseStoreError> {
         let segments = self.pages.load(Ordering::Relaxed).clamp(1, MAX_SEGMENTS);
-        let parts = (0..segments).map(|part| self.scan_part(table, consistent, part, segments));
+        let parts =
+            (0..segments).map(|part| self.scan_part(&self.table, consistent, part, segments));
         let mut whole = Snapshot::default();
         let mut pages = 0;
         for (read, part) in futures::future::try_join_all(parts).await? {
@@ -193,9 +199,7 @@ impl DynamoDbLeaseStore {
             whole.leader = whole.leader.or(part.leader);
             whole.corrupt.extend(part.corrupt);
         }
-        if table == self.table {
-            self.pages.store(pages, Ordering::Relaxed);
-        }
+        self.pages.store(pages, Ordering::Relaxed);
         Ok(whole)
     }
 
@@ -419,15 +423,10 @@ impl LeaseStore for DynamoDbLeaseStore {
 
     fn list(&self, consistent: bool) -> StoreFuture<'_, Snapshot> {
         async move {
-            let mut snapshot = self.scan(&self.table, consistent).await?;
+            let mut snapshot = self.scan(consistent).await?;
             if let Layout::Legacy { state, workers } = &self.layout {
-                snapshot.leader = match self.scan(state, consistent).await {
-                    Ok(found) => found.leader,
-                    // Leases are safe without.
-                    Err(error) if error.is_table_missing() => None,
-                    Err(error) => return Err(error),
-                };
-                let rows = self.scan(workers, consistent).await?;
+                snapshot.leader = self.leader.read(&self.client, state, consistent).await;
+                let (_, rows) = self.scan_part(workers, consistent, 0, 1).await?;
                 snapshot.workers.extend(rows.workers);
                 snapshot.corrupt.extend(rows.corrupt);
             }

@@ -55,7 +55,7 @@ pub(crate) const ENTITY_LEASE: &str = "LEASE";
 pub(crate) const ENTITY_WORKER: &str = "WORKER_METRIC_STATS";
 pub(crate) const ENTITY_LEADER: &str = "LEADER";
 /// Key of the leader's lock.
-const LEADER: &str = "Leader";
+pub(super) const LEADER: &str = "Leader";
 
 /// An item that should be a lease or a worker row, and cannot be read as one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

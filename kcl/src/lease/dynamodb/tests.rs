@@ -266,6 +266,22 @@ async fn beside_older_tables_nothing_but_leases_enters_the_lease_table() {
         .find(|item| item.get("key").and_then(|key| key.as_s().ok()) == Some(&"Leader".to_owned()));
     let put = client.put_item().table_name("app-CoordinatorState");
     put.set_item(lock).send().await.unwrap();
-    let leader = store.list(true).await.unwrap().leader;
-    assert_eq!(leader.map(|lock| lock.owner).as_deref(), Some("w1"));
+    let known = store.list(true).await.unwrap().leader;
+    let owner = known.as_ref().map(|lock| lock.owner.as_str());
+    assert_eq!(owner, Some("w1"));
+
+    for fault in [Fault::throttle(), Fault::refuse("AccessDeniedException")] {
+        let on_state = fault
+            .service(Service::DynamoDb)
+            .resource("app-CoordinatorState");
+        let refused = aws.faults().add(on_state);
+        let found = store.list(true).await.expect("nothing depends on it");
+        assert_eq!(found.leader, known, "as it was");
+        assert!(aws.faults().count(refused) > 0);
+        aws.faults().remove(refused);
+    }
+    let delete = client.delete_item().table_name("app-CoordinatorState");
+    let delete = delete.key("key", text("Leader"));
+    delete.send().await.unwrap();
+    assert_eq!(store.list(true).await.unwrap().leader, None);
 }

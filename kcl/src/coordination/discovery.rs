@@ -61,7 +61,9 @@ pub(super) async fn consider(shared: &Arc<Shared>, key: &str, deliveries: &mpsc:
         Err(error) => return shared.store_failed("reading a lease", &error),
     };
     let now = shared.clock.now();
-    shared.observations().observe(&lease, asked, now);
+    shared
+        .observations()
+        .observe(&lease, asked, now, shared.failover);
     let mine = lease.owner.as_deref() == Some(&shared.worker_id)
         && !lease.is_handoff_pending()
         && !lease.has_ended();

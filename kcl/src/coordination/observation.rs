@@ -27,7 +27,7 @@ fn heartbeat_within(given: bool, failover: Duration) -> Duration {
     }
 }
 
-/// At a first look: nothing in the item shows that its owner was heard. The stamp of one of ours does,
+/// At a first look, or one that is as good: nothing in the item shows that its owner was heard. The stamp of one of ours does,
 /// unless it gave the lease away by that write. What Java writes tells nothing: a handoff leaves the
 /// item as a heartbeat does. So what a dead Java worker had is free after 2.5 F for one that has just
 /// come, which a Java leader that has just come does not better.
@@ -117,6 +117,21 @@ impl Seen {
         let let_go = self.handoff.is_some() || lease.released_at > Some(self.counter);
         self.owner.clone().filter(|_| moved && !let_go)
     }
+
+    /// `lease`, of the same owner, may have been another's since: it was away and was given it again.
+    /// A Java leader needs two passes for that. A Java worker that checkpoints moves the counter more
+    /// than once in a shorter time, too.
+    fn may_hide_another(&self, lease: &Lease, now: Duration, failover: Duration) -> bool {
+        let by_ours = lease.is_stamped() || lease.released_at > Some(self.counter);
+        let long = now.saturating_sub(self.asked) > failover / 2;
+        lease.counter > self.counter.saturating_add(1) && (by_ours || long)
+    }
+
+    /// The item that was seen is not there any more: it was deleted, and made anew. An index or a scan
+    /// may lag behind what was read already, but not for that long.
+    fn is_of_a_former_item(&self, lease: &Lease, asked: Duration, failover: Duration) -> bool {
+        lease.counter < self.counter && asked.saturating_sub(self.asked) > failover
+    }
 }
 
 impl Observations {
@@ -130,7 +145,7 @@ impl Observations {
         failover: Duration,
     ) {
         for lease in leases {
-            self.observe(lease, asked, now);
+            self.observe(lease, asked, now, failover);
         }
         let present: std::collections::HashSet<&str> =
             leases.iter().map(|lease| lease.key.as_str()).collect();
@@ -144,12 +159,19 @@ impl Observations {
     }
 
     /// Takes in one lease, asked for at `asked` and read by `now`.
-    pub(crate) fn observe(&mut self, lease: &Lease, asked: Duration, now: Duration) {
+    pub(crate) fn observe(
+        &mut self,
+        lease: &Lease,
+        asked: Duration,
+        now: Duration,
+        failover: Duration,
+    ) {
         let owner = lease.actual_owner();
         let known = self.leases.get(&lease.key);
+        let known = known.filter(|seen| !seen.is_of_a_former_item(lease, asked, failover));
         if let Some(seen) = known {
             match lease.counter.cmp(&seen.counter) {
-                // An index or a scan may lag behind what was read already.
+                // It lags behind.
                 Ordering::Less => return,
                 Ordering::Equal => {
                     let handoff = Handoff::of(lease, known);
@@ -170,7 +192,11 @@ impl Observations {
         let seen = Seen {
             counter: lease.counter,
             owner: owner.map(str::to_owned),
-            given: known.map_or_else(|| may_be_new(lease), |seen| seen.owner.as_deref() != owner),
+            given: match known {
+                Some(seen) if seen.owner.as_deref() != owner => true,
+                Some(seen) if !seen.may_hide_another(lease, now, failover) => false,
+                _ => may_be_new(lease),
+            },
             since: now,
             asked,
             handoff: Handoff::of(lease, known),
@@ -284,7 +310,7 @@ impl Observations {
                 };
                 in_time || (next && !before.assigned) || now.saturating_sub(quiet_since) > limit
             }
-            _ => now.saturating_sub(seen.since) > failover,
+            _ => seen.counter == lease.counter && now.saturating_sub(seen.since) > failover,
         }
     }
 }

@@ -293,14 +293,72 @@ fn a_handoff_may_be_older_than_the_answer_that_did_not_show_it() {
     // Asked for at 100, read at once, and answered at 120; the handoff began at 101, and its owner, a
     // Java worker, transfers by force at 131.
     let mut observations = Observations::default();
-    observations.observe(&lease(Some("w"), 8), at(100), at(120));
+    observations.observe(&lease(Some("w"), 8), at(100), at(120), F);
     for (second, counter) in [(121, 8), (128, 9)] {
-        observations.observe(&pending("me", "w", counter), at(second), at(second));
+        observations.observe(&pending("me", "w", counter), at(second), at(second), F);
     }
     let mine = lease(Some("me"), 10);
-    observations.observe(&mine, at(132), at(132));
+    observations.observe(&mine, at(132), at(132), F);
     assert!(!observations.may_start(&mine, ME, at(138), F));
     assert!(observations.may_start(&mine, ME, at(139), F));
+}
+
+#[test]
+fn an_owner_that_may_have_been_away_has_longer_at_a_rare_look() {
+    // A Java worker that checkpoints at each batch; another had it between the looks, or not.
+    let java = |counter| Lease {
+        stamp: None,
+        ..lease(Some("java"), counter)
+    };
+    let given_back = |by: u64| Lease {
+        released_at: Some(by),
+        ..java(8)
+    };
+    let forced = Lease {
+        owner_switches: 1,
+        ..lease(Some("java"), 8)
+    };
+    let heard = |at| Lease {
+        checkpoint: Checkpoint::parse("7", 0).unwrap(),
+        ..lease(Some("java"), at)
+    };
+    for (after, lease, longer) in [
+        (5, java(8), false),
+        (6, java(4), false),
+        (6, java(8), true),
+        (1, given_back(8), true),
+        (1, given_back(7), true),
+        (1, given_back(3), false),
+        (1, forced, true),
+        (60, heard(8), false),
+    ] {
+        let at_look = 100 + after;
+        let observations = seen(&[(100, java(3)), (at_look, lease.clone())]);
+        let free = |second| observations.is_available(&lease, at(at_look + second), F);
+        let limit = if longer { 25 } else { 10 };
+        assert!(!free(limit) && free(limit + 1), "after {after}: {lease:?}");
+    }
+}
+
+#[test]
+fn a_counter_that_went_back_is_believed_when_no_look_can_lag_that_long() {
+    let owned = |counter| lease(Some("w"), counter);
+    // Deleted and made anew at 101 by an operator, or by a Java worker.
+    let looks = [(100, owned(500)), (101, owned(3)), (110, owned(3))];
+    let lagging = seen(&looks);
+    assert!(!lagging.is_available(&owned(3), at(300), F), "it may lag");
+    let believed = seen(&[looks[0].clone(), looks[1].clone(), (111, owned(3))]);
+    assert!(!believed.is_available(&owned(3), at(121), F));
+    assert!(believed.is_available(&owned(3), at(122), F), "it is dead");
+    let rare = seen(&[looks[0].clone(), (200, owned(3))]);
+    assert!(rare.is_available(&owned(3), at(211), F));
+    // How long the former item stood still says nothing.
+    let mine = lease(Some("me"), 3);
+    let former = seen(&[(100, owned(500)), (101, mine.clone())]);
+    assert!(!former.may_start(&mine, ME, at(300), F));
+    let known = seen(&[(100, owned(500)), (111, mine.clone())]);
+    assert!(!known.may_start(&mine, ME, at(121), F));
+    assert!(known.may_start(&mine, ME, at(122), F));
 }
 
 #[test]

@@ -141,19 +141,18 @@ async fn a_worker_reports_under_the_names_of_the_java_library() {
     for _ in 0..3 {
         put().await.unwrap();
     }
-    let worker = Scheduler::builder("billing", "orders", &aws.sdk_config())
-        .processor(|_: &ShardContext| Flaky { failed: false })
-        .config(
-            ConsumerConfig::default()
-                .with_worker_id("w")
-                .with_initial_position(InitialPosition::TrimHorizon)
-                .with_failover_time(Duration::from_secs(2))
-                .with_dynamodb_request_timeout(Duration::from_millis(500)),
-        )
-        .build()
-        .await
-        .unwrap()
-        .spawn();
+    let start = async |worker_id: &str| {
+        let config = ConsumerConfig::default()
+            .with_worker_id(worker_id)
+            .with_initial_position(InitialPosition::TrimHorizon)
+            .with_failover_time(Duration::from_secs(2))
+            .with_dynamodb_request_timeout(Duration::from_millis(500));
+        let builder = Scheduler::builder("billing", "orders", &aws.sdk_config())
+            .processor(|_: &ShardContext| Flaky { failed: false })
+            .config(config);
+        builder.build().await.unwrap().spawn()
+    };
+    let worker = start("w").await;
     let by_shard = "shard=shardId-000000000000";
     let task = |name: &str| format!("ProcessTask {name} {by_shard}");
     notes
@@ -228,4 +227,11 @@ async fn a_worker_reports_under_the_names_of_the_java_library() {
     let asked = format!("ShutdownNotificationTask Success {by_shard}");
     assert_eq!(notes.of(&asked), Some(1.0));
     assert_eq!(notes.of("RenewAllLeases CurrentLeases worker=w"), Some(0.0));
+
+    let aborted = start("v").await;
+    let held = "RenewAllLeases CurrentLeases worker=v";
+    notes.until(held, |last| last == 1.0).await;
+    aborted.abort();
+    aborted.join().await.unwrap_err();
+    assert_eq!(notes.of(held), Some(0.0));
 }

@@ -147,6 +147,11 @@ impl SchedulerBuilder {
 
     /// A Kinesis client to take in place of one made from the SDK configuration, for instance for a
     /// stream in another account. Its time limits and retries are replaced by the worker's.
+    ///
+    /// An HTTP client that was set for it, or in an SDK configuration, is kept, with its pool of
+    /// connections: coordination and reads then share it, and some reads are driven by the thread that
+    /// renews the leases. When that worker ends, reads under way of another with the same client fail,
+    /// and are made again.
     pub fn kinesis_client(mut self, client: aws_sdk_kinesis::Client) -> Self {
         self.kinesis = Some(client);
         self
@@ -170,7 +175,8 @@ impl SchedulerBuilder {
     /// application's runtime lose no lease.
     ///
     /// Give `Handle::current()` for tests under paused time, or a runtime that nothing blocks and that
-    /// outlives the worker: when it ends, so does the worker, with an error.
+    /// outlives the worker: when it ends, so does the worker, with an error. It must be driven: on a
+    /// current-thread runtime that is in no `block_on`, [`build`](Self::build) waits without limit.
     pub fn coordination_on(mut self, runtime: Handle) -> Self {
         self.coordination = Some(runtime);
         self

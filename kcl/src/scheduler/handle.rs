@@ -25,8 +25,9 @@ use crate::worker_state::{StateWatch, WorkerState};
 pub struct ShutdownReport {
     /// Shards whose processor was asked to stop and did, by id.
     pub drained: Vec<String>,
-    /// Shards whose processor did not return before the deadline: it was aborted, and the lease
-    /// given away without a checkpoint. Another worker processes their last records again, after the
+    /// Shards that were not given up before the deadline: the processor had not returned and was
+    /// aborted, its lease given away without a checkpoint; or it had, and the lease table did not
+    /// answer. Another worker goes on behind the last checkpoint, after the
     /// [`failover_time`](crate::ConsumerConfig::failover_time): the processor may still be at work.
     pub aborted: Vec<String>,
 }
@@ -89,7 +90,8 @@ impl WorkerHandle {
     /// answer, about twelve [`dynamodb_request_timeout`](crate::ConsumerConfig::dynamodb_request_timeout)s.
     /// What could not be given away then expires.
     ///
-    /// A second call waits for the same stop; the first one's deadline counts.
+    /// A second call waits for the same stop; the first one's deadline counts. A processor must not
+    /// wait for it, which would wait for the processor: spawn the call.
     ///
     /// # Errors
     /// The worker had ended already, or fails while it stops: why.
@@ -105,7 +107,8 @@ impl WorkerHandle {
         self.outcome.clone().await
     }
 
-    /// Waits until the worker has ended: `Ok` after a planned stop.
+    /// Waits until the worker has ended, its own thread included: `Ok` after a planned stop. Never
+    /// from within a processor, which then keeps its shard for ever.
     ///
     /// # Errors
     /// Why it ended otherwise.
@@ -123,12 +126,12 @@ impl WorkerHandle {
         self.abort.abort();
     }
 
-    /// Whether the worker has ended.
+    /// Whether the worker has ended; [`join`](Self::join) may wait a moment longer, for its thread.
     pub fn is_finished(&self) -> bool {
         self.abort.is_finished()
     }
 
-    /// What the worker is doing now.
+    /// What the worker is doing now; once it has ended, it owns no shard.
     pub fn snapshot(&self) -> WorkerSnapshot {
         self.view.snapshot()
     }

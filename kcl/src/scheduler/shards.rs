@@ -165,15 +165,12 @@ impl Shards {
         self.owned.insert(number, Owned { tenure, abort });
         self.tasks
             .push(task.map(move |result| (number, result.flatten())).boxed());
-        self.count();
+        self.count(self.owned.len());
     }
 
-    fn count(&self) {
-        let leases = self.owned.len() as f64;
-        self.view
-            .parts
-            .meter
-            .put(Metric::CurrentLeases, None, leases);
+    fn count(&self, leases: usize) {
+        let meter = &self.view.parts.meter;
+        meter.put(Metric::CurrentLeases, None, leases as f64);
     }
 
     /// Waits for a consumer to end; for ever if there is none. Answers with its shard.
@@ -186,7 +183,7 @@ impl Shards {
         };
         let owned = self.owned.remove(&number);
         self.view.with_shards(|shards| shards.remove(&number));
-        self.count();
+        self.count(self.owned.len());
         let shard_id = owned.map(|owned| owned.tenure.shard_id().to_owned());
         (shard_id.unwrap_or_default(), result)
     }
@@ -203,5 +200,16 @@ impl Shards {
         }
         let owned = self.owned.values().map(|owned| owned.tenure.clone());
         owned.collect()
+    }
+}
+
+/// However the worker ends, it owns no shard any more.
+impl Drop for Shards {
+    fn drop(&mut self) {
+        self.view.with_shards(BTreeMap::clear);
+        // A recorder that panicked may do so again, and a second panic would end the process.
+        if !std::thread::panicking() {
+            self.count(0);
+        }
     }
 }

@@ -43,12 +43,14 @@ async fn a_worker_that_ends_otherwise_tells_why() {
     let aws = aws(1).await;
     let probe = Probe::new();
     let aborted = worker(&aws, &probe, config("w1")).await;
+    until("it owns a shard", || !aborted.snapshot().shards.is_empty()).await;
     aborted.abort();
     let last = aborted.watch_state().until(WorkerState::is_last).await;
     assert!(
         matches!(last, Some(WorkerState::Stopped(Some(WorkerError::Aborted)))),
         "{last:?}"
     );
+    assert_eq!(aborted.snapshot().shards, [], "it owns none any more");
     let nowhere = kcl::Scheduler::builder(APPLICATION, "nowhere", &aws.sdk_config())
         .processor(probe.factory());
     let mut states = nowhere.watch_state();

@@ -38,6 +38,8 @@ pub(super) struct Setting {
     pub(super) on_stop: OnStop,
     /// It takes no more for itself.
     pub(super) max_leases: usize,
+    /// Units a second that it spends on looks.
+    pub(super) table_reads: f64,
     pub(super) seed: u64,
 }
 
@@ -81,7 +83,7 @@ pub(super) async fn run(
         clock: Arc::clone(&process) as Arc<dyn Clock>,
         failover: FAILOVER,
         max_leases: setting.max_leases,
-        table_reads: 5.0,
+        table_reads: setting.table_reads,
         on_stop: setting.on_stop,
         sync_interval: Duration::from_secs(20),
         seed: random.u64(..),

@@ -28,6 +28,10 @@ const MOST_SHARDS: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(400);
 /// Among Java workers only, some more within this time: a new leader after 150 s, then three audits.
 const JAVA_PATIENCE: Duration = Duration::from_secs(600);
+/// Units a second, for a look a second at a table of a hundred items.
+const AT_LEISURE: f64 = 5.0;
+/// How many times as long where our workers look rarely: a dead one's shards wait for three pauses.
+const SELDOM: u32 = 3;
 
 /// Simulates one fleet. The same seed gives the same report.
 ///
@@ -50,9 +54,11 @@ async fn simulate(seed: u64, workers: Workers) -> Report {
     let shards = random.u32(1..5);
     let world = World::new(clock, shards, random.u64(..));
     let producer = tokio::spawn(produce(world.clone(), random.fork()));
+    let table_reads = draw_table_reads(seed);
     let mut fleet = Fleet {
         world: world.clone(),
         workers,
+        table_reads,
         lock: Arc::default(),
         members: BTreeMap::new(),
         started: 0,
@@ -69,6 +75,16 @@ async fn simulate(seed: u64, workers: Workers) -> Report {
         java_windows: findings.java_windows,
         digest: findings.digest,
         trace: findings.trace,
+    }
+}
+
+/// What each of our workers may read: enough for a look a second, or, in every third fleet, so little
+/// that looks are 5 to 60 s apart, as those at a table of thousands of leases.
+fn draw_table_reads(seed: u64) -> f64 {
+    let mut random = Rng::with_seed(!seed);
+    match random.u32(..3) {
+        0 => 0.03 + 0.12 * random.f64(),
+        _ => AT_LEISURE,
     }
 }
 
@@ -91,6 +107,8 @@ struct Member {
 struct Fleet {
     world: World,
     workers: Workers,
+    /// Units a second that each of our workers may spend on looks.
+    table_reads: f64,
     lock: Arc<LeaderLock>,
     members: BTreeMap<String, Member>,
     started: u32,
@@ -230,6 +248,7 @@ impl Fleet {
         let setting = Setting {
             on_stop: [OnStop::HandOver, OnStop::Release, OnStop::Keep][self.random.usize(..3)],
             max_leases,
+            table_reads: self.table_reads,
             seed: self.random.u64(..),
         };
         self.step(&format!("{name} starts, {:?}", setting.on_stop));
@@ -308,7 +327,7 @@ impl Fleet {
 
     /// Nothing goes wrong any more: all that the stream holds must be delivered.
     async fn calm(&mut self) {
-        self.step("calm");
+        self.step(&format!("calm, {} units a second", self.table_reads));
         self.calm.cancel();
         self.lock.doom(0);
         // A shard without a record would not be missed.
@@ -326,7 +345,12 @@ impl Fleet {
             }
         }
         let mut before = Vec::new();
-        let mut patience = self.world.clock.now() + PATIENCE;
+        let looks = if self.table_reads < AT_LEISURE {
+            SELDOM
+        } else {
+            1
+        };
+        let mut patience = self.world.clock.now() + PATIENCE * looks;
         while !self.world.oracle.has_seen_enough() {
             let missing = self.world.oracle.missing();
             if missing.is_empty() {

@@ -1,5 +1,10 @@
 //! What a worker finds that names it.
 
+use std::future::ready;
+
+use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
+use futures::StreamExt as _;
+
 use super::*;
 
 #[tokio::test]
@@ -39,6 +44,40 @@ async fn discovery_does_not_read_finished_leases_again() {
     look(shared, true).await.unwrap();
     discovery::look(shared, &deliveries).await.unwrap();
     assert_eq!(aws.faults().count(reads), 1);
+}
+
+/// By the units that the table itself counts.
+#[tokio::test]
+async fn discovery_of_many_leases_costs_no_more_than_its_rate() {
+    let me = "billing-1c84e3f2a9d06b57";
+    let aws = aws(1).await;
+    let coordinator = Coordinator::prepare(parts(&aws, me, config())).await;
+    let coordinator = coordinator.unwrap();
+    let shared = &coordinator.shared;
+    let leases = (1..=600).map(|n| Lease {
+        owner: Some(me.into()),
+        ..Lease::new(format!("shardId-{n:012}"), Checkpoint::ShardEnd)
+    });
+    let created = leases.map(|lease| async move { shared.store.create(&lease).await });
+    let created = futures::stream::iter(created).buffer_unordered(16);
+    assert_eq!(
+        created.filter(|new| ready(new.is_ok())).count().await,
+        600
+    );
+    look(shared, true).await.unwrap();
+    let (deliveries, _tenures) = mpsc::channel(QUEUE);
+    let pause = discovery::look(shared, &deliveries).await.unwrap();
+    let query = aws.dynamodb().query().table_name(APP);
+    let query = query
+        .index_name("LeaseOwnerToLeaseKeyIndex")
+        .key_condition_expression("leaseOwner = :me")
+        .expression_attribute_values(":me", AttributeValue::S(me.into()))
+        .return_consumed_capacity(ReturnConsumedCapacity::Total);
+    let answer = query.send().await.unwrap();
+    assert_eq!(answer.count(), 600);
+    let units = answer.consumed_capacity().unwrap().capacity_units();
+    let rate = units.unwrap() / pause.as_secs_f64();
+    assert!((0.7..1.1).contains(&(rate / shared.table_reads)), "{rate}");
 }
 
 #[tokio::test]

@@ -15,6 +15,12 @@ const NAME: &str = "kcl-coordinator";
 #[derive(Debug)]
 pub(super) struct OwnThread {
     runtime: Handle,
+    driver: Driver,
+}
+
+/// The thread itself, which may still be making its runtime. Dropped: it ends.
+#[derive(Debug)]
+struct Driver {
     _end: DropGuard,
     /// Closed when the thread ends, by a panic too.
     ended: watch::Receiver<()>,
@@ -27,6 +33,23 @@ impl OwnThread {
     /// # Cancel safety
     /// The thread ends.
     pub(super) async fn start() -> io::Result<Self> {
+        let (driver, runtime) = Driver::start()?;
+        let runtime = runtime.await.map_err(io::Error::other)??;
+        Ok(Self { runtime, driver })
+    }
+
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// Resolves when the thread has dropped all tasks and has nothing more to do.
+    pub(super) fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.driver.ended()
+    }
+}
+
+impl Driver {
+    fn start() -> io::Result<(Self, oneshot::Receiver<io::Result<Handle>>)> {
         let end = CancellationToken::new();
         let (running, ended) = watch::channel(());
         let (started, runtime) = oneshot::channel();
@@ -49,20 +72,11 @@ impl OwnThread {
         std::thread::Builder::new()
             .name(NAME.to_owned())
             .spawn(drive)?;
-        let runtime = runtime.await.map_err(io::Error::other)??;
-        Ok(Self {
-            runtime,
-            _end: end.drop_guard(),
-            ended,
-        })
+        let _end = end.drop_guard();
+        Ok((Self { _end, ended }, runtime))
     }
 
-    pub(super) fn runtime(&self) -> &Handle {
-        &self.runtime
-    }
-
-    /// Resolves when the thread has dropped all tasks and has nothing more to do.
-    pub(super) fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+    fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut ended = self.ended.clone();
         async move {
             // Never sent: an error says that the thread has ended.
@@ -91,5 +105,14 @@ mod tests {
         ended.await;
         assert_eq!(Arc::strong_count(&held), 1);
         assert!(task.await.unwrap_err().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_start_that_is_cancelled_leaves_no_thread() {
+        let (driver, runtime) = Driver::start().unwrap();
+        let ended = driver.ended();
+        // As where `start` awaits the runtime.
+        drop((runtime, driver));
+        ended.await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use futures::FutureExt;
 
@@ -18,6 +18,12 @@ pub(crate) async fn guarded<T>(
         .catch_unwind()
         .await
         .unwrap_or_else(|panic| Err(ProcessorError::panicked(&message(panic.as_ref()))))
+}
+
+/// Drops what is the user's. A panic in it is an error like any other.
+pub(crate) fn drop_guarded<T>(value: T) -> Result<(), ProcessorError> {
+    catch_unwind(AssertUnwindSafe(|| drop(value)))
+        .map_err(|panic| ProcessorError::panicked(&message(panic.as_ref())))
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {

@@ -13,4 +13,4 @@ pub(crate) use batch::Batch;
 pub use batch::{Record, RecordBatch, Records};
 pub use checkpointer::{Checkpointer, PreparedCheckpoint};
 pub(crate) use deaggregate::{Deaggregator, Tally};
-pub(crate) use guard::guarded;
+pub(crate) use guard::{drop_guarded, guarded};

@@ -17,7 +17,7 @@ pub use self::state::{ShardState, ShutdownReason};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::ConsumerConfig;
-use crate::delivery::{Checkpointer, guarded};
+use crate::delivery::{Checkpointer, drop_guarded, guarded};
 use crate::error::{ProcessorError, WorkerError};
 use crate::executor::Executor;
 use crate::lease::{ChildShard, LeaseStoreError, Tenure};
@@ -106,6 +106,7 @@ impl ShardConsumer {
             state = state.on(event);
         }
         self.status.enter(state);
+        self.let_go(running);
         fatal.map_or(Ok(()), Err)
     }
 
@@ -142,9 +143,9 @@ impl ShardConsumer {
         );
         let mut processor: Option<Box<dyn ErasedProcessor>> = None;
         let mut backoff = self.backoff();
-        loop {
+        let given_up = loop {
             if !self.holds_lease() {
-                return Event::ShutDown(ShutdownReason::LeaseLost);
+                break Some(ShutdownReason::LeaseLost);
             }
             let metrics = (Metric::InitializeTaskSuccess, Metric::InitializeTime);
             let call = self.call(metrics, async {
@@ -155,12 +156,16 @@ impl ShardConsumer {
                 processor.initialize(&context).await
             });
             match call.await {
-                Ok(()) => break,
+                Ok(()) => break None,
                 Err(error) => self.complain("initialize", &error),
             }
             if let Some(reason) = self.pause(backoff.next_delay()).await {
-                return Event::ShutDown(reason);
+                break Some(reason);
             }
+        };
+        if let Some(reason) = given_up {
+            self.let_go(processor);
+            return Event::ShutDown(reason);
         }
         self.status.succeeded();
         let checkpointer = Checkpointer::new(self.tenure.clone(), context.checkpoint().clone());
@@ -181,6 +186,14 @@ impl ShardConsumer {
         let result = guarded(call).await;
         timer.done(metrics, Some(self.tenure.shard_id()), result.is_ok());
         result
+    }
+
+    /// Drops the processor. Its panic ends nothing: the shard is done with.
+    fn let_go<T>(&self, processor: T) {
+        if let Err(error) = drop_guarded(processor) {
+            let shard_id = self.tenure.shard_id();
+            tracing::warn!(shard_id, %error, "the processor failed while it was dropped");
+        }
     }
 
     /// The lease is ours at this very moment.

@@ -5,11 +5,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kcl::{CheckpointPolicy, WorkerError};
+use kcl::{
+    CheckpointPolicy, ProcessorError, RecordBatch, RecordProcessor, ShardContext, ShardEnd,
+    ShardSnapshot, ShardState, Shutdown, WorkerError,
+};
 use kinesis_testkit::{Fault, Service};
 
 use crate::probe::{Call, Deed, Probe};
-use crate::setup::{APPLICATION, STREAM, aws, config, processing, put, until, worker};
+use crate::setup::{APPLICATION, STREAM, aws, builder, config, processing, put, until, worker};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -67,6 +70,56 @@ async fn a_batch_that_never_succeeds_is_kept_and_not_checkpointed_by_a_stop() {
     until("all records", || probe.is_settled()).await;
     probe.assert_exact();
     second.shutdown(DEADLINE).await.unwrap();
+}
+
+/// It panics when it is dropped.
+struct DropPanics {
+    starts: bool,
+}
+
+impl RecordProcessor for DropPanics {
+    async fn initialize(&mut self, _: &ShardContext) -> Result<(), ProcessorError> {
+        self.starts.then_some(()).ok_or("told to fail".into())
+    }
+
+    async fn process_records(&mut self, _: RecordBatch<'_>) -> Result<(), ProcessorError> {
+        Ok(())
+    }
+
+    async fn shard_ended(&mut self, end: ShardEnd<'_>) -> Result<(), ProcessorError> {
+        Ok(end.checkpoint().await?)
+    }
+
+    async fn shutdown_requested(&mut self, _: Shutdown<'_>) -> Result<(), ProcessorError> {
+        Ok(())
+    }
+}
+
+impl Drop for DropPanics {
+    fn drop(&mut self) {
+        panic!("told to panic");
+    }
+}
+
+#[tokio::test]
+async fn a_processor_that_panics_when_it_is_dropped_ends_nothing() {
+    for starts in [true, false] {
+        let aws = aws(1).await;
+        let builder = builder(&aws, &Probe::new(), config("w1"));
+        let builder = builder.processor(move |_: &ShardContext| DropPanics { starts });
+        let worker = builder.build().await.unwrap().spawn();
+        until("its shard", || {
+            let shards = worker.snapshot().shards;
+            let started = |shard: &ShardSnapshot| match starts {
+                true => shard.state == ShardState::Processing,
+                false => shard.failures > 0,
+            };
+            shards.iter().any(started)
+        })
+        .await;
+        let report = worker.shutdown(DEADLINE).await.unwrap();
+        assert_eq!((report.drained.len(), report.aborted.len()), (1, 0));
+    }
 }
 
 #[tokio::test]

@@ -121,10 +121,18 @@ pub enum WorkerError {
         /// The panic's message.
         message: String,
     },
-    /// [`WorkerHandle::abort`](crate::WorkerHandle::abort) was called, or the runtime of the
-    /// processors ended.
+    /// [`WorkerHandle::abort`](crate::WorkerHandle::abort) was called.
     #[error("the worker was aborted: its leases expire after the failover time")]
     Aborted,
+    /// The runtime of the processors ended before the worker did. The next owners of its shards start
+    /// after the failover time: blocking code of a processor may still be at work.
+    #[error(
+        "the runtime of {task} ended before the worker did: wait for shutdown() before it is dropped"
+    )]
+    RuntimeEnded {
+        /// Which task was under way.
+        task: &'static str,
+    },
 }
 
 impl WorkerError {
@@ -137,10 +145,10 @@ impl WorkerError {
         }
     }
 
-    /// A task ended without a result.
+    /// A task that nobody aborted ended without a result.
     pub(crate) fn from_join(task: &'static str, error: tokio::task::JoinError) -> Self {
         if error.is_cancelled() {
-            return Self::Aborted;
+            return Self::RuntimeEnded { task };
         }
         let panic = error.into_panic();
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());

@@ -55,7 +55,7 @@ impl<T: Send + 'static> Task<T> {
     }
 }
 
-/// An error: it panicked, was aborted, or its runtime has ended.
+/// An error: it panicked, or its runtime has ended. One that was aborted says the latter, too.
 impl<T> Future for Task<T> {
     type Output = Result<T, WorkerError>;
 
@@ -71,7 +71,9 @@ fn outcome<T>(
     result: &mut oneshot::Receiver<T>,
 ) -> Result<T, WorkerError> {
     match joined {
-        Ok(()) => result.try_recv().map_err(|_| WorkerError::Aborted),
+        Ok(()) => result
+            .try_recv()
+            .map_err(|_| WorkerError::RuntimeEnded { task: name }),
         Err(error) => Err(WorkerError::from_join(name, error)),
     }
 }
@@ -98,7 +100,10 @@ mod tests {
         }
         let task = spawn(std::future::pending().boxed());
         task.abort_handle().abort();
-        assert!(matches!(task.await, Err(WorkerError::Aborted)));
+        assert!(matches!(
+            task.await,
+            Err(WorkerError::RuntimeEnded { task: "a test" })
+        ));
     }
 
     #[tokio::test]

@@ -1,7 +1,11 @@
 //! Where a worker is in its life, for those who want to wait for it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::sync::watch;
 
+use crate::coordination::WorkerFailure;
 use crate::error::{BuildError, WorkerError};
 
 /// Where a worker is in its life. The states follow one another in this order; some are passed in a
@@ -136,8 +140,31 @@ impl StateSender {
     }
 }
 
+/// Why a worker ended whose task was dropped: it was `aborted`, or the task's runtime ended.
+pub(crate) fn worker_dropped(aborted: bool) -> WorkerError {
+    if aborted {
+        return WorkerError::Aborted;
+    }
+    let task = "the worker";
+    WorkerError::Coordination(WorkerFailure::RuntimeEnded { task })
+}
+
 /// Held by the worker's task: however that ends, the worker has stopped.
-pub(crate) struct LastState(pub(crate) StateSender);
+pub(crate) struct LastState {
+    states: StateSender,
+    aborted: Arc<AtomicBool>,
+}
+
+impl LastState {
+    /// `aborted`: whether the worker was.
+    pub(crate) fn new(states: StateSender, aborted: Arc<AtomicBool>) -> Self {
+        Self { states, aborted }
+    }
+
+    pub(crate) fn enter(&self, state: WorkerState) {
+        self.states.enter(state);
+    }
+}
 
 impl Drop for LastState {
     fn drop(&mut self) {
@@ -147,9 +174,9 @@ impl Drop for LastState {
                 message: "see join()".to_owned(),
             }
         } else {
-            WorkerError::Aborted
+            worker_dropped(self.aborted.load(Ordering::Relaxed))
         };
-        self.0.enter(WorkerState::Stopped(Some(error)));
+        self.enter(WorkerState::Stopped(Some(error)));
     }
 }
 
@@ -170,7 +197,7 @@ mod tests {
         states.enter(WorkerState::Running);
         assert!(matches!(fast.next().await, Some(WorkerState::Running)));
         states.enter(WorkerState::Stopped(None));
-        drop(LastState(states.clone()));
+        drop(LastState::new(states.clone(), Arc::default()));
         assert!(matches!(
             slow.until(WorkerState::is_last).await,
             Some(WorkerState::Stopped(None))
@@ -182,13 +209,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_worker_that_is_dropped_has_stopped() {
-        let states = StateSender::default();
-        let mut watch = states.watch();
-        drop(LastState(states));
-        assert!(matches!(
-            watch.next().await,
-            Some(WorkerState::Stopped(Some(WorkerError::Aborted)))
-        ));
-        assert!(watch.next().await.is_none());
+        for aborted in [true, false] {
+            let states = StateSender::default();
+            let mut watch = states.watch();
+            drop(LastState::new(states, Arc::new(AtomicBool::new(aborted))));
+            match watch.next().await {
+                Some(WorkerState::Stopped(Some(error))) => {
+                    assert_eq!(matches!(error, WorkerError::Aborted), aborted, "{error}");
+                }
+                other => panic!("{other:?}"),
+            }
+            assert!(watch.next().await.is_none());
+        }
     }
 }

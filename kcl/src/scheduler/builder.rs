@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use aws_sdk_kinesis::config::BehaviorVersion;
@@ -84,18 +85,19 @@ impl Scheduler {
         } = self;
         worker.executor = Arc::new(Handle::current());
         // Outside of the task: one that is aborted before it begins has stopped too.
-        let last_state = LastState(view.states().clone());
+        let aborted = Arc::new(AtomicBool::new(false));
+        let last_state = LastState::new(view.states().clone(), Arc::clone(&aborted));
         let (executor, thread_ended) = (coordinator.executor(), coordinator.thread_ended());
         let (stop, requested) = watch::channel(None);
         let seen = Arc::clone(&view);
         let work = async move {
             let outcome = run::run(coordinator, Arc::new(worker), view, seed, requested).await;
             let error = outcome.as_ref().err().cloned();
-            last_state.0.enter(WorkerState::Stopped(error));
+            last_state.enter(WorkerState::Stopped(error));
             outcome
         };
         let task = Task::spawn(&*executor, "the worker", work);
-        WorkerHandle::new(seen, stop, task, thread_ended)
+        WorkerHandle::new(seen, stop, task, aborted, thread_ended)
     }
 }
 

@@ -11,13 +11,12 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::shards::View;
-use crate::coordination::WorkerFailure;
 use crate::error::WorkerError;
 use crate::lease_table::LeaseTableSnapshot;
 use crate::snapshot::WorkerSnapshot;
 use crate::task::Task;
 use crate::why_not_running::WhyNotRunning;
-use crate::worker_state::{StateWatch, WorkerState};
+use crate::worker_state::{StateWatch, WorkerState, worker_dropped};
 
 /// What a planned stop did with the shards that the worker owned.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,8 +33,8 @@ pub struct ShutdownReport {
 
 /// A running worker. Clones are handles to the same one.
 ///
-/// Dropping the handle does not stop the worker: as with a task, it goes on until its runtime ends,
-/// or until it can not (then its leases expire).
+/// Dropping the handle does not stop the worker: it goes on until the runtime of its processors ends,
+/// or until it can not. Then it gives its shards up.
 #[derive(Clone)]
 #[must_use = "without the handle the worker can not be stopped"]
 pub struct WorkerHandle {
@@ -52,17 +51,15 @@ impl WorkerHandle {
         view: Arc<View>,
         stop: watch::Sender<Option<Duration>>,
         task: Task<Result<ShutdownReport, WorkerError>>,
+        aborted: Arc<AtomicBool>,
         thread_ended: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         let abort = task.abort_handle();
-        let aborted = Arc::new(AtomicBool::new(false));
         let (asked, task) = (Arc::clone(&aborted), task.detach());
         let outcome = async move {
             let outcome = match task.await {
-                Err(WorkerError::Aborted) if !asked.load(Ordering::Relaxed) => {
-                    let task = "the worker";
-                    let failure = WorkerFailure::RuntimeEnded { task };
-                    Err(WorkerError::Coordination(failure))
+                Err(WorkerError::RuntimeEnded { .. }) => {
+                    Err(worker_dropped(asked.load(Ordering::Relaxed)))
                 }
                 outcome => outcome.flatten(),
             };

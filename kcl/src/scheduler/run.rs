@@ -27,7 +27,13 @@ pub(crate) async fn run(
     let stream = worker.stream.clone();
     let failover_time = worker.config.failover_time;
     let states = view.states().clone();
-    let mut alive = Task::spawn(&*worker.executor, "nothing", std::future::pending::<()>());
+    // Declared before the shards, so dropped after them: what the factory holds is the user's, and
+    // dropped on that runtime.
+    let factory = Arc::clone(&worker.factory);
+    let mut alive = Task::spawn(&*worker.executor, "the processors", async move {
+        let _factory = factory;
+        std::future::pending::<()>().await;
+    });
     let mut shards = Shards::new(worker, view, seed);
     let mut tenures = coordinator.start();
     states.enter(WorkerState::Running);
@@ -43,10 +49,10 @@ pub(crate) async fn run(
     };
     states.enter(WorkerState::Stopping(failure.clone()));
     coordinator.leave().await;
-    let report = drain(&mut shards, &mut tenures, deadline).await;
+    let drained = drain(&mut shards, &mut tenures, deadline).await;
     coordinator.stop().await;
     match failure {
-        None => Ok(report),
+        None => drained,
         Some(error) => Err(error),
     }
 }
@@ -86,20 +92,27 @@ async fn main_loop(
 
 /// Lets every consumer finish its batch, checkpoint and give its lease away; at the deadline those
 /// left are aborted, and their leases given away without a checkpoint, to owners who wait.
+///
+/// # Errors
+/// The first failure of a consumer.
 async fn drain(
     shards: &mut Shards,
     tenures: &mut mpsc::Receiver<Tenure>,
     deadline: Duration,
-) -> ShutdownReport {
+) -> Result<ShutdownReport, WorkerError> {
     shards.drain();
     let mut report = ShutdownReport::default();
+    let mut failure = None;
     let mut deadline = std::pin::pin!(tokio::time::sleep(deadline));
     while !shards.is_empty() {
         tokio::select! {
             biased;
             (shard_id, result) = shards.ended() => match result {
                 Ok(()) => report.drained.push(shard_id),
-                Err(error) => tracing::error!(shard_id, %error, "a shard's consumer failed"),
+                Err(error) => {
+                    tracing::error!(shard_id, %error, "a shard's consumer failed");
+                    failure.get_or_insert(error);
+                }
             },
             // Acquired while the stop began: it was never processed here.
             Some(tenure) = tenures.recv() => tenure.end(TenureEnd::GiveAway).await,
@@ -114,7 +127,7 @@ async fn drain(
     }
     report.drained.sort();
     report.aborted.sort();
-    report
+    failure.map_or(Ok(report), Err)
 }
 
 async fn abort(shards: &mut Shards, report: &mut ShutdownReport) {

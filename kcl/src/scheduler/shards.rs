@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::ConsumerConfig;
 use crate::coordination::LastLook;
 use crate::error::WorkerError;
-use crate::lease::Tenure;
+use crate::lease::{Tenure, TenureEnd};
 use crate::lease_table::LeaseTableSnapshot;
 use crate::metrics::{Meter, Metric};
 use crate::retrieval::ByteBudget;
@@ -162,9 +162,17 @@ impl Shards {
         let executor = &*self.worker.executor;
         let task = Task::spawn(executor, "the consumer of a shard", consumer.run());
         let abort = task.abort_handle();
+        let held = tenure.clone();
         self.owned.insert(number, Owned { tenure, abort });
-        self.tasks
-            .push(task.map(move |result| (number, result.flatten())).boxed());
+        let ended = async move {
+            let result = task.await;
+            if result.is_err() {
+                // Its processor may have left work behind that goes on, in a thread of its own.
+                held.end(TenureEnd::Aborted).await;
+            }
+            (number, result.flatten())
+        };
+        self.tasks.push(ended.boxed());
         self.count(self.owned.len());
     }
 

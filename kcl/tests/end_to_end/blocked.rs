@@ -3,21 +3,24 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sdk_dynamodb::config::IdentityCache;
+use aws_sdk_dynamodb::types::AttributeValue;
 
 use kcl::{
-    Checkpoint, LeaseSnapshot, SchedulerBuilder, WorkerError, WorkerFailure, WorkerHandle,
-    WorkerState,
+    Checkpoint, Clock, LeaseSnapshot, SchedulerBuilder, ShardContext, WorkerError, WorkerFailure,
+    WorkerHandle, WorkerState,
 };
 use kinesis_testkit::{Fault, LocalAws, Service};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::probe::{Call, Deed, Probe};
-use crate::setup::{PATIENCE, aws, builder, builder_on, config, processing, put, until, worker};
+use crate::setup::{
+    APPLICATION, PATIENCE, aws, builder, builder_on, config, processing, put, until, worker,
+};
 
 /// Renewals come each half of the failover time: three failover times.
 const RENEWALS: u64 = 6;
@@ -219,11 +222,177 @@ async fn a_worker_ends_with_the_runtime_of_its_processors() {
     until("its shard", || processing(&worker) == 1).await;
     drop(runtime);
     let ended = tokio::time::timeout(PATIENCE, worker.join()).await.unwrap();
-    assert!(matches!(ended, Err(WorkerError::Aborted)), "{ended:?}");
+    assert!(
+        matches!(ended, Err(WorkerError::RuntimeEnded { .. })),
+        "{ended:?}"
+    );
     assert!(matches!(
         worker.state(),
-        WorkerState::Stopped(Some(WorkerError::Aborted))
+        WorkerState::Stopped(Some(WorkerError::RuntimeEnded { .. }))
     ));
+}
+
+/// Who has the lease of the only shard, as the table says.
+async fn owner(aws: &LocalAws) -> Option<String> {
+    let table = aws.dynamodb().scan().table_name(APPLICATION);
+    let items = table.consistent_read(true).send().await.unwrap().items;
+    let items = items.unwrap_or_default();
+    let is_lease = |key: &AttributeValue| key.as_s().unwrap().starts_with("shardId-");
+    let lease = items.iter().find(|item| is_lease(&item["leaseKey"]));
+    let owner = lease.unwrap().get("leaseOwner")?;
+    Some(owner.as_s().unwrap().clone())
+}
+
+/// Dropping a runtime drops its tasks, and waits for blocking code that was begun, for however long.
+#[tokio::test]
+async fn a_worker_whose_runtime_ends_releases_nothing_that_may_still_be_processed() {
+    let aws = aws(1).await;
+    let (unblock, blocked) = mpsc::channel::<()>();
+    let blocked = Arc::new(Mutex::new(blocked));
+    let (reports, entered) = mpsc::channel();
+    let probe = Probe::new().script(move |_, _| {
+        let (blocked, reports) = (Arc::clone(&blocked), reports.clone());
+        tokio::task::spawn_blocking(move || {
+            let _ = reports.send(());
+            let _ = blocked.lock().unwrap().recv();
+        });
+        Deed::Hang
+    });
+    put(&aws, &probe, 0..100).await;
+    let runtime = OneThread::new();
+    let first = runtime.worker(builder(&aws, &probe, config("w1"))).await;
+    until("process_records", || entered.try_recv().is_ok()).await;
+    drop(runtime);
+    let ended = tokio::time::timeout(PATIENCE, first.join()).await.unwrap();
+    assert!(
+        matches!(ended, Err(WorkerError::RuntimeEnded { .. })),
+        "{ended:?}"
+    );
+    assert_eq!(owner(&aws).await.as_deref(), Some("w1"), "it expires");
+    let others = Probe::new();
+    let second = worker(&aws, &others, config("w2")).await;
+    until("the next owner", || {
+        !others.calls(Call::Initialize).is_empty()
+    })
+    .await;
+    drop(unblock);
+    second.shutdown(PATIENCE).await.unwrap();
+}
+
+/// Once it is armed, whoever reads it on the user's thread panics: the consumer of a shard does,
+/// outside of the calls of its processor.
+#[derive(Debug)]
+struct PanickingClock {
+    armed: AtomicBool,
+    origin: Instant,
+}
+
+impl PanickingClock {
+    #[allow(clippy::disallowed_methods, reason = "a clock of the test's")]
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            armed: AtomicBool::new(false),
+            origin: Instant::now(),
+        })
+    }
+
+    fn arm(&self) {
+        self.armed.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Clock for PanickingClock {
+    fn now(&self) -> Duration {
+        let panics = self.armed.load(Ordering::SeqCst) && thread::current().name() == Some(USERS);
+        assert!(!panics, "told to panic");
+        self.origin.elapsed()
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "a clock of the test's")]
+    fn wall(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+#[tokio::test]
+async fn a_consumer_that_panics_ends_the_worker_and_its_lease_is_not_released() {
+    let aws = aws(1).await;
+    let (probe, runtime, clock) = (Probe::new(), OneThread::new(), PanickingClock::new());
+    let builder = builder(&aws, &probe, config("w1")).clock(Arc::clone(&clock) as Arc<dyn Clock>);
+    let worker = runtime.worker(builder).await;
+    until("its shard", || processing(&worker) == 1).await;
+    clock.arm();
+    let ended = tokio::time::timeout(PATIENCE, worker.join()).await.unwrap();
+    assert!(
+        matches!(ended, Err(WorkerError::Panicked { .. })),
+        "{ended:?}"
+    );
+    assert_eq!(owner(&aws).await.as_deref(), Some("w1"), "it expires");
+}
+
+#[tokio::test]
+async fn a_consumer_that_panics_during_a_planned_stop_fails_it_and_its_lease_is_not_released() {
+    let aws = aws(1).await;
+    let (unblock, blocked) = mpsc::channel::<()>();
+    let blocked = Mutex::new(blocked);
+    let (reports, entered) = mpsc::channel();
+    let probe = Probe::new().script(move |_, _| {
+        let _ = reports.send(());
+        let _ = blocked.lock().unwrap().recv();
+        Deed::Take
+    });
+    put(&aws, &probe, 0..100).await;
+    let (runtime, clock) = (OneThread::new(), PanickingClock::new());
+    let builder = builder(&aws, &probe, config("w1")).clock(Arc::clone(&clock) as Arc<dyn Clock>);
+    let worker = runtime.worker(builder).await;
+    until("process_records", || entered.try_recv().is_ok()).await;
+    let stopping = async {
+        until("the stop", || {
+            matches!(worker.state(), WorkerState::Stopping(None))
+        })
+        .await;
+        clock.arm();
+        drop(unblock);
+    };
+    let (stopped, ()) = tokio::join!(worker.shutdown(PATIENCE), stopping);
+    assert!(
+        matches!(stopped, Err(WorkerError::Panicked { .. })),
+        "{stopped:?}"
+    );
+    assert_eq!(owner(&aws).await.as_deref(), Some("w1"), "it expires");
+}
+
+/// Tells the name of the thread that dropped it.
+struct TellsWhere(mpsc::Sender<Option<String>>);
+
+impl Drop for TellsWhere {
+    fn drop(&mut self) {
+        let name = thread::current().name().map(str::to_owned);
+        let _ = self.0.send(name);
+    }
+}
+
+#[tokio::test]
+async fn what_the_factory_holds_is_dropped_on_the_users_runtime() {
+    let aws = aws(1).await;
+    let (tell, told) = mpsc::channel();
+    let captured = TellsWhere(tell);
+    let (probe, runtime) = (Probe::new(), OneThread::new());
+    let factory = probe.factory();
+    let builder = builder(&aws, &probe, config("w1")).processor(move |shard: &ShardContext| {
+        let _captured = &captured;
+        factory(shard)
+    });
+    let worker = runtime.worker(builder).await;
+    until("its shard", || processing(&worker) == 1).await;
+    worker.shutdown(PATIENCE).await.unwrap();
+    let mut place = None;
+    until("its drop", || {
+        place = told.try_recv().ok();
+        place.is_some()
+    })
+    .await;
+    assert_eq!(place.unwrap().as_deref(), Some(USERS));
 }
 
 #[tokio::test]
@@ -237,15 +406,17 @@ async fn a_runtime_that_was_given_and_ends_ends_the_worker_with_an_error() {
     until("its shard", || processing(&worker) == 1).await;
     drop(runtime);
     let ended = tokio::time::timeout(PATIENCE, worker.join()).await.unwrap();
-    assert!(
+    let has_ended = |error: &WorkerError| {
         matches!(
-            ended,
-            Err(WorkerError::Coordination(
-                WorkerFailure::RuntimeEnded { .. }
-            ))
-        ),
-        "{ended:?}"
-    );
+            error,
+            WorkerError::Coordination(WorkerFailure::RuntimeEnded { .. })
+        )
+    };
+    assert!(ended.as_ref().is_err_and(has_ended), "{ended:?}");
+    match worker.state() {
+        WorkerState::Stopped(Some(error)) => assert!(has_ended(&error), "{error:?}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// Clients of one `SdkConfig` share its cache of credentials: who finds a fetch under way waits for it.

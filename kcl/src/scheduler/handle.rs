@@ -84,8 +84,9 @@ impl WorkerHandle {
     /// Code that blocks its thread can not be aborted: the worker ends without it.
     ///
     /// The calls to the lease table around that come on top: milliseconds, or, when DynamoDB does not
-    /// answer, about twelve [`dynamodb_request_timeout`](crate::ConsumerConfig::dynamodb_request_timeout)s.
-    /// What could not be given away then expires.
+    /// answer, up to about eighteen [`dynamodb_request_timeout`](crate::ConsumerConfig::dynamodb_request_timeout)s:
+    /// give the orchestrator that much more, or make them shorter. Until the deadline a lease is tried to
+    /// be given away again and again, past it once; what could not be then expires.
     ///
     /// A second call waits for the same stop; the first one's deadline counts. A processor must not
     /// wait for it, which would wait for the processor: spawn the call.

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Writer;
 use crate::config::OnStop;
@@ -101,7 +102,8 @@ impl Writer {
                     Verdict::Adopt(seen) if *seen != lease => self.state.known().lease = *seen,
                     _ => return,
                 },
-                Some(Err(error)) if error.is_retryable() => {
+                // The deadline of an aborted one has passed, and its next owner waits anyway.
+                Some(Err(error)) if error.is_retryable() && !self.is_aborted() => {
                     tokio::time::sleep(self.pause()).await;
                 }
                 Some(Err(error)) => {
@@ -114,6 +116,11 @@ impl Writer {
                 None => return,
             }
         }
+    }
+
+    /// Perhaps while another end of the tenure was being tried.
+    fn is_aborted(&self) -> bool {
+        self.state.aborted.load(Ordering::Relaxed)
     }
 
     /// As [`until_fence`](Self::until_fence), but by the deadline alone.

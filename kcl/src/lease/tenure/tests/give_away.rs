@@ -72,3 +72,30 @@ async fn giving_away_what_was_taken_changes_nothing() {
     tenure.end(TenureEnd::GiveAway).await;
     assert_eq!(fixture.item().await, taken);
 }
+
+/// The clock stands still: no fence falls.
+#[tokio::test]
+async fn past_the_deadline_nothing_is_tried_again_while_the_table_refuses() {
+    for asked_before in [false, true] {
+        let fixture = Fixture::new(Some("w2"), OnStop::HandOver).await;
+        let (tenure, writer) = fixture.begin().await;
+        let faults = fixture.aws.faults();
+        let throttle = Fault::throttle().service(Service::DynamoDb);
+        let throttle = faults.add(throttle.operation("UpdateItem"));
+        if asked_before {
+            let ending = tenure.clone();
+            tokio::spawn(async move { ending.end(TenureEnd::GiveAway).await });
+            // More than the attempts of one call.
+            while faults.count(throttle) <= 3 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        let end = tenure.end(TenureEnd::Aborted);
+        let patience = Duration::from_secs(60);
+        tokio::time::timeout(patience, end).await.unwrap();
+        writer.await.unwrap();
+        assert!(!tenure.is_held());
+        let item = fixture.item().await;
+        assert_eq!(item.owner.as_deref(), Some("me"), "it expires");
+    }
+}

@@ -60,10 +60,7 @@ async fn discovery_of_many_leases_costs_no_more_than_its_rate() {
     });
     let created = leases.map(|lease| async move { shared.store.create(&lease).await });
     let created = futures::stream::iter(created).buffer_unordered(16);
-    assert_eq!(
-        created.filter(|new| ready(new.is_ok())).count().await,
-        600
-    );
+    assert_eq!(created.filter(|new| ready(new.is_ok())).count().await, 600);
     look(shared, true).await.unwrap();
     let (deliveries, _tenures) = mpsc::channel(QUEUE);
     let pause = discovery::look(shared, &deliveries).await.unwrap();

@@ -62,8 +62,8 @@ pub struct ConsumerConfig {
     ///
     /// It takes a pause more where the worker whose turn it is does not take them: it has its
     /// [`max_leases`](Self::max_leases), is a Java worker, or died too. And it takes 2.5 failover times in place of one
-    /// where the dead worker was not heard yet: it had the shard for no longer than that, or is a Java worker, or the
-    /// one that looks has just started.
+    /// where the dead worker was not heard yet: it had the shard for no longer than that, or it is a Java worker and
+    /// the pause is more than half the failover time.
     ///
     /// Looks come sooner while shards change hands, or when this worker lost, finished or split one, as long as they are
     /// paid for: with as much again, of which a minute's worth (at least two looks) is saved up. A look that fails is

@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::config::ConfigError;
 use crate::coordination::{StartError, WorkerFailure};
+use crate::panic_message::panic_message;
 
 /// An error of a record processor: any error, or a text.
 ///
@@ -150,12 +151,7 @@ impl WorkerError {
         if error.is_cancelled() {
             return Self::RuntimeEnded { task };
         }
-        let panic = error.into_panic();
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        Self::Panicked {
-            task,
-            message: message.unwrap_or_default(),
-        }
+        let message = panic_message(&*error.into_panic());
+        Self::Panicked { task, message }
     }
 }

@@ -144,6 +144,7 @@ mod executor;
 mod lease;
 mod lease_table;
 pub mod metrics;
+mod panic_message;
 mod processor;
 mod retrieval;
 mod scheduler;
@@ -154,6 +155,7 @@ mod shard_sync;
 #[doc(hidden)]
 pub mod simulation;
 mod snapshot;
+mod stream_name;
 mod task;
 mod why_not_running;
 mod worker_state;

@@ -72,13 +72,13 @@ impl Coordinator {
             }
         };
         // The clients' connections live on the runtime that made them: the first call is made there.
-        let prepare = runtime.spawn(Box::pin(start::prepare(parts)));
-        let mut shared = match AbortOnDropHandle::new(prepare).await {
+        let executor = Arc::new(runtime.clone());
+        let prepare = runtime.spawn(Box::pin(start::prepare(parts, executor)));
+        let shared = match AbortOnDropHandle::new(prepare).await {
             Ok(prepared) => prepared?,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(error) => return Err(no_runtime(error)),
         };
-        shared.executor = Arc::new(runtime);
         let mut prepared = Self::new(shared);
         prepared.thread = thread;
         Ok(prepared)

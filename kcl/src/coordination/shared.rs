@@ -1,6 +1,5 @@
 //! What the tasks of coordination share.
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -9,10 +8,10 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tokio_util::task::TaskTracker;
 
 use super::balance::next_receiver;
 use super::error::WorkerFailure;
@@ -22,12 +21,14 @@ use super::registry::{Claim, Registry};
 use super::worker_metrics::RowWritten;
 use crate::clock::Clock;
 use crate::config::OnStop;
-use crate::executor::{CurrentRuntime, Executor};
+use crate::executor::Executor;
 use crate::lease::{
     ChildShard, Fleet, Lease, LeaseStore, LeaseStoreError, Outcome, Tenure, WriterContext,
 };
 use crate::metrics::Meter;
+use crate::panic_message::panic_message;
 use crate::shard_sync::{ListShardsError, ShardSync, SyncError};
+use crate::task::Task;
 
 /// Renewals that may lose their answers before a tenure begins.
 const RENEWALS: u32 = 5;
@@ -82,6 +83,9 @@ pub(crate) struct SharedParts {
     pub(crate) on_stop: OnStop,
     pub(crate) sync_interval: Duration,
     pub(crate) seed: u64,
+    pub(crate) meter: Meter,
+    /// Where its tasks run.
+    pub(crate) executor: Arc<dyn Executor>,
 }
 
 impl Shared {
@@ -102,13 +106,13 @@ impl Shared {
             registry: Arc::default(),
             observations: Mutex::default(),
             last_look: Arc::default(),
-            meter: Meter::default(),
+            meter: parts.meter,
             receivers: Mutex::default(),
             nudge: Notify::new(),
             leaving: CancellationToken::new(),
             stopped: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            executor: Arc::new(CurrentRuntime),
+            executor: parts.executor,
             failure: watch::Sender::new(None),
         }
     }
@@ -204,28 +208,24 @@ impl Shared {
         step: &'static str,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        let work = self.caught(step, async move {
-            // Nobody listens: the caller is gone.
-            let _ = reply.send(work.await);
-        });
-        let task = self.executor.spawn(self.tasks.track_future(work).boxed());
-        let _task = AbortOnDropHandle::new(task);
-        answer.await.ok()
+        let work = self.tasks.track_future(self.caught(step, work));
+        Task::spawn(&*self.executor, step, work).await.ok()?
     }
 
-    fn caught(
+    fn caught<T>(
         self: &Arc<Self>,
         task: &'static str,
-        work: impl Future<Output = ()> + Send + 'static,
-    ) -> impl Future<Output = ()> + Send + 'static {
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> impl Future<Output = Option<T>> + Send + 'static {
         let shared = Arc::clone(self);
         async move {
-            if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
-                shared.fail(WorkerFailure::Panicked {
-                    task,
-                    message: message_of(&*panic),
-                });
+            match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(result) => Some(result),
+                Err(panic) => {
+                    let message = panic_message(&*panic);
+                    shared.fail(WorkerFailure::Panicked { task, message });
+                    None
+                }
             }
         }
     }
@@ -371,10 +371,4 @@ fn into_store_error(error: SyncError) -> LeaseStoreError {
         SyncError::List(ListShardsError::Call(error)) => error.into(),
         other => LeaseStoreError::Shards(other.to_string()),
     }
-}
-
-fn message_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned())
 }

@@ -10,17 +10,24 @@ use super::error::StartError;
 use super::migration::{Migration, layout};
 use super::shared::{Shared, SharedParts};
 use crate::clock::Clock;
+use crate::executor::Executor;
 use crate::lease::{
     CallError, CallErrorKind, DynamoDbLeaseStore, Layout, LeaseStore, LeaseStoreError, Snapshot,
     StreamIdentity, TableError, classify, describe_table, ensure_table, for_leases, for_shards,
     metered,
 };
 use crate::shard_sync::{KinesisShardLister, ListShardsError, ShardSync, SyncError};
+use crate::stream_name::StreamName;
 use crate::worker_state::WorkerState;
 
 /// Finds the stream; finds or creates the lease table; settles the fleet's mode; checks that the
 /// table is this stream's; creates the first leases.
-pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartError> {
+///
+/// `executor`: where coordination will run; so does this.
+pub(super) async fn prepare(
+    parts: CoordinatorParts,
+    executor: Arc<dyn Executor>,
+) -> Result<Shared, StartError> {
     let CoordinatorParts {
         application,
         stream,
@@ -89,7 +96,7 @@ pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartErro
     let sync = ShardSync {
         lister: Arc::new(KinesisShardLister::new(
             kinesis,
-            stream.clone(),
+            &stream,
             Arc::clone(&clock),
         )),
         store: Arc::clone(&store),
@@ -114,7 +121,7 @@ pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartErro
             stream: stream.clone(),
         },
     })?;
-    let mut shared = Shared::new(SharedParts {
+    Ok(Shared::new(SharedParts {
         worker_id,
         process,
         store,
@@ -126,22 +133,20 @@ pub(super) async fn prepare(parts: CoordinatorParts) -> Result<Shared, StartErro
         on_stop: config.on_stop,
         sync_interval: config.shard_sync_interval,
         seed,
-    });
-    shared.meter = meter;
-    Ok(shared)
+        meter,
+        executor,
+    }))
 }
 
 async fn identify(
     client: &aws_sdk_kinesis::Client,
     stream: &str,
 ) -> Result<StreamIdentity, StartError> {
-    let request = client.describe_stream_summary();
-    let request = if stream.starts_with("arn:") {
-        request.stream_arn(stream)
-    } else {
-        request.stream_name(stream)
-    };
-    let output = request
+    let name = StreamName::new(stream);
+    let output = client
+        .describe_stream_summary()
+        .set_stream_arn(name.arn())
+        .set_stream_name(name.name())
         .send()
         .await
         .map_err(|error| stream_failed(stream, classify("DescribeStreamSummary", &error)))?;

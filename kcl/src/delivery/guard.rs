@@ -1,12 +1,12 @@
 //! Panics in user code become errors.
 
-use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use futures::FutureExt;
 
 use crate::error::ProcessorError;
+use crate::panic_message::panic_message;
 
 /// Runs a call of user code. A panic in it is an error like any other.
 ///
@@ -17,19 +17,13 @@ pub(crate) async fn guarded<T>(
     AssertUnwindSafe(call)
         .catch_unwind()
         .await
-        .unwrap_or_else(|panic| Err(ProcessorError::panicked(&message(panic.as_ref()))))
+        .unwrap_or_else(|panic| Err(ProcessorError::panicked(&panic_message(panic.as_ref()))))
 }
 
 /// Drops what is the user's. A panic in it is an error like any other.
 pub(crate) fn drop_guarded<T>(value: T) -> Result<(), ProcessorError> {
     catch_unwind(AssertUnwindSafe(|| drop(value)))
-        .map_err(|panic| ProcessorError::panicked(&message(panic.as_ref())))
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a value that is no text".to_owned())
+        .map_err(|panic| ProcessorError::panicked(&panic_message(panic.as_ref())))
 }
 
 #[cfg(test)]

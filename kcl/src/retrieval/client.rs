@@ -1,32 +1,10 @@
-//! The stream that is read, and the client that reads it.
+//! The client that reads the stream.
 
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
-
-/// A stream by its name or its ARN.
-#[derive(Debug, Clone)]
-pub(super) struct StreamName(String);
-
-impl StreamName {
-    pub(super) fn new(name_or_arn: &str) -> Self {
-        Self(name_or_arn.to_owned())
-    }
-
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    pub(super) fn arn(&self) -> Option<String> {
-        self.0.starts_with("arn:").then(|| self.0.clone())
-    }
-
-    pub(super) fn name(&self) -> Option<String> {
-        self.arn().is_none().then(|| self.0.clone())
-    }
-}
 
 /// A client like `client` whose every call has a time limit and is attempted once: the retries are
 /// ours.

@@ -12,7 +12,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::budget::ShardBudget;
-use super::client::{StreamName, client_for_reads};
+use super::client::client_for_reads;
 use super::pacing::Pacer;
 use super::page::{Answer, Page};
 use super::page_size::PageSize;
@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::config::ConsumerConfig;
 use crate::metrics::Metric;
 use crate::snapshot::ShardStatus;
+use crate::stream_name::StreamName;
 
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const LONGEST_DELAY: Duration = Duration::from_secs(10);

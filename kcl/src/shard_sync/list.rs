@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::config::InitialPosition;
 use crate::lease::{CallError, classify};
 use crate::sequence::SequenceNumber;
+use crate::stream_name::StreamName;
 
 /// A shard of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,16 +75,16 @@ pub(crate) trait ShardLister: Send + Sync + Debug {
 #[derive(Debug, Clone)]
 pub(crate) struct KinesisShardLister {
     client: Client,
-    /// Name or ARN.
-    stream: String,
+    stream: StreamName,
     clock: Arc<dyn Clock>,
 }
 
 impl KinesisShardLister {
-    pub(crate) fn new(client: Client, stream: String, clock: Arc<dyn Clock>) -> Self {
+    /// `stream`: a name or an ARN.
+    pub(crate) fn new(client: Client, stream: &str, clock: Arc<dyn Clock>) -> Self {
         Self {
             client,
-            stream,
+            stream: StreamName::new(stream),
             clock,
         }
     }
@@ -95,15 +96,13 @@ impl KinesisShardLister {
         let mut shards = Vec::new();
         let mut next: Option<String> = None;
         loop {
-            let mut request = self.client.list_shards();
-            request = match (next.take(), self.stream.starts_with("arn:")) {
+            let request = self.client.list_shards();
+            let request = match next.take() {
                 // The token stands for stream and filter.
-                (Some(token), _) => request.next_token(token),
-                (None, true) => request
-                    .stream_arn(&self.stream)
-                    .set_shard_filter(filter.clone()),
-                (None, false) => request
-                    .stream_name(&self.stream)
+                Some(token) => request.next_token(token),
+                None => request
+                    .set_stream_arn(self.stream.arn())
+                    .set_stream_name(self.stream.name())
                     .set_shard_filter(filter.clone()),
             };
             let page = request

@@ -75,7 +75,7 @@ pub(super) async fn run(
             .step(&format!("{name} cannot start yet: {error}"));
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    let mut shared = Shared::new(SharedParts {
+    let shared = Shared::new(SharedParts {
         worker_id: worker_id(&name).to_owned(),
         process: setting.seed,
         store,
@@ -87,8 +87,9 @@ pub(super) async fn run(
         on_stop: setting.on_stop,
         sync_interval: Duration::from_secs(20),
         seed: random.u64(..),
+        meter: Meter::default(),
+        executor: Arc::clone(&executor),
     });
-    shared.executor = Arc::clone(&executor);
     let coordinator = Coordinator::new(shared);
     let surroundings = Surroundings {
         oracle: Arc::clone(&world.oracle),

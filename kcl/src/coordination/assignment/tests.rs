@@ -13,8 +13,10 @@ use crate::clock::{Clock, TokioClock};
 use crate::config::{InitialPosition, OnStop};
 use crate::coordination::discovery;
 use crate::coordination::shared::SharedParts;
+use crate::executor::CurrentRuntime;
 use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Passage};
 use crate::lease::{LeaseStore, StreamIdentity};
+use crate::metrics::Meter;
 use crate::shard_sync::{ListShardsError, ShardList, ShardLister, ShardSync};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -102,6 +104,8 @@ impl Fixture {
             on_stop: OnStop::default(),
             sync_interval: 60 * SECOND,
             seed: 7,
+            meter: Meter::default(),
+            executor: Arc::new(CurrentRuntime),
         }));
         Self { way, shared }
     }

@@ -53,7 +53,7 @@ async fn server_time(headers: [&'static str; 2], clock: Arc<Ticking>) -> SystemT
         .credentials_provider(Credentials::new("a", "b", None, None, "test"))
         .endpoint_url(url)
         .build();
-    let lister = KinesisShardLister::new(Client::from_conf(config), "orders".into(), clock);
+    let lister = KinesisShardLister::new(Client::from_conf(config), "orders", clock);
     let listed = lister.list(None).await.unwrap();
     server.await.unwrap();
     listed.server_time

@@ -86,7 +86,9 @@
 //!   connections of its own ([where to give another](SchedulerBuilder::coordination_on)): a processor
 //!   that blocks every thread of its runtime keeps its shard, checkpoints when it comes back, and is
 //!   fenced by the same clock when renewals fail meanwhile. A planned stop keeps its deadline. Fetching,
-//!   and other shards on the same runtime, wait for it. Of your code, that thread calls the metrics
+//!   and other shards on the same runtime, wait for it. While that runtime runs nothing for longer than
+//!   the failover time, the worker takes no more shards, gives back those that had not begun, and
+//!   [says so](WhyNotRunning::RuntimeBlocked). Of your code, that thread calls the metrics
 //!   recorder, the `tracing` subscriber and the [`Clock`]: those must not block; set for one other thread
 //!   only, the first two see nothing of coordination.
 //! * **Order.** A child shard starts when all its parents' records were processed and their end was

@@ -73,6 +73,9 @@ pub enum WhyNotRunning {
     },
     /// The lease is this worker's, which does not process it yet: a former owner may still be at work.
     WaitsForFormerOwner,
+    /// The lease is this worker's, and the runtime of its processors has run nothing for longer than
+    /// the [`failover_time`](crate::ConsumerConfig::failover_time).
+    RuntimeBlocked,
     /// The processor is being initialised.
     Starting,
     /// The processor fails: the same call is made again and again.
@@ -94,6 +97,8 @@ pub(crate) struct Asker<'a> {
     pub(crate) worker_id: &'a str,
     pub(crate) failover: Duration,
     pub(crate) has_stopped: bool,
+    /// The runtime of its processors runs nothing.
+    pub(crate) is_blocked: bool,
     /// It has as many leases as it may take.
     pub(crate) at_limit: bool,
     /// Its own tenure of the shard.
@@ -110,6 +115,9 @@ pub(crate) fn why_not_running(
         return Some(WhyNotRunning::WorkerStopped);
     }
     match &asker.own {
+        Some(own) if own.state != ShardState::Done && asker.is_blocked => {
+            Some(WhyNotRunning::RuntimeBlocked)
+        }
         Some(own) if own.state != ShardState::Done => within(own, asker.worker_id, table),
         _ => Some(elsewhere(shard_id, asker, table)),
     }
@@ -181,6 +189,9 @@ fn elsewhere(
             since: lease.owned_for,
             at_limit: asker.at_limit,
         },
+        Some(owner) if owner == asker.worker_id && asker.is_blocked => {
+            WhyNotRunning::RuntimeBlocked
+        }
         Some(owner) if owner == asker.worker_id => WhyNotRunning::WaitsForFormerOwner,
         // At the look: since then, nobody has heard.
         Some(worker) if heartbeat_age.saturating_sub(table.age) > asker.failover => {
@@ -296,6 +307,10 @@ impl fmt::Display for WhyNotRunning {
             Self::WaitsForFormerOwner => f.write_str(
                 "it was given to this worker, which starts on it as soon as no former owner can be at \
                  work: within the failover time",
+            ),
+            Self::RuntimeBlocked => f.write_str(
+                "this worker has it, and the runtime of its processors runs nothing: blocking code has \
+                 all threads; move it to spawn_blocking, or drive a current-thread runtime",
             ),
             Self::Starting => f.write_str(
                 "its processor is being made and initialised: if it stays so, initialize() does not \

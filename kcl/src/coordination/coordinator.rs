@@ -182,6 +182,13 @@ impl Coordinator {
         }
     }
 
+    /// Whether nothing may be acquired for now, and the others are not to be told that this worker
+    /// could. Held leases go on being renewed.
+    pub(crate) fn hold_back(&self, held_back: bool) {
+        self.shared.registry.hold_back(held_back);
+        self.shared.nudge.notify_one();
+    }
+
     /// What the latest look at the lease table showed.
     pub(crate) fn last_look(&self) -> Arc<LastLook> {
         Arc::clone(&self.shared.last_look)

@@ -53,6 +53,9 @@ pub(super) async fn look(
 /// Reads a lease that was seen to name this worker, and starts on it if it still does, and nobody else
 /// may be at work. A failure is this lease's alone: the next look tries again.
 pub(super) async fn consider(shared: &Arc<Shared>, key: &str, deliveries: &mpsc::Sender<Tenure>) {
+    if shared.registry.is_held_back() {
+        return;
+    }
     let asked = shared.clock.now();
     let lease = match shared.store.get(key).await {
         Ok(Some(lease)) => lease,

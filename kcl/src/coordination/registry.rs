@@ -1,6 +1,7 @@
 //! The leases that this worker holds, or held until their consumers let go.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::lease::{Tenure, WeakTenure};
@@ -9,6 +10,8 @@ use crate::lease::{Tenure, WeakTenure};
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     inner: Mutex<Inner>,
+    /// See [`Registry::hold_back`].
+    held_back: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -27,8 +30,20 @@ impl Registry {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The right to acquire a lease, unless it is held or claimed already.
+    /// Whether nothing may be claimed for now: nobody would process it.
+    pub(crate) fn hold_back(&self, held_back: bool) {
+        self.held_back.store(held_back, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.held_back.load(Ordering::Relaxed)
+    }
+
+    /// The right to acquire a lease, unless it is held or claimed already, or nothing may be.
     pub(crate) fn claim(self: &Arc<Self>, key: &str) -> Option<Claim> {
+        if self.is_held_back() {
+            return None;
+        }
         let mut inner = self.inner();
         if inner.held.contains_key(key) || !inner.claimed.insert(key.to_owned()) {
             return None;

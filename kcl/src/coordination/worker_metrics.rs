@@ -13,7 +13,7 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// What the row may say of when it was written: any write since the last one that was answered may be
 /// done or not.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct RowWritten(Option<RangeInclusive<u64>>);
 
 impl RowWritten {
@@ -30,11 +30,17 @@ impl RowWritten {
     }
 }
 
-/// Writes the row at once and then each 30 s, until the worker leaves. After a failure once more soon:
+/// Writes the row at once and then each 30 s, until the worker leaves, but while it is held back. After a failure once more soon:
 /// who has found this worker dead meanwhile waits for another row than the first that is there again.
 pub(crate) async fn report(shared: &Shared) {
     let mut failed = false;
     while !shared.leaving.is_cancelled() {
+        // Nothing is to be given to a worker that would not process it.
+        if shared.registry.is_held_back() {
+            let sleep = tokio::time::sleep(RETRY);
+            let _ = shared.leaving.run_until_cancelled(sleep).await;
+            continue;
+        }
         let now = shared.epoch_seconds();
         // Noted first: it may be written although it fails.
         shared.row_written().attempted(now);

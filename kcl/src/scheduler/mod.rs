@@ -2,6 +2,7 @@
 
 mod builder;
 mod handle;
+mod pulse;
 mod run;
 mod shards;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::handle::ShutdownReport;
+use super::pulse;
 use super::shards::{Shards, View};
 use crate::coordination::Coordinator;
 use crate::error::WorkerError;
@@ -34,14 +35,20 @@ pub(crate) async fn run(
         let _factory = factory;
         std::future::pending::<()>().await;
     });
-    let mut shards = Shards::new(worker, view, seed);
+    let runtime = Arc::clone(&worker.executor);
+    let mut shards = Shards::new(worker, Arc::clone(&view), seed);
     let mut tenures = coordinator.start();
     states.enter(WorkerState::Running);
+    let pulse = pulse::watch(&*runtime, failover_time, |is_blocked| {
+        view.runtime_is_blocked(is_blocked);
+        coordinator.hold_back(is_blocked);
+    });
     let (deadline, failure) = tokio::select! {
         biased;
         deadline = stop_requested(&mut stop) => (deadline, None),
         // The runtime of the processors has ended.
         Err(error) = &mut alive => (failover_time, Some(error)),
+        error = pulse => (failover_time, Some(error)),
         error = main_loop(&coordinator, &mut shards, &mut tenures, &stream) => {
             tracing::error!(%error, "the worker cannot go on; it gives its shards up");
             (failover_time, Some(error))

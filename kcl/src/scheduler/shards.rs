@@ -1,6 +1,7 @@
 //! The shards of a running worker and their tasks.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt as _;
@@ -31,6 +32,8 @@ pub(crate) struct View {
     /// By the number of the tenure: the task of an earlier one of the same shard may still be
     /// ending. (Its processor is not: coordination acquires no lease again before the tenure ended.)
     shards: Mutex<BTreeMap<u64, Arc<ShardStatus>>>,
+    /// The runtime of the processors runs nothing.
+    runtime_blocked: AtomicBool,
 }
 
 /// Where it looks.
@@ -51,7 +54,12 @@ impl View {
             totals: Arc::new(Totals::new(parts.meter.clone())),
             parts,
             shards: Mutex::default(),
+            runtime_blocked: AtomicBool::new(false),
         }
+    }
+
+    pub(super) fn runtime_is_blocked(&self, blocked: bool) {
+        self.runtime_blocked.store(blocked, Ordering::Relaxed);
     }
 
     pub(super) fn worker_id(&self) -> &str {
@@ -77,6 +85,7 @@ impl View {
             worker_id: &self.parts.worker_id,
             failover: config.failover_time,
             has_stopped: self.states().watch().current().is_last(),
+            is_blocked: self.runtime_blocked.load(Ordering::Relaxed),
             at_limit: leases >= config.max_leases,
             own,
         };
@@ -160,12 +169,33 @@ impl Shards {
             self.random.u64(..),
         );
         let executor = &*self.worker.executor;
-        let task = Task::spawn(executor, "the consumer of a shard", consumer.run());
+        // Set by who comes first: the consumer, or who gives up to wait for it.
+        let begun = Arc::new(AtomicBool::new(false));
+        let begins = Arc::clone(&begun);
+        let run = async move {
+            match begins.swap(true, Ordering::Relaxed) {
+                false => consumer.run().await,
+                true => Ok(()),
+            }
+        };
+        let mut task = Task::spawn(executor, "the consumer of a shard", run);
+        let patience = self.worker.config.failover_time;
         let abort = task.abort_handle();
         let held = tenure.clone();
         self.owned.insert(number, Owned { tenure, abort });
         let ended = async move {
-            let result = task.await;
+            let in_time = tokio::time::timeout(patience, &mut task).await;
+            let result = match in_time {
+                Ok(result) => result,
+                Err(_) if begun.swap(true, Ordering::Relaxed) => task.await,
+                Err(_) => {
+                    // Its runtime runs nothing. Nor was the shard processed here: others may, at once.
+                    tracing::warn!(shard_id = held.shard_id(), "shard not begun: given back");
+                    drop(task);
+                    held.end(TenureEnd::GiveAway).await;
+                    return (number, Ok(()));
+                }
+            };
             if result.is_err() {
                 // Its processor may have left work behind that goes on, in a thread of its own.
                 held.end(TenureEnd::Aborted).await;

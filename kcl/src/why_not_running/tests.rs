@@ -48,6 +48,7 @@ fn asker(own: Option<ShardSnapshot>) -> Asker<'static> {
         worker_id: "me",
         failover: F,
         has_stopped: false,
+        is_blocked: false,
         at_limit: false,
         own,
     }
@@ -216,6 +217,27 @@ fn a_child_in_another_worker_waits_for_its_parents_too() {
         "worker w2 has it and waits until its parents are finished (p): ask why p is not, if that \
          takes long"
     );
+}
+
+#[test]
+fn a_runtime_that_runs_nothing_is_told_of_the_workers_own_shards() {
+    let blocked = |own| Asker {
+        is_blocked: true,
+        ..asker(own)
+    };
+    let of = |asker: &Asker<'_>, owner| {
+        why_not_running(SHARD, asker, Some(&table(vec![lease(SHARD, Some(owner))])))
+    };
+    for state in [ShardState::WaitingOnParents, ShardState::Processing] {
+        let asker = blocked(Some(own(state, 0)));
+        assert_eq!(of(&asker, "me"), Some(WhyNotRunning::RuntimeBlocked));
+    }
+    let asker = blocked(None);
+    assert_eq!(of(&asker, "me"), Some(WhyNotRunning::RuntimeBlocked));
+    assert!(matches!(
+        of(&asker, "w2"),
+        Some(WhyNotRunning::LeasedBy { .. })
+    ));
 }
 
 #[test]

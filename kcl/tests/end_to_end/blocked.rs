@@ -1,5 +1,6 @@
 //! User code that blocks every thread of its runtime.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -11,15 +12,16 @@ use aws_sdk_dynamodb::config::IdentityCache;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use kcl::{
-    Checkpoint, Clock, LeaseSnapshot, SchedulerBuilder, ShardContext, WorkerError, WorkerFailure,
-    WorkerHandle, WorkerState,
+    Checkpoint, Clock, LeaseSnapshot, SchedulerBuilder, ShardContext, WhyNotRunning, WorkerError,
+    WorkerFailure, WorkerHandle, WorkerState,
 };
 use kinesis_testkit::{Fault, LocalAws, Service};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::probe::{Call, Deed, Probe};
 use crate::setup::{
-    APPLICATION, PATIENCE, aws, builder, builder_on, config, processing, put, until, worker,
+    APPLICATION, PATIENCE, aws, builder, builder_on, config, open_shards, processing, put, until,
+    worker,
 };
 
 /// Renewals come each half of the failover time: three failover times.
@@ -232,15 +234,105 @@ async fn a_worker_ends_with_the_runtime_of_its_processors() {
     ));
 }
 
-/// Who has the lease of the only shard, as the table says.
-async fn owner(aws: &LocalAws) -> Option<String> {
+/// Renewed or not, what it has is its own; what it would not process is not.
+#[tokio::test]
+async fn a_worker_whose_runtime_runs_nothing_takes_no_more_leases_until_it_does() {
+    let aws = aws(2).await;
+    let shards = open_shards(&aws);
+    let (unblock, blocked) = mpsc::channel::<()>();
+    let blocked = Mutex::new(blocked);
+    let (reports, entered) = mpsc::channel();
+    let probe = Probe::new().script(move |_, _| {
+        let _ = reports.send(());
+        let _ = blocked.lock().unwrap().recv();
+        Deed::Take
+    });
+    let others = Probe::new();
+    let second = worker(&aws, &others, config("w2")).await;
+    until("both shards", || processing(&second) == 2).await;
+    let runtime = OneThread::new();
+    let first = runtime.worker(builder(&aws, &probe, config("w1"))).await;
+    until("its share", || {
+        (processing(&first), processing(&second)) == (1, 1)
+    })
+    .await;
+    let own = first.snapshot().shards[0].shard_id.clone();
+    let other = shards.iter().find(|shard| **shard != own).unwrap();
+    put(&aws, &probe, 0..100).await;
+    until("process_records", || entered.try_recv().is_ok()).await;
+    until("its state is told", || {
+        first.why_not_running(&own) == Some(WhyNotRunning::RuntimeBlocked)
+    })
+    .await;
+
+    second.abort();
+    let leases = || first.lease_table().unwrap().leases;
+    let lease = |shard: &str| leases().into_iter().find(|lease| lease.shard_id == shard);
+    until("a lease that anybody may take", || {
+        let lease = lease(other).unwrap();
+        assert_eq!(lease.owner.as_deref(), Some("w2"), "{lease:?}");
+        lease.heartbeat_age > 4 * config("w1").failover_time
+    })
+    .await;
+    assert_eq!(lease(&own).unwrap().owner.as_deref(), Some("w1"));
+    drop(unblock);
+    until("both shards", || processing(&first) == 2).await;
+    assert_eq!(first.why_not_running(&own), None);
+    assert_eq!(probe.calls(Call::LeaseLost), [""; 0]);
+    first.shutdown(PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
+async fn shards_that_a_blocked_runtime_never_began_are_given_back() {
+    let aws = aws(2).await;
+    let (unblock, blocked) = mpsc::channel::<()>();
+    let (probe, runtime) = (Probe::new(), OneThread::new());
+    let scheduler = builder(&aws, &probe, config("w1")).build().await.unwrap();
+    let first = runtime.runtime().spawn(async move {
+        let worker = scheduler.spawn();
+        let _ = blocked.recv();
+        worker
+    });
+    let others = Probe::new();
+    let taken = async {
+        while !were_taken(&aws).await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, taken).await.unwrap();
+    let second = worker(&aws, &others, config("w2")).await;
+    until("both shards", || processing(&second) == 2).await;
+    assert_eq!(probe.calls(Call::Initialize), [""; 0]);
+    drop(unblock);
+    let first = first.await.unwrap();
+    first.shutdown(PATIENCE).await.unwrap();
+    second.shutdown(PATIENCE).await.unwrap();
+}
+
+/// The leases, as the table says.
+async fn items(aws: &LocalAws) -> Vec<HashMap<String, AttributeValue>> {
     let table = aws.dynamodb().scan().table_name(APPLICATION);
-    let items = table.consistent_read(true).send().await.unwrap().items;
-    let items = items.unwrap_or_default();
+    let scan = table.consistent_read(true).send().await.unwrap();
     let is_lease = |key: &AttributeValue| key.as_s().unwrap().starts_with("shardId-");
-    let lease = items.iter().find(|item| is_lease(&item["leaseKey"]));
-    let owner = lease.unwrap().get("leaseOwner")?;
-    Some(owner.as_s().unwrap().clone())
+    let items = scan.items.unwrap_or_default().into_iter();
+    items.filter(|item| is_lease(&item["leaseKey"])).collect()
+}
+
+/// Who has the lease of the only shard.
+async fn owner(aws: &LocalAws) -> Option<String> {
+    let owner = items(aws).await[0]
+        .get("leaseOwner")?
+        .as_s()
+        .unwrap()
+        .clone();
+    Some(owner)
+}
+
+/// Whether each lease was taken, by whoever.
+async fn were_taken(aws: &LocalAws) -> bool {
+    let items = items(aws).await;
+    let was_taken = |item: &HashMap<_, AttributeValue>| item["leaseCounter"].as_n().unwrap() != "0";
+    items.iter().all(was_taken)
 }
 
 /// Dropping a runtime drops its tasks, and waits for blocking code that was begun, for however long.

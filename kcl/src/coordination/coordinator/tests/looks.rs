@@ -6,6 +6,7 @@ use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 use futures::StreamExt as _;
 
 use super::*;
+use crate::coordination::worker_metrics::RowWritten;
 
 #[tokio::test]
 async fn a_lease_found_assigned_is_renewed_before_it_counts_as_acquired() {
@@ -126,4 +127,33 @@ async fn a_leader_that_lives_balances_alone() {
     assert_eq!(hand_over().await, 0);
     lock("long gone").await;
     assert_eq!(hand_over().await, 2, "its worker is not there");
+}
+
+#[tokio::test]
+async fn a_worker_that_is_held_back_takes_nothing_and_invites_nobody() {
+    let aws = aws(1).await;
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
+        .await
+        .unwrap();
+    let shared = &coordinator.shared;
+    let (deliveries, mut tenures) = mpsc::channel(QUEUE);
+    coordinator.hold_back(true);
+    let mut report = std::pin::pin!(worker_metrics::report(shared));
+    assert!(futures::poll!(&mut report).is_pending());
+    assert_eq!(*shared.row_written(), RowWritten::default(), "not tried");
+    let mut looks = Looks::new(shared);
+    look_and_act(shared, &mut looks, &deliveries).await.unwrap();
+    assert!(tenures.try_recv().is_err());
+    coordinator.hold_back(false);
+    look_and_act(shared, &mut looks, &deliveries).await.unwrap();
+    assert!(tenures.try_recv().is_ok());
+    let row = async {
+        while shared.store.list(true).await.unwrap().workers.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        () = report => panic!("it goes on until the worker leaves"),
+        () = row => {}
+    }
 }

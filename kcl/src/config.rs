@@ -45,6 +45,11 @@ pub struct ConsumerConfig {
     pub initial_position: InitialPosition,
     /// A lease that was not renewed for this long is expired and may be taken. **It must be the
     /// same in the whole fleet**, Java workers included: the table does not store it. Default 10 s.
+    ///
+    /// Nor does it store another setting of Java workers: their `gracefulLeaseHandoffTimeoutMillis` must
+    /// not be below its default, 30 s. When that time is over, the owner gives its lease to the next one
+    /// although its processor is still at work; a worker of this library starts at once if a handoff took
+    /// less than 25 s, else after the failover time.
     #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub failover_time: Duration,
     /// Most leases this worker takes for itself. Default: no limit. It may hold more: leases that

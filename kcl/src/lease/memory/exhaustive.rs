@@ -150,6 +150,8 @@ struct State {
     workers: [Worker; 2],
     /// A write that nobody waits for any more: it lands some time, or never.
     held_up: Option<(usize, Write)>,
+    /// A handoff is pending for longer than its owner lets it, and than a receiver trusts it.
+    overdue: bool,
     delivered: u64,
     /// A checkpoint was taken back, or lies past what was delivered.
     wrong: bool,
@@ -158,8 +160,9 @@ struct State {
 impl State {
     /// What makes no difference any more.
     fn forget(&mut self) {
+        self.overdue &= self.item.is_pending();
         for worker in &mut self.workers {
-            worker.forget(self.item.counter);
+            worker.forget(self.item.counter, self.overdue);
         }
     }
 
@@ -187,6 +190,8 @@ enum Action {
     /// A write gets no answer.
     HoldUp(usize, Kind),
     Land,
+    /// A handoff takes too long: its owner has given up.
+    Outlast,
     /// A leader gives the lease away, whoever is at work.
     Force(usize),
 }
@@ -235,6 +240,7 @@ impl Model for OneLease {
             item,
             workers: Default::default(),
             held_up: None,
+            overdue: false,
             delivered: 0,
             wrong: false,
         };
@@ -279,8 +285,12 @@ impl Model for OneLease {
         if state.held_up.is_some() {
             actions.push(Action::Land);
         }
-        let to = &self.names[..if self.names[0] == self.names[1] { 1 } else { 2 }];
-        actions.extend(to.iter().map(|to| Action::Force(*to)));
+        if state.item.is_pending() && !state.overdue {
+            actions.push(Action::Outlast);
+        } else {
+            let to = &self.names[..if self.names[0] == self.names[1] { 1 } else { 2 }];
+            actions.extend(to.iter().map(|to| Action::Force(*to)));
+        }
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
@@ -330,12 +340,11 @@ impl Model for OneLease {
                     released: false,
                 };
                 state.item = Item::of(&force.apply(9, &lease, &lease)?);
-                if last.item.is_pending() {
-                    // Later than an owner takes to notice a handoff and to force it, and than a
-                    // receiver trusts one.
-                    for worker in &mut state.workers {
-                        worker.outlast_handoff();
-                    }
+            }
+            Action::Outlast => {
+                state.overdue = true;
+                for worker in &mut state.workers {
+                    worker.outlast_handoff();
                 }
             }
         }

@@ -11,8 +11,10 @@ use crate::simulation::stream::{position_of, record_at};
 const CYCLE: Duration = Duration::from_secs(1);
 /// Between two looks at unfinished parents.
 const PARENT_POLL: Duration = Duration::from_secs(10);
-/// After this, a handoff is transferred by force.
+/// After this, a handoff is transferred by force, whatever its processor does.
 const HANDOFF_LIMIT: Duration = Duration::from_secs(30);
+/// Between two looks at a handoff.
+const HANDOFF_POLL: Duration = Duration::from_secs(2);
 
 pub(super) struct Consumer {
     worker: Worker,
@@ -20,6 +22,8 @@ pub(super) struct Consumer {
     id: u64,
     shard: String,
     position: u64,
+    /// The lease was transferred already.
+    forced: bool,
 }
 
 impl Consumer {
@@ -35,13 +39,14 @@ impl Consumer {
             shard: lease.key,
             position,
             held,
+            forced: false,
         }
     }
 
     pub(super) async fn run(mut self) {
         let why = self.work().await;
         self.worker.world.oracle.end(self.id, why);
-        if self.held.shutdown.is_cancelled() {
+        if self.held.shutdown.is_cancelled() && !self.forced {
             // A failure: the leader forces it.
             let _ = self.worker.transfer(&self.held).await;
         }
@@ -64,10 +69,8 @@ impl Consumer {
                     return "lost";
                 }
                 if self.held.shutdown.is_cancelled() {
-                    let slow = self.worker.random(|random| random.u32(..10) == 0);
-                    if slow {
-                        // The processor takes its time; the handler does not wait for ever.
-                        tokio::time::sleep(HANDOFF_LIMIT).await;
+                    if self.worker.random(|random| random.u32(..4) == 0) {
+                        self.drain_slowly().await;
                     }
                     self.worker.checkpoint(&self.held, self.at()).await;
                     return "drained";
@@ -80,6 +83,19 @@ impl Consumer {
             }
         }
         self.end().await
+    }
+
+    /// The processor takes its time. The handler does not wait for ever, and tells it nothing: it is
+    /// at work until the next renewal fails.
+    async fn drain_slowly(&mut self) {
+        let began = self.worker.now();
+        let span = Duration::from_secs(self.worker.random(|random| random.u64(1..60)));
+        while self.held.is_current() && self.worker.now() - began < span {
+            if self.worker.now() - began >= HANDOFF_LIMIT && !self.forced {
+                self.forced = self.worker.transfer(&self.held).await.is_ok();
+            }
+            tokio::time::sleep(HANDOFF_POLL).await;
+        }
     }
 
     /// One batch; true at the shard's end.

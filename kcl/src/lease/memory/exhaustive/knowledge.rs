@@ -25,9 +25,11 @@ pub(super) struct Knowledge {
     /// So did that one.
     pub(super) silent_before: bool,
     was_free: bool,
-    /// The handoff to this worker that is pending began not long ago;
-    trusted: bool,
-    /// the one that was pending was completed soon.
+    /// A handoff to this worker was seen pending. True: not long ago, a look did not show it.
+    handoff: Option<bool>,
+    /// That long ago was the last look.
+    old: bool,
+    /// The one that was pending was completed soon.
     in_time: bool,
     pub(super) again: bool,
 }
@@ -35,12 +37,16 @@ pub(super) struct Knowledge {
 impl Knowledge {
     /// The first look, or one more.
     pub(super) fn of(item: Item, last: Option<Self>, me: usize) -> Self {
+        let pending = item.is_pending() && item.owner == Some(me);
+        let known = last.and_then(|last| last.handoff);
+        let handoff = pending.then(|| known.unwrap_or(last.is_some_and(|last| !last.old)));
         if let Some(last) = last
             && last.item.counter == item.counter
         {
             return Self {
                 item,
-                trusted: last.trusted || item.is_pending() && item.owner == Some(me),
+                handoff: handoff.or(last.handoff),
+                old: false,
                 ..last
             };
         }
@@ -51,15 +57,22 @@ impl Knowledge {
             before: next.map(|last| last.item.counter),
             silent_before: false,
             was_free: next.is_some_and(|last| last.item.owner.is_none()),
-            trusted: item.is_pending() && item.owner == Some(me),
-            in_time: last.is_some_and(|last| last.trusted),
+            handoff,
+            old: false,
+            in_time: known == Some(true),
             again: false,
         }
     }
 
     /// Too much time has passed.
     pub(super) fn distrust(&mut self) {
-        self.trusted = false;
+        self.handoff = self.handoff.map(|_| false);
+        self.old = true;
+    }
+
+    /// What makes no difference unless a handoff is overdue.
+    pub(super) fn forget(&mut self, overdue: bool) {
+        self.old &= overdue;
     }
 
     /// As `Observations::may_start`. `process`: its own; `past`: the counter of its last tenure.

@@ -111,8 +111,11 @@ impl Worker {
         }
     }
 
-    /// What makes no difference any more, now that the lease is at `counter`.
-    pub(super) fn forget(&mut self, counter: u64) {
+    /// What makes no difference any more, now that the lease is at `counter`. `overdue`: a handoff of it is.
+    pub(super) fn forget(&mut self, counter: u64, overdue: bool) {
+        if let Some(known) = &mut self.knowledge {
+            known.forget(overdue);
+        }
         self.past = self.past.filter(|past| past + 1 >= counter);
         if self.held.is_none() {
             self.unclear = false;

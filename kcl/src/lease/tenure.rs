@@ -349,6 +349,12 @@ impl WeakTenure {
         self.state.is_held()
     }
 
+    /// By time alone, whatever was heard of the lease.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.state.known().fence.has_fallen(self.state.clock.now())
+    }
+
     /// It was ended by [`TenureEnd::Aborted`].
     pub(crate) fn was_aborted(&self) -> bool {
         self.state.aborted.load(Ordering::Relaxed)

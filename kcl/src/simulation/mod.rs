@@ -13,18 +13,26 @@
 //! | a Java leader dies: any worker's crash; between two of its writes | `scenario`: `kill`; `java_worker::leader`: `about_to_write` |
 //! | a Java leader acts on an old look | `java_worker::leader`: `pass`; `scenario`: `misjudge` |
 //! | a handoff in mid-flight, its owner or receiver dead, paused or cut off | `scenario::disturbed_handoff` |
-//! | user code that fails, panics, takes its time, and checkpoints after its tenure | `rust_worker::processor` |
+//! | user code that fails, panics, takes its time, checkpoints in two phases and after its tenure | `rust_worker::processor` |
+//! | user code blocks the threads of its runtime, while coordination goes on | `scenario`: `block` |
 //! | reads that fail, are throttled or late | `rust_worker::reads` |
 //! | resharding, listings that lag | `scenario`: `strike`; `stream` |
 //!
 //! | invariant, after every step | where |
 //! |---|---|
-//! | at most one processor of a lease within its fence; none of ours is called behind it | `oracle`: `check_overlaps`; `oracle::calls` |
-//! | a checkpoint never goes back, nor past what was delivered; none after its tenure | `oracle`: `changed`, `check_checkpoint`; `rust_worker::processor` |
-//! | records of a shard in order within a tenure, none skipped, each delivered in the end | `oracle::progress`; `scenario`: `calm` |
+//! | at most one processor of a lease within its fence, among ours whatever it heard; none of ours is called behind it | `oracle`: `check_overlaps`; `oracle::calls` |
+//! | a checkpoint never goes back, nor past what was delivered; its writer owns the lease | `oracle::table` |
+//! | records of a shard in order within a tenure, none skipped, each delivered in the end | `oracle::progress`; `scenario`: `deliver` |
+//! | a stop ends, in time, and its report lists what the worker held | `scenario`: `stop_all`; `rust_worker::stopping` |
 //! | keys in order across splits and merges: parents before children | `oracle`: `check_parents` |
-//! | active leases cover the hash space; no unfinished lease is deleted, no finished one made again | `oracle`: `check_cover`, `changed` |
+//! | active leases cover the hash space; no unfinished lease is deleted, no finished one made again | `oracle`: `check_cover`; `oracle::table` |
 //! | what a rule of Java's leaves open is told apart, by the rule | `oracle::excuse` |
+//!
+//! Not simulated: the reads behind `Retrieval` (iterators and their expiry, retries, fan-out, a stream
+//! that is deleted), other positions than the trim horizon, trimmed records, compressed frames and broken
+//! aggregates, the preparation of the tables and their layouts, the worker's handle, another failover
+//! time than 10 s, a recorder, subscriber or clock of the user's that blocks. A call of user code that
+//! blocks its thread stops between two of its steps, not within one.
 
 mod java_worker;
 mod network;

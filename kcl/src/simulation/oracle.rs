@@ -4,6 +4,8 @@ mod calls;
 mod cover;
 mod excuse;
 mod progress;
+mod shown;
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,15 +13,12 @@ use std::hash::{Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::process::worker_id;
-use super::stream::{Stream, record_at};
-use crate::checkpoint::Checkpoint;
+use super::stream::Stream;
 use crate::clock::Clock;
-use crate::lease::memory::Watcher;
-use crate::lease::{Lease, WeakTenure};
+use crate::lease::Lease;
 pub(super) use cover::first_hole;
 pub(super) use excuse::{JavaRule, Overstay};
-use excuse::{Left, Side, excuse};
+use excuse::{Left, Pending};
 use progress::Progress;
 
 /// Violations after which a run has told enough.
@@ -33,16 +32,20 @@ pub(super) trait Hold: Send + Sync {
     /// By its own fence, as its worker judges it.
     fn is_held(&self) -> bool;
 
+    /// By time alone: who is at work may not have heard that it should not be.
+    fn is_fenced(&self) -> bool {
+        !self.is_held()
+    }
+
+    /// How long its process was suspended, in all.
+    fn slept(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// The rule of Java's by which it may go on longer than its counter tells others, and until when
     /// they wait.
     fn overstay(&self) -> Option<Overstay> {
         None
-    }
-}
-
-impl Hold for WeakTenure {
-    fn is_held(&self) -> bool {
-        Self::is_held(self)
     }
 }
 
@@ -63,13 +66,11 @@ struct Processor {
 }
 
 impl Processor {
-    fn side<'a>(&'a self, left: Option<&'a Left>) -> Side<'a> {
-        Side {
-            worker: &self.worker,
-            kind: self.kind,
-            overstay: self.hold.overstay(),
-            left,
-        }
+    /// Both are at work. One of ours waits for the other's fence; Java starts on what it is given, and
+    /// who gives it to a Java worker by force has told his processor before.
+    fn overlaps(&self, other: &Self) -> bool {
+        let ours = self.kind == Kind::Rust && other.kind == Kind::Rust;
+        ours || (self.hold.is_held() && other.hold.is_held())
     }
 }
 
@@ -96,6 +97,8 @@ struct State {
     deleted: BTreeMap<String, Duration>,
     /// When a Java worker last knew that it was to create a lease: by worker and lease.
     looked: BTreeMap<(String, String), Duration>,
+    /// Handoffs that are pending, by lease.
+    pending: BTreeMap<String, Pending>,
     /// How each lease passed from those that processed it, unless it is theirs again: by lease and worker.
     left: BTreeMap<(String, String), Left>,
     covered: bool,
@@ -219,6 +222,14 @@ impl Oracle {
         }
     }
 
+    /// The shards that a worker processes.
+    pub(super) fn at_work(&self, worker: &str) -> BTreeSet<String> {
+        let state = self.state();
+        let all = state.processors.values();
+        let own = all.filter(|processor| processor.worker == worker);
+        own.map(|processor| processor.shard.clone()).collect()
+    }
+
     /// A worker's process is gone, its processors with it.
     pub(super) fn died(&self, worker: &str) {
         let mut state = self.state();
@@ -278,93 +289,6 @@ impl Oracle {
             })
             .collect()
     }
-
-    fn check_checkpoint(&self, state: &mut State, now: Duration, by: &str, lease: &Lease) {
-        let shard = &lease.key;
-        let delivered = state.shards.get(shard).map_or(0, Progress::delivered);
-        let covered = match &lease.checkpoint {
-            Checkpoint::At(at) => {
-                let record = record_at(at);
-                let upto = |records: &[u64]| records.partition_point(|n| *n <= record);
-                let upto = self.stream.with(shard, |shard| upto(&shard.records));
-                upto.is_some_and(|upto| upto <= delivered)
-            }
-            Checkpoint::ShardEnd => self.is_done(state, shard),
-            _ => true,
-        };
-        if !covered {
-            let at = &lease.checkpoint;
-            let what = format!("{by} checkpoints {shard} at {at}: not all before it was delivered");
-            state.violation(now, &what);
-        }
-    }
-}
-
-impl Watcher for Oracle {
-    fn changed(&self, by: &str, key: &str, before: Option<&Lease>, after: Option<&Lease>) {
-        if before.is_none() && after.is_none() {
-            return;
-        }
-        let now = self.clock.now();
-        let mut state = self.state();
-        state.note(now, &format!("table: {by}: {}", Shown(key, before, after)));
-        if let (Some(before), Some(after)) = (before, after)
-            && after.checkpoint < before.checkpoint
-        {
-            let (from, to) = (&before.checkpoint, &after.checkpoint);
-            let what = format!("{by} takes the checkpoint of {key} back from {from} to {to}");
-            state.violation(now, &what);
-        }
-        if let Some(after) = after
-            && before.is_none_or(|before| before.checkpoint != after.checkpoint)
-        {
-            self.check_checkpoint(&mut state, now, by, after);
-        }
-        match (before, after) {
-            (Some(before), None) if !before.has_ended() => {
-                state.violation(now, &format!("{by} deletes the lease of unfinished {key}"));
-            }
-            (None, Some(after)) => {
-                let progress = state.shards.entry(key.to_owned()).or_default();
-                if progress.has_ended && !after.has_ended() {
-                    let what = format!("{by} creates the lease of finished {key} again");
-                    let looked = state.looked.get(&(by.to_owned(), key.to_owned()));
-                    // Java asks only that there is no lease: nobody can stop what it made up its
-                    // mind to while there was one yet, or the first was not yet made.
-                    if looked.is_some_and(|looked| Some(looked) < state.deleted.get(key)) {
-                        state.window(now, JavaRule::OldLook, &what);
-                    } else {
-                        state.violation(now, &what);
-                    }
-                }
-            }
-            _ => {}
-        }
-        if after.is_some_and(Lease::has_ended) {
-            state.shards.entry(key.to_owned()).or_default().has_ended = true;
-        }
-        if let Some(after) = after
-            && before.is_none_or(|before| before.counter != after.counter)
-        {
-            let owner = before.and_then(Lease::actual_owner);
-            let gives = owner != after.actual_owner();
-            let moved = Moved { at: now, gives };
-            state.moved.insert((key.to_owned(), after.counter), moved);
-        }
-        if after.is_none() {
-            state.deleted.insert(key.to_owned(), now);
-        }
-        state.pass(now, by, key, before, after);
-        match after {
-            Some(lease) => state.leases.insert(key.to_owned(), lease.clone()),
-            None => state.leases.remove(key),
-        };
-        let changes_cover = before.map(Lease::has_ended) != after.map(Lease::has_ended);
-        if changes_cover {
-            state.check_cover(now);
-        }
-        state.check_overlaps(now);
-    }
 }
 
 impl State {
@@ -387,9 +311,9 @@ impl State {
         self.note(now, &format!("window of Java's ({rule}): {what}"));
     }
 
-    /// At most one un-fenced processor per lease.
+    /// At most one processor per lease.
     fn check_overlaps(&mut self, now: Duration) {
-        let mut held: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut at_work: BTreeMap<&str, Vec<(u64, &Processor)>> = BTreeMap::new();
         let mut overlaps = Vec::new();
         for (id, processor) in &self.processors {
             // Java begins on the lease of a finished shard too, and calls nothing.
@@ -398,12 +322,15 @@ impl State {
                     .leases
                     .get(&processor.shard)
                     .is_some_and(Lease::has_ended);
-            if is_idle || !processor.hold.is_held() {
+            if is_idle || processor.hold.is_fenced() {
                 continue;
             }
-            if let Some(other) = held.insert(&processor.shard, *id) {
-                overlaps.push((other, *id));
-            }
+            let earlier = at_work.entry(&processor.shard).or_default();
+            let shared = earlier
+                .iter()
+                .filter(|(_, other)| other.overlaps(processor));
+            overlaps.extend(shared.map(|(other, _)| (*other, *id)));
+            earlier.push((*id, processor));
         }
         for (early, late) in overlaps {
             if !self.told.insert((early, late)) {
@@ -421,47 +348,6 @@ impl State {
         }
     }
 
-    /// Notes who processes a lease no more.
-    fn pass(
-        &mut self,
-        now: Duration,
-        by: &str,
-        key: &str,
-        before: Option<&Lease>,
-        after: Option<&Lease>,
-    ) {
-        let from = before.and_then(Lease::actual_owner);
-        let to = after.and_then(Lease::actual_owner);
-        if from == to {
-            return;
-        }
-        if let Some(worker) = to {
-            self.left.remove(&(key.to_owned(), worker.to_owned()));
-        }
-        if let (Some(worker), Some(before)) = (from, before) {
-            let heard = self.moved.get(&(key.to_owned(), before.counter));
-            let left = Left {
-                at: now,
-                by: by.to_owned(),
-                by_java: by == FORCE || by.starts_with('j'),
-                heard: heard.map_or(Duration::ZERO, |moved| moved.at),
-            };
-            let from = (key.to_owned(), worker.to_owned());
-            self.left.insert(from, left);
-        }
-    }
-
-    /// The rule of Java's by which both could be at work, if there is one.
-    fn excuse(&self, a: &Processor, b: &Processor, now: Duration) -> Option<JavaRule> {
-        let side = |processor: &'_ Processor| {
-            let worker = worker_id(&processor.worker).to_owned();
-            let left = (processor.shard.clone(), worker);
-            self.left.get(&left)
-        };
-        let (left_a, left_b) = (side(a), side(b));
-        excuse(a.side(left_a), b.side(left_b), now)
-    }
-
     /// Once covered by active leases, the hash space stays so.
     fn check_cover(&mut self, now: Duration) {
         match first_hole(self.leases.values()) {
@@ -470,36 +356,6 @@ impl State {
                 self.violation(now, &format!("no active lease covers hash key {hole}"));
             }
             Some(_) => {}
-        }
-    }
-}
-
-/// A change of a lease, in a few words.
-struct Shown<'a>(&'a str, Option<&'a Lease>, Option<&'a Lease>);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(key, before, after) = self;
-        let owners = |lease: &Lease| {
-            let owner = lease.owner.as_deref().unwrap_or("-").to_owned();
-            match &lease.checkpoint_owner {
-                Some(former) => format!("{former}>{owner}"),
-                None => owner,
-            }
-        };
-        match (before, after) {
-            (None, Some(after)) => write!(f, "{key} created at {}", after.checkpoint),
-            (_, None) => write!(f, "{key} deleted"),
-            (Some(before), Some(after)) => {
-                write!(f, "{key} #{} {}", after.counter, owners(after))?;
-                if owners(before) != owners(after) {
-                    write!(f, " (was {})", owners(before))?;
-                }
-                if before.checkpoint != after.checkpoint {
-                    write!(f, " at {}", after.checkpoint)?;
-                }
-                Ok(())
-            }
         }
     }
 }

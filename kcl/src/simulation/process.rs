@@ -1,5 +1,7 @@
-//! A worker's process: all its tasks can be stopped for a while, or for ever, at any await.
+//! A worker's process: all its tasks can be stopped for a while, or for ever, at any await; those of its
+//! user code also alone.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::executor::Executor;
@@ -25,28 +28,53 @@ pub(super) const SECOND: char = '\'';
 #[derive(Debug)]
 pub(super) struct Process {
     state: Mutex<State>,
+    /// Cancelled when it is killed.
+    ended: CancellationToken,
+    /// Of which it is a part: stopped and killed with it.
+    parent: Option<Arc<Process>>,
     clock: Arc<dyn Clock>,
     /// How far the time of day is off, in seconds.
     wall_offset: AtomicI64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     /// Since when it is.
     suspended: Option<Duration>,
     /// How long it was, before.
     slept: Duration,
-    dead: bool,
     /// Tasks that were woken while the process was suspended.
     waiting: Vec<Waker>,
+    /// What was aborted meanwhile: a thread that stands still drops nothing.
+    aborted: Vec<BoxFuture<'static, ()>>,
     tasks: Vec<AbortHandle>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").finish_non_exhaustive()
+    }
 }
 
 impl Process {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
+            ended: CancellationToken::new(),
+            parent: None,
             clock,
+            wall_offset: AtomicI64::new(0),
+        })
+    }
+
+    /// The threads of a runtime of its own within the process: they stand still and end with it, or
+    /// alone.
+    pub(super) fn runtime(self: &Arc<Self>) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            ended: self.ended.child_token(),
+            parent: Some(Arc::clone(self)),
+            clock: Arc::clone(&self.clock),
             wall_offset: AtomicI64::new(0),
         })
     }
@@ -57,39 +85,59 @@ impl Process {
 
     /// Stops all tasks where they are, or lets them go on.
     pub(super) fn suspend(&self, suspended: bool) {
-        let waiting = {
+        let (waiting, aborted) = {
             let mut state = self.state();
             let now = self.clock.now();
             if let Some(since) = state.suspended.take() {
                 state.slept += now - since;
             }
             state.suspended = suspended.then_some(now);
-            std::mem::take(&mut state.waiting)
+            if suspended {
+                return;
+            }
+            let State {
+                waiting, aborted, ..
+            } = &mut *state;
+            (std::mem::take(waiting), std::mem::take(aborted))
         };
         for waker in waiting {
             waker.wake();
         }
+        drop(aborted);
+    }
+
+    /// How long it was suspended, in all.
+    pub(super) fn slept(&self) -> Duration {
+        let state = self.state();
+        let now = self.clock.now();
+        state.slept + state.suspended.map_or(Duration::ZERO, |since| now - since)
     }
 
     /// How long it was not suspended, since an arbitrary origin.
     pub(super) fn awake(&self) -> Duration {
-        self.clock.now() - self.state().slept
+        self.clock.now() - self.slept()
     }
 
     /// Ends all tasks where they are. What they had sent is on its way.
     pub(super) fn kill(&self) {
-        let tasks = {
-            let mut state = self.state();
-            state.dead = true;
-            std::mem::take(&mut state.tasks)
+        self.ended.cancel();
+        let (tasks, aborted) = {
+            let State { tasks, aborted, .. } = &mut *self.state();
+            (std::mem::take(tasks), std::mem::take(aborted))
         };
         for task in tasks {
             task.abort();
         }
+        drop(aborted);
     }
 
     pub(super) fn is_dead(&self) -> bool {
-        self.state().dead
+        self.ended.is_cancelled()
+    }
+
+    /// Resolves when it is killed.
+    pub(super) fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.ended.clone().cancelled_owned()
     }
 
     /// The time of day jumps.
@@ -107,17 +155,24 @@ impl Process {
     fn run_boxed(self: &Arc<Self>, work: BoxFuture<'static, ()>) -> JoinHandle<()> {
         let task = tokio::spawn(Gated {
             process: Arc::clone(self),
-            work,
+            work: Some(work),
         });
-        self.adopt(&task);
+        for process in self.lineage() {
+            process.adopt(&task);
+        }
         task
+    }
+
+    /// Itself, and what it is a part of.
+    fn lineage(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |process| process.parent.as_deref())
     }
 
     fn adopt(&self, task: &JoinHandle<()>) {
         let mut state = self.state();
         state.tasks.retain(|task| !task.is_finished());
         state.tasks.push(task.abort_handle());
-        if state.dead {
+        if self.is_dead() {
             task.abort();
         }
     }
@@ -133,27 +188,52 @@ impl Executor for InProcess {
     }
 }
 
-/// A future that is polled only while its process runs.
+/// A future that is polled, and dropped, only while its process runs.
 struct Gated {
     process: Arc<Process>,
-    work: BoxFuture<'static, ()>,
+    /// `None`: it is done.
+    work: Option<BoxFuture<'static, ()>>,
 }
 
 impl Future for Gated {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        {
-            let mut state = self.process.state();
-            if state.dead {
-                return Poll::Pending;
-            }
+        if self.process.is_dead() {
+            return Poll::Pending;
+        }
+        for process in self.process.lineage() {
+            let mut state = process.state();
             if state.suspended.is_some() {
                 state.waiting.push(context.waker().clone());
                 return Poll::Pending;
             }
         }
-        self.work.as_mut().poll(context)
+        let Some(work) = &mut self.work else {
+            return Poll::Ready(());
+        };
+        let done = work.as_mut().poll(context);
+        if done.is_ready() {
+            self.work = None;
+        }
+        done
+    }
+}
+
+impl Drop for Gated {
+    fn drop(&mut self) {
+        let Some(work) = self.work.take() else {
+            return;
+        };
+        if self.process.is_dead() {
+            return;
+        }
+        for process in self.process.lineage() {
+            let mut state = process.state();
+            if state.suspended.is_some() {
+                return state.aborted.push(work);
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod processor;
 mod reads;
+mod stopping;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::processor::{Factory, Surroundings};
 use self::reads::SimulatedReads;
+use self::stopping::Stopping;
 use super::network::Network;
 use super::process::{InProcess, Process, worker_id};
-use super::world::{ATTEMPT, FAILOVER, World};
+use super::world::{FAILOVER, World};
 use crate::clock::Clock;
 use crate::config::{CheckpointPolicy, ConsumerConfig, InitialPosition, OnStop};
 use crate::coordination::{Coordinator, Shared, SharedParts};
-use crate::executor::Executor;
 use crate::lease::{LeaseStore, StreamIdentity};
 use crate::metrics::Meter;
 use crate::retrieval::ByteBudget;
@@ -27,10 +28,10 @@ use crate::shard_consumer::Worker;
 use crate::shard_sync::{ShardLister, ShardSync};
 use crate::worker_state::StateSender;
 
-/// What a planned stop takes beside its deadline, if DynamoDB does not answer, as it is documented.
-const AROUND_THE_STOP: Duration = Duration::from_secs(12 * ATTEMPT.as_secs());
-/// Aborted tasks, and pauses between the calls.
-const SLACK: Duration = Duration::from_secs(5);
+/// To stop within, in milliseconds.
+const LONGEST_DEADLINE: u64 = 60_000;
+/// That deadline, what comes on top, and a start that is under way.
+pub(super) const LONGEST_STOP: Duration = Duration::from_secs(120);
 
 /// How a worker is set.
 #[derive(Debug, Clone, Copy)]
@@ -43,18 +44,19 @@ pub(super) struct Setting {
     pub(super) seed: u64,
 }
 
-/// Runs a worker until it is told to stop. Within its process.
+/// Runs a worker until it is told to stop. Within its process; `user_code`: the runtime in it of the
+/// processors.
 pub(super) async fn run(
     world: World,
     name: String,
     setting: Setting,
     process: Arc<Process>,
+    user_code: Arc<Process>,
     network: Arc<Network>,
     stop: CancellationToken,
 ) {
     let mut random = Rng::with_seed(setting.seed);
     let config = Arc::new(draw(&mut random, setting));
-    let executor = Arc::new(InProcess(Arc::clone(&process))) as Arc<dyn Executor>;
     let store =
         Arc::new(world.store(&name, &network).of_process(setting.seed)) as Arc<dyn LeaseStore>;
     let sync = ShardSync {
@@ -88,13 +90,14 @@ pub(super) async fn run(
         sync_interval: Duration::from_secs(20),
         seed: random.u64(..),
         meter: Meter::default(),
-        executor: Arc::clone(&executor),
+        executor: Arc::new(InProcess(Arc::clone(&process))),
     });
     let coordinator = Coordinator::new(shared);
     let surroundings = Surroundings {
         oracle: Arc::clone(&world.oracle),
         worker: name.clone(),
         process: Arc::clone(&process),
+        user_code: Arc::clone(&user_code),
         network: Arc::clone(&network),
         checkpoint: config.checkpoint,
     };
@@ -120,29 +123,32 @@ pub(super) async fn run(
         }),
         budget,
         factory: Arc::new(Factory::new(surroundings, random.u64(..))),
-        executor,
+        executor: Arc::new(InProcess(Arc::clone(&user_code))),
     };
-    let deadline = Duration::from_millis(random.u64(..60_000));
+    let deadline = Duration::from_millis(random.u64(..LONGEST_DEADLINE));
     let (tell, told) = watch::channel(None);
     let (seed, worker, view) = (random.u64(..), Arc::new(worker), Arc::new(view));
     let mut run = std::pin::pin!(scheduler::run(coordinator, worker, view, seed, told));
+    let stopping = Stopping {
+        world: &world,
+        name: &name,
+        process: &process,
+        user_code: &user_code,
+    };
     let outcome = tokio::select! {
         biased;
         outcome = &mut run => outcome,
         () = stop.cancelled() => {
             tell.send_replace(Some(deadline));
-            let began = process.awake();
-            let outcome = run.await;
-            let took = process.awake() - began;
-            if took > deadline + AROUND_THE_STOP + SLACK {
-                let what = format!("{name} takes {took:?} to stop, with a deadline of {deadline:?}");
-                world.oracle.violation(&what);
-            }
-            outcome
+            stopping.judge(deadline, run).await
         }
+        // Without it, it stops as if it were asked to.
+        () = user_code.ended() => stopping.judge(FAILOVER, run).await,
     };
-    if let Err(error) = outcome {
-        world.oracle.violation(&format!("{name} ends: {error}"));
+    match outcome {
+        Err(error) if user_code.is_dead() => world.oracle.step(&format!("{name} ends: {error}")),
+        Err(error) => world.oracle.violation(&format!("{name} ends: {error}")),
+        Ok(_) => world.oracle.step(&format!("{name} has stopped")),
     }
 }
 

@@ -98,10 +98,19 @@ async fn produce(world: World, mut random: Rng) {
 
 struct Member {
     process: Arc<Process>,
+    /// The threads of its user code.
+    user_code: Arc<Process>,
     network: Arc<Network>,
     stop: CancellationToken,
     done: tokio::task::JoinHandle<()>,
     takes_all: bool,
+}
+
+impl Member {
+    /// It was told to stop, or has to.
+    fn is_leaving(&self) -> bool {
+        self.stop.is_cancelled() || self.user_code.is_dead()
+    }
 }
 
 struct Fleet {
@@ -164,6 +173,8 @@ impl Fleet {
             }
             (30..43, Some(name)) => self.suspend(&name, span),
             (43..45, Some(name)) => self.suspend(&name, 5 * span),
+            (89..93, Some(name)) if name.starts_with('r') => self.block(&name, span),
+            (93..94, Some(name)) if name.starts_with('r') => self.block(&name, 5 * span),
             (45..50, Some(name)) => {
                 // A Java leader takes a dead worker with a row from the future for alive.
                 let most = if self.workers == Workers::Rust {
@@ -254,6 +265,7 @@ impl Fleet {
         self.step(&format!("{name} starts, {:?}", setting.on_stop));
         let clock = &self.world.clock;
         let process = Process::new(Arc::clone(clock));
+        let user_code = process.runtime();
         let network = Arc::new(Network::new(Arc::clone(clock), self.random.u64(..)));
         let stop = CancellationToken::new();
         let (world, name_inside) = (self.world.clone(), name.clone());
@@ -268,6 +280,7 @@ impl Fleet {
                 name_inside,
                 setting,
                 inside,
+                Arc::clone(&user_code),
                 way,
                 told,
             ))
@@ -280,6 +293,7 @@ impl Fleet {
         });
         let member = Member {
             process,
+            user_code,
             network,
             stop,
             done,
@@ -297,14 +311,24 @@ impl Fleet {
     }
 
     fn suspend(&self, name: &str, span: Duration) {
-        self.step(&format!("{name} is suspended for {span:?}"));
-        let (oracle, name) = (Arc::clone(&self.world.oracle), name.to_owned());
-        let process = Arc::clone(&self.members[&name].process);
-        process.suspend(true);
+        self.stand_still(name, &self.members[name].process, span);
+    }
+
+    /// User code blocks the threads of its runtime; coordination has its own.
+    fn block(&self, name: &str, span: Duration) {
+        let threads = format!("the user code of {name}");
+        self.stand_still(&threads, &self.members[name].user_code, span);
+    }
+
+    fn stand_still(&self, what: &str, threads: &Arc<Process>, span: Duration) {
+        self.step(&format!("{what} is suspended for {span:?}"));
+        let (oracle, what) = (Arc::clone(&self.world.oracle), what.to_owned());
+        let threads = Arc::clone(threads);
+        threads.suspend(true);
         tokio::spawn(async move {
             tokio::time::sleep(span).await;
-            process.suspend(false);
-            oracle.step(&format!("{name} goes on"));
+            threads.suspend(false);
+            oracle.step(&format!("{what} goes on"));
         });
     }
 
@@ -325,7 +349,8 @@ impl Fleet {
         });
     }
 
-    /// Nothing goes wrong any more: all that the stream holds must be delivered.
+    /// Nothing goes wrong any more: all that the stream holds must be delivered, and every worker must
+    /// stop when it is asked to.
     async fn calm(&mut self) {
         self.step(&format!("calm, {} units a second", self.table_reads));
         self.calm.cancel();
@@ -334,16 +359,24 @@ impl Fleet {
         self.world.stream.put_everywhere();
         for member in self.members.values() {
             member.process.suspend(false);
+            member.user_code.suspend(false);
             member.network.calm();
         }
-        self.members
-            .retain(|_, member| !member.done.is_finished() && !member.stop.is_cancelled());
+        let leaving = self
+            .members
+            .extract_if(.., |_, member| member.is_leaving())
+            .collect();
         if !self.members.values().any(|member| member.takes_all) {
             self.start(None);
             for member in self.members.values() {
                 member.network.calm();
             }
         }
+        self.deliver().await;
+        self.stop_all(leaving).await;
+    }
+
+    async fn deliver(&self) {
         let mut before = Vec::new();
         let looks = if self.table_reads < AT_LEISURE {
             SELDOM
@@ -365,6 +398,23 @@ impl Fleet {
                 return self.world.oracle.violation(&what);
             }
             tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+    }
+
+    /// `leaving`: those that were asked before.
+    async fn stop_all(&mut self, leaving: BTreeMap<String, Member>) {
+        self.step("all are asked to stop");
+        for member in self.members.values() {
+            member.stop.cancel();
+        }
+        let all = leaving.into_iter().chain(std::mem::take(&mut self.members));
+        let patience = tokio::time::Instant::now() + rust_worker::LONGEST_STOP;
+        for (name, member) in all {
+            let stopped = tokio::time::timeout_at(patience, member.done).await;
+            if stopped.is_err() {
+                let what = format!("{name} does not stop");
+                self.world.oracle.violation(&what);
+            }
         }
     }
 }

@@ -1,10 +1,15 @@
 //! What rules of Java's leave open and nobody can prevent: by which of them two processors overlap, if
-//! by any. Pure.
+//! by any.
 
 use std::time::Duration;
 
-use super::Kind;
+use super::{FORCE, Kind, Processor, State};
+use crate::lease::Lease;
+use crate::simulation::process::worker_id;
 use crate::simulation::world::FAILOVER;
+
+/// One of ours sees a handoff while its fence stands, and lets go 25 s later: no leader has to force it.
+const OURS_LETS_GO: Duration = FAILOVER.saturating_add(Duration::from_secs(25));
 
 /// A rule of Java's that opens a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +67,16 @@ pub(super) struct Left {
     pub(super) by_java: bool,
     /// When the counter had last moved.
     pub(super) heard: Duration,
+    /// How long it had been told to hand it over, but for the time in which it was suspended.
+    pub(super) told_for: Duration,
+}
+
+/// A pending handoff.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pending {
+    since: Duration,
+    /// How long its owner had been suspended until then, in all.
+    slept: Duration,
 }
 
 /// The rule by which both could be at work. `now`: when the second began.
@@ -75,7 +90,8 @@ fn of(gone: Side<'_>, other: Side<'_>, now: Duration) -> Option<JavaRule> {
     let until = gone
         .overstay
         .map_or(left.heard + FAILOVER, |overstay| overstay.until);
-    if left.by_java && other.kind == Kind::Java && left.at <= until {
+    let overdue = gone.kind == Kind::Rust && left.told_for > OURS_LETS_GO;
+    if left.by_java && other.kind == Kind::Java && left.at <= until && !overdue {
         return Some(JavaRule::ForcedAssignment);
     }
     // One of ours starts on what another gave it when it may, not when it was given.
@@ -83,6 +99,80 @@ fn of(gone: Side<'_>, other: Side<'_>, now: Duration) -> Option<JavaRule> {
     let began = if waits { now } else { left.at };
     let overstay = gone.overstay.filter(|overstay| began > overstay.until);
     overstay.map(|overstay| overstay.rule)
+}
+
+impl State {
+    /// Notes who is to hand a lease over, and who processes it no more.
+    pub(super) fn pass(
+        &mut self,
+        now: Duration,
+        by: &str,
+        key: &str,
+        before: Option<&Lease>,
+        after: Option<&Lease>,
+    ) {
+        let pends = after.is_some_and(Lease::is_handoff_pending);
+        let pending = match pends {
+            true => self.pending.get(key).copied(),
+            false => self.pending.remove(key),
+        };
+        let from = before.and_then(Lease::actual_owner);
+        let slept = from.map_or(Duration::ZERO, |owner| self.slept(key, owner));
+        if pends && pending.is_none() {
+            let pending = Pending { since: now, slept };
+            self.pending.insert(key.to_owned(), pending);
+        }
+        let to = after.and_then(Lease::actual_owner);
+        if from == to {
+            return;
+        }
+        if let Some(worker) = to {
+            self.left.remove(&(key.to_owned(), worker.to_owned()));
+        }
+        if let (Some(worker), Some(before)) = (from, before) {
+            let heard = self.moved.get(&(key.to_owned(), before.counter));
+            let left = Left {
+                at: now,
+                by: by.to_owned(),
+                by_java: by == FORCE || by.starts_with('j'),
+                heard: heard.map_or(Duration::ZERO, |moved| moved.at),
+                told_for: pending.map_or(Duration::ZERO, |pending| {
+                    (now - pending.since).saturating_sub(slept.saturating_sub(pending.slept))
+                }),
+            };
+            let from = (key.to_owned(), worker.to_owned());
+            self.left.insert(from, left);
+        }
+    }
+
+    /// The rule of Java's by which both could be at work, if there is one.
+    pub(super) fn excuse(&self, a: &Processor, b: &Processor, now: Duration) -> Option<JavaRule> {
+        let side = |processor: &'_ Processor| {
+            let worker = worker_id(&processor.worker).to_owned();
+            let left = (processor.shard.clone(), worker);
+            self.left.get(&left)
+        };
+        let (left_a, left_b) = (side(a), side(b));
+        excuse(a.side(left_a), b.side(left_b), now)
+    }
+
+    /// How long the process was suspended that has this processor, in all.
+    fn slept(&self, shard: &str, owner: &str) -> Duration {
+        let mut all = self.processors.values();
+        let own = all.find(|one| one.shard == shard && worker_id(&one.worker) == owner);
+        own.map_or(Duration::ZERO, |one| one.hold.slept())
+    }
+}
+
+impl Processor {
+    fn side<'a>(&'a self, left: Option<&'a Left>) -> Side<'a> {
+        Side {
+            worker: &self.worker,
+            kind: self.kind,
+            overstay: self.hold.overstay(),
+            left,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -99,6 +189,7 @@ mod tests {
             by: by.to_owned(),
             by_java: by.starts_with('j'),
             heard: at(100),
+            told_for: Duration::ZERO,
         }
     }
 
@@ -153,6 +244,23 @@ mod tests {
                 let forced = Some(JavaRule::ForcedAssignment);
                 assert_eq!(excuse(sides.0, sides.1, at(106)), forced, "{owner} {by}");
             }
+        }
+    }
+
+    #[test]
+    fn java_never_has_to_force_one_of_ours_that_was_told() {
+        for (told_for, owner, excused) in [(35, "r1", true), (36, "r1", false), (36, "j1", true)] {
+            let left = Left {
+                told_for: at(told_for),
+                ..left("j3", 105)
+            };
+            let sides = (side(owner, Some(&left)), side("j2", None));
+            let forced = excused.then_some(JavaRule::ForcedAssignment);
+            assert_eq!(
+                excuse(sides.0, sides.1, at(106)),
+                forced,
+                "{owner} {told_for}"
+            );
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use fastrand::Rng;
 
 use crate::config::CheckpointPolicy;
@@ -11,7 +12,7 @@ use crate::error::ProcessorError;
 use crate::lease::WeakTenure;
 use crate::processor::{ProcessorFactory, RecordProcessor, ShardContext, ShardEnd, Shutdown};
 use crate::simulation::network::Network;
-use crate::simulation::oracle::{Kind, Oracle};
+use crate::simulation::oracle::{Hold, Kind, Oracle};
 use crate::simulation::process::Process;
 use crate::simulation::stream;
 
@@ -20,9 +21,31 @@ use crate::simulation::stream;
 pub(super) struct Surroundings {
     pub(super) oracle: Arc<Oracle>,
     pub(super) worker: String,
+    /// The process of the worker, and in it the threads of user code.
     pub(super) process: Arc<Process>,
+    pub(super) user_code: Arc<Process>,
     pub(super) network: Arc<Network>,
     pub(super) checkpoint: CheckpointPolicy,
+}
+
+/// For the oracle: at work by its fence, as user code that blocks a thread does not hear what happens.
+struct OfOurs {
+    tenure: WeakTenure,
+    process: Arc<Process>,
+}
+
+impl Hold for OfOurs {
+    fn is_held(&self) -> bool {
+        self.tenure.is_held()
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.tenure.is_fenced()
+    }
+
+    fn slept(&self) -> Duration {
+        self.process.slept()
+    }
 }
 
 pub(super) struct Factory {
@@ -52,9 +75,13 @@ impl ProcessorFactory for Factory {
             panic_quietly();
         }
         let hold = shard.hold();
+        let in_process = OfOurs {
+            tenure: hold.clone(),
+            process: Arc::clone(&around.process),
+        };
         let id = around
             .oracle
-            .begin(&around.worker, Kind::Rust, shard.shard_id(), hold.clone());
+            .begin(&around.worker, Kind::Rust, shard.shard_id(), in_process);
         Processor {
             around,
             id,
@@ -167,9 +194,11 @@ impl Processor {
             // The library may checkpoint the others when this call has returned, not before.
             if self.is_manual() {
                 self.finish(&record);
-                if self.random.u32(..10) == 0 {
+                match self.random.u32(..10) {
                     // Refused or not: a later one covers it.
-                    let _ = batch.checkpointer().checkpoint_at(&record).await;
+                    0 => drop(batch.checkpointer().checkpoint_at(&record).await),
+                    1 => self.two_phases(batch.checkpointer(), &record).await,
+                    _ => {}
                 }
                 if self.random.u32(..40) == 0 {
                     self.checkpoint_meanwhile(batch.checkpointer(), &record);
@@ -187,6 +216,17 @@ impl Processor {
             self.haunt(batch.checkpointer());
         }
         Ok(())
+    }
+
+    /// A pending checkpoint, which is committed at once, later, or never.
+    async fn two_phases(&mut self, checkpointer: &Checkpointer, record: &Record<'_>) {
+        let state = Bytes::from_static(b"state");
+        let prepared = checkpointer.prepare_at(record, Some(state)).await;
+        self.work().await;
+        if let (Ok(prepared), true) = (prepared, self.random.bool()) {
+            // As with any checkpoint: a later one covers it.
+            let _ = prepared.commit().await;
+        }
     }
 
     /// This record is done.
@@ -254,7 +294,7 @@ impl Processor {
     fn checkpoint_meanwhile(&mut self, checkpointer: &Checkpointer, record: &Record<'_>) {
         let (checkpointer, position) = (checkpointer.clone(), record.position());
         let later = Duration::from_millis(self.random.u64(..3_000));
-        self.around.process.run(async move {
+        self.around.user_code.run(async move {
             tokio::time::sleep(later).await;
             let (number, sub) = (&position.sequence_number, position.sub_sequence_number);
             // It may be too late for that.
@@ -267,7 +307,7 @@ impl Processor {
         let (checkpointer, hold) = (checkpointer.clone(), self.hold.clone());
         let later = Duration::from_millis(self.random.u64(..30_000));
         let around = self.around.clone();
-        self.around.process.run(async move {
+        self.around.user_code.run(async move {
             tokio::time::sleep(later).await;
             if hold.is_held() {
                 return;
@@ -285,9 +325,17 @@ impl Processor {
     }
 }
 
-/// Given up, or aborted: in any case it does nothing any more.
+/// Given up, or aborted: it does nothing any more. If its runtime has ended, a blocking call of its may
+/// go on for as long as the process lives.
 impl Drop for Processor {
     fn drop(&mut self) {
-        self.around.oracle.end(self.id, "dropped");
+        if self.around.user_code.is_dead() && !self.around.process.is_dead() {
+            self.around.oracle.step(&format!(
+                "{} drops tenure {} with the runtime of its user code",
+                self.around.worker, self.id
+            ));
+        } else {
+            self.around.oracle.end(self.id, "dropped");
+        }
     }
 }

@@ -1,0 +1,74 @@
+//! A stop, planned or for want of a runtime: how long it takes, and whether its report is true.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::WorkerError;
+use crate::scheduler::ShutdownReport;
+use crate::simulation::process::Process;
+use crate::simulation::world::{ATTEMPT, World};
+
+/// What a planned stop takes beside its deadline, if DynamoDB does not answer, as it is documented.
+const AROUND_THE_STOP: Duration = Duration::from_secs(12 * ATTEMPT.as_secs());
+/// Aborted tasks, and pauses between the calls.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// How long a stop may take.
+fn longest(deadline: Duration) -> Duration {
+    deadline + AROUND_THE_STOP + SLACK
+}
+
+/// A worker that is about to stop.
+pub(super) struct Stopping<'a> {
+    pub(super) world: &'a World,
+    pub(super) name: &'a str,
+    pub(super) process: &'a Arc<Process>,
+    pub(super) user_code: &'a Arc<Process>,
+}
+
+impl Stopping<'_> {
+    /// Waits for the end of the stop.
+    pub(super) async fn judge(
+        self,
+        deadline: Duration,
+        run: impl Future<Output = Result<ShutdownReport, WorkerError>>,
+    ) -> Result<ShutdownReport, WorkerError> {
+        let (world, name) = (self.world, self.name);
+        let held = world.oracle.at_work(name);
+        let (asked, began) = (world.clock.now(), self.process.awake());
+        let outcome = run.await;
+        let took = self.process.awake() - began;
+        if took > longest(deadline) {
+            let what = format!("{name} takes {took:?} to stop, with a deadline of {deadline:?}");
+            world.oracle.violation(&what);
+        }
+        if let Ok(report) = &outcome {
+            self.check(report, &held);
+            let took = world.clock.now() - asked;
+            if !report.aborted.is_empty() && took < deadline && !self.user_code.is_dead() {
+                let what = format!("{name} aborts after {took:?}, before {deadline:?}: {report:?}");
+                world.oracle.violation(&what);
+            }
+        }
+        outcome
+    }
+
+    /// `held`: what it processed when it was asked.
+    fn check(&self, report: &ShutdownReport, held: &BTreeSet<String>) {
+        let (oracle, name) = (&self.world.oracle, self.name);
+        let lists = |list: &[String], shard: &String| list.contains(shard);
+        for shard in held {
+            if !lists(&report.drained, shard) && !lists(&report.aborted, shard) {
+                let what = format!("{name} processed {shard}, and does not report it: {report:?}");
+                oracle.violation(&what);
+            }
+        }
+        for shard in oracle.at_work(name) {
+            if !lists(&report.aborted, &shard) {
+                let what = format!("{name} has stopped and goes on with {shard}: {report:?}");
+                oracle.violation(&what);
+            }
+        }
+    }
+}

@@ -14,7 +14,7 @@
 //! | a Java leader acts on an old look | `java_worker::leader`: `pass`; `scenario`: `misjudge` |
 //! | a handoff in mid-flight, its owner or receiver dead, paused or cut off | `scenario::disturbed_handoff` |
 //! | user code that fails, panics, takes its time, checkpoints in two phases and after its tenure | `rust_worker::processor` |
-//! | user code blocks the threads of its runtime, while coordination goes on | `scenario`: `block` |
+//! | user code blocks the threads of its runtime, or that runtime ends, while coordination goes on | `scenario`: `block`, `strike` |
 //! | reads that fail, are throttled or late | `rust_worker::reads` |
 //! | resharding, listings that lag | `scenario`: `strike`; `stream` |
 //!

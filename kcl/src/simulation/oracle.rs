@@ -63,6 +63,8 @@ struct Processor {
     hold: Box<dyn Hold>,
     /// The last record delivered in this tenure.
     last: Option<u64>,
+    /// Its runtime has ended; a blocking call of its may go on.
+    left_behind: bool,
 }
 
 impl Processor {
@@ -193,6 +195,7 @@ impl Oracle {
                 shard: shard.to_owned(),
                 hold: Box::new(hold),
                 last: None,
+                left_behind: false,
             },
         );
         state.note(now, &format!("{worker} begins {shard} (tenure {id})"));
@@ -222,11 +225,23 @@ impl Oracle {
         }
     }
 
+    /// The runtime of a processor has ended, which does not end a blocking call.
+    pub(super) fn leave_behind(&self, id: u64) {
+        let now = self.clock.now();
+        let mut state = self.state();
+        if let Some(processor) = state.processors.get_mut(&id) {
+            processor.left_behind = true;
+            let Processor { worker, shard, .. } = processor;
+            let what = format!("{worker} leaves {shard} behind (tenure {id})");
+            state.note(now, &what);
+        }
+    }
+
     /// The shards that a worker processes.
     pub(super) fn at_work(&self, worker: &str) -> BTreeSet<String> {
         let state = self.state();
         let all = state.processors.values();
-        let own = all.filter(|processor| processor.worker == worker);
+        let own = all.filter(|processor| processor.worker == worker && !processor.left_behind);
         own.map(|processor| processor.shard.clone()).collect()
     }
 

@@ -31,7 +31,7 @@ pub(super) struct Process {
     /// Cancelled when it is killed.
     ended: CancellationToken,
     /// Of which it is a part: stopped and killed with it.
-    parent: Option<Arc<Process>>,
+    parent: Option<Arc<Self>>,
     clock: Arc<dyn Clock>,
     /// How far the time of day is off, in seconds.
     wall_offset: AtomicI64,

@@ -173,8 +173,18 @@ impl Fleet {
             }
             (30..43, Some(name)) => self.suspend(&name, span),
             (43..45, Some(name)) => self.suspend(&name, 5 * span),
-            (89..93, Some(name)) if name.starts_with('r') => self.block(&name, span),
-            (93..94, Some(name)) if name.starts_with('r') => self.block(&name, 5 * span),
+            (89..92, Some(name)) if name.starts_with('r') => self.block(&name, span),
+            (92..94, Some(name)) if name.starts_with('r') => {
+                self.block(&name, 5 * span);
+                if self.random.bool() {
+                    self.step(&format!("{name} is asked to stop"));
+                    self.members[&name].stop.cancel();
+                }
+            }
+            (94..95, Some(name)) if name.starts_with('r') => {
+                self.step(&format!("the runtime of {name}'s user code ends"));
+                self.members[&name].user_code.kill();
+            }
             (45..50, Some(name)) => {
                 // A Java leader takes a dead worker with a row from the future for alive.
                 let most = if self.workers == Workers::Rust {
@@ -408,9 +418,10 @@ impl Fleet {
             member.stop.cancel();
         }
         let all = leaving.into_iter().chain(std::mem::take(&mut self.members));
-        let patience = tokio::time::Instant::now() + rust_worker::LONGEST_STOP;
+        let end = self.world.clock.now() + rust_worker::LONGEST_STOP;
         for (name, member) in all {
-            let stopped = tokio::time::timeout_at(patience, member.done).await;
+            let left = end.saturating_sub(self.world.clock.now());
+            let stopped = tokio::time::timeout(left, member.done).await;
             if stopped.is_err() {
                 let what = format!("{name} does not stop");
                 self.world.oracle.violation(&what);

@@ -330,10 +330,7 @@ impl Processor {
 impl Drop for Processor {
     fn drop(&mut self) {
         if self.around.user_code.is_dead() && !self.around.process.is_dead() {
-            self.around.oracle.step(&format!(
-                "{} drops tenure {} with the runtime of its user code",
-                self.around.worker, self.id
-            ));
+            self.around.oracle.leave_behind(self.id);
         } else {
             self.around.oracle.end(self.id, "dropped");
         }

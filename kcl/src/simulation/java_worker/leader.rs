@@ -53,11 +53,15 @@ impl LeaderLock {
     }
 }
 
+/// The owner and the checkpoint owner.
+type Owners = (Option<String>, Option<String>);
+
 /// What a leader remembers from pass to pass.
 #[derive(Default)]
 struct Memory {
     counters: BTreeMap<String, (u64, Duration)>,
-    handoffs: BTreeMap<String, Duration>,
+    /// Since when each handoff is pending, and who gives the lease to whom.
+    handoffs: BTreeMap<String, (Owners, Duration)>,
     audit: Audit,
 }
 
@@ -182,14 +186,19 @@ impl Memory {
         lease.owner.is_none() || now.saturating_sub(seen.1) > FAILOVER
     }
 
-    /// A handoff that takes too long.
+    /// A handoff that takes too long; one between others is another one.
     fn is_overdue(&mut self, lease: &Lease, now: Duration) -> bool {
         if !lease.is_handoff_pending() {
             self.handoffs.remove(&lease.key);
             return false;
         }
-        let since = *self.handoffs.entry(lease.key.clone()).or_insert(now);
-        now.saturating_sub(since) > HANDOFF_LIMIT
+        let owners = (lease.owner.clone(), lease.checkpoint_owner.clone());
+        let seen = self.handoffs.entry(lease.key.clone());
+        let seen = seen.or_insert_with(|| (owners.clone(), now));
+        if seen.0 != owners {
+            *seen = (owners, now);
+        }
+        now.saturating_sub(seen.1) > HANDOFF_LIMIT
     }
 }
 

@@ -47,8 +47,8 @@ pub(crate) enum TenureEnd {
     /// A planned stop: hand the lease over, release it or keep it, as the settings say. A pending
     /// handoff is completed.
     GiveAway,
-    /// A planned stop whose processor did not stop in time: as [`GiveAway`](Self::GiveAway), but the
-    /// next owner waits until this one is fenced.
+    /// The processor did not stop in time, and may still be at work: the item stays as it is, and the
+    /// lease expires.
     Aborted,
     /// The lease is at `SHARD_END`: nothing to renew any more.
     ShardEnded,

@@ -25,8 +25,7 @@ pub struct ShutdownReport {
     /// Shards whose processor was asked to stop and did, by id.
     pub drained: Vec<String>,
     /// Shards that were not given up before the deadline: the processor had not returned and was
-    /// aborted, its lease given away without a checkpoint; or it had, and the lease table did not
-    /// answer. Another worker goes on behind the last checkpoint, after the
+    /// aborted, its lease left to expire; or it had, and the lease table did not answer. Another worker goes on behind the last checkpoint, after the
     /// [`failover_time`](crate::ConsumerConfig::failover_time): the processor may still be at work.
     pub aborted: Vec<String>,
 }
@@ -78,8 +77,8 @@ impl WorkerHandle {
     /// Planned stop: takes no more leases, lets each processor finish the batch in hand, calls
     /// `shutdown_requested`, and gives the leases away as
     /// [`on_stop`](crate::ConsumerConfig::on_stop) says. Processors that have not stopped after
-    /// `deadline` are aborted, and their leases given away without a checkpoint: the next owner waits
-    /// for the [`failover_time`](crate::ConsumerConfig::failover_time).
+    /// `deadline` are aborted, and their leases left to expire after the
+    /// [`failover_time`](crate::ConsumerConfig::failover_time): they may still be at work.
     ///
     /// Code that blocks its thread can not be aborted: the worker ends without it.
     ///

@@ -98,7 +98,7 @@ async fn main_loop(
 }
 
 /// Lets every consumer finish its batch, checkpoint and give its lease away; at the deadline those
-/// left are aborted, and their leases given away without a checkpoint, to owners who wait.
+/// left are aborted, and their leases expire.
 ///
 /// # Errors
 /// The first failure of a consumer.
@@ -145,9 +145,9 @@ async fn abort(shards: &mut Shards, report: &mut ShutdownReport) {
         .collect();
     tracing::error!(
         shards = ?report.aborted,
-        "processors did not stop in time: they are aborted, their leases given away without a checkpoint"
+        "processors did not stop in time: they are aborted, their leases expire"
     );
-    // They are told at once; the next owners wait until this worker is fenced.
+    // They are told at once.
     futures::future::join_all(tenures.iter().map(|tenure| tenure.end(TenureEnd::Aborted))).await;
     let all = async {
         while !shards.is_empty() {

@@ -17,12 +17,8 @@ impl Writer {
             return;
         }
         match how {
-            TenureEnd::Lost => {}
-            TenureEnd::Aborted => {
-                // It is told first.
-                self.state.lost.cancel();
-                self.abandon().await;
-            }
+            // Whoever the lease went to might start at once: Java does not wait.
+            TenureEnd::Lost | TenureEnd::Aborted => {}
             TenureEnd::ShardEnded | TenureEnd::Transfer => self.transfer(true).await,
             TenureEnd::GiveAway => match self.context.on_stop {
                 // Released to its own id: by that mark the next process under it starts at once.
@@ -60,24 +56,6 @@ impl Writer {
         .await;
     }
 
-    /// Of an aborted processor, which may still be at work: completes a pending handoff, else assigns
-    /// the lease to the receiver, who waits; without one, it expires.
-    async fn abandon(&mut self) {
-        let receiver = match self.context.on_stop {
-            OnStop::HandOver => self.context.fleet.receiver(),
-            OnStop::Release | OnStop::Keep => None,
-        };
-        self.move_lease(false, |lease| {
-            let next = if lease.is_handoff_pending() {
-                &lease.owner
-            } else {
-                &receiver
-            };
-            next.clone().map(Some)
-        })
-        .await;
-    }
-
     /// Moves the lease to the worker chosen for it as it is now: `None` leaves it, `Some(None)` makes
     /// it unassigned.
     async fn move_lease(
@@ -102,7 +80,7 @@ impl Writer {
                     Verdict::Adopt(seen) if *seen != lease => self.state.known().lease = *seen,
                     _ => return,
                 },
-                // The deadline of an aborted one has passed, and its next owner waits anyway.
+                // The deadline of an aborted one has passed: it expires.
                 Some(Err(error)) if error.is_retryable() && !self.is_aborted() => {
                     tokio::time::sleep(self.pause()).await;
                 }

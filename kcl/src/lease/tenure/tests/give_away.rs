@@ -3,28 +3,20 @@
 use super::*;
 
 #[tokio::test]
-async fn an_aborted_processor_is_told_and_its_lease_is_not_released() {
-    for (receiver, on_stop, owner) in [
-        (Some("w2"), OnStop::HandOver, "w2"),
-        (None, OnStop::HandOver, "me"),
-        (Some("w2"), OnStop::Release, "me"),
-        (Some("w2"), OnStop::Keep, "me"),
-    ] {
-        let fixture = Fixture::new(receiver, on_stop).await;
-        let (tenure, writer) = fixture.begin().await;
-        let delay = Fault::delay(Duration::from_millis(100)).service(Service::DynamoDb);
-        let delay = fixture.aws.faults().add(delay.operation("UpdateItem"));
-        let (ending, lost) = (tenure.clone(), tenure.lost());
-        let ending = tokio::spawn(async move { ending.end(TenureEnd::Aborted).await });
-        lost.cancelled().await;
-        let told_first = fixture.item().await.owner.as_deref() == Some("me");
-        assert!(told_first, "{on_stop:?}");
-        ending.await.unwrap();
-        writer.await.unwrap();
-        fixture.aws.faults().remove(delay);
-        let item = fixture.item().await;
-        assert_eq!(item.owner.as_deref(), Some(owner), "{on_stop:?}");
-        assert!(!item.was_released_to_owner(), "{on_stop:?}");
+async fn an_aborted_processor_is_told_and_its_lease_expires() {
+    for handed_over in [false, true] {
+        for on_stop in [OnStop::HandOver, OnStop::Release, OnStop::Keep] {
+            let fixture = Fixture::new(Some("w2"), on_stop).await;
+            let (tenure, writer) = fixture.begin().await;
+            if handed_over {
+                fixture.handed_to("java").await;
+            }
+            let before = fixture.item().await;
+            tenure.end(TenureEnd::Aborted).await;
+            writer.await.unwrap();
+            assert!(tenure.lost().is_cancelled());
+            assert_eq!(fixture.item().await, before, "{on_stop:?}");
+        }
     }
 }
 

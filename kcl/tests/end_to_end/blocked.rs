@@ -1,14 +1,14 @@
 //! User code that blocks every thread of its runtime.
 
+mod credentials;
+mod ended;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
-use aws_sdk_dynamodb::config::IdentityCache;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use kcl::{
@@ -56,30 +56,6 @@ impl OneThread {
 impl Drop for OneThread {
     fn drop(&mut self) {
         self.0.take().unwrap().shutdown_background();
-    }
-}
-
-/// Hands out credentials that must be fetched again for each call; once it is armed, a fetch on the
-/// user's thread does not come back until the sender of its channel is dropped.
-#[derive(Debug)]
-struct BlockingCredentials {
-    armed: AtomicBool,
-    entered: AtomicBool,
-    gate: Mutex<mpsc::Receiver<()>>,
-}
-
-impl ProvideCredentials for BlockingCredentials {
-    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
-    where
-        Self: 'a,
-    {
-        if self.armed.load(Ordering::SeqCst) && thread::current().name() == Some(USERS) {
-            self.entered.store(true, Ordering::SeqCst);
-            let _ = self.gate.lock().unwrap().recv();
-        }
-        let expired = Some(SystemTime::UNIX_EPOCH);
-        let credentials = Credentials::new("id", "secret", None, expired, "blocking");
-        future::ProvideCredentials::ready(Ok(credentials))
     }
 }
 
@@ -215,25 +191,6 @@ async fn a_worker_is_aborted_and_the_next_owner_starts() {
     second.shutdown(PATIENCE).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_worker_ends_with_the_runtime_of_its_processors() {
-    let aws = aws(1).await;
-    let probe = Probe::new();
-    let runtime = OneThread::new();
-    let worker = runtime.worker(builder(&aws, &probe, config("w1"))).await;
-    until("its shard", || processing(&worker) == 1).await;
-    drop(runtime);
-    let ended = tokio::time::timeout(PATIENCE, worker.join()).await.unwrap();
-    assert!(
-        matches!(ended, Err(WorkerError::RuntimeEnded { .. })),
-        "{ended:?}"
-    );
-    assert!(matches!(
-        worker.state(),
-        WorkerState::Stopped(Some(WorkerError::RuntimeEnded { .. }))
-    ));
-}
-
 /// Renewed or not, what it has is its own; what it would not process is not.
 #[tokio::test]
 async fn a_worker_whose_runtime_runs_nothing_takes_no_more_leases_until_it_does() {
@@ -333,224 +290,4 @@ async fn were_taken(aws: &LocalAws) -> bool {
     let items = items(aws).await;
     let was_taken = |item: &HashMap<_, AttributeValue>| item["leaseCounter"].as_n().unwrap() != "0";
     items.iter().all(was_taken)
-}
-
-/// Dropping a runtime drops its tasks, and waits for blocking code that was begun, for however long.
-#[tokio::test]
-async fn a_worker_whose_runtime_ends_releases_nothing_that_may_still_be_processed() {
-    let aws = aws(1).await;
-    let (unblock, blocked) = mpsc::channel::<()>();
-    let blocked = Arc::new(Mutex::new(blocked));
-    let (reports, entered) = mpsc::channel();
-    let probe = Probe::new().script(move |_, _| {
-        let (blocked, reports) = (Arc::clone(&blocked), reports.clone());
-        tokio::task::spawn_blocking(move || {
-            let _ = reports.send(());
-            let _ = blocked.lock().unwrap().recv();
-        });
-        Deed::Hang
-    });
-    put(&aws, &probe, 0..100).await;
-    let runtime = OneThread::new();
-    let first = runtime.worker(builder(&aws, &probe, config("w1"))).await;
-    until("process_records", || entered.try_recv().is_ok()).await;
-    drop(runtime);
-    let ended = tokio::time::timeout(PATIENCE, first.join()).await.unwrap();
-    assert!(
-        matches!(ended, Err(WorkerError::RuntimeEnded { .. })),
-        "{ended:?}"
-    );
-    assert_eq!(owner(&aws).await.as_deref(), Some("w1"), "it expires");
-    let others = Probe::new();
-    let second = worker(&aws, &others, config("w2")).await;
-    until("the next owner", || {
-        !others.calls(Call::Initialize).is_empty()
-    })
-    .await;
-    drop(unblock);
-    second.shutdown(PATIENCE).await.unwrap();
-}
-
-/// Once it is armed, whoever reads it on the user's thread panics: the consumer of a shard does,
-/// outside of the calls of its processor.
-#[derive(Debug)]
-struct PanickingClock {
-    armed: AtomicBool,
-    origin: Instant,
-}
-
-impl PanickingClock {
-    #[allow(clippy::disallowed_methods, reason = "a clock of the test's")]
-    fn new() -> Arc<Self> {
-        Arc::new(Self {
-            armed: AtomicBool::new(false),
-            origin: Instant::now(),
-        })
-    }
-
-    fn arm(&self) {
-        self.armed.store(true, Ordering::SeqCst);
-    }
-}
-
-impl Clock for PanickingClock {
-    fn now(&self) -> Duration {
-        let panics = self.armed.load(Ordering::SeqCst) && thread::current().name() == Some(USERS);
-        assert!(!panics, "told to panic");
-        self.origin.elapsed()
-    }
-
-    #[allow(clippy::disallowed_methods, reason = "a clock of the test's")]
-    fn wall(&self) -> SystemTime {
-        SystemTime::now()
-    }
-}
-
-#[tokio::test]
-async fn a_consumer_that_panics_ends_the_worker_and_its_lease_is_not_released() {
-    let aws = aws(1).await;
-    let (probe, runtime, clock) = (Probe::new(), OneThread::new(), PanickingClock::new());
-    let builder = builder(&aws, &probe, config("w1")).clock(Arc::clone(&clock) as Arc<dyn Clock>);
-    let worker = runtime.worker(builder).await;
-    until("its shard", || processing(&worker) == 1).await;
-    clock.arm();
-    let ended = tokio::time::timeout(PATIENCE, worker.join()).await.unwrap();
-    assert!(
-        matches!(ended, Err(WorkerError::Panicked { .. })),
-        "{ended:?}"
-    );
-    assert_eq!(owner(&aws).await.as_deref(), Some("w1"), "it expires");
-}
-
-#[tokio::test]
-async fn a_consumer_that_panics_during_a_planned_stop_fails_it_and_its_lease_is_not_released() {
-    let aws = aws(1).await;
-    let (unblock, blocked) = mpsc::channel::<()>();
-    let blocked = Mutex::new(blocked);
-    let (reports, entered) = mpsc::channel();
-    let probe = Probe::new().script(move |_, _| {
-        let _ = reports.send(());
-        let _ = blocked.lock().unwrap().recv();
-        Deed::Take
-    });
-    put(&aws, &probe, 0..100).await;
-    let (runtime, clock) = (OneThread::new(), PanickingClock::new());
-    let builder = builder(&aws, &probe, config("w1")).clock(Arc::clone(&clock) as Arc<dyn Clock>);
-    let worker = runtime.worker(builder).await;
-    until("process_records", || entered.try_recv().is_ok()).await;
-    let stopping = async {
-        until("the stop", || {
-            matches!(worker.state(), WorkerState::Stopping(None))
-        })
-        .await;
-        clock.arm();
-        drop(unblock);
-    };
-    let (stopped, ()) = tokio::join!(worker.shutdown(PATIENCE), stopping);
-    assert!(
-        matches!(stopped, Err(WorkerError::Panicked { .. })),
-        "{stopped:?}"
-    );
-    assert_eq!(owner(&aws).await.as_deref(), Some("w1"), "it expires");
-}
-
-/// Tells the name of the thread that dropped it.
-struct TellsWhere(mpsc::Sender<Option<String>>);
-
-impl Drop for TellsWhere {
-    fn drop(&mut self) {
-        let name = thread::current().name().map(str::to_owned);
-        let _ = self.0.send(name);
-    }
-}
-
-#[tokio::test]
-async fn what_the_factory_holds_is_dropped_on_the_users_runtime() {
-    let aws = aws(1).await;
-    let (tell, told) = mpsc::channel();
-    let captured = TellsWhere(tell);
-    let (probe, runtime) = (Probe::new(), OneThread::new());
-    let factory = probe.factory();
-    let builder = builder(&aws, &probe, config("w1")).processor(move |shard: &ShardContext| {
-        let _captured = &captured;
-        factory(shard)
-    });
-    let worker = runtime.worker(builder).await;
-    until("its shard", || processing(&worker) == 1).await;
-    worker.shutdown(PATIENCE).await.unwrap();
-    let mut place = None;
-    until("its drop", || {
-        place = told.try_recv().ok();
-        place.is_some()
-    })
-    .await;
-    assert_eq!(place.unwrap().as_deref(), Some(USERS));
-}
-
-#[tokio::test]
-async fn a_runtime_that_was_given_and_ends_ends_the_worker_with_an_error() {
-    let aws = aws(1).await;
-    let probe = Probe::new();
-    let runtime = OneThread::new();
-    let builder = builder(&aws, &probe, config("w1"));
-    let builder = builder.coordination_on(runtime.runtime().handle().clone());
-    let worker = builder.build().await.unwrap().spawn();
-    until("its shard", || processing(&worker) == 1).await;
-    drop(runtime);
-    let ended = tokio::time::timeout(PATIENCE, worker.join()).await.unwrap();
-    let has_ended = |error: &WorkerError| {
-        matches!(
-            error,
-            WorkerError::Coordination(WorkerFailure::RuntimeEnded { .. })
-        )
-    };
-    assert!(ended.as_ref().is_err_and(has_ended), "{ended:?}");
-    match worker.state() {
-        WorkerState::Stopped(Some(error)) => assert!(has_ended(&error), "{error:?}"),
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Clients of one `SdkConfig` share its cache of credentials: who finds a fetch under way waits for it.
-#[tokio::test]
-async fn a_fetch_of_credentials_that_blocks_the_users_runtime_stalls_no_renewal() {
-    let aws = aws(1).await;
-    let (unblock, gate) = mpsc::channel::<()>();
-    let credentials = Arc::new(BlockingCredentials {
-        armed: AtomicBool::new(false),
-        entered: AtomicBool::new(false),
-        gate: Mutex::new(gate),
-    });
-    let shared = Arc::clone(&credentials) as Arc<dyn ProvideCredentials>;
-    let shared = SharedCredentialsProvider::new(shared);
-    let sdk_config = aws.sdk_config().to_builder();
-    let sdk_config = sdk_config.credentials_provider(shared);
-    let sdk_config = sdk_config.identity_cache(IdentityCache::lazy().build());
-    let (probe, runtime) = (Probe::new(), OneThread::new());
-    let first = builder_on(&sdk_config.build(), &probe, config("w1"));
-    let first = runtime.worker(first).await;
-    until("its shard", || processing(&first) == 1).await;
-    credentials.armed.store(true, Ordering::SeqCst);
-    until("a fetch for GetRecords", || {
-        credentials.entered.load(Ordering::SeqCst)
-    })
-    .await;
-
-    let others = Probe::new();
-    let second = worker(&aws, &others, config("w2")).await;
-    until("a look", || lease(&second).is_some()).await;
-    let start = lease(&second).unwrap().counter;
-    until("renewals", || {
-        let lease = lease(&second).unwrap();
-        assert_eq!(lease.owner.as_deref(), Some("w1"), "{lease:?}");
-        lease.counter >= start + RENEWALS
-    })
-    .await;
-
-    drop(unblock);
-    put(&aws, &probe, 0..100).await;
-    until("all records", || probe.is_settled()).await;
-    assert_eq!(probe.calls(Call::LeaseLost), [""; 0]);
-    first.shutdown(PATIENCE).await.unwrap();
-    second.shutdown(PATIENCE).await.unwrap();
 }

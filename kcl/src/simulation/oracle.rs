@@ -237,6 +237,14 @@ impl Oracle {
         }
     }
 
+    /// A worker has stopped: what of its user code still stands is nobody's, also when its name is used
+    /// again.
+    pub(super) fn stopped(&self, worker: &str) {
+        for processor in self.state().processors.values_mut() {
+            processor.left_behind |= processor.worker == worker;
+        }
+    }
+
     /// The shards that a worker processes.
     pub(super) fn at_work(&self, worker: &str) -> BTreeSet<String> {
         let state = self.state();

@@ -145,6 +145,7 @@ pub(super) async fn run(
         // Without it, it stops as if it were asked to.
         () = user_code.ended() => stopping.judge(FAILOVER, run).await,
     };
+    world.oracle.stopped(&name);
     match outcome {
         Err(error) if user_code.is_dead() => world.oracle.step(&format!("{name} ends: {error}")),
         Err(error) => world.oracle.violation(&format!("{name} ends: {error}")),

@@ -10,7 +10,7 @@ use crate::simulation::process::Process;
 use crate::simulation::world::{ATTEMPT, World};
 
 /// What a planned stop takes beside its deadline, if DynamoDB does not answer, as it is documented.
-const AROUND_THE_STOP: Duration = Duration::from_secs(12 * ATTEMPT.as_secs());
+const AROUND_THE_STOP: Duration = Duration::from_secs(18 * ATTEMPT.as_secs());
 /// Aborted tasks, and pauses between the calls.
 const SLACK: Duration = Duration::from_secs(5);
 

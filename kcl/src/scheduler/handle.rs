@@ -85,7 +85,7 @@ impl WorkerHandle {
     /// The calls to the lease table around that come on top: milliseconds, or, when DynamoDB does not
     /// answer, up to about eighteen [`dynamodb_request_timeout`](crate::ConsumerConfig::dynamodb_request_timeout)s:
     /// give the orchestrator that much more, or make them shorter. Until the deadline a lease is tried to
-    /// be given away again and again, past it once; what could not be then expires. One that was
+    /// be given away again and again; what could not be by then expires. One that was
     /// acquired as the stop began, and never processed, is tried for as long as it lasts.
     ///
     /// A second call waits for the same stop; the first one's deadline counts. A processor must not

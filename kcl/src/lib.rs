@@ -10,6 +10,8 @@
 //! * [`ConsumerConfig`] holds the settings.
 //! * [`WorkerHandle`] tells what the worker does, where each shard of the stream is, and
 //!   [why it is not running](WorkerHandle::why_not_running).
+//! * [`WorkerHandle::health`] answers probes: whether the worker does its work, and what keeps it from
+//!   that.
 //! * [`metrics`] are those of the Java library, and what it lacks.
 //!
 //! It is not a producer (that is the crate `kpl`), and it does not promise exactly once: after a
@@ -143,6 +145,7 @@ mod coordination;
 mod delivery;
 mod error;
 mod executor;
+mod health;
 mod lease;
 mod lease_table;
 pub mod metrics;
@@ -171,6 +174,7 @@ pub use config::{
 pub use coordination::{StartError, WorkerFailure};
 pub use delivery::{Checkpointer, PreparedCheckpoint, Record, RecordBatch, Records};
 pub use error::{BuildError, ProcessorError, WorkerError};
+pub use health::{Health, HealthStatus, Problem, ProblemKind};
 pub use lease::FencingToken;
 pub use lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};
 pub use processor::{ProcessorFactory, RecordProcessor, ShardContext, ShardEnd, Shutdown};

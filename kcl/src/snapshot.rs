@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::delivery::Tally;
+use crate::health::ProblemLog;
 use crate::metrics::{Meter, Metric};
 use crate::shard_consumer::ShardState;
 
@@ -67,12 +68,13 @@ pub(crate) struct ShardStatus {
 }
 
 /// Sums over all shards that a worker has owned.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Totals {
     records: AtomicU64,
     bytes: AtomicU64,
     tally: Mutex<Tally>,
     meter: Meter,
+    problems: Arc<ProblemLog>,
 }
 
 impl ShardStatus {
@@ -98,6 +100,11 @@ impl ShardStatus {
 
     pub(crate) fn meter(&self) -> &Meter {
         &self.totals.meter
+    }
+
+    /// Where the failures of this shard's reads, calls and checkpoints are noted.
+    pub(crate) fn problems(&self) -> &ProblemLog {
+        &self.totals.problems
     }
 
     pub(crate) fn measure(&self, metric: Metric, value: f64) {
@@ -151,10 +158,13 @@ impl ShardStatus {
 }
 
 impl Totals {
-    pub(crate) fn new(meter: Meter) -> Self {
+    pub(crate) fn new(meter: Meter, problems: Arc<ProblemLog>) -> Self {
         Self {
+            records: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            tally: Mutex::default(),
             meter,
-            ..Self::default()
+            problems,
         }
     }
 

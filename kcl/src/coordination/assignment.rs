@@ -14,6 +14,7 @@ use super::liveness::{self, Liveness};
 use super::observation::Observations;
 use super::pace::{self, Pace, Wait};
 use super::shared::Shared;
+use crate::health::ProblemKind;
 use crate::lease::{Lease, LeaseStoreError, Outcome, Snapshot, Tenure};
 use crate::metrics::{Metric, milliseconds};
 
@@ -29,7 +30,11 @@ pub(crate) async fn assign(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenur
         let pass = look_and_act(shared, &mut looks, deliveries);
         let wait = match shared.leaving.run_until_cancelled(pass).await {
             None => return,
-            Some(Ok(wait)) => wait,
+            Some(Ok(wait)) => {
+                let kind = ProblemKind::LeaseTableFailing;
+                shared.problems.recovered(kind, None);
+                wait
+            }
             Some(Err(error)) => {
                 shared.store_failed("looking at the lease table", &error);
                 looks.pace.failed(shared.clock.now(), &mut looks.random)

@@ -19,6 +19,7 @@ use super::{start, worker_metrics};
 use crate::clock::Clock;
 use crate::config::{ConsumerConfig, OnStop};
 use crate::executor::Executor;
+use crate::health::ProblemLog;
 use crate::lease::{Fleet as _, Lease, Tenure};
 use crate::metrics::Meter;
 use crate::worker_state::StateSender;
@@ -43,6 +44,8 @@ pub(crate) struct CoordinatorParts {
     /// Told how far the start has come.
     pub(crate) states: StateSender,
     pub(crate) meter: Meter,
+    /// Where failures are noted.
+    pub(crate) problems: Arc<ProblemLog>,
     /// Where to run. `None`: on a thread and runtime of its own.
     pub(crate) runtime: Option<Handle>,
 }

@@ -22,6 +22,7 @@ use super::worker_metrics::RowWritten;
 use crate::clock::Clock;
 use crate::config::OnStop;
 use crate::executor::Executor;
+use crate::health::{ProblemKind, ProblemLog};
 use crate::lease::{
     ChildShard, Fleet, Lease, LeaseStore, LeaseStoreError, Outcome, Tenure, WriterContext,
 };
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     /// For those who ask from outside.
     pub(crate) last_look: Arc<LastLook>,
     pub(crate) meter: Meter,
+    /// Where failures are noted.
+    pub(crate) problems: Arc<ProblemLog>,
     /// Loads of the workers that may receive a lease.
     receivers: Mutex<BTreeMap<String, usize>>,
     /// Something changed: look again.
@@ -84,6 +87,7 @@ pub(crate) struct SharedParts {
     pub(crate) sync_interval: Duration,
     pub(crate) seed: u64,
     pub(crate) meter: Meter,
+    pub(crate) problems: Arc<ProblemLog>,
     /// Where its tasks run.
     pub(crate) executor: Arc<dyn Executor>,
 }
@@ -107,6 +111,7 @@ impl Shared {
             observations: Mutex::default(),
             last_look: Arc::default(),
             meter: parts.meter,
+            problems: parts.problems,
             receivers: Mutex::default(),
             nudge: Notify::new(),
             leaving: CancellationToken::new(),
@@ -307,7 +312,12 @@ impl Shared {
                 source: Arc::new(error.clone()),
             });
         } else {
-            tracing::warn!(%error, "{what} failed, tried again");
+            let noted = self
+                .problems
+                .failed(ProblemKind::LeaseTableFailing, None, error);
+            if noted.log {
+                tracing::warn!(%error, failures = noted.failures, "{what} failed, tried again");
+            }
         }
     }
 }

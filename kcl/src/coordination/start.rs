@@ -40,6 +40,7 @@ pub(super) async fn prepare(
         seed,
         states,
         meter,
+        problems,
         runtime: _,
     } = parts;
     let kinesis = for_shards(&kinesis, &config);
@@ -134,6 +135,7 @@ pub(super) async fn prepare(
         sync_interval: config.shard_sync_interval,
         seed,
         meter,
+        problems,
         executor,
     }))
 }

@@ -22,6 +22,7 @@ use super::verdict::Verdict;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::ConsumerConfig;
+use crate::health::ProblemKind;
 use crate::metrics::Metric;
 use crate::snapshot::ShardStatus;
 use crate::stream_name::StreamName;
@@ -116,6 +117,7 @@ impl Polling {
             match self.read(self.size.limit(share)).await {
                 Ok(answer) => {
                     self.backoff.succeeded();
+                    self.problem_solved();
                     held.resize(answer.memory());
                     if let Some(page) = self.accept(answer, held) {
                         return Ok(page);
@@ -237,6 +239,12 @@ impl Polling {
         })
     }
 
+    fn problem_solved(&self) {
+        let shard_id = self.status.shard_id();
+        let problems = self.status.problems();
+        problems.recovered(ProblemKind::ReadsFailing, Some(shard_id));
+    }
+
     /// Waits as the failure demands.
     async fn recover(&mut self, failure: &Failure) {
         let shard_id = self.status.shard_id();
@@ -260,6 +268,8 @@ impl Polling {
         }
         let delay = self.backoff.next_delay();
         let failures = self.backoff.failures();
+        let kind = ProblemKind::ReadsFailing;
+        self.status.problems().failed(kind, Some(shard_id), message);
         if failures > LOUD_AFTER {
             tracing::error!(
                 shard_id,

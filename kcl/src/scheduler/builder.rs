@@ -19,6 +19,7 @@ use crate::config::{ConfigError, ConsumerConfig, TABLE_NAME_RULE, is_table_name}
 use crate::coordination::{Coordinator, CoordinatorParts};
 use crate::error::BuildError;
 use crate::executor::CurrentRuntime;
+use crate::health::ProblemLog;
 use crate::metrics::Meter;
 #[cfg(feature = "metrics")]
 use crate::metrics::facade::FacadeSink;
@@ -268,6 +269,7 @@ impl SchedulerBuilder {
             factory,
             executor: Arc::new(CurrentRuntime),
         };
+        let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
         let coordinator = Coordinator::prepare(CoordinatorParts {
             application: self.application,
             stream: self.stream,
@@ -281,6 +283,7 @@ impl SchedulerBuilder {
             seed: random.u64(..),
             states: self.states.clone(),
             meter: meter.clone(),
+            problems: Arc::clone(&problems),
             runtime: self.coordination,
         })
         .await?;
@@ -292,6 +295,7 @@ impl SchedulerBuilder {
             clock,
             config,
             meter,
+            problems,
         });
         Ok(Scheduler {
             coordinator,

@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 
 use super::shards::View;
 use crate::error::WorkerError;
+use crate::health::Health;
 use crate::lease_table::LeaseTableSnapshot;
 use crate::snapshot::WorkerSnapshot;
 use crate::task::Task;
@@ -137,6 +138,15 @@ impl WorkerHandle {
     /// Where the worker is in its life.
     pub fn state(&self) -> WorkerState {
         self.watch_state().current()
+    }
+
+    /// Whether the worker does its work, and what keeps it from that. It makes no call.
+    ///
+    /// A liveness probe restarts a worker that is
+    /// [`Unhealthy`](crate::HealthStatus::Unhealthy) for longer than an outage of DynamoDB should cost a
+    /// restart; a person is called for one that stays [`Degraded`](crate::HealthStatus::Degraded).
+    pub fn health(&self) -> Health {
+        self.view.health()
     }
 
     /// Follows [`state`](Self::state).

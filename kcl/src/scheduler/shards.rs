@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -14,6 +15,7 @@ use crate::clock::Clock;
 use crate::config::ConsumerConfig;
 use crate::coordination::LastLook;
 use crate::error::WorkerError;
+use crate::health::{Health, Problem, ProblemKind, ProblemLog};
 use crate::lease::{Tenure, TenureEnd};
 use crate::lease_table::LeaseTableSnapshot;
 use crate::metrics::{Meter, Metric};
@@ -22,7 +24,7 @@ use crate::shard_consumer::{ShardConsumer, Worker};
 use crate::snapshot::{ShardStatus, Totals, WorkerSnapshot};
 use crate::task::Task;
 use crate::why_not_running::{Asker, WhyNotRunning, why_not_running};
-use crate::worker_state::StateSender;
+use crate::worker_state::{StateSender, WorkerState};
 
 /// What a worker's handle can see.
 #[derive(Debug)]
@@ -46,12 +48,16 @@ pub(crate) struct ViewParts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: Arc<ConsumerConfig>,
     pub(crate) meter: Meter,
+    pub(crate) problems: Arc<ProblemLog>,
 }
 
 impl View {
     pub(crate) fn new(parts: ViewParts) -> Self {
         Self {
-            totals: Arc::new(Totals::new(parts.meter.clone())),
+            totals: Arc::new(Totals::new(
+                parts.meter.clone(),
+                Arc::clone(&parts.problems),
+            )),
             parts,
             shards: Mutex::default(),
             runtime_blocked: AtomicBool::new(false),
@@ -60,6 +66,12 @@ impl View {
 
     pub(super) fn runtime_is_blocked(&self, blocked: bool) {
         self.runtime_blocked.store(blocked, Ordering::Relaxed);
+        let (problems, kind) = (&self.parts.problems, ProblemKind::RuntimeBlocked);
+        if blocked {
+            problems.failed(kind, None, "blocking code has all of its threads");
+        } else {
+            problems.recovered(kind, None);
+        }
     }
 
     pub(super) fn worker_id(&self) -> &str {
@@ -90,6 +102,29 @@ impl View {
             own,
         };
         why_not_running(shard_id, &asker, self.lease_table().as_ref())
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let mut problems = self.parts.problems.problems();
+        let mut add = |kind, cause: String| {
+            problems.push(Problem {
+                kind,
+                shard_id: None,
+                cause,
+                since: Duration::ZERO,
+                failures: 1,
+            });
+        };
+        match self.states().watch().current() {
+            WorkerState::Stopping(Some(error)) | WorkerState::Stopped(Some(error)) => {
+                add(ProblemKind::WorkerFailed, error.to_string());
+            }
+            WorkerState::Stopped(None) => {
+                add(ProblemKind::WorkerStopped, "as it was asked to".to_owned());
+            }
+            _ => {}
+        }
+        Health::new(problems, self.parts.config.failover_time)
     }
 
     fn with_shards<T>(&self, act: impl FnOnce(&mut BTreeMap<u64, Arc<ShardStatus>>) -> T) -> T {
@@ -223,7 +258,9 @@ impl Shards {
         self.view.with_shards(|shards| shards.remove(&number));
         self.count(self.owned.len());
         let shard_id = owned.map(|owned| owned.tenure.shard_id().to_owned());
-        (shard_id.unwrap_or_default(), result)
+        let shard_id = shard_id.unwrap_or_default();
+        self.view.parts.problems.forget_shard(&shard_id);
+        (shard_id, result)
     }
 
     /// Asks all consumers to drain and give their leases away.

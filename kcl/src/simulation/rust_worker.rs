@@ -20,6 +20,7 @@ use super::world::{FAILOVER, World};
 use crate::clock::Clock;
 use crate::config::{CheckpointPolicy, ConsumerConfig, InitialPosition, OnStop};
 use crate::coordination::{Coordinator, Shared, SharedParts};
+use crate::health::ProblemLog;
 use crate::lease::{LeaseStore, StreamIdentity};
 use crate::metrics::Meter;
 use crate::retrieval::ByteBudget;
@@ -77,6 +78,7 @@ pub(super) async fn run(
             .step(&format!("{name} cannot start yet: {error}"));
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+    let problems = Arc::new(ProblemLog::new(Arc::clone(&process) as Arc<dyn Clock>));
     let shared = Shared::new(SharedParts {
         worker_id: worker_id(&name).to_owned(),
         process: setting.seed,
@@ -90,6 +92,7 @@ pub(super) async fn run(
         sync_interval: Duration::from_secs(20),
         seed: random.u64(..),
         meter: Meter::default(),
+        problems: Arc::clone(&problems),
         executor: Arc::new(InProcess(Arc::clone(&process))),
     });
     let coordinator = Coordinator::new(shared);
@@ -110,6 +113,7 @@ pub(super) async fn run(
         clock: Arc::clone(&process) as Arc<dyn Clock>,
         config: Arc::clone(&config),
         meter: Meter::default(),
+        problems,
     });
     let worker = Worker {
         application: "simulated".to_owned(),

@@ -14,6 +14,7 @@ use crate::config::{InitialPosition, OnStop};
 use crate::coordination::discovery;
 use crate::coordination::shared::SharedParts;
 use crate::executor::CurrentRuntime;
+use crate::health::ProblemLog;
 use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Passage};
 use crate::lease::{LeaseStore, StreamIdentity};
 use crate::metrics::Meter;
@@ -97,7 +98,7 @@ impl Fixture {
             process: 1,
             store,
             sync,
-            clock,
+            clock: Arc::clone(&clock),
             failover: 10 * SECOND,
             max_leases: usize::MAX,
             table_reads,
@@ -105,6 +106,7 @@ impl Fixture {
             sync_interval: 60 * SECOND,
             seed: 7,
             meter: Meter::default(),
+            problems: Arc::new(ProblemLog::new(Arc::clone(&clock))),
             executor: Arc::new(CurrentRuntime),
         }));
         Self { way, shared }

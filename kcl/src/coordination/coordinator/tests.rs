@@ -9,10 +9,11 @@ use kinesis_testkit::{Fault, LocalAws, Service};
 
 use super::*;
 use crate::checkpoint::Checkpoint;
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::config::{InitialPosition, TableConfig};
 use crate::coordination::assignment::{Looks, look_and_act, make_plan};
 use crate::coordination::discovery;
+use crate::health::ProblemLog;
 use crate::lease::{DynamoDbLeaseStore, Layout, LeaseStore, TenureEnd, ensure_table};
 use crate::shard_sync::ShardSync;
 
@@ -46,6 +47,7 @@ fn short_failover() -> ConsumerConfig {
 }
 
 fn parts(aws: &LocalAws, worker: &str, config: ConsumerConfig) -> CoordinatorParts {
+    let clock = Arc::new(SystemClock::default()) as Arc<dyn Clock>;
     CoordinatorParts {
         application: APP.into(),
         stream: STREAM.into(),
@@ -54,7 +56,8 @@ fn parts(aws: &LocalAws, worker: &str, config: ConsumerConfig) -> CoordinatorPar
         kinesis: aws.kinesis(),
         dynamodb: aws.dynamodb(),
         config: Arc::new(config),
-        clock: Arc::new(SystemClock::default()),
+        problems: Arc::new(ProblemLog::new(Arc::clone(&clock))),
+        clock,
         seed: 7,
         states: StateSender::default(),
         meter: Meter::default(),

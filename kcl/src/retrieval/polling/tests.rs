@@ -8,6 +8,8 @@ use kinesis_testkit::{Fault, LocalAws, ManualClock};
 
 use super::*;
 use crate::clock::SystemClock;
+use crate::health::ProblemLog;
+use crate::metrics::Meter;
 use crate::retrieval::{ByteBudget, RawRecord};
 use crate::sequence::SequenceNumber;
 use crate::snapshot::Totals;
@@ -25,8 +27,10 @@ impl Reader {
         let config = ConsumerConfig::default()
             .with_kinesis_request_timeout(Duration::from_millis(500))
             .with_idle_time_between_reads(Duration::from_millis(200));
-        let status = Arc::new(ShardStatus::new(shard_id, Arc::new(Totals::default())));
         let clock = Arc::new(SystemClock::default());
+        let problems = Arc::new(ProblemLog::new(Arc::clone(&clock) as Arc<dyn Clock>));
+        let totals = Arc::new(Totals::new(Meter::default(), problems));
+        let status = Arc::new(ShardStatus::new(shard_id, totals));
         let retrieval = PollingRetrieval::new(&aws.kinesis(), STREAM, Arc::new(config), clock);
         let start = Start {
             status,

@@ -1,0 +1,281 @@
+//! Whether a worker does its work, and what keeps it from that.
+
+mod problem_log;
+
+use std::fmt;
+use std::time::Duration;
+
+pub(crate) use self::problem_log::ProblemLog;
+
+/// The health of a worker at one moment, for readiness and liveness probes.
+///
+/// Answered by [`WorkerHandle::health`](crate::WorkerHandle::health), without a call to AWS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Health {
+    /// The worst that the problems amount to.
+    pub status: HealthStatus,
+    /// What is wrong now, the longest-standing problem first. Empty: nothing is.
+    pub problems: Vec<Problem>,
+}
+
+/// How far a worker's problems go. The order is from good to bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum HealthStatus {
+    /// Nothing that this worker does is failing.
+    Healthy,
+    /// Something fails and is tried again. Shards may stand still.
+    Degraded,
+    /// The worker has ended, cannot run its processors, or has had no answer from the lease table for
+    /// longer than the [`failover_time`](crate::ConsumerConfig::failover_time): it processes nothing,
+    /// or will soon process nothing.
+    Unhealthy,
+}
+
+/// One thing that is wrong. [`Display`](fmt::Display) is one sentence that says what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Problem {
+    /// What fails.
+    pub kind: ProblemKind,
+    /// The shard that it concerns, by id. `None`: the whole worker.
+    pub shard_id: Option<String>,
+    /// The latest cause, without payload or keys of records.
+    pub cause: String,
+    /// Time since the first failure in a row.
+    pub since: Duration,
+    /// Failures in a row.
+    pub failures: u32,
+}
+
+/// What can be wrong with a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ProblemKind {
+    /// The worker has ended or is ending because of an error.
+    WorkerFailed,
+    /// The worker has ended as asked.
+    WorkerStopped,
+    /// The runtime of the processors runs nothing.
+    RuntimeBlocked,
+    /// The lease table cannot be read: leases cannot be found or taken.
+    LeaseTableFailing,
+    /// A lease cannot be renewed. It is lost when that lasts for the failover time.
+    LeaseRenewalFailing,
+    /// The worker's own row, by which other workers know that it lives, cannot be written.
+    HeartbeatFailing,
+    /// The stream's shards cannot be compared with the lease table.
+    ShardSyncFailing,
+    /// An item of the lease table cannot be read.
+    CorruptLease,
+    /// Another live process uses the same worker id.
+    DuplicateWorkerId,
+    /// The stream was deleted and created again.
+    StreamRecreated,
+    /// A shard cannot be read.
+    ReadsFailing,
+    /// Records were deleted by retention before this application read them.
+    RecordsTrimmed,
+    /// A checkpoint cannot be written.
+    CheckpointFailing,
+    /// The processor of a shard returns errors.
+    ProcessorFailing,
+    /// A call of the processor of a shard does not return.
+    ProcessorStuck,
+}
+
+impl ProblemKind {
+    /// What fails, as the subject and verb of a sentence, and what to do about it.
+    fn texts(self) -> (&'static str, &'static str) {
+        match self {
+            Self::WorkerFailed => (
+                "the worker cannot go on",
+                "mend the cause, then start it again",
+            ),
+            Self::WorkerStopped => ("the worker has stopped", "start it again if it should run"),
+            Self::RuntimeBlocked => (
+                "the runtime of the processors runs nothing",
+                "move blocking code to spawn_blocking, or drive the runtime",
+            ),
+            Self::LeaseTableFailing => (
+                "the lease table cannot be read",
+                "check DynamoDB, the network, and the permissions on the lease table",
+            ),
+            Self::LeaseRenewalFailing => (
+                "the lease cannot be renewed",
+                "check DynamoDB, its capacity and the network; another worker takes the lease after the \
+                 failover time",
+            ),
+            Self::HeartbeatFailing => (
+                "the row that tells other workers that this one lives cannot be written",
+                "check DynamoDB, its capacity, and the permissions on the table of the rows",
+            ),
+            Self::ShardSyncFailing => (
+                "the stream's shards cannot be compared with the lease table",
+                "check the permission kinesis:ListShards, and DynamoDB",
+            ),
+            Self::CorruptLease => (
+                "an item of the lease table cannot be read",
+                "repair the item; a deleted item is created again without a checkpoint",
+            ),
+            Self::DuplicateWorkerId => (
+                "another live process uses the same worker id",
+                "give each process a worker_id of its own",
+            ),
+            Self::StreamRecreated => (
+                "the stream was deleted and created again",
+                "use a new application name or lease table, or choose what happens by on_recreated_stream",
+            ),
+            Self::ReadsFailing => (
+                "the shard cannot be read",
+                "check the permissions kinesis:GetRecords and kinesis:GetShardIterator, the key of an \
+                 encrypted stream, and the network",
+            ),
+            Self::RecordsTrimmed => (
+                "records were deleted by retention before they were read",
+                "raise the stream's retention or the speed of the processors; what was deleted is lost",
+            ),
+            Self::CheckpointFailing => (
+                "a checkpoint cannot be written",
+                "check DynamoDB and its capacity; records since the last checkpoint come again after a \
+                 restart",
+            ),
+            Self::ProcessorFailing => (
+                "the processor returns errors and gets the same call again",
+                "mend the cause",
+            ),
+            Self::ProcessorStuck => (
+                "a call of the processor does not return",
+                "look for what it waits for",
+            ),
+        }
+    }
+
+    /// How long the problem may last before the worker is unhealthy. `None`: for ever, the worker is
+    /// degraded.
+    fn unhealthy_after(self, failover_time: Duration) -> Option<Duration> {
+        match self {
+            Self::WorkerFailed | Self::WorkerStopped | Self::RuntimeBlocked => Some(Duration::ZERO),
+            Self::LeaseTableFailing | Self::LeaseRenewalFailing => Some(failover_time),
+            _ => None,
+        }
+    }
+}
+
+impl Health {
+    /// Judges the problems; sorts them by age.
+    pub(crate) fn new(mut problems: Vec<Problem>, failover_time: Duration) -> Self {
+        problems.sort_by(|a, b| {
+            let by_age = b.since.cmp(&a.since);
+            by_age.then_with(|| (a.kind, &a.shard_id).cmp(&(b.kind, &b.shard_id)))
+        });
+        let severity = |problem: &Problem| match problem.kind.unhealthy_after(failover_time) {
+            Some(limit) if problem.since >= limit => HealthStatus::Unhealthy,
+            _ => HealthStatus::Degraded,
+        };
+        let worst = problems.iter().map(severity).max();
+        Self {
+            status: worst.unwrap_or(HealthStatus::Healthy),
+            problems,
+        }
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_healthy(&self) -> bool {
+        self.status == HealthStatus::Healthy
+    }
+}
+
+impl fmt::Display for HealthStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unhealthy => "unhealthy",
+        })
+    }
+}
+
+/// The status, then each problem on a line of its own.
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.status)?;
+        self.problems
+            .iter()
+            .try_for_each(|problem| write!(f, "\n{problem}"))
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, advice) = self.kind.texts();
+        if let Some(shard_id) = &self.shard_id {
+            write!(f, "{shard_id}: ")?;
+        }
+        write!(f, "{what}, for {:.1?}", self.since)?;
+        if self.failures > 1 {
+            write!(f, " and {} times in a row", self.failures)?;
+        }
+        write!(f, " ({}): {advice}", self.cause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAILOVER: Duration = Duration::from_secs(10);
+
+    fn problem(kind: ProblemKind, since: u64) -> Problem {
+        Problem {
+            kind,
+            shard_id: None,
+            cause: "why".into(),
+            since: Duration::from_secs(since),
+            failures: 2,
+        }
+    }
+
+    #[test]
+    fn the_worst_problem_counts_and_the_oldest_comes_first() {
+        let health = Health::new(Vec::new(), FAILOVER);
+        assert!(health.is_healthy());
+
+        let reads = problem(ProblemKind::ReadsFailing, 3_600);
+        let young = problem(ProblemKind::LeaseTableFailing, 9);
+        let health = Health::new(vec![young, reads.clone()], FAILOVER);
+        assert_eq!(health.status, HealthStatus::Degraded);
+        assert_eq!(health.problems[0], reads);
+
+        let old = problem(ProblemKind::LeaseTableFailing, 10);
+        let health = Health::new(vec![old, reads], FAILOVER);
+        assert_eq!(health.status, HealthStatus::Unhealthy);
+    }
+
+    #[test]
+    fn a_stopped_worker_is_unhealthy_at_once() {
+        for kind in [
+            ProblemKind::WorkerStopped,
+            ProblemKind::WorkerFailed,
+            ProblemKind::RuntimeBlocked,
+        ] {
+            let health = Health::new(vec![problem(kind, 0)], FAILOVER);
+            assert_eq!(health.status, HealthStatus::Unhealthy, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn the_text_names_the_shard_the_cause_and_what_to_do() {
+        let problem = Problem {
+            shard_id: Some("shardId-000000000001".into()),
+            ..problem(ProblemKind::ReadsFailing, 12)
+        };
+        assert_eq!(
+            problem.to_string(),
+            "shardId-000000000001: the shard cannot be read, for 12.0s and 2 times in a row (why): check \
+             the permissions kinesis:GetRecords and kinesis:GetShardIterator, the key of an encrypted \
+             stream, and the network"
+        );
+    }
+}

@@ -65,10 +65,13 @@ pub struct ConsumerConfig {
     /// | 1,000 | 10 s | 5 units/s | 30 s |
     /// | 10,000 | 100 s | 5 units/s | 210 s |
     ///
-    /// It takes a pause more where the worker whose turn it is does not take them: it has its
-    /// [`max_leases`](Self::max_leases), is a Java worker, or died too. And it takes 2.5 failover times in place of one
-    /// where the dead worker was not heard yet: it had the shard for no longer than that, or it is a Java worker and
-    /// the pause is more than half the failover time.
+    /// It takes a pause more where the worker whose turn it is does not take them: it is a Java worker, or died too.
+    /// And it takes 2.5 failover times in place of one where the dead worker was not heard yet: it had the shard for no
+    /// longer than that, or it is a Java worker and the pause is more than half the failover time.
+    ///
+    /// While a Java worker leads the fleet, free and expired leases are the leader's to assign: it does so within 20 to
+    /// 40 s at its defaults. Workers of this library take such a lease when it has been free for four to five failover
+    /// times, or at once when the leader is dead: when none of its own leases was renewed for the failover time.
     ///
     /// Looks come sooner while shards change hands, or when this worker lost, finished or split one, as long as they are
     /// paid for: with as much again, of which a minute's worth (at least two looks) is saved up. A look that fails is

@@ -20,6 +20,17 @@ use crate::metrics::{Metric, milliseconds};
 
 /// A free lease waits this long for the worker whose turn it is; then anybody takes it.
 const OVERDUE: Duration = Duration::from_secs(3);
+
+/// How long a free lease is left to a live Java leader: the longer of three failover times and two of
+/// its assignment intervals, and up to half an interval more.
+///
+/// The interval is not stored in the table; it is taken at Java's default of two failover times. Two of
+/// them let the leader miss a pass. `jitter`, from 0 to 1, is each worker's own: workers whose leases
+/// became free together do not take them together.
+fn left_to_leader(failover: Duration, jitter: f64) -> Duration {
+    let interval = failover * 2;
+    (failover * 3).max(interval * 2) + interval.mul_f64(jitter / 2.0)
+}
 /// Takes at a time.
 const CONCURRENT_TAKES: usize = 16;
 
@@ -196,22 +207,6 @@ pub(super) fn make_plan(shared: &Shared, snapshot: &Snapshot) -> Plan {
     let is_born_here = |lease: &Lease| {
         is_rare && lease.owner.is_none() && lease.parents.iter().any(|key| own.contains(&**key))
     };
-    let active: Vec<ActiveLease<'_>> = snapshot
-        .leases
-        .iter()
-        .filter(|lease| !lease.has_ended())
-        .map(|lease| {
-            // What this worker let go of, or has not let go of yet, is not there to be taken.
-            let free = observations.is_available(lease, now, shared.failover)
-                && !shared.registry.contains(&lease.key);
-            ActiveLease {
-                key: &lease.key,
-                owner: if free { None } else { lease.owner.as_deref() },
-                handoff_pending: lease.is_handoff_pending(),
-                overdue: is_born_here(lease) || observations.available_for(lease, now) > OVERDUE,
-            }
-        })
-        .collect();
     let liveness = liveness::judge(
         &snapshot.workers,
         &snapshot.leases,
@@ -220,22 +215,52 @@ pub(super) fn make_plan(shared: &Shared, snapshot: &Snapshot) -> Plan {
         shared.epoch_seconds(),
         shared.failover,
     );
+    let leader = observations.leader(now);
+    let is_led = leader.is_some_and(|leader| liveness.live.contains(leader));
+    // Free leases are the leader's to assign: by the time of its next pass, all of them would be ours.
+    // If the leader dies, the time that a lease was free until then counts.
+    let reserved_for = if is_led {
+        left_to_leader(shared.failover, shared.leader_jitter)
+    } else {
+        Duration::ZERO
+    };
+    let active: Vec<ActiveLease<'_>> = snapshot
+        .leases
+        .iter()
+        .filter(|lease| !lease.has_ended())
+        .filter_map(|lease| {
+            // What this worker let go of, or has not let go of yet, is not there to be taken.
+            let free = observations.is_available(lease, now, shared.failover)
+                && !shared.registry.contains(&lease.key);
+            let free_for = observations.available_for(lease, now);
+            let reserved = free && is_led && free_for <= reserved_for;
+            // A reserved lease counts for nobody: the leader may give it to any worker.
+            (!reserved).then(|| ActiveLease {
+                key: &lease.key,
+                owner: if free { None } else { lease.owner.as_deref() },
+                handoff_pending: lease.is_handoff_pending(),
+                overdue: is_born_here(lease) || free_for > reserved_for + OVERDUE,
+            })
+        })
+        .collect();
     // A leader balances for all, by its own measure: two at it would undo each other's moves for ever.
     // But a Java leader compares like with like: between workers that report their CPU, say, and ours,
     // which do not yet, it moves nothing.
-    let leader = observations.leader(now);
     let mut live = snapshot
         .workers
         .iter()
         .filter(|row| liveness.live.contains(&row.worker));
-    let is_led = leader.is_some_and(|leader| liveness.live.contains(leader))
-        && live.all(|row| !row.measures);
+    let balances = is_led && live.all(|row| !row.measures);
     let nobody = BTreeSet::new();
     plan(
         &shared.worker_id,
         &active,
         &liveness.live,
-        if is_led { &nobody } else { &liveness.receivers },
+        if balances {
+            &nobody
+        } else {
+            &liveness.receivers
+        },
         shared.max_leases,
     )
 }

@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) on_stop: OnStop,
     pub(crate) sync_interval: Duration,
     pub(crate) seed: u64,
+    /// From 0 to 1, drawn once: how much longer than others this worker leaves free leases to a leader.
+    pub(crate) leader_jitter: f64,
     row_written: Mutex<RowWritten>,
     pub(crate) registry: Arc<Registry>,
     observations: Mutex<Observations>,
@@ -106,6 +108,7 @@ impl Shared {
             on_stop: parts.on_stop,
             sync_interval: parts.sync_interval,
             seed: parts.seed,
+            leader_jitter: fastrand::Rng::with_seed(parts.seed).f64(),
             row_written: Mutex::default(),
             registry: Arc::default(),
             observations: Mutex::default(),

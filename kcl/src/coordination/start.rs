@@ -75,13 +75,14 @@ pub(super) async fn prepare(
                 .to_owned(),
         });
     }
-    let store = Arc::new(DynamoDbLeaseStore::new(
-        dynamodb.clone(),
-        table.clone(),
-        layout.clone(),
-        process,
-    ));
-    let store = metered(store, &meter, &clock);
+    let store = DynamoDbLeaseStore::new(dynamodb.clone(), table.clone(), layout.clone(), process);
+    let store = if legacy_state {
+        // While a fleet moves to one table, its leader's lock stays in the old one.
+        store.with_leader_table(legacy.state(&table).to_owned())
+    } else {
+        store
+    };
+    let store = metered(Arc::new(store), &meter, &clock);
     // A table that is there is judged before anything in it, its index included, is changed.
     if existing {
         start.settle(&*store, &layout, &identity).await?;

@@ -39,6 +39,8 @@ pub(crate) struct DynamoDbLeaseStore {
     /// Pages of the last scan.
     pages: Arc<AtomicU32>,
     leader: LegacyLeader,
+    /// The table of older workers in which the leader's lock may be, beside the one-table layout.
+    leader_table: Option<String>,
 }
 
 impl DynamoDbLeaseStore {
@@ -52,7 +54,15 @@ impl DynamoDbLeaseStore {
             process,
             pages: Arc::new(AtomicU32::new(1)),
             leader: LegacyLeader::default(),
+            leader_table: None,
         }
+    }
+
+    /// Looks for the leader's lock in `table` too. Java workers that move to one table keep the lock in
+    /// their old one until the move is complete.
+    pub(crate) fn with_leader_table(mut self, table: String) -> Self {
+        self.leader_table = Some(table);
+        self
     }
 
     /// One conditional update; whatever answer got lost is read back.
@@ -424,8 +434,15 @@ impl LeaseStore for DynamoDbLeaseStore {
     fn list(&self, consistent: bool) -> StoreFuture<'_, Snapshot> {
         async move {
             let mut snapshot = self.scan(consistent).await?;
-            if let Layout::Legacy { state, workers } = &self.layout {
+            let state = match &self.layout {
+                Layout::Legacy { state, .. } => Some(state),
+                // The lock of the lease table, if there is one, is the newer.
+                Layout::OneTable => self.leader_table.as_ref(),
+            };
+            if let (Some(state), None) = (state, &snapshot.leader) {
                 snapshot.leader = self.leader.read(&self.client, state, consistent).await;
+            }
+            if let Layout::Legacy { workers, .. } = &self.layout {
                 let (_, rows) = self.scan_part(workers, consistent, 0, 1).await?;
                 snapshot.workers.extend(rows.workers);
                 snapshot.corrupt.extend(rows.corrupt);

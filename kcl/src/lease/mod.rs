@@ -25,7 +25,7 @@ pub(crate) use client::{for_leases, for_shards};
 pub(crate) use dynamodb::DynamoDbLeaseStore;
 pub(crate) use error::{CallError, CallErrorKind, LeaseStoreError, classify};
 pub(crate) use item::Item;
-#[cfg(feature = "simulation")]
+#[cfg(any(test, feature = "simulation"))]
 pub(crate) use item::text;
 pub(crate) use metered::metered;
 #[cfg(test)]

@@ -164,6 +164,7 @@ pub(super) async fn run(
     for held in worker.held().values() {
         held.lose();
     }
+    worker.resign();
 }
 
 impl Worker {

@@ -11,6 +11,7 @@
 //! | requests and answers lost, late, cut, throttled; brownouts | `network`; `scenario`: `strike` |
 //! | index and scans behind the table | `network`: `index_lag`, `scan_lag` |
 //! | a Java leader dies: any worker's crash; between two of its writes | `scenario`: `kill`; `java_worker::leader`: `about_to_write` |
+//! | a rolling deploy of the Java workers beside ours, by its shares | `rolling_deploy` |
 //! | a Java leader acts on an old look | `java_worker::leader`: `pass`; `scenario`: `misjudge` |
 //! | a handoff in mid-flight, its owner or receiver dead, paused or cut off | `scenario::disturbed_handoff` |
 //! | user code that fails, panics, takes its time, checkpoints in two phases and after its tenure | `rust_worker::processor` |
@@ -38,6 +39,8 @@ mod java_worker;
 mod network;
 mod oracle;
 mod process;
+#[cfg(test)]
+mod rolling_deploy;
 mod rust_worker;
 mod scenario;
 mod stream;

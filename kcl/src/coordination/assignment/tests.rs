@@ -16,7 +16,7 @@ use crate::coordination::shared::SharedParts;
 use crate::executor::CurrentRuntime;
 use crate::health::ProblemLog;
 use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Passage};
-use crate::lease::{LeaseStore, StreamIdentity};
+use crate::lease::{LeaseStore, StreamIdentity, text};
 use crate::metrics::Meter;
 use crate::shard_sync::{ListShardsError, ShardList, ShardLister, ShardSync};
 
@@ -69,6 +69,7 @@ impl ShardLister for NoShards {
 
 struct Fixture {
     way: Arc<Way>,
+    table: Arc<MemoryTable>,
     shared: Arc<Shared>,
 }
 
@@ -79,7 +80,7 @@ impl Fixture {
         let table = Arc::new(MemoryTable::new(Arc::clone(&clock), None));
         let way = Arc::new(Way::default());
         let link = Arc::clone(&way) as Arc<dyn Link>;
-        let store = MemoryLeaseStore::new(table, link, "me", SECOND);
+        let store = MemoryLeaseStore::new(Arc::clone(&table), link, "me", SECOND);
         let store = Arc::new(store) as Arc<dyn LeaseStore>;
         let sync = ShardSync {
             lister: Arc::new(NoShards),
@@ -109,11 +110,36 @@ impl Fixture {
             problems: Arc::new(ProblemLog::new(Arc::clone(&clock))),
             executor: Arc::new(CurrentRuntime),
         }));
-        Self { way, shared }
+        Self { way, table, shared }
     }
 
     async fn create(&self, lease: Lease) {
         self.shared.store.create(&lease).await.unwrap();
+    }
+
+    /// What this worker would take after a scan.
+    async fn takes(&self) -> Vec<String> {
+        let snapshot = look(&self.shared, true).await.unwrap();
+        make_plan(&self.shared, &snapshot).take
+    }
+
+    /// A Java leader's heartbeat: its lock, its row, and its lease `led`.
+    async fn java_leads(&self, heartbeat: u64) {
+        let version = heartbeat.to_string();
+        let lock = [
+            ("leaseKey", "Leader"),
+            ("entityType", "LEADER"),
+            ("ownerName", "java"),
+            ("recordVersionNumber", &version),
+            ("leaseDuration", "120000"),
+        ];
+        let lock = lock.map(|(name, value)| (name.to_owned(), text(value)));
+        self.table.put_item("Leader", lock.into());
+        let store = &self.shared.store;
+        let seconds = self.shared.epoch_seconds();
+        store.put_worker("java", seconds).await.unwrap();
+        let led = store.get("led").await.unwrap().unwrap();
+        store.renew(&led, "java", None).await.unwrap();
     }
 
     fn reads(&self) -> u64 {
@@ -220,5 +246,72 @@ async fn where_looks_are_rare_the_owner_of_a_shard_takes_all_that_it_splits_into
         let snapshot = look(shared, true).await.unwrap();
         let plan = make_plan(shared, &snapshot);
         assert_eq!(plan.take, taken, "{table_reads}");
+    }
+}
+
+#[test]
+fn a_leader_may_miss_a_pass_before_its_leases_are_taken() {
+    let seconds = Duration::from_secs;
+    for (failover, jitter, longest) in [(10, 0.0, 40), (10, 1.0, 50), (20, 0.0, 80), (1, 0.5, 4)] {
+        let expected = seconds(longest) + Duration::from_millis(500) * u32::from(failover == 1);
+        assert_eq!(left_to_leader(seconds(failover), jitter), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn free_leases_are_left_to_a_live_java_leader_for_two_of_its_passes() {
+    let fixture = Fixture::new(5.0);
+    let owned = |key: &str, owner: &str| Lease {
+        owner: Some(owner.into()),
+        ..Lease::new(key, Checkpoint::TrimHorizon)
+    };
+    fixture.create(owned("led", "java")).await;
+    fixture.create(owned("orphaned", "dead")).await;
+    fixture
+        .create(Lease::new("unassigned", Checkpoint::TrimHorizon))
+        .await;
+    let began = fixture.shared.clock.now();
+    let mut taken = Vec::new();
+    while taken.len() < 2 {
+        let after = fixture.shared.clock.now() - began;
+        assert!(after < 100 * SECOND, "only {taken:?} were taken");
+        fixture.java_leads(after.as_secs()).await;
+        for key in fixture.takes().await {
+            if !taken.contains(&key) {
+                let free_for =
+                    after.saturating_sub(if key == "orphaned" { 25 } else { 0 } * SECOND);
+                assert!(free_for >= 40 * SECOND, "{key} is taken after {free_for:?}");
+                assert!(free_for <= 55 * SECOND, "{key} is taken after {free_for:?}");
+                taken.push(key);
+            }
+        }
+        tokio::time::sleep(SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_java_leader_that_died_is_not_waited_for() {
+    let fixture = Fixture::new(5.0);
+    let led = Lease {
+        owner: Some("java".into()),
+        ..Lease::new("led", Checkpoint::TrimHorizon)
+    };
+    fixture.create(led).await;
+    fixture
+        .create(Lease::new("unassigned", Checkpoint::TrimHorizon))
+        .await;
+    for beat in 0..15 {
+        fixture.java_leads(beat).await;
+        assert!(fixture.takes().await.is_empty(), "{beat}");
+        tokio::time::sleep(SECOND).await;
+    }
+    let died = fixture.shared.clock.now();
+    while fixture.takes().await.len() < 2 {
+        let after = fixture.shared.clock.now() - died;
+        assert!(
+            after <= 11 * SECOND,
+            "the failover time and a scan: {after:?}"
+        );
+        tokio::time::sleep(SECOND).await;
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Worker;
 use super::audit::{Audit, first_lease};
-use crate::lease::{Lease, LeaseStore, Snapshot};
+use crate::lease::{Item, Lease, LeaseStore, Snapshot, text};
 use crate::simulation::world::FAILOVER;
 
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -17,10 +17,12 @@ const ASSIGNMENT: Duration = Duration::from_secs(20);
 const HANDOFF_LIMIT: Duration = Duration::from_secs(40);
 const ROW_LASTS: u64 = 60;
 
-/// Who leads, and since when it was last heard of.
+/// The leader's lock: its holder, and when that was last heard of. The lease table shows it.
 #[derive(Debug, Default)]
 pub(in crate::simulation) struct LeaderLock {
     holder: Mutex<Option<(String, Duration)>>,
+    /// Heartbeats so far: each gives the item another version.
+    heartbeats: AtomicU32,
     /// Before so many writes of a leader, it dies; 0: it does not.
     doom: AtomicU32,
 }
@@ -38,6 +40,31 @@ impl LeaderLock {
             *holder = Some((name.to_owned(), now));
         }
         mine
+    }
+
+    /// The item as the lock client writes it at a heartbeat of `name`.
+    fn item(&self, name: &str) -> Item {
+        let version = self.heartbeats.fetch_add(1, Ordering::Relaxed).to_string();
+        let duration = LOCK_LASTS.as_millis().to_string();
+        let item = [
+            ("leaseKey", "Leader"),
+            ("entityType", "LEADER"),
+            ("ownerName", name),
+            ("recordVersionNumber", &version),
+            ("leaseDuration", &duration),
+        ];
+        item.map(|(name, value)| (name.to_owned(), text(value)))
+            .into()
+    }
+
+    /// A planned stop of `name` gives the lock back.
+    fn release(&self, name: &str) -> bool {
+        let mut holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = holder.as_ref().is_some_and(|(leader, _)| leader == name);
+        if held {
+            *holder = None;
+        }
+        held
     }
 
     /// Whoever leads dies before so many more writes; 0: it does not.
@@ -74,6 +101,8 @@ impl Worker {
                 tokio::time::sleep(HEARTBEAT).await;
                 continue;
             }
+            let lock = self.lock.item(&self.name);
+            self.world.table.put_item("Leader", lock);
             let looked = self.now();
             match self.store.list(false).await {
                 Ok(snapshot) if snapshot.leases.is_empty() => self.create_first(looked).await,
@@ -85,6 +114,13 @@ impl Worker {
                 Err(_) => {}
             }
             tokio::time::sleep(ASSIGNMENT).await;
+        }
+    }
+
+    /// The last step of a planned stop.
+    pub(super) fn resign(&self) {
+        if self.lock.release(&self.name) {
+            self.world.table.set(&self.name, "Leader", None);
         }
     }
 

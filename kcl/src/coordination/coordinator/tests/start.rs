@@ -272,3 +272,40 @@ async fn a_fleet_with_its_old_tables_keeps_them() {
     assert_eq!(rows.count(), 1);
     worker.shutdown().await;
 }
+
+#[tokio::test]
+async fn while_a_fleet_moves_to_one_table_its_leader_is_found_in_the_old_one() {
+    let aws = aws(1).await;
+    let old = "billing-CoordinatorState";
+    keyed_table(&aws, old, "key").await;
+    let put = async |table: &str, item: &[(&str, &str)]| {
+        let item = item
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), AttributeValue::S((*value).to_owned())));
+        let put = aws.dynamodb().put_item().table_name(table);
+        put.set_item(Some(item.collect())).send().await.unwrap();
+    };
+    let pending = "TABLE_MIGRATION_STATUS_PENDING";
+    put(old, &[("key", "TableMigration3.5"), ("tm", pending)]).await;
+    let lock = |key, owner| {
+        [
+            (key, "Leader"),
+            ("entityType", "LEADER"),
+            ("ownerName", owner),
+            ("recordVersionNumber", "1"),
+            ("leaseDuration", "120000"),
+        ]
+    };
+    put(old, &lock("key", "java")).await;
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
+        .await
+        .unwrap();
+    let leader = async || {
+        let snapshot = look(&coordinator.shared, true).await.unwrap();
+        snapshot.leader.as_ref().map(|lock| lock.owner.clone())
+    };
+    assert_eq!(leader().await.as_deref(), Some("java"));
+    // The move is complete: the old item may stay behind.
+    put(APP, &lock("leaseKey", "next")).await;
+    assert_eq!(leader().await.as_deref(), Some("next"));
+}

@@ -52,8 +52,13 @@ pub struct ConsumerConfig {
     /// less than 25 s, else after the failover time.
     #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub failover_time: Duration,
-    /// Most leases this worker takes for itself. Default: no limit. It may hold more: leases that
-    /// other workers hand to it are accepted, since refused ones would lie still until they expire.
+    /// Most leases that this worker holds. Default: no limit.
+    ///
+    /// A worker at its limit takes none, and removes its row from the table, so that neither another worker nor a Java
+    /// leader hands it one. (Java's own `maxLeasesForWorker` is the leader's, for all workers.) What a leader that had
+    /// just looked gives it all the same is not processed here: it goes at once to a worker with room, or becomes
+    /// unassigned, as soon as no former owner can be at work. Where no worker has room, shards wait;
+    /// [`why_not_running`](crate::WorkerHandle::why_not_running) says so.
     pub max_leases: usize,
     /// Read units a second that this worker spends on looking at the lease table, about. Default 5, at least 1. Every
     /// worker looks at the whole table: each second, less often when it is large. Twenty leases are about a unit:

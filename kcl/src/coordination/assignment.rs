@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
 
-use super::balance::{ActiveLease, Plan, agreed, plan};
+use super::balance::{ActiveLease, Plan, Workers, agreed, plan};
 use super::discovery::consider;
 use super::liveness::{self, Liveness};
 use super::observation::Observations;
@@ -123,6 +123,10 @@ pub(crate) async fn look(
     }
     let keys: HashSet<&str> = snapshot.leases.iter().map(key_of).collect();
     shared.registry.retain(|key| keys.contains(key));
+    let names_me =
+        |lease: &&Lease| lease.owner.as_deref() == Some(&shared.worker_id) && !lease.has_ended();
+    let named = snapshot.leases.iter().filter(names_me).count();
+    shared.registry.note_named(named);
     let mut observations = shared.observations();
     observations.observe_all(&snapshot.leases, asked, now, shared.failover);
     let renews = liveness::renewing(&snapshot.leases, &observations, now, shared.failover);
@@ -252,17 +256,16 @@ pub(super) fn make_plan(shared: &Shared, snapshot: &Snapshot) -> Plan {
         .filter(|row| liveness.live.contains(&row.worker));
     let balances = is_led && live.all(|row| !row.measures);
     let nobody = BTreeSet::new();
-    plan(
-        &shared.worker_id,
-        &active,
-        &liveness.live,
-        if balances {
+    let fleet = Workers {
+        live: &liveness.live,
+        takers: &liveness.receivers,
+        receivers: if balances {
             &nobody
         } else {
             &liveness.receivers
         },
-        shared.max_leases,
-    )
+    };
+    plan(&shared.worker_id, &active, fleet, shared.max_leases)
 }
 
 async fn take(

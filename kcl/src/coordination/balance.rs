@@ -27,18 +27,28 @@ pub(crate) struct Plan {
     pub(crate) hand_over: Vec<(String, String)>,
 }
 
-/// Plans for worker `me`. `live`: all workers that count; `receivers`: those that a lease may be
-/// handed to. Free leases go to the least loaded worker, one by one; after that, leases move from the
-/// most to the least loaded one while they differ by two or more (a difference of one stays: moving
-/// it would only turn it around).
+/// The workers of a fleet, by what can be expected of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Workers<'a> {
+    /// All that count for the balance.
+    pub(crate) live: &'a BTreeSet<String>,
+    /// Those that take free leases, besides the one that plans: a worker that has no room shows no row.
+    pub(crate) takers: &'a BTreeSet<String>,
+    /// Those that a lease may be handed to.
+    pub(crate) receivers: &'a BTreeSet<String>,
+}
+
+/// Plans for worker `me`. Free leases go to the least loaded worker that takes any, one by one; after
+/// that, leases move from the most to the least loaded one while they differ by two or more (a difference
+/// of one stays: moving it would only turn it around).
 pub(crate) fn plan(
     me: &str,
     leases: &[ActiveLease<'_>],
-    live: &BTreeSet<String>,
-    receivers: &BTreeSet<String>,
+    workers: Workers<'_>,
     max_leases: usize,
 ) -> Plan {
-    let mut loads: BTreeMap<&str, usize> = live.iter().map(|worker| (worker.as_str(), 0)).collect();
+    let live = workers.live.iter();
+    let mut loads: BTreeMap<&str, usize> = live.map(|worker| (worker.as_str(), 0)).collect();
     loads.entry(me).or_default();
     // Leases that their owner could start to hand over now.
     let mut movable: BTreeMap<&str, usize> = BTreeMap::new();
@@ -55,7 +65,13 @@ pub(crate) fn plan(
         .collect();
     free.sort_by_key(|lease| lease.key);
     for lease in free {
-        let has_room = |worker: &str, load: usize| worker != me || load < max_leases;
+        let has_room = |worker: &str, load: usize| {
+            if worker == me {
+                load < max_leases
+            } else {
+                workers.takers.contains(worker)
+            }
+        };
         let least = loads
             .iter()
             .filter(|(worker, load)| has_room(worker, **load))
@@ -77,7 +93,7 @@ pub(crate) fn plan(
         .map(|lease| lease.key)
         .collect();
     mine.sort_unstable();
-    while let Some((donor, receiver)) = next_move(&loads, &movable, receivers) {
+    while let Some((donor, receiver)) = next_move(&loads, &movable, workers.receivers) {
         *loads.entry(donor).or_default() -= 1;
         *movable.entry(donor).or_default() -= 1;
         *loads.entry(receiver).or_default() += 1;

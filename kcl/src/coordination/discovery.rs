@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::pace;
 use super::shared::Shared;
-use crate::lease::{LeaseStoreError, Tenure};
+use crate::lease::{Fleet as _, Lease, LeaseStoreError, Outcome, Tenure};
 use crate::metrics::Metric;
 
 /// Looks, from the start until the worker leaves.
@@ -70,10 +70,37 @@ pub(super) async fn consider(shared: &Arc<Shared>, key: &str, deliveries: &mpsc:
     let mine = lease.owner.as_deref() == Some(&shared.worker_id)
         && !lease.is_handoff_pending()
         && !lease.has_ended();
-    if mine && shared.may_start(&lease, now) {
+    if !mine || !shared.may_start(&lease, now) {
+        return;
+    }
+    if shared.registry.is_full() {
+        pass_on(shared, &lease).await;
+    } else {
         shared.meter.put(Metric::NewLeasesDiscovered, None, 1.0);
         if let Err(error) = shared.start_on(&lease, deliveries).await {
             shared.store_failed("starting on a lease", &error);
         }
+    }
+}
+
+/// Gives a lease away that was given to this worker beyond its `max_leases`: to the least loaded worker
+/// that shows that it has room, which starts at once; else it becomes unassigned. Never processed here,
+/// and with no former owner at work, it does not stand still until it expires.
+async fn pass_on(shared: &Arc<Shared>, lease: &Lease) {
+    let to = shared.receiver();
+    let moved = match &to {
+        Some(to) => shared.store.assign(lease, to, true).await,
+        None => shared.store.evict(lease).await,
+    };
+    match moved {
+        Ok(Outcome::Applied(_) | Outcome::AppliedBefore(_)) => tracing::info!(
+            shard_id = lease.shard_id(),
+            to,
+            max_leases = shared.max_leases,
+            "lease passed on: this worker has as many as it may hold"
+        ),
+        // A leader gave it to another worker meanwhile.
+        Ok(Outcome::ConditionFailed(_)) => {}
+        Err(error) => shared.store_failed("passing a lease on", &error),
     }
 }

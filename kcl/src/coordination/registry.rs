@@ -1,17 +1,24 @@
 //! The leases that this worker holds, or held until their consumers let go.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
 
 use crate::lease::{Tenure, WeakTenure};
 
-/// One entry per lease with a running writer.
-#[derive(Debug, Default)]
+/// One entry per lease with a running writer; never more than `max_leases`.
+#[derive(Debug)]
 pub(crate) struct Registry {
     inner: Mutex<Inner>,
+    max_leases: usize,
     /// See [`Registry::hold_back`].
     held_back: AtomicBool,
+    /// See [`Registry::note_named`].
+    named: AtomicUsize,
+    /// The answer of [`Registry::has_room`] may have changed.
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -24,7 +31,24 @@ struct Inner {
     past: HashMap<String, u64>,
 }
 
+impl Inner {
+    /// Leases that are held or about to be.
+    fn load(&self) -> usize {
+        self.held.len() + self.claimed.len()
+    }
+}
+
 impl Registry {
+    pub(crate) fn new(max_leases: usize) -> Self {
+        Self {
+            inner: Mutex::default(),
+            max_leases,
+            held_back: AtomicBool::new(false),
+            named: AtomicUsize::new(0),
+            changed: Notify::new(),
+        }
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // Each change is one map operation.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -33,10 +57,37 @@ impl Registry {
     /// Whether nothing may be claimed for now: nobody would process it.
     pub(crate) fn hold_back(&self, held_back: bool) {
         self.held_back.store(held_back, Ordering::Relaxed);
+        self.changed.notify_one();
     }
 
     pub(crate) fn is_held_back(&self) -> bool {
         self.held_back.load(Ordering::Relaxed)
+    }
+
+    /// Notes how many unfinished leases name this worker in the lease table: handoffs to it are pending
+    /// before it holds them.
+    pub(crate) fn note_named(&self, leases: usize) {
+        self.named.store(leases, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+
+    /// True if this worker holds as many leases as it may.
+    pub(crate) fn is_full(&self) -> bool {
+        self.inner().load() >= self.max_leases
+    }
+
+    /// True if other workers may hand this one a lease.
+    pub(crate) fn has_room(&self) -> bool {
+        let named = self.named.load(Ordering::Relaxed);
+        !self.is_held_back() && named < self.max_leases && !self.is_full()
+    }
+
+    /// Waits until [`has_room`](Self::has_room) may answer differently.
+    ///
+    /// # Cancel safety
+    /// Waits only. For one waiter.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// The right to acquire a lease, unless it is held or claimed already, or nothing may be.
@@ -45,10 +96,14 @@ impl Registry {
             return None;
         }
         let mut inner = self.inner();
-        if inner.held.contains_key(key) || !inner.claimed.insert(key.to_owned()) {
+        if inner.load() >= self.max_leases
+            || inner.held.contains_key(key)
+            || !inner.claimed.insert(key.to_owned())
+        {
             return None;
         }
         drop(inner);
+        self.changed.notify_one();
         Some(Claim {
             registry: Arc::clone(self),
             key: key.to_owned(),
@@ -60,6 +115,8 @@ impl Registry {
         let mut inner = self.inner();
         inner.held.remove(key);
         inner.past.insert(key.to_owned(), counter);
+        drop(inner);
+        self.changed.notify_one();
     }
 
     /// True while a tenure of the lease runs or begins, or its consumer has not let go of a lost one.
@@ -94,15 +151,15 @@ pub(crate) struct Claim {
 impl Claim {
     /// The lease was acquired.
     pub(crate) fn fulfil(self, tenure: &Tenure) {
-        self.registry
-            .inner()
-            .held
-            .insert(self.key.clone(), tenure.downgrade());
+        let mut inner = self.registry.inner();
+        inner.claimed.remove(&self.key);
+        inner.held.insert(self.key.clone(), tenure.downgrade());
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
         self.registry.inner().claimed.remove(&self.key);
+        self.registry.changed.notify_one();
     }
 }

@@ -110,7 +110,7 @@ impl Shared {
             seed: parts.seed,
             leader_jitter: fastrand::Rng::with_seed(parts.seed).f64(),
             row_written: Mutex::default(),
-            registry: Arc::default(),
+            registry: Arc::new(Registry::new(parts.max_leases)),
             observations: Mutex::default(),
             last_look: Arc::default(),
             meter: parts.meter,

@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::shared::Shared;
+use crate::health::ProblemKind;
+use crate::lease::LeaseStoreError;
 
 /// Each 30 s, as Java: a leader drops workers whose row is older than two of that.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -30,52 +32,113 @@ impl RowWritten {
     }
 }
 
-/// Writes the row at once and then each 30 s, until the worker leaves, but while it is held back. After a failure once more soon:
-/// who has found this worker dead meanwhile waits for another row than the first that is there again.
+/// Keeps the row until the worker leaves: written each 30 s while it has room for more leases, removed
+/// while it has none. After a failed write it is repeated once more soon: a worker that found this one
+/// dead meanwhile waits for another row than the first that is there again.
+///
+/// A worker at its limit needs no row: its renewals prove that it lives, and without a row neither a Java
+/// leader nor another worker gives it a lease.
 pub(crate) async fn report(shared: &Shared) {
-    let mut failed = false;
+    let mut row = Row::default();
     while !shared.leaving.is_cancelled() {
-        // Nothing is to be given to a worker that would not process it.
-        if shared.registry.is_held_back() {
-            let sleep = tokio::time::sleep(RETRY);
-            let _ = shared.leaving.run_until_cancelled(sleep).await;
-            continue;
+        let pause = if shared.registry.has_room() {
+            row.write(shared).await
+        } else {
+            row.remove(shared).await
+        };
+        let due = tokio::time::sleep(pause);
+        let wake = changed(shared, shared.registry.has_room());
+        let wait = async {
+            tokio::select! {
+                () = due => {}
+                () = wake => {}
+            }
+        };
+        if shared.leaving.run_until_cancelled(wait).await.is_none() {
+            return;
         }
+    }
+}
+
+/// Waits until the worker has room and had none, or the other way round.
+async fn changed(shared: &Shared, had_room: bool) {
+    while shared.registry.has_room() == had_room {
+        shared.registry.changed().await;
+    }
+}
+
+/// What this worker knows of its row.
+#[derive(Debug, Default)]
+struct Row {
+    /// It may be there.
+    written: bool,
+    failed: bool,
+}
+
+impl Row {
+    /// The time until the row is due again.
+    async fn write(&mut self, shared: &Shared) -> Duration {
         let now = shared.epoch_seconds();
+        self.written = true;
         // Noted first: it may be written although it fails.
         shared.row_written().attempted(now);
         // Awaited even when the worker leaves: it must not be done after the row was removed.
-        let pause = match shared.store.put_worker(&shared.worker_id, now).await {
+        match shared.store.put_worker(&shared.worker_id, now).await {
             Ok(()) => {
                 shared.row_written().acknowledged(now);
-                if std::mem::take(&mut failed) {
+                shared
+                    .problems
+                    .recovered(ProblemKind::HeartbeatFailing, None);
+                if std::mem::take(&mut self.failed) {
                     shared.failover.min(INTERVAL)
                 } else {
                     INTERVAL
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "the worker row could not be written");
-                failed = true;
+                let kind = ProblemKind::HeartbeatFailing;
+                let noted = shared.problems.failed(kind, None, &error);
+                if noted.log {
+                    tracing::warn!(%error, failures = noted.failures, "the worker row could not be written");
+                }
+                self.failed = true;
                 RETRY
             }
-        };
-        let sleep = tokio::time::sleep(pause);
-        if shared.leaving.run_until_cancelled(sleep).await.is_none() {
-            return;
         }
     }
+
+    /// The time until the row has to be looked after again.
+    async fn remove(&mut self, shared: &Shared) -> Duration {
+        // A row that is not there cannot fail.
+        let kind = ProblemKind::HeartbeatFailing;
+        if self.written {
+            if let Err(error) = delete(shared).await {
+                let noted = shared.problems.failed(kind, None, &error);
+                if noted.log {
+                    tracing::warn!(%error, failures = noted.failures, "the worker row could not be removed");
+                }
+                return RETRY;
+            }
+            self.written = false;
+        }
+        shared.problems.recovered(kind, None);
+        INTERVAL
+    }
+}
+
+/// Removes the row as this process wrote it.
+async fn delete(shared: &Shared) -> Result<(), LeaseStoreError> {
+    let Some(written) = shared.row_written().0.clone() else {
+        return Ok(());
+    };
+    shared.store.delete_worker(&shared.worker_id, written).await
 }
 
 /// Removes the row, so that nothing is assigned to a worker that leaves; not that of a later process
 /// under the same id. A write that is still on its way then brings the row back: it has no condition, as
 /// Java's has none. Until it is 60 s old, a leader may assign what nobody starts on before it expires.
 pub(crate) async fn withdraw(shared: &Shared) {
-    let Some(written) = shared.row_written().0.clone() else {
-        return;
-    };
-    let removed = shared.store.delete_worker(&shared.worker_id, written).await;
-    if let Err(error) = removed {
+    if let Err(error) = delete(shared).await {
         tracing::warn!(%error, "the worker row could not be removed: it counts as alive for 60 s");
     }
 }

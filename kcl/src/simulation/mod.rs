@@ -22,6 +22,7 @@
 //! | invariant, after every step | where |
 //! |---|---|
 //! | at most one processor of a lease within its fence, among ours whatever it heard; none of ours is called behind it | `oracle`: `check_overlaps`; `oracle::calls` |
+//! | none of ours processes more shards than its `max_leases` | `oracle`: `check_limit` |
 //! | a checkpoint never goes back, nor past what was delivered; its writer owns the lease | `oracle::table` |
 //! | records of a shard in order within a tenure, none skipped, each delivered in the end | `oracle::progress`; `scenario`: `deliver` |
 //! | a stop ends, in time, and its report lists what the worker held | `scenario`: `stop_all`; `rust_worker::stopping` |

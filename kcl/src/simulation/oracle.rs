@@ -99,6 +99,8 @@ struct State {
     deleted: BTreeMap<String, Duration>,
     /// When a Java worker last knew that it was to create a lease: by worker and lease.
     looked: BTreeMap<(String, String), Duration>,
+    /// Most leases that a worker of ours may hold, where it has a limit.
+    limits: BTreeMap<String, usize>,
     /// Handoffs that are pending, by lease.
     pending: BTreeMap<String, Pending>,
     /// How each lease passed from those that processed it, unless it is theirs again: by lease and worker.
@@ -175,6 +177,11 @@ impl Oracle {
         self.state().violation(now, what);
     }
 
+    /// A worker of ours holds no more than so many leases.
+    pub(super) fn limit(&self, worker: &str, leases: usize) {
+        self.state().limits.insert(worker.to_owned(), leases);
+    }
+
     /// A processor begins. Answers with its number.
     pub(super) fn begin(
         &self,
@@ -199,6 +206,7 @@ impl Oracle {
             },
         );
         state.note(now, &format!("{worker} begins {shard} (tenure {id})"));
+        state.check_limit(now, worker);
         state.check_overlaps(now);
         id
     }
@@ -325,6 +333,18 @@ impl State {
     fn violation(&mut self, now: Duration, what: &str) {
         self.note(now, &format!("VIOLATION: {what}"));
         self.violations.push(what.to_owned());
+    }
+
+    fn check_limit(&mut self, now: Duration, worker: &str) {
+        let own = self.processors.values();
+        let own = own.filter(|processor| processor.worker == worker && !processor.left_behind);
+        let (own, most) = (own.count(), self.limits.get(worker).copied());
+        if most.is_some_and(|most| own > most) {
+            self.violation(
+                now,
+                &format!("{worker} holds {own} leases, more than it may"),
+            );
+        }
     }
 
     /// What nobody can prevent, by a rule of Java's.

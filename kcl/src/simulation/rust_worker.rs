@@ -56,6 +56,7 @@ pub(super) async fn run(
     network: Arc<Network>,
     stop: CancellationToken,
 ) {
+    world.oracle.limit(&name, setting.max_leases);
     let mut random = Rng::with_seed(setting.seed);
     let config = Arc::new(draw(&mut random, setting));
     let store =

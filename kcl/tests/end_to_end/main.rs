@@ -9,6 +9,7 @@ mod cost;
 mod delivery;
 mod failures;
 mod fleet;
+mod max_leases;
 mod paused;
 mod planned_stop;
 mod probe;

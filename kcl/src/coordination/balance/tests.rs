@@ -8,6 +8,15 @@ fn workers(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
+/// Workers that all take and receive.
+fn all(workers: &BTreeSet<String>) -> Workers<'_> {
+    Workers {
+        live: workers,
+        takers: workers,
+        receivers: workers,
+    }
+}
+
 /// `(key, owner)`; an empty owner: free.
 fn leases<'a>(rows: &[(&'a str, &'a str)]) -> Vec<ActiveLease<'a>> {
     rows.iter()
@@ -23,7 +32,7 @@ fn leases<'a>(rows: &[(&'a str, &'a str)]) -> Vec<ActiveLease<'a>> {
 #[test]
 fn a_lone_worker_takes_everything_at_once() {
     let table = leases(&[("a", ""), ("b", ""), ("c", "")]);
-    let plan = plan("w", &table, &BTreeSet::new(), &BTreeSet::new(), usize::MAX);
+    let plan = plan("w", &table, all(&BTreeSet::new()), usize::MAX);
     assert_eq!(plan.take, ["a", "b", "c"]);
     assert!(plan.hand_over.is_empty());
 }
@@ -32,7 +41,7 @@ fn a_lone_worker_takes_everything_at_once() {
 fn two_workers_share_free_leases_without_overlap() {
     let table = leases(&[("a", ""), ("b", ""), ("c", ""), ("d", "")]);
     let live = workers(&["v", "w"]);
-    let of = |me| plan(me, &table, &live, &live, usize::MAX).take;
+    let of = |me| plan(me, &table, all(&live), usize::MAX).take;
     assert_eq!(of("v"), ["a", "c"]);
     assert_eq!(of("w"), ["b", "d"]);
 }
@@ -41,7 +50,7 @@ fn two_workers_share_free_leases_without_overlap() {
 fn a_new_worker_gets_the_excess_from_its_owner() {
     let table = leases(&[("a", "v"), ("b", "v"), ("c", "v"), ("d", "v")]);
     let live = workers(&["v", "w"]);
-    let of = |me| plan(me, &table, &live, &live, usize::MAX);
+    let of = |me| plan(me, &table, all(&live), usize::MAX);
     assert_eq!(
         of("v").hand_over,
         [("d".into(), "w".into()), ("c".into(), "w".into())]
@@ -56,8 +65,8 @@ fn a_pending_handoff_counts_for_the_receiver_and_does_not_move_again() {
         lease.handoff_pending = true;
     }
     let live = workers(&["v", "w"]);
-    assert_eq!(plan("v", &table, &live, &live, usize::MAX), Plan::default());
-    assert_eq!(plan("w", &table, &live, &live, usize::MAX), Plan::default());
+    assert_eq!(plan("v", &table, all(&live), usize::MAX), Plan::default());
+    assert_eq!(plan("w", &table, all(&live), usize::MAX), Plan::default());
     let three = workers(&["v", "w", "x"]);
     table.push(ActiveLease {
         key: "e",
@@ -66,7 +75,7 @@ fn a_pending_handoff_counts_for_the_receiver_and_does_not_move_again() {
         overdue: false,
     });
     assert!(
-        plan("w", &table, &three, &three, usize::MAX)
+        plan("w", &table, all(&three), usize::MAX)
             .hand_over
             .is_empty()
     );
@@ -76,20 +85,18 @@ fn a_pending_handoff_counts_for_the_receiver_and_does_not_move_again() {
 fn a_difference_of_one_stays() {
     let table = leases(&[("a", "v"), ("b", "v"), ("c", "w")]);
     let live = workers(&["v", "w"]);
-    assert_eq!(plan("v", &table, &live, &live, usize::MAX), Plan::default());
+    assert_eq!(plan("v", &table, all(&live), usize::MAX), Plan::default());
 }
 
 #[test]
 fn nothing_is_handed_to_a_worker_that_may_be_gone() {
     let table = leases(&[("a", "v"), ("b", "v"), ("c", "v"), ("d", "v")]);
-    let plan = plan(
-        "v",
-        &table,
-        &workers(&["v", "w"]),
-        &workers(&["v"]),
-        usize::MAX,
-    );
-    assert!(plan.hand_over.is_empty());
+    let (live, alone) = (workers(&["v", "w"]), workers(&["v"]));
+    let fleet = Workers {
+        receivers: &alone,
+        ..all(&live)
+    };
+    assert!(plan("v", &table, fleet, usize::MAX).hand_over.is_empty());
 }
 
 #[test]
@@ -98,17 +105,32 @@ fn the_limit_of_leases_is_kept_even_for_overdue_ones() {
     for lease in &mut table {
         lease.overdue = true;
     }
-    let plan = plan("w", &table, &workers(&["w"]), &workers(&["w"]), 2);
+    let plan = plan("w", &table, all(&workers(&["w"])), 2);
     assert_eq!(plan.take, ["b"]);
+}
+
+#[test]
+fn a_free_lease_is_not_left_to_a_worker_without_room() {
+    let table = leases(&[("a", "full"), ("b", "w"), ("c", "w"), ("d", "")]);
+    let live = workers(&["full", "w"]);
+    let takers = workers(&["w"]);
+    let fleet = Workers {
+        takers: &takers,
+        receivers: &takers,
+        ..all(&live)
+    };
+    assert_eq!(plan("w", &table, fleet, usize::MAX).take, ["d"]);
+    let full = plan("full", &table, fleet, 1);
+    assert_eq!(full, Plan::default());
 }
 
 #[test]
 fn an_overdue_lease_is_taken_though_it_is_anothers_turn() {
     let mut table = leases(&[("a", "w"), ("b", "")]);
     let live = workers(&["v", "w"]);
-    assert!(plan("w", &table, &live, &live, usize::MAX).take.is_empty());
+    assert!(plan("w", &table, all(&live), usize::MAX).take.is_empty());
     table[1].overdue = true;
-    assert_eq!(plan("w", &table, &live, &live, usize::MAX).take, ["b"]);
+    assert_eq!(plan("w", &table, all(&live), usize::MAX).take, ["b"]);
 }
 
 #[test]
@@ -171,7 +193,7 @@ fn act(worker: usize, workers_count: usize, seen: &[usize], table: &mut [usize])
         })
         .collect();
     let live: BTreeSet<String> = names[1..].iter().cloned().collect();
-    let plan = plan(&names[worker], &leases, &live, &live, usize::MAX);
+    let plan = plan(&names[worker], &leases, all(&live), usize::MAX);
     let index = |key: &str| keys.iter().position(|k| k == key).unwrap();
     for key in &plan.take {
         assert_eq!(

@@ -21,10 +21,13 @@ pub(crate) const NO_KEY: u32 = u32::MAX;
 pub struct Aggregate {
     pub(crate) body: Bytes,
     pub(crate) partition_keys: Vec<Span>,
-    /// `None` for a row that is no hash key; no member kept refers to it.
+    /// `None` for a row that is no hash key.
     pub(crate) explicit_hash_keys: Vec<Option<Span>>,
     pub(crate) members: Vec<MemberEntry>,
     pub(crate) defect: Option<AggregateDefect>,
+    /// Members that refer to a row that is no hash key: how many, and the index of the first.
+    pub(crate) invalid_hash_keys: usize,
+    pub(crate) first_invalid_hash_key: Option<usize>,
     pub(crate) compressed: bool,
 }
 
@@ -73,6 +76,30 @@ impl Aggregate {
         self.defect
     }
 
+    /// Number of members whose explicit hash key is no decimal number from 0 to 2^128 - 1. Old
+    /// JavaScript writers leave entries such as `undefined`.
+    ///
+    /// Their keys and data are intact. Each has no [explicit hash key](Member::explicit_hash_key), so
+    /// that its partition key decides its [hash key](Member::hash_key).
+    pub fn invalid_hash_keys(&self) -> u64 {
+        self.invalid_hash_keys as u64
+    }
+
+    /// What the Java KCL (`AggregatorUtil`) would drop of this aggregate: as [`defect`](Self::defect),
+    /// but the first member whose explicit hash key is no number counts as broken too.
+    pub fn strict_defect(&self) -> Option<AggregateDefect> {
+        let Some(first) = self.first_invalid_hash_key else {
+            return self.defect;
+        };
+        let behind = (self.members.len() - first) as u64;
+        let dropped_already = self.defect.map_or(0, |defect| defect.dropped);
+        Some(AggregateDefect {
+            kind: DefectKind::InvalidExplicitHashKey,
+            index: first as u64,
+            dropped: behind + dropped_already,
+        })
+    }
+
     /// Whether the aggregate came in the compressed frame.
     pub fn is_compressed(&self) -> bool {
         self.compressed
@@ -109,7 +136,7 @@ impl<'a> Member<'a> {
         self.text(self.aggregate.partition_keys[self.entry.partition_key as usize])
     }
 
-    /// The explicit hash key, if the user gave one.
+    /// The explicit hash key, if the user gave one that is a number.
     pub fn explicit_hash_key(&self) -> Option<HashKey> {
         if self.entry.explicit_hash_key == NO_KEY {
             return None;
@@ -186,7 +213,8 @@ pub enum DefectKind {
     /// Its explicit hash key is not in the table.
     #[error("has an explicit hash key index out of the table")]
     ExplicitHashKeyOutOfTable,
-    /// Its explicit hash key is not a decimal number from 0 to 2^128 - 1.
+    /// Its explicit hash key is not a decimal number from 0 to 2^128 - 1; of
+    /// [`Aggregate::strict_defect`] only.
     #[error("has an explicit hash key that is no decimal number from 0 to 2^128 - 1")]
     InvalidExplicitHashKey,
 }

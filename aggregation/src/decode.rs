@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::aggregate::{Aggregate, AggregateDefect, DefectKind, MemberEntry, NO_KEY};
 use crate::frame::{Decompressor, FrameError, open_kpl};
 use crate::hash_key::HashKey;
-use crate::wire::{MalformedBody, Reader, Span, WireType};
+use crate::wire::{MalformedBody, Reader, WireType};
 
 /// Takes received records apart.
 ///
@@ -17,15 +17,16 @@ use crate::wire::{MalformedBody, Reader, Span, WireType};
 /// | KPL magic, at most 16 bytes behind it | plain, [`PlainReason::TooShort`] |
 /// | MD5 does not match | plain, [`PlainReason::DigestMismatch`] |
 /// | the protobuf message does not parse, lacks a required field, or has a key that is not UTF-8 | plain, [`PlainReason::Malformed`] |
-/// | a member's index is out of its table, or its explicit hash key is no decimal 0 to 2^128 - 1 | aggregate of the members before it, [`Aggregate::defect`] set |
+/// | a member's index is out of its table | aggregate of the members before it, [`Aggregate::defect`] set |
+/// | a member's explicit hash key is no decimal 0 to 2^128 - 1, such as the `undefined` of old JavaScript writers | the member has the hash key of its partition key; [`Aggregate::invalid_hash_keys`] counts it |
 /// | no members | an empty aggregate |
 /// | unknown fields, groups, tags | ignored |
 /// | compressed frame that does not unpack to an aggregate | [`FrameError`], never plain |
 ///
 /// But for the last line this is what the Java KCL does (`AggregatorUtil`), with these differences:
 /// Java replaces invalid UTF-8 in keys, which gives the record another key, while here such a record
-/// is plain; where Java has no shard to compare with it does not read explicit hash keys; and Java
-/// drops an aggregate with a member outside of the shard's hash-key range, which here is left to the
+/// is plain; Java drops a member whose explicit hash key is no number, and all behind it
+/// ([`Aggregate::strict_defect`]), unless it has no shard to compare with; and Java drops an aggregate with a member outside of the shard's hash-key range, which here is left to the
 /// consumer ([`Member::hash_key`](crate::Member::hash_key)).
 ///
 /// The index takes memory in proportion to the bytes received or unpacked (at worst 4 times as
@@ -142,13 +143,21 @@ fn parse(body: Bytes, compressed: bool) -> Result<Aggregate, MalformedBody> {
             (number, wire_type) => reader.skip(number, wire_type)?,
         }
     }
-    let defect = cut_at_defect(&mut members, partition_keys.len(), &explicit_hash_keys);
+    let defect = cut_at_defect(&mut members, partition_keys.len(), explicit_hash_keys.len());
+    let is_invalid = |member: &MemberEntry| {
+        let row = explicit_hash_keys.get(member.explicit_hash_key as usize);
+        matches!(row, Some(None))
+    };
+    let invalid_hash_keys = members.iter().filter(|member| is_invalid(member)).count();
+    let first_invalid_hash_key = members.iter().position(is_invalid);
     Ok(Aggregate {
         body,
         partition_keys,
         explicit_hash_keys,
         members,
         defect,
+        invalid_hash_keys,
+        first_invalid_hash_key,
         compressed,
     })
 }
@@ -209,20 +218,15 @@ fn table_index(index: u64) -> u32 {
 fn cut_at_defect(
     members: &mut Vec<MemberEntry>,
     partition_keys: usize,
-    explicit_hash_keys: &[Option<Span>],
+    explicit_hash_keys: usize,
 ) -> Option<AggregateDefect> {
     let kind_of = |member: &MemberEntry| {
         if member.partition_key as usize >= partition_keys {
             return Some(DefectKind::PartitionKeyOutOfTable);
         }
-        if member.explicit_hash_key == NO_KEY {
-            return None;
-        }
-        match explicit_hash_keys.get(member.explicit_hash_key as usize) {
-            None => Some(DefectKind::ExplicitHashKeyOutOfTable),
-            Some(None) => Some(DefectKind::InvalidExplicitHashKey),
-            Some(Some(_)) => None,
-        }
+        let row = member.explicit_hash_key;
+        let is_out_of_table = row != NO_KEY && row as usize >= explicit_hash_keys;
+        is_out_of_table.then_some(DefectKind::ExplicitHashKeyOutOfTable)
     };
     let mut entries = members.iter().enumerate();
     let (index, kind) = entries.find_map(|(index, member)| Some((index, kind_of(member)?)))?;

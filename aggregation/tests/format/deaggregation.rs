@@ -222,31 +222,76 @@ fn explicit_hash_key_index_out_of_table_keeps_the_members_before_it() {
 }
 
 #[test]
-fn explicit_hash_key_that_is_no_number_keeps_the_members_before_it() {
+fn explicit_hash_key_that_is_no_number_leaves_the_place_to_the_partition_key() {
     for text in [
+        // What old JavaScript writers leave.
+        "undefined",
+        "null",
+        "NaN",
+        "[object Object]",
         "",
         "-1",
         "+1",
         "1.5",
-        "abc",
         "340282366920938463463374607431768211456",
     ] {
         let records = [
             record(0, None, b"0"),
-            record(0, Some(0), b"1"),
-            record(0, None, b"2"),
+            record(1, Some(0), b"1"),
+            record(0, Some(1), b"2"),
+            record(1, Some(0), b"3"),
         ];
-        let data = aggregate_of(&["a"], &[text], &records);
-        assert_defect(data, DefectKind::InvalidExplicitHashKey, &[b"0"], 2);
+        let aggregate = assert_aggregate(aggregate_of(&["a", "b"], &[text, "7"], &records));
+        let of = HashKey::of_partition_key;
+        let found: Vec<_> = aggregate.iter().map(|m| (m.data(), m.hash_key())).collect();
+        let expected = [
+            (&b"0"[..], of("a")),
+            (b"1", of("b")),
+            (b"2", HashKey::new(7)),
+            (b"3", of("b")),
+        ];
+        assert_eq!(found, expected, "{text}");
+        assert_eq!(aggregate.get(1).unwrap().explicit_hash_key(), None);
+        assert_eq!(
+            (aggregate.invalid_hash_keys(), aggregate.defect()),
+            (2, None)
+        );
+        // The Java KCL keeps the first alone.
+        let strict = aggregate.strict_defect().unwrap();
+        let kind = DefectKind::InvalidExplicitHashKey;
+        assert_eq!(
+            (strict.kind(), strict.index(), strict.dropped()),
+            (kind, 1, 3)
+        );
         // Used by no member it does no harm.
         let unused = aggregate_of(&["a"], &[text, "3"], &[record(0, Some(1), b"0")]);
         let unused = assert_aggregate(unused);
-        assert_eq!(unused.defect(), None);
         assert_eq!(
-            unused.get(0).unwrap().explicit_hash_key(),
-            Some(HashKey::new(3))
+            (unused.invalid_hash_keys(), unused.strict_defect()),
+            (0, None)
         );
+        let explicit = unused.get(0).unwrap().explicit_hash_key();
+        assert_eq!(explicit, Some(HashKey::new(3)));
     }
+}
+
+#[test]
+fn a_defect_behind_an_explicit_hash_key_that_is_no_number_counts_in_both() {
+    let records = [
+        record(0, None, b"0"),
+        record(0, Some(0), b"1"),
+        record(9, None, b"2"),
+        record(0, None, b"3"),
+    ];
+    let data = aggregate_of(&["a"], &["undefined"], &records);
+    assert_defect(
+        data.clone(),
+        DefectKind::PartitionKeyOutOfTable,
+        &[b"0", b"1"],
+        2,
+    );
+    let strict = assert_aggregate(data).strict_defect().unwrap();
+    assert_eq!((strict.index(), strict.dropped()), (1, 3));
 }
 
 #[test]

@@ -80,9 +80,18 @@ pub fn decode(data: Bytes) -> Decoded {
         .expect("only compressed frames give errors")
 }
 
-/// What decoding a message must give: members, and the first broken one's kind.
-fn expected(message: &AggregatedRecord) -> (Vec<Given>, Option<DefectKind>) {
-    let mut members = Vec::new();
+/// What decoding a message must give.
+#[derive(Default)]
+struct Expected {
+    members: Vec<Given>,
+    /// What is wrong with the first broken member.
+    defect: Option<DefectKind>,
+    /// Indexes of the members whose explicit hash key is no number.
+    invalid_hash_keys: Vec<u64>,
+}
+
+fn expected(message: &AggregatedRecord) -> Expected {
+    let mut expected = Expected::default();
     for record in &message.records {
         let partition_key = record.partition_key_index.and_then(|index| {
             message
@@ -90,26 +99,33 @@ fn expected(message: &AggregatedRecord) -> (Vec<Given>, Option<DefectKind>) {
                 .get(usize::try_from(index).ok()?)
         });
         let Some(partition_key) = partition_key else {
-            return (members, Some(DefectKind::PartitionKeyOutOfTable));
+            expected.defect = Some(DefectKind::PartitionKeyOutOfTable);
+            break;
         };
         let explicit = match record.explicit_hash_key_index {
             None => None,
             Some(index) => {
                 let row = usize::try_from(index).unwrap_or(usize::MAX);
                 let Some(text) = message.explicit_hash_key_table.get(row) else {
-                    return (members, Some(DefectKind::ExplicitHashKeyOutOfTable));
+                    expected.defect = Some(DefectKind::ExplicitHashKeyOutOfTable);
+                    break;
                 };
                 let digits = text.bytes().all(|byte| byte.is_ascii_digit());
                 match text.parse::<u128>() {
                     Ok(key) if digits => Some(key),
-                    _ => return (members, Some(DefectKind::InvalidExplicitHashKey)),
+                    _ => {
+                        let index = expected.members.len() as u64;
+                        expected.invalid_hash_keys.push(index);
+                        None
+                    }
                 }
             }
         };
         let data = record.data.clone().unwrap_or_default();
-        members.push((partition_key.clone(), explicit, data));
+        let given = (partition_key.clone(), explicit, data);
+        expected.members.push(given);
     }
-    (members, None)
+    expected
 }
 
 /// The members of a decoded aggregate, by every way of access.
@@ -151,15 +167,26 @@ pub fn check_body(body: &[u8]) {
         // Known number, other type: an unknown field to us and to the Java parser.
         (Err(error), _) if error.to_string().contains("invalid wire type: ") => {}
         (Ok(message), Decoded::Aggregate(aggregate)) if complete(&message) => {
-            let (expected, defect) = expected(&message);
-            assert_eq!(members(&aggregate), expected);
-            assert_eq!(aggregate.defect().map(|defect| defect.kind()), defect);
+            let expected = expected(&message);
+            let sent = message.records.len() as u64;
+            assert_eq!(members(&aggregate), expected.members);
+            let kind = aggregate.defect().map(|defect| defect.kind());
+            assert_eq!(kind, expected.defect);
             if let Some(defect) = aggregate.defect() {
-                assert_eq!(defect.index(), expected.len() as u64);
-                assert_eq!(
-                    defect.index() + defect.dropped(),
-                    message.records.len() as u64
-                );
+                assert_eq!(defect.index(), expected.members.len() as u64);
+                assert_eq!(defect.index() + defect.dropped(), sent);
+            }
+            let invalid = &expected.invalid_hash_keys;
+            assert_eq!(aggregate.invalid_hash_keys(), invalid.len() as u64);
+            match (aggregate.strict_defect(), invalid.first()) {
+                (Some(strict), Some(&first)) => {
+                    assert_eq!(strict.kind(), DefectKind::InvalidExplicitHashKey);
+                    assert_eq!(strict.index(), first);
+                    assert_eq!(strict.index() + strict.dropped(), sent);
+                }
+                (strict, first) => {
+                    assert_eq!((strict, first), (aggregate.defect(), None));
+                }
             }
         }
         (Ok(message), Decoded::Plain(data, PlainReason::Malformed(_))) if !complete(&message) => {

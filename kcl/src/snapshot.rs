@@ -7,10 +7,13 @@ use std::time::Duration;
 use crate::delivery::Tally;
 use crate::health::ProblemLog;
 use crate::metrics::{Meter, Metric};
+#[cfg(feature = "serde")]
+use crate::millis;
 use crate::shard_consumer::ShardState;
 
 /// What a worker is doing at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct WorkerSnapshot {
     /// The worker.
@@ -28,6 +31,10 @@ pub struct WorkerSnapshot {
     pub records_out_of_range_dropped: u64,
     /// Broken aggregates, of which the records before the broken one were delivered.
     pub aggregate_defects: u64,
+    /// Records of aggregates whose explicit hash key is no number, as old JavaScript writers leave
+    /// them. They were delivered, if [`aggregate_range`](crate::ConsumerConfig::aggregate_range)
+    /// allows, by the hash key of their partition key.
+    pub invalid_hash_keys: u64,
     /// Compressed records that could not be opened; delivered as received.
     pub frame_errors: u64,
     /// Bytes of fetched records held now; see
@@ -37,6 +44,7 @@ pub struct WorkerSnapshot {
 
 /// One shard of a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ShardSnapshot {
     /// The shard's id.
@@ -46,6 +54,7 @@ pub struct ShardSnapshot {
     /// User records for which `process_records` has returned `Ok`.
     pub records_delivered: u64,
     /// How far the last page read was behind the tip, to the millisecond. `None` before the first.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize_option"))]
     pub millis_behind_latest: Option<Duration>,
     /// Calls of the processor that failed since the last one that succeeded.
     pub failures: u32,
@@ -184,6 +193,7 @@ impl Totals {
             aggregates_out_of_range: tally.aggregates_out_of_range,
             records_out_of_range_dropped: tally.members_dropped,
             aggregate_defects: tally.defects,
+            invalid_hash_keys: tally.invalid_hash_keys,
             frame_errors: tally.frame_errors,
             buffered_bytes,
         }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use kinesis_aggregation::{Aggregate, Decoded, Decoder, FrameError, HashKeyRange, Member};
 
+use super::aggregate_log::AggregateLog;
 use crate::config::AggregateRangePolicy;
 use crate::retrieval::RawRecord;
 use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
@@ -106,6 +107,8 @@ pub(crate) struct Tally {
     pub(crate) members_dropped: u64,
     /// Aggregates of which broken members were lost.
     pub(crate) defects: u64,
+    /// Members whose explicit hash key is no number.
+    pub(crate) invalid_hash_keys: u64,
     /// Compressed frames that could not be opened.
     pub(crate) frame_errors: u64,
     /// Bytes that compressed frames expanded to.
@@ -118,6 +121,7 @@ impl Tally {
         self.aggregates_out_of_range += more.aggregates_out_of_range;
         self.members_dropped += more.members_dropped;
         self.defects += more.defects;
+        self.invalid_hash_keys += more.invalid_hash_keys;
         self.frame_errors += more.frame_errors;
         self.decompressed_bytes += more.decompressed_bytes;
     }
@@ -134,18 +138,20 @@ pub(crate) enum RangeVerdict {
     Keep(Vec<u32>),
 }
 
-/// Judges the members of an aggregate that came under the partition key `record_key`.
+/// Judges the first `sound` members of an aggregate that came under the partition key `record_key`.
 pub(crate) fn judge_range(
     policy: AggregateRangePolicy,
     record_key: &str,
     range: Option<HashKeyRange>,
     aggregate: &Aggregate,
+    sound: usize,
 ) -> RangeVerdict {
     let Some(range) = range.filter(|range| *range != HashKeyRange::FULL) else {
         return RangeVerdict::AllInRange;
     };
+    let members = || aggregate.iter().take(sound);
     let in_range = |member: &Member<'_>| range.contains(member.hash_key());
-    if aggregate.iter().all(|member| in_range(&member)) {
+    if members().all(|member| in_range(&member)) {
         return RangeVerdict::AllInRange;
     }
     // A producer that predicts shards notices that the first record landed right, and the others
@@ -166,11 +172,8 @@ pub(crate) fn judge_range(
     if !keep_in_range {
         return RangeVerdict::KeepAll;
     }
-    let kept = aggregate
-        .iter()
-        .filter(in_range)
-        .map(|member| member.index() as u32);
-    RangeVerdict::Keep(kept.collect())
+    let kept = members().filter(in_range);
+    RangeVerdict::Keep(kept.map(|member| member.index() as u32).collect())
 }
 
 /// Takes the records of one shard apart, in order.
@@ -180,7 +183,7 @@ pub(crate) struct Deaggregator {
     range: Option<HashKeyRange>,
     /// Up to here everything was checkpointed; `None` once later records have come.
     done: Option<ExtendedSequenceNumber>,
-    shard_id: String,
+    log: AggregateLog,
 }
 
 impl Deaggregator {
@@ -196,7 +199,7 @@ impl Deaggregator {
             policy,
             range,
             done,
-            shard_id: shard_id.to_owned(),
+            log: AggregateLog::new(shard_id),
         }
     }
 
@@ -225,10 +228,17 @@ impl Deaggregator {
             data,
             arrival,
         } = record;
+        self.log.passed(arrival);
         let content = match self.decoder.decode(data.clone()) {
             Ok(Decoded::Aggregate(aggregate)) => {
                 tally.aggregates += 1;
-                let kept = self.select(&aggregate, &partition_key, first, &sequence_number, tally);
+                let first = usize::try_from(first).unwrap_or(usize::MAX);
+                let received = Received {
+                    partition_key: &partition_key,
+                    sequence_number: &sequence_number,
+                    arrival,
+                };
+                let kept = self.select(&aggregate, &received, first, tally);
                 Content::Aggregate { aggregate, kept }
             }
             // A record on its own, and it is checkpointed.
@@ -242,7 +252,7 @@ impl Deaggregator {
             Err(error) => {
                 tally.frame_errors += 1;
                 tracing::warn!(
-                    shard_id = self.shard_id, %sequence_number, %error,
+                    shard_id = self.log.shard_id(), %sequence_number, %error,
                     "a compressed record cannot be opened: it is delivered as received, with its frame_error"
                 );
                 Content::Plain {
@@ -262,48 +272,67 @@ impl Deaggregator {
         })
     }
 
+    /// Which members are delivered, of those from `first` on.
     fn select(
-        &self,
+        &mut self,
         aggregate: &Aggregate,
-        record_key: &str,
-        first: u64,
-        sequence_number: &SequenceNumber,
+        received: &Received<'_>,
+        first: usize,
         tally: &mut Tally,
     ) -> Kept {
-        let shard_id = self.shard_id.as_str();
         if aggregate.is_compressed() {
             let sizes = aggregate
                 .iter()
                 .map(|m| (m.data().len() + m.partition_key().len()) as u64);
             tally.decompressed_bytes += sizes.sum::<u64>();
         }
-        if let Some(defect) = aggregate.defect() {
+        // Where the Java library's rule is asked for, a member whose hash key is no number is broken.
+        let is_strict = self.policy == AggregateRangePolicy::Strict;
+        let defect = match is_strict {
+            true => aggregate.strict_defect(),
+            false => aggregate.defect(),
+        };
+        let mut sound = aggregate.len();
+        if let Some(defect) = defect {
             tally.defects += 1;
+            let (shard_id, sequence_number) = (self.log.shard_id(), received.sequence_number);
             tracing::warn!(shard_id, %sequence_number, %defect, "an aggregate is broken");
+            sound = sound.min(usize::try_from(defect.index()).unwrap_or(usize::MAX));
         }
-        match judge_range(self.policy, record_key, self.range, aggregate) {
-            RangeVerdict::AllInRange => Kept::From(usize::try_from(first).unwrap_or(usize::MAX)),
+        if !is_strict && aggregate.invalid_hash_keys() > 0 {
+            tally.invalid_hash_keys += aggregate.invalid_hash_keys();
+            self.log.invalid_hash_keys();
+        }
+        let (policy, key) = (self.policy, received.partition_key);
+        let mut kept = match judge_range(policy, key, self.range, aggregate, sound) {
+            RangeVerdict::AllInRange if sound == aggregate.len() => return Kept::From(first),
+            RangeVerdict::AllInRange => (0..sound as u32).collect(),
             RangeVerdict::KeepAll => {
                 tally.aggregates_out_of_range += 1;
-                tracing::warn!(
-                    shard_id, %sequence_number,
-                    "an aggregate has records outside the shard's hash key range; all are delivered, so a partition key may be processed in two shards"
-                );
-                Kept::From(usize::try_from(first).unwrap_or(usize::MAX))
+                self.log.kept();
+                return Kept::From(first);
             }
-            RangeVerdict::Keep(mut kept) => {
-                let dropped = (aggregate.len() - kept.len()) as u64;
+            RangeVerdict::Keep(kept) => {
+                let dropped = (sound - kept.len()) as u64;
                 tally.aggregates_out_of_range += 1;
                 tally.members_dropped += dropped;
-                tracing::warn!(
-                    shard_id, %sequence_number, dropped,
-                    "an aggregate has records outside the shard's hash key range; they were dropped, their producer sends them again"
-                );
-                kept.retain(|index| u64::from(*index) >= first);
-                Kept::Only(kept)
+                match self.policy {
+                    AggregateRangePolicy::Auto => self.log.resent(dropped, received.arrival),
+                    _ => self.log.dropped(dropped, received.arrival),
+                }
+                kept
             }
-        }
+        };
+        kept.retain(|index| *index as usize >= first);
+        Kept::Only(kept)
     }
+}
+
+/// How a Kinesis record came.
+struct Received<'a> {
+    partition_key: &'a str,
+    sequence_number: &'a SequenceNumber,
+    arrival: Option<SystemTime>,
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! From fetched records to the processor: de-aggregation, the batch, its checkpoints, and what
 //! happens when user code fails.
 
+mod aggregate_log;
 mod auto_checkpoint;
 mod batch;
 mod checkpointer;

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use kinesis_aggregation::{AggregateBuilder, Compressor, HashKey};
 
 use super::*;
@@ -193,6 +195,133 @@ fn members_without_an_explicit_hash_key_are_judged_by_their_partition_key() {
     let record = raw(1, "a", builder.seal().into_bytes());
     let (positions, _) = expand(AggregateRangePolicy::Auto, lower_half(), None, vec![record]);
     assert_eq!(positions.len(), expected);
+}
+
+/// An aggregate as old JavaScript writers leave it: the second member of three names the row
+/// `undefined` of the table of explicit hash keys.
+fn of_an_old_javascript_writer(keys: [&str; 3]) -> Bytes {
+    fn field(tag: u8, content: &[u8]) -> Vec<u8> {
+        [&[tag, content.len() as u8], content].concat()
+    }
+    let mut body: Vec<u8> = keys
+        .iter()
+        .flat_map(|key| field(0x0a, key.as_bytes()))
+        .collect();
+    body.extend(field(0x12, b"undefined"));
+    body.extend(field(0x1a, b"\x08\x00\x1a\x01x"));
+    body.extend(field(0x1a, b"\x08\x01\x10\x00\x1a\x01y"));
+    body.extend(field(0x1a, b"\x08\x02\x1a\x01z"));
+    let digest = HashKey::of_partition_key(str::from_utf8(&body).unwrap());
+    let digest = digest.get().to_be_bytes();
+    [b"\xf3\x89\x9a\xc2", &*body, &digest].concat().into()
+}
+
+#[test]
+fn a_hash_key_that_is_no_number_gives_way_to_the_partition_key() {
+    let inside = |key: &&String| HashKey::of_partition_key(key).get() < HALF;
+    let keys: Vec<_> = (0..20).map(|i| format!("key-{i}")).collect();
+    let (low, high): (Vec<_>, Vec<_>) = keys.iter().partition(inside);
+    let run = |policy, range, keys| {
+        let record = raw(1, "customer", of_an_old_javascript_writer(keys));
+        let (positions, tally) = expand(policy, range, None, vec![record]);
+        let members: Vec<_> = positions.into_iter().map(|(_, member)| member).collect();
+        (members, tally.invalid_hash_keys, tally.defects)
+    };
+    use AggregateRangePolicy::{Auto, KeepAll, KeepInRange, Strict};
+    let all_low: [&str; 3] = [low[0], low[1], low[2]];
+    for range in [None, lower_half()] {
+        for policy in [Auto, KeepAll, KeepInRange] {
+            let expected = (vec![0, 1, 2], 1, 0);
+            assert_eq!(run(policy, range, all_low), expected, "{policy:?}");
+        }
+        // As Java: the member and all behind it are lost.
+        assert_eq!(run(Strict, range, all_low), (vec![0], 0, 1));
+    }
+    // Its own key says that it belongs to the other shard.
+    let second_high = [&**low[0], high[0], low[1]];
+    assert_eq!(run(KeepInRange, lower_half(), second_high).0, [0, 2]);
+    assert_eq!(run(Auto, lower_half(), second_high).0, [0, 1, 2]);
+    // A member behind the broken one is not judged, as in Java.
+    let third_high = [&**low[0], low[1], high[0]];
+    assert_eq!(run(Strict, lower_half(), third_high).0, [0]);
+}
+
+/// The lines that `work` logs on this thread, each with its level.
+fn logged(work: impl FnOnce()) -> Vec<String> {
+    #[derive(Clone, Default)]
+    struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    // While there is one subscriber alone, a test on another thread, without it, can turn an event off.
+    let second = tracing_subscriber::fmt().with_writer(std::io::sink);
+    let _second = tracing::Dispatch::new(second.finish());
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .without_time()
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, work);
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_reshard_is_one_line_of_information_with_a_count() {
+    let run = |policy, records: u32, later: Option<u32>| {
+        logged(|| {
+            let mut deaggregator = Deaggregator::new("shard", lower_half(), None, policy, 0);
+            let mut open = |number: u32, out_of_range: bool, at: u32| {
+                let second = if out_of_range { HALF } else { 2 };
+                let data = aggregate(&[("k", 1), ("k", second)]);
+                let mut record = raw(u64::from(number), "a", data);
+                let arrival = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(at));
+                record.arrival = Some(arrival);
+                let _ = deaggregator.expand(vec![record], &mut Tally::default());
+            };
+            for number in 0..records {
+                open(number, true, number / 10);
+            }
+            if let Some(later) = later {
+                open(records, false, later);
+                tracing::info!("later");
+            }
+        })
+    };
+    let auto = AggregateRangePolicy::Auto;
+    let lines = run(auto, 100, Some(19));
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    assert!(
+        lines[0].contains("INFO") && lines[1].ends_with("later"),
+        "{lines:#?}"
+    );
+    for said in ["shard_id=\"shard\"", "aggregates=100", "records=100"] {
+        assert!(lines[0].contains(said), "{lines:#?}");
+    }
+    // Not over yet: it is told of when the shard ends.
+    let lines = run(auto, 100, Some(18));
+    assert!(
+        lines[0].ends_with("later") && lines[1].contains("records=100"),
+        "{lines:#?}"
+    );
+    assert_eq!(run(auto, 0, Some(18)).len(), 1);
+    // What a setting drops may be lost: a warning, with the count at the end.
+    let lines = run(AggregateRangePolicy::KeepInRange, 100, None);
+    assert!(lines.iter().all(|line| line.contains("WARN")), "{lines:#?}");
+    assert!(
+        lines[1].contains("records=100") && lines.len() == 2,
+        "{lines:#?}"
+    );
+    let lines = run(AggregateRangePolicy::KeepAll, 100, None);
+    assert!(lines[0].contains("WARN") && lines.len() == 1, "{lines:#?}");
 }
 
 #[test]

@@ -32,7 +32,7 @@ use crate::error::{FailureCause, StopReason};
 use crate::fill::SealReason;
 use crate::kinesis_record::KinesisRecord;
 use crate::lane::LaneId;
-use crate::logs::LogGate;
+use crate::logs::{LogGate, SumGate};
 use crate::metrics::Meter;
 use crate::routing::Routing;
 use crate::sender::{CallError, Entry, EntryOutcome, Service};
@@ -74,8 +74,35 @@ pub(crate) struct Pipeline {
 #[derive(Default)]
 struct Logs {
     request_failed: LogGate,
-    records_failed: LogGate,
-    records_expired: LogGate,
+    records_failed: SumGate,
+    records_expired: SumGate,
+    /// Code of the last failure.
+    last_code: Option<Arc<str>>,
+}
+
+impl Logs {
+    /// Logs the losses that are due.
+    fn tell_of_losses(&mut self, now: Instant) {
+        if let Some(user_records) = self.records_expired.pass(now) {
+            tracing::warn!(
+                user_records,
+                "records expired: `record_ttl` passed before they were delivered"
+            );
+        }
+        if let Some(user_records) = self.records_failed.pass(now) {
+            tracing::warn!(
+                user_records,
+                code = self.last_code.as_deref(),
+                "records failed: each error goes to its `Delivery`, or to `on_failure`"
+            );
+        }
+    }
+
+    /// When losses are to be logged that happened while the log was closed for their like.
+    fn due(&self) -> Option<Instant> {
+        let due = [self.records_expired.due(), self.records_failed.due()];
+        due.into_iter().flatten().min()
+    }
 }
 
 struct Held {
@@ -152,6 +179,9 @@ impl Pipeline {
             }
         }
         self.abandon_all();
+        self.logs.records_expired.open();
+        self.logs.records_failed.open();
+        self.logs.tell_of_losses(clock::now());
         self.meter.end();
         self.measure(clock::now());
     }
@@ -171,6 +201,7 @@ impl Pipeline {
         self.close_lingering(now);
         self.end_backoffs(now);
         self.sweep_expired(now);
+        self.logs.tell_of_losses(now);
         let blocked = self.start_requests(now);
         let must_sweep = self.collector.is_waiting()
             || self.collector.batch().is_some()
@@ -183,6 +214,7 @@ impl Pipeline {
                 .first_key_value()
                 .map(|((due, ..), _)| *due),
             must_sweep.then_some(self.next_sweep),
+            self.logs.due(),
         ]
         .into_iter()
         .flatten()

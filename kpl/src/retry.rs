@@ -99,6 +99,13 @@ pub(crate) fn is_request_throttle(code: &str) -> bool {
     )
 }
 
+/// Whether a shard, the stream, the account or the stream's KMS key is asked too much.
+pub(crate) fn is_throttle(code: &str) -> bool {
+    classify(code) == ErrorClass::Throttled
+        || is_request_throttle(code)
+        || code == "KMSThrottlingException"
+}
+
 /// Whether an entry is refused because its shard is full: then the shard's rate is cut.
 ///
 /// Kinesis has one code for the limits of a shard and for those of a stream and an account, and tells them apart in the

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 ///
 /// Taken while records are under way, the numbers are each exact but not of one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ProducerStats {
     /// User records that `send` or `try_send` accepted.
@@ -14,6 +15,8 @@ pub struct ProducerStats {
     pub user_records_delivered: u64,
     /// User records given up, the abandoned ones not counted.
     pub user_records_failed: u64,
+    /// User records that failed because their time to live passed; counted among the failed, too.
+    pub user_records_expired: u64,
     /// Droppable user records that gave way to others; counted among the failed, too.
     pub user_records_dropped: u64,
     /// User records whose producer stopped before they were settled.
@@ -56,7 +59,8 @@ pub struct ProducerStats {
     pub sealed_by_handover: u64,
     /// Kinesis records that were put again after a failed attempt.
     pub retries: u64,
-    /// Kinesis records refused because their shard was full.
+    /// Kinesis records refused because a limit was reached: of their shard, of the stream, of the account or of its KMS key.
+    /// Where a whole request was refused for that, each of its records counts.
     pub throttled: u64,
 }
 
@@ -107,6 +111,7 @@ counters!(
     user_records_accepted,
     user_records_delivered,
     user_records_failed,
+    user_records_expired,
     user_records_dropped,
     user_records_abandoned,
     failures_unobserved,

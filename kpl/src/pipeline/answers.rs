@@ -129,8 +129,10 @@ impl Pipeline {
 
     fn on_entry_refused(&mut self, record: KinesisRecord, refusal: &Refusal, now: Instant) {
         let delay = Backoff::PUT.delay(record.history.attempts, &mut self.rng);
-        if refusal.class == ErrorClass::Throttled {
+        if retry::is_throttle(&refusal.code) {
             self.shared.settlement.counters.throttled.add(1);
+        }
+        if refusal.class == ErrorClass::Throttled {
             let sent = record.history.started();
             let queue = self.queues.get_mut(&record.lane);
             if refusal.is_of_shard
@@ -196,6 +198,10 @@ impl Pipeline {
             // What is wrong with the content is told with the content.
             let message = error.message_for_log();
             tracing::warn!(code = %error.code, message, left_out, "PutRecords failed: the next call waits");
+        }
+        if retry::is_throttle(&refusal.code) {
+            let counters = &self.shared.settlement.counters;
+            counters.throttled.add(batch.records.len());
         }
         for record in &batch.records {
             let shard = self.predicted(record);

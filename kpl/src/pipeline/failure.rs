@@ -118,29 +118,20 @@ impl Pipeline {
 
     /// Measures and logs what fails.
     fn note(&mut self, losses: Vec<Loss>) {
-        let now = clock::now();
         for loss in losses {
-            let is_expired = matches!(loss.cause, FailureCause::Expired { .. });
             let (user_records, shard) = (loss.user_records, loss.shard.as_ref());
             self.meter
                 .failed(user_records, loss.attempts, shard, &loss.cause);
-            if is_expired {
-                if let Some(left_out) = self.logs.records_expired.pass(now) {
-                    tracing::warn!(
-                        user_records,
-                        left_out,
-                        "records expired: `record_ttl` passed before they were delivered"
-                    );
-                }
-            } else if let Some(left_out) = self.logs.records_failed.pass(now) {
-                tracing::warn!(
-                    code = &*loss.cause.code(),
-                    user_records,
-                    left_out,
-                    "records failed: each error goes to its `Delivery`, or to `on_failure`"
-                );
+            if matches!(loss.cause, FailureCause::Expired { .. }) {
+                let counters = &self.shared.settlement.counters;
+                counters.user_records_expired.add(user_records);
+                self.logs.records_expired.add(user_records);
+            } else {
+                self.logs.records_failed.add(user_records);
+                self.logs.last_code = Some(loss.cause.code());
             }
         }
+        self.logs.tell_of_losses(clock::now());
     }
 
     /// Takes what stands in a gap out of what waits for a lane.

@@ -29,6 +29,7 @@ mod placement;
 mod record_size;
 #[cfg(feature = "sink")]
 mod sink;
+mod telling;
 mod throttles;
 mod time_to_live;
 mod troubles;

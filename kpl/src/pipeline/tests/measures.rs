@@ -297,7 +297,7 @@ async fn a_record_that_is_refused_does_not_heat_its_key() {
 
 /// All that is logged, at every level.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -312,7 +312,7 @@ impl Write for Log {
 
 impl Log {
     /// Takes what this thread logs while the guards live.
-    fn listen(&self) -> (tracing::Dispatch, tracing::subscriber::DefaultGuard) {
+    pub(super) fn listen(&self) -> (tracing::Dispatch, tracing::subscriber::DefaultGuard) {
         // While there is one subscriber alone, a test on another thread, without it, can turn an event off for all.
         let second = tracing_subscriber::fmt().with_writer(std::io::sink);
         let second = tracing::Dispatch::new(second.finish());
@@ -327,6 +327,17 @@ impl Log {
 
     fn text(&self) -> String {
         String::from_utf8(lock(&self.0).clone()).unwrap()
+    }
+
+    /// The numbers of user records in the lines that hold `text`.
+    pub(super) fn user_records(&self, text: &str) -> Vec<u64> {
+        let number = |line: &str| {
+            let (_, rest) = line.split_once("user_records=")?;
+            rest.split_whitespace().next()?.parse().ok()
+        };
+        let log = self.text();
+        let lines = log.lines().filter(|line| line.contains(text));
+        lines.map(|line| number(line).unwrap()).collect()
     }
 }
 
@@ -407,12 +418,11 @@ async fn logs_tell_of_each_trouble_without_data_or_keys_and_cannot_flood() {
         assert!(text.contains(expected), "{expected}");
     }
     let warnings = text.lines().filter(|line| line.contains(" WARN ")).count();
-    // Of each of three kinds, one in ten seconds.
-    assert!((3..=3 * 7).contains(&warnings), "{warnings} warnings");
-    assert!(
-        text.contains("left_out=1") || text.contains("left_out=2"),
-        "{text}"
-    );
+    // Of each of three kinds, one in ten seconds, and one at the end.
+    assert!((3..=3 * 8).contains(&warnings), "{warnings} warnings");
+    let lost = |what: &str| log.user_records(what).iter().sum::<u64>();
+    let told = lost("records failed") + lost("records expired");
+    assert_eq!(told, producer.stats().user_records_failed);
 }
 
 #[tokio::test(start_paused = true)]

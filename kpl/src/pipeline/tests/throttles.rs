@@ -56,6 +56,42 @@ async fn a_throttled_record_fails_at_once_where_that_is_asked_for() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn throttles_of_a_whole_request_count_for_each_of_its_records() {
+    for code in [
+        FULL,
+        "LimitExceededException",
+        "ThrottlingException",
+        "KMSThrottlingException",
+    ] {
+        let service = Scripted::new(move |passed, entries| {
+            if passed < 2 * SECOND {
+                (QUICK, Err(refused_request(code)))
+            } else {
+                all_written(entries)
+            }
+        });
+        let producer = producer(Arc::clone(&service), ProducerConfig::default()).await;
+        let low = send(&producer, 0, "a").await;
+        let high = send(&producer, u128::MAX, "b").await;
+        let attempts = low.await.unwrap().attempts + high.await.unwrap().attempts;
+        let refused = u64::from(attempts) - 2;
+        assert!(refused > 2);
+        assert_eq!(producer.stats().throttled, refused, "{code}");
+    }
+    // Another failure is no throttle.
+    let service = Scripted::new(|passed, entries| {
+        if passed < SECOND {
+            (QUICK, Err(refused_request("InternalFailure")))
+        } else {
+            all_written(entries)
+        }
+    });
+    let producer = producer(service, ProducerConfig::default()).await;
+    send(&producer, 0, "a").await.await.unwrap();
+    assert_eq!(producer.stats().throttled, 0);
+}
+
 /// How long a mebibyte takes to a shard that takes it at once, after ten seconds of throttles.
 async fn recovery_after(message: &'static str) -> Duration {
     let service = Scripted::new(move |passed, entries| {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::config::BehaviorVersion;
 use aws_types::SdkConfig;
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
@@ -24,11 +25,12 @@ use crate::metrics::facade::FacadeSink;
 use crate::pipeline::Pipeline;
 use crate::producer::Producer;
 use crate::retry;
-use crate::sdk::{SdkService, StreamId};
+use crate::sdk::SdkService;
 use crate::sender::{CallError, CallErrorKind, Service, StreamDescription};
 use crate::settlement::FailureHook;
 use crate::shard_map::Refresher;
 use crate::shared::Shared;
+use crate::stream_name::StreamName;
 
 /// The maximum record size of a stream that does not say otherwise.
 const DEFAULT_MAX_RECORD_SIZE: usize = 1024 * 1024;
@@ -150,14 +152,20 @@ impl ProducerBuilder {
         };
         #[cfg(not(feature = "cloudwatch"))]
         let metrics_are_valid = Ok(());
-        let stream = match InvalidConfig::all(
-            [self.config.validate(), budget_is_valid, metrics_are_valid],
-            StreamId::parse(&self.stream),
-        ) {
-            Ok(stream) => stream,
-            Err(problems) => return Err(problems.into()),
+        let base = self.base.behavior_version(BehaviorVersion::v2026_01_12());
+        let region = base.clone().build().region().map(ToString::to_string);
+        let stream_is_valid = match StreamName::problem(&self.stream, region.as_deref()) {
+            Some(problem) => Err(InvalidConfig::one("stream", problem)),
+            None => Ok(()),
         };
-        let service = Arc::new(SdkService::new(stream, self.base, &self.config));
+        InvalidConfig::all([
+            self.config.validate(),
+            budget_is_valid,
+            metrics_are_valid,
+            stream_is_valid,
+        ])?;
+        let stream = StreamName::new(&self.stream);
+        let service = Arc::new(SdkService::new(stream, base, &self.config));
         start(self.stream, service, self.config, self.components).await
     }
 }

@@ -18,62 +18,14 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
-use crate::config::{InvalidConfig, ProducerConfig};
+use crate::config::ProducerConfig;
 use crate::retry;
 use crate::sender::{CallError, CallErrorKind, Entry, EntryOutcome, Service, StreamDescription};
 use crate::shard_map::Shard;
-
-/// A stream, by name or by ARN.
-#[derive(Debug, Clone)]
-pub(crate) enum StreamId {
-    Name(String),
-    Arn(String),
-}
-
-impl StreamId {
-    pub(crate) fn parse(text: &str) -> Result<Self, InvalidConfig> {
-        let is_name = |name: &str| {
-            (1..=128).contains(&name.len())
-                && name
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
-        };
-        if let Some(rest) = text.strip_prefix("arn:") {
-            let name = rest
-                .split_once(":stream/")
-                .filter(|(before, _)| before.contains(":kinesis:"));
-            if name.is_some_and(|(_, name)| is_name(name)) {
-                return Ok(Self::Arn(text.to_owned()));
-            }
-        } else if is_name(text) {
-            return Ok(Self::Name(text.to_owned()));
-        }
-        Err(InvalidConfig::one(
-            "stream",
-            format!(
-                "must be a stream's name (1 to 128 of a-z, A-Z, 0-9, `_`, `.`, `-`) or its ARN, got {:?}",
-                text.chars().take(200).collect::<String>()
-            ),
-        ))
-    }
-
-    fn name(&self) -> Option<String> {
-        match self {
-            Self::Name(name) => Some(name.clone()),
-            Self::Arn(_) => None,
-        }
-    }
-
-    fn arn(&self) -> Option<String> {
-        match self {
-            Self::Name(_) => None,
-            Self::Arn(arn) => Some(arn.clone()),
-        }
-    }
-}
+use crate::stream_name::StreamName;
 
 pub(crate) struct SdkService {
-    stream: StreamId,
+    stream: StreamName,
     /// Without SDK retries: the producer retries records, not requests.
     put: Client,
     /// With SDK retries.
@@ -81,7 +33,7 @@ pub(crate) struct SdkService {
 }
 
 impl SdkService {
-    pub(crate) fn new(stream: StreamId, base: Builder, config: &ProducerConfig) -> Self {
+    pub(crate) fn new(stream: StreamName, base: Builder, config: &ProducerConfig) -> Self {
         let base = base
             .behavior_version(BehaviorVersion::v2026_01_12())
             .retry_partition(RetryPartition::custom("kpl").build());
@@ -323,7 +275,7 @@ mod tests {
             .region(Region::new("us-east-1"))
             .credentials_provider(Credentials::new("a", "b", None, None, "test"))
             .endpoint_url(endpoint);
-        let stream = StreamId::Name("s".to_owned());
+        let stream = StreamName::new("s");
         let service = SdkService::new(stream, base, &ProducerConfig::default());
         let entry = Entry {
             data: "v".into(),
@@ -347,24 +299,5 @@ mod tests {
         let refused = put_to(endpoint).await;
         assert!(!refused.may_have_been_written, "{refused:?}");
         assert_eq!(&*refused.code, "Connection");
-    }
-
-    #[test]
-    fn a_stream_is_a_name_or_an_arn() {
-        assert!(matches!(
-            StreamId::parse("my_stream.1-a"),
-            Ok(StreamId::Name(_))
-        ));
-        let arn = "arn:aws:kinesis:us-east-1:123456789012:stream/orders";
-        assert!(matches!(StreamId::parse(arn), Ok(StreamId::Arn(_))));
-        for wrong in [
-            "",
-            "a b",
-            "arn:aws:s3:::bucket",
-            "arn:aws:kinesis:us-east-1:1:stream/",
-            &"x".repeat(129),
-        ] {
-            assert!(StreamId::parse(wrong).is_err(), "{wrong}");
-        }
     }
 }

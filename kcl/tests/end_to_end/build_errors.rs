@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
 use aws_types::SdkConfig;
-use kcl::{BuildError, CheckpointPolicy, ConsumerConfig, Scheduler, StartError};
+use kcl::{BuildError, CheckpointPolicy, ConsumerConfig, Scheduler, StartError, TableConfig};
 
 use crate::probe::Probe;
 use crate::setup::{APPLICATION, aws, config};
@@ -53,6 +53,61 @@ async fn settings_all_problems_at_once() {
         aws.calls("CreateTable") + aws.calls("DescribeStreamSummary"),
         0
     );
+}
+
+#[tokio::test]
+async fn names_that_no_call_can_use() {
+    let aws = aws(1).await;
+    let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/orders";
+    let consumer = format!("{arn}/consumer/billing:1525898737");
+    let own_table = |name: &str| config("w").with_table(TableConfig::default().with_name(name));
+    for (application, stream, settings, said) in [
+        (
+            "billing",
+            "orders\n",
+            config("w"),
+            vec!["stream is \"orders\\n\""],
+        ),
+        (
+            "billing",
+            &*consumer,
+            config("w"),
+            vec!["registered consumer", arn],
+        ),
+        (
+            "billing",
+            "arn:aws:kinesis:eu-west-1:000000000000:stream/orders",
+            config("w"),
+            vec!["eu-west-1", "us-east-1"],
+        ),
+        (
+            "a/b",
+            "orders",
+            own_table("leases"),
+            vec!["application is \"a/b\""],
+        ),
+        (
+            &*"a".repeat(246),
+            "orders",
+            own_table("leases"),
+            vec!["1 to 237"],
+        ),
+        (
+            "a/b",
+            "",
+            own_table("no"),
+            vec!["application is", "stream is", "table.name is"],
+        ),
+    ] {
+        let error = build(application, stream, &aws.sdk_config(), settings).await;
+        assert!(matches!(error, BuildError::Config(_)), "{error:?}");
+        for said in said {
+            assert!(error.to_string().contains(said), "{said}: {error}");
+        }
+    }
+    for operation in ["DescribeStreamSummary", "DescribeTable", "CreateTable"] {
+        assert_eq!(aws.calls(operation), 0, "{operation}");
+    }
 }
 
 #[tokio::test]

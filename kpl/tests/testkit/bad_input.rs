@@ -72,6 +72,33 @@ async fn bad_records_are_refused_with_limit_and_actual_value() {
 }
 
 #[tokio::test]
+async fn names_that_no_call_can_use() {
+    let aws = stream(1).await;
+    let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/s";
+    let consumer = format!("{arn}/consumer/billing:1525898737");
+    for (stream, said) in [
+        ("s\n", vec!["stream: is \"s\\n\"", "remove the white space"]),
+        (&*consumer, vec!["registered consumer", arn]),
+        (
+            "arn:aws:kinesis:eu-west-1:000000000000:stream/s",
+            vec!["eu-west-1", "us-east-1"],
+        ),
+    ] {
+        let wrong = ProducerConfig {
+            rate_limit: 0,
+            ..unhurried()
+        };
+        let builder = Producer::builder(stream, &aws.sdk_config()).config(wrong);
+        let error = builder.build().await.unwrap_err();
+        assert!(matches!(error, BuildError::InvalidConfig(_)), "{error:?}");
+        for said in said.into_iter().chain(["rate_limit"]) {
+            assert!(error.to_string().contains(said), "{said}: {error}");
+        }
+    }
+    assert_eq!(aws.calls("DescribeStreamSummary"), 0);
+}
+
+#[tokio::test]
 async fn a_stream_that_takes_larger_records_is_asked_for_its_limit() {
     let aws = stream(1).await;
     let arn = aws

@@ -15,7 +15,7 @@ use super::last_look::LastLook;
 use super::maintenance::maintain;
 use super::shared::Shared;
 use super::thread::OwnThread;
-use super::{start, worker_metrics};
+use super::{existence, fleet_mode, start, worker_metrics};
 use crate::clock::Clock;
 use crate::config::{ConsumerConfig, OnStop};
 use crate::executor::Executor;
@@ -116,11 +116,19 @@ impl Coordinator {
                 .spawn("assignment", async move { assign(&c, &deliveries).await }),
             self.shared
                 .spawn("shard sync", async move { maintain(&d, seed).await }),
+            self.shared.spawn(
+                "confirmation of what is missing",
+                existence::confirm(shared()),
+            ),
         ];
+        let watch = self.shared.fleet_mode.clone().map(|fleet| {
+            let watch = fleet_mode::watch(shared(), fleet, seed ^ 1);
+            self.shared.spawn("fleet mode", watch)
+        });
         self.tasks
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .extend(tasks);
+            .extend(tasks.into_iter().chain(watch));
         tenures
     }
 
@@ -236,7 +244,11 @@ async fn pass_on(shared: &Arc<Shared>, lease: &Lease) {
     let (store, me) = (&shared.store, &shared.worker_id);
     // Nothing ran here under it, so the next owner may start when this one might have.
     let quiet = shared.may_start(lease, shared.clock.now());
-    let moved = match (shared.on_stop, quiet) {
+    let on_stop = match shared.takes() {
+        true => OnStop::Release,
+        false => shared.on_stop,
+    };
+    let moved = match (on_stop, quiet) {
         (OnStop::Keep, true) if lease.was_released_to_owner() => return,
         (OnStop::Keep, true) => store.assign(lease, me, true).await,
         (OnStop::HandOver, _) => match (shared.receiver(), quiet) {

@@ -171,6 +171,17 @@ pub enum WorkerFailure {
         #[source]
         source: Arc<dyn Error + Send + Sync>,
     },
+    /// The fleet's mode changed to one that this version cannot take part in, or its state was moved to
+    /// another table. The worker released its leases, or handed them over.
+    #[error("the state of the fleet, in table {table}, is {state}: {what_to_do}")]
+    FleetChanged {
+        /// The table that held the state at the start.
+        table: String,
+        /// What was found.
+        state: String,
+        /// What to do.
+        what_to_do: &'static str,
+    },
     /// The runtime that coordination runs on ended: the one that was given to the builder was shut
     /// down, or the worker's own panicked.
     #[error("the runtime of the task {task} ended before the worker did: keep it running")]

@@ -1,11 +1,9 @@
 //! Repeats the shard sync: leases for shards that nobody told of, clean-up of finished ones.
 
-use std::sync::Arc;
-
-use super::error::WorkerFailure;
 use super::pace;
 use super::shared::Shared;
-use crate::lease::{CallErrorKind, LeaseStoreError};
+use crate::health::ProblemKind;
+use crate::lease::LeaseStoreError;
 use crate::metrics::Metric;
 use crate::shard_sync::{ListShardsError, SyncError};
 
@@ -33,22 +31,25 @@ pub(crate) async fn maintain(shared: &Shared, seed: u64) {
             return;
         };
         timer.done(METRICS, None, synced.is_ok());
+        let problems = &shared.problems;
         match synced {
-            Ok(report) if report.created > 0 => shared.nudge.notify_one(),
-            Ok(_) => {}
-            Err(error) => failed(shared, error),
+            Ok(report) => {
+                problems.recovered(ProblemKind::ShardSyncFailing, None);
+                if report.created > 0 {
+                    shared.nudge.notify_one();
+                }
+            }
+            Err(SyncError::Store(error)) => shared.store_failed("shard sync", &error),
+            Err(error) => {
+                if let SyncError::List(ListShardsError::Call(call)) = &error {
+                    shared.existence.doubt(&LeaseStoreError::from(call.clone()));
+                }
+                let noted = problems.failed(ProblemKind::ShardSyncFailing, None, &error);
+                if noted.log {
+                    let failures = noted.failures;
+                    tracing::warn!(%error, failures, "shard sync failed, tried again");
+                }
+            }
         }
-    }
-}
-
-fn failed(shared: &Shared, error: SyncError) {
-    match error {
-        SyncError::Store(error) => shared.store_failed("shard sync", &error),
-        SyncError::List(ListShardsError::Call(call)) if call.kind == CallErrorKind::NotFound => {
-            shared.fail(WorkerFailure::StreamDeleted {
-                source: Arc::new(LeaseStoreError::from(call)),
-            });
-        }
-        other => tracing::warn!(error = %other, "shard sync failed, tried again"),
     }
 }

@@ -20,7 +20,7 @@ const ENTITY: &str = "CLIENT_VERSION_MIGRATION";
 
 /// What the mode found means for this worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     /// Leases are given out; workers discover theirs.
     ThreeX,
     /// Workers take and steal leases.
@@ -28,7 +28,7 @@ enum Mode {
     Unknown,
 }
 
-fn mode(state: &str) -> Mode {
+pub(super) fn mode(state: &str) -> Mode {
     match state {
         CLIENT_VERSION_3X | "CLIENT_VERSION_3X_WITH_ROLLBACK" => Mode::ThreeX,
         "CLIENT_VERSION_2X" | "CLIENT_VERSION_UPGRADE_FROM_2X" => Mode::TwoX,
@@ -53,7 +53,7 @@ impl Migration<'_> {
     pub(super) async fn settle(&self, has_leases: bool) -> Result<(), StartError> {
         // A second look follows a lost race.
         for _ in 0..2 {
-            match self.read(KEY, "cv").await? {
+            match self.state().await? {
                 Some(state) => return self.judge(&state),
                 None if has_leases => {
                     return Err(self.unsupported(
@@ -67,6 +67,11 @@ impl Migration<'_> {
             }
         }
         Err(self.unsupported("written and removed at the same time", "start again"))
+    }
+
+    /// The fleet's mode as it is stored.
+    pub(super) async fn state(&self) -> Result<Option<String>, StartError> {
+        self.read(KEY, "cv").await
     }
 
     fn judge(&self, state: &str) -> Result<(), StartError> {

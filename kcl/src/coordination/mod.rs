@@ -5,6 +5,8 @@ mod balance;
 mod coordinator;
 mod discovery;
 mod error;
+mod existence;
+mod fleet_mode;
 mod last_look;
 mod liveness;
 mod maintenance;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use tokio_util::task::TaskTracker;
 
 use super::balance::next_receiver;
 use super::error::WorkerFailure;
+use super::existence::Existence;
+use super::fleet_mode::FleetMode;
 use super::last_look::LastLook;
 use super::observation::{Observations, Successor};
 use super::registry::{Claim, Registry};
@@ -70,6 +73,12 @@ pub(crate) struct Shared {
     pub(crate) stopped: CancellationToken,
     pub(crate) tasks: TaskTracker,
     pub(crate) executor: Arc<dyn Executor>,
+    /// What calls did not find, and is being confirmed.
+    pub(super) existence: Existence,
+    /// Where to read the fleet's mode from. `None`: it never changes (in simulations).
+    pub(crate) fleet_mode: Option<FleetMode>,
+    /// The workers of the fleet take leases and discover none: a lease that is given up is released.
+    pub(super) fleet_takes: AtomicBool,
     failure: watch::Sender<Option<WorkerFailure>>,
 }
 
@@ -90,6 +99,7 @@ pub(crate) struct SharedParts {
     pub(crate) seed: u64,
     pub(crate) meter: Meter,
     pub(crate) problems: Arc<ProblemLog>,
+    pub(crate) fleet_mode: Option<FleetMode>,
     /// Where its tasks run.
     pub(crate) executor: Arc<dyn Executor>,
 }
@@ -121,6 +131,9 @@ impl Shared {
             stopped: CancellationToken::new(),
             tasks: TaskTracker::new(),
             executor: parts.executor,
+            existence: Existence::default(),
+            fleet_mode: parts.fleet_mode,
+            fleet_takes: AtomicBool::new(false),
             failure: watch::Sender::new(None),
         }
     }
@@ -308,19 +321,15 @@ impl Shared {
         Ok(())
     }
 
-    /// Notes an error of the lease table; without the table, there is nothing to go on with.
+    /// Notes an error of the lease table or the shard list. If it says that one of them is gone, that
+    /// is confirmed; without them, there is nothing to go on with.
     pub(crate) fn store_failed(&self, what: &'static str, error: &LeaseStoreError) {
-        if error.is_table_missing() {
-            self.fail(WorkerFailure::TableDeleted {
-                source: Arc::new(error.clone()),
-            });
-        } else {
-            let noted = self
-                .problems
-                .failed(ProblemKind::LeaseTableFailing, None, error);
-            if noted.log {
-                tracing::warn!(%error, failures = noted.failures, "{what} failed, tried again");
-            }
+        self.existence.doubt(error);
+        let noted = self
+            .problems
+            .failed(ProblemKind::LeaseTableFailing, None, error);
+        if noted.log {
+            tracing::warn!(%error, failures = noted.failures, "{what} failed, tried again");
         }
     }
 }
@@ -352,6 +361,10 @@ impl Fleet for Arc<Shared> {
         next_receiver(&mut self.receivers())
     }
 
+    fn takes(&self) -> bool {
+        self.fleet_takes.load(Ordering::Relaxed)
+    }
+
     fn create_children<'a>(
         &'a self,
         parent: &'a Lease,
@@ -361,7 +374,9 @@ impl Fleet for Arc<Shared> {
         let create = async move { sync.create_children(&parent, children).await };
         self.run("child leases", create)
             .map(|result| {
-                result.map_or(Err(LeaseStoreError::Lost), |r| r.map_err(into_store_error))
+                let created =
+                    result.map_or(Err(LeaseStoreError::Lost), |r| r.map_err(into_store_error));
+                created.inspect_err(|error| self.existence.doubt(error))
             })
             .boxed()
     }
@@ -369,7 +384,10 @@ impl Fleet for Arc<Shared> {
     fn lease<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Lease>, LeaseStoreError>> {
         let (store, key) = (Arc::clone(&self.store), key.to_owned());
         self.run("parent leases", async move { store.get(&key).await })
-            .map(|result| result.unwrap_or(Err(LeaseStoreError::Lost)))
+            .map(|result| {
+                let found = result.unwrap_or(Err(LeaseStoreError::Lost));
+                found.inspect_err(|error| self.existence.doubt(error))
+            })
             .boxed()
     }
 

@@ -7,6 +7,7 @@ use aws_sdk_kinesis::types::StreamStatus;
 
 use super::coordinator::CoordinatorParts;
 use super::error::StartError;
+use super::fleet_mode::FleetMode;
 use super::migration::{Migration, layout};
 use super::shared::{Shared, SharedParts};
 use crate::clock::Clock;
@@ -137,6 +138,13 @@ pub(super) async fn prepare(
         seed,
         meter,
         problems,
+        fleet_mode: Some(FleetMode {
+            client: dynamodb,
+            application,
+            table,
+            layout,
+            has_legacy_tables: legacy_state,
+        }),
         executor,
     }))
 }

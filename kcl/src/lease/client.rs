@@ -22,9 +22,7 @@ pub(crate) fn for_leases(
     use aws_sdk_dynamodb::config::retry::{RetryConfig, RetryPartition};
     use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 
-    let attempt = config
-        .dynamodb_request_timeout
-        .min(config.failover_time / 4);
+    let attempt = config.dynamodb_attempt_timeout();
     aws_sdk_dynamodb::Client::from_conf(
         client
             .config()

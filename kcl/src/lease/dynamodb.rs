@@ -18,13 +18,13 @@ use aws_sdk_dynamodb::types::{
 use futures::FutureExt as _;
 
 use self::legacy_leader::LegacyLeader;
-use super::error::{LeaseStoreError, classify};
+use super::error::{CallErrorKind, LeaseStoreError, classify};
 use super::expression::{Expression, UpdateParts};
 use super::item::{self, ENTITY_WORKER, Item, TableItem, attribute as name, decode, number, text};
 use super::model::Lease;
 use super::readback::{Intent, conclude};
 use super::store::{LeaseStore, Outcome, Progress, ShardFacts, Snapshot, StoreFuture};
-use super::table::{INDEX, Layout};
+use super::table::{INDEX, Layout, is_whole};
 
 /// A scan of a large table is spread over at most this many segments.
 const MAX_SEGMENTS: u32 = 10;
@@ -282,6 +282,21 @@ impl DynamoDbLeaseStore {
 }
 
 impl LeaseStore for DynamoDbLeaseStore {
+    fn exists(&self) -> StoreFuture<'_, bool> {
+        async {
+            let described = self.client.describe_table().table_name(&self.table);
+            let found = match described.send().await {
+                Ok(output) => output.table,
+                Err(error) => match classify("DescribeTable", &error) {
+                    error if error.kind == CallErrorKind::NotFound => None,
+                    error => return Err(error.into()),
+                },
+            };
+            Ok(found.is_some_and(|table| is_whole(&table)))
+        }
+        .boxed()
+    }
+
     fn create<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome> {
         self.create_lease(lease).boxed()
     }

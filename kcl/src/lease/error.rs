@@ -79,8 +79,13 @@ impl LeaseStoreError {
         self.kind() == Some(CallErrorKind::Throttled)
     }
 
+    /// What passes by itself, perhaps. A table that is not found may be a passing fault too: it ends
+    /// the worker once that is confirmed.
     pub(crate) fn is_retryable(&self) -> bool {
-        self.is_throttled() || self.is_ambiguous() || matches!(self, Self::Shards(_))
+        self.is_throttled()
+            || self.is_ambiguous()
+            || self.is_table_missing()
+            || matches!(self, Self::Shards(_))
     }
 
     /// A write may have been done although it failed.

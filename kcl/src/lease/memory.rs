@@ -215,6 +215,10 @@ fn to_existing(
 }
 
 impl LeaseStore for MemoryLeaseStore {
+    fn exists(&self) -> StoreFuture<'_, bool> {
+        std::future::ready(Ok(true)).boxed()
+    }
+
     fn create<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome> {
         let new = lease.clone();
         self.write("create", lease, None, move |item| {

@@ -53,6 +53,10 @@ impl Metered {
 }
 
 impl LeaseStore for Metered {
+    fn exists(&self) -> StoreFuture<'_, bool> {
+        self.inner.exists()
+    }
+
     fn create<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome> {
         self.inner.create(lease)
     }

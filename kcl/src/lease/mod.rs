@@ -24,6 +24,8 @@ mod writer;
 pub(crate) use client::{for_leases, for_shards};
 pub(crate) use dynamodb::DynamoDbLeaseStore;
 pub(crate) use error::{CallError, CallErrorKind, LeaseStoreError, classify};
+#[cfg(test)]
+pub(crate) use fence::Fence;
 pub(crate) use item::Item;
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use item::text;

@@ -77,6 +77,9 @@ pub(crate) trait LeaseStore: Send + Sync + Debug {
     /// Every lease and every worker row. Unless `consistent`, it may miss the last second.
     fn list(&self, consistent: bool) -> StoreFuture<'_, Snapshot>;
 
+    /// Whether the table and its index exist, asked by another kind of call than reads and writes are.
+    fn exists(&self) -> StoreFuture<'_, bool>;
+
     /// Keys of leases that name `owner`, from the index: it may lag.
     fn owned_by<'a>(&'a self, owner: &'a str) -> StoreFuture<'a, Vec<String>>;
 

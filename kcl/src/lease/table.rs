@@ -101,6 +101,12 @@ pub(crate) async fn describe(
     }
 }
 
+/// Whether a table and its index are there, and are not being deleted.
+pub(super) fn is_whole(description: &TableDescription) -> bool {
+    description.table_status() != Some(&TableStatus::Deleting)
+        && index_of(description).is_some_and(|status| status != Some(&IndexStatus::Deleting))
+}
+
 /// Finds the lease table, or creates it, with its index, and waits until both can be used.
 pub(crate) async fn ensure(
     client: &Client,

@@ -69,6 +69,11 @@ pub(crate) trait Fleet: Send + Sync + fmt::Debug {
     /// The worker that should get a lease that this one gives away; the next call counts it in.
     fn receiver(&self) -> Option<String>;
 
+    /// Whether the other workers take leases and discover none that are assigned to them.
+    fn takes(&self) -> bool {
+        false
+    }
+
     /// Creates the leases of a shard's children (none given: as the stream lists them) where they
     /// are missing; answers with all their ids.
     fn create_children<'a>(

@@ -9,7 +9,7 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::interceptors::BeforeDeserializationInterceptorContextRef;
 use aws_sdk_kinesis::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_kinesis::error::BoxError;
-use aws_sdk_kinesis::types::{ShardFilter, ShardFilterType};
+use aws_sdk_kinesis::types::{ShardFilter, ShardFilterType, StreamStatus};
 use aws_smithy_types::date_time::{DateTime, Format};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -17,7 +17,7 @@ use kinesis_aggregation::{HashKey, HashKeyRange};
 
 use crate::clock::Clock;
 use crate::config::InitialPosition;
-use crate::lease::{CallError, classify};
+use crate::lease::{CallError, CallErrorKind, classify};
 use crate::sequence::SequenceNumber;
 use crate::stream_name::StreamName;
 
@@ -69,6 +69,11 @@ pub(crate) trait ShardLister: Send + Sync + Debug {
         &self,
         position: Option<InitialPosition>,
     ) -> BoxFuture<'_, Result<ShardList, ListShardsError>>;
+
+    /// Whether the stream exists, asked by another kind of call. It always does in simulations.
+    fn exists(&self) -> BoxFuture<'_, Result<bool, CallError>> {
+        std::future::ready(Ok(true)).boxed()
+    }
 }
 
 /// Lists the shards of one stream with ListShards.
@@ -135,6 +140,25 @@ impl ShardLister for KinesisShardLister {
         position: Option<InitialPosition>,
     ) -> BoxFuture<'_, Result<ShardList, ListShardsError>> {
         self.pages(position).boxed()
+    }
+
+    fn exists(&self) -> BoxFuture<'_, Result<bool, CallError>> {
+        let request = self
+            .client
+            .describe_stream_summary()
+            .set_stream_arn(self.stream.arn())
+            .set_stream_name(self.stream.name());
+        async {
+            let found = match request.send().await {
+                Ok(output) => output.stream_description_summary,
+                Err(error) => match classify("DescribeStreamSummary", &error) {
+                    error if error.kind == CallErrorKind::NotFound => None,
+                    error => return Err(error),
+                },
+            };
+            Ok(found.is_some_and(|stream| stream.stream_status != StreamStatus::Deleting))
+        }
+        .boxed()
     }
 }
 

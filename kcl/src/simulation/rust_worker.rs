@@ -94,6 +94,7 @@ pub(super) async fn run(
         seed: random.u64(..),
         meter: Meter::default(),
         problems: Arc::clone(&problems),
+        fleet_mode: None,
         executor: Arc::new(InProcess(Arc::clone(&process))),
     });
     let coordinator = Coordinator::new(shared);

@@ -108,6 +108,7 @@ impl Fixture {
             seed: 7,
             meter: Meter::default(),
             problems: Arc::new(ProblemLog::new(Arc::clone(&clock))),
+            fleet_mode: None,
             executor: Arc::new(CurrentRuntime),
         }));
         Self { way, table, shared }

@@ -1,0 +1,109 @@
+//! The fleet's mode and state change under a running worker.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use kcl::{OnStop, WorkerError, WorkerFailure, WorkerHandle};
+
+use crate::paused::{Paused, config};
+use crate::probe::Probe;
+use crate::setup::{APPLICATION, processing, until};
+
+fn text(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+fn dynamodb(paused: &Paused) -> aws_sdk_dynamodb::Client {
+    aws_sdk_dynamodb::Client::new(&paused.aws.in_process_config())
+}
+
+async fn set_mode(paused: &Paused, mode: &str) {
+    let update = dynamodb(paused)
+        .update_item()
+        .table_name(APPLICATION)
+        .key("leaseKey", text("Migration3.0"))
+        .update_expression("SET cv = :mode")
+        .expression_attribute_values(":mode", text(mode));
+    update.send().await.unwrap();
+}
+
+/// Owners of the leases.
+async fn owners(paused: &Paused) -> Vec<Option<String>> {
+    let scan = dynamodb(paused).scan().table_name(APPLICATION);
+    let items = scan.send().await.unwrap().items.unwrap();
+    let leases = items.iter().filter(|item| item.contains_key("checkpoint"));
+    let owner = |item: &std::collections::HashMap<String, AttributeValue>| {
+        item.get("leaseOwner")
+            .and_then(|owner| owner.as_s().ok().cloned())
+    };
+    leases.map(owner).collect()
+}
+
+async fn started(paused: &Paused, worker: &str, on_stop: OnStop) -> WorkerHandle {
+    let config = config(worker).with_on_stop(on_stop);
+    let probe = Probe::new();
+    let builder = paused.builder(&probe, config);
+    builder.build().await.unwrap().spawn()
+}
+
+/// How the worker ended by itself.
+async fn end(worker: &WorkerHandle) -> WorkerFailure {
+    let ended = worker.join();
+    let ended = tokio::time::timeout(Duration::from_secs(300), ended).await;
+    match ended.expect("it ends").unwrap_err() {
+        WorkerError::Coordination(failure) => failure,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fleet_that_is_set_back_to_2x_stops_our_workers_and_frees_their_leases() {
+    for on_stop in [OnStop::HandOver, OnStop::Release, OnStop::Keep] {
+        let paused = Paused::start(2).await;
+        let one = started(&paused, "w1", on_stop).await;
+        until("both shards run", || processing(&one) == 2).await;
+        let two = started(&paused, "w2", on_stop).await;
+        until("they share", || {
+            processing(&one) == 1 && processing(&two) == 1
+        })
+        .await;
+        // Another mode of the 3.x generation changes nothing.
+        set_mode(&paused, "CLIENT_VERSION_3X_WITH_ROLLBACK").await;
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        assert_eq!((processing(&one), processing(&two)), (1, 1));
+
+        set_mode(&paused, "CLIENT_VERSION_2X").await;
+        for worker in [&one, &two] {
+            let failure = end(worker).await;
+            let WorkerFailure::FleetChanged { table, state, .. } = &failure else {
+                panic!("{failure}");
+            };
+            assert_eq!((&**table, &**state), (APPLICATION, "CLIENT_VERSION_2X"));
+            let said = failure.to_string();
+            assert!(said.contains("2.x algorithm"), "{said}");
+        }
+        assert_eq!(owners(&paused).await, [None, None], "{on_stop:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_is_gone_for_a_moment_stops_nothing() {
+    let paused = Paused::start(1).await;
+    let worker = started(&paused, "w1", OnStop::HandOver).await;
+    until("the shard runs", || processing(&worker) == 1).await;
+    let delete = || async {
+        let delete = dynamodb(&paused).delete_item().table_name(APPLICATION);
+        let delete = delete.key("leaseKey", text("Migration3.0"));
+        delete.send().await.unwrap();
+    };
+    delete().await;
+    // One reading finds nothing: they are at least 48 s apart.
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    set_mode(&paused, "CLIENT_VERSION_3X").await;
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    assert_eq!(processing(&worker), 1);
+    delete().await;
+    let failure = end(&worker).await;
+    assert!(failure.to_string().contains("Migration3.0"), "{failure}");
+    assert_eq!(owners(&paused).await, [None]);
+}

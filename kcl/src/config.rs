@@ -3,15 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+#[cfg(test)]
+mod extremes;
 #[cfg(feature = "serde")]
 mod human;
 mod validate;
 
 pub use validate::ConfigError;
-pub(crate) use validate::{TABLE_NAME_RULE, is_table_name};
+pub(crate) use validate::application_problem;
+
+/// Default time limit of one attempt of a lease table call, where the failover time leaves room for it.
+const DYNAMODB_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Settings of a worker. Every field has a default and a `with_` setter;
-/// [`validate`](Self::validate) names all problems at once.
+/// [`validate`](Self::validate) names all problems at once. No duration may exceed 365 days.
 ///
 /// With the feature `serde` it can be read from any format; durations are text such as `"100ms"`,
 /// points in time RFC 3339, and unknown names are refused.
@@ -93,8 +98,9 @@ pub struct ConsumerConfig {
     /// Most records one GetRecords call asks for, 1 to 10,000. Default 10,000.
     pub max_records: u32,
     /// Bytes of fetched records that the whole worker may hold before its processors have
-    /// finished with them. Default 64 MiB, at least 20 MiB. Each active shard can always fetch
-    /// one page.
+    /// finished with them. Default 64 MiB. At least 20 MiB (20,971,520 bytes): two of the largest
+    /// pages that GetRecords returns, one in hand and one fetched ahead. Each active shard can always
+    /// fetch one page, so a worker with many shards may hold more.
     pub max_buffered_bytes: usize,
     /// Pause between two reads of a shard that is at its tip. Default 250 ms, at least 200 ms (the
     /// service allows five reads a second to all readers of a shard). Behind the tip, the next page
@@ -104,9 +110,11 @@ pub struct ConsumerConfig {
     /// Time limit of one GetRecords or GetShardIterator attempt. Default 10 s.
     #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub kinesis_request_timeout: Duration,
-    /// Time limit of one lease table attempt. Default 2 s, at most a quarter of the failover time.
-    #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
-    pub dynamodb_request_timeout: Duration,
+    /// Time limit of one attempt of a lease table call. Default: 2 s, or a quarter of
+    /// [`failover_time`](Self::failover_time) where that is less, so that a renewal can be tried again
+    /// in time. At least 50 ms, at most that quarter.
+    #[cfg_attr(feature = "serde", serde(with = "human::optional_duration"))]
+    pub dynamodb_request_timeout: Option<Duration>,
     /// How often a shard waits before it looks again whether its parents have ended. Default 1 s.
     #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub parent_poll_interval: Duration,
@@ -147,7 +155,7 @@ impl Default for ConsumerConfig {
             max_buffered_bytes: 64 << 20,
             idle_time_between_reads: Duration::from_millis(250),
             kinesis_request_timeout: Duration::from_secs(10),
-            dynamodb_request_timeout: Duration::from_secs(2),
+            dynamodb_request_timeout: None,
             parent_poll_interval: Duration::from_secs(1),
             shard_sync_interval: Duration::from_secs(60),
             checkpoint: CheckpointPolicy::default(),
@@ -242,7 +250,8 @@ pub enum AggregateRangePolicy {
     /// [`KeepInRange`](Self::KeepInRange). Any other: as [`KeepAll`](Self::KeepAll).
     #[default]
     Auto,
-    /// The rule of the Java KCL: one record out of range drops the whole aggregate.
+    /// The rule of the Java KCL: one record out of range drops the whole aggregate, and one whose
+    /// explicit hash key is no number drops itself and all behind it.
     Strict,
     /// Records in range are delivered, the others dropped and counted.
     KeepInRange,
@@ -260,7 +269,8 @@ pub enum AggregateRangePolicy {
 )]
 #[non_exhaustive]
 pub struct TableConfig {
-    /// Default: the application name, as in Java.
+    /// Name of the table: 3 to 255 characters of a-z, A-Z, 0-9, `_`, `-` and `.`. Default: the
+    /// application name, as in Java.
     pub name: Option<String>,
     /// Read and write capacity units; `None` (the default) bills per request.
     pub provisioned: Option<(u32, u32)>,
@@ -271,7 +281,10 @@ pub struct TableConfig {
 }
 
 macro_rules! setters {
-    ($($with:ident, $field:ident: $type:ty;)*) => {
+    (
+        by_hand { $($own:ident: $own_type:ty;)* }
+        $($with:ident, $field:ident: $type:ty;)*
+    ) => {
         $(
             #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
             #[must_use]
@@ -280,10 +293,54 @@ macro_rules! setters {
                 self
             }
         )*
+
+        /// The extreme values of every field. A field that is not listed here does not compile.
+        #[cfg(test)]
+        fn extremes_of_fields() -> Vec<(&'static str, Vec<extremes::Change<Self>>)> {
+            let Self { $($own: _,)* $($field: _),* } = Self::default();
+            vec![
+                $((
+                    stringify!($own),
+                    extremes::changes(|config: &mut Self, value: $own_type| config.$own = value),
+                ),)*
+                $((
+                    stringify!($field),
+                    extremes::changes(|config: &mut Self, value: $type| {
+                        config.$field = value.into();
+                    }),
+                ),)*
+            ]
+        }
     };
 }
 
 impl ConsumerConfig {
+    /// Settings for tests on an emulator or an embedded AWS: a crashed worker's shards move after 2 s,
+    /// shards are polled every 200 ms, and failed calls are repeated soon. All else is as by default,
+    /// the [initial position](Self::initial_position) too.
+    ///
+    /// Not for production: a failover time this short loses leases to every pause of the host or the
+    /// network, and the polls take all reads that the service allows on a shard.
+    #[must_use]
+    pub fn for_tests() -> Self {
+        Self {
+            failover_time: Duration::from_secs(2),
+            idle_time_between_reads: Duration::from_millis(200),
+            kinesis_request_timeout: Duration::from_secs(2),
+            parent_poll_interval: Duration::from_millis(100),
+            shard_sync_interval: Duration::from_secs(1),
+            retry_initial_delay: Duration::from_millis(10),
+            retry_max_delay: Duration::from_millis(200),
+            ..Self::default()
+        }
+    }
+
+    /// The time limit of one attempt of a lease table call.
+    pub(crate) fn dynamodb_attempt_timeout(&self) -> Duration {
+        let default = DYNAMODB_ATTEMPT_TIMEOUT.min(self.failover_time / 4);
+        self.dynamodb_request_timeout.unwrap_or(default)
+    }
+
     /// Sets [`worker_id`](Self::worker_id).
     #[must_use]
     pub fn with_worker_id(mut self, worker_id: impl Into<String>) -> Self {
@@ -291,7 +348,18 @@ impl ConsumerConfig {
         self
     }
 
+    /// Sets [`dynamodb_request_timeout`](Self::dynamodb_request_timeout).
+    #[must_use]
+    pub fn with_dynamodb_request_timeout(mut self, timeout: Duration) -> Self {
+        self.dynamodb_request_timeout = Some(timeout);
+        self
+    }
+
     setters! {
+        by_hand {
+            worker_id: Option<String>;
+            dynamodb_request_timeout: Option<Duration>;
+        }
         with_initial_position, initial_position: InitialPosition;
         with_failover_time, failover_time: Duration;
         with_max_leases, max_leases: usize;
@@ -300,7 +368,6 @@ impl ConsumerConfig {
         with_max_buffered_bytes, max_buffered_bytes: usize;
         with_idle_time_between_reads, idle_time_between_reads: Duration;
         with_kinesis_request_timeout, kinesis_request_timeout: Duration;
-        with_dynamodb_request_timeout, dynamodb_request_timeout: Duration;
         with_parent_poll_interval, parent_poll_interval: Duration;
         with_shard_sync_interval, shard_sync_interval: Duration;
         with_checkpoint, checkpoint: CheckpointPolicy;
@@ -322,6 +389,7 @@ impl TableConfig {
     }
 
     setters! {
+        by_hand { name: Option<String>; }
         with_provisioned, provisioned: (u32, u32);
         with_deletion_protection, deletion_protection: bool;
         with_tags, tags: BTreeMap<String, String>;

@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use crate::checkpoint::Checkpoint;
+#[cfg(feature = "serde")]
+use crate::millis;
 
 /// All leases of the application, as this worker last read them.
 ///
 /// Made by [`WorkerHandle::lease_table`](crate::WorkerHandle::lease_table). It costs no call: a worker
 /// reads the table each second, and a large one (above 100 leases) less often.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LeaseTableSnapshot {
     /// How long ago the table was read.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
     pub age: Duration,
     /// The leases by shard id, those of finished shards included until they are cleaned up.
     pub leases: Vec<LeaseSnapshot>,
@@ -22,6 +26,7 @@ pub struct LeaseTableSnapshot {
 
 /// One lease.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LeaseSnapshot {
     /// The shard.
@@ -39,19 +44,23 @@ pub struct LeaseSnapshot {
     /// The shards that were made of it, by id.
     pub children: Vec<String>,
     /// How long this worker has seen this owner (or none); it may be longer.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
     pub owned_for: Duration,
     /// How long this worker has seen this counter. If that was beyond the failover time at the look already, `age` ago,
     /// the owner is gone.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
     pub heartbeat_age: Duration,
     /// How long this worker has seen this checkpoint. On a shard that gets no records, or whose
     /// records were all processed, it grows too: see [`millis_behind_latest`].
     ///
     /// [`millis_behind_latest`]: crate::ShardSnapshot::millis_behind_latest
+    #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
     pub checkpoint_age: Duration,
 }
 
 /// An item of the lease table that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CorruptLease {
     /// Its `leaseKey`.

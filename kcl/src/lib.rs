@@ -128,7 +128,8 @@
 //!
 //! # Features
 //!
-//! `serde` (settings as data), `metrics` (the `metrics` facade); none by default.
+//! `serde` (settings, snapshots and reports as data; in snapshots and reports, durations are whole
+//! milliseconds), `metrics` (the `metrics` facade); none by default.
 //!
 //! # Memory
 //!
@@ -149,6 +150,8 @@ mod health;
 mod lease;
 mod lease_table;
 pub mod metrics;
+#[cfg(feature = "serde")]
+mod millis;
 mod panic_message;
 mod processor;
 mod retrieval;

@@ -71,6 +71,13 @@ impl fmt::Display for SequenceNumber {
     }
 }
 
+#[cfg(feature = "serde")]
+impl serde::Serialize for SequenceNumber {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
 impl fmt::Debug for SequenceNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SequenceNumber({})", self.0)
@@ -90,6 +97,7 @@ pub struct InvalidSequenceNumber {
 /// The same idea, under the same name, as the Java library's `ExtendedSequenceNumber`, without the
 /// sentinels: those are variants of [`Checkpoint`](crate::Checkpoint).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ExtendedSequenceNumber {
     /// Of the Kinesis record.
     pub sequence_number: SequenceNumber,

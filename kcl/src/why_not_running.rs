@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::checkpoint::Checkpoint;
 use crate::lease_table::{LeaseSnapshot, LeaseTableSnapshot};
+#[cfg(feature = "serde")]
+use crate::millis;
 use crate::shard_consumer::{ShardState, ShutdownReason};
 use crate::snapshot::ShardSnapshot;
 
@@ -14,6 +16,11 @@ use crate::snapshot::ShardSnapshot;
 /// Answered by [`WorkerHandle::why_not_running`](crate::WorkerHandle::why_not_running). Times are as
 /// this worker saw them: since it started, and at the grain of its looks at the lease table.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum WhyNotRunning {
     /// The worker has stopped: it processes nothing and does not look at the table any more.
@@ -51,6 +58,7 @@ pub enum WhyNotRunning {
     /// Nobody has its lease.
     Unassigned {
         /// For how long.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
         since: Duration,
         /// This worker has as many leases as it may take.
         at_limit: bool,
@@ -60,8 +68,10 @@ pub enum WhyNotRunning {
         /// The worker.
         worker: String,
         /// For how long it has had it.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
         since: Duration,
         /// How long ago it last renewed it.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
         heartbeat_age: Duration,
     },
     /// Another worker has its lease and does not renew it.
@@ -69,6 +79,7 @@ pub enum WhyNotRunning {
         /// The worker.
         worker: String,
         /// How long ago it last renewed it.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
         heartbeat_age: Duration,
     },
     /// The lease is this worker's, which does not process it yet: a former owner may still be at work.

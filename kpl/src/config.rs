@@ -1,5 +1,7 @@
 //! Settings of a producer: plain data with the KPL's defaults.
 
+#[cfg(test)]
+mod extremes;
 mod properties;
 
 use std::fmt;
@@ -212,6 +214,15 @@ macro_rules! setters {
             vec![$(stringify!($field)),*]
         }
 
+        /// The extreme values of every field.
+        #[cfg(test)]
+        fn extremes_of_fields() -> Vec<(&'static str, Vec<extremes::Change>)> {
+            vec![$((
+                stringify!($field),
+                extremes::changes(|config: &mut Self, value: $type| config.$field = value),
+            )),*]
+        }
+
         $(
             #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
             #[must_use]
@@ -386,20 +397,14 @@ impl InvalidConfig {
             .map(|(field, problem)| (*field, problem.as_str()))
     }
 
-    /// `value`, or the problems of everything.
-    pub(crate) fn all<T>(
-        checks: impl IntoIterator<Item = Result<(), Self>>,
-        value: Result<T, Self>,
-    ) -> Result<T, Self> {
+    /// The problems of all checks.
+    pub(crate) fn all(checks: impl IntoIterator<Item = Result<(), Self>>) -> Result<(), Self> {
         let problems = checks.into_iter().filter_map(Result::err);
-        let mut problems: Vec<_> = problems.flat_map(|error| error.problems).collect();
-        match value {
-            Ok(value) if problems.is_empty() => Ok(value),
-            Ok(_) => Err(Self { problems }),
-            Err(error) => {
-                problems.extend(error.problems);
-                Err(Self { problems })
-            }
+        let problems: Vec<_> = problems.flat_map(|error| error.problems).collect();
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(Self { problems })
         }
     }
 }

@@ -15,11 +15,14 @@ use crate::sync::{Mutex, lock};
 
 /// Where a record lies in the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Receipt {
     /// The shard that took the record.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::text"))]
     pub shard_id: Arc<str>,
     /// The sequence number of the Kinesis record; all members of an aggregate share it.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::text"))]
     pub sequence_number: Arc<str>,
     /// The position inside the aggregate; 0 for a record that travelled alone.
     pub sub_sequence_number: u64,
@@ -29,6 +32,17 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    #[cfg(all(test, feature = "serde"))]
+    pub(crate) fn example() -> Self {
+        Self {
+            shard_id: "shard-1".into(),
+            sequence_number: "49".into(),
+            sub_sequence_number: 0,
+            attempts: 1,
+            may_be_duplicate: false,
+        }
+    }
+
     /// Whether an earlier attempt may have been written too: after a timeout, a lost response, or an aggregate that a
     /// reshard sent to the wrong shard.
     #[must_use]

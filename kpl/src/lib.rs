@@ -51,7 +51,7 @@
 //!
 //! # Features
 //!
-//! `serde` (settings as data), `metrics` (the `metrics` facade), `cloudwatch` (Amazon CloudWatch), `sink` (a producer as a
+//! `serde` (settings, stats and reports as data; in those, durations are milliseconds), `metrics` (the `metrics` facade), `cloudwatch` (Amazon CloudWatch), `sink` (a producer as a
 //! `futures::Sink`). None is on by default.
 //!
 //! # Coming from the KPL
@@ -115,12 +115,15 @@ mod retry;
 mod routing;
 mod sdk;
 mod sender;
+#[cfg(feature = "serde")]
+mod serialize;
 mod settlement;
 mod shard_map;
 mod shared;
 #[cfg(feature = "sink")]
 mod sink;
 mod stats;
+mod stream_name;
 mod sync;
 mod verdict;
 

@@ -40,6 +40,7 @@ const SAMPLING_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long things took since the producer was built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Latencies {
     /// From acceptance, or the end of the attempt before, to the start of an attempt; of each attempt at a Kinesis record.
@@ -52,6 +53,7 @@ pub struct Latencies {
 
 /// Where the load is; made by [`Producer::hot_spots`](crate::Producer::hot_spots).
 #[derive(Debug, Clone, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct HotSpots {
     /// All open shards, the hottest first.

@@ -46,6 +46,7 @@ impl std::fmt::Debug for Producer {
 
 /// How a producer ended: what became of all records it ever accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CloseReport {
     /// Records acknowledged.

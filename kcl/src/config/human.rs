@@ -20,15 +20,46 @@ pub(super) mod duration {
     }
 }
 
+pub(super) mod optional_duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(in crate::config) fn serialize<S: Serializer>(
+        value: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => super::duration::serialize(value, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        let parsed = text.as_deref().map(humantime::parse_duration).transpose();
+        parsed.map_err(serde::de::Error::custom)
+    }
+}
+
 pub(super) mod timestamp {
     use std::time::SystemTime;
 
+    use serde::ser::Error as _;
     use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::config::validate::is_timestamp;
 
     pub(in crate::config) fn serialize<S: Serializer>(
         value: &SystemTime,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
+        // The formatter panics outside of these years.
+        if !is_timestamp(*value) {
+            return Err(S::Error::custom("a time before 1970 or after 9999"));
+        }
         serializer.collect_str(&humantime::format_rfc3339(*value))
     }
 
@@ -49,12 +80,14 @@ mod tests {
     #[test]
     fn durations_and_times_are_text() {
         let config: ConsumerConfig = serde_json::from_str(
-            r#"{"failover_time": "1500ms", "checkpoint": {"interval": "5s"},
+            r#"{"failover_time": "1500ms", "dynamodb_request_timeout": "300ms", "checkpoint": {"interval": "5s"},
                 "initial_position": {"at_timestamp": "1970-01-01T00:00:09Z"},
                 "aggregate_range": "keep_in_range"}"#,
         )
         .unwrap();
         assert_eq!(config.failover_time, Duration::from_millis(1500));
+        let timeout = config.dynamodb_request_timeout;
+        assert_eq!(timeout, Some(Duration::from_millis(300)));
         assert_eq!(
             config.checkpoint,
             CheckpointPolicy::Interval(Duration::from_secs(5))

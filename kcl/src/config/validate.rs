@@ -1,14 +1,22 @@
 //! Which settings are possible.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::{CheckpointPolicy, ConsumerConfig};
+use super::{CheckpointPolicy, ConsumerConfig, InitialPosition};
 
 /// Smallest byte budget: two of the largest pages that GetRecords returns.
 const MIN_BUFFERED_BYTES: usize = 20 << 20;
 
-/// Settings that can not work together; names all problems at once.
+/// Longest duration of any setting: with it, no sum of durations overflows.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
+const LONGEST_IN_WORDS: &str = "365 days";
+
+/// The first second after the year 9999, since the epoch: RFC 3339 has four digits for the year.
+const YEAR_10_000: u64 = 253_402_300_800;
+
+/// Settings that cannot work together; names all problems at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     problems: Vec<String>,
@@ -53,54 +61,69 @@ impl ConsumerConfig {
                 problems.push(problem);
             }
         };
-        let least = |name: &str, value: Duration, least: Duration| {
-            (
-                value >= least,
-                format!("{name} is {value:?}; it must be at least {least:?}"),
-            )
-        };
         let millis = Duration::from_millis;
 
         if let Some(worker_id) = &self.worker_id {
             require(
-                !worker_id.is_empty(),
-                "worker_id is empty; leave it out or name one".into(),
+                (1..=LONGEST_WORKER_ID).contains(&worker_id.len()),
+                format!(
+                    "worker_id has {} bytes; it must have 1 to {LONGEST_WORKER_ID}: leave it out or name one",
+                    worker_id.len()
+                ),
             );
         }
-        for (met, problem) in [
-            least("failover_time", self.failover_time, millis(500)),
-            least(
+        if let InitialPosition::AtTimestamp(time) = self.initial_position {
+            require(
+                is_timestamp(time),
+                "initial_position is a time that no record can have; it must be at 1970-01-01 or later, \
+                 and in the year 9999 at most"
+                    .into(),
+            );
+        }
+        for (name, value, least) in [
+            ("failover_time", self.failover_time, millis(500)),
+            (
                 "idle_time_between_reads",
                 self.idle_time_between_reads,
                 millis(200),
             ),
-            least(
+            (
                 "kinesis_request_timeout",
                 self.kinesis_request_timeout,
                 millis(50),
             ),
-            least(
-                "dynamodb_request_timeout",
-                self.dynamodb_request_timeout,
-                millis(50),
-            ),
-            least(
+            (
                 "parent_poll_interval",
                 self.parent_poll_interval,
                 millis(10),
             ),
-            least("shard_sync_interval", self.shard_sync_interval, millis(100)),
-            least("retry_initial_delay", self.retry_initial_delay, millis(1)),
+            ("shard_sync_interval", self.shard_sync_interval, millis(100)),
+            ("retry_initial_delay", self.retry_initial_delay, millis(1)),
+            ("retry_max_delay", self.retry_max_delay, Duration::ZERO),
         ] {
-            require(met, problem);
+            require(
+                value >= least,
+                format!("{name} is {value:?}; it must be at least {least:?}"),
+            );
+            require(
+                value <= LONGEST,
+                format!("{name} is {value:?}; it must be at most {LONGEST_IN_WORDS}"),
+            );
         }
-        require(
-            self.dynamodb_request_timeout <= self.failover_time / 4,
-            format!(
-                "dynamodb_request_timeout is {:?}; it must be at most a quarter of failover_time ({:?}), so that a renewal can be tried again in time",
-                self.dynamodb_request_timeout, self.failover_time
-            ),
-        );
+        if let Some(timeout) = self.dynamodb_request_timeout {
+            require(
+                timeout >= millis(50),
+                format!("dynamodb_request_timeout is {timeout:?}; it must be at least 50ms"),
+            );
+            require(
+                timeout <= self.failover_time / 4,
+                format!(
+                    "dynamodb_request_timeout is {timeout:?}; it must be at most a quarter of failover_time ({:?}), \
+                     so that a renewal can be tried again in time: leave it out to follow failover_time",
+                    self.failover_time
+                ),
+            );
+        }
         require(
             self.retry_max_delay >= self.retry_initial_delay,
             format!(
@@ -137,7 +160,16 @@ impl ConsumerConfig {
         if let CheckpointPolicy::Interval(interval) = self.checkpoint {
             require(
                 !interval.is_zero(),
-                "checkpoint is an interval of zero; take CheckpointPolicy::AfterBatch".into(),
+                "checkpoint is an interval of zero; it must be at least 1ns: for one after each batch, \
+                 take CheckpointPolicy::AfterBatch"
+                    .into(),
+            );
+            require(
+                interval <= LONGEST,
+                format!(
+                    "checkpoint is an interval of {interval:?}; it must be at most {LONGEST_IN_WORDS}: \
+                     for none at all, take CheckpointPolicy::Manual"
+                ),
             );
         }
         if let Some(name) = &self.table.name {
@@ -156,16 +188,53 @@ impl ConsumerConfig {
     }
 }
 
+/// Longest worker id, in bytes: a limit of ours, below that of a key in DynamoDB.
+const LONGEST_WORKER_ID: usize = 1024;
+
+/// Whether a record can have arrived then, and RFC 3339 can write it.
+pub(super) fn is_timestamp(time: SystemTime) -> bool {
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH);
+    since_epoch.is_ok_and(|since| since.as_secs() < YEAR_10_000)
+}
+
 /// What DynamoDB accepts, in words.
-pub(crate) const TABLE_NAME_RULE: &str =
+const TABLE_NAME_RULE: &str =
     "a DynamoDB table name has 3 to 255 characters of a-z, A-Z, 0-9, '_', '-' and '.'";
 
 /// Whether DynamoDB accepts `name`.
-pub(crate) fn is_table_name(name: &str) -> bool {
-    (3..=255).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+fn is_table_name(name: &str) -> bool {
+    (3..=255).contains(&name.len()) && has_table_characters(name)
+}
+
+fn has_table_characters(name: &str) -> bool {
+    name.bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+}
+
+/// Longest application name: older Java workers have tables named after it, the longest of them
+/// `APPLICATION-WorkerMetricStats`, and each start looks for them.
+const LONGEST_APPLICATION: usize = 255 - "-WorkerMetricStats".len();
+
+/// What is wrong with the name of an application, and what to do. `names_the_table`: the lease table
+/// has no name of its own.
+pub(crate) fn application_problem(application: &str, names_the_table: bool) -> Option<String> {
+    if application.is_empty() {
+        return Some("application is empty; name it".into());
+    }
+    if application.len() > LONGEST_APPLICATION || !has_table_characters(application) {
+        let start: String = application.chars().take(LONGEST_APPLICATION + 1).collect();
+        return Some(format!(
+            "application is {start:?} ({} bytes); it must have 1 to {LONGEST_APPLICATION} characters of \
+             a-z, A-Z, 0-9, '_', '-' and '.', because tables are named after it",
+            application.len()
+        ));
+    }
+    (names_the_table && !is_table_name(application)).then(|| {
+        format!(
+            "application is {application:?} and names the lease table; {TABLE_NAME_RULE}, \
+             or set table.name"
+        )
+    })
 }
 
 #[cfg(test)]
@@ -182,6 +251,7 @@ mod tests {
         let config = ConsumerConfig::default()
             .with_worker_id("")
             .with_failover_time(Duration::from_millis(1))
+            .with_dynamodb_request_timeout(Duration::from_millis(50))
             .with_max_records(0)
             .with_max_buffered_bytes(1)
             .with_max_leases(0)
@@ -215,6 +285,31 @@ mod tests {
     }
 
     #[test]
+    fn the_time_limit_of_dynamodb_follows_the_failover_time() {
+        let timeout = |config: &ConsumerConfig| config.dynamodb_attempt_timeout();
+        let config = ConsumerConfig::default();
+        assert_eq!(timeout(&config), Duration::from_secs(2));
+        let config = config.with_failover_time(Duration::from_secs(2));
+        assert_eq!(config.validate(), Ok(()));
+        assert_eq!(timeout(&config), Duration::from_millis(500));
+        let config = config.with_dynamodb_request_timeout(Duration::from_millis(501));
+        let error = config.validate().unwrap_err().to_string();
+        assert!(
+            error.contains("dynamodb_request_timeout is 501ms"),
+            "{error}"
+        );
+        assert!(
+            error.contains("leave it out to follow failover_time"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn settings_for_tests_are_valid() {
+        assert_eq!(ConsumerConfig::for_tests().validate(), Ok(()));
+    }
+
+    #[test]
     fn table_names() {
         for (name, accepted) in [
             ("abc", true),
@@ -223,6 +318,27 @@ mod tests {
             ("a b c", false),
         ] {
             assert_eq!(is_table_name(name), accepted, "{name}");
+        }
+    }
+
+    #[test]
+    fn tables_can_be_named_after_an_application() {
+        let longest = "x".repeat(237);
+        for (name, own_table, accepted) in [
+            ("billing", false, true),
+            ("a", true, true),
+            ("a", false, false),
+            (&longest, false, true),
+            (&format!("{longest}x"), false, false),
+            (&format!("{longest}x"), true, false),
+            ("a/b", true, false),
+            ("billing\n", true, false),
+            ("größe", true, false),
+            ("", true, false),
+        ] {
+            let problem = application_problem(name, !own_table);
+            assert_eq!(problem.is_none(), accepted, "{problem:?}");
+            assert!(problem.is_none_or(|p| p.starts_with("application is ")));
         }
     }
 }

@@ -15,7 +15,7 @@ use super::handle::WorkerHandle;
 use super::run;
 use super::shards::{View, ViewParts};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{ConfigError, ConsumerConfig, TABLE_NAME_RULE, is_table_name};
+use crate::config::{ConfigError, ConsumerConfig, application_problem};
 use crate::coordination::{Coordinator, CoordinatorParts};
 use crate::error::BuildError;
 use crate::executor::CurrentRuntime;
@@ -26,6 +26,7 @@ use crate::metrics::facade::FacadeSink;
 use crate::processor::{ErasedFactory, ProcessorFactory};
 use crate::retrieval::{ByteBudget, PollingRetrieval};
 use crate::shard_consumer::Worker;
+use crate::stream_name::StreamName;
 use crate::task::Task;
 use crate::worker_state::{LastState, StateSender, StateWatch, WorkerState};
 
@@ -307,17 +308,14 @@ impl SchedulerBuilder {
 
     fn problems(&self) -> Vec<String> {
         let mut problems = self.config.problems();
-        if self.stream.is_empty() {
-            problems.push("stream is empty; give a stream's name or ARN".into());
-        }
-        if self.application.is_empty() {
-            problems.push("application is empty; name it".into());
-        } else if self.config.table.name.is_none() && !is_table_name(&self.application) {
-            problems.push(format!(
-                "application is {:?} and names the lease table; {TABLE_NAME_RULE}, or set table.name",
-                self.application
-            ));
-        }
+        let region = match &self.kinesis {
+            Some(client) => client.config().region(),
+            None => self.kinesis_config.region(),
+        };
+        let stream = StreamName::problem(&self.stream, region.map(AsRef::as_ref));
+        problems.extend(stream.map(|problem| format!("stream {problem}")));
+        let names_the_table = self.config.table.name.is_none();
+        problems.extend(application_problem(&self.application, names_the_table));
         problems
     }
 }

@@ -21,6 +21,7 @@ use crate::worker_state::{StateWatch, WorkerState, worker_dropped};
 
 /// What a planned stop did with the shards that the worker owned.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// Shards whose processor was asked to stop and did, by id.

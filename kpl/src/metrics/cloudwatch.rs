@@ -108,7 +108,7 @@ impl CloudWatchConfig {
         ];
         let problems = checks.into_iter().filter(|(is_valid, ..)| !is_valid);
         let problems = problems.map(|(_, field, text)| Err(InvalidConfig::one(field, text.into())));
-        InvalidConfig::all(problems, Ok(()))
+        InvalidConfig::all(problems)
     }
 
     fn has_valid_dimensions(&self) -> bool {

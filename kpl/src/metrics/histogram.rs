@@ -39,17 +39,22 @@ pub(crate) fn value_of(bucket: usize) -> Duration {
 ///
 /// The percentiles are off by at most a sixteenth of their value, the maximum is exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Percentiles {
     /// How many were counted.
     pub count: u64,
     /// Half took no longer.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::millis"))]
     pub p50: Duration,
     /// 90 of 100 took no longer.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::millis"))]
     pub p90: Duration,
     /// 99 of 100 took no longer.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::millis"))]
     pub p99: Duration,
     /// The longest.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::millis"))]
     pub max: Duration,
 }
 

@@ -13,6 +13,7 @@ const HALF_LIFE: Duration = Duration::from_secs(60);
 
 /// The load of one partition key, as far as a sample shows it.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct KeyLoad {
     /// The partition key.

@@ -14,9 +14,11 @@ const SHARD_BYTES: f64 = 1024.0 * 1024.0;
 
 /// The load of one shard over the last 10 to 20 seconds, as this producer sees it.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ShardLoad {
     /// The shard.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::text"))]
     pub shard_id: Arc<str>,
     /// Kinesis records written, a second.
     pub records_per_second: f64,

@@ -264,7 +264,7 @@ impl Reader {
             }
         }
         let ours = self.config.validate();
-        InvalidConfig::all([self.problems.into_result(), ours], Ok(()))?;
+        InvalidConfig::all([self.problems.into_result(), ours])?;
         Ok(KplProperties {
             config: self.config,
             region: self.region,

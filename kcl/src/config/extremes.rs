@@ -1,0 +1,384 @@
+//! Every setting at its extremes: `validate` refuses the value with a text that names the setting, or
+//! the worker runs with it.
+//!
+//! The fields come from the list of setters, which does not compile when one is missing, and their
+//! values from [`Extremes`], which each type of a setting must implement.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_kinesis::primitives::Blob;
+use fastrand::Rng;
+use kinesis_testkit::LocalAws;
+use tokio::runtime::Handle;
+
+use super::{
+    AggregateRangePolicy, CheckpointPolicy, ConsumerConfig, InitialPosition, OnStop, TableConfig,
+};
+use crate::backoff::Backoff;
+use crate::clock::TokioClock;
+use crate::delivery::AutoCheckpoint;
+use crate::error::ProcessorError;
+use crate::lease::Fence;
+use crate::processor::{RecordProcessor, ShardContext, ShardEnd, Shutdown};
+use crate::{RecordBatch, Scheduler};
+
+/// Sets one field to one value.
+pub(super) struct Change<T> {
+    /// The value.
+    text: String,
+    apply: Box<dyn Fn(&mut T)>,
+}
+
+/// One change for each extreme value of a field.
+pub(super) fn changes<T: 'static, V: Extremes>(set: fn(&mut T, V)) -> Vec<Change<T>> {
+    let change = |value: V| Change {
+        text: format!("{value:?}"),
+        apply: Box::new(move |config| set(config, value.clone())),
+    };
+    V::extremes().into_iter().map(change).collect()
+}
+
+/// A type of a setting, with the values that arithmetic fails on first.
+pub(super) trait Extremes: Clone + Debug + 'static {
+    fn extremes() -> Vec<Self>;
+}
+
+impl Extremes for Duration {
+    fn extremes() -> Vec<Self> {
+        const YEAR: Duration = Duration::from_secs(365 * 86_400);
+        vec![
+            Self::ZERO,
+            Self::from_nanos(1),
+            Self::from_micros(1),
+            Self::from_millis(1),
+            Self::from_millis(50),
+            Self::from_millis(500),
+            Self::from_secs(1),
+            Self::from_millis(u64::from(u32::MAX)),
+            YEAR,
+            YEAR + Self::from_nanos(1),
+            Self::from_secs(u64::from(u32::MAX)),
+            Self::from_nanos(u64::MAX),
+            Self::from_millis(i64::MAX as u64),
+            Self::from_millis(u64::MAX),
+            Self::from_secs(i64::MAX as u64),
+            Self::MAX - Self::from_nanos(1),
+            Self::MAX,
+        ]
+    }
+}
+
+impl Extremes for u32 {
+    fn extremes() -> Vec<Self> {
+        vec![0, 1, 2, 10_000, 10_001, 1 << 31, Self::MAX]
+    }
+}
+
+impl Extremes for usize {
+    fn extremes() -> Vec<Self> {
+        let exact = [
+            0,
+            1,
+            2,
+            20 << 20,
+            u32::MAX as Self,
+            1 << 32,
+            i64::MAX as Self,
+        ];
+        // Tokio's semaphores hold an eighth.
+        let eighths = [
+            Self::MAX >> 3,
+            (Self::MAX >> 3) + 1,
+            Self::MAX - 1,
+            Self::MAX,
+        ];
+        exact.into_iter().chain(eighths).collect()
+    }
+}
+
+impl Extremes for bool {
+    fn extremes() -> Vec<Self> {
+        vec![false, true]
+    }
+}
+
+/// Names have tests of their own.
+impl Extremes for Option<String> {
+    fn extremes() -> Vec<Self> {
+        vec![None]
+    }
+}
+
+impl Extremes for Option<Duration> {
+    fn extremes() -> Vec<Self> {
+        let some = Duration::extremes().into_iter().map(Some);
+        some.chain([None]).collect()
+    }
+}
+
+impl Extremes for (u32, u32) {
+    fn extremes() -> Vec<Self> {
+        let pairs = u32::extremes().into_iter().map(|units| (units, 1));
+        pairs.chain([(1, u32::MAX)]).collect()
+    }
+}
+
+impl Extremes for BTreeMap<String, String> {
+    fn extremes() -> Vec<Self> {
+        vec![Self::new()]
+    }
+}
+
+impl Extremes for InitialPosition {
+    fn extremes() -> Vec<Self> {
+        let epoch = SystemTime::UNIX_EPOCH;
+        let times = Duration::extremes()
+            .into_iter()
+            .flat_map(move |distance| [epoch.checked_add(distance), epoch.checked_sub(distance)]);
+        let year_9999 = epoch + Duration::from_secs(253_402_300_799);
+        let more = [Some(year_9999), Some(year_9999 + Duration::from_secs(1))];
+        let times = times.chain(more).flatten().map(Self::AtTimestamp);
+        times.chain([Self::Latest, Self::TrimHorizon]).collect()
+    }
+}
+
+impl Extremes for CheckpointPolicy {
+    fn extremes() -> Vec<Self> {
+        let intervals = Duration::extremes().into_iter().map(Self::Interval);
+        intervals.chain([Self::Manual, Self::AfterBatch]).collect()
+    }
+}
+
+impl Extremes for OnStop {
+    fn extremes() -> Vec<Self> {
+        vec![Self::HandOver, Self::Release, Self::Keep]
+    }
+}
+
+impl Extremes for AggregateRangePolicy {
+    fn extremes() -> Vec<Self> {
+        vec![Self::Auto, Self::Strict, Self::KeepInRange, Self::KeepAll]
+    }
+}
+
+impl Extremes for TableConfig {
+    fn extremes() -> Vec<Self> {
+        let changes = Self::extremes_of_fields().into_iter();
+        let changes = changes.flat_map(|(_, changes)| changes);
+        let table = |change: Change<Self>| {
+            let mut table = Self::default();
+            (change.apply)(&mut table);
+            table
+        };
+        changes.map(table).collect()
+    }
+}
+
+/// Settings with one field changed.
+struct Single {
+    field: &'static str,
+    value: String,
+    config: ConsumerConfig,
+}
+
+/// By default a worker reads only what comes after its start; all else is as by default.
+fn base() -> ConsumerConfig {
+    ConsumerConfig::default().with_initial_position(InitialPosition::TrimHorizon)
+}
+
+/// For each field, the settings with each of its values.
+fn one_at_a_time() -> impl Iterator<Item = Vec<Single>> {
+    let fields = ConsumerConfig::extremes_of_fields().into_iter();
+    fields.map(|(field, changes)| {
+        let single = |change: Change<ConsumerConfig>| {
+            let mut config = base();
+            (change.apply)(&mut config);
+            let value = change.text;
+            Single {
+                field,
+                value,
+                config,
+            }
+        };
+        changes.into_iter().map(single).collect()
+    })
+}
+
+/// Settings with `count` fields changed at random.
+fn combination(random: &mut Rng, count: usize) -> ConsumerConfig {
+    let mut config = base();
+    let mut fields = ConsumerConfig::extremes_of_fields();
+    random.shuffle(&mut fields);
+    for (_, changes) in fields.iter().take(count) {
+        (changes[random.usize(..changes.len())].apply)(&mut config);
+    }
+    config
+}
+
+#[test]
+fn a_refusal_names_the_setting_and_what_it_may_be() {
+    for single in one_at_a_time().flatten() {
+        let Single {
+            field,
+            value,
+            config,
+        } = single;
+        let Err(error) = config.validate() else {
+            continue;
+        };
+        let named = |problem: &String| {
+            problem.contains(field) && (problem.contains("at ") || problem.contains(" to "))
+        };
+        assert!(
+            error.problems().iter().any(named),
+            "{field} at {value}: {error}"
+        );
+    }
+}
+
+/// What is computed of settings without a call to AWS, at any age of the host.
+fn compute(config: &ConsumerConfig) {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+    for now in [Duration::ZERO, Duration::from_nanos(1), CENTURY] {
+        let mut fence = Fence::new(config.failover_time, now);
+        assert!(!fence.has_fallen(now));
+        assert!(fence.renewal_due() <= fence.deadline());
+        fence.succeeded(now);
+        fence.read_back();
+        assert!(fence.has_fallen(fence.deadline()));
+
+        let mut auto = AutoCheckpoint::new(config.checkpoint, now);
+        auto.delivered();
+        auto.carried(now);
+        auto.tried(now, false);
+        auto.tried(now, true);
+        auto.delivered();
+        assert!(auto.due_in(now).is_none_or(|due| due <= CENTURY));
+    }
+    let random = Rng::with_seed(1);
+    let mut backoff = Backoff::new(config.retry_initial_delay, config.retry_max_delay, random);
+    for _ in 0..200 {
+        assert!(backoff.next_delay() <= config.retry_max_delay);
+    }
+    assert!(config.dynamodb_attempt_timeout() <= config.failover_time / 4);
+    #[cfg(feature = "serde")]
+    {
+        let text = serde_json::to_string(config).unwrap();
+        assert_eq!(
+            serde_json::from_str::<ConsumerConfig>(&text).unwrap(),
+            *config
+        );
+    }
+}
+
+#[test]
+fn what_is_valid_can_be_computed_with() {
+    let mut random = Rng::with_seed(11);
+    let mut valid = 0;
+    let singles = one_at_a_time().flatten().map(|single| single.config);
+    let combinations = (0..3000).map(|round| combination(&mut random, 2 + round % 4));
+    for config in singles.chain(combinations) {
+        // Whatever the settings are, their text is an error at most.
+        #[cfg(feature = "serde")]
+        let _ = serde_json::to_string(&config);
+        if config.validate().is_ok() {
+            valid += 1;
+            compute(&config);
+        }
+    }
+    assert!(valid > 300, "{valid} valid settings tell little");
+}
+
+/// Fails once, so that the pause before a repetition is drawn too.
+struct Counting {
+    records: Arc<AtomicUsize>,
+    has_failed: bool,
+}
+
+impl RecordProcessor for Counting {
+    async fn process_records(&mut self, batch: RecordBatch<'_>) -> Result<(), ProcessorError> {
+        if !std::mem::replace(&mut self.has_failed, true) {
+            return Err("the first call fails".into());
+        }
+        self.records
+            .fetch_add(batch.records().count(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn shard_ended(&mut self, end: ShardEnd<'_>) -> Result<(), ProcessorError> {
+        Ok(end.checkpoint().await?)
+    }
+
+    async fn shutdown_requested(&mut self, last: Shutdown<'_>) -> Result<(), ProcessorError> {
+        Ok(last.checkpointer().checkpoint().await?)
+    }
+}
+
+/// Runs a worker with these settings for some seconds of paused time, and stops it.
+async fn run(aws: &LocalAws, application: String, config: ConsumerConfig) -> Result<usize, String> {
+    let records = Arc::new(AtomicUsize::new(0));
+    let processed = Arc::clone(&records);
+    let scheduler = Scheduler::builder(application, STREAM, &aws.in_process_config())
+        .processor(move |_shard: &ShardContext| Counting {
+            records: Arc::clone(&processed),
+            has_failed: false,
+        })
+        .config(config)
+        .coordination_on(Handle::current())
+        .clock(Arc::new(TokioClock::new()))
+        .build()
+        .await
+        .map_err(|error| format!("build: {error}"))?;
+    let worker = scheduler.spawn();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let stopped = worker.shutdown(Duration::from_secs(2)).await;
+    stopped.map_err(|error| format!("stop: {error}"))?;
+    Ok(records.load(Ordering::Relaxed))
+}
+
+const STREAM: &str = "orders";
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_runs_with_what_is_valid() {
+    let wall = TokioClock::new();
+    let services = kinesis_testkit::TokioClock::starting_at(crate::clock::Clock::wall(&wall));
+    let aws = LocalAws::builder().clock(services).build().await.unwrap();
+    aws.create_stream(STREAM, 1).await.unwrap();
+    let kinesis = aws_sdk_kinesis::Client::new(&aws.in_process_config());
+    let put = kinesis.put_record().stream_name(STREAM).partition_key("k");
+    put.data(Blob::new("d")).send().await.unwrap();
+
+    // Of many values, the ends of what is valid: a run takes a hundredth of a second.
+    let ends = one_at_a_time().flat_map(|mut singles| {
+        singles.retain(|single| single.config.validate().is_ok());
+        if singles.len() > 4 {
+            singles.drain(2..singles.len() - 2);
+        }
+        singles
+    });
+    let ends = ends.map(|single| {
+        (
+            format!("{} at {}", single.field, single.value),
+            single.config,
+        )
+    });
+    let mut random = Rng::with_seed(12);
+    let combinations = (0..200).map(|_| combination(&mut random, 3));
+    let valid = combinations.filter(|config| config.validate().is_ok());
+    let combinations = valid.take(30).map(|config| (format!("{config:?}"), config));
+    let (mut runs, mut processed) = (0, 0);
+    for (settings, config) in ends.chain(combinations) {
+        runs += 1;
+        match run(&aws, format!("application-{runs}"), config).await {
+            Ok(records) => processed += usize::from(records > 0),
+            Err(error) => panic!("{settings}: {error}"),
+        }
+    }
+    // The others do not get to a record within the time: by a position, or by a pause.
+    assert!(processed > runs / 2, "{processed} of {runs} workers worked");
+}

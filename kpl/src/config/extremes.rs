@@ -1,0 +1,225 @@
+//! Every setting at its extremes: `validate` refuses the value with a text that names the setting, or
+//! the producer runs with it.
+//!
+//! The fields come from the list of setters, which does not compile when one is missing, and their
+//! values from [`Extremes`], which each type of a setting must implement.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use fastrand::Rng;
+use kinesis_testkit::LocalAws;
+
+use super::{Compression, OnGap, ProducerConfig, RecordOrdering};
+use crate::error::{FailureCause, SendError, StopReason};
+use crate::producer::Producer;
+use crate::record::UserRecord;
+
+/// Sets one field to one value.
+pub(super) struct Change {
+    /// The value.
+    text: String,
+    apply: Box<dyn Fn(&mut ProducerConfig)>,
+}
+
+/// One change for each extreme value of a field.
+pub(super) fn changes<V: Extremes>(set: fn(&mut ProducerConfig, V)) -> Vec<Change> {
+    let change = |value: V| Change {
+        text: format!("{value:?}"),
+        apply: Box::new(move |config| set(config, value)),
+    };
+    V::extremes().into_iter().map(change).collect()
+}
+
+/// A type of a setting, with the values that arithmetic fails on first.
+pub(super) trait Extremes: Copy + Debug + 'static {
+    fn extremes() -> Vec<Self>;
+}
+
+impl Extremes for Duration {
+    fn extremes() -> Vec<Self> {
+        const YEAR: Duration = Duration::from_secs(365 * 86_400);
+        vec![
+            Self::ZERO,
+            Self::from_nanos(1),
+            Self::from_micros(1),
+            Self::from_millis(1),
+            Self::from_millis(50),
+            Self::from_secs(1),
+            Self::from_millis(u64::from(u32::MAX)),
+            YEAR,
+            YEAR + Self::from_nanos(1),
+            Self::from_secs(u64::from(u32::MAX)),
+            Self::from_nanos(u64::MAX),
+            Self::from_millis(i64::MAX as u64),
+            Self::from_millis(u64::MAX),
+            Self::from_secs(i64::MAX as u64),
+            Self::MAX - Self::from_nanos(1),
+            Self::MAX,
+        ]
+    }
+}
+
+impl Extremes for u32 {
+    fn extremes() -> Vec<Self> {
+        vec![0, 1, 2, 100, 101, 1_000_000, 1 << 31, Self::MAX]
+    }
+}
+
+impl Extremes for usize {
+    fn extremes() -> Vec<Self> {
+        let small = [0, 1, 2, 64, 500, 10_000, 64 << 10, 1 << 20, 10 << 20];
+        let large = [u32::MAX as Self, 1 << 32, i64::MAX as Self];
+        // Tokio's semaphores hold an eighth.
+        let eighths = [
+            Self::MAX >> 3,
+            (Self::MAX >> 3) + 1,
+            Self::MAX - 1,
+            Self::MAX,
+        ];
+        small.into_iter().chain(large).chain(eighths).collect()
+    }
+}
+
+impl Extremes for bool {
+    fn extremes() -> Vec<Self> {
+        vec![false, true]
+    }
+}
+
+impl Extremes for RecordOrdering {
+    fn extremes() -> Vec<Self> {
+        vec![Self::BestEffort, Self::PerPartitionKey]
+    }
+}
+
+impl Extremes for OnGap {
+    fn extremes() -> Vec<Self> {
+        vec![Self::FailSuccessors, Self::Continue]
+    }
+}
+
+impl Extremes for Compression {
+    fn extremes() -> Vec<Self> {
+        let levels = [i32::MIN, -1, 0, 1, 22, 23, i32::MAX];
+        let levels = levels.into_iter().map(|level| Self::Zstd { level });
+        levels.chain([Self::Off]).collect()
+    }
+}
+
+/// The defaults with one field changed: its name, the value's text, and the settings.
+fn one_at_a_time() -> Vec<(&'static str, String, ProducerConfig)> {
+    let mut all = Vec::new();
+    for (field, changes) in ProducerConfig::extremes_of_fields() {
+        for change in changes {
+            let mut config = ProducerConfig::default();
+            (change.apply)(&mut config);
+            all.push((field, change.text, config));
+        }
+    }
+    all
+}
+
+/// The defaults with `count` fields changed at random.
+fn combination(random: &mut Rng, count: usize) -> ProducerConfig {
+    let mut config = ProducerConfig::default();
+    let mut fields = ProducerConfig::extremes_of_fields();
+    random.shuffle(&mut fields);
+    for (_, changes) in fields.iter().take(count) {
+        (changes[random.usize(..changes.len())].apply)(&mut config);
+    }
+    config
+}
+
+#[test]
+fn a_refusal_names_the_setting_and_what_it_may_be() {
+    for (field, value, config) in one_at_a_time() {
+        let Err(error) = config.validate() else {
+            continue;
+        };
+        let named = |(name, problem): (&str, &str)| {
+            (name == field || problem.contains(field)) && problem.contains("must be ")
+        };
+        assert!(error.problems().any(named), "{field} at {value}: {error}");
+    }
+}
+
+const STREAM: &str = "orders";
+
+/// Sends some records with these settings, and closes the producer. Answers with the deliveries.
+async fn run(aws: &LocalAws, config: ProducerConfig, random: &mut Rng) -> Result<u64, String> {
+    let built = Producer::builder(STREAM, &aws.in_process_config())
+        .config(config)
+        .seed(random.u64(..))
+        .build();
+    // Settings that leave no time to start are an error, as they should be.
+    let producer = match built.await {
+        Ok(producer) => producer,
+        Err(error) if error.to_string().contains("panic") => return Err(error.to_string()),
+        Err(_) => return Ok(0),
+    };
+    let ages = Duration::extremes();
+    let mut deliveries = Vec::new();
+    for (number, age) in ages.iter().enumerate() {
+        let mut record = UserRecord::new(format!("key-{number}"), vec![b'd'; 200]);
+        if number % 2 == 0 && !age.is_zero() {
+            record = record.with_time_to_live(*age);
+        }
+        match producer.try_send(record) {
+            Ok(delivery) => deliveries.push(delivery),
+            Err(SendError::Closed { reason, .. }) => return Err(reason.to_string()),
+            Err(_) => {}
+        }
+        if number % 5 == 0 {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+    // Longer than the pauses of lingering, refreshing and sweeping, where they are not extreme.
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let closed = ages[random.usize(..ages.len())];
+    // What the settings keep from leaving would be awaited for as long.
+    let report = producer.close(closed.min(Duration::from_secs(300))).await;
+    for delivery in deliveries {
+        if let Err(error) = delivery.await
+            && let FailureCause::Abandoned(reason @ StopReason::Panicked { .. }) = error.cause()
+        {
+            return Err(reason.to_string());
+        }
+    }
+    Ok(report.delivered)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_producer_runs_with_what_is_valid() {
+    let wall = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
+    let services = kinesis_testkit::TokioClock::starting_at(wall);
+    let aws = LocalAws::builder().clock(services).build().await.unwrap();
+    aws.create_stream(STREAM, 2).await.unwrap();
+
+    let mut random = Rng::with_seed(11);
+    let singles = one_at_a_time().into_iter();
+    let singles = singles.map(|(field, value, config)| (format!("{field} at {value}"), config));
+    let mut choices = Rng::with_seed(12);
+    let combinations = (0..100).map(|round| {
+        let config = combination(&mut choices, 2 + round % 3);
+        (format!("{config:?}"), config)
+    });
+    let (mut runs, mut delivered) = (0, 0);
+    for (settings, config) in singles.chain(combinations) {
+        // Whatever the settings are, their text is an error at most.
+        #[cfg(feature = "serde")]
+        let _ = serde_json::to_string(&config);
+        if config.validate().is_err() {
+            continue;
+        }
+        runs += 1;
+        match run(&aws, config, &mut random).await {
+            Ok(records) => delivered += usize::from(records > 0),
+            Err(error) => panic!("{settings}: {error}"),
+        }
+    }
+    assert!(
+        delivered > runs / 2,
+        "{delivered} of {runs} producers delivered"
+    );
+}

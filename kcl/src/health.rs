@@ -11,6 +11,7 @@ pub(crate) use self::problem_log::ProblemLog;
 ///
 /// Answered by [`WorkerHandle::health`](crate::WorkerHandle::health), without a call to AWS.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Health {
     /// The worst that the problems amount to.
@@ -21,6 +22,11 @@ pub struct Health {
 
 /// How far a worker's problems go. The order is from good to bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum HealthStatus {
     /// Nothing that this worker does is failing.
@@ -35,6 +41,7 @@ pub enum HealthStatus {
 
 /// One thing that is wrong. [`Display`](fmt::Display) is one sentence that says what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Problem {
     /// What fails.
@@ -44,6 +51,7 @@ pub struct Problem {
     /// The latest cause, without payload or keys of records.
     pub cause: String,
     /// Time since the first failure in a row.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::millis::serialize"))]
     pub since: Duration,
     /// Failures in a row.
     pub failures: u32,
@@ -51,6 +59,11 @@ pub struct Problem {
 
 /// What can be wrong with a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum ProblemKind {
     /// The worker has ended or is ending because of an error.

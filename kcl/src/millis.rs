@@ -25,7 +25,10 @@ mod tests {
 
     use serde_json::{Value, json};
 
+    use crate::clock::SystemClock;
+    use crate::health::{Health, Problem, ProblemKind, ProblemLog};
     use crate::lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};
+    use crate::metrics::Meter;
     use crate::sequence::ExtendedSequenceNumber;
     use crate::shard_consumer::{ShardState, ShutdownReason};
     use crate::snapshot::{ShardStatus, Totals};
@@ -37,7 +40,8 @@ mod tests {
 
     #[test]
     fn what_a_worker_tells_is_data() {
-        let totals = Arc::new(Totals::default());
+        let problems = ProblemLog::new(Arc::new(SystemClock::default()));
+        let totals = Arc::new(Totals::new(Meter::default(), Arc::new(problems)));
         let status = ShardStatus::new("shard-1", Arc::clone(&totals));
         status.behind(Some(1500));
         status.enter(ShardState::ShuttingDown(ShutdownReason::LeaseLost));
@@ -74,6 +78,19 @@ mod tests {
         assert_eq!(table["corrupt"][0]["problem"], json!("no counter"));
         let expected = json!({"sequence_number": "42", "sub_sequence_number": 3});
         assert_eq!(data(position), expected);
+
+        let problem = Problem {
+            kind: ProblemKind::ReadsFailing,
+            shard_id: Some("shard-1".into()),
+            cause: "refused".into(),
+            since: age,
+            failures: 2,
+        };
+        let health = data(Health::new(vec![problem], Duration::from_secs(10)));
+        assert_eq!(health["status"], json!("degraded"));
+        let problem = json!({"kind": "reads_failing", "shard_id": "shard-1", "cause": "refused",
+            "since": 1200, "failures": 2});
+        assert_eq!(health["problems"], json!([problem]));
 
         let report = ShutdownReport {
             drained: vec!["shard-1".into()],

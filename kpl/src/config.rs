@@ -16,6 +16,9 @@ const MIB: usize = 1024 * KIB;
 const SERVICE_MAX_REQUEST: usize = 10 * MIB;
 const SERVICE_MAX_REQUEST_RECORDS: usize = 500;
 
+/// The longest timeout or interval: with it, no sum of durations overflows, the SDK's own included.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
 /// The smallest buffer that is of use, in bytes.
 pub(crate) const MIN_BUFFER: usize = 64 * KIB;
 
@@ -106,7 +109,7 @@ pub struct ProducerConfig {
     /// The most bytes of a PutRecords request, partition keys counted. Default 5 MiB; at most 10 MiB. KPL: `CollectionMaxSize`.
     pub collection_max_size: usize,
 
-    /// The most bytes of records held from `send` to settlement. Default 64 MiB.
+    /// The most bytes of records held from `send` to settlement. Default 64 MiB; at least 64 KiB (65,536 bytes).
     ///
     /// Each record counts its data, its key, and 64 bytes; each Kinesis record 1,024 bytes more. One shard may hold
     /// at most as much as is still free, so a single hot shard gets half and the others go on, but for
@@ -130,15 +133,15 @@ pub struct ProducerConfig {
     /// The most PutRecords requests in flight. Default 24. KPL: `MaxConnections`.
     pub max_requests_in_flight: usize,
 
-    /// How long one PutRecords attempt may take. Default 6 s. KPL: `RequestTimeout`.
+    /// How long one PutRecords attempt may take. Default 6 s; at most 365 days. KPL: `RequestTimeout`.
     #[cfg_attr(feature = "serde", serde(with = "duration"))]
     pub request_timeout: Duration,
 
-    /// How long a connection may take to open. Default 3 s. KPL: `ConnectTimeout`.
+    /// How long a connection may take to open. Default 3 s; at most 365 days. KPL: `ConnectTimeout`.
     #[cfg_attr(feature = "serde", serde(with = "duration"))]
     pub connect_timeout: Duration,
 
-    /// How long [`build`](crate::ProducerBuilder::build) may take in all. Default 20 s.
+    /// How long [`build`](crate::ProducerBuilder::build) may take in all. Default 20 s; at most 365 days.
     #[cfg_attr(feature = "serde", serde(with = "duration"))]
     pub startup_timeout: Duration,
 
@@ -148,7 +151,7 @@ pub struct ProducerConfig {
     /// this many keys and 150 bytes for each. Off, it costs nothing.
     pub hot_keys: usize,
 
-    /// How often the shard map is read again without a reason, jittered by a fifth. Default 60 s.
+    /// How often the shard map is read again without a reason, jittered by a fifth. Default 60 s; at most 365 days.
     #[cfg_attr(feature = "serde", serde(with = "duration"))]
     pub shard_map_refresh_interval: Duration,
 }
@@ -291,6 +294,23 @@ impl Default for ProducerConfig {
 }
 
 impl ProducerConfig {
+    /// Settings for tests on an emulator or an embedded AWS: records leave within 10 ms, and a failure shows within seconds.
+    /// All else is as by default.
+    ///
+    /// Not for production: records expire after 10 s, which a reshard or a short outage of the service may outlast.
+    #[must_use]
+    pub fn for_tests() -> Self {
+        Self {
+            record_max_buffered_time: Duration::from_millis(10),
+            record_ttl: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(1),
+            startup_timeout: Duration::from_secs(10),
+            shard_map_refresh_interval: Duration::from_secs(5),
+            ..Self::default()
+        }
+    }
+
     /// Checks every setting.
     ///
     /// # Errors
@@ -345,8 +365,10 @@ impl ProducerConfig {
                 format!("the zstd level must be 1 to 22, got {level}"),
             );
         }
+        if self.record_ttl.is_zero() {
+            problems.add("record_ttl", "must be longer than zero".to_owned());
+        }
         for (field, value) in [
-            ("record_ttl", self.record_ttl),
             ("request_timeout", self.request_timeout),
             ("connect_timeout", self.connect_timeout),
             ("startup_timeout", self.startup_timeout),
@@ -355,8 +377,9 @@ impl ProducerConfig {
                 self.shard_map_refresh_interval,
             ),
         ] {
-            if value.is_zero() {
-                problems.add(field, "must be longer than zero".to_owned());
+            if value.is_zero() || value > LONGEST {
+                let rule = "must be longer than zero and at most 365 days";
+                problems.add(field, format!("{rule}, got {value:?}"));
             }
         }
         if self.record_max_buffered_time >= self.record_ttl {
@@ -473,6 +496,7 @@ mod tests {
     #[test]
     fn the_default_is_valid() {
         assert_eq!(ProducerConfig::default().validate(), Ok(()));
+        assert_eq!(ProducerConfig::for_tests().validate(), Ok(()));
     }
 
     #[test]

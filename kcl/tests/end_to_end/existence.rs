@@ -48,7 +48,7 @@ async fn a_passing_not_found_of_any_call_ends_no_worker() {
         tokio::time::sleep(Duration::from_secs(4)).await;
         paused.aws.faults().remove(fault);
         put(&paused.aws, &probe, 0..10).await;
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_secs(14)).await;
         assert_eq!(processing(&worker), 1, "{operation:?}");
         assert!(probe.is_settled(), "{operation:?}");
         worker.shutdown(Duration::from_secs(10)).await.unwrap();
@@ -63,10 +63,10 @@ async fn a_call_that_finds_nothing_for_long_ends_no_worker_while_the_table_is_th
     paused.aws.faults().add(query.operation("Query"));
     let list = Fault::refuse(NOT_FOUND).service(Service::Kinesis);
     paused.aws.faults().add(list.operation("ListShards"));
-    tokio::time::sleep(Duration::from_secs(120)).await;
+    tokio::time::sleep(Duration::from_secs(40)).await;
     assert_eq!(processing(&worker), 1);
     let described = paused.aws.calls("DescribeTable");
-    assert!(described < 130, "{described} calls");
+    assert!(described < 50, "{described} calls");
     worker.shutdown(Duration::from_secs(10)).await.unwrap();
 }
 

@@ -58,7 +58,7 @@ async fn end(worker: &WorkerHandle) -> WorkerFailure {
 
 #[tokio::test(start_paused = true)]
 async fn a_fleet_that_is_set_back_to_2x_stops_our_workers_and_frees_their_leases() {
-    for on_stop in [OnStop::HandOver, OnStop::Release, OnStop::Keep] {
+    for on_stop in [OnStop::HandOver, OnStop::Keep] {
         let paused = Paused::start(2).await;
         let one = started(&paused, "w1", on_stop).await;
         until("both shards run", || processing(&one) == 2).await;
@@ -69,7 +69,7 @@ async fn a_fleet_that_is_set_back_to_2x_stops_our_workers_and_frees_their_leases
         .await;
         // Another mode of the 3.x generation changes nothing.
         set_mode(&paused, "CLIENT_VERSION_3X_WITH_ROLLBACK").await;
-        tokio::time::sleep(Duration::from_secs(200)).await;
+        tokio::time::sleep(Duration::from_secs(75)).await;
         assert_eq!((processing(&one), processing(&two)), (1, 1));
 
         set_mode(&paused, "CLIENT_VERSION_2X").await;
@@ -100,7 +100,7 @@ async fn a_state_that_is_gone_for_a_moment_stops_nothing() {
     // One reading finds nothing: they are at least 48 s apart.
     tokio::time::sleep(Duration::from_secs(40)).await;
     set_mode(&paused, "CLIENT_VERSION_3X").await;
-    tokio::time::sleep(Duration::from_secs(200)).await;
+    tokio::time::sleep(Duration::from_secs(75)).await;
     assert_eq!(processing(&worker), 1);
     delete().await;
     let failure = end(&worker).await;

@@ -114,16 +114,16 @@
 //!
 //! | | writes | Java | reads | Java |
 //! |---|---|---|---|---|
-//! | four leases, idle | 750 | 1,148 | 915 | 94 |
-//! | the same, two workers | 780 | 1,178 | 1,830 | 139 |
-//! | one lease, idle (a worker's own row costs 120) | 840 | 1,328 | 3,660 | 375 |
-//! | a record a second, [`CheckpointPolicy::Interval`] of a minute | 750 | 1,208 | 915 | 94 |
-//! | a checkpoint a second | 3,630 | 4,748 | 915 | 94 |
-//! | a checkpoint each four seconds | 930 | 2,048 | 915 | 94 |
+//! | four leases, idle | 750 | 1,148 | 930 | 94 |
+//! | the same, two workers | 780 | 1,178 | 1,860 | 139 |
+//! | one lease, idle (a worker's own row costs 120) | 840 | 1,328 | 3,720 | 375 |
+//! | a record a second, [`CheckpointPolicy::Interval`] of a minute | 750 | 1,208 | 930 | 94 |
+//! | a checkpoint a second | 3,630 | 4,748 | 930 | 94 |
+//! | a checkpoint each four seconds | 930 | 2,048 | 930 | 94 |
 //!
 //! A write unit costs five times as much as a read unit. A checkpoint counts as a renewal; finished
 //! leases cost nothing. Each worker looks at the table for itself, once a second: that is what reads
-//! cost, and what finds a dead worker soon. On large tables they are bounded:
+//! cost, and what finds a dead worker soon; once a minute it reads the fleet's mode. On large tables they are bounded:
 //! [`max_lease_table_reads`](ConsumerConfig::max_lease_table_reads) says by what, and what it leaves out.
 //!
 //! # Features

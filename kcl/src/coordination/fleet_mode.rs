@@ -59,6 +59,17 @@ pub(super) async fn watch(shared: Arc<Shared>, fleet: FleetMode, seed: u64) {
         };
         let change = match read {
             Ok(change) => change,
+            Err(StartError::UnsupportedFleet {
+                table,
+                state,
+                what_to_do,
+            }) => {
+                return shared.fail(WorkerFailure::FleetChanged {
+                    table,
+                    state,
+                    what_to_do,
+                });
+            }
             Err(error) => {
                 tracing::warn!(%error, "the fleet's mode could not be read, tried again");
                 continue;
@@ -89,6 +100,7 @@ impl FleetMode {
         match layout(client, &self.application, legacy, Some(table)).await {
             Ok(now) if now != self.layout => return Ok(Some(Change::Moved)),
             Ok(_) => {}
+            Err(error @ StartError::UnsupportedFleet { .. }) => return Err(error),
             // The old tables may be deleted once everything was moved out of them.
             Err(_) if self.layout == Layout::OneTable => {}
             Err(error) => return Err(error),

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType,
+    ScalarAttributeType,
+};
 use kcl::{OnStop, WorkerError, WorkerFailure, WorkerHandle};
 
 use crate::paused::{Paused, config};
@@ -84,6 +87,53 @@ async fn a_fleet_that_is_set_back_to_2x_stops_our_workers_and_frees_their_leases
         assert!(said.contains("2.x algorithm"), "{said}");
     }
     assert_eq!(owners(&paused).await, [None, None]);
+}
+
+/// A table as older Java workers have it beside the lease table.
+async fn create_legacy_table(paused: &Paused, suffix: &str, hash_key: &str) {
+    let attribute = AttributeDefinition::builder()
+        .attribute_name(hash_key)
+        .attribute_type(ScalarAttributeType::S);
+    let key = KeySchemaElement::builder()
+        .attribute_name(hash_key)
+        .key_type(KeyType::Hash);
+    let create = dynamodb(paused)
+        .create_table()
+        .table_name(format!("{APPLICATION}-{suffix}"))
+        .billing_mode(BillingMode::PayPerRequest)
+        .attribute_definitions(attribute.build().unwrap())
+        .key_schema(key.build().unwrap());
+    create.send().await.unwrap();
+}
+
+/// Writes an item of the old table of the fleet's state.
+async fn put_state(paused: &Paused, key: &str, attribute: &str, state: &str) {
+    let put = dynamodb(paused)
+        .put_item()
+        .table_name(format!("{APPLICATION}-CoordinatorState"))
+        .item("key", text(key))
+        .item(attribute, text(state));
+    put.send().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_a_java_leader_moves_to_the_lease_table_stops_our_workers() {
+    let paused = Paused::start(1).await;
+    create_legacy_table(&paused, "CoordinatorState", "key").await;
+    create_legacy_table(&paused, "WorkerMetricStats", "wid").await;
+    put_state(&paused, "Migration3.0", "cv", "CLIENT_VERSION_3X").await;
+    let deployed = "TABLE_MIGRATION_STATUS_DEPLOYED";
+    put_state(&paused, "TableMigration3.5", "tm", deployed).await;
+    let worker = started(&paused, "w1", OnStop::HandOver).await;
+    until("the shard runs", || processing(&worker) == 1).await;
+    tokio::time::sleep(Duration::from_secs(73)).await;
+    assert_eq!(processing(&worker), 1);
+
+    let pending = "TABLE_MIGRATION_STATUS_PENDING";
+    put_state(&paused, "TableMigration3.5", "tm", pending).await;
+    let said = end(&worker).await.to_string();
+    assert!(said.contains("start the worker again"), "{said}");
+    assert_eq!(owners(&paused).await, [None]);
 }
 
 #[tokio::test(start_paused = true)]

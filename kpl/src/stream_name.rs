@@ -26,11 +26,6 @@ impl StreamName {
         }
     }
 
-    /// As given.
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-
     pub(crate) fn arn(&self) -> Option<String> {
         self.0.starts_with("arn:").then(|| self.0.clone())
     }
@@ -136,7 +131,6 @@ mod tests {
             assert!(problem.contains(region), "{problem}");
             assert!(problem.contains("ap-south-1"), "{problem}");
             let stream = StreamName::new(&arn);
-            assert_eq!(stream.as_str(), arn);
             assert_eq!((stream.name(), stream.arn()), (None, Some(arn)));
         }
     }

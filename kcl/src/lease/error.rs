@@ -62,6 +62,9 @@ pub(crate) enum LeaseStoreError {
     /// The lease that the operation is for was lost.
     #[error("the lease is lost: another worker goes on with the shard")]
     Lost,
+    /// A planned stop ran out of time first. A write may have been done.
+    #[error("the lease table did not answer before the deadline of the planned stop")]
+    OutOfTime,
     /// The shards that a lease stands for could not be listed.
     #[error("the shards of the stream could not be listed: {0}")]
     Shards(String),
@@ -71,7 +74,7 @@ impl LeaseStoreError {
     fn kind(&self) -> Option<CallErrorKind> {
         match self {
             Self::Call(call) => Some(call.kind),
-            Self::Corrupt(_) | Self::Lost | Self::Shards(_) => None,
+            Self::Corrupt(_) | Self::Lost | Self::OutOfTime | Self::Shards(_) => None,
         }
     }
 
@@ -85,7 +88,7 @@ impl LeaseStoreError {
         self.is_throttled()
             || self.is_ambiguous()
             || self.is_table_missing()
-            || matches!(self, Self::Shards(_))
+            || matches!(self, Self::Shards(_) | Self::OutOfTime)
     }
 
     /// A write may have been done although it failed.

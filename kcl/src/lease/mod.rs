@@ -15,6 +15,8 @@ pub(crate) mod memory;
 mod metered;
 mod model;
 mod readback;
+#[cfg(any(test, feature = "testing"))]
+mod recorder;
 mod store;
 mod table;
 mod tenure;
@@ -30,13 +32,17 @@ pub(crate) use item::Item;
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use item::text;
 pub(crate) use metered::metered;
+#[cfg(feature = "testing")]
+pub(crate) use model::PendingCheckpoint;
 #[cfg(test)]
 pub(crate) use model::Stamp;
 pub(crate) use model::{Lease, StreamIdentity};
 #[cfg(test)]
 pub(crate) use readback::Intent;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use recorder::Recorder;
 pub(crate) use store::{LeaderLock, LeaseStore, Outcome, ShardFacts, Snapshot, WorkerRow};
 pub(crate) use table::{Layout, TableError, describe as describe_table, ensure as ensure_table};
 pub use tenure::FencingToken;
-pub(crate) use tenure::{ChildShard, Fleet, Tenure, TenureEnd, WeakTenure};
+pub(crate) use tenure::{ChildShard, Fleet, LeaseOutcome, Retry, Tenure, TenureEnd, WeakTenure};
 pub(crate) use writer::WriterContext;

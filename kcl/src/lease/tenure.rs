@@ -56,6 +56,32 @@ pub(crate) enum TenureEnd {
     Lost,
 }
 
+/// What became of the lease of a tenure that ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LeaseOutcome {
+    /// It is this worker's now.
+    HandedOver { to: String },
+    /// It has no owner.
+    Released,
+    /// It waits for the next process of this worker id.
+    Kept,
+    /// The shard was processed to its end.
+    Ended,
+    /// It was lost before: another worker has it, or it expired.
+    Lost,
+    /// It still names this worker, which renews it no more.
+    LeftToExpire { cause: String },
+}
+
+/// Whether a checkpoint that failed for a reason that may pass is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// By the writer, until the lease's local deadline or that of a planned stop.
+    UntilDeadline,
+    /// By the caller, if at all.
+    Never,
+}
+
 /// A shard that a split or merge made of this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ChildShard {
@@ -99,6 +125,8 @@ pub(super) struct TenureState {
     pub(super) known: Mutex<Known>,
     pub(super) lost: CancellationToken,
     pub(super) handoff: CancellationToken,
+    /// Cancelled by a planned stop of the worker, and with `handoff`.
+    pub(super) shutdown: CancellationToken,
     pub(super) delivered: AtomicU64,
     /// Ended by [`TenureEnd::Aborted`].
     pub(super) aborted: AtomicBool,
@@ -134,19 +162,25 @@ impl TenureState {
 /// What only the writer may do.
 #[derive(Debug)]
 pub(super) enum Request {
-    Checkpoint {
-        /// `None`: leave the checkpoint, set the pending one.
-        checkpoint: Option<Checkpoint>,
-        pending: Option<PendingCheckpoint>,
-        reply: oneshot::Sender<Result<(), CheckpointError>>,
-    },
+    Checkpoint(CheckpointRequest),
     StartHandoff {
         to: String,
     },
     End {
         how: TenureEnd,
-        reply: oneshot::Sender<()>,
+        reply: oneshot::Sender<LeaseOutcome>,
     },
+}
+
+/// A checkpoint that a caller waits for.
+#[derive(Debug)]
+pub(crate) struct CheckpointRequest {
+    /// `None`: leave the checkpoint, set the pending one.
+    pub(crate) checkpoint: Option<Checkpoint>,
+    pub(crate) pending: Option<PendingCheckpoint>,
+    pub(crate) retry: Retry,
+    /// Closed: the caller was cancelled, and nothing needs to be written for it.
+    pub(crate) reply: oneshot::Sender<Result<(), CheckpointError>>,
 }
 
 impl Tenure {
@@ -179,6 +213,12 @@ impl Tenure {
         self.state.handoff.clone()
     }
 
+    /// Cancelled when the shard is to be given up on request: by a planned stop of the worker, or
+    /// since the lease is wanted elsewhere.
+    pub(crate) fn shutdown_requested(&self) -> CancellationToken {
+        self.state.shutdown.clone()
+    }
+
     /// True if each parent shard is done: its lease is gone, or at `SHARD_END`.
     ///
     /// # Cancel safety
@@ -197,28 +237,30 @@ impl Tenure {
     /// Writes a checkpoint, which also renews the lease and clears a pending checkpoint.
     ///
     /// # Cancel safety
-    /// Not cancel safe: a dropped call may still be written.
-    pub(crate) async fn checkpoint(&self, checkpoint: Checkpoint) -> Result<(), CheckpointError> {
-        self.write(Some(checkpoint), None).await
+    /// A dropped call may or may not be written.
+    pub(crate) async fn checkpoint(
+        &self,
+        checkpoint: Checkpoint,
+        retry: Retry,
+    ) -> Result<(), CheckpointError> {
+        self.write(Some(checkpoint), None, retry).await
     }
 
     /// Writes the first phase of a two-phase checkpoint; the checkpoint itself stays.
     ///
     /// # Cancel safety
-    /// Not cancel safe: a dropped call may still be written.
+    /// A dropped call may or may not be written.
     pub(crate) async fn prepare_checkpoint(
         &self,
         pending: Checkpoint,
         state: Option<Bytes>,
+        retry: Retry,
     ) -> Result<(), CheckpointError> {
-        self.write(
-            None,
-            Some(PendingCheckpoint {
-                checkpoint: pending,
-                state,
-            }),
-        )
-        .await
+        let pending = PendingCheckpoint {
+            checkpoint: pending,
+            state,
+        };
+        self.write(None, Some(pending), retry).await
     }
 
     /// All up to here is done, and may be checkpointed by a renewal that is due anyway.
@@ -242,16 +284,18 @@ impl Tenure {
         &self,
         checkpoint: Option<Checkpoint>,
         pending: Option<PendingCheckpoint>,
+        retry: Retry,
     ) -> Result<(), CheckpointError> {
         if !self.is_held() {
             return Err(self.state.lease_lost());
         }
         let (reply, answer) = oneshot::channel();
-        let request = Request::Checkpoint {
+        let request = Request::Checkpoint(CheckpointRequest {
             checkpoint,
             pending,
+            retry,
             reply,
-        };
+        });
         // A closed channel: the tenure has ended.
         self.requests
             .send(request)
@@ -288,25 +332,25 @@ impl Tenure {
         self.state.delivered.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Ends the tenure. Later calls do nothing. A failure is logged: the lease then expires.
+    /// Ends the tenure; answers with what became of its lease. A failure is logged: the lease then
+    /// expires. Later calls do nothing, and answer that it is lost.
     ///
     /// # Cancel safety
     /// The end goes on in the background.
-    pub(crate) async fn end(&self, how: TenureEnd) {
+    pub(crate) async fn end(&self, how: TenureEnd) -> LeaseOutcome {
         if how == TenureEnd::Aborted {
-            // Noted here: the writer of a lost lease takes no notice of how it ends.
+            // Noted here: the writer of a lost lease takes no notice of how it ends, and one that waits
+            // for an answer of the table serves no request.
             self.state.aborted.store(true, Ordering::Relaxed);
+            self.state.lost.cancel();
         }
         let (reply, done) = oneshot::channel();
-        if self
-            .requests
-            .send(Request::End { how, reply })
-            .await
-            .is_ok()
-        {
-            // An error: the writer ended by another request.
-            let _ = done.await;
+        let request = Request::End { how, reply };
+        if self.requests.send(request).await.is_err() {
+            return LeaseOutcome::Lost;
         }
+        // An error: the writer ended by another request.
+        done.await.unwrap_or(LeaseOutcome::Lost)
     }
 
     /// A handle that does not keep the tenure alive.

@@ -1,26 +1,35 @@
 //! The one writer of a held lease: renewals, checkpoints and handoff go through it, so that they
 //! never race each other.
+//!
+//! A checkpoint that fails for a reason that may pass stays with the writer, which tries it again in
+//! place of the renewals, until the lease's local deadline: each attempt renews the lease, too.
 
 mod carry;
 mod give_away;
 
 use std::future::Future;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use fastrand::Rng;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::carry::carried;
 use super::error::LeaseStoreError;
 use super::fence::Fence;
-use super::model::{Lease, PendingCheckpoint};
+use super::model::Lease;
 use super::readback::{Verdict, judge};
 use super::store::{LeaseStore, Outcome, Progress};
-use super::tenure::{FencingToken, Fleet, Known, Request, Tenure, TenureState};
+use super::tenure::{
+    CheckpointRequest, FencingToken, Fleet, Known, LeaseOutcome, Request, Retry, Tenure,
+    TenureState,
+};
 use super::throughput::Throughput;
+use crate::backoff::Backoff;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::Clock;
 use crate::config::OnStop;
@@ -33,6 +42,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 const QUEUE: usize = 16;
 /// Times that one write adopts the item it found and tries again.
 const ADOPTIONS: u32 = 3;
+/// Pauses between attempts: none is shorter, so that a call that fails at once does not spin.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// What all writers of a worker share.
 #[derive(Debug, Clone)]
@@ -45,6 +56,13 @@ pub(crate) struct WriterContext {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) failover: Duration,
     pub(crate) on_stop: OnStop,
+    /// Of the pauses between attempts.
+    pub(crate) seed: u64,
+    /// A planned stop of the worker has begun.
+    pub(crate) leaving: CancellationToken,
+    /// A planned stop is about to reach its deadline: nothing is tried again, and calls under way are
+    /// not waited for any longer.
+    pub(crate) out_of_time: CancellationToken,
     /// The worker ends: every writer does.
     pub(crate) stopped: CancellationToken,
 }
@@ -56,8 +74,11 @@ pub(crate) struct Writer {
     state: Arc<TenureState>,
     requests: mpsc::Receiver<Request>,
     throughput: Throughput,
-    /// No renewal before this: the last one failed.
+    backoff: Backoff,
+    /// No renewal, and no other attempt of `waiting`, before this: the last one failed.
     retry_at: Duration,
+    /// A checkpoint that is tried again.
+    waiting: Option<Waiting>,
     /// When a pending handoff is forced.
     handoff_deadline: Option<Duration>,
 }
@@ -83,15 +104,18 @@ impl Tenure {
             }),
             lost: CancellationToken::new(),
             handoff: CancellationToken::new(),
+            shutdown: context.leaving.child_token(),
             delivered: AtomicU64::new(0),
             aborted: AtomicBool::new(false),
         });
         let mut writer = Writer {
             throughput: Throughput::new(context.clock.now()),
+            backoff: backoff(&context, &state.token.lease_key),
             context,
             state: Arc::clone(&state),
             requests,
             retry_at: Duration::ZERO,
+            waiting: None,
             handoff_deadline: None,
         };
         if handoff {
@@ -104,6 +128,22 @@ impl Tenure {
             },
             writer,
         )
+    }
+}
+
+/// See [`Writer::waiting`].
+#[derive(Debug)]
+struct Waiting {
+    request: CheckpointRequest,
+    /// Of the last attempt.
+    error: CheckpointError,
+}
+
+impl Waiting {
+    /// Tells the caller of the last failure.
+    fn give_up(self) {
+        // The caller may have gone.
+        let _ = self.request.reply.send(Err(self.error));
     }
 }
 
@@ -139,15 +179,23 @@ impl Writer {
                 return self.linger().await;
             }
             let wake = self.next_event().saturating_sub(now).min(LONGEST_SLEEP);
-            let renewal_due = self.renewal_due() <= now;
+            let write_due = self.write_due() <= now;
             tokio::select! {
                 biased;
                 () = self.context.stopped.cancelled() => return,
+                () = self.context.out_of_time.cancelled(), if self.waiting.is_some() => {
+                    self.waiting.take().into_iter().for_each(Waiting::give_up);
+                }
+                // Each request is an attempt to renew, too, but for a few that need no write: they
+                // cannot hold up the renewals.
                 request = self.requests.recv() => match request {
                     None => return,
                     Some(request) => if self.serve(request).await.is_break() { return },
                 },
-                () = std::future::ready(()), if renewal_due => self.renew().await,
+                () = std::future::ready(()), if write_due => match self.waiting.take() {
+                    Some(waiting) => self.attempt(waiting.request).await,
+                    None => self.renew().await,
+                },
                 () = tokio::time::sleep(wake) => {}
             }
         }
@@ -165,28 +213,33 @@ impl Writer {
         self.state.known().fence.renewal_due().max(self.retry_at)
     }
 
+    /// When the waiting checkpoint, or the renewal, is due.
+    fn write_due(&self) -> Duration {
+        match self.waiting {
+            Some(_) => self.retry_at,
+            None => self.renewal_due(),
+        }
+    }
+
     fn next_event(&self) -> Duration {
         let fence = self.state.known().fence.deadline();
         let handoff = self.handoff_deadline.unwrap_or(Duration::MAX);
-        fence.min(self.renewal_due()).min(handoff)
+        fence.min(self.write_due()).min(handoff)
     }
 
     async fn serve(&mut self, request: Request) -> std::ops::ControlFlow<()> {
         match request {
-            Request::Checkpoint {
-                checkpoint,
-                pending,
-                reply,
-            } => {
-                let answer = self.checkpoint(checkpoint, pending).await;
-                // The caller may have gone.
-                let _ = reply.send(answer);
+            Request::Checkpoint(request) => {
+                // Its caller has gone, since callers of one tenure wait for each other.
+                self.waiting.take().into_iter().for_each(Waiting::give_up);
+                self.attempt(request).await;
             }
             Request::StartHandoff { to } => self.start_handoff(&to).await,
             Request::End { how, reply } => {
-                self.finish(how).await;
+                let outcome = self.finish(how).await;
                 self.state.lost.cancel();
-                let _ = reply.send(());
+                // The caller may have gone.
+                let _ = reply.send(outcome);
                 return std::ops::ControlFlow::Break(());
             }
         }
@@ -245,15 +298,38 @@ impl Writer {
         }
     }
 
-    /// `None`: leaves the checkpoint as it is.
-    async fn checkpoint(
-        &mut self,
-        checkpoint: Option<Checkpoint>,
-        pending: Option<PendingCheckpoint>,
-    ) -> Result<(), CheckpointError> {
+    /// One attempt to write a checkpoint. Where it fails for a reason that may pass, the checkpoint
+    /// waits to be tried again, if its caller wants that and still waits.
+    async fn attempt(&mut self, request: CheckpointRequest) {
+        if request.reply.is_closed() {
+            return;
+        }
+        let answer = self.checkpoint(&request).await;
+        let may_wait = request.retry == Retry::UntilDeadline
+            && !request.reply.is_closed()
+            && !self.context.out_of_time.is_cancelled();
+        match answer {
+            Err(error) if may_wait && error.is_retryable() => {
+                tracing::debug!(shard = %self.state.token.lease_key, %error, "checkpoint failed, tried again");
+                self.retry_at = self.now() + self.pause();
+                self.waiting = Some(Waiting { request, error });
+            }
+            answer => {
+                // The caller may have gone.
+                let _ = request.reply.send(answer);
+            }
+        }
+    }
+
+    async fn checkpoint(&mut self, request: &CheckpointRequest) -> Result<(), CheckpointError> {
         if self.fallen(self.now()) {
             return Err(self.state.lease_lost());
         }
+        let CheckpointRequest {
+            checkpoint,
+            pending,
+            ..
+        } = request;
         let throughput = self.sample_throughput();
         let context = self.context.clone();
         let written = self
@@ -340,6 +416,7 @@ impl Writer {
             };
             match outcome {
                 Ok(Outcome::Applied(lease)) => {
+                    self.backoff.succeeded();
                     self.state.known().fence.succeeded(sent);
                     self.learn(lease);
                     return Written::Done;
@@ -377,24 +454,36 @@ impl Writer {
         judge(worker_id, *process, known, seen, unclear)
     }
 
-    /// The answer, unless the fence falls first.
-    async fn until_fence<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    /// The answer, unless the fence falls first, or the lease is lost meanwhile.
+    async fn until_fence<T>(
+        &self,
+        work: impl Future<Output = Result<T, LeaseStoreError>>,
+    ) -> Option<Result<T, LeaseStoreError>> {
+        let answer = self.until_deadline(work).await;
+        // After a suspend the answer is there first.
+        answer.filter(|_| !self.fallen(self.now()))
+    }
+
+    /// The answer, unless the fence falls first. A call that is under way when a planned stop runs out
+    /// of time is not waited for.
+    async fn until_deadline<T>(
+        &self,
+        work: impl Future<Output = Result<T, LeaseStoreError>>,
+    ) -> Option<Result<T, LeaseStoreError>> {
+        let out_of_time = &self.context.out_of_time;
+        let began_in_time = !out_of_time.is_cancelled();
         tokio::pin!(work);
         loop {
-            let left = self
-                .state
-                .known()
-                .fence
-                .deadline()
-                .saturating_sub(self.now());
+            let deadline = self.state.known().fence.deadline();
+            let left = deadline.saturating_sub(self.now());
             if left.is_zero() {
                 return None;
             }
             tokio::select! {
                 biased;
-                answer = &mut work => {
-                    // After a suspend the answer is there first.
-                    return (!self.fallen(self.now())).then_some(answer);
+                answer = &mut work => return Some(answer),
+                () = out_of_time.cancelled(), if began_in_time => {
+                    return Some(Err(LeaseStoreError::OutOfTime));
                 }
                 () = tokio::time::sleep(left.min(LONGEST_SLEEP)) => {}
             }
@@ -413,6 +502,7 @@ impl Writer {
         let deadline = self.now() + HANDOFF_LIMIT;
         self.handoff_deadline.get_or_insert(deadline);
         self.state.handoff.cancel();
+        self.state.shutdown.cancel();
     }
 
     fn sample_throughput(&mut self) -> Option<f64> {
@@ -421,30 +511,46 @@ impl Writer {
             .sample(bytes, self.now(), self.context.failover / 4)
     }
 
-    /// A short pause before the next try: many fit before the fence.
-    fn pause(&self) -> Duration {
-        (self.context.failover / 40).min(Duration::from_millis(500))
+    /// The pause before the next attempt. The closer the fence, the shorter: an outage that ends before
+    /// the fence falls costs no lease.
+    fn pause(&mut self) -> Duration {
+        let deadline = self.state.known().fence.deadline();
+        let left = deadline.saturating_sub(self.now());
+        let pause = self.backoff.next_delay().min(left / 4);
+        pause.max(SHORTEST_PAUSE)
     }
 
     /// The lease is lost. Its consumer may still be at work: until it lets go, this worker must not
     /// begin another tenure of the same lease.
     async fn linger(mut self) {
         self.state.lost.cancel();
+        if let Some(Waiting { request, .. }) = self.waiting.take() {
+            let _ = request.reply.send(Err(self.state.lease_lost()));
+        }
         self.context.fleet.changed();
         let stopped = self.context.stopped.clone();
         while let Some(Some(request)) = stopped.run_until_cancelled(self.requests.recv()).await {
             match request {
-                Request::Checkpoint { reply, .. } => {
-                    let _ = reply.send(Err(self.state.lease_lost()));
+                Request::Checkpoint(request) => {
+                    let _ = request.reply.send(Err(self.state.lease_lost()));
                 }
                 Request::StartHandoff { .. } => {}
                 Request::End { reply, .. } => {
-                    let _ = reply.send(());
+                    let _ = reply.send(LeaseOutcome::Lost);
                     return;
                 }
             }
         }
     }
+}
+
+/// The leases of a worker that fail together are not tried again together.
+fn backoff(context: &WriterContext, lease_key: &str) -> Backoff {
+    let mut hasher = DefaultHasher::new();
+    lease_key.hash(&mut hasher);
+    let random = Rng::with_seed(context.seed ^ hasher.finish());
+    let (first, longest) = (context.failover / 40, context.failover / 10);
+    Backoff::new(first.min(Duration::from_millis(500)), longest, random)
 }
 
 /// A writer that ends in any way, a panic too, leaves no tenure that believes it is held.

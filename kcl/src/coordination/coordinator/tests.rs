@@ -14,7 +14,7 @@ use crate::config::{InitialPosition, TableConfig};
 use crate::coordination::assignment::{Looks, look_and_act, make_plan};
 use crate::coordination::discovery;
 use crate::health::ProblemLog;
-use crate::lease::{DynamoDbLeaseStore, Layout, LeaseStore, TenureEnd, ensure_table};
+use crate::lease::{DynamoDbLeaseStore, Layout, LeaseStore, Retry, TenureEnd, ensure_table};
 use crate::shard_sync::ShardSync;
 
 mod failure;
@@ -127,7 +127,9 @@ impl Worker {
                         () = tenure.handoff_requested().cancelled_owned() => {
                             tenure.end(TenureEnd::Transfer).await;
                         }
-                        () = tenure.lost().cancelled_owned() => tenure.end(TenureEnd::Lost).await,
+                        () = tenure.lost().cancelled_owned() => {
+                            tenure.end(TenureEnd::Lost).await;
+                        }
                     }
                     let token = tenure.fencing_token();
                     held.lock()

@@ -113,6 +113,9 @@ impl Fixture {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             failover: F,
             on_stop,
+            seed: 7,
+            leaving: CancellationToken::new(),
+            out_of_time: CancellationToken::new(),
             stopped: CancellationToken::new(),
         };
         store

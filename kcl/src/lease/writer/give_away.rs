@@ -1,52 +1,58 @@
 //! How a lease leaves its owner on purpose: a handoff is completed, the lease assigned or released.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Writer;
 use crate::config::OnStop;
+use crate::lease::error::LeaseStoreError;
 use crate::lease::model::Lease;
 use crate::lease::readback::Verdict;
 use crate::lease::store::Outcome;
-use crate::lease::tenure::TenureEnd;
+use crate::lease::tenure::{LeaseOutcome, TenureEnd};
 
 impl Writer {
-    pub(super) async fn finish(&mut self, how: TenureEnd) {
+    pub(super) async fn finish(&mut self, how: TenureEnd) -> LeaseOutcome {
         if self.fallen(self.now()) {
-            return;
+            return LeaseOutcome::Lost;
         }
         match how {
-            // Whoever the lease went to might start at once: Java does not wait.
-            TenureEnd::Lost | TenureEnd::Aborted => {}
-            TenureEnd::ShardEnded | TenureEnd::Transfer => self.transfer(true).await,
+            TenureEnd::Lost => LeaseOutcome::Lost,
+            // Whichever worker the lease went to might start at once: Java does not wait.
+            TenureEnd::Aborted => left_to_expire("its processor was aborted"),
+            TenureEnd::ShardEnded => {
+                // Nothing is left to process, whatever becomes of a pending handoff.
+                self.transfer(true).await;
+                LeaseOutcome::Ended
+            }
+            TenureEnd::Transfer => self.transfer(true).await,
             // A worker that takes leases would not find one that was assigned to it.
             TenureEnd::GiveAway if self.context.fleet.takes() => self.give_away(None).await,
             TenureEnd::GiveAway => match self.context.on_stop {
                 // Released to its own id: by that mark the next process under it starts at once.
                 OnStop::Keep => {
                     let me = self.context.worker_id.clone();
-                    self.give_away(Some(me)).await;
+                    self.give_away(Some(me)).await
                 }
                 OnStop::Release => self.give_away(None).await,
                 OnStop::HandOver => {
                     let receiver = self.context.fleet.receiver();
-                    self.give_away(receiver).await;
+                    self.give_away(receiver).await
                 }
             },
         }
     }
 
     /// Completes a pending handoff, if there is one. `released`: the processor has stopped.
-    pub(super) async fn transfer(&mut self, released: bool) {
+    pub(super) async fn transfer(&mut self, released: bool) -> LeaseOutcome {
         self.move_lease(released, |lease| {
             lease.is_handoff_pending().then(|| lease.owner.clone())
         })
-        .await;
+        .await
     }
 
     /// Completes a pending handoff; else assigns the lease to `receiver`; without one, releases it.
-    async fn give_away(&mut self, receiver: Option<String>) {
+    async fn give_away(&mut self, receiver: Option<String>) -> LeaseOutcome {
         self.move_lease(true, |lease| {
             let next = if lease.is_handoff_pending() {
                 &lease.owner
@@ -55,7 +61,7 @@ impl Writer {
             };
             Some(next.clone())
         })
-        .await;
+        .await
     }
 
     /// Moves the lease to the worker chosen for it as it is now: `None` leaves it, `Some(None)` makes
@@ -64,11 +70,14 @@ impl Writer {
         &mut self,
         released: bool,
         choose: impl Fn(&Lease) -> Option<Option<String>>,
-    ) {
+    ) -> LeaseOutcome {
         let store = Arc::clone(&self.context.store);
+        let mut cause = "its lease expired first".to_owned();
         while !self.state.known().fence.has_fallen(self.now()) {
             let lease = self.state.known().lease.clone();
-            let Some(to) = choose(&lease) else { return };
+            let Some(to) = choose(&lease) else {
+                return left_to_expire("the handoff was taken back");
+            };
             let write = match &to {
                 Some(to) if released => store.assign(&lease, to, true),
                 // The counter is a condition here, too: an attempt that arrives late finds its own
@@ -76,41 +85,52 @@ impl Writer {
                 Some(to) => store.take(&lease, to),
                 None => store.evict(&lease),
             };
-            match self.until_even_if_lost(write).await {
-                Some(Ok(Outcome::Applied(_) | Outcome::AppliedBefore(_))) => return,
+            match self.until_deadline(write).await {
+                Some(Ok(Outcome::Applied(_) | Outcome::AppliedBefore(_))) => {
+                    return match to {
+                        Some(to) if to == self.context.worker_id => LeaseOutcome::Kept,
+                        Some(to) => LeaseOutcome::HandedOver { to },
+                        None => LeaseOutcome::Released,
+                    };
+                }
                 Some(Ok(Outcome::ConditionFailed(seen))) => match self.judge(&lease, seen) {
                     Verdict::Adopt(seen) if *seen != lease => self.state.known().lease = *seen,
-                    _ => return,
+                    _ => return LeaseOutcome::Lost,
                 },
-                // The deadline of an aborted one has passed: it expires.
-                Some(Err(error)) if error.is_retryable() && !self.is_aborted() => {
-                    tokio::time::sleep(self.pause()).await;
-                }
                 Some(Err(error)) => {
-                    tracing::warn!(
-                        shard = %self.state.token.lease_key, %error,
-                        "the lease could not be given away: it will expire"
-                    );
-                    return;
+                    let pause = self.pause();
+                    if error.is_retryable() && self.may_try_again() {
+                        tokio::time::sleep(pause).await;
+                    }
+                    if !error.is_retryable() || !self.may_try_again() {
+                        self.warn_of_expiry(&error);
+                        return left_to_expire(error);
+                    }
+                    cause = error.to_string();
                 }
-                None => return,
+                None => break,
             }
         }
+        left_to_expire(cause)
     }
 
-    /// Perhaps while another end of the tenure was being tried.
-    fn is_aborted(&self) -> bool {
-        self.state.aborted.load(Ordering::Relaxed)
+    /// Not past the deadline of a planned stop: what could not be given away by then expires. It may
+    /// have passed while another end of the tenure was being tried.
+    fn may_try_again(&self) -> bool {
+        let is_aborted = self.state.aborted.load(Ordering::Relaxed);
+        !is_aborted && !self.context.out_of_time.is_cancelled()
     }
 
-    /// As [`until_fence`](Self::until_fence), but by the deadline alone.
-    async fn until_even_if_lost<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let left = self
-            .state
-            .known()
-            .fence
-            .deadline()
-            .saturating_sub(self.now());
-        tokio::time::timeout(left, work).await.ok()
+    fn warn_of_expiry(&self, error: &LeaseStoreError) {
+        tracing::warn!(
+            shard = %self.state.token.lease_key, %error,
+            "the lease could not be given away: it will expire"
+        );
+    }
+}
+
+fn left_to_expire(cause: impl ToString) -> LeaseOutcome {
+    LeaseOutcome::LeftToExpire {
+        cause: cause.to_string(),
     }
 }

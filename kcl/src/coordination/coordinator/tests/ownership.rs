@@ -126,7 +126,7 @@ async fn leases_of_a_dead_worker_expire_and_fence_its_tenures() {
     .await;
     for tenure in old {
         assert!(!tenure.is_held());
-        let result = tenure.checkpoint(Checkpoint::ShardEnd).await;
+        let result = tenure.checkpoint(Checkpoint::ShardEnd, Retry::Never).await;
         assert!(
             matches!(result, Err(crate::CheckpointError::LeaseLost { .. })),
             "{result:?}"

@@ -27,7 +27,10 @@ async fn children_are_created_before_the_end_and_parents_are_cleaned_up() {
     .await;
     let found = leases(&aws).await;
     assert_eq!(found[parent.shard_id()].children.len(), 2);
-    parent.checkpoint(Checkpoint::ShardEnd).await.unwrap();
+    parent
+        .checkpoint(Checkpoint::ShardEnd, Retry::Never)
+        .await
+        .unwrap();
     parent.end(TenureEnd::ShardEnded).await;
     until("both children", async || {
         (worker.held().len() == 2).then_some(())
@@ -44,7 +47,7 @@ async fn children_are_created_before_the_end_and_parents_are_cleaned_up() {
     for child in children.iter().filter(|tenure| tenure.is_held()) {
         assert!(child.parents_ended().await.unwrap());
         child
-            .checkpoint(Checkpoint::parse("5", 0).unwrap())
+            .checkpoint(Checkpoint::parse("5", 0).unwrap(), Retry::Never)
             .await
             .unwrap();
     }

@@ -5,9 +5,9 @@ use super::*;
 #[tokio::test]
 async fn a_checkpoint_after_a_take_over_is_refused_and_overwrites_nothing() {
     let (fixture, tenure, _writer) = held().await;
-    tenure.checkpoint(at("5")).await.unwrap();
+    tenure.checkpoint(at("5"), Retry::Never).await.unwrap();
     let taken = fixture.taken_by("other").await;
-    is_lost(tenure.checkpoint(at("6")).await);
+    is_lost(tenure.checkpoint(at("6"), Retry::Never).await);
     assert!(!tenure.is_held() && tenure.lost().is_cancelled());
     assert_eq!(fixture.item().await, taken);
 }
@@ -19,9 +19,9 @@ async fn a_checkpointer_of_an_earlier_tenure_is_refused() {
     early.end(TenureEnd::Lost).await;
     writer.await.unwrap();
     let (late, _writer) = fixture.begin().await;
-    is_lost(clone.checkpoint(at("5")).await);
-    is_lost(clone.prepare_checkpoint(at("5"), None).await);
-    late.checkpoint(at("7")).await.unwrap();
+    is_lost(clone.checkpoint(at("5"), Retry::Never).await);
+    is_lost(clone.prepare_checkpoint(at("5"), None, Retry::Never).await);
+    late.checkpoint(at("7"), Retry::Never).await.unwrap();
     assert_eq!(fixture.item().await.checkpoint, at("7"));
     assert!(late.fencing_token() > early.fencing_token());
 }
@@ -29,13 +29,16 @@ async fn a_checkpointer_of_an_earlier_tenure_is_refused() {
 #[tokio::test]
 async fn a_checkpoint_never_goes_back() {
     let (fixture, tenure, _writer) = held().await;
-    tenure.checkpoint(at("9")).await.unwrap();
-    let error = tenure.checkpoint(at("8")).await.unwrap_err();
+    tenure.checkpoint(at("9"), Retry::Never).await.unwrap();
+    let error = tenure.checkpoint(at("8"), Retry::Never).await.unwrap_err();
     assert!(
         matches!(error, CheckpointError::OutOfRange { .. }),
         "{error:?}"
     );
-    tenure.checkpoint(Checkpoint::ShardEnd).await.unwrap();
+    tenure
+        .checkpoint(Checkpoint::ShardEnd, Retry::Never)
+        .await
+        .unwrap();
     assert_eq!(fixture.item().await.checkpoint, Checkpoint::ShardEnd);
 }
 
@@ -44,7 +47,7 @@ async fn two_phases_keep_the_state_until_the_checkpoint() {
     let (fixture, tenure, _writer) = held().await;
     let state = Some(Bytes::from_static(b"offsets"));
     tenure
-        .prepare_checkpoint(at("5"), state.clone())
+        .prepare_checkpoint(at("5"), state.clone(), Retry::Never)
         .await
         .unwrap();
     let item = fixture.item().await;
@@ -56,7 +59,7 @@ async fn two_phases_keep_the_state_until_the_checkpoint() {
         })
     );
     assert_eq!(item.checkpoint, Checkpoint::TrimHorizon);
-    tenure.checkpoint(at("5")).await.unwrap();
+    tenure.checkpoint(at("5"), Retry::Never).await.unwrap();
     assert_eq!(fixture.item().await.pending, None);
 }
 
@@ -76,7 +79,10 @@ async fn parents_have_ended_when_their_leases_are_gone_or_at_the_end() {
     let (tenure, _writer) = Tenure::begin(fixture.context.clone(), child, fixture.clock.now());
     assert!(!tenure.parents_ended().await.unwrap());
     let (parent, writer) = fixture.begin().await;
-    parent.checkpoint(Checkpoint::ShardEnd).await.unwrap();
+    parent
+        .checkpoint(Checkpoint::ShardEnd, Retry::Never)
+        .await
+        .unwrap();
     parent.end(TenureEnd::ShardEnded).await;
     writer.await.unwrap();
     assert!(tenure.parents_ended().await.unwrap());
@@ -86,4 +92,108 @@ async fn parents_have_ended_when_their_leases_are_gone_or_at_the_end() {
         Outcome::Applied(_)
     ));
     assert!(tenure.parents_ended().await.unwrap());
+}
+
+/// Lets the clock run while the checkpoint is tried.
+async fn finished(
+    fixture: &Fixture,
+    checkpoint: JoinHandle<Result<(), CheckpointError>>,
+) -> Result<(), CheckpointError> {
+    let tick = Duration::from_millis(10);
+    while !checkpoint.is_finished() {
+        tokio::time::sleep(tick).await;
+        fixture.clock.advance(tick);
+    }
+    checkpoint.await.unwrap()
+}
+
+fn checkpointing(
+    tenure: &Tenure,
+    checkpoint: Checkpoint,
+) -> JoinHandle<Result<(), CheckpointError>> {
+    let tenure = tenure.clone();
+    tokio::spawn(async move { tenure.checkpoint(checkpoint, Retry::UntilDeadline).await })
+}
+
+fn updates(fault: Fault) -> Fault {
+    fault.service(Service::DynamoDb).operation("UpdateItem")
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_fails_for_a_passing_reason_is_tried_again() {
+    for fault in [
+        Fault::throttle(),
+        Fault::internal_failure(),
+        Fault::cut_connection(),
+    ] {
+        let (fixture, tenure, _writer) = held().await;
+        let faults = fixture.aws.faults();
+        // Two calls of three attempts each, and one attempt of the next call.
+        let fault = faults.add(updates(fault).times(7));
+        let written = finished(&fixture, checkpointing(&tenure, at("5"))).await;
+        written.unwrap();
+        assert_eq!(faults.count(fault), 7);
+        assert_eq!(fixture.item().await.checkpoint, at("5"));
+        assert!(tenure.is_held());
+    }
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_tried_until_the_lease_is_lost_and_no_longer() {
+    let (fixture, tenure, _writer) = held().await;
+    fixture.aws.faults().add(updates(Fault::throttle()));
+    let checkpoint = checkpointing(&tenure, at("5"));
+    fixture.clock.advance(F - Duration::from_millis(500));
+    is_lost(finished(&fixture, checkpoint).await);
+    assert!(!tenure.is_held());
+}
+
+#[tokio::test]
+async fn what_fails_for_good_is_told_at_once() {
+    let (fixture, tenure, _writer) = held().await;
+    let refused = Fault::refuse("AccessDeniedException");
+    fixture.aws.faults().add(updates(refused));
+    let checkpoint = tenure.checkpoint(at("5"), Retry::UntilDeadline);
+    let error = checkpoint.await.unwrap_err();
+    assert!(!error.is_retryable(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_planned_stop_that_runs_out_of_time_ends_the_attempts_with_their_error() {
+    let (fixture, tenure, _writer) = held().await;
+    let faults = fixture.aws.faults();
+    let throttle = faults.add(updates(Fault::throttle()));
+    let waiting = checkpointing(&tenure, at("5"));
+    while faults.count(throttle) < 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    fixture.context.out_of_time.cancel();
+    let error = waiting.await.unwrap().unwrap_err();
+    assert!(error.is_retryable(), "{error:?}");
+    // One attempt is still made for what comes after.
+    faults.clear();
+    let last = tenure.checkpoint(at("6"), Retry::UntilDeadline).await;
+    last.unwrap();
+    let outcome = tenure.end(TenureEnd::GiveAway).await;
+    assert_eq!(outcome, LeaseOutcome::Kept);
+}
+
+#[tokio::test]
+async fn a_checkpoint_whose_caller_has_gone_is_not_tried_again() {
+    let (fixture, tenure, _writer) = held().await;
+    let faults = fixture.aws.faults();
+    let throttle = faults.add(updates(Fault::throttle()));
+    let waiting = checkpointing(&tenure, at("5"));
+    while faults.count(throttle) < 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    waiting.abort();
+    let _ = waiting.await;
+    faults.clear();
+    fixture.clock.advance(F / 2);
+    fixture.until("renewed", |lease| lease.counter > 1).await;
+    assert_eq!(fixture.item().await.checkpoint, Checkpoint::TrimHorizon);
+    // A later one covers it.
+    tenure.checkpoint(at("6"), Retry::Never).await.unwrap();
+    assert_eq!(fixture.item().await.checkpoint, at("6"));
 }

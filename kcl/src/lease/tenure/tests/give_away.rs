@@ -30,10 +30,16 @@ async fn giving_away_assigns_to_the_receiver_or_releases() {
     ] {
         let fixture = Fixture::new(receiver, on_stop).await;
         let (tenure, writer) = fixture.begin().await;
-        tenure.end(TenureEnd::GiveAway).await;
+        let outcome = tenure.end(TenureEnd::GiveAway).await;
         writer.await.unwrap();
         let item = fixture.item().await;
         assert_eq!(item.owner.as_deref(), owner, "{on_stop:?}");
+        let expected = match owner {
+            None => LeaseOutcome::Released,
+            Some("me") => LeaseOutcome::Kept,
+            Some(to) => LeaseOutcome::HandedOver { to: to.to_owned() },
+        };
+        assert_eq!(outcome, expected);
         assert_eq!(item.was_released_to_owner(), owner.is_some(), "{on_stop:?}");
         assert_eq!(item.owner_switches, u64::from(owner == Some("w2")));
         tenure.end(TenureEnd::GiveAway).await;
@@ -61,7 +67,8 @@ async fn giving_away_what_was_taken_changes_nothing() {
     let fixture = Fixture::new(Some("w2"), OnStop::HandOver).await;
     let (tenure, _writer) = fixture.begin().await;
     let taken = fixture.taken_by("other").await;
-    tenure.end(TenureEnd::GiveAway).await;
+    let outcome = tenure.end(TenureEnd::GiveAway).await;
+    assert_eq!(outcome, LeaseOutcome::Lost);
     assert_eq!(fixture.item().await, taken);
 }
 
@@ -89,5 +96,27 @@ async fn past_the_deadline_nothing_is_tried_again_while_the_table_refuses() {
         assert!(!tenure.is_held());
         let item = fixture.item().await;
         assert_eq!(item.owner.as_deref(), Some("me"), "it expires");
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_cannot_be_given_away_in_time_is_left_to_expire() {
+    for fault in [Fault::throttle(), Fault::delay(Duration::from_secs(3600))] {
+        let fixture = Fixture::new(Some("w2"), OnStop::HandOver).await;
+        let (tenure, _writer) = fixture.begin().await;
+        let faults = fixture.aws.faults();
+        let fault = fault.service(Service::DynamoDb).operation("UpdateItem");
+        let fault = faults.add(fault);
+        let ending = tokio::spawn(async move { tenure.end(TenureEnd::GiveAway).await });
+        while faults.count(fault) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        fixture.context.out_of_time.cancel();
+        let outcome = ending.await.unwrap();
+        assert!(
+            matches!(outcome, LeaseOutcome::LeftToExpire { .. }),
+            "{outcome:?}"
+        );
+        assert_eq!(fixture.item().await.owner.as_deref(), Some("me"));
     }
 }

@@ -44,12 +44,12 @@ async fn a_handoff_is_seen_at_the_next_write_and_transferred() {
     let (fixture, tenure, writer) = held().await;
     fixture.handed_to("next").await;
     assert!(!tenure.handoff_requested().is_cancelled());
-    tenure.checkpoint(at("5")).await.unwrap();
+    tenure.checkpoint(at("5"), Retry::Never).await.unwrap();
     assert!(tenure.handoff_requested().is_cancelled());
     // Renewals and checkpoints go on while it drains.
     fixture.clock.advance(F / 2);
     fixture.until("renewed", |lease| lease.counter == 3).await;
-    tenure.checkpoint(at("6")).await.unwrap();
+    tenure.checkpoint(at("6"), Retry::Never).await.unwrap();
     tenure.end(TenureEnd::Transfer).await;
     writer.await.unwrap();
     let item = fixture.item().await;
@@ -58,7 +58,7 @@ async fn a_handoff_is_seen_at_the_next_write_and_transferred() {
         (Some("next"), &None)
     );
     assert!(item.was_released_to_owner() && item.checkpoint == at("6"));
-    is_lost(tenure.checkpoint(at("7")).await);
+    is_lost(tenure.checkpoint(at("7"), Retry::Never).await);
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn a_handoff_that_drags_on_is_forced_before_a_java_leader_would() {
         !item.was_released_to_owner(),
         "the processor may still be at work"
     );
-    is_lost(tenure.checkpoint(at("9")).await);
+    is_lost(tenure.checkpoint(at("9"), Retry::Never).await);
 }
 
 #[tokio::test]
@@ -133,4 +133,23 @@ async fn a_forced_handoff_does_not_complete_a_later_one() {
     tenure.end(TenureEnd::Lost).await;
     writer.await.unwrap();
     assert_eq!(fixture.item().await, again.applied().unwrap());
+}
+
+#[tokio::test]
+async fn the_processor_is_told_of_a_handoff_and_of_a_planned_stop_alike() {
+    let (fixture, tenure, _writer) = held().await;
+    let shutdown = tenure.shutdown_requested();
+    assert!(!shutdown.is_cancelled());
+    tenure.start_handoff("next");
+    shutdown.cancelled().await;
+    assert!(
+        !fixture.context.leaving.is_cancelled(),
+        "the worker goes on"
+    );
+
+    let (fixture, tenure, _writer) = held().await;
+    fixture.context.leaving.cancel();
+    tenure.shutdown_requested().cancelled().await;
+    assert!(!tenure.handoff_requested().is_cancelled());
+    assert!(tenure.is_held());
 }

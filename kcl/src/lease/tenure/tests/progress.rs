@@ -33,7 +33,7 @@ async fn a_due_renewal_writes_what_was_processed_for_the_price_of_one_write() {
 async fn what_the_processor_checkpointed_further_stays() {
     let (fixture, tenure, _writer) = held().await;
     tenure.processed(position("7", 2));
-    tenure.checkpoint(at("9")).await.unwrap();
+    tenure.checkpoint(at("9"), Retry::Never).await.unwrap();
     fixture.clock.advance(F / 2);
     let renewed = fixture.until("renewed", |lease| lease.counter == 3).await;
     assert_eq!(renewed.checkpoint, at("9"));
@@ -50,7 +50,7 @@ async fn a_pending_checkpoint_stays_even_if_nobody_heard_of_it() {
         faults.add(lost.clone().operation("UpdateItem")),
         faults.add(lost.operation("GetItem")),
     ];
-    let unheard = tenure.prepare_checkpoint(at("5"), None).await;
+    let unheard = tenure.prepare_checkpoint(at("5"), None, Retry::Never).await;
     unheard.unwrap_err();
     for id in ids {
         faults.remove(id);
@@ -61,7 +61,7 @@ async fn a_pending_checkpoint_stays_even_if_nobody_heard_of_it() {
     assert_eq!(renewed.pending.map(|p| p.checkpoint), Some(at("5")));
     // Until it is committed.
     answered(&tenure, 3).await;
-    tenure.checkpoint(at("5")).await.unwrap();
+    tenure.checkpoint(at("5"), Retry::Never).await.unwrap();
     fixture.clock.advance(F / 2);
     let renewed = fixture.until("renewed", |lease| lease.counter == 5).await;
     assert_eq!(renewed.checkpoint, Checkpoint::At(position("7", 2)));
@@ -92,7 +92,7 @@ async fn a_failed_or_unheard_renewal_is_made_up_for() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(tenure.is_held());
-    tenure.checkpoint(at("9")).await.unwrap();
+    tenure.checkpoint(at("9"), Retry::Never).await.unwrap();
 }
 
 #[tokio::test]

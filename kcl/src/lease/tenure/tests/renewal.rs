@@ -28,7 +28,10 @@ async fn a_checkpoint_counts_as_a_renewal() {
     let (fixture, tenure, _writer) = held().await;
     for step in 1..=4u64 {
         fixture.clock.advance(F / 4);
-        tenure.checkpoint(at(&step.to_string())).await.unwrap();
+        tenure
+            .checkpoint(at(&step.to_string()), Retry::Never)
+            .await
+            .unwrap();
         assert_eq!(
             fixture.item().await.counter,
             1 + step,
@@ -53,11 +56,11 @@ async fn the_fence_falls_when_the_table_is_silent_and_every_checkpoint_is_refuse
     assert!(!tenure.is_held(), "judged by the clock at once");
     tenure.lost().cancelled().await;
     fixture.aws.faults().clear();
-    is_lost(tenure.checkpoint(at("5")).await);
+    is_lost(tenure.checkpoint(at("5"), Retry::Never).await);
     assert!(!writer.is_finished(), "until the consumer lets go");
     tenure.end(TenureEnd::Lost).await;
     writer.await.unwrap();
-    is_lost(tenure.checkpoint(at("5")).await);
+    is_lost(tenure.checkpoint(at("5"), Retry::Never).await);
     assert_eq!(fixture.item().await.checkpoint, Checkpoint::TrimHorizon);
 }
 
@@ -70,7 +73,7 @@ async fn a_brownout_shorter_than_the_fence_loses_nothing() {
             .operation("UpdateItem"),
     );
     fixture.clock.advance(F / 2);
-    let error = tenure.checkpoint(at("5")).await.unwrap_err();
+    let error = tenure.checkpoint(at("5"), Retry::Never).await.unwrap_err();
     assert!(
         matches!(error, CheckpointError::Throttled { .. }),
         "{error:?}"
@@ -79,7 +82,7 @@ async fn a_brownout_shorter_than_the_fence_loses_nothing() {
     fixture.aws.faults().remove(fault);
     fixture.clock.advance(F / 4);
     fixture.until("renewed", |lease| lease.counter > 1).await;
-    tenure.checkpoint(at("5")).await.unwrap();
+    tenure.checkpoint(at("5"), Retry::Never).await.unwrap();
     assert!(tenure.is_held());
 }
 

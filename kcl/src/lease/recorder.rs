@@ -1,0 +1,166 @@
+//! A double of a lease's writer, which keeps what is written in memory: for tests of what is above it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::error::LeaseStoreError;
+use super::fence::Fence;
+use super::model::Lease;
+use super::tenure::{
+    CheckpointRequest, ChildShard, FencingToken, Fleet, Known, LeaseOutcome, Request, Tenure,
+    TenureEnd, TenureState,
+};
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::clock::Clock;
+
+/// A lease that is not lost by time.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// Requests that may wait.
+const QUEUE: usize = 16;
+
+/// What a tenure wrote, and what it is to be told.
+#[derive(Clone)]
+pub(crate) struct Recorder {
+    state: Arc<TenureState>,
+    log: Arc<Mutex<Log>>,
+}
+
+#[derive(Default)]
+struct Log {
+    checkpoints: Vec<Checkpoint>,
+    failures: VecDeque<CheckpointError>,
+}
+
+impl Tenure {
+    /// A tenure of `lease` whose writes are recorded, by a task of the current runtime. It lasts until it
+    /// is ended, or [lost](Recorder::lose).
+    pub(crate) fn recorded(lease: Lease, clock: Arc<dyn Clock>) -> (Self, Recorder) {
+        let (sender, requests) = mpsc::channel(QUEUE);
+        let state = Arc::new(TenureState {
+            token: FencingToken {
+                lease_key: lease.key.clone(),
+                counter: lease.counter,
+            },
+            fleet: Arc::new(NoFleet),
+            known: Mutex::new(Known {
+                fence: Fence::new(FOR_EVER, clock.now()),
+                lease,
+                processed: None,
+                carried_at: None,
+            }),
+            clock,
+            lost: CancellationToken::new(),
+            handoff: CancellationToken::new(),
+            shutdown: CancellationToken::new(),
+            delivered: AtomicU64::new(0),
+            aborted: AtomicBool::new(false),
+        });
+        let recorder = Recorder {
+            state: Arc::clone(&state),
+            log: Arc::default(),
+        };
+        tokio::spawn(recorder.clone().serve(requests));
+        let tenure = Self {
+            state,
+            requests: sender,
+        };
+        (tenure, recorder)
+    }
+}
+
+impl Recorder {
+    async fn serve(self, mut requests: mpsc::Receiver<Request>) {
+        while let Some(request) = requests.recv().await {
+            match request {
+                Request::Checkpoint(request) => {
+                    let answer = self.write(&request);
+                    // The caller may have gone.
+                    let _ = request.reply.send(answer);
+                }
+                Request::StartHandoff { .. } => self.request_shutdown(),
+                Request::End { how, reply } => {
+                    self.lose();
+                    let _ = reply.send(match how {
+                        TenureEnd::ShardEnded => LeaseOutcome::Ended,
+                        TenureEnd::Lost | TenureEnd::Aborted => LeaseOutcome::Lost,
+                        TenureEnd::Transfer | TenureEnd::GiveAway => LeaseOutcome::Released,
+                    });
+                    return;
+                }
+            }
+        }
+    }
+
+    fn write(&self, request: &CheckpointRequest) -> Result<(), CheckpointError> {
+        if self.state.lost.is_cancelled() {
+            return Err(self.state.lease_lost());
+        }
+        let mut log = self.log();
+        if let Some(failure) = log.failures.pop_front() {
+            return Err(failure);
+        }
+        let mut known = self.state.known();
+        known.lease.pending = request.pending.clone();
+        if let Some(checkpoint) = &request.checkpoint {
+            known.lease.checkpoint = checkpoint.clone();
+            log.checkpoints.push(checkpoint.clone());
+        }
+        Ok(())
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        // Each change is one push or pop.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every checkpoint that was written, in order.
+    pub(crate) fn checkpoints(&self) -> Vec<Checkpoint> {
+        self.log().checkpoints.clone()
+    }
+
+    /// The next write fails with this, behind those that were named before.
+    pub(crate) fn fail_next(&self, error: CheckpointError) {
+        self.log().failures.push_back(error);
+    }
+
+    /// A planned stop, or another worker that wants the lease.
+    pub(crate) fn request_shutdown(&self) {
+        self.state.shutdown.cancel();
+    }
+
+    /// The lease is lost.
+    pub(crate) fn lose(&self) {
+        self.state.lost.cancel();
+    }
+}
+
+/// No other workers, and no leases of parents or children.
+#[derive(Debug)]
+struct NoFleet;
+
+impl Fleet for NoFleet {
+    fn receiver(&self) -> Option<String> {
+        None
+    }
+
+    fn create_children<'a>(
+        &'a self,
+        _: &'a Lease,
+        _: Vec<ChildShard>,
+    ) -> BoxFuture<'a, Result<Vec<String>, LeaseStoreError>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+
+    fn lease<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<Lease>, LeaseStoreError>> {
+        async { Ok(None) }.boxed()
+    }
+
+    fn changed(&self) {}
+}

@@ -87,8 +87,9 @@ impl fmt::Display for Checkpoint {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// This worker does not own the lease any more, or can not be sure that it does. Another worker
-    /// processes the shard from the last checkpoint on: stop, and do not retry.
+    /// This worker does not own the lease any more, or cannot be sure that it does, for instance since
+    /// the lease table did not answer for the failover time. Another worker processes the shard from the
+    /// last checkpoint on: stop, and do not retry.
     #[error(
         "the lease of shard {shard_id} is lost: stop processing it, another worker goes on from the last checkpoint"
     )]
@@ -108,8 +109,9 @@ pub enum CheckpointError {
         /// The last position delivered.
         highest: Checkpoint,
     },
-    /// DynamoDB throttled the last attempt. An earlier one may have been written unheard; try again,
-    /// or let a later checkpoint cover this one.
+    /// DynamoDB throttled the last attempt before a planned stop ran out of time. (Until then the library
+    /// tries again.) An earlier attempt may have been written unheard. Records since the last checkpoint
+    /// come again in the next owner of the shard.
     #[error(
         "the lease table throttled the checkpoint of shard {shard_id}: retry later, or raise the table's write capacity"
     )]
@@ -120,7 +122,8 @@ pub enum CheckpointError {
         #[source]
         source: Arc<dyn Error + Send + Sync>,
     },
-    /// DynamoDB could not be reached, or refused the request. The checkpoint may have been written.
+    /// DynamoDB refused the request for good, or could not be reached before a planned stop ran out of
+    /// time. The checkpoint may have been written.
     #[error(
         "the checkpoint of shard {shard_id} could not be written to the lease table: see the source"
     )]

@@ -10,7 +10,7 @@ use kinesis_aggregation::HashKeyRange;
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::delivery::{Checkpointer, RecordBatch};
+use crate::delivery::{CallTokens, Checkpointer, RecordBatch};
 use crate::error::ProcessorError;
 use crate::lease::{FencingToken, Lease, Tenure};
 
@@ -71,10 +71,13 @@ pub trait RecordProcessor: Send + 'static {
     /// processor.
     ///
     /// When the lease is lost meanwhile, `batch.cancellation()` tells and checkpoints fail. The
-    /// library waits for the call to return and delivers nothing more.
+    /// library waits for the call to return and delivers nothing more. `batch.shutdown_token()` tells of
+    /// a planned stop, at which checkpoints still work.
     ///
     /// # Errors
-    /// What it returns is logged, and the same batch delivered again after a pause.
+    /// What it returns is logged, and the batch delivered again after a pause, without the records that
+    /// were checkpointed meanwhile. If all of them were, the batch is done. An error that is returned
+    /// after one of the two tokens was cancelled ends the delivery and counts as no failure.
     fn process_records(
         &mut self,
         batch: RecordBatch<'_>,
@@ -213,14 +216,14 @@ impl ShardContext {
 #[derive(Clone, Copy)]
 pub struct ShardEnd<'a> {
     checkpointer: &'a Checkpointer,
-    cancellation: &'a CancellationToken,
+    tokens: &'a CallTokens,
 }
 
 impl<'a> ShardEnd<'a> {
-    pub(crate) fn new(checkpointer: &'a Checkpointer, cancellation: &'a CancellationToken) -> Self {
+    pub(crate) fn new(checkpointer: &'a Checkpointer, tokens: &'a CallTokens) -> Self {
         Self {
             checkpointer,
-            cancellation,
+            tokens,
         }
     }
 
@@ -242,7 +245,14 @@ impl<'a> ShardEnd<'a> {
 
     /// Cancelled when the lease is lost while the call runs.
     pub fn cancellation(&self) -> &'a CancellationToken {
-        self.cancellation
+        &self.tokens.lost
+    }
+
+    /// Cancelled when the shard is to be given up on request while the call runs; see
+    /// [`RecordBatch::shutdown_token`]. Return an error if the end cannot be checkpointed in time: the
+    /// shard's next owner is asked for it again.
+    pub fn shutdown_token(&self) -> &'a CancellationToken {
+        &self.tokens.shutdown
     }
 }
 
@@ -256,14 +266,14 @@ impl fmt::Debug for ShardEnd<'_> {
 #[derive(Clone, Copy)]
 pub struct Shutdown<'a> {
     checkpointer: &'a Checkpointer,
-    cancellation: &'a CancellationToken,
+    tokens: &'a CallTokens,
 }
 
 impl<'a> Shutdown<'a> {
-    pub(crate) fn new(checkpointer: &'a Checkpointer, cancellation: &'a CancellationToken) -> Self {
+    pub(crate) fn new(checkpointer: &'a Checkpointer, tokens: &'a CallTokens) -> Self {
         Self {
             checkpointer,
-            cancellation,
+            tokens,
         }
     }
 
@@ -275,7 +285,7 @@ impl<'a> Shutdown<'a> {
 
     /// Cancelled when the lease is lost while the call runs.
     pub fn cancellation(&self) -> &'a CancellationToken {
-        self.cancellation
+        &self.tokens.lost
     }
 }
 

@@ -32,14 +32,30 @@ impl Batch {
         }
     }
 
+    /// Leaves out the records that were checkpointed since the batch was first delivered, when the
+    /// checkpoint was `before`. If none were, a record that was delivered although its place is not
+    /// behind the checkpoint stays.
+    pub(crate) fn trim_since(
+        &mut self,
+        before: Option<&ExtendedSequenceNumber>,
+        done: Option<ExtendedSequenceNumber>,
+    ) {
+        let Some(done) = done.filter(|done| before.is_none_or(|before| before < done)) else {
+            return;
+        };
+        self.entries.retain_mut(|entry| entry.trim(&done));
+        self.records = self.entries.iter().map(Entry::len).sum();
+    }
+
     /// Bytes of all payloads.
     pub(crate) fn payload_bytes(&self) -> usize {
         self.entries.iter().map(Entry::payload_bytes).sum()
     }
 
-    /// The position of its last record; `None` if it has none.
-    pub(crate) fn end(&self) -> Option<ExtendedSequenceNumber> {
-        self.entries.last().map(Entry::last_position)
+    /// The positions of its first and last record; `None` if it has none.
+    pub(crate) fn range(&self) -> Option<(ExtendedSequenceNumber, ExtendedSequenceNumber)> {
+        let (first, last) = (self.entries.first()?, self.entries.last()?);
+        Some((first.first_position(), last.last_position()))
     }
 }
 
@@ -53,21 +69,30 @@ impl Batch {
 pub struct RecordBatch<'a> {
     batch: &'a Batch,
     checkpointer: &'a Checkpointer,
-    cancellation: &'a CancellationToken,
+    tokens: &'a CallTokens,
     attempt: u32,
+}
+
+/// The signals that reach a call of the processor while it runs.
+#[derive(Debug, Clone)]
+pub(crate) struct CallTokens {
+    /// The lease is lost.
+    pub(crate) lost: CancellationToken,
+    /// The shard is to be given up on request.
+    pub(crate) shutdown: CancellationToken,
 }
 
 impl<'a> RecordBatch<'a> {
     pub(crate) fn new(
         batch: &'a Batch,
         checkpointer: &'a Checkpointer,
-        cancellation: &'a CancellationToken,
+        tokens: &'a CallTokens,
         attempt: u32,
     ) -> Self {
         Self {
             batch,
             checkpointer,
-            cancellation,
+            tokens,
             attempt,
         }
     }
@@ -103,13 +128,33 @@ impl<'a> RecordBatch<'a> {
     }
 
     /// Cancelled when the lease is lost while the call runs: another worker may process these
-    /// records, checkpoints fail from now on, and nothing more is delivered. Return soon; the
-    /// library waits for it.
+    /// records, checkpoints fail from now on, and nothing more is delivered. Stop working and return
+    /// soon; the library waits for it. See [`shutdown_token`](Self::shutdown_token) for a shard that is
+    /// given up on request.
     pub fn cancellation(&self) -> &'a CancellationToken {
-        self.cancellation
+        &self.tokens.lost
     }
 
-    /// Which delivery of this batch to this processor it is: 1, and one more after each error.
+    /// Cancelled when the shard is to be given up on request while the call runs: by a planned stop of
+    /// the worker, or since the lease moves to another worker. Nothing more is delivered after this
+    /// batch.
+    ///
+    /// The lease is still this worker's, so checkpoints work. A processor that can finish the batch in
+    /// time does so, and returns `Ok`. One that waits, for instance for a downstream that does not
+    /// answer, checkpoints the records that are done and returns an error: the records after that
+    /// checkpoint go to the shard's next owner. Such an error is neither logged as a failure nor counted
+    /// as one. In both cases the library calls
+    /// [`shutdown_requested`](crate::RecordProcessor::shutdown_requested) next.
+    ///
+    /// A processor that does not return before the deadline of the planned stop (25 s for a move to
+    /// another worker) loses the lease, which cancels [`cancellation`](Self::cancellation), too. That
+    /// token alone says that another worker may be at work.
+    pub fn shutdown_token(&self) -> &'a CancellationToken {
+        &self.tokens.shutdown
+    }
+
+    /// Which delivery of this batch to this processor it is: 1, and one more after each error. After an
+    /// error the batch begins behind the last checkpoint.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }

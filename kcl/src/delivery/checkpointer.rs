@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::batch::Record;
 use super::progress::Progress;
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::lease::Tenure;
+use crate::lease::{Retry, Tenure};
 use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
 
 /// Writes checkpoints of one shard for as long as this worker owns its lease.
@@ -22,8 +22,14 @@ use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
 /// A checkpoint must not be before the last one nor behind the last record delivered; the same one
 /// again is no write. Clones share their state and write one after the other.
 ///
+/// A write that fails for a reason that may pass (a throttle, a timeout, an error of the service, a lost
+/// connection) is tried again, with backoff and jitter, for as long as this worker can be sure to own the
+/// lease: a call waits for at most the [`failover_time`](crate::ConsumerConfig::failover_time), and then
+/// fails with [`CheckpointError::LeaseLost`]. During a planned stop it waits until shortly before the
+/// stop's deadline, and then fails with the last error.
+///
 /// # Cancel safety
-/// A call that is dropped may or may not have written; call again to be sure.
+/// A call that is dropped may or may not have written, and is not tried again; call again to be sure.
 #[derive(Clone)]
 pub struct Checkpointer {
     inner: Arc<Inner>,
@@ -51,13 +57,23 @@ impl Checkpointer {
     /// processor failed on not. Nothing is written when there is nothing new.
     ///
     /// # Errors
-    /// [`CheckpointError::LeaseLost`] when the shard is another worker's now: stop. `Throttled` and
-    /// `Store` when the lease table could not be written: retry, or let a later checkpoint cover it.
+    /// [`CheckpointError::LeaseLost`] when the shard is another worker's now, or the lease table did not
+    /// answer until the lease expired: stop. `Throttled` and `Store` when the lease table refused the
+    /// write for good, or a planned stop ran out of time.
     pub async fn checkpoint(&self) -> Result<(), CheckpointError> {
+        self.write_all(Retry::UntilDeadline).await
+    }
+
+    /// As [`checkpoint`](Self::checkpoint), with one attempt, for a caller that comes again.
+    pub(crate) async fn try_checkpoint(&self) -> Result<(), CheckpointError> {
+        self.write_all(Retry::Never).await
+    }
+
+    async fn write_all(&self, retry: Retry) -> Result<(), CheckpointError> {
         let _turn = self.turn().await;
         let unwritten = self.progress().unwritten();
         match unwritten {
-            Some(position) => self.write(Checkpoint::At(position)).await,
+            Some(position) => self.write(Checkpoint::At(position), retry).await,
             None => Ok(()),
         }
     }
@@ -122,7 +138,9 @@ impl Checkpointer {
     ) -> Result<PreparedCheckpoint, CheckpointError> {
         if let Some(position) = &position {
             let pending = Checkpoint::At(position.clone());
-            self.inner.tenure.prepare_checkpoint(pending, state).await?;
+            let retry = Retry::UntilDeadline;
+            let tenure = &self.inner.tenure;
+            tenure.prepare_checkpoint(pending, state, retry).await?;
         }
         Ok(PreparedCheckpoint {
             checkpointer: self.clone(),
@@ -134,7 +152,8 @@ impl Checkpointer {
         let _turn = self.turn().await;
         let new = self.progress().admit(&position)?;
         if new {
-            self.write(Checkpoint::At(position)).await
+            let checkpoint = Checkpoint::At(position);
+            self.write(checkpoint, Retry::UntilDeadline).await
         } else {
             Ok(())
         }
@@ -146,7 +165,7 @@ impl Checkpointer {
         if self.has_ended() {
             return Ok(());
         }
-        self.write(Checkpoint::ShardEnd).await
+        self.write(Checkpoint::ShardEnd, Retry::UntilDeadline).await
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -171,8 +190,15 @@ impl Checkpointer {
         self.progress().take_back();
     }
 
-    async fn write(&self, checkpoint: Checkpoint) -> Result<(), CheckpointError> {
-        self.inner.tenure.checkpoint(checkpoint.clone()).await?;
+    /// The checkpoint in force, if a record was checkpointed: all up to here is done.
+    pub(crate) fn done(&self) -> Option<ExtendedSequenceNumber> {
+        self.observe();
+        self.progress().done()
+    }
+
+    async fn write(&self, checkpoint: Checkpoint, retry: Retry) -> Result<(), CheckpointError> {
+        let tenure = &self.inner.tenure;
+        tenure.checkpoint(checkpoint.clone(), retry).await?;
         self.progress().written(checkpoint);
         Ok(())
     }
@@ -191,11 +217,16 @@ impl Checkpointer {
             .acquire()
             .await
             .expect("the semaphore is never closed");
-        // Renewals write, too.
+        self.observe();
+        turn
+    }
+
+    /// Takes over what the lease is known to be at: renewals write, too, and so may calls whose answer
+    /// was lost.
+    fn observe(&self) {
         if let Some(checkpoint) = self.inner.tenure.settled_checkpoint() {
             self.progress().found(checkpoint);
         }
-        turn
     }
 }
 

@@ -90,6 +90,28 @@ impl Entry {
         }
     }
 
+    /// Leaves out the user records up to and including `done`; whether any are left.
+    pub(crate) fn trim(&mut self, done: &ExtendedSequenceNumber) -> bool {
+        if let Content::Aggregate { kept, .. } = &mut self.content
+            && self.sequence_number == done.sequence_number
+        {
+            let first = done.sub_sequence_number.saturating_add(1);
+            match kept {
+                Kept::From(from) => {
+                    *from = (*from).max(usize::try_from(first).unwrap_or(usize::MAX));
+                }
+                Kept::Only(members) => members.retain(|index| u64::from(*index) >= first),
+            }
+        }
+        self.len() > 0 && self.last_position() > *done
+    }
+
+    /// The position of the first user record delivered from it.
+    pub(crate) fn first_position(&self) -> ExtendedSequenceNumber {
+        let first = self.sub_sequence_number(0);
+        ExtendedSequenceNumber::new(self.sequence_number.clone(), first)
+    }
+
     /// The position of the last user record delivered from it.
     pub(crate) fn last_position(&self) -> ExtendedSequenceNumber {
         let last = self.sub_sequence_number(self.len().saturating_sub(1));

@@ -10,7 +10,7 @@ mod guard;
 mod progress;
 
 pub(crate) use auto_checkpoint::AutoCheckpoint;
-pub(crate) use batch::Batch;
+pub(crate) use batch::{Batch, CallTokens};
 pub use batch::{Record, RecordBatch, Records};
 pub use checkpointer::{Checkpointer, PreparedCheckpoint};
 pub(crate) use deaggregate::{Deaggregator, Tally};

@@ -82,6 +82,14 @@ impl Progress {
     pub(crate) fn has_ended(&self) -> bool {
         self.last == Checkpoint::ShardEnd
     }
+
+    /// The last record that is checkpointed.
+    pub(crate) fn done(&self) -> Option<ExtendedSequenceNumber> {
+        match &self.last {
+            Checkpoint::At(position) => Some(position.clone()),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -17,5 +17,5 @@ pub(crate) use polling::PollingRetrieval;
 pub(crate) use position::Position;
 pub(crate) use prefetch::{Prefetch, prefetch};
 pub(crate) use source::{Retrieval, Start};
-#[cfg(feature = "simulation")]
+#[cfg(any(test, feature = "simulation"))]
 pub(crate) use source::{RetrievalError, ShardReader};

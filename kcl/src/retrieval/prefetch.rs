@@ -1,12 +1,16 @@
 //! Fetches one page ahead of the processor.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use tokio::sync::mpsc;
 
 use super::budget::ShardBudget;
-use super::page::Page;
+use super::page::{Page, RawRecord};
 use super::source::{RetrievalError, ShardReader};
 use crate::error::WorkerError;
 use crate::executor::Executor;
+use crate::snapshot::ShardStatus;
 use crate::task::Task;
 
 /// The pages of a shard, in order. Dropping it stops the reads.
@@ -21,9 +25,10 @@ pub(crate) fn prefetch(
     executor: &dyn Executor,
     reader: Box<dyn ShardReader>,
     budget: ShardBudget,
+    status: Arc<ShardStatus>,
 ) -> Prefetch {
     let (sender, pages) = mpsc::channel(1);
-    let run = run(reader, budget, sender);
+    let run = run(reader, budget, status, sender);
     Prefetch {
         pages,
         task: Task::spawn(executor, "the reader of a shard", run),
@@ -33,11 +38,15 @@ pub(crate) fn prefetch(
 async fn run(
     mut reader: Box<dyn ShardReader>,
     budget: ShardBudget,
+    status: Arc<ShardStatus>,
     pages: mpsc::Sender<Page>,
 ) -> Result<(), RetrievalError> {
     // No one listens any more: the shard was given up.
     while let Ok(slot) = pages.reserve().await {
         let page = reader.next_page(&budget).await?;
+        if !page.records.is_empty() {
+            status.fetched(page.millis_behind_latest, spread(&page.records));
+        }
         let last = page.end.is_some();
         slot.send(page);
         if last {
@@ -45,6 +54,15 @@ async fn run(
         }
     }
     Ok(())
+}
+
+/// Time from the arrival of the first record to that of the last one.
+fn spread(records: &[RawRecord]) -> Duration {
+    let arrival = |record: Option<&RawRecord>| record.and_then(|record| record.arrival);
+    match (arrival(records.first()), arrival(records.last())) {
+        (Some(first), Some(last)) => last.duration_since(first).unwrap_or_default(),
+        _ => Duration::ZERO,
+    }
 }
 
 impl Prefetch {

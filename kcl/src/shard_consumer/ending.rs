@@ -1,17 +1,15 @@
 //! How a shard is given up: at its end, on request, or because its lease is lost.
 
+use std::time::Duration;
+
 use super::state::{Event, ShutdownReason};
-use super::{Running, ShardConsumer, log_store_error};
+use super::{
+    Failure, LEASE_LOST, Running, SHARD_ENDED, SHUTDOWN_REQUESTED, ShardConsumer, log_store_error,
+};
 use crate::config::CheckpointPolicy;
 use crate::lease::TenureEnd;
 use crate::metrics::Metric;
 use crate::processor::{ShardEnd, Shutdown};
-
-const ENDED: (Metric, Metric) = (Metric::ShutdownTaskSuccess, Metric::ShutdownTime);
-const ASKED: (Metric, Metric) = (
-    Metric::ShutdownNotificationTaskSuccess,
-    Metric::ShutdownNotificationTaskTime,
-);
 
 impl ShardConsumer {
     pub(super) async fn shut_down(
@@ -27,10 +25,10 @@ impl ShardConsumer {
     }
 
     /// Tells the processor, if there is one.
-    async fn lease_lost(&self, running: &mut Option<Running>) -> Event {
+    async fn lease_lost(&mut self, running: &mut Option<Running>) -> Event {
         self.status.meter().put(Metric::LostLeases, None, 1.0);
         if let Some(running) = running {
-            let told = self.call(ENDED, async {
+            let told = self.call(LEASE_LOST, async {
                 running.processor.lease_lost().await;
                 Ok(())
             });
@@ -39,17 +37,25 @@ impl ShardConsumer {
                 tracing::warn!(shard_id, %error, "the processor failed in lease_lost");
             }
         }
-        self.tenure.end(TenureEnd::Lost).await;
+        self.outcome = Some(self.tenure.end(TenureEnd::Lost).await);
         Event::Finished
     }
 
-    /// Children first, then the processor's last word, then `SHARD_END`: whoever comes after a crash
-    /// in between finds all that it needs.
+    /// Children first, then the processor's last call, then `SHARD_END`: after a crash in between, the
+    /// next owner finds all that it needs.
     async fn shard_ended(&mut self, running: &mut Option<Running>) -> Event {
         let mut backoff = self.backoff();
-        while let Err(error) = self.tenure.record_children(self.children.clone()).await {
-            log_store_error(self.tenure.shard_id(), "recording the child shards", &error);
-            if let Some(reason) = self.pause(backoff.next_delay()).await {
+        loop {
+            let record = self.tenure.record_children(self.children.clone());
+            let given_up = match self.unless_given_up(record).await {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) => {
+                    log_store_error(self.tenure.shard_id(), "recording the child shards", &error);
+                    self.pause(backoff.next_delay()).await
+                }
+                Err(reason) => Some(reason),
+            };
+            if let Some(reason) = given_up {
                 return self.interrupted(reason, running).await;
             }
         }
@@ -59,40 +65,44 @@ impl ShardConsumer {
             if !self.holds_lease() {
                 return Event::ShutDown(ShutdownReason::LeaseLost);
             }
-            self.end_shard(live).await;
+            let delay = backoff.next_delay();
+            self.end_shard(live, delay).await;
             if live.checkpointer.has_ended() {
                 break;
             }
-            if let Some(reason) = self.pause(backoff.next_delay()).await {
+            if let Some(reason) = self.pause(delay).await {
                 return self.interrupted(reason, running).await;
             }
         }
         self.status.succeeded();
-        self.tenure.end(TenureEnd::ShardEnded).await;
+        self.outcome = Some(self.tenure.end(TenureEnd::ShardEnded).await);
         Event::Finished
     }
 
-    /// One attempt to have the processor checkpoint the shard's end.
-    async fn end_shard(&self, running: &mut Running) {
+    /// One attempt to have the processor checkpoint the shard's end; the next one comes after `delay`.
+    async fn end_shard(&self, running: &mut Running, delay: Duration) {
         let Running {
             processor,
             checkpointer,
         } = running;
-        let end = ShardEnd::new(checkpointer, self.signals.lost());
+        let tokens = self.signals.for_call();
+        let end = ShardEnd::new(checkpointer, &tokens);
         let mut result = self
-            .call(ENDED, async { processor.shard_ended(end).await })
+            .call(SHARD_ENDED, async { processor.shard_ended(end).await })
             .await;
         if result.is_ok() && self.worker.config.checkpoint != CheckpointPolicy::Manual {
-            result = checkpointer.end_shard().await.map_err(Into::into);
+            // Asked to stop meanwhile: the next owner of the shard writes it.
+            let written = self.unless_given_up(checkpointer.end_shard()).await;
+            result = written.unwrap_or(Ok(())).map_err(Into::into);
         }
-        match result {
-            Err(error) => self.complain("shard_ended", &error),
-            Ok(()) if !checkpointer.has_ended() => self.complain(
-                "shard_ended",
-                &"it returned Ok and did not checkpoint the end: the child shards wait for that"
+        if result.is_ok() && !checkpointer.has_ended() {
+            result = Err(
+                "it returned Ok and did not checkpoint the end: the child shards wait for that"
                     .into(),
-            ),
-            Ok(()) => {}
+            );
+        }
+        if let Err(error) = result {
+            self.failed(&Failure::new(SHARD_ENDED, &error).tried_again_in(delay));
         }
     }
 
@@ -111,16 +121,17 @@ impl ShardConsumer {
 
     /// A planned stop, or a handoff: the last chance to checkpoint, then the lease goes on.
     async fn requested(&mut self, running: &mut Option<Running>) -> Event {
-        if let Some(running) = running {
+        if let Some(live) = running {
             if !self.holds_lease() {
                 return Event::ShutDown(ShutdownReason::LeaseLost);
             }
             let Running {
                 processor,
                 checkpointer,
-            } = running;
-            let shutdown = Shutdown::new(checkpointer, self.signals.lost());
-            let call = self.call(ASKED, async {
+            } = live;
+            let tokens = self.signals.for_call();
+            let shutdown = Shutdown::new(checkpointer, &tokens);
+            let call = self.call(SHUTDOWN_REQUESTED, async {
                 processor.shutdown_requested(shutdown).await
             });
             match call.await {
@@ -133,11 +144,15 @@ impl ShardConsumer {
                     tracing::error!(shard_id, %error, "the processor failed in shutdown_requested; the stop goes on");
                 }
             }
-            if !self.holds_lease() {
-                return Event::ShutDown(ShutdownReason::LeaseLost);
-            }
         }
-        self.tenure.end(self.signals.requested_end()).await;
+        self.signals.may_give_away().await;
+        if !self.holds_lease() {
+            return Event::ShutDown(ShutdownReason::LeaseLost);
+        }
+        // Dropped first: what the processor does then is its last work.
+        self.let_go(running.take());
+        self.status.processor_stopped();
+        self.outcome = Some(self.tenure.end(self.signals.requested_end()).await);
         Event::Finished
     }
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::state::{Event, ShutdownReason};
-use super::{Running, ShardConsumer};
-use crate::checkpoint::Checkpoint;
+use super::{Failure, PROCESS_RECORDS, Running, ShardConsumer};
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::delivery::{AutoCheckpoint, Batch, Checkpointer, Deaggregator, RecordBatch, Tally};
 use crate::error::WorkerError;
+use crate::health::ProblemKind;
 use crate::metrics::Metric;
 use crate::retrieval::{Page, Position, Prefetch, ShardBudget, Start, prefetch};
 
@@ -25,18 +26,21 @@ impl ShardConsumer {
         let mut auto = AutoCheckpoint::new(config.checkpoint, self.worker.clock.now());
         loop {
             let due = self.checkpoint_due_in(&mut auto);
+            // Before the next page is asked for: while the shard is behind, a page is always there, and a
+            // timer of no time is not ready when it is first polled.
+            if due == Some(Duration::ZERO) {
+                let checkpoint = self.try_checkpoint(&running.checkpointer);
+                match self.unless_given_up(checkpoint).await {
+                    Ok(written) => auto.tried(self.worker.clock.now(), written),
+                    Err(reason) => return Ok(Event::ShutDown(reason)),
+                }
+                continue;
+            }
             let page = tokio::select! {
                 biased;
                 reason = self.signals.raised() => return Ok(Event::ShutDown(reason)),
-                () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => {
-                    // It may have been carried by a renewal in the meantime.
-                    if self.checkpoint_due_in(&mut auto) != Some(Duration::ZERO) {
-                        continue;
-                    }
-                    let written = self.checkpoint(&running.checkpointer).await;
-                    auto.tried(self.worker.clock.now(), written);
-                    continue;
-                }
+                // A renewal may have carried it in the meantime.
+                () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => continue,
                 page = pages.next() => page?,
             };
             let Page {
@@ -45,13 +49,17 @@ impl ShardConsumer {
                 end,
                 mut held,
             } = page;
+            let has_records = !records.is_empty();
             let mut tally = Tally::default();
             let entries = deaggregator.expand(records, &mut tally);
             held.grow(usize::try_from(tally.decompressed_bytes).unwrap_or(usize::MAX));
             self.status.found(&tally);
             let batch = Batch::new(entries, millis_behind_latest, held);
-            if let Err(reason) = self.deliver(running, &batch).await {
+            if let Err(reason) = self.deliver(running, batch).await {
                 return Ok(Event::ShutDown(reason));
+            }
+            if has_records {
+                self.status.processed();
             }
             auto.delivered();
             if auto.is_on() {
@@ -80,7 +88,8 @@ impl ShardConsumer {
             seed: self.random.u64(..),
         });
         let budget = ShardBudget::new(&worker.budget);
-        Some(prefetch(&*worker.executor, reader, budget))
+        let status = Arc::clone(&self.status);
+        Some(prefetch(&*worker.executor, reader, budget, status))
     }
 
     fn deaggregator(&self) -> Deaggregator {
@@ -99,47 +108,57 @@ impl ShardConsumer {
         )
     }
 
-    /// Delivers one batch, again and again until the processor has taken it.
+    /// Delivers one batch, again and again until the processor has taken it or checkpointed all of it.
     async fn deliver(
         &mut self,
         running: &mut Running,
-        batch: &Batch,
+        mut batch: Batch,
     ) -> Result<(), ShutdownReason> {
-        let Some(end) = batch.end() else {
+        let (records, bytes) = (batch.records, batch.payload_bytes());
+        if records == 0 {
             return Ok(());
-        };
-        let cancellation = self.signals.lost().child_token();
+        }
+        let tokens = self.signals.for_call();
         let Running {
             processor,
             checkpointer,
         } = running;
+        let checkpointed = checkpointer.done();
         let mut backoff = self.backoff();
         let whole = self.status.meter().timer(&*self.worker.clock);
-        loop {
+        while let Some((first, last)) = batch.range() {
             if !self.holds_lease() {
                 return Err(ShutdownReason::LeaseLost);
             }
-            checkpointer.deliver(end.clone());
+            checkpointer.deliver(last.clone());
+            self.status.took_batch(&first, &last);
             let attempt = backoff.failures() + 1;
-            let view = RecordBatch::new(batch, checkpointer, &cancellation, attempt);
-            let metrics = (Metric::ProcessTaskSuccess, Metric::ProcessRecordsTime);
-            let call = self.call(metrics, async { processor.process_records(view).await });
-            match call.await {
-                Ok(()) => break,
-                Err(error) => {
-                    self.status.measure(Metric::FailedBatches, 1.0);
-                    checkpointer.take_back();
-                    self.complain("process_records", &error);
-                }
+            let view = RecordBatch::new(&batch, checkpointer, &tokens, attempt);
+            let work = async { processor.process_records(view).await };
+            let Err(error) = self.call(PROCESS_RECORDS, work).await else {
+                break;
+            };
+            checkpointer.take_back();
+            batch.trim_since(checkpointed.as_ref(), checkpointer.done());
+            let mut failure = Failure::new(PROCESS_RECORDS, &error);
+            failure.records = Some((first, last));
+            let delay = backoff.next_delay();
+            if batch.records > 0 {
+                failure.retry_in = Some(delay);
             }
-            if let Some(reason) = self.pause(backoff.next_delay()).await {
+            if let Some(reason) = self.failed(&failure) {
+                return Err(reason);
+            }
+            self.status.measure(Metric::FailedBatches, 1.0);
+            if batch.records > 0
+                && let Some(reason) = self.pause(delay).await
+            {
                 return Err(reason);
             }
         }
         whole.took(Metric::ProcessTaskTime, Some(self.tenure.shard_id()));
-        let bytes = batch.payload_bytes();
         self.status.succeeded();
-        self.status.delivered(batch.records, bytes);
+        self.status.delivered(records, bytes);
         self.tenure.record_bytes(bytes as u64);
         Ok(())
     }
@@ -151,23 +170,30 @@ impl ShardConsumer {
         auto.due_in(self.worker.clock.now())
     }
 
-    /// Checkpoints for the processor all that it has taken; whether that is written.
-    pub(super) async fn checkpoint(&self, checkpointer: &Checkpointer) -> bool {
-        match checkpointer.checkpoint().await {
-            Ok(()) => true,
-            Err(error) => {
-                let shard_id = self.tenure.shard_id();
-                tracing::warn!(shard_id, %error, "an automatic checkpoint was not written");
-                false
-            }
-        }
+    /// Checkpoints for the processor all that it has taken; whether that is written. One attempt: the
+    /// next batch, or the next renewal, writes it too.
+    async fn try_checkpoint(&self, checkpointer: &Checkpointer) -> bool {
+        self.was_written(checkpointer.try_checkpoint().await)
     }
 
-    /// As [`checkpoint`](Self::checkpoint), with a few attempts: nothing comes after it.
-    pub(super) async fn last_checkpoint(&mut self, checkpointer: &Checkpointer) {
-        let mut backoff = self.backoff();
-        while !self.checkpoint(checkpointer).await && backoff.failures() < 5 && self.holds_lease() {
-            tokio::time::sleep(backoff.next_delay().min(Duration::from_secs(1))).await;
+    /// As [`try_checkpoint`](Self::try_checkpoint), tried again while there is time: nothing comes after
+    /// it.
+    pub(super) async fn last_checkpoint(&self, checkpointer: &Checkpointer) {
+        self.was_written(checkpointer.checkpoint().await);
+    }
+
+    fn was_written(&self, result: Result<(), CheckpointError>) -> bool {
+        let (problems, kind) = (self.status.problems(), ProblemKind::CheckpointFailing);
+        let shard_id = self.tenure.shard_id();
+        match &result {
+            Ok(()) => {
+                problems.recovered(kind, Some(shard_id));
+            }
+            Err(error) if problems.failed(kind, Some(shard_id), error).log => {
+                tracing::warn!(shard_id, %error, "an automatic checkpoint was not written");
+            }
+            Err(_) => {}
         }
+        result.is_ok()
     }
 }

@@ -134,6 +134,13 @@ pub struct ConsumerConfig {
     /// the shard is given up: nothing is ever skipped.
     #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub retry_max_delay: Duration,
+    /// A call of a processor that takes longer is slow: it is warned of, at a limited rate, with its
+    /// records, and named by [`why_not_running`](crate::WorkerHandle::why_not_running) and
+    /// [`health`](crate::WorkerHandle::health). `None`: none is. Default 30 s: a planned stop or a handoff
+    /// does not wait that long, so such a call costs the shard its orderly handover. Raise it if your
+    /// batches take longer. Java: `logWarningForTaskAfterMillis`, which is off by default.
+    #[cfg_attr(feature = "serde", serde(with = "human::optional_duration"))]
+    pub log_warning_for_task_after: Option<Duration>,
     /// What happens to an aggregate that has a record outside the shard's hash key range.
     /// Default [`AggregateRangePolicy::Auto`].
     pub aggregate_range: AggregateRangePolicy,
@@ -162,6 +169,7 @@ impl Default for ConsumerConfig {
             on_stop: OnStop::default(),
             retry_initial_delay: Duration::from_millis(100),
             retry_max_delay: Duration::from_secs(30),
+            log_warning_for_task_after: Some(Duration::from_secs(30)),
             aggregate_range: AggregateRangePolicy::default(),
             max_decompressed_size: 16 << 20,
             table: TableConfig::default(),
@@ -374,6 +382,7 @@ impl ConsumerConfig {
         with_on_stop, on_stop: OnStop;
         with_retry_initial_delay, retry_initial_delay: Duration;
         with_retry_max_delay, retry_max_delay: Duration;
+        with_log_warning_for_task_after, log_warning_for_task_after: Option<Duration>;
         with_aggregate_range, aggregate_range: AggregateRangePolicy;
         with_max_decompressed_size, max_decompressed_size: usize;
         with_table, table: TableConfig;

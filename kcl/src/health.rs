@@ -5,7 +5,7 @@ mod problem_log;
 use std::fmt;
 use std::time::Duration;
 
-pub(crate) use self::problem_log::ProblemLog;
+pub(crate) use self::problem_log::{Failed, ProblemLog};
 
 /// The health of a worker at one moment, for readiness and liveness probes.
 ///

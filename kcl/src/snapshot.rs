@@ -1,14 +1,20 @@
 //! What a worker is doing, readable at any time.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+mod calls;
+mod lag;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use self::calls::Work;
+use self::lag::Lag;
 use crate::delivery::Tally;
-use crate::health::ProblemLog;
-use crate::metrics::{Meter, Metric};
+use crate::health::{Failed, ProblemKind, ProblemLog};
+use crate::metrics::{Meter, Metric, milliseconds};
 #[cfg(feature = "serde")]
 use crate::millis;
+use crate::sequence::ExtendedSequenceNumber;
 use crate::shard_consumer::ShardState;
 
 /// What a worker is doing at one moment.
@@ -53,13 +59,44 @@ pub struct ShardSnapshot {
     pub state: ShardState,
     /// User records for which `process_records` has returned `Ok`.
     pub records_delivered: u64,
-    /// How far the last page read was behind the tip, to the millisecond. `None` before the first.
+    /// How far the last page read was behind the tip, to the millisecond. `None` before the first. It
+    /// tells of reads only: see [`lag`](Self::lag).
     #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize_option"))]
     pub millis_behind_latest: Option<Duration>,
+    /// How far processing is behind: the age of the oldest record that is not processed, at most. All
+    /// records that arrived before are processed. It grows while a processor fails or does not return,
+    /// and while the shard cannot be read. At the tip it is the time since the last read. `None` before
+    /// the first read.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize_option"))]
+    pub lag: Option<Duration>,
+    /// Time since the batch in hand was first given to the processor. `None`: there is none.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize_option"))]
+    pub batch_in_hand_for: Option<Duration>,
+    /// The call of the processor that is under way. `None`: there is none.
+    pub call: Option<ProcessorCall>,
     /// Calls of the processor that failed since the last one that succeeded.
     pub failures: u32,
     /// The last of them. `None` once a call has succeeded.
     pub last_failure: Option<String>,
+}
+
+/// A call of a processor that is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct ProcessorCall {
+    /// The method of [`RecordProcessor`](crate::RecordProcessor).
+    pub name: &'static str,
+    /// Time since it was called.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
+    pub running_for: Duration,
+}
+
+impl WorkerSnapshot {
+    /// The largest [`lag`](ShardSnapshot::lag) of its shards. `None`: it knows of none.
+    pub fn lag(&self) -> Option<Duration> {
+        self.shards.iter().filter_map(|shard| shard.lag).max()
+    }
 }
 
 const NOT_KNOWN: u64 = u64::MAX;
@@ -73,6 +110,10 @@ pub(crate) struct ShardStatus {
     behind: AtomicU64,
     failures: AtomicU32,
     last_failure: Mutex<Option<String>>,
+    /// Its processor returned from its last call, and was dropped.
+    has_stopped: AtomicBool,
+    lag: Mutex<Lag>,
+    work: Mutex<Work>,
     totals: Arc<Totals>,
 }
 
@@ -95,6 +136,9 @@ impl ShardStatus {
             behind: AtomicU64::new(NOT_KNOWN),
             failures: AtomicU32::new(0),
             last_failure: Mutex::default(),
+            has_stopped: AtomicBool::new(false),
+            lag: Mutex::default(),
+            work: Mutex::default(),
             totals,
         }
     }
@@ -126,16 +170,93 @@ impl ShardStatus {
         }
         self.behind
             .store(millis.unwrap_or(NOT_KNOWN), Ordering::Relaxed);
+        lock(&self.lag).answered(self.now(), millis.map(Duration::from_millis));
     }
 
-    pub(crate) fn failed(&self, error: String) -> u32 {
+    fn now(&self) -> Duration {
+        self.totals.problems.now()
+    }
+
+    /// A page with records was fetched; `spread`: from the arrival of its first record to that of its
+    /// last one.
+    pub(crate) fn fetched(&self, millis_behind: Option<u64>, spread: Duration) {
+        let behind = millis_behind.map(Duration::from_millis);
+        lock(&self.lag).fetched(self.now(), behind, spread);
+    }
+
+    /// The oldest of those pages was processed.
+    pub(crate) fn processed(&self) {
+        lock(&self.lag).processed();
+        lock(&self.work).has_no_batch();
+    }
+
+    /// The processor is given the records from `first` to `last`.
+    pub(crate) fn took_batch(&self, first: &ExtendedSequenceNumber, last: &ExtendedSequenceNumber) {
+        lock(&self.work).took_batch(self.now(), first.clone(), last.clone());
+    }
+
+    /// A call of the processor begins; it has ended when the guard is dropped.
+    pub(crate) fn call(&self, name: &'static str) -> CallGuard<'_> {
+        lock(&self.work).began(name, self.now());
+        CallGuard(self)
+    }
+
+    /// Warns of a call that takes longer than `limit`, and reports how far processing is.
+    pub(crate) fn watch_over(&self, limit: Option<Duration>) {
+        let now = self.now();
+        if self.meter().is_on() {
+            if let Some(lag) = lock(&self.lag).at(now) {
+                self.measure(Metric::ProcessingLag, milliseconds(lag));
+            }
+            let call = lock(&self.work).call(now);
+            let running_for = call.map_or(Duration::ZERO, |(_, running_for)| running_for);
+            self.measure(Metric::ProcessorCallTime, milliseconds(running_for));
+        }
+        let slow = limit.and_then(|limit| lock(&self.work).slow(limit, now));
+        let Some(slow) = slow else { return };
+        let kind = ProblemKind::ProcessorStuck;
+        if self
+            .problems()
+            .failed(kind, Some(&self.shard_id), &slow)
+            .log
+        {
+            let first = slow
+                .records
+                .as_ref()
+                .map(|(first, _)| tracing::field::display(first));
+            let last = slow
+                .records
+                .as_ref()
+                .map(|(_, last)| tracing::field::display(last));
+            tracing::warn!(
+                shard_id = self.shard_id, call = slow.name, running_for = ?slow.running_for, first, last,
+                "a call of the processor takes long: the shard waits for it"
+            );
+        }
+    }
+
+    /// A call of the processor failed; how often in a row, and whether to log it.
+    pub(crate) fn failed(&self, error: String) -> Failed {
+        let kind = ProblemKind::ProcessorFailing;
+        let failed = self.problems().failed(kind, Some(&self.shard_id), &error);
         *lock(&self.last_failure) = Some(error);
-        self.failures.fetch_add(1, Ordering::Relaxed) + 1
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        Failed { failures, ..failed }
+    }
+
+    pub(crate) fn processor_stopped(&self) {
+        self.has_stopped.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.has_stopped.load(Ordering::Relaxed)
     }
 
     pub(crate) fn succeeded(&self) {
         if self.failures.swap(0, Ordering::Relaxed) > 0 {
             *lock(&self.last_failure) = None;
+            let kind = ProblemKind::ProcessorFailing;
+            self.problems().recovered(kind, Some(&self.shard_id));
         }
     }
 
@@ -155,13 +276,35 @@ impl ShardStatus {
 
     pub(crate) fn snapshot(&self) -> ShardSnapshot {
         let behind = self.behind.load(Ordering::Relaxed);
+        let now = self.now();
+        let (call, batch_in_hand_for) = {
+            let work = lock(&self.work);
+            (work.call(now), work.batch_in_hand_for(now))
+        };
         ShardSnapshot {
+            lag: lock(&self.lag).at(now),
+            batch_in_hand_for,
+            call: call.map(|(name, running_for)| ProcessorCall { name, running_for }),
             shard_id: self.shard_id.clone(),
             state: *lock(&self.state),
             records_delivered: self.records.load(Ordering::Relaxed),
             millis_behind_latest: (behind != NOT_KNOWN).then(|| Duration::from_millis(behind)),
             failures: self.failures.load(Ordering::Relaxed),
             last_failure: lock(&self.last_failure).clone(),
+        }
+    }
+}
+
+/// A call of a processor that is under way.
+pub(crate) struct CallGuard<'a>(&'a ShardStatus);
+
+impl Drop for CallGuard<'_> {
+    fn drop(&mut self) {
+        if lock(&self.0.work).ended() {
+            let kind = ProblemKind::ProcessorStuck;
+            let shard_id = self.0.shard_id.as_str();
+            self.0.problems().recovered(kind, Some(shard_id));
+            tracing::info!(shard_id, "the slow call of the processor has ended");
         }
     }
 }

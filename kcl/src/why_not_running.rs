@@ -96,6 +96,14 @@ pub enum WhyNotRunning {
         /// The last one.
         error: String,
     },
+    /// A call of the processor takes longer than
+    /// [`log_warning_for_task_after`](crate::ConsumerConfig::log_warning_for_task_after).
+    SlowCall {
+        /// The method of [`RecordProcessor`](crate::RecordProcessor).
+        call: &'static str,
+        /// Time since it was called.
+        since: Duration,
+    },
     /// The shard is being given up.
     ShuttingDown {
         /// Why.
@@ -112,6 +120,8 @@ pub(crate) struct Asker<'a> {
     pub(crate) is_blocked: bool,
     /// It has as many leases as it may take.
     pub(crate) at_limit: bool,
+    /// A call of a processor that takes longer is slow.
+    pub(crate) slow_after: Option<Duration>,
     /// Its own tenure of the shard.
     pub(crate) own: Option<ShardSnapshot>,
 }
@@ -129,7 +139,7 @@ pub(crate) fn why_not_running(
         Some(own) if own.state != ShardState::Done && asker.is_blocked => {
             Some(WhyNotRunning::RuntimeBlocked)
         }
-        Some(own) if own.state != ShardState::Done => within(own, asker.worker_id, table),
+        Some(own) if own.state != ShardState::Done => within(own, asker, table),
         _ => Some(elsewhere(shard_id, asker, table)),
     }
 }
@@ -137,9 +147,16 @@ pub(crate) fn why_not_running(
 /// The worker has the lease, and a consumer runs.
 fn within(
     own: &ShardSnapshot,
-    worker_id: &str,
+    asker: &Asker<'_>,
     table: Option<&LeaseTableSnapshot>,
 ) -> Option<WhyNotRunning> {
+    let slow = |running_for| asker.slow_after.is_some_and(|limit| running_for >= limit);
+    if let Some(call) = own.call.as_ref().filter(|call| slow(call.running_for)) {
+        return Some(WhyNotRunning::SlowCall {
+            call: call.name,
+            since: call.running_for,
+        });
+    }
     if let ShardState::ShuttingDown(reason) = own.state
         && (own.failures == 0 || reason == ShutdownReason::LeaseLost)
     {
@@ -159,7 +176,7 @@ fn within(
                 parents: parents
                     .map(|(lease, table)| unfinished_parents(lease, table))
                     .unwrap_or_default(),
-                owner: Some(worker_id.to_owned()),
+                owner: Some(asker.worker_id.to_owned()),
             })
         }
         ShardState::Initializing => Some(WhyNotRunning::Starting),
@@ -331,6 +348,10 @@ impl fmt::Display for WhyNotRunning {
                 f,
                 "its processor has failed {failures} times in a row and gets the same call again: \
                  mend the cause ({error})"
+            ),
+            Self::SlowCall { call, since } => write!(
+                f,
+                "its processor has not returned from {call} for {since:.1?}: look for what it waits for"
             ),
             Self::ShuttingDown { reason } => write!(
                 f,

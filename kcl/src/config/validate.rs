@@ -100,6 +100,11 @@ impl ConsumerConfig {
             ("shard_sync_interval", self.shard_sync_interval, millis(100)),
             ("retry_initial_delay", self.retry_initial_delay, millis(1)),
             ("retry_max_delay", self.retry_max_delay, Duration::ZERO),
+            (
+                "log_warning_for_task_after",
+                self.log_warning_for_task_after.unwrap_or(LONGEST),
+                millis(1),
+            ),
         ] {
             require(
                 value >= least,

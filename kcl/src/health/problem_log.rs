@@ -50,6 +50,11 @@ impl ProblemLog {
         }
     }
 
+    /// The time by which problems are dated.
+    pub(crate) fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
     /// Notes one more failure, with its cause as text: without payload or keys of records.
     pub(crate) fn failed(
         &self,

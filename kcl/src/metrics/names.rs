@@ -18,6 +18,8 @@ pub(crate) enum Metric {
     UpdateLeaseTime,
     FailedBatches,
     MillisSinceCheckpoint,
+    ProcessingLag,
+    ProcessorCallTime,
     InitializeTaskSuccess,
     InitializeTime,
     ShutdownTaskSuccess,
@@ -118,6 +120,8 @@ metrics! {
     UpdateLeaseTime "ProcessTask" "UpdateLease.Time" Milliseconds Distribution Shard "How long each write of a checkpoint took.";
     FailedBatches "ProcessTask" "FailedBatches" Count Counter Shard "Calls of process_records that failed: the batch comes again.";
     MillisSinceCheckpoint "ProcessTask" "MillisSinceCheckpoint" Milliseconds Gauge Shard "How long the checkpoint has stood still, of each shard that this worker owns.";
+    ProcessingLag "ProcessTask" "ProcessingLag" Milliseconds Gauge Shard "Age of the oldest record that is not processed, at most.";
+    ProcessorCallTime "ProcessTask" "ProcessorCallTime" Milliseconds Gauge Shard "How long the call of the processor that is under way has run; 0 without one.";
     InitializeTaskSuccess "InitializeTask" "Success" Count Counter Shard "Calls of initialize: 1 for each that succeeded, 0 for each that failed.";
     InitializeTime "InitializeTask" "RecordProcessor.initialize.Time" Milliseconds Distribution Shard "How long each call of initialize took, the making of the processor included.";
     ShutdownTaskSuccess "ShutdownTask" "Success" Count Counter Shard "Calls of shard_ended and lease_lost: 1 for each that succeeded, 0 for each that failed.";
@@ -179,7 +183,8 @@ mod tests {
             };
             assert_eq!(cells[3..6], [&*format!("{unit:?}"), kind, by], "{name}");
         }
-        let rows = page.lines().filter(|line| line.contains("| `")).count();
+        let (table, _) = page.split_once("# Alarms").unwrap();
+        let rows = table.lines().filter(|line| line.contains("| `")).count();
         assert_eq!(rows, Metric::ALL.len());
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::lease_table::CorruptLease;
+use crate::snapshot::ProcessorCall;
 
 const F: Duration = Duration::from_secs(10);
 const SHARD: &str = "shardId-000000000002";
@@ -38,6 +39,9 @@ fn own(state: ShardState, failures: u32) -> ShardSnapshot {
         state,
         records_delivered: 0,
         millis_behind_latest: None,
+        lag: None,
+        batch_in_hand_for: None,
+        call: None,
         failures,
         last_failure: (failures > 0).then(|| "no disk".to_owned()),
     }
@@ -50,6 +54,7 @@ fn asker(own: Option<ShardSnapshot>) -> Asker<'static> {
         has_stopped: false,
         is_blocked: false,
         at_limit: false,
+        slow_after: Some(F),
         own,
     }
 }
@@ -58,6 +63,42 @@ fn asker(own: Option<ShardSnapshot>) -> Asker<'static> {
 fn of(lease: LeaseSnapshot) -> WhyNotRunning {
     let table = table(vec![lease]);
     why_not_running(SHARD, &asker(None), Some(&table)).unwrap()
+}
+
+#[test]
+fn a_call_that_does_not_return_is_named_in_any_state() {
+    let call = |running_for| ProcessorCall {
+        name: "process_records",
+        running_for,
+    };
+    for (state, failures) in [
+        (ShardState::Processing, 0),
+        (ShardState::Processing, 3),
+        (ShardState::Initializing, 0),
+        (ShardState::ShuttingDown(ShutdownReason::Requested), 0),
+    ] {
+        let mut here = own(state, failures);
+        here.call = Some(call(F));
+        let slow = why_not_running(SHARD, &asker(Some(here.clone())), None);
+        assert_eq!(
+            slow,
+            Some(WhyNotRunning::SlowCall {
+                call: "process_records",
+                since: F
+            }),
+            "{state:?}"
+        );
+        here.call = Some(call(F / 2));
+        let quick = why_not_running(SHARD, &asker(Some(here.clone())), None);
+        assert!(!matches!(quick, Some(WhyNotRunning::SlowCall { .. })));
+        here.call = Some(call(F));
+        let never = Asker {
+            slow_after: None,
+            ..asker(Some(here))
+        };
+        let never = why_not_running(SHARD, &never, None);
+        assert!(!matches!(never, Some(WhyNotRunning::SlowCall { .. })));
+    }
 }
 
 #[test]

@@ -1,0 +1,110 @@
+//! How far the processing of a shard is behind: pure.
+//!
+//! All times are on the worker's clock. The age of a record when its page was read is made of what the
+//! service says (how far the page is behind the tip, and when its records arrived), so that a host whose
+//! time of day is off reports the same.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// What a shard's reader has fetched, and its processor has not processed.
+#[derive(Debug, Default)]
+pub(super) struct Lag {
+    /// One entry per page that is not processed, the oldest page first.
+    pages: VecDeque<Age>,
+    /// What was not fetched yet at the last answer, at most. `None`: nothing was read yet, or the
+    /// service did not say.
+    rest: Option<Age>,
+}
+
+/// An age, and when it was that.
+#[derive(Debug, Clone, Copy)]
+struct Age {
+    age: Duration,
+    at: Duration,
+}
+
+impl Age {
+    fn now(self, now: Duration) -> Duration {
+        self.age.saturating_add(now.saturating_sub(self.at))
+    }
+}
+
+impl Lag {
+    /// A read was answered: up to `behind` before the tip all was fetched.
+    pub(super) fn answered(&mut self, now: Duration, behind: Option<Duration>) {
+        self.rest = behind.map(|age| Age { age, at: now });
+    }
+
+    /// A page with records was fetched: its first record arrived `spread` before its last one, which is
+    /// `behind` the tip.
+    pub(super) fn fetched(&mut self, now: Duration, behind: Option<Duration>, spread: Duration) {
+        let age = behind.unwrap_or_default().saturating_add(spread);
+        self.pages.push_back(Age { age, at: now });
+    }
+
+    /// The oldest page was processed.
+    pub(super) fn processed(&mut self) {
+        self.pages.pop_front();
+    }
+
+    /// The age of the oldest record that is not processed, at most: all records that arrived before are
+    /// processed. `None`: nothing was read yet.
+    pub(super) fn at(&self, now: Duration) -> Option<Duration> {
+        let oldest = self.pages.front().or(self.rest.as_ref());
+        oldest.map(|age| age.now(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn it_is_the_age_of_what_is_not_processed_and_grows_while_nothing_is() {
+        let mut lag = Lag::default();
+        assert_eq!(lag.at(secs(1_000)), None);
+        // At the tip: what has come since the answer is not known.
+        lag.answered(secs(1_000), Some(secs(0)));
+        assert_eq!(lag.at(secs(1_001)), Some(secs(1)));
+        // A page of 5 s of records, the last one 20 s old.
+        lag.answered(secs(1_002), Some(secs(20)));
+        lag.fetched(secs(1_002), Some(secs(20)), secs(5));
+        assert_eq!(lag.at(secs(1_002)), Some(secs(25)));
+        // The next page is fetched while the first one is in hand.
+        lag.answered(secs(1_003), Some(secs(0)));
+        lag.fetched(secs(1_003), Some(secs(0)), secs(15));
+        assert_eq!(lag.at(secs(2_002)), Some(secs(1_025)), "no page is fetched");
+        lag.processed();
+        assert_eq!(lag.at(secs(2_002)), Some(secs(15 + 999)));
+        lag.processed();
+        assert_eq!(lag.at(secs(2_002)), Some(secs(999)), "by the last answer");
+        lag.answered(secs(2_002), Some(secs(0)));
+        assert_eq!(lag.at(secs(2_002)), Some(secs(0)));
+    }
+
+    #[test]
+    fn what_the_service_does_not_say_is_not_known() {
+        let mut lag = Lag::default();
+        lag.answered(secs(5), None);
+        assert_eq!(lag.at(secs(9)), None);
+        lag.fetched(secs(5), None, secs(2));
+        assert_eq!(
+            lag.at(secs(9)),
+            Some(secs(6)),
+            "at least as old as its page"
+        );
+    }
+
+    #[test]
+    fn extreme_ages_do_not_overflow() {
+        let mut lag = Lag::default();
+        lag.answered(Duration::MAX, Some(Duration::MAX));
+        lag.fetched(secs(0), Some(Duration::MAX), Duration::MAX);
+        assert_eq!(lag.at(Duration::MAX), Some(Duration::MAX));
+    }
+}

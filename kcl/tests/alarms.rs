@@ -1,0 +1,194 @@
+//! The alarm rules of the page on metrics, as it states them, on processors that hang, fail and work.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_kinesis::primitives::Blob;
+use kcl::{
+    Clock, ConsumerConfig, InitialPosition, ProcessorError, RecordBatch, RecordProcessor,
+    Scheduler, ShardContext, ShardEnd, Shutdown,
+};
+use kinesis_testkit::{LocalAws, TokioClock};
+use metrics::{
+    Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+const SECOND: Duration = Duration::from_secs(1);
+/// The first second of 2026, UTC.
+const START: Duration = Duration::from_secs(1_767_225_600);
+
+/// A row of the page.
+#[derive(Debug)]
+struct Rule {
+    metric: String,
+    above: f64,
+    lasting: Duration,
+}
+
+/// The rules of the page, by metric.
+fn rules() -> Vec<Rule> {
+    let page = include_str!("../src/metrics.md");
+    let (_, section) = page.split_once("# Alarms").unwrap();
+    let (section, _) = section.split_once("\n# ").unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let seconds = cells[3].strip_suffix(" s").unwrap();
+        Rule {
+            metric: cells[1].trim_matches('`').to_owned(),
+            above: cells[2].parse().unwrap(),
+            lasting: Duration::from_secs(seconds.parse().unwrap()),
+        }
+    })
+    .collect()
+}
+
+/// Every value of every gauge, with its time, by metric and application.
+#[derive(Clone, Default)]
+struct Series(Arc<Mutex<BTreeMap<(String, String), Vec<(Instant, f64)>>>>);
+
+struct Gauged(Series, (String, String));
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a recorder with the time of the test"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+impl GaugeFn for Gauged {
+    fn increment(&self, _: f64) {
+        panic!("gauges are set");
+    }
+    fn decrement(&self, _: f64) {
+        panic!("gauges are set");
+    }
+    fn set(&self, value: f64) {
+        let mut series = self.0.0.lock().unwrap();
+        series
+            .entry(self.1.clone())
+            .or_default()
+            .push((now(), value));
+    }
+}
+
+impl Recorder for Series {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::noop()
+    }
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        let mut labels = key.labels();
+        let application = labels.find(|label| label.key() == "ApplicationName");
+        let application = application.unwrap().value().to_owned();
+        Gauge::from_arc(Arc::new(Gauged(
+            self.clone(),
+            (application, key.name().to_owned()),
+        )))
+    }
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+impl Series {
+    /// Whether the rule fires on this application's metric, which has one series here.
+    fn fires(&self, application: &str, rule: &Rule) -> bool {
+        let series = self.0.lock().unwrap();
+        let at = (application.to_owned(), rule.metric.clone());
+        let values = series.get(&at).unwrap_or_else(|| panic!("{at:?}"));
+        let mut above_since = None;
+        values.iter().any(|(at, value)| {
+            if *value <= rule.above {
+                above_since = None;
+                return false;
+            }
+            *at - *above_since.get_or_insert(*at) >= rule.lasting
+        })
+    }
+}
+
+#[derive(Debug)]
+struct PausedClock(Instant);
+
+impl Clock for PausedClock {
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+    fn wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + START + self.now()
+    }
+}
+
+/// By its application's name.
+struct Processor(&'static str);
+
+impl RecordProcessor for Processor {
+    async fn process_records(&mut self, batch: RecordBatch<'_>) -> Result<(), ProcessorError> {
+        match self.0 {
+            "hangs" => std::future::pending().await,
+            "fails" => Err("told to fail".into()),
+            _ => Ok(batch.checkpointer().checkpoint().await?),
+        }
+    }
+    async fn shard_ended(&mut self, end: ShardEnd<'_>) -> Result<(), ProcessorError> {
+        Ok(end.checkpoint().await?)
+    }
+    async fn shutdown_requested(&mut self, _: Shutdown<'_>) -> Result<(), ProcessorError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_documented_alarms_fire_on_processors_that_hang_or_fail_and_on_no_others() {
+    let series = Series::default();
+    metrics::set_global_recorder(series.clone()).unwrap();
+    let clock = Arc::new(PausedClock(now()));
+    let services = TokioClock::starting_at(SystemTime::UNIX_EPOCH + START);
+    let aws = LocalAws::builder().clock(services).build().await.unwrap();
+    aws.create_stream("orders", 1).await.unwrap();
+    let mut workers = Vec::new();
+    for application in ["hangs", "fails", "works"] {
+        let config = ConsumerConfig::default().with_initial_position(InitialPosition::TrimHorizon);
+        let builder = Scheduler::builder(application, "orders", &aws.in_process_config())
+            .processor(move |_: &ShardContext| Processor(application))
+            .config(config)
+            .coordination_on(Handle::current())
+            .clock(Arc::clone(&clock) as Arc<dyn Clock>);
+        workers.push(builder.build().await.unwrap().spawn());
+    }
+    let kinesis = aws_sdk_kinesis::Client::new(&aws.in_process_config());
+    // Longer than any rule asks for, and its threshold on top.
+    for _ in 0..100 {
+        let put = kinesis.put_record().stream_name("orders");
+        let put = put.partition_key("key").data(Blob::new("data"));
+        put.send().await.unwrap();
+        tokio::time::sleep(2 * SECOND).await;
+    }
+    let rules = rules();
+    let named: Vec<_> = rules.iter().map(|rule| rule.metric.as_str()).collect();
+    assert_eq!(
+        named,
+        ["ProcessingLag", "ProcessorCallTime", "UnownedLeases"]
+    );
+    for (application, fire) in [
+        ("hangs", &["ProcessingLag", "ProcessorCallTime"][..]),
+        ("fails", &["ProcessingLag"]),
+        ("works", &[]),
+    ] {
+        let fired = rules.iter().filter(|rule| series.fires(application, rule));
+        let fired: Vec<_> = fired.map(|rule| rule.metric.as_str()).collect();
+        assert_eq!(fired, fire, "{application}");
+    }
+    for worker in workers {
+        worker.abort();
+    }
+}

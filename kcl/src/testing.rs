@@ -1,0 +1,472 @@
+//! A shard in memory, for unit tests of a [`RecordProcessor`]: no AWS, no network, no worker.
+//!
+//! A [`TestShard`] stands for one shard whose lease this worker holds. It makes the library's own
+//! [`ShardContext`], [`RecordBatch`], [`ShardEnd`], [`Shutdown`] and [`Checkpointer`], with the same rules
+//! as in production, and keeps the checkpoints in memory. A test calls its processor through it, reads
+//! what was checkpointed, makes checkpoints fail, and cancels the tokens.
+//!
+//! It is for the code of one processor. How workers share shards is tested with whole workers, on the
+//! embedded AWS of `kinesis-testkit`.
+//!
+//! ```
+//! use kcl::testing::{TestRecord, TestShard};
+//! use kcl::{CheckpointError, ProcessorError, RecordBatch, RecordProcessor, ShardEnd, Shutdown};
+//!
+//! /// Adds up numbers. One that is not a number fails the batch.
+//! #[derive(Default)]
+//! struct Sum(u64);
+//!
+//! impl RecordProcessor for Sum {
+//!     async fn process_records(&mut self, batch: RecordBatch<'_>) -> Result<(), ProcessorError> {
+//!         for record in batch.records() {
+//!             self.0 += std::str::from_utf8(record.data())?.parse::<u64>()?;
+//!             batch.checkpointer().checkpoint_at(&record).await?;
+//!         }
+//!         Ok(())
+//!     }
+//!     async fn shard_ended(&mut self, end: ShardEnd<'_>) -> Result<(), ProcessorError> {
+//!         Ok(end.checkpoint().await?)
+//!     }
+//!     async fn shutdown_requested(&mut self, last: Shutdown<'_>) -> Result<(), ProcessorError> {
+//!         Ok(last.checkpointer().checkpoint().await?)
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), ProcessorError> {
+//! let mut shard = TestShard::new();
+//! let mut sum = Sum::default();
+//! shard.initialize(&mut sum).await?;
+//!
+//! let mut batch = shard.batch(["1", "2", "many"].map(|data| TestRecord::new("key", data)));
+//! assert!(shard.process_records(&mut sum, &mut batch).await.is_err());
+//! assert_eq!(sum.0, 3);
+//! // Two records are checkpointed; the next call begins behind them.
+//! assert_eq!(shard.checkpoints().len(), 2);
+//! assert_eq!(batch.len(), 1);
+//!
+//! shard.lose_lease();
+//! let mut batch = shard.batch([TestRecord::new("key", "4")]);
+//! let error = shard.process_records(&mut sum, &mut batch).await.unwrap_err();
+//! let error = error.as_error().downcast_ref::<CheckpointError>();
+//! assert!(matches!(error, Some(CheckpointError::LeaseLost { .. })));
+//! # Ok(())
+//! # }
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use kinesis_aggregation::{AggregateBuilder, HashKeyRange};
+
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::clock::SystemClock;
+use crate::config::{AggregateRangePolicy, ConsumerConfig};
+use crate::delivery::{Batch, CallTokens, Checkpointer, Deaggregator, RecordBatch, Tally};
+use crate::error::ProcessorError;
+use crate::lease::{Lease, PendingCheckpoint, Recorder, Tenure};
+use crate::processor::{RecordProcessor, ShardContext, ShardEnd, Shutdown};
+use crate::retrieval::{ByteBudget, RawRecord, ShardBudget};
+use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
+
+/// The key that the KPL gives to an aggregate.
+const AGGREGATE_KEY: &str = "a";
+/// Records of one aggregate, in bytes.
+const AGGREGATE_SIZE: usize = 1 << 20;
+
+/// Describes a [`TestShard`].
+#[derive(Debug, Clone)]
+#[must_use = "call build()"]
+pub struct TestShardBuilder {
+    lease: Lease,
+    application: String,
+    stream: String,
+    worker_id: String,
+}
+
+impl TestShardBuilder {
+    /// The shard's id. Default `shardId-000000000000`.
+    pub fn shard_id(mut self, shard_id: impl Into<String>) -> Self {
+        self.lease.key = shard_id.into();
+        self
+    }
+
+    /// The application's name. Default `application`.
+    pub fn application(mut self, application: impl Into<String>) -> Self {
+        self.application = application.into();
+        self
+    }
+
+    /// The stream's name. Default `stream`.
+    pub fn stream(mut self, stream: impl Into<String>) -> Self {
+        self.stream = stream.into();
+        self
+    }
+
+    /// The worker's id. Default `worker`.
+    pub fn worker_id(mut self, worker_id: impl Into<String>) -> Self {
+        self.worker_id = worker_id.into();
+        self
+    }
+
+    /// The checkpoint that the last owner left. Default [`Checkpoint::TrimHorizon`].
+    pub fn checkpoint(mut self, checkpoint: Checkpoint) -> Self {
+        self.lease.checkpoint = checkpoint;
+        self
+    }
+
+    /// A checkpoint that the last owner prepared, with its state, and did not commit. Default: none.
+    pub fn pending(mut self, checkpoint: Checkpoint, state: Option<Bytes>) -> Self {
+        self.lease.pending = Some(PendingCheckpoint { checkpoint, state });
+        self
+    }
+
+    /// The shard's hash keys. Default: all.
+    pub fn hash_key_range(mut self, range: HashKeyRange) -> Self {
+        self.lease.hash_key_range = Some(range);
+        self
+    }
+
+    /// The shard. Within a tokio runtime, which runs a small task for it.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn build(self) -> TestShard {
+        let checkpoint = self.lease.checkpoint.clone();
+        let (tenure, recorder) = Tenure::recorded(self.lease, Arc::new(SystemClock::default()));
+        let context = ShardContext::new(&tenure, &self.application, &self.stream, &self.worker_id);
+        TestShard {
+            tokens: CallTokens {
+                lost: tenure.lost(),
+                shutdown: tenure.shutdown_requested(),
+            },
+            checkpointer: Checkpointer::new(tenure.clone(), checkpoint),
+            budget: ShardBudget::new(&ByteBudget::new(usize::MAX)),
+            next: 1,
+            tenure,
+            recorder,
+            context,
+        }
+    }
+}
+
+/// One shard in memory, whose lease this worker holds. See the [module](self).
+pub struct TestShard {
+    tenure: Tenure,
+    recorder: Recorder,
+    context: ShardContext,
+    checkpointer: Checkpointer,
+    tokens: CallTokens,
+    budget: ShardBudget,
+    /// The next sequence number.
+    next: u64,
+}
+
+impl TestShard {
+    /// A shard that was never processed.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    #[allow(clippy::new_without_default, reason = "it starts a task")]
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// Describes a shard with a checkpoint, names or a hash key range of the test's choice.
+    pub fn builder() -> TestShardBuilder {
+        let mut lease = Lease::new("shardId-000000000000", Checkpoint::TrimHorizon);
+        lease.hash_key_range = Some(HashKeyRange::FULL);
+        lease.counter = 1;
+        TestShardBuilder {
+            lease,
+            application: "application".to_owned(),
+            stream: "stream".to_owned(),
+            worker_id: "worker".to_owned(),
+        }
+    }
+
+    /// What a [`ProcessorFactory`](crate::ProcessorFactory) and
+    /// [`initialize`](RecordProcessor::initialize) are given.
+    pub fn context(&self) -> &ShardContext {
+        &self.context
+    }
+
+    /// The checkpointer of all batches of this shard.
+    pub fn checkpointer(&self) -> &Checkpointer {
+        &self.checkpointer
+    }
+
+    /// A batch of these records, behind the batches that were made before. Records without a sequence
+    /// number get the next one. Aggregates are taken apart as in production.
+    ///
+    /// # Panics
+    /// A sequence number is not above the one before it in this batch.
+    pub fn batch(&mut self, records: impl IntoIterator<Item = TestRecord>) -> TestBatch {
+        let records = records.into_iter().map(|record| {
+            let sequence_number = record.sequence_number.unwrap_or_else(|| {
+                let number = self.next.to_string().parse();
+                number.expect("digits are a sequence number")
+            });
+            self.next = self.next.max(number_of(&sequence_number).saturating_add(1));
+            RawRecord {
+                sequence_number,
+                partition_key: record.partition_key.unwrap_or_default(),
+                data: record.data,
+                arrival: record.arrival,
+            }
+        });
+        let records: Vec<_> = records.collect();
+        assert!(
+            records.is_sorted_by(|a, b| a.sequence_number < b.sequence_number),
+            "sequence numbers rise"
+        );
+        let mut deaggregator = Deaggregator::new(
+            self.context.shard_id(),
+            None,
+            None,
+            AggregateRangePolicy::default(),
+            ConsumerConfig::default().max_decompressed_size,
+        );
+        let entries = deaggregator.expand(records, &mut Tally::default());
+        let held = self.budget.reserve(0).now_or_never();
+        let held = held.expect("there is always room for no bytes");
+        TestBatch {
+            batch: Batch::new(entries, Some(0), held),
+            checkpointed: None,
+            attempts: 0,
+        }
+    }
+
+    /// The view of a batch that a processor is given, for code that takes a [`RecordBatch`]: the batch
+    /// counts as delivered, and may be checkpointed.
+    ///
+    /// # Panics
+    /// The batch is empty.
+    pub fn deliver<'a>(&'a self, batch: &'a mut TestBatch) -> RecordBatch<'a> {
+        if batch.attempts == 0 {
+            batch.checkpointed = self.checkpointer.done();
+        }
+        batch.attempts += 1;
+        let (_, last) = batch.batch.range().expect("a batch is never empty");
+        self.checkpointer.deliver(last);
+        RecordBatch::new(
+            &batch.batch,
+            &self.checkpointer,
+            &self.tokens,
+            batch.attempts,
+        )
+    }
+
+    /// Calls [`initialize`](RecordProcessor::initialize).
+    ///
+    /// # Errors
+    /// The processor's.
+    pub async fn initialize<P: RecordProcessor>(
+        &self,
+        processor: &mut P,
+    ) -> Result<(), ProcessorError> {
+        processor.initialize(&self.context).await
+    }
+
+    /// Calls [`process_records`](RecordProcessor::process_records). After an error the records that were
+    /// checkpointed are taken out of the batch, as the library does; call it again for the next attempt.
+    /// A batch without records is done: nothing is called.
+    ///
+    /// # Errors
+    /// The processor's.
+    pub async fn process_records<P: RecordProcessor>(
+        &self,
+        processor: &mut P,
+        batch: &mut TestBatch,
+    ) -> Result<(), ProcessorError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let view = self.deliver(batch);
+        let result = processor.process_records(view).await;
+        if result.is_err() {
+            self.checkpointer.take_back();
+            batch
+                .batch
+                .trim_since(batch.checkpointed.as_ref(), self.checkpointer.done());
+        }
+        result
+    }
+
+    /// Calls [`shard_ended`](RecordProcessor::shard_ended).
+    ///
+    /// # Errors
+    /// The processor's.
+    pub async fn shard_ended<P: RecordProcessor>(
+        &self,
+        processor: &mut P,
+    ) -> Result<(), ProcessorError> {
+        let end = ShardEnd::new(&self.checkpointer, &self.tokens);
+        processor.shard_ended(end).await
+    }
+
+    /// Loses the lease, and calls [`lease_lost`](RecordProcessor::lease_lost).
+    pub async fn lease_lost<P: RecordProcessor>(&self, processor: &mut P) {
+        self.lose_lease();
+        processor.lease_lost().await;
+    }
+
+    /// Requests a shutdown, and calls
+    /// [`shutdown_requested`](RecordProcessor::shutdown_requested).
+    ///
+    /// # Errors
+    /// The processor's.
+    pub async fn shutdown_requested<P: RecordProcessor>(
+        &self,
+        processor: &mut P,
+    ) -> Result<(), ProcessorError> {
+        self.request_shutdown();
+        let shutdown = Shutdown::new(&self.checkpointer, &self.tokens);
+        processor.shutdown_requested(shutdown).await
+    }
+
+    /// The lease is lost: cancels [`RecordBatch::cancellation`], and checkpoints fail from now on. Call it
+    /// while `process_records` runs, from another task or a `join!`.
+    pub fn lose_lease(&self) {
+        self.recorder.lose();
+    }
+
+    /// A planned stop begins: cancels [`RecordBatch::shutdown_token`]. Checkpoints still work.
+    pub fn request_shutdown(&self) {
+        self.recorder.request_shutdown();
+    }
+
+    /// Makes the next checkpoint fail with this error, after those that were named before. It writes
+    /// nothing. The library itself tries errors that may pass again, so a processor sees them in
+    /// production only when that did not help.
+    pub fn fail_next_checkpoint(&self, error: CheckpointError) {
+        self.recorder.fail_next(error);
+    }
+
+    /// The checkpoint in force; [`Checkpoint::ShardEnd`] when the end was checkpointed.
+    pub fn checkpoint(&self) -> Checkpoint {
+        self.tenure.lease().checkpoint
+    }
+
+    /// Every checkpoint that was written, in order.
+    pub fn checkpoints(&self) -> Vec<Checkpoint> {
+        self.recorder.checkpoints()
+    }
+
+    /// The checkpoint that was prepared and not committed, with its state.
+    pub fn pending(&self) -> Option<(Checkpoint, Option<Bytes>)> {
+        let pending = self.tenure.lease().pending?;
+        Some((pending.checkpoint, pending.state))
+    }
+}
+
+impl fmt::Debug for TestShard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestShard")
+            .field("shard_id", &self.context.shard_id())
+            .field("checkpoint", &self.checkpoint())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Numbers beyond 64 bits are not continued.
+fn number_of(sequence_number: &SequenceNumber) -> u64 {
+    sequence_number.as_str().parse().unwrap_or(0)
+}
+
+/// A batch for [`TestShard::process_records`].
+#[derive(Debug)]
+pub struct TestBatch {
+    batch: Batch,
+    /// The checkpoint when it was first delivered.
+    checkpointed: Option<ExtendedSequenceNumber>,
+    attempts: u32,
+}
+
+impl TestBatch {
+    /// User records in it that are not checkpointed.
+    pub fn len(&self) -> usize {
+        self.batch.records
+    }
+
+    /// Whether all of it is checkpointed.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How far behind the tip of the shard it is. Default: at the tip.
+    #[must_use]
+    pub fn with_millis_behind_latest(mut self, behind: Option<Duration>) -> Self {
+        let millis = behind.map(|behind| u64::try_from(behind.as_millis()).unwrap_or(u64::MAX));
+        self.batch.millis_behind_latest = millis;
+        self
+    }
+}
+
+/// A record of a [`TestBatch`].
+#[derive(Debug, Clone)]
+pub struct TestRecord {
+    partition_key: Option<String>,
+    data: Bytes,
+    sequence_number: Option<SequenceNumber>,
+    arrival: Option<SystemTime>,
+}
+
+impl TestRecord {
+    /// A record with this key and payload.
+    pub fn new(partition_key: impl Into<String>, data: impl AsRef<[u8]>) -> Self {
+        Self {
+            partition_key: Some(partition_key.into()),
+            data: Bytes::copy_from_slice(data.as_ref()),
+            sequence_number: None,
+            arrival: None,
+        }
+    }
+
+    /// One Kinesis record that aggregates these, as producers write it: the processor is given each of
+    /// them, all with one sequence number.
+    ///
+    /// # Panics
+    /// A record has no key, or all are larger than 1 MiB.
+    pub fn aggregate(records: impl IntoIterator<Item = Self>) -> Self {
+        let mut aggregate = AggregateBuilder::new(AGGREGATE_SIZE);
+        for record in records {
+            let key = record
+                .partition_key
+                .expect("a record of an aggregate has a key");
+            let pushed = aggregate.push(&key, None, &record.data);
+            pushed.expect("an aggregate has up to 1 MiB");
+        }
+        Self {
+            data: aggregate.seal().into_bytes(),
+            ..Self::new(AGGREGATE_KEY, [])
+        }
+    }
+
+    /// Its sequence number. Default: one more than the last one of the shard.
+    #[must_use]
+    pub fn with_sequence_number(mut self, sequence_number: SequenceNumber) -> Self {
+        self.sequence_number = Some(sequence_number);
+        self
+    }
+
+    /// When it arrived. Default: not known.
+    #[must_use]
+    pub fn with_approximate_arrival(mut self, arrival: SystemTime) -> Self {
+        self.arrival = Some(arrival);
+        self
+    }
+
+    /// Without a partition key, as streams whose service places the records allow.
+    #[must_use]
+    pub fn without_partition_key(mut self) -> Self {
+        self.partition_key = None;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kcl::{
     ConsumerConfig, InitialPosition, ProcessorError, RecordBatch, RecordProcessor, Scheduler,
-    ShardContext, ShardEnd, Shutdown,
+    ShardContext, ShardEnd, ShardShutdown, Shutdown,
 };
 use kinesis_testkit::{Delivery, Position};
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,6 +34,9 @@ pub struct ConsumerArgs {
     /// Failover time of the fleet, in milliseconds.
     #[arg(long)]
     pub failover_ms: u64,
+    /// Deadline of the planned stop, in milliseconds.
+    #[arg(long, default_value_t = 60_000)]
+    pub deadline_ms: u64,
     /// Begin each line with the time, in microseconds of the epoch.
     #[arg(long)]
     pub stamps: bool,
@@ -75,6 +78,15 @@ pub enum Report {
         /// Number of the tenure in this process.
         tenure: u64,
     },
+    /// The planned stop is over.
+    Stopped {
+        /// Shards whose leases were given up in order.
+        drained: u64,
+        /// Shards whose processors stopped, and whose leases were left to expire.
+        left_to_expire: u64,
+        /// Shards whose processors were aborted.
+        aborted: u64,
+    },
 }
 
 impl Report {
@@ -94,6 +106,11 @@ impl Report {
             Self::Ended { tenure } => format!("E {tenure}"),
             Self::Released { tenure } => format!("R {tenure}"),
             Self::Lost { tenure } => format!("L {tenure}"),
+            Self::Stopped {
+                drained,
+                left_to_expire,
+                aborted,
+            } => format!("T {drained} {left_to_expire} {aborted}"),
         }
     }
 
@@ -101,7 +118,15 @@ impl Report {
     pub fn from_line(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
         let kind = words.next()?;
-        let tenure = words.next()?.parse().ok()?;
+        let mut number = || words.next()?.parse().ok();
+        let tenure = number()?;
+        if kind == "T" {
+            return Some(Self::Stopped {
+                drained: tenure,
+                left_to_expire: number()?,
+                aborted: number()?,
+            });
+        }
         Some(match kind {
             "S" => Self::Started {
                 tenure,
@@ -252,7 +277,21 @@ pub async fn consume(args: ConsumerArgs) -> Result<(), Error> {
         _ = terminated.recv() => {}
         read = parent_gone => { read??; }
     }
-    handle.shutdown(Duration::from_secs(60)).await?;
+    let deadline = Duration::from_millis(args.deadline_ms);
+    let report = handle.shutdown(deadline).await?;
+    let expires = |outcome: &&ShardShutdown| matches!(outcome, ShardShutdown::LeftToExpire { .. });
+    let stopped = Report::Stopped {
+        drained: report.drained.len() as u64,
+        left_to_expire: report.shards.values().filter(expires).count() as u64,
+        aborted: report.aborted.len() as u64,
+    };
+    let reporter = Reporter {
+        tenure: 0,
+        stamps: args.stamps,
+    };
+    reporter
+        .report([stopped])
+        .map_err(|error| error.to_string())?;
     Ok(())
 }
 
@@ -280,6 +319,11 @@ mod tests {
             Report::Ended { tenure: 3 },
             Report::Released { tenure: 4 },
             Report::Lost { tenure: 5 },
+            Report::Stopped {
+                drained: 1,
+                left_to_expire: 2,
+                aborted: 3,
+            },
         ] {
             assert_eq!(Report::from_line(&report.to_line()), Some(report));
         }

@@ -5,6 +5,7 @@ pub mod mixed_fleet;
 pub mod reshard;
 pub mod rolling_stop;
 pub mod scenario;
+pub mod stopped_server;
 mod worker_process;
 pub mod workload;
 

@@ -38,6 +38,7 @@ pub async fn run(program: &Path, records: u64, failover: Duration) -> Result<Out
     let program = Program {
         path: program,
         failover,
+        deadline: Duration::from_secs(60),
         url: aws.kinesis_url(),
     };
     let first = Worker::start(&program, 1, &seen)?;

@@ -61,6 +61,7 @@ pub async fn run(
     let program = Program {
         path: &scenario.program,
         failover: scenario.failover,
+        deadline: Duration::from_secs(60),
         url: aws.kinesis_url(),
     };
     let first = Worker::start(&program, 1, &seen)?;

@@ -28,6 +28,10 @@ pub(crate) struct State {
     pub(crate) tenures: HashMap<u64, u64>,
     /// Processors that were not told to stop, by worker and number.
     running: HashSet<(u64, u64)>,
+    /// Processors that were asked to stop, by worker.
+    pub(crate) asked: HashMap<u64, u64>,
+    /// Reports of planned stops, by worker.
+    pub(crate) stopped: HashMap<u64, Report>,
 }
 
 impl State {
@@ -48,8 +52,15 @@ impl State {
                     self.ledger.delivered(delivery);
                 }
             }
-            Report::Ended { tenure } | Report::Released { tenure } | Report::Lost { tenure } => {
+            Report::Released { tenure } => {
                 self.running.remove(&(worker, *tenure));
+                *self.asked.entry(worker).or_default() += 1;
+            }
+            Report::Ended { tenure } | Report::Lost { tenure } => {
+                self.running.remove(&(worker, *tenure));
+            }
+            Report::Stopped { .. } => {
+                self.stopped.insert(worker, report.clone());
             }
         }
     }
@@ -90,8 +101,22 @@ pub(crate) struct Program<'a> {
     pub(crate) path: &'a Path,
     /// Failover time of the workers.
     pub(crate) failover: Duration,
+    /// Deadline of a planned stop.
+    pub(crate) deadline: Duration,
     /// Where Kinesis and DynamoDB are.
     pub(crate) url: &'a str,
+}
+
+/// Sends a signal to a process.
+pub(crate) async fn signal(process: &Child, name: &str) -> Result<(), Error> {
+    let id = process.id().ok_or("the process has ended already")?;
+    let kill = format!("kill -{name} {id}");
+    let sent = Command::new("sh").args(["-c", &kill]).status().await?;
+    if sent.success() {
+        Ok(())
+    } else {
+        Err(format!("SIG{name} could not be sent to process {id}").into())
+    }
 }
 
 /// A running worker.
@@ -119,6 +144,7 @@ impl Worker {
             ])
             .args(["--worker", &format!("worker-{number}")])
             .args(["--failover-ms", &program.failover.as_millis().to_string()])
+            .args(["--deadline-ms", &program.deadline.as_millis().to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -161,12 +187,7 @@ impl Worker {
 
     /// SIGTERM, as an orchestrator sends it; waits until the process has ended.
     pub(crate) async fn terminate(mut self) -> Result<(), Error> {
-        let id = self.process.id().ok_or("the worker has ended already")?;
-        let kill = format!("kill -TERM {id}");
-        let sent = Command::new("sh").args(["-c", &kill]).status().await?;
-        if !sent.success() {
-            return Err(format!("worker-{} could not be signalled", self.number).into());
-        }
+        signal(&self.process, "TERM").await?;
         self.ended().await
     }
 

@@ -78,9 +78,10 @@
 //!
 //! # Guarantees
 //!
-//! * **Nothing is skipped.** An error or a panic of a processor is retried with the same batch, with
-//!   backoff, for as long as the worker owns the shard. Read errors, throttles and expired iterators
-//!   are retried from the last position.
+//! * **Nothing is skipped.** An error or a panic of a processor is retried with the same batch, without
+//!   the records that were checkpointed meanwhile, with backoff, for as long as the worker owns the shard.
+//!   Read errors, throttles and expired iterators are retried from the last position. A checkpoint that
+//!   fails for a reason that may pass is retried for as long as the lease lasts, before the call returns.
 //! * **One owner.** Records are delivered only while this worker can be sure to own the lease, judged
 //!   on a clock that runs through suspend. When it can not, `process_records` in flight is told by
 //!   its cancellation token and its checkpoints fail; what it already did outside can not be undone.
@@ -98,9 +99,12 @@
 //!
 //! # Stopping
 //!
-//! [`WorkerHandle::shutdown`] on SIGTERM, with less than the time that the orchestrator leaves: the
-//! worker says that it goes, finishes the batches in hand, lets each processor checkpoint, and hands
-//! each shard to the least loaded worker, which goes on within a second or two; see [`OnStop`].
+//! [`WorkerHandle::shutdown`] on SIGTERM: delivery stops at once, each processor finishes its batch in hand
+//! and writes its last checkpoint, and its shard is handed to the least loaded worker, which goes on within
+//! a second or two; see [`OnStop`]. It returns within the deadline that you give and
+//! [`WorkerHandle::STOP_MARGIN`], also when DynamoDB does not answer. Together they must be less than the
+//! time that the orchestrator leaves (Kubernetes: 30 s). The [`ShutdownReport`] says what became of each
+//! shard.
 //!
 //! When DynamoDB does not answer, processing goes on for up to the failover time since the last
 //! renewal, then stops, and resumes by itself behind the last checkpoint. By the default settings, 4 s
@@ -129,7 +133,8 @@
 //! # Features
 //!
 //! `serde` (settings, snapshots and reports as data; in snapshots and reports, durations are whole
-//! milliseconds), `metrics` (the `metrics` facade); none by default.
+//! milliseconds), `metrics` (the `metrics` facade), `testing` (a shard in memory, for unit tests of
+//! processors); none by default.
 //!
 //! # Memory
 //!
@@ -165,6 +170,8 @@ pub mod simulation;
 mod snapshot;
 mod stream_name;
 mod task;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod why_not_running;
 mod worker_state;
 
@@ -181,9 +188,9 @@ pub use health::{Health, HealthStatus, Problem, ProblemKind};
 pub use lease::FencingToken;
 pub use lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};
 pub use processor::{ProcessorFactory, RecordProcessor, ShardContext, ShardEnd, Shutdown};
-pub use scheduler::{Scheduler, SchedulerBuilder, ShutdownReport, WorkerHandle};
+pub use scheduler::{Scheduler, SchedulerBuilder, ShardShutdown, ShutdownReport, WorkerHandle};
 pub use sequence::{ExtendedSequenceNumber, InvalidSequenceNumber, SequenceNumber};
 pub use shard_consumer::{ShardState, ShutdownReason};
-pub use snapshot::{ShardSnapshot, WorkerSnapshot};
+pub use snapshot::{ProcessorCall, ShardSnapshot, WorkerSnapshot};
 pub use why_not_running::WhyNotRunning;
 pub use worker_state::{StateWatch, WorkerState};

@@ -102,6 +102,7 @@ pub enum WhyNotRunning {
         /// The method of [`RecordProcessor`](crate::RecordProcessor).
         call: &'static str,
         /// Time since it was called.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
         since: Duration,
     },
     /// The shard is being given up.

@@ -48,11 +48,16 @@ fn rules() -> Vec<Rule> {
     .collect()
 }
 
-/// Every value of every gauge, with its time, by metric and application.
-#[derive(Clone, Default)]
-struct Series(Arc<Mutex<BTreeMap<(String, String), Vec<(Instant, f64)>>>>);
+/// An application and a metric.
+type Name = (String, String);
 
-struct Gauged(Series, (String, String));
+/// Every value of every gauge, with its time.
+#[derive(Clone, Default)]
+struct Series(Arc<Mutex<Values>>);
+
+type Values = BTreeMap<Name, Vec<(Instant, f64)>>;
+
+struct Gauged(Series, Name);
 
 #[allow(
     clippy::disallowed_methods,

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use integration_tests::Error;
 use integration_tests::consumer::{self, ConsumerArgs};
 use integration_tests::scenario::{self, Scenario};
+use integration_tests::stopped_server;
 
 #[derive(Parser)]
 struct Args {
@@ -32,6 +33,13 @@ enum Command {
     /// A worker; `run` starts it.
     #[command(hide = true)]
     Consume(ConsumerArgs),
+    /// Kinesis and DynamoDB, with the stream of every run, until standard input closes.
+    #[command(hide = true)]
+    Serve {
+        /// Shards of the stream.
+        #[arg(long)]
+        shards: u32,
+    },
 }
 
 #[tokio::main]
@@ -48,6 +56,7 @@ async fn main() -> ExitCode {
             failover_ms,
         } => run(records, seed, failover_ms).await,
         Command::Consume(args) => consumer::consume(args).await.map(|()| true),
+        Command::Serve { shards } => stopped_server::serve(shards).await.map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

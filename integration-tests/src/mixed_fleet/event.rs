@@ -107,6 +107,8 @@ impl Lines {
             Report::Ended { tenure } => (tenure, What::Ended),
             Report::Released { tenure } => (tenure, What::Released),
             Report::Lost { tenure } => (tenure, What::Lost),
+            // Of the whole worker, which is known to have ended.
+            Report::Stopped { .. } => return None,
         };
         let (tenure, shard) = self.rust.get(&tenure)?.clone();
         Some((tenure, shard, what))

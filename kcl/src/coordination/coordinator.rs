@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::config::{ConsumerConfig, OnStop};
 use crate::executor::Executor;
 use crate::health::ProblemLog;
-use crate::lease::{Fleet as _, Lease, Tenure};
+use crate::lease::{Fleet as _, Lease, LeaseOutcome, Tenure};
 use crate::metrics::Meter;
 use crate::worker_state::StateSender;
 
@@ -132,13 +132,19 @@ impl Coordinator {
         tenures
     }
 
-    /// The first step of a planned stop: nothing is taken, discovered or balanced any more, and the
-    /// worker's row is gone, so that nobody gives it leases. Held leases go on being renewed.
+    /// The first step of a planned stop: every processor is told, nothing is taken or discovered any
+    /// more, and no lease begins. It makes no call. Held leases go on being renewed.
+    pub(crate) fn begin_to_leave(&self) {
+        self.shared.leaving.cancel();
+    }
+
+    /// The second step: the worker's row is gone, so that no leader gives it leases, and the receivers of
+    /// its leases are known.
     ///
     /// # Cancel safety
     /// Call it again.
     pub(crate) async fn leave(&self) {
-        self.shared.leaving.cancel();
+        self.begin_to_leave();
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for task in tasks {
             // A panic was reported by the task itself.
@@ -156,26 +162,37 @@ impl Coordinator {
         let _ = self.shared.run("planned stop", withdraw).await;
     }
 
-    /// The last step, after every tenure has ended: leases given to this worker meanwhile are passed
-    /// on as the settings say, then all tasks end and are awaited.
+    /// The planned stop is about to reach its deadline: calls to the lease table that are under way are
+    /// not waited for any longer, and nothing is tried again.
+    pub(crate) fn out_of_time(&self) {
+        self.shared.out_of_time.cancel();
+    }
+
+    /// The third step, after every tenure has ended: leases that name this worker, and that it does not
+    /// process, are passed on as the settings say. Answers with those that were, by shard.
     ///
     /// # Cancel safety
     /// Call it again.
-    pub(crate) async fn stop(&self) {
-        self.leave_if_needed().await;
+    pub(crate) async fn give_back(&self) -> Vec<(String, LeaseOutcome)> {
         let shared = Arc::clone(&self.shared);
         let give_back = async move { give_back(&shared).await };
-        // As above.
-        let _ = self.shared.run("planned stop", give_back).await;
+        // A panic was reported by the step itself.
+        let given = self.shared.run("planned stop", give_back).await;
+        given.unwrap_or_default()
+    }
+
+    /// The last step: all tasks end where they are, and are awaited.
+    pub(crate) async fn end(&self) {
         self.shared.stopped.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
     }
 
-    async fn leave_if_needed(&self) {
-        if !self.shared.leaving.is_cancelled() {
-            self.leave().await;
-        }
+    /// The last two steps.
+    #[cfg(test)]
+    pub(crate) async fn stop(&self) {
+        self.give_back().await;
+        self.end().await;
     }
 
     /// Where its tasks run: user code cannot block that.
@@ -219,28 +236,35 @@ impl Drop for Coordinator {
     }
 }
 
-async fn give_back(shared: &Arc<Shared>) {
+async fn give_back(shared: &Arc<Shared>) -> Vec<(String, LeaseOutcome)> {
     let snapshot = match look(shared, true).await {
         Ok(snapshot) => snapshot,
         Err(error) => {
             tracing::warn!(%error, "leases given to this worker meanwhile will expire");
-            return;
+            return Vec::new();
         }
     };
+    let mut given = Vec::new();
     for lease in &snapshot.leases {
         let named = lease.owner.as_deref() == Some(&shared.worker_id);
         // A handoff that is pending to this worker is the other's to complete: forcing it would
         // fence a processor that is about to checkpoint. So is what another process of this id has.
         let idle = !lease.is_handoff_pending() && !shared.registry.contains(&lease.key);
         let idle = idle && !lease.is_anothers(shared.process);
-        if named && idle && !lease.has_ended() {
-            pass_on(shared, lease).await;
+        if named
+            && idle
+            && !lease.has_ended()
+            && let Some(outcome) = pass_on(shared, lease).await
+        {
+            given.push((lease.key.clone(), outcome));
         }
     }
+    given
 }
 
-/// Each write knows the counter: one that arrives late moves no later tenure's lease.
-async fn pass_on(shared: &Arc<Shared>, lease: &Lease) {
+/// Each write knows the counter: one that arrives late moves no later tenure's lease. `None`: the lease
+/// stays as it is.
+async fn pass_on(shared: &Arc<Shared>, lease: &Lease) -> Option<LeaseOutcome> {
     let (store, me) = (&shared.store, &shared.worker_id);
     // Nothing ran here under it, so the next owner may start when this one might have.
     let quiet = shared.may_start(lease, shared.clock.now());
@@ -248,21 +272,26 @@ async fn pass_on(shared: &Arc<Shared>, lease: &Lease) {
         true => OnStop::Release,
         false => shared.on_stop,
     };
-    let moved = match (on_stop, quiet) {
-        (OnStop::Keep, true) if lease.was_released_to_owner() => return,
-        (OnStop::Keep, true) => store.assign(lease, me, true).await,
+    let to = |to: String| LeaseOutcome::HandedOver { to };
+    let (moved, outcome) = match (on_stop, quiet) {
+        (OnStop::Keep, true) if lease.was_released_to_owner() => return Some(LeaseOutcome::Kept),
+        (OnStop::Keep, true) => (store.assign(lease, me, true).await, LeaseOutcome::Kept),
         (OnStop::HandOver, _) => match (shared.receiver(), quiet) {
-            (Some(to), true) => store.assign(lease, &to, true).await,
-            (Some(to), false) => store.take(lease, &to).await,
-            (None, true) => store.evict(lease).await,
-            (None, false) => return,
+            (Some(next), true) => (store.assign(lease, &next, true).await, to(next)),
+            (Some(next), false) => (store.take(lease, &next).await, to(next)),
+            (None, true) => (store.evict(lease).await, LeaseOutcome::Released),
+            (None, false) => return None,
         },
-        (OnStop::Release, true) => store.evict(lease).await,
+        (OnStop::Release, true) => (store.evict(lease).await, LeaseOutcome::Released),
         // Its last owner may still be at work: it expires by itself.
-        (OnStop::Keep | OnStop::Release, false) => return,
+        (OnStop::Keep | OnStop::Release, false) => return None,
     };
-    if let Err(error) = moved {
-        tracing::warn!(shard = lease.shard_id(), %error, "the lease will expire");
+    match moved {
+        Ok(moved) => moved.applied().map(|_| outcome),
+        Err(error) => {
+            tracing::warn!(shard = lease.shard_id(), %error, "the lease will expire");
+            None
+        }
     }
 }
 

@@ -69,6 +69,8 @@ pub(crate) struct Shared {
     pub(crate) nudge: Notify,
     /// A planned stop began: nothing is taken any more.
     pub(crate) leaving: CancellationToken,
+    /// A planned stop is about to reach its deadline: leases that could not be given away expire.
+    pub(crate) out_of_time: CancellationToken,
     /// Everything ends.
     pub(crate) stopped: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -128,6 +130,7 @@ impl Shared {
             receivers: Mutex::default(),
             nudge: Notify::new(),
             leaving: CancellationToken::new(),
+            out_of_time: CancellationToken::new(),
             stopped: CancellationToken::new(),
             tasks: TaskTracker::new(),
             executor: parts.executor,
@@ -233,6 +236,7 @@ impl Shared {
         Task::spawn(&*self.executor, step, work).await.ok()?
     }
 
+    /// `None`: it panicked, or was dropped where it was since everything ends.
     fn caught<T>(
         self: &Arc<Self>,
         task: &'static str,
@@ -240,8 +244,10 @@ impl Shared {
     ) -> impl Future<Output = Option<T>> + Send + 'static {
         let shared = Arc::clone(self);
         async move {
+            let stopped = shared.stopped.clone();
+            let work = stopped.run_until_cancelled(work);
             match AssertUnwindSafe(work).catch_unwind().await {
-                Ok(result) => Some(result),
+                Ok(result) => result,
                 Err(panic) => {
                     let message = panic_message(&*panic);
                     shared.fail(WorkerFailure::Panicked { task, message });
@@ -268,6 +274,9 @@ impl Shared {
             clock: Arc::clone(&self.clock),
             failover: self.failover,
             on_stop: self.on_stop,
+            seed: self.seed,
+            leaving: self.leaving.clone(),
+            out_of_time: self.out_of_time.clone(),
             stopped: self.stopped.clone(),
         };
         let (tenure, writer) = Tenure::begin(context, lease, sent);

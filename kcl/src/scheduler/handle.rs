@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::shards::View;
+use super::shutdown::{STOP_MARGIN, ShutdownReport};
 use crate::error::WorkerError;
 use crate::health::Health;
 use crate::lease_table::LeaseTableSnapshot;
@@ -18,19 +19,6 @@ use crate::snapshot::WorkerSnapshot;
 use crate::task::Task;
 use crate::why_not_running::WhyNotRunning;
 use crate::worker_state::{StateWatch, WorkerState, worker_dropped};
-
-/// What a planned stop did with the shards that the worker owned.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct ShutdownReport {
-    /// Shards whose processor was asked to stop and did, by id.
-    pub drained: Vec<String>,
-    /// Shards that were not given up before the deadline: the processor had not returned and was
-    /// aborted, its lease left to expire; or it had, and the lease table did not answer. Another worker goes on behind the last checkpoint, after the
-    /// [`failover_time`](crate::ConsumerConfig::failover_time): the processor may still be at work.
-    pub aborted: Vec<String>,
-}
 
 /// A running worker. Clones are handles to the same one.
 ///
@@ -76,19 +64,26 @@ impl WorkerHandle {
         }
     }
 
-    /// Planned stop: takes no more leases, lets each processor finish the batch in hand, calls
-    /// `shutdown_requested`, and gives the leases away as
-    /// [`on_stop`](crate::ConsumerConfig::on_stop) says. Processors that have not stopped after
-    /// `deadline` are aborted, and their leases left to expire after the
-    /// [`failover_time`](crate::ConsumerConfig::failover_time): they may still be at work.
+    /// Most that [`shutdown`](Self::shutdown) takes beyond its deadline, whatever DynamoDB does: 5 s.
+    pub const STOP_MARGIN: Duration = STOP_MARGIN;
+
+    /// Planned stop. It returns within `deadline` and [`STOP_MARGIN`](Self::STOP_MARGIN): give it that much
+    /// less than the time that the orchestrator leaves between SIGTERM and SIGKILL.
     ///
-    /// Code that blocks its thread can not be aborted: the worker ends without it.
+    /// 1. Every processor is told at once by [`RecordBatch::shutdown_token`](crate::RecordBatch::shutdown_token),
+    ///    and no further batch is delivered. When the batch in hand is done,
+    ///    [`shutdown_requested`](crate::RecordProcessor::shutdown_requested) is called, which may write the
+    ///    last checkpoint.
+    /// 2. Meanwhile the worker removes its row from the lease table, and reads the table once. Then the
+    ///    leases are given away as [`on_stop`](crate::ConsumerConfig::on_stop) says, each after its
+    ///    processor has stopped and was dropped.
+    /// 3. Processors that have not returned after `deadline` are aborted, and their leases left to expire
+    ///    after the [`failover_time`](crate::ConsumerConfig::failover_time): they may still be at work.
+    ///    (Code that blocks its thread cannot be aborted: the worker ends without it.)
     ///
-    /// The calls to the lease table around that come on top: milliseconds, or, when DynamoDB does not
-    /// answer, up to about eighteen [`dynamodb_request_timeout`](crate::ConsumerConfig::dynamodb_request_timeout)s:
-    /// give the orchestrator that much more, or make them shorter. Until the deadline a lease is tried to
-    /// be given away again and again; what could not be by then expires. One that was
-    /// acquired as the stop began, and never processed, is tried for as long as it lasts.
+    /// While DynamoDB does not answer, checkpoints and leases are tried again until shortly before the
+    /// deadline (a second, at most a quarter of it). Then waiting checkpoints fail, and the leases are left
+    /// to expire. The report says what became of each shard.
     ///
     /// A second call waits for the same stop; the first one's deadline counts. A processor must not
     /// wait for it, which would wait for the processor: spawn the call.

@@ -5,9 +5,13 @@ mod handle;
 mod pulse;
 mod run;
 mod shards;
+mod shutdown;
 
 pub use builder::{Scheduler, SchedulerBuilder};
-pub use handle::{ShutdownReport, WorkerHandle};
+pub use handle::WorkerHandle;
+#[cfg(feature = "simulation")]
+pub(crate) use shutdown::STOP_MARGIN;
+pub use shutdown::{ShardShutdown, ShutdownReport};
 #[cfg(feature = "simulation")]
 pub(crate) use {
     run::run,

@@ -1,22 +1,22 @@
-//! The worker's main loop, and its planned stop.
+//! The worker's main loop.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::handle::ShutdownReport;
 use super::pulse;
 use super::shards::{Shards, View};
+use super::shutdown::{self, ShutdownReport};
 use crate::coordination::Coordinator;
 use crate::error::WorkerError;
-use crate::lease::{Tenure, TenureEnd};
+use crate::lease::Tenure;
 use crate::shard_consumer::Worker;
 use crate::task::Task;
 use crate::worker_state::WorkerState;
 
-/// How long aborted tasks get to be dropped.
-const AFTER_ABORT: Duration = Duration::from_secs(1);
+/// How often it is looked for calls of processors that take long.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(
     coordinator: Coordinator,
@@ -43,6 +43,13 @@ pub(crate) async fn run(
         view.runtime_is_blocked(is_blocked);
         coordinator.hold_back(is_blocked);
     });
+    // Not where the processors run, which they may block.
+    let watched = Arc::clone(&view);
+    let _watch = Task::spawn(
+        &*coordinator.executor(),
+        "the watch over calls",
+        watch_over(watched),
+    );
     let (deadline, failure) = tokio::select! {
         biased;
         deadline = stop_requested(&mut stop) => (deadline, None),
@@ -55,12 +62,18 @@ pub(crate) async fn run(
         }
     };
     states.enter(WorkerState::Stopping(failure.clone()));
-    coordinator.leave().await;
-    let drained = drain(&mut shards, &mut tenures, deadline).await;
-    coordinator.stop().await;
+    let report = shutdown::stop(&coordinator, &mut shards, &mut tenures, deadline).await;
     match failure {
-        None => drained,
+        None => report,
         Some(error) => Err(error),
+    }
+}
+
+/// Warns of calls of processors that take long, and reports how far each shard is.
+async fn watch_over(view: Arc<View>) {
+    loop {
+        tokio::time::sleep(WATCH_INTERVAL).await;
+        view.watch_over_shards();
     }
 }
 
@@ -89,72 +102,10 @@ async fn main_loop(
             biased;
             failure = &mut failed => return WorkerError::coordination(failure, stream),
             (shard_id, result) = shards.ended() => match result {
-                Ok(()) => tracing::info!(shard_id, "shard given up"),
+                Ok(outcome) => tracing::info!(shard_id, ?outcome, "shard given up"),
                 Err(error) => return error,
             },
             Some(tenure) = tenures.recv() => shards.start(tenure),
         }
     }
-}
-
-/// Lets every consumer finish its batch, checkpoint and give its lease away; at the deadline those
-/// left are aborted, and their leases expire.
-///
-/// # Errors
-/// The first failure of a consumer.
-async fn drain(
-    shards: &mut Shards,
-    tenures: &mut mpsc::Receiver<Tenure>,
-    deadline: Duration,
-) -> Result<ShutdownReport, WorkerError> {
-    shards.drain();
-    let mut report = ShutdownReport::default();
-    let mut failure = None;
-    let mut deadline = std::pin::pin!(tokio::time::sleep(deadline));
-    while !shards.is_empty() {
-        tokio::select! {
-            biased;
-            (shard_id, result) = shards.ended() => match result {
-                Ok(()) => report.drained.push(shard_id),
-                Err(error) => {
-                    tracing::error!(shard_id, %error, "a shard's consumer failed");
-                    failure.get_or_insert(error);
-                }
-            },
-            // Acquired while the stop began: it was never processed here.
-            Some(tenure) = tenures.recv() => tenure.end(TenureEnd::GiveAway).await,
-            () = &mut deadline => {
-                abort(shards, &mut report).await;
-                break;
-            }
-        }
-    }
-    while let Ok(tenure) = tenures.try_recv() {
-        tenure.end(TenureEnd::GiveAway).await;
-    }
-    report.drained.sort();
-    report.aborted.sort();
-    failure.map_or(Ok(report), Err)
-}
-
-async fn abort(shards: &mut Shards, report: &mut ShutdownReport) {
-    let tenures = shards.abort();
-    report.aborted = tenures
-        .iter()
-        .map(|tenure| tenure.shard_id().to_owned())
-        .collect();
-    tracing::error!(
-        shards = ?report.aborted,
-        "processors did not stop in time: they are aborted, their leases expire"
-    );
-    // They are told at once.
-    futures::future::join_all(tenures.iter().map(|tenure| tenure.end(TenureEnd::Aborted))).await;
-    let all = async {
-        while !shards.is_empty() {
-            // Their results no longer count.
-            let _ = shards.ended().await;
-        }
-    };
-    // A processor that blocks its thread can not be aborted; its lease is fenced all the same.
-    let _ = tokio::time::timeout(AFTER_ABORT, all).await;
 }

@@ -16,7 +16,7 @@ use crate::config::ConsumerConfig;
 use crate::coordination::LastLook;
 use crate::error::WorkerError;
 use crate::health::{Health, Problem, ProblemKind, ProblemLog};
-use crate::lease::{Tenure, TenureEnd};
+use crate::lease::{LeaseOutcome, Tenure, TenureEnd};
 use crate::lease_table::LeaseTableSnapshot;
 use crate::metrics::{Meter, Metric};
 use crate::retrieval::ByteBudget;
@@ -99,9 +99,19 @@ impl View {
             has_stopped: self.states().watch().current().is_last(),
             is_blocked: self.runtime_blocked.load(Ordering::Relaxed),
             at_limit: leases >= config.max_leases,
+            slow_after: config.log_warning_for_task_after,
             own,
         };
         why_not_running(shard_id, &asker, self.lease_table().as_ref())
+    }
+
+    /// Warns of calls that take long, and reports how far each shard is.
+    pub(super) fn watch_over_shards(&self) {
+        let limit = self.parts.config.log_warning_for_task_after;
+        let shards: Vec<_> = self.with_shards(|shards| shards.values().cloned().collect());
+        for status in shards {
+            status.watch_over(limit);
+        }
     }
 
     pub(super) fn health(&self) -> Health {
@@ -143,20 +153,22 @@ impl View {
     }
 }
 
-/// A consumer's end: of which tenure, and how.
-type Ended = (u64, Result<(), WorkerError>);
+/// A consumer's end: of which tenure, and what became of the lease.
+type Ended = (u64, Result<LeaseOutcome, WorkerError>);
 
 /// One running consumer.
 struct Owned {
     tenure: Tenure,
     abort: AbortHandle,
+    status: Arc<ShardStatus>,
 }
 
 /// The running consumers. Dropping it aborts them.
 pub(super) struct Shards {
     worker: Arc<Worker>,
     view: Arc<View>,
-    stop: CancellationToken,
+    /// See [`Shards::may_give_away`].
+    may_give_away: CancellationToken,
     tasks: FuturesUnordered<BoxFuture<'static, Ended>>,
     /// By the number of the tenure.
     owned: BTreeMap<u64, Owned>,
@@ -169,7 +181,7 @@ impl Shards {
         Self {
             worker,
             view,
-            stop: CancellationToken::new(),
+            may_give_away: CancellationToken::new(),
             tasks: FuturesUnordered::new(),
             owned: BTreeMap::new(),
             tenures: 0,
@@ -199,8 +211,8 @@ impl Shards {
         let consumer = ShardConsumer::new(
             Arc::clone(&self.worker),
             tenure.clone(),
-            status,
-            self.stop.clone(),
+            Arc::clone(&status),
+            self.may_give_away.clone(),
             self.random.u64(..),
         );
         let executor = &*self.worker.executor;
@@ -210,14 +222,19 @@ impl Shards {
         let run = async move {
             match begins.swap(true, Ordering::Relaxed) {
                 false => consumer.run().await,
-                true => Ok(()),
+                true => Ok(LeaseOutcome::Lost),
             }
         };
         let mut task = Task::spawn(executor, "the consumer of a shard", run);
         let patience = self.worker.config.failover_time;
         let abort = task.abort_handle();
         let held = tenure.clone();
-        self.owned.insert(number, Owned { tenure, abort });
+        let owned = Owned {
+            tenure,
+            abort,
+            status,
+        };
+        self.owned.insert(number, owned);
         let ended = async move {
             let in_time = tokio::time::timeout(patience, &mut task).await;
             let result = match in_time {
@@ -227,8 +244,8 @@ impl Shards {
                     // Its runtime runs nothing. Nor was the shard processed here: others may, at once.
                     tracing::warn!(shard_id = held.shard_id(), "shard not begun: given back");
                     drop(task);
-                    held.end(TenureEnd::GiveAway).await;
-                    return (number, Ok(()));
+                    let outcome = held.end(TenureEnd::GiveAway).await;
+                    return (number, Ok(outcome));
                 }
             };
             if result.is_err() {
@@ -246,11 +263,12 @@ impl Shards {
         meter.put(Metric::CurrentLeases, None, leases as f64);
     }
 
-    /// Waits for a consumer to end; for ever if there is none. Answers with its shard.
+    /// Waits for a consumer to end; for ever if there is none. Answers with its shard, and with what
+    /// became of the lease.
     ///
     /// # Cancel safety
     /// Nothing is lost by a call that did not return.
-    pub(super) async fn ended(&mut self) -> (String, Result<(), WorkerError>) {
+    pub(super) async fn ended(&mut self) -> (String, Result<LeaseOutcome, WorkerError>) {
         let Some((number, result)) = self.tasks.next().await else {
             return std::future::pending().await;
         };
@@ -263,18 +281,21 @@ impl Shards {
         (shard_id, result)
     }
 
-    /// Asks all consumers to drain and give their leases away.
-    pub(super) fn drain(&self) {
-        self.stop.cancel();
+    /// Cancelled in a planned stop, when the leases of shards that were drained may leave this worker.
+    pub(super) fn may_give_away(&self) -> &CancellationToken {
+        &self.may_give_away
     }
 
-    /// Aborts all consumers, where they are; answers with their tenures.
-    pub(super) fn abort(&mut self) -> Vec<Tenure> {
+    /// Aborts all consumers, where they are; answers with their tenures, and whether the processor had
+    /// stopped.
+    pub(super) fn abort(&mut self) -> Vec<(Tenure, bool)> {
         for owned in self.owned.values() {
             owned.abort.abort();
         }
-        let owned = self.owned.values().map(|owned| owned.tenure.clone());
-        owned.collect()
+        let owned = self.owned.values();
+        owned
+            .map(|owned| (owned.tenure.clone(), owned.status.has_stopped()))
+            .collect()
     }
 }
 

@@ -13,7 +13,8 @@ use std::hash::{Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::stream::Stream;
+use super::stream::{self, Stream};
+use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
 use crate::lease::Lease;
 pub(super) use cover::first_hole;
@@ -63,6 +64,8 @@ struct Processor {
     hold: Box<dyn Hold>,
     /// The last record delivered in this tenure.
     last: Option<u64>,
+    /// It failed on the batch behind that.
+    has_failed: bool,
     /// Its runtime has ended; a blocking call of its may go on.
     left_behind: bool,
 }
@@ -202,6 +205,7 @@ impl Oracle {
                 shard: shard.to_owned(),
                 hold: Box::new(hold),
                 last: None,
+                has_failed: false,
                 left_behind: false,
             },
         );
@@ -275,10 +279,17 @@ impl Oracle {
         };
         let (shard, worker) = (processor.shard.clone(), processor.worker.clone());
         let last = processor.last.replace(sequence);
+        let has_failed = std::mem::take(&mut processor.has_failed);
         state.note(now, &format!("{worker} delivers {shard}/{sequence}"));
+        // A batch that failed comes again without what was checkpointed meanwhile.
+        let checkpoint = state.leases.get(&shard).map(|lease| &lease.checkpoint);
+        let done = match checkpoint {
+            Some(Checkpoint::At(position)) if has_failed => Some(stream::record_at(position)),
+            _ => None,
+        };
         let problem = self.stream.with(&shard, |stream| {
             let progress = state.shards.entry(shard.clone()).or_default();
-            progress.deliver(&stream.records, last, sequence)
+            progress.deliver(&stream.records, last, done, sequence)
         });
         if let Some(Some(problem)) = problem {
             state.violation(now, &format!("{worker} {shard}/{sequence}: {problem}"));

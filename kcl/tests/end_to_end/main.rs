@@ -18,4 +18,6 @@ mod probe;
 mod progress;
 mod resharding;
 mod setup;
+mod silent_stop;
+mod stuck;
 mod telling;

@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::error::BoxError;
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemInput;
 use aws_sdk_dynamodb::operation::scan::ScanInput;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemInput;
-use kcl::{CheckpointPolicy, ConsumerConfig, OnStop, WorkerHandle};
+use kcl::{CheckpointPolicy, ConsumerConfig, OnStop, ShardShutdown, WorkerHandle};
 use tokio::time::sleep;
 
 use crate::paused::{Paused, config};
@@ -129,7 +129,7 @@ impl Stage {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_row_goes_first_then_the_records_then_the_lease_and_a_last_look() {
+async fn a_lease_goes_behind_the_last_checkpoint_and_the_row_and_before_a_last_look() {
     for (on_stop, last) in [(OnStop::HandOver, "give"), (OnStop::Release, "release")] {
         let mut stage = Stage::new(2).await;
         stage.probe = Probe::new().without_checkpoints();
@@ -156,12 +156,17 @@ async fn the_row_goes_first_then_the_records_then_the_lease_and_a_last_look() {
         let before = requested();
         stage.log.take();
         leaver.shutdown(DEADLINE).await.unwrap();
+        // The processor is told at once, so its checkpoint waits for nothing.
+        let mut log = stage.log.take();
+        let checkpoint = log.iter().position(|entry| *entry == "checkpoint");
+        let given = log.iter().position(|entry| *entry == last);
+        assert!(checkpoint < given, "{on_stop:?}: {log:?}");
+        log.retain(|entry| *entry != "checkpoint");
         assert_eq!(
-            stage.log.take(),
+            log,
             [
                 "delete the row",
                 "look, consistently",
-                "checkpoint",
                 last,
                 "look, consistently"
             ],
@@ -189,6 +194,14 @@ async fn handed_over_or_released_a_shard_runs_elsewhere_within_seconds() {
         // In the middle of it.
         let report = leaver.shutdown(DEADLINE).await.unwrap();
         assert_eq!((report.drained.len(), report.aborted.len()), (2, 0));
+        let expected = match on_stop {
+            OnStop::HandOver => ShardShutdown::HandedOver { to: "w2".into() },
+            _ => ShardShutdown::Released,
+        };
+        assert!(
+            report.shards.values().all(|outcome| *outcome == expected),
+            "{report}"
+        );
         let owners = stage.owners().await;
         let kept = owners.iter().filter(|owner| owner.as_deref() == Some("w1"));
         assert_eq!(kept.count(), 0, "{on_stop:?}: {owners:?}");

@@ -19,12 +19,14 @@ impl Oracle {
         self.check_parents(&mut state, now, &worker, &shard);
     }
 
-    /// A processor failed on its batch, which is to come again, after the record `done`.
+    /// A processor failed on its batch, which is to come again, after the record `done` or a later one
+    /// that it checkpointed.
     pub(in crate::simulation) fn failed(&self, id: u64, done: Option<u64>) {
         let now = self.clock.now();
         let mut state = self.state();
         if let Some(processor) = state.processors.get_mut(&id) {
             processor.last = done;
+            processor.has_failed = true;
             let what = format!("{} fails on {}", processor.worker, processor.shard);
             state.note(now, &what);
         }

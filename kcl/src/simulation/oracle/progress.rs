@@ -16,11 +16,12 @@ impl Progress {
     }
 
     /// Takes in a delivery; answers with what is wrong with it. `last`: the one before it in the same
-    /// tenure.
+    /// tenure. `done`: the checkpoint behind which it may begin again.
     pub(super) fn deliver(
         &mut self,
         records: &[u64],
         last: Option<u64>,
+        done: Option<u64>,
         sequence: u64,
     ) -> Option<&'static str> {
         let Ok(index) = records.binary_search(&sequence) else {
@@ -30,10 +31,10 @@ impl Progress {
             return Some("delivered before records that precede it: they are skipped");
         }
         self.delivered = self.delivered.max(index + 1);
+        let before = index.checked_sub(1).map(|before| records[before]);
         match last {
-            Some(last) if records.binary_search(&last) != Ok(index.wrapping_sub(1)) => {
-                Some("delivered out of order within a tenure")
-            }
+            Some(_) if before.is_some() && before <= done => None,
+            Some(last) if before != Some(last) => Some("delivered out of order within a tenure"),
             _ => None,
         }
     }

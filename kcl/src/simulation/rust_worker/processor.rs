@@ -191,6 +191,9 @@ impl Processor {
             if !self.deaf && batch.cancellation().is_cancelled() {
                 return Err("told to stop".into());
             }
+            if !self.deaf && batch.shutdown_token().is_cancelled() && self.random.u32(..4) == 0 {
+                return Err("asked to stop".into());
+            }
             // The library may checkpoint the others when this call has returned, not before.
             if self.is_manual() {
                 self.finish(&record);

@@ -5,18 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::WorkerError;
-use crate::scheduler::ShutdownReport;
+use crate::scheduler::{STOP_MARGIN, ShardShutdown, ShutdownReport};
 use crate::simulation::process::Process;
-use crate::simulation::world::{ATTEMPT, World};
+use crate::simulation::world::World;
 
-/// What a planned stop takes beside its deadline, if DynamoDB does not answer, as it is documented.
-const AROUND_THE_STOP: Duration = Duration::from_secs(18 * ATTEMPT.as_secs());
-/// Aborted tasks, and pauses between the calls.
-const SLACK: Duration = Duration::from_secs(5);
+/// Timers run by the millisecond.
+const SLACK: Duration = Duration::from_millis(100);
 
-/// How long a stop may take.
+/// How long a stop may take, as it is documented.
 fn longest(deadline: Duration) -> Duration {
-    deadline + AROUND_THE_STOP + SLACK
+    deadline + STOP_MARGIN + SLACK
 }
 
 /// A worker that is about to stop.
@@ -57,15 +55,14 @@ impl Stopping<'_> {
     /// `held`: what it processed when it was asked.
     fn check(&self, report: &ShutdownReport, held: &BTreeSet<String>) {
         let (oracle, name) = (&self.world.oracle, self.name);
-        let lists = |list: &[String], shard: &String| list.contains(shard);
         for shard in held {
-            if !lists(&report.drained, shard) && !lists(&report.aborted, shard) {
+            if !report.shards.contains_key(shard) {
                 let what = format!("{name} processed {shard}, and does not report it: {report:?}");
                 oracle.violation(&what);
             }
         }
         for shard in oracle.at_work(name) {
-            if !lists(&report.aborted, &shard) {
+            if report.shards.get(&shard) != Some(&ShardShutdown::Aborted) {
                 let what = format!("{name} has stopped and goes on with {shard}: {report:?}");
                 oracle.violation(&what);
             }

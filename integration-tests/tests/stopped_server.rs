@@ -1,0 +1,20 @@
+//! SIGSTOP to the server, then SIGTERM to two worker processes: both end in time, and say what they left
+//! behind.
+
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_that_are_terminated_while_nothing_answers_end_in_time() {
+    let program = env!("CARGO_BIN_EXE_end-to-end").as_ref();
+    // One attempt of a call takes up to a quarter of it: far longer than the stop may take.
+    let failover = Duration::from_secs(120);
+    let deadline = Duration::from_secs(1);
+    let outcome = integration_tests::stopped_server::run(program, failover, deadline)
+        .await
+        .unwrap();
+    assert_eq!(outcome.asked, 4, "every processor is told: {outcome:?}");
+    assert_eq!(outcome.left_to_expire, 4, "{outcome:?}");
+    assert_eq!(outcome.otherwise, 0, "{outcome:?}");
+    // Not one attempt of a call was waited for to its end.
+    assert!(outcome.took < failover / 4, "{outcome:?}");
+}

@@ -1,0 +1,377 @@
+//! The planned stop, and its report.
+//!
+//! 1. Every processor is told, before anything is asked of the lease table: delivery stops.
+//! 2. Meanwhile the worker's row is removed and the lease table read once: no leader gives this worker
+//!    leases any more, and the receivers of its leases are known. Drained shards wait for that, for at
+//!    most half of the deadline.
+//! 3. Shortly before the deadline, calls to the lease table under way are not waited for any longer, so
+//!    that processors which wait for a checkpoint hear of it. At the deadline the others are aborted.
+//! 4. Leases that were given to this worker meanwhile are passed on.
+//!
+//! What comes after the deadline takes no longer than [`STOP_MARGIN`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt as _, join_all};
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::shards::Shards;
+use crate::coordination::Coordinator;
+use crate::error::WorkerError;
+use crate::lease::{LeaseOutcome, Tenure, TenureEnd};
+
+/// Most that a planned stop takes beyond its deadline.
+pub(crate) const STOP_MARGIN: Duration = Duration::from_secs(5);
+/// Of that: for aborted tasks to be dropped,
+const AFTER_ABORT: Duration = Duration::from_secs(1);
+/// and for the tasks of coordination to end.
+const AFTER_END: Duration = Duration::from_millis(500);
+/// Time before the deadline at which calls under way are not waited for any longer: for processors to
+/// return, and for leases to be given away at once.
+const LAST_CALLS: Duration = Duration::from_secs(1);
+
+/// What a planned stop did with the shards of the worker. [`Display`](fmt::Display) gives it as one line
+/// a shard.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Shards whose processor stopped in time, and whose lease was then given up as
+    /// [`on_stop`](crate::ConsumerConfig::on_stop) says; and shards that ended. By id.
+    pub drained: Vec<String>,
+    /// Shards whose processor had not returned by the deadline, and was aborted. Their leases are left to
+    /// expire, since it may still be at work: another worker goes on behind the last checkpoint, after
+    /// the [`failover_time`](crate::ConsumerConfig::failover_time). By id.
+    pub aborted: Vec<String>,
+    /// What became of each shard, by id: of those above, and of those that were lost or left to expire
+    /// although their processor stopped.
+    pub shards: BTreeMap<String, ShardShutdown>,
+}
+
+/// What a planned stop did with one shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
+#[non_exhaustive]
+pub enum ShardShutdown {
+    /// Its processor stopped, and the lease is another worker's now, which goes on at once.
+    HandedOver {
+        /// That worker.
+        to: String,
+    },
+    /// Its processor stopped, and the lease has no owner: any worker takes it.
+    Released,
+    /// Its processor stopped, and the lease waits for the next process of this worker id.
+    Kept,
+    /// It was processed to its end.
+    Ended,
+    /// The lease was lost before it could be given up: another worker has it, or it expired.
+    Lost,
+    /// Its processor stopped, and the lease could not be given away. It still names this worker: another
+    /// one goes on behind the last checkpoint, after the failover time.
+    LeftToExpire {
+        /// Why.
+        cause: String,
+    },
+    /// Its processor had not returned by the deadline, and was aborted. The lease expires.
+    Aborted,
+}
+
+impl From<LeaseOutcome> for ShardShutdown {
+    fn from(outcome: LeaseOutcome) -> Self {
+        match outcome {
+            LeaseOutcome::HandedOver { to } => Self::HandedOver { to },
+            LeaseOutcome::Released => Self::Released,
+            LeaseOutcome::Kept => Self::Kept,
+            LeaseOutcome::Ended => Self::Ended,
+            LeaseOutcome::Lost => Self::Lost,
+            LeaseOutcome::LeftToExpire { cause } => Self::LeftToExpire { cause },
+        }
+    }
+}
+
+impl fmt::Display for ShardShutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HandedOver { to } => write!(f, "handed over to {to}"),
+            Self::Released => f.write_str("released"),
+            Self::Kept => f.write_str("kept for the next process of this worker id"),
+            Self::Ended => f.write_str("processed to its end"),
+            Self::Lost => f.write_str("lost before it could be given up"),
+            Self::LeftToExpire { cause } => write!(f, "left to expire: {cause}"),
+            Self::Aborted => {
+                f.write_str("aborted, since its processor did not return; left to expire")
+            }
+        }
+    }
+}
+
+impl fmt::Display for ShutdownReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.shards.is_empty() {
+            return f.write_str("no shards");
+        }
+        for (nth, (shard_id, outcome)) in self.shards.iter().enumerate() {
+            let separator = if nth == 0 { "" } else { "\n" };
+            write!(f, "{separator}{shard_id}: {outcome}")?;
+        }
+        Ok(())
+    }
+}
+
+impl ShutdownReport {
+    fn new(shards: BTreeMap<String, ShardShutdown>) -> Self {
+        let of = |wanted: fn(&ShardShutdown) -> bool| {
+            let shards = shards.iter().filter(|(_, outcome)| wanted(outcome));
+            shards.map(|(shard_id, _)| shard_id.clone()).collect()
+        };
+        let is_drained = |outcome: &ShardShutdown| {
+            use ShardShutdown::{Ended, HandedOver, Kept, Released};
+            matches!(outcome, HandedOver { .. } | Released | Kept | Ended)
+        };
+        Self {
+            drained: of(is_drained),
+            aborted: of(|outcome| *outcome == ShardShutdown::Aborted),
+            shards,
+        }
+    }
+}
+
+/// Stops the worker, in the steps of this module.
+///
+/// # Errors
+/// The first failure of a consumer.
+pub(super) async fn stop(
+    coordinator: &Coordinator,
+    shards: &mut Shards,
+    tenures: &mut mpsc::Receiver<Tenure>,
+    deadline: Duration,
+) -> Result<ShutdownReport, WorkerError> {
+    coordinator.begin_to_leave();
+    let may_give_away = shards.may_give_away().clone();
+    let mut stop = Stop {
+        deadline,
+        outcomes: BTreeMap::new(),
+        failure: None,
+    };
+    let mut leave = std::pin::pin!(async {
+        coordinator.leave().await;
+        may_give_away.cancel();
+    });
+    let mut has_left = false;
+    let drain = stop.drain(shards, tenures, coordinator);
+    tokio::select! {
+        biased;
+        () = async { leave.as_mut().await; has_left = true; std::future::pending().await } => {}
+        () = drain => {}
+    }
+    let give_back = async {
+        if !has_left {
+            leave.await;
+        }
+        coordinator.give_back().await
+    };
+    match timeout(STOP_MARGIN - AFTER_ABORT - AFTER_END, give_back).await {
+        Ok(given) => stop.were_given_after_all(given),
+        Err(_) => tracing::warn!(
+            "the lease table did not answer at the end of the planned stop: leases that were given to \
+             this worker meanwhile expire"
+        ),
+    }
+    // Its tasks run on a runtime of ours, or on one that the application keeps free: they end at once.
+    let _ = timeout(AFTER_END, coordinator.end()).await;
+    stop.report()
+}
+
+/// A planned stop under way.
+struct Stop {
+    deadline: Duration,
+    outcomes: BTreeMap<String, ShardShutdown>,
+    failure: Option<WorkerError>,
+}
+
+impl Stop {
+    /// Lets every consumer finish its batch, checkpoint and give its lease away; at the deadline the
+    /// others are aborted, and their leases expire.
+    async fn drain(
+        &mut self,
+        shards: &mut Shards,
+        tenures: &mut mpsc::Receiver<Tenure>,
+        coordinator: &Coordinator,
+    ) {
+        let may_give_away = shards.may_give_away().clone();
+        let last_calls = self.deadline - LAST_CALLS.min(self.deadline / 4);
+        let [half_time, last_calls, deadline] =
+            [self.deadline / 2, last_calls, self.deadline].map(tokio::time::sleep);
+        let (mut half_time, mut last_calls) = (half_time.boxed().fuse(), last_calls.boxed().fuse());
+        let mut deadline = std::pin::pin!(deadline);
+        let mut unbegun = Unbegun::default();
+        loop {
+            while let Ok(tenure) = tenures.try_recv() {
+                unbegun.give_away(tenure, may_give_away.clone());
+            }
+            if shards.is_empty() && unbegun.is_empty() {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = &mut deadline => {
+                    coordinator.out_of_time();
+                    return self.abort(shards, unbegun).await;
+                }
+                () = &mut last_calls => coordinator.out_of_time(),
+                () = &mut half_time => may_give_away.cancel(),
+                (shard_id, result) = shards.ended() => match result {
+                    Ok(outcome) => self.note(shard_id, outcome.into()),
+                    Err(error) => {
+                        tracing::error!(shard_id, %error, "a shard's consumer failed");
+                        self.failure.get_or_insert(error);
+                    }
+                },
+                (shard_id, outcome) = unbegun.next() => self.note(shard_id, outcome.into()),
+                Some(tenure) = tenures.recv() => unbegun.give_away(tenure, may_give_away.clone()),
+            }
+        }
+    }
+
+    fn note(&mut self, shard_id: String, outcome: ShardShutdown) {
+        tracing::info!(shard_id, %outcome, "shard given up");
+        self.outcomes.insert(shard_id, outcome);
+    }
+
+    /// The deadline has come.
+    async fn abort(&mut self, shards: &mut Shards, unbegun: Unbegun) {
+        let out_of_time = || ShardShutdown::LeftToExpire {
+            cause: "the lease table did not answer before the deadline of the planned stop".into(),
+        };
+        for shard_id in unbegun.shards() {
+            self.note(shard_id, out_of_time());
+        }
+        let mut ends = Vec::new();
+        for (tenure, has_stopped) in shards.abort() {
+            let (outcome, how) = if has_stopped {
+                (out_of_time(), TenureEnd::Lost)
+            } else {
+                (ShardShutdown::Aborted, TenureEnd::Aborted)
+            };
+            let shard_id = tenure.shard_id().to_owned();
+            if outcome == ShardShutdown::Aborted {
+                tracing::error!(
+                    shard_id,
+                    "the processor did not stop in time: it is aborted, its lease expires"
+                );
+            }
+            self.note(shard_id, outcome);
+            ends.push(async move { tenure.end(how).await });
+        }
+        let all = async {
+            // They are told at once.
+            join_all(ends).await;
+            while !shards.is_empty() {
+                // Their results no longer count.
+                let _ = shards.ended().await;
+            }
+        };
+        // A processor that blocks its thread cannot be aborted; its lease is fenced all the same.
+        let _ = timeout(AFTER_ABORT, all).await;
+    }
+
+    /// Leases that could not be given away by the deadline, and were at the last look.
+    fn were_given_after_all(&mut self, given: Vec<(String, LeaseOutcome)>) {
+        for (shard_id, outcome) in given {
+            let reported = self.outcomes.get_mut(&shard_id);
+            if let Some(reported @ ShardShutdown::LeftToExpire { .. }) = reported {
+                *reported = outcome.into();
+            }
+        }
+    }
+
+    fn report(self) -> Result<ShutdownReport, WorkerError> {
+        match self.failure {
+            None => Ok(ShutdownReport::new(self.outcomes)),
+            Some(error) => Err(error),
+        }
+    }
+}
+
+/// Leases that were acquired as the stop began: they were never processed here, and are given away.
+#[derive(Default)]
+struct Unbegun {
+    given: FuturesUnordered<BoxFuture<'static, (String, LeaseOutcome)>>,
+    shards: Vec<String>,
+}
+
+impl Unbegun {
+    fn give_away(&mut self, tenure: Tenure, may_give_away: CancellationToken) {
+        self.shards.push(tenure.shard_id().to_owned());
+        self.given.push(Box::pin(async move {
+            may_give_away.cancelled().await;
+            let outcome = tenure.end(TenureEnd::GiveAway).await;
+            (tenure.shard_id().to_owned(), outcome)
+        }));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.shards.is_empty()
+    }
+
+    /// Those that are not given away yet.
+    fn shards(self) -> Vec<String> {
+        self.shards
+    }
+
+    /// The next one that is; never, if there is none.
+    async fn next(&mut self) -> (String, LeaseOutcome) {
+        let Some((shard_id, outcome)) = self.given.next().await else {
+            return std::future::pending().await;
+        };
+        self.shards.retain(|other| *other != shard_id);
+        (shard_id, outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_given_up_as_asked_is_drained() {
+        let outcomes = [
+            ShardShutdown::HandedOver { to: "w2".into() },
+            ShardShutdown::Released,
+            ShardShutdown::Kept,
+            ShardShutdown::Ended,
+            ShardShutdown::Lost,
+            ShardShutdown::LeftToExpire {
+                cause: "no answer".into(),
+            },
+            ShardShutdown::Aborted,
+        ];
+        let shards = outcomes.into_iter().enumerate();
+        let report = ShutdownReport::new(
+            shards
+                .map(|(nth, of)| (format!("shard-{nth}"), of))
+                .collect(),
+        );
+        assert_eq!(report.drained, ["shard-0", "shard-1", "shard-2", "shard-3"]);
+        assert_eq!(report.aborted, ["shard-6"]);
+        let text = report.to_string();
+        assert!(
+            text.starts_with("shard-0: handed over to w2\nshard-1: released\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("shard-5: left to expire: no answer\n"),
+            "{text}"
+        );
+        assert_eq!(ShutdownReport::default().to_string(), "no shards");
+    }
+}

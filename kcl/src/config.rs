@@ -38,8 +38,8 @@ const DYNAMODB_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 )]
 #[non_exhaustive]
 pub struct ConsumerConfig {
-    /// Identifies this worker in the lease table; unique per process. Default: a name made of the
-    /// application and a random number. Give a stable one for rolling restarts.
+    /// Identifies this worker in the lease table; unique per process. 1 to 1,024 bytes. Default: a name
+    /// made of the application and a random number. Give a stable one for rolling restarts.
     ///
     /// The next process of a name goes on at once with what the last one kept for it at a planned stop
     /// ([`OnStop::Keep`]). After a crash it waits for the failover time, as any other worker: the last

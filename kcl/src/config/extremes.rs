@@ -320,7 +320,12 @@ impl RecordProcessor for Counting {
 }
 
 /// Runs a worker with these settings for some seconds of paused time, and stops it.
-async fn run(aws: &LocalAws, application: String, config: ConsumerConfig) -> Result<usize, String> {
+async fn run(
+    aws: &LocalAws,
+    application: String,
+    config: ConsumerConfig,
+    deadline: Duration,
+) -> Result<usize, String> {
     let records = Arc::new(AtomicUsize::new(0));
     let processed = Arc::clone(&records);
     let scheduler = Scheduler::builder(application, STREAM, &aws.in_process_config())
@@ -336,7 +341,7 @@ async fn run(aws: &LocalAws, application: String, config: ConsumerConfig) -> Res
         .map_err(|error| format!("build: {error}"))?;
     let worker = scheduler.spawn();
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let stopped = worker.shutdown(Duration::from_secs(2)).await;
+    let stopped = worker.shutdown(deadline).await;
     stopped.map_err(|error| format!("stop: {error}"))?;
     Ok(records.load(Ordering::Relaxed))
 }
@@ -374,7 +379,10 @@ async fn a_worker_runs_with_what_is_valid() {
     let (mut runs, mut processed) = (0, 0);
     for (settings, config) in ends.chain(combinations) {
         runs += 1;
-        match run(&aws, format!("application-{runs}"), config).await {
+        // The deadline of a stop is a duration too.
+        let deadlines = [Duration::from_secs(2), Duration::MAX, Duration::ZERO];
+        let deadline = deadlines[runs % deadlines.len()];
+        match run(&aws, format!("application-{runs}"), config, deadline).await {
             Ok(records) => processed += usize::from(records > 0),
             Err(error) => panic!("{settings}: {error}"),
         }

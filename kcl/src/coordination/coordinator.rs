@@ -268,7 +268,7 @@ async fn pass_on(shared: &Arc<Shared>, lease: &Lease) -> Option<LeaseOutcome> {
     let (store, me) = (&shared.store, &shared.worker_id);
     // Nothing ran here under it, so the next owner may start when this one might have.
     let quiet = shared.may_start(lease, shared.clock.now());
-    let on_stop = match shared.takes() {
+    let on_stop = match shared.workers_take_leases() {
         true => OnStop::Release,
         false => shared.on_stop,
     };

@@ -70,7 +70,9 @@ pub(super) async fn consider(shared: &Arc<Shared>, key: &str, deliveries: &mpsc:
     let mine = lease.owner.as_deref() == Some(&shared.worker_id)
         && !lease.is_handoff_pending()
         && !lease.has_ended();
-    if !mine || !shared.may_start(&lease, now) {
+    // Another task may have claimed it since the look, and moved the counter that was just read: then
+    // it is processed here, and must not be passed on.
+    if !mine || shared.registry.contains(key) || !shared.may_start(&lease, now) {
         return;
     }
     if shared.registry.is_full() {

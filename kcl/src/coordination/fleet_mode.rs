@@ -86,7 +86,7 @@ pub(super) async fn watch(shared: Arc<Shared>, fleet: FleetMode, seed: u64) {
         };
         // Other workers take leases from now on, or may: one that is assigned to them is not found.
         if matches!(change, Change::Missing | Change::TwoX(_)) {
-            shared.fleet_takes.store(true, Ordering::Relaxed);
+            shared.workers_take_leases.store(true, Ordering::Relaxed);
         }
         return shared.fail(fleet.failure(change));
     }

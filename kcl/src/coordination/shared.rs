@@ -80,7 +80,7 @@ pub(crate) struct Shared {
     /// Where to read the fleet's mode from. `None`: it never changes (in simulations).
     pub(crate) fleet_mode: Option<FleetMode>,
     /// The workers of the fleet take leases and discover none: a lease that is given up is released.
-    pub(super) fleet_takes: AtomicBool,
+    pub(super) workers_take_leases: AtomicBool,
     failure: watch::Sender<Option<WorkerFailure>>,
 }
 
@@ -136,7 +136,7 @@ impl Shared {
             executor: parts.executor,
             existence: Existence::default(),
             fleet_mode: parts.fleet_mode,
-            fleet_takes: AtomicBool::new(false),
+            workers_take_leases: AtomicBool::new(false),
             failure: watch::Sender::new(None),
         }
     }
@@ -370,8 +370,8 @@ impl Fleet for Arc<Shared> {
         next_receiver(&mut self.receivers())
     }
 
-    fn takes(&self) -> bool {
-        self.fleet_takes.load(Ordering::Relaxed)
+    fn workers_take_leases(&self) -> bool {
+        self.workers_take_leases.load(Ordering::Relaxed)
     }
 
     fn create_children<'a>(

@@ -96,7 +96,7 @@ pub(crate) trait Fleet: Send + Sync + fmt::Debug {
     fn receiver(&self) -> Option<String>;
 
     /// Whether the other workers take leases and discover none that are assigned to them.
-    fn takes(&self) -> bool {
+    fn workers_take_leases(&self) -> bool {
         false
     }
 

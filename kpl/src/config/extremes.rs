@@ -164,6 +164,23 @@ fn a_refusal_names_the_setting_and_what_it_may_be() {
     }
 }
 
+#[cfg(feature = "cloudwatch")]
+#[test]
+fn the_interval_of_uploads_is_bounded_too() {
+    use crate::metrics::CloudWatchConfig;
+
+    for upload_interval in Duration::extremes() {
+        let config = CloudWatchConfig {
+            upload_interval,
+            ..Default::default()
+        };
+        match config.validate() {
+            Ok(()) => assert!(upload_interval.mul_f64(1.1) < Duration::from_secs(7200)),
+            Err(error) => assert!(error.to_string().contains("upload_interval"), "{error}"),
+        }
+    }
+}
+
 const STREAM: &str = "orders";
 
 /// Sends some records with these settings, and closes the producer. Answers with the deliveries.

@@ -27,7 +27,9 @@ impl Writer {
             }
             TenureEnd::Transfer => self.transfer(true).await,
             // A worker that takes leases would not find one that was assigned to it.
-            TenureEnd::GiveAway if self.context.fleet.takes() => self.give_away(None).await,
+            TenureEnd::GiveAway if self.context.fleet.workers_take_leases() => {
+                self.give_away(None).await
+            }
             TenureEnd::GiveAway => match self.context.on_stop {
                 // Released to its own id: by that mark the next process under it starts at once.
                 OnStop::Keep => {

@@ -2,7 +2,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::BehaviorVersion;
@@ -14,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::budget::MemoryBudget;
 use crate::clock;
 use crate::config::{InvalidConfig, MIN_BUFFER, ProducerConfig, RecordOrdering};
-use crate::error::{BuildError, DeliveryError, Source, StopReason};
+use crate::error::{BuildError, DeliveryError, StopReason};
 use crate::logs::LogGate;
 #[cfg(feature = "cloudwatch")]
 use crate::metrics::CloudWatchConfig;
@@ -26,17 +25,15 @@ use crate::pipeline::Pipeline;
 use crate::producer::Producer;
 use crate::retry;
 use crate::sdk::SdkService;
-use crate::sender::{CallError, CallErrorKind, Service, StreamDescription};
+use crate::sender::{Service, StreamDescription};
 use crate::settlement::FailureHook;
 use crate::shard_map::Refresher;
 use crate::shared::Shared;
+use crate::start_retry::{StartRetry, Step};
 use crate::stream_name::StreamName;
 
 /// The maximum record size of a stream that does not say otherwise.
 const DEFAULT_MAX_RECORD_SIZE: usize = 1024 * 1024;
-
-/// How often a stream that is being created is looked at.
-const CREATION_POLL: Duration = Duration::from_millis(500);
 
 /// Builds a [`Producer`]; made by [`Producer::builder`].
 #[must_use = "a builder does nothing until `build`"]
@@ -164,6 +161,9 @@ impl ProducerBuilder {
             metrics_are_valid,
             stream_is_valid,
         ])?;
+        if region.is_none() {
+            return Err(BuildError::NoRegion);
+        }
         let stream = StreamName::new(&self.stream);
         let service = Arc::new(SdkService::new(stream, base, &self.config));
         start(self.stream, service, self.config, self.components).await
@@ -185,64 +185,69 @@ pub(crate) async fn start(
         cloudwatch,
     } = components;
     let seed = seed.unwrap_or_else(clock::random_seed);
-    let limit = config.startup_timeout;
-    let first_look = async {
-        let description = describe(&stream, &*service, limit).await?;
-        let max_record_size = description.as_ref().and_then(|known| known.max_record_size);
-        let max_record_size = max_record_size.unwrap_or(DEFAULT_MAX_RECORD_SIZE);
-        let is_ordered = config.ordering == RecordOrdering::PerPartitionKey;
-        let unordered = |reason| {
-            let stream = stream.clone();
-            Err(BuildError::OrderingUnavailable { stream, reason })
-        };
-        if is_ordered && description.is_none() {
-            return unordered("the role may not call kinesis:DescribeStreamSummary");
-        }
-        let auto = description
-            .as_ref()
-            .is_some_and(|known| known.service_places_records);
-        if is_ordered && auto {
-            return unordered(
-                "its record distribution strategy is AUTO: the service chooses each record's shard",
-            );
-        }
-        let shared = Shared::new(config, max_record_size, auto, on_failure, memory_budget);
-        let mut refresher = Refresher::new(
-            Arc::clone(&shared),
-            Arc::clone(&service),
-            seed ^ 1,
-            description,
-        );
-        if auto {
-            tracing::warn!(
-                stream,
-                "the stream's record distribution strategy is AUTO: records go out one by one, without aggregation and without a rate limit per shard"
-            );
-        }
-        match refresher.refresh().await {
-            Ok(()) => {}
-            Err(error) if retry::is_access_denied(&error.code) => {
-                if is_ordered {
-                    return unordered("the role may not call kinesis:ListShards");
-                }
-                if !auto {
-                    tracing::warn!(
-                        stream,
-                        "the role may not call kinesis:ListShards: records go out one by one, without aggregation and without a rate limit per shard"
-                    );
-                }
-                refresher.go_without_shards();
-            }
-            Err(error) => return Err(build_error(&stream, error, limit)),
-        }
-        Ok((shared, refresher))
-    };
-    let (shared, refresher) = tokio::time::timeout(limit, first_look)
-        .await
-        .unwrap_or(Err(BuildError::EndpointUnreachable {
+    let (began, limit) = (clock::now(), config.startup_timeout);
+    let retry = |salt| {
+        StartRetry::new(
+            began,
             limit,
-            source: None,
-        }))?;
+            fastrand::Rng::with_seed(seed.wrapping_add(salt)),
+        )
+    };
+    let describing = Step::new(&stream, "DescribeStreamSummary", retry(3));
+    let description = describe(&stream, &*service, describing).await?;
+    let max_record_size = description.as_ref().and_then(|known| known.max_record_size);
+    let max_record_size = max_record_size.unwrap_or(DEFAULT_MAX_RECORD_SIZE);
+    let is_ordered = config.ordering == RecordOrdering::PerPartitionKey;
+    let unordered = |reason| {
+        let stream = stream.clone();
+        Err(BuildError::OrderingUnavailable { stream, reason })
+    };
+    if is_ordered && description.is_none() {
+        return unordered("the role may not call kinesis:DescribeStreamSummary");
+    }
+    let auto = description
+        .as_ref()
+        .is_some_and(|known| known.service_places_records);
+    if is_ordered && auto {
+        return unordered(
+            "its record distribution strategy is AUTO: the service chooses each record's shard",
+        );
+    }
+    let shared = Shared::new(config, max_record_size, auto, on_failure, memory_budget);
+    let mut refresher = Refresher::new(
+        Arc::clone(&shared),
+        Arc::clone(&service),
+        seed ^ 1,
+        description,
+    );
+    if auto {
+        tracing::warn!(
+            stream,
+            "the stream's record distribution strategy is AUTO: records go out one by one, without aggregation and without a rate limit per shard"
+        );
+    }
+    let mut listing = Step::new(&stream, "ListShards", retry(4));
+    loop {
+        let answer = listing.attempt(refresher.refresh()).await;
+        if let Ok(Err(error)) = &answer
+            && retry::is_access_denied(&error.code)
+        {
+            if is_ordered {
+                return unordered("the role may not call kinesis:ListShards");
+            }
+            if !auto {
+                tracing::warn!(
+                    stream,
+                    "the role may not call kinesis:ListShards: records go out one by one, without aggregation and without a rate limit per shard"
+                );
+            }
+            refresher.go_without_shards();
+            break;
+        }
+        if listing.judge(answer).await?.is_some() {
+            break;
+        }
+    }
 
     let mut pipeline = Pipeline::new(Arc::clone(&shared), service, seed)?;
     #[cfg(feature = "metrics")]
@@ -315,68 +320,32 @@ async fn watched(shared: &Shared, task: impl Future<Output = ()>) {
 async fn describe(
     stream: &str,
     service: &dyn Service,
-    limit: Duration,
+    mut step: Step<'_>,
 ) -> Result<Option<StreamDescription>, BuildError> {
-    let began = clock::now();
     loop {
-        let description = match service.describe().await {
-            Ok(description) => description,
-            Err(error) if retry::is_access_denied(&error.code) => {
-                tracing::warn!(
-                    stream,
-                    "the role may not call kinesis:DescribeStreamSummary: the stream is taken to exist, and its records to have at most 1 MiB"
-                );
-                return Ok(None);
-            }
-            Err(error) => return Err(build_error(stream, error, limit)),
-        };
-        if description.is_usable {
-            return Ok(Some(description));
-        }
-        if description.status != "CREATING" || clock::now() - began + CREATION_POLL >= limit {
-            return Err(BuildError::StreamNotActive {
-                stream: stream.to_owned(),
-                status: description.status,
-            });
-        }
-        tokio::time::sleep(CREATION_POLL).await;
-    }
-}
-
-fn build_error(stream: &str, error: CallError, limit: Duration) -> BuildError {
-    let CallError {
-        kind,
-        code,
-        message,
-        source,
-        ..
-    } = error;
-    let known: Source = source
-        .clone()
-        .unwrap_or_else(|| Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(&*message)));
-    match kind {
-        CallErrorKind::NoCredentials => BuildError::NoCredentials { source: known },
-        CallErrorKind::Timeout | CallErrorKind::Connection => {
-            BuildError::EndpointUnreachable { limit, source }
-        }
-        CallErrorKind::Service if &*code == "ResourceNotFoundException" => {
-            BuildError::StreamNotFound {
-                stream: stream.to_owned(),
-                source: known,
-            }
-        }
-        CallErrorKind::Service
-            if retry::is_credentials_refused(&code) || retry::is_access_denied(&code) =>
+        let answer = step.attempt(service.describe()).await;
+        if let Ok(Err(error)) = &answer
+            && retry::is_access_denied(&error.code)
         {
-            BuildError::AccessDenied {
-                code: code.to_string(),
-                source: known,
+            tracing::warn!(
+                stream,
+                "the role may not call kinesis:DescribeStreamSummary: the stream is taken to exist, and its records to have at most 1 MiB"
+            );
+            return Ok(None);
+        }
+        match step.judge(answer).await? {
+            None => {}
+            Some(description) if description.is_usable => return Ok(Some(description)),
+            Some(description) if description.status == "CREATING" => {
+                step.not_ready(format!("stream {stream} is CREATING"))
+                    .await?;
+            }
+            Some(description) => {
+                return Err(BuildError::StreamNotActive {
+                    stream: stream.to_owned(),
+                    status: description.status,
+                });
             }
         }
-        CallErrorKind::Service | CallErrorKind::Unusable => BuildError::Service {
-            code: code.to_string(),
-            message: message.to_string(),
-            source: known,
-        },
     }
 }

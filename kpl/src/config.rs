@@ -141,7 +141,10 @@ pub struct ProducerConfig {
     #[cfg_attr(feature = "serde", serde(with = "duration"))]
     pub connect_timeout: Duration,
 
-    /// How long [`build`](crate::ProducerBuilder::build) may take in all. Default 20 s; at most 365 days.
+    /// How long [`build`](crate::ProducerBuilder::build) may take in all. Until then, everything that may pass is tried
+    /// again: throttled or failed calls, an endpoint that is not up yet, a stream that is being created. What cannot pass
+    /// (no such stream, refused credentials) fails at once. Default 60 s, at most 365 days: AWS creates a stream in up to half a minute, and
+    /// services that are deployed together start in any order. Cost: a wrong endpoint is told that much later.
     #[cfg_attr(feature = "serde", serde(with = "duration"))]
     pub startup_timeout: Duration,
 
@@ -286,7 +289,7 @@ impl Default for ProducerConfig {
             max_requests_in_flight: 24,
             request_timeout: Duration::from_secs(6),
             connect_timeout: Duration::from_secs(3),
-            startup_timeout: Duration::from_secs(20),
+            startup_timeout: Duration::from_secs(60),
             hot_keys: 0,
             shard_map_refresh_interval: Duration::from_secs(60),
         }

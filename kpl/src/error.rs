@@ -361,6 +361,13 @@ impl DeliveryError {
         &self.0.failure.attempts
     }
 
+    /// The error of the AWS SDK behind the last attempt, if there was one: it holds the request id. Its debug text may quote
+    /// the service's whole answer.
+    #[must_use]
+    pub fn sdk_error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.0.failure.source.as_deref()
+    }
+
     /// Whether sending the same record again may succeed.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
@@ -393,64 +400,86 @@ impl fmt::Display for DeliveryError {
     }
 }
 
-impl Error for DeliveryError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.failure.source.as_deref().map(|source| source as _)
-    }
-}
+/// The text contains the cause, so `source` does not repeat it.
+impl Error for DeliveryError {}
 
 /// Why a producer could not be built.
+///
+/// The text of each error contains its cause, so `source` does not repeat it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// The configuration is wrong; all problems are listed.
     #[error(transparent)]
     InvalidConfig(#[from] InvalidConfig),
-    /// The stream does not exist in this account and region.
+    /// The stream does not exist in this account and region. A stream that is created a moment later is not waited for.
     #[error(
         "stream {stream:?} does not exist: create it, or check the name, the region and the account"
     )]
     StreamNotFound {
         /// The name or ARN asked for.
         stream: String,
-        /// What the service said.
-        source: Source,
     },
-    /// The stream exists but did not become active in time.
-    #[error("stream {stream:?} is {status}, not ACTIVE: wait until it is")]
+    /// The stream is being deleted. (One that is being created is waited for.)
+    #[error("stream {stream:?} is {status}: create it again, or check the name")]
     StreamNotActive {
         /// The name or ARN asked for.
         stream: String,
         /// Its status.
         status: String,
     },
+    /// The SDK configuration names no region.
+    #[error(
+        "no AWS region is set: set AWS_REGION, a region in the profile, or one in the `SdkConfig`"
+    )]
+    NoRegion,
     /// No credentials were found.
     #[error(
-        "no AWS credentials: configure a role, a profile or the environment, and load the `SdkConfig` with `aws_config`"
+        "no AWS credentials were found ({cause}): configure a role, a profile or the environment, and load the `SdkConfig` with `aws_config`"
     )]
     NoCredentials {
         /// What the credential providers said.
-        source: Source,
+        cause: String,
     },
-    /// AWS does not accept the credentials, or does not let them in at all.
+    /// Credentials were found, and AWS does not accept them.
     #[error(
-        "AWS does not accept the credentials ({code}): check that they are current and belong to the right account"
+        "AWS refused the credentials ({cause}): check that they are current and belong to the right account"
     )]
-    AccessDenied {
+    CredentialsRefused {
         /// The service's error code.
         code: String,
-        /// What the service said.
-        source: Source,
+        /// Code and message.
+        cause: String,
     },
-    /// The endpoint did not answer within the time limit.
+    /// The endpoint did not answer within [`startup_timeout`](crate::ProducerConfig::startup_timeout), on any try.
     #[error(
-        "the Kinesis endpoint did not answer within {limit:?}: check the region, the endpoint URL, the network, and `startup_timeout`"
+        "Kinesis did not answer {operation} in {tries} tries within {elapsed:.1?} ({cause}): check the endpoint, the region and the network, or raise `startup_timeout`"
     )]
     EndpointUnreachable {
-        /// The time that was allowed.
-        limit: Duration,
-        /// The last error, where there was one before the limit.
-        source: Option<Source>,
+        /// The API call.
+        operation: &'static str,
+        /// How often it was tried; the client's own retries are not counted.
+        tries: u32,
+        /// Since the start began.
+        elapsed: Duration,
+        /// The last error.
+        cause: String,
+    },
+    /// What the start waited for did not come about within
+    /// [`startup_timeout`](crate::ProducerConfig::startup_timeout): Kinesis throttled or failed, or the stream was being
+    /// created.
+    #[error(
+        "the start was given up at {operation} of Kinesis, after {tries} tries within {elapsed:.1?} ({cause}): start again, or raise `startup_timeout`"
+    )]
+    TimedOut {
+        /// The API call.
+        operation: &'static str,
+        /// How often it was tried; the client's own retries are not counted.
+        tries: u32,
+        /// Since the start began.
+        elapsed: Duration,
+        /// The last error, or what was not ready.
+        cause: String,
     },
     /// [`RecordOrdering::PerPartitionKey`](crate::RecordOrdering::PerPartitionKey) cannot be kept.
     #[error("ordered mode is not possible on stream {stream:?}: {reason}")]
@@ -460,15 +489,15 @@ pub enum BuildError {
         /// Why not.
         reason: &'static str,
     },
-    /// The service answered with another error.
-    #[error("the stream could not be described ({code}): {message}")]
+    /// Kinesis refused a call for another reason, and would again.
+    #[error("Kinesis refused {operation} ({code}: {message}): check the stream and the version")]
     Service {
+        /// The API call.
+        operation: &'static str,
         /// The service's error code.
         code: String,
         /// The service's message.
         message: String,
-        /// The whole error.
-        source: Source,
     },
 }
 
@@ -478,7 +507,7 @@ impl BuildError {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::StreamNotActive { .. } | Self::EndpointUnreachable { .. } | Self::Service { .. }
+            Self::StreamNotActive { .. } | Self::EndpointUnreachable { .. } | Self::TimedOut { .. }
         )
     }
 }

@@ -122,6 +122,7 @@ mod shard_map;
 mod shared;
 #[cfg(feature = "sink")]
 mod sink;
+mod start_retry;
 mod stats;
 mod stream_name;
 mod sync;

@@ -159,6 +159,10 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// For records and requests: 50 ms, doubled up to 5 s.
     pub(crate) const PUT: Self = Self::new(Duration::from_millis(50), Duration::from_secs(5), 2.0);
+    /// For the start: 100 ms, doubled up to 2 s. A fleet that exceeds the 20 DescribeStreamSummary calls a second of an
+    /// account spreads out to that rate, and a service that comes up is found soon.
+    pub(crate) const START: Self =
+        Self::new(Duration::from_millis(100), Duration::from_secs(2), 2.0);
     /// For the shard map: 1 s, times 1.5 up to 30 s, as the KPL.
     pub(crate) const SHARD_MAP: Self =
         Self::new(Duration::from_secs(1), Duration::from_secs(30), 1.5);

@@ -24,6 +24,10 @@ use crate::sender::{CallError, CallErrorKind, Entry, EntryOutcome, Service, Stre
 use crate::shard_map::Shard;
 use crate::stream_name::StreamName;
 
+/// The client's pause before its second attempt at a control call, at most. Its callers try again, with longer pauses, and
+/// are to see the error soon.
+const CONTROL_BACKOFF: Duration = Duration::from_millis(50);
+
 pub(crate) struct SdkService {
     stream: StreamName,
     /// Without SDK retries: the producer retries records, not requests.
@@ -50,7 +54,11 @@ impl SdkService {
             .timeout_config(timeouts(config.request_timeout))
             .build();
         let control = base
-            .retry_config(RetryConfig::standard().with_max_attempts(3))
+            .retry_config(
+                RetryConfig::standard()
+                    .with_max_attempts(3)
+                    .with_initial_backoff(CONTROL_BACKOFF),
+            )
             .timeout_config(timeouts(config.request_timeout.saturating_mul(3)))
             .build();
         Self {
@@ -201,7 +209,12 @@ where
 {
     let kind = match &error {
         SdkError::ServiceError(_) => CallErrorKind::Service,
-        _ if lacks_credentials(&error) => CallErrorKind::NoCredentials,
+        _ if lacks_credentials(&error) => match credentials_error(&error) {
+            Some(CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_)) => {
+                CallErrorKind::CredentialsUnavailable
+            }
+            _ => CallErrorKind::NoCredentials,
+        },
         SdkError::TimeoutError(_) => CallErrorKind::Timeout,
         SdkError::DispatchFailure(failure) if failure.is_timeout() => CallErrorKind::Timeout,
         SdkError::DispatchFailure(_) => CallErrorKind::Connection,
@@ -209,14 +222,16 @@ where
     };
     let code: Arc<str> = match kind {
         CallErrorKind::Service => error.code().unwrap_or("UnknownError").into(),
-        CallErrorKind::NoCredentials => "NoCredentials".into(),
+        CallErrorKind::NoCredentials | CallErrorKind::CredentialsUnavailable => {
+            "NoCredentials".into()
+        }
         CallErrorKind::Timeout => "Timeout".into(),
         CallErrorKind::Connection => "Connection".into(),
         CallErrorKind::Unusable => "UnusableAnswer".into(),
     };
     let may_have_been_written = match kind {
         CallErrorKind::Service => retry::may_have_been_written(retry::classify(&code), &code),
-        CallErrorKind::NoCredentials => false,
+        CallErrorKind::NoCredentials | CallErrorKind::CredentialsUnavailable => false,
         CallErrorKind::Timeout | CallErrorKind::Connection | CallErrorKind::Unusable => {
             !matches!(error, SdkError::ConstructionFailure(_)) && !never_connected(&error)
         }
@@ -253,6 +268,10 @@ fn never_connected(error: &(dyn Error + 'static)) -> bool {
     chain(error)
         .filter_map(|cause| cause.downcast_ref::<hyper_util::client::legacy::Error>())
         .any(hyper_util::client::legacy::Error::is_connect)
+}
+
+fn credentials_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CredentialsError> {
+    chain(error).find_map(|cause| cause.downcast_ref())
 }
 
 fn lacks_credentials(error: &(dyn Error + 'static)) -> bool {

@@ -49,6 +49,8 @@ pub(crate) enum CallErrorKind {
     Service,
     /// There was nothing to sign the request with.
     NoCredentials,
+    /// The source of the credentials failed.
+    CredentialsUnavailable,
     /// No answer in time.
     Timeout,
     /// The connection could not be opened, or broke.

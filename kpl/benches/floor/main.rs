@@ -25,6 +25,7 @@ mod roles;
 mod sink;
 mod workload;
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
@@ -54,11 +55,18 @@ struct Args {
     role: Option<Role>,
 }
 
-fn main() -> Result<(), Error> {
+fn main() -> ExitCode {
     let args = Args::parse();
-    match args.role {
+    let done = match args.role {
         Some(role) => roles::play(role),
         None => measure(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -265,7 +265,11 @@ async fn a_fatal_error_fails_at_once_with_its_cause() {
         matches!(error.cause(), FailureCause::Fatal { code, .. } if &**code == "AccessDeniedException")
     );
     assert_eq!(error.attempts().len(), 1);
-    assert!(std::error::Error::source(&error).is_some());
+    assert!(error.sdk_error().is_some());
+    assert!(
+        std::error::Error::source(&error).is_none(),
+        "its text is in {error}"
+    );
     assert!(error.to_string().contains("kinesis:PutRecords"), "{error}");
     assert_eq!(error.into_record(), Some(UserRecord::new("k", "v")));
 }

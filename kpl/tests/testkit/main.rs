@@ -11,3 +11,4 @@ mod memory;
 mod ordered;
 mod reader;
 mod reshard;
+mod start;

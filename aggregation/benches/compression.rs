@@ -6,6 +6,7 @@
 //! The ratio is plain aggregate over compressed frame; the speed is that of compressing, on one core.
 #![allow(clippy::disallowed_methods, reason = "it measures real time")]
 
+use std::process::ExitCode;
 use std::time::Instant;
 
 use kinesis_aggregation::{AggregateBuilder, Compressor, SealedAggregate};
@@ -33,7 +34,17 @@ fn aggregates(max_size: usize) -> Vec<SealedAggregate> {
     sealed
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    match measure() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure() -> Result<(), Box<dyn std::error::Error>> {
     println!("aggregate  level   ratio   MB/s");
     for kib in [10, 50, 250, 1_000] {
         let aggregates = aggregates(kib * KIB);

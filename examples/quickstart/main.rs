@@ -22,7 +22,7 @@ use kpl::{Compression, Producer, ProducerConfig};
 use crate::args::Args;
 use crate::report::Summary;
 use crate::tally::Tally;
-use crate::target::{Error, Target};
+use crate::target::{Error, Target, in_full};
 
 /// With nothing seen for this long, what is missing counts as lost.
 const STALLED: Duration = Duration::from_secs(60);
@@ -46,7 +46,7 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", in_full(&*error));
             ExitCode::FAILURE
         }
     }
@@ -106,7 +106,7 @@ async fn run(args: Args) -> Result<Vec<String>, Error> {
         bars.println(format!("splitting {busiest}"))?;
         let rest = produce::produce(&producer, &run, &lines, half..records, &tally, &sent);
         let (split, rest) = tokio::join!(target.split(&busiest), rest);
-        split.map_err(|e| format!("cannot split {busiest}: {e}"))?;
+        split.map_err(|e| format!("cannot split {busiest}: {}", in_full(&*e)))?;
         produced.merge(rest?);
     }
     if let Some(error) = &produced.first_failure {

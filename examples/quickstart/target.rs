@@ -4,7 +4,6 @@ use std::time::{Duration, SystemTime};
 
 use aws_sdk_dynamodb::Client as DynamoDb;
 use aws_sdk_kinesis::Client as Kinesis;
-use aws_sdk_kinesis::error::DisplayErrorContext;
 use aws_sdk_kinesis::types::{StreamDescriptionSummary, StreamStatus};
 use aws_types::SdkConfig;
 use kcl::InitialPosition;
@@ -13,6 +12,17 @@ use kinesis_testkit::LocalAws;
 use crate::args::Args;
 
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// An error with its causes, in one line. The SDK's errors say what happened only there.
+pub(crate) fn in_full(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
 
 /// The AWS of this run, and the stream in it.
 pub(crate) struct Target {
@@ -116,12 +126,7 @@ impl Target {
             {
                 Ok(None)
             }
-            Err(e) => Err(format!(
-                "cannot reach {}: {}",
-                self.description,
-                DisplayErrorContext(&e)
-            )
-            .into()),
+            Err(e) => Err(format!("cannot reach {}: {}", self.description, in_full(&e)).into()),
         }
     }
 
@@ -135,13 +140,10 @@ impl Target {
             .create_stream()
             .stream_name(&self.stream)
             .shard_count(shards);
-        create.send().await.map_err(|e| {
-            format!(
-                "cannot create stream {}: {}",
-                self.stream,
-                DisplayErrorContext(&e)
-            )
-        })?;
+        create
+            .send()
+            .await
+            .map_err(|e| format!("cannot create stream {}: {}", self.stream, in_full(&e)))?;
         self.wait_until_active().await?;
         Ok(true)
     }
@@ -187,7 +189,7 @@ impl Target {
     pub(crate) async fn clean_up(&self, lease_table: &str) {
         let dynamodb = DynamoDb::new(&self.dynamodb_config);
         if let Err(e) = dynamodb.delete_table().table_name(lease_table).send().await {
-            eprintln!("table {lease_table} is left: {}", DisplayErrorContext(&e));
+            eprintln!("table {lease_table} is left: {}", in_full(&e));
         }
         if self.owned
             && let Err(e) = self
@@ -197,11 +199,7 @@ impl Target {
                 .send()
                 .await
         {
-            eprintln!(
-                "stream {} is left: {}",
-                self.stream,
-                DisplayErrorContext(&e)
-            );
+            eprintln!("stream {} is left: {}", self.stream, in_full(&e));
         }
     }
 }

@@ -2,6 +2,7 @@
 //! and settles everything once the stream is back. Its parent is `tests/memory.rs`.
 
 use std::io::{BufRead, Write};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,8 +39,17 @@ fn peak_memory() -> Result<usize, Error> {
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> Result<(), Error> {
-    let args = Args::parse();
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<(), Error> {
     let config = ProducerConfig::default()
         .with_max_buffered_bytes(args.max_buffered_bytes)
         .with_max_in_flight_bytes(args.max_in_flight_bytes)

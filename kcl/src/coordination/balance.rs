@@ -38,7 +38,7 @@ pub(crate) struct Workers<'a> {
     pub(crate) receivers: &'a BTreeSet<String>,
 }
 
-/// Plans for worker `me`. Free leases go to the least loaded worker that takes any, one by one; after
+/// Plans for worker `me`. Free leases go to the least loaded workers that take any; after
 /// that, leases move from the most to the least loaded one while they differ by two or more (a difference
 /// of one stays: moving it would only turn it around).
 pub(crate) fn plan(
@@ -64,28 +64,31 @@ pub(crate) fn plan(
         .filter(|lease| lease.owner.is_none())
         .collect();
     free.sort_by_key(|lease| lease.key);
-    for lease in free {
-        let has_room = |worker: &str, load: usize| {
-            if worker == me {
-                load < max_leases
-            } else {
-                workers.takers.contains(worker)
-            }
-        };
-        let least = loads
-            .iter()
-            .filter(|(worker, load)| has_room(worker, **load))
-            .min_by_key(|(worker, load)| (**load, **worker))
-            .map(|(worker, _)| *worker);
-        let mine = least == Some(me)
-            || (lease.overdue && loads.get(me).is_some_and(|load| has_room(me, *load)));
-        let taker = if mine { Some(me) } else { least };
-        if let Some(load) = taker.and_then(|taker| loads.get_mut(taker)) {
-            *load += 1;
-        }
+    // What is overdue is this worker's, as far as it has room.
+    free.retain(|lease| {
+        let load = loads.entry(me).or_default();
+        let mine = lease.overdue && *load < max_leases;
         if mine {
+            *load += 1;
             plan.take.push(lease.key.to_owned());
         }
+        !mine
+    });
+    // Of the others, each worker's share is one block. Whatever part of its block a worker has taken when
+    // another looks, the blocks of all others stay where they are: looks that catch the table half-way
+    // plan no lease twice.
+    let shares = shares(me, &loads, free.len(), workers.takers, max_leases);
+    let takers = shares.iter().flat_map(|(worker, share)| {
+        let worker: &str = worker;
+        std::iter::repeat_n(worker, *share)
+    });
+    for (lease, taker) in free.iter().zip(takers) {
+        if taker == me {
+            plan.take.push(lease.key.to_owned());
+        }
+    }
+    for (worker, share) in shares {
+        *loads.entry(worker).or_default() += share;
     }
     let mut mine: Vec<&str> = leases
         .iter()
@@ -104,6 +107,36 @@ pub(crate) fn plan(
         }
     }
     plan
+}
+
+/// How many of `free` leases each worker takes: each goes to the least loaded one that takes any.
+fn shares<'a>(
+    me: &str,
+    loads: &BTreeMap<&'a str, usize>,
+    free: usize,
+    takers: &BTreeSet<String>,
+    max_leases: usize,
+) -> BTreeMap<&'a str, usize> {
+    let takes = |worker: &str| worker == me || takers.contains(worker);
+    let mut by_load: BTreeSet<(usize, &str)> = loads
+        .iter()
+        .filter(|(worker, _)| takes(worker))
+        .map(|(worker, load)| (*load, *worker))
+        .collect();
+    let mut shares = BTreeMap::new();
+    for _ in 0..free {
+        // This worker knows its own limit; the others show by their rows whether they take any.
+        let has_room = |(load, worker): &(usize, &str)| *worker != me || *load < max_leases;
+        let Some((load, worker)) = by_load.pop_first() else {
+            break;
+        };
+        if !has_room(&(load, worker)) {
+            continue;
+        }
+        *shares.entry(worker).or_default() += 1;
+        by_load.insert((load + 1, worker));
+    }
+    shares
 }
 
 fn next_move<'a>(

@@ -4,12 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 
 use super::pace;
 use super::shared::Shared;
 use crate::lease::{Fleet as _, Lease, LeaseStoreError, Outcome, Tenure};
 use crate::metrics::Metric;
+
+/// Leases considered at a time.
+const CONCURRENT: usize = 16;
 
 /// Looks, from the start until the worker leaves.
 pub(crate) async fn discover(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenure>) {
@@ -41,18 +45,34 @@ pub(super) async fn look(
     deliveries: &mpsc::Sender<Tenure>,
 ) -> Result<Duration, LeaseStoreError> {
     let keys = shared.store.owned_by(&shared.worker_id).await?;
-    for key in &keys {
-        // A finished lease keeps its owner.
-        if !shared.registry.contains(key) && !shared.last_look.has_ended(key) {
-            consider(shared, key, deliveries).await;
-        }
-    }
-    Ok(pace::between_queries(keys.len(), shared.table_reads))
+    let pause = pace::between_queries(keys.len(), shared.table_reads);
+    // A finished lease keeps its owner.
+    let unfinished = keys
+        .into_iter()
+        .filter(|key| !shared.last_look.has_ended(key));
+    consider_all(shared, unfinished.collect(), deliveries).await;
+    Ok(pause)
+}
+
+/// [Considers](consider) leases that were seen to name this worker and are not held, some at a time: a
+/// leader may have given it hundreds.
+pub(super) async fn consider_all(
+    shared: &Arc<Shared>,
+    mut keys: Vec<String>,
+    deliveries: &mpsc::Sender<Tenure>,
+) {
+    keys.retain(|key| !shared.registry.contains(key));
+    let considered = keys.into_iter().map(|key| {
+        let (shared, deliveries) = (Arc::clone(shared), deliveries.clone());
+        async move { consider(&shared, &key, &deliveries).await }
+    });
+    let mut considered = stream::iter(considered).buffer_unordered(CONCURRENT);
+    while considered.next().await.is_some() {}
 }
 
 /// Reads a lease that was seen to name this worker, and starts on it if it still does, and nobody else
 /// may be at work. A failure is this lease's alone: the next look tries again.
-pub(super) async fn consider(shared: &Arc<Shared>, key: &str, deliveries: &mpsc::Sender<Tenure>) {
+async fn consider(shared: &Arc<Shared>, key: &str, deliveries: &mpsc::Sender<Tenure>) {
     if shared.registry.is_held_back() {
         return;
     }

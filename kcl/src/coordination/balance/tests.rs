@@ -42,8 +42,8 @@ fn two_workers_share_free_leases_without_overlap() {
     let table = leases(&[("a", ""), ("b", ""), ("c", ""), ("d", "")]);
     let live = workers(&["v", "w"]);
     let of = |me| plan(me, &table, all(&live), usize::MAX).take;
-    assert_eq!(of("v"), ["a", "c"]);
-    assert_eq!(of("w"), ["b", "d"]);
+    assert_eq!(of("v"), ["a", "b"]);
+    assert_eq!(of("w"), ["c", "d"]);
 }
 
 #[test]
@@ -214,6 +214,14 @@ fn act(worker: usize, workers_count: usize, seen: &[usize], table: &mut [usize])
     plan.take.len() + plan.hand_over.len()
 }
 
+/// The leases that a worker plans to take, by number.
+fn taken(worker: usize, workers_count: usize, seen: &[usize]) -> Vec<usize> {
+    let mut table = seen.to_vec();
+    act(worker, workers_count, seen, &mut table);
+    let was_free = |at: &usize| seen[*at] == 0 && table[*at] == worker;
+    (0..seen.len()).filter(was_free).collect()
+}
+
 proptest! {
     /// Workers that act one after the other, in any order, each on what it sees then.
     #[test]
@@ -258,5 +266,27 @@ proptest! {
         }
         prop_assert!(!after.contains(&0));
         prop_assert!(spread(workers, &after) <= 1, "{:?}", counts(workers, &after));
+    }
+
+    /// A worker that looks while others are taking their leases plans none of theirs.
+    #[test]
+    fn a_look_that_catches_the_table_half_way_plans_no_lease_of_another(
+        (workers, table) in fleet(),
+        caught in proptest::collection::vec(any::<bool>(), 40),
+    ) {
+        let mut after = table.clone();
+        for worker in 1..=workers {
+            act(worker, workers, &table, &mut after);
+        }
+        // Some of the takes are seen, and no handoff.
+        let is_seen = |at: usize| table[at] == 0 && caught[at % 40];
+        let half_way: Vec<usize> = (0..table.len())
+            .map(|at| if is_seen(at) { after[at] } else { table[at] })
+            .collect();
+        for worker in 1..=workers {
+            for key in taken(worker, workers, &half_way) {
+                prop_assert_eq!(after[key], worker, "lease {} was planned twice", key);
+            }
+        }
     }
 }

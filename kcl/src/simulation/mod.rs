@@ -36,6 +36,7 @@
 //! time than 10 s, a recorder, subscriber or clock of the user's that blocks. A call of user code that
 //! blocks its thread stops between two of its steps, not within one.
 
+mod cold_start;
 mod java_worker;
 mod network;
 mod oracle;
@@ -49,6 +50,7 @@ mod world;
 
 use std::collections::BTreeMap;
 
+pub use cold_start::{ColdStart, cold_start};
 pub use scenario::run;
 
 /// Which workers a fleet is made of.

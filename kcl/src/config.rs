@@ -115,6 +115,15 @@ pub struct ConsumerConfig {
     /// in time. At least 50 ms, at most that quarter.
     #[cfg_attr(feature = "serde", serde(with = "human::optional_duration"))]
     pub dynamodb_request_timeout: Option<Duration>,
+    /// How long [`build`](crate::SchedulerBuilder::build) may take in all. Until then, everything that may
+    /// pass is tried again: throttled or failed calls, a service that is not up yet, a stream or table
+    /// that is being created, an index that is being built, leases that another worker is creating.
+    /// What cannot pass (no permission, no such stream) fails at once. Default 60 s: AWS creates a stream
+    /// or a table in up to half a minute, and services that are deployed together start in any order.
+    /// Raise it where an index has to be built for a large table, or for many leases in a table of
+    /// little write capacity. Cost: a wrong endpoint is told that much later.
+    #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
+    pub startup_timeout: Duration,
     /// How often a shard waits before it looks again whether its parents have ended. Default 1 s.
     #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub parent_poll_interval: Duration,
@@ -163,6 +172,7 @@ impl Default for ConsumerConfig {
             idle_time_between_reads: Duration::from_millis(250),
             kinesis_request_timeout: Duration::from_secs(10),
             dynamodb_request_timeout: None,
+            startup_timeout: Duration::from_secs(60),
             parent_poll_interval: Duration::from_secs(1),
             shard_sync_interval: Duration::from_secs(60),
             checkpoint: CheckpointPolicy::default(),
@@ -376,6 +386,7 @@ impl ConsumerConfig {
         with_max_buffered_bytes, max_buffered_bytes: usize;
         with_idle_time_between_reads, idle_time_between_reads: Duration;
         with_kinesis_request_timeout, kinesis_request_timeout: Duration;
+        with_startup_timeout, startup_timeout: Duration;
         with_parent_poll_interval, parent_poll_interval: Duration;
         with_shard_sync_interval, shard_sync_interval: Duration;
         with_checkpoint, checkpoint: CheckpointPolicy;

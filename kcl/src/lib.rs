@@ -185,7 +185,7 @@ pub use coordination::{StartError, WorkerFailure};
 pub use delivery::{Checkpointer, PreparedCheckpoint, Record, RecordBatch, Records};
 pub use error::{BuildError, ProcessorError, WorkerError};
 pub use health::{Health, HealthStatus, Problem, ProblemKind};
-pub use lease::FencingToken;
+pub use lease::{FencingToken, TableProblem};
 pub use lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};
 pub use processor::{ProcessorFactory, RecordProcessor, ShardContext, ShardEnd, Shutdown};
 pub use scheduler::{Scheduler, SchedulerBuilder, ShardShutdown, ShutdownReport, WorkerHandle};

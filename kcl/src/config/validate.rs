@@ -97,6 +97,7 @@ impl ConsumerConfig {
                 self.parent_poll_interval,
                 millis(10),
             ),
+            ("startup_timeout", self.startup_timeout, millis(100)),
             ("shard_sync_interval", self.shard_sync_interval, millis(100)),
             ("retry_initial_delay", self.retry_initial_delay, millis(1)),
             ("retry_max_delay", self.retry_max_delay, Duration::ZERO),

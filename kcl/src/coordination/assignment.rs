@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use tokio::sync::mpsc;
 
 use super::balance::{ActiveLease, Plan, Workers, agreed, plan};
-use super::discovery::consider;
+use super::discovery::consider_all;
 use super::liveness::{self, Liveness};
 use super::observation::Observations;
 use super::pace::{self, Pace, Wait};
@@ -37,6 +37,11 @@ const CONCURRENT_TAKES: usize = 16;
 /// Looks, takes and balances, from the start until the worker leaves.
 pub(crate) async fn assign(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenure>) {
     let mut looks = Looks::new(shared);
+    // Meanwhile the others report that they live.
+    let pause = tokio::time::sleep(shared.first_look);
+    if shared.leaving.run_until_cancelled(pause).await.is_none() {
+        return;
+    }
     while !shared.leaving.is_cancelled() {
         let pass = look_and_act(shared, &mut looks, deliveries);
         let wait = match shared.leaving.run_until_cancelled(pass).await {
@@ -90,12 +95,12 @@ pub(super) async fn look_and_act(
     let latest = make_plan(shared, &snapshot);
     take(shared, &snapshot, &latest.take, deliveries).await;
     // The index may lag behind the table.
-    for lease in &snapshot.leases {
-        let named = lease.owner.as_deref() == Some(&shared.worker_id);
-        if named && !shared.registry.contains(&lease.key) && !lease.has_ended() {
-            consider(shared, &lease.key, deliveries).await;
-        }
-    }
+    let own = snapshot
+        .leases
+        .iter()
+        .filter(|lease| lease.owner.as_deref() == Some(&shared.worker_id) && !lease.has_ended());
+    let own = own.map(|lease| lease.key.clone()).collect();
+    consider_all(shared, own, deliveries).await;
     let last = looks.previous.take().unwrap_or_default();
     for (key, to) in agreed(&last, &latest) {
         if let Some(tenure) = shared.registry.held(&key) {
@@ -274,10 +279,11 @@ async fn take(
     keys: &[String],
     deliveries: &mpsc::Sender<Tenure>,
 ) {
+    let keys: HashSet<&str> = keys.iter().map(String::as_str).collect();
     let wanted = snapshot
         .leases
         .iter()
-        .filter(|lease| keys.contains(&lease.key));
+        .filter(|lease| keys.contains(&*lease.key));
     let wanted: Vec<Lease> = wanted.cloned().collect();
     let takes = futures::stream::iter(wanted).map(|lease| {
         let shared = Arc::clone(shared);

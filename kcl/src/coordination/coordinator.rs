@@ -295,9 +295,9 @@ async fn pass_on(shared: &Arc<Shared>, lease: &Lease) -> Option<LeaseOutcome> {
     }
 }
 
-fn no_runtime(error: impl std::error::Error + Send + Sync + 'static) -> StartError {
+fn no_runtime(error: impl std::error::Error) -> StartError {
     StartError::NoRuntime {
-        source: Arc::new(error),
+        cause: error.to_string(),
     }
 }
 

@@ -1,13 +1,17 @@
 //! Why a worker cannot start, or cannot go on.
 
-use std::error::Error;
-use std::sync::Arc;
+use std::time::Duration;
+
+use crate::lease::TableProblem;
 
 /// Why a worker could not start. Nothing that another worker relies on was changed.
+///
+/// The text of each error contains its cause, so [`source`](std::error::Error::source) does not repeat it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The stream does not exist, in this account and region.
+    /// The stream does not exist, in this account and region. A stream that is created a moment later
+    /// is not waited for.
     #[error(
         "stream {stream} does not exist: create it, or check its name, the account and the region"
     )]
@@ -15,67 +19,110 @@ pub enum StartError {
         /// Name or ARN, as given.
         stream: String,
     },
-    /// The stream is being created or deleted.
-    #[error("stream {stream} is {status}: wait until it is ACTIVE")]
+    /// The stream is being deleted. (One that is being created is waited for.)
+    #[error("stream {stream} is {status}: create it again, or check its name")]
     StreamNotActive {
         /// Name or ARN, as given.
         stream: String,
         /// Its status.
         status: String,
     },
-    /// The credentials do not allow an operation.
-    #[error("{service} refused {operation}: give the worker's role permission for it")]
-    AccessDenied {
+    /// The SDK configuration names no region.
+    #[error(
+        "no AWS region is set for {service}: set AWS_REGION, a region in the profile, or one in the SdkConfig"
+    )]
+    NoRegion {
         /// `Kinesis` or `DynamoDB`.
         service: &'static str,
-        /// The API call.
-        operation: &'static str,
-        /// What the client said.
-        #[source]
-        source: Arc<dyn Error + Send + Sync>,
     },
-    /// No credentials were found, or they could not be loaded.
+    /// No credentials were found.
     #[error(
-        "no usable AWS credentials for {service}: configure a role, a profile or the environment"
+        "no AWS credentials were found for {service} ({cause}): configure a role, a profile or the \
+         environment, and load the SdkConfig with aws_config"
     )]
     NoCredentials {
         /// `Kinesis` or `DynamoDB`.
         service: &'static str,
-        /// What the client said.
-        #[source]
-        source: Arc<dyn Error + Send + Sync>,
+        /// What the credentials providers said.
+        cause: String,
     },
-    /// The endpoint did not answer within the time limit, on any attempt.
-    #[error("{service} did not answer {operation}: check the endpoint, the region and the network")]
+    /// Credentials were found, and AWS does not accept them.
+    #[error(
+        "AWS refused the credentials for {service} ({cause}): check that they are current and belong \
+         to the right account"
+    )]
+    CredentialsRefused {
+        /// `Kinesis` or `DynamoDB`.
+        service: &'static str,
+        /// The service's error code and message.
+        cause: String,
+    },
+    /// The credentials are good, and may not do this.
+    #[error(
+        "the worker may not call {action} on {resource} ({cause}): allow it in the policy of its role"
+    )]
+    AccessDenied {
+        /// As a policy names it: `dynamodb:PutItem`.
+        action: String,
+        /// The stream or table.
+        resource: String,
+        /// The service's error code and message.
+        cause: String,
+    },
+    /// The service did not answer within [`startup_timeout`](crate::ConsumerConfig::startup_timeout),
+    /// on any try.
+    #[error(
+        "{service} did not answer {operation} in {tries} tries within {elapsed:.1?} ({cause}): check \
+         the endpoint, the region and the network, or raise startup_timeout"
+    )]
     NoAnswer {
         /// `Kinesis` or `DynamoDB`.
         service: &'static str,
         /// The API call.
         operation: &'static str,
-        /// What the client said.
-        #[source]
-        source: Arc<dyn Error + Send + Sync>,
+        /// How often this step of the start was tried; the client's own retries are not counted.
+        tries: u32,
+        /// Since the start began.
+        elapsed: Duration,
+        /// The last error.
+        cause: String,
     },
-    /// The service answered with another error.
+    /// What the start waited for did not come about within
+    /// [`startup_timeout`](crate::ConsumerConfig::startup_timeout): the service throttled or failed,
+    /// or the stream, the table or its leases were not ready.
     #[error(
-        "{service} failed {operation}: see the source; a retry may help if it is throttling or an internal failure"
+        "the start was given up at {operation} of {service}, after {tries} tries within {elapsed:.1?} \
+         ({cause}): start again, or raise startup_timeout"
     )]
+    TimedOut {
+        /// `Kinesis` or `DynamoDB`.
+        service: &'static str,
+        /// The API call.
+        operation: &'static str,
+        /// How often this step of the start was tried; the client's own retries are not counted.
+        tries: u32,
+        /// Since the start began.
+        elapsed: Duration,
+        /// The last error, or what was not ready.
+        cause: String,
+    },
+    /// The service refused a call for another reason, and would again.
+    #[error("{service} refused {operation} ({cause}): check the settings and the version")]
     Service {
         /// `Kinesis` or `DynamoDB`.
         service: &'static str,
         /// The API call.
         operation: &'static str,
-        /// What the client said.
-        #[source]
-        source: Arc<dyn Error + Send + Sync>,
+        /// The service's error code and message.
+        cause: String,
     },
-    /// The lease table exists and is not one, or cannot be used as it is.
+    /// A table exists and cannot be used as it is.
     #[error("table {table} cannot be used: {problem}")]
     TableUnusable {
         /// The table.
         table: String,
         /// What is wrong, and what to do.
-        problem: String,
+        problem: TableProblem,
     },
     /// The lease table belongs to an application on another stream.
     #[error(
@@ -122,32 +169,22 @@ pub enum StartError {
         /// What to do.
         what_to_do: &'static str,
     },
-    /// The shards that the stream lists leave a gap in the hash key space.
-    #[error(
-        "the shards of stream {stream} do not cover all hash keys: a reshard may be in progress, start again"
-    )]
-    IncompleteShardList {
-        /// Name or ARN, as given.
-        stream: String,
-    },
     /// Coordination's own thread, or the runtime given for it, cannot run.
     #[error(
-        "coordination has no runtime: check the limits on threads and open files, and that a \
+        "coordination has no runtime ({cause}): check the limits on threads and open files, and that a \
          runtime given to coordination_on() still runs"
     )]
     NoRuntime {
         /// What failed.
-        #[source]
-        source: Arc<dyn Error + Send + Sync>,
+        cause: String,
     },
     /// An item that the start depends on cannot be read.
-    #[error("an item of table {table} cannot be read: see the source, repair or delete the item")]
+    #[error("table {table} cannot be used: {problem}")]
     CorruptItem {
         /// The table.
         table: String,
-        /// Which item, and what is wrong with it.
-        #[source]
-        source: Arc<dyn Error + Send + Sync>,
+        /// Which item, what is wrong with it, and what to do.
+        problem: String,
     },
 }
 
@@ -157,19 +194,17 @@ pub enum StartError {
 pub enum WorkerFailure {
     /// The lease table was deleted, or its index.
     #[error(
-        "the lease table or its index is gone: it was deleted while workers run; restart them to create it anew"
+        "the lease table or its index is gone ({cause}): it was deleted while workers run; restart them to create it anew"
     )]
     TableDeleted {
-        /// What the client said.
-        #[source]
-        source: Arc<dyn Error + Send + Sync>,
+        /// The call that failed, and the service's error code and message.
+        cause: String,
     },
     /// The stream was deleted.
-    #[error("the stream is gone: it was deleted while workers run")]
+    #[error("the stream is gone ({cause}): it was deleted while workers run")]
     StreamDeleted {
-        /// What the client said.
-        #[source]
-        source: Arc<dyn Error + Send + Sync>,
+        /// The call that failed, and the service's error code and message.
+        cause: String,
     },
     /// The fleet's mode changed to one that this version cannot take part in, or its state was moved to
     /// another table. The worker released its leases, or handed them over.

@@ -35,10 +35,10 @@ impl Resource {
 
     /// Why the worker ends.
     fn gone(self, call: CallError) -> WorkerFailure {
-        let source = Arc::new(LeaseStoreError::from(call));
+        let cause = call.to_string();
         match self {
-            Self::Table => WorkerFailure::TableDeleted { source },
-            Self::Stream => WorkerFailure::StreamDeleted { source },
+            Self::Table => WorkerFailure::TableDeleted { cause },
+            Self::Stream => WorkerFailure::StreamDeleted { cause },
         }
     }
 }

@@ -11,6 +11,7 @@ use super::error::{StartError, WorkerFailure};
 use super::migration::{Migration, Mode, layout, mode};
 use super::pace;
 use super::shared::Shared;
+use super::startup::Failure;
 use crate::clock::Clock;
 use crate::lease::Layout;
 
@@ -59,11 +60,11 @@ pub(super) async fn watch(shared: Arc<Shared>, fleet: FleetMode, seed: u64) {
         };
         let change = match read {
             Ok(change) => change,
-            Err(StartError::UnsupportedFleet {
+            Err(Failure::Final(StartError::UnsupportedFleet {
                 table,
                 state,
                 what_to_do,
-            }) => {
+            })) => {
                 return shared.fail(WorkerFailure::FleetChanged {
                     table,
                     state,
@@ -94,13 +95,13 @@ pub(super) async fn watch(shared: Arc<Shared>, fleet: FleetMode, seed: u64) {
 
 impl FleetMode {
     /// What has changed since the start.
-    async fn change(&self, clock: &dyn Clock) -> Result<Option<Change>, StartError> {
+    async fn change(&self, clock: &dyn Clock) -> Result<Option<Change>, Failure> {
         let (client, table) = (&self.client, &*self.table);
         let legacy = self.has_legacy_tables;
         match layout(client, &self.application, legacy, Some(table)).await {
             Ok(now) if now != self.layout => return Ok(Some(Change::Moved)),
             Ok(_) => {}
-            Err(error @ StartError::UnsupportedFleet { .. }) => return Err(error),
+            Err(error @ Failure::Final(StartError::UnsupportedFleet { .. })) => return Err(error),
             // The old tables may be deleted once everything was moved out of them.
             Err(_) if self.layout == Layout::OneTable => {}
             Err(error) => return Err(error),

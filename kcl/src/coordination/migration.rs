@@ -9,6 +9,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::error::StartError;
 use super::start::call_failed;
+use super::startup::Failure;
 use crate::clock::Clock;
 use crate::lease::{Item, Layout, classify};
 
@@ -50,7 +51,7 @@ impl Migration<'_> {
     /// Makes sure that the fleet is in 3.x mode. `has_leases`: with leases but no state, it is a fleet
     /// of 2.x workers, and nothing is written; without both, the state is written, before the first
     /// lease.
-    pub(super) async fn settle(&self, has_leases: bool) -> Result<(), StartError> {
+    pub(super) async fn settle(&self, has_leases: bool) -> Result<(), Failure> {
         // A second look follows a lost race.
         for _ in 0..2 {
             match self.state().await? {
@@ -70,11 +71,11 @@ impl Migration<'_> {
     }
 
     /// The fleet's mode as it is stored.
-    pub(super) async fn state(&self) -> Result<Option<String>, StartError> {
+    pub(super) async fn state(&self) -> Result<Option<String>, Failure> {
         self.read(KEY, "cv").await
     }
 
-    fn judge(&self, state: &str) -> Result<(), StartError> {
+    fn judge(&self, state: &str) -> Result<(), Failure> {
         match mode(state) {
             Mode::ThreeX => Ok(()),
             Mode::TwoX => Err(self.unsupported(
@@ -89,15 +90,15 @@ impl Migration<'_> {
         }
     }
 
-    fn unsupported(&self, state: &str, what_to_do: &'static str) -> StartError {
-        StartError::UnsupportedFleet {
+    fn unsupported(&self, state: &str, what_to_do: &'static str) -> Failure {
+        Failure::Final(StartError::UnsupportedFleet {
             table: self.layout.state(self.table).to_owned(),
             state: state.to_owned(),
             what_to_do,
-        }
+        })
     }
 
-    async fn read(&self, key: &str, attribute: &str) -> Result<Option<String>, StartError> {
+    async fn read(&self, key: &str, attribute: &str) -> Result<Option<String>, Failure> {
         let table = self.layout.state(self.table);
         let item = get(self.client, table, self.layout.state_key(), key).await?;
         let Some(mut item) = item else {
@@ -114,7 +115,7 @@ impl Migration<'_> {
 
     /// Writes the state of a new application, in the shape that Java gives it. False: another worker
     /// was faster.
-    async fn begin(&self) -> Result<bool, StartError> {
+    async fn begin(&self) -> Result<bool, Failure> {
         let now = AttributeValue::N(self.clock.epoch_millis().to_string());
         let text = |text: &str| AttributeValue::S(text.to_owned());
         let entry = |state: &str| {
@@ -150,7 +151,10 @@ impl Migration<'_> {
             {
                 Ok(false)
             }
-            Err(error) => Err(call_failed("DynamoDB", classify("PutItem", &error))),
+            Err(error) => {
+                let table = self.layout.state(self.table);
+                Err(call_failed(table, &classify("PutItem", &error)))
+            }
         }
     }
 }
@@ -162,7 +166,7 @@ pub(super) async fn layout(
     application: &str,
     legacy_state_exists: bool,
     lease_table: Option<&str>,
-) -> Result<Layout, StartError> {
+) -> Result<Layout, Failure> {
     if !legacy_state_exists {
         return Ok(Layout::OneTable);
     }
@@ -183,12 +187,12 @@ pub(super) async fn layout(
                 return Ok(Layout::OneTable);
             }
             unknown => {
-                return Err(StartError::UnsupportedFleet {
+                return Err(Failure::Final(StartError::UnsupportedFleet {
                     table,
                     state: unknown.to_owned(),
                     what_to_do: "this version does not know that state of the table migration: \
                                  use a newer version of this library",
-                });
+                }));
             }
         }
     }
@@ -200,7 +204,7 @@ async fn get(
     table: &str,
     hash_key: &str,
     key: &str,
-) -> Result<Option<Item>, StartError> {
+) -> Result<Option<Item>, Failure> {
     let output = client
         .get_item()
         .table_name(table)
@@ -208,7 +212,7 @@ async fn get(
         .consistent_read(true)
         .send()
         .await
-        .map_err(|error| call_failed("DynamoDB", classify("GetItem", &error)))?;
+        .map_err(|error| call_failed(table, &classify("GetItem", &error)))?;
     Ok(output.item)
 }
 

@@ -16,6 +16,7 @@ mod pace;
 mod registry;
 mod shared;
 mod start;
+mod startup;
 mod thread;
 mod worker_metrics;
 
@@ -24,3 +25,5 @@ pub use error::{StartError, WorkerFailure};
 pub(crate) use last_look::LastLook;
 #[cfg(feature = "simulation")]
 pub(crate) use shared::{Shared, SharedParts};
+#[cfg(feature = "simulation")]
+pub(crate) use start::first_look;

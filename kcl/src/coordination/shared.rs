@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) table_reads: f64,
     pub(crate) on_stop: OnStop,
     pub(crate) sync_interval: Duration,
+    /// Pause before the first look at the table: see `COLD_PAUSE` in `start`.
+    pub(crate) first_look: Duration,
     pub(crate) seed: u64,
     /// From 0 to 1, drawn once: how much longer than others this worker leaves free leases to a leader.
     pub(crate) leader_jitter: f64,
@@ -98,6 +100,8 @@ pub(crate) struct SharedParts {
     pub(crate) table_reads: f64,
     pub(crate) on_stop: OnStop,
     pub(crate) sync_interval: Duration,
+    /// Pause before the first look at the table.
+    pub(crate) first_look: Duration,
     pub(crate) seed: u64,
     pub(crate) meter: Meter,
     pub(crate) problems: Arc<ProblemLog>,
@@ -119,6 +123,7 @@ impl Shared {
             table_reads: parts.table_reads,
             on_stop: parts.on_stop,
             sync_interval: parts.sync_interval,
+            first_look: parts.first_look,
             seed: parts.seed,
             leader_jitter: fastrand::Rng::with_seed(parts.seed).f64(),
             row_written: Mutex::default(),

@@ -1,6 +1,7 @@
 //! What must hold before a worker may start, checked and set up in order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_kinesis::types::StreamStatus;
@@ -10,19 +11,35 @@ use super::error::StartError;
 use super::fleet_mode::FleetMode;
 use super::migration::{Migration, layout};
 use super::shared::{Shared, SharedParts};
+use super::startup::{Failure, Startup};
 use crate::clock::Clock;
 use crate::executor::Executor;
 use crate::lease::{
-    CallError, CallErrorKind, DynamoDbLeaseStore, Layout, LeaseStore, LeaseStoreError, Snapshot,
-    StreamIdentity, TableError, classify, describe_table, ensure_table, for_leases, for_shards,
-    metered,
+    CallError, CallErrorKind, CorruptItem, DynamoDbLeaseStore, Layout, LeaseStore, LeaseStoreError,
+    Snapshot, StreamIdentity, TableError, TableKind, TableProblem, classify, ensure_table,
+    find_table, for_leases, for_shards, metered,
 };
-use crate::shard_sync::{KinesisShardLister, ListShardsError, ShardSync, SyncError};
+use crate::shard_sync::{KinesisShardLister, ListShardsError, ShardSync, Starter, SyncError};
 use crate::stream_name::StreamName;
 use crate::worker_state::WorkerState;
 
+const KINESIS: &str = "Kinesis";
+const DYNAMODB: &str = "DynamoDB";
+
+/// Pause of a worker of a fleet that starts cold, between its first report and its first look at the
+/// table. The workers of such a fleet start together: by then each sees the others, and takes its own
+/// part of the leases. Without the pause, the first workers take all of a large table, and giving it up
+/// again takes minutes.
+const COLD_PAUSE: Duration = Duration::from_secs(2);
+
+/// The pause before the first look. `was_cold`: many leases had no owner yet at the start.
+pub(crate) fn first_look(was_cold: bool) -> Duration {
+    if was_cold { COLD_PAUSE } else { Duration::ZERO }
+}
+
 /// Finds the stream; finds or creates the lease table; settles the fleet's mode; checks that the
-/// table is this stream's; creates the first leases.
+/// table is this stream's; creates the first leases. Each step is tried until `startup_timeout` while
+/// its failure may pass.
 ///
 /// `executor`: where coordination will run; so does this.
 pub(super) async fn prepare(
@@ -44,10 +61,21 @@ pub(super) async fn prepare(
         problems,
         runtime: _,
     } = parts;
+    if kinesis.config().region().is_none() {
+        return Err(StartError::NoRegion { service: KINESIS });
+    }
+    if dynamodb.config().region().is_none() {
+        return Err(StartError::NoRegion { service: DYNAMODB });
+    }
     let kinesis = for_shards(&kinesis, &config);
     let dynamodb = for_leases(&dynamodb, &config);
+    let mut startup = Startup::begin(&*clock, config.startup_timeout, seed);
     states.enter(WorkerState::FindingStream);
-    let identity = identify(&kinesis, &stream).await?;
+    let identity = startup
+        .step(KINESIS, "DescribeStreamSummary", || {
+            identify(&kinesis, &stream)
+        })
+        .await?;
 
     states.enter(WorkerState::PreparingTable);
     let table = config
@@ -61,20 +89,36 @@ pub(super) async fn prepare(
         worker_id: &worker_id,
         clock: &*clock,
     };
-    let existing = start.describe(&table).await?;
+    // Every table that is there is checked before its first item is read.
+    let existing = startup
+        .step(DYNAMODB, "DescribeTable", || {
+            start.find(&table, TableKind::Leases)
+        })
+        .await?;
     let legacy = Layout::legacy(&application);
-    let legacy_state = start.describe(legacy.state(&table)).await?;
+    let legacy_state = startup
+        .step(DYNAMODB, "DescribeTable", || {
+            start.find(legacy.state(&table), TableKind::LegacyState)
+        })
+        .await?;
     let lease_table = existing.then_some(table.as_str());
-    let layout = layout(&dynamodb, &application, legacy_state, lease_table).await?;
-    if let Layout::Legacy { workers, .. } = &layout
-        && !start.describe(workers).await?
-    {
-        return Err(StartError::TableUnusable {
-            table: workers.clone(),
-            problem: "the fleet's state is in its old tables, and this one of them is missing: \
-                      start a Java worker, which creates it"
-                .to_owned(),
-        });
+    let layout = startup
+        .step(DYNAMODB, "GetItem", || {
+            layout(&dynamodb, &application, legacy_state, lease_table)
+        })
+        .await?;
+    if let Layout::Legacy { workers, .. } = &layout {
+        let found = startup
+            .step(DYNAMODB, "DescribeTable", || {
+                start.find(workers, TableKind::LegacyWorkers)
+            })
+            .await?;
+        if !found {
+            return Err(StartError::TableUnusable {
+                table: workers.clone(),
+                problem: TableProblem::Missing,
+            });
+        }
     }
     let store = DynamoDbLeaseStore::new(dynamodb.clone(), table.clone(), layout.clone(), process);
     let store = if legacy_state {
@@ -86,14 +130,22 @@ pub(super) async fn prepare(
     let store = metered(Arc::new(store), &meter, &clock);
     // A table that is there is judged before anything in it, its index included, is changed.
     if existing {
-        start.settle(&*store, &layout, &identity).await?;
+        startup
+            .step(DYNAMODB, "Scan", || {
+                start.settle(&*store, &layout, &identity)
+            })
+            .await?;
     }
-    ensure_table(&dynamodb, &table, &config.table)
-        .await
-        .map_err(|error| start.table_failed(error))?;
+    startup
+        .step(DYNAMODB, "DescribeTable", || start.ensure(&config.table))
+        .await?;
     if !existing {
         // Another worker may have created and filled it meanwhile.
-        start.settle(&*store, &layout, &identity).await?;
+        startup
+            .step(DYNAMODB, "Scan", || {
+                start.settle(&*store, &layout, &identity)
+            })
+            .await?;
     }
 
     let sync = ShardSync {
@@ -110,20 +162,14 @@ pub(super) async fn prepare(
         finished: Arc::default(),
     };
     states.enter(WorkerState::SyncingShards);
-    sync.run().await.map_err(|error| match error {
-        SyncError::Store(error) => start.store_failed(error),
-        SyncError::List(ListShardsError::Call(error)) => stream_failed(&stream, error),
-        error @ (SyncError::List(ListShardsError::Malformed { .. })
-        | SyncError::StillOpen { .. }
-        | SyncError::Stale) => StartError::Service {
-            service: "Kinesis",
-            operation: "ListShards",
-            source: Arc::new(error),
-        },
-        SyncError::Incomplete => StartError::IncompleteShardList {
-            stream: stream.clone(),
-        },
-    })?;
+    let starter = Starter::new(&sync, &worker_id, seed);
+    let was_cold = startup
+        .step(DYNAMODB, "PutItem", || async {
+            let created = starter.run().await;
+            created.map_err(|error| start.sync_failed(&stream, error))
+        })
+        .await?;
+    drop(starter);
     Ok(Shared::new(SharedParts {
         worker_id,
         process,
@@ -135,6 +181,7 @@ pub(super) async fn prepare(
         table_reads: f64::from(config.max_lease_table_reads),
         on_stop: config.on_stop,
         sync_interval: config.shard_sync_interval,
+        first_look: first_look(was_cold),
         seed,
         meter,
         problems,
@@ -152,7 +199,8 @@ pub(super) async fn prepare(
 async fn identify(
     client: &aws_sdk_kinesis::Client,
     stream: &str,
-) -> Result<StreamIdentity, StartError> {
+) -> Result<StreamIdentity, Failure> {
+    const OPERATION: &str = "DescribeStreamSummary";
     let name = StreamName::new(stream);
     let output = client
         .describe_stream_summary()
@@ -160,19 +208,21 @@ async fn identify(
         .set_stream_name(name.name())
         .send()
         .await
-        .map_err(|error| stream_failed(stream, classify("DescribeStreamSummary", &error)))?;
+        .map_err(|error| stream_failed(stream, &classify(OPERATION, &error)))?;
     let found = output
         .stream_description_summary
-        .ok_or_else(|| StartError::StreamNotFound {
-            stream: stream.to_owned(),
-        })?;
+        .ok_or_else(|| Failure::not_ready(KINESIS, OPERATION, "the answer has no summary"))?;
     match found.stream_status() {
         StreamStatus::Active | StreamStatus::Updating => {}
+        StreamStatus::Creating => {
+            let cause = format!("stream {stream} is CREATING");
+            return Err(Failure::not_ready(KINESIS, OPERATION, cause));
+        }
         status => {
-            return Err(StartError::StreamNotActive {
+            return Err(Failure::Final(StartError::StreamNotActive {
                 stream: stream.to_owned(),
                 status: status.as_str().to_owned(),
-            });
+            }));
         }
     }
     let created = found
@@ -193,12 +243,15 @@ struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// True if the table exists.
-    async fn describe(&self, table: &str) -> Result<bool, StartError> {
-        let described = describe_table(self.dynamodb, table).await;
-        described
-            .map(|found| found.is_some())
-            .map_err(|error| self.table_failed(error))
+    /// True if the table exists; then its items can be read.
+    async fn find(&self, table: &str, kind: TableKind) -> Result<bool, Failure> {
+        let found = find_table(self.dynamodb, table, kind).await;
+        found.map_err(|error| table_failed(table, error))
+    }
+
+    async fn ensure(&self, config: &crate::config::TableConfig) -> Result<(), Failure> {
+        let ensured = ensure_table(self.dynamodb, self.table, config).await;
+        ensured.map_err(|error| table_failed(self.table, error))
     }
 
     async fn settle(
@@ -206,10 +259,10 @@ impl Start<'_> {
         store: &dyn LeaseStore,
         layout: &Layout,
         identity: &StreamIdentity,
-    ) -> Result<(), StartError> {
+    ) -> Result<(), Failure> {
         let found = match store.list(true).await {
             Ok(found) => found,
-            // Created a moment ago by another worker, or being deleted: `ensure_table` waits.
+            // It was deleted since it was found: `ensure_table` creates it.
             Err(error) if error.is_table_missing() => Snapshot::default(),
             Err(error) => return Err(self.store_failed(error)),
         };
@@ -221,29 +274,79 @@ impl Start<'_> {
             worker_id: self.worker_id,
             clock: self.clock,
         };
+        // Items, none of which is a lease, and no state: they are not a fleet's.
+        if found.leases.is_empty()
+            && let Some(item) = found.corrupt.first()
+            && migration.state().await?.is_none()
+        {
+            return Err(self.foreign(item));
+        }
         migration
             .settle(!found.leases.is_empty() || !found.corrupt.is_empty())
             .await
     }
 
-    fn table_failed(&self, error: TableError) -> StartError {
-        match error {
-            TableError::Unusable(problem) => StartError::TableUnusable {
-                table: self.table.to_owned(),
-                problem,
+    fn foreign(&self, item: &CorruptItem) -> Failure {
+        Failure::Final(StartError::TableUnusable {
+            table: self.table.to_owned(),
+            problem: TableProblem::ForeignItem {
+                key: item.key.clone(),
+                attribute: item.attribute,
+                problem: item.problem,
             },
-            TableError::Call(error) => call_failed("DynamoDB", error),
+        })
+    }
+
+    fn store_failed(&self, error: LeaseStoreError) -> Failure {
+        match error {
+            LeaseStoreError::Call(error) => call_failed(self.table, &error),
+            other => Failure::Final(StartError::CorruptItem {
+                table: self.table.to_owned(),
+                problem: other.to_string(),
+            }),
         }
     }
 
-    fn store_failed(&self, error: LeaseStoreError) -> StartError {
+    fn sync_failed(&self, stream: &str, error: SyncError) -> Failure {
         match error {
-            LeaseStoreError::Call(error) => call_failed("DynamoDB", error),
-            other => StartError::CorruptItem {
-                table: self.table.to_owned(),
-                source: Arc::new(other),
-            },
+            SyncError::Store(error) => self.store_failed(error),
+            SyncError::List(ListShardsError::Call(error)) => stream_failed(stream, &error),
+            // More leases than could be created from one reading of the table.
+            error @ SyncError::Stale => Failure::not_ready(DYNAMODB, "PutItem", error.to_string()),
+            error @ (SyncError::List(ListShardsError::Malformed { .. })
+            | SyncError::StillOpen { .. }
+            | SyncError::Incomplete) => {
+                Failure::not_ready(KINESIS, "ListShards", error.to_string())
+            }
         }
+    }
+}
+
+/// `table`: a table's name.
+pub(super) fn call_failed(table: &str, error: &CallError) -> Failure {
+    Failure::of_call(DYNAMODB, &format!("table {table}"), error)
+}
+
+fn table_failed(table: &str, error: TableError) -> Failure {
+    match error {
+        TableError::Unusable(problem) => Failure::Final(StartError::TableUnusable {
+            table: table.to_owned(),
+            problem,
+        }),
+        TableError::NotReady(text) => {
+            let cause = format!("table {table}: {text}");
+            Failure::not_ready(DYNAMODB, "DescribeTable", cause)
+        }
+        TableError::Call(error) => call_failed(table, &error),
+    }
+}
+
+fn stream_failed(stream: &str, error: &CallError) -> Failure {
+    match error.kind {
+        CallErrorKind::NotFound => Failure::Final(StartError::StreamNotFound {
+            stream: stream.to_owned(),
+        }),
+        _ => Failure::of_call(KINESIS, &format!("stream {stream}"), error),
     }
 }
 
@@ -284,37 +387,4 @@ fn check_stream(
         }
     }
     Ok(())
-}
-
-fn stream_failed(stream: &str, error: CallError) -> StartError {
-    match error.kind {
-        CallErrorKind::NotFound => StartError::StreamNotFound {
-            stream: stream.to_owned(),
-        },
-        _ => call_failed("Kinesis", error),
-    }
-}
-
-pub(super) fn call_failed(service: &'static str, error: CallError) -> StartError {
-    let operation = error.operation;
-    let kind = error.kind;
-    let source = Arc::new(error);
-    match kind {
-        CallErrorKind::AccessDenied => StartError::AccessDenied {
-            service,
-            operation,
-            source,
-        },
-        CallErrorKind::NoCredentials => StartError::NoCredentials { service, source },
-        CallErrorKind::NoAnswer => StartError::NoAnswer {
-            service,
-            operation,
-            source,
-        },
-        _ => StartError::Service {
-            service,
-            operation,
-            source,
-        },
-    }
 }

@@ -1,6 +1,7 @@
 //! The lease table in DynamoDB: the operations of the Java library as condition and update
 //! expressions.
 
+mod leader;
 mod legacy_leader;
 
 use std::collections::HashMap;
@@ -23,8 +24,9 @@ use super::expression::{Expression, UpdateParts};
 use super::item::{self, ENTITY_WORKER, Item, TableItem, attribute as name, decode, number, text};
 use super::model::Lease;
 use super::readback::{Intent, conclude};
-use super::store::{LeaseStore, Outcome, Progress, ShardFacts, Snapshot, StoreFuture};
-use super::table::{INDEX, Layout, is_whole};
+use super::store::{LeaderLock, LeaseStore, Outcome, Progress, ShardFacts, Snapshot, StoreFuture};
+use super::table::{INDEX, Layout};
+use super::table_check::is_whole;
 
 /// A scan of a large table is spread over at most this many segments.
 const MAX_SEGMENTS: u32 = 10;
@@ -465,6 +467,18 @@ impl LeaseStore for DynamoDbLeaseStore {
             Ok(snapshot)
         }
         .boxed()
+    }
+
+    fn leader(&self) -> StoreFuture<'_, Option<LeaderLock>> {
+        self.get_leader().boxed()
+    }
+
+    fn change_leader<'a>(
+        &'a self,
+        known: Option<&'a LeaderLock>,
+        next: Option<&'a LeaderLock>,
+    ) -> StoreFuture<'a, bool> {
+        self.swap_leader(known, next).boxed()
     }
 
     fn owned_by<'a>(&'a self, owner: &'a str) -> StoreFuture<'a, Vec<String>> {

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
 use super::item::CorruptItem;
@@ -40,7 +41,10 @@ pub(crate) enum CallErrorKind {
     /// The table or stream does not exist.
     NotFound,
     AccessDenied,
+    /// The client has no credentials to sign the request with.
     NoCredentials,
+    /// AWS does not accept the credentials that the request was signed with.
+    CredentialsRefused,
     /// The same request will be refused again.
     Refused,
 }
@@ -111,14 +115,25 @@ where
     E: ProvideErrorMetadata + Error + 'static,
     R: std::fmt::Debug + 'static,
 {
-    let text = chain(error, error.message());
-    let kind = match error {
-        SdkError::ServiceError(service) => kind_of(service.err().code().unwrap_or_default()),
-        // Credentials are looked for within the call; the client has no variant for that.
-        _ if names_credentials(&text) => CallErrorKind::NoCredentials,
-        SdkError::ConstructionFailure(_) => CallErrorKind::Refused,
-        SdkError::ResponseError(_) => CallErrorKind::Internal,
-        _ => CallErrorKind::NoAnswer,
+    let (kind, text) = match error {
+        SdkError::ServiceError(service) => {
+            let code = service.err().code().unwrap_or_default();
+            let text = match (code, service.err().message()) {
+                ("", _) => chain(service.err()),
+                (code, Some(message)) => format!("{code}: {message}"),
+                (code, None) => code.to_owned(),
+            };
+            (kind_of(code), text)
+        }
+        other => {
+            let text = chain(other);
+            let kind = credentials_problem(other, &text).unwrap_or(match other {
+                SdkError::ConstructionFailure(_) => CallErrorKind::Refused,
+                SdkError::ResponseError(_) => CallErrorKind::Internal,
+                _ => CallErrorKind::NoAnswer,
+            });
+            (kind, text)
+        }
     };
     CallError {
         operation,
@@ -127,21 +142,42 @@ where
     }
 }
 
-/// The error and its causes, and the service's message; not the client's debug output, which shows
-/// whole requests.
-fn chain(error: &(dyn Error + 'static), message: Option<&str>) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    if let Some(message) = message {
-        text.push_str(": ");
-        text.push_str(message);
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
+        (*error).source()
+    })
+}
+
+/// The error and its causes; not the client's debug output, which shows whole requests.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = String::new();
+    for cause in causes(error) {
+        let part = cause.to_string();
+        // Some errors of the client repeat their cause.
+        if text.ends_with(&part) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&part);
     }
     text
+}
+
+/// What a failure to sign a request means; `None`: the request was signed.
+fn credentials_problem(error: &(dyn Error + 'static), text: &str) -> Option<CallErrorKind> {
+    let provider = causes(error).find_map(|cause| cause.downcast_ref::<CredentialsError>());
+    match provider {
+        // The provider found a source and could not read it now: a metadata service that is not up
+        // yet, for instance.
+        Some(CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_)) => {
+            Some(CallErrorKind::NoAnswer)
+        }
+        Some(_) => Some(CallErrorKind::NoCredentials),
+        // A client without any provider: its error has no public type.
+        None => names_credentials(text).then_some(CallErrorKind::NoCredentials),
+    }
 }
 
 fn kind_of(code: &str) -> CallErrorKind {
@@ -159,14 +195,20 @@ fn kind_of(code: &str) -> CallErrorKind {
         | "ExpiredTokenException"
         | "MissingAuthenticationTokenException"
         | "MissingAuthenticationToken"
-        | "InvalidClientTokenId" => CallErrorKind::NoCredentials,
-        // Control-plane changes and conflicts pass by themselves; no code: no AWS answer at all.
+        | "InvalidClientTokenId"
+        | "SignatureDoesNotMatch"
+        | "ExpiredToken"
+        | "IncompleteSignatureException"
+        | "OptInRequired" => CallErrorKind::CredentialsRefused,
+        // Control-plane changes and conflicts pass by themselves, and a listing whose token has
+        // expired is begun again; no code: no AWS answer at all.
         "InternalServerError"
         | "InternalFailure"
         | "ServiceUnavailable"
         | "ServiceUnavailableException"
         | "TransactionConflictException"
         | "ResourceInUseException"
+        | "ExpiredNextTokenException"
         | "" => CallErrorKind::Internal,
         _ => CallErrorKind::Refused,
     }

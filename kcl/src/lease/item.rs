@@ -48,6 +48,8 @@ pub(crate) mod attribute {
     pub(crate) const STREAM: &str = "rustStream";
     pub(crate) const RELEASED_AT: &str = "rustReleasedAt";
     pub(crate) const STAMP: &str = "rustStamp";
+    /// In the leader's lock: see `LeaderLock::is_starter`.
+    pub(crate) const STARTER: &str = "rustStarter";
 }
 use attribute as name;
 
@@ -55,7 +57,7 @@ pub(crate) const ENTITY_LEASE: &str = "LEASE";
 pub(crate) const ENTITY_WORKER: &str = "WORKER_METRIC_STATS";
 pub(crate) const ENTITY_LEADER: &str = "LEADER";
 /// Key of the leader's lock.
-pub(super) const LEADER: &str = "Leader";
+pub(crate) const LEADER: &str = "Leader";
 
 /// An item that should be a lease or a worker row, and cannot be read as one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -102,7 +104,8 @@ pub(crate) fn decode(item: Item) -> Result<TableItem, CorruptItem> {
         |key| key == LEADER && entity == Some(ENTITY_LEADER),
     );
     if is_lock {
-        return Ok(leader_lock(&item).map_or(TableItem::Other, TableItem::Leader));
+        let lock = leader_lock(&item).filter(|lock| !lock.is_starter);
+        return Ok(lock.map_or(TableItem::Other, TableItem::Leader));
     }
     match (text(name::KEY).cloned(), entity) {
         (Some(key), None | Some(ENTITY_LEASE)) => {
@@ -112,8 +115,8 @@ pub(crate) fn decode(item: Item) -> Result<TableItem, CorruptItem> {
     }
 }
 
-/// `None`: released, or not as the lock client writes it.
-fn leader_lock(item: &Item) -> Option<LeaderLock> {
+/// Reads the leader's lock. `None`: released, or not as the lock client writes it.
+pub(super) fn leader_lock(item: &Item) -> Option<LeaderLock> {
     let text = |attribute| item.get(attribute)?.as_s().ok().cloned();
     if item.contains_key(name::LOCK_RELEASED) {
         return None;
@@ -122,7 +125,28 @@ fn leader_lock(item: &Item) -> Option<LeaderLock> {
         owner: text(name::LOCK_OWNER)?,
         version: text(name::LOCK_VERSION)?,
         duration: Duration::from_millis(text(name::LOCK_DURATION)?.parse().ok()?),
+        is_starter: item.contains_key(name::STARTER),
     })
+}
+
+/// Writes the leader's lock as the lock client for Java does. `key`: the table's hash key.
+pub(super) fn encode_leader_lock(lock: &LeaderLock, key: &str, has_entity_type: bool) -> Item {
+    let mut item = Item::from([
+        (key.to_owned(), text(LEADER)),
+        (name::LOCK_OWNER.to_owned(), text(&lock.owner)),
+        (name::LOCK_VERSION.to_owned(), text(&lock.version)),
+        (
+            name::LOCK_DURATION.to_owned(),
+            text(lock.duration.as_millis().to_string()),
+        ),
+    ]);
+    if has_entity_type {
+        item.insert(name::ENTITY_TYPE.to_owned(), text(ENTITY_LEADER));
+    }
+    if lock.is_starter {
+        item.insert(name::STARTER.to_owned(), AttributeValue::Bool(true));
+    }
+    item
 }
 
 fn decode_lease(key: String, item: Item) -> Result<Lease, CorruptItem> {

@@ -13,10 +13,12 @@ use futures::FutureExt as _;
 use tokio::sync::oneshot;
 
 use super::error::{CallError, CallErrorKind, LeaseStoreError};
-use super::item::CorruptItem;
+use super::item::{CorruptItem, LEADER};
 use super::model::Lease;
 use super::readback::{Intent, conclude};
-use super::store::{LeaseStore, Outcome, Progress, ShardFacts, Snapshot, StoreFuture, WorkerRow};
+use super::store::{
+    LeaderLock, LeaseStore, Outcome, Progress, ShardFacts, Snapshot, StoreFuture, WorkerRow,
+};
 #[cfg(feature = "simulation")]
 pub(crate) use table::Watcher;
 pub(crate) use table::{MemoryTable, Row};
@@ -51,6 +53,9 @@ impl Passage {
 /// The way between a worker and the table.
 pub(crate) trait Link: Send + Sync + fmt::Debug {
     fn passage(&self, is_write: bool) -> Passage;
+
+    /// Told of each attempt of a call.
+    fn attempted(&self, _operation: &'static str) {}
 
     /// How old each row of an eventually consistent scan is.
     fn scan_lag(&self) -> Duration;
@@ -118,6 +123,7 @@ impl MemoryLeaseStore {
                 tokio::time::sleep(FIRST_BACKOFF * attempt).await;
             }
             kind = CallErrorKind::NoAnswer;
+            self.link.attempted(operation);
             match self.link.passage(is_write) {
                 Passage::Throttled => kind = CallErrorKind::Throttled,
                 Passage::Cut => {}
@@ -342,6 +348,32 @@ impl LeaseStore for MemoryLeaseStore {
         };
         self.call("list", false, move |table| table.snapshot(&lag))
             .boxed()
+    }
+
+    fn leader(&self) -> StoreFuture<'_, Option<LeaderLock>> {
+        self.call("leader", false, MemoryTable::leader).boxed()
+    }
+
+    fn change_leader<'a>(
+        &'a self,
+        known: Option<&'a LeaderLock>,
+        next: Option<&'a LeaderLock>,
+    ) -> StoreFuture<'a, bool> {
+        let (name, known, next) = (self.name.clone(), known.cloned(), next.cloned());
+        let write = move |table: &MemoryTable| {
+            let version = |lock: &LeaderLock| lock.version.clone();
+            let now = table.leader().as_ref().map(version);
+            if next.is_some() && now == next.as_ref().map(version) {
+                // An earlier attempt was done, and its answer lost.
+                return true;
+            }
+            let holds = now == known.as_ref().map(version);
+            if holds {
+                table.set(&name, LEADER, next.clone().map(Row::Leader));
+            }
+            holds
+        };
+        self.call("change leader", true, write).boxed()
     }
 
     fn owned_by<'a>(&'a self, owner: &'a str) -> StoreFuture<'a, Vec<String>> {

@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 
 use super::error::LeaseStoreError;
 use super::model::Lease;
-use super::store::{LeaseStore, Outcome, Progress, ShardFacts, Snapshot, StoreFuture};
+use super::store::{LeaderLock, LeaseStore, Outcome, Progress, ShardFacts, Snapshot, StoreFuture};
 use crate::clock::Clock;
 use crate::metrics::{Meter, Metric};
 
@@ -119,6 +119,18 @@ impl LeaseStore for Metered {
     fn list(&self, consistent: bool) -> StoreFuture<'_, Snapshot> {
         let metrics = (Metric::ListLeasesSuccess, Metric::ListLeasesTime);
         self.measure(self.inner.list(consistent), metrics, None)
+    }
+
+    fn leader(&self) -> StoreFuture<'_, Option<LeaderLock>> {
+        self.inner.leader()
+    }
+
+    fn change_leader<'a>(
+        &'a self,
+        known: Option<&'a LeaderLock>,
+        next: Option<&'a LeaderLock>,
+    ) -> StoreFuture<'a, bool> {
+        self.inner.change_leader(known, next)
     }
 
     fn owned_by<'a>(&'a self, owner: &'a str) -> StoreFuture<'a, Vec<String>> {

@@ -19,6 +19,7 @@ mod readback;
 mod recorder;
 mod store;
 mod table;
+mod table_check;
 mod tenure;
 mod throughput;
 mod writer;
@@ -28,9 +29,9 @@ pub(crate) use dynamodb::DynamoDbLeaseStore;
 pub(crate) use error::{CallError, CallErrorKind, LeaseStoreError, classify};
 #[cfg(test)]
 pub(crate) use fence::Fence;
-pub(crate) use item::Item;
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use item::text;
+pub(crate) use item::{CorruptItem, Item};
 pub(crate) use metered::metered;
 #[cfg(feature = "testing")]
 pub(crate) use model::PendingCheckpoint;
@@ -41,8 +42,12 @@ pub(crate) use model::{Lease, StreamIdentity};
 pub(crate) use readback::Intent;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use recorder::Recorder;
-pub(crate) use store::{LeaderLock, LeaseStore, Outcome, ShardFacts, Snapshot, WorkerRow};
-pub(crate) use table::{Layout, TableError, describe as describe_table, ensure as ensure_table};
+pub(crate) use store::{
+    LeaderLock, LeaseStore, Outcome, ShardFacts, Snapshot, StoreFuture, WorkerRow,
+};
+pub(crate) use table::{Layout, TableError, ensure as ensure_table, find as find_table};
+pub(crate) use table_check::TableKind;
+pub use table_check::TableProblem;
 pub use tenure::FencingToken;
 pub(crate) use tenure::{ChildShard, Fleet, LeaseOutcome, Retry, Tenure, TenureEnd, WeakTenure};
 pub(crate) use writer::WriterContext;

@@ -80,6 +80,17 @@ pub(crate) trait LeaseStore: Send + Sync + Debug {
     /// Whether the table and its index exist, asked by another kind of call than reads and writes are.
     fn exists(&self) -> StoreFuture<'_, bool>;
 
+    /// The lock of the fleet's leader as it is now (a consistent read). `None`: free.
+    fn leader(&self) -> StoreFuture<'_, Option<LeaderLock>>;
+
+    /// Replaces the lock of the fleet's leader by `next` (`None`: frees it), if it is still `known`
+    /// (`None`: free). False: it is another one now.
+    fn change_leader<'a>(
+        &'a self,
+        known: Option<&'a LeaderLock>,
+        next: Option<&'a LeaderLock>,
+    ) -> StoreFuture<'a, bool>;
+
     /// Keys of leases that name `owner`, from the index: it may lag.
     fn owned_by<'a>(&'a self, owner: &'a str) -> StoreFuture<'a, Vec<String>>;
 
@@ -161,6 +172,8 @@ pub(crate) struct LeaderLock {
     pub(crate) version: String,
     /// Without a heartbeat for this long, it is nobody's.
     pub(crate) duration: Duration,
+    /// Its holder creates the first leases, and assigns none: to a running worker, there is no leader.
+    pub(crate) is_starter: bool,
 }
 
 /// A worker's row.

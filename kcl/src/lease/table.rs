@@ -1,7 +1,6 @@
 //! The lease table itself: found as it is, or created with its index.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
@@ -9,12 +8,13 @@ use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, CreateGlobalSecondaryIndexAction, GlobalSecondaryIndex,
-    GlobalSecondaryIndexUpdate, IndexStatus, KeySchemaElement, KeyType, Projection, ProjectionType,
-    ProvisionedThroughput, ScalarAttributeType, TableDescription, TableStatus, Tag,
+    GlobalSecondaryIndexUpdate, KeySchemaElement, KeyType, Projection, ProjectionType,
+    ProvisionedThroughput, ScalarAttributeType, TableDescription, Tag,
 };
 
 use super::error::{CallError, classify};
 use super::item::attribute as name;
+use super::table_check::{Index, TableKind, TableProblem, check, index_state};
 use crate::config::TableConfig;
 
 /// The index by which a worker finds its leases.
@@ -67,23 +67,32 @@ impl Layout {
     }
 }
 
-/// Why a table cannot serve.
+/// Why a table cannot serve, now or at all.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum TableError {
+    #[error(transparent)]
+    Unusable(#[from] TableProblem),
+    /// It can be used soon.
     #[error("{0}")]
-    Unusable(String),
+    NotReady(String),
     #[error(transparent)]
     Call(#[from] CallError),
 }
 
-const FIRST_POLL: Duration = Duration::from_millis(20);
-const LONGEST_POLL: Duration = Duration::from_secs(2);
-/// Polls until a table (100 s) or an index (which a large table takes long to build) is given up.
-const TABLE_POLLS: u32 = 60;
-const INDEX_POLLS: u32 = 1800;
+/// Whether the table exists. If it does, it was checked and its items can be read.
+pub(crate) async fn find(
+    client: &Client,
+    table: &str,
+    kind: TableKind,
+) -> Result<bool, TableError> {
+    match describe(client, table).await? {
+        None => Ok(false),
+        Some(description) => check(&description, kind).map(|()| true),
+    }
+}
 
 /// The table, or `None` if it does not exist.
-pub(crate) async fn describe(
+pub(super) async fn describe(
     client: &Client,
     table: &str,
 ) -> Result<Option<TableDescription>, TableError> {
@@ -101,80 +110,39 @@ pub(crate) async fn describe(
     }
 }
 
-/// Whether a table and its index are there, and are not being deleted.
-pub(super) fn is_whole(description: &TableDescription) -> bool {
-    description.table_status() != Some(&TableStatus::Deleting)
-        && index_of(description).is_some_and(|status| status != Some(&IndexStatus::Deleting))
-}
-
-/// Finds the lease table, or creates it, with its index, and waits until both can be used.
+/// Finds the lease table, or creates it, with its index. [`TableError::NotReady`] until both can be
+/// used: call it again.
 pub(crate) async fn ensure(
     client: &Client,
     table: &str,
     config: &TableConfig,
 ) -> Result<(), TableError> {
-    if describe(client, table).await?.is_none() {
-        create(client, table, config).await?;
-    }
-    let description = wait(client, table, TABLE_POLLS, |description| {
-        description.table_status() == Some(&TableStatus::Active)
-            || description.table_status() == Some(&TableStatus::Updating)
-    })
-    .await?;
-    check_key(&description)?;
-    if index_of(&description).is_none() {
-        add_index(client, table, config, &description).await?;
-    }
-    wait(client, table, INDEX_POLLS, |description| {
-        index_of(description) == Some(Some(&IndexStatus::Active))
-    })
-    .await?;
-    Ok(())
-}
-
-fn index_of(description: &TableDescription) -> Option<Option<&IndexStatus>> {
-    let mut indexes = description.global_secondary_indexes().iter();
-    indexes
-        .find(|index| index.index_name() == Some(INDEX))
-        .map(|index| index.index_status())
-}
-
-fn check_key(description: &TableDescription) -> Result<(), TableError> {
-    let schema = description.key_schema();
-    match schema {
-        [key] if key.attribute_name() == name::KEY && *key.key_type() == KeyType::Hash => Ok(()),
-        _ => Err(TableError::Unusable(format!(
-            "its key is not the single hash key {}; it is not a lease table: \
-             give the application another name, or set table.name",
-            name::KEY
-        ))),
-    }
-}
-
-async fn wait(
-    client: &Client,
-    table: &str,
-    polls: u32,
-    ready: impl Fn(&TableDescription) -> bool,
-) -> Result<TableDescription, TableError> {
-    let mut pause = FIRST_POLL;
-    for _ in 0..polls {
-        if let Some(description) = describe(client, table).await? {
-            if description.table_status() == Some(&TableStatus::Deleting) {
-                return Err(TableError::Unusable(
-                    "it is being deleted: wait until it is gone, then start again".to_owned(),
-                ));
-            }
-            if ready(&description) {
-                return Ok(description);
-            }
+    let description = match describe(client, table).await? {
+        Some(description) => description,
+        None => {
+            create(client, table, config).await?;
+            described(client, table).await?
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_POLL);
+    };
+    check(&description, TableKind::Leases)?;
+    let mut index = index_state(&description);
+    if index == Index::Missing {
+        add_index(client, table, config, &description).await?;
+        index = index_state(&described(client, table).await?);
     }
-    Err(TableError::Unusable(format!(
-        "it, or its index {INDEX}, did not become ACTIVE: look at it in DynamoDB, then start again"
-    )))
+    match index {
+        Index::Ready => Ok(()),
+        Index::Missing | Index::Changing => {
+            let text = format!("its index {INDEX} is being built");
+            Err(TableError::NotReady(text))
+        }
+    }
+}
+
+/// A table that was there a moment ago, or whose creation has begun.
+async fn described(client: &Client, table: &str) -> Result<TableDescription, TableError> {
+    let found = describe(client, table).await?;
+    found.ok_or(TableError::NotReady("it is CREATING".to_owned()))
 }
 
 async fn create(client: &Client, table: &str, config: &TableConfig) -> Result<(), TableError> {
@@ -259,10 +227,9 @@ async fn add_index(
         Ok(_) => Ok(()),
         Err(error) => {
             // Another worker adds it at this moment.
-            let now = describe(client, table).await?;
-            match now.as_ref().and_then(index_of) {
-                Some(_) => Ok(()),
-                None => Err(classify("UpdateTable", &error).into()),
+            match index_state(&described(client, table).await?) {
+                Index::Missing => Err(classify("UpdateTable", &error).into()),
+                Index::Changing | Index::Ready => Ok(()),
             }
         }
     }
@@ -322,5 +289,8 @@ fn tags(tags: &BTreeMap<String, String>) -> Result<Option<Vec<Tag>>, TableError>
 
 /// A request without a required field: the settings gave an empty one.
 fn incomplete(error: aws_sdk_dynamodb::error::BuildError) -> TableError {
-    TableError::Unusable(format!("its settings are incomplete: {error}"))
+    TableProblem::Settings {
+        problem: error.to_string(),
+    }
+    .into()
 }

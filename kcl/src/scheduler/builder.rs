@@ -212,8 +212,10 @@ impl SchedulerBuilder {
     /// here on: nothing put after this call returned is missed.
     ///
     /// # Errors
-    /// Each problem of the settings; a stream that does not exist; no credentials, no permission or
-    /// no answer, within the time limits of the settings.
+    /// Each problem of the settings; a stream that does not exist; no region, credentials or permission; a
+    /// table that cannot be used: at once. What may pass is tried again until
+    /// [`startup_timeout`](ConsumerConfig::startup_timeout): no answer, throttled calls, a stream or table
+    /// that is being created. The text of an error names the call and its cause.
     ///
     /// # Cancel safety
     /// Call it again: a table or leases that were made stay.

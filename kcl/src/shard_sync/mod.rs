@@ -3,6 +3,7 @@
 mod cleanup;
 mod hierarchy;
 mod list;
+mod starter;
 mod sync;
 
 #[cfg(feature = "simulation")]
@@ -10,4 +11,5 @@ pub(crate) use list::Shard;
 pub(crate) use list::{KinesisShardLister, ListShardsError};
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use list::{ShardList, ShardLister};
+pub(crate) use starter::Starter;
 pub(crate) use sync::{ShardSync, SyncError};

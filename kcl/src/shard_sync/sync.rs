@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _, stream};
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
 use super::cleanup::{FinishedSince, finished};
@@ -14,12 +16,14 @@ use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
 use crate::config::InitialPosition;
 use crate::lease::{
-    ChildShard, Lease, LeaseStore, LeaseStoreError, Outcome, ShardFacts, Snapshot, StreamIdentity,
+    ChildShard, Lease, LeaseStore, LeaseStoreError, Outcome, ShardFacts, Snapshot, StoreFuture,
+    StreamIdentity,
 };
 
-/// Looks at an empty table's shards until they cover the hash key space.
-const LIST_TRIES: u32 = 3;
-const LIST_PAUSE: Duration = Duration::from_secs(1);
+/// Writes at a time: at 10 ms each, about as many as a new on-demand table takes a second.
+const CONCURRENT_WRITES: usize = 32;
+/// Pause before creates that failed are tried again.
+const AGAIN: Duration = Duration::from_millis(200);
 /// For how long a look at the table is good for creating leases. Shorter than finished leases are
 /// kept: what was missing was never there.
 const LOOK_LASTS: Duration = Duration::from_secs(30);
@@ -32,7 +36,7 @@ pub(crate) enum SyncError {
     #[error(transparent)]
     List(#[from] ListShardsError),
     /// A reshard is in progress, or the listing is broken.
-    #[error("the listed shards do not cover all hash keys")]
+    #[error("the listed shards do not cover all hash keys: a reshard may be in progress")]
     Incomplete,
     /// A shard came to its end, as its reader says, and the listing does not know of that yet.
     #[error("shard {shard_id} is listed as open, or not yet: list its children again later")]
@@ -62,9 +66,71 @@ pub(crate) struct ShardSync {
     pub(crate) finished: Arc<Mutex<FinishedSince>>,
 }
 
+/// What one reading of the table and the stream showed.
+#[derive(Debug)]
+pub(super) struct Survey {
+    table: Snapshot,
+    /// When the table was read.
+    looked: Duration,
+    listed: ShardList,
+    /// The table is empty: `listed` are the shards that were open at the start position, and no more.
+    is_first: bool,
+}
+
+impl Survey {
+    /// The leases to create, oldest shard first.
+    pub(super) fn missing(&self, position: InitialPosition) -> Vec<NewLease<'_>> {
+        if self.is_first {
+            let checkpoint = sentinel(position);
+            let shards = self.listed.shards.iter();
+            return shards
+                .map(|shard| NewLease {
+                    shard,
+                    checkpoint: checkpoint.clone(),
+                })
+                .collect();
+        }
+        let corrupt = self.table.corrupt.iter();
+        let unreadable: Vec<&str> = corrupt.map(|item| item.key.as_str()).collect();
+        missing_leases(
+            &self.listed.shards,
+            &self.table.leases,
+            &unreadable,
+            position,
+        )
+    }
+
+    /// How many leases have never had an owner.
+    pub(super) fn never_owned(&self) -> usize {
+        let leases = self.table.leases.iter();
+        leases
+            .filter(|lease| lease.owner.is_none() && lease.counter == 0)
+            .count()
+    }
+
+    /// The service's time when it listed the shards.
+    pub(super) fn server_time(&self) -> SystemTime {
+        self.listed.server_time
+    }
+}
+
+/// A lease that was to be created, and whether it was missing.
+type Created<'f, 's> = (&'f NewLease<'s>, Result<bool, SyncError>);
+
 impl ShardSync {
     /// One pass: leases that are missing are created, those of finished shards deleted.
     pub(crate) async fn run(&self) -> Result<SyncReport, SyncError> {
+        let survey = self.survey().await?;
+        let missing = survey.missing(self.position);
+        let created = self
+            .create_all(&survey, &missing, survey.server_time())
+            .await?;
+        let deleted = self.tidy(&survey).await?;
+        Ok(SyncReport { created, deleted })
+    }
+
+    /// Reads the table, and then the stream: what the table shows is no newer than the listing.
+    pub(super) async fn survey(&self) -> Result<Survey, SyncError> {
         let is_empty = |table: &Snapshot| table.leases.is_empty() && table.corrupt.is_empty();
         let mut looked = self.clock.now();
         let mut table = self.store.list(true).await?;
@@ -74,74 +140,135 @@ impl ShardSync {
             looked = self.clock.now();
             table = self.store.list(true).await?;
             if is_empty(&table) {
-                return self.fill(&first, looked).await;
+                return Ok(Survey {
+                    table,
+                    looked,
+                    listed: first,
+                    is_first: true,
+                });
             }
         }
-        let listed = self.lister.list(None).await?;
-        let mut report = SyncReport::default();
-        let unreadable: Vec<&str> = table.corrupt.iter().map(|item| item.key.as_str()).collect();
-        for new in missing_leases(&listed.shards, &table.leases, &unreadable, self.position) {
-            report.created += usize::from(self.create(&new, listed.server_time, looked).await?);
+        Ok(Survey {
+            listed: self.lister.list(None).await?,
+            table,
+            looked,
+            is_first: false,
+        })
+    }
+
+    /// Adds to the leases what they lack, and deletes those of finished shards; how many of these.
+    pub(super) async fn tidy(&self, survey: &Survey) -> Result<usize, SyncError> {
+        let table = &survey.table;
+        if survey.is_first {
+            return Ok(0);
         }
-        for lease in table
-            .leases
+        let listed = &survey.listed.shards;
+        let shards: BTreeMap<&str, &Shard> = listed
             .iter()
-            .filter(|lease| lease.hash_key_range.is_none())
-        {
-            // Leases of old Java workers lack it.
-            if let Some(shard) = listed
-                .shards
-                .iter()
-                .find(|shard| shard.id == lease.shard_id())
+            .map(|shard| (shard.id.as_str(), shard))
+            .collect();
+        let mut facts: Vec<StoreFuture<'_, Outcome>> = Vec::new();
+        for lease in &table.leases {
+            // Leases of old Java workers have no hash key range.
+            if lease.hash_key_range.is_none()
+                && let Some(shard) = shards.get(lease.shard_id())
             {
                 let range = ShardFacts::HashKeyRange(shard.hash_key_range);
-                self.store.set_shard_facts(lease.shard_id(), range).await?;
+                facts.push(self.store.set_shard_facts(&shard.id, range));
             }
         }
-        let done = finished(&table.leases, &listed.shards);
+        let mut facts = stream::iter(facts).buffer_unordered(CONCURRENT_WRITES);
+        while let Some(noted) = facts.next().await {
+            noted?;
+        }
+        let done = finished(&table.leases, listed);
         let due = self
             .finished
             .lock()
             // Its changes are single map operations.
             .unwrap_or_else(PoisonError::into_inner)
             .due(done, self.clock.now());
-        for lease in due {
-            let deleted = self.store.delete(lease).await?.applied().is_some();
-            report.deleted += usize::from(deleted);
+        let mut deleted = 0;
+        let mut deletes: Vec<StoreFuture<'_, Outcome>> = Vec::new();
+        deletes.extend(due.into_iter().map(|lease| self.store.delete(lease)));
+        let mut deletes = stream::iter(deletes).buffer_unordered(CONCURRENT_WRITES);
+        while let Some(outcome) = deletes.next().await {
+            deleted += usize::from(outcome?.applied().is_some());
         }
-        Ok(report)
+        Ok(deleted)
     }
 
     /// The shards that were open at the position, oldest first.
     async fn first_shards(&self) -> Result<ShardList, SyncError> {
-        for left in (0..LIST_TRIES).rev() {
-            let mut listed = self.lister.list(Some(self.position)).await?;
-            let ranges = listed.shards.iter().map(|shard| shard.hash_key_range);
-            if !covers_all_hash_keys(ranges) {
-                if left > 0 {
-                    tokio::time::sleep(LIST_PAUSE).await;
-                }
-                continue;
-            }
-            listed
-                .shards
-                .sort_by(|a, b| a.starting_sequence.cmp(&b.starting_sequence));
-            return Ok(listed);
+        let mut listed = self.lister.list(Some(self.position)).await?;
+        let ranges = listed.shards.iter().map(|shard| shard.hash_key_range);
+        if !covers_all_hash_keys(ranges) {
+            return Err(SyncError::Incomplete);
         }
-        Err(SyncError::Incomplete)
+        listed
+            .shards
+            .sort_by(|a, b| a.starting_sequence.cmp(&b.starting_sequence));
+        Ok(listed)
     }
 
-    /// The first leases of an application.
-    async fn fill(&self, first: &ShardList, looked: Duration) -> Result<SyncReport, SyncError> {
-        let mut report = SyncReport::default();
-        for shard in &first.shards {
-            let new = NewLease {
-                shard,
-                checkpoint: sentinel(self.position),
-            };
-            report.created += usize::from(self.create(&new, first.server_time, looked).await?);
+    /// Creates leases, many at a time, but each after those of its parents: a shard whose lease comes
+    /// before its parents' could start before them. A create that fails for a passing reason is tried
+    /// again as long as others succeed.
+    ///
+    /// `now`: the service's time at which a lease at `LATEST` starts. Answers how many were created.
+    pub(super) async fn create_all(
+        &self,
+        survey: &Survey,
+        new: &[NewLease<'_>],
+        now: SystemTime,
+    ) -> Result<usize, SyncError> {
+        let mut created = 0;
+        for mut left in generations(new) {
+            while !left.is_empty() {
+                let creates = self.creates(&left, now, survey.looked);
+                let mut creates = stream::iter(creates).buffer_unordered(CONCURRENT_WRITES);
+                let (mut failed, mut done) = (Vec::new(), 0);
+                while let Some((new, result)) = creates.next().await {
+                    match result {
+                        Ok(was_missing) => {
+                            created += usize::from(was_missing);
+                            done += 1;
+                        }
+                        Err(SyncError::Store(error))
+                            if error.is_retryable()
+                                && (done > 0 || failed.len() < CONCURRENT_WRITES) =>
+                        {
+                            failed.push((new, error));
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                drop(creates);
+                if let (0, Some((_, error))) = (done, failed.first()) {
+                    return Err(error.clone().into());
+                }
+                left = failed.into_iter().map(|(new, _)| new).collect();
+                if !left.is_empty() {
+                    tracing::debug!(left = left.len(), "leases that could not be created now");
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
         }
-        Ok(report)
+        Ok(created)
+    }
+
+    /// One future for each lease; none has begun.
+    fn creates<'f, 's>(
+        &'f self,
+        new: &[&'f NewLease<'s>],
+        now: SystemTime,
+        looked: Duration,
+    ) -> Vec<BoxFuture<'f, Created<'f, 's>>> {
+        let create = |new: &&'f NewLease<'s>| {
+            let new = *new;
+            async move { (new, self.create(new, now, looked).await) }.boxed()
+        };
+        new.iter().map(create).collect()
     }
 
     /// `looked`: when its lease was found missing.
@@ -280,6 +407,26 @@ impl ShardSync {
         }
         Ok(listed)
     }
+}
+
+/// New leases, oldest shard first, by how many ancestors in a line they have among them.
+fn generations<'n, 's>(new: &'n [NewLease<'s>]) -> Vec<Vec<&'n NewLease<'s>>> {
+    let mut depths: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut generations: Vec<Vec<&NewLease<'_>>> = Vec::new();
+    for new in new {
+        let parents = new.shard.parents.iter();
+        let depth = parents
+            .filter_map(|parent| depths.get(parent.as_str()))
+            .map(|depth| depth + 1)
+            .max()
+            .unwrap_or(0);
+        depths.insert(&new.shard.id, depth);
+        if generations.len() <= depth {
+            generations.resize_with(depth + 1, Vec::new);
+        }
+        generations[depth].push(new);
+    }
+    generations
 }
 
 fn as_child(shard: Shard) -> ChildShard {

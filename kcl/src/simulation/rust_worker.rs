@@ -91,6 +91,7 @@ pub(super) async fn run(
         table_reads: setting.table_reads,
         on_stop: setting.on_stop,
         sync_interval: Duration::from_secs(20),
+        first_look: Duration::ZERO,
         seed: random.u64(..),
         meter: Meter::default(),
         problems: Arc::clone(&problems),

@@ -157,7 +157,9 @@ async fn an_endpoint_that_does_not_answer() {
             Credentials::new("key", "secret", None, None, "test"),
         ))
         .endpoint_url(url);
-    let config = config("w").with_kinesis_request_timeout(Duration::from_millis(100));
+    let config = config("w")
+        .with_kinesis_request_timeout(Duration::from_millis(100))
+        .with_startup_timeout(Duration::from_millis(500));
     #[allow(
         clippy::disallowed_methods,
         reason = "the time limit is what is tested"

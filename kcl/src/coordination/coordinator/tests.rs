@@ -24,6 +24,7 @@ mod planned_stop;
 mod runtime;
 mod shards;
 mod start;
+mod startup;
 
 const APP: &str = "billing";
 const STREAM: &str = "orders";

@@ -133,6 +133,7 @@ fn a_leader_leads_while_its_lock_moves() {
         owner: "w".into(),
         version: version.into(),
         duration: at(120),
+        is_starter: false,
     };
     let mut observations = Observations::default();
     assert_eq!(observations.leader(at(0)), None);

@@ -18,6 +18,8 @@ use crate::checkpoint::Checkpoint;
 pub(super) enum Trouble {
     /// Writes are done, and the connection breaks before the answer.
     AnswersLost,
+    /// As that, for puts of whole items.
+    PutAnswersLost,
     Throttled,
     /// Writes do not arrive.
     Cut,
@@ -97,6 +99,7 @@ macro_rules! conformance {
             ownership::evicting_frees_the_lease_or_leaves_it_to_the_next_owner,
             ownership::facts_about_the_shard_leave_the_counter_and_need_the_lease,
             ownership::deleting_needs_the_checkpoint,
+            ownership::the_leaders_lock_changes_hands_only_as_it_was_seen,
             reading::lists_leases_and_workers_and_skips_what_it_cannot_read,
             reading::a_large_table_is_read_whole_in_one_segment_and_in_many,
             reading::a_corrupt_item_stops_only_what_needs_it,

@@ -1,10 +1,12 @@
 //! Each operation with its conditions.
 
-use super::{Subject, applied, owned, progress, refused};
+use std::time::Duration;
+
+use super::{Subject, Trouble, applied, owned, progress, refused};
 use crate::checkpoint::Checkpoint;
 use crate::lease::item::attribute as name;
 use crate::lease::model::{Lease, PendingCheckpoint};
-use crate::lease::store::{Outcome, Progress, ShardFacts};
+use crate::lease::store::{LeaderLock, Outcome, Progress, ShardFacts};
 
 pub(crate) async fn a_created_lease_is_read_back_equal_and_not_created_again(
     subject: &impl Subject,
@@ -272,4 +274,58 @@ pub(crate) async fn deleting_needs_the_checkpoint(subject: &impl Subject) {
         store.delete(&mine).await.unwrap(),
         Outcome::ConditionFailed(None)
     );
+}
+
+pub(crate) async fn the_leaders_lock_changes_hands_only_as_it_was_seen(subject: &impl Subject) {
+    let store = subject.store();
+    let lock = |owner: &str, version: &str, is_starter| LeaderLock {
+        owner: owner.into(),
+        version: version.into(),
+        duration: Duration::from_secs(5),
+        is_starter,
+    };
+    let (first, second) = (lock("a", "v1", true), lock("b", "v2", true));
+    assert_eq!(store.leader().await.unwrap(), None);
+    assert!(store.change_leader(None, Some(&first)).await.unwrap());
+    assert!(!store.change_leader(None, Some(&second)).await.unwrap());
+    assert_eq!(store.leader().await.unwrap(), Some(first.clone()));
+    assert_eq!(
+        store.list(true).await.unwrap().leader,
+        None,
+        "it assigns nothing"
+    );
+
+    let next = lock("a", "v3", true);
+    assert!(
+        !store
+            .change_leader(Some(&second), Some(&next))
+            .await
+            .unwrap()
+    );
+    assert!(
+        store
+            .change_leader(Some(&first), Some(&next))
+            .await
+            .unwrap()
+    );
+    assert!(!store.change_leader(Some(&first), None).await.unwrap());
+    assert_eq!(store.leader().await.unwrap(), Some(next.clone()));
+    assert!(store.change_leader(Some(&next), None).await.unwrap());
+    assert_eq!(store.leader().await.unwrap(), None);
+
+    let leader = lock("c", "v4", false);
+    assert!(store.change_leader(None, Some(&leader)).await.unwrap());
+    assert_eq!(store.list(true).await.unwrap().leader, Some(leader));
+
+    // An answer that got lost is no refusal.
+    subject.trouble(Trouble::PutAnswersLost, 1);
+    let known = store.leader().await.unwrap();
+    assert!(
+        store
+            .change_leader(known.as_ref(), Some(&first))
+            .await
+            .unwrap()
+    );
+    assert!(subject.heal() > 0);
+    assert_eq!(store.leader().await.unwrap(), Some(first));
 }

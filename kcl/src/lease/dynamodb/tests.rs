@@ -67,6 +67,10 @@ impl Subject for OnDynamoDb {
         let write = |fault: Fault| fault.operation("UpdateItem").times(times);
         let fault = match trouble {
             Trouble::AnswersLost => write(Fault::response_lost()),
+            Trouble::PutAnswersLost => {
+                let lost = Fault::response_lost().operation("PutItem");
+                lost.times(times)
+            }
             Trouble::Throttled => write(Fault::throttle()),
             Trouble::Cut => write(Fault::cut_connection()),
             Trouble::OldItemHidden => Fault::no_old_item(),

@@ -77,6 +77,7 @@ fn a_lock_that_is_nobodys_leads_nobody() {
         owner: "w1".into(),
         version: "v".into(),
         duration: Duration::from_millis(1500),
+        is_starter: false,
     };
     assert_eq!(lock(&[]), TableItem::Leader(held));
     assert_eq!(lock(&[(name::LOCK_RELEASED, "1")]), TableItem::Other);

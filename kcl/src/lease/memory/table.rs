@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::lease::item::{CorruptItem, Item, TableItem, attribute as name, decode};
+use crate::lease::item::{CorruptItem, Item, LEADER, TableItem, attribute as name, decode};
 use crate::lease::model::Lease;
 use crate::lease::store::{LeaderLock, Snapshot, WorkerRow};
 
@@ -86,6 +86,13 @@ impl MemoryTable {
         self.rows().get(key)?.last()?.row.clone()
     }
 
+    pub(super) fn leader(&self) -> Option<LeaderLock> {
+        match self.row(LEADER)? {
+            Row::Leader(lock) => Some(lock),
+            _ => None,
+        }
+    }
+
     /// `None`: the item is gone.
     pub(crate) fn set(&self, by: &str, key: &str, row: Option<Row>) {
         let now = self.clock.now();
@@ -120,6 +127,7 @@ impl MemoryTable {
             match as_of(versions, now.saturating_sub(lag())) {
                 Some(Row::Lease(lease)) => snapshot.leases.push(lease.clone()),
                 Some(Row::Worker(row)) => snapshot.workers.push(row.clone()),
+                Some(Row::Leader(lock)) if lock.is_starter => {}
                 Some(Row::Leader(lock)) => snapshot.leader = Some(lock.clone()),
                 Some(Row::Corrupt(corrupt)) => snapshot.corrupt.push(corrupt.clone()),
                 Some(Row::Other) | None => {}

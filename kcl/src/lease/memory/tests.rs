@@ -96,7 +96,7 @@ impl Subject for InMemory {
 
     fn trouble(&self, trouble: Trouble, times: u64) {
         let passage = match trouble {
-            Trouble::AnswersLost => Passage::Through {
+            Trouble::AnswersLost | Trouble::PutAnswersLost => Passage::Through {
                 there: Duration::ZERO,
                 back: None,
             },

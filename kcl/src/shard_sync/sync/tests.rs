@@ -207,6 +207,24 @@ async fn every_shard_between_a_missing_parent_and_a_leased_ancestor_gets_its_lea
     assert_eq!(table["2"].parents, ["7".to_owned()].into());
 }
 
+#[test]
+fn the_leases_of_parents_are_created_before_those_of_their_children() {
+    let shards = merges();
+    let new: Vec<_> = shards
+        .iter()
+        .filter(|shard| shard.id != "1")
+        .map(|shard| NewLease {
+            shard,
+            checkpoint: Checkpoint::TrimHorizon,
+        })
+        .collect();
+    let ids: Vec<Vec<&str>> = generations(&new)
+        .into_iter()
+        .map(|generation| generation.iter().map(|new| &*new.shard.id).collect())
+        .collect();
+    assert_eq!(ids, [vec!["0", "2", "3"], vec!["4", "5"], vec!["6"]]);
+}
+
 #[tokio::test]
 async fn an_open_shard_without_children_has_not_ended() {
     let fixture = Fixture::new(

@@ -24,7 +24,9 @@ async fn an_endpoint_that_does_not_answer_is_named_within_the_time_limit() {
     // Accepts connections and never answers.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
-    let config = config().with_dynamodb_request_timeout(Duration::from_millis(200));
+    let config = config()
+        .with_dynamodb_request_timeout(Duration::from_millis(200))
+        .with_startup_timeout(Duration::from_secs(1));
     let mut parts = parts(&aws, "w1", config);
     let dynamodb = parts
         .dynamodb
@@ -74,10 +76,8 @@ async fn missing_credentials_and_missing_permission_are_told_apart() {
     assert!(
         matches!(
             &error,
-            StartError::AccessDenied {
-                operation: "DescribeTable",
-                ..
-            }
+            StartError::AccessDenied { action, resource, .. }
+                if action == "dynamodb:DescribeTable" && resource == "table billing"
         ),
         "{error:?}"
     );
@@ -142,7 +142,7 @@ async fn the_table_of_an_application_on_several_streams_is_refused() {
     assert_eq!(after.count(), 2, "nothing was written");
 }
 
-async fn put_state(aws: &LocalAws, table: &str, hash_key: &str, state: &str) {
+pub(super) async fn put_state(aws: &LocalAws, table: &str, hash_key: &str, state: &str) {
     let text = |text: &str| AttributeValue::S(text.into());
     aws.dynamodb()
         .put_item()
@@ -216,7 +216,7 @@ async fn leases_without_a_state_mean_a_fleet_of_2x_and_nothing_is_written() {
     assert_eq!((before, after), (1, 1));
 }
 
-async fn keyed_table(aws: &LocalAws, table: &str, key: &str) {
+pub(super) async fn keyed_table(aws: &LocalAws, table: &str, key: &str) {
     use aws_sdk_dynamodb::types as t;
     let attribute = t::AttributeDefinition::builder().attribute_name(key);
     let schema = t::KeySchemaElement::builder()

@@ -1,0 +1,360 @@
+//! When a step of the start is tried again, and what is told when time is up.
+//!
+//! Whatever may pass is tried again until `startup_timeout`: services of one deployment start in any
+//! order, a table or stream may be in the making, and a whole fleet that starts at once exceeds the
+//! quotas of an account for a while. What cannot pass fails at once.
+
+use std::fmt;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::error::StartError;
+use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::lease::{CallError, CallErrorKind};
+
+/// Longest pause before the second try; it doubles with each one.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// A fleet that exceeds the 20 DescribeStreamSummary calls a second of an account spreads out to that
+/// rate, and a service that comes up is found soon.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Decides whether one step of the start is tried again, and when: pure.
+#[derive(Debug)]
+pub(super) struct StartRetry {
+    /// When the start began, by the caller's clock.
+    began: Duration,
+    limit: Duration,
+    pauses: Backoff,
+}
+
+impl StartRetry {
+    pub(super) fn new(began: Duration, limit: Duration, random: Rng) -> Self {
+        Self {
+            began,
+            limit,
+            pauses: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, random),
+        }
+    }
+
+    /// Time until the start is given up.
+    pub(super) fn left(&self, now: Duration) -> Duration {
+        self.limit.saturating_sub(self.elapsed(now))
+    }
+
+    pub(super) fn elapsed(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.began)
+    }
+
+    /// Counts a try that failed. The pause before the next one; `None`: time is up.
+    pub(super) fn failed(&mut self, now: Duration) -> Option<Duration> {
+        let pause = self.pauses.next_delay();
+        let left = self.left(now);
+        (!left.is_zero()).then(|| pause.min(left))
+    }
+
+    /// How many tries failed.
+    pub(super) fn tries(&self) -> u32 {
+        self.pauses.failures()
+    }
+}
+
+/// Why a step of the start failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It may pass.
+    Passing(Passing),
+    /// It would fail again.
+    Final(StartError),
+}
+
+/// A failure that may pass.
+#[derive(Debug, Clone)]
+pub(super) struct Passing {
+    pub(super) service: &'static str,
+    pub(super) operation: &'static str,
+    pub(super) cause: String,
+    /// The service did not answer at all.
+    pub(super) no_answer: bool,
+}
+
+impl Failure {
+    /// Something is not ready yet.
+    pub(super) fn not_ready(
+        service: &'static str,
+        operation: &'static str,
+        cause: impl Into<String>,
+    ) -> Self {
+        Self::Passing(Passing {
+            service,
+            operation,
+            cause: cause.into(),
+            no_answer: false,
+        })
+    }
+
+    /// A call failed. `resource`: the stream or table that it was for.
+    pub(super) fn of_call(service: &'static str, resource: &str, error: &CallError) -> Self {
+        let operation = error.operation;
+        let cause = error.source.to_string();
+        Self::Final(match error.kind {
+            kind @ (CallErrorKind::Throttled
+            | CallErrorKind::NoAnswer
+            | CallErrorKind::Internal) => {
+                return Self::Passing(Passing {
+                    service,
+                    operation,
+                    cause,
+                    no_answer: kind == CallErrorKind::NoAnswer,
+                });
+            }
+            CallErrorKind::AccessDenied => StartError::AccessDenied {
+                action: action(service, operation),
+                resource: resource.to_owned(),
+                cause,
+            },
+            CallErrorKind::NoCredentials => StartError::NoCredentials { service, cause },
+            CallErrorKind::CredentialsRefused => StartError::CredentialsRefused { service, cause },
+            CallErrorKind::NotFound | CallErrorKind::Refused => StartError::Service {
+                service,
+                operation,
+                cause,
+            },
+        })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passing(failure) => {
+                let Passing {
+                    service,
+                    operation,
+                    cause,
+                    ..
+                } = failure;
+                write!(f, "{operation} of {service} failed ({cause})")
+            }
+            Self::Final(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self::Final(error)
+    }
+}
+
+/// An API call as a policy names it.
+fn action(service: &str, operation: &str) -> String {
+    // Some operations carry what they are for: `UpdateItem (renew)`.
+    let call = operation.split(' ').next().unwrap_or_default();
+    format!("{}:{call}", service.to_lowercase())
+}
+
+/// The start of one worker: its deadline, and its steps.
+#[derive(Debug)]
+pub(super) struct Startup<'a> {
+    clock: &'a dyn Clock,
+    began: Duration,
+    limit: Duration,
+    random: Rng,
+}
+
+impl<'a> Startup<'a> {
+    /// Begins now.
+    pub(super) fn begin(clock: &'a dyn Clock, limit: Duration, seed: u64) -> Self {
+        Self {
+            began: clock.now(),
+            clock,
+            limit,
+            random: Rng::with_seed(seed),
+        }
+    }
+
+    /// Makes one step, again and again while its failure may pass and time is left. The calls of a
+    /// step must be idempotent. `operation`: the call that is named if nothing is answered in time.
+    pub(super) async fn step<T, F>(
+        &mut self,
+        service: &'static str,
+        operation: &'static str,
+        mut step: impl FnMut() -> F,
+    ) -> Result<T, StartError>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let mut retry = StartRetry::new(self.began, self.limit, self.random.fork());
+        let mut last = None;
+        loop {
+            let left = retry.left(self.clock.now());
+            let pause = match tokio::time::timeout(left, step()).await {
+                Ok(Ok(done)) => return Ok(done),
+                Ok(Err(Failure::Final(error))) => return Err(error),
+                Ok(Err(Failure::Passing(failure))) => {
+                    if retry.tries() == 0 {
+                        let Passing {
+                            operation, cause, ..
+                        } = &failure;
+                        tracing::info!(
+                            service,
+                            operation,
+                            cause,
+                            "the start waits, and tries again"
+                        );
+                    }
+                    last = Some(failure);
+                    retry.failed(self.clock.now())
+                }
+                // The deadline fell in the middle of a try.
+                Err(_) => {
+                    retry.failed(self.clock.now());
+                    None
+                }
+            };
+            let Some(pause) = pause else {
+                let last = last.unwrap_or_else(|| Passing {
+                    service,
+                    operation,
+                    cause: "the call was still under way".to_owned(),
+                    no_answer: true,
+                });
+                return Err(timed_out(last, &retry, self.clock.now()));
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+fn timed_out(last: Passing, retry: &StartRetry, now: Duration) -> StartError {
+    let Passing {
+        service,
+        operation,
+        cause,
+        no_answer,
+    } = last;
+    let (tries, elapsed) = (retry.tries(), retry.elapsed(now));
+    if no_answer {
+        StartError::NoAnswer {
+            service,
+            operation,
+            tries,
+            elapsed,
+            cause,
+        }
+    } else {
+        StartError::TimedOut {
+            service,
+            operation,
+            tries,
+            elapsed,
+            cause,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fastrand::Rng;
+    use proptest::prelude::{any, prop_assert, proptest};
+
+    use super::*;
+    use crate::clock::TokioClock;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    proptest! {
+        #[test]
+        fn it_is_tried_until_the_limit_and_never_after(seed in any::<u64>(), took in 0..5_000_u64) {
+            let began = Duration::from_secs(7);
+            let mut retry = StartRetry::new(began, LIMIT, Rng::with_seed(seed));
+            let mut now = began;
+            while let Some(pause) = retry.failed(now) {
+                prop_assert!(pause <= LONGEST_PAUSE);
+                prop_assert!(now + pause <= began + LIMIT);
+                now += pause + Duration::from_millis(took + 1);
+                prop_assert!(retry.tries() < 30_000, "it spins");
+            }
+            prop_assert!(now >= began + LIMIT);
+        }
+    }
+
+    fn throttled() -> Failure {
+        Failure::not_ready(
+            "Kinesis",
+            "ListShards",
+            "LimitExceededException: Rate exceeded",
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_passes_late_is_done() {
+        let clock = TokioClock::new();
+        let mut startup = Startup::begin(&clock, LIMIT, 1);
+        let mut tries = 0;
+        let done = startup.step("Kinesis", "ListShards", || {
+            tries += 1;
+            let passed = clock.now() > Duration::from_secs(15);
+            async move { if passed { Ok(7) } else { Err(throttled()) } }
+        });
+        assert_eq!(done.await.unwrap(), 7);
+        assert!((10..100).contains(&tries), "{tries}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_steps_share_one_deadline_and_the_last_cause_is_told() {
+        let clock = TokioClock::new();
+        let mut startup = Startup::begin(&clock, LIMIT, 1);
+        let first = startup.step("Kinesis", "DescribeStreamSummary", || async {
+            tokio::time::sleep(LIMIT / 2).await;
+            Ok(())
+        });
+        first.await.unwrap();
+        let second = startup.step("Kinesis", "ListShards", || async {
+            Err::<(), _>(throttled())
+        });
+        let error = second.await.unwrap_err();
+        let StartError::TimedOut { tries, elapsed, .. } = &error else {
+            panic!("{error:?}");
+        };
+        assert_eq!((*elapsed, clock.now()), (LIMIT, LIMIT));
+        let text = format!(
+            "the start was given up at ListShards of Kinesis, after {tries} tries within 20.0s \
+             (LimitExceededException: Rate exceeded): start again, or raise startup_timeout"
+        );
+        assert_eq!(error.to_string(), text);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_hangs_is_cut_off_at_the_deadline() {
+        let clock = TokioClock::new();
+        let mut startup = Startup::begin(&clock, LIMIT, 1);
+        let hangs = startup.step::<(), _>("DynamoDB", "Scan", std::future::pending);
+        let error = hangs.await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "DynamoDB did not answer Scan in 1 tries within 20.0s (the call was still under way): \
+             check the endpoint, the region and the network, or raise startup_timeout"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_pass_is_not_tried_again() {
+        let clock = TokioClock::new();
+        let mut startup = Startup::begin(&clock, LIMIT, 1);
+        let denied = CallError::simulated("UpdateItem (renew)", CallErrorKind::AccessDenied);
+        let mut tries = 0;
+        let refused = startup.step("DynamoDB", "Scan", || {
+            tries += 1;
+            let failure = Failure::of_call("DynamoDB", "table billing", &denied);
+            async { Err::<(), _>(failure) }
+        });
+        let error = refused.await.unwrap_err();
+        assert_eq!((tries, clock.now()), (1, Duration::ZERO));
+        let text = "the worker may not call dynamodb:UpdateItem on table billing (simulated): \
+                    allow it in the policy of its role";
+        assert_eq!(error.to_string(), text);
+    }
+}

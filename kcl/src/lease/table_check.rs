@@ -1,0 +1,347 @@
+//! Compares an existing table with the one that is needed: pure.
+
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, GlobalSecondaryIndexDescription, IndexStatus, KeySchemaElement, KeyType,
+    TableDescription, TableStatus,
+};
+
+use super::item::attribute as name;
+use super::table::{INDEX, TableError};
+
+/// What makes an existing table unusable, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TableProblem {
+    /// Its primary key is another one: the table belongs to something else.
+    #[error(
+        "its primary key is {found}, not {wanted}, so it belongs to something else: \
+         give the application another name, or set table.name"
+    )]
+    Key {
+        /// Its attributes with their types, hash key first.
+        found: String,
+        /// The key that is needed.
+        wanted: String,
+    },
+    /// It has an index of the name that is needed, with another key.
+    #[error(
+        "its index {index} has the key {found}, not {wanted}: \
+         delete the index, and the next start creates it"
+    )]
+    Index {
+        /// The index.
+        index: &'static str,
+        /// Its attributes with their types, hash key first.
+        found: String,
+        /// The key that is needed.
+        wanted: String,
+    },
+    /// DynamoDB reads and writes no items of it.
+    #[error("it is {status}: {what_to_do}")]
+    Status {
+        /// Its status, as DynamoDB names it.
+        status: String,
+        /// What to do.
+        what_to_do: &'static str,
+    },
+    /// It has the key of a lease table, and holds something else.
+    #[error(
+        "it holds no leases, and its item {key:?} is none: its attribute {attribute} {problem}; \
+         give the application another name, set table.name, or delete the item"
+    )]
+    ForeignItem {
+        /// The item's key.
+        key: String,
+        /// The attribute that no lease has this way.
+        attribute: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// One of the tables that an older fleet keeps beside its leases does not exist.
+    #[error(
+        "it is missing, although the fleet keeps its state in tables of its own: \
+         start a Java worker, which creates it"
+    )]
+    Missing,
+    /// Its settings do not make up a request.
+    #[error("the settings for it are incomplete: {problem}")]
+    Settings {
+        /// What is missing.
+        problem: String,
+    },
+}
+
+/// The tables of an application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TableKind {
+    Leases,
+    /// The state of an older fleet, beside its leases.
+    LegacyState,
+    /// The rows of the workers of an older fleet.
+    LegacyWorkers,
+}
+
+impl TableKind {
+    fn key(self) -> &'static str {
+        match self {
+            Self::Leases => name::KEY,
+            Self::LegacyState => name::LEGACY_STATE_KEY,
+            Self::LegacyWorkers => name::LEGACY_WORKER_KEY,
+        }
+    }
+}
+
+/// Checks all that can be told without reading an item.
+///
+/// The billing mode does not matter, nor the projection of the index: a query asks for keys only.
+pub(crate) fn check(table: &TableDescription, kind: TableKind) -> Result<(), TableError> {
+    let types = table.attribute_definitions();
+    let (found, wanted) = (key_of(table.key_schema(), types), hash_key(kind.key()));
+    if found != wanted {
+        return Err(TableProblem::Key { found, wanted }.into());
+    }
+    if kind == TableKind::Leases
+        && let Some(index) = index(table)
+    {
+        let found = key_of(index.key_schema(), types);
+        let wanted = format!("{} and {} (S)", hash_key(name::OWNER), name::KEY);
+        if found != wanted {
+            let index = INDEX;
+            return Err(TableProblem::Index {
+                index,
+                found,
+                wanted,
+            }
+            .into());
+        }
+    }
+    let (status, what_to_do) = match table.table_status() {
+        Some(TableStatus::Active | TableStatus::Updating) => return Ok(()),
+        Some(TableStatus::Creating) | None => {
+            return Err(TableError::NotReady("it is CREATING".to_owned()));
+        }
+        Some(status @ TableStatus::Deleting) => (status, "start again when it is gone"),
+        Some(status @ (TableStatus::Archiving | TableStatus::Archived)) => (
+            status,
+            "restore it from its backup and set table.name, or delete it and start again",
+        ),
+        Some(status @ TableStatus::InaccessibleEncryptionCredentials) => {
+            (status, "make its KMS key usable again, then start again")
+        }
+        Some(status) => (status, "make it ACTIVE, then start again"),
+    };
+    Err(TableProblem::Status {
+        status: status.as_str().to_owned(),
+        what_to_do,
+    }
+    .into())
+}
+
+/// Whether the index is there and can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Index {
+    Missing,
+    /// It is being built or deleted.
+    Changing,
+    Ready,
+}
+
+pub(super) fn index_state(table: &TableDescription) -> Index {
+    match index(table).map(|index| index.index_status()) {
+        None => Index::Missing,
+        // While it is being changed it can be read.
+        Some(Some(IndexStatus::Active | IndexStatus::Updating)) => Index::Ready,
+        Some(_) => Index::Changing,
+    }
+}
+
+/// Whether a table and its index are there, and are not being deleted.
+pub(super) fn is_whole(table: &TableDescription) -> bool {
+    let deleting = Some(&IndexStatus::Deleting);
+    table.table_status() != Some(&TableStatus::Deleting)
+        && index(table).is_some_and(|index| index.index_status() != deleting)
+}
+
+fn index(table: &TableDescription) -> Option<&GlobalSecondaryIndexDescription> {
+    let mut indexes = table.global_secondary_indexes().iter();
+    indexes.find(|index| index.index_name() == Some(INDEX))
+}
+
+fn hash_key(attribute: &str) -> String {
+    format!("{attribute} (S)")
+}
+
+/// The attributes of a key with their types, hash key first.
+fn key_of(schema: &[KeySchemaElement], types: &[AttributeDefinition]) -> String {
+    let of_kind = |kind: KeyType| {
+        let elements = schema.iter();
+        elements.filter(move |element| *element.key_type() == kind)
+    };
+    let attributes = of_kind(KeyType::Hash).chain(of_kind(KeyType::Range));
+    let attributes = attributes.map(|element| {
+        let name = element.attribute_name();
+        let known = types.iter().find(|known| known.attribute_name() == name);
+        let kind = known.map_or("?", |known| known.attribute_type().as_str());
+        format!("{name} ({kind})")
+    });
+    attributes.collect::<Vec<_>>().join(" and ")
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::types::{Projection, ProjectionType, ScalarAttributeType};
+
+    use super::*;
+
+    fn schema(key: &[&str]) -> Vec<KeySchemaElement> {
+        let kinds = [KeyType::Hash, KeyType::Range];
+        let element = |(name, kind): (&&str, KeyType)| {
+            let element = KeySchemaElement::builder().attribute_name(*name);
+            element.key_type(kind).build().unwrap()
+        };
+        key.iter().zip(kinds).map(element).collect()
+    }
+
+    fn table(key: &[&str], status: TableStatus, numbers: &[&str]) -> TableDescription {
+        let names = ["leaseKey", "leaseOwner", "key", "wid", "orderId", "created"];
+        let types = names.map(|name| {
+            let kind = match numbers.contains(&name) {
+                true => ScalarAttributeType::N,
+                false => ScalarAttributeType::S,
+            };
+            let attribute = AttributeDefinition::builder().attribute_name(name);
+            attribute.attribute_type(kind).build().unwrap()
+        });
+        TableDescription::builder()
+            .set_key_schema(Some(schema(key)))
+            .set_attribute_definitions(Some(types.into()))
+            .table_status(status)
+            .build()
+    }
+
+    fn with_index(
+        key: &[&str],
+        projection: ProjectionType,
+        status: IndexStatus,
+    ) -> TableDescription {
+        let index = GlobalSecondaryIndexDescription::builder()
+            .index_name(INDEX)
+            .set_key_schema(Some(schema(key)))
+            .projection(Projection::builder().projection_type(projection).build())
+            .index_status(status)
+            .build();
+        let mut table = table(&["leaseKey"], TableStatus::Active, &[]);
+        table.global_secondary_indexes = Some(vec![index]);
+        table
+    }
+
+    fn problem(table: &TableDescription, kind: TableKind) -> String {
+        check(table, kind).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn another_key_is_told_with_its_types() {
+        use TableKind::{Leases, LegacyState, LegacyWorkers};
+        let active = |key: &[&str], numbers: &[&str]| table(key, TableStatus::Active, numbers);
+        for (kind, key, numbers, found) in [
+            (
+                Leases,
+                &["orderId"][..],
+                &[][..],
+                Some("orderId (S), not leaseKey (S)"),
+            ),
+            (
+                Leases,
+                &["leaseKey"],
+                &["leaseKey"],
+                Some("leaseKey (N), not leaseKey (S)"),
+            ),
+            (
+                Leases,
+                &["leaseKey", "created"],
+                &["created"],
+                Some("leaseKey (S) and created (N), not leaseKey (S)"),
+            ),
+            (Leases, &["leaseKey"], &[], None),
+            (
+                LegacyState,
+                &["leaseKey"],
+                &[],
+                Some("leaseKey (S), not key (S)"),
+            ),
+            (LegacyState, &["key"], &[], None),
+            (LegacyWorkers, &["key"], &[], Some("key (S), not wid (S)")),
+            (LegacyWorkers, &["wid"], &[], None),
+        ] {
+            let told = check(&active(key, numbers), kind)
+                .err()
+                .map(|e| e.to_string());
+            match found {
+                None => assert_eq!(told, None),
+                Some(found) => {
+                    let told = told.unwrap();
+                    assert!(
+                        told.contains(&format!("its primary key is {found}")),
+                        "{told}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_status_is_usable_waited_for_or_told() {
+        let told = |status| check(&table(&["leaseKey"], status, &[]), TableKind::Leases);
+        for usable in [TableStatus::Active, TableStatus::Updating] {
+            assert!(told(usable).is_ok());
+        }
+        assert!(matches!(
+            told(TableStatus::Creating),
+            Err(TableError::NotReady(_))
+        ));
+        for status in [
+            TableStatus::Deleting,
+            TableStatus::Archiving,
+            TableStatus::Archived,
+            TableStatus::InaccessibleEncryptionCredentials,
+            TableStatus::ReplicationNotAuthorized,
+        ] {
+            let text = told(status.clone()).unwrap_err().to_string();
+            assert!(text.starts_with(&format!("it is {status}: ")), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_index_may_project_more_but_not_by_another_key() {
+        for projection in [
+            ProjectionType::KeysOnly,
+            ProjectionType::All,
+            ProjectionType::Include,
+        ] {
+            let table = with_index(&["leaseOwner", "leaseKey"], projection, IndexStatus::Active);
+            assert!(check(&table, TableKind::Leases).is_ok());
+            assert_eq!(index_state(&table), Index::Ready);
+        }
+        for (key, found) in [
+            (&["leaseOwner"][..], "leaseOwner (S)"),
+            (
+                &["leaseKey", "leaseOwner"],
+                "leaseKey (S) and leaseOwner (S)",
+            ),
+        ] {
+            let table = with_index(key, ProjectionType::KeysOnly, IndexStatus::Active);
+            let text = problem(&table, TableKind::Leases);
+            assert!(
+                text.contains(&format!("{INDEX} has the key {found}, not")),
+                "{text}"
+            );
+        }
+        for status in [IndexStatus::Creating, IndexStatus::Deleting] {
+            let key = ["leaseOwner", "leaseKey"];
+            let table = with_index(&key, ProjectionType::KeysOnly, status);
+            assert_eq!(index_state(&table), Index::Changing);
+        }
+        let none = table(&["leaseKey"], TableStatus::Active, &[]);
+        assert_eq!(index_state(&none), Index::Missing);
+    }
+}

@@ -89,13 +89,13 @@ impl fmt::Debug for ProcessorError {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// Settings that can not work; all problems are named.
+    /// Settings that cannot work; all problems are named.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// No processor was given.
     #[error("there is nothing to feed: call processor() on the builder")]
     NoProcessor,
-    /// The stream or the lease table can not be used.
+    /// The stream or the lease table cannot be used.
     #[error(transparent)]
     Start(#[from] StartError),
 }
@@ -110,7 +110,7 @@ pub enum WorkerError {
         /// Name or ARN, as given.
         stream: String,
     },
-    /// The coordination with the other workers can not go on.
+    /// The coordination with the other workers cannot go on.
     #[error(transparent)]
     Coordination(WorkerFailure),
     /// A task of the library panicked: a bug, please report it. (Panics of processors are caught and

@@ -162,7 +162,8 @@ pub(super) async fn prepare(
         finished: Arc::default(),
     };
     states.enter(WorkerState::SyncingShards);
-    let starter = Starter::new(&sync, &worker_id, seed);
+    // Of the process: workers with one seed must not draw the same versions of the lock.
+    let starter = Starter::new(&sync, &worker_id, seed ^ process);
     let was_cold = startup
         .step(DYNAMODB, "PutItem", || async {
             let created = starter.run().await;

@@ -361,13 +361,13 @@ impl LeaseStore for MemoryLeaseStore {
     ) -> StoreFuture<'a, bool> {
         let (name, known, next) = (self.name.clone(), known.cloned(), next.cloned());
         let write = move |table: &MemoryTable| {
-            let version = |lock: &LeaderLock| lock.version.clone();
-            let now = table.leader().as_ref().map(version);
-            if next.is_some() && now == next.as_ref().map(version) {
+            let now = table.leader();
+            if next.is_some() && now == next {
                 // An earlier attempt was done, and its answer lost.
                 return true;
             }
-            let holds = now == known.as_ref().map(version);
+            let version = |lock: &LeaderLock| lock.version.clone();
+            let holds = now.as_ref().map(version) == known.as_ref().map(version);
             if holds {
                 table.set(&name, LEADER, next.clone().map(Row::Leader));
             }

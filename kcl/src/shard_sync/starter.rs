@@ -75,6 +75,7 @@ impl<'a> Starter<'a> {
         let mut stale = None;
         loop {
             let survey = self.sync.survey().await?;
+            self.began.get_or_init(|| survey.server_time());
             let missing = survey.missing(self.sync.position);
             if missing.len() < fewest {
                 (fewest, since) = (missing.len(), clock.now());

@@ -5,6 +5,7 @@
 mod blocked;
 mod brownout;
 mod build_errors;
+mod cold_start;
 mod cost;
 mod delivery;
 mod error_texts;

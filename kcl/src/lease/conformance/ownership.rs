@@ -295,6 +295,9 @@ pub(crate) async fn the_leaders_lock_changes_hands_only_as_it_was_seen(subject: 
         "it assigns nothing"
     );
 
+    let same = lock("b", "v1", true);
+    assert!(!store.change_leader(None, Some(&same)).await.unwrap());
+
     let next = lock("a", "v3", true);
     assert!(
         !store

@@ -65,7 +65,7 @@ impl DynamoDbLeaseStore {
                 {
                     // An earlier attempt of this call may have been done, and its answer lost.
                     let now = self.get_leader().await?;
-                    return Ok(now.is_some_and(|now| now.version == lock.version));
+                    return Ok(now.as_ref() == Some(lock));
                 }
                 classify("PutItem (leader)", &error)
             }

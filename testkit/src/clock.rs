@@ -138,7 +138,18 @@ fn tokio_now(runtime: &Handle) -> Instant {
 }
 
 /// Milliseconds since 1970: the resolution Kinesis keeps.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub(crate) struct Timestamp(u64);
 
 impl Timestamp {

@@ -1,29 +1,54 @@
-//! DynamoDB: dynoxide's database behind a front of ours.
+//! DynamoDB: a database of our own in memory, behind a front that faults can bend.
+//!
+//! [`Engine`] is the database: a pure state machine, in the manner of [`crate::kinesis`]. This module
+//! puts a lock, the clock, JSON and the faults of indexes around it.
 
+mod batches;
+mod capacity;
+mod definitions;
+mod describe;
+mod engine;
+mod expression;
 mod indexes;
+mod legacy;
+mod number;
+mod reads;
+mod refusal;
+mod request;
+mod schema;
+mod settings;
+mod table;
+mod transactions;
+mod value;
+mod writes;
 
-use std::borrow::Cow;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dynoxide::{Database, DynoxideError};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use self::indexes::{Creating, Past, new_indexes};
+use self::engine::{Answer, Engine, is_write};
+use self::indexes::{Past, new_indexes};
+use self::refusal::Refusal;
 use crate::clock::{Clock, Timestamp};
 use crate::faults::{Asks, Part, Plan};
 use crate::kinesis::ApiError;
 
 pub(crate) struct DynamoDb {
-    database: Database,
+    state: Mutex<State>,
     clock: Arc<dyn Clock>,
-    creating: Mutex<Creating>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    engine: Engine,
     /// There while a fault may ask for it.
-    past: Mutex<Option<Past>>,
+    past: Option<Past>,
 }
 
 impl fmt::Debug for DynamoDb {
@@ -32,30 +57,15 @@ impl fmt::Debug for DynamoDb {
     }
 }
 
-/// Our clock, as dynoxide reads it for TTL and streams.
-struct DatabaseClock(Arc<dyn Clock>);
-
-impl dynoxide::storage_backend::Clock for DatabaseClock {
-    fn now_unix_secs(&self) -> u64 {
-        Timestamp::from(self.0.now()).seconds()
-    }
-
-    fn now_unix_secs_f64(&self) -> f64 {
-        Timestamp::from(self.0.now()).millis() as f64 / 1000.0
-    }
-}
-
 /// An answer: the HTTP status and the body.
-pub(crate) type Answer = (u16, Vec<u8>);
+pub(crate) type Reply = (u16, Vec<u8>);
 
 impl DynamoDb {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Result<Self, DynoxideError> {
-        Ok(Self {
-            database: in_memory(&clock)?,
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            state: Mutex::default(),
             clock,
-            creating: Mutex::default(),
-            past: Mutex::default(),
-        })
+        }
     }
 
     /// Answers one request, as planned. The entries of a batch that the plan refuses come back
@@ -66,119 +76,83 @@ impl DynamoDb {
         body: &[u8],
         plan: &Plan,
         stalest_index: Option<Duration>,
-    ) -> Answer {
-        let result = if plan.refused.is_empty() {
-            self.carry_out(operation, body, plan, stalest_index)
-        } else {
-            self.without(operation, body, plan, stalest_index)
-        };
-        result.unwrap_or_else(|error| {
-            let status = error.status_code();
-            (status, error.to_json().into_bytes())
-        })
+    ) -> Reply {
+        let answer = parse(body).and_then(|mut request| {
+            if plan.no_old_item {
+                hide_old_item(&mut request);
+            }
+            if plan.refused.is_empty() {
+                let answer = self.carry_out(operation, request, plan, stalest_index)?;
+                return to_vec(&answer);
+            }
+            let answer = self.without(operation, request, plan, stalest_index)?;
+            to_vec(&answer)
+        });
+        match answer {
+            Ok(body) => (200, body),
+            Err(refusal) => (refusal.status(), refusal.to_json()),
+        }
     }
 
+    /// Takes one step under the lock; the answer is written after it is released.
     fn carry_out(
         &self,
         operation: &str,
-        body: &[u8],
+        request: Value,
         plan: &Plan,
         stalest_index: Option<Duration>,
-    ) -> Result<Answer, DynoxideError> {
+    ) -> Result<Answer, Refusal> {
+        let index_takes = plan.slow_index.unwrap_or_default();
+        let mut state = self.lock();
         let now: Timestamp = self.clock.now().into();
-        let body = if plan.no_old_item {
-            Cow::Owned(without_old_item(body)?)
-        } else {
-            Cow::Borrowed(body)
-        };
-        {
-            let mut creating = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
-            creating.settle(now);
-            if !creating.is_empty() {
-                creating.check(&parse(&body)?)?;
-            }
+        let State { engine, past } = &mut *state;
+        if let Some(by) = plan.stale_index {
+            // Without a past nothing has been written since a fault could ask.
+            let engine = match past {
+                None => engine,
+                Some(past) => {
+                    past.move_to(now.minus(by));
+                    past.engine()
+                }
+            };
+            return engine.call(now, operation, &request, Duration::ZERO);
         }
-        let (status, mut answer) = match plan.stale_index {
-            Some(by) => self.read_past(now.minus(by), operation, &body)?,
-            None if is_write(operation) => self.write(now, operation, &body, stalest_index)?,
-            None => dispatch(&self.database, operation, &body)?,
-        };
-        let mut creating = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(by) = plan.slow_index.filter(|_| status == 200) {
-            creating.add(&parse(&body)?, now.plus(by));
+        if !is_write(operation) {
+            return engine.call(now, operation, &request, Duration::ZERO);
         }
-        if !creating.is_empty() && operation.ends_with("Table") {
-            let mut shown = parse(&answer)?;
-            creating.show(&mut shown);
-            answer = to_vec(&shown)?;
-        }
-        Ok((status, answer))
-    }
-
-    /// Writes to the present, and notes it for the past if there is to be one.
-    fn write(
-        &self,
-        now: Timestamp,
-        operation: &str,
-        body: &[u8],
-        stalest_index: Option<Duration>,
-    ) -> Result<Answer, DynoxideError> {
-        // Held while the write is carried out: the past follows in the same order.
-        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(stalest) = stalest_index else {
             *past = None;
-            return dispatch(&self.database, operation, body);
+            return engine.call(now, operation, &request, index_takes);
         };
-        let past = match &mut *past {
-            Some(past) => past,
-            none => none.insert(Past::begin(&self.database, in_memory(&self.clock)?)?),
-        };
-        let answer = dispatch(&self.database, operation, body)?;
-        if answer.0 == 200 {
-            past.record(now, operation, body);
-            past.move_to(now.minus(stalest))?;
-        }
+        let past = past.get_or_insert_with(|| Past::begin(engine));
+        let answer = engine.call(now, operation, &request, index_takes)?;
+        past.record(now, operation, Arc::new(request), index_takes);
+        past.move_to(now.minus(stalest));
         Ok(answer)
     }
 
-    fn read_past(
-        &self,
-        time: Timestamp,
-        operation: &str,
-        body: &[u8],
-    ) -> Result<Answer, DynoxideError> {
-        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        let database = match &mut *past {
-            // Nothing has been written since a fault could ask.
-            None => &self.database,
-            Some(past) => {
-                past.move_to(time)?;
-                past.database()
-            }
-        };
-        dispatch(database, operation, body)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic would have been a bug of ours; the tests that follow it should still be served.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Carries out a batch without some of its entries, and answers these as unprocessed.
     fn without(
         &self,
         operation: &str,
-        body: &[u8],
+        mut request: Value,
         plan: &Plan,
         stalest_index: Option<Duration>,
-    ) -> Result<Answer, DynoxideError> {
-        let mut request = parse::<Value>(body)?;
+    ) -> Result<Value, Refusal> {
         let unprocessed = take_entries(&mut request, &plan.refused);
         let left = request["RequestItems"]
             .as_object()
             .is_some_and(|tables| !tables.is_empty());
         let mut response = if left {
-            let request = to_vec(&request)?;
-            let (status, body) = self.carry_out(operation, &request, plan, stalest_index)?;
-            if status != 200 {
-                return Ok((status, body));
+            match self.carry_out(operation, request, plan, stalest_index)? {
+                Answer::Value(response) => response,
+                Answer::Page(_) => Value::Object(Map::new()),
             }
-            parse::<Value>(&body)?
         } else {
             Value::Object(Map::new())
         };
@@ -191,89 +165,23 @@ impl DynamoDb {
         if operation == "BatchGetItem" && response.get("Responses").is_none() {
             response["Responses"] = Value::Object(Map::new());
         }
-        Ok((200, to_vec(&response)?))
+        Ok(response)
     }
 }
 
-fn in_memory(clock: &Arc<dyn Clock>) -> Result<Database, DynoxideError> {
-    Database::memory_with_clock(Arc::new(DatabaseClock(Arc::clone(clock))))
-}
-
-/// Whether an operation may change tables or items.
-fn is_write(operation: &str) -> bool {
-    let reads = [
-        "Describe",
-        "List",
-        "Get",
-        "Query",
-        "Scan",
-        "BatchGet",
-        "TransactGet",
-    ];
-    !reads.iter().any(|read| operation.starts_with(read))
-}
-
-fn dispatch(db: &Database, operation: &str, body: &[u8]) -> Result<Answer, DynoxideError> {
-    match operation {
-        "CreateTable" => run(body, |request| db.create_table(request)),
-        "DeleteTable" => run(body, |request| db.delete_table(request)),
-        "DescribeTable" => run(body, |request| db.describe_table(request)),
-        "ListTables" => run(body, |request| db.list_tables(request)),
-        "UpdateTable" => run(body, |request| db.update_table(request)),
-        "PutItem" => run(body, |request| db.put_item(request)),
-        "GetItem" => run(body, |request| db.get_item(request)),
-        "DeleteItem" => run(body, |request| db.delete_item(request)),
-        "UpdateItem" => run(body, |request| db.update_item(request)),
-        "Query" => run(body, |request| db.query(request)),
-        "Scan" => run(body, |request| db.scan(request)),
-        "BatchGetItem" => run(body, |request| db.batch_get_item(request)),
-        "BatchWriteItem" => run(body, |request| db.batch_write_item(request)),
-        "TransactWriteItems" => run(body, |request| db.transact_write_items(request)),
-        "TransactGetItems" => run(body, |request| db.transact_get_items(request)),
-        "ListStreams" => run(body, |request| db.list_streams(request)),
-        "DescribeStream" => run(body, |request| db.describe_stream(request)),
-        "GetShardIterator" => run(body, |request| db.get_shard_iterator(request)),
-        "GetRecords" => run(body, |request| db.get_records(request)),
-        "UpdateTimeToLive" => run(body, |request| db.update_time_to_live(request)),
-        "DescribeTimeToLive" => run(body, |request| db.describe_time_to_live(request)),
-        "TagResource" => run(body, |request| db.tag_resource(request)),
-        "UntagResource" => run(body, |request| db.untag_resource(request)),
-        "ListTagsOfResource" => run(body, |request| db.list_tags_of_resource(request)),
-        "ExecuteStatement" => run(body, |request| db.execute_statement(request)),
-        "ExecuteTransaction" => run(body, |request| db.execute_transaction(request)),
-        "BatchExecuteStatement" => run(body, |request| db.batch_execute_statement(request)),
-        _ => {
-            let code = "com.amazon.coral.service#UnknownOperationException";
-            let message = format!("{operation} is not an operation of testkit");
-            Ok((400, ApiError::new(code, message).to_json()))
-        }
+fn parse(body: &[u8]) -> Result<Value, Refusal> {
+    // An empty body is a request without members.
+    if body.is_empty() {
+        return Ok(Value::Object(Map::new()));
     }
-}
-
-fn run<Q: DeserializeOwned, R: Serialize>(
-    body: &[u8],
-    operation: impl FnOnce(Q) -> dynoxide::Result<R>,
-) -> Result<Answer, DynoxideError> {
-    Ok((200, to_vec(&operation(parse(body)?)?)?))
-}
-
-fn parse<Q: DeserializeOwned>(body: &[u8]) -> Result<Q, DynoxideError> {
     serde_json::from_slice(body).map_err(|error| {
-        // dynoxide's types mark the refusals of a value that DynamoDB words as a validation error.
         let text = error.to_string();
-        let text = text.split(" at line ").next().unwrap_or_default();
-        let marked = ["VALIDATION_REQUEST:", "VALIDATION:"]
-            .iter()
-            .find_map(|mark| text.split_once(mark));
-        match marked {
-            Some((_, message)) => DynoxideError::ValidationException(message.to_owned()),
-            None => DynoxideError::SerializationException(text.to_owned()),
-        }
+        Refusal::serialization(text.split(" at line ").next().unwrap_or_default())
     })
 }
 
-fn to_vec(value: &impl Serialize) -> Result<Vec<u8>, DynoxideError> {
-    serde_json::to_vec(value).map_err(|error| DynoxideError::InternalServerError(error.to_string()))
+fn to_vec(value: &impl serde::Serialize) -> Result<Vec<u8>, Refusal> {
+    serde_json::to_vec(value).map_err(|error| Refusal::internal(error.to_string()))
 }
 
 /// What a request touches: its table, each table of a transaction, or one part for each entry of a
@@ -321,14 +229,14 @@ fn conditions(request: &Value) -> impl Iterator<Item = &Value> {
     std::iter::once(request).chain(writes)
 }
 
-fn without_old_item(body: &[u8]) -> Result<Vec<u8>, DynoxideError> {
+/// Removes what asks for the item that fails a condition.
+fn hide_old_item(request: &mut Value) {
     fn strip(write: &mut Value) {
         if let Some(write) = write.as_object_mut() {
             write.remove(OLD_ITEM);
         }
     }
-    let mut request = parse::<Value>(body)?;
-    strip(&mut request);
+    strip(request);
     let actions = request
         .get_mut("TransactItems")
         .and_then(Value::as_array_mut);
@@ -337,7 +245,6 @@ fn without_old_item(body: &[u8]) -> Result<Vec<u8>, DynoxideError> {
         .flatten()
         .filter_map(Value::as_object_mut);
     actions.flat_map(Map::values_mut).for_each(strip);
-    to_vec(&request)
 }
 
 /// Writes are an array, keys to get an array inside an object.

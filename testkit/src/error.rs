@@ -23,9 +23,6 @@ pub enum StartError {
     /// The system gave no thread for the services.
     #[error("could not start the threads of the services: check the limits of this process")]
     Runtime(#[source] std::io::Error),
-    /// The in-memory database of DynamoDB could not be opened.
-    #[error("could not open the in-memory database: check the memory of this process")]
-    Database(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// A function of [`LocalAws`](crate::LocalAws) that stands for an operation of AWS was refused.

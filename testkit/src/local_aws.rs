@@ -193,8 +193,7 @@ impl LocalAwsBuilder {
     pub async fn build(self) -> Result<LocalAws, StartError> {
         let credentials = credentials(self.access.key.as_ref());
         let kinesis = KinesisService::new(self.settings, Arc::clone(&self.clock));
-        let dynamodb = DynamoDb::new(Arc::clone(&self.clock))
-            .map_err(|error| StartError::Database(error.into()))?;
+        let dynamodb = DynamoDb::new(Arc::clone(&self.clock));
         let front = Arc::new(Front::new(
             kinesis,
             dynamodb,

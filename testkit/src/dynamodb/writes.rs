@@ -24,7 +24,6 @@ enum Effect {
     Update {
         update: Update,
         key: Item,
-        creates: bool,
     },
     /// The condition of a transaction.
     Check,
@@ -74,21 +73,11 @@ impl Write {
         let named = item_from_json(request.required("Key")?)?;
         let key = table.schema.key_named(&named)?;
         let write = Self::read(request, key, |placeholders| {
-            let (update, creates) = match request.text("UpdateExpression")? {
-                Some(text) => (Update::parse(text, placeholders)?, true),
-                None => {
-                    let update = legacy::update(request)?.unwrap_or_default();
-                    // Deletions alone do not create an item.
-                    let creates = update.remove.is_empty() && update.delete.is_empty()
-                        || !(update.set.is_empty() && update.add.is_empty());
-                    (update, creates)
-                }
+            let update = match request.text("UpdateExpression")? {
+                Some(text) => Update::parse(text, placeholders)?,
+                None => legacy::update(request)?.unwrap_or_default(),
             };
-            Ok(Effect::Update {
-                update,
-                key: named,
-                creates,
-            })
+            Ok(Effect::Update { update, key: named })
         })?;
         if let Effect::Update { update, .. } = &write.effect {
             let of_key = update
@@ -151,8 +140,7 @@ impl Write {
             }
             Effect::Delete => Outcome::Write(None),
             Effect::Check => Outcome::Keep,
-            Effect::Update { creates: false, .. } if old.is_none() => Outcome::Keep,
-            Effect::Update { update, key, .. } => {
+            Effect::Update { update, key } => {
                 let item = update.apply(old.map_or(key, |item| item))?;
                 let too_large = "Item size to update has exceeded the maximum allowed size";
                 table.check(&item, too_large)?;

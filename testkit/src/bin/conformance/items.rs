@@ -20,6 +20,13 @@ cases! { DynamoDb, "items":
     a_delete_of_nothing_succeeds,
     a_projection_shows_a_part,
     a_batch_is_written_and_read,
+    a_batch_has_an_item_once,
+    a_batch_is_written_whole_or_not_at_all,
+    an_update_reaches_into_documents,
+    an_update_works_on_sets,
+    a_path_that_is_not_there_is_refused,
+    a_placeholder_is_used,
+    an_update_changes_a_value_once,
 }
 
 async fn an_item_that_is_not_there_is_none(dynamodb: DynamoDb) -> Verdict {
@@ -214,4 +221,141 @@ async fn a_batch_is_written_and_read(dynamodb: DynamoDb) -> Verdict {
         same(id, table.get(id).await?, Some(item(id, [])))?;
     }
     Ok(())
+}
+
+fn to_put(id: &str) -> Result<WriteRequest, crate::check::Failure> {
+    let put = PutRequest::builder().set_item(Some(item(id, []))).build()?;
+    Ok(WriteRequest::builder().put_request(put).build())
+}
+
+async fn a_batch_has_an_item_once(dynamodb: DynamoDb) -> Verdict {
+    let table = dynamodb.table().await?;
+    let twice = vec![to_put("a")?, to_put("a")?];
+    let write = dynamodb
+        .batch_write_item()
+        .request_items(&table.name, twice);
+    refused("write", write.send().await, "ValidationException")
+}
+
+async fn a_batch_is_written_whole_or_not_at_all(dynamodb: DynamoDb) -> Verdict {
+    let table = dynamodb.table().await?;
+    let keyless = PutRequest::builder().item("x", s("y")).build()?;
+    let keyless = WriteRequest::builder().put_request(keyless).build();
+    let write = dynamodb.batch_write_item();
+    let write = write.request_items(&table.name, vec![to_put("a")?, keyless]);
+    refused("write", write.send().await, "ValidationException")?;
+    same("item", table.get("a").await?, None)
+}
+
+async fn an_update_reaches_into_documents(dynamodb: DynamoDb) -> Verdict {
+    let table = dynamodb.table().await?;
+    let list = AttributeValue::L(vec![n("1"), n("2")]);
+    let document = AttributeValue::M([("deep".to_owned(), n("3"))].into());
+    table
+        .put(item("a", [("things", list), ("doc", document)]))
+        .await?;
+    let update = dynamodb
+        .update_item()
+        .table_name(&table.name)
+        .key("id", s("a"));
+    let update = update.update_expression(
+        "SET doc.deep = doc.deep + :one, doc.more = :one, things[7] = :one REMOVE things[0]",
+    );
+    update
+        .expression_attribute_values(":one", n("1"))
+        .send()
+        .await?;
+    let list = AttributeValue::L(vec![n("2"), n("1")]);
+    same("list", table.value("a", "things").await?, list)?;
+    let members = [("deep", n("4")), ("more", n("1"))];
+    let members = members.map(|(name, value)| (name.to_owned(), value));
+    same(
+        "map",
+        table.value("a", "doc").await?,
+        AttributeValue::M(members.into()),
+    )
+}
+
+async fn an_update_works_on_sets(dynamodb: DynamoDb) -> Verdict {
+    let table = dynamodb.table().await?;
+    let set = |members: &[&str]| {
+        AttributeValue::Ss(members.iter().map(|member| (*member).to_owned()).collect())
+    };
+    table
+        .put(item("a", [("members", set(&["a", "b"]))]))
+        .await?;
+    let update = |expression: &str, members: &[&str]| {
+        let update = dynamodb
+            .update_item()
+            .table_name(&table.name)
+            .key("id", s("a"));
+        let update = update.update_expression(expression);
+        update
+            .expression_attribute_values(":m", set(members))
+            .send()
+    };
+    update("ADD #m :m".replace("#m", "members").as_str(), &["c"]).await?;
+    update("DELETE members :m", &["a", "b"]).await?;
+    same(
+        "one is left",
+        table.value("a", "members").await?,
+        set(&["c"]),
+    )?;
+    update("DELETE members :m", &["c"]).await?;
+    same("none is left", table.get("a").await?, Some(item("a", [])))
+}
+
+async fn a_path_that_is_not_there_is_refused(dynamodb: DynamoDb) -> Verdict {
+    let table = dynamodb.table().await?;
+    table.put(item("a", [("x", n("1"))])).await?;
+    for expression in ["SET y.z = :v", "SET x = y + :v", "SET x = :v + id"] {
+        let update = dynamodb
+            .update_item()
+            .table_name(&table.name)
+            .key("id", s("a"));
+        let update = update.update_expression(expression);
+        let update = update
+            .expression_attribute_values(":v", n("1"))
+            .send()
+            .await;
+        refused(expression, update, "ValidationException")?;
+    }
+    same(
+        "item",
+        table.get("a").await?,
+        Some(item("a", [("x", n("1"))])),
+    )
+}
+
+async fn a_placeholder_is_used(dynamodb: DynamoDb) -> Verdict {
+    let table = dynamodb.table().await?;
+    let update = |expression: &str| {
+        let update = dynamodb
+            .update_item()
+            .table_name(&table.name)
+            .key("id", s("a"));
+        let update = update.update_expression(expression);
+        update.expression_attribute_values(":v", n("1")).send()
+    };
+    update("SET x = :v").await?;
+    refused("unused", update("REMOVE x").await, "ValidationException")?;
+    refused(
+        "undefined",
+        update("SET x = :v, y = :w").await,
+        "ValidationException",
+    )
+}
+
+async fn an_update_changes_a_value_once(dynamodb: DynamoDb) -> Verdict {
+    let table = dynamodb.table().await?;
+    let update = dynamodb
+        .update_item()
+        .table_name(&table.name)
+        .key("id", s("a"));
+    let update = update.update_expression("SET x = :v REMOVE x");
+    let update = update
+        .expression_attribute_values(":v", n("1"))
+        .send()
+        .await;
+    refused("update", update, "ValidationException")
 }

@@ -11,6 +11,12 @@ pub(crate) enum Emulator {
     /// npm `dynalite` 4.0.0.
     #[value(name = "dynalite-4.0.0")]
     Dynalite,
+    /// Maven `com.amazonaws:DynamoDBLocal` 2.6.1.
+    #[value(name = "dynamodb-local-2.6.1")]
+    DynamoDbLocal,
+    /// The crate `dynoxide-rs` 3.2.0.
+    #[value(name = "dynoxide-3.2.0")]
+    Dynoxide,
 }
 
 /// A case that ends otherwise on an emulator.
@@ -36,6 +42,8 @@ impl Emulator {
         match self {
             Self::KinesisLocal => KINESIS_LOCAL,
             Self::Dynalite => DYNALITE,
+            Self::DynamoDbLocal => DYNAMODB_LOCAL,
+            Self::Dynoxide => DYNOXIDE,
         }
     }
 }
@@ -231,6 +239,13 @@ const DYNALITE: &[Known] = &[
     ),
 ];
 
+const DYNAMODB_LOCAL: &[Known] = &[fails(
+    "transactions::an_item_is_written_once_in_a_transaction",
+    "the transaction is cancelled by its conditions first",
+)];
+
+const DYNOXIDE: &[Known] = &[];
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -243,6 +258,8 @@ mod tests {
         for (emulator, cases) in [
             (Emulator::KinesisLocal, kinesis_cases()),
             (Emulator::Dynalite, dynamodb_cases()),
+            (Emulator::DynamoDbLocal, dynamodb_cases()),
+            (Emulator::Dynoxide, dynamodb_cases()),
         ] {
             let names: BTreeSet<_> = cases.iter().map(|case| case.name).collect();
             assert_eq!(names.len(), cases.len());

@@ -1,7 +1,8 @@
 //! Conditions and updates as they were written before expressions: the Java KCL still does.
 
 use aws_sdk_dynamodb::types::{
-    AttributeAction, AttributeValueUpdate, ComparisonOperator, ExpectedAttributeValue,
+    AttributeAction, AttributeValueUpdate, ComparisonOperator, ConditionalOperator,
+    ExpectedAttributeValue,
 };
 
 use crate::case::{Verdict, cases};
@@ -13,6 +14,9 @@ cases! { DynamoDb, "legacy":
     an_update_may_expect_a_value,
     a_delete_may_expect_a_value,
     a_scan_may_have_a_filter,
+    an_update_of_nothing_creates_the_item,
+    conditions_may_be_joined_by_or,
+    the_old_and_the_new_way_are_not_mixed,
 }
 
 const FAILED: &str = "ConditionalCheckFailedException";
@@ -89,4 +93,38 @@ async fn a_scan_may_have_a_filter(dynamodb: DynamoDb) -> Verdict {
         .scan_filter("x", condition);
     let items = scan.send().await?.items.unwrap_or_default();
     same("items", items, [item("b", [("x", n("2"))])])
+}
+
+async fn an_update_of_nothing_creates_the_item(dynamodb: DynamoDb) -> Verdict {
+    let table = dynamodb.table().await?;
+    let delete = AttributeValueUpdate::builder().action(AttributeAction::Delete);
+    let update = dynamodb.update_item().table_name(&table.name);
+    let update = update.key("id", s("a"));
+    update.attribute_updates("x", delete.build()).send().await?;
+    same("item", table.get("a").await?, Some(item("a", [])))
+}
+
+async fn conditions_may_be_joined_by_or(dynamodb: DynamoDb) -> Verdict {
+    let table = dynamodb.table().await?;
+    table.put(item("a", [("x", n("1"))])).await?;
+    let put = |operator: ConditionalOperator| {
+        let put = dynamodb.put_item().table_name(&table.name);
+        let put = put.set_item(Some(item("a", [("x", n("1"))])));
+        let missing = ExpectedAttributeValue::builder().exists(true).value(s("b"));
+        let put = put
+            .expected("y", missing.build())
+            .expected("x", expect("1"));
+        put.conditional_operator(operator).send()
+    };
+    put(ConditionalOperator::Or).await?;
+    refused("and", put(ConditionalOperator::And).await, FAILED)
+}
+
+async fn the_old_and_the_new_way_are_not_mixed(dynamodb: DynamoDb) -> Verdict {
+    let table = dynamodb.table().await?;
+    let put = dynamodb.put_item().table_name(&table.name);
+    let put = put.set_item(Some(item("a", [])));
+    let put = put.condition_expression("attribute_not_exists(id)");
+    let put = put.expected("x", expect("1")).send().await;
+    refused("put", put, "ValidationException")
 }

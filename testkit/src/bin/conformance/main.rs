@@ -5,6 +5,7 @@
 //! tables that no one else has. So that our own fake stays honest, the same cases run on testkit and
 //! on fakes that others wrote.
 
+mod capacity;
 mod case;
 mod check;
 mod consumers;
@@ -21,6 +22,7 @@ mod legacy;
 mod list_shards;
 mod put;
 mod put_limits;
+mod query;
 mod read;
 mod report;
 mod reshard;
@@ -138,7 +140,9 @@ fn dynamodb_cases() -> Vec<Case> {
         write_conditions::cases(),
         legacy::cases(),
         index::cases(),
+        query::cases(),
         scan::cases(),
+        capacity::cases(),
         transactions::cases(),
     ]
     .concat()

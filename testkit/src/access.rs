@@ -1,15 +1,17 @@
 //! Who may do what: the check of signatures, and the list of denied operations.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use aws_sigv4::sign::v4::{calculate_signature, generate_signing_key};
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use hyper::http::request::Parts;
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::faults::Service;
-use crate::kinesis::ApiError;
+use crate::kinesis::{ApiError, REGION};
 
 /// An access key and its secret. The secret is not shown.
 #[derive(Clone)]
@@ -33,6 +35,8 @@ pub(crate) struct Access {
     /// The only key there is. None: no signature is looked at.
     pub(crate) key: Option<AccessKey>,
     pub(crate) denied: HashSet<(Service, String)>,
+    /// Whether requests must be signed for the region of the services.
+    pub(crate) check_region: bool,
 }
 
 impl Access {
@@ -45,6 +49,12 @@ impl Access {
     ) -> Result<(), ApiError> {
         if let Some(key) = &self.key {
             check_signature(key, head, body)?;
+        }
+        if self.check_region && signed_region(head).is_some_and(|region| region != REGION) {
+            return Err(ApiError::new(
+                "InvalidSignatureException",
+                format!("Credential should be scoped to a valid region: this is {REGION}."),
+            ));
         }
         if self.denied.contains(&(service, operation.to_owned())) {
             let prefix = match service {
@@ -61,6 +71,59 @@ impl Access {
         }
         Ok(())
     }
+}
+
+/// The region that a request is signed for, if it says one.
+fn signed_region(head: &Parts) -> Option<String> {
+    let header = header(head, "authorization")?;
+    let scope = Authorization::parse(&header)?.scope;
+    scope.split('/').nth(1).map(str::to_owned)
+}
+
+/// The ARNs that a request may name a resource by.
+#[derive(Deserialize)]
+struct Arns<'a> {
+    #[serde(rename = "StreamARN", borrow)]
+    stream: Option<Cow<'a, str>>,
+    #[serde(rename = "ConsumerARN", borrow)]
+    consumer: Option<Cow<'a, str>>,
+    #[serde(rename = "ResourceARN", borrow)]
+    resource: Option<Cow<'a, str>>,
+    #[serde(rename = "ResourceArn", borrow)]
+    table: Option<Cow<'a, str>>,
+    #[serde(rename = "TableName", borrow)]
+    table_name: Option<Cow<'a, str>>,
+}
+
+/// Refuses a resource of another region than the request is signed for. One of another region than
+/// the services are in does not exist, whatever the signature says.
+pub(crate) fn check_arns(head: &Parts, json: &[u8]) -> Result<(), ApiError> {
+    let Some(signed) = signed_region(head).filter(|region| region != REGION) else {
+        return Ok(());
+    };
+    let Ok(arns) = serde_json::from_slice::<Arns<'_>>(json) else {
+        // The operation says what is wrong with it.
+        return Ok(());
+    };
+    let arns = [
+        arns.stream,
+        arns.consumer,
+        arns.resource,
+        arns.table,
+        arns.table_name,
+    ];
+    for arn in arns
+        .iter()
+        .flatten()
+        .filter(|name| name.starts_with("arn:"))
+    {
+        if arn.split(':').nth(3) != Some(signed.as_str()) {
+            return Err(ApiError::not_found(format!(
+                "{arn} is not in {signed}, the region that the request is signed for"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The parts of an `Authorization` header of Signature Version 4.

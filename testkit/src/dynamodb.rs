@@ -32,7 +32,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use self::engine::{Answer, Engine, is_write};
+pub(crate) use self::engine::Engine;
+use self::engine::{Answer, is_write};
 use self::indexes::{Past, new_indexes};
 use self::refusal::Refusal;
 use crate::clock::{Clock, Timestamp};
@@ -61,11 +62,17 @@ impl fmt::Debug for DynamoDb {
 pub(crate) type Reply = (u16, Vec<u8>);
 
 impl DynamoDb {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(engine: Engine, clock: Arc<dyn Clock>) -> Self {
+        let state = State { engine, past: None };
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             clock,
         }
+    }
+
+    /// The tables as they are now. Items are shared.
+    pub(crate) fn snapshot(&self) -> Engine {
+        self.lock().engine.clone()
     }
 
     /// Answers one request, as planned. The entries of a batch that the plan refuses come back

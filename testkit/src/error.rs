@@ -20,6 +20,23 @@ pub enum StartError {
     /// No certificate could be made for TLS.
     #[error("could not make a certificate for TLS")]
     Certificate(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The data file could not be read or written.
+    #[error(
+        "could not use the data file {}: check that it may be read and written, or move it away to \
+         begin with nothing", path.display()
+    )]
+    Data {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What went wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Another process has the data file.
+    #[error("the data file {} is in use: stop the process that has it", path.display())]
+    DataInUse {
+        /// The file.
+        path: std::path::PathBuf,
+    },
     /// The system gave no thread for the services.
     #[error("could not start the threads of the services: check the limits of this process")]
     Runtime(#[source] std::io::Error),

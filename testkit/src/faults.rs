@@ -12,6 +12,7 @@ use std::time::Duration;
 pub use self::fault::{Fault, FaultKind};
 pub(crate) use self::plan::{Asks, Call, Part, Plan, Stop};
 pub use self::script::FaultScriptError;
+pub(crate) use self::script::script_entry;
 use crate::clock::{Clock, Timestamp};
 
 /// How many injected faults are kept to be read; counts go on beyond it.
@@ -29,6 +30,13 @@ pub enum Service {
 /// Names a fault that was added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FaultId(u64);
+
+impl FaultId {
+    /// The number that names the fault over HTTP.
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+}
 
 /// A fault that struck.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,6 +150,22 @@ impl Faults {
     /// Takes all faults out of the script; what they did stays readable.
     pub fn clear(&self) {
         self.lock().rules.clear();
+    }
+
+    /// The faults of the script, in its order, and how often each has struck.
+    pub(crate) fn list(&self) -> Vec<(FaultId, Fault, u64)> {
+        let script = self.lock();
+        let rules = script.rules.iter();
+        rules
+            .map(|rule| (rule.id, rule.fault.clone(), rule.struck))
+            .collect()
+    }
+
+    /// The fault of the script with this number.
+    pub(crate) fn find(&self, number: u64) -> Option<FaultId> {
+        let script = self.lock();
+        let mut ids = script.rules.iter().map(|rule| rule.id);
+        ids.find(|id| id.0 == number)
     }
 
     /// How often a fault has struck.

@@ -1,6 +1,7 @@
 //! One request, whatever carried it here: which operation, which faults, which answer.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -10,8 +11,9 @@ use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::body::Frame;
 use hyper::http::request::Parts;
 
-use crate::access::Access;
+use crate::access::{Access, check_arns};
 use crate::buffers::Buffers;
+use crate::control;
 use crate::dynamodb::{self, DynamoDb};
 use crate::encoding::Encoding;
 use crate::faults::{Asks, Call, Faults, Plan, Service, Stop};
@@ -26,6 +28,8 @@ pub(crate) struct Front {
     pub(crate) buffers: Buffers,
     access: Access,
     calls: Mutex<HashMap<String, u64>>,
+    /// Counts requests that may have changed something.
+    changes: AtomicU64,
 }
 
 /// An answer to a request.
@@ -58,7 +62,18 @@ impl Front {
             buffers: Buffers::default(),
             access,
             calls: Mutex::default(),
+            changes: AtomicU64::new(0),
         }
+    }
+
+    /// How many requests may have changed something.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Notes that something may have changed.
+    pub(crate) fn note_change(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// How often an operation has been called, refused and faulted calls counted.
@@ -77,6 +92,10 @@ impl Front {
 
     /// Answers a request.
     pub(crate) async fn answer(&self, head: &Parts, body: Bytes) -> Result<Reply, Cut> {
+        if let Some((status, json)) = control::answer(&self.faults, head, &body) {
+            let json = json.to_string().into_bytes();
+            return Ok(reply(Service::DynamoDb, Encoding::Json, status, json));
+        }
         let target = head.headers.get("x-amz-target");
         let target = target.and_then(|target| target.to_str().ok());
         let target = target.unwrap_or_default();
@@ -99,6 +118,9 @@ impl Front {
             Ok(body) => body,
             Err(error) => return Ok(refusal(service, encoding, &error)),
         };
+        if let Err(error) = check_arns(head, &body) {
+            return Ok(refusal(service, encoding, &error));
+        }
         let plan = self.plan(service, operation, &body);
         if !plan.delay.is_zero() {
             tokio::time::sleep(plan.delay).await;
@@ -121,6 +143,18 @@ impl Front {
                 reply(service, encoding, status, body)
             }
         };
+        let reads = [
+            "Get",
+            "List",
+            "Describe",
+            "Subscribe",
+            "Query",
+            "Scan",
+            "BatchGet",
+        ];
+        if !reads.iter().any(|read| operation.starts_with(read)) {
+            self.note_change();
+        }
         if lose_response { Err(Cut) } else { Ok(reply) }
     }
 

@@ -30,7 +30,8 @@
 //! # }
 //! ```
 //!
-//! It is not: durable (everything is in memory), a place for load tests of AWS itself, or safe to
+//! It is not: durable (everything is in memory, unless a [file](LocalAwsBuilder::data) is given, which
+//! is a second behind), a place for load tests of AWS itself, or safe to
 //! open to a network (it checks no credentials unless asked to, and listens on the loopback address
 //! only).
 
@@ -38,6 +39,8 @@ mod access;
 mod buffers;
 mod clock;
 mod connector;
+mod control;
+mod data;
 mod dynamodb;
 mod encoding;
 mod error;

@@ -1,5 +1,6 @@
 //! The embedded AWS: both services on a thread of their own.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,11 +15,12 @@ use bytes::Bytes;
 use crate::access::{Access, AccessKey};
 use crate::clock::{Clock, SystemClock};
 use crate::connector::InProcess;
-use crate::dynamodb::DynamoDb;
+use crate::data::{DataFile, Saver};
+use crate::dynamodb::{DynamoDb, Engine};
 use crate::error::{CallError, StartError};
 use crate::faults::{Faults, Service};
 use crate::front::Front;
-use crate::kinesis::{KinesisService, REGION, Record, Settings, Shard};
+use crate::kinesis::{Kinesis, KinesisService, REGION, Record, Settings, Shard};
 use crate::server::{Listener, Server};
 use crate::tls::Tls;
 
@@ -36,7 +38,9 @@ pub struct LocalAws {
     secured: Option<Secured>,
     config: SdkConfig,
     /// Serves for as long as it is held.
-    _server: Server,
+    server: Server,
+    /// Dropped after the server: the last state is whole.
+    saver: Option<Saver>,
 }
 
 /// Where the services are reached over TLS.
@@ -57,6 +61,7 @@ pub struct LocalAwsBuilder {
     kinesis_port: u16,
     dynamodb_port: u16,
     tls_port: Option<u16>,
+    data: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for LocalAwsBuilder {
@@ -68,6 +73,7 @@ impl std::fmt::Debug for LocalAwsBuilder {
             kinesis_port,
             dynamodb_port,
             tls_port,
+            data,
             clock: _,
         } = self;
         f.debug_struct("LocalAwsBuilder")
@@ -77,6 +83,7 @@ impl std::fmt::Debug for LocalAwsBuilder {
             .field("kinesis_port", kinesis_port)
             .field("dynamodb_port", dynamodb_port)
             .field("tls_port", tls_port)
+            .field("data", data)
             .finish_non_exhaustive()
     }
 }
@@ -155,6 +162,14 @@ impl LocalAwsBuilder {
         self
     }
 
+    /// Whether a request that is signed for another region than `us-east-1` is refused, with
+    /// `InvalidSignatureException`, as an endpoint of AWS does. Default: no; only an ARN of another
+    /// region than the request is signed for is refused.
+    pub fn check_region(mut self, on: bool) -> Self {
+        self.access.check_region = on;
+        self
+    }
+
     /// The seed of the probabilities of [faults](LocalAws::faults). Default: 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
@@ -181,19 +196,44 @@ impl LocalAwsBuilder {
         self
     }
 
+    /// Keeps streams, records, consumers, tables and items in this file, and begins with what it holds:
+    /// sequence numbers, iterators, pagination tokens, checkpoints and leases go on. Faults,
+    /// subscriptions and counts of calls are not kept. Default: none.
+    ///
+    /// The file is written each second in which something has changed, and at the end
+    /// ([`LocalAws::stop`], or when the value is dropped). A process that is killed loses what was done
+    /// since the last time: a second, and the time that writing takes. Readers that were further then
+    /// miss nothing that is put later. Each time the whole state is written: it is for megabytes.
+    pub fn data(mut self, file: impl Into<PathBuf>) -> Self {
+        self.data = Some(file.into());
+        self
+    }
+
     /// Starts both services; they serve when this returns, which takes milliseconds.
     ///
     /// # Errors
     ///
-    /// If a port is taken or none is free, or the system gives no thread.
+    /// If a port is taken or none is free, the system gives no thread, or the
+    /// [data file](Self::data) cannot be read or written or is in use.
     ///
     /// # Cancel safety
     ///
     /// Dropped before it is done, it starts nothing that stays.
     pub async fn build(self) -> Result<LocalAws, StartError> {
         let credentials = credentials(self.access.key.as_ref());
-        let kinesis = KinesisService::new(self.settings, Arc::clone(&self.clock));
-        let dynamodb = DynamoDb::new(Arc::clone(&self.clock));
+        let (file, kept) = match self.data.map(DataFile::open).transpose()? {
+            None => (None, None),
+            Some((file, kept)) => (Some(file), kept),
+        };
+        let (kinesis, dynamodb) = match kept {
+            None => (Kinesis::new(self.settings), Engine::default()),
+            Some(kept) => (
+                kept.kinesis.restored(self.settings, kept.complete),
+                kept.dynamodb,
+            ),
+        };
+        let kinesis = KinesisService::new(kinesis, Arc::clone(&self.clock));
+        let dynamodb = DynamoDb::new(dynamodb, Arc::clone(&self.clock));
         let front = Arc::new(Front::new(
             kinesis,
             dynamodb,
@@ -218,8 +258,10 @@ impl LocalAwsBuilder {
                 })
             }
         };
+        let saver = file.map(|file| Saver::start(file, &front)).transpose()?;
         Ok(LocalAws {
-            _server: Server::start(listeners, &front)?,
+            server: Server::start(listeners, &front)?,
+            saver,
             config: sdk_config(&kinesis_url, credentials),
             front,
             kinesis_url,
@@ -268,7 +310,29 @@ impl LocalAws {
             kinesis_port: 0,
             dynamodb_port: 0,
             tls_port: None,
+            data: None,
         }
+    }
+
+    /// Stops both services, and writes the [data file](LocalAwsBuilder::data), if there is one, for
+    /// the last time. Dropping the value does the same, and can only log that the file was not written.
+    ///
+    /// # Errors
+    ///
+    /// If the file could not be written: it holds the state of a moment before.
+    pub fn stop(self) -> std::io::Result<()> {
+        let Self { server, saver, .. } = self;
+        drop(server);
+        saver.map_or(Ok(()), Saver::finish)
+    }
+
+    /// Writes the [data file](LocalAwsBuilder::data) now, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// If the file could not be written.
+    pub fn save(&self) -> std::io::Result<()> {
+        self.saver.as_ref().map_or(Ok(()), Saver::save)
     }
 
     /// Points clients of both services here: region `us-east-1`, made-up credentials, the SDK's own
@@ -361,6 +425,7 @@ impl LocalAws {
             .front
             .kinesis
             .with_state(|kinesis, now| kinesis.create_provisioned(now, name, shards));
+        self.front.note_change();
         created.map_err(CallError::from)
     }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::reads::{self, Page};
@@ -21,8 +21,8 @@ use crate::clock::Timestamp;
 pub(super) type Tables = BTreeMap<String, Table>;
 
 /// All tables of the account. A clone shares the items.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Engine {
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Engine {
     tables: Tables,
     tokens: Tokens,
     /// How many tables have been created.

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::refusal::Refusal;
+use super::settings::table_arn;
 
 /// The members of a request. One that is null counts as absent.
 #[derive(Debug, Clone, Copy)]
@@ -122,11 +123,15 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// The name of the table. An ARN of this region stands for it.
+    /// The name of the table; its ARN stands for it.
     pub(super) fn table_name(self) -> Result<&'a str, Refusal> {
         let given = self.required_text("TableName")?;
-        let name = match given.strip_prefix("arn:") {
-            Some(_) => given.rsplit_once(":table/").map_or(given, |(_, name)| name),
+        let name = match given.strip_prefix(&table_arn("")) {
+            Some(name) => name,
+            // A table of another account or region.
+            None if given.starts_with("arn:") => {
+                return Err(Refusal::not_found("Requested resource not found"));
+            }
             None => given,
         };
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);

@@ -30,7 +30,8 @@ pub(super) struct TableSettings {
     pub(super) recovery_since: Option<Timestamp>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "Kept", into = "Kept")]
 pub(super) struct Table {
     pub(super) name: String,
     pub(super) id: String,
@@ -135,6 +136,50 @@ impl Table {
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+/// A table as it is kept in a file: what follows from the rest is left out.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    name: String,
+    id: String,
+    created: Timestamp,
+    schema: KeySchema,
+    settings: TableSettings,
+    indexes: Vec<(IndexDefinition, Timestamp)>,
+    items: Vec<Arc<Item>>,
+}
+
+impl From<Table> for Kept {
+    fn from(table: Table) -> Self {
+        let indexes = table.indexes.into_values();
+        Self {
+            name: table.name,
+            id: table.id,
+            created: table.created,
+            schema: table.schema,
+            settings: table.settings,
+            indexes: indexes
+                .map(|index| (index.definition, index.active_from))
+                .collect(),
+            items: table.entries.into_values().collect(),
+        }
+    }
+}
+
+impl From<Kept> for Table {
+    fn from(kept: Kept) -> Self {
+        let mut table = Self::new(kept.name, kept.id, kept.created, kept.schema, kept.settings);
+        for item in kept.items {
+            if let Some(key) = table.schema.find(&item) {
+                table.replace(key, Some(item));
+            }
+        }
+        for (definition, active_from) in kept.indexes {
+            table.add_index(definition, active_from);
+        }
+        table
     }
 }
 

@@ -76,15 +76,15 @@ impl FaultKind {
 #[must_use = "a fault strikes once it is added with `Faults::add`"]
 pub struct Fault {
     pub(super) kind: FaultKind,
-    service: Option<Service>,
-    operation: Option<String>,
-    resource: Option<String>,
-    shard: Option<String>,
+    pub(super) service: Option<Service>,
+    pub(super) operation: Option<String>,
+    pub(super) resource: Option<String>,
+    pub(super) shard: Option<String>,
     pub(super) probability: f64,
     pub(super) skip: u64,
     pub(super) times: Option<u64>,
-    after: Duration,
-    lasting: Option<Duration>,
+    pub(super) after: Duration,
+    pub(super) lasting: Option<Duration>,
 }
 
 impl Fault {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Fault, FaultId, FaultKind, Faults, Service};
 
@@ -23,7 +24,7 @@ pub enum FaultScriptError {
     },
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum Kind {
     Throttle,
@@ -39,14 +40,14 @@ enum Kind {
     NoOldItem,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum ServiceName {
     Kinesis,
     DynamoDb,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
     kind: Kind,
@@ -166,6 +167,46 @@ impl Entry {
             Kind::NoOldItem => FaultKind::NoOldItem,
         })
     }
+}
+
+/// A fault as a script would have it. Members that are absent are left out.
+pub(crate) fn script_entry(fault: &Fault) -> Value {
+    let written = |duration: Duration| format!("{}ms", duration.as_secs_f64() * 1000.0);
+    let (kind, code, by) = match &fault.kind {
+        FaultKind::Throttle => (Kind::Throttle, None, None),
+        FaultKind::InternalFailure => (Kind::InternalFailure, None, None),
+        FaultKind::Unavailable => (Kind::Unavailable, None, None),
+        FaultKind::Refuse { code } => (Kind::Refuse, Some(code), None),
+        FaultKind::Delay(by) => (Kind::Delay, None, Some(by)),
+        FaultKind::CutConnection => (Kind::CutConnection, None, None),
+        FaultKind::ResponseLost => (Kind::ResponseLost, None, None),
+        FaultKind::RefuseEntry { code } => (Kind::RefuseEntry, Some(code), None),
+        FaultKind::StaleIndex(by) => (Kind::StaleIndex, None, Some(by)),
+        FaultKind::SlowIndex(by) => (Kind::SlowIndex, None, Some(by)),
+        FaultKind::NoOldItem => (Kind::NoOldItem, None, None),
+    };
+    let entry = Entry {
+        kind,
+        code: code.cloned(),
+        by: by.copied().map(written),
+        service: fault.service.map(|service| match service {
+            Service::Kinesis => ServiceName::Kinesis,
+            Service::DynamoDb => ServiceName::DynamoDb,
+        }),
+        operation: fault.operation.clone(),
+        resource: fault.resource.clone(),
+        shard: fault.shard.clone(),
+        probability: (fault.probability < 1.0).then_some(fault.probability),
+        skip: (fault.skip > 0).then_some(fault.skip),
+        times: fault.times,
+        after: (!fault.after.is_zero()).then(|| written(fault.after)),
+        lasting: fault.lasting.map(written),
+    };
+    let mut entry = serde_json::to_value(entry).unwrap_or_default();
+    if let Some(members) = entry.as_object_mut() {
+        members.retain(|_, value| !value.is_null());
+    }
+    entry
 }
 
 /// A number and its unit.

@@ -2,11 +2,11 @@
 //! DeregisterStreamConsumer.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
+use super::page_token::{self, check_alone};
 use super::shard::ShardId;
 use super::stream::Stream;
 use super::subscribe::Holder;
@@ -17,16 +17,17 @@ use crate::clock::Timestamp;
 
 /// Most consumers a stream may have.
 const MAX_CONSUMERS: usize = 20;
-const TOKEN_TTL: Duration = Duration::from_secs(300);
+const OPERATION: &str = "ListStreamConsumers";
 
 /// A consumer of a stream.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Consumer {
     pub(crate) name: String,
     pub(crate) arn: String,
     /// Tells consumers apart that had the same ARN: it has the second of the registration only.
     pub(crate) incarnation: u64,
     pub(crate) tags: Tags,
+    #[serde(skip)]
     pub(crate) subscriptions: BTreeMap<ShardId, Holder>,
     created: Timestamp,
     active_from: Timestamp,
@@ -206,9 +207,21 @@ impl Kinesis {
     ) -> Result<ListConsumersResponse, ApiError> {
         let limit = ranged("maxResults", request.max_results, 100, 1, 10_000)?;
         let arn = required("streamARN", request.stream_arn.as_deref())?;
-        let token = request.next_token.as_deref();
-        let after = token.map(|token| page_after(now, token)).transpose()?;
+        let place: Option<(u64, u64)> = match request.next_token.as_deref() {
+            None => None,
+            Some(token) => {
+                let created = request.stream_creation_timestamp.is_some();
+                check_alone(&[("StreamCreationTimestamp", created)])?;
+                Some(page_token::decode(OPERATION, now, token)?)
+            }
+        };
         let stream = self.stream(now, by_arn(arn))?;
+        if place.is_some_and(|(incarnation, _)| incarnation != stream.incarnation) {
+            return Err(ApiError::invalid_argument(
+                "NextToken was given for another stream than StreamARN names.",
+            ));
+        }
+        let after = place.map(|(_, after)| after);
         if let Some(created) = request.stream_creation_timestamp
             && created.0.seconds() != stream.created.seconds()
         {
@@ -224,7 +237,8 @@ impl Kinesis {
             .filter(|consumer| after.is_none_or(|after| consumer.incarnation > after));
         let page: Vec<&Consumer> = rest.by_ref().take(limit).collect();
         let last = page.last().filter(|_| rest.next().is_some());
-        let next_token = last.map(|last| page_token(now, last.incarnation));
+        let next_token = last
+            .map(|last| page_token::encode(OPERATION, now, (stream.incarnation, last.incarnation)));
         let consumers = page.iter().map(|consumer| consumer.shape(now)).collect();
         Ok(ListConsumersResponse {
             consumers,
@@ -328,27 +342,4 @@ fn by_arn(arn: &str) -> StreamRef<'_> {
         name: None,
         arn: Some(arn),
     }
-}
-
-fn page_token(now: Timestamp, after: u64) -> String {
-    base64_simd::STANDARD.encode_to_string(format!("{after}/{}", now.millis()))
-}
-
-/// The incarnation after which a page starts.
-fn page_after(now: Timestamp, token: &str) -> Result<u64, ApiError> {
-    let parse = || {
-        let text = base64_simd::STANDARD.decode_to_vec(token).ok()?;
-        let text = String::from_utf8(text).ok()?;
-        let (after, issued) = text.split_once('/')?;
-        Some((after.parse().ok()?, issued.parse().ok()?))
-    };
-    let (after, issued): (u64, u64) =
-        parse().ok_or_else(|| ApiError::invalid_argument("Invalid NextToken."))?;
-    if now > Timestamp::from_millis(issued).plus(TOKEN_TTL) {
-        return Err(ApiError::new(
-            "ExpiredNextTokenException",
-            "The NextToken is older than 300 seconds: list from the start.",
-        ));
-    }
-    Ok(after)
 }

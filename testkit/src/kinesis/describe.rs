@@ -6,14 +6,17 @@ use serde::Serialize;
 
 use super::Kinesis;
 use super::error::ApiError;
+use super::list_shards::shard_id;
 use super::mode::Distribution;
-use super::shard::ShardId;
+use super::page_token::{self, check_alone};
 use super::stream::Stream;
 use super::wire::{
     DescribeStreamRequest, EpochSeconds, ListStreamsRequest, NamesStream, ShardShape,
     StreamModeDetails, StreamRequest, ranged,
 };
 use crate::clock::Timestamp;
+
+const LIST_STREAMS: &str = "ListStreams";
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -69,7 +72,7 @@ struct StreamDescriptionSummary {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct EnhancedMetrics {
-    shard_level_metrics: Vec<&'static str>,
+    shard_level_metrics: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -100,17 +103,17 @@ impl Kinesis {
         request: DescribeStreamRequest,
     ) -> Result<DescribeStreamResponse, ApiError> {
         let limit = ranged("limit", request.limit, 100, 1, 10_000)?;
-        let after = request
-            .exclusive_start_shard_id
-            .as_deref()
-            .map(ShardId::parse);
+        let start = request.exclusive_start_shard_id.as_deref();
+        let after = start
+            .map(|id| shard_id("exclusiveStartShardId", id))
+            .transpose()?;
         let stream = self.stream(now, request.stream())?;
         let horizon = stream.horizon(now);
         let mut shards = stream
             .shards
             .iter()
             .filter(|shard| shard.is_retained(horizon))
-            .filter(|shard| after.is_none_or(|after| Some(shard.id) > after));
+            .filter(|shard| after.is_none_or(|after| shard.id > after));
         let page = shards.by_ref().take(limit).map(ShardShape::from).collect();
         let has_more_shards = shards.next().is_some();
         Ok(DescribeStreamResponse {
@@ -162,12 +165,15 @@ impl Kinesis {
     ) -> Result<ListStreamsResponse, ApiError> {
         let limit = ranged("limit", request.limit, 100, 1, 10_000)?;
         self.settle_all(now);
-        // The token is the last name of the page before, as `ExclusiveStartStreamName` is.
-        let after = request
-            .next_token
-            .as_ref()
-            .or(request.exclusive_start_stream_name.as_ref());
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let start = request.exclusive_start_stream_name;
+        let after: Option<String> = match request.next_token.as_deref() {
+            None => start,
+            Some(token) => {
+                check_alone(&[("ExclusiveStartStreamName", start.is_some())])?;
+                Some(page_token::decode(LIST_STREAMS, now, token)?)
+            }
+        };
+        let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut streams = self.streams.range::<String, _>((from, Bound::Unbounded));
         let stream_summaries: Vec<_> = streams
             .by_ref()
@@ -185,7 +191,8 @@ impl Kinesis {
             .map(|summary| summary.stream_name.clone())
             .collect();
         let has_more_streams = streams.next().is_some();
-        let next_token = stream_names.last().filter(|_| has_more_streams).cloned();
+        let last = stream_names.last().filter(|_| has_more_streams);
+        let next_token = last.map(|last| page_token::encode(LIST_STREAMS, now, last));
         Ok(ListStreamsResponse {
             stream_names,
             has_more_streams,

@@ -78,9 +78,8 @@ pub(crate) fn records_json(
             arrival % 1000
         )?;
         base64_simd::STANDARD.encode_append(&record.data, &mut json);
-        if let Some(kind) = record.encryption_type {
-            json.extend_from_slice(b"\",\"EncryptionType\":\"");
-            json.extend_from_slice(kind.as_bytes());
+        if record.encrypted {
+            json.extend_from_slice(b"\",\"EncryptionType\":\"KMS");
         }
         json.push(b'"');
         // A record that the service placed may have none.

@@ -11,7 +11,7 @@ const READ_BYTES: i64 = 2 << 20;
 
 /// A bucket that holds one second's worth and refills evenly. It may be overdrawn, and then pays
 /// its debt before it gives again. Thousandths of tokens, so that milliseconds count exactly.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct TokenBucket {
     per_second: i64,
     milli_tokens: i64,
@@ -45,7 +45,7 @@ impl TokenBucket {
 }
 
 /// The limits of one shard.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ShardLimits {
     write_bytes: TokenBucket,
     write_records: TokenBucket,
@@ -61,6 +61,11 @@ impl ShardLimits {
             read_calls: TokenBucket::full(READ_CALLS, now),
             read_bytes: TokenBucket::full(READ_BYTES, now),
         }
+    }
+
+    /// Those of a shard that has not been used for long.
+    pub(crate) fn rested() -> Self {
+        Self::new(Timestamp::default())
     }
 
     /// Takes one record of `bytes` (partition key counted), or nothing if either limit forbids it.

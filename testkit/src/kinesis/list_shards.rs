@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Kinesis;
 use super::error::ApiError;
+use super::page_token::{self, check_alone};
 use super::shard::{Shard, ShardId};
 use super::stream::Stream;
 use super::wire::{
@@ -12,7 +13,7 @@ use super::wire::{
 use crate::clock::Timestamp;
 
 const PAGE: usize = 1000;
-const TOKEN_TTL_MILLIS: u64 = 300_000;
+const OPERATION: &str = "ListShards";
 
 stream_requests! {
     ListShardsRequest {
@@ -53,12 +54,11 @@ enum ShardFilter {
 
 /// Where a listing goes on.
 #[derive(Debug, Serialize, Deserialize)]
-struct PageToken {
+struct Place {
     stream: String,
     incarnation: u64,
     after: u32,
     filter: ShardFilter,
-    issued: u64,
 }
 
 impl Kinesis {
@@ -68,16 +68,16 @@ impl Kinesis {
         request: ListShardsRequest,
     ) -> Result<ListShardsResponse, ApiError> {
         let limit = ranged("maxResults", request.max_results, PAGE, 1, 10_000)?.min(PAGE);
-        let token = request
+        let place = request
             .next_token
             .as_deref()
-            .map(PageToken::decode)
+            .map(|token| request.place(now, token))
             .transpose()?;
-        let (stream, after, filter) = match &token {
-            Some(token) => (
-                self.resumed(now, &request, token)?,
-                Some(ShardId(token.after)),
-                token.filter,
+        let (stream, after, filter) = match &place {
+            Some(place) => (
+                self.resumed(now, &request, place)?,
+                Some(ShardId(place.after)),
+                place.filter,
             ),
             None => {
                 let (filter, after) = request.filter()?;
@@ -104,14 +104,13 @@ impl Kinesis {
             .collect();
         let more = matching.next().is_some();
         let next_token = shards.last().filter(|_| more).map(|last| {
-            PageToken {
+            let place = Place {
                 stream: stream.name.clone(),
                 incarnation: stream.incarnation,
                 after: last.shard_id.0,
                 filter,
-                issued: now.millis(),
-            }
-            .encode()
+            };
+            page_token::encode(OPERATION, now, place)
         });
         Ok(ListShardsResponse { shards, next_token })
     }
@@ -121,39 +120,47 @@ impl Kinesis {
         &mut self,
         now: Timestamp,
         request: &ListShardsRequest,
-        token: &PageToken,
+        place: &Place,
     ) -> Result<&mut Stream, ApiError> {
-        let alone = request.stream_name.is_none()
-            && request.exclusive_start_shard_id.is_none()
-            && request.stream_creation_timestamp.is_none();
-        if !alone {
-            return Err(ApiError::invalid_argument(
-                "NextToken cannot be combined with StreamName, ExclusiveStartShardId or \
-                 StreamCreationTimestamp.",
-            ));
-        }
-        if now.millis().saturating_sub(token.issued) > TOKEN_TTL_MILLIS {
-            return Err(ApiError::new(
-                "ExpiredNextTokenException",
-                "The NextToken is older than 300 seconds: list from the start.",
-            ));
-        }
         let stream_ref = StreamRef {
-            name: Some(&token.stream),
+            name: Some(&place.stream),
             arn: request.stream_arn.as_deref(),
         };
         let stream = self.stream(now, stream_ref)?;
-        if stream.incarnation == token.incarnation {
+        if stream.incarnation == place.incarnation {
             return Ok(stream);
         }
         Err(ApiError::not_found(format!(
             "Stream {} has been deleted since",
-            token.stream
+            place.stream
         )))
     }
 }
 
 impl ListShardsRequest {
+    /// Where the listing of a token goes on. The token says which stream and which filter: a request
+    /// may repeat the ARN and the filter, and not change them.
+    fn place(&self, now: Timestamp, token: &str) -> Result<Place, ApiError> {
+        check_alone(&[
+            ("StreamName", self.stream_name.is_some()),
+            (
+                "ExclusiveStartShardId",
+                self.exclusive_start_shard_id.is_some(),
+            ),
+            (
+                "StreamCreationTimestamp",
+                self.stream_creation_timestamp.is_some(),
+            ),
+        ])?;
+        let place: Place = page_token::decode(OPERATION, now, token)?;
+        if self.shard_filter.is_some() && self.filter()?.0 != place.filter {
+            return Err(ApiError::invalid_argument(
+                "ShardFilter is not the one that the NextToken was given for.",
+            ));
+        }
+        Ok(place)
+    }
+
     /// The filter, and the shard after which the listing starts.
     fn filter(&self) -> Result<(ShardFilter, Option<ShardId>), ApiError> {
         let start = self.exclusive_start_shard_id.as_deref();
@@ -188,7 +195,8 @@ impl ListShardsRequest {
     }
 }
 
-fn shard_id(field: &str, text: &str) -> Result<ShardId, ApiError> {
+/// The shard that a member names.
+pub(super) fn shard_id(field: &str, text: &str) -> Result<ShardId, ApiError> {
     ShardId::parse(text)
         .ok_or_else(|| ApiError::invalid_argument(format!("{field} {text} is no shard id")))
 }
@@ -224,19 +232,4 @@ fn was_open_at(stream: &Stream, shard: &Shard, time: Timestamp) -> bool {
             .parents
             .iter()
             .any(|parent| open(stream.shard(*parent)))
-}
-
-impl PageToken {
-    fn encode(&self) -> String {
-        let json = serde_json::to_vec(self).unwrap_or_default();
-        base64_simd::URL_SAFE.encode_to_string(json)
-    }
-
-    fn decode(text: &str) -> Result<Self, ApiError> {
-        base64_simd::URL_SAFE
-            .decode_to_vec(text)
-            .ok()
-            .and_then(|json| serde_json::from_slice(&json).ok())
-            .ok_or_else(|| ApiError::invalid_argument("NextToken is not one of this service."))
-    }
 }

@@ -16,6 +16,7 @@ mod limits;
 mod list_shards;
 mod mode;
 mod monitoring;
+mod page_token;
 mod put;
 mod reshard;
 mod scaling;
@@ -32,6 +33,8 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 pub(crate) use self::error::ApiError;
 pub(crate) use self::event_stream::frames;
@@ -76,8 +79,10 @@ impl Default for Settings {
 }
 
 /// All streams of the account.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Kinesis {
+    /// They are those of the process, not of the streams.
+    #[serde(skip)]
     settings: Settings,
     streams: BTreeMap<String, Stream>,
     incarnations: u64,
@@ -89,6 +94,22 @@ impl Kinesis {
             settings,
             ..Self::default()
         }
+    }
+
+    /// The streams as they were kept, under new settings. Without `complete`, changes were made since:
+    /// no number that a client may have seen is given again.
+    pub(crate) fn restored(self, settings: Settings, complete: bool) -> Self {
+        /// Streams and consumers that may have been made and lost.
+        const GAP: u64 = 1 << 32;
+        let mut restored = Self { settings, ..self };
+        if !complete {
+            restored.incarnations += GAP;
+            let streams = restored.streams.values_mut();
+            streams
+                .flat_map(|stream| &mut stream.shards)
+                .for_each(Shard::leave_gap);
+        }
+        restored
     }
 
     fn next_incarnation(&mut self) -> u64 {
@@ -172,7 +193,7 @@ fn resolve(stream: StreamRef<'_>) -> Result<&str, ApiError> {
         None => None,
         Some(arn) => Some(name_of_arn(arn).ok_or_else(|| {
             ApiError::not_found(format!(
-                "StreamARN {arn} names no stream of account {ACCOUNT}"
+                "StreamARN {arn} names no stream of account {ACCOUNT} in {REGION}"
             ))
         })?),
     };
@@ -191,12 +212,12 @@ fn arn_of(name: &str) -> String {
     format!("arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/{name}")
 }
 
-/// The name in a stream's ARN, whatever its region, if it is one of this account.
+/// The name in a stream's ARN, if it is one of this account and region.
 fn name_of_arn(arn: &str) -> Option<&str> {
     let mut parts = arn.splitn(6, ':');
     let prefix = [parts.next()?, parts.next()?, parts.next()?];
-    let (_region, account, resource) = (parts.next()?, parts.next()?, parts.next()?);
-    (prefix == ["arn", "aws", "kinesis"] && account == ACCOUNT)
+    let (region, account, resource) = (parts.next()?, parts.next()?, parts.next()?);
+    (prefix == ["arn", "aws", "kinesis"] && region == REGION && account == ACCOUNT)
         .then(|| resource.strip_prefix("stream/"))
         .flatten()
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Kinesis;
 use super::error::ApiError;
@@ -22,7 +22,7 @@ stream_requests! {
 }
 
 /// Which shard a record goes to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Distribution {
     /// The one whose range holds the hash of its partition key, or its explicit hash key.
     #[default]

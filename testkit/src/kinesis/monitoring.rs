@@ -46,8 +46,8 @@ pub(crate) struct MonitoringResponse {
     stream_name: String,
     #[serde(rename = "StreamARN")]
     stream_arn: String,
-    current_shard_level_metrics: Vec<&'static str>,
-    desired_shard_level_metrics: Vec<&'static str>,
+    current_shard_level_metrics: Vec<String>,
+    desired_shard_level_metrics: Vec<String>,
 }
 
 impl Kinesis {
@@ -89,10 +89,12 @@ impl Kinesis {
         let is_named = |metric: &str| named.iter().any(|name| name == "ALL" || name == metric);
         let stream = self.active(now, request.stream())?;
         let current = stream.metrics.clone();
-        let is_kept = |metric: &&str| keeps(current.contains(metric), is_named(metric));
+        let is_measured = |metric: &str| current.iter().any(|name| name == metric);
+        let is_kept = |metric: &&str| keeps(is_measured(metric), is_named(metric));
         stream.metrics = METRICS
             .into_iter()
-            .filter(|metric| is_kept(metric))
+            .filter(is_kept)
+            .map(str::to_owned)
             .collect();
         Ok(MonitoringResponse {
             stream_name: stream.name.clone(),

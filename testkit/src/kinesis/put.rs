@@ -350,7 +350,7 @@ fn append(
 ) -> Result<(ShardId, SequenceNumber), ApiError> {
     let horizon = stream.horizon(now);
     let id = stream.place(entry.hash_key);
-    let encryption_type = stream.encryption_type();
+    let encrypted = stream.encryption_type().is_some();
     let size = entry.size();
     let shard = stream.shard_mut(id);
     if bounds.limited && !shard.limits.admit_write(now, size) {
@@ -368,7 +368,7 @@ fn append(
         data,
         ..
     } = entry;
-    let number = shard.append(now, partition_key, explicit_hash_key, data, encryption_type);
+    let number = shard.append(now, partition_key, explicit_hash_key, data, encrypted);
     if let Some(capacity) = bounds.capacity {
         shard.free_above(capacity);
     }

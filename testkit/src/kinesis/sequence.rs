@@ -8,7 +8,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Decimal digits of every sequence number.
 const DIGITS: usize = 56;
@@ -52,6 +53,11 @@ impl SequenceNumber {
     /// The record's index, if this number is one of the shard with this epoch and index.
     pub(crate) fn index_in(self, epoch: u64, shard: u32) -> Option<u64> {
         (self.epoch == epoch && self.shard == shard).then_some(self.index)
+    }
+
+    /// The record's index in its shard.
+    pub(crate) fn index(self) -> u64 {
+        self.index
     }
 
     fn limbs(self) -> [u64; 3] {
@@ -140,6 +146,14 @@ impl FromStr for SequenceNumber {
 impl Serialize for SequenceNumber {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(text(&self.digits()))
+    }
+}
+
+impl<'de> Deserialize<'de> for SequenceNumber {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse()
+            .map_err(|_| D::Error::custom(format!("{text} is no sequence number")))
     }
 }
 

@@ -12,7 +12,7 @@ use super::iterator::ShardIterator;
 use super::put::{Put, PutRecordRequest, PutRecordsRequest, RefusedEntries};
 use super::subscribe::{SubscribeRequest, Subscription};
 use super::wire::StreamRef;
-use super::{Kinesis, Settings, hash_key};
+use super::{Kinesis, hash_key};
 use crate::clock::{Clock, Timestamp};
 use crate::faults::Part;
 
@@ -28,9 +28,9 @@ impl fmt::Debug for KinesisService {
 }
 
 impl KinesisService {
-    pub(crate) fn new(settings: Settings, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(kinesis: Kinesis, clock: Arc<dyn Clock>) -> Self {
         Self {
-            state: Mutex::new(Kinesis::new(settings)),
+            state: Mutex::new(kinesis),
             clock,
         }
     }

@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::{Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::Notify;
 
 use super::limits::ShardLimits;
@@ -46,15 +47,22 @@ impl Serialize for ShardId {
     }
 }
 
+impl<'de> Deserialize<'de> for ShardId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom(format!("{text} is no shard id")))
+    }
+}
+
 /// A record as the stream holds it. Clones share the bytes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) sequence_number: SequenceNumber,
     pub(crate) arrival: Timestamp,
     pub(crate) partition_key: Arc<str>,
     pub(crate) explicit_hash_key: Option<u128>,
     pub(crate) data: Bytes,
-    pub(crate) encryption_type: Option<&'static str>,
+    pub(crate) encrypted: bool,
 }
 
 impl Record {
@@ -67,7 +75,10 @@ impl Record {
 /// The index of a record within its shard. The first record has 1.
 pub(crate) type Position = u64;
 
-#[derive(Debug)]
+/// Positions that a shard leaves out when records may have been lost that readers have seen.
+const GAP: Position = 1 << 32;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Shard {
     pub(crate) id: ShardId,
     /// First and last hash key.
@@ -77,16 +88,18 @@ pub(crate) struct Shard {
     pub(crate) children: Vec<ShardId>,
     pub(crate) opened: Timestamp,
     pub(crate) closed: Option<Timestamp>,
+    #[serde(skip, default = "ShardLimits::rested")]
     pub(crate) limits: ShardLimits,
     /// Wakes whoever waits for records, or for the end.
+    #[serde(skip)]
     pub(crate) changed: Arc<Notify>,
     /// Orders this shard's sequence numbers after its parents'.
     pub(crate) epoch: u64,
     records: VecDeque<Record>,
     /// Of all records held.
     bytes: usize,
-    /// The position of `records[0]`.
-    first: Position,
+    /// The position of the next record. Positions of records increase, not always by one.
+    next: Position,
     last_arrival: Timestamp,
 }
 
@@ -114,7 +127,7 @@ impl Shard {
             epoch: now.seconds().max(parents_epoch),
             records: VecDeque::new(),
             bytes: 0,
-            first: 1,
+            next: 1,
             last_arrival: now,
         }
     }
@@ -126,12 +139,13 @@ impl Shard {
         partition_key: Arc<str>,
         explicit_hash_key: Option<u128>,
         data: Bytes,
-        encryption_type: Option<&'static str>,
+        encrypted: bool,
     ) -> SequenceNumber {
         // Arrivals never go back, even if the clock does: timestamps are searched by bisection.
         let arrival = now.max(self.last_arrival);
         let sequence_number =
             SequenceNumber::new(self.epoch, self.id.0, self.end(), arrival.seconds());
+        self.next += 1;
         self.last_arrival = arrival;
         self.bytes += data.len() + partition_key.len();
         self.records.push_back(Record {
@@ -140,7 +154,7 @@ impl Shard {
             partition_key,
             explicit_hash_key,
             data,
-            encryption_type,
+            encrypted,
         });
         self.changed.notify_waiters();
         sequence_number
@@ -168,16 +182,33 @@ impl Shard {
 
     /// One past the last record.
     pub(crate) fn end(&self) -> Position {
-        self.first + self.records.len() as u64
+        self.next
+    }
+
+    /// Leaves positions out: a reader that has gone beyond the end, to records that were lost since,
+    /// misses none of those to come.
+    pub(crate) fn leave_gap(&mut self) {
+        if self.closed.is_none() {
+            self.next += GAP;
+        }
+    }
+
+    /// Which of the records held is the first at `position` or later.
+    fn nth_from(&self, position: Position) -> usize {
+        let before = |record: &Record| record.sequence_number.index() < position;
+        self.records.partition_point(before)
+    }
+
+    /// The record at `position`, if it is held.
+    fn at(&self, position: Position) -> Option<&Record> {
+        let record = self.records.get(self.nth_from(position))?;
+        (record.sequence_number.index() == position).then_some(record)
     }
 
     /// The number of the record before `position`: a reader that goes on after it misses none.
     pub(crate) fn number_before(&self, position: Position) -> SequenceNumber {
         let index = position.saturating_sub(1);
-        let held = index
-            .checked_sub(self.first)
-            .and_then(|nth| self.records.get(usize::try_from(nth).ok()?));
-        held.map_or_else(
+        self.at(index).map_or_else(
             || SequenceNumber::new(self.epoch, self.id.0, index, self.last_arrival.seconds()),
             |record| record.sequence_number,
         )
@@ -185,7 +216,9 @@ impl Shard {
 
     /// The first record that arrived at `time` or later.
     pub(crate) fn position_at(&self, time: Timestamp) -> Position {
-        self.first + self.records.partition_point(|record| record.arrival < time) as u64
+        let nth = self.records.partition_point(|record| record.arrival < time);
+        let record = self.records.get(nth);
+        record.map_or(self.next, |record| record.sequence_number.index())
     }
 
     /// The records from `position` on that arrived at `horizon` or later, at most `limit` and about
@@ -201,7 +234,7 @@ impl Shard {
         let mut bytes = 0;
         let records: Vec<Record> = self
             .records
-            .range((start - self.first) as usize..)
+            .range(self.nth_from(start)..)
             .take(limit)
             .enumerate()
             .take_while(|(nth, record)| {
@@ -210,7 +243,9 @@ impl Shard {
             })
             .map(|(_, record)| record.clone())
             .collect();
-        let next = start + records.len() as u64;
+        let next = records
+            .last()
+            .map_or(start, |last| last.sequence_number.index() + 1);
         (records, next)
     }
 
@@ -238,7 +273,6 @@ impl Shard {
 
     fn free_first(&mut self) {
         if let Some(record) = self.records.pop_front() {
-            self.first += 1;
             self.bytes -= record.size();
         }
     }
@@ -250,9 +284,6 @@ impl Shard {
 
     /// When the record at `position` arrived, if it is held.
     pub(crate) fn arrival_of(&self, position: Position) -> Option<Timestamp> {
-        let nth = position.checked_sub(self.first)?;
-        self.records
-            .get(usize::try_from(nth).ok()?)
-            .map(|record| record.arrival)
+        self.at(position).map(|record| record.arrival)
     }
 }

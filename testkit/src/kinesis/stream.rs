@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::consumers::Consumer;
 use super::error::ApiError;
 use super::hash_key;
@@ -11,7 +13,7 @@ use super::tags::Tags;
 use crate::clock::Timestamp;
 
 /// How a stream's capacity is set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum StreamMode {
     Provisioned,
     OnDemand,
@@ -27,7 +29,7 @@ impl StreamMode {
 }
 
 /// A change that has been accepted and takes effect when its time has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Change {
     Create { shards: u32 },
     Delete,
@@ -36,7 +38,7 @@ pub(crate) enum Change {
     UpdateShardCount { target: u32 },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Stream {
     pub(crate) name: String,
     pub(crate) arn: String,
@@ -57,7 +59,7 @@ pub(crate) struct Stream {
     pub(crate) mode_changes: Vec<Timestamp>,
     pub(crate) encryption_key: Option<String>,
     /// What enhanced monitoring measures, in the order of names.
-    pub(crate) metrics: Vec<&'static str>,
+    pub(crate) metrics: Vec<String>,
     /// In the order in which they were registered.
     pub(crate) consumers: Vec<Consumer>,
     pub(crate) tags: Tags,

@@ -41,7 +41,7 @@ struct StartingPositionShape {
 }
 
 /// The subscription a consumer has to a shard, or had last.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Holder {
     id: u64,
     since: Timestamp,

@@ -107,3 +107,83 @@ async fn a_denied_operation_is_denied_in_its_service_only() {
     put(&client, 0, "a").await;
     assert_eq!(shards(&client).await.len(), 1);
 }
+
+/// A client in another region than the services are in.
+fn elsewhere(aws: &LocalAws) -> (Client, aws_sdk_dynamodb::Client) {
+    let config = aws.sdk_config().into_builder();
+    let config = config
+        .region(aws_sdk_kinesis::config::Region::new("eu-central-1"))
+        .build();
+    (Client::new(&config), aws_sdk_dynamodb::Client::new(&config))
+}
+
+const ARN: &str = "arn:aws:kinesis:us-east-1:000000000000:stream/orders";
+const ARN_ELSEWHERE: &str = "arn:aws:kinesis:eu-central-1:000000000000:stream/orders";
+const TABLE_ELSEWHERE: &str = "arn:aws:dynamodb:eu-central-1:000000000000:table/leases";
+
+#[tokio::test]
+async fn a_resource_of_another_region_does_not_exist() {
+    let aws = LocalAws::start().await.unwrap();
+    aws.create_stream("orders", 1).await.unwrap();
+    create_table(&aws.dynamodb()).await;
+    let (foreign, foreign_table) = elsewhere(&aws);
+    for client in [&aws.kinesis(), &foreign] {
+        let shards = client.list_shards().stream_arn(ARN_ELSEWHERE).send().await;
+        assert_eq!(code(shards), "ResourceNotFoundException");
+        let summary = client.describe_stream_summary().stream_arn(ARN_ELSEWHERE);
+        assert_eq!(code(summary.send().await), "ResourceNotFoundException");
+        let put = client
+            .put_record()
+            .stream_arn(ARN_ELSEWHERE)
+            .partition_key("k");
+        let put = put.data(Blob::new("x")).send().await;
+        assert_eq!(code(put), "ResourceNotFoundException");
+        let tags = client.list_tags_for_resource().resource_arn(ARN_ELSEWHERE);
+        assert_eq!(code(tags.send().await), "ResourceNotFoundException");
+        let consumer = format!("{ARN_ELSEWHERE}/consumer/app:1");
+        let describe = client.describe_stream_consumer().consumer_arn(consumer);
+        assert_eq!(code(describe.send().await), "ResourceNotFoundException");
+    }
+    for client in [&aws.dynamodb(), &foreign_table] {
+        let describe = client
+            .describe_table()
+            .table_name(TABLE_ELSEWHERE)
+            .send()
+            .await;
+        assert_eq!(code(describe), "ResourceNotFoundException");
+    }
+    aws.kinesis()
+        .list_shards()
+        .stream_arn(ARN)
+        .send()
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn an_arn_is_of_the_region_that_the_request_is_signed_for() {
+    let aws = LocalAws::start().await.unwrap();
+    aws.create_stream("orders", 1).await.unwrap();
+    let (client, _) = elsewhere(&aws);
+    let by_arn = client.list_shards().stream_arn(ARN).send().await;
+    assert_eq!(code(by_arn), "ResourceNotFoundException");
+    // By name any region will do, unless it is to be checked.
+    client
+        .list_shards()
+        .stream_name("orders")
+        .send()
+        .await
+        .unwrap();
+    let strict = LocalAws::builder().check_region(true);
+    let strict = strict.build().await.unwrap();
+    let (client, dynamodb) = elsewhere(&strict);
+    assert_eq!(
+        code(client.list_streams().send().await),
+        "InvalidSignatureException"
+    );
+    assert_eq!(
+        code(dynamodb.list_tables().send().await),
+        "InvalidSignatureException"
+    );
+    strict.kinesis().list_streams().send().await.unwrap();
+}

@@ -135,6 +135,27 @@ async fn consumers_are_listed_page_by_page_in_the_order_of_registration() {
     let token = list().send().await.unwrap().next_token;
     let bogus = list().next_token("bogus").send().await;
     assert_eq!(code(bogus), "InvalidArgumentException");
+    let created = client.describe_stream_summary().stream_arn(STREAM_ARN);
+    let created = created
+        .send()
+        .await
+        .unwrap()
+        .stream_description_summary
+        .unwrap();
+    let both = list().set_next_token(token.clone());
+    let both = both.stream_creation_timestamp(*created.stream_creation_timestamp());
+    assert_eq!(code(both.send().await), "InvalidArgumentException");
+    aws.create_stream("another", 1).await.unwrap();
+    let other_stream = client.list_stream_consumers().set_next_token(token.clone());
+    let other_stream = other_stream.stream_arn(STREAM_ARN.replace(STREAM, "another"));
+    assert_eq!(code(other_stream.send().await), "InvalidArgumentException");
+    // Tokens are of the operation that gave them.
+    let shards = client
+        .list_shards()
+        .set_next_token(token.clone())
+        .send()
+        .await;
+    assert_eq!(code(shards), "InvalidArgumentException");
     clock.advance(Duration::from_secs(301));
     let expired = list().set_next_token(token).send().await;
     assert_eq!(code(expired), "ExpiredNextTokenException");

@@ -6,6 +6,7 @@ use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{ShardFilter, ShardFilterType};
 use kinesis_testkit::{Clock, LocalAws, ManualClock};
 
+use super::consumers::STREAM_ARN;
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -192,6 +193,21 @@ async fn shards_are_listed_page_by_page() {
         .send()
         .await;
     assert_eq!(code(both), "InvalidArgumentException");
+    let filtered = |kind| {
+        let filter = ShardFilter::builder().r#type(kind).build().unwrap();
+        let list = client.list_shards().next_token(&token);
+        list.shard_filter(filter).send()
+    };
+    let other_filter = filtered(ShardFilterType::AtLatest).await;
+    assert_eq!(code(other_filter), "InvalidArgumentException");
+    filtered(ShardFilterType::FromTrimHorizon).await.unwrap();
+    aws.create_stream("another", 1).await.unwrap();
+    let other_stream = client.list_shards().next_token(&token);
+    let other_stream = other_stream.stream_arn(STREAM_ARN.replace(STREAM, "another"));
+    assert_eq!(code(other_stream.send().await), "InvalidArgumentException");
+    let created = client.list_shards().next_token(&token);
+    let created = created.stream_creation_timestamp(DateTime::from(clock.now()));
+    assert_eq!(code(created.send().await), "InvalidArgumentException");
     let bogus = client.list_shards().next_token("bogus").send().await;
     assert_eq!(code(bogus), "InvalidArgumentException");
     clock.advance(Duration::from_secs(301));

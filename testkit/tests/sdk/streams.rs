@@ -175,9 +175,15 @@ async fn streams_are_listed_page_by_page() {
     assert_eq!(first.stream_names(), ["a", "b", "c"]);
     assert!(first.has_more_streams());
     assert_eq!(first.stream_summaries().len(), 3);
+    let token = first.next_token.unwrap();
+    let list = || client.list_streams().next_token(&token);
+    let both = list().exclusive_start_stream_name("b").send().await;
+    assert_eq!(code(both), "InvalidArgumentException");
+    let bogus = client.list_streams().next_token("c").send().await;
+    assert_eq!(code(bogus), "InvalidArgumentException");
     let rest = client
         .list_streams()
-        .set_next_token(first.next_token)
+        .next_token(&token)
         .send()
         .await
         .unwrap();

@@ -81,7 +81,7 @@ impl World {
                     // Large enough for an event not to hold everything.
                     let (key, data) = (self.put.to_string(), Bytes::from_static(&[0; 100_000]));
                     let shard = stream.shard_mut(SHARD);
-                    shard.append(self.now, key.into(), None, data, None);
+                    shard.append(self.now, key.into(), None, data, false);
                     self.put += 1;
                 }
             }

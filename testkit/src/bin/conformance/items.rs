@@ -15,6 +15,7 @@ cases! { DynamoDb, "items":
     an_update_creates_what_is_missing,
     an_update_counts,
     an_update_gives_old_or_new_back,
+    an_update_that_creates_an_item_gives_no_old_one_back,
     an_update_does_not_touch_the_key,
     a_delete_gives_the_old_item_back,
     a_delete_of_nothing_succeeds,
@@ -156,6 +157,19 @@ async fn an_update_gives_old_or_new_back(dynamodb: DynamoDb) -> Verdict {
         same(asked.as_str(), update.attributes, expected)?;
     }
     Ok(())
+}
+
+async fn an_update_that_creates_an_item_gives_no_old_one_back(dynamodb: DynamoDb) -> Verdict {
+    let table = dynamodb.table().await?;
+    let update = dynamodb
+        .update_item()
+        .table_name(&table.name)
+        .key("id", s("a"));
+    let update = update
+        .update_expression("SET x = :x")
+        .return_values(ReturnValue::AllOld);
+    let update = update.expression_attribute_values(":x", n("1"));
+    same("old item", update.send().await?.attributes, None)
 }
 
 async fn an_update_does_not_touch_the_key(dynamodb: DynamoDb) -> Verdict {

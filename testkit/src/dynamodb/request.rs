@@ -71,8 +71,8 @@ impl<'a> Request<'a> {
     }
 
     /// The members of an object; absent, there are none.
-    pub(super) fn request(self, member: &str) -> Result<Option<Request<'a>>, Refusal> {
-        Ok(self.object(member)?.map(Request))
+    pub(super) fn request(self, member: &str) -> Result<Option<Self>, Refusal> {
+        Ok(self.object(member)?.map(Self))
     }
 
     /// The elements of a list; absent, there are none.

@@ -7,7 +7,7 @@ mod script;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub use self::fault::{Fault, FaultKind};
 pub(crate) use self::plan::{Asks, Call, Part, Plan, Stop};
@@ -188,6 +188,11 @@ impl Faults {
                 _ => None,
             })
             .max()
+    }
+
+    /// The time of day that the services see.
+    pub(crate) fn now(&self) -> SystemTime {
+        self.clock.now()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

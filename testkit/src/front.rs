@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -121,7 +122,7 @@ impl Front {
         if let Err(error) = check_arns(head, &body) {
             return Ok(refusal(service, encoding, &error));
         }
-        let plan = self.plan(service, operation, &body);
+        let mut plan = self.plan(service, operation, &body);
         if !plan.delay.is_zero() {
             tokio::time::sleep(plan.delay).await;
         }
@@ -133,10 +134,15 @@ impl Front {
         let lose_response = plan.lose_response;
         let reply = match service {
             Service::Kinesis if operation == "SubscribeToShard" => self.subscribe(encoding, &body),
-            Service::Kinesis => match self.kinesis.call(operation, &body, plan.refused) {
-                Ok(body) => reply(service, encoding, 200, body),
-                Err(error) => refusal(service, encoding, &error),
-            },
+            Service::Kinesis => {
+                match self
+                    .kinesis
+                    .call(operation, &body, std::mem::take(&mut plan.refused))
+                {
+                    Ok(body) => reply(service, encoding, 200, body),
+                    Err(error) => refusal(service, encoding, &error),
+                }
+            }
             Service::DynamoDb => {
                 let stalest = self.faults.stalest_index();
                 let (status, body) = self.dynamodb.call(operation, &body, &plan, stalest);
@@ -155,7 +161,10 @@ impl Front {
         if !reads.iter().any(|read| operation.starts_with(read)) {
             self.note_change();
         }
-        if lose_response { Err(Cut) } else { Ok(reply) }
+        if lose_response {
+            return Err(Cut);
+        }
+        Ok(carry(&plan, reply).await)
     }
 
     fn subscribe(&self, encoding: Encoding, body: &[u8]) -> Reply {
@@ -189,6 +198,31 @@ impl Front {
             asks,
         })
     }
+}
+
+/// What faults make of an answer on its way. Event streams have faults of their own.
+async fn carry(plan: &Plan, reply: Reply) -> Reply {
+    let is_whole = !plan.cut_response && !plan.garbled_response && plan.slow_response.is_none();
+    let body = match reply.body {
+        Either::Left(body) if !is_whole => body,
+        body => return Reply { body, ..reply },
+    };
+    let Ok(body) = body.collect().await;
+    let mut bytes = body.to_bytes();
+    if let Some(rate) = plan.slow_response {
+        tokio::time::sleep(Duration::from_secs_f64(bytes.len() as f64 / rate as f64)).await;
+    }
+    let half = bytes.len() / 2;
+    if plan.garbled_response {
+        bytes = [&bytes[..half], b"\x00 garbage"].concat().into();
+    }
+    let body = if plan.cut_response {
+        let parts = [Ok(Frame::data(bytes.slice(..half))), Err(Cut)];
+        Either::Right(StreamBody::new(futures::stream::iter(parts)).boxed())
+    } else {
+        Either::Left(Full::new(bytes))
+    };
+    Reply { body, ..reply }
 }
 
 fn parse_target(target: &str) -> Option<(Service, &str)> {

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
+use aws_smithy_types::date_time::{DateTime, Format};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Body;
@@ -41,6 +43,11 @@ where
         answer?
     };
     let mut response = Response::new(body);
+    // The time of the services, not of this host: clients tell their time by it.
+    let date = http_date(front.faults.now()).and_then(|date| date.try_into().ok());
+    if let Some(date) = date {
+        response.headers_mut().insert(header::DATE, date);
+    }
     *response.status_mut() =
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
@@ -53,6 +60,12 @@ where
         headers.insert("x-amzn-requestid", request_id);
     }
     Ok(response)
+}
+
+fn http_date(time: SystemTime) -> Option<String> {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+    let date = DateTime::from_secs(i64::try_from(seconds).ok()?);
+    date.fmt(Format::HttpDate).ok()
 }
 
 /// The whole body, copied once if it comes in several pieces; none if it is too large or breaks off.

@@ -28,6 +28,15 @@ pub enum FaultKind {
     CutConnection,
     /// The request is carried out, then the connection is closed without an answer.
     ResponseLost,
+    /// The request is carried out, and the connection is closed in the middle of the answer's body.
+    CutResponse,
+    /// The request is carried out, and what follows the first half of the answer's body is garbage.
+    GarbledResponse,
+    /// The request is carried out, and the answer's body takes a second for so many bytes.
+    SlowResponse {
+        /// At least 1.
+        bytes_per_second: u64,
+    },
     /// Entries of a batch are not carried out; the others are. In PutRecords they get this code; in
     /// BatchWriteItem and BatchGetItem, which have no codes, they come back as unprocessed.
     RefuseEntry {
@@ -132,6 +141,21 @@ impl Fault {
     /// Closes the connection after a request has been carried out.
     pub fn response_lost() -> Self {
         Self::new(FaultKind::ResponseLost)
+    }
+
+    /// Closes the connection in the middle of an answer, after the request has been carried out.
+    pub fn cut_response() -> Self {
+        Self::new(FaultKind::CutResponse)
+    }
+
+    /// Spoils the second half of an answer, after the request has been carried out.
+    pub fn garbled_response() -> Self {
+        Self::new(FaultKind::GarbledResponse)
+    }
+
+    /// Sends answers as a slow link does, after the request has been carried out.
+    pub fn slow_response(bytes_per_second: u64) -> Self {
+        Self::new(FaultKind::SlowResponse { bytes_per_second })
     }
 
     /// Refuses single entries of batches with this code.

@@ -43,6 +43,10 @@ pub(crate) struct Plan {
     pub(crate) stop: Option<Stop>,
     pub(crate) refused: HashMap<usize, ApiError>,
     pub(crate) lose_response: bool,
+    pub(crate) cut_response: bool,
+    pub(crate) garbled_response: bool,
+    /// Bytes a second.
+    pub(crate) slow_response: Option<u64>,
     pub(crate) stale_index: Option<Duration>,
     pub(crate) slow_index: Option<Duration>,
     pub(crate) no_old_item: bool,
@@ -63,6 +67,12 @@ impl Plan {
         match kind {
             FaultKind::Delay(by) => self.delay += *by,
             FaultKind::ResponseLost => self.lose_response = true,
+            FaultKind::CutResponse => self.cut_response = true,
+            FaultKind::GarbledResponse => self.garbled_response = true,
+            FaultKind::SlowResponse { bytes_per_second } => {
+                let slowest = self.slow_response.unwrap_or(u64::MAX);
+                self.slow_response = Some(slowest.min(*bytes_per_second).max(1));
+            }
             FaultKind::CutConnection => self.stop = Some(Stop::Cut),
             FaultKind::Throttle => self.stop = Some(Stop::Refuse(throttle(call))),
             FaultKind::InternalFailure => {

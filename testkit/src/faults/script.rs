@@ -34,6 +34,9 @@ enum Kind {
     Delay,
     CutConnection,
     ResponseLost,
+    CutResponse,
+    GarbledResponse,
+    SlowResponse,
     RefuseEntry,
     StaleIndex,
     SlowIndex,
@@ -58,6 +61,7 @@ struct Entry {
     resource: Option<String>,
     shard: Option<String>,
     probability: Option<f64>,
+    bytes_per_second: Option<u64>,
     skip: Option<u64>,
     times: Option<u64>,
     after: Option<String>,
@@ -68,8 +72,8 @@ impl Faults {
     /// Adds the faults of a script, a JSON array, in its order: all of them, or none.
     ///
     /// Each is an object with a `kind` (`throttle`, `internal-failure`, `unavailable`, `refuse`, `delay`,
-    /// `cut-connection`, `response-lost`, `refuse-entry`, `stale-index`, `slow-index`, `no-old-item`) and,
-    /// where the kind needs it, a `code` or a duration `by`. The conditions are those of [`Fault`]:
+    /// `cut-connection`, `response-lost`, `cut-response`, `garbled-response`, `slow-response`, `refuse-entry`, `stale-index`, `slow-index`, `no-old-item`) and,
+    /// where the kind needs it, a `code`, a duration `by` or `bytes_per_second`. The conditions are those of [`Fault`]:
     /// `service` (`kinesis` or `dynamodb`), `operation`, `resource`, `shard`, `probability`, `skip`,
     /// `times`, `after`, `lasting`. Durations are numbers with a unit: `250ms`, `1.5s`, `2m`, `1h`.
     ///
@@ -161,6 +165,14 @@ impl Entry {
             Kind::Delay => FaultKind::Delay(by()?),
             Kind::CutConnection => FaultKind::CutConnection,
             Kind::ResponseLost => FaultKind::ResponseLost,
+            Kind::CutResponse => FaultKind::CutResponse,
+            Kind::GarbledResponse => FaultKind::GarbledResponse,
+            Kind::SlowResponse => FaultKind::SlowResponse {
+                bytes_per_second: self
+                    .bytes_per_second
+                    .filter(|rate| *rate > 0)
+                    .ok_or("its kind needs `bytes_per_second`, at least 1".to_owned())?,
+            },
             Kind::RefuseEntry => FaultKind::RefuseEntry { code: code()? },
             Kind::StaleIndex => FaultKind::StaleIndex(by()?),
             Kind::SlowIndex => FaultKind::SlowIndex(by()?),

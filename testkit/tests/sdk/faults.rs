@@ -329,3 +329,29 @@ async fn a_script_of_faults_strikes_as_it_says() {
     assert_eq!(aws.faults().count(faults[1]), 1);
     assert_eq!(held(&aws), 1);
 }
+
+#[tokio::test]
+async fn answers_break_off_or_are_garbage_after_the_request_was_carried_out() {
+    let (aws, client) = with_stream(1).await;
+    for fault in [Fault::cut_response(), Fault::garbled_response()] {
+        let before = held(&aws);
+        aws.faults().add(fault.operation("PutRecord").times(1));
+        assert!(put_one(&client).await.is_err());
+        assert_eq!(held(&aws), before + 1);
+    }
+    put_one(&client).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_answer_takes_the_longer_the_larger_it_is() {
+    let aws = LocalAws::start().await.unwrap();
+    aws.create_stream(STREAM, 1).await.unwrap();
+    let client = Client::new(&aws.in_process_config());
+    aws.faults()
+        .add(Fault::slow_response(10).operation("ListShards"));
+    let (start, listed) = (tokio::time::Instant::now(), client.list_shards());
+    listed.stream_name(STREAM).send().await.unwrap();
+    // About 300 bytes.
+    let took = start.elapsed().as_secs();
+    assert!((10..100).contains(&took), "{took}");
+}

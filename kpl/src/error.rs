@@ -36,7 +36,7 @@ pub enum InvalidRecord {
     },
     /// The text of an explicit hash key is not a decimal number below 2^128.
     #[error(
-        "explicit hash key must be a decimal number from 0 to 340282366920938463463374607431768211455, got {actual:?}"
+        "explicit hash key must be a decimal number from 0 to 340282366920938463463374607431768211455, the given text is not"
     )]
     ExplicitHashKey {
         /// The text (cut after 64 characters).

@@ -97,6 +97,7 @@ mod collector;
 mod config;
 mod delivery;
 mod error;
+mod error_text;
 mod fill;
 mod kinesis_record;
 mod lane;

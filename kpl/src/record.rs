@@ -215,11 +215,11 @@ impl UserRecord {
 }
 
 impl fmt::Debug for UserRecord {
-    /// Never shows the data: only its length.
+    /// Never shows the data or the keys, which must not land in logs: only their lengths.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UserRecord")
-            .field("partition_key", &self.partition_key)
-            .field("explicit_hash_key", &self.explicit_hash_key)
+            .field("partition_key_len", &self.partition_key.len())
+            .field("has_explicit_hash_key", &self.explicit_hash_key.is_some())
             .field("data_len", &self.data.len())
             .finish()
     }

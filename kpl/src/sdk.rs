@@ -19,6 +19,7 @@ use futures::future::BoxFuture;
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
 use crate::config::ProducerConfig;
+use crate::error_text::{Cause, error_text, safe_message};
 use crate::retry;
 use crate::sender::{CallError, CallErrorKind, Entry, EntryOutcome, Service, StreamDescription};
 use crate::shard_map::Shard;
@@ -181,10 +182,11 @@ fn entry_outcome(entry: types::PutRecordsResultEntry) -> EntryOutcome {
             shard_id,
             sequence_number,
         },
-        (_, _, code) => EntryOutcome::Refused {
-            code: code.unwrap_or_else(|| "UnusableAnswer".to_owned()),
-            message: entry.error_message.unwrap_or_default(),
-        },
+        (_, _, code) => {
+            let code = code.unwrap_or_else(|| "UnusableAnswer".to_owned());
+            let message = safe_message(&code, &entry.error_message.unwrap_or_default());
+            EntryOutcome::Refused { code, message }
+        }
     }
 }
 
@@ -236,16 +238,14 @@ where
             !matches!(error, SdkError::ConstructionFailure(_)) && !never_connected(&error)
         }
     };
-    let message = match error.message() {
-        Some(message) => message.into(),
-        None => root_cause(&error).into(),
-    };
+    let text = error_text(&error);
     CallError {
         kind,
         code,
-        message,
+        message: text.as_str().into(),
         may_have_been_written,
-        source: Some(Arc::new(error)),
+        // Not the client's error itself: its debug output shows the request and the answer.
+        source: Some(Arc::new(Cause(text))),
     }
 }
 
@@ -254,13 +254,6 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
         (*error).source()
     })
-}
-
-pub(crate) fn root_cause(error: &(dyn Error + 'static)) -> String {
-    chain(error)
-        .last()
-        .map(ToString::to_string)
-        .unwrap_or_default()
 }
 
 /// No connection was opened: the service has seen nothing of the request.

@@ -4,9 +4,11 @@ use std::error::Error;
 use std::sync::Arc;
 
 use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
 use super::item::CorruptItem;
+use crate::error_text::error_text;
 
 /// A call to AWS that failed after its retries. The client's own types stay inside.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -110,30 +112,18 @@ impl LeaseStoreError {
 }
 
 /// Sorts an error of an AWS client.
-pub(crate) fn classify<E, R>(operation: &'static str, error: &SdkError<E, R>) -> CallError
+pub(crate) fn classify<E>(operation: &'static str, error: &SdkError<E, HttpResponse>) -> CallError
 where
     E: ProvideErrorMetadata + Error + 'static,
-    R: std::fmt::Debug + 'static,
 {
-    let (kind, text) = match error {
-        SdkError::ServiceError(service) => {
-            let code = service.err().code().unwrap_or_default();
-            let text = match (code, service.err().message()) {
-                ("", _) => chain(service.err()),
-                (code, Some(message)) => format!("{code}: {message}"),
-                (code, None) => code.to_owned(),
-            };
-            (kind_of(code), text)
-        }
-        other => {
-            let text = chain(other);
-            let kind = credentials_problem(other, &text).unwrap_or(match other {
-                SdkError::ConstructionFailure(_) => CallErrorKind::Refused,
-                SdkError::ResponseError(_) => CallErrorKind::Internal,
-                _ => CallErrorKind::NoAnswer,
-            });
-            (kind, text)
-        }
+    let text = error_text(error);
+    let kind = match error {
+        SdkError::ServiceError(service) => kind_of(service.err().code().unwrap_or_default()),
+        other => credentials_problem(other, &text).unwrap_or(match other {
+            SdkError::ConstructionFailure(_) => CallErrorKind::Refused,
+            SdkError::ResponseError(_) => CallErrorKind::Internal,
+            _ => CallErrorKind::NoAnswer,
+        }),
     };
     CallError {
         operation,
@@ -146,23 +136,6 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
         (*error).source()
     })
-}
-
-/// The error and its causes; not the client's debug output, which shows whole requests.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = String::new();
-    for cause in causes(error) {
-        let part = cause.to_string();
-        // Some errors of the client repeat their cause.
-        if text.ends_with(&part) {
-            continue;
-        }
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&part);
-    }
-    text
 }
 
 /// What a failure to sign a request means; `None`: the request was signed.

@@ -16,8 +16,8 @@ use super::super::histogram;
 use super::super::names::Unit;
 use super::series::{Datum, MAX_VALUES, Values};
 use super::{UploadError, Uploader};
+use crate::error_text::error_text;
 use crate::retry;
-use crate::sdk::root_cause;
 
 pub(super) struct SdkUploader {
     client: Client,
@@ -61,9 +61,10 @@ impl Uploader for SdkUploader {
                     let is_refused = status.is_some_and(|status| is_refusal(status, &code));
                     Err(UploadError {
                         code,
+                        // These requests hold no records, so the service's message may be told.
                         message: match error.message() {
                             Some(message) => message.to_owned(),
-                            None => root_cause(&error),
+                            None => error_text(&error),
                         },
                         is_refused,
                     })

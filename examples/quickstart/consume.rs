@@ -44,7 +44,7 @@ impl RecordProcessor for Counter {
             Some(Delivery {
                 tenure: self.tenure,
                 id,
-                key: record.partition_key(),
+                key: record.partition_key()?,
                 position,
             })
         });

@@ -207,7 +207,10 @@ impl RecordProcessor for Reporter {
                     sequence_number: record.sequence_number().to_string(),
                     sub_sequence_number: record.sub_sequence_number(),
                 },
-                key: record.partition_key().to_owned(),
+                key: record
+                    .partition_key()
+                    .ok_or("a record without a key that nobody sent")?
+                    .to_owned(),
             });
         }
         self.report(reports)?;

@@ -31,7 +31,7 @@ use crate::lease::{FencingToken, Lease, Tenure};
 /// impl RecordProcessor for Printer {
 ///     async fn process_records(&mut self, batch: RecordBatch<'_>) -> Result<(), ProcessorError> {
 ///         for record in batch.records() {
-///             println!("{}: {} bytes", record.partition_key(), record.data().len());
+///             println!("{:?}: {} bytes", record.partition_key(), record.data().len());
 ///         }
 ///         batch.checkpointer().checkpoint().await?;
 ///         Ok(())

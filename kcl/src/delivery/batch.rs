@@ -222,12 +222,13 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// The partition key it was put with.
-    pub fn partition_key(&self) -> &'a str {
+    /// The partition key it was put with; never empty. `None`: it was put without one, which a stream
+    /// allows whose record distribution strategy is `AUTO`. A record of an aggregate always has a key.
+    pub fn partition_key(&self) -> Option<&'a str> {
         match (&self.member, &self.entry.content) {
-            (Some(member), _) => member.partition_key(),
-            (None, Content::Plain { partition_key, .. }) => partition_key,
-            (None, Content::Aggregate { .. }) => "",
+            (Some(member), _) => Some(member.partition_key()),
+            (None, Content::Plain { partition_key, .. }) => partition_key.as_deref(),
+            (None, Content::Aggregate { .. }) => None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Fetched records taken apart: which user records are delivered, under which sub-sequence number.
 
+use std::fmt;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -21,10 +22,10 @@ pub(crate) struct Entry {
     pub(crate) content: Content,
 }
 
-#[derive(Debug)]
 pub(crate) enum Content {
     Plain {
-        partition_key: String,
+        /// `None`: the record was put without one.
+        partition_key: Option<String>,
         data: Bytes,
         /// 0; in a frame that cannot be opened, what is checkpointed of it.
         sub_sequence_number: u64,
@@ -34,6 +35,26 @@ pub(crate) enum Content {
         aggregate: Aggregate,
         kept: Kept,
     },
+}
+
+impl fmt::Debug for Content {
+    /// Shows neither data nor keys, which must not land in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain {
+                data, frame_error, ..
+            } => f
+                .debug_struct("Plain")
+                .field("data_len", &data.len())
+                .field("frame_error", frame_error)
+                .finish_non_exhaustive(),
+            Self::Aggregate { aggregate, kept } => f
+                .debug_struct("Aggregate")
+                .field("members", &aggregate.len())
+                .field("kept", kept)
+                .finish(),
+        }
+    }
 }
 
 /// The members of an aggregate that are delivered.
@@ -160,10 +181,11 @@ pub(crate) enum RangeVerdict {
     Keep(Vec<u32>),
 }
 
-/// Judges the first `sound` members of an aggregate that came under the partition key `record_key`.
+/// Judges the first `sound` members of an aggregate that came under the partition key `record_key`, or
+/// without one.
 pub(crate) fn judge_range(
     policy: AggregateRangePolicy,
-    record_key: &str,
+    record_key: Option<&str>,
     range: Option<HashKeyRange>,
     aggregate: &Aggregate,
     sound: usize,
@@ -180,7 +202,7 @@ pub(crate) fn judge_range(
     // did not, by itself: it sends those again. The key of the first member tells it from a writer
     // that aggregates under a key of its user's, which might be "a" by chance.
     let predicts_shards = || {
-        record_key == AGGREGATE_KEY
+        record_key == Some(AGGREGATE_KEY)
             && aggregate
                 .get(0)
                 .is_some_and(|first| in_range(&first) && first.partition_key() != AGGREGATE_KEY)
@@ -256,7 +278,7 @@ impl Deaggregator {
                 tally.aggregates += 1;
                 let first = usize::try_from(first).unwrap_or(usize::MAX);
                 let received = Received {
-                    partition_key: &partition_key,
+                    partition_key: partition_key.as_deref(),
                     sequence_number: &sequence_number,
                     arrival,
                 };
@@ -352,7 +374,7 @@ impl Deaggregator {
 
 /// How a Kinesis record came.
 struct Received<'a> {
-    partition_key: &'a str,
+    partition_key: Option<&'a str>,
     sequence_number: &'a SequenceNumber,
     arrival: Option<SystemTime>,
 }

@@ -1,5 +1,6 @@
 //! What one GetRecords call brought.
 
+use std::fmt;
 use std::time::SystemTime;
 
 use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
@@ -15,10 +16,11 @@ use crate::sequence::SequenceNumber;
 const RECORD_OVERHEAD: usize = 256;
 
 /// A Kinesis record as it was received.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct RawRecord {
     pub(crate) sequence_number: SequenceNumber,
-    pub(crate) partition_key: String,
+    /// `None`: the record was put without a key, on a stream whose service places the records.
+    pub(crate) partition_key: Option<String>,
     pub(crate) data: Bytes,
     pub(crate) arrival: Option<SystemTime>,
 }
@@ -26,7 +28,17 @@ pub(crate) struct RawRecord {
 impl RawRecord {
     /// Bytes that the service counts.
     pub(crate) fn size(&self) -> usize {
-        self.data.len() + self.partition_key.len()
+        self.data.len() + self.partition_key.as_ref().map_or(0, String::len)
+    }
+}
+
+impl fmt::Debug for RawRecord {
+    /// Shows neither data nor key, which must not land in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawRecord")
+            .field("sequence_number", &self.sequence_number)
+            .field("size", &self.size())
+            .finish_non_exhaustive()
     }
 }
 
@@ -52,7 +64,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// `None` if the service sent a record that lacks its number or key: to be asked again, never skipped.
+    /// `None` if a record has no usable sequence number: the page is asked for again, never skipped.
     pub(crate) fn read(output: GetRecordsOutput) -> Option<Self> {
         let records = output.records.into_iter().map(read_record);
         let records = records.collect::<Option<Vec<_>>>()?;
@@ -69,6 +81,11 @@ impl Answer {
         })
     }
 
+    /// The tip was reached, or the shard's end: there is nothing more.
+    pub(crate) fn is_last(&self) -> bool {
+        self.next.is_err() || self.millis_behind_latest == Some(0)
+    }
+
     /// Memory that its records take.
     pub(crate) fn memory(&self) -> usize {
         self.bytes + self.records.len() * RECORD_OVERHEAD
@@ -78,7 +95,8 @@ impl Answer {
 fn read_record(record: types::Record) -> Option<RawRecord> {
     Some(RawRecord {
         sequence_number: record.sequence_number.parse().ok()?,
-        partition_key: record.partition_key?,
+        // A key is never empty: the service may say "none" either way.
+        partition_key: record.partition_key.filter(|key| !key.is_empty()),
         data: record.data.into_bytes(),
         arrival: record
             .approximate_arrival_timestamp

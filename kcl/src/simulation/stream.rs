@@ -109,7 +109,7 @@ fn raw(members: &[u64], key: HashKey) -> RawRecord {
     };
     RawRecord {
         sequence_number: number(sequence_of(members[0])),
-        partition_key: "key".to_owned(),
+        partition_key: Some("key".to_owned()),
         data,
         arrival: None,
     }

@@ -25,7 +25,7 @@ fn aggregate(members: &[(&str, u128)]) -> Bytes {
 fn raw(sequence_number: u64, partition_key: &str, data: Bytes) -> RawRecord {
     RawRecord {
         sequence_number: sequence_number.to_string().parse().unwrap(),
-        partition_key: partition_key.to_owned(),
+        partition_key: Some(partition_key.to_owned()),
         data,
         arrival: None,
     }

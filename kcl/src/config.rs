@@ -102,9 +102,12 @@ pub struct ConsumerConfig {
     /// pages that GetRecords returns, one in hand and one fetched ahead. Each active shard can always
     /// fetch one page, so a worker with many shards may hold more.
     pub max_buffered_bytes: usize,
-    /// Pause between two reads of a shard that is at its tip. Default 250 ms, at least 200 ms (the
-    /// service allows five reads a second to all readers of a shard). Behind the tip, the next page
-    /// is fetched at once, within that limit.
+    /// Pause between two reads of a shard whose last read found all that was there. Default 1 s, at least
+    /// 200 ms. Each pause is spread by a fifth. Behind the tip, the next page is fetched at once.
+    ///
+    /// The service answers five reads a second per shard, to all applications together: at 1 s, four
+    /// applications share a shard without a throttle. For low latency set 200 ms, and keep other readers
+    /// off the stream. A reader that is throttled slows down, to a fair share of the shard.
     #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub idle_time_between_reads: Duration,
     /// Time limit of one GetRecords or GetShardIterator attempt. Default 10 s.
@@ -130,6 +133,12 @@ pub struct ConsumerConfig {
     /// How often the shards of the stream are compared with the lease table. Default 60 s.
     #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub shard_sync_interval: Duration,
+    /// What a worker does when its stream was deleted and created again under the same name, at the start
+    /// or while it runs. Default [`OnRecreatedStream::Error`].
+    pub on_recreated_stream: OnRecreatedStream,
+    /// What happens to a shard of which retention deleted records before they were read. Default
+    /// [`OnTrimmedGap::Continue`].
+    pub on_trimmed_gap: OnTrimmedGap,
     /// Who writes checkpoints. Default [`CheckpointPolicy::Manual`], as in Java.
     pub checkpoint: CheckpointPolicy,
     /// What a planned stop does with this worker's leases. Default [`OnStop::HandOver`].
@@ -169,12 +178,14 @@ impl Default for ConsumerConfig {
             max_lease_table_reads: 5,
             max_records: 10_000,
             max_buffered_bytes: 64 << 20,
-            idle_time_between_reads: Duration::from_millis(250),
+            idle_time_between_reads: Duration::from_secs(1),
             kinesis_request_timeout: Duration::from_secs(10),
             dynamodb_request_timeout: None,
             startup_timeout: Duration::from_secs(60),
             parent_poll_interval: Duration::from_secs(1),
             shard_sync_interval: Duration::from_secs(60),
+            on_recreated_stream: OnRecreatedStream::default(),
+            on_trimmed_gap: OnTrimmedGap::default(),
             checkpoint: CheckpointPolicy::default(),
             on_stop: OnStop::default(),
             retry_initial_delay: Duration::from_millis(100),
@@ -196,7 +207,10 @@ impl Default for ConsumerConfig {
 )]
 #[non_exhaustive]
 pub enum InitialPosition {
-    /// Records put after the first worker started.
+    /// Records put after the first worker's [`build`](crate::SchedulerBuilder::build) returned, and those put
+    /// while it ran. Records of up to three seconds before may be delivered too: the lease holds the time to
+    /// start from, by the service's clock. That time is rounded down to a second, and two seconds are taken
+    /// off because the clocks of the service's hosts differ.
     #[default]
     Latest,
     /// The oldest record that the stream still keeps.
@@ -227,6 +241,52 @@ pub enum CheckpointPolicy {
     /// The library, at least once per interval, up to the last batch that returned `Ok`; sooner, at no cost, with the
     /// renewal that is due every half failover time.
     Interval(#[cfg_attr(feature = "serde", serde(with = "human::duration"))] Duration),
+}
+
+/// What a worker does when its stream was deleted and created again. The checkpoints of the former stream
+/// mean nothing to the new one, although shard ids may be the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
+#[non_exhaustive]
+pub enum OnRecreatedStream {
+    /// The worker does not start, or ends, with an error that says what to do. Nothing is changed.
+    #[default]
+    Error,
+    /// The leases of the former stream are replaced, and the new stream is read from its beginning, or
+    /// from [`InitialPosition::AtTimestamp`]. What was not read of the former stream is gone. Another
+    /// worker's lease is taken over after the failover time, as if that worker had fallen silent.
+    ///
+    /// A running worker notices at the next shard sync, or when a read is refused. It ends with
+    /// [`WorkerError::StreamDeleted`](crate::WorkerError::StreamDeleted) if the stream stays away for
+    /// longer than about ten seconds: start it again once the stream exists.
+    StartOver,
+}
+
+/// What happens to a shard of which retention deleted records before this application read them.
+///
+/// Either way it is logged as an error, counted as the metric `TrimmedGaps`, and shown by
+/// [`health`](crate::WorkerHandle::health) as
+/// [`RecordsTrimmed`](crate::ProblemKind::RecordsTrimmed). A shard that merely had no records is told from
+/// that by a time in its lease, which its owner renews each half hour. Where no worker of this library read
+/// a shard for longer than records are kept, a gap is assumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
+#[non_exhaustive]
+pub enum OnTrimmedGap {
+    /// Reading goes on at the oldest record that there is.
+    #[default]
+    Continue,
+    /// The shard stands still, and its lease is kept: nothing behind the gap is delivered. To go on, change
+    /// the setting and restart the worker.
+    StopShard,
 }
 
 /// What a planned stop does with the leases of this worker.
@@ -389,6 +449,8 @@ impl ConsumerConfig {
         with_startup_timeout, startup_timeout: Duration;
         with_parent_poll_interval, parent_poll_interval: Duration;
         with_shard_sync_interval, shard_sync_interval: Duration;
+        with_on_recreated_stream, on_recreated_stream: OnRecreatedStream;
+        with_on_trimmed_gap, on_trimmed_gap: OnTrimmedGap;
         with_checkpoint, checkpoint: CheckpointPolicy;
         with_on_stop, on_stop: OnStop;
         with_retry_initial_delay, retry_initial_delay: Duration;

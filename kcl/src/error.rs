@@ -9,6 +9,9 @@ use crate::panic_message::panic_message;
 
 /// An error of a record processor: any error, or a text.
 ///
+/// Its text is logged, and shown by snapshots, health and `why_not_running`: keep payload and keys out of it.
+/// Parsers of JSON, for one, quote what they cannot read.
+///
 /// It does not implement [`std::error::Error`], so that `?` converts every error into it; take
 /// [`as_error`](Self::as_error).
 ///
@@ -110,6 +113,15 @@ pub enum WorkerError {
         /// Name or ARN, as given.
         stream: String,
     },
+    /// The stream was deleted and created again while the worker ran.
+    #[error(
+        "stream {stream} was deleted and created again: its checkpoints mean nothing to the new stream; \
+         delete the lease table, take a new application name, or set on_recreated_stream to start_over"
+    )]
+    StreamRecreated {
+        /// Name or ARN, as given.
+        stream: String,
+    },
     /// The coordination with the other workers cannot go on.
     #[error(transparent)]
     Coordination(WorkerFailure),
@@ -140,6 +152,9 @@ impl WorkerError {
     pub(crate) fn coordination(failure: WorkerFailure, stream: &str) -> Self {
         match failure {
             WorkerFailure::StreamDeleted { .. } => Self::StreamDeleted {
+                stream: stream.to_owned(),
+            },
+            WorkerFailure::StreamRecreated { .. } => Self::StreamRecreated {
                 stream: stream.to_owned(),
             },
             failure => Self::Coordination(failure),

@@ -148,8 +148,10 @@ mod checkpoint;
 mod clock;
 mod config;
 mod coordination;
+mod current_stream;
 mod delivery;
 mod error;
+mod error_text;
 mod executor;
 mod health;
 mod lease;
@@ -162,6 +164,7 @@ mod processor;
 mod retrieval;
 mod scheduler;
 mod sequence;
+mod service_time;
 mod shard_consumer;
 mod shard_sync;
 #[cfg(feature = "simulation")]
@@ -178,8 +181,8 @@ mod worker_state;
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use clock::Clock;
 pub use config::{
-    AggregateRangePolicy, CheckpointPolicy, ConfigError, ConsumerConfig, InitialPosition, OnStop,
-    TableConfig,
+    AggregateRangePolicy, CheckpointPolicy, ConfigError, ConsumerConfig, InitialPosition,
+    OnRecreatedStream, OnStop, OnTrimmedGap, TableConfig,
 };
 pub use coordination::{StartError, WorkerFailure};
 pub use delivery::{Checkpointer, PreparedCheckpoint, Record, RecordBatch, Records};

@@ -5,7 +5,7 @@ mod lag;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use self::calls::Work;
 use self::lag::Lag;
@@ -14,7 +14,7 @@ use crate::health::{Failed, ProblemKind, ProblemLog};
 use crate::metrics::{Meter, Metric, milliseconds};
 #[cfg(feature = "serde")]
 use crate::millis;
-use crate::sequence::ExtendedSequenceNumber;
+use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
 use crate::shard_consumer::ShardState;
 
 /// What a worker is doing at one moment.
@@ -78,6 +78,14 @@ pub struct ShardSnapshot {
     pub failures: u32,
     /// The last of them. `None` once a call has succeeded.
     pub last_failure: Option<String>,
+    /// Reads of the shard that failed since the last one that succeeded. Throttles count from the third
+    /// in a row on.
+    pub read_failures: u32,
+    /// The cause of the last of them, and what to do. `None` once a read has succeeded.
+    pub last_read_failure: Option<String>,
+    /// What retention deleted before it was read, within the last hour, or since the shard stands still for
+    /// it: see [`on_trimmed_gap`](crate::ConsumerConfig::on_trimmed_gap).
+    pub records_trimmed: Option<String>,
 }
 
 /// A call of a processor that is under way.
@@ -101,6 +109,15 @@ impl WorkerSnapshot {
 
 const NOT_KNOWN: u64 = u64::MAX;
 
+/// A read that found nothing more.
+#[derive(Debug, Clone)]
+pub(crate) struct Tip {
+    /// By the service's time: what arrived before it has been fetched.
+    pub(crate) reached: SystemTime,
+    /// The last record that this reader fetched.
+    pub(crate) fetched: Option<SequenceNumber>,
+}
+
 /// What a shard's tasks write down.
 #[derive(Debug)]
 pub(crate) struct ShardStatus {
@@ -114,6 +131,7 @@ pub(crate) struct ShardStatus {
     has_stopped: AtomicBool,
     lag: Mutex<Lag>,
     work: Mutex<Work>,
+    tip: Mutex<Option<Tip>>,
     totals: Arc<Totals>,
 }
 
@@ -139,6 +157,7 @@ impl ShardStatus {
             has_stopped: AtomicBool::new(false),
             lag: Mutex::default(),
             work: Mutex::default(),
+            tip: Mutex::default(),
             totals,
         }
     }
@@ -235,6 +254,15 @@ impl ShardStatus {
         }
     }
 
+    pub(crate) fn reached_tip(&self, tip: Tip) {
+        *lock(&self.tip) = Some(tip);
+    }
+
+    /// The last time that the reader found nothing more.
+    pub(crate) fn tip(&self) -> Option<Tip> {
+        lock(&self.tip).clone()
+    }
+
     /// A call of the processor failed; how often in a row, and whether to log it.
     pub(crate) fn failed(&self, error: String) -> Failed {
         let kind = ProblemKind::ProcessorFailing;
@@ -276,6 +304,9 @@ impl ShardStatus {
 
     pub(crate) fn snapshot(&self) -> ShardSnapshot {
         let behind = self.behind.load(Ordering::Relaxed);
+        let reads = self
+            .problems()
+            .find(ProblemKind::ReadsFailing, Some(&self.shard_id));
         let now = self.now();
         let (call, batch_in_hand_for) = {
             let work = lock(&self.work);
@@ -285,6 +316,12 @@ impl ShardStatus {
             lag: lock(&self.lag).at(now),
             batch_in_hand_for,
             call: call.map(|(name, running_for)| ProcessorCall { name, running_for }),
+            read_failures: reads.as_ref().map_or(0, |problem| problem.failures),
+            last_read_failure: reads.map(|problem| problem.cause),
+            records_trimmed: self
+                .problems()
+                .find(ProblemKind::RecordsTrimmed, Some(&self.shard_id))
+                .map(|problem| problem.cause),
             shard_id: self.shard_id.clone(),
             state: *lock(&self.state),
             records_delivered: self.records.load(Ordering::Relaxed),

@@ -213,7 +213,7 @@ impl TestShard {
             self.next = self.next.max(number_of(&sequence_number).saturating_add(1));
             RawRecord {
                 sequence_number,
-                partition_key: record.partition_key.unwrap_or_default(),
+                partition_key: record.partition_key.filter(|key| !key.is_empty()),
                 data: record.data,
                 arrival: record.arrival,
             }

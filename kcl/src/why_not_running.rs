@@ -105,6 +105,18 @@ pub enum WhyNotRunning {
         #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
         since: Duration,
     },
+    /// The shard cannot be read: the same read is made again and again.
+    ReadsFailing {
+        /// Failures in a row.
+        failures: u32,
+        /// The cause of the last one, and what to do.
+        error: String,
+    },
+    /// Retention deleted records before they were read, and the settings say that the shard stands still.
+    RecordsTrimmed {
+        /// What is known of the gap.
+        gap: String,
+    },
     /// The shard is being given up.
     ShuttingDown {
         /// Why.
@@ -123,6 +135,8 @@ pub(crate) struct Asker<'a> {
     pub(crate) at_limit: bool,
     /// A call of a processor that takes longer is slow.
     pub(crate) slow_after: Option<Duration>,
+    /// A shard stands still where retention deleted records unread.
+    pub(crate) stops_at_gaps: bool,
     /// Its own tenure of the shard.
     pub(crate) own: Option<ShardSnapshot>,
 }
@@ -181,6 +195,15 @@ fn within(
             })
         }
         ShardState::Initializing => Some(WhyNotRunning::Starting),
+        ShardState::Processing if asker.stops_at_gaps && own.records_trimmed.is_some() => {
+            Some(WhyNotRunning::RecordsTrimmed {
+                gap: own.records_trimmed.clone().unwrap_or_default(),
+            })
+        }
+        ShardState::Processing if own.read_failures > 0 => Some(WhyNotRunning::ReadsFailing {
+            failures: own.read_failures,
+            error: own.last_read_failure.clone().unwrap_or_default(),
+        }),
         _ => None,
     }
 }
@@ -353,6 +376,15 @@ impl fmt::Display for WhyNotRunning {
             Self::SlowCall { call, since } => write!(
                 f,
                 "its processor has not returned from {call} for {since:.1?}: look for what it waits for"
+            ),
+            Self::ReadsFailing { failures, error } => write!(
+                f,
+                "it cannot be read: {failures} reads in a row have failed ({error}); they are tried again"
+            ),
+            Self::RecordsTrimmed { gap } => write!(
+                f,
+                "it stands still: {gap}; to go on behind the gap, set on_trimmed_gap to continue and restart \
+                 the worker"
             ),
             Self::ShuttingDown { reason } => write!(
                 f,

@@ -16,7 +16,8 @@ use kinesis_testkit::LocalAws;
 use tokio::runtime::Handle;
 
 use super::{
-    AggregateRangePolicy, CheckpointPolicy, ConsumerConfig, InitialPosition, OnStop, TableConfig,
+    AggregateRangePolicy, CheckpointPolicy, ConsumerConfig, InitialPosition, OnRecreatedStream,
+    OnStop, OnTrimmedGap, TableConfig,
 };
 use crate::backoff::Backoff;
 use crate::clock::TokioClock;
@@ -156,6 +157,18 @@ impl Extremes for CheckpointPolicy {
 impl Extremes for OnStop {
     fn extremes() -> Vec<Self> {
         vec![Self::HandOver, Self::Release, Self::Keep]
+    }
+}
+
+impl Extremes for OnRecreatedStream {
+    fn extremes() -> Vec<Self> {
+        vec![Self::Error, Self::StartOver]
+    }
+}
+
+impl Extremes for OnTrimmedGap {
+    fn extremes() -> Vec<Self> {
+        vec![Self::Continue, Self::StopShard]
     }
 }
 

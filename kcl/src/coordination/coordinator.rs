@@ -18,6 +18,7 @@ use super::thread::OwnThread;
 use super::{existence, fleet_mode, start, worker_metrics};
 use crate::clock::Clock;
 use crate::config::{ConsumerConfig, OnStop};
+use crate::current_stream::CurrentStream;
 use crate::executor::Executor;
 use crate::health::ProblemLog;
 use crate::lease::{Fleet as _, Lease, LeaseOutcome, Tenure};
@@ -193,6 +194,11 @@ impl Coordinator {
     pub(crate) async fn stop(&self) {
         self.give_back().await;
         self.end().await;
+    }
+
+    /// The stream that it reads, shared with the readers.
+    pub(crate) fn stream(&self) -> Arc<CurrentStream> {
+        Arc::clone(&self.shared.sync.stream)
     }
 
     /// Where its tasks run: user code cannot block that.

@@ -151,7 +151,8 @@ pub enum StartError {
     /// The stream was deleted and created again since the leases were made.
     #[error(
         "stream {stream} was created again since table {table} was filled: its checkpoints mean \
-         nothing to the new stream; delete the table, or take a new application name"
+         nothing to the new stream; delete the table, take a new application name, or set \
+         on_recreated_stream to start_over"
     )]
     StreamRecreated {
         /// The stream.
@@ -216,6 +217,15 @@ pub enum WorkerFailure {
         state: String,
         /// What to do.
         what_to_do: &'static str,
+    },
+    /// The stream was deleted and created again.
+    #[error(
+        "stream {stream} was deleted and created again while workers run: delete the lease table, take a \
+         new application name, or set on_recreated_stream to start_over"
+    )]
+    StreamRecreated {
+        /// The stream's ARN.
+        stream: String,
     },
     /// The runtime that coordination runs on ended: the one that was given to the builder was shut
     /// down, or the worker's own panicked.

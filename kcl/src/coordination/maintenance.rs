@@ -1,5 +1,6 @@
 //! Repeats the shard sync: leases for shards that nobody told of, clean-up of finished ones.
 
+use super::error::WorkerFailure;
 use super::pace;
 use super::shared::Shared;
 use crate::health::ProblemKind;
@@ -18,12 +19,14 @@ pub(crate) async fn maintain(shared: &Shared, seed: u64) {
         let affordable = pace::between_syncs(items, shared.table_reads);
         let pause = affordable.max(shared.sync_interval.mul_f64(0.8));
         let pause = pace::jittered(pause, &mut random);
-        if shared
-            .leaving
-            .run_until_cancelled(tokio::time::sleep(pause))
-            .await
-            .is_none()
-        {
+        let due = async {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                // A reader has reason to believe that the stream was created again.
+                () = shared.sync.stream.doubted() => {}
+            }
+        };
+        if shared.leaving.run_until_cancelled(due).await.is_none() {
             return;
         }
         let timer = shared.meter.timer(&*shared.clock);
@@ -40,6 +43,9 @@ pub(crate) async fn maintain(shared: &Shared, seed: u64) {
                 }
             }
             Err(SyncError::Store(error)) => shared.store_failed("shard sync", &error),
+            Err(SyncError::StreamRecreated { stream }) => {
+                shared.fail(WorkerFailure::StreamRecreated { stream });
+            }
             Err(error) => {
                 if let SyncError::List(ListShardsError::Call(call)) = &error {
                     shared.existence.doubt(&LeaseStoreError::from(call.clone()));

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -27,10 +27,12 @@ use crate::config::OnStop;
 use crate::executor::Executor;
 use crate::health::{ProblemKind, ProblemLog};
 use crate::lease::{
-    ChildShard, Fleet, Lease, LeaseStore, LeaseStoreError, Outcome, Tenure, WriterContext,
+    ChildShard, Fleet, Lease, LeaseStore, LeaseStoreError, Outcome, ShardFacts, Tenure,
+    WriterContext,
 };
 use crate::metrics::Meter;
 use crate::panic_message::panic_message;
+use crate::service_time::ServiceClock;
 use crate::shard_sync::{ListShardsError, ShardSync, SyncError};
 use crate::task::Task;
 
@@ -46,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) sync: ShardSync,
     pub(crate) clock: Arc<dyn Clock>,
+    /// For times that workers on other hosts read.
+    pub(crate) service_clock: ServiceClock,
     pub(crate) failover: Duration,
     pub(crate) max_leases: usize,
     /// Read units a second for looks at rest.
@@ -95,6 +99,7 @@ pub(crate) struct SharedParts {
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) sync: ShardSync,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) service_clock: ServiceClock,
     pub(crate) failover: Duration,
     pub(crate) max_leases: usize,
     pub(crate) table_reads: f64,
@@ -118,6 +123,7 @@ impl Shared {
             store: parts.store,
             sync: parts.sync,
             clock: parts.clock,
+            service_clock: parts.service_clock,
             failover: parts.failover,
             max_leases: parts.max_leases,
             table_reads: parts.table_reads,
@@ -175,7 +181,7 @@ impl Shared {
     }
 
     pub(crate) fn epoch_seconds(&self) -> u64 {
-        self.clock.epoch_millis() / 1000
+        self.service_clock.epoch_seconds()
     }
 
     /// Ends the worker: it cannot go on. The first failure counts.
@@ -402,6 +408,19 @@ impl Fleet for Arc<Shared> {
                 let found = result.unwrap_or(Err(LeaseStoreError::Lost));
                 found.inspect_err(|error| self.existence.doubt(error))
             })
+            .boxed()
+    }
+
+    fn note_read_to<'a>(
+        &'a self,
+        key: &'a str,
+        time: SystemTime,
+    ) -> BoxFuture<'a, Result<(), LeaseStoreError>> {
+        let (store, key) = (Arc::clone(&self.store), key.to_owned());
+        let facts = ShardFacts::ReadTo(time);
+        let note = async move { store.set_shard_facts(&key, facts).await.map(drop) };
+        self.run("read-to note", note)
+            .map(|result| result.unwrap_or(Err(LeaseStoreError::Lost)))
             .boxed()
     }
 

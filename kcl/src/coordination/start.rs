@@ -13,12 +13,15 @@ use super::migration::{Migration, layout};
 use super::shared::{Shared, SharedParts};
 use super::startup::{Failure, Startup};
 use crate::clock::Clock;
+use crate::config::OnRecreatedStream;
+use crate::current_stream::{CurrentStream, identity_of};
 use crate::executor::Executor;
 use crate::lease::{
     CallError, CallErrorKind, CorruptItem, DynamoDbLeaseStore, Layout, LeaseStore, LeaseStoreError,
     Snapshot, StreamIdentity, TableError, TableKind, TableProblem, classify, ensure_table,
     find_table, for_leases, for_shards, metered,
 };
+use crate::service_time::ServiceClock;
 use crate::shard_sync::{KinesisShardLister, ListShardsError, ShardSync, Starter, SyncError};
 use crate::stream_name::StreamName;
 use crate::worker_state::WorkerState;
@@ -68,7 +71,8 @@ pub(super) async fn prepare(
         return Err(StartError::NoRegion { service: DYNAMODB });
     }
     let kinesis = for_shards(&kinesis, &config);
-    let dynamodb = for_leases(&dynamodb, &config);
+    let service_clock = ServiceClock::new(Arc::clone(&clock));
+    let dynamodb = service_clock.told_by(&for_leases(&dynamodb, &config));
     let mut startup = Startup::begin(&*clock, config.startup_timeout, seed);
     states.enter(WorkerState::FindingStream);
     let identity = startup
@@ -88,6 +92,7 @@ pub(super) async fn prepare(
         table: &table,
         worker_id: &worker_id,
         clock: &*clock,
+        on_recreated: config.on_recreated_stream,
     };
     // Every table that is there is checked before its first item is read.
     let existing = startup
@@ -152,11 +157,15 @@ pub(super) async fn prepare(
         lister: Arc::new(KinesisShardLister::new(
             kinesis,
             &stream,
-            Arc::clone(&clock),
+            service_clock.clone(),
         )),
         store: Arc::clone(&store),
         position: config.initial_position,
-        stream: identity,
+        stream: Arc::new(CurrentStream::new(
+            identity,
+            config.on_recreated_stream,
+            Arc::clone(&clock),
+        )),
         has_entity_type: layout == Layout::OneTable,
         clock: Arc::clone(&clock),
         finished: Arc::default(),
@@ -166,7 +175,14 @@ pub(super) async fn prepare(
     let starter = Starter::new(&sync, &worker_id, seed ^ process);
     let was_cold = startup
         .step(DYNAMODB, "PutItem", || async {
-            let created = starter.run().await;
+            let mut created = starter.run().await;
+            if let Err(SyncError::StreamRecreated { .. }) = created
+                && sync.stream.on_recreated() == OnRecreatedStream::StartOver
+            {
+                let replaced = sync.run().await;
+                replaced.map_err(|error| start.sync_failed(&stream, error))?;
+                created = starter.run().await;
+            }
             created.map_err(|error| start.sync_failed(&stream, error))
         })
         .await?;
@@ -177,6 +193,7 @@ pub(super) async fn prepare(
         store,
         sync,
         clock,
+        service_clock,
         failover: config.failover_time,
         max_leases: config.max_leases,
         table_reads: f64::from(config.max_lease_table_reads),
@@ -226,14 +243,7 @@ async fn identify(
             }));
         }
     }
-    let created = found
-        .stream_creation_timestamp()
-        .to_millis()
-        .unwrap_or_default();
-    Ok(StreamIdentity {
-        arn: found.stream_arn().to_owned(),
-        created: u64::try_from(created).unwrap_or_default(),
-    })
+    Ok(identity_of(&found))
 }
 
 struct Start<'a> {
@@ -241,6 +251,7 @@ struct Start<'a> {
     table: &'a str,
     worker_id: &'a str,
     clock: &'a dyn Clock,
+    on_recreated: OnRecreatedStream,
 }
 
 impl Start<'_> {
@@ -267,7 +278,7 @@ impl Start<'_> {
             Err(error) if error.is_table_missing() => Snapshot::default(),
             Err(error) => return Err(self.store_failed(error)),
         };
-        check_stream(&found, identity, self.table)?;
+        check_stream(&found, identity, self.table, self.on_recreated)?;
         let migration = Migration {
             client: self.dynamodb,
             table: self.table,
@@ -314,7 +325,13 @@ impl Start<'_> {
             SyncError::List(ListShardsError::Call(error)) => stream_failed(stream, &error),
             // More leases than could be created from one reading of the table.
             error @ SyncError::Stale => Failure::not_ready(DYNAMODB, "PutItem", error.to_string()),
-            error @ (SyncError::List(ListShardsError::Malformed { .. })
+            SyncError::StreamRecreated { stream } => Failure::Final(StartError::StreamRecreated {
+                stream,
+                table: self.table.to_owned(),
+            }),
+            error @ (SyncError::List(
+                ListShardsError::Malformed { .. } | ListShardsError::NoStream,
+            )
             | SyncError::StillOpen { .. }
             | SyncError::Incomplete) => {
                 Failure::not_ready(KINESIS, "ListShards", error.to_string())
@@ -360,6 +377,7 @@ fn check_stream(
     found: &Snapshot,
     identity: &StreamIdentity,
     table: &str,
+    on_recreated: OnRecreatedStream,
 ) -> Result<(), StartError> {
     let mut unknown = found.leases.iter().map(|lease| &lease.other);
     if let Some(name) = unknown.find_map(|other| other.get(STREAM_NAME)) {
@@ -380,7 +398,8 @@ fn check_stream(
                 wanted: identity.arn.clone(),
             });
         }
-        if other.created != identity.created {
+        let starts_over = on_recreated == OnRecreatedStream::StartOver;
+        if other.created != identity.created && !(starts_over && other.created < identity.created) {
             return Err(StartError::StreamRecreated {
                 stream: identity.arn.clone(),
                 table: table.to_owned(),

@@ -110,7 +110,6 @@ impl ProblemLog {
     }
 
     /// The problem of this kind, if it is there now.
-    #[cfg(test)]
     pub(crate) fn find(&self, kind: ProblemKind, shard_id: Option<&str>) -> Option<Problem> {
         let now = self.clock.now();
         let entries = self.entries();

@@ -134,12 +134,32 @@ impl DynamoDbLeaseStore {
     }
 
     async fn create_lease(&self, lease: &Lease) -> Result<Outcome, LeaseStoreError> {
+        let condition = format!("attribute_not_exists({})", name::KEY);
+        self.put_lease(lease, condition, HashMap::new()).await
+    }
+
+    async fn replace_lease(&self, former: &Lease, new: &Lease) -> Result<Outcome, LeaseStoreError> {
+        let mut parts = Expression::new();
+        parts.counter_is(former).owners_are(former);
+        let (_, condition, values) = parts.build().into_parts();
+        let new = new.in_place_of(former, self.process);
+        self.put_lease(&new, condition, values).await
+    }
+
+    /// Writes a whole item. An answer that is lost is not read back: the caller looks again.
+    async fn put_lease(
+        &self,
+        lease: &Lease,
+        condition: String,
+        values: HashMap<String, AttributeValue>,
+    ) -> Result<Outcome, LeaseStoreError> {
         let answer = self
             .client
             .put_item()
             .table_name(&self.table)
             .set_item(Some(item::encode(lease)))
-            .condition_expression(format!("attribute_not_exists({})", name::KEY))
+            .condition_expression(condition)
+            .set_expression_attribute_values((!values.is_empty()).then_some(values))
             .return_values_on_condition_check_failure(OnFailure::AllOld)
             .send()
             .await;
@@ -419,6 +439,10 @@ impl LeaseStore for DynamoDbLeaseStore {
         .boxed()
     }
 
+    fn replace<'a>(&'a self, former: &'a Lease, new: &'a Lease) -> StoreFuture<'a, Outcome> {
+        self.replace_lease(former, new).boxed()
+    }
+
     fn set_shard_facts<'a>(&'a self, key: &'a str, facts: ShardFacts) -> StoreFuture<'a, Outcome> {
         async move {
             let mut parts = Expression::new();
@@ -431,6 +455,12 @@ impl LeaseStore for DynamoDbLeaseStore {
                 ShardFacts::HashKeyRange(range) => parts
                     .put(name::START, text(range.start().to_string()))
                     .put(name::END, text(range.end().to_string())),
+                ShardFacts::ReadTo(time) => {
+                    parts.put(name::READ_TO, number(item::epoch_millis(time)))
+                }
+                ShardFacts::Stream(identity) => parts
+                    .lacks(name::STREAM)
+                    .put(name::STREAM, text(identity.to_string())),
             };
             // Only the key matters: the condition names nothing else.
             let lease = Lease::new(key, crate::checkpoint::Checkpoint::TrimHorizon);

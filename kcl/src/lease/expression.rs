@@ -61,6 +61,10 @@ impl Expression {
         self.condition(format!("attribute_exists({})", name::KEY))
     }
 
+    pub(super) fn lacks(&mut self, attribute: &'static str) -> &mut Self {
+        self.condition(Self::absent(attribute))
+    }
+
     pub(super) fn counter_is(&mut self, lease: &Lease) -> &mut Self {
         let condition = self.equals(name::COUNTER, number(lease.counter));
         self.condition(condition)

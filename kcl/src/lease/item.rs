@@ -45,6 +45,7 @@ pub(crate) mod attribute {
     pub(crate) const LOCK_RELEASED: &str = "isReleased";
     // Ours; Java workers leave attributes alone that they do not know.
     pub(crate) const RESUME_FROM: &str = "rustResumeFrom";
+    pub(crate) const READ_TO: &str = "rustReadTo";
     pub(crate) const STREAM: &str = "rustStream";
     pub(crate) const RELEASED_AT: &str = "rustReleasedAt";
     pub(crate) const STAMP: &str = "rustStamp";
@@ -189,6 +190,11 @@ fn decode_lease(key: String, item: Item) -> Result<Lease, CorruptItem> {
         resume_from: item
             .optional_number(name::RESUME_FROM)?
             .map(|millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis)),
+        // Advice: without it a gap cannot be told.
+        read_to: item
+            .optional_number(name::READ_TO)
+            .unwrap_or_default()
+            .map(|millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis)),
         stream: match item.text(name::STREAM)? {
             None => None,
             Some(text) => Some(
@@ -252,6 +258,7 @@ pub(crate) fn encode(lease: &Lease) -> Item {
         name::RESUME_FROM,
         lease.resume_from.map(epoch_millis).map(number),
     );
+    put(name::READ_TO, lease.read_to.map(epoch_millis).map(number));
     put(
         name::STREAM,
         lease.stream.as_ref().map(|stream| text(stream.to_string())),
@@ -292,7 +299,7 @@ pub(crate) fn rounded_throughput(kib_per_second: f64) -> f64 {
     six_decimals(kib_per_second).parse().unwrap_or_default()
 }
 
-fn epoch_millis(time: SystemTime) -> u64 {
+pub(super) fn epoch_millis(time: SystemTime) -> u64 {
     let since_epoch = time
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();

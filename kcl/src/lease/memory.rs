@@ -309,6 +309,17 @@ impl LeaseStore for MemoryLeaseStore {
             .boxed()
     }
 
+    fn replace<'a>(&'a self, former: &'a Lease, new: &'a Lease) -> StoreFuture<'a, Outcome> {
+        let (known, new) = (former.clone(), new.in_place_of(former, self.process));
+        let change = to_existing(move |item| {
+            let as_known = item.counter == known.counter
+                && item.owner == known.owner
+                && item.checkpoint_owner == known.checkpoint_owner;
+            as_known.then(|| new.clone())
+        });
+        self.write("replace", former, None, change).boxed()
+    }
+
     fn set_shard_facts<'a>(&'a self, key: &'a str, facts: ShardFacts) -> StoreFuture<'a, Outcome> {
         async move {
             // Only the key matters.

@@ -104,6 +104,10 @@ impl LeaseStore for Metered {
         self.inner.evict(lease)
     }
 
+    fn replace<'a>(&'a self, former: &'a Lease, new: &'a Lease) -> StoreFuture<'a, Outcome> {
+        self.inner.replace(former, new)
+    }
+
     fn set_shard_facts<'a>(&'a self, key: &'a str, facts: ShardFacts) -> StoreFuture<'a, Outcome> {
         self.inner.set_shard_facts(key, facts)
     }

@@ -33,6 +33,8 @@ pub(crate) struct Lease {
     pub(crate) has_entity_type: bool,
     /// Ours: server time at which a shard whose checkpoint is still a sentinel starts.
     pub(crate) resume_from: Option<SystemTime>,
+    /// Everything that arrived before this time was checkpointed. `None`: no worker of this library said so.
+    pub(crate) read_to: Option<SystemTime>,
     /// Ours: the stream of this shard.
     pub(crate) stream: Option<StreamIdentity>,
     /// Ours: the counter of the write by which its owner gave the lease away on purpose. While it
@@ -68,10 +70,28 @@ impl Lease {
             throughput: None,
             has_entity_type: true,
             resume_from: None,
+            read_to: None,
             stream: None,
             released_at: None,
             stamp: None,
             other: HashMap::new(),
+        }
+    }
+
+    /// This lease as it takes the place of one of a former stream, by a write of `process`: see
+    /// [`LeaseStore::replace`](super::LeaseStore::replace).
+    pub(crate) fn in_place_of(&self, former: &Self, process: u64) -> Self {
+        let counter = former.counter.wrapping_add(2);
+        // An ended lease keeps its owner's name, and has no processor.
+        let owner = former.actual_owner().filter(|_| !former.has_ended());
+        Self {
+            owner: owner.map(str::to_owned),
+            counter,
+            stamp: Some(Stamp {
+                counter,
+                process: Some(process),
+            }),
+            ..self.clone()
         }
     }
 

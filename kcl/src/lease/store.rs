@@ -2,14 +2,14 @@
 
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
 use kinesis_aggregation::HashKeyRange;
 
 use super::error::LeaseStoreError;
 use super::item::CorruptItem;
-use super::model::{Lease, PendingCheckpoint};
+use super::model::{Lease, PendingCheckpoint, StreamIdentity};
 use crate::checkpoint::Checkpoint;
 
 /// The conditional operations of a lease table.
@@ -63,6 +63,12 @@ pub(crate) trait LeaseStore: Send + Sync + Debug {
     /// owners and the counter are as known; adds one to the counter. (Java asks for the owners only:
     /// arriving late, that could free the lease under a later tenure of the same worker.)
     fn evict<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome>;
+
+    /// Puts a lease of the present stream in the place of `former`, which is of a stream that was
+    /// deleted, if the counter and the owners of `former` are as known. The owner stays: its processor
+    /// may be at work, so it and all others wait as for a worker that has fallen silent. The counter
+    /// moves by two: no earlier write of the owner can be taken for this one.
+    fn replace<'a>(&'a self, former: &'a Lease, new: &'a Lease) -> StoreFuture<'a, Outcome>;
 
     /// Stores facts about the shard, if the lease exists. Leaves the counter.
     fn set_shard_facts<'a>(&'a self, key: &'a str, facts: ShardFacts) -> StoreFuture<'a, Outcome>;
@@ -141,6 +147,10 @@ pub(crate) struct Progress {
 pub(crate) enum ShardFacts {
     Children(Vec<String>),
     HashKeyRange(HashKeyRange),
+    /// The stream that it belongs to, unless the lease says so already.
+    Stream(StreamIdentity),
+    /// Everything that arrived before this time was checkpointed.
+    ReadTo(SystemTime),
 }
 
 /// A whole table, read page by page: not one moment.

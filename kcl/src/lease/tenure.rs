@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -110,6 +110,15 @@ pub(crate) trait Fleet: Send + Sync + fmt::Debug {
 
     /// Reads a lease: one of a parent shard.
     fn lease<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Lease>, LeaseStoreError>>;
+
+    /// Notes in a lease that everything which arrived before this time was checkpointed.
+    fn note_read_to<'a>(
+        &'a self,
+        _key: &'a str,
+        _time: SystemTime,
+    ) -> BoxFuture<'a, Result<(), LeaseStoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// The tenure's fence fell, or it was ended: look around again.
     fn changed(&self);
@@ -325,6 +334,17 @@ impl Tenure {
             .await?;
         self.state.fleet.changed();
         Ok(())
+    }
+
+    /// Notes in the lease that everything which arrived before this time was checkpointed.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped may or may not be written.
+    pub(crate) async fn note_read_to(&self, time: SystemTime) -> Result<(), LeaseStoreError> {
+        if !self.is_held() {
+            return Err(LeaseStoreError::Lost);
+        }
+        self.state.fleet.note_read_to(self.shard_id(), time).await
     }
 
     /// Counts delivered bytes into the throughput that renewals write.

@@ -14,6 +14,9 @@ pub(crate) enum Metric {
     GetShardIteratorSuccess,
     GetShardIteratorTime,
     ExpiredIterator,
+    FailedReads,
+    ThrottledReads,
+    TrimmedGaps,
     UpdateLeaseSuccess,
     UpdateLeaseTime,
     FailedBatches,
@@ -116,6 +119,9 @@ metrics! {
     GetShardIteratorSuccess "ProcessTask" "KinesisDataFetcher.getShardIterator.Success" Count Counter Shard "GetShardIterator calls: 1 for each answered, 0 for each failed.";
     GetShardIteratorTime "ProcessTask" "KinesisDataFetcher.getShardIterator.Time" Milliseconds Distribution Shard "How long each GetShardIterator call took.";
     ExpiredIterator "ProcessTask" "ExpiredIterator" Count Counter Shard "Shard iterators that were of no use any more.";
+    FailedReads "ProcessTask" "FailedReads" Count Counter Shard "Reads that failed, throttles and expired iterators not counted.";
+    ThrottledReads "ProcessTask" "ThrottledReads" Count Counter Shard "Reads that the shard's limits throttled.";
+    TrimmedGaps "ProcessTask" "TrimmedGaps" Count Counter Shard "Times that retention deleted records before they were read.";
     UpdateLeaseSuccess "ProcessTask" "UpdateLease.Success" Count Counter Shard "Writes of checkpoints: 1 for each answered, 0 for each failed.";
     UpdateLeaseTime "ProcessTask" "UpdateLease.Time" Milliseconds Distribution Shard "How long each write of a checkpoint took.";
     FailedBatches "ProcessTask" "FailedBatches" Count Counter Shard "Calls of process_records that failed: the batch comes again.";

@@ -2,6 +2,7 @@
 
 mod budget;
 mod client;
+mod failure;
 mod pacing;
 mod page;
 mod page_size;
@@ -9,7 +10,8 @@ mod polling;
 mod position;
 mod prefetch;
 mod source;
-mod verdict;
+mod standing;
+mod trimmed;
 
 pub(crate) use budget::{ByteBudget, Held, ShardBudget};
 pub(crate) use page::{Page, RawRecord};

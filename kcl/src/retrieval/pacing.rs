@@ -1,56 +1,117 @@
-//! When a shard may be read again.
+//! When a shard may be read again. Pure: time and chance are passed in.
+//!
+//! A shard answers five reads and two MiB a second, to all its readers together, and readers do not
+//! know of each other. As long as no read is throttled, a reader assumes that it is alone. A throttle
+//! tells it that the shard's limits count (an emulator has none) and that they are used up. From then
+//! on it keeps to a share of them, by additive increase and multiplicative decrease: readers that raise
+//! their share by the same steps and halve it at a throttle end up with like shares. The constants are
+//! tuned in `simulation.rs`.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// The service answers this many GetRecords calls per shard and second, to all readers together.
-const READS_PER_SECOND: usize = 5;
-/// The service returns this many bytes per shard and second; a larger page is paid for afterwards.
-const BYTES_PER_SECOND: u64 = 2 << 20;
-/// How long the byte rate is kept after the service has throttled a read.
-const BYTE_PACING: Duration = Duration::from_secs(60);
+use fastrand::Rng;
 
-/// Paces the reads of one shard: at once while behind the tip, up to five in any second; one per
-/// idle time at the tip. After a throttle the byte rate is kept too, for a minute.
-///
-/// Times are those of the injected clock.
+/// GetRecords calls that the service answers per shard and second.
+const READS_PER_SECOND: usize = 5;
+/// Bytes that the service returns per shard and second. A larger page is paid for afterwards: until
+/// then each read is throttled.
+const BYTES_PER_SECOND: f64 = (2 << 20) as f64;
+/// Largest page while the limits count. At 10 MiB, one reader's page would throttle all others for
+/// five seconds. At this size, the full byte rate needs four of the five reads.
+const PAGE_BYTES: u64 = 512 << 10;
+/// How long the limits count after a throttle.
+const LIMITS_COUNT: Duration = Duration::from_secs(600);
+
+/// Largest share of the shard's limits: what is left lets another reader in without a throttle.
+const CEILING: f64 = 0.9;
+/// Smallest share: a read every four seconds.
+const FLOOR: f64 = 0.05;
+/// What a throttle leaves of the share.
+const CUT: f64 = 0.5;
+/// Further throttles in a row say that the shard answers nothing at all, not that the share is too large.
+const CUTS_IN_A_ROW: u32 = 2;
+/// Rise of the share a second.
+const RISE: f64 = 0.003;
+/// The rise doubles with each such time without a throttle: the other readers are gone.
+const RISE_DOUBLES: Duration = Duration::from_secs(60);
+const FASTEST_RISE: f64 = 0.02;
+/// Longest pause after throttles in a row.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Each pause between two reads is spread by this factor, so that readers do not meet again and again.
+const SPREAD: std::ops::Range<f64> = 0.8..1.2;
+
+/// Paces the reads of one shard. Times are those of the injected clock.
 #[derive(Debug)]
 pub(crate) struct Pacer {
     idle: Duration,
+    random: Rng,
+    /// The last five reads.
     sent: VecDeque<Duration>,
-    last_bytes: u64,
     at_tip: bool,
-    bytes_paced_until: Duration,
+    /// Factor of the pause that follows the last read.
+    spread: f64,
+    /// Share of the shard's limits that this reader takes while they count.
+    share: f64,
+    share_raised: Duration,
+    limits_count_until: Duration,
+    last_throttle: Duration,
+    throttles_in_a_row: u32,
+    /// When the bytes read so far are paid for by the share.
+    bytes_paid: Duration,
+    /// When they are paid for by the whole shard.
+    bytes_paid_by_shard: Duration,
+    /// The pause after a throttle.
+    paused_until: Duration,
 }
 
 impl Pacer {
-    pub(crate) fn new(idle: Duration) -> Self {
+    pub(crate) fn new(idle: Duration, random: Rng) -> Self {
         Self {
             idle,
+            random,
             sent: VecDeque::with_capacity(READS_PER_SECOND),
-            last_bytes: 0,
             at_tip: false,
-            bytes_paced_until: Duration::ZERO,
+            spread: 1.0,
+            share: CEILING,
+            share_raised: Duration::ZERO,
+            limits_count_until: Duration::ZERO,
+            last_throttle: Duration::ZERO,
+            throttles_in_a_row: 0,
+            bytes_paid: Duration::ZERO,
+            bytes_paid_by_shard: Duration::ZERO,
+            paused_until: Duration::ZERO,
         }
     }
 
     /// How long to wait at `now` before the next read is sent.
     pub(crate) fn delay(&self, now: Duration) -> Duration {
         let Some(&last) = self.sent.back() else {
-            return Duration::ZERO;
+            return self.paused_until.saturating_sub(now);
         };
-        let mut next = last;
+        let mut next = last.max(self.paused_until);
         if self.sent.len() == READS_PER_SECOND {
             next = next.max(self.sent[0] + Duration::from_secs(1));
         }
+        let mut interval = Duration::ZERO;
+        if self.limits_count(now) {
+            interval = self.read_interval();
+            next = next.max(self.bytes_paid);
+        }
         if self.at_tip {
-            next = next.max(last + self.idle);
+            interval = interval.max(self.idle);
         }
-        if now < self.bytes_paced_until {
-            let micros = self.last_bytes.saturating_mul(1_000_000) / BYTES_PER_SECOND;
-            next = next.max(last + Duration::from_micros(micros));
+        next.max(last + interval.mul_f64(self.spread))
+            .saturating_sub(now)
+    }
+
+    /// Most bytes that the next page may have.
+    pub(crate) fn page_bytes(&self, now: Duration) -> u64 {
+        if self.limits_count(now) {
+            PAGE_BYTES
+        } else {
+            u64::MAX
         }
-        next.saturating_sub(now)
     }
 
     /// A read was sent.
@@ -62,83 +123,66 @@ impl Pacer {
     }
 
     /// The read returned `bytes`; `at_tip`: there is no newer record.
-    pub(crate) fn answered(&mut self, bytes: u64, at_tip: bool) {
-        self.last_bytes = bytes;
+    pub(crate) fn answered(&mut self, now: Duration, bytes: u64, at_tip: bool) {
+        self.raise_share(now);
+        let sent = self.sent.back().copied().unwrap_or(now);
+        let by_shard = bytes as f64 / BYTES_PER_SECOND;
+        let paid = |by: Duration, seconds: f64| by.max(sent) + Duration::from_secs_f64(seconds);
+        self.bytes_paid = paid(self.bytes_paid, by_shard / self.share);
+        self.bytes_paid_by_shard = paid(self.bytes_paid_by_shard, by_shard);
+        self.throttles_in_a_row = 0;
         self.at_tip = at_tip;
+        self.spread = self.draw(SPREAD);
     }
 
-    /// The service refused the read because of its limits.
+    /// The service refused a read because of its limits.
     pub(crate) fn throttled(&mut self, now: Duration) {
-        self.bytes_paced_until = now + BYTE_PACING;
+        // Before the limits counted, this reader took pages as large as it could: if they are not paid
+        // for, the throttle says nothing about other readers.
+        let own_pages = !self.limits_count(now) && now < self.bytes_paid_by_shard;
+        if own_pages {
+            self.bytes_paid = self.bytes_paid_by_shard;
+        } else if self.throttles_in_a_row < CUTS_IN_A_ROW {
+            self.share = (self.share * CUT).max(FLOOR);
+        }
+        let factor = 2f64.powi(self.throttles_in_a_row.min(10).cast_signed()) * self.draw(0.5..1.5);
+        let pause = Duration::from_secs_f64(self.read_interval().as_secs_f64() * factor);
+        self.paused_until = now + pause.min(LONGEST_PAUSE);
+        self.throttles_in_a_row += 1;
+        self.share_raised = now;
+        self.last_throttle = now;
+        self.limits_count_until = now + LIMITS_COUNT;
+    }
+
+    /// Throttled reads since the last one that was answered.
+    pub(crate) fn throttles_in_a_row(&self) -> u32 {
+        self.throttles_in_a_row
+    }
+
+    fn limits_count(&self, now: Duration) -> bool {
+        now < self.limits_count_until
+    }
+
+    /// Mean pause between two reads that keep to the share.
+    fn read_interval(&self) -> Duration {
+        Duration::from_secs_f64(1.0 / (READS_PER_SECOND as f64 * self.share))
+    }
+
+    fn raise_share(&mut self, now: Duration) {
+        let elapsed = now.saturating_sub(self.share_raised).as_secs_f64();
+        self.share_raised = self.share_raised.max(now);
+        let calm = now.saturating_sub(self.last_throttle).as_secs_f64();
+        let doublings = (calm / RISE_DOUBLES.as_secs_f64() - 1.0).clamp(0.0, 10.0);
+        let rise = (RISE * doublings.exp2()).min(FASTEST_RISE);
+        self.share = (self.share + rise * elapsed).min(CEILING);
+    }
+
+    fn draw(&mut self, range: std::ops::Range<f64>) -> f64 {
+        range.start + self.random.f64() * (range.end - range.start)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const IDLE: Duration = Duration::from_millis(250);
-
-    fn ms(millis: u64) -> Duration {
-        Duration::from_millis(millis)
-    }
-
-    #[test]
-    fn the_first_read_is_sent_at_once() {
-        assert_eq!(Pacer::new(IDLE).delay(ms(0)), Duration::ZERO);
-    }
-
-    #[test]
-    fn at_the_tip_the_idle_time_counts_from_the_last_read() {
-        let mut pacer = Pacer::new(IDLE);
-        pacer.sent(ms(1000));
-        pacer.answered(10, true);
-        assert_eq!(pacer.delay(ms(1000)), IDLE);
-        assert_eq!(pacer.delay(ms(1100)), ms(150));
-        assert_eq!(pacer.delay(ms(1250)), Duration::ZERO);
-        assert_eq!(pacer.delay(ms(9000)), Duration::ZERO);
-    }
-
-    #[test]
-    fn behind_the_tip_the_next_read_is_sent_at_once_up_to_five_in_a_second() {
-        let mut pacer = Pacer::new(IDLE);
-        for i in 0..5 {
-            assert_eq!(pacer.delay(ms(1000 + i)), Duration::ZERO, "read {i}");
-            pacer.sent(ms(1000 + i));
-            pacer.answered(10 << 20, false);
-        }
-        assert_eq!(pacer.delay(ms(1005)), ms(995));
-    }
-
-    #[test]
-    fn after_a_throttle_the_byte_rate_is_kept_for_a_while() {
-        let mut pacer = Pacer::new(IDLE);
-        pacer.sent(ms(0));
-        pacer.answered(10 << 20, false);
-        assert_eq!(pacer.delay(ms(0)), Duration::ZERO);
-        pacer.throttled(ms(0));
-        assert_eq!(pacer.delay(ms(0)), ms(5000));
-        assert_eq!(pacer.delay(BYTE_PACING), Duration::ZERO);
-    }
-
-    proptest! {
-        #[test]
-        fn never_six_reads_in_a_second(waits in prop::collection::vec((0u64..400, any::<bool>()), 1..80)) {
-            let mut pacer = Pacer::new(IDLE);
-            let mut now = Duration::ZERO;
-            let mut sent = Vec::new();
-            for (wait, at_tip) in waits {
-                now += ms(wait);
-                now += pacer.delay(now);
-                prop_assert_eq!(pacer.delay(now), Duration::ZERO);
-                pacer.sent(now);
-                pacer.answered(0, at_tip);
-                sent.push(now);
-            }
-            for window in sent.windows(6) {
-                prop_assert!(window[5] - window[0] >= Duration::from_secs(1));
-            }
-        }
-    }
-}
+mod simulation;
+#[cfg(test)]
+mod tests;

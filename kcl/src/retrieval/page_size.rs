@@ -1,5 +1,7 @@
 //! How many records one GetRecords call asks for.
 
+use std::time::Duration;
+
 /// Assumed until the first page has been seen: large enough to be useful, small enough that a
 /// page of ordinary aggregates stays small.
 const FIRST_GUESS: u64 = 16 << 10;
@@ -14,9 +16,15 @@ const MIN_PAGE_BYTES: u64 = 256 << 10;
 /// `share = clamp(budget / (2 x active shards), 256 KiB, 10 MiB)`: a shard holds one page that is
 /// being processed and one that was fetched ahead. The mean is 16 KiB until a page was seen; it
 /// rises to a page's mean at once and falls by halves.
+///
+/// A page that does not arrive within the time limit of a read is asked for with half as many records,
+/// down to one. The limit doubles again with each page that takes less than a quarter of that time:
+/// twice as many records then still arrive in time.
 #[derive(Debug)]
 pub(crate) struct PageSize {
     max_records: u32,
+    /// Most records that arrive in time, as far as known.
+    in_time: u32,
     mean: Option<u64>,
 }
 
@@ -29,6 +37,7 @@ impl PageSize {
     pub(crate) fn new(max_records: u32) -> Self {
         Self {
             max_records,
+            in_time: max_records,
             mean: None,
         }
     }
@@ -41,12 +50,24 @@ impl PageSize {
     pub(crate) fn limit(&self, share: u64) -> u32 {
         u32::try_from(share / self.mean())
             .unwrap_or(u32::MAX)
-            .clamp(1, self.max_records)
+            .clamp(1, self.in_time)
     }
 
     /// Bytes that such a page will probably have.
     pub(crate) fn expected_bytes(&self, share: u64) -> u64 {
         (u64::from(self.limit(share)) * self.mean()).min(MAX_PAGE_BYTES)
+    }
+
+    /// A page of up to `asked` records did not arrive whole.
+    pub(crate) fn did_not_arrive(&mut self, asked: u32) {
+        self.in_time = (asked / 2).max(1);
+    }
+
+    /// A page arrived in `took`, of the time limit `timeout`.
+    pub(crate) fn arrived(&mut self, took: Duration, timeout: Duration) {
+        if took < timeout / 4 {
+            self.in_time = self.in_time.saturating_mul(2).min(self.max_records);
+        }
     }
 
     /// A page of `records` with `bytes` arrived.
@@ -96,6 +117,35 @@ mod tests {
         let mut size = PageSize::new(10_000);
         size.observe(0, 0);
         assert_eq!(size.limit(MAX_PAGE_BYTES), 640);
+    }
+
+    #[test]
+    fn a_page_that_does_not_arrive_is_halved_down_to_one_record() {
+        let mut size = PageSize::new(10_000);
+        let mut limits = Vec::new();
+        for _ in 0..12 {
+            limits.push(size.limit(MAX_PAGE_BYTES));
+            size.did_not_arrive(size.limit(MAX_PAGE_BYTES));
+        }
+        assert_eq!(limits, [640, 320, 160, 80, 40, 20, 10, 5, 2, 1, 1, 1]);
+    }
+
+    #[test]
+    fn the_limit_recovers_with_pages_that_arrive_early() {
+        let timeout = Duration::from_secs(10);
+        let mut size = PageSize::new(100);
+        size.did_not_arrive(50);
+        size.arrived(Duration::from_secs(3), timeout);
+        assert_eq!(
+            size.limit(MAX_PAGE_BYTES),
+            25,
+            "twice the time is not early"
+        );
+        size.arrived(Duration::from_secs(2), timeout);
+        assert_eq!(size.limit(MAX_PAGE_BYTES), 50);
+        size.arrived(Duration::from_secs(1), timeout);
+        size.arrived(Duration::from_secs(1), timeout);
+        assert_eq!(size.limit(MAX_PAGE_BYTES), 100);
     }
 
     #[test]

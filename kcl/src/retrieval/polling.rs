@@ -1,11 +1,10 @@
 //! GetShardIterator and GetRecords.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::error::DisplayErrorContext;
-use aws_sdk_kinesis::types::{ShardIteratorType, StreamStatus};
+use aws_sdk_kinesis::types::ShardIteratorType;
 use aws_smithy_types::DateTime;
 use fastrand::Rng;
 use futures::FutureExt as _;
@@ -13,45 +12,54 @@ use futures::future::BoxFuture;
 
 use super::budget::ShardBudget;
 use super::client::client_for_reads;
+use super::failure::{Failure, FailureKind};
 use super::pacing::Pacer;
-use super::page::{Answer, Page};
+use super::page::{Answer, Page, RawRecord};
 use super::page_size::PageSize;
 use super::position::Position;
 use super::source::{Retrieval, RetrievalError, ShardReader, Start};
-use super::verdict::Verdict;
+use super::standing::{Standing, StreamWatch};
+use super::trimmed::{Seen, TrimCheck, Trimmed};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
-use crate::config::ConsumerConfig;
+use crate::config::{ConsumerConfig, OnTrimmedGap};
+use crate::current_stream::CurrentStream;
 use crate::health::ProblemKind;
 use crate::metrics::Metric;
-use crate::snapshot::ShardStatus;
+use crate::service_time::AnswerDate;
+use crate::snapshot::{ShardStatus, Tip};
 use crate::stream_name::StreamName;
 
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
-/// So many failures in a row are an error, not a warning.
-const LOUD_AFTER: u32 = 5;
+/// Throttles up to this many in a row are the normal way to find a fair share of the shard.
+const THROTTLES_IN_A_ROW: u32 = 2;
+/// How long a gap is a problem of a shard that goes on.
+const GAP_IS_SHOWN: Duration = Duration::from_secs(3600);
 
 /// Reads shards by GetRecords.
 #[derive(Debug)]
 pub(crate) struct PollingRetrieval {
     client: Client,
-    stream: StreamName,
+    name: StreamName,
+    stream: Arc<CurrentStream>,
     config: Arc<ConsumerConfig>,
     clock: Arc<dyn Clock>,
 }
 
 impl PollingRetrieval {
-    /// `stream`: a name or an ARN.
+    /// `name`: a name or an ARN.
     pub(crate) fn new(
         client: &Client,
-        stream: &str,
+        name: &str,
+        stream: Arc<CurrentStream>,
         config: Arc<ConsumerConfig>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
             client: client_for_reads(client, config.kinesis_request_timeout),
-            stream: StreamName::new(stream),
+            name: StreamName::new(name),
+            stream,
             config,
             clock,
         }
@@ -68,10 +76,19 @@ impl Retrieval for PollingRetrieval {
 #[derive(Debug)]
 struct Polling {
     client: Client,
-    stream: StreamName,
+    name: StreamName,
+    watch: StreamWatch,
     status: Arc<ShardStatus>,
     clock: Arc<dyn Clock>,
+    timeout: Duration,
     position: Position,
+    /// What to find out with the next answer.
+    trim_check: Option<TrimCheck>,
+    /// When the last answer came, if it said that there are more records.
+    unread_at: Option<SystemTime>,
+    /// When a gap was last told of.
+    gap_told: Option<Duration>,
+    on_trimmed_gap: OnTrimmedGap,
     iterator: Option<String>,
     pacer: Pacer,
     size: PageSize,
@@ -87,24 +104,38 @@ impl ShardReader for Polling {
     }
 }
 
-/// How a call failed: what it means, and the client's error as text.
-struct Failure {
-    verdict: Verdict,
-    message: String,
-}
-
 impl Polling {
     fn new(retrieval: &PollingRetrieval, start: Start) -> Self {
+        let mut random = Rng::with_seed(start.seed);
+        let config = &retrieval.config;
         Self {
             client: retrieval.client.clone(),
-            stream: retrieval.stream.clone(),
+            name: retrieval.name.clone(),
+            watch: StreamWatch::new(
+                retrieval.client.clone(),
+                retrieval.name.clone(),
+                Arc::clone(&retrieval.stream),
+                Arc::clone(&retrieval.clock),
+                start.status.shard_id(),
+                start.stream,
+            ),
             status: start.status,
             clock: Arc::clone(&retrieval.clock),
+            timeout: config.kinesis_request_timeout,
+            trim_check: match &start.position {
+                Position::At(number) => {
+                    Some(TrimCheck::at_checkpoint(number.clone(), start.read_to))
+                }
+                _ => None,
+            },
+            unread_at: None,
+            gap_told: None,
+            on_trimmed_gap: config.on_trimmed_gap,
             position: start.position,
             iterator: None,
-            pacer: Pacer::new(retrieval.config.idle_time_between_reads),
-            size: PageSize::new(retrieval.config.max_records),
-            backoff: Backoff::new(FIRST_DELAY, LONGEST_DELAY, Rng::with_seed(start.seed)),
+            pacer: Pacer::new(config.idle_time_between_reads, random.fork()),
+            size: PageSize::new(config.max_records),
+            backoff: Backoff::new(FIRST_DELAY, LONGEST_DELAY, random),
         }
     }
 
@@ -112,12 +143,25 @@ impl Polling {
     async fn next_page(&mut self, budget: &ShardBudget) -> Result<Page, RetrievalError> {
         loop {
             tokio::time::sleep(self.pacer.delay(self.clock.now())).await;
-            let share = budget.share();
+            match self.watch.standing().await? {
+                Standing::Sound => {}
+                Standing::NotKnown(failure) => {
+                    self.recover(&failure).await;
+                    continue;
+                }
+                Standing::ShardIsGone => return Ok(self.vanished(budget).await),
+            }
+            let share = budget.share().min(self.pacer.page_bytes(self.clock.now()));
+            let limit = self.size.limit(share);
             let mut held = budget.reserve(self.size.expected_bytes(share)).await;
-            match self.read(self.size.limit(share)).await {
+            match self.read(limit).await {
                 Ok(answer) => {
-                    self.backoff.succeeded();
-                    self.problem_solved();
+                    self.succeeded();
+                    if self.stands_still() {
+                        drop((answer, held));
+                        // Until the shard is given up.
+                        return std::future::pending().await;
+                    }
                     held.resize(answer.memory());
                     if let Some(page) = self.accept(answer, held) {
                         return Ok(page);
@@ -125,9 +169,10 @@ impl Polling {
                 }
                 Err(failure) => {
                     drop(held);
-                    if self.shard_is_gone(&failure).await? {
-                        return Ok(self.vanished(budget).await);
+                    if failure.kind == FailureKind::DidNotArrive {
+                        self.size.did_not_arrive(limit);
                     }
+                    self.watch.failed(failure.kind);
                     self.recover(&failure).await;
                 }
             }
@@ -142,31 +187,119 @@ impl Polling {
                 self.iterator.insert(iterator).clone()
             }
         };
-        self.pacer.sent(self.clock.now());
+        let started = self.clock.now();
+        self.pacer.sent(started);
         let request = self.client.get_records().shard_iterator(iterator);
+        let date = AnswerDate::default();
         let sent = request
-            .set_stream_arn(self.stream.arn())
+            .set_stream_arn(self.name.arn())
             .limit(i32::try_from(limit).unwrap_or(i32::MAX))
+            .customize()
+            .interceptor(date.clone())
             .send();
         let timer = self.status.meter().timer(&*self.clock);
         let sent = sent.await;
         let metrics = (Metric::GetRecordsSuccess, Metric::GetRecordsTime);
         timer.done(metrics, Some(self.status.shard_id()), sent.is_ok());
-        let output = sent.map_err(|error| Failure {
-            verdict: Verdict::of(&error),
-            message: DisplayErrorContext(&error).to_string(),
+        let output = sent.map_err(|error| Failure::of_records(&error))?;
+        let took = self.clock.now().saturating_sub(started);
+        self.size.arrived(took, self.timeout);
+        let answer = Answer::read(output).ok_or_else(|| {
+            Failure::unusable("GetRecords returned a record without a sequence number")
         })?;
-        Answer::read(output).ok_or_else(|| Failure {
-            verdict: Verdict::Failed,
-            message: "GetRecords returned a record without a sequence number or partition key"
-                .into(),
-        })
+        // There is no record up to now: a new iterator need not start any earlier.
+        if let Position::Time(time) = &mut self.position
+            && answer.records.is_empty()
+            && answer.millis_behind_latest == Some(0)
+            && let Some(answered) = date.no_later_than_answer()
+        {
+            *time = answered.max(*time);
+        }
+        self.check_gap(&answer, date.date()).await?;
+        let is_last = answer.is_last();
+        // Behind a gap that stops the shard nothing is read: a restart must find the gap again.
+        if is_last
+            && !self.stands_still()
+            && let Some(reached) = date.no_later_than_answer()
+        {
+            let last = answer.records.last();
+            let fetched = last.map(|last| &last.sequence_number);
+            self.status.reached_tip(Tip {
+                reached,
+                fetched: fetched.or(self.position.fetched()).cloned(),
+            });
+        }
+        self.unread_at = date.date().filter(|_| !is_last);
+        Ok(answer)
+    }
+
+    /// Finds out whether retention deleted records before they were read.
+    async fn check_gap(
+        &mut self,
+        answer: &Answer,
+        answered: Option<SystemTime>,
+    ) -> Result<(), Failure> {
+        let Some(check) = &self.trim_check else {
+            return Ok(());
+        };
+        let first = answer.records.first();
+        match check.see(first.map(|first| &first.sequence_number), answer.is_last()) {
+            Seen::NotYet => return Ok(()),
+            Seen::Sound => {}
+            Seen::Gone => {
+                // Without the service's time nothing can be told.
+                let trimmed = match answered {
+                    Some(now) => check.judge(now, self.watch.retention().await?),
+                    None => Trimmed::CannotBeTold,
+                };
+                match trimmed {
+                    Trimmed::Nothing => {}
+                    Trimmed::CannotBeTold => tracing::warn!(
+                        shard_id = self.status.shard_id(),
+                        checkpoint = %check.position(),
+                        "the record of the checkpoint was deleted by retention; whether others were deleted before they were read cannot be told"
+                    ),
+                    Trimmed::Unread => self.tell_gap(&check.clone(), first),
+                }
+            }
+        }
+        self.trim_check = None;
+        Ok(())
+    }
+
+    fn tell_gap(&mut self, check: &TrimCheck, next: Option<&RawRecord>) {
+        let shard_id = self.status.shard_id();
+        let since = match check.read_to() {
+            Some(time) if time > SystemTime::UNIX_EPOCH => {
+                format!(", those that arrived after {}", DateTime::from(time))
+            }
+            _ => String::new(),
+        };
+        let goes_on = match next {
+            Some(next) => format!(
+                "the oldest record there is has number {}",
+                next.sequence_number
+            ),
+            None => "there is no record now".to_owned(),
+        };
+        let gap = format!(
+            "retention deleted the records behind number {}{since}, before they were read; {goes_on}",
+            check.position()
+        );
+        tracing::error!(shard_id, gap, "records were lost to retention");
+        self.status.measure(Metric::TrimmedGaps, 1.0);
+        let problems = self.status.problems();
+        problems.failed(ProblemKind::RecordsTrimmed, Some(shard_id), &gap);
+        self.gap_told = Some(self.clock.now());
+    }
+
+    /// There is a gap, and the settings say that nothing behind it is delivered.
+    fn stands_still(&self) -> bool {
+        self.gap_told.is_some() && self.on_trimmed_gap == OnTrimmedGap::StopShard
     }
 
     /// A new iterator at the position.
     async fn open(&mut self) -> Result<String, Failure> {
-        // Should the iterator expire before the first record, nothing put since now may be missed.
-        let opened = self.clock.wall();
         let (kind, number, time) = match &self.position {
             Position::TrimHorizon => (ShardIteratorType::TrimHorizon, None, None),
             Position::Latest => (ShardIteratorType::Latest, None, None),
@@ -174,15 +307,18 @@ impl Polling {
             Position::At(number) => (ShardIteratorType::AtSequenceNumber, Some(number), None),
             Position::After(number) => (ShardIteratorType::AfterSequenceNumber, Some(number), None),
         };
+        let date = AnswerDate::default();
         let sent = self
             .client
             .get_shard_iterator()
-            .set_stream_arn(self.stream.arn())
-            .set_stream_name(self.stream.name())
+            .set_stream_arn(self.name.arn())
+            .set_stream_name(self.name.name())
             .shard_id(self.status.shard_id())
             .shard_iterator_type(kind)
             .set_starting_sequence_number(number.map(ToString::to_string))
             .set_timestamp(time.map(DateTime::from))
+            .customize()
+            .interceptor(date.clone())
             .send();
         let timer = self.status.meter().timer(&*self.clock);
         let sent = sent.await;
@@ -191,19 +327,15 @@ impl Polling {
             Metric::GetShardIteratorTime,
         );
         timer.done(metrics, Some(self.status.shard_id()), sent.is_ok());
-        let output = sent.map_err(|error| Failure {
-            // Here an invalid argument is the position itself: there is no better one to try.
-            verdict: match Verdict::of(&error) {
-                Verdict::NewIterator => Verdict::Failed,
-                verdict => verdict,
-            },
-            message: DisplayErrorContext(&error).to_string(),
-        })?;
-        let iterator = output.shard_iterator.ok_or_else(|| Failure {
-            verdict: Verdict::Failed,
-            message: "GetShardIterator returned no iterator".into(),
-        })?;
-        if self.position == Position::Latest {
+        let output = sent.map_err(|error| Failure::of_iterator(&error))?;
+        let iterator = output
+            .shard_iterator
+            .ok_or_else(|| Failure::unusable("GetShardIterator returned no iterator"))?;
+        // Should the iterator expire before the first record, nothing put since now may be missed. The
+        // time is the service's: a time of this host may be in the future, where no iterator starts.
+        if self.position == Position::Latest
+            && let Some(opened) = date.no_later_than_answer()
+        {
             self.position = Position::Time(opened);
         }
         Ok(iterator)
@@ -218,8 +350,8 @@ impl Polling {
             next,
         } = answer;
         self.size.observe(records.len() as u64, bytes as u64);
-        self.pacer
-            .answered(bytes as u64, millis_behind_latest.unwrap_or(0) == 0);
+        let at_tip = millis_behind_latest.unwrap_or(0) == 0;
+        self.pacer.answered(self.clock.now(), bytes as u64, at_tip);
         self.status.behind(millis_behind_latest);
         if let Some(last) = records.last() {
             self.position = Position::After(last.sequence_number.clone());
@@ -239,23 +371,36 @@ impl Polling {
         })
     }
 
-    fn problem_solved(&self) {
+    fn succeeded(&mut self) {
+        self.backoff.succeeded();
+        self.watch.succeeded();
         let shard_id = self.status.shard_id();
         let problems = self.status.problems();
-        problems.recovered(ProblemKind::ReadsFailing, Some(shard_id));
+        let is_old = |told| self.clock.now().saturating_sub(told) > GAP_IS_SHOWN;
+        if self.gap_told.is_some_and(is_old) && !self.stands_still() {
+            problems.recovered(ProblemKind::RecordsTrimmed, Some(shard_id));
+            self.gap_told = None;
+        }
+        if problems.recovered(ProblemKind::ReadsFailing, Some(shard_id)) {
+            tracing::info!(shard_id, "the shard is read again");
+        }
     }
 
-    /// Waits as the failure demands.
+    /// Notes the failure, and waits as it demands.
     async fn recover(&mut self, failure: &Failure) {
         let shard_id = self.status.shard_id();
-        let message = failure.message.as_str();
-        match failure.verdict {
-            Verdict::NewIterator if self.iterator.take().is_some() => {
+        match failure.kind {
+            FailureKind::NewIterator if self.iterator.take().is_some() => {
                 self.status.measure(Metric::ExpiredIterator, 1.0);
+                // The records that were left may be gone by now.
+                if let (Position::After(number), Some(answered)) = (&self.position, self.unread_at)
+                {
+                    self.trim_check = Some(TrimCheck::behind(number.clone(), answered));
+                }
                 tracing::info!(
                     shard_id,
-                    message,
-                    "the shard iterator is of no use any more"
+                    cause = failure.text,
+                    "a new shard iterator is needed"
                 );
                 // At once the first time; an iterator that is refused at birth must not spin.
                 if self.backoff.failures() == 0 {
@@ -263,81 +408,39 @@ impl Polling {
                     return;
                 }
             }
-            Verdict::Throttled => self.pacer.throttled(self.clock.now()),
+            // Each other failure may be of an iterator that is of no use: a new one costs little.
+            FailureKind::NotFound => self.iterator = None,
+            FailureKind::Throttled => {
+                self.status.measure(Metric::ThrottledReads, 1.0);
+                self.pacer.throttled(self.clock.now());
+                if self.pacer.throttles_in_a_row() <= THROTTLES_IN_A_ROW {
+                    tracing::debug!(shard_id, cause = failure.text, "a read was throttled");
+                    return;
+                }
+            }
             _ => {}
         }
-        let delay = self.backoff.next_delay();
-        let failures = self.backoff.failures();
-        let kind = ProblemKind::ReadsFailing;
-        self.status.problems().failed(kind, Some(shard_id), message);
-        if failures > LOUD_AFTER {
-            tracing::error!(
-                shard_id,
-                failures,
-                message,
-                "the shard cannot be read; trying again"
-            );
-        } else {
-            tracing::warn!(
-                shard_id,
-                failures,
-                ?delay,
-                message,
-                "a read failed; trying again"
-            );
+        if failure.kind != FailureKind::Throttled {
+            self.status.measure(Metric::FailedReads, 1.0);
         }
-        tokio::time::sleep(delay).await;
-    }
-
-    /// Whether the shard is gone while its stream exists; an error if the stream is gone.
-    async fn shard_is_gone(&self, failure: &Failure) -> Result<bool, RetrievalError> {
-        if failure.verdict != Verdict::NotFound {
-            return Ok(false);
-        }
-        let sent = self
-            .client
-            .describe_stream_summary()
-            .set_stream_arn(self.stream.arn())
-            .set_stream_name(self.stream.name())
-            .send();
-        let deleted = match sent.await {
-            Ok(output) => output
-                .stream_description_summary
-                .is_some_and(|summary| summary.stream_status == StreamStatus::Deleting),
-            Err(error) if Verdict::of(&error) == Verdict::NotFound => true,
-            // Not known: ask again later.
-            Err(_) => return Ok(false),
-        };
-        if deleted {
-            return Err(RetrievalError::StreamDeleted {
-                stream: self.stream.as_str().to_owned(),
-            });
-        }
-        Ok(self.is_listed().await == Some(false))
-    }
-
-    /// Whether the stream lists the shard; `None`: not known. A shard must not be taken for gone
-    /// because one call said so: its end would be checkpointed.
-    async fn is_listed(&self) -> Option<bool> {
-        let mut next_token = None;
-        loop {
-            let request = self.client.list_shards().set_stream_arn(self.stream.arn());
-            let request = match next_token {
-                None => request.set_stream_name(self.stream.name()),
-                token => request.set_next_token(token),
-            };
-            let output = request.send().await.ok()?;
-            if output
-                .shards()
-                .iter()
-                .any(|shard| shard.shard_id() == self.status.shard_id())
-            {
-                return Some(true);
+        let problems = self.status.problems();
+        let noted = problems.failed(ProblemKind::ReadsFailing, Some(shard_id), &failure.text);
+        if noted.log {
+            let (failures, cause) = (noted.failures, &failure.text);
+            if failure.is_refusal() {
+                tracing::error!(
+                    shard_id,
+                    failures,
+                    cause,
+                    "the shard cannot be read; trying again"
+                );
+            } else {
+                tracing::warn!(shard_id, failures, cause, "a read failed; trying again");
             }
-            next_token = output.next_token;
-            if next_token.is_none() {
-                return Some(false);
-            }
+        }
+        // The pacer has the pause after a throttle.
+        if failure.kind != FailureKind::Throttled {
+            tokio::time::sleep(self.backoff.next_delay()).await;
         }
     }
 

@@ -22,6 +22,14 @@ pub(crate) enum Position {
 }
 
 impl Position {
+    /// The last record fetched, if the position says it.
+    pub(crate) fn fetched(&self) -> Option<&SequenceNumber> {
+        match self {
+            Self::After(number) => Some(number),
+            _ => None,
+        }
+    }
+
     /// Where the owner of a lease starts; `None`: the shard is done.
     ///
     /// `resume_from` is the time at which a lease at `LATEST` was created: nothing put since is

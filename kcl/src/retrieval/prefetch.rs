@@ -78,6 +78,9 @@ impl Prefetch {
             Err(RetrievalError::StreamDeleted { stream }) => {
                 Err(WorkerError::StreamDeleted { stream })
             }
+            Err(RetrievalError::StreamRecreated { stream }) => {
+                Err(WorkerError::StreamRecreated { stream })
+            }
             // The last page was taken before: nobody asks for more.
             Ok(()) => std::future::pending().await,
         }

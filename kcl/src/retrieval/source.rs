@@ -1,12 +1,14 @@
 //! Where the pages of a shard come from.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures::future::BoxFuture;
 
 use super::budget::ShardBudget;
 use super::page::Page;
 use super::position::Position;
+use crate::lease::StreamIdentity;
 use crate::snapshot::ShardStatus;
 
 /// How a worker reads its shards.
@@ -21,6 +23,10 @@ pub(crate) struct Start {
     /// Names the shard.
     pub(crate) status: Arc<ShardStatus>,
     pub(crate) position: Position,
+    /// The stream that the lease is of, if the lease says so.
+    pub(crate) stream: Option<StreamIdentity>,
+    /// Everything that arrived before this time was checkpointed, as the lease says.
+    pub(crate) read_to: Option<SystemTime>,
     /// Of all random choices.
     pub(crate) seed: u64,
 }
@@ -41,4 +47,5 @@ pub(crate) trait ShardReader: Send {
 #[derive(Debug)]
 pub(crate) enum RetrievalError {
     StreamDeleted { stream: String },
+    StreamRecreated { stream: String },
 }

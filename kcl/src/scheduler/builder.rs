@@ -256,30 +256,15 @@ impl SchedulerBuilder {
         let meter = Meter::new(FacadeSink::new(&self.application, &worker_id));
         #[cfg(not(feature = "metrics"))]
         let meter = Meter::default();
-        let worker = Worker {
-            retrieval: Arc::new(PollingRetrieval::new(
-                &kinesis,
-                &self.stream,
-                Arc::clone(&config),
-                Arc::clone(&clock),
-            )),
-            application: self.application.clone(),
-            worker_id: worker_id.clone(),
-            stream: self.stream.clone(),
-            budget: ByteBudget::new(config.max_buffered_bytes),
-            config: Arc::clone(&config),
-            clock: Arc::clone(&clock),
-            factory,
-            executor: Arc::new(CurrentRuntime),
-        };
         let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
+        let (application, stream) = (self.application.clone(), self.stream.clone());
         let coordinator = Coordinator::prepare(CoordinatorParts {
             application: self.application,
             stream: self.stream,
             worker_id: worker_id.clone(),
             // Whatever the seed: two processes with the same settings are two.
             process: entropy(clock.as_ref()),
-            kinesis,
+            kinesis: kinesis.clone(),
             dynamodb,
             config: Arc::clone(&config),
             clock: Arc::clone(&clock),
@@ -290,6 +275,23 @@ impl SchedulerBuilder {
             runtime: self.coordination,
         })
         .await?;
+        let worker = Worker {
+            retrieval: Arc::new(PollingRetrieval::new(
+                &kinesis,
+                &stream,
+                coordinator.stream(),
+                Arc::clone(&config),
+                Arc::clone(&clock),
+            )),
+            application,
+            worker_id: worker_id.clone(),
+            stream,
+            budget: ByteBudget::new(config.max_buffered_bytes),
+            config: Arc::clone(&config),
+            clock: Arc::clone(&clock),
+            factory,
+            executor: Arc::new(CurrentRuntime),
+        };
         let view = View::new(ViewParts {
             worker_id,
             budget: Arc::clone(&worker.budget),

@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::ConsumerConfig;
+use crate::config::{ConsumerConfig, OnTrimmedGap};
 use crate::coordination::LastLook;
 use crate::error::WorkerError;
 use crate::health::{Health, Problem, ProblemKind, ProblemLog};
@@ -100,6 +100,7 @@ impl View {
             is_blocked: self.runtime_blocked.load(Ordering::Relaxed),
             at_limit: leases >= config.max_leases,
             slow_after: config.log_warning_for_task_after,
+            stops_at_gaps: config.on_trimmed_gap == OnTrimmedGap::StopShard,
             own,
         };
         why_not_running(shard_id, &asker, self.lease_table().as_ref())

@@ -1,5 +1,6 @@
 //! The life of one owned shard: parents first, then its records, then its end or its next owner.
 
+mod caught_up;
 mod ending;
 mod processing;
 mod signals;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::caught_up::{CaughtUp, LOOK_EVERY};
 use super::state::{Event, ShutdownReason};
 use super::{Failure, PROCESS_RECORDS, Running, ShardConsumer};
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -24,6 +25,7 @@ impl ShardConsumer {
         let mut deaggregator = self.deaggregator();
         let config = &self.worker.config;
         let mut auto = AutoCheckpoint::new(config.checkpoint, self.worker.clock.now());
+        let mut caught_up = CaughtUp::new(self.tenure.lease().read_to);
         loop {
             let due = self.checkpoint_due_in(&mut auto);
             // Before the next page is asked for: while the shard is behind, a page is always there, and a
@@ -42,6 +44,11 @@ impl ShardConsumer {
                 // A renewal may have carried it in the meantime.
                 () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => continue,
                 page = pages.next() => page?,
+                // A busy shard needs no note: its checkpoint is young.
+                () = tokio::time::sleep(LOOK_EVERY) => {
+                    self.note_read_to(&mut caught_up).await;
+                    continue;
+                }
             };
             let Page {
                 records,
@@ -55,12 +62,14 @@ impl ShardConsumer {
             held.grow(usize::try_from(tally.decompressed_bytes).unwrap_or(usize::MAX));
             self.status.found(&tally);
             let batch = Batch::new(entries, millis_behind_latest, held);
+            let delivered_to = batch.range().map(|(_, last)| last);
             if let Err(reason) = self.deliver(running, batch).await {
                 return Ok(Event::ShutDown(reason));
             }
             if has_records {
                 self.status.processed();
             }
+            caught_up.delivered(delivered_to);
             auto.delivered();
             if auto.is_on() {
                 running.checkpointer.offer();
@@ -69,6 +78,26 @@ impl ShardConsumer {
                 self.children = children;
                 return Ok(Event::ShutDown(ShutdownReason::ShardEnd));
             }
+        }
+    }
+
+    /// Notes in the lease up to when everything is read and checkpointed, if that is due. A failure is made
+    /// good by the next note.
+    async fn note_read_to(&self, caught_up: &mut CaughtUp) {
+        let due = self
+            .status
+            .tip()
+            .and_then(|tip| caught_up.due(&self.tenure.lease().checkpoint, &tip));
+        let Some(time) = due else { return };
+        let noted = tokio::select! {
+            biased;
+            _ = self.signals.raised() => return,
+            noted = self.tenure.note_read_to(time) => noted,
+        };
+        // Also after a failure: it is not tried again each second.
+        caught_up.noted(time);
+        if let Err(error) = noted {
+            tracing::debug!(shard_id = self.tenure.shard_id(), %error, "how far the shard was read could not be noted");
         }
     }
 
@@ -85,6 +114,8 @@ impl ShardConsumer {
         let reader = worker.retrieval.open(Start {
             status: Arc::clone(&self.status),
             position,
+            stream: lease.stream,
+            read_to: lease.read_to,
             seed: self.random.u64(..),
         });
         let budget = ShardBudget::new(&worker.budget);

@@ -62,7 +62,7 @@ impl ShardReader for Reader {
             self.read += 1;
             let records = (first..first + self.all.records).map(|number| RawRecord {
                 sequence_number: number.to_string().parse().unwrap(),
-                partition_key: "key".to_owned(),
+                partition_key: Some("key".to_owned()),
                 data: Bytes::from_static(b"data"),
                 arrival: None,
             });

@@ -2,23 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::config::interceptors::BeforeDeserializationInterceptorContextRef;
-use aws_sdk_kinesis::config::{ConfigBag, Intercept, RuntimeComponents};
-use aws_sdk_kinesis::error::BoxError;
-use aws_sdk_kinesis::types::{ShardFilter, ShardFilterType, StreamStatus};
-use aws_smithy_types::date_time::{DateTime, Format};
+use aws_sdk_kinesis::types::{ShardFilter, ShardFilterType};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
-use crate::clock::Clock;
 use crate::config::InitialPosition;
-use crate::lease::{CallError, CallErrorKind, classify};
+use crate::current_stream::{Found, find_stream};
+use crate::lease::{CallError, StreamIdentity, classify};
 use crate::sequence::SequenceNumber;
+use crate::service_time::{AnswerDate, ServiceClock};
 use crate::stream_name::StreamName;
 
 /// A shard of the stream.
@@ -38,9 +34,6 @@ impl Shard {
     }
 }
 
-/// How far the clocks of the service's hosts may be apart: one answers, another stamps records.
-const HOST_SKEW: Duration = Duration::from_secs(2);
-
 /// Shards, and the service's time when it listed them.
 #[derive(Debug, Clone)]
 pub(crate) struct ShardList {
@@ -54,6 +47,9 @@ pub(crate) struct ShardList {
 pub(crate) enum ListShardsError {
     #[error(transparent)]
     Call(#[from] CallError),
+    /// There is no stream of the name, or it is being deleted.
+    #[error("the stream does not exist, or is being deleted")]
+    NoStream,
     /// The service sent a shard without a usable field.
     #[error("shard {shard_id} was listed without a usable {field}")]
     Malformed {
@@ -74,6 +70,11 @@ pub(crate) trait ShardLister: Send + Sync + Debug {
     fn exists(&self) -> BoxFuture<'_, Result<bool, CallError>> {
         std::future::ready(Ok(true)).boxed()
     }
+
+    /// Which stream has the name now. `None`: it is always the same (in simulations).
+    fn identity(&self) -> BoxFuture<'_, Result<Option<StreamIdentity>, ListShardsError>> {
+        std::future::ready(Ok(None)).boxed()
+    }
 }
 
 /// Lists the shards of one stream with ListShards.
@@ -81,23 +82,23 @@ pub(crate) trait ShardLister: Send + Sync + Debug {
 pub(crate) struct KinesisShardLister {
     client: Client,
     stream: StreamName,
-    clock: Arc<dyn Clock>,
+    service_clock: ServiceClock,
 }
 
 impl KinesisShardLister {
     /// `stream`: a name or an ARN.
-    pub(crate) fn new(client: Client, stream: &str, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(client: Client, stream: &str, service_clock: ServiceClock) -> Self {
         Self {
             client,
             stream: StreamName::new(stream),
-            clock,
+            service_clock,
         }
     }
 
     async fn pages(&self, position: Option<InitialPosition>) -> Result<ShardList, ListShardsError> {
         let filter = position.map(filter).transpose()?;
-        let server_date = ServerDate::default();
-        let before = self.clock.wall();
+        let date = AnswerDate::default();
+        let before = self.service_clock.now();
         let mut shards = Vec::new();
         let mut next: Option<String> = None;
         loop {
@@ -112,7 +113,7 @@ impl KinesisShardLister {
             };
             let page = request
                 .customize()
-                .interceptor(server_date.clone())
+                .interceptor(date.clone())
                 .send()
                 .await
                 .map_err(|error| classify("ListShards", &error))?;
@@ -121,10 +122,7 @@ impl KinesisShardLister {
             }
             next = page.next_token.filter(|token| !token.is_empty());
             if next.is_none() {
-                let server_time = server_date
-                    .first()
-                    .and_then(|date| date.checked_sub(HOST_SKEW))
-                    .unwrap_or(before);
+                let server_time = date.no_later_than_answer().unwrap_or(before);
                 return Ok(ShardList {
                     shards,
                     server_time,
@@ -143,20 +141,19 @@ impl ShardLister for KinesisShardLister {
     }
 
     fn exists(&self) -> BoxFuture<'_, Result<bool, CallError>> {
-        let request = self
-            .client
-            .describe_stream_summary()
-            .set_stream_arn(self.stream.arn())
-            .set_stream_name(self.stream.name());
         async {
-            let found = match request.send().await {
-                Ok(output) => output.stream_description_summary,
-                Err(error) => match classify("DescribeStreamSummary", &error) {
-                    error if error.kind == CallErrorKind::NotFound => None,
-                    error => return Err(error),
-                },
-            };
-            Ok(found.is_some_and(|stream| stream.stream_status != StreamStatus::Deleting))
+            let found = find_stream(&self.client, &self.stream).await?;
+            Ok(matches!(found, Found::Stream(..)))
+        }
+        .boxed()
+    }
+
+    fn identity(&self) -> BoxFuture<'_, Result<Option<StreamIdentity>, ListShardsError>> {
+        async move {
+            match find_stream(&self.client, &self.stream).await? {
+                Found::Stream(identity, _) => Ok(Some(identity)),
+                Found::Deleting | Found::Nothing => Err(ListShardsError::NoStream),
+            }
         }
         .boxed()
     }
@@ -208,41 +205,6 @@ fn convert(shard: aws_sdk_kinesis::types::Shard) -> Result<Shard, ListShardsErro
         open: numbers.ending_sequence_number.is_none(),
         id,
     })
-}
-
-/// Reads the `Date` of answers: time by the service's clock, not by this machine's. Whole seconds,
-/// rounded down: starting there never skips a record.
-#[derive(Debug, Clone, Default)]
-struct ServerDate(Arc<Mutex<Option<SystemTime>>>);
-
-impl ServerDate {
-    fn first(&self) -> Option<SystemTime> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Intercept for ServerDate {
-    fn name(&self) -> &'static str {
-        "ServerDate"
-    }
-
-    fn read_before_deserialization(
-        &self,
-        context: &BeforeDeserializationInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let date = context
-            .response()
-            .headers()
-            .get("date")
-            .and_then(|text| DateTime::from_str(text, Format::HttpDate).ok())
-            .and_then(|date| u64::try_from(date.secs()).ok())
-            .map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *first = first.or(date);
-        Ok(())
-    }
 }
 
 #[cfg(test)]

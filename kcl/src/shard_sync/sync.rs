@@ -14,7 +14,8 @@ use super::hierarchy::{NewLease, missing_leases, sentinel};
 use super::list::{ListShardsError, Shard, ShardList, ShardLister};
 use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
-use crate::config::InitialPosition;
+use crate::config::{InitialPosition, OnRecreatedStream};
+use crate::current_stream::CurrentStream;
 use crate::lease::{
     ChildShard, Lease, LeaseStore, LeaseStoreError, Outcome, ShardFacts, Snapshot, StoreFuture,
     StreamIdentity,
@@ -41,6 +42,9 @@ pub(crate) enum SyncError {
     /// A shard came to its end, as its reader says, and the listing does not know of that yet.
     #[error("shard {shard_id} is listed as open, or not yet: list its children again later")]
     StillOpen { shard_id: String },
+    /// The stream was deleted and created again, and the settings say that this is an error.
+    #[error("stream {stream} was created again since the leases were made")]
+    StreamRecreated { stream: String },
     /// The process was stopped since it looked: what was missing then may have come and gone.
     #[error("the table was looked at too long ago to create leases from it: sync again")]
     Stale,
@@ -59,7 +63,7 @@ pub(crate) struct ShardSync {
     pub(crate) lister: Arc<dyn ShardLister>,
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) position: InitialPosition,
-    pub(crate) stream: StreamIdentity,
+    pub(crate) stream: Arc<CurrentStream>,
     /// Items say that they are leases: not in the tables of older workers.
     pub(crate) has_entity_type: bool,
     pub(crate) clock: Arc<dyn Clock>,
@@ -118,8 +122,20 @@ impl Survey {
 type Created<'f, 's> = (&'f NewLease<'s>, Result<bool, SyncError>);
 
 impl ShardSync {
-    /// One pass: leases that are missing are created, those of finished shards deleted.
+    /// One pass: leases that are missing are created, those of finished shards deleted. If the stream is
+    /// another one than the leases are of, the settings decide.
     pub(crate) async fn run(&self) -> Result<SyncReport, SyncError> {
+        match self.sync().await {
+            Err(SyncError::StreamRecreated { .. })
+                if self.stream.on_recreated() == OnRecreatedStream::StartOver =>
+            {
+                self.start_over().await
+            }
+            result => result,
+        }
+    }
+
+    async fn sync(&self) -> Result<SyncReport, SyncError> {
         let survey = self.survey().await?;
         let missing = survey.missing(self.position);
         let created = self
@@ -135,7 +151,7 @@ impl ShardSync {
         let mut looked = self.clock.now();
         let mut table = self.store.list(true).await?;
         if is_empty(&table) {
-            let first = self.first_shards().await?;
+            let first = self.first_shards(self.position).await?;
             // Another starter may have filled the table meanwhile, from another listing.
             looked = self.clock.now();
             table = self.store.list(true).await?;
@@ -148,8 +164,13 @@ impl ShardSync {
                 });
             }
         }
+        let listed = self.list(None).await?;
+        let identity = self.stream.identity();
+        if table.leases.iter().any(|lease| is_former(lease, &identity)) {
+            return Err(recreated(&identity));
+        }
         Ok(Survey {
-            listed: self.lister.list(None).await?,
+            listed,
             table,
             looked,
             is_first: false,
@@ -176,6 +197,11 @@ impl ShardSync {
                 let range = ShardFacts::HashKeyRange(shard.hash_key_range);
                 facts.push(self.store.set_shard_facts(&shard.id, range));
             }
+            // Leases of Java workers do not name their stream. It was compared after the table was read.
+            if lease.stream.is_none() {
+                let named = ShardFacts::Stream(self.stream.identity());
+                facts.push(self.store.set_shard_facts(lease.shard_id(), named));
+            }
         }
         let mut facts = stream::iter(facts).buffer_unordered(CONCURRENT_WRITES);
         while let Some(noted) = facts.next().await {
@@ -198,9 +224,86 @@ impl ShardSync {
         Ok(deleted)
     }
 
+    /// The shards of the stream that the leases are of. The comparison comes after the listing: no stream
+    /// is replaced by an older one, so the listing was of this stream too.
+    async fn list(&self, position: Option<InitialPosition>) -> Result<ShardList, SyncError> {
+        let listed = self.lister.list(position).await?;
+        if !self.stream.is_fresh()
+            && let Some(found) = self.lister.identity().await?
+            && self.stream.compare(&found)
+        {
+            return Err(recreated(&found));
+        }
+        Ok(listed)
+    }
+
+    /// Replaces the leases of a former stream by leases of the present one, at its beginning.
+    ///
+    /// Each write is conditional, and shards that are new get their leases first: as long as a lease of
+    /// the former stream is left, any worker can see that this is not done, and do the rest.
+    async fn start_over(&self) -> Result<SyncReport, SyncError> {
+        let was = self.stream.identity();
+        if let Some(found) = self.lister.identity().await?
+            && self.stream.compare(&found)
+        {
+            self.stream.replace(found);
+        }
+        let identity = self.stream.identity();
+        tracing::warn!(
+            stream = identity.arn,
+            "the stream was deleted and created again: its leases start over"
+        );
+        // All that is in the new stream was put after this application had started.
+        let position = match self.position {
+            InitialPosition::AtTimestamp(time) => InitialPosition::AtTimestamp(time),
+            InitialPosition::Latest | InitialPosition::TrimHorizon => InitialPosition::TrimHorizon,
+        };
+        let first = self.first_shards(position).await?;
+        let looked = self.clock.now();
+        let table = self.store.list(true).await?;
+        let mut report = SyncReport::default();
+        let new_lease = |shard: &Shard| {
+            let checkpoint = sentinel(position);
+            self.new_lease(&NewLease { shard, checkpoint }, first.server_time)
+        };
+        for shard in &first.shards {
+            if !table.leases.iter().any(|lease| lease.key == shard.id) {
+                let created = self.store_new(&new_lease(shard), looked).await?;
+                report.created += usize::from(created);
+            }
+        }
+        // A lease that does not name its stream is taken for one of the former stream if the stream was
+        // replaced just now and the lease holds more than a start position. These go first: the others
+        // show that this is not done.
+        let unnamed = |lease: &&Lease| {
+            was != identity && lease.stream.is_none() && !lease.checkpoint.is_initial()
+        };
+        let unnamed = table.leases.iter().filter(unnamed);
+        let named = |lease: &&Lease| is_former(lease, &identity);
+        for lease in unnamed.chain(table.leases.iter().filter(named)) {
+            let shard = first.shards.iter().find(|shard| shard.id == lease.key);
+            let outcome = match shard {
+                Some(shard) => self.store.replace(lease, &new_lease(shard)).await?,
+                // Not one of the first: if it exists again, its parents' end brings its lease.
+                None => self.store.delete(lease).await?,
+            };
+            if outcome.applied().is_some() {
+                match shard {
+                    Some(_) => report.created += 1,
+                    None => report.deleted += 1,
+                }
+                tracing::info!(
+                    shard = lease.shard_id(),
+                    "lease of the former stream replaced"
+                );
+            }
+        }
+        Ok(report)
+    }
+
     /// The shards that were open at the position, oldest first.
-    async fn first_shards(&self) -> Result<ShardList, SyncError> {
-        let mut listed = self.lister.list(Some(self.position)).await?;
+    async fn first_shards(&self, position: InitialPosition) -> Result<ShardList, SyncError> {
+        let mut listed = self.list(Some(position)).await?;
         let ranges = listed.shards.iter().map(|shard| shard.hash_key_range);
         if !covers_all_hash_keys(ranges) {
             return Err(SyncError::Incomplete);
@@ -278,6 +381,10 @@ impl ShardSync {
         now: SystemTime,
         looked: Duration,
     ) -> Result<bool, SyncError> {
+        self.store_new(&self.new_lease(new, now), looked).await
+    }
+
+    fn new_lease(&self, new: &NewLease<'_>, now: SystemTime) -> Lease {
         let mut lease = self.lease(&new.shard.id, new.checkpoint.clone());
         lease.parents = new.shard.parents.clone();
         lease.hash_key_range = Some(new.shard.hash_key_range);
@@ -286,7 +393,7 @@ impl ShardSync {
             (Checkpoint::AtTimestamp, InitialPosition::AtTimestamp(time)) => Some(time),
             _ => None,
         };
-        self.store_new(&lease, looked).await
+        lease
     }
 
     async fn store_new(&self, lease: &Lease, looked: Duration) -> Result<bool, SyncError> {
@@ -302,8 +409,10 @@ impl ShardSync {
 
     fn lease(&self, shard_id: &str, checkpoint: Checkpoint) -> Lease {
         let mut lease = Lease::new(shard_id, checkpoint);
-        lease.stream = Some(self.stream.clone());
+        lease.stream = Some(self.stream.identity());
         lease.has_entity_type = self.has_entity_type;
+        // Nothing was read yet; from here on, workers of this library note how far they are.
+        lease.read_to = Some(SystemTime::UNIX_EPOCH);
         lease
     }
 
@@ -393,7 +502,7 @@ impl ShardSync {
 
     /// The shards that the stream lists, the end of `ended` among them. A listing may lag.
     async fn list_after_end(&self, ended: &Lease) -> Result<ShardList, SyncError> {
-        let listed = self.lister.list(None).await?;
+        let listed = self.list(None).await?;
         let find = |id: &str| listed.shards.iter().find(|shard| shard.id == id);
         let behind = match find(ended.shard_id()) {
             Some(shard) => shard.is_open(),
@@ -427,6 +536,18 @@ fn generations<'n, 's>(new: &'n [NewLease<'s>]) -> Vec<Vec<&'n NewLease<'s>>> {
         generations[depth].push(new);
     }
     generations
+}
+
+/// Whether a lease says that it is of an earlier stream of the name.
+fn is_former(lease: &Lease, identity: &StreamIdentity) -> bool {
+    let earlier = |stream: &StreamIdentity| stream.created < identity.created;
+    lease.stream.as_ref().is_some_and(earlier)
+}
+
+fn recreated(identity: &StreamIdentity) -> SyncError {
+    SyncError::StreamRecreated {
+        stream: identity.arn.clone(),
+    }
 }
 
 fn as_child(shard: Shard) -> ChildShard {

@@ -15,8 +15,9 @@ use tokio::sync::watch;
 
 use super::world::{ATTEMPT, FAILOVER};
 use crate::clock::{Clock, TokioClock};
-use crate::config::{ConsumerConfig, InitialPosition, OnStop};
+use crate::config::{ConsumerConfig, InitialPosition, OnRecreatedStream, OnStop};
 use crate::coordination::{Coordinator, Shared, SharedParts, first_look};
+use crate::current_stream::CurrentStream;
 use crate::delivery::RecordBatch;
 use crate::error::ProcessorError;
 use crate::executor::CurrentRuntime;
@@ -29,6 +30,7 @@ use crate::retrieval::{
     ByteBudget, Page, Retrieval, RetrievalError, ShardBudget, ShardReader, Start,
 };
 use crate::scheduler::{self, View, ViewParts};
+use crate::service_time::ServiceClock;
 use crate::shard_consumer::Worker;
 use crate::shard_sync::{ListShardsError, Shard, ShardList, ShardLister, ShardSync, Starter};
 use crate::worker_state::StateSender;
@@ -315,10 +317,14 @@ async fn work(fleet: Fleet, worker_id: String, mut random: Rng) {
         lister: Arc::clone(&fleet.lister) as Arc<dyn ShardLister>,
         store: Arc::clone(&store),
         position: InitialPosition::TrimHorizon,
-        stream: StreamIdentity {
-            arn: "arn:simulated".to_owned(),
-            created: 1,
-        },
+        stream: Arc::new(CurrentStream::new(
+            StreamIdentity {
+                arn: "arn:simulated".to_owned(),
+                created: 1,
+            },
+            OnRecreatedStream::default(),
+            Arc::clone(&clock),
+        )),
         has_entity_type: true,
         clock: Arc::clone(&clock),
         finished: Arc::default(),
@@ -339,6 +345,7 @@ async fn work(fleet: Fleet, worker_id: String, mut random: Rng) {
         store,
         sync,
         clock: Arc::clone(&clock),
+        service_clock: ServiceClock::new(Arc::clone(&clock)),
         failover: FAILOVER,
         max_leases: usize::MAX,
         table_reads: f64::from(config.max_lease_table_reads),

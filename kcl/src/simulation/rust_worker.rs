@@ -18,13 +18,15 @@ use super::network::Network;
 use super::process::{InProcess, Process, worker_id};
 use super::world::{FAILOVER, World};
 use crate::clock::Clock;
-use crate::config::{CheckpointPolicy, ConsumerConfig, InitialPosition, OnStop};
+use crate::config::{CheckpointPolicy, ConsumerConfig, InitialPosition, OnRecreatedStream, OnStop};
 use crate::coordination::{Coordinator, Shared, SharedParts};
+use crate::current_stream::CurrentStream;
 use crate::health::ProblemLog;
 use crate::lease::{LeaseStore, StreamIdentity};
 use crate::metrics::Meter;
 use crate::retrieval::ByteBudget;
 use crate::scheduler::{self, View, ViewParts};
+use crate::service_time::ServiceClock;
 use crate::shard_consumer::Worker;
 use crate::shard_sync::{ShardLister, ShardSync};
 use crate::worker_state::StateSender;
@@ -65,10 +67,14 @@ pub(super) async fn run(
         lister: Arc::clone(&world.stream) as Arc<dyn ShardLister>,
         store: Arc::clone(&store),
         position: InitialPosition::TrimHorizon,
-        stream: StreamIdentity {
-            arn: "arn:simulated".to_owned(),
-            created: 1,
-        },
+        stream: Arc::new(CurrentStream::new(
+            StreamIdentity {
+                arn: "arn:simulated".to_owned(),
+                created: 1,
+            },
+            OnRecreatedStream::default(),
+            Arc::clone(&process) as Arc<dyn Clock>,
+        )),
         has_entity_type: true,
         clock: Arc::clone(&process) as Arc<dyn Clock>,
         finished: Arc::default(),
@@ -86,6 +92,7 @@ pub(super) async fn run(
         store,
         sync,
         clock: Arc::clone(&process) as Arc<dyn Clock>,
+        service_clock: ServiceClock::new(Arc::clone(&process) as Arc<dyn Clock>),
         failover: FAILOVER,
         max_leases: setting.max_leases,
         table_reads: setting.table_reads,

@@ -44,6 +44,9 @@ fn own(state: ShardState, failures: u32) -> ShardSnapshot {
         call: None,
         failures,
         last_failure: (failures > 0).then(|| "no disk".to_owned()),
+        read_failures: 0,
+        last_read_failure: None,
+        records_trimmed: None,
     }
 }
 
@@ -55,6 +58,7 @@ fn asker(own: Option<ShardSnapshot>) -> Asker<'static> {
         is_blocked: false,
         at_limit: false,
         slow_after: Some(F),
+        stops_at_gaps: false,
         own,
     }
 }

@@ -229,9 +229,7 @@ impl Scenario {
                 .interceptor(meter.clone());
             let counter = Arc::clone(&checkpoints);
             let by_itself = self.checkpoint == CheckpointPolicy::Manual;
-            let config = config(&format!("w{n}"))
-                .with_idle_time_between_reads(SECOND)
-                .with_checkpoint(self.checkpoint);
+            let config = config(&format!("w{n}")).with_checkpoint(self.checkpoint);
             let worker = paused
                 .builder(&Probe::new(), config)
                 .dynamodb_client(Client::from_conf(dynamodb.build()))

@@ -54,7 +54,7 @@ async fn aggregated_and_compressed_records_come_taken_apart_and_in_order() {
         let id = index as u64;
         assert_eq!(
             (seen.key.clone(), seen.data.clone()),
-            (key(id), payload(id).into_bytes())
+            (Some(key(id)), payload(id).into_bytes())
         );
         assert_eq!(
             seen.sub_sequence_number,

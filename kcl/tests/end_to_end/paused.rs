@@ -46,6 +46,11 @@ impl Paused {
         Self { aws, clock }
     }
 
+    /// The clock of the hosts.
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock) as Arc<dyn Clock>
+    }
+
     /// Time since the start.
     pub(crate) fn now(&self) -> Duration {
         self.clock.now()
@@ -58,9 +63,11 @@ impl Paused {
     }
 }
 
-/// The default settings, failover time 10 s among them.
+/// The default settings, failover time 10 s among them; but short pauses between reads, so that records
+/// arrive when they are put.
 pub(crate) fn config(worker: &str) -> ConsumerConfig {
     ConsumerConfig::default()
+        .with_idle_time_between_reads(Duration::from_millis(200))
         .with_worker_id(worker)
         .with_initial_position(InitialPosition::TrimHorizon)
 }

@@ -30,7 +30,7 @@ pub(crate) struct Seen {
     pub(crate) tenure: u64,
     pub(crate) shard: String,
     pub(crate) sub_sequence_number: u64,
-    pub(crate) key: String,
+    pub(crate) key: Option<String>,
     pub(crate) data: Vec<u8>,
     pub(crate) frame_error: bool,
 }
@@ -202,7 +202,7 @@ impl RecordProcessor for Processor {
                     tenure: self.tenure,
                     shard: self.shard.clone(),
                     sub_sequence_number: record.sub_sequence_number(),
-                    key: record.partition_key().to_owned(),
+                    key: record.partition_key().map(str::to_owned),
                     data: record.data().to_vec(),
                     frame_error: record.frame_error().is_some(),
                 });
@@ -212,7 +212,10 @@ impl RecordProcessor for Processor {
                 state.ledger.delivered(Delivery {
                     tenure: self.tenure,
                     id,
-                    key: record.partition_key(),
+                    // Without a key there is no order to check: each such record is its own key.
+                    key: record
+                        .partition_key()
+                        .unwrap_or(record.sequence_number().as_str()),
                     position: Position {
                         sequence_number: record.sequence_number().to_string(),
                         sub_sequence_number: record.sub_sequence_number(),

@@ -192,6 +192,9 @@ pub(crate) fn script_entry(fault: &Fault) -> Value {
         FaultKind::Delay(by) => (Kind::Delay, None, Some(by)),
         FaultKind::CutConnection => (Kind::CutConnection, None, None),
         FaultKind::ResponseLost => (Kind::ResponseLost, None, None),
+        FaultKind::CutResponse => (Kind::CutResponse, None, None),
+        FaultKind::GarbledResponse => (Kind::GarbledResponse, None, None),
+        FaultKind::SlowResponse { .. } => (Kind::SlowResponse, None, None),
         FaultKind::RefuseEntry { code } => (Kind::RefuseEntry, Some(code), None),
         FaultKind::StaleIndex(by) => (Kind::StaleIndex, None, Some(by)),
         FaultKind::SlowIndex(by) => (Kind::SlowIndex, None, Some(by)),
@@ -201,6 +204,10 @@ pub(crate) fn script_entry(fault: &Fault) -> Value {
         kind,
         code: code.cloned(),
         by: by.copied().map(written),
+        bytes_per_second: match fault.kind {
+            FaultKind::SlowResponse { bytes_per_second } => Some(bytes_per_second),
+            _ => None,
+        },
         service: fault.service.map(|service| match service {
             Service::Kinesis => ServiceName::Kinesis,
             Service::DynamoDb => ServiceName::DynamoDb,

@@ -10,14 +10,16 @@ use futures::future::BoxFuture;
 use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::clock::{Clock, TokioClock};
-use crate::config::{InitialPosition, OnStop};
+use crate::config::{InitialPosition, OnRecreatedStream, OnStop};
 use crate::coordination::discovery;
 use crate::coordination::shared::SharedParts;
+use crate::current_stream::CurrentStream;
 use crate::executor::CurrentRuntime;
 use crate::health::ProblemLog;
 use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Passage};
 use crate::lease::{LeaseStore, StreamIdentity, text};
 use crate::metrics::Meter;
+use crate::service_time::ServiceClock;
 use crate::shard_sync::{ListShardsError, ShardList, ShardLister, ShardSync};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -86,10 +88,14 @@ impl Fixture {
             lister: Arc::new(NoShards),
             store: Arc::clone(&store),
             position: InitialPosition::TrimHorizon,
-            stream: StreamIdentity {
-                arn: "arn:orders".into(),
-                created: 1,
-            },
+            stream: Arc::new(CurrentStream::new(
+                StreamIdentity {
+                    arn: "arn:orders".into(),
+                    created: 1,
+                },
+                OnRecreatedStream::default(),
+                Arc::clone(&clock),
+            )),
             has_entity_type: true,
             clock: Arc::clone(&clock),
             finished: Arc::default(),
@@ -100,6 +106,7 @@ impl Fixture {
             store,
             sync,
             clock: Arc::clone(&clock),
+            service_clock: ServiceClock::new(Arc::clone(&clock)),
             failover: 10 * SECOND,
             max_leases: usize::MAX,
             table_reads,

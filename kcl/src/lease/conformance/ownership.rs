@@ -1,11 +1,11 @@
 //! Each operation with its conditions.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{Subject, Trouble, applied, owned, progress, refused};
 use crate::checkpoint::Checkpoint;
 use crate::lease::item::attribute as name;
-use crate::lease::model::{Lease, PendingCheckpoint};
+use crate::lease::model::{Lease, PendingCheckpoint, StreamIdentity};
 use crate::lease::store::{LeaderLock, Outcome, Progress, ShardFacts};
 
 pub(crate) async fn a_created_lease_is_read_back_equal_and_not_created_again(
@@ -254,10 +254,68 @@ pub(crate) async fn facts_about_the_shard_leave_the_counter_and_need_the_lease(
         changed.hash_key_range,
         Some(kinesis_aggregation::HashKeyRange::FULL)
     );
+    let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_800_000_000_123);
+    let read_to = ShardFacts::ReadTo(time);
+    let changed = applied(store.set_shard_facts("k", read_to).await.unwrap());
+    assert_eq!(
+        (changed.read_to, changed.counter),
+        (Some(time), mine.counter)
+    );
+    let streams = ["arn:orders@1", "arn:orders@2"];
+    let [one, two] = streams.map(|text| StreamIdentity::parse(text).unwrap());
+    let named = store.set_shard_facts("k", ShardFacts::Stream(one.clone()));
+    assert_eq!(applied(named.await.unwrap()).stream, Some(one.clone()));
+    // A lease that names its stream keeps it. A store may say so, or that nothing was changed.
+    let named = store.set_shard_facts("k", ShardFacts::Stream(two));
+    drop(named.await.unwrap());
+    assert_eq!(store.get("k").await.unwrap().unwrap().stream, Some(one));
     assert_eq!(
         store.set_shard_facts("gone", children).await.unwrap(),
         Outcome::ConditionFailed(None)
     );
+}
+
+pub(crate) async fn a_lease_of_a_former_stream_is_replaced_with_its_owner_and_counter_as_known(
+    subject: &impl Subject,
+) {
+    let store = subject.store();
+    let mut new = Lease::new("k", Checkpoint::TrimHorizon);
+    new.stream = StreamIdentity::parse("arn:orders@2");
+    let mine = owned(store, "k", "me").await;
+    let renewed = applied(store.renew(&mine, "me", None).await.unwrap());
+    refused(store.replace(&mine, &new).await.unwrap());
+    let pending = applied(store.start_handoff(&renewed, "next").await.unwrap());
+    refused(store.replace(&renewed, &new).await.unwrap());
+
+    applied(store.replace(&pending, &new).await.unwrap());
+    let found = store.get("k").await.unwrap().unwrap();
+    assert_eq!(
+        (&found.checkpoint, &found.stream),
+        (&new.checkpoint, &new.stream)
+    );
+    assert_eq!(
+        (found.owner.as_deref(), &found.checkpoint_owner),
+        (Some("me"), &None),
+        "the worker that processed it is waited for, and the handoff is over"
+    );
+    assert_eq!(found.counter, pending.counter + 2);
+    assert!(found.is_stamped());
+    // The former owner loses it, whatever it writes.
+    refused(store.renew(&pending, "me", None).await.unwrap());
+    refused(store.replace(&pending, &new).await.unwrap());
+
+    let mut ended = Lease::new("ended", Checkpoint::ShardEnd);
+    ended.owner = Some("me".into());
+    applied(store.create(&ended).await.unwrap());
+    let new = Lease::new("ended", Checkpoint::TrimHorizon);
+    let free = applied(store.replace(&ended, &new).await.unwrap());
+    assert_eq!(free.owner, None, "an ended shard has no processor");
+    let gone = Lease::new("gone", Checkpoint::TrimHorizon);
+    refused_gone(store.replace(&gone, &gone).await.unwrap());
+}
+
+fn refused_gone(outcome: Outcome) {
+    assert_eq!(outcome, Outcome::ConditionFailed(None));
 }
 
 pub(crate) async fn deleting_needs_the_checkpoint(subject: &impl Subject) {

@@ -100,6 +100,10 @@ impl ShardFacts {
         match self {
             Self::Children(children) => item.children = children.iter().cloned().collect(),
             Self::HashKeyRange(range) => item.hash_key_range = Some(*range),
+            Self::ReadTo(time) => item.read_to = Some(*time),
+            Self::Stream(identity) => {
+                item.stream.get_or_insert_with(|| identity.clone());
+            }
         }
         item
     }

@@ -3,12 +3,16 @@
 use std::time::SystemTime;
 
 use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::{RecordDistributionStrategy, StreamMode, StreamModeDetails};
 use kinesis_aggregation::HashKeyRange;
-use kinesis_testkit::{Fault, LocalAws, ManualClock};
+use kinesis_testkit::{Fault, LocalAws, LocalAwsBuilder, ManualClock};
 
 use super::*;
-use crate::clock::SystemClock;
+use crate::clock::{SystemClock, TokioClock};
+use crate::config::OnRecreatedStream;
+use crate::current_stream::{Found, find_stream};
 use crate::health::ProblemLog;
+use crate::lease::StreamIdentity;
 use crate::metrics::Meter;
 use crate::retrieval::{ByteBudget, RawRecord};
 use crate::sequence::SequenceNumber;
@@ -17,24 +21,86 @@ use crate::snapshot::Totals;
 const STREAM: &str = "reads";
 const SHARD: &str = "shardId-000000000000";
 
+mod refusals;
+mod sharing;
+mod skew;
+mod trimmed;
+
+/// An embedded AWS in the time of the test's runtime, which is paused.
+struct Paused {
+    aws: LocalAws,
+    clock: Arc<dyn Clock>,
+    timeout: Duration,
+}
+
+impl Paused {
+    async fn start() -> Self {
+        Self::with(|aws| aws).await
+    }
+
+    async fn with(set: impl FnOnce(LocalAwsBuilder) -> LocalAwsBuilder) -> Self {
+        let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let services = kinesis_testkit::TokioClock::starting_at(noon);
+        let aws = set(LocalAws::builder()).clock(services);
+        let aws = aws.build().await.unwrap();
+        aws.create_stream(STREAM, 1).await.unwrap();
+        Self {
+            aws,
+            clock: Arc::new(TokioClock::starting_at(noon)),
+            timeout: Duration::from_secs(10),
+        }
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.aws.in_process_config())
+    }
+
+    async fn reader(&self, position: Position) -> Reader {
+        let config = ConsumerConfig::default().with_kinesis_request_timeout(self.timeout);
+        let clock = Arc::clone(&self.clock);
+        Reader::with(&self.client(), SHARD, position, config, clock).await
+    }
+
+    async fn put(&self, numbers: std::ops::Range<u32>) -> Vec<SequenceNumber> {
+        put_by(&self.client(), numbers, 0).await
+    }
+}
+
 struct Reader {
     polling: Polling,
     budget: ShardBudget,
 }
 
 impl Reader {
-    fn new(aws: &LocalAws, shard_id: &str, position: Position) -> Self {
+    async fn new(aws: &LocalAws, shard_id: &str, position: Position) -> Self {
         let config = ConsumerConfig::default()
             .with_kinesis_request_timeout(Duration::from_millis(500))
             .with_idle_time_between_reads(Duration::from_millis(200));
         let clock = Arc::new(SystemClock::default());
-        let problems = Arc::new(ProblemLog::new(Arc::clone(&clock) as Arc<dyn Clock>));
+        Self::with(&aws.kinesis(), shard_id, position, config, clock).await
+    }
+
+    async fn with(
+        client: &Client,
+        shard_id: &str,
+        position: Position,
+        config: ConsumerConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
         let totals = Arc::new(Totals::new(Meter::default(), problems));
         let status = Arc::new(ShardStatus::new(shard_id, totals));
-        let retrieval = PollingRetrieval::new(&aws.kinesis(), STREAM, Arc::new(config), clock);
+        let stream = Arc::new(CurrentStream::new(
+            identity(client).await,
+            OnRecreatedStream::Error,
+            Arc::clone(&clock),
+        ));
+        let retrieval = PollingRetrieval::new(client, STREAM, stream, Arc::new(config), clock);
         let start = Start {
             status,
             position,
+            stream: None,
+            read_to: None,
             seed: 1,
         };
         Self {
@@ -45,7 +111,7 @@ impl Reader {
 
     async fn page(&mut self) -> Page {
         let read = self.polling.next_page(&self.budget);
-        tokio::time::timeout(Duration::from_secs(60), read)
+        tokio::time::timeout(Duration::from_secs(3600), read)
             .await
             .unwrap()
             .unwrap()
@@ -66,7 +132,15 @@ impl Reader {
 }
 
 fn text(record: &RawRecord) -> String {
-    String::from_utf8(record.data.to_vec()).unwrap()
+    let text = String::from_utf8(record.data.to_vec()).unwrap();
+    text.trim_start().to_owned()
+}
+
+async fn identity(client: &Client) -> StreamIdentity {
+    match find_stream(client, &StreamName::new(STREAM)).await {
+        Ok(Found::Stream(identity, _)) => identity,
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn aws() -> LocalAws {
@@ -75,17 +149,22 @@ async fn aws() -> LocalAws {
     aws
 }
 
-/// Puts `from..to` as text; answers with their sequence numbers.
+/// Puts numbers as text; answers with their sequence numbers.
 async fn put(aws: &LocalAws, numbers: std::ops::Range<u32>) -> Vec<SequenceNumber> {
+    put_by(&aws.kinesis(), numbers, 0).await
+}
+
+/// As [`put`], each behind so many bytes that [`text`] leaves out.
+async fn put_by(
+    client: &Client,
+    numbers: std::ops::Range<u32>,
+    padding: usize,
+) -> Vec<SequenceNumber> {
     let mut put = Vec::new();
-    let client = aws.kinesis();
     for number in numbers {
         let request = client.put_record().stream_name(STREAM).partition_key("k");
-        let output = request
-            .data(Blob::new(number.to_string()))
-            .send()
-            .await
-            .unwrap();
+        let data = format!("{}{number}", " ".repeat(padding));
+        let output = request.data(Blob::new(data)).send().await.unwrap();
         put.push(output.sequence_number.parse().unwrap());
     }
     put
@@ -111,7 +190,7 @@ async fn each_position_starts_where_it_says() {
         (Position::After(put[2].clone()), 3..5),
         (Position::Time(SystemTime::UNIX_EPOCH), 0..5),
     ] {
-        let mut reader = Reader::new(&aws, SHARD, position.clone());
+        let mut reader = Reader::new(&aws, SHARD, position.clone()).await;
         let read = reader.read(expected.len()).await;
         assert_eq!(read, numbers(expected), "{position:?}");
     }
@@ -127,7 +206,7 @@ async fn an_expired_iterator_goes_on_behind_the_last_record() {
         .unwrap();
     aws.create_stream(STREAM, 1).await.unwrap();
     put(&aws, 0..3).await;
-    let mut reader = Reader::new(&aws, SHARD, Position::TrimHorizon);
+    let mut reader = Reader::new(&aws, SHARD, Position::TrimHorizon).await;
     assert_eq!(reader.read(3).await, numbers(0..3));
     clock.advance(Duration::from_secs(600));
     put(&aws, 3..6).await;
@@ -145,7 +224,8 @@ async fn an_iterator_at_latest_that_expires_before_the_first_record_misses_nothi
         .unwrap();
     aws.create_stream(STREAM, 1).await.unwrap();
     put(&aws, 0..3).await;
-    let mut reader = Reader::new(&aws, SHARD, Position::Latest);
+    clock.advance(Duration::from_secs(10));
+    let mut reader = Reader::new(&aws, SHARD, Position::Latest).await;
     let reading = tokio::spawn(async move { reader.read(1).await });
     called(&aws, "GetRecords", 1).await;
     let cut = aws
@@ -178,7 +258,7 @@ async fn every_fault_is_survived_without_loss() {
         let label = format!("{fault:?}");
         let times = if label.contains("Delay") { 1 } else { 2 };
         let injected = aws.faults().add(fault.operation("GetRecords").times(times));
-        let mut reader = Reader::new(&aws, SHARD, Position::TrimHorizon);
+        let mut reader = Reader::new(&aws, SHARD, Position::TrimHorizon).await;
         assert_eq!(reader.read(10).await, numbers(0..10), "{label}");
         assert_eq!(aws.faults().count(injected), times, "{label}");
     }
@@ -196,7 +276,7 @@ async fn faults_of_get_shard_iterator_are_survived() {
         aws.faults()
             .add(fault.operation("GetShardIterator").times(1));
     }
-    let mut reader = Reader::new(&aws, SHARD, Position::TrimHorizon);
+    let mut reader = Reader::new(&aws, SHARD, Position::TrimHorizon).await;
     assert_eq!(reader.read(3).await, numbers(0..3));
 }
 
@@ -215,7 +295,7 @@ async fn a_split_ends_the_shard_with_its_children() {
         .send()
         .await
         .unwrap();
-    let mut reader = Reader::new(&aws, SHARD, Position::TrimHorizon);
+    let mut reader = Reader::new(&aws, SHARD, Position::TrimHorizon).await;
     let mut records = Vec::new();
     let children = loop {
         let page = reader.page().await;
@@ -232,13 +312,22 @@ async fn a_split_ends_the_shard_with_its_children() {
     assert!(children.iter().all(|child| child.parents == [SHARD]));
 }
 
-#[tokio::test]
-async fn a_deleted_stream_is_an_error() {
-    let aws = aws().await;
-    put(&aws, 0..3).await;
-    let mut reader = Reader::new(&aws, SHARD, Position::TrimHorizon);
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_gone_for_a_while_is_an_error() {
+    let paused = Paused::start().await;
+    let aws = &paused.aws;
+    paused.put(0..3).await;
+    let mut reader = paused.reader(Position::TrimHorizon).await;
     assert_eq!(reader.read(3).await.len(), 3);
-    aws.kinesis()
+    // One answer that says so is not believed.
+    for operation in ["GetRecords", "DescribeStreamSummary"] {
+        let fault = Fault::refuse("ResourceNotFoundException").operation(operation);
+        aws.faults().add(fault.lasting(Duration::from_secs(5)));
+    }
+    paused.put(3..4).await;
+    assert_eq!(reader.read(1).await, numbers(3..4));
+    paused
+        .client()
         .delete_stream()
         .stream_name(STREAM)
         .send()
@@ -255,7 +344,7 @@ async fn a_deleted_stream_is_an_error() {
 #[tokio::test]
 async fn a_shard_that_the_stream_has_forgotten_ends_without_children() {
     let aws = aws().await;
-    let mut reader = Reader::new(&aws, "shardId-000000000099", Position::TrimHorizon);
+    let mut reader = Reader::new(&aws, "shardId-000000000099", Position::TrimHorizon).await;
     let page = reader.page().await;
     assert!(page.records.is_empty());
     assert_eq!(page.end, Some(Vec::new()));
@@ -269,8 +358,73 @@ async fn a_backlog_is_read_under_the_services_limits() {
         .faults()
         .add(Fault::throttle().operation("GetRecords").probability(0.5));
     put(&aws, 0..200).await;
-    let mut reader = Reader::new(&aws, SHARD, Position::TrimHorizon);
+    let mut reader = Reader::new(&aws, SHARD, Position::TrimHorizon).await;
     reader.polling.size = PageSize::new(50);
     assert_eq!(reader.read(200).await, numbers(0..200));
     assert!(aws.calls("GetRecords") >= 4 + aws.faults().count(throttled));
+}
+
+#[tokio::test]
+async fn a_record_without_a_key_is_read_in_its_place() {
+    let aws = LocalAws::start().await.unwrap();
+    let client = aws.kinesis();
+    let mode = StreamModeDetails::builder().stream_mode(StreamMode::OnDemand);
+    let create = client.create_stream().stream_name(STREAM);
+    let create = create.stream_mode_details(mode.build().unwrap());
+    create.send().await.unwrap();
+    let update = client
+        .update_stream_record_distribution_strategy()
+        .stream_arn(identity(&client).await.arn)
+        .record_distribution_strategy(RecordDistributionStrategy::Auto);
+    update.send().await.unwrap();
+    // The service places them, in one shard after the other: three in each of four.
+    for number in 0..12 {
+        let key = (number % 8 < 4).then(|| "k".to_owned());
+        let request = client.put_record().stream_name(STREAM);
+        let request = request
+            .set_partition_key(key)
+            .data(Blob::new((number / 4).to_string()));
+        request.send().await.unwrap();
+    }
+    let mut reader = Reader::new(&aws, SHARD, Position::TrimHorizon).await;
+    let page = reader.page().await;
+    let keys: Vec<_> = page
+        .records
+        .iter()
+        .map(|r| r.partition_key.as_deref())
+        .collect();
+    assert_eq!(keys, [Some("k"), None, Some("k")]);
+    assert_eq!(
+        page.records.iter().map(text).collect::<Vec<_>>(),
+        numbers(0..3)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_a_slow_link_cannot_carry_in_time_is_read_in_smaller_ones() {
+    let paused = Paused::start().await;
+    put_by(&paused.client(), 0..100, 10_000).await;
+    // 1.3 MB in base64 take 33 s; a read may take 10 s.
+    let slow = paused.aws.faults();
+    let slow = slow.add(Fault::slow_response(40_000).operation("GetRecords"));
+    let mut reader = paused.reader(Position::TrimHorizon).await;
+    assert_eq!(reader.read(100).await, numbers(0..100));
+    paused.aws.faults().remove(slow);
+    put_by(&paused.client(), 100..300, 10_000).await;
+    let calls = paused.aws.calls("GetRecords");
+    assert_eq!(reader.read(200).await, numbers(100..300));
+    let calls = paused.aws.calls("GetRecords") - calls;
+    assert!(calls < 12, "the limit recovers: {calls} calls");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_always_breaks_off_shrinks_to_one_record() {
+    let paused = Paused::start().await;
+    paused.put(0..3).await;
+    let cut = Fault::cut_response().operation("GetRecords").times(12);
+    let cut = paused.aws.faults().add(cut);
+    let mut reader = paused.reader(Position::TrimHorizon).await;
+    assert_eq!(reader.page().await.records.len(), 1);
+    assert_eq!(paused.aws.faults().count(cut), 12);
+    assert_eq!(reader.read(2).await, numbers(1..3));
 }

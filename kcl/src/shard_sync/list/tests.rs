@@ -1,12 +1,15 @@
 //! The time of a listing.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::clock::Clock;
 
 /// Each look is ten seconds later than the one before.
 #[derive(Debug, Default)]
@@ -53,7 +56,11 @@ async fn server_time(headers: [&'static str; 2], clock: Arc<Ticking>) -> SystemT
         .credentials_provider(Credentials::new("a", "b", None, None, "test"))
         .endpoint_url(url)
         .build();
-    let lister = KinesisShardLister::new(Client::from_conf(config), "orders", clock);
+    let lister = KinesisShardLister::new(
+        Client::from_conf(config),
+        "orders",
+        ServiceClock::new(clock),
+    );
     let listed = lister.list(None).await.unwrap();
     server.await.unwrap();
     listed.server_time

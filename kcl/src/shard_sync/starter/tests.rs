@@ -9,7 +9,8 @@ use kinesis_aggregation::HashKeyRange;
 
 use super::*;
 use crate::clock::{Clock, TokioClock};
-use crate::config::InitialPosition;
+use crate::config::{InitialPosition, OnRecreatedStream};
+use crate::current_stream::CurrentStream;
 use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Passage};
 use crate::lease::{LeaseStore, StreamIdentity};
 use crate::shard_sync::list::{ListShardsError, Shard, ShardList, ShardLister};
@@ -134,10 +135,14 @@ impl World {
             lister: Arc::new(Listed(shards(self.shards))),
             store: self.store(way),
             position: InitialPosition::TrimHorizon,
-            stream: StreamIdentity {
-                arn: "arn:orders".into(),
-                created: 1,
-            },
+            stream: Arc::new(CurrentStream::new(
+                StreamIdentity {
+                    arn: "arn:orders".into(),
+                    created: 1,
+                },
+                OnRecreatedStream::default(),
+                Arc::clone(&self.clock),
+            )),
             has_entity_type: true,
             clock: Arc::clone(&self.clock),
             finished: Arc::default(),

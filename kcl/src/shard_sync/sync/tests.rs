@@ -92,10 +92,14 @@ impl Fixture {
             lister,
             store,
             position,
-            stream: StreamIdentity {
-                arn: "arn:x".into(),
-                created: 1,
-            },
+            stream: Arc::new(CurrentStream::new(
+                StreamIdentity {
+                    arn: "arn:x".into(),
+                    created: 1,
+                },
+                OnRecreatedStream::default(),
+                Arc::new(SystemClock::default()),
+            )),
             has_entity_type: true,
             clock: Arc::new(SystemClock::default()),
             finished: Arc::default(),

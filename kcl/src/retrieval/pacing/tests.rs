@@ -1,0 +1,119 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const IDLE: Duration = Duration::from_secs(1);
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn pacer() -> Pacer {
+    Pacer::new(IDLE, fastrand::Rng::with_seed(1))
+}
+
+#[test]
+fn the_first_read_is_sent_at_once() {
+    assert_eq!(pacer().delay(ms(0)), Duration::ZERO);
+}
+
+#[test]
+fn at_the_tip_the_idle_time_counts_from_the_last_read_and_is_spread() {
+    let mut pacer = pacer();
+    let mut pauses = Vec::new();
+    for read in 0..100 {
+        let now = ms(10_000 * read);
+        pacer.sent(now);
+        pacer.answered(now, 10, true);
+        let pause = pacer.delay(now);
+        assert_eq!(pacer.delay(now + ms(100)), pause - ms(100));
+        assert_eq!(pacer.delay(now + ms(9_000)), Duration::ZERO);
+        pauses.push(pause);
+    }
+    let (least, most) = (pauses.iter().min().unwrap(), pauses.iter().max().unwrap());
+    assert!(*least >= ms(800) && *least < ms(850), "{least:?}");
+    assert!(*most <= ms(1_200) && *most > ms(1_150), "{most:?}");
+}
+
+#[test]
+fn behind_the_tip_the_next_read_is_sent_at_once_up_to_five_in_a_second() {
+    let mut pacer = pacer();
+    for i in 0..5 {
+        assert_eq!(pacer.delay(ms(1000 + i)), Duration::ZERO, "read {i}");
+        pacer.sent(ms(1000 + i));
+        pacer.answered(ms(1000 + i), 10 << 20, false);
+    }
+    assert_eq!(pacer.delay(ms(1005)), ms(995));
+    assert_eq!(pacer.page_bytes(ms(1005)), u64::MAX);
+}
+
+#[test]
+fn a_throttle_after_ones_own_large_pages_cuts_nothing_but_the_page() {
+    let mut pacer = pacer();
+    pacer.sent(ms(0));
+    pacer.answered(ms(0), 10 << 20, false);
+    assert_eq!(pacer.delay(ms(0)), Duration::ZERO);
+    pacer.throttled(ms(100));
+    assert_eq!(
+        pacer.delay(ms(100)),
+        ms(4_900),
+        "until the page is paid for"
+    );
+    assert_eq!(pacer.page_bytes(ms(100)), PAGE_BYTES);
+    assert!((pacer.share - CEILING).abs() < 1e-9);
+}
+
+#[test]
+fn a_throttle_by_others_halves_the_share_and_an_outage_does_not_end_at_the_floor() {
+    let mut pacer = pacer();
+    for _ in 0..20 {
+        pacer.throttled(ms(0));
+    }
+    assert!((pacer.share - CEILING / 4.0).abs() < 1e-9);
+    assert!(pacer.delay(ms(0)) <= LONGEST_PAUSE);
+    assert_eq!(pacer.throttles_in_a_row(), 20);
+    pacer.sent(ms(10_000));
+    pacer.answered(ms(10_000), 0, false);
+    assert_eq!(pacer.throttles_in_a_row(), 0);
+}
+
+#[test]
+fn the_share_rises_to_the_ceiling_and_the_limits_are_forgotten() {
+    let mut pacer = pacer();
+    pacer.throttled(ms(0));
+    let mut now = ms(0);
+    while now < LIMITS_COUNT {
+        now += pacer.delay(now);
+        pacer.sent(now);
+        pacer.answered(now, 1000, false);
+    }
+    assert!((pacer.share - CEILING).abs() < 1e-9);
+    assert_eq!(pacer.page_bytes(now), u64::MAX);
+}
+
+proptest! {
+    #[test]
+    fn never_six_reads_in_a_second(
+        reads in prop::collection::vec((0u64..400, 0u8..4), 1..80),
+        seed in any::<u64>(),
+    ) {
+        let mut pacer = Pacer::new(ms(200), fastrand::Rng::with_seed(seed));
+        let mut now = Duration::ZERO;
+        let mut sent = Vec::new();
+        for (wait, outcome) in reads {
+            now += ms(wait);
+            now += pacer.delay(now);
+            prop_assert_eq!(pacer.delay(now), Duration::ZERO);
+            pacer.sent(now);
+            match outcome {
+                0 => pacer.throttled(now),
+                1 => pacer.answered(now, 10 << 20, false),
+                _ => pacer.answered(now, 0, outcome == 2),
+            }
+            sent.push(now);
+        }
+        for window in sent.windows(6) {
+            prop_assert!(window[5] - window[0] >= Duration::from_secs(1));
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Hosts whose time of day is wrong.
+
+use super::*;
+
+/// The host's clock is ahead (or behind) by so many seconds.
+const SKEWS: [i64; 5] = [-7200, -20, 0, 20, 7200];
+
+#[derive(Debug)]
+struct Skewed(TokioClock, i64);
+
+impl Clock for Skewed {
+    fn now(&self) -> Duration {
+        self.0.now()
+    }
+
+    fn wall(&self) -> SystemTime {
+        let by = Duration::from_secs(self.1.unsigned_abs());
+        if self.1 < 0 {
+            self.0.wall() - by
+        } else {
+            self.0.wall() + by
+        }
+    }
+}
+
+/// As a lease that a Java worker made: at LATEST, without a time to resume from.
+#[tokio::test(start_paused = true)]
+async fn latest_is_resumed_by_the_services_time_after_its_iterator_has_expired() {
+    for skew in SKEWS {
+        let mut paused = Paused::start().await;
+        let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        paused.clock = Arc::new(Skewed(TokioClock::starting_at(noon), skew));
+        paused.put(0..3).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let mut reader = paused.reader(Position::Latest).await;
+        let reading = tokio::spawn(async move { reader.read(1).await });
+        while paused.aws.calls("GetRecords") < 1 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        // No read is answered until the iterator has expired.
+        let cut = Fault::cut_connection().operation("GetRecords");
+        let cut = paused.aws.faults().add(cut);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        paused.put(3..4).await;
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        paused.aws.faults().remove(cut);
+        let before = paused.clock.now();
+        assert_eq!(reading.await.unwrap(), numbers(3..4), "{skew} s");
+        let stood_still = paused.clock.now() - before;
+        assert!(
+            stood_still < Duration::from_secs(15),
+            "{skew} s: {stood_still:?}"
+        );
+    }
+}

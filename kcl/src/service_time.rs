@@ -1,0 +1,143 @@
+//! The service's time of day, learned from the `Date` of its answers: the clock of this host may be
+//! wrong by hours.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_kinesis::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_kinesis::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_kinesis::error::BoxError;
+use aws_smithy_types::date_time::{DateTime, Format};
+
+use crate::clock::Clock;
+
+/// Largest difference between the clocks of two hosts of the service: one host writes the `Date` of an
+/// answer, another stamps the arrival of a record.
+const HOST_SKEW: Duration = Duration::from_secs(2);
+
+/// The `Date` of the first answer to one call. A `Date` has whole seconds, rounded down.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AnswerDate(Arc<Mutex<Option<SystemTime>>>);
+
+impl AnswerDate {
+    /// A time at which every record that is put after the answer arrives, or later: the start of the
+    /// answer's second, less what the clocks of the service may be apart. `None`: the answer had no
+    /// `Date`.
+    pub(crate) fn no_later_than_answer(&self) -> Option<SystemTime> {
+        self.date()?.checked_sub(HOST_SKEW)
+    }
+
+    /// The service's time of the answer, to the second.
+    pub(crate) fn date(&self) -> Option<SystemTime> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Intercept for AnswerDate {
+    fn name(&self) -> &'static str {
+        "AnswerDate"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let date = date_of(context);
+        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *first = first.or(date);
+        Ok(())
+    }
+}
+
+/// The service's time of day, between answers too. Clones share what they have learned.
+#[derive(Debug, Clone)]
+pub(crate) struct ServiceClock {
+    clock: Arc<dyn Clock>,
+    /// The latest `Date`, and when it was received by the monotonic clock.
+    latest: Arc<Mutex<Option<(SystemTime, Duration)>>>,
+}
+
+impl ServiceClock {
+    /// Knows nothing but the host's time of day until it has seen an answer.
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            latest: Arc::default(),
+        }
+    }
+
+    /// The client, whose answers tell the time from now on.
+    pub(crate) fn told_by(&self, client: &aws_sdk_dynamodb::Client) -> aws_sdk_dynamodb::Client {
+        let config = client.config().to_builder().interceptor(self.clone());
+        aws_sdk_dynamodb::Client::from_conf(config.build())
+    }
+
+    /// The service's time, to about a second: the latest `Date` and the time that has passed since.
+    /// Before the first answer: the host's time of day.
+    pub(crate) fn now(&self) -> SystemTime {
+        let latest = *self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        match latest {
+            Some((date, received)) => date + self.clock.now().saturating_sub(received),
+            None => self.clock.wall(),
+        }
+    }
+
+    pub(crate) fn epoch_seconds(&self) -> u64 {
+        self.now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs()
+    }
+
+    fn learn(&self, date: SystemTime) {
+        let received = self.clock.now();
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some((date, received));
+    }
+}
+
+impl Intercept for ServiceClock {
+    fn name(&self) -> &'static str {
+        "ServiceClock"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if let Some(date) = date_of(context) {
+            self.learn(date);
+        }
+        Ok(())
+    }
+}
+
+fn date_of(context: &BeforeDeserializationInterceptorContextRef<'_>) -> Option<SystemTime> {
+    let text = context.response().headers().get("date")?;
+    let date = DateTime::from_str(text, Format::HttpDate).ok()?;
+    let seconds = u64::try_from(date.secs()).ok()?;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::TokioClock;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_latest_date_counts_and_time_passes_on_from_it() {
+        let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let host = TokioClock::starting_at(noon - Duration::from_secs(7200));
+        let service = ServiceClock::new(Arc::new(host));
+        assert_eq!(service.now(), noon - Duration::from_secs(7200));
+        service.learn(noon);
+        assert_eq!(service.now(), noon);
+        tokio::time::advance(Duration::from_secs(30)).await;
+        assert_eq!(service.epoch_seconds(), 1_800_000_030);
+        service.learn(noon + Duration::from_secs(31));
+        assert_eq!(service.epoch_seconds(), 1_800_000_031);
+    }
+}

@@ -1,0 +1,132 @@
+//! Records that retention deleted before they were read, and shards that merely had none.
+
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use kcl::{HealthStatus, OnTrimmedGap, ProblemKind, WhyNotRunning, WorkerHandle};
+use kinesis_testkit::{Clock as _, LocalAws, ManualClock};
+
+use crate::probe::Probe;
+use crate::setup::{APPLICATION, STREAM, config, processing, put, until, worker};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+const SHARD: &str = "shardId-000000000000";
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Services whose time a test moves on. Records are kept for 24 hours.
+async fn services() -> (LocalAws, ManualClock) {
+    let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let clock = ManualClock::new(start);
+    let aws = LocalAws::builder().clock(clock.clone()).build().await;
+    let aws = aws.unwrap();
+    aws.create_stream(STREAM, 1).await.unwrap();
+    (aws, clock)
+}
+
+fn quick(name: &str) -> kcl::ConsumerConfig {
+    config(name).with_idle_time_between_reads(Duration::from_millis(200))
+}
+
+/// Runs a worker until it has processed these records, and stops it.
+async fn process(aws: &LocalAws, probe: &Probe, name: &str, ids: std::ops::Range<u64>) {
+    put(aws, probe, ids).await;
+    let worker = worker(aws, probe, quick(name)).await;
+    until("all is processed", || probe.is_settled()).await;
+    worker.shutdown(DEADLINE).await.unwrap();
+}
+
+fn gap_of(worker: &WorkerHandle) -> Option<String> {
+    let problems = worker.health().problems;
+    let mut gaps = problems
+        .into_iter()
+        .filter(|problem| problem.kind == ProblemKind::RecordsTrimmed);
+    gaps.next().map(|problem| problem.cause)
+}
+
+/// Ten records are processed, and ten more deleted before a worker comes back.
+async fn with_a_gap(probe: &Probe) -> LocalAws {
+    let (aws, clock) = services().await;
+    process(&aws, probe, "w1", 0..10).await;
+    clock.advance(HOUR);
+    put(&aws, &Probe::new(), 10..20).await;
+    clock.advance(25 * HOUR);
+    put(&aws, probe, 20..30).await;
+    aws
+}
+
+#[tokio::test]
+async fn a_gap_is_told_and_the_shard_goes_on_behind_it() {
+    let probe = Probe::new();
+    let aws = with_a_gap(&probe).await;
+    let worker = worker(&aws, &probe, quick("w2")).await;
+    until("the gap is told", || gap_of(&worker).is_some()).await;
+    let gap = gap_of(&worker).unwrap();
+    assert!(gap.contains("before they were read"), "{gap}");
+    assert_eq!(worker.health().status, HealthStatus::Degraded);
+    until("what is left is processed", || probe.is_settled()).await;
+    assert_eq!(worker.why_not_running(SHARD), None, "it goes on");
+    let shard = worker.snapshot().shards.remove(0);
+    assert_eq!(shard.records_trimmed, Some(gap));
+    worker.shutdown(DEADLINE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_gap_stops_the_shard_if_the_settings_say_so() {
+    let probe = Probe::new();
+    let aws = with_a_gap(&probe).await;
+    let config = quick("w2").with_on_trimmed_gap(OnTrimmedGap::StopShard);
+    let worker = worker(&aws, &probe, config).await;
+    until("it stands still and says so", || {
+        matches!(
+            worker.why_not_running(SHARD),
+            Some(WhyNotRunning::RecordsTrimmed { gap }) if gap.contains("retention deleted")
+        )
+    })
+    .await;
+    let text = worker.why_not_running(SHARD).unwrap().to_string();
+    assert!(text.contains("on_trimmed_gap"), "{text}");
+    // Long enough for some reads.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        probe.seen().len(),
+        10,
+        "nothing behind the gap is delivered"
+    );
+    worker.shutdown(DEADLINE).await.unwrap();
+}
+
+async fn read_to(aws: &LocalAws) -> Option<u64> {
+    let get = aws.dynamodb().get_item().table_name(APPLICATION);
+    let key = AttributeValue::S(SHARD.into());
+    let item = get.key("leaseKey", key).send().await.unwrap().item.unwrap();
+    item.get("rustReadTo")?.as_n().ok()?.parse().ok()
+}
+
+#[tokio::test]
+async fn a_shard_that_merely_had_no_records_raises_no_alarm() {
+    let (aws, clock) = services().await;
+    let probe = Probe::new();
+    put(&aws, &probe, 0..10).await;
+    let first = worker(&aws, &probe, quick("w1")).await;
+    until("all is processed", || probe.is_settled()).await;
+    // Days without a record, while the worker runs: the record of its checkpoint is deleted.
+    for _ in 0..3 {
+        clock.advance(25 * HOUR);
+        let now = clock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let fresh = now.as_millis() as u64 - 10_000;
+        while read_to(&aws).await.is_none_or(|read_to| read_to < fresh) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    assert_eq!(gap_of(&first), None);
+    first.shutdown(DEADLINE).await.unwrap();
+    // A restart, and then records again.
+    clock.advance(HOUR);
+    let second = worker(&aws, &probe, quick("w2")).await;
+    until("it is at the tip", || processing(&second) == 1).await;
+    put(&aws, &probe, 10..20).await;
+    until("the new records are processed", || probe.is_settled()).await;
+    assert_eq!(gap_of(&second), None);
+    assert!(second.health().is_healthy(), "{}", second.health());
+    second.shutdown(DEADLINE).await.unwrap();
+}

@@ -60,16 +60,7 @@ impl DataFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed(error.into())),
         };
-        let file = Self { path, _lock: lock };
-        if state.is_none() {
-            // A file that cannot be written fails the start, not the first save.
-            let empty = State::of(Kinesis::default(), Engine::default(), true);
-            file.write(&empty).map_err(|error| StartError::Data {
-                path: file.path.clone(),
-                source: error.into(),
-            })?;
-        }
-        Ok((file, state))
+        Ok((Self { path, _lock: lock }, state))
     }
 
     fn write(&self, state: &State) -> io::Result<()> {
@@ -132,7 +123,14 @@ pub(crate) struct Saver {
 
 impl Saver {
     pub(crate) fn start(file: DataFile, front: &Arc<Front>) -> Result<Self, StartError> {
+        let path = file.path.clone();
         let file = Arc::new(Mutex::new(file));
+        // Before the first request: from now on the file does not hold the last state. And a file that
+        // cannot be written fails the start.
+        save(&file, front, false).map_err(|error| StartError::Data {
+            path,
+            source: error.into(),
+        })?;
         let (stop, stopped) = mpsc::sync_channel(0);
         let thread = {
             let (file, front) = (Arc::clone(&file), Arc::clone(front));

@@ -260,7 +260,7 @@ async fn a_script_of_faults_that_cannot_be_read_is_an_error_that_says_so() {
 }
 
 #[tokio::test]
-async fn lets_in_whom_it_is_told_to_and_denies_what_it_is_told_to() {
+async fn lets_in_one_key_only_and_denies_operations() {
     let arguments = ["--credentials", "any:other", "--stream", "orders:1"];
     let program = Program::start(&arguments).await;
     let client = Client::new(&config(program.url("kinesis"), None));
@@ -572,6 +572,26 @@ async fn a_kill_loses_a_moment_and_no_reader_misses_what_comes_after() {
     assert!(number > last, "{number} is not after {last}");
     assert_eq!(read(&client, &reader).await.0, ["after"]);
     assert!(program.signal(Signal::TERM).await.0.success());
+}
+
+#[tokio::test]
+async fn a_kill_right_after_a_restart_gives_no_number_again() {
+    let file = fresh("program-data-early-kill");
+    let arguments = ["--data", &file, "--stream", "orders:1"];
+    let program = Program::start(&arguments).await;
+    assert!(program.signal(Signal::TERM).await.0.success());
+
+    // Most likely killed before what it does is written.
+    let program = Program::start(&arguments).await;
+    let client = Client::new(&config(program.url("kinesis"), None));
+    let lost = put(&client, "perhaps").await;
+    let (_, reader) = read(&client, &iterator(&client).await).await;
+    program.signal(Signal::KILL).await;
+
+    let program = Program::start(&arguments).await;
+    let client = Client::new(&config(program.url("kinesis"), None));
+    assert!(put(&client, "after").await > lost);
+    assert_eq!(read(&client, &reader).await.0, ["after"]);
 }
 
 #[tokio::test]

@@ -118,7 +118,7 @@ impl FromStr for AccessKey {
     }
 }
 
-/// An operation that everyone is denied.
+/// An operation that is denied to every caller.
 #[derive(Debug, Clone)]
 struct Denied {
     service: Service,

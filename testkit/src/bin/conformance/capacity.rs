@@ -11,7 +11,7 @@ cases! { DynamoDb, "capacity":
     a_write_pays_for_the_larger_of_the_old_and_the_new,
     an_index_is_paid_where_it_changes,
     a_read_costs_a_unit_for_four_kilobytes_and_half_if_not_consistent,
-    who_does_not_ask_is_not_told,
+    a_request_that_does_not_ask_is_not_told,
 }
 
 fn units(consumed: Option<ConsumedCapacity>) -> Result<f64, Failure> {
@@ -86,7 +86,7 @@ async fn a_read_costs_a_unit_for_four_kilobytes_and_half_if_not_consistent(
     same("a scan", units(scan.send().await?.consumed_capacity)?, 1.0)
 }
 
-async fn who_does_not_ask_is_not_told(dynamodb: DynamoDb) -> Verdict {
+async fn a_request_that_does_not_ask_is_not_told(dynamodb: DynamoDb) -> Verdict {
     let table = dynamodb.table().await?;
     let put = dynamodb.put_item().table_name(&table.name);
     let put = put.set_item(Some(item("a", []))).send().await?;

@@ -74,6 +74,10 @@ pub enum ProblemKind {
     RuntimeBlocked,
     /// The lease table cannot be read: leases cannot be found or taken.
     LeaseTableFailing,
+    /// The index of the lease table cannot be read: leases that others give to this worker are found late.
+    LeaseDiscoveryFailing,
+    /// A lease cannot be taken, or one that was given to this worker cannot be started on.
+    LeaseAcquisitionFailing,
     /// A lease cannot be renewed. It is lost when that lasts for the failover time.
     LeaseRenewalFailing,
     /// The worker's own row, by which other workers know that it lives, cannot be written.
@@ -114,6 +118,14 @@ impl ProblemKind {
             Self::LeaseTableFailing => (
                 "the lease table cannot be read",
                 "check DynamoDB, the network, and the permissions on the lease table",
+            ),
+            Self::LeaseDiscoveryFailing => (
+                "the index of the lease table cannot be read",
+                "check DynamoDB, the network, and the permission dynamodb:Query on the table's indexes",
+            ),
+            Self::LeaseAcquisitionFailing => (
+                "a lease cannot be taken or started on",
+                "check DynamoDB, its capacity, and the permissions on the lease table",
             ),
             Self::LeaseRenewalFailing => (
                 "the lease cannot be renewed",
@@ -170,7 +182,9 @@ impl ProblemKind {
     fn unhealthy_after(self, failover_time: Duration) -> Option<Duration> {
         match self {
             Self::WorkerFailed | Self::WorkerStopped | Self::RuntimeBlocked => Some(Duration::ZERO),
-            Self::LeaseTableFailing | Self::LeaseRenewalFailing => Some(failover_time),
+            Self::LeaseTableFailing | Self::LeaseDiscoveryFailing | Self::LeaseRenewalFailing => {
+                Some(failover_time)
+            }
             _ => None,
         }
     }

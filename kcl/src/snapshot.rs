@@ -3,6 +3,7 @@
 mod calls;
 mod lag;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -43,6 +44,9 @@ pub struct WorkerSnapshot {
     pub invalid_hash_keys: u64,
     /// Compressed records that could not be opened; delivered as received.
     pub frame_errors: u64,
+    /// Failures since the start, by what failed, those that passed included: of renewals, of scans of the lease
+    /// table, of shard syncs, of the worker's row and more. [`health`](crate::WorkerHandle::health) has those of now.
+    pub failures: BTreeMap<ProblemKind, u64>,
     /// Bytes of fetched records held now; see
     /// [`max_buffered_bytes`](crate::ConsumerConfig::max_buffered_bytes).
     pub buffered_bytes: usize,
@@ -375,6 +379,7 @@ impl Totals {
             aggregate_defects: tally.defects,
             invalid_hash_keys: tally.invalid_hash_keys,
             frame_errors: tally.frame_errors,
+            failures: self.problems.totals(),
             buffered_bytes,
         }
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::checkpoint::Checkpoint;
+use crate::health::{Problem, ProblemKind, ProblemLog};
 use crate::lease_table::{LeaseSnapshot, LeaseTableSnapshot};
 #[cfg(feature = "serde")]
 use crate::millis;
@@ -27,6 +28,27 @@ pub enum WhyNotRunning {
     WorkerStopped,
     /// The worker has not read the lease table since it started.
     NotKnownYet,
+    /// The lease table cannot be read or written: the worker can neither find nor take nor keep leases. Those that it
+    /// had are lost after the [`failover_time`](crate::ConsumerConfig::failover_time).
+    LeaseTableUnreachable {
+        /// For how long.
+        since: Duration,
+        /// The latest failure.
+        error: String,
+    },
+    /// The shard has no lease, and shards cannot be compared with the lease table.
+    ShardSyncFailing {
+        /// For how long.
+        since: Duration,
+        /// The latest failure.
+        error: String,
+    },
+    /// The lease is this worker's by name, and another live process that uses the same
+    /// [`worker_id`](crate::ConsumerConfig::worker_id) has it.
+    LeasedByAnotherProcess {
+        /// For how long that process has been seen.
+        since: Duration,
+    },
     /// The shard has no lease. A shard that was split or merged from others gets one when those are
     /// finished.
     NotListed,
@@ -137,6 +159,8 @@ pub(crate) struct Asker<'a> {
     pub(crate) slow_after: Option<Duration>,
     /// A shard stands still where retention deleted records unread.
     pub(crate) stops_at_gaps: bool,
+    /// What fails at the moment.
+    pub(crate) problems: &'a ProblemLog,
     /// Its own tenure of the shard.
     pub(crate) own: Option<ShardSnapshot>,
 }
@@ -213,8 +237,10 @@ fn elsewhere(
     asker: &Asker<'_>,
     table: Option<&LeaseTableSnapshot>,
 ) -> WhyNotRunning {
+    let problem = |kind| asker.problems.find(kind, None);
+    let unreachable = problem(ProblemKind::LeaseTableFailing).map(unreachable);
     let Some(table) = table else {
-        return WhyNotRunning::NotKnownYet;
+        return unreachable.unwrap_or(WhyNotRunning::NotKnownYet);
     };
     if let Some(item) = table.corrupt.iter().find(|item| item.key == shard_id) {
         return WhyNotRunning::CorruptItem {
@@ -222,12 +248,19 @@ fn elsewhere(
         };
     }
     let Some(lease) = find(table, shard_id) else {
-        return WhyNotRunning::NotListed;
+        let failing = problem(ProblemKind::ShardSyncFailing);
+        return unreachable
+            .or_else(|| failing.map(sync_failing))
+            .unwrap_or(WhyNotRunning::NotListed);
     };
     if lease.checkpoint == Checkpoint::ShardEnd {
         return WhyNotRunning::Finished {
             children: lease.children.clone(),
         };
+    }
+    // What the table said of the owner before it could not be read any more need not be so now.
+    if let Some(unreachable) = unreachable {
+        return unreachable;
     }
     if let (Some(from), Some(to)) = (&lease.owner, &lease.pending_owner) {
         return WhyNotRunning::HandoffPending {
@@ -236,6 +269,16 @@ fn elsewhere(
         };
     }
     let heartbeat_age = lease.heartbeat_age;
+    let is_own = lease
+        .owner
+        .as_deref()
+        .is_none_or(|owner| owner == asker.worker_id);
+    if is_own
+        && !asker.at_limit
+        && let Some(failing) = problem(ProblemKind::LeaseAcquisitionFailing)
+    {
+        return self::unreachable(failing);
+    }
     match &lease.owner {
         None => WhyNotRunning::Unassigned {
             since: lease.owned_for,
@@ -244,7 +287,10 @@ fn elsewhere(
         Some(owner) if owner == asker.worker_id && asker.is_blocked => {
             WhyNotRunning::RuntimeBlocked
         }
-        Some(owner) if owner == asker.worker_id => WhyNotRunning::WaitsForFormerOwner,
+        Some(owner) if owner == asker.worker_id => match problem(ProblemKind::DuplicateWorkerId) {
+            Some(other) => WhyNotRunning::LeasedByAnotherProcess { since: other.since },
+            None => WhyNotRunning::WaitsForFormerOwner,
+        },
         // At the look: since then, nobody has heard.
         Some(worker) if heartbeat_age.saturating_sub(table.age) > asker.failover => {
             WhyNotRunning::OwnerSilent {
@@ -270,6 +316,20 @@ fn elsewhere(
     }
 }
 
+fn unreachable(problem: Problem) -> WhyNotRunning {
+    WhyNotRunning::LeaseTableUnreachable {
+        since: problem.since,
+        error: problem.cause,
+    }
+}
+
+fn sync_failing(problem: Problem) -> WhyNotRunning {
+    WhyNotRunning::ShardSyncFailing {
+        since: problem.since,
+        error: problem.cause,
+    }
+}
+
 fn find<'a>(table: &'a LeaseTableSnapshot, shard_id: &str) -> Option<&'a LeaseSnapshot> {
     table.leases.iter().find(|lease| lease.shard_id == shard_id)
 }
@@ -292,6 +352,21 @@ impl fmt::Display for WhyNotRunning {
             Self::NotKnownYet => f.write_str(
                 "this worker has not read the lease table yet: ask again in a second; if it stays so, \
                  look at the log for errors of DynamoDB",
+            ),
+            Self::LeaseTableUnreachable { since, error } => write!(
+                f,
+                "this worker has not been able to read or write the lease table for {since:.1?} \
+                 ({error}): check DynamoDB, the network and the permissions; it goes on by itself"
+            ),
+            Self::ShardSyncFailing { since, error } => write!(
+                f,
+                "it has no lease, and the stream's shards could not be compared with the lease table \
+                 for {since:.1?} ({error}): check the permission kinesis:ListShards, and DynamoDB"
+            ),
+            Self::LeasedByAnotherProcess { since } => write!(
+                f,
+                "another live process uses this worker's id and has it, as seen for {since:.1?}: give \
+                 each process a worker_id of its own"
             ),
             Self::NotListed => f.write_str(
                 "it has no lease: a shard that was split or merged from others gets one when those are \

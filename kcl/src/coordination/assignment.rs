@@ -3,15 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
 
+use super::acquired::Acquired;
 use super::balance::{ActiveLease, Plan, Workers, agreed, plan};
 use super::discovery::consider_all;
 use super::liveness::{self, Liveness};
 use super::observation::Observations;
+use super::other_processes::Me;
 use super::pace::{self, Pace, Wait};
 use super::shared::Shared;
 use crate::health::ProblemKind;
@@ -52,7 +55,8 @@ pub(crate) async fn assign(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenur
                 wait
             }
             Some(Err(error)) => {
-                shared.store_failed("looking at the lease table", &error);
+                let kind = ProblemKind::LeaseTableFailing;
+                shared.store_failed(kind, "looking at the lease table", &error);
                 looks.pace.failed(shared.clock.now(), &mut looks.random)
             }
         };
@@ -101,6 +105,11 @@ pub(super) async fn look_and_act(
         .filter(|lease| lease.owner.as_deref() == Some(&shared.worker_id) && !lease.has_ended());
     let own = own.map(|lease| lease.key.clone()).collect();
     consider_all(shared, own, deliveries).await;
+    // All that could be acquired was tried since the last scan.
+    if shared.acquisitions_failed.swap(0, Ordering::Relaxed) == 0 {
+        let kind = ProblemKind::LeaseAcquisitionFailing;
+        shared.problems.recovered(kind, None);
+    }
     let last = looks.previous.take().unwrap_or_default();
     for (key, to) in agreed(&last, &latest) {
         if let Some(tenure) = shared.registry.held(&key) {
@@ -122,10 +131,10 @@ pub(crate) async fn look(
     let snapshot = Arc::new(shared.store.list(consistent).await?);
     // a counter seen now moved no later than now.
     let now = shared.clock.now();
+    let was_corrupt = shared.last_look.corrupt();
     shared.last_look.note(&snapshot, now);
-    for corrupt in &snapshot.corrupt {
-        tracing::warn!(%corrupt, "item skipped");
-    }
+    note_corrupt(shared, &snapshot, &was_corrupt);
+    watch_worker_id(shared, &snapshot, asked, now);
     let keys: HashSet<&str> = snapshot.leases.iter().map(key_of).collect();
     shared.registry.retain(|key| keys.contains(key));
     let names_me =
@@ -162,6 +171,60 @@ pub(crate) async fn look(
     }
     *shared.receivers() = loads;
     Ok(snapshot)
+}
+
+/// Items that cannot be read, and that could not be read at the scan before.
+fn note_corrupt(shared: &Shared, snapshot: &Snapshot, before: &[String]) {
+    let kind = ProblemKind::CorruptLease;
+    for corrupt in &snapshot.corrupt {
+        let noted = shared.problems.failed(kind, Some(&corrupt.key), corrupt);
+        if noted.log {
+            tracing::warn!(%corrupt, scans = noted.failures, "item skipped");
+        }
+    }
+    let is_corrupt = |key: &String| snapshot.corrupt.iter().any(|item| item.key == *key);
+    for key in before.iter().filter(|key| !is_corrupt(key)) {
+        shared.problems.recovered(kind, Some(key));
+    }
+}
+
+/// Looks for another live process under this worker's id.
+fn watch_worker_id(shared: &Shared, snapshot: &Snapshot, asked: Duration, now: Duration) {
+    // The next process of this id may have begun.
+    if shared.leaving.is_cancelled() {
+        return;
+    }
+    let me = Me {
+        worker_id: &shared.worker_id,
+        process: shared.process,
+    };
+    let sighting = shared.other_processes().observe(me, snapshot, asked, now);
+    if sighting.row_replaced {
+        // The other one, if it lives, sees this one by that, and replaces it again.
+        shared.row_due.notify_one();
+    }
+    let kind = ProblemKind::DuplicateWorkerId;
+    match sighting.alive {
+        Some(process) if sighting.is_new => {
+            let cause = format!(
+                "process {process:x} writes leases or the row of worker {}, and so does this one, {:x}",
+                shared.worker_id, shared.process
+            );
+            let noted = shared.problems.failed(kind, None, &cause);
+            if noted.log {
+                tracing::warn!(
+                    cause,
+                    "another live process has this worker id: give each process its own"
+                );
+            }
+        }
+        Some(_) => {}
+        None => {
+            if shared.problems.recovered(kind, None) {
+                tracing::info!("the other process of this worker id has ended");
+            }
+        }
+    }
 }
 
 fn key_of(lease: &Lease) -> &str {
@@ -290,33 +353,34 @@ async fn take(
         async move {
             let claim = shared.registry.claim(&lease.key)?;
             let sent = shared.clock.now();
-            Some((
-                claim,
-                sent,
-                shared.store.take(&lease, &shared.worker_id).await,
-            ))
+            let me = shared.worker_id.as_str();
+            let acquired = Acquired::by_taking(&lease, &shared.observations(), me, sent);
+            let taken = shared.store.take(&lease, me).await;
+            Some((claim, (sent, acquired), taken))
         }
     });
     let mut takes = takes.buffer_unordered(CONCURRENT_TAKES);
     while let Some(take) = takes.next().await {
-        let Some((claim, sent, taken)) = take else {
+        let Some((claim, acquired, taken)) = take else {
             continue;
         };
         match taken {
             Ok(Outcome::Applied(lease)) => {
                 shared.meter.put(Metric::TakenLeases, None, 1.0);
-                shared.begin(claim, lease, sent, deliveries).await;
+                shared.begin(claim, lease, acquired, deliveries).await;
             }
             // By this take or by a leader, nobody knows when: a renewal sets the fence.
             Ok(Outcome::AppliedBefore(lease)) => {
                 drop(claim);
-                if let Err(error) = shared.start_on(&lease, deliveries).await {
-                    shared.store_failed("starting on a lease", &error);
+                let (_, acquired) = acquired;
+                let started = shared.start_on(&lease, Some(acquired), deliveries);
+                if let Err(error) = started.await {
+                    shared.acquisition_failed("starting on a lease", &error);
                 }
             }
             // Another worker was faster.
             Ok(Outcome::ConditionFailed(_)) => {}
-            Err(error) => shared.store_failed("taking a lease", &error),
+            Err(error) => shared.acquisition_failed("taking a lease", &error),
         }
     }
 }

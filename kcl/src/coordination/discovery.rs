@@ -9,11 +9,13 @@ use tokio::sync::mpsc;
 
 use super::pace;
 use super::shared::Shared;
+use crate::health::ProblemKind;
 use crate::lease::{Fleet as _, Lease, LeaseStoreError, Outcome, Tenure};
 use crate::metrics::Metric;
 
 /// Leases considered at a time.
 const CONCURRENT: usize = 16;
+const KIND: ProblemKind = ProblemKind::LeaseDiscoveryFailing;
 
 /// Looks, from the start until the worker leaves.
 pub(crate) async fn discover(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenure>) {
@@ -24,8 +26,11 @@ pub(crate) async fn discover(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Ten
             .run_until_cancelled(look(shared, deliveries))
             .await
         {
-            Some(Err(error)) => shared.store_failed("discovery", &error),
-            Some(Ok(next)) => pause = next,
+            Some(Err(error)) => shared.store_failed(KIND, "discovery", &error),
+            Some(Ok(next)) => {
+                shared.problems.recovered(KIND, None);
+                pause = next;
+            }
             None => return,
         }
         if shared
@@ -44,7 +49,8 @@ pub(super) async fn look(
     shared: &Arc<Shared>,
     deliveries: &mpsc::Sender<Tenure>,
 ) -> Result<Duration, LeaseStoreError> {
-    let keys = shared.store.owned_by(&shared.worker_id).await?;
+    let query = shared.store.owned_by(&shared.worker_id);
+    let keys = shared.watched(KIND, "discovery", query).await?;
     let pause = pace::between_queries(keys.len(), shared.table_reads);
     // A finished lease keeps its owner.
     let unfinished = keys
@@ -81,7 +87,7 @@ async fn consider(shared: &Arc<Shared>, key: &str, deliveries: &mpsc::Sender<Ten
         Ok(Some(lease)) => lease,
         // The index lags behind.
         Ok(None) => return,
-        Err(error) => return shared.store_failed("reading a lease", &error),
+        Err(error) => return shared.acquisition_failed("reading a lease", &error),
     };
     let now = shared.clock.now();
     shared
@@ -99,8 +105,8 @@ async fn consider(shared: &Arc<Shared>, key: &str, deliveries: &mpsc::Sender<Ten
         pass_on(shared, &lease).await;
     } else {
         shared.meter.put(Metric::NewLeasesDiscovered, None, 1.0);
-        if let Err(error) = shared.start_on(&lease, deliveries).await {
-            shared.store_failed("starting on a lease", &error);
+        if let Err(error) = shared.start_on(&lease, None, deliveries).await {
+            shared.acquisition_failed("starting on a lease", &error);
         }
     }
 }
@@ -123,6 +129,6 @@ async fn pass_on(shared: &Arc<Shared>, lease: &Lease) {
         ),
         // A leader gave it to another worker meanwhile.
         Ok(Outcome::ConditionFailed(_)) => {}
-        Err(error) => shared.store_failed("passing a lease on", &error),
+        Err(error) => shared.acquisition_failed("passing a lease on", &error),
     }
 }

@@ -72,6 +72,14 @@ impl LastLook {
         look.seen = Some((now, Arc::clone(snapshot)));
     }
 
+    /// The keys of the items that could not be read.
+    pub(crate) fn corrupt(&self) -> Vec<String> {
+        let look = self.look();
+        let seen = look.seen.as_ref().map(|(_, seen)| seen);
+        let corrupt = seen.into_iter().flat_map(|seen| &seen.corrupt);
+        corrupt.map(|item| item.key.clone()).collect()
+    }
+
     /// How many items the table had.
     pub(crate) fn items(&self) -> usize {
         let look = self.look();

@@ -91,6 +91,7 @@ mod tests {
             worker: worker.into(),
             last_update: 5000 - age,
             measures: false,
+            process: None,
         };
         let rows = [
             row("fresh", 5),
@@ -102,11 +103,13 @@ mod tests {
                 worker: "future".into(),
                 last_update: 5060,
                 measures: false,
+                process: None,
             },
             WorkerRow {
                 worker: "far-future".into(),
                 last_update: 5061,
                 measures: false,
+                process: None,
             },
         ];
         let leases = [lease("a", "dead"), lease("b", "no-row"), lease("c", "late")];
@@ -141,6 +144,7 @@ mod tests {
             worker: "dead".into(),
             last_update: written,
             measures: false,
+            process: None,
         };
         let mut observations = Observations::default();
         let mut look = |now: u64, owner: &str, counter, written| {
@@ -168,6 +172,7 @@ mod tests {
             worker: "w".into(),
             last_update: 5000,
             measures: false,
+            process: None,
         }];
         let ended = [Lease {
             checkpoint: Checkpoint::ShardEnd,

@@ -8,6 +8,7 @@ use crate::lease::LeaseStoreError;
 use crate::metrics::Metric;
 use crate::shard_sync::{ListShardsError, SyncError};
 
+const KIND: ProblemKind = ProblemKind::ShardSyncFailing;
 const METRICS: (Metric, Metric) = (Metric::ShardSyncTaskSuccess, Metric::ShardSyncTaskTime);
 
 /// Syncs each interval, with jitter, until the worker leaves. The first was part of the start.
@@ -34,15 +35,14 @@ pub(crate) async fn maintain(shared: &Shared, seed: u64) {
             return;
         };
         timer.done(METRICS, None, synced.is_ok());
-        let problems = &shared.problems;
         match synced {
             Ok(report) => {
-                problems.recovered(ProblemKind::ShardSyncFailing, None);
+                shared.problems.recovered(KIND, None);
                 if report.created > 0 {
                     shared.nudge.notify_one();
                 }
             }
-            Err(SyncError::Store(error)) => shared.store_failed("shard sync", &error),
+            Err(SyncError::Store(error)) => shared.store_failed(KIND, "shard sync", &error),
             Err(SyncError::StreamRecreated { stream }) => {
                 shared.fail(WorkerFailure::StreamRecreated { stream });
             }
@@ -50,11 +50,7 @@ pub(crate) async fn maintain(shared: &Shared, seed: u64) {
                 if let SyncError::List(ListShardsError::Call(call)) = &error {
                     shared.existence.doubt(&LeaseStoreError::from(call.clone()));
                 }
-                let noted = problems.failed(ProblemKind::ShardSyncFailing, None, &error);
-                if noted.log {
-                    let failures = noted.failures;
-                    tracing::warn!(%error, failures, "shard sync failed, tried again");
-                }
+                shared.noted(KIND, "shard sync", &error);
             }
         }
     }

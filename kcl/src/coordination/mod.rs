@@ -1,5 +1,6 @@
 //! Which worker should own what: discovery, taking, balance, worker rows, shutdown.
 
+mod acquired;
 mod assignment;
 mod balance;
 mod coordinator;
@@ -12,6 +13,7 @@ mod liveness;
 mod maintenance;
 mod migration;
 mod observation;
+mod other_processes;
 mod pace;
 mod registry;
 mod shared;

@@ -68,7 +68,7 @@ struct Seen {
 #[derive(Debug, Clone)]
 struct Before {
     counter: u64,
-    assigned: bool,
+    owner: Option<String>,
     given: bool,
     since: Duration,
     handoff: Option<Handoff>,
@@ -104,7 +104,7 @@ pub(crate) struct Successor {
 
 impl Successor {
     /// Nobody had it since. One write of its own may have arrived after that tenure ended.
-    fn left_untouched(self, lease: &Lease) -> bool {
+    pub(crate) fn left_untouched(self, lease: &Lease) -> bool {
         self.own_counter
             .is_some_and(|own| (own..=own.saturating_add(1)).contains(&lease.counter))
     }
@@ -203,7 +203,7 @@ impl Observations {
             available_since: None,
             before: known.map(|seen| Before {
                 counter: seen.counter,
-                assigned: seen.owner.is_some(),
+                owner: seen.owner.clone(),
                 given: seen.given,
                 since: seen.since,
                 handoff: seen.handoff.clone(),
@@ -275,6 +275,33 @@ impl Observations {
         since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
 
+    /// Time since the counter was first seen at this value.
+    pub(crate) fn silent_for(&self, lease: &Lease, now: Duration) -> Duration {
+        let seen = self.leases.get(&lease.key);
+        let seen = seen.filter(|seen| seen.counter == lease.counter);
+        seen.map_or(Duration::ZERO, |seen| now.saturating_sub(seen.since))
+    }
+
+    /// The worker that processed the shard before the counter took this value, as far as it was seen.
+    pub(crate) fn former_owner(&self, lease: &Lease) -> Option<String> {
+        self.before(lease)?.owner.clone()
+    }
+
+    /// A handoff to the present owner was seen, and it is over.
+    pub(crate) fn was_handed_over(&self, lease: &Lease) -> bool {
+        let handoff = self
+            .before(lease)
+            .and_then(|before| before.handoff.as_ref());
+        handoff.is_some_and(|handoff| handoff.to == lease.owner)
+    }
+
+    fn before(&self, lease: &Lease) -> Option<&Before> {
+        let seen = self.leases.get(&lease.key)?;
+        seen.before
+            .as_ref()
+            .filter(|_| seen.counter == lease.counter)
+    }
+
     /// This worker is named as the owner of a lease that it did not take: may it start? Only if
     /// nobody else can still be at work: it was given up on purpose, it was unassigned, a handoff was
     /// completed in time, or the last owner's fence has fallen.
@@ -309,7 +336,9 @@ impl Observations {
                 } else {
                     (seen.since, failover)
                 };
-                in_time || (next && !before.assigned) || now.saturating_sub(quiet_since) > limit
+                in_time
+                    || (next && before.owner.is_none())
+                    || now.saturating_sub(quiet_since) > limit
             }
             _ => seen.counter == lease.counter && now.saturating_sub(seen.since) > failover,
         }

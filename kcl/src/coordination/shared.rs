@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -14,12 +14,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::acquired::Acquired;
 use super::balance::next_receiver;
 use super::error::WorkerFailure;
 use super::existence::Existence;
 use super::fleet_mode::FleetMode;
 use super::last_look::LastLook;
 use super::observation::{Observations, Successor};
+use super::other_processes::OtherProcesses;
 use super::registry::{Claim, Registry};
 use super::worker_metrics::RowWritten;
 use crate::clock::Clock;
@@ -27,8 +29,8 @@ use crate::config::OnStop;
 use crate::executor::Executor;
 use crate::health::{ProblemKind, ProblemLog};
 use crate::lease::{
-    ChildShard, Fleet, Lease, LeaseStore, LeaseStoreError, Outcome, ShardFacts, Tenure,
-    WriterContext,
+    ChildShard, Fleet, Lease, LeaseStore, LeaseStoreError, Outcome, RetryBudget, ShardFacts,
+    Tenure, WriterContext,
 };
 use crate::metrics::Meter;
 use crate::panic_message::panic_message;
@@ -36,6 +38,8 @@ use crate::service_time::ServiceClock;
 use crate::shard_sync::{ListShardsError, ShardSync, SyncError};
 use crate::task::Task;
 
+/// A call that is not answered for this long counts as failing, though it is still waited for.
+const LONGEST_SILENCE: Duration = Duration::from_secs(2);
 /// Renewals that may lose their answers before a tenure begins.
 const RENEWALS: u32 = 5;
 
@@ -62,7 +66,14 @@ pub(crate) struct Shared {
     /// From 0 to 1, drawn once: how much longer than others this worker leaves free leases to a leader.
     pub(crate) leader_jitter: f64,
     row_written: Mutex<RowWritten>,
+    /// The row of this worker is to be written anew.
+    pub(crate) row_due: Notify,
+    other_processes: Mutex<OtherProcesses>,
+    /// Leases that could not be acquired since the last scan was over.
+    pub(crate) acquisitions_failed: AtomicU32,
     pub(crate) registry: Arc<Registry>,
+    /// For renewals that failed.
+    retries: Arc<RetryBudget>,
     observations: Mutex<Observations>,
     /// For those who ask from outside.
     pub(crate) last_look: Arc<LastLook>,
@@ -133,7 +144,11 @@ impl Shared {
             seed: parts.seed,
             leader_jitter: fastrand::Rng::with_seed(parts.seed).f64(),
             row_written: Mutex::default(),
+            row_due: Notify::new(),
+            other_processes: Mutex::default(),
+            acquisitions_failed: AtomicU32::new(0),
             registry: Arc::new(Registry::new(parts.max_leases)),
+            retries: Arc::default(),
             observations: Mutex::default(),
             last_look: Arc::default(),
             meter: parts.meter,
@@ -159,17 +174,34 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether nobody else can be at work on a lease that names this worker.
-    pub(crate) fn may_start(&self, lease: &Lease, now: Duration) -> bool {
-        let me = Successor {
+    fn successor(&self, lease: &Lease) -> Successor {
+        Successor {
             process: self.process,
             own_counter: self.registry.past_counter(&lease.key),
-        };
+        }
+    }
+
+    /// Whether nobody else can be at work on a lease that names this worker.
+    pub(crate) fn may_start(&self, lease: &Lease, now: Duration) -> bool {
+        let me = self.successor(lease);
         self.observations().may_start(lease, me, now, self.failover)
+    }
+
+    /// How this worker comes to a lease that names it.
+    fn acquired_by_name(&self, lease: &Lease) -> Acquired {
+        let held_before =
+            self.successor(lease).left_untouched(lease) && !lease.is_anothers(self.process);
+        Acquired::by_name(lease, &self.observations(), &self.worker_id, held_before)
     }
 
     pub(crate) fn receivers(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
         self.receivers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn other_processes(&self) -> MutexGuard<'_, OtherProcesses> {
+        self.other_processes
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -274,7 +306,7 @@ impl Shared {
         self: &Arc<Self>,
         claim: Claim,
         lease: Lease,
-        sent: Duration,
+        (sent, acquired): (Duration, Acquired),
         deliveries: &mpsc::Sender<Tenure>,
     ) {
         let context = WriterContext {
@@ -288,11 +320,20 @@ impl Shared {
             seed: self.seed,
             leaving: self.leaving.clone(),
             out_of_time: self.out_of_time.clone(),
+            retries: Arc::clone(&self.retries),
+            problems: Arc::clone(&self.problems),
             stopped: self.stopped.clone(),
         };
         let (tenure, writer) = Tenure::begin(context, lease, sent);
         claim.fulfil(&tenure);
-        tracing::info!(token = ?tenure.fencing_token(), "lease acquired");
+        tracing::info!(
+            shard_id = tenure.shard_id(),
+            worker_id = self.worker_id,
+            former_owner = acquired.former_owner,
+            why = %acquired.why,
+            counter = tenure.fencing_token().counter,
+            "lease acquired"
+        );
         let shared = Arc::clone(self);
         let (last, key) = (tenure.downgrade(), tenure.shard_id().to_owned());
         self.spawn("lease writer", async move {
@@ -315,21 +356,24 @@ impl Shared {
             .await;
     }
 
-    /// Renews a lease that names this worker as its owner, and begins its tenure.
+    /// Renews a lease that names this worker as its owner, and begins its tenure. `acquired`: how it came
+    /// to that, if this worker took it.
     pub(crate) async fn start_on(
         self: &Arc<Self>,
         lease: &Lease,
+        acquired: Option<Acquired>,
         deliveries: &mpsc::Sender<Tenure>,
     ) -> Result<(), LeaseStoreError> {
         let Some(claim) = self.registry.claim(&lease.key) else {
             return Ok(());
         };
+        let acquired = acquired.unwrap_or_else(|| self.acquired_by_name(lease));
         let mut lease = lease.clone();
         for _ in 0..RENEWALS {
             let sent = self.clock.now();
             match self.store.renew(&lease, &self.worker_id, None).await? {
                 Outcome::Applied(lease) => {
-                    self.begin(claim, lease, sent, deliveries).await;
+                    self.begin(claim, lease, (sent, acquired), deliveries).await;
                     break;
                 }
                 // When it was renewed, and by whom, is not known: one more renewal sets the fence.
@@ -343,13 +387,57 @@ impl Shared {
 
     /// Notes an error of the lease table or the shard list. If it says that one of them is gone, that
     /// is confirmed; without them, there is nothing to go on with.
-    pub(crate) fn store_failed(&self, what: &'static str, error: &LeaseStoreError) {
+    pub(crate) fn store_failed(
+        &self,
+        kind: ProblemKind,
+        what: &'static str,
+        error: &LeaseStoreError,
+    ) {
         self.existence.doubt(error);
-        let noted = self
-            .problems
-            .failed(ProblemKind::LeaseTableFailing, None, error);
+        self.noted(kind, what, error);
+    }
+
+    /// Notes that a lease could not be acquired.
+    pub(crate) fn acquisition_failed(&self, what: &'static str, error: &LeaseStoreError) {
+        self.acquisitions_failed.fetch_add(1, Ordering::Relaxed);
+        self.store_failed(ProblemKind::LeaseAcquisitionFailing, what, error);
+    }
+
+    pub(crate) fn noted(
+        &self,
+        kind: ProblemKind,
+        what: &'static str,
+        error: impl std::fmt::Display,
+    ) {
+        let noted = self.problems.failed(kind, None, &error);
         if noted.log {
             tracing::warn!(%error, failures = noted.failures, "{what} failed, tried again");
+        }
+    }
+
+    /// Waits for a call to the lease table. That it is not answered is noted before it fails: its attempts
+    /// may wait for several seconds.
+    ///
+    /// # Cancel safety
+    /// As that of the call.
+    pub(crate) async fn watched<T>(
+        &self,
+        kind: ProblemKind,
+        what: &'static str,
+        call: impl Future<Output = T>,
+    ) -> T {
+        let patience = (self.failover / 4).min(LONGEST_SILENCE);
+        let mut call = std::pin::pin!(call);
+        let mut silent = Duration::ZERO;
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut call => return answer,
+                () = tokio::time::sleep(patience) => {
+                    silent += patience;
+                    self.noted(kind, what, format_args!("no answer for {silent:.1?}"));
+                }
+            }
         }
     }
 }

@@ -52,6 +52,8 @@ pub(crate) async fn report(shared: &Shared) {
             tokio::select! {
                 () = due => {}
                 () = wake => {}
+                // Another process has written it.
+                () = shared.row_due.notified() => {}
             }
         };
         if shared.leaving.run_until_cancelled(wait).await.is_none() {
@@ -86,6 +88,7 @@ impl Row {
         match shared.store.put_worker(&shared.worker_id, now).await {
             Ok(()) => {
                 shared.row_written().acknowledged(now);
+                self.answered(shared);
                 shared
                     .problems
                     .recovered(ProblemKind::HeartbeatFailing, None);
@@ -107,6 +110,11 @@ impl Row {
         }
     }
 
+    fn answered(&self, shared: &Shared) {
+        let now = shared.clock.now();
+        shared.other_processes().row_written(now);
+    }
+
     /// The time until the row has to be looked after again.
     async fn remove(&mut self, shared: &Shared) -> Duration {
         // A row that is not there cannot fail.
@@ -120,6 +128,7 @@ impl Row {
                 return RETRY;
             }
             self.written = false;
+            self.answered(shared);
         }
         shared.problems.recovered(kind, None);
         INTERVAL

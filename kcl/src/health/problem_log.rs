@@ -20,6 +20,8 @@ pub(crate) struct ProblemLog {
     entries: Mutex<Entries>,
     /// The size of `entries`, so that a success costs no lock while nothing is wrong.
     count: AtomicUsize,
+    /// See [`ProblemLog::totals`].
+    totals: Mutex<BTreeMap<ProblemKind, u64>>,
 }
 
 type Entries = BTreeMap<(ProblemKind, Option<String>), Entry>;
@@ -47,6 +49,7 @@ impl ProblemLog {
             clock,
             entries: Mutex::default(),
             count: AtomicUsize::new(0),
+            totals: Mutex::default(),
         }
     }
 
@@ -62,6 +65,7 @@ impl ProblemLog {
         shard_id: Option<&str>,
         cause: impl Display,
     ) -> Failed {
+        self.count(kind);
         let now = self.clock.now();
         let mut entries = self.entries();
         let key = (kind, shard_id.map(str::to_owned));
@@ -107,6 +111,18 @@ impl ProblemLog {
         let mut entries = self.entries();
         entries.retain(|(_, shard), _| shard.as_deref() != Some(shard_id));
         self.count.store(entries.len(), Ordering::Relaxed);
+    }
+
+    /// Failures since the start by kind, those that passed included.
+    pub(crate) fn totals(&self) -> BTreeMap<ProblemKind, u64> {
+        let totals = self.totals.lock();
+        totals.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn count(&self, kind: ProblemKind) {
+        let totals = self.totals.lock();
+        let mut totals = totals.unwrap_or_else(PoisonError::into_inner);
+        *totals.entry(kind).or_default() += 1;
     }
 
     /// The problem of this kind, if it is there now.
@@ -172,6 +188,11 @@ mod tests {
 
         assert!(log.recovered(READS, Some("a")));
         assert_eq!(log.find(READS, Some("a")), None);
+        assert_eq!(
+            log.totals(),
+            BTreeMap::from([(READS, 3)]),
+            "they stay counted"
+        );
         log.forget_shard("b");
         assert_eq!(log.problems(), []);
         assert_eq!(log.failed(READS, Some("a"), "anew").failures, 1);

@@ -518,7 +518,10 @@ impl LeaseStore for DynamoDbLeaseStore {
     fn put_worker<'a>(&'a self, worker: &'a str, epoch_seconds: u64) -> StoreFuture<'a, ()> {
         async move {
             let empty = || AttributeValue::M(HashMap::new());
-            let mut update = "SET opr = :opr, sts = :sts, lut = :lut".to_owned();
+            let mut update = format!(
+                "SET opr = :opr, sts = :sts, lut = :lut, {} = :process",
+                name::PROCESS
+            );
             let mut request = self
                 .client
                 .update_item()
@@ -526,7 +529,8 @@ impl LeaseStore for DynamoDbLeaseStore {
                 .key(self.layout.worker_key(), text(worker))
                 .expression_attribute_values(":opr", empty())
                 .expression_attribute_values(":sts", empty())
-                .expression_attribute_values(":lut", number(epoch_seconds));
+                .expression_attribute_values(":lut", number(epoch_seconds))
+                .expression_attribute_values(":process", item::process_text(self.process));
             if matches!(self.layout, Layout::OneTable) {
                 // `sup` 1: this worker works with one table. In older layouts it cannot follow a
                 // migration to it yet, and does not claim to.

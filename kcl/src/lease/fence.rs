@@ -65,12 +65,18 @@ impl Fence {
         now >= self.deadline()
     }
 
-    /// When the next renewal is due: half the failover time leaves the other half for retries.
-    pub(crate) fn renewal_due(&self) -> Duration {
+    /// When the last renewal was sent.
+    pub(crate) fn renewed(&self) -> Duration {
+        self.renewed
+    }
+
+    /// When the next renewal is due, if that is `interval` after the last: at most half the failover time,
+    /// which leaves the other half for retries.
+    pub(crate) fn renewal_due(&self, interval: Duration) -> Duration {
         if self.unproven {
             return self.renewed;
         }
-        self.renewed + self.failover / 2
+        self.renewed + interval
     }
 }
 
@@ -87,7 +93,7 @@ mod tests {
     #[test]
     fn counts_from_the_sending_of_the_last_success() {
         let mut fence = Fence::new(F, at(100));
-        assert_eq!(fence.renewal_due(), at(105));
+        assert_eq!(fence.renewal_due(F / 2), at(105));
         assert!(!fence.has_fallen(at(109)));
         assert!(fence.has_fallen(at(110)));
         fence.succeeded(at(105));
@@ -102,13 +108,20 @@ mod tests {
         let mut fence = Fence::new(F, at(100));
         fence.failed();
         assert!(fence.is_unclear());
-        assert_eq!(fence.renewal_due(), at(105), "retries are paced elsewhere");
+        assert_eq!(
+            fence.renewal_due(F / 2),
+            at(105),
+            "retries are paced elsewhere"
+        );
         fence.read_back();
         assert!(!fence.is_unclear() && fence.is_unproven());
         assert_eq!(fence.deadline(), at(110));
-        assert_eq!(fence.renewal_due(), at(100), "now");
+        assert_eq!(fence.renewal_due(F / 2), at(100), "now");
         fence.succeeded(at(107));
         assert!(!fence.is_unproven());
-        assert_eq!((fence.renewal_due(), fence.deadline()), (at(112), at(117)));
+        assert_eq!(
+            (fence.renewal_due(F / 2), fence.deadline()),
+            (at(112), at(117))
+        );
     }
 }

@@ -51,6 +51,7 @@ pub(crate) mod attribute {
     pub(crate) const STAMP: &str = "rustStamp";
     /// In the leader's lock: see `LeaderLock::is_starter`.
     pub(crate) const STARTER: &str = "rustStarter";
+    pub(crate) const PROCESS: &str = "rustProcess";
 }
 use attribute as name;
 
@@ -97,6 +98,8 @@ pub(crate) fn decode(item: Item) -> Result<TableItem, CorruptItem> {
                 .get(name::MEASURES)
                 .and_then(|measures| measures.as_m().ok())
                 .is_some_and(|measures| !measures.is_empty()),
+            // Advice, as a lease's stamp is.
+            process: text(name::PROCESS).and_then(|process| process_number(process)),
             last_update: Reader::new(worker.clone(), item).number(name::LAST_UPDATE)?,
         }));
     }
@@ -114,6 +117,15 @@ pub(crate) fn decode(item: Item) -> Result<TableItem, CorruptItem> {
         }
         _ => Ok(TableItem::Other),
     }
+}
+
+/// A process as the rows of workers name it.
+pub(crate) fn process_text(process: u64) -> AttributeValue {
+    text(format!("{process:x}"))
+}
+
+fn process_number(text: &str) -> Option<u64> {
+    u64::from_str_radix(text, 16).ok()
 }
 
 /// Reads the leader's lock. `None`: released, or not as the lock client writes it.

@@ -7,6 +7,7 @@ mod table;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -26,6 +27,13 @@ pub(crate) use table::{MemoryTable, Row};
 /// Attempts of a call and the pause after the first, as the DynamoDB client is set.
 const ATTEMPTS: u32 = 3;
 const FIRST_BACKOFF: Duration = Duration::from_millis(25);
+/// The client's retry quota, and what a retry takes of it.
+const QUOTA: u32 = 500;
+const RETRY_COST: u32 = 5;
+const TIMEOUT_COST: u32 = 10;
+
+/// The process of a worker that stamps nothing, as Java's.
+const NO_STAMP: u64 = 0;
 
 /// What becomes of one attempt of a call.
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +84,8 @@ pub(crate) struct MemoryLeaseStore {
     name: String,
     process: u64,
     attempt_timeout: Duration,
+    /// As the client's: a retry takes from it, a success gives back.
+    quota: Arc<AtomicU32>,
 }
 
 /// What one attempt of a conditional write found.
@@ -97,13 +107,13 @@ impl MemoryLeaseStore {
             table,
             link,
             name: name.into(),
-            process: 0,
+            process: NO_STAMP,
             attempt_timeout,
+            quota: Arc::new(AtomicU32::new(QUOTA)),
         }
     }
 
     /// For `process`, which stamps by that what it writes.
-    #[cfg(feature = "simulation")]
     pub(crate) fn of_process(mut self, process: u64) -> Self {
         self.process = process;
         self
@@ -118,8 +128,17 @@ impl MemoryLeaseStore {
     ) -> Result<T, LeaseStoreError> {
         let work = Arc::new(work);
         let mut kind = CallErrorKind::NoAnswer;
+        let mut taken = 0;
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
+                let cost = match kind {
+                    CallErrorKind::Throttled => RETRY_COST,
+                    _ => TIMEOUT_COST,
+                };
+                if !self.take_quota(cost) {
+                    break;
+                }
+                taken = cost;
                 tokio::time::sleep(FIRST_BACKOFF * attempt).await;
             }
             kind = CallErrorKind::NoAnswer;
@@ -130,6 +149,7 @@ impl MemoryLeaseStore {
                 Passage::Lost => tokio::time::sleep(self.attempt_timeout).await,
                 Passage::Through { there, back } => {
                     if there.is_zero() && back == Some(Duration::ZERO) {
+                        self.give_quota(taken.max(1));
                         return Ok(work(&self.table));
                     }
                     let (answer, answered) = oneshot::channel();
@@ -145,12 +165,26 @@ impl MemoryLeaseStore {
                     });
                     let answer = tokio::time::timeout(self.attempt_timeout, answered);
                     if let Ok(Ok(done)) = answer.await {
+                        self.give_quota(taken.max(1));
                         return Ok(done);
                     }
                 }
             }
         }
         Err(CallError::simulated(operation, kind).into())
+    }
+
+    fn take_quota(&self, cost: u32) -> bool {
+        let take = |left: u32| left.checked_sub(cost);
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.quota.fetch_update(set, fetch, take).is_ok()
+    }
+
+    fn give_quota(&self, units: u32) {
+        let give = |left: u32| Some((left + units).min(QUOTA));
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        // The closure never refuses.
+        let _ = self.quota.fetch_update(set, fetch, give);
     }
 
     /// One conditional write; whatever answer got lost is read back. `change`: the row that it leaves
@@ -395,11 +429,13 @@ impl LeaseStore for MemoryLeaseStore {
 
     fn put_worker<'a>(&'a self, worker: &'a str, epoch_seconds: u64) -> StoreFuture<'a, ()> {
         let (name, worker) = (self.name.clone(), worker.to_owned());
+        let process = self.process;
         let write = move |table: &MemoryTable| {
             let row = WorkerRow {
                 worker: worker.clone(),
                 last_update: epoch_seconds,
                 measures: false,
+                process: (process != NO_STAMP).then_some(process),
             };
             table.set(&name, &worker, Some(Row::Worker(row)));
         };

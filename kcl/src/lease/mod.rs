@@ -50,4 +50,4 @@ pub(crate) use table_check::TableKind;
 pub use table_check::TableProblem;
 pub use tenure::FencingToken;
 pub(crate) use tenure::{ChildShard, Fleet, LeaseOutcome, Retry, Tenure, TenureEnd, WeakTenure};
-pub(crate) use writer::WriterContext;
+pub(crate) use writer::{RetryBudget, WriterContext};

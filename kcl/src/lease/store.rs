@@ -194,4 +194,6 @@ pub(crate) struct WorkerRow {
     pub(crate) last_update: u64,
     /// It reports more than that it lives: of its CPU, for one.
     pub(crate) measures: bool,
+    /// Ours: the process that wrote it. Two may use one worker id.
+    pub(crate) process: Option<u64>,
 }

@@ -6,6 +6,10 @@
 
 mod carry;
 mod give_away;
+mod loss;
+mod schedule;
+#[cfg(test)]
+mod throttled;
 
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -19,6 +23,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::carry::carried;
+use self::loss::Loss;
+use self::schedule::RenewalSchedule;
+pub(crate) use self::schedule::RetryBudget;
 use super::error::LeaseStoreError;
 use super::fence::Fence;
 use super::model::Lease;
@@ -29,21 +36,21 @@ use super::tenure::{
     TenureState,
 };
 use super::throughput::Throughput;
-use crate::backoff::Backoff;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::Clock;
 use crate::config::OnStop;
+use crate::health::{ProblemKind, ProblemLog};
 
 /// From the first sight of a handoff until it is forced: a Java leader forces it at 30 s.
 const HANDOFF_LIMIT: Duration = Duration::from_secs(25);
 /// Longest sleep: after a suspend the timers are late, the clock is not.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// A renewal that is not answered for this long counts as failing, though it is still waited for.
+const LONGEST_SILENCE: Duration = Duration::from_secs(2);
 /// Requests that may wait for the writer.
 const QUEUE: usize = 16;
 /// Times that one write adopts the item it found and tries again.
 const ADOPTIONS: u32 = 3;
-/// Pauses between attempts: none is shorter, so that a call that fails at once does not spin.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// What all writers of a worker share.
 #[derive(Debug, Clone)]
@@ -63,6 +70,10 @@ pub(crate) struct WriterContext {
     /// A planned stop is about to reach its deadline: nothing is tried again, and calls under way are
     /// not waited for any longer.
     pub(crate) out_of_time: CancellationToken,
+    /// Of the renewals of all its leases.
+    pub(crate) retries: Arc<RetryBudget>,
+    /// Where failures are noted.
+    pub(crate) problems: Arc<ProblemLog>,
     /// The worker ends: every writer does.
     pub(crate) stopped: CancellationToken,
 }
@@ -74,7 +85,7 @@ pub(crate) struct Writer {
     state: Arc<TenureState>,
     requests: mpsc::Receiver<Request>,
     throughput: Throughput,
-    backoff: Backoff,
+    schedule: RenewalSchedule,
     /// No renewal, and no other attempt of `waiting`, before this: the last one failed.
     retry_at: Duration,
     /// A checkpoint that is tried again.
@@ -110,7 +121,7 @@ impl Tenure {
         });
         let mut writer = Writer {
             throughput: Throughput::new(context.clock.now()),
-            backoff: backoff(&context, &state.token.lease_key),
+            schedule: schedule(&context, &state.token.lease_key),
             context,
             state: Arc::clone(&state),
             requests,
@@ -153,7 +164,7 @@ enum Written {
     Failed(LeaseStoreError),
     /// Not written: the lease is past this checkpoint.
     Behind(Checkpoint),
-    Lost,
+    Lost(Loss),
 }
 
 impl Writer {
@@ -164,6 +175,8 @@ impl Writer {
         loop {
             let now = self.now();
             if self.fallen(now) {
+                let expired = self.expired();
+                self.lose(&expired);
                 return self.linger().await;
             }
             if self
@@ -192,10 +205,7 @@ impl Writer {
                     None => return,
                     Some(request) => if self.serve(request).await.is_break() { return },
                 },
-                () = std::future::ready(()), if write_due => match self.waiting.take() {
-                    Some(waiting) => self.attempt(waiting.request).await,
-                    None => self.renew().await,
-                },
+                () = std::future::ready(()), if write_due => self.write_what_is_due().await,
                 () = tokio::time::sleep(wake) => {}
             }
         }
@@ -210,7 +220,12 @@ impl Writer {
     }
 
     fn renewal_due(&self) -> Duration {
-        self.state.known().fence.renewal_due().max(self.retry_at)
+        let due = self
+            .state
+            .known()
+            .fence
+            .renewal_due(self.schedule.interval());
+        due.max(self.retry_at)
     }
 
     /// When the waiting checkpoint, or the renewal, is due.
@@ -246,6 +261,18 @@ impl Writer {
         std::ops::ControlFlow::Continue(())
     }
 
+    /// The waiting checkpoint, or a renewal. One that repeats a failed one takes of the worker's budget.
+    async fn write_what_is_due(&mut self) {
+        if !self.schedule.may_try(self.now(), &self.context.retries) {
+            self.retry_at = self.now() + self.pause();
+            return;
+        }
+        match self.waiting.take() {
+            Some(waiting) => self.attempt(waiting.request).await,
+            None => self.renew().await,
+        }
+    }
+
     /// Also writes what the processor has taken, if the library checkpoints for it.
     async fn renew(&mut self) {
         let throughput = self.sample_throughput();
@@ -255,7 +282,7 @@ impl Writer {
             let before = known.lease.checkpoint.clone();
             (known.fence.is_unproven(), before, known.processed.clone())
         };
-        let (context, state) = (self.context.clone(), Arc::clone(&self.state));
+        let context = self.context.clone();
         let written = self
             .write(|lease| {
                 // Of each lease found: an unclear write may have got further than this worker knew.
@@ -291,10 +318,10 @@ impl Writer {
             // It carries only what is further.
             Written::Behind(_) => {}
             Written::Failed(error) => {
-                tracing::debug!(shard = %state.token.lease_key, %error, "renewal failed, tried again");
+                self.failed(&error);
                 self.retry_at = self.now() + self.pause();
             }
-            Written::Lost => self.state.lost.cancel(),
+            Written::Lost(loss) => self.lose(&loss),
         }
     }
 
@@ -310,7 +337,8 @@ impl Writer {
             && !self.context.out_of_time.is_cancelled();
         match answer {
             Err(error) if may_wait && error.is_retryable() => {
-                tracing::debug!(shard = %self.state.token.lease_key, %error, "checkpoint failed, tried again");
+                // It is tried again in place of the renewals.
+                self.failed(&error);
                 self.retry_at = self.now() + self.pause();
                 self.waiting = Some(Waiting { request, error });
             }
@@ -360,8 +388,8 @@ impl Writer {
                 highest: Checkpoint::ShardEnd,
                 lowest: self.state.known().lease.checkpoint.clone(),
             }),
-            Written::Lost => {
-                self.state.lost.cancel();
+            Written::Lost(loss) => {
+                self.lose(&loss);
                 Err(self.state.lease_lost())
             }
             Written::Failed(error) => Err(self.checkpoint_error(error)),
@@ -412,12 +440,12 @@ impl Writer {
             };
             let sent = self.now();
             let Some(outcome) = self.until_fence(write).await else {
-                return Written::Lost;
+                return Written::Lost(self.expired());
             };
             match outcome {
                 Ok(Outcome::Applied(lease)) => {
-                    self.backoff.succeeded();
                     self.state.known().fence.succeeded(sent);
+                    self.succeeded();
                     self.learn(lease);
                     return Written::Done;
                 }
@@ -426,14 +454,19 @@ impl Writer {
                     self.learn(lease);
                     return Written::Done;
                 }
-                Ok(Outcome::ConditionFailed(seen)) => match self.judge(&known, seen) {
+                Ok(Outcome::ConditionFailed(seen)) => match self.judge(&known, seen.clone()) {
                     Verdict::Adopt(lease) => {
                         if lease.counter != known.counter {
                             self.state.known().fence.read_back();
                         }
                         self.learn(*lease);
                     }
-                    Verdict::Lost => return Written::Lost,
+                    Verdict::Lost => {
+                        let WriterContext {
+                            worker_id, process, ..
+                        } = &self.context;
+                        return Written::Lost(Loss::by(worker_id, *process, seen.as_ref()));
+                    }
                 },
                 Err(error) => {
                     self.state.known().fence.failed();
@@ -443,7 +476,63 @@ impl Writer {
         }
         // The item is this worker's at each look and moves under every write: another process runs
         // under the same worker id.
-        Written::Lost
+        Written::Lost(Loss::AnotherProcess)
+    }
+
+    /// The lease was renewed.
+    fn succeeded(&mut self) {
+        self.schedule.succeeded();
+        self.context.retries.succeeded(self.now());
+        let (problems, kind) = (&self.context.problems, ProblemKind::LeaseRenewalFailing);
+        problems.recovered(kind, Some(&self.state.token.lease_key));
+    }
+
+    /// The lease could not be renewed, or was not for a while.
+    fn failed(&self, error: &dyn std::fmt::Display) {
+        let shard_id = &self.state.token.lease_key;
+        let kind = ProblemKind::LeaseRenewalFailing;
+        let noted = self.context.problems.failed(kind, Some(shard_id), error);
+        // A line for some of the leases tells enough of an outage.
+        if noted.log && self.context.retries.may_log(self.now()) {
+            let left = self
+                .state
+                .known()
+                .fence
+                .deadline()
+                .saturating_sub(self.now());
+            tracing::warn!(
+                shard_id, %error, failures = noted.failures, ?left,
+                "renewal failed, tried again until the lease expires here"
+            );
+        }
+    }
+
+    /// The lease was not renewed in time.
+    fn expired(&self) -> Loss {
+        let kind = ProblemKind::LeaseRenewalFailing;
+        let problem = self
+            .context
+            .problems
+            .find(kind, Some(&self.state.token.lease_key));
+        Loss::Expired {
+            after: self
+                .now()
+                .saturating_sub(self.state.known().fence.renewed()),
+            cause: problem.map(|problem| problem.cause),
+        }
+    }
+
+    /// Tells the consumer, and says why: once.
+    fn lose(&self, loss: &Loss) {
+        if !self.state.lost.is_cancelled() {
+            tracing::warn!(
+                shard_id = self.state.token.lease_key,
+                worker_id = self.context.worker_id,
+                why = %loss,
+                "lease lost"
+            );
+        }
+        self.state.lost.cancel();
     }
 
     fn judge(&self, known: &Lease, seen: Option<Lease>) -> Verdict {
@@ -473,6 +562,8 @@ impl Writer {
         let out_of_time = &self.context.out_of_time;
         let began_in_time = !out_of_time.is_cancelled();
         tokio::pin!(work);
+        let began = self.now();
+        let mut noted = false;
         loop {
             let deadline = self.state.known().fence.deadline();
             let left = deadline.saturating_sub(self.now());
@@ -485,7 +576,13 @@ impl Writer {
                 () = out_of_time.cancelled(), if began_in_time => {
                     return Some(Err(LeaseStoreError::OutOfTime));
                 }
-                () = tokio::time::sleep(left.min(LONGEST_SLEEP)) => {}
+                () = tokio::time::sleep(left.min(LONGEST_SLEEP)) => {
+                    let silent = self.now().saturating_sub(began);
+                    if !noted && silent >= LONGEST_SILENCE.min(self.context.failover / 4) {
+                        noted = true;
+                        self.failed(&format_args!("no answer for {silent:.1?}"));
+                    }
+                }
             }
         }
     }
@@ -515,9 +612,7 @@ impl Writer {
     /// the fence falls costs no lease.
     fn pause(&mut self) -> Duration {
         let deadline = self.state.known().fence.deadline();
-        let left = deadline.saturating_sub(self.now());
-        let pause = self.backoff.next_delay().min(left / 4);
-        pause.max(SHORTEST_PAUSE)
+        self.schedule.pause(self.now(), deadline)
     }
 
     /// The lease is lost. Its consumer may still be at work: until it lets go, this worker must not
@@ -544,13 +639,12 @@ impl Writer {
     }
 }
 
-/// The leases of a worker that fail together are not tried again together.
-fn backoff(context: &WriterContext, lease_key: &str) -> Backoff {
+/// Leases of a worker that fail together are not tried again together.
+fn schedule(context: &WriterContext, lease_key: &str) -> RenewalSchedule {
     let mut hasher = DefaultHasher::new();
     lease_key.hash(&mut hasher);
     let random = Rng::with_seed(context.seed ^ hasher.finish());
-    let (first, longest) = (context.failover / 40, context.failover / 10);
-    Backoff::new(first.min(Duration::from_millis(500)), longest, random)
+    RenewalSchedule::new(context.failover, random)
 }
 
 /// A writer that ends in any way, a panic too, leaves no tenure that believes it is held.

@@ -101,6 +101,7 @@ impl View {
             at_limit: leases >= config.max_leases,
             slow_after: config.log_warning_for_task_after,
             stops_at_gaps: config.on_trimmed_gap == OnTrimmedGap::StopShard,
+            problems: &self.parts.problems,
             own,
         };
         why_not_running(shard_id, &asker, self.lease_table().as_ref())
@@ -196,11 +197,6 @@ impl Shards {
 
     /// Starts the consumer of a lease that was just acquired.
     pub(super) fn start(&mut self, tenure: Tenure) {
-        tracing::info!(
-            shard_id = tenure.shard_id(),
-            worker_id = self.worker.worker_id,
-            "owning a shard"
-        );
         let status = Arc::new(ShardStatus::new(
             tenure.shard_id(),
             Arc::clone(&self.view.totals),

@@ -1,8 +1,18 @@
 //! Every answer, by the state that it is for.
 
+use std::sync::{Arc, LazyLock};
+
 use super::*;
+use crate::clock::SystemClock;
 use crate::lease_table::CorruptLease;
 use crate::snapshot::ProcessorCall;
+
+/// Nothing fails.
+static NOTHING: LazyLock<ProblemLog> = LazyLock::new(problems);
+
+fn problems() -> ProblemLog {
+    ProblemLog::new(Arc::new(SystemClock::default()))
+}
 
 const F: Duration = Duration::from_secs(10);
 const SHARD: &str = "shardId-000000000002";
@@ -59,6 +69,7 @@ fn asker(own: Option<ShardSnapshot>) -> Asker<'static> {
         at_limit: false,
         slow_after: Some(F),
         stops_at_gaps: false,
+        problems: &NOTHING,
         own,
     }
 }
@@ -283,6 +294,73 @@ fn a_runtime_that_runs_nothing_is_told_of_the_workers_own_shards() {
         of(&asker, "w2"),
         Some(WhyNotRunning::LeasedBy { .. })
     ));
+}
+
+#[test]
+fn what_the_table_said_before_an_outage_is_not_the_reason() {
+    let problems = problems();
+    let asker = Asker {
+        problems: &problems,
+        ..asker(None)
+    };
+    let of = |table: Option<&LeaseTableSnapshot>| why_not_running(SHARD, &asker, table).unwrap();
+    let ended = table(vec![LeaseSnapshot {
+        checkpoint: Checkpoint::ShardEnd,
+        ..lease(SHARD, None)
+    }]);
+    problems.failed(ProblemKind::LeaseTableFailing, None, "connection refused");
+    for owner in [None, Some("me"), Some("w2")] {
+        let why = of(Some(&table(vec![lease(SHARD, owner)])));
+        assert!(
+            why.to_string()
+                .contains("(connection refused): check DynamoDB"),
+            "{why:?}"
+        );
+    }
+    assert!(matches!(
+        of(None),
+        WhyNotRunning::LeaseTableUnreachable { .. }
+    ));
+    assert!(matches!(of(Some(&ended)), WhyNotRunning::Finished { .. }));
+    problems.recovered(ProblemKind::LeaseTableFailing, None);
+    assert!(matches!(of(None), WhyNotRunning::NotKnownYet));
+}
+
+#[test]
+fn a_lease_that_cannot_be_taken_or_made_and_one_of_another_process_are_told() {
+    let problems = problems();
+    let asker = Asker {
+        problems: &problems,
+        ..asker(None)
+    };
+    let of = |leases| why_not_running(SHARD, &asker, Some(&table(leases))).unwrap();
+    let kinds = [
+        ProblemKind::LeaseAcquisitionFailing,
+        ProblemKind::ShardSyncFailing,
+        ProblemKind::DuplicateWorkerId,
+    ];
+    for kind in kinds {
+        problems.failed(kind, None, "refused");
+    }
+    let cannot_take = of(vec![lease(SHARD, None)]);
+    assert!(
+        matches!(&cannot_take, WhyNotRunning::LeaseTableUnreachable { error, .. } if error == "refused"),
+        "{cannot_take:?}"
+    );
+    assert!(matches!(
+        of(Vec::new()),
+        WhyNotRunning::ShardSyncFailing { .. }
+    ));
+    assert!(matches!(
+        of(vec![lease(SHARD, Some("w2"))]),
+        WhyNotRunning::LeasedBy { .. }
+    ));
+    problems.recovered(ProblemKind::LeaseAcquisitionFailing, None);
+    let shared = of(vec![lease(SHARD, Some("me"))]);
+    assert!(
+        matches!(shared, WhyNotRunning::LeasedByAnotherProcess { .. }),
+        "{shared:?}"
+    );
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl Fixture {
         let table = Arc::new(MemoryTable::new(Arc::clone(&clock), None));
         let way = Arc::new(Way::default());
         let link = Arc::clone(&way) as Arc<dyn Link>;
-        let store = MemoryLeaseStore::new(Arc::clone(&table), link, "me", SECOND);
+        let store = MemoryLeaseStore::new(Arc::clone(&table), link, "me", SECOND).of_process(1);
         let store = Arc::new(store) as Arc<dyn LeaseStore>;
         let sync = ShardSync {
             lister: Arc::new(NoShards),

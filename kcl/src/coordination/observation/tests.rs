@@ -153,6 +153,7 @@ fn a_worker_whose_leases_were_taken_is_dead_until_its_next_row() {
         worker: "w".into(),
         last_update: written,
         measures: false,
+        process: None,
     };
     let dead = |before: Lease, after: Lease| {
         let mut observations = seen(&[(100, before), (101, after)]);
@@ -194,6 +195,7 @@ fn a_worker_that_renews_is_not_dead_and_one_whose_leases_expired_is() {
         worker: "w".into(),
         last_update: 5000,
         measures: false,
+        process: None,
     };
     let mut observations = seen(&[(100, lease(Some("w"), 3)), (101, lease(Some("x"), 4))]);
     observations.observe_workers(std::slice::from_ref(&row), &BTreeMap::from([("w", true)]));

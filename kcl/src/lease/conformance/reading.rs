@@ -40,6 +40,7 @@ pub(crate) async fn lists_leases_and_workers_and_skips_what_it_cannot_read(subje
             worker: "w1".into(),
             last_update: 77,
             measures: false,
+            process: Some(1),
         };
         assert_eq!(found.workers, [row]);
         let leader = found.leader.map(|lock| lock.owner);

@@ -74,7 +74,7 @@ impl InMemory {
         let link = Arc::clone(&hand) as Arc<dyn Link>;
         let timeout = Duration::from_millis(100);
         Self {
-            store: MemoryLeaseStore::new(Arc::clone(&table), link, "test", timeout),
+            store: MemoryLeaseStore::new(Arc::clone(&table), link, "test", timeout).of_process(1),
             hand,
             table,
         }

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::config::{ConsumerConfig, OnStop, TableConfig};
+use crate::health::ProblemLog;
 use crate::lease::client::for_leases;
 use crate::lease::dynamodb::DynamoDbLeaseStore;
 use crate::lease::store::{LeaseStore, Outcome};
@@ -116,6 +117,8 @@ impl Fixture {
             seed: 7,
             leaving: CancellationToken::new(),
             out_of_time: CancellationToken::new(),
+            retries: Arc::default(),
+            problems: Arc::new(ProblemLog::new(Arc::clone(&clock) as Arc<dyn Clock>)),
             stopped: CancellationToken::new(),
         };
         store

@@ -1,0 +1,95 @@
+//! Why a lease is this worker's now, for the log.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::observation::Observations;
+use crate::lease::Lease;
+
+/// How this worker came to a lease, and who had it before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Acquired {
+    /// The worker that processed the shard before, as far as this one saw.
+    pub(crate) former_owner: Option<String>,
+    pub(crate) why: Why,
+}
+
+/// What made a lease this worker's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// Taken: no worker has had it yet.
+    New,
+    /// Taken: no worker has had it yet, and these shards were split or merged into its own.
+    ChildOf(Vec<String>),
+    /// Taken: its owner released it.
+    Free,
+    /// Taken: its owner had not renewed it for this long.
+    Expired(Duration),
+    /// Its owner handed it over.
+    HandedOver,
+    /// It was assigned to this worker, by a leader or by another worker.
+    Assigned,
+    /// This process had it before, and no other worker since.
+    HeldBefore,
+    /// A former process of this worker id released it to its next one.
+    FormerProcess,
+    /// A former process of this worker id had it, and did not release it.
+    SilentFormerProcess,
+}
+
+impl Acquired {
+    /// Of a lease that this worker is about to take, as it was last read.
+    pub(crate) fn by_taking(lease: &Lease, seen: &Observations, me: &str, now: Duration) -> Self {
+        let former_owner = lease.actual_owner().map(str::to_owned);
+        let why = match &former_owner {
+            Some(owner) if owner == me => Why::SilentFormerProcess,
+            Some(_) => Why::Expired(seen.silent_for(lease, now)),
+            None if lease.counter > 0 => Why::Free,
+            None if lease.parents.is_empty() => Why::New,
+            None => Why::ChildOf(lease.parents.iter().cloned().collect()),
+        };
+        Self { former_owner, why }
+    }
+
+    /// Of a lease that names this worker as its owner. `held_before`: it is as this process left it.
+    pub(crate) fn by_name(lease: &Lease, seen: &Observations, me: &str, held_before: bool) -> Self {
+        let former_owner = seen.former_owner(lease);
+        let was_mine = former_owner.as_deref().is_none_or(|owner| owner == me);
+        let why = if held_before {
+            Why::HeldBefore
+        } else if seen.was_handed_over(lease) {
+            Why::HandedOver
+        } else if lease.was_released_to_owner() {
+            if was_mine {
+                Why::FormerProcess
+            } else {
+                Why::HandedOver
+            }
+        } else if was_mine && former_owner.is_some() {
+            Why::SilentFormerProcess
+        } else {
+            Why::Assigned
+        };
+        Self { former_owner, why }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::New => f.write_str("it is new"),
+            Self::ChildOf(parents) => write!(f, "it is a child of {}", parents.join(" and ")),
+            Self::Free => f.write_str("its owner released it"),
+            Self::Expired(silent) => write!(f, "it expired: not renewed for {silent:.1?}"),
+            Self::HandedOver => f.write_str("its owner handed it over"),
+            Self::Assigned => f.write_str("a leader or another worker assigned it"),
+            Self::HeldBefore => f.write_str("this process had it before"),
+            Self::FormerProcess => {
+                f.write_str("a former process of this worker released it to its next one")
+            }
+            Self::SilentFormerProcess => {
+                f.write_str("a former process of this worker had it and renews it no more")
+            }
+        }
+    }
+}

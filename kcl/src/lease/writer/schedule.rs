@@ -1,0 +1,237 @@
+//! When a lease is renewed, and when a renewal that failed is tried again: pure.
+//!
+//! Every lease is renewed after about half the failover time, at a time of its own. A renewal that failed
+//! is tried again after a random pause, whose limit doubles and then shrinks with the time that is left,
+//! so that attempts get denser towards the deadline. All leases of a worker share a budget of such
+//! attempts ([`RetryBudget`]); one last attempt shortly before the deadline needs none. A throttled table
+//! so sees each lease twice in the time in which it is normally renewed once, and not many times.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fastrand::Rng;
+
+/// The limit of the first pause.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// No pause is shorter, so that a call that fails at once does not spin.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// The renewals of one lease.
+#[derive(Debug)]
+pub(super) struct RenewalSchedule {
+    failover: Duration,
+    random: Rng,
+    interval: Duration,
+    /// Failures since the last success.
+    failures: u32,
+    /// When the attempt is due that needs no budget. `None`: it was made, or nothing failed.
+    last_attempt: Option<Duration>,
+}
+
+impl RenewalSchedule {
+    pub(super) fn new(failover: Duration, mut random: Rng) -> Self {
+        Self {
+            interval: spread(failover, &mut random),
+            failover,
+            random,
+            failures: 0,
+            last_attempt: None,
+        }
+    }
+
+    /// Time from the last renewal to the next.
+    pub(super) fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// A renewal was answered.
+    pub(super) fn succeeded(&mut self) {
+        self.interval = if self.failures > 0 {
+            // Leases that failed together are not renewed together from now on.
+            spread(self.failover, &mut self.random)
+        } else {
+            let earlier = 0.05 * self.random.f64();
+            (self.failover / 2).mul_f64(1.0 - earlier)
+        };
+        self.failures = 0;
+        self.last_attempt = None;
+    }
+
+    /// A renewal failed, or had no budget, at `now`: the pause before the next attempt. The lease expires
+    /// here at `deadline`.
+    pub(super) fn pause(&mut self, now: Duration, deadline: Duration) -> Duration {
+        let left = deadline.saturating_sub(now);
+        if self.failures == 0 {
+            let reserve = self.failover.mul_f64(0.05 + 0.05 * self.random.f64());
+            self.last_attempt = Some(deadline.saturating_sub(reserve));
+        }
+        let doubled = (self.failover / 40)
+            .min(FIRST_PAUSE)
+            .saturating_mul(1 << self.failures.min(10));
+        self.failures = self.failures.saturating_add(1);
+        let limit = doubled.min(left / 2);
+        let pause = limit.mul_f64(self.random.f64()).max(SHORTEST_PAUSE);
+        match self.last_attempt {
+            Some(last) => pause.min(last.saturating_sub(now).max(SHORTEST_PAUSE)),
+            None => pause,
+        }
+    }
+
+    /// Whether a renewal that is due at `now` may be sent.
+    pub(super) fn may_try(&mut self, now: Duration, budget: &RetryBudget) -> bool {
+        if self.failures == 0 {
+            return true;
+        }
+        if self.last_attempt.take_if(|last| *last <= now).is_some() {
+            return true;
+        }
+        budget.take(now)
+    }
+}
+
+/// Anywhere in the first half of the failover time: leases that are acquired, or come back, together.
+fn spread(failover: Duration, random: &mut Rng) -> Duration {
+    (failover / 2).mul_f64(0.2 + 0.8 * random.f64())
+}
+
+/// Repeated attempts that a worker may make for all of its leases: so many a second, and one more for
+/// each renewal that succeeds.
+#[derive(Debug, Default)]
+pub(crate) struct RetryBudget(Mutex<Option<Saved>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Saved {
+    attempts: f64,
+    at: Duration,
+    logged: Option<Duration>,
+}
+
+impl RetryBudget {
+    /// Income.
+    const PER_SECOND: f64 = 20.0;
+    /// Most that is saved up.
+    const MOST: f64 = 100.0;
+    /// Between two log lines about renewals that fail, of all leases.
+    const LOG_INTERVAL: Duration = Duration::from_secs(2);
+
+    fn saved(&self) -> MutexGuard<'_, Option<Saved>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, now: Duration, act: impl FnOnce(&mut Saved) -> T) -> T {
+        let mut saved = self.saved();
+        let saved = saved.get_or_insert(Saved {
+            attempts: Self::PER_SECOND,
+            at: now,
+            logged: None,
+        });
+        let earned = Self::PER_SECOND * now.saturating_sub(saved.at).as_secs_f64();
+        saved.attempts = (saved.attempts + earned).min(Self::MOST);
+        saved.at = now;
+        act(saved)
+    }
+
+    fn take(&self, now: Duration) -> bool {
+        self.with(now, |saved| {
+            let is_enough = saved.attempts >= 1.0;
+            if is_enough {
+                saved.attempts -= 1.0;
+            }
+            is_enough
+        })
+    }
+
+    pub(super) fn succeeded(&self, now: Duration) {
+        self.with(now, |saved| saved.attempts += 1.0);
+    }
+
+    /// Whether a renewal that failed may be logged.
+    pub(super) fn may_log(&self, now: Duration) -> bool {
+        self.with(now, |saved| {
+            let recent = saved.logged.is_some_and(|at| now - at < Self::LOG_INTERVAL);
+            if !recent {
+                saved.logged = Some(now);
+            }
+            !recent
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const F: Duration = Duration::from_secs(10);
+
+    fn schedule(seed: u64) -> RenewalSchedule {
+        RenewalSchedule::new(F, Rng::with_seed(seed))
+    }
+
+    #[test]
+    fn renewals_are_due_at_half_the_failover_time_or_a_little_earlier() {
+        for seed in 0..100 {
+            let mut schedule = schedule(seed);
+            assert!((F / 10..=F / 2).contains(&schedule.interval()));
+            for _ in 0..10 {
+                schedule.succeeded();
+                assert!((F.mul_f64(0.475)..=F / 2).contains(&schedule.interval()));
+            }
+            schedule.pause(F, F * 2);
+            schedule.succeeded();
+            assert!((F / 10..=F / 2).contains(&schedule.interval()));
+        }
+    }
+
+    /// Attempts of one lease from half the failover time until it expires, `None` without a budget.
+    fn attempts(seed: u64, budget: Option<&RetryBudget>) -> Vec<Duration> {
+        let mut schedule = schedule(seed);
+        let empty = RetryBudget::default();
+        let (mut now, mut attempts) = (F / 2, Vec::new());
+        while now < F {
+            if budget.is_none() {
+                empty.with(now, |saved| saved.attempts = 0.0);
+            }
+            if schedule.may_try(now, budget.unwrap_or(&empty)) {
+                attempts.push(now);
+            }
+            now += schedule.pause(now, F);
+        }
+        attempts
+    }
+
+    #[test]
+    fn attempts_get_denser_towards_the_deadline_and_are_bounded() {
+        let (mut early, mut late) = (0, 0);
+        for seed in 0..200 {
+            let attempts = attempts(seed, Some(&RetryBudget::default()));
+            assert!((6..60).contains(&attempts.len()), "{}", attempts.len());
+            let middle = F.mul_f64(0.75);
+            early += attempts.iter().filter(|at| **at < middle).count();
+            late += attempts.iter().filter(|at| **at >= middle).count();
+            let last = attempts.last().copied().unwrap_or_default();
+            assert!(last >= F.mul_f64(0.9), "{last:?}");
+        }
+        assert!(late > early, "{late} late, {early} early");
+    }
+
+    #[test]
+    fn without_a_budget_there_is_one_last_attempt_in_time() {
+        for seed in 0..200 {
+            let attempts = attempts(seed, None);
+            assert_eq!(attempts.len(), 2, "{attempts:?}");
+            let last = F.mul_f64(0.9)..=F.mul_f64(0.96);
+            assert!(last.contains(&attempts[1]), "{attempts:?}");
+        }
+    }
+
+    #[test]
+    fn the_budget_is_so_many_a_second_and_what_succeeded() {
+        let budget = RetryBudget::default();
+        let taken = |at| (0..1000).filter(|_| budget.take(at)).count();
+        assert_eq!(taken(F), 20);
+        assert_eq!(taken(F + Duration::from_secs(1)), 20);
+        (0..7).for_each(|_| budget.succeeded(F + Duration::from_secs(1)));
+        assert_eq!(taken(F + Duration::from_secs(1)), 7);
+        assert_eq!(taken(F * 100), 100);
+    }
+}

@@ -1,0 +1,199 @@
+//! Two thousand leases of one worker, in simulated time, at a table that is throttled or cut off.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use fastrand::Rng;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::clock::TokioClock;
+use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Passage, Row};
+use crate::lease::tenure::ChildShard;
+
+const LEASES: usize = 2_000;
+const F: Duration = Duration::from_secs(10);
+const SECOND: Duration = Duration::from_secs(1);
+/// Renewals a second of so many leases, each after half the failover time.
+const NORMAL: u64 = 400;
+
+#[derive(Debug)]
+struct Way {
+    attempts: AtomicU64,
+    /// Of a hundred attempts.
+    throttled: AtomicU64,
+    random: Mutex<Rng>,
+}
+
+impl Link for Way {
+    fn passage(&self, is_write: bool) -> Passage {
+        self.attempts
+            .fetch_add(u64::from(is_write), Ordering::Relaxed);
+        let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+        if random.u64(..100) < self.throttled.load(Ordering::Relaxed) {
+            Passage::Throttled
+        } else {
+            Passage::AT_ONCE
+        }
+    }
+
+    fn scan_lag(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn index_lag(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn hides_old_item(&self) -> bool {
+        false
+    }
+}
+
+#[derive(Debug)]
+struct NoFleet;
+
+impl Fleet for NoFleet {
+    fn receiver(&self) -> Option<String> {
+        None
+    }
+
+    fn create_children<'a>(
+        &'a self,
+        _: &'a Lease,
+        _: Vec<ChildShard>,
+    ) -> BoxFuture<'a, Result<Vec<String>, LeaseStoreError>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+
+    fn lease<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<Lease>, LeaseStoreError>> {
+        async { Ok(None) }.boxed()
+    }
+
+    fn changed(&self) {}
+}
+
+struct Worker {
+    way: Arc<Way>,
+    tenures: Vec<Tenure>,
+}
+
+impl Worker {
+    /// All leases are acquired at one moment.
+    fn start() -> Self {
+        let clock = Arc::new(TokioClock::new()) as Arc<dyn Clock>;
+        let table = Arc::new(MemoryTable::new(Arc::clone(&clock), None));
+        let way = Arc::new(Way {
+            attempts: AtomicU64::new(0),
+            throttled: AtomicU64::new(0),
+            random: Mutex::new(Rng::with_seed(7)),
+        });
+        let link = Arc::clone(&way) as Arc<dyn Link>;
+        let store = MemoryLeaseStore::new(Arc::clone(&table), link, "me", 2 * SECOND);
+        let context = WriterContext {
+            worker_id: "me".into(),
+            process: 1,
+            store: Arc::new(store.of_process(1)),
+            fleet: Arc::new(NoFleet),
+            clock: Arc::clone(&clock),
+            failover: F,
+            on_stop: OnStop::Keep,
+            seed: 7,
+            retries: Arc::default(),
+            problems: Arc::new(ProblemLog::new(Arc::clone(&clock))),
+            leaving: CancellationToken::new(),
+            out_of_time: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+        };
+        let tenures = (0..LEASES).map(|n| {
+            let lease = Lease {
+                owner: Some("me".into()),
+                counter: 1,
+                ..Lease::new(format!("shardId-{n:012}"), Checkpoint::TrimHorizon)
+            };
+            table.set("me", &lease.key, Some(Row::Lease(lease.clone())));
+            let (tenure, writer) = Tenure::begin(context.clone(), lease, clock.now());
+            tokio::spawn(writer.run());
+            tenure
+        });
+        Self {
+            tenures: tenures.collect(),
+            way,
+        }
+    }
+
+    fn throttle(&self, percent: u64) {
+        self.way.throttled.store(percent, Ordering::Relaxed);
+    }
+
+    /// Attempts in each of the next seconds.
+    async fn attempts(&self, seconds: usize) -> Vec<u64> {
+        let mut attempts = Vec::new();
+        for _ in 0..seconds {
+            let before = self.way.attempts.load(Ordering::Relaxed);
+            tokio::time::sleep(SECOND).await;
+            attempts.push(self.way.attempts.load(Ordering::Relaxed) - before);
+        }
+        attempts
+    }
+
+    fn held(&self) -> usize {
+        let held = self.tenures.iter().filter(|tenure| tenure.is_held());
+        held.count()
+    }
+}
+
+/// Each five seconds, in which a lease is renewed once.
+fn busiest(attempts: &[u64]) -> u64 {
+    let windows = attempts.windows(5).map(|five| five.iter().sum::<u64>() / 5);
+    windows.max().unwrap_or_default()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_table_sees_at_most_twice_the_attempts_of_a_good_one() {
+    let worker = Worker::start();
+    let normal = worker.attempts(30).await;
+    let most = *normal.iter().max().unwrap();
+    assert!(most <= NORMAL * 7 / 4, "they spread at once: {normal:?}");
+    let steady = busiest(&normal[10..]);
+    assert!(steady <= NORMAL * 11 / 10, "{normal:?}");
+
+    worker.throttle(100);
+    let throttled = worker.attempts(9).await;
+    // A first and a last attempt of each lease, 20 more a second of all, and what the client itself repeats
+    // of its first calls until its retry quota is empty.
+    let most = busiest(&throttled);
+    assert!(most <= 2 * NORMAL + 100, "{most} a second: {throttled:?}");
+
+    // All is lost by then, and nothing is tried any more.
+    assert_eq!(worker.attempts(5).await[3..], [0, 0]);
+    assert_eq!(worker.held(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_lease_is_lost_that_one_more_attempt_can_save() {
+    let worker = Worker::start();
+    worker.attempts(20).await;
+    // Half of all attempts fail, for half a minute.
+    worker.throttle(50);
+    let throttled = worker.attempts(30).await;
+    assert!(busiest(&throttled) <= 3 * NORMAL, "{throttled:?}");
+    assert!(worker.held() >= LEASES * 99 / 100, "{}", worker.held());
+
+    // Every attempt fails for 4 s: the other half of the failover time saves all.
+    worker.throttle(0);
+    worker.attempts(10).await;
+    let before = worker.held();
+    worker.throttle(100);
+    worker.attempts(4).await;
+    worker.throttle(0);
+    let after = worker.attempts(15).await;
+    assert_eq!(worker.held(), before);
+    // What waited comes back at the pace of what succeeds, and does not stay together.
+    assert!(*after.iter().max().unwrap() <= 5 * NORMAL, "{after:?}");
+    assert!(busiest(&after[10..]) <= NORMAL * 5 / 4, "{after:?}");
+}

@@ -137,7 +137,7 @@ async fn is_told(fault: Fault, cause: &str) {
 
 #[tokio::test(start_paused = true)]
 async fn refusals_are_told() {
-    is_told(Fault::throttle(), "ThrottlingException").await;
+    is_told(Fault::throttle(), "ProvisionedThroughputExceededException").await;
 }
 
 #[tokio::test(start_paused = true)]

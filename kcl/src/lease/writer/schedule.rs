@@ -50,7 +50,7 @@ impl RenewalSchedule {
             // Leases that failed together are not renewed together from now on.
             spread(self.failover, &mut self.random)
         } else {
-            let earlier = 0.05 * self.random.f64();
+            let earlier = 0.01 * self.random.f64();
             (self.failover / 2).mul_f64(1.0 - earlier)
         };
         self.failures = 0;
@@ -174,7 +174,7 @@ mod tests {
             assert!((F / 10..=F / 2).contains(&schedule.interval()));
             for _ in 0..10 {
                 schedule.succeeded();
-                assert!((F.mul_f64(0.475)..=F / 2).contains(&schedule.interval()));
+                assert!((F.mul_f64(0.495)..=F / 2).contains(&schedule.interval()));
             }
             schedule.pause(F, F * 2);
             schedule.succeeded();

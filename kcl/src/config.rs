@@ -44,7 +44,8 @@ pub struct ConsumerConfig {
     /// The next process of a name goes on at once with what the last one kept for it at a planned stop
     /// ([`OnStop::Keep`]). After a crash it waits for the failover time, as any other worker: the last
     /// one may still be at work. Two processes of one name that live at a time never process a shard
-    /// together, but do not share evenly: each counts the other's leases as its own.
+    /// together, but do not share evenly: each counts the other's leases as its own. Both then say so, in the log and in
+    /// their health ([`DuplicateWorkerId`](crate::ProblemKind::DuplicateWorkerId)).
     pub worker_id: Option<String>,
     /// Where a shard without a checkpoint starts. Default: [`InitialPosition::Latest`], as in Java.
     pub initial_position: InitialPosition,

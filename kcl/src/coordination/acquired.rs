@@ -93,3 +93,33 @@ impl fmt::Display for Why {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+
+    #[test]
+    fn what_is_taken_is_new_a_child_released_or_expired() {
+        let seen = Observations::default();
+        let lease = |owner: Option<&str>, counter, parents: &[&str]| Lease {
+            owner: owner.map(str::to_owned),
+            counter,
+            parents: parents.iter().map(|parent| (*parent).to_owned()).collect(),
+            ..Lease::new("a", Checkpoint::TrimHorizon)
+        };
+        let why = |lease: &Lease| Acquired::by_taking(lease, &seen, "me", Duration::ZERO).why;
+        for (lease, expected) in [
+            (lease(None, 0, &[]), Why::New),
+            (
+                lease(None, 0, &["p", "q"]),
+                Why::ChildOf(vec!["p".into(), "q".into()]),
+            ),
+            (lease(None, 3, &["p"]), Why::Free),
+            (lease(Some("w2"), 3, &[]), Why::Expired(Duration::ZERO)),
+            (lease(Some("me"), 3, &[]), Why::SilentFormerProcess),
+        ] {
+            assert_eq!(why(&lease), expected);
+        }
+    }
+}

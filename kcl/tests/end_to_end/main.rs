@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod acquired;
 mod blocked;
 mod brownout;
 mod build_errors;

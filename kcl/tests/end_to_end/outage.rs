@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use kcl::{HealthStatus, ProblemKind, WhyNotRunning, WorkerHandle};
 use kinesis_testkit::{Fault, Service};
 use tokio::time::sleep;
@@ -9,7 +10,7 @@ use tokio::time::sleep;
 use crate::logs::Logs;
 use crate::paused::{Paused, config};
 use crate::probe::Probe;
-use crate::setup::processing;
+use crate::setup::{APPLICATION, processing};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// The failover time.
@@ -157,6 +158,32 @@ async fn silence_is_told() {
 #[tokio::test(start_paused = true)]
 async fn connections_that_fail_are_told() {
     is_told(Fault::cut_connection(), "").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_item_that_cannot_be_read_is_told_and_logged_at_a_limited_rate() {
+    let logs = Logs::capture();
+    let running = Running::start().await;
+    let worker = &running.worker;
+    let dynamodb = aws_sdk_dynamodb::Client::new(&running.paused.aws.in_process_config());
+    let key = AttributeValue::S("shardId-broken".to_owned());
+    let put = dynamodb.put_item().table_name(APPLICATION);
+    put.item("leaseKey", key.clone()).send().await.unwrap();
+    running
+        .until("it is told", || running.has(ProblemKind::CorruptLease))
+        .await;
+    assert_eq!(worker.health().status, HealthStatus::Degraded);
+    sleep(100 * SECOND).await;
+    let warnings = logs.lines("WARN");
+    let skipped = warnings.iter().filter(|line| line.contains("item skipped"));
+    // A hundred scans; one line each 30 s.
+    assert!((2..=4).contains(&skipped.count()), "{warnings:#?}");
+    let delete = dynamodb.delete_item().table_name(APPLICATION);
+    delete.key("leaseKey", key).send().await.unwrap();
+    running
+        .until("it is gone", || worker.health().is_healthy())
+        .await;
+    worker.shutdown(F).await.unwrap();
 }
 
 /// What fails alone is told alone, and the rest goes on.

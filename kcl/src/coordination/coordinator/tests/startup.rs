@@ -2,7 +2,6 @@
 
 use super::start::{keyed_table, put_state};
 use super::*;
-use crate::worker_state::WorkerState;
 
 async fn starts(aws: &LocalAws, what: &str) {
     let started = Coordinator::prepare(parts(aws, "w1", config())).await;
@@ -115,23 +114,20 @@ async fn a_stream_that_is_being_deleted_is_not() {
 
 #[tokio::test]
 async fn the_services_may_come_up_after_the_worker() {
-    // A port that was free a moment ago.
-    let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = probe.local_addr().unwrap().port();
-    drop(probe);
+    let refusing = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = refusing.local_addr().unwrap().port();
     let (other, url) = (aws(1).await, format!("http://127.0.0.1:{port}"));
     let mut parts = parts(&other, "w1", config());
     let kinesis = parts.kinesis.config().to_builder().endpoint_url(&url);
     parts.kinesis = aws_sdk_kinesis::Client::from_conf(kinesis.build());
     let dynamodb = parts.dynamodb.config().to_builder().endpoint_url(&url);
     parts.dynamodb = aws_sdk_dynamodb::Client::from_conf(dynamodb.build());
-    let states = parts.states.clone();
     let start = tokio::spawn(Coordinator::prepare(parts));
-    // It has begun, and found nothing.
-    let mut watch = states.watch();
-    let finding = |state: &WorkerState| matches!(state, WorkerState::FindingStream);
-    watch.until(finding).await.unwrap();
-    tokio::task::yield_now().await;
+    // More connections than the client tries by itself.
+    for _ in 0..FAILURES {
+        drop(refusing.accept().await.unwrap());
+    }
+    drop(refusing);
     let late = LocalAws::builder()
         .kinesis_port(port)
         .build()

@@ -126,6 +126,7 @@ impl Recorder {
     }
 
     /// The next write fails with this, behind those that were named before.
+    #[cfg(feature = "testing")]
     pub(crate) fn fail_next(&self, error: CheckpointError) {
         self.log().failures.push_back(error);
     }

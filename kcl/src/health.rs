@@ -88,8 +88,6 @@ pub enum ProblemKind {
     CorruptLease,
     /// Another live process uses the same worker id.
     DuplicateWorkerId,
-    /// The stream was deleted and created again.
-    StreamRecreated,
     /// A shard cannot be read.
     ReadsFailing,
     /// Records were deleted by retention before this application read them.
@@ -147,10 +145,6 @@ impl ProblemKind {
             Self::DuplicateWorkerId => (
                 "another live process uses the same worker id",
                 "give each process a worker_id of its own",
-            ),
-            Self::StreamRecreated => (
-                "the stream was deleted and created again",
-                "use a new application name or lease table, or choose what happens by on_recreated_stream",
             ),
             Self::ReadsFailing => (
                 "the shard cannot be read",

@@ -228,21 +228,25 @@ impl ShardStatus {
     pub(crate) fn watch_over(&self, limit: Option<Duration>) {
         let now = self.now();
         if self.meter().is_on() {
-            if let Some(lag) = lock(&self.lag).at(now) {
+            // The recorder is the application's code: no lock is held while it runs.
+            let lag = lock(&self.lag).at(now);
+            if let Some(lag) = lag {
                 self.measure(Metric::ProcessingLag, milliseconds(lag));
             }
             let call = lock(&self.work).call(now);
             let running_for = call.map_or(Duration::ZERO, |(_, running_for)| running_for);
             self.measure(Metric::ProcessorCallTime, milliseconds(running_for));
         }
-        let slow = limit.and_then(|limit| lock(&self.work).slow(limit, now));
-        let Some(slow) = slow else { return };
-        let kind = ProblemKind::ProcessorStuck;
-        if self
-            .problems()
-            .failed(kind, Some(&self.shard_id), &slow)
-            .log
-        {
+        let (slow, noted) = {
+            // Noted under the lock, which the end of the call needs: a call that has ended is not stuck.
+            let mut work = lock(&self.work);
+            let slow = limit.and_then(|limit| work.slow(limit, now));
+            let Some(slow) = slow else { return };
+            let (kind, shard) = (ProblemKind::ProcessorStuck, Some(&*self.shard_id));
+            let noted = self.problems().failed(kind, shard, &slow);
+            (slow, noted)
+        };
+        if noted.log {
             let first = slow
                 .records
                 .as_ref()

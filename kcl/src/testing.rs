@@ -143,9 +143,9 @@ impl TestShardBuilder {
                 lost: tenure.lost(),
                 shutdown: tenure.shutdown_requested(),
             },
-            checkpointer: Checkpointer::new(tenure.clone(), checkpoint),
+            checkpointer: Checkpointer::new(tenure.clone(), checkpoint.clone()),
             budget: ShardBudget::new(&ByteBudget::new(usize::MAX)),
-            next: 1,
+            next: first_behind(&checkpoint),
             tenure,
             recorder,
             context,
@@ -225,7 +225,7 @@ impl TestShard {
         );
         let mut deaggregator = Deaggregator::new(
             self.context.shard_id(),
-            None,
+            self.tenure.lease().hash_key_range,
             None,
             AggregateRangePolicy::default(),
             ConsumerConfig::default().max_decompressed_size,
@@ -369,6 +369,14 @@ impl fmt::Debug for TestShard {
             .field("shard_id", &self.context.shard_id())
             .field("checkpoint", &self.checkpoint())
             .finish_non_exhaustive()
+    }
+}
+
+/// The first number behind a checkpoint: a processor is never given a record before it.
+fn first_behind(checkpoint: &Checkpoint) -> u64 {
+    match checkpoint {
+        Checkpoint::At(position) => number_of(&position.sequence_number).saturating_add(1),
+        _ => 1,
     }
 }
 

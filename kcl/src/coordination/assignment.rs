@@ -154,10 +154,12 @@ pub(crate) async fn look(
         shared.epoch_seconds(),
         shared.failover,
     );
-    if shared.meter.is_on() {
-        measure(shared, &snapshot, &observations, &liveness, now);
-    }
+    let free = count_free(&snapshot, &observations, now, shared.failover);
     drop(observations);
+    // The recorder is the application's code: no lock is held while it runs.
+    if shared.meter.is_on() {
+        measure(shared, &snapshot, free, &liveness, now);
+    }
     let mut loads: BTreeMap<String, usize> = liveness
         .receivers
         .into_iter()
@@ -232,24 +234,42 @@ fn key_of(lease: &Lease) -> &str {
 }
 
 /// What the table shows, for the metrics.
+/// Leases that another worker may take.
+#[derive(Debug, Clone, Copy)]
+struct FreeLeases {
+    /// Their owner does not renew them.
+    expired: usize,
+    /// Those, and the leases without an owner.
+    available: usize,
+}
+
+fn count_free(
+    snapshot: &Snapshot,
+    observations: &Observations,
+    now: Duration,
+    failover: Duration,
+) -> FreeLeases {
+    let leases = snapshot.leases.iter().filter(|lease| !lease.has_ended());
+    let is_expired = |lease: &&Lease| observations.is_expired(lease, now, failover);
+    let is_available = |lease: &&Lease| observations.is_available(lease, now, failover);
+    FreeLeases {
+        expired: leases.clone().filter(is_expired).count(),
+        available: leases.filter(is_available).count(),
+    }
+}
+
 fn measure(
     shared: &Shared,
     snapshot: &Snapshot,
-    observations: &Observations,
+    free: FreeLeases,
     liveness: &Liveness,
     now: Duration,
 ) {
-    let leases = snapshot.leases.iter().filter(|lease| !lease.has_ended());
-    let is_expired = |lease: &&Lease| observations.is_expired(lease, now, shared.failover);
-    let is_available = |lease: &&Lease| observations.is_available(lease, now, shared.failover);
     let is_other = |worker: &&String| **worker != shared.worker_id;
     for (metric, count) in [
         (Metric::TotalLeases, snapshot.leases.len()),
-        (
-            Metric::ExpiredLeases,
-            leases.clone().filter(is_expired).count(),
-        ),
-        (Metric::UnownedLeases, leases.filter(is_available).count()),
+        (Metric::ExpiredLeases, free.expired),
+        (Metric::UnownedLeases, free.available),
         (
             Metric::NumWorkers,
             1 + liveness.live.iter().filter(is_other).count(),

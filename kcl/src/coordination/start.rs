@@ -182,6 +182,10 @@ pub(super) async fn prepare(
                 let replaced = sync.run().await;
                 replaced.map_err(|error| start.sync_failed(&stream, error))?;
                 created = starter.run().await;
+                // An owner's renewal came between: the next try replaces that lease.
+                if let Err(error @ SyncError::StreamRecreated { .. }) = &created {
+                    return Err(Failure::not_ready(DYNAMODB, "PutItem", error.to_string()));
+                }
             }
             created.map_err(|error| start.sync_failed(&stream, error))
         })

@@ -41,13 +41,15 @@ impl RowWritten {
 pub(crate) async fn report(shared: &Shared) {
     let mut row = Row::default();
     while !shared.leaving.is_cancelled() {
-        let pause = if shared.registry.has_room() {
+        // Asked once: a change during the write wakes the wait below.
+        let had_room = shared.registry.has_room();
+        let pause = if had_room {
             row.write(shared).await
         } else {
             row.remove(shared).await
         };
         let due = tokio::time::sleep(pause);
-        let wake = changed(shared, shared.registry.has_room());
+        let wake = changed(shared, had_room);
         let wait = async {
             tokio::select! {
                 () = due => {}

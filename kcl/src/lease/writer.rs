@@ -263,6 +263,9 @@ impl Writer {
 
     /// The waiting checkpoint, or a renewal. One that repeats a failed one takes of the worker's budget.
     async fn write_what_is_due(&mut self) {
+        // A checkpoint that its caller gave up must not use up the attempt that may save the lease.
+        self.waiting
+            .take_if(|waiting| waiting.request.reply.is_closed());
         if !self.schedule.may_try(self.now(), &self.context.retries) {
             self.retry_at = self.now() + self.pause();
             return;
@@ -303,13 +306,18 @@ impl Writer {
             .await;
         match written {
             Written::Done => {
-                let unproven = {
+                let (carried, unproven) = {
                     let mut known = self.state.known();
-                    if known.lease.checkpoint != before {
+                    let carried = known.lease.checkpoint != before;
+                    if carried {
                         known.carried_at = Some(began);
                     }
-                    known.fence.is_unproven()
+                    (carried, known.fence.is_unproven())
                 };
+                // It covers the checkpoint that failed: that one is not due any more.
+                if carried {
+                    self.recovered(ProblemKind::CheckpointFailing);
+                }
                 // Answers are lost one after the other.
                 if was_unproven && unproven {
                     self.retry_at = self.now() + self.pause();
@@ -615,10 +623,17 @@ impl Writer {
         self.schedule.pause(self.now(), deadline)
     }
 
+    fn recovered(&self, kind: ProblemKind) {
+        let shard_id = &self.state.token.lease_key;
+        self.context.problems.recovered(kind, Some(shard_id));
+    }
+
     /// The lease is lost. Its consumer may still be at work: until it lets go, this worker must not
     /// begin another tenure of the same lease.
     async fn linger(mut self) {
         self.state.lost.cancel();
+        // There is nothing to renew any more, while the consumer may need long to end.
+        self.recovered(ProblemKind::LeaseRenewalFailing);
         if let Some(Waiting { request, .. }) = self.waiting.take() {
             let _ = request.reply.send(Err(self.state.lease_lost()));
         }

@@ -36,6 +36,8 @@ const RISE: f64 = 0.003;
 /// The rise doubles with each such time without a throttle: the other readers are gone.
 const RISE_DOUBLES: Duration = Duration::from_secs(60);
 const FASTEST_RISE: f64 = 0.02;
+/// Longest time for which pages that were taken beyond the limit of bytes are paid for.
+const MOST_BYTES_OWED: Duration = Duration::from_secs(5);
 /// Longest pause after throttles in a row.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Each pause between two reads is spread by this factor, so that readers do not meet again and again.
@@ -127,7 +129,11 @@ impl Pacer {
         self.raise_share(now);
         let sent = self.sent.back().copied().unwrap_or(now);
         let by_shard = bytes as f64 / BYTES_PER_SECOND;
-        let paid = |by: Duration, seconds: f64| by.max(sent) + Duration::from_secs_f64(seconds);
+        // While the service lets more pass than its limit, the debt must not grow for ever: one throttle
+        // would then stop the reader for as long.
+        let most = sent + MOST_BYTES_OWED;
+        let paid =
+            |by: Duration, seconds: f64| by.clamp(sent, most) + Duration::from_secs_f64(seconds);
         self.bytes_paid = paid(self.bytes_paid, by_shard / self.share);
         self.bytes_paid_by_shard = paid(self.bytes_paid_by_shard, by_shard);
         self.throttles_in_a_row = 0;

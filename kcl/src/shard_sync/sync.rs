@@ -23,6 +23,8 @@ use crate::lease::{
 
 /// Writes at a time: at 10 ms each, about as many as a new on-demand table takes a second.
 const CONCURRENT_WRITES: usize = 32;
+/// Attempts to replace a lease whose owner goes on renewing it.
+const REPLACE_TRIES: u32 = 10;
 /// Pause before creates that failed are tried again.
 const AGAIN: Duration = Duration::from_millis(200);
 /// For how long a look at the table is good for creating leases. Shorter than finished leases are
@@ -278,14 +280,29 @@ impl ShardSync {
         let unnamed = |lease: &&Lease| {
             was != identity && lease.stream.is_none() && !lease.checkpoint.is_initial()
         };
-        let unnamed = table.leases.iter().filter(unnamed);
         let named = |lease: &&Lease| is_former(lease, &identity);
-        for lease in unnamed.chain(table.leases.iter().filter(named)) {
+        let first_unnamed = table.leases.iter().filter(unnamed);
+        for lease in first_unnamed.chain(table.leases.iter().filter(named)) {
             let shard = first.shards.iter().find(|shard| shard.id == lease.key);
-            let outcome = match shard {
-                Some(shard) => self.store.replace(lease, &new_lease(shard)).await?,
-                // Not one of the first: if it exists again, its parents' end brings its lease.
-                None => self.store.delete(lease).await?,
+            let mut lease = lease.clone();
+            let mut tries = 0;
+            let outcome = loop {
+                let outcome = match shard {
+                    Some(shard) => self.store.replace(&lease, &new_lease(shard)).await?,
+                    // Not one of the first: if it exists again, its parents' end brings its lease.
+                    None => self.store.delete(&lease).await?,
+                };
+                tries += 1;
+                match outcome {
+                    // Its owner wrote it meanwhile, and knows nothing of the new stream. A lease that
+                    // does not name its stream must not be left: a later pass would take it for new.
+                    Outcome::ConditionFailed(Some(found))
+                        if tries < REPLACE_TRIES && (named(&&found) || unnamed(&&found)) =>
+                    {
+                        lease = found;
+                    }
+                    outcome => break outcome,
+                }
             };
             if outcome.applied().is_some() {
                 match shard {

@@ -102,7 +102,9 @@ impl Writer {
                 Some(Err(error)) => {
                     let pause = self.pause();
                     if error.is_retryable() && self.may_try_again() {
-                        tokio::time::sleep(pause).await;
+                        // The deadline of a planned stop ends the pause: there is time for one more look.
+                        let sleep = tokio::time::sleep(pause);
+                        let _ = self.context.out_of_time.run_until_cancelled(sleep).await;
                     }
                     if !error.is_retryable() || !self.may_try_again() {
                         self.warn_of_expiry(&error);

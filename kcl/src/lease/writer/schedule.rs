@@ -148,7 +148,9 @@ impl RetryBudget {
     /// Whether a renewal that failed may be logged.
     pub(super) fn may_log(&self, now: Duration) -> bool {
         self.with(now, |saved| {
-            let recent = saved.logged.is_some_and(|at| now - at < Self::LOG_INTERVAL);
+            let recent = saved
+                .logged
+                .is_some_and(|at| now.saturating_sub(at) < Self::LOG_INTERVAL);
             if !recent {
                 saved.logged = Some(now);
             }

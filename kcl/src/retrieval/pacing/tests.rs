@@ -117,3 +117,18 @@ proptest! {
         }
     }
 }
+
+/// An emulator without limits lets any number of full pages pass, and may throttle all the same.
+#[test]
+fn a_throttle_after_a_long_catch_up_beyond_the_limit_pauses_for_seconds() {
+    let mut pacer = pacer();
+    for read in 0..300 {
+        let now = ms(200 * read);
+        pacer.sent(now);
+        pacer.answered(now, 10 << 20, false);
+    }
+    let now = ms(60_000);
+    pacer.throttled(now);
+    let pause = pacer.delay(now);
+    assert!(pause <= MOST_BYTES_OWED + ms(5_000), "{pause:?}");
+}

@@ -1,6 +1,7 @@
 //! Renewals and the fence that they move.
 
 use super::*;
+use crate::health::ProblemKind;
 
 #[tokio::test]
 async fn renews_at_half_the_failover_time_and_moves_the_fence() {
@@ -95,4 +96,31 @@ async fn a_dropped_tenure_is_renewed_no_more() {
     writer.await.unwrap();
     assert!(lost.is_cancelled());
     assert_eq!(fixture.item().await.counter, 1);
+}
+
+/// Its consumer may need long to end, and would make the whole worker unhealthy meanwhile.
+#[tokio::test]
+async fn a_renewal_that_failed_is_no_problem_any_more_once_the_lease_is_lost() {
+    let (fixture, tenure, _writer) = held().await;
+    let throttle = Fault::throttle().service(Service::DynamoDb);
+    fixture.aws.faults().add(throttle.operation("UpdateItem"));
+    let fails = || {
+        let kind = ProblemKind::LeaseRenewalFailing;
+        fixture.context.problems.find(kind, Some(KEY)).is_some()
+    };
+    let wait_for = async |failing: bool| {
+        let limit = Duration::from_secs(30);
+        let change = async {
+            while fails() != failing {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let changed = tokio::time::timeout(limit, change).await;
+        changed.unwrap_or_else(|_| panic!("never {failing}"));
+    };
+    fixture.clock.advance(F / 2);
+    wait_for(true).await;
+    fixture.clock.advance(F);
+    tenure.lost().cancelled().await;
+    wait_for(false).await;
 }

@@ -90,6 +90,12 @@ impl Requests {
                     self.attribute_updates(&mut request);
                 } else {
                     self.update(&mut request);
+                    // Which of the updated attributes are returned for an element that a list does not
+                    // have is not documented: the two differ.
+                    let text = request["UpdateExpression"].as_str().unwrap_or_default();
+                    if text.contains("#l[") {
+                        request["ReturnValues"] = json!("ALL_NEW");
+                    }
                     self.condition_expression("ConditionExpression", &mut request, 3);
                 }
                 ("UpdateItem", request)

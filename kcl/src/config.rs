@@ -76,7 +76,7 @@ pub struct ConsumerConfig {
     /// | 1,000 | 10 s | 5 units/s | 30 s |
     /// | 10,000 | 100 s | 5 units/s | 210 s |
     ///
-    /// It takes a pause more where the worker whose turn it is does not take them: it is a Java worker, or died too.
+    /// It takes one pause more if the worker that should take the shards next is a Java worker or has died too.
     /// And it takes 2.5 failover times in place of one where the dead worker was not heard yet: it had the shard for no
     /// longer than that, or it is a Java worker and the pause is more than half the failover time.
     ///

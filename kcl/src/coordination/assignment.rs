@@ -326,7 +326,7 @@ pub(super) fn make_plan(shared: &Shared, snapshot: &Snapshot) -> Plan {
                 && !shared.registry.contains(&lease.key);
             let free_for = observations.available_for(lease, now);
             let reserved = free && is_led && free_for <= reserved_for;
-            // A reserved lease counts for nobody: the leader may give it to any worker.
+            // A reserved lease is left out of the balance: the leader may assign it to any worker.
             (!reserved).then(|| ActiveLease {
                 key: &lease.key,
                 owner: if free { None } else { lease.owner.as_deref() },

@@ -169,8 +169,9 @@ impl Coordinator {
         self.shared.out_of_time.cancel();
     }
 
-    /// The third step, after every tenure has ended: leases that name this worker, and that it does not
-    /// process, are passed on as the settings say. Answers with those that were, by shard.
+    /// Takes the third step of a planned stop, after every tenure has ended: passes the leases on that
+    /// name this worker and that it does not process, as the settings say. Returns the leases that were
+    /// passed on, by shard.
     ///
     /// # Cancel safety
     /// Call it again.
@@ -268,8 +269,8 @@ async fn give_back(shared: &Arc<Shared>) -> Vec<(String, LeaseOutcome)> {
     given
 }
 
-/// Each write knows the counter: one that arrives late moves no later tenure's lease. `None`: the lease
-/// stays as it is.
+/// Passes one lease on. Every write is conditional on the lease's counter, so a write that arrives late
+/// cannot move the lease of a later tenure. Returns `None` if the lease stays as it is.
 async fn pass_on(shared: &Arc<Shared>, lease: &Lease) -> Option<LeaseOutcome> {
     let (store, me) = (&shared.store, &shared.worker_id);
     // Nothing ran here under it, so the next owner may start when this one might have.

@@ -85,7 +85,8 @@ pub(super) async fn watch(shared: Arc<Shared>, fleet: FleetMode, seed: u64) {
             Some(Change::Missing) if misses < MISSES => continue,
             Some(change) => change,
         };
-        // Other workers take leases from now on, or may: one that is assigned to them is not found.
+        // Workers of the 2.x algorithm take leases without an owner. They never look for leases that
+        // were assigned to them, so this worker releases its leases.
         if matches!(change, Change::Missing | Change::TwoX(_)) {
             shared.workers_take_leases.store(true, Ordering::Relaxed);
         }

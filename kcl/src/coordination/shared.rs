@@ -86,7 +86,8 @@ pub(crate) struct Shared {
     pub(crate) nudge: Notify,
     /// A planned stop began: nothing is taken any more.
     pub(crate) leaving: CancellationToken,
-    /// A planned stop is about to reach its deadline: leases that could not be given away expire.
+    /// Cancelled shortly before the deadline of a planned stop. Leases that were not given away by then
+    /// expire.
     pub(crate) out_of_time: CancellationToken,
     /// Everything ends.
     pub(crate) stopped: CancellationToken,

@@ -25,7 +25,7 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Requests that may wait.
 const QUEUE: usize = 16;
 
-/// What a tenure wrote, and what it is to be told.
+/// The checkpoints that a tenure wrote, and the failures and signals that a test gives to it.
 #[derive(Clone)]
 pub(crate) struct Recorder {
     state: Arc<TenureState>,
@@ -39,8 +39,8 @@ struct Log {
 }
 
 impl Tenure {
-    /// A tenure of `lease` whose writes are recorded, by a task of the current runtime. It lasts until it
-    /// is ended, or [lost](Recorder::lose).
+    /// Begins a tenure of `lease`. A task of the current runtime records its writes in memory. The tenure
+    /// lasts until it is ended, or [lost](Recorder::lose).
     pub(crate) fn recorded(lease: Lease, clock: Arc<dyn Clock>) -> (Self, Recorder) {
         let (sender, requests) = mpsc::channel(QUEUE);
         let state = Arc::new(TenureState {

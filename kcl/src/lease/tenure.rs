@@ -56,7 +56,7 @@ pub(crate) enum TenureEnd {
     Lost,
 }
 
-/// What became of the lease of a tenure that ended.
+/// The state of a lease after this worker ended its tenure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LeaseOutcome {
     /// It is this worker's now.

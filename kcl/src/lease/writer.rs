@@ -245,7 +245,8 @@ impl Writer {
     async fn serve(&mut self, request: Request) -> std::ops::ControlFlow<()> {
         match request {
             Request::Checkpoint(request) => {
-                // Its caller has gone, since callers of one tenure wait for each other.
+                // The checkpoint that still waits was cancelled by its caller: callers of one tenure take
+                // turns, so a second request means that the first caller no longer listens.
                 self.waiting.take().into_iter().for_each(Waiting::give_up);
                 self.attempt(request).await;
             }

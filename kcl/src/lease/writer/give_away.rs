@@ -102,7 +102,7 @@ impl Writer {
                 Some(Err(error)) => {
                     let pause = self.pause();
                     if error.is_retryable() && self.may_try_again() {
-                        // The deadline of a planned stop ends the pause: there is time for one more look.
+                        // The deadline of a planned stop ends the pause: the stop reports the lease then.
                         let sleep = tokio::time::sleep(pause);
                         let _ = self.context.out_of_time.run_until_cancelled(sleep).await;
                     }
@@ -118,8 +118,8 @@ impl Writer {
         left_to_expire(cause)
     }
 
-    /// Not past the deadline of a planned stop: what could not be given away by then expires. It may
-    /// have passed while another end of the tenure was being tried.
+    /// Whether another attempt may be made. After the deadline of a planned stop, none is: a lease that
+    /// was not given away until then expires.
     fn may_try_again(&self) -> bool {
         let is_aborted = self.state.aborted.load(Ordering::Relaxed);
         !is_aborted && !self.context.out_of_time.is_cancelled()

@@ -15,6 +15,7 @@ use crate::delivery::{BitSet, Delivery, Settler};
 use crate::fill::{Fill, SealReason};
 use crate::kinesis_record::{History, KinesisRecord, Members};
 use crate::lane::LaneId;
+use crate::lifetimes::Lifetimes;
 use crate::logs::LogGate;
 use crate::record::{Priority, UserRecord};
 use crate::verdict::HashKeySpan;
@@ -34,8 +35,10 @@ pub(crate) struct AggregateLimits {
     pub(crate) max_count: usize,
     /// Whether the members' hash keys are kept, to find a failed record's successors.
     keeps_hash_keys: bool,
-    /// A record with a shorter time to live does not wait for company.
-    least_time_to_live: Duration,
+    /// How long a record may wait for company.
+    linger: Duration,
+    /// The time to live of records without their own.
+    record_ttl: Duration,
 }
 
 impl AggregateLimits {
@@ -58,7 +61,8 @@ impl AggregateLimits {
                 max_size
             },
             max_count,
-            least_time_to_live: config.record_max_buffered_time.saturating_mul(2),
+            linger: config.record_max_buffered_time,
+            record_ttl: config.record_ttl,
             keeps_hash_keys: config.ordering == RecordOrdering::PerPartitionKey
                 && config.on_gap == OnGap::FailSuccessors,
         }
@@ -75,6 +79,14 @@ impl AggregateLimits {
             ..self
         }
     }
+
+    /// Until when a record that is accepted `now` waits for company: not at all where that would take half of its time.
+    fn lingers_until(self, time_to_live: Option<Duration>, now: Instant) -> Instant {
+        match time_to_live {
+            Some(time_to_live) if time_to_live < self.linger.saturating_mul(2) => now,
+            _ => clock::after(now, self.linger),
+        }
+    }
 }
 
 /// The records of one shard that wait for company.
@@ -85,12 +97,32 @@ pub(crate) struct OpenAggregate {
     charge: Charge,
     span: HashKeySpan,
     hash_keys_kept: Vec<HashKey>,
-    /// Of all members; `None` is that of the configuration.
-    time_to_live: Option<Duration>,
+    lifetimes: Lifetimes,
     droppable: BitSet,
     opened: Instant,
+    /// From when on it is sent as soon as its shard takes it.
+    lingers_until: Instant,
+    /// It is open for longer than the linger: members expire by the time of their own acceptance.
+    is_overdue: bool,
     /// Why it takes no more.
     closed_by: SealReason,
+}
+
+/// When an open aggregate is sent or expires, and how large it is now.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waits {
+    /// From then on it is sent as soon as its shard takes it.
+    pub(crate) lingers_until: Instant,
+    /// When the first of its members expires.
+    pub(crate) expires: Instant,
+    pub(crate) size: usize,
+}
+
+/// A record that an open aggregate took.
+pub(crate) struct Joined {
+    pub(crate) delivery: Delivery,
+    /// The aggregate must be looked at earlier than without this record.
+    pub(crate) is_sooner: bool,
 }
 
 #[derive(Debug)]
@@ -111,11 +143,14 @@ impl OpenAggregate {
         hash_key: HashKey,
         charge: Charge,
         settler: Settler,
+        limits: AggregateLimits,
         now: Instant,
     ) -> Self {
         let span = HashKeySpan::of(hash_key);
         Self {
-            time_to_live: record.time_to_live,
+            lifetimes: Lifetimes::new(record.time_to_live, now, limits.record_ttl),
+            lingers_until: limits.lingers_until(record.time_to_live, now),
+            is_overdue: false,
             droppable: droppable_of([&record]),
             content: Content::One(record),
             settler,
@@ -127,23 +162,33 @@ impl OpenAggregate {
         }
     }
 
-    /// Since when, and the time to live if it is its own.
-    pub(crate) fn waits(&self) -> (Instant, Option<Duration>) {
-        (self.opened, self.time_to_live)
+    /// Looks at it: once its linger is over, records that join it are told apart by age.
+    pub(crate) fn look(&mut self, now: Instant) -> Waits {
+        self.is_overdue |= self.lingers_until <= now;
+        Waits {
+            lingers_until: self.lingers_until,
+            expires: self.lifetimes.expires(),
+            size: self.size(),
+        }
     }
 
-    /// Adds a record, or gives it back when it does not fit.
+    /// Adds a record, or gives it back with the reason why this aggregate is to be sealed before it.
     pub(crate) fn try_push(
         &mut self,
         record: UserRecord,
         hash_key: HashKey,
         limits: AggregateLimits,
-    ) -> Result<Delivery, UserRecord> {
-        if self.settler.members() >= limits.max_count
-            || !record.is_aggregable()
-            || self.time_to_live != record.time_to_live
-        {
-            return Err(record);
+    ) -> Result<Joined, (UserRecord, SealReason)> {
+        let shares_lifetime = self.lifetimes.may_share(record.time_to_live) && !self.is_overdue;
+        if self.settler.members() >= limits.max_count {
+            return Err((record, SealReason::Count));
+        }
+        if !record.is_aggregable() {
+            return Err((record, SealReason::BeforeSingle));
+        }
+        // In ordered mode a failed member takes the later ones of its key along: those that expire must be the first.
+        if limits.keeps_hash_keys && self.lifetimes.first_time_to_live() != record.time_to_live {
+            return Err((record, SealReason::TimeToLive));
         }
         match &mut self.content {
             Content::Many { builder, .. } => {
@@ -155,12 +200,12 @@ impl OpenAggregate {
                     )
                     .is_err()
                 {
-                    return Err(record);
+                    return Err((record, SealReason::Size));
                 }
             }
             Content::One(first) => {
                 if first.payload_len() + record.payload_len() > limits.max_size {
-                    return Err(record);
+                    return Err((record, SealReason::Size));
                 }
                 let mut builder = Box::new(AggregateBuilder::new(limits.max_size));
                 let both = [&*first, &record].into_iter().try_for_each(|record| {
@@ -173,7 +218,7 @@ impl OpenAggregate {
                         .map(drop)
                 });
                 if both.is_err() {
-                    return Err(record);
+                    return Err((record, SealReason::Size));
                 }
                 self.content = Content::Many {
                     builder,
@@ -192,25 +237,40 @@ impl OpenAggregate {
         if record.priority == Priority::Droppable {
             self.droppable.insert(self.settler.members());
         }
-        Ok(self.settler.add_member())
+        let is_sooner = !shares_lifetime && self.add_lifetime(record.time_to_live, limits);
+        let delivery = self.settler.add_member();
+        Ok(Joined {
+            delivery,
+            is_sooner,
+        })
+    }
+
+    /// Notes the lifetime of a new member; whether the aggregate must be looked at earlier for it.
+    fn add_lifetime(&mut self, time_to_live: Option<Duration>, limits: AggregateLimits) -> bool {
+        let now = clock::now();
+        let before = (self.lingers_until, self.lifetimes.expires());
+        self.lifetimes.add(
+            self.settler.members(),
+            time_to_live,
+            (self.opened, now),
+            limits.record_ttl,
+        );
+        let lingers_until = limits.lingers_until(time_to_live, now);
+        self.lingers_until = self.lingers_until.min(lingers_until);
+        self.lingers_until < before.0 || self.lifetimes.expires() < before.1
     }
 
     pub(crate) fn absorb(&mut self, charge: Charge) {
         self.charge.absorb(charge);
     }
 
-    /// Whether no further record can join.
-    pub(crate) fn is_full(&self, limits: AggregateLimits) -> bool {
-        self.settler.members() >= limits.max_count
-            || self.size() >= limits.max_size
-            || self.travels_alone(limits)
-    }
-
-    fn travels_alone(&self, limits: AggregateLimits) -> bool {
-        let is_urgent = |ttl| ttl < limits.least_time_to_live;
+    /// Why no further record can join, if so.
+    pub(crate) fn full(&self, limits: AggregateLimits) -> Option<SealReason> {
         match &self.content {
-            Content::One(record) if !record.is_aggregable() => true,
-            _ => self.time_to_live.is_some_and(is_urgent),
+            Content::One(record) if !record.is_aggregable() => Some(SealReason::Alone),
+            _ if self.settler.members() >= limits.max_count => Some(SealReason::Count),
+            _ if self.size() >= limits.max_size => Some(SealReason::Size),
+            _ => None,
         }
     }
 
@@ -221,15 +281,9 @@ impl OpenAggregate {
         }
     }
 
-    /// Takes no more, because it is full or another record does not fit.
-    pub(crate) fn close_as_full(mut self, limits: AggregateLimits) -> Self {
-        self.closed_by = if self.travels_alone(limits) {
-            SealReason::Alone
-        } else if self.settler.members() >= limits.max_count {
-            SealReason::Count
-        } else {
-            SealReason::Size
-        };
+    /// Takes no more: it is full, or another record cannot join it.
+    pub(crate) fn close_as_full(mut self, reason: SealReason) -> Self {
+        self.closed_by = reason;
         // The pipeline may be slow to come, and others follow: what waits must not hold much more memory than it has bytes.
         if let Content::Many {
             builder, max_size, ..
@@ -263,7 +317,6 @@ impl OpenAggregate {
 pub(crate) struct Sealer {
     compressor: Option<Compressor>,
     not_compressed: LogGate,
-    record_ttl: Duration,
     next_sequence: u64,
 }
 
@@ -287,13 +340,13 @@ impl Sealer {
         Ok(Self {
             compressor,
             not_compressed: LogGate::default(),
-            record_ttl: config.record_ttl,
             next_sequence: 0,
         })
     }
 
     pub(crate) fn seal(&mut self, mut open: OpenAggregate, lane: LaneId) -> KinesisRecord {
         open.hash_keys_kept.shrink_to_fit();
+        open.lifetimes.shrink_to_fit();
         let sealed = match open.content {
             Content::One(record) => self.single(record),
             Content::Many {
@@ -317,9 +370,8 @@ impl Sealer {
             hash_keys_kept: open.hash_keys_kept,
             members: Members::Together(open.settler),
             charge: open.charge,
-            time_to_live: open.time_to_live,
+            lifetimes: open.lifetimes,
             droppable: open.droppable,
-            expires: clock::after(open.opened, open.time_to_live.unwrap_or(self.record_ttl)),
             history: History::new(open.opened),
         }
     }

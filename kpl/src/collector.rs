@@ -19,6 +19,8 @@ pub(crate) struct LaneQueue {
     earliest_expiry: Option<Instant>,
     /// Records that left `waiting` and are not settled: in a batch, in flight, backing off, or held.
     pub(crate) under_way: usize,
+    /// Of those, records that back off because of a throttle that was not their shard's own.
+    pub(crate) throttled: usize,
     /// `None` where the shard is not known.
     limiter: Option<ShardLimiter>,
     /// When the open aggregate is looked at.
@@ -40,6 +42,7 @@ impl LaneQueue {
             waiting: VecDeque::new(),
             earliest_expiry: None,
             under_way: 0,
+            throttled: 0,
             limiter,
             timer: None,
             in_rotation: false,
@@ -53,8 +56,8 @@ impl LaneQueue {
 
     /// Puts a record in its place: one that is tried again goes before those sealed after it.
     fn insert(&mut self, record: KinesisRecord) {
-        let earliest = self.earliest_expiry.get_or_insert(record.expires);
-        *earliest = record.expires.min(*earliest);
+        let earliest = self.earliest_expiry.get_or_insert(record.expires());
+        *earliest = record.expires().min(*earliest);
         let place = match self.waiting.back() {
             Some(last) if last.sequence > record.sequence => self
                 .waiting
@@ -96,6 +99,13 @@ impl LaneQueue {
             .and_then(|limiter| limiter.take(size, now).err())
     }
 
+    /// Until when a record of that size would have to wait; `None` if it could go.
+    fn would_block_until(&mut self, size: usize, now: Instant) -> Option<Instant> {
+        self.limiter
+            .as_mut()
+            .and_then(|limiter| limiter.check(size, now).err())
+    }
+
     /// What waits first is an aggregate, and the lane takes none.
     fn must_take_apart(&self) -> bool {
         self.lane.shard_id.is_none()
@@ -129,11 +139,20 @@ impl LaneQueue {
             return VecDeque::new();
         }
         let all = std::mem::take(&mut self.waiting);
-        let (expired, rest) = all.into_iter().partition(|record| record.expires <= now);
+        let (expired, rest) = all.into_iter().partition(|record| record.expires() <= now);
         self.waiting = rest;
-        self.earliest_expiry = self.waiting.iter().map(|record| record.expires).min();
+        self.earliest_expiry = self.waiting.iter().map(|record| record.expires()).min();
         expired
     }
+}
+
+/// What the collector found on its way through the shards.
+#[derive(Debug, Default)]
+pub(crate) struct Filled {
+    /// When a shard that is held back now may go on.
+    pub(crate) next_ready: Option<Instant>,
+    /// Lanes whose open aggregate is overdue, and whose shard can take it now: to be sealed, and the batch filled again.
+    pub(crate) to_seal: Vec<LaneId>,
 }
 
 /// One PutRecords request in the making.
@@ -158,13 +177,13 @@ impl Batch {
     }
 
     pub(crate) fn has_expired(&self, now: Instant) -> bool {
-        self.records.iter().any(|record| record.expires <= now)
+        self.records.iter().any(|record| record.expires() <= now)
     }
 
     pub(crate) fn take_expired(&mut self, now: Instant) -> Vec<KinesisRecord> {
         let (expired, rest) = std::mem::take(&mut self.records)
             .into_iter()
-            .partition(|record| record.expires <= now);
+            .partition(|record| record.expires() <= now);
         self.records = rest;
         self.bytes = self.records.iter().map(KinesisRecord::size).sum();
         expired
@@ -186,12 +205,14 @@ pub(crate) type Queues = HashMap<LaneId, LaneQueue>;
 pub(crate) struct Collector {
     max_count: usize,
     max_size: usize,
-    /// Lanes with waiting records, in the order of their turns.
+    /// Lanes with waiting records or an overdue open aggregate, in the order of their turns.
     rotation: VecDeque<LaneId>,
     batch: Option<Batch>,
     is_full: bool,
     /// Whether a lane may have one record under way only.
     is_ordered: bool,
+    /// Whether open aggregates wait until nothing of their lane is under way.
+    has_linger: bool,
     pub(crate) succession: Succession,
 }
 
@@ -204,40 +225,74 @@ impl Collector {
             batch: None,
             is_full: false,
             is_ordered: config.ordering == RecordOrdering::PerPartitionKey,
+            has_linger: !config.record_max_buffered_time.is_zero(),
             succession: Succession::default(),
         }
     }
 
     /// Lets a record wait for its shard.
     pub(crate) fn enqueue(&mut self, queue: &mut LaneQueue, record: KinesisRecord) {
+        self.take_turns(queue);
+        queue.insert(record);
+    }
+
+    /// Gives a lane its turns, until nothing of it waits.
+    pub(crate) fn take_turns(&mut self, queue: &mut LaneQueue) {
         if !queue.in_rotation {
             queue.in_rotation = true;
             self.rotation.push_back(queue.lane.id);
         }
-        queue.insert(record);
     }
 
-    /// Fills the batch, one record of each shard in turn. Returns when a shard that is held back now may go on.
-    pub(crate) fn fill(&mut self, queues: &mut Queues, now: Instant) -> Option<Instant> {
+    /// Fills the batch, one record of each shard in turn.
+    ///
+    /// An open aggregate whose linger is over takes its turn when nothing sealed of its lane waits before it. Until the
+    /// shard can take it, it stays open: sealed earlier it would wait all the same, with fewer members.
+    pub(crate) fn fill(&mut self, queues: &mut Queues, now: Instant) -> Filled {
         let mut held_back: VecDeque<LaneId> = VecDeque::new();
         let mut next_ready: Option<Instant> = None;
+        // Aggregates that will be sealed, and their bytes.
+        let mut to_seal = Vec::new();
+        let mut to_seal_bytes = 0;
         while !self.is_full
             && let Some(lane) = self.rotation.pop_front()
         {
             let Some(queue) = queues.get_mut(&lane) else {
                 continue;
             };
-            let Some(size) = queue.waiting.front().map(|record| record.size()) else {
+            let is_sealed = !queue.waiting.is_empty();
+            let size = match queue.waiting.front() {
+                Some(first) => Some(first.size()),
+                None => queue.lane.overdue(now),
+            };
+            let Some(size) = size else {
                 queue.in_rotation = false;
                 continue;
             };
-            if queue.must_take_apart() || self.is_ordered && !self.may_go(queue) {
+            let must_wait = queue.must_take_apart()
+                || self.is_ordered && !self.may_go(queue)
+                || !is_sealed && self.stays_open(queue);
+            if must_wait {
                 // Whatever frees it brings the next look.
                 held_back.push_back(lane);
-            } else if !self.has_room(size) {
+            } else if !self.has_room(to_seal.len(), to_seal_bytes + size) {
                 // Its turn comes first in the next batch.
                 self.rotation.push_front(lane);
+                if !to_seal.is_empty() {
+                    break;
+                }
                 self.is_full = true;
+            } else if !is_sealed {
+                match queue.would_block_until(size, now) {
+                    Some(until) => {
+                        next_ready = Some(next_ready.map_or(until, |earliest| earliest.min(until)));
+                    }
+                    None => {
+                        to_seal_bytes += size;
+                        to_seal.push(lane);
+                    }
+                }
+                held_back.push_back(lane);
             } else if let Some(until) = queue.blocked_until(size, now) {
                 next_ready = Some(next_ready.map_or(until, |earliest| earliest.min(until)));
                 held_back.push_back(lane);
@@ -252,7 +307,18 @@ impl Collector {
         }
         held_back.append(&mut self.rotation);
         self.rotation = held_back;
-        next_ready
+        Filled {
+            next_ready,
+            to_seal,
+        }
+    }
+
+    /// Whether an overdue aggregate stays open although nothing sealed of its lane waits.
+    fn stays_open(&self, queue: &LaneQueue) -> bool {
+        // The records that the stream or the shard refused tell whether it takes some again: what is sealed before that
+        // would be refused with them.
+        let is_refused = (queue.limiter.as_ref()).is_some_and(ShardLimiter::is_refused);
+        queue.throttled > 0 || queue.under_way > 0 && (is_refused || !self.has_linger)
     }
 
     /// In ordered mode: whether nothing goes before what waits here.
@@ -260,10 +326,14 @@ impl Collector {
         queue.under_way == 0 && self.succession.allows(queue.lane.range)
     }
 
-    fn has_room(&self, size: usize) -> bool {
-        self.batch.as_ref().is_none_or(|batch| {
-            batch.records.len() < self.max_count && batch.bytes + size <= self.max_size
-        })
+    /// Whether the batch takes one record more behind `before` others, and `bytes` with them.
+    fn has_room(&self, before: usize, bytes: usize) -> bool {
+        let (records, batched) = match &self.batch {
+            Some(batch) => (batch.records.len(), batch.bytes),
+            None => (0, 0),
+        };
+        let is_first = records + before == 0;
+        is_first || records + before < self.max_count && batched + bytes <= self.max_size
     }
 
     /// The batch so far, and whether it is full.
@@ -293,7 +363,7 @@ impl Collector {
             }
         }
         let batched = self.batch.iter().flat_map(|batch| &batch.records);
-        let next = batched.map(|record| record.expires).chain(next).min();
+        let next = batched.map(|record| record.expires()).chain(next).min();
         (expired, next)
     }
 

@@ -45,6 +45,18 @@ pub(crate) const MIN_BUFFER: usize = 64 * KIB;
 /// What is in flight is also buffered, so the first two terms are an upper bound. Producers that share a
 /// [`MemoryBudget`](crate::MemoryBudget) share the first term. Records that wait in `send` belong to
 /// the caller and hold none of the budget, and the payload of a failed record lives until its `Delivery` is dropped.
+///
+/// # Members of an aggregate
+///
+/// ```text
+/// rate    = records/s of the stream / producers / shards     what one producer sends to one shard
+/// members = 1 + rate x record_max_buffered_time              at most what aggregation_max_size has room for
+/// entries = rate / members x producers                       Kinesis records/s of a shard, which takes 1,000 and 1 MiB
+/// ```
+/// For example, 20,000 records/s from 10 producers to 20 shards are 100 records/s each: 11 members with the default of
+/// 100 ms, and 91 Kinesis records/s for a shard. With 200 producers, `members` is near 1 and `entries` near 1,000. A shard
+/// that takes less than `entries` is no loss: while it is full, its aggregates stay open and grow. What one producer's
+/// share of it is in Kinesis records/s, say `k`, then gives `members = rate / k`.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
@@ -67,7 +79,11 @@ pub struct ProducerConfig {
     /// The most records of an aggregate. Default 4,294,967,295: the size decides. KPL: `AggregationMaxCount`.
     pub aggregation_max_count: u32,
 
-    /// How long a record may wait for company. Default 100 ms. KPL: `RecordMaxBufferedTime`.
+    /// How long an aggregate waits for more records before it is sent. Default 100 ms. KPL: `RecordMaxBufferedTime`.
+    ///
+    /// A longer time makes fewer and larger Kinesis records ([formula](Self#members-of-an-aggregate)), and adds as much
+    /// latency. While the shard takes nothing (its rate limit is reached, it throttles, or earlier records wait for it), the
+    /// aggregate stays open for longer: it could not leave, and takes what comes meanwhile.
     ///
     /// `0` sends as soon as nothing of the same shard is under way: the least latency, and aggregates that grow with the
     /// load. A PutRecords request that is not full waits for a fifth of this time, at most 50 ms, while another is in flight.
@@ -76,8 +92,9 @@ pub struct ProducerConfig {
 
     /// How long after acceptance a record is tried before it fails as expired. Default 30 s. KPL: `RecordTtl`.
     ///
-    /// A record may have [its own](crate::UserRecord::with_time_to_live). The records of one aggregate share the time of the
-    /// oldest. A request in flight at that time is awaited.
+    /// A record may have [its own](crate::UserRecord::with_time_to_live). No record expires late; one in an aggregate may
+    /// expire early, by up to [`record_max_buffered_time`](Self::record_max_buffered_time) and a sixteenth of its time. A
+    /// request in flight at that time is awaited.
     #[cfg_attr(feature = "serde", serde(with = "duration"))]
     pub record_ttl: Duration,
 

@@ -8,10 +8,14 @@ pub(crate) enum SealReason {
     /// It is as large as it may be, or the next record did not fit.
     Size,
     Count,
-    /// It waits for no company: a raw record, one without a key, or one with little time to live.
+    /// It takes no others: a raw record, or one without a key.
     Alone,
-    /// Its time was up; with a linger of zero, its lane was free, or its time to live over.
+    /// Such a record came behind it.
+    BeforeSingle,
+    /// Its linger was over and its shard took it; with a linger of zero, nothing of its shard was under way.
     Linger,
+    /// A member expired; or, in ordered mode, a record with another time to live came behind it.
+    TimeToLive,
     /// `flush` or `close`.
     Flush,
     /// Others waited for room in the buffer.
@@ -37,7 +41,9 @@ impl Fill {
             SealReason::Size => &counters.sealed_by_size,
             SealReason::Count => &counters.sealed_by_count,
             SealReason::Alone => &counters.sealed_alone,
+            SealReason::BeforeSingle => &counters.sealed_before_single,
             SealReason::Linger => &counters.sealed_by_linger,
+            SealReason::TimeToLive => &counters.sealed_by_time_to_live,
             SealReason::Flush => &counters.sealed_by_flush,
             SealReason::Pressure => &counters.sealed_by_pressure,
             SealReason::Handover => &counters.sealed_by_handover,

@@ -12,6 +12,7 @@ use crate::clock::Instant;
 use crate::delivery::{BitSet, News, Placement, Settler};
 use crate::error::{Attempt, DeliveryError, Failure, FailureCause, Source};
 use crate::lane::LaneId;
+use crate::lifetimes::Lifetimes;
 use crate::record::{Priority, UserRecord};
 use crate::verdict::HashKeySpan;
 
@@ -38,11 +39,9 @@ pub(crate) struct KinesisRecord {
     pub(crate) hash_keys_kept: Vec<HashKey>,
     pub(crate) members: Members,
     pub(crate) charge: Charge,
-    /// Of all members; `None` is that of the configuration.
-    pub(crate) time_to_live: Option<Duration>,
+    pub(crate) lifetimes: Lifetimes,
     /// The members that were sent as droppable.
     pub(crate) droppable: BitSet,
-    pub(crate) expires: Instant,
     pub(crate) history: History,
 }
 
@@ -78,6 +77,11 @@ impl Members {
 }
 
 impl KinesisRecord {
+    /// When the first of its members expires.
+    pub(crate) fn expires(&self) -> Instant {
+        self.lifetimes.expires()
+    }
+
     /// Data and partition key: what counts against the limits of the service.
     pub(crate) fn size(&self) -> usize {
         self.data.len() + self.partition_key.len()
@@ -91,7 +95,7 @@ impl KinesisRecord {
                 explicit_hash_key: self.explicit_hash_key,
                 data: self.data.clone(),
                 priority: self.priority_of(0),
-                time_to_live: self.time_to_live,
+                time_to_live: self.lifetimes.time_to_live(0),
                 is_raw: self.is_raw,
             }];
         }
@@ -104,7 +108,7 @@ impl KinesisRecord {
                     explicit_hash_key: member.explicit_hash_key(),
                     data: member.data_bytes(),
                     priority: self.priority_of(position),
-                    time_to_live: self.time_to_live,
+                    time_to_live: self.lifetimes.time_to_live(position),
                     is_raw: false,
                 })
                 .collect(),

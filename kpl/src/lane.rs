@@ -5,11 +5,10 @@ mod id;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
-use crate::aggregator::{AggregateLimits, OpenAggregate, cost_of};
+use crate::aggregator::{AggregateLimits, Joined, OpenAggregate, Waits, cost_of};
 use crate::budget::{Budget, Charge};
 use crate::clock::{self, Instant};
 use crate::delivery::{Delivery, Settler};
@@ -116,24 +115,29 @@ impl Lane {
                     return Err(Refused::NoRoom(record));
                 };
                 match open.try_push(record, hash_key, limits) {
-                    Ok(delivery) => {
+                    Ok(Joined {
+                        delivery,
+                        is_sooner,
+                    }) => {
                         _goes_back = paid.keep(joining);
                         open.absorb(paid);
-                        let full = open.is_full(limits);
-                        if full {
-                            state.close_as_full(limits);
+                        let full = open.full(limits);
+                        if let Some(reason) = full {
+                            state.close_as_full(reason);
                         }
                         return Ok(Accepted {
                             delivery,
-                            announce: full && state.announce(),
+                            announce: (full.is_some() || is_sooner) && state.announce(),
                         });
                     }
-                    Err(record) => (record, Some(paid)),
+                    Err((record, reason)) => {
+                        state.close_as_full(reason);
+                        (record, Some(paid))
+                    }
                 }
             }
             (None, prepaid) => (record, prepaid),
         };
-        state.close_as_full(limits);
         let missing = opening - paid.as_ref().map_or(0, Charge::bytes).min(opening);
         if missing > 0 {
             match (charge(missing), &mut paid) {
@@ -152,11 +156,11 @@ impl Lane {
         _goes_back = paid.keep(opening);
         let mut settler = Settler::new(settlement);
         let delivery = settler.add_member();
-        let open = OpenAggregate::new(record, hash_key, paid, settler, clock::now());
-        let full = open.is_full(limits);
+        let open = OpenAggregate::new(record, hash_key, paid, settler, limits, clock::now());
+        let full = open.full(limits);
         state.open = Some(open);
-        if full {
-            state.close_as_full(limits);
+        if let Some(reason) = full {
+            state.close_as_full(reason);
         }
         Ok(Accepted {
             delivery,
@@ -181,25 +185,25 @@ impl Lane {
         self.is_scattered.store(is_scattered, Ordering::Relaxed);
     }
 
-    /// Whether nothing is here to fetch.
-    pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.state).is_empty()
-    }
-
     /// Whether something must be fetched that was not announced; marks it as announced.
     pub(crate) fn announce(&self) -> bool {
         let mut state = lock(&self.state);
         !state.is_empty() && state.announce()
     }
 
-    /// Fetches what is full, and tells since when the open aggregate waits, and its time to live if it is its own.
-    pub(crate) fn fetch(&self) -> (VecDeque<OpenAggregate>, Option<(Instant, Option<Duration>)>) {
+    /// Fetches what is full, and looks at the open aggregate.
+    pub(crate) fn fetch(&self, now: Instant) -> (VecDeque<OpenAggregate>, Option<Waits>) {
         let mut state = lock(&self.state);
         state.announced = false;
-        (
-            std::mem::take(&mut state.full),
-            state.open.as_ref().map(OpenAggregate::waits),
-        )
+        let open = state.open.as_mut().map(|open| open.look(now));
+        (std::mem::take(&mut state.full), open)
+    }
+
+    /// The size of the open aggregate, if its linger is over.
+    pub(crate) fn overdue(&self, now: Instant) -> Option<usize> {
+        let mut state = lock(&self.state);
+        let waits = state.open.as_mut().map(|open| open.look(now))?;
+        (waits.lingers_until <= now).then_some(waits.size)
     }
 
     /// Fetches everything, the open aggregate included.
@@ -264,9 +268,9 @@ impl LaneState {
             .extend(self.open.take().map(|open| open.close(reason)));
     }
 
-    fn close_as_full(&mut self, limits: AggregateLimits) {
+    fn close_as_full(&mut self, reason: SealReason) {
         self.full
-            .extend(self.open.take().map(|open| open.close_as_full(limits)));
+            .extend(self.open.take().map(|open| open.close_as_full(reason)));
     }
 
     fn announce(&mut self) -> bool {

@@ -102,6 +102,7 @@ mod fill;
 mod kinesis_record;
 mod lane;
 mod ledger;
+mod lifetimes;
 mod limiter;
 mod logs;
 pub mod metrics;

@@ -128,8 +128,8 @@ impl ShardLimiter {
         limiter
     }
 
-    /// Lets one Kinesis record of `bytes` go, or says when it may.
-    pub(crate) fn take(&mut self, bytes: usize, now: Instant) -> Result<(), Instant> {
+    /// Whether one Kinesis record of `bytes` may go; if not, says when it may.
+    pub(crate) fn check(&mut self, bytes: usize, now: Instant) -> Result<(), Instant> {
         if let Some(until) = self.paused_until.filter(|until| *until > now) {
             return Err(until);
         }
@@ -139,8 +139,14 @@ impl ShardLimiter {
         if !wait.is_zero() {
             return Err(now + wait);
         }
+        Ok(())
+    }
+
+    /// Lets one Kinesis record of `bytes` go, or says when it may.
+    pub(crate) fn take(&mut self, bytes: usize, now: Instant) -> Result<(), Instant> {
+        self.check(bytes, now)?;
         self.records.tokens -= 1.0;
-        self.bytes.tokens -= cost;
+        self.bytes.tokens -= bytes as f64;
         Ok(())
     }
 
@@ -190,6 +196,11 @@ impl ShardLimiter {
         self.raised_at = now;
         self.served = 0;
         self.served_past_cut = 0;
+    }
+
+    /// Whether the shard has taken nothing since it last refused a record.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.throttles_in_a_row > 0
     }
 
     /// The rate, as a share of what the shard takes by itself.

@@ -55,7 +55,7 @@ pub(crate) struct Pipeline {
     /// When open aggregates are looked at; at most one entry a lane.
     timers: BTreeSet<(Instant, LaneId)>,
     /// Records that back off, by the time they are due, their sequence, and a number that tells them apart.
-    backing_off: BTreeMap<(Instant, u64, u64), Box<KinesisRecord>>,
+    backing_off: BTreeMap<(Instant, u64, u64), BackingOff>,
     /// Parts of refused requests, each to be sent as it is.
     halves: VecDeque<Batch>,
     /// Records that were written, and whose verdict waits for a fresh shard map.
@@ -105,6 +105,12 @@ impl Logs {
     }
 }
 
+struct BackingOff {
+    record: Box<KinesisRecord>,
+    /// The stream or the account was full, not the shard.
+    is_throttled: bool,
+}
+
 struct Held {
     record: KinesisRecord,
     shard_id: Arc<str>,
@@ -117,9 +123,9 @@ impl Held {
     /// When it waits no longer: an aggregate when half of the time it had is over, so that its members may go alone.
     fn gives_up(&self) -> Instant {
         let began = self.record.history.started();
-        let left = self.record.expires.saturating_duration_since(began);
+        let left = self.record.expires().saturating_duration_since(began);
         match self.record.members.len() {
-            1 => self.record.expires,
+            1 => self.record.expires(),
             _ => began + left / 2,
         }
     }
@@ -198,7 +204,7 @@ impl Pipeline {
 
     /// Does what is due, starts what may start, and tells when to look again.
     fn advance(&mut self, now: Instant) -> Option<Instant> {
-        self.close_lingering(now);
+        self.look_at_open(now);
         self.end_backoffs(now);
         self.sweep_expired(now);
         self.logs.tell_of_losses(now);
@@ -221,32 +227,15 @@ impl Pipeline {
         .min()
     }
 
-    fn close_lingering(&mut self, now: Instant) {
+    fn look_at_open(&mut self, now: Instant) {
         while let Some((_, id)) = self.timers.first().copied().filter(|(due, _)| *due <= now) {
             self.timers.pop_first();
-            let Some(queue) = self.queues.get_mut(&id) else {
-                continue;
-            };
-            queue.timer = None;
-            let lane = Arc::clone(&queue.lane);
-            let (full, open) = lane.fetch();
-            self.seal_all(full, id);
-            match open.map(|(opened, own_ttl)| self.leaves(opened, own_ttl)) {
-                Some(due) if due <= now => self.fetch_open(&lane, SealReason::Linger),
-                Some(due) => self.set_timer(id, due),
-                None => {}
+            if let Some(queue) = self.queues.get_mut(&id) {
+                queue.timer = None;
+                let lane = Arc::clone(&queue.lane);
+                self.look_at(&lane, now);
             }
         }
-    }
-
-    /// When an open aggregate goes although its lane is not free: without a linger, when its time to live is over.
-    fn leaves(&self, opened: Instant, own_ttl: Option<Duration>) -> Instant {
-        let config = &self.shared.config;
-        let linger = match config.record_max_buffered_time {
-            Duration::ZERO => own_ttl.unwrap_or(config.record_ttl),
-            linger => linger,
-        };
-        clock::after(opened, linger)
     }
 
     /// Has the open aggregate of a lane looked at, at `due` at the latest.
@@ -267,7 +256,13 @@ impl Pipeline {
             .first_entry()
             .filter(|entry| entry.key().0 <= now)
         {
-            let record = entry.remove();
+            let BackingOff {
+                record,
+                is_throttled,
+            } = entry.remove();
+            if let Some(queue) = self.queues.get_mut(&record.lane) {
+                queue.throttled -= usize::from(is_throttled);
+            }
             self.put_back(*record, now);
         }
     }
@@ -311,6 +306,11 @@ impl Pipeline {
             self.start(half, now);
         }
         loop {
+            // Without room in flight, records wait in their queues, where open aggregates go on to grow.
+            let collected = self.collector.batch().map_or(0, |(batch, _)| batch.bytes);
+            if !self.has_room_in_flight(collected) {
+                return None;
+            }
             let blocked = self.fill(now);
             let (batch, is_full) = match self.collector.batch() {
                 None => return blocked,
@@ -384,7 +384,7 @@ impl Pipeline {
     /// A record comes back to its queue.
     fn put_back(&mut self, record: KinesisRecord, now: Instant) {
         let id = record.lane;
-        if record.expires <= now {
+        if record.expires() <= now {
             self.leave(id);
             self.expire(vec![record]);
         } else if self.routing.has(id) {
@@ -400,18 +400,29 @@ impl Pipeline {
         }
     }
 
-    /// Fails records whose time is over, and has the pipeline look again for whoever waited behind them.
+    /// Fails the members whose time is over of records that expired, lets the others wait again, and has the pipeline look
+    /// again for what waited behind them.
     fn expire(&mut self, records: Vec<KinesisRecord>) {
         if records.is_empty() {
             return;
         }
-        let ttl = self.shared.config.record_ttl;
-        let failing = records.into_iter().map(|record| Failing {
-            cause: record.history.expired(record.time_to_live.unwrap_or(ttl)),
-            record,
-            source: None,
-        });
-        self.fail_all(failing.collect());
+        let (now, ttl) = (clock::now(), self.shared.config.record_ttl);
+        let mut failing = Vec::new();
+        for record in records {
+            for (is_over, record) in self.sealer.part_expired(record, now) {
+                if is_over {
+                    let lived = record.lifetimes.time_to_live(0).unwrap_or(ttl);
+                    failing.push(Failing {
+                        cause: record.history.expired(lived),
+                        record,
+                        source: None,
+                    });
+                } else {
+                    self.enqueue(record);
+                }
+            }
+        }
+        self.fail_all(failing);
         self.shared.wake.notify_one();
     }
 
@@ -423,21 +434,17 @@ impl Pipeline {
         }
     }
 
-    /// A lane may be free now. With no linger, its next aggregate goes as soon as it is.
+    /// A lane may be free now.
     fn freed(&mut self, id: LaneId) {
         let Some(queue) = self.queues.get(&id).filter(|queue| queue.is_free()) else {
             return;
         };
-        let has_linger = !self.shared.config.record_max_buffered_time.is_zero();
-        if has_linger || queue.lane.is_empty() {
+        if queue.lane.overdue(clock::now()).is_none() {
             queue.lane.shrink();
         }
         if !self.routing.has(id) {
             self.queues.remove(&id);
             self.collector.succession.settled(id);
-        } else if !has_linger && queue.lane.announce() {
-            // Looked at on the next turn, after all answers of this one.
-            self.shared.announce(&queue.lane);
         }
     }
 
@@ -475,7 +482,7 @@ impl Pipeline {
                 .flat_map(|b| b.records),
         );
         let backing_off = std::mem::take(&mut self.backing_off);
-        left.extend(backing_off.into_values().map(|record| *record));
+        left.extend(backing_off.into_values().map(|waiting| *waiting.record));
         left.extend(self.held.drain(..).map(|mut held| {
             held.record.history.may_have_been_written = true;
             held.record

@@ -101,9 +101,14 @@ impl UserRecord {
     /// How long after acceptance the record is tried before it fails as expired, longer or shorter than
     /// [`record_ttl`](crate::ProducerConfig::record_ttl), which is the default.
     ///
-    /// Only records with the same time to live share an aggregate, so that none takes another down with it: use few values.
-    /// Where it is less than twice [`record_max_buffered_time`](crate::ProducerConfig::record_max_buffered_time), the record
-    /// does not wait for company.
+    /// Records with unequal times to live share aggregates, and each expires by its own: the others of its aggregate go on.
+    /// It never expires late, and early by at most
+    /// [`record_max_buffered_time`](crate::ProducerConfig::record_max_buffered_time) and a sixteenth of its time to live.
+    /// In ordered mode with [`OnGap::FailSuccessors`](crate::OnGap::FailSuccessors), an aggregate takes one time to live
+    /// only: use few values there.
+    ///
+    /// Where it is less than twice `record_max_buffered_time`, the record does not wait for company: its aggregate is sent
+    /// as soon as the shard takes it.
     #[must_use]
     pub fn with_time_to_live(mut self, time_to_live: Duration) -> Self {
         self.time_to_live = Some(time_to_live);

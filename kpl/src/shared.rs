@@ -306,6 +306,7 @@ impl HeldLanes<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
     use crate::shard_map::tests::shard;
 
     fn map(ids: &[&str]) -> ShardMap {
@@ -389,11 +390,11 @@ mod tests {
         let kept = Arc::clone(shared.routing().lane(HashKey::MIN));
         assert!(accept(&shared, &kept));
         // The pipeline fetched what was full; the rest is open. Then somebody begins to close, and has not retired it yet.
-        kept.fetch();
+        kept.fetch(clock::now());
         shared.is_closing.store(true, Ordering::SeqCst);
         shared.install(2, map(&["kept", "another"]));
         let announced = shared.take_announced();
         assert!(announced.iter().any(|lane| lane.id == kept.id));
-        assert_eq!(kept.fetch().0.len(), 1);
+        assert_eq!(kept.fetch(clock::now()).0.len(), 1);
     }
 }

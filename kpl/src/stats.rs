@@ -47,10 +47,16 @@ pub struct ProducerStats {
     pub sealed_by_size: u64,
     /// Those sealed because they had as many records as they may have.
     pub sealed_by_count: u64,
-    /// Those of one user record that waits for no company: raw, without a key, or with little time to live.
+    /// Those of one user record that shares an aggregate with no other: raw, or without a key.
     pub sealed_alone: u64,
-    /// Those sealed because `record_max_buffered_time` was over; where that is zero, because nothing of their shard was under way.
+    /// Those sealed because such a record came behind them.
+    pub sealed_before_single: u64,
+    /// Those sealed because their shard could take them and `record_max_buffered_time` was over, or a record with less than
+    /// twice that time to live was among them. Where that time is zero, because nothing of their shard was under way.
     pub sealed_by_linger: u64,
+    /// Those sealed because a record in them expired while their shard took nothing; in ordered mode, also because a record
+    /// with another time to live came behind them.
+    pub sealed_by_time_to_live: u64,
     /// Those sealed for `flush` or `close`.
     pub sealed_by_flush: u64,
     /// Those sealed because others waited for room in the buffer.
@@ -128,7 +134,9 @@ counters!(
     sealed_by_size,
     sealed_by_count,
     sealed_alone,
+    sealed_before_single,
     sealed_by_linger,
+    sealed_by_time_to_live,
     sealed_by_flush,
     sealed_by_pressure,
     sealed_by_handover,

@@ -1,6 +1,5 @@
 //! Taking a Kinesis record apart: members whose shard is gone, or that travel alone from now on.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,6 +7,7 @@ use kinesis_aggregation::{AggregateBuilder, HashKey};
 
 use super::{Sealed, Sealer, droppable_of};
 use crate::budget::RECORD_OVERHEAD;
+use crate::clock::Instant;
 use crate::delivery::Settler;
 use crate::kinesis_record::{KinesisRecord, Members};
 use crate::lane::LaneId;
@@ -23,7 +23,7 @@ impl Sealer {
         record: KinesisRecord,
         route: impl Fn(HashKey) -> (LaneId, bool),
     ) -> Vec<KinesisRecord> {
-        let parts = self.divide(record, |hash_key| {
+        let parts = self.divide(record, |_, hash_key| {
             let (lane, aggregates) = route(hash_key);
             (lane, lane, aggregates)
         });
@@ -37,20 +37,36 @@ impl Sealer {
         members: usize,
     ) -> Vec<KinesisRecord> {
         let lane = aggregate.lane;
-        let taken = Cell::new(0);
-        let parts = self.divide(aggregate, |_| {
-            taken.set(taken.get() + 1);
-            let stays = taken.get() > members;
+        let parts = self.divide(aggregate, |place, _| {
+            let stays = place >= members;
             (stays, lane, stays)
         });
         parts.into_iter().map(|(_, part)| part).collect()
     }
 
-    /// Divides a record: `class` names what a member's part has in common, its lane, and whether that lane aggregates.
+    /// Parts the members of a record that expired from the others: a part that expired, and one that stays, each `true`
+    /// and `false`.
+    pub(crate) fn part_expired(
+        &mut self,
+        record: KinesisRecord,
+        now: Instant,
+    ) -> Vec<(bool, KinesisRecord)> {
+        if record.lifetimes.are_equal() {
+            return vec![(true, record)];
+        }
+        let (lane, lifetimes) = (record.lane, record.lifetimes.clone());
+        self.divide(record, |place, _| {
+            let is_over = lifetimes.is_over(place, now);
+            (is_over, lane, !is_over)
+        })
+    }
+
+    /// Divides a record: `class` is told the place and the hash key of a member, and names what its part has in common, its
+    /// lane, and whether that lane aggregates.
     pub(crate) fn divide<C: PartialEq>(
         &mut self,
         record: KinesisRecord,
-        class: impl Fn(HashKey) -> (C, LaneId, bool),
+        class: impl Fn(usize, HashKey) -> (C, LaneId, bool),
     ) -> Vec<(C, KinesisRecord)> {
         let users = record.user_records();
         let was_framed = record.is_framed;
@@ -58,8 +74,7 @@ impl Sealer {
             sequence,
             members,
             mut charge,
-            time_to_live,
-            expires,
+            lifetimes,
             history,
             hash_keys_kept,
             ..
@@ -68,18 +83,19 @@ impl Sealer {
         let mut groups: Vec<Group<C>> = Vec::new();
         for (place, (member, user)) in members.separate().into_iter().zip(users).enumerate() {
             let hash_key = user.hash_key();
-            let (class, lane, aggregates) = class(hash_key);
+            let (class, lane, aggregates) = class(place, hash_key);
             let open = if aggregates {
                 groups.iter_mut().rev().find(|group| group.class == class)
             } else {
                 None
             };
             match open {
-                Some(group) => group.add(user, hash_key, member),
+                Some(group) => group.add(place, user, hash_key, member),
                 None => groups.push(Group {
                     sequence: sequence + place as u64,
                     class,
                     lane,
+                    places: vec![place],
                     users: vec![user],
                     first_hash_key: hash_key,
                     span: HashKeySpan::of(hash_key),
@@ -105,6 +121,7 @@ impl Sealer {
                 sequence,
                 class,
                 lane,
+                places,
                 users,
                 first_hash_key,
                 span,
@@ -133,9 +150,8 @@ impl Sealer {
                 },
                 members: Members::Each(members),
                 charge: share,
-                time_to_live,
+                lifetimes: lifetimes.of_members(&places),
                 droppable,
-                expires,
                 history: history.clone(),
             };
             regrouped.push((class, part));
@@ -166,6 +182,8 @@ struct Group<C> {
     sequence: u64,
     class: C,
     lane: LaneId,
+    /// Of the members in the record that is divided.
+    places: Vec<usize>,
     users: Vec<UserRecord>,
     first_hash_key: HashKey,
     span: HashKeySpan,
@@ -174,7 +192,14 @@ struct Group<C> {
 }
 
 impl<C> Group<C> {
-    fn add(&mut self, user: UserRecord, hash_key: HashKey, member: (Arc<Settler>, u32)) {
+    fn add(
+        &mut self,
+        place: usize,
+        user: UserRecord,
+        hash_key: HashKey,
+        member: (Arc<Settler>, u32),
+    ) {
+        self.places.push(place);
         self.users.push(user);
         self.span.include(hash_key);
         self.hash_keys.push(hash_key);

@@ -39,7 +39,7 @@ impl Fixture {
         let delivery = settler.add_member();
         let charge = self.budget.try_charge(LANE, cost_of(&record).1).unwrap();
         (
-            OpenAggregate::new(record, hash_key, charge, settler, clock::now()),
+            OpenAggregate::new(record, hash_key, charge, settler, self.limits, clock::now()),
             delivery,
         )
     }
@@ -51,8 +51,8 @@ impl Fixture {
         for record in &records[1..] {
             let hash_key = record.hash_key();
             match open.try_push(record.clone(), hash_key, self.limits) {
-                Ok(delivery) => deliveries.push(delivery),
-                Err(back) => {
+                Ok(joined) => deliveries.push(joined.delivery),
+                Err((back, _)) => {
                     assert_eq!(back, *record);
                     break;
                 }
@@ -114,18 +114,19 @@ fn an_aggregate_never_exceeds_its_size() {
 fn records_that_do_not_fit_together_go_alone() {
     let fixture = Fixture::new(1000, Compression::Off);
     let (mut open, _first) = fixture.open(UserRecord::new("k", vec![1; 600]));
-    assert!(!open.is_full(fixture.limits));
+    assert_eq!(open.full(fixture.limits), None);
     for size in [600, 385] {
         let second = UserRecord::new("k", vec![2; size]);
         let hash_key = second.hash_key();
         assert_eq!(
             open.try_push(second.clone(), hash_key, fixture.limits)
+                .map(|_| ())
                 .unwrap_err(),
-            second
+            (second, SealReason::Size)
         );
     }
     let (large, _delivery) = fixture.open(UserRecord::new("k", vec![1; 1000]));
-    assert!(large.is_full(fixture.limits));
+    assert_eq!(large.full(fixture.limits), Some(SealReason::Size));
 }
 
 #[test]
@@ -225,12 +226,12 @@ fn members_that_go_alone_are_compared_with_nobody() {
     let (sealed, deliveries) = fixture.sealed(&records(1000, 20));
     let parts = fixture
         .sealer
-        .divide(sealed, |_| (Counting(0, &compared), LANE, false));
+        .divide(sealed, |_, _| (Counting(0, &compared), LANE, false));
     assert_eq!((parts.len(), deliveries.len()), (1000, 1000));
     assert_eq!(compared.get(), 0);
     let (sealed, _deliveries) = fixture.sealed(&records(1000, 20));
     let parts = fixture
         .sealer
-        .divide(sealed, |_| (Counting(0, &compared), LANE, true));
+        .divide(sealed, |_, _| (Counting(0, &compared), LANE, true));
     assert_eq!((parts.len(), compared.get()), (1, 999));
 }

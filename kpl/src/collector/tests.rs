@@ -16,6 +16,7 @@ struct Fixture {
     queues: Queues,
     sealer: Sealer,
     budget: Arc<Budget>,
+    limits: AggregateLimits,
     now: Instant,
 }
 
@@ -38,6 +39,7 @@ impl Fixture {
             queues: (0..lanes).map(queue).collect(),
             sealer: Sealer::new(&config).unwrap(),
             budget: Budget::new(MemoryBudget::new(1 << 30), 100),
+            limits,
             now,
         }
     }
@@ -47,7 +49,7 @@ impl Fixture {
         let mut settler = Settler::new(&Arc::new(Settlement::default()));
         drop(settler.add_member());
         let charge = self.budget.try_charge(LaneId(lane), size).unwrap();
-        let open = OpenAggregate::new(user, HashKey::MIN, charge, settler, self.now);
+        let open = OpenAggregate::new(user, HashKey::MIN, charge, settler, self.limits, self.now);
         self.sealer.seal(open, LaneId(lane))
     }
 
@@ -115,7 +117,11 @@ fn a_paused_shard_holds_back_only_itself() {
             .unwrap()
             .throttled(now, now, &mut rng)
     );
-    let until = fixture.collector.fill(&mut fixture.queues, now).unwrap();
+    let until = fixture
+        .collector
+        .fill(&mut fixture.queues, now)
+        .next_ready
+        .unwrap();
     assert!(until > now);
     assert!(fixture.batch().iter().all(|(lane, ..)| *lane == 1));
     fixture.now = until + Duration::from_secs(1);
@@ -126,7 +132,7 @@ fn a_paused_shard_holds_back_only_itself() {
 fn what_has_expired_is_taken_out() {
     let mut fixture = Fixture::new(1, 500, 1 << 20);
     let record = fixture.record(0, 10);
-    let expires = record.expires;
+    let expires = record.expires();
     fixture.enqueue(record);
     assert!(
         fixture
@@ -210,7 +216,11 @@ fn a_shard_gets_no_more_than_its_rate() {
     let record = fixture.record(1, 100);
     fixture.enqueue(record);
     // The burst of a second, and the other shard's record.
-    let next = fixture.collector.fill(&mut fixture.queues, now).unwrap();
+    let next = fixture
+        .collector
+        .fill(&mut fixture.queues, now)
+        .next_ready
+        .unwrap();
     assert_eq!(
         fixture.collector.take_batch().unwrap().records.len(),
         10 + 1

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use kinesis_aggregation::HashKeyRange;
 
-use super::{Answered, Held, Pipeline};
+use super::{Answered, BackingOff, Held, Pipeline};
 use crate::clock::{self, Instant};
 use crate::collector::Batch;
 use crate::error::{FailureCause, Source};
@@ -161,14 +161,25 @@ impl Pipeline {
         let delay = at.saturating_duration_since(now);
         let next = match refusal.class {
             ErrorClass::Throttled if self.shared.config.fail_if_throttled => Next::Fail,
-            class => retry::next(class, now, record.expires, delay),
+            class => retry::next(class, now, record.expires(), delay),
         };
         match next {
             Next::Retry { at } if at <= now => self.put_back(record, now),
             Next::Retry { at } => {
                 self.next_number += 1;
-                self.backing_off
-                    .insert((at, record.sequence, self.next_number), Box::new(record));
+                let is_throttled = refusal.class == ErrorClass::Throttled;
+                if let Some(queue) = self.queues.get_mut(&record.lane) {
+                    queue.throttled += usize::from(is_throttled);
+                }
+                let key = (at, record.sequence, self.next_number);
+                let record = Box::new(record);
+                self.backing_off.insert(
+                    key,
+                    BackingOff {
+                        record,
+                        is_throttled,
+                    },
+                );
             }
             Next::Expired => self.put_back(record, now),
             Next::Fail => {
@@ -376,7 +387,7 @@ impl Pipeline {
             history.failed(now, &code.into(), &message.into(), true);
             let lane = record.lane;
             self.leave(lane);
-            if record.expires <= now {
+            if record.expires() <= now {
                 expired.push(record);
             } else {
                 self.count_resent(&record);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::Pipeline;
 use crate::clock::Instant;
 use crate::error::FailureCause;
+use crate::fill::SealReason;
 
 /// How many members leave their aggregate at a time: a full request.
 const MEMBERS_AT_A_TIME: usize = 500;
@@ -19,7 +20,18 @@ impl Pipeline {
     /// Fills the batch; returns when a shard that is held back now may go on.
     pub(super) fn fill(&mut self, now: Instant) -> Option<Instant> {
         self.take_apart();
-        self.collector.fill(&mut self.queues, now)
+        loop {
+            let filled = self.collector.fill(&mut self.queues, now);
+            if filled.to_seal.is_empty() {
+                return filled.next_ready;
+            }
+            for id in filled.to_seal {
+                if let Some(queue) = self.queues.get(&id) {
+                    let lane = Arc::clone(&queue.lane);
+                    self.fetch_open(&lane, SealReason::Linger);
+                }
+            }
+        }
     }
 
     fn take_apart(&mut self) {

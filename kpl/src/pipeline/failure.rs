@@ -147,7 +147,7 @@ impl Pipeline {
                 self.collector.enqueue(queue, record);
                 continue;
             }
-            let parts = self.sealer.divide(record, |hash_key| {
+            let parts = self.sealer.divide(record, |_, hash_key| {
                 let cause = gaps.cause(hash_key, sequence);
                 (cause.map(Arc::as_ptr), lane, true)
             });

@@ -93,17 +93,26 @@ impl Pipeline {
         self.queues
             .entry(lane.id)
             .or_insert_with(|| LaneQueue::new(Arc::clone(lane), rate_limit, now));
-        let (full, open) = lane.fetch();
+        self.look_at(lane, now);
+    }
+
+    /// Seals what is full of a lane, and sees to it that its open aggregate goes in time.
+    pub(super) fn look_at(&mut self, lane: &Arc<Lane>, now: Instant) {
+        let (full, open) = lane.fetch(now);
         self.seal_all(full, lane.id);
-        let Some((opened, own_ttl)) = open else {
+        let Some(open) = open else {
             return;
         };
-        if self.shared.config.record_max_buffered_time.is_zero()
-            && self.queues.get(&lane.id).is_some_and(LaneQueue::is_free)
-        {
-            self.fetch_open(lane, SealReason::Linger);
+        if open.expires <= now {
+            // Its members are told apart when it is sealed.
+            self.fetch_open(lane, SealReason::TimeToLive);
+        } else if open.lingers_until <= now {
+            if let Some(queue) = self.queues.get_mut(&lane.id) {
+                self.collector.take_turns(queue);
+            }
+            self.set_timer(lane.id, open.expires);
         } else {
-            self.set_timer(lane.id, self.leaves(opened, own_ttl));
+            self.set_timer(lane.id, open.lingers_until.min(open.expires));
         }
     }
 
@@ -129,7 +138,7 @@ impl Pipeline {
 
     /// Lets a sealed record wait for its shard; if the shard is gone, its members for theirs.
     pub(super) fn enqueue(&mut self, record: KinesisRecord) {
-        self.next_sweep = self.next_sweep.min(record.expires);
+        self.next_sweep = self.next_sweep.min(record.expires());
         let Some(record) = self.placeable(record) else {
             return;
         };
@@ -191,7 +200,7 @@ impl Pipeline {
         let now = clock::now();
         let rate_limit = self.shared.config.rate_limit;
         for record in records {
-            self.next_sweep = self.next_sweep.min(record.expires);
+            self.next_sweep = self.next_sweep.min(record.expires());
             let Some(record) = self.placeable(record) else {
                 continue;
             };

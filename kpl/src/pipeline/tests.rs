@@ -9,7 +9,7 @@ use kinesis_aggregation::HashKey;
 
 use super::*;
 use crate::builder::{self, Components};
-use crate::config::ProducerConfig;
+use crate::config::{ProducerConfig, RecordOrdering};
 use crate::delivery::Delivery;
 use crate::producer::Producer;
 use crate::record::UserRecord;
@@ -19,6 +19,7 @@ use crate::shard_map::tests::shard;
 use crate::sync::lock;
 
 mod apart;
+mod busy_shard;
 mod fill;
 mod handles;
 mod history;

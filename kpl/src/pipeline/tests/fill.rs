@@ -97,6 +97,8 @@ async fn aggregates_stay_large_while_a_record_of_their_shard_is_retried() {
         let slow = UserRecord::new("k", "slow").with_explicit_hash_key(HashKey::MIN);
         let slow = slow.with_time_to_live(recovers * 3);
         let slow = producer.send(slow).await.unwrap();
+        // It is sent alone.
+        tokio::time::sleep(linger + QUICK).await;
         let mut deliveries = Vec::new();
         for id in 0..1000 {
             deliveries.push(send(&producer, 0, &"x".repeat(500)).await);
@@ -165,7 +167,7 @@ async fn each_reason_for_sealing_is_counted() {
         ..Default::default()
     };
     let producer = producer(quick(), patient).await;
-    // Eight small ones by count, five that make 4 KiB by size, two by linger, one by flush.
+    // Eight small ones by count, five that make 4 KiB by size, two by linger, one by flush, one alone and the one before it.
     for _ in 0..8 {
         drop(send(&producer, 0, "v").await);
     }
@@ -176,14 +178,19 @@ async fn each_reason_for_sealing_is_counted() {
     tokio::time::sleep(Duration::from_secs(11)).await;
     drop(send(&producer, 0, "v").await);
     producer.flush().await;
+    drop(send(&producer, 0, "v").await);
+    let raw = UserRecord::raw("k", "v").with_explicit_hash_key(HashKey::MIN);
+    drop(producer.send(raw).await.unwrap());
+    producer.flush().await;
     let stats = producer.stats();
+    assert_eq!((stats.sealed_alone, stats.sealed_before_single), (1, 1));
     assert_eq!((stats.sealed_by_count, stats.sealed_by_size), (1, 1));
     assert_eq!((stats.sealed_by_linger, stats.sealed_by_flush), (2, 1));
     assert_eq!((stats.sealed_by_pressure, stats.sealed_by_handover), (0, 0));
     assert_eq!((stats.aggregates, stats.aggregated_user_records), (2, 12));
     assert_eq!(stats.records_per_aggregate(), Some(6.0));
     assert!((0.4..0.7).contains(&stats.aggregate_fill().unwrap()));
-    assert_eq!(stats.put_records_entries, 5);
+    assert_eq!(stats.put_records_entries, 7);
     assert_eq!(stats.put_records_bytes, stats.kinesis_bytes);
     assert!(stats.entries_per_request() >= Some(1.0) && stats.bytes_per_request().is_some());
 }

@@ -166,3 +166,99 @@ async fn without_a_linger_short_ones_behind_a_long_one_fail_on_time() {
     expires(send(&producer, 0, "usual").await, 30 * SECOND, began).await;
     drop(long);
 }
+
+#[tokio::test(start_paused = true)]
+async fn unequal_ones_share_aggregates() {
+    let service = Scripted::new(|_, entries| all_written(entries));
+    let producer = producer(service, ProducerConfig::default()).await;
+    for id in 0..10_000 {
+        let record = record("v", 10 + id % 2 * 10);
+        drop(producer.send(record).await.unwrap());
+    }
+    producer.flush().await;
+    let stats = producer.stats();
+    assert_eq!(stats.user_records_delivered, 10_000);
+    assert!(stats.kinesis_records < 10, "{stats:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_a_member_expires_the_others_stay_together() {
+    let producer = producer(
+        refusing("InternalFailure", 25 * SECOND),
+        ProducerConfig::default(),
+    )
+    .await;
+    let began = clock::now();
+    let mut deliveries = Vec::new();
+    for id in 0..300 {
+        // A third each: they expire, they expire later, and they are delivered.
+        let seconds = [5, 10, 60][id % 3];
+        let delivery = producer.send(record("v", seconds)).await.unwrap();
+        deliveries.push((seconds, delivery));
+    }
+    deliveries.sort_by_key(|(seconds, _)| *seconds);
+    for (seconds, delivery) in deliveries {
+        if seconds < 25 {
+            expires(delivery, Duration::from_secs(seconds), began).await;
+        } else {
+            let receipt = delivery.await.unwrap();
+            assert!(receipt.may_be_duplicate(), "what was tried before counts");
+        }
+    }
+    let stats = producer.stats();
+    assert_eq!(
+        (stats.user_records_expired, stats.kinesis_records),
+        (200, 1)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_young_one_outlives_the_old_ones_of_an_aggregate_that_stays_open() {
+    let code = "ProvisionedThroughputExceededException";
+    for linger in [0, 100] {
+        let config = ProducerConfig {
+            record_max_buffered_time: Duration::from_millis(linger),
+            ..Default::default()
+        };
+        let producer = producer(refusing(code, 45 * SECOND), config).await;
+        let began = clock::now();
+        let first = send(&producer, 0, "first").await;
+        tokio::time::sleep(SECOND).await;
+        // Behind the first, which is refused: they wait in an open aggregate.
+        let mut behind = Vec::new();
+        for seconds in 1..40 {
+            let (since, delivery) = (clock::now(), send(&producer, 0, "behind").await);
+            let outcome = async move { (delivery.await, since.elapsed(), seconds) };
+            behind.push(tokio::spawn(outcome));
+            tokio::time::sleep(SECOND).await;
+        }
+        assert!(first.await.is_err() && began.elapsed() < 41 * SECOND);
+        for outcome in behind {
+            let (outcome, took, seconds) = outcome.await.unwrap();
+            let is_early = took < 28 * SECOND;
+            match outcome {
+                // The shard took it between 45 and 51 seconds, when it was tried again.
+                Ok(_) => assert!(seconds > 15, "{seconds}"),
+                Err(error) => assert!(seconds < 22 && !is_early, "{seconds}: {error}, {took:?}"),
+            }
+        }
+        assert!(producer.stats().kinesis_records < 10);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_ordered_mode_an_aggregate_has_one_time_to_live() {
+    let service = Scripted::new(|_, entries| all_written(entries));
+    let config = ProducerConfig {
+        ordering: RecordOrdering::PerPartitionKey,
+        ..Default::default()
+    };
+    let producer = producer(service, config).await;
+    for seconds in [10, 10, 20, 20] {
+        drop(producer.send(record("v", seconds)).await.unwrap());
+    }
+    producer.flush().await;
+    let stats = producer.stats();
+    let reasons = (stats.sealed_by_time_to_live, stats.sealed_by_flush);
+    assert_eq!((stats.aggregates, reasons), (2, (1, 1)));
+}

@@ -211,7 +211,7 @@ pub(crate) struct Collector {
     is_full: bool,
     /// Whether a lane may have one record under way only.
     is_ordered: bool,
-    /// Whether open aggregates wait until nothing of their lane is under way.
+    /// Without, an open aggregate waits until nothing of its lane is under way.
     has_linger: bool,
     pub(crate) succession: Succession,
 }

@@ -126,6 +126,10 @@ impl Expression {
     /// One more than is known, and written by `process`.
     pub(super) fn next_counter(&mut self, lease: &Lease, process: u64) -> &mut Self {
         let stamp = Stamp::after(lease.counter, process);
+        // With the new stamp, the item does not show any more that another library owned the lease.
+        if lease.was_owned_by_another_library() {
+            self.remove(name::READ_TO);
+        }
         self.put(name::COUNTER, number(stamp.counter))
             .put(name::STAMP, text(stamp.to_string()))
     }

@@ -202,7 +202,7 @@ fn decode_lease(key: String, item: Item) -> Result<Lease, CorruptItem> {
         resume_from: item
             .optional_number(name::RESUME_FROM)?
             .map(|millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis)),
-        // Advice: without it a gap cannot be told.
+        // Advice: without it, whether records were lost cannot be told.
         read_to: item
             .optional_number(name::READ_TO)
             .unwrap_or_default()

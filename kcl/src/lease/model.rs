@@ -33,7 +33,8 @@ pub(crate) struct Lease {
     pub(crate) has_entity_type: bool,
     /// Ours: server time at which a shard whose checkpoint is still a sentinel starts.
     pub(crate) resume_from: Option<SystemTime>,
-    /// Everything that arrived before this time was checkpointed. `None`: no worker of this library said so.
+    /// Ours: everything that arrived before this time was checkpointed. `None`: not known, because no
+    /// worker of this library has read the shard to its tip since a worker of another library owned it.
     pub(crate) read_to: Option<SystemTime>,
     /// Ours: the stream of this shard.
     pub(crate) stream: Option<StreamIdentity>,
@@ -52,6 +53,11 @@ pub(crate) struct PendingCheckpoint {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) state: Option<Bytes>,
 }
+
+/// Writes that move the counter without a stamp, while no worker of another library owns the lease: a
+/// release, and a few assignments by other workers or by a leader. An owner of another library renews the
+/// lease at least three times in each failover time, so it has soon made more.
+const UNSTAMPED_WRITES: u64 = 10;
 
 impl Lease {
     /// A lease as it is created: unassigned, never renewed.
@@ -132,6 +138,24 @@ impl Lease {
     pub(crate) fn is_anothers(&self, process: u64) -> bool {
         let stamp = self.stamp.filter(|stamp| stamp.counter == self.counter);
         stamp.is_some_and(|stamp| stamp.process != Some(process))
+    }
+
+    /// Whether a worker of another library, of Java's for one, may have owned the lease since a worker of
+    /// this library last did. Such a worker moves the counter and leaves the stamp and `read_to` alone:
+    /// `read_to` then says nothing about what it has read.
+    pub(crate) fn was_owned_by_another_library(&self) -> bool {
+        let stamped = match self.stamp {
+            // Not owned by this library yet, and created at 0.
+            None => 0,
+            Some(Stamp {
+                counter,
+                process: Some(_),
+            }) => counter,
+            Some(Stamp { process: None, .. }) => return true,
+        };
+        // A counter before the stamp: the item was restored or edited.
+        let unstamped = self.counter.checked_sub(stamped);
+        unstamped.is_none_or(|writes| writes > UNSTAMPED_WRITES)
     }
 }
 

@@ -16,6 +16,10 @@ use crate::checkpoint::Checkpoint;
 ///
 /// A write is conditional on the lease as the caller knows it, and answers with the item as it is
 /// now. An implementation reads an ambiguous write back before it calls it failed.
+///
+/// [`renew`](Self::renew), [`checkpoint`](Self::checkpoint) and [`take`](Self::take) stamp the lease with
+/// the process that writes. If a worker of another library owned the lease since the last stamp, they also
+/// remove the note up to when the shard was read ([`Lease::read_to`]).
 pub(crate) trait LeaseStore: Send + Sync + Debug {
     /// Adds the lease unless there is one with its key.
     fn create<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome>;

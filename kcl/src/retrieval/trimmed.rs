@@ -1,16 +1,17 @@
 //! Whether retention deleted records before they were read.
 //!
-//! The service says nothing about it: an iterator at a record that was deleted starts at the oldest
-//! record there is. That record may be the next one all the same, on a shard that had no others. So a
-//! gap is only told where nobody can vouch for the time between:
+//! The service does not say so: an iterator at a record that was deleted starts at the oldest record that
+//! is left. That may be the next record all the same, because a shard without new records loses the record
+//! of its checkpoint, too. The time up to which the shard was read decides:
 //!
-//! * A lease holds the time up to which everything was read and checkpointed, as the last owner of this
-//!   library noted it, at least each half hour while the shard is at its tip. If the record of the
-//!   checkpoint is gone, and that time is within the retention, nothing was deleted unread: a shard that
-//!   merely had no records raises no alarm while some worker reads it. If that time is before the
-//!   retention, no worker read the shard for longer than its records are kept: a gap.
-//! * A lease made by a Java worker that no worker of this library has read to the tip yet has no such
-//!   time. A warning is logged, and no alarm raised.
+//! * The owner of a lease notes in it the time up to which everything was read and checkpointed, at least
+//!   each half hour while the shard is at its tip. If the record of the checkpoint is gone, and that time is
+//!   within the retention, nothing was deleted unread. If that time is before the retention, no worker of
+//!   this library read the shard for longer than its records are kept: a gap.
+//! * Without a note it cannot be told whether there is a gap: a warning is logged, and no alarm raised. A
+//!   lease that a worker of another library created has no note until a worker of this library has read the
+//!   shard to its tip. A worker of another library that owns a lease reads without a note, so the next owner
+//!   of this library removes the note that it finds.
 //! * A reader that was behind the tip when it last read, longer ago than records are kept, has lost
 //!   records for certain.
 
@@ -44,14 +45,15 @@ pub(super) enum Seen {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trimmed {
     Nothing,
-    /// The record of the checkpoint, and what else cannot be told.
+    /// It deleted the record of the checkpoint. Whether it deleted others unread is not known.
     CannotBeTold,
-    /// Records that nobody read, or nobody can vouch for.
+    /// It deleted records that no worker of this library has read.
     Unread,
 }
 
 impl TrimCheck {
-    /// At the start of a tenure, at the record of the checkpoint.
+    /// For the first read under a lease, which begins at the record of the checkpoint. `read_to`: as the
+    /// lease notes it.
     pub(super) fn at_checkpoint(position: SequenceNumber, read_to: Option<SystemTime>) -> Self {
         Self {
             position,

@@ -57,6 +57,7 @@ impl ShardConsumer {
                 mut held,
             } = page;
             let has_records = !records.is_empty();
+            let last = records.last().map(|record| record.sequence_number.clone());
             let mut tally = Tally::default();
             let entries = deaggregator.expand(records, &mut tally);
             held.grow(usize::try_from(tally.decompressed_bytes).unwrap_or(usize::MAX));
@@ -69,7 +70,7 @@ impl ShardConsumer {
             if has_records {
                 self.status.processed();
             }
-            caught_up.delivered(delivered_to);
+            caught_up.passed(last, delivered_to);
             auto.delivered();
             if auto.is_on() {
                 running.checkpointer.offer();

@@ -3,23 +3,29 @@
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use kcl::{HealthStatus, OnTrimmedGap, ProblemKind, WhyNotRunning, WorkerHandle};
+use kcl::{
+    AggregateRangePolicy, HealthStatus, OnTrimmedGap, ProblemKind, WhyNotRunning, WorkerHandle,
+};
+use kinesis_aggregation::AggregateBuilder;
 use kinesis_testkit::{Clock as _, LocalAws, ManualClock};
 
 use crate::probe::Probe;
-use crate::setup::{APPLICATION, STREAM, config, processing, put, until, worker};
+use crate::setup::{
+    APPLICATION, PATIENCE, STREAM, config, key, open_shards, payload, processing, put, put_raw,
+    until, worker,
+};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const SHARD: &str = "shardId-000000000000";
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Services whose time a test moves on. Records are kept for 24 hours.
-async fn services() -> (LocalAws, ManualClock) {
+async fn services(shards: u32) -> (LocalAws, ManualClock) {
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     let clock = ManualClock::new(start);
     let aws = LocalAws::builder().clock(clock.clone()).build().await;
     let aws = aws.unwrap();
-    aws.create_stream(STREAM, 1).await.unwrap();
+    aws.create_stream(STREAM, shards).await.unwrap();
     (aws, clock)
 }
 
@@ -45,7 +51,7 @@ fn gap_of(worker: &WorkerHandle) -> Option<String> {
 
 /// Ten records are processed, and ten more deleted before a worker comes back.
 async fn with_a_gap(probe: &Probe) -> LocalAws {
-    let (aws, clock) = services().await;
+    let (aws, clock) = services(1).await;
     process(&aws, probe, "w1", 0..10).await;
     clock.advance(HOUR);
     put(&aws, &Probe::new(), 10..20).await;
@@ -95,16 +101,95 @@ async fn a_gap_stops_the_shard_if_the_settings_say_so() {
     worker.shutdown(DEADLINE).await.unwrap();
 }
 
-async fn read_to(aws: &LocalAws) -> Option<u64> {
+async fn read_to(aws: &LocalAws, shard: &str) -> Option<u64> {
     let get = aws.dynamodb().get_item().table_name(APPLICATION);
-    let key = AttributeValue::S(SHARD.into());
+    let key = AttributeValue::S(shard.into());
     let item = get.key("leaseKey", key).send().await.unwrap().item.unwrap();
     item.get("rustReadTo")?.as_n().ok()?.parse().ok()
 }
 
+/// Waits until the lease notes that the shard was read up to now.
+async fn until_noted(aws: &LocalAws, clock: &ManualClock, shard: &str) {
+    let now = clock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let fresh = now.as_millis() as u64 - 10_000;
+    let noted = async {
+        while read_to(aws, shard).await.is_none_or(|time| time < fresh) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let noted = tokio::time::timeout(PATIENCE, noted).await;
+    noted.unwrap_or_else(|_| panic!("{shard} is not noted as read"));
+}
+
+/// What a worker of the Java KCL leaves of a lease that it has owned for a day: it renews the lease, and
+/// leaves attributes alone that it does not know.
+async fn own_by_java(aws: &LocalAws) {
+    let update = aws.dynamodb().update_item().table_name(APPLICATION);
+    update
+        .key("leaseKey", AttributeValue::S(SHARD.into()))
+        .update_expression("SET leaseOwner = :java ADD leaseCounter :renewals")
+        .expression_attribute_values(":java", AttributeValue::S("java".into()))
+        .expression_attribute_values(":renewals", AttributeValue::N("26000".into()))
+        .send()
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_quiet_shard_that_a_java_worker_read_raises_no_alarm() {
+    let (aws, clock) = services(1).await;
+    let probe = Probe::new();
+    process(&aws, &probe, "w1", 0..10).await;
+    own_by_java(&aws).await;
+    clock.advance(26 * HOUR);
+    // Two workers, one after the other: the stamp of the first one must not make the old note valid.
+    for (name, ids) in [("w2", 10..20), ("w3", 20..30)] {
+        let config = quick(name).with_on_trimmed_gap(OnTrimmedGap::StopShard);
+        let worker = worker(&aws, &probe, config).await;
+        until("it is at the tip", || processing(&worker) == 1).await;
+        put(&aws, &probe, ids).await;
+        until("the new records are processed", || probe.is_settled()).await;
+        assert_eq!(gap_of(&worker), None, "{name}");
+        worker.shutdown(DEADLINE).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_quiet_shard_whose_last_records_were_dropped_raises_no_alarm() {
+    let (aws, clock) = services(2).await;
+    let probe = Probe::new();
+    put(&aws, &probe, 0..50).await;
+    // Its members belong to both shards, so the policy drops all of them where it lands.
+    let mut aggregate = AggregateBuilder::new(1 << 20);
+    for id in 0..50 {
+        let data = payload(id);
+        aggregate.push(&key(id), None, data.as_bytes()).unwrap();
+    }
+    put_raw(&aws, "a", aggregate.seal().into_bytes()).await;
+    let strict = |name| quick(name).with_aggregate_range(AggregateRangePolicy::Strict);
+    let first = worker(&aws, &probe, strict("w1")).await;
+    until("the plain records are processed", || probe.is_settled()).await;
+    until("the aggregate is dropped", || {
+        first.snapshot().records_out_of_range_dropped == 50
+    })
+    .await;
+    clock.advance(25 * HOUR);
+    for shard in open_shards(&aws) {
+        until_noted(&aws, &clock, &shard).await;
+    }
+    first.shutdown(DEADLINE).await.unwrap();
+    clock.advance(HOUR);
+    let second = worker(&aws, &probe, strict("w2")).await;
+    until("it is at the tip", || processing(&second) == 2).await;
+    put(&aws, &probe, 50..100).await;
+    until("the new records are processed", || probe.is_settled()).await;
+    assert_eq!(gap_of(&second), None);
+    second.shutdown(DEADLINE).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_shard_that_merely_had_no_records_raises_no_alarm() {
-    let (aws, clock) = services().await;
+    let (aws, clock) = services(1).await;
     let probe = Probe::new();
     put(&aws, &probe, 0..10).await;
     let first = worker(&aws, &probe, quick("w1")).await;
@@ -112,11 +197,7 @@ async fn a_shard_that_merely_had_no_records_raises_no_alarm() {
     // Days without a record, while the worker runs: the record of its checkpoint is deleted.
     for _ in 0..3 {
         clock.advance(25 * HOUR);
-        let now = clock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        let fresh = now.as_millis() as u64 - 10_000;
-        while read_to(&aws).await.is_none_or(|read_to| read_to < fresh) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until_noted(&aws, &clock, SHARD).await;
     }
     assert_eq!(gap_of(&first), None);
     first.shutdown(DEADLINE).await.unwrap();

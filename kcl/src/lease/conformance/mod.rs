@@ -98,6 +98,7 @@ macro_rules! conformance {
             ownership::assigning_needs_the_owners_and_completes_a_handoff,
             ownership::evicting_frees_the_lease_or_leaves_it_to_the_next_owner,
             ownership::facts_about_the_shard_leave_the_counter_and_need_the_lease,
+            ownership::a_note_of_reading_is_dropped_once_another_library_has_owned_the_lease,
             ownership::a_lease_of_a_former_stream_is_replaced_with_its_owner_and_counter_as_known,
             ownership::deleting_needs_the_checkpoint,
             ownership::the_leaders_lock_changes_hands_only_as_it_was_seen,

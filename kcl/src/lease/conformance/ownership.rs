@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{Subject, Trouble, applied, owned, progress, refused};
 use crate::checkpoint::Checkpoint;
-use crate::lease::item::attribute as name;
+use crate::lease::item::{self, attribute as name, number};
 use crate::lease::model::{Lease, PendingCheckpoint, StreamIdentity};
 use crate::lease::store::{LeaderLock, Outcome, Progress, ShardFacts};
 
@@ -273,6 +273,49 @@ pub(crate) async fn facts_about_the_shard_leave_the_counter_and_need_the_lease(
         store.set_shard_facts("gone", children).await.unwrap(),
         Outcome::ConditionFailed(None)
     );
+}
+
+/// A worker of another library that owns a lease moves the counter, and leaves the stamp and the note.
+pub(crate) async fn a_note_of_reading_is_dropped_once_another_library_has_owned_the_lease(
+    subject: &impl Subject,
+) {
+    let store = subject.store();
+    let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_800_000_000_123);
+    for (key, renewals, kept) in [
+        ("released", 0, true),
+        ("assigned-by-a-java-leader", 1, true),
+        ("owned-by-a-java-worker", 1_000, false),
+    ] {
+        let mine = owned(store, key, "me").await;
+        let note = ShardFacts::ReadTo(time);
+        applied(store.set_shard_facts(key, note).await.unwrap());
+        let renewed = applied(store.renew(&mine, "me", None).await.unwrap());
+        assert_eq!(renewed.read_to, Some(time), "{key}");
+        applied(store.evict(&renewed).await.unwrap());
+        let mut item = subject.item(key).await.unwrap();
+        let counter = renewed.counter + 1 + renewals;
+        item.insert(name::COUNTER.into(), number(counter));
+        subject.put_item(key, item).await;
+
+        let found = store.get(key).await.unwrap().unwrap();
+        assert_eq!(found.read_to, Some(time), "{key}");
+        let taken = applied(store.take(&found, "next").await.unwrap());
+        assert_eq!(taken.read_to, kept.then_some(time), "{key}");
+        // The stamp of the take must not make the note valid again for the next owner.
+        let next = applied(store.renew(&taken, "next", None).await.unwrap());
+        assert_eq!(next.read_to, kept.then_some(time), "{key}");
+    }
+    // A worker that was named as the owner renews, and does not take.
+    let item = item::encode(&Lease {
+        owner: Some("me".into()),
+        counter: 1_000,
+        read_to: Some(SystemTime::UNIX_EPOCH),
+        ..Lease::new("never-stamped", Checkpoint::TrimHorizon)
+    });
+    subject.put_item("never-stamped", item).await;
+    let found = store.get("never-stamped").await.unwrap().unwrap();
+    let renewed = applied(store.renew(&found, "me", None).await.unwrap());
+    assert_eq!(renewed.read_to, None);
 }
 
 pub(crate) async fn a_lease_of_a_former_stream_is_replaced_with_its_owner_and_counter_as_known(

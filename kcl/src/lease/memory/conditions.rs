@@ -29,6 +29,9 @@ impl Intent<'_> {
         match self {
             Self::StartHandoff { .. } => {}
             Self::Renew { .. } | Self::Checkpoint { .. } | Self::Take { .. } => {
+                if item.was_owned_by_another_library() {
+                    item.read_to = None;
+                }
                 let stamp = Stamp::after(item.counter, process);
                 item.counter = stamp.counter;
                 item.stamp = Some(stamp);

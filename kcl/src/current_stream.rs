@@ -13,8 +13,9 @@ use crate::config::OnRecreatedStream;
 use crate::lease::{CallError, CallErrorKind, StreamIdentity, classify};
 use crate::stream_name::StreamName;
 
-/// A comparison is not repeated within this time, unless a reader has a doubt: the service answers
-/// DescribeStreamSummary 20 times a second, to the whole account.
+/// A shard sync does not compare the stream again within this time after any comparison that confirmed
+/// it, unless a reader has found it to be another one since. The service answers DescribeStreamSummary
+/// 20 times a second, to the whole account.
 const CHECK_LASTS: Duration = Duration::from_secs(10);
 
 /// The stream that a worker takes for the one of its name, shared by all its tasks.

@@ -9,8 +9,10 @@ mod page_size;
 mod polling;
 mod position;
 mod prefetch;
+mod shared_call;
 mod source;
 mod standing;
+mod stream_check;
 mod trimmed;
 
 pub(crate) use budget::{ByteBudget, Held, ShardBudget};

@@ -19,6 +19,7 @@ use super::page_size::PageSize;
 use super::position::Position;
 use super::source::{Retrieval, RetrievalError, ShardReader, Start};
 use super::standing::{Standing, StreamWatch};
+use super::stream_check::StreamCheck;
 use super::trimmed::{Seen, TrimCheck, Trimmed};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
@@ -42,24 +43,33 @@ const GAP_IS_SHOWN: Duration = Duration::from_secs(3600);
 pub(crate) struct PollingRetrieval {
     client: Client,
     name: StreamName,
-    stream: Arc<CurrentStream>,
+    check: Arc<StreamCheck>,
     config: Arc<ConsumerConfig>,
     clock: Arc<dyn Clock>,
 }
 
 impl PollingRetrieval {
-    /// `name`: a name or an ARN.
+    /// `name`: a name or an ARN. `seed`: of the pauses after failed calls for all readers.
     pub(crate) fn new(
         client: &Client,
         name: &str,
         stream: Arc<CurrentStream>,
         config: Arc<ConsumerConfig>,
         clock: Arc<dyn Clock>,
+        seed: u64,
     ) -> Self {
+        let client = client_for_reads(client, config.kinesis_request_timeout);
+        let name = StreamName::new(name);
         Self {
-            client: client_for_reads(client, config.kinesis_request_timeout),
-            name: StreamName::new(name),
-            stream,
+            check: Arc::new(StreamCheck::new(
+                client.clone(),
+                name.clone(),
+                stream,
+                Arc::clone(&clock),
+                Rng::with_seed(seed),
+            )),
+            client,
+            name,
             config,
             clock,
         }
@@ -112,10 +122,7 @@ impl Polling {
             client: retrieval.client.clone(),
             name: retrieval.name.clone(),
             watch: StreamWatch::new(
-                retrieval.client.clone(),
-                retrieval.name.clone(),
-                Arc::clone(&retrieval.stream),
-                Arc::clone(&retrieval.clock),
+                Arc::clone(&retrieval.check),
                 start.status.shard_id(),
                 start.stream,
             ),

@@ -3,19 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_kinesis::Client;
-
 use super::failure::{Failure, FailureKind};
 use super::source::RetrievalError;
-use crate::clock::Clock;
+use super::stream_check::{StreamCheck, Unconfirmed};
 use crate::config::OnRecreatedStream;
-use crate::current_stream::{CurrentStream, Found, Retention, find_stream};
+use crate::current_stream::Retention;
 use crate::lease::StreamIdentity;
-use crate::stream_name::StreamName;
 
 /// How long the service must say that there is no such stream. A stream that is created again, and one
 /// that an answer misses, are there by then.
 const STREAM_IS_GONE: Duration = Duration::from_secs(10);
+
+const MISSING: &str = "the stream does not exist";
+const RECREATED: &str =
+    "the stream was deleted and created again, and the lease is not of the present stream";
 
 /// What is known of a shard before it is read.
 #[derive(Debug)]
@@ -36,15 +37,13 @@ pub(super) enum Standing {
 /// created again may be read under its former lease. Its records come again under the new one.
 #[derive(Debug)]
 pub(super) struct StreamWatch {
-    client: Client,
-    name: StreamName,
-    stream: Arc<CurrentStream>,
-    clock: Arc<dyn Clock>,
+    /// Shared with the other readers of the worker.
+    check: Arc<StreamCheck>,
     shard_id: String,
     /// The stream that the lease is of, if the lease says so.
     of_lease: Option<StreamIdentity>,
     doubt: Doubt,
-    /// Since when the service has said that there is no such stream.
+    /// When the first request was sent of those in a row whose answer was that there is no such stream.
     missing_since: Option<Duration>,
 }
 
@@ -59,18 +58,12 @@ enum Doubt {
 
 impl StreamWatch {
     pub(super) fn new(
-        client: Client,
-        name: StreamName,
-        stream: Arc<CurrentStream>,
-        clock: Arc<dyn Clock>,
+        check: Arc<StreamCheck>,
         shard_id: &str,
         of_lease: Option<StreamIdentity>,
     ) -> Self {
         Self {
-            client,
-            name,
-            stream,
-            clock,
+            check,
             shard_id: shard_id.to_owned(),
             of_lease,
             doubt: Doubt::None,
@@ -92,12 +85,13 @@ impl StreamWatch {
         self.missing_since = None;
     }
 
-    /// Whether the shard may be read. Makes a call only after a failure that leaves a doubt.
+    /// Whether the shard may be read. Asks the service only after a failure that leaves a doubt, and then
+    /// together with the other readers that have one.
     ///
     /// # Errors
     /// It will never be read again.
     pub(super) async fn standing(&mut self) -> Result<Standing, RetrievalError> {
-        if !self.stream.has(self.of_lease.as_ref()) {
+        if !self.is_of_current_stream() {
             return self.recreated();
         }
         if self.doubt == Doubt::None {
@@ -106,7 +100,7 @@ impl StreamWatch {
         if let Some(standing) = self.compare().await? {
             return Ok(standing);
         }
-        if self.doubt == Doubt::Shard && self.is_listed().await == Some(false) {
+        if self.doubt == Doubt::Shard && self.check.lists(&self.shard_id).await == Some(false) {
             // The listing must not be that of a stream which was created meanwhile: the shard's end
             // would be checkpointed.
             return Ok(self.compare().await?.unwrap_or(Standing::ShardIsGone));
@@ -117,79 +111,66 @@ impl StreamWatch {
 
     /// How long the stream keeps its records.
     pub(super) async fn retention(&self) -> Result<Duration, Failure> {
-        match find_stream(&self.client, &self.name).await {
-            Ok(Found::Stream(_, Retention(retention))) => Ok(retention),
-            Ok(Found::Deleting | Found::Nothing) => {
-                Err(Failure::unusable("the stream does not exist"))
+        let unconfirmed = match self.check.compare().await {
+            Ok(Retention(retention)) => return Ok(retention),
+            Err(unconfirmed) => unconfirmed,
+        };
+        Err(Failure::unusable(&match unconfirmed {
+            Unconfirmed::Recreated => {
+                // The shard sync ends the worker, or replaces the lease, by the settings.
+                self.check.stream().doubt();
+                RECREATED.to_owned()
             }
-            Err(error) => Err(Failure::unusable(&error.to_string())),
-        }
+            Unconfirmed::Deleting | Unconfirmed::Missing { .. } => MISSING.to_owned(),
+            Unconfirmed::Failed(cause) => cause,
+        }))
+    }
+
+    fn is_of_current_stream(&self) -> bool {
+        self.check.stream().has(self.of_lease.as_ref())
     }
 
     /// Compares the stream with the one that the lease is of. `None`: it is the same.
     async fn compare(&mut self) -> Result<Option<Standing>, RetrievalError> {
-        match find_stream(&self.client, &self.name).await {
-            Ok(Found::Stream(found, _)) => {
+        match self.check.compare().await {
+            Ok(_) => {
                 self.missing_since = None;
-                if self.stream.compare(&found) {
-                    return self.recreated().map(Some);
-                }
                 Ok(None)
             }
-            Ok(Found::Deleting) => Err(self.stream_deleted()),
-            Ok(Found::Nothing) => {
-                let now = self.clock.now();
-                let since = *self.missing_since.get_or_insert(now);
-                if now.saturating_sub(since) >= STREAM_IS_GONE {
+            Err(Unconfirmed::Recreated) => {
+                self.missing_since = None;
+                self.recreated().map(Some)
+            }
+            Err(Unconfirmed::Deleting) => Err(self.stream_deleted()),
+            Err(Unconfirmed::Missing { asked }) => {
+                let since = *self.missing_since.get_or_insert(asked);
+                if asked.saturating_sub(since) >= STREAM_IS_GONE {
                     return Err(self.stream_deleted());
                 }
-                Ok(Some(not_known("the stream does not exist")))
+                Ok(Some(not_known(MISSING)))
             }
-            Err(error) => Ok(Some(not_known(&error.to_string()))),
+            Err(Unconfirmed::Failed(cause)) => Ok(Some(not_known(&cause))),
         }
     }
 
     /// The lease is of a former stream, or of a later one than this worker knows.
     fn recreated(&self) -> Result<Standing, RetrievalError> {
+        let stream = self.check.stream();
         // The shard sync ends the worker, or replaces the lease, by the settings.
-        self.stream.doubt();
-        match self.stream.on_recreated() {
-            OnRecreatedStream::Error if self.stream.has(self.of_lease.as_ref()) => {
+        stream.doubt();
+        match stream.on_recreated() {
+            OnRecreatedStream::Error if self.is_of_current_stream() => {
                 Err(RetrievalError::StreamRecreated {
-                    stream: self.name.as_str().to_owned(),
+                    stream: self.check.name().to_owned(),
                 })
             }
-            _ => Ok(not_known(
-                "the stream was deleted and created again, and the lease is not of the present stream",
-            )),
+            _ => Ok(not_known(RECREATED)),
         }
     }
 
     fn stream_deleted(&self) -> RetrievalError {
         RetrievalError::StreamDeleted {
-            stream: self.name.as_str().to_owned(),
-        }
-    }
-
-    /// Whether the stream lists the shard; `None`: not known. A shard must not be taken for gone
-    /// because one call said so: its end would be checkpointed.
-    async fn is_listed(&self) -> Option<bool> {
-        let mut next_token = None;
-        loop {
-            let request = self.client.list_shards().set_stream_arn(self.name.arn());
-            let request = match next_token {
-                None => request.set_stream_name(self.name.name()),
-                token => request.set_next_token(token),
-            };
-            let output = request.send().await.ok()?;
-            let mut shards = output.shards().iter();
-            if shards.any(|shard| shard.shard_id() == self.shard_id) {
-                return Some(true);
-            }
-            next_token = output.next_token;
-            if next_token.is_none() {
-                return Some(false);
-            }
+            stream: self.check.name().to_owned(),
         }
     }
 }

@@ -282,6 +282,7 @@ impl SchedulerBuilder {
                 coordinator.stream(),
                 Arc::clone(&config),
                 Arc::clone(&clock),
+                random.u64(..),
             )),
             application,
             worker_id: worker_id.clone(),

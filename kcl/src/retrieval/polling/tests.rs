@@ -21,6 +21,7 @@ use crate::snapshot::Totals;
 const STREAM: &str = "reads";
 const SHARD: &str = "shardId-000000000000";
 
+mod doubts;
 mod refusals;
 mod sharing;
 mod skew;
@@ -95,7 +96,7 @@ impl Reader {
             OnRecreatedStream::Error,
             Arc::clone(&clock),
         ));
-        let retrieval = PollingRetrieval::new(client, STREAM, stream, Arc::new(config), clock);
+        let retrieval = PollingRetrieval::new(client, STREAM, stream, Arc::new(config), clock, 7);
         let start = Start {
             status,
             position,

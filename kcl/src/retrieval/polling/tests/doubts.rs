@@ -1,0 +1,135 @@
+//! Many readers that doubt their stream at the same time.
+
+use futures::future::join_all;
+
+use super::*;
+
+const READERS: usize = 2_000;
+
+struct Doubters {
+    paused: Paused,
+    watches: Vec<StreamWatch>,
+    /// DescribeStreamSummary, before the first doubt.
+    described: u64,
+}
+
+impl Doubters {
+    /// Readers of shards that the stream does not have, but for the first one.
+    async fn start(kind: FailureKind) -> Self {
+        let paused = Paused::start().await;
+        let (client, clock) = (paused.client(), Arc::clone(&paused.clock));
+        let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
+        let totals = Arc::new(Totals::new(Meter::default(), problems));
+        let stream = Arc::new(CurrentStream::new(
+            identity(&client).await,
+            OnRecreatedStream::Error,
+            Arc::clone(&clock),
+        ));
+        let config = Arc::new(ConsumerConfig::default());
+        let retrieval = PollingRetrieval::new(&client, STREAM, stream, config, clock, 7);
+        let watches = (0..READERS).map(|number| {
+            let shard = format!("shardId-{number:012}");
+            let start = Start {
+                status: Arc::new(ShardStatus::new(&shard, Arc::clone(&totals))),
+                position: Position::TrimHorizon,
+                stream: None,
+                read_to: None,
+                seed: number as u64,
+            };
+            let mut watch = Polling::new(&retrieval, start).watch;
+            watch.failed(kind);
+            watch
+        });
+        Self {
+            watches: watches.collect(),
+            described: paused.aws.calls("DescribeStreamSummary"),
+            paused,
+        }
+    }
+
+    fn described(&self) -> u64 {
+        self.paused.aws.calls("DescribeStreamSummary") - self.described
+    }
+
+    async fn all(&mut self) -> Vec<Standing> {
+        let watches = self.watches.iter_mut().map(StreamWatch::standing);
+        let standings = join_all(watches).await.into_iter();
+        standings.map(Result::unwrap).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_comparison_answers_all_that_doubt_at_a_time() {
+    let mut doubters = Doubters::start(FailureKind::NewIterator).await;
+    let standings = doubters.all().await;
+    let sound = |standing: &Standing| matches!(standing, Standing::Sound);
+    assert!(standings.iter().all(sound));
+    // The first reader asks at once, for itself; the others wait for one call that begins after that.
+    assert!(doubters.described() <= 2, "{}", doubters.described());
+
+    // A later doubt needs a later answer.
+    let before = doubters.described();
+    doubters.watches[0].failed(FailureKind::NewIterator);
+    assert!(sound(&doubters.watches[0].standing().await.unwrap()));
+    assert_eq!(doubters.described(), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_listing_answers_all_whose_shard_was_not_found() {
+    let mut doubters = Doubters::start(FailureKind::NotFound).await;
+    let standings = doubters.all().await;
+    assert!(matches!(standings[0], Standing::Sound));
+    let gone = |standing: &Standing| matches!(standing, Standing::ShardIsGone);
+    assert!(standings[1..].iter().all(gone));
+    // A few that are first ask alone, and all others together.
+    let listed = doubters.paused.aws.calls("ListShards");
+    assert!(listed <= 3, "{listed} listings");
+    // Before the listing, and again after it.
+    assert!(doubters.described() <= 6, "{}", doubters.described());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_comparison_is_shared_too_and_not_repeated_at_once() {
+    const OUTAGE: Duration = Duration::from_secs(60);
+    let mut doubters = Doubters::start(FailureKind::NewIterator).await;
+    let outage = Fault::throttle().operation("DescribeStreamSummary");
+    doubters.paused.aws.faults().add(outage.lasting(OUTAGE));
+    let clock = Arc::clone(&doubters.paused.clock);
+    let began = clock.now();
+    let watches = doubters.watches.iter_mut().enumerate();
+    let settled = join_all(watches.map(|(number, watch)| async move {
+        let mut backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY, Rng::with_seed(number as u64));
+        loop {
+            match watch.standing().await.unwrap() {
+                Standing::NotKnown(_) => tokio::time::sleep(backoff.next_delay()).await,
+                standing => return standing,
+            }
+        }
+    }));
+    let settled = settled.await;
+    assert!(settled.iter().all(|s| matches!(s, Standing::Sound)));
+    let took = clock.now() - began;
+    // The client itself makes up to three attempts of each call.
+    assert!(doubters.described() <= 60, "{}", doubters.described());
+    assert!(took < OUTAGE + Duration::from_secs(30), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_is_dropped_while_it_asks_blocks_no_other() {
+    let mut doubters = Doubters::start(FailureKind::NewIterator).await;
+    let delay = Fault::delay(Duration::from_secs(3_600)).operation("DescribeStreamSummary");
+    let delay = doubters.paused.aws.faults().add(delay.times(1));
+    let mut dropped = doubters.watches.remove(0);
+    let asking = tokio::spawn(async move { dropped.standing().await.map(drop) });
+    while doubters.paused.aws.faults().count(delay) == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let waiting = doubters.all();
+    let abort = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        asking.abort();
+    };
+    let (standings, ()) = tokio::join!(waiting, abort);
+    assert!(standings.iter().all(|s| matches!(s, Standing::Sound)));
+    assert!(doubters.described() <= 3, "{}", doubters.described());
+}

@@ -1,8 +1,12 @@
-//! Repeats the shard sync: leases for shards that nobody told of, clean-up of finished ones.
+//! Repeats the shard sync: leases for shards that no owner of a parent has created, clean-up of finished
+//! ones.
+
+use std::time::Duration;
 
 use super::error::WorkerFailure;
 use super::pace;
 use super::shared::Shared;
+use crate::backoff::Backoff;
 use crate::health::ProblemKind;
 use crate::lease::LeaseStoreError;
 use crate::metrics::Metric;
@@ -11,30 +15,54 @@ use crate::shard_sync::{ListShardsError, SyncError};
 const KIND: ProblemKind = ProblemKind::ShardSyncFailing;
 const METRICS: (Metric, Metric) = (Metric::ShardSyncTaskSuccess, Metric::ShardSyncTaskTime);
 
-/// Syncs each interval, with jitter, until the worker leaves. The first was part of the start.
+/// Pause between a sync for which a reader asked and the next one: this, and a random part up to
+/// [`LONGER`]. That part doubles with each such sync that fails, up to [`LONGEST`]: a stream that was
+/// created again is CREATING for some time, in which each reader asks again and again.
+const AFTER_DOUBT: Duration = Duration::from_secs(1);
+const LONGER: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(9);
+
+/// Syncs each interval, with jitter, until the worker leaves. The first was part of the start. A reader
+/// that has reason to believe that the stream was created again makes it sync at once, if it has not just
+/// done so.
 pub(crate) async fn maintain(shared: &Shared, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
+    let mut after_doubts = Backoff::new(LONGER, LONGEST, random.fork());
+    // No sync for a doubt before this.
+    let mut not_before = Duration::ZERO;
     loop {
         // Workers that started together drift apart: the listing's quota is the stream's.
         let items = shared.last_look.items();
         let affordable = pace::between_syncs(items, shared.table_reads);
         let pause = affordable.max(shared.sync_interval.mul_f64(0.8));
         let pause = pace::jittered(pause, &mut random);
+        let doubted = async {
+            let pause = not_before.saturating_sub(shared.clock.now());
+            tokio::time::sleep(pause).await;
+            // A doubt of the meantime counts.
+            shared.sync.stream.doubted().await;
+        };
         let due = async {
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                // A reader has reason to believe that the stream was created again.
-                () = shared.sync.stream.doubted() => {}
+                () = tokio::time::sleep(pause) => false,
+                () = doubted => true,
             }
         };
-        if shared.leaving.run_until_cancelled(due).await.is_none() {
+        let Some(for_doubt) = shared.leaving.run_until_cancelled(due).await else {
             return;
-        }
+        };
         let timer = shared.meter.timer(&*shared.clock);
         let Some(synced) = shared.leaving.run_until_cancelled(shared.sync.run()).await else {
             return;
         };
         timer.done(METRICS, None, synced.is_ok());
+        if synced.is_ok() {
+            after_doubts.succeeded();
+        }
+        if for_doubt {
+            let pause = AFTER_DOUBT + after_doubts.next_delay();
+            not_before = shared.clock.now() + pause;
+        }
         match synced {
             Ok(report) => {
                 shared.problems.recovered(KIND, None);
@@ -55,3 +83,6 @@ pub(crate) async fn maintain(shared: &Shared, seed: u64) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,7 +75,8 @@ impl Migration<'_> {
         self.read(KEY, "cv").await
     }
 
-    fn judge(&self, state: &str) -> Result<(), Failure> {
+    /// Whether this worker can take part in a fleet of this mode.
+    pub(super) fn judge(&self, state: &str) -> Result<(), Failure> {
         match mode(state) {
             Mode::ThreeX => Ok(()),
             Mode::TwoX => Err(self.unsupported(

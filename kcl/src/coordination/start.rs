@@ -1,6 +1,7 @@
 //! What must hold before a worker may start, checked and set up in order.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -13,7 +14,7 @@ use super::migration::{Migration, layout};
 use super::shared::{Shared, SharedParts};
 use super::startup::{Failure, Startup};
 use crate::clock::Clock;
-use crate::config::OnRecreatedStream;
+use crate::config::{OnRecreatedStream, TableConfig};
 use crate::current_stream::{CurrentStream, identity_of};
 use crate::executor::Executor;
 use crate::lease::{
@@ -42,7 +43,7 @@ pub(crate) fn first_look(was_cold: bool) -> Duration {
 
 /// Finds the stream; finds or creates the lease table; settles the fleet's mode; checks that the
 /// table is this stream's; creates the first leases. Each step is tried until `startup_timeout` while
-/// its failure may pass.
+/// its failure may pass. A lease table that is deleted meanwhile is created again.
 ///
 /// `executor`: where coordination will run; so does this.
 pub(super) async fn prepare(
@@ -133,25 +134,18 @@ pub(super) async fn prepare(
         store
     };
     let store = metered(Arc::new(store), &meter, &clock);
-    // A table that is there is judged before anything in it, its index included, is changed.
-    if existing {
-        startup
-            .step(DYNAMODB, "Scan", || {
-                start.settle(&*store, &layout, &identity)
-            })
-            .await?;
-    }
+    let lease_table = LeaseTable {
+        start: &start,
+        store: &*store,
+        layout: &layout,
+        identity: &identity,
+        config: &config.table,
+        existed: Mutex::new(Some(existing)),
+        settled: AtomicBool::new(false),
+    };
     startup
-        .step(DYNAMODB, "DescribeTable", || start.ensure(&config.table))
+        .step(DYNAMODB, "DescribeTable", || lease_table.make_ready())
         .await?;
-    if !existing {
-        // Another worker may have created and filled it meanwhile.
-        startup
-            .step(DYNAMODB, "Scan", || {
-                start.settle(&*store, &layout, &identity)
-            })
-            .await?;
-    }
 
     let sync = ShardSync {
         lister: Arc::new(KinesisShardLister::new(
@@ -162,7 +156,7 @@ pub(super) async fn prepare(
         store: Arc::clone(&store),
         position: config.initial_position,
         stream: Arc::new(CurrentStream::new(
-            identity,
+            identity.clone(),
             config.on_recreated_stream,
             Arc::clone(&clock),
         )),
@@ -173,21 +167,37 @@ pub(super) async fn prepare(
     states.enter(WorkerState::SyncingShards);
     // Of the process: workers with one seed must not draw the same versions of the lock.
     let starter = Starter::new(&sync, &worker_id, seed ^ process);
+    let table_is_missing = AtomicBool::new(false);
     let was_cold = startup
         .step(DYNAMODB, "PutItem", || async {
+            // The table was deleted since it was made ready.
+            if table_is_missing.load(Ordering::Relaxed) {
+                lease_table.make_ready().await?;
+                table_is_missing.store(false, Ordering::Relaxed);
+            }
+            let sync_failed = |error| {
+                if let SyncError::Store(error) = &error
+                    && error.is_table_missing()
+                {
+                    table_is_missing.store(true, Ordering::Relaxed);
+                }
+                start.sync_failed(&stream, error)
+            };
             let mut created = starter.run().await;
             if let Err(SyncError::StreamRecreated { .. }) = created
                 && sync.stream.on_recreated() == OnRecreatedStream::StartOver
             {
                 let replaced = sync.run().await;
-                replaced.map_err(|error| start.sync_failed(&stream, error))?;
+                replaced.map_err(sync_failed)?;
                 created = starter.run().await;
                 // An owner's renewal came between: the next try replaces that lease.
                 if let Err(error @ SyncError::StreamRecreated { .. }) = &created {
                     return Err(Failure::not_ready(DYNAMODB, "PutItem", error.to_string()));
                 }
             }
-            created.map_err(|error| start.sync_failed(&stream, error))
+            let was_cold = created.map_err(sync_failed)?;
+            lease_table.confirm_state().await?;
+            Ok(was_cold)
         })
         .await?;
     drop(starter);
@@ -265,41 +275,9 @@ impl Start<'_> {
         found.map_err(|error| table_failed(table, error))
     }
 
-    async fn ensure(&self, config: &crate::config::TableConfig) -> Result<(), Failure> {
+    async fn ensure(&self, config: &TableConfig) -> Result<(), Failure> {
         let ensured = ensure_table(self.dynamodb, self.table, config).await;
         ensured.map_err(|error| table_failed(self.table, error))
-    }
-
-    async fn settle(
-        &self,
-        store: &dyn LeaseStore,
-        layout: &Layout,
-        identity: &StreamIdentity,
-    ) -> Result<(), Failure> {
-        let found = match store.list(true).await {
-            Ok(found) => found,
-            // It was deleted since it was found: `ensure_table` creates it.
-            Err(error) if error.is_table_missing() => Snapshot::default(),
-            Err(error) => return Err(self.store_failed(error)),
-        };
-        check_stream(&found, identity, self.table, self.on_recreated)?;
-        let migration = Migration {
-            client: self.dynamodb,
-            table: self.table,
-            layout,
-            worker_id: self.worker_id,
-            clock: self.clock,
-        };
-        // Items, none of which is a lease, and no state: they are not a fleet's.
-        if found.leases.is_empty()
-            && let Some(item) = found.corrupt.first()
-            && migration.state().await?.is_none()
-        {
-            return Err(self.foreign(item));
-        }
-        migration
-            .settle(!found.leases.is_empty() || !found.corrupt.is_empty())
-            .await
     }
 
     fn foreign(&self, item: &CorruptItem) -> Failure {
@@ -344,8 +322,107 @@ impl Start<'_> {
     }
 }
 
-/// `table`: a table's name.
+/// The lease table of one start. It may be deleted, and created again, while the start is under way.
+struct LeaseTable<'a> {
+    start: &'a Start<'a>,
+    store: &'a dyn LeaseStore,
+    layout: &'a Layout,
+    identity: &'a StreamIdentity,
+    config: &'a TableConfig,
+    /// Whether the table was there, for the first try.
+    existed: Mutex<Option<bool>>,
+    /// The table was judged, and holds the state of the fleet.
+    settled: AtomicBool,
+}
+
+impl LeaseTable<'_> {
+    /// Makes the table ready for leases: it is judged if it is there, and created if not, and holds the
+    /// state of the fleet. Call it again after a failure that may pass, and when a later step does not
+    /// find the table.
+    async fn make_ready(&self) -> Result<(), Failure> {
+        let start = self.start;
+        let known = self
+            .existed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let exists = match known {
+            Some(existed) => existed,
+            None => start.find(start.table, TableKind::Leases).await?,
+        };
+        // A table that is there is judged before anything in it, its index included, is changed.
+        if exists && !self.settled.load(Ordering::Relaxed) {
+            self.settle().await?;
+        }
+        start.ensure(self.config).await?;
+        if !self.settled.load(Ordering::Relaxed) {
+            // Another worker may have created and filled it meanwhile.
+            return self.settle().await;
+        }
+        // The table that was settled may have been deleted since, and another one created by this worker or
+        // by one that has not come further. Leases without a state beside them mean a fleet of 2.x.
+        let migration = self.migration();
+        match migration.state().await? {
+            Some(state) => migration.judge(&state),
+            None => self.settle().await,
+        }
+    }
+
+    /// Judges the table, and writes the state of the fleet if the table is new.
+    async fn settle(&self) -> Result<(), Failure> {
+        let settled = match self.settle_once().await {
+            // Its leases and its state are read one after the other. If the table was deleted and created
+            // again in between, they do not belong together.
+            Err(Failure::Final(_)) => self.settle_once().await,
+            settled => settled,
+        };
+        if settled.is_ok() {
+            self.settled.store(true, Ordering::Relaxed);
+        }
+        settled
+    }
+
+    async fn settle_once(&self) -> Result<(), Failure> {
+        let start = self.start;
+        let found = self.store.list(true).await;
+        let found = found.map_err(|error| start.store_failed(error))?;
+        check_stream(&found, self.identity, start.table, start.on_recreated)?;
+        let migration = self.migration();
+        // Items, none of which is a lease, and no state: they are not a fleet's.
+        if found.leases.is_empty()
+            && let Some(item) = found.corrupt.first()
+            && migration.state().await?.is_none()
+        {
+            return Err(start.foreign(item));
+        }
+        migration
+            .settle(!found.leases.is_empty() || !found.corrupt.is_empty())
+            .await
+    }
+
+    /// Makes sure that the state of the fleet stands beside the leases that this start created.
+    async fn confirm_state(&self) -> Result<(), Failure> {
+        self.migration().settle(false).await
+    }
+
+    fn migration(&self) -> Migration<'_> {
+        Migration {
+            client: self.start.dynamodb,
+            table: self.start.table,
+            layout: self.layout,
+            worker_id: self.start.worker_id,
+            clock: self.start.clock,
+        }
+    }
+}
+
+/// `table`: a table's name. Each table is looked for before its items are read: one that is not found by
+/// this call was deleted since, and the next try looks for it again.
 pub(super) fn call_failed(table: &str, error: &CallError) -> Failure {
+    if error.kind == CallErrorKind::NotFound {
+        let cause = format!("table {table}: {}", error.source);
+        return Failure::not_ready(DYNAMODB, error.operation, cause);
+    }
     Failure::of_call(DYNAMODB, &format!("table {table}"), error)
 }
 

@@ -120,7 +120,10 @@ pub(crate) fn check(table: &TableDescription, kind: TableKind) -> Result<(), Tab
         Some(TableStatus::Creating) | None => {
             return Err(TableError::NotReady("it is CREATING".to_owned()));
         }
-        Some(status @ TableStatus::Deleting) => (status, "start again when it is gone"),
+        // A table is gone soon after its deletion, and can then be created.
+        Some(TableStatus::Deleting) => {
+            return Err(TableError::NotReady("it is DELETING".to_owned()));
+        }
         Some(status @ (TableStatus::Archiving | TableStatus::Archived)) => (
             status,
             "restore it from its backup and set table.name, or delete it and start again",
@@ -295,12 +298,10 @@ mod tests {
         for usable in [TableStatus::Active, TableStatus::Updating] {
             assert!(told(usable).is_ok());
         }
-        assert!(matches!(
-            told(TableStatus::Creating),
-            Err(TableError::NotReady(_))
-        ));
+        for passing in [TableStatus::Creating, TableStatus::Deleting] {
+            assert!(matches!(told(passing), Err(TableError::NotReady(_))));
+        }
         for status in [
-            TableStatus::Deleting,
             TableStatus::Archiving,
             TableStatus::Archived,
             TableStatus::InaccessibleEncryptionCredentials,

@@ -25,6 +25,7 @@ mod runtime;
 mod shards;
 mod start;
 mod startup;
+mod table_deleted;
 
 const APP: &str = "billing";
 const STREAM: &str = "orders";

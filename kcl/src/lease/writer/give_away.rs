@@ -76,6 +76,13 @@ impl Writer {
         let store = Arc::clone(&self.context.store);
         let mut cause = "its lease expired first".to_owned();
         while !self.state.known().fence.has_fallen(self.now()) {
+            // As a renewal does, an attempt that repeats a failed one takes of the budget of the worker.
+            if !self.schedule.may_try(self.now(), &self.context.retries) {
+                if self.pause_in_time().await {
+                    continue;
+                }
+                return left_to_expire(cause);
+            }
             let lease = self.state.known().lease.clone();
             let Some(to) = choose(&lease) else {
                 return left_to_expire("the handoff was taken back");
@@ -89,6 +96,7 @@ impl Writer {
             };
             match self.until_deadline(write).await {
                 Some(Ok(Outcome::Applied(_) | Outcome::AppliedBefore(_))) => {
+                    self.context.retries.succeeded(self.now());
                     return match to {
                         Some(to) if to == self.context.worker_id => LeaseOutcome::Kept,
                         Some(to) => LeaseOutcome::HandedOver { to },
@@ -100,13 +108,7 @@ impl Writer {
                     _ => return LeaseOutcome::Lost,
                 },
                 Some(Err(error)) => {
-                    let pause = self.pause();
-                    if error.is_retryable() && self.may_try_again() {
-                        // The deadline of a planned stop ends the pause: the stop reports the lease then.
-                        let sleep = tokio::time::sleep(pause);
-                        let _ = self.context.out_of_time.run_until_cancelled(sleep).await;
-                    }
-                    if !error.is_retryable() || !self.may_try_again() {
+                    if !error.is_retryable() || !self.pause_in_time().await {
                         self.warn_of_expiry(&error);
                         return left_to_expire(error);
                     }
@@ -116,6 +118,16 @@ impl Writer {
             }
         }
         left_to_expire(cause)
+    }
+
+    /// Pauses before the next attempt; false if none may be made. The deadline of a planned stop ends the
+    /// pause: the stop reports the lease then.
+    async fn pause_in_time(&mut self) -> bool {
+        let sleep = tokio::time::sleep(self.pause());
+        if self.may_try_again() {
+            let _ = self.context.out_of_time.run_until_cancelled(sleep).await;
+        }
+        self.may_try_again()
     }
 
     /// Whether another attempt may be made. After the deadline of a planned stop, none is: a lease that

@@ -94,8 +94,8 @@ fn spread(failover: Duration, random: &mut Rng) -> Duration {
     (failover / 2).mul_f64(0.2 + 0.8 * random.f64())
 }
 
-/// Repeated attempts that a worker may make for all of its leases: so many a second, and one more for
-/// each renewal that succeeds.
+/// Repeated attempts to renew a lease, or to give one away, that a worker may make for all of its leases:
+/// so many a second, and one more for each such write that succeeds.
 #[derive(Debug, Default)]
 pub(crate) struct RetryBudget(Mutex<Option<Saved>>);
 

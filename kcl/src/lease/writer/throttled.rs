@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::clock::TokioClock;
 use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Passage, Row};
-use crate::lease::tenure::ChildShard;
+use crate::lease::tenure::{ChildShard, TenureEnd};
 
 const LEASES: usize = if cfg!(debug_assertions) { 400 } else { 2_000 };
 const F: Duration = Duration::from_secs(10);
@@ -145,6 +146,15 @@ impl Worker {
         attempts
     }
 
+    /// A planned stop: all leases are given away at one moment.
+    fn give_away(&self) -> JoinHandle<Vec<LeaseOutcome>> {
+        let tenures = self.tenures.clone();
+        tokio::spawn(async move {
+            let ends = tenures.iter().map(|tenure| tenure.end(TenureEnd::GiveAway));
+            join_all(ends).await
+        })
+    }
+
     fn held(&self) -> usize {
         let held = self.tenures.iter().filter(|tenure| tenure.is_held());
         held.count()
@@ -203,4 +213,30 @@ async fn no_lease_is_lost_that_one_more_attempt_can_save() {
         "{after:?}"
     );
     assert!(busiest(&after[10..]) <= NORMAL * 5 / 4, "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_that_are_given_away_at_a_throttled_table_take_of_the_same_budget() {
+    let worker = Worker::start();
+    worker.attempts(20).await;
+    worker.throttle(100);
+    let ends = worker.give_away();
+    let attempts = worker.attempts(10).await;
+    let (first, later) = (attempts[0], attempts[1..].iter().sum::<u64>());
+    assert!(first <= LEASES as u64 + 3 * FEW, "{attempts:?}");
+    // One last attempt of each lease, and what the budget allows.
+    assert!(later <= LEASES as u64 + 3 * FEW, "{attempts:?}");
+    let left = ends.await.unwrap();
+    let is_left = |end: &LeaseOutcome| matches!(end, LeaseOutcome::LeftToExpire { .. });
+    assert!(left.iter().all(is_left));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_throttles_half_of_the_attempts_takes_back_all_leases_in_time() {
+    let worker = Worker::start();
+    worker.attempts(20).await;
+    worker.throttle(50);
+    let ends = worker.give_away().await.unwrap();
+    let kept = ends.iter().filter(|end| **end == LeaseOutcome::Kept);
+    assert!(kept.count() >= LEASES * 99 / 100, "{ends:?}");
 }

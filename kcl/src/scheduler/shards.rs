@@ -197,6 +197,10 @@ impl Shards {
 
     /// Starts the consumer of a lease that was just acquired.
     pub(super) fn start(&mut self, tenure: Tenure) {
+        // The task of an earlier tenure of the shard may still be ending: its problems are over.
+        if self.owns(tenure.shard_id()) {
+            self.view.parts.problems.forget_shard(tenure.shard_id());
+        }
         let status = Arc::new(ShardStatus::new(
             tenure.shard_id(),
             Arc::clone(&self.view.totals),
@@ -274,8 +278,17 @@ impl Shards {
         self.count(self.owned.len());
         let shard_id = owned.map(|owned| owned.tenure.shard_id().to_owned());
         let shard_id = shard_id.unwrap_or_default();
-        self.view.parts.problems.forget_shard(&shard_id);
+        // Problems that are there now are those of a later tenure of the shard, if there is one.
+        if !self.owns(&shard_id) {
+            self.view.parts.problems.forget_shard(&shard_id);
+        }
         (shard_id, result)
+    }
+
+    /// Whether a consumer of the shard runs, or is ending.
+    fn owns(&self, shard_id: &str) -> bool {
+        let mut owned = self.owned.values();
+        owned.any(|owned| owned.tenure.shard_id() == shard_id)
     }
 
     /// Cancelled in a planned stop, when the leases of shards that were drained may leave this worker.
@@ -306,3 +319,6 @@ impl Drop for Shards {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

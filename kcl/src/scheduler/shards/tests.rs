@@ -1,0 +1,98 @@
+//! Consumers on leases in memory.
+
+use super::*;
+use crate::checkpoint::Checkpoint;
+use crate::clock::SystemClock;
+use crate::delivery::RecordBatch;
+use crate::error::ProcessorError;
+use crate::executor::CurrentRuntime;
+use crate::lease::Lease;
+use crate::processor::{RecordProcessor, ShardContext, ShardEnd, Shutdown};
+use crate::retrieval::{Page, Retrieval, RetrievalError, ShardBudget, ShardReader, Start};
+
+const SHARD: &str = "shardId-000000000000";
+const KIND: ProblemKind = ProblemKind::ReadsFailing;
+
+/// A shard without records.
+struct Quiet;
+
+impl Retrieval for Quiet {
+    fn open(&self, _: Start) -> Box<dyn ShardReader> {
+        Box::new(Self)
+    }
+}
+
+impl ShardReader for Quiet {
+    fn next_page<'a>(
+        &'a mut self,
+        _: &'a ShardBudget,
+    ) -> BoxFuture<'a, Result<Page, RetrievalError>> {
+        std::future::pending().boxed()
+    }
+}
+
+struct Idle;
+
+impl RecordProcessor for Idle {
+    async fn process_records(&mut self, _: RecordBatch<'_>) -> Result<(), ProcessorError> {
+        Ok(())
+    }
+
+    async fn shard_ended(&mut self, _: ShardEnd<'_>) -> Result<(), ProcessorError> {
+        Ok(())
+    }
+
+    async fn shutdown_requested(&mut self, _: Shutdown<'_>) -> Result<(), ProcessorError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_tenure_that_ends_leaves_the_problems_of_the_next_one_of_its_shard() {
+    let clock = Arc::new(SystemClock::default()) as Arc<dyn Clock>;
+    let config = Arc::new(ConsumerConfig::default());
+    let budget = ByteBudget::new(config.max_buffered_bytes);
+    let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
+    let worker = Worker {
+        application: "application".into(),
+        worker_id: "worker".into(),
+        stream: "stream".into(),
+        config: Arc::clone(&config),
+        clock: Arc::clone(&clock),
+        retrieval: Arc::new(Quiet),
+        budget: Arc::clone(&budget),
+        factory: Arc::new(|_: &ShardContext| Idle),
+        executor: Arc::new(CurrentRuntime),
+    };
+    let view = View::new(ViewParts {
+        worker_id: "worker".into(),
+        budget,
+        last_look: Arc::default(),
+        states: StateSender::default(),
+        clock: Arc::clone(&clock),
+        config,
+        meter: Meter::default(),
+        problems: Arc::clone(&problems),
+    });
+    let mut shards = Shards::new(Arc::new(worker), Arc::new(view), 7);
+    let tenure = || {
+        let lease = Lease::new(SHARD, Checkpoint::TrimHorizon);
+        Tenure::recorded(lease, Arc::clone(&clock))
+    };
+    let is_problem = || problems.find(KIND, Some(SHARD)).is_some();
+
+    let (first, first_recorder) = tenure();
+    shards.start(first);
+    problems.failed(KIND, Some(SHARD), "of the first one");
+    first_recorder.lose();
+    // Its end is not taken note of before the shard is acquired again.
+    let (second, second_recorder) = tenure();
+    shards.start(second);
+    assert!(!is_problem(), "the first one's");
+    problems.failed(KIND, Some(SHARD), "of the second one");
+    assert_eq!(shards.ended().await.0, SHARD);
+    assert!(is_problem(), "the second one's");
+    second_recorder.lose();
+    assert_eq!(shards.ended().await.0, SHARD);
+    assert!(!is_problem(), "the shard is not owned any more");
+}

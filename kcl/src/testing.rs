@@ -137,12 +137,19 @@ impl TestShardBuilder {
     pub fn build(self) -> TestShard {
         let checkpoint = self.lease.checkpoint.clone();
         let (tenure, recorder) = Tenure::recorded(self.lease, Arc::new(SystemClock::default()));
-        let context = ShardContext::new(&tenure, &self.application, &self.stream, &self.worker_id);
+        let tokens = CallTokens {
+            lost: tenure.lost(),
+            shutdown: tenure.shutdown_requested(),
+        };
+        let context = ShardContext::new(
+            &tenure,
+            tokens.clone(),
+            &self.application,
+            &self.stream,
+            &self.worker_id,
+        );
         TestShard {
-            tokens: CallTokens {
-                lost: tenure.lost(),
-                shutdown: tenure.shutdown_requested(),
-            },
+            tokens,
             checkpointer: Checkpointer::new(tenure.clone(), checkpoint.clone()),
             budget: ShardBudget::new(&ByteBudget::new(usize::MAX)),
             next: first_behind(&checkpoint),
@@ -199,8 +206,12 @@ impl TestShard {
         &self.checkpointer
     }
 
-    /// A batch of these records, behind the batches that were made before. Records without a sequence
-    /// number get the next one. Aggregates are taken apart as in production.
+    /// A batch of these records, behind the batches that were made before. Aggregates are taken apart as in
+    /// production.
+    ///
+    /// A record without a sequence number gets the number behind the largest one so far: that of the
+    /// checkpoint, and of the records of this batch and the earlier ones. Only numbers below 2^64 count.
+    /// Behind one as Kinesis gives them, of 56 digits, the records of a test need their own numbers.
     ///
     /// # Panics
     /// A sequence number is not above the one before it in this batch.
@@ -229,6 +240,7 @@ impl TestShard {
             None,
             AggregateRangePolicy::default(),
             ConsumerConfig::default().max_decompressed_size,
+            Arc::new(SystemClock::default()),
         );
         let entries = deaggregator.expand(records, &mut Tally::default());
         let held = self.budget.reserve(0).now_or_never();
@@ -372,7 +384,7 @@ impl fmt::Debug for TestShard {
     }
 }
 
-/// The first number behind a checkpoint: a processor is never given a record before it.
+/// The first number behind a checkpoint. 1 if its number is not below 2^64.
 fn first_behind(checkpoint: &Checkpoint) -> u64 {
     match checkpoint {
         Checkpoint::At(position) => number_of(&position.sequence_number).saturating_add(1),
@@ -380,7 +392,7 @@ fn first_behind(checkpoint: &Checkpoint) -> u64 {
     }
 }
 
-/// Numbers beyond 64 bits are not continued.
+/// The number, if it is below 2^64; else 0: larger ones are not continued.
 fn number_of(sequence_number: &SequenceNumber) -> u64 {
     sequence_number.as_str().parse().unwrap_or(0)
 }
@@ -454,7 +466,8 @@ impl TestRecord {
         }
     }
 
-    /// Its sequence number. Default: one more than the last one of the shard.
+    /// Its sequence number. Default: one more than the largest number of the shard so far, if that is below
+    /// 2^64; see [`TestShard::batch`].
     #[must_use]
     pub fn with_sequence_number(mut self, sequence_number: SequenceNumber) -> Self {
         self.sequence_number = Some(sequence_number);

@@ -1,7 +1,15 @@
-//! Log lines about aggregates that are not as they should be: once for each shard, with counts, where
-//! one for each aggregate would say the same again and again.
+//! Log lines about aggregates that are not as they should be: few for each shard, with counts, where one
+//! for each aggregate would say the same again and again.
 
+use std::fmt::Display;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use crate::clock::Clock;
+use crate::sequence::SequenceNumber;
+
+/// Shortest time between two lines about records of one kind that cannot be read.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Arrival time without a record out of range after which a reshard is over.
 const QUIET: Duration = Duration::from_secs(10);
@@ -14,10 +22,37 @@ struct Burst {
     last_arrival: Option<SystemTime>,
 }
 
+/// Lines about one kind of record that cannot be read: one for the first record, and then one at most each
+/// [`LOG_INTERVAL`].
+#[derive(Debug, Default, Clone, Copy)]
+struct Gate {
+    logged: Option<Duration>,
+    /// Records since the last line.
+    records: u64,
+}
+
+impl Gate {
+    /// Notes a record. If a line is due: how many records came since the last one, this one included.
+    fn noted(&mut self, now: Duration) -> Option<u64> {
+        self.records += 1;
+        let since = self.logged.map(|logged| now.saturating_sub(logged));
+        if since.is_some_and(|since| since < LOG_INTERVAL) {
+            return None;
+        }
+        self.logged = Some(now);
+        Some(std::mem::take(&mut self.records))
+    }
+}
+
 /// What the log of one shard has said, and what it is yet to say.
 #[derive(Debug)]
 pub(crate) struct AggregateLog {
     shard_id: String,
+    clock: Arc<dyn Clock>,
+    /// Compressed records that cannot be opened.
+    not_opened: Gate,
+    /// Aggregates of which broken records are lost.
+    broken: Gate,
     /// Dropped records that their producer sends again.
     resent: Burst,
     /// Records that a setting drops.
@@ -27,9 +62,12 @@ pub(crate) struct AggregateLog {
 }
 
 impl AggregateLog {
-    pub(crate) fn new(shard_id: &str) -> Self {
+    pub(crate) fn new(shard_id: &str, clock: Arc<dyn Clock>) -> Self {
         Self {
             shard_id: shard_id.to_owned(),
+            clock,
+            not_opened: Gate::default(),
+            broken: Gate::default(),
             resent: Burst::default(),
             dropped: Burst::default(),
             has_told_of_kept: false,
@@ -37,8 +75,25 @@ impl AggregateLog {
         }
     }
 
-    pub(crate) fn shard_id(&self) -> &str {
-        &self.shard_id
+    /// Notes a compressed record that cannot be opened.
+    pub(crate) fn not_opened(&mut self, sequence_number: &SequenceNumber, error: &dyn Display) {
+        if let Some(records) = self.not_opened.noted(self.clock.now()) {
+            tracing::warn!(
+                shard_id = self.shard_id, %sequence_number, %error, records,
+                "a compressed record cannot be opened: it is delivered as received, with its frame_error; \
+                 logged at most every 30 s, with the count since the last line"
+            );
+        }
+    }
+
+    /// Notes an aggregate of which broken records are lost.
+    pub(crate) fn broken(&mut self, sequence_number: &SequenceNumber, defect: &dyn Display) {
+        if let Some(aggregates) = self.broken.noted(self.clock.now()) {
+            tracing::warn!(
+                shard_id = self.shard_id, %sequence_number, %defect, aggregates,
+                "an aggregate is broken; logged at most every 30 s, with the count since the last line"
+            );
+        }
     }
 
     /// Notes records of an aggregate that were dropped because their producer sends them again.
@@ -107,6 +162,16 @@ impl Drop for AggregateLog {
     fn drop(&mut self) {
         if self.resent != Burst::default() {
             self.tell_of_resent();
+        }
+        let (not_opened, broken) = (self.not_opened.records, self.broken.records);
+        if not_opened + broken > 0 {
+            tracing::warn!(
+                shard_id = self.shard_id,
+                not_opened,
+                broken,
+                "further compressed records could not be opened, or aggregates were broken, since the last \
+                 lines about that"
+            );
         }
         let Burst {
             aggregates,

@@ -1,12 +1,14 @@
 //! Fetched records taken apart: which user records are delivered, under which sub-sequence number.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use kinesis_aggregation::{Aggregate, Decoded, Decoder, FrameError, HashKeyRange, Member};
 
 use super::aggregate_log::AggregateLog;
+use crate::clock::Clock;
 use crate::config::AggregateRangePolicy;
 use crate::retrieval::RawRecord;
 use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
@@ -237,13 +239,14 @@ impl Deaggregator {
         done: Option<ExtendedSequenceNumber>,
         policy: AggregateRangePolicy,
         max_decompressed_size: usize,
+        clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
             decoder: Decoder::new(max_decompressed_size),
             policy,
             range,
             done,
-            log: AggregateLog::new(shard_id),
+            log: AggregateLog::new(shard_id, clock),
         }
     }
 
@@ -295,10 +298,7 @@ impl Deaggregator {
             },
             Err(error) => {
                 tally.frame_errors += 1;
-                tracing::warn!(
-                    shard_id = self.log.shard_id(), %sequence_number, %error,
-                    "a compressed record cannot be opened: it is delivered as received, with its frame_error"
-                );
+                self.log.not_opened(&sequence_number, &error);
                 Content::Plain {
                     partition_key,
                     data,
@@ -339,8 +339,7 @@ impl Deaggregator {
         let mut sound = aggregate.len();
         if let Some(defect) = defect {
             tally.defects += 1;
-            let (shard_id, sequence_number) = (self.log.shard_id(), received.sequence_number);
-            tracing::warn!(shard_id, %sequence_number, %defect, "an aggregate is broken");
+            self.log.broken(received.sequence_number, &defect);
             sound = sound.min(usize::try_from(defect.index()).unwrap_or(usize::MAX));
         }
         if !is_strict && aggregate.invalid_hash_keys() > 0 {

@@ -137,6 +137,7 @@ impl ShardConsumer {
             done,
             config.aggregate_range,
             config.max_decompressed_size,
+            Arc::clone(&self.worker.clock),
         )
     }
 

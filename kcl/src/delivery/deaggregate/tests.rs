@@ -1,8 +1,10 @@
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kinesis_aggregation::{AggregateBuilder, Compressor, HashKey};
 
 use super::*;
+use crate::clock::SystemClock;
 
 const HALF: u128 = 1 << 127;
 
@@ -46,7 +48,7 @@ fn expand(
     records: Vec<RawRecord>,
 ) -> (Vec<(u64, u64)>, Tally) {
     let mut tally = Tally::default();
-    let mut deaggregator = Deaggregator::new("shard", range, done, policy, 16 << 20);
+    let mut deaggregator = Deaggregator::new("shard", range, done, policy, 16 << 20, clock());
     let entries = deaggregator.expand(records, &mut tally);
     let positions = entries.iter().flat_map(|entry| {
         let sequence_number: u64 = entry.sequence_number.as_str().parse().unwrap();
@@ -246,6 +248,10 @@ fn a_hash_key_that_is_no_number_gives_way_to_the_partition_key() {
     assert_eq!(run(Strict, lower_half(), third_high).0, [0]);
 }
 
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock::default())
+}
+
 /// The lines that `work` logs on this thread, each with its level.
 fn logged(work: impl FnOnce()) -> Vec<String> {
     #[derive(Clone, Default)]
@@ -278,7 +284,8 @@ fn logged(work: impl FnOnce()) -> Vec<String> {
 fn a_reshard_is_one_line_of_information_with_a_count() {
     let run = |policy, records: u32, later: Option<u32>| {
         logged(|| {
-            let mut deaggregator = Deaggregator::new("shard", lower_half(), None, policy, 0);
+            let mut deaggregator =
+                Deaggregator::new("shard", lower_half(), None, policy, 0, clock());
             let mut open = |number: u32, out_of_range: bool, at: u32| {
                 let second = if out_of_range { HALF } else { 2 };
                 let data = aggregate(&[("k", 1), ("k", second)]);
@@ -357,7 +364,7 @@ fn a_frame_that_cannot_be_opened_is_delivered_as_received_and_flagged() {
 
     let mut tally = Tally::default();
     let policy = AggregateRangePolicy::Auto;
-    let mut deaggregator = Deaggregator::new("shard", None, None, policy, 16 << 20);
+    let mut deaggregator = Deaggregator::new("shard", None, None, policy, 16 << 20, clock());
     let records = vec![raw(1, "p", framed), raw(2, "p", broken.clone())];
     let entries = deaggregator.expand(records, &mut tally);
     assert_eq!(tally.frame_errors, 1);
@@ -386,9 +393,54 @@ fn a_frame_that_cannot_be_opened_comes_again_although_a_part_of_it_is_checkpoint
         .unwrap();
     // This worker's limit is smaller than that of the one that wrote the checkpoint.
     let policy = AggregateRangePolicy::Auto;
-    let mut deaggregator = Deaggregator::new("shard", None, Some(at(1, 5)), policy, 1000);
+    let mut deaggregator = Deaggregator::new("shard", None, Some(at(1, 5)), policy, 1000, clock());
     let mut tally = Tally::default();
     let entries = deaggregator.expand(vec![raw(1, "p", framed)], &mut tally);
     assert_eq!((entries.len(), tally.frame_errors), (1, 1));
     assert_eq!(entries[0].last_position(), at(1, 5));
+}
+
+/// A clock that a test moves on.
+#[derive(Debug, Default)]
+struct Seconds(AtomicU64);
+
+impl Clock for Seconds {
+    fn now(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::Relaxed))
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + self.now()
+    }
+}
+
+#[test]
+fn a_flood_of_records_that_cannot_be_read_is_logged_at_intervals_with_counts() {
+    let mut builder = AggregateBuilder::new(1 << 20);
+    builder.push("k", None, &[7; 4000]).unwrap();
+    let framed = Compressor::new(3)
+        .unwrap()
+        .compress(&builder.seal())
+        .unwrap()
+        .unwrap();
+    let lines = logged(|| {
+        let clock = Arc::new(Seconds::default());
+        let policy = AggregateRangePolicy::Auto;
+        // No frame can be opened within this limit.
+        let shared = Arc::clone(&clock) as Arc<dyn Clock>;
+        let mut deaggregator = Deaggregator::new("shard", None, None, policy, 1000, shared);
+        let mut tally = Tally::default();
+        // Ten a second.
+        for number in 0..700 {
+            clock.0.store(number / 10, Ordering::Relaxed);
+            let record = raw(number, "p", framed.clone());
+            assert_eq!(deaggregator.expand(vec![record], &mut tally).len(), 1);
+        }
+        assert_eq!(tally.frame_errors, 700);
+    });
+    let counts = ["records=1", "records=300", "records=300", "not_opened=99"];
+    assert_eq!(lines.len(), counts.len(), "{lines:#?}");
+    for (line, count) in lines.iter().zip(counts) {
+        assert!(line.contains("WARN") && line.contains(count), "{line}");
+    }
 }

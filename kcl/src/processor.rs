@@ -56,8 +56,14 @@ use crate::lease::{FencingToken, Lease, Tenure};
 pub trait RecordProcessor: Send + 'static {
     /// Called once before anything else. Repeated until it succeeds. Default: nothing.
     ///
+    /// A call that may take long watches [`shard.shutdown_token()`](ShardContext::shutdown_token) and
+    /// [`shard.cancellation()`](ShardContext::cancellation), and returns an error when one of them is
+    /// cancelled: a planned stop waits for the call. If it is under way at the deadline of the stop, it is
+    /// aborted, and the lease left to expire.
+    ///
     /// # Errors
-    /// What it returns is logged and the call repeated.
+    /// What it returns is logged and the call repeated. An error that is returned after one of the two
+    /// tokens was cancelled ends the processor and counts as no failure.
     fn initialize(
         &mut self,
         shard: &ShardContext,
@@ -136,6 +142,7 @@ where
 pub struct ShardContext {
     lease: Lease,
     fencing_token: FencingToken,
+    tokens: CallTokens,
     application: String,
     stream: String,
     worker_id: String,
@@ -144,10 +151,17 @@ pub struct ShardContext {
 }
 
 impl ShardContext {
-    pub(crate) fn new(tenure: &Tenure, application: &str, stream: &str, worker_id: &str) -> Self {
+    pub(crate) fn new(
+        tenure: &Tenure,
+        tokens: CallTokens,
+        application: &str,
+        stream: &str,
+        worker_id: &str,
+    ) -> Self {
         Self {
             lease: tenure.lease(),
             fencing_token: tenure.fencing_token(),
+            tokens,
             application: application.to_owned(),
             stream: stream.to_owned(),
             worker_id: worker_id.to_owned(),
@@ -188,6 +202,19 @@ impl ShardContext {
     /// so that a former owner can not overwrite a later one's.
     pub fn fencing_token(&self) -> &FencingToken {
         &self.fencing_token
+    }
+
+    /// Cancelled when this worker loses the lease of the shard, at any time: another worker may process
+    /// it, and checkpoints fail from now on.
+    pub fn cancellation(&self) -> &CancellationToken {
+        &self.tokens.lost
+    }
+
+    /// Cancelled when the shard is to be given up on request, at any time: by a planned stop of the worker,
+    /// or since the lease moves to another worker. The lease is still this worker's. See
+    /// [`RecordBatch::shutdown_token`].
+    pub fn shutdown_token(&self) -> &CancellationToken {
+        &self.tokens.shutdown
     }
 
     /// The application's name.

@@ -178,6 +178,7 @@ impl ShardConsumer {
         let worker = Arc::clone(&self.worker);
         let context = ShardContext::new(
             &self.tenure,
+            self.signals.for_call(),
             &worker.application,
             &worker.stream,
             &worker.worker_id,

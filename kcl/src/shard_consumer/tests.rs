@@ -90,6 +90,8 @@ enum Deed {
     WaitForShutdown,
     /// Wait for the test.
     Wait,
+    /// In `initialize`: wait for the shutdown token, then fail.
+    WaitInInitialize,
 }
 
 /// What a processor was given.
@@ -98,6 +100,8 @@ struct Seen {
     /// Attempt, and positions of the records, of each call.
     batches: Vec<(u32, Vec<String>)>,
     was_asked: bool,
+    /// It waits in `initialize`.
+    initializes: bool,
 }
 
 struct Processor {
@@ -108,6 +112,16 @@ struct Processor {
 }
 
 impl Processor {
+    async fn initialize(&self, shard: &ShardContext) -> Result<(), ProcessorError> {
+        if self.deeds.lock().unwrap().front() != Some(&Deed::WaitInInitialize) {
+            return Ok(());
+        }
+        self.seen.send_modify(|seen| seen.initializes = true);
+        shard.shutdown_token().cancelled().await;
+        assert!(!shard.cancellation().is_cancelled());
+        Err("told to stop".into())
+    }
+
     async fn process(&self, batch: RecordBatch<'_>) -> Result<(), ProcessorError> {
         let positions = batch.records().map(|record| record.position().to_string());
         let positions = positions.collect();
@@ -124,7 +138,7 @@ impl Processor {
                 batch.checkpointer().checkpoint_at(&first).await?;
             }
             Deed::CheckpointAllAndFail => batch.checkpointer().checkpoint().await?,
-            Deed::Fail => {}
+            Deed::Fail | Deed::WaitInInitialize => {}
             Deed::Wait => {
                 self.go_on.notified().await;
                 return Ok(());
@@ -142,6 +156,10 @@ impl Processor {
 struct Handle(Arc<Processor>);
 
 impl RecordProcessor for Handle {
+    async fn initialize(&mut self, shard: &ShardContext) -> Result<(), ProcessorError> {
+        self.0.initialize(shard).await
+    }
+
     async fn process_records(&mut self, batch: RecordBatch<'_>) -> Result<(), ProcessorError> {
         self.0.process(batch).await
     }
@@ -317,6 +335,26 @@ async fn an_early_return_at_a_stop_is_no_failure() {
     let seen = seen.borrow_and_update().clone();
     assert!(seen.was_asked);
     assert_eq!(seen.batches.len(), 1, "nothing is delivered after it");
+    assert_eq!(status.snapshot().failures, 0);
+    assert_eq!(status.problems().problems(), []);
+    assert_eq!(logs.warnings(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_stop_reaches_a_processor_that_is_initialized() {
+    let logs = Logs::default();
+    let _logged = tracing::subscriber::set_default(logs.clone());
+    let pages = Pages {
+        pages: 1,
+        records: 1,
+    };
+    let deeds = [Deed::WaitInInitialize];
+    let config = config(CheckpointPolicy::AfterBatch);
+    let mut running = Running::start(pages, Duration::ZERO, &deeds, config);
+    running.until("a call", |seen| seen.initializes).await;
+    let (status, seen) = (Arc::clone(&running.status), running.seen.clone());
+    assert_eq!(running.stop().await, []);
+    assert_eq!(seen.borrow().batches, [], "nothing is delivered");
     assert_eq!(status.snapshot().failures, 0);
     assert_eq!(status.problems().problems(), []);
     assert_eq!(logs.warnings(), [""; 0]);

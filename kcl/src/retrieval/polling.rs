@@ -415,7 +415,8 @@ impl Polling {
                     return;
                 }
             }
-            // Each other failure may be of an iterator that is of no use: a new one costs little.
+            // The iterator may be one of a stream, or a shard, that does not exist any more. Should they be
+            // found after all, the next read gets a new one.
             FailureKind::NotFound => self.iterator = None,
             FailureKind::Throttled => {
                 self.status.measure(Metric::ThrottledReads, 1.0);

@@ -81,9 +81,12 @@ impl WorkerHandle {
     ///    after the [`failover_time`](crate::ConsumerConfig::failover_time): they may still be at work.
     ///    (Code that blocks its thread cannot be aborted: the worker ends without it.)
     ///
-    /// While DynamoDB does not answer, checkpoints and leases are tried again until shortly before the
-    /// deadline (a second, at most a quarter of it). Then waiting checkpoints fail, and the leases are left
-    /// to expire. The report says what became of each shard.
+    /// While DynamoDB does not answer, or throttles, checkpoints are tried again, and so are the writes that
+    /// give the leases away: until shortly before the deadline (a second, at most a quarter of it), and no
+    /// longer than until the lease expires here, which is one
+    /// [`failover_time`](crate::ConsumerConfig::failover_time) after its last renewal. A lease that is being
+    /// given away is not renewed any more. After that, waiting checkpoints fail, and the leases are left to
+    /// expire. The report says what became of each shard.
     ///
     /// A second call waits for the same stop; the first one's deadline counts. A processor must not
     /// wait for it, which would wait for the processor: spawn the call.

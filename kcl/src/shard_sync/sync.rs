@@ -44,7 +44,9 @@ pub(crate) enum SyncError {
     /// A shard came to its end, as its reader says, and the listing does not know of that yet.
     #[error("shard {shard_id} is listed as open, or not yet: list its children again later")]
     StillOpen { shard_id: String },
-    /// The stream was deleted and created again, and the settings say that this is an error.
+    /// The stream was deleted and created again since the leases were made, or since this worker began to
+    /// read it. [`ShardSync::run`] returns this only if the settings say that it is an error; the single
+    /// steps return it under any setting.
     #[error("stream {stream} was created again since the leases were made")]
     StreamRecreated { stream: String },
     /// The process was stopped since it looked: what was missing then may have come and gone.

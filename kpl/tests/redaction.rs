@@ -73,6 +73,13 @@ fn record(number: usize) -> UserRecord {
 /// A hash key that no count or time looks like.
 const HASH_KEY: u128 = 271_828_182_845_904_523_536_028;
 
+/// A refusal that quotes a partition key.
+fn quoting() -> String {
+    format!(
+        "1 validation error detected: Value '{MARK}1' at 'records.1.member.partitionKey' failed to satisfy constraint"
+    )
+}
+
 /// Sends some records, and shows all that comes back.
 async fn send(producer: &Producer, seen: &Capture) {
     for number in 0..3 {
@@ -121,11 +128,18 @@ async fn nothing_planted_is_found_in_logs_errors_or_debug_output() {
             Fault::refuse("AccessDeniedException"),
             Fault::refuse("ValidationException"),
             Fault::refuse("SomethingNew"),
+            // The service's own words quote what it refuses.
+            Fault::refuse("ValidationException").message(quoting()),
+            Fault::refuse("SomethingNew").message(format!("{MARK}1 is not allowed here")),
         ]
     };
     for operation in ["PutRecords", "ListShards", "DescribeStreamSummary"] {
         // The other calls fail in the background, in one way.
-        let kinds = if operation == "PutRecords" { 9 } else { 1 };
+        let kinds = if operation == "PutRecords" {
+            usize::MAX
+        } else {
+            1
+        };
         for fault in faults().into_iter().take(kinds) {
             let builder = Producer::builder(STREAM, &aws.sdk_config());
             let producer = builder.config(config()).build().await.unwrap();
@@ -140,10 +154,15 @@ async fn nothing_planted_is_found_in_logs_errors_or_debug_output() {
         "InternalFailure",
         "ProvisionedThroughputExceededException",
         "ValidationException",
+        "SomethingNew",
     ] {
         let builder = Producer::builder(STREAM, &aws.sdk_config());
         let producer = builder.config(config()).build().await.unwrap();
-        let fault = aws.faults().add(Fault::refuse_entry(code).probability(0.7));
+        let fault = aws.faults().add(
+            Fault::refuse_entry(code)
+                .message(quoting())
+                .probability(0.7),
+        );
         send(&producer, &seen).await;
         let large = UserRecord::new(MARK, vec![b'x'; 12 << 20]);
         seen.error(&producer.send(large).await.unwrap_err());

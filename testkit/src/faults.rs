@@ -232,7 +232,7 @@ impl Faults {
                 shard: call.parts[*nth].shard.clone(),
                 entry: of_entry.then_some(*nth),
             }));
-            plan.add(&rule.fault.kind, &hits, call);
+            plan.add(&rule.fault, &hits, call);
             if plan.stop.is_some() {
                 break;
             }

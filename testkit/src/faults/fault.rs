@@ -85,6 +85,7 @@ impl FaultKind {
 #[must_use = "a fault strikes once it is added with `Faults::add`"]
 pub struct Fault {
     pub(super) kind: FaultKind,
+    pub(super) message: Option<String>,
     pub(super) service: Option<Service>,
     pub(super) operation: Option<String>,
     pub(super) resource: Option<String>,
@@ -101,6 +102,7 @@ impl Fault {
     pub fn new(kind: FaultKind) -> Self {
         Self {
             kind,
+            message: None,
             service: None,
             operation: None,
             resource: None,
@@ -184,6 +186,15 @@ impl Fault {
     /// Hides the item that failed a condition of DynamoDB.
     pub fn no_old_item() -> Self {
         Self::new(FaultKind::NoOldItem)
+    }
+
+    /// The message of a [`Refuse`](FaultKind::Refuse) or [`RefuseEntry`](FaultKind::RefuseEntry), in place
+    /// of testkit's own. Other kinds ignore it.
+    pub fn message(self, message: impl Into<String>) -> Self {
+        Self {
+            message: Some(message.into()),
+            ..self
+        }
     }
 
     /// Only in this service.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::Service;
-use super::fault::FaultKind;
+use super::fault::{Fault, FaultKind};
 use crate::kinesis::ApiError;
 
 /// A request, as faults see it.
@@ -59,12 +59,15 @@ pub(crate) enum Stop {
     Refuse(ApiError),
 }
 
+/// The message of a refusal that was not given one.
+const REFUSED: &str = "Refused by a fault of testkit.";
+
 impl Plan {
-    pub(super) fn add(&mut self, kind: &FaultKind, hits: &[usize], call: &Call<'_>) {
+    pub(super) fn add(&mut self, fault: &Fault, hits: &[usize], call: &Call<'_>) {
         if hits.is_empty() {
             return;
         }
-        match kind {
+        match &fault.kind {
             FaultKind::Delay(by) => self.delay += *by,
             FaultKind::ResponseLost => self.lose_response = true,
             FaultKind::CutResponse => self.cut_response = true,
@@ -98,14 +101,15 @@ impl Plan {
             FaultKind::SlowIndex(by) => self.slow_index = self.slow_index.max(Some(*by)),
             FaultKind::NoOldItem => self.no_old_item = true,
             FaultKind::Refuse { code } => {
-                let refusal = ApiError::new(code.clone(), "Refused by a fault of testkit.");
+                let message = fault.message.as_deref().unwrap_or(REFUSED);
+                let refusal = ApiError::new(code.clone(), message);
                 self.stop = Some(Stop::Refuse(refusal));
             }
             FaultKind::RefuseEntry { code } => {
-                let message = if code == "InternalFailure" {
-                    "Internal service failure."
-                } else {
-                    "Refused by a fault of testkit."
+                let message = match &fault.message {
+                    Some(message) => message,
+                    None if code == "InternalFailure" => "Internal service failure.",
+                    None => REFUSED,
                 };
                 self.refused.extend(
                     hits.iter()

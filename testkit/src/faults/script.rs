@@ -55,6 +55,7 @@ enum ServiceName {
 struct Entry {
     kind: Kind,
     code: Option<String>,
+    message: Option<String>,
     by: Option<String>,
     service: Option<ServiceName>,
     operation: Option<String>,
@@ -73,7 +74,8 @@ impl Faults {
     ///
     /// Each is an object with a `kind` (`throttle`, `internal-failure`, `unavailable`, `refuse`, `delay`,
     /// `cut-connection`, `response-lost`, `cut-response`, `garbled-response`, `slow-response`, `refuse-entry`, `stale-index`, `slow-index`, `no-old-item`) and,
-    /// where the kind needs it, a `code`, a duration `by` or `bytes_per_second`. The conditions are those of [`Fault`]:
+    /// where the kind needs it, a `code`, a duration `by` or `bytes_per_second`. A kind with a `code` may
+    /// have a `message`. The conditions are those of [`Fault`]:
     /// `service` (`kinesis` or `dynamodb`), `operation`, `resource`, `shard`, `probability`, `skip`,
     /// `times`, `after`, `lasting`. Durations are numbers with a unit: `250ms`, `1.5s`, `2m`, `1h`.
     ///
@@ -119,6 +121,9 @@ impl TryFrom<Entry> for Fault {
             .probability(probability)
             .skip(entry.skip.unwrap_or(0))
             .after(optional(entry.after.as_deref())?.unwrap_or_default());
+        if let Some(message) = entry.message {
+            fault = fault.message(message);
+        }
         if let Some(service) = entry.service {
             fault = fault.service(match service {
                 ServiceName::Kinesis => Service::Kinesis,
@@ -203,6 +208,7 @@ pub(crate) fn script_entry(fault: &Fault) -> Value {
     let entry = Entry {
         kind,
         code: code.cloned(),
+        message: fault.message.clone(),
         by: by.copied().map(written),
         bytes_per_second: match fault.kind {
             FaultKind::SlowResponse { bytes_per_second } => Some(bytes_per_second),

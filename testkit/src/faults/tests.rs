@@ -148,7 +148,7 @@ fn a_script_says_all_that_a_fault_can() {
     let script = r#"[
         {"kind": "throttle", "service": "dynamodb", "operation": "PutItem", "probability": 0.25},
         {"kind": "delay", "by": "1.5s", "skip": 1, "times": 2},
-        {"kind": "refuse-entry", "code": "InternalFailure", "resource": "a", "shard": "0"},
+        {"kind": "refuse-entry", "code": "InternalFailure", "message": "no", "resource": "a", "shard": "0"},
         {"kind": "refuse", "code": "X", "after": "2m", "lasting": "1h"},
         {"kind": "stale-index", "by": "250ms"},
         {"kind": "no-old-item"}
@@ -165,7 +165,11 @@ fn a_script_says_all_that_a_fault_can() {
             .iter()
             .all(|plan| plan.refused.len() == 1 && plan.stop.is_none())
     );
-    assert_eq!(plans[0].refused[&0].code, "InternalFailure");
+    let refused = &plans[0].refused[&0];
+    assert_eq!(
+        (&*refused.code, &*refused.message),
+        ("InternalFailure", "no")
+    );
     assert_eq!(faults.stalest_index(), Some(Duration::from_millis(250)));
 }
 

@@ -46,7 +46,7 @@ async fn send_all(aws: &LocalAws, keys: &[String]) -> Duration {
     let mut deliveries = Vec::with_capacity(keys.len());
     let records: Vec<_> = keys
         .iter()
-        .map(|key| UserRecord::new(key.as_str(), DATA.as_slice().to_vec()))
+        .map(|key| UserRecord::new(key.clone(), DATA.as_slice().to_vec()))
         .collect();
     let began = Instant::now();
     for record in records {

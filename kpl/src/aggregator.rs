@@ -2,7 +2,6 @@
 
 mod regroup;
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +16,7 @@ use crate::kinesis_record::{History, KinesisRecord, Members};
 use crate::lane::LaneId;
 use crate::lifetimes::Lifetimes;
 use crate::logs::LogGate;
+use crate::partition_key::PartitionKey;
 use crate::record::{Priority, UserRecord};
 use crate::verdict::HashKeySpan;
 
@@ -323,7 +323,7 @@ pub(crate) struct Sealer {
 /// The bytes of a Kinesis record and how it is addressed.
 struct Sealed {
     data: Bytes,
-    partition_key: Cow<'static, str>,
+    partition_key: PartitionKey,
     explicit_hash_key: Option<HashKey>,
     is_framed: bool,
     is_raw: bool,
@@ -394,7 +394,7 @@ impl Sealer {
         };
         Sealed {
             data,
-            partition_key: record.partition_key.into(),
+            partition_key: record.partition_key,
             explicit_hash_key: record.explicit_hash_key,
             is_framed,
             is_raw,

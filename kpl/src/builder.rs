@@ -3,8 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::BehaviorVersion;
+#[cfg(feature = "cloudwatch")]
 use aws_types::SdkConfig;
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +35,7 @@ use crate::stream_name::StreamName;
 /// The maximum record size of a stream that does not say otherwise.
 const DEFAULT_MAX_RECORD_SIZE: usize = 1024 * 1024;
 
-/// Builds a [`Producer`]; made by [`Producer::builder`].
+/// Builds a [`Producer`]; made by [`Producer::builder`] or [`Producer::builder_with_client`].
 #[must_use = "a builder does nothing until `build`"]
 pub struct ProducerBuilder {
     stream: String,
@@ -64,21 +64,13 @@ impl std::fmt::Debug for ProducerBuilder {
 }
 
 impl ProducerBuilder {
-    pub(crate) fn new(stream: String, sdk_config: &SdkConfig) -> Self {
+    pub(crate) fn new(stream: String, base: aws_sdk_kinesis::config::Builder) -> Self {
         Self {
             stream,
-            base: aws_sdk_kinesis::config::Builder::from(sdk_config),
+            base,
             config: ProducerConfig::default(),
             components: Components::default(),
         }
-    }
-
-    /// Takes region, credentials, endpoint and HTTP client from `client` instead of the `SdkConfig`.
-    ///
-    /// Its retries and timeouts are not used: the producer has its own.
-    pub fn client(mut self, client: Client) -> Self {
-        self.base = client.config().to_builder();
-        self
     }
 
     /// The settings. Default: [`ProducerConfig::default`].

@@ -81,6 +81,7 @@ impl Placement {
 /// Dropping a `Delivery` cancels nothing: the record is sent all the same. If it fails, the failure goes to
 /// [`ProducerBuilder::on_failure`](crate::ProducerBuilder::on_failure). A `Delivery` may be awaited by reference, in
 /// `select!` for instance, any number of times until it resolves.
+#[must_use = "only a `Delivery` tells whether its record was delivered: await it, or `drop` it to leave failures to `on_failure`"]
 #[derive(Debug)]
 pub struct Delivery {
     slot: Arc<Slot>,

@@ -62,7 +62,7 @@ pub enum SendError {
     )]
     Full {
         /// The record.
-        record: UserRecord,
+        record: Box<UserRecord>,
         /// The bytes it would take in the buffer.
         needed: usize,
     },
@@ -72,7 +72,7 @@ pub enum SendError {
     )]
     TooLarge {
         /// The record.
-        record: UserRecord,
+        record: Box<UserRecord>,
         /// The most bytes a record may take.
         limit: usize,
         /// The bytes this one takes.
@@ -82,7 +82,7 @@ pub enum SendError {
     #[error("the record takes {actual} bytes, its permit {reserved}: reserve more")]
     PermitTooSmall {
         /// The record.
-        record: UserRecord,
+        record: Box<UserRecord>,
         /// The bytes that were reserved.
         reserved: usize,
         /// The bytes this one takes.
@@ -92,7 +92,7 @@ pub enum SendError {
     #[error("{reason}")]
     Invalid {
         /// The record.
-        record: UserRecord,
+        record: Box<UserRecord>,
         /// What is wrong with it.
         reason: InvalidRecord,
     },
@@ -100,7 +100,7 @@ pub enum SendError {
     #[error("the producer takes no more records: {reason}")]
     Closed {
         /// The record.
-        record: UserRecord,
+        record: Box<UserRecord>,
         /// Why it stopped.
         reason: StopReason,
     },
@@ -127,7 +127,7 @@ impl SendError {
             | Self::TooLarge { record, .. }
             | Self::PermitTooSmall { record, .. }
             | Self::Invalid { record, .. }
-            | Self::Closed { record, .. } => record,
+            | Self::Closed { record, .. } => *record,
         }
     }
 
@@ -509,5 +509,22 @@ impl BuildError {
             self,
             Self::StreamNotActive { .. } | Self::EndpointUnreachable { .. } | Self::TimedOut { .. }
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_small_in_a_result() {
+        // The functions of users return them: clippy warns of 128 bytes and more, and a large error slows the good case, too.
+        assert!(size_of::<SendError>() <= 64, "{}", size_of::<SendError>());
+        assert!(size_of::<ReserveError>() <= 64);
+        assert!(size_of::<DeliveryError>() <= 64);
+        assert!(size_of::<BuildError>() < 128, "{}", size_of::<BuildError>());
+        assert!(size_of::<InvalidRecord>() <= 64);
+        #[cfg(feature = "sink")]
+        assert!(size_of::<crate::sink::SinkError>() <= 64);
     }
 }

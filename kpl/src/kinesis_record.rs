@@ -1,6 +1,5 @@
 //! A Kinesis record: one entry of a PutRecords request, single or aggregate, with what is needed to settle its members.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use crate::delivery::{BitSet, News, Placement, Settler};
 use crate::error::{Attempt, DeliveryError, Failure, FailureCause, Source};
 use crate::lane::LaneId;
 use crate::lifetimes::Lifetimes;
+use crate::partition_key::PartitionKey;
 use crate::record::{Priority, UserRecord};
 use crate::verdict::HashKeySpan;
 
@@ -28,7 +28,7 @@ pub(crate) struct KinesisRecord {
     pub(crate) sequence: u64,
     pub(crate) lane: LaneId,
     pub(crate) data: Bytes,
-    pub(crate) partition_key: Cow<'static, str>,
+    pub(crate) partition_key: PartitionKey,
     pub(crate) explicit_hash_key: Option<HashKey>,
     /// Whether `data` is a frame around the members, or the one member's own data.
     pub(crate) is_framed: bool,
@@ -91,7 +91,7 @@ impl KinesisRecord {
     pub(crate) fn user_records(&self) -> Vec<UserRecord> {
         if !self.is_framed {
             return vec![UserRecord {
-                partition_key: self.partition_key.clone().into_owned(),
+                partition_key: self.partition_key.clone(),
                 explicit_hash_key: self.explicit_hash_key,
                 data: self.data.clone(),
                 priority: self.priority_of(0),
@@ -104,7 +104,7 @@ impl KinesisRecord {
                 .iter()
                 .enumerate()
                 .map(|(position, member)| UserRecord {
-                    partition_key: member.partition_key().to_owned(),
+                    partition_key: member.partition_key().to_owned().into(),
                     explicit_hash_key: member.explicit_hash_key(),
                     data: member.data_bytes(),
                     priority: self.priority_of(position),
@@ -177,7 +177,8 @@ impl KinesisRecord {
 
     /// Settles all members as failed; who waits for them is told by the caller.
     pub(crate) fn fail(self, cause: FailureCause, source: Option<Source>) -> Failed {
-        let records = self.user_records();
+        let mut records = self.user_records();
+        detach(&mut records);
         let failure = Arc::new(Failure {
             cause,
             attempts: self.history.log,
@@ -194,6 +195,16 @@ impl KinesisRecord {
             news: members.iter().zip(records).map(note).collect(),
             charge: self.charge,
             members,
+        }
+    }
+}
+
+/// Copies data out of an aggregate of more than twice its size, which would live as long as each of the records.
+fn detach(records: &mut [UserRecord]) {
+    let all: usize = records.iter().map(|record| record.data.len()).sum();
+    for record in records {
+        if record.data.len() < all / 2 {
+            record.data = Bytes::copy_from_slice(&record.data);
         }
     }
 }

@@ -109,6 +109,7 @@ pub mod metrics;
 mod ordering;
 #[doc = include_str!("parity.md")]
 pub mod parity {}
+mod partition_key;
 mod permit;
 mod pipeline;
 mod producer;
@@ -141,6 +142,7 @@ pub use error::{
     StopReason,
 };
 pub use kinesis_aggregation::HashKey;
+pub use partition_key::PartitionKey;
 pub use permit::Permit;
 pub use producer::{CloseReport, Producer};
 pub use record::{Priority, UserRecord};

@@ -48,7 +48,7 @@ impl Permit {
             return Err(SendError::PermitTooSmall {
                 reserved: self.bytes,
                 actual: record.payload_len(),
-                record,
+                record: record.into(),
             });
         }
         debug_assert!(cost_of(&record).1 <= self.room.bytes(), "it was reserved");

@@ -352,7 +352,7 @@ impl Pipeline {
                 .add(usize::from(record.history.attempts > 1));
             entries.push(Entry {
                 data: record.data.clone(),
-                partition_key: record.partition_key.clone(),
+                partition_key: record.partition_key.clone().into_text(),
                 explicit_hash_key: record.explicit_hash_key,
             });
         }

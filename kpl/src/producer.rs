@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_kinesis::Client;
 use aws_types::SdkConfig;
 use tokio_util::task::TaskTracker;
 
@@ -65,7 +66,32 @@ impl Producer {
         stream_name_or_arn: impl Into<String>,
         sdk_config: &SdkConfig,
     ) -> ProducerBuilder {
-        ProducerBuilder::new(stream_name_or_arn.into(), sdk_config)
+        ProducerBuilder::new(stream_name_or_arn.into(), sdk_config.into())
+    }
+
+    /// As [`builder`](Self::builder), for an application that has a client and no `SdkConfig`.
+    ///
+    /// Region, credentials, endpoint and HTTP client are those of `client`. Its retries and timeouts are not used: the
+    /// producer has its own.
+    ///
+    /// ```
+    /// # use kinesis_testkit::LocalAws;
+    /// # use kpl::{Producer, UserRecord};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let aws = LocalAws::start().await?;
+    /// # aws.create_stream("orders", 1).await?;
+    /// let client = aws_sdk_kinesis::Client::new(&aws.sdk_config());
+    /// let producer = Producer::builder_with_client("orders", &client).build().await?;
+    /// producer.send(UserRecord::new("customer-7", "order")).await?.await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder_with_client(
+        stream_name_or_arn: impl Into<String>,
+        client: &Client,
+    ) -> ProducerBuilder {
+        ProducerBuilder::new(stream_name_or_arn.into(), client.config().to_builder())
     }
 
     pub(crate) fn new(shared: Arc<Shared>, tasks: TaskTracker) -> Self {
@@ -125,6 +151,7 @@ impl Producer {
             Offer::NoRoom(record, lane) => {
                 self.handle.shared.budget.note_refusal(lane);
                 let needed = cost_of(&record).1;
+                let record = record.into();
                 Err(SendError::Full { record, needed })
             }
         }
@@ -355,7 +382,7 @@ impl Producer {
 
     pub(crate) fn closed(&self, record: UserRecord) -> SendError {
         SendError::Closed {
-            record,
+            record: record.into(),
             reason: self.handle.shared.stop_reason(),
         }
     }
@@ -393,6 +420,7 @@ pub(crate) enum Unacceptable {
 
 impl Unacceptable {
     pub(crate) fn with(self, record: UserRecord) -> SendError {
+        let record = record.into();
         match self {
             Self::TooLarge { limit, actual } => SendError::TooLarge {
                 record,

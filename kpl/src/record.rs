@@ -7,6 +7,7 @@ use bytes::Bytes;
 use kinesis_aggregation::{AggregateBuilder, HashKey, looks_framed};
 
 use crate::error::InvalidRecord;
+use crate::partition_key::PartitionKey;
 
 /// The longest partition key, in Unicode scalar values.
 pub(crate) const MAX_PARTITION_KEY_CHARS: usize = 256;
@@ -26,10 +27,10 @@ pub enum Priority {
 
 /// One record of the application: a partition key, data, and perhaps an explicit hash key.
 ///
-/// Cloning is cheap for the data (a reference count) and copies the key.
+/// Cloning is cheap for the data (a reference count), and copies the key where it is a `String`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UserRecord {
-    pub(crate) partition_key: String,
+    pub(crate) partition_key: PartitionKey,
     pub(crate) explicit_hash_key: Option<HashKey>,
     pub(crate) data: Bytes,
     pub(crate) priority: Priority,
@@ -38,11 +39,11 @@ pub struct UserRecord {
 }
 
 impl UserRecord {
-    /// A record whose shard is chosen by the MD5 of `partition_key`.
+    /// A record whose shard is chosen by the MD5 of `partition_key`: a `String`, an `Arc<str>`, or a `&'static str`.
     ///
     /// The key must have 1 to 256 Unicode scalar values, and key and data together must fit into the stream's
     /// maximum record size; both are checked by [`Producer::send`](crate::Producer::send).
-    pub fn new(partition_key: impl Into<String>, data: impl Into<Bytes>) -> Self {
+    pub fn new(partition_key: impl Into<PartitionKey>, data: impl Into<Bytes>) -> Self {
         Self {
             partition_key: partition_key.into(),
             explicit_hash_key: None,
@@ -58,7 +59,7 @@ impl UserRecord {
     /// Without this, such data is wrapped, so that consumers get it back as one record; now they take it apart. That its
     /// members belong to the shard that takes it is up to the caller: a KCL drops it otherwise. It goes by the
     /// `partition_key`, or by the explicit hash key, which for an aggregate of the KPL is its first member's.
-    pub fn raw(partition_key: impl Into<String>, data: impl Into<Bytes>) -> Self {
+    pub fn raw(partition_key: impl Into<PartitionKey>, data: impl Into<Bytes>) -> Self {
         Self {
             is_raw: true,
             ..Self::new(partition_key, data)
@@ -67,7 +68,7 @@ impl UserRecord {
 
     /// A record without a partition key, for a stream whose record distribution strategy is `AUTO`. Others refuse it.
     pub fn without_key(data: impl Into<Bytes>) -> Self {
-        Self::new(String::new(), data)
+        Self::new("", data)
     }
 
     /// Chooses the shard by `hash_key` instead of the MD5 of the partition key.

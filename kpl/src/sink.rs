@@ -149,6 +149,7 @@ impl Sink<UserRecord> for RecordSink {
     fn start_send(mut self: Pin<&mut Self>, record: UserRecord) -> Result<(), SinkError> {
         if self.is_closed {
             let reason = StopReason::Closed;
+            let record = record.into();
             return Err(SendError::Closed { record, reason }.into());
         }
         assert!(

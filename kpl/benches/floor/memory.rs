@@ -29,7 +29,10 @@ pub(crate) async fn run(record_bytes: usize, millis: u64) -> Result<(), Error> {
     let began = Instant::now();
     let mut deliveries: Vec<Delivery> = Vec::new();
     while began.elapsed() < stall {
-        let record = UserRecord::new(workload.key(deliveries.len()), workload.payload.clone());
+        let record = UserRecord::new(
+            workload.key(deliveries.len()).to_owned(),
+            workload.payload.clone(),
+        );
         match producer.try_send(record) {
             Ok(delivery) => deliveries.push(delivery),
             Err(SendError::Full { .. }) => tokio::time::sleep(Duration::from_millis(1)).await,

@@ -39,7 +39,7 @@ pub(crate) async fn run(put: Put) -> Result<(), Error> {
         {
             oldest.await?;
         }
-        let record = UserRecord::new(workload.key(n), workload.payload.clone());
+        let record = UserRecord::new(workload.key(n).to_owned(), workload.payload.clone());
         deliveries.push_back(producer.send(record).await?);
     }
     for delivery in deliveries {

@@ -24,7 +24,7 @@ async fn bad_records_are_refused_with_limit_and_actual_value() {
                 record: back,
                 reason,
             } => {
-                assert_eq!(back, record);
+                assert_eq!(*back, record);
                 assert_eq!(
                     reason,
                     InvalidRecord::PartitionKeyLength { limit: 256, actual }

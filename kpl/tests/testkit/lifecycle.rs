@@ -88,7 +88,7 @@ async fn close_drains_and_reports_and_clones_are_closed_too() {
 async fn close_abandons_what_is_left_at_the_deadline_and_gives_the_records_back() {
     let aws = stream(1).await;
     let producer = builder(&aws, slow()).build().await.unwrap();
-    producer.send(UserRecord::new("k", "sent")).await.unwrap();
+    drop(producer.send(UserRecord::new("k", "sent")).await.unwrap());
     producer.flush().await;
     aws.faults().add(Fault::refuse_entry("InternalFailure"));
     let left = [1, 2].map(|id| {

@@ -126,7 +126,7 @@ async fn what_was_accepted_behind_a_failed_record_fails_or_goes_on() {
                 .operation("PutRecords")
                 .times(1),
         );
-        let send = |key: &str, data: &str| {
+        let send = |key: &'static str, data: &str| {
             producer
                 .try_send(UserRecord::new(key, data.to_owned()))
                 .unwrap()

@@ -55,7 +55,7 @@ async fn a_permit_holds_room_and_gives_back_what_is_left() {
         .send(record(0, 100))
         .unwrap_err();
     assert!(
-        matches!(&error, SendError::PermitTooSmall { reserved: 100, actual: 101, record: back } if *back == record(0, 100)),
+        matches!(&error, SendError::PermitTooSmall { reserved: 100, actual: 101, record: back } if **back == record(0, 100)),
         "{error}"
     );
     let bad = producer.reserve(100).await.unwrap();

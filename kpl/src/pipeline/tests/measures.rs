@@ -279,8 +279,9 @@ async fn a_record_that_is_refused_does_not_heat_its_key() {
         ..Default::default()
     };
     let producer = producer(service, config).await;
-    let record =
-        |key: &str| UserRecord::new(key, vec![1; 100]).with_explicit_hash_key(HashKey::new(0));
+    let record = |key: &'static str| {
+        UserRecord::new(key, vec![1; 100]).with_explicit_hash_key(HashKey::new(0))
+    };
     let mut accepted = 0;
     while let Ok(delivery) = producer.try_send(record("taken")) {
         drop(delivery);

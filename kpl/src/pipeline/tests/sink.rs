@@ -40,7 +40,7 @@ async fn a_sink_holds_back_flushes_and_closes() {
     assert!(began.elapsed() < Duration::from_secs(3000));
     let refused = sink.feed(record(101)).await.unwrap_err();
     assert!(
-        matches!(refused, SinkError::Send(SendError::Closed { record: back, .. }) if back == record(101))
+        matches!(refused, SinkError::Send(SendError::Closed { record: back, .. }) if *back == record(101))
     );
     // The producer goes on, and a sink that is dropped takes nothing along.
     let mut other = producer.sink();

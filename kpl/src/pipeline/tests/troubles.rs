@@ -1,6 +1,7 @@
 //! What goes wrong in a row or at once: throttles, outages, refused credentials, a missing stream, times out of range.
 
 use super::*;
+use crate::config::Compression;
 use crate::shard_map::ShardMap;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -298,4 +299,34 @@ async fn a_key_keeps_its_order_when_shards_are_replaced_faster_than_they_are_fet
     replace_shard(&shared, 3, "grandchild");
     deliveries.extend([enter(&shared, "2"), enter(&shared, "3")]);
     assert_eq!(collected(&mut pipeline), ["0", "1", "2", "3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_member_does_not_hold_its_aggregate() {
+    for compression in [Compression::Off, Compression::Zstd { level: 1 }] {
+        let service = Scripted::new(|_, entries| {
+            let outcomes = entries.iter().map(|_| refused("AccessDeniedException"));
+            (QUICK, Ok(outcomes.collect()))
+        });
+        let config = ProducerConfig {
+            compression,
+            ..Default::default()
+        };
+        let producer = producer(service, config).await;
+        let mut deliveries = Vec::new();
+        for _ in 0..40 {
+            deliveries.push(send(&producer, 0, &"x".repeat(1000)).await);
+        }
+        let mut errors = Vec::new();
+        for delivery in deliveries {
+            errors.push(delivery.await.unwrap_err());
+        }
+        let first = errors.swap_remove(0);
+        drop(errors);
+        assert_eq!(producer.stats().aggregates, 1);
+        let data = first.into_record().unwrap().into_data();
+        assert_eq!(data, "x".repeat(1000));
+        let memory = data.try_into_mut().unwrap().capacity();
+        assert!(memory < 2000, "{compression:?}: {memory} bytes");
+    }
 }

@@ -15,10 +15,11 @@ use crate::shard_sync::{ListShardsError, SyncError};
 const KIND: ProblemKind = ProblemKind::ShardSyncFailing;
 const METRICS: (Metric, Metric) = (Metric::ShardSyncTaskSuccess, Metric::ShardSyncTaskTime);
 
-/// Pause between a sync for which a reader asked and the next one: this, and a random part up to
-/// [`LONGER`]. That part doubles with each such sync that fails, up to [`LONGEST`]: a stream that was
-/// created again is CREATING for some time, in which each reader asks again and again.
+/// Shortest pause between two syncs for which readers asked: a stream that was created again is CREATING
+/// for some time, in which each reader asks again and again.
 const AFTER_DOUBT: Duration = Duration::from_secs(1);
+/// Most that a random part adds to that pause. It doubles with each sync in a row that fails, up to
+/// [`LONGEST`].
 const LONGER: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(9);
 

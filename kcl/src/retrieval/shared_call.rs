@@ -14,7 +14,8 @@ use crate::clock::Clock;
 
 /// Shortest time between the beginnings of two calls.
 const SPACING: Duration = Duration::from_secs(1);
-/// What is added to that after a failure: up to this, and up to twice as much after each further one.
+/// Most that a random part adds to that after a failure. It doubles with each further failure in a row, up
+/// to [`LONGEST_DELAY`].
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(4);
 

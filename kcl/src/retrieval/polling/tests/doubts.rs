@@ -133,3 +133,41 @@ async fn a_reader_that_is_dropped_while_it_asks_blocks_no_other() {
     assert!(standings.iter().all(|s| matches!(s, Standing::Sound)));
     assert!(doubters.described() <= 3, "{}", doubters.described());
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_reading_of_the_retention_is_for_all_readers() {
+    let doubters = Doubters::start(FailureKind::NewIterator).await;
+    let read = doubters.watches.iter().map(StreamWatch::retention);
+    let day = Duration::from_secs(24 * 3_600);
+    for retention in join_all(read).await {
+        assert_eq!(retention.unwrap(), day);
+    }
+    assert!(doubters.described() <= 2, "{}", doubters.described());
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_readers_of_a_deleted_stream_find_that_out_by_the_same_calls() {
+    let mut doubters = Doubters::start(FailureKind::NotFound).await;
+    let delete = doubters.paused.client().delete_stream().stream_name(STREAM);
+    delete.send().await.unwrap();
+    let clock = Arc::clone(&doubters.paused.clock);
+    let began = clock.now();
+    let watches = doubters.watches.iter_mut().enumerate();
+    let ended = join_all(watches.map(|(number, watch)| async move {
+        let mut backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY, Rng::with_seed(number as u64));
+        loop {
+            match watch.standing().await {
+                Ok(Standing::NotKnown(_)) => tokio::time::sleep(backoff.next_delay()).await,
+                Ok(standing) => panic!("{standing:?}"),
+                Err(error) => return error,
+            }
+        }
+    }));
+    let ended = ended.await;
+    let is_deleted = |error: &RetrievalError| matches!(error, RetrievalError::StreamDeleted { .. });
+    assert!(ended.iter().all(is_deleted));
+    let took = clock.now() - began;
+    // Ten seconds of answers that say so, and the pauses of the readers.
+    assert!(doubters.described() <= 30, "{}", doubters.described());
+    assert!(took < Duration::from_secs(60), "{took:?}");
+}

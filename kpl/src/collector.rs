@@ -29,11 +29,11 @@ pub(crate) struct LaneQueue {
 }
 
 impl LaneQueue {
-    pub(crate) fn new(lane: Arc<Lane>, rate_limit: u32, now: Instant) -> Self {
+    pub(crate) fn new(lane: Arc<Lane>, config: &ProducerConfig, now: Instant) -> Self {
         let limiter = lane
             .shard_id
             .is_some()
-            .then(|| ShardLimiter::new(rate_limit, now));
+            .then(|| ShardLimiter::new(config.rate_limit, config.record_ttl, now));
         if let Some(limiter) = &limiter {
             lane.load.set_rate(limiter.rate());
         }

@@ -109,11 +109,13 @@ pub struct ProducerConfig {
 
     /// The most one shard is sent, in percent of its limit of 1,000 records and 1 MiB a second. Default 150. KPL: `RateLimit`.
     ///
-    /// The rate begins here, is cut by 30 % when the shard refuses a record because it is full, down to 2 % of the shard, and
-    /// rises again while the shard takes what it is sent, so that producers share a shard without knowing of each other. While
-    /// the shard takes nothing at all, two cuts are the most, and the pauses between attempts grow up to 5 s. Who sends much
-    /// larger Kinesis records than the others is refused more often by a full shard, and gets less. With 100 or less a
-    /// producer alone is never throttled; more finds out what the shard takes.
+    /// The rate begins here, is cut when the shard refuses a record because it is full, by 30 % or, of a small rate, less,
+    /// and rises while the shard accepts what it is sent, so that producers share a shard without knowing of each other.
+    /// However small the rate, there are four attempts within [`record_ttl`](Self::record_ttl): with a thousand producers of
+    /// aggregates on one shard, set that to minutes. While the shard accepts nothing at all, the pauses between attempts grow
+    /// up to 5 s, or up to the time between those four. A producer of much larger Kinesis records than the others is refused
+    /// more often by a full shard, and gets less. With 100 or less a producer alone is never throttled; more finds out what
+    /// the shard accepts.
     pub rate_limit: u32,
 
     /// Whether a record fails at once when it is throttled, instead of being tried again. Default `false`. KPL:

@@ -1,45 +1,82 @@
 //! Limiter: what one shard may be sent now. Two token buckets whose rate adapts by AIMD, and a pause after each throttle.
 //! Pure: time and chance are passed in.
 //!
-//! Several producers share a shard without knowing of each other. Each raises its rate by steps while the shard takes its
-//! records, and cuts it by a factor when the shard refuses one: steps that do not depend on the rate, and cuts that do,
-//! lead all of them to like rates, whatever they began with. The constants are tuned in `simulation.rs` and `recovery.rs`.
+//! Producers that share a shard do not know of each other. Each raises its rate by steps while the shard accepts its
+//! records, and cuts it by a factor when the shard refuses one. Steps that do not depend on the rate, and cuts that do, lead
+//! all producers to similar rates, whatever rates they began with.
 //!
-//! Eight producers of 100 KiB records see 3 % of them refused, of 200 KiB 6 %, of 500 KiB 18 %: a shard takes two of the
-//! last in a second, and senders that know nothing of each other cannot fill it without meeting there.
+//! Fixed steps are too large for many producers: the smaller the rate, the larger a step is beside it, and the more attempts
+//! are refused. So below [`REFERENCE`] the steps shrink with the rate that the producer usually has: a little more slowly
+//! than would keep the refused part of the attempts constant. A producer above its fair share then still tolerates fewer
+//! refusals than one below it, which is what draws the rates together. Cuts shrink, too: a producer that makes one attempt
+//! in ten seconds learns little from one refusal. They stay large as long as most attempts are refused, so that a
+//! fleet that starts, or a producer that joins, finds its share soon.
+//!
+//! The constants are tuned in `simulation.rs` and `recovery.rs`, which state what comes of them.
 
 use std::time::Duration;
 
-use crate::clock::Instant;
+use crate::clock::{self, Instant};
 use crate::retry::Backoff;
 
 const SHARD_RECORDS_PER_SECOND: f64 = 1000.0;
 const SHARD_BYTES_PER_SECOND: f64 = 1024.0 * 1024.0;
 
-/// How much each record that the shard took raises the rate, as a share of the shard.
+/// How much each accepted record raises the rate, as a share of the shard.
 const STEP: f64 = 0.0005;
 
-/// How fast the rate rises at least, in shares of the shard a second: for a few large records.
+/// The least rise, in shares of the shard a second: for a few large records.
 const SLOWEST_RISE: f64 = 0.0015;
 
-/// How fast the rate rises at most, in shares of the shard a second: for many small records.
+/// The largest rise, in shares of the shard a second: for many small records.
 const FASTEST_RISE: f64 = 0.02;
 
-/// Past the rate of the last cut the rise doubles with each so many records: those who throttled then are gone, or the
-/// next throttle would have come.
+/// Past the rate of the last cut the rise doubles with each so many records: the producers that competed then are gone, or
+/// the next throttle would have come. Below [`REFERENCE`] throttles come later, so it takes up to four times as many.
 const RISE_DOUBLES: f64 = 32.0;
 
 /// How often the rate is raised.
 const RISE_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What a throttle leaves of the rate.
-const CUT: f64 = 0.7;
+/// Share of the shard below which steps and cuts shrink: the fair share of twelve producers.
+const REFERENCE: f64 = 0.08;
 
-/// While the shard takes nothing at all, no more throttles cut: they tell of an outage, not of a rate, and the pauses grow.
+/// How [`STEP`] shrinks below [`REFERENCE`]: with this power of the usual rate. A power of 1 would keep the refused part of
+/// the attempts constant and draw no rates together; 0 would refuse most attempts of a large fleet.
+const STEP_POWER: f64 = 0.65;
+
+/// How [`SLOWEST_RISE`] shrinks below [`REFERENCE`]. It is per second, not per record, so a power of 2 would keep the refused
+/// part constant.
+const SLOWEST_RISE_POWER: f64 = 1.78;
+
+/// The part of the rate that a throttle takes, at [`REFERENCE`] and above.
+const CUT: f64 = 0.3;
+
+/// The least gain of a producer with a small rate; see [`ShardLimiter::gain`].
+const LEAST_GAIN: f64 = 0.05;
+
+/// The gain of a producer whose attempts are all refused, whatever its rate.
+const REFUSED_GAIN: f64 = 0.3;
+
+/// The refused part of the attempts is averaged over so many of them.
+const REFUSED_WINDOW: f64 = 8.0;
+
+/// The usual rate is the mean over about so many attempts, ...
+const USUAL_WINDOW: f64 = 200.0;
+
+/// ... and never further from the rate than by this factor.
+const USUAL_SPREAD: f64 = 2.5;
+
+/// So many throttles in a row are news of the rate. More of them may as well be an outage: what they cut is given back by
+/// slow start.
 const CUTS_IN_A_ROW: u32 = 2;
 
-/// The rate never falls below this share of the shard: an aggregate of 50 KiB still goes every 2.5 seconds.
-const FLOOR: f64 = 0.02;
+/// Attempts within the time to live of a record, at the least, however small the rate: a floor in attempts over time, since
+/// a floor in shares of the shard would refuse most attempts of a fleet whose fair share is less.
+const ATTEMPTS_IN_TIME_TO_LIVE: f64 = 4.0;
+
+/// Keeps the arithmetic finite. The attempts within the time to live are the floor that counts.
+const SMALLEST_RATE: f64 = 1e-6;
 
 /// A bucket that fills at `rate` tokens a second up to `burst`.
 ///
@@ -79,7 +116,7 @@ impl TokenBucket {
         if missing <= 0.0 {
             return Duration::ZERO;
         }
-        // Rounded up to a microsecond, so that whoever waits this long finds the tokens there.
+        // Rounded up to a microsecond, so that the tokens are there after this time.
         Duration::from_micros((missing / self.rate * 1e6).ceil() as u64 + 1)
     }
 }
@@ -89,33 +126,50 @@ impl TokenBucket {
 pub(crate) struct ShardLimiter {
     records: TokenBucket,
     bytes: TokenBucket,
-    /// What may be sent, as a share of what the shard takes by itself.
+    /// What may be sent, as a share of what the shard accepts.
     rate: f64,
-    floor: f64,
     ceiling: f64,
+    /// The mean of the rate over the last attempts: what the size of steps and cuts depends on. If they followed the rate
+    /// itself, a producer that was cut by chance would be slow to rise again.
+    usual_rate: f64,
+    /// The refused part of the last attempts.
+    refused: f64,
+    /// The longest time between two attempts, beside the time that the shard takes for the first.
+    longest_gap: Duration,
+    /// When the shard, used by nothing else, is ready for more after the last attempt.
+    worked_off_at: Instant,
     raised_at: Instant,
-    /// Records that the shard took since.
+    /// Records accepted since.
     served: u32,
     /// The rate before the last cut.
     cut_from: f64,
-    /// Records that the shard took since the rate is past it.
+    /// Records accepted since the rate is past it.
     served_past_cut: u32,
     /// Throttles of requests that began before this are known already.
     cut_at: Option<Instant>,
     paused_until: Option<Instant>,
     throttles_in_a_row: u32,
+    /// After a long row of throttles: the rate up to which slow start goes.
+    slow_start_until: Option<f64>,
 }
 
 impl ShardLimiter {
-    /// `rate_limit` is in percent of the shard's limit: where the rate begins, and its ceiling.
-    pub(crate) fn new(rate_limit: u32, now: Instant) -> Self {
+    /// `rate_limit` is in percent of the shard's limit: where the rate begins, and its ceiling. `time_to_live` is that of
+    /// records.
+    pub(crate) fn new(rate_limit: u32, time_to_live: Duration, now: Instant) -> Self {
         let ceiling = f64::from(rate_limit) / 100.0;
         let mut limiter = Self {
             records: TokenBucket::new(SHARD_RECORDS_PER_SECOND, SHARD_RECORDS_PER_SECOND, now),
             bytes: TokenBucket::new(SHARD_BYTES_PER_SECOND, SHARD_BYTES_PER_SECOND, now),
             rate: ceiling,
-            floor: FLOOR.min(ceiling),
             ceiling,
+            usual_rate: ceiling,
+            // It knows nothing yet, so its first cuts are large.
+            refused: 1.0,
+            longest_gap: time_to_live
+                .min(clock::NEVER)
+                .div_f64(ATTEMPTS_IN_TIME_TO_LIVE),
+            worked_off_at: now,
             raised_at: now,
             served: 0,
             cut_from: ceiling,
@@ -123,6 +177,7 @@ impl ShardLimiter {
             cut_at: None,
             paused_until: None,
             throttles_in_a_row: 0,
+            slow_start_until: None,
         };
         limiter.set_rate(ceiling);
         limiter
@@ -136,8 +191,11 @@ impl ShardLimiter {
         self.fill(now);
         let cost = bytes as f64;
         let wait = self.records.wait_for(1.0).max(self.bytes.wait_for(cost));
-        if !wait.is_zero() {
-            return Err(now + wait);
+        let by_rate = now + wait;
+        let by_gap = clock::after(self.worked_off_at, self.longest_gap);
+        let ready = by_rate.min(by_gap);
+        if ready > now {
+            return Err(ready);
         }
         Ok(())
     }
@@ -145,15 +203,23 @@ impl ShardLimiter {
     /// Lets one Kinesis record of `bytes` go, or says when it may.
     pub(crate) fn take(&mut self, bytes: usize, now: Instant) -> Result<(), Instant> {
         self.check(bytes, now)?;
-        self.records.tokens -= 1.0;
-        self.bytes.tokens -= bytes as f64;
+        let cost = bytes as f64;
+        self.worked_off_at = now + Duration::from_secs_f64(cost / SHARD_BYTES_PER_SECOND);
+        // An attempt that the longest gap allows would add to the debt of the one before, without end.
+        self.records.tokens = self.records.tokens.max(0.0) - 1.0;
+        self.bytes.tokens = self.bytes.tokens.max(0.0) - cost;
         Ok(())
     }
 
-    /// The shard took a record: the rate rises by a step, if it is what holds the producer back.
+    /// The shard accepted a record: the rate rises by a step, if it is what holds the producer back.
     pub(crate) fn served(&mut self, now: Instant) {
         self.throttles_in_a_row = 0;
+        self.refused -= self.refused / REFUSED_WINDOW;
         self.fill(now);
+        if let Some(until) = self.slow_start_until {
+            self.slow_start(until, now);
+            return;
+        }
         if !(self.records.is_scarce() || self.bytes.is_scarce()) {
             self.raised_at = now;
             self.served = 0;
@@ -165,19 +231,15 @@ impl ShardLimiter {
         }
         let elapsed = now.saturating_duration_since(self.raised_at);
         if elapsed >= RISE_INTERVAL {
-            let speed = (f64::from(self.served_past_cut) / RISE_DOUBLES)
-                .min(20.0)
-                .exp2();
-            let steps = f64::from(std::mem::take(&mut self.served)) * STEP;
-            let seconds = elapsed.as_secs_f64();
-            let rise = (steps.max(SLOWEST_RISE * seconds) * speed).min(FASTEST_RISE * seconds);
+            let served = f64::from(std::mem::take(&mut self.served));
             self.raised_at = now;
-            self.set_rate(self.rate + rise);
+            self.note_usual(served);
+            self.set_rate(self.rate + self.rise(served, elapsed));
         }
     }
 
     /// The shard refused a record of a request that began at `sent`, because it is full: the rate is cut, and nothing goes
-    /// there for a while. Of many refusals that could not know of each other, one counts.
+    /// there for a while. Refusals of requests that were in flight at the same time count as one.
     pub(crate) fn throttled(&mut self, sent: Instant, now: Instant, rng: &mut fastrand::Rng) {
         if self.cut_at.is_some_and(|cut| sent < cut) {
             return;
@@ -186,26 +248,80 @@ impl ShardLimiter {
         self.throttles_in_a_row += 1;
         self.paused_until = Some(now + Backoff::PUT.delay(self.throttles_in_a_row, rng));
         self.fill(now);
+        self.refused += (1.0 - self.refused) / REFUSED_WINDOW;
         if self.throttles_in_a_row <= CUTS_IN_A_ROW {
             self.cut_from = self.rate;
-            self.set_rate(self.rate * CUT);
+            self.slow_start_until = None;
+        } else {
+            self.slow_start_until = Some(self.cut_from);
         }
-        // The shard is empty: what was saved up cannot be spent there.
-        self.records.tokens = self.records.tokens.min(0.0);
-        self.bytes.tokens = self.bytes.tokens.min(0.0);
+        let left = 1.0 - CUT * self.gain();
+        self.set_rate(self.rate * left);
+        self.note_usual(1.0);
+        // The shard is full: what was saved up cannot be spent there. The debt of a small rate lasts longer than the pause
+        // and is varied at random in its place, or producers that were refused at the same time would try again at the
+        // same time.
+        let jitter = 1.0 + (2.0 * rng.f64() - 1.0) * (1.0 - self.scale());
+        self.records.tokens = self.records.tokens.min(0.0) * jitter;
+        self.bytes.tokens = self.bytes.tokens.min(0.0) * jitter;
         self.raised_at = now;
         self.served = 0;
         self.served_past_cut = 0;
     }
 
-    /// Whether the shard has taken nothing since it last refused a record.
+    /// Whether the shard has accepted nothing since it last refused a record.
     pub(crate) fn is_refused(&self) -> bool {
         self.throttles_in_a_row > 0
     }
 
-    /// The rate, as a share of what the shard takes by itself.
+    /// The rate, as a share of what the shard accepts.
     pub(crate) fn rate(&self) -> f64 {
         self.rate
+    }
+
+    /// How far the rate rises for `served` records that the shard accepted in `elapsed`.
+    fn rise(&self, served: f64, elapsed: Duration) -> f64 {
+        let seconds = elapsed.as_secs_f64();
+        let scale = self.scale();
+        let steps = served * STEP * scale.powf(STEP_POWER);
+        let least = seconds * SLOWEST_RISE * scale.powf(SLOWEST_RISE_POWER);
+        let past_cut = f64::from(self.served_past_cut) / RISE_DOUBLES;
+        let speed = (past_cut * scale.max(0.25)).min(20.0).exp2();
+        (steps.max(least) * self.gain() * speed)
+            .min(FASTEST_RISE * seconds)
+            .min(self.rate)
+    }
+
+    /// The size of steps and cuts, from 0 to 1. It leaves the rate at which they balance as it is, and decides between soon
+    /// (large) and steady (small).
+    fn gain(&self) -> f64 {
+        self.scale()
+            .max(LEAST_GAIN)
+            .max(REFUSED_GAIN * self.refused)
+    }
+
+    /// How small the usual rate is: 1 at [`REFERENCE`] and above.
+    fn scale(&self) -> f64 {
+        (self.usual_rate / REFERENCE).min(1.0)
+    }
+
+    /// The usual rate follows the rate: by `attempts`, and faster while most of them are refused.
+    fn note_usual(&mut self, attempts: f64) {
+        let weight = self.refused.powi(3).max(1.0 / USUAL_WINDOW);
+        let usual = self.usual_rate + (self.rate - self.usual_rate) * (weight * attempts).min(1.0);
+        self.usual_rate = usual.clamp(self.rate / USUAL_SPREAD, self.rate * USUAL_SPREAD);
+    }
+
+    /// The shard accepts records again: the rate doubles with each, and the next goes at once.
+    fn slow_start(&mut self, until: f64, now: Instant) {
+        self.set_rate((self.rate * 2.0).min(until));
+        if self.rate >= until {
+            self.slow_start_until = None;
+        }
+        self.records.tokens = self.records.burst;
+        self.bytes.tokens = self.bytes.burst;
+        self.raised_at = now;
+        self.served = 0;
     }
 
     fn fill(&mut self, now: Instant) {
@@ -215,7 +331,7 @@ impl ShardLimiter {
 
     /// The burst is one second of the rate, and never more than the shard's own.
     fn set_rate(&mut self, rate: f64) {
-        self.rate = rate.clamp(self.floor, self.ceiling);
+        self.rate = rate.max(SMALLEST_RATE).min(self.ceiling);
         let burst = self.rate.min(1.0);
         for (bucket, full) in [
             (&mut self.records, SHARD_RECORDS_PER_SECOND),

@@ -25,6 +25,7 @@ impl Fixture {
         let config = ProducerConfig {
             collection_max_count: max_count,
             collection_max_size: max_size,
+            rate_limit: 1_000_000,
             ..Default::default()
         };
         let now = clock::now();
@@ -32,7 +33,7 @@ impl Fixture {
         let queue = |id| {
             let shard = (format!("shard-{id}").into(), HashKeyRange::FULL);
             let lane = Lane::new(LaneId(id), Some(shard), limits);
-            (LaneId(id), LaneQueue::new(lane, 1_000_000, now))
+            (LaneId(id), LaneQueue::new(lane, &config, now))
         };
         Self {
             collector: Collector::new(&config),
@@ -208,7 +209,13 @@ fn a_shard_gets_no_more_than_its_rate() {
     let mut fixture = Fixture::new(2, 500, 10 << 20);
     let (now, hot) = (fixture.now, LaneId(0));
     let lane = Arc::clone(&fixture.queues[&hot].lane);
-    fixture.queues.insert(hot, LaneQueue::new(lane, 100, now));
+    let config = ProducerConfig {
+        rate_limit: 100,
+        ..Default::default()
+    };
+    fixture
+        .queues
+        .insert(hot, LaneQueue::new(lane, &config, now));
     for _ in 0..30 {
         let record = fixture.record(0, 100 * 1024);
         fixture.enqueue(record);

@@ -10,7 +10,7 @@ const TTL: Duration = Duration::from_secs(30);
 const KIB: f64 = 1024.0;
 const AGGREGATE: usize = 50 << 10;
 
-/// What came of a trouble after which nobody else uses the shard.
+/// What came of a trouble after which no other producer uses the shard.
 struct Outcome {
     expired: usize,
     /// From the end of the trouble until what waits is younger than a second again.
@@ -21,7 +21,7 @@ struct Outcome {
 fn run(load: f64, size: usize, trouble: Duration, taken: f64, seed: u64) -> Outcome {
     let mut rng = fastrand::Rng::with_seed(seed);
     let start = clock::now();
-    let mut limiter = ShardLimiter::new(150, start);
+    let mut limiter = ShardLimiter::new(150, TTL, start);
     let mut shard = TokenBucket::new(taken, taken, start);
     // When each record was accepted.
     let mut waiting: VecDeque<Instant> = VecDeque::new();
@@ -102,10 +102,10 @@ fn assert_recovers(load: f64, size: usize, trouble: u64, taken: f64, bound: u64)
 #[test]
 fn after_an_outage_the_rate_is_soon_what_it_was() {
     for trouble in [5, 10, 20] {
-        assert_recovers(300.0 * KIB, AGGREGATE, trouble, 0.0, 20);
-        assert_recovers(500.0 * KIB, AGGREGATE, trouble, 0.0, 30);
-        assert_recovers(800.0 * KIB, AGGREGATE, trouble, 0.0, 60);
-        assert_recovers(500.0 * KIB, 1 << 20, trouble, 0.0, 60);
+        assert_recovers(300.0 * KIB, AGGREGATE, trouble, 0.0, 15);
+        assert_recovers(500.0 * KIB, AGGREGATE, trouble, 0.0, 25);
+        assert_recovers(800.0 * KIB, AGGREGATE, trouble, 0.0, 40);
+        assert_recovers(500.0 * KIB, 1 << 20, trouble, 0.0, 30);
     }
 }
 

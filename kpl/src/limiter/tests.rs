@@ -4,11 +4,12 @@ use super::*;
 use crate::clock;
 
 const MIB: usize = 1024 * 1024;
+const TIME_TO_LIVE: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_record_above_the_burst_goes_when_the_bucket_is_full_and_is_paid_back() {
     let now = clock::now();
-    let mut limiter = ShardLimiter::new(100, now);
+    let mut limiter = ShardLimiter::new(100, TIME_TO_LIVE, now);
     assert_eq!(limiter.take(10 * MIB, now), Ok(()));
     let ready = limiter.take(MIB, now).unwrap_err();
     let wait = (ready - now).as_secs_f64();
@@ -25,7 +26,7 @@ proptest! {
     ) {
         let start = clock::now();
         let mut now = start;
-        let mut limiter = ShardLimiter::new(percent, now);
+        let mut limiter = ShardLimiter::new(percent, TIME_TO_LIVE, now);
         let (mut records, mut bytes, mut largest) = (0_f64, 0_f64, 0_f64);
         for (pause, size) in steps {
             now += Duration::from_millis(pause);
@@ -53,32 +54,91 @@ const SECOND: Duration = Duration::from_secs(1);
 #[test]
 fn a_throttle_cuts_the_rate_once_for_all_that_was_under_way() {
     let start = clock::now();
-    let mut limiter = ShardLimiter::new(150, start);
+    let mut limiter = ShardLimiter::new(150, TIME_TO_LIVE, start);
     let answered = start + SECOND;
     for _ in 0..100 {
         limiter.throttled(start, answered, &mut rng());
     }
-    assert_eq!(limiter.rate(), 1.5 * CUT);
+    assert_eq!(limiter.rate(), 1.5 * (1.0 - CUT));
     limiter.throttled(answered, answered + SECOND, &mut rng());
-    assert_eq!(limiter.rate(), 1.5 * CUT * CUT);
-    for n in 2..100 {
-        limiter.served(start + n * SECOND);
-        limiter.throttled(start + n * SECOND, start + n * SECOND, &mut rng());
+    assert_eq!(limiter.rate(), 1.5 * (1.0 - CUT) * (1.0 - CUT));
+}
+
+/// Refuses every other attempt, so that no row of throttles looks like an outage.
+fn cut_to(
+    limiter: &mut ShardLimiter,
+    rate: f64,
+    mut now: Instant,
+    rng: &mut fastrand::Rng,
+) -> Instant {
+    while limiter.rate() > rate {
+        now += SECOND;
+        limiter.served(now);
+        limiter.throttled(now, now, rng);
     }
-    assert_eq!(limiter.rate(), FLOOR, "it keeps trying");
+    now
 }
 
 #[test]
-fn while_a_shard_takes_nothing_the_rate_is_cut_twice_and_the_pauses_grow() {
+fn however_small_the_rate_there_are_attempts_within_the_time_to_live() {
+    for size in [100, 50 << 10, 10 * MIB] {
+        let start = clock::now();
+        let mut limiter = ShardLimiter::new(150, TIME_TO_LIVE, start);
+        let mut now = cut_to(&mut limiter, 1e-5, start, &mut rng());
+        // The bucket, as empty as it gets.
+        assert!(limiter.take(size, now + TIME_TO_LIVE).is_ok());
+        now += TIME_TO_LIVE;
+        let shard_needs = Duration::from_secs_f64(size as f64 / MIB as f64);
+        for _ in 0..10 {
+            let ready = limiter.take(size, now).unwrap_err();
+            assert!(ready - now <= shard_needs + TIME_TO_LIVE / 4, "{size}");
+            assert!(ready - now >= shard_needs, "{size}");
+            now = ready;
+            assert_eq!(limiter.take(size, now), Ok(()));
+        }
+    }
+}
+
+/// In equilibrium the refused part of the attempts is the rise of one attempt, as a part of the cut.
+#[test]
+fn the_smaller_the_rate_the_smaller_are_cuts_and_the_more_refusals_does_a_producer_tolerate() {
+    let mut limiter = ShardLimiter::new(150, TIME_TO_LIVE, clock::now());
+    let mut rng = rng();
+    let mut now = clock::now();
+    let (mut last_cut, mut last_tolerated) = (1.0, 0.0);
+    for rate in [0.05, 0.005, 0.001] {
+        now = cut_to(&mut limiter, rate, now, &mut rng);
+        for _ in 0..50 {
+            // The first cuts of a limiter are large whatever its rate.
+            limiter.served(now);
+        }
+        limiter.usual_rate = limiter.rate();
+        let before = limiter.rate();
+        let a_record_of_50_kib = Duration::from_secs_f64(0.05 / before);
+        let rise = limiter.rise(1.0, a_record_of_50_kib) / before;
+        now += SECOND;
+        limiter.throttled(now, now, &mut rng);
+        let cut = 1.0 - limiter.rate() / before;
+        let tolerated = rise / cut;
+        let all = format!("{rate}: cut by {cut}, {tolerated} tolerated");
+        assert!(cut < last_cut && tolerated > last_tolerated, "{all}");
+        assert!((0.01..0.15).contains(&tolerated), "{all}");
+        (last_cut, last_tolerated) = (cut, tolerated);
+    }
+    assert!(last_cut < CUT / 10.0, "{last_cut}");
+}
+
+#[test]
+fn after_an_outage_slow_start_gives_back_what_its_throttles_cut() {
     let start = clock::now();
-    let mut limiter = ShardLimiter::new(150, start);
+    let mut limiter = ShardLimiter::new(150, TIME_TO_LIVE, start);
     let mut now = start;
     let mut rng = rng();
     for _ in 0..20 {
         now += 10 * SECOND;
         limiter.throttled(now, now, &mut rng);
     }
-    assert_eq!(limiter.rate(), 1.5 * CUT * CUT);
+    assert!(limiter.rate() < 0.05, "{}", limiter.rate());
     let pauses = (0..20).map(|_| {
         now += 10 * SECOND;
         limiter.throttled(now, now, &mut rng);
@@ -88,15 +148,29 @@ fn while_a_shard_takes_nothing_the_rate_is_cut_twice_and_the_pauses_grow() {
     });
     assert!(pauses.max() > Some(2 * SECOND));
     now += 10 * SECOND;
-    limiter.served(now);
+    let mut records = 0;
+    while limiter.rate() < 1.5 * (1.0 - CUT) {
+        assert_eq!(limiter.take(MIB, now), Ok(()), "slow start does not wait");
+        limiter.served(now);
+        records += 1;
+        assert!(records < 20);
+    }
+    assert_eq!(
+        limiter.rate(),
+        1.5 * (1.0 - CUT),
+        "as after the first throttle"
+    );
     limiter.throttled(now, now, &mut rng);
-    assert!(limiter.rate() < 1.5 * CUT * CUT, "it took something");
+    limiter.throttled(now, now, &mut rng);
+    let cut = limiter.rate();
+    limiter.served(now);
+    assert!(limiter.rate() <= cut, "two throttles are no outage");
 }
 
 #[test]
 fn after_a_throttle_there_is_a_pause_and_nothing_is_saved_up() {
     let start = clock::now();
-    let mut limiter = ShardLimiter::new(100, start);
+    let mut limiter = ShardLimiter::new(100, TIME_TO_LIVE, start);
     limiter.throttled(start, start, &mut rng());
     let mut now = start;
     let mut waited = 0;
@@ -105,7 +179,7 @@ fn after_a_throttle_there_is_a_pause_and_nothing_is_saved_up() {
         waited += 1;
         assert!(waited < 3, "it may go when it was told");
     }
-    let expected = 0.1 / CUT;
+    let expected = 0.1 / (1.0 - CUT);
     let seconds = (now - start).as_secs_f64();
     assert!(
         seconds >= expected * 0.9 && seconds < expected + 0.06,
@@ -116,12 +190,9 @@ fn after_a_throttle_there_is_a_pause_and_nothing_is_saved_up() {
 #[test]
 fn the_rate_rises_to_its_ceiling_while_it_is_what_holds_back() {
     let start = clock::now();
-    let mut limiter = ShardLimiter::new(80, start);
-    for n in 0..10 {
-        let now = start + n * SECOND;
-        limiter.throttled(now, now, &mut rng());
-    }
-    let mut now = start + 20 * SECOND;
+    let mut limiter = ShardLimiter::new(80, TIME_TO_LIVE, start);
+    let mut now = cut_to(&mut limiter, 0.05, start, &mut rng()) + 20 * SECOND;
+    limiter.served(now);
     let cut = limiter.rate();
     for _ in 0..1000 {
         // Nothing was taken: the rate holds nobody back, and stays.
@@ -146,12 +217,12 @@ fn the_rate_rises_to_its_ceiling_while_it_is_what_holds_back() {
 
 proptest! {
     #[test]
-    fn the_rate_stays_between_floor_and_ceiling(
+    fn the_rate_stays_between_its_bounds(
         percent in 1..400_u32,
         events in proptest::collection::vec((0..3000_u64, any::<bool>(), 1..MIB), 1..200),
     ) {
         let start = clock::now();
-        let mut limiter = ShardLimiter::new(percent, start);
+        let mut limiter = ShardLimiter::new(percent, TIME_TO_LIVE, start);
         let ceiling = f64::from(percent) / 100.0;
         let mut now = start;
         for (pause, is_full, size) in events {
@@ -159,7 +230,7 @@ proptest! {
             now += Duration::from_millis(pause);
             let _ = limiter.take(size, now);
             if is_full { limiter.throttled(sent, now, &mut rng()) } else { limiter.served(now) }
-            prop_assert!(limiter.rate() <= ceiling && limiter.rate() >= FLOOR.min(ceiling));
+            prop_assert!(limiter.rate() <= ceiling && limiter.rate() >= SMALLEST_RATE);
         }
     }
 }

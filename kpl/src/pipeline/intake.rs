@@ -89,10 +89,10 @@ impl Pipeline {
     }
 
     fn fetch(&mut self, lane: &Arc<Lane>, now: Instant) {
-        let rate_limit = self.shared.config.rate_limit;
+        let config = &self.shared.config;
         self.queues
             .entry(lane.id)
-            .or_insert_with(|| LaneQueue::new(Arc::clone(lane), rate_limit, now));
+            .or_insert_with(|| LaneQueue::new(Arc::clone(lane), config, now));
         self.look_at(lane, now);
     }
 
@@ -198,7 +198,7 @@ impl Pipeline {
     fn distribute(&mut self, records: Vec<KinesisRecord>) {
         let routing = Arc::clone(&self.routing);
         let now = clock::now();
-        let rate_limit = self.shared.config.rate_limit;
+        let shared = Arc::clone(&self.shared);
         for record in records {
             self.next_sweep = self.next_sweep.min(record.expires());
             let Some(record) = self.placeable(record) else {
@@ -208,7 +208,7 @@ impl Pipeline {
             let queue = self
                 .queues
                 .entry(lane.id)
-                .or_insert_with(|| LaneQueue::new(Arc::clone(lane), rate_limit, now));
+                .or_insert_with(|| LaneQueue::new(Arc::clone(lane), &shared.config, now));
             self.collector.enqueue(queue, record);
         }
     }

@@ -27,7 +27,7 @@ use self::failure::Failing;
 use crate::aggregator::Sealer;
 use crate::clock::{self, Instant};
 use crate::collector::{Batch, Collector, Queues};
-use crate::config::InvalidConfig;
+use crate::config::{InvalidConfig, RecordOrdering};
 use crate::error::{FailureCause, StopReason};
 use crate::fill::SealReason;
 use crate::kinesis_record::KinesisRecord;
@@ -41,6 +41,9 @@ use crate::shared::Shared;
 /// How precisely the time to live of a waiting record is kept.
 const MIN_EXPIRY_SWEEP: Duration = Duration::from_millis(5);
 const MAX_EXPIRY_SWEEP: Duration = Duration::from_secs(1);
+
+/// User records that fail in one turn, before other tasks of the runtime have theirs. A thousand take a millisecond.
+const FAILED_AT_A_TIME: usize = 1000;
 
 pub(crate) struct Pipeline {
     shared: Arc<Shared>,
@@ -60,6 +63,8 @@ pub(crate) struct Pipeline {
     halves: VecDeque<Batch>,
     /// Records that were written, and whose verdict waits for a fresh shard map.
     held: Vec<Held>,
+    /// Expired records that are neither queued nor under way, and are failed some at a time.
+    expired: VecDeque<KinesisRecord>,
     /// The first generation of the routing that surely is of the stream as it is.
     trusted_from: u64,
     requests: JoinSet<(u64, Result<Vec<EntryOutcome>, CallError>)>,
@@ -153,6 +158,7 @@ impl Pipeline {
             backing_off: BTreeMap::new(),
             halves: VecDeque::new(),
             held: Vec::new(),
+            expired: VecDeque::new(),
             trusted_from: 0,
             requests: JoinSet::new(),
             in_flight: HashMap::new(),
@@ -171,6 +177,9 @@ impl Pipeline {
             let now = clock::now();
             self.intake(now);
             let next = self.advance(now);
+            if !self.expired.is_empty() {
+                tokio::task::yield_now().await;
+            }
             let next = next.into_iter().chain(self.measure(now)).min();
             tokio::select! {
                 biased;
@@ -184,7 +193,7 @@ impl Pipeline {
                 self.on_answer(answer);
             }
         }
-        self.abandon_all();
+        self.abandon_all().await;
         self.logs.records_expired.open();
         self.logs.records_failed.open();
         self.logs.tell_of_losses(clock::now());
@@ -207,6 +216,7 @@ impl Pipeline {
         self.look_at_open(now);
         self.end_backoffs(now);
         self.sweep_expired(now);
+        self.fail_some_expired();
         self.logs.tell_of_losses(now);
         let blocked = self.start_requests(now);
         let must_sweep = self.collector.is_waiting()
@@ -220,6 +230,7 @@ impl Pipeline {
                 .first_key_value()
                 .map(|((due, ..), _)| *due),
             must_sweep.then_some(self.next_sweep),
+            (!self.expired.is_empty()).then_some(now),
             self.logs.due(),
         ]
         .into_iter()
@@ -400,12 +411,35 @@ impl Pipeline {
         }
     }
 
-    /// Fails the members whose time is over of records that expired, lets the others wait again, and has the pipeline look
-    /// again for what waited behind them.
+    /// Has records that expired fail, and the pipeline look again for what waited behind them.
     fn expire(&mut self, records: Vec<KinesisRecord>) {
         if records.is_empty() {
             return;
         }
+        if self.shared.config.ordering == RecordOrdering::PerPartitionKey {
+            // At once: nothing may go before the members that stay, and the successors of the others fail with them.
+            self.fail_expired(records);
+        } else {
+            self.expired.extend(records);
+        }
+        self.shared.wake.notify_one();
+    }
+
+    /// Fails some of the records that expired.
+    fn fail_some_expired(&mut self) {
+        let mut members = 0;
+        let mut records = Vec::new();
+        while members < FAILED_AT_A_TIME
+            && let Some(record) = self.expired.pop_front()
+        {
+            members += record.members.len();
+            records.push(record);
+        }
+        self.fail_expired(records);
+    }
+
+    /// Fails the members whose time is over, and lets the others wait again.
+    fn fail_expired(&mut self, records: Vec<KinesisRecord>) {
         let (now, ttl) = (clock::now(), self.shared.config.record_ttl);
         let mut failing = Vec::new();
         for record in records {
@@ -422,8 +456,9 @@ impl Pipeline {
                 }
             }
         }
-        self.fail_all(failing);
-        self.shared.wake.notify_one();
+        if !failing.is_empty() {
+            self.fail_all(failing);
+        }
     }
 
     /// A record of a lane is under way no more.
@@ -448,7 +483,7 @@ impl Pipeline {
         }
     }
 
-    fn abandon_all(&mut self) {
+    async fn abandon_all(&mut self) {
         let reason = self.shared.stop_reason();
         let lanes: Vec<_> = self
             .shared
@@ -483,6 +518,7 @@ impl Pipeline {
         );
         let backing_off = std::mem::take(&mut self.backing_off);
         left.extend(backing_off.into_values().map(|waiting| *waiting.record));
+        left.extend(self.expired.drain(..));
         left.extend(self.held.drain(..).map(|mut held| {
             held.record.history.may_have_been_written = true;
             held.record
@@ -490,7 +526,13 @@ impl Pipeline {
         for queue in self.queues.values_mut() {
             left.extend(self.collector.drain(queue));
         }
+        let mut abandoned = 0;
         for record in left {
+            abandoned += record.members.len();
+            if abandoned >= FAILED_AT_A_TIME {
+                abandoned = 0;
+                tokio::task::yield_now().await;
+            }
             let shard = self.predicted(&record);
             let (users, attempts) = (record.members.len(), record.history.attempts);
             let cause = FailureCause::Abandoned(reason.clone());

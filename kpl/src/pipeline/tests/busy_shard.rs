@@ -109,3 +109,51 @@ async fn a_free_shard_adds_no_latency_to_the_linger() {
         assert!(took <= Duration::from_millis(107), "{took:?}");
     }
 }
+
+/// The most failures between two turns of another task, while a full buffer fails.
+async fn failures_at_a_time(is_closed: bool) -> usize {
+    let turn = Arc::new(AtomicU64::new(0));
+    let failures = Arc::new(Mutex::new(std::collections::HashMap::new()));
+    let (counted, noted) = (Arc::clone(&turn), Arc::clone(&failures));
+    let hook = move |_: &crate::error::DeliveryError| {
+        let turn = counted.load(Ordering::Relaxed);
+        *lock(&noted).entry(turn).or_insert(0) += 1;
+    };
+    let service = Scripted::new(|_, _| (QUICK, Err(unreachable())));
+    let components = Components {
+        seed: Some(42),
+        on_failure: Some(Arc::new(hook)),
+        ..Default::default()
+    };
+    let config = ProducerConfig::default();
+    let started = builder::start("s".into(), service, config, components).await;
+    let producer = started.unwrap();
+    for id in 0..40_000_u128 {
+        drop(send(&producer, id << 112, "v").await);
+    }
+    let other = tokio::spawn(async move {
+        loop {
+            turn.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    if is_closed {
+        producer.close(Duration::ZERO).await;
+    } else {
+        // With a task that is never idle, paused time does not advance by itself.
+        tokio::time::advance(Duration::from_secs(31)).await;
+        producer.flush().await;
+    }
+    other.abort();
+    let failures = lock(&failures);
+    assert_eq!(failures.values().sum::<usize>(), 40_000);
+    failures.values().copied().max().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_tasks_have_their_turns_while_a_full_buffer_fails() {
+    for is_closed in [false, true] {
+        let most = failures_at_a_time(is_closed).await;
+        assert!(most < 5000, "{most}, closed: {is_closed}");
+    }
+}

@@ -324,6 +324,15 @@ impl SealedAggregate {
         &self.bytes
     }
 
+    /// The same in a buffer of its exact size, at the cost of a copy: for one that is kept for long.
+    #[must_use]
+    pub fn into_exact(self) -> Self {
+        Self {
+            bytes: Bytes::copy_from_slice(&self.bytes),
+            len: self.len,
+        }
+    }
+
     /// The data to send, by value.
     pub fn into_bytes(self) -> Bytes {
         self.bytes

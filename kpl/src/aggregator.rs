@@ -5,17 +5,17 @@ mod regroup;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kinesis_aggregation::{AggregateBuilder, Compressor, HashKey};
+use kinesis_aggregation::{AggregateBuilder, HashKey};
 
 use crate::budget::{AGGREGATE_OVERHEAD, Charge, RECORD_OVERHEAD};
 use crate::clock::{self, Instant};
-use crate::config::{Compression, InvalidConfig, OnGap, ProducerConfig, RecordOrdering};
+use crate::compression::{Compressed, Compressors, Pending};
+use crate::config::{InvalidConfig, OnGap, ProducerConfig, RecordOrdering};
 use crate::delivery::{BitSet, Delivery, Settler};
 use crate::fill::{Fill, SealReason};
 use crate::kinesis_record::{History, KinesisRecord, Members};
 use crate::lane::LaneId;
 use crate::lifetimes::Lifetimes;
-use crate::logs::LogGate;
 use crate::partition_key::PartitionKey;
 use crate::record::{Priority, UserRecord};
 use crate::verdict::HashKeySpan;
@@ -315,14 +315,14 @@ impl OpenAggregate {
 
 /// Turns records into Kinesis records: the place where aggregates are sealed, compressed, and numbered.
 pub(crate) struct Sealer {
-    compressor: Option<Compressor>,
-    not_compressed: LogGate,
+    pub(crate) compressors: Compressors,
     next_sequence: u64,
 }
 
 /// The bytes of a Kinesis record and how it is addressed.
 struct Sealed {
     data: Bytes,
+    compression: Option<Pending>,
     partition_key: PartitionKey,
     explicit_hash_key: Option<HashKey>,
     is_framed: bool,
@@ -331,15 +331,8 @@ struct Sealed {
 
 impl Sealer {
     pub(crate) fn new(config: &ProducerConfig) -> Result<Self, InvalidConfig> {
-        let compressor = match config.compression {
-            Compression::Off => None,
-            Compression::Zstd { level } => Some(Compressor::new(level).map_err(|error| {
-                InvalidConfig::one("compression", format!("zstd cannot start: {error}"))
-            })?),
-        };
         Ok(Self {
-            compressor,
-            not_compressed: LogGate::default(),
+            compressors: Compressors::new(config)?,
             next_sequence: 0,
         })
     }
@@ -362,6 +355,7 @@ impl Sealer {
             sequence,
             lane,
             data: sealed.data,
+            compression: sealed.compression,
             partition_key: sealed.partition_key,
             explicit_hash_key: sealed.explicit_hash_key,
             is_framed: sealed.is_framed,
@@ -394,6 +388,7 @@ impl Sealer {
         };
         Sealed {
             data,
+            compression: None,
             partition_key: record.partition_key,
             explicit_hash_key: record.explicit_hash_key,
             is_framed,
@@ -402,19 +397,10 @@ impl Sealer {
     }
 
     fn aggregate(&mut self, builder: AggregateBuilder, first_hash_key: HashKey) -> Sealed {
-        let sealed = builder.seal();
-        let compressed = self.compressor.as_mut().and_then(|compressor| match compressor.compress(&sealed) {
-            Ok(compressed) => compressed,
-            Err(error) => {
-                if let Some(left_out) = self.not_compressed.pass(clock::now()) {
-                    tracing::warn!(%error, left_out, "an aggregate could not be compressed: it goes out as it is");
-                }
-                None
-            }
-        });
+        let Compressed { data, pending } = self.compressors.compress(builder.seal());
         Sealed {
-            // An exact copy: the builder's buffer has room for up to twice the bytes, and a record may wait long.
-            data: compressed.unwrap_or_else(|| Bytes::copy_from_slice(sealed.bytes())),
+            data,
+            compression: pending,
             partition_key: AGGREGATE_PARTITION_KEY.into(),
             explicit_hash_key: Some(first_hash_key),
             is_framed: true,

@@ -261,15 +261,20 @@ impl Collector {
                 continue;
             };
             let is_sealed = !queue.waiting.is_empty();
-            let size = match queue.waiting.front() {
-                Some(first) => Some(first.size()),
+            let mut is_ready = true;
+            let size = match queue.waiting.front_mut() {
+                Some(first) => {
+                    is_ready = first.is_ready();
+                    Some(first.size())
+                }
                 None => queue.lane.overdue(now),
             };
             let Some(size) = size else {
                 queue.in_rotation = false;
                 continue;
             };
-            let must_wait = queue.must_take_apart()
+            let must_wait = !is_ready
+                || queue.must_take_apart()
                 || self.is_ordered && !self.may_go(queue)
                 || !is_sealed && self.stays_open(queue);
             if must_wait {

@@ -8,6 +8,7 @@ use kinesis_aggregation::{Decoded, Decoder, HashKey};
 
 use crate::budget::{AGGREGATE_OVERHEAD, Charge, RECORD_OVERHEAD};
 use crate::clock::Instant;
+use crate::compression::Pending;
 use crate::delivery::{BitSet, News, Placement, Settler};
 use crate::error::{Attempt, DeliveryError, Failure, FailureCause, Source};
 use crate::lane::LaneId;
@@ -28,6 +29,8 @@ pub(crate) struct KinesisRecord {
     pub(crate) sequence: u64,
     pub(crate) lane: LaneId,
     pub(crate) data: Bytes,
+    /// What will replace `data` before it is sent.
+    pub(crate) compression: Option<Pending>,
     pub(crate) partition_key: PartitionKey,
     pub(crate) explicit_hash_key: Option<HashKey>,
     /// Whether `data` is a frame around the members, or the one member's own data.
@@ -77,6 +80,21 @@ impl Members {
 }
 
 impl KinesisRecord {
+    /// Whether it can be sent: its data is compressed, where that is asked for.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        let Some(pending) = &self.compression else {
+            return true;
+        };
+        let Some(compressed) = pending.get() else {
+            return false;
+        };
+        if let Some(compressed) = compressed {
+            self.data = compressed.clone();
+        }
+        self.compression = None;
+        true
+    }
+
     /// When the first of its members expires.
     pub(crate) fn expires(&self) -> Instant {
         self.lifetimes.expires()

@@ -94,6 +94,7 @@ mod budget;
 mod builder;
 mod clock;
 mod collector;
+mod compression;
 mod config;
 mod delivery;
 mod error;

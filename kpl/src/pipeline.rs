@@ -185,6 +185,7 @@ impl Pipeline {
                 biased;
                 () = cancel.cancelled() => break,
                 Some(answer) = self.requests.join_next() => self.on_answer(answer),
+                Some(()) = self.sealer.compressors.finished() => {}
                 () = self.shared.wake.notified() => {}
                 () = self.shared.budget.must_yield() => {}
                 () = tokio::time::sleep_until(next.unwrap_or(now)), if next.is_some() => {}
@@ -219,6 +220,7 @@ impl Pipeline {
         self.fail_some_expired();
         self.logs.tell_of_losses(now);
         let blocked = self.start_requests(now);
+        self.sealer.compressors.start();
         let must_sweep = self.collector.is_waiting()
             || self.collector.batch().is_some()
             || !self.halves.is_empty()

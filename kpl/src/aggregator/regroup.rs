@@ -138,6 +138,7 @@ impl Sealer {
                 sequence,
                 lane,
                 data: sealed.data,
+                compression: sealed.compression,
                 partition_key: sealed.partition_key,
                 explicit_hash_key: sealed.explicit_hash_key,
                 is_framed: sealed.is_framed,

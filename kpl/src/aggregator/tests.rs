@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::budget::{Budget, MemoryBudget};
 use crate::clock;
+use crate::config::Compression;
 use crate::settlement::Settlement;
 
 const LANE: LaneId = LaneId(7);

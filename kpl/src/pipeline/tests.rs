@@ -20,6 +20,7 @@ use crate::sync::lock;
 
 mod apart;
 mod busy_shard;
+mod compressed;
 mod fill;
 mod handles;
 mod history;

@@ -16,15 +16,28 @@ use aws_types::SdkConfig;
 /// Any error; these programs only show it.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// The README's examples compile.
+/// The examples of the README, of testkit's README and of the book compile. Those that are not `no_run` run.
+///
+/// `tests/docs.rs` checks that every page with Rust code is here.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
+mod examples {
+    macro_rules! pages {
+        ($($name:ident $path:literal;)*) => {
+            $(#[doc = include_str!($path)] struct $name;)*
+        };
+    }
 
-/// Those of testkit's README, which need the consumer too, run.
-#[cfg(doctest)]
-#[doc = include_str!("../../testkit/README.md")]
-struct TestkitReadme;
+    pages! {
+        Readme "../../README.md";
+        Testkit "../../testkit/README.md";
+        GettingStarted "../../docs/src/getting-started.md";
+        Producer "../../docs/src/producer.md";
+        Consumer "../../docs/src/consumer.md";
+        Testing "../../docs/src/testing.md";
+        Operations "../../docs/src/operations.md";
+        MigratingFromKpl "../../docs/src/migrating-from-kpl.md";
+    }
+}
 
 /// A configuration for the embedded AWS of another process.
 pub fn sdk_config(url: &str) -> SdkConfig {

@@ -11,8 +11,8 @@ use crate::key_table::{KeyTable, Lookup};
 use crate::wire::{BYTES_1, BYTES_2, BYTES_3, VARINT_1, VARINT_2};
 use crate::wire::{bytes_field_len, put_varint, varint_len};
 
-/// Up to this size the whole buffer is reserved at the first record; beyond, it doubles.
-const RESERVE_AT_ONCE: usize = 64 * 1024;
+/// The least that is reserved at the first record; from then on the buffer doubles.
+const FIRST_RESERVE: usize = 1024;
 
 /// Decimal digits of 2^128 - 1.
 const MAX_DIGITS: usize = 39;
@@ -22,18 +22,17 @@ const ENVELOPE_LEN: usize = KPL_MAGIC.len() + DIGEST_LEN;
 
 /// An aggregate under construction.
 ///
-/// Knows its exact sealed size at every step, in constant time. Payloads are copied once, into the
-/// buffer that is sent: it keeps room in front for the magic and the key tables, which stand before
-/// the records on the wire and are filled in when the aggregate is sealed. (The records are moved
-/// once more where the keys outgrow this room, and where less than half of the buffer was used.)
+/// Knows its exact sealed size at every step, in constant time. Payloads are copied twice: into the
+/// buffer of the open aggregate, and from there into the one that is sent, which has the exact size
+/// and begins with the key tables.
 ///
 /// The bytes are those the KPL writes for the same records: partition keys once each in order of
 /// first use, then explicit hash keys (only those given, normalised decimal), then the records.
 ///
-/// **Memory.** Nothing before the first record. From then on a buffer of 4/3 of the size limit; of
-/// 4/3 of 64 KiB, growing by doubling, if the limit is greater. Beside it the key tables: the
-/// distinct keys and about 50 bytes for each, at most twice that while they grow. A sealed
-/// aggregate's buffer is at most twice its bytes.
+/// **Memory.** Nothing before the first record. From then on a buffer that grows by doubling: at
+/// most twice the bytes of the records, and no more than the size limit. Beside it the key tables:
+/// the distinct keys and about 50 bytes for each, at most twice that while they grow. A sealed
+/// aggregate's buffer has its exact size.
 ///
 /// ```
 /// use kinesis_aggregation::AggregateBuilder;
@@ -48,9 +47,8 @@ const ENVELOPE_LEN: usize = KPL_MAGIC.len() + DIGEST_LEN;
 /// ```
 pub struct AggregateBuilder {
     max_size: usize,
-    /// Headroom, then the records in wire form.
+    /// The records in wire form.
     buf: Vec<u8>,
-    headroom: usize,
     partition_keys: KeyTable,
     explicit_hash_keys: KeyTable,
     len: u32,
@@ -73,7 +71,6 @@ impl AggregateBuilder {
         Self {
             max_size,
             buf: Vec::new(),
-            headroom: 0,
             partition_keys: KeyTable::new(BYTES_1),
             explicit_hash_keys: KeyTable::new(BYTES_2),
             len: 0,
@@ -102,14 +99,7 @@ impl AggregateBuilder {
                 max_size: self.max_size,
             });
         }
-        if self.len == 0 {
-            let reserve = self.max_size.min(RESERVE_AT_ONCE);
-            self.headroom = KPL_MAGIC.len() + reserve / 3;
-            self.buf
-                .reserve_exact(self.headroom + reserve.max(plan.growth + DIGEST_LEN));
-            self.buf.resize(self.headroom, 0);
-        }
-
+        self.reserve(plan.growth);
         self.buf.push(BYTES_3);
         put_varint(&mut self.buf, plan.message_len as u64);
         self.buf.push(VARINT_1);
@@ -144,7 +134,7 @@ impl AggregateBuilder {
 
     /// The size in bytes if sealed now: exactly the length of [`SealedAggregate::bytes`].
     pub fn size(&self) -> usize {
-        ENVELOPE_LEN + self.tables_len() + self.buf.len() - self.headroom
+        ENVELOPE_LEN + self.tables_len() + self.buf.len()
     }
 
     /// The number of records.
@@ -157,20 +147,11 @@ impl AggregateBuilder {
         self.len == 0
     }
 
-    /// Gives back the memory that was reserved for records to come, at the cost of a copy of those that are here.
+    /// Gives back the memory that was reserved for records to come, perhaps at the cost of a copy of those that are here.
     ///
     /// For an aggregate that takes no more and is not sealed yet. It still may take more, and grows again then.
     pub fn shrink_to_fit(&mut self) {
-        if self.is_empty() {
-            return;
-        }
-        let front = KPL_MAGIC.len() + self.tables_len();
-        let records = &self.buf[self.headroom..];
-        let mut buf = Vec::with_capacity(front + records.len() + DIGEST_LEN);
-        buf.resize(front, 0);
-        buf.extend_from_slice(records);
-        self.headroom = front;
-        self.buf = buf;
+        self.buf.shrink_to_fit();
     }
 
     /// Closes the aggregate: key tables in front of the records, magic before, MD5 behind.
@@ -178,45 +159,33 @@ impl AggregateBuilder {
     /// One record makes a valid aggregate too. An empty builder gives magic and MD5 only, which
     /// every consumer (ours and Java's) takes for a plain record: there is no reason to send it.
     pub fn seal(self) -> SealedAggregate {
-        let front = KPL_MAGIC.len() + self.tables_len();
-        let Self {
-            mut buf,
-            headroom,
-            partition_keys,
-            explicit_hash_keys,
-            len,
-            ..
-        } = self;
-        let start = match headroom.checked_sub(front) {
-            Some(start) => start,
-            None => {
-                let records = headroom..buf.len();
-                buf.reserve_exact(front - headroom + DIGEST_LEN);
-                buf.resize(front + records.len(), 0);
-                buf.copy_within(records, front);
-                0
-            }
-        };
-        let parts = [&KPL_MAGIC, partition_keys.wire(), explicit_hash_keys.wire()];
-        let mut at = start;
+        let size = self.size();
+        let mut sealed = Vec::with_capacity(size);
+        let (partition_keys, explicit_hash_keys) = (&self.partition_keys, &self.explicit_hash_keys);
+        let parts: [&[u8]; 4] = [
+            &KPL_MAGIC,
+            partition_keys.wire(),
+            explicit_hash_keys.wire(),
+            &self.buf,
+        ];
         for part in parts {
-            buf[at..at + part.len()].copy_from_slice(part);
-            at += part.len();
+            sealed.extend_from_slice(part);
         }
-        let digest = md5(&buf[start + KPL_MAGIC.len()..]);
-        buf.extend_from_slice(&digest);
-        // What waits to be sent must not hold much more memory than it has bytes.
-        if buf.capacity() / 2 > buf.len() - start {
-            buf.drain(..start);
-            buf.shrink_to_fit();
-            return SealedAggregate {
-                bytes: Bytes::from(buf),
-                len: len as usize,
-            };
-        }
+        let digest = md5(&sealed[KPL_MAGIC.len()..]);
+        sealed.extend_from_slice(&digest);
         SealedAggregate {
-            bytes: Bytes::from(buf).slice(start..),
-            len: len as usize,
+            bytes: sealed.into(),
+            len: self.len as usize,
+        }
+    }
+
+    /// Makes room for `bytes` more. A buffer larger than the size limit would never be filled.
+    fn reserve(&mut self, bytes: usize) {
+        let needed = self.buf.len() + bytes;
+        if needed > self.buf.capacity() {
+            let doubled = (self.buf.capacity() * 2).max(FIRST_RESERVE);
+            let capacity = doubled.min(self.max_size).max(needed);
+            self.buf.reserve_exact(capacity - self.buf.len());
         }
     }
 
@@ -322,15 +291,6 @@ impl SealedAggregate {
     /// The data to send: magic, protobuf message, MD5.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
-    }
-
-    /// The same in a buffer of its exact size, at the cost of a copy: for one that is kept for long.
-    #[must_use]
-    pub fn into_exact(self) -> Self {
-        Self {
-            bytes: Bytes::copy_from_slice(&self.bytes),
-            len: self.len,
-        }
     }
 
     /// The data to send, by value.

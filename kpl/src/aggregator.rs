@@ -281,20 +281,7 @@ impl OpenAggregate {
         }
     }
 
-    /// Takes no more: it is full, or another record cannot join it.
-    pub(crate) fn close_as_full(mut self, reason: SealReason) -> Self {
-        self.closed_by = reason;
-        // The pipeline may be slow to come, and others follow: what waits must not hold much more memory than it has bytes.
-        if let Content::Many {
-            builder, max_size, ..
-        } = &mut self.content
-            && builder.size() < *max_size / 2
-        {
-            builder.shrink_to_fit();
-        }
-        self
-    }
-
+    /// Takes no more.
     pub(crate) fn close(mut self, reason: SealReason) -> Self {
         self.closed_by = reason;
         self

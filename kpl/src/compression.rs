@@ -77,30 +77,28 @@ impl Compressors {
 
     /// Compresses an aggregate now, or later if that takes long.
     pub(crate) fn compress(&mut self, aggregate: SealedAggregate) -> Compressed {
-        let mut pending = None;
-        let mut compressed = None;
-        // An exact copy: the builder's buffer has room for up to twice the bytes, and a record may wait long.
-        let exact = |aggregate: &SealedAggregate| Bytes::copy_from_slice(aggregate.bytes());
-        match self.level {
-            Some(level) if micros(level, aggregate.bytes().len()) > LONGEST_INLINE_MICROS => {
-                let aggregate = aggregate.into_exact();
-                let data = aggregate.bytes().clone();
-                let result = Pending::default();
-                pending = Some(Arc::clone(&result));
-                let result = Finish(result);
-                self.jobs.push_back(Job { aggregate, result });
-                return Compressed { data, pending };
-            }
-            Some(level) => {
-                let mut compressor = self.idle.pop().or_else(|| Compressor::new(level).ok());
-                compressed = run(compressor.as_mut(), &aggregate, &self.not_compressed);
-                self.idle.extend(compressor);
-            }
-            None => {}
+        let data = aggregate.bytes().clone();
+        let Some(level) = self.level else {
+            return Compressed {
+                data,
+                pending: None,
+            };
+        };
+        if micros(level, data.len()) > LONGEST_INLINE_MICROS {
+            let pending = Pending::default();
+            let result = Finish(Arc::clone(&pending));
+            self.jobs.push_back(Job { aggregate, result });
+            return Compressed {
+                data,
+                pending: Some(pending),
+            };
         }
+        let mut compressor = self.idle.pop().or_else(|| Compressor::new(level).ok());
+        let compressed = run(compressor.as_mut(), &aggregate, &self.not_compressed);
+        self.idle.extend(compressor);
         Compressed {
-            data: compressed.unwrap_or_else(|| exact(&aggregate)),
-            pending,
+            data: compressed.unwrap_or(data),
+            pending: None,
         }
     }
 

@@ -123,7 +123,7 @@ impl Lane {
                         open.absorb(paid);
                         let full = open.full(limits);
                         if let Some(reason) = full {
-                            state.close_as_full(reason);
+                            state.close_open(reason);
                         }
                         return Ok(Accepted {
                             delivery,
@@ -131,7 +131,7 @@ impl Lane {
                         });
                     }
                     Err((record, reason)) => {
-                        state.close_as_full(reason);
+                        state.close_open(reason);
                         (record, Some(paid))
                     }
                 }
@@ -160,7 +160,7 @@ impl Lane {
         let full = open.full(limits);
         state.open = Some(open);
         if let Some(reason) = full {
-            state.close_as_full(reason);
+            state.close_open(reason);
         }
         Ok(Accepted {
             delivery,
@@ -266,11 +266,6 @@ impl LaneState {
     fn close_open(&mut self, reason: SealReason) {
         self.full
             .extend(self.open.take().map(|open| open.close(reason)));
-    }
-
-    fn close_as_full(&mut self, reason: SealReason) {
-        self.full
-            .extend(self.open.take().map(|open| open.close_as_full(reason)));
     }
 
     fn announce(&mut self) -> bool {

@@ -12,7 +12,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::budget::MemoryBudget;
 use crate::clock;
-use crate::config::{InvalidConfig, MIN_BUFFER, ProducerConfig, RecordOrdering};
+use crate::config::{
+    DEFAULT_MAX_RECORD_SIZE, InvalidConfig, MIN_BUFFER, ProducerConfig, RecordOrdering,
+};
 use crate::error::{BuildError, DeliveryError, StopReason};
 use crate::logs::LogGate;
 #[cfg(feature = "cloudwatch")]
@@ -31,9 +33,6 @@ use crate::shard_map::Refresher;
 use crate::shared::Shared;
 use crate::start_retry::{StartRetry, Step};
 use crate::stream_name::StreamName;
-
-/// The maximum record size of a stream that does not say otherwise.
-const DEFAULT_MAX_RECORD_SIZE: usize = 1024 * 1024;
 
 /// Builds a [`Producer`]; made by [`Producer::builder`] or [`Producer::builder_with_client`].
 #[must_use = "a builder does nothing until `build`"]
@@ -188,7 +187,9 @@ pub(crate) async fn start(
     let describing = Step::new(&stream, "DescribeStreamSummary", retry(3));
     let description = describe(&stream, &*service, describing).await?;
     let max_record_size = description.as_ref().and_then(|known| known.max_record_size);
-    let max_record_size = max_record_size.unwrap_or(DEFAULT_MAX_RECORD_SIZE);
+    let max_record_size = max_record_size
+        .or(config.max_record_size)
+        .unwrap_or(DEFAULT_MAX_RECORD_SIZE);
     let is_ordered = config.ordering == RecordOrdering::PerPartitionKey;
     let unordered = |reason| {
         let stream = stream.clone();
@@ -321,7 +322,7 @@ async fn describe(
         {
             tracing::warn!(
                 stream,
-                "the role may not call kinesis:DescribeStreamSummary: the stream is taken to exist, and its records to have at most 1 MiB"
+                "the role may not call kinesis:DescribeStreamSummary: the stream is taken to exist, and its records to have at most 1 MiB, or `max_record_size` where it is set"
             );
             return Ok(None);
         }

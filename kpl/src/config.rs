@@ -19,6 +19,9 @@ const SERVICE_MAX_REQUEST_RECORDS: usize = 500;
 /// The longest timeout or interval: with it, no sum of durations overflows, the SDK's own included.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
+/// The largest record of a stream that does not say otherwise.
+pub(crate) const DEFAULT_MAX_RECORD_SIZE: usize = MIB;
+
 /// The smallest buffer that is of use, in bytes.
 pub(crate) const MIN_BUFFER: usize = 64 * KIB;
 
@@ -145,6 +148,15 @@ pub struct ProducerConfig {
     /// [`Droppable`](crate::Priority::Droppable) record to be taken; above that it is dropped. Default 50; 0 to 100. The rest
     /// is for the others: of a single hot shard, which may fill half of the buffer, droppable records fill a quarter.
     pub droppable_limit: u32,
+
+    /// The largest record that the stream takes, key and data, where the stream does not say. Default `None`: 1 MiB; 1 to
+    /// 10 MiB.
+    ///
+    /// The stream's own limit counts where the role may call `kinesis:DescribeStreamSummary`. Set this where the role may
+    /// not, and `UpdateMaxRecordSize` has raised the stream's limit. Where it is more than the stream takes, the service
+    /// refuses the larger records, which fail as [`Rejected`](crate::FailureCause::Rejected). KPL: the like of
+    /// `MaxUserRecordSize`.
+    pub max_record_size: Option<usize>,
 
     /// The most bytes of payload in flight. Default 32 MiB. Memory: 2.3 times as much (base64 and JSON).
     pub max_in_flight_bytes: usize,
@@ -276,6 +288,7 @@ impl ProducerConfig {
         with_collection_max_size, collection_max_size: usize;
         with_max_buffered_bytes, max_buffered_bytes: usize;
         with_droppable_limit, droppable_limit: u32;
+        with_max_record_size, max_record_size: Option<usize>;
         with_max_in_flight_bytes, max_in_flight_bytes: usize;
         with_max_requests_in_flight, max_requests_in_flight: usize;
         with_request_timeout, request_timeout: Duration;
@@ -304,6 +317,7 @@ impl Default for ProducerConfig {
             collection_max_size: 5 * MIB,
             max_buffered_bytes: 64 * MIB,
             droppable_limit: 50,
+            max_record_size: None,
             max_in_flight_bytes: 32 * MIB,
             max_requests_in_flight: 24,
             request_timeout: Duration::from_secs(6),
@@ -366,6 +380,10 @@ impl ProducerConfig {
             usize::MAX,
         );
         problems.within("droppable_limit", self.droppable_limit as usize, 0, 100);
+        if let Some(bytes) = self.max_record_size {
+            let (least, most) = (DEFAULT_MAX_RECORD_SIZE, SERVICE_MAX_REQUEST);
+            problems.within("max_record_size", bytes, least, most);
+        }
         problems.within(
             "max_in_flight_bytes",
             self.max_in_flight_bytes,

@@ -81,6 +81,13 @@ impl Extremes for usize {
     }
 }
 
+impl Extremes for Option<usize> {
+    fn extremes() -> Vec<Self> {
+        let some = usize::extremes().into_iter().map(Some);
+        some.chain([None]).collect()
+    }
+}
+
 impl Extremes for bool {
     fn extremes() -> Vec<Self> {
         vec![false, true]

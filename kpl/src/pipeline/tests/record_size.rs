@@ -37,3 +37,29 @@ async fn a_limit_that_changes_holds_from_the_next_refresh_on() {
     assert!(is_refused());
     assert_eq!(producer.close(Duration::from_secs(60)).await.delivered, 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_role_that_may_not_describe_the_stream_sends_what_the_settings_say() {
+    for (stream, setting, limit) in [
+        (None, None, MIB),
+        (None, Some(4 * MIB), 4 * MIB),
+        // Where the stream tells, that counts.
+        (Some(2 * MIB), Some(4 * MIB), 2 * MIB),
+        (Some(8 * MIB), None, 8 * MIB),
+    ] {
+        let service = Scripted::new(|_, entries| all_written(entries));
+        *lock(&service.max_record_size) = stream;
+        if stream.is_none() {
+            *lock(&service.describe_fails) = Some(refused_request("AccessDeniedException"));
+        }
+        let config = ProducerConfig {
+            max_record_size: setting,
+            ..Default::default()
+        };
+        let producer = producer(service, config).await;
+        let record = |bytes| UserRecord::new("k", vec![0; bytes - 1]);
+        producer.send(record(limit)).await.unwrap().await.unwrap();
+        let refused = producer.send(record(limit + 1)).await.unwrap_err();
+        assert!(matches!(refused, SendError::TooLarge { limit: told, .. } if told == limit));
+    }
+}

@@ -1,5 +1,5 @@
 //! The byte budget of the buffer: what is accepted and not settled yet. The rules are `ledger.rs`; here is the lock
-//! around them, and the futures and guards of those who wait and hold.
+//! around them, the future of a waiter, and the guard of the room that it gets.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::lane::LaneId;
 pub(crate) use crate::ledger::Pressure;
-use crate::ledger::{Ledger, Place, Ticket, Wakes};
+use crate::ledger::{Ledger, Share, Ticket, Wakes};
 use crate::sync::{AtomicBool, Mutex, lock};
 
 /// What a record costs beside its data and key, in bytes: its frame in the aggregate, its rows in
@@ -34,10 +34,10 @@ pub(crate) const AGGREGATE_OVERHEAD: usize = 1024;
 /// third each, and the other shards of its own producer or of another go on.
 ///
 /// They stop in one case: a record for a shard that holds nothing, or a [reservation](crate::Producer::reserve), needs more
-/// than is free, or than is left beside what is kept for an older one. Then nobody younger gets room, at any shard of any
-/// producer, and what is open is sent, until it has its own; a `try_send` that is refused for it has the open sent, too.
-/// Where several shards stand still, that may last until their records expire: make the budget many times as large as the
-/// largest record.
+/// than is free and not reserved for an older one. Then later records wait behind it, at all shards of all producers, and
+/// open aggregates are sent, until it has its room. A `try_send` that is refused for it has open aggregates sent, too. Where
+/// several shards stand still, that may last until their records expire: make the budget many times as large as the largest
+/// record.
 ///
 /// ```
 /// use kpl::MemoryBudget;
@@ -83,63 +83,63 @@ impl std::fmt::Debug for MemoryBudget {
     }
 }
 
-/// How a producer hears that its open aggregates hold room that others wait for.
+/// How a producer hears that its open aggregates hold room for which records wait.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
-    /// Whether anyone waits or was refused: read without the lock.
+    /// Whether a record waits or was refused: read without the lock.
     pressed: AtomicBool,
     /// Told when all open aggregates must make room.
     must_yield: Notify,
 }
 
-/// The account of one producer at a budget.
+/// The part of one producer in a budget.
 pub(crate) struct Budget {
     pool: MemoryBudget,
-    account: usize,
+    number: usize,
     signal: Arc<Signal>,
-    /// How much of the budget, and of its shard's share, may be used once a droppable record is taken.
+    /// How much of the budget, and of the fair share of its shard, may be used after a droppable record.
     droppable_percent: u32,
 }
 
 impl Budget {
-    /// Opens an account. Droppable records are taken up to `droppable_percent` of the budget, and of their shard's share.
+    /// Adds a producer. Droppable records are taken up to `droppable_percent` of the budget, and of their shard's fair share.
     pub(crate) fn new(pool: MemoryBudget, droppable_percent: u32) -> Arc<Self> {
         let signal = Arc::new(Signal::default());
-        let account = lock(&pool.0).open_account(Arc::clone(&signal));
+        let number = lock(&pool.0).add_producer(Arc::clone(&signal));
         Arc::new(Self {
             droppable_percent,
             pool,
-            account,
+            number,
             signal,
         })
     }
 
     /// Room for `bytes`, now or not at all.
     pub(crate) fn try_charge(self: &Arc<Self>, lane: LaneId, bytes: usize) -> Option<Charge> {
-        let taken = lock(&self.pool.0).try_take(self.place(lane), bytes, None);
+        let taken = lock(&self.pool.0).try_take(self.share(lane), bytes, None);
         taken.then(|| self.charge(lane, bytes))
     }
 
-    /// Room for a record that gives way to others: only while the buffer is not too full.
+    /// Room for a droppable record: only while the buffer is not too full.
     pub(crate) fn try_charge_droppable(
         self: &Arc<Self>,
         lane: LaneId,
         bytes: usize,
     ) -> Option<Charge> {
         let percent = Some(self.droppable_percent);
-        let taken = lock(&self.pool.0).try_take(self.place(lane), bytes, percent);
+        let taken = lock(&self.pool.0).try_take(self.share(lane), bytes, percent);
         taken.then(|| self.charge(lane, bytes))
     }
 
-    /// Notes that a lane was refused room and will not wait for it.
+    /// Notes that a shard was refused room, without a waiter.
     pub(crate) fn note_refusal(&self, lane: LaneId) {
-        let pressed = lock(&self.pool.0).note_refusal(self.place(lane));
+        let pressed = lock(&self.pool.0).note_refusal(self.share(lane));
         pressed.iter().for_each(|signal| signal.raise());
     }
 
-    /// Room for `bytes`, in turn. Resolves to `None` when the account is closed.
+    /// Room for `bytes`, in turn. Resolves to `None` when the producer is closed.
     pub(crate) fn charge_in_turn(self: &Arc<Self>, lane: LaneId, bytes: usize) -> Turn {
-        let waits = lock(&self.pool.0).wait(self.place(lane), bytes);
+        let waits = lock(&self.pool.0).wait(self.share(lane), bytes);
         let ticket = waits.map(|(ticket, wakes)| {
             self.signal.pressed.store(true, Ordering::Release);
             wakes.wake();
@@ -153,13 +153,13 @@ impl Budget {
         }
     }
 
-    /// Whom an open aggregate of this producer keeps waiting; forgets refusals.
+    /// The shards that wait for room which open aggregates of this producer hold; forgets refusals.
     pub(crate) fn take_pressure(&self) -> Pressure {
         if !self.signal.pressed.load(Ordering::Acquire) {
             return Pressure::None;
         }
         let mut ledger = lock(&self.pool.0);
-        let (pressure, stays) = ledger.take_pressure(self.account);
+        let (pressure, stays) = ledger.take_pressure(self.number);
         // Under the lock, or a refusal that comes now would be forgotten.
         self.signal.pressed.store(stays, Ordering::Release);
         pressure
@@ -172,12 +172,12 @@ impl Budget {
 
     /// What this producer holds.
     pub(crate) fn used(&self) -> usize {
-        lock(&self.pool.0).used_by(self.account).0
+        lock(&self.pool.0).used_by(self.number).0
     }
 
     /// The most this producer ever held.
     pub(crate) fn peak(&self) -> usize {
-        lock(&self.pool.0).used_by(self.account).1
+        lock(&self.pool.0).used_by(self.number).1
     }
 
     /// The whole budget.
@@ -185,15 +185,15 @@ impl Budget {
         self.pool.limit()
     }
 
-    /// Sends everybody away who waits, now and later.
+    /// Ends all waits, those of now and of later, without room.
     pub(crate) fn close(&self) {
-        let wakes = lock(&self.pool.0).close_account(self.account);
+        let wakes = lock(&self.pool.0).close_producer(self.number);
         wakes.wake();
     }
 
-    fn place(&self, lane: LaneId) -> Place {
-        Place {
-            account: self.account,
+    fn share(&self, lane: LaneId) -> Share {
+        Share {
+            producer: self.number,
             lane,
         }
     }
@@ -209,7 +209,7 @@ impl Budget {
 
 impl Drop for Budget {
     fn drop(&mut self) {
-        lock(&self.pool.0).remove_account(self.account);
+        lock(&self.pool.0).remove_producer(self.number);
     }
 }
 
@@ -229,14 +229,14 @@ impl Signal {
 }
 
 impl Wakes<Arc<Signal>> {
-    /// After the lock is gone: a waker runs code that is not ours.
+    /// After the lock is released: a waker runs code of the application.
     fn wake(self) {
         self.pressed.iter().for_each(|signal| signal.raise());
         self.granted.into_iter().for_each(|waker| waker.wake());
     }
 }
 
-/// A place in the queue for room.
+/// A waiter for room.
 #[derive(Debug)]
 pub(crate) struct Turn {
     budget: Arc<Budget>,
@@ -253,10 +253,10 @@ impl Future for Turn {
         let Some(ticket) = self.ticket else {
             return Poll::Ready(None);
         };
-        let place = self.budget.place(self.lane);
+        let share = self.budget.share(self.lane);
         let (granted, old_waker) = {
             let mut ledger = lock(&self.budget.pool.0);
-            ledger.poll(place, ticket, context.waker())
+            ledger.poll(share, ticket, context.waker())
         };
         drop(old_waker);
         granted.map(|granted| {
@@ -267,13 +267,13 @@ impl Future for Turn {
 }
 
 impl Drop for Turn {
-    /// Who leaves the queue may have been the one that others waited behind.
+    /// Others may have waited behind it.
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            let place = self.budget.place(self.lane);
+            let share = self.budget.share(self.lane);
             let (wakes, old_waker) = {
                 let mut ledger = lock(&self.budget.pool.0);
-                ledger.give_up(place, ticket, self.bytes)
+                ledger.give_up(share, ticket, self.bytes)
             };
             drop(old_waker);
             wakes.wake();
@@ -315,10 +315,10 @@ impl Charge {
     /// The records go to another shard: what they hold counts there, whether or not it has room left.
     pub(crate) fn move_to(&mut self, lane: LaneId) {
         if self.lane != lane {
-            let account = self.budget.account;
+            let number = self.budget.number;
             let wakes = {
                 let mut ledger = lock(&self.budget.pool.0);
-                ledger.move_room(account, self.lane, lane, self.bytes)
+                ledger.move_room(number, self.lane, lane, self.bytes)
             };
             self.lane = lane;
             wakes.wake();
@@ -329,8 +329,8 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            let place = self.budget.place(self.lane);
-            let wakes = lock(&self.budget.pool.0).give_back(place, self.bytes);
+            let share = self.budget.share(self.lane);
+            let wakes = lock(&self.budget.pool.0).give_back(share, self.bytes);
             wakes.wake();
         }
     }

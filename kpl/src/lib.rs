@@ -130,7 +130,9 @@ mod start_retry;
 mod stats;
 mod stream_name;
 mod sync;
+mod tournament;
 mod verdict;
+mod wait_index;
 
 pub use budget::MemoryBudget;
 pub use builder::ProducerBuilder;

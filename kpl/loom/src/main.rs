@@ -24,6 +24,10 @@ mod models;
 mod settlement;
 #[path = "../../src/stats.rs"]
 mod stats;
+#[path = "../../src/tournament.rs"]
+mod tournament;
+#[path = "../../src/wait_index.rs"]
+mod wait_index;
 
 mod lane {
     pub(crate) use crate::id::LaneId;

@@ -61,8 +61,9 @@
 //! # IAM actions
 //!
 //! `kinesis:PutRecords`; with `kinesis:DescribeStreamSummary` the stream is checked on start, with `kinesis:ListShards`
-//! records are aggregated. Without the latter two the producer works, and says in its log what it does without. Metrics in
-//! CloudWatch take `cloudwatch:PutMetricData`.
+//! records are aggregated. Without the latter two the producer works, and says in its log what it does without. Without
+//! `kinesis:DescribeStreamSummary` it takes records of at most 1 MiB, or of
+//! [`max_record_size`](ProducerConfig::max_record_size). Metrics in CloudWatch take `cloudwatch:PutMetricData`.
 //!
 //! # Streams that place records themselves
 //!

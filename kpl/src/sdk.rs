@@ -11,7 +11,8 @@ use aws_sdk_kinesis::config::timeout::TimeoutConfig;
 use aws_sdk_kinesis::config::{BehaviorVersion, Builder};
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::types::{
-    self, PutRecordsRequestEntry, RecordDistributionStrategy, StreamStatus,
+    self, PutRecordsRequestEntry, RecordDistributionStrategy, ShardFilter, ShardFilterType,
+    StreamStatus,
 };
 use aws_smithy_types::Blob;
 use futures::FutureExt;
@@ -21,7 +22,9 @@ use kinesis_aggregation::{HashKey, HashKeyRange};
 use crate::config::ProducerConfig;
 use crate::error_text::{Cause, error_text, safe_message};
 use crate::retry;
-use crate::sender::{CallError, CallErrorKind, Entry, EntryOutcome, Service, StreamDescription};
+use crate::sender::{
+    CallError, CallErrorKind, Entry, EntryOutcome, Listing, Service, StreamDescription,
+};
 use crate::shard_map::Shard;
 use crate::stream_name::StreamName;
 
@@ -101,7 +104,8 @@ impl Service for SdkService {
         .boxed()
     }
 
-    fn list_shards(&self) -> BoxFuture<'static, Result<Vec<Shard>, CallError>> {
+    fn list_shards(&self, listing: Listing) -> BoxFuture<'static, Result<Vec<Shard>, CallError>> {
+        let filter = (listing == Listing::Open).then(open_shards);
         let (client, stream) = (self.control.clone(), self.stream.clone());
         async move {
             let mut shards = Vec::new();
@@ -112,7 +116,8 @@ impl Service for SdkService {
                     None => client
                         .list_shards()
                         .set_stream_name(stream.name())
-                        .set_stream_arn(stream.arn()),
+                        .set_stream_arn(stream.arn())
+                        .set_shard_filter(filter.clone()),
                 };
                 let page = request.max_results(1000).send().await.map_err(call_error)?;
                 for shard in page.shards.unwrap_or_default() {
@@ -188,6 +193,14 @@ fn entry_outcome(entry: types::PutRecordsResultEntry) -> EntryOutcome {
             EntryOutcome::Refused { code, message }
         }
     }
+}
+
+/// The filter of the shards that are open.
+fn open_shards() -> ShardFilter {
+    ShardFilter::builder()
+        .r#type(ShardFilterType::AtLatest)
+        .build()
+        .expect("the type is set")
 }
 
 fn shard_of(shard: types::Shard) -> Option<Shard> {

@@ -19,6 +19,15 @@ pub(crate) struct Entry {
     pub(crate) explicit_hash_key: Option<HashKey>,
 }
 
+/// Which shards are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listing {
+    /// Those that are open: one page for each thousand, however many closed ones the stream still has.
+    Open,
+    /// The closed ones as well.
+    All,
+}
+
 /// What became of one entry.
 #[derive(Debug, Clone)]
 pub(crate) enum EntryOutcome {
@@ -107,7 +116,7 @@ pub(crate) trait Service: Send + Sync {
     ) -> BoxFuture<'static, Result<Vec<EntryOutcome>, CallError>>;
 
     /// All shards of the stream, the closed ones included.
-    fn list_shards(&self) -> BoxFuture<'static, Result<Vec<Shard>, CallError>>;
+    fn list_shards(&self, listing: Listing) -> BoxFuture<'static, Result<Vec<Shard>, CallError>>;
 
     fn describe(&self) -> BoxFuture<'static, Result<StreamDescription, CallError>>;
 }

@@ -1,6 +1,6 @@
 //! What the handles of a producer and its tasks share.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
@@ -44,6 +44,10 @@ pub(crate) struct Shared {
     routing: RwLock<Arc<Routing>>,
     next_lane: AtomicU32,
     refreshes_begun: AtomicU64,
+    /// Shards that wrote a record and that the map does not know.
+    unknown_shards: Mutex<BTreeSet<Arc<str>>>,
+    /// What is known of shards may be of a stream that is gone.
+    distrusts_shards: AtomicBool,
     /// Lanes with something to fetch.
     announced: Mutex<Vec<Arc<Lane>>>,
     is_closing: AtomicBool,
@@ -85,6 +89,8 @@ impl Shared {
             routing: RwLock::new(Arc::new(Routing::without_shards(unpredicted, map))),
             next_lane: AtomicU32::new(LaneId::FIRST),
             refreshes_begun: AtomicU64::new(0),
+            unknown_shards: Mutex::default(),
+            distrusts_shards: AtomicBool::new(false),
             announced: Mutex::default(),
             is_closing: AtomicBool::new(false),
             config,
@@ -232,6 +238,27 @@ impl Shared {
         let fresh = self.refreshes_begun.load(Ordering::SeqCst) + 1;
         self.refresh.notify_one();
         fresh
+    }
+
+    /// Notes a shard for the next refresh, which must find out about it.
+    pub(crate) fn note_unknown(&self, shard_id: &Arc<str>) {
+        lock(&self.unknown_shards).insert(Arc::clone(shard_id));
+    }
+
+    /// Takes the shards that the next map should know.
+    pub(crate) fn take_unknown(&self) -> BTreeSet<Arc<str>> {
+        std::mem::take(&mut *lock(&self.unknown_shards))
+    }
+
+    /// Asks for a map in which nothing is of the stream as it was; returns its generation.
+    pub(crate) fn request_new_shards(&self) -> u64 {
+        self.distrusts_shards.store(true, Ordering::SeqCst);
+        self.request_refresh()
+    }
+
+    /// Whether the next map must be read from scratch.
+    pub(crate) fn take_distrust(&self) -> bool {
+        self.distrusts_shards.swap(false, Ordering::SeqCst)
     }
 
     /// Begins a refresh and returns its generation.

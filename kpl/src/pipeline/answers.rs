@@ -199,7 +199,7 @@ impl Pipeline {
         let refusal = Refusal::of_request(error);
         if &*error.code == "ResourceNotFoundException" {
             // Should there be such a stream again, it has other shards, perhaps of the same names.
-            self.trusted_from = self.shared.request_refresh();
+            self.trusted_from = self.shared.request_new_shards();
         }
         // Whatever is wrong, it is not asked again at once: not with every record that is sent meanwhile, either.
         let next = self.next_number;
@@ -301,6 +301,9 @@ impl Pipeline {
                 record.settle_delivered(shard_id, &sequence_number);
             }
             Verdict::WrongShard | Verdict::UnknownShard => {
+                if range.is_none() {
+                    self.shared.note_unknown(&shard_id);
+                }
                 let generation = self.shared.request_refresh();
                 let held = Held {
                     record,

@@ -13,7 +13,7 @@ use crate::config::{ProducerConfig, RecordOrdering};
 use crate::delivery::Delivery;
 use crate::producer::Producer;
 use crate::record::UserRecord;
-use crate::sender::{CallErrorKind, StreamDescription};
+use crate::sender::{CallErrorKind, Listing, StreamDescription};
 use crate::shard_map::Shard;
 use crate::shard_map::tests::shard;
 use crate::sync::lock;
@@ -48,6 +48,7 @@ struct Scripted {
     /// From when to when ListShards fails, and when it was called.
     list_outage: Mutex<std::ops::Range<Duration>>,
     list_calls: Mutex<Vec<Duration>>,
+    listings: Mutex<Vec<Listing>>,
     /// What it is described as; the errors that DescribeStreamSummary and ListShards answer with instead.
     is_auto: AtomicBool,
     max_record_size: Mutex<Option<usize>>,
@@ -72,6 +73,7 @@ impl Scripted {
             calls: Mutex::default(),
             list_outage: Mutex::default(),
             list_calls: Mutex::default(),
+            listings: Mutex::default(),
             is_auto: AtomicBool::new(false),
             max_record_size: Mutex::default(),
             describe_fails: Mutex::default(),
@@ -84,6 +86,12 @@ impl Scripted {
     fn calls(&self) -> Vec<Duration> {
         lock(&self.calls).clone()
     }
+}
+
+/// The shards that a listing shows.
+fn listed(shards: &[Shard], listing: Listing) -> Vec<Shard> {
+    let shown = |shard: &&Shard| shard.is_open || listing == Listing::All;
+    shards.iter().filter(shown).cloned().collect()
 }
 
 impl Service for Scripted {
@@ -109,13 +117,14 @@ impl Service for Scripted {
         .boxed()
     }
 
-    fn list_shards(&self) -> BoxFuture<'static, Result<Vec<Shard>, CallError>> {
+    fn list_shards(&self, listing: Listing) -> BoxFuture<'static, Result<Vec<Shard>, CallError>> {
         let passed = clock::now() - self.started;
         lock(&self.list_calls).push(passed);
+        lock(&self.listings).push(listing);
         let answer = match lock(&self.list_fails).clone() {
             Some(error) => Err(error),
             None if lock(&self.list_outage).contains(&passed) => Err(unreachable()),
-            None => Ok(lock(&self.shards).clone()),
+            None => Ok(listed(&lock(&self.shards), listing)),
         };
         async move { answer }.boxed()
     }

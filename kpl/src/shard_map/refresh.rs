@@ -1,5 +1,6 @@
 //! Refresh of the shard map: on request and on a jittered timer. While it fails, the old map serves.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,12 +12,17 @@ use crate::config::RecordOrdering;
 use crate::error::StopReason;
 use crate::logs::LogGate;
 use crate::retry::Backoff;
-use crate::sender::{CallError, Service, StreamDescription};
-use crate::shard_map::ShardMap;
+use crate::sender::{CallError, Listing, Service, StreamDescription};
+use crate::shard_map::{Shard, ShardMap};
 use crate::shared::Shared;
 
-/// Two refreshes are at least this far apart, however many are asked for.
+/// Two refreshes are at least this far apart, however many are asked for, ...
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
+
+/// ... and at random up to this much further. A stream takes 1,000 ListShards calls a second. At a reshard every producer
+/// asks again and again, from the same moment on: 200 producers make 400 calls a second, each of one page for up to 1,000
+/// open shards.
+const JITTER: Duration = Duration::from_millis(500);
 
 /// The longest backoff while somebody waits for a fresh map: a verdict that is held has only the record's time to live.
 const MAX_WANTED_BACKOFF: Duration = Duration::from_secs(5);
@@ -32,6 +38,8 @@ pub(crate) struct Refresher {
     may_list: bool,
     is_service_placed: bool,
     incarnation: String,
+    /// Shards that were ever listed, by id.
+    known: BTreeMap<Arc<str>, Shard>,
     /// When the strategy is read again without a reason: an account may describe streams 20 times a second only.
     strategy_due: Instant,
 }
@@ -56,6 +64,7 @@ impl Refresher {
                 .map(|first| first.incarnation.clone())
                 .unwrap_or_default(),
             first,
+            known: BTreeMap::new(),
             shared,
             service,
         }
@@ -83,11 +92,10 @@ impl Refresher {
             self.shared.stop(StopReason::OrderLost);
             return Ok(());
         }
-        let shards = match self.may_list {
-            true => self.service.list_shards().await?,
-            false => Vec::new(),
-        };
-        let map = ShardMap::new(shards);
+        if self.may_list {
+            self.list().await?;
+        }
+        let map = ShardMap::new(self.known.values().cloned().collect());
         let map = match self.is_service_placed {
             true => map.without_prediction(),
             false if self.may_list && map.open().is_empty() => {
@@ -97,6 +105,45 @@ impl Refresher {
         };
         self.shared.install(generation, map);
         Ok(())
+    }
+
+    /// Lists the open shards. Shards that were open before and are not listed are closed now: their ranges still judge the
+    /// aggregates that they took. The closed shards themselves are listed only for a shard that opened and closed unseen.
+    async fn list(&mut self) -> Result<(), CallError> {
+        let unknown = self.shared.take_unknown();
+        let from_scratch = self.shared.take_distrust();
+        if from_scratch {
+            self.known.clear();
+        }
+        let listed = self.list_for(&unknown).await;
+        if listed.is_err() {
+            unknown.iter().for_each(|id| self.shared.note_unknown(id));
+            if from_scratch {
+                self.shared.request_new_shards();
+            }
+        }
+        listed
+    }
+
+    async fn list_for(&mut self, unknown: &BTreeSet<Arc<str>>) -> Result<(), CallError> {
+        let open = self.service.list_shards(Listing::Open).await?;
+        for shard in self.known.values_mut() {
+            shard.is_open = false;
+        }
+        self.note(open);
+        if !unknown.iter().all(|id| self.known.contains_key(id)) {
+            let all = self.service.list_shards(Listing::All).await?;
+            self.known.clear();
+            self.note(all);
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, shards: Vec<Shard>) {
+        let by_id = shards
+            .into_iter()
+            .map(|shard| (Arc::clone(&shard.id), shard));
+        self.known.extend(by_id);
     }
 
     /// Where it cannot be read, what was known stays; without the permission to read it, where records lie tells the
@@ -122,6 +169,7 @@ impl Refresher {
                             "the stream was deleted and created again: its old shards are forgotten"
                         );
                         self.incarnation = now.incarnation;
+                        self.known.clear();
                     }
                     if let Some(bytes) = now.max_record_size {
                         self.shared.set_max_record_size(bytes);
@@ -168,7 +216,7 @@ impl Refresher {
                 () = tokio::time::sleep(jittered) => false,
             };
             self.refresh_until_done(is_wanted).await;
-            tokio::time::sleep(MIN_INTERVAL).await;
+            tokio::time::sleep(pause(&mut self.rng)).await;
         }
     }
 
@@ -192,7 +240,7 @@ impl Refresher {
                 };
             }
             if is_wanted {
-                let delay = delay.clamp(MIN_INTERVAL, MAX_WANTED_BACKOFF);
+                let delay = delay.clamp(pause(&mut self.rng), MAX_WANTED_BACKOFF);
                 tokio::time::sleep_until(failed + delay).await;
             }
         }
@@ -200,5 +248,37 @@ impl Refresher {
         if is_told {
             tracing::info!(failures, "the shard map is fresh again");
         }
+    }
+}
+
+/// How long to wait after a refresh before the next that is asked for.
+fn pause(rng: &mut fastrand::Rng) -> Duration {
+    MIN_INTERVAL + JITTER.mul_f64(rng.f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fleet_at_a_reshard_stays_well_below_the_limit_of_list_shards() {
+        let mut calls = Vec::new();
+        for host in 0..200 {
+            let mut rng = fastrand::Rng::with_seed(host);
+            // All hosts are told of the reshard at once, and ask until the new shards are open.
+            let mut at = Duration::ZERO;
+            while at < Duration::from_secs(60) {
+                calls.push(at);
+                at += pause(&mut rng);
+            }
+        }
+        calls.sort();
+        let second = Duration::from_secs(1);
+        let most = (0..calls.len()).map(|first| {
+            let after = calls.partition_point(|at| *at < calls[first] + second);
+            after - first
+        });
+        let most = most.max().unwrap();
+        assert!(most < 700, "{most} calls in a second");
     }
 }

@@ -449,8 +449,8 @@ impl Service for Slow {
         self.0.put_records(entries)
     }
 
-    fn list_shards(&self) -> BoxFuture<'static, Result<Vec<Shard>, CallError>> {
-        let answer = self.0.list_shards();
+    fn list_shards(&self, listing: Listing) -> BoxFuture<'static, Result<Vec<Shard>, CallError>> {
+        let answer = self.0.list_shards(listing);
         tokio::time::sleep(QUICK).then(|()| answer).boxed()
     }
 

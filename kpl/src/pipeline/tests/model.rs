@@ -9,6 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use kinesis_aggregation::{Decoded, Decoder, HashKey, HashKeyRange};
 
+use super::{Listing, listed};
 use super::{Reply, hash_key, refused, unreachable};
 use crate::sender::{CallError, CallErrorKind, Entry, EntryOutcome, Service, StreamDescription};
 use crate::shard_map::Shard;
@@ -252,7 +253,7 @@ impl Service for Model {
         .boxed()
     }
 
-    fn list_shards(&self) -> BoxFuture<'static, Result<Vec<Shard>, CallError>> {
+    fn list_shards(&self, listing: Listing) -> BoxFuture<'static, Result<Vec<Shard>, CallError>> {
         let (state, trouble) = (Arc::clone(&self.state), self.trouble);
         async move {
             let (fails, before, after) = {
@@ -265,11 +266,12 @@ impl Service for Model {
                 )
             };
             tokio::time::sleep(before).await;
-            let shards = lock(&state)
+            let shards: Vec<_> = lock(&state)
                 .shards
                 .iter()
                 .map(|taker| taker.shard.clone())
                 .collect();
+            let shards = listed(&shards, listing);
             tokio::time::sleep(after).await;
             if fails {
                 Err(unreachable())

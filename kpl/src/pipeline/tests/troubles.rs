@@ -330,3 +330,52 @@ async fn a_failed_member_does_not_hold_its_aggregate() {
         assert!(memory < 2000, "{compression:?}: {memory} bytes");
     }
 }
+
+/// Sends an aggregate of two records that `shard_id` writes.
+async fn aggregate_written_by(
+    shards: Vec<Shard>,
+    shard_id: &'static str,
+) -> (Arc<Scripted>, Vec<Listing>) {
+    let service = Scripted::new(move |_, entries| {
+        let outcome = |_: &Entry| EntryOutcome::Written {
+            shard_id: shard_id.to_owned(),
+            sequence_number: String::new(),
+        };
+        (QUICK, Ok(entries.iter().map(outcome).collect()))
+    });
+    let producer = producer(Arc::clone(&service), ProducerConfig::default()).await;
+    // The stream is resharded after the start.
+    *lock(&service.shards) = shards;
+    let first = send(&producer, 0, "a").await;
+    let second = send(&producer, 0, "b").await;
+    first.await.unwrap();
+    second.await.unwrap();
+    let listings = lock(&service.listings).clone();
+    (service, listings)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reshard_is_followed_by_listings_of_the_open_shards() {
+    let shards = vec![
+        shard("low", 0, u128::MAX / 2, false),
+        shard("high", u128::MAX / 2 + 1, u128::MAX, false),
+        shard("child", 0, u128::MAX, true),
+    ];
+    let (_, listings) = aggregate_written_by(shards, "child").await;
+    assert!(listings.len() > 1);
+    assert!(
+        listings.iter().all(|listing| *listing == Listing::Open),
+        "{listings:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_opened_and_closed_unseen_is_found_among_all() {
+    let shards = vec![
+        shard("brief", 0, u128::MAX, false),
+        shard("child", 0, u128::MAX, true),
+    ];
+    let (_, listings) = aggregate_written_by(shards, "brief").await;
+    let all = listings.iter().filter(|listing| **listing == Listing::All);
+    assert_eq!(all.count(), 1, "{listings:?}");
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::{MIB, Problems, SERVICE_MAX_REQUEST, SERVICE_MAX_REQUEST_RECORDS};
 use super::syntax::Property;
 use super::{KplProperties, PropertyNote};
-use crate::config::{InvalidConfig, MIN_BUFFER, ProducerConfig};
+use crate::config::{InvalidConfig, LONGEST, MIN_BUFFER, ProducerConfig};
 use crate::metrics::names::{NAMESPACE_RULE, is_namespace};
 use crate::metrics::{MetricsGranularity, MetricsLevel};
 
@@ -13,7 +13,7 @@ use crate::metrics::{MetricsGranularity, MetricsLevel};
 const MAX: u64 = i64::MAX as u64;
 
 /// Options that have no meaning here, and why.
-pub(super) const NO_MEANING: [(&str, &str); 27] = [
+pub(super) const NO_MEANING: [(&str, &str); 28] = [
     (
         "CaCertFile",
         "build the SDK's HTTP client with your certificates",
@@ -64,6 +64,10 @@ pub(super) const NO_MEANING: [(&str, &str); 27] = [
     (
         "ProxyUserName",
         "build the SDK's HTTP client with the proxy",
+    ),
+    (
+        "RecordDistributionStrategyDefault",
+        "the stream's strategy is read; without the permission, the shards that records land in tell it",
     ),
     (
         "ReturnUserRecordOnFailure",
@@ -174,6 +178,16 @@ impl Reader {
             "ConnectTimeout" => {
                 if let Some(time) = self.millis("ConnectTimeout", value, 100, 300_000) {
                     self.config.connect_timeout = time;
+                }
+            }
+            "DescribeStreamSummaryIntervalMs" => {
+                let key = "DescribeStreamSummaryIntervalMs";
+                if let Some(millis) = self.number(key, value, 1, MAX) {
+                    let millis = self.at_most(key, millis, LONGEST.as_millis() as usize);
+                    // The shard map is read with it, and not more often than once a second.
+                    let millis = self.at_least(key, millis, 1000);
+                    let time = Duration::from_millis(millis as u64);
+                    self.config.shard_map_refresh_interval = time;
                 }
             }
             "FailIfThrottled" => {

@@ -4,7 +4,7 @@ use super::options::NO_MEANING;
 use super::*;
 
 /// Every option of `KinesisProducerConfiguration` 1.x that a `.properties` file may name, with a value.
-const OPTIONS: [(&str, &str); 45] = [
+const OPTIONS: [(&str, &str); 47] = [
     ("AggregationEnabled", "false"),
     ("AggregationMaxCount", "7"),
     ("AggregationMaxSize", "64"),
@@ -17,6 +17,7 @@ const OPTIONS: [(&str, &str); 45] = [
     ("ConnectTimeout", "100"),
     ("CredentialsRefreshDelay", "1"),
     ("DaemonHealthCheckTimeoutMs", "5000"),
+    ("DescribeStreamSummaryIntervalMs", "300000"),
     ("EnableCoreDumps", "true"),
     ("EnableDaemonHealthCheck", "true"),
     ("EnableOldestFutureTracker", "true"),
@@ -38,6 +39,7 @@ const OPTIONS: [(&str, &str); 45] = [
     ("ProxyPort", "1"),
     ("ProxyUserName", "me"),
     ("RateLimit", "100"),
+    ("RecordDistributionStrategyDefault", "AUTO"),
     ("RecordMaxBufferedTime", "0"),
     ("RecordTtl", "9223372036854775807"),
     ("Region", "us-gov-west-1"),
@@ -85,6 +87,7 @@ fn every_option_of_the_kpl_is_read() {
         record_max_buffered_time: std::time::Duration::ZERO,
         record_ttl: std::time::Duration::from_millis(i64::MAX as u64),
         request_timeout: std::time::Duration::from_secs(600),
+        shard_map_refresh_interval: std::time::Duration::from_secs(300),
         ..Default::default()
     };
     assert_eq!(read.config, expected);

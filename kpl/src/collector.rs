@@ -159,7 +159,10 @@ pub(crate) struct Filled {
 pub(crate) struct Batch {
     pub(crate) records: Vec<KinesisRecord>,
     pub(crate) bytes: usize,
+    /// Of a part of a failed request: when its records were set apart.
     pub(crate) opened: Instant,
+    /// Whether it holds records that are sent apart from all others.
+    pub(crate) is_part: bool,
 }
 
 impl Batch {
@@ -168,6 +171,7 @@ impl Batch {
             records: Vec::new(),
             bytes: 0,
             opened: now,
+            is_part: false,
         }
     }
 
@@ -181,12 +185,20 @@ impl Batch {
     }
 
     pub(crate) fn take_expired(&mut self, now: Instant) -> Vec<KinesisRecord> {
-        let (expired, rest) = std::mem::take(&mut self.records)
+        self.take(|record| record.expires() <= now)
+    }
+
+    /// Takes out the records for which `is_wanted`.
+    pub(crate) fn take(
+        &mut self,
+        is_wanted: impl Fn(&KinesisRecord) -> bool,
+    ) -> Vec<KinesisRecord> {
+        let (taken, rest) = std::mem::take(&mut self.records)
             .into_iter()
-            .partition(|record| record.expires() <= now);
+            .partition(|record| is_wanted(record));
         self.records = rest;
         self.bytes = self.records.iter().map(KinesisRecord::size).sum();
-        expired
+        taken
     }
 
     /// Two halves, for finding the record that the service refuses.
@@ -196,6 +208,7 @@ impl Batch {
             bytes: records.iter().map(KinesisRecord::size).sum(),
             records,
             opened: self.opened,
+            is_part: self.is_part,
         })
     }
 }
@@ -204,6 +217,9 @@ pub(crate) type Queues = HashMap<LaneId, LaneQueue>;
 
 pub(crate) struct Collector {
     max_count: usize,
+    /// As configured.
+    largest_size: usize,
+    /// As the window allows for now.
     max_size: usize,
     /// Lanes with waiting records or an overdue open aggregate, in the order of their turns.
     rotation: VecDeque<LaneId>,
@@ -220,6 +236,7 @@ impl Collector {
     pub(crate) fn new(config: &ProducerConfig) -> Self {
         Self {
             max_count: config.collection_max_count,
+            largest_size: config.collection_max_size,
             max_size: config.collection_max_size,
             rotation: VecDeque::new(),
             batch: None,
@@ -242,6 +259,17 @@ impl Collector {
             queue.in_rotation = true;
             self.rotation.push_back(queue.lane.id);
         }
+    }
+
+    /// Bounds the bytes of a batch from now on.
+    pub(crate) fn limit_size(&mut self, bytes: usize) {
+        self.max_size = self.largest_size.min(bytes);
+    }
+
+    /// Whether a batch of several records is larger than one may be now.
+    pub(crate) fn is_oversized(&self) -> bool {
+        (self.batch.as_ref())
+            .is_some_and(|batch| batch.records.len() > 1 && batch.bytes > self.max_size)
     }
 
     /// Fills the batch, one record of each shard in turn.

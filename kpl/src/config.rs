@@ -22,6 +22,9 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// The largest record of a stream that does not say otherwise.
 pub(crate) const DEFAULT_MAX_RECORD_SIZE: usize = MIB;
 
+/// The slowest link that a request must get over in time, in bytes of base64 a second: 2 Mbit/s.
+const SLOWEST_LINK: f64 = 250_000.0;
+
 /// The smallest buffer that is of use, in bytes.
 pub(crate) const MIN_BUFFER: usize = 64 * KIB;
 
@@ -159,13 +162,20 @@ pub struct ProducerConfig {
     /// `MaxUserRecordSize`.
     pub max_record_size: Option<usize>,
 
-    /// The most bytes of payload in flight. Default 32 MiB. Memory: 2.3 times as much (base64 and JSON).
+    /// The most bytes of payload in flight. Default 32 MiB; at least 64 KiB. Memory: 2.3 times as much (base64 and JSON).
+    ///
+    /// The producer begins with 1 MiB and doubles that with each round trip while the link keeps up. When requests time out,
+    /// it falls to what the link carried in a third of the timeout, at least 128 KiB. A request of several records has at
+    /// most a sixteenth of the bytes that may be in flight, at least 64 KiB.
     pub max_in_flight_bytes: usize,
 
     /// The most PutRecords requests in flight. Default 24. KPL: `MaxConnections`.
     pub max_requests_in_flight: usize,
 
     /// How long one PutRecords attempt may take. Default 6 s; at most 365 days. KPL: `RequestTimeout`.
+    ///
+    /// The time in which a link of 2 Mbit/s carries the largest record of the request is added: 0.3 s for 50 KiB, 5.6 s for
+    /// 1 MiB. Raise it where the service itself answers late; a slow link needs no change.
     #[cfg_attr(feature = "serde", serde(with = "duration"))]
     pub request_timeout: Duration,
 
@@ -437,6 +447,13 @@ impl ProducerConfig {
             );
         }
         problems.into_result()
+    }
+
+    /// The time limit of a request whose largest record has `bytes`.
+    pub(crate) fn request_limit(&self, bytes: usize) -> Duration {
+        let carried = bytes as f64 * 4.0 / 3.0 / SLOWEST_LINK;
+        self.request_timeout
+            .saturating_add(Duration::from_secs_f64(carried))
     }
 
     /// How long a request that is not full waits for more, while another is in flight.

@@ -196,7 +196,8 @@ pub struct Attempt {
     pub delay: Duration,
     /// How long the request took.
     pub duration: Duration,
-    /// The service's error code, or `Timeout`, `Connection`, `NoCredentials`, `WrongShard`, `UnknownShard`.
+    /// The service's error code, or `Timeout`, `Connection`, `NoCredentials`, `WrongShard`, `UnknownShard`. `Http403` and the
+    /// like stand for an answer with this status and without an error code, as proxies give it.
     pub code: Arc<str>,
     /// The service's message.
     pub message: Arc<str>,
@@ -217,9 +218,9 @@ pub enum FailureCause {
         /// Code and message of the last attempt, or what the record was waiting for.
         last: Arc<str>,
     },
-    /// The service refused the Kinesis record with this one in it: the request was halved until that stood alone. The
-    /// members of an aggregate share the fate, so the cause may lie in another member.
-    #[error("the service refuses the Kinesis record this one is in ({code}: {message})")]
+    /// The service, or a proxy before it, refused the record for what it is: the request was divided until the record was
+    /// alone in it. Sending it again does not help.
+    #[error("the service refuses the record ({code}: {message})")]
     Rejected {
         /// The service's error code.
         code: Arc<str>,

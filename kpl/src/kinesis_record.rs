@@ -252,6 +252,8 @@ pub(crate) struct History {
     pub(crate) attempts: u32,
     pub(crate) may_have_been_written: bool,
     pub(crate) log: Vec<Attempt>,
+    /// Requests in a row that failed as a whole and may have failed for this record.
+    pub(crate) suspicions: u32,
     failures: u32,
     accepted: Instant,
     /// The end of the last attempt, or the acceptance.
@@ -266,6 +268,7 @@ impl History {
             attempts: 0,
             may_have_been_written: false,
             log: Vec::new(),
+            suspicions: 0,
             failures: 0,
             accepted,
             since: accepted,

@@ -36,8 +36,11 @@
 //!   shard map that is kept fresh.
 //! * **Batches** Kinesis records into PutRecords requests, fairly across shards, within each shard's rate. The rate adapts
 //!   to the shard's throttles, so that producers share a shard.
-//! * **Retries** each Kinesis record on its own, with backoff and full jitter, until its time to live is over; one that the
-//!   service refuses fails alone, an aggregate as a whole.
+//! * **Retries** each Kinesis record on its own, with backoff and full jitter, until its time to live is over. A request that
+//!   fails for one record in it, at the service or at a proxy before it, is divided until that record is alone; an aggregate
+//!   is divided, too.
+//! * **Adapts to the link**: the bytes in flight grow and shrink with what is acknowledged, so that a slow link recovers from
+//!   an outage as soon as its load allows.
 //! * **Resharding** loses nothing: an aggregate counts as delivered only if all its members belong to the shard that took
 //!   it, because a KCL drops it as a whole otherwise. The KPL acknowledges the part that fits, and that part is lost. If no
 //!   fresh shard map tells within half of the time to live, its members go one by one, and so do those behind it.
@@ -134,6 +137,7 @@ mod sync;
 mod tournament;
 mod verdict;
 mod wait_index;
+mod window;
 
 pub use budget::MemoryBudget;
 pub use builder::ProducerBuilder;

@@ -13,6 +13,7 @@ mod apart;
 mod endpoint;
 mod failure;
 mod intake;
+mod parts;
 mod request_span;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -24,6 +25,7 @@ use tracing::Instrument;
 
 use self::endpoint::Endpoint;
 use self::failure::Failing;
+use self::parts::Parts;
 use crate::aggregator::Sealer;
 use crate::clock::{self, Instant};
 use crate::collector::{Batch, Collector, Queues};
@@ -37,6 +39,7 @@ use crate::metrics::Meter;
 use crate::routing::Routing;
 use crate::sender::{CallError, Entry, EntryOutcome, Service};
 use crate::shared::Shared;
+use crate::window::{Flight, Window};
 
 /// How precisely the time to live of a waiting record is kept.
 const MIN_EXPIRY_SWEEP: Duration = Duration::from_millis(5);
@@ -59,8 +62,10 @@ pub(crate) struct Pipeline {
     timers: BTreeSet<(Instant, LaneId)>,
     /// Records that back off, by the time they are due, their sequence, and a number that tells them apart.
     backing_off: BTreeMap<(Instant, u64, u64), BackingOff>,
-    /// Parts of refused requests, each to be sent as it is.
-    halves: VecDeque<Batch>,
+    /// Parts of failed requests.
+    parts: Parts,
+    /// When a request was answered last.
+    last_answer: Option<Instant>,
     /// Records that were written, and whose verdict waits for a fresh shard map.
     held: Vec<Held>,
     /// Expired records that are neither queued nor under way, and are failed some at a time.
@@ -68,8 +73,8 @@ pub(crate) struct Pipeline {
     /// The first generation of the routing that surely is of the stream as it is.
     trusted_from: u64,
     requests: JoinSet<(u64, Result<Vec<EntryOutcome>, CallError>)>,
-    in_flight: HashMap<u64, Batch>,
-    in_flight_bytes: usize,
+    in_flight: HashMap<u64, InFlight>,
+    window: Window,
     endpoint: Endpoint,
     next_sweep: Instant,
     next_number: u64,
@@ -116,6 +121,15 @@ struct BackingOff {
     is_throttled: bool,
 }
 
+/// A request that is not answered yet.
+struct InFlight {
+    batch: Batch,
+    flight: Flight,
+}
+
+/// A part of a failed request waits until there is room in flight for it.
+struct PartWaits;
+
 struct Held {
     record: KinesisRecord,
     shard_id: Arc<str>,
@@ -156,13 +170,14 @@ impl Pipeline {
             collector: Collector::new(config),
             timers: BTreeSet::new(),
             backing_off: BTreeMap::new(),
-            halves: VecDeque::new(),
+            parts: Parts::default(),
+            last_answer: None,
             held: Vec::new(),
             expired: VecDeque::new(),
             trusted_from: 0,
             requests: JoinSet::new(),
             in_flight: HashMap::new(),
-            in_flight_bytes: 0,
+            window: Window::new(config),
             endpoint: Endpoint::default(),
             next_sweep: clock::now(),
             next_number: 0,
@@ -208,7 +223,7 @@ impl Pipeline {
             now,
             &shared.settlement.counters,
             shared.budget.used(),
-            self.in_flight_bytes,
+            self.window.in_flight(),
         )
     }
 
@@ -223,7 +238,7 @@ impl Pipeline {
         self.sealer.compressors.start();
         let must_sweep = self.collector.is_waiting()
             || self.collector.batch().is_some()
-            || !self.halves.is_empty()
+            || !self.parts.is_empty()
             || !self.held.is_empty();
         [
             blocked,
@@ -294,10 +309,10 @@ impl Pipeline {
         expired.iter().for_each(|record| self.freed(record.lane));
         // What is collected already waits for room in flight, or for the end of a pause.
         let mut collected = self.collector.expired_in_batch(now);
-        for half in self.halves.iter_mut().filter(|half| half.has_expired(now)) {
-            collected.extend(half.take_expired(now));
+        for part in self.parts.batches().filter(|part| part.has_expired(now)) {
+            collected.extend(part.take_expired(now));
         }
-        self.halves.retain(|half| !half.records.is_empty());
+        self.parts.drop_empty();
         collected.iter().for_each(|record| self.leave(record.lane));
         expired.extend(collected);
         expired.extend(self.give_up_held(now));
@@ -311,14 +326,64 @@ impl Pipeline {
         if let Some(until) = self.endpoint.paused_until(now) {
             return Some(until);
         }
-        while let Some(half) = self.halves.front() {
-            if !self.has_room_in_flight(half.bytes) {
-                return None;
-            }
-            let half = self.halves.pop_front()?;
-            self.start(half, now);
+        let parts = match self.start_parts(now) {
+            Ok(next) => next,
+            // The others would take the room in flight before there is enough for it.
+            Err(PartWaits) => return None,
+        };
+        let batches = self.start_batches(now);
+        parts.into_iter().chain(batches).min()
+    }
+
+    /// Starts parts of failed requests; returns when to try again, or that one waits for room in flight.
+    fn start_parts(&mut self, now: Instant) -> Result<Option<Instant>, PartWaits> {
+        if self.parts.is_empty() {
+            return Ok(None);
         }
+        if let Some(until) = self.parts.endpoint.paused_until(now) {
+            return Ok(Some(until));
+        }
+        // Half of the requests at most: parts that hang until they time out must leave room for the others. Only one where
+        // no other request succeeds: the service may be away.
+        let most = match self.parts.endpoint.is_failing() {
+            true => 1,
+            false => (self.shared.config.max_requests_in_flight / 2).max(1),
+        };
+        while self.parts.in_flight < most {
+            let Some(part) = self.parts.pop(now) else {
+                return Ok(self.parts.next_due(now));
+            };
+            if part.records.len() > 1 && part.bytes > self.window.max_request() {
+                for half in part.halve() {
+                    self.parts.push(half, now);
+                }
+            } else if !self.has_room_in_flight(part.bytes) {
+                self.parts.push(part, now);
+                return Err(PartWaits);
+            } else if (part.records.iter()).any(|record| !self.routing.has(record.lane)) {
+                // The stream was resharded: the records go to the shards of now.
+                for record in part.records {
+                    self.put_back(record, now);
+                }
+            } else {
+                self.start(part, now);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Starts requests of what waits; returns when to try again.
+    fn start_batches(&mut self, now: Instant) -> Option<Instant> {
         loop {
+            self.collector.limit_size(self.window.max_request());
+            // The window is smaller than when these records were collected.
+            if self.collector.is_oversized()
+                && let Some(batch) = self.collector.take_batch()
+            {
+                for record in batch.records {
+                    self.put_back(record, now);
+                }
+            }
             // Without room in flight, records wait in their queues, where open aggregates go on to grow.
             let collected = self.collector.batch().map_or(0, |(batch, _)| batch.bytes);
             if !self.has_room_in_flight(collected) {
@@ -344,8 +409,7 @@ impl Pipeline {
     fn has_room_in_flight(&self, bytes: usize) -> bool {
         let config = &self.shared.config;
         self.in_flight.is_empty()
-            || self.in_flight.len() < config.max_requests_in_flight
-                && self.in_flight_bytes + bytes <= config.max_in_flight_bytes
+            || self.in_flight.len() < config.max_requests_in_flight && self.window.has_room(bytes)
     }
 
     fn start(&mut self, batch: Batch, now: Instant) {
@@ -372,9 +436,12 @@ impl Pipeline {
         let number = self.next_number;
         self.next_number += 1;
         let span = request_span::request_span(number, &batch);
-        self.in_flight_bytes += batch.bytes;
-        self.in_flight.insert(number, batch);
-        let answer = self.service.put_records(entries);
+        let largest = batch.records.iter().map(KinesisRecord::size).max();
+        let limit = self.shared.config.request_limit(largest.unwrap_or(0));
+        let flight = self.window.start(batch.bytes, now);
+        self.parts.in_flight += usize::from(batch.is_part);
+        self.in_flight.insert(number, InFlight { batch, flight });
+        let answer = self.service.put_records(entries, limit);
         let noted = span.clone();
         let request = async move {
             let answer = answer.await;
@@ -505,16 +572,19 @@ impl Pipeline {
                     .map(|open| self.sealer.seal(open, lane.id)),
             );
         }
-        let batches = self.in_flight.drain().map(|(_, mut batch)| {
-            batch
-                .records
-                .iter_mut()
-                .for_each(|record| record.history.may_have_been_written = true);
-            batch
-        });
+        let batches = self
+            .in_flight
+            .drain()
+            .map(|(_, InFlight { mut batch, .. })| {
+                batch
+                    .records
+                    .iter_mut()
+                    .for_each(|record| record.history.may_have_been_written = true);
+                batch
+            });
         left.extend(
             batches
-                .chain(self.halves.drain(..))
+                .chain(self.parts.drain())
                 .chain(self.collector.take_batch())
                 .flat_map(|b| b.records),
         );

@@ -15,13 +15,20 @@ pub(crate) enum ErrorClass {
     Transient,
     /// The request is refused for what is in it.
     Rejected,
+    /// A proxy, a gateway or a firewall in between refuses the request, perhaps for what is in it; waiting may cure it.
+    Blocked,
     /// Waiting does not cure it.
     Fatal,
 }
 
 /// Classifies an error code, of an entry or of a whole request. An unknown code may be cured by waiting, until the TTL.
 pub(crate) fn classify(code: &str) -> ErrorClass {
-    match code {
+    known(code).unwrap_or(ErrorClass::Transient)
+}
+
+/// The class of a code of Kinesis or of a service it relies on; `None` for all other codes.
+pub(crate) fn known(code: &str) -> Option<ErrorClass> {
+    let class = match code {
         "ProvisionedThroughputExceededException" => ErrorClass::Throttled,
         "ValidationException"
         | "InvalidArgumentException"
@@ -36,8 +43,46 @@ pub(crate) fn classify(code: &str) -> ErrorClass {
         | "UnknownOperationException" => ErrorClass::Fatal,
         code if is_cured_by_refresh(code) => ErrorClass::Transient,
         code if is_access_denied(code) || is_credentials_refused(code) => ErrorClass::Fatal,
+        code if code.starts_with("KMS")
+            || is_request_throttle(code)
+            || is_service_failure(code) =>
+        {
+            ErrorClass::Transient
+        }
+        _ => return None,
+    };
+    Some(class)
+}
+
+/// Classifies the HTTP status of an error answer whose code is not known: of a proxy, a gateway or a firewall, or a new code
+/// of the service.
+pub(crate) fn classify_status(status: u16, has_code: bool) -> ErrorClass {
+    match status {
+        // Too large: so it would be again.
+        413 => ErrorClass::Rejected,
+        // These tell of the moment, not of the request.
+        408 | 425 | 429 => ErrorClass::Transient,
+        // A new code of the service may stand for what passes.
+        400..=499 if has_code => ErrorClass::Blocked,
+        // Malformed, too long, or of a wrong type: these tell of the request alone.
+        400 | 411 | 414 | 415 | 417 | 422 | 431 => ErrorClass::Rejected,
+        // A firewall refuses one body with a 403, and a proxy that is set up wrongly all requests with a 403 or a 404: the
+        // former is found by dividing the request, the latter is waited for.
+        400..=499 => ErrorClass::Blocked,
         _ => ErrorClass::Transient,
     }
+}
+
+/// The service failed.
+fn is_service_failure(code: &str) -> bool {
+    matches!(
+        code,
+        "InternalFailure"
+            | "InternalFailureException"
+            | "InternalServerError"
+            | "ServiceUnavailable"
+            | "ServiceUnavailableException"
+    )
 }
 
 /// The credentials are good, and may not do this.
@@ -79,6 +124,23 @@ pub(crate) fn is_cured_by_refresh(code: &str) -> bool {
     )
 }
 
+/// Whether a request that was answered with this HTTP status and code may have been written all the same.
+pub(crate) fn answer_may_follow_a_write(status: u16, code: &str) -> bool {
+    // With such a status, the request was refused before anything was done.
+    !(300..500).contains(&status) && may_have_been_written(classify(code), code)
+}
+
+/// Whether a failure with this code may be for what the request holds: not one that tells of the caller or of the load.
+pub(crate) fn may_be_for_content(code: &str) -> bool {
+    match classify(code) {
+        ErrorClass::Rejected | ErrorClass::Blocked => true,
+        ErrorClass::Throttled | ErrorClass::Fatal => false,
+        ErrorClass::Transient => {
+            !(code.starts_with("KMS") || is_request_throttle(code) || is_cured_by_refresh(code))
+        }
+    }
+}
+
 /// Whether a refused attempt may have been written all the same.
 pub(crate) fn may_have_been_written(class: ErrorClass, code: &str) -> bool {
     class == ErrorClass::Transient
@@ -96,6 +158,7 @@ pub(crate) fn is_request_throttle(code: &str) -> bool {
             | "Throttling"
             | "RequestLimitExceeded"
             | "TooManyRequestsException"
+            | "Http429"
     )
 }
 
@@ -122,7 +185,7 @@ pub(crate) fn is_of_stream(code: &str, message: &str) -> bool {
         ErrorClass::Throttled => !is_shard_throttle(code, message),
         ErrorClass::Fatal => true,
         ErrorClass::Transient => code.starts_with("KMS") || is_request_throttle(code),
-        ErrorClass::Rejected => false,
+        ErrorClass::Rejected | ErrorClass::Blocked => false,
     }
 }
 
@@ -130,20 +193,13 @@ pub(crate) fn is_of_stream(code: &str, message: &str) -> bool {
 pub(crate) fn quotes_nothing(code: &str) -> bool {
     match classify(code) {
         ErrorClass::Throttled | ErrorClass::Fatal => true,
-        ErrorClass::Rejected => false,
+        ErrorClass::Rejected | ErrorClass::Blocked => false,
         // Any other code that we do not know may be one more name for a bad request.
         ErrorClass::Transient => {
             code.starts_with("KMS")
                 || is_request_throttle(code)
                 || is_cured_by_refresh(code)
-                || matches!(
-                    code,
-                    "InternalFailure"
-                        | "InternalFailureException"
-                        | "InternalServerError"
-                        | "ServiceUnavailable"
-                        | "ServiceUnavailableException"
-                )
+                || is_service_failure(code)
         }
     }
 }
@@ -207,10 +263,14 @@ pub(crate) enum Next {
 pub(crate) fn next(class: ErrorClass, now: Instant, expires: Instant, delay: Duration) -> Next {
     match class {
         ErrorClass::Fatal | ErrorClass::Rejected => Next::Fail,
-        ErrorClass::Throttled | ErrorClass::Transient if now >= expires => Next::Expired,
-        ErrorClass::Throttled | ErrorClass::Transient => Next::Retry {
-            at: now.checked_add(delay).map_or(expires, |at| at.min(expires)),
-        },
+        ErrorClass::Throttled | ErrorClass::Transient | ErrorClass::Blocked => {
+            match now >= expires {
+                true => Next::Expired,
+                false => Next::Retry {
+                    at: now.checked_add(delay).map_or(expires, |at| at.min(expires)),
+                },
+            }
+        }
     }
 }
 
@@ -258,6 +318,38 @@ mod tests {
             ErrorClass::Throttled,
             "ProvisionedThroughputExceededException"
         ));
+    }
+
+    #[test]
+    fn an_answer_without_a_known_code_is_judged_by_its_status() {
+        for (status, has_code, class) in [
+            (413, false, ErrorClass::Rejected),
+            (413, true, ErrorClass::Rejected),
+            (400, false, ErrorClass::Rejected),
+            (400, true, ErrorClass::Blocked),
+            (401, false, ErrorClass::Blocked),
+            (403, false, ErrorClass::Blocked),
+            (404, false, ErrorClass::Blocked),
+            (408, false, ErrorClass::Transient),
+            (429, false, ErrorClass::Transient),
+            (200, false, ErrorClass::Transient),
+            (302, false, ErrorClass::Transient),
+            (502, false, ErrorClass::Transient),
+        ] {
+            assert_eq!(classify_status(status, has_code), class, "{status}");
+        }
+        for (status, code, may_follow) in [
+            (403, "Http403", false),
+            (400, "SomethingNew", false),
+            (302, "Http302", false),
+            (502, "Http502", true),
+            (200, "Http200", true),
+            (500, "InternalFailure", true),
+            (503, "ThrottlingException", false),
+        ] {
+            let answer = answer_may_follow_a_write(status, code);
+            assert_eq!(answer, may_follow, "{status} {code}");
+        }
     }
 
     #[test]

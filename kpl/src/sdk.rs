@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::config::http::HttpResponse;
 use aws_sdk_kinesis::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
 use aws_sdk_kinesis::config::{BehaviorVersion, Builder};
@@ -45,17 +46,21 @@ impl SdkService {
         let base = base
             .behavior_version(BehaviorVersion::v2026_01_12())
             .retry_partition(RetryPartition::custom("kpl").build());
-        let timeouts = |whole: Duration| {
-            TimeoutConfig::builder()
-                .connect_timeout(config.connect_timeout)
-                .operation_attempt_timeout(config.request_timeout)
-                .operation_timeout(whole)
-                .build()
-        };
+        let connecting = TimeoutConfig::builder()
+            .connect_timeout(config.connect_timeout)
+            .disable_read_timeout();
+        // The caller of PutRecords names the limit of each call.
+        let of_put = connecting
+            .clone()
+            .disable_operation_attempt_timeout()
+            .disable_operation_timeout();
+        let of_control = connecting
+            .operation_attempt_timeout(config.request_timeout)
+            .operation_timeout(config.request_timeout.saturating_mul(3));
         let put = base
             .clone()
             .retry_config(RetryConfig::disabled())
-            .timeout_config(timeouts(config.request_timeout))
+            .timeout_config(of_put.build())
             .build();
         let control = base
             .retry_config(
@@ -63,7 +68,7 @@ impl SdkService {
                     .with_max_attempts(3)
                     .with_initial_backoff(CONTROL_BACKOFF),
             )
-            .timeout_config(timeouts(config.request_timeout.saturating_mul(3)))
+            .timeout_config(of_control.build())
             .build();
         Self {
             stream,
@@ -77,6 +82,7 @@ impl Service for SdkService {
     fn put_records(
         &self,
         entries: Vec<Entry>,
+        limit: Duration,
     ) -> BoxFuture<'static, Result<Vec<EntryOutcome>, CallError>> {
         let request = self
             .put
@@ -89,10 +95,10 @@ impl Service for SdkService {
                 .into_iter()
                 .map(request_entry)
                 .collect::<Result<Vec<_>, _>>()?;
-            let answer = request
-                .set_records(Some(entries))
-                .send()
+            let call = request.set_records(Some(entries)).send();
+            let answer = tokio::time::timeout(limit, call)
                 .await
+                .map_err(|_| CallError::timed_out(limit))?
                 .map_err(call_error)?;
             if answer.records.len() != count {
                 return Err(CallError::unusable(
@@ -217,14 +223,75 @@ fn shard_of(shard: types::Shard) -> Option<Shard> {
     })
 }
 
-fn call_error<E, R>(error: SdkError<E, R>) -> CallError
+fn call_error<E>(error: SdkError<E, HttpResponse>) -> CallError
 where
     E: Error + ProvideErrorMetadata + Send + Sync + 'static,
-    R: std::fmt::Debug + Send + Sync + 'static,
 {
-    let kind = match &error {
+    let status = error.raw_response().map(|answer| answer.status().as_u16());
+    let kind = match (&error, status) {
+        (SdkError::ServiceError(answer), Some(status))
+            if answer.err().code().and_then(retry::known).is_none() =>
+        {
+            let has_code = answer.err().code().is_some();
+            CallErrorKind::Unknown { status, has_code }
+        }
+        // An error answer that cannot be read: a success would be one that cannot be used.
+        (SdkError::ResponseError(_), Some(status)) if status >= 300 => CallErrorKind::Unknown {
+            status,
+            has_code: false,
+        },
+        _ => kind_of(&error),
+    };
+    let code: Arc<str> = match kind {
+        CallErrorKind::Service | CallErrorKind::Unknown { has_code: true, .. } => {
+            error.code().unwrap_or("UnknownError").into()
+        }
+        CallErrorKind::Unknown { status, .. } => format!("Http{status}").into(),
+        CallErrorKind::NoCredentials | CallErrorKind::CredentialsUnavailable => {
+            "NoCredentials".into()
+        }
+        CallErrorKind::Timeout => "Timeout".into(),
+        CallErrorKind::Connection => "Connection".into(),
+        CallErrorKind::Unusable => "UnusableAnswer".into(),
+    };
+    let may_have_been_written = match (kind, status) {
+        (CallErrorKind::Service | CallErrorKind::Unknown { .. }, Some(status)) => {
+            retry::answer_may_follow_a_write(status, &code)
+        }
+        (CallErrorKind::Service | CallErrorKind::Unknown { .. }, None) => {
+            retry::may_have_been_written(retry::classify(&code), &code)
+        }
+        (CallErrorKind::NoCredentials | CallErrorKind::CredentialsUnavailable, _) => false,
+        (CallErrorKind::Timeout | CallErrorKind::Connection | CallErrorKind::Unusable, _) => {
+            !matches!(error, SdkError::ConstructionFailure(_)) && !never_connected(&error)
+        }
+    };
+    let text = match kind {
+        CallErrorKind::Unknown {
+            status,
+            has_code: false,
+        } => format!(
+            "HTTP status {status} without an error code of Kinesis: the answer of a proxy, a gateway or a firewall"
+        ),
+        _ => error_text(&error),
+    };
+    CallError {
+        kind,
+        code,
+        message: text.as_str().into(),
+        may_have_been_written,
+        // Not the client's error itself: its debug output shows the request and the answer.
+        source: Some(Arc::new(Cause(text))),
+    }
+}
+
+fn kind_of<E>(error: &SdkError<E, HttpResponse>) -> CallErrorKind
+where
+    E: Error + 'static,
+{
+    match error {
         SdkError::ServiceError(_) => CallErrorKind::Service,
-        _ if lacks_credentials(&error) => match credentials_error(&error) {
+        _ if lacks_credentials(error) => match credentials_error(error) {
             Some(CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_)) => {
                 CallErrorKind::CredentialsUnavailable
             }
@@ -234,31 +301,6 @@ where
         SdkError::DispatchFailure(failure) if failure.is_timeout() => CallErrorKind::Timeout,
         SdkError::DispatchFailure(_) => CallErrorKind::Connection,
         _ => CallErrorKind::Unusable,
-    };
-    let code: Arc<str> = match kind {
-        CallErrorKind::Service => error.code().unwrap_or("UnknownError").into(),
-        CallErrorKind::NoCredentials | CallErrorKind::CredentialsUnavailable => {
-            "NoCredentials".into()
-        }
-        CallErrorKind::Timeout => "Timeout".into(),
-        CallErrorKind::Connection => "Connection".into(),
-        CallErrorKind::Unusable => "UnusableAnswer".into(),
-    };
-    let may_have_been_written = match kind {
-        CallErrorKind::Service => retry::may_have_been_written(retry::classify(&code), &code),
-        CallErrorKind::NoCredentials | CallErrorKind::CredentialsUnavailable => false,
-        CallErrorKind::Timeout | CallErrorKind::Connection | CallErrorKind::Unusable => {
-            !matches!(error, SdkError::ConstructionFailure(_)) && !never_connected(&error)
-        }
-    };
-    let text = error_text(&error);
-    CallError {
-        kind,
-        code,
-        message: text.as_str().into(),
-        may_have_been_written,
-        // Not the client's error itself: its debug output shows the request and the answer.
-        source: Some(Arc::new(Cause(text))),
     }
 }
 
@@ -307,7 +349,8 @@ mod tests {
             partition_key: "k".into(),
             explicit_hash_key: None,
         };
-        service.put_records(vec![entry]).await.unwrap_err()
+        let limit = ProducerConfig::default().request_timeout;
+        service.put_records(vec![entry], limit).await.unwrap_err()
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -54,8 +55,15 @@ pub(crate) struct CallError {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallErrorKind {
-    /// The service answered with an error.
+    /// The service answered with an error whose code is known.
     Service,
+    /// The answer is an error whose code is not known: of a proxy, a gateway or a firewall, or a new code of the service.
+    Unknown {
+        /// The HTTP status.
+        status: u16,
+        /// Whether the answer has an error code.
+        has_code: bool,
+    },
     /// There was nothing to sign the request with.
     NoCredentials,
     /// The source of the credentials failed.
@@ -79,6 +87,17 @@ impl CallError {
         }
     }
 
+    /// A call that was given up after `limit`.
+    pub(crate) fn timed_out(limit: Duration) -> Self {
+        Self {
+            kind: CallErrorKind::Timeout,
+            code: "Timeout".into(),
+            message: format!("no answer within {limit:.1?}").into(),
+            may_have_been_written: true,
+            source: None,
+        }
+    }
+
     /// The message for a log: left out where it may quote what is in the request.
     pub(crate) fn message_for_log(&self) -> &str {
         match self.kind {
@@ -90,7 +109,21 @@ impl CallError {
     pub(crate) fn class(&self) -> ErrorClass {
         match self.kind {
             CallErrorKind::Service => retry::classify(&self.code),
+            CallErrorKind::Unknown { status, has_code } => retry::classify_status(status, has_code),
             _ => ErrorClass::Transient,
+        }
+    }
+
+    /// Whether the call may have failed for what the request holds.
+    pub(crate) fn may_be_for_content(&self) -> bool {
+        match self.kind {
+            CallErrorKind::Service | CallErrorKind::Unknown { .. } => {
+                retry::may_be_for_content(&self.code)
+            }
+            CallErrorKind::Timeout | CallErrorKind::Unusable => true,
+            // Without a connection, nothing of the request was seen.
+            CallErrorKind::Connection => self.may_have_been_written,
+            CallErrorKind::NoCredentials | CallErrorKind::CredentialsUnavailable => false,
         }
     }
 }
@@ -109,10 +142,11 @@ pub(crate) struct StreamDescription {
 }
 
 pub(crate) trait Service: Send + Sync {
-    /// One attempt, with a time limit. As many outcomes as entries.
+    /// One attempt, which fails as timed out after `limit`. As many outcomes as entries.
     fn put_records(
         &self,
         entries: Vec<Entry>,
+        limit: Duration,
     ) -> BoxFuture<'static, Result<Vec<EntryOutcome>, CallError>>;
 
     /// All shards of the stream, the closed ones included.

@@ -164,8 +164,10 @@ impl<'a> Step<'a> {
             ..
         } = error;
         let cause = match (kind, &*message) {
-            (CallErrorKind::Service, "") => code.to_string(),
-            (CallErrorKind::Service, message) => format!("{code}: {message}"),
+            (CallErrorKind::Service | CallErrorKind::Unknown { .. }, "") => code.to_string(),
+            (CallErrorKind::Service | CallErrorKind::Unknown { .. }, message) => {
+                format!("{code}: {message}")
+            }
             (_, message) => message.to_owned(),
         };
         let no_answer = match kind {
@@ -173,7 +175,7 @@ impl<'a> Step<'a> {
             CallErrorKind::Timeout
             | CallErrorKind::Connection
             | CallErrorKind::CredentialsUnavailable => true,
-            CallErrorKind::Unusable => false,
+            CallErrorKind::Unusable | CallErrorKind::Unknown { .. } => false,
             CallErrorKind::Service if &*code == "ResourceNotFoundException" => {
                 return Err(BuildError::StreamNotFound {
                     stream: self.stream.to_owned(),
@@ -186,7 +188,7 @@ impl<'a> Step<'a> {
                 return Err(BuildError::CredentialsRefused { code, cause });
             }
             CallErrorKind::Service => match retry::classify(&code) {
-                ErrorClass::Throttled | ErrorClass::Transient => false,
+                ErrorClass::Throttled | ErrorClass::Transient | ErrorClass::Blocked => false,
                 ErrorClass::Rejected | ErrorClass::Fatal => {
                     return Err(BuildError::Service {
                         operation: self.operation,

@@ -44,6 +44,13 @@ impl Sealer {
         parts.into_iter().map(|(_, part)| part).collect()
     }
 
+    /// Divides an aggregate into two, which stay in its lane.
+    pub(crate) fn halve(&mut self, aggregate: KinesisRecord) -> Vec<KinesisRecord> {
+        let (lane, first_half) = (aggregate.lane, aggregate.members.len() / 2);
+        let parts = self.divide(aggregate, |place, _| (place >= first_half, lane, true));
+        parts.into_iter().map(|(_, part)| part).collect()
+    }
+
     /// Parts the members of a record that expired from the others: a part that expired, and one that stays, each `true`
     /// and `false`.
     pub(crate) fn part_expired(

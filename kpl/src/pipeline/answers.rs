@@ -6,14 +6,17 @@ use std::sync::atomic::Ordering;
 
 use kinesis_aggregation::HashKeyRange;
 
-use super::{Answered, BackingOff, Held, Pipeline};
+use super::parts::SUSPECT_AFTER;
+use super::{Answered, BackingOff, Held, InFlight, Pipeline};
 use crate::clock::{self, Instant};
 use crate::collector::Batch;
+use crate::config::RecordOrdering;
 use crate::error::{FailureCause, Source};
 use crate::kinesis_record::KinesisRecord;
 use crate::retry::{self, Backoff, ErrorClass, Next};
-use crate::sender::{CallError, EntryOutcome};
+use crate::sender::{CallError, CallErrorKind, EntryOutcome};
 use crate::verdict::{Verdict, verdict};
+use crate::window::Landing;
 
 /// An error of a record or of its whole request.
 struct Refusal {
@@ -69,21 +72,28 @@ impl Pipeline {
                 Err(_cancelled) => return,
             },
         };
-        let Some(batch) = self.in_flight.remove(&number) else {
+        let Some(InFlight { batch, flight }) = self.in_flight.remove(&number) else {
             return;
         };
-        self.in_flight_bytes -= batch.bytes;
+        self.parts.in_flight -= usize::from(batch.is_part);
         let now = clock::now();
+        let landing = match &answer {
+            Ok(_) => Landing::Answered,
+            Err(error) if error.kind == CallErrorKind::Timeout => Landing::TimedOut,
+            Err(_) => Landing::Failed,
+        };
+        self.window.land(flight, landing, now);
         if let Some(record) = batch.records.first() {
             let took = now.saturating_duration_since(record.history.started());
             self.meter.request(took, &batch.records);
         }
         match answer {
             Ok(outcomes) if outcomes.len() == batch.records.len() => {
-                let mut is_refused_whole = true;
+                let (mut is_refused_whole, is_part) = (true, batch.is_part);
                 // Equal refusals of one answer share one text: a buffer full of records may keep many attempts.
                 let mut refusals = HashMap::new();
-                for (record, outcome) in batch.records.into_iter().zip(outcomes) {
+                for (mut record, outcome) in batch.records.into_iter().zip(outcomes) {
+                    record.history.suspicions = 0;
                     let shard = self.predicted(&record);
                     match outcome {
                         EntryOutcome::Written {
@@ -106,10 +116,11 @@ impl Pipeline {
                     }
                 }
                 if is_refused_whole {
-                    let next = self.next_number;
-                    self.endpoint.failed(number, next, now, &mut self.rng);
+                    self.endpoint_failed(number, is_part, now);
                 } else {
+                    self.last_answer = Some(now);
                     self.endpoint.answered();
+                    self.parts.endpoint.answered();
                 }
             }
             Ok(_) => {
@@ -201,9 +212,17 @@ impl Pipeline {
             // Should there be such a stream again, it has other shards, perhaps of the same names.
             self.trusted_from = self.shared.request_new_shards();
         }
+        // A request that timed out has waited already.
+        let since = match (error.kind, batch.records.first()) {
+            (CallErrorKind::Timeout, Some(record)) => record.history.started(),
+            _ => now,
+        };
+        // Parts that hang are few at a time, and their time limit is pause enough.
+        let counts = !(batch.is_part && error.kind == CallErrorKind::Timeout);
         // Whatever is wrong, it is not asked again at once: not with every record that is sent meanwhile, either.
-        let next = self.next_number;
-        if self.endpoint.failed(number, next, now, &mut self.rng)
+        if counts
+            && self.endpoint_failed(number, batch.is_part, since)
+            && !batch.is_part
             && let Some(left_out) = self.logs.request_failed.pass(now)
         {
             // What is wrong with the content is told with the content.
@@ -219,30 +238,157 @@ impl Pipeline {
             self.meter
                 .attempt(record, shard.as_ref(), Some(&refusal.code));
         }
+        // All records of the request wait alike, so that they travel together again.
+        let attempts = batch.records.iter().map(|record| record.history.attempts);
+        let attempts = attempts.min().unwrap_or(1);
+        let at = (since + Backoff::PUT.delay(attempts, &mut self.rng)).max(now);
         match refusal.class {
-            ErrorClass::Rejected if batch.records.len() > 1 => {
-                tracing::debug!(code = %error.code, records = batch.records.len(), "a request was refused: halving it");
-                self.halves.extend(batch.halve());
+            ErrorClass::Rejected | ErrorClass::Blocked => {
+                self.divide_failed(batch, &refusal, at, now)
             }
-            ErrorClass::Rejected | ErrorClass::Fatal => {
+            ErrorClass::Fatal => {
                 for record in batch.records {
                     self.on_refused(record, &refusal, now, now);
                 }
             }
+            ErrorClass::Throttled | ErrorClass::Transient if error.may_be_for_content() => {
+                self.suspect(batch, error.kind, &refusal, at, now);
+            }
+            ErrorClass::Throttled if self.shared.config.fail_if_throttled => {
+                for record in batch.records {
+                    self.on_refused(record, &refusal, at, now);
+                }
+            }
+            ErrorClass::Throttled | ErrorClass::Transient if batch.is_part => {
+                self.send_apart(batch, &refusal, at, now);
+            }
             ErrorClass::Throttled | ErrorClass::Transient => {
-                // All records of the request wait alike, so that they travel together again.
-                let attempts = batch
-                    .records
-                    .iter()
-                    .map(|record| record.history.attempts)
-                    .min()
-                    .unwrap_or(1);
-                let at = now + Backoff::PUT.delay(attempts, &mut self.rng);
                 for record in batch.records {
                     self.on_refused(record, &refusal, at, now);
                 }
             }
         }
+    }
+
+    /// A request failed. Failures of parts hold up parts alone: the record that is to blame for them is among these.
+    fn endpoint_failed(&mut self, number: u64, is_part: bool, since: Instant) -> bool {
+        let endpoint = match is_part {
+            true => &mut self.parts.endpoint,
+            false => &mut self.endpoint,
+        };
+        endpoint.failed(number, self.next_number, since, &mut self.rng)
+    }
+
+    /// A request failed for an unknown reason, perhaps for one of its records. Those that were in several such requests are
+    /// sent apart from the others.
+    fn suspect(
+        &mut self,
+        mut batch: Batch,
+        error_kind: CallErrorKind,
+        refusal: &Refusal,
+        at: Instant,
+        now: Instant,
+    ) {
+        // A request that times out while others are answered is divided at once: there is no time for more attempts.
+        let started = (batch.records.first()).map(|record| record.history.started());
+        let weight = match (error_kind, self.last_answer, started) {
+            (CallErrorKind::Timeout, Some(last), Some(started)) if last > started => SUSPECT_AFTER,
+            _ => 1,
+        };
+        let mut suspects = Batch::new(now);
+        suspects.is_part = batch.is_part;
+        if batch.is_part {
+            suspects.opened = batch.opened;
+        }
+        for mut record in std::mem::take(&mut batch.records) {
+            record.history.suspicions += weight;
+            if batch.is_part || record.history.suspicions >= SUSPECT_AFTER {
+                suspects.push(record);
+            } else {
+                self.on_refused(record, refusal, at, now);
+            }
+        }
+        if !suspects.records.is_empty() {
+            self.divide_failed(suspects, refusal, at, now);
+        }
+    }
+
+    /// A request failed that a record of it may be to blame for: its halves are tried at once. What cannot be divided is
+    /// tried again at `at`, or fails.
+    fn divide_failed(&mut self, mut batch: Batch, refusal: &Refusal, at: Instant, now: Instant) {
+        let is_refused = matches!(refusal.class, ErrorClass::Rejected | ErrorClass::Blocked);
+        if !batch.is_part {
+            batch.opened = now;
+        }
+        let is_proven = is_refused || self.last_answer.is_some_and(|last| last > batch.opened);
+        if !self.parts.may_divide(is_proven) {
+            return self.send_apart(batch, refusal, at, now);
+        }
+        let Some(batch) = self.note_failure(batch, refusal, now) else {
+            return;
+        };
+        let records = batch.records.len();
+        tracing::debug!(code = %refusal.code, records, "a request failed: it is divided");
+        if records > 1 {
+            for half in batch.halve() {
+                self.parts.push(half, now);
+            }
+            return;
+        }
+        let opened = batch.opened;
+        for record in batch.records {
+            if record.members.len() > 1 {
+                self.divide_aggregate(record, opened, now);
+            } else if refusal.class == ErrorClass::Rejected {
+                self.leave(record.lane);
+                let (code, message) = (Arc::clone(&refusal.code), Arc::clone(&refusal.message));
+                let cause = FailureCause::Rejected { code, message };
+                self.fail(record, cause, refusal.source.clone());
+            } else {
+                let mut part = Batch::new(opened);
+                part.push(record);
+                self.parts.push(part, at);
+            }
+        }
+    }
+
+    /// Tries the halves of an aggregate at once, apart from all other records.
+    fn divide_aggregate(&mut self, aggregate: KinesisRecord, opened: Instant, now: Instant) {
+        let is_ordered = self.shared.config.ordering == RecordOrdering::PerPartitionKey;
+        for (place, half) in self.sealer.halve(aggregate).into_iter().enumerate() {
+            if is_ordered && place > 0 {
+                // It follows when the first half is settled, or fails with it.
+                self.enqueue(half);
+                continue;
+            }
+            if place > 0
+                && let Some(queue) = self.queues.get_mut(&half.lane)
+            {
+                queue.under_way += 1;
+            }
+            let mut part = Batch::new(opened);
+            part.push(half);
+            self.parts.push(part, now);
+        }
+    }
+
+    /// Sends the records of a failed request again at `at`, apart from all others.
+    fn send_apart(&mut self, batch: Batch, refusal: &Refusal, at: Instant, now: Instant) {
+        if let Some(batch) = self.note_failure(batch, refusal, now) {
+            self.parts.push(batch, at);
+        }
+    }
+
+    /// Notes a failed attempt at each record, and fails those whose time is over. Returns the others, if there are any.
+    fn note_failure(&mut self, mut batch: Batch, refusal: &Refusal, now: Instant) -> Option<Batch> {
+        let (code, message) = (&refusal.code, &refusal.message);
+        for record in &mut batch.records {
+            let history = &mut record.history;
+            history.failed(now, code, message, refusal.may_have_been_written);
+            self.next_sweep = self.next_sweep.min(record.expires());
+        }
+        let batch = self.without_expired(batch, now);
+        (!batch.records.is_empty()).then_some(batch)
     }
 
     fn on_written(

@@ -1,4 +1,4 @@
-//! Endpoint: whether whole requests fail; then all wait, so that an absent service is not hammered. Pure.
+//! Endpoint: whether whole requests fail; then the next ones wait, so that an absent service is not hammered. Pure.
 
 use crate::clock::Instant;
 use crate::retry::Backoff;
@@ -16,14 +16,15 @@ impl Endpoint {
         self.paused_until.filter(|until| *until > now)
     }
 
-    /// Request `number` failed; the next one will have the number `next`. Returns whether it is the first failure in a row.
+    /// Request `number` failed; the next one will have the number `next`. The pause counts from `since`. Returns whether it is
+    /// the first failure in a row.
     ///
     /// Requests that were in flight together fail for one reason: only one of them counts, and draws a pause.
     pub(super) fn failed(
         &mut self,
         number: u64,
         next: u64,
-        now: Instant,
+        since: Instant,
         rng: &mut fastrand::Rng,
     ) -> bool {
         if self.failures_in_a_row > 0 && number < self.counts_from {
@@ -31,8 +32,13 @@ impl Endpoint {
         }
         self.failures_in_a_row += 1;
         self.counts_from = next;
-        self.paused_until = Some(now + Backoff::PUT.delay(self.failures_in_a_row, rng));
+        self.paused_until = Some(since + Backoff::PUT.delay(self.failures_in_a_row, rng));
         self.failures_in_a_row == 1
+    }
+
+    /// Whether the last request failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failures_in_a_row > 0
     }
 
     pub(super) fn answered(&mut self) {

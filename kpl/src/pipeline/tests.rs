@@ -11,6 +11,7 @@ use super::*;
 use crate::builder::{self, Components};
 use crate::config::{ProducerConfig, RecordOrdering};
 use crate::delivery::Delivery;
+use crate::error::DeliveryError;
 use crate::producer::Producer;
 use crate::record::UserRecord;
 use crate::sender::{CallErrorKind, Listing, StreamDescription};
@@ -24,6 +25,8 @@ mod compressed;
 mod fill;
 mod handles;
 mod history;
+mod isolation;
+mod link;
 mod measures;
 mod model;
 mod ordered;
@@ -95,7 +98,7 @@ fn listed(shards: &[Shard], listing: Listing) -> Vec<Shard> {
 }
 
 impl Service for Scripted {
-    fn put_records(&self, entries: Vec<Entry>) -> BoxFuture<'static, Reply> {
+    fn put_records(&self, entries: Vec<Entry>, _limit: Duration) -> BoxFuture<'static, Reply> {
         let passed = clock::now() - self.started;
         lock(&self.calls).push(passed);
         let (delay, mut reply) = (self.script)(passed, &entries);

@@ -9,6 +9,7 @@ mod fairness;
 mod lifecycle;
 mod memory;
 mod ordered;
+mod proxy;
 mod reader;
 mod reshard;
 mod start;

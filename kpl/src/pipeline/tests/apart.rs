@@ -31,7 +31,7 @@ fn full_of_aggregates(service: &Arc<Scripted>) -> (Arc<Shared>, Pipeline, Vec<De
 fn held(pipeline: &Pipeline) -> usize {
     let waiting: usize = pipeline.queues.values().map(|queue| queue.waiting()).sum();
     let batches = pipeline.in_flight.values();
-    let in_flight: usize = batches.map(|batch| batch.records.len()).sum();
+    let in_flight: usize = batches.map(|request| request.batch.records.len()).sum();
     let batch = pipeline.collector.batch();
     waiting + in_flight + pipeline.backing_off.len() + batch.map_or(0, |(b, _)| b.records.len())
 }

@@ -445,8 +445,8 @@ async fn a_close_that_is_dropped_is_ended_by_the_next() {
 struct Slow(Arc<Scripted>);
 
 impl Service for Slow {
-    fn put_records(&self, entries: Vec<Entry>) -> BoxFuture<'static, Reply> {
-        self.0.put_records(entries)
+    fn put_records(&self, entries: Vec<Entry>, limit: Duration) -> BoxFuture<'static, Reply> {
+        self.0.put_records(entries, limit)
     }
 
     fn list_shards(&self, listing: Listing) -> BoxFuture<'static, Result<Vec<Shard>, CallError>> {

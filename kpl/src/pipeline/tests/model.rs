@@ -217,7 +217,7 @@ fn service_error(code: &str) -> CallError {
 }
 
 impl Service for Model {
-    fn put_records(&self, entries: Vec<Entry>) -> BoxFuture<'static, Reply> {
+    fn put_records(&self, entries: Vec<Entry>, _limit: Duration) -> BoxFuture<'static, Reply> {
         let (state, trouble) = (Arc::clone(&self.state), self.trouble);
         async move {
             let before = lock(&state).pause();

@@ -1,0 +1,81 @@
+//! Parts: what failed requests held and may be to blame for, in requests of their own, apart from all other records.
+//!
+//! A request that fails for one of its records is divided, and divided again, until that record is alone. The others are
+//! delivered then, and new records do not meet it at all. An aggregate that is alone is divided, too.
+
+use super::endpoint::Endpoint;
+use crate::clock::Instant;
+use crate::collector::Batch;
+
+/// A record that was in so many requests which failed for an unknown reason travels apart from then on. Most such failures
+/// pass with one more attempt, for which the records stay together.
+pub(super) const SUSPECT_AFTER: u32 = 3;
+
+/// While no request is answered, the service may be away, and no record be to blame: requests are divided into so many
+/// parts only. When the service is back, the parts are few.
+const MOST_UNPROVEN: usize = 24;
+
+#[derive(Default)]
+pub(super) struct Parts {
+    /// In the order in which they are due, and of their first records.
+    waiting: Vec<Part>,
+    pub(super) in_flight: usize,
+    /// Failures of parts. They do not hold up other requests.
+    pub(super) endpoint: Endpoint,
+}
+
+struct Part {
+    batch: Batch,
+    due: Instant,
+}
+
+impl Part {
+    fn rank(&self) -> (Instant, Option<u64>) {
+        let first = self.batch.records.first();
+        (self.due, first.map(|record| record.sequence))
+    }
+}
+
+impl Parts {
+    /// Adds a part that may start at `due`.
+    pub(super) fn push(&mut self, mut batch: Batch, due: Instant) {
+        batch.is_part = true;
+        let part = Part { batch, due };
+        let place = (self.waiting).partition_point(|waiting| waiting.rank() <= part.rank());
+        self.waiting.insert(place, part);
+    }
+
+    /// Whether a part that failed may be divided: `is_proven` if the service has answered another request since.
+    pub(super) fn may_divide(&self, is_proven: bool) -> bool {
+        is_proven || self.waiting.len() + self.in_flight < MOST_UNPROVEN
+    }
+
+    /// Takes out the first part that may start.
+    pub(super) fn pop(&mut self, now: Instant) -> Option<Batch> {
+        let is_due = self.waiting.first().is_some_and(|part| part.due <= now);
+        is_due.then(|| self.waiting.remove(0).batch)
+    }
+
+    /// When the next part is due that is not due now.
+    pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
+        let mut due = self.waiting.iter().map(|part| part.due);
+        due.find(|due| *due > now)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub(super) fn batches(&mut self) -> impl Iterator<Item = &mut Batch> {
+        self.waiting.iter_mut().map(|part| &mut part.batch)
+    }
+
+    /// Drops the parts that have no records left.
+    pub(super) fn drop_empty(&mut self) {
+        self.waiting.retain(|part| !part.batch.records.is_empty());
+    }
+
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Batch> {
+        self.waiting.drain(..).map(|part| part.batch)
+    }
+}

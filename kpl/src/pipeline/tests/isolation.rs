@@ -1,0 +1,219 @@
+//! A record whose requests are refused as a whole fails alone: it takes no other record along.
+
+use kinesis_aggregation::{Decoded, Decoder};
+
+use super::*;
+use crate::config::{OnGap, RecordOrdering};
+use crate::retry;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MARKER: &[u8] = b"poisoned";
+
+fn is_poisoned(entries: &[Entry]) -> bool {
+    entries
+        .iter()
+        .any(|entry| entry.data.windows(MARKER.len()).any(|part| part == MARKER))
+}
+
+/// A service that answers each request with a marked record in it with `error`.
+fn poisoned_by(error: CallError) -> Arc<Scripted> {
+    Scripted::new(move |_, entries| match is_poisoned(entries) {
+        true => (QUICK, Err(error.clone())),
+        false => all_written(entries),
+    })
+}
+
+/// What became of 100 good records and one poisoned record a second, for a minute.
+struct Outcome {
+    good_lost: usize,
+    slowest: Duration,
+    poisoned: Vec<DeliveryError>,
+}
+
+async fn a_minute(producer: &Producer) -> Outcome {
+    let (mut good, mut poisoned) = (Vec::new(), Vec::new());
+    for id in 0..6000_u128 {
+        let sent = clock::now();
+        let delivery = send(producer, id << 115, &format!("good {id}")).await;
+        good.push(tokio::spawn(
+            async move { (delivery.await, sent.elapsed()) },
+        ));
+        if id % 100 == 50 {
+            poisoned.push(send(producer, id << 115, "poisoned").await);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut outcome = Outcome {
+        good_lost: 0,
+        slowest: Duration::ZERO,
+        poisoned: Vec::new(),
+    };
+    for delivery in good {
+        let (result, took) = delivery.await.unwrap();
+        outcome.good_lost += usize::from(result.is_err());
+        outcome.slowest = outcome.slowest.max(took);
+    }
+    for delivery in poisoned {
+        outcome.poisoned.push(delivery.await.unwrap_err());
+    }
+    outcome
+}
+
+/// An answer of a proxy, or with a code that is not known.
+fn answer(status: u16, code: &str) -> CallError {
+    let kind = CallErrorKind::Unknown {
+        status,
+        has_code: !code.starts_with("Http"),
+    };
+    CallError {
+        kind,
+        may_have_been_written: retry::answer_may_follow_a_write(status, code),
+        ..refused_request(code)
+    }
+}
+
+async fn check(error: CallError, aggregation_enabled: bool, is_final: bool) {
+    let config = ProducerConfig {
+        aggregation_enabled,
+        ..Default::default()
+    };
+    let (code, may_have_been_written) = (Arc::clone(&error.code), error.may_have_been_written);
+    let what = format!("{code}, aggregation: {aggregation_enabled}");
+    let producer = producer(poisoned_by(error), config).await;
+    let outcome = a_minute(&producer).await;
+    assert_eq!(outcome.good_lost, 0, "good records lost: {what}");
+    assert!(
+        outcome.slowest < 5 * SECOND,
+        "{:?}: {what}",
+        outcome.slowest
+    );
+    for error in outcome.poisoned {
+        assert!(error.to_string().contains(&*code), "{error}");
+        let is_rejected = matches!(error.cause(), FailureCause::Rejected { .. });
+        assert_eq!(is_rejected, is_final, "{error}");
+        assert_eq!(
+            error.may_have_been_written(),
+            may_have_been_written,
+            "{what}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_a_proxy_refuses_fails_alone() {
+    for aggregation_enabled in [false, true] {
+        check(answer(413, "Http413"), aggregation_enabled, true).await;
+        check(answer(400, "Http400"), aggregation_enabled, true).await;
+        check(answer(403, "Http403"), aggregation_enabled, false).await;
+        check(answer(400, "SomethingNew"), aggregation_enabled, false).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_whose_requests_fail_for_an_unknown_reason_fails_alone() {
+    for aggregation_enabled in [false, true] {
+        check(answer(502, "Http502"), aggregation_enabled, false).await;
+        check(CallError::unusable("no JSON"), aggregation_enabled, false).await;
+        let failure = CallError {
+            may_have_been_written: true,
+            ..refused_request("InternalFailure")
+        };
+        check(failure, aggregation_enabled, false).await;
+    }
+}
+
+/// Requests that hang take room from the others, but not all of it.
+#[tokio::test(start_paused = true)]
+async fn a_record_whose_requests_hang_fails_alone() {
+    let service = Scripted::new(|_, entries| match is_poisoned(entries) {
+        true => {
+            let limit = 6 * SECOND;
+            (limit, Err(CallError::timed_out(limit)))
+        }
+        false => all_written(entries),
+    });
+    let config = ProducerConfig {
+        aggregation_enabled: false,
+        ..Default::default()
+    };
+    let producer = producer(service, config).await;
+    let mut good = Vec::new();
+    for id in 0..3000_u128 {
+        good.push(send(&producer, id << 115, "good").await);
+        if id % 1000 == 500 {
+            drop(send(&producer, id << 115, "poisoned").await);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for delivery in good {
+        delivery.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_ordered_mode_the_other_records_of_an_aggregate_keep_their_order() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&seen);
+    let service = Scripted::new(move |_, entries| {
+        if is_poisoned(entries) {
+            return (QUICK, Err(answer(413, "Http413")));
+        }
+        for entry in entries {
+            match Decoder::new(1 << 20).decode(entry.data.clone()).unwrap() {
+                Decoded::Aggregate(aggregate) => {
+                    lock(&noted).extend(aggregate.iter().map(|member| member.data_bytes()));
+                }
+                _ => lock(&noted).push(entry.data.clone()),
+            }
+        }
+        all_written(entries)
+    });
+    let config = ProducerConfig {
+        ordering: RecordOrdering::PerPartitionKey,
+        on_gap: OnGap::Continue,
+        ..Default::default()
+    };
+    let producer = producer(service, config).await;
+    let mut deliveries = Vec::new();
+    for id in 0..500_u128 {
+        let data = match id % 100 {
+            37 => "poisoned".to_owned(),
+            _ => format!("{id:03}"),
+        };
+        deliveries.push(send(&producer, 7, &data).await);
+    }
+    let mut failed = 0;
+    for delivery in deliveries {
+        failed += usize::from(delivery.await.is_err());
+    }
+    assert_eq!(failed, 5);
+    let seen = lock(&seen);
+    assert_eq!(seen.len(), 495);
+    assert!(seen.is_sorted(), "{seen:?}");
+}
+
+/// An outage divides few of the records that wait for its end.
+#[tokio::test(start_paused = true)]
+async fn an_outage_does_not_scatter_the_records() {
+    let service = Scripted::new(|passed, entries| match passed < 20 * SECOND {
+        true => (QUICK, Err(answer(503, "Http503"))),
+        false => all_written(entries),
+    });
+    let producer = producer(Arc::clone(&service), ProducerConfig::default()).await;
+    let mut deliveries = Vec::new();
+    for id in 0..20_000_u128 {
+        deliveries.push(send(&producer, id << 113, &"x".repeat(100)).await);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
+    let records = producer.stats().kinesis_records;
+    assert!(records < 600, "{records} Kinesis records");
+    let calls = service
+        .calls()
+        .iter()
+        .filter(|passed| **passed < 20 * SECOND)
+        .count();
+    assert!(calls < 200, "{calls} calls");
+}

@@ -1,0 +1,302 @@
+//! Window: how many bytes may be in flight, as the link to the service carries them. Pure: time is passed in.
+//!
+//! All requests in flight share the link. If more is in flight than the link carries within the time limit of a request,
+//! no request is answered in time, each is sent again, and the link carries nothing of use. The window therefore follows
+//! what is acknowledged:
+//!
+//! * It begins small and doubles with each round trip, as long as it is used, up to what the link carries in a third of the
+//!   time limit. That is measured in each round trip, and the window follows it slowly.
+//! * When a request times out, it falls to what was acknowledged in a third of the request's time. A request that times
+//!   out for another reason, while the link carries more than the window, does not change it.
+
+use std::time::Duration;
+
+use crate::clock::Instant;
+use crate::config::ProducerConfig;
+
+/// The window at the start, in bytes.
+const INITIAL: usize = 1024 * 1024;
+
+/// The smallest window, in bytes: also what is sent to learn whether a link works again.
+const LEAST: usize = 128 * 1024;
+
+/// The smallest limit on the bytes of a request.
+const LEAST_REQUEST: usize = 64 * 1024;
+
+/// A window holds this many of the largest requests. Where requests share a link that is nearly full, one takes ten times
+/// as long as alone: large ones would hold up their records for seconds.
+const REQUESTS: usize = 16;
+
+/// A window that is full takes one part in so many of the time limit to be answered: the rest is for a link that slows down.
+const CALM_PART: u32 = 3;
+
+/// The part of the difference between the window and a measurement, by which the window changes: one in so many.
+const SMOOTHING: usize = 8;
+
+#[derive(Debug)]
+pub(crate) struct Window {
+    size: usize,
+    most: usize,
+    /// The time that a full window may take.
+    calm: Duration,
+    in_flight: usize,
+    flights: usize,
+    /// Since when nothing is in flight.
+    idle_since: Option<Instant>,
+    /// When half of the window was in flight for the last time.
+    used: Option<Instant>,
+    /// The round trip that is measured: it ends with the first answer to a request that started in it.
+    round: Option<Mark>,
+    /// All bytes that were ever acknowledged.
+    acknowledged: u64,
+}
+
+/// A moment, and what was acknowledged until then.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    at: Instant,
+    acknowledged: u64,
+}
+
+/// A request in flight.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Flight {
+    bytes: usize,
+    began: Mark,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Landing {
+    /// The service answered: all of the request was carried.
+    Answered,
+    TimedOut,
+    /// It failed in another way, which tells nothing of the link.
+    Failed,
+}
+
+impl Window {
+    pub(crate) fn new(config: &ProducerConfig) -> Self {
+        let most = config.max_in_flight_bytes;
+        Self {
+            size: INITIAL.min(most),
+            most,
+            calm: config.request_timeout / CALM_PART,
+            in_flight: 0,
+            flights: 0,
+            idle_since: None,
+            used: None,
+            round: None,
+            acknowledged: 0,
+        }
+    }
+
+    /// Bytes in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Whether a request of `bytes` may start beside those in flight.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.in_flight.saturating_add(bytes) <= self.size
+    }
+
+    /// The bytes that a request of several records may have.
+    pub(crate) fn max_request(&self) -> usize {
+        (self.size / REQUESTS).max(LEAST_REQUEST)
+    }
+
+    /// A request of `bytes` starts.
+    pub(crate) fn start(&mut self, bytes: usize, now: Instant) -> Flight {
+        let began = self.mark(now);
+        // The time in which nothing was in flight is no part of a round trip.
+        let idle = match self.idle_since.take() {
+            Some(since) => now.saturating_duration_since(since),
+            None => Duration::ZERO,
+        };
+        self.round.get_or_insert(began).at += idle;
+        self.in_flight += bytes;
+        self.flights += 1;
+        if self.in_flight >= self.size / 2 {
+            self.used = Some(now);
+        }
+        Flight { bytes, began }
+    }
+
+    /// A request ended.
+    pub(crate) fn land(&mut self, flight: Flight, landing: Landing, now: Instant) {
+        self.in_flight -= flight.bytes;
+        self.flights -= 1;
+        if self.flights == 0 {
+            self.idle_since = Some(now);
+        }
+        match landing {
+            Landing::Answered => {
+                self.acknowledged += flight.bytes as u64;
+                if let Some(round) = self.round.filter(|round| flight.began.at >= round.at) {
+                    self.end_round(round, now);
+                }
+            }
+            Landing::TimedOut => {
+                let least = LEAST.min(self.most);
+                self.size = self
+                    .size
+                    .min(self.carried_since(flight.began, now).max(least));
+                self.round = Some(self.mark(now));
+            }
+            Landing::Failed => {}
+        }
+    }
+
+    fn end_round(&mut self, round: Mark, now: Instant) {
+        // Only a window that is used shows that the link carries as much.
+        if self.used.is_some_and(|used| used >= round.at) {
+            let carried = self.carried_since(round, now).min(self.most);
+            if carried / 2 >= self.size {
+                self.size *= 2;
+            } else {
+                // One round trip measures inexactly: the window follows the mean of several.
+                let wanted = (self.size / SMOOTHING * (SMOOTHING - 1)) + carried / SMOOTHING;
+                self.size = wanted.max(LEAST.min(self.most)).min(self.most);
+            }
+        }
+        self.round = Some(self.mark(now));
+    }
+
+    fn mark(&self, now: Instant) -> Mark {
+        Mark {
+            at: now,
+            acknowledged: self.acknowledged,
+        }
+    }
+
+    /// The bytes that the link carries in the time that a full window may take, as measured since `mark`.
+    fn carried_since(&self, mark: Mark, now: Instant) -> usize {
+        let took = now.saturating_duration_since(mark.at);
+        let bytes = (self.acknowledged - mark.acknowledged) as f64;
+        // As floating-point numbers: a round trip that took no time has an infinite rate.
+        (bytes * self.calm.as_secs_f64() / took.as_secs_f64().max(1e-6)) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock;
+
+    const MIB: usize = 1 << 20;
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn it_reaches_its_most_within_a_few_round_trips() {
+        let mut window = Window::new(&ProducerConfig::default());
+        let mut now = clock::now();
+        for round in 0.. {
+            if window.has_room(32 * MIB) {
+                assert_eq!(round, 5);
+                break;
+            }
+            let mut flights = Vec::new();
+            while window.has_room(window.max_request()) {
+                flights.push(window.start(window.max_request(), now));
+            }
+            now += Duration::from_millis(20);
+            for flight in flights {
+                window.land(flight, Landing::Answered, now);
+            }
+        }
+        assert!(!window.has_room(32 * MIB + 1));
+    }
+
+    #[test]
+    fn a_window_that_is_not_used_does_not_grow() {
+        let mut window = Window::new(&ProducerConfig::default());
+        let now = clock::now();
+        for _ in 0..1000 {
+            let flight = window.start(MIB / 4, now);
+            window.land(flight, Landing::Answered, now + SECOND / 50);
+        }
+        assert!(window.has_room(MIB) && !window.has_room(MIB + 1));
+    }
+
+    #[test]
+    fn it_does_not_grow_beyond_what_the_link_carries() {
+        let mut window = Window::new(&ProducerConfig::default());
+        let mut now = clock::now();
+        // A link of 1 MiB a second, that carries one request after the other.
+        for _ in 0..100 {
+            let mut flights = Vec::new();
+            while window.has_room(window.max_request()) {
+                flights.push(window.start(window.max_request(), now));
+            }
+            for flight in flights {
+                now += SECOND.mul_f64(flight.bytes as f64 / MIB as f64);
+                window.land(flight, Landing::Answered, now);
+            }
+        }
+        assert!(window.has_room(3 * MIB / 2) && !window.has_room(3 * MIB));
+    }
+
+    #[test]
+    fn after_a_timeout_it_is_what_the_link_carried() {
+        let mut window = Window::new(&ProducerConfig::default());
+        let now = clock::now();
+        // An outage: nothing was carried.
+        let flight = window.start(MIB, now);
+        window.land(flight, Landing::TimedOut, now + 6 * SECOND);
+        assert!(window.has_room(LEAST) && !window.has_room(LEAST + 1));
+        assert_eq!(window.max_request(), LEAST_REQUEST);
+
+        // A link that is too slow for what is in flight.
+        let mut window = Window::new(&ProducerConfig::default());
+        window.size = 32 * MIB;
+        let slow = window.start(MIB, now);
+        for _ in 0..12 {
+            let flight = window.start(MIB, now);
+            window.land(flight, Landing::Answered, now + 5 * SECOND);
+        }
+        window.land(slow, Landing::TimedOut, now + 6 * SECOND);
+        assert!(window.has_room(4 * MIB) && !window.has_room(4 * MIB + 1));
+    }
+
+    #[test]
+    fn one_request_that_hangs_beside_others_does_not_shrink_it() {
+        let mut window = Window::new(&ProducerConfig::default());
+        let now = clock::now();
+        let hangs = window.start(1000, now);
+        for _ in 0..100 {
+            let flight = window.start(MIB / 4, now);
+            window.land(flight, Landing::Answered, now + SECOND / 50);
+        }
+        window.land(hangs, Landing::TimedOut, now + 6 * SECOND);
+        assert!(window.has_room(MIB));
+    }
+
+    proptest! {
+        #[test]
+        fn it_stays_within_its_bounds(
+            steps in prop::collection::vec((any::<u32>(), 0..3_usize, 0..10_000_u64), 1..100),
+            most in (64_usize << 10)..(64 << 20),
+        ) {
+            let config = ProducerConfig { max_in_flight_bytes: most, ..Default::default() };
+            let mut window = Window::new(&config);
+            let now = clock::now();
+            let mut flights = Vec::new();
+            for (bytes, how, took) in steps {
+                flights.push(window.start(bytes as usize, now));
+                let landing = [Landing::Answered, Landing::TimedOut, Landing::Failed][how];
+                if took % 2 == 0 {
+                    let flight = flights.swap_remove(took as usize % flights.len());
+                    window.land(flight, landing, now + Duration::from_millis(took));
+                }
+                prop_assert!((LEAST.min(most)..=most).contains(&window.size));
+            }
+            for flight in flights {
+                window.land(flight, Landing::Failed, now);
+            }
+            prop_assert_eq!(window.in_flight(), 0);
+        }
+    }
+}

@@ -172,6 +172,13 @@ pub struct ProducerConfig {
     /// The most PutRecords requests in flight. Default 24. KPL: `MaxConnections`.
     pub max_requests_in_flight: usize,
 
+    /// How many HTTP connections PutRecords requests are spread over, where the endpoint speaks HTTP/2. Default 4; 1 to 64.
+    ///
+    /// Each request takes the connection with the fewest requests, so that a connection that stalls holds up its own requests
+    /// alone. Connections are opened as they are needed; after a timeout, a new one is opened. With 1, all requests share one
+    /// connection, as in the AWS SDK. Over HTTP/1.1, each request in flight has a connection of its own in any case.
+    pub connections: usize,
+
     /// How long one PutRecords attempt may take. Default 6 s; at most 365 days. KPL: `RequestTimeout`.
     ///
     /// The time in which a link of 2 Mbit/s carries the largest record of the request is added: 0.3 s for 50 KiB, 5.6 s for
@@ -306,6 +313,7 @@ impl ProducerConfig {
         with_max_record_size, max_record_size: Option<usize>;
         with_max_in_flight_bytes, max_in_flight_bytes: usize;
         with_max_requests_in_flight, max_requests_in_flight: usize;
+        with_connections, connections: usize;
         with_request_timeout, request_timeout: Duration;
         with_connect_timeout, connect_timeout: Duration;
         with_startup_timeout, startup_timeout: Duration;
@@ -335,6 +343,7 @@ impl Default for ProducerConfig {
             max_record_size: None,
             max_in_flight_bytes: 32 * MIB,
             max_requests_in_flight: 24,
+            connections: 4,
             request_timeout: Duration::from_secs(6),
             connect_timeout: Duration::from_secs(3),
             startup_timeout: Duration::from_secs(60),
@@ -411,6 +420,7 @@ impl ProducerConfig {
             1,
             10_000,
         );
+        problems.within("connections", self.connections, 1, 64);
         problems.within("hot_keys", self.hot_keys, 0, 10_000);
         if let Compression::Zstd { level } = self.compression
             && !(1..=22).contains(&level)

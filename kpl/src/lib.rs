@@ -100,6 +100,7 @@ mod clock;
 mod collector;
 mod compression;
 mod config;
+mod connections;
 mod delivery;
 mod error;
 mod error_text;

@@ -21,6 +21,7 @@ use futures::future::BoxFuture;
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
 use crate::config::ProducerConfig;
+use crate::connections::Connections;
 use crate::error_text::{Cause, error_text, safe_message};
 use crate::retry;
 use crate::sender::{
@@ -36,7 +37,7 @@ const CONTROL_BACKOFF: Duration = Duration::from_millis(50);
 pub(crate) struct SdkService {
     stream: StreamName,
     /// Without SDK retries: the producer retries records, not requests.
-    put: Client,
+    put: Arc<Connections>,
     /// With SDK retries.
     control: Client,
 }
@@ -49,19 +50,10 @@ impl SdkService {
         let connecting = TimeoutConfig::builder()
             .connect_timeout(config.connect_timeout)
             .disable_read_timeout();
-        // The caller of PutRecords names the limit of each call.
-        let of_put = connecting
-            .clone()
-            .disable_operation_attempt_timeout()
-            .disable_operation_timeout();
         let of_control = connecting
             .operation_attempt_timeout(config.request_timeout)
             .operation_timeout(config.request_timeout.saturating_mul(3));
-        let put = base
-            .clone()
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(of_put.build())
-            .build();
+        let put = base.clone().retry_config(RetryConfig::disabled()).build();
         let control = base
             .retry_config(
                 RetryConfig::standard()
@@ -72,7 +64,7 @@ impl SdkService {
             .build();
         Self {
             stream,
-            put: Client::from_conf(put),
+            put: Connections::new(put, config.connect_timeout, config.connections),
             control: Client::from_conf(control),
         }
     }
@@ -84,12 +76,14 @@ impl Service for SdkService {
         entries: Vec<Entry>,
         limit: Duration,
     ) -> BoxFuture<'static, Result<Vec<EntryOutcome>, CallError>> {
-        let request = self
-            .put
-            .put_records()
-            .set_stream_name(self.stream.name())
-            .set_stream_arn(self.stream.arn());
+        let (connections, stream) = (Arc::clone(&self.put), self.stream.clone());
         async move {
+            let lease = connections.lease();
+            let request = lease
+                .client
+                .put_records()
+                .set_stream_name(stream.name())
+                .set_stream_arn(stream.arn());
             let count = entries.len();
             let entries = entries
                 .into_iter()
@@ -98,7 +92,10 @@ impl Service for SdkService {
             let call = request.set_records(Some(entries)).send();
             let answer = tokio::time::timeout(limit, call)
                 .await
-                .map_err(|_| CallError::timed_out(limit))?
+                .map_err(|_| {
+                    lease.replace();
+                    CallError::timed_out(limit)
+                })?
                 .map_err(call_error)?;
             if answer.records.len() != count {
                 return Err(CallError::unusable(

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
 
 use aws_sigv4::sign::v4::{calculate_signature, generate_signing_key};
 use aws_smithy_types::DateTime;
@@ -37,7 +38,12 @@ pub(crate) struct Access {
     pub(crate) denied: HashSet<(Service, String)>,
     /// Whether requests must be signed for the region of the services.
     pub(crate) check_region: bool,
+    /// Whether requests must be signed at the time of the services.
+    pub(crate) check_time: bool,
 }
+
+/// How far the time of a signature may be from that of the services.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 impl Access {
     pub(crate) fn check(
@@ -46,7 +52,11 @@ impl Access {
         body: &[u8],
         service: Service,
         operation: &str,
+        now: SystemTime,
     ) -> Result<(), ApiError> {
+        if self.check_time {
+            check_time(head, now)?;
+        }
         if let Some(key) = &self.key {
             check_signature(key, head, body)?;
         }
@@ -71,6 +81,53 @@ impl Access {
         }
         Ok(())
     }
+}
+
+/// Refuses a signature of another time, in the words of AWS.
+fn check_time(head: &Parts, now: SystemTime) -> Result<(), ApiError> {
+    // A request without a time is not signed.
+    let Some(text) = header(head, "x-amz-date") else {
+        return Ok(());
+    };
+    let signed = signing_time(&text).ok_or_else(|| {
+        ApiError::new(
+            "IncompleteSignatureException",
+            format!("Date must be in ISO-8601 'basic format'. Got '{text}'."),
+        )
+    })?;
+    let (earliest, latest) = (now - MAX_CLOCK_SKEW, now + MAX_CLOCK_SKEW);
+    let message = if signed < earliest {
+        format!(
+            "Signature expired: {text} is now earlier than {} ({} - 5 min.)",
+            basic_format(earliest),
+            basic_format(now)
+        )
+    } else if signed > latest {
+        format!(
+            "Signature not yet current: {text} is still later than {} ({} + 5 min.)",
+            basic_format(latest),
+            basic_format(now)
+        )
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::new("InvalidSignatureException", message))
+}
+
+/// Reads a time such as `20260131T123000Z`.
+fn signing_time(text: &str) -> Option<SystemTime> {
+    let part = |range: std::ops::Range<usize>| text.get(range);
+    let (year, month, day) = (part(0..4)?, part(4..6)?, part(6..8)?);
+    let (hour, minute, second) = (part(9..11)?, part(11..13)?, part(13..15)?);
+    let extended = format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z");
+    let time = DateTime::from_str(&extended, Format::DateTime).ok()?;
+    time.try_into().ok()
+}
+
+fn basic_format(time: SystemTime) -> String {
+    let seconds = DateTime::from_secs(DateTime::from(time).secs());
+    let extended = seconds.fmt(Format::DateTime).unwrap_or_default();
+    extended.replace(['-', ':'], "")
 }
 
 /// The region that a request is signed for, if it says one.

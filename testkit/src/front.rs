@@ -112,7 +112,9 @@ impl Front {
         };
         self.count(operation);
         let encoding = Encoding::of(service, &head.headers);
-        if let Err(error) = self.access.check(head, &body, service, operation) {
+        let now = self.faults.now();
+        let checked = self.access.check(head, &body, service, operation, now);
+        if let Err(error) = checked {
             return Ok(refusal(service, encoding, &error));
         }
         let body = match encoding.read(body) {

@@ -142,7 +142,8 @@ impl LocalAwsBuilder {
     ///
     /// A request without a signature is refused with `MissingAuthenticationTokenException`, one of
     /// another key with `UnrecognizedClientException`, and one whose signature is wrong with
-    /// `InvalidSignatureException`. How old a signature is does not matter.
+    /// `InvalidSignatureException`. How old a signature is does not matter unless it is
+    /// [checked](Self::check_time).
     pub fn credentials(
         mut self,
         access_key_id: impl Into<String>,
@@ -167,6 +168,13 @@ impl LocalAwsBuilder {
     /// region than the request is signed for is refused.
     pub fn check_region(mut self, on: bool) -> Self {
         self.access.check_region = on;
+        self
+    }
+
+    /// Whether a request that is signed more than five minutes before or after the time of the services is
+    /// refused, with `InvalidSignatureException`, as AWS does. Default: no.
+    pub fn check_time(mut self, on: bool) -> Self {
+        self.access.check_time = on;
         self
     }
 

@@ -4,6 +4,8 @@
 
 mod auto_distribution;
 mod bad_input;
+mod clock_skew;
+mod connections;
 mod delivery;
 mod fairness;
 mod lifecycle;

@@ -86,7 +86,7 @@ async fn what_a_proxy_refuses_fails_alone_and_the_other_records_are_delivered() 
         (400, HTML, "Http400", true),
         (403, HTML, "Http403", false),
         (502, HTML, "Http502", false),
-        (200, HTML, "Http200", false),
+        (200, HTML, "UnusableAnswer", false),
         (
             400,
             r#"{"__type":"SomethingNew","message":"m"}"#,

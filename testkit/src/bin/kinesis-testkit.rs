@@ -43,6 +43,9 @@ struct Args {
     /// Refuse requests that are signed for another region than us-east-1.
     #[arg(long)]
     check_region: bool,
+    /// Refuse requests that are signed more than five minutes before or after the time of this host.
+    #[arg(long)]
+    check_time: bool,
     /// How long streams and consumers take to be created, changed and deleted, such as 500ms.
     /// [default: 0s]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
@@ -164,7 +167,8 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
         .kinesis_port(args.kinesis_port)
         .dynamodb_port(args.dynamodb_port)
         .shard_limits(args.shard_limits)
-        .check_region(args.check_region);
+        .check_region(args.check_region)
+        .check_time(args.check_time);
     if let Some(AccessKey { id, secret }) = args.credentials {
         builder = builder.credentials(id, secret);
     }

@@ -1,8 +1,11 @@
 //! Signatures, credentials, and denied operations.
 
+use std::time::{Duration, SystemTime};
+
 use aws_credential_types::Credentials;
 use aws_sdk_kinesis::config::SharedCredentialsProvider;
 use aws_sdk_kinesis::config::retry::RetryConfig;
+use aws_types::sdk_config::{SharedTimeSource, TimeSource};
 use kinesis_testkit::Service;
 
 use super::dynamodb::create_table;
@@ -186,4 +189,52 @@ async fn an_arn_is_of_the_region_that_the_request_is_signed_for() {
         "InvalidSignatureException"
     );
     strict.kinesis().list_streams().send().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_signature_of_another_time_is_refused_where_that_is_asked_for() {
+    for (seconds, message) in [
+        (0, None),
+        (299, None),
+        (-299, None),
+        (600, Some("Signature not yet current: ")),
+        (-600, Some("Signature expired: ")),
+    ] {
+        let services = SharedTimeSource::default().now();
+        let aws = LocalAws::builder().check_time(true).build().await.unwrap();
+        aws.create_stream(STREAM, 1).await.unwrap();
+        let off = Duration::from_secs(i64::unsigned_abs(seconds));
+        let host = if seconds < 0 {
+            services - off
+        } else {
+            services + off
+        };
+        let config = aws_sdk_kinesis::config::Builder::from(&aws.sdk_config())
+            .time_source(StaticTime(host))
+            .retry_config(RetryConfig::disabled());
+        let client = Client::from_conf(config.build());
+        let answer = client.list_shards().stream_name(STREAM).send().await;
+        match (answer, message) {
+            (Ok(_), None) => {}
+            (Err(error), Some(message)) => {
+                let error = error.into_service_error();
+                assert_eq!(error.code(), Some("InvalidSignatureException"));
+                let text = error.message().unwrap_or_default();
+                assert!(
+                    text.starts_with(message) && text.ends_with(" 5 min.)"),
+                    "{text}"
+                );
+            }
+            (answer, _) => panic!("{seconds}: {answer:?}"),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct StaticTime(SystemTime);
+
+impl TimeSource for StaticTime {
+    fn now(&self) -> SystemTime {
+        self.0
+    }
 }

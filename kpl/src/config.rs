@@ -133,6 +133,8 @@ pub struct ProducerConfig {
     pub collection_max_count: usize,
 
     /// The most bytes of a PutRecords request, partition keys counted. Default 5 MiB; at most 10 MiB. KPL: `CollectionMaxSize`.
+    /// A request of several records also has a sixteenth of the bytes that may be in flight at most: see
+    /// [`max_in_flight_bytes`](Self::max_in_flight_bytes).
     pub collection_max_size: usize,
 
     /// The most bytes of records held from `send` to settlement. Default 64 MiB; at least 64 KiB (65,536 bytes).

@@ -399,7 +399,11 @@ async fn the_same_seed_gives_the_same_run() {
             ),
             _ => all_written(entries),
         });
-        let producer = producer(Arc::clone(&service), ProducerConfig::default()).await;
+        let config = ProducerConfig {
+            record_ttl: Duration::from_secs(300),
+            ..Default::default()
+        };
+        let producer = producer(Arc::clone(&service), config).await;
         let mut deliveries = Vec::new();
         for id in 0..50_u128 {
             deliveries.push(send(&producer, id << 122, "v").await);

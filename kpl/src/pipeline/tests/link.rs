@@ -191,7 +191,9 @@ async fn outage(megabits: f64, load: f64, size: usize, lasts: Duration) -> Recov
         .await
         .unwrap();
     let data = Bytes::from(vec![b'x'; size]);
-    let wire = size as f64 * 4.0 / 3.0 + 100.0;
+    // The load is what it is on the wire: with the record's part of a request, which has an aggregate of 50 KiB or more.
+    let part = (size as f64 / 51_200.0).min(1.0);
+    let wire = size as f64 * 4.0 / 3.0 + 100.0 + 1000.0 * part;
     // A sender that waited for room does not make up for it.
     let mut ticks = tokio::time::interval(Duration::from_millis(10));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

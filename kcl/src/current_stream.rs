@@ -13,9 +13,10 @@ use crate::config::OnRecreatedStream;
 use crate::lease::{CallError, CallErrorKind, StreamIdentity, classify};
 use crate::stream_name::StreamName;
 
-/// A shard sync does not compare the stream again within this time after any comparison that confirmed
-/// it, unless a reader has found it to be another one since. The service answers DescribeStreamSummary
-/// 20 times a second, to the whole account.
+/// Time for which a comparison that confirmed the stream is enough for shard syncs. Comparisons of readers
+/// count, too. A reader that has found another stream since makes the next shard sync compare again.
+///
+/// The service answers DescribeStreamSummary 20 times a second, to the whole account.
 const CHECK_LASTS: Duration = Duration::from_secs(10);
 
 /// The stream that a worker takes for the one of its name, shared by all its tasks.
@@ -65,11 +66,6 @@ impl CurrentStream {
     /// What the settings say about a stream that was created again.
     pub(crate) fn on_recreated(&self) -> OnRecreatedStream {
         self.on_recreated
-    }
-
-    /// Whether a lease is of this stream, as far as it says. Leases made by Java workers do not say.
-    pub(crate) fn has(&self, lease_stream: Option<&StreamIdentity>) -> bool {
-        lease_stream.is_none_or(|identity| *identity == self.known().identity)
     }
 
     /// From now on the worker reads the stream of this identity.

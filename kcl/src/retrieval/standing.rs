@@ -40,10 +40,10 @@ pub(super) struct StreamWatch {
     /// Shared with the other readers of the worker.
     check: Arc<StreamCheck>,
     shard_id: String,
-    /// The stream that the lease is of, if the lease says so.
+    /// The stream that the lease is of, if the lease says so. Leases made by Java workers do not.
     of_lease: Option<StreamIdentity>,
     doubt: Doubt,
-    /// When the first request was sent of those in a row whose answer was that there is no such stream.
+    /// Send time of the first request in an unbroken row of "no such stream" answers.
     missing_since: Option<Duration>,
 }
 
@@ -91,12 +91,27 @@ impl StreamWatch {
     /// # Errors
     /// It will never be read again.
     pub(super) async fn standing(&mut self) -> Result<Standing, RetrievalError> {
-        if !self.is_of_current_stream() {
+        let stream = self.stream_read();
+        if !self.is_current(&stream) {
             return self.recreated();
         }
         if self.doubt == Doubt::None {
             return Ok(Standing::Sound);
         }
+        let standing = self.ask().await?;
+        // A shard sync may have replaced the stream while this reader waited: the answers are then about a
+        // stream that the lease is not of.
+        if !self.is_current(&stream) {
+            return self.recreated();
+        }
+        if let Standing::Sound = standing {
+            self.doubt = Doubt::None;
+        }
+        Ok(standing)
+    }
+
+    /// Asks the service about what is in doubt.
+    async fn ask(&mut self) -> Result<Standing, RetrievalError> {
         if let Some(standing) = self.compare().await? {
             return Ok(standing);
         }
@@ -105,14 +120,16 @@ impl StreamWatch {
             // would be checkpointed.
             return Ok(self.compare().await?.unwrap_or(Standing::ShardIsGone));
         }
-        self.doubt = Doubt::None;
         Ok(Standing::Sound)
     }
 
     /// How long the stream keeps its records.
     pub(super) async fn retention(&self) -> Result<Duration, Failure> {
+        let stream = self.stream_read();
         let unconfirmed = match self.check.compare().await {
-            Ok(Retention(retention)) => return Ok(retention),
+            Ok(Retention(retention)) if self.is_current(&stream) => return Ok(retention),
+            // A shard sync replaced the stream while this reader waited.
+            Ok(_) => Unconfirmed::Recreated,
             Err(unconfirmed) => unconfirmed,
         };
         Err(Failure::unusable(&match unconfirmed {
@@ -126,8 +143,15 @@ impl StreamWatch {
         }))
     }
 
-    fn is_of_current_stream(&self) -> bool {
-        self.check.stream().has(self.of_lease.as_ref())
+    /// The stream that the lease is of. If the lease does not say so, it is taken for one of the stream
+    /// that the worker reads now.
+    fn stream_read(&self) -> StreamIdentity {
+        let of_lease = self.of_lease.clone();
+        of_lease.unwrap_or_else(|| self.check.stream().identity())
+    }
+
+    fn is_current(&self, stream: &StreamIdentity) -> bool {
+        self.check.stream().identity() == *stream
     }
 
     /// Compares the stream with the one that the lease is of. `None`: it is the same.
@@ -159,7 +183,7 @@ impl StreamWatch {
         // The shard sync ends the worker, or replaces the lease, by the settings.
         stream.doubt();
         match stream.on_recreated() {
-            OnRecreatedStream::Error if self.is_of_current_stream() => {
+            OnRecreatedStream::Error if self.is_current(&self.stream_read()) => {
                 Err(RetrievalError::StreamRecreated {
                     stream: self.check.name().to_owned(),
                 })

@@ -8,6 +8,7 @@ const READERS: usize = 2_000;
 
 struct Doubters {
     paused: Paused,
+    stream: Arc<CurrentStream>,
     watches: Vec<StreamWatch>,
     /// DescribeStreamSummary, before the first doubt.
     described: u64,
@@ -16,23 +17,29 @@ struct Doubters {
 impl Doubters {
     /// Readers of shards that the stream does not have, but for the first one.
     async fn start(kind: FailureKind) -> Self {
+        Self::with(kind, OnRecreatedStream::Error, true).await
+    }
+
+    /// `is_named`: the leases name their stream.
+    async fn with(kind: FailureKind, on_recreated: OnRecreatedStream, is_named: bool) -> Self {
         let paused = Paused::start().await;
         let (client, clock) = (paused.client(), Arc::clone(&paused.clock));
         let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
         let totals = Arc::new(Totals::new(Meter::default(), problems));
         let stream = Arc::new(CurrentStream::new(
             identity(&client).await,
-            OnRecreatedStream::Error,
+            on_recreated,
             Arc::clone(&clock),
         ));
         let config = Arc::new(ConsumerConfig::default());
-        let retrieval = PollingRetrieval::new(&client, STREAM, stream, config, clock, 7);
+        let known = Arc::clone(&stream);
+        let retrieval = PollingRetrieval::new(&client, STREAM, known, config, clock, 7);
         let watches = (0..READERS).map(|number| {
             let shard = format!("shardId-{number:012}");
             let start = Start {
                 status: Arc::new(ShardStatus::new(&shard, Arc::clone(&totals))),
                 position: Position::TrimHorizon,
-                stream: None,
+                stream: is_named.then(|| stream.identity()),
                 read_to: None,
                 seed: number as u64,
             };
@@ -44,6 +51,7 @@ impl Doubters {
             watches: watches.collect(),
             described: paused.aws.calls("DescribeStreamSummary"),
             paused,
+            stream,
         }
     }
 
@@ -170,4 +178,56 @@ async fn all_readers_of_a_deleted_stream_find_that_out_by_the_same_calls() {
     // Ten seconds of answers that say so, and the pauses of the readers.
     assert!(doubters.described() <= 30, "{}", doubters.described());
     assert!(took < Duration::from_secs(60), "{took:?}");
+}
+
+/// Deletes the stream, and creates it again.
+async fn created_again(paused: &Paused) -> StreamIdentity {
+    let client = paused.client();
+    let delete = client.delete_stream().stream_name(STREAM);
+    delete.send().await.unwrap();
+    // The streams differ in the time of their creation.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    paused.aws.create_stream(STREAM, 1).await.unwrap();
+    identity(&client).await
+}
+
+/// Replaces the stream that the worker reads while a comparison waits for its answer.
+async fn replace_during_comparison(aws: &LocalAws, stream: Arc<CurrentStream>, by: StreamIdentity) {
+    let delay = Fault::delay(Duration::from_secs(2)).operation("DescribeStreamSummary");
+    let delay = aws.faults().add(delay.times(1));
+    while aws.faults().count(delay) == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(by.created > stream.identity().created);
+    stream.replace(by);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_that_ask_while_the_stream_is_replaced_do_not_take_the_new_one_for_theirs() {
+    for kind in [FailureKind::NewIterator, FailureKind::NotFound] {
+        for is_named in [true, false] {
+            let mut doubters = Doubters::with(kind, OnRecreatedStream::StartOver, is_named).await;
+            let by = created_again(&doubters.paused).await;
+            let stream = Arc::clone(&doubters.stream);
+            let watches = doubters.watches.iter_mut().map(StreamWatch::standing);
+            let replaced = replace_during_comparison(&doubters.paused.aws, stream, by);
+            let (standings, ()) = tokio::join!(join_all(watches), replaced);
+            let waits = |s: &&Result<_, _>| !matches!(s, Ok(Standing::NotKnown(_)));
+            let other = standings.iter().find(waits);
+            assert!(other.is_none(), "{kind:?}, {is_named}: {other:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_retention_of_a_stream_that_replaced_that_of_the_lease_is_not_used() {
+    for is_named in [true, false] {
+        let (kind, on_recreated) = (FailureKind::NewIterator, OnRecreatedStream::StartOver);
+        let doubters = Doubters::with(kind, on_recreated, is_named).await;
+        let by = created_again(&doubters.paused).await;
+        let stream = Arc::clone(&doubters.stream);
+        let replaced = replace_during_comparison(&doubters.paused.aws, stream, by);
+        let (retention, ()) = tokio::join!(doubters.watches[0].retention(), replaced);
+        assert!(retention.is_err(), "{retention:?}");
+    }
 }

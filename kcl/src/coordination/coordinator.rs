@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -161,6 +162,14 @@ impl Coordinator {
         };
         // A panic was reported by the step itself.
         let _ = self.shared.run("planned stop", withdraw).await;
+    }
+
+    /// Tells the leases after how long [`out_of_time`](Self::out_of_time) will be called, so that failed
+    /// writes are tried again before it. The first call counts.
+    pub(crate) fn last_calls_in(&self, time: Duration) {
+        let at = self.shared.clock.now().saturating_add(time);
+        // A worker stops once.
+        let _ = self.shared.last_calls.set(at);
     }
 
     /// The planned stop is about to reach its deadline: calls to the lease table that are under way are

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt as _;
@@ -89,6 +89,8 @@ pub(crate) struct Shared {
     /// Cancelled shortly before the deadline of a planned stop. Leases that were not given away by then
     /// expire.
     pub(crate) out_of_time: CancellationToken,
+    /// When `out_of_time` will be cancelled. Set as a planned stop begins.
+    pub(crate) last_calls: Arc<OnceLock<Duration>>,
     /// Everything ends.
     pub(crate) stopped: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -158,6 +160,7 @@ impl Shared {
             nudge: Notify::new(),
             leaving: CancellationToken::new(),
             out_of_time: CancellationToken::new(),
+            last_calls: Arc::default(),
             stopped: CancellationToken::new(),
             tasks: TaskTracker::new(),
             executor: parts.executor,
@@ -321,6 +324,7 @@ impl Shared {
             seed: self.seed,
             leaving: self.leaving.clone(),
             out_of_time: self.out_of_time.clone(),
+            last_calls: Arc::clone(&self.last_calls),
             retries: Arc::clone(&self.retries),
             problems: Arc::clone(&self.problems),
             stopped: self.stopped.clone(),

@@ -14,8 +14,8 @@ mod throttled;
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -70,7 +70,9 @@ pub(crate) struct WriterContext {
     /// A planned stop is about to reach its deadline: nothing is tried again, and calls under way are
     /// not waited for any longer.
     pub(crate) out_of_time: CancellationToken,
-    /// Of the renewals of all its leases.
+    /// When `out_of_time` will be cancelled. Set as a planned stop begins.
+    pub(crate) last_calls: Arc<OnceLock<Duration>>,
+    /// For repeated attempts, of all its leases.
     pub(crate) retries: Arc<RetryBudget>,
     /// Where failures are noted.
     pub(crate) problems: Arc<ProblemLog>,
@@ -617,11 +619,19 @@ impl Writer {
             .sample(bytes, self.now(), self.context.failover / 4)
     }
 
-    /// The pause before the next attempt. The closer the fence, the shorter: an outage that ends before
-    /// the fence falls costs no lease.
+    /// The pause before the next attempt. The closer the deadline, the shorter: an outage that ends before
+    /// it costs no lease. The deadline is the fence's, or the last calls of a planned stop if these come
+    /// first.
     fn pause(&mut self) -> Duration {
-        let deadline = self.state.known().fence.deadline();
-        self.schedule.pause(self.now(), deadline)
+        let now = self.now();
+        let fence = self.state.known().fence.deadline();
+        let last_calls = self.context.last_calls.get().copied();
+        // After its last calls, a planned stop still lets running processors renew their leases.
+        let deadline = match last_calls.filter(|at| *at > now) {
+            Some(last_calls) => fence.min(last_calls),
+            None => fence,
+        };
+        self.schedule.pause(now, deadline)
     }
 
     fn recovered(&self, kind: ProblemKind) {

@@ -155,6 +155,8 @@ pub(super) async fn stop(
     tenures: &mut mpsc::Receiver<Tenure>,
     deadline: Duration,
 ) -> Result<ShutdownReport, WorkerError> {
+    // Before the processors are told: what they write from now on is tried again in time.
+    coordinator.last_calls_in(last_calls(deadline));
     coordinator.begin_to_leave();
     let may_give_away = shards.may_give_away().clone();
     let mut stop = Stop {
@@ -191,6 +193,11 @@ pub(super) async fn stop(
     stop.report()
 }
 
+/// After how long a planned stop with this deadline no longer waits for calls under way.
+fn last_calls(deadline: Duration) -> Duration {
+    deadline - LAST_CALLS.min(deadline / 4)
+}
+
 /// A planned stop under way.
 struct Stop {
     deadline: Duration,
@@ -208,7 +215,7 @@ impl Stop {
         coordinator: &Coordinator,
     ) {
         let may_give_away = shards.may_give_away().clone();
-        let last_calls = self.deadline - LAST_CALLS.min(self.deadline / 4);
+        let last_calls = last_calls(self.deadline);
         let [half_time, last_calls, deadline] =
             [self.deadline / 2, last_calls, self.deadline].map(tokio::time::sleep);
         let (mut half_time, mut last_calls) = (half_time.boxed().fuse(), last_calls.boxed().fuse());

@@ -117,6 +117,7 @@ impl Fixture {
             seed: 7,
             leaving: CancellationToken::new(),
             out_of_time: CancellationToken::new(),
+            last_calls: Arc::default(),
             retries: Arc::default(),
             problems: Arc::new(ProblemLog::new(Arc::clone(&clock) as Arc<dyn Clock>)),
             stopped: CancellationToken::new(),

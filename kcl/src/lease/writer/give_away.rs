@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 
 use super::Writer;
 use crate::config::OnStop;
-use crate::lease::error::LeaseStoreError;
 use crate::lease::model::Lease;
 use crate::lease::readback::Verdict;
 use crate::lease::store::Outcome;
@@ -67,26 +66,29 @@ impl Writer {
     }
 
     /// Moves the lease to the worker chosen for it as it is now: `None` leaves it, `Some(None)` makes
-    /// it unassigned.
+    /// it unassigned. This is the last that the writer does.
     async fn move_lease(
         &mut self,
         released: bool,
         choose: impl Fn(&Lease) -> Option<Option<String>>,
     ) -> LeaseOutcome {
         let store = Arc::clone(&self.context.store);
-        let mut cause = "its lease expired first".to_owned();
+        // Failed renewals do not count: the first attempt needs no budget.
+        self.schedule.forget_failures();
+        let mut failed = None;
         while !self.state.known().fence.has_fallen(self.now()) {
+            let lease = self.state.known().lease.clone();
+            // Before the budget is asked: often there is nothing to write.
+            let Some(to) = choose(&lease) else {
+                return left_to_expire("the handoff was taken back");
+            };
             // As a renewal does, an attempt that repeats a failed one takes of the budget of the worker.
             if !self.schedule.may_try(self.now(), &self.context.retries) {
                 if self.pause_in_time().await {
                     continue;
                 }
-                return left_to_expire(cause);
+                break;
             }
-            let lease = self.state.known().lease.clone();
-            let Some(to) = choose(&lease) else {
-                return left_to_expire("the handoff was taken back");
-            };
             let write = match &to {
                 Some(to) if released => store.assign(&lease, to, true),
                 // The counter is a condition here, too: an attempt that arrives late finds its own
@@ -108,19 +110,27 @@ impl Writer {
                     _ => return LeaseOutcome::Lost,
                 },
                 Some(Err(error)) => {
-                    if !error.is_retryable() || !self.pause_in_time().await {
-                        self.warn_of_expiry(&error);
-                        return left_to_expire(error);
+                    let may_pass = error.is_retryable();
+                    failed = Some(error);
+                    if !may_pass || !self.pause_in_time().await {
+                        break;
                     }
-                    cause = error.to_string();
                 }
                 None => break,
             }
         }
+        let cause = match failed {
+            Some(error) => error.to_string(),
+            None => "its lease expired first".to_owned(),
+        };
+        tracing::warn!(
+            shard = %self.state.token.lease_key, cause,
+            "the lease could not be given away: it will expire"
+        );
         left_to_expire(cause)
     }
 
-    /// Pauses before the next attempt; false if none may be made. The deadline of a planned stop ends the
+    /// Pauses before the next attempt; false if none may be made. The last calls of a planned stop end the
     /// pause: the stop reports the lease then.
     async fn pause_in_time(&mut self) -> bool {
         let sleep = tokio::time::sleep(self.pause());
@@ -130,18 +140,11 @@ impl Writer {
         self.may_try_again()
     }
 
-    /// Whether another attempt may be made. After the deadline of a planned stop, none is: a lease that
+    /// Whether another attempt may be made. After the last calls of a planned stop, none is: a lease that
     /// was not given away until then expires.
     fn may_try_again(&self) -> bool {
         let is_aborted = self.state.aborted.load(Ordering::Relaxed);
         !is_aborted && !self.context.out_of_time.is_cancelled()
-    }
-
-    fn warn_of_expiry(&self, error: &LeaseStoreError) {
-        tracing::warn!(
-            shard = %self.state.token.lease_key, %error,
-            "the lease could not be given away: it will expire"
-        );
     }
 }
 

@@ -1,10 +1,11 @@
-//! When a lease is renewed, and when a renewal that failed is tried again: pure.
+//! When a lease is renewed, and when a write of its owner that failed is tried again: pure.
 //!
-//! Every lease is renewed after about half the failover time, at a time of its own. A renewal that failed
-//! is tried again after a random pause, whose limit doubles and then shrinks with the time that is left,
-//! so that attempts get denser towards the deadline. All leases of a worker share a budget of such
-//! attempts ([`RetryBudget`]); one last attempt shortly before the deadline needs none. A throttled table
-//! so sees each lease twice in the time in which it is normally renewed once, and not many times.
+//! Every lease is renewed after about half the failover time, at a time of its own. A renewal, a checkpoint
+//! or a give-away that failed is tried again after a random pause. The limit of the pauses doubles and then
+//! shrinks with the time that is left, so that attempts get denser towards the deadline. All leases of a
+//! worker share a budget of such attempts ([`RetryBudget`]). One last attempt shortly before the deadline
+//! needs none. A throttled table therefore sees each lease twice in the time in which it is normally
+//! renewed once, and not many times.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,13 +17,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// No pause is shorter, so that a call that fails at once does not spin.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 
-/// The renewals of one lease.
+/// The attempts of one lease's owner to write it.
 #[derive(Debug)]
 pub(super) struct RenewalSchedule {
     failover: Duration,
     random: Rng,
     interval: Duration,
-    /// Failures since the last success.
+    /// Attempts since the last success that failed or had no budget.
     failures: u32,
     /// When the attempt is due that needs no budget. `None`: it was made, or nothing failed.
     last_attempt: Option<Duration>,
@@ -44,7 +45,7 @@ impl RenewalSchedule {
         self.interval
     }
 
-    /// A renewal was answered.
+    /// An attempt succeeded.
     pub(super) fn succeeded(&mut self) {
         self.interval = if self.failures > 0 {
             // Leases that failed together are not renewed together from now on.
@@ -53,16 +54,17 @@ impl RenewalSchedule {
             let earlier = 0.01 * self.random.f64();
             (self.failover / 2).mul_f64(1.0 - earlier)
         };
-        self.failures = 0;
-        self.last_attempt = None;
+        self.forget_failures();
     }
 
-    /// A renewal failed, or had no budget, at `now`: the pause before the next attempt. The lease expires
-    /// here at `deadline`.
+    /// The pause before the next attempt, after one that failed, or had no budget, at `now`. At `deadline`
+    /// the lease expires here, or a planned stop no longer waits for the lease table.
     pub(super) fn pause(&mut self, now: Duration, deadline: Duration) -> Duration {
         let left = deadline.saturating_sub(now);
-        if self.failures == 0 {
-            let reserve = self.failover.mul_f64(0.05 + 0.05 * self.random.f64());
+        // A planned stop that began since the first failure brings the last attempt forward.
+        if self.failures == 0 || self.last_attempt.is_some_and(|last| last >= deadline) {
+            let span = self.failover.min(left.saturating_mul(2));
+            let reserve = span.mul_f64(0.05 + 0.05 * self.random.f64());
             self.last_attempt = Some(deadline.saturating_sub(reserve));
         }
         let doubled = (self.failover / 40)
@@ -77,7 +79,13 @@ impl RenewalSchedule {
         }
     }
 
-    /// Whether a renewal that is due at `now` may be sent.
+    /// The next attempt is a first one.
+    pub(super) fn forget_failures(&mut self) {
+        self.failures = 0;
+        self.last_attempt = None;
+    }
+
+    /// Whether an attempt that is due at `now` may be made.
     pub(super) fn may_try(&mut self, now: Duration, budget: &RetryBudget) -> bool {
         if self.failures == 0 {
             return true;
@@ -223,6 +231,23 @@ mod tests {
             assert_eq!(attempts.len(), 2, "{attempts:?}");
             let last = F.mul_f64(0.9)..=F.mul_f64(0.96);
             assert!(last.contains(&attempts[1]), "{attempts:?}");
+        }
+    }
+
+    #[test]
+    fn a_stop_that_begins_after_the_first_failure_brings_the_last_attempt_forward() {
+        let (second, empty) = (Duration::from_secs(1), RetryBudget::default());
+        for seed in 0..200 {
+            let mut schedule = schedule(seed);
+            let mut now = F / 2 + schedule.pause(F / 2, F);
+            let last_calls = now + second;
+            let mut attempts = 0;
+            while now < last_calls {
+                empty.with(now, |saved| saved.attempts = 0.0);
+                attempts += u32::from(schedule.may_try(now, &empty));
+                now += schedule.pause(now, last_calls);
+            }
+            assert_eq!(attempts, 1, "{seed}");
         }
     }
 

@@ -31,6 +31,8 @@ struct Way {
     attempts: AtomicU64,
     /// Of a hundred attempts.
     throttled: AtomicU64,
+    /// How long an attempt takes that is not throttled.
+    latency: Mutex<Duration>,
     random: Mutex<Rng>,
 }
 
@@ -42,7 +44,11 @@ impl Link for Way {
         if random.u64(..100) < self.throttled.load(Ordering::Relaxed) {
             Passage::Throttled
         } else {
-            Passage::AT_ONCE
+            let latency = *self.latency.lock().unwrap_or_else(PoisonError::into_inner);
+            Passage::Through {
+                there: latency / 2,
+                back: Some(latency / 2),
+            }
         }
     }
 
@@ -83,18 +89,24 @@ impl Fleet for NoFleet {
 }
 
 struct Worker {
+    context: WriterContext,
     way: Arc<Way>,
     tenures: Vec<Tenure>,
 }
 
 impl Worker {
-    /// All leases are acquired at one moment.
     fn start() -> Self {
+        Self::with(F)
+    }
+
+    /// All leases are acquired at one moment.
+    fn with(failover: Duration) -> Self {
         let clock = Arc::new(TokioClock::new()) as Arc<dyn Clock>;
         let table = Arc::new(MemoryTable::new(Arc::clone(&clock), None));
         let way = Arc::new(Way {
             attempts: AtomicU64::new(0),
             throttled: AtomicU64::new(0),
+            latency: Mutex::default(),
             random: Mutex::new(Rng::with_seed(7)),
         });
         let link = Arc::clone(&way) as Arc<dyn Link>;
@@ -105,13 +117,14 @@ impl Worker {
             store: Arc::new(store.of_process(1)),
             fleet: Arc::new(NoFleet),
             clock: Arc::clone(&clock),
-            failover: F,
+            failover,
             on_stop: OnStop::Keep,
             seed: 7,
             retries: Arc::default(),
             problems: Arc::new(ProblemLog::new(Arc::clone(&clock))),
             leaving: CancellationToken::new(),
             out_of_time: CancellationToken::new(),
+            last_calls: Arc::default(),
             stopped: CancellationToken::new(),
         };
         let tenures = (0..LEASES).map(|n| {
@@ -127,8 +140,13 @@ impl Worker {
         });
         Self {
             tenures: tenures.collect(),
+            context,
             way,
         }
+    }
+
+    fn latency(&self, latency: Duration) {
+        *self.way.latency.lock().unwrap() = latency;
     }
 
     fn throttle(&self, percent: u64) {
@@ -148,11 +166,37 @@ impl Worker {
 
     /// A planned stop: all leases are given away at one moment.
     fn give_away(&self) -> JoinHandle<Vec<LeaseOutcome>> {
+        self.end(TenureEnd::GiveAway)
+    }
+
+    /// Ends all leases at one moment.
+    fn end(&self, how: TenureEnd) -> JoinHandle<Vec<LeaseOutcome>> {
         let tenures = self.tenures.clone();
         tokio::spawn(async move {
-            let ends = tenures.iter().map(|tenure| tenure.end(TenureEnd::GiveAway));
+            let ends = tenures.iter().map(|tenure| tenure.end(how));
             join_all(ends).await
         })
+    }
+
+    /// The time until calls are no longer waited for, as a planned stop tells it.
+    fn last_calls_in(&self, time: Duration) {
+        let at = self.context.clock.now() + time;
+        self.context.last_calls.set(at).unwrap();
+        let out_of_time = self.context.out_of_time.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            out_of_time.cancel();
+        });
+    }
+
+    /// Most renewals failed, and the budget of repeated attempts is used up.
+    async fn without_budget() -> Self {
+        let worker = Self::start();
+        worker.attempts(20).await;
+        worker.throttle(100);
+        worker.attempts(4).await;
+        assert_eq!(worker.held(), LEASES);
+        worker
     }
 
     fn held(&self) -> usize {
@@ -239,4 +283,52 @@ async fn a_table_that_throttles_half_of_the_attempts_takes_back_all_leases_in_ti
     let ends = worker.give_away().await.unwrap();
     let kept = ends.iter().filter(|end| **end == LeaseOutcome::Kept);
     assert!(kept.count() >= LEASES * 99 / 100, "{ends:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_ends_long_before_the_leases_gives_them_away_in_time() {
+    let worker = Worker::with(60 * SECOND);
+    worker.attempts(120).await;
+    worker.latency(SECOND / 100);
+    worker.throttle(100);
+    worker.last_calls_in(9 * SECOND);
+    let ends = worker.give_away();
+    // No attempt succeeds until shortly before the last calls.
+    worker.attempts(7).await;
+    worker.throttle(0);
+    let ends = ends.await.unwrap();
+    let kept = ends
+        .iter()
+        .filter(|end| **end == LeaseOutcome::Kept)
+        .count();
+    assert_eq!(kept, LEASES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_lease_gets_one_attempt_to_give_it_away_although_its_renewals_failed() {
+    let worker = Worker::without_budget().await;
+    // The table is well again, and the stop has no time for a second attempt.
+    worker.throttle(0);
+    worker.latency(SECOND / 100);
+    worker.context.out_of_time.cancel();
+    let ends = worker.give_away().await.unwrap();
+    let kept = ends
+        .iter()
+        .filter(|end| **end == LeaseOutcome::Kept)
+        .count();
+    assert_eq!(
+        kept,
+        LEASES,
+        "{:?}",
+        ends.iter().find(|end| **end != LeaseOutcome::Kept)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_shard_without_a_handoff_waits_for_no_attempt() {
+    let worker = Worker::without_budget().await;
+    let before = worker.context.clock.now();
+    let ends = worker.end(TenureEnd::ShardEnded).await.unwrap();
+    assert!(ends.iter().all(|end| *end == LeaseOutcome::Ended));
+    assert_eq!(worker.context.clock.now(), before);
 }

@@ -167,23 +167,27 @@ pub(super) async fn prepare(
     states.enter(WorkerState::SyncingShards);
     // Of the process: workers with one seed must not draw the same versions of the lock.
     let starter = Starter::new(&sync, &worker_id, seed ^ process);
-    let table_is_missing = AtomicBool::new(false);
+    // The table was deleted since it was made ready, and perhaps created again.
+    let table_is_gone = AtomicBool::new(false);
     let was_cold = startup
         .step(DYNAMODB, "PutItem", || async {
-            // The table was deleted since it was made ready.
-            if table_is_missing.load(Ordering::Relaxed) {
+            if table_is_gone.load(Ordering::Relaxed) {
                 lease_table.make_ready().await?;
-                table_is_missing.store(false, Ordering::Relaxed);
+                table_is_gone.store(false, Ordering::Relaxed);
             }
             let sync_failed = |error| {
                 if let SyncError::Store(error) = &error
                     && error.is_table_missing()
                 {
-                    table_is_missing.store(true, Ordering::Relaxed);
+                    table_is_gone.store(true, Ordering::Relaxed);
                 }
                 start.sync_failed(&stream, error)
             };
             let mut created = starter.run().await;
+            if let Err(SyncError::StreamRecreated { .. }) = created {
+                // The table may have been replaced by one of another stream, whose leases stay.
+                lease_table.settle().await?;
+            }
             if let Err(SyncError::StreamRecreated { .. }) = created
                 && sync.stream.on_recreated() == OnRecreatedStream::StartOver
             {
@@ -196,7 +200,13 @@ pub(super) async fn prepare(
                 }
             }
             let was_cold = created.map_err(sync_failed)?;
-            lease_table.confirm_state().await?;
+            if !lease_table.has_state().await? {
+                // The next try creates the leases again, those at `LATEST` where this one began.
+                table_is_gone.store(true, Ordering::Relaxed);
+                let cause =
+                    format!("table {table} was created again: it has no state of the fleet");
+                return Err(Failure::not_ready(DYNAMODB, "GetItem", cause));
+            }
             Ok(was_cold)
         })
         .await?;
@@ -331,7 +341,7 @@ struct LeaseTable<'a> {
     config: &'a TableConfig,
     /// Whether the table was there, for the first try.
     existed: Mutex<Option<bool>>,
-    /// The table was judged, and holds the state of the fleet.
+    /// A table was judged, and held the state of the fleet.
     settled: AtomicBool,
 }
 
@@ -351,21 +361,18 @@ impl LeaseTable<'_> {
             None => start.find(start.table, TableKind::Leases).await?,
         };
         // A table that is there is judged before anything in it, its index included, is changed.
-        if exists && !self.settled.load(Ordering::Relaxed) {
+        if exists {
             self.settle().await?;
         }
         start.ensure(self.config).await?;
-        if !self.settled.load(Ordering::Relaxed) {
-            // Another worker may have created and filled it meanwhile.
-            return self.settle().await;
-        }
-        // The table that was settled may have been deleted since, and another one created by this worker or
-        // by one that has not come further. Leases without a state beside them mean a fleet of 2.x.
+        // The table that was judged may have been deleted since, and another one created by this worker or
+        // by one that has not come further: then it has no state.
         let migration = self.migration();
-        match migration.state().await? {
-            Some(state) => migration.judge(&state),
-            None => self.settle().await,
+        if exists && let Some(state) = migration.state().await? {
+            return migration.judge(&state);
         }
+        // Another worker may have created and filled it meanwhile.
+        self.settle().await
     }
 
     /// Judges the table, and writes the state of the fleet if the table is new.
@@ -395,14 +402,25 @@ impl LeaseTable<'_> {
         {
             return Err(start.foreign(item));
         }
-        migration
-            .settle(!found.leases.is_empty() || !found.corrupt.is_empty())
-            .await
+        // Leases without a state mean a fleet of 2.x. Once a table was settled, they may also come from a
+        // worker that filled the next table before it found that its state is missing. The leases of such
+        // a worker have an entity type, those of 2.x have none.
+        let may_be_of_2x = if self.settled.load(Ordering::Relaxed) {
+            found.leases.iter().any(|lease| !lease.has_entity_type) || !found.corrupt.is_empty()
+        } else {
+            !found.leases.is_empty() || !found.corrupt.is_empty()
+        };
+        migration.settle(may_be_of_2x).await
     }
 
-    /// Makes sure that the state of the fleet stands beside the leases that this start created.
-    async fn confirm_state(&self) -> Result<(), Failure> {
-        self.migration().settle(false).await
+    /// Whether the state of the fleet stands beside the leases that this start created. If not, the table
+    /// was deleted and created again after the leases were looked for: they may be gone.
+    async fn has_state(&self) -> Result<bool, Failure> {
+        let migration = self.migration();
+        match migration.state().await? {
+            Some(state) => migration.judge(&state).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     fn migration(&self) -> Migration<'_> {
@@ -416,8 +434,9 @@ impl LeaseTable<'_> {
     }
 }
 
-/// `table`: a table's name. Each table is looked for before its items are read: one that is not found by
-/// this call was deleted since, and the next try looks for it again.
+/// `table`: a table's name. Each table is looked for before its items are read, so a table that this call
+/// does not find was deleted since. It is tried again until `startup_timeout`: a lease table is created
+/// again, another table may be by its owner.
 pub(super) fn call_failed(table: &str, error: &CallError) -> Failure {
     if error.kind == CallErrorKind::NotFound {
         let cause = format!("table {table}: {}", error.source);

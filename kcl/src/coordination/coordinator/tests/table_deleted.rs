@@ -4,6 +4,7 @@ use tokio::runtime::Handle;
 
 use super::*;
 use crate::clock::TokioClock;
+use crate::config::OnRecreatedStream;
 
 const SHARDS: usize = 3;
 
@@ -38,13 +39,49 @@ impl Start {
     }
 
     async fn run(&self) -> Result<Coordinator, StartError> {
-        let mut parts = parts(&self.aws, "w1", config());
+        self.run_on(STREAM).await
+    }
+
+    async fn run_on(&self, stream: &str) -> Result<Coordinator, StartError> {
+        let config = config().with_on_recreated_stream(OnRecreatedStream::StartOver);
+        let mut parts = parts(&self.aws, "w1", config);
+        parts.stream = stream.to_owned();
         parts.kinesis = aws_sdk_kinesis::Client::new(&self.aws.in_process_config());
         parts.dynamodb = self.dynamodb.clone();
         parts.clock = Arc::clone(&self.clock);
         parts.problems = Arc::new(ProblemLog::new(Arc::clone(&self.clock)));
         parts.runtime = Some(Handle::current());
         Coordinator::prepare(parts).await
+    }
+
+    /// Starts while the table is replaced, at the call of this number of those that the fault is for: by
+    /// leases of another fleet that `create` makes. `None`: the start makes fewer calls.
+    async fn replaced(
+        &self,
+        stream: &str,
+        (fault, call): (Fault, u64),
+        create: impl Future<Output = ()>,
+    ) -> Option<Result<Coordinator, StartError>> {
+        let fault = self.aws.faults().add(fault.skip(call).times(1));
+        let replace = async {
+            while self.aws.faults().count(fault) == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            // Of the first calls, there may be no table yet.
+            let _ = self.dynamodb.delete_table().table_name(APP).send().await;
+            create.await;
+        };
+        let mut start = Box::pin(self.run_on(stream));
+        tokio::select! {
+            _ = &mut start => None,
+            () = replace => Some(start.await),
+        }
+    }
+
+    async fn leases(&self) -> Vec<Lease> {
+        let (client, table) = (self.dynamodb.clone(), APP.to_owned());
+        let store = DynamoDbLeaseStore::new(client, table, Layout::OneTable, 1);
+        store.list(true).await.unwrap().leases
     }
 
     /// Starts, with the table as `deed` leaves it at the DynamoDB call of this number; false if the start
@@ -71,13 +108,8 @@ impl Start {
             deleted = &mut disturb => (start.await, deleted),
         };
         self.aws.faults().clear();
-        let coordinator = match started {
-            Ok(coordinator) => coordinator,
-            Err(error) => panic!("{deed:?} at call {call}: {error}"),
-        };
-        if deed == Deed::DeleteAndCreate {
-            // At the last calls of the start, its leases were there already: the next sync finds them gone.
-            coordinator.shared.sync.run().await.unwrap();
+        if let Err(error) = started {
+            panic!("{deed:?} at call {call}: {error}");
         }
         let items = self.dynamodb.scan().table_name(APP).send().await.unwrap();
         let has = |attribute: &str| {
@@ -113,4 +145,73 @@ async fn a_start_survives_that_its_table_is_deleted_at_any_of_its_steps() {
             assert!(disturbed >= 5, "{deed:?}, {exists}: {disturbed}");
         }
     }
+}
+
+/// Longer than another worker needs to start.
+fn pause() -> Fault {
+    Fault::delay(Duration::from_secs(20)).service(Service::DynamoDb)
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_that_another_application_creates_in_the_table_meanwhile_are_left_alone() {
+    // The stream of the other application is the older one, or the younger one.
+    for (ours, others) in [("payments", STREAM), (STREAM, "payments")] {
+        let mut refused = 0;
+        for call in 0.. {
+            let start = Start::new().await;
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            start.aws.create_stream("payments", 3).await.unwrap();
+            let create = async {
+                start.run_on(others).await.unwrap();
+            };
+            let replaced = start.replaced(ours, (pause(), call), create);
+            let Some(started) = Box::pin(replaced).await else {
+                break;
+            };
+            if let Err(error) = started {
+                let is_named = matches!(error, StartError::TableOfAnotherStream { .. });
+                assert!(is_named, "{ours} at call {call}: {error}");
+                refused += 1;
+            }
+            let leases = start.leases().await;
+            let is_others = |lease: &&Lease| {
+                let stream = lease.stream.as_ref();
+                stream.is_some_and(|stream| stream.arn.ends_with(others))
+            };
+            let left = leases.iter().filter(is_others).count();
+            assert_eq!((left, leases.len()), (3, 3), "{ours} at call {call}");
+        }
+        assert!(refused >= 4, "{ours}: {refused}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_state_is_written_beside_leases_that_a_fleet_of_2x_creates_meanwhile() {
+    let mut refused = 0;
+    for scan in 0.. {
+        let start = Start::new().await;
+        let create = async {
+            ensure_table(&start.dynamodb, APP, &TableConfig::default())
+                .await
+                .unwrap();
+            let (client, table) = (start.dynamodb.clone(), APP.to_owned());
+            let store = DynamoDbLeaseStore::new(client, table, Layout::OneTable, 1);
+            for shard in 0..SHARDS {
+                let mut lease = Lease::new(format!("shardId-{shard:012}"), Checkpoint::TrimHorizon);
+                lease.has_entity_type = false;
+                store.create(&lease).await.unwrap();
+            }
+        };
+        let replaced =
+            Box::pin(start.replaced(STREAM, (pause().operation("Scan"), scan), create)).await;
+        let Some(started) = replaced else { break };
+        let error = started.map(drop).unwrap_err();
+        let is_named = matches!(error, StartError::UnsupportedFleet { .. });
+        assert!(is_named, "at scan {scan}: {error}");
+        let items = start.dynamodb.scan().table_name(APP).send().await.unwrap();
+        let state = items.items().iter().find(|item| item.contains_key("cv"));
+        assert!(state.is_none(), "at scan {scan}: {state:?}");
+        refused += 1;
+    }
+    assert!(refused >= 2, "{refused}");
 }

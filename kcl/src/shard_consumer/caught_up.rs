@@ -53,10 +53,11 @@ impl CaughtUp {
             Checkpoint::At(at) => Some(at),
             _ => None,
         };
-        let nothing_waits = tip.fetched.as_ref().is_none_or(|fetched| {
-            checkpoint.is_some_and(|at| at.sequence_number >= *fetched)
-                || self.passed.as_ref().is_some_and(|passed| passed >= fetched)
-        });
+        // The checkpoint does not tell: it may be within the aggregate that was fetched last.
+        let nothing_waits = tip
+            .fetched
+            .as_ref()
+            .is_none_or(|fetched| self.passed.as_ref().is_some_and(|passed| passed >= fetched));
         let delivered = self.delivered.as_ref();
         let is_checkpointed = delivered.is_none_or(|end| checkpoint.is_some_and(|at| at >= end));
         let is_old = self
@@ -105,6 +106,17 @@ mod tests {
             caught_up.due(&Checkpoint::At(at(9, 3)), &fetched),
             Some(fetched.reached)
         );
+    }
+
+    #[test]
+    fn a_page_of_which_an_earlier_owner_processed_a_part_is_not_noted_before_it_is_processed() {
+        let mut caught_up = CaughtUp::new(None);
+        // The checkpoint is within the aggregate, whose other members were fetched again.
+        let fetched = tip(Some(9));
+        assert_eq!(caught_up.due(&Checkpoint::At(at(9, 2)), &fetched), None);
+        caught_up.passed(Some(number(9)), Some(at(9, 9)));
+        assert_eq!(caught_up.due(&Checkpoint::At(at(9, 8)), &fetched), None);
+        assert!(caught_up.due(&Checkpoint::At(at(9, 9)), &fetched).is_some());
     }
 
     #[test]

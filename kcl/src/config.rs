@@ -269,11 +269,12 @@ pub enum OnRecreatedStream {
 
 /// What happens to a shard of which retention deleted records before this application read them.
 ///
-/// Either way it is logged as an error, counted as the metric `TrimmedGaps`, and shown by
+/// With both values, the gap is logged as an error, counted as the metric `TrimmedGaps`, and shown by
 /// [`health`](crate::WorkerHandle::health) as
 /// [`RecordsTrimmed`](crate::ProblemKind::RecordsTrimmed). A shard that merely had no records is told from
 /// that by a time in its lease, which its owner renews each half hour. Where no worker of this library read
-/// a shard for longer than records are kept, a gap is assumed.
+/// a shard for longer than records are kept, a gap is assumed. If a worker of the Java KCL owned the lease
+/// meanwhile, it cannot be told whether records were lost: a warning is logged, and reading goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(
     feature = "serde",

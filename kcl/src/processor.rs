@@ -211,7 +211,7 @@ impl ShardContext {
     }
 
     /// Cancelled when the shard is to be given up on request, at any time: by a planned stop of the worker,
-    /// or since the lease moves to another worker. The lease is still this worker's. See
+    /// or because the lease moves to another worker. The lease is still this worker's. See
     /// [`RecordBatch::shutdown_token`].
     pub fn shutdown_token(&self) -> &CancellationToken {
         &self.tokens.shutdown

@@ -136,7 +136,7 @@ impl<'a> RecordBatch<'a> {
     }
 
     /// Cancelled when the shard is to be given up on request while the call runs: by a planned stop of
-    /// the worker, or since the lease moves to another worker. Nothing more is delivered after this
+    /// the worker, or because the lease moves to another worker. Nothing more is delivered after this
     /// batch.
     ///
     /// The lease is still this worker's, so checkpoints work. A processor that can finish the batch in

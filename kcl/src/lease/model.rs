@@ -140,7 +140,7 @@ impl Lease {
         stamp.is_some_and(|stamp| stamp.process != Some(process))
     }
 
-    /// Whether a worker of another library, of Java's for one, may have owned the lease since a worker of
+    /// Whether a worker of another library, such as the Java KCL, may have owned the lease since a worker of
     /// this library last did. Such a worker moves the counter and leaves the stamp and `read_to` alone:
     /// `read_to` then says nothing about what it has read.
     pub(crate) fn was_owned_by_another_library(&self) -> bool {

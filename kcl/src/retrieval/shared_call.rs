@@ -25,7 +25,7 @@ pub(super) struct SharedCall<T, E> {
     clock: Arc<dyn Clock>,
     /// Calls that began so far.
     begun: AtomicU64,
-    /// Locked by the task that makes the call, or waits until the next one may be made.
+    /// Held by the task that makes the call, also while it waits for its turn.
     turn: Mutex<Turn<T, E>>,
 }
 

@@ -113,7 +113,7 @@ impl StreamCheck {
             let output = request.send().await.map_err(drop)?;
             let page = output.shards.unwrap_or_default();
             shards.extend(page.into_iter().map(|shard| shard.shard_id));
-            next_token = output.next_token;
+            next_token = output.next_token.filter(|token| !token.is_empty());
             if next_token.is_none() {
                 return Ok(Arc::new(shards));
             }

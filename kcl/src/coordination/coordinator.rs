@@ -136,7 +136,13 @@ impl Coordinator {
 
     /// The first step of a planned stop: every processor is told, nothing is taken or discovered any
     /// more, and no lease begins. It makes no call. Held leases go on being renewed.
-    pub(crate) fn begin_to_leave(&self) {
+    ///
+    /// `last_calls`: after how long [`out_of_time`](Self::out_of_time) will be called. Failed writes are
+    /// tried again before it.
+    pub(crate) fn begin_to_leave(&self, last_calls: Duration) {
+        let at = self.shared.clock.now().saturating_add(last_calls);
+        // Set already: a worker stops once.
+        let _ = self.shared.last_calls.set(at);
         self.shared.leaving.cancel();
     }
 
@@ -146,7 +152,7 @@ impl Coordinator {
     /// # Cancel safety
     /// Call it again.
     pub(crate) async fn leave(&self) {
-        self.begin_to_leave();
+        self.shared.leaving.cancel();
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for task in tasks {
             // A panic was reported by the task itself.
@@ -162,14 +168,6 @@ impl Coordinator {
         };
         // A panic was reported by the step itself.
         let _ = self.shared.run("planned stop", withdraw).await;
-    }
-
-    /// Tells the leases after how long [`out_of_time`](Self::out_of_time) will be called, so that failed
-    /// writes are tried again before it. The first call counts.
-    pub(crate) fn last_calls_in(&self, time: Duration) {
-        let at = self.shared.clock.now().saturating_add(time);
-        // A worker stops once.
-        let _ = self.shared.last_calls.set(at);
     }
 
     /// The planned stop is about to reach its deadline: calls to the lease table that are under way are

@@ -155,9 +155,7 @@ pub(super) async fn stop(
     tenures: &mut mpsc::Receiver<Tenure>,
     deadline: Duration,
 ) -> Result<ShutdownReport, WorkerError> {
-    // Before the processors are told: what they write from now on is tried again in time.
-    coordinator.last_calls_in(last_calls(deadline));
-    coordinator.begin_to_leave();
+    coordinator.begin_to_leave(last_calls(deadline));
     let may_give_away = shards.may_give_away().clone();
     let mut stop = Stop {
         deadline,

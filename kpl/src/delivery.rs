@@ -3,6 +3,7 @@
 //! One allocation per aggregate. The producer's side of a slot is its [`Settler`]: whatever happens to it, a panic
 //! included, its drop settles what is still open, so that no `Delivery` waits forever.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -103,7 +104,7 @@ impl Future for Delivery {
                 Poll::Ready(outcome)
             }
             None => {
-                let old_waker = state.watch(index, context.waker());
+                let old_waker = state.wakers.watch(index, context.waker());
                 drop(state);
                 drop(old_waker);
                 Poll::Pending
@@ -145,8 +146,7 @@ struct SlotState {
     outcome: Outcome,
     /// Set when nobody is left to settle what is still open.
     abandoned: Option<StopReason>,
-    /// By member; as long as the last member that was awaited.
-    wakers: Vec<Option<Waker>>,
+    wakers: Wakers,
     unobserved: BitSet,
 }
 
@@ -156,34 +156,93 @@ enum Outcome {
     Pending,
     Together(Placement),
     Each {
-        outcomes: Vec<Option<Result<Receipt, DeliveryError>>>,
+        /// Of the settled members whose `Delivery` has not taken it yet, by index.
+        outcomes: BTreeMap<usize, Result<Receipt, DeliveryError>>,
         settled: usize,
     },
 }
 
+/// The wakers of the members that are awaited.
+enum Wakers {
+    /// By index; as long as the last member that was awaited. Smallest where most members are awaited.
+    All(Vec<Option<Waker>>),
+    /// By index, once members are settled one by one: a settled member holds no memory while others are open.
+    Some(BTreeMap<usize, Waker>),
+}
+
+impl Default for Wakers {
+    fn default() -> Self {
+        Self::All(Vec::new())
+    }
+}
+
+impl Wakers {
+    /// Keeps `waker`, and gives the one before back: its drop runs code that is not ours.
+    fn watch(&mut self, index: usize, waker: &Waker) -> Option<Waker> {
+        match self {
+            Self::All(wakers) => {
+                if wakers.len() <= index {
+                    wakers.resize_with(index + 1, || None);
+                }
+                match &mut wakers[index] {
+                    Some(known) if known.will_wake(waker) => None,
+                    place => place.replace(waker.clone()),
+                }
+            }
+            Self::Some(wakers) => match wakers.get(&index) {
+                Some(known) if known.will_wake(waker) => None,
+                _ => wakers.insert(index, waker.clone()),
+            },
+        }
+    }
+
+    /// Takes out the waker of a member that is settled apart from others.
+    fn take(&mut self, index: usize) -> Option<Waker> {
+        if let Self::All(wakers) = self {
+            let wakers = std::mem::take(wakers).into_iter().enumerate();
+            let awaited = wakers.filter_map(|(index, waker)| Some((index, waker?)));
+            *self = Self::Some(awaited.collect());
+        }
+        match self {
+            Self::All(_) => None,
+            Self::Some(wakers) => wakers.remove(&index),
+        }
+    }
+
+    fn wake_all(self) {
+        match self {
+            Self::All(wakers) => wakers.into_iter().flatten().for_each(Waker::wake),
+            Self::Some(wakers) => wakers.into_values().for_each(Waker::wake),
+        }
+    }
+}
+
 impl SlotState {
+    /// How many members it holds memory for.
+    #[cfg(test)]
+    fn members_held(&self) -> usize {
+        let outcomes = match &self.outcome {
+            Outcome::Each { outcomes, .. } => outcomes.len(),
+            _ => 0,
+        };
+        let wakers = match &self.wakers {
+            Wakers::All(wakers) => wakers.len(),
+            Wakers::Some(wakers) => wakers.len(),
+        };
+        outcomes.max(wakers)
+    }
+
     fn take(&mut self, index: usize) -> Option<Result<Receipt, DeliveryError>> {
         let settled = match &mut self.outcome {
             Outcome::Pending => None,
             Outcome::Together(placement) => Some(Ok(placement.receipt(index as u64))),
-            Outcome::Each { outcomes, .. } => outcomes.get_mut(index).and_then(Option::take),
+            Outcome::Each { outcomes, .. } => outcomes.remove(&index),
         };
         settled.or_else(|| {
             self.abandoned
                 .clone()
                 .map(|reason| Err(DeliveryError::abandoned(reason)))
         })
-    }
-
-    /// Keeps `waker`, and gives the one before back: its drop runs code that is not ours.
-    fn watch(&mut self, index: usize, waker: &Waker) -> Option<Waker> {
-        if self.wakers.len() <= index {
-            self.wakers.resize_with(index + 1, || None);
-        }
-        match &mut self.wakers[index] {
-            Some(known) if known.will_wake(waker) => None,
-            slot => slot.replace(waker.clone()),
-        }
     }
 }
 
@@ -235,7 +294,7 @@ impl Settler {
             .counters
             .user_records_delivered
             .add(self.members());
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        wakers.wake_all();
     }
 
     /// Settles one member, where the members went separate ways or failed.
@@ -259,11 +318,11 @@ impl Settler {
         if state.unobserved.contains(index)
             && let Err(error) = outcome
         {
-            state.settle(index, self.members(), None);
+            state.settle(index, None);
             return News::Unobserved(error, Arc::clone(&self.slot));
         }
-        state.settle(index, self.members(), Some(outcome));
-        let waker = state.wakers.get_mut(index).and_then(Option::take);
+        state.settle(index, Some(outcome));
+        let waker = state.wakers.take(index);
         waker.map_or(News::None, News::Awaited)
     }
 }
@@ -288,21 +347,15 @@ impl News {
 }
 
 impl SlotState {
-    fn settle(
-        &mut self,
-        index: usize,
-        members: usize,
-        outcome: Option<Result<Receipt, DeliveryError>>,
-    ) {
+    fn settle(&mut self, index: usize, outcome: Option<Result<Receipt, DeliveryError>>) {
         if matches!(self.outcome, Outcome::Pending) {
-            let outcomes = std::iter::repeat_with(|| None).take(members).collect();
             self.outcome = Outcome::Each {
-                outcomes,
+                outcomes: BTreeMap::new(),
                 settled: 0,
             };
         }
         if let Outcome::Each { outcomes, settled } = &mut self.outcome {
-            outcomes[index] = outcome;
+            outcomes.extend(outcome.map(|outcome| (index, outcome)));
             *settled += 1;
             self.unobserved.remove(index);
         }
@@ -331,7 +384,7 @@ impl Drop for Settler {
                 .count();
             drop(state);
             settlement.counters.user_records_abandoned.add(open);
-            wakers.into_iter().flatten().for_each(Waker::wake);
+            wakers.wake_all();
             for _ in 0..unobserved {
                 settlement.unobserved(&DeliveryError::abandoned(reason.clone()));
             }

@@ -3,6 +3,7 @@
 //! Members usually have one time to live and are accepted within the linger: then all expire with the first. Once an
 //! aggregate stays open for longer, or its members have other times to live, each keeps its own.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::clock::{self, Instant};
@@ -125,12 +126,13 @@ impl Lifetimes {
         let expires = members.iter().map(|member| own.expires(*member)).min();
         let lifetimes: Vec<_> = members.iter().map(|member| own.members[*member]).collect();
         let are_equal = lifetimes.windows(2).all(|pair| pair[0] == pair[1]);
+        let (times_to_live, lifetimes) = own.compact(lifetimes);
         Self {
             time_to_live: own.time_to_live(members[0]),
             expires: expires.unwrap_or(self.expires),
             own: (!are_equal).then(|| {
                 Box::new(Own {
-                    times_to_live: own.times_to_live.clone(),
+                    times_to_live,
                     members: lifetimes,
                     ..**own
                 })
@@ -162,6 +164,21 @@ impl Own {
             time_to_live: position as u32,
             accepted_millis: u32::try_from(passed).unwrap_or(u32::MAX),
         });
+    }
+
+    /// Lifetimes of some of the members, and the times to live that they refer to: of the other members none is kept.
+    fn compact(&self, mut members: Vec<Lifetime>) -> (Vec<Option<Duration>>, Vec<Lifetime>) {
+        let mut times_to_live = Vec::new();
+        let mut positions = HashMap::new();
+        for member in &mut members {
+            let old = member.time_to_live;
+            member.time_to_live = *positions.entry(old).or_insert_with(|| {
+                times_to_live.push(self.times_to_live[old as usize]);
+                (times_to_live.len() - 1) as u32
+            });
+        }
+        times_to_live.shrink_to_fit();
+        (times_to_live, members)
     }
 
     fn time_to_live(&self, member: usize) -> Option<Duration> {
@@ -237,6 +254,21 @@ mod tests {
                 prop_assert_eq!(left.expires(), members.iter().map(|member| deadlines[*member].0).min().unwrap());
             }
         }
+    }
+
+    #[test]
+    fn a_part_keeps_the_times_to_live_of_its_members_only() {
+        let opened = clock::now();
+        let mut lifetimes = Lifetimes::new(None, opened, USUAL);
+        for members in 1..1000 {
+            let time_to_live = Some(Duration::from_secs(members as u64));
+            lifetimes.add(members, time_to_live, (opened, opened), USUAL);
+        }
+        let part = lifetimes.of_members(&[500, 700]);
+        let own = part.own.as_ref().unwrap();
+        assert_eq!((own.times_to_live.len(), own.members.len()), (2, 2));
+        assert_eq!(part.time_to_live(1), Some(Duration::from_secs(700)));
+        assert_eq!(part.expires(), opened + Duration::from_secs(500));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Taking a Kinesis record apart: members whose shard is gone, or that travel alone from now on.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -51,8 +53,8 @@ impl Sealer {
         parts.into_iter().map(|(_, part)| part).collect()
     }
 
-    /// Parts the members of a record that expired from the others: a part that expired, and one that stays, each `true`
-    /// and `false`.
+    /// Splits the members of a record that expired from the others: parts that expired are `true`, the one that stays is
+    /// `false`. What stays keeps the room that a Kinesis record takes beside its members.
     pub(crate) fn part_expired(
         &mut self,
         record: KinesisRecord,
@@ -62,15 +64,25 @@ impl Sealer {
             return vec![(true, record)];
         }
         let (lane, lifetimes) = (record.lane, record.lifetimes.clone());
-        self.divide(record, |place, _| {
+        let mut parts = self.divide(record, |place, _| {
             let is_over = lifetimes.is_over(place, now);
             (is_over, lane, !is_over)
-        })
+        });
+        // The last part has what the others did not need: too much, if it expired.
+        if let Some((true, last)) = parts.last_mut() {
+            let surplus = last.charge.keep(last.user_bytes() + RECORD_OVERHEAD);
+            if let Some(surplus) = surplus
+                && let Some((_, stays)) = parts.iter_mut().find(|(is_over, _)| !is_over)
+            {
+                stays.charge.absorb(surplus);
+            }
+        }
+        parts
     }
 
     /// Divides a record: `class` is told the place and the hash key of a member, and names what its part has in common, its
     /// lane, and whether that lane aggregates.
-    pub(crate) fn divide<C: PartialEq>(
+    pub(crate) fn divide<C: Copy + Eq + Hash>(
         &mut self,
         record: KinesisRecord,
         class: impl Fn(usize, HashKey) -> (C, LaneId, bool),
@@ -88,15 +100,15 @@ impl Sealer {
         } = record;
         let keeps_hash_keys = !hash_keys_kept.is_empty();
         let mut groups: Vec<Group<C>> = Vec::new();
+        let mut open: HashMap<C, usize> = HashMap::new();
         for (place, (member, user)) in members.separate().into_iter().zip(users).enumerate() {
             let hash_key = user.hash_key();
             let (class, lane, aggregates) = class(place, hash_key);
-            let open = if aggregates {
-                groups.iter_mut().rev().find(|group| group.class == class)
-            } else {
-                None
+            let group = match aggregates {
+                true => *open.entry(class).or_insert(groups.len()),
+                false => groups.len(),
             };
-            match open {
+            match groups.get_mut(group) {
                 Some(group) => group.add(place, user, hash_key, member),
                 None => groups.push(Group {
                     sequence: sequence + place as u64,

@@ -146,6 +146,25 @@ fn an_epoch_is_settled_when_its_last_slot_is_gone() {
     drop(later);
 }
 
+#[test]
+fn settled_members_hold_no_memory_of_the_slot() {
+    let (settler, mut deliveries, _) = slot(1000);
+    for delivery in &mut deliveries {
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(delivery.poll_unpin(&mut context).is_pending());
+    }
+    for index in 0..999 {
+        settler.settle_one(index, Err(failure()));
+    }
+    let last = deliveries.pop().unwrap();
+    for delivery in deliveries {
+        assert!(delivery.now_or_never().unwrap().is_err());
+    }
+    assert_eq!(lock(&last.slot.state).members_held(), 1);
+    settler.settle_one(999, Ok(placement().receipt(0)));
+    assert!(last.now_or_never().unwrap().is_ok());
+}
+
 /// What happens to one member, and when its `Delivery` goes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fate {

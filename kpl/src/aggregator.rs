@@ -4,12 +4,11 @@ mod regroup;
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use kinesis_aggregation::{AggregateBuilder, HashKey};
 
 use crate::budget::{AGGREGATE_OVERHEAD, Charge, RECORD_OVERHEAD};
 use crate::clock::{self, Instant};
-use crate::compression::{Compressed, Compressors, Pending};
+use crate::compression::{Compressors, Data};
 use crate::config::{InvalidConfig, OnGap, ProducerConfig, RecordOrdering};
 use crate::delivery::{BitSet, Delivery, Settler};
 use crate::fill::{Fill, SealReason};
@@ -308,8 +307,7 @@ pub(crate) struct Sealer {
 
 /// The bytes of a Kinesis record and how it is addressed.
 struct Sealed {
-    data: Bytes,
-    compression: Option<Pending>,
+    data: Data,
     partition_key: PartitionKey,
     explicit_hash_key: Option<HashKey>,
     is_framed: bool,
@@ -342,7 +340,6 @@ impl Sealer {
             sequence,
             lane,
             data: sealed.data,
-            compression: sealed.compression,
             partition_key: sealed.partition_key,
             explicit_hash_key: sealed.explicit_hash_key,
             is_framed: sealed.is_framed,
@@ -374,8 +371,7 @@ impl Sealer {
             record.data
         };
         Sealed {
-            data,
-            compression: None,
+            data: Data::Final(data),
             partition_key: record.partition_key,
             explicit_hash_key: record.explicit_hash_key,
             is_framed,
@@ -384,10 +380,8 @@ impl Sealer {
     }
 
     fn aggregate(&mut self, builder: AggregateBuilder, first_hash_key: HashKey) -> Sealed {
-        let Compressed { data, pending } = self.compressors.compress(builder.seal());
         Sealed {
-            data,
-            compression: pending,
+            data: self.compressors.compress(builder.seal()),
             partition_key: AGGREGATE_PARTITION_KEY.into(),
             explicit_hash_key: Some(first_hash_key),
             is_framed: true,

@@ -180,6 +180,21 @@ impl Batch {
         self.records.push(record);
     }
 
+    /// When the first of its records expires.
+    pub(crate) fn expires(&self) -> Option<Instant> {
+        self.records.iter().map(KinesisRecord::expires).min()
+    }
+
+    /// Whether all records can be sent. Their size is known then.
+    pub(crate) fn is_ready(&mut self, now: Instant) -> bool {
+        let mut is_ready = true;
+        for record in &mut self.records {
+            is_ready &= record.is_ready(now);
+        }
+        self.bytes = self.records.iter().map(KinesisRecord::size).sum();
+        is_ready
+    }
+
     pub(crate) fn has_expired(&self, now: Instant) -> bool {
         self.records.iter().any(|record| record.expires() <= now)
     }
@@ -292,7 +307,7 @@ impl Collector {
             let mut is_ready = true;
             let size = match queue.waiting.front_mut() {
                 Some(first) => {
-                    is_ready = first.is_ready();
+                    is_ready = first.is_ready(now);
                     Some(first.size())
                 }
                 None => queue.lane.overdue(now),

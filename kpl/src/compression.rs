@@ -4,15 +4,17 @@
 
 use std::collections::VecDeque;
 use std::num::NonZero;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use kinesis_aggregation::{Compressor, SealedAggregate};
 use tokio::task::JoinSet;
 
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::config::{Compression, InvalidConfig, ProducerConfig};
 use crate::logs::LogGate;
+use crate::sync::{Mutex, lock};
 
 /// The most that are compressed at the same time: each takes a thread, and from level 9 on megabytes of memory.
 const MOST_AT_ONCE: usize = 4;
@@ -20,13 +22,82 @@ const MOST_AT_ONCE: usize = 4;
 /// Compressions that take longer than this leave the thread of the runtime.
 const LONGEST_INLINE_MICROS: usize = 500;
 
-/// The compressed form of an aggregate that waits for it: `None` where that is not smaller.
-pub(crate) type Pending = Arc<OnceLock<Option<Bytes>>>;
+/// How long a turn of the pipeline compresses on the thread of the runtime: what is sealed beyond that goes to others.
+const MOST_INLINE_MICROS: usize = 2000;
 
-/// Data of an aggregate, and what will replace it before it is sent.
-pub(crate) struct Compressed {
-    pub(crate) data: Bytes,
-    pub(crate) pending: Option<Pending>,
+/// How long an aggregate waits for its compression at most. A job may take a second: 1 MiB at the highest levels.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// The data of a Kinesis record.
+#[derive(Debug)]
+pub(crate) enum Data {
+    /// As it is sent.
+    Final(Bytes),
+    /// Of an aggregate whose compression is not known to be done.
+    Pending(Pending),
+}
+
+impl Data {
+    /// As it is now: a pending aggregate may or may not be compressed.
+    pub(crate) fn bytes(&self) -> Bytes {
+        match self {
+            Self::Final(bytes) => bytes.clone(),
+            Self::Pending(pending) => lock(&pending.aggregate).bytes().clone(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Final(bytes) => bytes.len(),
+            Self::Pending(pending) => lock(&pending.aggregate).bytes().len(),
+        }
+    }
+
+    /// Whether it can be sent. An aggregate waits for its compression for half of its time to live, and for
+    /// [`LONGEST_WAIT`] at most: then it goes out as it is.
+    pub(crate) fn is_ready(&mut self, expires: Instant, now: Instant) -> bool {
+        let Self::Pending(pending) = self else {
+            return true;
+        };
+        let half = expires.saturating_duration_since(pending.since) / 2;
+        let is_overdue = pending.since + half.min(LONGEST_WAIT) <= now;
+        let is_compressing = matches!(*lock(&pending.aggregate), Shared::Sealed(_));
+        if is_compressing && !is_overdue {
+            return false;
+        }
+        *self = Self::Final(self.bytes());
+        true
+    }
+}
+
+/// An aggregate that a job compresses. Dropped, it has the job skipped.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    aggregate: Arc<Mutex<Shared>>,
+    since: Instant,
+}
+
+/// An aggregate, held once: the job puts the compressed form into the place of the other.
+enum Shared {
+    Sealed(SealedAggregate),
+    Done(Bytes),
+}
+
+impl Shared {
+    fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Sealed(aggregate) => aggregate.bytes(),
+            Self::Done(bytes) => bytes,
+        }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("len", &self.bytes().len())
+            .finish_non_exhaustive()
+    }
 }
 
 pub(crate) struct Compressors {
@@ -38,20 +109,49 @@ pub(crate) struct Compressors {
     /// What waits for a thread, oldest first.
     jobs: VecDeque<Job>,
     running: JoinSet<Option<Compressor>>,
+    /// What this turn of the pipeline may still compress inline.
+    inline_micros: usize,
     not_compressed: Arc<LogGate>,
 }
 
-struct Job {
-    aggregate: SealedAggregate,
-    result: Finish,
+/// The compression of an aggregate, as long as a record has it pending.
+struct Job(Weak<Mutex<Shared>>);
+
+impl Job {
+    fn is_wanted(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    /// Puts the compressed form into the place of the aggregate.
+    fn run(self, compressor: Option<&mut Compressor>, log: &LogGate) {
+        // The lock is free while it compresses: the pipeline looks at the aggregate meanwhile.
+        let sealed = self.0.upgrade().map(|shared| match &*lock(&shared) {
+            Shared::Sealed(aggregate) => Some(aggregate.clone()),
+            Shared::Done(_) => None,
+        });
+        if let Some(Some(aggregate)) = sealed {
+            self.finish(run(compressor, &aggregate, log));
+        }
+    }
+
+    fn finish(&self, compressed: Option<Bytes>) {
+        if let Some(shared) = self.0.upgrade() {
+            let mut shared = lock(&shared);
+            let bytes = compressed.unwrap_or_else(|| shared.bytes().clone());
+            *shared = Shared::Done(bytes);
+        }
+    }
 }
 
-/// Where a job leaves its result. Dropped without one, as in a panic, it lets the aggregate go as it is.
-struct Finish(Pending);
-
-impl Drop for Finish {
+impl Drop for Job {
+    /// Without a result, as after a panic, the aggregate goes out as it is.
     fn drop(&mut self) {
-        let _ = self.0.set(None);
+        if let Some(shared) = self.0.upgrade() {
+            let mut shared = lock(&shared);
+            if let Shared::Sealed(aggregate) = &*shared {
+                *shared = Shared::Done(aggregate.bytes().clone());
+            }
+        }
     }
 }
 
@@ -71,44 +171,52 @@ impl Compressors {
             idle,
             jobs: VecDeque::new(),
             running: JoinSet::new(),
+            inline_micros: MOST_INLINE_MICROS,
             not_compressed: Arc::new(LogGate::default()),
         })
     }
 
     /// Compresses an aggregate now, or later if that takes long.
-    pub(crate) fn compress(&mut self, aggregate: SealedAggregate) -> Compressed {
-        let data = aggregate.bytes().clone();
+    pub(crate) fn compress(&mut self, aggregate: SealedAggregate) -> Data {
         let Some(level) = self.level else {
-            return Compressed {
-                data,
-                pending: None,
-            };
+            return Data::Final(aggregate.into_bytes());
         };
-        if micros(level, data.len()) > LONGEST_INLINE_MICROS {
-            let pending = Pending::default();
-            let result = Finish(Arc::clone(&pending));
-            self.jobs.push_back(Job { aggregate, result });
-            return Compressed {
-                data,
-                pending: Some(pending),
-            };
+        let micros = micros(level, aggregate.bytes().len());
+        if micros > LONGEST_INLINE_MICROS || micros > self.inline_micros {
+            let aggregate = Arc::new(Mutex::new(Shared::Sealed(aggregate)));
+            self.jobs.push_back(Job(Arc::downgrade(&aggregate)));
+            let since = clock::now();
+            return Data::Pending(Pending { aggregate, since });
         }
+        self.inline_micros -= micros;
         let mut compressor = self.idle.pop().or_else(|| Compressor::new(level).ok());
         let compressed = run(compressor.as_mut(), &aggregate, &self.not_compressed);
         self.idle.extend(compressor);
-        Compressed {
-            data: compressed.unwrap_or(data),
-            pending: None,
-        }
+        Data::Final(compressed.unwrap_or_else(|| aggregate.into_bytes()))
     }
 
-    /// Gives what waits to threads, as far as there are any.
+    /// Compresses no more: what is sealed from now on is not sent.
+    pub(crate) fn stop(&mut self) {
+        self.level = None;
+        self.jobs.clear();
+    }
+
+    /// Gives what waits to threads, as far as there are any. Called once in each turn of the pipeline.
     pub(crate) fn start(&mut self) {
+        self.inline_micros = MOST_INLINE_MICROS;
+        // A busy pipeline may not come to wait for them.
+        while let Some(done) = self.running.try_join_next() {
+            self.idle.extend(done.ok().flatten());
+        }
+        // Also while no thread is free: jobs that are not wanted must not pile up.
+        while self.jobs.front().is_some_and(|job| !job.is_wanted()) {
+            self.jobs.pop_front();
+        }
         while self.running.len() < self.most_at_once
-            && let Some(Job { aggregate, result }) = self.jobs.pop_front()
+            && let Some(job) = self.jobs.pop_front()
         {
             // Its record failed, or its members went separate ways.
-            if Arc::strong_count(&result.0) == 1 {
+            if !job.is_wanted() {
                 continue;
             }
             let level = self.level.unwrap_or_default();
@@ -116,7 +224,7 @@ impl Compressors {
             let log = Arc::clone(&self.not_compressed);
             self.running.spawn_blocking(move || {
                 let mut compressor = compressor.or_else(|| Compressor::new(level).ok());
-                let _ = result.0.set(run(compressor.as_mut(), &aggregate, &log));
+                job.run(compressor.as_mut(), &log);
                 compressor
             });
         }
@@ -159,4 +267,78 @@ fn micros(level: i32, bytes: usize) -> usize {
         17.. => 1000,
     };
     bytes.saturating_mul(micros_per_kib) / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kinesis_aggregation::AggregateBuilder;
+
+    use super::*;
+
+    fn compressors(level: i32) -> Compressors {
+        let config = ProducerConfig {
+            compression: Compression::Zstd { level },
+            ..Default::default()
+        };
+        Compressors::new(&config).unwrap()
+    }
+
+    fn aggregate(size: usize) -> SealedAggregate {
+        let mut builder = AggregateBuilder::new(usize::MAX);
+        for data in [vec![1; size / 2], vec![2; size / 2]] {
+            builder.push("k", None, &data).unwrap();
+        }
+        builder.seal()
+    }
+
+    fn is_done(data: &Data) -> bool {
+        match data {
+            Data::Final(_) => true,
+            Data::Pending(pending) => matches!(*lock(&pending.aggregate), Shared::Done(_)),
+        }
+    }
+
+    #[tokio::test]
+    async fn jobs_that_are_done_make_room_though_the_pipeline_is_busy() {
+        let mut compressors = compressors(12);
+        compressors.most_at_once = 1;
+        let all: Vec<_> = (0..3)
+            .map(|_| compressors.compress(aggregate(50_000)))
+            .collect();
+        // The pipeline never waits for a job here.
+        let wait = async {
+            while !all.iter().all(is_done) {
+                compressors.start();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let limit = Duration::from_secs(60);
+        tokio::time::timeout(limit, wait).await.unwrap();
+        // Nothing has looked at them yet, and the originals are gone.
+        assert!(all.iter().all(|data| data.len() < 25_000));
+    }
+
+    #[tokio::test]
+    async fn a_turn_compresses_little_inline() {
+        let mut compressors = compressors(3);
+        for _ in 0..2 {
+            let all = (0..100).map(|_| compressors.compress(aggregate(40_000)));
+            let inline = all.filter(|data| matches!(data, Data::Final(_))).count();
+            assert!((1..10).contains(&inline), "{inline}");
+            compressors.start();
+        }
+    }
+
+    #[test]
+    fn jobs_of_aggregates_that_are_gone_do_not_pile_up() {
+        let mut compressors = compressors(12);
+        compressors.most_at_once = 0;
+        for _ in 0..100 {
+            drop(compressors.compress(aggregate(50_000)));
+        }
+        compressors.start();
+        assert!(compressors.jobs.is_empty());
+    }
 }

@@ -8,7 +8,7 @@ use kinesis_aggregation::{Decoded, Decoder, HashKey};
 
 use crate::budget::{AGGREGATE_OVERHEAD, Charge, RECORD_OVERHEAD};
 use crate::clock::Instant;
-use crate::compression::Pending;
+use crate::compression::Data;
 use crate::delivery::{BitSet, News, Placement, Settler};
 use crate::error::{Attempt, DeliveryError, Failure, FailureCause, Source};
 use crate::lane::LaneId;
@@ -28,9 +28,7 @@ pub(crate) struct KinesisRecord {
     /// Rises in the order of sealing; a record that is tried again keeps its place.
     pub(crate) sequence: u64,
     pub(crate) lane: LaneId,
-    pub(crate) data: Bytes,
-    /// What will replace `data` before it is sent.
-    pub(crate) compression: Option<Pending>,
+    pub(crate) data: Data,
     pub(crate) partition_key: PartitionKey,
     pub(crate) explicit_hash_key: Option<HashKey>,
     /// Whether `data` is a frame around the members, or the one member's own data.
@@ -81,18 +79,8 @@ impl Members {
 
 impl KinesisRecord {
     /// Whether it can be sent: its data is compressed, where that is asked for.
-    pub(crate) fn is_ready(&mut self) -> bool {
-        let Some(pending) = &self.compression else {
-            return true;
-        };
-        let Some(compressed) = pending.get() else {
-            return false;
-        };
-        if let Some(compressed) = compressed {
-            self.data = compressed.clone();
-        }
-        self.compression = None;
-        true
+    pub(crate) fn is_ready(&mut self, now: Instant) -> bool {
+        self.data.is_ready(self.lifetimes.expires(), now)
     }
 
     /// When the first of its members expires.
@@ -111,13 +99,13 @@ impl KinesisRecord {
             return vec![UserRecord {
                 partition_key: self.partition_key.clone(),
                 explicit_hash_key: self.explicit_hash_key,
-                data: self.data.clone(),
+                data: self.data.bytes(),
                 priority: self.priority_of(0),
                 time_to_live: self.lifetimes.time_to_live(0),
                 is_raw: self.is_raw,
             }];
         }
-        match Decoder::new(MAX_DECOMPRESSED).decode(self.data.clone()) {
+        match Decoder::new(MAX_DECOMPRESSED).decode(self.data.bytes()) {
             Ok(Decoded::Aggregate(aggregate)) if aggregate.len() == self.members.len() => aggregate
                 .iter()
                 .enumerate()

@@ -313,11 +313,15 @@ impl Pipeline {
             collected.extend(part.take_expired(now));
         }
         self.parts.drop_empty();
+        let parts = self.parts.batches().filter_map(|part| part.expires()).min();
         collected.iter().for_each(|record| self.leave(record.lane));
         expired.extend(collected);
         expired.extend(self.give_up_held(now));
         let held = self.held.iter().map(Held::gives_up).min();
-        self.next_sweep = self.next_sweep.min(held.unwrap_or(self.next_sweep));
+        let others = parts.into_iter().chain(held).min();
+        self.next_sweep = others
+            .map_or(self.next_sweep, |next| next.min(self.next_sweep))
+            .max(now + MIN_EXPIRY_SWEEP);
         self.expire(expired);
     }
 
@@ -428,7 +432,7 @@ impl Pipeline {
                 .retries
                 .add(usize::from(record.history.attempts > 1));
             entries.push(Entry {
-                data: record.data.clone(),
+                data: record.data.bytes(),
                 partition_key: record.partition_key.clone().into_text(),
                 explicit_hash_key: record.explicit_hash_key,
             });
@@ -554,6 +558,7 @@ impl Pipeline {
 
     async fn abandon_all(&mut self) {
         let reason = self.shared.stop_reason();
+        self.sealer.compressors.stop();
         let lanes: Vec<_> = self
             .shared
             .routing()

@@ -10,6 +10,7 @@ use kinesis_aggregation::{AggregateBuilder, HashKey};
 use super::{Sealed, Sealer, droppable_of};
 use crate::budget::RECORD_OVERHEAD;
 use crate::clock::Instant;
+use crate::compression::Data;
 use crate::delivery::Settler;
 use crate::kinesis_record::{KinesisRecord, Members};
 use crate::lane::LaneId;
@@ -151,13 +152,12 @@ impl Sealer {
             let mut sealed = self.seal_group(users, first_hash_key);
             if was_framed && !sealed.is_framed {
                 // A slice of the whole, which must not live until the last of its members is settled.
-                sealed.data = Bytes::copy_from_slice(&sealed.data);
+                sealed.data = Data::Final(Bytes::copy_from_slice(&sealed.data.bytes()));
             }
             let part = KinesisRecord {
                 sequence,
                 lane,
                 data: sealed.data,
-                compression: sealed.compression,
                 partition_key: sealed.partition_key,
                 explicit_hash_key: sealed.explicit_hash_key,
                 is_framed: sealed.is_framed,

@@ -83,7 +83,7 @@ fn one_record_stays_raw_and_is_not_copied() {
     let mut fixture = Fixture::new(1000, Compression::Off);
     let record = UserRecord::new("k", vec![1; 50]);
     let (sealed, _deliveries) = fixture.sealed(std::slice::from_ref(&record));
-    assert_eq!(sealed.data.as_ptr(), record.data().as_ptr());
+    assert_eq!(sealed.data.bytes().as_ptr(), record.data().as_ptr());
     assert_eq!(
         (
             &*sealed.partition_key,
@@ -146,13 +146,13 @@ fn the_largest_aggregate_and_its_key_fit_into_the_stream() {
 fn a_look_alike_of_a_frame_is_wrapped_and_comes_back() {
     let mut fixture = Fixture::new(1000, Compression::Off);
     let (inner, _deliveries) = fixture.sealed(&records(3, 10));
-    let record = UserRecord::new("k", inner.data.clone());
+    let record = UserRecord::new("k", inner.data.bytes());
     let (sealed, _delivery) = fixture.sealed(std::slice::from_ref(&record));
-    let Ok(Decoded::Aggregate(aggregate)) = Decoder::new(1 << 20).decode(sealed.data.clone())
+    let Ok(Decoded::Aggregate(aggregate)) = Decoder::new(1 << 20).decode(sealed.data.bytes())
     else {
         panic!("a frame around it")
     };
-    assert_eq!(aggregate.get(0).unwrap().data(), inner.data);
+    assert_eq!(aggregate.get(0).unwrap().data(), inner.data.bytes());
     assert_eq!((aggregate.len(), &*sealed.partition_key), (1, "k"));
     assert_eq!(sealed.user_records(), [record]);
 }

@@ -50,10 +50,11 @@ impl Parts {
         is_proven || self.waiting.len() + self.in_flight < MOST_UNPROVEN
     }
 
-    /// Takes out the first part that may start.
+    /// Takes out the first part that may start. Halves of an aggregate wait for their compression.
     pub(super) fn pop(&mut self, now: Instant) -> Option<Batch> {
-        let is_due = self.waiting.first().is_some_and(|part| part.due <= now);
-        is_due.then(|| self.waiting.remove(0).batch)
+        let mut due = self.waiting.iter_mut().take_while(|part| part.due <= now);
+        let ready = due.position(|part| part.batch.is_ready(now))?;
+        Some(self.waiting.remove(ready).batch)
     }
 
     /// When the next part is due that is not due now.

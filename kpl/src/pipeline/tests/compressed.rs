@@ -88,6 +88,69 @@ async fn what_is_compressed_long_keeps_its_place() {
     }
 }
 
+#[test]
+fn aggregates_go_out_as_they_are_while_no_thread_is_free() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().start_paused(true);
+    let runtime = runtime.max_blocking_threads(1).build().unwrap();
+    // Dropped first: the thread is free then, and the runtime can end.
+    let (_release, released) = std::sync::mpsc::channel::<()>();
+    runtime.block_on(async {
+        drop(tokio::task::spawn_blocking(move || released.recv()));
+        let service = Scripted::new(|_, entries| all_written(entries));
+        let producer = producer(service, config(12)).await;
+        let began = clock::now();
+        let mut deliveries = Vec::new();
+        for _ in 0..20 {
+            deliveries.push(send(&producer, 0, &text(10_000)).await);
+        }
+        let all = tokio::spawn(futures::future::try_join_all(deliveries));
+        // Paused time does not advance by itself while a thread for blocking work is busy.
+        while !all.is_finished() {
+            tokio::time::advance(Duration::from_millis(100)).await;
+        }
+        all.await.unwrap().unwrap();
+        // Those that are open are sealed when the others are gone.
+        assert!(began.elapsed() < Duration::from_secs(15));
+    });
+}
+
+#[tokio::test]
+async fn halves_of_an_aggregate_are_compressed() {
+    let not_compressed = Arc::new(AtomicU64::new(0));
+    let halves = Arc::new(AtomicU64::new(0));
+    let (counted, seen) = (Arc::clone(&not_compressed), Arc::clone(&halves));
+    let service = Scripted::new(move |_, entries| {
+        for entry in entries {
+            let Ok(Decoded::Aggregate(aggregate)) =
+                Decoder::new(1 << 24).decode(entry.data.clone())
+            else {
+                continue;
+            };
+            // Below this size zstd does not leave the thread.
+            if aggregate.len() > 1 {
+                seen.fetch_add(1, Ordering::Relaxed);
+                let is_plain = entry.data.starts_with(&[0xF3, 0x89, 0x9A, 0xC2]);
+                counted.fetch_add(is_plain.into(), Ordering::Relaxed);
+            }
+            if aggregate.len() > 2 {
+                return (QUICK, Err(refused_request("ValidationException")));
+            }
+        }
+        all_written(entries)
+    });
+    let producer = producer(service, config(12)).await;
+    let mut deliveries = Vec::new();
+    for _ in 0..5 {
+        deliveries.push(send(&producer, 0, &text(10_000)).await);
+    }
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
+    assert!(halves.load(Ordering::Relaxed) >= 3);
+    assert_eq!(not_compressed.load(Ordering::Relaxed), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn records_expire_while_they_wait_for_their_compression() {
     let service = Scripted::new(|_, entries| {

@@ -72,6 +72,21 @@ fn answer(status: u16, code: &str) -> CallError {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_waits_apart_expires_on_time() {
+    let error = answer(500, "Mystery");
+    let service = Scripted::new(move |_, _| (QUICK, Err(error.clone())));
+    let producer = producer(service, ProducerConfig::default()).await;
+    for milliseconds in [7_310, 9_770, 12_430, 17_890] {
+        let time_to_live = Duration::from_millis(milliseconds);
+        let record = UserRecord::new("k", "v").with_time_to_live(time_to_live);
+        let began = clock::now();
+        producer.send(record).await.unwrap().await.unwrap_err();
+        let late = began.elapsed().saturating_sub(time_to_live);
+        assert!(late < Duration::from_millis(20), "{milliseconds}: {late:?}");
+    }
+}
+
 async fn check(error: CallError, aggregation_enabled: bool, is_final: bool) {
     let config = ProducerConfig {
         aggregation_enabled,

@@ -56,21 +56,21 @@ pub(crate) fn known(code: &str) -> Option<ErrorClass> {
 
 /// Classifies the HTTP status of an error answer whose code is not known: of a proxy, a gateway or a firewall, or a new code
 /// of the service.
-pub(crate) fn classify_status(status: u16, has_code: bool) -> ErrorClass {
+pub(crate) fn classify_status(status: u16) -> ErrorClass {
     match status {
         // Too large: so it would be again.
         413 => ErrorClass::Rejected,
-        // These tell of the moment, not of the request.
-        408 | 425 | 429 => ErrorClass::Transient,
-        // A new code of the service may stand for what passes.
-        400..=499 if has_code => ErrorClass::Blocked,
-        // Malformed, too long, or of a wrong type: these tell of the request alone.
-        400 | 411 | 414 | 415 | 417 | 422 | 431 => ErrorClass::Rejected,
-        // A firewall refuses one body with a 403, and a proxy that is set up wrongly all requests with a 403 or a 404: the
-        // former is found by dividing the request, the latter is waited for.
+        status if is_of_the_moment(status) => ErrorClass::Transient,
+        // A firewall refuses one body with a 400 or a 403. A proxy that is set up wrongly refuses all requests, with any of
+        // these. The former is found by dividing the request, the latter is waited for.
         400..=499 => ErrorClass::Blocked,
         _ => ErrorClass::Transient,
     }
+}
+
+/// Whether an HTTP status tells of the moment, not of the request: a timeout of the proxy, or too many requests.
+pub(crate) fn is_of_the_moment(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429)
 }
 
 /// The service failed.
@@ -322,21 +322,20 @@ mod tests {
 
     #[test]
     fn an_answer_without_a_known_code_is_judged_by_its_status() {
-        for (status, has_code, class) in [
-            (413, false, ErrorClass::Rejected),
-            (413, true, ErrorClass::Rejected),
-            (400, false, ErrorClass::Rejected),
-            (400, true, ErrorClass::Blocked),
-            (401, false, ErrorClass::Blocked),
-            (403, false, ErrorClass::Blocked),
-            (404, false, ErrorClass::Blocked),
-            (408, false, ErrorClass::Transient),
-            (429, false, ErrorClass::Transient),
-            (200, false, ErrorClass::Transient),
-            (302, false, ErrorClass::Transient),
-            (502, false, ErrorClass::Transient),
+        for (status, class) in [
+            (413, ErrorClass::Rejected),
+            (400, ErrorClass::Blocked),
+            (431, ErrorClass::Blocked),
+            (401, ErrorClass::Blocked),
+            (403, ErrorClass::Blocked),
+            (404, ErrorClass::Blocked),
+            (408, ErrorClass::Transient),
+            (429, ErrorClass::Transient),
+            (200, ErrorClass::Transient),
+            (302, ErrorClass::Transient),
+            (502, ErrorClass::Transient),
         ] {
-            assert_eq!(classify_status(status, has_code), class, "{status}");
+            assert_eq!(classify_status(status), class, "{status}");
         }
         for (status, code, may_follow) in [
             (403, "Http403", false),

@@ -109,7 +109,7 @@ impl CallError {
     pub(crate) fn class(&self) -> ErrorClass {
         match self.kind {
             CallErrorKind::Service => retry::classify(&self.code),
-            CallErrorKind::Unknown { status, has_code } => retry::classify_status(status, has_code),
+            CallErrorKind::Unknown { status, .. } => retry::classify_status(status),
             _ => ErrorClass::Transient,
         }
     }
@@ -117,12 +117,14 @@ impl CallError {
     /// Whether the call may have failed for what the request holds.
     pub(crate) fn may_be_for_content(&self) -> bool {
         match self.kind {
+            // These tell of the moment, whatever the code.
+            CallErrorKind::Unknown { status, .. } if retry::is_of_the_moment(status) => false,
             CallErrorKind::Service | CallErrorKind::Unknown { .. } => {
                 retry::may_be_for_content(&self.code)
             }
-            CallErrorKind::Timeout | CallErrorKind::Unusable => true,
+            CallErrorKind::Unusable => true,
             // Without a connection, nothing of the request was seen.
-            CallErrorKind::Connection => self.may_have_been_written,
+            CallErrorKind::Timeout | CallErrorKind::Connection => self.may_have_been_written,
             CallErrorKind::NoCredentials | CallErrorKind::CredentialsUnavailable => false,
         }
     }
@@ -153,4 +155,36 @@ pub(crate) trait Service: Send + Sync {
     fn list_shards(&self, listing: Listing) -> BoxFuture<'static, Result<Vec<Shard>, CallError>>;
 
     fn describe(&self) -> BoxFuture<'static, Result<StreamDescription, CallError>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_failures_cannot_be_for_the_content() {
+        let unknown = |status, has_code| CallErrorKind::Unknown { status, has_code };
+        for (kind, may_have_been_written, may_be_for_content) in [
+            (unknown(408, true), false, false),
+            (unknown(425, false), false, false),
+            (unknown(429, true), false, false),
+            (unknown(400, true), false, true),
+            (unknown(502, false), true, true),
+            (CallErrorKind::Timeout, true, true),
+            // The connection was not opened in time.
+            (CallErrorKind::Timeout, false, false),
+            (CallErrorKind::Connection, true, true),
+            (CallErrorKind::Connection, false, false),
+            (CallErrorKind::NoCredentials, false, false),
+        ] {
+            let error = CallError {
+                kind,
+                code: "SomethingNew".into(),
+                message: "".into(),
+                may_have_been_written,
+                source: None,
+            };
+            assert_eq!(error.may_be_for_content(), may_be_for_content, "{error:?}");
+        }
+    }
 }

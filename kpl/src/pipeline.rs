@@ -127,9 +127,6 @@ struct InFlight {
     flight: Flight,
 }
 
-/// A part of a failed request waits until there is room in flight for it.
-struct PartWaits;
-
 struct Held {
     record: KinesisRecord,
     shard_id: Arc<str>,
@@ -330,40 +327,55 @@ impl Pipeline {
         if let Some(until) = self.endpoint.paused_until(now) {
             return Some(until);
         }
-        let parts = match self.start_parts(now) {
-            Ok(next) => next,
-            // The others would take the room in flight before there is enough for it.
-            Err(PartWaits) => return None,
+        // They take turns: with one request at a time, neither must wait for the other for ever.
+        let [first, second] = match self.parts.went_last {
+            false => [Self::start_parts, Self::start_batches],
+            true => [Self::start_batches, Self::start_parts],
         };
-        let batches = self.start_batches(now);
-        parts.into_iter().chain(batches).min()
+        let (first, second) = (first(self, now), second(self, now));
+        first.into_iter().chain(second).min()
     }
 
-    /// Starts parts of failed requests; returns when to try again, or that one waits for room in flight.
-    fn start_parts(&mut self, now: Instant) -> Result<Option<Instant>, PartWaits> {
-        if self.parts.is_empty() {
-            return Ok(None);
-        }
-        if let Some(until) = self.parts.endpoint.paused_until(now) {
-            return Ok(Some(until));
-        }
+    /// How many parts may be in flight.
+    fn max_parts(&self) -> usize {
         // Half of the requests at most: parts that hang until they time out must leave room for the others. Only one where
         // no other request succeeds: the service may be away.
-        let most = match self.parts.endpoint.is_failing() {
+        match self.parts.endpoint.is_failing() {
             true => 1,
             false => (self.shared.config.max_requests_in_flight / 2).max(1),
-        };
-        while self.parts.in_flight < most {
+        }
+    }
+
+    /// Bytes that batches leave free for the part that starts next.
+    fn reserved_for_parts(&self, now: Instant) -> usize {
+        let may_start = self.parts.in_flight < self.max_parts()
+            && self.parts.endpoint.paused_until(now).is_none();
+        if may_start {
+            self.parts.next_bytes(now)
+        } else {
+            0
+        }
+    }
+
+    /// Starts parts of failed requests; returns when to try again.
+    fn start_parts(&mut self, now: Instant) -> Option<Instant> {
+        if self.parts.is_empty() {
+            return None;
+        }
+        if let Some(until) = self.parts.endpoint.paused_until(now) {
+            return Some(until);
+        }
+        while self.parts.in_flight < self.max_parts() {
             let Some(part) = self.parts.pop(now) else {
-                return Ok(self.parts.next_due(now));
+                return self.parts.next_due(now);
             };
             if part.records.len() > 1 && part.bytes > self.window.max_request() {
                 for half in part.halve() {
                     self.parts.push(half, now);
                 }
-            } else if !self.has_room_in_flight(part.bytes) {
+            } else if !(self.has_slot() && self.window.has_room_for_part(part.bytes)) {
                 self.parts.push(part, now);
-                return Err(PartWaits);
+                return None;
             } else if (part.records.iter()).any(|record| !self.routing.has(record.lane)) {
                 // The stream was resharded: the records go to the shards of now.
                 for record in part.records {
@@ -373,7 +385,7 @@ impl Pipeline {
                 self.start(part, now);
             }
         }
-        Ok(None)
+        None
     }
 
     /// Starts requests of what waits; returns when to try again.
@@ -390,7 +402,7 @@ impl Pipeline {
             }
             // Without room in flight, records wait in their queues, where open aggregates go on to grow.
             let collected = self.collector.batch().map_or(0, |(batch, _)| batch.bytes);
-            if !self.has_room_in_flight(collected) {
+            if !self.has_room_in_flight(collected, now) {
                 return None;
             }
             let blocked = self.fill(now);
@@ -399,7 +411,7 @@ impl Pipeline {
                 Some(batch) => batch,
             };
             let due = batch.opened + self.shared.config.collection_linger();
-            if !self.has_room_in_flight(batch.bytes) {
+            if !self.has_room_in_flight(batch.bytes, now) {
                 return blocked;
             }
             if !is_full && !self.in_flight.is_empty() && due > now {
@@ -410,10 +422,13 @@ impl Pipeline {
         }
     }
 
-    fn has_room_in_flight(&self, bytes: usize) -> bool {
-        let config = &self.shared.config;
-        self.in_flight.is_empty()
-            || self.in_flight.len() < config.max_requests_in_flight && self.window.has_room(bytes)
+    /// Whether one more request may be in flight.
+    fn has_slot(&self) -> bool {
+        self.in_flight.len() < self.shared.config.max_requests_in_flight
+    }
+
+    fn has_room_in_flight(&self, bytes: usize, now: Instant) -> bool {
+        self.has_slot() && self.window.has_room(bytes, self.reserved_for_parts(now))
     }
 
     fn start(&mut self, batch: Batch, now: Instant) {
@@ -442,8 +457,9 @@ impl Pipeline {
         let span = request_span::request_span(number, &batch);
         let largest = batch.records.iter().map(KinesisRecord::size).max();
         let limit = self.shared.config.request_limit(largest.unwrap_or(0));
-        let flight = self.window.start(batch.bytes, now);
+        let flight = self.window.start(batch.bytes, batch.is_part, now);
         self.parts.in_flight += usize::from(batch.is_part);
+        self.parts.went_last = batch.is_part;
         self.in_flight.insert(number, InFlight { batch, flight });
         let answer = self.service.put_records(entries, limit);
         let noted = span.clone();

@@ -39,16 +39,25 @@ pub(crate) struct Window {
     most: usize,
     /// The time that a full window may take.
     calm: Duration,
-    in_flight: usize,
-    flights: usize,
-    /// Since when nothing is in flight.
+    /// Requests in flight, but for parts.
+    batches: Load,
+    /// Parts of failed requests in flight. They say nothing of the use of the window: they may hang.
+    parts: Load,
+    /// Since when no batch is in flight.
     idle_since: Option<Instant>,
-    /// When half of the window was in flight for the last time.
+    /// When batches of half of the window were in flight for the last time.
     used: Option<Instant>,
     /// The round trip that is measured: it ends with the first answer to a request that started in it.
     round: Option<Mark>,
     /// All bytes that were ever acknowledged.
     acknowledged: u64,
+}
+
+/// Requests in flight of one kind.
+#[derive(Debug, Clone, Copy, Default)]
+struct Load {
+    requests: usize,
+    bytes: usize,
 }
 
 /// A moment, and what was acknowledged until then.
@@ -62,6 +71,7 @@ struct Mark {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Flight {
     bytes: usize,
+    is_part: bool,
     began: Mark,
 }
 
@@ -82,8 +92,8 @@ impl Window {
             size: INITIAL.min(most),
             most,
             calm: config.request_timeout / CALM_PART,
-            in_flight: 0,
-            flights: 0,
+            batches: Load::default(),
+            parts: Load::default(),
             idle_since: None,
             used: None,
             round: None,
@@ -93,12 +103,27 @@ impl Window {
 
     /// Bytes in flight.
     pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight
+        self.batches.bytes + self.parts.bytes
     }
 
-    /// Whether a request of `bytes` may start beside those in flight.
-    pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        self.in_flight.saturating_add(bytes) <= self.size
+    /// Whether a batch of `bytes` may start beside the requests in flight, while parts of `reserved` bytes wait.
+    ///
+    /// Parts that hang or wait take half of the window at most. A batch that is larger than the rest starts when no other
+    /// batch is in flight.
+    pub(crate) fn has_room(&self, bytes: usize, reserved: usize) -> bool {
+        let for_parts = (self.parts.bytes.saturating_add(reserved)).min(self.size / 2);
+        self.batches.requests == 0
+            || self.batches.bytes.saturating_add(bytes) <= self.size - for_parts
+    }
+
+    /// Whether a part of `bytes` may start beside the requests in flight: within its half of the window, or as the only part.
+    pub(crate) fn has_room_for_part(&self, bytes: usize) -> bool {
+        let half = self.size / 2;
+        let fits_into_half =
+            self.parts.requests == 0 || self.parts.bytes.saturating_add(bytes) <= half;
+        // A part that is larger than half of the window does not wait for more than half of it.
+        let room = self.size - bytes.min(half);
+        fits_into_half && (self.batches.requests == 0 || self.in_flight() <= room)
     }
 
     /// The bytes that a request of several records may have.
@@ -107,33 +132,42 @@ impl Window {
     }
 
     /// A request of `bytes` starts.
-    pub(crate) fn start(&mut self, bytes: usize, now: Instant) -> Flight {
+    pub(crate) fn start(&mut self, bytes: usize, is_part: bool, now: Instant) -> Flight {
         let began = self.mark(now);
-        // The time in which nothing was in flight is no part of a round trip.
-        let idle = match self.idle_since.take() {
-            Some(since) => now.saturating_duration_since(since),
-            None => Duration::ZERO,
-        };
-        self.round.get_or_insert(began).at += idle;
-        self.in_flight += bytes;
-        self.flights += 1;
-        if self.in_flight >= self.size / 2 {
-            self.used = Some(now);
+        let load = self.load(is_part);
+        load.requests += 1;
+        load.bytes += bytes;
+        if !is_part {
+            // The time in which no batch was in flight is no part of a round trip.
+            let idle = match self.idle_since.take() {
+                Some(since) => now.saturating_duration_since(since),
+                None => Duration::ZERO,
+            };
+            self.round.get_or_insert(began).at += idle;
+            if self.batches.bytes >= self.size / 2 {
+                self.used = Some(now);
+            }
         }
-        Flight { bytes, began }
+        Flight {
+            bytes,
+            is_part,
+            began,
+        }
     }
 
     /// A request ended.
     pub(crate) fn land(&mut self, flight: Flight, landing: Landing, now: Instant) {
-        self.in_flight -= flight.bytes;
-        self.flights -= 1;
-        if self.flights == 0 {
+        let load = self.load(flight.is_part);
+        load.requests -= 1;
+        load.bytes -= flight.bytes;
+        if !flight.is_part && self.batches.requests == 0 {
             self.idle_since = Some(now);
         }
         match landing {
             Landing::Answered => {
                 self.acknowledged += flight.bytes as u64;
-                if let Some(round) = self.round.filter(|round| flight.began.at >= round.at) {
+                let round = self.round.filter(|round| flight.began.at >= round.at);
+                if let Some(round) = round.filter(|_| !flight.is_part) {
                     self.end_round(round, now);
                 }
             }
@@ -163,6 +197,13 @@ impl Window {
         self.round = Some(self.mark(now));
     }
 
+    fn load(&mut self, is_part: bool) -> &mut Load {
+        match is_part {
+            true => &mut self.parts,
+            false => &mut self.batches,
+        }
+    }
+
     fn mark(&self, now: Instant) -> Mark {
         Mark {
             at: now,
@@ -189,25 +230,29 @@ mod tests {
     const MIB: usize = 1 << 20;
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn fits(window: &Window, bytes: usize) -> bool {
+        window.in_flight() + bytes <= window.size
+    }
+
     #[test]
     fn it_reaches_its_most_within_a_few_round_trips() {
         let mut window = Window::new(&ProducerConfig::default());
         let mut now = clock::now();
         for round in 0.. {
-            if window.has_room(32 * MIB) {
+            if fits(&window, 32 * MIB) {
                 assert_eq!(round, 5);
                 break;
             }
             let mut flights = Vec::new();
-            while window.has_room(window.max_request()) {
-                flights.push(window.start(window.max_request(), now));
+            while fits(&window, window.max_request()) {
+                flights.push(window.start(window.max_request(), false, now));
             }
             now += Duration::from_millis(20);
             for flight in flights {
                 window.land(flight, Landing::Answered, now);
             }
         }
-        assert!(!window.has_room(32 * MIB + 1));
+        assert!(!fits(&window, 32 * MIB + 1));
     }
 
     #[test]
@@ -215,10 +260,10 @@ mod tests {
         let mut window = Window::new(&ProducerConfig::default());
         let now = clock::now();
         for _ in 0..1000 {
-            let flight = window.start(MIB / 4, now);
+            let flight = window.start(MIB / 4, false, now);
             window.land(flight, Landing::Answered, now + SECOND / 50);
         }
-        assert!(window.has_room(MIB) && !window.has_room(MIB + 1));
+        assert!(fits(&window, MIB) && !fits(&window, MIB + 1));
     }
 
     #[test]
@@ -228,15 +273,15 @@ mod tests {
         // A link of 1 MiB a second, that carries one request after the other.
         for _ in 0..100 {
             let mut flights = Vec::new();
-            while window.has_room(window.max_request()) {
-                flights.push(window.start(window.max_request(), now));
+            while fits(&window, window.max_request()) {
+                flights.push(window.start(window.max_request(), false, now));
             }
             for flight in flights {
                 now += SECOND.mul_f64(flight.bytes as f64 / MIB as f64);
                 window.land(flight, Landing::Answered, now);
             }
         }
-        assert!(window.has_room(3 * MIB / 2) && !window.has_room(3 * MIB));
+        assert!(fits(&window, 3 * MIB / 2) && !fits(&window, 3 * MIB));
     }
 
     #[test]
@@ -244,34 +289,66 @@ mod tests {
         let mut window = Window::new(&ProducerConfig::default());
         let now = clock::now();
         // An outage: nothing was carried.
-        let flight = window.start(MIB, now);
+        let flight = window.start(MIB, false, now);
         window.land(flight, Landing::TimedOut, now + 6 * SECOND);
-        assert!(window.has_room(LEAST) && !window.has_room(LEAST + 1));
+        assert!(fits(&window, LEAST) && !fits(&window, LEAST + 1));
         assert_eq!(window.max_request(), LEAST_REQUEST);
 
         // A link that is too slow for what is in flight.
         let mut window = Window::new(&ProducerConfig::default());
         window.size = 32 * MIB;
-        let slow = window.start(MIB, now);
+        let slow = window.start(MIB, false, now);
         for _ in 0..12 {
-            let flight = window.start(MIB, now);
+            let flight = window.start(MIB, false, now);
             window.land(flight, Landing::Answered, now + 5 * SECOND);
         }
         window.land(slow, Landing::TimedOut, now + 6 * SECOND);
-        assert!(window.has_room(4 * MIB) && !window.has_room(4 * MIB + 1));
+        assert!(fits(&window, 4 * MIB) && !fits(&window, 4 * MIB + 1));
     }
 
     #[test]
     fn one_request_that_hangs_beside_others_does_not_shrink_it() {
         let mut window = Window::new(&ProducerConfig::default());
         let now = clock::now();
-        let hangs = window.start(1000, now);
+        let hangs = window.start(1000, false, now);
         for _ in 0..100 {
-            let flight = window.start(MIB / 4, now);
+            let flight = window.start(MIB / 4, false, now);
             window.land(flight, Landing::Answered, now + SECOND / 50);
         }
         window.land(hangs, Landing::TimedOut, now + 6 * SECOND);
-        assert!(window.has_room(MIB));
+        assert!(fits(&window, MIB));
+    }
+
+    #[test]
+    fn parts_take_half_of_it_at_most() {
+        let mut window = Window::new(&ProducerConfig::default());
+        let now = clock::now();
+        let batch = window.start(MIB / 2, false, now);
+        // What a part needs is kept free for it.
+        assert!(window.has_room(MIB / 2, 0) && !window.has_room(MIB / 2, MIB / 4));
+        assert!(window.has_room_for_part(2 * MIB));
+        let part = window.start(2 * MIB, true, now);
+        assert!(!window.has_room_for_part(1) && !window.has_room(1, 0));
+        window.land(batch, Landing::Answered, now);
+        // Whatever hangs, a batch of any size goes through.
+        assert!(window.has_room(4 * MIB, 0));
+        window.land(part, Landing::TimedOut, now + 6 * SECOND);
+        assert!(window.has_room_for_part(MIB));
+    }
+
+    #[test]
+    fn a_part_that_hangs_does_not_count_as_use() {
+        let mut window = Window::new(&ProducerConfig::default());
+        let mut now = clock::now();
+        let part = window.start(MIB, true, now);
+        for _ in 0..100 {
+            let flight = window.start(1000, false, now);
+            now += SECOND / 50;
+            window.land(flight, Landing::Answered, now);
+            now += SECOND;
+        }
+        assert_eq!(window.size, INITIAL);
+        window.land(part, Landing::Failed, now);
     }
 
     proptest! {
@@ -285,7 +362,7 @@ mod tests {
             let now = clock::now();
             let mut flights = Vec::new();
             for (bytes, how, took) in steps {
-                flights.push(window.start(bytes as usize, now));
+                flights.push(window.start(bytes as usize, bytes % 3 == 0, now));
                 let landing = [Landing::Answered, Landing::TimedOut, Landing::Failed][how];
                 if took % 2 == 0 {
                     let flight = flights.swap_remove(took as usize % flights.len());

@@ -20,6 +20,8 @@ pub(super) struct Parts {
     /// In the order in which they are due, and of their first records.
     waiting: Vec<Part>,
     pub(super) in_flight: usize,
+    /// Whether the request that started last was a part.
+    pub(super) went_last: bool,
     /// Failures of parts. They do not hold up other requests.
     pub(super) endpoint: Endpoint,
 }
@@ -55,6 +57,12 @@ impl Parts {
         let mut due = self.waiting.iter_mut().take_while(|part| part.due <= now);
         let ready = due.position(|part| part.batch.is_ready(now))?;
         Some(self.waiting.remove(ready).batch)
+    }
+
+    /// The bytes of the part that starts next, if one may start.
+    pub(super) fn next_bytes(&self, now: Instant) -> usize {
+        let next = self.waiting.first().filter(|part| part.due <= now);
+        next.map_or(0, |part| part.batch.bytes)
     }
 
     /// When the next part is due that is not due now.

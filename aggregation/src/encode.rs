@@ -30,7 +30,8 @@ const ENVELOPE_LEN: usize = KPL_MAGIC.len() + DIGEST_LEN;
 /// first use, then explicit hash keys (only those given, normalised decimal), then the records.
 ///
 /// **Memory.** Nothing before the first record. From then on a buffer that grows by doubling: at
-/// most twice the bytes of the records, and no more than the size limit. Beside it the key tables:
+/// most twice the bytes of the records, but at least 1 KiB, or the size limit if that is less. The
+/// buffer exceeds the size limit only for a first record that is larger. Beside it the key tables:
 /// the distinct keys and about 50 bytes for each, at most twice that while they grow. A sealed
 /// aggregate's buffer has its exact size.
 ///
@@ -147,11 +148,14 @@ impl AggregateBuilder {
         self.len == 0
     }
 
-    /// Gives back the memory that was reserved for records to come, perhaps at the cost of a copy of those that are here.
+    /// Gives back the memory that was reserved for records to come, where it is a quarter of the buffer or more. That may
+    /// copy the records.
     ///
     /// For an aggregate that takes no more and is not sealed yet. It still may take more, and grows again then.
     pub fn shrink_to_fit(&mut self) {
-        self.buf.shrink_to_fit();
+        if self.buf.len() <= self.buf.capacity() / 4 * 3 {
+            self.buf.shrink_to_fit();
+        }
     }
 
     /// Closes the aggregate: key tables in front of the records, magic before, MD5 behind.

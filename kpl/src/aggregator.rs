@@ -99,7 +99,7 @@ pub(crate) struct OpenAggregate {
     lifetimes: Lifetimes,
     droppable: BitSet,
     opened: Instant,
-    /// From when on it is sent as soon as its shard takes it.
+    /// Time from which it is sent as soon as its shard takes it.
     lingers_until: Instant,
     /// It is open for longer than the linger: members expire by the time of their own acceptance.
     is_overdue: bool,
@@ -161,7 +161,7 @@ impl OpenAggregate {
         }
     }
 
-    /// Looks at it: once its linger is over, records that join it are told apart by age.
+    /// Looks at it: once its linger is over, each record that joins it expires by its own acceptance.
     pub(crate) fn look(&mut self, now: Instant) -> Waits {
         self.is_overdue |= self.lingers_until <= now;
         Waits {
@@ -284,6 +284,13 @@ impl OpenAggregate {
     pub(crate) fn close(mut self, reason: SealReason) -> Self {
         self.closed_by = reason;
         self
+    }
+
+    /// Gives back memory that a closed aggregate does not need, as long as it waits to be sealed.
+    pub(crate) fn shrink_to_fit(&mut self) {
+        if let Content::Many { builder, .. } = &mut self.content {
+            builder.shrink_to_fit();
+        }
     }
 
     pub(crate) fn fill(&self) -> Fill {

@@ -95,8 +95,8 @@ impl Lane {
             true => self.limits.single(),
             false => self.limits.sized(self.max_size.load(Ordering::Relaxed)),
         };
-        // Declared before the lock, dropped after it: room that goes back wakes who waits, and wakers are the code of others.
-        let _goes_back;
+        // Declared before the lock guard, so that it is dropped after it: a refund wakes waiters, which is foreign code.
+        let _refund: Option<Charge>;
         let mut state = lock(&self.state);
         if state.retired {
             return Err(Refused::Retired(record, prepaid));
@@ -119,11 +119,11 @@ impl Lane {
                         delivery,
                         is_sooner,
                     }) => {
-                        _goes_back = paid.keep(joining);
+                        _refund = paid.keep(joining);
                         open.absorb(paid);
                         let full = open.full(limits);
                         if let Some(reason) = full {
-                            state.close_open(reason);
+                            state.close_early(reason);
                         }
                         return Ok(Accepted {
                             delivery,
@@ -131,7 +131,7 @@ impl Lane {
                         });
                     }
                     Err((record, reason)) => {
-                        state.close_open(reason);
+                        state.close_early(reason);
                         (record, Some(paid))
                     }
                 }
@@ -142,7 +142,7 @@ impl Lane {
         if missing > 0 {
             match (charge(missing), &mut paid) {
                 (None, _) => {
-                    _goes_back = paid;
+                    _refund = paid;
                     // What was closed here is told with the next wake-up, which waiting for room brings.
                     return Err(Refused::NoRoom(record));
                 }
@@ -153,14 +153,14 @@ impl Lane {
         let Some(mut paid) = paid else {
             return Err(Refused::NoRoom(record));
         };
-        _goes_back = paid.keep(opening);
+        _refund = paid.keep(opening);
         let mut settler = Settler::new(settlement);
         let delivery = settler.add_member();
         let open = OpenAggregate::new(record, hash_key, paid, settler, limits, clock::now());
         let full = open.full(limits);
         state.open = Some(open);
         if let Some(reason) = full {
-            state.close_open(reason);
+            state.close_early(reason);
         }
         Ok(Accepted {
             delivery,
@@ -266,6 +266,14 @@ impl LaneState {
     fn close_open(&mut self, reason: SealReason) {
         self.full
             .extend(self.open.take().map(|open| open.close(reason)));
+    }
+
+    /// Closes the open aggregate before the pipeline fetches it.
+    fn close_early(&mut self, reason: SealReason) {
+        self.close_open(reason);
+        if let Some(closed) = self.full.back_mut() {
+            closed.shrink_to_fit();
+        }
     }
 
     fn announce(&mut self) -> bool {

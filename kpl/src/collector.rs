@@ -19,8 +19,8 @@ pub(crate) struct LaneQueue {
     earliest_expiry: Option<Instant>,
     /// Records that left `waiting` and are not settled: in a batch, in flight, backing off, or held.
     pub(crate) under_way: usize,
-    /// Of those, records that back off because of a throttle that was not their shard's own.
-    pub(crate) throttled: usize,
+    /// The stream or the account refused a record of it for its own limits, and the shard has taken none since.
+    pub(crate) is_throttled: bool,
     /// `None` where the shard is not known.
     limiter: Option<ShardLimiter>,
     /// When the open aggregate is looked at.
@@ -42,7 +42,7 @@ impl LaneQueue {
             waiting: VecDeque::new(),
             earliest_expiry: None,
             under_way: 0,
-            throttled: 0,
+            is_throttled: false,
             limiter,
             timer: None,
             in_rotation: false,
@@ -85,6 +85,7 @@ impl LaneQueue {
 
     /// The shard took a record of `bytes`.
     pub(crate) fn served(&mut self, bytes: usize, now: Instant) {
+        self.is_throttled = false;
         self.lane.load.wrote(bytes, now);
         if let Some(limiter) = &mut self.limiter {
             limiter.served(now);
@@ -366,7 +367,7 @@ impl Collector {
         // The records that the stream or the shard refused tell whether it takes some again: what is sealed before that
         // would be refused with them.
         let is_refused = (queue.limiter.as_ref()).is_some_and(ShardLimiter::is_refused);
-        queue.throttled > 0 || queue.under_way > 0 && (is_refused || !self.has_linger)
+        queue.under_way > 0 && (queue.is_throttled || is_refused || !self.has_linger)
     }
 
     /// In ordered mode: whether nothing goes before what waits here.

@@ -99,9 +99,10 @@ pub struct ProducerConfig {
 
     /// How long after acceptance a record is tried before it fails as expired. Default 30 s. KPL: `RecordTtl`.
     ///
-    /// A record may have [its own](crate::UserRecord::with_time_to_live). No record expires late; one in an aggregate may
-    /// expire early, by up to [`record_max_buffered_time`](Self::record_max_buffered_time) and a sixteenth of its time. A
-    /// request in flight at that time is awaited.
+    /// A record may have [its own](crate::UserRecord::with_time_to_live). A record fails within milliseconds of that time;
+    /// later where tens of thousands expire at once. One in an aggregate may expire early, by up to
+    /// [`record_max_buffered_time`](Self::record_max_buffered_time) and a sixteenth of its time; earlier where the runtime
+    /// does not run the producer's task for a while. A request in flight at that time is awaited.
     #[cfg_attr(feature = "serde", serde(with = "duration"))]
     pub record_ttl: Duration,
 
@@ -155,13 +156,13 @@ pub struct ProducerConfig {
     /// is for the others: of a single hot shard, which may fill half of the buffer, droppable records fill a quarter.
     pub droppable_limit: u32,
 
-    /// The largest record that the stream takes, key and data, where the stream does not say. Default `None`: 1 MiB; 1 to
-    /// 10 MiB.
+    /// The largest record that the stream takes, key and data in bytes, where the stream's own limit is not known. Default
+    /// `None`, which is 1 MiB. At least 1 MiB, at most 10 MiB.
     ///
     /// The stream's own limit counts where the role may call `kinesis:DescribeStreamSummary`. Set this where the role may
     /// not, and `UpdateMaxRecordSize` has raised the stream's limit. Where it is more than the stream takes, the service
-    /// refuses the larger records, which fail as [`Rejected`](crate::FailureCause::Rejected). KPL: the like of
-    /// `MaxUserRecordSize`.
+    /// refuses the larger records, which fail as [`Rejected`](crate::FailureCause::Rejected). It
+    /// corresponds to the KPL's `MaxUserRecordSize`.
     pub max_record_size: Option<usize>,
 
     /// The most bytes of payload in flight. Default 32 MiB; at least 64 KiB. Memory: 2.3 times as much (base64 and JSON).
@@ -257,9 +258,12 @@ pub enum Compression {
     Off,
     /// zstd over each aggregate, kept where it is smaller. Only consumers of this project read it.
     ///
-    /// An aggregate that takes longer than about half a millisecond is compressed on a thread for blocking work, at most
-    /// four at a time; later records of its shard wait for it. At level 3 that is one of more than 50 KiB; from level 5 on,
-    /// one of more than 25 KiB; from level 17 on, nearly every one.
+    /// Larger aggregates are compressed on threads of tokio for blocking work, at most four at a time: those of more than
+    /// 50 KiB at level 3, of more than 25 KiB from level 5 on, nearly all from level 17 on. The same holds for aggregates of
+    /// any size where very many are sealed at once. Later records of the shard wait for them. If no thread is free, an
+    /// aggregate goes out uncompressed after 5 s, or half of its time to live.
+    ///
+    /// Memory: up to five contexts of zstd, which are kept; from level 9 on, each takes megabytes.
     Zstd {
         /// The level of zstd: 1 to 22, 3 being usual.
         level: i32,

@@ -10,7 +10,7 @@ pub(crate) enum SealReason {
     Count,
     /// It takes no others: a raw record, or one without a key.
     Alone,
-    /// Such a record came behind it.
+    /// The next record is raw, or without a key.
     BeforeSingle,
     /// Its linger was over and its shard took it; with a linger of zero, nothing of its shard was under way.
     Linger,

@@ -274,6 +274,16 @@ impl History {
         self.accepted
     }
 
+    /// The history of members whose first was accepted then: a part of the record.
+    pub(crate) fn of_part(&self, accepted: Option<Instant>) -> Self {
+        let mut part = self.clone();
+        if let Some(accepted) = accepted {
+            part.accepted = accepted;
+            part.since = part.since.max(accepted);
+        }
+        part
+    }
+
     /// How long the last attempt waited for its start: since the one before, or since acceptance.
     pub(crate) fn waited(&self) -> Duration {
         self.started.saturating_duration_since(self.since)
@@ -311,7 +321,7 @@ impl History {
     pub(crate) fn expired(&self, ttl: Duration) -> FailureCause {
         let last = match self.log.last() {
             Some(attempt) => format!("{}: {}", attempt.code, attempt.message).into(),
-            None => "it waited for its shard's rate limit, for room in flight, or for the endpoint"
+            None => "it waited for its compression, its shard's rate limit, room in flight, or the endpoint"
                 .into(),
         };
         FailureCause::Expired { ttl, last }

@@ -107,6 +107,11 @@ impl Lifetimes {
         }
     }
 
+    /// When a member was accepted, where that is known of each.
+    pub(crate) fn accepted(&self, member: usize) -> Option<Instant> {
+        self.own.as_ref().map(|own| own.accepted(member))
+    }
+
     /// Whether a member fails when the aggregate is looked at for expired ones.
     pub(crate) fn is_over(&self, member: usize, now: Instant) -> bool {
         match &self.own {
@@ -183,6 +188,11 @@ impl Own {
 
     fn time_to_live(&self, member: usize) -> Option<Duration> {
         self.times_to_live[self.members[member].time_to_live as usize]
+    }
+
+    fn accepted(&self, member: usize) -> Instant {
+        let passed = self.members[member].accepted_millis;
+        self.opened + Duration::from_millis(passed.into())
     }
 
     fn expires(&self, member: usize) -> Instant {

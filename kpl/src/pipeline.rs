@@ -61,7 +61,7 @@ pub(crate) struct Pipeline {
     /// When open aggregates are looked at; at most one entry a lane.
     timers: BTreeSet<(Instant, LaneId)>,
     /// Records that back off, by the time they are due, their sequence, and a number that tells them apart.
-    backing_off: BTreeMap<(Instant, u64, u64), BackingOff>,
+    backing_off: BTreeMap<(Instant, u64, u64), Box<KinesisRecord>>,
     /// Parts of failed requests.
     parts: Parts,
     /// When a request was answered last.
@@ -113,12 +113,6 @@ impl Logs {
         let due = [self.records_expired.due(), self.records_failed.due()];
         due.into_iter().flatten().min()
     }
-}
-
-struct BackingOff {
-    record: Box<KinesisRecord>,
-    /// The stream or the account was full, not the shard.
-    is_throttled: bool,
 }
 
 /// A request that is not answered yet.
@@ -281,13 +275,7 @@ impl Pipeline {
             .first_entry()
             .filter(|entry| entry.key().0 <= now)
         {
-            let BackingOff {
-                record,
-                is_throttled,
-            } = entry.remove();
-            if let Some(queue) = self.queues.get_mut(&record.lane) {
-                queue.throttled -= usize::from(is_throttled);
-            }
+            let record = entry.remove();
             self.put_back(*record, now);
         }
     }
@@ -500,7 +488,7 @@ impl Pipeline {
         }
     }
 
-    /// Has records that expired fail, and the pipeline look again for what waited behind them.
+    /// Fails expired records, at once or some at a time, and wakes the pipeline: others may have waited behind them.
     fn expire(&mut self, records: Vec<KinesisRecord>) {
         if records.is_empty() {
             return;
@@ -610,7 +598,7 @@ impl Pipeline {
                 .flat_map(|b| b.records),
         );
         let backing_off = std::mem::take(&mut self.backing_off);
-        left.extend(backing_off.into_values().map(|waiting| *waiting.record));
+        left.extend(backing_off.into_values().map(|record| *record));
         left.extend(self.expired.drain(..));
         left.extend(self.held.drain(..).map(|mut held| {
             held.record.history.may_have_been_written = true;

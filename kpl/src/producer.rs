@@ -273,7 +273,8 @@ impl Producer {
 
     /// How long the oldest record that is accepted and not settled waits already; `None` when there is none.
     ///
-    /// Up to 100 ms too high: records are not noted one by one. Where it nears
+    /// Up to 100 ms too high: records are not noted one by one. A record that outlived others of its aggregate counts from
+    /// the acceptance of the first of them. Where it nears
     /// [`record_ttl`](crate::ProducerConfig::record_ttl), records of some shard do not get through;
     /// [`hot_spots`](Self::hot_spots) may tell which. KPL: `getOldestRecordTimeInMillis`.
     #[must_use]

@@ -103,8 +103,7 @@ impl UserRecord {
     /// [`record_ttl`](crate::ProducerConfig::record_ttl), which is the default.
     ///
     /// Records with unequal times to live share aggregates, and each expires by its own: the others of its aggregate go on.
-    /// It never expires late, and early by at most
-    /// [`record_max_buffered_time`](crate::ProducerConfig::record_max_buffered_time) and a sixteenth of its time to live.
+    /// How precisely it does is at [`record_ttl`](crate::ProducerConfig::record_ttl).
     /// In ordered mode with [`OnGap::FailSuccessors`](crate::OnGap::FailSuccessors), an aggregate takes one time to live
     /// only: use few values there.
     ///

@@ -49,7 +49,7 @@ pub struct ProducerStats {
     pub sealed_by_count: u64,
     /// Those of one user record that shares an aggregate with no other: raw, or without a key.
     pub sealed_alone: u64,
-    /// Those sealed because such a record came behind them.
+    /// Those sealed because the next record was raw, or without a key.
     pub sealed_before_single: u64,
     /// Those sealed because their shard could take them and `record_max_buffered_time` was over, or a record with less than
     /// twice that time to live was among them. Where that time is zero, because nothing of their shard was under way.

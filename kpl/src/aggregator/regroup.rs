@@ -172,7 +172,7 @@ impl Sealer {
                 charge: share,
                 lifetimes: lifetimes.of_members(&places),
                 droppable,
-                history: history.clone(),
+                history: history.of_part(lifetimes.accepted(places[0])),
             };
             regrouped.push((class, part));
         }

@@ -231,6 +231,29 @@ fn the_members_that_stay_keep_the_room_of_their_record() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_members_that_stay_count_from_their_own_acceptance() {
+    let mut fixture = Fixture::new(1000, Compression::Off);
+    let record = UserRecord::new("k", "v");
+    let (mut open, _first) = fixture.open(record.clone());
+    let second = Duration::from_secs(1);
+    tokio::time::advance(10 * second).await;
+    open.look(clock::now());
+    let accepted = clock::now();
+    let hash_key = record.hash_key();
+    let joined = open.try_push(record.clone(), hash_key, fixture.limits);
+    assert!(joined.is_ok());
+    open.absorb(fixture.budget.try_charge(LANE, cost_of(&record).0).unwrap());
+    let sealed = fixture.sealer.seal(open, LANE);
+    assert_eq!(sealed.history.accepted(), accepted - 10 * second);
+    tokio::time::advance(21 * second).await;
+    let parts = fixture.sealer.part_expired(sealed, clock::now());
+    let [(true, _), (false, left)] = &parts[..] else {
+        panic!("the first expired")
+    };
+    assert_eq!(left.history.accepted(), accepted);
+}
+
 /// A class that counts how often it is compared.
 #[derive(Clone, Copy)]
 struct Counting<'a>(u32, &'a std::cell::Cell<usize>);

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use kinesis_aggregation::HashKeyRange;
 
 use super::parts::SUSPECT_AFTER;
-use super::{Answered, BackingOff, Held, InFlight, Pipeline};
+use super::{Answered, Held, InFlight, Pipeline};
 use crate::clock::{self, Instant};
 use crate::collector::Batch;
 use crate::config::RecordOrdering;
@@ -178,19 +178,11 @@ impl Pipeline {
             Next::Retry { at } if at <= now => self.put_back(record, now),
             Next::Retry { at } => {
                 self.next_number += 1;
-                let is_throttled = refusal.class == ErrorClass::Throttled;
                 if let Some(queue) = self.queues.get_mut(&record.lane) {
-                    queue.throttled += usize::from(is_throttled);
+                    queue.is_throttled |= refusal.class == ErrorClass::Throttled;
                 }
                 let key = (at, record.sequence, self.next_number);
-                let record = Box::new(record);
-                self.backing_off.insert(
-                    key,
-                    BackingOff {
-                        record,
-                        is_throttled,
-                    },
-                );
+                self.backing_off.insert(key, Box::new(record));
             }
             Next::Expired => self.put_back(record, now),
             Next::Fail => {

@@ -104,7 +104,7 @@ impl Pipeline {
             return;
         };
         if open.expires <= now {
-            // Its members are told apart when it is sealed.
+            // The sweep fails the members that expired; the others wait on as a record of their own.
             self.fetch_open(lane, SealReason::TimeToLive);
         } else if open.lingers_until <= now {
             if let Some(queue) = self.queues.get_mut(&lane.id) {

@@ -168,6 +168,37 @@ async fn an_answer_that_refuses_every_record_of_the_stream_pauses_the_calls() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn aggregates_stay_open_until_the_stream_takes_some_again() {
+    let seen = Arc::new(Mutex::new(std::collections::HashSet::new()));
+    let refused = Arc::clone(&seen);
+    let service = Scripted::new(move |passed, entries| {
+        let outcome = |entry: &Entry| match shard_of(entry) {
+            "low" if passed < 10 * SECOND => {
+                lock(&refused).insert(entry.data.clone());
+                refused_with(FULL, "Rate exceeded for stream s under account 1.")
+            }
+            _ => written(entry),
+        };
+        // Back-offs end while other records of the lane are in flight.
+        (SECOND / 2, Ok(entries.iter().map(outcome).collect()))
+    });
+    let producer = producer(service, ProducerConfig::default()).await;
+    let mut deliveries = Vec::new();
+    for id in 0..200 {
+        deliveries.push(send(&producer, 0, &id.to_string()).await);
+        // Answers that are no throttles: the endpoint does not pause.
+        deliveries.push(send(&producer, u128::MAX, "v").await);
+        tokio::time::sleep(SECOND / 20).await;
+    }
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
+    let refused = lock(&seen).len();
+    // Those of the half second before the first answer.
+    assert!(refused <= 6, "{refused} Kinesis records were sealed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_collected_expires_on_time() {
     let service =
         Scripted::new(|_, entries| (100 * SECOND, Ok(entries.iter().map(written).collect())));

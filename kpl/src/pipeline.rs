@@ -70,8 +70,6 @@ pub(crate) struct Pipeline {
     held: Vec<Held>,
     /// Expired records that are neither queued nor under way, and are failed some at a time.
     expired: VecDeque<KinesisRecord>,
-    /// The first generation of the routing that surely is of the stream as it is.
-    trusted_from: u64,
     requests: JoinSet<(u64, Result<Vec<EntryOutcome>, CallError>)>,
     in_flight: HashMap<u64, InFlight>,
     window: Window,
@@ -165,7 +163,6 @@ impl Pipeline {
             last_answer: None,
             held: Vec::new(),
             expired: VecDeque::new(),
-            trusted_from: 0,
             requests: JoinSet::new(),
             in_flight: HashMap::new(),
             window: Window::new(config),

@@ -106,6 +106,11 @@ impl CallError {
         }
     }
 
+    /// Whether there is no stream of the name.
+    pub(crate) fn is_stream_missing(&self) -> bool {
+        &*self.code == "ResourceNotFoundException"
+    }
+
     pub(crate) fn class(&self) -> ErrorClass {
         match self.kind {
             CallErrorKind::Service => retry::classify(&self.code),
@@ -151,7 +156,7 @@ pub(crate) trait Service: Send + Sync {
         limit: Duration,
     ) -> BoxFuture<'static, Result<Vec<EntryOutcome>, CallError>>;
 
-    /// All shards of the stream, the closed ones included.
+    /// The shards of the stream that `listing` names.
     fn list_shards(&self, listing: Listing) -> BoxFuture<'static, Result<Vec<Shard>, CallError>>;
 
     fn describe(&self) -> BoxFuture<'static, Result<StreamDescription, CallError>>;

@@ -1,5 +1,6 @@
 //! Which shard takes a hash key, and which range a shard has: open shards for prediction, closed ones for the verdict.
 
+mod known;
 mod refresh;
 
 use std::collections::HashMap;

@@ -46,8 +46,9 @@ pub(crate) struct Shared {
     refreshes_begun: AtomicU64,
     /// Shards that wrote a record and that the map does not know.
     unknown_shards: Mutex<BTreeSet<Arc<str>>>,
-    /// What is known of shards may be of a stream that is gone.
-    distrusts_shards: AtomicBool,
+    /// The first generation of the map that is surely of the stream as it is: earlier ones may be of a stream of the same
+    /// name that is gone.
+    trusted_from: AtomicU64,
     /// Lanes with something to fetch.
     announced: Mutex<Vec<Arc<Lane>>>,
     is_closing: AtomicBool,
@@ -90,7 +91,7 @@ impl Shared {
             next_lane: AtomicU32::new(LaneId::FIRST),
             refreshes_begun: AtomicU64::new(0),
             unknown_shards: Mutex::default(),
-            distrusts_shards: AtomicBool::new(false),
+            trusted_from: AtomicU64::new(0),
             announced: Mutex::default(),
             is_closing: AtomicBool::new(false),
             config,
@@ -250,15 +251,19 @@ impl Shared {
         std::mem::take(&mut *lock(&self.unknown_shards))
     }
 
-    /// Asks for a map in which nothing is of the stream as it was; returns its generation.
-    pub(crate) fn request_new_shards(&self) -> u64 {
-        self.distrusts_shards.store(true, Ordering::SeqCst);
-        self.request_refresh()
+    /// Asks for a map in which nothing is of a stream that is gone.
+    pub(crate) fn request_new_shards(&self) {
+        self.trust_from(self.refreshes_begun.load(Ordering::SeqCst) + 1);
+        self.refresh.notify_one();
     }
 
-    /// Whether the next map must be read from scratch.
-    pub(crate) fn take_distrust(&self) -> bool {
-        self.distrusts_shards.swap(false, Ordering::SeqCst)
+    /// Distrusts all maps before this generation.
+    pub(crate) fn trust_from(&self, generation: u64) {
+        self.trusted_from.fetch_max(generation, Ordering::SeqCst);
+    }
+
+    pub(crate) fn trusted_from(&self) -> u64 {
+        self.trusted_from.load(Ordering::SeqCst)
     }
 
     /// Begins a refresh and returns its generation.

@@ -200,9 +200,9 @@ impl Pipeline {
 
     fn on_request_failed(&mut self, number: u64, batch: Batch, error: &CallError, now: Instant) {
         let refusal = Refusal::of_request(error);
-        if &*error.code == "ResourceNotFoundException" {
+        if error.is_stream_missing() {
             // Should there be such a stream again, it has other shards, perhaps of the same names.
-            self.trusted_from = self.shared.request_new_shards();
+            self.shared.request_new_shards();
         }
         // A request that timed out has waited already.
         let since = match (error.kind, batch.records.first()) {
@@ -456,7 +456,7 @@ impl Pipeline {
     }
 
     fn distrusts_map(&self) -> bool {
-        self.routing.generation < self.trusted_from && !self.routing.map().is_blank()
+        self.routing.generation < self.shared.trusted_from() && !self.routing.map().is_blank()
     }
 
     /// Whether, as far as the map tells, a record's key names its shard.

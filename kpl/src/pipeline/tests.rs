@@ -32,6 +32,7 @@ mod model;
 mod ordered;
 mod placement;
 mod record_size;
+mod reshard;
 #[cfg(feature = "sink")]
 mod sink;
 mod telling;

@@ -1,6 +1,6 @@
 //! Refresh of the shard map: on request and on a jittered timer. While it fails, the old map serves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use crate::error::StopReason;
 use crate::logs::LogGate;
 use crate::retry::Backoff;
 use crate::sender::{CallError, Listing, Service, StreamDescription};
-use crate::shard_map::{Shard, ShardMap};
+use crate::shard_map::ShardMap;
+use crate::shard_map::known::KnownShards;
 use crate::shared::Shared;
 
 /// Two refreshes are at least this far apart, however many are asked for, ...
@@ -38,8 +39,9 @@ pub(crate) struct Refresher {
     may_list: bool,
     is_service_placed: bool,
     incarnation: String,
-    /// Shards that were ever listed, by id.
-    known: BTreeMap<Arc<str>, Shard>,
+    known: KnownShards,
+    /// The generation of the map that `known` was last good for.
+    known_generation: u64,
     /// When the strategy is read again without a reason: an account may describe streams 20 times a second only.
     strategy_due: Instant,
 }
@@ -64,7 +66,8 @@ impl Refresher {
                 .map(|first| first.incarnation.clone())
                 .unwrap_or_default(),
             first,
-            known: BTreeMap::new(),
+            known: KnownShards::default(),
+            known_generation: 0,
             shared,
             service,
         }
@@ -83,7 +86,7 @@ impl Refresher {
     /// Reads what the stream is (its record distribution strategy, the largest record it takes) and the map once.
     pub(crate) async fn refresh(&mut self) -> Result<(), CallError> {
         let generation = self.shared.begin_refresh();
-        self.read_stream().await;
+        self.read_stream(generation).await;
         if self.is_service_placed && self.shared.config.ordering == RecordOrdering::PerPartitionKey
         {
             tracing::error!(
@@ -93,9 +96,9 @@ impl Refresher {
             return Ok(());
         }
         if self.may_list {
-            self.list().await?;
+            self.list(generation).await?;
         }
-        let map = ShardMap::new(self.known.values().cloned().collect());
+        let map = ShardMap::new(self.known.shards());
         let map = match self.is_service_placed {
             true => map.without_prediction(),
             false if self.may_list && map.open().is_empty() => {
@@ -109,17 +112,19 @@ impl Refresher {
 
     /// Lists the open shards. Shards that were open before and are not listed are closed now: their ranges still judge the
     /// aggregates that they took. The closed shards themselves are listed only for a shard that opened and closed unseen.
-    async fn list(&mut self) -> Result<(), CallError> {
-        let unknown = self.shared.take_unknown();
-        let from_scratch = self.shared.take_distrust();
-        if from_scratch {
-            self.known.clear();
+    async fn list(&mut self, generation: u64) -> Result<(), CallError> {
+        if self.known_generation < self.shared.trusted_from() {
+            self.known.forget_all();
         }
+        let unknown = self.shared.take_unknown();
         let listed = self.list_for(&unknown).await;
-        if listed.is_err() {
-            unknown.iter().for_each(|id| self.shared.note_unknown(id));
-            if from_scratch {
-                self.shared.request_new_shards();
+        match &listed {
+            Ok(()) => self.known_generation = generation,
+            Err(error) => {
+                unknown.iter().for_each(|id| self.shared.note_unknown(id));
+                if error.is_stream_missing() {
+                    self.shared.trust_from(generation + 1);
+                }
             }
         }
         listed
@@ -127,28 +132,21 @@ impl Refresher {
 
     async fn list_for(&mut self, unknown: &BTreeSet<Arc<str>>) -> Result<(), CallError> {
         let open = self.service.list_shards(Listing::Open).await?;
-        for shard in self.known.values_mut() {
-            shard.is_open = false;
+        if !self.known.note_open(open, clock::now()) {
+            tracing::warn!(
+                "the listed shards contradict earlier ones, as after the stream was deleted and created again: the earlier ones are forgotten"
+            );
         }
-        self.note(open);
-        if !unknown.iter().all(|id| self.known.contains_key(id)) {
+        if self.known.lacks(unknown) {
             let all = self.service.list_shards(Listing::All).await?;
-            self.known.clear();
-            self.note(all);
+            self.known.note_all(all, clock::now());
         }
         Ok(())
     }
 
-    fn note(&mut self, shards: Vec<Shard>) {
-        let by_id = shards
-            .into_iter()
-            .map(|shard| (Arc::clone(&shard.id), shard));
-        self.known.extend(by_id);
-    }
-
     /// Where it cannot be read, what was known stays; without the permission to read it, where records lie tells the
     /// strategy.
-    async fn read_stream(&mut self) {
+    async fn read_stream(&mut self, generation: u64) {
         let began = clock::now();
         let is_service_placed = if let Some(first) = self.first.take() {
             first.service_places_records
@@ -169,7 +167,7 @@ impl Refresher {
                             "the stream was deleted and created again: its old shards are forgotten"
                         );
                         self.incarnation = now.incarnation;
-                        self.known.clear();
+                        self.shared.trust_from(generation);
                     }
                     if let Some(bytes) = now.max_record_size {
                         self.shared.set_max_record_size(bytes);
@@ -178,6 +176,10 @@ impl Refresher {
                 }
                 Err(error) => {
                     tracing::debug!(code = %error.code, message = %error.message, "the stream could not be described");
+                    if error.is_stream_missing() {
+                        // A listing that succeeds from here on is of a stream that was created since.
+                        self.shared.trust_from(generation);
+                    }
                     self.shared
                         .seen_placed
                         .fetch_or(was_seen, Ordering::Relaxed);

@@ -119,11 +119,13 @@ pub struct ProducerConfig {
     ///
     /// The rate begins here, is cut when the shard refuses a record because it is full, by 30 % or, of a small rate, less,
     /// and rises while the shard accepts what it is sent, so that producers share a shard without knowing of each other.
-    /// However small the rate, there are four attempts within [`record_ttl`](Self::record_ttl): with a thousand producers of
-    /// aggregates on one shard, set that to minutes. While the shard accepts nothing at all, the pauses between attempts grow
-    /// up to 5 s, or up to the time between those four. A producer of much larger Kinesis records than the others is refused
-    /// more often by a full shard, and gets less. With 100 or less a producer alone is never throttled; more finds out what
-    /// the shard accepts.
+    /// However small the rate, a producer makes an attempt after each quarter of [`record_ttl`](Self::record_ttl), or 75 s if
+    /// that is less, and the time that the shard takes for the last attempt at this limit: one second for a MiB at 100 and
+    /// more. So there are about four attempts within `record_ttl` for small records, and fewer for large ones. If more than
+    /// fifty producers send a shard aggregates of 50 KiB or more than it takes, set `record_ttl` to five minutes. While the
+    /// shard accepts nothing at all, the pauses between attempts grow up to 5 s, and never beyond that quarter. A producer of
+    /// much larger Kinesis records than the others is refused more often by a full shard, and gets less. With 100 or less a
+    /// producer alone is never throttled; more finds out what the shard accepts.
     pub rate_limit: u32,
 
     /// Whether a record fails at once when it is throttled, instead of being tried again. Default `false`. KPL:

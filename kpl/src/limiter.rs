@@ -12,6 +12,10 @@
 //! in ten seconds learns little from one refusal. They stay large as long as most attempts are refused, so that a
 //! fleet that starts, or a producer that joins, finds its share soon.
 //!
+//! When most of the producers of a shard are gone, steps that fit a small rate would take hours. So a producer compares what it
+//! gains by steps with what it loses by cuts. Where the rate balances, they are equal. Once it gained seven cuts more than it
+//! lost, the shard counts as free, and the rate grows by a part of itself until the next throttle.
+//!
 //! The constants are tuned in `simulation.rs` and `recovery.rs`, which state what comes of them.
 
 use std::time::Duration;
@@ -34,6 +38,17 @@ const FASTEST_RISE: f64 = 0.02;
 /// Past the rate of the last cut the rise doubles with each so many records: the producers that competed then are gone, or
 /// the next throttle would have come. Below [`REFERENCE`] throttles come later, so it takes up to four times as many.
 const RISE_DOUBLES: f64 = 32.0;
+
+/// How far the rate may rise without throttles until the shard counts as free, in cuts; see [`ShardLimiter::headroom`].
+const FREE_HEADROOM: f64 = 7.0;
+
+/// How much headroom a throttle takes, in cuts. Where rises and cuts balance, the rate rises by one cut between two throttles,
+/// so the headroom stays near zero.
+const THROTTLE_HEADROOM: f64 = 2.0;
+
+/// How much each accepted record raises the rate while the shard counts as free, as a part of the rate: it doubles with
+/// 18 records.
+const FREE_STEP: f64 = 0.04;
 
 /// How often the rate is raised.
 const RISE_INTERVAL: Duration = Duration::from_millis(50);
@@ -61,10 +76,10 @@ const REFUSED_GAIN: f64 = 0.3;
 /// The refused part of the attempts is averaged over so many of them.
 const REFUSED_WINDOW: f64 = 8.0;
 
-/// The usual rate is the mean over about so many attempts, ...
+/// The usual rate is the mean over about so many attempts.
 const USUAL_WINDOW: f64 = 200.0;
 
-/// ... and never further from the rate than by this factor.
+/// The largest factor between the rate and the usual rate.
 const USUAL_SPREAD: f64 = 2.5;
 
 /// So many throttles in a row are news of the rate. More of them may as well be an outage: what they cut is given back by
@@ -74,6 +89,10 @@ const CUTS_IN_A_ROW: u32 = 2;
 /// Attempts within the time to live of a record, at the least, however small the rate: a floor in attempts over time, since
 /// a floor in shares of the shard would refuse most attempts of a fleet whose fair share is less.
 const ATTEMPTS_IN_TIME_TO_LIVE: f64 = 4.0;
+
+/// The longest gap between attempts, however long records live: what changed at the shard is found out that soon. It keeps the
+/// gap of records that live for five minutes.
+const LONGEST_GAP: Duration = Duration::from_secs(75);
 
 /// Keeps the arithmetic finite. The attempts within the time to live are the floor that counts.
 const SMALLEST_RATE: f64 = 1e-6;
@@ -134,9 +153,9 @@ pub(crate) struct ShardLimiter {
     usual_rate: f64,
     /// The refused part of the last attempts.
     refused: f64,
-    /// The longest time between two attempts, beside the time that the shard takes for the first.
+    /// The longest pause between two attempts, counted from [`worked_off_at`](Self::worked_off_at) of the first.
     longest_gap: Duration,
-    /// When the shard, used by nothing else, is ready for more after the last attempt.
+    /// When the last attempt is worked off at the ceiling, or at the limit of the shard if that is less.
     worked_off_at: Instant,
     raised_at: Instant,
     /// Records accepted since.
@@ -145,6 +164,9 @@ pub(crate) struct ShardLimiter {
     cut_from: f64,
     /// Records accepted since the rate is past it.
     served_past_cut: u32,
+    /// How far the rate rose beyond what throttles took, in cuts. It is large if far more records are accepted between
+    /// throttles than where the rate balances: then the producers that competed for the shard are gone.
+    headroom: f64,
     /// Throttles of requests that began before this are known already.
     cut_at: Option<Instant>,
     paused_until: Option<Instant>,
@@ -167,13 +189,14 @@ impl ShardLimiter {
             // It knows nothing yet, so its first cuts are large.
             refused: 1.0,
             longest_gap: time_to_live
-                .min(clock::NEVER)
-                .div_f64(ATTEMPTS_IN_TIME_TO_LIVE),
+                .div_f64(ATTEMPTS_IN_TIME_TO_LIVE)
+                .min(LONGEST_GAP),
             worked_off_at: now,
             raised_at: now,
             served: 0,
             cut_from: ceiling,
             served_past_cut: 0,
+            headroom: 0.0,
             cut_at: None,
             paused_until: None,
             throttles_in_a_row: 0,
@@ -204,7 +227,9 @@ impl ShardLimiter {
     pub(crate) fn take(&mut self, bytes: usize, now: Instant) -> Result<(), Instant> {
         self.check(bytes, now)?;
         let cost = bytes as f64;
-        self.worked_off_at = now + Duration::from_secs_f64(cost / SHARD_BYTES_PER_SECOND);
+        let shard_seconds = (cost / SHARD_BYTES_PER_SECOND).max(1.0 / SHARD_RECORDS_PER_SECOND);
+        let seconds = shard_seconds / self.ceiling.min(1.0);
+        self.worked_off_at = clock::after(now, Duration::from_secs_f64(seconds));
         // An attempt that the longest gap allows would add to the debt of the one before, without end.
         self.records.tokens = self.records.tokens.max(0.0) - 1.0;
         self.bytes.tokens = self.bytes.tokens.max(0.0) - cost;
@@ -234,7 +259,8 @@ impl ShardLimiter {
             let served = f64::from(std::mem::take(&mut self.served));
             self.raised_at = now;
             self.note_usual(served);
-            self.set_rate(self.rate + self.rise(served, elapsed));
+            let rise = self.rise(served, elapsed);
+            self.set_rate(self.rate + rise);
         }
     }
 
@@ -246,7 +272,9 @@ impl ShardLimiter {
         }
         self.cut_at = Some(now);
         self.throttles_in_a_row += 1;
-        self.paused_until = Some(now + Backoff::PUT.delay(self.throttles_in_a_row, rng));
+        // A short-lived record must not spend its time in the pause.
+        let pause = Backoff::PUT.delay(self.throttles_in_a_row, rng);
+        self.paused_until = Some(now + pause.min(self.longest_gap));
         self.fill(now);
         self.refused += (1.0 - self.refused) / REFUSED_WINDOW;
         if self.throttles_in_a_row <= CUTS_IN_A_ROW {
@@ -267,6 +295,7 @@ impl ShardLimiter {
         self.raised_at = now;
         self.served = 0;
         self.served_past_cut = 0;
+        self.headroom = (self.headroom - THROTTLE_HEADROOM).max(0.0);
     }
 
     /// Whether the shard has accepted nothing since it last refused a record.
@@ -280,20 +309,29 @@ impl ShardLimiter {
     }
 
     /// How far the rate rises for `served` records that the shard accepted in `elapsed`.
-    fn rise(&self, served: f64, elapsed: Duration) -> f64 {
+    fn rise(&mut self, served: f64, elapsed: Duration) -> f64 {
         let seconds = elapsed.as_secs_f64();
         let scale = self.scale();
         let steps = served * STEP * scale.powf(STEP_POWER);
         let least = seconds * SLOWEST_RISE * scale.powf(SLOWEST_RISE_POWER);
+        let rise = steps.max(least);
+        // Rises and cuts have the same gain, so it does not count here.
+        let cuts = rise / (self.rate * CUT);
+        self.headroom = (self.headroom + cuts).min(FREE_HEADROOM);
+        let free = match self.headroom < FREE_HEADROOM {
+            true => 0.0,
+            false => self.rate * ((1.0 + FREE_STEP).powf(served) - 1.0),
+        };
         let past_cut = f64::from(self.served_past_cut) / RISE_DOUBLES;
         let speed = (past_cut * scale.max(0.25)).min(20.0).exp2();
-        (steps.max(least) * self.gain() * speed)
+        (rise * self.gain() * speed)
+            .max(free)
             .min(FASTEST_RISE * seconds)
             .min(self.rate)
     }
 
-    /// The size of steps and cuts, from 0 to 1. It leaves the rate at which they balance as it is, and decides between soon
-    /// (large) and steady (small).
+    /// The size of steps and cuts, from 0 to 1. It scales both alike, so the rate at which they balance does not depend on it. A
+    /// large gain finds that rate sooner; a small one keeps it steadier.
     fn gain(&self) -> f64 {
         self.scale()
             .max(LEAST_GAIN)

@@ -21,12 +21,14 @@ proptest! {
     /// Over any window from the start: no more than burst + rate x time + one large record; and whoever waits as told may go.
     #[test]
     fn the_rate_holds_over_any_run(
-        percent in 50..400_u32,
+        percent in 1..400_u32,
+        time_to_live in 1..60_000_u64,
         steps in proptest::collection::vec((0..200_u64, 1..2 * MIB), 1..200),
     ) {
         let start = clock::now();
         let mut now = start;
-        let mut limiter = ShardLimiter::new(percent, TIME_TO_LIVE, now);
+        let time_to_live = Duration::from_millis(time_to_live);
+        let mut limiter = ShardLimiter::new(percent, time_to_live, now);
         let (mut records, mut bytes, mut largest) = (0_f64, 0_f64, 0_f64);
         for (pause, size) in steps {
             now += Duration::from_millis(pause);
@@ -79,22 +81,64 @@ fn cut_to(
     now
 }
 
+/// How long a shard takes for a record, if it is used by nothing else.
+fn shard_needs(size: usize) -> Duration {
+    Duration::from_secs_f64((size as f64 / MIB as f64).max(0.001))
+}
+
 #[test]
 fn however_small_the_rate_there_are_attempts_within_the_time_to_live() {
-    for size in [100, 50 << 10, 10 * MIB] {
-        let start = clock::now();
-        let mut limiter = ShardLimiter::new(150, TIME_TO_LIVE, start);
-        let mut now = cut_to(&mut limiter, 1e-5, start, &mut rng());
-        // The bucket, as empty as it gets.
-        assert!(limiter.take(size, now + TIME_TO_LIVE).is_ok());
-        now += TIME_TO_LIVE;
-        let shard_needs = Duration::from_secs_f64(size as f64 / MIB as f64);
-        for _ in 0..10 {
-            let ready = limiter.take(size, now).unwrap_err();
-            assert!(ready - now <= shard_needs + TIME_TO_LIVE / 4, "{size}");
-            assert!(ready - now >= shard_needs, "{size}");
-            now = ready;
-            assert_eq!(limiter.take(size, now), Ok(()));
+    let an_hour = Duration::from_secs(3600);
+    let most = Duration::from_secs(75);
+    for (time_to_live, gap) in [(TIME_TO_LIVE, TIME_TO_LIVE / 4), (an_hour, most)] {
+        for size in [100, 50 << 10, 10 * MIB] {
+            let start = clock::now();
+            let mut limiter = ShardLimiter::new(150, time_to_live, start);
+            let mut now = cut_to(&mut limiter, 1e-5, start, &mut rng());
+            // The bucket, as empty as it gets.
+            assert!(limiter.take(size, now + time_to_live).is_ok());
+            now += time_to_live;
+            for _ in 0..10 {
+                let ready = limiter.take(size, now).unwrap_err();
+                assert!(ready - now <= shard_needs(size) + gap, "{size}");
+                assert!(ready - now >= shard_needs(size), "{size}");
+                now = ready;
+                assert_eq!(limiter.take(size, now), Ok(()));
+            }
+        }
+    }
+}
+
+#[test]
+fn attempts_within_a_short_time_to_live_stay_below_the_ceiling() {
+    let start = clock::now();
+    let size = 50 << 10;
+    let mut limiter = ShardLimiter::new(10, SECOND, start);
+    let began = cut_to(&mut limiter, 1e-5, start, &mut rng()) + SECOND;
+    let mut now = began;
+    let mut sent = 0;
+    while now < began + 100 * SECOND {
+        match limiter.take(size, now) {
+            Ok(()) => sent += size,
+            Err(ready) => now = ready,
+        }
+    }
+    assert!(sent <= 10 * MIB + size, "{sent} bytes in 100 s");
+}
+
+#[test]
+fn the_pause_after_throttles_leaves_time_for_other_attempts() {
+    let start = clock::now();
+    let mut rng = rng();
+    for time_to_live in [SECOND / 10, 2 * SECOND] {
+        let mut limiter = ShardLimiter::new(150, time_to_live, start);
+        let mut now = start;
+        for _ in 0..50 {
+            now += SECOND;
+            limiter.throttled(now, now, &mut rng);
+            let ready = limiter.check(1, now).err().unwrap_or(now);
+            let pause = ready - now;
+            assert!(pause <= time_to_live / 4, "{pause:?} of {time_to_live:?}");
         }
     }
 }

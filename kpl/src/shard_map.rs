@@ -3,7 +3,7 @@
 mod known;
 mod refresh;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use kinesis_aggregation::{HashKey, HashKeyRange};
@@ -18,12 +18,14 @@ pub(crate) struct Shard {
     pub(crate) is_open: bool,
 }
 
-/// The shards of a stream at one moment. A shard's range never changes, so an old map is never wrong about an id it knows.
+/// The shards of a stream at one moment. A shard's range never changes, so an old map has the right range for each id that it
+/// knows, unless the stream was deleted and created again.
 #[derive(Debug, Default)]
 pub(crate) struct ShardMap {
     /// Open shards by ending hash key, each with the keys that it takes: where a listing from the middle of a reshard
     /// shows shards that overlap, each key belongs to one of them.
     open: Vec<Shard>,
+    open_ids: HashSet<Arc<str>>,
     ranges: HashMap<Arc<str>, HashKeyRange>,
     /// Whether the service chooses each record's shard, whatever its key: then no shard is predicted.
     is_service_placed: bool,
@@ -55,6 +57,7 @@ impl ShardMap {
             range.is_some()
         });
         Self {
+            open_ids: open.iter().map(|shard| Arc::clone(&shard.id)).collect(),
             open,
             ranges,
             is_service_placed: false,
@@ -65,6 +68,7 @@ impl ShardMap {
     pub(crate) fn without_prediction(self) -> Self {
         Self {
             open: Vec::new(),
+            open_ids: HashSet::new(),
             is_service_placed: true,
             ..self
         }
@@ -109,6 +113,11 @@ impl ShardMap {
             .get(position)
             .filter(|shard| shard.range.contains(hash_key))
             .map(|_| position)
+    }
+
+    /// Whether a shard is among the open ones.
+    pub(crate) fn is_open(&self, shard_id: &str) -> bool {
+        self.open_ids.contains(shard_id)
     }
 
     /// The range of a shard, open or closed.

@@ -409,8 +409,8 @@ impl Pipeline {
                 shard_id.into()
             }
             None => {
-                if range.is_none() && self.keys_decide() {
-                    // The map knew no shard for the key, and here is one.
+                // The map has no open shard for the key, and here is one.
+                if self.keys_decide() && !self.routing.map().is_open(&shard_id) {
                     self.shared.request_refresh();
                 }
                 shard_id.into()

@@ -2,17 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kinesis_aggregation::HashKeyRange;
 
-use crate::clock::Instant;
+use crate::clock::{self, Instant};
 use crate::shard_map::Shard;
 
 /// The open shards of the last listing, and the closed ones that the producer has come across: their ranges judge the
 /// aggregates that they took.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct KnownShards {
     by_id: BTreeMap<Arc<str>, Known>,
+    /// How long a closed shard is remembered.
+    closed_for: Duration,
 }
 
 #[derive(Debug)]
@@ -23,6 +26,16 @@ struct Known {
 }
 
 impl KnownShards {
+    /// Closed shards are remembered for several times the time to live of records, and for an hour at least.
+    pub(super) fn new(time_to_live: Duration) -> Self {
+        Self {
+            by_id: BTreeMap::new(),
+            closed_for: time_to_live
+                .saturating_mul(4)
+                .max(Duration::from_secs(3600)),
+        }
+    }
+
     pub(super) fn forget_all(&mut self) {
         self.by_id.clear();
     }
@@ -51,6 +64,10 @@ impl KnownShards {
             };
             self.by_id.insert(shard.id, known);
         }
+        self.by_id.retain(|_, known| {
+            let closed_since = known.closed_since;
+            closed_since.is_none_or(|since| clock::after(since, self.closed_for) > now)
+        });
         is_same_stream
     }
 
@@ -65,9 +82,12 @@ impl KnownShards {
         }
     }
 
-    /// Whether one of these shards is not known.
-    pub(super) fn lacks(&self, ids: &BTreeSet<Arc<str>>) -> bool {
-        ids.iter().any(|id| !self.by_id.contains_key(id))
+    /// Whether one of these shards opened and closed between two listings of the open ones. Shard ids ascend, so an unknown
+    /// shard above all known ones is new: the next listing of the open shards shows it.
+    pub(super) fn has_missed(&self, ids: &BTreeSet<Arc<str>>) -> bool {
+        let highest = self.by_id.keys().next_back();
+        ids.iter()
+            .any(|id| Some(id) < highest && !self.by_id.contains_key(id))
     }
 
     pub(super) fn shards(&self) -> Vec<Shard> {
@@ -83,7 +103,6 @@ impl KnownShards {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
     use crate::shard_map::tests::shard;
 
     fn known(shards: &KnownShards) -> Vec<(String, bool)> {
@@ -107,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_shard_that_is_not_listed_any_more_is_closed() {
-        let (mut shards, now) = (KnownShards::default(), clock::now());
+        let (mut shards, now) = (KnownShards::new(Duration::ZERO), clock::now());
         assert!(shards.note_open(open(&["0"]), now));
         assert!(shards.note_open(open(&["1", "2"]), now));
         expect(&shards, &[("0", false), ("1", true), ("2", true)]);
@@ -115,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_shard_that_opens_again_is_of_another_stream() {
-        let (mut shards, now) = (KnownShards::default(), clock::now());
+        let (mut shards, now) = (KnownShards::new(Duration::ZERO), clock::now());
         assert!(shards.note_open(open(&["0"]), now));
         assert!(shards.note_open(open(&["1", "2"]), now));
         assert!(!shards.note_open(open(&["0"]), now));
@@ -124,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_shard_with_another_range_is_of_another_stream() {
-        let (mut shards, now) = (KnownShards::default(), clock::now());
+        let (mut shards, now) = (KnownShards::new(Duration::ZERO), clock::now());
         assert!(shards.note_open(open(&["0"]), now));
         assert!(shards.note_open(open(&["1", "2"]), now));
         assert!(!shards.note_open(vec![shard("2", 0, 4, true)], now));
@@ -133,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_listing_of_all_shards_adds_closed_ones_and_changes_none() {
-        let (mut shards, now) = (KnownShards::default(), clock::now());
+        let (mut shards, now) = (KnownShards::new(Duration::ZERO), clock::now());
         assert!(shards.note_open(open(&["2", "3"]), now));
         // It is older than the listing of the open ones: shard 1 is open in it, shard 3 is not there.
         shards.note_all(
@@ -146,5 +165,30 @@ mod tests {
         );
         let expected = [("0", false), ("1", false), ("2", true), ("3", true)];
         expect(&shards, &expected);
+    }
+
+    #[test]
+    fn a_shard_that_closed_long_ago_is_forgotten() {
+        let begin = clock::now();
+        let mut shards = KnownShards::new(Duration::from_secs(3600));
+        assert!(shards.note_open(open(&["0"]), begin));
+        for hours in 1..=4 {
+            let now = begin + Duration::from_secs(3600 * hours);
+            assert!(shards.note_open(open(&["1", "2"]), now));
+            expect(&shards, &[("0", false), ("1", true), ("2", true)]);
+        }
+        let now = begin + Duration::from_secs(3600 * 5);
+        assert!(shards.note_open(open(&["1", "2"]), now));
+        expect(&shards, &[("1", true), ("2", true)]);
+    }
+
+    #[test]
+    fn a_shard_above_all_known_ones_is_new() {
+        let mut shards = KnownShards::new(Duration::ZERO);
+        assert!(shards.note_open(open(&["0", "2"]), clock::now()));
+        let has_missed = |id: &str| shards.has_missed(&BTreeSet::from([id.into()]));
+        assert!(has_missed("1"));
+        assert!(!has_missed("2"));
+        assert!(!has_missed("3"));
     }
 }

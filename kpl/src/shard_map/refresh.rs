@@ -17,15 +17,13 @@ use crate::shard_map::ShardMap;
 use crate::shard_map::known::KnownShards;
 use crate::shared::Shared;
 
-/// Two refreshes are at least this far apart, however many are asked for, ...
+/// The shortest pause between two refreshes that are asked for; see [`pause`].
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
 
-/// ... and at random up to this much further. A stream takes 1,000 ListShards calls a second. At a reshard every producer
-/// asks again and again, from the same moment on: 200 producers make 400 calls a second, each of one page for up to 1,000
-/// open shards.
-const JITTER: Duration = Duration::from_millis(500);
+/// The shortest pause where records live for less than two seconds.
+const LEAST_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The longest backoff while somebody waits for a fresh map: a verdict that is held has only the record's time to live.
+/// The longest backoff while a record waits for a fresh map: it has only the record's time to live.
 const MAX_WANTED_BACKOFF: Duration = Duration::from_secs(5);
 
 pub(crate) struct Refresher {
@@ -66,7 +64,7 @@ impl Refresher {
                 .map(|first| first.incarnation.clone())
                 .unwrap_or_default(),
             first,
-            known: KnownShards::default(),
+            known: KnownShards::new(shared.config.record_ttl),
             known_generation: 0,
             shared,
             service,
@@ -137,7 +135,7 @@ impl Refresher {
                 "the listed shards contradict earlier ones, as after the stream was deleted and created again: the earlier ones are forgotten"
             );
         }
-        if self.known.lacks(unknown) {
+        if self.known.has_missed(unknown) {
             let all = self.service.list_shards(Listing::All).await?;
             self.known.note_all(all, clock::now());
         }
@@ -218,7 +216,8 @@ impl Refresher {
                 () = tokio::time::sleep(jittered) => false,
             };
             self.refresh_until_done(is_wanted).await;
-            tokio::time::sleep(pause(&mut self.rng)).await;
+            let pause = self.pause();
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -242,7 +241,7 @@ impl Refresher {
                 };
             }
             if is_wanted {
-                let delay = delay.clamp(pause(&mut self.rng), MAX_WANTED_BACKOFF);
+                let delay = delay.clamp(self.pause(), MAX_WANTED_BACKOFF);
                 tokio::time::sleep_until(failed + delay).await;
             }
         }
@@ -251,11 +250,20 @@ impl Refresher {
             tracing::info!(failures, "the shard map is fresh again");
         }
     }
+
+    fn pause(&mut self) -> Duration {
+        pause(self.shared.config.record_ttl, &mut self.rng)
+    }
 }
 
-/// How long to wait after a refresh before the next that is asked for.
-fn pause(rng: &mut fastrand::Rng) -> Duration {
-    MIN_INTERVAL + JITTER.mul_f64(rng.f64())
+/// How long to wait after a refresh before the next that is asked for: [`MIN_INTERVAL`], and at random up to twice that more.
+///
+/// A stream takes 1,000 ListShards calls a second. At a reshard every producer asks again and again, from the same moment on:
+/// 200 producers make 400 calls a second, each of one page for up to 1,000 open shards. Where records live for less than two
+/// seconds the pause is shorter: an aggregate whose shard is not known is sent again in parts after half of its time to live.
+fn pause(time_to_live: Duration, rng: &mut fastrand::Rng) -> Duration {
+    let least = (time_to_live / 8).clamp(LEAST_INTERVAL, MIN_INTERVAL);
+    least + least.mul_f64(2.0 * rng.f64())
 }
 
 #[cfg(test)]
@@ -271,7 +279,7 @@ mod tests {
             let mut at = Duration::ZERO;
             while at < Duration::from_secs(60) {
                 calls.push(at);
-                at += pause(&mut rng);
+                at += pause(Duration::from_secs(30), &mut rng);
             }
         }
         calls.sort();
@@ -282,5 +290,12 @@ mod tests {
         });
         let most = most.max().unwrap();
         assert!(most < 700, "{most} calls in a second");
+    }
+
+    #[test]
+    fn a_refresh_comes_within_half_of_a_short_time_to_live() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let second = Duration::from_secs(1);
+        assert!((0..1000).all(|_| pause(second, &mut rng) < second / 2));
     }
 }

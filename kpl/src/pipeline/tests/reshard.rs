@@ -155,3 +155,46 @@ async fn a_stream_that_list_shards_does_not_find_is_forgotten() {
     assert_eq!(takers(&producer, low_and_high).await, ["2", "3"]);
     assert_eq!(producer.stats().resent_for_wrong_shard, 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_is_listed_late_is_looked_for_among_the_open_shards() {
+    let parent = vec![shard("0", 0, u128::MAX, true)];
+    let child = |id, start, end| shard(id, start, end, true);
+    let half = 2 * QUARTER;
+    let children = vec![child("1", 0, half), child("2", half + 1, u128::MAX)];
+    let stream = Stream::new(Mutex::new(parent.clone()));
+    let service = writes_into(&stream);
+    *lock(&service.shards) = parent;
+    let producer = producer(Arc::clone(&service), ProducerConfig::default()).await;
+    *lock(&stream) = children.clone();
+    let late = async {
+        tokio::time::sleep(5 * SECOND).await;
+        *lock(&service.shards) = children;
+    };
+    let (shards, ()) = tokio::join!(takers(&producer, [0, 1]), late);
+    assert_eq!(shards, ["1", "1"]);
+    let listings = lock(&service.listings).clone();
+    assert!(listings.len() > 5, "{listings:?}");
+    let only_open = listings.iter().all(|listing| *listing == Listing::Open);
+    assert!(only_open, "{listings:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_a_listing_left_out_is_listed_again_once_it_takes_a_record() {
+    let stream = Stream::new(Mutex::new(new_stream()));
+    let service = writes_into(&stream);
+    *lock(&service.shards) = new_stream();
+    let config = ProducerConfig {
+        shard_map_refresh_interval: 600 * SECOND,
+        ..Default::default()
+    };
+    let producer = producer(Arc::clone(&service), config).await;
+    lock(&service.shards).truncate(1);
+    tokio::time::sleep(800 * SECOND).await;
+    *lock(&service.shards) = new_stream();
+    let before = lock(&service.listings).len();
+    let [taker, _] = takers(&producer, [u128::MAX, 0]).await;
+    assert_eq!(taker, "1");
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(lock(&service.listings).len(), before + 1);
+}

@@ -169,9 +169,10 @@ pub struct ProducerConfig {
 
     /// The most bytes of payload in flight. Default 32 MiB; at least 64 KiB. Memory: 2.3 times as much (base64 and JSON).
     ///
-    /// The producer begins with 1 MiB and doubles that with each round trip while the link keeps up. When requests time out,
-    /// it falls to what the link carried in a third of the timeout, at least 128 KiB. A request of several records has at
-    /// most a sixteenth of the bytes that may be in flight, at least 64 KiB.
+    /// The producer begins with 1 MiB. While half of that is in flight and the link keeps up, it doubles with each round trip.
+    /// When requests time out, it falls to what the link carried in a third of the timeout, at least 128 KiB. A request of
+    /// several records has at most a sixteenth of the bytes that may be in flight (with fewer `max_requests_in_flight`, that
+    /// part), at least 512 KiB, or 64 KiB while less than 1 MiB may be in flight.
     pub max_in_flight_bytes: usize,
 
     /// The most PutRecords requests in flight. Default 24. KPL: `MaxConnections`.

@@ -6,6 +6,8 @@
 //!
 //! * It begins small and doubles with each round trip, as long as it is used, up to what the link carries in a third of the
 //!   time limit. That is measured in each round trip, and the window follows it slowly.
+//! * A service may take longer than that by itself, whatever is in flight. So the window also doubles while a round trip takes
+//!   about as long as the shortest one, and it may take twice as long as that.
 //! * When a request times out, it falls to what was acknowledged in a third of the request's time. A request that times
 //!   out for another reason, while the link carries more than the window, does not change it.
 
@@ -23,12 +25,15 @@ const LEAST: usize = 128 * 1024;
 /// The smallest limit on the bytes of a request.
 const LEAST_REQUEST: usize = 64 * 1024;
 
+/// The smallest limit on the bytes of a request while the window is not smaller than at the start.
+const LEAST_USUAL_REQUEST: usize = 512 * 1024;
+
 /// A window holds this many of the largest requests. Where requests share a link that is nearly full, one takes ten times
 /// as long as alone: large ones would hold up their records for seconds.
 const REQUESTS: usize = 16;
 
 /// A window that is full takes one part in so many of the time limit to be answered: the rest is for a link that slows down.
-const CALM_PART: u32 = 3;
+const TARGET_PART: u32 = 3;
 
 /// The part of the difference between the window and a measurement, by which the window changes: one in so many.
 const SMOOTHING: usize = 8;
@@ -37,8 +42,12 @@ const SMOOTHING: usize = 8;
 pub(crate) struct Window {
     size: usize,
     most: usize,
-    /// The time that a full window may take.
-    calm: Duration,
+    /// How many requests may be in flight.
+    max_requests: usize,
+    request_timeout: Duration,
+    /// The shortest round trip: what the service takes while the link is free.
+    shortest: Option<Duration>,
+    shrinking: Option<Shrinking>,
     /// Requests in flight, but for parts.
     batches: Load,
     /// Parts of failed requests in flight. They say nothing of the use of the window: they may hang.
@@ -47,8 +56,12 @@ pub(crate) struct Window {
     idle_since: Option<Instant>,
     /// When batches of half of the window were in flight for the last time.
     used: Option<Instant>,
+    /// When a request was about as large as the small window allows, for the last time.
+    limited: Option<Instant>,
     /// The round trip that is measured: it ends with the first answer to a request that started in it.
     round: Option<Mark>,
+    /// How long the requests took that were answered in this round trip: their sum and number.
+    answers: (Duration, u32),
     /// All bytes that were ever acknowledged.
     acknowledged: u64,
 }
@@ -58,6 +71,15 @@ pub(crate) struct Window {
 struct Load {
     requests: usize,
     bytes: usize,
+}
+
+/// Since the window shrinks, because round trips take long.
+#[derive(Debug, Clone, Copy)]
+struct Shrinking {
+    /// The window before.
+    size: usize,
+    /// The longest round trip.
+    longest: Duration,
 }
 
 /// A moment, and what was acknowledged until then.
@@ -91,12 +113,17 @@ impl Window {
         Self {
             size: INITIAL.min(most),
             most,
-            calm: config.request_timeout / CALM_PART,
+            max_requests: config.max_requests_in_flight,
+            request_timeout: config.request_timeout,
+            shortest: None,
+            shrinking: None,
             batches: Load::default(),
             parts: Load::default(),
             idle_since: None,
             used: None,
+            limited: None,
             round: None,
+            answers: (Duration::ZERO, 0),
             acknowledged: 0,
         }
     }
@@ -128,7 +155,18 @@ impl Window {
 
     /// The bytes that a request of several records may have.
     pub(crate) fn max_request(&self) -> usize {
-        (self.size / REQUESTS).max(LEAST_REQUEST)
+        // Large requests are cheaper, and a link is taken for fast until it shows that it is slow.
+        let least = match self.is_small() {
+            true => LEAST_REQUEST,
+            false => LEAST_USUAL_REQUEST.min(self.size / 2).max(LEAST_REQUEST),
+        };
+        // With few requests at a time, these alone must be able to fill the window.
+        (self.size / REQUESTS.min(self.max_requests)).max(least)
+    }
+
+    /// Whether the window is smaller than at the start.
+    fn is_small(&self) -> bool {
+        self.size < INITIAL.min(self.most)
     }
 
     /// A request of `bytes` starts.
@@ -146,6 +184,9 @@ impl Window {
             self.round.get_or_insert(began).at += idle;
             if self.batches.bytes >= self.size / 2 {
                 self.used = Some(now);
+            }
+            if self.is_small() && bytes >= self.max_request() / 2 {
+                self.limited = Some(now);
             }
         }
         Flight {
@@ -165,36 +206,98 @@ impl Window {
         }
         match landing {
             Landing::Answered => {
+                let took = now.saturating_duration_since(flight.began.at);
+                self.shortest = Some(self.shortest.map_or(took, |shortest| shortest.min(took)));
                 self.acknowledged += flight.bytes as u64;
-                let round = self.round.filter(|round| flight.began.at >= round.at);
-                if let Some(round) = round.filter(|_| !flight.is_part) {
-                    self.end_round(round, now);
+                if !flight.is_part {
+                    let (sum, count) = self.answers;
+                    self.answers = (sum.saturating_add(took), count + 1);
+                    if let Some(round) = self.round.filter(|round| flight.began.at >= round.at) {
+                        self.end_round(round, now);
+                    }
                 }
             }
             Landing::TimedOut => {
                 let least = LEAST.min(self.most);
-                self.size = self
-                    .size
-                    .min(self.carried_since(flight.began, now).max(least));
-                self.round = Some(self.mark(now));
+                let carried = self.carried_since(flight.began, self.third(), now);
+                self.size = self.size.min(carried.max(least));
+                self.shrinking = None;
+                self.begin_round(now);
             }
             Landing::Failed => {}
         }
     }
 
+    fn begin_round(&mut self, now: Instant) {
+        self.round = Some(self.mark(now));
+        self.answers = (Duration::ZERO, 0);
+    }
+
     fn end_round(&mut self, round: Mark, now: Instant) {
-        // Only a window that is used shows that the link carries as much.
-        if self.used.is_some_and(|used| used >= round.at) {
-            let carried = self.carried_since(round, now).min(self.most);
-            if carried / 2 >= self.size {
-                self.size *= 2;
+        // The mean: over a link that carries one request after the other, the first one does not wait.
+        let (sum, count) = self.answers;
+        let took = sum / count.max(1);
+        let in_round = |at: Option<Instant>| at.is_some_and(|at| at >= round.at);
+        let (is_used, is_limited) = (in_round(self.used), in_round(self.limited));
+        let carried = (self.carried_since(round, self.target(), now)).min(self.most);
+        // A request that is kept small asks for a larger window, and shows by its answer that the link carries one.
+        if (is_used || is_limited) && carried / 2 >= self.size {
+            self.size *= 2;
+            self.shrinking = None;
+        } else if is_used {
+            // Only a window that is used shows that the link carries no more.
+            if self.is_short(took) {
+                self.size = self.size.saturating_mul(2).min(self.most);
+                self.shrinking = None;
             } else {
-                // One round trip measures inexactly: the window follows the mean of several.
-                let wanted = (self.size / SMOOTHING * (SMOOTHING - 1)) + carried / SMOOTHING;
-                self.size = wanted.max(LEAST.min(self.most)).min(self.most);
+                self.follow(carried, took);
             }
         }
-        self.round = Some(self.mark(now));
+        self.begin_round(now);
+    }
+
+    /// Changes the window slowly to what the link carries. One round trip measures inexactly: the window follows the mean of
+    /// several.
+    fn follow(&mut self, carried: usize, took: Duration) {
+        let before = self.size;
+        let wanted = (self.size / SMOOTHING * (SMOOTHING - 1)) + carried / SMOOTHING;
+        self.size = wanted.max(LEAST.min(self.most)).min(self.most);
+        if self.size >= before {
+            self.shrinking = None;
+            return;
+        }
+        let start = Shrinking {
+            size: before,
+            longest: took,
+        };
+        let shrinking = self.shrinking.get_or_insert(start);
+        shrinking.longest = shrinking.longest.max(took);
+        if self.size <= shrinking.size / 4 * 3 {
+            // Round trips over a full link get shorter with the window. Where they do not, the service is slow.
+            if took >= shrinking.longest.mul_f64(0.9) {
+                self.shortest = Some(took);
+            }
+            self.shrinking = None;
+        }
+    }
+
+    /// Whether a round trip took about as long as over a free link.
+    fn is_short(&self, took: Duration) -> bool {
+        self.shortest
+            .is_some_and(|shortest| took <= shortest.saturating_add(shortest / 4))
+    }
+
+    /// The time that a full window may take over a link that is slow, not the service.
+    fn third(&self) -> Duration {
+        self.request_timeout / TARGET_PART
+    }
+
+    /// The time that a full window may take.
+    fn target(&self) -> Duration {
+        let shortest = self.shortest.unwrap_or_default();
+        // Halfway to the timeout at most: the rest is for a link that slows down.
+        let halfway = shortest.saturating_add(self.request_timeout) / 2;
+        self.third().max(shortest.saturating_mul(2).min(halfway))
     }
 
     fn load(&mut self, is_part: bool) -> &mut Load {
@@ -211,12 +314,12 @@ impl Window {
         }
     }
 
-    /// The bytes that the link carries in the time that a full window may take, as measured since `mark`.
-    fn carried_since(&self, mark: Mark, now: Instant) -> usize {
+    /// The bytes that the link carries in `time`, as measured since `mark`.
+    fn carried_since(&self, mark: Mark, time: Duration, now: Instant) -> usize {
         let took = now.saturating_duration_since(mark.at);
         let bytes = (self.acknowledged - mark.acknowledged) as f64;
         // As floating-point numbers: a round trip that took no time has an infinite rate.
-        (bytes * self.calm.as_secs_f64() / took.as_secs_f64().max(1e-6)) as usize
+        (bytes * time.as_secs_f64() / took.as_secs_f64().max(1e-6)) as usize
     }
 }
 
@@ -317,6 +420,85 @@ mod tests {
         }
         window.land(hangs, Landing::TimedOut, now + 6 * SECOND);
         assert!(fits(&window, MIB));
+    }
+
+    /// A service that answers each request after `latency`, whatever is in flight.
+    fn rounds(
+        window: &mut Window,
+        now: &mut Instant,
+        latency: Duration,
+        slots: usize,
+        rounds: u32,
+    ) {
+        for _ in 0..rounds {
+            let mut flights = Vec::new();
+            while flights.len() < slots && fits(window, window.max_request()) {
+                flights.push(window.start(window.max_request(), false, *now));
+            }
+            *now += latency;
+            for flight in flights {
+                window.land(flight, Landing::Answered, *now);
+            }
+        }
+    }
+
+    #[test]
+    fn a_slow_service_is_not_taken_for_a_full_link() {
+        for (latency, request_timeout) in [(3000, 6000), (220, 600)] {
+            let latency = Duration::from_millis(latency);
+            let request_timeout = Duration::from_millis(request_timeout);
+            let config = ProducerConfig {
+                request_timeout,
+                ..Default::default()
+            };
+            let mut window = Window::new(&config);
+            let mut now = clock::now();
+            rounds(&mut window, &mut now, latency, 1000, 6);
+            assert!(fits(&window, 32 * MIB), "{}", window.size);
+
+            // A service that becomes as slow later.
+            let mut window = Window::new(&config);
+            rounds(&mut window, &mut now, latency / 10, 1000, 6);
+            for _ in 0..30 {
+                rounds(&mut window, &mut now, latency, 1000, 1);
+                assert!(fits(&window, 16 * MIB), "{}", window.size);
+            }
+            rounds(&mut window, &mut now, latency, 1000, 100);
+            assert!(fits(&window, 30 * MIB), "{}", window.size);
+        }
+    }
+
+    #[test]
+    fn it_grows_with_few_requests_in_flight() {
+        for slots in [1, 2, 4] {
+            let config = ProducerConfig {
+                max_requests_in_flight: slots,
+                ..Default::default()
+            };
+            let mut window = Window::new(&config);
+            rounds(&mut window, &mut clock::now(), SECOND / 50, slots, 6);
+            assert!(fits(&window, 32 * MIB), "{slots}: {}", window.size);
+        }
+    }
+
+    #[test]
+    fn requests_are_small_only_while_the_link_is_slow() {
+        let mut window = Window::new(&ProducerConfig::default());
+        let mut now = clock::now();
+        assert_eq!(window.max_request(), MIB / 2);
+        let flight = window.start(MIB, false, now);
+        now += 6 * SECOND;
+        window.land(flight, Landing::TimedOut, now);
+        assert_eq!(window.max_request(), LEAST_REQUEST);
+        // Requests that are nearly as large as they may be, one at a time.
+        for _ in 0..5 {
+            now += SECOND / 10;
+            let flight = window.start(window.max_request() * 3 / 5, false, now);
+            now += SECOND / 50;
+            window.land(flight, Landing::Answered, now);
+        }
+        assert_eq!(window.max_request(), MIB / 2);
+        assert!(!fits(&window, 2 * MIB));
     }
 
     #[test]

@@ -4,8 +4,12 @@
 //! connection that a router has forgotten holds them up until the operating system gives it up, after a quarter of an hour.
 //! So requests are spread over several clients, and a client whose request timed out is replaced: its requests in flight go
 //! on, and the next ones open a new connection.
+//!
+//! The HTTP client of the SDK keeps its connections apart by the connect timeout, so each client has another one. Producers
+//! that share an HTTP client through their `SdkConfig` do not share connections.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use aws_sdk_kinesis::config::timeout::TimeoutConfigBuilder;
@@ -13,20 +17,17 @@ use aws_sdk_kinesis::{Client, Config};
 
 use crate::sync::{Mutex, lock};
 
-/// The HTTP client of the SDK keeps its connections apart by the connect timeout, and forgets no timeout that it has seen.
-/// So there are only so many; a client that was replaced long ago has closed its connections when its turn comes again.
+/// How many connect timeouts there are. An HTTP client forgets no timeout that it has seen, so they are used again: a client
+/// that was replaced long ago has closed its connections by then.
 const MOST_TIMEOUTS: u32 = 256;
+
+/// How many clients were made, by all producers: they may share an HTTP client.
+static MADE: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) struct Connections {
     config: Config,
     connect_timeout: Duration,
-    state: Mutex<State>,
-}
-
-struct State {
-    slots: Vec<Slot>,
-    /// How many clients were made.
-    made: u32,
+    slots: Mutex<Vec<Slot>>,
 }
 
 #[derive(Default)]
@@ -52,17 +53,13 @@ impl Connections {
         Arc::new(Self {
             config,
             connect_timeout,
-            state: Mutex::new(State {
-                slots: (0..count.max(1)).map(|_| Slot::default()).collect(),
-                made: 0,
-            }),
+            slots: Mutex::new((0..count.max(1)).map(|_| Slot::default()).collect()),
         })
     }
 
     /// The client with the fewest requests in flight.
     pub(crate) fn lease(self: &Arc<Self>) -> Lease {
-        let mut state = lock(&self.state);
-        let State { slots, made } = &mut *state;
+        let mut slots = lock(&self.slots);
         let least = slots.iter_mut().enumerate();
         let Some((place, slot)) = least.min_by_key(|(_, slot)| slot.in_flight) else {
             unreachable!("there is at least one slot");
@@ -70,9 +67,8 @@ impl Connections {
         let client = match &slot.client {
             Some(client) => client.clone(),
             None => {
-                let client = self.make(*made);
-                *made = made.wrapping_add(1);
-                slot.number = *made;
+                slot.number = MADE.fetch_add(1, Ordering::Relaxed);
+                let client = self.make(slot.number);
                 slot.client = Some(client.clone());
                 client
             }
@@ -103,8 +99,8 @@ impl Connections {
 impl Lease {
     /// The request timed out: the connection may be dead. Requests from now on take another.
     pub(crate) fn replace(&self) {
-        let mut state = lock(&self.connections.state);
-        let slot = &mut state.slots[self.slot];
+        let mut slots = lock(&self.connections.slots);
+        let slot = &mut slots[self.slot];
         if slot.number == self.number {
             slot.client = None;
         }
@@ -113,6 +109,32 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        lock(&self.connections.state).slots[self.slot].in_flight -= 1;
+        lock(&self.connections.slots)[self.slot].in_flight -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_kinesis::config::BehaviorVersion;
+
+    use super::*;
+
+    #[test]
+    fn all_clients_of_all_producers_have_connect_timeouts_of_their_own() {
+        let config = || {
+            let version = BehaviorVersion::v2026_01_12();
+            Config::builder().behavior_version(version).build()
+        };
+        let timeout = |lease: &Lease| {
+            let timeouts = lease.client.config().timeout_config().unwrap();
+            timeouts.connect_timeout().unwrap()
+        };
+        let second = Duration::from_secs(1);
+        let [one, other] = [(); 2].map(|()| Connections::new(config(), second, 2));
+        let leases = [one.lease(), one.lease(), other.lease(), other.lease()];
+        let mut timeouts = leases.each_ref().map(timeout);
+        timeouts.sort();
+        assert!(timeouts[0] > second, "{timeouts:?}");
+        assert!(timeouts.is_sorted_by(|a, b| a < b), "{timeouts:?}");
     }
 }

@@ -9,7 +9,7 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::http::HttpResponse;
 use aws_sdk_kinesis::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
-use aws_sdk_kinesis::config::{BehaviorVersion, Builder};
+use aws_sdk_kinesis::config::{BehaviorVersion, Builder, IdentityCache};
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::types::{
     self, PutRecordsRequestEntry, RecordDistributionStrategy, ShardFilter, ShardFilterType,
@@ -47,6 +47,11 @@ impl SdkService {
         let base = base
             .behavior_version(BehaviorVersion::v2026_01_12())
             .retry_partition(RetryPartition::custom("kpl").build());
+        // Each client would make a cache of its own, and each new connection ask for credentials anew.
+        let base = match base.clone().build().identity_cache() {
+            Some(_) => base,
+            None => base.identity_cache(IdentityCache::lazy().build()),
+        };
         let connecting = TimeoutConfig::builder()
             .connect_timeout(config.connect_timeout)
             .disable_read_timeout();
@@ -330,6 +335,7 @@ fn lacks_credentials(error: &(dyn Error + 'static)) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use aws_credential_types::provider::{ProvideCredentials, future};
     use aws_sdk_kinesis::config::{Credentials, Region};
 
     use super::*;
@@ -364,5 +370,51 @@ mod tests {
         let refused = put_to(endpoint).await;
         assert!(!refused.may_have_been_written, "{refused:?}");
         assert_eq!(&*refused.code, "Connection");
+    }
+
+    /// Counts how often credentials are asked for.
+    #[derive(Debug)]
+    struct Counting(Arc<std::sync::atomic::AtomicUsize>);
+
+    impl ProvideCredentials for Counting {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            future::ProvideCredentials::ready(Ok(Credentials::new("a", "b", None, None, "test")))
+        }
+    }
+
+    #[tokio::test]
+    async fn all_clients_share_their_credentials() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let loads = Arc::default();
+        let base = Builder::new()
+            .region(Region::new("us-east-1"))
+            .credentials_provider(Counting(Arc::clone(&loads)))
+            .endpoint_url(endpoint);
+        let config = ProducerConfig::default();
+        let service = SdkService::new(StreamName::new("s"), base, &config);
+        let entry = Entry {
+            data: "v".into(),
+            partition_key: "k".into(),
+            explicit_hash_key: None,
+        };
+        // At the same time, so that each has a client of its own.
+        let put = || service.put_records(vec![entry.clone()], config.request_timeout);
+        let (first, second, third, listed) =
+            tokio::join!(put(), put(), put(), service.list_shards(Listing::Open));
+        for error in [
+            first.unwrap_err(),
+            second.unwrap_err(),
+            third.unwrap_err(),
+            listed.unwrap_err(),
+        ] {
+            assert_eq!(&*error.code, "Connection");
+        }
+        assert_eq!(loads.load(std::sync::atomic::Ordering::SeqCst), 1);
     }
 }

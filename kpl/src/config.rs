@@ -188,7 +188,9 @@ pub struct ProducerConfig {
     /// How long one PutRecords attempt may take. Default 6 s; at most 365 days. KPL: `RequestTimeout`.
     ///
     /// The time in which a link of 2 Mbit/s carries the largest record of the request is added: 0.3 s for 50 KiB, 5.6 s for
-    /// 1 MiB. Raise it where the service itself answers late; a slow link needs no change.
+    /// 1 MiB. The sum is at most half of what is left of the record's time to live, so that a second attempt has time, but
+    /// never less than `request_timeout`. Raise it where the service itself answers late. For records of several MiB over a
+    /// slow link, raise `record_ttl`.
     #[cfg_attr(feature = "serde", serde(with = "duration"))]
     pub request_timeout: Duration,
 
@@ -468,11 +470,12 @@ impl ProducerConfig {
         problems.into_result()
     }
 
-    /// The time limit of a request whose largest record has `bytes`.
-    pub(crate) fn request_limit(&self, bytes: usize) -> Duration {
-        let carried = bytes as f64 * 4.0 / 3.0 / SLOWEST_LINK;
-        self.request_timeout
-            .saturating_add(Duration::from_secs_f64(carried))
+    /// The time limit of a request whose largest record has `bytes`, and `left` of its time to live.
+    pub(crate) fn request_limit(&self, bytes: usize, left: Duration) -> Duration {
+        let carried = Duration::from_secs_f64(bytes as f64 * 4.0 / 3.0 / SLOWEST_LINK);
+        let whole = self.request_timeout.saturating_add(carried);
+        // A request that hangs must leave time for another attempt.
+        whole.min(left / 2).max(self.request_timeout)
     }
 
     /// How long a request that is not full waits for more, while another is in flight.
@@ -578,6 +581,26 @@ mod tests {
     fn the_default_is_valid() {
         assert_eq!(ProducerConfig::default().validate(), Ok(()));
         assert_eq!(ProducerConfig::for_tests().validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_request_leaves_time_for_another_attempt() {
+        let config = ProducerConfig::default();
+        for (mib, left, limit) in [
+            (0, 30, 6),
+            (1, 30, 11),
+            (10, 30, 15),
+            (10, 300, 61),
+            (10, 1, 6),
+        ] {
+            let actual = config.request_limit(mib * MIB, Duration::from_secs(left));
+            assert_eq!(actual.as_secs(), limit, "{mib} MiB, {left} s");
+        }
+        let longest = ProducerConfig {
+            request_timeout: Duration::MAX,
+            ..Default::default()
+        };
+        assert_eq!(longest.request_limit(MIB, Duration::MAX), Duration::MAX);
     }
 
     #[test]

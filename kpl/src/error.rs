@@ -218,8 +218,8 @@ pub enum FailureCause {
         /// Code and message of the last attempt, or what the record was waiting for.
         last: Arc<str>,
     },
-    /// The service, or a proxy before it, refused the record for what it is: the request was divided until the record was
-    /// alone in it. Sending it again does not help.
+    /// The service refused the record for what it is, or a proxy refused it as too large: the request was divided until the
+    /// record was alone in it. Sending it again does not help unless the limit of the stream or the proxy is raised.
     #[error("the service refuses the record ({code}: {message})")]
     Rejected {
         /// The service's error code.

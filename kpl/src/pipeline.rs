@@ -5,6 +5,8 @@
 //!              ^                                  ^                                          |
 //!              |                                  +-- backoff <- throttled, transient -------+
 //!         a sender's task                         +-- regroup <- wrong shard, fresh map -----+-> settled
+//!                                                                                            |
+//!                                                                PutRecords <- parts <- request failed as a whole
 //! ```
 //! The task owns every sealed record until it is settled; the requests it spawns hold only their bytes.
 
@@ -440,8 +442,12 @@ impl Pipeline {
         let number = self.next_number;
         self.next_number += 1;
         let span = request_span::request_span(number, &batch);
-        let largest = batch.records.iter().map(KinesisRecord::size).max();
-        let limit = self.shared.config.request_limit(largest.unwrap_or(0));
+        let config = &self.shared.config;
+        let largest = (batch.records.iter()).max_by_key(|record| record.size());
+        let limit = largest.map_or(config.request_timeout, |largest| {
+            let left = largest.expires().saturating_duration_since(now);
+            config.request_limit(largest.size(), left)
+        });
         let flight = self.window.start(batch.bytes, batch.is_part, now);
         self.parts.in_flight += usize::from(batch.is_part);
         self.parts.went_last = batch.is_part;

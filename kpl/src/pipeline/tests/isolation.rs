@@ -303,3 +303,27 @@ async fn an_outage_does_not_scatter_the_records() {
         .count();
     assert!(calls < 200, "{calls} calls");
 }
+
+/// A service that fails most requests, whatever they hold, divides few of the records.
+#[tokio::test(start_paused = true)]
+async fn a_brownout_does_not_scatter_the_records() {
+    let random = Mutex::new(fastrand::Rng::with_seed(7));
+    let service = Scripted::new(move |passed, entries| {
+        let fails = passed < 20 * SECOND && lock(&random).f64() < 0.7;
+        match fails {
+            true => (QUICK, Err(answer(503, "Http503"))),
+            false => all_written(entries),
+        }
+    });
+    let producer = producer(Arc::clone(&service), ProducerConfig::default()).await;
+    let mut deliveries = Vec::new();
+    for id in 0..20_000_u128 {
+        deliveries.push(send(&producer, id << 113, &"x".repeat(100)).await);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
+    let (records, calls) = (producer.stats().kinesis_records, service.calls().len());
+    assert!(records < 1000, "{records} Kinesis records in {calls} calls");
+}

@@ -105,9 +105,12 @@ impl StreamCheck {
         let mut shards = HashSet::new();
         let mut next_token = None;
         loop {
-            let request = self.client.list_shards().set_stream_arn(self.name.arn());
+            let request = self.client.list_shards();
             let request = match next_token {
-                None => request.set_stream_name(self.name.name()),
+                None => request
+                    .set_stream_arn(self.name.arn())
+                    .set_stream_name(self.name.name()),
+                // The token stands for the stream: Kinesis refuses both together.
                 token => request.set_next_token(token),
             };
             let output = request.send().await.map_err(drop)?;

@@ -193,18 +193,15 @@ async fn shards_are_listed_page_by_page() {
         .send()
         .await;
     assert_eq!(code(both), "InvalidArgumentException");
-    let filtered = |kind| {
-        let filter = ShardFilter::builder().r#type(kind).build().unwrap();
-        let list = client.list_shards().next_token(&token);
-        list.shard_filter(filter).send()
-    };
-    let other_filter = filtered(ShardFilterType::AtLatest).await;
-    assert_eq!(code(other_filter), "InvalidArgumentException");
-    filtered(ShardFilterType::FromTrimHorizon).await.unwrap();
-    aws.create_stream("another", 1).await.unwrap();
-    let other_stream = client.list_shards().next_token(&token);
-    let other_stream = other_stream.stream_arn(STREAM_ARN.replace(STREAM, "another"));
-    assert_eq!(code(other_stream.send().await), "InvalidArgumentException");
+    let filter = ShardFilter::builder()
+        .r#type(ShardFilterType::FromTrimHorizon)
+        .build()
+        .unwrap();
+    let filtered = client.list_shards().next_token(&token).shard_filter(filter);
+    assert_eq!(code(filtered.send().await), "InvalidArgumentException");
+    let by_arn = client.list_shards().next_token(&token);
+    let by_arn = by_arn.stream_arn(STREAM_ARN).send().await;
+    assert_eq!(code(by_arn), "InvalidArgumentException");
     let created = client.list_shards().next_token(&token);
     let created = created.stream_creation_timestamp(DateTime::from(clock.now()));
     assert_eq!(code(created.send().await), "InvalidArgumentException");

@@ -84,7 +84,7 @@ const HTML: &str = "<html><body>refused by the firewall</body></html>";
 async fn what_a_proxy_refuses_fails_alone_and_the_other_records_are_delivered() {
     for (status, body, code, is_final) in [
         (413, HTML, "Http413", true),
-        (400, HTML, "Http400", true),
+        (400, HTML, "Http400", false),
         (403, HTML, "Http403", false),
         (502, HTML, "Http502", false),
         (200, HTML, "UnusableAnswer", false),

@@ -150,7 +150,8 @@ pub struct ProducerConfig {
     /// a reshard those are one more for each new shard of an aggregate. Where the stream begins to place records itself, or
     /// its shards leave a gap, each record will travel alone: aggregates are taken apart as they are sent, and no more than
     /// 5,500 records at a time, about 6 MiB. What goes one by one because a reshard came while shards could not be listed is
-    /// not counted either, however much it is.
+    /// not counted either, however much it is. Nor are the Kinesis records, of about 1 KiB of overhead each, that are made
+    /// when an aggregate is divided because its requests fail as a whole.
     pub max_buffered_bytes: usize,
 
     /// How full the buffer may be, and how full its shard's share of it, in percent, for a
@@ -163,8 +164,7 @@ pub struct ProducerConfig {
     ///
     /// The stream's own limit counts where the role may call `kinesis:DescribeStreamSummary`. Set this where the role may
     /// not, and `UpdateMaxRecordSize` has raised the stream's limit. Where it is more than the stream takes, the service
-    /// refuses the larger records, which fail as [`Rejected`](crate::FailureCause::Rejected). It
-    /// corresponds to the KPL's `MaxUserRecordSize`.
+    /// refuses the larger records, which fail as [`Rejected`](crate::FailureCause::Rejected).
     pub max_record_size: Option<usize>,
 
     /// The most bytes of payload in flight. Default 32 MiB; at least 64 KiB. Memory: 2.3 times as much (base64 and JSON).

@@ -48,7 +48,7 @@ pub(crate) struct Lease {
 }
 
 impl Connections {
-    /// `config` is all but the connect timeout.
+    /// `config`: the configuration of each client, without its connect timeout.
     pub(crate) fn new(config: Config, connect_timeout: Duration, count: usize) -> Arc<Self> {
         Arc::new(Self {
             config,

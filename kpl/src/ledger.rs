@@ -16,7 +16,9 @@
 //! producer waits, and while the fullest shard together with all permits of the producer would hold more than twice what is
 //! left. While the first permit waits, its bytes are reserved.
 //!
-//! *Cost.* A grant, a return and a new waiter each take a time that is logarithmic in the number of waiters.
+//! *Cost.* A grant, a return and a new waiter each take a time that is logarithmic in the number of waiters. While permits
+//! wait, each return also looks at the first permit of each producer. A producer's pipeline asks once a turn which open
+//! aggregates must make room; that takes a time that is linear in the number of its shards with waiters.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::task::{Poll, Waker};
@@ -499,7 +501,7 @@ impl<S: Clone> Ledger<S> {
                 self.granted.insert(ticket);
                 granted.push((ticket, waiter.and_then(|waiter| waiter.waker)));
             } else if self.usage(share.producer).held(share.lane) == 0 {
-                // It is reserved for the waiter: if it is of a shard, more than is available.
+                // The waiter's bytes are reserved. A waiter of a shard needs more than is available, so nothing remains.
                 self.reserved = self.reserved.saturating_add(bytes);
             }
         }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use crate::clock::{self, Instant};
 
-/// Members that would expire within this part of their time to live fail together with one that has expired. Each failure
-/// rebuilds the aggregate from the members that stay: an aggregate is rebuilt at most so often in one time to live.
+/// Parts into which a time to live is divided. When a member expires, the members that would expire within one part fail
+/// with it, and the aggregate is rebuilt from the others. So it is rebuilt at most 16 times in one time to live.
 const EXPIRY_STEPS: u32 = 16;
 
-/// A new member is compared with so many of the latest times to live, so that equal ones are kept once.
+/// Number of the latest times to live that a new member is compared with, so that equal ones are kept once.
 const COMPARED: usize = 8;
 
 #[derive(Debug, Clone)]

@@ -31,8 +31,8 @@ use crate::worker_state::{StateSender, WorkerState};
 pub(crate) struct View {
     parts: ViewParts,
     totals: Arc<Totals>,
-    /// By the number of the tenure: the task of an earlier one of the same shard may still be
-    /// ending. (Its processor is not: coordination acquires no lease again before the tenure ended.)
+    /// Keyed by a number and not by the shard: the task of an earlier lease of the same shard may still be ending.
+    /// Its processor has ended: coordination acquires no lease again before that.
     shards: Mutex<BTreeMap<u64, Arc<ShardStatus>>>,
     /// The runtime of the processors runs nothing.
     runtime_blocked: AtomicBool,
@@ -197,7 +197,7 @@ impl Shards {
 
     /// Starts the consumer of a lease that was just acquired.
     pub(super) fn start(&mut self, tenure: Tenure) {
-        // The task of an earlier tenure of the shard may still be ending: its problems are over.
+        // The task that held the shard's lease before may still be ending: its problems are over.
         if self.owns(tenure.shard_id()) {
             self.view.parts.problems.forget_shard(tenure.shard_id());
         }
@@ -278,7 +278,7 @@ impl Shards {
         self.count(self.owned.len());
         let shard_id = owned.map(|owned| owned.tenure.shard_id().to_owned());
         let shard_id = shard_id.unwrap_or_default();
-        // Problems that are there now are those of a later tenure of the shard, if there is one.
+        // If this worker holds the shard's lease again, the problems in the log are those of the new consumer.
         if !self.owns(&shard_id) {
             self.view.parts.problems.forget_shard(&shard_id);
         }

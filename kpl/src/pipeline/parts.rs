@@ -1,4 +1,5 @@
-//! Parts: what failed requests held and may be to blame for, in requests of their own, apart from all other records.
+//! Parts: records of requests that failed as a whole, and that may have caused the failure. They travel in requests of their
+//! own, without other records.
 //!
 //! A request that fails for one of its records is divided, and divided again, until that record is alone. The others are
 //! delivered then, and new records do not meet it at all. An aggregate that is alone is divided, too.
@@ -7,17 +8,17 @@ use super::endpoint::Endpoint;
 use crate::clock::Instant;
 use crate::collector::Batch;
 
-/// A record that was in so many requests which failed for an unknown reason travels apart from then on. Most such failures
-/// pass with one more attempt, for which the records stay together.
+/// Failed requests, for an unknown reason, after which a record travels in a part. Most such failures pass with one more
+/// attempt, for which the records stay together.
 pub(super) const SUSPECT_AFTER: u32 = 3;
 
-/// While no request is answered, the service may be away, and no record be to blame: requests are divided into so many
-/// parts only. When the service is back, the parts are few.
+/// The most parts while no request is answered. The service may be unavailable then, and no record the cause. When the
+/// service is back, the parts are few.
 const MOST_UNPROVEN: usize = 24;
 
 #[derive(Default)]
 pub(super) struct Parts {
-    /// In the order in which they are due, and of their first records.
+    /// Sorted by the time at which they are due, then by the order of their first records.
     waiting: Vec<Part>,
     pub(super) in_flight: usize,
     /// Whether the request that started last was a part.

@@ -18,10 +18,7 @@ const MAX_SIZE: usize = 50 * 1024;
 fn records(distinct: usize) -> Vec<(String, Vec<u8>)> {
     let record = |i: usize| (format!("{:0>36}", i % distinct), vec![i as u8; 100]);
     let mut open = AggregateBuilder::new(MAX_SIZE);
-    (0..)
-        .map(record)
-        .take_while(|(key, data)| open.push(key, None, data).is_ok())
-        .collect()
+    (0..).map(record).take_while(|(key, data)| open.push(key, None, data).is_ok()).collect()
 }
 
 fn encode(records: &[(String, Vec<u8>)]) -> SealedAggregate {

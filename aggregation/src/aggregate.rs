@@ -51,21 +51,13 @@ impl Aggregate {
 
     /// The member with this sub-sequence number.
     pub fn get(&self, index: usize) -> Option<Member<'_>> {
-        self.members.get(index).map(|entry| Member {
-            aggregate: self,
-            entry,
-            index,
-        })
+        self.members.get(index).map(|entry| Member { aggregate: self, entry, index })
     }
 
     /// The members in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Member<'_>> + DoubleEndedIterator {
         let members = self.members.iter().enumerate();
-        members.map(|(index, entry)| Member {
-            aggregate: self,
-            entry,
-            index,
-        })
+        members.map(|(index, entry)| Member { aggregate: self, entry, index })
     }
 
     /// Set if members were dropped because one of them is broken.
@@ -148,8 +140,7 @@ impl<'a> Member<'a> {
     /// The hash key: the explicit one, else that of the partition key (an MD5, computed anew on each
     /// call).
     pub fn hash_key(&self) -> HashKey {
-        self.explicit_hash_key()
-            .unwrap_or_else(|| HashKey::of_partition_key(self.partition_key()))
+        self.explicit_hash_key().unwrap_or_else(|| HashKey::of_partition_key(self.partition_key()))
     }
 
     /// The payload.

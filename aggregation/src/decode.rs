@@ -56,9 +56,7 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder that unpacks compressed frames of up to `max_decompressed_size` bytes.
     pub fn new(max_decompressed_size: usize) -> Self {
-        Self {
-            decompressor: Decompressor::new(max_decompressed_size),
-        }
+        Self { decompressor: Decompressor::new(max_decompressed_size) }
     }
 
     /// Takes the data of one received record apart. Nothing is copied; only a compressed frame is
@@ -180,11 +178,9 @@ fn parse_record(mut reader: Reader<'_>) -> Result<MemberEntry, MalformedBody> {
         }
     }
     match (partition_key, data) {
-        (Some(partition_key), Some(data)) => Ok(MemberEntry {
-            partition_key,
-            explicit_hash_key,
-            data,
-        }),
+        (Some(partition_key), Some(data)) => {
+            Ok(MemberEntry { partition_key, explicit_hash_key, data })
+        }
         _ => Err(MalformedBody::MissingField),
     }
 }
@@ -202,11 +198,7 @@ fn check_tag(mut reader: Reader<'_>) -> Result<(), MalformedBody> {
             (number, wire_type) => reader.skip(number, wire_type)?,
         }
     }
-    if has_key {
-        Ok(())
-    } else {
-        Err(MalformedBody::MissingField)
-    }
+    if has_key { Ok(()) } else { Err(MalformedBody::MissingField) }
 }
 
 /// An index as 32 bits. One that does not fit is as far out of the table, and not [`NO_KEY`].
@@ -232,9 +224,5 @@ fn cut_at_defect(
     let (index, kind) = entries.find_map(|(index, member)| Some((index, kind_of(member)?)))?;
     let dropped = (members.len() - index) as u64;
     members.truncate(index);
-    Some(AggregateDefect {
-        kind,
-        index: index as u64,
-        dropped,
-    })
+    Some(AggregateDefect { kind, index: index as u64, dropped })
 }

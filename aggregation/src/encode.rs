@@ -95,18 +95,13 @@ impl AggregateBuilder {
         let plan = self.plan(partition_key, explicit_hash_key, data.len());
         let size = self.size().saturating_add(plan.growth);
         if self.len > 0 && size > self.max_size || self.len == u32::MAX {
-            return Err(AggregateFull {
-                size,
-                max_size: self.max_size,
-            });
+            return Err(AggregateFull { size, max_size: self.max_size });
         }
         self.reserve(plan.growth);
         self.buf.push(BYTES_3);
         put_varint(&mut self.buf, plan.message_len as u64);
         self.buf.push(VARINT_1);
-        let row = self
-            .partition_keys
-            .take(partition_key.as_bytes(), plan.partition_key);
+        let row = self.partition_keys.take(partition_key.as_bytes(), plan.partition_key);
         put_varint(&mut self.buf, u64::from(row));
         if let Some((decimal, lookup)) = plan.explicit_hash_key {
             self.buf.push(VARINT_2);
@@ -166,21 +161,14 @@ impl AggregateBuilder {
         let size = self.size();
         let mut sealed = Vec::with_capacity(size);
         let (partition_keys, explicit_hash_keys) = (&self.partition_keys, &self.explicit_hash_keys);
-        let parts: [&[u8]; 4] = [
-            &KPL_MAGIC,
-            partition_keys.wire(),
-            explicit_hash_keys.wire(),
-            &self.buf,
-        ];
+        let parts: [&[u8]; 4] =
+            [&KPL_MAGIC, partition_keys.wire(), explicit_hash_keys.wire(), &self.buf];
         for part in parts {
             sealed.extend_from_slice(part);
         }
         let digest = md5(&sealed[KPL_MAGIC.len()..]);
         sealed.extend_from_slice(&digest);
-        SealedAggregate {
-            bytes: sealed.into(),
-            len: self.len as usize,
-        }
+        SealedAggregate { bytes: sealed.into(), len: self.len as usize }
     }
 
     /// Makes room for `bytes` more. A buffer larger than the size limit would never be filled.
@@ -215,12 +203,7 @@ impl AggregateBuilder {
             (decimal, lookup)
         });
         growth += bytes_field_len(message_len);
-        Plan {
-            partition_key: partition_key_lookup,
-            explicit_hash_key,
-            message_len,
-            growth,
-        }
+        Plan { partition_key: partition_key_lookup, explicit_hash_key, message_len, growth }
     }
 }
 

@@ -118,10 +118,7 @@ pub enum FrameError {
 
 impl FrameError {
     const fn corrupt(reason: &'static str) -> Self {
-        Self::Corrupt {
-            reason,
-            source: None,
-        }
+        Self::Corrupt { reason, source: None }
     }
 }
 
@@ -149,10 +146,7 @@ impl Compressor {
         let mut zstd = zstd::bulk::Compressor::new(level).map_err(FrameError::Zstd)?;
         zstd.include_checksum(true).map_err(FrameError::Zstd)?;
         zstd.include_contentsize(true).map_err(FrameError::Zstd)?;
-        Ok(Self {
-            zstd,
-            scratch: Vec::new(),
-        })
+        Ok(Self { zstd, scratch: Vec::new() })
     }
 
     /// The aggregate as a compressed frame, or `None` if that is not smaller: then send it as it
@@ -169,12 +163,9 @@ impl Compressor {
             return Ok(None);
         };
         self.scratch.clear();
-        self.scratch
-            .reserve(zstd::zstd_safe::compress_bound(body.len()));
-        let packed = self
-            .zstd
-            .compress_to_buffer(body, &mut self.scratch)
-            .map_err(FrameError::Zstd)?;
+        self.scratch.reserve(zstd::zstd_safe::compress_bound(body.len()));
+        let packed =
+            self.zstd.compress_to_buffer(body, &mut self.scratch).map_err(FrameError::Zstd)?;
         if HEADER_LEN + packed >= aggregate.bytes().len() {
             return Ok(None);
         }
@@ -202,10 +193,7 @@ pub(crate) struct Decompressor {
 
 impl Decompressor {
     pub(crate) const fn new(max_size: usize) -> Self {
-        Self {
-            max_size,
-            zstd: None,
-        }
+        Self { max_size, zstd: None }
     }
 
     pub(crate) const fn max_size(&self) -> usize {
@@ -231,10 +219,7 @@ impl Decompressor {
         }
         let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
         if len > self.max_size {
-            return Err(FrameError::TooLarge {
-                limit: self.max_size,
-                actual: len,
-            });
+            return Err(FrameError::TooLarge { limit: self.max_size, actual: len });
         }
         check_zstd_frame(frame, len)?;
 
@@ -245,9 +230,7 @@ impl Decompressor {
         let mut body = Vec::with_capacity(len);
         match zstd.decompress_to_buffer(frame, &mut body) {
             Ok(written) if written == len => Ok(Some(body.into())),
-            Ok(_) => Err(FrameError::corrupt(
-                "its content has another length than it states",
-            )),
+            Ok(_) => Err(FrameError::corrupt("its content has another length than it states")),
             Err(error) => Err(FrameError::Corrupt {
                 reason: "its content does not unpack",
                 source: Some(error),
@@ -258,26 +241,18 @@ impl Decompressor {
 
 /// Before anything is allocated: exactly one zstd frame, with a checksum, of the stated length.
 fn check_zstd_frame(frame: &[u8], len: usize) -> Result<(), FrameError> {
-    let checksummed = frame
-        .get(4)
-        .is_some_and(|flags| flags & ZSTD_CHECKSUM_FLAG != 0);
+    let checksummed = frame.get(4).is_some_and(|flags| flags & ZSTD_CHECKSUM_FLAG != 0);
     if !frame.starts_with(&ZSTD_MAGIC) || !checksummed {
-        return Err(FrameError::corrupt(
-            "its content is no zstd frame with a checksum",
-        ));
+        return Err(FrameError::corrupt("its content is no zstd frame with a checksum"));
     }
     match zstd::zstd_safe::get_frame_content_size(frame) {
         Ok(Some(stated)) if stated == len as u64 => {}
         _ => {
-            return Err(FrameError::corrupt(
-                "its two statements of its length differ",
-            ));
+            return Err(FrameError::corrupt("its two statements of its length differ"));
         }
     }
     match zstd::zstd_safe::find_frame_compressed_size(frame) {
         Ok(end) if end == frame.len() => Ok(()),
-        _ => Err(FrameError::corrupt(
-            "its content is cut off or followed by other bytes",
-        )),
+        _ => Err(FrameError::corrupt("its content is cut off or followed by other bytes")),
     }
 }

@@ -121,21 +121,14 @@ pub struct HashKeyRange {
 
 impl HashKeyRange {
     /// Every hash key.
-    pub const FULL: Self = Self {
-        start: HashKey::MIN,
-        end: HashKey::MAX,
-    };
+    pub const FULL: Self = Self { start: HashKey::MIN, end: HashKey::MAX };
 
     /// The range from `start` to `end`, both included.
     ///
     /// # Errors
     /// [`InvalidHashKeyRange`] if `start` is above `end`.
     pub fn new(start: HashKey, end: HashKey) -> Result<Self, InvalidHashKeyRange> {
-        if start <= end {
-            Ok(Self { start, end })
-        } else {
-            Err(InvalidHashKeyRange { start, end })
-        }
+        if start <= end { Ok(Self { start, end }) } else { Err(InvalidHashKeyRange { start, end }) }
     }
 
     /// The first hash key of the range.
@@ -187,28 +180,17 @@ mod tests {
     fn text_that_is_no_hash_key_is_refused() {
         let over = "340282366920938463463374607431768211456";
         for text in ["", "+1", "-1", " 1", "1 ", "0x1", "1.0", "\u{661}", over] {
-            assert_eq!(
-                text.parse::<HashKey>(),
-                Err(ParseHashKeyError(())),
-                "{text:?}"
-            );
+            assert_eq!(text.parse::<HashKey>(), Err(ParseHashKeyError(())), "{text:?}");
         }
         assert_eq!("007".parse(), Ok(HashKey::new(7)));
-        assert_eq!(
-            format!("{}000{}", "0", HashKey::MAX).parse(),
-            Ok(HashKey::MAX)
-        );
+        assert_eq!(format!("{}000{}", "0", HashKey::MAX).parse(), Ok(HashKey::MAX));
     }
 
     #[test]
     fn a_range_upside_down_is_refused() {
         let error = HashKeyRange::new(HashKey::new(2), HashKey::new(1)).unwrap_err();
         assert!(error.to_string().contains("2 is above 1"));
-        assert!(
-            HashKeyRange::new(HashKey::MAX, HashKey::MAX)
-                .unwrap()
-                .contains(HashKey::MAX)
-        );
+        assert!(HashKeyRange::new(HashKey::MAX, HashKey::MAX).unwrap().contains(HashKey::MAX));
     }
 
     proptest! {

@@ -58,13 +58,7 @@ impl KeyTable {
 
 impl<S: BuildHasher> KeyTable<S> {
     fn with_hasher(field: u8, hasher: S) -> Self {
-        Self {
-            field,
-            wire: Vec::new(),
-            rows: Vec::new(),
-            slots: Vec::new(),
-            hasher,
-        }
+        Self { field, wire: Vec::new(), rows: Vec::new(), slots: Vec::new(), hasher }
     }
 
     /// The rows as they stand on the wire.
@@ -79,20 +73,13 @@ impl<S: BuildHasher> KeyTable<S> {
             let Some(row) = taken.checked_sub(1) else {
                 break;
             };
-            let Row {
-                hash: other,
-                start,
-                end,
-            } = self.rows[row as usize];
+            let Row { hash: other, start, end } = self.rows[row as usize];
             if other == hash && self.wire[start..end] == *key {
                 return Lookup::Row(row);
             }
             slot = slot.wrapping_add(1);
         }
-        Lookup::New {
-            row: self.rows.len() as u32,
-            hash,
-        }
+        Lookup::New { row: self.rows.len() as u32, hash }
     }
 
     /// Adds `key` if the lookup, made since the last change, says it is new. The row's number.
@@ -102,11 +89,7 @@ impl<S: BuildHasher> KeyTable<S> {
             put_varint(&mut self.wire, key.len() as u64);
             let start = self.wire.len();
             self.wire.extend_from_slice(key);
-            self.rows.push(Row {
-                hash,
-                start,
-                end: self.wire.len(),
-            });
+            self.rows.push(Row { hash, start, end: self.wire.len() });
             if self.rows.len() * 2 > self.slots.len() {
                 self.grow();
             } else {
@@ -118,8 +101,7 @@ impl<S: BuildHasher> KeyTable<S> {
 
     fn grow(&mut self) {
         self.slots.clear();
-        self.slots
-            .resize((self.rows.len() * 4).next_power_of_two(), 0);
+        self.slots.resize((self.rows.len() * 4).next_power_of_two(), 0);
         for (row, Row { hash, .. }) in self.rows.iter().enumerate() {
             Self::place(&mut self.slots, *hash, row as u32);
         }

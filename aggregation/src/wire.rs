@@ -99,21 +99,13 @@ impl<'a> Reader<'a> {
         if u32::try_from(message.len()).is_err() {
             return Err(MalformedBody::TooLong);
         }
-        Ok(Self {
-            buf: message,
-            pos: 0,
-            depth: MAX_DEPTH,
-        })
+        Ok(Self { buf: message, pos: 0, depth: MAX_DEPTH })
     }
 
     /// A reader for the message inside `span`, one level deeper.
     pub(crate) fn nested(&self, span: Span) -> Self {
         let Range { start, end } = span.range();
-        Self {
-            buf: &self.buf[..end],
-            pos: start,
-            depth: self.depth - 1,
-        }
+        Self { buf: &self.buf[..end], pos: start, depth: self.depth - 1 }
     }
 
     pub(crate) fn is_at_end(&self) -> bool {
@@ -179,10 +171,7 @@ impl<'a> Reader<'a> {
         self.advance(len)?;
         // Both fit: `new` refuses longer messages, and a length came before.
         let end = NonZeroU32::new(self.pos as u32).ok_or(MalformedBody::Truncated)?;
-        Ok(Span {
-            start: start as u32,
-            end,
-        })
+        Ok(Span { start: start as u32, end })
     }
 
     /// The content of a length-delimited field that must be text.

@@ -41,16 +41,10 @@ impl RecordProcessor for Counter {
                 sequence_number: record.sequence_number().to_string(),
                 sub_sequence_number: record.sub_sequence_number(),
             };
-            Some(Delivery {
-                tenure: self.tenure,
-                id,
-                key: record.partition_key()?,
-                position,
-            })
+            Some(Delivery { tenure: self.tenure, id, key: record.partition_key()?, position })
         });
         let records: Vec<_> = records.collect();
-        self.tally
-            .delivered(self.worker, &self.shard, bytes, records.into_iter());
+        self.tally.delivered(self.worker, &self.shard, bytes, records.into_iter());
         self.bar.inc(ours);
         batch.checkpointer().checkpoint().await?;
         Ok(())

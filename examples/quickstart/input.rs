@@ -21,10 +21,7 @@ pub(crate) enum InputError {
     #[error("cannot read {path}: {source}; give an NDJSON or CSV file")]
     Read { path: String, source: io::Error },
     #[error("line {line}: not a JSON object: {source}")]
-    Json {
-        line: usize,
-        source: serde_json::Error,
-    },
+    Json { line: usize, source: serde_json::Error },
     #[error("line {line}: {source}")]
     Csv { line: usize, source: csv::Error },
     #[error("line {line} has no field {field:?}; name one that every record has with --key")]
@@ -38,34 +35,18 @@ pub(crate) fn load(path: Option<&Path>, key: &str) -> Result<Vec<Line>, InputErr
     let lines = match path {
         None => ndjson(FLIGHTS, key)?,
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|source| InputError::Read {
-                path: path.display().to_string(),
-                source,
-            })?;
-            let is_csv = path
-                .extension()
-                .is_some_and(|e| e.eq_ignore_ascii_case("csv"));
-            if is_csv {
-                csv(&text, key)?
-            } else {
-                ndjson(&text, key)?
-            }
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| InputError::Read { path: path.display().to_string(), source })?;
+            let is_csv = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
+            if is_csv { csv(&text, key)? } else { ndjson(&text, key)? }
         }
     };
-    if lines.is_empty() {
-        Err(InputError::Empty)
-    } else {
-        Ok(lines)
-    }
+    if lines.is_empty() { Err(InputError::Empty) } else { Ok(lines) }
 }
 
 fn ndjson(text: &str, key: &str) -> Result<Vec<Line>, InputError> {
     let mut lines = Vec::new();
-    for (at, text) in text
-        .lines()
-        .enumerate()
-        .filter(|(_, text)| !text.trim().is_empty())
-    {
+    for (at, text) in text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
         let line = at + 1;
         let object: serde_json::Map<String, serde_json::Value> =
             serde_json::from_str(text).map_err(|source| InputError::Json { line, source })?;
@@ -73,16 +54,10 @@ fn ndjson(text: &str, key: &str) -> Result<Vec<Line>, InputError> {
             Some(serde_json::Value::String(value)) if !value.is_empty() => value.clone(),
             Some(value) if value.is_number() || value.is_boolean() => value.to_string(),
             _ => {
-                return Err(InputError::NoKey {
-                    line,
-                    field: key.to_owned(),
-                });
+                return Err(InputError::NoKey { line, field: key.to_owned() });
             }
         };
-        lines.push(Line {
-            key,
-            text: text.to_owned(),
-        });
+        lines.push(Line { key, text: text.to_owned() });
     }
     Ok(lines)
 }
@@ -90,10 +65,7 @@ fn ndjson(text: &str, key: &str) -> Result<Vec<Line>, InputError> {
 /// Each row becomes the JSON object that its header line describes.
 fn csv(text: &str, key: &str) -> Result<Vec<Line>, InputError> {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
-    let header = reader
-        .headers()
-        .map_err(|source| InputError::Csv { line: 1, source })?
-        .clone();
+    let header = reader.headers().map_err(|source| InputError::Csv { line: 1, source })?.clone();
     let mut lines = Vec::new();
     for (at, row) in reader.records().enumerate() {
         let line = at + 2;
@@ -106,16 +78,10 @@ fn csv(text: &str, key: &str) -> Result<Vec<Line>, InputError> {
         let key = match object.get(key).and_then(serde_json::Value::as_str) {
             Some(value) if !value.is_empty() => value.to_owned(),
             _ => {
-                return Err(InputError::NoKey {
-                    line,
-                    field: key.to_owned(),
-                });
+                return Err(InputError::NoKey { line, field: key.to_owned() });
             }
         };
-        lines.push(Line {
-            key,
-            text: serde_json::Value::Object(object).to_string(),
-        });
+        lines.push(Line { key, text: serde_json::Value::Object(object).to_string() });
     }
     Ok(lines)
 }
@@ -153,18 +119,9 @@ mod tests {
     #[test]
     fn bad_input_is_named_by_its_line() {
         let missing = ndjson("{\"a\":1}\n{\"b\":2}\n", "a").unwrap_err();
-        assert!(
-            matches!(missing, InputError::NoKey { line: 2, .. }),
-            "{missing}"
-        );
-        assert!(matches!(
-            ndjson("[1]", "a").unwrap_err(),
-            InputError::Json { line: 1, .. }
-        ));
-        assert!(matches!(
-            csv("a,b\n1\n", "a").unwrap_err(),
-            InputError::Csv { line: 2, .. }
-        ));
+        assert!(matches!(missing, InputError::NoKey { line: 2, .. }), "{missing}");
+        assert!(matches!(ndjson("[1]", "a").unwrap_err(), InputError::Json { line: 1, .. }));
+        assert!(matches!(csv("a,b\n1\n", "a").unwrap_err(), InputError::Csv { line: 2, .. }));
     }
 
     #[test]

@@ -52,10 +52,7 @@ async fn main() -> ExitCode {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a program, not the library: it shows wall time"
-)]
+#[expect(clippy::disallowed_methods, reason = "a program, not the library: it shows wall time")]
 async fn run(args: Args) -> Result<Vec<String>, Error> {
     let started = Instant::now();
     let now = SystemTime::now();
@@ -82,27 +79,16 @@ async fn run(args: Args) -> Result<Vec<String>, Error> {
         .await
         .map_err(|_| "a worker got no shard; has the stream enough of them?")?;
 
-    let compression = if args.compression {
-        Compression::Zstd { level: 1 }
-    } else {
-        Compression::Off
-    };
+    let compression =
+        if args.compression { Compression::Zstd { level: 1 } } else { Compression::Off };
     let config = ProducerConfig::default().with_compression(compression);
-    let producer = Producer::builder(&target.stream, &target.kinesis_config)
-        .config(config)
-        .build()
-        .await?;
-    let half = if args.no_split || !target.owned {
-        records
-    } else {
-        records / 2
-    };
+    let producer =
+        Producer::builder(&target.stream, &target.kinesis_config).config(config).build().await?;
+    let half = if args.no_split || !target.owned { records } else { records / 2 };
     let mut produced = produce::produce(&producer, &run, &lines, 0..half, &tally, &sent).await?;
     if half < records {
         let busiest = produced.by_shard.iter().max_by_key(|(_, count)| **count);
-        let busiest = busiest
-            .map(|(shard, _)| shard.clone())
-            .ok_or("no record was accepted")?;
+        let busiest = busiest.map(|(shard, _)| shard.clone()).ok_or("no record was accepted")?;
         bars.println(format!("splitting {busiest}"))?;
         let rest = produce::produce(&producer, &run, &lines, half..records, &tally, &sent);
         let (split, rest) = tokio::join!(target.split(&busiest), rest);
@@ -133,12 +119,7 @@ async fn run(args: Args) -> Result<Vec<String>, Error> {
     let shares = tally.shares();
     println!("{}", report::table(&shares));
     println!("{summary}");
-    Ok(report::faults(
-        &summary,
-        &shares,
-        args.workers,
-        produced.failed,
-    ))
+    Ok(report::faults(&summary, &shares, args.workers, produced.failed))
 }
 
 /// Until every acknowledged record was seen, or nothing moves any more.

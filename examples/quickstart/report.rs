@@ -76,11 +76,8 @@ pub(crate) fn faults(
         faults.push(format!("{} records came out of order", v.out_of_order));
     }
     for worker in 1..=workers {
-        let seen: u64 = shares
-            .iter()
-            .filter(|((w, _), _)| *w == worker)
-            .map(|(_, s)| s.records)
-            .sum();
+        let seen: u64 =
+            shares.iter().filter(|((w, _), _)| *w == worker).map(|(_, s)| s.records).sum();
         if seen == 0 {
             faults.push(format!("worker-{worker} processed nothing"));
         }

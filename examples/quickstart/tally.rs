@@ -45,11 +45,7 @@ impl Tally {
     }
 
     pub(crate) fn shard_ended(&self, worker: u16, shard: &str) {
-        self.state()
-            .shares
-            .entry((worker, shard.to_owned()))
-            .or_default()
-            .ended = true;
+        self.state().shares.entry((worker, shard.to_owned())).or_default().ended = true;
     }
 
     pub(crate) fn acknowledged(&self, id: u64) {
@@ -95,8 +91,7 @@ impl Tally {
 
     /// Until each of `workers` has started on a shard.
     pub(crate) async fn all_workers_started(&self, workers: u16) {
-        self.until(|| self.started_workers() >= usize::from(workers))
-            .await;
+        self.until(|| self.started_workers() >= usize::from(workers)).await;
     }
 
     /// Until every acknowledged record was seen.

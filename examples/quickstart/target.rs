@@ -41,23 +41,13 @@ pub(crate) struct Target {
 impl Target {
     /// Finds the AWS, and the stream or creates it.
     pub(crate) async fn open(args: &Args, run: &str, opened: SystemTime) -> Result<Self, Error> {
-        let stream = args
-            .stream
-            .clone()
-            .unwrap_or_else(|| format!("quickstart-{run}"));
+        let stream = args.stream.clone().unwrap_or_else(|| format!("quickstart-{run}"));
         let mut target = if args.aws {
             let config = aws_config::load_defaults(version()).await;
             let region = config.region().map(ToString::to_string).ok_or(
                 "no AWS region: set AWS_REGION, or `region` in the profile that AWS_PROFILE names",
             )?;
-            Self::new(
-                None,
-                format!("AWS, {region}"),
-                config.clone(),
-                config,
-                stream,
-                opened,
-            )
+            Self::new(None, format!("AWS, {region}"), config.clone(), config, stream, opened)
         } else if let Some(url) = &args.endpoint_url {
             let base = emulator_config().await;
             let at = |url: &str| base.clone().into_builder().endpoint_url(url).build();
@@ -112,18 +102,11 @@ impl Target {
     }
 
     async fn describe(&self) -> Result<Option<StreamDescriptionSummary>, Error> {
-        let answer = self
-            .kinesis()
-            .describe_stream_summary()
-            .stream_name(&self.stream)
-            .send()
-            .await;
+        let answer =
+            self.kinesis().describe_stream_summary().stream_name(&self.stream).send().await;
         match answer {
             Ok(answer) => Ok(answer.stream_description_summary),
-            Err(e)
-                if e.as_service_error()
-                    .is_some_and(|e| e.is_resource_not_found_exception()) =>
-            {
+            Err(e) if e.as_service_error().is_some_and(|e| e.is_resource_not_found_exception()) => {
                 Ok(None)
             }
             Err(e) => Err(format!("cannot reach {}: {}", self.description, in_full(&e)).into()),
@@ -135,11 +118,7 @@ impl Target {
         if self.describe().await?.is_some() {
             return Ok(false);
         }
-        let create = self
-            .kinesis()
-            .create_stream()
-            .stream_name(&self.stream)
-            .shard_count(shards);
+        let create = self.kinesis().create_stream().stream_name(&self.stream).shard_count(shards);
         create
             .send()
             .await
@@ -163,15 +142,9 @@ impl Target {
     /// Splits the first open shard in the middle; its name.
     pub(crate) async fn split(&self, shard_id: &str) -> Result<(), Error> {
         let kinesis = self.kinesis();
-        let answer = kinesis
-            .list_shards()
-            .stream_name(&self.stream)
-            .send()
-            .await?;
+        let answer = kinesis.list_shards().stream_name(&self.stream).send().await?;
         let shard = answer.shards().iter().find(|s| s.shard_id() == shard_id);
-        let range = shard
-            .and_then(|s| s.hash_key_range())
-            .ok_or("the shard has gone")?;
+        let range = shard.and_then(|s| s.hash_key_range()).ok_or("the shard has gone")?;
         let start: u128 = range.starting_hash_key().parse()?;
         let end: u128 = range.ending_hash_key().parse()?;
         let middle = start + (end - start) / 2 + 1;
@@ -192,12 +165,7 @@ impl Target {
             eprintln!("table {lease_table} is left: {}", in_full(&e));
         }
         if self.owned
-            && let Err(e) = self
-                .kinesis()
-                .delete_stream()
-                .stream_name(&self.stream)
-                .send()
-                .await
+            && let Err(e) = self.kinesis().delete_stream().stream_name(&self.stream).send().await
         {
             eprintln!("stream {} is left: {}", self.stream, in_full(&e));
         }

@@ -94,23 +94,16 @@ impl Report {
     pub fn to_line(&self) -> String {
         match self {
             Self::Started { tenure, shard } => format!("S {tenure} {shard}"),
-            Self::Delivered {
-                tenure,
-                id,
-                position,
-                key,
-            } => format!(
+            Self::Delivered { tenure, id, position, key } => format!(
                 "D {tenure} {id} {} {} {key}",
                 position.sequence_number, position.sub_sequence_number
             ),
             Self::Ended { tenure } => format!("E {tenure}"),
             Self::Released { tenure } => format!("R {tenure}"),
             Self::Lost { tenure } => format!("L {tenure}"),
-            Self::Stopped {
-                drained,
-                left_to_expire,
-                aborted,
-            } => format!("T {drained} {left_to_expire} {aborted}"),
+            Self::Stopped { drained, left_to_expire, aborted } => {
+                format!("T {drained} {left_to_expire} {aborted}")
+            }
         }
     }
 
@@ -128,10 +121,7 @@ impl Report {
             });
         }
         Some(match kind {
-            "S" => Self::Started {
-                tenure,
-                shard: words.next()?.to_owned(),
-            },
+            "S" => Self::Started { tenure, shard: words.next()?.to_owned() },
             "D" => Self::Delivered {
                 tenure,
                 id: words.next()?.parse().ok()?,
@@ -151,21 +141,10 @@ impl Report {
     /// The delivery that the line reports, for the ledger; tenures of different processes must
     /// not collide, so the process adds its own number.
     pub fn delivery(&self, process: u64) -> Option<Delivery<'_>> {
-        let Self::Delivered {
-            tenure,
-            id,
-            position,
-            key,
-        } = self
-        else {
+        let Self::Delivered { tenure, id, position, key } = self else {
             return None;
         };
-        Some(Delivery {
-            tenure: process << 32 | tenure,
-            id: *id,
-            key,
-            position: position.clone(),
-        })
+        Some(Delivery { tenure: process << 32 | tenure, id: *id, key, position: position.clone() })
     }
 }
 
@@ -191,10 +170,7 @@ impl Reporter {
 
 impl RecordProcessor for Reporter {
     async fn initialize(&mut self, shard: &ShardContext) -> Result<(), ProcessorError> {
-        self.report([Report::Started {
-            tenure: self.tenure,
-            shard: shard.shard_id().to_owned(),
-        }])
+        self.report([Report::Started { tenure: self.tenure, shard: shard.shard_id().to_owned() }])
     }
 
     async fn process_records(&mut self, batch: RecordBatch<'_>) -> Result<(), ProcessorError> {
@@ -219,25 +195,19 @@ impl RecordProcessor for Reporter {
     }
 
     async fn shard_ended(&mut self, end: ShardEnd<'_>) -> Result<(), ProcessorError> {
-        self.report([Report::Ended {
-            tenure: self.tenure,
-        }])?;
+        self.report([Report::Ended { tenure: self.tenure }])?;
         end.checkpoint().await?;
         Ok(())
     }
 
     async fn lease_lost(&mut self) {
         // A closed pipe means that the parent has gone; there is nobody to tell.
-        let _ = self.report([Report::Lost {
-            tenure: self.tenure,
-        }]);
+        let _ = self.report([Report::Lost { tenure: self.tenure }]);
     }
 
     async fn shutdown_requested(&mut self, _shutdown: Shutdown<'_>) -> Result<(), ProcessorError> {
         // Each batch was checkpointed.
-        self.report([Report::Released {
-            tenure: self.tenure,
-        }])
+        self.report([Report::Released { tenure: self.tenure }])
     }
 }
 
@@ -288,13 +258,8 @@ pub async fn consume(args: ConsumerArgs) -> Result<(), Error> {
         left_to_expire: report.shards.values().filter(expires).count() as u64,
         aborted: report.aborted.len() as u64,
     };
-    let reporter = Reporter {
-        tenure: 0,
-        stamps: args.stamps,
-    };
-    reporter
-        .report([stopped])
-        .map_err(|error| error.to_string())?;
+    let reporter = Reporter { tenure: 0, stamps: args.stamps };
+    reporter.report([stopped]).map_err(|error| error.to_string())?;
     Ok(())
 }
 
@@ -304,29 +269,14 @@ mod tests {
 
     #[test]
     fn lines_come_back() {
-        let position = Position {
-            sequence_number: "496".into(),
-            sub_sequence_number: 3,
-        };
+        let position = Position { sequence_number: "496".into(), sub_sequence_number: 3 };
         for report in [
-            Report::Started {
-                tenure: 1,
-                shard: "shardId-000000000000".into(),
-            },
-            Report::Delivered {
-                tenure: 2,
-                id: 77,
-                position,
-                key: "key-1".into(),
-            },
+            Report::Started { tenure: 1, shard: "shardId-000000000000".into() },
+            Report::Delivered { tenure: 2, id: 77, position, key: "key-1".into() },
             Report::Ended { tenure: 3 },
             Report::Released { tenure: 4 },
             Report::Lost { tenure: 5 },
-            Report::Stopped {
-                drained: 1,
-                left_to_expire: 2,
-                aborted: 3,
-            },
+            Report::Stopped { drained: 1, left_to_expire: 2, aborted: 3 },
         ] {
             assert_eq!(Report::from_line(&report.to_line()), Some(report));
         }

@@ -11,9 +11,7 @@ use crate::Error;
 pub async fn open_shards(kinesis: &Client, stream: &str) -> Result<Vec<Shard>, Error> {
     let answer = kinesis.list_shards().stream_name(stream).send().await?;
     let is_open = |shard: &Shard| {
-        shard
-            .sequence_number_range()
-            .is_some_and(|r| r.ending_sequence_number().is_none())
+        shard.sequence_number_range().is_some_and(|r| r.ending_sequence_number().is_none())
     };
     let mut open: Vec<Shard> = answer.shards.unwrap_or_default();
     open.retain(is_open);
@@ -23,10 +21,7 @@ pub async fn open_shards(kinesis: &Client, stream: &str) -> Result<Vec<Shard>, E
 
 fn range(shard: &Shard) -> Option<(u128, u128)> {
     let range = shard.hash_key_range()?;
-    Some((
-        range.starting_hash_key().parse().ok()?,
-        range.ending_hash_key().parse().ok()?,
-    ))
+    Some((range.starting_hash_key().parse().ok()?, range.ending_hash_key().parse().ok()?))
 }
 
 /// Splits the open shard with the lowest hash keys in the middle.
@@ -66,11 +61,7 @@ pub async fn merge_last_two(kinesis: &Client, stream: &str) -> Result<(), Error>
 
 async fn active(kinesis: &Client, stream: &str) -> Result<(), Error> {
     loop {
-        let answer = kinesis
-            .describe_stream_summary()
-            .stream_name(stream)
-            .send()
-            .await?;
+        let answer = kinesis.describe_stream_summary().stream_name(stream).send().await?;
         let summary = answer.stream_description_summary.ok_or("no summary")?;
         if *summary.stream_status() == StreamStatus::Active {
             return Ok(());

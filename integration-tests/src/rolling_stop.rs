@@ -44,9 +44,7 @@ pub async fn run(program: &Path, records: u64, failover: Duration) -> Result<Out
     let first = Worker::start(&program, 1, &seen)?;
     let second = Worker::start(&program, 2, &seen)?;
     let half = SHARDS / 2;
-    let shared = seen.until(STALLED, |state| {
-        state.running(1) == half && state.running(2) == half
-    });
+    let shared = seen.until(STALLED, |state| state.running(1) == half && state.running(2) == half);
     if !shared.await {
         return Err("the workers did not share the shards".into());
     }
@@ -70,20 +68,14 @@ pub async fn run(program: &Path, records: u64, failover: Duration) -> Result<Out
     let taken_over = seen.state().tenures[&2] - started;
     second.stop().await?;
     let verdict = seen.state().ledger.verdict();
-    Ok(Outcome {
-        verdict,
-        taken_over,
-        left_behind: half as u64,
-    })
+    Ok(Outcome { verdict, taken_over, left_behind: half as u64 })
 }
 
 async fn put(aws: &LocalAws, seen: &Seen, ids: std::ops::Range<u64>) -> Result<(), Error> {
     let entries = ids.clone().map(|id| {
         PutRecordsRequestEntry::builder()
             .partition_key(format!("key-{}", id % 97))
-            .data(Blob::from_maybe_shared(Bytes::copy_from_slice(
-                &id.to_be_bytes(),
-            )))
+            .data(Blob::from_maybe_shared(Bytes::copy_from_slice(&id.to_be_bytes())))
             .build()
     });
     let entries = entries.collect::<Result<Vec<_>, _>>()?;

@@ -66,17 +66,11 @@ pub async fn run(
     };
     let first = Worker::start(&program, 1, &seen)?;
     let second = Worker::start(&program, 2, &seen)?;
-    if !seen
-        .until(scenario.stalled, |state| state.tenures.len() == 2)
-        .await
-    {
+    if !seen.until(scenario.stalled, |state| state.tenures.len() == 2).await {
         return Err("a worker got no shard".into());
     }
 
-    let producer = Producer::builder(STREAM, &aws.sdk_config())
-        .seed(scenario.seed)
-        .build()
-        .await?;
+    let producer = Producer::builder(STREAM, &aws.sdk_config()).seed(scenario.seed).build().await?;
     let (open, receipts) = mpsc::channel(10_000);
     let collector = tokio::spawn(collect(receipts, Arc::clone(&seen), progress));
     let mut bytes = 0;
@@ -115,8 +109,7 @@ pub async fn run(
     }
     let collected = collector.await?;
     producer.close(Duration::from_secs(60)).await;
-    seen.until(scenario.stalled, |state| state.ledger.is_settled())
-        .await;
+    seen.until(scenario.stalled, |state| state.ledger.is_settled()).await;
     second.stop().await?;
 
     let mut false_receipts = collected.receipts;
@@ -155,10 +148,7 @@ async fn collect(
             collected.failed += 1;
             continue;
         };
-        let place = (
-            receipt.shard_id.to_string(),
-            receipt.sequence_number.to_string(),
-        );
+        let place = (receipt.shard_id.to_string(), receipt.sequence_number.to_string());
         *collected.receipts.entry(place).or_default() += 1;
         let mut state = seen.state();
         state.ledger.acknowledged(id);

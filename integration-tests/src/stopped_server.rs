@@ -67,16 +67,8 @@ async fn server(program: &Path) -> Result<(Child, String), Error> {
 pub async fn run(program: &Path, failover: Duration, deadline: Duration) -> Result<Outcome, Error> {
     let (server, url) = server(program).await?;
     let seen = Arc::new(Seen::default());
-    let program = Program {
-        path: program,
-        failover,
-        deadline,
-        url: &url,
-    };
-    let workers = [
-        Worker::start(&program, 1, &seen)?,
-        Worker::start(&program, 2, &seen)?,
-    ];
+    let program = Program { path: program, failover, deadline, url: &url };
+    let workers = [Worker::start(&program, 1, &seen)?, Worker::start(&program, 2, &seen)?];
     put(&url, &seen).await?;
     let half = SHARDS / 2;
     let shared = seen.until(STALLED, |state| {
@@ -96,19 +88,9 @@ pub async fn run(program: &Path, failover: Duration, deadline: Duration) -> Resu
     ended?;
     let asked = asked() - before;
     let state = seen.state();
-    let mut outcome = Outcome {
-        asked,
-        left_to_expire: 0,
-        otherwise: 0,
-        took,
-    };
+    let mut outcome = Outcome { asked, left_to_expire: 0, otherwise: 0, took };
     for report in state.stopped.values() {
-        if let Report::Stopped {
-            drained,
-            left_to_expire,
-            aborted,
-        } = report
-        {
+        if let Report::Stopped { drained, left_to_expire, aborted } = report {
             outcome.left_to_expire += left_to_expire;
             outcome.otherwise += drained + aborted;
         }

@@ -149,10 +149,7 @@ impl Worker {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        let out = process
-            .stdout
-            .take()
-            .ok_or("the worker has no standard output")?;
+        let out = process.stdout.take().ok_or("the worker has no standard output")?;
         let seen = Arc::clone(seen);
         let reader = tokio::spawn(async move {
             let mut lines = BufReader::new(out).lines();
@@ -165,11 +162,7 @@ impl Worker {
             }
             Ok(())
         });
-        Ok(Self {
-            number,
-            process,
-            reader,
-        })
+        Ok(Self { number, process, reader })
     }
 
     /// SIGKILL; what it had written to its pipe still counts.

@@ -27,10 +27,7 @@ pub struct Workload {
 impl Workload {
     /// The records of `seed`, in order.
     pub fn new(seed: u64) -> Self {
-        Self {
-            rng: fastrand::Rng::with_seed(seed),
-            next: 0,
-        }
+        Self { rng: fastrand::Rng::with_seed(seed), next: 0 }
     }
 }
 
@@ -51,11 +48,7 @@ impl Iterator for Workload {
         let mut data = BytesMut::zeroed(size.max(HEADER));
         data[..HEADER].copy_from_slice(&id.to_be_bytes());
         self.rng.fill(&mut data[HEADER..]);
-        Some(Item {
-            id,
-            key,
-            data: data.freeze(),
-        })
+        Some(Item { id, key, data: data.freeze() })
     }
 }
 
@@ -78,10 +71,7 @@ mod tests {
 
     #[test]
     fn sizes_follow_the_mix() {
-        let sizes: Vec<usize> = Workload::new(1)
-            .take(20_000)
-            .map(|i| i.data.len())
-            .collect();
+        let sizes: Vec<usize> = Workload::new(1).take(20_000).map(|i| i.data.len()).collect();
         let share = |low: usize, high: usize| {
             sizes.iter().filter(|s| (low..=high).contains(*s)).count() as f64 / 20_000.0
         };

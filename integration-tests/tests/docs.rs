@@ -55,9 +55,7 @@ fn links(page: &str) -> Vec<String> {
     let lines = prose(page).flat_map(|line| {
         // A code span may hold brackets; the text of a link may hold a code span.
         let spans = line.split('`').enumerate();
-        let text: String = spans
-            .map(|(n, part)| if n % 2 == 0 { part } else { "" })
-            .collect();
+        let text: String = spans.map(|(n, part)| if n % 2 == 0 { part } else { "" }).collect();
         let targets = text.split("](").skip(1);
         let targets = targets.map(|rest| rest.split(')').next().unwrap_or(rest).to_owned());
         targets.collect::<Vec<_>>()
@@ -78,9 +76,7 @@ fn anchor(heading: &str) -> String {
 
 fn anchors(page: &str) -> BTreeSet<String> {
     let headings = prose(page).filter(|line| line.starts_with('#'));
-    headings
-        .map(|line| anchor(line.trim_start_matches('#')))
-        .collect()
+    headings.map(|line| anchor(line.trim_start_matches('#'))).collect()
 }
 
 /// What is wrong with a link of a page; `None`: nothing, or it leads to the web.
@@ -137,15 +133,8 @@ fn every_link_leads_to_a_file_and_a_heading() {
 
 /// A file of this repository, named by its path from the root.
 fn is_path(span: &str) -> bool {
-    let folders = [
-        "aggregation/",
-        "docs/",
-        "examples/",
-        "integration-tests/",
-        "kcl/",
-        "kpl/",
-        "testkit/",
-    ];
+    let folders =
+        ["aggregation/", "docs/", "examples/", "integration-tests/", "kcl/", "kpl/", "testkit/"];
     folders.iter().any(|folder| span.starts_with(folder)) && !span.contains(' ')
 }
 

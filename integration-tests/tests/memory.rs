@@ -24,21 +24,12 @@ async fn stall(record_bytes: usize) {
     let aws = LocalAws::start().await.unwrap();
     aws.create_stream("orders", SHARDS as u32).await.unwrap();
     let fault = aws.faults().add(
-        Fault::delay(Duration::from_secs(3_600))
-            .service(Service::Kinesis)
-            .operation("PutRecords"),
+        Fault::delay(Duration::from_secs(3_600)).service(Service::Kinesis).operation("PutRecords"),
     );
     let (max_buffered, max_in_flight) = (16 * MIB, 8 * MIB);
 
     let mut child = Command::new(env!("CARGO_BIN_EXE_stalled-producer"))
-        .args([
-            "--url",
-            aws.kinesis_url(),
-            "--stream",
-            "orders",
-            "--calls",
-            "12",
-        ])
+        .args(["--url", aws.kinesis_url(), "--stream", "orders", "--calls", "12"])
         .args(["--max-buffered-bytes", &max_buffered.to_string()])
         .args(["--max-in-flight-bytes", &max_in_flight.to_string()])
         .args(["--record-bytes", &record_bytes.to_string()])
@@ -51,10 +42,7 @@ async fn stall(record_bytes: usize) {
 
     assert!(stalled["gauge_peak"] <= max_buffered, "{stalled:?}");
     // It was really full: what is missing is less than one shard's fair remainder.
-    assert!(
-        stalled["gauge_peak"] > max_buffered / 2 && stalled["refused"] > 0,
-        "{stalled:?}"
-    );
+    assert!(stalled["gauge_peak"] > max_buffered / 2 && stalled["refused"] > 0, "{stalled:?}");
     let in_flight = max_in_flight * 23 / 10;
     let open = 3 * SHARDS * 50 * 1024;
     let connections = 8 * MIB;
@@ -62,10 +50,7 @@ async fn stall(record_bytes: usize) {
     // The test keeps a `Delivery` of its own for each record.
     let handles = stalled["accepted"] * 64;
     let grown = stalled["peak"] - stalled["before"];
-    assert!(
-        grown <= formula + handles,
-        "{grown} bytes, {formula} allowed: {stalled:?}"
-    );
+    assert!(grown <= formula + handles, "{grown} bytes, {formula} allowed: {stalled:?}");
 
     aws.faults().remove(fault);
     child.stdin.take().unwrap().write_all(b"go\n").unwrap();
@@ -84,10 +69,7 @@ async fn stall(record_bytes: usize) {
             };
         }
     }
-    assert!(
-        stored >= recovered["delivered"],
-        "{stored} in the stream: {recovered:?}"
-    );
+    assert!(stored >= recovered["delivered"], "{stored} in the stream: {recovered:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

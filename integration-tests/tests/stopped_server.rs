@@ -9,9 +9,8 @@ async fn workers_that_are_terminated_while_nothing_answers_end_in_time() {
     // One attempt of a call takes up to a quarter of it: far longer than the stop may take.
     let failover = Duration::from_secs(120);
     let deadline = Duration::from_secs(1);
-    let outcome = integration_tests::stopped_server::run(program, failover, deadline)
-        .await
-        .unwrap();
+    let outcome =
+        integration_tests::stopped_server::run(program, failover, deadline).await.unwrap();
     assert_eq!(outcome.asked, 4, "every processor is told: {outcome:?}");
     assert_eq!(outcome.left_to_expire, 4, "{outcome:?}");
     assert_eq!(outcome.otherwise, 0, "{outcome:?}");

@@ -22,13 +22,7 @@ impl Backoff {
             .with_min_delay(first)
             .with_max_delay(longest)
             .without_max_times();
-        Self {
-            schedule: builder.build(),
-            builder,
-            longest,
-            random,
-            failures: 0,
-        }
+        Self { schedule: builder.build(), builder, longest, random, failures: 0 }
     }
 
     /// One more failure: how long to wait, between zero and the doubled ceiling.
@@ -71,10 +65,7 @@ mod tests {
                 *largest = delay.max(*largest);
             }
         }
-        assert!(
-            largest[7] > LONGEST / 2 && largest[0] > FIRST / 2,
-            "{largest:?}"
-        );
+        assert!(largest[7] > LONGEST / 2 && largest[0] > FIRST / 2, "{largest:?}");
     }
 
     #[test]

@@ -58,10 +58,9 @@ impl Checkpoint {
             "TRIM_HORIZON" => Self::TrimHorizon,
             "LATEST" => Self::Latest,
             "SHARD_END" => Self::ShardEnd,
-            number => Self::At(ExtendedSequenceNumber::new(
-                number.parse().ok()?,
-                sub_sequence_number,
-            )),
+            number => {
+                Self::At(ExtendedSequenceNumber::new(number.parse().ok()?, sub_sequence_number))
+            }
         })
     }
 }
@@ -184,10 +183,7 @@ mod tests {
             Checkpoint::AtTimestamp,
             Checkpoint::TrimHorizon,
             Checkpoint::Latest,
-            at(
-                "49680423998448199394140700329433276993968542601086763026",
-                3,
-            ),
+            at("49680423998448199394140700329433276993968542601086763026", 3),
             Checkpoint::ShardEnd,
         ] {
             let parsed = Checkpoint::parse(checkpoint.as_str(), checkpoint.sub_sequence_number());

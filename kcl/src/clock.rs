@@ -15,10 +15,7 @@ pub trait Clock: Send + Sync + Debug {
 
     /// Milliseconds since 1970, as items hold it.
     fn epoch_millis(&self) -> u64 {
-        let since_epoch = self
-            .wall()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_epoch = self.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
     }
 }
@@ -30,10 +27,7 @@ pub(crate) struct SystemClock {
     _private: (),
 }
 
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the clock module is where the ban ends"
-)]
+#[allow(clippy::disallowed_methods, reason = "the clock module is where the ban ends")]
 impl Clock for SystemClock {
     /// The boot-time clock on Linux: std's monotonic clock stops in suspend, and a fence must not.
     #[cfg(target_os = "linux")]
@@ -63,16 +57,10 @@ pub(crate) struct TokioClock {
 }
 
 #[cfg(any(test, feature = "simulation"))]
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the clock module is where the ban ends"
-)]
+#[allow(clippy::disallowed_methods, reason = "the clock module is where the ban ends")]
 impl TokioClock {
     pub(crate) fn starting_at(wall_origin: SystemTime) -> Self {
-        Self {
-            origin: tokio::time::Instant::now(),
-            wall_origin,
-        }
+        Self { origin: tokio::time::Instant::now(), wall_origin }
     }
 
     /// From the real time of day on.
@@ -111,9 +99,6 @@ mod tests {
         let (now, wall) = (clock.now(), clock.wall());
         tokio::time::advance(Duration::from_secs(7)).await;
         assert_eq!(clock.now() - now, Duration::from_secs(7));
-        assert_eq!(
-            clock.wall().duration_since(wall).unwrap(),
-            Duration::from_secs(7)
-        );
+        assert_eq!(clock.wall().duration_since(wall).unwrap(), Duration::from_secs(7));
     }
 }

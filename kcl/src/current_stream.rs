@@ -44,10 +44,7 @@ impl CurrentStream {
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
-            known: Mutex::new(Known {
-                identity,
-                checked: clock.now(),
-            }),
+            known: Mutex::new(Known { identity, checked: clock.now() }),
             on_recreated,
             clock,
             doubted: Notify::new(),
@@ -123,10 +120,8 @@ pub(crate) enum Found {
 /// # Errors
 /// The service did not say.
 pub(crate) async fn find_stream(client: &Client, name: &StreamName) -> Result<Found, CallError> {
-    let request = client
-        .describe_stream_summary()
-        .set_stream_arn(name.arn())
-        .set_stream_name(name.name());
+    let request =
+        client.describe_stream_summary().set_stream_arn(name.arn()).set_stream_name(name.name());
     let output = match request.send().await {
         Ok(output) => output,
         Err(error) => {

@@ -36,17 +36,11 @@ pub struct ProcessorError {
 impl ProcessorError {
     /// An error that says `message`.
     pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            source: message.into().into(),
-            panicked: false,
-        }
+        Self { source: message.into().into(), panicked: false }
     }
 
     pub(crate) fn panicked(message: &str) -> Self {
-        Self {
-            source: format!("the processor panicked: {message}").into(),
-            panicked: true,
-        }
+        Self { source: format!("the processor panicked: {message}").into(), panicked: true }
     }
 
     /// The error inside.
@@ -62,10 +56,7 @@ impl ProcessorError {
 
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for ProcessorError {
     fn from(error: E) -> Self {
-        Self {
-            source: error.into(),
-            panicked: false,
-        }
+        Self { source: error.into(), panicked: false }
     }
 }
 
@@ -151,12 +142,12 @@ pub enum WorkerError {
 impl WorkerError {
     pub(crate) fn coordination(failure: WorkerFailure, stream: &str) -> Self {
         match failure {
-            WorkerFailure::StreamDeleted { .. } => Self::StreamDeleted {
-                stream: stream.to_owned(),
-            },
-            WorkerFailure::StreamRecreated { .. } => Self::StreamRecreated {
-                stream: stream.to_owned(),
-            },
+            WorkerFailure::StreamDeleted { .. } => {
+                Self::StreamDeleted { stream: stream.to_owned() }
+            }
+            WorkerFailure::StreamRecreated { .. } => {
+                Self::StreamRecreated { stream: stream.to_owned() }
+            }
             failure => Self::Coordination(failure),
         }
     }

@@ -22,11 +22,7 @@ pub struct Health {
 
 /// How far a worker's problems go. The order is from good to bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum HealthStatus {
     /// Nothing that this worker does is failing.
@@ -59,11 +55,7 @@ pub struct Problem {
 
 /// What can be wrong with a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ProblemKind {
     /// The worker has ended or is ending because of an error.
@@ -104,10 +96,9 @@ impl ProblemKind {
     /// What fails, as the subject and verb of a sentence, and what to do about it.
     fn texts(self) -> (&'static str, &'static str) {
         match self {
-            Self::WorkerFailed => (
-                "the worker cannot go on",
-                "mend the cause, then start it again",
-            ),
+            Self::WorkerFailed => {
+                ("the worker cannot go on", "mend the cause, then start it again")
+            }
             Self::WorkerStopped => ("the worker has stopped", "start it again if it should run"),
             Self::RuntimeBlocked => (
                 "the runtime of the processors runs nothing",
@@ -160,14 +151,12 @@ impl ProblemKind {
                 "check DynamoDB and its capacity; records since the last checkpoint come again after a \
                  restart",
             ),
-            Self::ProcessorFailing => (
-                "the processor returns errors and gets the same call again",
-                "mend the cause",
-            ),
-            Self::ProcessorStuck => (
-                "a call of the processor does not return",
-                "look for what it waits for",
-            ),
+            Self::ProcessorFailing => {
+                ("the processor returns errors and gets the same call again", "mend the cause")
+            }
+            Self::ProcessorStuck => {
+                ("a call of the processor does not return", "look for what it waits for")
+            }
         }
     }
 
@@ -196,10 +185,7 @@ impl Health {
             _ => HealthStatus::Degraded,
         };
         let worst = problems.iter().map(severity).max();
-        Self {
-            status: worst.unwrap_or(HealthStatus::Healthy),
-            problems,
-        }
+        Self { status: worst.unwrap_or(HealthStatus::Healthy), problems }
     }
 
     /// Whether nothing is wrong.
@@ -222,9 +208,7 @@ impl fmt::Display for HealthStatus {
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.status)?;
-        self.problems
-            .iter()
-            .try_for_each(|problem| write!(f, "\n{problem}"))
+        self.problems.iter().try_for_each(|problem| write!(f, "\n{problem}"))
     }
 }
 
@@ -276,11 +260,9 @@ mod tests {
 
     #[test]
     fn a_stopped_worker_is_unhealthy_at_once() {
-        for kind in [
-            ProblemKind::WorkerStopped,
-            ProblemKind::WorkerFailed,
-            ProblemKind::RuntimeBlocked,
-        ] {
+        for kind in
+            [ProblemKind::WorkerStopped, ProblemKind::WorkerFailed, ProblemKind::RuntimeBlocked]
+        {
             let health = Health::new(vec![problem(kind, 0)], FAILOVER);
             assert_eq!(health.status, HealthStatus::Unhealthy, "{kind:?}");
         }

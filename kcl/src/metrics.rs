@@ -2,10 +2,7 @@
 
 #[cfg(feature = "metrics")]
 pub(crate) mod facade;
-#[cfg_attr(
-    not(feature = "metrics"),
-    expect(dead_code, reason = "a sink reads it")
-)]
+#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "a sink reads it"))]
 mod names;
 
 use std::fmt::Debug;
@@ -45,11 +42,7 @@ impl Meter {
     /// The time that a call takes, when it is done: see [`Timer::done`].
     pub(crate) fn timer<'a>(&'a self, clock: &'a dyn Clock) -> Timer<'a> {
         let started = self.0.as_ref().map(|_| clock.now());
-        Timer {
-            meter: self,
-            clock,
-            started,
-        }
+        Timer { meter: self, clock, started }
     }
 }
 

@@ -68,10 +68,7 @@ mod tests {
                 heartbeat_age: age,
                 checkpoint_age: age,
             }],
-            corrupt: vec![CorruptLease {
-                key: "shard-3".into(),
-                problem: "no counter".into(),
-            }],
+            corrupt: vec![CorruptLease { key: "shard-3".into(), problem: "no counter".into() }],
         });
         assert_eq!(table["age"], json!(1200));
         assert_eq!(table["leases"][0]["checkpoint"], json!("42:3"));
@@ -92,15 +89,9 @@ mod tests {
             "since": 1200, "failures": 2});
         assert_eq!(health["problems"], json!([problem]));
 
-        let report = ShutdownReport {
-            drained: vec!["shard-1".into()],
-            ..Default::default()
-        };
+        let report = ShutdownReport { drained: vec!["shard-1".into()], ..Default::default() };
         assert_eq!(data(report)["drained"], json!(["shard-1"]));
-        let why = WhyNotRunning::OwnerSilent {
-            worker: "w2".into(),
-            heartbeat_age: age,
-        };
+        let why = WhyNotRunning::OwnerSilent { worker: "w2".into(), heartbeat_age: age };
         let expected = json!({"owner_silent": {"worker": "w2", "heartbeat_age": 1200}});
         assert_eq!(data(why), expected);
         assert_eq!(data(WhyNotRunning::NotListed), json!("not_listed"));

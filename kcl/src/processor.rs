@@ -187,10 +187,7 @@ impl ShardContext {
 
     /// A checkpoint that an earlier owner prepared and did not commit.
     pub fn pending_checkpoint(&self) -> Option<&Checkpoint> {
-        self.lease
-            .pending
-            .as_ref()
-            .map(|pending| &pending.checkpoint)
+        self.lease.pending.as_ref().map(|pending| &pending.checkpoint)
     }
 
     /// The state that an earlier owner stored with that checkpoint.
@@ -248,10 +245,7 @@ pub struct ShardEnd<'a> {
 
 impl<'a> ShardEnd<'a> {
     pub(crate) fn new(checkpointer: &'a Checkpointer, tokens: &'a CallTokens) -> Self {
-        Self {
-            checkpointer,
-            tokens,
-        }
+        Self { checkpointer, tokens }
     }
 
     /// Says that the whole shard is done: writes `SHARD_END`, after which its children start.
@@ -298,10 +292,7 @@ pub struct Shutdown<'a> {
 
 impl<'a> Shutdown<'a> {
     pub(crate) fn new(checkpointer: &'a Checkpointer, tokens: &'a CallTokens) -> Self {
-        Self {
-            checkpointer,
-            tokens,
-        }
+        Self { checkpointer, tokens }
     }
 
     /// Writes the last checkpoints. `checkpoint()` covers all batches that succeeded; not one that

@@ -41,21 +41,14 @@ impl FromStr for SequenceNumber {
             return Err(InvalidSequenceNumber { _private: () });
         }
         let digits = text.trim_start_matches('0');
-        Ok(Self(Arc::from(if digits.is_empty() {
-            "0"
-        } else {
-            digits
-        })))
+        Ok(Self(Arc::from(if digits.is_empty() { "0" } else { digits })))
     }
 }
 
 impl Ord for SequenceNumber {
     fn cmp(&self, other: &Self) -> Ordering {
         // Without leading zeros, the longer text is the larger number.
-        self.0
-            .len()
-            .cmp(&other.0.len())
-            .then_with(|| self.0.cmp(&other.0))
+        self.0.len().cmp(&other.0.len()).then_with(|| self.0.cmp(&other.0))
     }
 }
 
@@ -108,10 +101,7 @@ pub struct ExtendedSequenceNumber {
 impl ExtendedSequenceNumber {
     /// The position of a user record.
     pub fn new(sequence_number: SequenceNumber, sub_sequence_number: u64) -> Self {
-        Self {
-            sequence_number,
-            sub_sequence_number,
-        }
+        Self { sequence_number, sub_sequence_number }
     }
 }
 

@@ -62,10 +62,7 @@ pub(crate) struct ServiceClock {
 impl ServiceClock {
     /// Knows nothing but the host's time of day until it has seen an answer.
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            latest: Arc::default(),
-        }
+        Self { clock, latest: Arc::default() }
     }
 
     /// The client, whose answers tell the time from now on.
@@ -85,10 +82,7 @@ impl ServiceClock {
     }
 
     pub(crate) fn epoch_seconds(&self) -> u64 {
-        self.now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs()
+        self.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
     }
 
     fn learn(&self, date: SystemTime) {

@@ -191,8 +191,7 @@ impl ShardStatus {
         if let Some(millis) = millis {
             self.measure(Metric::MillisBehindLatest, millis as f64);
         }
-        self.behind
-            .store(millis.unwrap_or(NOT_KNOWN), Ordering::Relaxed);
+        self.behind.store(millis.unwrap_or(NOT_KNOWN), Ordering::Relaxed);
         lock(&self.lag).answered(self.now(), millis.map(Duration::from_millis));
     }
 
@@ -247,14 +246,8 @@ impl ShardStatus {
             (slow, noted)
         };
         if noted.log {
-            let first = slow
-                .records
-                .as_ref()
-                .map(|(first, _)| tracing::field::display(first));
-            let last = slow
-                .records
-                .as_ref()
-                .map(|(_, last)| tracing::field::display(last));
+            let first = slow.records.as_ref().map(|(first, _)| tracing::field::display(first));
+            let last = slow.records.as_ref().map(|(_, last)| tracing::field::display(last));
             tracing::warn!(
                 shard_id = self.shard_id, call = slow.name, running_for = ?slow.running_for, first, last,
                 "a call of the processor takes long: the shard waits for it"
@@ -300,9 +293,7 @@ impl ShardStatus {
         self.measure(Metric::RecordsProcessed, records as f64);
         self.measure(Metric::DataBytesProcessed, bytes as f64);
         self.records.fetch_add(records as u64, Ordering::Relaxed);
-        self.totals
-            .records
-            .fetch_add(records as u64, Ordering::Relaxed);
+        self.totals.records.fetch_add(records as u64, Ordering::Relaxed);
         self.totals.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
@@ -312,9 +303,7 @@ impl ShardStatus {
 
     pub(crate) fn snapshot(&self) -> ShardSnapshot {
         let behind = self.behind.load(Ordering::Relaxed);
-        let reads = self
-            .problems()
-            .find(ProblemKind::ReadsFailing, Some(&self.shard_id));
+        let reads = self.problems().find(ProblemKind::ReadsFailing, Some(&self.shard_id));
         let now = self.now();
         let (call, batch_in_hand_for) = {
             let work = lock(&self.work);

@@ -32,20 +32,12 @@ impl<T: Send + 'static> Task<T> {
             // Nobody listens: the task is being aborted.
             let _ = sender.send(work.await);
         };
-        Self {
-            name,
-            handle: AbortOnDropHandle::new(executor.spawn(work.boxed())),
-            result,
-        }
+        Self { name, handle: AbortOnDropHandle::new(executor.spawn(work.boxed())), result }
     }
 
     /// Lets the task go on when nobody waits any more.
     pub(crate) fn detach(self) -> impl Future<Output = Result<T, WorkerError>> + Send + 'static {
-        let Self {
-            name,
-            handle,
-            mut result,
-        } = self;
+        let Self { name, handle, mut result } = self;
         let handle = handle.detach();
         async move { outcome(name, handle.await, &mut result) }
     }
@@ -71,9 +63,7 @@ fn outcome<T>(
     result: &mut oneshot::Receiver<T>,
 ) -> Result<T, WorkerError> {
     match joined {
-        Ok(()) => result
-            .try_recv()
-            .map_err(|_| WorkerError::RuntimeEnded { task: name }),
+        Ok(()) => result.try_recv().map_err(|_| WorkerError::RuntimeEnded { task: name }),
         Err(error) => Err(WorkerError::from_join(name, error)),
     }
 }
@@ -89,10 +79,7 @@ mod tests {
     async fn its_result_its_panic_and_its_abortion_come_out() {
         let spawn = |work| Task::spawn(&CurrentRuntime, "a test", work);
         assert_eq!(spawn(async { 7 }.boxed()).await.unwrap(), 7);
-        match spawn(async { panic!("no luck") }.boxed())
-            .await
-            .unwrap_err()
-        {
+        match spawn(async { panic!("no luck") }.boxed()).await.unwrap_err() {
             WorkerError::Panicked { task, message } => {
                 assert_eq!((task, message.as_str()), ("a test", "no luck"));
             }
@@ -100,10 +87,7 @@ mod tests {
         }
         let task = spawn(std::future::pending().boxed());
         task.abort_handle().abort();
-        assert!(matches!(
-            task.await,
-            Err(WorkerError::RuntimeEnded { task: "a test" })
-        ));
+        assert!(matches!(task.await, Err(WorkerError::RuntimeEnded { task: "a test" })));
     }
 
     #[tokio::test]

@@ -137,10 +137,7 @@ impl TestShardBuilder {
     pub fn build(self) -> TestShard {
         let checkpoint = self.lease.checkpoint.clone();
         let (tenure, recorder) = Tenure::recorded(self.lease, Arc::new(SystemClock::default()));
-        let tokens = CallTokens {
-            lost: tenure.lost(),
-            shutdown: tenure.shutdown_requested(),
-        };
+        let tokens = CallTokens { lost: tenure.lost(), shutdown: tenure.shutdown_requested() };
         let context = ShardContext::new(
             &tenure,
             tokens.clone(),
@@ -245,11 +242,7 @@ impl TestShard {
         let entries = deaggregator.expand(records, &mut Tally::default());
         let held = self.budget.reserve(0).now_or_never();
         let held = held.expect("there is always room for no bytes");
-        TestBatch {
-            batch: Batch::new(entries, Some(0), held),
-            checkpointed: None,
-            attempts: 0,
-        }
+        TestBatch { batch: Batch::new(entries, Some(0), held), checkpointed: None, attempts: 0 }
     }
 
     /// The view of a batch that a processor is given, for code that takes a [`RecordBatch`]: the batch
@@ -264,12 +257,7 @@ impl TestShard {
         batch.attempts += 1;
         let (_, last) = batch.batch.range().expect("a batch is never empty");
         self.checkpointer.deliver(last);
-        RecordBatch::new(
-            &batch.batch,
-            &self.checkpointer,
-            &self.tokens,
-            batch.attempts,
-        )
+        RecordBatch::new(&batch.batch, &self.checkpointer, &self.tokens, batch.attempts)
     }
 
     /// Calls [`initialize`](RecordProcessor::initialize).
@@ -301,9 +289,7 @@ impl TestShard {
         let result = processor.process_records(view).await;
         if result.is_err() {
             self.checkpointer.take_back();
-            batch
-                .batch
-                .trim_since(batch.checkpointed.as_ref(), self.checkpointer.done());
+            batch.batch.trim_since(batch.checkpointed.as_ref(), self.checkpointer.done());
         }
         result
     }
@@ -454,16 +440,11 @@ impl TestRecord {
     pub fn aggregate(records: impl IntoIterator<Item = Self>) -> Self {
         let mut aggregate = AggregateBuilder::new(AGGREGATE_SIZE);
         for record in records {
-            let key = record
-                .partition_key
-                .expect("a record of an aggregate has a key");
+            let key = record.partition_key.expect("a record of an aggregate has a key");
             let pushed = aggregate.push(&key, None, &record.data);
             pushed.expect("an aggregate has up to 1 MiB");
         }
-        Self {
-            data: aggregate.seal().into_bytes(),
-            ..Self::new(AGGREGATE_KEY, [])
-        }
+        Self { data: aggregate.seal().into_bytes(), ..Self::new(AGGREGATE_KEY, []) }
     }
 
     /// Its sequence number. Default: one more than the largest number of the shard so far, if that is below

@@ -17,11 +17,7 @@ use crate::snapshot::ShardSnapshot;
 /// Answered by [`WorkerHandle::why_not_running`](crate::WorkerHandle::why_not_running). Times are as
 /// this worker saw them: since it started, and at the grain of its looks at the lease table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum WhyNotRunning {
     /// The worker has stopped: it processes nothing and does not look at the table any more.
@@ -191,10 +187,7 @@ fn within(
 ) -> Option<WhyNotRunning> {
     let slow = |running_for| asker.slow_after.is_some_and(|limit| running_for >= limit);
     if let Some(call) = own.call.as_ref().filter(|call| slow(call.running_for)) {
-        return Some(WhyNotRunning::SlowCall {
-            call: call.name,
-            since: call.running_for,
-        });
+        return Some(WhyNotRunning::SlowCall { call: call.name, since: call.running_for });
     }
     if let ShardState::ShuttingDown(reason) = own.state
         && (own.failures == 0 || reason == ShutdownReason::LeaseLost)
@@ -243,9 +236,7 @@ fn elsewhere(
         return unreachable.unwrap_or(WhyNotRunning::NotKnownYet);
     };
     if let Some(item) = table.corrupt.iter().find(|item| item.key == shard_id) {
-        return WhyNotRunning::CorruptItem {
-            problem: item.problem.clone(),
-        };
+        return WhyNotRunning::CorruptItem { problem: item.problem.clone() };
     }
     let Some(lease) = find(table, shard_id) else {
         let failing = problem(ProblemKind::ShardSyncFailing);
@@ -254,25 +245,17 @@ fn elsewhere(
             .unwrap_or(WhyNotRunning::NotListed);
     };
     if lease.checkpoint == Checkpoint::ShardEnd {
-        return WhyNotRunning::Finished {
-            children: lease.children.clone(),
-        };
+        return WhyNotRunning::Finished { children: lease.children.clone() };
     }
     // What the table said of the owner before it could not be read any more need not be so now.
     if let Some(unreachable) = unreachable {
         return unreachable;
     }
     if let (Some(from), Some(to)) = (&lease.owner, &lease.pending_owner) {
-        return WhyNotRunning::HandoffPending {
-            from: from.clone(),
-            to: to.clone(),
-        };
+        return WhyNotRunning::HandoffPending { from: from.clone(), to: to.clone() };
     }
     let heartbeat_age = lease.heartbeat_age;
-    let is_own = lease
-        .owner
-        .as_deref()
-        .is_none_or(|owner| owner == asker.worker_id);
+    let is_own = lease.owner.as_deref().is_none_or(|owner| owner == asker.worker_id);
     if is_own
         && !asker.at_limit
         && let Some(failing) = problem(ProblemKind::LeaseAcquisitionFailing)
@@ -280,10 +263,7 @@ fn elsewhere(
         return self::unreachable(failing);
     }
     match &lease.owner {
-        None => WhyNotRunning::Unassigned {
-            since: lease.owned_for,
-            at_limit: asker.at_limit,
-        },
+        None => WhyNotRunning::Unassigned { since: lease.owned_for, at_limit: asker.at_limit },
         Some(owner) if owner == asker.worker_id && asker.is_blocked => {
             WhyNotRunning::RuntimeBlocked
         }
@@ -293,10 +273,7 @@ fn elsewhere(
         },
         // At the look: since then, nobody has heard.
         Some(worker) if heartbeat_age.saturating_sub(table.age) > asker.failover => {
-            WhyNotRunning::OwnerSilent {
-                worker: worker.clone(),
-                heartbeat_age,
-            }
+            WhyNotRunning::OwnerSilent { worker: worker.clone(), heartbeat_age }
         }
         Some(worker) => {
             let parents = unfinished_parents(lease, table);
@@ -307,27 +284,18 @@ fn elsewhere(
                     heartbeat_age,
                 }
             } else {
-                WhyNotRunning::WaitsForParents {
-                    parents,
-                    owner: lease.owner.clone(),
-                }
+                WhyNotRunning::WaitsForParents { parents, owner: lease.owner.clone() }
             }
         }
     }
 }
 
 fn unreachable(problem: Problem) -> WhyNotRunning {
-    WhyNotRunning::LeaseTableUnreachable {
-        since: problem.since,
-        error: problem.cause,
-    }
+    WhyNotRunning::LeaseTableUnreachable { since: problem.since, error: problem.cause }
 }
 
 fn sync_failing(problem: Problem) -> WhyNotRunning {
-    WhyNotRunning::ShardSyncFailing {
-        since: problem.since,
-        error: problem.cause,
-    }
+    WhyNotRunning::ShardSyncFailing { since: problem.since, error: problem.cause }
 }
 
 fn find<'a>(table: &'a LeaseTableSnapshot, shard_id: &str) -> Option<&'a LeaseSnapshot> {

@@ -169,10 +169,7 @@ impl LastState {
 impl Drop for LastState {
     fn drop(&mut self) {
         let error = if std::thread::panicking() {
-            WorkerError::Panicked {
-                task: "the worker",
-                message: "see join()".to_owned(),
-            }
+            WorkerError::Panicked { task: "the worker", message: "see join()".to_owned() }
         } else {
             worker_dropped(self.aborted.load(Ordering::Relaxed))
         };
@@ -190,18 +187,12 @@ mod tests {
         let (mut fast, mut slow) = (states.watch(), states.watch());
         assert!(matches!(fast.current(), WorkerState::Created));
         states.enter(WorkerState::FindingStream);
-        assert!(matches!(
-            fast.next().await,
-            Some(WorkerState::FindingStream)
-        ));
+        assert!(matches!(fast.next().await, Some(WorkerState::FindingStream)));
         states.enter(WorkerState::Running);
         assert!(matches!(fast.next().await, Some(WorkerState::Running)));
         states.enter(WorkerState::Stopped(None));
         drop(LastState::new(states.clone(), Arc::default()));
-        assert!(matches!(
-            slow.until(WorkerState::is_last).await,
-            Some(WorkerState::Stopped(None))
-        ));
+        assert!(matches!(slow.until(WorkerState::is_last).await, Some(WorkerState::Stopped(None))));
         assert!(slow.next().await.is_none());
         let never = |state: &WorkerState| matches!(state, WorkerState::Ready);
         assert!(fast.until(never).await.is_none());

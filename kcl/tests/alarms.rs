@@ -59,10 +59,7 @@ type Values = BTreeMap<Name, Vec<(Instant, f64)>>;
 
 struct Gauged(Series, Name);
 
-#[allow(
-    clippy::disallowed_methods,
-    reason = "a recorder with the time of the test"
-)]
+#[allow(clippy::disallowed_methods, reason = "a recorder with the time of the test")]
 fn now() -> Instant {
     Instant::now()
 }
@@ -76,10 +73,7 @@ impl GaugeFn for Gauged {
     }
     fn set(&self, value: f64) {
         let mut series = self.0.0.lock().unwrap();
-        series
-            .entry(self.1.clone())
-            .or_default()
-            .push((now(), value));
+        series.entry(self.1.clone()).or_default().push((now(), value));
     }
 }
 
@@ -94,10 +88,7 @@ impl Recorder for Series {
         let mut labels = key.labels();
         let application = labels.find(|label| label.key() == "ApplicationName");
         let application = application.unwrap().value().to_owned();
-        Gauge::from_arc(Arc::new(Gauged(
-            self.clone(),
-            (application, key.name().to_owned()),
-        )))
+        Gauge::from_arc(Arc::new(Gauged(self.clone(), (application, key.name().to_owned()))))
     }
     fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
         Histogram::noop()
@@ -180,10 +171,7 @@ async fn the_documented_alarms_fire_on_processors_that_hang_or_fail_and_on_no_ot
     }
     let rules = rules();
     let named: Vec<_> = rules.iter().map(|rule| rule.metric.as_str()).collect();
-    assert_eq!(
-        named,
-        ["ProcessingLag", "ProcessorCallTime", "UnownedLeases"]
-    );
+    assert_eq!(named, ["ProcessingLag", "ProcessorCallTime", "UnownedLeases"]);
     for (application, fire) in [
         ("hangs", &["ProcessingLag", "ProcessorCallTime"][..]),
         ("fails", &["ProcessingLag"]),

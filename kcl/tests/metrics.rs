@@ -64,9 +64,7 @@ impl Notes {
     fn note(&self, key: &Key) -> Arc<Note> {
         let label = |name: &str| {
             let mut labels = key.labels();
-            labels
-                .find(|label| label.key() == name)
-                .map(|label| label.value().to_owned())
+            labels.find(|label| label.key() == name).map(|label| label.value().to_owned())
         };
         assert_eq!(label("ApplicationName").as_deref(), Some("billing"));
         let operation = label("Operation").unwrap();
@@ -155,24 +153,16 @@ async fn a_worker_reports_under_the_names_of_the_java_library() {
     let worker = start("w").await;
     let by_shard = "shard=shardId-000000000000";
     let task = |name: &str| format!("ProcessTask {name} {by_shard}");
-    notes
-        .until(&task("RecordsProcessed"), |sum| sum == 3.0)
-        .await;
+    notes.until(&task("RecordsProcessed"), |sum| sum == 3.0).await;
     assert_eq!(notes.of(&task("DataBytesProcessed")), Some(12.0));
     assert_eq!(notes.of(&task("FailedBatches")), Some(1.0));
-    let calls = notes
-        .of(&task("RecordProcessor.processRecords.Time"))
-        .unwrap();
+    let calls = notes.of(&task("RecordProcessor.processRecords.Time")).unwrap();
     let successes = notes.of(&task("Success")).unwrap();
     assert_eq!(calls, successes + 1.0, "one failed");
     assert_eq!(notes.of(&task("Time")), Some(successes), "per batch");
     assert_eq!(notes.of(&task("UpdateLease.Success")), Some(successes));
-    notes
-        .until(&task("MillisBehindLatest"), |last| last == 0.0)
-        .await;
-    notes
-        .until(&task("MillisSinceCheckpoint"), |last| last > 0.0)
-        .await;
+    notes.until(&task("MillisBehindLatest"), |last| last == 0.0).await;
+    notes.until(&task("MillisSinceCheckpoint"), |last| last > 0.0).await;
     let fetches = "KinesisDataFetcher.getRecords";
     assert!(notes.of(&task(&format!("{fetches}.Success"))).unwrap() >= 1.0);
     assert!(notes.of(&task(&format!("{fetches}.Time"))).unwrap() >= 1.0);
@@ -192,17 +182,8 @@ async fn a_worker_reports_under_the_names_of_the_java_library() {
         let series = format!("{series} worker=w");
         notes.until(&series, |last| last == value).await;
     }
-    notes
-        .until("RenewAllLeases RenewLease.Success worker=w", |sum| {
-            sum >= 1.0
-        })
-        .await;
-    notes
-        .until(
-            "LeaseDiscovery ListLeaseKeysForWorker.Success worker=w",
-            |sum| sum >= 1.0,
-        )
-        .await;
+    notes.until("RenewAllLeases RenewLease.Success worker=w", |sum| sum >= 1.0).await;
+    notes.until("LeaseDiscovery ListLeaseKeysForWorker.Success worker=w", |sum| sum >= 1.0).await;
 
     // A lease of a worker that does not live: nobody's, once the failover time has passed.
     let text = |text: &str| AttributeValue::S(text.to_owned());
@@ -214,15 +195,9 @@ async fn a_worker_reports_under_the_names_of_the_java_library() {
         .send()
         .await
         .unwrap();
-    notes
-        .until("RenewAllLeases LostLeases worker=w", |sum| sum == 1.0)
-        .await;
-    notes
-        .until("TakeLeases UnownedLeases worker=w", |last| last == 1.0)
-        .await;
-    notes
-        .until("TakeLeases TakenLeases worker=w", |sum| sum == 2.0)
-        .await;
+    notes.until("RenewAllLeases LostLeases worker=w", |sum| sum == 1.0).await;
+    notes.until("TakeLeases UnownedLeases worker=w", |last| last == 1.0).await;
+    notes.until("TakeLeases TakenLeases worker=w", |sum| sum == 2.0).await;
     worker.shutdown(Duration::from_secs(20)).await.unwrap();
     let asked = format!("ShutdownNotificationTask Success {by_shard}");
     assert_eq!(notes.of(&asked), Some(1.0));

@@ -116,8 +116,7 @@ impl RecordProcessor for Clumsy {
                 return Err(error.into());
             }
         }
-        self.delivered
-            .fetch_add(batch.len() as u64, Ordering::Relaxed);
+        self.delivered.fetch_add(batch.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -168,9 +167,7 @@ fn aggregate_of(from: u32) -> kinesis_aggregation::SealedAggregate {
     let mut aggregate = AggregateBuilder::new(1 << 16);
     for number in from..from + 100 {
         let data = format!("{MARK}member {number}");
-        aggregate
-            .push(&format!("{MARK}{number}"), None, data.as_bytes())
-            .unwrap();
+        aggregate.push(&format!("{MARK}{number}"), None, data.as_bytes()).unwrap();
     }
     aggregate.seal()
 }
@@ -232,20 +229,10 @@ async fn nothing_planted_is_found_in_logs_errors_or_debug_output() {
             .config(config)
             .build()
     };
-    for operation in [
-        "DescribeStreamSummary",
-        "ListShards",
-        "DescribeTable",
-        "Scan",
-    ] {
-        let broken = [
-            Fault::garbled_response(),
-            Fault::refuse("AccessDeniedException"),
-        ];
+    for operation in ["DescribeStreamSummary", "ListShards", "DescribeTable", "Scan"] {
+        let broken = [Fault::garbled_response(), Fault::refuse("AccessDeniedException")];
         for fault in broken {
-            let fault = aws
-                .faults()
-                .add(fault.operation(operation).lasting(PATIENCE));
+            let fault = aws.faults().add(fault.operation(operation).lasting(PATIENCE));
             if let Ok(Err(error)) =
                 tokio::time::timeout(Duration::from_secs(1), build(Duration::from_millis(200)))
                     .await
@@ -260,20 +247,12 @@ async fn nothing_planted_is_found_in_logs_errors_or_debug_output() {
     item.item("leaseKey", AttributeValue::S("shardId-000000000009".into()))
         .item("checkpoint", AttributeValue::S(format!("{MARK}checkpoint")))
         .item("leaseCounter", AttributeValue::S(format!("{MARK}counter")))
-        .item(
-            "pendingCheckpointState",
-            AttributeValue::S(format!("{MARK}state")),
-        )
+        .item("pendingCheckpointState", AttributeValue::S(format!("{MARK}state")))
         .send()
         .await
         .unwrap();
-    until("the first records", &worker, &seen, || {
-        delivered.load(Ordering::Relaxed) > 20
-    })
-    .await;
-    let refuse = |code: &str| FaultKind::Refuse {
-        code: code.to_owned(),
-    };
+    until("the first records", &worker, &seen, || delivered.load(Ordering::Relaxed) > 20).await;
+    let refuse = |code: &str| FaultKind::Refuse { code: code.to_owned() };
     for kind in [
         FaultKind::CutResponse,
         FaultKind::GarbledResponse,
@@ -290,15 +269,10 @@ async fn nothing_planted_is_found_in_logs_errors_or_debug_output() {
         let reads = faults.add(fault.clone().operation("GetRecords").times(2));
         let iterators = faults.add(fault.clone().operation("GetShardIterator").times(1));
         // Each of these may cost the lease, and seconds: three kinds tell enough.
-        let kinds = [
-            FaultKind::CutResponse,
-            FaultKind::GarbledResponse,
-            FaultKind::InternalFailure,
-        ];
+        let kinds =
+            [FaultKind::CutResponse, FaultKind::GarbledResponse, FaultKind::InternalFailure];
         let on_writes = kinds.contains(&kind);
-        let writes = fault
-            .service(Service::DynamoDb)
-            .times(if on_writes { 2 } else { 0 });
+        let writes = fault.service(Service::DynamoDb).times(if on_writes { 2 } else { 0 });
         let writes = faults.add(writes);
         let before = delivered.load(Ordering::Relaxed);
         put(&aws, 1000).await;
@@ -314,24 +288,16 @@ async fn nothing_planted_is_found_in_logs_errors_or_debug_output() {
 
     let (logs, seen) = (logs.0.lock().unwrap(), seen.0.lock().unwrap());
     assert!(logs.contains("a read failed"), "the run had its faults");
-    assert!(
-        logs.contains("the processor failed"),
-        "and the processor its own"
-    );
+    assert!(logs.contains("the processor failed"), "and the processor its own");
     for (name, text) in [("logs", &*logs), ("texts", &*seen)] {
         for form in [
             MARK.to_owned(),
             base64::Engine::encode(&base64::engine::general_purpose::STANDARD, MARK),
-            format!("{:?}", MARK.as_bytes())
-                .trim_matches(['[', ']'])
-                .to_owned(),
+            format!("{:?}", MARK.as_bytes()).trim_matches(['[', ']']).to_owned(),
         ] {
             if let Some(at) = text.find(&form) {
                 let line = text[..at].lines().count();
-                panic!(
-                    "{name} hold {form}: {:?}",
-                    text.lines().nth(line.saturating_sub(1))
-                );
+                panic!("{name} hold {form}: {:?}", text.lines().nth(line.saturating_sub(1)));
             }
         }
     }

@@ -2,11 +2,7 @@
 //! one run only.
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 #![allow(clippy::unwrap_used, reason = "a benchmark")]
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "the modules are the producer's own source files"
-)]
+#![allow(dead_code, unused_imports, reason = "the modules are the producer's own source files")]
 
 #[path = "../src/lane/id.rs"]
 mod id;
@@ -46,10 +42,7 @@ impl Tasks {
         let mut ledger = Ledger::new(1 << 20);
         let producer = ledger.add_producer(());
         let shares: Vec<_> = (0..shards)
-            .map(|lane| Share {
-                producer,
-                lane: LaneId(LaneId::FIRST + lane),
-            })
+            .map(|lane| Share { producer, lane: LaneId(LaneId::FIRST + lane) })
             .collect();
         let mut held = VecDeque::new();
         loop {
@@ -62,11 +55,7 @@ impl Tasks {
         let waiting = (shares.iter().cycle().take(TASKS))
             .map(|share| (*share, ledger.wait(*share, RECORD).unwrap().0))
             .collect();
-        Self {
-            ledger,
-            waiting,
-            held,
-        }
+        Self { ledger, waiting, held }
     }
 
     /// One record is delivered, and the tasks that get room send their next.

@@ -17,9 +17,7 @@ const DATA: [u8; 100] = [7; 100];
 const AGGREGATE_BYTES: usize = 50 * 1024;
 
 fn keys() -> Vec<String> {
-    (0..RECORDS)
-        .map(|n| format!("key-{}", n % 100_003))
-        .collect()
+    (0..RECORDS).map(|n| format!("key-{}", n % 100_003)).collect()
 }
 
 /// A producer whose requests are never answered: what it seals stays in its queues.
@@ -33,21 +31,15 @@ async fn producer(aws: &LocalAws) -> Producer {
         request_timeout: Duration::from_secs(600),
         ..ProducerConfig::default()
     };
-    Producer::builder("bench", &aws.in_process_config())
-        .config(config)
-        .build()
-        .await
-        .unwrap()
+    Producer::builder("bench", &aws.in_process_config()).config(config).build().await.unwrap()
 }
 
 /// Sends all keys and waits until nothing is open any more; the time of that alone.
 async fn send_all(aws: &LocalAws, keys: &[String]) -> Duration {
     let producer = producer(aws).await;
     let mut deliveries = Vec::with_capacity(keys.len());
-    let records: Vec<_> = keys
-        .iter()
-        .map(|key| UserRecord::new(key.clone(), DATA.as_slice().to_vec()))
-        .collect();
+    let records: Vec<_> =
+        keys.iter().map(|key| UserRecord::new(key.clone(), DATA.as_slice().to_vec())).collect();
     let began = Instant::now();
     for record in records {
         deliveries.push(producer.send(record).await.unwrap());
@@ -78,10 +70,7 @@ fn floor(keys: &[String]) {
 }
 
 fn send(c: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let aws = runtime.block_on(async {
         let aws = LocalAws::start().await.unwrap();
         aws.create_stream("bench", 4).await.unwrap();
@@ -98,11 +87,7 @@ fn send(c: &mut Criterion) {
     group.throughput(Throughput::Elements(RECORDS as u64));
     group.bench_function("floor", |b| b.iter(|| floor(&keys)));
     group.bench_function("send_to_sealed", |b| {
-        b.iter_custom(|times| {
-            (0..times)
-                .map(|_| runtime.block_on(send_all(&aws, &keys)))
-                .sum()
-        });
+        b.iter_custom(|times| (0..times).map(|_| runtime.block_on(send_all(&aws, &keys))).sum());
     });
     group.finish();
 }

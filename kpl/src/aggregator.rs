@@ -43,11 +43,8 @@ pub(crate) struct AggregateLimits {
 impl AggregateLimits {
     /// An aggregate and its partition key must fit into the stream's maximum record size, too.
     pub(crate) fn new(config: &ProducerConfig, max_record_size: usize) -> Self {
-        let max_count = if config.aggregation_enabled {
-            config.aggregation_max_count as usize
-        } else {
-            1
-        };
+        let max_count =
+            if config.aggregation_enabled { config.aggregation_max_count as usize } else { 1 };
         // Of a stream that takes more than any aggregate may have, the limit may sink again: not below that.
         let most = max_record_size.min(MAX_ADAPTIVE_SIZE);
         let most = most.saturating_sub(AGGREGATE_PARTITION_KEY.len());
@@ -73,10 +70,7 @@ impl AggregateLimits {
 
     /// Limits under which nothing is aggregated.
     pub(crate) fn single(self) -> Self {
-        Self {
-            max_count: 1,
-            ..self
-        }
+        Self { max_count: 1, ..self }
     }
 
     /// Until when a record that is accepted `now` waits for company: not at all where that would take half of its time.
@@ -129,11 +123,7 @@ enum Content {
     /// Goes out as it is; nothing is copied.
     One(UserRecord),
     /// Each record is copied straight into the aggregate.
-    Many {
-        builder: Box<AggregateBuilder>,
-        first_hash_key: HashKey,
-        max_size: usize,
-    },
+    Many { builder: Box<AggregateBuilder>, first_hash_key: HashKey, max_size: usize },
 }
 
 impl OpenAggregate {
@@ -192,11 +182,7 @@ impl OpenAggregate {
         match &mut self.content {
             Content::Many { builder, .. } => {
                 if builder
-                    .push(
-                        &record.partition_key,
-                        record.explicit_hash_key,
-                        &record.data,
-                    )
+                    .push(&record.partition_key, record.explicit_hash_key, &record.data)
                     .is_err()
                 {
                     return Err((record, SealReason::Size));
@@ -209,11 +195,7 @@ impl OpenAggregate {
                 let mut builder = Box::new(AggregateBuilder::new(limits.max_size));
                 let both = [&*first, &record].into_iter().try_for_each(|record| {
                     builder
-                        .push(
-                            &record.partition_key,
-                            record.explicit_hash_key,
-                            &record.data,
-                        )
+                        .push(&record.partition_key, record.explicit_hash_key, &record.data)
                         .map(drop)
                 });
                 if both.is_err() {
@@ -238,10 +220,7 @@ impl OpenAggregate {
         }
         let is_sooner = !shares_lifetime && self.add_lifetime(record.time_to_live, limits);
         let delivery = self.settler.add_member();
-        Ok(Joined {
-            delivery,
-            is_sooner,
-        })
+        Ok(Joined { delivery, is_sooner })
     }
 
     /// Notes the lifetime of a new member; whether the aggregate must be looked at earlier for it.
@@ -323,10 +302,7 @@ struct Sealed {
 
 impl Sealer {
     pub(crate) fn new(config: &ProducerConfig) -> Result<Self, InvalidConfig> {
-        Ok(Self {
-            compressors: Compressors::new(config)?,
-            next_sequence: 0,
-        })
+        Ok(Self { compressors: Compressors::new(config)?, next_sequence: 0 })
     }
 
     pub(crate) fn seal(&mut self, mut open: OpenAggregate, lane: LaneId) -> KinesisRecord {
@@ -334,11 +310,9 @@ impl Sealer {
         open.lifetimes.shrink_to_fit();
         let sealed = match open.content {
             Content::One(record) => self.single(record),
-            Content::Many {
-                builder,
-                first_hash_key,
-                ..
-            } => self.aggregate(*builder, first_hash_key),
+            Content::Many { builder, first_hash_key, .. } => {
+                self.aggregate(*builder, first_hash_key)
+            }
         };
         let sequence = self.next_sequence;
         // The members, should they go separate ways, have their places before the next.
@@ -367,11 +341,7 @@ impl Sealer {
         let data = if is_framed {
             let mut builder = AggregateBuilder::new(usize::MAX);
             builder
-                .push(
-                    &record.partition_key,
-                    record.explicit_hash_key,
-                    &record.data,
-                )
+                .push(&record.partition_key, record.explicit_hash_key, &record.data)
                 .expect("the first record always fits");
             builder.seal().into_bytes()
         } else {

@@ -107,12 +107,7 @@ impl Budget {
     pub(crate) fn new(pool: MemoryBudget, droppable_percent: u32) -> Arc<Self> {
         let signal = Arc::new(Signal::default());
         let number = lock(&pool.0).add_producer(Arc::clone(&signal));
-        Arc::new(Self {
-            droppable_percent,
-            pool,
-            number,
-            signal,
-        })
+        Arc::new(Self { droppable_percent, pool, number, signal })
     }
 
     /// Room for `bytes`, now or not at all.
@@ -146,12 +141,7 @@ impl Budget {
             wakes.wake();
             ticket
         });
-        Turn {
-            budget: Arc::clone(self),
-            lane,
-            bytes,
-            ticket,
-        }
+        Turn { budget: Arc::clone(self), lane, bytes, ticket }
     }
 
     /// The shards that wait for room which open aggregates of this producer hold; forgets refusals.
@@ -193,18 +183,11 @@ impl Budget {
     }
 
     fn share(&self, lane: LaneId) -> Share {
-        Share {
-            producer: self.number,
-            lane,
-        }
+        Share { producer: self.number, lane }
     }
 
     fn charge(self: &Arc<Self>, lane: LaneId, bytes: usize) -> Charge {
-        Charge {
-            budget: Arc::clone(self),
-            lane,
-            bytes,
-        }
+        Charge { budget: Arc::clone(self), lane, bytes }
     }
 }
 
@@ -216,9 +199,7 @@ impl Drop for Budget {
 
 impl std::fmt::Debug for Budget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Budget")
-            .field("used", &self.used())
-            .finish_non_exhaustive()
+        f.debug_struct("Budget").field("used", &self.used()).finish_non_exhaustive()
     }
 }
 

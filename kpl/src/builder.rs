@@ -64,12 +64,7 @@ impl std::fmt::Debug for ProducerBuilder {
 
 impl ProducerBuilder {
     pub(crate) fn new(stream: String, base: aws_sdk_kinesis::config::Builder) -> Self {
-        Self {
-            stream,
-            base,
-            config: ProducerConfig::default(),
-            components: Components::default(),
-        }
+        Self { stream, base, config: ProducerConfig::default(), components: Components::default() }
     }
 
     /// The settings. Default: [`ProducerConfig::default`].
@@ -177,19 +172,13 @@ pub(crate) async fn start(
     } = components;
     let seed = seed.unwrap_or_else(clock::random_seed);
     let (began, limit) = (clock::now(), config.startup_timeout);
-    let retry = |salt| {
-        StartRetry::new(
-            began,
-            limit,
-            fastrand::Rng::with_seed(seed.wrapping_add(salt)),
-        )
-    };
+    let retry =
+        |salt| StartRetry::new(began, limit, fastrand::Rng::with_seed(seed.wrapping_add(salt)));
     let describing = Step::new(&stream, "DescribeStreamSummary", retry(3));
     let description = describe(&stream, &*service, describing).await?;
     let max_record_size = description.as_ref().and_then(|known| known.max_record_size);
-    let max_record_size = max_record_size
-        .or(config.max_record_size)
-        .unwrap_or(DEFAULT_MAX_RECORD_SIZE);
+    let max_record_size =
+        max_record_size.or(config.max_record_size).unwrap_or(DEFAULT_MAX_RECORD_SIZE);
     let is_ordered = config.ordering == RecordOrdering::PerPartitionKey;
     let unordered = |reason| {
         let stream = stream.clone();
@@ -198,21 +187,15 @@ pub(crate) async fn start(
     if is_ordered && description.is_none() {
         return unordered("the role may not call kinesis:DescribeStreamSummary");
     }
-    let auto = description
-        .as_ref()
-        .is_some_and(|known| known.service_places_records);
+    let auto = description.as_ref().is_some_and(|known| known.service_places_records);
     if is_ordered && auto {
         return unordered(
             "its record distribution strategy is AUTO: the service chooses each record's shard",
         );
     }
     let shared = Shared::new(config, max_record_size, auto, on_failure, memory_budget);
-    let mut refresher = Refresher::new(
-        Arc::clone(&shared),
-        Arc::clone(&service),
-        seed ^ 1,
-        description,
-    );
+    let mut refresher =
+        Refresher::new(Arc::clone(&shared), Arc::clone(&service), seed ^ 1, description);
     if auto {
         tracing::warn!(
             stream,
@@ -244,9 +227,7 @@ pub(crate) async fn start(
 
     let mut pipeline = Pipeline::new(Arc::clone(&shared), service, seed)?;
     #[cfg(feature = "metrics")]
-    pipeline
-        .meter
-        .add_sink(FacadeSink::new(stream_name(&stream).into()));
+    pipeline.meter.add_sink(FacadeSink::new(stream_name(&stream).into()));
     let tasks = TaskTracker::new();
     let ended = CancellationToken::new();
     #[cfg(feature = "cloudwatch")]
@@ -299,13 +280,8 @@ async fn watched(shared: &Shared, task: impl Future<Output = ()>) {
             .map(|text| (*text).to_owned())
             .or_else(|| panic.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "no message".to_owned());
-        tracing::error!(
-            message,
-            "a task of the producer panicked: the producer stops"
-        );
-        shared.stop(StopReason::Panicked {
-            message: message.into(),
-        });
+        tracing::error!(message, "a task of the producer panicked: the producer stops");
+        shared.stop(StopReason::Panicked { message: message.into() });
     }
 }
 
@@ -330,8 +306,7 @@ async fn describe(
             None => {}
             Some(description) if description.is_usable => return Ok(Some(description)),
             Some(description) if description.status == "CREATING" => {
-                step.not_ready(format!("stream {stream} is CREATING"))
-                    .await?;
+                step.not_ready(format!("stream {stream} is CREATING")).await?;
             }
             Some(description) => {
                 return Err(BuildError::StreamNotActive {

@@ -59,9 +59,9 @@ impl LaneQueue {
         let earliest = self.earliest_expiry.get_or_insert(record.expires());
         *earliest = record.expires().min(*earliest);
         let place = match self.waiting.back() {
-            Some(last) if last.sequence > record.sequence => self
-                .waiting
-                .partition_point(|waiting| waiting.sequence <= record.sequence),
+            Some(last) if last.sequence > record.sequence => {
+                self.waiting.partition_point(|waiting| waiting.sequence <= record.sequence)
+            }
             _ => self.waiting.len(),
         };
         self.waiting.insert(place, Box::new(record));
@@ -95,16 +95,12 @@ impl LaneQueue {
 
     /// Until when the first record must wait; `None` if it may go.
     fn blocked_until(&mut self, size: usize, now: Instant) -> Option<Instant> {
-        self.limiter
-            .as_mut()
-            .and_then(|limiter| limiter.take(size, now).err())
+        self.limiter.as_mut().and_then(|limiter| limiter.take(size, now).err())
     }
 
     /// Until when a record of that size would have to wait; `None` if it could go.
     fn would_block_until(&mut self, size: usize, now: Instant) -> Option<Instant> {
-        self.limiter
-            .as_mut()
-            .and_then(|limiter| limiter.check(size, now).err())
+        self.limiter.as_mut().and_then(|limiter| limiter.check(size, now).err())
     }
 
     /// What waits first is an aggregate, and the lane takes none.
@@ -115,11 +111,7 @@ impl LaneQueue {
 
     /// Takes out what waits first, if it must be taken apart.
     pub(crate) fn pop_aggregate(&mut self) -> Option<KinesisRecord> {
-        if self.must_take_apart() {
-            self.waiting.pop_front().map(|record| *record)
-        } else {
-            None
-        }
+        if self.must_take_apart() { self.waiting.pop_front().map(|record| *record) } else { None }
     }
 
     /// Puts what became of the first record back into its place.
@@ -168,12 +160,7 @@ pub(crate) struct Batch {
 
 impl Batch {
     pub(crate) fn new(now: Instant) -> Self {
-        Self {
-            records: Vec::new(),
-            bytes: 0,
-            opened: now,
-            is_part: false,
-        }
+        Self { records: Vec::new(), bytes: 0, opened: now, is_part: false }
     }
 
     pub(crate) fn push(&mut self, record: KinesisRecord) {
@@ -209,9 +196,8 @@ impl Batch {
         &mut self,
         is_wanted: impl Fn(&KinesisRecord) -> bool,
     ) -> Vec<KinesisRecord> {
-        let (taken, rest) = std::mem::take(&mut self.records)
-            .into_iter()
-            .partition(|record| is_wanted(record));
+        let (taken, rest) =
+            std::mem::take(&mut self.records).into_iter().partition(|record| is_wanted(record));
         self.records = rest;
         self.bytes = self.records.iter().map(KinesisRecord::size).sum();
         taken
@@ -356,10 +342,7 @@ impl Collector {
         }
         held_back.append(&mut self.rotation);
         self.rotation = held_back;
-        Filled {
-            next_ready,
-            to_seal,
-        }
+        Filled { next_ready, to_seal }
     }
 
     /// Whether an overdue aggregate stays open although nothing sealed of its lane waits.

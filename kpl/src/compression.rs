@@ -94,9 +94,7 @@ impl Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared")
-            .field("len", &self.bytes().len())
-            .finish_non_exhaustive()
+        f.debug_struct("Shared").field("len", &self.bytes().len()).finish_non_exhaustive()
     }
 }
 
@@ -278,10 +276,8 @@ mod tests {
     use super::*;
 
     fn compressors(level: i32) -> Compressors {
-        let config = ProducerConfig {
-            compression: Compression::Zstd { level },
-            ..Default::default()
-        };
+        let config =
+            ProducerConfig { compression: Compression::Zstd { level }, ..Default::default() };
         Compressors::new(&config).unwrap()
     }
 
@@ -304,9 +300,7 @@ mod tests {
     async fn jobs_that_are_done_make_room_though_the_pipeline_is_busy() {
         let mut compressors = compressors(12);
         compressors.most_at_once = 1;
-        let all: Vec<_> = (0..3)
-            .map(|_| compressors.compress(aggregate(50_000)))
-            .collect();
+        let all: Vec<_> = (0..3).map(|_| compressors.compress(aggregate(50_000))).collect();
         // The pipeline never waits for a job here.
         let wait = async {
             while !all.iter().all(is_done) {

@@ -408,38 +408,20 @@ impl ProducerConfig {
             64 * KIB,
             SERVICE_MAX_REQUEST,
         );
-        problems.within(
-            "max_buffered_bytes",
-            self.max_buffered_bytes,
-            MIN_BUFFER,
-            usize::MAX,
-        );
+        problems.within("max_buffered_bytes", self.max_buffered_bytes, MIN_BUFFER, usize::MAX);
         problems.within("droppable_limit", self.droppable_limit as usize, 0, 100);
         if let Some(bytes) = self.max_record_size {
             let (least, most) = (DEFAULT_MAX_RECORD_SIZE, SERVICE_MAX_REQUEST);
             problems.within("max_record_size", bytes, least, most);
         }
-        problems.within(
-            "max_in_flight_bytes",
-            self.max_in_flight_bytes,
-            64 * KIB,
-            usize::MAX,
-        );
-        problems.within(
-            "max_requests_in_flight",
-            self.max_requests_in_flight,
-            1,
-            10_000,
-        );
+        problems.within("max_in_flight_bytes", self.max_in_flight_bytes, 64 * KIB, usize::MAX);
+        problems.within("max_requests_in_flight", self.max_requests_in_flight, 1, 10_000);
         problems.within("connections", self.connections, 1, 64);
         problems.within("hot_keys", self.hot_keys, 0, 10_000);
         if let Compression::Zstd { level } = self.compression
             && !(1..=22).contains(&level)
         {
-            problems.add(
-                "compression",
-                format!("the zstd level must be 1 to 22, got {level}"),
-            );
+            problems.add("compression", format!("the zstd level must be 1 to 22, got {level}"));
         }
         if self.record_ttl.is_zero() {
             problems.add("record_ttl", "must be longer than zero".to_owned());
@@ -448,10 +430,7 @@ impl ProducerConfig {
             ("request_timeout", self.request_timeout),
             ("connect_timeout", self.connect_timeout),
             ("startup_timeout", self.startup_timeout),
-            (
-                "shard_map_refresh_interval",
-                self.shard_map_refresh_interval,
-            ),
+            ("shard_map_refresh_interval", self.shard_map_refresh_interval),
         ] {
             if value.is_zero() || value > LONGEST {
                 let rule = "must be longer than zero and at most 365 days";
@@ -492,27 +471,19 @@ pub struct InvalidConfig {
 
 impl InvalidConfig {
     pub(crate) fn one(field: &'static str, problem: String) -> Self {
-        Self {
-            problems: vec![(field, problem)],
-        }
+        Self { problems: vec![(field, problem)] }
     }
 
     /// Field and problem, for each problem.
     pub fn problems(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.problems
-            .iter()
-            .map(|(field, problem)| (*field, problem.as_str()))
+        self.problems.iter().map(|(field, problem)| (*field, problem.as_str()))
     }
 
     /// The problems of all checks.
     pub(crate) fn all(checks: impl IntoIterator<Item = Result<(), Self>>) -> Result<(), Self> {
         let problems = checks.into_iter().filter_map(Result::err);
         let problems: Vec<_> = problems.flat_map(|error| error.problems).collect();
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(Self { problems })
-        }
+        if problems.is_empty() { Ok(()) } else { Err(Self { problems }) }
     }
 }
 
@@ -544,11 +515,7 @@ impl Problems {
     }
 
     fn into_result(self) -> Result<(), InvalidConfig> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(InvalidConfig { problems: self.0 })
-        }
+        if self.0.is_empty() { Ok(()) } else { Err(InvalidConfig { problems: self.0 }) }
     }
 }
 
@@ -586,20 +553,12 @@ mod tests {
     #[test]
     fn a_request_leaves_time_for_another_attempt() {
         let config = ProducerConfig::default();
-        for (mib, left, limit) in [
-            (0, 30, 6),
-            (1, 30, 11),
-            (10, 30, 15),
-            (10, 300, 61),
-            (10, 1, 6),
-        ] {
+        for (mib, left, limit) in [(0, 30, 6), (1, 30, 11), (10, 30, 15), (10, 300, 61), (10, 1, 6)]
+        {
             let actual = config.request_limit(mib * MIB, Duration::from_secs(left));
             assert_eq!(actual.as_secs(), limit, "{mib} MiB, {left} s");
         }
-        let longest = ProducerConfig {
-            request_timeout: Duration::MAX,
-            ..Default::default()
-        };
+        let longest = ProducerConfig { request_timeout: Duration::MAX, ..Default::default() };
         assert_eq!(longest.request_limit(MIB, Duration::MAX), Duration::MAX);
     }
 
@@ -625,9 +584,7 @@ mod tests {
             ]
         );
         assert!(
-            error
-                .to_string()
-                .contains("collection_max_count: must be 1 to 500, got 501"),
+            error.to_string().contains("collection_max_count: must be 1 to 500, got 501"),
             "{error}"
         );
     }

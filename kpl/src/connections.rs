@@ -74,12 +74,7 @@ impl Connections {
             }
         };
         slot.in_flight += 1;
-        Lease {
-            connections: Arc::clone(self),
-            slot: place,
-            number: slot.number,
-            client,
-        }
+        Lease { connections: Arc::clone(self), slot: place, number: slot.number, client }
     }
 
     fn make(&self, number: u32) -> Client {

@@ -238,11 +238,8 @@ impl SlotState {
             Outcome::Together(placement) => Some(Ok(placement.receipt(index as u64))),
             Outcome::Each { outcomes, .. } => outcomes.remove(&index),
         };
-        settled.or_else(|| {
-            self.abandoned
-                .clone()
-                .map(|reason| Err(DeliveryError::abandoned(reason)))
-        })
+        settled
+            .or_else(|| self.abandoned.clone().map(|reason| Err(DeliveryError::abandoned(reason))))
     }
 }
 
@@ -256,24 +253,13 @@ pub(crate) struct Settler {
 
 impl Settler {
     pub(crate) fn new(settlement: &Arc<Settlement>) -> Self {
-        let slot = Slot {
-            settlement: Arc::clone(settlement),
-            state: Mutex::default(),
-        };
-        Self {
-            slot: Arc::new(slot),
-            members: 0,
-            epoch: settlement.epochs.enter(clock::now()),
-        }
+        let slot = Slot { settlement: Arc::clone(settlement), state: Mutex::default() };
+        Self { slot: Arc::new(slot), members: 0, epoch: settlement.epochs.enter(clock::now()) }
     }
 
     /// Adds a member: the future of the next index.
     pub(crate) fn add_member(&mut self) -> Delivery {
-        let delivery = Delivery {
-            slot: Arc::clone(&self.slot),
-            index: self.members,
-            taken: false,
-        };
+        let delivery = Delivery { slot: Arc::clone(&self.slot), index: self.members, taken: false };
         self.members += 1;
         delivery
     }
@@ -289,11 +275,7 @@ impl Settler {
             state.outcome = Outcome::Together(placement);
             std::mem::take(&mut state.wakers)
         };
-        self.slot
-            .settlement
-            .counters
-            .user_records_delivered
-            .add(self.members());
+        self.slot.settlement.counters.user_records_delivered.add(self.members());
         wakers.wake_all();
     }
 
@@ -349,10 +331,7 @@ impl News {
 impl SlotState {
     fn settle(&mut self, index: usize, outcome: Option<Result<Receipt, DeliveryError>>) {
         if matches!(self.outcome, Outcome::Pending) {
-            self.outcome = Outcome::Each {
-                outcomes: BTreeMap::new(),
-                settled: 0,
-            };
+            self.outcome = Outcome::Each { outcomes: BTreeMap::new(), settled: 0 };
         }
         if let Outcome::Each { outcomes, settled } = &mut self.outcome {
             outcomes.extend(outcome.map(|outcome| (index, outcome)));
@@ -373,15 +352,11 @@ impl Drop for Settler {
             Outcome::Each { settled, .. } => self.members() - settled,
         };
         if open > 0 {
-            let reason = settlement
-                .stop_reason()
-                .cloned()
-                .unwrap_or(StopReason::RuntimeShutDown);
+            let reason = settlement.stop_reason().cloned().unwrap_or(StopReason::RuntimeShutDown);
             state.abandoned = Some(reason.clone());
             let wakers = std::mem::take(&mut state.wakers);
-            let unobserved = (0..self.members())
-                .filter(|&index| state.unobserved.contains(index))
-                .count();
+            let unobserved =
+                (0..self.members()).filter(|&index| state.unobserved.contains(index)).count();
             drop(state);
             settlement.counters.user_records_abandoned.add(open);
             wakers.wake_all();
@@ -414,9 +389,7 @@ impl BitSet {
     }
 
     pub(crate) fn contains(&self, index: usize) -> bool {
-        self.0
-            .get(index / 64)
-            .is_some_and(|word| word >> (index % 64) & 1 == 1)
+        self.0.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 }
 

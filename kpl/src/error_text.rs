@@ -90,11 +90,7 @@ mod tests {
                 "Value (left out) at 'data' failed",
             ),
             ("ValidationException", "Value 'secret", "Value (left out)"),
-            (
-                "InvalidArgumentException",
-                "Specified value was secret",
-                left_out,
-            ),
+            ("InvalidArgumentException", "Specified value was secret", left_out),
             ("NobodyKnows", "about 'secret'", left_out),
             (
                 "ProvisionedThroughputExceededException",

@@ -68,9 +68,7 @@ impl Members {
         match self {
             Self::Together(settler) => {
                 let settler = Arc::new(settler);
-                (0..settler.members() as u32)
-                    .map(|index| (Arc::clone(&settler), index))
-                    .collect()
+                (0..settler.members() as u32).map(|index| (Arc::clone(&settler), index)).collect()
             }
             Self::Each(members) => members,
         }
@@ -126,11 +124,7 @@ impl KinesisRecord {
     }
 
     fn priority_of(&self, position: usize) -> Priority {
-        if self.droppable.contains(position) {
-            Priority::Droppable
-        } else {
-            Priority::Critical
-        }
+        if self.droppable.contains(position) { Priority::Droppable } else { Priority::Critical }
     }
 
     /// Data and partition keys of the members.
@@ -142,11 +136,7 @@ impl KinesisRecord {
                 self.charge.bytes().saturating_sub(overhead)
             }
             // The parts of an aggregate share its charge.
-            Members::Each(_) => self
-                .user_records()
-                .iter()
-                .map(UserRecord::payload_len)
-                .sum(),
+            Members::Each(_) => self.user_records().iter().map(UserRecord::payload_len).sum(),
         }
     }
 

@@ -115,10 +115,7 @@ impl Lane {
                     return Err(Refused::NoRoom(record));
                 };
                 match open.try_push(record, hash_key, limits) {
-                    Ok(Joined {
-                        delivery,
-                        is_sooner,
-                    }) => {
+                    Ok(Joined { delivery, is_sooner }) => {
                         _refund = paid.keep(joining);
                         open.absorb(paid);
                         let full = open.full(limits);
@@ -162,10 +159,7 @@ impl Lane {
         if let Some(reason) = full {
             state.close_early(reason);
         }
-        Ok(Accepted {
-            delivery,
-            announce: state.announce(),
-        })
+        Ok(Accepted { delivery, announce: state.announce() })
     }
 
     /// The lane is busy and fills its aggregates: the next ones may be larger, where that is asked for.
@@ -220,10 +214,7 @@ impl Lane {
 
     /// Lets nobody in while it is held.
     pub(crate) fn hold(&self) -> HeldLane<'_> {
-        HeldLane {
-            id: self.id,
-            state: lock(&self.state),
-        }
+        HeldLane { id: self.id, state: lock(&self.state) }
     }
 
     /// Closes the open aggregate; whether the pipeline must be told.
@@ -264,8 +255,7 @@ impl LaneState {
     }
 
     fn close_open(&mut self, reason: SealReason) {
-        self.full
-            .extend(self.open.take().map(|open| open.close(reason)));
+        self.full.extend(self.open.take().map(|open| open.close(reason)));
     }
 
     /// Closes the open aggregate before the pipeline fetches it.

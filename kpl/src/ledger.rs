@@ -188,11 +188,7 @@ impl<S: Clone> Ledger<S> {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let queue = self.waiters.entry(share).or_default();
-        queue.push_back(Waiter {
-            ticket,
-            bytes,
-            waker: None,
-        });
+        queue.push_back(Waiter { ticket, bytes, waker: None });
         if share.lane != LaneId::RESERVED {
             self.index.push(ticket, share);
         }
@@ -321,17 +317,12 @@ impl<S: Clone> Ledger<S> {
     }
 
     fn usage(&mut self, number: usize) -> &mut Usage<S> {
-        self.usages[number]
-            .as_mut()
-            .expect("its producer holds it open")
+        self.usages[number].as_mut().expect("its producer holds it open")
     }
 
     /// The shards of a producer that have waiters.
     fn queues(&self, producer: usize) -> impl Iterator<Item = &Share> {
-        let [first, last] = [0, u32::MAX].map(|lane| Share {
-            producer,
-            lane: LaneId(lane),
-        });
+        let [first, last] = [0, u32::MAX].map(|lane| Share { producer, lane: LaneId(lane) });
         self.waiters.range(first..=last).map(|(share, _)| share)
     }
 
@@ -342,9 +333,7 @@ impl<S: Clone> Ledger<S> {
 
     fn waiter(&mut self, share: Share, ticket: Ticket) -> Option<&mut Waiter> {
         let queue = self.waiters.get_mut(&share)?;
-        let position = queue
-            .binary_search_by_key(&ticket, |waiter| waiter.ticket)
-            .ok()?;
+        let position = queue.binary_search_by_key(&ticket, |waiter| waiter.ticket).ok()?;
         queue.get_mut(position)
     }
 
@@ -450,10 +439,7 @@ impl<S: Clone> Ledger<S> {
         } else {
             Vec::new()
         };
-        Wakes {
-            granted: granted.into_iter().filter_map(|(_, waker)| waker).collect(),
-            pressed,
-        }
+        Wakes { granted: granted.into_iter().filter_map(|(_, waker)| waker).collect(), pressed }
     }
 
     /// Gives room in order of arrival. What is available only decreases on the way, so a waiter that was passed by fits no

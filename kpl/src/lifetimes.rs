@@ -84,10 +84,7 @@ impl Lifetimes {
     ) {
         let first = self.time_to_live;
         let own = self.own.get_or_insert_with(|| {
-            let shared = Lifetime {
-                time_to_live: 0,
-                accepted_millis: 0,
-            };
+            let shared = Lifetime { time_to_live: 0, accepted_millis: 0 };
             Box::new(Own {
                 opened,
                 usual,
@@ -135,13 +132,7 @@ impl Lifetimes {
         Self {
             time_to_live: own.time_to_live(members[0]),
             expires: expires.unwrap_or(self.expires),
-            own: (!are_equal).then(|| {
-                Box::new(Own {
-                    times_to_live,
-                    members: lifetimes,
-                    ..**own
-                })
-            }),
+            own: (!are_equal).then(|| Box::new(Own { times_to_live, members: lifetimes, ..**own })),
         }
     }
 

@@ -110,12 +110,7 @@ struct TokenBucket {
 
 impl TokenBucket {
     fn new(rate: f64, burst: f64, now: Instant) -> Self {
-        Self {
-            rate,
-            burst,
-            tokens: burst,
-            filled_at: now,
-        }
+        Self { rate, burst, tokens: burst, filled_at: now }
     }
 
     fn fill(&mut self, now: Instant) {
@@ -188,9 +183,7 @@ impl ShardLimiter {
             usual_rate: ceiling,
             // It knows nothing yet, so its first cuts are large.
             refused: 1.0,
-            longest_gap: time_to_live
-                .div_f64(ATTEMPTS_IN_TIME_TO_LIVE)
-                .min(LONGEST_GAP),
+            longest_gap: time_to_live.div_f64(ATTEMPTS_IN_TIME_TO_LIVE).min(LONGEST_GAP),
             worked_off_at: now,
             raised_at: now,
             served: 0,
@@ -324,18 +317,13 @@ impl ShardLimiter {
         };
         let past_cut = f64::from(self.served_past_cut) / RISE_DOUBLES;
         let speed = (past_cut * scale.max(0.25)).min(20.0).exp2();
-        (rise * self.gain() * speed)
-            .max(free)
-            .min(FASTEST_RISE * seconds)
-            .min(self.rate)
+        (rise * self.gain() * speed).max(free).min(FASTEST_RISE * seconds).min(self.rate)
     }
 
     /// The size of steps and cuts, from 0 to 1. It scales both alike, so the rate at which they balance does not depend on it. A
     /// large gain finds that rate sooner; a small one keeps it steadier.
     fn gain(&self) -> f64 {
-        self.scale()
-            .max(LEAST_GAIN)
-            .max(REFUSED_GAIN * self.refused)
+        self.scale().max(LEAST_GAIN).max(REFUSED_GAIN * self.refused)
     }
 
     /// How small the usual rate is: 1 at [`REFERENCE`] and above.

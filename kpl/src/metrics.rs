@@ -99,10 +99,7 @@ impl Telemetry {
         // Every sixteenth on average, in an order that no period of the records can follow.
         let turn = self.drawn.fetch_add(1, Ordering::Relaxed);
         let is_drawn = turn.wrapping_mul(0x9E37_79B9_7F4A_7C15) < u64::MAX / SAMPLING;
-        is_drawn.then(|| Drawn {
-            partition_key: partition_key.to_owned(),
-            bytes,
-        })
+        is_drawn.then(|| Drawn { partition_key: partition_key.to_owned(), bytes })
     }
 
     /// A user record is accepted.
@@ -163,13 +160,7 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn new(telemetry: Arc<Telemetry>) -> Self {
-        Self {
-            telemetry,
-            sinks: Vec::new(),
-            sampled: None,
-            accepted: 0,
-            dropped: 0,
-        }
+        Self { telemetry, sinks: Vec::new(), sampled: None, accepted: 0, dropped: 0 }
     }
 
     #[cfg(any(test, feature = "metrics", feature = "cloudwatch"))]
@@ -265,9 +256,7 @@ impl Meter {
         in_flight: usize,
     ) -> Option<Instant> {
         let telemetry = &self.telemetry;
-        telemetry
-            .in_flight_bytes
-            .store(in_flight, Ordering::Relaxed);
+        telemetry.in_flight_bytes.store(in_flight, Ordering::Relaxed);
         if self.sinks.is_empty() {
             return None;
         }
@@ -309,24 +298,12 @@ impl Meter {
         code: &Arc<str>,
         count: u64,
     ) {
-        let sample = Sample {
-            metric,
-            shard,
-            code: Some(code),
-            value: 1.0,
-            count,
-        };
+        let sample = Sample { metric, shard, code: Some(code), value: 1.0, count };
         self.sinks.iter_mut().for_each(|sink| sink.record(sample));
     }
 
     fn put(&mut self, metric: Metric, shard: Option<&Arc<str>>, value: f64, count: u64) {
-        let sample = Sample {
-            metric,
-            shard,
-            code: None,
-            value,
-            count,
-        };
+        let sample = Sample { metric, shard, code: None, value, count };
         self.sinks.iter_mut().for_each(|sink| sink.record(sample));
     }
 }

@@ -106,9 +106,7 @@ impl Eq for PartitionKey {}
 impl fmt::Debug for PartitionKey {
     /// Never shows the key, which must not land in logs: only its length.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PartitionKey")
-            .field("len", &self.len())
-            .finish()
+        f.debug_struct("PartitionKey").field("len", &self.len()).finish()
     }
 }
 

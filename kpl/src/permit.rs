@@ -20,11 +20,7 @@ pub struct Permit {
 
 impl Permit {
     pub(crate) fn new(producer: Producer, bytes: usize, room: Charge) -> Self {
-        Self {
-            producer,
-            bytes,
-            room,
-        }
+        Self { producer, bytes, room }
     }
 
     /// The most bytes of key and data that the record may have.

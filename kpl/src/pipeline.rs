@@ -233,9 +233,7 @@ impl Pipeline {
         [
             blocked,
             self.timers.first().map(|(due, _)| *due),
-            self.backing_off
-                .first_key_value()
-                .map(|((due, ..), _)| *due),
+            self.backing_off.first_key_value().map(|((due, ..), _)| *due),
             must_sweep.then_some(self.next_sweep),
             (!self.expired.is_empty()).then_some(now),
             self.logs.due(),
@@ -269,10 +267,7 @@ impl Pipeline {
     }
 
     fn end_backoffs(&mut self, now: Instant) {
-        while let Some(entry) = self
-            .backing_off
-            .first_entry()
-            .filter(|entry| entry.key().0 <= now)
+        while let Some(entry) = self.backing_off.first_entry().filter(|entry| entry.key().0 <= now)
         {
             let record = entry.remove();
             self.put_back(*record, now);
@@ -287,9 +282,8 @@ impl Pipeline {
         let ttl = self.shared.config.record_ttl;
         let pause = (ttl / 20).clamp(MIN_EXPIRY_SWEEP, MAX_EXPIRY_SWEEP);
         let (mut expired, next) = self.collector.expired(&mut self.queues, now);
-        self.next_sweep = next
-            .map_or(now + pause, |next| next.min(now + pause))
-            .max(now + MIN_EXPIRY_SWEEP);
+        self.next_sweep =
+            next.map_or(now + pause, |next| next.min(now + pause)).max(now + MIN_EXPIRY_SWEEP);
         expired.iter().for_each(|record| self.freed(record.lane));
         // What is collected already waits for room in flight, or for the end of a pause.
         let mut collected = self.collector.expired_in_batch(now);
@@ -337,11 +331,7 @@ impl Pipeline {
     fn reserved_for_parts(&self, now: Instant) -> usize {
         let may_start = self.parts.in_flight < self.max_parts()
             && self.parts.endpoint.paused_until(now).is_none();
-        if may_start {
-            self.parts.next_bytes(now)
-        } else {
-            0
-        }
+        if may_start { self.parts.next_bytes(now) } else { 0 }
     }
 
     /// Starts parts of failed requests; returns when to try again.
@@ -430,9 +420,7 @@ impl Pipeline {
         let mut entries = Vec::with_capacity(batch.records.len());
         for record in &mut batch.records {
             record.history.begin(now);
-            counters
-                .retries
-                .add(usize::from(record.history.attempts > 1));
+            counters.retries.add(usize::from(record.history.attempts > 1));
             entries.push(Entry {
                 data: record.data.bytes(),
                 partition_key: record.partition_key.clone().into_text(),
@@ -566,34 +554,20 @@ impl Pipeline {
     async fn abandon_all(&mut self) {
         let reason = self.shared.stop_reason();
         self.sealer.compressors.stop();
-        let lanes: Vec<_> = self
-            .shared
-            .routing()
-            .lanes()
-            .cloned()
-            .chain(self.shared.take_announced())
-            .collect();
+        let lanes: Vec<_> =
+            self.shared.routing().lanes().cloned().chain(self.shared.take_announced()).collect();
         let mut left: Vec<KinesisRecord> = Vec::new();
-        for lane in lanes
-            .iter()
-            .chain(self.queues.values().map(|queue| &queue.lane))
-        {
+        for lane in lanes.iter().chain(self.queues.values().map(|queue| &queue.lane)) {
             left.extend(
                 lane.fetch_all(SealReason::Flush)
                     .into_iter()
                     .map(|open| self.sealer.seal(open, lane.id)),
             );
         }
-        let batches = self
-            .in_flight
-            .drain()
-            .map(|(_, InFlight { mut batch, .. })| {
-                batch
-                    .records
-                    .iter_mut()
-                    .for_each(|record| record.history.may_have_been_written = true);
-                batch
-            });
+        let batches = self.in_flight.drain().map(|(_, InFlight { mut batch, .. })| {
+            batch.records.iter_mut().for_each(|record| record.history.may_have_been_written = true);
+            batch
+        });
         left.extend(
             batches
                 .chain(self.parts.drain())
@@ -630,13 +604,7 @@ impl Drop for Pipeline {
     /// However it ends, nobody waits for it any more: senders are sent away, and what the lanes hold is settled.
     fn drop(&mut self) {
         self.shared.stop(StopReason::RuntimeShutDown);
-        for lane in self
-            .shared
-            .routing()
-            .lanes()
-            .cloned()
-            .chain(self.shared.take_announced())
-        {
+        for lane in self.shared.routing().lanes().cloned().chain(self.shared.take_announced()) {
             drop(lane.fetch_all(SealReason::Flush));
         }
     }

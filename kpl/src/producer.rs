@@ -95,9 +95,7 @@ impl Producer {
     }
 
     pub(crate) fn new(shared: Arc<Shared>, tasks: TaskTracker) -> Self {
-        Self {
-            handle: Arc::new(Handle { shared, tasks }),
-        }
+        Self { handle: Arc::new(Handle { shared, tasks }) }
     }
 
     /// Accepts a record; the returned [`Delivery`] resolves when it is durable, or has failed.
@@ -199,10 +197,7 @@ impl Producer {
         let shared = &self.handle.shared;
         let limit = shared.max_record_size().min(shared.max_bufferable_record());
         if bytes > limit {
-            return Err(ReserveError::TooLarge {
-                limit,
-                actual: bytes,
-            });
+            return Err(ReserveError::TooLarge { limit, actual: bytes });
         }
         let cost = bytes + RECORD_OVERHEAD + AGGREGATE_OVERHEAD;
         let room = match shared.budget.try_charge(LaneId::RESERVED, cost) {
@@ -211,9 +206,7 @@ impl Producer {
         };
         match room {
             Some(room) => Ok(Permit::new(self.clone(), bytes, room)),
-            None => Err(ReserveError::Closed {
-                reason: shared.stop_reason(),
-            }),
+            None => Err(ReserveError::Closed { reason: shared.stop_reason() }),
         }
     }
 
@@ -310,10 +303,7 @@ impl Producer {
             .filter_map(|lane| Some(lane.load.report(lane.shard_id.as_ref()?, now)))
             .collect();
         shards.sort_by(|a, b| b.utilisation.total_cmp(&a.utilisation));
-        HotSpots {
-            shards,
-            keys: shared.telemetry.hot_keys(),
-        }
+        HotSpots { shards, keys: shared.telemetry.hot_keys() }
     }
 
     #[cfg(test)]
@@ -382,10 +372,7 @@ impl Producer {
     }
 
     pub(crate) fn closed(&self, record: UserRecord) -> SendError {
-        SendError::Closed {
-            record: record.into(),
-            reason: self.handle.shared.stop_reason(),
-        }
+        SendError::Closed { record: record.into(), reason: self.handle.shared.stop_reason() }
     }
 }
 
@@ -423,11 +410,7 @@ impl Unacceptable {
     pub(crate) fn with(self, record: UserRecord) -> SendError {
         let record = record.into();
         match self {
-            Self::TooLarge { limit, actual } => SendError::TooLarge {
-                record,
-                limit,
-                actual,
-            },
+            Self::TooLarge { limit, actual } => SendError::TooLarge { record, limit, actual },
             Self::Invalid(reason) => SendError::Invalid { record, reason },
         }
     }

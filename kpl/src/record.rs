@@ -60,10 +60,7 @@ impl UserRecord {
     /// members belong to the shard that takes it is up to the caller: a KCL drops it otherwise. It goes by the
     /// `partition_key`, or by the explicit hash key, which for an aggregate of the KPL is its first member's.
     pub fn raw(partition_key: impl Into<PartitionKey>, data: impl Into<Bytes>) -> Self {
-        Self {
-            is_raw: true,
-            ..Self::new(partition_key, data)
-        }
+        Self { is_raw: true, ..Self::new(partition_key, data) }
     }
 
     /// A record without a partition key, for a stream whose record distribution strategy is `AUTO`. Others refuse it.
@@ -93,9 +90,9 @@ impl UserRecord {
     pub fn with_explicit_hash_key_text(self, decimal: &str) -> Result<Self, InvalidRecord> {
         match decimal.parse::<HashKey>() {
             Ok(hash_key) => Ok(self.with_explicit_hash_key(hash_key)),
-            Err(_) => Err(InvalidRecord::ExplicitHashKey {
-                actual: decimal.chars().take(64).collect(),
-            }),
+            Err(_) => {
+                Err(InvalidRecord::ExplicitHashKey { actual: decimal.chars().take(64).collect() })
+            }
         }
     }
 
@@ -160,8 +157,7 @@ impl UserRecord {
 
     /// What Kinesis hashes this record to.
     pub(crate) fn hash_key(&self) -> HashKey {
-        self.explicit_hash_key
-            .unwrap_or_else(|| HashKey::of_partition_key(&self.partition_key))
+        self.explicit_hash_key.unwrap_or_else(|| HashKey::of_partition_key(&self.partition_key))
     }
 
     /// Key and data, in bytes: what counts against the limits of the service.
@@ -199,10 +195,7 @@ impl UserRecord {
         }
         let actual = self.size_on_stream();
         if actual > max_record_size {
-            return Err(InvalidRecord::TooLarge {
-                limit: max_record_size,
-                actual,
-            });
+            return Err(InvalidRecord::TooLarge { limit: max_record_size, actual });
         }
         Ok(())
     }
@@ -242,31 +235,16 @@ mod tests {
         assert_eq!(characters(256), Ok(()));
         assert_eq!(
             characters(257),
-            Err(InvalidRecord::PartitionKeyLength {
-                limit: 256,
-                actual: 257
-            })
+            Err(InvalidRecord::PartitionKeyLength { limit: 256, actual: 257 })
         );
-        assert_eq!(
-            characters(0),
-            Err(InvalidRecord::PartitionKeyLength {
-                limit: 256,
-                actual: 0
-            })
-        );
+        assert_eq!(characters(0), Err(InvalidRecord::PartitionKeyLength { limit: 256, actual: 0 }));
     }
 
     #[test]
     fn key_and_data_share_the_limit() {
         let record = |data: usize| UserRecord::new("key", vec![0; data]).validate(MIB, false);
         assert_eq!(record(MIB - 3), Ok(()));
-        assert_eq!(
-            record(MIB - 2),
-            Err(InvalidRecord::TooLarge {
-                limit: MIB,
-                actual: MIB + 1
-            })
-        );
+        assert_eq!(record(MIB - 2), Err(InvalidRecord::TooLarge { limit: MIB, actual: MIB + 1 }));
     }
 
     #[test]
@@ -282,9 +260,6 @@ mod tests {
     #[test]
     fn debug_output_has_no_payload() {
         let text = format!("{:?}", UserRecord::new("key", "secret"));
-        assert!(
-            !text.contains("secret") && text.contains("data_len: 6"),
-            "{text}"
-        );
+        assert!(!text.contains("secret") && text.contains("data_len: 6"), "{text}");
     }
 }

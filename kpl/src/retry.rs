@@ -224,11 +224,7 @@ impl Backoff {
         Self::new(Duration::from_secs(1), Duration::from_secs(30), 1.5);
 
     const fn new(first: Duration, most: Duration, factor: f32) -> Self {
-        Self {
-            first,
-            most,
-            factor,
-        }
+        Self { first, most, factor }
     }
 
     /// The longest delay after the `failures`-th failure in a row (from 1).
@@ -266,9 +262,9 @@ pub(crate) fn next(class: ErrorClass, now: Instant, expires: Instant, delay: Dur
         ErrorClass::Throttled | ErrorClass::Transient | ErrorClass::Blocked => {
             match now >= expires {
                 true => Next::Expired,
-                false => Next::Retry {
-                    at: now.checked_add(delay).map_or(expires, |at| at.min(expires)),
-                },
+                false => {
+                    Next::Retry { at: now.checked_add(delay).map_or(expires, |at| at.min(expires)) }
+                }
             }
         }
     }
@@ -284,10 +280,7 @@ mod tests {
     #[test]
     fn codes_have_their_class() {
         for (code, class) in [
-            (
-                "ProvisionedThroughputExceededException",
-                ErrorClass::Throttled,
-            ),
+            ("ProvisionedThroughputExceededException", ErrorClass::Throttled),
             ("InternalFailure", ErrorClass::Transient),
             ("KMSThrottlingException", ErrorClass::Transient),
             ("LimitExceededException", ErrorClass::Transient),
@@ -302,18 +295,9 @@ mod tests {
         ] {
             assert_eq!(classify(code), class, "{code}");
         }
-        assert!(may_have_been_written(
-            ErrorClass::Transient,
-            "InternalFailure"
-        ));
-        assert!(!may_have_been_written(
-            ErrorClass::Transient,
-            "KMSThrottlingException"
-        ));
-        assert!(!may_have_been_written(
-            ErrorClass::Transient,
-            "ExpiredTokenException"
-        ));
+        assert!(may_have_been_written(ErrorClass::Transient, "InternalFailure"));
+        assert!(!may_have_been_written(ErrorClass::Transient, "KMSThrottlingException"));
+        assert!(!may_have_been_written(ErrorClass::Transient, "ExpiredTokenException"));
         assert!(!may_have_been_written(
             ErrorClass::Throttled,
             "ProvisionedThroughputExceededException"
@@ -355,10 +339,7 @@ mod tests {
     fn a_throttle_is_the_shards_or_the_streams() {
         let code = "ProvisionedThroughputExceededException";
         for (message, is_of_shard) in [
-            (
-                "Rate exceeded for shard shardId-000000000000 in stream s under account 1.",
-                true,
-            ),
+            ("Rate exceeded for shard shardId-000000000000 in stream s under account 1.", true),
             ("", true),
             ("Rate exceeded for stream shard-s under account 1.", false),
             ("Rate exceeded for account 1.", false),
@@ -392,12 +373,7 @@ mod tests {
         ] {
             assert!(quotes_nothing(code), "{code}");
         }
-        for code in [
-            "ValidationException",
-            "ValidationError",
-            "MalformedRecord",
-            "",
-        ] {
+        for code in ["ValidationException", "ValidationError", "MalformedRecord", ""] {
             assert!(!quotes_nothing(code), "{code}");
         }
     }
@@ -435,12 +411,8 @@ mod tests {
     #[test]
     fn full_jitter_uses_the_whole_step() {
         let mut rng = fastrand::Rng::with_seed(7);
-        let delays: Vec<_> = (0..1000)
-            .map(|_| Backoff::PUT.delay(1, &mut rng).as_millis())
-            .collect();
-        assert!(
-            delays.iter().any(|&d| d < 5) && delays.iter().any(|&d| d >= 45),
-            "{delays:?}"
-        );
+        let delays: Vec<_> =
+            (0..1000).map(|_| Backoff::PUT.delay(1, &mut rng).as_millis()).collect();
+        assert!(delays.iter().any(|&d| d < 5) && delays.iter().any(|&d| d >= 45), "{delays:?}");
     }
 }

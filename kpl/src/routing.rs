@@ -26,13 +26,7 @@ pub(crate) struct Routing {
 impl Routing {
     pub(crate) fn without_shards(lane: Arc<Lane>, map: ShardMap) -> Self {
         let ids = HashSet::from([lane.id]);
-        Self {
-            generation: 0,
-            map,
-            lanes: Vec::new(),
-            unpredicted: lane,
-            ids,
-        }
+        Self { generation: 0, map, lanes: Vec::new(), unpredicted: lane, ids }
     }
 
     /// The routing under a new map: a lane that takes the same keys for the same shard stays, `new_lane` makes the others.
@@ -63,25 +57,13 @@ impl Routing {
         } else {
             new_lane(None)
         };
-        let ids = lanes
-            .iter()
-            .chain([&unpredicted])
-            .map(|lane| lane.id)
-            .collect();
-        Self {
-            generation,
-            map,
-            lanes,
-            unpredicted,
-            ids,
-        }
+        let ids = lanes.iter().chain([&unpredicted]).map(|lane| lane.id).collect();
+        Self { generation, map, lanes, unpredicted, ids }
     }
 
     /// The lane that takes `hash_key`.
     pub(crate) fn lane(&self, hash_key: HashKey) -> &Arc<Lane> {
-        self.map
-            .lookup(hash_key)
-            .map_or(&self.unpredicted, |position| &self.lanes[position])
+        self.map.lookup(hash_key).map_or(&self.unpredicted, |position| &self.lanes[position])
     }
 
     pub(crate) fn map(&self) -> &ShardMap {

@@ -52,18 +52,15 @@ impl SdkService {
             Some(_) => base,
             None => base.identity_cache(IdentityCache::lazy().build()),
         };
-        let connecting = TimeoutConfig::builder()
-            .connect_timeout(config.connect_timeout)
-            .disable_read_timeout();
+        let connecting =
+            TimeoutConfig::builder().connect_timeout(config.connect_timeout).disable_read_timeout();
         let of_control = connecting
             .operation_attempt_timeout(config.request_timeout)
             .operation_timeout(config.request_timeout.saturating_mul(3));
         let put = base.clone().retry_config(RetryConfig::disabled()).build();
         let control = base
             .retry_config(
-                RetryConfig::standard()
-                    .with_max_attempts(3)
-                    .with_initial_backoff(CONTROL_BACKOFF),
+                RetryConfig::standard().with_max_attempts(3).with_initial_backoff(CONTROL_BACKOFF),
             )
             .timeout_config(of_control.build())
             .build();
@@ -90,10 +87,7 @@ impl Service for SdkService {
                 .set_stream_name(stream.name())
                 .set_stream_arn(stream.arn());
             let count = entries.len();
-            let entries = entries
-                .into_iter()
-                .map(request_entry)
-                .collect::<Result<Vec<_>, _>>()?;
+            let entries = entries.into_iter().map(request_entry).collect::<Result<Vec<_>, _>>()?;
             let call = request.set_records(Some(entries)).send();
             let answer = tokio::time::timeout(limit, call)
                 .await
@@ -153,9 +147,7 @@ impl Service for SdkService {
         async move {
             let answer = request.send().await.map_err(call_error)?;
             let Some(summary) = answer.stream_description_summary else {
-                return Err(CallError::unusable(
-                    "DescribeStreamSummary returned no summary",
-                ));
+                return Err(CallError::unusable("DescribeStreamSummary returned no summary"));
             };
             Ok(StreamDescription {
                 status: summary.stream_status.as_str().to_owned(),
@@ -191,10 +183,9 @@ fn request_entry(entry: Entry) -> Result<PutRecordsRequestEntry, CallError> {
 
 fn entry_outcome(entry: types::PutRecordsResultEntry) -> EntryOutcome {
     match (entry.sequence_number, entry.shard_id, entry.error_code) {
-        (Some(sequence_number), Some(shard_id), None) => EntryOutcome::Written {
-            shard_id,
-            sequence_number,
-        },
+        (Some(sequence_number), Some(shard_id), None) => {
+            EntryOutcome::Written { shard_id, sequence_number }
+        }
         (_, _, code) => {
             let code = code.unwrap_or_else(|| "UnusableAnswer".to_owned());
             let message = safe_message(&code, &entry.error_message.unwrap_or_default());
@@ -205,24 +196,16 @@ fn entry_outcome(entry: types::PutRecordsResultEntry) -> EntryOutcome {
 
 /// The filter of the shards that are open.
 fn open_shards() -> ShardFilter {
-    ShardFilter::builder()
-        .r#type(ShardFilterType::AtLatest)
-        .build()
-        .expect("the type is set")
+    ShardFilter::builder().r#type(ShardFilterType::AtLatest).build().expect("the type is set")
 }
 
 fn shard_of(shard: types::Shard) -> Option<Shard> {
     let range = shard.hash_key_range?;
     let start: HashKey = range.starting_hash_key.parse().ok()?;
     let end: HashKey = range.ending_hash_key.parse().ok()?;
-    let is_open = shard
-        .sequence_number_range
-        .is_none_or(|range| range.ending_sequence_number.is_none());
-    Some(Shard {
-        id: shard.shard_id.into(),
-        range: HashKeyRange::new(start, end).ok()?,
-        is_open,
-    })
+    let is_open =
+        shard.sequence_number_range.is_none_or(|range| range.ending_sequence_number.is_none());
+    Some(Shard { id: shard.shard_id.into(), range: HashKeyRange::new(start, end).ok()?, is_open })
 }
 
 fn call_error<E>(error: SdkError<E, HttpResponse>) -> CallError
@@ -238,10 +221,9 @@ where
             CallErrorKind::Unknown { status, has_code }
         }
         // An error answer that cannot be read: a success would be one that cannot be used.
-        (SdkError::ResponseError(_), Some(status)) if status >= 300 => CallErrorKind::Unknown {
-            status,
-            has_code: false,
-        },
+        (SdkError::ResponseError(_), Some(status)) if status >= 300 => {
+            CallErrorKind::Unknown { status, has_code: false }
+        }
         _ => kind_of(&error),
     };
     let code: Arc<str> = match kind {
@@ -269,10 +251,7 @@ where
         }
     };
     let text = match kind {
-        CallErrorKind::Unknown {
-            status,
-            has_code: false,
-        } => format!(
+        CallErrorKind::Unknown { status, has_code: false } => format!(
             "HTTP status {status} without an error code of Kinesis: the answer of a proxy, a gateway or a firewall"
         ),
         _ => error_text(&error),
@@ -308,9 +287,7 @@ where
 
 /// The chain below an error, outermost first.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
-        (*error).source()
-    })
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source())
 }
 
 /// No connection was opened: the service has seen nothing of the request.
@@ -347,11 +324,7 @@ mod tests {
             .endpoint_url(endpoint);
         let stream = StreamName::new("s");
         let service = SdkService::new(stream, base, &ProducerConfig::default());
-        let entry = Entry {
-            data: "v".into(),
-            partition_key: "k".into(),
-            explicit_hash_key: None,
-        };
+        let entry = Entry { data: "v".into(), partition_key: "k".into(), explicit_hash_key: None };
         let limit = ProducerConfig::default().request_timeout;
         service.put_records(vec![entry], limit).await.unwrap_err()
     }
@@ -398,21 +371,14 @@ mod tests {
             .endpoint_url(endpoint);
         let config = ProducerConfig::default();
         let service = SdkService::new(StreamName::new("s"), base, &config);
-        let entry = Entry {
-            data: "v".into(),
-            partition_key: "k".into(),
-            explicit_hash_key: None,
-        };
+        let entry = Entry { data: "v".into(), partition_key: "k".into(), explicit_hash_key: None };
         // At the same time, so that each has a client of its own.
         let put = || service.put_records(vec![entry.clone()], config.request_timeout);
         let (first, second, third, listed) =
             tokio::join!(put(), put(), put(), service.list_shards(Listing::Open));
-        for error in [
-            first.unwrap_err(),
-            second.unwrap_err(),
-            third.unwrap_err(),
-            listed.unwrap_err(),
-        ] {
+        for error in
+            [first.unwrap_err(), second.unwrap_err(), third.unwrap_err(), listed.unwrap_err()]
+        {
             assert_eq!(&*error.code, "Connection");
         }
         assert_eq!(loads.load(std::sync::atomic::Ordering::SeqCst), 1);

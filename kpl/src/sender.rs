@@ -32,14 +32,8 @@ pub(crate) enum Listing {
 /// What became of one entry.
 #[derive(Debug, Clone)]
 pub(crate) enum EntryOutcome {
-    Written {
-        shard_id: String,
-        sequence_number: String,
-    },
-    Refused {
-        code: String,
-        message: String,
-    },
+    Written { shard_id: String, sequence_number: String },
+    Refused { code: String, message: String },
 }
 
 /// A call that failed as a whole.

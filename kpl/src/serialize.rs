@@ -31,28 +31,12 @@ mod tests {
 
     #[test]
     fn stats_and_reports_are_data() {
-        let stats = data(ProducerStats {
-            throttled: 7,
-            ..Default::default()
-        });
-        assert_eq!(
-            (&stats["throttled"], &stats["retries"]),
-            (&json!(7), &json!(0))
-        );
-        let report = CloseReport {
-            delivered: 1,
-            failed: 2,
-            abandoned: 3,
-        };
-        assert_eq!(
-            data(report),
-            json!({"delivered": 1, "failed": 2, "abandoned": 3})
-        );
+        let stats = data(ProducerStats { throttled: 7, ..Default::default() });
+        assert_eq!((&stats["throttled"], &stats["retries"]), (&json!(7), &json!(0)));
+        let report = CloseReport { delivered: 1, failed: 2, abandoned: 3 };
+        assert_eq!(data(report), json!({"delivered": 1, "failed": 2, "abandoned": 3}));
         let latencies = data(Latencies {
-            request_time: Percentiles {
-                p99: Duration::from_micros(1500),
-                ..Default::default()
-            },
+            request_time: Percentiles { p99: Duration::from_micros(1500), ..Default::default() },
             ..Default::default()
         });
         assert_eq!(latencies["request_time"]["p99"], json!(1.5));
@@ -65,11 +49,7 @@ mod tests {
                 utilisation: 0.5,
                 rate: 1.5,
             }],
-            keys: vec![KeyLoad {
-                partition_key: "k".into(),
-                share: 0.25,
-                error: 0.0,
-            }],
+            keys: vec![KeyLoad { partition_key: "k".into(), share: 0.25, error: 0.0 }],
         });
         assert_eq!(spots["shards"][0]["shard_id"], json!("shard-1"));
         assert_eq!(spots["keys"][0]["share"], json!(0.25));

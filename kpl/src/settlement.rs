@@ -25,10 +25,7 @@ pub(crate) struct Settlement {
 
 impl Settlement {
     pub(crate) fn new(on_failure: Option<FailureHook>) -> Self {
-        Self {
-            on_failure,
-            ..Self::default()
-        }
+        Self { on_failure, ..Self::default() }
     }
 
     /// Notes why the producer stops; the first reason stays.
@@ -80,10 +77,7 @@ impl Epochs {
             state.current += 1;
         }
         let current = state.current;
-        let epoch = state.unsettled.entry(current).or_insert(Epoch {
-            began: now,
-            unsettled: 0,
-        });
+        let epoch = state.unsettled.entry(current).or_insert(Epoch { began: now, unsettled: 0 });
         epoch.unsettled += 1;
         current
     }
@@ -120,10 +114,7 @@ impl Epochs {
             let emptied = self.emptied.notified();
             tokio::pin!(emptied);
             emptied.as_mut().enable();
-            if lock(&self.state)
-                .unsettled
-                .first_key_value()
-                .is_none_or(|(first, _)| *first > epoch)
+            if lock(&self.state).unsettled.first_key_value().is_none_or(|(first, _)| *first > epoch)
             {
                 return;
             }

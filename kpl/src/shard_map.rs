@@ -33,16 +33,10 @@ pub(crate) struct ShardMap {
 
 impl ShardMap {
     pub(crate) fn new(shards: Vec<Shard>) -> Self {
-        let ranges = shards
-            .iter()
-            .map(|shard| (Arc::clone(&shard.id), shard.range))
-            .collect();
+        let ranges = shards.iter().map(|shard| (Arc::clone(&shard.id), shard.range)).collect();
         let mut open: Vec<_> = shards.into_iter().filter(|shard| shard.is_open).collect();
         open.sort_by(|a, b| {
-            a.range
-                .end()
-                .cmp(&b.range.end())
-                .then_with(|| b.range.start().cmp(&a.range.start()))
+            a.range.end().cmp(&b.range.end()).then_with(|| b.range.start().cmp(&a.range.start()))
         });
         let mut free = Some(HashKey::MIN);
         open.retain_mut(|shard| {
@@ -66,12 +60,7 @@ impl ShardMap {
 
     /// The map of a stream that places records itself: ranges for the verdict, and no prediction.
     pub(crate) fn without_prediction(self) -> Self {
-        Self {
-            open: Vec::new(),
-            open_ids: HashSet::new(),
-            is_service_placed: true,
-            ..self
-        }
+        Self { open: Vec::new(), open_ids: HashSet::new(), is_service_placed: true, ..self }
     }
 
     pub(crate) fn is_service_placed(&self) -> bool {
@@ -106,13 +95,8 @@ impl ShardMap {
 
     /// The position among the open shards of the one that takes `hash_key`; `None` in a gap.
     pub(crate) fn lookup(&self, hash_key: HashKey) -> Option<usize> {
-        let position = self
-            .open
-            .partition_point(|shard| shard.range.end() < hash_key);
-        self.open
-            .get(position)
-            .filter(|shard| shard.range.contains(hash_key))
-            .map(|_| position)
+        let position = self.open.partition_point(|shard| shard.range.end() < hash_key);
+        self.open.get(position).filter(|shard| shard.range.contains(hash_key)).map(|_| position)
     }
 
     /// Whether a shard is among the open ones.
@@ -138,11 +122,7 @@ pub(crate) mod tests {
 
     pub(crate) fn shard(id: &str, start: u128, end: u128, is_open: bool) -> Shard {
         let range = HashKeyRange::new(HashKey::new(start), HashKey::new(end)).unwrap();
-        Shard {
-            id: id.into(),
-            range,
-            is_open,
-        }
+        Shard { id: id.into(), range, is_open }
     }
 
     #[test]
@@ -175,14 +155,8 @@ pub(crate) mod tests {
             .map(|s| (&*s.id, s.range.start().get(), s.range.end().get()))
             .collect();
         assert_eq!(open, [("low", 0, 49), ("high", 50, 99), ("wide", 100, 119)]);
-        assert_eq!(
-            map.range_of("wide").map(|range| range.start().get()),
-            Some(40)
-        );
-        assert_eq!(
-            map.gaps(),
-            [HashKeyRange::new(HashKey::new(120), HashKey::MAX).unwrap()]
-        );
+        assert_eq!(map.range_of("wide").map(|range| range.start().get()), Some(40));
+        assert_eq!(map.gaps(), [HashKeyRange::new(HashKey::new(120), HashKey::MAX).unwrap()]);
     }
 
     proptest! {

@@ -129,9 +129,7 @@ impl Shared {
         hash_key: HashKey,
         mut prepaid: Option<Charge>,
     ) -> Result<Delivery, NotEntered> {
-        let drawn = self
-            .telemetry
-            .draw(&record.partition_key, record.payload_len());
+        let drawn = self.telemetry.draw(&record.partition_key, record.payload_len());
         loop {
             if self.is_closed() {
                 return Err(NotEntered::Closed(record));
@@ -228,10 +226,7 @@ impl Shared {
     }
 
     pub(crate) fn stop_reason(&self) -> StopReason {
-        self.settlement
-            .stop_reason()
-            .cloned()
-            .unwrap_or(StopReason::Closed)
+        self.settlement.stop_reason().cloned().unwrap_or(StopReason::Closed)
     }
 
     /// Asks for a fresh shard map; returns the generation from which on one is fresh.
@@ -289,11 +284,7 @@ impl Shared {
         let old = self.routing();
         let new = Arc::new(old.next(generation, map, |shard| {
             let id = LaneId(self.next_lane.fetch_add(1, Ordering::Relaxed));
-            Lane::new(
-                id,
-                shard.map(|shard| (Arc::clone(&shard.id), shard.range)),
-                self.limits,
-            )
+            Lane::new(id, shard.map(|shard| (Arc::clone(&shard.id), shard.range)), self.limits)
         }));
         {
             let mut routing = self.routing.write().unwrap_or_else(PoisonError::into_inner);
@@ -314,8 +305,7 @@ impl Shared {
                     self.announce(lane);
                 }
             }
-            self.is_service_placed
-                .store(new.map().is_service_placed(), Ordering::SeqCst);
+            self.is_service_placed.store(new.map().is_service_placed(), Ordering::SeqCst);
             *routing = new;
         }
         self.wake.notify_one();
@@ -358,14 +348,7 @@ mod tests {
         let record = UserRecord::new("k", "v");
         let hash_key = record.hash_key();
         let prepaid = shared.budget.try_charge(lane.id, 10_000);
-        lane.accept(
-            record,
-            hash_key,
-            prepaid,
-            &shared.budget,
-            &shared.settlement,
-        )
-        .is_ok()
+        lane.accept(record, hash_key, prepaid, &shared.budget, &shared.settlement).is_ok()
     }
 
     #[test]
@@ -380,13 +363,8 @@ mod tests {
         assert_eq!(routing.generation, 2, "what is held is judged by it");
         let record = UserRecord::new("k", "v");
         for lane in routing.lanes() {
-            let refused = lane.accept(
-                record.clone(),
-                HashKey::MIN,
-                None,
-                &shared.budget,
-                &shared.settlement,
-            );
+            let refused =
+                lane.accept(record.clone(), HashKey::MIN, None, &shared.budget, &shared.settlement);
             assert!(matches!(refused, Err(Refused::Retired(..))));
         }
         drop(held);

@@ -152,10 +152,7 @@ impl Sink<UserRecord> for RecordSink {
             let record = record.into();
             return Err(SendError::Closed { record, reason }.into());
         }
-        assert!(
-            self.waiting.is_none(),
-            "`start_send` without `poll_ready`: a record still waits"
-        );
+        assert!(self.waiting.is_none(), "`start_send` without `poll_ready`: a record still waits");
         self.is_flushing = false;
         match self.producer.offer(record)? {
             Offer::Taken(delivery) => self.deliveries.push(delivery),

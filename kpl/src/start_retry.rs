@@ -25,12 +25,7 @@ pub(crate) struct StartRetry {
 impl StartRetry {
     /// `began`: when the whole start began.
     pub(crate) fn new(began: Instant, limit: Duration, rng: fastrand::Rng) -> Self {
-        Self {
-            began,
-            limit,
-            tries: 0,
-            rng,
-        }
+        Self { began, limit, tries: 0, rng }
     }
 
     /// Time until the start is given up.
@@ -71,12 +66,7 @@ pub(crate) struct Step<'a> {
 
 impl<'a> Step<'a> {
     pub(crate) fn new(stream: &'a str, operation: &'static str, retry: StartRetry) -> Self {
-        Self {
-            stream,
-            operation,
-            retry,
-            last: None,
-        }
+        Self { stream, operation, retry, last: None }
     }
 
     /// Makes the call, for no longer than time is left.
@@ -136,19 +126,9 @@ impl<'a> Step<'a> {
         let elapsed = self.retry.elapsed(clock::now());
         let cause = last.cause;
         if last.no_answer {
-            BuildError::EndpointUnreachable {
-                operation,
-                tries,
-                elapsed,
-                cause,
-            }
+            BuildError::EndpointUnreachable { operation, tries, elapsed, cause }
         } else {
-            BuildError::TimedOut {
-                operation,
-                tries,
-                elapsed,
-                cause,
-            }
+            BuildError::TimedOut { operation, tries, elapsed, cause }
         }
     }
 
@@ -157,12 +137,7 @@ impl<'a> Step<'a> {
     /// # Errors
     /// It cannot.
     fn passing(&self, error: CallError) -> Result<Passing, BuildError> {
-        let CallError {
-            kind,
-            code,
-            message,
-            ..
-        } = error;
+        let CallError { kind, code, message, .. } = error;
         let cause = match (kind, &*message) {
             (CallErrorKind::Service | CallErrorKind::Unknown { .. }, "") => code.to_string(),
             (CallErrorKind::Service | CallErrorKind::Unknown { .. }, message) => {
@@ -177,9 +152,7 @@ impl<'a> Step<'a> {
             | CallErrorKind::CredentialsUnavailable => true,
             CallErrorKind::Unusable | CallErrorKind::Unknown { .. } => false,
             CallErrorKind::Service if &*code == "ResourceNotFoundException" => {
-                return Err(BuildError::StreamNotFound {
-                    stream: self.stream.to_owned(),
-                });
+                return Err(BuildError::StreamNotFound { stream: self.stream.to_owned() });
             }
             // A running producer waits until expired credentials are renewed. At the start nothing
             // shows that they ever will be.

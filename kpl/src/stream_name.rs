@@ -38,9 +38,7 @@ impl StreamName {
 /// Whether Kinesis accepts `name` as the name of a stream.
 fn is_name(name: &str) -> bool {
     (1..=128).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
 }
 
 /// The region in the ARN of a stream: `arn:PARTITION:kinesis:REGION:ACCOUNT:stream/NAME`. Emulators
@@ -52,9 +50,7 @@ fn region_of(arn: &str) -> Result<&str, String> {
         return Err(format!("is {shown}, a part of an ARN; {ARN_RULE}"));
     };
     if service != "kinesis" {
-        return Err(format!(
-            "is {shown}, an ARN of service {service:?}; {ARN_RULE}"
-        ));
+        return Err(format!("is {shown}, an ARN of service {service:?}; {ARN_RULE}"));
     }
     if let Some((stream, _)) = resource.split_once("/consumer/") {
         return Err(format!(
@@ -122,11 +118,7 @@ mod tests {
             // The account of LocalStack.
             let arn = format!("arn:{partition}:kinesis:{region}:000000000000:stream/orders");
             assert_eq!(StreamName::problem(&arn, Some(region)), None);
-            assert_eq!(
-                StreamName::problem(&arn, None),
-                None,
-                "the SDK refuses that"
-            );
+            assert_eq!(StreamName::problem(&arn, None), None, "the SDK refuses that");
             let problem = StreamName::problem(&arn, Some("ap-south-1")).unwrap();
             assert!(problem.contains(region), "{problem}");
             assert!(problem.contains("ap-south-1"), "{problem}");
@@ -157,10 +149,7 @@ mod tests {
             (arn("1:stream/orders"), "12 digits"),
             (arn("123456789012:stream/"), "no ARN of a stream"),
             (arn("123456789012:orders"), "no ARN of a stream"),
-            (
-                "arn:aws:kinesis::123456789012:stream/orders".to_owned(),
-                "no ARN of a stream",
-            ),
+            ("arn:aws:kinesis::123456789012:stream/orders".to_owned(), "no ARN of a stream"),
             (
                 "arn:azure:kinesis:us-east-1:123456789012:stream/orders".to_owned(),
                 "no ARN of a stream",

@@ -17,9 +17,7 @@ pub(crate) struct Tournament<N> {
 
 impl<N: Node> Tournament<N> {
     pub(crate) fn new() -> Self {
-        Self {
-            nodes: vec![N::NONE; 2],
-        }
+        Self { nodes: vec![N::NONE; 2] }
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -87,11 +85,7 @@ impl<N: Node> Tournament<N> {
         }
         while node < self.capacity() {
             let [preferred, other] = children(node);
-            node = if holds(self.nodes[preferred]) {
-                preferred
-            } else {
-                other
-            };
+            node = if holds(self.nodes[preferred]) { preferred } else { other };
         }
         Some(node - self.capacity())
     }

@@ -14,10 +14,7 @@ pub(crate) struct HashKeySpan {
 
 impl HashKeySpan {
     pub(crate) fn of(hash_key: HashKey) -> Self {
-        Self {
-            low: hash_key,
-            high: hash_key,
-        }
+        Self { low: hash_key, high: hash_key }
     }
 
     pub(crate) fn include(&mut self, hash_key: HashKey) {

@@ -21,10 +21,7 @@ struct Need {
 }
 
 impl Node for Need {
-    const NONE: Self = Self {
-        bytes: usize::MAX,
-        holds_nothing: false,
-    };
+    const NONE: Self = Self { bytes: usize::MAX, holds_nothing: false };
 
     fn join(left: Self, right: Self) -> Self {
         Self {
@@ -36,11 +33,7 @@ impl Node for Need {
 
 impl WaitIndex {
     pub(crate) fn new() -> Self {
-        Self {
-            slots: Vec::new(),
-            waiting: 0,
-            tree: Tournament::new(),
-        }
+        Self { slots: Vec::new(), waiting: 0, tree: Tournament::new() }
     }
 
     /// Adds a waiter, younger than all others. It is found once its need is known.
@@ -55,10 +48,7 @@ impl WaitIndex {
     /// Sets what a waiter that is the first of its shard needs.
     pub(crate) fn set_need(&mut self, ticket: Ticket, bytes: usize, holds_nothing: bool) {
         if let Some(slot) = self.slot(ticket) {
-            let need = Need {
-                bytes,
-                holds_nothing,
-            };
+            let need = Need { bytes, holds_nothing };
             self.tree.set(slot, need);
         }
     }
@@ -93,17 +83,14 @@ impl WaitIndex {
     }
 
     fn slot(&self, ticket: Ticket) -> Option<usize> {
-        self.slots
-            .binary_search_by_key(&ticket, |(ticket, _)| *ticket)
-            .ok()
+        self.slots.binary_search_by_key(&ticket, |(ticket, _)| *ticket).ok()
     }
 
     /// Drops the slots of waiters that are gone. Half of the slots are free then, so that many waiters come before the next
     /// time: a few steps for each.
     fn make_room(&mut self) {
-        let kept: Vec<_> = (0..self.slots.len())
-            .filter(|slot| self.slots[*slot].1.is_some())
-            .collect();
+        let kept: Vec<_> =
+            (0..self.slots.len()).filter(|slot| self.slots[*slot].1.is_some()).collect();
         let needs = kept.iter().map(|slot| self.tree.get(*slot));
         let tree = Tournament::build(needs, 2 * kept.len().max(8));
         self.slots = kept.into_iter().map(|slot| self.slots[slot]).collect();

@@ -189,11 +189,7 @@ impl Window {
                 self.limited = Some(now);
             }
         }
-        Flight {
-            bytes,
-            is_part,
-            began,
-        }
+        Flight { bytes, is_part, began }
     }
 
     /// A request ended.
@@ -266,10 +262,7 @@ impl Window {
             self.shrinking = None;
             return;
         }
-        let start = Shrinking {
-            size: before,
-            longest: took,
-        };
+        let start = Shrinking { size: before, longest: took };
         let shrinking = self.shrinking.get_or_insert(start);
         shrinking.longest = shrinking.longest.max(took);
         if self.size <= shrinking.size / 4 * 3 {
@@ -283,8 +276,7 @@ impl Window {
 
     /// Whether a round trip took about as long as over a free link.
     fn is_short(&self, took: Duration) -> bool {
-        self.shortest
-            .is_some_and(|shortest| took <= shortest.saturating_add(shortest / 4))
+        self.shortest.is_some_and(|shortest| took <= shortest.saturating_add(shortest / 4))
     }
 
     /// The time that a full window may take over a link that is slow, not the service.
@@ -308,10 +300,7 @@ impl Window {
     }
 
     fn mark(&self, now: Instant) -> Mark {
-        Mark {
-            at: now,
-            acknowledged: self.acknowledged,
-        }
+        Mark { at: now, acknowledged: self.acknowledged }
     }
 
     /// The bytes that the link carries in `time`, as measured since `mark`.
@@ -447,10 +436,7 @@ mod tests {
         for (latency, request_timeout) in [(3000, 6000), (220, 600)] {
             let latency = Duration::from_millis(latency);
             let request_timeout = Duration::from_millis(request_timeout);
-            let config = ProducerConfig {
-                request_timeout,
-                ..Default::default()
-            };
+            let config = ProducerConfig { request_timeout, ..Default::default() };
             let mut window = Window::new(&config);
             let mut now = clock::now();
             rounds(&mut window, &mut now, latency, 1000, 6);
@@ -471,10 +457,7 @@ mod tests {
     #[test]
     fn it_grows_with_few_requests_in_flight() {
         for slots in [1, 2, 4] {
-            let config = ProducerConfig {
-                max_requests_in_flight: slots,
-                ..Default::default()
-            };
+            let config = ProducerConfig { max_requests_in_flight: slots, ..Default::default() };
             let mut window = Window::new(&config);
             rounds(&mut window, &mut clock::now(), SECOND / 50, slots, 6);
             assert!(fits(&window, 32 * MIB), "{slots}: {}", window.size);

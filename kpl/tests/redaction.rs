@@ -135,11 +135,7 @@ async fn nothing_planted_is_found_in_logs_errors_or_debug_output() {
     };
     for operation in ["PutRecords", "ListShards", "DescribeStreamSummary"] {
         // The other calls fail in the background, in one way.
-        let kinds = if operation == "PutRecords" {
-            usize::MAX
-        } else {
-            1
-        };
+        let kinds = if operation == "PutRecords" { usize::MAX } else { 1 };
         for fault in faults().into_iter().take(kinds) {
             let builder = Producer::builder(STREAM, &aws.sdk_config());
             let producer = builder.config(config()).build().await.unwrap();
@@ -158,11 +154,7 @@ async fn nothing_planted_is_found_in_logs_errors_or_debug_output() {
     ] {
         let builder = Producer::builder(STREAM, &aws.sdk_config());
         let producer = builder.config(config()).build().await.unwrap();
-        let fault = aws.faults().add(
-            Fault::refuse_entry(code)
-                .message(quoting())
-                .probability(0.7),
-        );
+        let fault = aws.faults().add(Fault::refuse_entry(code).message(quoting()).probability(0.7));
         send(&producer, &seen).await;
         let large = UserRecord::new(MARK, vec![b'x'; 12 << 20]);
         seen.error(&producer.send(large).await.unwrap_err());
@@ -176,12 +168,7 @@ async fn nothing_planted_is_found_in_logs_errors_or_debug_output() {
     assert!(logs.contains("PutRecords failed"), "the run had its faults");
     for (name, text) in [("logs", &logs), ("texts", &seen)] {
         let bytes = format!("{:?}", MARK.as_bytes());
-        let forms = [
-            MARK,
-            MARK_BASE64,
-            bytes.trim_matches(['[', ']']),
-            &HASH_KEY.to_string(),
-        ];
+        let forms = [MARK, MARK_BASE64, bytes.trim_matches(['[', ']']), &HASH_KEY.to_string()];
         for form in forms {
             let line = text.lines().find(|line| line.contains(form));
             assert_eq!(line, None, "{name} hold {form}");

@@ -24,9 +24,7 @@ pub(crate) struct AccessKey {
 impl std::fmt::Debug for AccessKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { id, secret: _ } = self;
-        f.debug_struct("AccessKey")
-            .field("id", id)
-            .finish_non_exhaustive()
+        f.debug_struct("AccessKey").field("id", id).finish_non_exhaustive()
     }
 }
 
@@ -162,18 +160,8 @@ pub(crate) fn check_arns(head: &Parts, json: &[u8]) -> Result<(), ApiError> {
         // The operation says what is wrong with it.
         return Ok(());
     };
-    let arns = [
-        arns.stream,
-        arns.consumer,
-        arns.resource,
-        arns.table,
-        arns.table_name,
-    ];
-    for arn in arns
-        .iter()
-        .flatten()
-        .filter(|name| name.starts_with("arn:"))
-    {
+    let arns = [arns.stream, arns.consumer, arns.resource, arns.table, arns.table_name];
+    for arn in arns.iter().flatten().filter(|name| name.starts_with("arn:")) {
         if arn.split(':').nth(3) != Some(signed.as_str()) {
             return Err(ApiError::not_found(format!(
                 "{arn} is not in {signed}, the region that the request is signed for"
@@ -212,10 +200,7 @@ impl<'a> Authorization<'a> {
 
 fn check_signature(key: &AccessKey, head: &Parts, body: &[u8]) -> Result<(), ApiError> {
     let header = header(head, "authorization").ok_or_else(|| {
-        ApiError::new(
-            "MissingAuthenticationTokenException",
-            "Missing Authentication Token",
-        )
+        ApiError::new("MissingAuthenticationTokenException", "Missing Authentication Token")
     })?;
     let incomplete = || {
         ApiError::new(

@@ -30,10 +30,7 @@ impl<F: Fn() -> SystemTime + Send + Sync + 'static> Clock for F {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the system's clock"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
     fn now(&self) -> SystemTime {
         SystemTime::now()
     }
@@ -64,10 +61,7 @@ impl ManualClock {
 
     /// Moves the clock forward. Parts finer than a millisecond are dropped.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(
-            u64::try_from(by.as_millis()).unwrap_or(u64::MAX),
-            Ordering::SeqCst,
-        );
+        self.0.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 }
 
@@ -113,11 +107,7 @@ impl TokioClock {
     /// Outside of a tokio runtime, as [`Handle::current`].
     pub fn starting_at(start: SystemTime) -> Self {
         let runtime = Handle::current();
-        Self {
-            origin: tokio_now(&runtime),
-            runtime,
-            start,
-        }
+        Self { origin: tokio_now(&runtime), runtime, start }
     }
 }
 
@@ -128,10 +118,7 @@ impl Clock for TokioClock {
 }
 
 /// A runtime's time, on whatever thread it is asked for.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the one place that reads tokio's clock"
-)]
+#[allow(clippy::disallowed_methods, reason = "the one place that reads tokio's clock")]
 fn tokio_now(runtime: &Handle) -> Instant {
     let _in_runtime = runtime.enter();
     Instant::now()
@@ -166,17 +153,11 @@ impl Timestamp {
     }
 
     pub(crate) fn plus(self, by: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
     }
 
     pub(crate) fn minus(self, by: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_sub(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_sub(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
     }
 
     /// Milliseconds from `earlier` to `self`; 0 if `earlier` is later.
@@ -187,9 +168,7 @@ impl Timestamp {
 
 impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
-        let since = time
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 }

@@ -28,9 +28,7 @@ pub(crate) struct InProcess {
 
 impl InProcess {
     pub(crate) fn new(front: &Arc<Front>) -> Self {
-        Self {
-            front: Arc::downgrade(front),
-        }
+        Self { front: Arc::downgrade(front) }
     }
 }
 
@@ -73,12 +71,8 @@ impl HttpConnector for Connector {
 }
 
 async fn call(request: HttpRequest, front: Arc<Front>) -> Result<HttpResponse, ConnectorError> {
-    let request = request
-        .try_into_http1x()
-        .map_err(|error| ConnectorError::user(error.into()))?;
-    let response = respond(request, front)
-        .await
-        .map_err(|cut| ConnectorError::io(cut.into()))?;
+    let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+    let response = respond(request, front).await.map_err(|cut| ConnectorError::io(cut.into()))?;
     response
         .map(SdkBody::from_body_1_x)
         .try_into()

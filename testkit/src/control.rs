@@ -53,10 +53,7 @@ pub(crate) fn answer(faults: &Faults, head: &Parts, body: &[u8]) -> Option<(u16,
         (_, "faults" | "faults/injected") => {
             refused(405, "GET lists faults, POST adds them, DELETE clears them")
         }
-        _ => refused(
-            404,
-            "there are /_testkit/faults and /_testkit/faults/injected",
-        ),
+        _ => refused(404, "there are /_testkit/faults and /_testkit/faults/injected"),
     })
 }
 

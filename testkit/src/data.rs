@@ -78,11 +78,7 @@ fn read(file: File) -> Result<State, Box<dyn Error + Send + Sync>> {
     if state.format == FORMAT {
         return Ok(state);
     }
-    Err(format!(
-        "it is of format {}, this version reads {FORMAT}",
-        state.format
-    )
-    .into())
+    Err(format!("it is of format {}, this version reads {FORMAT}", state.format).into())
 }
 
 /// The file's name with another ending.
@@ -95,12 +91,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 
 impl State {
     fn of(kinesis: Kinesis, dynamodb: Engine, complete: bool) -> Self {
-        Self {
-            format: FORMAT,
-            complete,
-            kinesis,
-            dynamodb,
-        }
+        Self { format: FORMAT, complete, kinesis, dynamodb }
     }
 
     /// One moment of both services.
@@ -127,10 +118,8 @@ impl Saver {
         let file = Arc::new(Mutex::new(file));
         // Before the first request: from now on the file does not hold the last state. And a file that
         // cannot be written fails the start.
-        save(&file, front, false).map_err(|error| StartError::Data {
-            path,
-            source: error.into(),
-        })?;
+        save(&file, front, false)
+            .map_err(|error| StartError::Data { path, source: error.into() })?;
         let (stop, stopped) = mpsc::sync_channel(0);
         let thread = {
             let (file, front) = (Arc::clone(&file), Arc::clone(front));
@@ -139,12 +128,7 @@ impl Saver {
                 .spawn(move || keep(&file, &front, &stopped))
                 .map_err(StartError::Runtime)?
         };
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-            file,
-            front: Arc::clone(front),
-        })
+        Ok(Self { stop: Some(stop), thread: Some(thread), file, front: Arc::clone(front) })
     }
 
     /// Writes the state of now.

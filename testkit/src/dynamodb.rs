@@ -64,10 +64,7 @@ pub(crate) type Reply = (u16, Vec<u8>);
 impl DynamoDb {
     pub(crate) fn new(engine: Engine, clock: Arc<dyn Clock>) -> Self {
         let state = State { engine, past: None };
-        Self {
-            state: Mutex::new(state),
-            clock,
-        }
+        Self { state: Mutex::new(state), clock }
     }
 
     /// The tables as they are now. Items are shared.
@@ -152,9 +149,7 @@ impl DynamoDb {
         stalest_index: Option<Duration>,
     ) -> Result<Value, Refusal> {
         let unprocessed = take_entries(&mut request, &plan.refused);
-        let left = request["RequestItems"]
-            .as_object()
-            .is_some_and(|tables| !tables.is_empty());
+        let left = request["RequestItems"].as_object().is_some_and(|tables| !tables.is_empty());
         let mut response = if left {
             match self.carry_out(operation, request, plan, stalest_index)? {
                 Answer::Value(response) => response,
@@ -163,11 +158,8 @@ impl DynamoDb {
         } else {
             Value::Object(Map::new())
         };
-        let field = if operation == "BatchGetItem" {
-            "UnprocessedKeys"
-        } else {
-            "UnprocessedItems"
-        };
+        let field =
+            if operation == "BatchGetItem" { "UnprocessedKeys" } else { "UnprocessedItems" };
         response[field] = unprocessed;
         if operation == "BatchGetItem" && response.get("Responses").is_none() {
             response["Responses"] = Value::Object(Map::new());
@@ -201,10 +193,7 @@ pub(crate) fn locate(body: &[u8]) -> (Vec<Part>, Asks) {
         new_index: new_indexes(&request).next().is_some(),
         old_item: conditions(&request).any(|write| write.get(OLD_ITEM).is_some()),
     };
-    let part = |table: &str| Part {
-        resource: Some(table.to_owned()),
-        shard: None,
-    };
+    let part = |table: &str| Part { resource: Some(table.to_owned()), shard: None };
     let mut parts = Vec::new();
     if let Some(table) = request["TableName"].as_str() {
         parts.push(part(table));
@@ -214,11 +203,7 @@ pub(crate) fn locate(body: &[u8]) -> (Vec<Part>, Asks) {
     }
     for action in request["TransactItems"].as_array().into_iter().flatten() {
         let bodies = action.as_object().into_iter().flatten();
-        parts.extend(
-            bodies
-                .filter_map(|(_, body)| body["TableName"].as_str())
-                .map(part),
-        );
+        parts.extend(bodies.filter_map(|(_, body)| body["TableName"].as_str()).map(part));
     }
     if parts.is_empty() {
         parts.push(Part::default());
@@ -244,13 +229,8 @@ fn hide_old_item(request: &mut Value) {
         }
     }
     strip(request);
-    let actions = request
-        .get_mut("TransactItems")
-        .and_then(Value::as_array_mut);
-    let actions = actions
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_object_mut);
+    let actions = request.get_mut("TransactItems").and_then(Value::as_array_mut);
+    let actions = actions.into_iter().flatten().filter_map(Value::as_object_mut);
     actions.flat_map(Map::values_mut).for_each(strip);
 }
 

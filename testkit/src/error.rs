@@ -55,9 +55,6 @@ pub struct CallError {
 
 impl From<ApiError> for CallError {
     fn from(error: ApiError) -> Self {
-        Self {
-            code: error.code.into_owned(),
-            message: error.message,
-        }
+        Self { code: error.code.into_owned(), message: error.message }
     }
 }

@@ -70,15 +70,8 @@ pub struct Faults {
 
 impl fmt::Debug for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            seed,
-            clock: _,
-            script,
-        } = self;
-        f.debug_struct("Faults")
-            .field("seed", seed)
-            .field("script", script)
-            .finish_non_exhaustive()
+        let Self { seed, clock: _, script } = self;
+        f.debug_struct("Faults").field("seed", seed).field("script", script).finish_non_exhaustive()
     }
 }
 
@@ -115,11 +108,7 @@ impl Rule {
 
 impl Faults {
     pub(crate) fn new(seed: u64, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            seed,
-            clock,
-            script: Mutex::default(),
-        }
+        Self { seed, clock, script: Mutex::default() }
     }
 
     /// Adds a fault; it strikes from the next request on.
@@ -131,14 +120,7 @@ impl Faults {
         // A generator of its own for each fault: faults do not disturb each other's draws.
         let seed = self.seed ^ (id.0 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let rng = fastrand::Rng::with_seed(seed);
-        script.rules.push(Rule {
-            id,
-            fault,
-            added,
-            rng,
-            seen: 0,
-            struck: 0,
-        });
+        script.rules.push(Rule { id, fault, added, rng, seen: 0, struck: 0 });
         id
     }
 
@@ -156,9 +138,7 @@ impl Faults {
     pub(crate) fn list(&self) -> Vec<(FaultId, Fault, u64)> {
         let script = self.lock();
         let rules = script.rules.iter();
-        rules
-            .map(|rule| (rule.id, rule.fault.clone(), rule.struck))
-            .collect()
+        rules.map(|rule| (rule.id, rule.fault.clone(), rule.struck)).collect()
     }
 
     /// The fault of the script with this number.
@@ -215,10 +195,7 @@ impl Faults {
                     .filter(|nth| rule.fault.matches(call, &call.parts[*nth]) && rule.strikes())
                     .collect(),
                 _ => {
-                    let first = call
-                        .parts
-                        .iter()
-                        .position(|part| rule.fault.matches(call, part));
+                    let first = call.parts.iter().position(|part| rule.fault.matches(call, part));
                     first.filter(|_| rule.strikes()).into_iter().collect()
                 }
             };

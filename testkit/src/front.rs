@@ -104,11 +104,7 @@ impl Front {
             let message = format!("{target:?} is no target of Kinesis or DynamoDB");
             let error = ApiError::new("UnknownOperationException", message);
             let service = Service::Kinesis;
-            return Ok(refusal(
-                service,
-                Encoding::of(service, &head.headers),
-                &error,
-            ));
+            return Ok(refusal(service, Encoding::of(service, &head.headers), &error));
         };
         self.count(operation);
         let encoding = Encoding::of(service, &head.headers);
@@ -137,10 +133,7 @@ impl Front {
         let reply = match service {
             Service::Kinesis if operation == "SubscribeToShard" => self.subscribe(encoding, &body),
             Service::Kinesis => {
-                match self
-                    .kinesis
-                    .call(operation, &body, std::mem::take(&mut plan.refused))
-                {
+                match self.kinesis.call(operation, &body, std::mem::take(&mut plan.refused)) {
                     Ok(body) => reply(service, encoding, 200, body),
                     Err(error) => refusal(service, encoding, &error),
                 }
@@ -151,15 +144,7 @@ impl Front {
                 reply(service, encoding, status, body)
             }
         };
-        let reads = [
-            "Get",
-            "List",
-            "Describe",
-            "Subscribe",
-            "Query",
-            "Scan",
-            "BatchGet",
-        ];
+        let reads = ["Get", "List", "Describe", "Subscribe", "Query", "Scan", "BatchGet"];
         if !reads.iter().any(|read| operation.starts_with(read)) {
             self.note_change();
         }
@@ -192,13 +177,7 @@ impl Front {
             Service::DynamoDb => dynamodb::locate(body),
         };
         let batch = matches!(operation, "PutRecords" | "BatchWriteItem" | "BatchGetItem");
-        self.faults.plan(&Call {
-            service,
-            operation,
-            parts,
-            batch,
-            asks,
-        })
+        self.faults.plan(&Call { service, operation, parts, batch, asks })
     }
 }
 

@@ -33,11 +33,7 @@ where
         *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
         return Ok(response);
     };
-    let Reply {
-        status,
-        content_type,
-        body,
-    } = {
+    let Reply { status, content_type, body } = {
         let answer = front.answer(&head, body.clone()).await;
         front.buffers.give_back(body);
         answer?
@@ -51,10 +47,7 @@ where
     *response.status_mut() =
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static(content_type),
-    );
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     let request_id = format!("{:032x}", REQUESTS.fetch_add(1, Ordering::Relaxed));
     if let Ok(request_id) = request_id.try_into() {
         headers.insert("x-amzn-requestid", request_id);

@@ -118,12 +118,7 @@ impl Ledger {
 
     /// A record processor was handed this record.
     pub fn delivered(&mut self, delivery: Delivery<'_>) {
-        let Delivery {
-            tenure,
-            id,
-            key,
-            position,
-        } = delivery;
+        let Delivery { tenure, id, key, position } = delivery;
         let entry = self.entries.entry(id).or_default();
         let first = entry.delivered.is_empty();
         if first {
@@ -177,12 +172,8 @@ impl Ledger {
     /// Ids of the acknowledged records that were not delivered, in order.
     pub fn lost_ids(&self) -> Vec<u64> {
         let lost = |e: &Entry| e.acknowledged && e.delivered.is_empty();
-        let mut ids: Vec<u64> = self
-            .entries
-            .iter()
-            .filter(|(_, e)| lost(e))
-            .map(|(id, _)| *id)
-            .collect();
+        let mut ids: Vec<u64> =
+            self.entries.iter().filter(|(_, e)| lost(e)).map(|(id, _)| *id).collect();
         ids.sort_unstable();
         ids
     }
@@ -193,19 +184,11 @@ mod tests {
     use super::*;
 
     fn at(sequence_number: &str, sub_sequence_number: u64) -> Position {
-        Position {
-            sequence_number: sequence_number.into(),
-            sub_sequence_number,
-        }
+        Position { sequence_number: sequence_number.into(), sub_sequence_number }
     }
 
     fn deliver(ledger: &mut Ledger, tenure: u64, id: u64, key: &str, position: Position) {
-        ledger.delivered(Delivery {
-            tenure,
-            id,
-            key,
-            position,
-        });
+        ledger.delivered(Delivery { tenure, id, key, position });
     }
 
     #[test]
@@ -232,10 +215,7 @@ mod tests {
         deliver(&mut ledger, 1, 7, "k", at("1", 0));
         ledger.acknowledged(7);
         ledger.acknowledged(7);
-        assert_eq!(
-            (ledger.verdict().acknowledged, ledger.verdict().lost),
-            (1, 0)
-        );
+        assert_eq!((ledger.verdict().acknowledged, ledger.verdict().lost), (1, 0));
     }
 
     #[test]
@@ -245,14 +225,7 @@ mod tests {
         deliver(&mut ledger, 2, 1, "k", at("5", 0));
         deliver(&mut ledger, 2, 1, "k", at("6", 0));
         let verdict = ledger.verdict();
-        assert_eq!(
-            (
-                verdict.redelivered,
-                verdict.written_twice,
-                verdict.out_of_order
-            ),
-            (1, 1, 0)
-        );
+        assert_eq!((verdict.redelivered, verdict.written_twice, verdict.out_of_order), (1, 1, 0));
     }
 
     #[test]

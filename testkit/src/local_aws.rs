@@ -66,16 +66,8 @@ pub struct LocalAwsBuilder {
 
 impl std::fmt::Debug for LocalAwsBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            settings,
-            access,
-            seed,
-            kinesis_port,
-            dynamodb_port,
-            tls_port,
-            data,
-            clock: _,
-        } = self;
+        let Self { settings, access, seed, kinesis_port, dynamodb_port, tls_port, data, clock: _ } =
+            self;
         f.debug_struct("LocalAwsBuilder")
             .field("settings", settings)
             .field("access", access)
@@ -149,10 +141,8 @@ impl LocalAwsBuilder {
         access_key_id: impl Into<String>,
         secret_access_key: impl Into<String>,
     ) -> Self {
-        self.access.key = Some(AccessKey {
-            id: access_key_id.into(),
-            secret: secret_access_key.into(),
-        });
+        self.access.key =
+            Some(AccessKey { id: access_key_id.into(), secret: secret_access_key.into() });
         self
     }
 
@@ -235,10 +225,7 @@ impl LocalAwsBuilder {
         };
         let (kinesis, dynamodb) = match kept {
             None => (Kinesis::new(self.settings), Engine::default()),
-            Some(kept) => (
-                kept.kinesis.restored(self.settings, kept.complete),
-                kept.dynamodb,
-            ),
+            Some(kept) => (kept.kinesis.restored(self.settings, kept.complete), kept.dynamodb),
         };
         let kinesis = KinesisService::new(kinesis, Arc::clone(&self.clock));
         let dynamodb = DynamoDb::new(dynamodb, Arc::clone(&self.clock));
@@ -260,10 +247,7 @@ impl LocalAwsBuilder {
                 let listener = Listener::bind(port, Some(tls.acceptor))?;
                 let url = listener.url();
                 listeners.push(listener);
-                Some(Secured {
-                    url,
-                    certificate_pem: tls.authority_pem,
-                })
+                Some(Secured { url, certificate_pem: tls.authority_pem })
             }
         };
         let saver = file.map(|file| Saver::start(file, &front)).transpose()?;
@@ -402,9 +386,7 @@ impl LocalAws {
     /// The certificate that clients of [`tls_url`](Self::tls_url) are to trust, as PEM. It is another
     /// one at every start.
     pub fn certificate_pem(&self) -> Option<&str> {
-        self.secured
-            .as_ref()
-            .map(|secured| &*secured.certificate_pem)
+        self.secured.as_ref().map(|secured| &*secured.certificate_pem)
     }
 
     /// A Kinesis client with the settings of [`sdk_config`](Self::sdk_config).
@@ -454,9 +436,7 @@ impl LocalAws {
     /// How many subscriptions to shards are being served: those whose client is still there and which
     /// have not come to their end.
     pub fn subscriptions(&self) -> usize {
-        self.front
-            .kinesis
-            .with_state(|kinesis, _| kinesis.subscriptions())
+        self.front.kinesis.with_state(|kinesis, _| kinesis.subscriptions())
     }
 
     /// The faults in front of both services.

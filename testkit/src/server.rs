@@ -40,11 +40,7 @@ impl Listener {
             Ok((socket, address))
         });
         match bound {
-            Ok((socket, address)) => Ok(Self {
-                socket,
-                address,
-                tls,
-            }),
+            Ok((socket, address)) => Ok(Self { socket, address, tls }),
             Err(error) if error.kind() == ErrorKind::AddrInUse && port != 0 => {
                 Err(StartError::PortInUse { port })
             }
@@ -87,10 +83,7 @@ impl Server {
             .name("kinesis-testkit".to_owned())
             .spawn(move || drop(runtime.block_on(serving.join_all())))
             .map_err(StartError::Runtime)?;
-        Ok(Self {
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Self { stop, thread: Some(thread) })
     }
 }
 

@@ -57,10 +57,7 @@ fn generate() -> Result<Tls, Box<dyn Error + Send + Sync>> {
             PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
         )?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Tls {
-        acceptor: TlsAcceptor::from(Arc::new(config)),
-        authority_pem: authority.pem(),
-    })
+    Ok(Tls { acceptor: TlsAcceptor::from(Arc::new(config)), authority_pem: authority.pem() })
 }
 
 fn named(common_name: &str) -> DistinguishedName {

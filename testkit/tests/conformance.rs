@@ -10,10 +10,7 @@ use tokio::process::Command;
 /// What the program prints, and whether it succeeded.
 async fn run(arguments: &[&str]) -> (String, bool) {
     let mut program = Command::new(env!("CARGO_BIN_EXE_conformance"));
-    let program = program
-        .args(arguments)
-        .stderr(Stdio::inherit())
-        .kill_on_drop(true);
+    let program = program.args(arguments).stderr(Stdio::inherit()).kill_on_drop(true);
     let output = program.output().await.unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();
     (printed, output.status.success())
@@ -22,12 +19,7 @@ async fn run(arguments: &[&str]) -> (String, bool) {
 #[tokio::test]
 async fn testkit_passes_every_case() {
     let aws = LocalAws::start().await.unwrap();
-    let services = [
-        "--kinesis",
-        aws.kinesis_url(),
-        "--dynamodb",
-        aws.dynamodb_url(),
-    ];
+    let services = ["--kinesis", aws.kinesis_url(), "--dynamodb", aws.dynamodb_url()];
     // Beside other tests a case has to share the processor.
     let (printed, success) = run(&[&services[..], &["--limit", "300"]].concat()).await;
     assert!(success, "{printed}");
@@ -59,19 +51,13 @@ async fn a_difference_fails_unless_it_is_known_and_a_known_one_must_be_there() {
     let known = [case, "--known", "kinesis-local-0.6.2"];
     let (printed, success) = run(&[&kinesis[..], &known].concat()).await;
     assert!(!success, "{printed}");
-    assert!(
-        printed.contains("is listed as a known difference"),
-        "{printed}"
-    );
+    assert!(printed.contains("is listed as a known difference"), "{printed}");
     assert!(printed.ends_with("\n0 passed, 1 failed\n"), "{printed}");
 
     let batches = Fault::internal_failure().operation("PutRecords");
     aws.faults().add(batches);
     let (printed, success) = run(&[&kinesis[..], &known].concat()).await;
-    assert!(
-        printed.contains("\nknown difference  put_limits::"),
-        "{printed}"
-    );
+    assert!(printed.contains("\nknown difference  put_limits::"), "{printed}");
     assert!(printed.ends_with("\n0 passed, 0 failed\n"), "{printed}");
     assert!(!success, "nothing passed");
 }

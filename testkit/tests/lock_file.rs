@@ -13,8 +13,6 @@ fn no_crate_links_sqlite() {
     let names = lock.lines().filter_map(|line| line.strip_prefix("name = "));
     let names: Vec<_> = names.map(|name| name.trim_matches('"')).collect();
     assert!(names.contains(&"kinesis-testkit"), "{} names", names.len());
-    let sqlite = names
-        .iter()
-        .filter(|name| name.contains("sqlite") || name.contains("dynoxide"));
+    let sqlite = names.iter().filter(|name| name.contains("sqlite") || name.contains("dynoxide"));
     assert_eq!(sqlite.collect::<Vec<_>>(), Vec::<&&str>::new());
 }

@@ -43,10 +43,7 @@ async fn start(retry: RetryConfig) -> (LocalAws, Client) {
     (aws, Client::from_conf(config))
 }
 
-#[allow(
-    clippy::disallowed_methods,
-    reason = "what tokio's time does is the subject"
-)]
+#[allow(clippy::disallowed_methods, reason = "what tokio's time does is the subject")]
 fn now() -> Instant {
     Instant::now()
 }
@@ -58,17 +55,12 @@ async fn put(client: &Client, data: &str) -> Result<PutRecordOutput, SdkError<Pu
 
 async fn read_all(client: &Client) -> Vec<String> {
     let start = client.get_shard_iterator().stream_name(STREAM);
-    let start = start
-        .shard_id(SHARD)
-        .shard_iterator_type(ShardIteratorType::TrimHorizon);
+    let start = start.shard_id(SHARD).shard_iterator_type(ShardIteratorType::TrimHorizon);
     let start = start.send().await.unwrap().shard_iterator;
     let read = client.get_records().set_shard_iterator(start).send().await;
     let text = |data: &Blob| String::from_utf8(data.as_ref().to_vec()).unwrap();
     let read = read.unwrap();
-    read.records()
-        .iter()
-        .map(|record| text(record.data()))
-        .collect()
+    read.records().iter().map(|record| text(record.data())).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,11 +75,7 @@ async fn a_day_of_retention_passes_and_no_timeout_fires() {
         assert_eq!(read_all(&client).await, expected);
         sleep(HOUR).await;
     }
-    assert_eq!(
-        now() - begin,
-        30 * HOUR,
-        "only the test's own waits took time"
-    );
+    assert_eq!(now() - begin, 30 * HOUR, "only the test's own waits took time");
     assert_eq!(aws.calls("PutRecord"), 30, "no attempt was made twice");
     let last = aws.records(STREAM)[0].records.last().unwrap().arrival;
     let first_of_2026 = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
@@ -121,29 +109,16 @@ async fn dynamodb_answers_in_no_time_too() {
     let (aws, _) = start(RetryConfig::disabled()).await;
     let client = aws_sdk_dynamodb::Client::new(&aws.in_process_config());
     let begin = now();
-    let key = KeySchemaElement::builder()
-        .attribute_name("id")
-        .key_type(KeyType::Hash);
-    let attribute = AttributeDefinition::builder()
-        .attribute_name("id")
-        .attribute_type(ScalarAttributeType::S);
-    let table = client
-        .create_table()
-        .table_name("leases")
-        .key_schema(key.build().unwrap());
+    let key = KeySchemaElement::builder().attribute_name("id").key_type(KeyType::Hash);
+    let attribute =
+        AttributeDefinition::builder().attribute_name("id").attribute_type(ScalarAttributeType::S);
+    let table = client.create_table().table_name("leases").key_schema(key.build().unwrap());
     let table = table.attribute_definitions(attribute.build().unwrap());
-    table
-        .billing_mode(BillingMode::PayPerRequest)
-        .send()
-        .await
-        .unwrap();
+    table.billing_mode(BillingMode::PayPerRequest).send().await.unwrap();
     let item = HashMap::from([("id".to_owned(), AttributeValue::S("one".to_owned()))]);
     let put = client.put_item().table_name("leases");
     put.set_item(Some(item.clone())).send().await.unwrap();
-    let got = client
-        .get_item()
-        .table_name("leases")
-        .set_key(Some(item.clone()));
+    let got = client.get_item().table_name("leases").set_key(Some(item.clone()));
     assert_eq!(got.send().await.unwrap().item, Some(item));
     assert_eq!(now(), begin);
 }
@@ -164,11 +139,7 @@ async fn a_delay_takes_its_time_and_a_timeout_fires_on_time() {
     assert!(matches!(error, SdkError::TimeoutError(_)), "{error:?}");
     assert_eq!(now() - begin, TIMEOUT);
     advance(HOUR).await;
-    assert_eq!(
-        aws.records(STREAM)[0].records.len(),
-        1,
-        "the caller went away before the write"
-    );
+    assert_eq!(aws.records(STREAM)[0].records.len(), 1, "the caller went away before the write");
 }
 
 #[tokio::test(start_paused = true)]
@@ -230,10 +201,7 @@ async fn a_client_outlives_its_services_with_an_error() {
     let (aws, client) = start(RetryConfig::disabled()).await;
     drop(aws);
     let error = put(&client, "too late").await.unwrap_err();
-    assert!(
-        matches!(&error, SdkError::DispatchFailure(failure) if failure.is_io()),
-        "{error:?}"
-    );
+    assert!(matches!(&error, SdkError::DispatchFailure(failure) if failure.is_io()), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]

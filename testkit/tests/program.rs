@@ -48,11 +48,7 @@ impl Program {
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut ready = String::new();
         soon(stdout.read_line(&mut ready)).await.unwrap();
-        Self {
-            child,
-            stdout,
-            ready,
-        }
+        Self { child, stdout, ready }
     }
 
     /// The value after `name=` in the ready line.
@@ -101,10 +97,7 @@ async fn stream_names(config: &aws_types::SdkConfig) -> Vec<String> {
 async fn says_that_it_is_ready_in_one_line_and_each_port_answers_both_services() {
     let program = Program::start(&["--stream", "orders:2", "--stream", "a.b-c_d:1"]).await;
     let (kinesis, dynamodb) = (program.url("kinesis"), program.url("dynamodb"));
-    assert_eq!(
-        program.ready,
-        format!("ready kinesis={kinesis} dynamodb={dynamodb}\n")
-    );
+    assert_eq!(program.ready, format!("ready kinesis={kinesis} dynamodb={dynamodb}\n"));
     assert_ne!(kinesis, dynamodb);
     for url in [kinesis, dynamodb] {
         let config = config(url, None);
@@ -153,11 +146,7 @@ async fn listens_on_the_ports_it_is_told_and_takes_them_again() {
 
 async fn fails(arguments: &[&str]) -> String {
     let output = soon(command(arguments).stderr(Stdio::piped()).output()).await;
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = output.unwrap();
+    let Output { status, stdout, stderr } = output.unwrap();
     assert!(!status.success(), "{arguments:?}");
     assert!(stdout.is_empty(), "{arguments:?}: {stdout:?}");
     String::from_utf8(stderr).unwrap()
@@ -169,10 +158,7 @@ async fn a_port_in_use_is_an_error_that_says_so() {
     let port = taken.local_addr().unwrap().port().to_string();
     for argument in ["--kinesis-port", "--dynamodb-port"] {
         let said = fails(&[argument, &port]).await;
-        assert!(
-            said.contains(&format!("port {port} of 127.0.0.1 is in use")),
-            "{said}"
-        );
+        assert!(said.contains(&format!("port {port} of 127.0.0.1 is in use")), "{said}");
     }
     let said = fails(&["--tls", "--tls-port", &port]).await;
     assert!(said.contains("is in use"), "{said}");
@@ -183,15 +169,9 @@ async fn a_wrong_argument_is_an_error_that_says_so() {
     for (arguments, expected) in [
         (&["--stream", "orders"][..], "NAME:SHARDS"),
         (&["--stream", "orders:many"], "is not a number"),
-        (
-            &["--stream", "orders:0"],
-            "--stream orders:0 was refused with",
-        ),
+        (&["--stream", "orders:0"], "--stream orders:0 was refused with"),
         (&["--tls-port", "1"], "--tls"),
-        (
-            &["--tls", "--cert-out", "/nowhere/at/all"],
-            "could not write /nowhere/at/all",
-        ),
+        (&["--tls", "--cert-out", "/nowhere/at/all"], "could not write /nowhere/at/all"),
     ] {
         let said = fails(arguments).await;
         assert!(said.contains(expected), "{arguments:?}: {said}");
@@ -248,10 +228,7 @@ async fn starts_with_the_faults_of_a_file() {
 async fn a_script_of_faults_that_cannot_be_read_is_an_error_that_says_so() {
     let not_json = temporary("program-not-json.json", "throttle everything");
     let said = fails(&["--faults", &not_json]).await;
-    assert!(
-        said.contains(&not_json) && said.contains("line 1"),
-        "{said}"
-    );
+    assert!(said.contains(&not_json) && said.contains("line 1"), "{said}");
     let no_code = temporary("program-no-code.json", r#"[{"kind": "refuse"}]"#);
     let said = fails(&["--faults", &no_code]).await;
     assert!(said.contains("fault 1") && said.contains("code"), "{said}");
@@ -267,26 +244,14 @@ async fn lets_in_one_key_only_and_denies_operations() {
     let refused = client.list_streams().send().await.unwrap_err();
     assert_eq!(refused.code(), Some("InvalidSignatureException"));
 
-    let arguments = [
-        "--deny",
-        "kinesis:ListStreams",
-        "--deny",
-        "dynamodb:ListTables",
-    ];
+    let arguments = ["--deny", "kinesis:ListStreams", "--deny", "dynamodb:ListTables"];
     let program = Program::start(&arguments).await;
     let config = config(program.url("kinesis"), None);
     let refused = Client::new(&config).list_streams().send().await;
     assert_eq!(refused.unwrap_err().code(), Some("AccessDeniedException"));
     let refused = aws_sdk_dynamodb::Client::new(&config).list_tables().send();
-    assert_eq!(
-        refused.await.unwrap_err().code(),
-        Some("AccessDeniedException")
-    );
-    for wrong in [
-        ["--credentials", "key"],
-        ["--deny", "ListTables"],
-        ["--deny", "s3:Get"],
-    ] {
+    assert_eq!(refused.await.unwrap_err().code(), Some("AccessDeniedException"));
+    for wrong in [["--credentials", "key"], ["--deny", "ListTables"], ["--deny", "s3:Get"]] {
         assert!(fails(&wrong).await.contains("write it as"), "{wrong:?}");
     }
 }
@@ -323,10 +288,7 @@ async fn takes_times_of_transitions_and_of_iterators() {
             }
         }
     };
-    assert_eq!(
-        soon(expired).await.as_deref(),
-        Some("ExpiredIteratorException")
-    );
+    assert_eq!(soon(expired).await.as_deref(), Some("ExpiredIteratorException"));
     let said = fails(&["--transition-time", "long"]).await;
     assert!(said.contains("--transition-time"), "{said}");
 }
@@ -377,20 +339,12 @@ async fn faults_are_set_listed_and_cleared_while_it_runs() {
 
     let removed = control(&program, "DELETE", "/_testkit/faults/1", "").await;
     assert_eq!(removed, ok("{}"));
-    assert_eq!(
-        control(&program, "DELETE", "/_testkit/faults/1", "")
-            .await
-            .0,
-        "404"
-    );
+    assert_eq!(control(&program, "DELETE", "/_testkit/faults/1", "").await.0, "404");
     let bad = control(&program, "POST", faults, r#"[{"kind": "refuse"}]"#).await;
     assert_eq!(bad.0, "400");
     assert!(bad.1.contains("code"), "{}", bad.1);
     assert_eq!(control(&program, "PUT", faults, "").await.0, "405");
-    assert_eq!(
-        control(&program, "GET", "/_testkit/other", "").await.0,
-        "404"
-    );
+    assert_eq!(control(&program, "GET", "/_testkit/other", "").await.0, "404");
     assert_eq!(control(&program, "DELETE", faults, "").await, ok("{}"));
     assert_eq!(control(&program, "GET", faults, "").await, ok("[]"));
     assert!(stream_names(&config).await.is_empty());
@@ -405,29 +359,14 @@ async fn iterator(client: &Client) -> String {
 
 /// Puts a record, and gives its number.
 async fn put(client: &Client, data: &str) -> String {
-    let put = client
-        .put_record()
-        .stream_name("orders")
-        .partition_key("key");
-    put.data(Blob::new(data))
-        .send()
-        .await
-        .unwrap()
-        .sequence_number
+    let put = client.put_record().stream_name("orders").partition_key("key");
+    put.data(Blob::new(data)).send().await.unwrap().sequence_number
 }
 
 /// What an iterator reads, and the iterator after it.
 async fn read(client: &Client, iterator: &str) -> (Vec<String>, String) {
-    let read = client
-        .get_records()
-        .shard_iterator(iterator)
-        .send()
-        .await
-        .unwrap();
-    let data = read
-        .records
-        .iter()
-        .map(|record| record.data().as_ref().to_vec());
+    let read = client.get_records().shard_iterator(iterator).send().await.unwrap();
+    let data = read.records.iter().map(|record| record.data().as_ref().to_vec());
     let data = data.map(|data| String::from_utf8(data).unwrap()).collect();
     (data, read.next_shard_iterator.unwrap())
 }
@@ -446,9 +385,7 @@ async fn raise(dynamodb: &aws_sdk_dynamodb::Client, expected: &str) -> bool {
     use aws_sdk_dynamodb::types::AttributeValue;
     let update = dynamodb.update_item().table_name("leases");
     let update = update.key("id", AttributeValue::S("lease".to_owned()));
-    let update = update
-        .update_expression("SET x = x + :one")
-        .condition_expression("x = :x");
+    let update = update.update_expression("SET x = x + :one").condition_expression("x = :x");
     let update = update.expression_attribute_values(":one", AttributeValue::N("1".to_owned()));
     let update = update.expression_attribute_values(":x", AttributeValue::N(expected.to_owned()));
     update.send().await.is_ok()
@@ -465,11 +402,7 @@ async fn create_leases(dynamodb: &aws_sdk_dynamodb::Client) {
     let key = key.key_type(KeyType::Hash).build().unwrap();
     let create = dynamodb.create_table().table_name("leases").key_schema(key);
     let create = create.attribute_definitions(id);
-    create
-        .billing_mode(BillingMode::PayPerRequest)
-        .send()
-        .await
-        .unwrap();
+    create.billing_mode(BillingMode::PayPerRequest).send().await.unwrap();
     let put = dynamodb.put_item().table_name("leases");
     let put = put.item("id", AttributeValue::S("lease".to_owned()));
     let put = put.item("x", AttributeValue::N("0".to_owned()));
@@ -498,19 +431,9 @@ async fn a_stop_keeps_everything_in_a_file_and_a_start_goes_on() {
     let program = Program::start(&arguments).await;
     let target = config(program.url("kinesis"), None);
     let (client, dynamodb) = (Client::new(&target), aws_sdk_dynamodb::Client::new(&target));
-    let shards = client
-        .list_shards()
-        .stream_name("orders")
-        .send()
-        .await
-        .unwrap();
+    let shards = client.list_shards().stream_name("orders").send().await.unwrap();
     assert_eq!(shards.shards().len(), 3);
-    let ended = client
-        .get_records()
-        .shard_iterator(next)
-        .send()
-        .await
-        .unwrap();
+    let ended = client.get_records().shard_iterator(next).send().await.unwrap();
     assert_eq!(ended.next_shard_iterator, None, "its shard was split");
     let (data, _) = read_all(&client).await;
     assert_eq!(data, ["one"]);
@@ -523,16 +446,8 @@ async fn a_stop_keeps_everything_in_a_file_and_a_start_goes_on() {
 /// What the first shard holds.
 async fn read_all(client: &Client) -> (Vec<String>, Option<String>) {
     let iterator = iterator(client).await;
-    let read = client
-        .get_records()
-        .shard_iterator(iterator)
-        .send()
-        .await
-        .unwrap();
-    let data = read
-        .records
-        .iter()
-        .map(|record| record.data().as_ref().to_vec());
+    let read = client.get_records().shard_iterator(iterator).send().await.unwrap();
+    let data = read.records.iter().map(|record| record.data().as_ref().to_vec());
     let data = data.map(|data| String::from_utf8(data).unwrap()).collect();
     (data, read.next_shard_iterator)
 }
@@ -546,11 +461,7 @@ async fn a_kill_loses_a_moment_and_no_reader_misses_what_comes_after() {
     let kept = put(&client, "kept").await;
     // Written within a second or so; what follows may be lost.
     let written = async {
-        while !std::fs::read(&file)
-            .unwrap()
-            .windows(4)
-            .any(|bytes| bytes == b"kept")
-        {
+        while !std::fs::read(&file).unwrap().windows(4).any(|bytes| bytes == b"kept") {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

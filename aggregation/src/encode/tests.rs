@@ -3,20 +3,12 @@ use super::*;
 #[test]
 fn decimal_holds_the_longest_and_the_shortest_number() {
     assert_eq!(Decimal::new(HashKey::MIN).as_bytes(), b"0");
-    assert_eq!(
-        Decimal::new(HashKey::MAX).as_bytes(),
-        u128::MAX.to_string().as_bytes()
-    );
+    assert_eq!(Decimal::new(HashKey::MAX).as_bytes(), u128::MAX.to_string().as_bytes());
 }
 
 #[test]
 fn a_sealed_aggregate_holds_exactly_its_bytes() {
-    for (max_size, records) in [
-        (50_000, 1),
-        (50_000, 50),
-        (50_000, 10_000),
-        (1 << 20, 10_000),
-    ] {
+    for (max_size, records) in [(50_000, 1), (50_000, 50), (50_000, 10_000), (1 << 20, 10_000)] {
         let mut open = AggregateBuilder::new(max_size);
         for i in 0..records {
             if open.push(&(i % 7).to_string(), None, &[0; 100]).is_err() {
@@ -32,12 +24,7 @@ fn a_sealed_aggregate_holds_exactly_its_bytes() {
 
 #[test]
 fn an_open_aggregate_grows_with_its_records() {
-    for (max_size, record) in [
-        (50 * 1024, 100),
-        (1 << 20, 100),
-        (50 * 1024, 3000),
-        (64, 500),
-    ] {
+    for (max_size, record) in [(50 * 1024, 100), (1 << 20, 100), (50 * 1024, 3000), (64, 500)] {
         let mut open = AggregateBuilder::new(max_size);
         while open.push("k", None, &vec![0; record]).is_ok() {
             let (held, bytes) = (open.buf.capacity(), open.buf.len());
@@ -51,9 +38,7 @@ fn an_open_aggregate_grows_with_its_records() {
 
 #[test]
 fn a_shrunk_builder_holds_what_it_has_and_goes_on() {
-    let records: Vec<_> = (0..40)
-        .map(|n| (format!("key-{n}"), vec![n; 100]))
-        .collect();
+    let records: Vec<_> = (0..40).map(|n| (format!("key-{n}"), vec![n; 100])).collect();
     for shrunk_at in 0..records.len() {
         let [mut plain, mut shrunk] = [(); 2].map(|()| AggregateBuilder::new(50 * 1024));
         for (position, (key, data)) in records.iter().enumerate() {

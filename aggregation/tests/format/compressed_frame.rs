@@ -11,19 +11,13 @@ fn sealed(records: usize) -> SealedAggregate {
     let mut open = AggregateBuilder::new(usize::MAX);
     for i in 0..records {
         let data = format!("{{\"event\": \"departure\", \"number\": {i}}}");
-        open.push(&format!("key-{}", i % 5), None, data.as_bytes())
-            .unwrap();
+        open.push(&format!("key-{}", i % 5), None, data.as_bytes()).unwrap();
     }
     open.seal()
 }
 
 fn frame(aggregate: &SealedAggregate) -> Vec<u8> {
-    Compressor::new(3)
-        .unwrap()
-        .compress(aggregate)
-        .unwrap()
-        .unwrap()
-        .to_vec()
+    Compressor::new(3).unwrap().compress(aggregate).unwrap().unwrap().to_vec()
 }
 
 fn decode(limit: usize, data: Vec<u8>) -> Result<Decoded, FrameError> {
@@ -32,12 +26,7 @@ fn decode(limit: usize, data: Vec<u8>) -> Result<Decoded, FrameError> {
 
 /// A frame around any zstd content.
 fn around(len: usize, zstd_frame: &[u8]) -> Vec<u8> {
-    [
-        b"\xc1KA\x9e\x01\x01",
-        &(len as u32).to_le_bytes()[..],
-        zstd_frame,
-    ]
-    .concat()
+    [b"\xc1KA\x9e\x01\x01", &(len as u32).to_le_bytes()[..], zstd_frame].concat()
 }
 
 fn zstd_frame(content: &[u8], checksum: bool, content_size: bool) -> Vec<u8> {
@@ -65,10 +54,7 @@ fn the_layout_is_as_documented() {
     assert_eq!(frame[6..10], len.to_le_bytes());
     let content = zstd::bulk::decompress(&frame[10..], len as usize).unwrap();
     assert_eq!(content, aggregate.body());
-    assert!(
-        std::str::from_utf8(&frame[..2]).is_err(),
-        "no text begins so"
-    );
+    assert!(std::str::from_utf8(&frame[..2]).is_err(), "no text begins so");
 }
 
 #[test]
@@ -104,32 +90,20 @@ fn a_compressor_is_used_again_and_again() {
 fn what_does_not_become_smaller_is_not_compressed() {
     let mut state = 1_u64;
     let mut noise = || {
-        state = state
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (state >> 56) as u8
     };
     let mut open = AggregateBuilder::new(2000);
-    open.push("k", None, &(0..1000).map(|_| noise()).collect::<Vec<_>>())
-        .unwrap();
+    open.push("k", None, &(0..1000).map(|_| noise()).collect::<Vec<_>>()).unwrap();
     let mut compressor = Compressor::new(19).unwrap();
     assert_eq!(compressor.compress(&open.seal()).unwrap(), None);
-    assert_eq!(
-        compressor
-            .compress(&AggregateBuilder::new(0).seal())
-            .unwrap(),
-        None
-    );
+    assert_eq!(compressor.compress(&AggregateBuilder::new(0).seal()).unwrap(), None);
 }
 
 #[test]
 fn a_level_zstd_does_not_have_is_refused() {
     match Compressor::new(23) {
-        Err(
-            error @ FrameError::InvalidLevel {
-                level: 23, max: 22, ..
-            },
-        ) => {
+        Err(error @ FrameError::InvalidLevel { level: 23, max: 22, .. }) => {
             assert!(error.to_string().contains("to 22"));
         }
         other => panic!("{other:?}"),
@@ -166,16 +140,10 @@ fn a_bomb_that_understates_its_size_is_corrupt() {
 fn an_unknown_version_or_codec_says_which() {
     let mut newer = frame(&sealed(10));
     newer[4] = 2;
-    assert!(matches!(
-        decode(1 << 20, newer),
-        Err(FrameError::UnknownVersion { version: 2 })
-    ));
+    assert!(matches!(decode(1 << 20, newer), Err(FrameError::UnknownVersion { version: 2 })));
     let mut other = frame(&sealed(10));
     other[5] = 7;
-    assert!(matches!(
-        decode(1 << 20, other),
-        Err(FrameError::UnknownCodec { codec: 7 })
-    ));
+    assert!(matches!(decode(1 << 20, other), Err(FrameError::UnknownCodec { codec: 7 })));
 }
 
 #[test]
@@ -259,12 +227,6 @@ fn a_decoder_goes_on_after_an_error() {
     damaged[40] ^= 0xff;
     let mut decoder = Decoder::new(1 << 20);
     assert!(decoder.decode(damaged.into()).is_err());
-    assert!(matches!(
-        decoder.decode(sound.into()),
-        Ok(Decoded::Aggregate(_))
-    ));
-    assert!(matches!(
-        decoder.decode(Bytes::from_static(b"x")),
-        Ok(Decoded::Plain(..))
-    ));
+    assert!(matches!(decoder.decode(sound.into()), Ok(Decoded::Aggregate(_))));
+    assert!(matches!(decoder.decode(Bytes::from_static(b"x")), Ok(Decoded::Plain(..))));
 }

@@ -71,10 +71,7 @@ fn assert_defect(data: Bytes, kind: DefectKind, kept: &[&[u8]], dropped: u64) {
 
 #[test]
 fn no_magic_is_a_plain_record() {
-    assert_plain(
-        Bytes::from_static(b"{\"any\": \"data\"}"),
-        PlainReason::NoMagic,
-    );
+    assert_plain(Bytes::from_static(b"{\"any\": \"data\"}"), PlainReason::NoMagic);
     let mut other = aggregate_of(&["k"], &[], &[record(0, None, b"x")]).to_vec();
     other[3] ^= 1;
     assert_plain(other.into(), PlainReason::NoMagic);
@@ -83,10 +80,7 @@ fn no_magic_is_a_plain_record() {
 #[test]
 fn shorter_than_the_magic_is_a_plain_record() {
     for len in 0..4 {
-        assert_plain(
-            Bytes::from_static(&b"\xf3\x89\x9a\xc2"[..len]),
-            PlainReason::NoMagic,
-        );
+        assert_plain(Bytes::from_static(&b"\xf3\x89\x9a\xc2"[..len]), PlainReason::NoMagic);
     }
 }
 
@@ -98,10 +92,7 @@ fn magic_with_at_most_sixteen_bytes_behind_it_is_a_plain_record() {
     }
     // Even where they are the right digest, of nothing.
     assert_plain(kpl_frame(b""), PlainReason::TooShort);
-    assert_plain(
-        AggregateBuilder::new(100).seal().into_bytes(),
-        PlainReason::TooShort,
-    );
+    assert_plain(AggregateBuilder::new(100).seal().into_bytes(), PlainReason::TooShort);
 }
 
 #[test]
@@ -131,10 +122,7 @@ fn malformed_protobuf_is_a_plain_record() {
     assert_malformed(b"\x0e", MalformedBody::InvalidField); // wire type 6
     assert_malformed(b"\x0f", MalformedBody::InvalidField); // wire type 7
     assert_malformed(b"\x80\x80\x80\x80\x10\x00", MalformedBody::InvalidField); // key over 32 bits
-    assert_malformed(
-        b"\x28\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02",
-        MalformedBody::NumberTooLong,
-    );
+    assert_malformed(b"\x28\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", MalformedBody::NumberTooLong);
     assert_malformed(b"\x2c", MalformedBody::UnbalancedGroup); // end of group 5, never begun
     assert_malformed(b"\x2b\x34", MalformedBody::UnbalancedGroup); // ... ended as group 6
     assert_malformed(b"\x2b", MalformedBody::Truncated); // group 5 without an end
@@ -144,11 +132,9 @@ fn malformed_protobuf_is_a_plain_record() {
 #[test]
 fn a_length_beyond_any_memory_is_a_plain_record() {
     for field in [1_u8, 2, 3, 9] {
-        for len in [
-            &b"\x7f"[..],
-            b"\xff\xff\xff\xff\x0f",
-            b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
-        ] {
+        for len in
+            [&b"\x7f"[..], b"\xff\xff\xff\xff\x0f", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"]
+        {
             let body = [&[field << 3 | 2], len, b"abc"].concat();
             assert_malformed(&body, MalformedBody::Truncated);
         }
@@ -161,27 +147,15 @@ fn missing_required_fields_are_a_plain_record() {
     assert_malformed(b"\x0a\x01k\x1a\x03\x1a\x01x", MalformedBody::MissingField); // no index
     assert_malformed(b"\x1a\x00", MalformedBody::MissingField);
     // A tag without its key.
-    assert_malformed(
-        b"\x0a\x01k\x1a\x07\x08\x00\x1a\x01x\x22\x00",
-        MalformedBody::MissingField,
-    );
+    assert_malformed(b"\x0a\x01k\x1a\x07\x08\x00\x1a\x01x\x22\x00", MalformedBody::MissingField);
 }
 
 #[test]
 fn non_utf8_key_is_a_plain_record() {
-    assert_malformed(
-        b"\x0a\x02\xc3\x28\x1a\x05\x08\x00\x1a\x01x",
-        MalformedBody::NotUtf8,
-    );
+    assert_malformed(b"\x0a\x02\xc3\x28\x1a\x05\x08\x00\x1a\x01x", MalformedBody::NotUtf8);
     // Used by no record, and in the other table: the message is as broken.
-    assert_malformed(
-        b"\x0a\x01k\x0a\x01\xff\x1a\x05\x08\x00\x1a\x01x",
-        MalformedBody::NotUtf8,
-    );
-    assert_malformed(
-        b"\x0a\x01k\x12\x01\xff\x1a\x05\x08\x00\x1a\x01x",
-        MalformedBody::NotUtf8,
-    );
+    assert_malformed(b"\x0a\x01k\x0a\x01\xff\x1a\x05\x08\x00\x1a\x01x", MalformedBody::NotUtf8);
+    assert_malformed(b"\x0a\x01k\x12\x01\xff\x1a\x05\x08\x00\x1a\x01x", MalformedBody::NotUtf8);
     // In a tag, which nobody reads.
     for tag in [&b"\x0a\x01\xff"[..], b"\x0a\x01k\x12\x01\xff"] {
         let record = [&bytes_field(4, tag)[..], b"\x08\x00\x1a\x01x"].concat();
@@ -206,13 +180,7 @@ fn partition_key_index_out_of_table_keeps_the_members_before_it() {
 
 #[test]
 fn explicit_hash_key_index_out_of_table_keeps_the_members_before_it() {
-    for index in [
-        1,
-        u64::from(u32::MAX) - 1,
-        u64::from(u32::MAX),
-        1 << 32,
-        u64::MAX,
-    ] {
+    for index in [1, u64::from(u32::MAX) - 1, u64::from(u32::MAX), 1 << 32, u64::MAX] {
         let records = [record(0, Some(0), b"0"), record(0, Some(index), b"1")];
         let data = aggregate_of(&["a"], &["7"], &records);
         assert_defect(data, DefectKind::ExplicitHashKeyOutOfTable, &[b"0"], 1);
@@ -244,32 +212,19 @@ fn explicit_hash_key_that_is_no_number_leaves_the_place_to_the_partition_key() {
         let aggregate = assert_aggregate(aggregate_of(&["a", "b"], &[text, "7"], &records));
         let of = HashKey::of_partition_key;
         let found: Vec<_> = aggregate.iter().map(|m| (m.data(), m.hash_key())).collect();
-        let expected = [
-            (&b"0"[..], of("a")),
-            (b"1", of("b")),
-            (b"2", HashKey::new(7)),
-            (b"3", of("b")),
-        ];
+        let expected =
+            [(&b"0"[..], of("a")), (b"1", of("b")), (b"2", HashKey::new(7)), (b"3", of("b"))];
         assert_eq!(found, expected, "{text}");
         assert_eq!(aggregate.get(1).unwrap().explicit_hash_key(), None);
-        assert_eq!(
-            (aggregate.invalid_hash_keys(), aggregate.defect()),
-            (2, None)
-        );
+        assert_eq!((aggregate.invalid_hash_keys(), aggregate.defect()), (2, None));
         // The Java KCL keeps the first alone.
         let strict = aggregate.strict_defect().unwrap();
         let kind = DefectKind::InvalidExplicitHashKey;
-        assert_eq!(
-            (strict.kind(), strict.index(), strict.dropped()),
-            (kind, 1, 3)
-        );
+        assert_eq!((strict.kind(), strict.index(), strict.dropped()), (kind, 1, 3));
         // Used by no member it does no harm.
         let unused = aggregate_of(&["a"], &[text, "3"], &[record(0, Some(1), b"0")]);
         let unused = assert_aggregate(unused);
-        assert_eq!(
-            (unused.invalid_hash_keys(), unused.strict_defect()),
-            (0, None)
-        );
+        assert_eq!((unused.invalid_hash_keys(), unused.strict_defect()), (0, None));
         let explicit = unused.get(0).unwrap().explicit_hash_key();
         assert_eq!(explicit, Some(HashKey::new(3)));
     }
@@ -284,12 +239,7 @@ fn a_defect_behind_an_explicit_hash_key_that_is_no_number_counts_in_both() {
         record(0, None, b"3"),
     ];
     let data = aggregate_of(&["a"], &["undefined"], &records);
-    assert_defect(
-        data.clone(),
-        DefectKind::PartitionKeyOutOfTable,
-        &[b"0", b"1"],
-        2,
-    );
+    assert_defect(data.clone(), DefectKind::PartitionKeyOutOfTable, &[b"0", b"1"], 2);
     let strict = assert_aggregate(data).strict_defect().unwrap();
     assert_eq!((strict.index(), strict.dropped()), (1, 3));
 }
@@ -298,10 +248,7 @@ fn a_defect_behind_an_explicit_hash_key_that_is_no_number_counts_in_both() {
 fn member_without_explicit_hash_key_beside_a_table_has_none() {
     let records = [record(0, None, b"0"), record(0, Some(0), b"1")];
     let aggregate = assert_aggregate(aggregate_of(&["a"], &["7"], &records));
-    let keys: Vec<_> = aggregate
-        .iter()
-        .map(|member| member.explicit_hash_key())
-        .collect();
+    let keys: Vec<_> = aggregate.iter().map(|member| member.explicit_hash_key()).collect();
     assert_eq!(keys, [None, Some(HashKey::new(7))]);
     let keys: Vec<_> = aggregate.iter().map(|member| member.hash_key()).collect();
     assert_eq!(keys, [HashKey::of_partition_key("a"), HashKey::new(7)]);
@@ -317,9 +264,7 @@ fn valid_aggregate_without_records_yields_nothing() {
 
 #[test]
 fn sub_sequence_numbers_count_from_zero_in_order() {
-    let records: Vec<_> = (0..300_u64)
-        .map(|i| record(i % 2, None, &i.to_be_bytes()))
-        .collect();
+    let records: Vec<_> = (0..300_u64).map(|i| record(i % 2, None, &i.to_be_bytes())).collect();
     let aggregate = assert_aggregate(aggregate_of(&["a", "b"], &[], &records));
     assert_eq!(aggregate.len(), 300);
     for (i, member) in aggregate.iter().enumerate() {
@@ -338,10 +283,7 @@ fn one_member_aggregate_is_taken_apart() {
 #[test]
 fn unknown_fields_groups_and_tags_are_ignored() {
     let mut tagged = record(0, None, b"x");
-    tagged.tags = vec![Tag {
-        key: Some("k".into()),
-        value: Some("v".into()),
-    }];
+    tagged.tags = vec![Tag { key: Some("k".into()), value: Some("v".into()) }];
     let mut body = Vec::new();
     // Varint, fixed64, bytes, fixed32, and a group that holds a group.
     let unknown = b"\x28\x96\x01\x29abcdefgh\x2a\x02hi\x2dabcd\x2b\x33\x30\x01\x34\x2c";
@@ -370,12 +312,9 @@ fn groups_nested_up_to_the_limit_are_ignored_and_deeper_ones_refused() {
         let tag = bytes_field(4, &[nested(depth), b"\x0a\x00".to_vec()].concat());
         bytes_field(3, &[tag, b"\x08\x00\x1a\x00".to_vec()].concat())
     };
-    for (body, too_deep) in [
-        (in_record(99), false),
-        (in_record(100), true),
-        (in_tag(98), false),
-        (in_tag(99), true),
-    ] {
+    for (body, too_deep) in
+        [(in_record(99), false), (in_record(100), true), (in_tag(98), false), (in_tag(99), true)]
+    {
         check_body(&body);
         let reason = PlainReason::Malformed(MalformedBody::TooDeep);
         let plain = matches!(decode(kpl_frame(&body)), Decoded::Plain(_, r) if r == reason);
@@ -391,10 +330,7 @@ fn known_field_of_another_type_is_an_unknown_field() {
     let aggregate = assert_aggregate(kpl_frame(body));
     assert_eq!(members(&aggregate), [("k".to_owned(), None, b"x".to_vec())]);
     // Packed alone does not give the record its index.
-    assert_malformed(
-        b"\x0a\x01k\x1a\x06\x0a\x01\x00\x1a\x01x",
-        MalformedBody::MissingField,
-    );
+    assert_malformed(b"\x0a\x01k\x1a\x06\x0a\x01\x00\x1a\x01x", MalformedBody::MissingField);
 }
 
 #[test]
@@ -402,20 +338,14 @@ fn of_a_field_given_twice_the_last_counts() {
     let body = b"\x0a\x01j\x0a\x01k\x12\x011\x12\x012\
         \x1a\x0f\x08\x00\x10\x00\x1a\x01x\x08\x01\x10\x01\x1a\x02yz";
     let aggregate = assert_aggregate(kpl_frame(body));
-    assert_eq!(
-        members(&aggregate),
-        [("k".to_owned(), Some(2), b"yz".to_vec())]
-    );
+    assert_eq!(members(&aggregate), [("k".to_owned(), Some(2), b"yz".to_vec())]);
 }
 
 #[test]
 fn table_rows_behind_the_records_are_found() {
     let body = b"\x1a\x07\x08\x01\x10\x00\x1a\x01x\x0a\x01j\x12\x015\x0a\x01k";
     let aggregate = assert_aggregate(kpl_frame(body));
-    assert_eq!(
-        members(&aggregate),
-        [("k".to_owned(), Some(5), b"x".to_vec())]
-    );
+    assert_eq!(members(&aggregate), [("k".to_owned(), Some(5), b"x".to_vec())]);
 }
 
 #[test]

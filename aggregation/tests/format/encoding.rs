@@ -34,9 +34,8 @@ fn an_aggregate_is_filled_to_the_last_byte() {
 #[test]
 fn key_tables_that_outgrow_the_room_in_front_are_written_all_the_same() {
     // Long keys, each its own, small data: nearly all of the bytes are tables.
-    let given: Vec<oracle::Given> = (0..400_u128)
-        .map(|i| (format!("{i:0>250}"), Some(u128::MAX - i), vec![i as u8]))
-        .collect();
+    let given: Vec<oracle::Given> =
+        (0..400_u128).map(|i| (format!("{i:0>250}"), Some(u128::MAX - i), vec![i as u8])).collect();
     let mut open = AggregateBuilder::new(1 << 20);
     for (key, explicit, data) in &given {
         open.push(key, explicit.map(HashKey::new), data).unwrap();
@@ -54,29 +53,16 @@ fn key_tables_that_outgrow_the_room_in_front_are_written_all_the_same() {
 fn data_that_looks_framed_is_whole_inside_an_aggregate_of_one() {
     let mut inner = AggregateBuilder::new(100);
     inner.push("inner", None, b"x").unwrap();
-    for data in [
-        &inner.seal().into_bytes()[..],
-        b"\xf3\x89\x9a\xc2",
-        b"\xc1KA\x9e and more",
-    ] {
+    for data in [&inner.seal().into_bytes()[..], b"\xf3\x89\x9a\xc2", b"\xc1KA\x9e and more"] {
         assert!(looks_framed(data));
         let mut outer = AggregateBuilder::new(0);
         outer.push("outer", None, data).unwrap();
         let Decoded::Aggregate(aggregate) = decode(outer.seal().into_bytes()) else {
             panic!("an aggregate");
         };
-        assert_eq!(
-            oracle::members(&aggregate),
-            [("outer".to_owned(), None, data.to_vec())]
-        );
+        assert_eq!(oracle::members(&aggregate), [("outer".to_owned(), None, data.to_vec())]);
     }
-    for data in [
-        &b""[..],
-        b"\xf3\x89\x9a",
-        b"\xc1KA",
-        b"text",
-        b"\x28\xb5\x2f\xfd",
-    ] {
+    for data in [&b""[..], b"\xf3\x89\x9a", b"\xc1KA", b"text", b"\x28\xb5\x2f\xfd"] {
         assert!(!looks_framed(data));
     }
 }

@@ -61,9 +61,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let sent = golden().into_iter().filter(|sent| sent.members.is_some());
     let data = sent.map(|sent| BASE64_STANDARD.decode(sent.data).unwrap());
     let small = data.filter(|data| data.len() < 12_000);
-    let seeds: Vec<_> = small
-        .flat_map(|d| [d[4..d.len() - 16].to_vec(), d])
-        .collect();
+    let seeds: Vec<_> = small.flat_map(|d| [d[4..d.len() - 16].to_vec(), d]).collect();
     assert_eq!(seeds.len(), 8);
     seeds
 }

@@ -46,25 +46,15 @@ impl Given {
     }
 
     fn hash_key(&self) -> HashKey {
-        self.explicit_hash_key()
-            .unwrap_or_else(|| HashKey::of_partition_key(&self.partition_key))
+        self.explicit_hash_key().unwrap_or_else(|| HashKey::of_partition_key(&self.partition_key))
     }
 }
 
 pub(crate) fn golden() -> Vec<Sent> {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/golden/kpl-1.0.8-records.ndjson"
-    );
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/kpl-1.0.8-records.ndjson");
     let text = std::fs::read_to_string(path).expect("the golden records belong to the repository");
-    let records: Vec<Sent> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    let aggregates = records
-        .iter()
-        .filter(|record| record.members.is_some())
-        .count();
+    let records: Vec<Sent> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let aggregates = records.iter().filter(|record| record.members.is_some()).count();
     assert_eq!((records.len(), aggregates), (9, 5), "records in the file");
     records
 }

@@ -48,44 +48,32 @@ fn varint_field(number: u32, value: u64) -> Field {
 fn unknown_field(known: &'static [(u32, WireType)]) -> impl Strategy<Value = Field> {
     let number = prop_oneof![1_u32..6, 1_u32..(1 << 29)];
     let group = vec((6_u32..20, any::<u64>()), 0..3);
-    (
-        number,
-        any::<u64>(),
-        vec(any::<u8>(), 0..20),
-        group,
-        0..5_u8,
-    )
-        .prop_map(
-            |(number, value, content, group, wire_type)| match wire_type {
-                0 => (number, WireType::Varint, varint_field(number, value).wire),
-                1 => (
-                    number,
-                    WireType::LengthDelimited,
-                    bytes_field(number, &content).wire,
-                ),
-                2 => {
-                    let mut wire = Vec::new();
-                    encode_key(number, WireType::SixtyFourBit, &mut wire);
-                    wire.extend_from_slice(&value.to_le_bytes());
-                    (number, WireType::SixtyFourBit, wire)
+    (number, any::<u64>(), vec(any::<u8>(), 0..20), group, 0..5_u8)
+        .prop_map(|(number, value, content, group, wire_type)| match wire_type {
+            0 => (number, WireType::Varint, varint_field(number, value).wire),
+            1 => (number, WireType::LengthDelimited, bytes_field(number, &content).wire),
+            2 => {
+                let mut wire = Vec::new();
+                encode_key(number, WireType::SixtyFourBit, &mut wire);
+                wire.extend_from_slice(&value.to_le_bytes());
+                (number, WireType::SixtyFourBit, wire)
+            }
+            3 => {
+                let mut wire = Vec::new();
+                encode_key(number, WireType::ThirtyTwoBit, &mut wire);
+                wire.extend_from_slice(&(value as u32).to_le_bytes());
+                (number, WireType::ThirtyTwoBit, wire)
+            }
+            _ => {
+                let mut wire = Vec::new();
+                encode_key(number, WireType::StartGroup, &mut wire);
+                for (number, value) in group {
+                    wire.extend(varint_field(number, value).wire);
                 }
-                3 => {
-                    let mut wire = Vec::new();
-                    encode_key(number, WireType::ThirtyTwoBit, &mut wire);
-                    wire.extend_from_slice(&(value as u32).to_le_bytes());
-                    (number, WireType::ThirtyTwoBit, wire)
-                }
-                _ => {
-                    let mut wire = Vec::new();
-                    encode_key(number, WireType::StartGroup, &mut wire);
-                    for (number, value) in group {
-                        wire.extend(varint_field(number, value).wire);
-                    }
-                    encode_key(number, WireType::EndGroup, &mut wire);
-                    (number, WireType::StartGroup, wire)
-                }
-            },
-        )
+                encode_key(number, WireType::EndGroup, &mut wire);
+                (number, WireType::StartGroup, wire)
+            }
+        })
         .prop_filter("a known field", |(number, wire_type, _)| {
             !known.contains(&(*number, *wire_type))
         })
@@ -133,10 +121,8 @@ fn record() -> impl Strategy<Value = Both> {
     let indexes = times().prop_flat_map(move |times| vec(index.clone(), times));
     let data = times().prop_flat_map(|times| vec(vec(any::<u8>(), 0..20), times));
     let explicit = vec(prop_oneof![20 => 0..3_u64, 1 => any::<u64>()], 0..2);
-    let tag = ("[a-z]{0,3}", any::<bool>()).prop_map(|(key, value)| Tag {
-        key: Some(key),
-        value: value.then(|| "value".to_owned()),
-    });
+    let tag = ("[a-z]{0,3}", any::<bool>())
+        .prop_map(|(key, value)| Tag { key: Some(key), value: value.then(|| "value".to_owned()) });
     let fields = (indexes, data, explicit, vec(tag, 0..2));
     let fields = fields.prop_map(|(indexes, data, explicit, tags)| {
         let mut fields: Vec<_> = indexes.into_iter().map(|i| varint_field(1, i)).collect();
@@ -158,41 +144,25 @@ fn aggregated_record() -> impl Strategy<Value = Both> {
     ];
     (keys, vec(hash_key, 3..5), vec(record(), 0..6)).prop_flat_map(|(keys, hash_keys, records)| {
         let fields = |record: fn(&Both) -> &[u8]| {
-            let mut fields: Vec<_> = keys
-                .iter()
-                .map(|key| bytes_field(1, key.as_bytes()))
-                .collect();
+            let mut fields: Vec<_> =
+                keys.iter().map(|key| bytes_field(1, key.as_bytes())).collect();
             fields.extend(hash_keys.iter().map(|key| bytes_field(2, key.as_bytes())));
             fields.extend(records.iter().map(|both| bytes_field(3, record(both))));
             fields
         };
         // One order for both, so that the two messages say the same.
-        let both = fields(|both| &both.0)
-            .into_iter()
-            .zip(fields(|both| &both.1));
+        let both = fields(|both| &both.0).into_iter().zip(fields(|both| &both.1));
         let unknown = vec(unknown_field(MESSAGE_FIELDS), 0..4);
         (Just(both.collect::<Vec<_>>()), unknown)
             .prop_map(|(mut fields, unknown)| {
-                let nothing = Field {
-                    known: true,
-                    wire: Vec::new(),
-                };
+                let nothing = Field { known: true, wire: Vec::new() };
                 fields.extend(unknown.into_iter().map(|field| (field, nothing.clone())));
                 fields
             })
             .prop_shuffle()
             .prop_map(|fields| {
-                let all = fields
-                    .iter()
-                    .flat_map(|(field, _)| field.wire.clone())
-                    .collect();
-                (
-                    all,
-                    fields
-                        .iter()
-                        .flat_map(|(_, field)| field.wire.clone())
-                        .collect(),
-                )
+                let all = fields.iter().flat_map(|(field, _)| field.wire.clone()).collect();
+                (all, fields.iter().flat_map(|(_, field)| field.wire.clone()).collect())
             })
     })
 }

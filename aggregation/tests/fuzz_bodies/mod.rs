@@ -1,9 +1,5 @@
 //! What the fuzz targets do with their input. Also run by `cargo test`, over seeded input.
-#![allow(
-    unreachable_pub,
-    missing_docs,
-    reason = "shared with the fuzz crate, which exports it"
-)]
+#![allow(unreachable_pub, missing_docs, reason = "shared with the fuzz crate, which exports it")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 pub mod oracle;
@@ -57,9 +53,7 @@ pub fn frame(input: &[u8]) {
     };
     let body_len = u32::try_from(sealed.body().len()).unwrap();
     assert_eq!(sound[6..10], body_len.to_le_bytes());
-    let Ok(Some(given)) = check_frame(&mut decoder, sound.clone()) else {
-        panic!("sound")
-    };
+    let Ok(Some(given)) = check_frame(&mut decoder, sound.clone()) else { panic!("sound") };
     assert!(given == [("key".to_owned(), None, rest.repeat(3))]);
 
     let mut damaged = sound.to_vec();
@@ -75,10 +69,7 @@ pub fn frame(input: &[u8]) {
         Ok(Some(read)) => assert!(read == given),
         Err(_) => assert!(at >= 4),
     }
-    assert!(
-        check_frame(&mut decoder, sound).is_ok(),
-        "the decoder goes on after an error"
-    );
+    assert!(check_frame(&mut decoder, sound).is_ok(), "the decoder goes on after an error");
 }
 
 /// Decodes what may be a compressed frame; the members, or `None` if it is plain data.
@@ -141,10 +132,7 @@ fn check_sealed(
 ) {
     let (size, len) = (open.size(), open.len());
     let sealed: SealedAggregate = open.seal();
-    assert_eq!(
-        (sealed.bytes().len(), sealed.len(), len),
-        (size, records.len(), records.len())
-    );
+    assert_eq!((sealed.bytes().len(), sealed.len(), len), (size, records.len(), records.len()));
     let message = oracle::message(records).encode_to_vec();
     assert!(sealed.body() == message, "the bytes of another encoder");
     assert_eq!(*sealed.bytes(), oracle::kpl_frame(&message));
@@ -190,11 +178,7 @@ fn records(mut input: &[u8]) -> (usize, Vec<oracle::Given>) {
         let Some(data) = take(usize::from(len)) else {
             break;
         };
-        records.push((
-            partition_key,
-            explicit,
-            data.repeat(1 + usize::from(key % 3)),
-        ));
+        records.push((partition_key, explicit, data.repeat(1 + usize::from(key % 3))));
     }
     (max_size, records)
 }

@@ -56,28 +56,21 @@ pub fn message(records: &[Given]) -> AggregatedRecord {
 }
 
 fn row(table: &mut Vec<String>, key: &str) -> u64 {
-    let row = table
-        .iter()
-        .position(|other| other == key)
-        .unwrap_or_else(|| {
-            table.push(key.to_owned());
-            table.len() - 1
-        });
+    let row = table.iter().position(|other| other == key).unwrap_or_else(|| {
+        table.push(key.to_owned());
+        table.len() - 1
+    });
     row as u64
 }
 
 /// The KPL's frame around a body, whatever is in it.
 pub fn kpl_frame(body: &[u8]) -> Bytes {
-    [&[0xf3, 0x89, 0x9a, 0xc2], body, &Md5::digest(body)[..]]
-        .concat()
-        .into()
+    [&[0xf3, 0x89, 0x9a, 0xc2], body, &Md5::digest(body)[..]].concat().into()
 }
 
 /// Decodes without a compressed frame in play.
 pub fn decode(data: Bytes) -> Decoded {
-    Decoder::new(0)
-        .decode(data)
-        .expect("only compressed frames give errors")
+    Decoder::new(0).decode(data).expect("only compressed frames give errors")
 }
 
 /// What decoding a message must give.
@@ -93,11 +86,9 @@ struct Expected {
 fn expected(message: &AggregatedRecord) -> Expected {
     let mut expected = Expected::default();
     for record in &message.records {
-        let partition_key = record.partition_key_index.and_then(|index| {
-            message
-                .partition_key_table
-                .get(usize::try_from(index).ok()?)
-        });
+        let partition_key = record
+            .partition_key_index
+            .and_then(|index| message.partition_key_table.get(usize::try_from(index).ok()?));
         let Some(partition_key) = partition_key else {
             expected.defect = Some(DefectKind::PartitionKeyOutOfTable);
             break;
@@ -140,11 +131,7 @@ pub fn members(aggregate: &Aggregate) -> Vec<Given> {
         let explicit = member.explicit_hash_key();
         let of_key = || HashKey::of_partition_key(member.partition_key());
         assert_eq!(member.hash_key(), explicit.unwrap_or_else(of_key));
-        (
-            member.partition_key().to_owned(),
-            explicit.map(HashKey::get),
-            member.data().to_vec(),
-        )
+        (member.partition_key().to_owned(), explicit.map(HashKey::get), member.data().to_vec())
     };
     (0..aggregate.len()).map(member).collect()
 }

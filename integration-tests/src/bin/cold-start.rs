@@ -48,11 +48,7 @@ enum On {
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = match Args::parse().on {
-        On::Simulated {
-            shards,
-            workers,
-            seed,
-        } => simulated(shards, workers, seed),
+        On::Simulated { shards, workers, seed } => simulated(shards, workers, seed),
         On::Embedded { shards, workers } => embedded(shards, workers).await,
     };
     match done {
@@ -94,10 +90,7 @@ impl RecordProcessor for Idle {
 }
 
 /// True if every shard is processed within 20 s.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a program, not the library: it measures wall time"
-)]
+#[expect(clippy::disallowed_methods, reason = "a program, not the library: it measures wall time")]
 async fn embedded(shards: u32, workers: u32) -> Result<bool, Error> {
     let aws = LocalAws::start().await?;
     aws.create_stream("orders", shards).await?;
@@ -119,9 +112,7 @@ async fn embedded(shards: u32, workers: u32) -> Result<bool, Error> {
     println!("all workers run after {:.1?}", began.elapsed());
     let processing = |worker: &WorkerHandle| {
         let shards = worker.snapshot().shards;
-        let processed = shards
-            .iter()
-            .filter(|shard| shard.state == ShardState::Processing);
+        let processed = shards.iter().filter(|shard| shard.state == ShardState::Processing);
         processed.count()
     };
     loop {

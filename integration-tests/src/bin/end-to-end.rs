@@ -50,11 +50,7 @@ async fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let result = match Args::parse().command {
-        Command::Run {
-            records,
-            seed,
-            failover_ms,
-        } => run(records, seed, failover_ms).await,
+        Command::Run { records, seed, failover_ms } => run(records, seed, failover_ms).await,
         Command::Consume(args) => consumer::consume(args).await.map(|()| true),
         Command::Serve { shards } => stopped_server::serve(shards).await.map(|()| true),
     };
@@ -100,10 +96,7 @@ async fn run(records: u64, seed: u64, failover_ms: u64) -> Result<bool, Error> {
         outcome.bytes / 1_000_000,
     );
     if !outcome.lost_ids.is_empty() {
-        println!(
-            "lost ids, first ten: {:?}",
-            &outcome.lost_ids[..outcome.lost_ids.len().min(10)]
-        );
+        println!("lost ids, first ten: {:?}", &outcome.lost_ids[..outcome.lost_ids.len().min(10)]);
     }
     Ok(v.acknowledged == records
         && v.lost == 0

@@ -82,15 +82,8 @@ fn main() -> ExitCode {
     for (rule, windows) in &totals.windows {
         println!("windows that a rule of Java's leaves open: {rule}: {windows}");
     }
-    println!(
-        "seeds={} steps={} violations={}",
-        totals.seeds, totals.steps, totals.violations
-    );
-    if totals.violations == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    println!("seeds={} steps={} violations={}", totals.seeds, totals.steps, totals.violations);
+    if totals.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 impl Totals {

@@ -32,9 +32,7 @@ struct Args {
 fn peak_memory() -> Result<usize, Error> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line
-        .and_then(|line| line.trim().strip_suffix(" kB"))
-        .ok_or("no VmHWM")?;
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).ok_or("no VmHWM")?;
     Ok(kib.trim().parse::<usize>()? * 1024)
 }
 
@@ -94,9 +92,6 @@ async fn run(args: Args) -> Result<(), Error> {
         delivery.await?;
         delivered += 1;
     }
-    println!(
-        "recovered delivered={delivered} buffered={}",
-        producer.buffered_bytes()
-    );
+    println!("recovered delivered={delivered} buffered={}", producer.buffered_bytes());
     Ok(())
 }

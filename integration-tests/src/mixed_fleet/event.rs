@@ -51,13 +51,7 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn new(worker: u32, kind: Kind) -> Self {
-        Self {
-            worker,
-            kind,
-            tenures: 0,
-            java: HashMap::new(),
-            rust: HashMap::new(),
-        }
+        Self { worker, kind, tenures: 0, java: HashMap::new(), rust: HashMap::new() }
     }
 
     /// `None`: a line about something else, or one that was cut off by a kill.
@@ -68,13 +62,7 @@ impl Lines {
             Kind::Java => self.read_java(line)?,
             Kind::Rust => self.read_rust(line)?,
         };
-        Some(Event {
-            at,
-            worker: self.worker,
-            tenure,
-            shard,
-            what,
-        })
+        Some(Event { at, worker: self.worker, tenure, shard, what })
     }
 
     fn read_java(&mut self, line: &str) -> Option<(u32, String, What)> {

@@ -71,11 +71,7 @@ impl Fleet {
     }
 
     fn write(&mut self) {
-        let (kinesis, seen, stop) = (
-            self.aws.kinesis(),
-            Arc::clone(&self.seen),
-            self.stop.clone(),
-        );
+        let (kinesis, seen, stop) = (self.aws.kinesis(), Arc::clone(&self.seen), self.stop.clone());
         self.tasks.push(tokio::spawn(async move {
             if let Err(error) = writer::write(&kinesis, STREAM, &seen, &stop).await {
                 seen.fail(format!("the writer failed: {error}"));
@@ -84,11 +80,8 @@ impl Fleet {
     }
 
     fn watch(&mut self) {
-        let (dynamodb, seen, stop) = (
-            self.aws.dynamodb(),
-            Arc::clone(&self.seen),
-            self.stop.clone(),
-        );
+        let (dynamodb, seen, stop) =
+            (self.aws.dynamodb(), Arc::clone(&self.seen), self.stop.clone());
         let name = self.settings.application.clone();
         self.tasks.push(tokio::spawn(async move {
             while !stop.is_cancelled() {
@@ -125,9 +118,7 @@ impl Fleet {
         done: impl Fn(&State) -> bool,
     ) -> Result<(), Error> {
         let now = epoch_micros();
-        let left = self
-            .limit
-            .saturating_sub(Duration::from_micros(now - self.begun));
+        let left = self.limit.saturating_sub(Duration::from_micros(now - self.begun));
         if let Err(why) = self.seen.until(left, done).await {
             return Err(format!("still waited for: {what}; {why}").into());
         }
@@ -177,8 +168,7 @@ impl Fleet {
             task.await?;
         }
         self.scene("the end");
-        self.reach("every record was seen", State::is_settled)
-            .await?;
+        self.reach("every record was seen", State::is_settled).await?;
         for worker in workers {
             worker.terminate().await?;
         }
@@ -190,13 +180,7 @@ impl Fleet {
     }
 
     async fn parents(&self) -> Result<HashMap<String, Vec<String>>, Error> {
-        let answer = self
-            .aws
-            .kinesis()
-            .list_shards()
-            .stream_name(STREAM)
-            .send()
-            .await?;
+        let answer = self.aws.kinesis().list_shards().stream_name(STREAM).send().await?;
         let parents = answer.shards().iter().map(|shard| {
             let parents = [shard.parent_shard_id(), shard.adjacent_parent_shard_id()];
             let parents = parents.into_iter().flatten().map(str::to_owned).collect();

@@ -106,13 +106,7 @@ mod tests {
     const RUST: (u32, u32) = (2, 1);
 
     fn event(at: u64, (worker, tenure): (u32, u32), shard: &str, what: What) -> Event {
-        Event {
-            at,
-            worker,
-            tenure,
-            shard: shard.into(),
-            what,
-        }
+        Event { at, worker, tenure, shard: shard.into(), what }
     }
 
     /// Two records in each shard.
@@ -126,10 +120,7 @@ mod tests {
     }
 
     fn parents() -> HashMap<String, Vec<String>> {
-        HashMap::from([
-            ("parent".into(), Vec::new()),
-            ("child".into(), vec!["parent".into()]),
-        ])
+        HashMap::from([("parent".into(), Vec::new()), ("child".into(), vec!["parent".into()])])
     }
 
     fn good() -> Vec<Event> {
@@ -166,12 +157,7 @@ mod tests {
         events.reverse();
         assert_eq!(counts(&events), [0; 6]);
         let changes = judge(&events, &receipts(), &parents()).changes;
-        let expected = Change {
-            at: 35,
-            from: 1,
-            to: 2,
-            silence: Duration::from_micros(30),
-        };
+        let expected = Change { at: 35, from: 1, to: 2, silence: Duration::from_micros(30) };
         assert_eq!(changes, [expected]);
     }
 

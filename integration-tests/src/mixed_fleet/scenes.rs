@@ -37,11 +37,7 @@ pub(super) async fn java_first(tools: &Tools, limit: Duration) -> Result<Judgeme
         fleet.split(&shard.ok_or("it runs no shard")?).await?;
     }
     let shards = fleet.open_shards().await?;
-    fleet
-        .reach("every child runs", |state| {
-            state.all_run(&shards, &["java-1", "rust-1"])
-        })
-        .await?;
+    fleet.reach("every child runs", |state| state.all_run(&shards, &["java-1", "rust-1"])).await?;
 
     fleet.scene("the shards of the Rust worker become heavy, a second Java worker joins");
     fleet.seen.update(|state| {
@@ -49,15 +45,11 @@ pub(super) async fn java_first(tools: &Tools, limit: Duration) -> Result<Judgeme
     });
     let java_2 = fleet.start(Java, "java-2")?;
     fleet
-        .reach(
-            "the Java leader has moved shards away from the Rust worker",
-            |state| {
-                state.all_run(&shards, &["java-1", "java-2", "rust-1"])
-                    && state.runs("java-2") > 0
-                    && (state.handed_over("rust-1", "java-1")
-                        || state.handed_over("rust-1", "java-2"))
-            },
-        )
+        .reach("the Java leader has moved shards away from the Rust worker", |state| {
+            state.all_run(&shards, &["java-1", "java-2", "rust-1"])
+                && state.runs("java-2") > 0
+                && (state.handed_over("rust-1", "java-1") || state.handed_over("rust-1", "java-2"))
+        })
         .await?;
 
     // What it gave up it was asked for, each time by the leader.
@@ -108,9 +100,7 @@ pub(super) async fn rust_first(tools: &Tools, limit: Duration) -> Result<Judgeme
     rust_1.kill().await?;
     rust_2.kill().await?;
     fleet
-        .reach("the Java worker runs every shard", |state| {
-            state.all_run(&shards, &["java-1"])
-        })
+        .reach("the Java worker runs every shard", |state| state.all_run(&shards, &["java-1"]))
         .await?;
 
     fleet.scene("a Rust worker and a second Java worker join");
@@ -125,18 +115,12 @@ pub(super) async fn rust_first(tools: &Tools, limit: Duration) -> Result<Judgeme
 
     fleet.scene("the Java worker that does not lead is killed");
     java_2.kill().await?;
-    fleet
-        .reach("its shards run", |state| {
-            state.all_run(&shards, &["java-1", "rust-3"])
-        })
-        .await?;
+    fleet.reach("its shards run", |state| state.all_run(&shards, &["java-1", "rust-3"])).await?;
 
     fleet.scene("the Java worker that leads is killed");
     java_1.kill().await?;
     fleet
-        .reach("the Rust worker runs every shard", |state| {
-            state.all_run(&shards, &["rust-3"])
-        })
+        .reach("the Rust worker runs every shard", |state| state.all_run(&shards, &["rust-3"]))
         .await?;
     fleet.finish(vec![rust_3]).await
 }

@@ -153,9 +153,7 @@ impl State {
 
 /// The number of a shard.
 fn short(shard: &str) -> &str {
-    shard
-        .strip_prefix("shardId-")
-        .map_or(shard, |n| n.trim_start_matches('0'))
+    shard.strip_prefix("shardId-").map_or(shard, |n| n.trim_start_matches('0'))
 }
 
 /// That, shared with the tasks that read and write.
@@ -205,8 +203,6 @@ impl Seen {
             }
         };
         let over = || Err(format!("the time is over: {}", self.state().so_far()));
-        tokio::time::timeout(limit, wait)
-            .await
-            .unwrap_or_else(|_| over())
+        tokio::time::timeout(limit, wait).await.unwrap_or_else(|_| over())
     }
 }

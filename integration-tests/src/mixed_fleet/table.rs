@@ -24,9 +24,7 @@ pub(super) async fn look(dynamodb: &Client, table: &str) -> Result<Option<Table>
     let items = match answer {
         Ok(answer) => answer.items.unwrap_or_default(),
         Err(error)
-            if error
-                .as_service_error()
-                .is_some_and(|e| e.is_resource_not_found_exception()) =>
+            if error.as_service_error().is_some_and(|e| e.is_resource_not_found_exception()) =>
         {
             return Ok(None);
         }

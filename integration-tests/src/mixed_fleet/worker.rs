@@ -118,13 +118,7 @@ impl Worker {
             noted.update(|state| state.gone(number));
             Ok(())
         });
-        Ok(Self {
-            number,
-            name: name.to_owned(),
-            seen: Arc::clone(seen),
-            process,
-            reader,
-        })
+        Ok(Self { number, name: name.to_owned(), seen: Arc::clone(seen), process, reader })
     }
 
     /// SIGKILL; what it had written to its pipe still counts.

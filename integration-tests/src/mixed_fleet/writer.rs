@@ -40,9 +40,7 @@ pub(super) async fn write(
             PutRecordsRequestEntry::builder()
                 .partition_key(format!("key-{key}"))
                 .explicit_hash_key((u128::from(*key) * (u128::MAX / u128::from(KEYS))).to_string())
-                .data(Blob::from_maybe_shared(Bytes::copy_from_slice(
-                    &id.to_be_bytes(),
-                )))
+                .data(Blob::from_maybe_shared(Bytes::copy_from_slice(&id.to_be_bytes())))
                 .build()
         });
         let entries = entries.collect::<Result<Vec<_>, _>>()?;

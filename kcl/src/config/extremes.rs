@@ -81,22 +81,9 @@ impl Extremes for u32 {
 
 impl Extremes for usize {
     fn extremes() -> Vec<Self> {
-        let exact = [
-            0,
-            1,
-            2,
-            20 << 20,
-            u32::MAX as Self,
-            1 << 32,
-            i64::MAX as Self,
-        ];
+        let exact = [0, 1, 2, 20 << 20, u32::MAX as Self, 1 << 32, i64::MAX as Self];
         // Tokio's semaphores hold an eighth.
-        let eighths = [
-            Self::MAX >> 3,
-            (Self::MAX >> 3) + 1,
-            Self::MAX - 1,
-            Self::MAX,
-        ];
+        let eighths = [Self::MAX >> 3, (Self::MAX >> 3) + 1, Self::MAX - 1, Self::MAX];
         exact.into_iter().chain(eighths).collect()
     }
 }
@@ -211,11 +198,7 @@ fn one_at_a_time() -> impl Iterator<Item = Vec<Single>> {
             let mut config = base();
             (change.apply)(&mut config);
             let value = change.text;
-            Single {
-                field,
-                value,
-                config,
-            }
+            Single { field, value, config }
         };
         changes.into_iter().map(single).collect()
     })
@@ -235,21 +218,14 @@ fn combination(random: &mut Rng, count: usize) -> ConsumerConfig {
 #[test]
 fn a_refusal_names_the_setting_and_what_it_may_be() {
     for single in one_at_a_time().flatten() {
-        let Single {
-            field,
-            value,
-            config,
-        } = single;
+        let Single { field, value, config } = single;
         let Err(error) = config.validate() else {
             continue;
         };
         let named = |problem: &String| {
             problem.contains(field) && (problem.contains("at ") || problem.contains(" to "))
         };
-        assert!(
-            error.problems().iter().any(named),
-            "{field} at {value}: {error}"
-        );
+        assert!(error.problems().iter().any(named), "{field} at {value}: {error}");
     }
 }
 
@@ -283,10 +259,7 @@ fn compute(config: &ConsumerConfig) {
     #[cfg(feature = "serde")]
     {
         let text = serde_json::to_string(config).unwrap();
-        assert_eq!(
-            serde_json::from_str::<ConsumerConfig>(&text).unwrap(),
-            *config
-        );
+        assert_eq!(serde_json::from_str::<ConsumerConfig>(&text).unwrap(), *config);
     }
 }
 
@@ -319,8 +292,7 @@ impl RecordProcessor for Counting {
         if !std::mem::replace(&mut self.has_failed, true) {
             return Err("the first call fails".into());
         }
-        self.records
-            .fetch_add(batch.records().count(), Ordering::Relaxed);
+        self.records.fetch_add(batch.records().count(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -380,12 +352,7 @@ async fn a_worker_runs_with_what_is_valid() {
         }
         singles
     });
-    let ends = ends.map(|single| {
-        (
-            format!("{} at {}", single.field, single.value),
-            single.config,
-        )
-    });
+    let ends = ends.map(|single| (format!("{} at {}", single.field, single.value), single.config));
     let mut random = Rng::with_seed(12);
     let combinations = (0..200).map(|_| combination(&mut random, 3));
     let valid = combinations.filter(|config| config.validate().is_ok());

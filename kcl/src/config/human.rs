@@ -88,20 +88,14 @@ mod tests {
         assert_eq!(config.failover_time, Duration::from_millis(1500));
         let timeout = config.dynamodb_request_timeout;
         assert_eq!(timeout, Some(Duration::from_millis(300)));
-        assert_eq!(
-            config.checkpoint,
-            CheckpointPolicy::Interval(Duration::from_secs(5))
-        );
+        assert_eq!(config.checkpoint, CheckpointPolicy::Interval(Duration::from_secs(5)));
         assert_eq!(
             config.initial_position,
             InitialPosition::AtTimestamp(UNIX_EPOCH + Duration::from_secs(9))
         );
         let text = serde_json::to_string(&config).unwrap();
         assert!(text.contains(r#""failover_time":"1s 500ms""#), "{text}");
-        assert_eq!(
-            serde_json::from_str::<ConsumerConfig>(&text).unwrap(),
-            config
-        );
+        assert_eq!(serde_json::from_str::<ConsumerConfig>(&text).unwrap(), config);
     }
 
     #[test]

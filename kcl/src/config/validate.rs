@@ -29,11 +29,7 @@ impl ConfigError {
     }
 
     pub(crate) fn check(problems: Vec<String>) -> Result<(), Self> {
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(Self { problems })
-        }
+        if problems.is_empty() { Ok(()) } else { Err(Self { problems }) }
     }
 }
 
@@ -82,21 +78,9 @@ impl ConsumerConfig {
         }
         for (name, value, least) in [
             ("failover_time", self.failover_time, millis(500)),
-            (
-                "idle_time_between_reads",
-                self.idle_time_between_reads,
-                millis(200),
-            ),
-            (
-                "kinesis_request_timeout",
-                self.kinesis_request_timeout,
-                millis(50),
-            ),
-            (
-                "parent_poll_interval",
-                self.parent_poll_interval,
-                millis(10),
-            ),
+            ("idle_time_between_reads", self.idle_time_between_reads, millis(200)),
+            ("kinesis_request_timeout", self.kinesis_request_timeout, millis(50)),
+            ("parent_poll_interval", self.parent_poll_interval, millis(10)),
             ("startup_timeout", self.startup_timeout, millis(100)),
             ("shard_sync_interval", self.shard_sync_interval, millis(100)),
             ("retry_initial_delay", self.retry_initial_delay, millis(1)),
@@ -107,10 +91,7 @@ impl ConsumerConfig {
                 millis(1),
             ),
         ] {
-            require(
-                value >= least,
-                format!("{name} is {value:?}; it must be at least {least:?}"),
-            );
+            require(value >= least, format!("{name} is {value:?}; it must be at least {least:?}"));
             require(
                 value <= LONGEST,
                 format!("{name} is {value:?}; it must be at most {LONGEST_IN_WORDS}"),
@@ -137,10 +118,7 @@ impl ConsumerConfig {
                 self.retry_max_delay, self.retry_initial_delay
             ),
         );
-        require(
-            self.max_leases > 0,
-            "max_leases is 0; it must be at least 1".into(),
-        );
+        require(self.max_leases > 0, "max_leases is 0; it must be at least 1".into());
         require(
             self.max_lease_table_reads > 0,
             "max_lease_table_reads is 0; it must be at least 1".into(),
@@ -179,10 +157,7 @@ impl ConsumerConfig {
             );
         }
         if let Some(name) = &self.table.name {
-            require(
-                is_table_name(name),
-                format!("table.name is {name:?}; {TABLE_NAME_RULE}"),
-            );
+            require(is_table_name(name), format!("table.name is {name:?}; {TABLE_NAME_RULE}"));
         }
         if let Some((read, write)) = self.table.provisioned {
             require(
@@ -213,8 +188,7 @@ fn is_table_name(name: &str) -> bool {
 }
 
 fn has_table_characters(name: &str) -> bool {
-    name.bytes()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
 }
 
 /// Longest application name: older Java workers have tables named after it, the longest of them
@@ -280,11 +254,7 @@ mod tests {
             "max_decompressed_size",
             "checkpoint",
         ] {
-            let named = error
-                .problems()
-                .iter()
-                .filter(|p| p.starts_with(name))
-                .count();
+            let named = error.problems().iter().filter(|p| p.starts_with(name)).count();
             assert_eq!(named, 1, "{name}: {error}");
         }
         assert_eq!(error.problems().len(), 11);
@@ -300,14 +270,8 @@ mod tests {
         assert_eq!(timeout(&config), Duration::from_millis(500));
         let config = config.with_dynamodb_request_timeout(Duration::from_millis(501));
         let error = config.validate().unwrap_err().to_string();
-        assert!(
-            error.contains("dynamodb_request_timeout is 501ms"),
-            "{error}"
-        );
-        assert!(
-            error.contains("leave it out to follow failover_time"),
-            "{error}"
-        );
+        assert!(error.contains("dynamodb_request_timeout is 501ms"), "{error}");
+        assert!(error.contains("leave it out to follow failover_time"), "{error}");
     }
 
     #[test]
@@ -317,12 +281,8 @@ mod tests {
 
     #[test]
     fn table_names() {
-        for (name, accepted) in [
-            ("abc", true),
-            ("a.b_c-9", true),
-            ("ab", false),
-            ("a b c", false),
-        ] {
+        for (name, accepted) in [("abc", true), ("a.b_c-9", true), ("ab", false), ("a b c", false)]
+        {
             assert_eq!(is_table_name(name), accepted, "{name}");
         }
     }

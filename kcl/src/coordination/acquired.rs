@@ -60,11 +60,7 @@ impl Acquired {
         } else if seen.was_handed_over(lease) {
             Why::HandedOver
         } else if lease.was_released_to_owner() {
-            if was_mine {
-                Why::FormerProcess
-            } else {
-                Why::HandedOver
-            }
+            if was_mine { Why::FormerProcess } else { Why::HandedOver }
         } else if was_mine && former_owner.is_some() {
             Why::SilentFormerProcess
         } else {
@@ -111,10 +107,7 @@ mod tests {
         let why = |lease: &Lease| Acquired::by_taking(lease, &seen, "me", Duration::ZERO).why;
         for (lease, expected) in [
             (lease(None, 0, &[]), Why::New),
-            (
-                lease(None, 0, &["p", "q"]),
-                Why::ChildOf(vec!["p".into(), "q".into()]),
-            ),
+            (lease(None, 0, &["p", "q"]), Why::ChildOf(vec!["p".into(), "q".into()])),
             (lease(None, 3, &["p"]), Why::Free),
             (lease(Some("w2"), 3, &[]), Why::Expired(Duration::ZERO)),
             (lease(Some("me"), 3, &[]), Why::SilentFormerProcess),

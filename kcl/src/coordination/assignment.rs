@@ -196,10 +196,7 @@ fn watch_worker_id(shared: &Shared, snapshot: &Snapshot, asked: Duration, now: D
     if shared.leaving.is_cancelled() {
         return;
     }
-    let me = Me {
-        worker_id: &shared.worker_id,
-        process: shared.process,
-    };
+    let me = Me { worker_id: &shared.worker_id, process: shared.process };
     let sighting = shared.other_processes().observe(me, snapshot, asked, now);
     if sighting.row_replaced {
         // The other one, if it lives, sees this one by that, and replaces it again.
@@ -270,22 +267,14 @@ fn measure(
         (Metric::TotalLeases, snapshot.leases.len()),
         (Metric::ExpiredLeases, free.expired),
         (Metric::UnownedLeases, free.available),
-        (
-            Metric::NumWorkers,
-            1 + liveness.live.iter().filter(is_other).count(),
-        ),
-        (
-            Metric::LeaseDeserializationFailureCount,
-            snapshot.corrupt.len(),
-        ),
+        (Metric::NumWorkers, 1 + liveness.live.iter().filter(is_other).count()),
+        (Metric::LeaseDeserializationFailureCount, snapshot.corrupt.len()),
     ] {
         shared.meter.put(metric, None, count as f64);
     }
     for (shard, age) in shared.last_look.checkpoint_ages(&shared.worker_id, now) {
         let age = milliseconds(age);
-        shared
-            .meter
-            .put(Metric::MillisSinceCheckpoint, Some(&shard), age);
+        shared.meter.put(Metric::MillisSinceCheckpoint, Some(&shard), age);
     }
 }
 
@@ -311,11 +300,8 @@ pub(super) fn make_plan(shared: &Shared, snapshot: &Snapshot) -> Plan {
     let is_led = leader.is_some_and(|leader| liveness.live.contains(leader));
     // Free leases are the leader's to assign: by the time of its next pass, all of them would be ours.
     // If the leader dies, the time that a lease was free until then counts.
-    let reserved_for = if is_led {
-        left_to_leader(shared.failover, shared.leader_jitter)
-    } else {
-        Duration::ZERO
-    };
+    let reserved_for =
+        if is_led { left_to_leader(shared.failover, shared.leader_jitter) } else { Duration::ZERO };
     let active: Vec<ActiveLease<'_>> = snapshot
         .leases
         .iter()
@@ -338,20 +324,13 @@ pub(super) fn make_plan(shared: &Shared, snapshot: &Snapshot) -> Plan {
     // A leader balances for all, by its own measure: two at it would undo each other's moves for ever.
     // But a Java leader compares like with like: between workers that report their CPU, say, and ours,
     // which do not yet, it moves nothing.
-    let mut live = snapshot
-        .workers
-        .iter()
-        .filter(|row| liveness.live.contains(&row.worker));
+    let mut live = snapshot.workers.iter().filter(|row| liveness.live.contains(&row.worker));
     let balances = is_led && live.all(|row| !row.measures);
     let nobody = BTreeSet::new();
     let fleet = Workers {
         live: &liveness.live,
         takers: &liveness.receivers,
-        receivers: if balances {
-            &nobody
-        } else {
-            &liveness.receivers
-        },
+        receivers: if balances { &nobody } else { &liveness.receivers },
     };
     plan(&shared.worker_id, &active, fleet, shared.max_leases)
 }
@@ -363,10 +342,7 @@ async fn take(
     deliveries: &mpsc::Sender<Tenure>,
 ) {
     let keys: HashSet<&str> = keys.iter().map(String::as_str).collect();
-    let wanted = snapshot
-        .leases
-        .iter()
-        .filter(|lease| keys.contains(&*lease.key));
+    let wanted = snapshot.leases.iter().filter(|lease| keys.contains(&*lease.key));
     let wanted: Vec<Lease> = wanted.cloned().collect();
     let takes = futures::stream::iter(wanted).map(|lease| {
         let shared = Arc::clone(shared);

@@ -59,10 +59,7 @@ pub(crate) fn plan(
         }
     }
     let mut plan = Plan::default();
-    let mut free: Vec<_> = leases
-        .iter()
-        .filter(|lease| lease.owner.is_none())
-        .collect();
+    let mut free: Vec<_> = leases.iter().filter(|lease| lease.owner.is_none()).collect();
     free.sort_by_key(|lease| lease.key);
     // What is overdue is this worker's, as far as it has room.
     free.retain(|lease| {
@@ -157,18 +154,14 @@ fn next_move<'a>(
 
 /// The moves that two consecutive plans agree on: a single look may have caught the table half-way.
 pub(crate) fn agreed(previous: &Plan, latest: &Plan) -> Vec<(String, String)> {
-    let both = latest
-        .hand_over
-        .iter()
-        .filter(|movement| previous.hand_over.contains(movement));
+    let both = latest.hand_over.iter().filter(|movement| previous.hand_over.contains(movement));
     both.cloned().collect()
 }
 
 /// The receiver of one more lease: the least loaded; it counts from now on.
 pub(crate) fn next_receiver(loads: &mut BTreeMap<String, usize>) -> Option<String> {
-    let (worker, load) = loads
-        .iter_mut()
-        .min_by_key(|(worker, load)| (**load, (*worker).clone()))?;
+    let (worker, load) =
+        loads.iter_mut().min_by_key(|(worker, load)| (**load, (*worker).clone()))?;
     *load += 1;
     Some(worker.clone())
 }

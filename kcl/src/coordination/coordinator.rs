@@ -91,11 +91,7 @@ impl Coordinator {
 
     /// On whichever executor `shared` names.
     pub(crate) fn new(shared: Shared) -> Self {
-        Self {
-            shared: Arc::new(shared),
-            tasks: Mutex::default(),
-            thread: None,
-        }
+        Self { shared: Arc::new(shared), tasks: Mutex::default(), thread: None }
     }
 
     /// Starts the tasks. Each lease that this worker acquires comes out as a tenure. Within a runtime.
@@ -106,22 +102,11 @@ impl Coordinator {
         let for_discovery = deliveries.clone();
         let seed = self.shared.seed;
         let tasks = [
-            self.shared.spawn(
-                "worker row",
-                async move { worker_metrics::report(&a).await },
-            ),
-            self.shared.spawn(
-                "discovery",
-                async move { discover(&b, &for_discovery).await },
-            ),
-            self.shared
-                .spawn("assignment", async move { assign(&c, &deliveries).await }),
-            self.shared
-                .spawn("shard sync", async move { maintain(&d, seed).await }),
-            self.shared.spawn(
-                "confirmation of what is missing",
-                existence::confirm(shared()),
-            ),
+            self.shared.spawn("worker row", async move { worker_metrics::report(&a).await }),
+            self.shared.spawn("discovery", async move { discover(&b, &for_discovery).await }),
+            self.shared.spawn("assignment", async move { assign(&c, &deliveries).await }),
+            self.shared.spawn("shard sync", async move { maintain(&d, seed).await }),
+            self.shared.spawn("confirmation of what is missing", existence::confirm(shared())),
         ];
         let watch = self.shared.fleet_mode.clone().map(|fleet| {
             let watch = fleet_mode::watch(shared(), fleet, seed ^ 1);
@@ -310,9 +295,7 @@ async fn pass_on(shared: &Arc<Shared>, lease: &Lease) -> Option<LeaseOutcome> {
 }
 
 fn no_runtime(error: impl std::error::Error) -> StartError {
-    StartError::NoRuntime {
-        cause: error.to_string(),
-    }
+    StartError::NoRuntime { cause: error.to_string() }
 }
 
 #[cfg(test)]

@@ -21,11 +21,7 @@ const KIND: ProblemKind = ProblemKind::LeaseDiscoveryFailing;
 pub(crate) async fn discover(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenure>) {
     let mut pause = pace::between_queries(0, shared.table_reads);
     while !shared.leaving.is_cancelled() {
-        match shared
-            .leaving
-            .run_until_cancelled(look(shared, deliveries))
-            .await
-        {
+        match shared.leaving.run_until_cancelled(look(shared, deliveries)).await {
             Some(Err(error)) => shared.store_failed(KIND, "discovery", &error),
             Some(Ok(next)) => {
                 shared.problems.recovered(KIND, None);
@@ -33,12 +29,7 @@ pub(crate) async fn discover(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Ten
             }
             None => return,
         }
-        if shared
-            .leaving
-            .run_until_cancelled(tokio::time::sleep(pause))
-            .await
-            .is_none()
-        {
+        if shared.leaving.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return;
         }
     }
@@ -53,9 +44,7 @@ pub(super) async fn look(
     let keys = shared.watched(KIND, "discovery", query).await?;
     let pause = pace::between_queries(keys.len(), shared.table_reads);
     // A finished lease keeps its owner.
-    let unfinished = keys
-        .into_iter()
-        .filter(|key| !shared.last_look.has_ended(key));
+    let unfinished = keys.into_iter().filter(|key| !shared.last_look.has_ended(key));
     consider_all(shared, unfinished.collect(), deliveries).await;
     Ok(pause)
 }
@@ -90,9 +79,7 @@ async fn consider(shared: &Arc<Shared>, key: &str, deliveries: &mpsc::Sender<Ten
         Err(error) => return shared.acquisition_failed("reading a lease", &error),
     };
     let now = shared.clock.now();
-    shared
-        .observations()
-        .observe(&lease, asked, now, shared.failover);
+    shared.observations().observe(&lease, asked, now, shared.failover);
     let mine = lease.owner.as_deref() == Some(&shared.worker_id)
         && !lease.is_handoff_pending()
         && !lease.has_ended();

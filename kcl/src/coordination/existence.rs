@@ -147,10 +147,7 @@ async fn confirm_one(shared: &Shared, resource: Resource) {
             return shared.fail(resource.gone(call));
         }
         suspect.call().take();
-        tracing::info!(
-            ?resource,
-            "it exists: the call that did not find it was wrong"
-        );
+        tracing::info!(?resource, "it exists: the call that did not find it was wrong");
     }
 }
 
@@ -193,32 +190,17 @@ mod tests {
     fn only_answers_over_ten_seconds_confirm() {
         let mut inquiry = Inquiry::default();
         for at in [100, 102, 104, 106, 108] {
-            assert_eq!(
-                inquiry.answered(seconds(at), Answer::Missing),
-                Finding::AskAgain
-            );
+            assert_eq!(inquiry.answered(seconds(at), Answer::Missing), Finding::AskAgain);
         }
         // No answer is none: the last one must say it too.
-        assert_eq!(
-            inquiry.answered(seconds(111), Answer::NotKnown),
-            Finding::AskAgain
-        );
-        assert_eq!(
-            inquiry.answered(seconds(113), Answer::Missing),
-            Finding::Gone
-        );
+        assert_eq!(inquiry.answered(seconds(111), Answer::NotKnown), Finding::AskAgain);
+        assert_eq!(inquiry.answered(seconds(113), Answer::Missing), Finding::Gone);
     }
 
     #[test]
     fn one_answer_that_finds_it_ends_the_inquiry() {
         let mut inquiry = Inquiry::default();
-        assert_eq!(
-            inquiry.answered(seconds(0), Answer::Missing),
-            Finding::AskAgain
-        );
-        assert_eq!(
-            inquiry.answered(seconds(9), Answer::Exists),
-            Finding::Exists
-        );
+        assert_eq!(inquiry.answered(seconds(0), Answer::Missing), Finding::AskAgain);
+        assert_eq!(inquiry.answered(seconds(9), Answer::Exists), Finding::Exists);
     }
 }

@@ -60,16 +60,8 @@ pub(super) async fn watch(shared: Arc<Shared>, fleet: FleetMode, seed: u64) {
         };
         let change = match read {
             Ok(change) => change,
-            Err(Failure::Final(StartError::UnsupportedFleet {
-                table,
-                state,
-                what_to_do,
-            })) => {
-                return shared.fail(WorkerFailure::FleetChanged {
-                    table,
-                    state,
-                    what_to_do,
-                });
+            Err(Failure::Final(StartError::UnsupportedFleet { table, state, what_to_do })) => {
+                return shared.fail(WorkerFailure::FleetChanged { table, state, what_to_do });
             }
             Err(error) => {
                 tracing::warn!(%error, "the fleet's mode could not be read, tried again");
@@ -107,13 +99,7 @@ impl FleetMode {
             Err(_) if self.layout == Layout::OneTable => {}
             Err(error) => return Err(error),
         }
-        let migration = Migration {
-            client,
-            table,
-            layout: &self.layout,
-            worker_id: "",
-            clock,
-        };
+        let migration = Migration { client, table, layout: &self.layout, worker_id: "", clock };
         Ok(match migration.state().await? {
             None => Some(Change::Missing),
             Some(state) => match mode(&state) {

@@ -99,8 +99,7 @@ impl LastLook {
         let own = look.since.iter().filter(|(_, since)| {
             since.owner.0.as_deref() == Some(owner) && since.checkpoint.0 != Checkpoint::ShardEnd
         });
-        own.map(|(key, since)| (key.clone(), now.saturating_sub(since.checkpoint.1)))
-            .collect()
+        own.map(|(key, since)| (key.clone(), now.saturating_sub(since.checkpoint.1))).collect()
     }
 
     /// `None`: the table was not looked at yet.
@@ -113,10 +112,10 @@ impl LastLook {
             .filter_map(|lease| Some(present(lease, look.since.get(&lease.key)?, now)))
             .collect();
         leases.sort_by(|a, b| a.shard_id.cmp(&b.shard_id));
-        let corrupt = seen.corrupt.iter().map(|item| CorruptLease {
-            key: item.key.clone(),
-            problem: item.to_string(),
-        });
+        let corrupt = seen
+            .corrupt
+            .iter()
+            .map(|item| CorruptLease { key: item.key.clone(), problem: item.to_string() });
         Some(LeaseTableSnapshot {
             age: now.saturating_sub(*at),
             leases,
@@ -156,10 +155,7 @@ mod tests {
             counter,
             ..Lease::new("shardId-1", Checkpoint::TrimHorizon)
         };
-        Arc::new(Snapshot {
-            leases: vec![lease],
-            ..Snapshot::default()
-        })
+        Arc::new(Snapshot { leases: vec![lease], ..Snapshot::default() })
     }
 
     #[test]
@@ -179,11 +175,7 @@ mod tests {
         last.note(&Arc::new(Snapshot::default()), at(21));
         last.note(&table("b", 3), at(22));
         let again = last.snapshot(at(22)).unwrap();
-        assert_eq!(
-            again.leases[0].owned_for,
-            at(0),
-            "forgotten when it was gone"
-        );
+        assert_eq!(again.leases[0].owned_for, at(0), "forgotten when it was gone");
     }
 
     #[test]
@@ -194,10 +186,7 @@ mod tests {
             ..Lease::new("shardId-1", Checkpoint::TrimHorizon)
         };
         let last = LastLook::default();
-        let snapshot = Snapshot {
-            leases: vec![pending],
-            ..Snapshot::default()
-        };
+        let snapshot = Snapshot { leases: vec![pending], ..Snapshot::default() };
         last.note(&Arc::new(snapshot), at(1));
         let lease = last.snapshot(at(1)).unwrap().leases.remove(0);
         assert_eq!(lease.owner.as_deref(), Some("now"));

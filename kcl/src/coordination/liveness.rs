@@ -60,10 +60,8 @@ pub(crate) fn judge(
             .filter(|row| not_dead(&row.worker) && !observations.is_dead(row))
             .map(|row| row.worker.clone())
     };
-    let renewing = renews
-        .iter()
-        .filter(|(_, renews)| **renews)
-        .map(|(worker, _)| (*worker).to_owned());
+    let renewing =
+        renews.iter().filter(|(_, renews)| **renews).map(|(worker, _)| (*worker).to_owned());
     Liveness {
         live: with_row(ROW_LIFETIME).chain(renewing).collect(),
         receivers: with_row(RECEIVER_ROW_LIFETIME).collect(),
@@ -79,10 +77,7 @@ mod tests {
     const NOW: Duration = Duration::from_secs(1000);
 
     fn lease(key: &str, owner: &str) -> Lease {
-        Lease {
-            owner: Some(owner.to_owned()),
-            ..Lease::new(key, Checkpoint::TrimHorizon)
-        }
+        Lease { owner: Some(owner.to_owned()), ..Lease::new(key, Checkpoint::TrimHorizon) }
     }
 
     #[test]
@@ -114,27 +109,16 @@ mod tests {
         ];
         let leases = [lease("a", "dead"), lease("b", "no-row"), lease("c", "late")];
         let mut observations = Observations::default();
-        observations.observe_all(
-            &leases,
-            Duration::from_secs(900),
-            Duration::from_secs(900),
-            F,
-        );
+        observations.observe_all(&leases, Duration::from_secs(900), Duration::from_secs(900), F);
         let renewed: Vec<_> = leases
             .iter()
-            .map(|l| Lease {
-                counter: u64::from(l.owner.as_deref() != Some("dead")),
-                ..l.clone()
-            })
+            .map(|l| Lease { counter: u64::from(l.owner.as_deref() != Some("dead")), ..l.clone() })
             .collect();
         observations.observe_all(&renewed, NOW, NOW, F);
 
         let liveness = judge(&rows, &renewed, &observations, NOW, 5000, F);
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        assert_eq!(
-            liveness.live,
-            set(&["ahead", "fresh", "future", "late", "no-row"])
-        );
+        assert_eq!(liveness.live, set(&["ahead", "fresh", "future", "late", "no-row"]));
         assert_eq!(liveness.receivers, set(&["ahead", "fresh", "future"]));
     }
 
@@ -148,10 +132,7 @@ mod tests {
         };
         let mut observations = Observations::default();
         let mut look = |now: u64, owner: &str, counter, written| {
-            let leases = [Lease {
-                counter,
-                ..lease("a", owner)
-            }];
+            let leases = [Lease { counter, ..lease("a", owner) }];
             let (now, rows) = (Duration::from_secs(now), [row(written)]);
             observations.observe_all(&leases, now, now, F);
             let renews = renewing(&leases, &observations, now, F);
@@ -168,16 +149,9 @@ mod tests {
 
     #[test]
     fn finished_leases_say_nothing_about_their_owner() {
-        let rows = [WorkerRow {
-            worker: "w".into(),
-            last_update: 5000,
-            measures: false,
-            process: None,
-        }];
-        let ended = [Lease {
-            checkpoint: Checkpoint::ShardEnd,
-            ..lease("a", "w")
-        }];
+        let rows =
+            [WorkerRow { worker: "w".into(), last_update: 5000, measures: false, process: None }];
+        let ended = [Lease { checkpoint: Checkpoint::ShardEnd, ..lease("a", "w") }];
         let mut observations = Observations::default();
         observations.observe_all(&ended, Duration::ZERO, Duration::ZERO, F);
         let liveness = judge(&rows, &ended, &observations, NOW, 5000, F);

@@ -20,11 +20,7 @@ fn until_first_heartbeat(failover: Duration) -> Duration {
 
 /// How long the counter of a live owner's lease may stand still. `given`: nobody heard it yet.
 fn heartbeat_within(given: bool, failover: Duration) -> Duration {
-    if given {
-        until_first_heartbeat(failover)
-    } else {
-        failover
-    }
+    if given { until_first_heartbeat(failover) } else { failover }
 }
 
 /// At a first look, or one that is as good: nothing in the item shows that its owner was heard. The stamp of one of ours does,
@@ -105,8 +101,7 @@ pub(crate) struct Successor {
 impl Successor {
     /// Nobody had it since. One write of its own may have arrived after that tenure ended.
     pub(crate) fn left_untouched(self, lease: &Lease) -> bool {
-        self.own_counter
-            .is_some_and(|own| (own..=own.saturating_add(1)).contains(&lease.counter))
+        self.own_counter.is_some_and(|own| (own..=own.saturating_add(1)).contains(&lease.counter))
     }
 }
 
@@ -224,9 +219,7 @@ impl Observations {
                 None => self.is_dead(row) || robbed.contains(worker),
             }
         });
-        self.dead = dead
-            .map(|row| (row.worker.clone(), row.last_update))
-            .collect();
+        self.dead = dead.map(|row| (row.worker.clone(), row.last_update)).collect();
     }
 
     /// True if the worker was found dead, and has written no row since.
@@ -268,10 +261,7 @@ impl Observations {
 
     /// For how long it may be taken already.
     pub(crate) fn available_for(&self, lease: &Lease, now: Duration) -> Duration {
-        let since = self
-            .leases
-            .get(&lease.key)
-            .and_then(|seen| seen.available_since);
+        let since = self.leases.get(&lease.key).and_then(|seen| seen.available_since);
         since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
 
@@ -289,17 +279,13 @@ impl Observations {
 
     /// A handoff to the present owner was seen, and it is over.
     pub(crate) fn was_handed_over(&self, lease: &Lease) -> bool {
-        let handoff = self
-            .before(lease)
-            .and_then(|before| before.handoff.as_ref());
+        let handoff = self.before(lease).and_then(|before| before.handoff.as_ref());
         handoff.is_some_and(|handoff| handoff.to == lease.owner)
     }
 
     fn before(&self, lease: &Lease) -> Option<&Before> {
         let seen = self.leases.get(&lease.key)?;
-        seen.before
-            .as_ref()
-            .filter(|_| seen.counter == lease.counter)
+        seen.before.as_ref().filter(|_| seen.counter == lease.counter)
     }
 
     /// This worker is named as the owner of a lease that it did not take: may it start? Only if

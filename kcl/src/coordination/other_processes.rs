@@ -65,14 +65,11 @@ impl OtherProcesses {
     ) -> Sighting {
         let row_replaced = self.observe_row(me, snapshot, asked, now);
         let by_lease = self.observe_leases(me, snapshot, now);
-        let since_last = self
-            .scanned
-            .map_or(Duration::ZERO, |last| now.saturating_sub(last));
+        let since_last = self.scanned.map_or(Duration::ZERO, |last| now.saturating_sub(last));
         self.scanned = Some(now);
         // Scans of a large table are far apart.
         let patience = FORGOTTEN_AFTER.max(since_last * 2);
-        self.writes
-            .retain(|_, (_, last)| now.saturating_sub(*last) <= patience);
+        self.writes.retain(|_, (_, last)| now.saturating_sub(*last) <= patience);
         let alive = self.writes.iter();
         let alive = alive.filter(|(_, (first, last))| last.saturating_sub(*first) >= APART);
         Sighting {
@@ -119,9 +116,8 @@ impl OtherProcesses {
         let Some((process, written)) = row.filter(|(process, _)| *process != me.process) else {
             return false;
         };
-        let is_shown = self
-            .row_written
-            .is_some_and(|written| asked.saturating_sub(written) >= SCAN_LAG);
+        let is_shown =
+            self.row_written.is_some_and(|written| asked.saturating_sub(written) >= SCAN_LAG);
         if !is_shown || self.row == Some((process, written)) {
             return false;
         }
@@ -141,10 +137,7 @@ mod tests {
     use crate::checkpoint::Checkpoint;
     use crate::lease::{Lease, Stamp, WorkerRow};
 
-    const ME: Me<'static> = Me {
-        worker_id: "w",
-        process: 1,
-    };
+    const ME: Me<'static> = Me { worker_id: "w", process: 1 };
     const OTHER: u64 = 2;
 
     fn at(seconds: u64) -> Duration {
@@ -155,21 +148,13 @@ mod tests {
         Lease {
             owner: Some("w".into()),
             counter,
-            stamp: Some(Stamp {
-                counter,
-                process: Some(process),
-            }),
+            stamp: Some(Stamp { counter, process: Some(process) }),
             ..Lease::new(key, Checkpoint::TrimHorizon)
         }
     }
 
     fn row(process: u64, last_update: u64) -> WorkerRow {
-        WorkerRow {
-            worker: "w".into(),
-            last_update,
-            measures: false,
-            process: Some(process),
-        }
+        WorkerRow { worker: "w".into(), last_update, measures: false, process: Some(process) }
     }
 
     fn scan(leases: &[Lease], row: Option<WorkerRow>) -> Snapshot {
@@ -224,11 +209,7 @@ mod tests {
             others.observe(ME, &snapshot, at(second), at(second))
         };
         others.row_written(at(100));
-        assert_eq!(
-            look(&mut others, 102, OTHER, 95),
-            Sighting::default(),
-            "a scan that lags"
-        );
+        assert_eq!(look(&mut others, 102, OTHER, 95), Sighting::default(), "a scan that lags");
         let replaced = look(&mut others, 110, OTHER, 109);
         assert!(replaced.row_replaced && replaced.alive.is_none());
         assert!(!look(&mut others, 111, OTHER, 109).row_replaced, "once");

@@ -76,11 +76,7 @@ impl Shape {
         };
         Self {
             leases: snapshot.leases.iter().map(lease).collect(),
-            workers: snapshot
-                .workers
-                .iter()
-                .map(|row| row.worker.clone())
-                .collect(),
+            workers: snapshot.workers.iter().map(|row| row.worker.clone()).collect(),
         }
     }
 }
@@ -101,12 +97,7 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(rate: f64) -> Self {
-        Self {
-            rate,
-            last: None,
-            items: 0,
-            saved: (f64::INFINITY, Duration::ZERO),
-        }
+        Self { rate, last: None, items: 0, saved: (f64::INFINITY, Duration::ZERO) }
     }
 
     /// After a look at `snapshot`.
@@ -123,10 +114,7 @@ impl Pace {
         if now.saturating_sub(changed) < SETTLED_AFTER {
             pause /= EAGERNESS;
         }
-        Wait {
-            at_least,
-            at_most: pause.max(at_least),
-        }
+        Wait { at_least, at_most: pause.max(at_least) }
     }
 
     /// After a look that failed: perhaps with the last of its pages. A table that is throttled does not
@@ -134,10 +122,7 @@ impl Pace {
     pub(super) fn failed(&mut self, now: Duration, random: &mut Rng) -> Wait {
         let paid = self.pay(now);
         let pause = jittered(at_rest(self.items, self.rate), random).max(paid);
-        Wait {
-            at_least: pause,
-            at_most: pause,
-        }
+        Wait { at_least: pause, at_most: pause }
     }
 
     /// Pays for a look; how long until another one can be paid for.

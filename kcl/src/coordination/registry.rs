@@ -104,10 +104,7 @@ impl Registry {
         }
         drop(inner);
         self.changed.notify_one();
-        Some(Claim {
-            registry: Arc::clone(self),
-            key: key.to_owned(),
-        })
+        Some(Claim { registry: Arc::clone(self), key: key.to_owned() })
     }
 
     /// The writer has ended. `counter`: as last known.

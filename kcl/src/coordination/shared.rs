@@ -173,16 +173,11 @@ impl Shared {
 
     pub(crate) fn observations(&self) -> MutexGuard<'_, Observations> {
         // A panic under it ends the worker anyway.
-        self.observations
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.observations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn successor(&self, lease: &Lease) -> Successor {
-        Successor {
-            process: self.process,
-            own_counter: self.registry.past_counter(&lease.key),
-        }
+        Successor { process: self.process, own_counter: self.registry.past_counter(&lease.key) }
     }
 
     /// Whether nobody else can be at work on a lease that names this worker.
@@ -199,21 +194,15 @@ impl Shared {
     }
 
     pub(crate) fn receivers(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
-        self.receivers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.receivers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn other_processes(&self) -> MutexGuard<'_, OtherProcesses> {
-        self.other_processes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.other_processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn row_written(&self) -> MutexGuard<'_, RowWritten> {
-        self.row_written
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.row_written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn epoch_seconds(&self) -> u64 {
@@ -236,11 +225,8 @@ impl Shared {
     pub(crate) fn failed(&self) -> impl Future<Output = WorkerFailure> + Send + 'static {
         let mut failure = self.failure.subscribe();
         async move {
-            let found = failure
-                .wait_for(Option::is_some)
-                .await
-                .ok()
-                .and_then(|found| found.clone());
+            let found =
+                failure.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
             match found {
                 Some(failure) => failure,
                 None => std::future::pending().await,
@@ -255,11 +241,7 @@ impl Shared {
         task: &'static str,
         work: impl Future<Output = ()> + Send + 'static,
     ) -> JoinHandle<()> {
-        let unfinished = Unfinished {
-            shared: Arc::clone(self),
-            task,
-            done: false,
-        };
+        let unfinished = Unfinished { shared: Arc::clone(self), task, done: false };
         let work = self.caught(task, work);
         let work = async move {
             work.await;
@@ -355,10 +337,7 @@ impl Shared {
         });
         // If nobody listens any more, the tenure is dropped and its writer ends. A planned stop gives
         // such leases away at its end.
-        let _ = self
-            .leaving
-            .run_until_cancelled(deliveries.send(tenure))
-            .await;
+        let _ = self.leaving.run_until_cancelled(deliveries.send(tenure)).await;
     }
 
     /// Renews a lease that names this worker as its owner, and begins its tenure. `acquired`: how it came
@@ -463,8 +442,7 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.done && !self.shared.stopped.is_cancelled() {
-            self.shared
-                .fail(WorkerFailure::RuntimeEnded { task: self.task });
+            self.shared.fail(WorkerFailure::RuntimeEnded { task: self.task });
         }
     }
 }

@@ -76,18 +76,11 @@ pub(super) async fn prepare(
     let dynamodb = service_clock.told_by(&for_leases(&dynamodb, &config));
     let mut startup = Startup::begin(&*clock, config.startup_timeout, seed);
     states.enter(WorkerState::FindingStream);
-    let identity = startup
-        .step(KINESIS, "DescribeStreamSummary", || {
-            identify(&kinesis, &stream)
-        })
-        .await?;
+    let identity =
+        startup.step(KINESIS, "DescribeStreamSummary", || identify(&kinesis, &stream)).await?;
 
     states.enter(WorkerState::PreparingTable);
-    let table = config
-        .table
-        .name
-        .clone()
-        .unwrap_or_else(|| application.clone());
+    let table = config.table.name.clone().unwrap_or_else(|| application.clone());
     let start = Start {
         dynamodb: &dynamodb,
         table: &table,
@@ -96,11 +89,8 @@ pub(super) async fn prepare(
         on_recreated: config.on_recreated_stream,
     };
     // Every table that is there is checked before its first item is read.
-    let existing = startup
-        .step(DYNAMODB, "DescribeTable", || {
-            start.find(&table, TableKind::Leases)
-        })
-        .await?;
+    let existing =
+        startup.step(DYNAMODB, "DescribeTable", || start.find(&table, TableKind::Leases)).await?;
     let legacy = Layout::legacy(&application);
     let legacy_state = startup
         .step(DYNAMODB, "DescribeTable", || {
@@ -109,15 +99,11 @@ pub(super) async fn prepare(
         .await?;
     let lease_table = existing.then_some(table.as_str());
     let layout = startup
-        .step(DYNAMODB, "GetItem", || {
-            layout(&dynamodb, &application, legacy_state, lease_table)
-        })
+        .step(DYNAMODB, "GetItem", || layout(&dynamodb, &application, legacy_state, lease_table))
         .await?;
     if let Layout::Legacy { workers, .. } = &layout {
         let found = startup
-            .step(DYNAMODB, "DescribeTable", || {
-                start.find(workers, TableKind::LegacyWorkers)
-            })
+            .step(DYNAMODB, "DescribeTable", || start.find(workers, TableKind::LegacyWorkers))
             .await?;
         if !found {
             return Err(StartError::TableUnusable {
@@ -143,16 +129,10 @@ pub(super) async fn prepare(
         existed: Mutex::new(Some(existing)),
         settled: AtomicBool::new(false),
     };
-    startup
-        .step(DYNAMODB, "DescribeTable", || lease_table.make_ready())
-        .await?;
+    startup.step(DYNAMODB, "DescribeTable", || lease_table.make_ready()).await?;
 
     let sync = ShardSync {
-        lister: Arc::new(KinesisShardLister::new(
-            kinesis,
-            &stream,
-            service_clock.clone(),
-        )),
+        lister: Arc::new(KinesisShardLister::new(kinesis, &stream, service_clock.clone())),
         store: Arc::clone(&store),
         position: config.initial_position,
         stream: Arc::new(CurrentStream::new(
@@ -317,10 +297,9 @@ impl Start<'_> {
             SyncError::List(ListShardsError::Call(error)) => stream_failed(stream, &error),
             // More leases than could be created from one reading of the table.
             error @ SyncError::Stale => Failure::not_ready(DYNAMODB, "PutItem", error.to_string()),
-            SyncError::StreamRecreated { stream } => Failure::Final(StartError::StreamRecreated {
-                stream,
-                table: self.table.to_owned(),
-            }),
+            SyncError::StreamRecreated { stream } => {
+                Failure::Final(StartError::StreamRecreated { stream, table: self.table.to_owned() })
+            }
             error @ (SyncError::List(
                 ListShardsError::Malformed { .. } | ListShardsError::NoStream,
             )
@@ -351,11 +330,7 @@ impl LeaseTable<'_> {
     /// find the table.
     async fn make_ready(&self) -> Result<(), Failure> {
         let start = self.start;
-        let known = self
-            .existed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let known = self.existed.lock().unwrap_or_else(PoisonError::into_inner).take();
         let exists = match known {
             Some(existed) => existed,
             None => start.find(start.table, TableKind::Leases).await?,
@@ -447,10 +422,9 @@ pub(super) fn call_failed(table: &str, error: &CallError) -> Failure {
 
 fn table_failed(table: &str, error: TableError) -> Failure {
     match error {
-        TableError::Unusable(problem) => Failure::Final(StartError::TableUnusable {
-            table: table.to_owned(),
-            problem,
-        }),
+        TableError::Unusable(problem) => {
+            Failure::Final(StartError::TableUnusable { table: table.to_owned(), problem })
+        }
         TableError::NotReady(text) => {
             let cause = format!("table {table}: {text}");
             Failure::not_ready(DYNAMODB, "DescribeTable", cause)
@@ -461,9 +435,9 @@ fn table_failed(table: &str, error: TableError) -> Failure {
 
 fn stream_failed(stream: &str, error: &CallError) -> Failure {
     match error.kind {
-        CallErrorKind::NotFound => Failure::Final(StartError::StreamNotFound {
-            stream: stream.to_owned(),
-        }),
+        CallErrorKind::NotFound => {
+            Failure::Final(StartError::StreamNotFound { stream: stream.to_owned() })
+        }
         _ => Failure::of_call(KINESIS, &format!("stream {stream}"), error),
     }
 }
@@ -486,11 +460,7 @@ fn check_stream(
             found: name.as_s().cloned().unwrap_or_default(),
         });
     }
-    for other in found
-        .leases
-        .iter()
-        .filter_map(|lease| lease.stream.as_ref())
-    {
+    for other in found.leases.iter().filter_map(|lease| lease.stream.as_ref()) {
         if other.arn != identity.arn {
             return Err(StartError::TableOfAnotherStream {
                 table: table.to_owned(),

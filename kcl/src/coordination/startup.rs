@@ -31,11 +31,7 @@ pub(super) struct StartRetry {
 
 impl StartRetry {
     pub(super) fn new(began: Duration, limit: Duration, random: Rng) -> Self {
-        Self {
-            began,
-            limit,
-            pauses: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, random),
-        }
+        Self { began, limit, pauses: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, random) }
     }
 
     /// Time until the start is given up.
@@ -86,12 +82,7 @@ impl Failure {
         operation: &'static str,
         cause: impl Into<String>,
     ) -> Self {
-        Self::Passing(Passing {
-            service,
-            operation,
-            cause: cause.into(),
-            no_answer: false,
-        })
+        Self::Passing(Passing { service, operation, cause: cause.into(), no_answer: false })
     }
 
     /// A call failed. `resource`: the stream or table that it was for.
@@ -116,11 +107,9 @@ impl Failure {
             },
             CallErrorKind::NoCredentials => StartError::NoCredentials { service, cause },
             CallErrorKind::CredentialsRefused => StartError::CredentialsRefused { service, cause },
-            CallErrorKind::NotFound | CallErrorKind::Refused => StartError::Service {
-                service,
-                operation,
-                cause,
-            },
+            CallErrorKind::NotFound | CallErrorKind::Refused => {
+                StartError::Service { service, operation, cause }
+            }
         })
     }
 }
@@ -129,12 +118,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Passing(failure) => {
-                let Passing {
-                    service,
-                    operation,
-                    cause,
-                    ..
-                } = failure;
+                let Passing { service, operation, cause, .. } = failure;
                 write!(f, "{operation} of {service} failed ({cause})")
             }
             Self::Final(error) => error.fmt(f),
@@ -167,12 +151,7 @@ pub(super) struct Startup<'a> {
 impl<'a> Startup<'a> {
     /// Begins now.
     pub(super) fn begin(clock: &'a dyn Clock, limit: Duration, seed: u64) -> Self {
-        Self {
-            began: clock.now(),
-            clock,
-            limit,
-            random: Rng::with_seed(seed),
-        }
+        Self { began: clock.now(), clock, limit, random: Rng::with_seed(seed) }
     }
 
     /// Makes one step, again and again while its failure may pass and time is left. The calls of a
@@ -195,9 +174,7 @@ impl<'a> Startup<'a> {
                 Ok(Err(Failure::Final(error))) => return Err(error),
                 Ok(Err(Failure::Passing(failure))) => {
                     if retry.tries() == 0 {
-                        let Passing {
-                            operation, cause, ..
-                        } = &failure;
+                        let Passing { operation, cause, .. } = &failure;
                         tracing::info!(
                             service,
                             operation,
@@ -229,29 +206,12 @@ impl<'a> Startup<'a> {
 }
 
 fn timed_out(last: Passing, retry: &StartRetry, now: Duration) -> StartError {
-    let Passing {
-        service,
-        operation,
-        cause,
-        no_answer,
-    } = last;
+    let Passing { service, operation, cause, no_answer } = last;
     let (tries, elapsed) = (retry.tries(), retry.elapsed(now));
     if no_answer {
-        StartError::NoAnswer {
-            service,
-            operation,
-            tries,
-            elapsed,
-            cause,
-        }
+        StartError::NoAnswer { service, operation, tries, elapsed, cause }
     } else {
-        StartError::TimedOut {
-            service,
-            operation,
-            tries,
-            elapsed,
-            cause,
-        }
+        StartError::TimedOut { service, operation, tries, elapsed, cause }
     }
 }
 
@@ -282,11 +242,7 @@ mod tests {
     }
 
     fn throttled() -> Failure {
-        Failure::not_ready(
-            "Kinesis",
-            "ListShards",
-            "LimitExceededException: Rate exceeded",
-        )
+        Failure::not_ready("Kinesis", "ListShards", "LimitExceededException: Rate exceeded")
     }
 
     #[tokio::test(start_paused = true)]
@@ -312,9 +268,7 @@ mod tests {
             Ok(())
         });
         first.await.unwrap();
-        let second = startup.step("Kinesis", "ListShards", || async {
-            Err::<(), _>(throttled())
-        });
+        let second = startup.step("Kinesis", "ListShards", || async { Err::<(), _>(throttled()) });
         let error = second.await.unwrap_err();
         let StartError::TimedOut { tries, elapsed, .. } = &error else {
             panic!("{error:?}");

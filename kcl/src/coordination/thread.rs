@@ -69,9 +69,7 @@ impl Driver {
             // Drops all tasks, and does not wait for a look-up of a host's name.
             runtime.shutdown_background();
         };
-        std::thread::Builder::new()
-            .name(NAME.to_owned())
-            .spawn(drive)?;
+        std::thread::Builder::new().name(NAME.to_owned()).spawn(drive)?;
         let _end = end.drop_guard();
         Ok((Self { _end, ended }, runtime))
     }

@@ -43,11 +43,7 @@ pub(crate) async fn report(shared: &Shared) {
     while !shared.leaving.is_cancelled() {
         // Asked once: a change during the write wakes the wait below.
         let had_room = shared.registry.has_room();
-        let pause = if had_room {
-            row.write(shared).await
-        } else {
-            row.remove(shared).await
-        };
+        let pause = if had_room { row.write(shared).await } else { row.remove(shared).await };
         let due = tokio::time::sleep(pause);
         let wake = changed(shared, had_room);
         let wait = async {
@@ -91,9 +87,7 @@ impl Row {
             Ok(()) => {
                 shared.row_written().acknowledged(now);
                 self.answered(shared);
-                shared
-                    .problems
-                    .recovered(ProblemKind::HeartbeatFailing, None);
+                shared.problems.recovered(ProblemKind::HeartbeatFailing, None);
                 if std::mem::take(&mut self.failed) {
                     shared.failover.min(INTERVAL)
                 } else {

@@ -143,11 +143,7 @@ impl AggregateLog {
     }
 
     fn tell_of_resent(&mut self) {
-        let Burst {
-            aggregates,
-            records,
-            ..
-        } = std::mem::take(&mut self.resent);
+        let Burst { aggregates, records, .. } = std::mem::take(&mut self.resent);
         tracing::info!(
             shard_id = self.shard_id,
             aggregates,
@@ -173,11 +169,7 @@ impl Drop for AggregateLog {
                  lines about that"
             );
         }
-        let Burst {
-            aggregates,
-            records,
-            ..
-        } = self.dropped;
+        let Burst { aggregates, records, .. } = self.dropped;
         if aggregates > 0 {
             tracing::warn!(
                 shard_id = self.shard_id,

@@ -22,11 +22,7 @@ impl AutoCheckpoint {
             CheckpointPolicy::AfterBatch => Some(Duration::ZERO),
             CheckpointPolicy::Interval(interval) => Some(interval),
         };
-        Self {
-            every,
-            not_before: now + every.unwrap_or_default(),
-            unwritten: false,
-        }
+        Self { every, not_before: now + every.unwrap_or_default(), unwritten: false }
     }
 
     /// A batch has succeeded.
@@ -53,12 +49,7 @@ impl AutoCheckpoint {
     pub(crate) fn tried(&mut self, now: Duration, written: bool) {
         let every = self.every.unwrap_or_default();
         self.unwritten = !written;
-        self.not_before = now
-            + if written {
-                every
-            } else {
-                every.max(AFTER_FAILURE)
-            };
+        self.not_before = now + if written { every } else { every.max(AFTER_FAILURE) };
     }
 }
 

@@ -89,21 +89,12 @@ impl<'a> RecordBatch<'a> {
         tokens: &'a CallTokens,
         attempt: u32,
     ) -> Self {
-        Self {
-            batch,
-            checkpointer,
-            tokens,
-            attempt,
-        }
+        Self { batch, checkpointer, tokens, attempt }
     }
 
     /// The records, in the order of the shard.
     pub fn records(&self) -> Records<'a> {
-        Records {
-            entries: self.batch.entries.iter(),
-            current: None,
-            left: self.batch.records,
-        }
+        Records { entries: self.batch.entries.iter(), current: None, left: self.batch.records }
     }
 
     /// How many records there are, at least one.
@@ -195,10 +186,7 @@ impl<'a> Iterator for Records<'a> {
             if let Some((entry, nth)) = &mut self.current
                 && *nth < entry.len()
             {
-                let record = Record {
-                    entry,
-                    member: entry.member(*nth),
-                };
+                let record = Record { entry, member: entry.member(*nth) };
                 *nth += 1;
                 self.left -= 1;
                 return Some(record);

@@ -142,10 +142,7 @@ impl Checkpointer {
             let tenure = &self.inner.tenure;
             tenure.prepare_checkpoint(pending, state, retry).await?;
         }
-        Ok(PreparedCheckpoint {
-            checkpointer: self.clone(),
-            position,
-        })
+        Ok(PreparedCheckpoint { checkpointer: self.clone(), position })
     }
 
     async fn checkpoint_to(&self, position: ExtendedSequenceNumber) -> Result<(), CheckpointError> {
@@ -204,19 +201,11 @@ impl Checkpointer {
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.inner
-            .progress
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn turn(&self) -> SemaphorePermit<'_> {
-        let turn = self
-            .inner
-            .turn
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
+        let turn = self.inner.turn.acquire().await.expect("the semaphore is never closed");
         self.observe();
         turn
     }

@@ -43,9 +43,7 @@ impl fmt::Debug for Content {
     /// Shows neither data nor keys, which must not land in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Plain {
-                data, frame_error, ..
-            } => f
+            Self::Plain { data, frame_error, .. } => f
                 .debug_struct("Plain")
                 .field("data_len", &data.len())
                 .field("frame_error", frame_error)
@@ -94,10 +92,7 @@ impl Entry {
     /// The sub-sequence number of the `nth` user record delivered from it.
     pub(crate) fn sub_sequence_number(&self, nth: usize) -> u64 {
         match &self.content {
-            Content::Plain {
-                sub_sequence_number,
-                ..
-            } => *sub_sequence_number,
+            Content::Plain { sub_sequence_number, .. } => *sub_sequence_number,
             Content::Aggregate { .. } => self.member(nth).map_or(0, |member| member.index()),
         }
     }
@@ -106,10 +101,9 @@ impl Entry {
     pub(crate) fn payload_bytes(&self) -> usize {
         match &self.content {
             Content::Plain { data, .. } => data.len(),
-            Content::Aggregate { .. } => (0..self.len())
-                .filter_map(|nth| self.member(nth))
-                .map(|m| m.data().len())
-                .sum(),
+            Content::Aggregate { .. } => {
+                (0..self.len()).filter_map(|nth| self.member(nth)).map(|m| m.data().len()).sum()
+            }
         }
     }
 
@@ -252,9 +246,7 @@ impl Deaggregator {
 
     /// The records to deliver, without those at or before the checkpoint.
     pub(crate) fn expand(&mut self, records: Vec<RawRecord>, tally: &mut Tally) -> Vec<Entry> {
-        let entries = records
-            .into_iter()
-            .filter_map(|record| self.open(record, tally));
+        let entries = records.into_iter().filter_map(|record| self.open(record, tally));
         entries.filter(|entry| entry.len() > 0).collect()
     }
 
@@ -269,12 +261,7 @@ impl Deaggregator {
                 0
             }
         };
-        let RawRecord {
-            sequence_number,
-            partition_key,
-            data,
-            arrival,
-        } = record;
+        let RawRecord { sequence_number, partition_key, data, arrival } = record;
         self.log.passed(arrival);
         let content = match self.decoder.decode(data.clone()) {
             Ok(Decoded::Aggregate(aggregate)) => {
@@ -290,12 +277,9 @@ impl Deaggregator {
             }
             // A record on its own, and it is checkpointed.
             Ok(_) if first > 0 => return None,
-            Ok(_) => Content::Plain {
-                partition_key,
-                data,
-                sub_sequence_number: 0,
-                frame_error: None,
-            },
+            Ok(_) => {
+                Content::Plain { partition_key, data, sub_sequence_number: 0, frame_error: None }
+            }
             Err(error) => {
                 tally.frame_errors += 1;
                 self.log.not_opened(&sequence_number, &error);
@@ -309,11 +293,7 @@ impl Deaggregator {
                 }
             }
         };
-        Some(Entry {
-            sequence_number,
-            arrival,
-            content,
-        })
+        Some(Entry { sequence_number, arrival, content })
     }
 
     /// Which members are delivered, of those from `first` on.
@@ -325,9 +305,7 @@ impl Deaggregator {
         tally: &mut Tally,
     ) -> Kept {
         if aggregate.is_compressed() {
-            let sizes = aggregate
-                .iter()
-                .map(|m| (m.data().len() + m.partition_key().len()) as u64);
+            let sizes = aggregate.iter().map(|m| (m.data().len() + m.partition_key().len()) as u64);
             tally.decompressed_bytes += sizes.sum::<u64>();
         }
         // Where the Java library's rule is asked for, a member whose hash key is no number is broken.

@@ -32,9 +32,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_error_with_its_message() {
-        let error = guarded::<()>(async { panic!("no {}", "luck") })
-            .await
-            .unwrap_err();
+        let error = guarded::<()>(async { panic!("no {}", "luck") }).await.unwrap_err();
         assert!(error.is_panic());
         assert_eq!(error.to_string(), "the processor panicked: no luck");
     }

@@ -17,11 +17,7 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(last: Checkpoint) -> Self {
-        Self {
-            last,
-            delivered: None,
-            before_batch: None,
-        }
+        Self { last, delivered: None, before_batch: None }
     }
 
     /// A batch up to `end` is handed out: the processor may checkpoint within it.
@@ -50,10 +46,7 @@ impl Progress {
         if requested == self.last {
             return Ok(false);
         }
-        let delivered = self
-            .delivered
-            .as_ref()
-            .is_some_and(|delivered| to <= delivered);
+        let delivered = self.delivered.as_ref().is_some_and(|delivered| to <= delivered);
         if delivered && requested > self.last {
             return Ok(true);
         }

@@ -72,12 +72,7 @@ impl ProblemLog {
         let mut is_new = false;
         let entry = entries.entry(key).or_insert_with(|| {
             is_new = true;
-            Entry {
-                since: now,
-                failures: 0,
-                cause: String::new(),
-                logged: now,
-            }
+            Entry { since: now, failures: 0, cause: String::new(), logged: now }
         });
         entry.failures = entry.failures.saturating_add(1);
         entry.cause = cause.to_string();
@@ -85,10 +80,7 @@ impl ProblemLog {
         if log {
             entry.logged = now;
         }
-        let failed = Failed {
-            failures: entry.failures,
-            log,
-        };
+        let failed = Failed { failures: entry.failures, log };
         self.count.store(entries.len(), Ordering::Relaxed);
         failed
     }
@@ -137,10 +129,7 @@ impl ProblemLog {
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let now = self.clock.now();
         let entries = self.entries();
-        entries
-            .iter()
-            .map(|(key, entry)| entry.problem(key, now))
-            .collect()
+        entries.iter().map(|(key, entry)| entry.problem(key, now)).collect()
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
@@ -188,11 +177,7 @@ mod tests {
 
         assert!(log.recovered(READS, Some("a")));
         assert_eq!(log.find(READS, Some("a")), None);
-        assert_eq!(
-            log.totals(),
-            BTreeMap::from([(READS, 3)]),
-            "they stay counted"
-        );
+        assert_eq!(log.totals(), BTreeMap::from([(READS, 3)]), "they stay counted");
         log.forget_shard("b");
         assert_eq!(log.problems(), []);
         assert_eq!(log.failed(READS, Some("a"), "anew").failures, 1);

@@ -123,14 +123,7 @@ impl DynamoDbLeaseStore {
             }
             None => return Err(failure),
         };
-        conclude(
-            intent,
-            self.process,
-            before,
-            seen,
-            refused.is_some(),
-            failure,
-        )
+        conclude(intent, self.process, before, seen, refused.is_some(), failure)
     }
 
     async fn create_lease(&self, lease: &Lease) -> Result<Outcome, LeaseStoreError> {
@@ -249,9 +242,7 @@ impl DynamoDbLeaseStore {
         loop {
             let mut scan = self.client.scan().table_name(table);
             if segments > 1 {
-                scan = scan
-                    .segment(segment.cast_signed())
-                    .total_segments(segments.cast_signed());
+                scan = scan.segment(segment.cast_signed()).total_segments(segments.cast_signed());
             }
             let page = scan
                 .consistent_read(consistent)
@@ -330,9 +321,7 @@ impl LeaseStore for DynamoDbLeaseStore {
         throughput: Option<f64>,
     ) -> StoreFuture<'a, Outcome> {
         let mut parts = Expression::new();
-        parts
-            .counter_is(lease)
-            .processed_by(owner, lease.is_handoff_pending());
+        parts.counter_is(lease).processed_by(owner, lease.is_handoff_pending());
         parts.next_counter(lease, self.process);
         if let Some(value) = throughput {
             parts.put(name::THROUGHPUT, item::throughput(value));
@@ -356,13 +345,7 @@ impl LeaseStore for DynamoDbLeaseStore {
         parts.counter_is(lease).processed_by_even_in_handoff(owner);
         parts.next_counter(lease, self.process).progress(progress);
         let intent = Intent::Checkpoint { owner, progress };
-        self.update(
-            "UpdateItem (checkpoint)",
-            lease,
-            parts.build(),
-            Some(intent),
-        )
-        .boxed()
+        self.update("UpdateItem (checkpoint)", lease, parts.build(), Some(intent)).boxed()
     }
 
     fn take<'a>(&'a self, lease: &'a Lease, owner: &'a str) -> StoreFuture<'a, Outcome> {
@@ -372,13 +355,7 @@ impl LeaseStore for DynamoDbLeaseStore {
             .next_counter(lease, self.process)
             .owner(lease.actual_owner(), owner)
             .remove(name::CHECKPOINT_OWNER);
-        self.update(
-            "UpdateItem (take)",
-            lease,
-            parts.build(),
-            Some(Intent::Take { owner }),
-        )
-        .boxed()
+        self.update("UpdateItem (take)", lease, parts.build(), Some(Intent::Take { owner })).boxed()
     }
 
     fn assign<'a>(
@@ -393,34 +370,21 @@ impl LeaseStore for DynamoDbLeaseStore {
             parts.counter_is(lease);
             parts.put(name::RELEASED_AT, number(lease.counter.wrapping_add(1)));
         }
-        parts
-            .add_to_counter()
-            .owner(lease.owner.as_deref(), to)
-            .remove(name::CHECKPOINT_OWNER);
+        parts.add_to_counter().owner(lease.owner.as_deref(), to).remove(name::CHECKPOINT_OWNER);
         let intent = Intent::Assign { to, released };
-        self.update("UpdateItem (assign)", lease, parts.build(), Some(intent))
-            .boxed()
+        self.update("UpdateItem (assign)", lease, parts.build(), Some(intent)).boxed()
     }
 
     fn start_handoff<'a>(&'a self, lease: &'a Lease, to: &'a str) -> StoreFuture<'a, Outcome> {
         let mut parts = Expression::new();
-        parts.exists().owners_are(&Lease {
-            checkpoint_owner: None,
-            ..lease.clone()
-        });
+        parts.exists().owners_are(&Lease { checkpoint_owner: None, ..lease.clone() });
         parts.put(name::OWNER, text(to));
         match &lease.owner {
             Some(owner) => parts.put(name::CHECKPOINT_OWNER, text(owner)),
             None => parts.remove(name::CHECKPOINT_OWNER),
         };
         let intent = Intent::StartHandoff { to };
-        self.update(
-            "UpdateItem (start handoff)",
-            lease,
-            parts.build(),
-            Some(intent),
-        )
-        .boxed()
+        self.update("UpdateItem (start handoff)", lease, parts.build(), Some(intent)).boxed()
     }
 
     fn evict<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome> {
@@ -430,13 +394,7 @@ impl LeaseStore for DynamoDbLeaseStore {
         if !lease.is_handoff_pending() {
             parts.remove(name::OWNER);
         }
-        self.update(
-            "UpdateItem (evict)",
-            lease,
-            parts.build(),
-            Some(Intent::Evict),
-        )
-        .boxed()
+        self.update("UpdateItem (evict)", lease, parts.build(), Some(Intent::Evict)).boxed()
     }
 
     fn replace<'a>(&'a self, former: &'a Lease, new: &'a Lease) -> StoreFuture<'a, Outcome> {
@@ -458,14 +416,13 @@ impl LeaseStore for DynamoDbLeaseStore {
                 ShardFacts::ReadTo(time) => {
                     parts.put(name::READ_TO, number(item::epoch_millis(time)))
                 }
-                ShardFacts::Stream(identity) => parts
-                    .lacks(name::STREAM)
-                    .put(name::STREAM, text(identity.to_string())),
+                ShardFacts::Stream(identity) => {
+                    parts.lacks(name::STREAM).put(name::STREAM, text(identity.to_string()))
+                }
             };
             // Only the key matters: the condition names nothing else.
             let lease = Lease::new(key, crate::checkpoint::Checkpoint::TrimHorizon);
-            self.update("UpdateItem (shard facts)", &lease, parts.build(), None)
-                .await
+            self.update("UpdateItem (shard facts)", &lease, parts.build(), None).await
         }
         .boxed()
     }
@@ -518,10 +475,8 @@ impl LeaseStore for DynamoDbLeaseStore {
     fn put_worker<'a>(&'a self, worker: &'a str, epoch_seconds: u64) -> StoreFuture<'a, ()> {
         async move {
             let empty = || AttributeValue::M(HashMap::new());
-            let mut update = format!(
-                "SET opr = :opr, sts = :sts, lut = :lut, {} = :process",
-                name::PROCESS
-            );
+            let mut update =
+                format!("SET opr = :opr, sts = :sts, lut = :lut, {} = :process", name::PROCESS);
             let mut request = self
                 .client
                 .update_item()

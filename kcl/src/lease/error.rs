@@ -23,11 +23,7 @@ pub(crate) struct CallError {
 impl CallError {
     /// For services that are simulated.
     pub(crate) fn simulated(operation: &'static str, kind: CallErrorKind) -> Self {
-        Self {
-            operation,
-            kind,
-            source: Cause("simulated".into()),
-        }
+        Self { operation, kind, source: Cause("simulated".into()) }
     }
 }
 
@@ -99,10 +95,7 @@ impl LeaseStoreError {
 
     /// A write may have been done although it failed.
     pub(crate) fn is_ambiguous(&self) -> bool {
-        matches!(
-            self.kind(),
-            Some(CallErrorKind::NoAnswer | CallErrorKind::Internal)
-        )
+        matches!(self.kind(), Some(CallErrorKind::NoAnswer | CallErrorKind::Internal))
     }
 
     /// The table or its index is gone.
@@ -125,17 +118,11 @@ where
             _ => CallErrorKind::NoAnswer,
         }),
     };
-    CallError {
-        operation,
-        kind,
-        source: Cause(text.into()),
-    }
+    CallError { operation, kind, source: Cause(text.into()) }
 }
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
-        (*error).source()
-    })
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source())
 }
 
 /// What a failure to sign a request means; `None`: the request was signed.
@@ -189,7 +176,5 @@ fn kind_of(code: &str) -> CallErrorKind {
 
 fn names_credentials(text: &str) -> bool {
     let text = text.to_lowercase();
-    ["credential", "identity resolver", "auth scheme"]
-        .iter()
-        .any(|word| text.contains(word))
+    ["credential", "identity resolver", "auth scheme"].iter().any(|word| text.contains(word))
 }

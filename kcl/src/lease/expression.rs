@@ -72,10 +72,9 @@ impl Expression {
 
     /// `leaseOwner` and `checkpointOwner` are as the caller knows them, or absent.
     pub(super) fn owners_are(&mut self, lease: &Lease) -> &mut Self {
-        for (attribute, known) in [
-            (name::OWNER, &lease.owner),
-            (name::CHECKPOINT_OWNER, &lease.checkpoint_owner),
-        ] {
+        for (attribute, known) in
+            [(name::OWNER, &lease.owner), (name::CHECKPOINT_OWNER, &lease.checkpoint_owner)]
+        {
             let condition = match known {
                 Some(owner) => self.equals(attribute, text(owner)),
                 None => Self::absent(attribute),
@@ -92,8 +91,7 @@ impl Expression {
             return self.condition(condition);
         }
         let owner = self.equals(name::OWNER, text(worker));
-        self.condition(owner)
-            .condition(Self::absent(name::CHECKPOINT_OWNER))
+        self.condition(owner).condition(Self::absent(name::CHECKPOINT_OWNER))
     }
 
     /// `worker` processes the shard, whether or not a handoff began.
@@ -130,8 +128,7 @@ impl Expression {
         if lease.was_owned_by_another_library() {
             self.remove(name::READ_TO);
         }
-        self.put(name::COUNTER, number(stamp.counter))
-            .put(name::STAMP, text(stamp.to_string()))
+        self.put(name::COUNTER, number(stamp.counter)).put(name::STAMP, text(stamp.to_string()))
     }
 
     pub(super) fn add_to_counter(&mut self) -> &mut Self {
@@ -151,10 +148,7 @@ impl Expression {
     pub(super) fn progress(&mut self, progress: &Progress) -> &mut Self {
         let checkpoint = &progress.checkpoint;
         self.put(name::CHECKPOINT, text(checkpoint.as_str()));
-        self.put(
-            name::CHECKPOINT_SUB,
-            number(checkpoint.sub_sequence_number()),
-        );
+        self.put(name::CHECKPOINT_SUB, number(checkpoint.sub_sequence_number()));
         self.put(name::OWNER_SWITCHES, number(0));
         if let Some(value) = progress.throughput {
             self.put(name::THROUGHPUT, item::throughput(value));
@@ -165,19 +159,15 @@ impl Expression {
         match &progress.pending {
             Some(pending) => {
                 self.put(name::PENDING, text(pending.checkpoint.as_str()));
-                self.put(
-                    name::PENDING_SUB,
-                    number(pending.checkpoint.sub_sequence_number()),
-                );
+                self.put(name::PENDING_SUB, number(pending.checkpoint.sub_sequence_number()));
                 match &pending.state {
                     Some(state) => self.put(name::PENDING_STATE, item::binary(state)),
                     None => self.remove(name::PENDING_STATE),
                 }
             }
-            None => self
-                .remove(name::PENDING)
-                .remove(name::PENDING_SUB)
-                .remove(name::PENDING_STATE),
+            None => {
+                self.remove(name::PENDING).remove(name::PENDING_SUB).remove(name::PENDING_STATE)
+            }
         }
     }
 
@@ -185,10 +175,7 @@ impl Expression {
         let mut clauses = Vec::new();
         for (verb, parts) in [
             ("SET", self.set),
-            (
-                "REMOVE",
-                self.remove.into_iter().map(str::to_owned).collect(),
-            ),
+            ("REMOVE", self.remove.into_iter().map(str::to_owned).collect()),
             ("ADD", self.add),
         ] {
             if !parts.is_empty() {

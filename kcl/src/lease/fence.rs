@@ -20,12 +20,7 @@ pub(crate) struct Fence {
 impl Fence {
     /// `sent`: when the write that acquired the lease was sent.
     pub(crate) fn new(failover: Duration, sent: Duration) -> Self {
-        Self {
-            failover,
-            renewed: sent,
-            unclear: false,
-            unproven: false,
-        }
+        Self { failover, renewed: sent, unclear: false, unproven: false }
     }
 
     /// A write that was sent at `sent` was answered: it moved the counter.
@@ -108,20 +103,13 @@ mod tests {
         let mut fence = Fence::new(F, at(100));
         fence.failed();
         assert!(fence.is_unclear());
-        assert_eq!(
-            fence.renewal_due(F / 2),
-            at(105),
-            "retries are paced elsewhere"
-        );
+        assert_eq!(fence.renewal_due(F / 2), at(105), "retries are paced elsewhere");
         fence.read_back();
         assert!(!fence.is_unclear() && fence.is_unproven());
         assert_eq!(fence.deadline(), at(110));
         assert_eq!(fence.renewal_due(F / 2), at(100), "now");
         fence.succeeded(at(107));
         assert!(!fence.is_unproven());
-        assert_eq!(
-            (fence.renewal_due(F / 2), fence.deadline()),
-            (at(112), at(117))
-        );
+        assert_eq!((fence.renewal_due(F / 2), fence.deadline()), (at(112), at(117)));
     }
 }

@@ -8,14 +8,8 @@ use serde_json::Value;
 use super::item::Item;
 
 const GOLDEN: [(&str, &str); 2] = [
-    (
-        "3.4.2",
-        include_str!("../../tests/golden/kcl-3.4.2-items.ndjson"),
-    ),
-    (
-        "3.5.1",
-        include_str!("../../tests/golden/kcl-3.5.1-items.ndjson"),
-    ),
+    ("3.4.2", include_str!("../../tests/golden/kcl-3.4.2-items.ndjson")),
+    ("3.5.1", include_str!("../../tests/golden/kcl-3.5.1-items.ndjson")),
 ];
 
 pub(crate) fn attribute_value(json: &Value) -> AttributeValue {
@@ -25,39 +19,22 @@ pub(crate) fn attribute_value(json: &Value) -> AttributeValue {
         "S" => AttributeValue::S(string()),
         "N" => AttributeValue::N(string()),
         "B" => AttributeValue::B(Blob::new(
-            base64::engine::general_purpose::STANDARD
-                .decode(string())
-                .unwrap(),
+            base64::engine::general_purpose::STANDARD.decode(string()).unwrap(),
         )),
         "SS" => {
-            let mut set: Vec<String> = value
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|v| v.as_str().unwrap().into())
-                .collect();
+            let mut set: Vec<String> =
+                value.as_array().unwrap().iter().map(|v| v.as_str().unwrap().into()).collect();
             set.sort();
             AttributeValue::Ss(set)
         }
-        "L" => AttributeValue::L(
-            value
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(attribute_value)
-                .collect(),
-        ),
+        "L" => AttributeValue::L(value.as_array().unwrap().iter().map(attribute_value).collect()),
         "M" => AttributeValue::M(item(value)),
         other => panic!("unexpected type {other}"),
     }
 }
 
 pub(crate) fn item(json: &Value) -> Item {
-    json.as_object()
-        .unwrap()
-        .iter()
-        .map(|(k, v)| (k.clone(), attribute_value(v)))
-        .collect()
+    json.as_object().unwrap().iter().map(|(k, v)| (k.clone(), attribute_value(v))).collect()
 }
 
 /// Version, table and item of each.
@@ -66,11 +43,7 @@ pub(crate) fn golden() -> Vec<(&'static str, String, Item)> {
     for (version, lines) in GOLDEN {
         for line in lines.lines() {
             let json: Value = serde_json::from_str(line).unwrap();
-            items.push((
-                version,
-                json["table"].as_str().unwrap().to_owned(),
-                item(&json["item"]),
-            ));
+            items.push((version, json["table"].as_str().unwrap().to_owned(), item(&json["item"])));
         }
     }
     items

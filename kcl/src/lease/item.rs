@@ -148,10 +148,7 @@ pub(super) fn encode_leader_lock(lock: &LeaderLock, key: &str, has_entity_type: 
         (key.to_owned(), text(LEADER)),
         (name::LOCK_OWNER.to_owned(), text(&lock.owner)),
         (name::LOCK_VERSION.to_owned(), text(&lock.version)),
-        (
-            name::LOCK_DURATION.to_owned(),
-            text(lock.duration.as_millis().to_string()),
-        ),
+        (name::LOCK_DURATION.to_owned(), text(lock.duration.as_millis().to_string())),
     ]);
     if has_entity_type {
         item.insert(name::ENTITY_TYPE.to_owned(), text(ENTITY_LEADER));
@@ -218,8 +215,7 @@ fn decode_lease(key: String, item: Item) -> Result<Lease, CorruptItem> {
         released_at: item.optional_number(name::RELEASED_AT).unwrap_or_default(),
         stamp: item.take(name::STAMP).map(|stamp| {
             let text = stamp.as_s().ok();
-            text.and_then(|text| Stamp::parse(text))
-                .unwrap_or_else(|| Stamp::unreadable(counter))
+            text.and_then(|text| Stamp::parse(text)).unwrap_or_else(|| Stamp::unreadable(counter))
         }),
         key: item.key,
         other: item.rest,
@@ -235,28 +231,16 @@ pub(crate) fn encode(lease: &Lease) -> Item {
         }
     };
     put(name::KEY, Some(text(&lease.key)));
-    put(
-        name::ENTITY_TYPE,
-        lease.has_entity_type.then(|| text(ENTITY_LEASE)),
-    );
+    put(name::ENTITY_TYPE, lease.has_entity_type.then(|| text(ENTITY_LEASE)));
     put(name::OWNER, lease.owner.as_ref().map(text));
-    put(
-        name::CHECKPOINT_OWNER,
-        lease.checkpoint_owner.as_ref().map(text),
-    );
+    put(name::CHECKPOINT_OWNER, lease.checkpoint_owner.as_ref().map(text));
     put(name::COUNTER, Some(number(lease.counter)));
     put(name::CHECKPOINT, Some(text(lease.checkpoint.as_str())));
-    put(
-        name::CHECKPOINT_SUB,
-        Some(number(lease.checkpoint.sub_sequence_number())),
-    );
+    put(name::CHECKPOINT_SUB, Some(number(lease.checkpoint.sub_sequence_number())));
     put(name::OWNER_SWITCHES, Some(number(lease.owner_switches)));
     if let Some(pending) = &lease.pending {
         put(name::PENDING, Some(text(pending.checkpoint.as_str())));
-        put(
-            name::PENDING_SUB,
-            Some(number(pending.checkpoint.sub_sequence_number())),
-        );
+        put(name::PENDING_SUB, Some(number(pending.checkpoint.sub_sequence_number())));
         put(name::PENDING_STATE, pending.state.as_ref().map(binary));
     }
     put(name::PARENTS, set(&lease.parents));
@@ -266,20 +250,11 @@ pub(crate) fn encode(lease: &Lease) -> Item {
         put(name::END, Some(text(range.end().to_string())));
     }
     put(name::THROUGHPUT, lease.throughput.map(throughput));
-    put(
-        name::RESUME_FROM,
-        lease.resume_from.map(epoch_millis).map(number),
-    );
+    put(name::RESUME_FROM, lease.resume_from.map(epoch_millis).map(number));
     put(name::READ_TO, lease.read_to.map(epoch_millis).map(number));
-    put(
-        name::STREAM,
-        lease.stream.as_ref().map(|stream| text(stream.to_string())),
-    );
+    put(name::STREAM, lease.stream.as_ref().map(|stream| text(stream.to_string())));
     put(name::RELEASED_AT, lease.released_at.map(number));
-    put(
-        name::STAMP,
-        lease.stamp.map(|stamp| text(stamp.to_string())),
-    );
+    put(name::STAMP, lease.stamp.map(|stamp| text(stamp.to_string())));
     item
 }
 
@@ -312,31 +287,18 @@ pub(crate) fn rounded_throughput(kib_per_second: f64) -> f64 {
 }
 
 pub(super) fn epoch_millis(time: SystemTime) -> u64 {
-    let since_epoch = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A number with at most six decimals, halves rounded up, as Java writes it: judged on the shortest
 /// decimal text of the number.
 fn six_decimals(value: f64) -> String {
-    let value = if value.is_finite() {
-        value.clamp(0.0, 1e15)
-    } else {
-        0.0
-    };
+    let value = if value.is_finite() { value.clamp(0.0, 1e15) } else { 0.0 };
     let shortest = value.to_string();
     let (whole, fraction) = shortest.split_once('.').unwrap_or((&shortest, ""));
-    let kept: String = fraction
-        .chars()
-        .chain(std::iter::repeat('0'))
-        .take(6)
-        .collect();
-    let round_up = fraction
-        .as_bytes()
-        .get(6)
-        .is_some_and(|digit| *digit >= b'5');
+    let kept: String = fraction.chars().chain(std::iter::repeat('0')).take(6).collect();
+    let round_up = fraction.as_bytes().get(6).is_some_and(|digit| *digit >= b'5');
     let millionths = format!("{whole}{kept}").parse::<u128>().unwrap_or(0) + u128::from(round_up);
     let text = format!("{}.{:06}", millionths / 1_000_000, millionths % 1_000_000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -354,11 +316,7 @@ impl Reader {
     }
 
     fn corrupt(&self, attribute: &'static str, problem: &'static str) -> CorruptItem {
-        CorruptItem {
-            key: self.key.clone(),
-            attribute,
-            problem,
-        }
+        CorruptItem { key: self.key.clone(), attribute, problem }
     }
 
     fn take(&mut self, attribute: &'static str) -> Option<AttributeValue> {
@@ -386,8 +344,7 @@ impl Reader {
     }
 
     fn number(&mut self, attribute: &'static str) -> Result<u64, CorruptItem> {
-        self.optional_number(attribute)?
-            .ok_or_else(|| self.corrupt(attribute, "is missing"))
+        self.optional_number(attribute)?.ok_or_else(|| self.corrupt(attribute, "is missing"))
     }
 
     fn set(&mut self, attribute: &'static str) -> Result<BTreeSet<String>, CorruptItem> {

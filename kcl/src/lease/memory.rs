@@ -52,10 +52,8 @@ pub(crate) enum Passage {
 
 #[cfg(test)]
 impl Passage {
-    pub(crate) const AT_ONCE: Self = Self::Through {
-        there: Duration::ZERO,
-        back: Some(Duration::ZERO),
-    };
+    pub(crate) const AT_ONCE: Self =
+        Self::Through { there: Duration::ZERO, back: Some(Duration::ZERO) };
 }
 
 /// The way between a worker and the table.
@@ -242,8 +240,7 @@ impl MemoryLeaseStore {
         known: &Lease,
         change: impl Fn(&Lease) -> Option<Lease> + Send + Sync + 'static,
     ) -> Result<Outcome, LeaseStoreError> {
-        self.write(operation, known, None, to_existing(change))
-            .await
+        self.write(operation, known, None, to_existing(change)).await
     }
 }
 
@@ -261,10 +258,8 @@ impl LeaseStore for MemoryLeaseStore {
 
     fn create<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome> {
         let new = lease.clone();
-        self.write("create", lease, None, move |item| {
-            item.is_none().then(|| Some(new.clone()))
-        })
-        .boxed()
+        self.write("create", lease, None, move |item| item.is_none().then(|| Some(new.clone())))
+            .boxed()
     }
 
     fn renew<'a>(
@@ -295,16 +290,14 @@ impl LeaseStore for MemoryLeaseStore {
             Intent::Checkpoint { owner, progress }.apply(process, &known, item)
         });
         let intent = Intent::Checkpoint { owner, progress };
-        self.write("checkpoint", lease, Some(intent), change)
-            .boxed()
+        self.write("checkpoint", lease, Some(intent), change).boxed()
     }
 
     fn take<'a>(&'a self, lease: &'a Lease, owner: &'a str) -> StoreFuture<'a, Outcome> {
         let (process, known, me) = (self.process, lease.clone(), owner.to_owned());
         let change =
             to_existing(move |item| Intent::Take { owner: &me }.apply(process, &known, item));
-        self.write("take", lease, Some(Intent::Take { owner }), change)
-            .boxed()
+        self.write("take", lease, Some(Intent::Take { owner }), change).boxed()
     }
 
     fn assign<'a>(
@@ -327,20 +320,13 @@ impl LeaseStore for MemoryLeaseStore {
         let change = to_existing(move |item| {
             Intent::StartHandoff { to: &next }.apply(process, &known, item)
         });
-        self.write(
-            "start handoff",
-            lease,
-            Some(Intent::StartHandoff { to }),
-            change,
-        )
-        .boxed()
+        self.write("start handoff", lease, Some(Intent::StartHandoff { to }), change).boxed()
     }
 
     fn evict<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome> {
         let (process, known) = (self.process, lease.clone());
         let change = to_existing(move |item| Intent::Evict.apply(process, &known, item));
-        self.write("evict", lease, Some(Intent::Evict), change)
-            .boxed()
+        self.write("evict", lease, Some(Intent::Evict), change).boxed()
     }
 
     fn replace<'a>(&'a self, former: &'a Lease, new: &'a Lease) -> StoreFuture<'a, Outcome> {
@@ -385,14 +371,9 @@ impl LeaseStore for MemoryLeaseStore {
     fn list(&self, consistent: bool) -> StoreFuture<'_, Snapshot> {
         let link = Arc::clone(&self.link);
         let lag = move || {
-            if consistent {
-                Duration::ZERO
-            } else {
-                link.scan_lag()
-            }
+            if consistent { Duration::ZERO } else { link.scan_lag() }
         };
-        self.call("list", false, move |table| table.snapshot(&lag))
-            .boxed()
+        self.call("list", false, move |table| table.snapshot(&lag)).boxed()
     }
 
     fn leader(&self) -> StoreFuture<'_, Option<LeaderLock>> {

@@ -28,11 +28,7 @@ pub(crate) fn metered(
     if !meter.is_on() {
         return store;
     }
-    Arc::new(Metered {
-        inner: store,
-        meter: meter.clone(),
-        clock: Arc::clone(clock),
-    })
+    Arc::new(Metered { inner: store, meter: meter.clone(), clock: Arc::clone(clock) })
 }
 
 impl Metered {
@@ -138,18 +134,13 @@ impl LeaseStore for Metered {
     }
 
     fn owned_by<'a>(&'a self, owner: &'a str) -> StoreFuture<'a, Vec<String>> {
-        let metrics = (
-            Metric::ListLeaseKeysForWorkerSuccess,
-            Metric::ListLeaseKeysForWorkerTime,
-        );
+        let metrics = (Metric::ListLeaseKeysForWorkerSuccess, Metric::ListLeaseKeysForWorkerTime);
         self.measure(self.inner.owned_by(owner), metrics, None)
     }
 
     fn put_worker<'a>(&'a self, worker: &'a str, epoch_seconds: u64) -> StoreFuture<'a, ()> {
-        let metrics = (
-            Metric::WorkerMetricStatsReporterSuccess,
-            Metric::WorkerMetricStatsReporterTime,
-        );
+        let metrics =
+            (Metric::WorkerMetricStatsReporterSuccess, Metric::WorkerMetricStatsReporterTime);
         self.measure(self.inner.put_worker(worker, epoch_seconds), metrics, None)
     }
 

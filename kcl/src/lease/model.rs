@@ -93,10 +93,7 @@ impl Lease {
         Self {
             owner: owner.map(str::to_owned),
             counter,
-            stamp: Some(Stamp {
-                counter,
-                process: Some(process),
-            }),
+            stamp: Some(Stamp { counter, process: Some(process) }),
             ..self.clone()
         }
     }
@@ -147,10 +144,7 @@ impl Lease {
         let stamped = match self.stamp {
             // Not owned by this library yet, and created at 0.
             None => 0,
-            Some(Stamp {
-                counter,
-                process: Some(_),
-            }) => counter,
+            Some(Stamp { counter, process: Some(_) }) => counter,
             Some(Stamp { process: None, .. }) => return true,
         };
         // A counter before the stamp: the item was restored or edited.
@@ -171,19 +165,13 @@ pub(crate) struct Stamp {
 impl Stamp {
     /// Of a write by `process` to an item at `counter`.
     pub(crate) fn after(counter: u64, process: u64) -> Self {
-        Self {
-            counter: counter.wrapping_add(1),
-            process: Some(process),
-        }
+        Self { counter: counter.wrapping_add(1), process: Some(process) }
     }
 
     /// One that cannot be read, of an item at `counter`: a later version may write another form. It may
     /// be anybody's.
     pub(crate) fn unreadable(counter: u64) -> Self {
-        Self {
-            counter,
-            process: None,
-        }
+        Self { counter, process: None }
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
@@ -216,10 +204,7 @@ pub(crate) struct StreamIdentity {
 impl StreamIdentity {
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (arn, created) = text.rsplit_once('@')?;
-        Some(Self {
-            arn: arn.to_owned(),
-            created: created.parse().ok()?,
-        })
+        Some(Self { arn: arn.to_owned(), created: created.parse().ok()? })
     }
 }
 

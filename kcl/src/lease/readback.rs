@@ -61,10 +61,7 @@ impl Intent<'_> {
                 seen.owner.as_deref() == Some(to) && seen.checkpoint_owner == before.owner
             }
             Self::Evict => {
-                let owner = before
-                    .is_handoff_pending()
-                    .then(|| before.owner.clone())
-                    .flatten();
+                let owner = before.is_handoff_pending().then(|| before.owner.clone()).flatten();
                 one_more && seen.owner == owner && !seen.is_handoff_pending()
             }
         }
@@ -142,23 +139,11 @@ mod tests {
     #[test]
     fn a_write_is_done_only_if_owner_counter_and_checkpoint_are_as_it_leaves_them() {
         let before = lease("me", "", 4);
-        let renew = Intent::Renew {
-            owner: "me",
-            throughput: None,
-        };
+        let renew = Intent::Renew { owner: "me", throughput: None };
         assert!(renew.is_done(P, &before, &lease("me", "", 5)));
-        assert!(
-            renew.is_done(P, &before, &lease("other", "me", 5)),
-            "a handoff began meanwhile"
-        );
-        assert!(
-            !renew.is_done(P, &before, &lease("other", "", 5)),
-            "another worker took it"
-        );
-        assert!(
-            !renew.is_done(P, &before, &lease("me", "", 6)),
-            "lost and regained"
-        );
+        assert!(renew.is_done(P, &before, &lease("other", "me", 5)), "a handoff began meanwhile");
+        assert!(!renew.is_done(P, &before, &lease("other", "", 5)), "another worker took it");
+        assert!(!renew.is_done(P, &before, &lease("me", "", 6)), "lost and regained");
         assert!(!renew.is_done(P, &before, &lease("me", "other", 5)));
         assert!(!renew.is_done(P, &before, &before));
 
@@ -167,38 +152,20 @@ mod tests {
             pending: None,
             throughput: None,
         };
-        let checkpoint = Intent::Checkpoint {
-            owner: "me",
-            progress: &progress,
-        };
-        assert!(
-            !checkpoint.is_done(P, &before, &lease("me", "", 5)),
-            "an older checkpoint"
-        );
-        let written = Lease {
-            checkpoint: progress.checkpoint.clone(),
-            ..lease("me", "", 5)
-        };
+        let checkpoint = Intent::Checkpoint { owner: "me", progress: &progress };
+        assert!(!checkpoint.is_done(P, &before, &lease("me", "", 5)), "an older checkpoint");
+        let written = Lease { checkpoint: progress.checkpoint.clone(), ..lease("me", "", 5) };
         assert!(checkpoint.is_done(P, &before, &written));
 
         let take = Intent::Take { owner: "w" };
         assert!(take.is_done(P, &lease("", "", 4), &lease("w", "", 5)));
         assert!(!take.is_done(P, &lease("", "", 4), &lease("v", "", 5)));
 
-        let assign = Intent::Assign {
-            to: "w",
-            released: false,
-        };
+        let assign = Intent::Assign { to: "w", released: false };
         assert!(assign.is_done(P, &lease("w", "me", 4), &lease("w", "", 9)));
         assert!(!assign.is_done(P, &lease("w", "me", 4), &lease("w", "me", 9)));
-        let release = Intent::Assign {
-            to: "w",
-            released: true,
-        };
-        let released = |counter| Lease {
-            released_at: Some(counter),
-            ..lease("w", "", counter)
-        };
+        let release = Intent::Assign { to: "w", released: true };
+        let released = |counter| Lease { released_at: Some(counter), ..lease("w", "", counter) };
         assert!(release.is_done(P, &before, &released(5)));
         assert!(!release.is_done(P, &before, &released(6)));
         assert!(
@@ -229,47 +196,27 @@ mod tests {
             Verdict::Adopt(landed.clone().into())
         );
         assert_eq!(judge("me", P, &known, Some(landed), false), Verdict::Lost);
-        assert_eq!(
-            judge("me", P, &known, Some(lease("other", "", 5)), true),
-            Verdict::Lost
-        );
-        assert_eq!(
-            judge("me", P, &known, Some(lease("me", "", 6)), true),
-            Verdict::Lost
-        );
+        assert_eq!(judge("me", P, &known, Some(lease("other", "", 5)), true), Verdict::Lost);
+        assert_eq!(judge("me", P, &known, Some(lease("me", "", 6)), true), Verdict::Lost);
         assert_eq!(judge("me", P, &known, None, true), Verdict::Lost);
     }
 
     #[test]
     fn what_another_process_of_the_same_id_wrote_is_not_its_own() {
         let known = lease("me", "", 4);
-        let stamped = |process| Lease {
-            stamp: Some(Stamp::after(4, process)),
-            ..lease("me", "", 5)
-        };
-        let renew = Intent::Renew {
-            owner: "me",
-            throughput: None,
-        };
+        let stamped =
+            |process| Lease { stamp: Some(Stamp::after(4, process)), ..lease("me", "", 5) };
+        let renew = Intent::Renew { owner: "me", throughput: None };
         let take = Intent::Take { owner: "me" };
         for intent in [renew, take] {
             assert!(intent.is_done(P, &known, &stamped(P)));
             assert!(!intent.is_done(P, &known, &stamped(P + 1)), "{intent:?}");
         }
         let (own, others) = (stamped(P), stamped(P + 1));
-        assert_eq!(
-            judge("me", P, &known, Some(own.clone()), true),
-            Verdict::Adopt(own.into())
-        );
-        assert_eq!(
-            judge("me", P, &known, Some(others.clone()), true),
-            Verdict::Lost
-        );
+        assert_eq!(judge("me", P, &known, Some(own.clone()), true), Verdict::Adopt(own.into()));
+        assert_eq!(judge("me", P, &known, Some(others.clone()), true), Verdict::Lost);
         // What was written since is a leader's, or Java's.
-        let since = Lease {
-            counter: 6,
-            ..others
-        };
+        let since = Lease { counter: 6, ..others };
         assert!(renew.is_done(P, &lease("me", "", 5), &since));
     }
 }

@@ -44,10 +44,7 @@ impl Tenure {
     pub(crate) fn recorded(lease: Lease, clock: Arc<dyn Clock>) -> (Self, Recorder) {
         let (sender, requests) = mpsc::channel(QUEUE);
         let state = Arc::new(TenureState {
-            token: FencingToken {
-                lease_key: lease.key.clone(),
-                counter: lease.counter,
-            },
+            token: FencingToken { lease_key: lease.key.clone(), counter: lease.counter },
             fleet: Arc::new(NoFleet),
             known: Mutex::new(Known {
                 fence: Fence::new(FOR_EVER, clock.now()),
@@ -62,15 +59,9 @@ impl Tenure {
             delivered: AtomicU64::new(0),
             aborted: AtomicBool::new(false),
         });
-        let recorder = Recorder {
-            state: Arc::clone(&state),
-            log: Arc::default(),
-        };
+        let recorder = Recorder { state: Arc::clone(&state), log: Arc::default() };
         tokio::spawn(recorder.clone().serve(requests));
-        let tenure = Self {
-            state,
-            requests: sender,
-        };
+        let tenure = Self { state, requests: sender };
         (tenure, recorder)
     }
 }

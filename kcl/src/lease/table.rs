@@ -99,10 +99,7 @@ pub(super) async fn describe(
     match client.describe_table().table_name(table).send().await {
         Ok(output) => Ok(output.table),
         Err(SdkError::ServiceError(error))
-            if matches!(
-                error.err(),
-                DescribeTableError::ResourceNotFoundException(_)
-            ) =>
+            if matches!(error.err(), DescribeTableError::ResourceNotFoundException(_)) =>
         {
             Ok(None)
         }
@@ -149,11 +146,7 @@ async fn create(client: &Client, table: &str, config: &TableConfig) -> Result<()
     let index = GlobalSecondaryIndex::builder()
         .index_name(INDEX)
         .set_key_schema(Some(index_key()?))
-        .projection(
-            Projection::builder()
-                .projection_type(ProjectionType::KeysOnly)
-                .build(),
-        )
+        .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
         .set_provisioned_throughput(provisioned(config)?)
         .build()
         .map_err(incomplete)?;
@@ -206,11 +199,7 @@ async fn add_index(
     let create = CreateGlobalSecondaryIndexAction::builder()
         .index_name(INDEX)
         .set_key_schema(Some(index_key()?))
-        .projection(
-            Projection::builder()
-                .projection_type(ProjectionType::KeysOnly)
-                .build(),
-        )
+        .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
         .set_provisioned_throughput(throughput)
         .build()
         .map_err(incomplete)?;
@@ -236,18 +225,11 @@ async fn add_index(
 }
 
 fn key(attribute: &str, kind: KeyType) -> Result<KeySchemaElement, TableError> {
-    KeySchemaElement::builder()
-        .attribute_name(attribute)
-        .key_type(kind)
-        .build()
-        .map_err(incomplete)
+    KeySchemaElement::builder().attribute_name(attribute).key_type(kind).build().map_err(incomplete)
 }
 
 fn index_key() -> Result<Vec<KeySchemaElement>, TableError> {
-    Ok(vec![
-        key(name::OWNER, KeyType::Hash)?,
-        key(name::KEY, KeyType::Range)?,
-    ])
+    Ok(vec![key(name::OWNER, KeyType::Hash)?, key(name::KEY, KeyType::Range)?])
 }
 
 fn attributes() -> Result<Vec<AttributeDefinition>, TableError> {
@@ -277,20 +259,11 @@ fn tags(tags: &BTreeMap<String, String>) -> Result<Option<Vec<Tag>>, TableError>
     if tags.is_empty() {
         return Ok(None);
     }
-    let tag = |(key, value)| {
-        Tag::builder()
-            .key(key)
-            .value(value)
-            .build()
-            .map_err(incomplete)
-    };
+    let tag = |(key, value)| Tag::builder().key(key).value(value).build().map_err(incomplete);
     tags.iter().map(tag).collect::<Result<_, _>>().map(Some)
 }
 
 /// A request without a required field: the settings gave an empty one.
 fn incomplete(error: aws_sdk_dynamodb::error::BuildError) -> TableError {
-    TableProblem::Settings {
-        problem: error.to_string(),
-    }
-    .into()
+    TableProblem::Settings { problem: error.to_string() }.into()
 }

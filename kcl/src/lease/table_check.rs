@@ -107,12 +107,7 @@ pub(crate) fn check(table: &TableDescription, kind: TableKind) -> Result<(), Tab
         let wanted = format!("{} and {} (S)", hash_key(name::OWNER), name::KEY);
         if found != wanted {
             let index = INDEX;
-            return Err(TableProblem::Index {
-                index,
-                found,
-                wanted,
-            }
-            .into());
+            return Err(TableProblem::Index { index, found, wanted }.into());
         }
     }
     let (status, what_to_do) = match table.table_status() {
@@ -124,20 +119,15 @@ pub(crate) fn check(table: &TableDescription, kind: TableKind) -> Result<(), Tab
         Some(TableStatus::Deleting) => {
             return Err(TableError::NotReady("it is DELETING".to_owned()));
         }
-        Some(status @ (TableStatus::Archiving | TableStatus::Archived)) => (
-            status,
-            "restore it from its backup and set table.name, or delete it and start again",
-        ),
+        Some(status @ (TableStatus::Archiving | TableStatus::Archived)) => {
+            (status, "restore it from its backup and set table.name, or delete it and start again")
+        }
         Some(status @ TableStatus::InaccessibleEncryptionCredentials) => {
             (status, "make its KMS key usable again, then start again")
         }
         Some(status) => (status, "make it ACTIVE, then start again"),
     };
-    Err(TableProblem::Status {
-        status: status.as_str().to_owned(),
-        what_to_do,
-    }
-    .into())
+    Err(TableProblem::Status { status: status.as_str().to_owned(), what_to_do }.into())
 }
 
 /// Whether the index is there and can be read.
@@ -247,18 +237,8 @@ mod tests {
         use TableKind::{Leases, LegacyState, LegacyWorkers};
         let active = |key: &[&str], numbers: &[&str]| table(key, TableStatus::Active, numbers);
         for (kind, key, numbers, found) in [
-            (
-                Leases,
-                &["orderId"][..],
-                &[][..],
-                Some("orderId (S), not leaseKey (S)"),
-            ),
-            (
-                Leases,
-                &["leaseKey"],
-                &["leaseKey"],
-                Some("leaseKey (N), not leaseKey (S)"),
-            ),
+            (Leases, &["orderId"][..], &[][..], Some("orderId (S), not leaseKey (S)")),
+            (Leases, &["leaseKey"], &["leaseKey"], Some("leaseKey (N), not leaseKey (S)")),
             (
                 Leases,
                 &["leaseKey", "created"],
@@ -266,27 +246,17 @@ mod tests {
                 Some("leaseKey (S) and created (N), not leaseKey (S)"),
             ),
             (Leases, &["leaseKey"], &[], None),
-            (
-                LegacyState,
-                &["leaseKey"],
-                &[],
-                Some("leaseKey (S), not key (S)"),
-            ),
+            (LegacyState, &["leaseKey"], &[], Some("leaseKey (S), not key (S)")),
             (LegacyState, &["key"], &[], None),
             (LegacyWorkers, &["key"], &[], Some("key (S), not wid (S)")),
             (LegacyWorkers, &["wid"], &[], None),
         ] {
-            let told = check(&active(key, numbers), kind)
-                .err()
-                .map(|e| e.to_string());
+            let told = check(&active(key, numbers), kind).err().map(|e| e.to_string());
             match found {
                 None => assert_eq!(told, None),
                 Some(found) => {
                     let told = told.unwrap();
-                    assert!(
-                        told.contains(&format!("its primary key is {found}")),
-                        "{told}"
-                    );
+                    assert!(told.contains(&format!("its primary key is {found}")), "{told}");
                 }
             }
         }
@@ -314,28 +284,18 @@ mod tests {
 
     #[test]
     fn the_index_may_project_more_but_not_by_another_key() {
-        for projection in [
-            ProjectionType::KeysOnly,
-            ProjectionType::All,
-            ProjectionType::Include,
-        ] {
+        for projection in [ProjectionType::KeysOnly, ProjectionType::All, ProjectionType::Include] {
             let table = with_index(&["leaseOwner", "leaseKey"], projection, IndexStatus::Active);
             assert!(check(&table, TableKind::Leases).is_ok());
             assert_eq!(index_state(&table), Index::Ready);
         }
         for (key, found) in [
             (&["leaseOwner"][..], "leaseOwner (S)"),
-            (
-                &["leaseKey", "leaseOwner"],
-                "leaseKey (S) and leaseOwner (S)",
-            ),
+            (&["leaseKey", "leaseOwner"], "leaseKey (S) and leaseOwner (S)"),
         ] {
             let table = with_index(key, ProjectionType::KeysOnly, IndexStatus::Active);
             let text = problem(&table, TableKind::Leases);
-            assert!(
-                text.contains(&format!("{INDEX} has the key {found}, not")),
-                "{text}"
-            );
+            assert!(text.contains(&format!("{INDEX} has the key {found}, not")), "{text}");
         }
         for status in [IndexStatus::Creating, IndexStatus::Deleting] {
             let key = ["leaseOwner", "leaseKey"];

@@ -162,9 +162,7 @@ impl TenureState {
     }
 
     pub(super) fn lease_lost(&self) -> CheckpointError {
-        CheckpointError::LeaseLost {
-            shard_id: self.token.lease_key.clone(),
-        }
+        CheckpointError::LeaseLost { shard_id: self.token.lease_key.clone() }
     }
 }
 
@@ -172,13 +170,8 @@ impl TenureState {
 #[derive(Debug)]
 pub(super) enum Request {
     Checkpoint(CheckpointRequest),
-    StartHandoff {
-        to: String,
-    },
-    End {
-        how: TenureEnd,
-        reply: oneshot::Sender<LeaseOutcome>,
-    },
+    StartHandoff { to: String },
+    End { how: TenureEnd, reply: oneshot::Sender<LeaseOutcome> },
 }
 
 /// A checkpoint that a caller waits for.
@@ -265,10 +258,7 @@ impl Tenure {
         state: Option<Bytes>,
         retry: Retry,
     ) -> Result<(), CheckpointError> {
-        let pending = PendingCheckpoint {
-            checkpoint: pending,
-            state,
-        };
+        let pending = PendingCheckpoint { checkpoint: pending, state };
         self.write(None, Some(pending), retry).await
     }
 
@@ -299,20 +289,10 @@ impl Tenure {
             return Err(self.state.lease_lost());
         }
         let (reply, answer) = oneshot::channel();
-        let request = Request::Checkpoint(CheckpointRequest {
-            checkpoint,
-            pending,
-            retry,
-            reply,
-        });
+        let request = Request::Checkpoint(CheckpointRequest { checkpoint, pending, retry, reply });
         // A closed channel: the tenure has ended.
-        self.requests
-            .send(request)
-            .await
-            .map_err(|_| self.state.lease_lost())?;
-        answer
-            .await
-            .unwrap_or_else(|_| Err(self.state.lease_lost()))
+        self.requests.send(request).await.map_err(|_| self.state.lease_lost())?;
+        answer.await.unwrap_or_else(|_| Err(self.state.lease_lost()))
     }
 
     /// Creates the leases of the shard's children where they are missing, then notes them in this
@@ -328,10 +308,7 @@ impl Tenure {
         if !self.is_held() {
             return Err(LeaseStoreError::Lost);
         }
-        self.state
-            .fleet
-            .create_children(&self.lease(), children)
-            .await?;
+        self.state.fleet.create_children(&self.lease(), children).await?;
         self.state.fleet.changed();
         Ok(())
     }
@@ -375,19 +352,14 @@ impl Tenure {
 
     /// A handle that does not keep the tenure alive.
     pub(crate) fn downgrade(&self) -> WeakTenure {
-        WeakTenure {
-            state: Arc::clone(&self.state),
-            requests: self.requests.downgrade(),
-        }
+        WeakTenure { state: Arc::clone(&self.state), requests: self.requests.downgrade() }
     }
 
     /// Asks the writer to hand the lease to `to`; the consumer is told by
     /// [`handoff_requested`](Self::handoff_requested).
     pub(crate) fn start_handoff(&self, to: &str) {
         // A full queue: the next look at the fleet asks again.
-        let _ = self
-            .requests
-            .try_send(Request::StartHandoff { to: to.to_owned() });
+        let _ = self.requests.try_send(Request::StartHandoff { to: to.to_owned() });
     }
 }
 
@@ -401,10 +373,7 @@ pub(crate) struct WeakTenure {
 impl WeakTenure {
     pub(crate) fn upgrade(&self) -> Option<Tenure> {
         let requests = self.requests.upgrade()?;
-        Some(Tenure {
-            state: Arc::clone(&self.state),
-            requests,
-        })
+        Some(Tenure { state: Arc::clone(&self.state), requests })
     }
 
     /// The counter of the lease as last read or written.
@@ -432,17 +401,13 @@ impl WeakTenure {
 
 impl fmt::Debug for WeakTenure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WeakTenure")
-            .field("token", &self.state.token)
-            .finish_non_exhaustive()
+        f.debug_struct("WeakTenure").field("token", &self.state.token).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Tenure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tenure")
-            .field("token", &self.state.token)
-            .finish_non_exhaustive()
+        f.debug_struct("Tenure").field("token", &self.state.token).finish_non_exhaustive()
     }
 }
 

@@ -15,11 +15,7 @@ pub(crate) struct Throughput {
 
 impl Throughput {
     pub(crate) fn new(now: Duration) -> Self {
-        Self {
-            average: None,
-            since: now,
-            bytes: 0,
-        }
+        Self { average: None, since: now, bytes: 0 }
     }
 
     /// Counts `bytes` in, and answers with the average in KiB/s. Intervals shorter than `at_least`

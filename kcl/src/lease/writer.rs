@@ -103,10 +103,7 @@ impl Tenure {
         let (sender, requests) = mpsc::channel(QUEUE);
         let handoff = lease.is_handoff_pending();
         let state = Arc::new(TenureState {
-            token: FencingToken {
-                lease_key: lease.key.clone(),
-                counter: lease.counter,
-            },
+            token: FencingToken { lease_key: lease.key.clone(), counter: lease.counter },
             clock: Arc::clone(&context.clock),
             fleet: Arc::clone(&context.fleet),
             known: Mutex::new(Known {
@@ -134,13 +131,7 @@ impl Tenure {
         if handoff {
             writer.note_handoff();
         }
-        (
-            Self {
-                state,
-                requests: sender,
-            },
-            writer,
-        )
+        (Self { state, requests: sender }, writer)
     }
 }
 
@@ -181,10 +172,7 @@ impl Writer {
                 self.lose(&expired);
                 return self.linger().await;
             }
-            if self
-                .handoff_deadline
-                .is_some_and(|deadline| now >= deadline)
-            {
+            if self.handoff_deadline.is_some_and(|deadline| now >= deadline) {
                 tracing::warn!(
                     shard = %self.state.token.lease_key,
                     "the processor did not hand the shard over in time: the handoff is forced"
@@ -222,11 +210,7 @@ impl Writer {
     }
 
     fn renewal_due(&self) -> Duration {
-        let due = self
-            .state
-            .known()
-            .fence
-            .renewal_due(self.schedule.interval());
+        let due = self.state.known().fence.renewal_due(self.schedule.interval());
         due.max(self.retry_at)
     }
 
@@ -267,8 +251,7 @@ impl Writer {
     /// The waiting checkpoint, or a renewal. One that repeats a failed one takes of the worker's budget.
     async fn write_what_is_due(&mut self) {
         // A checkpoint that its caller gave up must not use up the attempt that may save the lease.
-        self.waiting
-            .take_if(|waiting| waiting.request.reply.is_closed());
+        self.waiting.take_if(|waiting| waiting.request.reply.is_closed());
         if !self.schedule.may_try(self.now(), &self.context.retries) {
             self.retry_at = self.now() + self.pause();
             return;
@@ -364,11 +347,7 @@ impl Writer {
         if self.fallen(self.now()) {
             return Err(self.state.lease_lost());
         }
-        let CheckpointRequest {
-            checkpoint,
-            pending,
-            ..
-        } = request;
+        let CheckpointRequest { checkpoint, pending, .. } = request;
         let throughput = self.sample_throughput();
         let context = self.context.clone();
         let written = self
@@ -410,17 +389,10 @@ impl Writer {
     fn checkpoint_error(&self, error: LeaseStoreError) -> CheckpointError {
         let shard_id = self.state.token.lease_key.clone();
         if error.is_throttled() {
-            return CheckpointError::Throttled {
-                shard_id,
-                source: Arc::new(error),
-            };
+            return CheckpointError::Throttled { shard_id, source: Arc::new(error) };
         }
         let retryable = error.is_retryable();
-        CheckpointError::Store {
-            shard_id,
-            retryable,
-            source: Arc::new(error),
-        }
+        CheckpointError::Store { shard_id, retryable, source: Arc::new(error) }
     }
 
     async fn start_handoff(&mut self, to: &str) {
@@ -473,9 +445,7 @@ impl Writer {
                         self.learn(*lease);
                     }
                     Verdict::Lost => {
-                        let WriterContext {
-                            worker_id, process, ..
-                        } = &self.context;
+                        let WriterContext { worker_id, process, .. } = &self.context;
                         return Written::Lost(Loss::by(worker_id, *process, seen.as_ref()));
                     }
                 },
@@ -505,12 +475,7 @@ impl Writer {
         let noted = self.context.problems.failed(kind, Some(shard_id), error);
         // A line for some of the leases tells enough of an outage.
         if noted.log && self.context.retries.may_log(self.now()) {
-            let left = self
-                .state
-                .known()
-                .fence
-                .deadline()
-                .saturating_sub(self.now());
+            let left = self.state.known().fence.deadline().saturating_sub(self.now());
             tracing::warn!(
                 shard_id, %error, failures = noted.failures, ?left,
                 "renewal failed, tried again until the lease expires here"
@@ -521,14 +486,9 @@ impl Writer {
     /// The lease was not renewed in time.
     fn expired(&self) -> Loss {
         let kind = ProblemKind::LeaseRenewalFailing;
-        let problem = self
-            .context
-            .problems
-            .find(kind, Some(&self.state.token.lease_key));
+        let problem = self.context.problems.find(kind, Some(&self.state.token.lease_key));
         Loss::Expired {
-            after: self
-                .now()
-                .saturating_sub(self.state.known().fence.renewed()),
+            after: self.now().saturating_sub(self.state.known().fence.renewed()),
             cause: problem.map(|problem| problem.cause),
         }
     }
@@ -547,9 +507,7 @@ impl Writer {
     }
 
     fn judge(&self, known: &Lease, seen: Option<Lease>) -> Verdict {
-        let WriterContext {
-            worker_id, process, ..
-        } = &self.context;
+        let WriterContext { worker_id, process, .. } = &self.context;
         let unclear = self.state.known().fence.is_unclear();
         judge(worker_id, *process, known, seen, unclear)
     }
@@ -615,8 +573,7 @@ impl Writer {
 
     fn sample_throughput(&mut self) -> Option<f64> {
         let bytes = self.state.delivered.swap(0, Ordering::Relaxed);
-        self.throughput
-            .sample(bytes, self.now(), self.context.failover / 4)
+        self.throughput.sample(bytes, self.now(), self.context.failover / 4)
     }
 
     /// The pause before the next attempt. The closer the deadline, the shorter: an outage that ends before

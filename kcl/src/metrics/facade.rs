@@ -30,13 +30,7 @@ enum Handle {
 impl FacadeSink {
     pub(crate) fn new(application: &str, worker_id: &str) -> Self {
         for metric in Metric::ALL {
-            let Definition {
-                name,
-                unit,
-                kind,
-                description,
-                ..
-            } = metric.definition();
+            let Definition { name, unit, kind, description, .. } = metric.definition();
             let unit = Some(match unit {
                 Unit::Count => facade::Unit::Count,
                 Unit::Bytes => facade::Unit::Bytes,
@@ -196,9 +190,7 @@ mod tests {
     fn a_recorder_that_blocks_holds_up_no_other_thread() {
         let recorder = Watchful::default();
         with_local_recorder(&recorder, || {
-            let sink = recorder
-                .sink
-                .get_or_init(|| FacadeSink::new("billing", "w"));
+            let sink = recorder.sink.get_or_init(|| FacadeSink::new("billing", "w"));
             for _ in 0..2 {
                 sink.record(Metric::RecordsProcessed, Some("shard-1"), 1.0);
                 sink.record(Metric::CurrentLeases, None, 1.0);
@@ -206,18 +198,8 @@ mod tests {
             }
         });
         // Registered once each.
-        let first = [
-            "register",
-            "increment",
-            "register",
-            "set",
-            "register",
-            "record",
-        ];
-        let expected: Vec<_> = first
-            .into_iter()
-            .chain(["increment", "set", "record"])
-            .collect();
+        let first = ["register", "increment", "register", "set", "register", "record"];
+        let expected: Vec<_> = first.into_iter().chain(["increment", "set", "record"]).collect();
         assert_eq!(*recorder.calls.lock().unwrap(), expected);
     }
 
@@ -225,9 +207,7 @@ mod tests {
     fn it_keeps_the_handles_of_so_many_shards() {
         let recorder = Watchful::default();
         with_local_recorder(&recorder, || {
-            let sink = recorder
-                .sink
-                .get_or_init(|| FacadeSink::new("billing", "w"));
+            let sink = recorder.sink.get_or_init(|| FacadeSink::new("billing", "w"));
             for shard in 0..3 * MAX_SHARDS {
                 let shard = format!("shard-{shard}");
                 sink.record(Metric::RecordsProcessed, Some(&shard), 1.0);

@@ -165,14 +165,7 @@ mod tests {
     fn the_page_lists_every_metric_as_it_is() {
         let page = include_str!("../metrics.md");
         for metric in Metric::ALL {
-            let Definition {
-                operation,
-                name,
-                unit,
-                kind,
-                dimension,
-                ..
-            } = metric.definition();
+            let Definition { operation, name, unit, kind, dimension, .. } = metric.definition();
             let row = page
                 .lines()
                 .find(|line| line.starts_with(&format!("| {operation} | `{name}` |")))

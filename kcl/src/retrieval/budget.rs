@@ -72,18 +72,12 @@ struct Pages {
 impl ShardBudget {
     pub(crate) fn new(budget: &Arc<ByteBudget>) -> Self {
         budget.shards.fetch_add(1, Ordering::Relaxed);
-        Self {
-            budget: Arc::clone(budget),
-            pages: Arc::default(),
-        }
+        Self { budget: Arc::clone(budget), pages: Arc::default() }
     }
 
     /// Bytes that a page of this shard should have.
     pub(crate) fn share(&self) -> u64 {
-        page_size::share(
-            self.budget.capacity as u64,
-            self.budget.shards.load(Ordering::Relaxed),
-        )
+        page_size::share(self.budget.capacity as u64, self.budget.shards.load(Ordering::Relaxed))
     }
 
     /// Waits for room for about `bytes`; at once if this shard holds nothing.
@@ -104,11 +98,7 @@ impl ShardBudget {
             },
         }
         self.pages.held.fetch_add(1, Ordering::AcqRel);
-        Held {
-            budget: Arc::clone(&self.budget),
-            pages: Arc::clone(&self.pages),
-            bytes,
-        }
+        Held { budget: Arc::clone(&self.budget), pages: Arc::clone(&self.pages), bytes }
     }
 
     async fn none_held(&self) {

@@ -60,18 +60,12 @@ impl Failure {
 
     /// An answer that cannot be used.
     pub(super) fn unusable(text: &str) -> Self {
-        Self {
-            kind: FailureKind::Failed,
-            text: text.to_owned(),
-        }
+        Self { kind: FailureKind::Failed, text: text.to_owned() }
     }
 
     /// Whether an operator has to do something before the read can succeed.
     pub(super) fn is_refusal(&self) -> bool {
-        matches!(
-            self.kind,
-            FailureKind::Refused | FailureKind::PositionRefused
-        )
+        matches!(self.kind, FailureKind::Refused | FailureKind::PositionRefused)
     }
 
     fn new<E>(operation: &'static str, error: &SdkError<E, HttpResponse>, kind: FailureKind) -> Self
@@ -134,9 +128,7 @@ fn of_code(code: Option<&str>) -> FailureKind {
 fn advice(operation: &str, code: &str) -> Option<String> {
     let fixed = match code {
         "AccessDeniedException" => {
-            return Some(format!(
-                "allow the worker's role kinesis:{operation} on the stream"
-            ));
+            return Some(format!("allow the worker's role kinesis:{operation} on the stream"));
         }
         "KMSAccessDeniedException" => {
             "allow the worker's role kms:Decrypt on the stream's KMS key, in the key's policy too"
@@ -173,10 +165,7 @@ mod tests {
     fn codes() {
         for (code, kind) in [
             (Some("ExpiredIteratorException"), FailureKind::NewIterator),
-            (
-                Some("ProvisionedThroughputExceededException"),
-                FailureKind::Throttled,
-            ),
+            (Some("ProvisionedThroughputExceededException"), FailureKind::Throttled),
             (Some("KMSThrottlingException"), FailureKind::Throttled),
             (Some("ResourceNotFoundException"), FailureKind::NotFound),
             (Some("InternalFailure"), FailureKind::Failed),

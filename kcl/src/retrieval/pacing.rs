@@ -103,17 +103,12 @@ impl Pacer {
         if self.at_tip {
             interval = interval.max(self.idle);
         }
-        next.max(last + interval.mul_f64(self.spread))
-            .saturating_sub(now)
+        next.max(last + interval.mul_f64(self.spread)).saturating_sub(now)
     }
 
     /// Most bytes that the next page may have.
     pub(crate) fn page_bytes(&self, now: Duration) -> u64 {
-        if self.limits_count(now) {
-            PAGE_BYTES
-        } else {
-            u64::MAX
-        }
+        if self.limits_count(now) { PAGE_BYTES } else { u64::MAX }
     }
 
     /// A read was sent.

@@ -72,9 +72,7 @@ impl Answer {
         Some(Self {
             bytes: records.iter().map(RawRecord::size).sum(),
             records,
-            millis_behind_latest: output
-                .millis_behind_latest
-                .and_then(|ms| ms.try_into().ok()),
+            millis_behind_latest: output.millis_behind_latest.and_then(|ms| ms.try_into().ok()),
             next: output
                 .next_shard_iterator
                 .ok_or_else(|| read_children(children).unwrap_or_default()),
@@ -98,9 +96,7 @@ fn read_record(record: types::Record) -> Option<RawRecord> {
         // A key is never empty: the service may say "none" either way.
         partition_key: record.partition_key.filter(|key| !key.is_empty()),
         data: record.data.into_bytes(),
-        arrival: record
-            .approximate_arrival_timestamp
-            .and_then(|time| time.try_into().ok()),
+        arrival: record.approximate_arrival_timestamp.and_then(|time| time.try_into().ok()),
     })
 }
 

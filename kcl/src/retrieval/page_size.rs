@@ -35,11 +35,7 @@ pub(crate) fn share(budget: u64, shards: usize) -> u64 {
 
 impl PageSize {
     pub(crate) fn new(max_records: u32) -> Self {
-        Self {
-            max_records,
-            in_time: max_records,
-            mean: None,
-        }
+        Self { max_records, in_time: max_records, mean: None }
     }
 
     fn mean(&self) -> u64 {
@@ -48,9 +44,7 @@ impl PageSize {
 
     /// Records to ask for so that the page has about `share` bytes.
     pub(crate) fn limit(&self, share: u64) -> u32 {
-        u32::try_from(share / self.mean())
-            .unwrap_or(u32::MAX)
-            .clamp(1, self.in_time)
+        u32::try_from(share / self.mean()).unwrap_or(u32::MAX).clamp(1, self.in_time)
     }
 
     /// Bytes that such a page will probably have.
@@ -136,11 +130,7 @@ mod tests {
         let mut size = PageSize::new(100);
         size.did_not_arrive(50);
         size.arrived(Duration::from_secs(3), timeout);
-        assert_eq!(
-            size.limit(MAX_PAGE_BYTES),
-            25,
-            "twice the time is not early"
-        );
+        assert_eq!(size.limit(MAX_PAGE_BYTES), 25, "twice the time is not early");
         size.arrived(Duration::from_secs(2), timeout);
         assert_eq!(size.limit(MAX_PAGE_BYTES), 50);
         size.arrived(Duration::from_secs(1), timeout);

@@ -283,10 +283,7 @@ impl Polling {
             _ => String::new(),
         };
         let goes_on = match next {
-            Some(next) => format!(
-                "the oldest record there is has number {}",
-                next.sequence_number
-            ),
+            Some(next) => format!("the oldest record there is has number {}", next.sequence_number),
             None => "there is no record now".to_owned(),
         };
         let gap = format!(
@@ -329,10 +326,7 @@ impl Polling {
             .send();
         let timer = self.status.meter().timer(&*self.clock);
         let sent = sent.await;
-        let metrics = (
-            Metric::GetShardIteratorSuccess,
-            Metric::GetShardIteratorTime,
-        );
+        let metrics = (Metric::GetShardIteratorSuccess, Metric::GetShardIteratorTime);
         timer.done(metrics, Some(self.status.shard_id()), sent.is_ok());
         let output = sent.map_err(|error| Failure::of_iterator(&error))?;
         let iterator = output
@@ -350,12 +344,7 @@ impl Polling {
 
     /// Moves behind the answer; `None` if it has neither records nor the shard's end.
     fn accept(&mut self, answer: Answer, held: super::Held) -> Option<Page> {
-        let Answer {
-            records,
-            bytes,
-            millis_behind_latest,
-            next,
-        } = answer;
+        let Answer { records, bytes, millis_behind_latest, next } = answer;
         self.size.observe(records.len() as u64, bytes as u64);
         let at_tip = millis_behind_latest.unwrap_or(0) == 0;
         self.pacer.answered(self.clock.now(), bytes as u64, at_tip);
@@ -404,11 +393,7 @@ impl Polling {
                 {
                     self.trim_check = Some(TrimCheck::behind(number.clone(), answered));
                 }
-                tracing::info!(
-                    shard_id,
-                    cause = failure.text,
-                    "a new shard iterator is needed"
-                );
+                tracing::info!(shard_id, cause = failure.text, "a new shard iterator is needed");
                 // At once the first time; an iterator that is refused at birth must not spin.
                 if self.backoff.failures() == 0 {
                     let _ = self.backoff.next_delay();

@@ -69,48 +69,13 @@ mod tests {
         use InitialPosition::{AtTimestamp, Latest, TrimHorizon};
         for (checkpoint, resume_from, initial, expected) in [
             (&at, Some(early), Latest, Some(Position::At(number))),
-            (
-                &Checkpoint::TrimHorizon,
-                None,
-                Latest,
-                Some(Position::TrimHorizon),
-            ),
-            (
-                &Checkpoint::Latest,
-                None,
-                TrimHorizon,
-                Some(Position::Latest),
-            ),
-            (
-                &Checkpoint::Latest,
-                Some(early),
-                Latest,
-                Some(Position::Time(early)),
-            ),
-            (
-                &Checkpoint::AtTimestamp,
-                None,
-                AtTimestamp(late),
-                Some(Position::Time(late)),
-            ),
-            (
-                &Checkpoint::AtTimestamp,
-                Some(early),
-                AtTimestamp(late),
-                Some(Position::Time(late)),
-            ),
-            (
-                &Checkpoint::AtTimestamp,
-                Some(early),
-                Latest,
-                Some(Position::Time(early)),
-            ),
-            (
-                &Checkpoint::AtTimestamp,
-                None,
-                Latest,
-                Some(Position::TrimHorizon),
-            ),
+            (&Checkpoint::TrimHorizon, None, Latest, Some(Position::TrimHorizon)),
+            (&Checkpoint::Latest, None, TrimHorizon, Some(Position::Latest)),
+            (&Checkpoint::Latest, Some(early), Latest, Some(Position::Time(early))),
+            (&Checkpoint::AtTimestamp, None, AtTimestamp(late), Some(Position::Time(late))),
+            (&Checkpoint::AtTimestamp, Some(early), AtTimestamp(late), Some(Position::Time(late))),
+            (&Checkpoint::AtTimestamp, Some(early), Latest, Some(Position::Time(early))),
+            (&Checkpoint::AtTimestamp, None, Latest, Some(Position::TrimHorizon)),
             (&Checkpoint::ShardEnd, None, TrimHorizon, None),
         ] {
             let start = Position::start(checkpoint, resume_from, initial);

@@ -29,10 +29,7 @@ pub(crate) fn prefetch(
 ) -> Prefetch {
     let (sender, pages) = mpsc::channel(1);
     let run = run(reader, budget, status, sender);
-    Prefetch {
-        pages,
-        task: Task::spawn(executor, "the reader of a shard", run),
-    }
+    Prefetch { pages, task: Task::spawn(executor, "the reader of a shard", run) }
 }
 
 async fn run(

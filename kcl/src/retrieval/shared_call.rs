@@ -86,8 +86,6 @@ impl<T: Clone, E: Clone> SharedCall<T, E> {
 
 impl<T, E> fmt::Debug for SharedCall<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedCall")
-            .field("begun", &self.begun)
-            .finish_non_exhaustive()
+        f.debug_struct("SharedCall").field("begun", &self.begun).finish_non_exhaustive()
     }
 }

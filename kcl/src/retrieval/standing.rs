@@ -184,18 +184,14 @@ impl StreamWatch {
         stream.doubt();
         match stream.on_recreated() {
             OnRecreatedStream::Error if self.is_current(&self.stream_read()) => {
-                Err(RetrievalError::StreamRecreated {
-                    stream: self.check.name().to_owned(),
-                })
+                Err(RetrievalError::StreamRecreated { stream: self.check.name().to_owned() })
             }
             _ => Ok(not_known(RECREATED)),
         }
     }
 
     fn stream_deleted(&self) -> RetrievalError {
-        RetrievalError::StreamDeleted {
-            stream: self.check.name().to_owned(),
-        }
+        RetrievalError::StreamDeleted { stream: self.check.name().to_owned() }
     }
 }
 

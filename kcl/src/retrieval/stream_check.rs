@@ -107,9 +107,7 @@ impl StreamCheck {
         loop {
             let request = self.client.list_shards();
             let request = match next_token {
-                None => request
-                    .set_stream_arn(self.name.arn())
-                    .set_stream_name(self.name.name()),
+                None => request.set_stream_arn(self.name.arn()).set_stream_name(self.name.name()),
                 // The token stands for the stream: Kinesis refuses both together.
                 token => request.set_next_token(token),
             };

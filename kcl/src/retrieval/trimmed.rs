@@ -55,20 +55,12 @@ impl TrimCheck {
     /// For the first read under a lease, which begins at the record of the checkpoint. `read_to`: as the
     /// lease notes it.
     pub(super) fn at_checkpoint(position: SequenceNumber, read_to: Option<SystemTime>) -> Self {
-        Self {
-            position,
-            is_included: true,
-            read_to,
-        }
+        Self { position, is_included: true, read_to }
     }
 
     /// Behind the last record fetched, when the last answer, at `answered`, said that there are more.
     pub(super) fn behind(position: SequenceNumber, answered: SystemTime) -> Self {
-        Self {
-            position,
-            is_included: false,
-            read_to: Some(answered),
-        }
+        Self { position, is_included: false, read_to: Some(answered) }
     }
 
     pub(super) fn position(&self) -> &SequenceNumber {

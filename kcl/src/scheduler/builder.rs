@@ -79,12 +79,7 @@ impl Scheduler {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn spawn(self) -> WorkerHandle {
-        let Self {
-            coordinator,
-            mut worker,
-            view,
-            seed,
-        } = self;
+        let Self { coordinator, mut worker, view, seed } = self;
         worker.executor = Arc::new(Handle::current());
         // Outside of the task: one that is aborted before it begins has stopped too.
         let aborted = Arc::new(AtomicBool::new(false));
@@ -232,9 +227,7 @@ impl SchedulerBuilder {
     async fn prepare(self) -> Result<Scheduler, BuildError> {
         ConfigError::check(self.problems())?;
         let factory = self.factory.ok_or(BuildError::NoProcessor)?;
-        let clock = self
-            .clock
-            .unwrap_or_else(|| Arc::new(SystemClock::default()));
+        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
         let seed = self.seed.unwrap_or_else(|| entropy(clock.as_ref()));
         let mut random = Rng::with_seed(seed);
         let config = Arc::new(self.config);
@@ -303,12 +296,7 @@ impl SchedulerBuilder {
             meter,
             problems,
         });
-        Ok(Scheduler {
-            coordinator,
-            view: Arc::new(view),
-            worker,
-            seed: random.u64(..),
-        })
+        Ok(Scheduler { coordinator, view: Arc::new(view), worker, seed: random.u64(..) })
     }
 
     fn problems(&self) -> Vec<String> {
@@ -338,9 +326,6 @@ impl fmt::Debug for SchedulerBuilder {
 /// A number that differs from process to process and from call to call.
 fn entropy(clock: &dyn Clock) -> u64 {
     use std::hash::{BuildHasher, RandomState};
-    let wall = clock
-        .wall()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let wall = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     RandomState::new().hash_one((wall, std::process::id()))
 }

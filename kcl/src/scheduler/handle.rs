@@ -55,13 +55,7 @@ impl WorkerHandle {
             thread_ended.await;
             outcome
         };
-        Self {
-            stop: Arc::new(stop),
-            outcome: outcome.boxed().shared(),
-            abort,
-            aborted,
-            view,
-        }
+        Self { stop: Arc::new(stop), outcome: outcome.boxed().shared(), abort, aborted, view }
     }
 
     /// Most that [`shutdown`](Self::shutdown) takes beyond its deadline, whatever DynamoDB does: 5 s.

@@ -45,11 +45,7 @@ pub(crate) async fn run(
     });
     // Not where the processors run, which they may block.
     let watched = Arc::clone(&view);
-    let _watch = Task::spawn(
-        &*coordinator.executor(),
-        "the watch over calls",
-        watch_over(watched),
-    );
+    let _watch = Task::spawn(&*coordinator.executor(), "the watch over calls", watch_over(watched));
     let (deadline, failure) = tokio::select! {
         biased;
         deadline = stop_requested(&mut stop) => (deadline, None),
@@ -79,11 +75,7 @@ async fn watch_over(view: Arc<View>) {
 
 /// Waits for a planned stop; for ever if the handle is gone.
 async fn stop_requested(stop: &mut watch::Receiver<Option<Duration>>) -> Duration {
-    match stop
-        .wait_for(Option::is_some)
-        .await
-        .map(|deadline| *deadline)
-    {
+    match stop.wait_for(Option::is_some).await.map(|deadline| *deadline) {
         Ok(deadline) => deadline.unwrap_or_default(),
         Err(_) => std::future::pending().await,
     }

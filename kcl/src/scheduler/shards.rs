@@ -54,10 +54,7 @@ pub(crate) struct ViewParts {
 impl View {
     pub(crate) fn new(parts: ViewParts) -> Self {
         Self {
-            totals: Arc::new(Totals::new(
-                parts.meter.clone(),
-                Arc::clone(&parts.problems),
-            )),
+            totals: Arc::new(Totals::new(parts.meter.clone(), Arc::clone(&parts.problems))),
             parts,
             shards: Mutex::default(),
             runtime_blocked: AtomicBool::new(false),
@@ -145,13 +142,9 @@ impl View {
 
     pub(super) fn snapshot(&self) -> WorkerSnapshot {
         let shards = self.with_shards(|shards| {
-            shards
-                .values()
-                .map(|status| status.snapshot())
-                .collect::<Vec<_>>()
+            shards.values().map(|status| status.snapshot()).collect::<Vec<_>>()
         });
-        self.totals
-            .snapshot(self.worker_id(), shards, self.parts.budget.held())
+        self.totals.snapshot(self.worker_id(), shards, self.parts.budget.held())
     }
 }
 
@@ -201,14 +194,10 @@ impl Shards {
         if self.owns(tenure.shard_id()) {
             self.view.parts.problems.forget_shard(tenure.shard_id());
         }
-        let status = Arc::new(ShardStatus::new(
-            tenure.shard_id(),
-            Arc::clone(&self.view.totals),
-        ));
+        let status = Arc::new(ShardStatus::new(tenure.shard_id(), Arc::clone(&self.view.totals)));
         let number = self.tenures;
         self.tenures += 1;
-        self.view
-            .with_shards(|shards| shards.insert(number, Arc::clone(&status)));
+        self.view.with_shards(|shards| shards.insert(number, Arc::clone(&status)));
         let consumer = ShardConsumer::new(
             Arc::clone(&self.worker),
             tenure.clone(),
@@ -230,11 +219,7 @@ impl Shards {
         let patience = self.worker.config.failover_time;
         let abort = task.abort_handle();
         let held = tenure.clone();
-        let owned = Owned {
-            tenure,
-            abort,
-            status,
-        };
+        let owned = Owned { tenure, abort, status };
         self.owned.insert(number, owned);
         let ended = async move {
             let in_time = tokio::time::timeout(patience, &mut task).await;
@@ -303,9 +288,7 @@ impl Shards {
             owned.abort.abort();
         }
         let owned = self.owned.values();
-        owned
-            .map(|owned| (owned.tenure.clone(), owned.status.has_stopped()))
-            .collect()
+        owned.map(|owned| (owned.tenure.clone(), owned.status.has_stopped())).collect()
     }
 }
 

@@ -55,11 +55,7 @@ pub struct ShutdownReport {
 
 /// What a planned stop did with one shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ShardShutdown {
     /// Its processor stopped, and the lease is another worker's now, which goes on at once.
@@ -157,11 +153,7 @@ pub(super) async fn stop(
 ) -> Result<ShutdownReport, WorkerError> {
     coordinator.begin_to_leave(last_calls(deadline));
     let may_give_away = shards.may_give_away().clone();
-    let mut stop = Stop {
-        deadline,
-        outcomes: BTreeMap::new(),
-        failure: None,
-    };
+    let mut stop = Stop { deadline, outcomes: BTreeMap::new(), failure: None };
     let mut leave = std::pin::pin!(async {
         coordinator.leave().await;
         may_give_away.cancel();
@@ -355,28 +347,17 @@ mod tests {
             ShardShutdown::Kept,
             ShardShutdown::Ended,
             ShardShutdown::Lost,
-            ShardShutdown::LeftToExpire {
-                cause: "no answer".into(),
-            },
+            ShardShutdown::LeftToExpire { cause: "no answer".into() },
             ShardShutdown::Aborted,
         ];
         let shards = outcomes.into_iter().enumerate();
-        let report = ShutdownReport::new(
-            shards
-                .map(|(nth, of)| (format!("shard-{nth}"), of))
-                .collect(),
-        );
+        let report =
+            ShutdownReport::new(shards.map(|(nth, of)| (format!("shard-{nth}"), of)).collect());
         assert_eq!(report.drained, ["shard-0", "shard-1", "shard-2", "shard-3"]);
         assert_eq!(report.aborted, ["shard-6"]);
         let text = report.to_string();
-        assert!(
-            text.starts_with("shard-0: handed over to w2\nshard-1: released\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains("shard-5: left to expire: no answer\n"),
-            "{text}"
-        );
+        assert!(text.starts_with("shard-0: handed over to w2\nshard-1: released\n"), "{text}");
+        assert!(text.contains("shard-5: left to expire: no answer\n"), "{text}");
         assert_eq!(ShutdownReport::default().to_string(), "no shards");
     }
 }

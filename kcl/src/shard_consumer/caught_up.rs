@@ -27,11 +27,7 @@ pub(super) struct CaughtUp {
 impl CaughtUp {
     /// `noted`: as the lease has it.
     pub(super) fn new(noted: Option<SystemTime>) -> Self {
-        Self {
-            noted,
-            passed: None,
-            delivered: None,
-        }
+        Self { noted, passed: None, delivered: None }
     }
 
     /// Processing is done with a page: `last` is its last record, and `delivered` the last one that was
@@ -60,9 +56,7 @@ impl CaughtUp {
             .is_none_or(|fetched| self.passed.as_ref().is_some_and(|passed| passed >= fetched));
         let delivered = self.delivered.as_ref();
         let is_checkpointed = delivered.is_none_or(|end| checkpoint.is_some_and(|at| at >= end));
-        let is_old = self
-            .noted
-            .is_none_or(|noted| tip.reached >= noted + NOTE_EVERY);
+        let is_old = self.noted.is_none_or(|noted| tip.reached >= noted + NOTE_EVERY);
         (nothing_waits && is_checkpointed && is_old).then_some(tip.reached)
     }
 
@@ -102,10 +96,7 @@ mod tests {
         // Delivered, and checkpointed in part.
         caught_up.passed(Some(number(9)), Some(at(9, 3)));
         assert_eq!(caught_up.due(&Checkpoint::At(at(9, 2)), &fetched), None);
-        assert_eq!(
-            caught_up.due(&Checkpoint::At(at(9, 3)), &fetched),
-            Some(fetched.reached)
-        );
+        assert_eq!(caught_up.due(&Checkpoint::At(at(9, 3)), &fetched), Some(fetched.reached));
     }
 
     #[test]
@@ -134,18 +125,10 @@ mod tests {
         caught_up.passed(Some(number(12)), Some(at(11, 2)));
         assert_eq!(caught_up.due(&Checkpoint::At(at(11, 1)), &fetched), None);
         assert_eq!(caught_up.due(&Checkpoint::TrimHorizon, &fetched), None);
-        assert!(
-            caught_up
-                .due(&Checkpoint::At(at(11, 2)), &fetched)
-                .is_some()
-        );
+        assert!(caught_up.due(&Checkpoint::At(at(11, 2)), &fetched).is_some());
         // The last page of a shard may have no records.
         caught_up.passed(None, None);
-        assert!(
-            caught_up
-                .due(&Checkpoint::At(at(11, 2)), &fetched)
-                .is_some()
-        );
+        assert!(caught_up.due(&Checkpoint::At(at(11, 2)), &fetched).is_some());
     }
 
     #[test]

@@ -81,15 +81,10 @@ impl ShardConsumer {
 
     /// One attempt to have the processor checkpoint the shard's end; the next one comes after `delay`.
     async fn end_shard(&self, running: &mut Running, delay: Duration) {
-        let Running {
-            processor,
-            checkpointer,
-        } = running;
+        let Running { processor, checkpointer } = running;
         let tokens = self.signals.for_call();
         let end = ShardEnd::new(checkpointer, &tokens);
-        let mut result = self
-            .call(SHARD_ENDED, async { processor.shard_ended(end).await })
-            .await;
+        let mut result = self.call(SHARD_ENDED, async { processor.shard_ended(end).await }).await;
         if result.is_ok() && self.worker.config.checkpoint != CheckpointPolicy::Manual {
             // Asked to stop meanwhile: the next owner of the shard writes it.
             let written = self.unless_given_up(checkpointer.end_shard()).await;
@@ -125,15 +120,11 @@ impl ShardConsumer {
             if !self.holds_lease() {
                 return Event::ShutDown(ShutdownReason::LeaseLost);
             }
-            let Running {
-                processor,
-                checkpointer,
-            } = live;
+            let Running { processor, checkpointer } = live;
             let tokens = self.signals.for_call();
             let shutdown = Shutdown::new(checkpointer, &tokens);
-            let call = self.call(SHUTDOWN_REQUESTED, async {
-                processor.shutdown_requested(shutdown).await
-            });
+            let call = self
+                .call(SHUTDOWN_REQUESTED, async { processor.shutdown_requested(shutdown).await });
             match call.await {
                 Ok(()) if self.worker.config.checkpoint != CheckpointPolicy::Manual => {
                     self.last_checkpoint(checkpointer).await;

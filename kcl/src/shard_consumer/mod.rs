@@ -39,28 +39,19 @@ struct Call {
     metrics: (Metric, Metric),
 }
 
-const INITIALIZE: Call = Call {
-    name: "initialize",
-    metrics: (Metric::InitializeTaskSuccess, Metric::InitializeTime),
-};
+const INITIALIZE: Call =
+    Call { name: "initialize", metrics: (Metric::InitializeTaskSuccess, Metric::InitializeTime) };
 const PROCESS_RECORDS: Call = Call {
     name: "process_records",
     metrics: (Metric::ProcessTaskSuccess, Metric::ProcessRecordsTime),
 };
-const SHARD_ENDED: Call = Call {
-    name: "shard_ended",
-    metrics: (Metric::ShutdownTaskSuccess, Metric::ShutdownTime),
-};
-const LEASE_LOST: Call = Call {
-    name: "lease_lost",
-    metrics: (Metric::ShutdownTaskSuccess, Metric::ShutdownTime),
-};
+const SHARD_ENDED: Call =
+    Call { name: "shard_ended", metrics: (Metric::ShutdownTaskSuccess, Metric::ShutdownTime) };
+const LEASE_LOST: Call =
+    Call { name: "lease_lost", metrics: (Metric::ShutdownTaskSuccess, Metric::ShutdownTime) };
 const SHUTDOWN_REQUESTED: Call = Call {
     name: "shutdown_requested",
-    metrics: (
-        Metric::ShutdownNotificationTaskSuccess,
-        Metric::ShutdownNotificationTaskTime,
-    ),
+    metrics: (Metric::ShutdownNotificationTaskSuccess, Metric::ShutdownNotificationTaskTime),
 };
 
 impl Call {
@@ -212,10 +203,7 @@ impl ShardConsumer {
         }
         self.status.succeeded();
         let checkpointer = Checkpointer::new(self.tenure.clone(), context.checkpoint().clone());
-        *running = processor.map(|processor| Running {
-            processor,
-            checkpointer,
-        });
+        *running = processor.map(|processor| Running { processor, checkpointer });
         Event::Initialized
     }
 
@@ -281,12 +269,7 @@ impl ShardConsumer {
     /// then it answers with the reason to stop.
     fn failed(&self, failure: &Failure<'_>) -> Option<ShutdownReason> {
         let shard_id = self.tenure.shard_id();
-        let Failure {
-            call,
-            error,
-            retry_in,
-            records,
-        } = failure;
+        let Failure { call, error, retry_in, records } = failure;
         let call_name = call.name;
         if let Some(reason) = self.was_told_to_stop(*call) {
             tracing::info!(shard_id, call = call_name, ?reason, %error, "the processor returned early, as it was told to stop");
@@ -297,12 +280,8 @@ impl ShardConsumer {
             return None;
         }
         let retry_in = retry_in.map(tracing::field::debug);
-        let first = records
-            .as_ref()
-            .map(|(first, _)| tracing::field::display(first));
-        let last = records
-            .as_ref()
-            .map(|(_, last)| tracing::field::display(last));
+        let first = records.as_ref().map(|(first, _)| tracing::field::display(first));
+        let last = records.as_ref().map(|(_, last)| tracing::field::display(last));
         if failures > LOUD_AFTER {
             tracing::error!(
                 shard_id, call = call_name, failures, first, last, retry_in, %error,
@@ -330,19 +309,11 @@ struct Failure<'a> {
 
 impl<'a> Failure<'a> {
     fn new(call: Call, error: &'a ProcessorError) -> Self {
-        Self {
-            call,
-            error,
-            retry_in: None,
-            records: None,
-        }
+        Self { call, error, retry_in: None, records: None }
     }
 
     fn tried_again_in(self, delay: Duration) -> Self {
-        Self {
-            retry_in: Some(delay),
-            ..self
-        }
+        Self { retry_in: Some(delay), ..self }
     }
 }
 

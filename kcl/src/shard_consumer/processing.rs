@@ -50,12 +50,7 @@ impl ShardConsumer {
                     continue;
                 }
             };
-            let Page {
-                records,
-                millis_behind_latest,
-                end,
-                mut held,
-            } = page;
+            let Page { records, millis_behind_latest, end, mut held } = page;
             let has_records = !records.is_empty();
             let last = records.last().map(|record| record.sequence_number.clone());
             let mut tally = Tally::default();
@@ -85,10 +80,8 @@ impl ShardConsumer {
     /// Notes in the lease up to when everything is read and checkpointed, if that is due. A failure is made
     /// good by the next note.
     async fn note_read_to(&self, caught_up: &mut CaughtUp) {
-        let due = self
-            .status
-            .tip()
-            .and_then(|tip| caught_up.due(&self.tenure.lease().checkpoint, &tip));
+        let due =
+            self.status.tip().and_then(|tip| caught_up.due(&self.tenure.lease().checkpoint, &tip));
         let Some(time) = due else { return };
         let noted = tokio::select! {
             biased;
@@ -106,11 +99,8 @@ impl ShardConsumer {
     fn open(&mut self) -> Option<Prefetch> {
         let worker = &self.worker;
         let lease = self.tenure.lease();
-        let position = Position::start(
-            &lease.checkpoint,
-            lease.resume_from,
-            worker.config.initial_position,
-        )?;
+        let position =
+            Position::start(&lease.checkpoint, lease.resume_from, worker.config.initial_position)?;
         tracing::info!(shard_id = self.tenure.shard_id(), ?position, "reading");
         let reader = worker.retrieval.open(Start {
             status: Arc::clone(&self.status),
@@ -152,10 +142,7 @@ impl ShardConsumer {
             return Ok(());
         }
         let tokens = self.signals.for_call();
-        let Running {
-            processor,
-            checkpointer,
-        } = running;
+        let Running { processor, checkpointer } = running;
         let checkpointed = checkpointer.done();
         let mut backoff = self.backoff();
         let whole = self.status.meter().timer(&*self.worker.clock);

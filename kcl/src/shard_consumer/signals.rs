@@ -34,10 +34,7 @@ impl Signals {
 
     /// What a call of the processor is given: user code that cancels one of them stops nothing else.
     pub(super) fn for_call(&self) -> CallTokens {
-        CallTokens {
-            lost: self.lost.child_token(),
-            shutdown: self.shutdown.child_token(),
-        }
+        CallTokens { lost: self.lost.child_token(), shutdown: self.shutdown.child_token() }
     }
 
     /// Waits until the shard is to be given up; a lost lease comes first.
@@ -76,10 +73,6 @@ impl Signals {
 
     /// How a tenure ends that is given up on request.
     pub(super) fn requested_end(&self) -> TenureEnd {
-        if self.handoff.is_cancelled() {
-            TenureEnd::Transfer
-        } else {
-            TenureEnd::GiveAway
-        }
+        if self.handoff.is_cancelled() { TenureEnd::Transfer } else { TenureEnd::GiveAway }
     }
 }

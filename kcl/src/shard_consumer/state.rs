@@ -3,11 +3,7 @@
 /// Where an owned shard is in its life; the states of the Java library's `ConsumerStates`, without
 /// its waiting steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ShardState {
     /// Its parent shards have not been processed to their end.
@@ -24,11 +20,7 @@ pub enum ShardState {
 
 /// Why a shard is given up. Reasons only rise: in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ShutdownReason {
     /// The worker stops, or the lease moves to another worker.

@@ -37,10 +37,7 @@ struct Pages {
 
 impl Retrieval for Pages {
     fn open(&self, _: Start) -> Box<dyn ShardReader> {
-        Box::new(Reader {
-            all: *self,
-            read: 0,
-        })
+        Box::new(Reader { all: *self, read: 0 })
     }
 }
 
@@ -125,8 +122,7 @@ impl Processor {
     async fn process(&self, batch: RecordBatch<'_>) -> Result<(), ProcessorError> {
         let positions = batch.records().map(|record| record.position().to_string());
         let positions = positions.collect();
-        self.seen
-            .send_modify(|seen| seen.batches.push((batch.attempt(), positions)));
+        self.seen.send_modify(|seen| seen.batches.push((batch.attempt(), positions)));
         let deed = self.deeds.lock().unwrap().pop_front();
         match deed.unwrap_or(Deed::Take) {
             Deed::Take => {
@@ -211,28 +207,15 @@ impl Running {
         };
         let may_give_away = CancellationToken::new();
         may_give_away.cancel();
-        let consumer = ShardConsumer::new(
-            Arc::new(worker),
-            tenure,
-            Arc::clone(&status),
-            may_give_away,
-            7,
-        );
-        Self {
-            recorder,
-            status,
-            seen,
-            go_on,
-            consumer: tokio::spawn(consumer.run()),
-        }
+        let consumer =
+            ShardConsumer::new(Arc::new(worker), tenure, Arc::clone(&status), may_give_away, 7);
+        Self { recorder, status, seen, go_on, consumer: tokio::spawn(consumer.run()) }
     }
 
     async fn until(&mut self, what: &str, wanted: impl Fn(&Seen) -> bool) -> Seen {
         let wait = self.seen.wait_for(|seen| wanted(seen));
         let seen = tokio::time::timeout(PATIENCE, wait).await;
-        seen.unwrap_or_else(|_| panic!("never: {what}"))
-            .unwrap()
-            .clone()
+        seen.unwrap_or_else(|_| panic!("never: {what}")).unwrap().clone()
     }
 
     async fn stop(self) -> Vec<Checkpoint> {
@@ -254,10 +237,7 @@ fn config(policy: CheckpointPolicy) -> ConsumerConfig {
 /// first.
 #[tokio::test]
 async fn automatic_checkpoints_are_written_while_the_shard_is_behind() {
-    let pages = Pages {
-        pages: 100,
-        records: 1,
-    };
+    let pages = Pages { pages: 100, records: 1 };
     let takes = Duration::from_millis(10);
     let interval = Duration::from_millis(50);
     for (policy, least) in [
@@ -266,9 +246,7 @@ async fn automatic_checkpoints_are_written_while_the_shard_is_behind() {
         (CheckpointPolicy::Interval(interval), 10),
     ] {
         let mut running = Running::start(pages, takes, &[], config(policy));
-        running
-            .until("all batches", |seen| seen.batches.len() == 100)
-            .await;
+        running.until("all batches", |seen| seen.batches.len() == 100).await;
         let written = running.recorder.checkpoints().len();
         assert!(written >= least, "{policy:?}: {written}");
         running.stop().await;
@@ -277,21 +255,11 @@ async fn automatic_checkpoints_are_written_while_the_shard_is_behind() {
 
 #[tokio::test]
 async fn a_batch_that_fails_comes_again_behind_its_checkpoint() {
-    let pages = Pages {
-        pages: 2,
-        records: 3,
-    };
-    let deeds = [
-        Deed::CheckpointOneAndFail,
-        Deed::Fail,
-        Deed::Take,
-        Deed::CheckpointAllAndFail,
-    ];
+    let pages = Pages { pages: 2, records: 3 };
+    let deeds = [Deed::CheckpointOneAndFail, Deed::Fail, Deed::Take, Deed::CheckpointAllAndFail];
     let policy = CheckpointPolicy::Manual;
     let mut running = Running::start(pages, Duration::ZERO, &deeds, config(policy));
-    let seen = running
-        .until("four calls", |seen| seen.batches.len() == 4)
-        .await;
+    let seen = running.until("four calls", |seen| seen.batches.len() == 4).await;
     let expected = [
         (1, vec!["0:0", "1:0", "2:0"]),
         (2, vec!["1:0", "2:0"]),
@@ -320,16 +288,11 @@ async fn a_batch_that_fails_comes_again_behind_its_checkpoint() {
 async fn an_early_return_at_a_stop_is_no_failure() {
     let logs = Logs::default();
     let _logged = tracing::subscriber::set_default(logs.clone());
-    let pages = Pages {
-        pages: 2,
-        records: 1,
-    };
+    let pages = Pages { pages: 2, records: 1 };
     let deeds = [Deed::WaitForShutdown];
     let policy = CheckpointPolicy::AfterBatch;
     let mut running = Running::start(pages, Duration::ZERO, &deeds, config(policy));
-    running
-        .until("a call", |seen| seen.batches.len() == 1)
-        .await;
+    running.until("a call", |seen| seen.batches.len() == 1).await;
     let (status, mut seen) = (Arc::clone(&running.status), running.seen.clone());
     assert_eq!(running.stop().await, [], "nothing is checkpointed for it");
     let seen = seen.borrow_and_update().clone();
@@ -344,10 +307,7 @@ async fn an_early_return_at_a_stop_is_no_failure() {
 async fn a_stop_reaches_a_processor_that_is_initialized() {
     let logs = Logs::default();
     let _logged = tracing::subscriber::set_default(logs.clone());
-    let pages = Pages {
-        pages: 1,
-        records: 1,
-    };
+    let pages = Pages { pages: 1, records: 1 };
     let deeds = [Deed::WaitInInitialize];
     let config = config(CheckpointPolicy::AfterBatch);
     let mut running = Running::start(pages, Duration::ZERO, &deeds, config);
@@ -364,21 +324,14 @@ async fn a_stop_reaches_a_processor_that_is_initialized() {
 async fn the_warning_of_a_failing_processor_has_its_records_and_the_next_attempt() {
     let logs = Logs::default();
     let _logged = tracing::subscriber::set_default(logs.clone());
-    let pages = Pages {
-        pages: 1,
-        records: 3,
-    };
+    let pages = Pages { pages: 1, records: 3 };
     let deeds = [Deed::Fail; 2];
     let policy = CheckpointPolicy::Manual;
     let mut running = Running::start(pages, Duration::ZERO, &deeds, config(policy));
-    running
-        .until("three calls", |seen| seen.batches.len() == 3)
-        .await;
+    running.until("three calls", |seen| seen.batches.len() == 3).await;
     running.stop().await;
     let warnings = logs.warnings();
-    let [warning] = &warnings[..] else {
-        panic!("limited in rate: {warnings:?}")
-    };
+    let [warning] = &warnings[..] else { panic!("limited in rate: {warnings:?}") };
     for part in [
         "shard_id=\"shardId-000000000000\"",
         "call=\"process_records\"",
@@ -395,15 +348,10 @@ async fn the_warning_of_a_failing_processor_has_its_records_and_the_next_attempt
 async fn the_warning_of_a_call_that_does_not_return_has_its_records() {
     let logs = Logs::default();
     let _logged = tracing::subscriber::set_default(logs.clone());
-    let pages = Pages {
-        pages: 1,
-        records: 3,
-    };
+    let pages = Pages { pages: 1, records: 3 };
     let policy = CheckpointPolicy::Manual;
     let mut running = Running::start(pages, Duration::ZERO, &[Deed::Wait], config(policy));
-    running
-        .until("a call", |seen| seen.batches.len() == 1)
-        .await;
+    running.until("a call", |seen| seen.batches.len() == 1).await;
     let status = Arc::clone(&running.status);
     status.watch_over(None);
     status.watch_over(Some(PATIENCE));
@@ -412,9 +360,7 @@ async fn the_warning_of_a_call_that_does_not_return_has_its_records() {
     status.watch_over(Some(Duration::ZERO));
     status.watch_over(Some(Duration::ZERO));
     let warnings = logs.warnings();
-    let [warning] = &warnings[..] else {
-        panic!("{warnings:?}")
-    };
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
     for part in [
         "shard_id=\"shardId-000000000000\"",
         "call=\"process_records\"",

@@ -34,14 +34,10 @@ impl FinishedSince {
 ///
 /// `shards`: all that the stream lists.
 pub(super) fn finished<'a>(leases: &'a [Lease], shards: &[Shard]) -> Vec<&'a Lease> {
-    let by_id: BTreeMap<&str, &Lease> = leases
-        .iter()
-        .map(|lease| (lease.shard_id(), lease))
-        .collect();
-    let listed: BTreeMap<&str, &Shard> = shards
-        .iter()
-        .map(|shard| (shard.id.as_str(), shard))
-        .collect();
+    let by_id: BTreeMap<&str, &Lease> =
+        leases.iter().map(|lease| (lease.shard_id(), lease)).collect();
+    let listed: BTreeMap<&str, &Shard> =
+        shards.iter().map(|shard| (shard.id.as_str(), shard)).collect();
     let mut listed_children: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for shard in shards {
         for parent in &shard.parents {
@@ -50,10 +46,8 @@ pub(super) fn finished<'a>(leases: &'a [Lease], shards: &[Shard]) -> Vec<&'a Lea
     }
     let is_finished = |lease: &&Lease| {
         let id = lease.shard_id();
-        let mut parents = lease
-            .parents
-            .iter()
-            .chain(listed.get(id).into_iter().flat_map(|shard| &shard.parents));
+        let mut parents =
+            lease.parents.iter().chain(listed.get(id).into_iter().flat_map(|shard| &shard.parents));
         if !lease.has_ended() || parents.any(|parent| by_id.contains_key(parent.as_str())) {
             return false;
         }
@@ -64,11 +58,9 @@ pub(super) fn finished<'a>(leases: &'a [Lease], shards: &[Shard]) -> Vec<&'a Lea
         }
         children.extend(lease.children.iter().map(String::as_str));
         !children.is_empty()
-            && children.iter().all(|child| {
-                by_id
-                    .get(child)
-                    .is_some_and(|child| !child.checkpoint.is_initial())
-            })
+            && children
+                .iter()
+                .all(|child| by_id.get(child).is_some_and(|child| !child.checkpoint.is_initial()))
     };
     leases.iter().filter(is_finished).collect()
 }
@@ -98,28 +90,19 @@ mod tests {
     }
 
     fn ids(leases: &[Lease], shards: &[Shard]) -> Vec<String> {
-        finished(leases, shards)
-            .iter()
-            .map(|lease| lease.key.clone())
-            .collect()
+        finished(leases, shards).iter().map(|lease| lease.key.clone()).collect()
     }
 
     #[test]
     fn a_finished_lease_is_kept_until_nobody_can_be_about_to_create_it() {
         let at = Duration::from_secs;
-        let (a, b) = (
-            lease("a", "SHARD_END", &[], &[]),
-            lease("b", "SHARD_END", &[], &[]),
-        );
+        let (a, b) = (lease("a", "SHARD_END", &[], &[]), lease("b", "SHARD_END", &[], &[]));
         let mut since = FinishedSince::default();
         assert!(since.due(vec![&a], at(100)).is_empty());
         assert!(since.due(vec![&a, &b], at(159)).is_empty());
         assert_eq!(since.due(vec![&a, &b], at(160)), [&a]);
         assert_eq!(since.due(vec![&b], at(219)), [&b], "since 159");
-        assert!(
-            since.due(vec![&a], at(300)).is_empty(),
-            "it was not, meanwhile"
-        );
+        assert!(since.due(vec![&a], at(300)).is_empty(), "it was not, meanwhile");
     }
 
     #[test]
@@ -137,25 +120,15 @@ mod tests {
         for start in ["TRIM_HORIZON", "AT_TIMESTAMP", "LATEST"] {
             assert!(ids(&table("5", start), &shards).is_empty(), "{start}");
         }
-        assert!(
-            ids(&table("5", "7")[..2], &shards).is_empty(),
-            "a child has no lease"
-        );
-        let open = [
-            lease("p", "9", &[], &["a", "b"]),
-            table("5", "7")[1].clone(),
-        ];
+        assert!(ids(&table("5", "7")[..2], &shards).is_empty(), "a child has no lease");
+        let open = [lease("p", "9", &[], &["a", "b"]), table("5", "7")[1].clone()];
         assert!(ids(&open, &shards).is_empty(), "not ended");
     }
 
     #[test]
     fn merge_parents_go_together_and_never_before_their_own_parents() {
-        let shards = [
-            shard("g", &[]),
-            shard("p", &["g"]),
-            shard("q", &["g"]),
-            shard("c", &["p", "q"]),
-        ];
+        let shards =
+            [shard("g", &[]), shard("p", &["g"]), shard("q", &["g"]), shard("c", &["p", "q"])];
         let mut table = vec![
             lease("g", "SHARD_END", &[], &["p", "q"]),
             lease("p", "SHARD_END", &["g"], &["c"]),
@@ -170,32 +143,17 @@ mod tests {
     #[test]
     fn children_are_taken_from_the_listing_too() {
         let shards = [shard("p", &[]), shard("a", &["p"]), shard("b", &["p"])];
-        let table = [
-            lease("p", "SHARD_END", &[], &["a"]),
-            lease("a", "4", &["p"], &[]),
-        ];
-        assert!(
-            ids(&table, &shards).is_empty(),
-            "b is listed and has no lease"
-        );
+        let table = [lease("p", "SHARD_END", &[], &["a"]), lease("a", "4", &["p"], &[])];
+        assert!(ids(&table, &shards).is_empty(), "b is listed and has no lease");
     }
 
     #[test]
     fn a_shard_that_left_the_stream_goes_unless_a_listed_child_lacks_its_lease() {
-        let table = [
-            lease("p", "SHARD_END", &[], &[]),
-            lease("x", "SHARD_END", &[], &["y"]),
-        ];
+        let table = [lease("p", "SHARD_END", &[], &[]), lease("x", "SHARD_END", &[], &["y"])];
         assert_eq!(ids(&table, &[shard("z", &[])]), ["p", "x"]);
-        assert!(
-            ids(&table, &[]).is_empty(),
-            "an empty listing proves nothing"
-        );
+        assert!(ids(&table, &[]).is_empty(), "an empty listing proves nothing");
         assert_eq!(ids(&table, &[shard("y", &["x"])]), ["p"]);
-        assert!(
-            ids(&[lease("p", "4", &[], &[])], &[shard("z", &[])]).is_empty(),
-            "not ended"
-        );
+        assert!(ids(&[lease("p", "4", &[], &[])], &[shard("z", &[])]).is_empty(), "not ended");
         assert!(
             ids(&[lease("p", "SHARD_END", &[], &[])], &[shard("p", &[])]).is_empty(),
             "listed, and nothing known of its children"

@@ -37,10 +37,8 @@ pub(super) fn missing_leases<'a>(
     unreadable: &[&str],
     position: InitialPosition,
 ) -> Vec<NewLease<'a>> {
-    let shards_by_id: BTreeMap<&str, &Shard> = shards
-        .iter()
-        .map(|shard| (shard.id.as_str(), shard))
-        .collect();
+    let shards_by_id: BTreeMap<&str, &Shard> =
+        shards.iter().map(|shard| (shard.id.as_str(), shard)).collect();
     let leased = leases
         .iter()
         .map(|lease| (lease.shard_id(), lease.hash_key_range))
@@ -71,12 +69,7 @@ pub(super) fn missing_leases<'a>(
     let mut new: Vec<_> = graph
         .new
         .into_iter()
-        .filter_map(|(id, checkpoint)| {
-            Some(NewLease {
-                shard: graph.shards.get(id)?,
-                checkpoint,
-            })
-        })
+        .filter_map(|(id, checkpoint)| Some(NewLease { shard: graph.shards.get(id)?, checkpoint }))
         .collect();
     new.sort_by(|a, b| a.shard.starting_sequence.cmp(&b.shard.starting_sequence));
     new
@@ -99,11 +92,7 @@ struct Graph<'a, 'l> {
 
 impl<'a, 'l> Graph<'a, 'l> {
     fn listed_parents(&self, shard: &'a Shard) -> Vec<&'a Shard> {
-        shard
-            .parents
-            .iter()
-            .filter_map(|id| self.shards.get(id.as_str()).copied())
-            .collect()
+        shard.parents.iter().filter_map(|id| self.shards.get(id.as_str()).copied()).collect()
     }
 
     /// True if the shard will get its lease when an ancestor ends: it, or an ancestor, has one or
@@ -122,17 +111,10 @@ impl<'a, 'l> Graph<'a, 'l> {
                 self.judge(shard);
             } else {
                 path.push((shard, true));
-                path.extend(
-                    self.listed_parents(shard)
-                        .into_iter()
-                        .map(|parent| (parent, false)),
-                );
+                path.extend(self.listed_parents(shard).into_iter().map(|parent| (parent, false)));
             }
         }
-        self.reached
-            .get(shard.id.as_str())
-            .copied()
-            .unwrap_or(false)
+        self.reached.get(shard.id.as_str()).copied().unwrap_or(false)
     }
 
     /// A shard without a lease, whose parents are judged.
@@ -145,10 +127,8 @@ impl<'a, 'l> Graph<'a, 'l> {
             graph.reached.get(id) == Some(&true) || begins_a_line(graph, id)
         };
         // A parent that has a lease counts, whether the stream still lists it or not.
-        let mut reached = shard
-            .parents
-            .iter()
-            .any(|id| self.leased.contains(id.as_str()) || covered(self, id));
+        let mut reached =
+            shard.parents.iter().any(|id| self.leased.contains(id.as_str()) || covered(self, id));
         if !reached && self.follows_a_forgotten_lease(shard) {
             // No lease's end leads here any more.
             self.new.insert(shard.id.as_str(), self.below.clone());
@@ -163,12 +143,7 @@ impl<'a, 'l> Graph<'a, 'l> {
             if self.leased.contains(id) {
                 continue;
             }
-            let checkpoint = if covered(self, id) {
-                &self.below
-            } else {
-                &self.initial
-            }
-            .clone();
+            let checkpoint = if covered(self, id) { &self.below } else { &self.initial }.clone();
             if begins_a_line(self, id) || !covered(self, id) {
                 self.new.insert(id, checkpoint);
             }
@@ -191,16 +166,10 @@ impl<'a, 'l> Graph<'a, 'l> {
     /// waits for both parents by their leases, so it comes after these.
     fn children_of_ended_shards(&mut self, leases: &'l [Lease]) {
         let outlived = self.outlived();
-        let ended: BTreeSet<&str> = leases
-            .iter()
-            .filter(|lease| lease.has_ended())
-            .map(Lease::shard_id)
-            .collect();
+        let ended: BTreeSet<&str> =
+            leases.iter().filter(|lease| lease.has_ended()).map(Lease::shard_id).collect();
         for (id, shard) in &self.shards {
-            let after_an_end = shard
-                .parents
-                .iter()
-                .any(|parent| ended.contains(parent.as_str()));
+            let after_an_end = shard.parents.iter().any(|parent| ended.contains(parent.as_str()));
             let has_lease = |id: &str| self.leased.contains(id) || self.new.contains_key(id);
             let parents_have = shard
                 .parents

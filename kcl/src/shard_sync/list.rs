@@ -52,10 +52,7 @@ pub(crate) enum ListShardsError {
     NoStream,
     /// The service sent a shard without a usable field.
     #[error("shard {shard_id} was listed without a usable {field}")]
-    Malformed {
-        shard_id: String,
-        field: &'static str,
-    },
+    Malformed { shard_id: String, field: &'static str },
 }
 
 /// Lists shards.
@@ -88,11 +85,7 @@ pub(crate) struct KinesisShardLister {
 impl KinesisShardLister {
     /// `stream`: a name or an ARN.
     pub(crate) fn new(client: Client, stream: &str, service_clock: ServiceClock) -> Self {
-        Self {
-            client,
-            stream: StreamName::new(stream),
-            service_clock,
-        }
+        Self { client, stream: StreamName::new(stream), service_clock }
     }
 
     async fn pages(&self, position: Option<InitialPosition>) -> Result<ShardList, ListShardsError> {
@@ -123,10 +116,7 @@ impl KinesisShardLister {
             next = page.next_token.filter(|token| !token.is_empty());
             if next.is_none() {
                 let server_time = date.no_later_than_answer().unwrap_or(before);
-                return Ok(ShardList {
-                    shards,
-                    server_time,
-                });
+                return Ok(ShardList { shards, server_time });
             }
         }
     }
@@ -164,25 +154,21 @@ fn filter(position: InitialPosition) -> Result<ShardFilter, ListShardsError> {
     let filter = match position {
         InitialPosition::Latest => builder.r#type(ShardFilterType::AtLatest),
         InitialPosition::TrimHorizon => builder.r#type(ShardFilterType::AtTrimHorizon),
-        InitialPosition::AtTimestamp(time) => builder
-            .r#type(ShardFilterType::AtTimestamp)
-            .timestamp(time.into()),
+        InitialPosition::AtTimestamp(time) => {
+            builder.r#type(ShardFilterType::AtTimestamp).timestamp(time.into())
+        }
     };
     filter.build().map_err(|_| malformed("", "filter"))
 }
 
 fn malformed(shard_id: &str, field: &'static str) -> ListShardsError {
-    ListShardsError::Malformed {
-        shard_id: shard_id.to_owned(),
-        field,
-    }
+    ListShardsError::Malformed { shard_id: shard_id.to_owned(), field }
 }
 
 fn convert(shard: aws_sdk_kinesis::types::Shard) -> Result<Shard, ListShardsError> {
     let id = shard.shard_id;
-    let numbers = shard
-        .sequence_number_range
-        .ok_or_else(|| malformed(&id, "sequence number range"))?;
+    let numbers =
+        shard.sequence_number_range.ok_or_else(|| malformed(&id, "sequence number range"))?;
     let range = shard
         .hash_key_range
         .and_then(|range| {

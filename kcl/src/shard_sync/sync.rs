@@ -92,28 +92,18 @@ impl Survey {
             let checkpoint = sentinel(position);
             let shards = self.listed.shards.iter();
             return shards
-                .map(|shard| NewLease {
-                    shard,
-                    checkpoint: checkpoint.clone(),
-                })
+                .map(|shard| NewLease { shard, checkpoint: checkpoint.clone() })
                 .collect();
         }
         let corrupt = self.table.corrupt.iter();
         let unreadable: Vec<&str> = corrupt.map(|item| item.key.as_str()).collect();
-        missing_leases(
-            &self.listed.shards,
-            &self.table.leases,
-            &unreadable,
-            position,
-        )
+        missing_leases(&self.listed.shards, &self.table.leases, &unreadable, position)
     }
 
     /// How many leases have never had an owner.
     pub(super) fn never_owned(&self) -> usize {
         let leases = self.table.leases.iter();
-        leases
-            .filter(|lease| lease.owner.is_none() && lease.counter == 0)
-            .count()
+        leases.filter(|lease| lease.owner.is_none() && lease.counter == 0).count()
     }
 
     /// The service's time when it listed the shards.
@@ -142,9 +132,7 @@ impl ShardSync {
     async fn sync(&self) -> Result<SyncReport, SyncError> {
         let survey = self.survey().await?;
         let missing = survey.missing(self.position);
-        let created = self
-            .create_all(&survey, &missing, survey.server_time())
-            .await?;
+        let created = self.create_all(&survey, &missing, survey.server_time()).await?;
         let deleted = self.tidy(&survey).await?;
         Ok(SyncReport { created, deleted })
     }
@@ -160,12 +148,7 @@ impl ShardSync {
             looked = self.clock.now();
             table = self.store.list(true).await?;
             if is_empty(&table) {
-                return Ok(Survey {
-                    table,
-                    looked,
-                    listed: first,
-                    is_first: true,
-                });
+                return Ok(Survey { table, looked, listed: first, is_first: true });
             }
         }
         let listed = self.list(None).await?;
@@ -173,12 +156,7 @@ impl ShardSync {
         if table.leases.iter().any(|lease| is_former(lease, &identity)) {
             return Err(recreated(&identity));
         }
-        Ok(Survey {
-            listed,
-            table,
-            looked,
-            is_first: false,
-        })
+        Ok(Survey { listed, table, looked, is_first: false })
     }
 
     /// Adds to the leases what they lack, and deletes those of finished shards; how many of these.
@@ -188,10 +166,8 @@ impl ShardSync {
             return Ok(0);
         }
         let listed = &survey.listed.shards;
-        let shards: BTreeMap<&str, &Shard> = listed
-            .iter()
-            .map(|shard| (shard.id.as_str(), shard))
-            .collect();
+        let shards: BTreeMap<&str, &Shard> =
+            listed.iter().map(|shard| (shard.id.as_str(), shard)).collect();
         let mut facts: Vec<StoreFuture<'_, Outcome>> = Vec::new();
         for lease in &table.leases {
             // Leases of old Java workers have no hash key range.
@@ -311,10 +287,7 @@ impl ShardSync {
                     Some(_) => report.created += 1,
                     None => report.deleted += 1,
                 }
-                tracing::info!(
-                    shard = lease.shard_id(),
-                    "lease of the former stream replaced"
-                );
+                tracing::info!(shard = lease.shard_id(), "lease of the former stream replaced");
             }
         }
         Ok(report)
@@ -327,9 +300,7 @@ impl ShardSync {
         if !covers_all_hash_keys(ranges) {
             return Err(SyncError::Incomplete);
         }
-        listed
-            .shards
-            .sort_by(|a, b| a.starting_sequence.cmp(&b.starting_sequence));
+        listed.shards.sort_by(|a, b| a.starting_sequence.cmp(&b.starting_sequence));
         Ok(listed)
     }
 
@@ -492,11 +463,8 @@ impl ShardSync {
     async fn lease_line(&self, ended: &Lease, shard_id: &str) -> Result<(), SyncError> {
         let looked = self.clock.now();
         let listed = self.list_after_end(ended).await?;
-        let by_id: BTreeMap<&str, &Shard> = listed
-            .shards
-            .iter()
-            .map(|shard| (shard.id.as_str(), shard))
-            .collect();
+        let by_id: BTreeMap<&str, &Shard> =
+            listed.shards.iter().map(|shard| (shard.id.as_str(), shard)).collect();
         let mut missing = BTreeMap::new();
         let mut path = vec![shard_id];
         while let Some(id) = path.pop() {
@@ -510,10 +478,7 @@ impl ShardSync {
         let mut missing: Vec<&Shard> = missing.into_values().collect();
         missing.sort_by_key(|shard| &shard.starting_sequence);
         for shard in missing {
-            let new = NewLease {
-                shard,
-                checkpoint: Checkpoint::TrimHorizon,
-            };
+            let new = NewLease { shard, checkpoint: Checkpoint::TrimHorizon };
             self.create(&new, listed.server_time, looked).await?;
         }
         Ok(())
@@ -529,9 +494,7 @@ impl ShardSync {
             None => ended.parents.iter().any(|parent| find(parent).is_some()),
         };
         if behind {
-            return Err(SyncError::StillOpen {
-                shard_id: ended.shard_id().to_owned(),
-            });
+            return Err(SyncError::StillOpen { shard_id: ended.shard_id().to_owned() });
         }
         Ok(listed)
     }
@@ -564,9 +527,7 @@ fn is_former(lease: &Lease, identity: &StreamIdentity) -> bool {
 }
 
 fn recreated(identity: &StreamIdentity) -> SyncError {
-    SyncError::StreamRecreated {
-        stream: identity.arn.clone(),
-    }
+    SyncError::StreamRecreated { stream: identity.arn.clone() }
 }
 
 fn as_child(shard: Shard) -> ChildShard {

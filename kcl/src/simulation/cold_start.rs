@@ -114,10 +114,7 @@ impl Steady {
 
 impl Link for Steady {
     fn passage(&self, _: bool) -> Passage {
-        Passage::Through {
-            there: HALF_A_CALL,
-            back: Some(HALF_A_CALL),
-        }
+        Passage::Through { there: HALF_A_CALL, back: Some(HALF_A_CALL) }
     }
 
     fn attempted(&self, operation: &'static str) {
@@ -146,11 +143,7 @@ impl Shards {
         let width = u128::MAX / u128::from(count);
         let shard = |number: u32| {
             let start = u128::from(number) * width;
-            let end = if number + 1 == count {
-                u128::MAX
-            } else {
-                start + width - 1
-            };
+            let end = if number + 1 == count { u128::MAX } else { start + width - 1 };
             let range = HashKeyRange::new(HashKey::new(start), HashKey::new(end));
             Shard {
                 id: format!("shardId-{number:012}"),
@@ -176,10 +169,7 @@ impl ShardLister for Shards {
             // A page has a thousand shards.
             let pages = u32::try_from(self.0.len().div_ceil(1000)).unwrap_or(1);
             tokio::time::sleep(2 * HALF_A_CALL * pages).await;
-            Ok(ShardList {
-                shards: self.0.clone(),
-                server_time: std::time::SystemTime::UNIX_EPOCH,
-            })
+            Ok(ShardList { shards: self.0.clone(), server_time: std::time::SystemTime::UNIX_EPOCH })
         }
         .boxed()
     }
@@ -288,10 +278,7 @@ impl ColdStart {
         note(&mut self.running, counts.running as usize == workers);
         note(&mut self.owned, owned);
         note(&mut self.read, counts.read.len() == shards);
-        note(
-            &mut self.balanced,
-            owned && loads.len() == workers && most - least < 2,
-        );
+        note(&mut self.balanced, owned && loads.len() == workers && most - least < 2);
         let calls = |operation| counts.calls.get(operation).copied().unwrap_or(0);
         self.creates = calls("create");
         self.takes = calls("take");
@@ -305,10 +292,7 @@ async fn work(fleet: Fleet, worker_id: String, mut random: Rng) {
     let late = SPREAD.mul_f64(random.f64());
     tokio::time::sleep(late).await;
     let clock = Arc::clone(&fleet.clock);
-    let link = Steady {
-        tally: Arc::clone(&fleet.tally),
-        random: Mutex::new(random.fork()),
-    };
+    let link = Steady { tally: Arc::clone(&fleet.tally), random: Mutex::new(random.fork()) };
     let process = random.u64(..);
     let table = Arc::clone(&fleet.table);
     let store = MemoryLeaseStore::new(table, Arc::new(link), &worker_id, ATTEMPT);
@@ -318,10 +302,7 @@ async fn work(fleet: Fleet, worker_id: String, mut random: Rng) {
         store: Arc::clone(&store),
         position: InitialPosition::TrimHorizon,
         stream: Arc::new(CurrentStream::new(
-            StreamIdentity {
-                arn: "arn:simulated".to_owned(),
-                created: 1,
-            },
+            StreamIdentity { arn: "arn:simulated".to_owned(), created: 1 },
             OnRecreatedStream::default(),
             Arc::clone(&clock),
         )),
@@ -382,13 +363,8 @@ async fn work(fleet: Fleet, worker_id: String, mut random: Rng) {
     };
     fleet.tally.counts().running += 1;
     let (_stop, stopped) = watch::channel(None);
-    let run = scheduler::run(
-        coordinator,
-        Arc::new(worker),
-        Arc::new(view),
-        random.u64(..),
-        stopped,
-    );
+    let run =
+        scheduler::run(coordinator, Arc::new(worker), Arc::new(view), random.u64(..), stopped);
     // Until the simulation ends.
     let _ = run.await;
 }
@@ -404,10 +380,7 @@ mod tests {
         let found = cold_start(shards, 10, 1);
         let within =
             |when: Option<Duration>| when.is_some_and(|when| when < Duration::from_secs(60));
-        assert!(
-            within(found.running) && within(found.owned) && within(found.read),
-            "{found:?}"
-        );
+        assert!(within(found.running) && within(found.owned) && within(found.read), "{found:?}");
         assert!(found.creates <= u64::from(shards) * 12 / 10, "{found:?}");
     }
 }

@@ -151,9 +151,7 @@ pub(super) async fn run(
     let leading = worker.clone();
     let tasks = [
         worker.process.run(async move { row.report().await }),
-        worker
-            .process
-            .run(async move { discovery.discover().await }),
+        worker.process.run(async move { discovery.discover().await }),
         worker.process.run(async move { renewal.renew_all().await }),
         worker.process.run(async move { leading.lead().await }),
     ];
@@ -236,9 +234,7 @@ impl Worker {
     /// Creates a lease unless it is there, which is all that Java asks. `looked`: when this worker
     /// last knew that it was to be created.
     async fn create(&self, lease: &Lease, looked: Duration) -> Result<(), LeaseStoreError> {
-        self.world
-            .oracle
-            .means_to_create(&self.name, &lease.key, looked);
+        self.world.oracle.means_to_create(&self.name, &lease.key, looked);
         self.store.create(lease).await.map(drop)
     }
 

@@ -111,19 +111,14 @@ impl State {
             20..25 => Passage::Cut,
             // Answers that get lost, or come when nobody waits any more.
             25..45 => Passage::Through { there, back: None },
-            45..55 => Passage::Through {
-                there,
-                back: Some(millis(&mut self.random, 100, 8_000)),
-            },
+            45..55 => Passage::Through { there, back: Some(millis(&mut self.random, 100, 8_000)) },
             // Requests that arrive late.
-            55..65 if is_write => Passage::Through {
-                there: millis(&mut self.random, 100, 8_000),
-                back,
-            },
-            65..67 if is_write => Passage::Through {
-                there: millis(&mut self.random, 5_000, 25_000),
-                back,
-            },
+            55..65 if is_write => {
+                Passage::Through { there: millis(&mut self.random, 100, 8_000), back }
+            }
+            65..67 if is_write => {
+                Passage::Through { there: millis(&mut self.random, 5_000, 25_000), back }
+            }
             _ => through,
         }
     }

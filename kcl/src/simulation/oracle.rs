@@ -141,11 +141,7 @@ pub(super) struct Findings {
 
 impl Oracle {
     pub(super) fn new(clock: Arc<dyn Clock>, stream: Arc<Stream>) -> Self {
-        Self {
-            clock,
-            stream,
-            state: Mutex::default(),
-        }
+        Self { clock, stream, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -313,9 +309,8 @@ impl Oracle {
     /// All records of the shard were delivered, and it is closed.
     fn is_done(&self, state: &State, shard: &str) -> bool {
         let delivered = state.shards.get(shard).map_or(0, Progress::delivered);
-        let whole = self.stream.with(shard, |shard| {
-            !shard.is_open() && delivered == shard.records.len()
-        });
+        let whole =
+            self.stream.with(shard, |shard| !shard.is_open() && delivered == shard.records.len());
         whole.unwrap_or(false)
     }
 
@@ -351,10 +346,7 @@ impl State {
         let own = own.filter(|processor| processor.worker == worker && !processor.left_behind);
         let (own, most) = (own.count(), self.limits.get(worker).copied());
         if most.is_some_and(|most| own > most) {
-            self.violation(
-                now,
-                &format!("{worker} holds {own} leases, more than it may"),
-            );
+            self.violation(now, &format!("{worker} holds {own} leases, more than it may"));
         }
     }
 
@@ -372,17 +364,12 @@ impl State {
         for (id, processor) in &self.processors {
             // Java begins on the lease of a finished shard too, and calls nothing.
             let is_idle = processor.kind == Kind::Java
-                && self
-                    .leases
-                    .get(&processor.shard)
-                    .is_some_and(Lease::has_ended);
+                && self.leases.get(&processor.shard).is_some_and(Lease::has_ended);
             if is_idle || processor.hold.is_fenced() {
                 continue;
             }
             let earlier = at_work.entry(&processor.shard).or_default();
-            let shared = earlier
-                .iter()
-                .filter(|(_, other)| other.overlaps(processor));
+            let shared = earlier.iter().filter(|(_, other)| other.overlaps(processor));
             overlaps.extend(shared.map(|(other, _)| (*other, *id)));
             earlier.push((*id, processor));
         }

@@ -95,9 +95,7 @@ impl Process {
             if suspended {
                 return;
             }
-            let State {
-                waiting, aborted, ..
-            } = &mut *state;
+            let State { waiting, aborted, .. } = &mut *state;
             (std::mem::take(waiting), std::mem::take(aborted))
         };
         for waker in waiting {
@@ -153,10 +151,7 @@ impl Process {
     }
 
     fn run_boxed(self: &Arc<Self>, work: BoxFuture<'static, ()>) -> JoinHandle<()> {
-        let task = tokio::spawn(Gated {
-            process: Arc::clone(self),
-            work: Some(work),
-        });
+        let task = tokio::spawn(Gated { process: Arc::clone(self), work: Some(work) });
         for process in self.lineage() {
             process.adopt(&task);
         }

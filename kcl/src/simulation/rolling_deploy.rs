@@ -51,9 +51,7 @@ impl Fleet {
         let (inside, told, id) = (Arc::clone(&process), stop.clone(), name.to_owned());
         if name.starts_with('j') {
             let lock = Arc::clone(&self.lock);
-            process.run(java_worker::run(
-                world, id, seed, lock, inside, network, told,
-            ));
+            process.run(java_worker::run(world, id, seed, lock, inside, network, told));
         } else {
             let setting = Setting {
                 on_stop: OnStop::HandOver,
@@ -61,9 +59,7 @@ impl Fleet {
                 table_reads: 5.0,
                 seed,
             };
-            process.run(rust_worker::run(
-                world, id, setting, inside, user_code, network, told,
-            ));
+            process.run(rust_worker::run(world, id, setting, inside, user_code, network, told));
         }
         self.stops.insert(name.to_owned(), stop);
     }

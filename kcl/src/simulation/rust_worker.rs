@@ -68,10 +68,7 @@ pub(super) async fn run(
         store: Arc::clone(&store),
         position: InitialPosition::TrimHorizon,
         stream: Arc::new(CurrentStream::new(
-            StreamIdentity {
-                arn: "arn:simulated".to_owned(),
-                created: 1,
-            },
+            StreamIdentity { arn: "arn:simulated".to_owned(), created: 1 },
             OnRecreatedStream::default(),
             Arc::clone(&process) as Arc<dyn Clock>,
         )),
@@ -80,9 +77,7 @@ pub(super) async fn run(
         finished: Arc::default(),
     };
     while let Err(error) = sync.run().await {
-        world
-            .oracle
-            .step(&format!("{name} cannot start yet: {error}"));
+        world.oracle.step(&format!("{name} cannot start yet: {error}"));
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let problems = Arc::new(ProblemLog::new(Arc::clone(&process) as Arc<dyn Clock>));
@@ -131,10 +126,7 @@ pub(super) async fn run(
         stream: "simulated".to_owned(),
         clock: Arc::clone(&process) as Arc<dyn Clock>,
         config,
-        retrieval: Arc::new(SimulatedReads {
-            stream: Arc::clone(&world.stream),
-            network,
-        }),
+        retrieval: Arc::new(SimulatedReads { stream: Arc::clone(&world.stream), network }),
         budget,
         factory: Arc::new(Factory::new(surroundings, random.u64(..))),
         executor: Arc::new(InProcess(Arc::clone(&user_code))),
@@ -143,12 +135,8 @@ pub(super) async fn run(
     let (tell, told) = watch::channel(None);
     let (seed, worker, view) = (random.u64(..), Arc::new(worker), Arc::new(view));
     let mut run = std::pin::pin!(scheduler::run(coordinator, worker, view, seed, told));
-    let stopping = Stopping {
-        world: &world,
-        name: &name,
-        process: &process,
-        user_code: &user_code,
-    };
+    let stopping =
+        Stopping { world: &world, name: &name, process: &process, user_code: &user_code };
     let outcome = tokio::select! {
         biased;
         outcome = &mut run => outcome,

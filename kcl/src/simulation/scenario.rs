@@ -187,11 +187,7 @@ impl Fleet {
             }
             (45..50, Some(name)) => {
                 // A Java leader takes a dead worker with a row from the future for alive.
-                let most = if self.workers == Workers::Rust {
-                    7200
-                } else {
-                    20
-                };
+                let most = if self.workers == Workers::Rust { 7200 } else { 20 };
                 let jump = self.random.i64(-most..most);
                 self.step(&format!("the time of day of {name} jumps by {jump} s"));
                 self.members[&name].process.jump(jump);
@@ -372,10 +368,7 @@ impl Fleet {
             member.user_code.suspend(false);
             member.network.calm();
         }
-        let leaving = self
-            .members
-            .extract_if(.., |_, member| member.is_leaving())
-            .collect();
+        let leaving = self.members.extract_if(.., |_, member| member.is_leaving()).collect();
         if !self.members.values().any(|member| member.takes_all) {
             self.start(None);
             for member in self.members.values() {
@@ -388,11 +381,7 @@ impl Fleet {
 
     async fn deliver(&self) {
         let mut before = Vec::new();
-        let looks = if self.table_reads < AT_LEISURE {
-            SELDOM
-        } else {
-            1
-        };
+        let looks = if self.table_reads < AT_LEISURE { SELDOM } else { 1 };
         let mut patience = self.world.clock.now() + PATIENCE * looks;
         while !self.world.oracle.has_seen_enough() {
             let missing = self.world.oracle.missing();

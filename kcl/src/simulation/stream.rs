@@ -237,10 +237,7 @@ impl Stream {
             }
         });
         // A shard that the stream does not know: as one that has ended.
-        read.unwrap_or(Read {
-            records: Vec::new(),
-            ended: true,
-        })
+        read.unwrap_or(Read { records: Vec::new(), ended: true })
     }
 
     /// At most `most` Kinesis records, from a user record on.
@@ -253,18 +250,14 @@ impl Stream {
             let key = shard.range.start();
             Fetched {
                 records: taken.into_iter().map(|members| raw(members, key)).collect(),
-                next: shard.records[..start + read].last().map_or(from, |last| {
-                    from.max((sequence_of(*last) + 1) * MOST_MEMBERS)
-                }),
+                next: shard.records[..start + read]
+                    .last()
+                    .map_or(from, |last| from.max((sequence_of(*last) + 1) * MOST_MEMBERS)),
                 ended: shard.closed.is_some() && start + read == shard.records.len(),
             }
         });
         // A shard that the stream does not know: as one that has ended.
-        fetched.unwrap_or(Fetched {
-            records: Vec::new(),
-            next: from,
-            ended: true,
-        })
+        fetched.unwrap_or(Fetched { records: Vec::new(), next: from, ended: true })
     }
 
     /// The children of a closed shard, as the end of its records names them.
@@ -311,9 +304,7 @@ impl ShardLister for Stream {
             // At the trim horizon: the oldest ones, for nothing is trimmed.
             let listed = listed.filter(|(_, shard)| position.is_none() || shard.parents.is_empty());
             Ok(ShardList {
-                shards: listed
-                    .filter_map(|(id, shard)| shard.as_listed(id, at))
-                    .collect(),
+                shards: listed.filter_map(|(id, shard)| shard.as_listed(id, at)).collect(),
                 server_time: self.clock.wall(),
             })
         }

@@ -29,12 +29,7 @@ impl World {
         let oracle = Arc::new(Oracle::new(Arc::clone(&clock), Arc::clone(&stream)));
         let watcher = Arc::clone(&oracle) as Arc<dyn Watcher>;
         let table = Arc::new(MemoryTable::new(Arc::clone(&clock), Some(watcher)));
-        Self {
-            clock,
-            table,
-            stream,
-            oracle,
-        }
+        Self { clock, table, stream, oracle }
     }
 
     /// A worker's way to the table.

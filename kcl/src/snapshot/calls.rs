@@ -58,11 +58,7 @@ impl Work {
     }
 
     pub(super) fn began(&mut self, name: &'static str, now: Duration) {
-        self.call = Some(CallUnderWay {
-            name,
-            since: now,
-            told: 0,
-        });
+        self.call = Some(CallUnderWay { name, since: now, told: 0 });
     }
 
     /// The call has ended; whether it was told to be slow.

@@ -93,11 +93,7 @@ mod tests {
         lag.answered(secs(5), None);
         assert_eq!(lag.at(secs(9)), None);
         lag.fetched(secs(5), None, secs(2));
-        assert_eq!(
-            lag.at(secs(9)),
-            Some(secs(6)),
-            "at least as old as its page"
-        );
+        assert_eq!(lag.at(secs(9)), Some(secs(6)), "at least as old as its page");
     }
 
     #[test]

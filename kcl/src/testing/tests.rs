@@ -12,10 +12,7 @@ struct Partial {
 
 impl Partial {
     fn new(act: impl FnMut(&RecordBatch<'_>) -> usize + Send + 'static) -> Self {
-        Self {
-            act: Box::new(act),
-            attempts: Vec::new(),
-        }
+        Self { act: Box::new(act), attempts: Vec::new() }
     }
 }
 
@@ -68,10 +65,7 @@ async fn a_batch_comes_again_behind_its_checkpoint_also_within_an_aggregate() {
     assert_eq!(left.len(), 2);
     assert_eq!(Checkpoint::At(left[0].clone()), at(3, 2));
     assert_eq!(Checkpoint::At(left[1].clone()), at(4, 0));
-    shard
-        .process_records(&mut processor, &mut batch)
-        .await
-        .unwrap();
+    shard.process_records(&mut processor, &mut batch).await.unwrap();
     assert_eq!(processor.attempts, [1, 3], "one was delivered by hand");
     assert_eq!(shard.checkpoints(), [at(3, 1), at(4, 0)]);
 }
@@ -87,17 +81,9 @@ async fn what_is_checkpointed_whole_is_done_although_the_call_failed() {
     assert!(failed.is_err() && batch.is_empty());
     let mut fresh = shard.batch(records(2));
     let mut processor = Fails;
-    assert!(
-        shard
-            .process_records(&mut processor, &mut fresh)
-            .await
-            .is_err()
-    );
+    assert!(shard.process_records(&mut processor, &mut fresh).await.is_err());
     assert!(fresh.is_empty());
-    shard
-        .process_records(&mut processor, &mut fresh)
-        .await
-        .unwrap();
+    shard.process_records(&mut processor, &mut fresh).await.unwrap();
 }
 
 /// Checkpoints all, then fails.
@@ -138,10 +124,7 @@ async fn checkpoints_fail_as_told_and_the_rules_hold() {
     let four = "4".parse().unwrap();
     let behind = checkpointer.checkpoint_at_position(&four, 0);
     let error = behind.await.unwrap_err();
-    assert!(
-        matches!(error, CheckpointError::OutOfRange { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, CheckpointError::OutOfRange { .. }), "{error:?}");
     checkpointer.checkpoint().await.unwrap();
     assert_eq!((shard.checkpoint(), shard.pending()), (at(20, 0), None));
     let next = shard.batch(records(1));
@@ -158,10 +141,7 @@ async fn each_call_and_each_token_reaches_the_processor() {
     });
     let mut batch = shard.batch(records(1));
     shard.request_shutdown();
-    shard
-        .process_records(&mut processor, &mut batch)
-        .await
-        .unwrap();
+    shard.process_records(&mut processor, &mut batch).await.unwrap();
     let mut unwritten = shard.batch(records(1));
     assert_eq!(shard.deliver(&mut unwritten).len(), 1);
     shard.shutdown_requested(&mut processor).await.unwrap();

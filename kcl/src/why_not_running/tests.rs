@@ -82,10 +82,7 @@ fn of(lease: LeaseSnapshot) -> WhyNotRunning {
 
 #[test]
 fn a_call_that_does_not_return_is_named_in_any_state() {
-    let call = |running_for| ProcessorCall {
-        name: "process_records",
-        running_for,
-    };
+    let call = |running_for| ProcessorCall { name: "process_records", running_for };
     for (state, failures) in [
         (ShardState::Processing, 0),
         (ShardState::Processing, 3),
@@ -97,20 +94,14 @@ fn a_call_that_does_not_return_is_named_in_any_state() {
         let slow = why_not_running(SHARD, &asker(Some(here.clone())), None);
         assert_eq!(
             slow,
-            Some(WhyNotRunning::SlowCall {
-                call: "process_records",
-                since: F
-            }),
+            Some(WhyNotRunning::SlowCall { call: "process_records", since: F }),
             "{state:?}"
         );
         here.call = Some(call(F / 2));
         let quick = why_not_running(SHARD, &asker(Some(here.clone())), None);
         assert!(!matches!(quick, Some(WhyNotRunning::SlowCall { .. })));
         here.call = Some(call(F));
-        let never = Asker {
-            slow_after: None,
-            ..asker(Some(here))
-        };
+        let never = Asker { slow_after: None, ..asker(Some(here)) };
         let never = why_not_running(SHARD, &never, None);
         assert!(!matches!(never, Some(WhyNotRunning::SlowCall { .. })));
     }
@@ -122,32 +113,18 @@ fn a_shard_that_is_processed_here_needs_no_reason() {
     let here = asker(Some(own(ShardState::Processing, 0)));
     assert_eq!(why_not_running(SHARD, &here, Some(&table)), None);
     assert_eq!(why_not_running(SHARD, &here, None), None);
-    let stopped = Asker {
-        has_stopped: true,
-        ..here
-    };
-    assert_eq!(
-        why_not_running(SHARD, &stopped, Some(&table)),
-        Some(WhyNotRunning::WorkerStopped)
-    );
+    let stopped = Asker { has_stopped: true, ..here };
+    assert_eq!(why_not_running(SHARD, &stopped, Some(&table)), Some(WhyNotRunning::WorkerStopped));
 }
 
 #[test]
 fn a_shard_of_this_worker_is_told_by_its_consumer() {
     let table = table(vec![
         LeaseSnapshot {
-            parents: vec![
-                "p1".into(),
-                "p2".into(),
-                "gone".into(),
-                "shardId-bad".into(),
-            ],
+            parents: vec!["p1".into(), "p2".into(), "gone".into(), "shardId-bad".into()],
             ..lease(SHARD, Some("me"))
         },
-        LeaseSnapshot {
-            checkpoint: Checkpoint::ShardEnd,
-            ..lease("p1", None)
-        },
+        LeaseSnapshot { checkpoint: Checkpoint::ShardEnd, ..lease("p1", None) },
         lease("p2", Some("w2")),
     ]);
     let ask = |state, failures| {
@@ -163,10 +140,7 @@ fn a_shard_of_this_worker_is_told_by_its_consumer() {
     );
     assert_eq!(ask(ShardState::Initializing, 0), WhyNotRunning::Starting);
     let reason = ShutdownReason::Requested;
-    assert_eq!(
-        ask(ShardState::ShuttingDown(reason), 0),
-        WhyNotRunning::ShuttingDown { reason }
-    );
+    assert_eq!(ask(ShardState::ShuttingDown(reason), 0), WhyNotRunning::ShuttingDown { reason });
     for state in [
         ShardState::Processing,
         ShardState::Initializing,
@@ -185,87 +159,44 @@ fn any_other_shard_is_told_by_the_table() {
     let empty = table(Vec::new());
     assert_eq!(ask(SHARD, Some(&empty)), WhyNotRunning::NotListed);
     let problem = "checkpoint is missing".to_owned();
-    assert_eq!(
-        ask("shardId-bad", Some(&empty)),
-        WhyNotRunning::CorruptItem { problem }
-    );
+    assert_eq!(ask("shardId-bad", Some(&empty)), WhyNotRunning::CorruptItem { problem });
     assert_eq!(
         of(LeaseSnapshot {
             checkpoint: Checkpoint::ShardEnd,
             children: vec!["c".into()],
             ..lease(SHARD, None)
         }),
-        WhyNotRunning::Finished {
-            children: vec!["c".into()]
-        }
+        WhyNotRunning::Finished { children: vec!["c".into()] }
     );
     assert_eq!(
-        of(LeaseSnapshot {
-            pending_owner: Some("w3".into()),
-            ..lease(SHARD, Some("w2"))
-        }),
-        WhyNotRunning::HandoffPending {
-            from: "w2".into(),
-            to: "w3".into()
-        }
+        of(LeaseSnapshot { pending_owner: Some("w3".into()), ..lease(SHARD, Some("w2")) }),
+        WhyNotRunning::HandoffPending { from: "w2".into(), to: "w3".into() }
     );
-    assert_eq!(
-        of(lease(SHARD, Some("me"))),
-        WhyNotRunning::WaitsForFormerOwner
-    );
+    assert_eq!(of(lease(SHARD, Some("me"))), WhyNotRunning::WaitsForFormerOwner);
     let since = Duration::from_secs(7);
-    assert_eq!(
-        of(lease(SHARD, None)),
-        WhyNotRunning::Unassigned {
-            since,
-            at_limit: false
-        }
-    );
+    assert_eq!(of(lease(SHARD, None)), WhyNotRunning::Unassigned { since, at_limit: false });
     let worker = || "w2".to_owned();
     assert_eq!(
         of(lease(SHARD, Some("w2"))),
-        WhyNotRunning::LeasedBy {
-            worker: worker(),
-            since,
-            heartbeat_age: Duration::from_secs(1)
-        }
+        WhyNotRunning::LeasedBy { worker: worker(), since, heartbeat_age: Duration::from_secs(1) }
     );
     let heartbeat_age = F + Duration::from_millis(1);
     assert_eq!(
-        of(LeaseSnapshot {
-            heartbeat_age,
-            ..lease(SHARD, Some("w2"))
-        }),
-        WhyNotRunning::OwnerSilent {
-            worker: worker(),
-            heartbeat_age
-        }
+        of(LeaseSnapshot { heartbeat_age, ..lease(SHARD, Some("w2")) }),
+        WhyNotRunning::OwnerSilent { worker: worker(), heartbeat_age }
     );
     // At the look it was heard; looks at a large table are rare.
-    let seen_long_ago = LeaseSnapshot {
-        heartbeat_age,
-        ..lease(SHARD, Some("w2"))
-    };
-    let table = LeaseTableSnapshot {
-        age: heartbeat_age,
-        ..table(vec![seen_long_ago])
-    };
+    let seen_long_ago = LeaseSnapshot { heartbeat_age, ..lease(SHARD, Some("w2")) };
+    let table = LeaseTableSnapshot { age: heartbeat_age, ..table(vec![seen_long_ago]) };
     assert_eq!(
         why_not_running(SHARD, &asker(None), Some(&table)),
-        Some(WhyNotRunning::LeasedBy {
-            worker: worker(),
-            since,
-            heartbeat_age
-        })
+        Some(WhyNotRunning::LeasedBy { worker: worker(), since, heartbeat_age })
     );
 }
 
 #[test]
 fn a_child_in_another_worker_waits_for_its_parents_too() {
-    let child = LeaseSnapshot {
-        parents: vec!["p".into()],
-        ..lease(SHARD, Some("w2"))
-    };
+    let child = LeaseSnapshot { parents: vec!["p".into()], ..lease(SHARD, Some("w2")) };
     let table = table(vec![child, lease("p", Some("w3"))]);
     let why = why_not_running(SHARD, &asker(None), Some(&table)).unwrap();
     assert_eq!(
@@ -277,10 +208,7 @@ fn a_child_in_another_worker_waits_for_its_parents_too() {
 
 #[test]
 fn a_runtime_that_runs_nothing_is_told_of_the_workers_own_shards() {
-    let blocked = |own| Asker {
-        is_blocked: true,
-        ..asker(own)
-    };
+    let blocked = |own| Asker { is_blocked: true, ..asker(own) };
     let of = |asker: &Asker<'_>, owner| {
         why_not_running(SHARD, asker, Some(&table(vec![lease(SHARD, Some(owner))])))
     };
@@ -290,37 +218,22 @@ fn a_runtime_that_runs_nothing_is_told_of_the_workers_own_shards() {
     }
     let asker = blocked(None);
     assert_eq!(of(&asker, "me"), Some(WhyNotRunning::RuntimeBlocked));
-    assert!(matches!(
-        of(&asker, "w2"),
-        Some(WhyNotRunning::LeasedBy { .. })
-    ));
+    assert!(matches!(of(&asker, "w2"), Some(WhyNotRunning::LeasedBy { .. })));
 }
 
 #[test]
 fn what_the_table_said_before_an_outage_is_not_the_reason() {
     let problems = problems();
-    let asker = Asker {
-        problems: &problems,
-        ..asker(None)
-    };
+    let asker = Asker { problems: &problems, ..asker(None) };
     let of = |table: Option<&LeaseTableSnapshot>| why_not_running(SHARD, &asker, table).unwrap();
-    let ended = table(vec![LeaseSnapshot {
-        checkpoint: Checkpoint::ShardEnd,
-        ..lease(SHARD, None)
-    }]);
+    let ended =
+        table(vec![LeaseSnapshot { checkpoint: Checkpoint::ShardEnd, ..lease(SHARD, None) }]);
     problems.failed(ProblemKind::LeaseTableFailing, None, "connection refused");
     for owner in [None, Some("me"), Some("w2")] {
         let why = of(Some(&table(vec![lease(SHARD, owner)])));
-        assert!(
-            why.to_string()
-                .contains("(connection refused): check DynamoDB"),
-            "{why:?}"
-        );
+        assert!(why.to_string().contains("(connection refused): check DynamoDB"), "{why:?}");
     }
-    assert!(matches!(
-        of(None),
-        WhyNotRunning::LeaseTableUnreachable { .. }
-    ));
+    assert!(matches!(of(None), WhyNotRunning::LeaseTableUnreachable { .. }));
     assert!(matches!(of(Some(&ended)), WhyNotRunning::Finished { .. }));
     problems.recovered(ProblemKind::LeaseTableFailing, None);
     assert!(matches!(of(None), WhyNotRunning::NotKnownYet));
@@ -329,10 +242,7 @@ fn what_the_table_said_before_an_outage_is_not_the_reason() {
 #[test]
 fn a_lease_that_cannot_be_taken_or_made_and_one_of_another_process_are_told() {
     let problems = problems();
-    let asker = Asker {
-        problems: &problems,
-        ..asker(None)
-    };
+    let asker = Asker { problems: &problems, ..asker(None) };
     let of = |leases| why_not_running(SHARD, &asker, Some(&table(leases))).unwrap();
     let kinds = [
         ProblemKind::LeaseAcquisitionFailing,
@@ -347,36 +257,22 @@ fn a_lease_that_cannot_be_taken_or_made_and_one_of_another_process_are_told() {
         matches!(&cannot_take, WhyNotRunning::LeaseTableUnreachable { error, .. } if error == "refused"),
         "{cannot_take:?}"
     );
-    assert!(matches!(
-        of(Vec::new()),
-        WhyNotRunning::ShardSyncFailing { .. }
-    ));
-    assert!(matches!(
-        of(vec![lease(SHARD, Some("w2"))]),
-        WhyNotRunning::LeasedBy { .. }
-    ));
+    assert!(matches!(of(Vec::new()), WhyNotRunning::ShardSyncFailing { .. }));
+    assert!(matches!(of(vec![lease(SHARD, Some("w2"))]), WhyNotRunning::LeasedBy { .. }));
     problems.recovered(ProblemKind::LeaseAcquisitionFailing, None);
     let shared = of(vec![lease(SHARD, Some("me"))]);
-    assert!(
-        matches!(shared, WhyNotRunning::LeasedByAnotherProcess { .. }),
-        "{shared:?}"
-    );
+    assert!(matches!(shared, WhyNotRunning::LeasedByAnotherProcess { .. }), "{shared:?}");
 }
 
 #[test]
 fn the_text_says_what_to_do() {
-    let unassigned = |at_limit| WhyNotRunning::Unassigned {
-        since: Duration::from_millis(2_340),
-        at_limit,
-    };
+    let unassigned =
+        |at_limit| WhyNotRunning::Unassigned { since: Duration::from_millis(2_340), at_limit };
     assert_eq!(
         unassigned(true).to_string(),
         "nobody has had its lease for 2.3s: this worker has max_leases already; raise that, or add a \
          worker"
     );
-    let failing = WhyNotRunning::Failing {
-        failures: 3,
-        error: "no disk".to_owned(),
-    };
+    let failing = WhyNotRunning::Failing { failures: 3, error: "no disk".to_owned() };
     assert!(failing.to_string().ends_with("mend the cause (no disk)"));
 }

@@ -16,12 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 async fn start(paused: &Paused, id: &str, on_stop: OnStop) -> WorkerHandle {
     let probe = Probe::new();
     let config = config(id).with_on_stop(on_stop);
-    paused
-        .builder(&probe, config)
-        .build()
-        .await
-        .unwrap()
-        .spawn()
+    paused.builder(&probe, config).build().await.unwrap().spawn()
 }
 
 async fn processes(worker: &WorkerHandle) {
@@ -58,11 +53,7 @@ async fn shard_owner_former_owner_and_reason_are_logged() {
     sleep(5 * SECOND).await;
     one.shutdown(DEADLINE).await.unwrap();
     processes(&two).await;
-    latest(&[
-        "worker_id=\"w2\"",
-        "former_owner=\"w1\"",
-        "why=its owner handed it over",
-    ]);
+    latest(&["worker_id=\"w2\"", "former_owner=\"w1\"", "why=its owner handed it over"]);
 
     let three = start(&paused, "w3", OnStop::HandOver).await;
     sleep(5 * SECOND).await;

@@ -35,11 +35,8 @@ struct OneThread(Option<Runtime>);
 
 impl OneThread {
     fn new() -> Self {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name(USERS)
-            .enable_all()
-            .build();
+        let runtime =
+            Builder::new_multi_thread().worker_threads(1).thread_name(USERS).enable_all().build();
         Self(Some(runtime.unwrap()))
     }
 
@@ -95,10 +92,7 @@ async fn loses_no_lease_and_its_checkpoint_is_taken() {
 
     drop(unblock);
     until("all records", || probe.is_settled()).await;
-    until("the checkpoint", || {
-        lease(&second).unwrap().checkpoint != Checkpoint::TrimHorizon
-    })
-    .await;
+    until("the checkpoint", || lease(&second).unwrap().checkpoint != Checkpoint::TrimHorizon).await;
     probe.assert_exact();
     assert_eq!(probe.calls(Call::LeaseLost), [""; 0]);
     assert_eq!(others.calls(Call::Initialize), [""; 0]);
@@ -165,10 +159,7 @@ async fn a_planned_stop_keeps_its_deadline_and_the_next_owner_starts() {
     let report = tokio::time::timeout(PATIENCE, stop).await.unwrap().unwrap();
     assert_eq!((report.drained.len(), report.aborted.len()), (0, 1));
     assert!(matches!(first.state(), WorkerState::Stopped(None)));
-    until("the next owner", || {
-        !others.calls(Call::Initialize).is_empty()
-    })
-    .await;
+    until("the next owner", || !others.calls(Call::Initialize).is_empty()).await;
     drop(unblock);
     second.shutdown(PATIENCE).await.unwrap();
 }
@@ -183,10 +174,7 @@ async fn a_worker_is_aborted_and_the_next_owner_starts() {
     first.abort();
     let ended = tokio::time::timeout(PATIENCE, first.join()).await.unwrap();
     assert!(matches!(ended, Err(WorkerError::Aborted)), "{ended:?}");
-    until("the next owner", || {
-        !others.calls(Call::Initialize).is_empty()
-    })
-    .await;
+    until("the next owner", || !others.calls(Call::Initialize).is_empty()).await;
     drop(unblock);
     second.shutdown(PATIENCE).await.unwrap();
 }
@@ -209,10 +197,7 @@ async fn a_worker_whose_runtime_runs_nothing_takes_no_more_leases_until_it_does(
     until("both shards", || processing(&second) == 2).await;
     let runtime = OneThread::new();
     let first = runtime.worker(builder(&aws, &probe, config("w1"))).await;
-    until("its share", || {
-        (processing(&first), processing(&second)) == (1, 1)
-    })
-    .await;
+    until("its share", || (processing(&first), processing(&second)) == (1, 1)).await;
     let own = first.snapshot().shards[0].shard_id.clone();
     let other = shards.iter().find(|shard| **shard != own).unwrap();
     put(&aws, &probe, 0..100).await;
@@ -277,11 +262,7 @@ async fn items(aws: &LocalAws) -> Vec<HashMap<String, AttributeValue>> {
 
 /// Who has the lease of the only shard.
 async fn owner(aws: &LocalAws) -> Option<String> {
-    let owner = items(aws).await[0]
-        .get("leaseOwner")?
-        .as_s()
-        .unwrap()
-        .clone();
+    let owner = items(aws).await[0].get("leaseOwner")?.as_s().unwrap().clone();
     Some(owner)
 }
 

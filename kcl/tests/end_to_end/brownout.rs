@@ -48,19 +48,10 @@ impl Fleet {
         let paused = Paused::start(2).await;
         let worker = async |id| {
             let config = config(id).with_checkpoint(policy);
-            paused
-                .builder(&probe, config)
-                .build()
-                .await
-                .unwrap()
-                .spawn()
+            paused.builder(&probe, config).build().await.unwrap().spawn()
         };
         let workers = [worker("w1").await, worker("w2").await];
-        let fleet = Self {
-            paused,
-            probe,
-            workers,
-        };
+        let fleet = Self { paused, probe, workers };
         fleet.until("one each", || fleet.one_each()).await;
         fleet
     }
@@ -99,11 +90,8 @@ impl Fleet {
     fn verdict(&self) -> u64 {
         let seen = self.probe.seen();
         for shard in ["shardId-000000000000", "shardId-000000000001"] {
-            let tenures: Vec<_> = seen
-                .iter()
-                .filter(|seen| seen.shard == shard)
-                .map(|seen| seen.tenure)
-                .collect();
+            let tenures: Vec<_> =
+                seen.iter().filter(|seen| seen.shard == shard).map(|seen| seen.tenure).collect();
             assert!(!tenures.is_empty() && tenures.is_sorted(), "{tenures:?}");
         }
         let verdict = self.probe.verdict();
@@ -171,9 +159,7 @@ async fn a_silence_of_5_s_is_survived_unless_it_begins_right_before_a_renewal() 
         let fleet = Fleet::start().await;
         let renewed = fleet.paused.now();
         fleet.put(0..100).await;
-        fleet
-            .until("all records", || fleet.probe.is_settled())
-            .await;
+        fleet.until("all records", || fleet.probe.is_settled()).await;
         // The checkpoints, which count as renewals, are no more than a read's pause away.
         let since = fleet.paused.now() - renewed;
         assert!(since < SECOND, "{since:?}");
@@ -208,11 +194,7 @@ async fn longer(fault: fn(Duration) -> Fault, lasting: Duration) -> u64 {
     assert!((F / 2..=F).contains(&fell), "{fell:?}");
     fleet.put(150..200).await;
     sleep(lasting - fell - SECOND).await;
-    assert_eq!(
-        fleet.probe.verdict().delivered,
-        150,
-        "nothing without a lease"
-    );
+    assert_eq!(fleet.probe.verdict().delivered, 150, "nothing without a lease");
 
     fleet.settled().await;
     fleet.until("both are back", || fleet.one_each()).await;
@@ -256,12 +238,9 @@ async fn answers_lost_for_15_s_or_5_min_stop_at_the_fence_and_it_resumes() {
 /// Nothing is delivered while it lasts: then every record comes exactly once.
 #[tokio::test(start_paused = true)]
 async fn without_records_under_way_each_comes_once() {
-    for fault in [
-        refusing(15 * SECOND),
-        refusing(300 * SECOND),
-        silent(15 * SECOND),
-        silent(300 * SECOND),
-    ] {
+    for fault in
+        [refusing(15 * SECOND), refusing(300 * SECOND), silent(15 * SECOND), silent(300 * SECOND)]
+    {
         let fleet = Fleet::start().await;
         fleet.put(0..100).await;
         fleet.settled().await;
@@ -285,12 +264,8 @@ async fn planned_stop_in_the_middle(fault: Fault) {
     let took = fleet.paused.now() - began;
     assert!(took <= F + WorkerHandle::STOP_MARGIN, "{took:?}");
     fleet.put(100..200).await;
-    fleet
-        .until("all records", || fleet.probe.is_settled())
-        .await;
-    fleet
-        .until("the other has both", || processing(&fleet.workers[1]) == 2)
-        .await;
+    fleet.until("all records", || fleet.probe.is_settled()).await;
+    fleet.until("the other has both", || processing(&fleet.workers[1]) == 2).await;
     assert_eq!(fleet.verdict(), 0, "exactly once");
     fleet.workers[1].shutdown(F).await.unwrap();
 }

@@ -35,24 +35,13 @@ async fn settings_all_problems_at_once() {
     let BuildError::Config(problems) = error else {
         panic!("{error:?}");
     };
-    for name in [
-        "worker_id",
-        "max_records",
-        "checkpoint",
-        "max_buffered_bytes",
-        "application",
-        "stream",
-    ] {
-        assert!(
-            problems.problems().iter().any(|p| p.starts_with(name)),
-            "{name}: {problems}"
-        );
+    for name in
+        ["worker_id", "max_records", "checkpoint", "max_buffered_bytes", "application", "stream"]
+    {
+        assert!(problems.problems().iter().any(|p| p.starts_with(name)), "{name}: {problems}");
     }
     assert_eq!(problems.problems().len(), 6);
-    assert_eq!(
-        aws.calls("CreateTable") + aws.calls("DescribeStreamSummary"),
-        0
-    );
+    assert_eq!(aws.calls("CreateTable") + aws.calls("DescribeStreamSummary"), 0);
 }
 
 #[tokio::test]
@@ -62,42 +51,17 @@ async fn names_that_no_call_can_use() {
     let consumer = format!("{arn}/consumer/billing:1525898737");
     let own_table = |name: &str| config("w").with_table(TableConfig::default().with_name(name));
     for (application, stream, settings, said) in [
-        (
-            "billing",
-            "orders\n",
-            config("w"),
-            vec!["stream is \"orders\\n\""],
-        ),
-        (
-            "billing",
-            &*consumer,
-            config("w"),
-            vec!["registered consumer", arn],
-        ),
+        ("billing", "orders\n", config("w"), vec!["stream is \"orders\\n\""]),
+        ("billing", &*consumer, config("w"), vec!["registered consumer", arn]),
         (
             "billing",
             "arn:aws:kinesis:eu-west-1:000000000000:stream/orders",
             config("w"),
             vec!["eu-west-1", "us-east-1"],
         ),
-        (
-            "a/b",
-            "orders",
-            own_table("leases"),
-            vec!["application is \"a/b\""],
-        ),
-        (
-            &*"a".repeat(246),
-            "orders",
-            own_table("leases"),
-            vec!["1 to 237"],
-        ),
-        (
-            "a/b",
-            "",
-            own_table("no"),
-            vec!["application is", "stream is", "table.name is"],
-        ),
+        ("a/b", "orders", own_table("leases"), vec!["application is \"a/b\""]),
+        (&*"a".repeat(246), "orders", own_table("leases"), vec!["1 to 237"]),
+        ("a/b", "", own_table("no"), vec!["application is", "stream is", "table.name is"]),
     ] {
         let error = build(application, stream, &aws.sdk_config(), settings).await;
         assert!(matches!(error, BuildError::Config(_)), "{error:?}");
@@ -113,9 +77,7 @@ async fn names_that_no_call_can_use() {
 #[tokio::test]
 async fn no_processor() {
     let aws = aws(1).await;
-    let error = Scheduler::builder(APPLICATION, "orders", &aws.sdk_config())
-        .build()
-        .await;
+    let error = Scheduler::builder(APPLICATION, "orders", &aws.sdk_config()).build().await;
     assert!(matches!(error.unwrap_err(), BuildError::NoProcessor));
 }
 
@@ -139,10 +101,7 @@ async fn no_credentials() {
         .region(Region::new("us-east-1"))
         .endpoint_url(aws.kinesis_url());
     let error = build(APPLICATION, "orders", &settings.build(), config("w")).await;
-    assert!(
-        matches!(error, BuildError::Start(StartError::NoCredentials { .. })),
-        "{error:?}"
-    );
+    assert!(matches!(error, BuildError::Start(StartError::NoCredentials { .. })), "{error:?}");
 }
 
 #[tokio::test]
@@ -160,20 +119,10 @@ async fn an_endpoint_that_does_not_answer() {
     let config = config("w")
         .with_kinesis_request_timeout(Duration::from_millis(100))
         .with_startup_timeout(Duration::from_millis(500));
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the time limit is what is tested"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "the time limit is what is tested")]
     let started = Instant::now();
     let error = build(APPLICATION, "orders", &settings.build(), config).await;
-    assert!(
-        matches!(error, BuildError::Start(StartError::NoAnswer { .. })),
-        "{error:?}"
-    );
+    assert!(matches!(error, BuildError::Start(StartError::NoAnswer { .. })), "{error:?}");
     // A hundred times the attempt timeout.
-    assert!(
-        started.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }

@@ -38,9 +38,7 @@ impl CostMeter {
         let counts = self.0.lock().unwrap();
         let sum = |reads| {
             let counts = counts.iter().filter(|(op, _)| READS.contains(op) == reads);
-            counts.fold((0, 0.0), |sum, (_, count)| {
-                (sum.0 + count.0, sum.1 + count.1)
-            })
+            counts.fold((0, 0.0), |sum, (_, count)| (sum.0 + count.0, sum.1 + count.1))
         };
         let ((writes, write_units), (_, read_units)) = (sum(false), sum(true));
         Spent {
@@ -178,32 +176,16 @@ const IDLE: Scenario = Scenario {
 
 const SCENARIOS: [Scenario; 7] = [
     IDLE,
-    Scenario {
-        name: "1 lease, idle",
-        shards: 1,
-        ..IDLE
-    },
-    Scenario {
-        name: "4 leases, idle, 2 workers",
-        workers: 2,
-        ..IDLE
-    },
-    Scenario {
-        name: "5 leases, idle, after a split",
-        is_split: true,
-        ..IDLE
-    },
+    Scenario { name: "1 lease, idle", shards: 1, ..IDLE },
+    Scenario { name: "4 leases, idle, 2 workers", workers: 2, ..IDLE },
+    Scenario { name: "5 leases, idle, after a split", is_split: true, ..IDLE },
     Scenario {
         name: "4 leases, 1 record/s, Interval(60 s)",
         records: Some(SECOND),
         checkpoint: CheckpointPolicy::Interval(Duration::from_secs(60)),
         ..IDLE
     },
-    Scenario {
-        name: "4 leases, 1 checkpoint/s",
-        records: Some(SECOND),
-        ..IDLE
-    },
+    Scenario { name: "4 leases, 1 checkpoint/s", records: Some(SECOND), ..IDLE },
     Scenario {
         name: "4 leases, 0.25 checkpoints/s",
         records: Some(Duration::from_secs(4)),
@@ -270,10 +252,8 @@ impl Scenario {
                 sleep(self.records.unwrap_or(SECOND)).await;
             }
         };
-        let so_far = || Spent {
-            checkpoints: *checkpoints.lock().unwrap() as f64,
-            ..meter.so_far()
-        };
+        let so_far =
+            || Spent { checkpoints: *checkpoints.lock().unwrap() as f64, ..meter.so_far() };
         // Until it looks at its leisure, and has written its first checkpoints.
         work(20 * SECOND).await;
         let (began, before) = (paused.now(), so_far());
@@ -332,10 +312,7 @@ const ITEM: f64 = 400.0;
 #[tokio::test(start_paused = true)]
 async fn a_lease_costs_no_more_than_its_bar() {
     let mut measured = Vec::new();
-    println!(
-        "{:38} | {:^27} | {:^27} |",
-        "units per lease-hour", "writes", "reads"
-    );
+    println!("{:38} | {:^27} | {:^27} |", "units per lease-hour", "writes", "reads");
     println!(
         "{:38} | {:>7} {:>9} {:>9} | {:>7} {:>9} {:>9} |",
         "", "ours", "bar", "Java*", "ours", "bar", "Java*"
@@ -385,10 +362,7 @@ async fn a_lease_costs_no_more_than_its_bar() {
         }
         let most = scenario.most_writes(spent.checkpoints);
         assert!(spent.write_units <= most, "{what}: {most}");
-        assert_eq!(
-            spent.writes, spent.write_units,
-            "each write is one unit: {what}"
-        );
+        assert_eq!(spent.writes, spent.write_units, "each write is one unit: {what}");
         let most = scenario.most_reads();
         assert!(spent.read_units <= most, "{what}: {most}");
         let most = scenario.mode_reads();

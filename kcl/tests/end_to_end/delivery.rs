@@ -22,9 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 fn aggregate(ids: std::ops::Range<u64>) -> SealedAggregate {
     let mut builder = AggregateBuilder::new(1 << 20);
     for id in ids {
-        builder
-            .push(&key(id), None, payload(id).as_bytes())
-            .unwrap();
+        builder.push(&key(id), None, payload(id).as_bytes()).unwrap();
     }
     builder.seal()
 }
@@ -34,11 +32,7 @@ async fn aggregated_and_compressed_records_come_taken_apart_and_in_order() {
     let aws = aws(1).await;
     let probe = Probe::new();
     put_raw(&aws, "a", aggregate(0..100).into_bytes()).await;
-    let compressed = Compressor::new(3)
-        .unwrap()
-        .compress(&aggregate(100..300))
-        .unwrap()
-        .unwrap();
+    let compressed = Compressor::new(3).unwrap().compress(&aggregate(100..300)).unwrap().unwrap();
     put_raw(&aws, "a", compressed.clone()).await;
     let mut broken = compressed.to_vec();
     *broken.last_mut().unwrap() ^= 1;
@@ -56,17 +50,10 @@ async fn aggregated_and_compressed_records_come_taken_apart_and_in_order() {
             (seen.key.clone(), seen.data.clone()),
             (Some(key(id)), payload(id).into_bytes())
         );
-        assert_eq!(
-            seen.sub_sequence_number,
-            if id < 100 { id } else { id - 100 }
-        );
+        assert_eq!(seen.sub_sequence_number, if id < 100 { id } else { id - 100 });
         assert!(!seen.frame_error);
     }
-    assert_eq!(
-        (&seen[300].data, seen[300].frame_error),
-        (&broken, true),
-        "never skipped"
-    );
+    assert_eq!((&seen[300].data, seen[300].frame_error), (&broken, true), "never skipped");
     until("it is counted", || worker.snapshot().frame_errors == 1).await;
     worker.shutdown(DEADLINE).await.unwrap();
     assert_eq!(worker.snapshot().records_delivered, 321);
@@ -81,9 +68,7 @@ struct StopsAt {
 
 impl RecordProcessor for StopsAt {
     async fn initialize(&mut self, shard: &ShardContext) -> Result<(), ProcessorError> {
-        let state = shard
-            .pending_state()
-            .map(|state| String::from_utf8(state.to_vec()).unwrap());
+        let state = shard.pending_state().map(|state| String::from_utf8(state.to_vec()).unwrap());
         self.done.lock().unwrap().push(format!("pending {state:?}"));
         Ok(())
     }
@@ -99,24 +84,11 @@ impl RecordProcessor for StopsAt {
                 let state = Some(Bytes::from_static(b"half done"));
                 let _ = batch.checkpointer().prepare(state).await?;
             }
-            let last = batch
-                .records()
-                .last()
-                .expect("a batch is never empty")
-                .position();
+            let last = batch.records().last().expect("a batch is never empty").position();
             let beyond = last.sub_sequence_number + 1;
-            for (number, sub) in [
-                (&last.sequence_number, beyond),
-                (record.sequence_number(), 0),
-            ] {
-                let refused = batch
-                    .checkpointer()
-                    .checkpoint_at_position(number, sub)
-                    .await;
-                assert!(matches!(
-                    refused,
-                    Err(kcl::CheckpointError::OutOfRange { .. })
-                ));
+            for (number, sub) in [(&last.sequence_number, beyond), (record.sequence_number(), 0)] {
+                let refused = batch.checkpointer().checkpoint_at_position(number, sub).await;
+                assert!(matches!(refused, Err(kcl::CheckpointError::OutOfRange { .. })));
             }
             self.done.lock().unwrap().push("checkpointed".into());
         }
@@ -141,29 +113,17 @@ async fn a_restart_goes_on_inside_the_aggregate() {
     for (id, prepared) in [(3, true), (14, false)] {
         let told = Arc::clone(&done);
         let handle = Scheduler::builder(APPLICATION, STREAM, &aws.sdk_config())
-            .processor(move |_: &ShardContext| StopsAt {
-                id,
-                prepared,
-                done: Arc::clone(&told),
-            })
+            .processor(move |_: &ShardContext| StopsAt { id, prepared, done: Arc::clone(&told) })
             .config(config("w1"))
             .build()
             .await
             .unwrap()
             .spawn();
         let before = done.lock().unwrap().len();
-        until("the checkpoint", || {
-            done.lock().unwrap().len() == before + 2
-        })
-        .await;
+        until("the checkpoint", || done.lock().unwrap().len() == before + 2).await;
         handle.shutdown(DEADLINE).await.unwrap();
     }
-    let expected = [
-        "pending None",
-        "checkpointed",
-        "pending Some(\"half done\")",
-        "checkpointed",
-    ];
+    let expected = ["pending None", "checkpointed", "pending Some(\"half done\")", "checkpointed"];
     assert_eq!(*done.lock().unwrap(), expected);
 
     let probe = Probe::new();
@@ -171,16 +131,8 @@ async fn a_restart_goes_on_inside_the_aggregate() {
     let worker = worker(&aws, &probe, config("w1")).await;
     until("the rest", || probe.is_settled()).await;
     worker.shutdown(DEADLINE).await.unwrap();
-    let seen: Vec<_> = probe
-        .seen()
-        .into_iter()
-        .map(|seen| seen.sub_sequence_number)
-        .collect();
-    assert_eq!(
-        seen,
-        [5, 6, 7, 8, 9],
-        "the members behind the checkpoint, and only those"
-    );
+    let seen: Vec<_> = probe.seen().into_iter().map(|seen| seen.sub_sequence_number).collect();
+    assert_eq!(seen, [5, 6, 7, 8, 9], "the members behind the checkpoint, and only those");
 }
 
 #[tokio::test]
@@ -189,11 +141,7 @@ async fn latest_sees_all_that_was_put_after_build() {
     let hour = Duration::from_secs(3600);
     #[allow(clippy::disallowed_methods, reason = "answers carry the real date")]
     let clock = ManualClock::new(SystemTime::now() - hour);
-    let aws = LocalAws::builder()
-        .clock(clock.clone())
-        .build()
-        .await
-        .unwrap();
+    let aws = LocalAws::builder().clock(clock.clone()).build().await.unwrap();
     aws.create_stream(STREAM, 2).await.unwrap();
     put(&aws, &Probe::new(), 0..100).await;
     clock.advance(2 * hour);

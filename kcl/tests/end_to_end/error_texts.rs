@@ -56,10 +56,7 @@ async fn no_region() {
         .dynamodb_config(&sdk_config)
         .processor(Probe::new().factory());
     let error = builder.build().await.map(drop).unwrap_err();
-    assert!(
-        text(&error).starts_with("no AWS region is set for DynamoDB: "),
-        "{error}"
-    );
+    assert!(text(&error).starts_with("no AWS region is set for DynamoDB: "), "{error}");
 }
 
 /// A source of credentials that has none, or that fails for a while.
@@ -131,24 +128,9 @@ async fn no_permission() {
             "kinesis:DescribeStreamSummary",
             "stream orders",
         ),
-        (
-            Service::Kinesis,
-            "ListShards",
-            "kinesis:ListShards",
-            "stream orders",
-        ),
-        (
-            Service::DynamoDb,
-            "DescribeTable",
-            "dynamodb:DescribeTable",
-            "table billing",
-        ),
-        (
-            Service::DynamoDb,
-            "PutItem",
-            "dynamodb:PutItem",
-            "table billing",
-        ),
+        (Service::Kinesis, "ListShards", "kinesis:ListShards", "stream orders"),
+        (Service::DynamoDb, "DescribeTable", "dynamodb:DescribeTable", "table billing"),
+        (Service::DynamoDb, "PutItem", "dynamodb:PutItem", "table billing"),
         (Service::DynamoDb, "Scan", "dynamodb:Scan", "table billing"),
     ] {
         let aws = LocalAws::builder().deny(service, operation).build();

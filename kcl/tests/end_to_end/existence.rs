@@ -79,10 +79,7 @@ async fn a_deleted_table_ends_the_worker_once_that_is_certain() {
     delete.send().await.unwrap();
     let (error, after) = end(&paused, &worker).await;
     assert!(
-        matches!(
-            error,
-            WorkerError::Coordination(WorkerFailure::TableDeleted { .. })
-        ),
+        matches!(error, WorkerError::Coordination(WorkerFailure::TableDeleted { .. })),
         "{error}"
     );
     assert!(after >= Duration::from_secs(10), "{after:?}");
@@ -97,9 +94,6 @@ async fn a_deleted_stream_ends_the_worker_once_that_is_certain() {
     let delete = kinesis.delete_stream().stream_name(STREAM);
     delete.send().await.unwrap();
     let (error, after) = end(&paused, &worker).await;
-    assert!(
-        matches!(error, WorkerError::StreamDeleted { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, WorkerError::StreamDeleted { .. }), "{error}");
     assert!(after < Duration::from_secs(40), "{after:?}");
 }

@@ -78,11 +78,7 @@ async fn the_key_of_something_else() {
     for (key, kind, found) in [
         (&["orderId"][..], t::ScalarAttributeType::S, "orderId (S)"),
         (&["leaseKey"], t::ScalarAttributeType::N, "leaseKey (N)"),
-        (
-            &["leaseKey", "created"],
-            t::ScalarAttributeType::S,
-            "leaseKey (S) and created (S)",
-        ),
+        (&["leaseKey", "created"], t::ScalarAttributeType::S, "leaseKey (S) and created (S)"),
     ] {
         let aws = aws(1).await;
         create(&aws, APPLICATION, key, kind, None).await;
@@ -97,10 +93,7 @@ async fn the_key_of_something_else() {
                 )
             )
         );
-        assert_eq!(
-            aws.calls("UpdateTable") + aws.calls("GetItem") + aws.calls("Scan"),
-            0
-        );
+        assert_eq!(aws.calls("UpdateTable") + aws.calls("GetItem") + aws.calls("Scan"), 0);
     }
 }
 
@@ -108,14 +101,7 @@ async fn the_key_of_something_else() {
 async fn an_index_of_the_name_with_another_key() {
     let aws = aws(1).await;
     let index = index(&["leaseOwner"], all());
-    create(
-        &aws,
-        APPLICATION,
-        &["leaseKey"],
-        t::ScalarAttributeType::S,
-        Some(index),
-    )
-    .await;
+    create(&aws, APPLICATION, &["leaseKey"], t::ScalarAttributeType::S, Some(index)).await;
     let (_, told) = problem(&aws).await;
     assert_eq!(
         told.to_string(),
@@ -134,18 +120,12 @@ async fn the_tables_of_an_older_fleet_with_another_key() {
     create(&aws, state, &["leaseKey"], text.clone(), None).await;
     let (table, told) = problem(&aws).await;
     assert_eq!(table, state);
-    assert!(
-        told.to_string().contains("leaseKey (S), not key (S)"),
-        "{told}"
-    );
+    assert!(told.to_string().contains("leaseKey (S), not key (S)"), "{told}");
 
     let aws = crate::setup::aws(1).await;
     create(&aws, state, &["key"], text.clone(), None).await;
     let (table, told) = problem(&aws).await;
-    assert_eq!(
-        (table.as_str(), told),
-        ("billing-WorkerMetricStats", TableProblem::Missing)
-    );
+    assert_eq!((table.as_str(), told), ("billing-WorkerMetricStats", TableProblem::Missing));
     create(&aws, "billing-WorkerMetricStats", &["key"], text, None).await;
     let (_, told) = problem(&aws).await;
     assert!(told.to_string().contains("key (S), not wid (S)"), "{told}");
@@ -154,21 +134,10 @@ async fn the_tables_of_an_older_fleet_with_another_key() {
 #[tokio::test]
 async fn an_item_that_is_no_lease_is_not_a_fleet_of_2x() {
     let aws = aws(1).await;
-    create(
-        &aws,
-        APPLICATION,
-        &["leaseKey"],
-        t::ScalarAttributeType::S,
-        None,
-    )
-    .await;
+    create(&aws, APPLICATION, &["leaseKey"], t::ScalarAttributeType::S, None).await;
     let text = |text: &str| t::AttributeValue::S(text.into());
     let put = aws.dynamodb().put_item().table_name(APPLICATION);
-    put.item("leaseKey", text("order-7"))
-        .item("total", text("3.50"))
-        .send()
-        .await
-        .unwrap();
+    put.item("leaseKey", text("order-7")).item("total", text("3.50")).send().await.unwrap();
     let (table, told) = problem(&aws).await;
     assert_eq!(table, APPLICATION);
     assert_eq!(
@@ -189,14 +158,7 @@ async fn another_projection_billing_mode_or_no_index_is_used() {
     let key = ["leaseOwner", "leaseKey"];
     for index in [None, Some(index(&key, all())), Some(index(&key, include))] {
         let aws = aws(1).await;
-        create(
-            &aws,
-            APPLICATION,
-            &["leaseKey"],
-            t::ScalarAttributeType::S,
-            index,
-        )
-        .await;
+        create(&aws, APPLICATION, &["leaseKey"], t::ScalarAttributeType::S, index).await;
         // The settings ask for another billing mode than the table has.
         let mut table = kcl::TableConfig::default();
         table.provisioned = Some((5, 5));

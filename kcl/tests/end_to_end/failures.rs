@@ -25,11 +25,7 @@ fn failing(times: u32, deed: fn() -> Deed) -> Probe {
         let attempt = attempts.entry(first).or_default();
         *attempt += 1;
         assert_eq!(batch.attempt(), *attempt, "the same batch again");
-        if *attempt <= times {
-            deed()
-        } else {
-            Deed::Take
-        }
+        if *attempt <= times { deed() } else { Deed::Take }
     })
 }
 
@@ -55,14 +51,7 @@ async fn a_batch_that_never_succeeds_is_kept_and_not_checkpointed_by_a_stop() {
     // Both the library and the processor checkpoint at the stop: neither may cover the batch.
     let settings = config("w1").with_checkpoint(CheckpointPolicy::AfterBatch);
     let first = worker(&aws, &broken, settings).await;
-    until("it fails", || {
-        first
-            .snapshot()
-            .shards
-            .iter()
-            .any(|shard| shard.failures >= 5)
-    })
-    .await;
+    until("it fails", || first.snapshot().shards.iter().any(|shard| shard.failures >= 5)).await;
     assert_eq!(processing(&first), 1, "the lease is kept");
     first.shutdown(DEADLINE).await.unwrap();
     assert_eq!(broken.calls(Call::ShutdownRequested).len(), 1);
@@ -130,23 +119,11 @@ async fn faults_of_both_services_lose_nothing() {
     let mut added = Vec::new();
     for fault in [
         Fault::throttle().operation("GetRecords").probability(0.2),
-        Fault::refuse("ExpiredIteratorException")
-            .operation("GetRecords")
-            .probability(0.1),
-        Fault::response_lost()
-            .operation("GetRecords")
-            .probability(0.1),
-        Fault::cut_connection()
-            .operation("GetShardIterator")
-            .probability(0.2),
-        Fault::throttle()
-            .service(Service::DynamoDb)
-            .operation("UpdateItem")
-            .probability(0.1),
-        Fault::response_lost()
-            .service(Service::DynamoDb)
-            .operation("UpdateItem")
-            .probability(0.1),
+        Fault::refuse("ExpiredIteratorException").operation("GetRecords").probability(0.1),
+        Fault::response_lost().operation("GetRecords").probability(0.1),
+        Fault::cut_connection().operation("GetShardIterator").probability(0.2),
+        Fault::throttle().service(Service::DynamoDb).operation("UpdateItem").probability(0.1),
+        Fault::response_lost().service(Service::DynamoDb).operation("UpdateItem").probability(0.1),
     ] {
         added.push(faults.add(fault));
     }
@@ -172,19 +149,10 @@ async fn a_lease_lost_to_a_dynamodb_outage_stops_delivery_and_comes_back() {
     let worker = worker(&aws, &probe, config("w1")).await;
     // Seen and checkpointed.
     until("all records", || worker.snapshot().records_delivered == 50).await;
-    let outage = aws
-        .faults()
-        .add(Fault::internal_failure().service(Service::DynamoDb));
-    until("the fence falls", || {
-        !probe.calls(Call::LeaseLost).is_empty()
-    })
-    .await;
+    let outage = aws.faults().add(Fault::internal_failure().service(Service::DynamoDb));
+    until("the fence falls", || !probe.calls(Call::LeaseLost).is_empty()).await;
     put(&aws, &probe, 50..100).await;
-    assert_eq!(
-        probe.verdict().delivered,
-        50,
-        "nothing is delivered without a lease"
-    );
+    assert_eq!(probe.verdict().delivered, 50, "nothing is delivered without a lease");
     aws.faults().remove(outage);
     until("the rest", || probe.is_settled()).await;
     probe.assert_exact();
@@ -196,26 +164,14 @@ async fn a_lease_lost_during_process_records_cancels_the_call_and_refuses_its_ch
     let aws = aws(1).await;
     let first = AtomicBool::new(true);
     let probe = Probe::new().script(move |_, _| {
-        if first.swap(false, Ordering::SeqCst) {
-            Deed::UntilFenced
-        } else {
-            Deed::Take
-        }
+        if first.swap(false, Ordering::SeqCst) { Deed::UntilFenced } else { Deed::Take }
     });
     put(&aws, &probe, 0..50).await;
     let worker = worker(&aws, &probe, config("w1")).await;
-    until("it works on a batch", || {
-        !probe.calls(Call::Waiting).is_empty()
-    })
-    .await;
-    let outage = aws
-        .faults()
-        .add(Fault::internal_failure().service(Service::DynamoDb));
+    until("it works on a batch", || !probe.calls(Call::Waiting).is_empty()).await;
+    let outage = aws.faults().add(Fault::internal_failure().service(Service::DynamoDb));
     until("it is told", || probe.calls(Call::Fenced).len() == 1).await;
-    until("the lease is let go", || {
-        probe.calls(Call::LeaseLost).len() == 1
-    })
-    .await;
+    until("the lease is let go", || probe.calls(Call::LeaseLost).len() == 1).await;
     aws.faults().remove(outage);
     until("all records, once", || probe.is_settled()).await;
     probe.assert_exact();
@@ -229,16 +185,8 @@ async fn a_stream_deleted_while_running_ends_the_worker_with_an_error() {
     put(&aws, &probe, 0..50).await;
     let worker = worker(&aws, &probe, config("w1")).await;
     until("all records", || probe.is_settled()).await;
-    aws.kinesis()
-        .delete_stream()
-        .stream_name(STREAM)
-        .send()
-        .await
-        .unwrap();
-    let error = tokio::time::timeout(DEADLINE, worker.join())
-        .await
-        .unwrap()
-        .unwrap_err();
+    aws.kinesis().delete_stream().stream_name(STREAM).send().await.unwrap();
+    let error = tokio::time::timeout(DEADLINE, worker.join()).await.unwrap().unwrap_err();
     let WorkerError::StreamDeleted { stream } = error else {
         panic!("{error:?}");
     };
@@ -251,15 +199,7 @@ async fn a_lease_table_deleted_while_running_ends_the_worker_with_an_error() {
     let probe = Probe::new();
     let worker = worker(&aws, &probe, config("w1")).await;
     until("it runs", || processing(&worker) == 1).await;
-    aws.dynamodb()
-        .delete_table()
-        .table_name(APPLICATION)
-        .send()
-        .await
-        .unwrap();
-    let error = tokio::time::timeout(DEADLINE, worker.join())
-        .await
-        .unwrap()
-        .unwrap_err();
+    aws.dynamodb().delete_table().table_name(APPLICATION).send().await.unwrap();
+    let error = tokio::time::timeout(DEADLINE, worker.join()).await.unwrap().unwrap_err();
     assert!(matches!(error, WorkerError::Coordination(_)), "{error:?}");
 }

@@ -13,17 +13,11 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The owners of all leases, as the table has them.
 async fn owners(aws: &LocalAws) -> Vec<Option<String>> {
-    let scan = aws
-        .dynamodb()
-        .scan()
-        .table_name(APPLICATION)
-        .consistent_read(true);
+    let scan = aws.dynamodb().scan().table_name(APPLICATION).consistent_read(true);
     let items = scan.send().await.unwrap().items.unwrap_or_default();
     let leases = items.iter().filter(|item| item.contains_key("checkpoint"));
     let owner = |value: &AttributeValue| value.as_s().unwrap().clone();
-    leases
-        .map(|lease| lease.get("leaseOwner").map(owner))
-        .collect()
+    leases.map(|lease| lease.get("leaseOwner").map(owner)).collect()
 }
 
 #[tokio::test]
@@ -34,10 +28,7 @@ async fn two_workers_share_four_shards() {
     until("the first worker has all", || processing(&one) == 4).await;
     put(&aws, &probe, 0..200).await;
     let two = worker(&aws, &probe, config("w2")).await;
-    until("two each", || {
-        processing(&one) == 2 && processing(&two) == 2
-    })
-    .await;
+    until("two each", || processing(&one) == 2 && processing(&two) == 2).await;
     put(&aws, &probe, 200..600).await;
     until("all records", || probe.is_settled()).await;
     assert_eq!(probe.workers(), ["w1", "w2"]);
@@ -55,10 +46,7 @@ async fn a_planned_stop_hands_over_without_loss_or_duplicate() {
     let probe = Probe::new();
     let one = worker(&aws, &probe, config("w1")).await;
     let two = worker(&aws, &probe, config("w2")).await;
-    until("two each", || {
-        processing(&one) == 2 && processing(&two) == 2
-    })
-    .await;
+    until("two each", || processing(&one) == 2 && processing(&two) == 2).await;
     put(&aws, &probe, 0..400).await;
     let report = one.shutdown(DEADLINE).await.unwrap();
     assert_eq!(report.drained.len(), 2);
@@ -83,10 +71,7 @@ async fn a_worker_that_was_aborted_is_replaced_after_the_failover_time() {
     let probe = Probe::new();
     let one = worker(&aws, &probe, config("w1")).await;
     let two = worker(&aws, &probe, config("w2")).await;
-    until("two each", || {
-        processing(&one) == 2 && processing(&two) == 2
-    })
-    .await;
+    until("two each", || processing(&one) == 2 && processing(&two) == 2).await;
     put(&aws, &probe, 0..400).await;
     until("all records", || probe.is_settled()).await;
     probe.assert_exact();
@@ -124,11 +109,7 @@ async fn the_interval_policy_checkpoints_at_the_stop_too() {
     let aws = aws(1).await;
     let probe = Probe::new().without_checkpoints();
     let hourly = CheckpointPolicy::Interval(Duration::from_secs(3600));
-    let settings = || {
-        config("w")
-            .with_checkpoint(hourly)
-            .with_on_stop(OnStop::Release)
-    };
+    let settings = || config("w").with_checkpoint(hourly).with_on_stop(OnStop::Release);
     put(&aws, &probe, 0..100).await;
     let first = worker(&aws, &probe, settings()).await;
     until("all records", || probe.is_settled()).await;

@@ -36,17 +36,15 @@ async fn owners(paused: &Paused) -> Vec<Option<String>> {
     let items = scan.send().await.unwrap().items.unwrap();
     let leases = items.iter().filter(|item| item.contains_key("checkpoint"));
     let owner = |item: &std::collections::HashMap<String, AttributeValue>| {
-        item.get("leaseOwner")
-            .and_then(|owner| owner.as_s().ok().cloned())
+        item.get("leaseOwner").and_then(|owner| owner.as_s().ok().cloned())
     };
     leases.map(owner).collect()
 }
 
 async fn started(paused: &Paused, worker: &str, on_stop: OnStop) -> WorkerHandle {
     // Rarely: minutes pass in these tests.
-    let config = config(worker)
-        .with_on_stop(on_stop)
-        .with_idle_time_between_reads(Duration::from_secs(20));
+    let config =
+        config(worker).with_on_stop(on_stop).with_idle_time_between_reads(Duration::from_secs(20));
     let probe = Probe::new();
     let builder = paused.builder(&probe, config);
     builder.build().await.unwrap().spawn()
@@ -69,10 +67,7 @@ async fn a_fleet_that_is_set_back_to_2x_stops_our_workers_and_frees_their_leases
     // Another mode of the 3.x generation changes nothing.
     set_mode(&paused, "CLIENT_VERSION_3X_WITH_ROLLBACK").await;
     let two = started(&paused, "w2", OnStop::Keep).await;
-    until("they share", || {
-        processing(&one) == 1 && processing(&two) == 1
-    })
-    .await;
+    until("they share", || processing(&one) == 1 && processing(&two) == 1).await;
     tokio::time::sleep(Duration::from_secs(73)).await;
     assert_eq!((processing(&one), processing(&two)), (1, 1));
 
@@ -94,9 +89,7 @@ async fn create_legacy_table(paused: &Paused, suffix: &str, hash_key: &str) {
     let attribute = AttributeDefinition::builder()
         .attribute_name(hash_key)
         .attribute_type(ScalarAttributeType::S);
-    let key = KeySchemaElement::builder()
-        .attribute_name(hash_key)
-        .key_type(KeyType::Hash);
+    let key = KeySchemaElement::builder().attribute_name(hash_key).key_type(KeyType::Hash);
     let create = dynamodb(paused)
         .create_table()
         .table_name(format!("{APPLICATION}-{suffix}"))

@@ -31,12 +31,7 @@ impl Fleet {
         };
         let unlimited = start(config("w1")).await;
         let limited = start(config("w2").with_max_leases(1)).await;
-        Self {
-            paused,
-            probe,
-            unlimited,
-            limited,
-        }
+        Self { paused, probe, unlimited, limited }
     }
 
     /// Waits until each has its own again; the limited one never has more than its limit.
@@ -148,10 +143,7 @@ async fn a_worker_at_its_limit_is_handed_nothing_and_passes_on_what_it_is_given(
     fleet.lead(&shard, force).await;
     sleep(SECOND).await;
     let took = fleet.settles("by force").await;
-    assert!(
-        took <= 15 * SECOND,
-        "the failover time, and a scan: {took:?}"
-    );
+    assert!(took <= 15 * SECOND, "the failover time, and a scan: {took:?}");
 
     put(&fleet.paused.aws, &fleet.probe, 200..400).await;
     for _ in 0..600 {

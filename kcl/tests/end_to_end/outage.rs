@@ -27,10 +27,7 @@ impl Running {
         let paused = Paused::start(2).await;
         let probe = Probe::new();
         let built = paused
-            .builder(
-                &probe,
-                config("w1").with_idle_time_between_reads(5 * SECOND),
-            )
+            .builder(&probe, config("w1").with_idle_time_between_reads(5 * SECOND))
             .build()
             .await;
         let worker = built.unwrap().spawn();
@@ -64,27 +61,15 @@ async fn is_told(fault: Fault, cause: &str) {
     let logs = Logs::capture();
     let running = Running::start().await;
     let worker = &running.worker;
-    let fault = running
-        .paused
-        .aws
-        .faults()
-        .add(fault.service(Service::DynamoDb));
+    let fault = running.paused.aws.faults().add(fault.service(Service::DynamoDb));
 
-    let noticed = running
-        .until("the health", || !worker.health().is_healthy())
-        .await;
+    let noticed = running.until("the health", || !worker.health().is_healthy()).await;
     assert!(noticed <= 5 * SECOND, "{cause}: noticed after {noticed:?}");
-    running
-        .until("the renewals", || {
-            running.has(ProblemKind::LeaseRenewalFailing)
-        })
-        .await;
+    running.until("the renewals", || running.has(ProblemKind::LeaseRenewalFailing)).await;
     let texts = worker.health().to_string();
     assert!(texts.contains(cause), "{cause}: {texts}");
 
-    let lost = running
-        .until("the leases are lost", || processing(worker) == 0)
-        .await;
+    let lost = running.until("the leases are lost", || processing(worker) == 0).await;
     assert!(lost <= F, "{lost:?}");
     running
         .until("the reason", || {
@@ -106,18 +91,13 @@ async fn is_told(fault: Fault, cause: &str) {
     ] {
         // The row is written each 30 s.
         running
-            .until(&format!("{kind:?}"), || {
-                worker.snapshot().failures.contains_key(&kind)
-            })
+            .until(&format!("{kind:?}"), || worker.snapshot().failures.contains_key(&kind))
             .await;
     }
     assert!(failures[&ProblemKind::LeaseRenewalFailing] > 0);
 
     let warnings = logs.lines("WARN");
-    let lost: Vec<_> = warnings
-        .iter()
-        .filter(|line| line.contains("lease lost"))
-        .collect();
+    let lost: Vec<_> = warnings.iter().filter(|line| line.contains("lease lost")).collect();
     assert_eq!(lost.len(), 2, "{warnings:#?}");
     assert!(lost.iter().all(|line| line.contains(cause)), "{lost:#?}");
     // Of each kind and shard the first, and then one each 30 s.
@@ -126,9 +106,7 @@ async fn is_told(fault: Fault, cause: &str) {
 
     running.paused.aws.faults().remove(fault);
     let back = running
-        .until("all is well again", || {
-            processing(worker) == 2 && worker.health().is_healthy()
-        })
+        .until("all is well again", || processing(worker) == 2 && worker.health().is_healthy())
         .await;
     // The row was due, and its attempts may have waited.
     assert!(back <= F + 10 * SECOND, "{back:?}: {}", worker.health());
@@ -143,11 +121,7 @@ async fn refusals_are_told() {
 
 #[tokio::test(start_paused = true)]
 async fn denied_access_is_told() {
-    is_told(
-        Fault::refuse("AccessDeniedException"),
-        "AccessDeniedException",
-    )
-    .await;
+    is_told(Fault::refuse("AccessDeniedException"), "AccessDeniedException").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -169,9 +143,7 @@ async fn an_item_that_cannot_be_read_is_told_and_logged_at_a_limited_rate() {
     let key = AttributeValue::S("shardId-broken".to_owned());
     let put = dynamodb.put_item().table_name(APPLICATION);
     put.item("leaseKey", key.clone()).send().await.unwrap();
-    running
-        .until("it is told", || running.has(ProblemKind::CorruptLease))
-        .await;
+    running.until("it is told", || running.has(ProblemKind::CorruptLease)).await;
     assert_eq!(worker.health().status, HealthStatus::Degraded);
     sleep(100 * SECOND).await;
     let warnings = logs.lines("WARN");
@@ -180,9 +152,7 @@ async fn an_item_that_cannot_be_read_is_told_and_logged_at_a_limited_rate() {
     assert!((2..=4).contains(&skipped.count()), "{warnings:#?}");
     let delete = dynamodb.delete_item().table_name(APPLICATION);
     delete.key("leaseKey", key).send().await.unwrap();
-    running
-        .until("it is gone", || worker.health().is_healthy())
-        .await;
+    running.until("it is gone", || worker.health().is_healthy()).await;
     worker.shutdown(F).await.unwrap();
 }
 
@@ -192,14 +162,8 @@ async fn a_shard_sync_that_fails_is_told() {
     let running = Running::start().await;
     let worker = &running.worker;
     let denied = Fault::refuse("AccessDeniedException").service(Service::Kinesis);
-    let fault = running
-        .paused
-        .aws
-        .faults()
-        .add(denied.operation("ListShards"));
-    running
-        .until("the sync", || running.has(ProblemKind::ShardSyncFailing))
-        .await;
+    let fault = running.paused.aws.faults().add(denied.operation("ListShards"));
+    running.until("the sync", || running.has(ProblemKind::ShardSyncFailing)).await;
     assert_eq!(worker.health().status, HealthStatus::Degraded);
     assert_eq!(processing(worker), 2);
     assert!(matches!(
@@ -207,8 +171,6 @@ async fn a_shard_sync_that_fails_is_told() {
         Some(WhyNotRunning::ShardSyncFailing { .. })
     ));
     running.paused.aws.faults().remove(fault);
-    running
-        .until("it works again", || worker.health().is_healthy())
-        .await;
+    running.until("it works again", || worker.health().is_healthy()).await;
     worker.shutdown(F).await.unwrap();
 }

@@ -79,11 +79,7 @@ struct Stage {
 
 impl Stage {
     async fn new(shards: u32) -> Self {
-        Self {
-            paused: Paused::start(shards).await,
-            probe: Probe::new(),
-            log: Log::default(),
-        }
+        Self { paused: Paused::start(shards).await, probe: Probe::new(), log: Log::default() }
     }
 
     /// A worker whose requests to the lease table are logged.
@@ -122,9 +118,7 @@ impl Stage {
         let scan = client.scan().table_name(APPLICATION).consistent_read(true);
         let items = scan.send().await.unwrap().items.unwrap_or_default();
         let leases = items.iter().filter(|item| item.contains_key("checkpoint"));
-        leases
-            .map(|lease| Some(lease.get("leaseOwner")?.as_s().unwrap().clone()))
-            .collect()
+        leases.map(|lease| Some(lease.get("leaseOwner")?.as_s().unwrap().clone())).collect()
     }
 }
 
@@ -141,16 +135,12 @@ async fn a_lease_goes_behind_the_last_checkpoint_and_the_row_and_before_a_last_l
         let one_each = || processing(&leaver) == 1 && processing(&other) == 1;
         stage.until("one each", one_each).await;
         stage.put(0..100).await;
-        stage
-            .until("all records", || stage.probe.is_settled())
-            .await;
+        stage.until("all records", || stage.probe.is_settled()).await;
         // It looks at its leisure, and not at the moment of the stop.
         sleep(5 * SECOND + SECOND / 2).await;
         // No renewal has carried these.
         stage.put(100..200).await;
-        stage
-            .until("the last records", || stage.probe.is_settled())
-            .await;
+        stage.until("the last records", || stage.probe.is_settled()).await;
 
         let requested = || stage.probe.calls(Call::ShutdownRequested).len();
         let before = requested();
@@ -164,18 +154,11 @@ async fn a_lease_goes_behind_the_last_checkpoint_and_the_row_and_before_a_last_l
         log.retain(|entry| *entry != "checkpoint");
         assert_eq!(
             log,
-            [
-                "delete the row",
-                "look, consistently",
-                last,
-                "look, consistently"
-            ],
+            ["delete the row", "look, consistently", last, "look, consistently"],
             "{on_stop:?}"
         );
         assert_eq!(requested() - before, 1);
-        stage
-            .until("the other has both", || processing(&other) == 2)
-            .await;
+        stage.until("the other has both", || processing(&other) == 2).await;
         stage.probe.assert_exact();
         other.shutdown(DEADLINE).await.unwrap();
     }
@@ -198,10 +181,7 @@ async fn handed_over_or_released_a_shard_runs_elsewhere_within_seconds() {
             OnStop::HandOver => ShardShutdown::HandedOver { to: "w2".into() },
             _ => ShardShutdown::Released,
         };
-        assert!(
-            report.shards.values().all(|outcome| *outcome == expected),
-            "{report}"
-        );
+        assert!(report.shards.values().all(|outcome| *outcome == expected), "{report}");
         let owners = stage.owners().await;
         let kept = owners.iter().filter(|owner| owner.as_deref() == Some("w1"));
         assert_eq!(kept.count(), 0, "{on_stop:?}: {owners:?}");
@@ -212,9 +192,7 @@ async fn handed_over_or_released_a_shard_runs_elsewhere_within_seconds() {
         let took = stage.until("the other has all", || processing(&other) == 4);
         let took = took.await;
         assert!(took < 3 * SECOND, "{on_stop:?}: {took:?}");
-        stage
-            .until("all records", || stage.probe.is_settled())
-            .await;
+        stage.until("all records", || stage.probe.is_settled()).await;
         stage.probe.assert_exact();
         other.shutdown(DEADLINE).await.unwrap();
         assert_eq!(stage.owners().await, vec![None; 4], "nobody is left");
@@ -240,9 +218,7 @@ async fn kept_shards_wait_for_their_worker_and_for_others_only_until_they_expire
     let again = stage.worker(settings("w1")).await;
     let took = stage.until("it goes on", || processing(&again) == 2).await;
     assert!(took < SECOND, "at once: {took:?}");
-    stage
-        .until("all records", || stage.probe.is_settled())
-        .await;
+    stage.until("all records", || stage.probe.is_settled()).await;
     again.shutdown(DEADLINE).await.unwrap();
 
     let other = stage.other(settings("w2")).await;
@@ -250,9 +226,7 @@ async fn kept_shards_wait_for_their_worker_and_for_others_only_until_they_expire
     // One that has just come cannot tell that nobody was given it a moment ago.
     assert!((F..3 * F).contains(&took), "{took:?}");
     stage.put(200..300).await;
-    stage
-        .until("all records", || stage.probe.is_settled())
-        .await;
+    stage.until("all records", || stage.probe.is_settled()).await;
     stage.probe.assert_exact();
     other.shutdown(DEADLINE).await.unwrap();
 }
@@ -278,10 +252,7 @@ async fn two_live_processes_of_one_id_never_process_a_shard_together() {
         let config = config("w1").with_on_stop(OnStop::Keep);
         config.with_checkpoint(CheckpointPolicy::AfterBatch)
     };
-    let (first, second) = (
-        stage.worker(settings()).await,
-        stage.worker(settings()).await,
-    );
+    let (first, second) = (stage.worker(settings()).await, stage.worker(settings()).await);
     let both = || processing(&first) + processing(&second);
     stage.until("all", || both() == 2).await;
     stage.put(0..200).await;
@@ -290,17 +261,13 @@ async fn two_live_processes_of_one_id_never_process_a_shard_together() {
         assert!(both() <= 2);
         sleep(SECOND / 10).await;
     }
-    stage
-        .until("all records", || stage.probe.is_settled())
-        .await;
+    stage.until("all records", || stage.probe.is_settled()).await;
     // What the one keeps for its id, the other has at once.
     first.shutdown(DEADLINE).await.unwrap();
     let took = stage.until("the other", || processing(&second) == 2).await;
     assert!(took < 2 * SECOND, "{took:?}");
     stage.put(200..400).await;
-    stage
-        .until("all records", || stage.probe.is_settled())
-        .await;
+    stage.until("all records", || stage.probe.is_settled()).await;
     stage.probe.assert_exact();
     second.shutdown(DEADLINE).await.unwrap();
 }

@@ -67,11 +67,7 @@ pub(crate) struct Probe {
 impl Probe {
     /// Checkpoints after each batch, at shard end and at shutdown.
     pub(crate) fn new() -> Self {
-        Self {
-            state: Arc::default(),
-            script: Arc::new(|_, _| Deed::Take),
-            checkpoints: true,
-        }
+        Self { state: Arc::default(), script: Arc::new(|_, _| Deed::Take), checkpoints: true }
     }
 
     /// Leaves the checkpoints to the library, but for those that only the processor can write.
@@ -186,10 +182,7 @@ impl RecordProcessor for Processor {
                 self.called(Call::Waiting);
                 batch.cancellation().cancelled().await;
                 let refused = batch.checkpointer().checkpoint().await;
-                assert!(
-                    matches!(refused, Err(CheckpointError::LeaseLost { .. })),
-                    "{refused:?}"
-                );
+                assert!(matches!(refused, Err(CheckpointError::LeaseLost { .. })), "{refused:?}");
                 self.called(Call::Fenced);
                 return Ok(());
             }
@@ -213,9 +206,7 @@ impl RecordProcessor for Processor {
                     tenure: self.tenure,
                     id,
                     // Without a key there is no order to check: each such record is its own key.
-                    key: record
-                        .partition_key()
-                        .unwrap_or(record.sequence_number().as_str()),
+                    key: record.partition_key().unwrap_or(record.sequence_number().as_str()),
                     position: Position {
                         sequence_number: record.sequence_number().to_string(),
                         sub_sequence_number: record.sub_sequence_number(),

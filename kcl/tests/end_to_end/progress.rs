@@ -21,11 +21,8 @@ const RECORDS: u64 = 33;
 async fn redelivered_after_a_crash(policy: CheckpointPolicy) -> u64 {
     let paused = Paused::start(1).await;
     let probe = Probe::new().without_checkpoints();
-    let settings = |worker| {
-        config(worker)
-            .with_idle_time_between_reads(SECOND / 5)
-            .with_checkpoint(policy)
-    };
+    let settings =
+        |worker| config(worker).with_idle_time_between_reads(SECOND / 5).with_checkpoint(policy);
     let worker = |settings| paused.builder(&probe, settings).build();
     let first = worker(settings("w1")).await.unwrap().spawn();
     while processing(&first) < 1 {
@@ -49,18 +46,11 @@ async fn redelivered_after_a_crash(policy: CheckpointPolicy) -> u64 {
     let verdict = probe.verdict();
     assert_eq!((verdict.lost, verdict.out_of_order), (0, 0), "{verdict:?}");
     let dynamodb = Client::new(&paused.aws.in_process_config());
-    let scan = dynamodb
-        .scan()
-        .table_name(APPLICATION)
-        .consistent_read(true);
+    let scan = dynamodb.scan().table_name(APPLICATION).consistent_read(true);
     let items = scan.send().await.unwrap().items.unwrap_or_default();
     let checkpoint = items.iter().find_map(|item| item.get("checkpoint"));
     let checkpoint = checkpoint.unwrap().as_s().unwrap();
-    assert_eq!(
-        checkpoint == "TRIM_HORIZON",
-        policy == CheckpointPolicy::Manual,
-        "{checkpoint}"
-    );
+    assert_eq!(checkpoint == "TRIM_HORIZON", policy == CheckpointPolicy::Manual, "{checkpoint}");
     verdict.redelivered
 }
 

@@ -18,16 +18,8 @@ async fn reads_that_are_refused_for_good_are_told_everywhere() {
     for (operation, code, advice) in [
         ("GetRecords", "AccessDeniedException", "kinesis:GetRecords"),
         ("GetRecords", "KMSAccessDeniedException", "kms:Decrypt"),
-        (
-            "GetShardIterator",
-            "AccessDeniedException",
-            "kinesis:GetShardIterator",
-        ),
-        (
-            "GetShardIterator",
-            "InvalidArgumentException",
-            "correct the checkpoint",
-        ),
+        ("GetShardIterator", "AccessDeniedException", "kinesis:GetShardIterator"),
+        ("GetShardIterator", "InvalidArgumentException", "correct the checkpoint"),
     ] {
         let aws = aws(1).await;
         let probe = Probe::new();

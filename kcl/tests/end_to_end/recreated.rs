@@ -48,9 +48,7 @@ async fn lease_streams(paused: &Paused) -> Vec<String> {
     let items = dynamodb(paused).scan().table_name(APPLICATION);
     let items = items.send().await.unwrap().items.unwrap();
     let leases = items.iter().filter(|item| item.contains_key("checkpoint"));
-    leases
-        .map(|item| item["rustStream"].as_s().unwrap().clone())
-        .collect()
+    leases.map(|item| item["rustStream"].as_s().unwrap().clone()).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -65,18 +63,11 @@ async fn by_default_a_running_worker_ends_with_an_error_that_says_what_to_do() {
         recreate(&paused, shards).await;
         put(&paused.aws, &probe, 30..60).await;
         let error = ends_with(&worker).await;
-        assert!(
-            matches!(error, WorkerError::StreamRecreated { .. }),
-            "{error:?}"
-        );
+        assert!(matches!(error, WorkerError::StreamRecreated { .. }), "{error:?}");
         assert!(error.to_string().contains("on_recreated_stream"), "{error}");
         assert_eq!(lease_streams(&paused).await, before, "no lease was changed");
         assert_eq!(probe.seen().len(), 30, "nothing of the new stream was read");
-        let again = paused
-            .builder(&probe, quick("w1"))
-            .build()
-            .await
-            .unwrap_err();
+        let again = paused.builder(&probe, quick("w1")).build().await.unwrap_err();
         assert!(
             matches!(again, BuildError::Start(StartError::StreamRecreated { .. })),
             "{again:?}"

@@ -9,11 +9,7 @@ use crate::probe::{Call, Probe};
 use crate::setup::{STREAM, aws, config, open_shards, processing, put, split, until, worker};
 
 async fn merge(aws: &LocalAws, one: &str, two: &str) {
-    let request = aws
-        .kinesis()
-        .merge_shards()
-        .stream_name(STREAM)
-        .shard_to_merge(one);
+    let request = aws.kinesis().merge_shards().stream_name(STREAM).shard_to_merge(one);
     request.adjacent_shard_to_merge(two).send().await.unwrap();
 }
 
@@ -25,11 +21,7 @@ fn assert_parents_first(aws: &LocalAws, probe: &Probe) {
         for parent in &shard.parent_shard_ids {
             let last = seen.iter().rposition(|seen| seen.shard == *parent);
             if let (Some(first), Some(last)) = (first, last) {
-                assert!(
-                    last < first,
-                    "{} before its parent {parent}",
-                    shard.shard_id
-                );
+                assert!(last < first, "{} before its parent {parent}", shard.shard_id);
             }
         }
     }
@@ -72,15 +64,10 @@ async fn a_shard_end_is_not_passed_before_the_processor_has_checkpointed_it() {
     split(&aws, &parent).await;
     put(&aws, &probe, 50..100).await;
     let first = worker(&aws, &probe, config("w1")).await;
-    until("shard_ended is called again and again", || {
-        probe.calls(Call::ShardEnded).len() >= 3
-    })
-    .await;
+    until("shard_ended is called again and again", || probe.calls(Call::ShardEnded).len() >= 3)
+        .await;
     let seen = probe.seen();
-    assert!(
-        seen.iter().all(|seen| seen.shard == parent),
-        "children wait for the parent's end"
-    );
+    assert!(seen.iter().all(|seen| seen.shard == parent), "children wait for the parent's end");
     first.shutdown(Duration::from_secs(20)).await.unwrap();
 
     // Under an automatic policy the library writes the end.
@@ -97,25 +84,16 @@ async fn a_stop_while_a_shard_end_cannot_be_recorded_keeps_what_was_processed() 
     let aws = aws(1).await;
     let probe = Probe::new().without_checkpoints();
     let hourly = CheckpointPolicy::Interval(Duration::from_secs(3600));
-    let settings = || {
-        config("w")
-            .with_checkpoint(hourly)
-            .with_on_stop(OnStop::Release)
-    };
+    let settings = || config("w").with_checkpoint(hourly).with_on_stop(OnStop::Release);
     put(&aws, &probe, 0..50).await;
     let parent = open_shards(&aws).remove(0);
     let first = worker(&aws, &probe, settings()).await;
     until("all records", || probe.is_settled()).await;
     // No lease can be created: none for the children.
-    let fault = Fault::throttle()
-        .service(Service::DynamoDb)
-        .operation("PutItem");
+    let fault = Fault::throttle().service(Service::DynamoDb).operation("PutItem");
     let fault = aws.faults().add(fault);
     split(&aws, &parent).await;
-    until("the children cannot be recorded", || {
-        aws.faults().count(fault) > 0
-    })
-    .await;
+    until("the children cannot be recorded", || aws.faults().count(fault) > 0).await;
     first.shutdown(Duration::from_secs(20)).await.unwrap();
     aws.faults().remove(fault);
     assert_eq!(probe.calls(Call::ShutdownRequested), [parent]);

@@ -51,14 +51,9 @@ async fn two_live_processes_of_one_id_are_told_in_both() {
         let two = process(&paused, &probe, 2, OnStop::HandOver).await;
         until("both say so", 40, || is_warned(&one) && is_warned(&two)).await;
         let why = two.why_not_running("shardId-000000000000");
-        assert!(
-            matches!(why, Some(WhyNotRunning::LeasedByAnotherProcess { .. })),
-            "{why:?}"
-        );
+        assert!(matches!(why, Some(WhyNotRunning::LeasedByAnotherProcess { .. })), "{why:?}");
         let warnings = logs.lines("WARN");
-        let warned = warnings
-            .iter()
-            .filter(|line| line.contains("this worker id"));
+        let warned = warnings.iter().filter(|line| line.contains("this worker id"));
         assert!((2..6).contains(&warned.count()), "{warnings:#?}");
         // As long as it is so.
         for _ in 0..25 {
@@ -74,11 +69,9 @@ async fn two_live_processes_of_one_id_are_told_in_both() {
 /// Rolling restarts: the next process begins when the last one has ended, by a planned stop or a crash.
 #[tokio::test(start_paused = true)]
 async fn a_restart_under_the_same_id_is_no_duplicate() {
-    for (on_stop, crashes) in [
-        (OnStop::Keep, false),
-        (OnStop::HandOver, false),
-        (OnStop::Keep, true),
-    ] {
+    for (on_stop, crashes) in
+        [(OnStop::Keep, false), (OnStop::HandOver, false), (OnStop::Keep, true)]
+    {
         let paused = Paused::start(2).await;
         let probe = Probe::new();
         let mut last = None::<WorkerHandle>;
@@ -93,11 +86,7 @@ async fn a_restart_under_the_same_id_is_no_duplicate() {
             let next = process(&paused, &probe, seed, on_stop).await;
             for _ in 0..15 {
                 sleep(2 * SECOND).await;
-                assert!(
-                    !is_warned(&next),
-                    "{on_stop:?} {crashes}: {}",
-                    next.health()
-                );
+                assert!(!is_warned(&next), "{on_stop:?} {crashes}: {}", next.health());
             }
             assert_eq!(processing(&next), 2);
             last = Some(next);

@@ -73,11 +73,7 @@ pub(crate) async fn put(aws: &LocalAws, probe: &Probe, ids: std::ops::Range<u64>
                 .unwrap()
         });
         let request = client.put_records().stream_name(STREAM);
-        let output = request
-            .set_records(Some(entries.collect()))
-            .send()
-            .await
-            .unwrap();
+        let output = request.set_records(Some(entries.collect())).send().await.unwrap();
         assert_eq!(output.failed_record_count.unwrap_or(0), 0);
         probe.acknowledged(chunk.iter().copied());
     }
@@ -85,16 +81,8 @@ pub(crate) async fn put(aws: &LocalAws, probe: &Probe, ids: std::ops::Range<u64>
 
 /// Puts one Kinesis record with this data; answers with its sequence number.
 pub(crate) async fn put_raw(aws: &LocalAws, partition_key: &str, data: Bytes) -> String {
-    let request = aws
-        .kinesis()
-        .put_record()
-        .stream_name(STREAM)
-        .partition_key(partition_key);
-    let output = request
-        .data(Blob::from_maybe_shared(data))
-        .send()
-        .await
-        .unwrap();
+    let request = aws.kinesis().put_record().stream_name(STREAM).partition_key(partition_key);
+    let output = request.data(Blob::from_maybe_shared(data)).send().await.unwrap();
     output.sequence_number
 }
 
@@ -107,11 +95,7 @@ pub(crate) fn payload(id: u64) -> String {
 }
 
 pub(crate) fn id_of(data: &[u8]) -> Option<u64> {
-    std::str::from_utf8(data)
-        .ok()?
-        .strip_prefix("id=")?
-        .parse()
-        .ok()
+    std::str::from_utf8(data).ok()?.strip_prefix("id=")?.parse().ok()
 }
 
 /// Waits for a condition; fails with `what` when it does not come true.
@@ -121,47 +105,26 @@ pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    assert!(
-        tokio::time::timeout(PATIENCE, wait).await.is_ok(),
-        "waited in vain: {what}"
-    );
+    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "waited in vain: {what}");
 }
 
 /// How many shards a worker is processing.
 pub(crate) fn processing(worker: &WorkerHandle) -> usize {
     let shards = worker.snapshot().shards;
-    shards
-        .iter()
-        .filter(|shard| shard.state == kcl::ShardState::Processing)
-        .count()
+    shards.iter().filter(|shard| shard.state == kcl::ShardState::Processing).count()
 }
 
 /// The ids of the shards of the stream that are open.
 pub(crate) fn open_shards(aws: &LocalAws) -> Vec<String> {
     let shards = aws.records(STREAM);
-    shards
-        .into_iter()
-        .filter(|shard| shard.is_open)
-        .map(|shard| shard.shard_id)
-        .collect()
+    shards.into_iter().filter(|shard| shard.is_open).map(|shard| shard.shard_id).collect()
 }
 
 /// Splits a shard in the middle.
 pub(crate) async fn split(aws: &LocalAws, shard_id: &str) {
     let shards = aws.records(STREAM);
-    let shard = shards
-        .iter()
-        .find(|shard| shard.shard_id == shard_id)
-        .unwrap();
+    let shard = shards.iter().find(|shard| shard.shard_id == shard_id).unwrap();
     let middle = shard.starting_hash_key.midpoint(shard.ending_hash_key) + 1;
-    let request = aws
-        .kinesis()
-        .split_shard()
-        .stream_name(STREAM)
-        .shard_to_split(shard_id);
-    request
-        .new_starting_hash_key(middle.to_string())
-        .send()
-        .await
-        .unwrap();
+    let request = aws.kinesis().split_shard().stream_name(STREAM).shard_to_split(shard_id);
+    request.new_starting_hash_key(middle.to_string()).send().await.unwrap();
 }

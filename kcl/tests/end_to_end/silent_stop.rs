@@ -27,10 +27,7 @@ fn silence() -> Fault {
 async fn until(paused: &Paused, what: &str, condition: impl Fn() -> bool) {
     let began = paused.now();
     while !condition() {
-        assert!(
-            paused.now() - began < 120 * SECOND,
-            "waited in vain: {what}"
-        );
+        assert!(paused.now() - began < 120 * SECOND, "waited in vain: {what}");
         sleep(SECOND / 100).await;
     }
 }
@@ -83,10 +80,7 @@ async fn processors_are_told_at_once_and_the_stop_is_bounded() {
         }
         let report = stop.await.unwrap().unwrap();
         let took = paused.now() - began;
-        assert!(
-            took <= DEADLINE + WorkerHandle::STOP_MARGIN + SECOND,
-            "{took:?}"
-        );
+        assert!(took <= DEADLINE + WorkerHandle::STOP_MARGIN + SECOND, "{took:?}");
         assert_eq!(probe.seen().len(), before, "delivery stops");
         all_expire(&report);
     }
@@ -170,9 +164,7 @@ async fn a_processor_that_waits_for_a_downstream_is_told_of_the_stop() {
     let told = Arc::<Mutex<Vec<&'static str>>>::default();
     let tells = Arc::clone(&told);
     let builder = paused.builder(&probe, config("w1"));
-    let builder = builder.processor(move |_: &ShardContext| Patient {
-        told: Arc::clone(&tells),
-    });
+    let builder = builder.processor(move |_: &ShardContext| Patient { told: Arc::clone(&tells) });
     let worker = builder.build().await.unwrap().spawn();
     put(&paused.aws, &probe, 0..10).await;
     until(&paused, "it waits", || !told.lock().unwrap().is_empty()).await;

@@ -24,11 +24,7 @@ impl Clock for Skewed {
 
     fn wall(&self) -> SystemTime {
         let by = Duration::from_secs(self.1.unsigned_abs());
-        if self.1 < 0 {
-            self.0.wall() - by
-        } else {
-            self.0.wall() + by
-        }
+        if self.1 < 0 { self.0.wall() - by } else { self.0.wall() + by }
     }
 }
 
@@ -60,20 +56,10 @@ async fn latest_starts_by_the_services_time() {
 /// When each worker's row says that it was written, in seconds since 1970.
 async fn rows(paused: &Paused) -> Vec<u64> {
     let dynamodb = aws_sdk_dynamodb::Client::new(&paused.aws.in_process_config());
-    let scan = dynamodb
-        .scan()
-        .table_name(APPLICATION)
-        .send()
-        .await
-        .unwrap();
+    let scan = dynamodb.scan().table_name(APPLICATION).send().await.unwrap();
     let times = scan.items.unwrap().into_iter();
-    let times = times.filter_map(|item| {
-        item.get("lut")
-            .map(AttributeValue::as_n)?
-            .ok()?
-            .parse()
-            .ok()
-    });
+    let times =
+        times.filter_map(|item| item.get("lut").map(AttributeValue::as_n)?.ok()?.parse().ok());
     times.collect()
 }
 
@@ -87,16 +73,9 @@ async fn workers_whose_clocks_are_hours_apart_share_a_stream_and_tell_one_time()
         let built = builder.clock(on_host(&paused, skew)).build().await;
         workers.push(built.unwrap().spawn());
     }
-    until("two shards each", || {
-        workers.iter().all(|worker| processing(worker) == 2)
-    })
-    .await;
+    until("two shards each", || workers.iter().all(|worker| processing(worker) == 2)).await;
     // What Java workers, and their leader, judge by.
-    let now = paused
-        .clock()
-        .wall()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap();
+    let now = paused.clock().wall().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let rows = rows(&paused).await;
     assert_eq!(rows.len(), 4);
     for row in rows {

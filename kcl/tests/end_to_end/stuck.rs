@@ -92,10 +92,7 @@ async fn code_that_blocks_its_thread_is_seen_too() {
     let worker = setup::worker(&aws, &probe, config).await;
     let slow = || problem(&worker, ProblemKind::ProcessorStuck).is_some();
     setup::until("the call is slow", slow).await;
-    assert!(matches!(
-        worker.why_not_running(SHARD),
-        Some(WhyNotRunning::SlowCall { .. })
-    ));
+    assert!(matches!(worker.why_not_running(SHARD), Some(WhyNotRunning::SlowCall { .. })));
     drop(block);
     setup::until("all records", || probe.is_settled()).await;
     setup::until("it is healthy", || worker.health().is_healthy()).await;

@@ -46,10 +46,7 @@ async fn a_worker_that_ends_otherwise_tells_why() {
     until("it owns a shard", || !aborted.snapshot().shards.is_empty()).await;
     aborted.abort();
     let last = aborted.watch_state().until(WorkerState::is_last).await;
-    assert!(
-        matches!(last, Some(WorkerState::Stopped(Some(WorkerError::Aborted)))),
-        "{last:?}"
-    );
+    assert!(matches!(last, Some(WorkerState::Stopped(Some(WorkerError::Aborted)))), "{last:?}");
     assert_eq!(aborted.snapshot().shards, [], "it owns none any more");
     let nowhere = kcl::Scheduler::builder(APPLICATION, "nowhere", &aws.sdk_config())
         .processor(probe.factory());
@@ -67,10 +64,7 @@ async fn any_worker_tells_where_each_shard_is() {
     let probe = Probe::new();
     let one = worker(&aws, &probe, config("w1")).await;
     let two = worker(&aws, &probe, config("w2")).await;
-    until("one each", || {
-        processing(&one) == 1 && processing(&two) == 1
-    })
-    .await;
+    until("one each", || processing(&one) == 1 && processing(&two) == 1).await;
     let theirs = two.snapshot().shards[0].shard_id.clone();
     let mine = one.snapshot().shards[0].shard_id.clone();
     assert_eq!(one.why_not_running(&mine), None);
@@ -138,10 +132,7 @@ async fn a_failing_processor_and_what_waits_for_it_are_told() {
     let second = worker(&aws, &endless, config("w2")).await;
     until("it runs", || processing(&second) == 1).await;
     split(&aws, &parent).await;
-    until("its end fails", || {
-        failing(&second, "did not checkpoint the end")
-    })
-    .await;
+    until("its end fails", || failing(&second, "did not checkpoint the end")).await;
     let child = open_shards(&aws).remove(0);
     until("the child waits", || {
         let Some(WhyNotRunning::WaitsForParents { parents, owner }) =

@@ -43,9 +43,8 @@ async fn process(aws: &LocalAws, probe: &Probe, name: &str, ids: std::ops::Range
 
 fn gap_of(worker: &WorkerHandle) -> Option<String> {
     let problems = worker.health().problems;
-    let mut gaps = problems
-        .into_iter()
-        .filter(|problem| problem.kind == ProblemKind::RecordsTrimmed);
+    let mut gaps =
+        problems.into_iter().filter(|problem| problem.kind == ProblemKind::RecordsTrimmed);
     gaps.next().map(|problem| problem.cause)
 }
 
@@ -93,11 +92,7 @@ async fn a_gap_stops_the_shard_if_the_settings_say_so() {
     assert!(text.contains("on_trimmed_gap"), "{text}");
     // Long enough for some reads.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(
-        probe.seen().len(),
-        10,
-        "nothing behind the gap is delivered"
-    );
+    assert_eq!(probe.seen().len(), 10, "nothing behind the gap is delivered");
     worker.shutdown(DEADLINE).await.unwrap();
 }
 
@@ -169,10 +164,7 @@ async fn a_quiet_shard_whose_last_records_were_dropped_raises_no_alarm() {
     let strict = |name| quick(name).with_aggregate_range(AggregateRangePolicy::Strict);
     let first = worker(&aws, &probe, strict("w1")).await;
     until("the plain records are processed", || probe.is_settled()).await;
-    until("the aggregate is dropped", || {
-        first.snapshot().records_out_of_range_dropped == 50
-    })
-    .await;
+    until("the aggregate is dropped", || first.snapshot().records_out_of_range_dropped == 50).await;
     clock.advance(25 * HOUR);
     for shard in open_shards(&aws) {
         until_noted(&aws, &clock, &shard).await;

@@ -27,10 +27,7 @@ struct Open {
 
 impl Open {
     fn new() -> Self {
-        Self {
-            bytes: Vec::with_capacity(AGGREGATE_BYTES),
-            first_hash_key: 0,
-        }
+        Self { bytes: Vec::with_capacity(AGGREGATE_BYTES), first_hash_key: 0 }
     }
 }
 
@@ -70,11 +67,7 @@ pub(crate) async fn run(put: Put) -> Result<(), Error> {
     while let Some(ended) = requests.join_next().await {
         ended??;
     }
-    println!(
-        "cpu_s={} wall_s={}",
-        cpu_seconds() - cpu,
-        began.elapsed().as_secs_f64()
-    );
+    println!("cpu_s={} wall_s={}", cpu_seconds() - cpu, began.elapsed().as_secs_f64());
     Ok(())
 }
 

@@ -18,14 +18,9 @@ const RECORD_BYTES: usize = 100;
 const RECORDS_PER_SECOND: u64 = 1_000;
 
 pub(crate) async fn of_the_producer(seconds: u64) -> Result<(), Error> {
-    let config = ProducerConfig {
-        record_max_buffered_time: Duration::ZERO,
-        ..ProducerConfig::default()
-    };
-    let producer = Producer::builder("bench", &sdk_config()?)
-        .config(config)
-        .build()
-        .await?;
+    let config =
+        ProducerConfig { record_max_buffered_time: Duration::ZERO, ..ProducerConfig::default() };
+    let producer = Producer::builder("bench", &sdk_config()?).config(config).build().await?;
     paced(seconds, |key, data| {
         let producer = producer.clone();
         async move {
@@ -69,10 +64,7 @@ where
     let mut puts = JoinSet::new();
     for n in 0..(seconds + 1) * RECORDS_PER_SECOND {
         ticks.tick().await;
-        let one = put(
-            workload.key(n as usize).to_owned(),
-            workload.payload.clone(),
-        );
+        let one = put(workload.key(n as usize).to_owned(), workload.payload.clone());
         puts.spawn(async move {
             let began = Instant::now();
             one.await?;

@@ -87,11 +87,7 @@ fn measure(args: &Args) -> Result<(), Error> {
                 [Role::Producer(put), Role::Floor(put)]
             };
             let (first, second) = (sink.run(first)?, sink.run(second)?);
-            let [floor, producer] = if round % 2 == 1 {
-                [first, second]
-            } else {
-                [second, first]
-            };
+            let [floor, producer] = if round % 2 == 1 { [first, second] } else { [second, first] };
             let per_record = |side: &roles::Figures| side.get("cpu_s") * 1e6 / records as f64;
             let ratio = producer.get("cpu_s") / floor.get("cpu_s");
             println!(
@@ -106,12 +102,8 @@ fn measure(args: &Args) -> Result<(), Error> {
         ratios.push(rounds[rounds.len() / 2]);
     }
 
-    let ack = sink.run(Role::AckLatency {
-        seconds: args.latency_seconds,
-    })?;
-    let own = sink.run(Role::SinkLatency {
-        seconds: args.latency_seconds,
-    })?;
+    let ack = sink.run(Role::AckLatency { seconds: args.latency_seconds })?;
+    let own = sink.run(Role::SinkLatency { seconds: args.latency_seconds })?;
     println!("\nlatency in ms at 1,000 records/s, linger 0");
     for (name, figures) in [("ack", &ack), ("sink", &own)] {
         let [p50, p99, max] = ["p50", "p99", "max"].map(|key| figures.get(key));
@@ -122,10 +114,8 @@ fn measure(args: &Args) -> Result<(), Error> {
     println!("\nmemory in MiB while the sink stalls for {:?}", args.stall);
     let stalled = Sink::start(true)?;
     for record_bytes in [100, 1024, 200_000] {
-        let figures = stalled.run(Role::Stalled {
-            record_bytes,
-            millis: args.stall.as_millis() as u64,
-        })?;
+        let figures =
+            stalled.run(Role::Stalled { record_bytes, millis: args.stall.as_millis() as u64 })?;
         println!(
             "{record_bytes:>7}-byte records: grown {:.1}, formula {:.1}, {:.0} records accepted",
             figures.get("grown_mib"),

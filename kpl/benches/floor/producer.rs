@@ -21,14 +21,8 @@ pub(crate) async fn run(put: Put) -> Result<(), Error> {
         rate_limit: 1_000_000,
         ..ProducerConfig::default()
     };
-    let producer = Producer::builder("bench", &sdk_config()?)
-        .config(config)
-        .build()
-        .await?;
-    producer
-        .send(UserRecord::new("warm-up", "x"))
-        .await?
-        .await?;
+    let producer = Producer::builder("bench", &sdk_config()?).config(config).build().await?;
+    producer.send(UserRecord::new("warm-up", "x")).await?.await?;
     let workload = Workload::new(put.record_bytes);
     let (began, cpu) = (Instant::now(), cpu_seconds());
 
@@ -45,11 +39,7 @@ pub(crate) async fn run(put: Put) -> Result<(), Error> {
     for delivery in deliveries {
         delivery.await?;
     }
-    println!(
-        "cpu_s={} wall_s={}",
-        cpu_seconds() - cpu,
-        began.elapsed().as_secs_f64()
-    );
+    println!("cpu_s={} wall_s={}", cpu_seconds() - cpu, began.elapsed().as_secs_f64());
     let report = producer.close(Duration::from_secs(10)).await;
     if report.delivered != put.records as u64 + 1 {
         return Err(format!("{report:?}").into());

@@ -55,10 +55,7 @@ pub(crate) struct Put {
 
 impl Role {
     pub(crate) fn put(record_bytes: usize, records: usize) -> Put {
-        Put {
-            record_bytes,
-            records,
-        }
+        Put { record_bytes, records }
     }
 
     fn arguments(self) -> Vec<String> {
@@ -69,10 +66,9 @@ impl Role {
             Self::Producer(put) => format!("producer {put}"),
             Self::AckLatency { seconds } => format!("ack-latency --seconds {seconds}"),
             Self::SinkLatency { seconds } => format!("sink-latency --seconds {seconds}"),
-            Self::Stalled {
-                record_bytes,
-                millis,
-            } => format!("stalled --record-bytes {record_bytes} --millis {millis}"),
+            Self::Stalled { record_bytes, millis } => {
+                format!("stalled --record-bytes {record_bytes} --millis {millis}")
+            }
         };
         words.split(' ').map(str::to_owned).collect()
     }
@@ -80,10 +76,7 @@ impl Role {
 
 impl std::fmt::Display for Put {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            record_bytes,
-            records,
-        } = self;
+        let Self { record_bytes, records } = self;
         write!(f, "--record-bytes {record_bytes} --records {records}")
     }
 }
@@ -118,11 +111,7 @@ impl Sink {
             .take_while(|line| line.as_ref().is_ok_and(|line| !line.is_empty()))
             .collect::<Result<Vec<_>, _>>()?
             .join("\n");
-        Ok(Self {
-            child,
-            url,
-            certificate,
-        })
+        Ok(Self { child, url, certificate })
     }
 
     /// Runs a role against this sink, to its end.
@@ -134,11 +123,7 @@ impl Sink {
             .stdout(Stdio::piped())
             .spawn()?;
         let mut printed = String::new();
-        child
-            .stdout
-            .take()
-            .ok_or("no output")?
-            .read_to_string(&mut printed)?;
+        child.stdout.take().ok_or("no output")?.read_to_string(&mut printed)?;
         let status = child.wait()?;
         if !status.success() {
             return Err(format!("{:?} ended with {status}", role.arguments()).into());
@@ -159,10 +144,8 @@ impl Drop for Sink {
 
 /// Runs this process as `role`.
 pub(crate) fn play(role: Role) -> Result<(), Error> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         match role {
             Role::Sink { stalled } => sink::serve(stalled).await,
@@ -170,10 +153,7 @@ pub(crate) fn play(role: Role) -> Result<(), Error> {
             Role::Producer(put) => producer::run(put).await,
             Role::AckLatency { seconds } => latency::of_the_producer(seconds).await,
             Role::SinkLatency { seconds } => latency::of_the_sink(seconds).await,
-            Role::Stalled {
-                record_bytes,
-                millis,
-            } => memory::run(record_bytes, millis).await,
+            Role::Stalled { record_bytes, millis } => memory::run(record_bytes, millis).await,
         }
     })
 }

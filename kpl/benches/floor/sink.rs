@@ -35,11 +35,7 @@ pub(crate) async fn serve(stalled: bool) -> Result<(), Error> {
     let tls = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let certificate = signed.cert.pem();
-    println!(
-        "https://{}\n{}\n",
-        listener.local_addr()?,
-        certificate.trim_end()
-    );
+    println!("https://{}\n{}\n", listener.local_addr()?, certificate.trim_end());
     loop {
         let (socket, _) = listener.accept().await?;
         socket.set_nodelay(true)?;
@@ -114,10 +110,8 @@ fn put_records(body: &[u8]) -> String {
         let hash_key = entry.explicit_hash_key.and_then(|text| text.parse().ok());
         let shard = shard_id(shard_of(hash_key.unwrap_or(0)));
         let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
-        let _ = write!(
-            text,
-            r#"{comma}{{"SequenceNumber":"49{sequence:054}","ShardId":"{shard}"}}"#
-        );
+        let _ =
+            write!(text, r#"{comma}{{"SequenceNumber":"49{sequence:054}","ShardId":"{shard}"}}"#);
     }
     text + "]}"
 }

@@ -18,10 +18,7 @@ pub(crate) const ALL: [(&str, fn()); 8] = [
     ("budget: whoever waits is woken", waiter_is_woken),
     ("budget: FIFO, whoever gives up meanwhile", fifo_holds),
     ("budget: a grant given up goes to the next", grant_goes_on),
-    (
-        "budget: who waits when it closes is sent away",
-        close_sends_away,
-    ),
+    ("budget: who waits when it closes is sent away", close_sends_away),
     ("budget: no refusal is forgotten", refusal_is_seen),
     ("slot: whoever awaits is woken", delivery_is_woken),
     ("slot: a failure is seen exactly once", failure_is_seen_once),
@@ -193,8 +190,5 @@ fn abandoned_resolves() {
     assert_eq!(*error.cause(), FailureCause::Abandoned(StopReason::Dropped));
     dropper.join().unwrap();
     let stats = settlement.counters.snapshot();
-    assert_eq!(
-        (stats.user_records_abandoned, stats.failures_unobserved),
-        (2, 1)
-    );
+    assert_eq!((stats.user_records_abandoned, stats.failures_unobserved), (2, 1));
 }

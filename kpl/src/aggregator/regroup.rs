@@ -91,13 +91,7 @@ impl Sealer {
         let users = record.user_records();
         let was_framed = record.is_framed;
         let KinesisRecord {
-            sequence,
-            members,
-            mut charge,
-            lifetimes,
-            history,
-            hash_keys_kept,
-            ..
+            sequence, members, mut charge, lifetimes, history, hash_keys_kept, ..
         } = record;
         let keeps_hash_keys = !hash_keys_kept.is_empty();
         let mut groups: Vec<Group<C>> = Vec::new();
@@ -127,11 +121,7 @@ impl Sealer {
         let mut regrouped = Vec::with_capacity(groups.len());
         let mut groups = groups.into_iter().peekable();
         while let Some(group) = groups.next() {
-            let bytes = group
-                .users
-                .iter()
-                .map(|user| user.payload_len() + RECORD_OVERHEAD)
-                .sum();
+            let bytes = group.users.iter().map(|user| user.payload_len() + RECORD_OVERHEAD).sum();
             let mut share = match groups.peek() {
                 Some(_) => charge.split(bytes),
                 None => charge.split(usize::MAX),
@@ -163,11 +153,7 @@ impl Sealer {
                 is_framed: sealed.is_framed,
                 is_raw: sealed.is_raw,
                 span,
-                hash_keys_kept: if keeps_hash_keys {
-                    hash_keys
-                } else {
-                    Vec::new()
-                },
+                hash_keys_kept: if keeps_hash_keys { hash_keys } else { Vec::new() },
                 members: Members::Each(members),
                 charge: share,
                 lifetimes: lifetimes.of_members(&places),

@@ -21,11 +21,8 @@ struct Fixture {
 
 impl Fixture {
     fn new(max_size: usize, compression: Compression) -> Self {
-        let config = ProducerConfig {
-            aggregation_max_size: max_size,
-            compression,
-            ..Default::default()
-        };
+        let config =
+            ProducerConfig { aggregation_max_size: max_size, compression, ..Default::default() };
         Self {
             budget: Budget::new(MemoryBudget::new(1 << 30), 100),
             settlement: Arc::default(),
@@ -39,10 +36,7 @@ impl Fixture {
         let mut settler = Settler::new(&self.settlement);
         let delivery = settler.add_member();
         let charge = self.budget.try_charge(LANE, cost_of(&record).1).unwrap();
-        (
-            OpenAggregate::new(record, hash_key, charge, settler, self.limits, clock::now()),
-            delivery,
-        )
+        (OpenAggregate::new(record, hash_key, charge, settler, self.limits, clock::now()), delivery)
     }
 
     /// One sealed record of all `records`, as far as they fit.
@@ -85,11 +79,7 @@ fn one_record_stays_raw_and_is_not_copied() {
     let (sealed, _deliveries) = fixture.sealed(std::slice::from_ref(&record));
     assert_eq!(sealed.data.bytes().as_ptr(), record.data().as_ptr());
     assert_eq!(
-        (
-            &*sealed.partition_key,
-            sealed.explicit_hash_key,
-            sealed.is_framed
-        ),
+        (&*sealed.partition_key, sealed.explicit_hash_key, sealed.is_framed),
         ("k", None, false)
     );
     assert_eq!(sealed.user_records(), [record]);
@@ -100,11 +90,7 @@ fn an_aggregate_never_exceeds_its_size() {
     let mut fixture = Fixture::new(1000, Compression::Off);
     let all = records(100, 60);
     let (sealed, deliveries) = fixture.sealed(&all);
-    assert!(
-        sealed.data.len() <= 1000 && sealed.data.len() > 900,
-        "{}",
-        sealed.data.len()
-    );
+    assert!(sealed.data.len() <= 1000 && sealed.data.len() > 900, "{}", sealed.data.len());
     assert!(deliveries.len() > 10 && deliveries.len() < 20);
     assert_eq!(sealed.user_records(), all[..deliveries.len()]);
     assert_eq!((&*sealed.partition_key, sealed.is_framed), ("a", true));
@@ -120,9 +106,7 @@ fn records_that_do_not_fit_together_go_alone() {
         let second = UserRecord::new("k", vec![2; size]);
         let hash_key = second.hash_key();
         assert_eq!(
-            open.try_push(second.clone(), hash_key, fixture.limits)
-                .map(|_| ())
-                .unwrap_err(),
+            open.try_push(second.clone(), hash_key, fixture.limits).map(|_| ()).unwrap_err(),
             (second, SealReason::Size)
         );
     }
@@ -132,14 +116,8 @@ fn records_that_do_not_fit_together_go_alone() {
 
 #[test]
 fn the_largest_aggregate_and_its_key_fit_into_the_stream() {
-    let config = ProducerConfig {
-        aggregation_max_size: 1 << 20,
-        ..Default::default()
-    };
-    assert_eq!(
-        AggregateLimits::new(&config, 1 << 20).max_size,
-        (1 << 20) - 1
-    );
+    let config = ProducerConfig { aggregation_max_size: 1 << 20, ..Default::default() };
+    assert_eq!(AggregateLimits::new(&config, 1 << 20).max_size, (1 << 20) - 1);
 }
 
 #[test]
@@ -214,13 +192,8 @@ proptest! {
 fn the_members_that_stay_keep_the_room_of_their_record() {
     for short in [0, 1] {
         let mut fixture = Fixture::new(1000, Compression::Off);
-        let mut both = [
-            UserRecord::new("k", vec![1; 30]),
-            UserRecord::new("k", vec![2; 30]),
-        ];
-        both[short] = both[short]
-            .clone()
-            .with_time_to_live(Duration::from_secs(1));
+        let mut both = [UserRecord::new("k", vec![1; 30]), UserRecord::new("k", vec![2; 30])];
+        both[short] = both[short].clone().with_time_to_live(Duration::from_secs(1));
         let (sealed, _deliveries) = fixture.sealed(&both);
         let now = clock::now() + Duration::from_secs(2);
         let parts = fixture.sealer.part_expired(sealed, now);
@@ -248,9 +221,7 @@ async fn the_members_that_stay_count_from_their_own_acceptance() {
     assert_eq!(sealed.history.accepted(), accepted - 10 * second);
     tokio::time::advance(21 * second).await;
     let parts = fixture.sealer.part_expired(sealed, clock::now());
-    let [(true, _), (false, left)] = &parts[..] else {
-        panic!("the first expired")
-    };
+    let [(true, _), (false, left)] = &parts[..] else { panic!("the first expired") };
     assert_eq!(left.history.accepted(), accepted);
 }
 
@@ -278,15 +249,11 @@ fn members_that_go_alone_are_compared_with_nobody() {
     let mut fixture = Fixture::new(1 << 20, Compression::Off);
     let compared = std::cell::Cell::new(0);
     let (sealed, deliveries) = fixture.sealed(&records(1000, 20));
-    let parts = fixture
-        .sealer
-        .divide(sealed, |_, _| (Counting(0, &compared), LANE, false));
+    let parts = fixture.sealer.divide(sealed, |_, _| (Counting(0, &compared), LANE, false));
     assert_eq!((parts.len(), deliveries.len()), (1000, 1000));
     assert_eq!(compared.get(), 0);
     let (sealed, _deliveries) = fixture.sealed(&records(1000, 20));
-    let parts = fixture
-        .sealer
-        .divide(sealed, |_, _| (Counting(0, &compared), LANE, true));
+    let parts = fixture.sealer.divide(sealed, |_, _| (Counting(0, &compared), LANE, true));
     assert_eq!(parts.len(), 1);
     assert!(compared.get() < 2000, "{}", compared.get());
 }

@@ -45,10 +45,7 @@ fn waiters_of_a_shard_are_served_in_order() {
     let held = budget.try_charge(A, 30).unwrap();
     let mut first = budget.charge_in_turn(A, 60);
     let mut second = budget.charge_in_turn(A, 5);
-    assert!(
-        budget.try_charge(A, 1).is_none(),
-        "nobody overtakes who waits"
-    );
+    assert!(budget.try_charge(A, 1).is_none(), "nobody overtakes who waits");
     assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
     drop(held);
     let first = (&mut first).now_or_never().flatten().unwrap();
@@ -72,10 +69,7 @@ fn a_waiter_blocks_only_its_own_shard() {
 #[test]
 fn a_large_record_for_an_empty_shard_is_not_overtaken() {
     let budget = budget(100);
-    let mut held = vec![
-        budget.try_charge(A, 40).unwrap(),
-        budget.try_charge(B, 20).unwrap(),
-    ];
+    let mut held = vec![budget.try_charge(A, 40).unwrap(), budget.try_charge(B, 20).unwrap()];
     let mut large = budget.charge_in_turn(C, 90);
     assert_eq!(budget.take_pressure(), Pressure::All);
     assert!(budget.try_charge(B, 1).is_none(), "the barrier holds");
@@ -118,10 +112,7 @@ fn closing_sends_everybody_away() {
     let mut waits = budget.charge_in_turn(A, 30);
     budget.close();
     assert!(matches!((&mut waits).now_or_never(), Some(None)));
-    assert!(matches!(
-        budget.charge_in_turn(B, 1).now_or_never(),
-        Some(None)
-    ));
+    assert!(matches!(budget.charge_in_turn(B, 1).now_or_never(), Some(None)));
     assert!(budget.try_charge(B, 1).is_none());
 }
 
@@ -233,10 +224,7 @@ fn producers_share_a_budget_shard_by_shard() {
     let _held = other.try_charge(A, 200).unwrap();
     assert_eq!((one.used(), other.used(), pool.used()), (450, 200, 650));
     drop(hot);
-    assert_eq!(
-        (pool.used(), pool.peak(), one.peak(), other.peak()),
-        (200, 650, 450, 200)
-    );
+    assert_eq!((pool.used(), pool.peak(), one.peak(), other.peak()), (200, 650, 450, 200));
 }
 
 #[test]
@@ -251,11 +239,7 @@ fn a_producer_that_lacks_room_presses_the_others() {
     assert_eq!(one.take_pressure(), Pressure::None);
     let mut waits = other.charge_in_turn(A, 20);
     assert!(one.must_yield().now_or_never().is_some());
-    assert_eq!(
-        one.take_pressure(),
-        Pressure::All,
-        "the barrier is everybody's"
-    );
+    assert_eq!(one.take_pressure(), Pressure::All, "the barrier is everybody's");
     assert!(one.try_charge(B, 1).is_none());
     drop(held);
     assert!((&mut waits).now_or_never().flatten().is_some());

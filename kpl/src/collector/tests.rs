@@ -93,11 +93,7 @@ fn a_record_that_comes_back_goes_before_its_successors() {
         fixture.enqueue(sealed[index].take().unwrap());
     }
     assert_eq!(
-        fixture
-            .batch()
-            .iter()
-            .map(|(_, sequence, _)| *sequence)
-            .collect::<Vec<_>>(),
+        fixture.batch().iter().map(|(_, sequence, _)| *sequence).collect::<Vec<_>>(),
         [0, 1, 2, 3]
     );
 }
@@ -111,18 +107,8 @@ fn a_paused_shard_holds_back_only_itself() {
     }
     let mut rng = fastrand::Rng::with_seed(3);
     let (now, lane) = (fixture.now, LaneId(0));
-    assert!(
-        fixture
-            .queues
-            .get_mut(&lane)
-            .unwrap()
-            .throttled(now, now, &mut rng)
-    );
-    let until = fixture
-        .collector
-        .fill(&mut fixture.queues, now)
-        .next_ready
-        .unwrap();
+    assert!(fixture.queues.get_mut(&lane).unwrap().throttled(now, now, &mut rng));
+    let until = fixture.collector.fill(&mut fixture.queues, now).next_ready.unwrap();
     assert!(until > now);
     assert!(fixture.batch().iter().all(|(lane, ..)| *lane == 1));
     fixture.now = until + Duration::from_secs(1);
@@ -135,21 +121,8 @@ fn what_has_expired_is_taken_out() {
     let record = fixture.record(0, 10);
     let expires = record.expires();
     fixture.enqueue(record);
-    assert!(
-        fixture
-            .collector
-            .expired(&mut fixture.queues, fixture.now)
-            .0
-            .is_empty()
-    );
-    assert_eq!(
-        fixture
-            .collector
-            .expired(&mut fixture.queues, expires)
-            .0
-            .len(),
-        1
-    );
+    assert!(fixture.collector.expired(&mut fixture.queues, fixture.now).0.is_empty());
+    assert_eq!(fixture.collector.expired(&mut fixture.queues, expires).0.len(), 1);
     assert_eq!(fixture.batch(), []);
 }
 
@@ -209,13 +182,8 @@ fn a_shard_gets_no_more_than_its_rate() {
     let mut fixture = Fixture::new(2, 500, 10 << 20);
     let (now, hot) = (fixture.now, LaneId(0));
     let lane = Arc::clone(&fixture.queues[&hot].lane);
-    let config = ProducerConfig {
-        rate_limit: 100,
-        ..Default::default()
-    };
-    fixture
-        .queues
-        .insert(hot, LaneQueue::new(lane, &config, now));
+    let config = ProducerConfig { rate_limit: 100, ..Default::default() };
+    fixture.queues.insert(hot, LaneQueue::new(lane, &config, now));
     for _ in 0..30 {
         let record = fixture.record(0, 100 * 1024);
         fixture.enqueue(record);
@@ -223,15 +191,8 @@ fn a_shard_gets_no_more_than_its_rate() {
     let record = fixture.record(1, 100);
     fixture.enqueue(record);
     // The burst of a second, and the other shard's record.
-    let next = fixture
-        .collector
-        .fill(&mut fixture.queues, now)
-        .next_ready
-        .unwrap();
-    assert_eq!(
-        fixture.collector.take_batch().unwrap().records.len(),
-        10 + 1
-    );
+    let next = fixture.collector.fill(&mut fixture.queues, now).next_ready.unwrap();
+    assert_eq!(fixture.collector.take_batch().unwrap().records.len(), 10 + 1);
     assert_eq!(fixture.batch(), []);
     fixture.now = next;
     assert_eq!(fixture.batch().len(), 1);

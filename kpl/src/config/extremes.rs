@@ -71,12 +71,7 @@ impl Extremes for usize {
         let small = [0, 1, 2, 64, 500, 10_000, 64 << 10, 1 << 20, 10 << 20];
         let large = [u32::MAX as Self, 1 << 32, i64::MAX as Self];
         // Tokio's semaphores hold an eighth.
-        let eighths = [
-            Self::MAX >> 3,
-            (Self::MAX >> 3) + 1,
-            Self::MAX - 1,
-            Self::MAX,
-        ];
+        let eighths = [Self::MAX >> 3, (Self::MAX >> 3) + 1, Self::MAX - 1, Self::MAX];
         small.into_iter().chain(large).chain(eighths).collect()
     }
 }
@@ -129,11 +124,7 @@ fn one_at_a_time() -> impl Iterator<Item = Vec<Single>> {
             let mut config = ProducerConfig::default();
             (change.apply)(&mut config);
             let value = change.text;
-            Single {
-                field,
-                value,
-                config,
-            }
+            Single { field, value, config }
         };
         changes.into_iter().map(single).collect()
     })
@@ -153,11 +144,7 @@ fn combination(random: &mut Rng, count: usize) -> ProducerConfig {
 #[test]
 fn a_refusal_names_the_setting_and_what_it_may_be() {
     for single in one_at_a_time().flatten() {
-        let Single {
-            field,
-            value,
-            config,
-        } = single;
+        let Single { field, value, config } = single;
         // Whatever the settings are, their text is an error at most.
         #[cfg(feature = "serde")]
         let _ = serde_json::to_string(&config);
@@ -177,10 +164,7 @@ fn the_interval_of_uploads_is_bounded_too() {
     use crate::metrics::CloudWatchConfig;
 
     for upload_interval in Duration::extremes() {
-        let config = CloudWatchConfig {
-            upload_interval,
-            ..Default::default()
-        };
+        let config = CloudWatchConfig { upload_interval, ..Default::default() };
         match config.validate() {
             Ok(()) => assert!(upload_interval.mul_f64(1.1) < Duration::from_secs(7200)),
             Err(error) => assert!(error.to_string().contains("upload_interval"), "{error}"),
@@ -249,12 +233,7 @@ async fn a_producer_runs_with_what_is_valid() {
         }
         singles
     });
-    let ends = ends.map(|single| {
-        (
-            format!("{} at {}", single.field, single.value),
-            single.config,
-        )
-    });
+    let ends = ends.map(|single| (format!("{} at {}", single.field, single.value), single.config));
     let mut choices = Rng::with_seed(12);
     let combinations = (0..1000).map(|round| combination(&mut choices, 2 + round % 3));
     let valid = combinations.filter(|config| config.validate().is_ok());
@@ -267,8 +246,5 @@ async fn a_producer_runs_with_what_is_valid() {
             Err(error) => panic!("{settings}: {error}"),
         }
     }
-    assert!(
-        delivered > runs / 2,
-        "{delivered} of {runs} producers delivered"
-    );
+    assert!(delivered > runs / 2, "{delivered} of {runs} producers delivered");
 }

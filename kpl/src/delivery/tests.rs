@@ -17,10 +17,7 @@ fn placement() -> Placement {
 }
 
 fn failure() -> DeliveryError {
-    let cause = FailureCause::Fatal {
-        code: "C".into(),
-        message: "m".into(),
-    };
+    let cause = FailureCause::Fatal { code: "C".into(), message: "m".into() };
     let failure = Failure {
         cause,
         attempts: Vec::new(),
@@ -48,12 +45,7 @@ impl Wake for CountWakes {
 }
 
 fn cause_of(delivery: Delivery) -> FailureCause {
-    delivery
-        .now_or_never()
-        .unwrap()
-        .unwrap_err()
-        .cause()
-        .clone()
+    delivery.now_or_never().unwrap().unwrap_err().cause().clone()
 }
 
 #[test]
@@ -68,10 +60,7 @@ fn members_share_a_receipt_but_for_their_index() {
     }
     drop(settler);
     let stats = settlement.counters.snapshot();
-    assert_eq!(
-        (stats.user_records_delivered, stats.user_records_abandoned),
-        (3, 0)
-    );
+    assert_eq!((stats.user_records_delivered, stats.user_records_abandoned), (3, 0));
 }
 
 #[test]
@@ -80,20 +69,13 @@ fn a_dropped_settler_publishes_abandoned_and_wakes_who_waits() {
     let wakes = Arc::new(CountWakes::default());
     let waker = Waker::from(Arc::clone(&wakes));
     for delivery in &mut deliveries[..2] {
-        assert!(
-            delivery
-                .poll_unpin(&mut Context::from_waker(&waker))
-                .is_pending()
-        );
+        assert!(delivery.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
     }
     settlement.stop(StopReason::Dropped);
     drop(settler);
     assert_eq!(wakes.0.load(Ordering::SeqCst), 2);
     for delivery in deliveries {
-        assert_eq!(
-            cause_of(delivery),
-            FailureCause::Abandoned(StopReason::Dropped)
-        );
+        assert_eq!(cause_of(delivery), FailureCause::Abandoned(StopReason::Dropped));
     }
     assert_eq!(settlement.counters.snapshot().user_records_abandoned, 3);
 }
@@ -116,11 +98,7 @@ fn a_delivery_is_woken_by_its_own_settlement() {
     let (settler, mut deliveries, _) = slot(2);
     let wakes = Arc::new(CountWakes::default());
     let waker = Waker::from(Arc::clone(&wakes));
-    assert!(
-        deliveries[1]
-            .poll_unpin(&mut Context::from_waker(&waker))
-            .is_pending()
-    );
+    assert!(deliveries[1].poll_unpin(&mut Context::from_waker(&waker)).is_pending());
     settler.settle_one(0, Ok(placement().receipt(0)));
     assert_eq!(wakes.0.load(Ordering::SeqCst), 0);
     settler.settle_one(1, Ok(placement().receipt(0)));
@@ -136,13 +114,7 @@ fn an_epoch_is_settled_when_its_last_slot_is_gone() {
     settler.settle_together(placement());
     drop(settler);
     assert!(settlement.epochs.settled(epoch).now_or_never().is_some());
-    assert!(
-        settlement
-            .epochs
-            .settled(epoch + 1)
-            .now_or_never()
-            .is_none()
-    );
+    assert!(settlement.epochs.settled(epoch + 1).now_or_never().is_none());
     drop(later);
 }
 

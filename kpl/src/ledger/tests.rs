@@ -64,12 +64,8 @@ impl<S: Clone> Ledger<S> {
 fn crowded(shards: u32) -> (Ledger<()>, Vec<Share>) {
     let mut ledger = Ledger::new(shards as usize * 1000 + 1500);
     let producer = ledger.add_producer(());
-    let shares: Vec<_> = (0..shards)
-        .map(|lane| Share {
-            producer,
-            lane: LaneId(LaneId::FIRST + lane),
-        })
-        .collect();
+    let shares: Vec<_> =
+        (0..shards).map(|lane| Share { producer, lane: LaneId(LaneId::FIRST + lane) }).collect();
     for share in &shares {
         assert!(ledger.try_take(*share, 1000, None));
     }
@@ -94,10 +90,6 @@ fn a_grant_looks_at_few_waiters_however_many_wait() {
         let grants = ledger.granted.len();
         assert!(grants >= returns, "{grants}");
         // One more look each time finds that no further waiter fits.
-        assert!(
-            ledger.looked_at <= grants + returns,
-            "{} looks",
-            ledger.looked_at
-        );
+        assert!(ledger.looked_at <= grants + returns, "{} looks", ledger.looked_at);
     }
 }

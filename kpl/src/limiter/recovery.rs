@@ -58,28 +58,18 @@ fn run(load: f64, size: usize, trouble: Duration, taken: f64, seed: u64) -> Outc
         }
         if !refused.is_empty() {
             limiter.throttled(sent_at, now, &mut rng);
-            refused
-                .into_iter()
-                .rev()
-                .for_each(|accepted| waiting.push_front(accepted));
+            refused.into_iter().rev().for_each(|accepted| waiting.push_front(accepted));
         }
-        while waiting
-            .pop_front_if(|accepted| *accepted + TTL <= now)
-            .is_some()
-        {
+        while waiting.pop_front_if(|accepted| *accepted + TTL <= now).is_some() {
             expired += 1;
         }
         while !waiting.is_empty() && limiter.take(size, now).is_ok() {
             in_flight.extend(waiting.pop_front().map(|accepted| (now, accepted)));
         }
-        let is_caught_up = waiting
-            .front()
-            .is_none_or(|accepted| now - *accepted < Duration::from_secs(1));
+        let is_caught_up =
+            waiting.front().is_none_or(|accepted| now - *accepted < Duration::from_secs(1));
         if now >= ends && is_caught_up {
-            return Outcome {
-                expired,
-                recovery: now - ends,
-            };
+            return Outcome { expired, recovery: now - ends };
         }
         assert!(now < ends + Duration::from_secs(3600), "it never recovers");
     }

@@ -69,11 +69,7 @@ enum Event {
     /// A request reaches the shard.
     Arrives { sent: u64, count: usize, rtt: u64 },
     /// Its answer reaches the producer.
-    Answered {
-        sent: u64,
-        written: usize,
-        refused: usize,
-    },
+    Answered { sent: u64, written: usize, refused: usize },
 }
 
 struct Host {
@@ -96,11 +92,7 @@ impl Scenario {
         Self {
             producers: sizes
                 .iter()
-                .map(|size| Host {
-                    size: *size,
-                    begins: 0,
-                    ends: u64::MAX,
-                })
+                .map(|size| Host { size: *size, begins: 0, ends: u64::MAX })
                 .collect(),
             // Where the fair share is less than a record in 10 s, records must live for long.
             time_to_live: match sizes.len() {
@@ -168,14 +160,11 @@ impl Outcome {
                 total.refused += counts.refused;
             }
         }
-        let records = totals
-            .iter()
-            .map(|t| t.written as f64 / SHARD_RECORDS_PER_SECOND);
+        let records = totals.iter().map(|t| t.written as f64 / SHARD_RECORDS_PER_SECOND);
         let bytes = (totals.iter().zip(&self.sizes))
             .map(|(t, size)| (t.written * *size as u64) as f64 / SHARD_BYTES_PER_SECOND);
-        let (written, refused) = totals
-            .iter()
-            .fold((0, 0), |(w, r), t| (w + t.written, r + t.refused));
+        let (written, refused) =
+            totals.iter().fold((0, 0), |(w, r), t| (w + t.written, r + t.refused));
         Measures {
             utilisation: records.clone().sum::<f64>().max(bytes.clone().sum()) / seconds,
             shares: records
@@ -244,34 +233,20 @@ fn run(scenario: &Scenario, seed: u64) -> Outcome {
                     producer.in_flight += 1;
                     producer.last_sent = micros;
                     let rtt = rng.u64(10 * MILLI..60 * MILLI);
-                    let event = Event::Arrives {
-                        sent: micros,
-                        count,
-                        rtt,
-                    };
+                    let event = Event::Arrives { sent: micros, count, rtt };
                     push(&mut events, &mut bodies, micros + rtt / 2, who, event);
                 }
             }
             Event::Arrives { sent, count, rtt } => {
-                let written = (0..count)
-                    .filter(|_| shard.admits(producer.size, now))
-                    .count();
+                let written = (0..count).filter(|_| shard.admits(producer.size, now)).count();
                 let refused = count - written;
                 let counts = &mut windows[(micros / SECOND / WINDOW) as usize][who];
                 counts.written += written as u64;
                 counts.refused += refused as u64;
-                let event = Event::Answered {
-                    sent,
-                    written,
-                    refused,
-                };
+                let event = Event::Answered { sent, written, refused };
                 push(&mut events, &mut bodies, sent + rtt, who, event);
             }
-            Event::Answered {
-                sent,
-                written,
-                refused,
-            } => {
+            Event::Answered { sent, written, refused } => {
                 producer.in_flight -= 1;
                 for _ in 0..written {
                     producer.limiter.served(now);
@@ -282,10 +257,7 @@ fn run(scenario: &Scenario, seed: u64) -> Outcome {
             }
         }
     }
-    Outcome {
-        windows,
-        sizes: scenario.producers.iter().map(|host| host.size).collect(),
-    }
+    Outcome { windows, sizes: scenario.producers.iter().map(|host| host.size).collect() }
 }
 
 /// Eight producers: none is starved, few entries are refused, and the shard is used.
@@ -314,11 +286,7 @@ fn small_records_share_the_records_of_a_shard() {
 
 #[test]
 fn aggregates_and_large_records_share_its_bytes() {
-    for (name, size) in [
-        ("5 KiB", 5 << 10),
-        ("50 KiB", 50 << 10),
-        ("100 KiB", 100 << 10),
-    ] {
+    for (name, size) in [("5 KiB", 5 << 10), ("50 KiB", 50 << 10), ("100 KiB", 100 << 10)] {
         assert_shared(name, size, AT_ONCE);
         assert_shared(&format!("{name}, late"), size, LATE);
     }
@@ -331,13 +299,7 @@ fn producers_that_use_its_records_and_producers_that_use_its_bytes_share_it() {
         let outcome = run(&Scenario::new(&sizes, 360), seed).between(120, 360);
         assert!(outcome.refused < 0.05, "{outcome}");
         for kind in 0..2 {
-            let shares: Vec<_> = outcome
-                .shares
-                .iter()
-                .copied()
-                .skip(kind)
-                .step_by(2)
-                .collect();
+            let shares: Vec<_> = outcome.shares.iter().copied().skip(kind).step_by(2).collect();
             assert!(slowest(&shares) >= 0.45, "{shares:?}");
         }
     }
@@ -401,11 +363,7 @@ fn a_producer_that_joins_a_busy_fleet_finds_its_share() {
     // From when on it has at most so many fair shares, and at least half of one.
     for (size, joins, bounds) in [
         (SMALL, 2 * MINUTE, [(MINUTE, 4.0), (3 * MINUTE, 2.5)]),
-        (
-            AGGREGATE,
-            40 * MINUTE,
-            [(10 * MINUTE, 6.0), (60 * MINUTE, 4.0)],
-        ),
+        (AGGREGATE, 40 * MINUTE, [(10 * MINUTE, 6.0), (60 * MINUTE, 4.0)]),
     ] {
         for seed in 0..2 {
             let length = joins + 2 * bounds[1].0;

@@ -186,9 +186,7 @@ fn after_an_outage_slow_start_gives_back_what_its_throttles_cut() {
     let pauses = (0..20).map(|_| {
         now += 10 * SECOND;
         limiter.throttled(now, now, &mut rng);
-        limiter
-            .take(1, now)
-            .map_or_else(|until| until - now, |()| Duration::ZERO)
+        limiter.take(1, now).map_or_else(|until| until - now, |()| Duration::ZERO)
     });
     assert!(pauses.max() > Some(2 * SECOND));
     now += 10 * SECOND;
@@ -199,11 +197,7 @@ fn after_an_outage_slow_start_gives_back_what_its_throttles_cut() {
         records += 1;
         assert!(records < 20);
     }
-    assert_eq!(
-        limiter.rate(),
-        1.5 * (1.0 - CUT),
-        "as after the first throttle"
-    );
+    assert_eq!(limiter.rate(), 1.5 * (1.0 - CUT), "as after the first throttle");
     limiter.throttled(now, now, &mut rng);
     limiter.throttled(now, now, &mut rng);
     let cut = limiter.rate();
@@ -225,10 +219,7 @@ fn after_a_throttle_there_is_a_pause_and_nothing_is_saved_up() {
     }
     let expected = 0.1 / (1.0 - CUT);
     let seconds = (now - start).as_secs_f64();
-    assert!(
-        seconds >= expected * 0.9 && seconds < expected + 0.06,
-        "{seconds}"
-    );
+    assert!(seconds >= expected * 0.9 && seconds < expected + 0.06, "{seconds}");
 }
 
 #[test]

@@ -90,11 +90,7 @@ impl CloudWatchConfig {
     pub(crate) fn validate(&self) -> Result<(), InvalidConfig> {
         let interval = self.upload_interval;
         let checks = [
-            (
-                is_namespace(&self.namespace),
-                "metrics namespace",
-                NAMESPACE_RULE,
-            ),
+            (is_namespace(&self.namespace), "metrics namespace", NAMESPACE_RULE),
             (
                 !interval.is_zero() && interval <= Duration::from_secs(3600),
                 "metrics upload_interval",

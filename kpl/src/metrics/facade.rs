@@ -30,13 +30,7 @@ enum Handle {
 impl FacadeSink {
     pub(crate) fn new(stream: Arc<str>) -> Self {
         for metric in Metric::ALL {
-            let Definition {
-                name,
-                unit,
-                kind,
-                description,
-                ..
-            } = metric.definition();
+            let Definition { name, unit, kind, description, .. } = metric.definition();
             let unit = Some(match unit {
                 Unit::Count => facade::Unit::Count,
                 Unit::Bytes => facade::Unit::Bytes,
@@ -49,10 +43,7 @@ impl FacadeSink {
                 Kind::Distribution => recorder.describe_histogram(name, unit, description),
             });
         }
-        Self {
-            stream,
-            handles: HashMap::new(),
-        }
+        Self { stream, handles: HashMap::new() }
     }
 
     fn register(&self, series: &Series) -> Handle {
@@ -61,11 +52,8 @@ impl FacadeSink {
         let definition = metric.definition();
         let labels = [
             Some(Label::new(STREAM_NAME, self.stream.to_string())),
-            shard
-                .as_ref()
-                .map(|shard| Label::new(SHARD_ID, shard.to_string())),
-            code.as_ref()
-                .map(|code| Label::new(ERROR_CODE, code.to_string())),
+            shard.as_ref().map(|shard| Label::new(SHARD_ID, shard.to_string())),
+            code.as_ref().map(|code| Label::new(ERROR_CODE, code.to_string())),
         ];
         let labels: Vec<_> = labels.into_iter().flatten().collect();
         let key = facade::Key::from_parts(definition.name, labels);
@@ -154,10 +142,8 @@ mod tests {
 
     impl Notes {
         fn note(&self, kind: &str, key: &Key) -> Arc<Note> {
-            let labels: Vec<_> = key
-                .labels()
-                .map(|label| format!("{}={}", label.key(), label.value()))
-                .collect();
+            let labels: Vec<_> =
+                key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
             let series = format!("{kind} {} {}", key.name(), labels.join(" "));
             Arc::new(Note(self.clone(), series))
         }
@@ -185,13 +171,7 @@ mod tests {
         with_local_recorder(&notes, || {
             let mut sink = FacadeSink::new("orders".into());
             let mut record = |metric, code, value, count| {
-                sink.record(Sample {
-                    metric,
-                    shard: Some(&shard),
-                    code,
-                    value,
-                    count,
-                });
+                sink.record(Sample { metric, shard: Some(&shard), code, value, count });
             };
             record(Metric::UserRecordsPut, None, 1.0, 3);
             record(Metric::UserRecordsPut, None, 0.0, 2);
@@ -210,32 +190,17 @@ mod tests {
                 "counter ErrorsByCode StreamName=orders ShardId=shard-1 ErrorCode=InternalFailure",
                 vec![1.0],
             ),
-            (
-                "counter UserRecordsDataPut StreamName=orders ShardId=shard-1",
-                vec![42.0],
-            ),
+            ("counter UserRecordsDataPut StreamName=orders ShardId=shard-1", vec![42.0]),
             ("counter UserRecordsDropped StreamName=orders", vec![4.0]),
             (
                 "counter UserRecordsFailed StreamName=orders ShardId=shard-1 ErrorCode=InternalFailure",
                 vec![2.0],
             ),
-            (
-                "counter UserRecordsPut StreamName=orders ShardId=shard-1",
-                vec![3.0, 0.0],
-            ),
+            ("counter UserRecordsPut StreamName=orders ShardId=shard-1", vec![3.0, 0.0]),
             ("gauge UserRecordsPending StreamName=orders", vec![7.0]),
-            (
-                "histogram BufferingTime StreamName=orders ShardId=shard-1",
-                vec![12.5],
-            ),
-            (
-                "histogram RetriesPerRecord StreamName=orders ShardId=shard-1",
-                vec![2.0],
-            ),
+            ("histogram BufferingTime StreamName=orders ShardId=shard-1", vec![12.5]),
+            ("histogram RetriesPerRecord StreamName=orders ShardId=shard-1", vec![2.0]),
         ];
-        assert_eq!(
-            seen,
-            expected.map(|(series, values)| (series.to_owned(), values))
-        );
+        assert_eq!(seen, expected.map(|(series, values)| (series.to_owned(), values)));
     }
 }

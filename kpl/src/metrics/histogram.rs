@@ -66,10 +66,7 @@ pub(crate) struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self {
-            buckets: [const { AtomicU64::new(0) }; BUCKETS],
-            max_nanos: AtomicU64::new(0),
-        }
+        Self { buckets: [const { AtomicU64::new(0) }; BUCKETS], max_nanos: AtomicU64::new(0) }
     }
 }
 
@@ -93,13 +90,7 @@ impl Histogram {
             });
             bucket.map_or(Duration::ZERO, |bucket| value_of(bucket).min(max))
         };
-        Percentiles {
-            count,
-            p50: percentile(50),
-            p90: percentile(90),
-            p99: percentile(99),
-            max,
-        }
+        Percentiles { count, p50: percentile(50), p90: percentile(90), p99: percentile(99), max }
     }
 }
 

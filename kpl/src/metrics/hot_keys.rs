@@ -62,19 +62,12 @@ impl HotKeys {
         }
         if self.counters.len() < self.capacity {
             self.places.insert(key.into(), self.counters.len());
-            self.counters.push(Counter {
-                key: key.into(),
-                bytes,
-                error: 0.0,
-            });
+            self.counters.push(Counter { key: key.into(), bytes, error: 0.0 });
             return;
         }
         // The key with the least gives its place, and its count, to the new one.
-        let least = self
-            .counters
-            .iter()
-            .enumerate()
-            .min_by(|(_, a), (_, b)| a.bytes.total_cmp(&b.bytes));
+        let least =
+            self.counters.iter().enumerate().min_by(|(_, a), (_, b)| a.bytes.total_cmp(&b.bytes));
         let Some((place, _)) = least else { return };
         let counter = &mut self.counters[place];
         self.places.remove(&counter.key);
@@ -99,9 +92,7 @@ impl HotKeys {
             })
             .collect();
         keys.sort_by(|a, b| {
-            b.share
-                .total_cmp(&a.share)
-                .then_with(|| a.partition_key.cmp(&b.partition_key))
+            b.share.total_cmp(&a.share).then_with(|| a.partition_key.cmp(&b.partition_key))
         });
         keys
     }

@@ -154,13 +154,7 @@ mod tests {
     fn the_page_lists_every_metric_with_its_unit_and_level() {
         let page = include_str!("../metrics.md");
         for metric in Metric::ALL {
-            let Definition {
-                name,
-                unit,
-                level,
-                finest,
-                ..
-            } = metric.definition();
+            let Definition { name, unit, level, finest, .. } = metric.definition();
             let row = page
                 .lines()
                 .find(|line| line.starts_with(&format!("| `{name}` |")))

@@ -109,11 +109,7 @@ impl State {
             return;
         }
         let current = std::mem::take(&mut self.current);
-        self.before = if passed < 2 * STEP {
-            current
-        } else {
-            Counts::default()
-        };
+        self.before = if passed < 2 * STEP { current } else { Counts::default() };
         let into_step = Duration::from_secs(passed.as_secs() % STEP.as_secs());
         self.began = now.checked_sub(into_step).unwrap_or(now);
     }

@@ -16,11 +16,7 @@ pub(crate) struct Recorded(Arc<Mutex<BTreeMap<Series, Totals>>>);
 impl Sink for Recorded {
     fn record(&mut self, sample: Sample<'_>) {
         let text = |label: Option<&Arc<str>>| label.map(|label| label.to_string());
-        let series = (
-            sample.metric.definition().name,
-            text(sample.shard),
-            text(sample.code),
-        );
+        let series = (sample.metric.definition().name, text(sample.shard), text(sample.code));
         let mut recorded = lock(&self.0);
         let entry = recorded.entry(series).or_default();
         entry.0 += sample.count;
@@ -69,10 +65,7 @@ fn gauges_are_sampled_by_time_and_never_stand_still_behind_the_truth() {
     counters.user_records_accepted.add(1);
     meter.end();
     meter.turn(at(1001), &counters, 0, 0);
-    assert_eq!(
-        recorded.of("UserRecordsReceived", None, None),
-        (1001, 1001.0)
-    );
+    assert_eq!(recorded.of("UserRecordsReceived", None, None), (1001, 1001.0));
 }
 
 #[test]
@@ -83,11 +76,7 @@ fn hot_keys_cost_nothing_when_off_and_are_found_when_on() {
     let on = Telemetry::new(20);
     for n in 0..40_000 {
         // A period of 4: it must not fall in step with the sampling.
-        let key = if n % 4 == 0 {
-            "hot".to_owned()
-        } else {
-            format!("{n}")
-        };
+        let key = if n % 4 == 0 { "hot".to_owned() } else { format!("{n}") };
         on.accepted(on.draw(&key, 100));
         // What is refused, however often, does not count.
         drop(on.draw("refused", 100));

@@ -28,10 +28,7 @@ impl Gaps {
 
     /// Why a record of `key` at `sequence` fails too, if it does.
     pub(crate) fn cause(&self, key: HashKey, sequence: u64) -> Option<&Arc<FailureCause>> {
-        self.by_key
-            .get(&key)
-            .filter(|(first, _)| *first <= sequence)
-            .map(|(_, cause)| cause)
+        self.by_key.get(&key).filter(|(first, _)| *first <= sequence).map(|(_, cause)| cause)
     }
 }
 
@@ -45,18 +42,11 @@ mod tests {
         let cause = |reason| FailureCause::Abandoned(reason);
         let mut gaps = Gaps::default();
         gaps.open(&[HashKey::MIN], 7, &cause(StopReason::Closed));
-        gaps.open(
-            &[HashKey::MIN, HashKey::MAX],
-            5,
-            &cause(StopReason::Dropped),
-        );
+        gaps.open(&[HashKey::MIN, HashKey::MAX], 5, &cause(StopReason::Dropped));
         gaps.open(&[HashKey::MAX], 9, &cause(StopReason::Closed));
         for key in [HashKey::MIN, HashKey::MAX] {
             assert_eq!(gaps.cause(key, 4), None);
-            assert_eq!(
-                gaps.cause(key, 5).map(|c| &**c),
-                Some(&cause(StopReason::Dropped))
-            );
+            assert_eq!(gaps.cause(key, 5).map(|c| &**c), Some(&cause(StopReason::Dropped)));
             assert!(gaps.cause(key, 100).is_some());
         }
         assert_eq!(gaps.cause(HashKey::new(3), 100), None);

@@ -96,10 +96,7 @@ impl Pipeline {
                     record.history.suspicions = 0;
                     let shard = self.predicted(&record);
                     match outcome {
-                        EntryOutcome::Written {
-                            shard_id,
-                            sequence_number,
-                        } => {
+                        EntryOutcome::Written { shard_id, sequence_number } => {
                             is_refused_whole = false;
                             self.meter.attempt(&record, shard.as_ref(), None);
                             self.on_written(record, shard_id, sequence_number, now);
@@ -163,12 +160,7 @@ impl Pipeline {
         at: Instant,
         now: Instant,
     ) {
-        record.history.failed(
-            now,
-            &refusal.code,
-            &refusal.message,
-            refusal.may_have_been_written,
-        );
+        record.history.failed(now, &refusal.code, &refusal.message, refusal.may_have_been_written);
         let delay = at.saturating_duration_since(now);
         let next = match refusal.class {
             ErrorClass::Throttled if self.shared.config.fail_if_throttled => Next::Fail,
@@ -227,8 +219,7 @@ impl Pipeline {
         }
         for record in &batch.records {
             let shard = self.predicted(record);
-            self.meter
-                .attempt(record, shard.as_ref(), Some(&refusal.code));
+            self.meter.attempt(record, shard.as_ref(), Some(&refusal.code));
         }
         // All records of the request wait alike, so that they travel together again.
         let attempts = batch.records.iter().map(|record| record.history.attempts);
@@ -443,12 +434,7 @@ impl Pipeline {
                     self.shared.note_unknown(&shard_id);
                 }
                 let generation = self.shared.request_refresh();
-                let held = Held {
-                    record,
-                    shard_id,
-                    sequence_number,
-                    generation,
-                };
+                let held = Held { record, shard_id, sequence_number, generation };
                 self.next_sweep = self.next_sweep.min(held.gives_up());
                 self.held.push(held);
             }
@@ -485,21 +471,14 @@ impl Pipeline {
 
     /// A fresh map is here: delivered, or all members go again, to the shards they belong to now.
     pub(super) fn judge_again(&mut self, held: Held) {
-        let Held {
-            mut record,
-            shard_id,
-            sequence_number,
-            ..
-        } = held;
+        let Held { mut record, shard_id, sequence_number, .. } = held;
         let range = self.routing.range_of(&shard_id);
         if self.verdict(&record, range) != Verdict::WrongShard {
             return self.judge(record, shard_id, sequence_number, range);
         }
         self.look_for_placement(&record, range);
         let message = format!("{shard_id} took an aggregate with members of other shards").into();
-        record
-            .history
-            .failed(clock::now(), &"WrongShard".into(), &message, true);
+        record.history.failed(clock::now(), &"WrongShard".into(), &message, true);
         self.leave(record.lane);
         self.count_resent(&record);
         self.reroute(record);
@@ -507,17 +486,11 @@ impl Pipeline {
 
     /// No fresh map came: members go again alone, as such are in no wrong shard. Returns what has expired.
     pub(super) fn give_up_held(&mut self, now: Instant) -> Vec<KinesisRecord> {
-        let (overdue, held): (Vec<_>, _) = std::mem::take(&mut self.held)
-            .into_iter()
-            .partition(|held| held.gives_up() <= now);
+        let (overdue, held): (Vec<_>, _) =
+            std::mem::take(&mut self.held).into_iter().partition(|held| held.gives_up() <= now);
         self.held = held;
         let mut expired = Vec::new();
-        for Held {
-            mut record,
-            shard_id,
-            ..
-        } in overdue
-        {
+        for Held { mut record, shard_id, .. } in overdue {
             let (code, what) = match self.routing.range_of(&shard_id) {
                 None => ("UnknownShard", "its range"),
                 Some(_) => ("WrongShard", "where its members belong"),

@@ -47,9 +47,8 @@ impl Pipeline {
         };
         let routing = Arc::clone(&self.routing);
         let mut parts = self.sealer.take_apart(aggregate, MEMBERS_AT_A_TIME);
-        let refused: Vec<_> = parts
-            .extract_if(.., |part| routing.refuses(part).is_some())
-            .collect();
+        let refused: Vec<_> =
+            parts.extract_if(.., |part| routing.refuses(part).is_some()).collect();
         queue.put_first(parts);
         // What follows them in the queue is in its place.
         for part in refused {

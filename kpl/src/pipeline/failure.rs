@@ -32,11 +32,7 @@ impl Pipeline {
         cause: FailureCause,
         source: Option<Source>,
     ) {
-        self.fail_all(vec![Failing {
-            record,
-            cause,
-            source,
-        }]);
+        self.fail_all(vec![Failing { record, cause, source }]);
     }
 
     /// Gives records up. Who fails at once is to be given at once: in ordered mode each call looks at all that waits.
@@ -49,12 +45,7 @@ impl Pipeline {
         } else {
             let losses = self.losses(&failing);
             self.note(losses);
-            for Failing {
-                record,
-                cause,
-                source,
-            } in failing
-            {
+            for Failing { record, cause, source } in failing {
                 record.settle_failed(cause, source);
             }
         }
@@ -91,12 +82,7 @@ impl Pipeline {
         failing.extend(successors);
         let losses = self.losses(&failing);
         let mut failed = Vec::new();
-        for Failing {
-            record,
-            cause,
-            source,
-        } in failing
-        {
+        for Failing { record, cause, source } in failing {
             failed.push(record.fail(cause, source));
         }
         drop(lanes);
@@ -120,8 +106,7 @@ impl Pipeline {
     fn note(&mut self, losses: Vec<Loss>) {
         for loss in losses {
             let (user_records, shard) = (loss.user_records, loss.shard.as_ref());
-            self.meter
-                .failed(user_records, loss.attempts, shard, &loss.cause);
+            self.meter.failed(user_records, loss.attempts, shard, &loss.cause);
             if matches!(loss.cause, FailureCause::Expired { .. }) {
                 let counters = &self.shared.settlement.counters;
                 counters.user_records_expired.add(user_records);

@@ -45,9 +45,8 @@ impl Pipeline {
         let (routing, announced) = self.shared.take_announced_with_routing();
         let changed = !Arc::ptr_eq(&routing, &self.routing);
         self.routing = routing;
-        let (current, mut gone): (Vec<_>, Vec<_>) = announced
-            .into_iter()
-            .partition(|lane| self.routing.has(lane.id));
+        let (current, mut gone): (Vec<_>, Vec<_>) =
+            announced.into_iter().partition(|lane| self.routing.has(lane.id));
         if changed {
             let lanes = self.queues.values().map(|queue| &queue.lane);
             gone.extend(lanes.filter(|lane| !self.routing.has(lane.id)).cloned());
@@ -90,9 +89,7 @@ impl Pipeline {
 
     fn fetch(&mut self, lane: &Arc<Lane>, now: Instant) {
         let config = &self.shared.config;
-        self.queues
-            .entry(lane.id)
-            .or_insert_with(|| LaneQueue::new(Arc::clone(lane), config, now));
+        self.queues.entry(lane.id).or_insert_with(|| LaneQueue::new(Arc::clone(lane), config, now));
         self.look_at(lane, now);
     }
 
@@ -161,9 +158,7 @@ impl Pipeline {
             self.distribute(vec![record]);
         } else {
             // Together where they cannot stay so, too: they are taken apart in their turn.
-            let records = self
-                .sealer
-                .regroup(record, |hash_key| (routing.lane(hash_key).id, true));
+            let records = self.sealer.regroup(record, |hash_key| (routing.lane(hash_key).id, true));
             self.distribute(records);
         }
     }
@@ -171,9 +166,7 @@ impl Pipeline {
     /// Has the members of a record go one by one.
     pub(super) fn scatter(&mut self, record: KinesisRecord) {
         let routing = Arc::clone(&self.routing);
-        let records = self
-            .sealer
-            .regroup(record, |hash_key| (routing.lane(hash_key).id, false));
+        let records = self.sealer.regroup(record, |hash_key| (routing.lane(hash_key).id, false));
         self.distribute(records);
     }
 

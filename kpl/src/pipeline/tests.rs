@@ -67,10 +67,7 @@ impl Scripted {
         script: impl Fn(Duration, &[Entry]) -> (Duration, Reply) + Send + Sync + 'static,
     ) -> Arc<Self> {
         let half = u128::MAX / 2;
-        let shards = vec![
-            shard("low", 0, half, true),
-            shard("high", half + 1, u128::MAX, true),
-        ];
+        let shards = vec![shard("low", 0, half, true), shard("high", half + 1, u128::MAX, true)];
         Arc::new(Self {
             script: Box::new(script),
             shards: Mutex::new(shards),
@@ -104,14 +101,8 @@ impl Service for Scripted {
         lock(&self.calls).push(passed);
         let (delay, mut reply) = (self.script)(passed, &entries);
         for outcome in reply.iter_mut().flatten() {
-            if let EntryOutcome::Written {
-                sequence_number, ..
-            } = outcome
-            {
-                *sequence_number = self
-                    .next_sequence
-                    .fetch_add(1, Ordering::Relaxed)
-                    .to_string();
+            if let EntryOutcome::Written { sequence_number, .. } = outcome {
+                *sequence_number = self.next_sequence.fetch_add(1, Ordering::Relaxed).to_string();
             }
         }
         async move {
@@ -152,31 +143,19 @@ impl Service for Scripted {
 const QUICK: Duration = Duration::from_millis(5);
 
 fn hash_key(entry: &Entry) -> HashKey {
-    entry
-        .explicit_hash_key
-        .unwrap_or_else(|| HashKey::of_partition_key(&entry.partition_key))
+    entry.explicit_hash_key.unwrap_or_else(|| HashKey::of_partition_key(&entry.partition_key))
 }
 
 fn shard_of(entry: &Entry) -> &'static str {
-    if hash_key(entry).get() <= u128::MAX / 2 {
-        "low"
-    } else {
-        "high"
-    }
+    if hash_key(entry).get() <= u128::MAX / 2 { "low" } else { "high" }
 }
 
 fn written(entry: &Entry) -> EntryOutcome {
-    EntryOutcome::Written {
-        shard_id: shard_of(entry).to_owned(),
-        sequence_number: String::new(),
-    }
+    EntryOutcome::Written { shard_id: shard_of(entry).to_owned(), sequence_number: String::new() }
 }
 
 fn refused(code: &str) -> EntryOutcome {
-    EntryOutcome::Refused {
-        code: code.to_owned(),
-        message: "scripted".to_owned(),
-    }
+    EntryOutcome::Refused { code: code.to_owned(), message: "scripted".to_owned() }
 }
 
 fn all_written(entries: &[Entry]) -> (Duration, Reply) {
@@ -204,13 +183,8 @@ fn refused_request(code: &str) -> CallError {
 }
 
 async fn producer(service: Arc<Scripted>, config: ProducerConfig) -> Producer {
-    let components = Components {
-        seed: Some(42),
-        ..Default::default()
-    };
-    builder::start("s".into(), service, config, components)
-        .await
-        .unwrap()
+    let components = Components { seed: Some(42), ..Default::default() };
+    builder::start("s".into(), service, config, components).await.unwrap()
 }
 
 async fn send(producer: &Producer, key: u128, data: &str) -> Delivery {
@@ -291,18 +265,10 @@ async fn records_expire_at_their_time_to_live_wherever_they_are() {
         let began = clock::now();
         let error = send(&producer, 0, "v").await.await.unwrap_err();
         let took = began.elapsed();
-        assert!(
-            took >= ttl && took < ttl + Duration::from_secs(3),
-            "{code}: {took:?}"
-        );
+        assert!(took >= ttl && took < ttl + Duration::from_secs(3), "{code}: {took:?}");
         assert!(matches!(error.cause(), FailureCause::Expired { .. }));
         assert_eq!(error.may_have_been_written(), code == "InternalFailure");
-        assert!(
-            error
-                .attempts()
-                .iter()
-                .all(|attempt| &*attempt.code == code)
-        );
+        assert!(error.attempts().iter().all(|attempt| &*attempt.code == code));
     }
 }
 
@@ -315,10 +281,7 @@ async fn a_panicking_request_resolves_every_delivery_with_the_message() {
     let producer = producer(service, ProducerConfig::default()).await;
     send(&producer, 0, "fine").await.await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let left = [
-        send(&producer, 0, "a").await,
-        send(&producer, u128::MAX, "b").await,
-    ];
+    let left = [send(&producer, 0, "a").await, send(&producer, u128::MAX, "b").await];
     for delivery in left {
         let error = delivery.await.unwrap_err();
         let FailureCause::Abandoned(StopReason::Panicked { message }) = error.cause() else {
@@ -327,10 +290,7 @@ async fn a_panicking_request_resolves_every_delivery_with_the_message() {
         assert_eq!(&**message, "the script panics");
     }
     let refused = producer.try_send(UserRecord::new("k", "v")).unwrap_err();
-    assert!(
-        refused.to_string().contains("the script panics"),
-        "{refused}"
-    );
+    assert!(refused.to_string().contains("the script panics"), "{refused}");
     assert_eq!(producer.close(Duration::from_secs(1)).await.abandoned, 2);
 }
 
@@ -343,10 +303,7 @@ async fn requests_in_flight_are_bounded_in_number_and_bytes() {
             let mut in_flight = lock(&counted);
             in_flight.0 += 1;
             in_flight.1 += entries.iter().map(|entry| entry.data.len()).sum::<usize>();
-            (
-                Duration::from_secs(3600),
-                Ok(entries.iter().map(written).collect()),
-            )
+            (Duration::from_secs(3600), Ok(entries.iter().map(written).collect()))
         });
         let config = ProducerConfig {
             aggregation_enabled: false,
@@ -382,10 +339,7 @@ async fn an_open_aggregate_gives_way_when_its_shard_has_no_room() {
     for _ in 0..100 {
         drop(send(&producer, 0, &"x".repeat(5000)).await);
     }
-    assert!(
-        began.elapsed() < Duration::from_secs(10),
-        "nobody waited for the linger"
-    );
+    assert!(began.elapsed() < Duration::from_secs(10), "nobody waited for the linger");
     assert!(producer.peak_buffered_bytes() <= 128 * 1024);
 }
 
@@ -394,16 +348,10 @@ async fn the_same_seed_gives_the_same_run() {
     let run = || async {
         let service = Scripted::new(|passed, entries| match passed.as_millis() % 3 {
             0 => (QUICK, Err(unreachable())),
-            1 => (
-                QUICK,
-                Ok(entries.iter().map(|_| refused("InternalFailure")).collect()),
-            ),
+            1 => (QUICK, Ok(entries.iter().map(|_| refused("InternalFailure")).collect())),
             _ => all_written(entries),
         });
-        let config = ProducerConfig {
-            record_ttl: Duration::from_secs(300),
-            ..Default::default()
-        };
+        let config = ProducerConfig { record_ttl: Duration::from_secs(300), ..Default::default() };
         let producer = producer(Arc::clone(&service), config).await;
         let mut deliveries = Vec::new();
         for id in 0..50_u128 {

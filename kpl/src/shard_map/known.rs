@@ -30,9 +30,7 @@ impl KnownShards {
     pub(super) fn new(time_to_live: Duration) -> Self {
         Self {
             by_id: BTreeMap::new(),
-            closed_for: time_to_live
-                .saturating_mul(4)
-                .max(Duration::from_secs(3600)),
+            closed_for: time_to_live.saturating_mul(4).max(Duration::from_secs(3600)),
         }
     }
 
@@ -58,10 +56,7 @@ impl KnownShards {
         for shard in open {
             let closed_since = (!shard.is_open).then_some(now);
             let range = shard.range;
-            let known = Known {
-                range,
-                closed_since,
-            };
+            let known = Known { range, closed_since };
             self.by_id.insert(shard.id, known);
         }
         self.by_id.retain(|_, known| {
@@ -75,10 +70,9 @@ impl KnownShards {
     /// open ones.
     pub(super) fn note_all(&mut self, all: Vec<Shard>, now: Instant) {
         for shard in all {
-            self.by_id.entry(shard.id).or_insert(Known {
-                range: shard.range,
-                closed_since: Some(now),
-            });
+            self.by_id
+                .entry(shard.id)
+                .or_insert(Known { range: shard.range, closed_since: Some(now) });
         }
     }
 
@@ -86,8 +80,7 @@ impl KnownShards {
     /// shard above all known ones is new: the next listing of the open shards shows it.
     pub(super) fn has_missed(&self, ids: &BTreeSet<Arc<str>>) -> bool {
         let highest = self.by_id.keys().next_back();
-        ids.iter()
-            .any(|id| Some(id) < highest && !self.by_id.contains_key(id))
+        ids.iter().any(|id| Some(id) < highest && !self.by_id.contains_key(id))
     }
 
     pub(super) fn shards(&self) -> Vec<Shard> {
@@ -107,9 +100,7 @@ mod tests {
 
     fn known(shards: &KnownShards) -> Vec<(String, bool)> {
         let shards = shards.shards().into_iter();
-        shards
-            .map(|shard| (shard.id.to_string(), shard.is_open))
-            .collect()
+        shards.map(|shard| (shard.id.to_string(), shard.is_open)).collect()
     }
 
     fn open(ids: &[&str]) -> Vec<Shard> {
@@ -117,10 +108,8 @@ mod tests {
     }
 
     fn expect(shards: &KnownShards, expected: &[(&str, bool)]) {
-        let expected: Vec<_> = expected
-            .iter()
-            .map(|(id, is_open)| ((*id).to_owned(), *is_open))
-            .collect();
+        let expected: Vec<_> =
+            expected.iter().map(|(id, is_open)| ((*id).to_owned(), *is_open)).collect();
         assert_eq!(known(shards), expected);
     }
 
@@ -156,11 +145,7 @@ mod tests {
         assert!(shards.note_open(open(&["2", "3"]), now));
         // It is older than the listing of the open ones: shard 1 is open in it, shard 3 is not there.
         shards.note_all(
-            vec![
-                shard("0", 0, 9, false),
-                shard("1", 0, 9, true),
-                shard("2", 0, 9, false),
-            ],
+            vec![shard("0", 0, 9, false), shard("1", 0, 9, true), shard("2", 0, 9, false)],
             now,
         );
         let expected = [("0", false), ("1", false), ("2", true), ("3", true)];

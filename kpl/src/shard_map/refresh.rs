@@ -59,10 +59,7 @@ impl Refresher {
             may_list: true,
             is_service_placed: shared.is_service_placed(),
             strategy_due: clock::now(),
-            incarnation: first
-                .as_ref()
-                .map(|first| first.incarnation.clone())
-                .unwrap_or_default(),
+            incarnation: first.as_ref().map(|first| first.incarnation.clone()).unwrap_or_default(),
             first,
             known: KnownShards::new(shared.config.record_ttl),
             known_generation: 0,
@@ -178,9 +175,7 @@ impl Refresher {
                         // A listing that succeeds from here on is of a stream that was created since.
                         self.shared.trust_from(generation);
                     }
-                    self.shared
-                        .seen_placed
-                        .fetch_or(was_seen, Ordering::Relaxed);
+                    self.shared.seen_placed.fetch_or(was_seen, Ordering::Relaxed);
                     self.is_service_placed
                 }
             }
@@ -207,9 +202,7 @@ impl Refresher {
     async fn refresh_forever(&mut self) {
         loop {
             let interval = self.shared.config.shard_map_refresh_interval;
-            let jittered = interval
-                .min(clock::NEVER)
-                .mul_f64(0.8 + 0.4 * self.rng.f64());
+            let jittered = interval.min(clock::NEVER).mul_f64(0.8 + 0.4 * self.rng.f64());
             let is_wanted = tokio::select! {
                 biased;
                 () = self.shared.refresh.notified() => true,

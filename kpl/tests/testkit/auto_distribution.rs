@@ -26,11 +26,7 @@ async fn on_demand(aws: LocalAwsBuilder) -> LocalAws {
 async fn set_strategy(aws: &LocalAws, strategy: RecordDistributionStrategy) {
     let update = aws.kinesis().update_stream_record_distribution_strategy();
     let update = update.stream_arn("arn:aws:kinesis:us-east-1:000000000000:stream/s");
-    update
-        .record_distribution_strategy(strategy)
-        .send()
-        .await
-        .unwrap();
+    update.record_distribution_strategy(strategy).send().await.unwrap();
 }
 
 /// Looks at the strategy often, and lets aggregates grow until they are flushed.
@@ -69,13 +65,10 @@ async fn an_auto_stream_gets_single_records_and_none_that_looks_framed() {
         deliveries.push(producer.send(record).await.unwrap());
     }
     let framed = UserRecord::new("k", vec![0xF3, 0x89, 0x9A, 0xC2, 1]);
-    for error in [
-        producer.send(framed.clone()).await.unwrap_err(),
-        producer.try_send(framed).unwrap_err(),
-    ] {
-        let SendError::Invalid { reason, .. } = &error else {
-            panic!("{error}")
-        };
+    for error in
+        [producer.send(framed.clone()).await.unwrap_err(), producer.try_send(framed).unwrap_err()]
+    {
+        let SendError::Invalid { reason, .. } = &error else { panic!("{error}") };
         assert_eq!(*reason, InvalidRecord::LooksAggregated);
     }
     producer.flush().await;
@@ -85,11 +78,8 @@ async fn an_auto_stream_gets_single_records_and_none_that_looks_framed() {
     let shards = aws.records("s");
     let filled = shards.iter().filter(|shard| !shard.records.is_empty());
     assert!(filled.count() > 1, "the service placed them");
-    let mut data: Vec<_> = shards
-        .iter()
-        .flat_map(|shard| &shard.records)
-        .map(|record| record.data.to_vec())
-        .collect();
+    let mut data: Vec<_> =
+        shards.iter().flat_map(|shard| &shard.records).map(|record| record.data.to_vec()).collect();
     data.sort();
     let mut expected: Vec<_> = (0..100).map(|id| format!("v{id}").into_bytes()).collect();
     expected.sort();
@@ -186,10 +176,8 @@ async fn with_leave_to_put_alone_only_look_alikes_are_at_risk() {
 
 #[tokio::test]
 async fn a_raw_record_is_sent_as_it_is_and_alone() {
-    for strategy in [
-        RecordDistributionStrategy::UserPartitionKey,
-        RecordDistributionStrategy::Auto,
-    ] {
+    for strategy in [RecordDistributionStrategy::UserPartitionKey, RecordDistributionStrategy::Auto]
+    {
         let aws = on_demand(LocalAws::builder()).await;
         set_strategy(&aws, strategy).await;
         let producer = builder(&aws, unhurried()).build().await.unwrap();
@@ -217,9 +205,8 @@ async fn a_raw_record_is_sent_as_it_is_and_alone() {
             .flat_map(|shard| &shard.records)
             .map(|record| record.data.clone())
             .collect();
-        let mut expected: Vec<_> = [&b"before"[..], &aggregate, b"plain", b"after"]
-            .map(|data| data.to_vec())
-            .into();
+        let mut expected: Vec<_> =
+            [&b"before"[..], &aggregate, b"plain", b"after"].map(|data| data.to_vec()).into();
         stored.sort();
         expected.sort();
         assert_eq!(stored, expected);
@@ -230,10 +217,8 @@ async fn a_raw_record_is_sent_as_it_is_and_alone() {
 async fn a_key_may_be_missing_only_where_the_service_chooses_the_shard() {
     let aws = on_demand(LocalAws::builder()).await;
     set_strategy(&aws, RecordDistributionStrategy::Auto).await;
-    let config = ProducerConfig {
-        record_max_buffered_time: Duration::from_millis(1),
-        ..watchful()
-    };
+    let config =
+        ProducerConfig { record_max_buffered_time: Duration::from_millis(1), ..watchful() };
     let producer = builder(&aws, config).build().await.unwrap();
     let keyless = || UserRecord::without_key("no key");
     producer.send(keyless()).await.unwrap().await.unwrap();
@@ -256,24 +241,13 @@ async fn a_key_may_be_missing_only_where_the_service_chooses_the_shard() {
             }
         }
     };
-    let SendError::Invalid { reason, .. } = refused else {
-        panic!("{refused}")
-    };
-    assert_eq!(
-        reason,
-        InvalidRecord::PartitionKeyLength {
-            limit: 256,
-            actual: 0
-        }
-    );
+    let SendError::Invalid { reason, .. } = refused else { panic!("{refused}") };
+    assert_eq!(reason, InvalidRecord::PartitionKeyLength { limit: 256, actual: 0 });
 }
 
 #[tokio::test]
 async fn an_ordered_producer_ends_where_order_does() {
-    let config = ProducerConfig {
-        ordering: RecordOrdering::PerPartitionKey,
-        ..watchful()
-    };
+    let config = ProducerConfig { ordering: RecordOrdering::PerPartitionKey, ..watchful() };
     let aws = on_demand(LocalAws::builder()).await;
     let producer = builder(&aws, config.clone()).build().await.unwrap();
     wave(&producer, "by key").await;
@@ -285,16 +259,11 @@ async fn an_ordered_producer_ends_where_order_does() {
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     };
-    let SendError::Closed { reason, .. } = &error else {
-        panic!("{error}")
-    };
+    let SendError::Closed { reason, .. } = &error else { panic!("{error}") };
     assert_eq!(*reason, StopReason::OrderLost);
     producer.close(Duration::from_secs(10)).await;
     let error = builder(&aws, config).build().await.unwrap_err();
-    assert!(
-        matches!(error, BuildError::OrderingUnavailable { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, BuildError::OrderingUnavailable { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -308,19 +277,11 @@ async fn a_stream_created_again_is_not_judged_by_its_old_shards() {
     };
     let producer = builder(&aws, config).build().await.unwrap();
     wave(&producer, "before").await;
-    aws.kinesis()
-        .delete_stream()
-        .stream_name("s")
-        .send()
-        .await
-        .unwrap();
+    aws.kinesis().delete_stream().stream_name("s").send().await.unwrap();
     let lost = producer.send(UserRecord::new("k", "lost")).await.unwrap();
     producer.flush().await;
     let error = lost.await.unwrap_err();
-    assert!(
-        matches!(error.cause(), FailureCause::Fatal { .. }),
-        "{error}"
-    );
+    assert!(matches!(error.cause(), FailureCause::Fatal { .. }), "{error}");
     aws.create_stream("s", 2).await.unwrap();
     // The first shard has half of the keys that its namesake had.
     let receipts = wave(&producer, "after").await;

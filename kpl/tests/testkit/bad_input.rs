@@ -20,19 +20,10 @@ async fn bad_records_are_refused_with_limit_and_actual_value() {
     for (key, actual) in [(String::new(), 0), ("k".repeat(257), 257)] {
         let record = UserRecord::new(key, "v");
         match producer.send(record.clone()).await.unwrap_err() {
-            SendError::Invalid {
-                record: back,
-                reason,
-            } => {
+            SendError::Invalid { record: back, reason } => {
                 assert_eq!(*back, record);
-                assert_eq!(
-                    reason,
-                    InvalidRecord::PartitionKeyLength { limit: 256, actual }
-                );
-                assert!(
-                    reason.to_string().contains("1 to 256 characters"),
-                    "{reason}"
-                );
+                assert_eq!(reason, InvalidRecord::PartitionKeyLength { limit: 256, actual });
+                assert!(reason.to_string().contains("1 to 256 characters"), "{reason}");
             }
             other => panic!("{other:?}"),
         }
@@ -50,25 +41,14 @@ async fn bad_records_are_refused_with_limit_and_actual_value() {
         assert_eq!(error.into_record().data().len(), MIB);
     }
     let record = UserRecord::new("k", "v");
-    let wrong = record
-        .with_explicit_hash_key_text("340282366920938463463374607431768211456")
-        .unwrap_err();
+    let wrong =
+        record.with_explicit_hash_key_text("340282366920938463463374607431768211456").unwrap_err();
     assert!(matches!(&wrong, InvalidRecord::ExplicitHashKey { actual } if actual.ends_with("456")));
-    assert!(
-        wrong
-            .to_string()
-            .contains("340282366920938463463374607431768211455"),
-        "{wrong}"
-    );
+    assert!(wrong.to_string().contains("340282366920938463463374607431768211455"), "{wrong}");
     assert_eq!(producer.stats().user_records_accepted, 0);
 
     // The largest that fits, does.
-    producer
-        .send(UserRecord::new("k", vec![0; MIB - 1]))
-        .await
-        .unwrap()
-        .await
-        .unwrap();
+    producer.send(UserRecord::new("k", vec![0; MIB - 1])).await.unwrap().await.unwrap();
 }
 
 #[tokio::test]
@@ -79,15 +59,9 @@ async fn names_that_no_call_can_use() {
     for (stream, said) in [
         ("s\n", vec!["stream: is \"s\\n\"", "remove the white space"]),
         (&*consumer, vec!["registered consumer", arn]),
-        (
-            "arn:aws:kinesis:eu-west-1:000000000000:stream/s",
-            vec!["eu-west-1", "us-east-1"],
-        ),
+        ("arn:aws:kinesis:eu-west-1:000000000000:stream/s", vec!["eu-west-1", "us-east-1"]),
     ] {
-        let wrong = ProducerConfig {
-            rate_limit: 0,
-            ..unhurried()
-        };
+        let wrong = ProducerConfig { rate_limit: 0, ..unhurried() };
         let builder = Producer::builder(stream, &aws.sdk_config()).config(wrong);
         let error = builder.build().await.unwrap_err();
         assert!(matches!(error, BuildError::InvalidConfig(_)), "{error:?}");
@@ -118,44 +92,22 @@ async fn a_stream_that_takes_larger_records_is_asked_for_its_limit() {
         .send()
         .await
         .unwrap();
-    let producer = Producer::builder(&arn, &aws.sdk_config())
-        .config(unhurried())
-        .build()
-        .await
-        .unwrap();
-    producer
-        .send(UserRecord::new("k", vec![0; 2 * MIB - 1]))
-        .await
-        .unwrap()
-        .await
-        .unwrap();
-    let error = producer
-        .send(UserRecord::new("k", vec![0; 2 * MIB]))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, SendError::TooLarge { limit, .. } if limit == 2 * MIB),
-        "{error}"
-    );
+    let producer =
+        Producer::builder(&arn, &aws.sdk_config()).config(unhurried()).build().await.unwrap();
+    producer.send(UserRecord::new("k", vec![0; 2 * MIB - 1])).await.unwrap().await.unwrap();
+    let error = producer.send(UserRecord::new("k", vec![0; 2 * MIB])).await.unwrap_err();
+    assert!(matches!(error, SendError::TooLarge { limit, .. } if limit == 2 * MIB), "{error}");
 }
 
 #[tokio::test]
 async fn a_stream_that_does_not_exist_is_named() {
     let aws = stream(1).await;
-    let error = Producer::builder("missing", &aws.sdk_config())
-        .build()
-        .await
-        .unwrap_err();
+    let error = Producer::builder("missing", &aws.sdk_config()).build().await.unwrap_err();
     assert!(
         matches!(&error, BuildError::StreamNotFound { stream, .. } if stream == "missing"),
         "{error:?}"
     );
-    assert!(
-        error
-            .to_string()
-            .contains("does not exist: create it, or check the name"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("does not exist: create it, or check the name"), "{error}");
     assert!(std::error::Error::source(&error).is_none() && !error.is_retryable());
 }
 
@@ -171,10 +123,7 @@ async fn missing_credentials_are_named() {
     empty.set_credentials_provider(Some(SharedCredentialsProvider::new(NoProvider)));
     for config in [none, empty.build()] {
         let error = Producer::builder("s", &config).build().await.unwrap_err();
-        assert!(
-            matches!(error, BuildError::NoCredentials { .. }),
-            "{error:?}"
-        );
+        assert!(matches!(error, BuildError::NoCredentials { .. }), "{error:?}");
         assert!(error.to_string().contains("configure a role"), "{error}");
     }
 }
@@ -201,8 +150,7 @@ async fn refused_credentials_are_told_from_a_missing_permission() {
     // The second is waited for while the producer runs; on start it is told.
     for refused in ["UnrecognizedClientException", "ExpiredTokenException"] {
         let aws = stream(1).await;
-        aws.faults()
-            .add(Fault::refuse(refused).operation("DescribeStreamSummary"));
+        aws.faults().add(Fault::refuse(refused).operation("DescribeStreamSummary"));
         let error = builder(&aws, unhurried()).build().await.unwrap_err();
         assert!(
             matches!(&error, BuildError::CredentialsRefused { code, .. } if code == refused),
@@ -218,10 +166,7 @@ async fn an_endpoint_that_does_not_answer_is_told_within_the_limit() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_url = format!("http://{}", silent.local_addr().unwrap());
     // Accepts nothing.
-    let closed = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let config = ProducerConfig {
         request_timeout: Duration::from_millis(100),
         startup_timeout: Duration::from_millis(500),
@@ -229,14 +174,9 @@ async fn an_endpoint_that_does_not_answer_is_told_within_the_limit() {
     };
     for url in [silent_url, format!("http://{closed}")] {
         let sdk_config = aws.sdk_config().into_builder().endpoint_url(&url).build();
-        let build = Producer::builder("s", &sdk_config)
-            .config(config.clone())
-            .build();
+        let build = Producer::builder("s", &sdk_config).config(config.clone()).build();
         let error = build.await.unwrap_err();
-        assert!(
-            matches!(error, BuildError::EndpointUnreachable { .. }),
-            "{url}: {error:?}"
-        );
+        assert!(matches!(error, BuildError::EndpointUnreachable { .. }), "{url}: {error:?}");
         assert!(error.is_retryable());
     }
 }
@@ -244,14 +184,8 @@ async fn an_endpoint_that_does_not_answer_is_told_within_the_limit() {
 #[tokio::test]
 async fn a_bad_configuration_is_told_with_all_its_problems() {
     let aws = stream(1).await;
-    let config = ProducerConfig {
-        collection_max_count: 0,
-        rate_limit: 0,
-        ..unhurried()
-    };
-    let build = Producer::builder("not a stream", &aws.sdk_config())
-        .config(config)
-        .build();
+    let config = ProducerConfig { collection_max_count: 0, rate_limit: 0, ..unhurried() };
+    let build = Producer::builder("not a stream", &aws.sdk_config()).config(config).build();
     let BuildError::InvalidConfig(problems) = build.await.unwrap_err() else {
         panic!("another error")
     };
@@ -262,17 +196,8 @@ async fn a_bad_configuration_is_told_with_all_its_problems() {
 #[tokio::test]
 async fn a_record_that_could_never_fit_the_buffer_does_not_wait_for_it() {
     let aws = stream(1).await;
-    let config = ProducerConfig {
-        max_buffered_bytes: 64 * 1024,
-        ..unhurried()
-    };
+    let config = ProducerConfig { max_buffered_bytes: 64 * 1024, ..unhurried() };
     let producer = builder(&aws, config).build().await.unwrap();
-    let error = producer
-        .send(UserRecord::new("k", vec![0; 64 * 1024]))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, SendError::TooLarge { limit, .. } if limit < 64 * 1024),
-        "{error}"
-    );
+    let error = producer.send(UserRecord::new("k", vec![0; 64 * 1024])).await.unwrap_err();
+    assert!(matches!(error, SendError::TooLarge { limit, .. } if limit < 64 * 1024), "{error}");
 }

@@ -28,10 +28,7 @@ impl Relay {
     async fn start(address: String) -> (Arc<Self>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = listener.local_addr().unwrap().to_string();
-        let relay = Arc::new(Self {
-            opened: AtomicUsize::new(0),
-            stalled: AtomicUsize::new(NONE),
-        });
+        let relay = Arc::new(Self { opened: AtomicUsize::new(0), stalled: AtomicUsize::new(NONE) });
         let shared = Arc::clone(&relay);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -87,9 +84,7 @@ async fn relayed() -> (LocalAws, Arc<Relay>, SdkConfig) {
         .tls_context(context.unwrap())
         .build_https();
     let sdk_config = aws.sdk_config().into_builder();
-    let sdk_config = sdk_config
-        .endpoint_url(format!("https://{address}"))
-        .http_client(http);
+    let sdk_config = sdk_config.endpoint_url(format!("https://{address}")).http_client(http);
     (aws, relay, sdk_config.build())
 }
 
@@ -121,11 +116,8 @@ async fn a_connection_that_stalls_holds_up_its_own_requests_alone() {
 #[tokio::test]
 async fn a_dead_connection_is_left_after_a_timeout() {
     let (_aws, relay, sdk_config) = relayed().await;
-    let config = ProducerConfig {
-        connections: 1,
-        request_timeout: Duration::from_secs(2),
-        ..unhurried()
-    };
+    let config =
+        ProducerConfig { connections: 1, request_timeout: Duration::from_secs(2), ..unhurried() };
     let producer = producer(&sdk_config, config).await;
     let send = || producer.send(UserRecord::new("k", "v"));
     send().await.unwrap().await.unwrap();

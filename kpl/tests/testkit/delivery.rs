@@ -10,10 +10,7 @@ use kpl::{Compression, FailureCause, HashKey, Producer, ProducerConfig, Receipt,
 use crate::reader::{builder, read, stream, unhurried, until};
 
 fn quick() -> ProducerConfig {
-    ProducerConfig {
-        record_max_buffered_time: Duration::from_millis(10),
-        ..unhurried()
-    }
+    ProducerConfig { record_max_buffered_time: Duration::from_millis(10), ..unhurried() }
 }
 
 /// Sends records `0..count` and awaits each receipt.
@@ -33,10 +30,7 @@ async fn send_all(producer: &Producer, count: usize) -> Vec<(String, Receipt)> {
 
 /// Aggregates as large as they get, whatever the pace of the test: they go when `send_all` flushes.
 fn patient() -> ProducerConfig {
-    ProducerConfig {
-        record_max_buffered_time: Duration::from_secs(20),
-        ..unhurried()
-    }
+    ProducerConfig { record_max_buffered_time: Duration::from_secs(20), ..unhurried() }
 }
 
 fn assert_seen(aws: &LocalAws, receipts: &[(String, Receipt)]) {
@@ -54,17 +48,12 @@ async fn records_arrive_aggregated_and_in_order() {
     let receipts = send_all(&producer, 5000).await;
     assert_seen(&aws, &receipts);
     assert!(
-        receipts
-            .iter()
-            .all(|(_, receipt)| receipt.attempts == 1 && !receipt.may_be_duplicate())
+        receipts.iter().all(|(_, receipt)| receipt.attempts == 1 && !receipt.may_be_duplicate())
     );
 
     let seen = read(&aws, "s");
     assert_eq!(seen.places.len(), 5000);
-    assert!(
-        seen.places.values().all(|places| places.len() == 1),
-        "no duplicate"
-    );
+    assert!(seen.places.values().all(|places| places.len() == 1), "no duplicate");
     let stats = producer.stats();
     assert_eq!(stats.user_records_accepted, 5000);
     assert_eq!(stats.user_records_delivered, 5000);
@@ -87,11 +76,11 @@ async fn records_arrive_aggregated_and_in_order() {
             assert_eq!(record.partition_key, "a");
             let first = aggregate.get(0).unwrap().hash_key().get();
             assert_eq!(record.explicit_hash_key, Some(first));
-            ids.extend(aggregate.iter().map(|member| {
-                String::from_utf8_lossy(member.data())[7..]
-                    .parse::<u32>()
-                    .unwrap()
-            }));
+            ids.extend(
+                aggregate.iter().map(|member| {
+                    String::from_utf8_lossy(member.data())[7..].parse::<u32>().unwrap()
+                }),
+            );
         }
         assert!(!ids.is_empty() && ids.is_sorted());
     }
@@ -100,27 +89,17 @@ async fn records_arrive_aggregated_and_in_order() {
 #[tokio::test]
 async fn single_records_go_raw_and_frame_look_alikes_are_wrapped() {
     let aws = stream(1).await;
-    let config = ProducerConfig {
-        aggregation_enabled: false,
-        ..quick()
-    };
+    let config = ProducerConfig { aggregation_enabled: false, ..quick() };
     let producer = builder(&aws, config).build().await.unwrap();
     let look_alike = [&[0xF3, 0x89, 0x9A, 0xC2][..], b"not an aggregate"].concat();
     let plain = UserRecord::new("k", "plain").with_explicit_hash_key(HashKey::new(7));
     let first = producer.send(plain).await.unwrap().await.unwrap();
-    let second = producer
-        .send(UserRecord::new("k", look_alike.clone()))
-        .await
-        .unwrap()
-        .await
-        .unwrap();
+    let second =
+        producer.send(UserRecord::new("k", look_alike.clone())).await.unwrap().await.unwrap();
 
     let stored = &aws.records("s")[0].records;
     assert_eq!(&stored[0].data[..], b"plain");
-    assert_eq!(
-        (&*stored[0].partition_key, stored[0].explicit_hash_key),
-        ("k", Some(7))
-    );
+    assert_eq!((&*stored[0].partition_key, stored[0].explicit_hash_key), ("k", Some(7)));
     assert_eq!(stored[1].partition_key, "k");
     assert!(stored[1].data.len() > look_alike.len());
     let seen = read(&aws, "s");
@@ -131,44 +110,24 @@ async fn single_records_go_raw_and_frame_look_alikes_are_wrapped() {
 #[tokio::test]
 async fn compressed_aggregates_are_read_back() {
     let aws = stream(1).await;
-    let config = ProducerConfig {
-        compression: Compression::Zstd { level: 3 },
-        ..patient()
-    };
+    let config = ProducerConfig { compression: Compression::Zstd { level: 3 }, ..patient() };
     let producer = builder(&aws, config).build().await.unwrap();
     let receipts = send_all(&producer, 1000).await;
     assert_seen(&aws, &receipts);
-    let stored = aws.records("s")[0]
-        .records
-        .iter()
-        .map(|record| record.data.len())
-        .sum::<usize>();
+    let stored = aws.records("s")[0].records.iter().map(|record| record.data.len()).sum::<usize>();
     assert!(stored < 1000 * 10 / 2, "{stored}");
 }
 
 #[tokio::test]
 async fn throttles_internal_failures_and_lost_responses_lose_nothing() {
     let aws = stream(2).await;
-    let throttled = Fault::refuse_entry("ProvisionedThroughputExceededException")
-        .skip(3)
-        .times(40);
+    let throttled = Fault::refuse_entry("ProvisionedThroughputExceededException").skip(3).times(40);
     let failed = Fault::refuse_entry("InternalFailure").skip(9).times(10);
-    let lost = Fault::response_lost()
-        .operation("PutRecords")
-        .skip(25)
-        .times(5);
-    let broken = Fault::internal_failure()
-        .operation("PutRecords")
-        .skip(9)
-        .times(3);
-    let faults: Vec<_> = [throttled, failed, lost, broken]
-        .map(|fault| aws.faults().add(fault))
-        .into();
-    let config = ProducerConfig {
-        aggregation_max_size: 400,
-        collection_max_count: 5,
-        ..quick()
-    };
+    let lost = Fault::response_lost().operation("PutRecords").skip(25).times(5);
+    let broken = Fault::internal_failure().operation("PutRecords").skip(9).times(3);
+    let faults: Vec<_> =
+        [throttled, failed, lost, broken].map(|fault| aws.faults().add(fault)).into();
+    let config = ProducerConfig { aggregation_max_size: 400, collection_max_count: 5, ..quick() };
     let producer = builder(&aws, config).build().await.unwrap();
     let receipts = send_all(&producer, 4000).await;
     assert_seen(&aws, &receipts);
@@ -196,32 +155,22 @@ async fn throttles_internal_failures_and_lost_responses_lose_nothing() {
 async fn a_poisoned_record_fails_alone() {
     let aws = stream(4).await;
     // Any request that touches the last shard is refused as a whole.
-    let poison = Fault::refuse("ValidationException")
-        .operation("PutRecords")
-        .shard("shardId-000000000003");
+    let poison =
+        Fault::refuse("ValidationException").operation("PutRecords").shard("shardId-000000000003");
     let poison = aws.faults().add(poison);
-    let config = ProducerConfig {
-        aggregation_enabled: false,
-        max_requests_in_flight: 1,
-        ..quick()
-    };
+    let config =
+        ProducerConfig { aggregation_enabled: false, max_requests_in_flight: 1, ..quick() };
     let producer = builder(&aws, config).build().await.unwrap();
 
     // The others wait behind a held request, so that they travel with the poisoned one.
-    let hold = Fault::delay(Duration::from_secs(1))
-        .operation("PutRecords")
-        .times(1);
+    let hold = Fault::delay(Duration::from_secs(1)).operation("PutRecords").times(1);
     aws.faults().add(hold);
     let record = |id: u64, hash_key| {
         UserRecord::new("k", format!("record {id}")).with_explicit_hash_key(HashKey::new(hash_key))
     };
     let mut deliveries = Vec::new();
     for id in 0..500 {
-        let hash_key = if id == 250 {
-            u128::MAX
-        } else {
-            u128::from(id % 3) << 126
-        };
+        let hash_key = if id == 250 { u128::MAX } else { u128::from(id % 3) << 126 };
         deliveries.push((id, producer.send(record(id, hash_key)).await.unwrap()));
     }
     let mut receipts = Vec::new();
@@ -243,33 +192,21 @@ async fn a_poisoned_record_fails_alone() {
     assert_seen(&aws, &receipts);
     assert!(aws.faults().count(poison) > 2, "the request was halved");
     let stats = producer.stats();
-    assert_eq!(
-        (stats.user_records_delivered, stats.user_records_failed),
-        (499, 1)
-    );
+    assert_eq!((stats.user_records_delivered, stats.user_records_failed), (499, 1));
 }
 
 #[tokio::test]
 async fn a_fatal_error_fails_at_once_with_its_cause() {
     let aws = stream(1).await;
     let producer = builder(&aws, quick()).build().await.unwrap();
-    aws.faults()
-        .add(Fault::refuse("AccessDeniedException").operation("PutRecords"));
-    let error = producer
-        .send(UserRecord::new("k", "v"))
-        .await
-        .unwrap()
-        .await
-        .unwrap_err();
+    aws.faults().add(Fault::refuse("AccessDeniedException").operation("PutRecords"));
+    let error = producer.send(UserRecord::new("k", "v")).await.unwrap().await.unwrap_err();
     assert!(
         matches!(error.cause(), FailureCause::Fatal { code, .. } if &**code == "AccessDeniedException")
     );
     assert_eq!(error.attempts().len(), 1);
     assert!(error.sdk_error().is_some());
-    assert!(
-        std::error::Error::source(&error).is_none(),
-        "its text is in {error}"
-    );
+    assert!(std::error::Error::source(&error).is_none(), "its text is in {error}");
     assert!(error.to_string().contains("kinesis:PutRecords"), "{error}");
     assert_eq!(error.into_record(), Some(UserRecord::new("k", "v")));
 }
@@ -277,29 +214,13 @@ async fn a_fatal_error_fails_at_once_with_its_cause() {
 #[tokio::test]
 async fn a_throttled_record_expires_with_its_attempts() {
     let aws = stream(1).await;
-    aws.faults().add(Fault::refuse_entry(
-        "ProvisionedThroughputExceededException",
-    ));
-    let config = ProducerConfig {
-        record_ttl: Duration::from_millis(400),
-        ..quick()
-    };
+    aws.faults().add(Fault::refuse_entry("ProvisionedThroughputExceededException"));
+    let config = ProducerConfig { record_ttl: Duration::from_millis(400), ..quick() };
     let producer = builder(&aws, config).build().await.unwrap();
-    let error = producer
-        .send(UserRecord::new("k", "v"))
-        .await
-        .unwrap()
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error.cause(), FailureCause::Expired { .. }),
-        "{error}"
-    );
+    let error = producer.send(UserRecord::new("k", "v")).await.unwrap().await.unwrap_err();
+    assert!(matches!(error.cause(), FailureCause::Expired { .. }), "{error}");
     assert!(error.is_retryable() && !error.may_have_been_written());
-    assert_eq!(
-        &*error.attempts()[0].code,
-        "ProvisionedThroughputExceededException"
-    );
+    assert_eq!(&*error.attempts()[0].code, "ProvisionedThroughputExceededException");
     assert_eq!(producer.buffered_bytes(), 0);
 }
 
@@ -330,10 +251,8 @@ async fn put_only_credentials_work_and_the_missing_actions_are_named() {
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     let aws = stream(3).await;
-    aws.faults()
-        .add(Fault::refuse("AccessDeniedException").operation("DescribeStreamSummary"));
-    aws.faults()
-        .add(Fault::refuse("AccessDeniedException").operation("ListShards"));
+    aws.faults().add(Fault::refuse("AccessDeniedException").operation("DescribeStreamSummary"));
+    aws.faults().add(Fault::refuse("AccessDeniedException").operation("ListShards"));
     let producer = builder(&aws, quick()).build().await.unwrap();
     let receipts = send_all(&producer, 300).await;
     assert_seen(&aws, &receipts);
@@ -353,30 +272,18 @@ async fn a_failure_that_nobody_awaits_reaches_the_hook() {
         .build()
         .await
         .unwrap();
-    aws.faults()
-        .add(Fault::refuse("ResourceNotFoundException").operation("PutRecords"));
+    aws.faults().add(Fault::refuse("ResourceNotFoundException").operation("PutRecords"));
     drop(producer.send(UserRecord::new("k", "one")).await.unwrap());
-    assert_eq!(
-        failures.recv().await.unwrap(),
-        Some(UserRecord::new("k", "one"))
-    );
+    assert_eq!(failures.recv().await.unwrap(), Some(UserRecord::new("k", "one")));
 
     // Dropped after the failure, unseen.
     let unseen = producer.send(UserRecord::new("k", "two")).await.unwrap();
     until(|| producer.stats().user_records_failed == 2).await;
     drop(unseen);
-    assert_eq!(
-        failures.recv().await.unwrap(),
-        Some(UserRecord::new("k", "two"))
-    );
+    assert_eq!(failures.recv().await.unwrap(), Some(UserRecord::new("k", "two")));
 
     // Awaited: not the hook's business.
-    producer
-        .send(UserRecord::new("k", "three"))
-        .await
-        .unwrap()
-        .await
-        .unwrap_err();
+    producer.send(UserRecord::new("k", "three")).await.unwrap().await.unwrap_err();
     assert_eq!(producer.stats().failures_unobserved, 2);
     assert!(failures.try_recv().is_err());
 }
@@ -384,15 +291,9 @@ async fn a_failure_that_nobody_awaits_reaches_the_hook() {
 #[tokio::test]
 async fn no_linger_sends_at_once() {
     let aws = stream(1).await;
-    let config = ProducerConfig {
-        record_max_buffered_time: Duration::ZERO,
-        ..unhurried()
-    };
+    let config = ProducerConfig { record_max_buffered_time: Duration::ZERO, ..unhurried() };
     let producer = builder(&aws, config).build().await.unwrap();
     let receipts = send_all(&producer, 3000).await;
     assert_seen(&aws, &receipts);
-    assert!(
-        producer.stats().kinesis_records < 1500,
-        "records gather while the lane is busy"
-    );
+    assert!(producer.stats().kinesis_records < 1500, "records gather while the lane is busy");
 }

@@ -38,9 +38,7 @@ async fn eight_producers_share_a_throttled_shard_without_aggregation() {
             record_ttl: Duration::from_secs(600),
             ..Default::default()
         };
-        let producer = Producer::builder("s", &sdk_config)
-            .config(config)
-            .seed(seed);
+        let producer = Producer::builder("s", &sdk_config).config(config).seed(seed);
         let producer = producer.build().await.unwrap();
         tokio::spawn(flood(producer.clone()));
         producers.push(producer);
@@ -54,9 +52,7 @@ async fn eight_producers_share_a_throttled_shard_without_aggregation() {
 
     let of = |count: fn(&ProducerStats) -> u64| -> Vec<u64> {
         let pairs = done.iter().zip(&warm);
-        pairs
-            .map(|(done, warm)| count(done) - count(warm))
-            .collect()
+        pairs.map(|(done, warm)| count(done) - count(warm)).collect()
     };
     let written = of(|stats| stats.kinesis_records);
     let refused: u64 = of(|stats| stats.throttled).iter().sum();

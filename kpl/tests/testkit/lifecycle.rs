@@ -9,10 +9,7 @@ use crate::reader::{builder, read, stream, unhurried, until};
 
 fn slow() -> ProducerConfig {
     // Nothing leaves by itself before the tests are long over.
-    ProducerConfig {
-        record_max_buffered_time: Duration::from_secs(3000),
-        ..unhurried()
-    }
+    ProducerConfig { record_max_buffered_time: Duration::from_secs(3000), ..unhurried() }
 }
 
 #[tokio::test]
@@ -21,12 +18,8 @@ async fn flush_settles_everything_before_it() {
     let producer = builder(&aws, slow()).build().await.unwrap();
     let mut before = Vec::new();
     for id in 0..100 {
-        before.push(
-            producer
-                .send(UserRecord::new(format!("k{id}"), format!("{id}")))
-                .await
-                .unwrap(),
-        );
+        before
+            .push(producer.send(UserRecord::new(format!("k{id}"), format!("{id}"))).await.unwrap());
     }
     assert_eq!(producer.stats().put_records_calls, 0);
     producer.flush().await;
@@ -49,37 +42,17 @@ async fn close_drains_and_reports_and_clones_are_closed_too() {
     let clone = producer.clone();
     let mut deliveries = Vec::new();
     for id in 0..50 {
-        deliveries.push(
-            clone
-                .send(UserRecord::new(format!("k{id}"), "v"))
-                .await
-                .unwrap(),
-        );
+        deliveries.push(clone.send(UserRecord::new(format!("k{id}"), "v")).await.unwrap());
     }
     let report = producer.close(Duration::from_secs(60)).await;
-    assert_eq!(
-        (report.delivered, report.failed, report.abandoned),
-        (50, 0, 0)
-    );
+    assert_eq!((report.delivered, report.failed, report.abandoned), (50, 0, 0));
     for delivery in deliveries {
         delivery.await.unwrap();
     }
     let error = clone.send(UserRecord::new("k", "v")).await.unwrap_err();
-    assert!(
-        matches!(
-            &error,
-            SendError::Closed {
-                reason: StopReason::Closed,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(&error, SendError::Closed { reason: StopReason::Closed, .. }), "{error:?}");
     assert_eq!(error.into_record(), UserRecord::new("k", "v"));
-    assert!(matches!(
-        clone.try_send(UserRecord::new("k", "v")),
-        Err(SendError::Closed { .. })
-    ));
+    assert!(matches!(clone.try_send(UserRecord::new("k", "v")), Err(SendError::Closed { .. })));
     assert_eq!(clone.close(Duration::ZERO).await, report);
     clone.flush().await;
 }
@@ -91,24 +64,15 @@ async fn close_abandons_what_is_left_at_the_deadline_and_gives_the_records_back(
     drop(producer.send(UserRecord::new("k", "sent")).await.unwrap());
     producer.flush().await;
     aws.faults().add(Fault::refuse_entry("InternalFailure"));
-    let left = [1, 2].map(|id| {
-        producer
-            .try_send(UserRecord::new("k", format!("left {id}")))
-            .unwrap()
-    });
+    let left =
+        [1, 2].map(|id| producer.try_send(UserRecord::new("k", format!("left {id}"))).unwrap());
     let report = producer.close(Duration::from_millis(50)).await;
-    assert_eq!(
-        (report.delivered, report.failed, report.abandoned),
-        (1, 0, 2)
-    );
+    assert_eq!((report.delivered, report.failed, report.abandoned), (1, 0, 2));
     for (id, delivery) in (1..).zip(left) {
         let error = delivery.await.unwrap_err();
         assert_eq!(*error.cause(), FailureCause::Abandoned(StopReason::Closed));
         assert!(error.is_retryable());
-        assert_eq!(
-            error.record(),
-            Some(&UserRecord::new("k", format!("left {id}")))
-        );
+        assert_eq!(error.record(), Some(&UserRecord::new("k", format!("left {id}"))));
     }
     assert_eq!(producer.buffered_bytes(), 0);
 }
@@ -116,26 +80,15 @@ async fn close_abandons_what_is_left_at_the_deadline_and_gives_the_records_back(
 #[tokio::test]
 async fn dropping_the_last_producer_resolves_every_delivery() {
     let aws = stream(1).await;
-    aws.faults()
-        .add(Fault::delay(Duration::from_secs(3000)).operation("PutRecords"));
-    let config = ProducerConfig {
-        record_max_buffered_time: Duration::from_secs(3000),
-        ..slow()
-    };
+    aws.faults().add(Fault::delay(Duration::from_secs(3000)).operation("PutRecords"));
+    let config = ProducerConfig { record_max_buffered_time: Duration::from_secs(3000), ..slow() };
     let producer = builder(&aws, config).build().await.unwrap();
-    let in_flight = producer
-        .send(UserRecord::new("k", vec![0; 60_000]))
-        .await
-        .unwrap();
+    let in_flight = producer.send(UserRecord::new("k", vec![0; 60_000])).await.unwrap();
     until(|| producer.stats().put_records_calls == 1).await;
     let open = producer.send(UserRecord::new("k", "open")).await.unwrap();
     let clone = producer.clone();
     drop(producer);
-    assert!(
-        clone
-            .try_send(UserRecord::new("k", "the clone keeps it alive"))
-            .is_ok()
-    );
+    assert!(clone.try_send(UserRecord::new("k", "the clone keeps it alive")).is_ok());
     drop(clone);
     for (delivery, may_have_been_written) in [(in_flight, true), (open, false)] {
         let error = delivery.await.unwrap_err();
@@ -146,11 +99,8 @@ async fn dropping_the_last_producer_resolves_every_delivery() {
 
 #[test]
 fn a_runtime_that_ends_resolves_every_delivery() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (producer, delivery, _aws) = runtime.block_on(async {
         let aws = stream(1).await;
         let producer = builder(&aws, slow()).build().await.unwrap();
@@ -163,19 +113,10 @@ fn a_runtime_that_ends_resolves_every_delivery() {
         .unwrap()
         .block_on(delivery)
         .unwrap_err();
-    assert_eq!(
-        *error.cause(),
-        FailureCause::Abandoned(StopReason::RuntimeShutDown)
-    );
+    assert_eq!(*error.cause(), FailureCause::Abandoned(StopReason::RuntimeShutDown));
     let error = producer.try_send(UserRecord::new("k", "v")).unwrap_err();
     assert!(
-        matches!(
-            error,
-            SendError::Closed {
-                reason: StopReason::RuntimeShutDown,
-                ..
-            }
-        ),
+        matches!(error, SendError::Closed { reason: StopReason::RuntimeShutDown, .. }),
         "{error:?}"
     );
 }
@@ -192,9 +133,7 @@ async fn a_hook_that_panics_disturbs_nobody() {
         UserRecord::new("k", vec![0; size]).with_explicit_hash_key(HashKey::new(hash_key))
     };
     let waiting = producer.send(record(1, u128::MAX)).await.unwrap();
-    let refuse = Fault::refuse("AccessDeniedException")
-        .operation("PutRecords")
-        .times(1);
+    let refuse = Fault::refuse("AccessDeniedException").operation("PutRecords").times(1);
     aws.faults().add(refuse);
     // Too large for company: it goes at once and fails unobserved.
     drop(producer.send(record(60_000, 0)).await.unwrap());

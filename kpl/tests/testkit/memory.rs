@@ -111,12 +111,7 @@ async fn a_hot_shard_does_not_stall_the_others() {
         async move { producer.send(record).await.unwrap().await.unwrap() }
     });
     for _ in 0..100 {
-        producer
-            .send(record(u128::MAX))
-            .await
-            .unwrap()
-            .await
-            .unwrap();
+        producer.send(record(u128::MAX)).await.unwrap().await.unwrap();
     }
     assert!(!one_more.is_finished());
     aws.faults().remove(throttle);
@@ -130,9 +125,7 @@ async fn a_hot_shard_does_not_stall_the_others() {
 async fn a_sender_that_gives_up_leaves_nothing_behind() {
     let aws = stream(1).await;
     let producer = builder(&aws, config()).build().await.unwrap();
-    let stall = aws.faults().add(Fault::refuse_entry(
-        "ProvisionedThroughputExceededException",
-    ));
+    let stall = aws.faults().add(Fault::refuse_entry("ProvisionedThroughputExceededException"));
     let record = |size| UserRecord::new("k", vec![1; size]);
     let mut held = Vec::new();
     while let Ok(delivery) = producer.try_send(record(30_000)) {
@@ -143,11 +136,7 @@ async fn a_sender_that_gives_up_leaves_nothing_behind() {
     assert!(futures::poll!(&mut gives_up).is_pending());
     let mut stays = Box::pin(producer.send(record(10_000)));
     assert!(futures::poll!(&mut stays).is_pending());
-    assert_eq!(
-        producer.buffered_bytes(),
-        buffered,
-        "who waits holds nothing"
-    );
+    assert_eq!(producer.buffered_bytes(), buffered, "who waits holds nothing");
     drop(gives_up);
     aws.faults().remove(stall);
     stays.await.unwrap().await.unwrap();

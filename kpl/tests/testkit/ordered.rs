@@ -25,9 +25,7 @@ fn config(on_gap: OnGap) -> ProducerConfig {
 /// A place that compares as a KCL reads: parents before children, then by sequence number.
 fn first_place(seen: &Seen, data: &str) -> Option<(String, (usize, String), u64)> {
     let places = seen.places.get(data.as_bytes())?.iter();
-    places
-        .map(|(shard, number, sub)| (shard.clone(), (number.len(), number.clone()), *sub))
-        .min()
+    places.map(|(shard, number, sub)| (shard.clone(), (number.len(), number.clone()), *sub)).min()
 }
 
 /// Sends `count` records of a key without awaiting any, and returns their outcomes.
@@ -77,10 +75,7 @@ async fn keys_keep_their_order_through_faults_splits_and_merges() {
     ] {
         aws.faults().add(fault.probability(0.1));
     }
-    let producer = builder(&aws, config(OnGap::FailSuccessors))
-        .build()
-        .await
-        .unwrap();
+    let producer = builder(&aws, config(OnGap::FailSuccessors)).build().await.unwrap();
     let mut senders = tokio::task::JoinSet::new();
     for key in 0..40 {
         senders.spawn(send_key(producer.clone(), format!("key-{key}"), 60));
@@ -111,35 +106,22 @@ async fn what_was_accepted_behind_a_failed_record_fails_or_goes_on() {
     for on_gap in [OnGap::FailSuccessors, OnGap::Continue] {
         let aws = stream(1).await;
         // The first record alone is refused for good, when the others have been accepted.
-        let config = ProducerConfig {
-            aggregation_max_count: 1,
-            ..config(on_gap)
-        };
+        let config = ProducerConfig { aggregation_max_count: 1, ..config(on_gap) };
         let producer = builder(&aws, config).build().await.unwrap();
-        let slow = aws.faults().add(
-            Fault::delay(Duration::from_millis(300))
-                .operation("PutRecords")
-                .times(1),
-        );
-        aws.faults().add(
-            Fault::refuse_entry("KMSDisabledException")
-                .operation("PutRecords")
-                .times(1),
-        );
+        let slow = aws
+            .faults()
+            .add(Fault::delay(Duration::from_millis(300)).operation("PutRecords").times(1));
+        aws.faults()
+            .add(Fault::refuse_entry("KMSDisabledException").operation("PutRecords").times(1));
         let send = |key: &'static str, data: &str| {
-            producer
-                .try_send(UserRecord::new(key, data.to_owned()))
-                .unwrap()
+            producer.try_send(UserRecord::new(key, data.to_owned())).unwrap()
         };
         let first = send("k", "first");
         let [second, third] = [send("k", "second"), send("k", "third")];
         let other = send("other", "other");
         until(|| aws.faults().count(slow) > 0).await;
         let error = first.await.unwrap_err();
-        assert!(
-            matches!(error.cause(), FailureCause::Fatal { .. }),
-            "{error}"
-        );
+        assert!(matches!(error.cause(), FailureCause::Fatal { .. }), "{error}");
         // Whoever has seen the failure sends into a mended order.
         let again = send("k", "first again");
         for successor in [second, third] {
@@ -179,9 +161,8 @@ async fn send_and_look(
         let mut open = Vec::new();
         for (earlier, outcome) in outcomes.iter_mut().enumerate() {
             if outcome.is_none() {
-                *outcome = (&mut deliveries[earlier])
-                    .now_or_never()
-                    .map(|settled| settled.map(drop));
+                *outcome =
+                    (&mut deliveries[earlier]).now_or_never().map(|settled| settled.map(drop));
                 if outcome.is_none() {
                     open.push(earlier);
                 }
@@ -234,20 +215,10 @@ async fn no_record_slips_through_between_a_failure_and_its_news() {
 #[tokio::test]
 async fn without_the_shard_map_there_is_no_ordered_mode() {
     for operation in ["ListShards", "DescribeStreamSummary"] {
-        let aws = LocalAws::builder()
-            .deny(Service::Kinesis, operation)
-            .build()
-            .await
-            .unwrap();
+        let aws = LocalAws::builder().deny(Service::Kinesis, operation).build().await.unwrap();
         aws.create_stream("s", 1).await.unwrap();
-        let error = builder(&aws, config(OnGap::Continue))
-            .build()
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(error, BuildError::OrderingUnavailable { .. }),
-            "{error}"
-        );
+        let error = builder(&aws, config(OnGap::Continue)).build().await.unwrap_err();
+        assert!(matches!(error, BuildError::OrderingUnavailable { .. }), "{error}");
         assert!(error.to_string().contains(operation) && !error.is_retryable());
     }
 }

@@ -39,11 +39,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let client = Client::builder(TokioExecutor::new()).build_http();
-        let proxy = Arc::new(Self {
-            service,
-            client,
-            refusal,
-        });
+        let proxy = Arc::new(Self { service, client, refusal });
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let proxy = Arc::clone(&proxy);
@@ -69,9 +65,7 @@ impl Proxy {
             return Ok(response);
         }
         head.uri = Uri::try_from(format!("{}{}", self.service, head.uri.path())).unwrap();
-        let answer = self
-            .client
-            .request(Request::from_parts(head, Full::new(body)));
+        let answer = self.client.request(Request::from_parts(head, Full::new(body)));
         let (head, body) = answer.await.unwrap().into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Ok(Response::from_parts(head, Full::new(body)))
@@ -88,20 +82,12 @@ async fn what_a_proxy_refuses_fails_alone_and_the_other_records_are_delivered() 
         (403, HTML, "Http403", false),
         (502, HTML, "Http502", false),
         (200, HTML, "UnusableAnswer", false),
-        (
-            400,
-            r#"{"__type":"SomethingNew","message":"m"}"#,
-            "SomethingNew",
-            false,
-        ),
+        (400, r#"{"__type":"SomethingNew","message":"m"}"#, "SomethingNew", false),
     ] {
         let aws = stream(2).await;
         let url = Proxy::start(aws.kinesis_url().to_owned(), Refusal { status, body }).await;
         let sdk_config = aws.sdk_config().into_builder().endpoint_url(url).build();
-        let config = ProducerConfig {
-            aggregation_enabled: false,
-            ..unhurried()
-        };
+        let config = ProducerConfig { aggregation_enabled: false, ..unhurried() };
         let producer = Producer::builder("s", &sdk_config).config(config);
         let producer = producer.seed(1).build().await.unwrap();
         let mut good = Vec::new();
@@ -125,18 +111,8 @@ async fn what_a_proxy_refuses_fails_alone_and_the_other_records_are_delivered() 
             let error = delivery.await.unwrap_err();
             let is_rejected = matches!(error.cause(), FailureCause::Rejected { .. });
             assert_eq!(is_rejected, is_final, "{error}");
-            assert!(
-                error
-                    .attempts()
-                    .iter()
-                    .all(|attempt| &*attempt.code == code),
-                "{error:?}"
-            );
-            assert_eq!(
-                error.may_have_been_written(),
-                !(300..500).contains(&status),
-                "{error}"
-            );
+            assert!(error.attempts().iter().all(|attempt| &*attempt.code == code), "{error:?}");
+            assert_eq!(error.may_have_been_written(), !(300..500).contains(&status), "{error}");
         }
     }
 }

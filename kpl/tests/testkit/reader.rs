@@ -48,24 +48,16 @@ pub(crate) fn read(aws: &LocalAws, stream: &str) -> Seen {
         for record in shard.records {
             seen.kinesis_records += 1;
             let mut see = |data: Bytes, sub_sequence_number| {
-                let place = (
-                    shard.shard_id.clone(),
-                    record.sequence_number.clone(),
-                    sub_sequence_number,
-                );
+                let place =
+                    (shard.shard_id.clone(), record.sequence_number.clone(), sub_sequence_number);
                 seen.places.entry(data).or_default().insert(place);
             };
             match decoder.decode(record.data.clone()).unwrap() {
                 Decoded::Plain(data, _) => see(data, 0),
                 Decoded::Aggregate(aggregate) => {
                     assert!(aggregate.defect().is_none());
-                    if aggregate
-                        .iter()
-                        .all(|member| range.contains(member.hash_key()))
-                    {
-                        aggregate
-                            .iter()
-                            .for_each(|m| see(m.data_bytes(), m.index()));
+                    if aggregate.iter().all(|member| range.contains(member.hash_key())) {
+                        aggregate.iter().for_each(|m| see(m.data_bytes(), m.index()));
                     } else {
                         seen.dropped += 1;
                     }
@@ -86,16 +78,8 @@ pub(crate) async fn stream(shards: u32) -> LocalAws {
 
 /// Splits a shard of `s`.
 pub(crate) async fn split(aws: &LocalAws, shard_id: &str, at: u128) {
-    let split = aws
-        .kinesis()
-        .split_shard()
-        .stream_name("s")
-        .shard_to_split(shard_id);
-    split
-        .new_starting_hash_key(at.to_string())
-        .send()
-        .await
-        .unwrap();
+    let split = aws.kinesis().split_shard().stream_name("s").shard_to_split(shard_id);
+    split.new_starting_hash_key(at.to_string()).send().await.unwrap();
 }
 
 /// The default, with time limits that a starved machine keeps, too.
@@ -111,9 +95,7 @@ pub(crate) fn unhurried() -> ProducerConfig {
 
 /// A builder for that stream with a fixed seed.
 pub(crate) fn builder(aws: &LocalAws, config: ProducerConfig) -> ProducerBuilder {
-    Producer::builder("s", &aws.sdk_config())
-        .seed(1)
-        .config(config)
+    Producer::builder("s", &aws.sdk_config()).seed(1).config(config)
 }
 
 /// Waits for a condition; what is never met hangs the test, with its name.

@@ -9,10 +9,7 @@ use kpl::{HashKey, Producer, ProducerConfig, Receipt, UserRecord};
 use crate::reader::{builder, read, split, stream, unhurried, until};
 
 fn config() -> ProducerConfig {
-    ProducerConfig {
-        record_max_buffered_time: Duration::from_millis(10),
-        ..unhurried()
-    }
+    ProducerConfig { record_max_buffered_time: Duration::from_millis(10), ..unhurried() }
 }
 
 fn spread(id: u128, count: u128) -> HashKey {
@@ -49,10 +46,7 @@ fn assert_all_seen(aws: &LocalAws, receipts: &[(String, Receipt)]) -> usize {
     for (data, receipt) in receipts {
         seen.assert_holds(data.as_bytes(), receipt);
         let twice = seen.places[data.as_bytes()].len() > 1;
-        assert!(
-            !twice || receipt.may_be_duplicate(),
-            "{data} is a duplicate and does not say so"
-        );
+        assert!(!twice || receipt.may_be_duplicate(), "{data} is a duplicate and does not say so");
     }
     seen.dropped
 }
@@ -71,31 +65,20 @@ async fn an_aggregate_that_straddles_a_split_is_sent_again() {
     assert!(stats.resent_for_wrong_shard > 0);
     let shards: std::collections::HashSet<_> = receipts.iter().map(|(_, r)| &*r.shard_id).collect();
     assert!(shards.contains("shardId-000000000001") && shards.contains("shardId-000000000002"));
-    assert!(
-        receipts
-            .iter()
-            .any(|(_, receipt)| receipt.may_be_duplicate())
-    );
+    assert!(receipts.iter().any(|(_, receipt)| receipt.may_be_duplicate()));
 }
 
 #[tokio::test]
 async fn a_single_record_is_never_in_the_wrong_shard() {
     let aws = stream(1).await;
-    let config = ProducerConfig {
-        aggregation_enabled: false,
-        ..config()
-    };
+    let config = ProducerConfig { aggregation_enabled: false, ..config() };
     let producer = builder(&aws, config).build().await.unwrap();
     let receipts = send_through(&producer, 200, async || {
         split(&aws, "shardId-000000000000", u128::MAX / 2).await;
     })
     .await;
     assert_all_seen(&aws, &receipts);
-    assert!(
-        receipts
-            .iter()
-            .all(|(_, receipt)| !receipt.may_be_duplicate())
-    );
+    assert!(receipts.iter().all(|(_, receipt)| !receipt.may_be_duplicate()));
     assert_eq!(producer.stats().resent_for_wrong_shard, 0);
 }
 
@@ -113,11 +96,7 @@ async fn a_merge_resends_nothing() {
     .await;
     assert_eq!(assert_all_seen(&aws, &receipts), 0);
     assert_eq!(producer.stats().resent_for_wrong_shard, 0);
-    assert!(
-        receipts
-            .iter()
-            .any(|(_, receipt)| &*receipt.shard_id == "shardId-000000000002")
-    );
+    assert!(receipts.iter().any(|(_, receipt)| &*receipt.shard_id == "shardId-000000000002"));
 }
 
 #[tokio::test]
@@ -128,11 +107,7 @@ async fn a_change_of_the_shard_count_loses_nothing() {
         let receipts = send_through(&producer, 3000, async || {
             let update = aws.kinesis().update_shard_count().stream_name("s");
             let update = update.target_shard_count(after);
-            update
-                .scaling_type(ScalingType::UniformScaling)
-                .send()
-                .await
-                .unwrap();
+            update.scaling_type(ScalingType::UniformScaling).send().await.unwrap();
         })
         .await;
         assert_all_seen(&aws, &receipts);
@@ -152,9 +127,7 @@ async fn a_verdict_waits_while_the_shard_map_cannot_be_read() {
         ..config()
     };
     let producer = builder(&aws, config).build().await.unwrap();
-    let blind = aws
-        .faults()
-        .add(Fault::internal_failure().operation("ListShards"));
+    let blind = aws.faults().add(Fault::internal_failure().operation("ListShards"));
     split(&aws, "shardId-000000000000", u128::MAX / 2).await;
     let mut deliveries = Vec::new();
     for id in 0..20 {
@@ -163,11 +136,7 @@ async fn a_verdict_waits_while_the_shard_map_cannot_be_read() {
         deliveries.push((format!("record {id}"), producer.send(record).await.unwrap()));
     }
     until(|| aws.faults().count(blind) > 1 && producer.stats().kinesis_records > 0).await;
-    assert_eq!(
-        producer.stats().user_records_delivered,
-        0,
-        "no receipt before the verdict"
-    );
+    assert_eq!(producer.stats().user_records_delivered, 0, "no receipt before the verdict");
     aws.faults().remove(blind);
     let mut receipts = Vec::new();
     for (data, delivery) in deliveries {
@@ -181,16 +150,9 @@ async fn splits_and_merges_under_faults_lose_nothing() {
     let aws = stream(2).await;
     aws.faults()
         .add(Fault::refuse_entry("ProvisionedThroughputExceededException").probability(0.2));
-    aws.faults().add(
-        Fault::response_lost()
-            .operation("PutRecords")
-            .probability(0.1),
-    );
-    let config = ProducerConfig {
-        aggregation_max_size: 1024,
-        max_buffered_bytes: 256 * 1024,
-        ..config()
-    };
+    aws.faults().add(Fault::response_lost().operation("PutRecords").probability(0.1));
+    let config =
+        ProducerConfig { aggregation_max_size: 1024, max_buffered_bytes: 256 * 1024, ..config() };
     let producer = builder(&aws, config).build().await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..4_u128 {

@@ -19,14 +19,8 @@ const FAILURES: u64 = 5;
 #[tokio::test]
 async fn every_call_of_a_start_is_tried_again_while_its_failure_may_pass() {
     for (operation, codes) in [
-        (
-            "DescribeStreamSummary",
-            &["LimitExceededException", "InternalFailure"][..],
-        ),
-        (
-            "ListShards",
-            &["LimitExceededException", "ExpiredNextTokenException"],
-        ),
+        ("DescribeStreamSummary", &["LimitExceededException", "InternalFailure"][..]),
+        ("ListShards", &["LimitExceededException", "ExpiredNextTokenException"]),
     ] {
         for code in codes {
             let aws = stream(2).await;
@@ -44,11 +38,7 @@ async fn every_call_of_a_start_is_tried_again_while_its_failure_may_pass() {
 async fn a_stream_that_is_being_created_is_waited_for_and_one_that_is_deleted_is_not() {
     let aws = LocalAws::builder().transition_time(Duration::from_millis(700));
     let aws = aws.build().await.unwrap();
-    let create = aws
-        .kinesis()
-        .create_stream()
-        .stream_name("s")
-        .shard_count(1);
+    let create = aws.kinesis().create_stream().stream_name("s").shard_count(1);
     create.send().await.unwrap();
     let built = builder(&aws, unhurried()).build().await;
     built.unwrap();
@@ -73,28 +63,19 @@ async fn the_service_may_come_up_after_the_producer() {
     let aws = stream(1).await;
     let url = format!("http://127.0.0.1:{port}");
     let sdk_config = aws.sdk_config().into_builder().endpoint_url(url).build();
-    let build = Producer::builder("s", &sdk_config)
-        .config(unhurried())
-        .build();
+    let build = Producer::builder("s", &sdk_config).config(unhurried()).build();
     let mut build = Box::pin(build);
     // It has begun, and found nothing.
     let early = tokio::time::timeout(Duration::from_millis(300), &mut build).await;
     assert!(early.is_err());
-    let late = LocalAws::builder()
-        .kinesis_port(port)
-        .build()
-        .await
-        .unwrap();
+    let late = LocalAws::builder().kinesis_port(port).build().await.unwrap();
     late.create_stream("s", 1).await.unwrap();
     build.await.unwrap();
 }
 
 /// The text of the whole chain, as loggers print it.
 async fn refused(sdk_config: &SdkConfig) -> String {
-    let config = ProducerConfig {
-        startup_timeout: Duration::from_millis(300),
-        ..unhurried()
-    };
+    let config = ProducerConfig { startup_timeout: Duration::from_millis(300), ..unhurried() };
     let build = Producer::builder("s", sdk_config).config(config).build();
     let error: BuildError = build.await.map(drop).unwrap_err();
     assert!(error.source().is_none(), "its text is in {error}");
@@ -121,9 +102,7 @@ impl ProvideCredentials for Away {
 
 #[tokio::test]
 async fn each_error_is_one_sentence_with_its_cause_and_what_to_do() {
-    let no_region = SdkConfig::builder()
-        .credentials_provider(key("key"))
-        .build();
+    let no_region = SdkConfig::builder().credentials_provider(key("key")).build();
     assert_eq!(
         refused(&no_region).await,
         "no AWS region is set: set AWS_REGION, a region in the profile, or one in the `SdkConfig`"
@@ -141,10 +120,7 @@ async fn each_error_is_one_sentence_with_its_cause_and_what_to_do() {
         "{text}"
     );
 
-    let another = aws
-        .sdk_config()
-        .into_builder()
-        .credentials_provider(key("another"));
+    let another = aws.sdk_config().into_builder().credentials_provider(key("another"));
     assert_eq!(
         refused(&another.build()).await,
         "AWS refused the credentials (UnrecognizedClientException: The security token included in the \

@@ -18,10 +18,7 @@ pub(crate) async fn put(address: &str) -> usize {
         )
     };
     let entries: Vec<_> = (0..ENTRIES).map(entry).collect();
-    let body = format!(
-        "{{\"Records\":[{}],\"StreamName\":\"{STREAM}\"}}",
-        entries.join(",")
-    );
+    let body = format!("{{\"Records\":[{}],\"StreamName\":\"{STREAM}\"}}", entries.join(","));
     let requests = vec![request("PutRecords", &body); CLIENTS];
     talk(address, requests, PUTS).await;
     CLIENTS * PUTS * ENTRIES * RECORD
@@ -75,10 +72,7 @@ pub(crate) struct Messages {
 
 impl Default for Messages {
     fn default() -> Self {
-        Self {
-            buffer: vec![0; 256 << 10],
-            held: 0,
-        }
+        Self { buffer: vec![0; 256 << 10], held: 0 }
     }
 }
 
@@ -94,15 +88,9 @@ impl Messages {
         };
         let text = String::from_utf8_lossy(&self.buffer[..head]).to_ascii_lowercase();
         if text.contains("expect: 100-continue") {
-            socket
-                .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
-                .await
-                .ok()?;
+            socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.ok()?;
         }
-        assert!(
-            text.starts_with("post ") || text.starts_with("http/1.1 200"),
-            "{text}"
-        );
+        assert!(text.starts_with("post ") || text.starts_with("http/1.1 200"), "{text}");
         let length = text.split_once("content-length: ")?.1.split_once("\r\n")?.0;
         let length: usize = length.parse().ok()?;
         let mut left = (head + length).saturating_sub(self.held);

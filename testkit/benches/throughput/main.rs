@@ -59,31 +59,19 @@ fn main() {
     };
     let aws = runtime.block_on(prepared());
     let sdk = sdk::client(aws.kinesis_url());
-    line("puts: SDK on testkit", &mut || {
-        runtime.block_on(sdk::put(&sdk))
-    });
+    line("puts: SDK on testkit", &mut || runtime.block_on(sdk::put(&sdk)));
     let sink = Sink::start(sink::put_answer());
     let to_sink = sdk::client(sink.url());
-    line("puts: SDK on a sink", &mut || {
-        runtime.block_on(sdk::put(&to_sink))
-    });
+    line("puts: SDK on a sink", &mut || runtime.block_on(sdk::put(&to_sink)));
     let address = aws.kinesis_url().trim_start_matches("http://");
-    line("puts: bare on testkit", &mut || {
-        runtime.block_on(bare::put(address))
-    });
+    line("puts: bare on testkit", &mut || runtime.block_on(bare::put(address)));
 
     let iterators = runtime.block_on(iterators(&aws));
-    line("gets: SDK on testkit", &mut || {
-        runtime.block_on(sdk::get(&sdk, &iterators))
-    });
+    line("gets: SDK on testkit", &mut || runtime.block_on(sdk::get(&sdk, &iterators)));
     let sink = Sink::start(sink::get_answer());
     let to_sink = sdk::client(sink.url());
-    line("gets: SDK on a sink", &mut || {
-        runtime.block_on(sdk::get(&to_sink, &iterators))
-    });
-    line("gets: bare on testkit", &mut || {
-        runtime.block_on(bare::get(address, &iterators))
-    });
+    line("gets: SDK on a sink", &mut || runtime.block_on(sdk::get(&to_sink, &iterators)));
+    line("gets: bare on testkit", &mut || runtime.block_on(bare::get(address, &iterators)));
 }
 
 /// Runs it, and prints what it moved.

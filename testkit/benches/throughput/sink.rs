@@ -35,10 +35,7 @@ impl Sink {
                 tokio::spawn(serve(socket, answer));
             }
         });
-        Self {
-            url,
-            _runtime: runtime,
-        }
+        Self { url, _runtime: runtime }
     }
 
     pub(crate) fn url(&self) -> &str {

@@ -101,9 +101,7 @@ struct AccessKey {
 impl std::fmt::Debug for AccessKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { id, secret: _ } = self;
-        f.debug_struct("AccessKey")
-            .field("id", id)
-            .finish_non_exhaustive()
+        f.debug_struct("AccessKey").field("id", id).finish_non_exhaustive()
     }
 }
 
@@ -114,10 +112,7 @@ impl FromStr for AccessKey {
         let pair = text.split_once(':');
         let pair = pair.filter(|(id, secret)| !id.is_empty() && !secret.is_empty());
         let (id, secret) = pair.ok_or("write it as KEY:SECRET")?;
-        Ok(Self {
-            id: id.to_owned(),
-            secret: secret.to_owned(),
-        })
+        Ok(Self { id: id.to_owned(), secret: secret.to_owned() })
     }
 }
 
@@ -142,10 +137,7 @@ impl FromStr for Denied {
         if operation.is_empty() {
             return Err(wrong);
         }
-        Ok(Self {
-            service,
-            operation: operation.to_owned(),
-        })
+        Ok(Self { service, operation: operation.to_owned() })
     }
 }
 
@@ -215,8 +207,7 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     writeln!(stdout, "{ready}")?;
     stdout.flush()?;
     stop.received().await?;
-    aws.stop()
-        .map_err(|error| format!("the last state was not written: {error}"))?;
+    aws.stop().map_err(|error| format!("the last state was not written: {error}"))?;
     Ok(())
 }
 

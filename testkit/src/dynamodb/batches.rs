@@ -112,10 +112,7 @@ pub(super) fn batch_write(tables: &mut Tables, request: Request<'_>) -> Result<V
         let of_table = writes.entry(name).or_default();
         for entry in entries {
             let entry = Request::within("RequestItems", entry)?;
-            let write = match (
-                entry.request("PutRequest")?,
-                entry.request("DeleteRequest")?,
-            ) {
+            let write = match (entry.request("PutRequest")?, entry.request("DeleteRequest")?) {
                 (Some(put), None) => Write::put(table, put)?,
                 (None, Some(delete)) => Write::delete(table, delete)?,
                 _ => {

@@ -44,10 +44,7 @@ impl Capacity {
             "TOTAL" => Detail::Total,
             _ => Detail::None,
         };
-        Ok(Self {
-            detail,
-            tables: BTreeMap::new(),
-        })
+        Ok(Self { detail, tables: BTreeMap::new() })
     }
 
     /// Counts a write. A transaction pays twice.
@@ -118,12 +115,8 @@ impl Capacity {
 
     /// The `ConsumedCapacity` of a request for several tables, if it asked.
     pub(super) fn of_each(&self) -> Option<Value> {
-        let each = self
-            .tables
-            .iter()
-            .map(|(name, units)| self.shown(name, units));
-        each.collect::<Option<Value>>()
-            .filter(|_| self.detail != Detail::None)
+        let each = self.tables.iter().map(|(name, units)| self.shown(name, units));
+        each.collect::<Option<Value>>().filter(|_| self.detail != Detail::None)
     }
 
     fn shown(&self, name: &str, units: &Units) -> Option<Value> {

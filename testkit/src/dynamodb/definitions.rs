@@ -27,10 +27,7 @@ fn attribute_definitions(request: Request<'_>) -> Result<Definitions, Refusal> {
         let name = definition.required_text("AttributeName")?;
         definition.required_text("AttributeType")?;
         let kind = definition.choice("AttributeType", &["B", "N", "S"])?;
-        if definitions
-            .insert(name.to_owned(), kind.to_owned())
-            .is_some()
-        {
+        if definitions.insert(name.to_owned(), kind.to_owned()).is_some() {
             return Err(Refusal::invalid(format_args!(
                 "Duplicate AttributeName in AttributeDefinitions: {name}"
             )));
@@ -57,14 +54,10 @@ fn key_schema(request: Request<'_>, definitions: &Definitions) -> Result<KeySche
         [(one, "HASH"), (two, "RANGE")] if one != two => {}
         [] => return Err(Request::missing("KeySchema")),
         [(_, "RANGE"), ..] => {
-            return Err(Refusal::invalid(
-                "The first KeySchemaElement is not a HASH key type",
-            ));
+            return Err(Refusal::invalid("The first KeySchemaElement is not a HASH key type"));
         }
         [_, (_, "HASH")] => {
-            return Err(Refusal::invalid(
-                "The second KeySchemaElement is not a RANGE key type",
-            ));
+            return Err(Refusal::invalid("The second KeySchemaElement is not a RANGE key type"));
         }
         [_, _] => {
             return Err(Refusal::invalid(
@@ -88,14 +81,9 @@ fn key_schema(request: Request<'_>, definitions: &Definitions) -> Result<KeySche
                 listed(definitions.keys().map(String::as_str))
             ))
         })?;
-        Ok::<_, Refusal>(KeyAttribute {
-            name: (*name).to_owned(),
-            kind: kind.clone(),
-        })
+        Ok::<_, Refusal>(KeyAttribute { name: (*name).to_owned(), kind: kind.clone() })
     });
-    let partition = typed
-        .next()
-        .ok_or_else(|| Request::missing("KeySchema"))??;
+    let partition = typed.next().ok_or_else(|| Request::missing("KeySchema"))??;
     let sort = typed.next().transpose()?;
     Ok(KeySchema { partition, sort })
 }
@@ -106,9 +94,7 @@ fn throughput(request: Request<'_>) -> Result<Option<(i64, i64)>, Refusal> {
         return Ok(None);
     };
     let count = |member| {
-        let count = units
-            .integer(member)?
-            .ok_or_else(|| Request::missing(member))?;
+        let count = units.integer(member)?.ok_or_else(|| Request::missing(member))?;
         if count < 1 {
             return Err(Refusal::constraint(
                 &format!("'{count}'"),
@@ -118,10 +104,7 @@ fn throughput(request: Request<'_>) -> Result<Option<(i64, i64)>, Refusal> {
         }
         Ok(count)
     };
-    Ok(Some((
-        count("ReadCapacityUnits")?,
-        count("WriteCapacityUnits")?,
-    )))
+    Ok(Some((count("ReadCapacityUnits")?, count("WriteCapacityUnits")?)))
 }
 
 /// The units of a table or global index, as its billing mode has them.
@@ -158,9 +141,7 @@ fn index_definition(
     let given = request.request("Projection")?;
     let given = given.ok_or_else(|| Request::missing("Projection"))?;
     let names = given.list("NonKeyAttributes")?;
-    let names = names
-        .iter()
-        .map(|name| Ok::<_, Refusal>(text(name)?.to_owned()));
+    let names = names.iter().map(|name| Ok::<_, Refusal>(text(name)?.to_owned()));
     let names = names.collect::<Result<Vec<_>, _>>()?;
     given
         .text("ProjectionType")?
@@ -196,9 +177,7 @@ fn index_definition(
 /// Refuses what this DynamoDB does not do, rather than to say that it does.
 fn check_supported(request: Request<'_>) -> Result<(), Refusal> {
     let streams = request.request("StreamSpecification")?;
-    let wanted = streams
-        .map(|streams| streams.flag("StreamEnabled"))
-        .transpose()?;
+    let wanted = streams.map(|streams| streams.flag("StreamEnabled")).transpose()?;
     if wanted.flatten() == Some(true) {
         return Err(Refusal::validation(
             "testkit does not serve DynamoDB Streams: leave StreamSpecification out",
@@ -232,11 +211,7 @@ pub(super) fn create_table(
     let mut indexes: Vec<IndexDefinition> = Vec::new();
     for (member, kind, most) in [
         ("LocalSecondaryIndexes", IndexKind::Local, MAX_LOCAL_INDEXES),
-        (
-            "GlobalSecondaryIndexes",
-            IndexKind::Global,
-            MAX_GLOBAL_INDEXES,
-        ),
+        ("GlobalSecondaryIndexes", IndexKind::Global, MAX_GLOBAL_INDEXES),
     ] {
         let list = request.list(member)?;
         if list.len() > most {
@@ -249,10 +224,7 @@ pub(super) fn create_table(
             let index = index_definition(given, kind, &definitions, on_demand)?;
             check_index(&schema, &index)?;
             if indexes.iter().any(|other| other.name == index.name) {
-                return Err(Refusal::invalid(format_args!(
-                    "Duplicate index name: {}",
-                    index.name
-                )));
+                return Err(Refusal::invalid(format_args!("Duplicate index name: {}", index.name)));
             }
             indexes.push(index);
         }
@@ -318,10 +290,7 @@ fn check_index(schema: &KeySchema, index: &IndexDefinition) -> Result<(), Refusa
 fn definitions_with(table: &Table, request: Request<'_>) -> Result<Definitions, Refusal> {
     let mut definitions = attribute_definitions(request)?;
     let indexes = table.indexes.values().map(|index| &index.definition.schema);
-    for attribute in indexes
-        .chain([&table.schema])
-        .flat_map(KeySchema::attributes)
-    {
+    for attribute in indexes.chain([&table.schema]).flat_map(KeySchema::attributes) {
         let before = definitions.insert(attribute.name.clone(), attribute.kind.clone());
         if before.is_some_and(|kind| kind != attribute.kind) {
             return Err(Refusal::invalid(format_args!(

@@ -24,12 +24,9 @@ fn units((read, write): (i64, i64)) -> Value {
 pub(super) fn description(now: Timestamp, table: &Table, status: &str) -> Value {
     let settings = &table.settings;
     let indexes = table.indexes.values().map(|index| &index.definition.schema);
-    let keys = indexes
-        .chain([&table.schema])
-        .flat_map(KeySchema::attributes);
-    let definitions: BTreeMap<_, _> = keys
-        .map(|attribute| (&attribute.name, &attribute.kind))
-        .collect();
+    let keys = indexes.chain([&table.schema]).flat_map(KeySchema::attributes);
+    let definitions: BTreeMap<_, _> =
+        keys.map(|attribute| (&attribute.name, &attribute.kind)).collect();
     let definitions = definitions
         .into_iter()
         .map(|(name, kind)| json!({ "AttributeName": name, "AttributeType": kind }));
@@ -56,10 +53,9 @@ pub(super) fn description(now: Timestamp, table: &Table, status: &str) -> Value 
     if let Some(class) = &settings.class {
         shown["TableClassSummary"] = json!({ "TableClass": class });
     }
-    for (member, kind) in [
-        ("GlobalSecondaryIndexes", IndexKind::Global),
-        ("LocalSecondaryIndexes", IndexKind::Local),
-    ] {
+    for (member, kind) in
+        [("GlobalSecondaryIndexes", IndexKind::Global), ("LocalSecondaryIndexes", IndexKind::Local)]
+    {
         let of_kind = table.indexes.values();
         let of_kind = of_kind.filter(|index| index.definition.kind == kind);
         let of_kind: Vec<_> = of_kind.map(|index| of_index(now, table, index)).collect();
@@ -110,9 +106,7 @@ pub(super) fn list_tables(tables: &Tables, request: Request<'_>) -> Result<Value
     }
     let start = request.text("ExclusiveStartTableName")?;
     let start = start.map_or(Bound::Unbounded, Bound::Excluded);
-    let mut names = tables
-        .range::<str, _>((start, Bound::Unbounded))
-        .map(|(name, _)| name);
+    let mut names = tables.range::<str, _>((start, Bound::Unbounded)).map(|(name, _)| name);
     let page: Vec<_> = names.by_ref().take(limit).collect();
     let mut shown = json!({ "TableNames": page });
     if let (Some(last), Some(_)) = (page.last(), names.next()) {

@@ -49,9 +49,7 @@ pub(super) fn table_mut<'a>(tables: &'a mut Tables, name: &str) -> Result<&'a mu
 }
 
 fn not_found(name: &str) -> Refusal {
-    Refusal::not_found(format!(
-        "Requested resource not found: Table: {name} not found"
-    ))
+    Refusal::not_found(format!("Requested resource not found: Table: {name} not found"))
 }
 
 /// A table that an operation on tables names.
@@ -68,15 +66,7 @@ pub(super) fn named_table_mut<'a>(
 
 /// Whether an operation may change tables or items.
 pub(super) fn is_write(operation: &str) -> bool {
-    let reads = [
-        "Describe",
-        "List",
-        "Get",
-        "Query",
-        "Scan",
-        "BatchGet",
-        "TransactGet",
-    ];
+    let reads = ["Describe", "List", "Get", "Query", "Scan", "BatchGet", "TransactGet"];
     !reads.iter().any(|read| operation.starts_with(read))
 }
 

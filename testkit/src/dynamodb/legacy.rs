@@ -71,10 +71,7 @@ pub(super) fn key_condition(request: Request<'_>) -> Result<Option<Condition>, R
 fn single(name: &str, given: Request<'_>, is_expected: bool) -> Result<Condition, Refusal> {
     let of_attribute =
         |problem: String| Refusal::invalid(format_args!("{problem} for Attribute: {name}"));
-    let value = given
-        .get("Value")
-        .map(AttributeValue::from_json)
-        .transpose()?;
+    let value = given.get("Value").map(AttributeValue::from_json).transpose()?;
     let list = given.list("AttributeValueList")?;
     let list = list.iter().map(AttributeValue::from_json);
     let list = list.collect::<Result<Vec<_>, _>>()?;
@@ -90,9 +87,9 @@ fn single(name: &str, given: Request<'_>, is_expected: bool) -> Result<Condition
         }
         return match (exists, value) {
             (Some(false), None) => Ok(Condition::NotExists(path)),
-            (Some(false), Some(_)) => Err(of_attribute(
-                "Value cannot be used when Exists is false".to_owned(),
-            )),
+            (Some(false), Some(_)) => {
+                Err(of_attribute("Value cannot be used when Exists is false".to_owned()))
+            }
             (_, Some(value)) => Ok(compare(path, Comparator::Equal, value)),
             (exists, None) => Err(of_attribute(format!(
                 "Value must be provided when Exists is {}",
@@ -148,24 +145,17 @@ fn by_operator(
         "LE" | "LT" | "GE" | "GT" | "BETWEEN" | "IN" | "CONTAINS" | "NOT_CONTAINS" => {
             values.iter().all(scalar)
         }
-        "BEGINS_WITH" => values
-            .iter()
-            .all(|value| matches!(value.type_name(), "S" | "B")),
+        "BEGINS_WITH" => values.iter().all(|value| matches!(value.type_name(), "S" | "B")),
         _ => true,
     };
     if !allowed {
-        let kind = values
-            .iter()
-            .find(|value| !scalar(value) || operator == "BEGINS_WITH");
+        let kind = values.iter().find(|value| !scalar(value) || operator == "BEGINS_WITH");
         return Err(Refusal::invalid(format_args!(
             "ComparisonOperator {operator} is not valid for {} AttributeValue type",
             kind.map_or("", AttributeValue::type_name)
         )));
     }
-    if values
-        .windows(2)
-        .any(|pair| pair[0].type_name() != pair[1].type_name())
-    {
+    if values.windows(2).any(|pair| pair[0].type_name() != pair[1].type_name()) {
         return Err(Refusal::invalid(
             "AttributeValues inside AttributeValueList must be of same type",
         ));
@@ -196,9 +186,7 @@ fn by_operator(
         // Of an attribute that is missing it is not said that it does not contain the value.
         ("NOT_CONTAINS", _) => Condition::And(
             Box::new(exists),
-            Box::new(Condition::Not(Box::new(Condition::Contains(
-                attribute, value,
-            )))),
+            Box::new(Condition::Not(Box::new(Condition::Contains(attribute, value)))),
         ),
         ("BEGINS_WITH", _) => Condition::BeginsWith(attribute, value),
         ("BETWEEN", Some(high)) => Condition::Between(attribute, value, Operand::Value(high)),
@@ -218,10 +206,7 @@ pub(super) fn update(request: Request<'_>) -> Result<Option<Update>, Refusal> {
     for (name, json) in updates {
         let given = Request::within("AttributeUpdates", json)?;
         let action = given.choice("Action", &["PUT", "ADD", "DELETE"])?;
-        let value = given
-            .get("Value")
-            .map(AttributeValue::from_json)
-            .transpose()?;
+        let value = given.get("Value").map(AttributeValue::from_json).transpose()?;
         let path = Path::of(name.as_str());
         let Some(value) = value else {
             if action != "DELETE" {
@@ -234,9 +219,7 @@ pub(super) fn update(request: Request<'_>) -> Result<Option<Update>, Refusal> {
         };
         let kind = value.type_name();
         match action {
-            "PUT" => update
-                .set
-                .push((path, SetValue::Operand(SetOperand::Value(value)))),
+            "PUT" => update.set.push((path, SetValue::Operand(SetOperand::Value(value)))),
             "ADD" if matches!(kind, "N" | "SS" | "NS" | "BS" | "L") => {
                 update.add.push((path, value));
             }

@@ -47,9 +47,8 @@ impl Number {
         if whole.len() + fraction.len() == 0 || !are_digits(whole) || !are_digits(fraction) {
             return Err(no_number());
         }
-        let digits: Vec<u8> = (whole.bytes().chain(fraction.bytes()))
-            .map(|byte| byte - b'0')
-            .collect();
+        let digits: Vec<u8> =
+            (whole.bytes().chain(fraction.bytes())).map(|byte| byte - b'0').collect();
         let fraction = i32::try_from(fraction.len()).map_err(|_| no_number())?;
         Self::from_digits(negative, &digits, exponent.saturating_sub(fraction))
     }
@@ -60,10 +59,7 @@ impl Number {
         let Some(first) = first else {
             return Ok(Self::default());
         };
-        let last = digits
-            .iter()
-            .rposition(|digit| *digit != 0)
-            .unwrap_or(first);
+        let last = digits.iter().rposition(|digit| *digit != 0).unwrap_or(first);
         let significant = &digits[first..=last];
         let dropped = i32::try_from(digits.len() - 1 - last).unwrap_or(i32::MAX);
         let exponent = exponent.saturating_add(dropped);
@@ -97,11 +93,7 @@ impl Number {
 
     /// The mantissa's digits, most significant first.
     fn digits(self) -> Vec<u8> {
-        self.mantissa
-            .to_string()
-            .bytes()
-            .map(|byte| byte - b'0')
-            .collect()
+        self.mantissa.to_string().bytes().map(|byte| byte - b'0').collect()
     }
 
     /// The power of ten of the first digit.
@@ -136,10 +128,7 @@ impl Number {
     }
 
     pub(super) fn minus(self, other: Self) -> Result<Self, Refusal> {
-        self.plus(Self {
-            negative: !other.negative && other.mantissa != 0,
-            ..other
-        })
+        self.plus(Self { negative: !other.negative && other.mantissa != 0, ..other })
     }
 
     pub(super) fn from_count(count: usize) -> Self {
@@ -149,10 +138,7 @@ impl Number {
 
     /// What it counts as in the size of an item: a byte for two digits and one more.
     pub(super) fn size(self) -> usize {
-        let digits = self
-            .mantissa
-            .checked_ilog10()
-            .map_or(1, |log| log as usize + 1);
+        let digits = self.mantissa.checked_ilog10().map_or(1, |log| log as usize + 1);
         digits.div_ceil(2) + 1 + usize::from(self.negative)
     }
 }

@@ -48,9 +48,7 @@ pub(super) fn shown(projection: Option<&Projection>, item: &Arc<Item>) -> Shown 
 pub(super) fn get_item(table: &Table, request: Request<'_>) -> Result<Value, Refusal> {
     const EXPRESSIONS: [&str; 1] = ["ProjectionExpression"];
     legacy::check_one_kind(request, &["AttributesToGet"], &EXPRESSIONS)?;
-    let key = table
-        .schema
-        .key_named(&item_from_json(request.required("Key")?)?)?;
+    let key = table.schema.key_named(&item_from_json(request.required("Key")?)?)?;
     let mut placeholders = Placeholders::read(request, &EXPRESSIONS)?;
     let projection = projection(request, &mut placeholders)?;
     placeholders.check_used()?;
@@ -198,8 +196,7 @@ impl<'a> Reader<'a> {
     }
 
     fn schema(&self) -> &'a KeySchema {
-        self.index
-            .map_or(&self.table.schema, |index| &index.definition.schema)
+        self.index.map_or(&self.table.schema, |index| &index.definition.schema)
     }
 
     fn entries(&self) -> &'a Entries {
@@ -233,11 +230,7 @@ impl<'a> Reader<'a> {
 
     /// The key of an item as `ExclusiveStartKey` takes it.
     fn last_key(&self, item: &Item) -> Item {
-        let schemas = self
-            .table
-            .schema
-            .attributes()
-            .chain(self.schema().attributes());
+        let schemas = self.table.schema.attributes().chain(self.schema().attributes());
         let members = schemas.filter_map(|attribute| {
             let value = item.get(&attribute.name)?;
             Some((attribute.name.clone(), value.clone()))
@@ -264,11 +257,7 @@ impl<'a> Reader<'a> {
             bytes += size;
             scanned += 1;
             last = Some(item);
-            if self
-                .filter
-                .as_ref()
-                .is_none_or(|filter| filter.holds(&held))
-            {
+            if self.filter.as_ref().is_none_or(|filter| filter.holds(&held)) {
                 count += 1;
                 if !self.counts_only {
                     items.push(shown(self.projection.as_ref(), &held));
@@ -281,8 +270,7 @@ impl<'a> Reader<'a> {
         }
         let index = self.index.map(|index| &index.definition);
         let index = index.map(|index| (index.name.as_str(), index.kind));
-        self.capacity
-            .read(&self.table.name, index, bytes, self.price);
+        self.capacity.read(&self.table.name, index, bytes, self.price);
         Page {
             items: (!self.counts_only).then_some(items),
             count,
@@ -300,9 +288,7 @@ fn readable_index<'a>(
     request: Request<'_>,
 ) -> Result<&'a Index, Refusal> {
     let index = table.indexes.get(name).ok_or_else(|| {
-        Refusal::validation(format!(
-            "The table does not have the specified index: {name}"
-        ))
+        Refusal::validation(format!("The table does not have the specified index: {name}"))
     })?;
     let global = index.definition.kind == IndexKind::Global;
     if global && request.flag("ConsistentRead")? == Some(true) {
@@ -353,10 +339,7 @@ fn after<'a>(
 
 /// The segment of a scan, and how many there are.
 fn segment(request: Request<'_>) -> Result<Option<(u64, u64)>, Refusal> {
-    let (segment, total) = (
-        request.integer("Segment")?,
-        request.integer("TotalSegments")?,
-    );
+    let (segment, total) = (request.integer("Segment")?, request.integer("TotalSegments")?);
     let (segment, total) = match (segment, total) {
         (None, None) => return Ok(None),
         (Some(_), None) => {
@@ -397,26 +380,14 @@ fn segment(request: Request<'_>) -> Result<Option<(u64, u64)>, Refusal> {
 }
 
 pub(super) fn query(now: Timestamp, table: &Table, request: Request<'_>) -> Result<Page, Refusal> {
-    const EXPRESSIONS: [&str; 3] = [
-        "KeyConditionExpression",
-        "FilterExpression",
-        "ProjectionExpression",
-    ];
-    let legacy = [
-        "KeyConditions",
-        "QueryFilter",
-        "AttributesToGet",
-        "ConditionalOperator",
-    ];
+    const EXPRESSIONS: [&str; 3] =
+        ["KeyConditionExpression", "FilterExpression", "ProjectionExpression"];
+    let legacy = ["KeyConditions", "QueryFilter", "AttributesToGet", "ConditionalOperator"];
     legacy::check_one_kind(request, &legacy, &EXPRESSIONS)?;
     let mut placeholders = Placeholders::read(request, &EXPRESSIONS)?;
     let reader = Reader::new(now, table, request, "QueryFilter", &mut placeholders)?;
     let condition = match request.text("KeyConditionExpression")? {
-        Some(text) => Some(Condition::parse(
-            "KeyConditionExpression",
-            text,
-            &mut placeholders,
-        )?),
+        Some(text) => Some(Condition::parse("KeyConditionExpression", text, &mut placeholders)?),
         None => legacy::key_condition(request)?,
     };
     placeholders.check_used()?;
@@ -431,10 +402,7 @@ pub(super) fn query(now: Timestamp, table: &Table, request: Request<'_>) -> Resu
         check_filter(schema, filter, request.has("QueryFilter"))?;
     }
     let (partition, sort) = key_conditions(schema, condition)?;
-    let first = Place {
-        key: Key::new(partition, None),
-        in_table: None,
-    };
+    let first = Place { key: Key::new(partition, None), in_table: None };
     let start = reader.start(request)?;
     if let Some(start) = &start
         && !start.key.is_beside(&first.key)
@@ -469,11 +437,7 @@ fn check_filter(schema: &KeySchema, filter: &Condition, legacy: bool) -> Result<
         None => Ok(()),
         Some(path) => Err(Refusal::validation(format!(
             "{} can only contain non-primary key attributes: Primary key attribute: {}",
-            if legacy {
-                "QueryFilter"
-            } else {
-                "Filter Expression"
-            },
+            if legacy { "QueryFilter" } else { "Filter Expression" },
             path.attribute()
         ))),
     }
@@ -504,9 +468,7 @@ fn key_conditions(
         };
         let fits = values_of(&part).all(|value| value.type_name() == attribute.kind);
         if !fits {
-            return Err(Refusal::invalid(
-                "Condition parameter type does not match schema type",
-            ));
+            return Err(Refusal::invalid("Condition parameter type does not match schema type"));
         }
         if slot.replace(part).is_some() {
             return Err(Refusal::validation(
@@ -556,8 +518,7 @@ fn on_attribute(condition: Condition) -> Option<(String, Condition)> {
         | Condition::BeginsWith(Operand::Path(path), Operand::Value(_)) => path,
         _ => return None,
     };
-    path.is_whole_attribute()
-        .then(|| (path.attribute().to_owned(), condition.clone()))
+    path.is_whole_attribute().then(|| (path.attribute().to_owned(), condition.clone()))
 }
 
 fn values_of(condition: &Condition) -> impl Iterator<Item = &super::value::AttributeValue> {

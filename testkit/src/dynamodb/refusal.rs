@@ -45,9 +45,7 @@ impl Refusal {
 
     /// Parameters that contradict each other or the table.
     pub(super) fn invalid(message: impl std::fmt::Display) -> Self {
-        Self::validation(format!(
-            "One or more parameter values were invalid: {message}"
-        ))
+        Self::validation(format!("One or more parameter values were invalid: {message}"))
     }
 
     pub(super) fn serialization(message: impl Into<String>) -> Self {
@@ -71,10 +69,8 @@ impl Refusal {
 
     /// The condition of a write does not hold; `item` is shown if the request asks for it.
     pub(super) fn condition_failed(item: Option<Value>) -> Self {
-        let refusal = Self::of_service(
-            "ConditionalCheckFailedException",
-            "The conditional request failed",
-        );
+        let refusal =
+            Self::of_service("ConditionalCheckFailedException", "The conditional request failed");
         match item {
             Some(item) => refusal.with("Item", item),
             None => refusal,

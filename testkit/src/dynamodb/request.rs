@@ -48,9 +48,7 @@ impl<'a> Request<'a> {
     ) -> Result<Option<T>, Refusal> {
         match self.get(member) {
             None => Ok(None),
-            Some(value) => read(value)
-                .map(Some)
-                .ok_or_else(|| wrong_type(member, expected)),
+            Some(value) => read(value).map(Some).ok_or_else(|| wrong_type(member, expected)),
         }
     }
 

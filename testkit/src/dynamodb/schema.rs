@@ -72,20 +72,13 @@ impl KeyValue {
 
     fn hash(&self) -> u64 {
         let digest = Md5::digest(self.bytes());
-        digest
-            .iter()
-            .take(8)
-            .fold(0, |hash, byte| (hash << 8) | u64::from(*byte))
+        digest.iter().take(8).fold(0, |hash, byte| (hash << 8) | u64::from(*byte))
     }
 }
 
 impl Key {
     pub(super) fn new(partition: KeyValue, sort: Option<KeyValue>) -> Self {
-        Self {
-            hash: partition.hash(),
-            partition,
-            sort,
-        }
+        Self { hash: partition.hash(), partition, sort }
     }
 
     /// Which of so many equal parts of all hashes this key is in.
@@ -137,9 +130,7 @@ impl KeySchema {
             value.is_some_and(|value| value.type_name() == attribute.kind)
         };
         if key.len() != self.attributes().count() || !self.attributes().all(fits) {
-            return Err(Refusal::validation(
-                "The provided key element does not match the schema",
-            ));
+            return Err(Refusal::validation("The provided key element does not match the schema"));
         }
         self.checked(key)
     }
@@ -172,8 +163,7 @@ impl KeySchema {
                 "Aggregated size of all range keys has exceeded the size limit of 1024 bytes",
             ));
         }
-        self.find(item)
-            .ok_or_else(|| Refusal::internal("a key that was checked is missing"))
+        self.find(item).ok_or_else(|| Refusal::internal("a key that was checked is missing"))
     }
 
     /// The key of an item, if it has all of its attributes: what has none is not in an index.
@@ -237,10 +227,7 @@ impl IndexDefinition {
             return Arc::clone(item);
         }
         let held = item.iter().filter(|(name, _)| self.holds(table, name));
-        Arc::new(
-            held.map(|(name, value)| (name.clone(), value.clone()))
-                .collect(),
-        )
+        Arc::new(held.map(|(name, value)| (name.clone(), value.clone())).collect())
     }
 
     /// Refuses an item whose attribute cannot be the key of this index.

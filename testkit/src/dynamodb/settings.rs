@@ -67,9 +67,7 @@ pub(super) fn untag_resource(tables: &mut Tables, request: Request<'_>) -> Resul
 
 pub(super) fn list_tags(tables: &mut Tables, request: Request<'_>) -> Result<Value, Refusal> {
     let tags = &tagged(tables, request)?.settings.tags;
-    let tags = tags
-        .iter()
-        .map(|(key, value)| json!({ "Key": key, "Value": value }));
+    let tags = tags.iter().map(|(key, value)| json!({ "Key": key, "Value": value }));
     Ok(json!({ "Tags": tags.collect::<Value>() }))
 }
 
@@ -81,9 +79,7 @@ pub(super) fn update_time_to_live(
     let given = request.request("TimeToLiveSpecification")?;
     let given = given.ok_or_else(|| Request::missing("TimeToLiveSpecification"))?;
     let attribute = given.required_text("AttributeName")?;
-    let enabled = given
-        .flag("Enabled")?
-        .ok_or_else(|| Request::missing("Enabled"))?;
+    let enabled = given.flag("Enabled")?.ok_or_else(|| Request::missing("Enabled"))?;
     let current = &mut table.settings.time_to_live;
     match (enabled, current.as_deref()) {
         (true, Some(_)) => return Err(Refusal::validation("TimeToLive is already enabled")),

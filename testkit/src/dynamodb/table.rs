@@ -80,18 +80,13 @@ impl Table {
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<&Arc<Item>> {
-        let place = Place {
-            key: key.clone(),
-            in_table: None,
-        };
+        let place = Place { key: key.clone(), in_table: None };
         self.entries.get(&place)
     }
 
     /// Refuses an item that the table cannot hold.
     pub(super) fn check(&self, item: &Item, too_large: &str) -> Result<(), Refusal> {
-        self.indexes
-            .values()
-            .try_for_each(|index| index.definition.check(item))?;
+        self.indexes.values().try_for_each(|index| index.definition.check(item))?;
         if item_size(item) > MAX_ITEM_BYTES {
             return Err(Refusal::validation(too_large));
         }
@@ -101,10 +96,7 @@ impl Table {
     /// Puts the new item in the place of the old one, or removes it: every write of an item ends
     /// here, and the indexes follow at once.
     pub(super) fn replace(&mut self, key: Key, new: Option<Arc<Item>>) -> Change {
-        let place = Place {
-            key,
-            in_table: None,
-        };
+        let place = Place { key, in_table: None };
         let old = match &new {
             Some(item) => self.entries.insert(place.clone(), Arc::clone(item)),
             None => self.entries.remove(&place),
@@ -119,11 +111,7 @@ impl Table {
 
     /// Adds an index, filled with what the table holds.
     pub(super) fn add_index(&mut self, definition: IndexDefinition, active_from: Timestamp) {
-        let mut index = Index {
-            definition,
-            active_from,
-            entries: Entries::new(),
-        };
+        let mut index = Index { definition, active_from, entries: Entries::new() };
         for (place, item) in &self.entries {
             index.follow(&place.key, None, Some(item));
         }
@@ -160,9 +148,7 @@ impl From<Table> for Kept {
             created: table.created,
             schema: table.schema,
             settings: table.settings,
-            indexes: indexes
-                .map(|index| (index.definition, index.active_from))
-                .collect(),
+            indexes: indexes.map(|index| (index.definition, index.active_from)).collect(),
             items: table.entries.into_values().collect(),
         }
     }
@@ -189,10 +175,7 @@ impl Index {
     }
 
     fn place(&self, key: &Key, item: &Item) -> Option<Place> {
-        Some(Place {
-            key: self.definition.schema.find(item)?,
-            in_table: Some(key.clone()),
-        })
+        Some(Place { key: self.definition.schema.find(item)?, in_table: Some(key.clone()) })
     }
 
     fn follow(&mut self, key: &Key, old: Option<&Arc<Item>>, new: Option<&Arc<Item>>) {

@@ -238,18 +238,9 @@ fn the_same_requests_at_the_same_times_make_the_same_tables() {
         let mut engine = with_table();
         for id in 0..50_u8 {
             let item = json!({ "id": { "S": id.to_string() }, "x": { "N": "1" } });
-            call(
-                &mut engine,
-                "PutItem",
-                json!({ "TableName": "table", "Item": item }),
-            )
-            .unwrap();
+            call(&mut engine, "PutItem", json!({ "TableName": "table", "Item": item })).unwrap();
         }
-        let described = call(
-            &mut engine,
-            "DescribeTable",
-            json!({ "TableName": "table" }),
-        );
+        let described = call(&mut engine, "DescribeTable", json!({ "TableName": "table" }));
         let scanned = call(&mut engine, "Scan", json!({ "TableName": "table" }));
         (described.unwrap(), scanned.unwrap())
     };
@@ -267,8 +258,5 @@ fn a_refused_change_of_a_table_leaves_it_as_it_is() {
     });
     let refusal = call(&mut engine, "UpdateTable", update).unwrap_err();
     assert_eq!(refusal.code(), "ResourceNotFoundException");
-    assert_eq!(
-        call(&mut engine, "DescribeTable", describe).unwrap(),
-        before
-    );
+    assert_eq!(call(&mut engine, "DescribeTable", describe).unwrap(), before);
 }

@@ -158,9 +158,7 @@ pub(super) fn transact_get(tables: &Tables, request: Request<'_>) -> Result<Valu
         let action = Request::within("TransactItems", json)?;
         let get = Request::within("Get", action.required("Get")?)?;
         let table = table(tables, get.table_name()?)?;
-        let key = table
-            .schema
-            .key_named(&item_from_json(get.required("Key")?)?)?;
+        let key = table.schema.key_named(&item_from_json(get.required("Key")?)?)?;
         let mut placeholders = Placeholders::read(get, &["ProjectionExpression"])?;
         let projection = projection(get, &mut placeholders)?;
         placeholders.check_used()?;

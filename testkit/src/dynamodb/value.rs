@@ -56,9 +56,7 @@ impl AttributeValue {
 
     fn read(json: &Value, depth: usize) -> Result<Self, Refusal> {
         if depth > MAX_DEPTH {
-            return Err(Refusal::validation(
-                "Nesting Levels have exceeded supported limits",
-            ));
+            return Err(Refusal::validation("Nesting Levels have exceeded supported limits"));
         }
         let object = json.as_object().ok_or_else(|| {
             Refusal::serialization("An AttributeValue must be an object with one datatype")
@@ -128,12 +126,7 @@ impl AttributeValue {
             Self::Ns(members) => members.iter().map(|number| number.size()).sum(),
             Self::Bs(members) => members.iter().map(Vec::len).sum(),
             // A document takes three bytes, and each of its members one.
-            Self::L(members) => {
-                3 + members
-                    .iter()
-                    .map(|member| 1 + member.size())
-                    .sum::<usize>()
-            }
+            Self::L(members) => 3 + members.iter().map(|member| 1 + member.size()).sum::<usize>(),
             Self::M(members) => 3 + members.len() + item_size(members),
         }
     }
@@ -141,9 +134,7 @@ impl AttributeValue {
 
 /// The size of an item as limits and prices count it.
 pub(super) fn item_size(item: &Item) -> usize {
-    item.iter()
-        .map(|(name, value)| name.len() + value.size())
-        .sum()
+    item.iter().map(|(name, value)| name.len() + value.size()).sum()
 }
 
 /// Reads an item, or a key.
@@ -163,9 +154,7 @@ fn read_item(json: &Value, depth: usize) -> Result<Item, Refusal> {
 }
 
 pub(super) fn item_to_json(item: &Item) -> Value {
-    let members = item
-        .iter()
-        .map(|(name, value)| (name.clone(), value.to_json()));
+    let members = item.iter().map(|(name, value)| (name.clone(), value.to_json()));
     Value::Object(members.collect::<Map<_, _>>())
 }
 
@@ -203,9 +192,7 @@ fn each<T>(
     json: &Value,
     read: impl FnMut(&Value) -> Result<T, Refusal>,
 ) -> Result<Vec<T>, Refusal> {
-    let list = json
-        .as_array()
-        .ok_or_else(|| Refusal::serialization("Expected a list"))?;
+    let list = json.as_array().ok_or_else(|| Refusal::serialization("Expected a list"))?;
     list.iter().map(read).collect()
 }
 
@@ -302,11 +289,7 @@ mod tests {
             (json!({"M": {"k": {"S": "ab"}}}), 7),
             (json!({"SS": ["a", "bc"]}), 3),
         ] {
-            assert_eq!(
-                AttributeValue::from_json(&value).unwrap().size(),
-                size,
-                "{value}"
-            );
+            assert_eq!(AttributeValue::from_json(&value).unwrap().size(), size, "{value}");
         }
     }
 

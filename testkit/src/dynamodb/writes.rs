@@ -55,17 +55,13 @@ impl Write {
     }
 
     pub(super) fn delete(table: &Table, request: Request<'_>) -> Result<Self, Refusal> {
-        let key = table
-            .schema
-            .key_named(&item_from_json(request.required("Key")?)?)?;
+        let key = table.schema.key_named(&item_from_json(request.required("Key")?)?)?;
         Self::read(request, key, |_| Ok(Effect::Delete))
     }
 
     pub(super) fn check(table: &Table, request: Request<'_>) -> Result<Self, Refusal> {
         request.required_text("ConditionExpression")?;
-        let key = table
-            .schema
-            .key_named(&item_from_json(request.required("Key")?)?)?;
+        let key = table.schema.key_named(&item_from_json(request.required("Key")?)?)?;
         Self::read(request, key, |_| Ok(Effect::Check))
     }
 
@@ -80,9 +76,7 @@ impl Write {
             Ok(Effect::Update { update, key: named })
         })?;
         if let Effect::Update { update, .. } = &write.effect {
-            let of_key = update
-                .paths()
-                .find(|path| table.schema.has(path.attribute()));
+            let of_key = update.paths().find(|path| table.schema.has(path.attribute()));
             if let Some(path) = of_key {
                 return Err(Refusal::invalid(format_args!(
                     "Cannot update attribute {}. This attribute is part of the key",
@@ -102,22 +96,13 @@ impl Write {
         let mut placeholders = Placeholders::read(request, &EXPRESSIONS)?;
         let effect = effect(&mut placeholders)?;
         let condition = match request.text("ConditionExpression")? {
-            Some(text) => Some(Condition::parse(
-                "ConditionExpression",
-                text,
-                &mut placeholders,
-            )?),
+            Some(text) => Some(Condition::parse("ConditionExpression", text, &mut placeholders)?),
             None => legacy::condition(request, "Expected")?,
         };
         placeholders.check_used()?;
         let words = ["NONE", "ALL_OLD"];
         let show_failed = request.choice("ReturnValuesOnConditionCheckFailure", &words)?;
-        Ok(Self {
-            key,
-            effect,
-            condition,
-            show_failed: show_failed == "ALL_OLD",
-        })
+        Ok(Self { key, effect, condition, show_failed: show_failed == "ALL_OLD" })
     }
 
     /// What the write comes to in this table as it is.
@@ -129,9 +114,7 @@ impl Write {
             && !condition.holds(seen)
         {
             let item = old.filter(|_| self.show_failed);
-            return Err(Refusal::condition_failed(
-                item.map(|item| item_to_json(item)),
-            ));
+            return Err(Refusal::condition_failed(item.map(|item| item_to_json(item))));
         }
         Ok(match &self.effect {
             Effect::Put(item) => {
@@ -155,10 +138,7 @@ impl Write {
             Outcome::Write(new) => table.replace(self.key.clone(), new),
             Outcome::Keep => {
                 let item = table.get(&self.key).cloned();
-                Change {
-                    old: item.clone(),
-                    new: item,
-                }
+                Change { old: item.clone(), new: item }
             }
         }
     }
@@ -194,14 +174,10 @@ pub(super) fn write_item(
     kind: Kind,
     request: Request<'_>,
 ) -> Result<Value, Refusal> {
-    let wanted = request.choice(
-        "ReturnValues",
-        &["NONE", "ALL_OLD", "UPDATED_OLD", "ALL_NEW", "UPDATED_NEW"],
-    )?;
+    let wanted = request
+        .choice("ReturnValues", &["NONE", "ALL_OLD", "UPDATED_OLD", "ALL_NEW", "UPDATED_NEW"])?;
     if kind != Kind::Update && !matches!(wanted, "NONE" | "ALL_OLD") {
-        return Err(Refusal::validation(
-            "ReturnValues can only be ALL_OLD or NONE",
-        ));
+        return Err(Refusal::validation("ReturnValues can only be ALL_OLD or NONE"));
     }
     let mut capacity = Capacity::asked(request)?;
     let write = match kind {

@@ -104,11 +104,8 @@ impl Serialize for AsCbor<'_> {
                 }
             }
             Json::Array(items) => serializer.collect_seq(items.iter().map(AsCbor::nameless)),
-            Json::Object(members) => serializer.collect_map(
-                members
-                    .iter()
-                    .map(|(name, value)| (name, AsCbor { name, value })),
-            ),
+            Json::Object(members) => serializer
+                .collect_map(members.iter().map(|(name, value)| (name, AsCbor { name, value }))),
         }
     }
 }

@@ -191,18 +191,12 @@ impl Fault {
     /// The message of a [`Refuse`](FaultKind::Refuse) or [`RefuseEntry`](FaultKind::RefuseEntry), in place
     /// of testkit's own. Other kinds ignore it.
     pub fn message(self, message: impl Into<String>) -> Self {
-        Self {
-            message: Some(message.into()),
-            ..self
-        }
+        Self { message: Some(message.into()), ..self }
     }
 
     /// Only in this service.
     pub fn service(self, service: Service) -> Self {
-        Self {
-            service: Some(service),
-            ..self
-        }
+        Self { service: Some(service), ..self }
     }
 
     /// Only in this operation, such as `PutRecords`.
@@ -210,35 +204,23 @@ impl Fault {
     /// Each event that a subscription sends after SubscribeToShard is a call of its own here, of the
     /// operation `SubscribeToShardEvent`.
     pub fn operation(self, operation: impl Into<String>) -> Self {
-        Self {
-            operation: Some(operation.into()),
-            ..self
-        }
+        Self { operation: Some(operation.into()), ..self }
     }
 
     /// Only where this stream or table is touched, by name.
     pub fn resource(self, name: impl Into<String>) -> Self {
-        Self {
-            resource: Some(name.into()),
-            ..self
-        }
+        Self { resource: Some(name.into()), ..self }
     }
 
     /// Only where this shard is touched. A PutRecords touches the shard of each of its entries.
     pub fn shard(self, shard_id: impl Into<String>) -> Self {
-        Self {
-            shard: Some(shard_id.into()),
-            ..self
-        }
+        Self { shard: Some(shard_id.into()), ..self }
     }
 
     /// Strikes with this probability, 0 to 1, drawn from the seed of the
     /// [builder](crate::LocalAwsBuilder::seed) for each request (or entry) that matches. Default: 1.
     pub fn probability(self, probability: f64) -> Self {
-        Self {
-            probability,
-            ..self
-        }
+        Self { probability, ..self }
     }
 
     /// Lets the first `n` matching requests (or entries) pass. Default: 0.
@@ -248,10 +230,7 @@ impl Fault {
 
     /// Strikes at most `n` times. Default: without end.
     pub fn times(self, n: u64) -> Self {
-        Self {
-            times: Some(n),
-            ..self
-        }
+        Self { times: Some(n), ..self }
     }
 
     /// Strikes only once so much time has passed since it was added, on the clock of the services.
@@ -263,10 +242,7 @@ impl Fault {
     /// Strikes only for so long, from when it was added or from [`after`](Self::after). Default: without
     /// end.
     pub fn lasting(self, lasting: Duration) -> Self {
-        Self {
-            lasting: Some(lasting),
-            ..self
-        }
+        Self { lasting: Some(lasting), ..self }
     }
 
     /// Whether it is to strike at all at this time.
@@ -277,15 +253,10 @@ impl Fault {
 
     pub(super) fn matches(&self, call: &Call<'_>, part: &Part) -> bool {
         fn met<T: PartialEq<U>, U>(condition: &Option<T>, value: Option<&U>) -> bool {
-            condition
-                .as_ref()
-                .is_none_or(|wanted| value.is_some_and(|value| wanted == value))
+            condition.as_ref().is_none_or(|wanted| value.is_some_and(|value| wanted == value))
         }
         met(&self.service, Some(&call.service))
-            && self
-                .operation
-                .as_deref()
-                .is_none_or(|wanted| wanted == call.operation)
+            && self.operation.as_deref().is_none_or(|wanted| wanted == call.operation)
             && met(&self.resource, part.resource.as_ref())
             && met(&self.shard, part.shard.as_ref())
     }

@@ -87,10 +87,7 @@ impl Plan {
                     Service::Kinesis => "InternalFailure",
                     Service::DynamoDb => "com.amazonaws.dynamodb.v20120810#InternalServerError",
                 };
-                self.stop = Some(Stop::Refuse(ApiError::new(
-                    code,
-                    "Internal service failure.",
-                )));
+                self.stop = Some(Stop::Refuse(ApiError::new(code, "Internal service failure.")));
             }
             FaultKind::Unavailable => {
                 let message = "The service is unavailable (a fault of testkit).";
@@ -111,10 +108,8 @@ impl Plan {
                     None if code == "InternalFailure" => "Internal service failure.",
                     None => REFUSED,
                 };
-                self.refused.extend(
-                    hits.iter()
-                        .map(|nth| (*nth, ApiError::new(code.clone(), message))),
-                );
+                self.refused
+                    .extend(hits.iter().map(|nth| (*nth, ApiError::new(code.clone(), message))));
             }
         }
     }

@@ -237,9 +237,7 @@ pub(crate) fn script_entry(fault: &Fault) -> Value {
 /// A number and its unit.
 fn duration(text: &str) -> Result<Duration, String> {
     let unit = text.trim_start_matches(|char: char| char.is_ascii_digit() || char == '.');
-    let number = text
-        .strip_suffix(unit)
-        .and_then(|number| number.parse::<f64>().ok());
+    let number = text.strip_suffix(unit).and_then(|number| number.parse::<f64>().ok());
     let seconds = match unit {
         "ms" => 0.001,
         "s" => 1.0,

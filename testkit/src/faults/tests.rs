@@ -6,10 +6,7 @@ fn faults(seed: u64) -> Faults {
 }
 
 fn part(resource: &str, shard: &str) -> Part {
-    Part {
-        resource: Some(resource.to_owned()),
-        shard: Some(shard.to_owned()),
-    }
+    Part { resource: Some(resource.to_owned()), shard: Some(shard.to_owned()) }
 }
 
 fn put_records(parts: Vec<Part>) -> Call<'static> {
@@ -36,16 +33,10 @@ fn a_fault_strikes_only_where_all_its_conditions_hold() {
     assert!(!stopped(&put_records(vec![part("orders", "s0")])));
     assert!(!stopped(&put_records(vec![part("others", "s1")])));
     assert!(!stopped(&put_records(vec![Part::default()])));
-    let other = Call {
-        operation: "PutRecord",
-        ..put_records(vec![part("orders", "s1")])
-    };
+    let other = Call { operation: "PutRecord", ..put_records(vec![part("orders", "s1")]) };
     assert!(!stopped(&other));
     assert_eq!(faults.count(id), 0);
-    assert!(stopped(&put_records(vec![
-        part("orders", "s0"),
-        part("orders", "s1")
-    ])));
+    assert!(stopped(&put_records(vec![part("orders", "s0"), part("orders", "s1")])));
     assert_eq!(faults.count(id), 1);
     let injected = faults.injected();
     assert_eq!(injected.len(), 1);
@@ -56,13 +47,8 @@ fn a_fault_strikes_only_where_all_its_conditions_hold() {
 fn skip_and_times_choose_which_requests_are_struck() {
     let faults = faults(0);
     let id = faults.add(Fault::response_lost().skip(2).times(2));
-    let struck: Vec<bool> = (0..6)
-        .map(|_| {
-            faults
-                .plan(&put_records(vec![part("a", "0")]))
-                .lose_response
-        })
-        .collect();
+    let struck: Vec<bool> =
+        (0..6).map(|_| faults.plan(&put_records(vec![part("a", "0")])).lose_response).collect();
     assert_eq!(struck, [false, false, true, true, false, false]);
     assert_eq!(faults.count(id), 2);
 }
@@ -72,14 +58,7 @@ fn the_same_seed_strikes_the_same_requests_and_about_as_often_as_asked() {
     let run = |seed| -> Vec<bool> {
         let faults = faults(seed);
         faults.add(Fault::throttle().probability(0.3));
-        (0..1000)
-            .map(|_| {
-                faults
-                    .plan(&put_records(vec![part("a", "0")]))
-                    .stop
-                    .is_some()
-            })
-            .collect()
+        (0..1000).map(|_| faults.plan(&put_records(vec![part("a", "0")])).stop.is_some()).collect()
     };
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));
@@ -98,10 +77,7 @@ fn entries_are_refused_one_by_one_and_delays_add_up() {
     assert_eq!(plan.refused.keys().collect::<Vec<_>>(), [&1]);
     assert_eq!(plan.delay, Duration::from_millis(5));
     assert_eq!(faults.injected()[0].entry, Some(1));
-    let single = Call {
-        batch: false,
-        ..put_records(vec![part("a", "s1")])
-    };
+    let single = Call { batch: false, ..put_records(vec![part("a", "s1")]) };
     assert!(faults.plan(&single).refused.is_empty());
 }
 
@@ -109,18 +85,10 @@ fn entries_are_refused_one_by_one_and_delays_add_up() {
 fn a_removed_fault_no_longer_strikes_but_stays_counted() {
     let faults = faults(0);
     let id = faults.add(Fault::cut_connection());
-    assert_eq!(
-        faults.plan(&put_records(vec![Part::default()])).stop,
-        Some(Stop::Cut)
-    );
+    assert_eq!(faults.plan(&put_records(vec![Part::default()])).stop, Some(Stop::Cut));
     faults.remove(id);
     assert!(faults.is_empty());
-    assert!(
-        faults
-            .plan(&put_records(vec![Part::default()]))
-            .stop
-            .is_none()
-    );
+    assert!(faults.plan(&put_records(vec![Part::default()])).stop.is_none());
     assert_eq!(faults.count(id), 1);
 }
 
@@ -154,22 +122,14 @@ fn a_script_says_all_that_a_fault_can() {
         {"kind": "no-old-item"}
     ]"#;
     assert_eq!(faults.load(script).unwrap().len(), 6);
-    let plans: Vec<_> = (0..4)
-        .map(|_| faults.plan(&put_records(vec![part("a", "0"), part("a", "1")])))
-        .collect();
+    let plans: Vec<_> =
+        (0..4).map(|_| faults.plan(&put_records(vec![part("a", "0"), part("a", "1")]))).collect();
     let second = Duration::from_millis(1500);
     let delays: Vec<_> = plans.iter().map(|plan| plan.delay).collect();
     assert_eq!(delays, [Duration::ZERO, second, second, Duration::ZERO]);
-    assert!(
-        plans
-            .iter()
-            .all(|plan| plan.refused.len() == 1 && plan.stop.is_none())
-    );
+    assert!(plans.iter().all(|plan| plan.refused.len() == 1 && plan.stop.is_none()));
     let refused = &plans[0].refused[&0];
-    assert_eq!(
-        (&*refused.code, &*refused.message),
-        ("InternalFailure", "no")
-    );
+    assert_eq!((&*refused.code, &*refused.message), ("InternalFailure", "no"));
     assert_eq!(faults.stalest_index(), Some(Duration::from_millis(250)));
 }
 
@@ -180,10 +140,7 @@ fn a_script_with_a_mistake_adds_nothing_and_names_it() {
         (r#"{"kind": "delay", "by": "5"}"#, "\"5\" is no duration"),
         (r#"{"kind": "delay", "by": "s"}"#, "\"s\" is no duration"),
         (r#"{"kind": "refuse"}"#, "`code`"),
-        (
-            r#"{"kind": "throttle", "probability": 1.5}"#,
-            "no probability",
-        ),
+        (r#"{"kind": "throttle", "probability": 1.5}"#, "no probability"),
         (r#"{"kind": "throttle", "lasting": "-1s"}"#, "no duration"),
     ] {
         let faults = faults(0);
@@ -194,12 +151,7 @@ fn a_script_with_a_mistake_adds_nothing_and_names_it() {
         assert!(message.contains(problem), "{message}");
         assert!(faults.is_empty());
     }
-    for syntax in [
-        "",
-        "{}",
-        r#"[{"kind": "flood"}]"#,
-        r#"[{"kind": "throttle", "when": 1}]"#,
-    ] {
+    for syntax in ["", "{}", r#"[{"kind": "flood"}]"#, r#"[{"kind": "throttle", "when": 1}]"#] {
         let error = faults(0).load(syntax).unwrap_err();
         assert!(matches!(error, FaultScriptError::Json(_)), "{syntax}");
     }

@@ -177,10 +177,7 @@ impl Kinesis {
         };
         // AWS answers before the consumer is active, and so does this, however short it takes.
         let consumer_status = "CREATING";
-        let shape = ConsumerShape {
-            consumer_status,
-            ..consumer.shape(now)
-        };
+        let shape = ConsumerShape { consumer_status, ..consumer.shape(now) };
         stream.consumers.push(consumer);
         Ok(RegisterConsumerResponse { consumer: shape })
     }
@@ -193,10 +190,7 @@ impl Kinesis {
         let (stream_arn, consumer) = self.named_consumer(now, &request)?;
         let consumer = consumer.shape(now);
         Ok(DescribeConsumerResponse {
-            consumer_description: ConsumerDescription {
-                consumer,
-                stream_arn,
-            },
+            consumer_description: ConsumerDescription { consumer, stream_arn },
         })
     }
 
@@ -240,10 +234,7 @@ impl Kinesis {
         let next_token = last
             .map(|last| page_token::encode(OPERATION, now, (stream.incarnation, last.incarnation)));
         let consumers = page.iter().map(|consumer| consumer.shape(now)).collect();
-        Ok(ListConsumersResponse {
-            consumers,
-            next_token,
-        })
+        Ok(ListConsumersResponse { consumers, next_token })
     }
 
     pub(crate) fn deregister_stream_consumer(
@@ -272,10 +263,7 @@ impl Kinesis {
         now: Timestamp,
         request: &ConsumerRequest,
     ) -> Result<(String, &mut Consumer), ApiError> {
-        let (stream_arn, name) = (
-            request.stream_arn.as_deref(),
-            request.consumer_name.as_deref(),
-        );
+        let (stream_arn, name) = (request.stream_arn.as_deref(), request.consumer_name.as_deref());
         let Some(arn) = request.consumer_arn.as_deref() else {
             let (Some(stream_arn), Some(name)) = (stream_arn, name) else {
                 return Err(ApiError::invalid_argument(
@@ -321,10 +309,7 @@ impl Kinesis {
     ) -> Result<(&mut Stream, usize), ApiError> {
         let missing = || ApiError::not_found(format!("Consumer {arn} not found."));
         let name = stream_of(arn).ok_or_else(missing)?;
-        let stream = StreamRef {
-            name: Some(name),
-            arn: None,
-        };
+        let stream = StreamRef { name: Some(name), arn: None };
         let stream = self.stream(now, stream)?;
         let nth = stream.consumers.iter().position(|known| known.arn == arn);
         Ok((stream, nth.ok_or_else(missing)?))
@@ -338,8 +323,5 @@ pub(crate) fn stream_of(consumer_arn: &str) -> Option<&str> {
 }
 
 fn by_arn(arn: &str) -> StreamRef<'_> {
-    StreamRef {
-        name: None,
-        arn: Some(arn),
-    }
+    StreamRef { name: None, arn: Some(arn) }
 }

@@ -104,9 +104,7 @@ impl Kinesis {
     ) -> Result<DescribeStreamResponse, ApiError> {
         let limit = ranged("limit", request.limit, 100, 1, 10_000)?;
         let start = request.exclusive_start_shard_id.as_deref();
-        let after = start
-            .map(|id| shard_id("exclusiveStartShardId", id))
-            .transpose()?;
+        let after = start.map(|id| shard_id("exclusiveStartShardId", id)).transpose()?;
         let stream = self.stream(now, request.stream())?;
         let horizon = stream.horizon(now);
         let mut shards = stream
@@ -186,30 +184,19 @@ impl Kinesis {
                 stream_creation_timestamp: EpochSeconds(stream.created),
             })
             .collect();
-        let stream_names: Vec<_> = stream_summaries
-            .iter()
-            .map(|summary| summary.stream_name.clone())
-            .collect();
+        let stream_names: Vec<_> =
+            stream_summaries.iter().map(|summary| summary.stream_name.clone()).collect();
         let has_more_streams = streams.next().is_some();
         let last = stream_names.last().filter(|_| has_more_streams);
         let next_token = last.map(|last| page_token::encode(LIST_STREAMS, now, last));
-        Ok(ListStreamsResponse {
-            stream_names,
-            has_more_streams,
-            next_token,
-            stream_summaries,
-        })
+        Ok(ListStreamsResponse { stream_names, has_more_streams, next_token, stream_summaries })
     }
 }
 
 fn enhanced_metrics(stream: &Stream) -> [EnhancedMetrics; 1] {
-    [EnhancedMetrics {
-        shard_level_metrics: stream.metrics.clone(),
-    }]
+    [EnhancedMetrics { shard_level_metrics: stream.metrics.clone() }]
 }
 
 fn mode_details(stream: &Stream) -> StreamModeDetails {
-    StreamModeDetails {
-        stream_mode: stream.mode.as_str().into(),
-    }
+    StreamModeDetails { stream_mode: stream.mode.as_str().into() }
 }

@@ -11,10 +11,7 @@ pub(crate) struct ApiError {
 
 impl ApiError {
     pub(crate) fn new(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self {
-            code: code.into(),
-            message: message.into(),
-        }
+        Self { code: code.into(), message: message.into() }
     }
 
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
@@ -62,8 +59,6 @@ impl ApiError {
 
     /// `{"__type": ..., "message": ...}`
     pub(crate) fn to_json(&self) -> Vec<u8> {
-        serde_json::json!({ "__type": self.code, "message": self.message })
-            .to_string()
-            .into_bytes()
+        serde_json::json!({ "__type": self.code, "message": self.message }).to_string().into_bytes()
     }
 }

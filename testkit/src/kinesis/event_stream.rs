@@ -158,11 +158,7 @@ fn frame(
     json: Vec<u8>,
 ) -> Result<Bytes, Cut> {
     let text = |value: &str| HeaderValue::String(value.to_owned().into());
-    let kind = if message_type == "exception" {
-        ":exception-type"
-    } else {
-        ":event-type"
-    };
+    let kind = if message_type == "exception" { ":exception-type" } else { ":event-type" };
     let content_type = text(encoding.event_content_type());
     let message = Message::new(encoding.write(json))
         .add_header(Header::new(":message-type", text(message_type)))

@@ -58,10 +58,7 @@ pub(crate) fn records_json(
     records: &[Record],
     rest: &impl Serialize,
 ) -> Result<Vec<u8>, io::Error> {
-    let size = records
-        .iter()
-        .map(|record| record.size() * 4 / 3 + 256)
-        .sum::<usize>();
+    let size = records.iter().map(|record| record.size() * 4 / 3 + 256).sum::<usize>();
     let mut json = Vec::with_capacity(size + 1024);
     json.extend_from_slice(b"{\"Records\":[");
     for (nth, record) in records.iter().enumerate() {
@@ -107,10 +104,8 @@ impl Kinesis {
         let iterator = ShardIterator::decode(&token)?;
         let (ttl, limited) = (self.settings.iterator_ttl, self.settings.shard_limits);
         let keep_expired = self.settings.keep_expired;
-        let stream_ref = StreamRef {
-            name: Some(&iterator.stream),
-            arn: request.stream_arn.as_deref(),
-        };
+        let stream_ref =
+            StreamRef { name: Some(&iterator.stream), arn: request.stream_arn.as_deref() };
         let stream = self.serving(now, stream_ref)?;
         if stream.incarnation != iterator.incarnation {
             return Err(ApiError::not_found(format!(
@@ -200,11 +195,7 @@ impl Stream {
     }
 
     fn child_shards(&self, id: ShardId) -> Vec<ChildShard> {
-        let children = self
-            .shard(id)
-            .children
-            .iter()
-            .map(|child| self.shard(*child));
+        let children = self.shard(id).children.iter().map(|child| self.shard(*child));
         children
             .map(|child| ChildShard {
                 shard_id: child.id,

@@ -37,9 +37,7 @@ pub(crate) fn uniform_starts(count: u32) -> Vec<u128> {
         quotient = quotient.wrapping_add(1);
         remainder = 0;
     }
-    (0..n)
-        .map(|i| i.wrapping_mul(quotient) + i * remainder / n)
-        .collect()
+    (0..n).map(|i| i.wrapping_mul(quotient) + i * remainder / n).collect()
 }
 
 #[cfg(test)]
@@ -54,10 +52,7 @@ mod tests {
         assert_eq!(uniform_starts(3), [0, third, 2 * third]);
         assert_eq!(uniform_starts(4), [0, 1 << 126, 2 << 126, 3 << 126]);
         for count in 1..300 {
-            assert!(
-                uniform_starts(count).is_sorted_by(|a, b| a < b),
-                "{count} shards"
-            );
+            assert!(uniform_starts(count).is_sorted_by(|a, b| a < b), "{count} shards");
         }
     }
 
@@ -66,31 +61,14 @@ mod tests {
         assert_eq!(parse("K", "0"), Ok(0));
         assert_eq!(parse("K", &u128::MAX.to_string()), Ok(u128::MAX));
         let over = "340282366920938463463374607431768211456";
-        assert_eq!(
-            parse("K", over).unwrap_err().code,
-            "InvalidArgumentException"
-        );
-        for bad in [
-            "",
-            "01",
-            "-1",
-            "1e3",
-            " 1",
-            "1234567890123456789012345678901234567890",
-        ] {
-            assert_eq!(
-                parse("K", bad).unwrap_err().code,
-                "ValidationException",
-                "{bad}"
-            );
+        assert_eq!(parse("K", over).unwrap_err().code, "InvalidArgumentException");
+        for bad in ["", "01", "-1", "1e3", " 1", "1234567890123456789012345678901234567890"] {
+            assert_eq!(parse("K", bad).unwrap_err().code, "ValidationException", "{bad}");
         }
     }
 
     #[test]
     fn a_partition_key_hashes_to_its_md5() {
-        assert_eq!(
-            of_partition_key(""),
-            0xd41d_8cd9_8f00_b204_e980_0998_ecf8_427e
-        );
+        assert_eq!(of_partition_key(""), 0xd41d_8cd9_8f00_b204_e980_0998_ecf8_427e);
     }
 }

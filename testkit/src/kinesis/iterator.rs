@@ -47,18 +47,8 @@ impl ShardIterator {
     }
 
     pub(crate) fn encode(&self) -> String {
-        let Self {
-            stream,
-            incarnation,
-            shard,
-            position,
-            issued,
-        } = self;
-        let text = format!(
-            "{incarnation}/{}/{position}/{}/{stream}",
-            shard.0,
-            issued.millis()
-        );
+        let Self { stream, incarnation, shard, position, issued } = self;
+        let text = format!("{incarnation}/{}/{position}/{}/{stream}", shard.0, issued.millis());
         base64_simd::STANDARD.encode_to_string(text)
     }
 
@@ -120,9 +110,9 @@ impl StartingPosition<'_> {
             "TRIM_HORIZON" => Ok(0),
             "LATEST" => Ok(shard.end()),
             "AT_SEQUENCE_NUMBER" => self.sequence_position(stream, shard),
-            "AFTER_SEQUENCE_NUMBER" => self
-                .sequence_position(stream, shard)
-                .map(|position| position.saturating_add(1)),
+            "AFTER_SEQUENCE_NUMBER" => {
+                self.sequence_position(stream, shard).map(|position| position.saturating_add(1))
+            }
             "AT_TIMESTAMP" => {
                 let time = required("timestamp", self.timestamp)?;
                 if time > now {

@@ -73,14 +73,8 @@ impl Kinesis {
             )));
         }
         let arn = arn_of(&name);
-        let mut stream = Stream::new(
-            name.clone(),
-            arn,
-            self.next_incarnation(),
-            now,
-            mode,
-            max_record_kib,
-        );
+        let mut stream =
+            Stream::new(name.clone(), arn, self.next_incarnation(), now, mode, max_record_kib);
         stream.tags = tags;
         stream.distribution = distribution;
         stream.begin(now, self.settings.transition, Change::Create { shards });
@@ -155,13 +149,7 @@ impl Kinesis {
     ) -> Result<(&mut Stream, u64), ApiError> {
         let hours = required("retentionPeriodHours", request.retention_period_hours)?;
         let field = "retentionPeriodHours";
-        let hours = ranged(
-            field,
-            Some(hours),
-            0,
-            MIN_RETENTION_HOURS,
-            MAX_RETENTION_HOURS,
-        )? as u64;
+        let hours = ranged(field, Some(hours), 0, MIN_RETENTION_HOURS, MAX_RETENTION_HOURS)? as u64;
         Ok((self.active(now, request.stream())?, hours))
     }
 
@@ -178,13 +166,7 @@ impl Kinesis {
 }
 
 fn max_record_kib(given: Option<i64>, default: usize) -> Result<usize, ApiError> {
-    ranged(
-        "maxRecordSizeInKiB",
-        given,
-        default,
-        MIN_MAX_RECORD_KIB,
-        MAX_MAX_RECORD_KIB,
-    )
+    ranged("maxRecordSizeInKiB", given, default, MIN_MAX_RECORD_KIB, MAX_MAX_RECORD_KIB)
 }
 
 /// A shard count that must be given, positive and within the quota.

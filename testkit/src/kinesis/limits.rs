@@ -20,11 +20,7 @@ struct TokenBucket {
 
 impl TokenBucket {
     fn full(per_second: i64, now: Timestamp) -> Self {
-        Self {
-            per_second,
-            milli_tokens: per_second * 1000,
-            refilled: now,
-        }
+        Self { per_second, milli_tokens: per_second * 1000, refilled: now }
     }
 
     fn refill(&mut self, now: Timestamp) {
@@ -111,9 +107,7 @@ impl SubscriptionRate {
         self.0.refill(now);
         let debt = u64::try_from(-self.0.milli_tokens).ok();
         let debt = debt.filter(|debt| *debt > 0)?;
-        Some(Duration::from_millis(
-            debt.div_ceil(self.0.per_second.unsigned_abs()),
-        ))
+        Some(Duration::from_millis(debt.div_ceil(self.0.per_second.unsigned_abs())))
     }
 
     pub(crate) fn charge(&mut self, bytes: usize) {
@@ -132,17 +126,9 @@ mod tests {
     #[test]
     fn a_shard_takes_a_thousand_records_a_second() {
         let mut limits = ShardLimits::new(at(0));
-        assert_eq!(
-            (0..1500).filter(|_| limits.admit_write(at(0), 10)).count(),
-            1000
-        );
+        assert_eq!((0..1500).filter(|_| limits.admit_write(at(0), 10)).count(), 1000);
         assert!(!limits.admit_write(at(0), 10));
-        assert_eq!(
-            (0..1500)
-                .filter(|_| limits.admit_write(at(250), 10))
-                .count(),
-            250
-        );
+        assert_eq!((0..1500).filter(|_| limits.admit_write(at(250), 10)).count(), 250);
     }
 
     #[test]

@@ -68,17 +68,10 @@ impl Kinesis {
         request: ListShardsRequest,
     ) -> Result<ListShardsResponse, ApiError> {
         let limit = ranged("maxResults", request.max_results, PAGE, 1, 10_000)?.min(PAGE);
-        let place = request
-            .next_token
-            .as_deref()
-            .map(|token| request.place(now, token))
-            .transpose()?;
+        let place =
+            request.next_token.as_deref().map(|token| request.place(now, token)).transpose()?;
         let (stream, after, filter) = match &place {
-            Some(place) => (
-                self.resumed(now, place)?,
-                Some(ShardId(place.after)),
-                place.filter,
-            ),
+            Some(place) => (self.resumed(now, place)?, Some(ShardId(place.after)), place.filter),
             None => {
                 let (filter, after) = request.filter()?;
                 (self.stream(now, request.stream())?, after, filter)
@@ -97,11 +90,7 @@ impl Kinesis {
             .iter()
             .filter(|shard| after.is_none_or(|after| shard.id > after))
             .filter(|shard| filter.matches(stream, shard, now));
-        let shards: Vec<ShardShape> = matching
-            .by_ref()
-            .take(limit)
-            .map(ShardShape::from)
-            .collect();
+        let shards: Vec<ShardShape> = matching.by_ref().take(limit).map(ShardShape::from).collect();
         let more = matching.next().is_some();
         let next_token = shards.last().filter(|_| more).map(|last| {
             let place = Place {
@@ -117,18 +106,12 @@ impl Kinesis {
 
     /// The stream of a listing that goes on.
     fn resumed(&mut self, now: Timestamp, place: &Place) -> Result<&mut Stream, ApiError> {
-        let stream_ref = StreamRef {
-            name: Some(&place.stream),
-            arn: None,
-        };
+        let stream_ref = StreamRef { name: Some(&place.stream), arn: None };
         let stream = self.stream(now, stream_ref)?;
         if stream.incarnation == place.incarnation {
             return Ok(stream);
         }
-        Err(ApiError::not_found(format!(
-            "Stream {} has been deleted since",
-            place.stream
-        )))
+        Err(ApiError::not_found(format!("Stream {} has been deleted since", place.stream)))
     }
 }
 
@@ -140,14 +123,8 @@ impl ListShardsRequest {
             ("StreamName", self.stream_name.is_some()),
             ("StreamARN", self.stream_arn.is_some()),
             ("ShardFilter", self.shard_filter.is_some()),
-            (
-                "ExclusiveStartShardId",
-                self.exclusive_start_shard_id.is_some(),
-            ),
-            (
-                "StreamCreationTimestamp",
-                self.stream_creation_timestamp.is_some(),
-            ),
+            ("ExclusiveStartShardId", self.exclusive_start_shard_id.is_some()),
+            ("StreamCreationTimestamp", self.stream_creation_timestamp.is_some()),
         ])?;
         page_token::decode(OPERATION, now, token)
     }
@@ -155,9 +132,7 @@ impl ListShardsRequest {
     /// The filter, and the shard after which the listing starts.
     fn filter(&self) -> Result<(ShardFilter, Option<ShardId>), ApiError> {
         let start = self.exclusive_start_shard_id.as_deref();
-        let start = start
-            .map(|id| shard_id("exclusiveStartShardId", id))
-            .transpose()?;
+        let start = start.map(|id| shard_id("exclusiveStartShardId", id)).transpose()?;
         let Some(filter) = &self.shard_filter else {
             return Ok((ShardFilter::FromTrimHorizon, start));
         };
@@ -218,9 +193,5 @@ fn was_open_at(stream: &Stream, shard: &Shard, time: Timestamp) -> bool {
     let first_opened = stream.shards.first().map_or(time, |first| first.opened);
     let time = time.max(first_opened);
     let open = |shard: &Shard| shard.opened <= time && shard.is_retained(time);
-    open(shard)
-        && !shard
-            .parents
-            .iter()
-            .any(|parent| open(stream.shard(*parent)))
+    open(shard) && !shard.parents.iter().any(|parent| open(stream.shard(*parent)))
 }

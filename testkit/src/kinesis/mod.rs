@@ -90,10 +90,7 @@ pub(crate) struct Kinesis {
 
 impl Kinesis {
     pub(crate) fn new(settings: Settings) -> Self {
-        Self {
-            settings,
-            ..Self::default()
-        }
+        Self { settings, ..Self::default() }
     }
 
     /// The streams as they were kept, under new settings. Without `complete`, changes were made since:
@@ -105,9 +102,7 @@ impl Kinesis {
         if !complete {
             restored.incarnations += GAP;
             let streams = restored.streams.values_mut();
-            streams
-                .flat_map(|stream| &mut stream.shards)
-                .for_each(Shard::leave_gap);
+            streams.flat_map(|stream| &mut stream.shards).for_each(Shard::leave_gap);
         }
         restored
     }
@@ -176,13 +171,7 @@ impl Kinesis {
 
     /// The shards of a stream, for the oracle.
     pub(crate) fn shards_of(&mut self, now: Timestamp, name: &str) -> Result<&[Shard], ApiError> {
-        let stream = self.stream(
-            now,
-            StreamRef {
-                name: Some(name),
-                arn: None,
-            },
-        )?;
+        let stream = self.stream(now, StreamRef { name: Some(name), arn: None })?;
         Ok(&stream.shards)
     }
 }
@@ -202,9 +191,9 @@ fn resolve(stream: StreamRef<'_>) -> Result<&str, ApiError> {
             format!("StreamName {name} and StreamARN name different streams"),
         )),
         (Some(name), _) | (None, Some(name)) => Ok(name),
-        (None, None) => Err(ApiError::invalid_argument(
-            "Either StreamName or StreamARN must be given.",
-        )),
+        (None, None) => {
+            Err(ApiError::invalid_argument("Either StreamName or StreamARN must be given."))
+        }
     }
 }
 

@@ -80,10 +80,7 @@ impl Kinesis {
         if named.is_empty() || !named.iter().all(known) {
             return Err(ApiError::constraint(
                 "shardLevelMetrics",
-                format_args!(
-                    "Member must satisfy enum value set: [{}, ALL]",
-                    METRICS.join(", ")
-                ),
+                format_args!("Member must satisfy enum value set: [{}, ALL]", METRICS.join(", ")),
             ));
         }
         let is_named = |metric: &str| named.iter().any(|name| name == "ALL" || name == metric);
@@ -91,11 +88,7 @@ impl Kinesis {
         let current = stream.metrics.clone();
         let is_measured = |metric: &str| current.iter().any(|name| name == metric);
         let is_kept = |metric: &&str| keeps(is_measured(metric), is_named(metric));
-        stream.metrics = METRICS
-            .into_iter()
-            .filter(is_kept)
-            .map(str::to_owned)
-            .collect();
+        stream.metrics = METRICS.into_iter().filter(is_kept).map(str::to_owned).collect();
         Ok(MonitoringResponse {
             stream_name: stream.name.clone(),
             stream_arn: stream.arn.clone(),
@@ -130,11 +123,7 @@ impl Kinesis {
         _: DescribeLimitsRequest,
     ) -> Result<DescribeLimitsResponse, ApiError> {
         self.settle_all(now);
-        let of_mode = |mode| {
-            self.streams
-                .values()
-                .filter(move |stream| stream.mode == mode)
-        };
+        let of_mode = |mode| self.streams.values().filter(move |stream| stream.mode == mode);
         Ok(DescribeLimitsResponse {
             shard_limit: SHARD_QUOTA,
             open_shard_count: of_mode(StreamMode::Provisioned)

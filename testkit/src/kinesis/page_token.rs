@@ -17,11 +17,7 @@ struct Token<T> {
 
 /// The token of an operation for a place in its listing.
 pub(crate) fn encode<T: Serialize>(operation: &str, now: Timestamp, place: T) -> String {
-    let token = Token {
-        operation: operation.to_owned(),
-        issued: now.millis(),
-        place,
-    };
+    let token = Token { operation: operation.to_owned(), issued: now.millis(), place };
     let json = serde_json::to_vec(&token).unwrap_or_default();
     base64_simd::URL_SAFE.encode_to_string(json)
 }
@@ -70,10 +66,7 @@ mod tests {
             decode::<String>(operation, now, &token).map_err(|error| error.code)
         };
         assert_eq!(at(300_000, "ListStreams").as_deref(), Ok("orders"));
-        assert_eq!(
-            at(300_001, "ListStreams").unwrap_err(),
-            "ExpiredNextTokenException"
-        );
+        assert_eq!(at(300_001, "ListStreams").unwrap_err(), "ExpiredNextTokenException");
         assert_eq!(at(0, "ListShards").unwrap_err(), "InvalidArgumentException");
     }
 }

@@ -80,15 +80,9 @@ pub(crate) struct PutRecordsResponse {
 #[serde(untagged)]
 pub(crate) enum PutResult {
     #[serde(rename_all = "PascalCase")]
-    Put {
-        sequence_number: SequenceNumber,
-        shard_id: ShardId,
-    },
+    Put { sequence_number: SequenceNumber, shard_id: ShardId },
     #[serde(rename_all = "PascalCase")]
-    Refused {
-        error_code: Cow<'static, str>,
-        error_message: String,
-    },
+    Refused { error_code: Cow<'static, str>, error_message: String },
 }
 
 /// Records to put, checked as far as that needs no stream.
@@ -140,9 +134,7 @@ impl TryFrom<PutRecordsRequest<'_>> for Put {
             .map(|(nth, entry)| checked_entry(format_args!("records.{}.member.", nth + 1), entry));
         let entries = entries.collect::<Result<Vec<_>, _>>()?;
         if entries.iter().map(Entry::size).sum::<usize>() > MAX_REQUEST_BYTES {
-            return Err(ApiError::invalid_argument(
-                "Records size exceeds 10 MB limit",
-            ));
+            return Err(ApiError::invalid_argument("Records size exceeds 10 MB limit"));
         }
         Ok(Self {
             stream_name: request.stream_name,
@@ -188,10 +180,7 @@ fn checked_entry(
 ) -> Result<Entry, ApiError> {
     let field = |name: &str| format!("{prefix}{name}");
     let Some(Base64(data)) = entry.data else {
-        return Err(ApiError::constraint(
-            &field("data"),
-            "Member must not be null",
-        ));
+        return Err(ApiError::constraint(&field("data"), "Member must not be null"));
     };
     let partition_key = entry.partition_key.as_deref();
     let chars = |key: &str| match key.len() {
@@ -263,23 +252,13 @@ impl Kinesis {
             result.map_or_else(
                 |ApiError { code, message }| {
                     failed_record_count += 1;
-                    PutResult::Refused {
-                        error_code: code,
-                        error_message: message,
-                    }
+                    PutResult::Refused { error_code: code, error_message: message }
                 },
-                |(shard_id, sequence_number)| PutResult::Put {
-                    sequence_number,
-                    shard_id,
-                },
+                |(shard_id, sequence_number)| PutResult::Put { sequence_number, shard_id },
             )
         });
         let records = records.collect();
-        Ok(PutRecordsResponse {
-            failed_record_count,
-            encryption_type,
-            records,
-        })
+        Ok(PutRecordsResponse { failed_record_count, encryption_type, records })
     }
 
     /// The stream, once every record fits it; a dry run ends here.
@@ -288,17 +267,8 @@ impl Kinesis {
         now: Timestamp,
         put: Put,
     ) -> Result<(&mut Stream, Vec<Entry>), ApiError> {
-        let Put {
-            stream_name,
-            stream_arn,
-            entries,
-            missing_key,
-            dry_run,
-        } = put;
-        let stream_ref = StreamRef {
-            name: stream_name.as_deref(),
-            arn: stream_arn.as_deref(),
-        };
+        let Put { stream_name, stream_arn, entries, missing_key, dry_run } = put;
+        let stream_ref = StreamRef { name: stream_name.as_deref(), arn: stream_arn.as_deref() };
         let stream = self.serving(now, stream_ref)?;
         if let Some(member) = missing_key
             && stream.distribution == Distribution::UserPartitionKey
@@ -362,12 +332,7 @@ fn append(
     if !bounds.keep_expired {
         shard.free_before(horizon);
     }
-    let Entry {
-        partition_key,
-        explicit_hash_key,
-        data,
-        ..
-    } = entry;
+    let Entry { partition_key, explicit_hash_key, data, .. } = entry;
     let number = shard.append(now, partition_key, explicit_hash_key, data, encrypted);
     if let Some(capacity) = bounds.capacity {
         shard.free_above(capacity);

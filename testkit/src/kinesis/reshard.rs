@@ -83,20 +83,14 @@ impl Stream {
 
     /// Closes `parents` and opens children over `ranges`, which cover the same hash keys.
     fn replace(&mut self, now: Timestamp, parents: &[ShardId], ranges: &[(u128, u128)]) {
-        let children: Vec<ShardId> = (self.shards.len() as u32..)
-            .take(ranges.len())
-            .map(ShardId)
-            .collect();
+        let children: Vec<ShardId> =
+            (self.shards.len() as u32..).take(ranges.len()).map(ShardId).collect();
         for parent in parents {
             self.shard_mut(*parent).close(now, children.clone());
         }
         let kin: Vec<&Shard> = parents.iter().map(|parent| self.shard(*parent)).collect();
         // Not before its parents closed, which is their last arrival if the clock went back.
-        let opened = kin
-            .iter()
-            .filter_map(|parent| parent.closed)
-            .max()
-            .unwrap_or(now);
+        let opened = kin.iter().filter_map(|parent| parent.closed).max().unwrap_or(now);
         let opened: Vec<Shard> = children
             .iter()
             .zip(ranges)

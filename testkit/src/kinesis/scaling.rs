@@ -29,10 +29,7 @@ impl Kinesis {
         request: SplitShardRequest,
     ) -> Result<Done, ApiError> {
         let transition = self.settings.transition;
-        let start = required(
-            "newStartingHashKey",
-            request.new_starting_hash_key.as_deref(),
-        )?;
+        let start = required("newStartingHashKey", request.new_starting_hash_key.as_deref())?;
         let at = hash_key::parse("NewStartingHashKey", start)?;
         let shard = required("shardToSplit", request.shard_to_split.as_deref())?;
         let stream = self.scalable(now, &request)?;

@@ -32,22 +32,12 @@ pub(crate) struct SequenceNumber {
 impl SequenceNumber {
     /// The number of record `index` of a shard; records count from 1, the shard's start is 0.
     pub(crate) fn new(epoch: u64, shard: u32, index: u64, second: u64) -> Self {
-        Self {
-            epoch,
-            shard_low: low_bits(shard),
-            index,
-            mark: 0,
-            second,
-            shard,
-        }
+        Self { epoch, shard_low: low_bits(shard), index, mark: 0, second, shard }
     }
 
     /// The last number of a shard closed at `second`.
     pub(crate) fn end(epoch: u64, shard: u32, second: u64) -> Self {
-        Self {
-            mark: END_MARK,
-            ..Self::new(epoch, shard, END_INDEX, second)
-        }
+        Self { mark: END_MARK, ..Self::new(epoch, shard, END_INDEX, second) }
     }
 
     /// The record's index, if this number is one of the shard with this epoch and index.
@@ -135,11 +125,7 @@ impl FromStr for SequenceNumber {
             shard: (limbs[2] >> 4) as u32,
         };
         let genuine = number.limbs() == limbs && number.shard_low == low_bits(number.shard);
-        if genuine {
-            Ok(number)
-        } else {
-            Err(NotASequenceNumber)
-        }
+        if genuine { Ok(number) } else { Err(NotASequenceNumber) }
     }
 }
 
@@ -152,8 +138,7 @@ impl Serialize for SequenceNumber {
 impl<'de> Deserialize<'de> for SequenceNumber {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        text.parse()
-            .map_err(|_| D::Error::custom(format!("{text} is no sequence number")))
+        text.parse().map_err(|_| D::Error::custom(format!("{text} is no sequence number")))
     }
 }
 
@@ -177,15 +162,7 @@ mod tests {
         let number = SequenceNumber::new(1_767_225_600, 3, 7, 1_767_225_601).to_string();
         let mut other_version = number.clone();
         other_version.replace_range(55.., "0");
-        for bad in [
-            "",
-            "0",
-            "1",
-            &number[1..],
-            &"9".repeat(56),
-            &"0".repeat(56),
-            &other_version,
-        ] {
+        for bad in ["", "0", "1", &number[1..], &"9".repeat(56), &"0".repeat(56), &other_version] {
             assert!(bad.parse::<SequenceNumber>().is_err(), "{bad}");
         }
     }

@@ -29,10 +29,7 @@ impl fmt::Debug for KinesisService {
 
 impl KinesisService {
     pub(crate) fn new(kinesis: Kinesis, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            state: Mutex::new(kinesis),
-            clock,
-        }
+        Self { state: Mutex::new(kinesis), clock }
     }
 
     /// Answers one request. The entries that `refused` names are not put.
@@ -192,41 +189,23 @@ impl KinesisService {
         let request: Locate<'_> = serde_json::from_slice(body).unwrap_or_default();
         let iterator = request.shard_iterator.as_deref().map(ShardIterator::decode);
         let iterator = iterator.and_then(Result::ok);
-        let stream = StreamRef {
-            name: request.stream_name.as_deref(),
-            arn: request.stream_arn.as_deref(),
-        };
+        let stream =
+            StreamRef { name: request.stream_name.as_deref(), arn: request.stream_arn.as_deref() };
         let stream = super::resolve(stream).ok().map(str::to_owned);
         let resource = request.consumer_arn.or(request.resource_arn);
-        let of_resource = |arn: &str| {
-            stream_of(arn)
-                .or(super::name_of_arn(arn))
-                .map(str::to_owned)
-        };
+        let of_resource = |arn: &str| stream_of(arn).or(super::name_of_arn(arn)).map(str::to_owned);
         let stream = stream.or_else(|| resource.as_deref().and_then(of_resource));
         let stream = stream.or_else(|| iterator.as_ref().map(|iterator| iterator.stream.clone()));
-        let named_shard = request
-            .shard_id
-            .or(request.shard_to_split)
-            .or(request.shard_to_merge);
+        let named_shard = request.shard_id.or(request.shard_to_split).or(request.shard_to_merge);
         let named_shard =
             named_shard.or_else(|| iterator.map(|iterator| iterator.shard.to_string()));
-        let keys = if request.records.is_empty() {
-            vec![request.key]
-        } else {
-            request.records
-        };
+        let keys = if request.records.is_empty() { vec![request.key] } else { request.records };
         self.with_state(|kinesis, now| {
-            let stream_ref = StreamRef {
-                name: stream.as_deref(),
-                arn: None,
-            };
+            let stream_ref = StreamRef { name: stream.as_deref(), arn: None };
             let served = kinesis.serving(now, stream_ref).ok();
             let route = |key: &Key<'_>| {
                 let stream = served.as_ref()?;
-                let shard = key
-                    .hash_key()
-                    .and_then(|hash_key| stream.foreseen(hash_key))?;
+                let shard = key.hash_key().and_then(|hash_key| stream.foreseen(hash_key))?;
                 Some(shard.to_string())
             };
             let parts = keys.iter().map(|key| Part {

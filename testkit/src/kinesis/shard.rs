@@ -110,11 +110,7 @@ impl Shard {
         parents: &[&Self],
         now: Timestamp,
     ) -> Self {
-        let parents_epoch = parents
-            .iter()
-            .map(|parent| parent.epoch + 1)
-            .max()
-            .unwrap_or(0);
+        let parents_epoch = parents.iter().map(|parent| parent.epoch + 1).max().unwrap_or(0);
         Self {
             id,
             range,
@@ -171,8 +167,7 @@ impl Shard {
     }
 
     pub(crate) fn ending_sequence_number(&self) -> Option<SequenceNumber> {
-        self.closed
-            .map(|closed| SequenceNumber::end(self.epoch, self.id.0, closed.seconds()))
+        self.closed.map(|closed| SequenceNumber::end(self.epoch, self.id.0, closed.seconds()))
     }
 
     /// Whether it is open, or was at `horizon` or later: then it may hold records in retention.
@@ -243,19 +238,13 @@ impl Shard {
             })
             .map(|(_, record)| record.clone())
             .collect();
-        let next = records
-            .last()
-            .map_or(start, |last| last.sequence_number.index() + 1);
+        let next = records.last().map_or(start, |last| last.sequence_number.index() + 1);
         (records, next)
     }
 
     /// Frees the records that arrived before `horizon`.
     pub(crate) fn free_before(&mut self, horizon: Timestamp) {
-        while self
-            .records
-            .front()
-            .is_some_and(|record| record.arrival < horizon)
-        {
+        while self.records.front().is_some_and(|record| record.arrival < horizon) {
             self.free_first();
         }
         // The places of records that are gone are memory too.

@@ -123,10 +123,7 @@ impl Stream {
         match change {
             Change::Create { shards } => self.open_first_shards(at, shards),
             Change::Delete => self.deleted = true,
-            Change::Split {
-                shard,
-                at: hash_key,
-            } => self.split(at, shard, hash_key),
+            Change::Split { shard, at: hash_key } => self.split(at, shard, hash_key),
             Change::Merge { shard, adjacent } => self.merge(at, shard, adjacent),
             Change::UpdateShardCount { target } => self.reshard_uniformly(at, target),
         }
@@ -165,16 +162,12 @@ impl Stream {
 
     /// Whether records can be put and read: while it is active or updating.
     pub(crate) fn serves_data(&self) -> bool {
-        !matches!(
-            self.pending,
-            Some((_, Change::Create { .. } | Change::Delete))
-        )
+        !matches!(self.pending, Some((_, Change::Create { .. } | Change::Delete)))
     }
 
     /// Records that arrived before this moment are past retention.
     pub(crate) fn horizon(&self, now: Timestamp) -> Timestamp {
-        now.minus(Duration::from_secs(self.retention_hours * 3600))
-            .max(self.forgotten)
+        now.minus(Duration::from_secs(self.retention_hours * 3600)).max(self.forgotten)
     }
 
     /// Frees what is past retention in every shard, also those no one reads or writes any more.
@@ -215,18 +208,13 @@ impl Stream {
             .filter(|id| (id.0 as usize) < self.shards.len())
             .filter(|id| self.shard(*id).is_retained(horizon))
             .ok_or_else(|| {
-                ApiError::not_found(format!(
-                    "Shard {text} in stream {} does not exist",
-                    self.name
-                ))
+                ApiError::not_found(format!("Shard {text} in stream {} does not exist", self.name))
             })
     }
 
     /// The open shard that owns a hash key. A stream that serves data always has one.
     pub(crate) fn route(&self, hash_key: u128) -> ShardId {
-        let after = self
-            .open
-            .partition_point(|id| self.shard(*id).range.0 <= hash_key);
+        let after = self.open.partition_point(|id| self.shard(*id).range.0 <= hash_key);
         self.open[after - 1]
     }
 }

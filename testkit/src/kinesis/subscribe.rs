@@ -108,10 +108,7 @@ impl Kinesis {
             timestamp: start.timestamp.map(|time| time.0),
         };
         let session = self.settings.subscription_time;
-        let rate = self
-            .settings
-            .shard_limits
-            .then(|| SubscriptionRate::new(now));
+        let rate = self.settings.shard_limits.then(|| SubscriptionRate::new(now));
         let id = self.next_incarnation();
         let (name, consumer) = self.consumer_by_arn(now, arn)?;
         consumer.check_active(now)?;
@@ -127,11 +124,7 @@ impl Kinesis {
                 "Another active subscription exists for this consumer: {arn}, shard {shard}"
             )));
         }
-        let holder = Holder {
-            id,
-            since: now,
-            connected: true,
-        };
+        let holder = Holder { id, since: now, connected: true };
         stream.hold(consumer, shard, holder);
         Ok(Subscription {
             stream: name,
@@ -156,11 +149,7 @@ impl Kinesis {
         let keep_expired = self.settings.keep_expired;
         let stream = self.serving(now, named(&subscription.stream))?;
         let (consumer, shard) = (subscription.consumer, subscription.shard);
-        if !stream
-            .consumers
-            .iter()
-            .any(|known| known.incarnation == consumer)
-        {
+        if !stream.consumers.iter().any(|known| known.incarnation == consumer) {
             return Err(ApiError::not_found("The consumer has been deregistered."));
         }
         if stream.holder(consumer, shard).map(|holder| holder.id) != Some(subscription.id) {
@@ -180,14 +169,8 @@ impl Kinesis {
             return Ok(Next::Wait(wait.min(until_end)));
         }
         let (limit, max_bytes) = (MAX_RECORDS, MAX_BYTES);
-        let page = stream.read_page(
-            now,
-            shard,
-            subscription.position,
-            limit,
-            max_bytes,
-            keep_expired,
-        );
+        let page =
+            stream.read_page(now, shard, subscription.position, limit, max_bytes, keep_expired);
         let heartbeat = subscription.last_event.plus(HEARTBEAT);
         if page.records.is_empty() && page.child_shards.is_none() && now < heartbeat {
             let until_heartbeat = Duration::from_millis(heartbeat.since(now));
@@ -234,18 +217,12 @@ impl Kinesis {
 
 impl super::stream::Stream {
     fn holder(&self, consumer: u64, shard: ShardId) -> Option<&Holder> {
-        let consumer = self
-            .consumers
-            .iter()
-            .find(|known| known.incarnation == consumer)?;
+        let consumer = self.consumers.iter().find(|known| known.incarnation == consumer)?;
         consumer.subscriptions.get(&shard)
     }
 
     fn hold(&mut self, consumer: u64, shard: ShardId, holder: Holder) {
-        let consumer = self
-            .consumers
-            .iter_mut()
-            .find(|known| known.incarnation == consumer);
+        let consumer = self.consumers.iter_mut().find(|known| known.incarnation == consumer);
         if let Some(consumer) = consumer {
             consumer.subscriptions.insert(shard, holder);
         }
@@ -254,10 +231,7 @@ impl super::stream::Stream {
     }
 
     fn release(&mut self, consumer: u64, shard: ShardId) {
-        let consumer = self
-            .consumers
-            .iter_mut()
-            .find(|known| known.incarnation == consumer);
+        let consumer = self.consumers.iter_mut().find(|known| known.incarnation == consumer);
         if let Some(consumer) = consumer {
             consumer.subscriptions.remove(&shard);
         }
@@ -265,10 +239,7 @@ impl super::stream::Stream {
 }
 
 fn named(name: &str) -> StreamRef<'_> {
-    StreamRef {
-        name: Some(name),
-        arn: None,
-    }
+    StreamRef { name: Some(name), arn: None }
 }
 
 #[cfg(test)]

@@ -82,10 +82,7 @@ impl Kinesis {
         let tags = &self.stream(now, request.stream())?.tags;
         let mut rest = tags.range::<String, _>((from, Bound::Unbounded));
         let tags = rest.by_ref().take(limit).map(Tag::from).collect();
-        Ok(StreamTagsResponse {
-            tags,
-            has_more_tags: rest.next().is_some(),
-        })
+        Ok(StreamTagsResponse { tags, has_more_tags: rest.next().is_some() })
     }
 
     pub(crate) fn tag_resource(
@@ -123,20 +120,14 @@ impl Kinesis {
         if arn.contains("/consumer/") {
             return Ok(&mut self.consumer_by_arn(now, arn)?.1.tags);
         }
-        let stream = StreamRef {
-            name: None,
-            arn: Some(arn),
-        };
+        let stream = StreamRef { name: None, arn: Some(arn) };
         Ok(&mut self.stream(now, stream)?.tags)
     }
 }
 
 impl From<(&String, &String)> for Tag {
     fn from((key, value): (&String, &String)) -> Self {
-        Self {
-            key: key.clone(),
-            value: value.clone(),
-        }
+        Self { key: key.clone(), value: value.clone() }
     }
 }
 

@@ -59,24 +59,11 @@ impl World {
         let mut kinesis = Kinesis::new(Settings::default());
         let now = Timestamp::from_millis(1_767_225_600_000);
         kinesis.create_provisioned(now, STREAM, shards).unwrap();
-        Self {
-            kinesis,
-            now,
-            put: BTreeMap::new(),
-            count: 0,
-        }
+        Self { kinesis, now, put: BTreeMap::new(), count: 0 }
     }
 
     fn stream(&mut self) -> &mut Stream {
-        self.kinesis
-            .stream(
-                self.now,
-                StreamRef {
-                    name: Some(STREAM),
-                    arn: None,
-                },
-            )
-            .unwrap()
+        self.kinesis.stream(self.now, StreamRef { name: Some(STREAM), arn: None }).unwrap()
     }
 
     fn take(&mut self, step: Step) {
@@ -126,14 +113,10 @@ impl World {
         let request = serde_json::json!({ "StreamName": STREAM, "Records": records }).to_string();
         let put =
             Put::try_from(serde_json::from_str::<put::PutRecordsRequest<'_>>(&request).unwrap());
-        let response = self
-            .kinesis
-            .put_records(self.now, put.unwrap(), Default::default())
-            .unwrap();
+        let response =
+            self.kinesis.put_records(self.now, put.unwrap(), Default::default()).unwrap();
         for result in response.records {
-            let put::PutResult::Put { shard_id, .. } = result else {
-                panic!("{result:?}")
-            };
+            let put::PutResult::Put { shard_id, .. } = result else { panic!("{result:?}") };
             self.put.entry(shard_id).or_default().push(self.count);
             self.count += 1;
         }
@@ -164,10 +147,7 @@ impl World {
                     for child in &children {
                         assert!(child.parent_shards.contains(&shard));
                     }
-                    return (
-                        records,
-                        children.iter().map(|child| child.shard_id).collect(),
-                    );
+                    return (records, children.iter().map(|child| child.shard_id).collect());
                 }
                 other => panic!("an iterator and children, or neither: {other:?}"),
             }
@@ -180,15 +160,8 @@ fn check_cover(stream: &Stream) {
     let open: Vec<_> = stream.open.iter().map(|id| stream.shard(*id)).collect();
     assert_eq!(open[0].range.0, 0);
     assert_eq!(open[open.len() - 1].range.1, u128::MAX);
-    assert!(
-        open.windows(2)
-            .all(|pair| pair[0].range.1 + 1 == pair[1].range.0)
-    );
-    let all_open = stream
-        .shards
-        .iter()
-        .filter(|shard| shard.closed.is_none())
-        .count();
+    assert!(open.windows(2).all(|pair| pair[0].range.1 + 1 == pair[1].range.0));
+    let all_open = stream.shards.iter().filter(|shard| shard.closed.is_none()).count();
     assert_eq!(all_open, open.len());
     for shard in open {
         assert_eq!(stream.route(shard.range.0), shard.id);
@@ -199,10 +172,7 @@ fn check_cover(stream: &Stream) {
 /// Parents are closed, name their children, cover them, and number below them.
 fn check_lineage(stream: &Stream, first_shards: usize) {
     for shard in &stream.shards {
-        assert_eq!(
-            shard.parents.is_empty(),
-            (shard.id.0 as usize) < first_shards
-        );
+        assert_eq!(shard.parents.is_empty(), (shard.id.0 as usize) < first_shards);
         assert_eq!(shard.children.is_empty(), shard.closed.is_none());
         for parent in shard.parents.iter().map(|parent| stream.shard(*parent)) {
             assert!(parent.children.contains(&shard.id));

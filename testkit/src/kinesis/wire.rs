@@ -103,10 +103,7 @@ pub(crate) struct HashKeyRange {
 
 impl From<(u128, u128)> for HashKeyRange {
     fn from((starting_hash_key, ending_hash_key): (u128, u128)) -> Self {
-        Self {
-            starting_hash_key,
-            ending_hash_key,
-        }
+        Self { starting_hash_key, ending_hash_key }
     }
 }
 
@@ -159,9 +156,7 @@ impl Serialize for EpochSeconds {
 impl<'de> Deserialize<'de> for EpochSeconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let seconds = f64::deserialize(deserializer)?;
-        Ok(Self(Timestamp::from_millis(
-            (seconds * 1000.0).round() as u64
-        )))
+        Ok(Self(Timestamp::from_millis((seconds * 1000.0).round() as u64)))
     }
 }
 
@@ -179,9 +174,7 @@ impl<'de> Deserialize<'de> for Base64 {
             }
             fn visit_bytes<E: Error>(self, text: &[u8]) -> Result<Base64, E> {
                 let decoded = base64_simd::STANDARD.decode_to_vec(text);
-                decoded
-                    .map(|bytes| Base64(bytes.into()))
-                    .map_err(|_| E::custom("invalid base64"))
+                decoded.map(|bytes| Base64(bytes.into())).map_err(|_| E::custom("invalid base64"))
             }
         }
         // As bytes: what is base64 need not be looked through for UTF-8 before.

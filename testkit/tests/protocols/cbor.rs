@@ -30,9 +30,7 @@ async fn start() -> (LocalAws, ManualClock) {
 
 async fn client(aws: &LocalAws) -> SendRequest<Full<Bytes>> {
     let socket = TokioIo::new(connect(aws.kinesis_url()).await);
-    let (sender, connection) = http2::handshake(TokioExecutor::new(), socket)
-        .await
-        .unwrap();
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), socket).await.unwrap();
     tokio::spawn(connection);
     sender
 }
@@ -82,10 +80,7 @@ async fn call(
 
 fn member<'a>(value: &'a Value, name: &str) -> &'a Value {
     let members = value.as_map().unwrap();
-    let found = members
-        .iter()
-        .find(|(key, _)| key.as_text() == Some(name))
-        .map(|(_, value)| value);
+    let found = members.iter().find(|(key, _)| key.as_text() == Some(name)).map(|(_, value)| value);
     found.unwrap_or_else(|| panic!("no {name} in {value:?}"))
 }
 
@@ -115,11 +110,7 @@ async fn iterator(client: &mut SendRequest<Full<Bytes>>, from: u64) -> Value {
         "ShardIteratorType" => "AT_TIMESTAMP",
         "Timestamp" => time(from),
     });
-    member(
-        &call(client, "GetShardIterator", request).await,
-        "ShardIterator",
-    )
-    .clone()
+    member(&call(client, "GetShardIterator", request).await, "ShardIterator").clone()
 }
 
 #[tokio::test]
@@ -147,10 +138,7 @@ async fn records_and_times_are_the_same_both_ways() {
     assert_eq!(records.len(), 3);
     for (got, stored) in records.iter().zip(stored) {
         assert_eq!(member(got, "Data").as_bytes().unwrap(), &stored.data[..]);
-        assert_eq!(
-            member(got, "PartitionKey").as_text().unwrap(),
-            stored.partition_key
-        );
+        assert_eq!(member(got, "PartitionKey").as_text().unwrap(), stored.partition_key);
         assert_eq!(member(got, "ApproximateArrivalTimestamp"), &time(NOW));
     }
 
@@ -192,43 +180,15 @@ async fn a_refusal_names_its_kind() {
     let mut client = client(&aws).await;
     let unknown = written(&cbor!({"StreamName" => "none"}).unwrap());
     for (target, body, expected) in [
-        (
-            "Kinesis_20131202.DescribeStream",
-            unknown.clone(),
-            "ResourceNotFoundException",
-        ),
-        (
-            "Kinesis_20131202.SubscribeToShard",
-            written(&cbor!({}).unwrap()),
-            "ValidationException",
-        ),
-        (
-            "Kinesis_20131202.Fly",
-            unknown.clone(),
-            "UnknownOperationException",
-        ),
+        ("Kinesis_20131202.DescribeStream", unknown.clone(), "ResourceNotFoundException"),
+        ("Kinesis_20131202.SubscribeToShard", written(&cbor!({}).unwrap()), "ValidationException"),
+        ("Kinesis_20131202.Fly", unknown.clone(), "UnknownOperationException"),
         ("Other.Fly", unknown, "UnknownOperationException"),
         // Garbage, JSON, nothing, something after the end, and a number where a name belongs.
-        (
-            "Kinesis_20131202.DescribeStream",
-            b"\x1c\xff\x00".to_vec(),
-            "SerializationException",
-        ),
-        (
-            "Kinesis_20131202.DescribeStream",
-            b"{}".to_vec(),
-            "SerializationException",
-        ),
-        (
-            "Kinesis_20131202.DescribeStream",
-            Vec::new(),
-            "SerializationException",
-        ),
-        (
-            "Kinesis_20131202.DescribeStream",
-            b"\xa0\xa0".to_vec(),
-            "SerializationException",
-        ),
+        ("Kinesis_20131202.DescribeStream", b"\x1c\xff\x00".to_vec(), "SerializationException"),
+        ("Kinesis_20131202.DescribeStream", b"{}".to_vec(), "SerializationException"),
+        ("Kinesis_20131202.DescribeStream", Vec::new(), "SerializationException"),
+        ("Kinesis_20131202.DescribeStream", b"\xa0\xa0".to_vec(), "SerializationException"),
         (
             "Kinesis_20131202.DescribeStream",
             written(&cbor!({"StreamName" => 1}).unwrap()),
@@ -238,8 +198,7 @@ async fn a_refusal_names_its_kind() {
         let answer = refused(&mut client, target, body).await;
         assert_eq!(answer, (400, expected.to_owned()), "{target}");
     }
-    aws.faults()
-        .add(Fault::internal_failure().operation("ListStreams"));
+    aws.faults().add(Fault::internal_failure().operation("ListStreams"));
     let nothing = written(&cbor!({}).unwrap());
     let answer = refused(&mut client, "Kinesis_20131202.ListStreams", nothing).await;
     assert_eq!(answer, (500, "InternalFailure".to_owned()));
@@ -252,8 +211,7 @@ async fn a_fault_strikes_the_shard_of_a_record() {
     let elsewhere = Fault::throttle().shard("shardId-000000000001");
     aws.faults().add(elsewhere);
     put(&mut client, b"one").await;
-    aws.faults()
-        .add(Fault::refuse_entry("Odd").shard("shardId-000000000000"));
+    aws.faults().add(Fault::refuse_entry("Odd").shard("shardId-000000000000"));
     let records = vec![record("key", b"two")];
     let request = cbor!({"StreamName" => STREAM, "Records" => records});
     let answer = call(&mut client, "PutRecords", request).await;

@@ -46,10 +46,7 @@ fn over_tls(aws: &LocalAws, trusted: TrustStore) -> aws_types::SdkConfig {
         .tls_context(context.unwrap())
         .build_https();
     let config = aws.sdk_config().to_builder().http_client(http);
-    config
-        .endpoint_url(aws.tls_url().unwrap())
-        .retry_config(RetryConfig::disabled())
-        .build()
+    config.endpoint_url(aws.tls_url().unwrap()).retry_config(RetryConfig::disabled()).build()
 }
 
 fn trusting(aws: &LocalAws) -> TrustStore {
@@ -145,10 +142,7 @@ where
     let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
     let (mut sender, connection) = handshake.await.unwrap();
     let connection = tokio::spawn(connection);
-    let (one, two) = (
-        sender.send_request(list_streams()),
-        sender.send_request(list_streams()),
-    );
+    let (one, two) = (sender.send_request(list_streams()), sender.send_request(list_streams()));
     let (one, two) = tokio::join!(one, two);
     assert_lists_streams(one.unwrap(), Version::HTTP_2).await;
     assert_lists_streams(two.unwrap(), Version::HTTP_2).await;
@@ -173,10 +167,7 @@ async fn handshake(aws: &LocalAws, protocols: &[&str]) -> TlsStream<TcpStream> {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = protocols
-        .iter()
-        .map(|name| name.as_bytes().to_vec())
-        .collect();
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     let connector = TlsConnector::from(Arc::new(config));
     let name = ServerName::try_from("localhost").unwrap();
     let socket = connect(aws.tls_url().unwrap()).await;

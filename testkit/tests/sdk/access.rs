@@ -37,12 +37,7 @@ async fn only_the_right_key_and_secret_are_let_in() {
     put(&right, 0, "signed").await;
     assert_eq!(read_all(&right, SHARD_0).await, ["signed"]);
     let put_by = |client: &Client| {
-        client
-            .put_record()
-            .stream_name(STREAM)
-            .partition_key("k")
-            .data(Blob::new("x"))
-            .send()
+        client.put_record().stream_name(STREAM).partition_key("k").data(Blob::new("x")).send()
     };
     let stranger = put_by(&client_of(&aws, "AKIAOTHER", SECRET)).await;
     assert_eq!(code(stranger), "UnrecognizedClientException");
@@ -114,9 +109,7 @@ async fn a_denied_operation_is_denied_in_its_service_only() {
 /// A client in another region than the services are in.
 fn elsewhere(aws: &LocalAws) -> (Client, aws_sdk_dynamodb::Client) {
     let config = aws.sdk_config().into_builder();
-    let config = config
-        .region(aws_sdk_kinesis::config::Region::new("eu-central-1"))
-        .build();
+    let config = config.region(aws_sdk_kinesis::config::Region::new("eu-central-1")).build();
     (Client::new(&config), aws_sdk_dynamodb::Client::new(&config))
 }
 
@@ -135,10 +128,7 @@ async fn a_resource_of_another_region_does_not_exist() {
         assert_eq!(code(shards), "ResourceNotFoundException");
         let summary = client.describe_stream_summary().stream_arn(ARN_ELSEWHERE);
         assert_eq!(code(summary.send().await), "ResourceNotFoundException");
-        let put = client
-            .put_record()
-            .stream_arn(ARN_ELSEWHERE)
-            .partition_key("k");
+        let put = client.put_record().stream_arn(ARN_ELSEWHERE).partition_key("k");
         let put = put.data(Blob::new("x")).send().await;
         assert_eq!(code(put), "ResourceNotFoundException");
         let tags = client.list_tags_for_resource().resource_arn(ARN_ELSEWHERE);
@@ -148,19 +138,10 @@ async fn a_resource_of_another_region_does_not_exist() {
         assert_eq!(code(describe.send().await), "ResourceNotFoundException");
     }
     for client in [&aws.dynamodb(), &foreign_table] {
-        let describe = client
-            .describe_table()
-            .table_name(TABLE_ELSEWHERE)
-            .send()
-            .await;
+        let describe = client.describe_table().table_name(TABLE_ELSEWHERE).send().await;
         assert_eq!(code(describe), "ResourceNotFoundException");
     }
-    aws.kinesis()
-        .list_shards()
-        .stream_arn(ARN)
-        .send()
-        .await
-        .unwrap();
+    aws.kinesis().list_shards().stream_arn(ARN).send().await.unwrap();
 }
 
 #[tokio::test]
@@ -171,23 +152,12 @@ async fn an_arn_is_of_the_region_that_the_request_is_signed_for() {
     let by_arn = client.list_shards().stream_arn(ARN).send().await;
     assert_eq!(code(by_arn), "ResourceNotFoundException");
     // By name any region will do, unless it is to be checked.
-    client
-        .list_shards()
-        .stream_name("orders")
-        .send()
-        .await
-        .unwrap();
+    client.list_shards().stream_name("orders").send().await.unwrap();
     let strict = LocalAws::builder().check_region(true);
     let strict = strict.build().await.unwrap();
     let (client, dynamodb) = elsewhere(&strict);
-    assert_eq!(
-        code(client.list_streams().send().await),
-        "InvalidSignatureException"
-    );
-    assert_eq!(
-        code(dynamodb.list_tables().send().await),
-        "InvalidSignatureException"
-    );
+    assert_eq!(code(client.list_streams().send().await), "InvalidSignatureException");
+    assert_eq!(code(dynamodb.list_tables().send().await), "InvalidSignatureException");
     strict.kinesis().list_streams().send().await.unwrap();
 }
 
@@ -204,11 +174,7 @@ async fn a_signature_of_another_time_is_refused_where_that_is_asked_for() {
         let aws = LocalAws::builder().check_time(true).build().await.unwrap();
         aws.create_stream(STREAM, 1).await.unwrap();
         let off = Duration::from_secs(i64::unsigned_abs(seconds));
-        let host = if seconds < 0 {
-            services - off
-        } else {
-            services + off
-        };
+        let host = if seconds < 0 { services - off } else { services + off };
         let config = aws_sdk_kinesis::config::Builder::from(&aws.sdk_config())
             .time_source(StaticTime(host))
             .retry_config(RetryConfig::disabled());
@@ -220,10 +186,7 @@ async fn a_signature_of_another_time_is_refused_where_that_is_asked_for() {
                 let error = error.into_service_error();
                 assert_eq!(error.code(), Some("InvalidSignatureException"));
                 let text = error.message().unwrap_or_default();
-                assert!(
-                    text.starts_with(message) && text.ends_with(" 5 min.)"),
-                    "{text}"
-                );
+                assert!(text.starts_with(message) && text.ends_with(" 5 min.)"), "{text}");
             }
             (answer, _) => panic!("{seconds}: {answer:?}"),
         }

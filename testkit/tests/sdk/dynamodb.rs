@@ -25,24 +25,13 @@ pub(crate) fn item(id: &str) -> HashMap<String, AttributeValue> {
 pub(crate) async fn create_table(client: &Client) {
     let attribute = |name: &str| {
         let attribute = AttributeDefinition::builder().attribute_name(name);
-        attribute
-            .attribute_type(ScalarAttributeType::S)
-            .build()
-            .unwrap()
+        attribute.attribute_type(ScalarAttributeType::S).build().unwrap()
     };
     let key = |name: &str| {
-        KeySchemaElement::builder()
-            .attribute_name(name)
-            .key_type(KeyType::Hash)
-            .build()
-            .unwrap()
+        KeySchemaElement::builder().attribute_name(name).key_type(KeyType::Hash).build().unwrap()
     };
-    let all = Projection::builder()
-        .projection_type(ProjectionType::All)
-        .build();
-    let index = GlobalSecondaryIndex::builder()
-        .index_name("by_owner")
-        .key_schema(key("owner"));
+    let all = Projection::builder().projection_type(ProjectionType::All).build();
+    let index = GlobalSecondaryIndex::builder().index_name("by_owner").key_schema(key("owner"));
     let create = client
         .create_table()
         .table_name(TABLE)
@@ -52,12 +41,7 @@ pub(crate) async fn create_table(client: &Client) {
         .global_secondary_indexes(index.projection(all).build().unwrap())
         .billing_mode(BillingMode::PayPerRequest);
     create.send().await.unwrap();
-    let described = client
-        .describe_table()
-        .table_name(TABLE)
-        .send()
-        .await
-        .unwrap();
+    let described = client.describe_table().table_name(TABLE).send().await.unwrap();
     let status = described.table().unwrap().table_status().cloned();
     assert_eq!(status, Some(TableStatus::Active));
 }
@@ -67,21 +51,9 @@ async fn conditions_guard_writes_and_show_the_item_that_failed_them() {
     let aws = LocalAws::start().await.unwrap();
     let client = aws.dynamodb();
     create_table(&client).await;
-    client
-        .put_item()
-        .table_name(TABLE)
-        .set_item(Some(item("a")))
-        .send()
-        .await
-        .unwrap();
-    let again = client
-        .put_item()
-        .table_name(TABLE)
-        .set_item(Some(item("a")));
-    let again = again
-        .condition_expression("attribute_not_exists(id)")
-        .send()
-        .await;
+    client.put_item().table_name(TABLE).set_item(Some(item("a"))).send().await.unwrap();
+    let again = client.put_item().table_name(TABLE).set_item(Some(item("a")));
+    let again = again.condition_expression("attribute_not_exists(id)").send().await;
     assert_eq!(code(again), "ConditionalCheckFailedException");
 
     let take = |owner: &str, expected: &str| {
@@ -101,10 +73,7 @@ async fn conditions_guard_writes_and_show_the_item_that_failed_them() {
             .send()
     };
     let taken = take("w1", "0").await.unwrap();
-    assert_eq!(
-        taken.attributes().unwrap()["counter"],
-        AttributeValue::N("1".to_owned())
-    );
+    assert_eq!(taken.attributes().unwrap()["counter"], AttributeValue::N("1".to_owned()));
     let refused = take("w2", "0").await.unwrap_err().into_service_error();
     let aws_sdk_dynamodb::operation::update_item::UpdateItemError::ConditionalCheckFailedException(
         refused,
@@ -112,10 +81,7 @@ async fn conditions_guard_writes_and_show_the_item_that_failed_them() {
     else {
         panic!("{refused:?}");
     };
-    assert_eq!(
-        refused.item().unwrap()["owner"],
-        AttributeValue::S("w1".to_owned())
-    );
+    assert_eq!(refused.item().unwrap()["owner"], AttributeValue::S("w1".to_owned()));
 
     let owned = client.query().table_name(TABLE).index_name("by_owner");
     let owned = owned
@@ -132,18 +98,12 @@ async fn a_transaction_is_all_or_nothing() {
     create_table(&client).await;
     let put = |id: &str| {
         let put = Put::builder().table_name(TABLE).set_item(Some(item(id)));
-        let put = put
-            .condition_expression("attribute_not_exists(id)")
-            .build()
-            .unwrap();
+        let put = put.condition_expression("attribute_not_exists(id)").build().unwrap();
         TransactWriteItem::builder().put(put).build()
     };
     let write = |ids: [&str; 2]| {
         let puts = ids.map(put).to_vec();
-        client
-            .transact_write_items()
-            .set_transact_items(Some(puts))
-            .send()
+        client.transact_write_items().set_transact_items(Some(puts)).send()
     };
     write(["a", "b"]).await.unwrap();
     let cancelled = write(["c", "b"]).await.unwrap_err();
@@ -152,22 +112,10 @@ async fn a_transaction_is_all_or_nothing() {
     let aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError::TransactionCanceledException(cancelled) = cancelled else {
         panic!("{cancelled:?}");
     };
-    let reasons: Vec<_> = cancelled
-        .cancellation_reasons()
-        .iter()
-        .map(|reason| reason.code().unwrap())
-        .collect();
+    let reasons: Vec<_> =
+        cancelled.cancellation_reasons().iter().map(|reason| reason.code().unwrap()).collect();
     assert_eq!(reasons, ["None", "ConditionalCheckFailed"]);
-    assert_eq!(
-        client
-            .scan()
-            .table_name(TABLE)
-            .send()
-            .await
-            .unwrap()
-            .count(),
-        2
-    );
+    assert_eq!(client.scan().table_name(TABLE).send().await.unwrap().count(), 2);
 }
 
 #[tokio::test]
@@ -177,15 +125,9 @@ async fn mistakes_get_the_codes_of_dynamodb() {
     let missing = client.describe_table().table_name("none").send().await;
     assert_eq!(code(missing), "ResourceNotFoundException");
     create_table(&client).await;
-    let keyless = client
-        .put_item()
-        .table_name(TABLE)
-        .item("x", AttributeValue::Bool(true));
+    let keyless = client.put_item().table_name(TABLE).item("x", AttributeValue::Bool(true));
     assert_eq!(code(keyless.send().await), "ValidationException");
-    let number = client
-        .put_item()
-        .table_name(TABLE)
-        .set_item(Some(item("a")));
+    let number = client.put_item().table_name(TABLE).set_item(Some(item("a")));
     let number = number.item("counter", AttributeValue::N("many".to_owned()));
     assert_eq!(code(number.send().await), "ValidationException");
     let unknown = client.describe_limits().send().await;

@@ -28,11 +28,7 @@ fn request(
     shard: &str,
     start: StartingPosition,
 ) -> SubscribeToShardFluentBuilder {
-    client
-        .subscribe_to_shard()
-        .consumer_arn(consumer)
-        .shard_id(shard)
-        .starting_position(start)
+    client.subscribe_to_shard().consumer_arn(consumer).shard_id(shard).starting_position(start)
 }
 
 async fn subscribe(
@@ -40,10 +36,7 @@ async fn subscribe(
     consumer: &str,
     start: StartingPosition,
 ) -> SubscribeToShardOutput {
-    request(client, consumer, SHARD_0, start)
-        .send()
-        .await
-        .unwrap()
+    request(client, consumer, SHARD_0, start).send().await.unwrap()
 }
 
 /// The next event, or the code of the exception; none at the end.
@@ -72,11 +65,7 @@ async fn next_texts(subscription: &mut SubscribeToShardOutput) -> Vec<String> {
 /// A stream of one shard on a clock of the test's, and a consumer.
 async fn on_manual_clock() -> (LocalAws, ManualClock, Client, String) {
     let clock = ManualClock::default();
-    let aws = LocalAws::builder()
-        .clock(clock.clone())
-        .build()
-        .await
-        .unwrap();
+    let aws = LocalAws::builder().clock(clock.clone()).build().await.unwrap();
     aws.create_stream(STREAM, 1).await.unwrap();
     let client = client(&aws);
     let consumer = register(&client, "app").await;
@@ -97,10 +86,7 @@ async fn records_are_pushed_from_every_kind_of_starting_position() {
     put(&client, 0, "c").await;
     let starts: [(StartingPosition, &[&str]); 5] = [
         (position(ShardIteratorType::TrimHorizon), &["a", "b", "c"]),
-        (
-            numbered(ShardIteratorType::AtSequenceNumber, &b),
-            &["b", "c"],
-        ),
+        (numbered(ShardIteratorType::AtSequenceNumber, &b), &["b", "c"]),
         (numbered(ShardIteratorType::AfterSequenceNumber, &b), &["c"]),
         (time, &["b", "c"]),
         (position(ShardIteratorType::Latest), &[]),
@@ -129,12 +115,8 @@ async fn records_are_pushed_from_every_kind_of_starting_position() {
 async fn what_cannot_be_subscribed_to_is_refused() {
     let clock = ManualClock::default();
     let transition = Duration::from_secs(5);
-    let aws = LocalAws::builder()
-        .clock(clock.clone())
-        .transition_time(transition)
-        .build()
-        .await
-        .unwrap();
+    let aws =
+        LocalAws::builder().clock(clock.clone()).transition_time(transition).build().await.unwrap();
     aws.create_stream(STREAM, 1).await.unwrap();
     clock.advance(transition);
     let client = client(&aws);
@@ -262,10 +244,8 @@ async fn an_idle_shard_sends_events_without_records() {
         assert!(beat.records().is_empty());
         assert_eq!(beat.millis_behind_latest(), 0);
         // One can go on from an idle shard too.
-        let after = numbered(
-            ShardIteratorType::AfterSequenceNumber,
-            beat.continuation_sequence_number(),
-        );
+        let after =
+            numbered(ShardIteratorType::AfterSequenceNumber, beat.continuation_sequence_number());
         let other = register(&client, &format!("other-{nth}")).await;
         subscribe(&client, &other, after).await;
     }
@@ -418,9 +398,7 @@ async fn with_limits_a_subscriber_gets_two_mebibytes_a_second() {
 #[tokio::test(start_paused = true)]
 async fn a_subscription_lasts_as_long_as_it_is_set_to() {
     let clock = TokioClock::current();
-    let aws = LocalAws::builder()
-        .clock(clock.clone())
-        .subscription_time(Duration::from_secs(7));
+    let aws = LocalAws::builder().clock(clock.clone()).subscription_time(Duration::from_secs(7));
     let aws = aws.build().await.unwrap();
     aws.create_stream(STREAM, 1).await.unwrap();
     let client = Client::new(&aws.in_process_config());

@@ -27,12 +27,7 @@ async fn a_record_of_ten_mebibytes_is_put_read_and_pushed_whole() {
     let key = "key";
     let data = pattern(10 * MEBIBYTE - key.len());
     let put = |data: Vec<u8>| {
-        client
-            .put_record()
-            .stream_name(STREAM)
-            .partition_key(key)
-            .data(Blob::new(data))
-            .send()
+        client.put_record().stream_name(STREAM).partition_key(key).data(Blob::new(data)).send()
     };
     assert_eq!(code(put(data.clone()).await), "InvalidArgumentException");
     set_max(&client, 10 * 1024).await;
@@ -60,10 +55,7 @@ async fn a_record_of_ten_mebibytes_is_put_read_and_pushed_whole() {
     let mut subscription = subscribe.send().await.unwrap();
     let event = subscription.event_stream.recv().await.unwrap().unwrap();
     let event = event.as_subscribe_to_shard_event().unwrap();
-    assert!(
-        event.records()[0].data().as_ref() == data,
-        "the data is another"
-    );
+    assert!(event.records()[0].data().as_ref() == data, "the data is another");
 }
 
 #[tokio::test]
@@ -99,20 +91,10 @@ async fn memory_is_freed_as_retention_passes_also_where_no_one_looks() {
     let data = [data(0), data(1)];
     assert!(!data.iter().any(|data| data.is_unique()));
     clock.advance(Duration::from_secs(24 * 3600 - 1));
-    client
-        .list_shards()
-        .stream_name(STREAM)
-        .send()
-        .await
-        .unwrap();
+    client.list_shards().stream_name(STREAM).send().await.unwrap();
     assert!(!data.iter().any(|data| data.is_unique()));
     clock.advance(Duration::from_secs(2));
-    client
-        .list_shards()
-        .stream_name(STREAM)
-        .send()
-        .await
-        .unwrap();
+    client.list_shards().stream_name(STREAM).send().await.unwrap();
     assert!(data.iter().all(|data| data.is_unique()), "still held");
 }
 

@@ -20,10 +20,7 @@ async fn a_shard_takes_a_thousand_records_a_second_and_refuses_the_rest_one_by_o
     let (aws, client, clock) = limited(1).await;
     let put = async || {
         let entries = (0..500).map(|_| entry("k", "x")).collect();
-        let put = client
-            .put_records()
-            .stream_name(STREAM)
-            .set_records(Some(entries));
+        let put = client.put_records().stream_name(STREAM).set_records(Some(entries));
         put.send().await.unwrap()
     };
     assert_eq!(put().await.failed_record_count(), Some(0));
@@ -31,30 +28,16 @@ async fn a_shard_takes_a_thousand_records_a_second_and_refuses_the_rest_one_by_o
     let refused = put().await;
     assert_eq!(refused.failed_record_count(), Some(500));
     let first = &refused.records()[0];
-    assert_eq!(
-        first.error_code(),
-        Some("ProvisionedThroughputExceededException")
-    );
+    assert_eq!(first.error_code(), Some("ProvisionedThroughputExceededException"));
     assert!(first.error_message().unwrap().contains(SHARD_0));
     assert_eq!((first.sequence_number(), first.shard_id()), (None, None));
-    let single = client
-        .put_record()
-        .stream_name(STREAM)
-        .partition_key("k")
-        .data(Blob::new("x"));
-    assert_eq!(
-        code(single.send().await),
-        "ProvisionedThroughputExceededException"
-    );
+    let single = client.put_record().stream_name(STREAM).partition_key("k").data(Blob::new("x"));
+    assert_eq!(code(single.send().await), "ProvisionedThroughputExceededException");
 
     clock.advance(Duration::from_millis(100));
     let partly = put().await;
     assert_eq!(partly.failed_record_count(), Some(400));
-    assert!(
-        partly.records()[..100]
-            .iter()
-            .all(|record| record.sequence_number().is_some())
-    );
+    assert!(partly.records()[..100].iter().all(|record| record.sequence_number().is_some()));
     assert_eq!(aws.records(STREAM)[0].records.len(), 1100);
 }
 
@@ -63,17 +46,12 @@ async fn a_shard_takes_a_mebibyte_a_second_with_keys_and_its_neighbour_is_not_to
     let (_aws, client, clock) = limited(2).await;
     let put = |hash_key: u128, size: usize| {
         let put = client.put_record().stream_name(STREAM).partition_key("key");
-        put.explicit_hash_key(hash_key.to_string())
-            .data(Blob::new(vec![7; size]))
-            .send()
+        put.explicit_hash_key(hash_key.to_string()).data(Blob::new(vec![7; size])).send()
     };
     let half = (1 << 19) - 3;
     put(0, half).await.unwrap();
     put(0, half).await.unwrap();
-    assert_eq!(
-        code(put(0, 1).await),
-        "ProvisionedThroughputExceededException"
-    );
+    assert_eq!(code(put(0, 1).await), "ProvisionedThroughputExceededException");
     put(u128::MAX, half).await.unwrap();
     clock.advance(Duration::from_millis(500));
     put(0, half).await.unwrap();
@@ -92,10 +70,7 @@ async fn a_shard_gives_five_reads_a_second_and_two_mebibytes() {
     for _ in 0..4 {
         clock.advance(Duration::from_secs(1));
         let put = client.put_record().stream_name(STREAM).partition_key("key");
-        put.data(Blob::new(vec![7; (1 << 20) - 3]))
-            .send()
-            .await
-            .unwrap();
+        put.data(Blob::new(vec![7; (1 << 20) - 3])).send().await.unwrap();
     }
     assert_eq!(get(&client, &start).await.records().len(), 4);
     clock.advance(Duration::from_millis(999));
@@ -111,10 +86,7 @@ async fn without_the_setting_there_are_no_limits() {
     let start = iterator(&client, SHARD_0, ShardIteratorType::TrimHorizon).await;
     for _ in 0..5 {
         let entries = (0..500).map(|_| entry("k", vec![7; 10_000])).collect();
-        let put = client
-            .put_records()
-            .stream_name(STREAM)
-            .set_records(Some(entries));
+        let put = client.put_records().stream_name(STREAM).set_records(Some(entries));
         assert_eq!(put.send().await.unwrap().failed_record_count(), Some(0));
         get(&client, &start).await;
         get(&client, &start).await;

@@ -54,18 +54,11 @@ fn code<T: Debug, E: ProvideErrorMetadata + Debug, R: Debug>(
     result: Result<T, SdkError<E, R>>,
 ) -> String {
     let error = result.expect_err("should have been refused");
-    error
-        .code()
-        .unwrap_or_else(|| panic!("no code in {error:?}"))
-        .to_owned()
+    error.code().unwrap_or_else(|| panic!("no code in {error:?}")).to_owned()
 }
 
 fn entry(key: &str, data: impl Into<Vec<u8>>) -> PutRecordsRequestEntry {
-    PutRecordsRequestEntry::builder()
-        .partition_key(key)
-        .data(Blob::new(data))
-        .build()
-        .unwrap()
+    PutRecordsRequestEntry::builder().partition_key(key).data(Blob::new(data)).build().unwrap()
 }
 
 /// A record with this hash key; the sequence number it got.
@@ -80,21 +73,13 @@ async fn put(client: &Client, hash_key: u128, data: &str) -> String {
 }
 
 async fn iterator(client: &Client, shard: &str, kind: ShardIteratorType) -> String {
-    let iterator = client
-        .get_shard_iterator()
-        .stream_name(STREAM)
-        .shard_id(shard)
-        .shard_iterator_type(kind);
+    let iterator =
+        client.get_shard_iterator().stream_name(STREAM).shard_id(shard).shard_iterator_type(kind);
     iterator.send().await.unwrap().shard_iterator.unwrap()
 }
 
 async fn get(client: &Client, iterator: impl Into<String>) -> GetRecordsOutput {
-    client
-        .get_records()
-        .shard_iterator(iterator)
-        .send()
-        .await
-        .unwrap()
+    client.get_records().shard_iterator(iterator).send().await.unwrap()
 }
 
 /// The data of everything from the start of a shard.
@@ -104,10 +89,7 @@ async fn read_all(client: &Client, shard: &str) -> Vec<String> {
 }
 
 fn texts(records: &[Record]) -> Vec<String> {
-    records
-        .iter()
-        .map(|record| text(record.data().as_ref()))
-        .collect()
+    records.iter().map(|record| text(record.data().as_ref())).collect()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -115,53 +97,25 @@ fn text(bytes: &[u8]) -> String {
 }
 
 async fn shards(client: &Client) -> Vec<Shard> {
-    client
-        .list_shards()
-        .stream_name(STREAM)
-        .send()
-        .await
-        .unwrap()
-        .shards
-        .unwrap_or_default()
+    client.list_shards().stream_name(STREAM).send().await.unwrap().shards.unwrap_or_default()
 }
 
 /// First and last hash key.
 fn range(shard: &Shard) -> (u128, u128) {
     let range = shard.hash_key_range().unwrap();
-    (
-        range.starting_hash_key.parse().unwrap(),
-        range.ending_hash_key.parse().unwrap(),
-    )
+    (range.starting_hash_key.parse().unwrap(), range.ending_hash_key.parse().unwrap())
 }
 
 fn is_open(shard: &Shard) -> bool {
-    shard
-        .sequence_number_range()
-        .unwrap()
-        .ending_sequence_number
-        .is_none()
+    shard.sequence_number_range().unwrap().ending_sequence_number.is_none()
 }
 
 async fn split(client: &Client, shard: &str, at: u128) {
-    let split = client
-        .split_shard()
-        .stream_name(STREAM)
-        .shard_to_split(shard);
-    split
-        .new_starting_hash_key(at.to_string())
-        .send()
-        .await
-        .unwrap();
+    let split = client.split_shard().stream_name(STREAM).shard_to_split(shard);
+    split.new_starting_hash_key(at.to_string()).send().await.unwrap();
 }
 
 async fn merge(client: &Client, shard: &str, adjacent: &str) {
-    let merge = client
-        .merge_shards()
-        .stream_name(STREAM)
-        .shard_to_merge(shard);
-    merge
-        .adjacent_shard_to_merge(adjacent)
-        .send()
-        .await
-        .unwrap();
+    let merge = client.merge_shards().stream_name(STREAM).shard_to_merge(shard);
+    merge.adjacent_shard_to_merge(adjacent).send().await.unwrap();
 }

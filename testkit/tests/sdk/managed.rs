@@ -52,9 +52,7 @@ fn put_one(client: &Client) -> PutRecordFluentBuilder {
 async fn spread_of_one_key(client: &Client) -> Vec<usize> {
     let mut spread = BTreeMap::<String, usize>::new();
     for _ in 0..2 {
-        let entries = (0..4)
-            .map(|nth| entry("one key", nth.to_string()))
-            .collect();
+        let entries = (0..4).map(|nth| entry("one key", nth.to_string())).collect();
         let put = client.put_records().stream_name(STREAM);
         let put = put.set_records(Some(entries)).send().await.unwrap();
         for record in put.records {
@@ -72,10 +70,7 @@ async fn a_service_managed_stream_ignores_keys_and_can_be_switched_while_it_runs
     assert_eq!(spread_of_one_key(&client).await, [8]);
 
     distribute(&client, RecordDistributionStrategy::Auto).await;
-    assert_eq!(
-        strategy(&client).await,
-        Some(RecordDistributionStrategy::Auto)
-    );
+    assert_eq!(strategy(&client).await, Some(RecordDistributionStrategy::Auto));
     assert_eq!(spread_of_one_key(&client).await, [2, 2, 2, 2]);
     // No key is needed, and an explicit hash key does not count either.
     let keyless = put_one(&client).send().await.unwrap();
@@ -129,17 +124,13 @@ async fn only_on_demand_streams_are_service_managed() {
     let summary = client.describe_stream_summary().stream_name("other");
     let summary = summary.send().await.unwrap();
     let summary = summary.stream_description_summary().unwrap();
-    assert_eq!(
-        summary.record_distribution_strategy(),
-        Some(&RecordDistributionStrategy::Auto)
-    );
+    assert_eq!(summary.record_distribution_strategy(), Some(&RecordDistributionStrategy::Auto));
 }
 
 #[tokio::test]
 async fn no_fault_of_one_shard_strikes_before_the_service_has_placed_the_record() {
     let (aws, client) = on_demand().await;
-    aws.faults()
-        .add(Fault::throttle().operation("PutRecord").shard(SHARD_0));
+    aws.faults().add(Fault::throttle().operation("PutRecord").shard(SHARD_0));
     let low = || put_one(&client).partition_key("k").explicit_hash_key("0");
     let throttled = low().send().await;
     assert_eq!(code(throttled), "ProvisionedThroughputExceededException");
@@ -157,11 +148,7 @@ async fn a_stream_changes_its_mode_twice_a_day() {
     aws.create_stream(STREAM, 2).await.unwrap();
     let client = client(&aws);
     let change = |to: StreamMode| {
-        client
-            .update_stream_mode()
-            .stream_arn(STREAM_ARN)
-            .stream_mode_details(mode(to))
-            .send()
+        client.update_stream_mode().stream_arn(STREAM_ARN).stream_mode_details(mode(to)).send()
     };
     let split = || {
         client

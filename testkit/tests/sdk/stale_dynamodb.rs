@@ -55,9 +55,7 @@ async fn an_index_shows_what_was_while_the_table_shows_what_is() {
     let (aws, clock, client) = start().await;
     give(&client, "a", "w1").await;
     give(&client, "b", "w1").await;
-    let stale = aws
-        .faults()
-        .add(Fault::stale_index(10 * SECOND).resource(TABLE));
+    let stale = aws.faults().add(Fault::stale_index(10 * SECOND).resource(TABLE));
     // Nothing has happened since.
     assert_eq!(owned(&client, "w1").await, ["a", "b"]);
     clock.advance(SECOND);
@@ -122,16 +120,13 @@ async fn add_index(client: &Client) {
 #[tokio::test]
 async fn a_new_index_takes_its_time_and_cannot_be_read_before() {
     let (aws, clock, client) = start().await;
-    aws.faults()
-        .add(Fault::slow_index(30 * SECOND).resource(TABLE));
+    aws.faults().add(Fault::slow_index(30 * SECOND).resource(TABLE));
     add_index(&client).await;
     let status = async |name: &str| {
         let describe = client.describe_table().table_name(TABLE);
         let table = describe.send().await.unwrap().table.unwrap();
         let indexes = table.global_secondary_indexes.unwrap();
-        let index = indexes
-            .into_iter()
-            .find(|index| index.index_name() == Some(name));
+        let index = indexes.into_iter().find(|index| index.index_name() == Some(name));
         index.unwrap().index_status.unwrap()
     };
     let scan = || client.scan().table_name(TABLE).index_name("by_state");
@@ -151,10 +146,7 @@ async fn a_failed_condition_can_keep_its_item_to_itself() {
     let (aws, _clock, client) = start().await;
     give(&client, "a", "w1").await;
     let refused = async || {
-        let put = client
-            .put_item()
-            .table_name(TABLE)
-            .set_item(Some(item("a")));
+        let put = client.put_item().table_name(TABLE).set_item(Some(item("a")));
         let put = put
             .condition_expression("attribute_not_exists(id)")
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
@@ -168,9 +160,7 @@ async fn a_failed_condition_can_keep_its_item_to_itself() {
         let put = put
             .condition_expression("attribute_not_exists(id)")
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let put = TransactWriteItem::builder()
-            .put(put.build().unwrap())
-            .build();
+        let put = TransactWriteItem::builder().put(put.build().unwrap()).build();
         let write = client.transact_write_items().transact_items(put);
         match write.send().await.unwrap_err().into_service_error() {
             TransactWriteItemsError::TransactionCanceledException(cancelled) => {

@@ -8,15 +8,11 @@ use super::consumers::{STREAM_ARN, register};
 use super::*;
 
 fn pairs(tags: &[Tag]) -> Vec<(&str, &str)> {
-    tags.iter()
-        .map(|tag| (tag.key(), tag.value().unwrap_or_default()))
-        .collect()
+    tags.iter().map(|tag| (tag.key(), tag.value().unwrap_or_default())).collect()
 }
 
 fn numbered(range: std::ops::Range<usize>) -> HashMap<String, String> {
-    range
-        .map(|nth| (format!("k{nth:02}"), nth.to_string()))
-        .collect()
+    range.map(|nth| (format!("k{nth:02}"), nth.to_string())).collect()
 }
 
 #[tokio::test]
@@ -32,12 +28,7 @@ async fn a_stream_keeps_the_tags_it_was_created_with_and_takes_and_loses_others(
         .await
         .unwrap();
     let add = || client.add_tags_to_stream().stream_name(STREAM);
-    add()
-        .tags("team", "tea")
-        .tags("cost centre", "a/b=c")
-        .send()
-        .await
-        .unwrap();
+    add().tags("team", "tea").tags("cost centre", "a/b=c").send().await.unwrap();
     let list = || client.list_tags_for_stream().stream_arn(STREAM_ARN);
     let all = list().send().await.unwrap();
     let expected = [("cost centre", "a/b=c"), ("team", "tea")];
@@ -46,23 +37,11 @@ async fn a_stream_keeps_the_tags_it_was_created_with_and_takes_and_loses_others(
     let first = list().limit(1).send().await.unwrap();
     assert_eq!(pairs(first.tags()), expected[..1]);
     assert!(first.has_more_tags());
-    let second = list()
-        .exclusive_start_tag_key("cost centre")
-        .send()
-        .await
-        .unwrap();
+    let second = list().exclusive_start_tag_key("cost centre").send().await.unwrap();
     assert_eq!(pairs(second.tags()), expected[1..]);
     let remove = client.remove_tags_from_stream().stream_name(STREAM);
-    remove
-        .tag_keys("team")
-        .tag_keys("never there")
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        pairs(list().send().await.unwrap().tags()),
-        [("cost centre", "a/b=c")]
-    );
+    remove.tag_keys("team").tag_keys("never there").send().await.unwrap();
+    assert_eq!(pairs(list().send().await.unwrap().tags()), [("cost centre", "a/b=c")]);
 }
 
 #[tokio::test]
@@ -77,11 +56,8 @@ async fn tags_are_limited_in_number_size_and_characters() {
     assert_eq!(code(characters), "InvalidArgumentException");
     let none = add().set_tags(Some(HashMap::new())).send().await;
     assert_eq!(code(none), "ValidationException");
-    let create = client
-        .create_stream()
-        .stream_name("other")
-        .shard_count(1)
-        .set_tags(Some(numbered(0..51)));
+    let create =
+        client.create_stream().stream_name("other").shard_count(1).set_tags(Some(numbered(0..51)));
     assert_eq!(code(create.send().await), "InvalidArgumentException");
 
     add().set_tags(Some(numbered(0..50))).send().await.unwrap();
@@ -121,10 +97,7 @@ async fn streams_and_consumers_are_tagged_by_arn() {
         list.send().await.unwrap().tags.unwrap()
     };
     assert_eq!(pairs(&list(STREAM_ARN).await), [("of", STREAM_ARN)]);
-    assert_eq!(
-        pairs(&list(&tagged).await),
-        [("from", "registration"), ("of", &tagged)]
-    );
+    assert_eq!(pairs(&list(&tagged).await), [("from", "registration"), ("of", &tagged)]);
     assert_eq!(pairs(&list(&plain).await), [("of", &*plain)]);
     let unknown = format!("{STREAM_ARN}/consumer/unknown:1");
     let unknown = client.list_tags_for_resource().resource_arn(unknown).send();

@@ -18,10 +18,7 @@ async fn write(client: Client, writer: usize) -> Vec<(String, String)> {
     for round in 0..ROUNDS {
         let keys = (0..BATCH).map(|nth| format!("{writer}/{round}/{nth}"));
         let entries = keys.map(|key| entry(&key, key.as_str())).collect();
-        let put = client
-            .put_records()
-            .stream_name(STREAM)
-            .set_records(Some(entries));
+        let put = client.put_records().stream_name(STREAM).set_records(Some(entries));
         let response = put.send().await.unwrap();
         assert_eq!(response.failed_record_count(), Some(0));
         written.extend(
@@ -30,10 +27,7 @@ async fn write(client: Client, writer: usize) -> Vec<(String, String)> {
                 .into_iter()
                 .map(|record| (record.shard_id.unwrap(), record.sequence_number.unwrap())),
         );
-        let single = client
-            .put_record()
-            .stream_name(STREAM)
-            .partition_key(writer.to_string());
+        let single = client.put_record().stream_name(STREAM).partition_key(writer.to_string());
         let single = single.data(Blob::new("single")).send().await.unwrap();
         written.push((single.shard_id, single.sequence_number));
     }
@@ -51,11 +45,7 @@ async fn tail(client: Client, shard: String, written: Arc<AtomicBool>) -> (Strin
         if all_written && read.records.is_empty() {
             return (shard, seen);
         }
-        seen.extend(
-            read.records
-                .into_iter()
-                .map(|record| record.sequence_number),
-        );
+        seen.extend(read.records.into_iter().map(|record| record.sequence_number));
     }
 }
 
@@ -63,9 +53,8 @@ async fn tail(client: Client, shard: String, written: Arc<AtomicBool>) -> (Strin
 async fn sixteen_writers_and_four_readers_a_shard_skip_nothing() {
     let (aws, client) = with_stream(SHARDS as u32).await;
     let written = Arc::new(AtomicBool::new(false));
-    let writers: Vec<_> = (0..WRITERS)
-        .map(|writer| tokio::spawn(write(client.clone(), writer)))
-        .collect();
+    let writers: Vec<_> =
+        (0..WRITERS).map(|writer| tokio::spawn(write(client.clone(), writer))).collect();
     let shards = shards(&client).await;
     let readers: Vec<_> = (0..READERS)
         .flat_map(|_| &shards)
@@ -83,39 +72,23 @@ async fn sixteen_writers_and_four_readers_a_shard_skip_nothing() {
     for numbers in expected.values_mut() {
         numbers.sort_unstable();
     }
-    assert_eq!(
-        expected.values().map(Vec::len).sum::<usize>(),
-        WRITERS * ROUNDS * (BATCH + 1)
-    );
+    assert_eq!(expected.values().map(Vec::len).sum::<usize>(), WRITERS * ROUNDS * (BATCH + 1));
     for reader in readers {
         let (shard, seen) = reader.await.unwrap();
-        assert_eq!(
-            seen, expected[&shard],
-            "a reader of {shard} saw something else"
-        );
+        assert_eq!(seen, expected[&shard], "a reader of {shard} saw something else");
     }
     for shard in aws.records(STREAM) {
-        let held: Vec<_> = shard
-            .records
-            .into_iter()
-            .map(|record| record.sequence_number)
-            .collect();
+        let held: Vec<_> = shard.records.into_iter().map(|record| record.sequence_number).collect();
         assert_eq!(held, expected[&shard.shard_id]);
     }
 }
 
 #[test]
 fn a_blocked_test_runtime_does_not_starve_the_services() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let aws = runtime.block_on(async { with_stream(1).await.0 });
     // This runtime no longer runs; another one, on this thread, is served all the same.
-    let other = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let other = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     other.block_on(async { put(&client(&aws), 0, "x").await });
     assert_eq!(aws.records(STREAM)[0].records.len(), 1);
 }
@@ -126,8 +99,5 @@ async fn it_stops_when_it_is_dropped() {
     put(&client, 0, "x").await;
     drop(aws);
     let gone = client.list_streams().send().await;
-    assert!(
-        matches!(gone, Err(SdkError::DispatchFailure(_))),
-        "{gone:?}"
-    );
+    assert!(matches!(gone, Err(SdkError::DispatchFailure(_))), "{gone:?}");
 }

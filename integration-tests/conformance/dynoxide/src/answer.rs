@@ -30,11 +30,7 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Given(value) => write!(f, "{value}"),
-            Self::Refused {
-                code,
-                details,
-                message,
-            } => {
+            Self::Refused { code, details, message } => {
                 write!(f, "{code} {details}: {}", message.0)
             }
         }
@@ -60,9 +56,7 @@ pub fn normal(operation: &str, status: u16, mut answer: Value) -> Answer {
     }
     let code = answer["__type"].as_str().unwrap_or_default();
     let code = code.rsplit('#').next().unwrap_or_default().to_owned();
-    let message = ["message", "Message"]
-        .iter()
-        .find_map(|name| answer[name].as_str());
+    let message = ["message", "Message"].iter().find_map(|name| answer[name].as_str());
     let message = Message(message.unwrap_or_default().to_owned());
     let mut details = answer;
     if let Some(details) = details.as_object_mut() {
@@ -81,11 +75,7 @@ pub fn normal(operation: &str, status: u16, mut answer: Value) -> Answer {
         }
     }
     order_sets(&mut details);
-    Answer::Refused {
-        code,
-        details,
-        message,
-    }
+    Answer::Refused { code, details, message }
 }
 
 fn sort(list: Option<&mut Value>) {

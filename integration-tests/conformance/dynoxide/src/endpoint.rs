@@ -14,10 +14,7 @@ impl Endpoint {
     pub fn new(url: &str) -> Result<Self, Failure> {
         let address = url.strip_prefix("http://");
         let address = address.ok_or_else(|| format!("{url} does not begin with http://"))?;
-        Ok(Self {
-            address: address.trim_end_matches('/').to_owned(),
-            socket: None,
-        })
+        Ok(Self { address: address.trim_end_matches('/').to_owned(), socket: None })
     }
 
     /// The status and the body of the answer.
@@ -76,17 +73,12 @@ fn parse(bytes: &[u8]) -> Result<Option<(u16, Value)>, Failure> {
         return Ok(None);
     };
     let head = std::str::from_utf8(&bytes[..end])?;
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok());
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.ok_or("an answer without a status")?;
     let length = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         let is_length = name.eq_ignore_ascii_case("content-length");
-        is_length
-            .then(|| value.trim().parse::<usize>().ok())
-            .flatten()
+        is_length.then(|| value.trim().parse::<usize>().ok()).flatten()
     });
     let length = length.ok_or("an answer without a content-length")?;
     let body = &bytes[end + 4..];

@@ -50,9 +50,7 @@ async fn serve() -> Result<(), Failure> {
 async fn compare(one: &str, two: &str, rest: &[&str]) -> Result<(), Failure> {
     let number = |nth: usize, default: u64| match rest.get(nth) {
         None => Ok(default),
-        Some(text) => text
-            .parse()
-            .map_err(|_| format!("{text} is no number; {USAGE}")),
+        Some(text) => text.parse().map_err(|_| format!("{text} is no number; {USAGE}")),
     };
     let (count, seed) = (number(0, 5_000)?, number(1, fastrand::u64(..))?);
     println!("{count} requests of seed {seed}");

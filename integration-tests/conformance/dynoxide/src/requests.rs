@@ -178,9 +178,8 @@ impl Requests {
             6 => json!({ "SS": self.choice(&[&["w"][..], &["w", "x"], &["x", "ü", "wo"]]) }),
             7 => json!({ "NS": self.choice(&[&["1"][..], &["1", "2"], &["-1.5", "10"]]) }),
             8 => {
-                let members: Vec<_> = (0..self.rng.usize(..4))
-                    .map(|_| self.value(depth - 1))
-                    .collect();
+                let members: Vec<_> =
+                    (0..self.rng.usize(..4)).map(|_| self.value(depth - 1)).collect();
                 json!({ "L": members })
             }
             _ => {
@@ -202,9 +201,8 @@ impl Requests {
     }
 
     fn path(&mut self, request: &mut Value) -> String {
-        let paths = [
-            "x", "y", "#o", "tags", "#l", "doc", "doc.#in", "#l[0]", "#l[1]", "doc.y", "id",
-        ];
+        let paths =
+            ["x", "y", "#o", "tags", "#l", "doc", "doc.#in", "#l[0]", "#l[1]", "doc.y", "id"];
         self.named(request, &paths)
     }
 
@@ -224,11 +222,7 @@ impl Requests {
     }
 
     fn scalar(&mut self, request: &mut Value) -> String {
-        let value = if self.rng.bool() {
-            self.number()
-        } else {
-            self.text()
-        };
+        let value = if self.rng.bool() { self.number() } else { self.text() };
         self.placeholder(request, value)
     }
 
@@ -272,10 +266,7 @@ impl Requests {
             7 => {
                 let number = self.number();
                 let comparator = self.choice(&["=", "<", ">="]);
-                format!(
-                    "size({path}) {comparator} {}",
-                    self.placeholder(request, number)
-                )
+                format!("size({path}) {comparator} {}", self.placeholder(request, number))
             }
             8 => {
                 let (one, two) = (self.scalar(request), self.scalar(request));
@@ -290,10 +281,7 @@ impl Requests {
             which => {
                 let operator = if which == 11 { "AND" } else { "OR" };
                 let left = self.condition_text(request, depth - 1);
-                format!(
-                    "({left}) {operator} {}",
-                    self.condition_text(request, depth - 1)
-                )
+                format!("({left}) {operator} {}", self.condition_text(request, depth - 1))
             }
         }
     }
@@ -359,10 +347,7 @@ impl Requests {
             });
         }
         if self.rng.bool() {
-            let path = self.named(
-                request,
-                &["y", "#l[0]", "#l[7]", "doc.#in", "doc.y", "tags"],
-            );
+            let path = self.named(request, &["y", "#l[0]", "#l[7]", "doc.#in", "doc.y", "tags"]);
             set.push(format!("{path} = {}", self.some_value(request)));
         }
         if set.is_empty() || self.rng.u8(..4) == 0 {
@@ -379,11 +364,7 @@ impl Requests {
             }
             1 => {
                 let number = self.number();
-                text = format!(
-                    "ADD {} {} {text}",
-                    "counts",
-                    self.placeholder(request, number)
-                );
+                text = format!("ADD {} {} {text}", "counts", self.placeholder(request, number));
             }
             2 => {
                 let members = self.placeholder(request, json!({ "SS": ["w", "x"] }));
@@ -399,17 +380,10 @@ impl Requests {
         if self.rng.bool() {
             return;
         }
-        let paths = [
-            &["x", "id"][..],
-            &["doc.#in", "#l[1]"],
-            &["y", "#l[0]", "#o"],
-            &["doc", "tags"],
-        ];
+        let paths =
+            [&["x", "id"][..], &["doc.#in", "#l[1]"], &["y", "#l[0]", "#o"], &["doc", "tags"]];
         let paths = self.choice(&paths);
-        let named: Vec<_> = paths
-            .iter()
-            .map(|path| self.named(request, &[path]))
-            .collect();
+        let named: Vec<_> = paths.iter().map(|path| self.named(request, &[path])).collect();
         request["ProjectionExpression"] = json!(named.join(", "));
     }
 
@@ -444,10 +418,7 @@ impl Requests {
                 format!("id = {id}")
             }
         };
-        if request["ExpressionAttributeNames"]
-            .as_object()
-            .is_some_and(Map::is_empty)
-        {
+        if request["ExpressionAttributeNames"].as_object().is_some_and(Map::is_empty) {
             request["ExpressionAttributeNames"] = Value::Null;
         }
         request["KeyConditionExpression"] = json!(text);
@@ -498,9 +469,7 @@ impl Requests {
 
     fn batch_get(&mut self) -> Value {
         let table = self.choice(&TABLES);
-        let keys: Vec<_> = (0..self.rng.usize(1..4))
-            .map(|_| self.key_of(table))
-            .collect();
+        let keys: Vec<_> = (0..self.rng.usize(1..4)).map(|_| self.key_of(table)).collect();
         let mut of_table = json!({ "Keys": keys });
         self.projection(&mut of_table);
         json!({ "RequestItems": { self.name(table): of_table } })

@@ -35,8 +35,7 @@ struct Way {
 
 impl Link for Way {
     fn passage(&self, is_write: bool) -> Passage {
-        self.reads
-            .fetch_add(u64::from(!is_write), Ordering::Relaxed);
+        self.reads.fetch_add(u64::from(!is_write), Ordering::Relaxed);
         if self.throttles.load(Ordering::Relaxed) {
             return Passage::Throttled;
         }
@@ -89,10 +88,7 @@ impl Fixture {
             store: Arc::clone(&store),
             position: InitialPosition::TrimHorizon,
             stream: Arc::new(CurrentStream::new(
-                StreamIdentity {
-                    arn: "arn:orders".into(),
-                    created: 1,
-                },
+                StreamIdentity { arn: "arn:orders".into(), created: 1 },
                 OnRecreatedStream::default(),
                 Arc::clone(&clock),
             )),
@@ -198,10 +194,8 @@ async fn a_lease_that_cannot_be_read_or_started_on_keeps_no_other_from_it() {
     const THROTTLED: [Passage; 5] = [Passage::Throttled; 5];
     // The list of leases, and the reads or the renewals of both, which are tried three times: one of them
     // fails.
-    for script in [
-        [&[AT_ONCE][..], &THROTTLED].concat(),
-        [&[AT_ONCE; 3][..], &THROTTLED].concat(),
-    ] {
+    for script in [[&[AT_ONCE][..], &THROTTLED].concat(), [&[AT_ONCE; 3][..], &THROTTLED].concat()]
+    {
         for discovers in [true, false] {
             let fixture = Fixture::new(5.0);
             fixture.create(released("a")).await;
@@ -239,9 +233,7 @@ async fn where_looks_are_rare_the_owner_of_a_shard_takes_all_that_it_splits_into
         fixture.create(owned("a", "me", Checkpoint::ShardEnd)).await;
         fixture.create(child("c", "a")).await;
         fixture.create(child("z", "a")).await;
-        fixture
-            .create(owned("x", "other", Checkpoint::ShardEnd))
-            .await;
+        fixture.create(owned("x", "other", Checkpoint::ShardEnd)).await;
         fixture.create(child("b", "x")).await;
         let now = shared.epoch_seconds();
         shared.store.put_worker("other", now).await.unwrap();
@@ -269,9 +261,7 @@ async fn free_leases_are_left_to_a_live_java_leader_for_two_of_its_passes() {
     };
     fixture.create(owned("led", "java")).await;
     fixture.create(owned("orphaned", "dead")).await;
-    fixture
-        .create(Lease::new("unassigned", Checkpoint::TrimHorizon))
-        .await;
+    fixture.create(Lease::new("unassigned", Checkpoint::TrimHorizon)).await;
     let began = fixture.shared.clock.now();
     let mut taken = Vec::new();
     while taken.len() < 2 {
@@ -294,14 +284,9 @@ async fn free_leases_are_left_to_a_live_java_leader_for_two_of_its_passes() {
 #[tokio::test(start_paused = true)]
 async fn a_java_leader_that_died_is_not_waited_for() {
     let fixture = Fixture::new(5.0);
-    let led = Lease {
-        owner: Some("java".into()),
-        ..Lease::new("led", Checkpoint::TrimHorizon)
-    };
+    let led = Lease { owner: Some("java".into()), ..Lease::new("led", Checkpoint::TrimHorizon) };
     fixture.create(led).await;
-    fixture
-        .create(Lease::new("unassigned", Checkpoint::TrimHorizon))
-        .await;
+    fixture.create(Lease::new("unassigned", Checkpoint::TrimHorizon)).await;
     for beat in 0..15 {
         fixture.java_leads(beat).await;
         assert!(fixture.takes().await.is_empty(), "{beat}");
@@ -310,10 +295,7 @@ async fn a_java_leader_that_died_is_not_waited_for() {
     let died = fixture.shared.clock.now();
     while fixture.takes().await.len() < 2 {
         let after = fixture.shared.clock.now() - died;
-        assert!(
-            after <= 11 * SECOND,
-            "the failover time and a scan: {after:?}"
-        );
+        assert!(after <= 11 * SECOND, "the failover time and a scan: {after:?}");
         tokio::time::sleep(SECOND).await;
     }
 }

@@ -10,11 +10,7 @@ fn workers(names: &[&str]) -> BTreeSet<String> {
 
 /// Workers that all take and receive.
 fn all(workers: &BTreeSet<String>) -> Workers<'_> {
-    Workers {
-        live: workers,
-        takers: workers,
-        receivers: workers,
-    }
+    Workers { live: workers, takers: workers, receivers: workers }
 }
 
 /// `(key, owner)`; an empty owner: free.
@@ -51,10 +47,7 @@ fn a_new_worker_gets_the_excess_from_its_owner() {
     let table = leases(&[("a", "v"), ("b", "v"), ("c", "v"), ("d", "v")]);
     let live = workers(&["v", "w"]);
     let of = |me| plan(me, &table, all(&live), usize::MAX);
-    assert_eq!(
-        of("v").hand_over,
-        [("d".into(), "w".into()), ("c".into(), "w".into())]
-    );
+    assert_eq!(of("v").hand_over, [("d".into(), "w".into()), ("c".into(), "w".into())]);
     assert_eq!(of("w"), Plan::default());
 }
 
@@ -68,17 +61,8 @@ fn a_pending_handoff_counts_for_the_receiver_and_does_not_move_again() {
     assert_eq!(plan("v", &table, all(&live), usize::MAX), Plan::default());
     assert_eq!(plan("w", &table, all(&live), usize::MAX), Plan::default());
     let three = workers(&["v", "w", "x"]);
-    table.push(ActiveLease {
-        key: "e",
-        owner: Some("w"),
-        handoff_pending: true,
-        overdue: false,
-    });
-    assert!(
-        plan("w", &table, all(&three), usize::MAX)
-            .hand_over
-            .is_empty()
-    );
+    table.push(ActiveLease { key: "e", owner: Some("w"), handoff_pending: true, overdue: false });
+    assert!(plan("w", &table, all(&three), usize::MAX).hand_over.is_empty());
 }
 
 #[test]
@@ -92,10 +76,7 @@ fn a_difference_of_one_stays() {
 fn nothing_is_handed_to_a_worker_that_may_be_gone() {
     let table = leases(&[("a", "v"), ("b", "v"), ("c", "v"), ("d", "v")]);
     let (live, alone) = (workers(&["v", "w"]), workers(&["v"]));
-    let fleet = Workers {
-        receivers: &alone,
-        ..all(&live)
-    };
+    let fleet = Workers { receivers: &alone, ..all(&live) };
     assert!(plan("v", &table, fleet, usize::MAX).hand_over.is_empty());
 }
 
@@ -114,11 +95,7 @@ fn a_free_lease_is_not_left_to_a_worker_without_room() {
     let table = leases(&[("a", "full"), ("b", "w"), ("c", "w"), ("d", "")]);
     let live = workers(&["full", "w"]);
     let takers = workers(&["w"]);
-    let fleet = Workers {
-        takers: &takers,
-        receivers: &takers,
-        ..all(&live)
-    };
+    let fleet = Workers { takers: &takers, receivers: &takers, ..all(&live) };
     assert_eq!(plan("w", &table, fleet, usize::MAX).take, ["d"]);
     let full = plan("full", &table, fleet, 1);
     assert_eq!(full, Plan::default());
@@ -137,25 +114,15 @@ fn an_overdue_lease_is_taken_though_it_is_anothers_turn() {
 fn only_moves_that_two_looks_agree_on_are_made() {
     let moves = |rows: &[(&str, &str)]| Plan {
         take: vec![],
-        hand_over: rows
-            .iter()
-            .map(|(k, w)| ((*k).into(), (*w).into()))
-            .collect(),
+        hand_over: rows.iter().map(|(k, w)| ((*k).into(), (*w).into())).collect(),
     };
-    let agreed = agreed(
-        &moves(&[("a", "w"), ("b", "w")]),
-        &moves(&[("b", "w"), ("a", "x")]),
-    );
+    let agreed = agreed(&moves(&[("a", "w"), ("b", "w")]), &moves(&[("b", "w"), ("a", "x")]));
     assert_eq!(agreed, [("b".to_owned(), "w".to_owned())]);
 }
 
 #[test]
 fn several_leases_are_given_away_evenly() {
-    let mut loads = BTreeMap::from([
-        ("v".to_owned(), 1),
-        ("w".to_owned(), 0),
-        ("x".to_owned(), 5),
-    ]);
+    let mut loads = BTreeMap::from([("v".to_owned(), 1), ("w".to_owned(), 0), ("x".to_owned(), 5)]);
     let given: Vec<_> = (0..5).filter_map(|_| next_receiver(&mut loads)).collect();
     assert_eq!(given, ["w", "v", "w", "v", "w"]);
     assert_eq!(next_receiver(&mut BTreeMap::new()), None);
@@ -168,9 +135,7 @@ fn fleet() -> impl Strategy<Value = (usize, Vec<usize>)> {
 }
 
 fn counts(workers: usize, owners: &[usize]) -> Vec<usize> {
-    (1..=workers)
-        .map(|worker| owners.iter().filter(|owner| **owner == worker).count())
-        .collect()
+    (1..=workers).map(|worker| owners.iter().filter(|owner| **owner == worker).count()).collect()
 }
 
 fn spread(workers: usize, owners: &[usize]) -> usize {
@@ -196,19 +161,11 @@ fn act(worker: usize, workers_count: usize, seen: &[usize], table: &mut [usize])
     let plan = plan(&names[worker], &leases, all(&live), usize::MAX);
     let index = |key: &str| keys.iter().position(|k| k == key).unwrap();
     for key in &plan.take {
-        assert_eq!(
-            table[index(key)],
-            0,
-            "took a lease that is not free any more"
-        );
+        assert_eq!(table[index(key)], 0, "took a lease that is not free any more");
         table[index(key)] = worker;
     }
     for (key, to) in &plan.hand_over {
-        assert_eq!(
-            table[index(key)],
-            worker,
-            "handed over a lease of another worker"
-        );
+        assert_eq!(table[index(key)], worker, "handed over a lease of another worker");
         table[index(key)] = names.iter().position(|name| name == to).unwrap();
     }
     plan.take.len() + plan.hand_over.len()

@@ -73,10 +73,7 @@ fn store(aws: &LocalAws) -> DynamoDbLeaseStore {
 
 async fn leases(aws: &LocalAws) -> BTreeMap<String, Lease> {
     let found = store(aws).list(true).await.unwrap().leases;
-    found
-        .into_iter()
-        .map(|lease| (lease.key.clone(), lease))
-        .collect()
+    found.into_iter().map(|lease| (lease.key.clone(), lease)).collect()
 }
 
 async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
@@ -112,11 +109,7 @@ struct Worker {
 
 impl Worker {
     async fn start(aws: &LocalAws, name: &str, config: ConsumerConfig) -> Self {
-        let coordinator = Arc::new(
-            Coordinator::prepare(parts(aws, name, config))
-                .await
-                .unwrap(),
-        );
+        let coordinator = Arc::new(Coordinator::prepare(parts(aws, name, config)).await.unwrap());
         let mut incoming = coordinator.start();
         let tenures = Arc::new(Mutex::new(Vec::<Tenure>::new()));
         let held = Arc::clone(&tenures);
@@ -134,17 +127,11 @@ impl Worker {
                         }
                     }
                     let token = tenure.fencing_token();
-                    held.lock()
-                        .unwrap()
-                        .retain(|other| other.fencing_token() != token);
+                    held.lock().unwrap().retain(|other| other.fencing_token() != token);
                 });
             }
         });
-        Self {
-            coordinator,
-            tenures,
-            consumer,
-        }
+        Self { coordinator, tenures, consumer }
     }
 
     fn held(&self) -> Vec<String> {

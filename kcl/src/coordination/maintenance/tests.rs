@@ -61,10 +61,7 @@ impl ShardLister for Creating {
             self.listed.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(SECOND / 100).await;
             self.stream.doubt();
-            Ok(ShardList {
-                shards: Vec::new(),
-                server_time: SystemTime::UNIX_EPOCH,
-            })
+            Ok(ShardList { shards: Vec::new(), server_time: SystemTime::UNIX_EPOCH })
         }
         .boxed()
     }
@@ -77,19 +74,13 @@ fn worker(seed: u64) -> (Arc<Shared>, Arc<AtomicU64>) {
     let store = MemoryLeaseStore::new(table, Arc::new(Way), "me", SECOND).of_process(1);
     let store = Arc::new(store) as Arc<dyn LeaseStore>;
     let stream = Arc::new(CurrentStream::new(
-        StreamIdentity {
-            arn: "arn:orders".into(),
-            created: 1,
-        },
+        StreamIdentity { arn: "arn:orders".into(), created: 1 },
         OnRecreatedStream::StartOver,
         Arc::clone(&clock),
     ));
     let listed = Arc::default();
     let sync = ShardSync {
-        lister: Arc::new(Creating {
-            stream: Arc::clone(&stream),
-            listed: Arc::clone(&listed),
-        }),
+        lister: Arc::new(Creating { stream: Arc::clone(&stream), listed: Arc::clone(&listed) }),
         store: Arc::clone(&store),
         position: InitialPosition::TrimHorizon,
         stream,

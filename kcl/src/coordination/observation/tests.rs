@@ -5,10 +5,7 @@ use crate::checkpoint::Checkpoint;
 use crate::lease::{Intent, Stamp};
 
 const F: Duration = Duration::from_secs(10);
-const ME: Successor = Successor {
-    process: 7,
-    own_counter: None,
-};
+const ME: Successor = Successor { process: 7, own_counter: None };
 
 fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -19,19 +16,13 @@ fn lease(owner: Option<&str>, counter: u64) -> Lease {
     Lease {
         owner: owner.map(str::to_owned),
         counter,
-        stamp: Some(Stamp {
-            counter,
-            process: Some(ME.process),
-        }),
+        stamp: Some(Stamp { counter, process: Some(ME.process) }),
         ..Lease::new("shardId-0", Checkpoint::TrimHorizon)
     }
 }
 
 fn pending(to: &str, from: &str, counter: u64) -> Lease {
-    Lease {
-        checkpoint_owner: Some(from.to_owned()),
-        ..lease(Some(to), counter)
-    }
+    Lease { checkpoint_owner: Some(from.to_owned()), ..lease(Some(to), counter) }
 }
 
 fn seen(looks: &[(u64, Lease)]) -> Observations {
@@ -46,15 +37,9 @@ fn seen(looks: &[(u64, Lease)]) -> Observations {
 fn an_owned_lease_expires_after_the_failover_time_without_a_heartbeat() {
     let owned = lease(Some("w"), 3);
     let observations = seen(&[(100, owned.clone()), (105, owned.clone())]);
-    assert!(
-        !observations.is_available(&owned, at(110), F),
-        "first seen owned: not before F"
-    );
+    assert!(!observations.is_available(&owned, at(110), F), "first seen owned: not before F");
     assert!(observations.is_available(&owned, at(111), F));
-    assert!(
-        !observations.is_available(&lease(Some("w"), 4), at(111), F),
-        "it has moved"
-    );
+    assert!(!observations.is_available(&lease(Some("w"), 4), at(111), F), "it has moved");
     let beating = seen(&[(100, owned.clone()), (109, lease(Some("w"), 4))]);
     assert!(!beating.is_available(&lease(Some("w"), 4), at(119), F));
     assert!(beating.is_available(&lease(Some("w"), 4), at(120), F));
@@ -74,11 +59,7 @@ fn a_new_owner_has_longer_for_its_first_heartbeat() {
         assert!(!observations.is_available(&given, at(126), F));
         assert!(observations.is_available(&given, at(127), F), "it is dead");
     }
-    let heard = seen(&[
-        (100, lease(None, 3)),
-        (101, given.clone()),
-        (114, lease(Some("java"), 5)),
-    ]);
+    let heard = seen(&[(100, lease(None, 3)), (101, given.clone()), (114, lease(Some("java"), 5))]);
     assert!(!heard.is_available(&lease(Some("java"), 5), at(124), F));
     assert!(heard.is_available(&lease(Some("java"), 5), at(125), F));
 }
@@ -86,14 +67,8 @@ fn a_new_owner_has_longer_for_its_first_heartbeat() {
 #[test]
 fn at_a_first_look_an_owner_that_may_be_new_has_longer_too() {
     let heard = lease(Some("java"), 4);
-    let by_java = Lease {
-        stamp: None,
-        ..heard.clone()
-    };
-    let since = Lease {
-        stamp: lease(None, 3).stamp,
-        ..heard.clone()
-    };
+    let by_java = Lease { stamp: None, ..heard.clone() };
+    let since = Lease { stamp: lease(None, 3).stamp, ..heard.clone() };
     // One of ours gives it away while its processor may be at work, in a handoff and without.
     let forced = |lease: Lease| {
         let take = Intent::Take { owner: "java" };
@@ -106,10 +81,7 @@ fn at_a_first_look_an_owner_that_may_be_new_has_longer_too() {
         assert!(!observations.is_available(&given, at(125), F), "{given:?}");
         assert!(observations.is_available(&given, at(126), F), "{given:?}");
         // Heard later, it is as any other.
-        let renewed = Lease {
-            counter: 5,
-            ..given.clone()
-        };
+        let renewed = Lease { counter: 5, ..given.clone() };
         let observations = seen(&[(100, given), (105, renewed.clone())]);
         assert!(!observations.is_available(&renewed, at(115), F));
         assert!(observations.is_available(&renewed, at(116), F));
@@ -161,27 +133,17 @@ fn a_worker_whose_leases_were_taken_is_dead_until_its_next_row() {
         assert!(!observations.is_dead(&row(5030)), "it wrote another row");
         let dead = observations.is_dead(&row(5000));
         observations.observe_workers(&[row(5000)], &BTreeMap::new());
-        assert_eq!(
-            observations.is_dead(&row(5000)),
-            dead,
-            "nothing has changed"
-        );
+        assert_eq!(observations.is_dead(&row(5000)), dead, "nothing has changed");
         dead
     };
     let owned = lease(Some("w"), 3);
     // Taken, and renewed since.
     assert!(dead(owned.clone(), lease(Some("other"), 4)));
     assert!(dead(owned.clone(), lease(Some("other"), 6)));
-    let marked_before = Lease {
-        released_at: Some(3),
-        ..lease(Some("other"), 6)
-    };
+    let marked_before = Lease { released_at: Some(3), ..lease(Some("other"), 6) };
     assert!(dead(owned.clone(), marked_before), "given to it, not by it");
     // It gave it up itself: by a mark of ours, by a handoff, or as a planned stop does.
-    let marked = Lease {
-        released_at: Some(4),
-        ..lease(Some("other"), 6)
-    };
+    let marked = Lease { released_at: Some(4), ..lease(Some("other"), 6) };
     assert!(!dead(owned.clone(), marked));
     assert!(!dead(pending("other", "w", 3), lease(Some("other"), 4)));
     assert!(!dead(owned.clone(), lease(None, 4)));
@@ -191,12 +153,7 @@ fn a_worker_whose_leases_were_taken_is_dead_until_its_next_row() {
 
 #[test]
 fn a_worker_that_renews_is_not_dead_and_one_whose_leases_expired_is() {
-    let row = WorkerRow {
-        worker: "w".into(),
-        last_update: 5000,
-        measures: false,
-        process: None,
-    };
+    let row = WorkerRow { worker: "w".into(), last_update: 5000, measures: false, process: None };
     let mut observations = seen(&[(100, lease(Some("w"), 3)), (101, lease(Some("x"), 4))]);
     observations.observe_workers(std::slice::from_ref(&row), &BTreeMap::from([("w", true)]));
     assert!(!observations.is_dead(&row), "it has another one");
@@ -213,10 +170,7 @@ fn a_worker_that_renews_is_not_dead_and_one_whose_leases_expired_is() {
 fn an_unassigned_lease_is_available_at_once_and_a_finished_one_never() {
     let observations = seen(&[]);
     assert!(observations.is_available(&lease(None, 0), at(1), F));
-    let ended = Lease {
-        checkpoint: Checkpoint::ShardEnd,
-        ..lease(None, 0)
-    };
+    let ended = Lease { checkpoint: Checkpoint::ShardEnd, ..lease(None, 0) };
     assert!(!observations.is_available(&ended, at(1), F));
 }
 
@@ -231,15 +185,9 @@ fn counts_how_long_a_lease_has_been_available() {
 
 #[test]
 fn a_lease_given_up_on_purpose_starts_at_once() {
-    let released = Lease {
-        released_at: Some(8),
-        ..lease(Some("me"), 8)
-    };
+    let released = Lease { released_at: Some(8), ..lease(Some("me"), 8) };
     assert!(seen(&[]).may_start(&released, ME, at(1), F));
-    let stale_mark = Lease {
-        released_at: Some(7),
-        ..lease(Some("me"), 8)
-    };
+    let stale_mark = Lease { released_at: Some(7), ..lease(Some("me"), 8) };
     let observations = seen(&[(100, stale_mark.clone())]);
     assert!(!observations.may_start(&stale_mark, ME, at(101), F));
 }
@@ -254,11 +202,8 @@ fn an_assigned_lease_starts_at_once_if_it_was_unassigned() {
 #[test]
 fn a_handoff_completed_in_time_starts_at_once_and_a_forced_one_waits() {
     let mine = lease(Some("me"), 9);
-    let quick = seen(&[
-        (99, lease(Some("w"), 8)),
-        (100, pending("me", "w", 8)),
-        (120, mine.clone()),
-    ]);
+    let quick =
+        seen(&[(99, lease(Some("w"), 8)), (100, pending("me", "w", 8)), (120, mine.clone())]);
     assert!(quick.may_start(&mine, ME, at(120), F));
     // Renewals of the old owner do not restart the count.
     let long = seen(&[
@@ -268,21 +213,15 @@ fn a_handoff_completed_in_time_starts_at_once_and_a_forced_one_waits() {
         (131, mine.clone()),
     ]);
     assert!(!long.may_start(&mine, ME, at(131), F));
-    assert!(
-        long.may_start(&mine, ME, at(139), F),
-        "F after the old owner's last heartbeat"
-    );
+    assert!(long.may_start(&mine, ME, at(139), F), "F after the old owner's last heartbeat");
 }
 
 #[test]
 fn a_handoff_of_unknown_age_is_not_trusted() {
     // It may have been pending for long: a Java leader has just forced it.
     let mine = lease(Some("me"), 9);
-    let rare = seen(&[
-        (40, lease(Some("w"), 5)),
-        (100, pending("me", "w", 8)),
-        (101, mine.clone()),
-    ]);
+    let rare =
+        seen(&[(40, lease(Some("w"), 5)), (100, pending("me", "w", 8)), (101, mine.clone())]);
     let unknown = seen(&[(100, pending("me", "w", 8)), (101, mine.clone())]);
     for observations in [rare, unknown] {
         assert!(!observations.may_start(&mine, ME, at(101), F));
@@ -309,22 +248,11 @@ fn a_handoff_may_be_older_than_the_answer_that_did_not_show_it() {
 #[test]
 fn an_owner_that_may_have_been_away_has_longer_at_a_rare_look() {
     // A Java worker that checkpoints at each batch; another had it between the looks, or not.
-    let java = |counter| Lease {
-        stamp: None,
-        ..lease(Some("java"), counter)
-    };
-    let given_back = |by: u64| Lease {
-        released_at: Some(by),
-        ..java(8)
-    };
-    let forced = Lease {
-        owner_switches: 1,
-        ..lease(Some("java"), 8)
-    };
-    let heard = |at| Lease {
-        checkpoint: Checkpoint::parse("7", 0).unwrap(),
-        ..lease(Some("java"), at)
-    };
+    let java = |counter| Lease { stamp: None, ..lease(Some("java"), counter) };
+    let given_back = |by: u64| Lease { released_at: Some(by), ..java(8) };
+    let forced = Lease { owner_switches: 1, ..lease(Some("java"), 8) };
+    let heard =
+        |at| Lease { checkpoint: Checkpoint::parse("7", 0).unwrap(), ..lease(Some("java"), at) };
     for (after, lease, longer) in [
         (5, java(8), false),
         (6, java(4), false),
@@ -410,11 +338,8 @@ fn a_jump_of_the_counter_hides_a_heartbeat_and_restarts_the_wait() {
     assert!(!taken.may_start(&mine, ME, at(116), F));
     assert!(taken.may_start(&mine, ME, at(117), F));
     // A handoff that was seen says who let go, however often the old owner renewed.
-    let handed = seen(&[
-        (99, lease(Some("w"), 5)),
-        (100, pending("me", "w", 5)),
-        (106, mine.clone()),
-    ]);
+    let handed =
+        seen(&[(99, lease(Some("w"), 5)), (100, pending("me", "w", 5)), (106, mine.clone())]);
     assert!(handed.may_start(&mine, ME, at(106), F));
 }
 
@@ -422,24 +347,14 @@ fn a_jump_of_the_counter_hides_a_heartbeat_and_restarts_the_wait() {
 fn its_own_lease_untouched_since_starts_at_once() {
     let mine = lease(Some("me"), 9);
     for (own, expected) in [(9, true), (8, true), (7, false), (10, false)] {
-        let successor = Successor {
-            own_counter: Some(own),
-            ..ME
-        };
-        assert_eq!(
-            seen(&[]).may_start(&mine, successor, at(1), F),
-            expected,
-            "{own}"
-        );
+        let successor = Successor { own_counter: Some(own), ..ME };
+        assert_eq!(seen(&[]).may_start(&mine, successor, at(1), F), expected, "{own}");
     }
 }
 
 #[test]
 fn a_stamp_that_cannot_be_read_may_be_anybodys() {
-    let at_nine = |owner| Lease {
-        stamp: Some(Stamp::unreadable(9)),
-        ..lease(Some(owner), 9)
-    };
+    let at_nine = |owner| Lease { stamp: Some(Stamp::unreadable(9)), ..lease(Some(owner), 9) };
     let mine = at_nine("me");
     let observations = seen(&[(100, lease(None, 8)), (101, mine.clone())]);
     assert!(!observations.may_start(&mine, ME, at(111), F));
@@ -453,23 +368,13 @@ fn a_stamp_that_cannot_be_read_may_be_anybodys() {
 
 #[test]
 fn what_another_process_of_its_id_wrote_restarts_the_wait() {
-    let stamped = |process| Lease {
-        stamp: Some(Stamp::after(8, process)),
-        ..lease(Some("me"), 9)
-    };
+    let stamped = |process| Lease { stamp: Some(Stamp::after(8, process)), ..lease(Some("me"), 9) };
     let mine = stamped(ME.process + 1);
-    for before in [
-        lease(None, 8),
-        pending("me", "w", 8),
-        lease(Some("w"), 8),
-        lease(Some("me"), 8),
-    ] {
+    for before in [lease(None, 8), pending("me", "w", 8), lease(Some("w"), 8), lease(Some("me"), 8)]
+    {
         // It was quiet for long before that.
         let observations = seen(&[(100, before.clone()), (120, mine.clone())]);
-        let after_own = Successor {
-            own_counter: Some(8),
-            ..ME
-        };
+        let after_own = Successor { own_counter: Some(8), ..ME };
         for me in [ME, after_own] {
             assert!(!observations.may_start(&mine, me, at(130), F), "{before:?}");
             assert!(observations.may_start(&mine, me, at(131), F), "{before:?}");
@@ -478,13 +383,7 @@ fn what_another_process_of_its_id_wrote_restarts_the_wait() {
         let own = stamped(ME.process);
         assert!(seen(&[(100, before.clone()), (120, own.clone())]).may_start(&own, ME, at(120), F));
     }
-    let since = Lease {
-        counter: 10,
-        ..mine.clone()
-    };
-    let free = Lease {
-        owner: None,
-        ..mine
-    };
+    let since = Lease { counter: 10, ..mine.clone() };
+    let free = Lease { owner: None, ..mine };
     assert!(seen(&[(100, free), (101, since.clone())]).may_start(&since, ME, at(101), F));
 }

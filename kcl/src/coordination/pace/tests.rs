@@ -16,10 +16,7 @@ fn table(leases: usize, owner: &str, counter: u64) -> Snapshot {
         counter,
         ..Lease::new(format!("shardId-{n}"), Checkpoint::TrimHorizon)
     };
-    Snapshot {
-        leases: (0..leases).map(lease).collect(),
-        ..Snapshot::default()
-    }
+    Snapshot { leases: (0..leases).map(lease).collect(), ..Snapshot::default() }
 }
 
 #[test]
@@ -28,11 +25,7 @@ fn looks_are_frequent_until_the_table_has_settled() {
     let mut pause = |table, millis| pace.looked(&table, at(millis)).at_most;
     assert_eq!(pause(table(4, "a", 1), 0), SHORTEST);
     assert_eq!(pause(table(4, "a", 2), 2_900), SHORTEST);
-    assert_eq!(
-        pause(table(4, "a", 3), 3_000),
-        IDLE,
-        "heartbeats do not count"
-    );
+    assert_eq!(pause(table(4, "a", 3), 3_000), IDLE, "heartbeats do not count");
     assert_eq!(pause(table(4, "b", 4), 9_000), SHORTEST);
     assert_eq!(pause(table(5, "b", 4), 11_000), SHORTEST);
     assert_eq!(pause(table(5, "b", 4), 14_000), IDLE);

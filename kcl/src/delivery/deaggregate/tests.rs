@@ -17,9 +17,7 @@ fn aggregate(members: &[(&str, u128)]) -> Bytes {
     let mut builder = AggregateBuilder::new(1 << 20);
     for (index, (key, hash_key)) in members.iter().enumerate() {
         let data = format!("data-{index}");
-        builder
-            .push(key, Some(HashKey::new(*hash_key)), data.as_bytes())
-            .unwrap();
+        builder.push(key, Some(HashKey::new(*hash_key)), data.as_bytes()).unwrap();
     }
     builder.seal().into_bytes()
 }
@@ -34,10 +32,7 @@ fn raw(sequence_number: u64, partition_key: &str, data: Bytes) -> RawRecord {
 }
 
 fn at(sequence_number: u64, sub_sequence_number: u64) -> ExtendedSequenceNumber {
-    ExtendedSequenceNumber::new(
-        sequence_number.to_string().parse().unwrap(),
-        sub_sequence_number,
-    )
+    ExtendedSequenceNumber::new(sequence_number.to_string().parse().unwrap(), sub_sequence_number)
 }
 
 /// Sequence and sub-sequence numbers delivered, and what was counted.
@@ -84,27 +79,15 @@ fn a_checkpoint_inside_an_aggregate_leaves_the_rest_of_it() {
         (Some(at(8, 0)), vec![]),
         (Some(at(9, 0)), vec![]),
     ] {
-        assert_eq!(
-            expand(auto, None, done.clone(), records()).0,
-            expected,
-            "{done:?}"
-        );
+        assert_eq!(expand(auto, None, done.clone(), records()).0, expected, "{done:?}");
     }
 }
 
 #[test]
 fn sub_sequence_numbers_are_the_indexes_before_any_filtering() {
-    let record = raw(
-        1,
-        "a",
-        aggregate(&[("k", 1), ("k", HALF), ("k", 2), ("k", HALF), ("k", 3)]),
-    );
-    let (positions, tally) = expand(
-        AggregateRangePolicy::Auto,
-        lower_half(),
-        Some(at(1, 0)),
-        vec![record],
-    );
+    let record = raw(1, "a", aggregate(&[("k", 1), ("k", HALF), ("k", 2), ("k", HALF), ("k", 3)]));
+    let (positions, tally) =
+        expand(AggregateRangePolicy::Auto, lower_half(), Some(at(1, 0)), vec![record]);
     assert_eq!(positions, [(1, 2), (1, 4)]);
     assert_eq!(tally.members_dropped, 2);
     assert_eq!(tally.aggregates_out_of_range, 1);
@@ -116,13 +99,7 @@ fn all_in_range_are_delivered_in_order_under_every_policy() {
         let record = raw(1, "a", aggregate(&[("k", 3), ("a", 1), ("z", HALF - 1)]));
         let (positions, tally) = expand(policy, lower_half(), None, vec![record]);
         assert_eq!(positions, [(1, 0), (1, 1), (1, 2)], "{policy:?}");
-        assert_eq!(
-            tally,
-            Tally {
-                aggregates: 1,
-                ..Tally::default()
-            }
-        );
+        assert_eq!(tally, Tally { aggregates: 1, ..Tally::default() });
     }
 }
 
@@ -172,10 +149,7 @@ fn five_in_range_five_below_five_above() {
         (AggregateRangePolicy::KeepAll, 15),
     ] {
         let record = raw(1, "a", aggregate(&members));
-        assert_eq!(
-            expand(policy, Some(range), None, vec![record]).0.len(),
-            expected
-        );
+        assert_eq!(expand(policy, Some(range), None, vec![record]).0.len(), expected);
     }
 }
 
@@ -184,11 +158,7 @@ fn members_without_an_explicit_hash_key_are_judged_by_their_partition_key() {
     let mut builder = AggregateBuilder::new(1 << 20);
     let keys: Vec<_> = (0..20).map(|i| format!("key-{i}")).collect();
     let inside = |key: &str| HashKey::of_partition_key(key).get() < HALF;
-    let (first, _) = keys
-        .iter()
-        .enumerate()
-        .find(|(_, key)| inside(key))
-        .unwrap();
+    let (first, _) = keys.iter().enumerate().find(|(_, key)| inside(key)).unwrap();
     for key in &keys[first..] {
         builder.push(key, None, b"x").unwrap();
     }
@@ -205,10 +175,7 @@ fn of_an_old_javascript_writer(keys: [&str; 3]) -> Bytes {
     fn field(tag: u8, content: &[u8]) -> Vec<u8> {
         [&[tag, content.len() as u8], content].concat()
     }
-    let mut body: Vec<u8> = keys
-        .iter()
-        .flat_map(|key| field(0x0a, key.as_bytes()))
-        .collect();
+    let mut body: Vec<u8> = keys.iter().flat_map(|key| field(0x0a, key.as_bytes())).collect();
     body.extend(field(0x12, b"undefined"));
     body.extend(field(0x1a, b"\x08\x00\x1a\x01x"));
     body.extend(field(0x1a, b"\x08\x01\x10\x00\x1a\x01y"));
@@ -306,27 +273,18 @@ fn a_reshard_is_one_line_of_information_with_a_count() {
     let auto = AggregateRangePolicy::Auto;
     let lines = run(auto, 100, Some(19));
     assert_eq!(lines.len(), 2, "{lines:#?}");
-    assert!(
-        lines[0].contains("INFO") && lines[1].ends_with("later"),
-        "{lines:#?}"
-    );
+    assert!(lines[0].contains("INFO") && lines[1].ends_with("later"), "{lines:#?}");
     for said in ["shard_id=\"shard\"", "aggregates=100", "records=100"] {
         assert!(lines[0].contains(said), "{lines:#?}");
     }
     // Not over yet: it is told of when the shard ends.
     let lines = run(auto, 100, Some(18));
-    assert!(
-        lines[0].ends_with("later") && lines[1].contains("records=100"),
-        "{lines:#?}"
-    );
+    assert!(lines[0].ends_with("later") && lines[1].contains("records=100"), "{lines:#?}");
     assert_eq!(run(auto, 0, Some(18)).len(), 1);
     // What a setting drops may be lost: a warning, with the count at the end.
     let lines = run(AggregateRangePolicy::KeepInRange, 100, None);
     assert!(lines.iter().all(|line| line.contains("WARN")), "{lines:#?}");
-    assert!(
-        lines[1].contains("records=100") && lines.len() == 2,
-        "{lines:#?}"
-    );
+    assert!(lines[1].contains("records=100") && lines.len() == 2, "{lines:#?}");
     let lines = run(AggregateRangePolicy::KeepAll, 100, None);
     assert!(lines[0].contains("WARN") && lines.len() == 1, "{lines:#?}");
 }
@@ -353,11 +311,7 @@ fn an_empty_aggregate_delivers_nothing() {
 fn a_frame_that_cannot_be_opened_is_delivered_as_received_and_flagged() {
     let mut builder = AggregateBuilder::new(1 << 20);
     builder.push("k", None, &[7; 4000]).unwrap();
-    let framed = Compressor::new(3)
-        .unwrap()
-        .compress(&builder.seal())
-        .unwrap()
-        .unwrap();
+    let framed = Compressor::new(3).unwrap().compress(&builder.seal()).unwrap().unwrap();
     let mut broken = framed.to_vec();
     *broken.last_mut().unwrap() ^= 1;
     let broken = Bytes::from(broken);
@@ -370,10 +324,7 @@ fn a_frame_that_cannot_be_opened_is_delivered_as_received_and_flagged() {
     assert_eq!(tally.frame_errors, 1);
     assert!(tally.decompressed_bytes >= 4000);
     assert_eq!(entries[0].member(0).unwrap().data(), [7; 4000]);
-    let Content::Plain {
-        data, frame_error, ..
-    } = &entries[1].content
-    else {
+    let Content::Plain { data, frame_error, .. } = &entries[1].content else {
         panic!("delivered as it was received");
     };
     assert_eq!(data, &broken);
@@ -386,11 +337,7 @@ fn a_frame_that_cannot_be_opened_comes_again_although_a_part_of_it_is_checkpoint
     for _ in 0..8 {
         builder.push("k", None, &[7; 4000]).unwrap();
     }
-    let framed = Compressor::new(3)
-        .unwrap()
-        .compress(&builder.seal())
-        .unwrap()
-        .unwrap();
+    let framed = Compressor::new(3).unwrap().compress(&builder.seal()).unwrap().unwrap();
     // This worker's limit is smaller than that of the one that wrote the checkpoint.
     let policy = AggregateRangePolicy::Auto;
     let mut deaggregator = Deaggregator::new("shard", None, Some(at(1, 5)), policy, 1000, clock());
@@ -418,11 +365,7 @@ impl Clock for Seconds {
 fn a_flood_of_records_that_cannot_be_read_is_logged_at_intervals_with_counts() {
     let mut builder = AggregateBuilder::new(1 << 20);
     builder.push("k", None, &[7; 4000]).unwrap();
-    let framed = Compressor::new(3)
-        .unwrap()
-        .compress(&builder.seal())
-        .unwrap()
-        .unwrap();
+    let framed = Compressor::new(3).unwrap().compress(&builder.seal()).unwrap().unwrap();
     let lines = logged(|| {
         let clock = Arc::new(Seconds::default());
         let policy = AggregateRangePolicy::Auto;

@@ -33,47 +33,20 @@ pub(crate) async fn renewals_prove_ownership_and_notice_handoffs_and_takers(
     assert_eq!((renewed.counter, renewed.throughput), (2, Some(1.5)));
     // With an old counter, or by somebody else.
     assert_eq!(
-        refused(
-            store
-                .renew(
-                    &Lease {
-                        counter: 0,
-                        ..mine.clone()
-                    },
-                    "me",
-                    None
-                )
-                .await
-                .unwrap()
-        ),
+        refused(store.renew(&Lease { counter: 0, ..mine.clone() }, "me", None).await.unwrap()),
         renewed
     );
-    assert_eq!(
-        refused(store.renew(&renewed, "other", None).await.unwrap()),
-        renewed
-    );
+    assert_eq!(refused(store.renew(&renewed, "other", None).await.unwrap()), renewed);
 
     let leader_view = renewed.clone();
     let pending = applied(store.start_handoff(&leader_view, "next").await.unwrap());
-    assert_eq!(
-        pending.counter, renewed.counter,
-        "a handoff leaves the counter"
-    );
-    assert_eq!(
-        refused(store.renew(&renewed, "me", None).await.unwrap()),
-        pending
-    );
+    assert_eq!(pending.counter, renewed.counter, "a handoff leaves the counter");
+    assert_eq!(refused(store.renew(&renewed, "me", None).await.unwrap()), pending);
     let renewed = applied(store.renew(&pending, "me", None).await.unwrap());
     assert_eq!(renewed.counter, pending.counter + 1);
-    assert_eq!(
-        refused(store.renew(&renewed, "next", None).await.unwrap()),
-        renewed
-    );
+    assert_eq!(refused(store.renew(&renewed, "next", None).await.unwrap()), renewed);
     // Nor if it does not know of the handoff.
-    let blind = Lease {
-        checkpoint_owner: None,
-        ..renewed.clone()
-    };
+    let blind = Lease { checkpoint_owner: None, ..renewed.clone() };
     refused(store.renew(&blind, "next", None).await.unwrap());
     // A handoff starts once.
     refused(store.start_handoff(&renewed, "third").await.unwrap());
@@ -100,38 +73,15 @@ pub(crate) async fn checkpoints_need_the_counter_and_the_processing_owner(subjec
 
     let done = applied(store.checkpoint(&mine, "me", &progress("9")).await.unwrap());
     assert_eq!(done.checkpoint, progress("9").checkpoint);
-    assert_eq!(
-        (&done.pending, done.resume_from, done.counter),
-        (&None, None, 3)
-    );
-    refused(
-        store
-            .checkpoint(&mine, "me", &progress("10"))
-            .await
-            .unwrap(),
-    );
-    refused(
-        store
-            .checkpoint(&done, "other", &progress("10"))
-            .await
-            .unwrap(),
-    );
+    assert_eq!((&done.pending, done.resume_from, done.counter), (&None, None, 3));
+    refused(store.checkpoint(&mine, "me", &progress("10")).await.unwrap());
+    refused(store.checkpoint(&done, "other", &progress("10")).await.unwrap());
 
     // In a handoff, even one that the owner has not seen, the old owner may, the next may not.
     applied(store.start_handoff(&done, "next").await.unwrap());
-    let late = applied(
-        store
-            .checkpoint(&done, "me", &progress("11"))
-            .await
-            .unwrap(),
-    );
+    let late = applied(store.checkpoint(&done, "me", &progress("11")).await.unwrap());
     assert_eq!(late.checkpoint_owner.as_deref(), Some("me"));
-    refused(
-        store
-            .checkpoint(&late, "next", &progress("12"))
-            .await
-            .unwrap(),
-    );
+    refused(store.checkpoint(&late, "next", &progress("12")).await.unwrap());
 }
 
 pub(crate) async fn taking_needs_the_lease_as_it_was_seen(subject: &impl Subject) {
@@ -143,20 +93,14 @@ pub(crate) async fn taking_needs_the_lease_as_it_was_seen(subject: &impl Subject
     refused(store.take(&renewed, "me").await.unwrap());
     let mine = applied(store.take(&pending, "me").await.unwrap());
     assert_eq!(mine.owner.as_deref(), Some("me"));
-    assert_eq!(
-        (&mine.checkpoint_owner, mine.counter, mine.owner_switches),
-        (&None, 3, 1)
-    );
+    assert_eq!((&mine.checkpoint_owner, mine.counter, mine.owner_switches), (&None, 3, 1));
     refused(store.renew(&pending, "old", None).await.unwrap());
     let again = applied(store.take(&mine, "me").await.unwrap());
     assert_eq!(again.owner_switches, 1, "the same owner is no switch");
     // Its handoff forced: the next owner, who was not at work yet, is new.
     let pending = applied(store.start_handoff(&again, "next").await.unwrap());
     let forced = applied(store.take(&pending, "next").await.unwrap());
-    assert_eq!(
-        (forced.owner.as_deref(), forced.owner_switches),
-        (Some("next"), 2)
-    );
+    assert_eq!((forced.owner.as_deref(), forced.owner_switches), (Some("next"), 2));
     // Taken back by who was at work.
     let pending = applied(store.start_handoff(&forced, "last").await.unwrap());
     let back = applied(store.take(&pending, "next").await.unwrap());
@@ -168,14 +112,8 @@ pub(crate) async fn assigning_needs_the_owners_and_completes_a_handoff(subject: 
     let free = Lease::new("k", Checkpoint::TrimHorizon);
     store.create(&free).await.unwrap();
     let given = applied(store.assign(&free, "a", false).await.unwrap());
-    assert_eq!(
-        (given.counter, given.owner_switches, given.released_at),
-        (1, 0, None)
-    );
-    assert_eq!(
-        refused(store.assign(&free, "b", false).await.unwrap()),
-        given
-    );
+    assert_eq!((given.counter, given.owner_switches, given.released_at), (1, 0, None));
+    assert_eq!(refused(store.assign(&free, "b", false).await.unwrap()), given);
 
     // The owner's renewals do not stand in the way, unless the owner itself gives it away.
     let renewed = applied(store.renew(&given, "a", None).await.unwrap());
@@ -183,23 +121,14 @@ pub(crate) async fn assigning_needs_the_owners_and_completes_a_handoff(subject: 
     let pending = applied(store.start_handoff(&renewed, "b").await.unwrap());
     refused(store.assign(&renewed, "b", false).await.unwrap());
     let done = applied(store.assign(&pending, "b", true).await.unwrap());
-    assert_eq!(
-        (done.owner.as_deref(), &done.checkpoint_owner),
-        (Some("b"), &None)
-    );
+    assert_eq!((done.owner.as_deref(), &done.checkpoint_owner), (Some("b"), &None));
     assert_eq!(done.counter, pending.counter + 1);
     assert!(done.was_released_to_owner());
     let renewed = applied(store.renew(&done, "b", None).await.unwrap());
-    assert!(
-        !renewed.was_released_to_owner(),
-        "the mark holds for one counter"
-    );
+    assert!(!renewed.was_released_to_owner(), "the mark holds for one counter");
 
     let gone = Lease::new("gone", Checkpoint::TrimHorizon);
-    assert_eq!(
-        store.assign(&gone, "a", false).await.unwrap(),
-        Outcome::ConditionFailed(None)
-    );
+    assert_eq!(store.assign(&gone, "a", false).await.unwrap(), Outcome::ConditionFailed(None));
     assert_eq!(store.get("gone").await.unwrap(), None);
 }
 
@@ -208,35 +137,18 @@ pub(crate) async fn evicting_frees_the_lease_or_leaves_it_to_the_next_owner(
 ) {
     let store = subject.store();
     let mine = owned(store, "k", "me").await;
-    refused(
-        store
-            .evict(&Lease {
-                owner: Some("other".into()),
-                ..mine.clone()
-            })
-            .await
-            .unwrap(),
-    );
+    refused(store.evict(&Lease { owner: Some("other".into()), ..mine.clone() }).await.unwrap());
     let mine = applied(store.renew(&mine, "me", None).await.unwrap());
-    let earlier = Lease {
-        counter: 1,
-        ..mine.clone()
-    };
+    let earlier = Lease { counter: 1, ..mine.clone() };
     refused(store.evict(&earlier).await.unwrap());
     let free = applied(store.evict(&mine).await.unwrap());
     assert_eq!((&free.owner, free.counter), (&None, 3));
-    assert!(
-        !subject.item("k").await.unwrap().contains_key(name::OWNER),
-        "absent, not empty"
-    );
+    assert!(!subject.item("k").await.unwrap().contains_key(name::OWNER), "absent, not empty");
 
     let mine = applied(store.take(&free, "me").await.unwrap());
     let pending = applied(store.start_handoff(&mine, "next").await.unwrap());
     let left = applied(store.evict(&pending).await.unwrap());
-    assert_eq!(
-        (left.owner.as_deref(), &left.checkpoint_owner),
-        (Some("next"), &None)
-    );
+    assert_eq!((left.owner.as_deref(), &left.checkpoint_owner), (Some("next"), &None));
 }
 
 pub(crate) async fn facts_about_the_shard_leave_the_counter_and_need_the_lease(
@@ -250,17 +162,11 @@ pub(crate) async fn facts_about_the_shard_leave_the_counter_and_need_the_lease(
     assert_eq!(changed.counter, mine.counter);
     let range = ShardFacts::HashKeyRange(kinesis_aggregation::HashKeyRange::FULL);
     let changed = applied(store.set_shard_facts("k", range).await.unwrap());
-    assert_eq!(
-        changed.hash_key_range,
-        Some(kinesis_aggregation::HashKeyRange::FULL)
-    );
+    assert_eq!(changed.hash_key_range, Some(kinesis_aggregation::HashKeyRange::FULL));
     let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_800_000_000_123);
     let read_to = ShardFacts::ReadTo(time);
     let changed = applied(store.set_shard_facts("k", read_to).await.unwrap());
-    assert_eq!(
-        (changed.read_to, changed.counter),
-        (Some(time), mine.counter)
-    );
+    assert_eq!((changed.read_to, changed.counter), (Some(time), mine.counter));
     let streams = ["arn:orders@1", "arn:orders@2"];
     let [one, two] = streams.map(|text| StreamIdentity::parse(text).unwrap());
     let named = store.set_shard_facts("k", ShardFacts::Stream(one.clone()));
@@ -332,10 +238,7 @@ pub(crate) async fn a_lease_of_a_former_stream_is_replaced_with_its_owner_and_co
 
     applied(store.replace(&pending, &new).await.unwrap());
     let found = store.get("k").await.unwrap().unwrap();
-    assert_eq!(
-        (&found.checkpoint, &found.stream),
-        (&new.checkpoint, &new.stream)
-    );
+    assert_eq!((&found.checkpoint, &found.stream), (&new.checkpoint, &new.stream));
     assert_eq!(
         (found.owner.as_deref(), &found.checkpoint_owner),
         (Some("me"), &None),
@@ -364,17 +267,11 @@ fn refused_gone(outcome: Outcome) {
 pub(crate) async fn deleting_needs_the_checkpoint(subject: &impl Subject) {
     let store = subject.store();
     let mine = owned(store, "k", "me").await;
-    let ended = Lease {
-        checkpoint: Checkpoint::ShardEnd,
-        ..mine.clone()
-    };
+    let ended = Lease { checkpoint: Checkpoint::ShardEnd, ..mine.clone() };
     assert_eq!(refused(store.delete(&ended).await.unwrap()), mine);
     applied(store.delete(&mine).await.unwrap());
     assert_eq!(store.get("k").await.unwrap(), None);
-    assert_eq!(
-        store.delete(&mine).await.unwrap(),
-        Outcome::ConditionFailed(None)
-    );
+    assert_eq!(store.delete(&mine).await.unwrap(), Outcome::ConditionFailed(None));
 }
 
 pub(crate) async fn the_leaders_lock_changes_hands_only_as_it_was_seen(subject: &impl Subject) {
@@ -390,28 +287,14 @@ pub(crate) async fn the_leaders_lock_changes_hands_only_as_it_was_seen(subject: 
     assert!(store.change_leader(None, Some(&first)).await.unwrap());
     assert!(!store.change_leader(None, Some(&second)).await.unwrap());
     assert_eq!(store.leader().await.unwrap(), Some(first.clone()));
-    assert_eq!(
-        store.list(true).await.unwrap().leader,
-        None,
-        "it assigns nothing"
-    );
+    assert_eq!(store.list(true).await.unwrap().leader, None, "it assigns nothing");
 
     let same = lock("b", "v1", true);
     assert!(!store.change_leader(None, Some(&same)).await.unwrap());
 
     let next = lock("a", "v3", true);
-    assert!(
-        !store
-            .change_leader(Some(&second), Some(&next))
-            .await
-            .unwrap()
-    );
-    assert!(
-        store
-            .change_leader(Some(&first), Some(&next))
-            .await
-            .unwrap()
-    );
+    assert!(!store.change_leader(Some(&second), Some(&next)).await.unwrap());
+    assert!(store.change_leader(Some(&first), Some(&next)).await.unwrap());
     assert!(!store.change_leader(Some(&first), None).await.unwrap());
     assert_eq!(store.leader().await.unwrap(), Some(next.clone()));
     assert!(store.change_leader(Some(&next), None).await.unwrap());
@@ -424,12 +307,7 @@ pub(crate) async fn the_leaders_lock_changes_hands_only_as_it_was_seen(subject: 
     // An answer that got lost is no refusal.
     subject.trouble(Trouble::PutAnswersLost, 1);
     let known = store.leader().await.unwrap();
-    assert!(
-        store
-            .change_leader(known.as_ref(), Some(&first))
-            .await
-            .unwrap()
-    );
+    assert!(store.change_leader(known.as_ref(), Some(&first)).await.unwrap());
     assert!(subject.heal() > 0);
     assert_eq!(store.leader().await.unwrap(), Some(first));
 }

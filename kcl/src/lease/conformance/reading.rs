@@ -12,9 +12,7 @@ use crate::lease::store::WorkerRow;
 
 fn item(key: &str, attributes: &[(&str, &str)]) -> Item {
     let key = (name::KEY.to_owned(), text(key));
-    let rest = attributes
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), text(*value)));
+    let rest = attributes.iter().map(|(name, value)| ((*name).to_owned(), text(*value)));
     rest.chain([key]).collect()
 }
 
@@ -36,12 +34,8 @@ pub(crate) async fn lists_leases_and_workers_and_skips_what_it_cannot_read(subje
         let mut keys: Vec<_> = found.leases.iter().map(|lease| &lease.key).collect();
         keys.sort();
         assert_eq!(keys, ["a", "b"]);
-        let row = WorkerRow {
-            worker: "w1".into(),
-            last_update: 77,
-            measures: false,
-            process: Some(1),
-        };
+        let row =
+            WorkerRow { worker: "w1".into(), last_update: 77, measures: false, process: Some(1) };
         assert_eq!(found.workers, [row]);
         let leader = found.leader.map(|lock| lock.owner);
         assert_eq!(leader.as_deref(), Some("w2"));
@@ -88,11 +82,7 @@ pub(crate) async fn a_corrupt_item_stops_only_what_needs_it(subject: &impl Subje
     subject.put_item("broken", broken).await;
     store.put_worker("w1", 77).await.unwrap();
     for key in ["broken", "w1"] {
-        let lease = Lease {
-            key: key.to_owned(),
-            counter: 99,
-            ..mine.clone()
-        };
+        let lease = Lease { key: key.to_owned(), counter: 99, ..mine.clone() };
         for answer in [
             store.get(key).await.map(|_| ()),
             store.create(&lease).await.map(|_| ()),
@@ -100,9 +90,7 @@ pub(crate) async fn a_corrupt_item_stops_only_what_needs_it(subject: &impl Subje
             store.take(&lease, "me").await.map(|_| ()),
         ] {
             let error = answer.unwrap_err();
-            let LeaseStoreError::Corrupt(corrupt) = &error else {
-                panic!("{error:?}")
-            };
+            let LeaseStoreError::Corrupt(corrupt) = &error else { panic!("{error:?}") };
             assert_eq!(corrupt.key, key);
             assert!(!error.is_retryable() && !error.is_ambiguous());
         }
@@ -129,10 +117,7 @@ pub(crate) async fn golden_items_are_read_and_written_back_as_java_left_them(
         assert_eq!(subject.item(&key).await, None);
         applied(store.create(&read).await.unwrap());
         let written = subject.item(&key).await.unwrap();
-        assert_eq!(
-            super::replay::sorted(written),
-            super::replay::sorted(golden)
-        );
+        assert_eq!(super::replay::sorted(written), super::replay::sorted(golden));
         applied(store.delete(&read).await.unwrap());
         leases += 1;
     }

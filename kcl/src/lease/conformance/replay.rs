@@ -223,10 +223,7 @@ async fn java(client: &Client, operation: &str, body: &Value) -> bool {
 }
 
 async fn set(client: &Client, key: &str, state: Option<&Lease>) {
-    let deleted = client
-        .delete_item()
-        .table_name(JAVA)
-        .key(name::KEY, text(key));
+    let deleted = client.delete_item().table_name(JAVA).key(name::KEY, text(key));
     deleted.send().await.unwrap();
     if let Some(lease) = state {
         let put = client.put_item().table_name(JAVA);
@@ -242,9 +239,7 @@ async fn left(client: &Client, key: &str) -> Option<Item> {
 pub(crate) async fn every_golden_write_of_a_lease_does_what_ours_does(subject: &impl Subject) {
     let aws = LocalAws::start().await.unwrap();
     let client = aws.dynamodb();
-    ensure(&client, JAVA, &TableConfig::default())
-        .await
-        .unwrap();
+    ensure(&client, JAVA, &TableConfig::default()).await.unwrap();
     let (mut replayed, mut both, mut neither, mut stricter) = (0, 0, 0, 0);
     for (operation, body) in requests() {
         let Some(ours) = Ours::of(&operation, &body) else {
@@ -297,8 +292,5 @@ pub(crate) async fn every_golden_write_of_a_lease_does_what_ours_does(subject: &
     }
     assert_eq!(replayed, 13, "the golden writes of leases");
     // Of 28 states each.
-    assert!(
-        both > 60 && neither > 150 && stricter > 10,
-        "{both} {neither} {stricter}"
-    );
+    assert!(both > 60 && neither > 150 && stricter > 10, "{both} {neither} {stricter}");
 }

@@ -82,10 +82,7 @@ pub(crate) async fn a_failed_condition_without_the_item_is_read(subject: &impl S
     subject.trouble(Trouble::OldItemHidden, u64::MAX);
     let other = Lease::new("k", Checkpoint::Latest);
     assert_eq!(refused(store.create(&other).await.unwrap()), mine);
-    let old = Lease {
-        counter: 7,
-        ..mine.clone()
-    };
+    let old = Lease { counter: 7, ..mine.clone() };
     assert_eq!(refused(store.renew(&old, "me", None).await.unwrap()), mine);
     assert_eq!(refused(store.delete(&other).await.unwrap()), mine);
     let gone = Lease::new("gone", Checkpoint::Latest);

@@ -34,16 +34,9 @@ impl OnDynamoDb {
         let aws = LocalAws::builder().clock(clock.clone());
         let aws = aws.build().await.unwrap();
         let client = for_leases(&aws.dynamodb(), &ConsumerConfig::default());
-        ensure(&client, TABLE, &TableConfig::default())
-            .await
-            .unwrap();
+        ensure(&client, TABLE, &TableConfig::default()).await.unwrap();
         let store = DynamoDbLeaseStore::new(client, TABLE.to_owned(), Layout::OneTable, 1);
-        Self {
-            aws,
-            clock,
-            store,
-            faults: Mutex::default(),
-        }
+        Self { aws, clock, store, faults: Mutex::default() }
     }
 }
 
@@ -101,14 +94,8 @@ conformance!(OnDynamoDb::new().await);
 async fn the_worker_row_has_the_shape_of_the_golden_one() {
     let (_aws, store) = fixture().await;
     store.put_worker("w1", 1_795_250_260).await.unwrap();
-    let raw = store
-        .client
-        .get_item()
-        .table_name(TABLE)
-        .key(name::KEY, text("w1"))
-        .send()
-        .await
-        .unwrap();
+    let raw =
+        store.client.get_item().table_name(TABLE).key(name::KEY, text("w1")).send().await.unwrap();
     let empty = || AttributeValue::M(HashMap::new());
     let expected: Item = [
         ("leaseKey", text("w1")),
@@ -146,41 +133,21 @@ async fn a_new_table_has_the_index_and_the_settings() {
     };
     ensure(&client, "table-a", &config).await.unwrap();
     // Again, and at the same time: nothing changes.
-    let (a, b) = tokio::join!(
-        ensure(&client, "table-a", &config),
-        ensure(&client, "table-a", &config)
-    );
+    let (a, b) =
+        tokio::join!(ensure(&client, "table-a", &config), ensure(&client, "table-a", &config));
     a.and(b).unwrap();
     let table = describe(&client, "table-a").await.unwrap().unwrap();
     let units = table.provisioned_throughput().unwrap();
-    assert_eq!(
-        (units.read_capacity_units(), units.write_capacity_units()),
-        (Some(7), Some(8))
-    );
+    assert_eq!((units.read_capacity_units(), units.write_capacity_units()), (Some(7), Some(8)));
     assert_eq!(table.deletion_protection_enabled(), Some(true));
-    assert_eq!(
-        table.global_secondary_indexes()[0].index_name(),
-        Some(INDEX)
-    );
+    assert_eq!(table.global_secondary_indexes()[0].index_name(), Some(INDEX));
     let arn = table.table_arn().unwrap();
-    let tags = client
-        .list_tags_of_resource()
-        .resource_arn(arn)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        (tags.tags()[0].key(), tags.tags()[0].value()),
-        ("team", "billing")
-    );
+    let tags = client.list_tags_of_resource().resource_arn(arn).send().await.unwrap();
+    assert_eq!((tags.tags()[0].key(), tags.tags()[0].value()), ("team", "billing"));
 
-    ensure(&client, "table-b", &TableConfig::default())
-        .await
-        .unwrap();
+    ensure(&client, "table-b", &TableConfig::default()).await.unwrap();
     let table = describe(&client, "table-b").await.unwrap().unwrap();
-    let billing = table
-        .billing_mode_summary()
-        .and_then(|summary| summary.billing_mode());
+    let billing = table.billing_mode_summary().and_then(|summary| summary.billing_mode());
     assert_eq!(billing, Some(&BillingMode::PayPerRequest));
 }
 
@@ -213,9 +180,7 @@ async fn an_existing_table_gets_the_index_and_a_foreign_one_is_refused() {
     let aws = LocalAws::start().await.unwrap();
     let client = aws.dynamodb();
     table_with_key(&client, "java2", name::KEY).await;
-    ensure(&client, "java2", &TableConfig::default())
-        .await
-        .unwrap();
+    ensure(&client, "java2", &TableConfig::default()).await.unwrap();
     let store = DynamoDbLeaseStore::new(client.clone(), "java2".to_owned(), Layout::OneTable, 1);
     let lease = Lease::new("a", Checkpoint::TrimHorizon);
     store.create(&lease).await.unwrap();
@@ -223,44 +188,29 @@ async fn an_existing_table_gets_the_index_and_a_foreign_one_is_refused() {
     assert_eq!(store.owned_by("me").await.unwrap(), ["a"]);
 
     table_with_key(&client, "orders", "orderId").await;
-    let error = ensure(&client, "orders", &TableConfig::default())
-        .await
-        .unwrap_err();
+    let error = ensure(&client, "orders", &TableConfig::default()).await.unwrap_err();
     assert!(matches!(error, TableError::Unusable(_)), "{error:?}");
     let table = describe(&client, "orders").await.unwrap().unwrap();
-    assert!(
-        table.global_secondary_indexes().is_empty(),
-        "left as it was"
-    );
+    assert!(table.global_secondary_indexes().is_empty(), "left as it was");
 }
 
 #[tokio::test]
 async fn beside_older_tables_nothing_but_leases_enters_the_lease_table() {
     let aws = LocalAws::start().await.unwrap();
     let client = aws.dynamodb();
-    ensure(&client, TABLE, &TableConfig::default())
-        .await
-        .unwrap();
+    ensure(&client, TABLE, &TableConfig::default()).await.unwrap();
     table_with_key(&client, "app-WorkerMetricStats", "wid").await;
     let store = DynamoDbLeaseStore::new(client.clone(), TABLE.to_owned(), Layout::legacy(TABLE), 1);
     store.put_worker("w1", 1_795_250_341).await.unwrap();
     assert_eq!(store.list(true).await.unwrap().workers.len(), 1);
     let lease_table = client.scan().table_name(TABLE).send().await.unwrap();
     assert_eq!(lease_table.count(), 0);
-    let row = client
-        .scan()
-        .table_name("app-WorkerMetricStats")
-        .send()
-        .await
-        .unwrap();
+    let row = client.scan().table_name("app-WorkerMetricStats").send().await.unwrap();
     let mut names: Vec<_> = row.items()[0].keys().cloned().collect();
     names.sort();
     let expected = ["lut", "opr", "rustProcess", "sts", "wid"];
     assert_eq!(names, expected, "as 3.4 writes it, and one of ours");
-    store
-        .delete_worker("w1", 1_795_250_341..=1_795_250_341)
-        .await
-        .unwrap();
+    store.delete_worker("w1", 1_795_250_341..=1_795_250_341).await.unwrap();
     let found = store.list(true).await.unwrap();
     assert!(found.workers.is_empty());
     assert_eq!(found.leader, None, "no table of its state yet");
@@ -277,9 +227,7 @@ async fn beside_older_tables_nothing_but_leases_enters_the_lease_table() {
     assert_eq!(owner, Some("w1"));
 
     for fault in [Fault::throttle(), Fault::refuse("AccessDeniedException")] {
-        let on_state = fault
-            .service(Service::DynamoDb)
-            .resource("app-CoordinatorState");
+        let on_state = fault.service(Service::DynamoDb).resource("app-CoordinatorState");
         let refused = aws.faults().add(on_state);
         let found = store.list(true).await.expect("nothing depends on it");
         assert_eq!(found.leader, known, "as it was");

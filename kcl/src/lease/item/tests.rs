@@ -9,19 +9,13 @@ use crate::lease::golden::golden;
 fn golden_leases_decode_and_encode_back_to_the_same_item() {
     let mut leases = 0;
     for (version, table, item) in golden() {
-        let is_lease = table == "lease"
-            && item[name::KEY]
-                .as_s()
-                .is_ok_and(|key| key.starts_with("shardId-"));
+        let is_lease =
+            table == "lease" && item[name::KEY].as_s().is_ok_and(|key| key.starts_with("shardId-"));
         if is_lease {
             let TableItem::Lease(lease) = decode(item.clone()).unwrap() else {
                 panic!("{version}: not read as a lease: {item:?}");
             };
-            assert!(
-                lease.other.is_empty(),
-                "{version}: unknown attributes: {:?}",
-                lease.other
-            );
+            assert!(lease.other.is_empty(), "{version}: unknown attributes: {:?}", lease.other);
             assert_eq!(encode(&lease), item, "{version}");
             leases += 1;
         }
@@ -42,10 +36,7 @@ fn golden_items_that_are_no_leases_are_told_apart() {
     }
     assert_eq!(
         workers,
-        [
-            ("3.4.2", "w1".into(), 1_795_250_341),
-            ("3.5.1", "w1".into(), 1_795_250_260)
-        ]
+        [("3.4.2", "w1".into(), 1_795_250_341), ("3.5.1", "w1".into(), 1_795_250_260)]
     );
     let lasts = Duration::from_secs(120);
     assert_eq!(
@@ -91,9 +82,7 @@ fn a_golden_handoff_is_read_as_one() {
         if !item.contains_key(name::CHECKPOINT_OWNER) {
             continue;
         }
-        let TableItem::Lease(lease) = decode(item).unwrap() else {
-            panic!("not a lease")
-        };
+        let TableItem::Lease(lease) = decode(item).unwrap() else { panic!("not a lease") };
         assert_eq!(lease.owner.as_deref(), Some("w2"));
         assert_eq!(lease.actual_owner(), Some("w1"));
         assert!(lease.is_handoff_pending() && lease.is_owned_by("w1") && !lease.is_owned_by("w2"));
@@ -123,19 +112,14 @@ fn sample() -> Lease {
     });
     lease.released_at = Some(5);
     lease.stamp = Some(Stamp::after(4, 0xab));
-    lease
-        .other
-        .insert("later".into(), AttributeValue::Bool(true));
+    lease.other.insert("later".into(), AttributeValue::Bool(true));
     lease
 }
 
 #[test]
 fn every_attribute_survives_a_round_trip() {
     let lease = sample();
-    assert_eq!(
-        decode(encode(&lease)),
-        Ok(TableItem::Lease(Box::new(lease)))
-    );
+    assert_eq!(decode(encode(&lease)), Ok(TableItem::Lease(Box::new(lease))));
 }
 
 #[test]
@@ -182,11 +166,7 @@ fn each_corruption_names_the_key_and_the_attribute() {
         let mut item = encode(&sample());
         item.insert(attribute.to_owned(), bad.clone());
         let error = decode(item).unwrap_err();
-        assert_eq!(
-            (error.key.as_str(), error.attribute),
-            ("shardId-7", attribute),
-            "{bad:?}"
-        );
+        assert_eq!((error.key.as_str(), error.attribute), ("shardId-7", attribute), "{bad:?}");
         assert!(error.to_string().contains("shardId-7"));
     }
     for attribute in [
@@ -205,17 +185,8 @@ fn each_corruption_names_the_key_and_the_attribute() {
 
 #[test]
 fn what_only_advises_corrupts_nothing() {
-    let stamped = Lease {
-        stamp: Some(Stamp::after(6, 0xab)),
-        ..sample()
-    };
-    for bad in [
-        text("7@ab@later"),
-        text("7"),
-        text(""),
-        number(7),
-        AttributeValue::Null(true),
-    ] {
+    let stamped = Lease { stamp: Some(Stamp::after(6, 0xab)), ..sample() };
+    for bad in [text("7@ab@later"), text("7"), text(""), number(7), AttributeValue::Null(true)] {
         let mut item = encode(&stamped);
         item.insert(name::STAMP.to_owned(), bad.clone());
         item.insert(name::RELEASED_AT.to_owned(), bad.clone());
@@ -235,9 +206,7 @@ fn what_only_advises_corrupts_nothing() {
 fn the_number_that_java_writes_as_pending_state_is_tolerated() {
     let mut item = encode(&sample());
     item.insert(name::PENDING_STATE.to_owned(), number(4));
-    let TableItem::Lease(lease) = decode(item).unwrap() else {
-        panic!("not a lease")
-    };
+    let TableItem::Lease(lease) = decode(item).unwrap() else { panic!("not a lease") };
     assert_eq!(lease.pending.unwrap().state, None);
 }
 

@@ -44,10 +44,9 @@ impl Item {
             checkpoint_owner: self.checkpoint_owner.map(name),
             counter: self.counter,
             released_at: self.released.then_some(self.counter),
-            stamp: self.stamp.map(|process| Stamp {
-                counter: self.counter,
-                process: Some(process as u64),
-            }),
+            stamp: self
+                .stamp
+                .map(|process| Stamp { counter: self.counter, process: Some(process as u64) }),
             ..Lease::new(KEY, at(self.checkpoint))
         }
     }
@@ -114,31 +113,15 @@ impl Write {
         let progress;
         then(match self.kind {
             Kind::Take => Intent::Take { owner: me },
-            Kind::Begin | Kind::Renew => Intent::Renew {
-                owner: me,
-                throughput,
-            },
+            Kind::Begin | Kind::Renew => Intent::Renew { owner: me, throughput },
             Kind::Checkpoint(position) => {
-                progress = Progress {
-                    checkpoint: at(position),
-                    pending: None,
-                    throughput,
-                };
-                Intent::Checkpoint {
-                    owner: me,
-                    progress: &progress,
-                }
+                progress = Progress { checkpoint: at(position), pending: None, throughput };
+                Intent::Checkpoint { owner: me, progress: &progress }
             }
             Kind::StartHandoff(to) => Intent::StartHandoff { to: NAMES[to] },
-            Kind::Release(to) => Intent::Assign {
-                to: NAMES[to],
-                released: true,
-            },
+            Kind::Release(to) => Intent::Assign { to: NAMES[to], released: true },
             Kind::Abandon(to) => Intent::Take { owner: NAMES[to] },
-            Kind::Assign(to) => Intent::Assign {
-                to: NAMES[to],
-                released: false,
-            },
+            Kind::Assign(to) => Intent::Assign { to: NAMES[to], released: false },
             Kind::Evict => Intent::Evict,
         })
     }
@@ -232,10 +215,7 @@ impl Model for OneLease {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let item = Item {
-            counter: 1,
-            ..Item::default()
-        };
+        let item = Item { counter: 1, ..Item::default() };
         let free = State {
             item,
             workers: Default::default(),
@@ -335,10 +315,7 @@ impl Model for OneLease {
             }
             Action::Force(to) => {
                 let lease = last.item.lease();
-                let force = Intent::Assign {
-                    to: NAMES[to],
-                    released: false,
-                };
+                let force = Intent::Assign { to: NAMES[to], released: false };
                 state.item = Item::of(&force.apply(9, &lease, &lease)?);
             }
             Action::Outlast => {
@@ -369,28 +346,15 @@ impl Model for OneLease {
 
 #[track_caller]
 fn check(names: [usize; 2], counters: u64, records: u64, rules: &[Start]) {
-    let model = OneLease {
-        names,
-        counters,
-        records,
-        begun: Mutex::default(),
-    };
-    let checked = model
-        .checker()
-        .finish_when(HasDiscoveries::AnyFailures)
-        .threads(2)
-        .spawn_bfs()
-        .join();
+    let model = OneLease { names, counters, records, begun: Mutex::default() };
+    let checked =
+        model.checker().finish_when(HasDiscoveries::AnyFailures).threads(2).spawn_bfs().join();
     checked.assert_properties();
     let states = checked.unique_state_count();
     println!("{states} states");
     assert!(states > 100_000, "{states} states: it hardly moves");
     let begun = checked.model().begun.lock().unwrap();
-    assert_eq!(
-        *begun,
-        rules.iter().copied().collect(),
-        "each rule is tried"
-    );
+    assert_eq!(*begun, rules.iter().copied().collect(), "each rule is tried");
 }
 
 const TWO_WORKERS: [usize; 2] = [0, 1];

@@ -71,11 +71,7 @@ pub(crate) struct MemoryTable {
 
 impl MemoryTable {
     pub(crate) fn new(clock: Arc<dyn Clock>, watcher: Option<Arc<dyn Watcher>>) -> Self {
-        Self {
-            clock,
-            watcher,
-            rows: Mutex::default(),
-        }
+        Self { clock, watcher, rows: Mutex::default() }
     }
 
     fn rows(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Version>>> {
@@ -99,15 +95,9 @@ impl MemoryTable {
         let mut rows = self.rows();
         let versions = rows.entry(key.to_owned()).or_default();
         let before = versions.last().and_then(|version| version.row.clone());
-        versions.push(Version {
-            since: now,
-            row: row.clone(),
-        });
+        versions.push(Version { since: now, row: row.clone() });
         let oldest = now.saturating_sub(HISTORY);
-        let stale = versions
-            .iter()
-            .take_while(|version| version.since < oldest)
-            .count();
+        let stale = versions.iter().take_while(|version| version.since < oldest).count();
         versions.drain(..stale.saturating_sub(1));
         drop(rows);
         let lease = |row: &Option<Row>| match row {

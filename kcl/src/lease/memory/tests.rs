@@ -96,10 +96,9 @@ impl Subject for InMemory {
 
     fn trouble(&self, trouble: Trouble, times: u64) {
         let passage = match trouble {
-            Trouble::AnswersLost | Trouble::PutAnswersLost => Passage::Through {
-                there: Duration::ZERO,
-                back: None,
-            },
+            Trouble::AnswersLost | Trouble::PutAnswersLost => {
+                Passage::Through { there: Duration::ZERO, back: None }
+            }
             Trouble::Throttled => Passage::Throttled,
             Trouble::Cut => Passage::Cut,
             Trouble::OldItemHidden => return self.hand.hides.store(true, Ordering::SeqCst),
@@ -131,10 +130,7 @@ async fn a_write_on_its_way_arrives_after_its_sender_gave_up() {
     let subject = InMemory::new();
     let lease = Lease::new("k", crate::checkpoint::Checkpoint::TrimHorizon);
     subject.store.create(&lease).await.unwrap();
-    let late = Passage::Through {
-        there: Duration::from_secs(5),
-        back: Some(Duration::ZERO),
-    };
+    let late = Passage::Through { there: Duration::from_secs(5), back: Some(Duration::ZERO) };
     subject.hand.next.lock().unwrap().push_back((late, 1));
     drop(tokio::time::timeout(Duration::from_millis(50), subject.store.take(&lease, "me")).await);
     assert_eq!(subject.store.get("k").await.unwrap().unwrap().owner, None);
@@ -146,12 +142,7 @@ async fn a_write_on_its_way_arrives_after_its_sender_gave_up() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_lost_is_made_again() {
     let subject = InMemory::new();
-    subject
-        .hand
-        .next
-        .lock()
-        .unwrap()
-        .push_back((Passage::Lost, 2));
+    subject.hand.next.lock().unwrap().push_back((Passage::Lost, 2));
     let lease = Lease::new("k", crate::checkpoint::Checkpoint::TrimHorizon);
     let created = subject.store.create(&lease).await.unwrap();
     assert_eq!(created, Outcome::Applied(lease));

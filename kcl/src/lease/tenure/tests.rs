@@ -90,15 +90,8 @@ impl Fixture {
     async fn new(receiver: Option<&str>, on_stop: OnStop) -> Self {
         let aws = LocalAws::start().await.unwrap();
         let client = for_leases(&aws.dynamodb(), &ConsumerConfig::default());
-        ensure(&client, "app", &TableConfig::default())
-            .await
-            .unwrap();
-        let store = Arc::new(DynamoDbLeaseStore::new(
-            client,
-            "app".into(),
-            Layout::OneTable,
-            1,
-        ));
+        ensure(&client, "app", &TableConfig::default()).await.unwrap();
+        let store = Arc::new(DynamoDbLeaseStore::new(client, "app".into(), Layout::OneTable, 1));
         let clock = Arc::new(ManualClock::default());
         clock.advance(Duration::from_secs(100));
         let fleet = TestFleet {
@@ -122,16 +115,8 @@ impl Fixture {
             problems: Arc::new(ProblemLog::new(Arc::clone(&clock) as Arc<dyn Clock>)),
             stopped: CancellationToken::new(),
         };
-        store
-            .create(&Lease::new(KEY, Checkpoint::TrimHorizon))
-            .await
-            .unwrap();
-        Self {
-            aws,
-            store,
-            clock,
-            context,
-        }
+        store.create(&Lease::new(KEY, Checkpoint::TrimHorizon)).await.unwrap();
+        Self { aws, store, clock, context }
     }
 
     async fn item(&self) -> Lease {
@@ -140,13 +125,7 @@ impl Fixture {
 
     async fn begin(&self) -> (Tenure, JoinHandle<()>) {
         let sent = self.clock.now();
-        let lease = self
-            .store
-            .take(&self.item().await, "me")
-            .await
-            .unwrap()
-            .applied()
-            .unwrap();
+        let lease = self.store.take(&self.item().await, "me").await.unwrap().applied().unwrap();
         let (tenure, writer) = Tenure::begin(self.context.clone(), lease, sent);
         (tenure, tokio::spawn(writer.run()))
     }
@@ -170,12 +149,7 @@ impl Fixture {
     }
 
     async fn taken_by(&self, worker: &str) -> Lease {
-        self.store
-            .take(&self.item().await, worker)
-            .await
-            .unwrap()
-            .applied()
-            .unwrap()
+        self.store.take(&self.item().await, worker).await.unwrap().applied().unwrap()
     }
 }
 
@@ -200,8 +174,5 @@ fn at(sequence: &str) -> Checkpoint {
 
 #[track_caller]
 fn is_lost(result: Result<(), CheckpointError>) {
-    assert!(
-        matches!(result, Err(CheckpointError::LeaseLost { .. })),
-        "{result:?}"
-    );
+    assert!(matches!(result, Err(CheckpointError::LeaseLost { .. })), "{result:?}");
 }

@@ -53,14 +53,9 @@ mod tests {
 
     #[test]
     fn a_pending_checkpoint_is_left_alone() {
-        let pending = PendingCheckpoint {
-            checkpoint: Checkpoint::At(position(3, 0)),
-            state: None,
-        };
-        let lease = Lease {
-            pending: Some(pending),
-            ..Lease::new("shardId-0", Checkpoint::TrimHorizon)
-        };
+        let pending = PendingCheckpoint { checkpoint: Checkpoint::At(position(3, 0)), state: None };
+        let lease =
+            Lease { pending: Some(pending), ..Lease::new("shardId-0", Checkpoint::TrimHorizon) };
         assert_eq!(carried(&lease, Some(&position(5, 0))), None);
     }
 }

@@ -46,20 +46,14 @@ impl Writer {
 
     /// Completes a pending handoff, if there is one. `released`: the processor has stopped.
     pub(super) async fn transfer(&mut self, released: bool) -> LeaseOutcome {
-        self.move_lease(released, |lease| {
-            lease.is_handoff_pending().then(|| lease.owner.clone())
-        })
-        .await
+        self.move_lease(released, |lease| lease.is_handoff_pending().then(|| lease.owner.clone()))
+            .await
     }
 
     /// Completes a pending handoff; else assigns the lease to `receiver`; without one, releases it.
     async fn give_away(&mut self, receiver: Option<String>) -> LeaseOutcome {
         self.move_lease(true, |lease| {
-            let next = if lease.is_handoff_pending() {
-                &lease.owner
-            } else {
-                &receiver
-            };
+            let next = if lease.is_handoff_pending() { &lease.owner } else { &receiver };
             Some(next.clone())
         })
         .await
@@ -149,7 +143,5 @@ impl Writer {
 }
 
 fn left_to_expire(cause: impl ToString) -> LeaseOutcome {
-    LeaseOutcome::LeftToExpire {
-        cause: cause.to_string(),
-    }
+    LeaseOutcome::LeftToExpire { cause: cause.to_string() }
 }

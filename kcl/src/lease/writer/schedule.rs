@@ -67,9 +67,8 @@ impl RenewalSchedule {
             let reserve = span.mul_f64(0.05 + 0.05 * self.random.f64());
             self.last_attempt = Some(deadline.saturating_sub(reserve));
         }
-        let doubled = (self.failover / 40)
-            .min(FIRST_PAUSE)
-            .saturating_mul(1 << self.failures.min(10));
+        let doubled =
+            (self.failover / 40).min(FIRST_PAUSE).saturating_mul(1 << self.failures.min(10));
         self.failures = self.failures.saturating_add(1);
         let limit = doubled.min(left / 2);
         let pause = limit.mul_f64(self.random.f64()).max(SHORTEST_PAUSE);
@@ -128,11 +127,8 @@ impl RetryBudget {
 
     fn with<T>(&self, now: Duration, act: impl FnOnce(&mut Saved) -> T) -> T {
         let mut saved = self.saved();
-        let saved = saved.get_or_insert(Saved {
-            attempts: Self::PER_SECOND,
-            at: now,
-            logged: None,
-        });
+        let saved =
+            saved.get_or_insert(Saved { attempts: Self::PER_SECOND, at: now, logged: None });
         let earned = Self::PER_SECOND * now.saturating_sub(saved.at).as_secs_f64();
         saved.attempts = (saved.attempts + earned).min(Self::MOST);
         saved.at = now;
@@ -156,9 +152,7 @@ impl RetryBudget {
     /// Whether a renewal that failed may be logged.
     pub(super) fn may_log(&self, now: Duration) -> bool {
         self.with(now, |saved| {
-            let recent = saved
-                .logged
-                .is_some_and(|at| now.saturating_sub(at) < Self::LOG_INTERVAL);
+            let recent = saved.logged.is_some_and(|at| now.saturating_sub(at) < Self::LOG_INTERVAL);
             if !recent {
                 saved.logged = Some(now);
             }

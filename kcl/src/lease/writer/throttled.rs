@@ -38,17 +38,13 @@ struct Way {
 
 impl Link for Way {
     fn passage(&self, is_write: bool) -> Passage {
-        self.attempts
-            .fetch_add(u64::from(is_write), Ordering::Relaxed);
+        self.attempts.fetch_add(u64::from(is_write), Ordering::Relaxed);
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
         if random.u64(..100) < self.throttled.load(Ordering::Relaxed) {
             Passage::Throttled
         } else {
             let latency = *self.latency.lock().unwrap_or_else(PoisonError::into_inner);
-            Passage::Through {
-                there: latency / 2,
-                back: Some(latency / 2),
-            }
+            Passage::Through { there: latency / 2, back: Some(latency / 2) }
         }
     }
 
@@ -138,11 +134,7 @@ impl Worker {
             tokio::spawn(writer.run());
             tenure
         });
-        Self {
-            tenures: tenures.collect(),
-            context,
-            way,
-        }
+        Self { tenures: tenures.collect(), context, way }
     }
 
     fn latency(&self, latency: Duration) {
@@ -252,10 +244,7 @@ async fn no_lease_is_lost_that_one_more_attempt_can_save() {
     let after = worker.attempts(15).await;
     assert_eq!(worker.held(), before);
     // What waited comes back at the pace of what succeeds, and does not stay together.
-    assert!(
-        *after.iter().max().unwrap() <= 5 * NORMAL + FEW,
-        "{after:?}"
-    );
+    assert!(*after.iter().max().unwrap() <= 5 * NORMAL + FEW, "{after:?}");
     assert!(busiest(&after[10..]) <= NORMAL * 5 / 4, "{after:?}");
 }
 
@@ -297,10 +286,7 @@ async fn a_stop_that_ends_long_before_the_leases_gives_them_away_in_time() {
     worker.attempts(7).await;
     worker.throttle(0);
     let ends = ends.await.unwrap();
-    let kept = ends
-        .iter()
-        .filter(|end| **end == LeaseOutcome::Kept)
-        .count();
+    let kept = ends.iter().filter(|end| **end == LeaseOutcome::Kept).count();
     assert_eq!(kept, LEASES);
 }
 
@@ -312,16 +298,8 @@ async fn each_lease_gets_one_attempt_to_give_it_away_although_its_renewals_faile
     worker.latency(SECOND / 100);
     worker.context.out_of_time.cancel();
     let ends = worker.give_away().await.unwrap();
-    let kept = ends
-        .iter()
-        .filter(|end| **end == LeaseOutcome::Kept)
-        .count();
-    assert_eq!(
-        kept,
-        LEASES,
-        "{:?}",
-        ends.iter().find(|end| **end != LeaseOutcome::Kept)
-    );
+    let kept = ends.iter().filter(|end| **end == LeaseOutcome::Kept).count();
+    assert_eq!(kept, LEASES, "{:?}", ends.iter().find(|end| **end != LeaseOutcome::Kept));
 }
 
 #[tokio::test(start_paused = true)]

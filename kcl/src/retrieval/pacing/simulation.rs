@@ -43,18 +43,11 @@ struct Counts {
 
 fn run(applications: usize, idle: Duration, load: Load, seed: u64) -> Vec<Counts> {
     let mut random = Rng::with_seed(seed);
-    let mut shard = Shard {
-        reads: 0.0,
-        bytes: 0.0,
-        filled: Duration::ZERO,
-    };
-    let mut pacers: Vec<_> = (0..applications)
-        .map(|_| Pacer::new(idle, random.fork()))
-        .collect();
+    let mut shard = Shard { reads: 0.0, bytes: 0.0, filled: Duration::ZERO };
+    let mut pacers: Vec<_> = (0..applications).map(|_| Pacer::new(idle, random.fork())).collect();
     // When each may act again: its last answer has come.
-    let mut free: Vec<_> = (0..applications)
-        .map(|_| Duration::from_millis(random.u64(0..5000)))
-        .collect();
+    let mut free: Vec<_> =
+        (0..applications).map(|_| Duration::from_millis(random.u64(0..5000))).collect();
     let mut counts = vec![Counts::default(); applications];
     loop {
         let next = (0..applications).map(|app| (free[app] + pacers[app].delay(free[app]), app));
@@ -68,10 +61,7 @@ fn run(applications: usize, idle: Duration, load: Load, seed: u64) -> Vec<Counts
         pacer.sent(now);
         let answered = now + Duration::from_millis(random.u64(10..40));
         free[app] = answered;
-        let mut count = Counts {
-            calls: 1,
-            ..Counts::default()
-        };
+        let mut count = Counts { calls: 1, ..Counts::default() };
         if shard.admits(now) {
             count.bytes = match load {
                 Load::Tip => random.u64(0..20_000),

@@ -54,11 +54,7 @@ fn a_throttle_after_ones_own_large_pages_cuts_nothing_but_the_page() {
     pacer.answered(ms(0), 10 << 20, false);
     assert_eq!(pacer.delay(ms(0)), Duration::ZERO);
     pacer.throttled(ms(100));
-    assert_eq!(
-        pacer.delay(ms(100)),
-        ms(4_900),
-        "until the page is paid for"
-    );
+    assert_eq!(pacer.delay(ms(100)), ms(4_900), "until the page is paid for");
     assert_eq!(pacer.page_bytes(ms(100)), PAGE_BYTES);
     assert!((pacer.share - CEILING).abs() < 1e-9);
 }

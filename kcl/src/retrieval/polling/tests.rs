@@ -97,13 +97,7 @@ impl Reader {
             Arc::clone(&clock),
         ));
         let retrieval = PollingRetrieval::new(client, STREAM, stream, Arc::new(config), clock, 7);
-        let start = Start {
-            status,
-            position,
-            stream: None,
-            read_to: None,
-            seed: 1,
-        };
+        let start = Start { status, position, stream: None, read_to: None, seed: 1 };
         Self {
             polling: Polling::new(&retrieval, start),
             budget: ShardBudget::new(&ByteBudget::new(64 << 20)),
@@ -112,10 +106,7 @@ impl Reader {
 
     async fn page(&mut self) -> Page {
         let read = self.polling.next_page(&self.budget);
-        tokio::time::timeout(Duration::from_secs(3600), read)
-            .await
-            .unwrap()
-            .unwrap()
+        tokio::time::timeout(Duration::from_secs(3600), read).await.unwrap().unwrap()
     }
 
     /// Reads until `records` have come, or the shard's end.
@@ -200,11 +191,7 @@ async fn each_position_starts_where_it_says() {
 #[tokio::test]
 async fn an_expired_iterator_goes_on_behind_the_last_record() {
     let clock = ManualClock::new(SystemClock::default().wall());
-    let aws = LocalAws::builder()
-        .clock(clock.clone())
-        .build()
-        .await
-        .unwrap();
+    let aws = LocalAws::builder().clock(clock.clone()).build().await.unwrap();
     aws.create_stream(STREAM, 1).await.unwrap();
     put(&aws, 0..3).await;
     let mut reader = Reader::new(&aws, SHARD, Position::TrimHorizon).await;
@@ -218,20 +205,14 @@ async fn an_expired_iterator_goes_on_behind_the_last_record() {
 #[tokio::test]
 async fn an_iterator_at_latest_that_expires_before_the_first_record_misses_nothing() {
     let clock = ManualClock::new(SystemClock::default().wall());
-    let aws = LocalAws::builder()
-        .clock(clock.clone())
-        .build()
-        .await
-        .unwrap();
+    let aws = LocalAws::builder().clock(clock.clone()).build().await.unwrap();
     aws.create_stream(STREAM, 1).await.unwrap();
     put(&aws, 0..3).await;
     clock.advance(Duration::from_secs(10));
     let mut reader = Reader::new(&aws, SHARD, Position::Latest).await;
     let reading = tokio::spawn(async move { reader.read(1).await });
     called(&aws, "GetRecords", 1).await;
-    let cut = aws
-        .faults()
-        .add(Fault::cut_connection().operation("GetRecords"));
+    let cut = aws.faults().add(Fault::cut_connection().operation("GetRecords"));
     clock.advance(Duration::from_secs(10));
     put(&aws, 3..4).await;
     clock.advance(Duration::from_secs(600));
@@ -269,13 +250,8 @@ async fn every_fault_is_survived_without_loss() {
 async fn faults_of_get_shard_iterator_are_survived() {
     let aws = aws().await;
     put(&aws, 0..3).await;
-    for fault in [
-        Fault::throttle(),
-        Fault::cut_connection(),
-        Fault::internal_failure(),
-    ] {
-        aws.faults()
-            .add(fault.operation("GetShardIterator").times(1));
+    for fault in [Fault::throttle(), Fault::cut_connection(), Fault::internal_failure()] {
+        aws.faults().add(fault.operation("GetShardIterator").times(1));
     }
     let mut reader = Reader::new(&aws, SHARD, Position::TrimHorizon).await;
     assert_eq!(reader.read(3).await, numbers(0..3));
@@ -286,16 +262,8 @@ async fn a_split_ends_the_shard_with_its_children() {
     let aws = aws().await;
     put(&aws, 0..3).await;
     let middle = 1u128 << 127;
-    let split = aws
-        .kinesis()
-        .split_shard()
-        .stream_name(STREAM)
-        .shard_to_split(SHARD);
-    split
-        .new_starting_hash_key(middle.to_string())
-        .send()
-        .await
-        .unwrap();
+    let split = aws.kinesis().split_shard().stream_name(STREAM).shard_to_split(SHARD);
+    split.new_starting_hash_key(middle.to_string()).send().await.unwrap();
     let mut reader = Reader::new(&aws, SHARD, Position::TrimHorizon).await;
     let mut records = Vec::new();
     let children = loop {
@@ -327,13 +295,7 @@ async fn a_stream_that_is_gone_for_a_while_is_an_error() {
     }
     paused.put(3..4).await;
     assert_eq!(reader.read(1).await, numbers(3..4));
-    paused
-        .client()
-        .delete_stream()
-        .stream_name(STREAM)
-        .send()
-        .await
-        .unwrap();
+    paused.client().delete_stream().stream_name(STREAM).send().await.unwrap();
     let Err(RetrievalError::StreamDeleted { stream }) =
         reader.polling.next_page(&reader.budget).await
     else {
@@ -355,9 +317,7 @@ async fn a_shard_that_the_stream_has_forgotten_ends_without_children() {
 async fn a_backlog_is_read_under_the_services_limits() {
     let aws = LocalAws::start().await.unwrap();
     aws.create_stream(STREAM, 1).await.unwrap();
-    let throttled = aws
-        .faults()
-        .add(Fault::throttle().operation("GetRecords").probability(0.5));
+    let throttled = aws.faults().add(Fault::throttle().operation("GetRecords").probability(0.5));
     put(&aws, 0..200).await;
     let mut reader = Reader::new(&aws, SHARD, Position::TrimHorizon).await;
     reader.polling.size = PageSize::new(50);
@@ -382,23 +342,14 @@ async fn a_record_without_a_key_is_read_in_its_place() {
     for number in 0..12 {
         let key = (number % 8 < 4).then(|| "k".to_owned());
         let request = client.put_record().stream_name(STREAM);
-        let request = request
-            .set_partition_key(key)
-            .data(Blob::new((number / 4).to_string()));
+        let request = request.set_partition_key(key).data(Blob::new((number / 4).to_string()));
         request.send().await.unwrap();
     }
     let mut reader = Reader::new(&aws, SHARD, Position::TrimHorizon).await;
     let page = reader.page().await;
-    let keys: Vec<_> = page
-        .records
-        .iter()
-        .map(|r| r.partition_key.as_deref())
-        .collect();
+    let keys: Vec<_> = page.records.iter().map(|r| r.partition_key.as_deref()).collect();
     assert_eq!(keys, [Some("k"), None, Some("k")]);
-    assert_eq!(
-        page.records.iter().map(text).collect::<Vec<_>>(),
-        numbers(0..3)
-    );
+    assert_eq!(page.records.iter().map(text).collect::<Vec<_>>(), numbers(0..3));
 }
 
 #[tokio::test(start_paused = true)]

@@ -76,9 +76,7 @@ fn graph_c() -> Vec<Shard> {
 }
 
 fn leases(ids: &[u32]) -> Vec<Lease> {
-    ids.iter()
-        .map(|id| Lease::new(name(*id), Checkpoint::TrimHorizon))
-        .collect()
+    ids.iter().map(|id| Lease::new(name(*id), Checkpoint::TrimHorizon)).collect()
 }
 
 fn created(shards: &[Shard], existing: &[u32], position: InitialPosition) -> Vec<String> {
@@ -114,21 +112,12 @@ fn latest_follows_the_truth_table() {
     expect(
         &graph_b(),
         latest,
-        &[
-            (&[6], &[7]),
-            (&[5], &[]),
-            (&[0, 1, 2, 3, 4, 5], &[]),
-            (&[], &[9, 10]),
-        ],
+        &[(&[6], &[7]), (&[5], &[]), (&[0, 1, 2, 3, 4, 5], &[]), (&[], &[9, 10])],
     );
     expect(
         &graph_c(),
         latest,
-        &[
-            (&[9, 10], &[1, 6, 7, 8]),
-            (&[4, 5, 6, 7], &[1]),
-            (&[0, 1, 2, 3, 4, 5, 6, 7], &[]),
-        ],
+        &[(&[9, 10], &[1, 6, 7, 8]), (&[4, 5, 6, 7], &[1]), (&[0, 1, 2, 3, 4, 5, 6, 7], &[])],
     );
 }
 
@@ -147,11 +136,7 @@ fn trim_horizon_and_timestamp_follow_the_truth_table() {
                 (&[], &[0, 1, 2, 3, 4, 5]),
             ],
         );
-        expect(
-            &graph_b(),
-            position,
-            &[(&[5], &[]), (&[0, 1, 2, 3, 4, 5], &[]), (&[], &[0, 1])],
-        );
+        expect(&graph_b(), position, &[(&[5], &[]), (&[0, 1, 2, 3, 4, 5], &[]), (&[], &[0, 1])]);
     }
 }
 
@@ -173,10 +158,7 @@ fn checkpoints_of_new_leases_fit_the_position() {
 fn leases_come_in_the_order_of_starting_sequence_numbers() {
     let mut shards = graph_a();
     shards.reverse();
-    assert_eq!(
-        created(&shards, &[], InitialPosition::TrimHorizon),
-        [0, 1, 2, 3, 4, 5].map(name)
-    );
+    assert_eq!(created(&shards, &[], InitialPosition::TrimHorizon), [0, 1, 2, 3, 4, 5].map(name));
 }
 
 #[test]
@@ -187,10 +169,8 @@ fn an_empty_stream_needs_nothing() {
 #[test]
 fn children_of_an_ended_shard_are_made_from_the_start_whatever_the_position() {
     let shards = graph(&[(0, &[], false), (1, &[0], true), (2, &[0], true)]);
-    let existing = [
-        Lease::new(name(0), Checkpoint::ShardEnd),
-        Lease::new(name(2), Checkpoint::TrimHorizon),
-    ];
+    let existing =
+        [Lease::new(name(0), Checkpoint::ShardEnd), Lease::new(name(2), Checkpoint::TrimHorizon)];
     let new = missing_leases(&shards, &existing, &[], InitialPosition::Latest);
     assert_eq!(new.len(), 1);
     assert_eq!(
@@ -216,10 +196,7 @@ fn a_finished_shard_whose_lease_went_before_its_parents_is_not_made_again() {
         existing.push(Lease::new(name(0), Checkpoint::ShardEnd));
         existing.extend(leases(&[1]));
         let new = missing_leases(&shards, &existing, &[], InitialPosition::TrimHorizon);
-        assert!(
-            new.iter().all(|new| new.shard.id != name(2)),
-            "{left:?}: {new:?}"
-        );
+        assert!(new.iter().all(|new| new.shard.id != name(2)), "{left:?}: {new:?}");
     }
 }
 
@@ -258,16 +235,8 @@ fn the_child_of_a_merge_waits_until_each_listed_parent_has_a_lease() {
         (5, &[2, 3], false),
         (6, &[4, 5], true),
     ]);
-    let reading = [
-        (2, at("5")),
-        (3, Checkpoint::TrimHorizon),
-        (4, Checkpoint::ShardEnd),
-    ];
-    for position in [
-        InitialPosition::Latest,
-        InitialPosition::TrimHorizon,
-        AT_TIMESTAMP,
-    ] {
+    let reading = [(2, at("5")), (3, Checkpoint::TrimHorizon), (4, Checkpoint::ShardEnd)];
+    for position in [InitialPosition::Latest, InitialPosition::TrimHorizon, AT_TIMESTAMP] {
         assert_eq!(made(&shards, &reading, &[], position), []);
         let mut both = reading.to_vec();
         both.push((5, Checkpoint::TrimHorizon));
@@ -321,35 +290,25 @@ fn latest_skips_nothing_below_a_leased_shard_whose_children_left_the_stream_too(
     let new = missing_leases(&upper, std::slice::from_ref(&other), &[], latest);
     assert_eq!((new.len(), &new[0].checkpoint), (1, &Checkpoint::Latest));
     let below = graph(&[(2, &[1], false), (3, &[2], true), (4, &[2], true)]);
-    assert_eq!(
-        made(&below, &[(3, at("7"))], &[], latest),
-        [(name(4), Checkpoint::Latest)]
-    );
+    assert_eq!(made(&below, &[(3, at("7"))], &[], latest), [(name(4), Checkpoint::Latest)]);
 }
 
 #[test]
 fn a_long_lineage_does_not_overflow_the_stack() {
-    let rows: Vec<Vec<u32>> = (0..50_000u32)
-        .map(|id| id.checked_sub(1).into_iter().collect())
-        .collect();
+    let rows: Vec<Vec<u32>> =
+        (0..50_000u32).map(|id| id.checked_sub(1).into_iter().collect()).collect();
     let rows: Vec<(u32, &[u32], bool)> = rows
         .iter()
         .enumerate()
         .map(|(id, parents)| (id as u32, parents.as_slice(), id == 49_999))
         .collect();
     let shards = graph(&rows);
-    assert_eq!(
-        created(&shards, &[], InitialPosition::TrimHorizon),
-        [name(0)]
-    );
+    assert_eq!(created(&shards, &[], InitialPosition::TrimHorizon), [name(0)]);
 }
 
 /// A stream after random splits and merges of neighbours.
 fn random_graph() -> impl Strategy<Value = Vec<Shard>> {
-    (
-        1usize..5,
-        proptest::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 0..12),
-    )
+    (1usize..5, proptest::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 0..12))
         .prop_map(|(roots, reshards)| {
             let mut rows: Vec<(u32, Vec<u32>, bool)> =
                 (0..roots as u32).map(|id| (id, vec![], true)).collect();
@@ -370,10 +329,8 @@ fn random_graph() -> impl Strategy<Value = Vec<Shard>> {
                 }
                 rows.extend(born.into_iter().map(|id| (id, closed.clone(), true)));
             }
-            let rows: Vec<_> = rows
-                .iter()
-                .map(|(id, p, open)| (*id, p.as_slice(), *open))
-                .collect();
+            let rows: Vec<_> =
+                rows.iter().map(|(id, p, open)| (*id, p.as_slice(), *open)).collect();
             graph(&rows)
         })
 }

@@ -56,11 +56,8 @@ async fn server_time(headers: [&'static str; 2], clock: Arc<Ticking>) -> SystemT
         .credentials_provider(Credentials::new("a", "b", None, None, "test"))
         .endpoint_url(url)
         .build();
-    let lister = KinesisShardLister::new(
-        Client::from_conf(config),
-        "orders",
-        ServiceClock::new(clock),
-    );
+    let lister =
+        KinesisShardLister::new(Client::from_conf(config), "orders", ServiceClock::new(clock));
     let listed = lister.list(None).await.unwrap();
     server.await.unwrap();
     listed.server_time
@@ -68,16 +65,11 @@ async fn server_time(headers: [&'static str; 2], clock: Arc<Ticking>) -> SystemT
 
 #[tokio::test]
 async fn the_time_is_the_first_answers_with_a_margin_between_hosts_of_the_service() {
-    let headers = [
-        "date: Tue, 15 Nov 1994 08:12:31 GMT\r\n",
-        "date: Tue, 15 Nov 1994 08:12:41 GMT\r\n",
-    ];
+    let headers =
+        ["date: Tue, 15 Nov 1994 08:12:31 GMT\r\n", "date: Tue, 15 Nov 1994 08:12:41 GMT\r\n"];
     let time = server_time(headers, Arc::default()).await;
     // 08:12:29
-    assert_eq!(
-        time,
-        SystemTime::UNIX_EPOCH + Duration::from_secs(784_887_149)
-    );
+    assert_eq!(time, SystemTime::UNIX_EPOCH + Duration::from_secs(784_887_149));
 }
 
 #[tokio::test]

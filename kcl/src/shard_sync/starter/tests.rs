@@ -39,12 +39,7 @@ impl Way {
     }
 
     fn calls(&self, operation: &str) -> usize {
-        self.calls
-            .lock()
-            .unwrap()
-            .get(operation)
-            .copied()
-            .unwrap_or(0)
+        self.calls.lock().unwrap().get(operation).copied().unwrap_or(0)
     }
 }
 
@@ -53,10 +48,7 @@ impl Link for Way {
         if is_write && self.random.lock().unwrap().u32(..1000) < self.throttled {
             return Passage::Throttled;
         }
-        Passage::Through {
-            there: self.takes / 2,
-            back: Some(self.takes / 2),
-        }
+        Passage::Through { there: self.takes / 2, back: Some(self.takes / 2) }
     }
 
     fn attempted(&self, operation: &'static str) {
@@ -85,13 +77,7 @@ impl ShardLister for Listed {
         _: Option<InitialPosition>,
     ) -> BoxFuture<'_, Result<ShardList, ListShardsError>> {
         let shards = self.0.clone();
-        async move {
-            Ok(ShardList {
-                shards,
-                server_time: SystemTime::UNIX_EPOCH,
-            })
-        }
-        .boxed()
+        async move { Ok(ShardList { shards, server_time: SystemTime::UNIX_EPOCH }) }.boxed()
     }
 }
 
@@ -117,11 +103,7 @@ impl World {
     fn new(shards: u32) -> Self {
         let clock = Arc::new(TokioClock::new()) as Arc<dyn Clock>;
         let table = Arc::new(MemoryTable::new(Arc::clone(&clock), None));
-        Self {
-            clock,
-            table,
-            shards,
-        }
+        Self { clock, table, shards }
     }
 
     fn store(&self, way: &Arc<Way>) -> Arc<dyn LeaseStore> {
@@ -136,10 +118,7 @@ impl World {
             store: self.store(way),
             position: InitialPosition::TrimHorizon,
             stream: Arc::new(CurrentStream::new(
-                StreamIdentity {
-                    arn: "arn:orders".into(),
-                    created: 1,
-                },
+                StreamIdentity { arn: "arn:orders".into(), created: 1 },
                 OnRecreatedStream::default(),
                 Arc::clone(&self.clock),
             )),
@@ -261,9 +240,8 @@ async fn where_a_java_leader_creates_no_leases_a_starter_does_and_leaves_it_the_
 #[tokio::test(start_paused = true)]
 async fn half_of_the_writes_throttled_delay_the_leases_and_no_more() {
     let world = World::new(300);
-    let starts: Vec<_> = (0..10)
-        .map(|seed| world.start(&Way::new(QUICK, 500, seed), seed))
-        .collect();
+    let starts: Vec<_> =
+        (0..10).map(|seed| world.start(&Way::new(QUICK, 500, seed), seed)).collect();
     for start in starts {
         start.await.unwrap();
     }

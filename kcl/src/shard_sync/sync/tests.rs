@@ -18,8 +18,7 @@ use crate::lease::{DynamoDbLeaseStore, Layout, ensure_table};
 
 fn ranges(rows: &[(u128, u128)]) -> bool {
     covers_all_hash_keys(
-        rows.iter()
-            .map(|(a, b)| HashKeyRange::new(HashKey::new(*a), HashKey::new(*b)).unwrap()),
+        rows.iter().map(|(a, b)| HashKeyRange::new(HashKey::new(*a), HashKey::new(*b)).unwrap()),
     )
 }
 
@@ -54,11 +53,7 @@ impl ShardLister for Listing {
                 self.store.create(lease).await.unwrap();
             }
             Ok(ShardList {
-                shards: self
-                    .shards
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .clone(),
+                shards: self.shards.lock().unwrap_or_else(PoisonError::into_inner).clone(),
                 server_time: SystemTime::UNIX_EPOCH,
             })
         }
@@ -74,29 +69,21 @@ struct Fixture {
 impl Fixture {
     async fn new(shards: Vec<Shard>, position: InitialPosition, meanwhile: Vec<Lease>) -> Self {
         let aws = LocalAws::start().await.unwrap();
-        ensure_table(&aws.dynamodb(), "billing", &TableConfig::default())
-            .await
-            .unwrap();
+        ensure_table(&aws.dynamodb(), "billing", &TableConfig::default()).await.unwrap();
         let store: Arc<dyn LeaseStore> = Arc::new(DynamoDbLeaseStore::new(
             aws.dynamodb(),
             "billing".into(),
             Layout::OneTable,
             1,
         ));
-        let lister = Arc::new(Listing {
-            shards: Mutex::new(shards),
-            meanwhile,
-            store: Arc::clone(&store),
-        });
+        let lister =
+            Arc::new(Listing { shards: Mutex::new(shards), meanwhile, store: Arc::clone(&store) });
         let sync = ShardSync {
             lister,
             store,
             position,
             stream: Arc::new(CurrentStream::new(
-                StreamIdentity {
-                    arn: "arn:x".into(),
-                    created: 1,
-                },
+                StreamIdentity { arn: "arn:x".into(), created: 1 },
                 OnRecreatedStream::default(),
                 Arc::new(SystemClock::default()),
             )),
@@ -116,10 +103,7 @@ impl Fixture {
 
     async fn table(&self) -> BTreeMap<String, Lease> {
         let leases = self.sync.store.list(true).await.unwrap().leases;
-        leases
-            .into_iter()
-            .map(|lease| (lease.key.clone(), lease))
-            .collect()
+        leases.into_iter().map(|lease| (lease.key.clone(), lease)).collect()
     }
 }
 
@@ -162,24 +146,14 @@ async fn the_child_of_a_merge_comes_after_the_lease_of_the_parent_that_has_none_
         for id in ["2", "3"] {
             fixture.put(id, &[], Checkpoint::TrimHorizon).await;
         }
-        let ended = fixture
-            .put("4", &["0", "1"], Checkpoint::parse("9", 0).unwrap())
-            .await;
+        let ended = fixture.put("4", &["0", "1"], Checkpoint::parse("9", 0).unwrap()).await;
         let children = [shard(6, &["4", "5"], true)].map(as_child);
         let children = if told { children.into() } else { Vec::new() };
         let ids = fixture.sync.create_children(&ended, children).await;
         assert_eq!(ids.unwrap(), ["6"]);
         let table = fixture.table().await;
-        assert_eq!(
-            table["5"].checkpoint,
-            Checkpoint::TrimHorizon,
-            "waited for by 6"
-        );
-        assert_eq!(
-            table["5"].parents,
-            ["2".to_owned(), "3".to_owned()].into(),
-            "waits for them"
-        );
+        assert_eq!(table["5"].checkpoint, Checkpoint::TrimHorizon, "waited for by 6");
+        assert_eq!(table["5"].parents, ["2".to_owned(), "3".to_owned()].into(), "waits for them");
         assert_eq!(table["6"].parents, ["4".to_owned(), "5".to_owned()].into());
         assert!(!table["2"].has_ended() && !table["3"].has_ended());
     }
@@ -196,15 +170,9 @@ async fn every_shard_between_a_missing_parent_and_a_leased_ancestor_gets_its_lea
     let fixture = Fixture::new(shards, InitialPosition::TrimHorizon, Vec::new()).await;
     fixture.put("7", &[], Checkpoint::TrimHorizon).await;
     fixture.put("3", &[], Checkpoint::TrimHorizon).await;
-    let ended = fixture
-        .put("4", &["0", "1"], Checkpoint::parse("9", 0).unwrap())
-        .await;
+    let ended = fixture.put("4", &["0", "1"], Checkpoint::parse("9", 0).unwrap()).await;
     let children = vec![as_child(shard(6, &["4", "5"], true))];
-    fixture
-        .sync
-        .create_children(&ended, children)
-        .await
-        .unwrap();
+    fixture.sync.create_children(&ended, children).await.unwrap();
     let table = fixture.table().await;
     let ids: Vec<_> = table.keys().map(String::as_str).collect();
     assert_eq!(ids, ["2", "3", "4", "5", "6", "7"]);
@@ -217,10 +185,7 @@ fn the_leases_of_parents_are_created_before_those_of_their_children() {
     let new: Vec<_> = shards
         .iter()
         .filter(|shard| shard.id != "1")
-        .map(|shard| NewLease {
-            shard,
-            checkpoint: Checkpoint::TrimHorizon,
-        })
+        .map(|shard| NewLease { shard, checkpoint: Checkpoint::TrimHorizon })
         .collect();
     let ids: Vec<Vec<&str>> = generations(&new)
         .into_iter()
@@ -231,12 +196,8 @@ fn the_leases_of_parents_are_created_before_those_of_their_children() {
 
 #[tokio::test]
 async fn an_open_shard_without_children_has_not_ended() {
-    let fixture = Fixture::new(
-        vec![shard(0, &[], true)],
-        InitialPosition::Latest,
-        Vec::new(),
-    )
-    .await;
+    let fixture =
+        Fixture::new(vec![shard(0, &[], true)], InitialPosition::Latest, Vec::new()).await;
     let open = fixture.put("0", &[], Checkpoint::TrimHorizon).await;
     let error = fixture.sync.create_children(&open, Vec::new()).await;
     assert!(
@@ -269,10 +230,7 @@ async fn an_item_that_cannot_be_read_counts_as_a_lease() {
     corrupt.item("leaseKey", key).send().await.unwrap();
     let report = fixture.sync.run().await.unwrap();
     assert_eq!(report, SyncReport::default());
-    assert!(
-        fixture.table().await.is_empty(),
-        "not at LATEST, past what the stream keeps"
-    );
+    assert!(fixture.table().await.is_empty(), "not at LATEST, past what the stream keeps");
 }
 
 #[tokio::test]

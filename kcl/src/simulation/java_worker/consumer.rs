@@ -33,14 +33,7 @@ impl Consumer {
             Checkpoint::At(at) => record_at(at),
             _ => 0,
         };
-        Self {
-            worker,
-            id,
-            shard: lease.key,
-            position,
-            held,
-            forced: false,
-        }
+        Self { worker, id, shard: lease.key, position, held, forced: false }
     }
 
     pub(super) async fn run(mut self) {
@@ -116,11 +109,7 @@ impl Consumer {
     fn at(&self) -> Checkpoint {
         let checkpoint = self.held.lease().checkpoint;
         let at = Checkpoint::At(position_of(self.position));
-        if at > checkpoint && self.position > 0 {
-            at
-        } else {
-            checkpoint
-        }
+        if at > checkpoint && self.position > 0 { at } else { checkpoint }
     }
 
     async fn parents_ended(&self) -> bool {
@@ -142,9 +131,7 @@ impl Consumer {
                 return "lost at its end";
             }
             if self.create_children(&children).await {
-                self.worker
-                    .checkpoint(&self.held, Checkpoint::ShardEnd)
-                    .await;
+                self.worker.checkpoint(&self.held, Checkpoint::ShardEnd).await;
             }
             tokio::time::sleep(CYCLE).await;
         }

@@ -53,8 +53,7 @@ impl LeaderLock {
             ("recordVersionNumber", &version),
             ("leaseDuration", &duration),
         ];
-        item.map(|(name, value)| (name.to_owned(), text(value)))
-            .into()
+        item.map(|(name, value)| (name.to_owned(), text(value))).into()
     }
 
     /// A planned stop of `name` gives the lock back.
@@ -107,8 +106,7 @@ impl Worker {
             match self.store.list(false).await {
                 Ok(snapshot) if snapshot.leases.is_empty() => self.create_first(looked).await,
                 Ok(snapshot) => {
-                    self.audit(&mut memory.audit, &snapshot.leases, looked)
-                        .await;
+                    self.audit(&mut memory.audit, &snapshot.leases, looked).await;
                     self.pass(&mut memory, snapshot).await;
                 }
                 Err(_) => {}
@@ -212,10 +210,7 @@ impl Worker {
 impl Memory {
     /// Unassigned, or its counter stood still.
     fn is_free(&mut self, lease: &Lease, now: Duration) -> bool {
-        let seen = self
-            .counters
-            .entry(lease.key.clone())
-            .or_insert((lease.counter, now));
+        let seen = self.counters.entry(lease.key.clone()).or_insert((lease.counter, now));
         if seen.0 != lease.counter {
             *seen = (lease.counter, now);
         }

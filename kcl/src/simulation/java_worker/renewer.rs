@@ -33,10 +33,7 @@ impl Worker {
             let (counter, next) = (known.counter, known.counter + 1);
             let outcome = self.store.conditional("java renew", &known, move |item| {
                 let free = even_in_handoff || item.checkpoint_owner.is_none();
-                (item.counter == counter && free).then(|| Lease {
-                    counter: next,
-                    ..item.clone()
-                })
+                (item.counter == counter && free).then(|| Lease { counter: next, ..item.clone() })
             });
             let outcome = outcome.await;
             if held.state().lost {
@@ -73,11 +70,7 @@ impl Worker {
             {
                 // The write that moved the counter may have been an earlier one.
                 let moved = self.moved(&item, sent);
-                let heartbeat = if moved < sent {
-                    Heartbeat::ReadBack
-                } else {
-                    Heartbeat::Written
-                };
+                let heartbeat = if moved < sent { Heartbeat::ReadBack } else { Heartbeat::Written };
                 self.renewed(held, item, moved, heartbeat);
             }
             _ => self.drop_lease(held),
@@ -108,26 +101,21 @@ impl Worker {
         }
         let (known, sent) = (held.lease(), self.now());
         let (counter, next) = (known.counter, known.counter + 1);
-        let outcome = self
-            .store
-            .conditional("java checkpoint", &known, move |item| {
-                (item.counter == counter).then(|| Lease {
-                    counter: next,
-                    checkpoint: checkpoint.clone(),
-                    owner_switches: 0,
-                    pending: None,
-                    ..item.clone()
-                })
-            });
+        let outcome = self.store.conditional("java checkpoint", &known, move |item| {
+            (item.counter == counter).then(|| Lease {
+                counter: next,
+                checkpoint: checkpoint.clone(),
+                owner_switches: 0,
+                pending: None,
+                ..item.clone()
+            })
+        });
         match outcome.await {
             // Java updates the counter and the checkpoint in memory, not the owners.
             Ok(Outcome::Applied(lease)) => {
                 let (kept, moved) = (held.lease(), self.moved(&lease, sent));
-                let lease = Lease {
-                    owner: kept.owner,
-                    checkpoint_owner: kept.checkpoint_owner,
-                    ..lease
-                };
+                let lease =
+                    Lease { owner: kept.owner, checkpoint_owner: kept.checkpoint_owner, ..lease };
                 held.learn(lease, moved, Heartbeat::Written);
                 true
             }

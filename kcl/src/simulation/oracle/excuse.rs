@@ -87,9 +87,7 @@ pub(super) fn excuse(a: Side<'_>, b: Side<'_>, now: Duration) -> Option<JavaRule
 /// The rule by which `gone` is at work although the lease is not its worker's any more.
 fn of(gone: Side<'_>, other: Side<'_>, now: Duration) -> Option<JavaRule> {
     let left = gone.left?;
-    let until = gone
-        .overstay
-        .map_or(left.heard + FAILOVER, |overstay| overstay.until);
+    let until = gone.overstay.map_or(left.heard + FAILOVER, |overstay| overstay.until);
     let overdue = gone.kind == Kind::Rust && left.told_for > OURS_LETS_GO;
     if left.by_java && other.kind == Kind::Java && left.at <= until && !overdue {
         return Some(JavaRule::ForcedAssignment);
@@ -166,12 +164,7 @@ impl State {
 
 impl Processor {
     fn side<'a>(&'a self, left: Option<&'a Left>) -> Side<'a> {
-        Side {
-            worker: &self.worker,
-            kind: self.kind,
-            overstay: self.hold.overstay(),
-            left,
-        }
+        Side { worker: &self.worker, kind: self.kind, overstay: self.hold.overstay(), left }
     }
 }
 
@@ -194,30 +187,16 @@ mod tests {
     }
 
     fn side<'a>(worker: &'a str, left: Option<&'a Left>) -> Side<'a> {
-        let kind = if worker.starts_with('j') {
-            Kind::Java
-        } else {
-            Kind::Rust
-        };
-        let overstay = (kind == Kind::Java).then_some(Overstay {
-            until: at(110),
-            rule: JavaRule::FenceFromAnswer,
-        });
-        Side {
-            worker,
-            kind,
-            overstay,
-            left,
-        }
+        let kind = if worker.starts_with('j') { Kind::Java } else { Kind::Rust };
+        let overstay = (kind == Kind::Java)
+            .then_some(Overstay { until: at(110), rule: JavaRule::FenceFromAnswer });
+        Side { worker, kind, overstay, left }
     }
 
     #[test]
     fn one_of_ours_may_take_it_only_from_a_java_worker_that_overstays() {
-        for (taken, expected) in [
-            (109, None),
-            (110, None),
-            (111, Some(JavaRule::FenceFromAnswer)),
-        ] {
+        for (taken, expected) in [(109, None), (110, None), (111, Some(JavaRule::FenceFromAnswer))]
+        {
             let left = left("r1", taken);
             let sides = (side("j1", Some(&left)), side("r1", None));
             // However late it starts.
@@ -250,27 +229,17 @@ mod tests {
     #[test]
     fn java_never_has_to_force_one_of_ours_that_was_told() {
         for (told_for, owner, excused) in [(35, "r1", true), (36, "r1", false), (36, "j1", true)] {
-            let left = Left {
-                told_for: at(told_for),
-                ..left("j3", 105)
-            };
+            let left = Left { told_for: at(told_for), ..left("j3", 105) };
             let sides = (side(owner, Some(&left)), side("j2", None));
             let forced = excused.then_some(JavaRule::ForcedAssignment);
-            assert_eq!(
-                excuse(sides.0, sides.1, at(106)),
-                forced,
-                "{owner} {told_for}"
-            );
+            assert_eq!(excuse(sides.0, sides.1, at(106)), forced, "{owner} {told_for}");
         }
     }
 
     #[test]
     fn one_of_ours_is_never_excused_past_its_fence_nor_for_what_we_gave_away() {
         let expired = left("j1", 111);
-        assert_eq!(
-            excuse(side("r1", Some(&expired)), side("j1", None), at(112)),
-            None
-        );
+        assert_eq!(excuse(side("r1", Some(&expired)), side("j1", None), at(112)), None);
         let given = left("r1", 105);
         for other in ["j1", "r2"] {
             let sides = (side("r1", Some(&given)), side(other, None));

@@ -55,10 +55,7 @@ pub(super) struct Factory {
 
 impl Factory {
     pub(super) fn new(surroundings: Surroundings, seed: u64) -> Self {
-        Self {
-            surroundings,
-            random: Mutex::new(Rng::with_seed(seed)),
-        }
+        Self { surroundings, random: Mutex::new(Rng::with_seed(seed)) }
     }
 }
 
@@ -75,21 +72,9 @@ impl ProcessorFactory for Factory {
             panic_quietly();
         }
         let hold = shard.hold();
-        let in_process = OfOurs {
-            tenure: hold.clone(),
-            process: Arc::clone(&around.process),
-        };
-        let id = around
-            .oracle
-            .begin(&around.worker, Kind::Rust, shard.shard_id(), in_process);
-        Processor {
-            around,
-            id,
-            hold,
-            deaf: random.u32(..4) == 0,
-            done: None,
-            random,
-        }
+        let in_process = OfOurs { tenure: hold.clone(), process: Arc::clone(&around.process) };
+        let id = around.oracle.begin(&around.worker, Kind::Rust, shard.shard_id(), in_process);
+        Processor { around, id, hold, deaf: random.u32(..4) == 0, done: None, random }
     }
 }
 
@@ -178,11 +163,7 @@ impl RecordProcessor for Processor {
 
 impl Processor {
     async fn process(&mut self, batch: RecordBatch<'_>) -> Result<(), ProcessorError> {
-        let fails_at = if self.fail_draw() {
-            self.random.usize(..batch.len())
-        } else {
-            usize::MAX
-        };
+        let fails_at = if self.fail_draw() { self.random.usize(..batch.len()) } else { usize::MAX };
         for (nth, record) in batch.records().enumerate() {
             if nth == fails_at {
                 return Err("a simulated failure".into());

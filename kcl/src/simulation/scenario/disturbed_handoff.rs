@@ -40,9 +40,8 @@ impl Fleet {
         let store = self.world.store(BALANCER, &self.members[to].network);
         let (oracle, calm) = (Arc::clone(&self.world.oracle), self.calm.clone());
         let sides = self.members.iter();
-        let sides: BTreeMap<String, Side> = sides
-            .map(|(name, member)| (name.clone(), Side::of(member)))
-            .collect();
+        let sides: BTreeMap<String, Side> =
+            sides.map(|(name, member)| (name.clone(), Side::of(member))).collect();
         let to = to.to_owned();
         tokio::spawn(async move {
             let mut leases = store.list(true).await.unwrap_or_default().leases;
@@ -79,10 +78,7 @@ struct Side {
 
 impl Side {
     fn of(member: &Member) -> Self {
-        Self {
-            process: Arc::clone(&member.process),
-            network: Arc::clone(&member.network),
-        }
+        Self { process: Arc::clone(&member.process), network: Arc::clone(&member.network) }
     }
 
     async fn strike(

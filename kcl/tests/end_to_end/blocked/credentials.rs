@@ -50,10 +50,7 @@ async fn a_fetch_of_credentials_that_blocks_the_users_runtime_stalls_no_renewal(
     let first = runtime.worker(first).await;
     until("its shard", || processing(&first) == 1).await;
     credentials.armed.store(true, Ordering::SeqCst);
-    until("a fetch for GetRecords", || {
-        credentials.entered.load(Ordering::SeqCst)
-    })
-    .await;
+    until("a fetch for GetRecords", || credentials.entered.load(Ordering::SeqCst)).await;
 
     let others = Probe::new();
     let second = worker(&aws, &others, config("w2")).await;

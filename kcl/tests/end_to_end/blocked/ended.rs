@@ -11,14 +11,8 @@ async fn a_worker_ends_with_the_runtime_of_its_processors() {
     until("its shard", || processing(&worker) == 1).await;
     drop(runtime);
     let ended = tokio::time::timeout(PATIENCE, worker.join()).await.unwrap();
-    assert!(
-        matches!(ended, Err(WorkerError::RuntimeEnded { .. })),
-        "{ended:?}"
-    );
-    assert!(matches!(
-        worker.state(),
-        WorkerState::Stopped(Some(WorkerError::RuntimeEnded { .. }))
-    ));
+    assert!(matches!(ended, Err(WorkerError::RuntimeEnded { .. })), "{ended:?}");
+    assert!(matches!(worker.state(), WorkerState::Stopped(Some(WorkerError::RuntimeEnded { .. }))));
 }
 
 /// Dropping a runtime drops its tasks, and waits for blocking code that was begun, for however long.
@@ -42,17 +36,11 @@ async fn a_worker_whose_runtime_ends_releases_nothing_that_may_still_be_processe
     until("process_records", || entered.try_recv().is_ok()).await;
     drop(runtime);
     let ended = tokio::time::timeout(PATIENCE, first.join()).await.unwrap();
-    assert!(
-        matches!(ended, Err(WorkerError::RuntimeEnded { .. })),
-        "{ended:?}"
-    );
+    assert!(matches!(ended, Err(WorkerError::RuntimeEnded { .. })), "{ended:?}");
     assert_eq!(owner(&aws).await.as_deref(), Some("w1"), "it expires");
     let others = Probe::new();
     let second = worker(&aws, &others, config("w2")).await;
-    until("the next owner", || {
-        !others.calls(Call::Initialize).is_empty()
-    })
-    .await;
+    until("the next owner", || !others.calls(Call::Initialize).is_empty()).await;
     drop(unblock);
     second.shutdown(PATIENCE).await.unwrap();
 }
@@ -68,10 +56,7 @@ struct PanickingClock {
 impl PanickingClock {
     #[allow(clippy::disallowed_methods, reason = "a clock of the test's")]
     fn new() -> Arc<Self> {
-        Arc::new(Self {
-            armed: AtomicBool::new(false),
-            origin: Instant::now(),
-        })
+        Arc::new(Self { armed: AtomicBool::new(false), origin: Instant::now() })
     }
 
     fn arm(&self) {
@@ -101,10 +86,7 @@ async fn a_consumer_that_panics_ends_the_worker_and_its_lease_is_not_released() 
     until("its shard", || processing(&worker) == 1).await;
     clock.arm();
     let ended = tokio::time::timeout(PATIENCE, worker.join()).await.unwrap();
-    assert!(
-        matches!(ended, Err(WorkerError::Panicked { .. })),
-        "{ended:?}"
-    );
+    assert!(matches!(ended, Err(WorkerError::Panicked { .. })), "{ended:?}");
     assert_eq!(owner(&aws).await.as_deref(), Some("w1"), "it expires");
 }
 
@@ -125,18 +107,12 @@ async fn a_consumer_that_panics_during_a_planned_stop_fails_it_and_its_lease_is_
     let worker = runtime.worker(builder).await;
     until("process_records", || entered.try_recv().is_ok()).await;
     let stopping = async {
-        until("the stop", || {
-            matches!(worker.state(), WorkerState::Stopping(None))
-        })
-        .await;
+        until("the stop", || matches!(worker.state(), WorkerState::Stopping(None))).await;
         clock.arm();
         drop(unblock);
     };
     let (stopped, ()) = tokio::join!(worker.shutdown(PATIENCE), stopping);
-    assert!(
-        matches!(stopped, Err(WorkerError::Panicked { .. })),
-        "{stopped:?}"
-    );
+    assert!(matches!(stopped, Err(WorkerError::Panicked { .. })), "{stopped:?}");
     assert_eq!(owner(&aws).await.as_deref(), Some("w1"), "it expires");
 }
 
@@ -185,10 +161,7 @@ async fn a_runtime_that_was_given_and_ends_ends_the_worker_with_an_error() {
     drop(runtime);
     let ended = tokio::time::timeout(PATIENCE, worker.join()).await.unwrap();
     let has_ended = |error: &WorkerError| {
-        matches!(
-            error,
-            WorkerError::Coordination(WorkerFailure::RuntimeEnded { .. })
-        )
+        matches!(error, WorkerError::Coordination(WorkerFailure::RuntimeEnded { .. }))
     };
     assert!(ended.as_ref().is_err_and(has_ended), "{ended:?}");
     match worker.state() {

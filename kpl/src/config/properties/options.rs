@@ -14,25 +14,13 @@ const MAX: u64 = i64::MAX as u64;
 
 /// Options that have no meaning here, and why.
 pub(super) const NO_MEANING: [(&str, &str); 28] = [
-    (
-        "CaCertFile",
-        "build the SDK's HTTP client with your certificates",
-    ),
-    (
-        "CaCertPath",
-        "build the SDK's HTTP client with your certificates",
-    ),
-    (
-        "CredentialsRefreshDelay",
-        "the SDK refreshes credentials before they expire",
-    ),
+    ("CaCertFile", "build the SDK's HTTP client with your certificates"),
+    ("CaCertPath", "build the SDK's HTTP client with your certificates"),
+    ("CredentialsRefreshDelay", "the SDK refreshes credentials before they expire"),
     ("DaemonHealthCheckTimeoutMs", "there is no child process"),
     ("EnableCoreDumps", "there is no child process"),
     ("EnableDaemonHealthCheck", "there is no child process"),
-    (
-        "EnableOldestFutureTracker",
-        "it is always on: `Producer::oldest_unsettled`",
-    ),
+    ("EnableOldestFutureTracker", "it is always on: `Producer::oldest_unsettled`"),
     (
         "GlueSchemaRegistryConfiguration",
         "there is no Glue Schema Registry: bytes framed by its serializers pass unchanged",
@@ -45,10 +33,7 @@ pub(super) const NO_MEANING: [(&str, &str); 28] = [
         "GlueSchemaRegistryPropertiesFilePath",
         "there is no Glue Schema Registry: bytes framed by its serializers pass unchanged",
     ),
-    (
-        "LogLevel",
-        "filter the target `kpl` in your `tracing` subscriber",
-    ),
+    ("LogLevel", "filter the target `kpl` in your `tracing` subscriber"),
     (
         "MaxUserRecordSize",
         "the stream's own maximum record size is read, key and data are checked against it",
@@ -56,23 +41,14 @@ pub(super) const NO_MEANING: [(&str, &str); 28] = [
     ("MinConnections", "it has no effect in the KPL either"),
     ("NativeExecutable", "there is no child process"),
     ("ProxyHost", "build the SDK's HTTP client with the proxy"),
-    (
-        "ProxyPassword",
-        "build the SDK's HTTP client with the proxy",
-    ),
+    ("ProxyPassword", "build the SDK's HTTP client with the proxy"),
     ("ProxyPort", "build the SDK's HTTP client with the proxy"),
-    (
-        "ProxyUserName",
-        "build the SDK's HTTP client with the proxy",
-    ),
+    ("ProxyUserName", "build the SDK's HTTP client with the proxy"),
     (
         "RecordDistributionStrategyDefault",
         "the stream's strategy is read; without the permission, the shards that records land in tell it",
     ),
-    (
-        "ReturnUserRecordOnFailure",
-        "a failure always returns its record",
-    ),
+    ("ReturnUserRecordOnFailure", "a failure always returns its record"),
     ("StsEndpoint", "it has no effect in the KPL either"),
     ("StsPort", "it has no effect in the KPL either"),
     ("TempDirectory", "there is no child process"),
@@ -101,10 +77,7 @@ pub(super) fn read(properties: &[Property]) -> Result<KplProperties, InvalidConf
             ),
             // The last one counts.
             Ok((key, _))
-                if properties[position + 1..]
-                    .iter()
-                    .flatten()
-                    .any(|(later, _)| later == key) => {}
+                if properties[position + 1..].iter().flatten().any(|(later, _)| later == key) => {}
             Ok((key, value)) => reader.take(key, value.trim()),
         }
     }
@@ -129,10 +102,7 @@ struct Endpoint {
 }
 
 #[derive(Default)]
-#[cfg_attr(
-    not(feature = "cloudwatch"),
-    allow(dead_code, reason = "checked all the same")
-)]
+#[cfg_attr(not(feature = "cloudwatch"), allow(dead_code, reason = "checked all the same"))]
 struct Metrics {
     namespace: Option<String>,
     level: Option<MetricsLevel>,
@@ -252,24 +222,17 @@ impl Reader {
             "MetricsUploadDelay" => {
                 self.metrics.upload_delay = self.millis("MetricsUploadDelay", value, 1, 60_000);
             }
-            unknown => self.note(
-                unknown,
-                "unknown: no option of the KPL has this name".to_owned(),
-            ),
+            unknown => self.note(unknown, "unknown: no option of the KPL has this name".to_owned()),
         }
         if key.starts_with("Metrics") && cfg!(not(feature = "cloudwatch")) {
-            self.note(
-                key,
-                "has no effect without the feature `cloudwatch`".to_owned(),
-            );
+            self.note(key, "has no effect without the feature `cloudwatch`".to_owned());
         }
     }
 
     fn finish(mut self) -> Result<KplProperties, InvalidConfig> {
-        for (endpoint, key) in [
-            (&self.kinesis, "KinesisPort"),
-            (&self.cloudwatch, "CloudwatchPort"),
-        ] {
+        for (endpoint, key) in
+            [(&self.kinesis, "KinesisPort"), (&self.cloudwatch, "CloudwatchPort")]
+        {
             if endpoint.port.is_some() && endpoint.host.is_none() {
                 self.notes.push(PropertyNote {
                     key: key.to_owned(),
@@ -306,9 +269,7 @@ impl Reader {
         known: [(&str, T); N],
     ) -> Option<T> {
         let names = known.each_ref().map(|(name, _)| *name).join(", ");
-        let found = known
-            .into_iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(value));
+        let found = known.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(value));
         if found.is_none() {
             self.problems.add(key, format!("must be one of {names}"));
         }
@@ -331,8 +292,7 @@ impl Reader {
         least: u64,
         most: u64,
     ) -> Option<Duration> {
-        self.number(key, value, least, most)
-            .map(Duration::from_millis)
+        self.number(key, value, least, most).map(Duration::from_millis)
     }
 
     /// What is more than makes sense here is cut, and told.
@@ -340,10 +300,7 @@ impl Reader {
         match usize::try_from(value) {
             Ok(value) if value <= most => value,
             _ => {
-                self.note(
-                    key,
-                    format!("taken as {most}, the most that is possible here"),
-                );
+                self.note(key, format!("taken as {most}, the most that is possible here"));
                 most
             }
         }
@@ -352,10 +309,7 @@ impl Reader {
     /// What is less than is possible here is raised, and told.
     fn at_least(&mut self, key: &'static str, value: usize, least: usize) -> usize {
         if value < least {
-            self.note(
-                key,
-                format!("taken as {least}, the least that is possible here"),
-            );
+            self.note(key, format!("taken as {least}, the least that is possible here"));
         }
         value.max(least)
     }
@@ -395,8 +349,7 @@ impl Reader {
 
     fn namespace(&mut self, value: &str) {
         if !is_namespace(value) {
-            self.problems
-                .add("MetricsNamespace", NAMESPACE_RULE.to_owned());
+            self.problems.add("MetricsNamespace", NAMESPACE_RULE.to_owned());
         } else {
             self.metrics.namespace = Some(value.to_owned());
         }

@@ -69,10 +69,7 @@ fn fields_of(error: &InvalidConfig) -> Vec<&str> {
 
 #[test]
 fn every_option_of_the_kpl_is_read() {
-    let text: String = OPTIONS
-        .iter()
-        .map(|(key, value)| format!("{key}={value}\n"))
-        .collect();
+    let text: String = OPTIONS.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
     let read = ProducerConfig::from_properties(&text).unwrap();
     let expected = ProducerConfig {
         aggregation_enabled: false,
@@ -92,10 +89,7 @@ fn every_option_of_the_kpl_is_read() {
     };
     assert_eq!(read.config, expected);
     assert_eq!(read.region.as_deref(), Some("us-gov-west-1"));
-    assert_eq!(
-        read.kinesis_endpoint_url.as_deref(),
-        Some("https://kinesis.example.com")
-    );
+    assert_eq!(read.kinesis_endpoint_url.as_deref(), Some("https://kinesis.example.com"));
     assert_eq!(
         read.cloudwatch_endpoint_url.as_deref(),
         Some("https://monitoring.example.com:8443")
@@ -117,10 +111,7 @@ fn every_option_of_the_kpl_is_read() {
     });
     assert_eq!(noted, without_meaning.collect::<Vec<_>>());
     let told: String = read.notes.iter().map(PropertyNote::to_string).collect();
-    assert!(
-        !told.contains("hunter2") && !told.contains("unknown"),
-        "{told}"
-    );
+    assert!(!told.contains("hunter2") && !told.contains("unknown"), "{told}");
 }
 
 #[test]
@@ -138,10 +129,8 @@ fn every_option_and_every_field_has_its_row() {
 #[test]
 fn an_empty_file_has_the_kpls_defaults() {
     let read = ProducerConfig::from_properties("\n# nothing\n").unwrap();
-    let expected = ProducerConfig {
-        connect_timeout: std::time::Duration::from_secs(6),
-        ..Default::default()
-    };
+    let expected =
+        ProducerConfig { connect_timeout: std::time::Duration::from_secs(6), ..Default::default() };
     assert_eq!((read.config, read.notes), (expected, Vec::new()));
 }
 
@@ -188,20 +177,9 @@ fn what_cannot_be_taken_whole_is_told() {
     let read = ProducerConfig::from_properties(text).unwrap();
     assert_eq!(read.config.aggregation_max_size, 1 << 20);
     assert_eq!(read.config.collection_max_size, 10 << 20);
-    assert_eq!(
-        (read.config.rate_limit, read.config.aggregation_max_count),
-        (100, u32::MAX)
-    );
+    assert_eq!((read.config.rate_limit, read.config.aggregation_max_count), (100, u32::MAX));
     let noted: Vec<_> = read.notes.iter().map(|note| note.key.as_str()).collect();
-    assert_eq!(
-        noted,
-        [
-            "AggregationMaxSize",
-            "CollectionMaxSize",
-            "kinesisPort",
-            "KinesisPort"
-        ]
-    );
+    assert_eq!(noted, ["AggregationMaxSize", "CollectionMaxSize", "kinesisPort", "KinesisPort"]);
 }
 
 #[test]
@@ -217,10 +195,7 @@ fn a_request_smaller_than_any_here_is_told() {
 fn the_syntax_is_that_of_java() {
     let text = "! comment \\\n# another\na=1\n  b : 2\r\nc 3\rd\n\te\\=\\:\\ x = \\u00e4\\t\\\\\\q\n\
                 f=one,\\\n    two\\\\\ng=\\ud83d\\ude00\n=empty key\nh = \\\n\n  i=j k = l  \nlast=\\";
-    let read: Vec<_> = syntax::parse(text)
-        .into_iter()
-        .map(Result::unwrap)
-        .collect();
+    let read: Vec<_> = syntax::parse(text).into_iter().map(Result::unwrap).collect();
     let expected = [
         ("a", "1"),
         ("b", "2"),

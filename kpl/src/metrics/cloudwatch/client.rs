@@ -37,21 +37,15 @@ impl SdkUploader {
             .retry_config(RetryConfig::standard().with_max_attempts(3))
             .timeout_config(timeouts)
             .build();
-        Self {
-            client: Client::from_conf(config),
-            namespace: namespace.to_owned(),
-        }
+        Self { client: Client::from_conf(config), namespace: namespace.to_owned() }
     }
 }
 
 impl Uploader for SdkUploader {
     fn put(&self, data: Vec<Datum>) -> BoxFuture<'static, Result<(), UploadError>> {
         let data = data.into_iter().flat_map(metric_data).collect();
-        let request = self
-            .client
-            .put_metric_data()
-            .namespace(&self.namespace)
-            .set_metric_data(Some(data));
+        let request =
+            self.client.put_metric_data().namespace(&self.namespace).set_metric_data(Some(data));
         async move {
             match request.send().await {
                 Ok(_) => Ok(()),
@@ -101,13 +95,7 @@ fn metric_data(datum: Datum) -> Vec<MetricDatum> {
             Unit::Bytes => StandardUnit::Bytes,
             Unit::Milliseconds => StandardUnit::Milliseconds,
         });
-    let Values {
-        count,
-        sum,
-        least,
-        most,
-        times,
-    } = values;
+    let Values { count, sum, least, most, times } = values;
     if times.is_empty() {
         let statistics = StatisticSet::builder()
             .sample_count(count as f64)
@@ -129,11 +117,7 @@ fn metric_data(datum: Datum) -> Vec<MetricDatum> {
         .chunks(MAX_VALUES)
         .map(|chunk| {
             let (values, counts) = chunk.iter().copied().unzip();
-            empty
-                .clone()
-                .set_values(Some(values))
-                .set_counts(Some(counts))
-                .build()
+            empty.clone().set_values(Some(values)).set_counts(Some(counts)).build()
         })
         .collect()
 }
@@ -186,20 +170,10 @@ mod tests {
             dimensions: vec![("StreamName".into(), "s".into())],
         };
         let times = (0..290).map(|bucket| (bucket, 2)).collect();
-        let values = Values {
-            count: 580,
-            sum: 1.0,
-            least: 0.5,
-            most: 1e9,
-            times,
-        };
+        let values = Values { count: 580, sum: 1.0, least: 0.5, most: 1e9, times };
         let data = metric_data(Datum { series, values });
         assert_eq!(data.len(), 2);
-        let all: Vec<f64> = data
-            .iter()
-            .flat_map(|datum| datum.values())
-            .copied()
-            .collect();
+        let all: Vec<f64> = data.iter().flat_map(|datum| datum.values()).copied().collect();
         assert_eq!(all.len(), 290);
         assert!(all.is_sorted() && all[0] == 0.5);
         for datum in &data {

@@ -75,10 +75,7 @@ pub(crate) struct Collected {
 impl Collected {
     /// What is above `level` is not collected.
     pub(crate) fn new(level: MetricsLevel) -> Self {
-        Self {
-            level,
-            series: Arc::default(),
-        }
+        Self { level, series: Arc::default() }
     }
 
     pub(super) fn take(&self) -> BTreeMap<Finest, Values> {
@@ -161,11 +158,9 @@ impl Pending {
                 None => MetricsGranularity::Stream,
                 Some(_) => definition.finest,
             };
-            for granularity in [
-                MetricsGranularity::Global,
-                MetricsGranularity::Stream,
-                MetricsGranularity::Shard,
-            ] {
+            for granularity in
+                [MetricsGranularity::Global, MetricsGranularity::Stream, MetricsGranularity::Shard]
+            {
                 if granularity > self.granularity || granularity > finest {
                     break;
                 }
@@ -231,10 +226,7 @@ impl Pending {
                 size += series.size() + 24 * values.times.len();
                 data <= most && size <= bytes
             })
-            .map(|(series, values)| Datum {
-                series: series.clone(),
-                values: values.clone(),
-            })
+            .map(|(series, values)| Datum { series: series.clone(), values: values.clone() })
             .collect()
     }
 
@@ -250,8 +242,6 @@ impl Series {
     /// About what it takes on the wire, generously.
     fn size(&self) -> usize {
         let dimensions = self.dimensions.iter();
-        250 + dimensions
-            .map(|(name, value)| name.len() + value.len() + 30)
-            .sum::<usize>()
+        250 + dimensions.map(|(name, value)| name.len() + value.len() + 30).sum::<usize>()
     }
 }

@@ -24,10 +24,7 @@ pub(crate) struct Scripted {
 
 impl Scripted {
     pub(crate) fn new(script: impl Fn(usize) -> Answer + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self {
-            script: Box::new(script),
-            calls: Mutex::default(),
-        })
+        Arc::new(Self { script: Box::new(script), calls: Mutex::default() })
     }
 
     pub(crate) fn calls(&self) -> Vec<Vec<Datum>> {
@@ -57,9 +54,8 @@ fn unavailable() -> Answer {
 pub(crate) fn texts(data: &[Datum]) -> BTreeMap<(&'static str, String), Values> {
     let text = |datum: &Datum| {
         let dimensions = datum.series.dimensions.iter();
-        let dimensions: Vec<_> = dimensions
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
+        let dimensions: Vec<_> =
+            dimensions.map(|(name, value)| format!("{name}={value}")).collect();
         let name = datum.series.metric.definition().name;
         ((name, dimensions.join(" ")), datum.values.clone())
     };
@@ -76,18 +72,10 @@ struct Running {
 fn run(uploader: Arc<Scripted>, config: CloudWatchConfig) -> Running {
     let collected = Collected::new(config.level);
     let ended = CancellationToken::new();
-    let cloudwatch = CloudWatch {
-        config,
-        uploader: Arc::clone(&uploader) as Arc<dyn Uploader>,
-    };
+    let cloudwatch = CloudWatch { config, uploader: Arc::clone(&uploader) as Arc<dyn Uploader> };
     let publisher = Publisher::new(cloudwatch, "orders".into(), collected.clone(), 42);
     let task = tokio::spawn(publisher.run(ended.clone()));
-    Running {
-        uploader,
-        collected,
-        ended,
-        task,
-    }
+    Running { uploader, collected, ended, task }
 }
 
 fn record(collected: &Collected, metric: Metric, shard: Option<&str>, value: f64, count: u64) {
@@ -106,12 +94,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test(start_paused = true)]
 async fn each_minute_brings_the_sums_of_shard_stream_and_all() {
-    let Running {
-        uploader,
-        collected,
-        ended,
-        task,
-    } = run(Scripted::new(|_| Ok(())), CloudWatchConfig::default());
+    let Running { uploader, collected, ended, task } =
+        run(Scripted::new(|_| Ok(())), CloudWatchConfig::default());
     record(&collected, Metric::UserRecordsPut, Some("a"), 1.0, 3);
     record(&collected, Metric::UserRecordsPut, Some("a"), 0.0, 1);
     record(&collected, Metric::UserRecordsPut, Some("b"), 1.0, 2);
@@ -125,10 +109,7 @@ async fn each_minute_brings_the_sums_of_shard_stream_and_all() {
     let seen = texts(&calls[0]);
     let of = |name, dimensions: &str| &seen[&(name, dimensions.to_owned())];
     let shard = of("UserRecordsPut", "StreamName=orders ShardId=a");
-    assert_eq!(
-        (shard.count, shard.sum, shard.least, shard.most),
-        (4, 3.0, 0.0, 1.0)
-    );
+    assert_eq!((shard.count, shard.sum, shard.least, shard.most), (4, 3.0, 0.0, 1.0));
     for coarser in ["", "StreamName=orders"] {
         let all = of("UserRecordsPut", coarser);
         assert_eq!((all.count, all.sum), (6, 5.0));
@@ -174,20 +155,8 @@ async fn level_granularity_and_more_dimensions_are_as_configured() {
     };
     let seen = async |level, granularity| {
         let running = run(Scripted::new(|_| Ok(())), config(level, granularity));
-        record(
-            &running.collected,
-            Metric::UserRecordsPut,
-            Some("a"),
-            1.0,
-            1,
-        );
-        record(
-            &running.collected,
-            Metric::RetriesPerRecord,
-            Some("a"),
-            1.0,
-            1,
-        );
+        record(&running.collected, Metric::UserRecordsPut, Some("a"), 1.0, 1);
+        record(&running.collected, Metric::RetriesPerRecord, Some("a"), 1.0, 1);
         running.ended.cancel();
         running.task.await.unwrap();
         let data = running.uploader.calls().concat();
@@ -204,15 +173,8 @@ async fn level_granularity_and_more_dimensions_are_as_configured() {
     let by_stream = seen(MetricsLevel::Summary, MetricsGranularity::Stream).await;
     assert_eq!(by_stream, expected[..2]);
     let all = seen(MetricsLevel::Detailed, MetricsGranularity::Global).await;
-    assert_eq!(
-        all,
-        [("RetriesPerRecord", "all=x".to_owned()), put("all=x")]
-    );
-    assert!(
-        seen(MetricsLevel::None, MetricsGranularity::Shard)
-            .await
-            .is_empty()
-    );
+    assert_eq!(all, [("RetriesPerRecord", "all=x".to_owned()), put("all=x")]);
+    assert!(seen(MetricsLevel::None, MetricsGranularity::Shard).await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,13 +182,7 @@ async fn what_could_not_be_uploaded_comes_with_the_next() {
     let uploader = Scripted::new(|call| if call < 3 { unavailable() } else { Ok(()) });
     let running = run(uploader, CloudWatchConfig::default());
     for _ in 0..4 {
-        record(
-            &running.collected,
-            Metric::UserRecordsPut,
-            Some("a"),
-            1.0,
-            10,
-        );
+        record(&running.collected, Metric::UserRecordsPut, Some("a"), 1.0, 10);
         record(&running.collected, Metric::BufferingTime, Some("a"), 5.0, 1);
         tokio::time::sleep(MINUTE + MINUTE / 8).await;
     }
@@ -244,28 +200,15 @@ async fn a_call_has_a_thousand_data_at_most_and_what_is_kept_is_bounded() {
     let running = run(uploader, CloudWatchConfig::default());
     for shard in 0..30_000 {
         let shard = format!("shardId-{shard:012}");
-        record(
-            &running.collected,
-            Metric::BufferingTime,
-            Some(&shard),
-            1.0,
-            1,
-        );
+        record(&running.collected, Metric::BufferingTime, Some(&shard), 1.0, 1);
     }
     tokio::time::sleep(3 * MINUTE).await;
     let calls = running.uploader.calls();
     assert!(calls.iter().all(|data| data.len() <= 1000));
     let uploaded = texts(&calls[1..].concat());
-    assert!(
-        uploaded.len() > 15_000 && uploaded.len() <= 20_000,
-        "{}",
-        uploaded.len()
-    );
+    assert!(uploaded.len() > 15_000 && uploaded.len() <= 20_000, "{}", uploaded.len());
     let all = &uploaded[&("BufferingTime", String::new())];
-    assert_eq!(
-        all.count, 30_000,
-        "what found no room by shard counts for all"
-    );
+    assert_eq!(all.count, 30_000, "what found no room by shard counts for all");
     // Each series was uploaded once.
     assert_eq!(calls[1..].concat().len(), uploaded.len());
 }
@@ -280,13 +223,7 @@ async fn refused_data_are_dropped_and_a_hanging_end_is_cut() {
         })
     });
     let running = run(uploader, CloudWatchConfig::default());
-    record(
-        &running.collected,
-        Metric::UserRecordsPut,
-        Some("a"),
-        1.0,
-        1,
-    );
+    record(&running.collected, Metric::UserRecordsPut, Some("a"), 1.0, 1);
     tokio::time::sleep(5 * MINUTE).await;
     assert_eq!(running.uploader.calls().len(), 1);
 
@@ -298,16 +235,11 @@ async fn refused_data_are_dropped_and_a_hanging_end_is_cut() {
     }
     let collected = Collected::new(MetricsLevel::Detailed);
     record(&collected, Metric::UserRecordsPut, None, 1.0, 1);
-    let cloudwatch = CloudWatch {
-        config: CloudWatchConfig::default(),
-        uploader: Arc::new(Hangs),
-    };
+    let cloudwatch = CloudWatch { config: CloudWatchConfig::default(), uploader: Arc::new(Hangs) };
     let ended = CancellationToken::new();
     ended.cancel();
     let began = clock::now();
-    Publisher::new(cloudwatch, "s".into(), collected, 1)
-        .run(ended)
-        .await;
+    Publisher::new(cloudwatch, "s".into(), collected, 1).run(ended).await;
     assert_eq!(began.elapsed(), Duration::from_secs(5));
 }
 
@@ -348,13 +280,7 @@ async fn a_call_that_always_fails_holds_up_no_other() {
     for round in 1..=3 {
         for shard in 0..5000 {
             let shard = format!("shardId-{shard:05}");
-            record(
-                &collected,
-                Metric::UserRecordsPut,
-                Some(&shard),
-                f64::from(round),
-                1,
-            );
+            record(&collected, Metric::UserRecordsPut, Some(&shard), f64::from(round), 1);
         }
         tokio::time::sleep(MINUTE + MINUTE / 8).await;
     }
@@ -415,10 +341,7 @@ fn all_problems_of_the_settings_are_named() {
 #[test]
 fn what_cloudwatch_would_refuse_is_no_valid_setting() {
     let with = |dimensions: &[(&str, &str)]| CloudWatchConfig {
-        dimensions: dimensions
-            .iter()
-            .map(|(name, value)| dimension(name, value))
-            .collect(),
+        dimensions: dimensions.iter().map(|(name, value)| dimension(name, value)).collect(),
         ..Default::default()
     };
     for wrong in [
@@ -445,10 +368,7 @@ fn what_cloudwatch_would_refuse_is_no_valid_setting() {
         ("größe", false),
         (" ", false),
     ] {
-        let config = CloudWatchConfig {
-            namespace: namespace.into(),
-            ..Default::default()
-        };
+        let config = CloudWatchConfig { namespace: namespace.into(), ..Default::default() };
         assert_eq!(config.validate().is_ok(), is_valid, "{namespace}");
         let read = crate::ProducerConfig::from_properties(&format!("MetricsNamespace={namespace}"));
         assert_eq!(read.is_ok(), is_valid, "{namespace}");

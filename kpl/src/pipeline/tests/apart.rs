@@ -51,11 +51,7 @@ async fn a_buffer_of_aggregates_is_taken_apart_as_it_is_sent() {
             let outcome = |entry: &Entry| {
                 let id: usize = std::str::from_utf8(&entry.data).unwrap().parse().unwrap();
                 sent.push(id);
-                if sent.len() <= 20_000 {
-                    refused("InternalFailure")
-                } else {
-                    written(entry)
-                }
+                if sent.len() <= 20_000 { refused("InternalFailure") } else { written(entry) }
             };
             (QUICK, Ok(entries.iter().map(outcome).collect()))
         });

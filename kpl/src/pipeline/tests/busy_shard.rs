@@ -65,10 +65,7 @@ async fn an_aggregate_stays_open_while_requests_have_no_room() {
         let delay = Duration::from_secs(10);
         (delay, Ok(entries.iter().map(written).collect()))
     });
-    let config = ProducerConfig {
-        max_requests_in_flight: 1,
-        ..Default::default()
-    };
+    let config = ProducerConfig { max_requests_in_flight: 1, ..Default::default() };
     let producer = producer(service, config).await;
     let mut deliveries = Vec::new();
     for _ in 0..100 {
@@ -120,11 +117,8 @@ async fn failures_at_a_time(is_closed: bool) -> usize {
         *lock(&noted).entry(turn).or_insert(0) += 1;
     };
     let service = Scripted::new(|_, _| (QUICK, Err(unreachable())));
-    let components = Components {
-        seed: Some(42),
-        on_failure: Some(Arc::new(hook)),
-        ..Default::default()
-    };
+    let components =
+        Components { seed: Some(42), on_failure: Some(Arc::new(hook)), ..Default::default() };
     let config = ProducerConfig::default();
     let started = builder::start("s".into(), service, config, components).await;
     let producer = started.unwrap();

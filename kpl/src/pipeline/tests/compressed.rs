@@ -66,10 +66,7 @@ async fn what_is_compressed_long_keeps_its_place() {
             }
             all_written(entries)
         });
-        let config = ProducerConfig {
-            ordering,
-            ..config(12)
-        };
+        let config = ProducerConfig { ordering, ..config(12) };
         let producer = producer(service, config).await;
         let mut sent = Vec::new();
         for round in 0..20 {

@@ -33,10 +33,7 @@ async fn aggregates_grow_while_their_shard_is_busy_if_asked() {
     let base = ProducerConfig::default().aggregation_max_size;
     let (largest, fixed) = largest_entry(ProducerConfig::default(), 5000).await;
     assert!(largest <= base, "{largest}");
-    let config = ProducerConfig {
-        aggregation_adaptive: true,
-        ..Default::default()
-    };
+    let config = ProducerConfig { aggregation_adaptive: true, ..Default::default() };
     let (largest, adaptive) = largest_entry(config, 5000).await;
     assert!(largest > 8 * base && largest <= 1 << 20, "{largest}");
     assert!(adaptive.stats().aggregates < fixed.stats().aggregates / 2);
@@ -125,10 +122,7 @@ async fn without_a_linger_a_record_goes_when_its_shard_is_free() {
     let round_trip = Duration::from_secs(1);
     let service =
         Scripted::new(move |_, entries| (round_trip, Ok(entries.iter().map(written).collect())));
-    let config = ProducerConfig {
-        record_max_buffered_time: Duration::ZERO,
-        ..Default::default()
-    };
+    let config = ProducerConfig { record_max_buffered_time: Duration::ZERO, ..Default::default() };
     let producer = producer(Arc::clone(&service), config).await;
     let began = clock::now();
     let first = send(&producer, 0, "first").await;
@@ -145,16 +139,9 @@ async fn without_a_linger_a_record_goes_when_its_shard_is_free() {
     for delivery in behind {
         delivery.await.unwrap();
     }
-    assert_eq!(
-        began.elapsed(),
-        round_trip * 2,
-        "together, when the first was settled"
-    );
+    assert_eq!(began.elapsed(), round_trip * 2, "together, when the first was settled");
     let stats = producer.stats();
-    assert_eq!(
-        (stats.kinesis_records, stats.aggregated_user_records),
-        (3, 10)
-    );
+    assert_eq!((stats.kinesis_records, stats.aggregated_user_records), (3, 10));
 }
 
 #[tokio::test(start_paused = true)]

@@ -48,21 +48,13 @@ async fn a_permit_holds_room_and_gives_back_what_is_left() {
     assert_eq!(producer.buffered_bytes(), 0);
 
     // What it cannot send comes back, and so does the room.
-    let error = producer
-        .reserve(100)
-        .await
-        .unwrap()
-        .send(record(0, 100))
-        .unwrap_err();
+    let error = producer.reserve(100).await.unwrap().send(record(0, 100)).unwrap_err();
     assert!(
         matches!(&error, SendError::PermitTooSmall { reserved: 100, actual: 101, record: back } if **back == record(0, 100)),
         "{error}"
     );
     let bad = producer.reserve(100).await.unwrap();
-    assert!(matches!(
-        bad.send(UserRecord::new("", "v")),
-        Err(SendError::Invalid { .. })
-    ));
+    assert!(matches!(bad.send(UserRecord::new("", "v")), Err(SendError::Invalid { .. })));
     assert_eq!(producer.buffered_bytes(), 0);
     let error = producer.reserve(64 * KIB).await.unwrap_err();
     assert!(
@@ -88,18 +80,10 @@ async fn who_waits_to_reserve_is_served_in_turn_or_sent_away() {
     assert!(poll!(&mut third).is_pending());
     let closing = producer.close(Duration::ZERO);
     let (third, _) = futures::join!(third, closing);
-    assert!(matches!(
-        third,
-        Err(ReserveError::Closed {
-            reason: StopReason::Closed
-        })
-    ));
+    assert!(matches!(third, Err(ReserveError::Closed { reason: StopReason::Closed })));
     let error = second.send(record(0, 1)).unwrap_err();
     assert!(matches!(error, SendError::Closed { .. }));
-    assert!(matches!(
-        producer.reserve(1).await,
-        Err(ReserveError::Closed { .. })
-    ));
+    assert!(matches!(producer.reserve(1).await, Err(ReserveError::Closed { .. })));
     assert_eq!(producer.buffered_bytes(), 0);
 }
 
@@ -120,21 +104,13 @@ async fn a_hot_shard_behind_permits_stalls_no_sender_of_another() {
     {
         stuck.push(permit.unwrap().send(record(0, 4000)).unwrap());
     }
-    assert!(
-        producer.buffered_bytes() > 128 * KIB,
-        "more than `send` would give it"
-    );
+    assert!(producer.buffered_bytes() > 128 * KIB, "more than `send` would give it");
     let waits = tokio::spawn({
         let producer = producer.clone();
         async move { producer.reserve(4 * KIB).await.map(drop) }
     });
     for _ in 0..50 {
-        producer
-            .send(record(u128::MAX, 4000))
-            .await
-            .unwrap()
-            .await
-            .unwrap();
+        producer.send(record(u128::MAX, 4000)).await.unwrap().await.unwrap();
     }
     assert!(began.elapsed() < HOUR && !waits.is_finished());
     waits.await.unwrap().unwrap();
@@ -155,9 +131,7 @@ async fn droppable_records_give_way_and_critical_ones_never() {
         ..Default::default()
     };
     let config = small(256 * KIB).with_droppable_limit(25);
-    let producer = builder::start("s".into(), stalled(), config, components)
-        .await
-        .unwrap();
+    let producer = builder::start("s".into(), stalled(), config, components).await.unwrap();
     let droppable = |key| record(key, 4000).with_priority(Priority::Droppable);
     let mut taken = Vec::new();
     let dropped = loop {
@@ -189,10 +163,7 @@ async fn droppable_records_give_way_and_critical_ones_never() {
 
     critical.push(waits.await.unwrap());
     let stats = producer.stats();
-    assert_eq!(
-        (stats.user_records_dropped, stats.user_records_failed),
-        (3, 3)
-    );
+    assert_eq!((stats.user_records_dropped, stats.user_records_failed), (3, 3));
     for delivery in taken.into_iter().chain(critical) {
         delivery.await.unwrap();
     }
@@ -206,10 +177,7 @@ async fn droppable_records_give_way_and_critical_ones_never() {
 async fn a_stalled_producer_leaves_room_to_others_of_its_budget() {
     let pool = MemoryBudget::new(256 * KIB);
     let within = |service: Arc<Scripted>, config| {
-        let components = Components {
-            memory_budget: Some(pool.clone()),
-            ..Default::default()
-        };
+        let components = Components { memory_budget: Some(pool.clone()), ..Default::default() };
         builder::start("s".into(), service, config, components)
     };
     let hot = within(stalled(), small(usize::MAX)).await.unwrap();
@@ -238,15 +206,9 @@ async fn a_stalled_producer_leaves_room_to_others_of_its_budget() {
         third.send(record(0, 20_000)).await.unwrap().await.unwrap();
     }
     assert!(began.elapsed() < HOUR);
-    assert_eq!(
-        (third.buffered_bytes(), hot.buffered_bytes()),
-        (0, hot_bytes)
-    );
+    assert_eq!((third.buffered_bytes(), hot.buffered_bytes()), (0, hot_bytes));
     assert!(pool.peak() <= pool.limit());
-    assert_eq!(
-        hot.close(Duration::ZERO).await.abandoned as usize,
-        held.len()
-    );
+    assert_eq!(hot.close(Duration::ZERO).await.abandoned as usize, held.len());
     for delivery in open {
         delivery.await.unwrap();
     }
@@ -265,10 +227,7 @@ async fn a_panic_sends_everybody_away_who_waits() {
     let permit = producer.reserve(40 * KIB).await.unwrap();
     drop(producer.try_send(record(u128::MAX, 1)).unwrap());
     let reserve = producer.reserve(20 * KIB);
-    let (mut reserve, mut send) = (
-        Box::pin(reserve),
-        Box::pin(producer.send(record(0, 40_000))),
-    );
+    let (mut reserve, mut send) = (Box::pin(reserve), Box::pin(producer.send(record(0, 40_000))));
     assert!(poll!(&mut reserve).is_pending() && poll!(&mut send).is_pending());
     let panicked = |reason: &StopReason| matches!(reason, StopReason::Panicked { .. });
     assert!(
@@ -277,10 +236,7 @@ async fn a_panic_sends_everybody_away_who_waits() {
     assert!(
         matches!(send.await.unwrap_err(), SendError::Closed { reason, .. } if panicked(&reason))
     );
-    assert!(matches!(
-        permit.send(record(0, 1)),
-        Err(SendError::Closed { .. })
-    ));
+    assert!(matches!(permit.send(record(0, 1)), Err(SendError::Closed { .. })));
     producer.flush().await;
 }
 
@@ -306,10 +262,7 @@ async fn a_panic_resolves_what_is_in_flight_and_what_is_still_open() {
     let open = producer.send(record(0, 1)).await.unwrap();
     for delivery in [in_flight, panics, open] {
         let error = delivery.await.unwrap_err();
-        assert!(matches!(
-            error.cause(),
-            FailureCause::Abandoned(StopReason::Panicked { .. })
-        ));
+        assert!(matches!(error.cause(), FailureCause::Abandoned(StopReason::Panicked { .. })));
         // Nobody knows how far an abandoned record came.
         assert!(error.may_have_been_written());
     }
@@ -466,10 +419,7 @@ async fn a_build_that_is_dropped_leaves_nothing_behind() {
     let mut built = 0;
     for polls in 0..12 {
         let service = Arc::new(Slow(Scripted::new(|_, entries| all_written(entries))));
-        let components = Components {
-            memory_budget: Some(pool.clone()),
-            ..Default::default()
-        };
+        let components = Components { memory_budget: Some(pool.clone()), ..Default::default() };
         let build = builder::start(
             "s".into(),
             Arc::clone(&service) as Arc<dyn Service>,

@@ -123,11 +123,7 @@ async fn send_key(producer: Producer, key: usize, history: History) -> Vec<Sent>
             Some(outcome) => outcome,
             None => delivery.await.map(drop),
         };
-        all.push(Sent {
-            data,
-            outcome,
-            behind,
-        });
+        all.push(Sent { data, outcome, behind });
     }
     all
 }
@@ -154,14 +150,9 @@ pub(super) async fn run(
         shard_map_refresh_interval: Duration::from_millis(700),
         ..Default::default()
     };
-    let components = Components {
-        seed: Some(history.seed),
-        ..Default::default()
-    };
+    let components = Components { seed: Some(history.seed), ..Default::default() };
     let service: Arc<dyn Service> = Arc::clone(&model) as _;
-    let producer = builder::start("s".into(), service, config, components)
-        .await
-        .unwrap();
+    let producer = builder::start("s".into(), service, config, components).await.unwrap();
     let mut senders = JoinSet::new();
     for key in 0..KEYS {
         senders.spawn(send_key(producer.clone(), key, history.clone()));

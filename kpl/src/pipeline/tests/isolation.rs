@@ -10,9 +10,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const MARKER: &[u8] = b"poisoned";
 
 fn is_poisoned(entries: &[Entry]) -> bool {
-    entries
-        .iter()
-        .any(|entry| entry.data.windows(MARKER.len()).any(|part| part == MARKER))
+    entries.iter().any(|entry| entry.data.windows(MARKER.len()).any(|part| part == MARKER))
 }
 
 /// A service that answers each request with a marked record in it with `error`.
@@ -35,19 +33,13 @@ async fn a_minute(producer: &Producer) -> Outcome {
     for id in 0..6000_u128 {
         let sent = clock::now();
         let delivery = send(producer, id << 115, &format!("good {id}")).await;
-        good.push(tokio::spawn(
-            async move { (delivery.await, sent.elapsed()) },
-        ));
+        good.push(tokio::spawn(async move { (delivery.await, sent.elapsed()) }));
         if id % 100 == 50 {
             poisoned.push(send(producer, id << 115, "poisoned").await);
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let mut outcome = Outcome {
-        good_lost: 0,
-        slowest: Duration::ZERO,
-        poisoned: Vec::new(),
-    };
+    let mut outcome = Outcome { good_lost: 0, slowest: Duration::ZERO, poisoned: Vec::new() };
     for delivery in good {
         let (result, took) = delivery.await.unwrap();
         outcome.good_lost += usize::from(result.is_err());
@@ -61,10 +53,7 @@ async fn a_minute(producer: &Producer) -> Outcome {
 
 /// An answer of a proxy, or with a code that is not known.
 fn answer(status: u16, code: &str) -> CallError {
-    let kind = CallErrorKind::Unknown {
-        status,
-        has_code: !code.starts_with("Http"),
-    };
+    let kind = CallErrorKind::Unknown { status, has_code: !code.starts_with("Http") };
     CallError {
         kind,
         may_have_been_written: retry::answer_may_follow_a_write(status, code),
@@ -88,29 +77,18 @@ async fn what_waits_apart_expires_on_time() {
 }
 
 async fn check(error: CallError, aggregation_enabled: bool, is_final: bool) {
-    let config = ProducerConfig {
-        aggregation_enabled,
-        ..Default::default()
-    };
+    let config = ProducerConfig { aggregation_enabled, ..Default::default() };
     let (code, may_have_been_written) = (Arc::clone(&error.code), error.may_have_been_written);
     let what = format!("{code}, aggregation: {aggregation_enabled}");
     let producer = producer(poisoned_by(error), config).await;
     let outcome = a_minute(&producer).await;
     assert_eq!(outcome.good_lost, 0, "good records lost: {what}");
-    assert!(
-        outcome.slowest < 5 * SECOND,
-        "{:?}: {what}",
-        outcome.slowest
-    );
+    assert!(outcome.slowest < 5 * SECOND, "{:?}: {what}", outcome.slowest);
     for error in outcome.poisoned {
         assert!(error.to_string().contains(&*code), "{error}");
         let is_rejected = matches!(error.cause(), FailureCause::Rejected { .. });
         assert_eq!(is_rejected, is_final, "{error}");
-        assert_eq!(
-            error.may_have_been_written(),
-            may_have_been_written,
-            "{what}"
-        );
+        assert_eq!(error.may_have_been_written(), may_have_been_written, "{what}");
     }
 }
 
@@ -129,10 +107,8 @@ async fn a_record_whose_requests_fail_for_an_unknown_reason_fails_alone() {
     for aggregation_enabled in [false, true] {
         check(answer(502, "Http502"), aggregation_enabled, false).await;
         check(CallError::unusable("no JSON"), aggregation_enabled, false).await;
-        let failure = CallError {
-            may_have_been_written: true,
-            ..refused_request("InternalFailure")
-        };
+        let failure =
+            CallError { may_have_been_written: true, ..refused_request("InternalFailure") };
         check(failure, aggregation_enabled, false).await;
     }
 }
@@ -172,10 +148,7 @@ fn hung_by_a_marked_record() -> Arc<Scripted> {
 #[tokio::test(start_paused = true)]
 async fn records_whose_requests_hang_leave_room_for_large_records() {
     for (hanging, size) in [(1, 8), (3, 50 << 10)] {
-        let config = ProducerConfig {
-            aggregation_enabled: false,
-            ..Default::default()
-        };
+        let config = ProducerConfig { aggregation_enabled: false, ..Default::default() };
         let producer = producer(hung_by_a_marked_record(), config).await;
         for id in 0..hanging {
             drop(send(&producer, id, &"poisoned".repeat(size / 8)).await);
@@ -186,9 +159,7 @@ async fn records_whose_requests_hang_leave_room_for_large_records() {
             let size = if id == 75 || id == 130 { 300 << 10 } else { 10 };
             let delivery = send(&producer, id << 120, &"x".repeat(size)).await;
             let sent = clock::now();
-            good.push(tokio::spawn(
-                async move { (delivery.await, sent.elapsed()) },
-            ));
+            good.push(tokio::spawn(async move { (delivery.await, sent.elapsed()) }));
         }
         for (id, good) in good.into_iter().enumerate() {
             let (delivered, took) = good.await.unwrap();
@@ -218,10 +189,7 @@ async fn a_record_whose_requests_hang_takes_turns_with_the_others() {
 /// Requests that hang take room from the others, but not all of it.
 #[tokio::test(start_paused = true)]
 async fn a_record_whose_requests_hang_fails_alone() {
-    let config = ProducerConfig {
-        aggregation_enabled: false,
-        ..Default::default()
-    };
+    let config = ProducerConfig { aggregation_enabled: false, ..Default::default() };
     let producer = producer(hung_by_a_marked_record(), config).await;
     let mut good = Vec::new();
     for id in 0..3000_u128 {
@@ -296,11 +264,7 @@ async fn an_outage_does_not_scatter_the_records() {
     }
     let records = producer.stats().kinesis_records;
     assert!(records < 600, "{records} Kinesis records");
-    let calls = service
-        .calls()
-        .iter()
-        .filter(|passed| **passed < 20 * SECOND)
-        .count();
+    let calls = service.calls().iter().filter(|passed| **passed < 20 * SECOND).count();
     assert!(calls < 200, "{calls} calls");
 }
 

@@ -86,11 +86,7 @@ impl Link {
                 }
             }
         });
-        Arc::new(Self {
-            traffic,
-            shards,
-            started,
-        })
+        Arc::new(Self { traffic, shards, started })
     }
 
     fn shard_of(&self, entry: &Entry) -> String {
@@ -117,11 +113,7 @@ impl Service for Link {
         let mut traffic = lock(&self.traffic);
         let id = traffic.next;
         traffic.next += 1;
-        let transfer = Transfer {
-            left: wire_bytes(&entries),
-            carried: 0.0,
-            arrived,
-        };
+        let transfer = Transfer { left: wire_bytes(&entries), carried: 0.0, arrived };
         traffic.transfers.insert(id, transfer);
         let underway = Underway(Arc::clone(&self.traffic), id);
         let outcome = |entry| EntryOutcome::Written {
@@ -178,18 +170,10 @@ async fn outage(megabits: f64, load: f64, size: usize, lasts: Duration) -> Recov
     let bytes_per_second = megabits * 1e6 / 8.0;
     let shards = ((bytes_per_second / 5e5) as u32).next_power_of_two().max(2);
     let link = Link::new(bytes_per_second, shards);
-    let config = ProducerConfig {
-        max_buffered_bytes: 128 << 20,
-        ..Default::default()
-    };
-    let components = Components {
-        seed: Some(42),
-        ..Default::default()
-    };
+    let config = ProducerConfig { max_buffered_bytes: 128 << 20, ..Default::default() };
+    let components = Components { seed: Some(42), ..Default::default() };
     let service = Arc::clone(&link);
-    let producer = builder::start("s".into(), service, config, components)
-        .await
-        .unwrap();
+    let producer = builder::start("s".into(), service, config, components).await.unwrap();
     let data = Bytes::from(vec![b'x'; size]);
     // The load is what it is on the wire: with the record's part of a request, which has an aggregate of 50 KiB or more.
     let part = (size as f64 / 51_200.0).min(1.0);
@@ -226,12 +210,7 @@ async fn outage(megabits: f64, load: f64, size: usize, lasts: Duration) -> Recov
         }
     }
     let traffic = lock(&link.traffic);
-    Recovery {
-        after: normal_from - end,
-        sent,
-        lost,
-        wasted: traffic.wasted / traffic.useful,
-    }
+    Recovery { after: normal_from - end, sent, lost, wasted: traffic.wasted / traffic.useful }
 }
 
 async fn check(megabits: f64, size: usize, loads: &[f64]) {
@@ -239,11 +218,7 @@ async fn check(megabits: f64, size: usize, loads: &[f64]) {
         let least = OUTAGE.mul_f64(load / (1.0 - load));
         // A fast link is bound by the memory of the producer: its backlog is smaller.
         let lasts = least.mul_f64(1.2).min(Duration::from_secs(300));
-        let lasts = if megabits > 100.0 {
-            lasts.min(Duration::from_secs(60))
-        } else {
-            lasts
-        };
+        let lasts = if megabits > 100.0 { lasts.min(Duration::from_secs(60)) } else { lasts };
         let recovery = outage(megabits, load, size, lasts + Duration::from_secs(10)).await;
         let all = format!(
             "{megabits} Mbit/s at a load of {load}: normal after {:?} (the link allows {least:?}), {} of {} records lost, {:.4} of the bytes wasted",
@@ -277,14 +252,10 @@ async fn a_fast_link_recovers_from_an_outage_as_soon_as_its_load_allows() {
 #[tokio::test(start_paused = true)]
 async fn a_fast_link_is_used_soon() {
     let link = Link::new(1e9 / 8.0, 256);
-    let config = ProducerConfig {
-        max_buffered_bytes: 128 << 20,
-        ..Default::default()
-    };
+    let config = ProducerConfig { max_buffered_bytes: 128 << 20, ..Default::default() };
     let service = Arc::clone(&link);
-    let producer = builder::start("s".into(), service, config, Components::default())
-        .await
-        .unwrap();
+    let producer =
+        builder::start("s".into(), service, config, Components::default()).await.unwrap();
     let data = Bytes::from(vec![b'x'; 200 << 10]);
     let mut deliveries = Vec::new();
     for id in 0..256_u128 {
@@ -299,8 +270,5 @@ async fn a_fast_link_is_used_soon() {
     let wire = 256.0 * (200 << 10) as f64 * 4.0 / 3.0;
     let least = Duration::from_secs_f64(wire / (1e9 / 8.0));
     let took = began.elapsed();
-    assert!(
-        took < least + Duration::from_millis(500),
-        "{took:?} for {least:?}"
-    );
+    assert!(took < least + Duration::from_millis(500), "{took:?} for {least:?}");
 }

@@ -67,10 +67,7 @@ async fn each_metric_counts_what_happened() {
     let calls = producer.stats().put_records_calls;
     assert_eq!(stream("RequestTime").0, calls);
     assert!((stream("RequestTime").1 - 5.0 * calls as f64).abs() < 2.0 * calls as f64);
-    assert_eq!(
-        stream("KinesisRecordsPerPutRecordsRequest").1,
-        failures + 2.0
-    );
+    assert_eq!(stream("KinesisRecordsPerPutRecordsRequest").1, failures + 2.0);
     assert_eq!(high("DeliveryTime").0, 1);
     assert!(high("DeliveryTime").1 >= 105.0, "linger and request");
     assert!(stream("UserRecordsPending").0 > 0 && stream("BufferedBytes").1 > 0.0);
@@ -101,9 +98,7 @@ async fn the_last_metrics_are_uploaded_when_the_producer_is_closed() {
     let service = Scripted::new(|_, entries| all_written(entries));
     let stream = "arn:aws:kinesis:eu-central-1:123456789012:stream/orders";
     let config = ProducerConfig::default();
-    let producer = builder::start(stream.into(), service, config, components)
-        .await
-        .unwrap();
+    let producer = builder::start(stream.into(), service, config, components).await.unwrap();
     for id in 0..7 {
         drop(send(&producer, id, "v").await);
     }
@@ -122,10 +117,7 @@ async fn failures_and_expiries_are_counted() {
         };
         (QUICK, Ok(entries.iter().map(outcome).collect()))
     });
-    let config = ProducerConfig {
-        record_ttl: Duration::from_secs(2),
-        ..Default::default()
-    };
+    let config = ProducerConfig { record_ttl: Duration::from_secs(2), ..Default::default() };
     let (recorded, producer, _tasks) = measured(service, config).await;
     let low = [send(&producer, 0, "a").await, send(&producer, 1, "b").await];
     let high = send(&producer, u128::MAX, "c").await;
@@ -134,10 +126,7 @@ async fn failures_and_expiries_are_counted() {
     }
     high.await.unwrap_err();
     assert_eq!(recorded.of("UserRecordsPut", Some("low"), None), (2, 0.0));
-    assert_eq!(
-        recorded.of("UserRecordExpired", Some("low"), None),
-        (2, 2.0)
-    );
+    assert_eq!(recorded.of("UserRecordExpired", Some("low"), None), (2, 2.0));
     assert_eq!(recorded.of("UserRecordsPut", Some("high"), None), (1, 0.0));
     assert_eq!(recorded.of("UserRecordExpired", Some("high"), None).0, 0);
     let failed = |shard, code| recorded.of("UserRecordsFailed", Some(shard), Some(code));
@@ -149,15 +138,9 @@ async fn failures_and_expiries_are_counted() {
 async fn what_is_dropped_or_abandoned_counts_as_not_put() {
     let service = Scripted::new(|_, entries| {
         let throttled = refused("ProvisionedThroughputExceededException");
-        (
-            QUICK,
-            Ok(entries.iter().map(|_| throttled.clone()).collect()),
-        )
+        (QUICK, Ok(entries.iter().map(|_| throttled.clone()).collect()))
     });
-    let config = ProducerConfig {
-        max_buffered_bytes: 64 * 1024,
-        ..Default::default()
-    };
+    let config = ProducerConfig { max_buffered_bytes: 64 * 1024, ..Default::default() };
     let (recorded, producer, tasks) = measured(service, config).await;
     drop(send(&producer, 0, &"x".repeat(20_000)).await);
     for _ in 0..2 {
@@ -171,10 +154,7 @@ async fn what_is_dropped_or_abandoned_counts_as_not_put() {
     assert_eq!(recorded.of("UserRecordsPut", None, None), (2, 0.0));
     assert_eq!(recorded.of("UserRecordsPut", Some("low"), None), (1, 0.0));
     assert_eq!(recorded.of("UserRecordsDropped", None, None), (2, 2.0));
-    assert_eq!(
-        recorded.of("UserRecordsFailed", Some("low"), Some("Abandoned")),
-        (1, 1.0)
-    );
+    assert_eq!(recorded.of("UserRecordsFailed", Some("low"), Some("Abandoned")), (1, 1.0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,24 +183,12 @@ async fn what_rises_is_seen_to_fall_when_the_pipeline_falls_idle() {
 #[tokio::test(start_paused = true)]
 async fn the_hottest_shard_and_key_stand_first() {
     let service = Scripted::new(|_, entries| all_written(entries));
-    let config = ProducerConfig {
-        hot_keys: 10,
-        ..Default::default()
-    };
+    let config = ProducerConfig { hot_keys: 10, ..Default::default() };
     let producer = producer(service, config).await;
-    assert!(
-        producer
-            .hot_spots()
-            .shards
-            .iter()
-            .all(|shard| shard.rate == 0.0 || shard.rate == 1.5)
-    );
+    assert!(producer.hot_spots().shards.iter().all(|shard| shard.rate == 0.0 || shard.rate == 1.5));
     for n in 0..2000 {
-        let (key, hash_key) = if n % 3 == 0 {
-            (format!("cold-{n}"), 0)
-        } else {
-            ("hot".to_owned(), u128::MAX)
-        };
+        let (key, hash_key) =
+            if n % 3 == 0 { (format!("cold-{n}"), 0) } else { ("hot".to_owned(), u128::MAX) };
         let record =
             UserRecord::new(key, "x".repeat(300)).with_explicit_hash_key(HashKey::new(hash_key));
         drop(producer.send(record).await.unwrap());
@@ -268,16 +236,10 @@ async fn the_oldest_unsettled_record_is_the_one_that_is_stuck() {
 async fn a_record_that_is_refused_does_not_heat_its_key() {
     let service = Scripted::new(|_, entries| {
         let throttled = refused("ProvisionedThroughputExceededException");
-        (
-            QUICK,
-            Ok(entries.iter().map(|_| throttled.clone()).collect()),
-        )
+        (QUICK, Ok(entries.iter().map(|_| throttled.clone()).collect()))
     });
-    let config = ProducerConfig {
-        hot_keys: 10,
-        max_buffered_bytes: 256 * 1024,
-        ..Default::default()
-    };
+    let config =
+        ProducerConfig { hot_keys: 10, max_buffered_bytes: 256 * 1024, ..Default::default() };
     let producer = producer(service, config).await;
     let record = |key: &'static str| {
         UserRecord::new(key, vec![1; 100]).with_explicit_hash_key(HashKey::new(0))
@@ -366,13 +328,7 @@ async fn logs_tell_of_each_trouble_without_data_or_keys_and_cannot_flood() {
         match passed.as_millis() / 100 % 5 {
             0 => (QUICK, Err(unreachable())),
             1 => (QUICK, Err(error("ValidationException"))),
-            2 => (
-                QUICK,
-                Ok(entries
-                    .iter()
-                    .map(|_| refused("KMSDisabledException"))
-                    .collect()),
-            ),
+            2 => (QUICK, Ok(entries.iter().map(|_| refused("KMSDisabledException")).collect())),
             3 => (
                 QUICK,
                 Ok(entries
@@ -390,10 +346,7 @@ async fn logs_tell_of_each_trouble_without_data_or_keys_and_cannot_flood() {
         ..Default::default()
     };
     let producer = builder::start("s".into(), service, config, {
-        Components {
-            seed: Some(42),
-            ..Components::default()
-        }
+        Components { seed: Some(42), ..Components::default() }
     })
     .await
     .unwrap();
@@ -410,12 +363,7 @@ async fn logs_tell_of_each_trouble_without_data_or_keys_and_cannot_flood() {
 
     let text = log.text();
     assert!(!text.contains("secret-"), "{text}");
-    for expected in [
-        "PutRecords failed",
-        "records failed",
-        "put_records",
-        "outcome",
-    ] {
+    for expected in ["PutRecords failed", "records failed", "put_records", "outcome"] {
         assert!(text.contains(expected), "{expected}");
     }
     let warnings = text.lines().filter(|line| line.contains(" WARN ")).count();
@@ -449,9 +397,8 @@ async fn the_message_to_a_code_that_nobody_knows_is_not_logged() {
         let sent = producer.send(UserRecord::new(key.clone(), "v")).await;
         sent.unwrap().await.unwrap();
         let text = log.text();
-        let told = text
-            .lines()
-            .find(|line| line.contains("PutRecords failed") && line.contains(code));
+        let told =
+            text.lines().find(|line| line.contains("PutRecords failed") && line.contains(code));
         assert!(told.is_some(), "{text}");
         assert_eq!(text.contains(&key), is_told, "{text}");
     }

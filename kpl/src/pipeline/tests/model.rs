@@ -52,11 +52,7 @@ impl State {
 
     fn open(&mut self, range: HashKeyRange) {
         let id = format!("shard-{}", self.shards.len()).into();
-        let shard = Shard {
-            id,
-            range,
-            is_open: true,
-        };
+        let shard = Shard { id, range, is_open: true };
         let records = Vec::new();
         self.shards.push(Taker { shard, records });
     }
@@ -66,9 +62,8 @@ impl State {
         let takes = |taker: &Taker| {
             taker.shard.is_open && (self.is_auto || taker.shard.range.contains(key))
         };
-        let takers: Vec<_> = (0..self.shards.len())
-            .filter(|&nth| takes(&self.shards[nth]))
-            .collect();
+        let takers: Vec<_> =
+            (0..self.shards.len()).filter(|&nth| takes(&self.shards[nth])).collect();
         let taker = takers[self.rng.usize(0..takers.len())];
         let taker = &mut self.shards[taker];
         taker.records.push(entry.clone());
@@ -109,11 +104,7 @@ impl Model {
         };
         let width = u128::MAX / shards;
         for nth in 0..shards {
-            let end = if nth + 1 == shards {
-                u128::MAX
-            } else {
-                width * (nth + 1) - 1
-            };
+            let end = if nth + 1 == shards { u128::MAX } else { width * (nth + 1) - 1 };
             state.open(range(width * nth, end));
         }
         let state = Arc::new(Mutex::new(state));
@@ -138,9 +129,8 @@ impl Model {
     /// Splits a shard somewhere, or merges it with its neighbour.
     pub(super) fn reshard(&self) {
         let mut state = lock(&self.state);
-        let open: Vec<_> = (0..state.shards.len())
-            .filter(|&nth| state.shards[nth].shard.is_open)
-            .collect();
+        let open: Vec<_> =
+            (0..state.shards.len()).filter(|&nth| state.shards[nth].shard.is_open).collect();
         let one = open[state.rng.usize(0..open.len())];
         let old = state.shards[one].shard.range;
         let next = open.iter().copied().find(|&other| {
@@ -170,20 +160,14 @@ impl Model {
                 match decode(entry) {
                     Decoded::Aggregate(aggregate) => {
                         let range = taker.shard.range;
-                        if aggregate
-                            .iter()
-                            .all(|member| range.contains(member.hash_key()))
-                        {
+                        if aggregate.iter().all(|member| range.contains(member.hash_key())) {
                             for member in aggregate.iter() {
                                 let key = delivered.entry(member.hash_key()).or_default();
                                 key.push(member.data_bytes());
                             }
                         }
                     }
-                    _ => delivered
-                        .entry(hash_key(entry))
-                        .or_default()
-                        .push(entry.data.clone()),
+                    _ => delivered.entry(hash_key(entry)).or_default().push(entry.data.clone()),
                 }
             }
         }
@@ -244,11 +228,7 @@ impl Service for Model {
                 (answer.collect(), state.chance(trouble), state.pause())
             };
             tokio::time::sleep(after).await;
-            if is_lost {
-                Err(unreachable())
-            } else {
-                Ok(answer)
-            }
+            if is_lost { Err(unreachable()) } else { Ok(answer) }
         }
         .boxed()
     }
@@ -266,18 +246,11 @@ impl Service for Model {
                 )
             };
             tokio::time::sleep(before).await;
-            let shards: Vec<_> = lock(&state)
-                .shards
-                .iter()
-                .map(|taker| taker.shard.clone())
-                .collect();
+            let shards: Vec<_> =
+                lock(&state).shards.iter().map(|taker| taker.shard.clone()).collect();
             let shards = listed(&shards, listing);
             tokio::time::sleep(after).await;
-            if fails {
-                Err(unreachable())
-            } else {
-                Ok(shards)
-            }
+            if fails { Err(unreachable()) } else { Ok(shards) }
         }
         .boxed()
     }

@@ -12,10 +12,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const LOOK_ALIKE: &[u8] = &[0xF3, 0x89, 0x9A, 0xC2, 1];
 
 fn in_shard(shard_id: &str) -> EntryOutcome {
-    EntryOutcome::Written {
-        shard_id: shard_id.to_owned(),
-        sequence_number: String::new(),
-    }
+    EntryOutcome::Written { shard_id: shard_id.to_owned(), sequence_number: String::new() }
 }
 
 /// Follows the keys until `until`; all records go to `shard_id` then.
@@ -30,10 +27,7 @@ fn follows_keys_until(until: Duration, shard_id: &'static str) -> Arc<Scripted> 
 }
 
 async fn ordered(service: &Arc<Scripted>) -> Producer {
-    let config = ProducerConfig {
-        ordering: RecordOrdering::PerPartitionKey,
-        ..Default::default()
-    };
+    let config = ProducerConfig { ordering: RecordOrdering::PerPartitionKey, ..Default::default() };
     producer(Arc::clone(service), config).await
 }
 
@@ -111,20 +105,15 @@ async fn a_stream_created_again_is_not_taken_for_one_that_places_records() {
             (QUICK, Err(refused_request("ResourceNotFoundException")))
         }
         passed if passed < absence.start => all_written(entries),
-        _ => (
-            QUICK,
-            Ok(entries.iter().map(|_| in_shard("high")).collect()),
-        ),
+        _ => (QUICK, Ok(entries.iter().map(|_| in_shard("high")).collect())),
     });
     *lock(&service.describe_fails) = Some(refused_request("AccessDeniedException"));
     let producer = producer(Arc::clone(&service), ProducerConfig::default()).await;
     *lock(&service.list_outage) = absent.start..absent.end + 5 * SECOND;
     tokio::time::sleep(absent.start).await;
     assert!(send(&producer, 0, "lost").await.await.is_err());
-    *lock(&service.shards) = vec![
-        shard("high", 0, half, true),
-        shard("low", half + 1, u128::MAX, true),
-    ];
+    *lock(&service.shards) =
+        vec![shard("high", 0, half, true), shard("low", half + 1, u128::MAX, true)];
     tokio::time::sleep(absent.end - absent.start).await;
     send(&producer, 0, "under the old map").await.await.unwrap();
     tokio::time::sleep(20 * SECOND).await;
@@ -135,19 +124,13 @@ async fn a_stream_created_again_is_not_taken_for_one_that_places_records() {
 async fn an_unknown_shard_in_a_gap_of_the_map_has_it_read_again() {
     let half = u128::MAX / 2;
     let service = follows_keys_until(Duration::ZERO, "high");
-    let whole = std::mem::replace(
-        &mut *lock(&service.shards),
-        vec![shard("low", 0, half, true)],
-    );
+    let whole = std::mem::replace(&mut *lock(&service.shards), vec![shard("low", 0, half, true)]);
     let producer = producer(Arc::clone(&service), ProducerConfig::default()).await;
     *lock(&service.shards) = whole;
     send(&producer, u128::MAX, "alone").await.await.unwrap();
     tokio::time::sleep(SECOND).await;
     let before = producer.stats();
-    let pair = [
-        send(&producer, u128::MAX, "a").await,
-        send(&producer, u128::MAX, "b").await,
-    ];
+    let pair = [send(&producer, u128::MAX, "a").await, send(&producer, u128::MAX, "b").await];
     for delivery in pair {
         delivery.await.unwrap();
     }
@@ -183,11 +166,7 @@ async fn what_is_held_for_a_verdict_goes_alone_or_expires() {
         let receipt = delivery.await.unwrap();
         assert!(receipt.may_be_duplicate() && &*receipt.shard_id == "unknown");
     }
-    assert!(
-        began.elapsed() < 16 * SECOND,
-        "in half of the time to live: {:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < 16 * SECOND, "in half of the time to live: {:?}", began.elapsed());
     assert_eq!(producer.stats().resent_for_wrong_shard, 2);
     // It stays in a frame, alone too.
     let error = try_record(&producer, LOOK_ALIKE).unwrap().await;
@@ -227,8 +206,7 @@ async fn a_reshard_is_survived_while_shards_cannot_be_listed_for_minutes() {
                 });
                 let taker = taker.unwrap();
                 let is_dropped = framed(entry).is_some_and(|keys| {
-                    keys.iter()
-                        .any(|key| !taker.range.contains(HashKey::new(*key)))
+                    keys.iter().any(|key| !taker.range.contains(HashKey::new(*key)))
                 });
                 if !is_dropped {
                     let keys = framed(entry).unwrap_or(vec![hash_key(entry).get()]);
@@ -238,10 +216,7 @@ async fn a_reshard_is_survived_while_shards_cannot_be_listed_for_minutes() {
             };
             (QUICK, Ok(entries.iter().map(put).collect()))
         });
-        let config = ProducerConfig {
-            ordering,
-            ..Default::default()
-        };
+        let config = ProducerConfig { ordering, ..Default::default() };
         let producer = producer(Arc::clone(&service), config).await;
         *lock(&service.list_outage) = 5 * SECOND..200 * SECOND;
         *lock(&service.shards) = low.to_vec();

@@ -18,10 +18,7 @@ async fn a_limit_that_changes_holds_from_the_next_refresh_on() {
         let reserved = producer.reserve(3 * MIB).now_or_never();
         let is_refused = matches!(sent, Err(SendError::TooLarge { limit: MIB, .. }));
         let reserved = reserved.expect("there is room");
-        assert_eq!(
-            is_refused,
-            matches!(reserved, Err(ReserveError::TooLarge { limit: MIB, .. }))
-        );
+        assert_eq!(is_refused, matches!(reserved, Err(ReserveError::TooLarge { limit: MIB, .. })));
         is_refused
     };
     assert!(is_refused());
@@ -52,10 +49,7 @@ async fn a_role_that_may_not_describe_the_stream_sends_what_the_settings_say() {
         if stream.is_none() {
             *lock(&service.describe_fails) = Some(refused_request("AccessDeniedException"));
         }
-        let config = ProducerConfig {
-            max_record_size: setting,
-            ..Default::default()
-        };
+        let config = ProducerConfig { max_record_size: setting, ..Default::default() };
         let producer = producer(service, config).await;
         let record = |bytes| UserRecord::new("k", vec![0; bytes - 1]);
         producer.send(record(limit)).await.unwrap().await.unwrap();

@@ -36,18 +36,12 @@ async fn a_reshard_is_followed_by_listings_of_the_open_shards() {
     ];
     let (_, listings) = aggregate_written_by(shards, "child").await;
     assert!(listings.len() > 1);
-    assert!(
-        listings.iter().all(|listing| *listing == Listing::Open),
-        "{listings:?}"
-    );
+    assert!(listings.iter().all(|listing| *listing == Listing::Open), "{listings:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_shard_that_opened_and_closed_unseen_is_found_among_all() {
-    let shards = vec![
-        shard("brief", 0, u128::MAX, false),
-        shard("child", 0, u128::MAX, true),
-    ];
+    let shards = vec![shard("brief", 0, u128::MAX, false), shard("child", 0, u128::MAX, true)];
     let (_, listings) = aggregate_written_by(shards, "brief").await;
     let all = listings.iter().filter(|listing| **listing == Listing::All);
     assert_eq!(all.count(), 1, "{listings:?}");
@@ -97,10 +91,7 @@ fn merged() -> Vec<Shard> {
 
 /// ... the same two in a new stream, ...
 fn new_stream() -> Vec<Shard> {
-    vec![
-        shard("0", 0, 2 * QUARTER, true),
-        shard("1", 2 * QUARTER + 1, u128::MAX, true),
-    ]
+    vec![shard("0", 0, 2 * QUARTER, true), shard("1", 2 * QUARTER + 1, u128::MAX, true)]
 }
 
 /// ... and the new stream after a split of the first.
@@ -118,10 +109,7 @@ async fn after_merge() -> (Stream, Arc<Scripted>, Producer) {
     let stream = Stream::new(Mutex::new(merged()));
     let service = writes_into(&stream);
     *lock(&service.shards) = new_stream();
-    let config = ProducerConfig {
-        shard_map_refresh_interval: 60 * SECOND,
-        ..Default::default()
-    };
+    let config = ProducerConfig { shard_map_refresh_interval: 60 * SECOND, ..Default::default() };
     let producer = producer(Arc::clone(&service), config).await;
     *lock(&service.shards) = merged();
     assert_eq!(takers(&producer, [0, 1]).await, ["2", "2"]);
@@ -184,10 +172,7 @@ async fn a_shard_that_a_listing_left_out_is_listed_again_once_it_takes_a_record(
     let stream = Stream::new(Mutex::new(new_stream()));
     let service = writes_into(&stream);
     *lock(&service.shards) = new_stream();
-    let config = ProducerConfig {
-        shard_map_refresh_interval: 600 * SECOND,
-        ..Default::default()
-    };
+    let config = ProducerConfig { shard_map_refresh_interval: 600 * SECOND, ..Default::default() };
     let producer = producer(Arc::clone(&service), config).await;
     lock(&service.shards).truncate(1);
     tokio::time::sleep(800 * SECOND).await;

@@ -87,10 +87,7 @@ fn picky() -> Arc<Scripted> {
 }
 
 fn alone() -> ProducerConfig {
-    ProducerConfig {
-        aggregation_enabled: false,
-        ..config()
-    }
+    ProducerConfig { aggregation_enabled: false, ..config() }
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,26 +97,19 @@ async fn a_sink_tells_each_failure_once_at_a_flush_and_takes_every_record() {
     for id in 0..30 {
         let key = if id % 10 == 3 { "bad" } else { "good" };
         // Each is taken, whatever failed before: nobody holds it but the sink.
-        sink.feed(UserRecord::new(key, format!("{id}")))
-            .await
-            .unwrap();
+        sink.feed(UserRecord::new(key, format!("{id}"))).await.unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let mut failed = Vec::new();
     while let Err(error) = sink.flush().await {
-        let SinkError::Delivery(error) = error else {
-            panic!("{error}")
-        };
+        let SinkError::Delivery(error) = error else { panic!("{error}") };
         failed.push(error.into_record().unwrap());
     }
     let expected = ["3", "13", "23"].map(|id| UserRecord::new("bad", id));
     assert_eq!(failed, expected);
     assert_eq!(producer.stats().failures_unobserved, 0);
     let invalid = sink.feed(UserRecord::new("", "v")).await.unwrap_err();
-    assert!(matches!(
-        invalid,
-        SinkError::Send(SendError::Invalid { .. })
-    ));
+    assert!(matches!(invalid, SinkError::Send(SendError::Invalid { .. })));
     assert_eq!(producer.close(Duration::from_secs(60)).await.delivered, 27);
     let closed = sink.send(UserRecord::new("k", "v")).await.unwrap_err();
     assert!(matches!(closed, SinkError::Send(SendError::Closed { .. })));
@@ -160,9 +150,7 @@ async fn what_a_sink_cannot_tell_goes_to_the_hook() {
         })),
         ..Default::default()
     };
-    let producer = builder::start("s".into(), picky(), alone(), components)
-        .await
-        .unwrap();
+    let producer = builder::start("s".into(), picky(), alone(), components).await.unwrap();
     let mut sink = producer.sink();
     let bad = |id: usize| UserRecord::new("bad", format!("{id}"));
     for id in 0..70 {
@@ -196,9 +184,7 @@ async fn a_record_that_waits_in_a_sink_that_is_dropped_is_told() {
         })),
         ..Default::default()
     };
-    let producer = builder::start("s".into(), service, config(), components)
-        .await
-        .unwrap();
+    let producer = builder::start("s".into(), service, config(), components).await.unwrap();
     let mut sink = producer.sink();
     let mut fed = 0;
     while poll!(Box::pin(sink.feed(record(fed)))).is_ready() {

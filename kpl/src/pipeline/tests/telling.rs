@@ -40,8 +40,5 @@ async fn every_lost_record_is_in_the_count_of_some_line() {
     let failed = lines.user_records("records failed");
     assert_eq!(failed.iter().sum::<u64>(), 20, "{failed:?}");
     let stats = producer.stats();
-    assert_eq!(
-        (stats.user_records_expired, stats.user_records_failed),
-        (300, 320)
-    );
+    assert_eq!((stats.user_records_expired, stats.user_records_failed), (300, 320));
 }

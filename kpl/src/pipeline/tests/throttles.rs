@@ -6,10 +6,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const FULL: &str = "ProvisionedThroughputExceededException";
 
 fn refused_with(code: &str, message: &str) -> EntryOutcome {
-    EntryOutcome::Refused {
-        code: code.to_owned(),
-        message: message.to_owned(),
-    }
+    EntryOutcome::Refused { code: code.to_owned(), message: message.to_owned() }
 }
 
 #[tokio::test(start_paused = true)]
@@ -35,10 +32,7 @@ async fn a_throttled_record_fails_at_once_where_that_is_asked_for() {
             };
             (QUICK, reply)
         });
-        let config = ProducerConfig {
-            fail_if_throttled: true,
-            ..Default::default()
-        };
+        let config = ProducerConfig { fail_if_throttled: true, ..Default::default() };
         let producer = producer(Arc::clone(&service), config).await;
         let began = clock::now();
         let low = send(&producer, 0, "a").await;
@@ -58,12 +52,7 @@ async fn a_throttled_record_fails_at_once_where_that_is_asked_for() {
 
 #[tokio::test(start_paused = true)]
 async fn throttles_of_a_whole_request_count_for_each_of_its_records() {
-    for code in [
-        FULL,
-        "LimitExceededException",
-        "ThrottlingException",
-        "KMSThrottlingException",
-    ] {
+    for code in [FULL, "LimitExceededException", "ThrottlingException", "KMSThrottlingException"] {
         let service = Scripted::new(move |passed, entries| {
             if passed < 2 * SECOND {
                 (QUICK, Err(refused_request(code)))
@@ -133,10 +122,7 @@ async fn only_a_throttle_of_the_shard_cuts_its_rate() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_refuses_every_record_of_the_stream_pauses_the_calls() {
-    for (code, is_fatal) in [
-        ("KMSDisabledException", true),
-        ("KMSThrottlingException", false),
-    ] {
+    for (code, is_fatal) in [("KMSDisabledException", true), ("KMSThrottlingException", false)] {
         let service = Scripted::new(move |_, entries| {
             let outcome = |_: &Entry| refused_with(code, "scripted");
             (QUICK, Ok(entries.iter().map(outcome).collect()))
@@ -202,10 +188,7 @@ async fn aggregates_stay_open_until_the_stream_takes_some_again() {
 async fn what_is_collected_expires_on_time() {
     let service =
         Scripted::new(|_, entries| (100 * SECOND, Ok(entries.iter().map(written).collect())));
-    let config = ProducerConfig {
-        max_requests_in_flight: 1,
-        ..Default::default()
-    };
+    let config = ProducerConfig { max_requests_in_flight: 1, ..Default::default() };
     let producer = producer(service, config).await;
     let first = send(&producer, 0, "a").await;
     tokio::time::sleep(SECOND).await;

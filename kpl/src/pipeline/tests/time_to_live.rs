@@ -24,15 +24,10 @@ fn refusing(code: &'static str, until: Duration) -> Arc<Scripted> {
 
 async fn expires(delivery: Delivery, after: Duration, since: Instant) -> UserRecord {
     let error = delivery.await.unwrap_err();
-    let FailureCause::Expired { ttl, .. } = error.cause() else {
-        panic!("{error}")
-    };
+    let FailureCause::Expired { ttl, .. } = error.cause() else { panic!("{error}") };
     assert_eq!(*ttl, after);
     let passed = since.elapsed();
-    assert!(
-        passed >= after && passed < after + Duration::from_millis(20),
-        "{passed:?}"
-    );
+    assert!(passed >= after && passed < after + Duration::from_millis(20), "{passed:?}");
     error.into_record().unwrap()
 }
 
@@ -62,11 +57,8 @@ async fn a_short_one_fails_alone_and_its_neighbours_go_on() {
 
 #[tokio::test(start_paused = true)]
 async fn equal_ones_share_an_aggregate_and_what_they_were_sent_with_comes_back() {
-    let producer = producer(
-        refusing("InternalFailure", 60 * SECOND),
-        ProducerConfig::default(),
-    )
-    .await;
+    let producer =
+        producer(refusing("InternalFailure", 60 * SECOND), ProducerConfig::default()).await;
     let records: Vec<_> = (0..70)
         .map(|id| match id % 3 {
             0 => record("v", 10).with_priority(Priority::Droppable),
@@ -82,29 +74,17 @@ async fn equal_ones_share_an_aggregate_and_what_they_were_sent_with_comes_back()
         assert_eq!(expires(delivery, 10 * SECOND, began).await, record);
     }
     let stats = producer.stats();
-    assert_eq!(
-        stats.put_records_entries,
-        stats.retries + 1,
-        "one Kinesis record"
-    );
+    assert_eq!(stats.put_records_entries, stats.retries + 1, "one Kinesis record");
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_that_cannot_wait_for_company_does_not() {
     let service = Scripted::new(|_, entries| all_written(entries));
-    let config = ProducerConfig {
-        record_max_buffered_time: 20 * SECOND,
-        ..Default::default()
-    };
+    let config = ProducerConfig { record_max_buffered_time: 20 * SECOND, ..Default::default() };
     let producer = producer(service, config).await;
     let began = clock::now();
     let patient = producer.send(record("patient", 41)).await.unwrap();
-    producer
-        .send(record("urgent", 39))
-        .await
-        .unwrap()
-        .await
-        .unwrap();
+    producer.send(record("urgent", 39)).await.unwrap().await.unwrap();
     assert!(began.elapsed() < SECOND);
     patient.await.unwrap();
 }
@@ -140,10 +120,7 @@ async fn short_ones_behind_a_stalled_request_fail_on_time() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_linger_short_ones_behind_a_long_one_fail_on_time() {
-    let config = ProducerConfig {
-        record_max_buffered_time: Duration::ZERO,
-        ..Default::default()
-    };
+    let config = ProducerConfig { record_max_buffered_time: Duration::ZERO, ..Default::default() };
     let producer = producer(refusing("InternalFailure", 4000 * SECOND), config).await;
     let long = producer.send(record("long", 3600)).await.unwrap();
     // It is refused again and again: its lane is not free.
@@ -151,11 +128,7 @@ async fn without_a_linger_short_ones_behind_a_long_one_fail_on_time() {
     // Each of them seals the one before, whose timer is too late for it.
     let mut short = Vec::new();
     for seconds in [600, 60, 2, 30] {
-        short.push((
-            clock::now(),
-            producer.send(record("short", seconds)).await.unwrap(),
-            seconds,
-        ));
+        short.push((clock::now(), producer.send(record("short", seconds)).await.unwrap(), seconds));
         tokio::time::sleep(SECOND / 10).await;
     }
     short.sort_by_key(|(_, _, seconds)| *seconds);
@@ -183,11 +156,8 @@ async fn unequal_ones_share_aggregates() {
 
 #[tokio::test(start_paused = true)]
 async fn when_a_member_expires_the_others_stay_together() {
-    let producer = producer(
-        refusing("InternalFailure", 25 * SECOND),
-        ProducerConfig::default(),
-    )
-    .await;
+    let producer =
+        producer(refusing("InternalFailure", 25 * SECOND), ProducerConfig::default()).await;
     let began = clock::now();
     let mut deliveries = Vec::new();
     for id in 0..300 {
@@ -206,10 +176,7 @@ async fn when_a_member_expires_the_others_stay_together() {
         }
     }
     let stats = producer.stats();
-    assert_eq!(
-        (stats.user_records_expired, stats.kinesis_records),
-        (200, 1)
-    );
+    assert_eq!((stats.user_records_expired, stats.kinesis_records), (200, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -249,10 +216,7 @@ async fn a_young_one_outlives_the_old_ones_of_an_aggregate_that_stays_open() {
 #[tokio::test(start_paused = true)]
 async fn in_ordered_mode_an_aggregate_has_one_time_to_live() {
     let service = Scripted::new(|_, entries| all_written(entries));
-    let config = ProducerConfig {
-        ordering: RecordOrdering::PerPartitionKey,
-        ..Default::default()
-    };
+    let config = ProducerConfig { ordering: RecordOrdering::PerPartitionKey, ..Default::default() };
     let producer = producer(service, config).await;
     for seconds in [10, 10, 20, 20] {
         drop(producer.send(record("v", seconds)).await.unwrap());

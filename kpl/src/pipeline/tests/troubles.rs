@@ -11,18 +11,12 @@ async fn a_record_that_expires_in_the_queue_lets_its_open_neighbour_go() {
     let service = Scripted::new(|passed, entries| {
         if passed < 60 * SECOND {
             let throttled = refused("ProvisionedThroughputExceededException");
-            (
-                QUICK,
-                Ok(entries.iter().map(|_| throttled.clone()).collect()),
-            )
+            (QUICK, Ok(entries.iter().map(|_| throttled.clone()).collect()))
         } else {
             all_written(entries)
         }
     });
-    let config = ProducerConfig {
-        record_max_buffered_time: Duration::ZERO,
-        ..Default::default()
-    };
+    let config = ProducerConfig { record_max_buffered_time: Duration::ZERO, ..Default::default() };
     let producer = producer(service, config).await;
     let began = clock::now();
     let first = send(&producer, 0, "a").await;
@@ -61,11 +55,7 @@ async fn the_longest_times_mean_never() {
 #[tokio::test(start_paused = true)]
 async fn many_requests_that_fail_at_once_are_one_failure() {
     let service = Scripted::new(|passed, entries| {
-        if passed < SECOND {
-            (SECOND - passed, Err(unreachable()))
-        } else {
-            all_written(entries)
-        }
+        if passed < SECOND { (SECOND - passed, Err(unreachable())) } else { all_written(entries) }
     });
     let config = ProducerConfig {
         aggregation_enabled: false,
@@ -106,15 +96,10 @@ async fn expired_credentials_are_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_stream_is_not_asked_for_with_every_record() {
-    for (code, is_fatal) in [
-        ("ResourceNotFoundException", true),
-        ("ValidationException", false),
-    ] {
+    for (code, is_fatal) in [("ResourceNotFoundException", true), ("ValidationException", false)] {
         let service = Scripted::new(move |_, _| (QUICK, Err(refused_request(code))));
-        let config = ProducerConfig {
-            record_max_buffered_time: Duration::ZERO,
-            ..Default::default()
-        };
+        let config =
+            ProducerConfig { record_max_buffered_time: Duration::ZERO, ..Default::default() };
         let producer = producer(Arc::clone(&service), config).await;
         let mut deliveries = Vec::new();
         for _ in 0..1000 {
@@ -142,10 +127,7 @@ async fn a_held_verdict_does_not_wait_for_a_long_backoff() {
     });
     let producer = producer(
         Arc::clone(&service),
-        ProducerConfig {
-            record_ttl: 1000 * SECOND,
-            ..Default::default()
-        },
+        ProducerConfig { record_ttl: 1000 * SECOND, ..Default::default() },
     )
     .await;
     *lock(&service.list_outage) = SECOND..400 * SECOND;
@@ -157,10 +139,8 @@ async fn a_held_verdict_does_not_wait_for_a_long_backoff() {
     }
     assert!(clock::now() - service.started <= 405 * SECOND);
     let calls = lock(&service.list_calls).clone();
-    let wanted = calls
-        .windows(2)
-        .filter(|pair| pair[1] > 210 * SECOND)
-        .map(|pair| pair[1] - pair[0]);
+    let wanted =
+        calls.windows(2).filter(|pair| pair[1] > 210 * SECOND).map(|pair| pair[1] - pair[0]);
     assert!(wanted.clone().count() > 30);
     assert!(wanted.max() <= Some(5 * SECOND), "{calls:?}");
 }
@@ -168,10 +148,7 @@ async fn a_held_verdict_does_not_wait_for_a_long_backoff() {
 #[tokio::test(start_paused = true)]
 async fn while_shards_cannot_be_listed_the_old_map_serves() {
     let service = Scripted::new(|_, entries| all_written(entries));
-    let config = ProducerConfig {
-        shard_map_refresh_interval: SECOND,
-        ..Default::default()
-    };
+    let config = ProducerConfig { shard_map_refresh_interval: SECOND, ..Default::default() };
     let producer = producer(Arc::clone(&service), config).await;
     *lock(&service.list_outage) = SECOND..600 * SECOND;
     for _ in 0..300 {
@@ -195,10 +172,7 @@ async fn while_shards_cannot_be_listed_the_old_map_serves() {
 async fn nothing_is_first_sent_after_its_time_to_live() {
     let service =
         Scripted::new(|_, entries| (100 * SECOND, Ok(entries.iter().map(written).collect())));
-    let config = ProducerConfig {
-        max_requests_in_flight: 1,
-        ..Default::default()
-    };
+    let config = ProducerConfig { max_requests_in_flight: 1, ..Default::default() };
     let producer = producer(Arc::clone(&service), config).await;
     let first = send(&producer, 0, "a").await;
     tokio::time::sleep(SECOND).await;
@@ -218,10 +192,7 @@ async fn of_many_attempts_few_are_kept_and_equal_ones_share_their_text() {
         (QUICK, Ok(entries.iter().map(|_| failure.clone()).collect()))
     });
     let producer = producer(service, ProducerConfig::default()).await;
-    let pair = [
-        send(&producer, 0, "a").await,
-        send(&producer, u128::MAX, "b").await,
-    ];
+    let pair = [send(&producer, 0, "a").await, send(&producer, u128::MAX, "b").await];
     let began = clock::now();
     let mut firsts = Vec::new();
     for delivery in pair {
@@ -242,10 +213,7 @@ async fn of_many_attempts_few_are_kept_and_equal_ones_share_their_text() {
 
 /// A pipeline that a test drives by hand, on one shard.
 fn by_hand() -> (Arc<Shared>, Pipeline) {
-    let config = ProducerConfig {
-        aggregation_max_count: 2,
-        ..Default::default()
-    };
+    let config = ProducerConfig { aggregation_max_count: 2, ..Default::default() };
     let shared = Shared::new(config, 1 << 20, false, None, None);
     replace_shard(&shared, 1, "parent");
     let service = Scripted::new(|_, entries| all_written(entries));
@@ -255,10 +223,7 @@ fn by_hand() -> (Arc<Shared>, Pipeline) {
 
 /// `name` is the one shard of the stream now.
 fn replace_shard(shared: &Shared, generation: u64, name: &str) {
-    shared.install(
-        generation,
-        ShardMap::new(vec![shard(name, 0, u128::MAX, true)]),
-    );
+    shared.install(generation, ShardMap::new(vec![shard(name, 0, u128::MAX, true)]));
 }
 
 fn enter(shared: &Arc<Shared>, data: &'static str) -> Delivery {
@@ -308,10 +273,7 @@ async fn a_failed_member_does_not_hold_its_aggregate() {
             let outcomes = entries.iter().map(|_| refused("AccessDeniedException"));
             (QUICK, Ok(outcomes.collect()))
         });
-        let config = ProducerConfig {
-            compression,
-            ..Default::default()
-        };
+        let config = ProducerConfig { compression, ..Default::default() };
         let producer = producer(service, config).await;
         let mut deliveries = Vec::new();
         for _ in 0..40 {

@@ -41,16 +41,9 @@ async fn a_write_pays_for_the_larger_of_the_old_and_the_new(dynamodb: DynamoDb) 
     let table = dynamodb.table().await?;
     put(&table, item("a", [("x", s(&"x".repeat(2500)))])).await?;
     same("a smaller one", put(&table, item("a", [])).await?, 3.0)?;
-    let delete = dynamodb
-        .delete_item()
-        .table_name(&table.name)
-        .key("id", s("a"));
+    let delete = dynamodb.delete_item().table_name(&table.name).key("id", s("a"));
     let delete = delete.return_consumed_capacity(ReturnConsumedCapacity::Total);
-    same(
-        "a deletion",
-        units(delete.send().await?.consumed_capacity)?,
-        1.0,
-    )
+    same("a deletion", units(delete.send().await?.consumed_capacity)?, 1.0)
 }
 
 async fn an_index_is_paid_where_it_changes(dynamodb: DynamoDb) -> Verdict {

@@ -93,10 +93,7 @@ pub(crate) async fn run(
                 None => Err(Failure::new("there is no DynamoDB to ask")),
             },
         };
-        Outcome {
-            name: case.name,
-            verdict,
-        }
+        Outcome { name: case.name, verdict }
     });
     let mut ended = stream::iter(running).buffer_unordered(jobs.max(1));
     while let Some(outcome) = ended.next().await {

@@ -45,9 +45,7 @@ pub(crate) fn same<F: PartialEq<X> + Debug, X: Debug>(
     if found == expected {
         return Ok(());
     }
-    Err(Failure::new(short(format!(
-        "{what}: {found:?} where {expected:?} was expected"
-    ))))
+    Err(Failure::new(short(format!("{what}: {found:?} where {expected:?} was expected"))))
 }
 
 /// It must be so.
@@ -80,9 +78,7 @@ where
         Err(error) if error.code() == Some(code) => Ok(()),
         Err(error) => {
             let Failure(reason) = error.into();
-            Err(Failure::new(short(format!(
-                "{what}: {reason} where {code} was expected"
-            ))))
+            Err(Failure::new(short(format!("{what}: {reason} where {code} was expected"))))
         }
     }
 }

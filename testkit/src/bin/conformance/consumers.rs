@@ -19,18 +19,11 @@ async fn a_consumer_is_described_by_arn_and_by_name(kinesis: Kinesis) -> Verdict
     let stream = kinesis.stream(1).await?;
     let consumer = stream.consumer("app").await?;
     let prefix = format!("{}/consumer/app:", stream.arn);
-    holds(
-        "the ARN is of the stream",
-        consumer.consumer_arn.starts_with(&prefix),
-    )?;
+    holds("the ARN is of the stream", consumer.consumer_arn.starts_with(&prefix))?;
     let describe = kinesis.describe_stream_consumer();
     let by_arn = describe.consumer_arn(&consumer.consumer_arn).send().await?;
     let described = some("consumer", by_arn.consumer_description)?;
-    same(
-        "status",
-        &described.consumer_status,
-        &ConsumerStatus::Active,
-    )?;
+    same("status", &described.consumer_status, &ConsumerStatus::Active)?;
     same("stream", &described.stream_arn, &stream.arn)?;
     let describe = kinesis.describe_stream_consumer().stream_arn(&stream.arn);
     let by_name = describe.consumer_name("app").send().await?;
@@ -65,11 +58,7 @@ async fn consumers_are_listed_page_by_page(kinesis: Kinesis) -> Verdict {
 async fn a_deregistered_consumer_is_gone(kinesis: Kinesis) -> Verdict {
     let stream = kinesis.stream(1).await?;
     let arn = stream.consumer("app").await?.consumer_arn;
-    kinesis
-        .deregister_stream_consumer()
-        .consumer_arn(&arn)
-        .send()
-        .await?;
+    kinesis.deregister_stream_consumer().consumer_arn(&arn).send().await?;
     loop {
         let describe = kinesis.describe_stream_consumer().consumer_arn(&arn);
         match describe.send().await {

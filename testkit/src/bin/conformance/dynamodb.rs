@@ -33,10 +33,7 @@ impl Deref for DynamoDb {
 
 impl DynamoDb {
     pub(crate) fn new(config: &SdkConfig, case: usize) -> Self {
-        Self {
-            client: Client::new(config),
-            names: Names::of(case),
-        }
+        Self { client: Client::new(config), names: Names::of(case) }
     }
 
     /// A name no one has used, that is cleaned up after the case.
@@ -48,9 +45,7 @@ impl DynamoDb {
     pub(crate) fn new_table(&self, name: &str) -> Result<CreateTableFluentBuilder, Failure> {
         let create = self.create_table().table_name(name);
         let create = create.billing_mode(BillingMode::PayPerRequest);
-        Ok(create
-            .attribute_definitions(string("id")?)
-            .key_schema(key("id")?))
+        Ok(create.attribute_definitions(string("id")?).key_schema(key("id")?))
     }
 
     /// A table of its own with the key `id`, once it is active.
@@ -65,13 +60,8 @@ impl DynamoDb {
         let name = self.fresh_name();
         let index = GlobalSecondaryIndex::builder().index_name("by_owner");
         let index = index.key_schema(key("owner")?).projection(everything());
-        let create = self
-            .new_table(&name)?
-            .attribute_definitions(string("owner")?);
-        create
-            .global_secondary_indexes(index.build()?)
-            .send()
-            .await?;
+        let create = self.new_table(&name)?.attribute_definitions(string("owner")?);
+        create.global_secondary_indexes(index.build()?).send().await?;
         self.created(name).await
     }
 
@@ -152,7 +142,5 @@ pub(crate) fn key(name: &str) -> Result<KeySchemaElement, Failure> {
 }
 
 pub(crate) fn everything() -> Projection {
-    Projection::builder()
-        .projection_type(ProjectionType::All)
-        .build()
+    Projection::builder().projection_type(ProjectionType::All).build()
 }

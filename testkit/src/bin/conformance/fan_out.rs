@@ -46,9 +46,7 @@ impl FanOut {
         number: Option<&str>,
     ) -> Result<SubscribeToShardFluentBuilder, Failure> {
         let start = StartingPosition::builder().r#type(kind);
-        let start = start
-            .set_sequence_number(number.map(str::to_owned))
-            .build()?;
+        let start = start.set_sequence_number(number.map(str::to_owned)).build()?;
         let subscribe = self.stream.client.subscribe_to_shard();
         let subscribe = subscribe.consumer_arn(&self.consumer).shard_id(SHARD_0);
         Ok(subscribe.starting_position(start))
@@ -112,9 +110,7 @@ async fn records_are_pushed_from_the_start(kinesis: Kinesis) -> Verdict {
     let fan_out = FanOut::new(&kinesis).await?;
     let first = fan_out.stream.put(0, "a").await?;
     fan_out.stream.put(0, "b").await?;
-    let mut pushed = fan_out
-        .subscribe(ShardIteratorType::TrimHorizon, None)
-        .await?;
+    let mut pushed = fan_out.subscribe(ShardIteratorType::TrimHorizon, None).await?;
     let (records, _) = pushed.records(2).await?;
     same("records", texts(&records), ["a", "b"])?;
     same("number", &records[0].sequence_number, &first)
@@ -144,9 +140,7 @@ async fn records_are_pushed_as_they_come(kinesis: Kinesis) -> Verdict {
 async fn a_subscription_goes_on_after_its_continuation_number(kinesis: Kinesis) -> Verdict {
     let mut fan_out = FanOut::new(&kinesis).await?;
     fan_out.stream.put(0, "a").await?;
-    let mut pushed = fan_out
-        .subscribe(ShardIteratorType::TrimHorizon, None)
-        .await?;
+    let mut pushed = fan_out.subscribe(ShardIteratorType::TrimHorizon, None).await?;
     let (_, continuation) = pushed.records(1).await?;
     fan_out.stream.put(0, "b").await?;
     // Of another consumer: the first may not subscribe again so soon.
@@ -160,9 +154,7 @@ async fn a_shard_that_has_ended_names_its_children_and_ends(kinesis: Kinesis) ->
     let fan_out = FanOut::new(&kinesis).await?;
     fan_out.stream.put(0, "a").await?;
     fan_out.stream.split(SHARD_0, HALF).await?;
-    let mut pushed = fan_out
-        .subscribe(ShardIteratorType::TrimHorizon, None)
-        .await?;
+    let mut pushed = fan_out.subscribe(ShardIteratorType::TrimHorizon, None).await?;
     let (records, children) = pushed.rest().await?;
     same("records", texts(&records), ["a"])?;
     same("children", children, CHILDREN)

@@ -56,9 +56,7 @@ fn filter(kind: ShardFilterType) -> ShardFilterBuilder {
 /// When a record arrives in this shard: the time of the service, not ours.
 async fn arrival(stream: &Stream, shard: &str) -> Result<DateTime, Failure> {
     stream.put(0, "x").await?;
-    let start = stream
-        .iterator(shard, ShardIteratorType::TrimHorizon)
-        .await?;
+    let start = stream.iterator(shard, ShardIteratorType::TrimHorizon).await?;
     let records = stream.read(start, 1).await?;
     let record = some("record", records.first())?;
     some("arrival", record.approximate_arrival_timestamp)
@@ -91,16 +89,8 @@ async fn at_the_trim_horizon_are_the_oldest_shards(kinesis: Kinesis) -> Verdict 
 async fn at_a_time_are_the_shards_open_then(kinesis: Kinesis) -> Verdict {
     let (stream, before, after) = split_between(&kinesis).await?;
     let at = |time| filter(ShardFilterType::AtTimestamp).timestamp(time);
-    same(
-        "before the split",
-        show(&stream, at(before)).await?,
-        [SHARD_0],
-    )?;
-    same(
-        "after the split",
-        show(&stream, at(after)).await?,
-        [SHARD_1, SHARD_2],
-    )
+    same("before the split", show(&stream, at(before)).await?, [SHARD_0])?;
+    same("after the split", show(&stream, at(after)).await?, [SHARD_1, SHARD_2])
 }
 
 async fn from_a_time_are_the_shards_open_since(kinesis: Kinesis) -> Verdict {
@@ -108,11 +98,7 @@ async fn from_a_time_are_the_shards_open_since(kinesis: Kinesis) -> Verdict {
     let from = |time| filter(ShardFilterType::FromTimestamp).timestamp(time);
     let all = [SHARD_0, SHARD_1, SHARD_2];
     same("before the split", show(&stream, from(before)).await?, all)?;
-    same(
-        "after the split",
-        show(&stream, from(after)).await?,
-        [SHARD_1, SHARD_2],
-    )
+    same("after the split", show(&stream, from(after)).await?, [SHARD_1, SHARD_2])
 }
 
 async fn a_filter_goes_on_across_pages(kinesis: Kinesis) -> Verdict {
@@ -122,12 +108,7 @@ async fn a_filter_goes_on_across_pages(kinesis: Kinesis) -> Verdict {
     let first = list.shard_filter(open).max_results(1).send().await?;
     let token = some("token", first.next_token.clone())?;
     let rest = kinesis.list_shards().next_token(token).send().await?;
-    let all: Vec<_> = first
-        .shards()
-        .iter()
-        .chain(rest.shards())
-        .cloned()
-        .collect();
+    let all: Vec<_> = first.shards().iter().chain(rest.shards()).cloned().collect();
     same("shards", ids(&all), [SHARD_1, SHARD_2])?;
     holds("they are open", all.iter().all(is_open))
 }

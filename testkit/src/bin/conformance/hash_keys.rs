@@ -36,12 +36,7 @@ async fn a_shard_takes_the_hash_keys_at_its_edges(kinesis: Kinesis) -> Verdict {
 async fn a_partition_key_goes_by_its_md5(kinesis: Kinesis) -> Verdict {
     let stream = kinesis.stream(2).await?;
     // Their MD5s begin with 0c, 92, 4a and 82.
-    for (key, shard) in [
-        ("a", SHARD_0),
-        ("b", SHARD_1),
-        ("c", SHARD_0),
-        ("d", SHARD_1),
-    ] {
+    for (key, shard) in [("a", SHARD_0), ("b", SHARD_1), ("c", SHARD_0), ("d", SHARD_1)] {
         same(key, &*shard_of(&stream, key, None).await?, shard)?;
     }
     Ok(())
@@ -56,10 +51,7 @@ async fn an_explicit_hash_key_outweighs_the_partition_key(kinesis: Kinesis) -> V
 async fn a_malformed_hash_key_is_refused(kinesis: Kinesis) -> Verdict {
     let stream = kinesis.stream(1).await?;
     for hash_key in ["-1", "0x10", "", "01"] {
-        let put = kinesis
-            .put_record()
-            .stream_name(&stream.name)
-            .partition_key("k");
+        let put = kinesis.put_record().stream_name(&stream.name).partition_key("k");
         let put = put.explicit_hash_key(hash_key).data(Blob::new("x"));
         refused(hash_key, put.send().await, "ValidationException")?;
     }
@@ -68,15 +60,8 @@ async fn a_malformed_hash_key_is_refused(kinesis: Kinesis) -> Verdict {
 
 async fn a_hash_key_has_128_bits_at_most(kinesis: Kinesis) -> Verdict {
     let stream = kinesis.stream(1).await?;
-    let put = kinesis
-        .put_record()
-        .stream_name(&stream.name)
-        .partition_key("k");
+    let put = kinesis.put_record().stream_name(&stream.name).partition_key("k");
     let over = "340282366920938463463374607431768211456";
-    let put = put
-        .explicit_hash_key(over)
-        .data(Blob::new("x"))
-        .send()
-        .await;
+    let put = put.explicit_hash_key(over).data(Blob::new("x")).send().await;
     refused(over, put, "InvalidArgumentException")
 }

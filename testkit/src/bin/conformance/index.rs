@@ -20,11 +20,7 @@ cases! { DynamoDb, "index":
 }
 
 fn owned_by(table: &Table, owner: &str) -> QueryFluentBuilder {
-    let query = table
-        .client
-        .query()
-        .table_name(&table.name)
-        .index_name("by_owner");
+    let query = table.client.query().table_name(&table.name).index_name("by_owner");
     let query = query.key_condition_expression("#o = :o");
     let query = query.expression_attribute_names("#o", "owner");
     query.expression_attribute_values(":o", s(owner))
@@ -33,11 +29,7 @@ fn owned_by(table: &Table, owner: &str) -> QueryFluentBuilder {
 /// Waits until an index shows just these.
 async fn shows(table: &Table, owner: &str, expected: &[&str]) -> Verdict {
     loop {
-        let items = owned_by(table, owner)
-            .send()
-            .await?
-            .items
-            .unwrap_or_default();
+        let items = owned_by(table, owner).send().await?.items.unwrap_or_default();
         let ids = items.iter().filter_map(|item| item.get("id")?.as_s().ok());
         let mut ids: Vec<_> = ids.collect();
         ids.sort();
@@ -51,9 +43,7 @@ async fn shows(table: &Table, owner: &str, expected: &[&str]) -> Verdict {
 async fn an_index_shows_the_items_of_a_key(dynamodb: DynamoDb) -> Verdict {
     let table = dynamodb.indexed_table().await?;
     for (id, owner) in [("a", "w"), ("b", "v"), ("c", "w")] {
-        table
-            .put(item(id, [("owner", s(owner)), ("more", s("x"))]))
-            .await?;
+        table.put(item(id, [("owner", s(owner)), ("more", s("x"))])).await?;
     }
     shows(&table, "w", &["a", "c"]).await?;
     let query = owned_by(&table, "v").send().await?;
@@ -68,10 +58,7 @@ async fn an_index_follows_updates(dynamodb: DynamoDb) -> Verdict {
     table.put(item("a", [("owner", s("v"))])).await?;
     shows(&table, "v", &["a"]).await?;
     shows(&table, "w", &[]).await?;
-    let delete = dynamodb
-        .delete_item()
-        .table_name(&table.name)
-        .key("id", s("a"));
+    let delete = dynamodb.delete_item().table_name(&table.name).key("id", s("a"));
     delete.send().await?;
     shows(&table, "v", &[]).await
 }
@@ -81,10 +68,7 @@ async fn an_item_without_the_key_is_not_in_the_index(dynamodb: DynamoDb) -> Verd
     table.put(item("a", [])).await?;
     table.put(item("b", [("owner", s("w"))])).await?;
     shows(&table, "w", &["b"]).await?;
-    let scan = dynamodb
-        .scan()
-        .table_name(&table.name)
-        .index_name("by_owner");
+    let scan = dynamodb.scan().table_name(&table.name).index_name("by_owner");
     same("items", scan.send().await?.count, 1)
 }
 
@@ -104,10 +88,7 @@ async fn a_table_is_given_an_index_later(dynamodb: DynamoDb) -> Verdict {
     let table = dynamodb.table().await?;
     table.put(item("a", [("owner", s("w"))])).await?;
     let create = CreateGlobalSecondaryIndexAction::builder().index_name("by_owner");
-    let create = create
-        .key_schema(key("owner")?)
-        .projection(everything())
-        .build()?;
+    let create = create.key_schema(key("owner")?).projection(everything()).build()?;
     let update = dynamodb.update_table().table_name(&table.name);
     let update = update.attribute_definitions(string("owner")?);
     let index = GlobalSecondaryIndexUpdate::builder().create(create).build();
@@ -119,12 +100,7 @@ async fn a_table_is_given_an_index_later(dynamodb: DynamoDb) -> Verdict {
 }
 
 async fn index_status(table: &Table) -> Result<IndexStatus, Failure> {
-    let described = table
-        .client
-        .describe_table()
-        .table_name(&table.name)
-        .send()
-        .await?;
+    let described = table.client.describe_table().table_name(&table.name).send().await?;
     let indexes = some("table", described.table)?.global_secondary_indexes;
     let index = indexes.and_then(|indexes| indexes.into_iter().next());
     some("index status", some("index", index)?.index_status)

@@ -45,19 +45,13 @@ impl Three {
             numbers.push(stream.put(0, data).await?);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        let start = stream
-            .iterator(SHARD_0, ShardIteratorType::TrimHorizon)
-            .await?;
+        let start = stream.iterator(SHARD_0, ShardIteratorType::TrimHorizon).await?;
         let records = stream.read(start, 3).await?;
         let arrivals = records.iter().map(|record| {
             let arrival = record.approximate_arrival_timestamp();
             Ok(some("arrival", arrival)?.as_secs_f64())
         });
-        Ok(Self {
-            arrivals: arrivals.collect::<Result<_, Failure>>()?,
-            stream,
-            numbers,
-        })
+        Ok(Self { arrivals: arrivals.collect::<Result<_, Failure>>()?, stream, numbers })
     }
 
     fn at(&self, kind: ShardIteratorType) -> GetShardIteratorFluentBuilder {
@@ -85,10 +79,7 @@ async fn trim_horizon_is_the_first_record(kinesis: Kinesis) -> Verdict {
 
 async fn latest_is_after_the_last_record(kinesis: Kinesis) -> Verdict {
     let three = Three::new(&kinesis).await?;
-    let latest = three
-        .stream
-        .iterator(SHARD_0, ShardIteratorType::Latest)
-        .await?;
+    let latest = three.stream.iterator(SHARD_0, ShardIteratorType::Latest).await?;
     three.stream.put(0, "d").await?;
     let records = three.stream.read(latest, 1).await?;
     same("records", texts(&records), ["d"])

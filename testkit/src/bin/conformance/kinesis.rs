@@ -44,10 +44,7 @@ impl Deref for Kinesis {
 
 impl Kinesis {
     pub(crate) fn new(config: &SdkConfig, case: usize) -> Self {
-        Self {
-            client: Client::new(config),
-            names: Names::of(case),
-        }
+        Self { client: Client::new(config), names: Names::of(case) }
     }
 
     /// A name no one has used, that is cleaned up after the case.
@@ -65,11 +62,7 @@ impl Kinesis {
 
     /// The stream that has been created under this name, once it is active.
     pub(crate) async fn created(&self, name: String) -> Result<Stream, Failure> {
-        let mut stream = Stream {
-            client: self.client.clone(),
-            name,
-            arn: String::new(),
-        };
+        let mut stream = Stream { client: self.client.clone(), name, arn: String::new() };
         stream.arn = stream.active().await?.stream_arn;
         Ok(stream)
     }
@@ -158,32 +151,18 @@ impl Stream {
 
     /// Splits a shard, waits for it, and gives all shards.
     pub(crate) async fn split(&self, shard: &str, at: u128) -> Result<Vec<Shard>, Failure> {
-        let open = self
-            .shards()
-            .await?
-            .iter()
-            .filter(|shard| is_open(shard))
-            .count();
+        let open = self.shards().await?.iter().filter(|shard| is_open(shard)).count();
         let split = self.client.split_shard().stream_name(&self.name);
-        let split = split
-            .shard_to_split(shard)
-            .new_starting_hash_key(at.to_string());
+        let split = split.shard_to_split(shard).new_starting_hash_key(at.to_string());
         split.send().await?;
         self.settled(open + 1).await
     }
 
     /// Merges two shards, waits for it, and gives all shards.
     pub(crate) async fn merge(&self, shard: &str, adjacent: &str) -> Result<Vec<Shard>, Failure> {
-        let open = self
-            .shards()
-            .await?
-            .iter()
-            .filter(|shard| is_open(shard))
-            .count();
+        let open = self.shards().await?.iter().filter(|shard| is_open(shard)).count();
         let merge = self.client.merge_shards().stream_name(&self.name);
-        let merge = merge
-            .shard_to_merge(shard)
-            .adjacent_shard_to_merge(adjacent);
+        let merge = merge.shard_to_merge(shard).adjacent_shard_to_merge(adjacent);
         merge.send().await?;
         self.settled(open - 1).await
     }
@@ -191,9 +170,7 @@ impl Stream {
     /// Puts a record where this hash key falls; the sequence number it got.
     pub(crate) async fn put(&self, hash_key: u128, data: &str) -> Result<String, Failure> {
         let put = self.client.put_record().stream_name(&self.name);
-        let put = put
-            .partition_key("key")
-            .explicit_hash_key(hash_key.to_string());
+        let put = put.partition_key("key").explicit_hash_key(hash_key.to_string());
         Ok(put.data(Blob::new(data)).send().await?.sequence_number)
     }
 
@@ -285,10 +262,7 @@ pub(crate) fn texts(records: &[Record]) -> Vec<String> {
 /// First and last hash key.
 pub(crate) fn range(shard: &Shard) -> Result<(u128, u128), Failure> {
     let range = some("hash key range", shard.hash_key_range())?;
-    let (first, last) = (
-        range.starting_hash_key.parse()?,
-        range.ending_hash_key.parse()?,
-    );
+    let (first, last) = (range.starting_hash_key.parse()?, range.ending_hash_key.parse()?);
     Ok((first, last))
 }
 
@@ -308,10 +282,7 @@ pub(crate) fn cover(shards: &[Shard]) -> Result<bool, Failure> {
     ranges.sort_unstable();
     let ends = ranges.first().map(|first| first.0) == Some(0)
         && ranges.last().map(|last| last.1) == Some(u128::MAX);
-    Ok(ends
-        && ranges
-            .windows(2)
-            .all(|pair| pair[0].1.checked_add(1) == Some(pair[1].0)))
+    Ok(ends && ranges.windows(2).all(|pair| pair[0].1.checked_add(1) == Some(pair[1].0)))
 }
 
 pub(crate) fn ids(shards: &[Shard]) -> Vec<&str> {

@@ -30,9 +30,7 @@ async fn a_put_may_expect_none(dynamodb: DynamoDb) -> Verdict {
     let put = || {
         let none = ExpectedAttributeValue::builder().exists(false).build();
         let put = dynamodb.put_item().table_name(&table.name);
-        put.set_item(Some(item("a", [])))
-            .expected("id", none)
-            .send()
+        put.set_item(Some(item("a", []))).expected("id", none).send()
     };
     put().await?;
     refused("again", put().await, FAILED)
@@ -40,28 +38,17 @@ async fn a_put_may_expect_none(dynamodb: DynamoDb) -> Verdict {
 
 async fn an_update_may_expect_a_value(dynamodb: DynamoDb) -> Verdict {
     let table = dynamodb.table().await?;
-    table
-        .put(item("a", [("x", n("1")), ("y", s("goes"))]))
-        .await?;
+    table.put(item("a", [("x", n("1")), ("y", s("goes"))])).await?;
     let update = || {
         let action = |action| AttributeValueUpdate::builder().action(action);
-        let update = dynamodb
-            .update_item()
-            .table_name(&table.name)
-            .key("id", s("a"));
+        let update = dynamodb.update_item().table_name(&table.name).key("id", s("a"));
         let put = action(AttributeAction::Put).value(n("2")).build();
         let delete = action(AttributeAction::Delete).build();
-        let update = update
-            .attribute_updates("x", put)
-            .attribute_updates("y", delete);
+        let update = update.attribute_updates("x", put).attribute_updates("y", delete);
         update.expected("x", expect("1")).send()
     };
     update().await?;
-    same(
-        "item",
-        table.get("a").await?,
-        Some(item("a", [("x", n("2"))])),
-    )?;
+    same("item", table.get("a").await?, Some(item("a", [("x", n("2"))])))?;
     refused("again", update().await, FAILED)
 }
 
@@ -69,10 +56,7 @@ async fn a_delete_may_expect_a_value(dynamodb: DynamoDb) -> Verdict {
     let table = dynamodb.table().await?;
     table.put(item("a", [("x", n("1"))])).await?;
     let delete = |value: &str| {
-        let delete = dynamodb
-            .delete_item()
-            .table_name(&table.name)
-            .key("id", s("a"));
+        let delete = dynamodb.delete_item().table_name(&table.name).key("id", s("a"));
         delete.expected("x", expect(value)).send()
     };
     refused("another value", delete("2").await, FAILED)?;
@@ -87,10 +71,7 @@ async fn a_scan_may_have_a_filter(dynamodb: DynamoDb) -> Verdict {
     let condition = aws_sdk_dynamodb::types::Condition::builder();
     let condition = condition.comparison_operator(ComparisonOperator::Gt);
     let condition = condition.attribute_value_list(n("1")).build()?;
-    let scan = dynamodb
-        .scan()
-        .table_name(&table.name)
-        .scan_filter("x", condition);
+    let scan = dynamodb.scan().table_name(&table.name).scan_filter("x", condition);
     let items = scan.send().await?.items.unwrap_or_default();
     same("items", items, [item("b", [("x", n("2"))])])
 }
@@ -111,9 +92,7 @@ async fn conditions_may_be_joined_by_or(dynamodb: DynamoDb) -> Verdict {
         let put = dynamodb.put_item().table_name(&table.name);
         let put = put.set_item(Some(item("a", [("x", n("1"))])));
         let missing = ExpectedAttributeValue::builder().exists(true).value(s("b"));
-        let put = put
-            .expected("y", missing.build())
-            .expected("x", expect("1"));
+        let put = put.expected("y", missing.build()).expected("x", expect("1"));
         put.conditional_operator(operator).send()
     };
     put(ConditionalOperator::Or).await?;

@@ -86,10 +86,7 @@ async fn main() -> ExitCode {
         kinesis: args.kinesis.as_deref().map(config),
         dynamodb: args.dynamodb.as_deref().map(config),
     };
-    let known = args
-        .known
-        .iter()
-        .flat_map(|emulator| emulator.differences());
+    let known = args.known.iter().flat_map(|emulator| emulator.differences());
     let mut report = Report::new(known.copied().collect());
     let only = args.only.as_deref().unwrap_or_default();
     let mut cases = Vec::new();

@@ -24,9 +24,7 @@ async fn a_record_is_answered_with_its_place(kinesis: Kinesis) -> Verdict {
     let put = put.partition_key("k").explicit_hash_key(HALF.to_string());
     let put = put.data(Blob::new("data")).send().await?;
     same("shard", &*put.shard_id, SHARD_1)?;
-    let start = stream
-        .iterator(SHARD_1, ShardIteratorType::TrimHorizon)
-        .await?;
+    let start = stream.iterator(SHARD_1, ShardIteratorType::TrimHorizon).await?;
     let records = stream.read(start, 1).await?;
     same("number", &records[0].sequence_number, &put.sequence_number)
 }
@@ -37,11 +35,7 @@ async fn a_record_is_put_by_arn(kinesis: Kinesis) -> Verdict {
     put.partition_key("k").data(Blob::new("one")).send().await?;
     let batch = kinesis.put_records().stream_arn(&stream.arn);
     batch.records(entry("k", "two")?).send().await?;
-    same(
-        "records",
-        stream.texts_of(SHARD_0, 2).await?,
-        ["one", "two"],
-    )
+    same("records", stream.texts_of(SHARD_0, 2).await?, ["one", "two"])
 }
 
 async fn a_record_comes_back_as_it_was_put(kinesis: Kinesis) -> Verdict {
@@ -49,13 +43,8 @@ async fn a_record_comes_back_as_it_was_put(kinesis: Kinesis) -> Verdict {
     let data: Vec<u8> = (0..=255).collect();
     let key = "a key with \"quotes\", \\ and ü";
     let put = kinesis.put_record().stream_name(&stream.name);
-    put.partition_key(key)
-        .data(Blob::new(data.clone()))
-        .send()
-        .await?;
-    let start = stream
-        .iterator(SHARD_0, ShardIteratorType::TrimHorizon)
-        .await?;
+    put.partition_key(key).data(Blob::new(data.clone())).send().await?;
+    let start = stream.iterator(SHARD_0, ShardIteratorType::TrimHorizon).await?;
     let records = stream.read(start, 1).await?;
     same("key", records[0].partition_key(), Some(key))?;
     same("data", records[0].data().as_ref(), &data)?;
@@ -70,11 +59,7 @@ async fn numbers_rise_within_a_shard(kinesis: Kinesis) -> Verdict {
         let batch = kinesis.put_records().stream_name(&stream.name);
         let batch = batch.records(entry("a", "x")?).records(entry("b", "x")?);
         let results = batch.send().await?.records;
-        numbers.extend(
-            results
-                .into_iter()
-                .filter_map(|result| result.sequence_number),
-        );
+        numbers.extend(results.into_iter().filter_map(|result| result.sequence_number));
     }
     same("numbers", numbers.len(), 9)?;
     let numbers: Vec<_> = numbers.iter().map(String::as_str).collect();
@@ -105,19 +90,11 @@ async fn a_batch_is_answered_entry_by_entry(kinesis: Kinesis) -> Verdict {
     let batch = kinesis.put_records().stream_name(&stream.name);
     let answer = batch.set_records(Some(entries)).send().await?;
     same("failed", answer.failed_record_count, Some(0))?;
-    let shards: Vec<_> = answer
-        .records
-        .iter()
-        .map(|result| result.shard_id())
-        .collect();
-    let expected: Vec<_> = (0..10)
-        .map(|nth| Some(if nth % 3 == 0 { SHARD_1 } else { SHARD_0 }))
-        .collect();
+    let shards: Vec<_> = answer.records.iter().map(|result| result.shard_id()).collect();
+    let expected: Vec<_> =
+        (0..10).map(|nth| Some(if nth % 3 == 0 { SHARD_1 } else { SHARD_0 })).collect();
     same("shards", shards, expected)?;
-    let clean = answer
-        .records
-        .iter()
-        .all(|result| result.error_code().is_none());
+    let clean = answer.records.iter().all(|result| result.error_code().is_none());
     holds("there are no errors", clean)
 }
 
@@ -134,9 +111,5 @@ async fn equal_records_are_two_records(kinesis: Kinesis) -> Verdict {
     let stream = kinesis.stream(1).await?;
     stream.put(0, "same").await?;
     stream.put(0, "same").await?;
-    same(
-        "records",
-        stream.texts_of(SHARD_0, 2).await?,
-        ["same", "same"],
-    )
+    same("records", stream.texts_of(SHARD_0, 2).await?, ["same", "same"])
 }

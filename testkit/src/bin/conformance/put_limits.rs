@@ -53,9 +53,7 @@ async fn a_record_may_have_a_mebibyte_with_its_key(kinesis: Kinesis) -> Verdict 
     let stream = kinesis.stream(1).await?;
     let put = |size: usize| {
         let put = kinesis.put_record().stream_name(&stream.name);
-        put.partition_key("key")
-            .data(Blob::new(vec![7; size]))
-            .send()
+        put.partition_key("key").data(Blob::new(vec![7; size])).send()
     };
     put(MEBIBYTE - 3).await?;
     let more = put(MEBIBYTE - 2).await;
@@ -69,9 +67,7 @@ async fn a_record_may_have_ten_mebibytes_where_allowed(kinesis: Kinesis) -> Verd
     let put = kinesis.put_record().stream_name(&stream.name);
     let put = put.partition_key("key").data(Blob::new(data.clone()));
     put.send().await?;
-    let start = stream
-        .iterator(SHARD_0, ShardIteratorType::TrimHorizon)
-        .await?;
+    let start = stream.iterator(SHARD_0, ShardIteratorType::TrimHorizon).await?;
     let records = stream.read(start, 1).await?;
     holds("it comes back whole", records[0].data().as_ref() == data)
 }

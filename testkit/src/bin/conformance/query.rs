@@ -59,11 +59,7 @@ async fn filled(dynamodb: &DynamoDb) -> Result<Table, Failure> {
     let table = dynamodb.created(name).await?;
     for place in 1..=10 {
         let age = (100 - place).to_string();
-        let attributes = [
-            ("place", n(&place.to_string())),
-            ("age", n(&age)),
-            ("x", s("y")),
-        ];
+        let attributes = [("place", n(&place.to_string())), ("age", n(&age)), ("x", s("y"))];
         table.put(item("a", attributes)).await?;
     }
     table.put(item("b", [("place", n("1"))])).await?;
@@ -79,9 +75,7 @@ fn of_a(table: &Table) -> QueryFluentBuilder {
 /// The numbers of an attribute of what a query finds.
 async fn found(query: QueryFluentBuilder, name: &str) -> Result<Vec<i32>, Failure> {
     let items = query.send().await?.items.unwrap_or_default();
-    let numbers = items
-        .iter()
-        .filter_map(|item| item.get(name)?.as_n().ok()?.parse::<i32>().ok());
+    let numbers = items.iter().filter_map(|item| item.get(name)?.as_n().ok()?.parse::<i32>().ok());
     Ok(numbers.collect())
 }
 
@@ -142,9 +136,8 @@ async fn a_query_goes_on_page_by_page_either_way(dynamodb: DynamoDb) -> Verdict 
             let query = of_a(&table).limit(4).scan_index_forward(forward);
             let page = query.set_exclusive_start_key(start).send().await?;
             let items = page.items.unwrap_or_default();
-            let numbers = items
-                .iter()
-                .filter_map(|item| item.get("place")?.as_n().ok()?.parse::<i32>().ok());
+            let numbers =
+                items.iter().filter_map(|item| item.get("place")?.as_n().ok()?.parse::<i32>().ok());
             places.extend(numbers);
             start = page.last_evaluated_key;
             if start.is_none() {
@@ -169,16 +162,8 @@ async fn a_filter_does_not_speak_of_the_key(dynamodb: DynamoDb) -> Verdict {
 
 async fn a_query_names_its_partition(dynamodb: DynamoDb) -> Verdict {
     let table = filled(&dynamodb).await?;
-    for condition in [
-        "place = :id",
-        "id > :id",
-        "id = :id AND x = :id",
-        "id = :id OR id = :id",
-    ] {
-        let query = of_a(&table)
-            .key_condition_expression(condition)
-            .send()
-            .await;
+    for condition in ["place = :id", "id > :id", "id = :id AND x = :id", "id = :id OR id = :id"] {
+        let query = of_a(&table).key_condition_expression(condition).send().await;
         refused(condition, query, "ValidationException")?;
     }
     Ok(())
@@ -193,20 +178,12 @@ async fn a_local_index_has_another_order(dynamodb: DynamoDb) -> Verdict {
     let query = of_a(&table).index_name("by_age").limit(1);
     let query = query.select(Select::AllAttributes).send().await?;
     let items = query.items.unwrap_or_default();
-    same(
-        "attribute",
-        items.first().and_then(|item| item.get("x")),
-        Some(&s("y")),
-    )
+    same("attribute", items.first().and_then(|item| item.get("x")), Some(&s("y")))
 }
 
 async fn an_index_of_keys_shows_no_more(dynamodb: DynamoDb) -> Verdict {
     let table = filled(&dynamodb).await?;
-    let query = table
-        .client
-        .query()
-        .table_name(&table.name)
-        .index_name("of_age");
+    let query = table.client.query().table_name(&table.name).index_name("of_age");
     let query = query.key_condition_expression("age = :age");
     let query = query.expression_attribute_values(":age", n("95"));
     loop {
@@ -215,11 +192,7 @@ async fn an_index_of_keys_shows_no_more(dynamodb: DynamoDb) -> Verdict {
             // The index follows its table in a moment.
             [] => tokio::time::sleep(crate::kinesis::LOOK_AGAIN).await,
             [found] => {
-                return same(
-                    "item",
-                    found,
-                    &item("a", [("place", n("5")), ("age", n("95"))]),
-                );
+                return same("item", found, &item("a", [("place", n("5")), ("age", n("95"))]));
             }
             more => return Err(Failure::new(format!("{} items", more.len()))),
         }
@@ -229,11 +202,7 @@ async fn an_index_of_keys_shows_no_more(dynamodb: DynamoDb) -> Verdict {
 async fn an_index_does_not_give_what_it_does_not_hold(dynamodb: DynamoDb) -> Verdict {
     let table = filled(&dynamodb).await?;
     let query = || {
-        let query = table
-            .client
-            .query()
-            .table_name(&table.name)
-            .index_name("of_age");
+        let query = table.client.query().table_name(&table.name).index_name("of_age");
         let query = query.key_condition_expression("age = :age");
         query.expression_attribute_values(":age", n("95"))
     };

@@ -15,12 +15,7 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new(known: Vec<Known>) -> Self {
-        Self {
-            known,
-            passed: 0,
-            failed: 0,
-            differing: 0,
-        }
+        Self { known, passed: 0, failed: 0, differing: 0 }
     }
 
     /// Whether a case is to be run; says so if not.
@@ -65,10 +60,6 @@ impl Report {
             println!("{} known differences", self.differing);
         }
         println!("{} passed, {} failed", self.passed, self.failed);
-        if self.failed == 0 && self.passed > 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
+        if self.failed == 0 && self.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }

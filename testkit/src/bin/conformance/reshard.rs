@@ -31,15 +31,8 @@ async fn a_split_shard_has_two_children(kinesis: Kinesis) -> Verdict {
     let open: Vec<_> = shards.iter().map(is_open).collect();
     same("open", open, [false, true, true])?;
     let children = &shards[1..];
-    let ranges = children
-        .iter()
-        .map(range)
-        .collect::<Result<BTreeSet<_>, _>>()?;
-    same(
-        "ranges",
-        ranges,
-        BTreeSet::from([(0, 999), (1000, u128::MAX)]),
-    )?;
+    let ranges = children.iter().map(range).collect::<Result<BTreeSet<_>, _>>()?;
+    same("ranges", ranges, BTreeSet::from([(0, 999), (1000, u128::MAX)]))?;
     for child in children {
         same("parent", child.parent_shard_id(), Some(SHARD_0))?;
         same("adjacent parent", child.adjacent_parent_shard_id(), None)?;
@@ -52,11 +45,7 @@ async fn a_merged_shard_has_two_parents(kinesis: Kinesis) -> Verdict {
     same("shards", ids(&shards), [SHARD_0, SHARD_1, SHARD_2])?;
     same("range", range(&shards[2])?, (0, u128::MAX))?;
     same("parent", shards[2].parent_shard_id(), Some(SHARD_0))?;
-    same(
-        "adjacent parent",
-        shards[2].adjacent_parent_shard_id(),
-        Some(SHARD_1),
-    )
+    same("adjacent parent", shards[2].adjacent_parent_shard_id(), Some(SHARD_1))
 }
 
 async fn the_numbers_of_children_come_after_their_parents(kinesis: Kinesis) -> Verdict {
@@ -67,15 +56,9 @@ async fn the_numbers_of_children_come_after_their_parents(kinesis: Kinesis) -> V
     let end = some("ending number", ending(&shards[0]))?;
     let child = some("numbers of the child", shards[1].sequence_number_range())?;
     let start = child.starting_sequence_number();
-    holds(
-        "the end comes after the parent's records",
-        rises(&[&before, end]),
-    )?;
+    holds("the end comes after the parent's records", rises(&[&before, end]))?;
     holds("the child starts after the end", rises(&[end, start]))?;
-    holds(
-        "the child's records come after its start",
-        rises(&[start, &after]),
-    )
+    holds("the child's records come after its start", rises(&[start, &after]))
 }
 
 async fn records_go_to_the_children(kinesis: Kinesis) -> Verdict {
@@ -91,9 +74,7 @@ async fn records_go_to_the_children(kinesis: Kinesis) -> Verdict {
 
 /// The last page of a shard that has ended, and how many records came before its end.
 async fn to_the_end(stream: &Stream, shard: &str) -> Result<(GetRecordsOutput, usize), Failure> {
-    let mut iterator = stream
-        .iterator(shard, ShardIteratorType::TrimHorizon)
-        .await?;
+    let mut iterator = stream.iterator(shard, ShardIteratorType::TrimHorizon).await?;
     let mut records = 0;
     loop {
         let page = stream.get(&iterator).await?;
@@ -141,9 +122,7 @@ async fn the_end_is_told_once_all_has_been_read(kinesis: Kinesis) -> Verdict {
     stream.put(0, "a").await?;
     stream.put(0, "b").await?;
     stream.split(SHARD_0, HALF).await?;
-    let start = stream
-        .iterator(SHARD_0, ShardIteratorType::TrimHorizon)
-        .await?;
+    let start = stream.iterator(SHARD_0, ShardIteratorType::TrimHorizon).await?;
     let page = kinesis.get_records().shard_iterator(start).limit(1);
     let page = page.send().await?;
     same("children with the first page", page.child_shards().len(), 0)?;
@@ -163,14 +142,8 @@ async fn a_split_needs_a_key_inside_the_shard(kinesis: Kinesis) -> Verdict {
     let (first, last) = range(&stream.shards().await?[0])?;
     for at in [first, last + 1, u128::MAX] {
         let split = kinesis.split_shard().stream_name(&stream.name);
-        let split = split
-            .shard_to_split(SHARD_0)
-            .new_starting_hash_key(at.to_string());
-        refused(
-            &at.to_string(),
-            split.send().await,
-            "InvalidArgumentException",
-        )?;
+        let split = split.shard_to_split(SHARD_0).new_starting_hash_key(at.to_string());
+        refused(&at.to_string(), split.send().await, "InvalidArgumentException")?;
     }
     Ok(())
 }
@@ -179,9 +152,7 @@ async fn only_neighbours_merge(kinesis: Kinesis) -> Verdict {
     let stream = kinesis.stream(3).await?;
     for (what, adjacent) in [("strangers", SHARD_2), ("itself", SHARD_0)] {
         let merge = kinesis.merge_shards().stream_name(&stream.name);
-        let merge = merge
-            .shard_to_merge(SHARD_0)
-            .adjacent_shard_to_merge(adjacent);
+        let merge = merge.shard_to_merge(SHARD_0).adjacent_shard_to_merge(adjacent);
         refused(what, merge.send().await, "InvalidArgumentException")?;
     }
     Ok(())
@@ -194,8 +165,6 @@ async fn a_closed_shard_stays_closed(kinesis: Kinesis) -> Verdict {
     let split = split.shard_to_split(SHARD_0).new_starting_hash_key("1000");
     refused("split", split.send().await, "InvalidArgumentException")?;
     let merge = kinesis.merge_shards().stream_name(&stream.name);
-    let merge = merge
-        .shard_to_merge(SHARD_0)
-        .adjacent_shard_to_merge(SHARD_2);
+    let merge = merge.shard_to_merge(SHARD_0).adjacent_shard_to_merge(SHARD_2);
     refused("merge", merge.send().await, "InvalidArgumentException")
 }

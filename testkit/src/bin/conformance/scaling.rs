@@ -20,10 +20,7 @@ cases! { Kinesis, "scaling":
 async fn scale(stream: &Stream, target: i32) -> Result<Vec<Shard>, Failure> {
     let update = stream.client.update_shard_count().stream_name(&stream.name);
     let update = update.target_shard_count(target);
-    let answer = update
-        .scaling_type(ScalingType::UniformScaling)
-        .send()
-        .await?;
+    let answer = update.scaling_type(ScalingType::UniformScaling).send().await?;
     same("target", answer.target_shard_count, Some(target))?;
     stream.settled(usize::try_from(target)?).await
 }
@@ -33,9 +30,7 @@ fn descends(shards: &[Shard], first: usize) -> bool {
     let closed = shards.iter().filter(|shard| !is_open(shard));
     let closed: BTreeSet<_> = closed.map(Shard::shard_id).collect();
     let known = |parent: Option<&str>| parent.is_some_and(|parent| closed.contains(parent));
-    shards[first..]
-        .iter()
-        .all(|shard| known(shard.parent_shard_id()))
+    shards[first..].iter().all(|shard| known(shard.parent_shard_id()))
 }
 
 async fn a_stream_doubles(kinesis: Kinesis) -> Verdict {
@@ -50,9 +45,7 @@ async fn a_stream_halves(kinesis: Kinesis) -> Verdict {
     same("shards", shards.len(), 6)?;
     holds("open shards cover all hash keys", cover(&shards)?)?;
     holds("new shards have closed parents", descends(&shards, 4))?;
-    let merged = shards[4..]
-        .iter()
-        .all(|shard| shard.adjacent_parent_shard_id().is_some());
+    let merged = shards[4..].iter().all(|shard| shard.adjacent_parent_shard_id().is_some());
     holds("new shards have two parents", merged)
 }
 
@@ -73,10 +66,7 @@ async fn out_of_reach(kinesis: &Kinesis, target: i32) -> Verdict {
     let stream = kinesis.stream(4).await?;
     let update = kinesis.update_shard_count().stream_name(&stream.name);
     let update = update.target_shard_count(target);
-    let update = update
-        .scaling_type(ScalingType::UniformScaling)
-        .send()
-        .await;
+    let update = update.scaling_type(ScalingType::UniformScaling).send().await;
     refused("update", update, "InvalidArgumentException")
 }
 

@@ -61,10 +61,7 @@ async fn a_page_has_a_mebibyte_at_most(dynamodb: DynamoDb) -> Verdict {
     let (ids, sizes) = pages(dynamodb.scan().table_name(&table.name)).await?;
     same("items", (ids.len(), distinct(&ids)), (5, 5))?;
     holds("there are pages", sizes.len() > 1)?;
-    holds(
-        "a page has a mebibyte at most",
-        sizes.iter().all(|size| *size <= 4),
-    )
+    holds("a page has a mebibyte at most", sizes.iter().all(|size| *size <= 4))
 }
 
 async fn segments_have_every_item_once(dynamodb: DynamoDb) -> Verdict {
@@ -83,10 +80,7 @@ async fn a_limit_counts_before_the_filter(dynamodb: DynamoDb) -> Verdict {
     let table = filled(&dynamodb, 6, 1).await?;
     let scan = dynamodb.scan().table_name(&table.name).limit(4);
     let scan = scan.filter_expression("x < :x");
-    let scan = scan
-        .expression_attribute_values(":x", n("3"))
-        .send()
-        .await?;
+    let scan = scan.expression_attribute_values(":x", n("3")).send().await?;
     same("scanned", scan.scanned_count, 4)?;
     some("next key", scan.last_evaluated_key)?;
     holds("fewer are shown", scan.count < 4)
@@ -95,15 +89,8 @@ async fn a_limit_counts_before_the_filter(dynamodb: DynamoDb) -> Verdict {
 async fn a_scan_may_only_count(dynamodb: DynamoDb) -> Verdict {
     let table = filled(&dynamodb, 3, 1).await?;
     let scan = dynamodb.scan().table_name(&table.name);
-    let scan = scan
-        .select(aws_sdk_dynamodb::types::Select::Count)
-        .send()
-        .await?;
-    same(
-        "count",
-        (scan.count, scan.items.unwrap_or_default().len()),
-        (3, 0),
-    )
+    let scan = scan.select(aws_sdk_dynamodb::types::Select::Count).send().await?;
+    same("count", (scan.count, scan.items.unwrap_or_default().len()), (3, 0))
 }
 
 async fn a_segment_is_less_than_their_total(dynamodb: DynamoDb) -> Verdict {

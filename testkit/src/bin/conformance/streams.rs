@@ -38,18 +38,13 @@ async fn a_stream_is_described_by_name_and_by_arn(kinesis: Kinesis) -> Verdict {
     same("shards", described.shards.len(), 2)?;
     same("retention", described.retention_period_hours, 24)?;
     let ends = format!(":stream/{}", stream.name);
-    holds(
-        "the ARN ends with the name",
-        described.stream_arn.ends_with(&ends),
-    )?;
+    holds("the ARN ends with the name", described.stream_arn.ends_with(&ends))?;
     same("by ARN", by_arn, Some(described))
 }
 
 async fn a_summary_counts_open_shards(kinesis: Kinesis) -> Verdict {
     let stream = kinesis.stream(2).await?;
-    stream
-        .merge("shardId-000000000000", "shardId-000000000001")
-        .await?;
+    stream.merge("shardId-000000000000", "shardId-000000000001").await?;
     same("open shards", stream.summary().await?.open_shard_count, 1)
 }
 
@@ -68,11 +63,7 @@ async fn a_request_that_names_no_stream_is_refused(kinesis: Kinesis) -> Verdict 
 async fn an_unknown_stream_is_not_found(kinesis: Kinesis) -> Verdict {
     let name = kinesis.fresh_name();
     let describe = kinesis.describe_stream_summary().stream_name(&name);
-    refused(
-        "describe",
-        describe.send().await,
-        "ResourceNotFoundException",
-    )?;
+    refused("describe", describe.send().await, "ResourceNotFoundException")?;
     let put = kinesis.put_record().stream_name(&name).partition_key("k");
     let put = put.data(Blob::new("x")).send().await;
     refused("put", put, "ResourceNotFoundException")?;
@@ -115,19 +106,13 @@ async fn an_on_demand_stream_starts_with_four_shards(kinesis: Kinesis) -> Verdic
     same("shards", shards.len(), 4)?;
     holds("they cover all hash keys", cover(&shards)?)?;
     let mode = stream.summary().await?.stream_mode_details;
-    same(
-        "mode",
-        some("mode", mode)?.stream_mode,
-        StreamMode::OnDemand,
-    )
+    same("mode", some("mode", mode)?.stream_mode, StreamMode::OnDemand)
 }
 
 async fn an_on_demand_stream_is_not_scaled_by_hand(kinesis: Kinesis) -> Verdict {
     let stream = on_demand(&kinesis).await?;
     let update = kinesis.update_shard_count().stream_name(&stream.name);
-    let update = update
-        .target_shard_count(8)
-        .scaling_type(ScalingType::UniformScaling);
+    let update = update.target_shard_count(8).scaling_type(ScalingType::UniformScaling);
     refused("scaling", update.send().await, "ValidationException")
 }
 
@@ -138,16 +123,10 @@ async fn streams_are_listed_page_by_page(kinesis: Kinesis) -> Verdict {
     }
     // Others may have streams here too, but none whose name comes between ours.
     let list = || kinesis.list_streams().limit(1);
-    let first = list()
-        .exclusive_start_stream_name(&expected[0])
-        .send()
-        .await?;
+    let first = list().exclusive_start_stream_name(&expected[0]).send().await?;
     same("first page", &first.stream_names, &expected[1..2])?;
     holds("there is more", first.has_more_streams)?;
-    let second = list()
-        .exclusive_start_stream_name(&expected[1])
-        .send()
-        .await?;
+    let second = list().exclusive_start_stream_name(&expected[1]).send().await?;
     same("second page", &second.stream_names, &expected[2..])
 }
 
@@ -161,19 +140,12 @@ async fn a_description_shows_shards_page_by_page(kinesis: Kinesis) -> Verdict {
     let second = some("description", second.send().await?.stream_description)?;
     same("second page", second.shards.len(), 1)?;
     holds("there is no more", !second.has_more_shards)?;
-    holds(
-        "no shard comes twice",
-        second.shards[0].shard_id > first.shards[1].shard_id,
-    )
+    holds("no shard comes twice", second.shards[0].shard_id > first.shards[1].shard_id)
 }
 
 /// Waits until it is gone.
 async fn delete(kinesis: &Kinesis, stream: &Stream) -> Verdict {
-    kinesis
-        .delete_stream()
-        .stream_name(&stream.name)
-        .send()
-        .await?;
+    kinesis.delete_stream().stream_name(&stream.name).send().await?;
     loop {
         let describe = kinesis.describe_stream_summary().stream_name(&stream.name);
         match describe.send().await {
@@ -185,9 +157,7 @@ async fn delete(kinesis: &Kinesis, stream: &Stream) -> Verdict {
 
 async fn a_deleted_stream_is_gone(kinesis: Kinesis) -> Verdict {
     let stream = kinesis.stream(1).await?;
-    let iterator = stream
-        .iterator(SHARD_0, ShardIteratorType::TrimHorizon)
-        .await?;
+    let iterator = stream.iterator(SHARD_0, ShardIteratorType::TrimHorizon).await?;
     delete(&kinesis, &stream).await?;
     let get = kinesis.get_records().shard_iterator(iterator).send().await;
     refused("reading on", get, "ResourceNotFoundException")

@@ -30,11 +30,7 @@ cases! { DynamoDb, "tables":
 
 async fn a_table_is_described(dynamodb: DynamoDb) -> Verdict {
     let table = dynamodb.indexed_table().await?;
-    let described = dynamodb
-        .describe_table()
-        .table_name(&table.name)
-        .send()
-        .await?;
+    let described = dynamodb.describe_table().table_name(&table.name).send().await?;
     let described = some("table", described.table)?;
     same("key", described.key_schema(), [key("id")?])?;
     let indexes = described.global_secondary_indexes();
@@ -42,11 +38,7 @@ async fn a_table_is_described(dynamodb: DynamoDb) -> Verdict {
     same("index", indexes[0].index_name(), Some("by_owner"))?;
     same("key of the index", indexes[0].key_schema(), [key("owner")?])?;
     let listed = dynamodb.list_tables().send().await?.table_names;
-    same(
-        "listed",
-        listed.unwrap_or_default().contains(&table.name),
-        true,
-    )
+    same("listed", listed.unwrap_or_default().contains(&table.name), true)
 }
 
 async fn a_table_is_created_once(dynamodb: DynamoDb) -> Verdict {
@@ -59,10 +51,7 @@ async fn an_unknown_table_is_not_found(dynamodb: DynamoDb) -> Verdict {
     let name = dynamodb.fresh_name();
     let describe = dynamodb.describe_table().table_name(&name).send().await;
     refused("describe", describe, "ResourceNotFoundException")?;
-    let put = dynamodb
-        .put_item()
-        .table_name(&name)
-        .set_item(Some(item("a", [])));
+    let put = dynamodb.put_item().table_name(&name).set_item(Some(item("a", [])));
     refused("put", put.send().await, "ResourceNotFoundException")?;
     let scan = dynamodb.scan().table_name(&name).send().await;
     refused("scan", scan, "ResourceNotFoundException")
@@ -70,11 +59,7 @@ async fn an_unknown_table_is_not_found(dynamodb: DynamoDb) -> Verdict {
 
 async fn a_deleted_table_is_gone(dynamodb: DynamoDb) -> Verdict {
     let table = dynamodb.table().await?;
-    dynamodb
-        .delete_table()
-        .table_name(&table.name)
-        .send()
-        .await?;
+    dynamodb.delete_table().table_name(&table.name).send().await?;
     loop {
         let describe = dynamodb.describe_table().table_name(&table.name);
         match describe.send().await {
@@ -101,14 +86,9 @@ async fn a_key_must_be_defined(dynamodb: DynamoDb) -> Verdict {
 
 async fn a_table_may_have_a_time_to_live(dynamodb: DynamoDb) -> Verdict {
     let table = dynamodb.table().await?;
-    let ttl = TimeToLiveSpecification::builder()
-        .enabled(true)
-        .attribute_name("expires");
+    let ttl = TimeToLiveSpecification::builder().enabled(true).attribute_name("expires");
     let update = dynamodb.update_time_to_live().table_name(&table.name);
-    update
-        .time_to_live_specification(ttl.build()?)
-        .send()
-        .await?;
+    update.time_to_live_specification(ttl.build()?).send().await?;
     let described = dynamodb.describe_time_to_live().table_name(&table.name);
     let described = described.send().await?.time_to_live_description;
     let attribute = described.and_then(|described| described.attribute_name);
@@ -141,13 +121,8 @@ async fn a_table_may_be_recovered_to_a_point_in_time(dynamodb: DynamoDb) -> Verd
     let recovery = PointInTimeRecoverySpecification::builder();
     let recovery = recovery.point_in_time_recovery_enabled(true).build()?;
     let update = dynamodb.update_continuous_backups().table_name(&table.name);
-    update
-        .point_in_time_recovery_specification(recovery)
-        .send()
-        .await?;
-    let described = dynamodb
-        .describe_continuous_backups()
-        .table_name(&table.name);
+    update.point_in_time_recovery_specification(recovery).send().await?;
+    let described = dynamodb.describe_continuous_backups().table_name(&table.name);
     let described = described.send().await?.continuous_backups_description;
     let recovery = described.and_then(|described| described.point_in_time_recovery_description);
     let status = recovery.and_then(|recovery| recovery.point_in_time_recovery_status);
@@ -167,9 +142,7 @@ async fn a_provisioned_table_has_units(dynamodb: DynamoDb) -> Verdict {
     let create = create.provisioned_throughput(units(1, 1)?).send().await;
     refused("units of an on-demand table", create, "ValidationException")?;
     let name = dynamodb.fresh_name();
-    let create = dynamodb
-        .new_table(&name)?
-        .billing_mode(BillingMode::Provisioned);
+    let create = dynamodb.new_table(&name)?.billing_mode(BillingMode::Provisioned);
     create.provisioned_throughput(units(7, 8)?).send().await?;
     let table = dynamodb.created(name).await?;
     let described = dynamodb.describe_table().table_name(&table.name);
@@ -181,9 +154,7 @@ async fn a_provisioned_table_has_units(dynamodb: DynamoDb) -> Verdict {
 
 async fn a_table_changes_its_billing(dynamodb: DynamoDb) -> Verdict {
     let name = dynamodb.fresh_name();
-    let create = dynamodb
-        .new_table(&name)?
-        .billing_mode(BillingMode::Provisioned);
+    let create = dynamodb.new_table(&name)?.billing_mode(BillingMode::Provisioned);
     create.provisioned_throughput(units(7, 8)?).send().await?;
     let table = dynamodb.created(name).await?;
     let update = dynamodb.update_table().table_name(&table.name);
@@ -192,9 +163,7 @@ async fn a_table_changes_its_billing(dynamodb: DynamoDb) -> Verdict {
     let table = dynamodb.created(table.name).await?;
     let described = dynamodb.describe_table().table_name(&table.name);
     let described = some("table", described.send().await?.table)?;
-    let mode = described
-        .billing_mode_summary
-        .and_then(|summary| summary.billing_mode);
+    let mode = described.billing_mode_summary.and_then(|summary| summary.billing_mode);
     same("mode", mode, Some(BillingMode::PayPerRequest))
 }
 
@@ -209,10 +178,7 @@ async fn an_index_is_deleted(dynamodb: DynamoDb) -> Verdict {
     let delete = DeleteGlobalSecondaryIndexAction::builder().index_name("by_owner");
     let delete = GlobalSecondaryIndexUpdate::builder().delete(delete.build()?);
     let update = dynamodb.update_table().table_name(&table.name);
-    update
-        .global_secondary_index_updates(delete.build())
-        .send()
-        .await?;
+    update.global_secondary_index_updates(delete.build()).send().await?;
     loop {
         let described = dynamodb.describe_table().table_name(&table.name);
         let described = some("table", described.send().await?.table)?;
@@ -239,9 +205,5 @@ async fn tables_are_listed_page_by_page(dynamodb: DynamoDb) -> Verdict {
         }
     }
     let once = |name: &String| listed.iter().filter(|listed| *listed == name).count();
-    same(
-        "listed",
-        names.iter().map(once).collect::<Vec<_>>(),
-        [1, 1, 1],
-    )
+    same("listed", names.iter().map(once).collect::<Vec<_>>(), [1, 1, 1])
 }

@@ -27,10 +27,7 @@ fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 async fn tags_of(stream: &Stream) -> Result<Vec<(String, String)>, Failure> {
-    let list = stream
-        .client
-        .list_tags_for_stream()
-        .stream_name(&stream.name);
+    let list = stream.client.list_tags_for_stream().stream_name(&stream.name);
     Ok(pairs(list.send().await?.tags))
 }
 
@@ -39,35 +36,19 @@ async fn a_stream_is_created_with_tags(kinesis: Kinesis) -> Verdict {
     let create = kinesis.create_stream().stream_name(&name).shard_count(1);
     create.tags("team", "coffee").send().await?;
     let stream = kinesis.created(name).await?;
-    same(
-        "tags",
-        tags_of(&stream).await?,
-        owned(&[("team", "coffee")]),
-    )
+    same("tags", tags_of(&stream).await?, owned(&[("team", "coffee")]))
 }
 
 async fn tags_are_added_changed_and_removed(kinesis: Kinesis) -> Verdict {
     let stream = kinesis.stream(1).await?;
     let add = || kinesis.add_tags_to_stream().stream_name(&stream.name);
-    add()
-        .tags("team", "coffee")
-        .tags("stage", "beta")
-        .send()
-        .await?;
+    add().tags("team", "coffee").tags("stage", "beta").send().await?;
     add().tags("team", "tea").send().await?;
     let changed = owned(&[("stage", "beta"), ("team", "tea")]);
     same("changed", tags_of(&stream).await?, changed)?;
     let remove = kinesis.remove_tags_from_stream().stream_name(&stream.name);
-    remove
-        .tag_keys("stage")
-        .tag_keys("never there")
-        .send()
-        .await?;
-    same(
-        "removed",
-        tags_of(&stream).await?,
-        owned(&[("team", "tea")]),
-    )
+    remove.tag_keys("stage").tag_keys("never there").send().await?;
+    same("removed", tags_of(&stream).await?, owned(&[("team", "tea")]))
 }
 
 async fn tags_are_listed_page_by_page(kinesis: Kinesis) -> Verdict {
@@ -86,20 +67,13 @@ async fn tags_are_listed_page_by_page(kinesis: Kinesis) -> Verdict {
 async fn a_stream_is_tagged_by_its_arn(kinesis: Kinesis) -> Verdict {
     let stream = kinesis.stream(1).await?;
     let tag = kinesis.tag_resource().resource_arn(&stream.arn);
-    tag.tags("team", "coffee")
-        .tags("gone", "soon")
-        .send()
-        .await?;
+    tag.tags("team", "coffee").tags("gone", "soon").send().await?;
     let untag = kinesis.untag_resource().resource_arn(&stream.arn);
     untag.tag_keys("gone").send().await?;
     let list = kinesis.list_tags_for_resource().resource_arn(&stream.arn);
     let tags = list.send().await?.tags.unwrap_or_default();
     same("by ARN", pairs(tags), owned(&[("team", "coffee")]))?;
-    same(
-        "by name",
-        tags_of(&stream).await?,
-        owned(&[("team", "coffee")]),
-    )
+    same("by name", tags_of(&stream).await?, owned(&[("team", "coffee")]))
 }
 
 async fn a_stream_has_fifty_tags_at_most(kinesis: Kinesis) -> Verdict {

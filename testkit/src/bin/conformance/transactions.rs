@@ -16,9 +16,7 @@ cases! { DynamoDb, "transactions":
 }
 
 fn put(table: &Table, id: &str) -> Result<TransactWriteItem, Failure> {
-    let put = Put::builder()
-        .table_name(&table.name)
-        .set_item(Some(item(id, [])));
+    let put = Put::builder().table_name(&table.name).set_item(Some(item(id, [])));
     let put = put.condition_expression("attribute_not_exists(id)");
     Ok(TransactWriteItem::builder().put(put.build()?).build())
 }
@@ -26,9 +24,7 @@ fn put(table: &Table, id: &str) -> Result<TransactWriteItem, Failure> {
 async fn all_is_written(dynamodb: DynamoDb) -> Verdict {
     let table = dynamodb.table().await?;
     let write = dynamodb.transact_write_items();
-    let write = write
-        .transact_items(put(&table, "a")?)
-        .transact_items(put(&table, "b")?);
+    let write = write.transact_items(put(&table, "a")?).transact_items(put(&table, "b")?);
     write.send().await?;
     same("a", table.get("a").await?, Some(item("a", [])))?;
     same("b", table.get("b").await?, Some(item("b", [])))
@@ -38,20 +34,11 @@ async fn or_nothing_is_with_a_reason_for_each(dynamodb: DynamoDb) -> Verdict {
     let table = dynamodb.table().await?;
     table.put(item("b", [])).await?;
     let write = dynamodb.transact_write_items();
-    let write = write
-        .transact_items(put(&table, "a")?)
-        .transact_items(put(&table, "b")?);
-    let reasons: Vec<_> = match write
-        .send()
-        .await
-        .map_err(|error| error.into_service_error())
-    {
+    let write = write.transact_items(put(&table, "a")?).transact_items(put(&table, "b")?);
+    let reasons: Vec<_> = match write.send().await.map_err(|error| error.into_service_error()) {
         Err(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
             let reasons = cancelled.cancellation_reasons.unwrap_or_default();
-            reasons
-                .into_iter()
-                .filter_map(|reason| reason.code)
-                .collect()
+            reasons.into_iter().filter_map(|reason| reason.code).collect()
         }
         other => return Err(Failure::new(format!("not cancelled: {other:?}"))),
     };
@@ -61,18 +48,12 @@ async fn or_nothing_is_with_a_reason_for_each(dynamodb: DynamoDb) -> Verdict {
 
 async fn a_check_guards_the_others(dynamodb: DynamoDb) -> Verdict {
     let table = dynamodb.table().await?;
-    let check = ConditionCheck::builder()
-        .table_name(&table.name)
-        .key("id", s("leader"));
+    let check = ConditionCheck::builder().table_name(&table.name).key("id", s("leader"));
     let check = check.condition_expression("attribute_exists(id)").build()?;
     let check = TransactWriteItem::builder().condition_check(check).build();
     let write = dynamodb.transact_write_items().transact_items(check);
     let write = write.transact_items(put(&table, "a")?);
-    refused(
-        "without",
-        write.clone().send().await,
-        "TransactionCanceledException",
-    )?;
+    refused("without", write.clone().send().await, "TransactionCanceledException")?;
     table.put(item("leader", [])).await?;
     write.send().await?;
     same("a", table.get("a").await?, Some(item("a", [])))
@@ -81,9 +62,7 @@ async fn a_check_guards_the_others(dynamodb: DynamoDb) -> Verdict {
 async fn an_item_is_written_once_in_a_transaction(dynamodb: DynamoDb) -> Verdict {
     let table = dynamodb.table().await?;
     let write = dynamodb.transact_write_items();
-    let write = write
-        .transact_items(put(&table, "a")?)
-        .transact_items(put(&table, "a")?);
+    let write = write.transact_items(put(&table, "a")?).transact_items(put(&table, "a")?);
     refused("twice", write.send().await, "ValidationException")
 }
 

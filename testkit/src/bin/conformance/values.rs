@@ -31,10 +31,7 @@ async fn values_of_every_kind_come_back_as_they_were_put(dynamodb: DynamoDb) -> 
             ("binary", AttributeValue::B(Blob::new(bytes))),
             ("boolean", AttributeValue::Bool(true)),
             ("null", AttributeValue::Null(true)),
-            (
-                "list",
-                AttributeValue::L(vec![s("x"), AttributeValue::L(Vec::new())]),
-            ),
+            ("list", AttributeValue::L(vec![s("x"), AttributeValue::L(Vec::new())])),
             ("map", AttributeValue::M(nested)),
         ],
     );
@@ -64,11 +61,7 @@ async fn a_set_comes_back_with_its_members(dynamodb: DynamoDb) -> Verdict {
     numbers.sort();
     same("numbers", numbers, members(["1", "2", "3"]))?;
     let binaries = table.value("a", "binaries").await?;
-    same(
-        "binaries",
-        binaries,
-        AttributeValue::Bs(vec![Blob::new("x")]),
-    )
+    same("binaries", binaries, AttributeValue::Bs(vec![Blob::new("x")]))
 }
 
 async fn a_number_has_38_digits(dynamodb: DynamoDb) -> Verdict {

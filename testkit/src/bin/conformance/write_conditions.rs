@@ -41,9 +41,7 @@ async fn a_put_may_depend_on_there_being_none(dynamodb: DynamoDb) -> Verdict {
 /// Raises a counter from what is expected.
 fn raise(table: &Table, expected: &str) -> UpdateItemFluentBuilder {
     let update = table.client.update_item().table_name(&table.name);
-    let update = update
-        .key("id", s("a"))
-        .update_expression("SET x = x + :one");
+    let update = update.key("id", s("a")).update_expression("SET x = x + :one");
     let update = update.condition_expression("x = :expected");
     let update = update.expression_attribute_values(":one", n("1"));
     update.expression_attribute_values(":expected", n(expected))
@@ -61,14 +59,9 @@ async fn a_delete_may_depend_on_a_value(dynamodb: DynamoDb) -> Verdict {
     let table = dynamodb.table().await?;
     table.put(item("a", [("x", n("1"))])).await?;
     let delete = |expected: &str| {
-        let delete = dynamodb
-            .delete_item()
-            .table_name(&table.name)
-            .key("id", s("a"));
+        let delete = dynamodb.delete_item().table_name(&table.name).key("id", s("a"));
         let delete = delete.condition_expression("x = :expected");
-        delete
-            .expression_attribute_values(":expected", n(expected))
-            .send()
+        delete.expression_attribute_values(":expected", n(expected)).send()
     };
     refused("another value", delete("2").await, FAILED)?;
     same("value", table.value("a", "x").await?, n("1"))?;
@@ -112,15 +105,9 @@ const SHOW: ReturnValuesOnConditionCheckFailure = ReturnValuesOnConditionCheckFa
 async fn a_failed_put_shows_the_item(dynamodb: DynamoDb) -> Verdict {
     let table = dynamodb.table().await?;
     table.put(item("a", [("x", n("1"))])).await?;
-    let put = dynamodb
-        .put_item()
-        .table_name(&table.name)
-        .set_item(Some(item("a", [])));
+    let put = dynamodb.put_item().table_name(&table.name).set_item(Some(item("a", [])));
     let put = put.condition_expression("attribute_not_exists(id)");
-    let put = put
-        .return_values_on_condition_check_failure(SHOW)
-        .send()
-        .await;
+    let put = put.return_values_on_condition_check_failure(SHOW).send().await;
     match put.map_err(|error| error.into_service_error()) {
         Err(PutItemError::ConditionalCheckFailedException(failed)) => shown(Some(failed.item)),
         other => Err(none_shown(&other)),
@@ -131,11 +118,7 @@ async fn a_failed_update_shows_the_item(dynamodb: DynamoDb) -> Verdict {
     let table = dynamodb.table().await?;
     table.put(item("a", [("x", n("1"))])).await?;
     let update = raise(&table, "2").return_values_on_condition_check_failure(SHOW);
-    match update
-        .send()
-        .await
-        .map_err(|error| error.into_service_error())
-    {
+    match update.send().await.map_err(|error| error.into_service_error()) {
         Err(UpdateItemError::ConditionalCheckFailedException(failed)) => shown(Some(failed.item)),
         other => Err(none_shown(&other)),
     }
@@ -144,15 +127,9 @@ async fn a_failed_update_shows_the_item(dynamodb: DynamoDb) -> Verdict {
 async fn a_failed_delete_shows_the_item(dynamodb: DynamoDb) -> Verdict {
     let table = dynamodb.table().await?;
     table.put(item("a", [("x", n("1"))])).await?;
-    let delete = dynamodb
-        .delete_item()
-        .table_name(&table.name)
-        .key("id", s("a"));
+    let delete = dynamodb.delete_item().table_name(&table.name).key("id", s("a"));
     let delete = delete.condition_expression("attribute_not_exists(x)");
-    let delete = delete
-        .return_values_on_condition_check_failure(SHOW)
-        .send()
-        .await;
+    let delete = delete.return_values_on_condition_check_failure(SHOW).send().await;
     match delete.map_err(|error| error.into_service_error()) {
         Err(DeleteItemError::ConditionalCheckFailedException(failed)) => shown(Some(failed.item)),
         other => Err(none_shown(&other)),
@@ -163,22 +140,12 @@ async fn a_reserved_word_needs_a_placeholder(dynamodb: DynamoDb) -> Verdict {
     let table = dynamodb.table().await?;
     table.put(item("a", [("owner", s("w"))])).await?;
     let update = |name: &str| {
-        let update = dynamodb
-            .update_item()
-            .table_name(&table.name)
-            .key("id", s("a"));
+        let update = dynamodb.update_item().table_name(&table.name).key("id", s("a"));
         let update = update.update_expression(format!("SET {name} = :w"));
         update.expression_attribute_values(":w", s("v"))
     };
-    refused(
-        "counter",
-        update("counter").send().await,
-        "ValidationException",
-    )?;
-    update("#c")
-        .expression_attribute_names("#c", "counter")
-        .send()
-        .await?;
+    refused("counter", update("counter").send().await, "ValidationException")?;
+    update("#c").expression_attribute_names("#c", "counter").send().await?;
     same("value", table.value("a", "counter").await?, s("v"))
 }
 

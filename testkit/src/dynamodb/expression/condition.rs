@@ -77,9 +77,9 @@ impl Condition {
             }
             Self::Exists(path) => path.get(item).is_some(),
             Self::NotExists(path) => path.get(item).is_none(),
-            Self::IsType(path, kind) => path
-                .get(item)
-                .is_some_and(|value| value.type_name() == kind),
+            Self::IsType(path, kind) => {
+                path.get(item).is_some_and(|value| value.type_name() == kind)
+            }
             Self::BeginsWith(value, prefix) => {
                 match (value.value(item).as_deref(), prefix.value(item).as_deref()) {
                     (Some(AttributeValue::S(text)), Some(AttributeValue::S(prefix))) => {
@@ -119,10 +119,9 @@ impl Condition {
                 [left, right].into_iter().filter_map(of_operand).collect()
             }
             Self::Between(a, b, c) => [a, b, c].into_iter().filter_map(of_operand).collect(),
-            Self::In(value, list) => std::iter::once(value)
-                .chain(list)
-                .filter_map(of_operand)
-                .collect(),
+            Self::In(value, list) => {
+                std::iter::once(value).chain(list).filter_map(of_operand).collect()
+            }
             Self::Exists(path) | Self::NotExists(path) | Self::IsType(path, _) => vec![path],
             Self::And(left, right) | Self::Or(left, right) => {
                 [left.paths(), right.paths()].concat()

@@ -18,9 +18,8 @@ pub(super) enum Token {
 pub(super) type Placed = (Token, std::ops::Range<usize>);
 
 /// Longer ones first.
-const SYMBOLS: [&str; 15] = [
-    "<>", "<=", ">=", "=", "<", ">", "(", ")", "[", "]", ",", ".", "+", "-", "/",
-];
+const SYMBOLS: [&str; 15] =
+    ["<>", "<=", ">=", "=", "<", ">", "(", ")", "[", "]", ",", ".", "+", "-", "/"];
 
 /// Cuts a text into tokens. `kind` is the parameter that it was given in.
 pub(super) fn tokens(kind: &str, text: &str) -> Result<Vec<Placed>, Refusal> {
@@ -48,9 +47,7 @@ pub(super) fn tokens(kind: &str, text: &str) -> Result<Vec<Placed>, Refusal> {
                 (token, length)
             }
             '0'..='9' => {
-                let length = rest
-                    .find(|char: char| !char.is_ascii_digit())
-                    .unwrap_or(rest.len());
+                let length = rest.find(|char: char| !char.is_ascii_digit()).unwrap_or(rest.len());
                 let index = rest[..length].parse();
                 let index = index.map_err(|_| syntax_error(kind, text, at..at + length))?;
                 (Token::Index(index), length)
@@ -77,9 +74,9 @@ fn word(text: &str) -> &str {
 pub(super) fn syntax_error(kind: &str, text: &str, place: std::ops::Range<usize>) -> Refusal {
     let token = text.get(place.clone()).filter(|token| !token.is_empty());
     let near = text[..place.start].trim_end();
-    let from = near.rfind(char::is_whitespace).map_or(0, |at| {
-        at + near[at..].chars().next().map_or(1, char::len_utf8)
-    });
+    let from = near
+        .rfind(char::is_whitespace)
+        .map_or(0, |at| at + near[at..].chars().next().map_or(1, char::len_utf8));
     let near = text[from..].chars().take(20).collect::<String>();
     Refusal::validation(format!(
         "Invalid {kind}: Syntax error; token: {}, near: \"{near}\"",

@@ -52,15 +52,7 @@ impl<'a> Parser<'a> {
                 "Invalid {kind}: The expression can not be empty;"
             )));
         }
-        Ok(Self {
-            kind,
-            text,
-            tokens,
-            at: 0,
-            nesting: 0,
-            operators: 0,
-            placeholders,
-        })
+        Ok(Self { kind, text, tokens, at: 0, nesting: 0, operators: 0, placeholders })
     }
 
     /// Refuses what follows a whole expression.
@@ -366,10 +358,7 @@ impl<'a> Parser<'a> {
         };
         let shown = |value: &AttributeValue| {
             let json = value.to_json();
-            let inner = json[value.type_name()]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned();
+            let inner = json[value.type_name()].as_str().unwrap_or_default().to_owned();
             format!("AttributeValue: {{{}:{inner}}}", value.type_name())
         };
         Err(self.invalid(format_args!(
@@ -477,9 +466,7 @@ impl<'a> Parser<'a> {
         let mut seen = Vec::new();
         while self.peek().is_some() {
             let sections = ["SET", "REMOVE", "ADD", "DELETE"];
-            let section = sections
-                .into_iter()
-                .find(|section| self.take_keyword(section));
+            let section = sections.into_iter().find(|section| self.take_keyword(section));
             let section = section.ok_or_else(|| self.unexpected())?;
             if seen.contains(&section) {
                 return Err(self.invalid(format_args!(

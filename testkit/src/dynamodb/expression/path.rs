@@ -35,10 +35,7 @@ impl fmt::Display for Path {
 impl Path {
     /// The path of a whole attribute.
     pub(crate) fn of(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            steps: Vec::new(),
-        }
+        Self { name: name.into(), steps: Vec::new() }
     }
 
     /// The attribute that the path is in.

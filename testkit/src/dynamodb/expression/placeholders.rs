@@ -22,10 +22,9 @@ impl Placeholders {
         let names = request.object("ExpressionAttributeNames")?;
         let values = request.object("ExpressionAttributeValues")?;
         let any = (expressions.iter()).any(|expression| request.has(expression));
-        for (member, given) in [
-            ("ExpressionAttributeNames", names),
-            ("ExpressionAttributeValues", values),
-        ] {
+        for (member, given) in
+            [("ExpressionAttributeNames", names), ("ExpressionAttributeValues", values)]
+        {
             match given {
                 Some(_) if !any => {
                     return Err(Refusal::validation(format!(
@@ -81,10 +80,9 @@ impl Placeholders {
 
     /// Refuses placeholders that no expression has used.
     pub(crate) fn check_used(&self) -> Result<(), Refusal> {
-        for (member, mark) in [
-            ("ExpressionAttributeNames", '#'),
-            ("ExpressionAttributeValues", ':'),
-        ] {
+        for (member, mark) in
+            [("ExpressionAttributeNames", '#'), ("ExpressionAttributeValues", ':')]
+        {
             let unused: Vec<_> = (self.unused.iter())
                 .filter(|key| key.starts_with(mark))
                 .map(String::as_str)

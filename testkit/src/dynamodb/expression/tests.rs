@@ -54,14 +54,8 @@ fn conditions_hold_or_not() {
         ("x BETWEEN :five AND :six AND id = :a", true),
         ("x IN (:a, :six, :five)", true),
         ("x in (:a)", false),
-        (
-            "attribute_exists(#d.#in.deep) and attribute_not_exists(#d.more)",
-            true,
-        ),
-        (
-            "attribute_exists(list1[2]) AND NOT attribute_exists(list1[3])",
-            true,
-        ),
+        ("attribute_exists(#d.#in.deep) and attribute_not_exists(#d.more)", true),
+        ("attribute_exists(list1[2]) AND NOT attribute_exists(list1[3])", true),
         ("attribute_type(id, :S)", true),
         ("begins_with(word, :h)", true),
         ("contains(tags, :a) AND contains(word, :h)", true),
@@ -88,10 +82,7 @@ fn malformed_conditions_say_what_is_wrong() {
         ("x ? :five", "Syntax error; token: \"?\""),
         ("x = :five)", "Syntax error; token: \")\""),
         ("counter = :five", "reserved keyword: counter"),
-        (
-            "x = :none",
-            "attribute value used in expression is not defined; attribute value: :none",
-        ),
+        ("x = :none", "attribute value used in expression is not defined; attribute value: :none"),
         (
             "#none = :a",
             "attribute name used in the document path is not defined; attribute name: #none",
@@ -107,30 +98,15 @@ fn malformed_conditions_say_what_is_wrong() {
         ("nothing(x)", "Invalid function name; function: nothing"),
         ("attribute_exists(x, x)", "Incorrect number of operands"),
         ("attribute_exists(:a)", "requires a document path"),
-        (
-            "attribute_type(x, :odd)",
-            "Invalid attribute type name found; type: ODD",
-        ),
+        ("attribute_type(x, :odd)", "Invalid attribute type name found; type: ODD"),
         ("size(x)", "Syntax error"),
         ("x = begins_with(x, :a)", "not allowed to be used this way"),
         ("x = x", "must be distinct"),
-        (
-            "x = if_not_exists(x, :a)",
-            "not allowed in a condition expression",
-        ),
+        ("x = if_not_exists(x, :a)", "not allowed in a condition expression"),
     ] {
         let refusal = condition(text).unwrap_err();
-        assert!(
-            refusal
-                .message()
-                .starts_with("Invalid ConditionExpression: "),
-            "{text}"
-        );
-        assert!(
-            refusal.message().contains(expected),
-            "{text}: {}",
-            refusal.message()
-        );
+        assert!(refusal.message().starts_with("Invalid ConditionExpression: "), "{text}");
+        assert!(refusal.message().contains(expected), "{text}: {}", refusal.message());
     }
     let deep = format!("{}x = :five{}", "(".repeat(2000), ")".repeat(2000));
     assert!(condition(&deep).unwrap_err().message().contains("nesting"));
@@ -150,51 +126,27 @@ fn updates_change_what_they_name() {
         ("SET y = x + :six", "y", json!({"N": "11"})),
         ("set x = x - :six", "x", json!({"N": "-1"})),
         ("SET x = (x + :five)", "x", json!({"N": "10"})),
-        (
-            "SET y = if_not_exists(y, :six) + :five",
-            "y",
-            json!({"N": "11"}),
-        ),
+        ("SET y = if_not_exists(y, :six) + :five", "y", json!({"N": "11"})),
         ("SET x = if_not_exists(x, :six)", "x", json!({"N": "5"})),
-        (
-            "SET y = list_append(:list, :list)",
-            "y",
-            json!({"L": [{"N": "9"}, {"N": "9"}]}),
-        ),
-        (
-            "SET #d.#in.deep = :a",
-            "doc",
-            json!({"M": {"in": {"M": {"deep": {"S": "a"}}}}}),
-        ),
+        ("SET y = list_append(:list, :list)", "y", json!({"L": [{"N": "9"}, {"N": "9"}]})),
+        ("SET #d.#in.deep = :a", "doc", json!({"M": {"in": {"M": {"deep": {"S": "a"}}}}})),
         (
             "SET list1[9] = :a, list1[7] = :h",
             "list1",
             json!({"L": [{"N": "0"}, {"N": "1"}, {"N": "2"}, {"S": "he"}, {"S": "a"}]}),
         ),
-        (
-            "REMOVE list1[0], list1[1]",
-            "list1",
-            json!({"L": [{"N": "2"}]}),
-        ),
+        ("REMOVE list1[0], list1[1]", "list1", json!({"L": [{"N": "2"}]})),
         ("REMOVE x", "x", Value::Null),
         ("ADD x :six", "x", json!({"N": "11"})),
         ("ADD y :six", "y", json!({"N": "6"})),
         ("ADD tags :set", "tags", json!({"SS": ["a", "b", "c"]})),
         ("DELETE tags :set", "tags", json!({"SS": ["a"]})),
-        (
-            "SET tags = :set DELETE gone :set",
-            "tags",
-            json!({"SS": ["b", "c"]}),
-        ),
+        ("SET tags = :set DELETE gone :set", "tags", json!({"SS": ["b", "c"]})),
         // What is read is what was there before.
         ("SET x = :six, y = x REMOVE id", "y", json!({"N": "5"})),
     ] {
         let after = updated(text).unwrap();
-        assert_eq!(
-            after.get(name).cloned().unwrap_or_default(),
-            value,
-            "{text}"
-        );
+        assert_eq!(after.get(name).cloned().unwrap_or_default(), value, "{text}");
     }
 }
 
@@ -210,10 +162,7 @@ fn malformed_updates_say_what_is_wrong() {
         ("ADD x :a", "operator: ADD, operand type: STRING"),
         ("DELETE x :six", "operator: DELETE, operand type: NUMBER"),
         ("SET x = x + :a", "operand type: S"),
-        (
-            "SET x = list_append(:a, :list)",
-            "list_append, operand type: S",
-        ),
+        ("SET x = list_append(:a, :list)", "list_append, operand type: S"),
         ("SET x = y", "refers to an attribute that does not exist"),
         ("SET x = id + :five", "incorrect data type"),
         ("ADD id :five", "incorrect data type"),
@@ -222,11 +171,7 @@ fn malformed_updates_say_what_is_wrong() {
         ("SET x = size(id)", "not allowed in an update expression"),
     ] {
         let refusal = updated(text).unwrap_err();
-        assert!(
-            refusal.message().contains(expected),
-            "{text}: {}",
-            refusal.message()
-        );
+        assert!(refusal.message().contains(expected), "{text}: {}", refusal.message());
     }
 }
 

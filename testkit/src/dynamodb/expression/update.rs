@@ -105,11 +105,7 @@ impl SetValue {
         };
         match (left.evaluate(item)?, right.evaluate(item)?) {
             (AttributeValue::N(left), AttributeValue::N(right)) => {
-                let number = if add {
-                    left.plus(right)
-                } else {
-                    left.minus(right)
-                };
+                let number = if add { left.plus(right) } else { left.minus(right) };
                 Ok(AttributeValue::N(number?))
             }
             _ => Err(wrong_type()),

@@ -65,9 +65,7 @@ fn value() -> impl Strategy<Value = (Cbor, Json)> {
             // One of a name, and in the order in which `serde_json` gives them.
             members.sort_by(|one, other| one.0.cmp(&other.0));
             members.dedup_by(|one, other| one.0 == other.0);
-            let cbor = members
-                .iter()
-                .map(|(name, (cbor, _))| (name.clone().into(), cbor.clone()));
+            let cbor = members.iter().map(|(name, (cbor, _))| (name.clone().into(), cbor.clone()));
             let cbor = Cbor::Map(cbor.collect());
             let json = members.into_iter().map(|(name, (_, json))| (name, json));
             (cbor, Json::Object(json.collect()))

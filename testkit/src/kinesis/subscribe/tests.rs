@@ -56,9 +56,7 @@ impl World {
         });
         let register = serde_json::from_value(register).unwrap();
         kinesis.register_stream_consumer(now, register).unwrap();
-        let arn = kinesis.stream(now, named("s")).unwrap().consumers[0]
-            .arn
-            .clone();
+        let arn = kinesis.stream(now, named("s")).unwrap().consumers[0].arn.clone();
         let subscription = subscribe(&mut kinesis, now, &arn, None).unwrap();
         Self {
             kinesis,
@@ -115,8 +113,7 @@ impl World {
 
     fn see(&mut self, event: &SubscribeToShardEvent) {
         let numbers = event.records.iter().map(|record| &*record.partition_key);
-        self.seen
-            .extend(numbers.map(|number| number.parse::<usize>().unwrap()));
+        self.seen.extend(numbers.map(|number| number.parse::<usize>().unwrap()));
         self.done = event.child_shards.is_some();
         let continuation = event.continuation_sequence_number;
         assert_eq!(continuation.is_none(), self.done);

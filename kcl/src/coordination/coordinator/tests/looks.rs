@@ -11,31 +11,22 @@ use crate::coordination::worker_metrics::RowWritten;
 #[tokio::test]
 async fn a_lease_found_assigned_is_renewed_before_it_counts_as_acquired() {
     let aws = aws(1).await;
-    let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
-        .await
-        .unwrap();
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
     let shared = &coordinator.shared;
     let (deliveries, mut tenures) = mpsc::channel(QUEUE);
     // The answer of the take is lost: it may have been a leader's.
     let lost = Fault::response_lost().service(Service::DynamoDb);
     aws.faults().add(lost.operation("UpdateItem").times(1));
-    look_and_act(shared, &mut Looks::new(shared), &deliveries)
-        .await
-        .unwrap();
+    look_and_act(shared, &mut Looks::new(shared), &deliveries).await.unwrap();
     assert_eq!(tenures.try_recv().unwrap().lease().counter, 2);
 }
 
 #[tokio::test]
 async fn discovery_does_not_read_finished_leases_again() {
     let aws = aws(1).await;
-    let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
-        .await
-        .unwrap();
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
     let shared = &coordinator.shared;
-    let ended = Lease {
-        owner: Some("w1".into()),
-        ..Lease::new("finished", Checkpoint::ShardEnd)
-    };
+    let ended = Lease { owner: Some("w1".into()), ..Lease::new("finished", Checkpoint::ShardEnd) };
     shared.store.create(&ended).await.unwrap();
     let (deliveries, _tenures) = mpsc::channel(QUEUE);
     let reads = Fault::delay(Duration::from_millis(1)).service(Service::DynamoDb);
@@ -81,14 +72,10 @@ async fn discovery_of_many_leases_costs_no_more_than_its_rate() {
 #[tokio::test]
 async fn a_leader_that_lives_balances_alone() {
     let aws = aws(4).await;
-    let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
-        .await
-        .unwrap();
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
     let shared = &coordinator.shared;
     let (deliveries, _tenures) = mpsc::channel(QUEUE);
-    look_and_act(shared, &mut Looks::new(shared), &deliveries)
-        .await
-        .unwrap();
+    look_and_act(shared, &mut Looks::new(shared), &deliveries).await.unwrap();
     let now = shared.epoch_seconds();
     shared.store.put_worker("java", now).await.unwrap();
     let hand_over = async || {
@@ -118,11 +105,7 @@ async fn a_leader_that_lives_balances_alone() {
         .send()
         .await
         .unwrap();
-    assert_eq!(
-        hand_over().await,
-        2,
-        "it does not compare such a worker with ours"
-    );
+    assert_eq!(hand_over().await, 2, "it does not compare such a worker with ours");
     shared.store.put_worker("java", now).await.unwrap();
     assert_eq!(hand_over().await, 0);
     lock("long gone").await;
@@ -132,9 +115,7 @@ async fn a_leader_that_lives_balances_alone() {
 #[tokio::test]
 async fn a_worker_that_is_held_back_takes_nothing_and_invites_nobody() {
     let aws = aws(1).await;
-    let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
-        .await
-        .unwrap();
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
     let shared = &coordinator.shared;
     let (deliveries, mut tenures) = mpsc::channel(QUEUE);
     coordinator.hold_back(true);

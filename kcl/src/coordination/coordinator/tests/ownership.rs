@@ -6,16 +6,11 @@ use super::*;
 async fn a_lone_worker_sets_the_table_up_and_holds_every_shard() {
     let aws = aws(4).await;
     let worker = Worker::start(&aws, "w1", config()).await;
-    until("4 leases", async || {
-        (worker.held().len() == 4).then_some(())
-    })
-    .await;
+    until("4 leases", async || (worker.held().len() == 4).then_some(())).await;
     let found = leases(&aws).await;
     assert_eq!(found.len(), 4);
-    let identities: BTreeSet<_> = found
-        .values()
-        .map(|lease| lease.stream.as_ref().unwrap().to_string())
-        .collect();
+    let identities: BTreeSet<_> =
+        found.values().map(|lease| lease.stream.as_ref().unwrap().to_string()).collect();
     assert_eq!(identities.len(), 1);
     for lease in found.values() {
         assert_eq!(lease.owner.as_deref(), Some("w1"));
@@ -34,26 +29,14 @@ async fn a_lone_worker_sets_the_table_up_and_holds_every_shard() {
         .unwrap();
     let mut names: Vec<_> = state.keys().map(String::as_str).collect();
     names.sort_unstable();
-    assert_eq!(
-        names,
-        ["cv", "entityType", "h", "leaseKey", "mb", "mts"],
-        "as the golden item"
-    );
+    assert_eq!(names, ["cv", "entityType", "h", "leaseKey", "mb", "mts"], "as the golden item");
     assert_eq!(state["cv"], AttributeValue::S("CLIENT_VERSION_3X".into()));
     let rows = store(&aws).list(true).await.unwrap().workers;
-    assert_eq!(
-        rows.iter()
-            .map(|row| row.worker.as_str())
-            .collect::<Vec<_>>(),
-        ["w1"]
-    );
+    assert_eq!(rows.iter().map(|row| row.worker.as_str()).collect::<Vec<_>>(), ["w1"]);
     worker.shutdown().await;
     let after = store(&aws).list(true).await.unwrap();
     assert!(after.workers.is_empty(), "the row is gone");
-    assert!(
-        after.leases.iter().all(|lease| lease.owner.is_none()),
-        "nobody to hand over to"
-    );
+    assert!(after.leases.iter().all(|lease| lease.owner.is_none()), "nobody to hand over to");
 }
 
 #[tokio::test]
@@ -65,11 +48,8 @@ async fn two_workers_share_four_leases_and_no_lease_is_held_twice() {
 
     let done = Arc::new(AtomicBool::new(false));
     let watch = {
-        let (done, first, second) = (
-            Arc::clone(&done),
-            Arc::clone(&first.tenures),
-            Arc::clone(&second.tenures),
-        );
+        let (done, first, second) =
+            (Arc::clone(&done), Arc::clone(&first.tenures), Arc::clone(&second.tenures));
         tokio::spawn(async move {
             let mut looks = 0u64;
             while !done.load(Ordering::SeqCst) {
@@ -89,10 +69,8 @@ async fn two_workers_share_four_leases_and_no_lease_is_held_twice() {
             looks
         })
     };
-    until("2 and 2", async || {
-        (first.held().len() == 2 && second.held().len() == 2).then_some(())
-    })
-    .await;
+    until("2 and 2", async || (first.held().len() == 2 && second.held().len() == 2).then_some(()))
+        .await;
     let (of_first, of_second) = (first.held(), second.held());
     let all: BTreeSet<_> = of_first.iter().chain(&of_second).collect();
     assert_eq!(all.len(), 4);
@@ -100,12 +78,7 @@ async fn two_workers_share_four_leases_and_no_lease_is_held_twice() {
     // A planned stop hands over directly, and nothing waits for an expiry.
     second.shutdown().await;
     let handed = leases(&aws).await;
-    assert!(
-        handed
-            .values()
-            .all(|lease| lease.owner.as_deref() == Some("w1")),
-        "{handed:?}"
-    );
+    assert!(handed.values().all(|lease| lease.owner.as_deref() == Some("w1")), "{handed:?}");
     until("4 again", async || (first.held().len() == 4).then_some(())).await;
     done.store(true, Ordering::SeqCst);
     assert!(watch.await.unwrap() > 0);
@@ -120,23 +93,14 @@ async fn leases_of_a_dead_worker_expire_and_fence_its_tenures() {
     let old: Vec<Tenure> = first.tenures.lock().unwrap().clone();
     first.crash();
     let second = Worker::start(&aws, "w2", short_failover()).await;
-    until("taken over", async || {
-        (second.held().len() == 2).then_some(())
-    })
-    .await;
+    until("taken over", async || (second.held().len() == 2).then_some(())).await;
     for tenure in old {
         assert!(!tenure.is_held());
         let result = tenure.checkpoint(Checkpoint::ShardEnd, Retry::Never).await;
-        assert!(
-            matches!(result, Err(crate::CheckpointError::LeaseLost { .. })),
-            "{result:?}"
-        );
+        assert!(matches!(result, Err(crate::CheckpointError::LeaseLost { .. })), "{result:?}");
     }
     for lease in leases(&aws).await.values() {
-        assert_eq!(
-            (lease.owner.as_deref(), lease.owner_switches),
-            (Some("w2"), 1)
-        );
+        assert_eq!((lease.owner.as_deref(), lease.owner_switches), (Some("w2"), 1));
     }
     second.shutdown().await;
 }
@@ -145,14 +109,9 @@ async fn leases_of_a_dead_worker_expire_and_fence_its_tenures() {
 async fn a_lost_lease_comes_back_after_a_brownout() {
     let aws = aws(1).await;
     let worker = Worker::start(&aws, "w1", short_failover()).await;
-    until("the lease", async || {
-        (worker.held().len() == 1).then_some(())
-    })
-    .await;
+    until("the lease", async || (worker.held().len() == 1).then_some(())).await;
     let old = worker.tenures.lock().unwrap()[0].clone();
-    let fault = aws
-        .faults()
-        .add(Fault::throttle().service(Service::DynamoDb));
+    let fault = aws.faults().add(Fault::throttle().service(Service::DynamoDb));
     old.lost().cancelled().await;
     assert!(!old.is_held());
     aws.faults().remove(fault);

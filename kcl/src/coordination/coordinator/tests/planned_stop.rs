@@ -10,13 +10,8 @@ async fn several_leases_are_handed_over_evenly_and_one_pending_to_the_leaver_sta
         Worker::start(&aws, "w2", config()).await,
         Worker::start(&aws, "w3", config()).await,
     ];
-    until("2 each", async || {
-        workers
-            .iter()
-            .all(|worker| worker.held().len() == 2)
-            .then_some(())
-    })
-    .await;
+    until("2 each", async || workers.iter().all(|worker| worker.held().len() == 2).then_some(()))
+        .await;
     // Somebody drains a lease for the worker that is about to leave.
     let mut lease = Lease::new("shardId-x", Checkpoint::TrimHorizon);
     lease.owner = Some("w3".into());
@@ -24,18 +19,12 @@ async fn several_leases_are_handed_over_evenly_and_one_pending_to_the_leaver_sta
     store(&aws).create(&lease).await.unwrap();
     let [first, second, third] = workers;
     third.shutdown().await;
-    until("3 each", async || {
-        (first.held().len() == 3 && second.held().len() == 3).then_some(())
-    })
-    .await;
+    until("3 each", async || (first.held().len() == 3 && second.held().len() == 3).then_some(()))
+        .await;
     let found = leases(&aws).await;
     let pending = &found["shardId-x"];
     if pending.counter == 0 {
-        assert_eq!(
-            pending.checkpoint_owner.as_deref(),
-            Some("w9"),
-            "not evicted"
-        );
+        assert_eq!(pending.checkpoint_owner.as_deref(), Some("w9"), "not evicted");
     }
     first.shutdown().await;
     second.shutdown().await;
@@ -53,10 +42,7 @@ async fn a_restart_under_the_same_id_goes_on_at_once_with_what_it_kept() {
         assert_eq!(lease.owner_switches, 0);
     }
     let again = Worker::start(&aws, "w1", kept()).await;
-    until("2 leases again", async || {
-        (again.held().len() == 2).then_some(())
-    })
-    .await;
+    until("2 leases again", async || (again.held().len() == 2).then_some(())).await;
     again.shutdown().await;
 }
 
@@ -77,22 +63,13 @@ struct Looker {
 impl Looker {
     async fn new(aws: &LocalAws, config: ConsumerConfig) -> Self {
         let (deliveries, tenures) = mpsc::channel(QUEUE);
-        let coordinator = Coordinator::prepare(parts(aws, "w1", config))
-            .await
-            .unwrap();
-        Self {
-            looks: Looks::new(&coordinator.shared),
-            coordinator,
-            deliveries,
-            tenures,
-        }
+        let coordinator = Coordinator::prepare(parts(aws, "w1", config)).await.unwrap();
+        Self { looks: Looks::new(&coordinator.shared), coordinator, deliveries, tenures }
     }
 
     async fn look(&mut self) -> Option<Tenure> {
         let shared = &self.coordinator.shared;
-        look_and_act(shared, &mut self.looks, &self.deliveries)
-            .await
-            .unwrap();
+        look_and_act(shared, &mut self.looks, &self.deliveries).await.unwrap();
         self.tenures.try_recv().ok()
     }
 }
@@ -115,10 +92,7 @@ async fn of_two_processes_of_one_id_one_starts_on_what_was_released_to_it() {
     let aws = aws(1).await;
     let mut last = Looker::new(&aws, kept()).await;
     let held = last.look().await.unwrap();
-    let mut workers = [
-        Looker::new(&aws, kept()).await,
-        Looker::new(&aws, kept()).await,
-    ];
+    let mut workers = [Looker::new(&aws, kept()).await, Looker::new(&aws, kept()).await];
     // Both have seen it owned: the rules that a look before would satisfy are tried, too.
     for worker in &mut workers {
         assert!(worker.look().await.is_none());
@@ -132,11 +106,7 @@ async fn of_two_processes_of_one_id_one_starts_on_what_was_released_to_it() {
     let started: Vec<Tenure> = a.into_iter().chain(b).collect();
     assert_eq!(started.len(), 1, "one of them");
     aws.faults().clear();
-    assert_eq!(
-        leases(&aws).await[held.shard_id()].counter,
-        3,
-        "one renewal"
-    );
+    assert_eq!(leases(&aws).await[held.shard_id()].counter, 3, "one renewal");
     for worker in &mut workers {
         assert!(worker.look().await.is_none());
     }
@@ -146,10 +116,7 @@ async fn of_two_processes_of_one_id_one_starts_on_what_was_released_to_it() {
 #[tokio::test]
 async fn of_two_processes_of_one_id_one_takes_a_free_lease() {
     let aws = aws(1).await;
-    let mut workers = [
-        Looker::new(&aws, kept()).await,
-        Looker::new(&aws, kept()).await,
-    ];
+    let mut workers = [Looker::new(&aws, kept()).await, Looker::new(&aws, kept()).await];
     let [one, other] = &mut workers;
     let delay = Fault::delay(Duration::from_millis(300)).service(Service::DynamoDb);
     aws.faults().add(delay.operation("UpdateItem"));
@@ -167,15 +134,11 @@ async fn of_two_processes_of_one_id_one_takes_a_free_lease() {
 #[tokio::test]
 async fn a_stop_marks_what_it_was_given_meanwhile_and_leaves_what_another_process_has() {
     let aws = aws(3).await;
-    let coordinator = Coordinator::prepare(parts(&aws, "w1", kept()))
-        .await
-        .unwrap();
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", kept())).await.unwrap();
     let shared = &coordinator.shared;
     coordinator.leave().await;
     let free: Vec<Lease> = leases(&aws).await.into_values().collect();
-    let [given, taken, forced] = &free[..] else {
-        panic!("{free:?}")
-    };
+    let [given, taken, forced] = &free[..] else { panic!("{free:?}") };
     shared.store.assign(given, "w1", false).await.unwrap();
     store(&aws).take(taken, "w1").await.unwrap();
     let others = store(&aws).take(forced, "w9").await.unwrap();
@@ -194,9 +157,7 @@ async fn a_stop_marks_what_it_was_given_meanwhile_and_leaves_what_another_proces
 #[tokio::test]
 async fn a_leaving_worker_awaits_the_row_that_it_writes_and_spares_a_later_one() {
     let aws = aws(1).await;
-    let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
-        .await
-        .unwrap();
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
     let shared = Arc::clone(&coordinator.shared);
     let delay = Fault::delay(Duration::from_millis(200)).service(Service::DynamoDb);
     let delay = aws.faults().add(delay.operation("UpdateItem").times(1));
@@ -204,16 +165,12 @@ async fn a_leaving_worker_awaits_the_row_that_it_writes_and_spares_a_later_one()
         let shared = Arc::clone(&shared);
         tokio::spawn(async move { worker_metrics::report(&shared).await })
     };
-    until("the row is being written", async || {
-        (aws.faults().count(delay) == 1).then_some(())
-    })
-    .await;
+    until("the row is being written", async || (aws.faults().count(delay) == 1).then_some(()))
+        .await;
     shared.leaving.cancel();
     report.await.unwrap();
     let rows = async || store(&aws).list(true).await.unwrap().workers;
-    let [row] = &rows().await[..] else {
-        panic!("the write was dropped")
-    };
+    let [row] = &rows().await[..] else { panic!("the write was dropped") };
     // The next process under this id.
     let later = row.last_update + 1;
     store(&aws).put_worker("w1", later).await.unwrap();
@@ -228,9 +185,7 @@ async fn a_leaving_worker_awaits_the_row_that_it_writes_and_spares_a_later_one()
 #[tokio::test]
 async fn a_leaving_worker_removes_its_row_though_the_last_writes_were_not_answered() {
     let aws = aws(1).await;
-    let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
-        .await
-        .unwrap();
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
     let shared = Arc::clone(&coordinator.shared);
     let rows = async || store(&aws).list(true).await.unwrap().workers;
     let now = shared.epoch_seconds();
@@ -249,9 +204,7 @@ async fn a_leaving_worker_removes_its_row_though_the_last_writes_were_not_answer
 #[tokio::test]
 async fn an_aborted_processors_lease_is_not_given_back_at_the_stop() {
     let aws = aws(1).await;
-    let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
-        .await
-        .unwrap();
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
     let mut incoming = coordinator.start();
     let tenure = incoming.recv().await.unwrap();
     coordinator.leave().await;

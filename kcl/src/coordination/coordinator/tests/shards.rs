@@ -6,10 +6,7 @@ use super::*;
 async fn children_are_created_before_the_end_and_parents_are_cleaned_up() {
     let aws = aws(1).await;
     let worker = Worker::start(&aws, "w1", config()).await;
-    until("the parent", async || {
-        (worker.held().len() == 1).then_some(())
-    })
-    .await;
+    until("the parent", async || (worker.held().len() == 1).then_some(())).await;
     let parent = worker.tenures.lock().unwrap()[0].clone();
     aws.kinesis()
         .split_shard()
@@ -27,29 +24,16 @@ async fn children_are_created_before_the_end_and_parents_are_cleaned_up() {
     .await;
     let found = leases(&aws).await;
     assert_eq!(found[parent.shard_id()].children.len(), 2);
-    parent
-        .checkpoint(Checkpoint::ShardEnd, Retry::Never)
-        .await
-        .unwrap();
+    parent.checkpoint(Checkpoint::ShardEnd, Retry::Never).await.unwrap();
     parent.end(TenureEnd::ShardEnded).await;
-    until("both children", async || {
-        (worker.held().len() == 2).then_some(())
-    })
-    .await;
+    until("both children", async || (worker.held().len() == 2).then_some(())).await;
 
     let report = worker.coordinator.shared.sync.run().await.unwrap();
-    assert_eq!(
-        (report.created, report.deleted),
-        (0, 0),
-        "children are still at their start"
-    );
+    assert_eq!((report.created, report.deleted), (0, 0), "children are still at their start");
     let children: Vec<Tenure> = worker.tenures.lock().unwrap().clone();
     for child in children.iter().filter(|tenure| tenure.is_held()) {
         assert!(child.parents_ended().await.unwrap());
-        child
-            .checkpoint(Checkpoint::parse("5", 0).unwrap(), Retry::Never)
-            .await
-            .unwrap();
+        child.checkpoint(Checkpoint::parse("5", 0).unwrap(), Retry::Never).await.unwrap();
     }
     drop(children);
     let sync = worker.coordinator.shared.sync.clone();
@@ -100,20 +84,12 @@ async fn the_child_of_a_merge_has_both_parents_leases() {
 #[tokio::test]
 async fn a_sync_repairs_a_missing_lease_and_a_missing_hash_range() {
     let aws = aws(3).await;
-    let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
-        .await
-        .unwrap();
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
     let mut found = leases(&aws).await.into_values();
     let (gone, bare) = (found.next().unwrap(), found.next().unwrap());
     store(&aws).delete(&gone).await.unwrap();
     store(&aws).delete(&bare).await.unwrap();
-    store(&aws)
-        .create(&Lease {
-            hash_key_range: None,
-            ..bare.clone()
-        })
-        .await
-        .unwrap();
+    store(&aws).create(&Lease { hash_key_range: None, ..bare.clone() }).await.unwrap();
     let report = coordinator.shared.sync.run().await.unwrap();
     assert_eq!((report.created, report.deleted), (1, 0));
     let repaired = leases(&aws).await;
@@ -129,9 +105,7 @@ async fn latest_keeps_the_time_to_resume_from() {
     // Whole seconds, and a margin between hosts of the service.
     let before = clock.wall() - Duration::from_secs(4);
     let config = config().with_initial_position(InitialPosition::Latest);
-    let coordinator = Coordinator::prepare(parts(&aws, "w1", config))
-        .await
-        .unwrap();
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config)).await.unwrap();
     let found = leases(&aws).await;
     assert_eq!(found.len(), 2);
     for lease in found.values() {

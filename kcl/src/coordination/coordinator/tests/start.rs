@@ -28,24 +28,10 @@ async fn an_endpoint_that_does_not_answer_is_named_within_the_time_limit() {
         .with_dynamodb_request_timeout(Duration::from_millis(200))
         .with_startup_timeout(Duration::from_secs(1));
     let mut parts = parts(&aws, "w1", config);
-    let dynamodb = parts
-        .dynamodb
-        .config()
-        .to_builder()
-        .endpoint_url(url)
-        .build();
+    let dynamodb = parts.dynamodb.config().to_builder().endpoint_url(url).build();
     parts.dynamodb = aws_sdk_dynamodb::Client::from_conf(dynamodb);
     let error = refused(parts).await;
-    assert!(
-        matches!(
-            error,
-            StartError::NoAnswer {
-                service: "DynamoDB",
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(error, StartError::NoAnswer { service: "DynamoDB", .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -59,16 +45,7 @@ async fn missing_credentials_and_missing_permission_are_told_apart() {
         .build();
     without.kinesis = aws_sdk_kinesis::Client::from_conf(config_without);
     let error = refused(without).await;
-    assert!(
-        matches!(
-            error,
-            StartError::NoCredentials {
-                service: "Kinesis",
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(error, StartError::NoCredentials { service: "Kinesis", .. }), "{error:?}");
 
     let denied = Fault::refuse("AccessDeniedException").service(Service::DynamoDb);
     aws.faults().add(denied.operation("DescribeTable"));
@@ -86,50 +63,28 @@ async fn missing_credentials_and_missing_permission_are_told_apart() {
 #[tokio::test]
 async fn the_table_of_another_stream_or_of_an_earlier_one_is_refused() {
     let aws = aws(1).await;
-    Coordinator::prepare(parts(&aws, "w1", config()))
-        .await
-        .unwrap();
+    Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
     aws.create_stream("payments", 1).await.unwrap();
-    let other = CoordinatorParts {
-        stream: "payments".into(),
-        ..parts(&aws, "w1", config())
-    };
+    let other = CoordinatorParts { stream: "payments".into(), ..parts(&aws, "w1", config()) };
     let error = refused(other).await;
-    assert!(
-        matches!(error, StartError::TableOfAnotherStream { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, StartError::TableOfAnotherStream { .. }), "{error:?}");
 
     let lease = leases(&aws).await.into_values().next().unwrap();
     let mut identity = lease.stream.clone().unwrap();
     identity.created -= 1000;
     store(&aws).delete(&lease).await.unwrap();
-    store(&aws)
-        .create(&Lease {
-            stream: Some(identity),
-            ..lease
-        })
-        .await
-        .unwrap();
+    store(&aws).create(&Lease { stream: Some(identity), ..lease }).await.unwrap();
     let error = refused(parts(&aws, "w1", config())).await;
-    assert!(
-        matches!(error, StartError::StreamRecreated { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, StartError::StreamRecreated { .. }), "{error:?}");
 }
 
 #[tokio::test]
 async fn the_table_of_an_application_on_several_streams_is_refused() {
     let aws = aws(1).await;
-    ensure_table(&aws.dynamodb(), APP, &TableConfig::default())
-        .await
-        .unwrap();
+    ensure_table(&aws.dynamodb(), APP, &TableConfig::default()).await.unwrap();
     put_state(&aws, APP, "leaseKey", "CLIENT_VERSION_3X").await;
     let several = "123456789012:payments:1700000000";
-    let mut lease = Lease::new(
-        format!("{several}:shardId-000000000000"),
-        Checkpoint::TrimHorizon,
-    );
+    let mut lease = Lease::new(format!("{several}:shardId-000000000000"), Checkpoint::TrimHorizon);
     let name = AttributeValue::S(several.into());
     lease.other.insert("streamName".into(), name);
     store(&aws).create(&lease).await.unwrap();
@@ -158,9 +113,7 @@ pub(super) async fn put_state(aws: &LocalAws, table: &str, hash_key: &str, state
 #[tokio::test]
 async fn fleets_of_other_generations_are_left_alone() {
     let aws = aws(1).await;
-    ensure_table(&aws.dynamodb(), APP, &TableConfig::default())
-        .await
-        .unwrap();
+    ensure_table(&aws.dynamodb(), APP, &TableConfig::default()).await.unwrap();
     for (state, accepted) in [
         ("CLIENT_VERSION_2X", false),
         ("CLIENT_VERSION_UPGRADE_FROM_2X", false),
@@ -168,9 +121,7 @@ async fn fleets_of_other_generations_are_left_alone() {
         ("CLIENT_VERSION_3X_WITH_ROLLBACK", true),
     ] {
         put_state(&aws, APP, "leaseKey", state).await;
-        let result = Coordinator::prepare(parts(&aws, "w1", config()))
-            .await
-            .map(drop);
+        let result = Coordinator::prepare(parts(&aws, "w1", config())).await.map(drop);
         match result {
             Ok(()) => assert!(accepted, "{state}"),
             Err(StartError::UnsupportedFleet { state: found, .. }) => {
@@ -185,52 +136,23 @@ async fn fleets_of_other_generations_are_left_alone() {
 #[tokio::test]
 async fn leases_without_a_state_mean_a_fleet_of_2x_and_nothing_is_written() {
     let aws = aws(1).await;
-    ensure_table(&aws.dynamodb(), APP, &TableConfig::default())
-        .await
-        .unwrap();
-    store(&aws)
-        .create(&Lease::new("shardId-000000000000", Checkpoint::TrimHorizon))
-        .await
-        .unwrap();
-    let before = aws
-        .dynamodb()
-        .scan()
-        .table_name(APP)
-        .send()
-        .await
-        .unwrap()
-        .count();
+    ensure_table(&aws.dynamodb(), APP, &TableConfig::default()).await.unwrap();
+    store(&aws).create(&Lease::new("shardId-000000000000", Checkpoint::TrimHorizon)).await.unwrap();
+    let before = aws.dynamodb().scan().table_name(APP).send().await.unwrap().count();
     let error = refused(parts(&aws, "w1", config())).await;
-    assert!(
-        matches!(error, StartError::UnsupportedFleet { .. }),
-        "{error:?}"
-    );
-    let after = aws
-        .dynamodb()
-        .scan()
-        .table_name(APP)
-        .send()
-        .await
-        .unwrap()
-        .count();
+    assert!(matches!(error, StartError::UnsupportedFleet { .. }), "{error:?}");
+    let after = aws.dynamodb().scan().table_name(APP).send().await.unwrap().count();
     assert_eq!((before, after), (1, 1));
 }
 
 pub(super) async fn keyed_table(aws: &LocalAws, table: &str, key: &str) {
     use aws_sdk_dynamodb::types as t;
     let attribute = t::AttributeDefinition::builder().attribute_name(key);
-    let schema = t::KeySchemaElement::builder()
-        .attribute_name(key)
-        .key_type(t::KeyType::Hash);
+    let schema = t::KeySchemaElement::builder().attribute_name(key).key_type(t::KeyType::Hash);
     aws.dynamodb()
         .create_table()
         .table_name(table)
-        .attribute_definitions(
-            attribute
-                .attribute_type(t::ScalarAttributeType::S)
-                .build()
-                .unwrap(),
-        )
+        .attribute_definitions(attribute.attribute_type(t::ScalarAttributeType::S).build().unwrap())
         .key_schema(schema.build().unwrap())
         .billing_mode(t::BillingMode::PayPerRequest)
         .send()
@@ -243,32 +165,17 @@ async fn a_fleet_with_its_old_tables_keeps_them() {
     let aws = aws(2).await;
     keyed_table(&aws, "billing-CoordinatorState", "key").await;
     let error = refused(parts(&aws, "w1", config())).await;
-    assert!(
-        matches!(error, StartError::TableUnusable { .. }),
-        "a table is missing: {error:?}"
-    );
+    assert!(matches!(error, StartError::TableUnusable { .. }), "a table is missing: {error:?}");
     keyed_table(&aws, "billing-WorkerMetricStats", "wid").await;
     put_state(&aws, "billing-CoordinatorState", "key", "CLIENT_VERSION_3X").await;
     let worker = Worker::start(&aws, "w1", config()).await;
-    until("2 leases", async || {
-        (worker.held().len() == 2).then_some(())
-    })
-    .await;
+    until("2 leases", async || (worker.held().len() == 2).then_some(())).await;
     let table = aws.dynamodb().scan().table_name(APP).send().await.unwrap();
     for item in table.items() {
-        assert!(
-            item["leaseKey"].as_s().unwrap().starts_with("shardId-"),
-            "{item:?}"
-        );
+        assert!(item["leaseKey"].as_s().unwrap().starts_with("shardId-"), "{item:?}");
         assert!(!item.contains_key("entityType"));
     }
-    let rows = aws
-        .dynamodb()
-        .scan()
-        .table_name("billing-WorkerMetricStats")
-        .send()
-        .await
-        .unwrap();
+    let rows = aws.dynamodb().scan().table_name("billing-WorkerMetricStats").send().await.unwrap();
     assert_eq!(rows.count(), 1);
     worker.shutdown().await;
 }
@@ -297,9 +204,7 @@ async fn while_a_fleet_moves_to_one_table_its_leader_is_found_in_the_old_one() {
         ]
     };
     put(old, &lock("key", "java")).await;
-    let coordinator = Coordinator::prepare(parts(&aws, "w1", config()))
-        .await
-        .unwrap();
+    let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
     let leader = async || {
         let snapshot = look(&coordinator.shared, true).await.unwrap();
         snapshot.leader.as_ref().map(|lock| lock.owner.clone())

@@ -21,33 +21,14 @@ async fn every_call_of_a_start_is_tried_again_while_its_failure_may_pass() {
             "DescribeStreamSummary",
             &["LimitExceededException", "InternalFailure"][..],
         ),
-        (
-            Service::Kinesis,
-            "ListShards",
-            &["LimitExceededException", "ExpiredNextTokenException"],
-        ),
-        (
-            Service::DynamoDb,
-            "DescribeTable",
-            &["ThrottlingException", "InternalServerError"],
-        ),
-        (
-            Service::DynamoDb,
-            "CreateTable",
-            &["LimitExceededException"],
-        ),
-        (
-            Service::DynamoDb,
-            "Scan",
-            &["ProvisionedThroughputExceededException"],
-        ),
+        (Service::Kinesis, "ListShards", &["LimitExceededException", "ExpiredNextTokenException"]),
+        (Service::DynamoDb, "DescribeTable", &["ThrottlingException", "InternalServerError"]),
+        (Service::DynamoDb, "CreateTable", &["LimitExceededException"]),
+        (Service::DynamoDb, "Scan", &["ProvisionedThroughputExceededException"]),
         (
             Service::DynamoDb,
             "PutItem",
-            &[
-                "ProvisionedThroughputExceededException",
-                "RequestLimitExceeded",
-            ],
+            &["ProvisionedThroughputExceededException", "RequestLimitExceeded"],
         ),
     ] {
         for code in codes {
@@ -76,8 +57,7 @@ async fn half_of_the_puts_throttled_keep_no_start_from_its_leases() {
     for start in 0..10 {
         let aws = aws(40).await;
         let throttle = Fault::throttle().service(Service::DynamoDb);
-        aws.faults()
-            .add(throttle.operation("PutItem").probability(0.5));
+        aws.faults().add(throttle.operation("PutItem").probability(0.5));
         starts(&aws, &format!("start {start}")).await;
         assert_eq!(leases(&aws).await.len(), 40);
     }
@@ -85,11 +65,8 @@ async fn half_of_the_puts_throttled_keep_no_start_from_its_leases() {
 
 #[tokio::test]
 async fn a_stream_that_is_being_created_is_waited_for() {
-    let aws = LocalAws::builder()
-        .transition_time(Duration::from_millis(700))
-        .build()
-        .await
-        .unwrap();
+    let aws =
+        LocalAws::builder().transition_time(Duration::from_millis(700)).build().await.unwrap();
     let create = aws.kinesis().create_stream().stream_name(STREAM);
     create.shard_count(1).send().await.unwrap();
     starts(&aws, "CREATING").await;
@@ -97,11 +74,7 @@ async fn a_stream_that_is_being_created_is_waited_for() {
 
 #[tokio::test]
 async fn a_stream_that_is_being_deleted_is_not() {
-    let aws = LocalAws::builder()
-        .transition_time(Duration::from_secs(60))
-        .build()
-        .await
-        .unwrap();
+    let aws = LocalAws::builder().transition_time(Duration::from_secs(60)).build().await.unwrap();
     aws.create_stream(STREAM, 1).await.unwrap();
     let delete = aws.kinesis().delete_stream().stream_name(STREAM);
     delete.send().await.unwrap();
@@ -128,11 +101,7 @@ async fn the_services_may_come_up_after_the_worker() {
         drop(refusing.accept().await.unwrap());
     }
     drop(refusing);
-    let late = LocalAws::builder()
-        .kinesis_port(port)
-        .build()
-        .await
-        .unwrap();
+    let late = LocalAws::builder().kinesis_port(port).build().await.unwrap();
     late.create_stream(STREAM, 1).await.unwrap();
     start.await.unwrap().unwrap();
 }
@@ -145,21 +114,11 @@ async fn what_never_passes_ends_the_start_with_its_cause() {
     let config = config().with_startup_timeout(Duration::from_millis(500));
     let error = Coordinator::prepare(parts(&aws, "w1", config)).await;
     let error = error.map(drop).unwrap_err();
-    let StartError::TimedOut {
-        operation,
-        tries,
-        elapsed,
-        cause,
-        ..
-    } = &error
-    else {
+    let StartError::TimedOut { operation, tries, elapsed, cause, .. } = &error else {
         panic!("{error:?}");
     };
     assert_eq!(*operation, "ListShards");
-    assert!(
-        *tries > 1 && *elapsed >= Duration::from_millis(500),
-        "{error}"
-    );
+    assert!(*tries > 1 && *elapsed >= Duration::from_millis(500), "{error}");
     assert!(cause.starts_with("LimitExceededException"), "{error}");
 }
 
@@ -168,7 +127,6 @@ async fn an_index_that_is_being_built_is_waited_for() {
     let aws = aws(1).await;
     keyed_table(&aws, APP, "leaseKey").await;
     put_state(&aws, APP, "leaseKey", "CLIENT_VERSION_3X").await;
-    aws.faults()
-        .add(Fault::slow_index(Duration::from_millis(600)));
+    aws.faults().add(Fault::slow_index(Duration::from_millis(600)));
     starts(&aws, "index").await;
 }

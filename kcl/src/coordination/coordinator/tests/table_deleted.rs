@@ -28,9 +28,7 @@ impl Start {
         let noon = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let services = kinesis_testkit::TokioClock::starting_at(noon);
         let aws = LocalAws::builder().clock(services).build().await.unwrap();
-        aws.create_stream(STREAM, u32::try_from(SHARDS).unwrap())
-            .await
-            .unwrap();
+        aws.create_stream(STREAM, u32::try_from(SHARDS).unwrap()).await.unwrap();
         Self {
             dynamodb: aws_sdk_dynamodb::Client::new(&aws.in_process_config()),
             clock: Arc::new(TokioClock::starting_at(noon)),
@@ -95,9 +93,7 @@ impl Start {
             }
             let delete = self.dynamodb.delete_table().table_name(APP).send().await;
             if deed == Deed::DeleteAndCreate {
-                ensure_table(&self.dynamodb, APP, &TableConfig::default())
-                    .await
-                    .unwrap();
+                ensure_table(&self.dynamodb, APP, &TableConfig::default()).await.unwrap();
             }
             delete.is_ok()
         };
@@ -116,11 +112,7 @@ impl Start {
             let items = items.items().iter();
             items.filter(|item| item.contains_key(attribute)).count()
         };
-        assert_eq!(
-            (has("cv"), has("checkpoint")),
-            (1, SHARDS),
-            "{deed:?} at call {call}"
-        );
+        assert_eq!((has("cv"), has("checkpoint")), (1, SHARDS), "{deed:?} at call {call}");
         disturbed
     }
 }
@@ -191,9 +183,7 @@ async fn no_state_is_written_beside_leases_that_a_fleet_of_2x_creates_meanwhile(
     for scan in 0.. {
         let start = Start::new().await;
         let create = async {
-            ensure_table(&start.dynamodb, APP, &TableConfig::default())
-                .await
-                .unwrap();
+            ensure_table(&start.dynamodb, APP, &TableConfig::default()).await.unwrap();
             let (client, table) = (start.dynamodb.clone(), APP.to_owned());
             let store = DynamoDbLeaseStore::new(client, table, Layout::OneTable, 1);
             for shard in 0..SHARDS {

@@ -43,12 +43,7 @@ impl Knowledge {
         if let Some(last) = last
             && last.item.counter == item.counter
         {
-            return Self {
-                item,
-                handoff: handoff.or(last.handoff),
-                old: false,
-                ..last
-            };
+            return Self { item, handoff: handoff.or(last.handoff), old: false, ..last };
         }
         let next = last.filter(|last| last.item.counter + 1 == item.counter);
         Self {
@@ -89,10 +84,7 @@ impl Knowledge {
             (untouched && !anothers, Start::Untouched),
             (self.was_free && !anothers, Start::WasFree),
             (self.in_time && !anothers, Start::InTime),
-            (
-                self.silent || self.silent_before && !anothers,
-                Start::Silence,
-            ),
+            (self.silent || self.silent_before && !anothers, Start::Silence),
         ]
         .into_iter()
         .filter_map(|(may, start)| may.then_some(start))

@@ -9,31 +9,15 @@ async fn lost_answers_are_no_loss_even_when_the_whole_call_failed() {
     // Answers of writes and of the read that follows are lost: the call fails, the write is done.
     let lose = || {
         let lost = Fault::response_lost().service(Service::DynamoDb);
-        [
-            faults.add(lost.clone().operation("UpdateItem")),
-            faults.add(lost.operation("GetItem")),
-        ]
+        [faults.add(lost.clone().operation("UpdateItem")), faults.add(lost.operation("GetItem"))]
     };
     let ids = lose();
     let error = tenure.checkpoint(at("5"), Retry::Never).await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            CheckpointError::Store {
-                retryable: true,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(error, CheckpointError::Store { retryable: true, .. }), "{error:?}");
     for id in ids {
         faults.remove(id);
     }
-    assert_eq!(
-        fixture.item().await.checkpoint,
-        at("5"),
-        "written nevertheless"
-    );
+    assert_eq!(fixture.item().await.checkpoint, at("5"), "written nevertheless");
     // The next write finds the counter one further, and knows why.
     tenure.checkpoint(at("6"), Retry::Never).await.unwrap();
     assert_eq!(fixture.item().await.checkpoint, at("6"));
@@ -60,10 +44,7 @@ async fn a_throttled_retry_after_a_lost_answer_is_no_loss() {
     faults.add(update(Fault::response_lost()).times(1));
     let throttle = faults.add(update(Fault::throttle()).skip(1));
     let error = tenure.checkpoint(at("5"), Retry::Never).await.unwrap_err();
-    assert!(
-        matches!(error, CheckpointError::Throttled { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, CheckpointError::Throttled { .. }), "{error:?}");
     faults.remove(throttle);
     assert_eq!(fixture.item().await.checkpoint, at("5"), "written");
     tenure.checkpoint(at("6"), Retry::Never).await.unwrap();
@@ -80,20 +61,14 @@ async fn a_checkpoint_that_nobody_heard_of_is_not_taken_back() {
             faults.add(lost.clone().operation("UpdateItem")),
             faults.add(lost.operation("GetItem")),
         ];
-        tenure
-            .checkpoint(checkpoint.clone(), Retry::Never)
-            .await
-            .unwrap_err();
+        tenure.checkpoint(checkpoint.clone(), Retry::Never).await.unwrap_err();
         for id in ids {
             faults.remove(id);
         }
         assert_eq!(fixture.item().await.checkpoint, checkpoint, "written");
     };
     unheard(at("10")).await;
-    tenure
-        .prepare_checkpoint(at("12"), None, Retry::Never)
-        .await
-        .unwrap();
+    tenure.prepare_checkpoint(at("12"), None, Retry::Never).await.unwrap();
     let item = fixture.item().await;
     assert_eq!(item.checkpoint, at("10"));
     assert_eq!(item.pending.unwrap().checkpoint, at("12"));
@@ -109,10 +84,7 @@ async fn a_checkpoint_that_nobody_heard_of_is_not_taken_back() {
     tenure.checkpoint(at("21"), Retry::Never).await.unwrap();
     unheard(Checkpoint::ShardEnd).await;
     tenure.checkpoint(at("30"), Retry::Never).await.unwrap_err();
-    tenure
-        .prepare_checkpoint(at("30"), None, Retry::Never)
-        .await
-        .unwrap();
+    tenure.prepare_checkpoint(at("30"), None, Retry::Never).await.unwrap();
     assert_eq!(fixture.item().await.checkpoint, Checkpoint::ShardEnd);
     assert!(tenure.is_held());
 }

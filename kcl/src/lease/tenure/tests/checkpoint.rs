@@ -31,14 +31,8 @@ async fn a_checkpoint_never_goes_back() {
     let (fixture, tenure, _writer) = held().await;
     tenure.checkpoint(at("9"), Retry::Never).await.unwrap();
     let error = tenure.checkpoint(at("8"), Retry::Never).await.unwrap_err();
-    assert!(
-        matches!(error, CheckpointError::OutOfRange { .. }),
-        "{error:?}"
-    );
-    tenure
-        .checkpoint(Checkpoint::ShardEnd, Retry::Never)
-        .await
-        .unwrap();
+    assert!(matches!(error, CheckpointError::OutOfRange { .. }), "{error:?}");
+    tenure.checkpoint(Checkpoint::ShardEnd, Retry::Never).await.unwrap();
     assert_eq!(fixture.item().await.checkpoint, Checkpoint::ShardEnd);
 }
 
@@ -46,18 +40,9 @@ async fn a_checkpoint_never_goes_back() {
 async fn two_phases_keep_the_state_until_the_checkpoint() {
     let (fixture, tenure, _writer) = held().await;
     let state = Some(Bytes::from_static(b"offsets"));
-    tenure
-        .prepare_checkpoint(at("5"), state.clone(), Retry::Never)
-        .await
-        .unwrap();
+    tenure.prepare_checkpoint(at("5"), state.clone(), Retry::Never).await.unwrap();
     let item = fixture.item().await;
-    assert_eq!(
-        item.pending,
-        Some(PendingCheckpoint {
-            checkpoint: at("5"),
-            state
-        })
-    );
+    assert_eq!(item.pending, Some(PendingCheckpoint { checkpoint: at("5"), state }));
     assert_eq!(item.checkpoint, Checkpoint::TrimHorizon);
     tenure.checkpoint(at("5"), Retry::Never).await.unwrap();
     assert_eq!(fixture.item().await.pending, None);
@@ -69,28 +54,16 @@ async fn parents_have_ended_when_their_leases_are_gone_or_at_the_end() {
     let mut child = Lease::new("child", Checkpoint::TrimHorizon);
     child.parents = [KEY.to_owned(), "gone".to_owned()].into();
     fixture.store.create(&child).await.unwrap();
-    let child = fixture
-        .store
-        .take(&child, "me")
-        .await
-        .unwrap()
-        .applied()
-        .unwrap();
+    let child = fixture.store.take(&child, "me").await.unwrap().applied().unwrap();
     let (tenure, _writer) = Tenure::begin(fixture.context.clone(), child, fixture.clock.now());
     assert!(!tenure.parents_ended().await.unwrap());
     let (parent, writer) = fixture.begin().await;
-    parent
-        .checkpoint(Checkpoint::ShardEnd, Retry::Never)
-        .await
-        .unwrap();
+    parent.checkpoint(Checkpoint::ShardEnd, Retry::Never).await.unwrap();
     parent.end(TenureEnd::ShardEnded).await;
     writer.await.unwrap();
     assert!(tenure.parents_ended().await.unwrap());
     let ended = fixture.item().await;
-    assert!(matches!(
-        fixture.store.delete(&ended).await.unwrap(),
-        Outcome::Applied(_)
-    ));
+    assert!(matches!(fixture.store.delete(&ended).await.unwrap(), Outcome::Applied(_)));
     assert!(tenure.parents_ended().await.unwrap());
 }
 
@@ -121,11 +94,7 @@ fn updates(fault: Fault) -> Fault {
 
 #[tokio::test]
 async fn a_checkpoint_that_fails_for_a_passing_reason_is_tried_again() {
-    for fault in [
-        Fault::throttle(),
-        Fault::internal_failure(),
-        Fault::cut_connection(),
-    ] {
+    for fault in [Fault::throttle(), Fault::internal_failure(), Fault::cut_connection()] {
         let (fixture, tenure, _writer) = held().await;
         let faults = fixture.aws.faults();
         // Two calls of three attempts each, and one attempt of the next call.

@@ -55,10 +55,7 @@ async fn giving_away_completes_a_handoff_that_nobody_had_told_of() {
         fixture.handed_to("next").await;
         tenure.end(TenureEnd::GiveAway).await;
         let item = fixture.item().await;
-        assert_eq!(
-            (item.owner.as_deref(), &item.checkpoint_owner),
-            (Some("next"), &None)
-        );
+        assert_eq!((item.owner.as_deref(), &item.checkpoint_owner), (Some("next"), &None));
     }
 }
 
@@ -113,10 +110,7 @@ async fn a_lease_that_cannot_be_given_away_in_time_is_left_to_expire() {
         }
         fixture.context.out_of_time.cancel();
         let outcome = ending.await.unwrap();
-        assert!(
-            matches!(outcome, LeaseOutcome::LeftToExpire { .. }),
-            "{outcome:?}"
-        );
+        assert!(matches!(outcome, LeaseOutcome::LeftToExpire { .. }), "{outcome:?}");
         assert_eq!(fixture.item().await.owner.as_deref(), Some("me"));
     }
 }

@@ -11,12 +11,10 @@ async fn a_handoff_taken_back_renews_nothing_until_a_renewal_does() {
     let pending = fixture.item().await;
     let back = fixture.store.assign(&pending, "me", false).await.unwrap();
     assert_eq!(back.applied().unwrap().counter, 2);
-    fixture.aws.faults().add(
-        Fault::throttle()
-            .service(Service::DynamoDb)
-            .operation("UpdateItem")
-            .skip(1),
-    );
+    fixture
+        .aws
+        .faults()
+        .add(Fault::throttle().service(Service::DynamoDb).operation("UpdateItem").skip(1));
     fixture.clock.advance(F / 2);
     // The first write finds the counter moved, the next ones fail: nothing proved this worker alive.
     answered(&tenure, 2).await;
@@ -53,10 +51,7 @@ async fn a_handoff_is_seen_at_the_next_write_and_transferred() {
     tenure.end(TenureEnd::Transfer).await;
     writer.await.unwrap();
     let item = fixture.item().await;
-    assert_eq!(
-        (item.owner.as_deref(), &item.checkpoint_owner),
-        (Some("next"), &None)
-    );
+    assert_eq!((item.owner.as_deref(), &item.checkpoint_owner), (Some("next"), &None));
     assert!(item.was_released_to_owner() && item.checkpoint == at("6"));
     is_lost(tenure.checkpoint(at("7"), Retry::Never).await);
 }
@@ -87,23 +82,15 @@ async fn a_handoff_that_drags_on_is_forced_before_a_java_leader_would() {
     let mut counter = fixture.item().await.counter;
     for _ in 0..4 {
         fixture.clock.advance(Duration::from_secs(6));
-        counter = fixture
-            .until("renewed", |lease| lease.counter > counter)
-            .await
-            .counter;
+        counter = fixture.until("renewed", |lease| lease.counter > counter).await.counter;
         answered(&tenure, counter).await;
         assert!(!tenure.lost().is_cancelled());
     }
     fixture.clock.advance(Duration::from_secs(1));
     tenure.lost().cancelled().await;
-    let item = fixture
-        .until("transferred", |lease| !lease.is_handoff_pending())
-        .await;
+    let item = fixture.until("transferred", |lease| !lease.is_handoff_pending()).await;
     assert_eq!(item.owner.as_deref(), Some("next"));
-    assert!(
-        !item.was_released_to_owner(),
-        "the processor may still be at work"
-    );
+    assert!(!item.was_released_to_owner(), "the processor may still be at work");
     is_lost(tenure.checkpoint(at("9"), Retry::Never).await);
 }
 
@@ -116,18 +103,12 @@ async fn a_forced_handoff_does_not_complete_a_later_one() {
     for _ in 0..4 {
         fixture.clock.advance(Duration::from_secs(6));
         let counter = lease.counter;
-        lease = fixture
-            .until("renewed", |lease| lease.counter > counter)
-            .await;
+        lease = fixture.until("renewed", |lease| lease.counter > counter).await;
         answered(&tenure, lease.counter).await;
     }
     // Back, and once more to the same worker.
     let back = fixture.store.assign(&lease, "me", false).await.unwrap();
-    let again = fixture
-        .store
-        .start_handoff(&back.applied().unwrap(), "next")
-        .await
-        .unwrap();
+    let again = fixture.store.start_handoff(&back.applied().unwrap(), "next").await.unwrap();
     fixture.clock.advance(Duration::from_secs(1));
     tenure.lost().cancelled().await;
     tenure.end(TenureEnd::Lost).await;
@@ -142,10 +123,7 @@ async fn the_processor_is_told_of_a_handoff_and_of_a_planned_stop_alike() {
     assert!(!shutdown.is_cancelled());
     tenure.start_handoff("next");
     shutdown.cancelled().await;
-    assert!(
-        !fixture.context.leaving.is_cancelled(),
-        "the worker goes on"
-    );
+    assert!(!fixture.context.leaving.is_cancelled(), "the worker goes on");
 
     let (fixture, tenure, _writer) = held().await;
     fixture.context.leaving.cancel();

@@ -46,10 +46,8 @@ async fn a_pending_checkpoint_stays_even_if_nobody_heard_of_it() {
     tenure.processed(position("7", 2));
     let faults = fixture.aws.faults();
     let lost = Fault::response_lost().service(Service::DynamoDb);
-    let ids = [
-        faults.add(lost.clone().operation("UpdateItem")),
-        faults.add(lost.operation("GetItem")),
-    ];
+    let ids =
+        [faults.add(lost.clone().operation("UpdateItem")), faults.add(lost.operation("GetItem"))];
     let unheard = tenure.prepare_checkpoint(at("5"), None, Retry::Never).await;
     unheard.unwrap_err();
     for id in ids {
@@ -85,9 +83,7 @@ async fn a_failed_or_unheard_renewal_is_made_up_for() {
     tenure.processed(position("8", 0));
     fixture.clock.advance(F / 20);
     let carried = Checkpoint::At(position("8", 0));
-    fixture
-        .until("carried", |lease| lease.checkpoint == carried)
-        .await;
+    fixture.until("carried", |lease| lease.checkpoint == carried).await;
     while tenure.lease().checkpoint != carried {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -6,13 +6,7 @@ use crate::health::ProblemKind;
 #[tokio::test]
 async fn renews_at_half_the_failover_time_and_moves_the_fence() {
     let (fixture, tenure, _writer) = held().await;
-    assert_eq!(
-        tenure.fencing_token(),
-        FencingToken {
-            lease_key: KEY.into(),
-            counter: 1
-        }
-    );
+    assert_eq!(tenure.fencing_token(), FencingToken { lease_key: KEY.into(), counter: 1 });
     tenure.record_bytes(10 * 1024);
     fixture.clock.advance(F / 2);
     let renewed = fixture.until("renewed", |lease| lease.counter == 2).await;
@@ -29,15 +23,8 @@ async fn a_checkpoint_counts_as_a_renewal() {
     let (fixture, tenure, _writer) = held().await;
     for step in 1..=4u64 {
         fixture.clock.advance(F / 4);
-        tenure
-            .checkpoint(at(&step.to_string()), Retry::Never)
-            .await
-            .unwrap();
-        assert_eq!(
-            fixture.item().await.counter,
-            1 + step,
-            "no renewal besides the checkpoints"
-        );
+        tenure.checkpoint(at(&step.to_string()), Retry::Never).await.unwrap();
+        assert_eq!(fixture.item().await.counter, 1 + step, "no renewal besides the checkpoints");
     }
     fixture.clock.advance(F - Duration::from_millis(1));
     assert!(tenure.is_held());
@@ -47,10 +34,7 @@ async fn a_checkpoint_counts_as_a_renewal() {
 #[tokio::test]
 async fn the_fence_falls_when_the_table_is_silent_and_every_checkpoint_is_refused() {
     let (fixture, tenure, writer) = held().await;
-    fixture
-        .aws
-        .faults()
-        .add(Fault::cut_connection().service(Service::DynamoDb));
+    fixture.aws.faults().add(Fault::cut_connection().service(Service::DynamoDb));
     fixture.clock.advance(F - Duration::from_millis(1));
     assert!(tenure.is_held());
     fixture.clock.advance(Duration::from_millis(1));
@@ -68,17 +52,13 @@ async fn the_fence_falls_when_the_table_is_silent_and_every_checkpoint_is_refuse
 #[tokio::test]
 async fn a_brownout_shorter_than_the_fence_loses_nothing() {
     let (fixture, tenure, _writer) = held().await;
-    let fault = fixture.aws.faults().add(
-        Fault::throttle()
-            .service(Service::DynamoDb)
-            .operation("UpdateItem"),
-    );
+    let fault = fixture
+        .aws
+        .faults()
+        .add(Fault::throttle().service(Service::DynamoDb).operation("UpdateItem"));
     fixture.clock.advance(F / 2);
     let error = tenure.checkpoint(at("5"), Retry::Never).await.unwrap_err();
-    assert!(
-        matches!(error, CheckpointError::Throttled { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, CheckpointError::Throttled { .. }), "{error:?}");
     assert!(error.is_retryable());
     fixture.aws.faults().remove(fault);
     fixture.clock.advance(F / 4);

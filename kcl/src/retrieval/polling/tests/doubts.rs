@@ -26,11 +26,8 @@ impl Doubters {
         let (client, clock) = (paused.client(), Arc::clone(&paused.clock));
         let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
         let totals = Arc::new(Totals::new(Meter::default(), problems));
-        let stream = Arc::new(CurrentStream::new(
-            identity(&client).await,
-            on_recreated,
-            Arc::clone(&clock),
-        ));
+        let stream =
+            Arc::new(CurrentStream::new(identity(&client).await, on_recreated, Arc::clone(&clock)));
         let config = Arc::new(ConsumerConfig::default());
         let known = Arc::clone(&stream);
         let retrieval = PollingRetrieval::new(&client, STREAM, known, config, clock, 7);

@@ -7,9 +7,7 @@ use crate::health::ProblemKind;
 fn told(status: &ShardStatus) -> (u32, String) {
     let snapshot = status.snapshot();
     let cause = snapshot.last_read_failure.unwrap_or_default();
-    let problem = status
-        .problems()
-        .find(ProblemKind::ReadsFailing, Some(SHARD));
+    let problem = status.problems().find(ProblemKind::ReadsFailing, Some(SHARD));
     assert_eq!(
         problem.map(|problem| (problem.failures, problem.cause)),
         (snapshot.read_failures > 0).then(|| (snapshot.read_failures, cause.clone()))
@@ -29,10 +27,7 @@ async fn is_told(operation: &str, fault: Fault, advice: &str) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let (_, cause) = told(&status);
-    assert!(
-        cause.contains(operation) && cause.contains(advice),
-        "{cause}"
-    );
+    assert!(cause.contains(operation) && cause.contains(advice), "{cause}");
     paused.aws.faults().remove(fault);
     assert_eq!(reading.await.unwrap(), numbers(0..3));
     assert_eq!(told(&status), (0, String::new()));
@@ -56,12 +51,7 @@ async fn each_refusal_is_told_with_its_cause_and_what_to_do() {
         is_told(operation, Fault::internal_failure(), "InternalFailure").await;
         is_told(operation, Fault::cut_connection(), "cut").await;
         is_told(operation, Fault::throttle(), "Rate exceeded").await;
-        is_told(
-            operation,
-            Fault::garbled_response(),
-            "not in the service's format",
-        )
-        .await;
+        is_told(operation, Fault::garbled_response(), "not in the service's format").await;
     }
     let invalid = Fault::refuse("InvalidArgumentException");
     is_told("GetShardIterator", invalid, "correct the checkpoint").await;

@@ -31,9 +31,7 @@ impl Intercept for Count {
     ) -> Result<(), BoxError> {
         let refused = context.response().status().as_u16() != 200;
         self.0.all.fetch_add(1, Ordering::Relaxed);
-        self.0
-            .refused
-            .fetch_add(u64::from(refused), Ordering::Relaxed);
+        self.0.refused.fetch_add(u64::from(refused), Ordering::Relaxed);
         Ok(())
     }
 }
@@ -45,10 +43,7 @@ struct Shared {
 
 impl Shared {
     async fn start() -> Self {
-        Self {
-            paused: Paused::with(|aws| aws.shard_limits(true)).await,
-            answers: Arc::default(),
-        }
+        Self { paused: Paused::with(|aws| aws.shard_limits(true)).await, answers: Arc::default() }
     }
 
     async fn readers(&self, idle: Duration, position: Position) -> Vec<Reader> {

@@ -15,11 +15,7 @@ impl Clock for Skewed {
 
     fn wall(&self) -> SystemTime {
         let by = Duration::from_secs(self.1.unsigned_abs());
-        if self.1 < 0 {
-            self.0.wall() - by
-        } else {
-            self.0.wall() + by
-        }
+        if self.1 < 0 { self.0.wall() - by } else { self.0.wall() + by }
     }
 }
 
@@ -47,9 +43,6 @@ async fn latest_is_resumed_by_the_services_time_after_its_iterator_has_expired()
         let before = paused.clock.now();
         assert_eq!(reading.await.unwrap(), numbers(3..4), "{skew} s");
         let stood_still = paused.clock.now() - before;
-        assert!(
-            stood_still < Duration::from_secs(15),
-            "{skew} s: {stood_still:?}"
-        );
+        assert!(stood_still < Duration::from_secs(15), "{skew} s: {stood_still:?}");
     }
 }

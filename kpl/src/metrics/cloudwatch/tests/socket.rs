@@ -15,12 +15,8 @@ async fn one_request(listener: TcpListener, answer: &[u8]) -> (String, Vec<u8>) 
     loop {
         let end = request.windows(4).position(|bytes| bytes == b"\r\n\r\n");
         if let Some(end) = end {
-            let head = String::from_utf8(request[..end].to_vec())
-                .unwrap()
-                .to_lowercase();
-            let length = head
-                .lines()
-                .find_map(|line| line.strip_prefix("content-length: "));
+            let head = String::from_utf8(request[..end].to_vec()).unwrap().to_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
             let length: usize = length.unwrap().trim().parse().unwrap();
             if request.len() >= end + 4 + length {
                 socket.write_all(answer).await.unwrap();
@@ -60,10 +56,8 @@ async fn the_real_client_tells_a_refusal_from_what_passes() {
         let (listener, sdk_config) = endpoint().await;
         let CloudWatch { uploader, .. } = CloudWatch::new(&sdk_config, CloudWatchConfig::default());
         let answer = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n");
-        let (_, outcome) = tokio::join!(
-            one_request(listener, answer.as_bytes()),
-            uploader.put(Vec::new())
-        );
+        let (_, outcome) =
+            tokio::join!(one_request(listener, answer.as_bytes()), uploader.put(Vec::new()));
         assert_eq!(outcome.unwrap_err().is_refused, is_refused, "{answer}");
     }
 }
@@ -73,20 +67,8 @@ async fn the_real_client_puts_metric_data() {
     let (listener, sdk_config) = endpoint().await;
     let CloudWatch { config, uploader } = CloudWatch::new(&sdk_config, CloudWatchConfig::default());
     let collected = Collected::new(MetricsLevel::Detailed);
-    record(
-        &collected,
-        Metric::UserRecordsPut,
-        Some("shardId-7"),
-        1.0,
-        42,
-    );
-    record(
-        &collected,
-        Metric::BufferingTime,
-        Some("shardId-7"),
-        12.0,
-        1,
-    );
+    record(&collected, Metric::UserRecordsPut, Some("shardId-7"), 1.0, 42);
+    record(&collected, Metric::BufferingTime, Some("shardId-7"), 12.0, 1);
     let mut pending = Pending::new(&config, "orders".into());
     pending.absorb(collected.take());
     let data = pending.next(None, 1000, 1_000_000);
@@ -94,14 +76,8 @@ async fn the_real_client_puts_metric_data() {
     answer.unwrap();
 
     assert!(head.contains("putmetricdata"), "{head}");
-    assert!(
-        head.contains("credential=id/") && head.contains("/monitoring/aws4_request"),
-        "{head}"
-    );
-    let holds = |text: &str| {
-        body.windows(text.len())
-            .any(|bytes| bytes == text.as_bytes())
-    };
+    assert!(head.contains("credential=id/") && head.contains("/monitoring/aws4_request"), "{head}");
+    let holds = |text: &str| body.windows(text.len()).any(|bytes| bytes == text.as_bytes());
     for text in [
         "KinesisProducerLibrary",
         "UserRecordsPut",

@@ -4,25 +4,21 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark")]
 #![allow(dead_code, unused_imports, reason = "the modules are the producer's own source files")]
 
-#[path = "../src/lane/id.rs"]
+#[path = "../src/buffer/id.rs"]
 mod id;
-#[path = "../src/ledger.rs"]
+#[path = "../src/buffer/ledger.rs"]
 mod ledger;
-#[path = "../src/tournament.rs"]
+#[path = "../src/buffer/tournament.rs"]
 mod tournament;
-#[path = "../src/wait_index.rs"]
+#[path = "../src/buffer/wait_index.rs"]
 mod wait_index;
-
-mod lane {
-    pub(crate) use crate::id::LaneId;
-}
 
 use std::collections::VecDeque;
 use std::task::Waker;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
-use self::lane::LaneId;
+use self::id::LaneId;
 use self::ledger::{Ledger, Share, Ticket};
 
 const TASKS: usize = 4000;

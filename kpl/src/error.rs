@@ -526,6 +526,6 @@ mod tests {
         assert!(size_of::<BuildError>() < 128, "{}", size_of::<BuildError>());
         assert!(size_of::<InvalidRecord>() <= 64);
         #[cfg(feature = "sink")]
-        assert!(size_of::<crate::sink::SinkError>() <= 64);
+        assert!(size_of::<crate::producer::SinkError>() <= 64);
     }
 }

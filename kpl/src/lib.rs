@@ -93,68 +93,41 @@
 //! A consumer (that is `kcl`), a producer for several streams (build one for each: they are cheap), or a durable queue:
 //! what is accepted and not yet delivered is lost with the process.
 
-mod aggregator;
-mod budget;
-mod builder;
+mod ack;
+mod aggregate;
+mod buffer;
 mod clock;
-mod collector;
-mod compression;
 mod config;
-mod connections;
-mod delivery;
 mod error;
 mod error_text;
-mod fill;
-mod kinesis_record;
-mod lane;
-mod ledger;
-mod lifetimes;
-mod limiter;
 mod logs;
 pub mod metrics;
-mod ordering;
 #[doc = include_str!("parity.md")]
 pub mod parity {}
-mod partition_key;
-mod permit;
-mod pipeline;
 mod producer;
 mod record;
 mod retry;
-mod routing;
-mod sdk;
 mod sender;
 #[cfg(feature = "serde")]
 mod serialize;
-mod settlement;
-mod shard_map;
+mod shard;
 mod shared;
-#[cfg(feature = "sink")]
-mod sink;
-mod start_retry;
 mod stats;
 mod stream_name;
 mod sync;
-mod tournament;
-mod verdict;
-mod wait_index;
-mod window;
 
-pub use budget::MemoryBudget;
-pub use builder::ProducerBuilder;
+pub use ack::{Delivery, Receipt};
+pub use buffer::MemoryBudget;
 pub use config::{
     Compression, InvalidConfig, KplProperties, OnGap, ProducerConfig, PropertyNote, RecordOrdering,
 };
-pub use delivery::{Delivery, Receipt};
 pub use error::{
     Attempt, BuildError, DeliveryError, FailureCause, InvalidRecord, ReserveError, SendError,
     StopReason,
 };
 pub use kinesis_aggregation::HashKey;
-pub use partition_key::PartitionKey;
-pub use permit::Permit;
-pub use producer::{CloseReport, Producer};
-pub use record::{Priority, UserRecord};
+pub use producer::{CloseReport, Permit, Producer, ProducerBuilder};
 #[cfg(feature = "sink")]
-pub use sink::{RecordSink, SinkError};
+pub use producer::{RecordSink, SinkError};
+pub use record::{PartitionKey, Priority, UserRecord};
 pub use stats::ProducerStats;

@@ -22,9 +22,9 @@ use std::time::Duration;
 use self::histogram::Histogram;
 use self::hot_keys::{HotKeys, SAMPLING};
 use self::names::Metric;
+use crate::aggregate::kinesis_record::KinesisRecord;
 use crate::clock::{self, Instant};
 use crate::error::FailureCause;
-use crate::kinesis_record::KinesisRecord;
 use crate::stats::Counters;
 use crate::sync::{Mutex, lock};
 

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use kinesis_aggregation::{AggregateBuilder, HashKey, looks_framed};
 
 use crate::error::InvalidRecord;
-use crate::partition_key::PartitionKey;
+mod partition_key;
+
+pub use self::partition_key::PartitionKey;
 
 /// The longest partition key, in Unicode scalar values.
 pub(crate) const MAX_PARTITION_KEY_CHARS: usize = 256;

@@ -20,7 +20,7 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use crate::delivery::Receipt;
+    use crate::ack::Receipt;
     use crate::metrics::{HotSpots, KeyLoad, Latencies, Percentiles, ShardLoad};
     use crate::producer::CloseReport;
     use crate::stats::ProducerStats;

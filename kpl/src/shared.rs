@@ -8,20 +8,19 @@ use kinesis_aggregation::HashKey;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::aggregator::{AggregateLimits, OpenAggregate};
-use crate::budget::{AGGREGATE_OVERHEAD, Budget, Charge, MemoryBudget, RECORD_OVERHEAD};
+use crate::ack::{Delivery, FailureHook, Settlement, Settler};
+use crate::aggregate::builder::{AggregateLimits, OpenAggregate};
+use crate::aggregate::fill::SealReason;
+use crate::buffer::{AGGREGATE_OVERHEAD, Budget, Charge, LaneId, MemoryBudget, RECORD_OVERHEAD};
 use crate::config::ProducerConfig;
-use crate::delivery::{Delivery, Settler};
 use crate::error::{DeliveryError, StopReason};
-use crate::fill::SealReason;
-use crate::lane::{HeldLane, Lane, LaneId, Refused};
 use crate::metrics::Telemetry;
 use crate::record::UserRecord;
-use crate::routing::Routing;
-use crate::settlement::{FailureHook, Settlement};
-use crate::shard_map::ShardMap;
+use crate::shard::map::ShardMap;
+use crate::shard::queue::{HeldLane, Lane, Refused};
+use crate::shard::router::Routing;
+use crate::shard::verdict::HashKeySpan;
 use crate::sync::lock;
-use crate::verdict::HashKeySpan;
 
 pub(crate) struct Shared {
     pub(crate) config: ProducerConfig,
@@ -329,7 +328,7 @@ impl HeldLanes<'_> {
 mod tests {
     use super::*;
     use crate::clock;
-    use crate::shard_map::tests::shard;
+    use crate::shard::map::tests::shard;
 
     fn map(ids: &[&str]) -> ShardMap {
         let width = u128::MAX / ids.len() as u128;

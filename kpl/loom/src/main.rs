@@ -9,29 +9,28 @@
     reason = "of the producer's modules, only what the models run is used"
 )]
 
-#[path = "../../src/budget.rs"]
+#[path = "../../src/buffer/budget.rs"]
 mod budget;
-#[path = "../../src/delivery.rs"]
+#[path = "../../src/ack/delivery.rs"]
 mod delivery;
 #[path = "../../src/error.rs"]
 mod error;
-#[path = "../../src/lane/id.rs"]
+#[path = "../../src/buffer/id.rs"]
 mod id;
-#[path = "../../src/ledger.rs"]
+#[path = "../../src/buffer/ledger.rs"]
 mod ledger;
 mod models;
-#[path = "../../src/settlement.rs"]
+#[path = "../../src/ack/settlement.rs"]
 mod settlement;
 #[path = "../../src/stats.rs"]
 mod stats;
-#[path = "../../src/tournament.rs"]
+#[path = "../../src/buffer/tournament.rs"]
 mod tournament;
-#[path = "../../src/wait_index.rs"]
+#[path = "../../src/buffer/wait_index.rs"]
 mod wait_index;
 
-mod lane {
-    pub(crate) use crate::id::LaneId;
-}
+use self::id::LaneId;
+use self::settlement::Settlement;
 
 mod sync {
     pub(crate) use loom::sync::atomic::AtomicBool;

@@ -11,7 +11,7 @@ use loom::thread;
 use crate::budget::{Budget, Charge, MemoryBudget, Pressure};
 use crate::delivery::{Delivery, Placement, Settler};
 use crate::error::{DeliveryError, FailureCause, StopReason};
-use crate::lane::LaneId;
+use crate::id::LaneId;
 use crate::settlement::Settlement;
 
 pub(crate) const ALL: [(&str, fn()); 8] = [

@@ -1,0 +1,397 @@
+//! Delivery: the future of one record, and the result slot that all records of an aggregate share.
+//!
+//! One allocation per aggregate. The producer's side of a slot is its [`Settler`]: whatever happens to it, a panic
+//! included, its drop settles what is still open, so that no `Delivery` waits forever.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::Settlement;
+use crate::clock;
+use crate::error::{DeliveryError, FailureCause, StopReason};
+use crate::sync::{Mutex, lock};
+
+/// Where a record lies in the stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The shard that took the record.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::text"))]
+    pub shard_id: Arc<str>,
+    /// The sequence number of the Kinesis record; all members of an aggregate share it.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::text"))]
+    pub sequence_number: Arc<str>,
+    /// The position inside the aggregate; 0 for a record that travelled alone.
+    pub sub_sequence_number: u64,
+    /// How often the record was put, the last time included.
+    pub attempts: u32,
+    may_be_duplicate: bool,
+}
+
+impl Receipt {
+    #[cfg(all(test, feature = "serde"))]
+    pub(crate) fn example() -> Self {
+        Self {
+            shard_id: "shard-1".into(),
+            sequence_number: "49".into(),
+            sub_sequence_number: 0,
+            attempts: 1,
+            may_be_duplicate: false,
+        }
+    }
+
+    /// Whether an earlier attempt may have been written too: after a timeout, a lost response, or an aggregate that a
+    /// reshard sent to the wrong shard.
+    #[must_use]
+    pub fn may_be_duplicate(&self) -> bool {
+        self.may_be_duplicate
+    }
+}
+
+/// Where a Kinesis record lies: the receipt of all its members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Placement {
+    pub(crate) shard_id: Arc<str>,
+    pub(crate) sequence_number: Arc<str>,
+    pub(crate) attempts: u32,
+    pub(crate) may_be_duplicate: bool,
+}
+
+impl Placement {
+    pub(crate) fn receipt(&self, sub_sequence_number: u64) -> Receipt {
+        Receipt {
+            shard_id: Arc::clone(&self.shard_id),
+            sequence_number: Arc::clone(&self.sequence_number),
+            sub_sequence_number,
+            attempts: self.attempts,
+            may_be_duplicate: self.may_be_duplicate,
+        }
+    }
+}
+
+/// The outcome of one accepted record.
+///
+/// Resolves once, to a [`Receipt`] when the record is durable in Kinesis, or to a [`DeliveryError`]. It always resolves:
+/// also when the producer is closed or dropped, when one of its tasks panics, and when the runtime shuts down.
+///
+/// # Cancel safety
+/// Dropping a `Delivery` cancels nothing: the record is sent all the same. If it fails, the failure goes to
+/// [`ProducerBuilder::on_failure`](crate::ProducerBuilder::on_failure). A `Delivery` may be awaited by reference, in
+/// `select!` for instance, any number of times until it resolves.
+#[must_use = "only a `Delivery` tells whether its record was delivered: await it, or `drop` it to leave failures to `on_failure`"]
+#[derive(Debug)]
+pub struct Delivery {
+    slot: Arc<Slot>,
+    index: u32,
+    taken: bool,
+}
+
+impl Future for Delivery {
+    type Output = Result<Receipt, DeliveryError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        assert!(!self.taken, "`Delivery` polled after it resolved");
+        let index = self.index as usize;
+        let mut state = lock(&self.slot.state);
+        match state.take(index) {
+            Some(outcome) => {
+                drop(state);
+                self.taken = true;
+                Poll::Ready(outcome)
+            }
+            None => {
+                let old_waker = state.wakers.watch(index, context.waker());
+                drop(state);
+                drop(old_waker);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if self.taken {
+            return;
+        }
+        let mut state = lock(&self.slot.state);
+        let outcome = state.take(self.index as usize);
+        if outcome.is_none() {
+            state.unobserved.insert(self.index as usize);
+        }
+        drop(state);
+        if let Some(Err(error)) = outcome {
+            self.slot.settlement.unobserved(&error);
+        }
+    }
+}
+
+pub(crate) struct Slot {
+    settlement: Arc<Settlement>,
+    state: Mutex<SlotState>,
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slot").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct SlotState {
+    outcome: Outcome,
+    /// Set when nobody is left to settle what is still open.
+    abandoned: Option<StopReason>,
+    wakers: Wakers,
+    unobserved: BitSet,
+}
+
+#[derive(Default)]
+enum Outcome {
+    #[default]
+    Pending,
+    Together(Placement),
+    Each {
+        /// Of the settled members whose `Delivery` has not taken it yet, by index.
+        outcomes: BTreeMap<usize, Result<Receipt, DeliveryError>>,
+        settled: usize,
+    },
+}
+
+/// The wakers of the members that are awaited.
+enum Wakers {
+    /// By index; as long as the last member that was awaited. Smallest where most members are awaited.
+    All(Vec<Option<Waker>>),
+    /// By index, once members are settled one by one: a settled member holds no memory while others are open.
+    Some(BTreeMap<usize, Waker>),
+}
+
+impl Default for Wakers {
+    fn default() -> Self {
+        Self::All(Vec::new())
+    }
+}
+
+impl Wakers {
+    /// Keeps `waker`, and gives the one before back: its drop runs code that is not ours.
+    fn watch(&mut self, index: usize, waker: &Waker) -> Option<Waker> {
+        match self {
+            Self::All(wakers) => {
+                if wakers.len() <= index {
+                    wakers.resize_with(index + 1, || None);
+                }
+                match &mut wakers[index] {
+                    Some(known) if known.will_wake(waker) => None,
+                    place => place.replace(waker.clone()),
+                }
+            }
+            Self::Some(wakers) => match wakers.get(&index) {
+                Some(known) if known.will_wake(waker) => None,
+                _ => wakers.insert(index, waker.clone()),
+            },
+        }
+    }
+
+    /// Takes out the waker of a member that is settled apart from others.
+    fn take(&mut self, index: usize) -> Option<Waker> {
+        if let Self::All(wakers) = self {
+            let wakers = std::mem::take(wakers).into_iter().enumerate();
+            let awaited = wakers.filter_map(|(index, waker)| Some((index, waker?)));
+            *self = Self::Some(awaited.collect());
+        }
+        match self {
+            Self::All(_) => None,
+            Self::Some(wakers) => wakers.remove(&index),
+        }
+    }
+
+    fn wake_all(self) {
+        match self {
+            Self::All(wakers) => wakers.into_iter().flatten().for_each(Waker::wake),
+            Self::Some(wakers) => wakers.into_values().for_each(Waker::wake),
+        }
+    }
+}
+
+impl SlotState {
+    /// How many members it holds memory for.
+    #[cfg(test)]
+    fn members_held(&self) -> usize {
+        let outcomes = match &self.outcome {
+            Outcome::Each { outcomes, .. } => outcomes.len(),
+            _ => 0,
+        };
+        let wakers = match &self.wakers {
+            Wakers::All(wakers) => wakers.len(),
+            Wakers::Some(wakers) => wakers.len(),
+        };
+        outcomes.max(wakers)
+    }
+
+    fn take(&mut self, index: usize) -> Option<Result<Receipt, DeliveryError>> {
+        let settled = match &mut self.outcome {
+            Outcome::Pending => None,
+            Outcome::Together(placement) => Some(Ok(placement.receipt(index as u64))),
+            Outcome::Each { outcomes, .. } => outcomes.remove(&index),
+        };
+        settled
+            .or_else(|| self.abandoned.clone().map(|reason| Err(DeliveryError::abandoned(reason))))
+    }
+}
+
+/// The producer's side of a slot: settles each member once.
+#[derive(Debug)]
+pub(crate) struct Settler {
+    slot: Arc<Slot>,
+    members: u32,
+    epoch: u64,
+}
+
+impl Settler {
+    pub(crate) fn new(settlement: &Arc<Settlement>) -> Self {
+        let slot = Slot { settlement: Arc::clone(settlement), state: Mutex::default() };
+        Self { slot: Arc::new(slot), members: 0, epoch: settlement.epochs.enter(clock::now()) }
+    }
+
+    /// Adds a member: the future of the next index.
+    pub(crate) fn add_member(&mut self) -> Delivery {
+        let delivery = Delivery { slot: Arc::clone(&self.slot), index: self.members, taken: false };
+        self.members += 1;
+        delivery
+    }
+
+    pub(crate) fn members(&self) -> usize {
+        self.members as usize
+    }
+
+    /// All members lie in one Kinesis record, each at its own index.
+    pub(crate) fn settle_together(&self, placement: Placement) {
+        let wakers = {
+            let mut state = lock(&self.slot.state);
+            state.outcome = Outcome::Together(placement);
+            std::mem::take(&mut state.wakers)
+        };
+        self.slot.settlement.counters.user_records_delivered.add(self.members());
+        wakers.wake_all();
+    }
+
+    /// Settles one member, where the members went separate ways or failed.
+    pub(crate) fn settle_one(&self, index: u32, outcome: Result<Receipt, DeliveryError>) {
+        self.note(index, outcome).tell();
+    }
+
+    /// As [`settle_one`](Self::settle_one): the outcome can be seen, but nobody is told yet.
+    #[must_use = "who waits for the outcome must be told"]
+    pub(crate) fn note(&self, index: u32, outcome: Result<Receipt, DeliveryError>) -> News {
+        let counters = &self.slot.settlement.counters;
+        match &outcome {
+            Ok(_) => counters.user_records_delivered.add(1),
+            Err(error) if matches!(error.cause(), FailureCause::Abandoned(_)) => {
+                counters.user_records_abandoned.add(1)
+            }
+            Err(_) => counters.user_records_failed.add(1),
+        }
+        let index = index as usize;
+        let mut state = lock(&self.slot.state);
+        if state.unobserved.contains(index)
+            && let Err(error) = outcome
+        {
+            state.settle(index, None);
+            return News::Unobserved(error, Arc::clone(&self.slot));
+        }
+        state.settle(index, Some(outcome));
+        let waker = state.wakers.take(index);
+        waker.map_or(News::None, News::Awaited)
+    }
+}
+
+/// Whom an outcome must be told.
+pub(crate) enum News {
+    None,
+    Awaited(Waker),
+    /// A failure that no `Delivery` will see.
+    Unobserved(DeliveryError, Arc<Slot>),
+}
+
+impl News {
+    /// Runs the code of others: not to be called under a lock.
+    pub(crate) fn tell(self) {
+        match self {
+            Self::None => {}
+            Self::Awaited(waker) => waker.wake(),
+            Self::Unobserved(error, slot) => slot.settlement.unobserved(&error),
+        }
+    }
+}
+
+impl SlotState {
+    fn settle(&mut self, index: usize, outcome: Option<Result<Receipt, DeliveryError>>) {
+        if matches!(self.outcome, Outcome::Pending) {
+            self.outcome = Outcome::Each { outcomes: BTreeMap::new(), settled: 0 };
+        }
+        if let Outcome::Each { outcomes, settled } = &mut self.outcome {
+            outcomes.extend(outcome.map(|outcome| (index, outcome)));
+            *settled += 1;
+            self.unobserved.remove(index);
+        }
+    }
+}
+
+impl Drop for Settler {
+    /// Nobody is left to settle the rest: it is abandoned, and says so.
+    fn drop(&mut self) {
+        let settlement = &self.slot.settlement;
+        let mut state = lock(&self.slot.state);
+        let open = match &state.outcome {
+            Outcome::Together(_) => 0,
+            Outcome::Pending => self.members(),
+            Outcome::Each { settled, .. } => self.members() - settled,
+        };
+        if open > 0 {
+            let reason = settlement.stop_reason().cloned().unwrap_or(StopReason::RuntimeShutDown);
+            state.abandoned = Some(reason.clone());
+            let wakers = std::mem::take(&mut state.wakers);
+            let unobserved =
+                (0..self.members()).filter(|&index| state.unobserved.contains(index)).count();
+            drop(state);
+            settlement.counters.user_records_abandoned.add(open);
+            wakers.wake_all();
+            for _ in 0..unobserved {
+                settlement.unobserved(&DeliveryError::abandoned(reason.clone()));
+            }
+        } else {
+            drop(state);
+        }
+        settlement.epochs.leave(self.epoch);
+    }
+}
+
+/// Some of the members, by index; takes no memory while there are none.
+#[derive(Debug, Default)]
+pub(crate) struct BitSet(Vec<u64>);
+
+impl BitSet {
+    pub(crate) fn insert(&mut self, index: usize) {
+        if self.0.len() <= index / 64 {
+            self.0.resize(index / 64 + 1, 0);
+        }
+        self.0[index / 64] |= 1 << (index % 64);
+    }
+
+    fn remove(&mut self, index: usize) {
+        if let Some(word) = self.0.get_mut(index / 64) {
+            *word &= !(1 << (index % 64));
+        }
+    }
+
+    pub(crate) fn contains(&self, index: usize) -> bool {
+        self.0.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,386 @@
+//! Aggregator: the open aggregate of a shard, and its sealing.
+
+mod split;
+
+use std::time::Duration;
+
+use kinesis_aggregation::{AggregateBuilder, HashKey};
+
+use crate::ack::{BitSet, Delivery, Settler};
+use crate::aggregate::compression::{Compressors, Data};
+use crate::aggregate::fill::{Fill, SealReason};
+use crate::aggregate::kinesis_record::{History, KinesisRecord, Members};
+use crate::aggregate::lifetimes::Lifetimes;
+use crate::buffer::{AGGREGATE_OVERHEAD, Charge, LaneId, RECORD_OVERHEAD};
+use crate::clock::{self, Instant};
+use crate::config::{InvalidConfig, OnGap, ProducerConfig, RecordOrdering};
+use crate::record::{PartitionKey, Priority, UserRecord};
+use crate::shard::verdict::HashKeySpan;
+
+/// The partition key of an aggregate of two or more records, as the KPL's.
+const AGGREGATE_PARTITION_KEY: &str = "a";
+
+/// What the size of aggregates grows towards while their lane is busy: what a shard takes in a second.
+pub(crate) const MAX_ADAPTIVE_SIZE: usize = 1024 * 1024;
+
+/// How large an aggregate may grow.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AggregateLimits {
+    pub(crate) max_size: usize,
+    /// What the size may grow to while the lane is busy.
+    pub(crate) largest: usize,
+    pub(crate) max_count: usize,
+    /// Whether the members' hash keys are kept, to find a failed record's successors.
+    keeps_hash_keys: bool,
+    /// How long a record may wait for company.
+    linger: Duration,
+    /// The time to live of records without their own.
+    record_ttl: Duration,
+}
+
+impl AggregateLimits {
+    /// An aggregate and its partition key must fit into the stream's maximum record size, too.
+    pub(crate) fn new(config: &ProducerConfig, max_record_size: usize) -> Self {
+        let max_count =
+            if config.aggregation_enabled { config.aggregation_max_count as usize } else { 1 };
+        // Of a stream that takes more than any aggregate may have, the limit may sink again: not below that.
+        let most = max_record_size.min(MAX_ADAPTIVE_SIZE);
+        let most = most.saturating_sub(AGGREGATE_PARTITION_KEY.len());
+        let max_size = config.aggregation_max_size.min(most);
+        Self {
+            max_size,
+            largest: if config.aggregation_adaptive {
+                MAX_ADAPTIVE_SIZE.min(most).max(max_size)
+            } else {
+                max_size
+            },
+            max_count,
+            linger: config.record_max_buffered_time,
+            record_ttl: config.record_ttl,
+            keeps_hash_keys: config.ordering == RecordOrdering::PerPartitionKey
+                && config.on_gap == OnGap::FailSuccessors,
+        }
+    }
+
+    pub(crate) fn sized(self, max_size: usize) -> Self {
+        Self { max_size, ..self }
+    }
+
+    /// Limits under which nothing is aggregated.
+    pub(crate) fn single(self) -> Self {
+        Self { max_count: 1, ..self }
+    }
+
+    /// Until when a record that is accepted `now` waits for company: not at all where that would take half of its time.
+    fn lingers_until(self, time_to_live: Option<Duration>, now: Instant) -> Instant {
+        match time_to_live {
+            Some(time_to_live) if time_to_live < self.linger.saturating_mul(2) => now,
+            _ => clock::after(now, self.linger),
+        }
+    }
+}
+
+/// The records of one shard that wait for company.
+#[derive(Debug)]
+pub(crate) struct OpenAggregate {
+    content: Content,
+    settler: Settler,
+    charge: Charge,
+    span: HashKeySpan,
+    hash_keys_kept: Vec<HashKey>,
+    lifetimes: Lifetimes,
+    droppable: BitSet,
+    opened: Instant,
+    /// Time from which it is sent as soon as its shard takes it.
+    lingers_until: Instant,
+    /// It is open for longer than the linger: members expire by the time of their own acceptance.
+    is_overdue: bool,
+    /// Why it takes no more.
+    closed_by: SealReason,
+}
+
+/// When an open aggregate is sent or expires, and how large it is now.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waits {
+    /// From then on it is sent as soon as its shard takes it.
+    pub(crate) lingers_until: Instant,
+    /// When the first of its members expires.
+    pub(crate) expires: Instant,
+    pub(crate) size: usize,
+}
+
+/// A record that an open aggregate took.
+pub(crate) struct Joined {
+    pub(crate) delivery: Delivery,
+    /// The aggregate must be looked at earlier than without this record.
+    pub(crate) is_sooner: bool,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Goes out as it is; nothing is copied.
+    One(UserRecord),
+    /// Each record is copied straight into the aggregate.
+    Many { builder: Box<AggregateBuilder>, first_hash_key: HashKey, max_size: usize },
+}
+
+impl OpenAggregate {
+    pub(crate) fn new(
+        record: UserRecord,
+        hash_key: HashKey,
+        charge: Charge,
+        settler: Settler,
+        limits: AggregateLimits,
+        now: Instant,
+    ) -> Self {
+        let span = HashKeySpan::of(hash_key);
+        Self {
+            lifetimes: Lifetimes::new(record.time_to_live, now, limits.record_ttl),
+            lingers_until: limits.lingers_until(record.time_to_live, now),
+            is_overdue: false,
+            droppable: droppable_of([&record]),
+            content: Content::One(record),
+            settler,
+            charge,
+            span,
+            hash_keys_kept: Vec::new(),
+            opened: now,
+            closed_by: SealReason::Size,
+        }
+    }
+
+    /// Looks at it: once its linger is over, each record that joins it expires by its own acceptance.
+    pub(crate) fn look(&mut self, now: Instant) -> Waits {
+        self.is_overdue |= self.lingers_until <= now;
+        Waits {
+            lingers_until: self.lingers_until,
+            expires: self.lifetimes.expires(),
+            size: self.size(),
+        }
+    }
+
+    /// Adds a record, or gives it back with the reason why this aggregate is to be sealed before it.
+    pub(crate) fn try_push(
+        &mut self,
+        record: UserRecord,
+        hash_key: HashKey,
+        limits: AggregateLimits,
+    ) -> Result<Joined, (UserRecord, SealReason)> {
+        let shares_lifetime = self.lifetimes.may_share(record.time_to_live) && !self.is_overdue;
+        if self.settler.members() >= limits.max_count {
+            return Err((record, SealReason::Count));
+        }
+        if !record.is_aggregable() {
+            return Err((record, SealReason::BeforeSingle));
+        }
+        // In ordered mode a failed member takes the later ones of its key along: those that expire must be the first.
+        if limits.keeps_hash_keys && self.lifetimes.first_time_to_live() != record.time_to_live {
+            return Err((record, SealReason::TimeToLive));
+        }
+        match &mut self.content {
+            Content::Many { builder, .. } => {
+                if builder
+                    .push(&record.partition_key, record.explicit_hash_key, &record.data)
+                    .is_err()
+                {
+                    return Err((record, SealReason::Size));
+                }
+            }
+            Content::One(first) => {
+                if first.payload_len() + record.payload_len() > limits.max_size {
+                    return Err((record, SealReason::Size));
+                }
+                let mut builder = Box::new(AggregateBuilder::new(limits.max_size));
+                let both = [&*first, &record].into_iter().try_for_each(|record| {
+                    builder
+                        .push(&record.partition_key, record.explicit_hash_key, &record.data)
+                        .map(drop)
+                });
+                if both.is_err() {
+                    return Err((record, SealReason::Size));
+                }
+                self.content = Content::Many {
+                    builder,
+                    first_hash_key: self.span.low,
+                    max_size: limits.max_size,
+                };
+            }
+        }
+        if limits.keeps_hash_keys {
+            if self.hash_keys_kept.is_empty() {
+                self.hash_keys_kept.push(self.span.low);
+            }
+            self.hash_keys_kept.push(hash_key);
+        }
+        self.span.include(hash_key);
+        if record.priority == Priority::Droppable {
+            self.droppable.insert(self.settler.members());
+        }
+        let is_sooner = !shares_lifetime && self.add_lifetime(record.time_to_live, limits);
+        let delivery = self.settler.add_member();
+        Ok(Joined { delivery, is_sooner })
+    }
+
+    /// Notes the lifetime of a new member; whether the aggregate must be looked at earlier for it.
+    fn add_lifetime(&mut self, time_to_live: Option<Duration>, limits: AggregateLimits) -> bool {
+        let now = clock::now();
+        let before = (self.lingers_until, self.lifetimes.expires());
+        self.lifetimes.add(
+            self.settler.members(),
+            time_to_live,
+            (self.opened, now),
+            limits.record_ttl,
+        );
+        let lingers_until = limits.lingers_until(time_to_live, now);
+        self.lingers_until = self.lingers_until.min(lingers_until);
+        self.lingers_until < before.0 || self.lifetimes.expires() < before.1
+    }
+
+    pub(crate) fn absorb(&mut self, charge: Charge) {
+        self.charge.absorb(charge);
+    }
+
+    /// Why no further record can join, if so.
+    pub(crate) fn full(&self, limits: AggregateLimits) -> Option<SealReason> {
+        match &self.content {
+            Content::One(record) if !record.is_aggregable() => Some(SealReason::Alone),
+            _ if self.settler.members() >= limits.max_count => Some(SealReason::Count),
+            _ if self.size() >= limits.max_size => Some(SealReason::Size),
+            _ => None,
+        }
+    }
+
+    fn size(&self) -> usize {
+        match &self.content {
+            Content::One(record) => record.payload_len(),
+            Content::Many { builder, .. } => builder.size(),
+        }
+    }
+
+    /// Takes no more.
+    pub(crate) fn close(mut self, reason: SealReason) -> Self {
+        self.closed_by = reason;
+        self
+    }
+
+    /// Gives back memory that a closed aggregate does not need, as long as it waits to be sealed.
+    pub(crate) fn shrink_to_fit(&mut self) {
+        if let Content::Many { builder, .. } = &mut self.content {
+            builder.shrink_to_fit();
+        }
+    }
+
+    pub(crate) fn fill(&self) -> Fill {
+        Fill {
+            closed_by: self.closed_by,
+            members: self.settler.members(),
+            size: self.size(),
+            max_size: match &self.content {
+                Content::One(_) => None,
+                Content::Many { max_size, .. } => Some(*max_size),
+            },
+        }
+    }
+}
+
+/// Turns records into Kinesis records: the place where aggregates are sealed, compressed, and numbered.
+pub(crate) struct Sealer {
+    pub(crate) compressors: Compressors,
+    next_sequence: u64,
+}
+
+/// The bytes of a Kinesis record and how it is addressed.
+struct Sealed {
+    data: Data,
+    partition_key: PartitionKey,
+    explicit_hash_key: Option<HashKey>,
+    is_framed: bool,
+    is_raw: bool,
+}
+
+impl Sealer {
+    pub(crate) fn new(config: &ProducerConfig) -> Result<Self, InvalidConfig> {
+        Ok(Self { compressors: Compressors::new(config)?, next_sequence: 0 })
+    }
+
+    pub(crate) fn seal(&mut self, mut open: OpenAggregate, lane: LaneId) -> KinesisRecord {
+        open.hash_keys_kept.shrink_to_fit();
+        open.lifetimes.shrink_to_fit();
+        let sealed = match open.content {
+            Content::One(record) => self.single(record),
+            Content::Many { builder, first_hash_key, .. } => {
+                self.aggregate(*builder, first_hash_key)
+            }
+        };
+        let sequence = self.next_sequence;
+        // The members, should they go separate ways, have their places before the next.
+        self.next_sequence += open.settler.members() as u64;
+        KinesisRecord {
+            sequence,
+            lane,
+            data: sealed.data,
+            partition_key: sealed.partition_key,
+            explicit_hash_key: sealed.explicit_hash_key,
+            is_framed: sealed.is_framed,
+            is_raw: sealed.is_raw,
+            span: open.span,
+            hash_keys_kept: open.hash_keys_kept,
+            members: Members::Together(open.settler),
+            charge: open.charge,
+            lifetimes: open.lifetimes,
+            droppable: open.droppable,
+            history: History::new(open.opened),
+        }
+    }
+
+    /// A record alone goes out raw under its own key; if a consumer would take its data for a frame, in a frame of its own.
+    fn single(&mut self, record: UserRecord) -> Sealed {
+        let (is_raw, is_framed) = (record.is_raw, record.is_wrapped_alone());
+        let data = if is_framed {
+            let mut builder = AggregateBuilder::new(usize::MAX);
+            builder
+                .push(&record.partition_key, record.explicit_hash_key, &record.data)
+                .expect("the first record always fits");
+            builder.seal().into_bytes()
+        } else {
+            record.data
+        };
+        Sealed {
+            data: Data::Final(data),
+            partition_key: record.partition_key,
+            explicit_hash_key: record.explicit_hash_key,
+            is_framed,
+            is_raw,
+        }
+    }
+
+    fn aggregate(&mut self, builder: AggregateBuilder, first_hash_key: HashKey) -> Sealed {
+        Sealed {
+            data: self.compressors.compress(builder.seal()),
+            partition_key: AGGREGATE_PARTITION_KEY.into(),
+            explicit_hash_key: Some(first_hash_key),
+            is_framed: true,
+            is_raw: false,
+        }
+    }
+}
+
+/// The positions of the droppable records.
+fn droppable_of<'a>(records: impl IntoIterator<Item = &'a UserRecord>) -> BitSet {
+    let mut droppable = BitSet::default();
+    for (position, record) in records.into_iter().enumerate() {
+        if record.priority == Priority::Droppable {
+            droppable.insert(position);
+        }
+    }
+    droppable
+}
+
+/// What a record takes of the budget when it joins an open aggregate, and when it opens one.
+pub(crate) fn cost_of(record: &UserRecord) -> (usize, usize) {
+    let joining = record.payload_len() + RECORD_OVERHEAD;
+    (joining, joining + AGGREGATE_OVERHEAD)
+}
+
+#[cfg(test)]
+mod tests;

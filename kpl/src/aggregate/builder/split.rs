@@ -1,0 +1,213 @@
+//! Taking a Kinesis record apart: members whose shard is gone, or that travel alone from now on.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kinesis_aggregation::{AggregateBuilder, HashKey};
+
+use super::{Sealed, Sealer, droppable_of};
+use crate::ack::Settler;
+use crate::aggregate::compression::Data;
+use crate::aggregate::kinesis_record::{KinesisRecord, Members};
+use crate::buffer::{LaneId, RECORD_OVERHEAD};
+use crate::clock::Instant;
+use crate::record::UserRecord;
+use crate::shard::verdict::HashKeySpan;
+
+impl Sealer {
+    /// Distributes the members of a record to the lanes that take them now. Order and place in the queue are kept.
+    ///
+    /// `route` names the lane of a hash key, and whether that lane aggregates.
+    pub(crate) fn regroup(
+        &mut self,
+        record: KinesisRecord,
+        route: impl Fn(HashKey) -> (LaneId, bool),
+    ) -> Vec<KinesisRecord> {
+        let parts = self.divide(record, |_, hash_key| {
+            let (lane, aggregates) = route(hash_key);
+            (lane, lane, aggregates)
+        });
+        parts.into_iter().map(|(_, part)| part).collect()
+    }
+
+    /// Takes the first `members` out of an aggregate, to travel alone; the others stay together behind them.
+    pub(crate) fn take_apart(
+        &mut self,
+        aggregate: KinesisRecord,
+        members: usize,
+    ) -> Vec<KinesisRecord> {
+        let lane = aggregate.lane;
+        let parts = self.divide(aggregate, |place, _| {
+            let stays = place >= members;
+            (stays, lane, stays)
+        });
+        parts.into_iter().map(|(_, part)| part).collect()
+    }
+
+    /// Divides an aggregate into two, which stay in its lane.
+    pub(crate) fn halve(&mut self, aggregate: KinesisRecord) -> Vec<KinesisRecord> {
+        let (lane, first_half) = (aggregate.lane, aggregate.members.len() / 2);
+        let parts = self.divide(aggregate, |place, _| (place >= first_half, lane, true));
+        parts.into_iter().map(|(_, part)| part).collect()
+    }
+
+    /// Splits the members of a record that expired from the others: parts that expired are `true`, the one that stays is
+    /// `false`. What stays keeps the room that a Kinesis record takes beside its members.
+    pub(crate) fn part_expired(
+        &mut self,
+        record: KinesisRecord,
+        now: Instant,
+    ) -> Vec<(bool, KinesisRecord)> {
+        if record.lifetimes.are_equal() {
+            return vec![(true, record)];
+        }
+        let (lane, lifetimes) = (record.lane, record.lifetimes.clone());
+        let mut parts = self.divide(record, |place, _| {
+            let is_over = lifetimes.is_over(place, now);
+            (is_over, lane, !is_over)
+        });
+        // The last part has what the others did not need: too much, if it expired.
+        if let Some((true, last)) = parts.last_mut() {
+            let surplus = last.charge.keep(last.user_bytes() + RECORD_OVERHEAD);
+            if let Some(surplus) = surplus
+                && let Some((_, stays)) = parts.iter_mut().find(|(is_over, _)| !is_over)
+            {
+                stays.charge.absorb(surplus);
+            }
+        }
+        parts
+    }
+
+    /// Divides a record: `class` is told the place and the hash key of a member, and names what its part has in common, its
+    /// lane, and whether that lane aggregates.
+    pub(crate) fn divide<C: Copy + Eq + Hash>(
+        &mut self,
+        record: KinesisRecord,
+        class: impl Fn(usize, HashKey) -> (C, LaneId, bool),
+    ) -> Vec<(C, KinesisRecord)> {
+        let users = record.user_records();
+        let was_framed = record.is_framed;
+        let KinesisRecord {
+            sequence, members, mut charge, lifetimes, history, hash_keys_kept, ..
+        } = record;
+        let keeps_hash_keys = !hash_keys_kept.is_empty();
+        let mut groups: Vec<Group<C>> = Vec::new();
+        let mut open: HashMap<C, usize> = HashMap::new();
+        for (place, (member, user)) in members.separate().into_iter().zip(users).enumerate() {
+            let hash_key = user.hash_key();
+            let (class, lane, aggregates) = class(place, hash_key);
+            let group = match aggregates {
+                true => *open.entry(class).or_insert(groups.len()),
+                false => groups.len(),
+            };
+            match groups.get_mut(group) {
+                Some(group) => group.add(place, user, hash_key, member),
+                None => groups.push(Group {
+                    sequence: sequence + place as u64,
+                    class,
+                    lane,
+                    places: vec![place],
+                    users: vec![user],
+                    first_hash_key: hash_key,
+                    span: HashKeySpan::of(hash_key),
+                    hash_keys: vec![hash_key],
+                    members: vec![member],
+                }),
+            }
+        }
+        let mut regrouped = Vec::with_capacity(groups.len());
+        let mut groups = groups.into_iter().peekable();
+        while let Some(group) = groups.next() {
+            let bytes = group.users.iter().map(|user| user.payload_len() + RECORD_OVERHEAD).sum();
+            let mut share = match groups.peek() {
+                Some(_) => charge.split(bytes),
+                None => charge.split(usize::MAX),
+            };
+            share.move_to(group.lane);
+            let Group {
+                sequence,
+                class,
+                lane,
+                places,
+                users,
+                first_hash_key,
+                span,
+                hash_keys,
+                members,
+            } = group;
+            let droppable = droppable_of(&users);
+            let mut sealed = self.seal_group(users, first_hash_key);
+            if was_framed && !sealed.is_framed {
+                // A slice of the whole, which must not live until the last of its members is settled.
+                sealed.data = Data::Final(Bytes::copy_from_slice(&sealed.data.bytes()));
+            }
+            let part = KinesisRecord {
+                sequence,
+                lane,
+                data: sealed.data,
+                partition_key: sealed.partition_key,
+                explicit_hash_key: sealed.explicit_hash_key,
+                is_framed: sealed.is_framed,
+                is_raw: sealed.is_raw,
+                span,
+                hash_keys_kept: if keeps_hash_keys { hash_keys } else { Vec::new() },
+                members: Members::Each(members),
+                charge: share,
+                lifetimes: lifetimes.of_members(&places),
+                droppable,
+                history: history.of_part(lifetimes.accepted(places[0])),
+            };
+            regrouped.push((class, part));
+        }
+        regrouped
+    }
+
+    fn seal_group(&mut self, mut users: Vec<UserRecord>, first_hash_key: HashKey) -> Sealed {
+        if users.len() == 1
+            && let Some(user) = users.pop()
+        {
+            return self.single(user);
+        }
+        // A part of an aggregate is no larger than the whole was.
+        let mut builder = AggregateBuilder::new(usize::MAX);
+        for user in &users {
+            builder
+                .push(&user.partition_key, user.explicit_hash_key, &user.data)
+                .expect("an aggregate without a limit takes every record");
+        }
+        self.aggregate(builder, first_hash_key)
+    }
+}
+
+/// Members of one record that go on together.
+struct Group<C> {
+    /// The place of the first of them.
+    sequence: u64,
+    class: C,
+    lane: LaneId,
+    /// Of the members in the record that is divided.
+    places: Vec<usize>,
+    users: Vec<UserRecord>,
+    first_hash_key: HashKey,
+    span: HashKeySpan,
+    hash_keys: Vec<HashKey>,
+    members: Vec<(Arc<Settler>, u32)>,
+}
+
+impl<C> Group<C> {
+    fn add(
+        &mut self,
+        place: usize,
+        user: UserRecord,
+        hash_key: HashKey,
+        member: (Arc<Settler>, u32),
+    ) {
+        self.places.push(place);
+        self.users.push(user);
+        self.span.include(hash_key);
+        self.hash_keys.push(hash_key);
+        self.members.push(member);
+    }
+}

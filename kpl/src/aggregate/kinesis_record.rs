@@ -1,0 +1,317 @@
+//! A Kinesis record: one entry of a PutRecords request, single or aggregate, with what is needed to settle its members.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kinesis_aggregation::{Decoded, Decoder, HashKey};
+
+use crate::ack::{BitSet, News, Placement, Settler};
+use crate::aggregate::compression::Data;
+use crate::aggregate::lifetimes::Lifetimes;
+use crate::buffer::{AGGREGATE_OVERHEAD, Charge, LaneId, RECORD_OVERHEAD};
+use crate::clock::Instant;
+use crate::error::{Attempt, DeliveryError, Failure, FailureCause, Source};
+use crate::record::{PartitionKey, Priority, UserRecord};
+use crate::shard::verdict::HashKeySpan;
+
+/// Of more attempts than this, the first and the latest are kept: [`AGGREGATE_OVERHEAD`] counts them.
+const MAX_ATTEMPTS_KEPT: usize = 3;
+
+/// No aggregate is larger: the largest record and its wrapper.
+const MAX_DECOMPRESSED: usize = 16 * 1024 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct KinesisRecord {
+    /// Rises in the order of sealing; a record that is tried again keeps its place.
+    pub(crate) sequence: u64,
+    pub(crate) lane: LaneId,
+    pub(crate) data: Data,
+    pub(crate) partition_key: PartitionKey,
+    pub(crate) explicit_hash_key: Option<HashKey>,
+    /// Whether `data` is a frame around the members, or the one member's own data.
+    pub(crate) is_framed: bool,
+    /// Whether `data` is to go out as it is, whatever it looks like.
+    pub(crate) is_raw: bool,
+    pub(crate) span: HashKeySpan,
+    /// The hash key of each member, where they are kept: in ordered mode.
+    pub(crate) hash_keys_kept: Vec<HashKey>,
+    pub(crate) members: Members,
+    pub(crate) charge: Charge,
+    pub(crate) lifetimes: Lifetimes,
+    /// The members that were sent as droppable.
+    pub(crate) droppable: BitSet,
+    pub(crate) history: History,
+}
+
+/// Whose results a Kinesis record carries.
+#[derive(Debug)]
+pub(crate) enum Members {
+    /// All members of one slot, in order.
+    Together(Settler),
+    /// Members that went separate ways after a reshard, each with its slot and its index there.
+    Each(Vec<(Arc<Settler>, u32)>),
+}
+
+impl Members {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Together(settler) => settler.members(),
+            Self::Each(members) => members.len(),
+        }
+    }
+
+    /// The members one by one.
+    pub(crate) fn separate(self) -> Vec<(Arc<Settler>, u32)> {
+        match self {
+            Self::Together(settler) => {
+                let settler = Arc::new(settler);
+                (0..settler.members() as u32).map(|index| (Arc::clone(&settler), index)).collect()
+            }
+            Self::Each(members) => members,
+        }
+    }
+}
+
+impl KinesisRecord {
+    /// Whether it can be sent: its data is compressed, where that is asked for.
+    pub(crate) fn is_ready(&mut self, now: Instant) -> bool {
+        self.data.is_ready(self.lifetimes.expires(), now)
+    }
+
+    /// When the first of its members expires.
+    pub(crate) fn expires(&self) -> Instant {
+        self.lifetimes.expires()
+    }
+
+    /// Data and partition key: what counts against the limits of the service.
+    pub(crate) fn size(&self) -> usize {
+        self.data.len() + self.partition_key.len()
+    }
+
+    /// The user records inside, without copying their data.
+    pub(crate) fn user_records(&self) -> Vec<UserRecord> {
+        if !self.is_framed {
+            return vec![UserRecord {
+                partition_key: self.partition_key.clone(),
+                explicit_hash_key: self.explicit_hash_key,
+                data: self.data.bytes(),
+                priority: self.priority_of(0),
+                time_to_live: self.lifetimes.time_to_live(0),
+                is_raw: self.is_raw,
+            }];
+        }
+        match Decoder::new(MAX_DECOMPRESSED).decode(self.data.bytes()) {
+            Ok(Decoded::Aggregate(aggregate)) if aggregate.len() == self.members.len() => aggregate
+                .iter()
+                .enumerate()
+                .map(|(position, member)| UserRecord {
+                    partition_key: member.partition_key().to_owned().into(),
+                    explicit_hash_key: member.explicit_hash_key(),
+                    data: member.data_bytes(),
+                    priority: self.priority_of(position),
+                    time_to_live: self.lifetimes.time_to_live(position),
+                    is_raw: false,
+                })
+                .collect(),
+            other => unreachable!(
+                "a frame that this producer sealed decodes to its members: {:?}",
+                other.err()
+            ),
+        }
+    }
+
+    fn priority_of(&self, position: usize) -> Priority {
+        if self.droppable.contains(position) { Priority::Droppable } else { Priority::Critical }
+    }
+
+    /// Data and partition keys of the members.
+    pub(crate) fn user_bytes(&self) -> usize {
+        match &self.members {
+            // As they were charged.
+            Members::Together(settler) => {
+                let overhead = settler.members() * RECORD_OVERHEAD + AGGREGATE_OVERHEAD;
+                self.charge.bytes().saturating_sub(overhead)
+            }
+            // The parts of an aggregate share its charge.
+            Members::Each(_) => self.user_records().iter().map(UserRecord::payload_len).sum(),
+        }
+    }
+
+    pub(crate) fn settle_delivered(self, shard_id: Arc<str>, sequence_number: &str) {
+        let placement = Placement {
+            shard_id,
+            sequence_number: sequence_number.into(),
+            attempts: self.history.attempts,
+            may_be_duplicate: self.history.may_have_been_written,
+        };
+        // Room first: who awaits the receipt finds it free.
+        drop(self.charge);
+        match self.members {
+            Members::Together(settler) => settler.settle_together(placement),
+            Members::Each(members) => {
+                for (position, (settler, index)) in members.into_iter().enumerate() {
+                    settler.settle_one(index, Ok(placement.receipt(position as u64)));
+                }
+            }
+        }
+    }
+
+    /// The hash keys of the members, in order; of several members none unless [`Self::hash_keys_kept`].
+    pub(crate) fn hash_keys(&self) -> &[HashKey] {
+        match self.members.len() {
+            1 => std::slice::from_ref(&self.span.low),
+            _ => &self.hash_keys_kept,
+        }
+    }
+
+    pub(crate) fn settle_failed(self, cause: FailureCause, source: Option<Source>) {
+        self.fail(cause, source).tell();
+    }
+
+    /// Settles all members as failed; who waits for them is told by the caller.
+    pub(crate) fn fail(self, cause: FailureCause, source: Option<Source>) -> Failed {
+        let mut records = self.user_records();
+        detach(&mut records);
+        let failure = Arc::new(Failure {
+            cause,
+            attempts: self.history.log,
+            failures: self.history.failures,
+            may_have_been_written: self.history.may_have_been_written,
+            source,
+        });
+        let members = self.members.separate();
+        let note = |((settler, index), record): (&(Arc<Settler>, u32), _)| {
+            let error = DeliveryError::new(Some(record), Arc::clone(&failure));
+            settler.note(*index, Err(error))
+        };
+        Failed {
+            news: members.iter().zip(records).map(note).collect(),
+            charge: self.charge,
+            members,
+        }
+    }
+}
+
+/// Copies data out of an aggregate of more than twice its size, which would live as long as each of the records.
+fn detach(records: &mut [UserRecord]) {
+    let all: usize = records.iter().map(|record| record.data.len()).sum();
+    for record in records {
+        if record.data.len() < all / 2 {
+            record.data = Bytes::copy_from_slice(&record.data);
+        }
+    }
+}
+
+/// A record that failed: all whose end runs the code of others.
+#[must_use = "who waits for its members, for its room or for a flush must be told"]
+pub(crate) struct Failed {
+    charge: Charge,
+    members: Vec<(Arc<Settler>, u32)>,
+    news: Vec<News>,
+}
+
+impl Failed {
+    /// Not to be called under a lock.
+    pub(crate) fn tell(self) {
+        // Room first: who awaits the failure finds it free.
+        drop(self.charge);
+        drop(self.members);
+        self.news.into_iter().for_each(News::tell);
+    }
+}
+
+/// What was tried so far.
+#[derive(Debug, Clone)]
+pub(crate) struct History {
+    /// Attempts made, the successful one included.
+    pub(crate) attempts: u32,
+    pub(crate) may_have_been_written: bool,
+    pub(crate) log: Vec<Attempt>,
+    /// Requests in a row that failed as a whole and may have failed for this record.
+    pub(crate) suspicions: u32,
+    failures: u32,
+    accepted: Instant,
+    /// The end of the last attempt, or the acceptance.
+    since: Instant,
+    /// The start of the attempt under way.
+    started: Instant,
+}
+
+impl History {
+    pub(crate) fn new(accepted: Instant) -> Self {
+        Self {
+            attempts: 0,
+            may_have_been_written: false,
+            log: Vec::new(),
+            suspicions: 0,
+            failures: 0,
+            accepted,
+            since: accepted,
+            started: accepted,
+        }
+    }
+
+    pub(crate) fn begin(&mut self, now: Instant) {
+        self.attempts += 1;
+        self.started = now;
+    }
+
+    /// When the first member was accepted.
+    pub(crate) fn accepted(&self) -> Instant {
+        self.accepted
+    }
+
+    /// The history of members whose first was accepted then: a part of the record.
+    pub(crate) fn of_part(&self, accepted: Option<Instant>) -> Self {
+        let mut part = self.clone();
+        if let Some(accepted) = accepted {
+            part.accepted = accepted;
+            part.since = part.since.max(accepted);
+        }
+        part
+    }
+
+    /// How long the last attempt waited for its start: since the one before, or since acceptance.
+    pub(crate) fn waited(&self) -> Duration {
+        self.started.saturating_duration_since(self.since)
+    }
+
+    /// When the last attempt began.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub(crate) fn failed(
+        &mut self,
+        now: Instant,
+        code: &Arc<str>,
+        message: &Arc<str>,
+        may_have_been_written: bool,
+    ) {
+        self.may_have_been_written |= may_have_been_written;
+        self.failures += 1;
+        if self.log.len() == MAX_ATTEMPTS_KEPT {
+            self.log.remove(1);
+        }
+        // No more than that.
+        self.log.reserve_exact(MAX_ATTEMPTS_KEPT - self.log.len());
+        self.log.push(Attempt {
+            delay: self.waited(),
+            duration: now.saturating_duration_since(self.started),
+            code: Arc::clone(code),
+            message: Arc::clone(message),
+        });
+        self.since = now;
+    }
+
+    /// The cause of an expiry.
+    pub(crate) fn expired(&self, ttl: Duration) -> FailureCause {
+        let last = match self.log.last() {
+            Some(attempt) => format!("{}: {}", attempt.code, attempt.message).into(),
+            None => "it waited for its compression, its shard's rate limit, room in flight, or the endpoint"
+                .into(),
+        };
+        FailureCause::Expired { ttl, last }
+    }
+}

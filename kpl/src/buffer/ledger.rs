@@ -1,0 +1,524 @@
+//! The rules of a memory budget: how many bytes each shard of each producer may hold, and which waiter gets room next. Pure:
+//! the lock around it is `budget.rs`.
+//!
+//! *Fair share.* A shard may hold at most as much as is still free. So one hot shard gets half of the budget, two get a third
+//! each, and the other shards find room, whichever producer they belong to. A shard that holds nothing may take all that is
+//! free.
+//!
+//! *Waiters.* A record for which there is no room waits. The waiters of one shard are served in the order of arrival. Among
+//! shards the oldest waiter that fits goes first: a waiter that does not fit holds up its own shard only.
+//!
+//! *Reserved bytes.* A waiter whose shard holds nothing may need more than is free. Then its bytes are reserved: younger
+//! waiters get room only out of the remainder, and as long as there is no remainder, they get none, and the open aggregates
+//! of all producers are flushed.
+//!
+//! *Permits.* Room for a permit has no shard yet and may end up with any. So a permit waits while an older waiter of its
+//! producer waits, and while the fullest shard together with all permits of the producer would hold more than twice what is
+//! left. While the first permit waits, its bytes are reserved.
+//!
+//! *Cost.* A grant, a return and a new waiter each take a time that is logarithmic in the number of waiters. While permits
+//! wait, each return also looks at the first permit of each producer. A producer's pipeline asks once a turn which open
+//! aggregates must make room; that takes a time that is linear in the number of its shards with waiters.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::task::{Poll, Waker};
+
+use super::LaneId;
+use super::tournament::Tournament;
+use super::wait_index::WaitIndex;
+
+/// A shard of one of the producers that share the budget; or the permits of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Share {
+    pub(crate) producer: usize,
+    pub(crate) lane: LaneId,
+}
+
+/// A waiter, by the order of arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Ticket(u64);
+
+#[derive(Debug)]
+pub(crate) struct Ledger<S> {
+    total: usize,
+    free: usize,
+    peak: usize,
+    /// By number. A number whose producer is gone goes to the next producer.
+    usages: Vec<Option<Usage<S>>>,
+    waiters: BTreeMap<Share, VecDeque<Waiter>>,
+    /// Finds the waiters of shards; only the first of a shard has a need.
+    index: WaitIndex,
+    /// The first waiter for a permit of each producer.
+    permits: BTreeSet<(Ticket, usize)>,
+    /// Waiters whose room is taken, and that have not been polled since.
+    granted: HashSet<Ticket>,
+    next_ticket: u64,
+    /// Bytes of waiters whose shard holds nothing and that do not fit: younger waiters compete for the remainder.
+    reserved: usize,
+    /// Waiters that were looked at to find those that get room.
+    #[cfg(test)]
+    pub(crate) looked_at: usize,
+}
+
+/// What one producer holds.
+#[derive(Debug)]
+struct Usage<S> {
+    signal: S,
+    used: usize,
+    peak: usize,
+    /// By lane, without the permits.
+    held: Tournament<usize>,
+    held_by_permits: usize,
+    /// The first waiter of each shard.
+    first_waiters: BTreeSet<Ticket>,
+    /// Shards that were refused room since the pressure was last read.
+    refused: BTreeSet<LaneId>,
+    /// A shard of any producer was refused room that this producer may hold.
+    asked_by_others: bool,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    ticket: Ticket,
+    bytes: usize,
+    waker: Option<Waker>,
+}
+
+/// The open aggregates that hold room for which records wait.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Pressure {
+    None,
+    Lanes(Vec<LaneId>),
+    All,
+}
+
+/// Tasks and producers to wake once the lock is released.
+#[must_use = "tasks wait for it"]
+#[derive(Debug)]
+pub(crate) struct Wakes<S> {
+    pub(crate) granted: Vec<Waker>,
+    /// Producers whose open aggregates must make room now.
+    pub(crate) pressed: Vec<S>,
+}
+
+impl<S: Clone> Ledger<S> {
+    pub(crate) fn new(total: usize) -> Self {
+        Self {
+            total,
+            free: total,
+            peak: 0,
+            usages: Vec::new(),
+            waiters: BTreeMap::new(),
+            index: WaitIndex::new(),
+            permits: BTreeSet::new(),
+            granted: HashSet::new(),
+            next_ticket: 0,
+            reserved: 0,
+            #[cfg(test)]
+            looked_at: 0,
+        }
+    }
+
+    /// Adds a producer, and returns its number. `signal` is handed back when its open aggregates must make room.
+    pub(crate) fn add_producer(&mut self, signal: S) -> usize {
+        let usage = Usage {
+            signal,
+            used: 0,
+            peak: 0,
+            held: Tournament::new(),
+            held_by_permits: 0,
+            first_waiters: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            asked_by_others: false,
+            closed: false,
+        };
+        if let Some(number) = self.usages.iter().position(Option::is_none) {
+            self.usages[number] = Some(usage);
+            number
+        } else {
+            self.usages.push(Some(usage));
+            self.usages.len() - 1
+        }
+    }
+
+    /// Removes a producer, once all that it held was given back.
+    pub(crate) fn remove_producer(&mut self, number: usize) {
+        self.usages[number] = None;
+    }
+
+    /// Ends the waits of a producer, those of now and of later, without room.
+    pub(crate) fn close_producer(&mut self, number: usize) -> Wakes<S> {
+        self.usage(number).closed = true;
+        let shares: Vec<_> = self.queues(number).copied().collect();
+        let mut ended = Vec::new();
+        for share in shares {
+            for waiter in self.waiters.remove(&share).into_iter().flatten() {
+                self.forget(share, waiter.ticket);
+                ended.extend(waiter.waker);
+            }
+        }
+        let mut wakes = self.settle();
+        wakes.granted.append(&mut ended);
+        wakes
+    }
+
+    /// Takes room now, if no waiter is overtaken. `percent` is for droppable records: how much of the budget, and of the
+    /// fair share of the shard, may be used then.
+    pub(crate) fn try_take(&mut self, share: Share, bytes: usize, percent: Option<u32>) -> bool {
+        let overtakes = match share.lane {
+            LaneId::RESERVED => self.queues(share.producer).next().is_some(),
+            _ => self.waiters.contains_key(&share),
+        };
+        let is_free = !overtakes
+            && !self.usage(share.producer).closed
+            && self.admits(share, bytes)
+            && percent.is_none_or(|percent| self.leaves_rest(share, bytes, percent));
+        if is_free {
+            self.take(share, bytes);
+        }
+        is_free
+    }
+
+    /// Adds a waiter for room; `None` when the producer is closed.
+    pub(crate) fn wait(&mut self, share: Share, bytes: usize) -> Option<(Ticket, Wakes<S>)> {
+        if self.usage(share.producer).closed {
+            return None;
+        }
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        let queue = self.waiters.entry(share).or_default();
+        queue.push_back(Waiter { ticket, bytes, waker: None });
+        if share.lane != LaneId::RESERVED {
+            self.index.push(ticket, share);
+        }
+        self.note_first(share);
+        Some((ticket, self.settle()))
+    }
+
+    /// Whether a waiter got its room; `Ready(false)` when its wait ended without. A waiter that still waits leaves its waker.
+    /// The waker before is returned, to be dropped after the lock is released.
+    pub(crate) fn poll(
+        &mut self,
+        share: Share,
+        ticket: Ticket,
+        waker: &Waker,
+    ) -> (Poll<bool>, Option<Waker>) {
+        if self.granted.remove(&ticket) {
+            return (Poll::Ready(true), None);
+        }
+        let Some(waiter) = self.waiter(share, ticket) else {
+            return (Poll::Ready(false), None);
+        };
+        let old = match &waiter.waker {
+            Some(known) if known.will_wake(waker) => None,
+            _ => waiter.waker.replace(waker.clone()),
+        };
+        (Poll::Pending, old)
+    }
+
+    /// Ends a wait, and gives back what was granted meanwhile: others may have waited behind it.
+    pub(crate) fn give_up(
+        &mut self,
+        share: Share,
+        ticket: Ticket,
+        bytes: usize,
+    ) -> (Wakes<S>, Option<Waker>) {
+        let mut old = None;
+        if self.granted.remove(&ticket) {
+            self.put(share, bytes);
+        } else if let Some(queue) = self.waiters.get_mut(&share)
+            && let Ok(position) = queue.binary_search_by_key(&ticket, |waiter| waiter.ticket)
+        {
+            old = queue.remove(position).and_then(|waiter| waiter.waker);
+            self.left_queue(share, ticket);
+        }
+        (self.settle(), old)
+    }
+
+    /// Gives room back.
+    pub(crate) fn give_back(&mut self, share: Share, bytes: usize) -> Wakes<S> {
+        self.put(share, bytes);
+        self.settle()
+    }
+
+    /// Moves bytes to another shard, even if that then holds more than its fair share.
+    pub(crate) fn move_room(
+        &mut self,
+        producer: usize,
+        from: LaneId,
+        to: LaneId,
+        bytes: usize,
+    ) -> Wakes<S> {
+        let shares = [from, to].map(|lane| Share { producer, lane });
+        let usage = self.usage(producer);
+        usage.set_held(from, usage.held(from) - bytes);
+        usage.set_held(to, usage.held(to) + bytes);
+        shares.into_iter().for_each(|share| self.note_first(share));
+        // The shard that they leave may now hold little enough.
+        self.settle()
+    }
+
+    /// Notes that a shard was refused room, without a waiter.
+    pub(crate) fn note_refusal(&mut self, share: Share) -> Vec<S> {
+        let usage = self.usage(share.producer);
+        if usage.held(share.lane) > 0 {
+            usage.refused.insert(share.lane);
+            return vec![usage.signal.clone()];
+        }
+        // The room that a shard without any lacks is with others.
+        let usages = self.usages.iter_mut().flatten();
+        usages
+            .map(|usage| {
+                usage.asked_by_others = true;
+                usage.signal.clone()
+            })
+            .collect()
+    }
+
+    /// The shards that wait for room which open aggregates of a producer hold; forgets refusals. The second says whether to
+    /// ask again.
+    pub(crate) fn take_pressure(&mut self, number: usize) -> (Pressure, bool) {
+        let is_short = self.is_short();
+        let mut waiting: BTreeSet<_> = self.queues(number).map(|share| share.lane).collect();
+        let stays = is_short || !waiting.is_empty();
+        let usage = self.usage(number);
+        waiting.append(&mut usage.refused);
+        if waiting.remove(&LaneId::RESERVED) {
+            // Permits wait for the fullest shard.
+            waiting.extend(usage.fullest().0);
+        }
+        let pressure = if std::mem::take(&mut usage.asked_by_others) || is_short {
+            Pressure::All
+        } else if waiting.is_empty() {
+            Pressure::None
+        } else {
+            Pressure::Lanes(waiting.into_iter().collect())
+        };
+        (pressure, stays)
+    }
+
+    pub(crate) fn total(&self) -> usize {
+        self.total
+    }
+
+    pub(crate) fn used(&self) -> usize {
+        self.total - self.free
+    }
+
+    pub(crate) fn peak(&self) -> usize {
+        self.peak
+    }
+
+    /// What one producer uses, and the most it ever used.
+    pub(crate) fn used_by(&self, number: usize) -> (usize, usize) {
+        let usage = self.usages[number].as_ref();
+        usage.map_or((0, 0), |usage| (usage.used, usage.peak))
+    }
+
+    fn usage(&mut self, number: usize) -> &mut Usage<S> {
+        self.usages[number].as_mut().expect("its producer holds it open")
+    }
+
+    /// The shards of a producer that have waiters.
+    fn queues(&self, producer: usize) -> impl Iterator<Item = &Share> {
+        let [first, last] = [0, u32::MAX].map(|lane| Share { producer, lane: LaneId(lane) });
+        self.waiters.range(first..=last).map(|(share, _)| share)
+    }
+
+    /// Whether more is reserved than is free, so that no younger waiter gets room.
+    fn is_short(&self) -> bool {
+        self.reserved > self.free
+    }
+
+    fn waiter(&mut self, share: Share, ticket: Ticket) -> Option<&mut Waiter> {
+        let queue = self.waiters.get_mut(&share)?;
+        let position = queue.binary_search_by_key(&ticket, |waiter| waiter.ticket).ok()?;
+        queue.get_mut(position)
+    }
+
+    fn admits(&mut self, share: Share, bytes: usize) -> bool {
+        let others = bytes.saturating_add(self.reserved);
+        let Some(rest) = self.free.checked_sub(others) else {
+            return false;
+        };
+        let usage = self.usage(share.producer);
+        let held = usage.held(share.lane);
+        if share.lane == LaneId::RESERVED {
+            // A permit that waits gets its room in the end: meanwhile no shard grows above `rest`.
+            held + usage.fullest().1 <= rest.saturating_mul(2)
+        } else {
+            held == 0 || held + bytes <= rest
+        }
+    }
+
+    /// Whether enough of the budget, and of what the shard could hold if it alone grew, is left to records that are not
+    /// droppable.
+    fn leaves_rest(&mut self, share: Share, bytes: usize, percent: u32) -> bool {
+        let (used, free, total) = (self.used(), self.free, self.total);
+        let held = self.usage(share.producer).held(share.lane);
+        let is_within = |part: usize, whole: usize, share: u128| {
+            part as u128 * 100 * share <= whole as u128 * u128::from(percent)
+        };
+        is_within(used + bytes, total, 1) && (held == 0 || is_within(held + bytes, held + free, 2))
+    }
+
+    fn take(&mut self, share: Share, bytes: usize) {
+        self.free -= bytes;
+        self.peak = self.peak.max(self.total - self.free);
+        let usage = self.usage(share.producer);
+        usage.used += bytes;
+        usage.peak = usage.peak.max(usage.used);
+        usage.set_held(share.lane, usage.held(share.lane) + bytes);
+        self.note_first(share);
+    }
+
+    fn put(&mut self, share: Share, bytes: usize) {
+        self.free += bytes;
+        let usage = self.usage(share.producer);
+        usage.used -= bytes;
+        usage.set_held(share.lane, usage.held(share.lane) - bytes);
+        self.note_first(share);
+    }
+
+    /// Notes what the first waiter of a shard needs, after it became the first or the shard holds more or less.
+    fn note_first(&mut self, share: Share) {
+        let Some(first) = self.waiters.get(&share).and_then(VecDeque::front) else {
+            return;
+        };
+        let (ticket, bytes) = (first.ticket, first.bytes);
+        if share.lane == LaneId::RESERVED {
+            self.permits.insert((ticket, share.producer));
+            return;
+        }
+        let usage = self.usage(share.producer);
+        usage.first_waiters.insert(ticket);
+        let need = match usage.held(share.lane) {
+            0 => bytes,
+            // As much must be free afterwards as the shard then holds.
+            held => bytes.saturating_mul(2).saturating_add(held),
+        };
+        let holds_nothing = usage.held(share.lane) == 0;
+        self.index.set_need(ticket, need, holds_nothing);
+    }
+
+    /// A waiter left its queue.
+    fn left_queue(&mut self, share: Share, ticket: Ticket) {
+        self.forget(share, ticket);
+        match self.waiters.get(&share) {
+            Some(queue) if queue.is_empty() => drop(self.waiters.remove(&share)),
+            _ => self.note_first(share),
+        }
+    }
+
+    fn forget(&mut self, share: Share, ticket: Ticket) {
+        if share.lane == LaneId::RESERVED {
+            self.permits.remove(&(ticket, share.producer));
+        } else {
+            self.usage(share.producer).first_waiters.remove(&ticket);
+            self.index.remove(ticket);
+        }
+    }
+
+    /// Gives room to the waiters that fit.
+    fn settle(&mut self) -> Wakes<S> {
+        // Not in a benchmark, which is built without debug assertions.
+        #[cfg(all(test, debug_assertions))]
+        let expected = self.expected_grants();
+        let was_short = self.is_short();
+        self.reserved = 0;
+        let granted = self.grant();
+        #[cfg(all(test, debug_assertions))]
+        {
+            let tickets = granted.iter().map(|(ticket, _)| *ticket).collect();
+            assert_eq!((tickets, self.reserved), expected);
+        }
+        let pressed = if self.is_short() && !was_short {
+            let usages = self.usages.iter().flatten();
+            usages.map(|usage| usage.signal.clone()).collect()
+        } else {
+            Vec::new()
+        };
+        Wakes { granted: granted.into_iter().filter_map(|(_, waker)| waker).collect(), pressed }
+    }
+
+    /// Gives room in order of arrival. What is available only decreases on the way, so a waiter that was passed by fits no
+    /// more.
+    fn grant(&mut self) -> Vec<(Ticket, Option<Waker>)> {
+        let mut granted = Vec::new();
+        let mut past_permits = None;
+        while !self.is_short() {
+            #[cfg(test)]
+            {
+                self.looked_at += 1;
+            }
+            let available = self.free - self.reserved;
+            let fitting = self.index.first_fitting(available);
+            let holding_nothing = self.index.first_holding_nothing();
+            let permit = match past_permits {
+                None => self.permits.first(),
+                Some(past) => {
+                    let after = (std::ops::Bound::Excluded(past), std::ops::Bound::Unbounded);
+                    self.permits.range(after).next()
+                }
+            }
+            .copied();
+            let permit_share = permit.map(|(ticket, producer)| {
+                let lane = LaneId::RESERVED;
+                (ticket, Share { producer, lane })
+            });
+            let next = [fitting, holding_nothing, permit_share];
+            let Some((ticket, share)) = next.into_iter().flatten().min() else {
+                break;
+            };
+            let bytes = self.waiter(share, ticket).map_or(0, |waiter| waiter.bytes);
+            if permit_share == Some((ticket, share)) {
+                past_permits = permit;
+                let firsts = &self.usage(share.producer).first_waiters;
+                if firsts.first().is_some_and(|first| *first < ticket) {
+                    continue;
+                }
+            }
+            if self.admits(share, bytes) {
+                self.take(share, bytes);
+                let queue = self.waiters.get_mut(&share);
+                let waiter = queue.and_then(VecDeque::pop_front);
+                self.left_queue(share, ticket);
+                self.granted.insert(ticket);
+                granted.push((ticket, waiter.and_then(|waiter| waiter.waker)));
+            } else if self.usage(share.producer).held(share.lane) == 0 {
+                // The waiter's bytes are reserved. A waiter of a shard needs more than is available, so nothing remains.
+                self.reserved = self.reserved.saturating_add(bytes);
+            }
+        }
+        granted
+    }
+}
+
+impl<S> Usage<S> {
+    fn held(&self, lane: LaneId) -> usize {
+        match lane {
+            LaneId::RESERVED => self.held_by_permits,
+            lane => self.held.get(lane.index()),
+        }
+    }
+
+    fn set_held(&mut self, lane: LaneId, bytes: usize) {
+        match lane {
+            LaneId::RESERVED => self.held_by_permits = bytes,
+            lane => self.held.set(lane.index(), bytes),
+        }
+    }
+
+    /// The shard that holds most, and how much. Permits have no shard yet.
+    fn fullest(&self) -> (Option<LaneId>, usize) {
+        let most = self.held.root();
+        let lane = self.held.last(|held| held >= most.max(1));
+        (lane.map(|lane| LaneId(lane as u32)), most)
+    }
+}
+
+// The path is given because a benchmark includes this file.
+#[cfg(test)]
+#[path = "ledger/tests.rs"]
+mod tests;

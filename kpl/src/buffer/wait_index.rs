@@ -1,0 +1,99 @@
+//! Finds the oldest waiter that fits into what is free, without a look at the others. Pure.
+
+use super::ledger::{Share, Ticket};
+use super::tournament::{Node, Tournament};
+
+/// Waiters by age, each with the bytes that must be available before it gets its room.
+#[derive(Debug)]
+pub(crate) struct WaitIndex {
+    /// By age, so by ticket. `None` for a waiter that is gone.
+    slots: Vec<(Ticket, Option<Share>)>,
+    waiting: usize,
+    tree: Tournament<Need>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Need {
+    /// The least need of any waiter below.
+    bytes: usize,
+    /// Whether a shard that holds nothing waits.
+    holds_nothing: bool,
+}
+
+impl Node for Need {
+    const NONE: Self = Self { bytes: usize::MAX, holds_nothing: false };
+
+    fn join(left: Self, right: Self) -> Self {
+        Self {
+            bytes: left.bytes.min(right.bytes),
+            holds_nothing: left.holds_nothing || right.holds_nothing,
+        }
+    }
+}
+
+impl WaitIndex {
+    pub(crate) fn new() -> Self {
+        Self { slots: Vec::new(), waiting: 0, tree: Tournament::new() }
+    }
+
+    /// Adds a waiter, younger than all others. It is found once its need is known.
+    pub(crate) fn push(&mut self, ticket: Ticket, share: Share) {
+        if self.slots.len() == self.tree.capacity() {
+            self.make_room();
+        }
+        self.slots.push((ticket, Some(share)));
+        self.waiting += 1;
+    }
+
+    /// Sets what a waiter that is the first of its shard needs.
+    pub(crate) fn set_need(&mut self, ticket: Ticket, bytes: usize, holds_nothing: bool) {
+        if let Some(slot) = self.slot(ticket) {
+            let need = Need { bytes, holds_nothing };
+            self.tree.set(slot, need);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, ticket: Ticket) {
+        if let Some(slot) = self.slot(ticket)
+            && self.slots[slot].1.take().is_some()
+        {
+            self.tree.set(slot, Need::NONE);
+            self.waiting -= 1;
+            if self.waiting == 0 {
+                self.slots.clear();
+            }
+        }
+    }
+
+    /// The oldest waiter that needs no more than is `available`.
+    pub(crate) fn first_fitting(&self, available: usize) -> Option<(Ticket, Share)> {
+        // A need of the maximum is none.
+        let available = available.min(usize::MAX - 1);
+        self.waiter(self.tree.first(|need| need.bytes <= available)?)
+    }
+
+    /// The oldest waiter whose shard holds nothing.
+    pub(crate) fn first_holding_nothing(&self) -> Option<(Ticket, Share)> {
+        self.waiter(self.tree.first(|need| need.holds_nothing)?)
+    }
+
+    fn waiter(&self, slot: usize) -> Option<(Ticket, Share)> {
+        let (ticket, share) = self.slots.get(slot)?;
+        share.map(|share| (*ticket, share))
+    }
+
+    fn slot(&self, ticket: Ticket) -> Option<usize> {
+        self.slots.binary_search_by_key(&ticket, |(ticket, _)| *ticket).ok()
+    }
+
+    /// Drops the slots of waiters that are gone. Half of the slots are free then, so that many waiters come before the next
+    /// time: a few steps for each.
+    fn make_room(&mut self) {
+        let kept: Vec<_> =
+            (0..self.slots.len()).filter(|slot| self.slots[*slot].1.is_some()).collect();
+        let needs = kept.iter().map(|slot| self.tree.get(*slot));
+        let tree = Tournament::build(needs, 2 * kept.len().max(8));
+        self.slots = kept.into_iter().map(|slot| self.slots[slot]).collect();
+        self.tree = tree;
+    }
+}

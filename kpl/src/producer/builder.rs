@@ -1,0 +1,319 @@
+//! Building a producer: settings, components, and the first look at the stream.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use aws_sdk_kinesis::config::BehaviorVersion;
+#[cfg(feature = "cloudwatch")]
+use aws_types::SdkConfig;
+use futures::FutureExt;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::handle::Producer;
+use crate::ack::FailureHook;
+use crate::buffer::MemoryBudget;
+use crate::clock;
+use crate::config::{
+    DEFAULT_MAX_RECORD_SIZE, InvalidConfig, MIN_BUFFER, ProducerConfig, RecordOrdering,
+};
+use crate::error::{BuildError, DeliveryError, StopReason};
+use crate::logs::LogGate;
+#[cfg(feature = "cloudwatch")]
+use crate::metrics::CloudWatchConfig;
+#[cfg(feature = "cloudwatch")]
+use crate::metrics::cloudwatch::{CloudWatch, Collected, Publisher};
+#[cfg(feature = "metrics")]
+use crate::metrics::facade::FacadeSink;
+use crate::producer::start_retry::{StartRetry, Step};
+use crate::retry;
+use crate::sender::pipeline::Pipeline;
+use crate::sender::sdk::SdkService;
+use crate::sender::service::{Service, StreamDescription};
+use crate::shard::map::Refresher;
+use crate::shared::Shared;
+use crate::stream_name::StreamName;
+
+/// Builds a [`Producer`]; made by [`Producer::builder`] or [`Producer::builder_with_client`].
+#[must_use = "a builder does nothing until `build`"]
+pub struct ProducerBuilder {
+    stream: String,
+    base: aws_sdk_kinesis::config::Builder,
+    config: ProducerConfig,
+    components: Components,
+}
+
+/// What a producer is given beside its settings.
+#[derive(Default)]
+pub(crate) struct Components {
+    pub(crate) seed: Option<u64>,
+    pub(crate) on_failure: Option<FailureHook>,
+    pub(crate) memory_budget: Option<MemoryBudget>,
+    #[cfg(feature = "cloudwatch")]
+    pub(crate) cloudwatch: Option<CloudWatch>,
+}
+
+impl std::fmt::Debug for ProducerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProducerBuilder")
+            .field("stream", &self.stream)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ProducerBuilder {
+    pub(crate) fn new(stream: String, base: aws_sdk_kinesis::config::Builder) -> Self {
+        Self { stream, base, config: ProducerConfig::default(), components: Components::default() }
+    }
+
+    /// The settings. Default: [`ProducerConfig::default`].
+    pub fn config(mut self, config: ProducerConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Seeds all jitter, so that a run can be repeated. Default: a random seed.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.components.seed = Some(seed);
+        self
+    }
+
+    /// Shares one bound on memory with other producers, in place of
+    /// [`max_buffered_bytes`](ProducerConfig::max_buffered_bytes). Default: a buffer of its own.
+    pub fn memory_budget(mut self, budget: MemoryBudget) -> Self {
+        self.components.memory_budget = Some(budget);
+        self
+    }
+
+    /// Called for each failed record whose `Delivery` was dropped before it saw the failure.
+    ///
+    /// It runs on a task of the producer or where the `Delivery` is dropped: it must
+    /// not block. A panic in it is logged. A hook that holds a `Producer` is a cycle: neither is ever dropped.
+    pub fn on_failure(mut self, hook: impl Fn(&DeliveryError) + Send + Sync + 'static) -> Self {
+        self.components.on_failure = Some(caught(hook));
+        self
+    }
+
+    /// Publishes the producer's [metrics](crate::metrics) to Amazon CloudWatch. Default: no.
+    ///
+    /// `sdk_config` gives region, credentials and endpoint for this alone; needs `cloudwatch:PutMetricData`. What cannot be
+    /// uploaded is kept for the next time, at most 20,000 series of about 300 bytes each. The last upload is made when the
+    /// producer is closed, which may take up to five seconds more.
+    #[cfg(feature = "cloudwatch")]
+    pub fn cloudwatch(mut self, sdk_config: &SdkConfig, config: CloudWatchConfig) -> Self {
+        self.components.cloudwatch = Some(CloudWatch::new(sdk_config, config));
+        self
+    }
+
+    /// Checks settings, credentials and stream, loads the shard map, and starts the producer.
+    ///
+    /// Needs `kinesis:DescribeStreamSummary` and `kinesis:ListShards`. Where the role lacks them, the producer works with
+    /// `kinesis:PutRecords` alone: it warns, and does not aggregate, because the shards are not known.
+    ///
+    /// # Errors
+    /// A [`BuildError`], within [`ProducerConfig::startup_timeout`].
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is left behind when the future is dropped.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with time enabled.
+    pub async fn build(self) -> Result<Producer, BuildError> {
+        let budget = self.components.memory_budget.as_ref();
+        let budget_is_valid = match budget.map(MemoryBudget::limit) {
+            Some(limit) if limit < MIN_BUFFER => Err(InvalidConfig::one(
+                "memory_budget",
+                format!("must be at least {MIN_BUFFER}, got {limit}"),
+            )),
+            _ => Ok(()),
+        };
+        #[cfg(feature = "cloudwatch")]
+        let metrics_are_valid = match &self.components.cloudwatch {
+            Some(cloudwatch) => cloudwatch.config.validate(),
+            None => Ok(()),
+        };
+        #[cfg(not(feature = "cloudwatch"))]
+        let metrics_are_valid = Ok(());
+        let base = self.base.behavior_version(BehaviorVersion::v2026_01_12());
+        let region = base.clone().build().region().map(ToString::to_string);
+        let stream_is_valid = match StreamName::problem(&self.stream, region.as_deref()) {
+            Some(problem) => Err(InvalidConfig::one("stream", problem)),
+            None => Ok(()),
+        };
+        InvalidConfig::all([
+            self.config.validate(),
+            budget_is_valid,
+            metrics_are_valid,
+            stream_is_valid,
+        ])?;
+        if region.is_none() {
+            return Err(BuildError::NoRegion);
+        }
+        let stream = StreamName::new(&self.stream);
+        let service = Arc::new(SdkService::new(stream, base, &self.config));
+        start(self.stream, service, self.config, self.components).await
+    }
+}
+
+/// Starts a producer on any service: the part of building that knows no SDK.
+pub(crate) async fn start(
+    stream: String,
+    service: Arc<dyn Service>,
+    config: ProducerConfig,
+    components: Components,
+) -> Result<Producer, BuildError> {
+    let Components {
+        seed,
+        on_failure,
+        memory_budget,
+        #[cfg(feature = "cloudwatch")]
+        cloudwatch,
+    } = components;
+    let seed = seed.unwrap_or_else(clock::random_seed);
+    let (began, limit) = (clock::now(), config.startup_timeout);
+    let retry =
+        |salt| StartRetry::new(began, limit, fastrand::Rng::with_seed(seed.wrapping_add(salt)));
+    let describing = Step::new(&stream, "DescribeStreamSummary", retry(3));
+    let description = describe(&stream, &*service, describing).await?;
+    let max_record_size = description.as_ref().and_then(|known| known.max_record_size);
+    let max_record_size =
+        max_record_size.or(config.max_record_size).unwrap_or(DEFAULT_MAX_RECORD_SIZE);
+    let is_ordered = config.ordering == RecordOrdering::PerPartitionKey;
+    let unordered = |reason| {
+        let stream = stream.clone();
+        Err(BuildError::OrderingUnavailable { stream, reason })
+    };
+    if is_ordered && description.is_none() {
+        return unordered("the role may not call kinesis:DescribeStreamSummary");
+    }
+    let auto = description.as_ref().is_some_and(|known| known.service_places_records);
+    if is_ordered && auto {
+        return unordered(
+            "its record distribution strategy is AUTO: the service chooses each record's shard",
+        );
+    }
+    let shared = Shared::new(config, max_record_size, auto, on_failure, memory_budget);
+    let mut refresher =
+        Refresher::new(Arc::clone(&shared), Arc::clone(&service), seed ^ 1, description);
+    if auto {
+        tracing::warn!(
+            stream,
+            "the stream's record distribution strategy is AUTO: records go out one by one, without aggregation and without a rate limit per shard"
+        );
+    }
+    let mut listing = Step::new(&stream, "ListShards", retry(4));
+    loop {
+        let answer = listing.attempt(refresher.refresh()).await;
+        if let Ok(Err(error)) = &answer
+            && retry::is_access_denied(&error.code)
+        {
+            if is_ordered {
+                return unordered("the role may not call kinesis:ListShards");
+            }
+            if !auto {
+                tracing::warn!(
+                    stream,
+                    "the role may not call kinesis:ListShards: records go out one by one, without aggregation and without a rate limit per shard"
+                );
+            }
+            refresher.go_without_shards();
+            break;
+        }
+        if listing.judge(answer).await?.is_some() {
+            break;
+        }
+    }
+
+    let mut pipeline = Pipeline::new(Arc::clone(&shared), service, seed)?;
+    #[cfg(feature = "metrics")]
+    pipeline.meter.add_sink(FacadeSink::new(stream_name(&stream).into()));
+    let tasks = TaskTracker::new();
+    let ended = CancellationToken::new();
+    #[cfg(feature = "cloudwatch")]
+    if let Some(cloudwatch) = cloudwatch {
+        let collected = Collected::new(cloudwatch.config.level);
+        pipeline.meter.add_sink(collected.clone());
+        let name = stream_name(&stream).into();
+        let publisher = Publisher::new(cloudwatch, name, collected, seed ^ 2);
+        let (watcher, ended) = (Arc::clone(&shared), ended.clone());
+        tasks.spawn(async move { watched(&watcher, publisher.run(ended)).await });
+    }
+    let watcher = Arc::clone(&shared);
+    tasks.spawn(async move {
+        let _ended = ended.drop_guard();
+        // The pipeline outlives its own panic: the reason is known before the records it holds go.
+        watched(&watcher, pipeline.run()).await;
+        drop(pipeline);
+    });
+    if refresher.has_use() {
+        let watcher = Arc::clone(&shared);
+        tasks.spawn(async move { watched(&watcher, refresher.run(watcher.cancel.clone())).await });
+    }
+    tasks.close();
+    Ok(Producer::new(shared, tasks))
+}
+
+/// The name in a stream's ARN, or the name.
+#[cfg(any(feature = "metrics", feature = "cloudwatch"))]
+fn stream_name(stream: &str) -> &str {
+    stream.rsplit_once('/').map_or(stream, |(_, name)| name)
+}
+
+/// A hook whose panics are logged.
+fn caught(hook: impl Fn(&DeliveryError) + Send + Sync + 'static) -> FailureHook {
+    let panicked = LogGate::default();
+    Arc::new(move |error| {
+        if catch_unwind(AssertUnwindSafe(|| hook(error))).is_err()
+            && let Some(left_out) = panicked.pass(clock::now())
+        {
+            tracing::error!(left_out, "the `on_failure` hook panicked");
+        }
+    })
+}
+
+/// Runs a task of the producer; its panic becomes the reason of everybody's failure.
+async fn watched(shared: &Shared, task: impl Future<Output = ()>) {
+    if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+        let message = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "no message".to_owned());
+        tracing::error!(message, "a task of the producer panicked: the producer stops");
+        shared.stop(StopReason::Panicked { message: message.into() });
+    }
+}
+
+/// What the service tells of the stream, where the role may ask. Waits for a stream that is being created.
+async fn describe(
+    stream: &str,
+    service: &dyn Service,
+    mut step: Step<'_>,
+) -> Result<Option<StreamDescription>, BuildError> {
+    loop {
+        let answer = step.attempt(service.describe()).await;
+        if let Ok(Err(error)) = &answer
+            && retry::is_access_denied(&error.code)
+        {
+            tracing::warn!(
+                stream,
+                "the role may not call kinesis:DescribeStreamSummary: the stream is taken to exist, and its records to have at most 1 MiB, or `max_record_size` where it is set"
+            );
+            return Ok(None);
+        }
+        match step.judge(answer).await? {
+            None => {}
+            Some(description) if description.is_usable => return Ok(Some(description)),
+            Some(description) if description.status == "CREATING" => {
+                step.not_ready(format!("stream {stream} is CREATING")).await?;
+            }
+            Some(description) => {
+                return Err(BuildError::StreamNotActive {
+                    stream: stream.to_owned(),
+                    status: description.status,
+                });
+            }
+        }
+    }
+}

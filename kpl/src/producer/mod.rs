@@ -1,0 +1,14 @@
+//! The handle that applications hold, and what builds it.
+
+pub(crate) mod builder;
+mod handle;
+mod permit;
+#[cfg(feature = "sink")]
+mod sink;
+mod start_retry;
+
+pub use self::builder::ProducerBuilder;
+pub use self::handle::{CloseReport, Producer};
+pub use self::permit::Permit;
+#[cfg(feature = "sink")]
+pub use self::sink::{RecordSink, SinkError};

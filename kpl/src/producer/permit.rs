@@ -1,0 +1,53 @@
+//! A permit: room in the buffer that is taken before the record is there.
+
+use super::handle::Producer;
+use crate::ack::Delivery;
+use crate::aggregate::builder::cost_of;
+use crate::buffer::Charge;
+use crate::error::SendError;
+use crate::record::UserRecord;
+
+/// Room for one record; from [`Producer::reserve`]. Its drop gives the room back.
+///
+/// It keeps the producer alive, as a clone does. [`flush`](Producer::flush) and [`close`](Producer::close) do not wait for it.
+#[must_use = "a permit that is dropped gives its room back"]
+#[derive(Debug)]
+pub struct Permit {
+    producer: Producer,
+    bytes: usize,
+    room: Charge,
+}
+
+impl Permit {
+    pub(crate) fn new(producer: Producer, bytes: usize, room: Charge) -> Self {
+        Self { producer, bytes, room }
+    }
+
+    /// The most bytes of key and data that the record may have.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Accepts a record, as [`Producer::send`] does, without waiting. What it does not need goes back.
+    ///
+    /// A [`Droppable`](crate::Priority::Droppable) record is not dropped: there is room.
+    ///
+    /// # Errors
+    /// [`SendError`], with the record inside: it is invalid, has more bytes than the permit
+    /// ([`SendError::PermitTooSmall`]), or the producer is closed.
+    pub fn send(self, record: UserRecord) -> Result<Delivery, SendError> {
+        if let Err(error) = self.producer.check(&record) {
+            return Err(error.with(record));
+        }
+        if record.payload_len() > self.bytes {
+            return Err(SendError::PermitTooSmall {
+                reserved: self.bytes,
+                actual: record.payload_len(),
+                record: record.into(),
+            });
+        }
+        debug_assert!(cost_of(&record).1 <= self.room.bytes(), "it was reserved");
+        self.producer.send_paid(record, self.room)
+    }
+}

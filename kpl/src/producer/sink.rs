@@ -1,0 +1,204 @@
+//! A producer as a `futures::Sink`.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures::stream::FuturesUnordered;
+use futures::{Sink, Stream};
+
+use super::handle::{Offer, Producer};
+use crate::ack::{Delivery, Receipt};
+use crate::aggregate::builder::cost_of;
+use crate::buffer::Turn;
+use crate::error::{DeliveryError, SendError, StopReason};
+use crate::record::UserRecord;
+
+/// Failures that wait for a flush hold their records.
+const MAX_FAILURES_KEPT: usize = 64;
+
+/// A [`Producer`] as a [`Sink`] of records; from [`Producer::sink`]. Feature `sink`.
+///
+/// * **Back-pressure**: a record that finds no room is kept, outside of the buffer, and `poll_ready` waits until it has its
+///   place, in the order of arrival within its shard.
+/// * **Flush** sends what is open and waits until all records of this sink are settled.
+/// * **Close** flushes, and takes no more records. The producer stays open: [close](Producer::close) it after its sinks.
+/// * **Errors of `feed` and `start_send`**: [`SinkError::Send`], for a record that was not taken. [`SendError::Closed`] may
+///   hold the record before it instead, which still waited for room; no other is taken after that.
+/// * **Errors of flush and close**: [`SinkError::Delivery`], one call for each record that failed; call again for the next,
+///   until it is `Ok`. `SinkExt::send` is `feed` and `flush`. Of what fails between two flushes, 64 records are kept to be
+///   told; the others go to [`on_failure`](crate::ProducerBuilder::on_failure) at once, as does what nobody was told when
+///   the sink is dropped.
+///
+/// Memory: about 100 bytes for each record that is not settled, and the records that failed, 64 at most.
+///
+/// ```
+/// use futures::{SinkExt, StreamExt, stream};
+/// use kinesis_testkit::LocalAws;
+/// use kpl::{Producer, UserRecord};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let aws = LocalAws::start().await?;
+/// # aws.create_stream("orders", 1).await?;
+/// let producer = Producer::builder("orders", &aws.sdk_config()).build().await?;
+/// let orders = stream::iter(0..100).map(|id| Ok(UserRecord::new(format!("{id}"), "order")));
+/// orders.forward(producer.sink()).await?; // sent, flushed, and every one acknowledged
+/// assert_eq!(producer.stats().user_records_delivered, 100);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Cancel safety
+/// The sink holds what it was given, so a dropped `SinkExt::feed`, `send`, `flush` or `close` loses nothing that
+/// `start_send` took: call `flush` to go on. A record that a dropped `feed` or `send` had not handed over is dropped with it.
+/// A dropped sink cancels no record that has its place in the buffer. One that still waits for that fails as
+/// [`Dropped`](crate::FailureCause::Dropped).
+#[must_use = "a sink does nothing unless it is polled"]
+#[derive(Debug)]
+pub struct RecordSink {
+    producer: Producer,
+    waiting: Option<(UserRecord, Turn)>,
+    /// Of what is not settled.
+    deliveries: FuturesUnordered<Delivery>,
+    /// Told by the next flush.
+    failures: VecDeque<DeliveryError>,
+    /// Whether what is open was sent off since the last record.
+    is_flushing: bool,
+    is_closed: bool,
+}
+
+/// Why a [`RecordSink`] failed: one record, with what is wrong.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SinkError {
+    /// A record was not accepted.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// A record was accepted and could not be delivered.
+    #[error(transparent)]
+    Delivery(#[from] DeliveryError),
+}
+
+impl Producer {
+    /// A [`Sink`] of records that sends with this producer. Feature `sink`.
+    pub fn sink(&self) -> RecordSink {
+        RecordSink {
+            producer: self.clone(),
+            waiting: None,
+            deliveries: FuturesUnordered::new(),
+            failures: VecDeque::new(),
+            is_flushing: false,
+            is_closed: false,
+        }
+    }
+}
+
+impl RecordSink {
+    /// Brings the record that waits for room into the buffer.
+    fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<Result<(), SinkError>> {
+        let Some((_, turn)) = &mut self.waiting else {
+            return Poll::Ready(Ok(()));
+        };
+        let room = ready!(Pin::new(turn).poll(context));
+        if let Some((record, _)) = self.waiting.take() {
+            let delivery = match room {
+                Some(room) => self.producer.send_paid(record, room)?,
+                None => return Poll::Ready(Err(self.producer.closed(record).into())),
+            };
+            self.deliveries.push(delivery);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn unsettled(&self) -> usize {
+        self.deliveries.len()
+    }
+
+    /// The next record that is settled; `None` when all are.
+    fn poll_settled(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Receipt, DeliveryError>>> {
+        Pin::new(&mut self.deliveries).poll_next(context)
+    }
+}
+
+impl Sink<UserRecord> for RecordSink {
+    type Error = SinkError;
+
+    fn poll_ready(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), SinkError>> {
+        while let Poll::Ready(Some(outcome)) = self.poll_settled(context) {
+            // Not an error of this call: `feed` would take it for a refusal of its record, which nobody would have then.
+            match outcome {
+                Err(failure) if self.failures.len() < MAX_FAILURES_KEPT => {
+                    self.failures.push_back(failure);
+                }
+                Err(failure) => self.producer.unobserved(&failure),
+                Ok(_) => {}
+            }
+        }
+        self.poll_waiting(context)
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, record: UserRecord) -> Result<(), SinkError> {
+        if self.is_closed {
+            let reason = StopReason::Closed;
+            let record = record.into();
+            return Err(SendError::Closed { record, reason }.into());
+        }
+        assert!(self.waiting.is_none(), "`start_send` without `poll_ready`: a record still waits");
+        self.is_flushing = false;
+        match self.producer.offer(record)? {
+            Offer::Taken(delivery) => self.deliveries.push(delivery),
+            Offer::NoRoom(record, lane) => {
+                let turn = self.producer.queue_up(lane, cost_of(&record).1);
+                self.waiting = Some((record, turn));
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), SinkError>> {
+        ready!(self.poll_waiting(context))?;
+        if !std::mem::replace(&mut self.is_flushing, true) {
+            self.producer.close_open_aggregates();
+        }
+        if let Some(failure) = self.failures.pop_front() {
+            return Poll::Ready(Err(failure.into()));
+        }
+        while let Some(outcome) = ready!(self.poll_settled(context)) {
+            outcome?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), SinkError>> {
+        self.is_closed = true;
+        self.poll_flush(context)
+    }
+}
+
+impl Drop for RecordSink {
+    /// Whoever handed a record over hears of its failure.
+    fn drop(&mut self) {
+        if let Some((record, turn)) = self.waiting.take() {
+            drop(turn);
+            drop(self.producer.give_way(record));
+        }
+        for failure in &self.failures {
+            self.producer.unobserved(failure);
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! Collector: fills PutRecords batches fairly across shards, as each shard's limiter allows. Pure: time is passed in.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::aggregate::kinesis_record::KinesisRecord;
+use crate::buffer::LaneId;
+use crate::clock::Instant;
+use crate::config::{ProducerConfig, RecordOrdering};
+use crate::sender::ordering::Succession;
+use crate::shard::limiter::ShardLimiter;
+use crate::shard::queue::Lane;
+
+/// The sealed records of one shard, in order, and whether they may go.
+pub(crate) struct LaneQueue {
+    pub(crate) lane: Arc<Lane>,
+    /// In boxes: the queue keeps its slots while its records back off elsewhere.
+    waiting: VecDeque<Box<KinesisRecord>>,
+    /// Nothing that waits expires before.
+    earliest_expiry: Option<Instant>,
+    /// Records that left `waiting` and are not settled: in a batch, in flight, backing off, or held.
+    pub(crate) under_way: usize,
+    /// The stream or the account refused a record of it for its own limits, and the shard has taken none since.
+    pub(crate) is_throttled: bool,
+    /// `None` where the shard is not known.
+    limiter: Option<ShardLimiter>,
+    /// When the open aggregate is looked at.
+    pub(crate) timer: Option<Instant>,
+    in_rotation: bool,
+}
+
+impl LaneQueue {
+    pub(crate) fn new(lane: Arc<Lane>, config: &ProducerConfig, now: Instant) -> Self {
+        let limiter = lane
+            .shard_id
+            .is_some()
+            .then(|| ShardLimiter::new(config.rate_limit, config.record_ttl, now));
+        if let Some(limiter) = &limiter {
+            lane.load.set_rate(limiter.rate());
+        }
+        Self {
+            lane,
+            waiting: VecDeque::new(),
+            earliest_expiry: None,
+            under_way: 0,
+            is_throttled: false,
+            limiter,
+            timer: None,
+            in_rotation: false,
+        }
+    }
+
+    /// Nothing of this shard waits or is under way.
+    pub(crate) fn is_free(&self) -> bool {
+        self.under_way == 0 && self.waiting.is_empty()
+    }
+
+    /// Puts a record in its place: one that is tried again goes before those sealed after it.
+    fn insert(&mut self, record: KinesisRecord) {
+        let earliest = self.earliest_expiry.get_or_insert(record.expires());
+        *earliest = record.expires().min(*earliest);
+        let place = match self.waiting.back() {
+            Some(last) if last.sequence > record.sequence => {
+                self.waiting.partition_point(|waiting| waiting.sequence <= record.sequence)
+            }
+            _ => self.waiting.len(),
+        };
+        self.waiting.insert(place, Box::new(record));
+    }
+
+    /// The shard refused a record of a request that began at `sent`. `false` where the shard is not known.
+    pub(crate) fn throttled(
+        &mut self,
+        sent: Instant,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> bool {
+        let Some(limiter) = &mut self.limiter else {
+            return false;
+        };
+        limiter.throttled(sent, now, rng);
+        self.lane.load.throttled(now);
+        self.lane.load.set_rate(limiter.rate());
+        true
+    }
+
+    /// The shard took a record of `bytes`.
+    pub(crate) fn served(&mut self, bytes: usize, now: Instant) {
+        self.is_throttled = false;
+        self.lane.load.wrote(bytes, now);
+        if let Some(limiter) = &mut self.limiter {
+            limiter.served(now);
+            self.lane.load.set_rate(limiter.rate());
+        }
+    }
+
+    /// Until when the first record must wait; `None` if it may go.
+    fn blocked_until(&mut self, size: usize, now: Instant) -> Option<Instant> {
+        self.limiter.as_mut().and_then(|limiter| limiter.take(size, now).err())
+    }
+
+    /// Until when a record of that size would have to wait; `None` if it could go.
+    fn would_block_until(&mut self, size: usize, now: Instant) -> Option<Instant> {
+        self.limiter.as_mut().and_then(|limiter| limiter.check(size, now).err())
+    }
+
+    /// What waits first is an aggregate, and the lane takes none.
+    fn must_take_apart(&self) -> bool {
+        self.lane.shard_id.is_none()
+            && (self.waiting.front()).is_some_and(|first| first.members.len() > 1)
+    }
+
+    /// Takes out what waits first, if it must be taken apart.
+    pub(crate) fn pop_aggregate(&mut self) -> Option<KinesisRecord> {
+        if self.must_take_apart() { self.waiting.pop_front().map(|record| *record) } else { None }
+    }
+
+    /// Puts what became of the first record back into its place.
+    pub(crate) fn put_first(&mut self, records: Vec<KinesisRecord>) {
+        for record in records.into_iter().rev() {
+            self.waiting.push_front(Box::new(record));
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Takes out what has expired.
+    fn expired(&mut self, now: Instant) -> VecDeque<Box<KinesisRecord>> {
+        if self.earliest_expiry.is_none_or(|earliest| earliest > now) {
+            return VecDeque::new();
+        }
+        let all = std::mem::take(&mut self.waiting);
+        let (expired, rest) = all.into_iter().partition(|record| record.expires() <= now);
+        self.waiting = rest;
+        self.earliest_expiry = self.waiting.iter().map(|record| record.expires()).min();
+        expired
+    }
+}
+
+/// What the collector found on its way through the shards.
+#[derive(Debug, Default)]
+pub(crate) struct Filled {
+    /// When a shard that is held back now may go on.
+    pub(crate) next_ready: Option<Instant>,
+    /// Lanes whose open aggregate is overdue, and whose shard can take it now: to be sealed, and the batch filled again.
+    pub(crate) to_seal: Vec<LaneId>,
+}
+
+/// One PutRecords request in the making.
+pub(crate) struct Batch {
+    pub(crate) records: Vec<KinesisRecord>,
+    pub(crate) bytes: usize,
+    /// Of a part of a failed request: when its records were set apart.
+    pub(crate) opened: Instant,
+    /// Whether it holds records that are sent apart from all others.
+    pub(crate) is_part: bool,
+}
+
+impl Batch {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { records: Vec::new(), bytes: 0, opened: now, is_part: false }
+    }
+
+    pub(crate) fn push(&mut self, record: KinesisRecord) {
+        self.bytes += record.size();
+        self.records.push(record);
+    }
+
+    /// When the first of its records expires.
+    pub(crate) fn expires(&self) -> Option<Instant> {
+        self.records.iter().map(KinesisRecord::expires).min()
+    }
+
+    /// Whether all records can be sent. Their size is known then.
+    pub(crate) fn is_ready(&mut self, now: Instant) -> bool {
+        let mut is_ready = true;
+        for record in &mut self.records {
+            is_ready &= record.is_ready(now);
+        }
+        self.bytes = self.records.iter().map(KinesisRecord::size).sum();
+        is_ready
+    }
+
+    pub(crate) fn has_expired(&self, now: Instant) -> bool {
+        self.records.iter().any(|record| record.expires() <= now)
+    }
+
+    pub(crate) fn take_expired(&mut self, now: Instant) -> Vec<KinesisRecord> {
+        self.take(|record| record.expires() <= now)
+    }
+
+    /// Takes out the records for which `is_wanted`.
+    pub(crate) fn take(
+        &mut self,
+        is_wanted: impl Fn(&KinesisRecord) -> bool,
+    ) -> Vec<KinesisRecord> {
+        let (taken, rest) =
+            std::mem::take(&mut self.records).into_iter().partition(|record| is_wanted(record));
+        self.records = rest;
+        self.bytes = self.records.iter().map(KinesisRecord::size).sum();
+        taken
+    }
+
+    /// Two halves, for finding the record that the service refuses.
+    pub(crate) fn halve(mut self) -> [Self; 2] {
+        let behind = self.records.split_off(self.records.len() / 2);
+        [self.records, behind].map(|records| Self {
+            bytes: records.iter().map(KinesisRecord::size).sum(),
+            records,
+            opened: self.opened,
+            is_part: self.is_part,
+        })
+    }
+}
+
+pub(crate) type Queues = HashMap<LaneId, LaneQueue>;
+
+pub(crate) struct Collector {
+    max_count: usize,
+    /// As configured.
+    largest_size: usize,
+    /// As the window allows for now.
+    max_size: usize,
+    /// Lanes with waiting records or an overdue open aggregate, in the order of their turns.
+    rotation: VecDeque<LaneId>,
+    batch: Option<Batch>,
+    is_full: bool,
+    /// Whether a lane may have one record under way only.
+    is_ordered: bool,
+    /// Without, an open aggregate waits until nothing of its lane is under way.
+    has_linger: bool,
+    pub(crate) succession: Succession,
+}
+
+impl Collector {
+    pub(crate) fn new(config: &ProducerConfig) -> Self {
+        Self {
+            max_count: config.collection_max_count,
+            largest_size: config.collection_max_size,
+            max_size: config.collection_max_size,
+            rotation: VecDeque::new(),
+            batch: None,
+            is_full: false,
+            is_ordered: config.ordering == RecordOrdering::PerPartitionKey,
+            has_linger: !config.record_max_buffered_time.is_zero(),
+            succession: Succession::default(),
+        }
+    }
+
+    /// Lets a record wait for its shard.
+    pub(crate) fn enqueue(&mut self, queue: &mut LaneQueue, record: KinesisRecord) {
+        self.take_turns(queue);
+        queue.insert(record);
+    }
+
+    /// Gives a lane its turns, until nothing of it waits.
+    pub(crate) fn take_turns(&mut self, queue: &mut LaneQueue) {
+        if !queue.in_rotation {
+            queue.in_rotation = true;
+            self.rotation.push_back(queue.lane.id);
+        }
+    }
+
+    /// Bounds the bytes of a batch from now on.
+    pub(crate) fn limit_size(&mut self, bytes: usize) {
+        self.max_size = self.largest_size.min(bytes);
+    }
+
+    /// Whether a batch of several records is larger than one may be now.
+    pub(crate) fn is_oversized(&self) -> bool {
+        (self.batch.as_ref())
+            .is_some_and(|batch| batch.records.len() > 1 && batch.bytes > self.max_size)
+    }
+
+    /// Fills the batch, one record of each shard in turn.
+    ///
+    /// An open aggregate whose linger is over takes its turn when nothing sealed of its lane waits before it. Until the
+    /// shard can take it, it stays open: sealed earlier it would wait all the same, with fewer members.
+    pub(crate) fn fill(&mut self, queues: &mut Queues, now: Instant) -> Filled {
+        let mut held_back: VecDeque<LaneId> = VecDeque::new();
+        let mut next_ready: Option<Instant> = None;
+        // Aggregates that will be sealed, and their bytes.
+        let mut to_seal = Vec::new();
+        let mut to_seal_bytes = 0;
+        while !self.is_full
+            && let Some(lane) = self.rotation.pop_front()
+        {
+            let Some(queue) = queues.get_mut(&lane) else {
+                continue;
+            };
+            let is_sealed = !queue.waiting.is_empty();
+            let mut is_ready = true;
+            let size = match queue.waiting.front_mut() {
+                Some(first) => {
+                    is_ready = first.is_ready(now);
+                    Some(first.size())
+                }
+                None => queue.lane.overdue(now),
+            };
+            let Some(size) = size else {
+                queue.in_rotation = false;
+                continue;
+            };
+            let must_wait = !is_ready
+                || queue.must_take_apart()
+                || self.is_ordered && !self.may_go(queue)
+                || !is_sealed && self.stays_open(queue);
+            if must_wait {
+                // Whatever frees it brings the next look.
+                held_back.push_back(lane);
+            } else if !self.has_room(to_seal.len(), to_seal_bytes + size) {
+                // Its turn comes first in the next batch.
+                self.rotation.push_front(lane);
+                if !to_seal.is_empty() {
+                    break;
+                }
+                self.is_full = true;
+            } else if !is_sealed {
+                match queue.would_block_until(size, now) {
+                    Some(until) => {
+                        next_ready = Some(next_ready.map_or(until, |earliest| earliest.min(until)));
+                    }
+                    None => {
+                        to_seal_bytes += size;
+                        to_seal.push(lane);
+                    }
+                }
+                held_back.push_back(lane);
+            } else if let Some(until) = queue.blocked_until(size, now) {
+                next_ready = Some(next_ready.map_or(until, |earliest| earliest.min(until)));
+                held_back.push_back(lane);
+            } else if let Some(record) = queue.waiting.pop_front() {
+                queue.under_way += 1;
+                let batch = self.batch.get_or_insert_with(|| Batch::new(now));
+                batch.push(*record);
+                self.is_full =
+                    batch.records.len() >= self.max_count || batch.bytes >= self.max_size;
+                self.rotation.push_back(lane);
+            }
+        }
+        held_back.append(&mut self.rotation);
+        self.rotation = held_back;
+        Filled { next_ready, to_seal }
+    }
+
+    /// Whether an overdue aggregate stays open although nothing sealed of its lane waits.
+    fn stays_open(&self, queue: &LaneQueue) -> bool {
+        // The records that the stream or the shard refused tell whether it takes some again: what is sealed before that
+        // would be refused with them.
+        let is_refused = (queue.limiter.as_ref()).is_some_and(ShardLimiter::is_refused);
+        queue.under_way > 0 && (queue.is_throttled || is_refused || !self.has_linger)
+    }
+
+    /// In ordered mode: whether nothing goes before what waits here.
+    fn may_go(&self, queue: &LaneQueue) -> bool {
+        queue.under_way == 0 && self.succession.allows(queue.lane.range)
+    }
+
+    /// Whether the batch takes one record more behind `before` others, and `bytes` with them.
+    fn has_room(&self, before: usize, bytes: usize) -> bool {
+        let (records, batched) = match &self.batch {
+            Some(batch) => (batch.records.len(), batch.bytes),
+            None => (0, 0),
+        };
+        let is_first = records + before == 0;
+        is_first || records + before < self.max_count && batched + bytes <= self.max_size
+    }
+
+    /// The batch so far, and whether it is full.
+    pub(crate) fn batch(&self) -> Option<(&Batch, bool)> {
+        self.batch.as_ref().map(|batch| (batch, self.is_full))
+    }
+
+    pub(crate) fn take_batch(&mut self) -> Option<Batch> {
+        self.is_full = false;
+        self.batch.take()
+    }
+
+    /// Takes out the waiting records whose time is over.
+    ///
+    /// The second is when to look again, if anything waits.
+    pub(crate) fn expired(
+        &mut self,
+        queues: &mut Queues,
+        now: Instant,
+    ) -> (Vec<KinesisRecord>, Option<Instant>) {
+        let mut expired = Vec::new();
+        let mut next: Option<Instant> = None;
+        for lane in &self.rotation {
+            if let Some(queue) = queues.get_mut(lane) {
+                expired.extend(queue.expired(now).into_iter().map(|record| *record));
+                next = next.into_iter().chain(queue.earliest_expiry).min();
+            }
+        }
+        let batched = self.batch.iter().flat_map(|batch| &batch.records);
+        let next = batched.map(|record| record.expires()).chain(next).min();
+        (expired, next)
+    }
+
+    /// Takes out of the batch whose time is over while it waits to be sent.
+    pub(crate) fn expired_in_batch(&mut self, now: Instant) -> Vec<KinesisRecord> {
+        match &mut self.batch {
+            Some(batch) if batch.has_expired(now) => {
+                let expired = batch.take_expired(now);
+                self.is_full = false;
+                if batch.records.is_empty() {
+                    self.batch = None;
+                }
+                expired
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Takes out all that waits for a lane.
+    pub(crate) fn drain(&mut self, queue: &mut LaneQueue) -> Vec<KinesisRecord> {
+        let waiting = std::mem::take(&mut queue.waiting);
+        waiting.into_iter().map(|record| *record).collect()
+    }
+
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.rotation.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,519 @@
+//! What an answer means for each record of its request.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use kinesis_aggregation::HashKeyRange;
+
+use super::parts::SUSPECT_AFTER;
+use super::{Answered, Held, InFlight, Pipeline};
+use crate::aggregate::kinesis_record::KinesisRecord;
+use crate::clock::{self, Instant};
+use crate::config::RecordOrdering;
+use crate::error::{FailureCause, Source};
+use crate::retry::{self, Backoff, ErrorClass, Next};
+use crate::sender::batch::Batch;
+use crate::sender::service::{CallError, CallErrorKind, EntryOutcome};
+use crate::sender::window::Landing;
+use crate::shard::verdict::{Verdict, verdict};
+
+/// An error of a record or of its whole request.
+struct Refusal {
+    class: ErrorClass,
+    code: Arc<str>,
+    message: Arc<str>,
+    may_have_been_written: bool,
+    /// The shard is full, not the stream or the account.
+    is_of_shard: bool,
+    /// Every record of the stream would be refused for it.
+    is_of_stream: bool,
+    source: Option<Source>,
+}
+
+impl Refusal {
+    fn of_entry(code: &str, message: &str) -> Self {
+        let class = match retry::classify(code) {
+            // The request was taken: an entry cannot be refused for what the request is.
+            ErrorClass::Rejected => ErrorClass::Fatal,
+            class => class,
+        };
+        Self {
+            may_have_been_written: retry::may_have_been_written(class, code),
+            is_of_shard: retry::is_shard_throttle(code, message),
+            is_of_stream: retry::is_of_stream(code, message),
+            class,
+            code: code.into(),
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    fn of_request(error: &CallError) -> Self {
+        Self {
+            class: error.class(),
+            code: Arc::clone(&error.code),
+            message: Arc::clone(&error.message),
+            may_have_been_written: error.may_have_been_written,
+            is_of_shard: false,
+            is_of_stream: true,
+            source: error.source.clone(),
+        }
+    }
+}
+
+impl Pipeline {
+    pub(super) fn on_answer(&mut self, answer: Answered) {
+        let (number, answer) = match answer {
+            Ok(answer) => answer,
+            Err(error) => match error.try_into_panic() {
+                // It becomes the panic of this task, whose owner tells everybody.
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_cancelled) => return,
+            },
+        };
+        let Some(InFlight { batch, flight }) = self.in_flight.remove(&number) else {
+            return;
+        };
+        self.parts.in_flight -= usize::from(batch.is_part);
+        let now = clock::now();
+        let landing = match &answer {
+            Ok(_) => Landing::Answered,
+            Err(error) if error.kind == CallErrorKind::Timeout => Landing::TimedOut,
+            Err(_) => Landing::Failed,
+        };
+        self.window.land(flight, landing, now);
+        if let Some(record) = batch.records.first() {
+            let took = now.saturating_duration_since(record.history.started());
+            self.meter.request(took, &batch.records);
+        }
+        match answer {
+            Ok(outcomes) if outcomes.len() == batch.records.len() => {
+                let (mut is_refused_whole, is_part) = (true, batch.is_part);
+                // Equal refusals of one answer share one text: a buffer full of records may keep many attempts.
+                let mut refusals = HashMap::new();
+                for (mut record, outcome) in batch.records.into_iter().zip(outcomes) {
+                    record.history.suspicions = 0;
+                    let shard = self.predicted(&record);
+                    match outcome {
+                        EntryOutcome::Written { shard_id, sequence_number } => {
+                            is_refused_whole = false;
+                            self.meter.attempt(&record, shard.as_ref(), None);
+                            self.on_written(record, shard_id, sequence_number, now);
+                        }
+                        EntryOutcome::Refused { code, message } => {
+                            let refusal = refusals.entry((code, message)).or_insert_with_key(
+                                |(code, message)| Refusal::of_entry(code, message),
+                            );
+                            is_refused_whole &= refusal.is_of_stream;
+                            let code = Some(&refusal.code);
+                            self.meter.attempt(&record, shard.as_ref(), code);
+                            self.on_entry_refused(record, refusal, now);
+                        }
+                    }
+                }
+                if is_refused_whole {
+                    self.endpoint_failed(number, is_part, now);
+                } else {
+                    self.last_answer = Some(now);
+                    self.endpoint.answered();
+                    self.parts.endpoint.answered();
+                }
+            }
+            Ok(_) => {
+                let error = CallError::unusable(
+                    "PutRecords answered another number of records than were sent",
+                );
+                self.on_request_failed(number, batch, &error, now);
+            }
+            Err(error) => self.on_request_failed(number, batch, &error, now),
+        }
+    }
+
+    /// The shard that a record was meant for, where it is known.
+    pub(super) fn predicted(&self, record: &KinesisRecord) -> Option<Arc<str>> {
+        self.queues.get(&record.lane)?.lane.shard_id.clone()
+    }
+
+    fn on_entry_refused(&mut self, record: KinesisRecord, refusal: &Refusal, now: Instant) {
+        let delay = Backoff::PUT.delay(record.history.attempts, &mut self.rng);
+        if retry::is_throttle(&refusal.code) {
+            self.shared.settlement.counters.throttled.add(1);
+        }
+        if refusal.class == ErrorClass::Throttled {
+            let sent = record.history.started();
+            let queue = self.queues.get_mut(&record.lane);
+            if refusal.is_of_shard
+                && queue.is_some_and(|queue| queue.throttled(sent, now, &mut self.rng))
+            {
+                return self.on_refused(record, refusal, now, now);
+            }
+        }
+        self.on_refused(record, refusal, now + delay, now);
+    }
+
+    /// A record was refused: it is tried again at `at`, or fails.
+    fn on_refused(
+        &mut self,
+        mut record: KinesisRecord,
+        refusal: &Refusal,
+        at: Instant,
+        now: Instant,
+    ) {
+        record.history.failed(now, &refusal.code, &refusal.message, refusal.may_have_been_written);
+        let delay = at.saturating_duration_since(now);
+        let next = match refusal.class {
+            ErrorClass::Throttled if self.shared.config.fail_if_throttled => Next::Fail,
+            class => retry::next(class, now, record.expires(), delay),
+        };
+        match next {
+            Next::Retry { at } if at <= now => self.put_back(record, now),
+            Next::Retry { at } => {
+                self.next_number += 1;
+                if let Some(queue) = self.queues.get_mut(&record.lane) {
+                    queue.is_throttled |= refusal.class == ErrorClass::Throttled;
+                }
+                let key = (at, record.sequence, self.next_number);
+                self.backing_off.insert(key, Box::new(record));
+            }
+            Next::Expired => self.put_back(record, now),
+            Next::Fail => {
+                self.leave(record.lane);
+                let (code, message) = (Arc::clone(&refusal.code), Arc::clone(&refusal.message));
+                let cause = match refusal.class {
+                    ErrorClass::Rejected => FailureCause::Rejected { code, message },
+                    ErrorClass::Throttled => FailureCause::Throttled { code, message },
+                    _ => FailureCause::Fatal { code, message },
+                };
+                self.fail(record, cause, refusal.source.clone());
+            }
+        }
+    }
+
+    fn on_request_failed(&mut self, number: u64, batch: Batch, error: &CallError, now: Instant) {
+        let refusal = Refusal::of_request(error);
+        if error.is_stream_missing() {
+            // Should there be such a stream again, it has other shards, perhaps of the same names.
+            self.shared.request_new_shards();
+        }
+        // A request that timed out has waited already.
+        let since = match (error.kind, batch.records.first()) {
+            (CallErrorKind::Timeout, Some(record)) => record.history.started(),
+            _ => now,
+        };
+        // Parts that hang are few at a time, and their time limit is pause enough.
+        let counts = !(batch.is_part && error.kind == CallErrorKind::Timeout);
+        // Whatever is wrong, it is not asked again at once: not with every record that is sent meanwhile, either.
+        if counts
+            && self.endpoint_failed(number, batch.is_part, since)
+            && !batch.is_part
+            && let Some(left_out) = self.logs.request_failed.pass(now)
+        {
+            // What is wrong with the content is told with the content.
+            let message = error.message_for_log();
+            tracing::warn!(code = %error.code, message, left_out, "PutRecords failed: the next call waits");
+        }
+        if retry::is_throttle(&refusal.code) {
+            let counters = &self.shared.settlement.counters;
+            counters.throttled.add(batch.records.len());
+        }
+        for record in &batch.records {
+            let shard = self.predicted(record);
+            self.meter.attempt(record, shard.as_ref(), Some(&refusal.code));
+        }
+        // All records of the request wait alike, so that they travel together again.
+        let attempts = batch.records.iter().map(|record| record.history.attempts);
+        let attempts = attempts.min().unwrap_or(1);
+        let at = (since + Backoff::PUT.delay(attempts, &mut self.rng)).max(now);
+        match refusal.class {
+            ErrorClass::Rejected | ErrorClass::Blocked => {
+                self.divide_failed(batch, &refusal, at, now)
+            }
+            ErrorClass::Fatal => {
+                for record in batch.records {
+                    self.on_refused(record, &refusal, now, now);
+                }
+            }
+            ErrorClass::Throttled | ErrorClass::Transient if error.may_be_for_content() => {
+                self.suspect(batch, error.kind, &refusal, at, now);
+            }
+            ErrorClass::Throttled if self.shared.config.fail_if_throttled => {
+                for record in batch.records {
+                    self.on_refused(record, &refusal, at, now);
+                }
+            }
+            ErrorClass::Throttled | ErrorClass::Transient if batch.is_part => {
+                self.send_apart(batch, &refusal, at, now);
+            }
+            ErrorClass::Throttled | ErrorClass::Transient => {
+                for record in batch.records {
+                    self.on_refused(record, &refusal, at, now);
+                }
+            }
+        }
+    }
+
+    /// A request failed. Failures of parts hold up parts alone: the record that is to blame for them is among these.
+    fn endpoint_failed(&mut self, number: u64, is_part: bool, since: Instant) -> bool {
+        let endpoint = match is_part {
+            true => &mut self.parts.endpoint,
+            false => &mut self.endpoint,
+        };
+        endpoint.failed(number, self.next_number, since, &mut self.rng)
+    }
+
+    /// A request failed for an unknown reason, perhaps for one of its records. Those that were in several such requests are
+    /// sent apart from the others.
+    fn suspect(
+        &mut self,
+        mut batch: Batch,
+        error_kind: CallErrorKind,
+        refusal: &Refusal,
+        at: Instant,
+        now: Instant,
+    ) {
+        // A request that times out while others are answered is divided at once: there is no time for more attempts.
+        let started = (batch.records.first()).map(|record| record.history.started());
+        let weight = match (error_kind, self.last_answer, started) {
+            (CallErrorKind::Timeout, Some(last), Some(started)) if last > started => SUSPECT_AFTER,
+            _ => 1,
+        };
+        let mut suspects = Batch::new(now);
+        suspects.is_part = batch.is_part;
+        if batch.is_part {
+            suspects.opened = batch.opened;
+        }
+        for mut record in std::mem::take(&mut batch.records) {
+            record.history.suspicions += weight;
+            if batch.is_part || record.history.suspicions >= SUSPECT_AFTER {
+                suspects.push(record);
+            } else {
+                self.on_refused(record, refusal, at, now);
+            }
+        }
+        if !suspects.records.is_empty() {
+            self.divide_failed(suspects, refusal, at, now);
+        }
+    }
+
+    /// A request failed that a record of it may be to blame for: its halves are tried at once. What cannot be divided is
+    /// tried again at `at`, or fails.
+    fn divide_failed(&mut self, mut batch: Batch, refusal: &Refusal, at: Instant, now: Instant) {
+        let is_refused = matches!(refusal.class, ErrorClass::Rejected | ErrorClass::Blocked);
+        if !batch.is_part {
+            batch.opened = now;
+        }
+        let is_proven = is_refused || self.last_answer.is_some_and(|last| last > batch.opened);
+        if !self.parts.may_divide(is_proven) {
+            return self.send_apart(batch, refusal, at, now);
+        }
+        let Some(batch) = self.note_failure(batch, refusal, now) else {
+            return;
+        };
+        let records = batch.records.len();
+        tracing::debug!(code = %refusal.code, records, "a request failed: it is divided");
+        if records > 1 {
+            for half in batch.halve() {
+                self.parts.push(half, now);
+            }
+            return;
+        }
+        let opened = batch.opened;
+        for record in batch.records {
+            if record.members.len() > 1 {
+                self.divide_aggregate(record, opened, now);
+            } else if refusal.class == ErrorClass::Rejected {
+                self.leave(record.lane);
+                let (code, message) = (Arc::clone(&refusal.code), Arc::clone(&refusal.message));
+                let cause = FailureCause::Rejected { code, message };
+                self.fail(record, cause, refusal.source.clone());
+            } else {
+                let mut part = Batch::new(opened);
+                part.push(record);
+                self.parts.push(part, at);
+            }
+        }
+    }
+
+    /// Tries the halves of an aggregate at once, apart from all other records.
+    fn divide_aggregate(&mut self, aggregate: KinesisRecord, opened: Instant, now: Instant) {
+        let is_ordered = self.shared.config.ordering == RecordOrdering::PerPartitionKey;
+        for (place, half) in self.sealer.halve(aggregate).into_iter().enumerate() {
+            if is_ordered && place > 0 {
+                // It follows when the first half is settled, or fails with it.
+                self.enqueue(half);
+                continue;
+            }
+            if place > 0
+                && let Some(queue) = self.queues.get_mut(&half.lane)
+            {
+                queue.under_way += 1;
+            }
+            let mut part = Batch::new(opened);
+            part.push(half);
+            self.parts.push(part, now);
+        }
+    }
+
+    /// Sends the records of a failed request again at `at`, apart from all others.
+    fn send_apart(&mut self, batch: Batch, refusal: &Refusal, at: Instant, now: Instant) {
+        if let Some(batch) = self.note_failure(batch, refusal, now) {
+            self.parts.push(batch, at);
+        }
+    }
+
+    /// Notes a failed attempt at each record, and fails those whose time is over. Returns the others, if there are any.
+    fn note_failure(&mut self, mut batch: Batch, refusal: &Refusal, now: Instant) -> Option<Batch> {
+        let (code, message) = (&refusal.code, &refusal.message);
+        for record in &mut batch.records {
+            let history = &mut record.history;
+            history.failed(now, code, message, refusal.may_have_been_written);
+            self.next_sweep = self.next_sweep.min(record.expires());
+        }
+        let batch = self.without_expired(batch, now);
+        (!batch.records.is_empty()).then_some(batch)
+    }
+
+    fn on_written(
+        &mut self,
+        record: KinesisRecord,
+        shard_id: String,
+        sequence_number: String,
+        now: Instant,
+    ) {
+        let counters = &self.shared.settlement.counters;
+        counters.kinesis_records.add(1);
+        counters.kinesis_bytes.add(record.size());
+        let range = self.routing.range_of(&shard_id);
+        let predicted = match self.queues.get_mut(&record.lane) {
+            Some(queue) => {
+                queue.served(record.size(), now);
+                queue.lane.shard_id.clone()
+            }
+            None => None,
+        };
+        let shard_id = match predicted {
+            Some(predicted) if *predicted == *shard_id => predicted,
+            Some(_) => {
+                // The stream was resharded under way.
+                self.shared.request_refresh();
+                shard_id.into()
+            }
+            None => {
+                // The map has no open shard for the key, and here is one.
+                if self.keys_decide() && !self.routing.map().is_open(&shard_id) {
+                    self.shared.request_refresh();
+                }
+                shard_id.into()
+            }
+        };
+        self.look_for_placement(&record, range);
+        self.judge(record, shard_id, sequence_number, range);
+    }
+
+    fn judge(
+        &mut self,
+        record: KinesisRecord,
+        shard_id: Arc<str>,
+        sequence_number: String,
+        range: Option<HashKeyRange>,
+    ) {
+        let verdict = match self.verdict(&record, range) {
+            // Wait for a map that is known to be of this stream.
+            Verdict::Delivered if record.is_framed && self.distrusts_map() => Verdict::UnknownShard,
+            verdict => verdict,
+        };
+        match verdict {
+            Verdict::Delivered => {
+                self.meter.delivered(&record, &shard_id, clock::now());
+                self.leave(record.lane);
+                record.settle_delivered(shard_id, &sequence_number);
+            }
+            Verdict::WrongShard | Verdict::UnknownShard => {
+                if range.is_none() {
+                    self.shared.note_unknown(&shard_id);
+                }
+                let generation = self.shared.request_refresh();
+                let held = Held { record, shard_id, sequence_number, generation };
+                self.next_sweep = self.next_sweep.min(held.gives_up());
+                self.held.push(held);
+            }
+        }
+    }
+
+    fn distrusts_map(&self) -> bool {
+        self.routing.generation < self.shared.trusted_from() && !self.routing.map().is_blank()
+    }
+
+    /// Whether, as far as the map tells, a record's key names its shard.
+    fn keys_decide(&self) -> bool {
+        let map = self.routing.map();
+        !map.is_blank() && !map.is_service_placed()
+    }
+
+    /// Has the strategy read again where a record lies in a shard that would not have it by its key.
+    fn look_for_placement(&self, record: &KinesisRecord, range: Option<HashKeyRange>) {
+        let address = record.explicit_hash_key.unwrap_or(record.span.low);
+        if range.is_some_and(|range| !range.contains(address))
+            && self.keys_decide()
+            && !self.distrusts_map()
+        {
+            self.shared.seen_placed.store(true, Ordering::Relaxed);
+            self.shared.request_refresh();
+        }
+    }
+
+    fn verdict(&self, record: &KinesisRecord, range: Option<HashKeyRange>) -> Verdict {
+        // A frame of one goes by its own key; without a map there is nothing to wait for.
+        let is_blank = record.members.len() == 1 && self.routing.map().is_blank();
+        verdict(record.is_framed && !is_blank, record.span, range)
+    }
+
+    /// A fresh map is here: delivered, or all members go again, to the shards they belong to now.
+    pub(super) fn judge_again(&mut self, held: Held) {
+        let Held { mut record, shard_id, sequence_number, .. } = held;
+        let range = self.routing.range_of(&shard_id);
+        if self.verdict(&record, range) != Verdict::WrongShard {
+            return self.judge(record, shard_id, sequence_number, range);
+        }
+        self.look_for_placement(&record, range);
+        let message = format!("{shard_id} took an aggregate with members of other shards").into();
+        record.history.failed(clock::now(), &"WrongShard".into(), &message, true);
+        self.leave(record.lane);
+        self.count_resent(&record);
+        self.reroute(record);
+    }
+
+    /// No fresh map came: members go again alone, as such are in no wrong shard. Returns what has expired.
+    pub(super) fn give_up_held(&mut self, now: Instant) -> Vec<KinesisRecord> {
+        let (overdue, held): (Vec<_>, _) =
+            std::mem::take(&mut self.held).into_iter().partition(|held| held.gives_up() <= now);
+        self.held = held;
+        let mut expired = Vec::new();
+        for Held { mut record, shard_id, .. } in overdue {
+            let (code, what) = match self.routing.range_of(&shard_id) {
+                None => ("UnknownShard", "its range"),
+                Some(_) => ("WrongShard", "where its members belong"),
+            };
+            let message =
+                format!("{shard_id} took the aggregate, and no fresh shard map tells {what}");
+            let history = &mut record.history;
+            history.failed(now, &code.into(), &message.into(), true);
+            let lane = record.lane;
+            self.leave(lane);
+            if record.expires() <= now {
+                expired.push(record);
+            } else {
+                self.count_resent(&record);
+                self.scatter(record);
+                self.scatter_lane(lane);
+            }
+        }
+        expired
+    }
+
+    fn count_resent(&self, record: &KinesisRecord) {
+        let counters = &self.shared.settlement.counters;
+        counters.resent_for_wrong_shard.add(record.members.len());
+    }
+}

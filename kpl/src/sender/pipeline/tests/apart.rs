@@ -1,0 +1,107 @@
+//! Aggregates whose members must travel alone: one after the other, within the memory bound.
+
+use super::*;
+use crate::shard::map::ShardMap;
+
+const MEMBERS: usize = 30_000;
+
+/// A pipeline whose queues are full of aggregates, and the deliveries of their members.
+fn full_of_aggregates(service: &Arc<Scripted>) -> (Arc<Shared>, Pipeline, Vec<Delivery>) {
+    let config = ProducerConfig {
+        max_requests_in_flight: 1,
+        record_ttl: Duration::from_secs(36_000),
+        ..Default::default()
+    };
+    let shared = Shared::new(config, 1 << 20, false, None, None);
+    shared.install(1, ShardMap::new(lock(&service.shards).clone()));
+    let mut pipeline = Pipeline::new(Arc::clone(&shared), Arc::clone(service) as _, 42).unwrap();
+    let deliveries = (0..MEMBERS).map(|id| {
+        let record = UserRecord::new("k", id.to_string()).with_explicit_hash_key(HashKey::MIN);
+        let Ok(delivery) = shared.enter(record, HashKey::MIN, None) else {
+            panic!("there is room");
+        };
+        delivery
+    });
+    let deliveries = deliveries.collect();
+    pipeline.intake(clock::now());
+    (shared, pipeline, deliveries)
+}
+
+/// All Kinesis records that the pipeline holds.
+fn held(pipeline: &Pipeline) -> usize {
+    let waiting: usize = pipeline.queues.values().map(|queue| queue.waiting()).sum();
+    let batches = pipeline.in_flight.values();
+    let in_flight: usize = batches.map(|request| request.batch.records.len()).sum();
+    let batch = pipeline.collector.batch();
+    waiting + in_flight + pipeline.backing_off.len() + batch.map_or(0, |(b, _)| b.records.len())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_buffer_of_aggregates_is_taken_apart_as_it_is_sent() {
+    let gap = vec![shard("high", u128::MAX / 2, u128::MAX, true)];
+    for map in [
+        ShardMap::new(gap),
+        ShardMap::new(vec![shard("all", 0, u128::MAX, true)]).without_prediction(),
+    ] {
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&sent);
+        // Many are refused at first: what was taken apart waits beside what is.
+        let service = Scripted::new(move |_, entries| {
+            let mut sent = lock(&noted);
+            let outcome = |entry: &Entry| {
+                let id: usize = std::str::from_utf8(&entry.data).unwrap().parse().unwrap();
+                sent.push(id);
+                if sent.len() <= 20_000 { refused("InternalFailure") } else { written(entry) }
+            };
+            (QUICK, Ok(entries.iter().map(outcome).collect()))
+        });
+        let (shared, mut pipeline, deliveries) = full_of_aggregates(&service);
+        let aggregates = held(&pipeline);
+        assert!((5..20).contains(&aggregates), "{aggregates}");
+        shared.install(2, map);
+        pipeline.intake(clock::now());
+        let mut most = 0;
+        while shared.budget.used() > 0 {
+            let next = pipeline.advance(clock::now());
+            most = most.max(held(&pipeline));
+            tokio::select! {
+                biased;
+                Some(answer) = pipeline.requests.join_next() => pipeline.on_answer(answer),
+                () = tokio::time::sleep_until(next.unwrap_or_else(clock::now)), if next.is_some() => {}
+                else => panic!("nothing is to come"),
+            }
+        }
+        assert!(most > 1000 && most < 6100, "{most} at once");
+        for delivery in deliveries {
+            assert_eq!(delivery.await.unwrap().sub_sequence_number, 0);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_that_leave_their_aggregate_keep_their_order() {
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&sent);
+    let service = Scripted::new(move |_, entries| {
+        let data = |entry: &Entry| String::from_utf8(entry.data.to_vec()).unwrap();
+        lock(&noted).extend(entries.iter().map(data));
+        all_written(entries)
+    });
+    let (shared, mut pipeline, deliveries) = full_of_aggregates(&service);
+    let gap = vec![shard("high", u128::MAX / 2 + 1, u128::MAX, true)];
+    shared.install(2, ShardMap::new(gap));
+    pipeline.intake(clock::now());
+    let later = UserRecord::new("k", MEMBERS.to_string()).with_explicit_hash_key(HashKey::MIN);
+    let Ok(later) = shared.enter(later, HashKey::MIN, None) else {
+        panic!("there is room");
+    };
+    let run = tokio::spawn(async move { pipeline.run().await });
+    later.await.unwrap();
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
+    let all: Vec<_> = (0..=MEMBERS).map(|id| id.to_string()).collect();
+    assert_eq!(*lock(&sent), all);
+    shared.stop(StopReason::Closed);
+    run.await.unwrap();
+}

@@ -1,0 +1,267 @@
+//! The lane of a shard: where senders put records, under one short lock, and the pipeline fetches them.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use kinesis_aggregation::{HashKey, HashKeyRange};
+
+use crate::ack::{Delivery, Settlement, Settler};
+use crate::aggregate::builder::{AggregateLimits, Joined, OpenAggregate, Waits, cost_of};
+use crate::aggregate::fill::SealReason;
+use crate::buffer::{Budget, Charge, LaneId};
+use crate::clock::{self, Instant};
+use crate::metrics::shard_load::LoadWindow;
+use crate::record::{Priority, UserRecord};
+use crate::sync::lock;
+
+pub(crate) struct Lane {
+    pub(crate) id: LaneId,
+    /// `None` for the lane of records whose shard is not predicted: it does not aggregate.
+    pub(crate) shard_id: Option<Arc<str>>,
+    /// The hash keys that it may take.
+    pub(crate) range: HashKeyRange,
+    /// What the shard was sent of late.
+    pub(crate) load: LoadWindow,
+    limits: AggregateLimits,
+    /// How large an aggregate that is opened now may grow.
+    max_size: AtomicUsize,
+    /// Whether its records go one by one for now.
+    is_scattered: AtomicBool,
+    state: Mutex<LaneState>,
+}
+
+#[derive(Default)]
+struct LaneState {
+    open: Option<OpenAggregate>,
+    full: VecDeque<OpenAggregate>,
+    /// Whether the pipeline already knows that there is something to fetch.
+    announced: bool,
+    retired: bool,
+}
+
+/// Why a lane did not take a record.
+pub(crate) enum Refused {
+    /// The budget has no room for it now.
+    NoRoom(UserRecord),
+    /// The shard is closed, or the producer is.
+    Retired(UserRecord, Option<Charge>),
+}
+
+pub(crate) struct Accepted {
+    pub(crate) delivery: Delivery,
+    /// Whether the pipeline must be told.
+    pub(crate) announce: bool,
+}
+
+impl Lane {
+    pub(crate) fn new(
+        id: LaneId,
+        shard: Option<(Arc<str>, HashKeyRange)>,
+        limits: AggregateLimits,
+    ) -> Arc<Self> {
+        let (shard_id, range, limits) = match shard {
+            Some((shard_id, range)) => (Some(shard_id), range, limits),
+            None => (None, HashKeyRange::FULL, limits.single()),
+        };
+        Arc::new(Self {
+            id,
+            shard_id,
+            range,
+            load: LoadWindow::new(clock::now()),
+            max_size: AtomicUsize::new(limits.max_size),
+            limits,
+            is_scattered: AtomicBool::new(false),
+            state: Mutex::default(),
+        })
+    }
+
+    /// Takes a record. `prepaid` is room that was waited for; otherwise room is taken here.
+    pub(crate) fn accept(
+        &self,
+        record: UserRecord,
+        hash_key: HashKey,
+        prepaid: Option<Charge>,
+        budget: &Arc<Budget>,
+        settlement: &Arc<Settlement>,
+    ) -> Result<Accepted, Refused> {
+        let (joining, opening) = cost_of(&record);
+        let limits = match self.is_scattered.load(Ordering::Relaxed) {
+            true => self.limits.single(),
+            false => self.limits.sized(self.max_size.load(Ordering::Relaxed)),
+        };
+        // Declared before the lock guard, so that it is dropped after it: a refund wakes waiters, which is foreign code.
+        let _refund: Option<Charge>;
+        let mut state = lock(&self.state);
+        if state.retired {
+            return Err(Refused::Retired(record, prepaid));
+        }
+        let is_droppable = record.priority == Priority::Droppable;
+        let charge = |bytes| {
+            if is_droppable {
+                budget.try_charge_droppable(self.id, bytes)
+            } else {
+                budget.try_charge(self.id, bytes)
+            }
+        };
+        let (record, mut paid) = match (&mut state.open, prepaid) {
+            (Some(open), prepaid) => {
+                let Some(mut paid) = prepaid.or_else(|| charge(joining)) else {
+                    return Err(Refused::NoRoom(record));
+                };
+                match open.try_push(record, hash_key, limits) {
+                    Ok(Joined { delivery, is_sooner }) => {
+                        _refund = paid.keep(joining);
+                        open.absorb(paid);
+                        let full = open.full(limits);
+                        if let Some(reason) = full {
+                            state.close_early(reason);
+                        }
+                        return Ok(Accepted {
+                            delivery,
+                            announce: (full.is_some() || is_sooner) && state.announce(),
+                        });
+                    }
+                    Err((record, reason)) => {
+                        state.close_early(reason);
+                        (record, Some(paid))
+                    }
+                }
+            }
+            (None, prepaid) => (record, prepaid),
+        };
+        let missing = opening - paid.as_ref().map_or(0, Charge::bytes).min(opening);
+        if missing > 0 {
+            match (charge(missing), &mut paid) {
+                (None, _) => {
+                    _refund = paid;
+                    // What was closed here is told with the next wake-up, which waiting for room brings.
+                    return Err(Refused::NoRoom(record));
+                }
+                (Some(more), Some(paid)) => paid.absorb(more),
+                (Some(all), none) => *none = Some(all),
+            }
+        }
+        let Some(mut paid) = paid else {
+            return Err(Refused::NoRoom(record));
+        };
+        _refund = paid.keep(opening);
+        let mut settler = Settler::new(settlement);
+        let delivery = settler.add_member();
+        let open = OpenAggregate::new(record, hash_key, paid, settler, limits, clock::now());
+        let full = open.full(limits);
+        state.open = Some(open);
+        if let Some(reason) = full {
+            state.close_early(reason);
+        }
+        Ok(Accepted { delivery, announce: state.announce() })
+    }
+
+    /// The lane is busy and fills its aggregates: the next ones may be larger, where that is asked for.
+    pub(crate) fn grow(&self) {
+        let max_size = self.max_size.load(Ordering::Relaxed);
+        let larger = (max_size * 2).min(self.limits.largest);
+        self.max_size.store(larger, Ordering::Relaxed);
+    }
+
+    /// The lane is idle: aggregates are small again.
+    pub(crate) fn shrink(&self) {
+        self.max_size.store(self.limits.max_size, Ordering::Relaxed);
+    }
+
+    /// Whether records go one by one from now on: where nobody knows which shards take them.
+    pub(crate) fn scatter(&self, is_scattered: bool) {
+        self.is_scattered.store(is_scattered, Ordering::Relaxed);
+    }
+
+    /// Whether something must be fetched that was not announced; marks it as announced.
+    pub(crate) fn announce(&self) -> bool {
+        let mut state = lock(&self.state);
+        !state.is_empty() && state.announce()
+    }
+
+    /// Fetches what is full, and looks at the open aggregate.
+    pub(crate) fn fetch(&self, now: Instant) -> (VecDeque<OpenAggregate>, Option<Waits>) {
+        let mut state = lock(&self.state);
+        state.announced = false;
+        let open = state.open.as_mut().map(|open| open.look(now));
+        (std::mem::take(&mut state.full), open)
+    }
+
+    /// The size of the open aggregate, if its linger is over.
+    pub(crate) fn overdue(&self, now: Instant) -> Option<usize> {
+        let mut state = lock(&self.state);
+        let waits = state.open.as_mut().map(|open| open.look(now))?;
+        (waits.lingers_until <= now).then_some(waits.size)
+    }
+
+    /// Fetches everything, the open aggregate included.
+    pub(crate) fn fetch_all(&self, reason: SealReason) -> VecDeque<OpenAggregate> {
+        let mut state = lock(&self.state);
+        state.close_open(reason);
+        std::mem::take(&mut state.full)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_locked(&self) -> bool {
+        self.state.try_lock().is_err()
+    }
+
+    /// Lets nobody in while it is held.
+    pub(crate) fn hold(&self) -> HeldLane<'_> {
+        HeldLane { id: self.id, state: lock(&self.state) }
+    }
+
+    /// Closes the open aggregate; whether the pipeline must be told.
+    pub(crate) fn close_open(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.close_open(SealReason::Flush);
+        !state.full.is_empty() && state.announce()
+    }
+
+    /// Takes no more records; what is there may still be fetched. Whether the pipeline must be told.
+    pub(crate) fn retire(&self, reason: SealReason) -> bool {
+        let mut state = lock(&self.state);
+        state.retired = true;
+        state.close_open(reason);
+        // Even if a sender is about to: who enters a lane after this one must not be fetched before.
+        state.announced = !state.full.is_empty();
+        state.announced
+    }
+}
+
+/// A lane that nothing enters.
+pub(crate) struct HeldLane<'a> {
+    id: LaneId,
+    state: MutexGuard<'a, LaneState>,
+}
+
+impl HeldLane<'_> {
+    /// Takes out everything, the open aggregate included.
+    pub(crate) fn take_all(&mut self) -> (LaneId, VecDeque<OpenAggregate>) {
+        self.state.close_open(SealReason::Handover);
+        (self.id, std::mem::take(&mut self.state.full))
+    }
+}
+
+impl LaneState {
+    fn is_empty(&self) -> bool {
+        self.full.is_empty() && self.open.is_none()
+    }
+
+    fn close_open(&mut self, reason: SealReason) {
+        self.full.extend(self.open.take().map(|open| open.close(reason)));
+    }
+
+    /// Closes the open aggregate before the pipeline fetches it.
+    fn close_early(&mut self, reason: SealReason) {
+        self.close_open(reason);
+        if let Some(closed) = self.full.back_mut() {
+            closed.shrink_to_fit();
+        }
+    }
+
+    fn announce(&mut self) -> bool {
+        !std::mem::replace(&mut self.announced, true)
+    }
+}

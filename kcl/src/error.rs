@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use crate::config::ConfigError;
-use crate::coordination::{StartError, WorkerFailure};
+use crate::coordinator::{StartError, WorkerFailure};
 use crate::panic_message::panic_message;
 
 /// An error of a record processor: any error, or a text.

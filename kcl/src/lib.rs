@@ -147,7 +147,7 @@ mod backoff;
 mod checkpoint;
 mod clock;
 mod config;
-mod coordination;
+mod coordinator;
 mod current_stream;
 mod delivery;
 mod error;
@@ -162,20 +162,20 @@ mod millis;
 mod panic_message;
 mod processor;
 mod retrieval;
-mod scheduler;
 mod sequence;
 mod service_time;
 mod shard_consumer;
-mod shard_sync;
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
 pub mod simulation;
 mod snapshot;
+mod stream;
 mod stream_name;
 mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod why_not_running;
+mod worker;
 mod worker_state;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
@@ -184,16 +184,16 @@ pub use config::{
     AggregateRangePolicy, CheckpointPolicy, ConfigError, ConsumerConfig, InitialPosition,
     OnRecreatedStream, OnStop, OnTrimmedGap, TableConfig,
 };
-pub use coordination::{StartError, WorkerFailure};
+pub use coordinator::{StartError, WorkerFailure};
 pub use delivery::{Checkpointer, PreparedCheckpoint, Record, RecordBatch, Records};
 pub use error::{BuildError, ProcessorError, WorkerError};
 pub use health::{Health, HealthStatus, Problem, ProblemKind};
 pub use lease::{FencingToken, TableProblem};
 pub use lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};
 pub use processor::{ProcessorFactory, RecordProcessor, ShardContext, ShardEnd, Shutdown};
-pub use scheduler::{Scheduler, SchedulerBuilder, ShardShutdown, ShutdownReport, WorkerHandle};
 pub use sequence::{ExtendedSequenceNumber, InvalidSequenceNumber, SequenceNumber};
 pub use shard_consumer::{ShardState, ShutdownReason};
 pub use snapshot::{ProcessorCall, ShardSnapshot, WorkerSnapshot};
 pub use why_not_running::WhyNotRunning;
+pub use worker::{Scheduler, SchedulerBuilder, ShardShutdown, ShutdownReport, WorkerHandle};
 pub use worker_state::{StateWatch, WorkerState};

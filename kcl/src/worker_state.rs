@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
-use crate::coordination::WorkerFailure;
+use crate::coordinator::WorkerFailure;
 use crate::error::{BuildError, WorkerError};
 
 /// Where a worker is in its life. The states follow one another in this order; some are passed in a

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::world::{ATTEMPT, FAILOVER};
 use crate::clock::{Clock, TokioClock};
 use crate::config::{ConsumerConfig, InitialPosition, OnRecreatedStream, OnStop};
-use crate::coordination::{Coordinator, Shared, SharedParts, first_look};
+use crate::coordinator::{Coordinator, Shared, SharedParts, first_look};
 use crate::current_stream::CurrentStream;
 use crate::delivery::RecordBatch;
 use crate::error::ProcessorError;
@@ -29,10 +29,10 @@ use crate::processor::{RecordProcessor, ShardContext, ShardEnd, Shutdown};
 use crate::retrieval::{
     ByteBudget, Page, Retrieval, RetrievalError, ShardBudget, ShardReader, Start,
 };
-use crate::scheduler::{self, View, ViewParts};
 use crate::service_time::ServiceClock;
 use crate::shard_consumer::Worker;
-use crate::shard_sync::{ListShardsError, Shard, ShardList, ShardLister, ShardSync, Starter};
+use crate::stream::{ListShardsError, Shard, ShardList, ShardLister, ShardSync, Starter};
+use crate::worker::{self, View, ViewParts};
 use crate::worker_state::StateSender;
 
 /// There and back again.
@@ -363,8 +363,7 @@ async fn work(fleet: Fleet, worker_id: String, mut random: Rng) {
     };
     fleet.tally.counts().running += 1;
     let (_stop, stopped) = watch::channel(None);
-    let run =
-        scheduler::run(coordinator, Arc::new(worker), Arc::new(view), random.u64(..), stopped);
+    let run = worker::run(coordinator, Arc::new(worker), Arc::new(view), random.u64(..), stopped);
     // Until the simulation ends.
     let _ = run.await;
 }

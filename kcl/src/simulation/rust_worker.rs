@@ -19,16 +19,16 @@ use super::process::{InProcess, Process, worker_id};
 use super::world::{FAILOVER, World};
 use crate::clock::Clock;
 use crate::config::{CheckpointPolicy, ConsumerConfig, InitialPosition, OnRecreatedStream, OnStop};
-use crate::coordination::{Coordinator, Shared, SharedParts};
+use crate::coordinator::{Coordinator, Shared, SharedParts};
 use crate::current_stream::CurrentStream;
 use crate::health::ProblemLog;
 use crate::lease::{LeaseStore, StreamIdentity};
 use crate::metrics::Meter;
 use crate::retrieval::ByteBudget;
-use crate::scheduler::{self, View, ViewParts};
 use crate::service_time::ServiceClock;
 use crate::shard_consumer::Worker;
-use crate::shard_sync::{ShardLister, ShardSync};
+use crate::stream::{ShardLister, ShardSync};
+use crate::worker::{self, View, ViewParts};
 use crate::worker_state::StateSender;
 
 /// To stop within, in milliseconds.
@@ -134,7 +134,7 @@ pub(super) async fn run(
     let deadline = Duration::from_millis(random.u64(..LONGEST_DEADLINE));
     let (tell, told) = watch::channel(None);
     let (seed, worker, view) = (random.u64(..), Arc::new(worker), Arc::new(view));
-    let mut run = std::pin::pin!(scheduler::run(coordinator, worker, view, seed, told));
+    let mut run = std::pin::pin!(worker::run(coordinator, worker, view, seed, told));
     let stopping =
         Stopping { world: &world, name: &name, process: &process, user_code: &user_code };
     let outcome = tokio::select! {

@@ -15,7 +15,7 @@ use crate::config::InitialPosition;
 use crate::lease::ChildShard;
 use crate::retrieval::RawRecord;
 use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
-use crate::shard_sync::{ListShardsError, Shard, ShardList, ShardLister};
+use crate::stream::{ListShardsError, Shard, ShardList, ShardLister};
 
 /// A shard and its records.
 #[derive(Debug, Clone)]

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::WorkerError;
-use crate::scheduler::{STOP_MARGIN, ShardShutdown, ShutdownReport};
 use crate::simulation::process::Process;
 use crate::simulation::world::World;
+use crate::worker::{STOP_MARGIN, ShardShutdown, ShutdownReport};
 
 /// Timers run by the millisecond.
 const SLACK: Duration = Duration::from_millis(100);

@@ -11,8 +11,8 @@ use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::clock::{Clock, TokioClock};
 use crate::config::{InitialPosition, OnRecreatedStream, OnStop};
-use crate::coordination::discovery;
-use crate::coordination::shared::SharedParts;
+use crate::coordinator::discovery;
+use crate::coordinator::shared::SharedParts;
 use crate::current_stream::CurrentStream;
 use crate::executor::CurrentRuntime;
 use crate::health::ProblemLog;
@@ -20,7 +20,7 @@ use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Passage};
 use crate::lease::{LeaseStore, StreamIdentity, text};
 use crate::metrics::Meter;
 use crate::service_time::ServiceClock;
-use crate::shard_sync::{ListShardsError, ShardList, ShardLister, ShardSync};
+use crate::stream::{ListShardsError, ShardList, ShardLister, ShardSync};
 
 const SECOND: Duration = Duration::from_secs(1);
 

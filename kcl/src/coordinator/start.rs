@@ -7,10 +7,10 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_kinesis::types::StreamStatus;
 
-use super::coordinator::CoordinatorParts;
 use super::error::StartError;
 use super::fleet_mode::FleetMode;
 use super::migration::{Migration, layout};
+use super::run::CoordinatorParts;
 use super::shared::{Shared, SharedParts};
 use super::startup::{Failure, Startup};
 use crate::clock::Clock;
@@ -23,7 +23,7 @@ use crate::lease::{
     find_table, for_leases, for_shards, metered,
 };
 use crate::service_time::ServiceClock;
-use crate::shard_sync::{KinesisShardLister, ListShardsError, ShardSync, Starter, SyncError};
+use crate::stream::{KinesisShardLister, ListShardsError, ShardSync, Starter, SyncError};
 use crate::stream_name::StreamName;
 use crate::worker_state::WorkerState;
 

@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 use futures::StreamExt as _;
 
 use super::*;
-use crate::coordination::worker_metrics::RowWritten;
+use crate::coordinator::worker_metrics::RowWritten;
 
 #[tokio::test]
 async fn a_lease_found_assigned_is_renewed_before_it_counts_as_acquired() {

@@ -35,7 +35,7 @@ use crate::lease::{
 use crate::metrics::Meter;
 use crate::panic_message::panic_message;
 use crate::service_time::ServiceClock;
-use crate::shard_sync::{ListShardsError, ShardSync, SyncError};
+use crate::stream::{ListShardsError, ShardSync, SyncError};
 use crate::task::Task;
 
 /// A call that is not answered for this long counts as failing, though it is still waited for.

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::shards::Shards;
-use crate::coordination::Coordinator;
+use crate::coordinator::Coordinator;
 use crate::error::WorkerError;
 use crate::lease::{LeaseOutcome, Tenure, TenureEnd};
 

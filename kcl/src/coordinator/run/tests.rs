@@ -11,11 +11,11 @@ use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{InitialPosition, TableConfig};
-use crate::coordination::assignment::{Looks, look_and_act, make_plan};
-use crate::coordination::discovery;
+use crate::coordinator::assignment::{Looks, look_and_act, make_plan};
+use crate::coordinator::discovery;
 use crate::health::ProblemLog;
 use crate::lease::{DynamoDbLeaseStore, Layout, LeaseStore, Retry, TenureEnd, ensure_table};
-use crate::shard_sync::ShardSync;
+use crate::stream::ShardSync;
 
 mod failure;
 mod looks;

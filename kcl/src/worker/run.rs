@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use super::pulse;
 use super::shards::{Shards, View};
 use super::shutdown::{self, ShutdownReport};
-use crate::coordination::Coordinator;
+use crate::coordinator::Coordinator;
 use crate::error::WorkerError;
 use crate::lease::Tenure;
 use crate::shard_consumer::Worker;

@@ -10,7 +10,7 @@ use crate::backoff::Backoff;
 use crate::health::ProblemKind;
 use crate::lease::LeaseStoreError;
 use crate::metrics::Metric;
-use crate::shard_sync::{ListShardsError, SyncError};
+use crate::stream::{ListShardsError, SyncError};
 
 const KIND: ProblemKind = ProblemKind::ShardSyncFailing;
 const METRICS: (Metric, Metric) = (Metric::ShardSyncTaskSuccess, Metric::ShardSyncTaskTime);

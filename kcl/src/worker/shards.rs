@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{ConsumerConfig, OnTrimmedGap};
-use crate::coordination::LastLook;
+use crate::coordinator::LastLook;
 use crate::error::WorkerError;
 use crate::health::{Health, Problem, ProblemKind, ProblemLog};
 use crate::lease::{LeaseOutcome, Tenure, TenureEnd};

@@ -13,7 +13,7 @@ use crate::config::{InitialPosition, OnRecreatedStream};
 use crate::current_stream::CurrentStream;
 use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Passage};
 use crate::lease::{LeaseStore, StreamIdentity};
-use crate::shard_sync::list::{ListShardsError, Shard, ShardList, ShardLister};
+use crate::stream::list::{ListShardsError, Shard, ShardList, ShardLister};
 
 const SECOND: Duration = Duration::from_secs(1);
 

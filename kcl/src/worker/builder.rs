@@ -16,7 +16,7 @@ use super::run;
 use super::shards::{View, ViewParts};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ConfigError, ConsumerConfig, application_problem};
-use crate::coordination::{Coordinator, CoordinatorParts};
+use crate::coordinator::{Coordinator, CoordinatorParts};
 use crate::error::BuildError;
 use crate::executor::CurrentRuntime;
 use crate::health::ProblemLog;

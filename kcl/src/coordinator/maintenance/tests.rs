@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use super::*;
 use crate::clock::{Clock, TokioClock};
 use crate::config::{InitialPosition, OnRecreatedStream, OnStop};
-use crate::coordination::shared::SharedParts;
+use crate::coordinator::shared::SharedParts;
 use crate::current_stream::CurrentStream;
 use crate::executor::CurrentRuntime;
 use crate::health::ProblemLog;
@@ -18,7 +18,7 @@ use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Passage};
 use crate::lease::{LeaseStore, StreamIdentity};
 use crate::metrics::Meter;
 use crate::service_time::ServiceClock;
-use crate::shard_sync::{ShardList, ShardLister, ShardSync};
+use crate::stream::{ShardList, ShardLister, ShardSync};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Longer than a test.

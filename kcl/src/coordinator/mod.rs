@@ -3,7 +3,6 @@
 mod acquired;
 mod assignment;
 mod balance;
-mod coordinator;
 mod discovery;
 mod error;
 mod existence;
@@ -16,15 +15,16 @@ mod observation;
 mod other_processes;
 mod pace;
 mod registry;
+mod run;
 mod shared;
 mod start;
 mod startup;
 mod thread;
 mod worker_metrics;
 
-pub(crate) use coordinator::{Coordinator, CoordinatorParts};
 pub use error::{StartError, WorkerFailure};
 pub(crate) use last_look::LastLook;
+pub(crate) use run::{Coordinator, CoordinatorParts};
 #[cfg(feature = "simulation")]
 pub(crate) use shared::{Shared, SharedParts};
 #[cfg(feature = "simulation")]

@@ -161,10 +161,12 @@ pub mod metrics;
 mod millis;
 mod panic_message;
 mod processor;
+mod progress;
 mod retrieval;
 mod sequence;
 mod service_time;
 mod shard_consumer;
+mod shard_state;
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
 pub mod simulation;
@@ -185,14 +187,16 @@ pub use config::{
     OnRecreatedStream, OnStop, OnTrimmedGap, TableConfig,
 };
 pub use coordinator::{StartError, WorkerFailure};
-pub use delivery::{Checkpointer, PreparedCheckpoint, Record, RecordBatch, Records};
 pub use error::{BuildError, ProcessorError, WorkerError};
 pub use health::{Health, HealthStatus, Problem, ProblemKind};
 pub use lease::{FencingToken, TableProblem};
 pub use lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};
-pub use processor::{ProcessorFactory, RecordProcessor, ShardContext, ShardEnd, Shutdown};
+pub use processor::{
+    Checkpointer, PreparedCheckpoint, ProcessorFactory, Record, RecordBatch, RecordProcessor,
+    Records, ShardContext, ShardEnd, Shutdown,
+};
 pub use sequence::{ExtendedSequenceNumber, InvalidSequenceNumber, SequenceNumber};
-pub use shard_consumer::{ShardState, ShutdownReason};
+pub use shard_state::{ShardState, ShutdownReason};
 pub use snapshot::{ProcessorCall, ShardSnapshot, WorkerSnapshot};
 pub use why_not_running::WhyNotRunning;
 pub use worker::{Scheduler, SchedulerBuilder, ShardShutdown, ShutdownReport, WorkerHandle};

@@ -30,7 +30,7 @@ mod tests {
     use crate::lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};
     use crate::metrics::Meter;
     use crate::sequence::ExtendedSequenceNumber;
-    use crate::shard_consumer::{ShardState, ShutdownReason};
+    use crate::shard_state::{ShardState, ShutdownReason};
     use crate::snapshot::{ShardStatus, Totals};
     use crate::{Checkpoint, ShutdownReport, WhyNotRunning};
 

@@ -10,13 +10,12 @@ use std::time::{Duration, SystemTime};
 
 use self::calls::Work;
 use self::lag::Lag;
-use crate::delivery::Tally;
 use crate::health::{Failed, ProblemKind, ProblemLog};
 use crate::metrics::{Meter, Metric, milliseconds};
 #[cfg(feature = "serde")]
 use crate::millis;
 use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
-use crate::shard_consumer::ShardState;
+use crate::shard_state::ShardState;
 
 /// What a worker is doing at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +119,36 @@ pub(crate) struct Tip {
     pub(crate) reached: SystemTime,
     /// The last record that this reader fetched.
     pub(crate) fetched: Option<SequenceNumber>,
+}
+
+/// What was found while taking records apart.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) aggregates: u64,
+    /// Aggregates with a member outside the shard's hash key range.
+    pub(crate) aggregates_out_of_range: u64,
+    /// Members that the range policy dropped.
+    pub(crate) members_dropped: u64,
+    /// Aggregates of which broken members were lost.
+    pub(crate) defects: u64,
+    /// Members whose explicit hash key is no number.
+    pub(crate) invalid_hash_keys: u64,
+    /// Compressed frames that could not be opened.
+    pub(crate) frame_errors: u64,
+    /// Bytes that compressed frames expanded to.
+    pub(crate) decompressed_bytes: u64,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, more: &Self) {
+        self.aggregates += more.aggregates;
+        self.aggregates_out_of_range += more.aggregates_out_of_range;
+        self.members_dropped += more.members_dropped;
+        self.defects += more.defects;
+        self.invalid_hash_keys += more.invalid_hash_keys;
+        self.frame_errors += more.frame_errors;
+        self.decompressed_bytes += more.decompressed_bytes;
+    }
 }
 
 /// What a shard's tasks write down.

@@ -65,12 +65,15 @@ use kinesis_aggregation::{AggregateBuilder, HashKeyRange};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::SystemClock;
 use crate::config::{AggregateRangePolicy, ConsumerConfig};
-use crate::delivery::{Batch, CallTokens, Checkpointer, Deaggregator, RecordBatch, Tally};
+use crate::delivery::Deaggregator;
 use crate::error::ProcessorError;
 use crate::lease::{Lease, PendingCheckpoint, Recorder, Tenure};
-use crate::processor::{RecordProcessor, ShardContext, ShardEnd, Shutdown};
+use crate::processor::{
+    Batch, CallTokens, Checkpointer, RecordBatch, RecordProcessor, ShardContext, ShardEnd, Shutdown,
+};
 use crate::retrieval::{ByteBudget, RawRecord, ShardBudget};
 use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
+use crate::snapshot::Tally;
 
 /// The key that the KPL gives to an aggregate.
 const AGGREGATE_KEY: &str = "a";

@@ -8,7 +8,7 @@ use crate::health::{Problem, ProblemKind, ProblemLog};
 use crate::lease_table::{LeaseSnapshot, LeaseTableSnapshot};
 #[cfg(feature = "serde")]
 use crate::millis;
-use crate::shard_consumer::{ShardState, ShutdownReason};
+use crate::shard_state::{ShardState, ShutdownReason};
 use crate::snapshot::ShardSnapshot;
 
 /// Why a worker is not processing a shard, as far as it knows. The text says what to do, if there is

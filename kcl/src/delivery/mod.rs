@@ -1,17 +1,11 @@
-//! From fetched records to the processor: de-aggregation, the batch, its checkpoints, and what
+//! From fetched records to the processor's call: de-aggregation, automatic checkpoints, and what
 //! happens when user code fails.
 
 mod aggregate_log;
 mod auto_checkpoint;
-mod batch;
-mod checkpointer;
 mod deaggregate;
-mod guard;
-mod progress;
+mod invoke;
 
 pub(crate) use auto_checkpoint::AutoCheckpoint;
-pub(crate) use batch::{Batch, CallTokens};
-pub use batch::{Record, RecordBatch, Records};
-pub use checkpointer::{Checkpointer, PreparedCheckpoint};
-pub(crate) use deaggregate::{Deaggregator, Tally};
-pub(crate) use guard::{drop_guarded, guarded};
+pub(crate) use deaggregate::Deaggregator;
+pub(crate) use invoke::{drop_guarded, guarded};

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::state::{Event, ShutdownReason};
 use super::{
     Failure, LEASE_LOST, Running, SHARD_ENDED, SHUTDOWN_REQUESTED, ShardConsumer, log_store_error,
 };
@@ -10,6 +9,7 @@ use crate::config::CheckpointPolicy;
 use crate::lease::TenureEnd;
 use crate::metrics::Metric;
 use crate::processor::{ShardEnd, Shutdown};
+use crate::shard_state::{Event, ShutdownReason};
 
 impl ShardConsumer {
     pub(super) async fn shut_down(

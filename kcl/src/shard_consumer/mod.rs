@@ -4,7 +4,6 @@ mod caught_up;
 mod ending;
 mod processing;
 mod signals;
-mod state;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,20 +12,19 @@ use fastrand::Rng;
 use tokio_util::sync::CancellationToken;
 
 use self::signals::Signals;
-use self::state::Event;
-pub use self::state::{ShardState, ShutdownReason};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::ConsumerConfig;
-use crate::delivery::{Checkpointer, drop_guarded, guarded};
+use crate::delivery::{drop_guarded, guarded};
 use crate::error::{ProcessorError, WorkerError};
 use crate::executor::Executor;
 use crate::health::Failed;
 use crate::lease::{ChildShard, LeaseOutcome, LeaseStoreError, Tenure};
 use crate::metrics::Metric;
-use crate::processor::{ErasedFactory, ErasedProcessor, ShardContext};
+use crate::processor::{Checkpointer, ErasedFactory, ErasedProcessor, ShardContext};
 use crate::retrieval::{ByteBudget, Retrieval};
 use crate::sequence::ExtendedSequenceNumber;
+use crate::shard_state::{Event, ShardState, ShutdownReason};
 use crate::snapshot::ShardStatus;
 
 /// Failures of a processor's call up to this many in a row are warnings, more are errors.

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::caught_up::{CaughtUp, LOOK_EVERY};
-use super::state::{Event, ShutdownReason};
 use super::{Failure, PROCESS_RECORDS, Running, ShardConsumer};
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::delivery::{AutoCheckpoint, Batch, Checkpointer, Deaggregator, RecordBatch, Tally};
+use crate::delivery::{AutoCheckpoint, Deaggregator};
 use crate::error::WorkerError;
 use crate::health::ProblemKind;
 use crate::metrics::Metric;
+use crate::processor::{Batch, Checkpointer, RecordBatch};
 use crate::retrieval::{Page, Position, Prefetch, ShardBudget, Start, prefetch};
+use crate::shard_state::{Event, ShutdownReason};
+use crate::snapshot::Tally;
 
 impl ShardConsumer {
     /// Delivers until the shard ends or is to be given up.

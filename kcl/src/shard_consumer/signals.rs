@@ -2,9 +2,9 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::state::ShutdownReason;
-use crate::delivery::CallTokens;
 use crate::lease::{Tenure, TenureEnd};
+use crate::processor::CallTokens;
+use crate::shard_state::ShutdownReason;
 
 /// The signals of one tenure.
 pub(super) struct Signals {

@@ -16,12 +16,11 @@ use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::clock::SystemClock;
 use crate::config::CheckpointPolicy;
-use crate::delivery::RecordBatch;
 use crate::executor::CurrentRuntime;
 use crate::health::ProblemLog;
 use crate::lease::{Lease, Recorder};
 use crate::metrics::Meter;
-use crate::processor::{RecordProcessor, ShardEnd, Shutdown};
+use crate::processor::{RecordBatch, RecordProcessor, ShardEnd, Shutdown};
 use crate::retrieval::{Page, RawRecord, RetrievalError, ShardBudget, ShardReader, Start};
 use crate::snapshot::Totals;
 

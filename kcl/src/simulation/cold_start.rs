@@ -18,14 +18,13 @@ use crate::clock::{Clock, TokioClock};
 use crate::config::{ConsumerConfig, InitialPosition, OnRecreatedStream, OnStop};
 use crate::coordinator::{Coordinator, Shared, SharedParts, first_look};
 use crate::current_stream::CurrentStream;
-use crate::delivery::RecordBatch;
 use crate::error::ProcessorError;
 use crate::executor::CurrentRuntime;
 use crate::health::ProblemLog;
 use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Passage, Watcher};
 use crate::lease::{Lease, LeaseStore, StreamIdentity};
 use crate::metrics::Meter;
-use crate::processor::{RecordProcessor, ShardContext, ShardEnd, Shutdown};
+use crate::processor::{RecordBatch, RecordProcessor, ShardContext, ShardEnd, Shutdown};
 use crate::retrieval::{
     ByteBudget, Page, Retrieval, RetrievalError, ShardBudget, ShardReader, Start,
 };

@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use kinesis_aggregation::{AggregateBuilder, Compressor, HashKey};
 
 use super::*;

@@ -7,10 +7,12 @@ use bytes::Bytes;
 use fastrand::Rng;
 
 use crate::config::CheckpointPolicy;
-use crate::delivery::{Checkpointer, Record, RecordBatch};
 use crate::error::ProcessorError;
 use crate::lease::WeakTenure;
-use crate::processor::{ProcessorFactory, RecordProcessor, ShardContext, ShardEnd, Shutdown};
+use crate::processor::{
+    Checkpointer, ProcessorFactory, Record, RecordBatch, RecordProcessor, ShardContext, ShardEnd,
+    Shutdown,
+};
 use crate::simulation::network::Network;
 use crate::simulation::oracle::{Hold, Kind, Oracle};
 use crate::simulation::process::Process;

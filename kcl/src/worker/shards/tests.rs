@@ -3,11 +3,10 @@
 use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::clock::SystemClock;
-use crate::delivery::RecordBatch;
 use crate::error::ProcessorError;
 use crate::executor::CurrentRuntime;
 use crate::lease::Lease;
-use crate::processor::{RecordProcessor, ShardContext, ShardEnd, Shutdown};
+use crate::processor::{RecordBatch, RecordProcessor, ShardContext, ShardEnd, Shutdown};
 use crate::retrieval::{Page, Retrieval, RetrievalError, ShardBudget, ShardReader, Start};
 
 const SHARD: &str = "shardId-000000000000";

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::batch::Record;
-use super::progress::Progress;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::lease::{Retry, Tenure};
+use crate::progress::Progress;
 use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
 
 /// Writes checkpoints of one shard for as long as this worker owns its lease.

@@ -1,18 +1,20 @@
 //! What the user implements, and what it is told.
 
-use std::fmt;
+mod batch;
+mod checkpointer;
+mod context;
+
 use std::future::Future;
 
-use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use kinesis_aggregation::HashKeyRange;
-use tokio_util::sync::CancellationToken;
 
-use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::delivery::{CallTokens, Checkpointer, RecordBatch};
+pub(crate) use self::batch::{Batch, Content, Entry, Kept};
+pub use self::batch::{Record, RecordBatch, Records};
+pub use self::checkpointer::{Checkpointer, PreparedCheckpoint};
+pub(crate) use self::context::CallTokens;
+pub use self::context::{ShardContext, ShardEnd, Shutdown};
 use crate::error::ProcessorError;
-use crate::lease::{FencingToken, Lease, Tenure};
 
 /// Processes the records of one shard.
 ///
@@ -134,182 +136,6 @@ where
 
     fn create(&self, shard: &ShardContext) -> P {
         self(shard)
-    }
-}
-
-/// The shard that a processor is made for.
-#[derive(Debug, Clone)]
-pub struct ShardContext {
-    lease: Lease,
-    fencing_token: FencingToken,
-    tokens: CallTokens,
-    application: String,
-    stream: String,
-    worker_id: String,
-    #[cfg(feature = "simulation")]
-    hold: crate::lease::WeakTenure,
-}
-
-impl ShardContext {
-    pub(crate) fn new(
-        tenure: &Tenure,
-        tokens: CallTokens,
-        application: &str,
-        stream: &str,
-        worker_id: &str,
-    ) -> Self {
-        Self {
-            lease: tenure.lease(),
-            fencing_token: tenure.fencing_token(),
-            tokens,
-            application: application.to_owned(),
-            stream: stream.to_owned(),
-            worker_id: worker_id.to_owned(),
-            #[cfg(feature = "simulation")]
-            hold: tenure.downgrade(),
-        }
-    }
-
-    /// The shard's id.
-    pub fn shard_id(&self) -> &str {
-        self.lease.shard_id()
-    }
-
-    /// Its hash keys; `None` if the lease (of an old Java worker) does not say.
-    pub fn hash_key_range(&self) -> Option<HashKeyRange> {
-        self.lease.hash_key_range
-    }
-
-    /// Where processing starts.
-    pub fn checkpoint(&self) -> &Checkpoint {
-        &self.lease.checkpoint
-    }
-
-    /// A checkpoint that an earlier owner prepared and did not commit.
-    pub fn pending_checkpoint(&self) -> Option<&Checkpoint> {
-        self.lease.pending.as_ref().map(|pending| &pending.checkpoint)
-    }
-
-    /// The state that an earlier owner stored with that checkpoint.
-    pub fn pending_state(&self) -> Option<&Bytes> {
-        self.lease.pending.as_ref()?.state.as_ref()
-    }
-
-    /// Tells owners of this shard apart, in order: pass it to your own store's conditional writes,
-    /// so that a former owner can not overwrite a later one's.
-    pub fn fencing_token(&self) -> &FencingToken {
-        &self.fencing_token
-    }
-
-    /// Cancelled when this worker loses the lease of the shard, at any time: another worker may process
-    /// it, and checkpoints fail from now on.
-    pub fn cancellation(&self) -> &CancellationToken {
-        &self.tokens.lost
-    }
-
-    /// Cancelled when the shard is to be given up on request, at any time: by a planned stop of the worker,
-    /// or because the lease moves to another worker. The lease is still this worker's. See
-    /// [`RecordBatch::shutdown_token`].
-    pub fn shutdown_token(&self) -> &CancellationToken {
-        &self.tokens.shutdown
-    }
-
-    /// The application's name.
-    pub fn application(&self) -> &str {
-        &self.application
-    }
-
-    /// The stream, as it was given to the builder.
-    pub fn stream(&self) -> &str {
-        &self.stream
-    }
-
-    /// For the oracle: whether the processor may be at work.
-    #[cfg(feature = "simulation")]
-    pub(crate) fn hold(&self) -> crate::lease::WeakTenure {
-        self.hold.clone()
-    }
-
-    /// This worker.
-    pub fn worker_id(&self) -> &str {
-        &self.worker_id
-    }
-}
-
-/// The end of a shard.
-#[derive(Clone, Copy)]
-pub struct ShardEnd<'a> {
-    checkpointer: &'a Checkpointer,
-    tokens: &'a CallTokens,
-}
-
-impl<'a> ShardEnd<'a> {
-    pub(crate) fn new(checkpointer: &'a Checkpointer, tokens: &'a CallTokens) -> Self {
-        Self { checkpointer, tokens }
-    }
-
-    /// Says that the whole shard is done: writes `SHARD_END`, after which its children start.
-    ///
-    /// # Errors
-    /// As [`Checkpointer::checkpoint`].
-    ///
-    /// # Cancel safety
-    /// A call that is dropped may or may not have written; call again.
-    pub async fn checkpoint(&self) -> Result<(), CheckpointError> {
-        self.checkpointer.end_shard().await
-    }
-
-    /// For checkpoints at records, when finishing takes several steps.
-    pub fn checkpointer(&self) -> &'a Checkpointer {
-        self.checkpointer
-    }
-
-    /// Cancelled when the lease is lost while the call runs.
-    pub fn cancellation(&self) -> &'a CancellationToken {
-        &self.tokens.lost
-    }
-
-    /// Cancelled when the shard is to be given up on request while the call runs; see
-    /// [`RecordBatch::shutdown_token`]. Return an error if the end cannot be checkpointed in time: the
-    /// shard's next owner is asked for it again.
-    pub fn shutdown_token(&self) -> &'a CancellationToken {
-        &self.tokens.shutdown
-    }
-}
-
-impl fmt::Debug for ShardEnd<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShardEnd").finish_non_exhaustive()
-    }
-}
-
-/// A planned stop, or the move of the shard to another worker.
-#[derive(Clone, Copy)]
-pub struct Shutdown<'a> {
-    checkpointer: &'a Checkpointer,
-    tokens: &'a CallTokens,
-}
-
-impl<'a> Shutdown<'a> {
-    pub(crate) fn new(checkpointer: &'a Checkpointer, tokens: &'a CallTokens) -> Self {
-        Self { checkpointer, tokens }
-    }
-
-    /// Writes the last checkpoints. `checkpoint()` covers all batches that succeeded; not one that
-    /// the processor failed on.
-    pub fn checkpointer(&self) -> &'a Checkpointer {
-        self.checkpointer
-    }
-
-    /// Cancelled when the lease is lost while the call runs.
-    pub fn cancellation(&self) -> &'a CancellationToken {
-        &self.tokens.lost
-    }
-}
-
-impl fmt::Debug for Shutdown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shutdown").finish_non_exhaustive()
     }
 }
 

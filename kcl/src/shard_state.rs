@@ -1,4 +1,4 @@
-//! The life of one owned shard, as a state machine.
+//! The states of an owned shard and the transitions between them: pure.
 
 /// Where an owned shard is in its life; the states of the Java library's `ConsumerStates`, without
 /// its waiting steps.

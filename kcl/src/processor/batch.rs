@@ -5,11 +5,10 @@ use std::slice;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use kinesis_aggregation::{FrameError, HashKey, Member};
+use kinesis_aggregation::{Aggregate, FrameError, HashKey, Member};
 use tokio_util::sync::CancellationToken;
 
-use super::Checkpointer;
-use super::deaggregate::{Content, Entry};
+use super::{CallTokens, Checkpointer};
 use crate::retrieval::Held;
 use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
 
@@ -71,15 +70,6 @@ pub struct RecordBatch<'a> {
     checkpointer: &'a Checkpointer,
     tokens: &'a CallTokens,
     attempt: u32,
-}
-
-/// The signals that reach a call of the processor while it runs.
-#[derive(Debug, Clone)]
-pub(crate) struct CallTokens {
-    /// The lease is lost.
-    pub(crate) lost: CancellationToken,
-    /// The shard is to be given up on request.
-    pub(crate) shutdown: CancellationToken,
 }
 
 impl<'a> RecordBatch<'a> {
@@ -292,5 +282,125 @@ impl fmt::Debug for Record<'_> {
             .field("sub_sequence_number", &self.sub_sequence_number())
             .field("size", &self.data().len())
             .finish_non_exhaustive()
+    }
+}
+
+/// One Kinesis record, ready to be delivered.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) sequence_number: SequenceNumber,
+    pub(crate) arrival: Option<SystemTime>,
+    pub(crate) content: Content,
+}
+
+pub(crate) enum Content {
+    Plain {
+        /// `None`: the record was put without one.
+        partition_key: Option<String>,
+        data: Bytes,
+        /// 0; in a frame that cannot be opened, what is checkpointed of it.
+        sub_sequence_number: u64,
+        frame_error: Option<FrameError>,
+    },
+    Aggregate {
+        aggregate: Aggregate,
+        kept: Kept,
+    },
+}
+
+impl fmt::Debug for Content {
+    /// Shows neither data nor keys, which must not land in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain { data, frame_error, .. } => f
+                .debug_struct("Plain")
+                .field("data_len", &data.len())
+                .field("frame_error", frame_error)
+                .finish_non_exhaustive(),
+            Self::Aggregate { aggregate, kept } => f
+                .debug_struct("Aggregate")
+                .field("members", &aggregate.len())
+                .field("kept", kept)
+                .finish(),
+        }
+    }
+}
+
+/// The members of an aggregate that are delivered.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// All from this index on.
+    From(usize),
+    /// These, in order.
+    Only(Vec<u32>),
+}
+
+impl Entry {
+    /// The user records in it.
+    pub(crate) fn len(&self) -> usize {
+        match &self.content {
+            Content::Plain { .. } => 1,
+            Content::Aggregate { aggregate, kept } => match kept {
+                Kept::From(first) => aggregate.len().saturating_sub(*first),
+                Kept::Only(members) => members.len(),
+            },
+        }
+    }
+
+    /// The `nth` user record delivered from it: a member, or `None` for a plain record.
+    pub(crate) fn member(&self, nth: usize) -> Option<Member<'_>> {
+        match &self.content {
+            Content::Plain { .. } => None,
+            Content::Aggregate { aggregate, kept } => aggregate.get(match kept {
+                Kept::From(first) => first + nth,
+                Kept::Only(members) => *members.get(nth)? as usize,
+            }),
+        }
+    }
+
+    /// The sub-sequence number of the `nth` user record delivered from it.
+    pub(crate) fn sub_sequence_number(&self, nth: usize) -> u64 {
+        match &self.content {
+            Content::Plain { sub_sequence_number, .. } => *sub_sequence_number,
+            Content::Aggregate { .. } => self.member(nth).map_or(0, |member| member.index()),
+        }
+    }
+
+    /// Bytes of the payloads delivered from it.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        match &self.content {
+            Content::Plain { data, .. } => data.len(),
+            Content::Aggregate { .. } => {
+                (0..self.len()).filter_map(|nth| self.member(nth)).map(|m| m.data().len()).sum()
+            }
+        }
+    }
+
+    /// Leaves out the user records up to and including `done`; whether any are left.
+    pub(crate) fn trim(&mut self, done: &ExtendedSequenceNumber) -> bool {
+        if let Content::Aggregate { kept, .. } = &mut self.content
+            && self.sequence_number == done.sequence_number
+        {
+            let first = done.sub_sequence_number.saturating_add(1);
+            match kept {
+                Kept::From(from) => {
+                    *from = (*from).max(usize::try_from(first).unwrap_or(usize::MAX));
+                }
+                Kept::Only(members) => members.retain(|index| u64::from(*index) >= first),
+            }
+        }
+        self.len() > 0 && self.last_position() > *done
+    }
+
+    /// The position of the first user record delivered from it.
+    pub(crate) fn first_position(&self) -> ExtendedSequenceNumber {
+        let first = self.sub_sequence_number(0);
+        ExtendedSequenceNumber::new(self.sequence_number.clone(), first)
+    }
+
+    /// The position of the last user record delivered from it.
+    pub(crate) fn last_position(&self) -> ExtendedSequenceNumber {
+        let last = self.sub_sequence_number(self.len().saturating_sub(1));
+        ExtendedSequenceNumber::new(self.sequence_number.clone(), last)
     }
 }

@@ -1,12 +1,18 @@
 //! Settings of a producer: plain data with the KPL's defaults.
 
+#[cfg(feature = "cloudwatch")]
+pub(crate) mod cloudwatch;
 #[cfg(test)]
 mod extremes;
+pub(crate) mod metrics;
 mod properties;
 
 use std::fmt;
 use std::time::Duration;
 
+#[cfg(feature = "cloudwatch")]
+pub use self::cloudwatch::{CloudWatchConfig, MetricsDimension};
+pub use self::metrics::{MetricsGranularity, MetricsLevel};
 pub use self::properties::{KplProperties, PropertyNote};
 
 const KIB: usize = 1024;

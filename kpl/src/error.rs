@@ -6,49 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::InvalidConfig;
-use crate::record::UserRecord;
+use crate::record::{InvalidRecord, UserRecord};
 
 /// An error of the AWS SDK or below it, kept as a source without its type.
 pub(crate) type Source = Arc<dyn Error + Send + Sync>;
-
-/// Why a record can never be accepted. Each variant carries the limit and the actual value.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum InvalidRecord {
-    /// The partition key is empty or too long, in Unicode scalar values.
-    #[error("partition key must have 1 to {limit} characters, got {actual}")]
-    PartitionKeyLength {
-        /// The most characters a key may have.
-        limit: usize,
-        /// The characters this key has.
-        actual: usize,
-    },
-    /// Key and data together are larger than the stream takes, in bytes. A limit that is raised while the producer runs holds
-    /// from the next refresh of the shard map on, where the role may describe the stream.
-    #[error(
-        "partition key and data take {actual} bytes, the stream takes {limit}: split the record, or raise the limit with UpdateMaxRecordSize"
-    )]
-    TooLarge {
-        /// The most bytes the stream takes.
-        limit: usize,
-        /// The bytes this record takes on the stream.
-        actual: usize,
-    },
-    /// The text of an explicit hash key is not a decimal number below 2^128.
-    #[error(
-        "explicit hash key must be a decimal number from 0 to 340282366920938463463374607431768211455, the given text is not"
-    )]
-    ExplicitHashKey {
-        /// The text (cut after 64 characters).
-        actual: String,
-    },
-    /// The data begins as an aggregate does, and the stream's record distribution strategy is `AUTO`: elsewhere such data is
-    /// wrapped in an aggregate of its own, which a KCL drops where the service chooses the shard.
-    #[error(
-        "data begins as an aggregate does, which a stream whose record distribution strategy is AUTO cannot carry: send it with `UserRecord::raw` if it is one, begin it with another byte, or use a stream with USER_PARTITION_KEY"
-    )]
-    LooksAggregated,
-}
 
 /// Why [`send`](crate::Producer::send) or [`try_send`](crate::Producer::try_send) did not accept a record.
 ///

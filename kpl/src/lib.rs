@@ -110,8 +110,8 @@ mod retry;
 mod sender;
 #[cfg(feature = "serde")]
 mod serialize;
+mod service;
 mod shard;
-mod shared;
 mod stats;
 mod stream_name;
 mod sync;
@@ -122,12 +122,11 @@ pub use config::{
     Compression, InvalidConfig, KplProperties, OnGap, ProducerConfig, PropertyNote, RecordOrdering,
 };
 pub use error::{
-    Attempt, BuildError, DeliveryError, FailureCause, InvalidRecord, ReserveError, SendError,
-    StopReason,
+    Attempt, BuildError, DeliveryError, FailureCause, ReserveError, SendError, StopReason,
 };
 pub use kinesis_aggregation::HashKey;
 pub use producer::{CloseReport, Permit, Producer, ProducerBuilder};
 #[cfg(feature = "sink")]
 pub use producer::{RecordSink, SinkError};
-pub use record::{PartitionKey, Priority, UserRecord};
+pub use record::{InvalidRecord, PartitionKey, Priority, UserRecord};
 pub use stats::ProducerStats;

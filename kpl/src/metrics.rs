@@ -28,12 +28,12 @@ use crate::error::FailureCause;
 use crate::stats::Counters;
 use crate::sync::{Mutex, lock};
 
-#[cfg(feature = "cloudwatch")]
-pub use self::cloudwatch::{CloudWatchConfig, MetricsDimension};
 pub use self::histogram::Percentiles;
 pub use self::hot_keys::KeyLoad;
-pub use self::names::{MetricsGranularity, MetricsLevel};
 pub use self::shard_load::ShardLoad;
+#[cfg(feature = "cloudwatch")]
+pub use crate::config::{CloudWatchConfig, MetricsDimension};
+pub use crate::config::{MetricsGranularity, MetricsLevel};
 
 /// How far apart samples of what rises and falls are, as in the KPL.
 const SAMPLING_PAUSE: Duration = Duration::from_millis(200);

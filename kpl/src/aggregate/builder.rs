@@ -11,11 +11,11 @@ use crate::aggregate::compression::{Compressors, Data};
 use crate::aggregate::fill::{Fill, SealReason};
 use crate::aggregate::kinesis_record::{History, KinesisRecord, Members};
 use crate::aggregate::lifetimes::Lifetimes;
+use crate::aggregate::verdict::HashKeySpan;
 use crate::buffer::{AGGREGATE_OVERHEAD, Charge, LaneId, RECORD_OVERHEAD};
 use crate::clock::{self, Instant};
 use crate::config::{InvalidConfig, OnGap, ProducerConfig, RecordOrdering};
 use crate::record::{PartitionKey, Priority, UserRecord};
-use crate::shard::verdict::HashKeySpan;
 
 /// The partition key of an aggregate of two or more records, as the KPL's.
 const AGGREGATE_PARTITION_KEY: &str = "a";

@@ -9,11 +9,11 @@ use kinesis_aggregation::{Decoded, Decoder, HashKey};
 use crate::ack::{BitSet, News, Placement, Settler};
 use crate::aggregate::compression::Data;
 use crate::aggregate::lifetimes::Lifetimes;
+use crate::aggregate::verdict::HashKeySpan;
 use crate::buffer::{AGGREGATE_OVERHEAD, Charge, LaneId, RECORD_OVERHEAD};
 use crate::clock::Instant;
 use crate::error::{Attempt, DeliveryError, Failure, FailureCause, Source};
 use crate::record::{PartitionKey, Priority, UserRecord};
-use crate::shard::verdict::HashKeySpan;
 
 /// Of more attempts than this, the first and the latest are kept: [`AGGREGATE_OVERHEAD`] counts them.
 const MAX_ATTEMPTS_KEPT: usize = 3;

@@ -5,3 +5,4 @@ pub(crate) mod compression;
 pub(crate) mod fill;
 pub(crate) mod kinesis_record;
 pub(crate) mod lifetimes;
+pub(crate) mod verdict;

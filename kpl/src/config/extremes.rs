@@ -161,7 +161,7 @@ fn a_refusal_names_the_setting_and_what_it_may_be() {
 #[cfg(feature = "cloudwatch")]
 #[test]
 fn the_interval_of_uploads_is_bounded_too() {
-    use crate::metrics::CloudWatchConfig;
+    use crate::config::CloudWatchConfig;
 
     for upload_interval in Duration::extremes() {
         let config = CloudWatchConfig { upload_interval, ..Default::default() };

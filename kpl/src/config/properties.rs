@@ -5,7 +5,7 @@ mod syntax;
 
 use super::{InvalidConfig, ProducerConfig};
 #[cfg(feature = "cloudwatch")]
-use crate::metrics::CloudWatchConfig;
+use crate::config::CloudWatchConfig;
 
 /// What a `.properties` file of the KPL says; from [`ProducerConfig::from_properties`].
 #[derive(Debug, Clone, PartialEq)]

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use ::metrics::{self as facade, Counter, Gauge, Histogram, Label, Level, Metadata};
 
-use super::names::{
-    Definition, ERROR_CODE, Kind, Metric, MetricsGranularity, SHARD_ID, STREAM_NAME, Unit,
-};
+use super::names::{Definition, Kind, Metric, Unit};
 use super::{Sample, Sink};
+use crate::config::metrics::{ERROR_CODE, MetricsGranularity, SHARD_ID, STREAM_NAME};
 
 /// Handles that are kept; shards come and go.
 const MAX_HANDLES: usize = 10_000;

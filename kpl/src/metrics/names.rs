@@ -1,5 +1,7 @@
 //! The metrics by name: the KPL's, and five of our own.
 
+use crate::config::{MetricsGranularity, MetricsLevel};
+
 /// A metric of the producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Metric {
@@ -41,56 +43,6 @@ pub(crate) enum Kind {
     Gauge,
     /// Each stands for itself.
     Distribution,
-}
-
-/// Which metrics are published. The KPL's `MetricsLevel`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum MetricsLevel {
-    /// None.
-    None,
-    /// What an operator watches: records put, errors, expiries, the buffering time.
-    Summary,
-    /// All.
-    #[default]
-    Detailed,
-}
-
-/// How fine the dimensions are that metrics are published with. The KPL's `MetricsGranularity`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum MetricsGranularity {
-    /// All streams together.
-    Global,
-    /// That, and by `StreamName`.
-    Stream,
-    /// That, and by `ShardId`.
-    #[default]
-    Shard,
-}
-
-/// The names of the dimensions.
-pub(crate) const STREAM_NAME: &str = "StreamName";
-pub(crate) const SHARD_ID: &str = "ShardId";
-pub(crate) const ERROR_CODE: &str = "ErrorCode";
-
-/// What CloudWatch takes for a namespace of ours.
-pub(crate) const NAMESPACE_RULE: &str =
-    "must be 1 to 255 printable ASCII characters and not begin with `AWS/` or `:`";
-
-/// Whether it is one.
-pub(crate) fn is_namespace(text: &str) -> bool {
-    is_printable(text, 255) && !text.starts_with("AWS/") && !text.starts_with(':')
-}
-
-/// Whether CloudWatch takes a text where it wants one: printable ASCII, not blank.
-pub(crate) fn is_printable(text: &str, most: usize) -> bool {
-    let is_printable = |c: char| c == ' ' || c.is_ascii_graphic();
-    text.len() <= most && text.chars().all(is_printable) && !text.trim().is_empty()
 }
 
 pub(crate) struct Definition {

@@ -28,10 +28,10 @@ use crate::metrics::facade::FacadeSink;
 use crate::producer::start_retry::{StartRetry, Step};
 use crate::retry;
 use crate::sender::pipeline::Pipeline;
-use crate::sender::sdk::SdkService;
-use crate::sender::service::{Service, StreamDescription};
+use crate::service::sdk::SdkService;
+use crate::service::{Service, StreamDescription};
 use crate::shard::map::Refresher;
-use crate::shared::Shared;
+use crate::shard::shared::Shared;
 use crate::stream_name::StreamName;
 
 /// Builds a [`Producer`]; made by [`Producer::builder`] or [`Producer::builder_with_client`].

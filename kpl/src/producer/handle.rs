@@ -14,11 +14,12 @@ use crate::buffer::{AGGREGATE_OVERHEAD, Charge, LaneId, RECORD_OVERHEAD, Turn};
 use crate::clock;
 #[cfg(feature = "sink")]
 use crate::error::DeliveryError;
-use crate::error::{InvalidRecord, ReserveError, SendError, StopReason};
+use crate::error::{ReserveError, SendError, StopReason};
 use crate::metrics::{HotSpots, Latencies};
 use crate::producer::permit::Permit;
+use crate::record::InvalidRecord;
 use crate::record::{Priority, UserRecord};
-use crate::shared::{NotEntered, Shared};
+use crate::shard::shared::{NotEntered, Shared};
 use crate::stats::ProducerStats;
 
 /// Sends records to one stream: aggregated, batched, retried.

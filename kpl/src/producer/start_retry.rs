@@ -11,7 +11,7 @@ use tokio::time::error::Elapsed;
 use crate::clock::{self, Instant};
 use crate::error::BuildError;
 use crate::retry::{self, Backoff, ErrorClass};
-use crate::sender::service::{CallError, CallErrorKind};
+use crate::service::{CallError, CallErrorKind};
 
 /// Decides whether one step of the start is tried again, and when: pure.
 #[derive(Debug)]

@@ -1,9 +1,6 @@
 //! Sends sealed records: collects batches, calls PutRecords, and acts on what each response says of each record.
 
 pub(crate) mod batch;
-pub(crate) mod connections;
 pub(crate) mod ordering;
 pub(crate) mod pipeline;
-pub(crate) mod sdk;
-pub(crate) mod service;
 pub(crate) mod window;

@@ -38,10 +38,10 @@ use crate::error::{FailureCause, StopReason};
 use crate::logs::{LogGate, SumGate};
 use crate::metrics::Meter;
 use crate::sender::batch::{Batch, Collector, Queues};
-use crate::sender::service::{CallError, Entry, EntryOutcome, Service};
 use crate::sender::window::{Flight, Window};
+use crate::service::{CallError, Entry, EntryOutcome, Service};
 use crate::shard::router::Routing;
-use crate::shared::Shared;
+use crate::shard::shared::Shared;
 
 /// How precisely the time to live of a waiting record is kept.
 const MIN_EXPIRY_SWEEP: Duration = Duration::from_millis(5);

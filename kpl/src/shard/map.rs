@@ -8,15 +8,9 @@ use std::sync::Arc;
 
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
-pub(crate) use refresh::Refresher;
+use crate::service::Shard;
 
-/// A shard as ListShards tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Shard {
-    pub(crate) id: Arc<str>,
-    pub(crate) range: HashKeyRange,
-    pub(crate) is_open: bool,
-}
+pub(crate) use refresh::Refresher;
 
 /// The shards of a stream at one moment. A shard's range never changes, so an old map has the right range for each id that it
 /// knows, unless the stream was deleted and created again.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
 use crate::aggregate::kinesis_record::KinesisRecord;
+use crate::aggregate::verdict::HashKeySpan;
 use crate::buffer::LaneId;
-use crate::error::InvalidRecord;
+use crate::record::InvalidRecord;
 use crate::record::MAX_PARTITION_KEY_CHARS;
-use crate::shard::map::{Shard, ShardMap};
+use crate::service::Shard;
+use crate::shard::map::ShardMap;
 use crate::shard::queue::Lane;
-use crate::shard::verdict::HashKeySpan;
 
 pub(crate) struct Routing {
     /// The number of the refresh that made it; 0 before the first.

@@ -11,10 +11,10 @@ use super::{Sealed, Sealer, droppable_of};
 use crate::ack::Settler;
 use crate::aggregate::compression::Data;
 use crate::aggregate::kinesis_record::{KinesisRecord, Members};
+use crate::aggregate::verdict::HashKeySpan;
 use crate::buffer::{LaneId, RECORD_OVERHEAD};
 use crate::clock::Instant;
 use crate::record::UserRecord;
-use crate::shard::verdict::HashKeySpan;
 
 impl Sealer {
     /// Distributes the members of a record to the lanes that take them now. Order and place in the queue are kept.

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::super::{MIB, Problems, SERVICE_MAX_REQUEST, SERVICE_MAX_REQUEST_RECORDS};
 use super::syntax::Property;
 use super::{KplProperties, PropertyNote};
+use crate::config::metrics::{NAMESPACE_RULE, is_namespace};
 use crate::config::{InvalidConfig, LONGEST, MIN_BUFFER, ProducerConfig};
-use crate::metrics::names::{NAMESPACE_RULE, is_namespace};
-use crate::metrics::{MetricsGranularity, MetricsLevel};
+use crate::config::{MetricsGranularity, MetricsLevel};
 
 /// What the KPL takes for "no limit".
 const MAX: u64 = i64::MAX as u64;
@@ -369,9 +369,9 @@ impl Endpoint {
 
 #[cfg(feature = "cloudwatch")]
 impl Metrics {
-    fn into_config(self) -> crate::metrics::CloudWatchConfig {
-        let default = crate::metrics::CloudWatchConfig::default();
-        crate::metrics::CloudWatchConfig {
+    fn into_config(self) -> crate::config::CloudWatchConfig {
+        let default = crate::config::CloudWatchConfig::default();
+        crate::config::CloudWatchConfig {
             namespace: self.namespace.unwrap_or(default.namespace),
             level: self.level.unwrap_or(default.level),
             granularity: self.granularity.unwrap_or(default.granularity),

@@ -96,7 +96,7 @@ fn every_option_of_the_kpl_is_read() {
     );
     #[cfg(feature = "cloudwatch")]
     {
-        use crate::metrics::{MetricsGranularity, MetricsLevel};
+        use crate::config::{MetricsGranularity, MetricsLevel};
         assert_eq!(read.cloudwatch.namespace, "Mine");
         assert_eq!(read.cloudwatch.level, MetricsLevel::Summary);
         assert_eq!(read.cloudwatch.granularity, MetricsGranularity::Stream);

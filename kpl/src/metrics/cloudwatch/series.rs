@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::histogram;
-use super::super::names::{
-    ERROR_CODE, Metric, MetricsGranularity, MetricsLevel, SHARD_ID, STREAM_NAME, Unit, is_printable,
-};
+use super::super::names::{Metric, Unit};
 use super::super::{Sample, Sink};
-use super::{CloudWatchConfig, MAX_DIMENSION_VALUE};
+use crate::config::cloudwatch::{CloudWatchConfig, MAX_DIMENSION_VALUE};
+use crate::config::metrics::{
+    ERROR_CODE, MetricsGranularity, MetricsLevel, SHARD_ID, STREAM_NAME, is_printable,
+};
 use crate::sync::{Mutex, lock};
 
 /// The most series that are kept, before and after they are spread to their dimensions. About 300 bytes each.

@@ -3,6 +3,7 @@
 mod socket;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::series::{Pending, Values};
 use super::*;
 use crate::clock;
+use crate::config::{MetricsDimension, MetricsGranularity, MetricsLevel};
 use crate::metrics::names::Metric;
 use crate::metrics::{Sample, Sink};
 use crate::sync::{Mutex, lock};

@@ -9,14 +9,14 @@ use kinesis_aggregation::HashKeyRange;
 use super::parts::SUSPECT_AFTER;
 use super::{Answered, Held, InFlight, Pipeline};
 use crate::aggregate::kinesis_record::KinesisRecord;
+use crate::aggregate::verdict::{Verdict, verdict};
 use crate::clock::{self, Instant};
 use crate::config::RecordOrdering;
 use crate::error::{FailureCause, Source};
 use crate::retry::{self, Backoff, ErrorClass, Next};
 use crate::sender::batch::Batch;
-use crate::sender::service::{CallError, CallErrorKind, EntryOutcome};
 use crate::sender::window::Landing;
-use crate::shard::verdict::{Verdict, verdict};
+use crate::service::{CallError, CallErrorKind, EntryOutcome};
 
 /// An error of a record or of its whole request.
 struct Refusal {

@@ -4,7 +4,7 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use crate::sender::batch::Batch;
-use crate::sender::service::{CallError, EntryOutcome};
+use crate::service::{CallError, EntryOutcome};
 
 /// The span of a request that is about to be sent. `attempt` is the highest of its records'.
 pub(super) fn request_span(number: u64, batch: &Batch) -> Span {

@@ -14,8 +14,8 @@ use crate::error::DeliveryError;
 use crate::producer::Producer;
 use crate::producer::builder::{self, Components};
 use crate::record::UserRecord;
-use crate::sender::service::{CallErrorKind, Listing, StreamDescription};
-use crate::shard::map::Shard;
+use crate::service::Shard;
+use crate::service::{CallErrorKind, Listing, StreamDescription};
 use crate::shard::map::tests::shard;
 use crate::sync::lock;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kinesis_aggregation::HashKeyRange;
 
 use crate::clock::{self, Instant};
-use crate::shard::map::Shard;
+use crate::service::Shard;
 
 /// The open shards of the last listing, and the closed ones that the producer has come across: their ranges judge the
 /// aggregates that they took.

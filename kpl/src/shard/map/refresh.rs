@@ -12,10 +12,10 @@ use crate::config::RecordOrdering;
 use crate::error::StopReason;
 use crate::logs::LogGate;
 use crate::retry::Backoff;
-use crate::sender::service::{CallError, Listing, Service, StreamDescription};
+use crate::service::{CallError, Listing, Service, StreamDescription};
 use crate::shard::map::ShardMap;
 use crate::shard::map::known::KnownShards;
-use crate::shared::Shared;
+use crate::shard::shared::Shared;
 
 /// The shortest pause between two refreshes that are asked for; see [`pause`].
 const MIN_INTERVAL: Duration = Duration::from_millis(250);

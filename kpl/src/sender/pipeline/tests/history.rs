@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use super::model::{CURSED, Model, POISON};
 use super::*;
 use crate::config::{OnGap, RecordOrdering};
-use crate::error::{DeliveryError, InvalidRecord, SendError};
+use crate::error::{DeliveryError, SendError};
+use crate::record::InvalidRecord;
 
 /// Data that a consumer would take for a frame.
 const LOOK_ALIKE: &[u8] = &[0xF3, 0x89, 0x9A, 0xC2];

@@ -11,10 +11,8 @@ use kinesis_aggregation::{Decoded, Decoder, HashKey, HashKeyRange};
 
 use super::{Listing, listed};
 use super::{Reply, hash_key, refused, unreachable};
-use crate::sender::service::{
-    CallError, CallErrorKind, Entry, EntryOutcome, Service, StreamDescription,
-};
-use crate::shard::map::Shard;
+use crate::service::Shard;
+use crate::service::{CallError, CallErrorKind, Entry, EntryOutcome, Service, StreamDescription};
 use crate::sync::lock;
 
 /// Data that begins so is refused: with its whole request, or for good.

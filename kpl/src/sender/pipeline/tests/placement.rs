@@ -4,7 +4,8 @@ use kinesis_aggregation::{Decoded, Decoder};
 
 use super::*;
 use crate::config::RecordOrdering;
-use crate::error::{InvalidRecord, SendError};
+use crate::error::SendError;
+use crate::record::InvalidRecord;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -23,11 +23,11 @@ use kinesis_aggregation::{HashKey, HashKeyRange};
 use crate::config::ProducerConfig;
 use crate::error_text::{Cause, error_text, safe_message};
 use crate::retry;
-use crate::sender::connections::Connections;
-use crate::sender::service::{
+use crate::service::Shard;
+use crate::service::connections::Connections;
+use crate::service::{
     CallError, CallErrorKind, Entry, EntryOutcome, Listing, Service, StreamDescription,
 };
-use crate::shard::map::Shard;
 use crate::stream_name::StreamName;
 
 /// The client's pause before its second attempt at a control call, at most. Its callers try again, with longer pauses, and

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ack::{Delivery, FailureHook, Settlement, Settler};
 use crate::aggregate::builder::{AggregateLimits, OpenAggregate};
 use crate::aggregate::fill::SealReason;
+use crate::aggregate::verdict::HashKeySpan;
 use crate::buffer::{AGGREGATE_OVERHEAD, Budget, Charge, LaneId, MemoryBudget, RECORD_OVERHEAD};
 use crate::config::ProducerConfig;
 use crate::error::{DeliveryError, StopReason};
@@ -19,7 +20,6 @@ use crate::record::UserRecord;
 use crate::shard::map::ShardMap;
 use crate::shard::queue::{HeldLane, Lane, Refused};
 use crate::shard::router::Routing;
-use crate::shard::verdict::HashKeySpan;
 use crate::sync::lock;
 
 pub(crate) struct Shared {

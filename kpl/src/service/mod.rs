@@ -1,16 +1,18 @@
 //! Sender: the calls a producer makes, in its own types. `sdk.rs` makes them with the AWS SDK; tests script them.
 
+pub(crate) mod connections;
+pub(crate) mod sdk;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use kinesis_aggregation::HashKey;
+use kinesis_aggregation::{HashKey, HashKeyRange};
 
 use crate::error::Source;
 use crate::retry::{self, ErrorClass};
-use crate::shard::map::Shard;
 
 /// One entry of a PutRecords request.
 #[derive(Debug, Clone)]
@@ -27,6 +29,14 @@ pub(crate) enum Listing {
     Open,
     /// The closed ones as well.
     All,
+}
+
+/// A shard as ListShards tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shard {
+    pub(crate) id: Arc<str>,
+    pub(crate) range: HashKeyRange,
+    pub(crate) is_open: bool,
 }
 
 /// What became of one entry.

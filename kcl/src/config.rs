@@ -38,134 +38,104 @@ const DYNAMODB_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 )]
 #[non_exhaustive]
 pub struct ConsumerConfig {
-    /// Identifies this worker in the lease table; unique per process. 1 to 1,024 bytes. Default: a name
-    /// made of the application and a random number. Give a stable one for rolling restarts.
+    /// Name of this worker in the lease table, unique per process. 1 to 1,024 bytes. Default: the application and a random number.
     ///
-    /// The next process of a name goes on at once with what the last one kept for it at a planned stop
-    /// ([`OnStop::Keep`]). After a crash it waits for the failover time, as any other worker: the last
-    /// one may still be at work. Two processes of one name that live at a time never process a shard
-    /// together, but do not share evenly: each counts the other's leases as its own. Both then say so, in the log and in
-    /// their health ([`DuplicateWorkerId`](crate::ProblemKind::DuplicateWorkerId)).
+    /// Give a stable name for rolling restarts: the next process of that name starts at once on the leases that the last one kept at
+    /// a planned stop ([`OnStop::Keep`]). After a crash it waits for the failover time, as any other worker does.
+    ///
+    /// Two live processes of one name never process a shard together, but they do not share the shards evenly. Both report it in the
+    /// log and in their health ([`DuplicateWorkerId`](crate::ProblemKind::DuplicateWorkerId)).
     pub worker_id: Option<String>,
-    /// Where a shard without a checkpoint starts. Default: [`InitialPosition::Latest`], as in Java.
+    /// Where a shard without a checkpoint starts. Default [`InitialPosition::Latest`], as in Java.
     pub initial_position: InitialPosition,
-    /// A lease that was not renewed for this long is expired and may be taken. **It must be the
-    /// same in the whole fleet**, Java workers included: the table does not store it. Default 10 s.
+    /// Time without a renewal after which a lease is expired and another worker may take it. Default 10 s.
     ///
-    /// Nor does it store another setting of Java workers: their `gracefulLeaseHandoffTimeoutMillis` must
-    /// not be below its default, 30 s. When that time is over, the owner gives its lease to the next one
-    /// although its processor is still at work; a worker of this library starts at once if a handoff took
-    /// less than 25 s, else after the failover time.
+    /// **It must be the same in the whole fleet**, Java workers included, because the table does not store it. Lower it for a faster
+    /// failover; each lease is then renewed more often, which costs writes.
+    ///
+    /// Java workers must not set `gracefulLeaseHandoffTimeoutMillis` below its default, 30 s. The book, `docs/src/consumer.md`, says
+    /// why.
     #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub failover_time: Duration,
     /// Most leases that this worker holds. Default: no limit.
     ///
-    /// A worker at its limit takes none, and removes its row from the table, so that neither another worker nor a Java
-    /// leader hands it one. (Java's own `maxLeasesForWorker` is the leader's, for all workers.) What a leader that had
-    /// just looked gives it all the same is not processed here: it goes at once to a worker with room, or becomes
-    /// unassigned, as soon as no former owner can be at work. Where no worker has room, shards wait;
-    /// [`why_not_running`](crate::WorkerHandle::why_not_running) says so.
+    /// A worker at its limit takes no lease and removes its row from the table, so that no other worker and no Java leader assigns
+    /// it one. A lease that is assigned to it all the same goes to a worker with room, or becomes unassigned. If no worker has
+    /// room, shards wait, and [`why_not_running`](crate::WorkerHandle::why_not_running) reports it. Java's `maxLeasesForWorker` is
+    /// different: the leader applies its own value to all workers.
     pub max_leases: usize,
-    /// Read units a second that this worker spends on looking at the lease table, about. Default 5, at least 1. Every
-    /// worker looks at the whole table: each second, less often when it is large. Twenty leases are about a unit:
+    /// Read units per second that this worker spends on scans of the lease table. Default 5; at least 1.
     ///
-    /// | leases | pause between two looks | at the default | a dead worker's shards run elsewhere after about |
-    /// |---|---|---|---|
-    /// | n | n / (20 x this setting) seconds, at least one | | failover time + two pauses |
-    /// | 100 | 1 s | 5 units/s | 12 s |
-    /// | 1,000 | 10 s | 5 units/s | 30 s |
-    /// | 10,000 | 100 s | 5 units/s | 210 s |
-    ///
-    /// It takes one pause more if the worker that should take the shards next is a Java worker or has died too.
-    /// And it takes 2.5 failover times in place of one where the dead worker was not heard yet: it had the shard for no
-    /// longer than that, or it is a Java worker and the pause is more than half the failover time.
-    ///
-    /// While a Java worker leads the fleet, free and expired leases are the leader's to assign: it does so within 20 to
-    /// 40 s at its defaults. Workers of this library take such a lease when it has been free for four to five failover
-    /// times, or at once when the leader is dead: when none of its own leases was renewed for the failover time.
-    ///
-    /// Looks come sooner while shards change hands, or when this worker lost, finished or split one, as long as they are
-    /// paid for: with as much again, of which a minute's worth (at least two looks) is saved up. A look that fails is
-    /// not repeated before the pause is over. Each of these may spend as much as this setting besides: the comparison
-    /// with the stream's shards ([`shard_sync_interval`](Self::shard_sync_interval)), and the question which leases name
-    /// this worker, each second while these are few (a hundred are a unit). So may, for the failover time, what waits
-    /// for its last owner: a unit a second for each lease.
-    ///
-    /// Where pauses are long, a handoff, a planned stop that hands over, and the shards of a split do not wait for
-    /// them: the owner of a shard takes those it splits into, when its next look is paid for (after half a pause at
-    /// most). What becomes nobody's waits for the next look of another worker: by [`OnStop::Release`], or where a worker
-    /// stops that knows of no other.
+    /// A worker scans the whole table once a second, or less often if the scan costs more: a unit reads about twenty leases, so a
+    /// table of `n` leases is scanned every `n / (20 x this setting)` seconds. A dead worker's shards run elsewhere after the
+    /// failover time and two such pauses: 12 s with 100 leases, 30 s with 1,000, and 210 s with 10,000. Raise it for large tables.
+    /// Changes of ownership may cost as much again. The book, `docs/src/cost.md`, has the details.
     pub max_lease_table_reads: u32,
-    /// Most records one GetRecords call asks for, 1 to 10,000. Default 10,000.
+    /// Most records that one GetRecords call asks for. Default 10,000; 1 to 10,000.
     pub max_records: u32,
-    /// Bytes of fetched records that the whole worker may hold before its processors have
-    /// finished with them. Default 64 MiB. At least 20 MiB (20,971,520 bytes): two of the largest
-    /// pages that GetRecords returns, one in hand and one fetched ahead. Each active shard can always
-    /// fetch one page, so a worker with many shards may hold more.
-    pub max_buffered_bytes: usize,
-    /// Pause between two reads of a shard whose last read found all that was there. Default 1 s, at least
-    /// 200 ms. Each pause is spread by a fifth. Behind the tip, the next page is fetched at once.
+    /// Most bytes of fetched records that the worker holds until its processors have finished with them. Default 64 MiB; at least
+    /// 20 MiB (20,971,520 bytes), which is two of the largest pages: one in hand and one fetched ahead.
     ///
-    /// The service answers five reads a second per shard, to all applications together: at 1 s, four
-    /// applications share a shard without a throttle. For low latency set 200 ms, and keep other readers
-    /// off the stream. A reader that is throttled slows down, to a fair share of the shard.
+    /// Each active shard can always fetch one page, so a worker with many shards may hold more.
+    pub max_buffered_bytes: usize,
+    /// Pause after a read that returned all records of the shard. Default 1 s, spread by a fifth; at least 200 ms.
+    ///
+    /// While the shard has more records, the next page is fetched at once. Kinesis answers five reads per second and shard, for all
+    /// applications together, so at 1 s four applications share a shard without throttles. Set 200 ms for low latency, and keep
+    /// other readers off the stream. A reader that is throttled slows down to a fair share of the shard.
     #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub idle_time_between_reads: Duration,
     /// Time limit of one GetRecords or GetShardIterator attempt. Default 10 s.
     #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub kinesis_request_timeout: Duration,
-    /// Time limit of one attempt of a lease table call. Default: 2 s, or a quarter of
-    /// [`failover_time`](Self::failover_time) where that is less, so that a renewal can be tried again
-    /// in time. At least 50 ms, at most that quarter.
+    /// Time limit of one attempt of a lease table call. Default: 2 s, or a quarter of [`failover_time`](Self::failover_time) if that
+    /// is less. At least 50 ms, at most that quarter, so that a renewal can be retried in time.
     #[cfg_attr(feature = "serde", serde(with = "human::optional_duration"))]
     pub dynamodb_request_timeout: Option<Duration>,
-    /// How long [`build`](crate::SchedulerBuilder::build) may take in all. Until then, everything that may
-    /// pass is tried again: throttled or failed calls, a service that is not up yet, a stream or table
-    /// that is being created, an index that is being built, leases that another worker is creating.
-    /// What cannot pass (no permission, no such stream) fails at once. Default 60 s: AWS creates a stream
-    /// or a table in up to half a minute, and services that are deployed together start in any order.
-    /// Raise it where an index has to be built for a large table, or for many leases in a table of
-    /// little write capacity. Cost: a wrong endpoint is told that much later.
+    /// Time limit of [`build`](crate::SchedulerBuilder::build). Default 60 s.
+    ///
+    /// Until then, `build` retries what may pass: throttled or failed calls, an endpoint that is not up yet, a stream, table or
+    /// index that is being created, leases that another worker is creating. Missing permissions and a missing stream fail at once.
+    /// Raise it where an index is built for a large table, or for many leases in a table of little write capacity. Lower it to
+    /// learn of a wrong endpoint sooner.
     #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub startup_timeout: Duration,
-    /// How often a shard waits before it looks again whether its parents have ended. Default 1 s.
+    /// Interval at which a shard checks whether its parents have ended. Default 1 s.
     #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub parent_poll_interval: Duration,
-    /// How often the shards of the stream are compared with the lease table. Default 60 s.
+    /// Interval at which the shards of the stream are compared with the lease table. Default 60 s.
     #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub shard_sync_interval: Duration,
-    /// What a worker does when its stream was deleted and created again under the same name, at the start
-    /// or while it runs. Default [`OnRecreatedStream::Error`].
+    /// What a worker does if its stream was deleted and created again under the same name. Default [`OnRecreatedStream::Error`].
     pub on_recreated_stream: OnRecreatedStream,
-    /// What happens to a shard of which retention deleted records before they were read. Default
-    /// [`OnTrimmedGap::Continue`].
+    /// What happens to a shard whose records expired before they were read. Default [`OnTrimmedGap::Continue`].
     pub on_trimmed_gap: OnTrimmedGap,
     /// Who writes checkpoints. Default [`CheckpointPolicy::Manual`], as in Java.
     pub checkpoint: CheckpointPolicy,
-    /// What a planned stop does with this worker's leases. Default [`OnStop::HandOver`].
+    /// What a planned stop does with the leases of this worker. Default [`OnStop::HandOver`].
     pub on_stop: OnStop,
-    /// Pause before `process_records` (or another call that returned an error) is called again with
-    /// the same input; it doubles with each failure, and each pause is drawn at random between zero
-    /// and that. Default 100 ms.
+    /// Upper bound of the first pause before a failed processor call is repeated with the same input. Default 100 ms.
+    ///
+    /// The bound doubles with each failure, and each pause is drawn at random between zero and the bound.
     #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub retry_initial_delay: Duration,
-    /// Longest pause between two such calls. Default 30 s. A call is repeated until it succeeds or
-    /// the shard is given up: nothing is ever skipped.
+    /// Largest bound of those pauses. Default 30 s. A call is repeated until it succeeds or the worker gives up the shard: no record
+    /// is ever skipped.
     #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
     pub retry_max_delay: Duration,
-    /// A call of a processor that takes longer is slow: it is warned of, at a limited rate, with its
-    /// records, and named by [`why_not_running`](crate::WorkerHandle::why_not_running) and
-    /// [`health`](crate::WorkerHandle::health). `None`: none is. Default 30 s: a planned stop or a handoff
-    /// does not wait that long, so such a call costs the shard its orderly handover. Raise it if your
-    /// batches take longer. Java: `logWarningForTaskAfterMillis`, which is off by default.
+    /// Duration above which a processor call is reported as slow. Default 30 s; `None` reports none.
+    ///
+    /// A slow call is logged with its records, at a limited rate, and shown by
+    /// [`why_not_running`](crate::WorkerHandle::why_not_running) and [`health`](crate::WorkerHandle::health). A planned stop or a
+    /// handoff does not wait for 30 s, so such a call costs the shard its orderly handover. Raise it if your batches take longer.
+    /// Java: `logWarningForTaskAfterMillis`, which is off by default.
     #[cfg_attr(feature = "serde", serde(with = "human::optional_duration"))]
     pub log_warning_for_task_after: Option<Duration>,
-    /// What happens to an aggregate that has a record outside the shard's hash key range.
-    /// Default [`AggregateRangePolicy::Auto`].
+    /// What happens to an aggregate with a record outside the shard's hash key range. Default [`AggregateRangePolicy::Auto`].
     pub aggregate_range: AggregateRangePolicy,
-    /// Largest size a compressed frame may expand to, in bytes. Default 16 MiB.
+    /// Largest decompressed size of an aggregate, in bytes. Default 16 MiB.
     pub max_decompressed_size: usize,
-    /// The lease table and how it is created when it does not exist.
+    /// Lease table, and how it is created if it does not exist.
     pub table: TableConfig,
 }
 
@@ -208,13 +178,12 @@ impl Default for ConsumerConfig {
 )]
 #[non_exhaustive]
 pub enum InitialPosition {
-    /// Records put after the first worker's [`build`](crate::SchedulerBuilder::build) returned, and those put
-    /// while it ran. Records of up to three seconds before may be delivered too: the lease holds the time to
-    /// start from, by the service's clock. That time is rounded down to a second, and two seconds are taken
-    /// off because the clocks of the service's hosts differ.
+    /// Records put since the first worker's [`build`](crate::SchedulerBuilder::build) began. Records of up to three seconds
+    /// before may be delivered too: the lease holds the time to start from, by the service's clock. That time is rounded
+    /// down to a second and reduced by two seconds, because the clocks of the service's hosts differ.
     #[default]
     Latest,
-    /// The oldest record that the stream still keeps.
+    /// The oldest record that the stream still has.
     TrimHorizon,
     /// The first record that arrived at this time or later.
     AtTimestamp(#[cfg_attr(feature = "serde", serde(with = "human::timestamp"))] SystemTime),
@@ -222,10 +191,10 @@ pub enum InitialPosition {
 
 /// Who writes checkpoints.
 ///
-/// Where the library does, what returned `Ok` also rides on the renewals of the lease that are due anyway: each half
-/// [`failover_time`](ConsumerConfig::failover_time), also while a later call runs. A crash repeats no more than was
-/// processed since. A checkpoint that was [prepared](crate::Checkpointer::prepare) and not committed is left alone by
-/// renewals, and replaced by the checkpoint that is due after a batch or interval.
+/// If the library writes them, each lease renewal also carries the last record for which the processor returned `Ok`. A renewal
+/// is due every half [`failover_time`](ConsumerConfig::failover_time), also while a later call runs, so a crash repeats at most
+/// what was processed since the last one. A renewal does not replace a checkpoint that was
+/// [prepared](crate::Checkpointer::prepare) and not committed; the checkpoint after a batch or interval does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(
     feature = "serde",
@@ -234,18 +203,18 @@ pub enum InitialPosition {
 )]
 #[non_exhaustive]
 pub enum CheckpointPolicy {
-    /// Only the processor: nothing is ever checkpointed for it.
+    /// The processor. The library never checkpoints for it.
     #[default]
     Manual,
     /// The library, after each batch for which `process_records` returned `Ok`.
     AfterBatch,
-    /// The library, at least once per interval, up to the last batch that returned `Ok`; sooner, at no cost, with the
-    /// renewal that is due every half failover time.
+    /// The library, at least once per interval, up to the last batch for which `process_records` returned `Ok`. Renewals
+    /// also carry that position, at no cost.
     Interval(#[cfg_attr(feature = "serde", serde(with = "human::duration"))] Duration),
 }
 
-/// What a worker does when its stream was deleted and created again. The checkpoints of the former stream
-/// mean nothing to the new one, although shard ids may be the same.
+/// What a worker does if its stream was deleted and created again. The checkpoints of the former stream do not apply to the new
+/// one, although its shard ids may be the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(
     feature = "serde",
@@ -254,27 +223,27 @@ pub enum CheckpointPolicy {
 )]
 #[non_exhaustive]
 pub enum OnRecreatedStream {
-    /// The worker does not start, or ends, with an error that says what to do. Nothing is changed.
+    /// The worker does not start, or it ends, with an error that says what to do. The lease table stays as it is.
     #[default]
     Error,
-    /// The leases of the former stream are replaced, and the new stream is read from its beginning, or
-    /// from [`InitialPosition::AtTimestamp`]. What was not read of the former stream is gone. Another
-    /// worker's lease is taken over after the failover time, as if that worker had fallen silent.
+    /// The worker replaces the leases of the former stream and reads the new one from its beginning, or from
+    /// [`InitialPosition::AtTimestamp`]. Records of the former stream that were not read are lost. It takes another worker's
+    /// lease after the failover time, as if that worker had stopped renewing.
     ///
-    /// A running worker notices at the next shard sync, or when a read is refused. It ends with
-    /// [`WorkerError::StreamDeleted`](crate::WorkerError::StreamDeleted) if the stream stays away for
-    /// longer than about ten seconds: start it again once the stream exists.
+    /// A running worker notices the new stream at the next shard sync, or when a read is refused. If no stream of the name
+    /// exists for about ten seconds, the worker ends with
+    /// [`WorkerError::StreamDeleted`](crate::WorkerError::StreamDeleted). Start it again when the stream exists.
     StartOver,
 }
 
-/// What happens to a shard of which retention deleted records before this application read them.
+/// What happens to a shard whose records expired before this application read them.
 ///
 /// With both values, the gap is logged as an error, counted as the metric `TrimmedGaps`, and shown by
-/// [`health`](crate::WorkerHandle::health) as
-/// [`RecordsTrimmed`](crate::ProblemKind::RecordsTrimmed). A shard that merely had no records is told from
-/// that by a time in its lease, which its owner renews each half hour. Where no worker of this library read
-/// a shard for longer than records are kept, a gap is assumed. If a worker of the Java KCL owned the lease
-/// meanwhile, it cannot be told whether records were lost: a warning is logged, and reading goes on.
+/// [`health`](crate::WorkerHandle::health) as [`RecordsTrimmed`](crate::ProblemKind::RecordsTrimmed).
+///
+/// The lease holds the time up to which the shard was read; its owner updates it every half hour. With that time, a gap is
+/// told from a shard that had no records. If no worker of this library read the shard for longer than the retention period, a
+/// gap is assumed. If a Java worker owned the lease meanwhile, the time says nothing: a warning is logged, and reading goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(
     feature = "serde",
@@ -283,11 +252,11 @@ pub enum OnRecreatedStream {
 )]
 #[non_exhaustive]
 pub enum OnTrimmedGap {
-    /// Reading goes on at the oldest record that there is.
+    /// Reading goes on at the oldest record that the stream still has.
     #[default]
     Continue,
-    /// The shard stands still, and its lease is kept: nothing behind the gap is delivered. To go on, change
-    /// the setting and restart the worker.
+    /// The shard stops, and the worker keeps its lease: no record behind the gap is delivered. To go on, change the setting
+    /// and restart the worker.
     StopShard,
 }
 
@@ -300,23 +269,22 @@ pub enum OnTrimmedGap {
 )]
 #[non_exhaustive]
 pub enum OnStop {
-    /// Each lease goes to the least loaded live worker; released where there is none.
+    /// Each lease is transferred to the live worker with the fewest leases. If there is no other worker, it is released.
     #[default]
     HandOver,
-    /// Leases become unassigned: the first worker that looks takes them.
+    /// Leases become unassigned. The next worker that scans the table takes them.
     Release,
-    /// Leases keep their owner, for a restart under the same worker id within the failover time: the
-    /// next process of that id starts on them at once. What it did not release, since it crashed or a
-    /// processor did not stop in time, its next process waits for as any other worker does.
+    /// Leases keep their owner. If a process with the same worker id starts within the failover time, it goes on with them
+    /// at once. A lease whose processor did not stop in time is not kept this way: the next process waits for the failover
+    /// time, as any other worker does.
     Keep,
 }
 
-/// What happens to an aggregate of which a record's hash key lies outside its shard's range. That
-/// happens around a split or merge, when a writer that predicts shards was late to learn of it, or
-/// when a writer aggregates without regard to shards.
+/// What happens to an aggregate if the hash key of one of its records lies outside the shard's range.
 ///
-/// The Java KCL drops such an aggregate whole; since its producer sends only the records out of
-/// range again, that can lose acknowledged records.
+/// This happens around a split or merge, if a producer that predicts shards learns of it late, or if a producer aggregates
+/// without regard to shards. The Java KCL drops the whole aggregate. The KPL up to 1.1.0 then sends only the records out of range
+/// again, so the others are lost although they were acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(
     feature = "serde",
@@ -325,22 +293,21 @@ pub enum OnStop {
 )]
 #[non_exhaustive]
 pub enum AggregateRangePolicy {
-    /// Tells the writers apart. A Kinesis record keyed `a` whose first record is in range and not
-    /// itself keyed `a` comes from a writer that predicts shards and sends the others again: as
-    /// [`KeepInRange`](Self::KeepInRange). Any other: as [`KeepAll`](Self::KeepAll).
+    /// Depends on the producer. If the Kinesis record has the partition key `a`, and its first record is in range and does
+    /// not itself have the key `a`, the producer predicts shards and sends the records out of range again: the rule is
+    /// [`KeepInRange`](Self::KeepInRange). Otherwise it is [`KeepAll`](Self::KeepAll).
     #[default]
     Auto,
-    /// The rule of the Java KCL: one record out of range drops the whole aggregate, and one whose
-    /// explicit hash key is no number drops itself and all behind it.
+    /// The rule of the Java KCL. A record out of range drops the whole aggregate. A record whose explicit hash key is not a
+    /// number drops itself and all records behind it.
     Strict,
-    /// Records in range are delivered, the others dropped and counted.
+    /// Records in range are delivered. The others are dropped and counted.
     KeepInRange,
-    /// All are delivered and those out of range counted. A partition key may then be processed in
-    /// two shards.
+    /// All records are delivered, and those out of range are counted. A partition key may then be processed in two shards.
     KeepAll,
 }
 
-/// The lease table.
+/// Name of the lease table, and the settings with which a worker creates it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[cfg_attr(
     feature = "serde",
@@ -352,11 +319,11 @@ pub struct TableConfig {
     /// Name of the table: 3 to 255 characters of a-z, A-Z, 0-9, `_`, `-` and `.`. Default: the
     /// application name, as in Java.
     pub name: Option<String>,
-    /// Read and write capacity units; `None` (the default) bills per request.
+    /// Read and write capacity units. Default `None`: the table is billed per request.
     pub provisioned: Option<(u32, u32)>,
-    /// Refuse DeleteTable. Default false.
+    /// Whether DynamoDB refuses to delete the table. Default `false`.
     pub deletion_protection: bool,
-    /// Tags of a table that this worker creates. Default: none.
+    /// Tags of the table. Default: none.
     pub tags: BTreeMap<String, String>,
 }
 
@@ -395,12 +362,12 @@ macro_rules! setters {
 }
 
 impl ConsumerConfig {
-    /// Settings for tests on an emulator or an embedded AWS: a crashed worker's shards move after 2 s,
-    /// shards are polled every 200 ms, and failed calls are repeated soon. All else is as by default,
-    /// the [initial position](Self::initial_position) too.
+    /// Settings for tests on an emulator or an embedded AWS: a crashed worker's shards move after 2 s, shards are polled
+    /// every 200 ms, and failed calls are repeated soon. All other settings, the
+    /// [initial position](Self::initial_position) among them, have their defaults.
     ///
-    /// Not for production: a failover time this short loses leases to every pause of the host or the
-    /// network, and the polls take all reads that the service allows on a shard.
+    /// Not for production: with so short a failover time, each pause of the host or the network loses leases, and the polls
+    /// use all reads that the service allows on a shard.
     #[must_use]
     pub fn for_tests() -> Self {
         Self {

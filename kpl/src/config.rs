@@ -77,147 +77,137 @@ pub struct ProducerConfig {
     /// Whether records are packed into aggregates. Default `true`. KPL: `AggregationEnabled`.
     pub aggregation_enabled: bool,
 
-    /// The most bytes of an aggregate. Default 50 KiB; 64 bytes to 1 MiB. KPL: `AggregationMaxSize`.
+    /// Largest aggregate, in bytes. Default 50 KiB; 64 bytes to 1 MiB. KPL: `AggregationMaxSize`.
     ///
-    /// Memory: one open aggregate per shard. A larger record travels alone.
+    /// A record that is larger travels alone. Memory: one open aggregate of this size per shard.
     pub aggregation_max_size: usize,
 
-    /// Whether aggregates grow towards 1 MiB while their shard is busy: each time one is full and others of the shard wait or
-    /// are under way, the next may be twice as large, until the shard has nothing left. Default `false`.
+    /// Whether aggregates grow towards 1 MiB while their shard is busy. Default `false`.
     ///
-    /// Fewer and larger Kinesis records where a shard is the bottleneck, and in ordered mode, where one at a time is in
-    /// flight. Consumers must take records of that size.
+    /// If an aggregate is full while others of its shard wait or are in flight, the next one may be twice as large. The size falls
+    /// back when the shard has nothing left. Set it where a shard is the bottleneck, and in ordered mode, where a shard has one
+    /// aggregate in flight. Consumers must accept records of that size.
     pub aggregation_adaptive: bool,
 
-    /// The most records of an aggregate. Default 4,294,967,295: the size decides. KPL: `AggregationMaxCount`.
+    /// Most records in an aggregate. Default 4,294,967,295: the size decides. KPL: `AggregationMaxCount`.
     pub aggregation_max_count: u32,
 
-    /// How long an aggregate waits for more records before it is sent. Default 100 ms. KPL: `RecordMaxBufferedTime`.
+    /// Time that an aggregate waits for more records before it is sent. Default 100 ms. KPL: `RecordMaxBufferedTime`.
     ///
-    /// A longer time makes fewer and larger Kinesis records ([formula](Self#members-of-an-aggregate)), and adds as much
-    /// latency. While the shard takes nothing (its rate limit is reached, it throttles, or earlier records wait for it), the
-    /// aggregate stays open for longer: it could not leave, and takes what comes meanwhile.
+    /// A longer time makes fewer and larger Kinesis records ([formula](Self#members-of-an-aggregate)) and adds as much latency.
+    /// While the shard accepts nothing, the aggregate stays open for longer and takes later records. With `0`, an aggregate is sent
+    /// as soon as no other of its shard is in flight: this gives the lowest latency, and aggregates grow with the load.
     ///
-    /// `0` sends as soon as nothing of the same shard is under way: the least latency, and aggregates that grow with the
-    /// load. A PutRecords request that is not full waits for a fifth of this time, at most 50 ms, while another is in flight.
+    /// A PutRecords request that is not full waits for a fifth of this time, at most 50 ms, while another request is in flight.
     #[cfg_attr(feature = "serde", serde(with = "duration"))]
     pub record_max_buffered_time: Duration,
 
-    /// How long after acceptance a record is tried before it fails as expired. Default 30 s. KPL: `RecordTtl`.
+    /// Time after acceptance until a record that is not delivered fails as expired. Default 30 s. KPL: `RecordTtl`.
     ///
-    /// A record may have [its own](crate::UserRecord::with_time_to_live). A record fails within milliseconds of that time;
-    /// later where tens of thousands expire at once. One in an aggregate may expire early, by up to
-    /// [`record_max_buffered_time`](Self::record_max_buffered_time) and a sixteenth of its time; earlier where the runtime
-    /// does not run the producer's task for a while. A request in flight at that time is awaited.
+    /// A record may have [its own](crate::UserRecord::with_time_to_live). A request that is in flight at that time is awaited. A
+    /// record in an aggregate may expire early, by [`record_max_buffered_time`](Self::record_max_buffered_time) and a sixteenth of
+    /// its time to live. Where tens of thousands of records expire at once, the last of them fail some milliseconds late.
     #[cfg_attr(feature = "serde", serde(with = "duration"))]
     pub record_ttl: Duration,
 
-    /// What order records keep. Default [`RecordOrdering::BestEffort`].
+    /// Order that records keep. Default [`RecordOrdering::BestEffort`].
     pub ordering: RecordOrdering,
 
     /// What happens in ordered mode to the records behind one that failed. Default [`OnGap::FailSuccessors`].
     pub on_gap: OnGap,
 
-    /// Compression of aggregates. Default [`Compression::Off`]: Java consumers cannot read compressed ones.
+    /// Compression of aggregates. Default [`Compression::Off`]: Java consumers cannot read compressed aggregates.
     pub compression: Compression,
 
-    /// The most one shard is sent, in percent of its limit of 1,000 records and 1 MiB a second. Default 150. KPL: `RateLimit`.
+    /// Highest rate to a shard, in percent of its limit of 1,000 records/s and 1 MiB/s. Default 150. KPL: `RateLimit`.
     ///
-    /// The rate begins here, is cut when the shard refuses a record because it is full, by 30 % or, of a small rate, less,
-    /// and rises while the shard accepts what it is sent, so that producers share a shard without knowing of each other.
-    /// However small the rate, a producer makes an attempt after each quarter of [`record_ttl`](Self::record_ttl), or 75 s if
-    /// that is less, and the time that the shard takes for the last attempt at this limit: one second for a MiB at 100 and
-    /// more. So there are about four attempts within `record_ttl` for small records, and fewer for large ones. If more than
-    /// fifty producers send a shard aggregates of 50 KiB or more than it takes, set `record_ttl` to five minutes. While the
-    /// shard accepts nothing at all, the pauses between attempts grow up to 5 s, and never beyond that quarter. A producer of
-    /// much larger Kinesis records than the others is refused more often by a full shard, and gets less. With 100 or less a
-    /// producer alone is never throttled; more finds out what the shard accepts.
+    /// The producer starts at this rate, lowers it when the shard throttles, and raises it while the shard accepts records. With
+    /// 100 or less, a producer that has the shard for itself is never throttled. With more, it finds out what the shard accepts.
+    ///
+    /// If more than fifty producers send a shard more than it accepts, in aggregates of 50 KiB or larger, set
+    /// [`record_ttl`](Self::record_ttl) to five minutes. The book, `docs/src/producer.md`, has the rules.
     pub rate_limit: u32,
 
-    /// Whether a record fails at once when it is throttled, instead of being tried again. Default `false`. KPL:
-    /// `FailIfThrottled`.
+    /// Whether a throttled record fails at once instead of being retried. Default `false`. KPL: `FailIfThrottled`.
     pub fail_if_throttled: bool,
 
-    /// The most records of a PutRecords request. Default 500; 1 to 500. KPL: `CollectionMaxCount`.
+    /// Most Kinesis records in a PutRecords request. Default 500; 1 to 500. KPL: `CollectionMaxCount`.
     pub collection_max_count: usize,
 
-    /// The most bytes of a PutRecords request, partition keys counted. Default 5 MiB; at most 10 MiB. KPL: `CollectionMaxSize`.
-    /// A request of several records also has a sixteenth of the bytes that may be in flight at most: see
+    /// Most bytes in a PutRecords request, partition keys counted. Default 5 MiB; at most 10 MiB. KPL: `CollectionMaxSize`.
+    ///
+    /// A request of several records is also limited to a sixteenth of the bytes that may be in flight: see
     /// [`max_in_flight_bytes`](Self::max_in_flight_bytes).
     pub collection_max_size: usize,
 
-    /// The most bytes of records held from `send` to settlement. Default 64 MiB; at least 64 KiB (65,536 bytes).
+    /// Most bytes of records held from `send` to their outcome. Default 64 MiB; at least 64 KiB (65,536 bytes).
     ///
-    /// Each record counts its data, its key, and 64 bytes; each Kinesis record 1,024 bytes more. One shard may hold
-    /// at most as much as is still free, so a single hot shard gets half and the others go on, but for
-    /// [one case](crate::MemoryBudget). A record larger than this is refused.
+    /// A record counts its data, its key and 64 bytes. A Kinesis record counts 1,024 bytes more. A shard may hold at most as much as
+    /// is still free, with [one exception](crate::MemoryBudget): a single hot shard gets half. A larger record is refused.
     ///
-    /// Where a change of the stream parts the members of aggregates, the Kinesis records that this makes are not counted. At
-    /// a reshard those are one more for each new shard of an aggregate. Where the stream begins to place records itself, or
-    /// its shards leave a gap, each record will travel alone: aggregates are taken apart as they are sent, and no more than
-    /// 5,500 records at a time, about 6 MiB. What goes one by one because a reshard came while shards could not be listed is
-    /// not counted either, however much it is. Nor are the Kinesis records, of about 1 KiB of overhead each, that are made
-    /// when an aggregate is divided because its requests fail as a whole.
+    /// Kinesis records that the producer makes when it splits an aggregate are not counted. The book, `docs/src/producer.md`, says
+    /// when it does and how many there are.
     pub max_buffered_bytes: usize,
 
-    /// How full the buffer may be, and how full its shard's share of it, in percent, for a
-    /// [`Droppable`](crate::Priority::Droppable) record to be taken; above that it is dropped. Default 50; 0 to 100. The rest
-    /// is for the others: of a single hot shard, which may fill half of the buffer, droppable records fill a quarter.
+    /// Buffer use, in percent, above which [`Droppable`](crate::Priority::Droppable) records are dropped. Default 50; 0 to 100.
+    ///
+    /// The limit applies to the whole buffer and to the share of each shard. A single hot shard may fill half of the buffer, so
+    /// droppable records fill a quarter of it.
     pub droppable_limit: u32,
 
-    /// The largest record that the stream takes, key and data in bytes, where the stream's own limit is not known. Default
-    /// `None`, which is 1 MiB. At least 1 MiB, at most 10 MiB.
+    /// Largest record of the stream, key and data in bytes, where the stream's own limit is unknown. Default `None`: 1 MiB. At most
+    /// 10 MiB.
     ///
-    /// The stream's own limit counts where the role may call `kinesis:DescribeStreamSummary`. Set this where the role may
-    /// not, and `UpdateMaxRecordSize` has raised the stream's limit. Where it is more than the stream takes, the service
-    /// refuses the larger records, which fail as [`Rejected`](crate::FailureCause::Rejected).
+    /// The stream's own limit is used where the role may call `kinesis:DescribeStreamSummary`. Set this where the role may not, and
+    /// `UpdateMaxRecordSize` has raised the limit. If it exceeds the stream's limit, the service refuses the larger records, and
+    /// they fail as [`Rejected`](crate::FailureCause::Rejected).
     pub max_record_size: Option<usize>,
 
-    /// The most bytes of payload in flight. Default 32 MiB; at least 64 KiB. Memory: 2.3 times as much (base64 and JSON).
+    /// Most bytes of payload in flight. Default 32 MiB; at least 64 KiB. Memory: 2.3 times as much, for base64 and JSON.
     ///
-    /// The producer begins with 1 MiB. While half of that is in flight and the link keeps up, it doubles with each round trip.
-    /// When requests time out, it falls to what the link carried in a third of the timeout, at least 128 KiB. A request of
-    /// several records has at most a sixteenth of the bytes that may be in flight (with fewer `max_requests_in_flight`, that
-    /// part), at least 512 KiB, or 64 KiB while less than 1 MiB may be in flight.
+    /// The producer starts with 1 MiB. It doubles the limit with each round trip while the link keeps up, and lowers it when
+    /// requests time out. Lower it to save memory. The book, `docs/src/producer.md`, has the rules.
     pub max_in_flight_bytes: usize,
 
-    /// The most PutRecords requests in flight. Default 24. KPL: `MaxConnections`.
+    /// Most PutRecords requests in flight. Default 24. KPL: `MaxConnections`.
     pub max_requests_in_flight: usize,
 
-    /// How many HTTP connections PutRecords requests are spread over, where the endpoint speaks HTTP/2. Default 4; 1 to 64.
+    /// HTTP/2 connections that PutRecords requests are spread over. Default 4; 1 to 64.
     ///
-    /// Each request takes the connection with the fewest requests, so that a connection that stalls holds up its own requests
-    /// alone. Connections are opened as they are needed; after a timeout, a new one is opened. With 1, all requests share one
-    /// connection, as in the AWS SDK. Over HTTP/1.1, each request in flight has a connection of its own in any case.
+    /// A request takes the connection with the fewest requests, so a connection that stalls delays only its own requests.
+    /// Connections are opened when they are needed, and after a timeout a new one is opened. With 1, all requests share one
+    /// connection, as in the AWS SDK. Over HTTP/1.1, each request in flight has its own connection in any case.
     pub connections: usize,
 
-    /// How long one PutRecords attempt may take. Default 6 s; at most 365 days. KPL: `RequestTimeout`.
+    /// Time limit of one PutRecords attempt. Default 6 s; at most 365 days. KPL: `RequestTimeout`.
     ///
-    /// The time in which a link of 2 Mbit/s carries the largest record of the request is added: 0.3 s for 50 KiB, 5.6 s for
-    /// 1 MiB. The sum is at most half of what is left of the record's time to live, so that a second attempt has time, but
-    /// never less than `request_timeout`. Raise it where the service itself answers late. For records of several MiB over a
-    /// slow link, raise `record_ttl`.
+    /// The time in which a link of 2 Mbit/s carries the largest record of the request is added: 5.6 s for 1 MiB. The sum is at most
+    /// half of the record's remaining time to live, but never less than this setting. Raise it where the service answers late. For
+    /// records of several MiB over a slow link, raise [`record_ttl`](Self::record_ttl).
     #[cfg_attr(feature = "serde", serde(with = "duration"))]
     pub request_timeout: Duration,
 
-    /// How long a connection may take to open. Default 3 s; at most 365 days. KPL: `ConnectTimeout`.
+    /// Time limit for opening a connection. Default 3 s; at most 365 days. KPL: `ConnectTimeout`.
     #[cfg_attr(feature = "serde", serde(with = "duration"))]
     pub connect_timeout: Duration,
 
-    /// How long [`build`](crate::ProducerBuilder::build) may take in all. Until then, everything that may pass is tried
-    /// again: throttled or failed calls, an endpoint that is not up yet, a stream that is being created. What cannot pass
-    /// (no such stream, refused credentials) fails at once. Default 60 s, at most 365 days: AWS creates a stream in up to half a minute, and
-    /// services that are deployed together start in any order. Cost: a wrong endpoint is told that much later.
+    /// Time limit of [`build`](crate::ProducerBuilder::build). Default 60 s; at most 365 days.
+    ///
+    /// Until then, `build` retries what may pass: throttled or failed calls, an endpoint that is not up yet, a stream that is being
+    /// created. A missing stream and refused credentials fail at once. Lower it to learn of a wrong endpoint sooner; raise it where
+    /// services that are deployed together take long to start.
     #[cfg_attr(feature = "serde", serde(with = "duration"))]
     pub startup_timeout: Duration,
 
-    /// How many partition keys [`Producer::hot_spots`](crate::Producer::hot_spots) watches. Default 0: none; at most 10,000.
+    /// Number of partition keys that [`Producer::hot_spots`](crate::Producer::hot_spots) watches. Default 0: off; at most 10,000.
     ///
-    /// Every key with more than one part in so many of the bytes is found, from a sample of one record in sixteen. Memory:
-    /// this many keys and 150 bytes for each. Off, it costs nothing.
+    /// With `n`, every key that has more than 1/n of the bytes is found, from a sample of one record in sixteen. Memory: `n` keys
+    /// and 150 bytes for each.
     pub hot_keys: usize,
 
-    /// How often the shard map is read again without a reason, jittered by a fifth. Default 60 s; at most 365 days.
+    /// Interval between refreshes of the shard map, jittered by a fifth. Default 60 s; at most 365 days.
+    ///
+    /// The map is also refreshed when a record arrives in an unexpected shard.
     #[cfg_attr(feature = "serde", serde(with = "duration"))]
     pub shard_map_refresh_interval: Duration,
 }

@@ -1,4 +1,4 @@
-//! The errors of each surface: building, sending, and delivery.
+//! Errors of building a producer, sending, and delivery.
 
 use std::error::Error;
 use std::fmt;
@@ -11,9 +11,9 @@ use crate::record::{InvalidRecord, UserRecord};
 /// An error of the AWS SDK or below it, kept as a source without its type.
 pub(crate) type Source = Arc<dyn Error + Send + Sync>;
 
-/// Why [`send`](crate::Producer::send) or [`try_send`](crate::Producer::try_send) did not accept a record.
+/// Error of [`send`](crate::Producer::send) and [`try_send`](crate::Producer::try_send): the record was not accepted.
 ///
-/// The record is always inside: [`into_record`](Self::into_record) gives it back.
+/// The error holds the record; [`into_record`](Self::into_record) returns it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
@@ -24,19 +24,19 @@ pub enum SendError {
     Full {
         /// The record.
         record: Box<UserRecord>,
-        /// The bytes it would take in the buffer.
+        /// Bytes that the record takes in the buffer.
         needed: usize,
     },
-    /// The record is larger than the stream or the whole buffer takes, in bytes.
+    /// The record is larger than the limit of the stream, or than the whole buffer.
     #[error(
         "the record takes {actual} bytes, the limit is {limit}: split it, or raise the stream's maximum record size or `max_buffered_bytes`"
     )]
     TooLarge {
         /// The record.
         record: Box<UserRecord>,
-        /// The most bytes a record may take.
+        /// Most bytes of a record.
         limit: usize,
-        /// The bytes this one takes.
+        /// Bytes of this record.
         actual: usize,
     },
     /// The record has more bytes of key and data than its [`Permit`](crate::Permit) was reserved for.
@@ -44,12 +44,12 @@ pub enum SendError {
     PermitTooSmall {
         /// The record.
         record: Box<UserRecord>,
-        /// The bytes that were reserved.
+        /// Bytes that were reserved.
         reserved: usize,
-        /// The bytes this one takes.
+        /// Bytes of this record.
         actual: usize,
     },
-    /// The record itself is wrong.
+    /// The record is invalid.
     #[error("{reason}")]
     Invalid {
         /// The record.
@@ -80,7 +80,7 @@ impl SendError {
         }
     }
 
-    /// Gives the record back.
+    /// Returns the record that was not accepted.
     #[must_use]
     pub fn into_record(self) -> UserRecord {
         match self {
@@ -99,18 +99,18 @@ impl SendError {
     }
 }
 
-/// Why [`reserve`](crate::Producer::reserve) gave no permit.
+/// Error of [`reserve`](crate::Producer::reserve): there is no permit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReserveError {
-    /// No record of that size could be sent, in bytes of key and data.
+    /// A record of that size, in bytes of key and data, could not be sent.
     #[error(
         "a record of {actual} bytes could not be sent, the limit is {limit}: reserve less, or raise the stream's maximum record size or `max_buffered_bytes`"
     )]
     TooLarge {
-        /// The most bytes a record may take.
+        /// Most bytes of a record.
         limit: usize,
-        /// The bytes asked for.
+        /// Bytes that were asked for.
         actual: usize,
     },
     /// The producer takes no more records.
@@ -121,7 +121,7 @@ pub enum ReserveError {
     },
 }
 
-/// Why a producer no longer works.
+/// Reason for which a producer stopped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StopReason {
@@ -133,10 +133,10 @@ pub enum StopReason {
         "it was dropped without `close`: call `close` and await it before dropping the last `Producer`"
     )]
     Dropped,
-    /// The runtime that drove it was shut down.
+    /// The runtime of the producer's tasks was shut down.
     #[error("its runtime was shut down: close the producer before the runtime ends")]
     RuntimeShutDown,
-    /// In ordered mode: the stream places records itself now, whatever their keys.
+    /// In ordered mode: the stream started to place records itself, regardless of their keys.
     #[error(
         "order per key cannot be kept: the stream's record distribution strategy is AUTO now: set it back to USER_PARTITION_KEY, or send without `RecordOrdering::PerPartitionKey`"
     )]
@@ -149,22 +149,22 @@ pub enum StopReason {
     },
 }
 
-/// One attempt at a record that failed, as the KPL's `Attempt`.
+/// A failed attempt to write a record. KPL: `Attempt`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attempt {
-    /// From the end of the attempt before (for the first: from acceptance) to the start of this one.
+    /// Time from the end of the previous attempt, or from acceptance, to the start of this one.
     pub delay: Duration,
-    /// How long the request took.
+    /// Duration of the request.
     pub duration: Duration,
-    /// The service's error code, or `Timeout`, `Connection`, `NoCredentials`, `WrongShard`, `UnknownShard`. `Http403` and the
-    /// like stand for an answer with this status and without an error code, as proxies give it.
+    /// The service's error code, or `Timeout`, `Connection`, `NoCredentials`, `WrongShard`, `UnknownShard`. A code such as
+    /// `Http403` is the status of an answer without an error code, for instance of a proxy.
     pub code: Arc<str>,
     /// The service's message.
     pub message: Arc<str>,
 }
 
-/// Why a record was given up.
+/// Reason for which a record failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FailureCause {
@@ -176,7 +176,7 @@ pub enum FailureCause {
     Expired {
         /// The time to live that passed.
         ttl: Duration,
-        /// Code and message of the last attempt, or what the record was waiting for.
+        /// Code and message of the last attempt, or what the record waited for.
         last: Arc<str>,
     },
     /// The service refused the record for what it is, or a proxy refused it as too large: the request was divided until the
@@ -222,16 +222,16 @@ pub enum FailureCause {
         /// Why the earlier one failed.
         cause: Arc<Self>,
     },
-    /// The stream's record distribution strategy changed after the record was accepted, and the stream does not take it now.
+    /// The stream's record distribution strategy changed after the record was accepted, and the stream no longer accepts it.
     #[error("the stream's record distribution strategy changed: {0}")]
     StrategyChanged(InvalidRecord),
-    /// The producer stopped before the record was settled.
-    #[error("the producer stopped before the record was settled: {0}")]
+    /// The producer stopped before the record had an outcome.
+    #[error("the producer stopped before the record had an outcome: {0}")]
     Abandoned(StopReason),
 }
 
 impl FailureCause {
-    /// What it is called in metrics and logs: the service's code, or its kind.
+    /// Name in metrics and logs: the service's code, or the kind of failure.
     pub(crate) fn code(&self) -> Arc<str> {
         match self {
             Self::Rejected { code, .. }
@@ -246,9 +246,9 @@ impl FailureCause {
     }
 }
 
-/// A record that was accepted and could not be delivered.
+/// Error of a [`Delivery`](crate::Delivery): the record was accepted and could not be delivered.
 ///
-/// Cheap to move; holds the record, so that it can be sent again or kept elsewhere.
+/// It is cheap to move. It holds the record, which can be sent again or stored elsewhere.
 #[derive(Debug, Clone)]
 pub struct DeliveryError(Box<Inner>);
 
@@ -274,7 +274,7 @@ impl DeliveryError {
         Self(Box::new(Inner { record, failure }))
     }
 
-    /// A record whose owner went away: nothing is known of what became of it.
+    /// Error of a record whose task is gone: whether it was written is unknown.
     pub(crate) fn abandoned(reason: StopReason) -> Self {
         let cause = FailureCause::Abandoned(reason);
         let failure = Failure {
@@ -287,7 +287,7 @@ impl DeliveryError {
         Self::new(None, Arc::new(failure))
     }
 
-    /// A record that found no room, and did not wait.
+    /// Error of a droppable record for which the buffer had no room.
     pub(crate) fn dropped(record: UserRecord) -> Self {
         let failure = Failure {
             cause: FailureCause::Dropped,
@@ -299,25 +299,25 @@ impl DeliveryError {
         Self::new(Some(record), Arc::new(failure))
     }
 
-    /// Why the record was given up.
+    /// Reason for which the record failed.
     #[must_use]
     pub fn cause(&self) -> &FailureCause {
         &self.0.failure.cause
     }
 
-    /// The record. `None` only when a panic, a dropped producer or a runtime that ended took it along.
+    /// The record. It is `None` only if a panic, a dropped producer or the end of the runtime destroyed it.
     #[must_use]
     pub fn record(&self) -> Option<&UserRecord> {
         self.0.record.as_ref()
     }
 
-    /// Gives the record back; see [`record`](Self::record).
+    /// Returns the record; see [`record`](Self::record).
     #[must_use]
     pub fn into_record(self) -> Option<UserRecord> {
         self.0.record
     }
 
-    /// The failed attempts, oldest first. At most 3 are kept: of more, the first and the latest two.
+    /// Failed attempts, oldest first: all of them up to three, else the first and the latest two.
     #[must_use]
     pub fn attempts(&self) -> &[Attempt] {
         &self.0.failure.attempts

@@ -1,5 +1,5 @@
-//! The Kinesis Producer Library (KPL) for Rust: takes records one by one and puts them into a Kinesis data stream in
-//! aggregates and batches, with retries, in bounded memory. No JVM, no child process.
+//! Kinesis Producer Library (KPL) for Rust: accepts records one by one and writes them to a Kinesis data stream in aggregates
+//! and batches, with retries and bounded memory. No JVM, no child process.
 //!
 //! ```
 //! use std::time::Duration;
@@ -32,66 +32,76 @@
 //!
 //! # What it does
 //!
-//! * **Aggregates** the records of a shard in the KPL's format, which every KCL reads; the shards are predicted from a
-//!   shard map that is kept fresh.
-//! * **Batches** Kinesis records into PutRecords requests, fairly across shards, within each shard's rate. The rate adapts
-//!   to the shard's throttles, so that producers share a shard.
-//! * **Retries** each Kinesis record on its own, with backoff and full jitter, until its time to live is over. A request that
-//!   fails for one record in it, at the service or at a proxy before it, is divided until that record is alone; an aggregate
-//!   is divided, too.
+//! * **Aggregates** the records of a shard in the KPL's format, which every KCL reads. It predicts the shard of a record from
+//!   a shard map, which it keeps fresh.
+//! * **Batches** Kinesis records into PutRecords requests, fairly across shards, within each shard's rate. The rate adapts to
+//!   the throttles of the shard, so that several producers share it.
+//! * **Retries** each Kinesis record on its own, with backoff and full jitter, until its time to live is over. If the service
+//!   or a proxy refuses a whole request because of one record, the producer splits the request, and the aggregates in it, until
+//!   that record is alone.
 //! * **Adapts to the link**: the bytes in flight grow and shrink with what is acknowledged, so that a slow link recovers from
-//!   an outage as soon as its load allows.
-//! * **Resharding** loses nothing: an aggregate counts as delivered only if all its members belong to the shard that took
-//!   it, because a KCL drops it as a whole otherwise. The KPL acknowledges the part that fits, and that part is lost. If no
-//!   fresh shard map tells within half of the time to live, its members go one by one, and so do those behind it.
-//! * **Bounded memory**: [`Producer::send`] waits while the buffer is full, and one hot shard does not stall the others. The
-//!   formula is at [`ProducerConfig`]. Several producers may share one [`MemoryBudget`]; [`Producer::reserve`] gives room for
-//!   a record to come; [`Droppable`](Priority::Droppable) records give way instead of waiting.
-//! * **Metrics**: percentiles, hot shards and keys, and the KPL's metrics through the `metrics` facade or to CloudWatch; see
-//!   [`metrics`].
+//!   an outage.
+//! * **Follows resharding** without loss: an aggregate is acknowledged only if all its members belong to the shard that took
+//!   it, because a KCL otherwise drops the whole aggregate. (The KPL up to 1.1.0 acknowledges the members that belong there, and
+//!   they are lost.)
+//! * **Bounds its memory**: [`Producer::send`] waits while the buffer is full, and a hot shard does not stall the others. The
+//!   formula is at [`ProducerConfig`]. Several producers may share one [`MemoryBudget`]. [`Producer::reserve`] gets room before
+//!   the record exists. [`Droppable`](Priority::Droppable) records are dropped instead of waiting.
+//! * **Reports metrics**: percentiles, hot shards and keys, and the KPL's metrics through the `metrics` facade or to CloudWatch;
+//!   see [`metrics`].
 //!
-//! What is promised about delivery, duplicates and order stands at [`Producer::send`].
+//! [`Producer::send`] states the guarantees about delivery, duplicates and order.
 //!
 //! # Features
 //!
-//! `serde` (settings, stats and reports as data; in those, durations are milliseconds), `metrics` (the `metrics` facade), `cloudwatch` (Amazon CloudWatch), `sink` (a producer as a
-//! `futures::Sink`). None is on by default.
+//! None is on by default.
+//!
+//! * `serde`: settings, stats and reports as data. In stats and reports, durations are milliseconds.
+//! * `metrics`: the `metrics` facade.
+//! * `cloudwatch`: metrics in Amazon CloudWatch.
+//! * `sink`: a producer as a `futures::Sink`.
 //!
 //! # Coming from the KPL
 //!
-//! [`parity`] has a row for each of its options, and [`ProducerConfig::from_properties`] reads its `.properties` files.
+//! [`parity`] has a row for each option of the KPL. [`ProducerConfig::from_properties`] reads the KPL's `.properties` files.
 //!
 //! # IAM actions
 //!
-//! `kinesis:PutRecords`; with `kinesis:DescribeStreamSummary` the stream is checked on start, with `kinesis:ListShards`
-//! records are aggregated. Without the latter two the producer works, and says in its log what it does without. Without
-//! `kinesis:DescribeStreamSummary` it takes records of at most 1 MiB, or of
-//! [`max_record_size`](ProducerConfig::max_record_size). Metrics in CloudWatch take `cloudwatch:PutMetricData`.
+//! | action | needed for |
+//! |---|---|
+//! | `kinesis:PutRecords` | everything |
+//! | `kinesis:ListShards` | aggregation and ordered mode |
+//! | `kinesis:DescribeStreamSummary` | the check of the stream at the start, ordered mode, and the stream's maximum record size. Without it, the limit is 1 MiB or [`max_record_size`](ProducerConfig::max_record_size) |
+//! | `cloudwatch:PutMetricData` | metrics in CloudWatch |
+//!
+//! If an action but the first is missing, the producer works without what needs it, and logs a warning.
 //!
 //! # Streams that place records themselves
 //!
-//! Where the record distribution strategy of an on-demand stream is `AUTO`, no shard can be predicted: records go out one by
-//! one, without aggregation, and data that begins as an aggregate does is refused ([`InvalidRecord::LooksAggregated`])
-//! unless it is sent as [`UserRecord::raw`]. A record may lack its key there ([`UserRecord::without_key`]).
+//! If the record distribution strategy of an on-demand stream is `AUTO`, Kinesis ignores partition keys, so no shard can be
+//! predicted. The producer sends each record alone, and a record may lack its key ([`UserRecord::without_key`]). Data that
+//! begins as an aggregate does is refused ([`InvalidRecord::LooksAggregated`]), unless it is sent as [`UserRecord::raw`].
 //!
-//! The strategy is read with the shard map, with `kinesis:DescribeStreamSummary`, and a change is followed both ways.
-//! Aggregates that it meets under way are delivered where all their members belong to the shard that took them, and are taken apart
-//! otherwise; what the stream takes no more fails with [`FailureCause::StrategyChanged`]. Without that action, a
-//! change to `AUTO` shows in where records lie; a change back does not show. Without `kinesis:ListShards` either, nothing
-//! shows, and consumers may drop data that begins as an aggregate does.
+//! The producer reads the strategy with `kinesis:DescribeStreamSummary` and follows a change in both directions. An aggregate
+//! that is in flight during the change is delivered if all its members belong to the shard that took it, and split otherwise.
+//! A record that the stream no longer accepts fails with [`FailureCause::StrategyChanged`].
+//!
+//! Without that action, the producer detects a change to `AUTO` by the shards that take its records, but not a change back.
+//! Without `kinesis:ListShards` it detects neither, and consumers may drop data that begins as an aggregate does.
 //!
 //! # A stream created again
 //!
-//! Where a stream is deleted and created again under its name, a producer that sent something in between judges by a fresh
-//! shard map. One that sent nothing learns of it with the next refresh: for up to
-//! [`shard_map_refresh_interval`](ProducerConfig::shard_map_refresh_interval) it may take an aggregate for delivered that
-//! consumers drop; without `kinesis:DescribeStreamSummary` it may take the new stream for one that places records itself, and
-//! stop aggregating.
+//! If a stream is deleted and created again under its name, the producer judges its aggregates by a fresh shard map, as soon
+//! as it has sent a record in between. A producer that was idle meanwhile learns of the new stream with the next refresh of its
+//! map. Up to [`shard_map_refresh_interval`](ProducerConfig::shard_map_refresh_interval) later it may acknowledge an aggregate
+//! that consumers drop. Without `kinesis:DescribeStreamSummary` it may take the new stream for one that places records itself,
+//! and stop aggregating.
 //!
-//! # It is not
+//! # What it is not
 //!
-//! A consumer (that is `kcl`), a producer for several streams (build one for each: they are cheap), or a durable queue:
-//! what is accepted and not yet delivered is lost with the process.
+//! * A consumer: that is `kcl`.
+//! * A producer for several streams: build one for each, they are cheap.
+//! * A durable queue: a record that was accepted and not delivered is lost with the process.
 
 mod ack;
 mod aggregate;

@@ -13,22 +13,22 @@ pub use self::partition_key::PartitionKey;
 /// The longest partition key, in Unicode scalar values.
 pub(crate) const MAX_PARTITION_KEY_CHARS: usize = 256;
 
-/// What becomes of a record when the buffer fills up.
+/// Whether a record may be dropped when the buffer is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Priority {
-    /// It waits for room, and is never dropped.
+    /// The record waits for room and is never dropped.
     #[default]
     Critical,
-    /// It gives way: [`send`](crate::Producer::send) never waits for it, and while the buffer is fuller than
+    /// [`send`](crate::Producer::send) never waits for room for the record. If the buffer is fuller than
     /// [`droppable_limit`](crate::ProducerConfig::droppable_limit), or its shard has no room, the record fails at once with
-    /// [`FailureCause::Dropped`](crate::FailureCause::Dropped). Once it is in the buffer it is as good as the others.
+    /// [`FailureCause::Dropped`](crate::FailureCause::Dropped). A record that was accepted is treated as any other.
     Droppable,
 }
 
-/// One record of the application: a partition key, data, and perhaps an explicit hash key.
+/// A record of the application: partition key, data, and optionally an explicit hash key.
 ///
-/// Cloning is cheap for the data (a reference count), and copies the key where it is a `String`.
+/// A clone shares the data. It copies the key if that is a `String`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UserRecord {
     pub(crate) partition_key: PartitionKey,
@@ -40,10 +40,10 @@ pub struct UserRecord {
 }
 
 impl UserRecord {
-    /// A record whose shard is chosen by the MD5 of `partition_key`: a `String`, an `Arc<str>`, or a `&'static str`.
+    /// Creates a record whose shard is chosen by the MD5 of `partition_key`: a `String`, an `Arc<str>`, or a `&'static str`.
     ///
-    /// The key must have 1 to 256 Unicode scalar values, and key and data together must fit into the stream's
-    /// maximum record size; both are checked by [`Producer::send`](crate::Producer::send).
+    /// The key must have 1 to 256 Unicode scalar values. Key and data together must not exceed the stream's maximum record
+    /// size. [`Producer::send`](crate::Producer::send) checks both.
     pub fn new(partition_key: impl Into<PartitionKey>, data: impl Into<Bytes>) -> Self {
         Self {
             partition_key: partition_key.into(),
@@ -55,31 +55,34 @@ impl UserRecord {
         }
     }
 
-    /// A record that is sent as it is, alone, even where its data begins as an aggregate does: an aggregate that is forwarded.
+    /// Creates a record that is sent alone and as it is, even if its data begins as an aggregate does. Use it to forward an
+    /// aggregate.
     ///
-    /// Without this, such data is wrapped, so that consumers get it back as one record; now they take it apart. That its
-    /// members belong to the shard that takes it is up to the caller: a KCL drops it otherwise. It goes by the
-    /// `partition_key`, or by the explicit hash key, which for an aggregate of the KPL is its first member's.
+    /// Consumers de-aggregate it. In a record of [`new`](Self::new), such data is wrapped, and consumers get it back as one
+    /// record. The caller must see to it that all members belong to the shard that takes the record, or a KCL drops it. The
+    /// shard is chosen by `partition_key`, or by the explicit hash key, which in an aggregate of the KPL is that of the first
+    /// member.
     pub fn raw(partition_key: impl Into<PartitionKey>, data: impl Into<Bytes>) -> Self {
         Self { is_raw: true, ..Self::new(partition_key, data) }
     }
 
-    /// A record without a partition key, for a stream whose record distribution strategy is `AUTO`. Others refuse it.
+    /// Creates a record without a partition key, for a stream whose record distribution strategy is `AUTO`. A producer of any
+    /// other stream refuses it.
     pub fn without_key(data: impl Into<Bytes>) -> Self {
         Self::new("", data)
     }
 
-    /// Chooses the shard by `hash_key` instead of the MD5 of the partition key.
+    /// Sets the hash key that chooses the shard, instead of the MD5 of the partition key.
     #[must_use]
     pub fn with_explicit_hash_key(mut self, hash_key: HashKey) -> Self {
         self.explicit_hash_key = Some(hash_key);
         self
     }
 
-    /// Chooses the shard by a hash key in decimal text, the form the Kinesis API and the KPL use.
+    /// Sets the hash key that chooses the shard, as decimal text: the form of the Kinesis API and the KPL.
     ///
     /// # Errors
-    /// [`InvalidRecord::ExplicitHashKey`] when the text is not a decimal number from 0 to 2^128-1.
+    /// [`InvalidRecord::ExplicitHashKey`] if the text is not a decimal number from 0 to 2^128-1.
     ///
     /// ```
     /// use kpl::{InvalidRecord, UserRecord};
@@ -97,93 +100,93 @@ impl UserRecord {
         }
     }
 
-    /// How long after acceptance the record is tried before it fails as expired, longer or shorter than
-    /// [`record_ttl`](crate::ProducerConfig::record_ttl), which is the default.
+    /// Sets the time after acceptance until the record fails as expired. Default:
+    /// [`record_ttl`](crate::ProducerConfig::record_ttl), which also says how precise it is.
     ///
-    /// Records with unequal times to live share aggregates, and each expires by its own: the others of its aggregate go on.
-    /// How precisely it does is at [`record_ttl`](crate::ProducerConfig::record_ttl).
-    /// In ordered mode with [`OnGap::FailSuccessors`](crate::OnGap::FailSuccessors), an aggregate takes one time to live
-    /// only: use few values there.
+    /// Records with different times to live share aggregates. Each one expires by its own time, and the others of its
+    /// aggregate are sent. In ordered mode with [`OnGap::FailSuccessors`](crate::OnGap::FailSuccessors), all records of an
+    /// aggregate have the same time to live: use few values there.
     ///
-    /// Where it is less than twice `record_max_buffered_time`, the record does not wait for company: its aggregate is sent
-    /// as soon as the shard takes it.
+    /// If the time is less than twice `record_max_buffered_time`, the aggregate of the record is sent as soon as the shard
+    /// accepts it.
     #[must_use]
     pub fn with_time_to_live(mut self, time_to_live: Duration) -> Self {
         self.time_to_live = Some(time_to_live);
         self
     }
 
-    /// The record's own time to live, where one was given.
+    /// Time to live of the record, if it has its own.
     #[must_use]
     pub fn time_to_live(&self) -> Option<Duration> {
         self.time_to_live
     }
 
-    /// Says what becomes of the record when the buffer fills up. Default: [`Priority::Critical`].
+    /// Sets whether the record may be dropped when the buffer is full. Default [`Priority::Critical`].
     #[must_use]
     pub fn with_priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
 
-    /// What becomes of the record when the buffer fills up.
+    /// Whether the record may be dropped when the buffer is full.
     #[must_use]
     pub fn priority(&self) -> Priority {
         self.priority
     }
 
-    /// The partition key.
+    /// Partition key.
     #[must_use]
     pub fn partition_key(&self) -> &str {
         &self.partition_key
     }
 
-    /// The explicit hash key, where one was given.
+    /// Explicit hash key, if the record has one.
     #[must_use]
     pub fn explicit_hash_key(&self) -> Option<HashKey> {
         self.explicit_hash_key
     }
 
-    /// The data.
+    /// Data of the record.
     #[must_use]
     pub fn data(&self) -> &Bytes {
         &self.data
     }
 
-    /// The data, without a copy.
+    /// Returns the data without a copy.
     #[must_use]
     pub fn into_data(self) -> Bytes {
         self.data
     }
 
-    /// What Kinesis hashes this record to.
+    /// Hash key by which Kinesis chooses the shard.
     pub(crate) fn hash_key(&self) -> HashKey {
         self.explicit_hash_key.unwrap_or_else(|| HashKey::of_partition_key(&self.partition_key))
     }
 
-    /// Key and data, in bytes: what counts against the limits of the service.
+    /// Bytes of key and data, which count against the limits of the service.
     pub(crate) fn payload_len(&self) -> usize {
         self.partition_key.len() + self.data.len()
     }
 
-    /// Whether it can share a Kinesis record with others.
+    /// Whether the record can share a Kinesis record with others.
     pub(crate) fn is_aggregable(&self) -> bool {
         !self.is_raw && !self.partition_key.is_empty()
     }
 
-    /// Whether it goes out in a frame of its own when it travels alone: consumers would take its data for a frame.
+    /// Whether the record is wrapped in an aggregate of its own when it is sent alone. Consumers would otherwise de-aggregate
+    /// its data.
     pub(crate) fn is_wrapped_alone(&self) -> bool {
         !self.is_raw && looks_framed(&self.data)
     }
 
-    /// Checks the record against the limits of the service. `max_record_size` is the stream's, in bytes; `may_lack_key`
-    /// says whether the service chooses the shard.
+    /// Checks the record against `max_record_size`, the stream's limit in bytes, and the limits of its key. The key may be
+    /// empty if `may_lack_key`: the service chooses the shard.
     pub(crate) fn validate(
         &self,
         max_record_size: usize,
         may_lack_key: bool,
     ) -> Result<(), InvalidRecord> {
-        // A key of 256 bytes or less cannot have more characters than that: the usual key is not walked.
+        // A key of at most 256 bytes has at most 256 characters, so only longer keys are counted.
         let key = &self.partition_key;
         if key.is_empty() || key.len() > MAX_PARTITION_KEY_CHARS {
             let actual = key.chars().count();
@@ -201,7 +204,7 @@ impl UserRecord {
         Ok(())
     }
 
-    /// Key and data as they go out when the record travels alone; data that looks like a frame is wrapped first.
+    /// Bytes of key and data of the record when it is sent alone, with the wrapper if it needs one.
     fn size_on_stream(&self) -> usize {
         if self.is_wrapped_alone() {
             let wrapper = AggregateBuilder::new(usize::MAX);
@@ -214,7 +217,7 @@ impl UserRecord {
 }
 
 impl fmt::Debug for UserRecord {
-    /// Never shows the data or the keys, which must not land in logs: only their lengths.
+    /// Shows the lengths of key and data only, because neither may appear in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UserRecord")
             .field("partition_key_len", &self.partition_key.len())
@@ -224,27 +227,27 @@ impl fmt::Debug for UserRecord {
     }
 }
 
-/// Why a record can never be accepted. Each variant carries the limit and the actual value.
+/// Reason for which a record is never accepted, with the limit and the actual value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidRecord {
     /// The partition key is empty or too long, in Unicode scalar values.
     #[error("partition key must have 1 to {limit} characters, got {actual}")]
     PartitionKeyLength {
-        /// The most characters a key may have.
+        /// Most characters of a key.
         limit: usize,
-        /// The characters this key has.
+        /// Characters of this key.
         actual: usize,
     },
-    /// Key and data together are larger than the stream takes, in bytes. A limit that is raised while the producer runs holds
-    /// from the next refresh of the shard map on, where the role may describe the stream.
+    /// Key and data together exceed the stream's maximum record size, in bytes. If the limit is raised while the producer runs,
+    /// the producer learns of it with the next refresh of the shard map, if the role may describe the stream.
     #[error(
         "partition key and data take {actual} bytes, the stream takes {limit}: split the record, or raise the limit with UpdateMaxRecordSize"
     )]
     TooLarge {
-        /// The most bytes the stream takes.
+        /// Most bytes of a record of the stream.
         limit: usize,
-        /// The bytes this record takes on the stream.
+        /// Bytes of this record on the stream.
         actual: usize,
     },
     /// The text of an explicit hash key is not a decimal number below 2^128.
@@ -252,11 +255,11 @@ pub enum InvalidRecord {
         "explicit hash key must be a decimal number from 0 to 340282366920938463463374607431768211455, the given text is not"
     )]
     ExplicitHashKey {
-        /// The text (cut after 64 characters).
+        /// The text, cut after 64 characters.
         actual: String,
     },
-    /// The data begins as an aggregate does, and the stream's record distribution strategy is `AUTO`: elsewhere such data is
-    /// wrapped in an aggregate of its own, which a KCL drops where the service chooses the shard.
+    /// The data begins as an aggregate does, and the stream's record distribution strategy is `AUTO`. On other streams such data
+    /// is wrapped in an aggregate of its own, but a KCL drops a wrapper whose key does not belong to the shard.
     #[error(
         "data begins as an aggregate does, which a stream whose record distribution strategy is AUTO cannot carry: send it with `UserRecord::raw` if it is one, begin it with another byte, or use a stream with USER_PARTITION_KEY"
     )]

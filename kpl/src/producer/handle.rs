@@ -22,15 +22,16 @@ use crate::record::{Priority, UserRecord};
 use crate::shard::shared::{NotEntered, Shared};
 use crate::stats::ProducerStats;
 
-/// Sends records to one stream: aggregated, batched, retried.
+/// Handle of a producer, which sends records to one stream.
 ///
-/// A cheap handle: clone it and use it from any number of tasks. Call [`close`](Self::close) before the last one goes.
+/// Cloning is cheap: all clones are handles of the same producer, and any number of tasks may use them. Call
+/// [`close`](Self::close) before the last clone is dropped.
 #[derive(Clone)]
 pub struct Producer {
     handle: Arc<Handle>,
 }
 
-/// What all clones share; its drop is the drop of the last one.
+/// What all clones share. It is dropped with the last of them.
 struct Handle {
     shared: Arc<Shared>,
     tasks: TaskTracker,
@@ -45,23 +46,23 @@ impl std::fmt::Debug for Producer {
     }
 }
 
-/// How a producer ended: what became of all records it ever accepted.
+/// Outcome of all records that a producer accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CloseReport {
     /// Records acknowledged.
     pub delivered: u64,
-    /// Records that failed, the dropped ones included.
+    /// Records that failed, dropped ones included.
     pub failed: u64,
-    /// Records that were not settled by the deadline. Some of them may have been written.
+    /// Records without an outcome at the deadline. Some of them may have been written.
     pub abandoned: u64,
 }
 
 impl Producer {
     /// Starts building a producer for a stream, by its name or ARN.
     ///
-    /// `sdk_config` gives region, credentials and endpoint.
+    /// Region, credentials, endpoint and HTTP client are those of `sdk_config`.
     pub fn builder(
         stream_name_or_arn: impl Into<String>,
         sdk_config: &SdkConfig,
@@ -69,7 +70,7 @@ impl Producer {
         ProducerBuilder::new(stream_name_or_arn.into(), sdk_config.into())
     }
 
-    /// As [`builder`](Self::builder), for an application that has a client and no `SdkConfig`.
+    /// Starts building a producer for a stream with the configuration of a client.
     ///
     /// Region, credentials, endpoint and HTTP client are those of `client`. Its retries and timeouts are not used: the
     /// producer has its own.
@@ -98,37 +99,38 @@ impl Producer {
         Self { handle: Arc::new(Handle { shared, tasks }) }
     }
 
-    /// Accepts a record; the returned [`Delivery`] resolves when it is durable, or has failed.
+    /// Accepts a record. The returned [`Delivery`] resolves when the record is durable in Kinesis, or has failed.
     ///
-    /// Waits only for room in the buffer, which is given in order of arrival within a shard: among calls that overlap, a
-    /// later one may still enter first. A bad record is refused before that. Awaiting
-    /// each `Delivery` before the next `send` puts one record into each aggregate: keep many under way.
+    /// `send` waits only for room in the buffer. Records of a shard get room in the order of arrival; among calls that overlap,
+    /// a later one may enter first. An invalid record is refused before that.
+    ///
+    /// Keep many records in flight: a loop that awaits each `Delivery` before the next `send` puts one record into each
+    /// aggregate.
     ///
     /// # Guarantees
     /// * **At least once** within [`record_ttl`](crate::ProducerConfig::record_ttl): throttles, internal failures, timeouts
-    ///   and broken connections are retried with backoff until then. A record that is acknowledged is in the stream where
-    ///   every consumer sees it: an aggregate counts as delivered only if all its members belong to the shard that took it.
-    /// * **Duplicates** can follow a timeout, a broken connection, an internal failure of the service, or an aggregate that
-    ///   a reshard sent to the wrong shard; [`Receipt::may_be_duplicate`](crate::Receipt::may_be_duplicate) says so.
+    ///   and broken connections are retried with backoff until then. Every consumer sees an acknowledged record: an aggregate
+    ///   is acknowledged only if all its members belong to the shard that took it.
+    /// * **Duplicates** can follow a timeout, a broken connection, an internal failure of the service, or a reshard that left
+    ///   an aggregate in the wrong shard. [`Receipt::may_be_duplicate`](crate::Receipt::may_be_duplicate) tells.
     /// * **Order**, by default: records of one shard leave in the order of `send`. Retries, concurrent requests and resharding
     ///   may change it.
-    /// * **Ordered mode** ([`RecordOrdering::PerPartitionKey`](crate::RecordOrdering::PerPartitionKey)): of two records of a
-    ///   key, the one whose `send` returned before the other's began is delivered first, if both are acknowledged. A
-    ///   key is what Kinesis hashes: the explicit hash key where there is one, else the partition key. It holds for first
-    ///   deliveries, for a consumer that reads parents before children and drops aggregates as a KCL does, across
-    ///   throttles, lost responses, timeouts and resharding. A duplicate may follow later records: an attempt that was
-    ///   given up may still be written. So may a record that failed and says
-    ///   [`may_have_been_written`](crate::DeliveryError::may_have_been_written).
-    ///   What was accepted behind a record before its failure could be seen fails in the same instant, or goes
-    ///   on: [`OnGap`](crate::OnGap). Should the stream become one that places records itself, the producer stops with
-    ///   [`StopReason::OrderLost`].
+    /// * **Ordered mode** ([`RecordOrdering::PerPartitionKey`](crate::RecordOrdering::PerPartitionKey)): if `send` of a record
+    ///   returned before `send` of another record of its key began, and both are acknowledged, consumers see the first one
+    ///   first. A key is what Kinesis hashes: the explicit hash key if there is one, else the partition key. This holds across
+    ///   throttles, lost responses, timeouts and resharding, for a consumer that reads parent shards before their children and
+    ///   drops aggregates as a KCL does. It holds for the first delivery of each record. A duplicate may follow later records,
+    ///   because an attempt that timed out may still be written; so may a failed record that
+    ///   [may have been written](crate::DeliveryError::may_have_been_written). If a record fails, the records of its key that
+    ///   were accepted behind it fail in the same instant, or are sent: see [`OnGap`](crate::OnGap). If the stream starts to
+    ///   place records itself, the producer stops with [`StopReason::OrderLost`].
     ///
     /// # Errors
-    /// [`SendError`], with the record inside: it is invalid, too large, or the producer is closed.
+    /// [`SendError`], with the record inside: the record is invalid or too large, or the producer is closed.
     ///
     /// # Cancel safety
-    /// Dropping the future before it resolves accepts nothing, gives up the place in the queue, and drops the record. Where
-    /// that would lose it, in a `select!` for instance, [`reserve`](Self::reserve) first.
+    /// A future that is dropped before it resolves has accepted nothing. It gives up its place in the queue, and the record is
+    /// dropped. Call [`reserve`](Self::reserve) first where this would lose a record, for instance in `select!`.
     pub async fn send(&self, record: UserRecord) -> Result<Delivery, SendError> {
         match self.offer(record)? {
             Offer::Taken(delivery) => Ok(delivery),
@@ -139,10 +141,10 @@ impl Producer {
         }
     }
 
-    /// Accepts a record if the buffer has room now; otherwise as [`send`](Self::send).
+    /// Accepts a record if the buffer has room for it now. Everything else is as with [`send`](Self::send).
     ///
     /// # Errors
-    /// [`SendError`], with the record inside; [`SendError::Full`] when there is no room, or others wait for it.
+    /// [`SendError`], with the record inside. It is [`SendError::Full`] if the buffer has no room, or others wait for room.
     pub fn try_send(&self, record: UserRecord) -> Result<Delivery, SendError> {
         match self.offer(record)? {
             Offer::Taken(delivery) => Ok(delivery),
@@ -155,13 +157,14 @@ impl Producer {
         }
     }
 
-    /// Waits for room for one record of up to `bytes` of key and data; the [`Permit`] then sends it without waiting.
+    /// Waits for room for one record of up to `bytes` of key and data. The [`Permit`] then sends it without waiting.
     ///
-    /// For `select!` loops: dropping this future loses no record, because the record comes after it. Reservations are served
-    /// in the order of arrival. A reservation does not know its shard: it overtakes no [`send`](Self::send) of this producer
-    /// that waits for room, and waits while the fullest shard, with all permits not yet used, holds more than twice what it
-    /// would leave free. So a hot shard holds up reservations, and they in turn no `send` to another shard, unless more is
-    /// reserved than [is free](crate::MemoryBudget).
+    /// Use it in `select!` loops: a future that is dropped loses no record, because the record comes later.
+    ///
+    /// Reservations are served in the order of arrival. The shard of a reservation is not known yet, so it waits behind every
+    /// [`send`](Self::send) of this producer that waits for room. It also waits while the fullest shard and all unused permits
+    /// hold more than twice of what would be left free. A hot shard therefore delays reservations. Reservations do not
+    /// delay `send` to another shard, unless more is reserved than [is free](crate::MemoryBudget).
     ///
     /// ```
     /// # use kinesis_testkit::LocalAws;
@@ -189,10 +192,10 @@ impl Producer {
     /// ```
     ///
     /// # Errors
-    /// [`ReserveError`]: no record of that size could be sent, or the producer is closed.
+    /// [`ReserveError`]: the stream or the buffer takes no record of that size, or the producer is closed.
     ///
     /// # Cancel safety
-    /// Dropping the future gives up the place in the queue, and whatever room it was given.
+    /// A future that is dropped gives up its place in the queue and the room that it was given.
     pub async fn reserve(&self, bytes: usize) -> Result<Permit, ReserveError> {
         let shared = &self.handle.shared;
         let limit = shared.max_record_size().min(shared.max_bufferable_record());
@@ -210,12 +213,12 @@ impl Producer {
         }
     }
 
-    /// Sends all open aggregates now, and waits until everything accepted before this call is settled.
+    /// Sends all open aggregates now, and waits until every record accepted before this call has an outcome.
     ///
-    /// Later records are not waited for. What failed shows in each record's `Delivery`.
+    /// `flush` does not wait for records that are accepted later. The `Delivery` of each record tells its outcome.
     ///
     /// # Cancel safety
-    /// Dropping the future stops the waiting only: what was sent off stays so.
+    /// Dropping the future ends the waiting. The aggregates are sent all the same.
     pub async fn flush(&self) {
         let shared = &self.handle.shared;
         let epoch = shared.settlement.epochs.end_current();
@@ -223,13 +226,13 @@ impl Producer {
         shared.settlement.epochs.settled(epoch).await;
     }
 
-    /// Takes no more records, waits up to `deadline` until all are settled, and ends the tasks.
+    /// Accepts no more records, waits up to `deadline` until every record has an outcome, and ends the producer's tasks.
     ///
-    /// What is not settled by then is abandoned: its `Delivery` resolves to an error that holds the record. May be called
-    /// on several clones; each call reports the same.
+    /// A record without an outcome at the deadline is abandoned: its `Delivery` resolves to an error that holds the record.
+    /// `close` may be called on several clones; each call returns the same report.
     ///
     /// # Cancel safety
-    /// A dropped call leaves the producer closed to new records and still sending; call again to end it.
+    /// If the future is dropped, the producer accepts no more records and goes on sending. Call `close` again to end it.
     pub async fn close(&self, deadline: Duration) -> CloseReport {
         let shared = &self.handle.shared;
         shared.begin_close();
@@ -244,55 +247,55 @@ impl Producer {
         }
     }
 
-    /// The counters.
+    /// Counters of this producer since it was built.
     #[must_use]
     pub fn stats(&self) -> ProducerStats {
         self.handle.shared.settlement.counters.snapshot()
     }
 
-    /// The bytes the buffer holds: data, keys and overhead of all records accepted and not settled. Never more than
-    /// [`max_buffered_bytes`](crate::ProducerConfig::max_buffered_bytes), or than the
-    /// [`MemoryBudget`](crate::MemoryBudget) where the producer has one.
+    /// Bytes in the buffer: data, keys and overhead of all accepted records without an outcome. At most
+    /// [`max_buffered_bytes`](crate::ProducerConfig::max_buffered_bytes), or the limit of the
+    /// [`MemoryBudget`](crate::MemoryBudget) if the producer has one.
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
         self.handle.shared.budget.used()
     }
 
-    /// The most bytes the buffer ever held.
+    /// Most bytes that the buffer held since the producer was built.
     #[must_use]
     pub fn peak_buffered_bytes(&self) -> usize {
         self.handle.shared.budget.peak()
     }
 
-    /// How long the oldest record that is accepted and not settled waits already; `None` when there is none.
+    /// Age of the oldest accepted record without an outcome; `None` if there is none. KPL: `getOldestRecordTimeInMillis`.
     ///
-    /// Up to 100 ms too high: records are not noted one by one. A record that outlived others of its aggregate counts from
-    /// the acceptance of the first of them. Where it nears
-    /// [`record_ttl`](crate::ProducerConfig::record_ttl), records of some shard do not get through;
-    /// [`hot_spots`](Self::hot_spots) may tell which. KPL: `getOldestRecordTimeInMillis`.
+    /// The age is up to 100 ms too high, because records are not noted one by one. If other records of an aggregate had an
+    /// outcome earlier, its last record counts from the acceptance of the first. If the age comes near
+    /// [`record_ttl`](crate::ProducerConfig::record_ttl), the records of some shard are not delivered;
+    /// [`hot_spots`](Self::hot_spots) may tell which shard.
     #[must_use]
     pub fn oldest_unsettled(&self) -> Option<Duration> {
         let epochs = &self.handle.shared.settlement.epochs;
         epochs.oldest(clock::now())
     }
 
-    /// How long things took since the producer was built: waiting in the buffer, requests, and the whole way.
+    /// Time that records spent in the buffer, in requests, and from acceptance to acknowledgement.
     #[must_use]
     pub fn latencies(&self) -> Latencies {
         self.handle.shared.telemetry.latencies()
     }
 
-    /// The bytes of payload in flight now. Never more than
-    /// [`max_in_flight_bytes`](crate::ProducerConfig::max_in_flight_bytes), unless one request alone is larger.
+    /// Bytes of payload in flight. At most [`max_in_flight_bytes`](crate::ProducerConfig::max_in_flight_bytes), unless a single
+    /// record is larger.
     #[must_use]
     pub fn in_flight_bytes(&self) -> usize {
         self.handle.shared.telemetry.in_flight_bytes()
     }
 
-    /// Where the load is: each open shard's of the last 10 to 20 seconds, and the hottest partition keys of the last minutes.
+    /// Load of each open shard over the last 10 to 20 seconds, and the hottest partition keys of the last minutes.
     ///
-    /// The keys are counted where [`hot_keys`](crate::ProducerConfig::hot_keys) is set. They are keys of your records: mind
-    /// who may read the report.
+    /// Keys are counted if [`hot_keys`](crate::ProducerConfig::hot_keys) is set. The report contains partition keys of your
+    /// records: show it only to readers who may see them.
     #[must_use]
     pub fn hot_spots(&self) -> HotSpots {
         let shared = &self.handle.shared;
@@ -311,7 +314,7 @@ impl Producer {
         &self.handle.shared
     }
 
-    /// Takes the record if it is good and there is room.
+    /// Accepts a record if it is valid and the buffer has room.
     pub(crate) fn offer(&self, record: UserRecord) -> Result<Offer, SendError> {
         let shared = &self.handle.shared;
         if let Err(error) = self.check(&record) {
@@ -328,14 +331,14 @@ impl Producer {
         }
     }
 
-    /// A place in the queue for room, with the pipeline told.
+    /// Queues up for room in the buffer, and wakes the sender so that it makes room.
     pub(crate) fn queue_up(&self, lane: LaneId, bytes: usize) -> Turn {
         let turn = self.handle.shared.budget.charge_in_turn(lane, bytes);
         self.handle.shared.wake.notify_one();
         turn
     }
 
-    /// Takes a record that was checked, and whose room is there.
+    /// Accepts a record that was checked and has its room in the buffer.
     pub(crate) fn send_paid(
         &self,
         record: UserRecord,
@@ -344,7 +347,7 @@ impl Producer {
         let hash_key = record.hash_key();
         match self.handle.shared.enter(record, hash_key, Some(room)) {
             Ok(delivery) => Ok(delivery),
-            // Paid in advance: there is room.
+            // It has its room, so `NoRoom` cannot happen.
             Err(NotEntered::Closed(record) | NotEntered::NoRoom(record, _)) => {
                 Err(self.closed(record))
             }
@@ -382,25 +385,25 @@ impl Producer {
         self.handle.shared.close_open_aggregates();
     }
 
-    /// Takes a record that may wait for room no longer, and fails it.
+    /// Accepts a droppable record for which there is no room, and fails it.
     pub(crate) fn give_way(&self, record: UserRecord) -> Delivery {
         self.handle.shared.give_way(record)
     }
 
-    /// A failure that was taken out of its `Delivery`, and that nobody will be told.
+    /// Reports a failure that was taken out of its `Delivery` and that the application does not see otherwise.
     pub(crate) fn unobserved(&self, failure: &DeliveryError) {
         self.handle.shared.settlement.unobserved(failure);
     }
 }
 
-/// What became of a record that was offered.
+/// Result of [`Producer::offer`].
 pub(crate) enum Offer {
     Taken(Delivery),
-    /// It may wait for room in this lane.
+    /// The record may wait for room in this queue.
     NoRoom(UserRecord, LaneId),
 }
 
-/// A [`SendError`] before it has its record.
+/// A [`SendError`] without its record.
 pub(crate) enum Unacceptable {
     TooLarge { limit: usize, actual: usize },
     Invalid(InvalidRecord),
@@ -422,7 +425,7 @@ impl Drop for Handle {
             let left = self.shared.budget.used();
             tracing::warn!(
                 unsettled_bytes = left,
-                "a producer was dropped without `close`: what is not settled is abandoned"
+                "a producer was dropped without `close`: its records without an outcome are abandoned"
             );
             self.shared.stop(StopReason::Dropped);
         }

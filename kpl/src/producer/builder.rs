@@ -34,7 +34,7 @@ use crate::shard::map::Refresher;
 use crate::shard::shared::Shared;
 use crate::stream_name::StreamName;
 
-/// Builds a [`Producer`]; made by [`Producer::builder`] or [`Producer::builder_with_client`].
+/// Builder of a [`Producer`]; see [`Producer::builder`] and [`Producer::builder_with_client`].
 #[must_use = "a builder does nothing until `build`"]
 pub struct ProducerBuilder {
     stream: String,
@@ -43,7 +43,7 @@ pub struct ProducerBuilder {
     components: Components,
 }
 
-/// What a producer is given beside its settings.
+/// Parts of a producer that are not plain settings.
 #[derive(Default)]
 pub(crate) struct Components {
     pub(crate) seed: Option<u64>,
@@ -67,29 +67,29 @@ impl ProducerBuilder {
         Self { stream, base, config: ProducerConfig::default(), components: Components::default() }
     }
 
-    /// The settings. Default: [`ProducerConfig::default`].
+    /// Sets the settings. Default: [`ProducerConfig::default`].
     pub fn config(mut self, config: ProducerConfig) -> Self {
         self.config = config;
         self
     }
 
-    /// Seeds all jitter, so that a run can be repeated. Default: a random seed.
+    /// Sets the seed of all jitter, so that a run can be repeated. Default: a random seed.
     pub fn seed(mut self, seed: u64) -> Self {
         self.components.seed = Some(seed);
         self
     }
 
-    /// Shares one bound on memory with other producers, in place of
-    /// [`max_buffered_bytes`](ProducerConfig::max_buffered_bytes). Default: a buffer of its own.
+    /// Sets a bound on memory that several producers share. It replaces
+    /// [`max_buffered_bytes`](ProducerConfig::max_buffered_bytes). Default: the producer has its own.
     pub fn memory_budget(mut self, budget: MemoryBudget) -> Self {
         self.components.memory_budget = Some(budget);
         self
     }
 
-    /// Called for each failed record whose `Delivery` was dropped before it saw the failure.
+    /// Sets a function that is called for each failed record whose `Delivery` was dropped before it returned the failure.
     ///
-    /// It runs on a task of the producer or where the `Delivery` is dropped: it must
-    /// not block. A panic in it is logged. A hook that holds a `Producer` is a cycle: neither is ever dropped.
+    /// It runs on a task of the producer, or where the `Delivery` is dropped, so it must not block. A panic in it is logged. It
+    /// must not hold a `Producer`: neither would ever be dropped.
     pub fn on_failure(mut self, hook: impl Fn(&DeliveryError) + Send + Sync + 'static) -> Self {
         self.components.on_failure = Some(caught(hook));
         self
@@ -97,25 +97,25 @@ impl ProducerBuilder {
 
     /// Publishes the producer's [metrics](crate::metrics) to Amazon CloudWatch. Default: no.
     ///
-    /// `sdk_config` gives region, credentials and endpoint for this alone; needs `cloudwatch:PutMetricData`. What cannot be
-    /// uploaded is kept for the next time, at most 20,000 series of about 300 bytes each. The last upload is made when the
-    /// producer is closed, which may take up to five seconds more.
+    /// Region, credentials and endpoint of CloudWatch are those of `sdk_config`. The role needs `cloudwatch:PutMetricData`.
+    /// If an upload fails, its data is kept for the next one: at most 20,000 series of about 300 bytes each.
+    /// [`close`](Producer::close) makes the last upload, which may take five seconds more.
     #[cfg(feature = "cloudwatch")]
     pub fn cloudwatch(mut self, sdk_config: &SdkConfig, config: CloudWatchConfig) -> Self {
         self.components.cloudwatch = Some(CloudWatch::new(sdk_config, config));
         self
     }
 
-    /// Checks settings, credentials and stream, loads the shard map, and starts the producer.
+    /// Checks settings, credentials and stream, loads the shard map, and starts the producer's tasks.
     ///
-    /// Needs `kinesis:DescribeStreamSummary` and `kinesis:ListShards`. Where the role lacks them, the producer works with
-    /// `kinesis:PutRecords` alone: it warns, and does not aggregate, because the shards are not known.
+    /// The role should allow `kinesis:DescribeStreamSummary` and `kinesis:ListShards`. With `kinesis:PutRecords` alone the
+    /// producer works, but it logs a warning and does not aggregate, because it does not know the shards.
     ///
     /// # Errors
     /// A [`BuildError`], within [`ProducerConfig::startup_timeout`].
     ///
     /// # Cancel safety
-    /// Safe: nothing is left behind when the future is dropped.
+    /// Dropping the future ends the start. No task is left behind.
     ///
     /// # Panics
     /// Outside of a Tokio runtime with time enabled.
@@ -156,7 +156,7 @@ impl ProducerBuilder {
     }
 }
 
-/// Starts a producer on any service: the part of building that knows no SDK.
+/// Starts a producer on any [`Service`]: the part of building that does not use the SDK.
 pub(crate) async fn start(
     stream: String,
     service: Arc<dyn Service>,
@@ -242,7 +242,7 @@ pub(crate) async fn start(
     let watcher = Arc::clone(&shared);
     tasks.spawn(async move {
         let _ended = ended.drop_guard();
-        // The pipeline outlives its own panic: the reason is known before the records it holds go.
+        // After a panic, `watched` records the reason before the pipeline drops the records that it holds.
         watched(&watcher, pipeline.run()).await;
         drop(pipeline);
     });
@@ -272,7 +272,7 @@ fn caught(hook: impl Fn(&DeliveryError) + Send + Sync + 'static) -> FailureHook 
     })
 }
 
-/// Runs a task of the producer; its panic becomes the reason of everybody's failure.
+/// Runs a task of the producer. If it panics, the producer stops with that reason.
 async fn watched(shared: &Shared, task: impl Future<Output = ()>) {
     if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
         let message = panic
@@ -285,7 +285,7 @@ async fn watched(shared: &Shared, task: impl Future<Output = ()>) {
     }
 }
 
-/// What the service tells of the stream, where the role may ask. Waits for a stream that is being created.
+/// Describes the stream, and waits while it is being created. Returns `None` if the role may not describe it.
 async fn describe(
     stream: &str,
     service: &dyn Service,

@@ -7,7 +7,7 @@ use crate::buffer::Charge;
 use crate::error::SendError;
 use crate::record::UserRecord;
 
-/// Room for one record; from [`Producer::reserve`]. Its drop gives the room back.
+/// Room in the buffer for one record; see [`Producer::reserve`]. Dropping it gives the room back.
 ///
 /// It keeps the producer alive, as a clone does. [`flush`](Producer::flush) and [`close`](Producer::close) do not wait for it.
 #[must_use = "a permit that is dropped gives its room back"]
@@ -29,12 +29,12 @@ impl Permit {
         self.bytes
     }
 
-    /// Accepts a record, as [`Producer::send`] does, without waiting. What it does not need goes back.
+    /// Accepts a record as [`Producer::send`] does, without waiting. Room that the record does not need is given back.
     ///
-    /// A [`Droppable`](crate::Priority::Droppable) record is not dropped: there is room.
+    /// A [`Droppable`](crate::Priority::Droppable) record is not dropped, because it has room.
     ///
     /// # Errors
-    /// [`SendError`], with the record inside: it is invalid, has more bytes than the permit
+    /// [`SendError`], with the record inside: the record is invalid, has more bytes than the permit
     /// ([`SendError::PermitTooSmall`]), or the producer is closed.
     pub fn send(self, record: UserRecord) -> Result<Delivery, SendError> {
         if let Err(error) = self.producer.check(&record) {

@@ -20,18 +20,18 @@ const MAX_FAILURES_KEPT: usize = 64;
 
 /// A [`Producer`] as a [`Sink`] of records; from [`Producer::sink`]. Feature `sink`.
 ///
-/// * **Back-pressure**: a record that finds no room is kept, outside of the buffer, and `poll_ready` waits until it has its
-///   place, in the order of arrival within its shard.
-/// * **Flush** sends what is open and waits until all records of this sink are settled.
-/// * **Close** flushes, and takes no more records. The producer stays open: [close](Producer::close) it after its sinks.
-/// * **Errors of `feed` and `start_send`**: [`SinkError::Send`], for a record that was not taken. [`SendError::Closed`] may
-///   hold the record before it instead, which still waited for room; no other is taken after that.
-/// * **Errors of flush and close**: [`SinkError::Delivery`], one call for each record that failed; call again for the next,
-///   until it is `Ok`. `SinkExt::send` is `feed` and `flush`. Of what fails between two flushes, 64 records are kept to be
-///   told; the others go to [`on_failure`](crate::ProducerBuilder::on_failure) at once, as does what nobody was told when
-///   the sink is dropped.
+/// * **Back-pressure**: the sink keeps a record for which the buffer has no room, and `poll_ready` waits until it has room, in
+///   the order of arrival within its shard.
+/// * **Flush** sends open aggregates and waits until all records of this sink have an outcome.
+/// * **Close** flushes and accepts no more records. The producer stays open: [close](Producer::close) it after its sinks.
+/// * **Errors of `feed` and `start_send`**: [`SinkError::Send`], for a record that was not accepted. [`SendError::Closed`] may
+///   hold the previous record instead, if that one still waited for room. The sink accepts no other record after that.
+/// * **Errors of flush and close**: [`SinkError::Delivery`], for one failed record. Call again for the next failed record, until
+///   the result is `Ok`. `SinkExt::send` is `feed` and `flush`. The sink keeps 64 failed records for the next flush. Further
+///   ones go to [`on_failure`](crate::ProducerBuilder::on_failure) at once, and so do those that are left when the sink is
+///   dropped.
 ///
-/// Memory: about 100 bytes for each record that is not settled, and the records that failed, 64 at most.
+/// Memory: about 100 bytes for each record without an outcome, and at most 64 failed records.
 ///
 /// ```
 /// use futures::{SinkExt, StreamExt, stream};
@@ -51,25 +51,25 @@ const MAX_FAILURES_KEPT: usize = 64;
 /// ```
 ///
 /// # Cancel safety
-/// The sink holds what it was given, so a dropped `SinkExt::feed`, `send`, `flush` or `close` loses nothing that
-/// `start_send` took: call `flush` to go on. A record that a dropped `feed` or `send` had not handed over is dropped with it.
-/// A dropped sink cancels no record that has its place in the buffer. One that still waits for that fails as
+/// The sink keeps every record that `start_send` accepted, so a dropped `SinkExt::feed`, `send`, `flush` or `close` loses none of
+/// them: call `flush` to go on. A record that a dropped `feed` or `send` had not yet passed to `start_send` is dropped.
+/// Dropping the sink cancels no record that is in the buffer. A record that still waits for room fails as
 /// [`Dropped`](crate::FailureCause::Dropped).
 #[must_use = "a sink does nothing unless it is polled"]
 #[derive(Debug)]
 pub struct RecordSink {
     producer: Producer,
     waiting: Option<(UserRecord, Turn)>,
-    /// Of what is not settled.
+    /// Deliveries of records without an outcome.
     deliveries: FuturesUnordered<Delivery>,
-    /// Told by the next flush.
+    /// Failures that the next flush returns.
     failures: VecDeque<DeliveryError>,
-    /// Whether what is open was sent off since the last record.
+    /// Whether open aggregates were sent since the last record.
     is_flushing: bool,
     is_closed: bool,
 }
 
-/// Why a [`RecordSink`] failed: one record, with what is wrong.
+/// Error of a [`RecordSink`]: one record was not accepted, or was not delivered.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SinkError {
@@ -96,7 +96,7 @@ impl Producer {
 }
 
 impl RecordSink {
-    /// Brings the record that waits for room into the buffer.
+    /// Moves the record that waits for room into the buffer.
     fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<Result<(), SinkError>> {
         let Some((_, turn)) = &mut self.waiting else {
             return Poll::Ready(Ok(()));
@@ -117,7 +117,7 @@ impl RecordSink {
         self.deliveries.len()
     }
 
-    /// The next record that is settled; `None` when all are.
+    /// Outcome of the next record; `None` if all records have one.
     fn poll_settled(
         &mut self,
         context: &mut Context<'_>,
@@ -191,7 +191,7 @@ impl Sink<UserRecord> for RecordSink {
 }
 
 impl Drop for RecordSink {
-    /// Whoever handed a record over hears of its failure.
+    /// Fails the record that waits for room, and reports the failures that no flush returned.
     fn drop(&mut self) {
         if let Some((record, turn)) = self.waiting.take() {
             drop(turn);

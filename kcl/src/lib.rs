@@ -1,27 +1,24 @@
-//! The Kinesis Client Library (KCL) for Rust: a fleet of workers shares the shards of an Amazon
-//! Kinesis stream, and each record reaches a processor at least once, in order per partition key.
+//! Kinesis Client Library (KCL) for Rust: a fleet of workers shares the shards of an Amazon Kinesis stream, and each record
+//! reaches a record processor at least once, in order per partition key.
 //!
-//! * [`RecordProcessor`] is what you implement; one instance per shard.
-//! * [`Scheduler`] is a worker: it leases shards in a DynamoDB table, shared with Java KCL 3.x
-//!   workers, reads them, takes aggregated and compressed records apart, delivers them, follows
-//!   splits and merges, and gives its shards to the others when it stops.
-//! * [`Checkpointer`] writes down what is done; after a restart, or in another worker, processing
-//!   goes on behind it, even inside an aggregate.
+//! * [`RecordProcessor`] is what you implement. Each shard has its own instance.
+//! * [`Scheduler`] is a worker. It leases shards in a DynamoDB table, which it can share with workers of the Java KCL 3.x, reads
+//!   them, de-aggregates and decompresses records, delivers them, follows splits and merges, and hands its shards over when it
+//!   stops.
+//! * [`Checkpointer`] stores which records are done. After a restart, or in another worker, processing continues behind them,
+//!   even inside an aggregate.
 //! * [`ConsumerConfig`] holds the settings.
-//! * [`WorkerHandle`] tells what the worker does, where each shard of the stream is, and
-//!   [why it is not running](WorkerHandle::why_not_running).
-//! * [`WorkerHandle::health`] answers probes: whether the worker does its work, and what keeps it from
-//!   that.
-//! * [`metrics`] are those of the Java library, and what it lacks.
+//! * [`WorkerHandle`] shows what the worker does, where each shard of the stream is, and
+//!   [why a shard is not running](WorkerHandle::why_not_running). [`WorkerHandle::health`] answers probes.
+//! * [`metrics`] are those of the Java library and some that it lacks.
 //!
-//! It is not a producer (that is the crate `kpl`), and it does not promise exactly once: after a
-//! crash, records since the last checkpoint come again. [`FencingToken`] helps a store of yours to
-//! refuse what a former owner of a shard still writes.
+//! The crate is not a producer: that is `kpl`. It does not promise exactly-once processing: after a crash, records since the
+//! last checkpoint are delivered again. With a [`FencingToken`], a database of yours can refuse the writes of a former owner.
 //!
 //! # Example
 //!
-//! It runs against an embedded AWS, which needs nothing installed; against the real one, only the
-//! SDK configuration differs.
+//! The example runs against an embedded AWS, which needs nothing installed. Against the real one, only the SDK configuration
+//! differs.
 //!
 //! ```
 //! use std::time::Duration;
@@ -78,70 +75,53 @@
 //!
 //! # Guarantees
 //!
-//! * **Nothing is skipped.** An error or a panic of a processor is retried with the same batch, without
-//!   the records that were checkpointed meanwhile, with backoff, for as long as the worker owns the shard.
-//!   Read errors, throttles and expired iterators are retried from the last position. A checkpoint that
-//!   fails for a reason that may pass is retried for as long as the lease lasts, before the call returns.
-//! * **One owner.** Records are delivered only while this worker can be sure to own the lease, judged
-//!   on a clock that runs through suspend. When it can not, `process_records` in flight is told by
-//!   its cancellation token and its checkpoints fail; what it already did outside can not be undone.
-//! * **Blocking code costs no lease.** Leases are renewed on a thread of the worker's own, with AWS
-//!   connections of its own ([where to give another](SchedulerBuilder::coordination_on)): a processor
-//!   that blocks every thread of its runtime keeps its shard, checkpoints when it comes back, and is
-//!   fenced by the same clock when renewals fail meanwhile. A planned stop keeps its deadline. Fetching,
-//!   and other shards on the same runtime, wait for it. While that runtime runs nothing for longer than
-//!   the failover time, the worker takes no more shards, gives back those that had not begun, and
-//!   [says so](WhyNotRunning::RuntimeBlocked). Of your code, that thread calls the metrics
-//!   recorder, the `tracing` subscriber and the [`Clock`]: those must not block; set for one other thread
-//!   only, the first two see nothing of coordination.
-//! * **Order.** A child shard starts when all its parents' records were processed and their end was
-//!   checkpointed.
+//! * **No record is skipped.** If a processor returns an error or panics, the worker calls it again with the same batch, without
+//!   the records that were checkpointed meanwhile, with backoff, for as long as the worker holds the lease. Failed reads,
+//!   throttles and expired iterators are retried from the last position. A checkpoint that fails for a reason that may pass is
+//!   retried until the lease expires.
+//! * **One owner.** Records are delivered only while the worker is sure to hold the lease, judged on a clock that runs through
+//!   suspend. When it is no longer sure, the cancellation token of `process_records` is cancelled and checkpoints fail. What the
+//!   processor already did outside cannot be undone.
+//! * **Order.** A child shard starts when all records of its parents were processed and their ends were checkpointed.
+//! * **Blocking code costs no lease.** The worker renews its leases on a thread of its own, with its own AWS connections
+//!   ([or on another runtime](SchedulerBuilder::coordination_on)). A processor that blocks every thread of its runtime keeps its
+//!   shard, and a planned stop keeps its deadline. Fetching, and other shards on that runtime, wait for it. If that runtime runs
+//!   nothing for the failover time, the worker takes no more shards, gives back those that have not started, and
+//!   [reports it](WhyNotRunning::RuntimeBlocked).
+//!
+//! The worker's own thread calls the metrics recorder, the `tracing` subscriber and the [`Clock`] of the application, which must
+//! not block. A recorder or subscriber that is set for another thread only sees nothing of the coordination.
 //!
 //! # Stopping
 //!
-//! [`WorkerHandle::shutdown`] on SIGTERM: delivery stops at once, each processor finishes its batch in hand
-//! and writes its last checkpoint, and its shard is handed to the least loaded worker, which goes on within
-//! a second or two; see [`OnStop`]. It returns within the deadline that you give and
-//! [`WorkerHandle::STOP_MARGIN`], also when DynamoDB does not answer. Together they must be less than the
-//! time that the orchestrator leaves (Kubernetes: 30 s). The [`ShutdownReport`] says what became of each
+//! Call [`WorkerHandle::shutdown`] on SIGTERM. Delivery stops at once, each processor finishes its batch and writes its last
+//! checkpoint, and its shard goes to the worker with the fewest leases, which continues within a second or two; see [`OnStop`].
+//! `shutdown` returns within your deadline and [`WorkerHandle::STOP_MARGIN`], even if DynamoDB does not answer. Their sum must
+//! be less than the time that the orchestrator allows (Kubernetes: 30 s). The [`ShutdownReport`] tells the outcome for each
 //! shard.
 //!
-//! When DynamoDB does not answer, processing goes on for up to the failover time since the last
-//! renewal, then stops, and resumes by itself behind the last checkpoint. By the default settings, 4 s
-//! in which requests hang, or nearly 5 s in which they are refused, stop nothing whenever they begin:
-//! a renewal is due every 5 s, and each of its attempts gives up after 2 s.
+//! If DynamoDB does not answer, processing continues until the failover time after the last renewal, then stops, and resumes by
+//! itself behind the last checkpoint. With the default settings, an outage stops nothing if requests hang for at most 4 s, or
+//! are refused for nearly 5 s: a renewal is due every 5 s, and each attempt times out after 2 s.
 //!
 //! # Cost
 //!
-//! In DynamoDB, as a test counts it with the default failover time: units per lease and hour, beside
-//! what the Java library's constants amount to.
-//!
-//! | | writes | Java | reads | Java |
-//! |---|---|---|---|---|
-//! | four leases, idle | 750 | 1,148 | 930 | 94 |
-//! | the same, two workers | 780 | 1,178 | 1,860 | 139 |
-//! | one lease, idle (a worker's own row costs 120) | 840 | 1,328 | 3,720 | 375 |
-//! | a record a second, [`CheckpointPolicy::Interval`] of a minute | 750 | 1,208 | 930 | 94 |
-//! | a checkpoint a second | 3,630 | 4,748 | 930 | 94 |
-//! | a checkpoint each four seconds | 930 | 2,048 | 930 | 94 |
-//!
-//! A write unit costs five times as much as a read unit. A checkpoint counts as a renewal; finished
-//! leases cost nothing. Each worker looks at the table for itself, once a second: that is what reads
-//! cost, and what finds a dead worker soon; once a minute it reads the fleet's mode. On large tables they are bounded:
-//! [`max_lease_table_reads`](ConsumerConfig::max_lease_table_reads) says by what, and what it leaves out.
-//!
-//! # Features
-//!
-//! `serde` (settings, snapshots and reports as data; in snapshots and reports, durations are whole
-//! milliseconds), `metrics` (the `metrics` facade), `testing` (a shard in memory, for unit tests of
-//! processors); none by default.
+//! With the default settings, an idle lease costs about 0.21 write units and 0.26 read units per second in DynamoDB, and a
+//! checkpoint counts as a renewal. The book, `docs/src/cost.md`, has the figures and how to estimate them.
 //!
 //! # Memory
 //!
-//! A worker holds fetched records of at most `max(max_buffered_bytes, active shards x one page)`,
-//! each counted with 256 bytes on top; a page has about `max_buffered_bytes / (2 x active shards)`,
-//! at least 256 KiB and at most 10 MiB, and at least one record. While a response is read, the SDK
-//! holds it once more. What processors keep by [`Record::bytes`] is not counted.
+//! A worker holds fetched records of at most `max(max_buffered_bytes, active shards x one page)`, plus 256 bytes per record. A
+//! page has about `max_buffered_bytes / (2 x active shards)`: at least 256 KiB, at most 10 MiB, and at least one record. While a
+//! response is read, the SDK holds it a second time. Bytes that processors keep with [`Record::bytes`] are not counted.
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! * `serde`: settings, snapshots and reports as data. In snapshots and reports, durations are whole milliseconds.
+//! * `metrics`: the `metrics` facade.
+//! * `testing`: a shard in memory, for unit tests of processors.
 
 mod backoff;
 mod checkpoint;

@@ -91,7 +91,7 @@ impl ShardContext {
 
     /// Cancelled when the shard is to be given up on request, at any time: by a planned stop of the worker,
     /// or because the lease moves to another worker. The lease is still this worker's. See
-    /// [`RecordBatch::shutdown_token`].
+    /// [`RecordBatch::shutdown_token`](crate::RecordBatch::shutdown_token).
     pub fn shutdown_token(&self) -> &CancellationToken {
         &self.tokens.shutdown
     }
@@ -152,7 +152,7 @@ impl<'a> ShardEnd<'a> {
     }
 
     /// Cancelled when the shard is to be given up on request while the call runs; see
-    /// [`RecordBatch::shutdown_token`]. Return an error if the end cannot be checkpointed in time: the
+    /// [`RecordBatch::shutdown_token`](crate::RecordBatch::shutdown_token). Return an error if the end cannot be checkpointed in time: the
     /// shard's next owner is asked for it again.
     pub fn shutdown_token(&self) -> &'a CancellationToken {
         &self.tokens.shutdown

@@ -1,4 +1,4 @@
-//! What a worker is made of.
+//! Builder of a worker.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,9 +30,9 @@ use crate::stream_name::StreamName;
 use crate::task::Task;
 use crate::worker_state::{LastState, StateSender, StateWatch, WorkerState};
 
-/// A worker, ready to run: the stream exists, the lease table is there, and so are its leases.
+/// Worker that is ready to run: the stream, the lease table and the leases exist. Named after the Java library's class.
 ///
-/// Named after the Java library's class. [`spawn`](Self::spawn) starts it.
+/// [`spawn`](Self::spawn) starts it.
 #[must_use = "a worker does nothing before spawn()"]
 pub struct Scheduler {
     coordinator: Coordinator,
@@ -42,10 +42,10 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// Starts to build a worker of `application` (which names the lease table, unless the settings
-    /// do) on `stream`, a name or an ARN.
+    /// Starts building a worker of `application` that reads `stream`, a name or an ARN.
     ///
-    /// Workers with the same application name share the stream's shards.
+    /// Workers with the same application name share the shards of the stream. The application also names the lease table,
+    /// unless the settings do.
     pub fn builder(
         application: impl Into<String>,
         stream: impl Into<String>,
@@ -67,21 +67,22 @@ impl Scheduler {
         }
     }
 
-    /// This worker's id, as the lease table shows it.
+    /// Id of this worker in the lease table.
     pub fn worker_id(&self) -> &str {
         &self.worker.worker_id
     }
 
-    /// Starts the worker. Fetching and the processors run on the current runtime; coordination and the
-    /// worker itself on a thread of their own, unless [another runtime](SchedulerBuilder::coordination_on)
-    /// was given for them.
+    /// Starts the worker.
+    ///
+    /// Reads and processors run on the current runtime. The coordination runs on a thread of its own, or on the runtime of
+    /// [`coordination_on`](SchedulerBuilder::coordination_on).
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn spawn(self) -> WorkerHandle {
         let Self { coordinator, mut worker, view, seed } = self;
         worker.executor = Arc::new(Handle::current());
-        // Outside of the task: one that is aborted before it begins has stopped too.
+        // Created outside of the task, so that a task which is aborted before it starts enters the last state too.
         let aborted = Arc::new(AtomicBool::new(false));
         let last_state = LastState::new(view.states().clone(), Arc::clone(&aborted));
         let (executor, thread_ended) = (coordinator.executor(), coordinator.thread_ended());
@@ -107,7 +108,7 @@ impl fmt::Debug for Scheduler {
     }
 }
 
-/// Builds a [`Scheduler`].
+/// Builder of a [`Scheduler`].
 #[must_use = "call build()"]
 pub struct SchedulerBuilder {
     application: String,
@@ -125,95 +126,89 @@ pub struct SchedulerBuilder {
 }
 
 impl SchedulerBuilder {
-    /// Makes the processors: a closure `|shard: &ShardContext| MyProcessor::new(shard)`, or a
+    /// Sets the factory of the processors: a closure `|shard: &ShardContext| MyProcessor::new(shard)`, or a
     /// [`ProcessorFactory`]. Required.
     pub fn processor(mut self, factory: impl ProcessorFactory) -> Self {
         self.factory = Some(Arc::new(factory));
         self
     }
 
-    /// The settings. Default: [`ConsumerConfig::default`].
+    /// Sets the settings. Default: [`ConsumerConfig::default`].
     pub fn config(mut self, config: ConsumerConfig) -> Self {
         self.config = config;
         self
     }
 
-    /// A configuration of its own for DynamoDB: another endpoint, account or region than the stream's.
+    /// Sets the SDK configuration for DynamoDB, if its endpoint, account or region differs from that of the stream.
     pub fn dynamodb_config(mut self, sdk_config: &SdkConfig) -> Self {
         self.dynamodb_config = sdk_config.clone();
         self
     }
 
-    /// A Kinesis client to take in place of one made from the SDK configuration, for instance for a
-    /// stream in another account. Its time limits and retries are replaced by the worker's.
+    /// Sets a Kinesis client, for instance for a stream in another account. The worker uses its configuration with its own
+    /// time limits and retries.
     ///
-    /// An HTTP client that was set for it, or in an SDK configuration, is kept, with its pool of
-    /// connections: coordination and reads then share it, and some reads are driven by the thread that
-    /// renews the leases. When that worker ends, reads under way of another with the same client fail,
-    /// and are made again.
+    /// If an HTTP client was set for it, or in the SDK configuration, the coordination and the reads share that client and its
+    /// connections, and the thread that renews the leases drives some of the reads. When the worker ends, reads in flight of
+    /// another worker with the same HTTP client fail and are retried.
     pub fn kinesis_client(mut self, client: aws_sdk_kinesis::Client) -> Self {
         self.kinesis = Some(client);
         self
     }
 
-    /// A DynamoDB client to take in place of one made from the SDK configuration. Its time limits,
-    /// retries and credentials cache are replaced by the worker's.
+    /// Sets a DynamoDB client. The worker uses its configuration with its own time limits, retries and credentials cache.
     ///
-    /// An HTTP client that was set for it, or in an SDK configuration, is kept, with its pool of
-    /// connections: share none with code that blocks its runtime. A connection lives on the runtime
-    /// that first used it, and renewals on one that stands still time out until it is given up.
-    /// Without one, coordination has connections of its own.
+    /// If an HTTP client was set for it, or in the SDK configuration, the worker uses that client and its connections. Do not
+    /// share it with code that blocks its runtime: a connection lives on the runtime that opened it, and renewals on a
+    /// connection of a blocked runtime time out. Without one, the coordination has its own connections.
     pub fn dynamodb_client(mut self, client: aws_sdk_dynamodb::Client) -> Self {
         self.dynamodb = Some(client);
         self
     }
 
-    /// Where coordination runs: lease renewals and checkpoints, balance, shard sync, planned stops, and
-    /// the calls to AWS that they make. Default: on a thread and runtime of the worker's own, from
-    /// [`build`](Self::build) to its end, so that processors which block every thread of the
-    /// application's runtime lose no lease.
+    /// Sets the runtime of the coordination: lease renewals, checkpoints, balancing, shard sync, planned stops, and their AWS
+    /// calls. Default: a thread and runtime of the worker, so that processors which block the application's runtime lose no
+    /// lease.
     ///
-    /// Give `Handle::current()` for tests under paused time, or a runtime that nothing blocks and that
-    /// outlives the worker: when it ends, so does the worker, with an error. It must be driven: on a
-    /// current-thread runtime that is in no `block_on`, [`build`](Self::build) waits without limit.
+    /// Use `Handle::current()` in tests under paused time. Any other runtime must not be blocked and must outlive the worker: if
+    /// it ends, the worker ends with an error. It must also be running: on a current-thread runtime outside of `block_on`,
+    /// [`build`](Self::build) never returns.
     pub fn coordination_on(mut self, runtime: Handle) -> Self {
         self.coordination = Some(runtime);
         self
     }
 
-    /// The clock to take in place of the machine's.
+    /// Sets the clock. Default: that of the machine.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = Some(clock);
         self
     }
 
-    /// Where all random choices start (backoff, the default worker id): with the same seed, the same
-    /// choices. Default: from the time and the process.
+    /// Sets the seed of all random choices: backoff, jitter and the default worker id. Default: a random seed.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// Follows the worker from here on: through [`build`](Self::build), and after
+    /// Returns a watch that follows the state of the worker from now on: during [`build`](Self::build), and after
     /// [`Scheduler::spawn`].
     pub fn watch_state(&self) -> StateWatch {
         self.states.watch()
     }
 
-    /// Checks the settings, the stream and the lease table; creates the table and its leases where
-    /// they are missing. No lease is taken before [`Scheduler::spawn`]. Within a tokio runtime.
+    /// Checks the settings, the stream and the lease table, and creates the table and the leases that are missing. Call it
+    /// within a tokio runtime. The worker takes no lease before [`Scheduler::spawn`].
     ///
-    /// A stream read from [`InitialPosition::Latest`](crate::InitialPosition::Latest) is read from
-    /// here on: nothing put after this call returned is missed.
+    /// With [`InitialPosition::Latest`](crate::InitialPosition::Latest), every record that is put after this call returned is
+    /// read.
     ///
     /// # Errors
-    /// Each problem of the settings; a stream that does not exist; no region, credentials or permission; a
-    /// table that cannot be used: at once. What may pass is tried again until
-    /// [`startup_timeout`](ConsumerConfig::startup_timeout): no answer, throttled calls, a stream or table
-    /// that is being created. The text of an error names the call and its cause.
+    /// All problems of the settings, a missing stream, region, credential or permission, and a table that cannot be used are
+    /// returned at once. An unanswered or throttled call, and a stream or table that is being created, are retried until
+    /// [`startup_timeout`](ConsumerConfig::startup_timeout). The text of an error names the call and its cause.
     ///
     /// # Cancel safety
-    /// Call it again: a table or leases that were made stay.
+    /// If the future is dropped, a table and leases that were created stay. Call `build` again.
     pub async fn build(self) -> Result<Scheduler, BuildError> {
         let states = self.states.clone();
         let built = Box::pin(self.prepare()).await;
@@ -255,7 +250,7 @@ impl SchedulerBuilder {
             application: self.application,
             stream: self.stream,
             worker_id: worker_id.clone(),
-            // Whatever the seed: two processes with the same settings are two.
+            // Independent of the seed, because it tells two processes with the same settings apart.
             process: entropy(clock.as_ref()),
             kinesis: kinesis.clone(),
             dynamodb,
@@ -323,7 +318,7 @@ impl fmt::Debug for SchedulerBuilder {
     }
 }
 
-/// A number that differs from process to process and from call to call.
+/// Returns a number that differs between processes and between calls.
 fn entropy(clock: &dyn Clock) -> u64 {
     use std::hash::{BuildHasher, RandomState};
     let wall = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A running worker, from outside.
+//! Handle of a running worker.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,17 +20,17 @@ use crate::task::Task;
 use crate::why_not_running::WhyNotRunning;
 use crate::worker_state::{StateWatch, WorkerState, worker_dropped};
 
-/// A running worker. Clones are handles to the same one.
+/// Handle of a running worker. Clones are handles of the same worker.
 ///
-/// Dropping the handle does not stop the worker: it goes on until the runtime of its processors ends,
-/// or until it can not. Then it gives its shards up.
+/// Dropping the handle does not stop the worker. It runs until the runtime of its processors ends or it fails, and then gives its
+/// shards up.
 #[derive(Clone)]
-#[must_use = "without the handle the worker can not be stopped"]
+#[must_use = "without the handle the worker cannot be stopped"]
 pub struct WorkerHandle {
     stop: Arc<watch::Sender<Option<Duration>>>,
     outcome: Shared<BoxFuture<'static, Result<ShutdownReport, WorkerError>>>,
     abort: AbortHandle,
-    /// By [`abort`](Self::abort).
+    /// Whether [`abort`](Self::abort) was called.
     aborted: Arc<AtomicBool>,
     view: Arc<View>,
 }
@@ -58,38 +58,36 @@ impl WorkerHandle {
         Self { stop: Arc::new(stop), outcome: outcome.boxed().shared(), abort, aborted, view }
     }
 
-    /// Most that [`shutdown`](Self::shutdown) takes beyond its deadline, whatever DynamoDB does: 5 s.
+    /// Longest time that [`shutdown`](Self::shutdown) takes after its deadline, whatever DynamoDB does: 5 s.
     pub const STOP_MARGIN: Duration = STOP_MARGIN;
 
-    /// Planned stop. It returns within `deadline` and [`STOP_MARGIN`](Self::STOP_MARGIN): give it that much
-    /// less than the time that the orchestrator leaves between SIGTERM and SIGKILL.
+    /// Stops the worker as planned. Returns within `deadline` plus [`STOP_MARGIN`](Self::STOP_MARGIN).
     ///
-    /// 1. Every processor is told at once by [`RecordBatch::shutdown_token`](crate::RecordBatch::shutdown_token),
-    ///    and no further batch is delivered. When the batch in hand is done,
-    ///    [`shutdown_requested`](crate::RecordProcessor::shutdown_requested) is called, which may write the
-    ///    last checkpoint.
-    /// 2. Meanwhile the worker removes its row from the lease table, and reads the table once. Then the
-    ///    leases are given away as [`on_stop`](crate::ConsumerConfig::on_stop) says, each after its
-    ///    processor has stopped and was dropped.
-    /// 3. Processors that have not returned after `deadline` are aborted, and their leases left to expire
-    ///    after the [`failover_time`](crate::ConsumerConfig::failover_time): they may still be at work.
-    ///    (Code that blocks its thread cannot be aborted: the worker ends without it.)
+    /// Set `deadline` to the time between SIGTERM and SIGKILL that the orchestrator allows, minus that margin.
     ///
-    /// While DynamoDB does not answer, or throttles, checkpoints are tried again, and so are the writes that
-    /// give the leases away: until shortly before the deadline (a second, at most a quarter of it), and no
-    /// longer than until the lease expires here, which is one
-    /// [`failover_time`](crate::ConsumerConfig::failover_time) after its last renewal. A lease that is being
-    /// given away is not renewed any more. After that, waiting checkpoints fail, and the leases are left to
-    /// expire. The report says what became of each shard.
+    /// 1. The worker cancels the [`shutdown_token`](crate::RecordBatch::shutdown_token) of every processor and delivers no further
+    ///    batch. When the current batch is done, it calls
+    ///    [`shutdown_requested`](crate::RecordProcessor::shutdown_requested), which can write the last checkpoint.
+    /// 2. Meanwhile the worker removes its row from the lease table and reads the table once. Each lease is then transferred,
+    ///    released or kept, as [`on_stop`](crate::ConsumerConfig::on_stop) says, after its processor has stopped and was
+    ///    dropped.
+    /// 3. At the deadline, the worker aborts processors that have not returned. Their leases expire after the
+    ///    [`failover_time`](crate::ConsumerConfig::failover_time), because the processors may still be at work: code that blocks
+    ///    its thread cannot be aborted.
     ///
-    /// A second call waits for the same stop; the first one's deadline counts. A processor must not
-    /// wait for it, which would wait for the processor: spawn the call.
+    /// If DynamoDB throttles or does not answer, checkpoints and transfers are retried until shortly before the deadline (one
+    /// second, or a quarter of the deadline if that is less), but not after the lease has expired: one
+    /// [`failover_time`](crate::ConsumerConfig::failover_time) after its last renewal. A lease is not renewed while it is
+    /// transferred. After that, waiting checkpoints fail and the leases expire. The report tells the outcome for each shard.
+    ///
+    /// A second call waits for the same stop, with the deadline of the first. A processor must not await this call, because the
+    /// call waits for the processor: spawn it.
     ///
     /// # Errors
-    /// The worker had ended already, or fails while it stops: why.
+    /// Reason for which the worker had ended already, or failed while it stopped.
     ///
     /// # Cancel safety
-    /// The stop goes on; call again to wait for it.
+    /// If the future is dropped, the stop goes on. Call `shutdown` again to wait for it.
     pub async fn shutdown(&self, deadline: Duration) -> Result<ShutdownReport, WorkerError> {
         self.stop.send_if_modified(|requested| {
             let first = requested.is_none();
@@ -99,62 +97,62 @@ impl WorkerHandle {
         self.outcome.clone().await
     }
 
-    /// Waits until the worker has ended, its own thread included: `Ok` after a planned stop. Never
-    /// from within a processor, which then keeps its shard for ever.
+    /// Waits until the worker and its own thread have ended. Returns `Ok` after a planned stop.
+    ///
+    /// A processor must not await this call: neither would ever end.
     ///
     /// # Errors
-    /// Why it ended otherwise.
+    /// Reason for which the worker ended without a planned stop.
     ///
     /// # Cancel safety
-    /// Waits only.
+    /// Dropping the future has no effect on the worker.
     pub async fn join(&self) -> Result<(), WorkerError> {
         self.outcome.clone().await.map(|_| ())
     }
 
-    /// Stops the worker where it is, as a crash would: nothing is checkpointed or given away, its
-    /// leases expire after the failover time. For tests and demonstrations.
+    /// Stops the worker at once, as a crash would, for tests and demonstrations. It writes no checkpoint, and its leases expire
+    /// after the failover time.
     pub fn abort(&self) {
         self.aborted.store(true, Ordering::Relaxed);
         self.abort.abort();
     }
 
-    /// Whether the worker has ended; [`join`](Self::join) may wait a moment longer, for its thread.
+    /// Whether the worker has ended. [`join`](Self::join) may wait a moment longer, for its thread.
     pub fn is_finished(&self) -> bool {
         self.abort.is_finished()
     }
 
-    /// What the worker is doing now; once it has ended, it owns no shard.
+    /// State of the worker and of each shard that it owns. A worker that has ended owns no shard.
     pub fn snapshot(&self) -> WorkerSnapshot {
         self.view.snapshot()
     }
 
-    /// Where the worker is in its life.
+    /// Current state in the life of the worker.
     pub fn state(&self) -> WorkerState {
         self.watch_state().current()
     }
 
-    /// Whether the worker does its work, and what keeps it from that. It makes no call.
+    /// Health of the worker, and the problems that it has. Makes no AWS call.
     ///
-    /// A liveness probe restarts a worker that is
-    /// [`Unhealthy`](crate::HealthStatus::Unhealthy) for longer than an outage of DynamoDB should cost a
-    /// restart; a person is called for one that stays [`Degraded`](crate::HealthStatus::Degraded).
+    /// Let a liveness probe restart a worker that stays [`Unhealthy`](crate::HealthStatus::Unhealthy) for longer than the
+    /// outages of DynamoDB that should not cost a restart. Let an alarm call an operator for a worker that stays
+    /// [`Degraded`](crate::HealthStatus::Degraded).
     pub fn health(&self) -> Health {
         self.view.health()
     }
 
-    /// Follows [`state`](Self::state).
+    /// Returns a watch that follows [`state`](Self::state).
     pub fn watch_state(&self) -> StateWatch {
         self.view.states().watch()
     }
 
-    /// All leases of the application, of this and of other workers, as this worker last read them; it
-    /// makes no call. `None`: it has not read them yet.
+    /// All leases of the application, of this and of other workers, as this worker last read them. `None` if it has not read
+    /// them yet. Makes no AWS call.
     pub fn lease_table(&self) -> Option<LeaseTableSnapshot> {
         self.view.lease_table()
     }
 
-    /// Why this worker is not processing a shard of the stream, by id; `None`: it is. It makes no
-    /// call.
+    /// Reason for which this worker does not process a shard of the stream, given by id. `None` if it does. Makes no AWS call.
     pub fn why_not_running(&self, shard_id: &str) -> Option<WhyNotRunning> {
         self.view.why_not_running(shard_id)
     }

@@ -2,10 +2,10 @@
 
 mod builder;
 mod handle;
-mod pulse;
 mod run;
 mod shards;
 mod shutdown;
+mod watchdog;
 
 pub use builder::{Scheduler, SchedulerBuilder};
 pub use handle::WorkerHandle;

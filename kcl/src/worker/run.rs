@@ -1,13 +1,13 @@
-//! The worker's main loop.
+//! Main loop of a worker.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::pulse;
 use super::shards::{Shards, View};
 use super::shutdown::{self, ShutdownReport};
+use super::watchdog;
 use crate::coordinator::Coordinator;
 use crate::error::WorkerError;
 use crate::lease::Tenure;
@@ -15,9 +15,10 @@ use crate::shard_consumer::Worker;
 use crate::task::Task;
 use crate::worker_state::WorkerState;
 
-/// How often it is looked for calls of processors that take long.
+/// Interval at which slow processor calls are looked for.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Runs a worker until a planned stop or a failure ends it, then stops its shards.
 pub(crate) async fn run(
     coordinator: Coordinator,
     worker: Arc<Worker>,
@@ -28,8 +29,8 @@ pub(crate) async fn run(
     let stream = worker.stream.clone();
     let failover_time = worker.config.failover_time;
     let states = view.states().clone();
-    // Declared before the shards, so dropped after them: what the factory holds is the user's, and
-    // dropped on that runtime.
+    // The factory holds values of the application. This task drops them on the processors' runtime. It is declared before
+    // the shards, so it is dropped after them.
     let factory = Arc::clone(&worker.factory);
     let mut alive = Task::spawn(&*worker.executor, "the processors", async move {
         let _factory = factory;
@@ -39,21 +40,22 @@ pub(crate) async fn run(
     let mut shards = Shards::new(worker, Arc::clone(&view), seed);
     let mut tenures = coordinator.start();
     states.enter(WorkerState::Running);
-    let pulse = pulse::watch(&*runtime, failover_time, |is_blocked| {
+    let watchdog = watchdog::watch(&*runtime, failover_time, |is_blocked| {
         view.runtime_is_blocked(is_blocked);
         coordinator.hold_back(is_blocked);
     });
-    // Not where the processors run, which they may block.
+    // On the coordinator's runtime, because a processor may block its own.
     let watched = Arc::clone(&view);
-    let _watch = Task::spawn(&*coordinator.executor(), "the watch over calls", watch_over(watched));
+    let _watch =
+        Task::spawn(&*coordinator.executor(), "the watch over calls", watch_calls(watched));
     let (deadline, failure) = tokio::select! {
         biased;
         deadline = stop_requested(&mut stop) => (deadline, None),
-        // The runtime of the processors has ended.
+        // The task ends only with its runtime.
         Err(error) = &mut alive => (failover_time, Some(error)),
-        error = pulse => (failover_time, Some(error)),
+        error = watchdog => (failover_time, Some(error)),
         error = main_loop(&coordinator, &mut shards, &mut tenures, &stream) => {
-            tracing::error!(%error, "the worker cannot go on; it gives its shards up");
+            tracing::error!(%error, "the worker cannot go on: it gives its shards up");
             (failover_time, Some(error))
         }
     };
@@ -65,15 +67,15 @@ pub(crate) async fn run(
     }
 }
 
-/// Warns of calls of processors that take long, and reports how far each shard is.
-async fn watch_over(view: Arc<View>) {
+/// Warns of slow processor calls, and reports the progress of each shard.
+async fn watch_calls(view: Arc<View>) {
     loop {
         tokio::time::sleep(WATCH_INTERVAL).await;
         view.watch_over_shards();
     }
 }
 
-/// Waits for a planned stop; for ever if the handle is gone.
+/// Waits for a planned stop, and returns its deadline. Never returns if the handle was dropped.
 async fn stop_requested(stop: &mut watch::Receiver<Option<Duration>>) -> Duration {
     match stop.wait_for(Option::is_some).await.map(|deadline| *deadline) {
         Ok(deadline) => deadline.unwrap_or_default(),
@@ -81,7 +83,7 @@ async fn stop_requested(stop: &mut watch::Receiver<Option<Duration>>) -> Duratio
     }
 }
 
-/// Runs until something ends the worker.
+/// Starts a consumer for each lease that the coordinator acquired, until the coordinator or a consumer fails.
 async fn main_loop(
     coordinator: &Coordinator,
     shards: &mut Shards,

@@ -1,4 +1,4 @@
-//! The shards of a running worker and their tasks.
+//! Consumers of the shards that a running worker owns, and what its handle sees of them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,19 +26,19 @@ use crate::task::Task;
 use crate::why_not_running::{Asker, WhyNotRunning, why_not_running};
 use crate::worker_state::{StateSender, WorkerState};
 
-/// What a worker's handle can see.
+/// Observable state of a worker.
 #[derive(Debug)]
 pub(crate) struct View {
     parts: ViewParts,
     totals: Arc<Totals>,
-    /// Keyed by a number and not by the shard: the task of an earlier lease of the same shard may still be ending.
-    /// Its processor has ended: coordination acquires no lease again before that.
+    /// By a number instead of the shard, because the task of an earlier lease of the same shard may still be ending. Its
+    /// processor has ended, since the coordinator does not acquire the lease again before that.
     shards: Mutex<BTreeMap<u64, Arc<ShardStatus>>>,
-    /// The runtime of the processors runs nothing.
+    /// Whether code blocks all threads of the processors' runtime.
     runtime_blocked: AtomicBool,
 }
 
-/// Where it looks.
+/// Sources of a [`View`].
 #[derive(Debug)]
 pub(crate) struct ViewParts {
     pub(crate) worker_id: String,
@@ -104,7 +104,7 @@ impl View {
         why_not_running(shard_id, &asker, self.lease_table().as_ref())
     }
 
-    /// Warns of calls that take long, and reports how far each shard is.
+    /// Warns of slow processor calls, and reports the progress of each shard.
     pub(super) fn watch_over_shards(&self) {
         let limit = self.parts.config.log_warning_for_task_after;
         let shards: Vec<_> = self.with_shards(|shards| shards.values().cloned().collect());
@@ -148,17 +148,17 @@ impl View {
     }
 }
 
-/// A consumer's end: of which tenure, and what became of the lease.
+/// Number of a consumer that ended, and the state of its lease.
 type Ended = (u64, Result<LeaseOutcome, WorkerError>);
 
-/// One running consumer.
+/// A running consumer.
 struct Owned {
     tenure: Tenure,
     abort: AbortHandle,
     status: Arc<ShardStatus>,
 }
 
-/// The running consumers. Dropping it aborts them.
+/// Running consumers of a worker. They are aborted when it is dropped.
 pub(super) struct Shards {
     worker: Arc<Worker>,
     view: Arc<View>,
@@ -190,7 +190,7 @@ impl Shards {
 
     /// Starts the consumer of a lease that was just acquired.
     pub(super) fn start(&mut self, tenure: Tenure) {
-        // The task that held the shard's lease before may still be ending: its problems are over.
+        // The task of an earlier lease of this shard may still be ending. Its problems are over.
         if self.owns(tenure.shard_id()) {
             self.view.parts.problems.forget_shard(tenure.shard_id());
         }
@@ -206,7 +206,7 @@ impl Shards {
             self.random.u64(..),
         );
         let executor = &*self.worker.executor;
-        // Set by who comes first: the consumer, or who gives up to wait for it.
+        // Set by the consumer when it starts, or by `ended` below when it gives up waiting for that. Only the first one acts.
         let begun = Arc::new(AtomicBool::new(false));
         let begins = Arc::clone(&begun);
         let run = async move {
@@ -227,15 +227,19 @@ impl Shards {
                 Ok(result) => result,
                 Err(_) if begun.swap(true, Ordering::Relaxed) => task.await,
                 Err(_) => {
-                    // Its runtime runs nothing. Nor was the shard processed here: others may, at once.
-                    tracing::warn!(shard_id = held.shard_id(), "shard not begun: given back");
+                    // The runtime is blocked, and this worker has processed nothing of the shard. Another worker may
+                    // start on it at once.
+                    tracing::warn!(
+                        shard_id = held.shard_id(),
+                        "the runtime of the processors is blocked: the shard did not start and is given back"
+                    );
                     drop(task);
                     let outcome = held.end(TenureEnd::GiveAway).await;
                     return (number, Ok(outcome));
                 }
             };
             if result.is_err() {
-                // Its processor may have left work behind that goes on, in a thread of its own.
+                // The processor may have started threads that are still at work.
                 held.end(TenureEnd::Aborted).await;
             }
             (number, result.flatten())
@@ -249,11 +253,10 @@ impl Shards {
         meter.put(Metric::CurrentLeases, None, leases as f64);
     }
 
-    /// Waits for a consumer to end; for ever if there is none. Answers with its shard, and with what
-    /// became of the lease.
+    /// Waits for a consumer to end, and returns its shard and the state of the lease. Never returns if there is no consumer.
     ///
     /// # Cancel safety
-    /// Nothing is lost by a call that did not return.
+    /// Dropping the future loses no outcome.
     pub(super) async fn ended(&mut self) -> (String, Result<LeaseOutcome, WorkerError>) {
         let Some((number, result)) = self.tasks.next().await else {
             return std::future::pending().await;
@@ -263,7 +266,7 @@ impl Shards {
         self.count(self.owned.len());
         let shard_id = owned.map(|owned| owned.tenure.shard_id().to_owned());
         let shard_id = shard_id.unwrap_or_default();
-        // If this worker holds the shard's lease again, the problems in the log are those of the new consumer.
+        // If this worker holds the lease again, the problems in the log belong to the new consumer.
         if !self.owns(&shard_id) {
             self.view.parts.problems.forget_shard(&shard_id);
         }
@@ -276,13 +279,12 @@ impl Shards {
         owned.any(|owned| owned.tenure.shard_id() == shard_id)
     }
 
-    /// Cancelled in a planned stop, when the leases of shards that were drained may leave this worker.
+    /// Token that a planned stop cancels when the leases of drained shards may be transferred.
     pub(super) fn may_give_away(&self) -> &CancellationToken {
         &self.may_give_away
     }
 
-    /// Aborts all consumers, where they are; answers with their tenures, and whether the processor had
-    /// stopped.
+    /// Aborts all consumers. Returns their leases, and whether the processor had stopped.
     pub(super) fn abort(&mut self) -> Vec<(Tenure, bool)> {
         for owned in self.owned.values() {
             owned.abort.abort();
@@ -292,11 +294,11 @@ impl Shards {
     }
 }
 
-/// However the worker ends, it owns no shard any more.
+/// A worker that has ended, for any reason, owns no shard.
 impl Drop for Shards {
     fn drop(&mut self) {
         self.view.with_shards(BTreeMap::clear);
-        // A recorder that panicked may do so again, and a second panic would end the process.
+        // If a panic of the metrics recorder ended the worker, a second one would abort the process.
         if !std::thread::panicking() {
             self.count(0);
         }

@@ -1,14 +1,13 @@
-//! The planned stop, and its report.
+//! The planned stop of a worker, and its report.
 //!
-//! 1. Every processor is told, before anything is asked of the lease table: delivery stops.
-//! 2. Meanwhile the worker's row is removed and the lease table read once: no leader gives this worker
-//!    leases any more, and the receivers of its leases are known. Drained shards wait for that, for at
-//!    most half of the deadline.
-//! 3. Shortly before the deadline, calls to the lease table under way are not waited for any longer, so
-//!    that processors which wait for a checkpoint hear of it. At the deadline the others are aborted.
-//! 4. Leases that were given to this worker meanwhile are passed on.
+//! 1. Delivery stops, and every processor is told. This needs no call to the lease table.
+//! 2. Meanwhile the worker removes its row and reads the lease table once. From then on no leader assigns leases to this worker,
+//!    and the worker knows the receivers of its own leases. Drained shards wait for that, at most for half of the deadline.
+//! 3. Shortly before the deadline, the worker stops waiting for calls to the lease table that are in flight, so that processors
+//!    which wait for a checkpoint get an error in time. At the deadline it aborts the remaining processors.
+//! 4. The worker passes on leases that were assigned to it meanwhile.
 //!
-//! What comes after the deadline takes no longer than [`STOP_MARGIN`].
+//! The steps after the deadline take at most [`STOP_MARGIN`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,59 +24,58 @@ use crate::coordinator::Coordinator;
 use crate::error::WorkerError;
 use crate::lease::{LeaseOutcome, Tenure, TenureEnd};
 
-/// Most that a planned stop takes beyond its deadline.
+/// Longest time that a planned stop takes after its deadline.
 pub(crate) const STOP_MARGIN: Duration = Duration::from_secs(5);
-/// Of that: for aborted tasks to be dropped,
+/// Part of [`STOP_MARGIN`] in which aborted tasks are dropped.
 const AFTER_ABORT: Duration = Duration::from_secs(1);
-/// and for the tasks of coordination to end.
+/// Part of [`STOP_MARGIN`] in which the coordinator's tasks end.
 const AFTER_END: Duration = Duration::from_millis(500);
-/// Time before the deadline at which calls under way are not waited for any longer: for processors to
-/// return, and for leases to be given away at once.
+/// Time before the deadline at which calls in flight are no longer waited for. It leaves processors time to return, and leases
+/// time to be transferred.
 const LAST_CALLS: Duration = Duration::from_secs(1);
 
-/// What a planned stop did with the shards of the worker. [`Display`](fmt::Display) gives it as one line
-/// a shard.
+/// Outcome of a planned stop for each shard of the worker. [`Display`](fmt::Display) writes one line per shard.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Shards whose processor stopped in time, and whose lease was then given up as
-    /// [`on_stop`](crate::ConsumerConfig::on_stop) says; and shards that ended. By id.
+    /// Ids of shards whose processor stopped in time and whose lease was then transferred, released or kept, as
+    /// [`on_stop`](crate::ConsumerConfig::on_stop) says, and of shards that ended.
     pub drained: Vec<String>,
-    /// Shards whose processor had not returned by the deadline, and was aborted. Their leases are left to
-    /// expire, since it may still be at work: another worker goes on behind the last checkpoint, after
-    /// the [`failover_time`](crate::ConsumerConfig::failover_time). By id.
+    /// Ids of shards whose processor had not returned by the deadline and was aborted. Their leases expire, because the
+    /// processors may still be at work: another worker continues behind the last checkpoint after the
+    /// [`failover_time`](crate::ConsumerConfig::failover_time).
     pub aborted: Vec<String>,
-    /// What became of each shard, by id: of those above, and of those that were lost or left to expire
-    /// although their processor stopped.
+    /// Outcome of each shard, by id. Besides the shards above, it has those whose processor stopped and whose lease was lost or
+    /// expires.
     pub shards: BTreeMap<String, ShardShutdown>,
 }
 
-/// What a planned stop did with one shard.
+/// Outcome of a planned stop for one shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ShardShutdown {
-    /// Its processor stopped, and the lease is another worker's now, which goes on at once.
+    /// The processor stopped, and the lease was transferred to another worker, which continues at once.
     HandedOver {
-        /// That worker.
+        /// Id of that worker.
         to: String,
     },
-    /// Its processor stopped, and the lease has no owner: any worker takes it.
+    /// The processor stopped, and the lease has no owner: any worker may take it.
     Released,
-    /// Its processor stopped, and the lease waits for the next process of this worker id.
+    /// The processor stopped, and the lease waits for the next process of this worker id.
     Kept,
-    /// It was processed to its end.
+    /// The shard was processed to its end.
     Ended,
-    /// The lease was lost before it could be given up: another worker has it, or it expired.
+    /// The lease was lost before the stop could transfer it: another worker has it, or it expired.
     Lost,
-    /// Its processor stopped, and the lease could not be given away. It still names this worker: another
-    /// one goes on behind the last checkpoint, after the failover time.
+    /// The processor stopped, and the lease could not be transferred. It still names this worker: another worker continues
+    /// behind the last checkpoint after the failover time.
     LeftToExpire {
-        /// Why.
+        /// Reason for which it could not be transferred.
         cause: String,
     },
-    /// Its processor had not returned by the deadline, and was aborted. The lease expires.
+    /// The processor had not returned by the deadline and was aborted. The lease expires.
     Aborted,
 }
 
@@ -101,10 +99,10 @@ impl fmt::Display for ShardShutdown {
             Self::Released => f.write_str("released"),
             Self::Kept => f.write_str("kept for the next process of this worker id"),
             Self::Ended => f.write_str("processed to its end"),
-            Self::Lost => f.write_str("lost before it could be given up"),
+            Self::Lost => f.write_str("lost before it could be transferred"),
             Self::LeftToExpire { cause } => write!(f, "left to expire: {cause}"),
             Self::Aborted => {
-                f.write_str("aborted, since its processor did not return; left to expire")
+                f.write_str("aborted, because its processor did not return; the lease expires")
             }
         }
     }
@@ -174,21 +172,21 @@ pub(super) async fn stop(
     match timeout(STOP_MARGIN - AFTER_ABORT - AFTER_END, give_back).await {
         Ok(given) => stop.were_given_after_all(given),
         Err(_) => tracing::warn!(
-            "the lease table did not answer at the end of the planned stop: leases that were given to \
-             this worker meanwhile expire"
+            "the lease table did not answer at the end of the planned stop: leases that were assigned \
+             to this worker meanwhile expire"
         ),
     }
-    // Its tasks run on a runtime of ours, or on one that the application keeps free: they end at once.
+    // The coordinator's runtime is not blocked, so its tasks end at once.
     let _ = timeout(AFTER_END, coordinator.end()).await;
     stop.report()
 }
 
-/// After how long a planned stop with this deadline no longer waits for calls under way.
+/// Time after which a planned stop with this deadline no longer waits for calls in flight.
 fn last_calls(deadline: Duration) -> Duration {
     deadline - LAST_CALLS.min(deadline / 4)
 }
 
-/// A planned stop under way.
+/// Planned stop in progress.
 struct Stop {
     deadline: Duration,
     outcomes: BTreeMap<String, ShardShutdown>,
@@ -196,8 +194,7 @@ struct Stop {
 }
 
 impl Stop {
-    /// Lets every consumer finish its batch, checkpoint and give its lease away; at the deadline the
-    /// others are aborted, and their leases expire.
+    /// Lets every consumer finish its batch, checkpoint and transfer its lease. Aborts the remaining consumers at the deadline.
     async fn drain(
         &mut self,
         shards: &mut Shards,
@@ -244,7 +241,7 @@ impl Stop {
         self.outcomes.insert(shard_id, outcome);
     }
 
-    /// The deadline has come.
+    /// Aborts the remaining consumers: the deadline has passed.
     async fn abort(&mut self, shards: &mut Shards, unbegun: Unbegun) {
         let out_of_time = || ShardShutdown::LeftToExpire {
             cause: "the lease table did not answer before the deadline of the planned stop".into(),
@@ -270,18 +267,18 @@ impl Stop {
             ends.push(async move { tenure.end(how).await });
         }
         let all = async {
-            // They are told at once.
+            // All leases are fenced at once, then the tasks are awaited.
             join_all(ends).await;
             while !shards.is_empty() {
-                // Their results no longer count.
+                // The outcome of an aborted consumer is already noted.
                 let _ = shards.ended().await;
             }
         };
-        // A processor that blocks its thread cannot be aborted; its lease is fenced all the same.
+        // A processor that blocks its thread cannot be aborted. Its lease is fenced all the same.
         let _ = timeout(AFTER_ABORT, all).await;
     }
 
-    /// Leases that could not be given away by the deadline, and were at the last look.
+    /// Corrects the outcome of leases that were not transferred by the deadline, and were in the last step of the stop.
     fn were_given_after_all(&mut self, given: Vec<(String, LeaseOutcome)>) {
         for (shard_id, outcome) in given {
             let reported = self.outcomes.get_mut(&shard_id);
@@ -299,7 +296,7 @@ impl Stop {
     }
 }
 
-/// Leases that were acquired as the stop began: they were never processed here, and are given away.
+/// Leases that were acquired while the stop began. This worker never processed their shards, and transfers them.
 #[derive(Default)]
 struct Unbegun {
     given: FuturesUnordered<BoxFuture<'static, (String, LeaseOutcome)>>,
@@ -320,12 +317,12 @@ impl Unbegun {
         self.shards.is_empty()
     }
 
-    /// Those that are not given away yet.
+    /// Ids of the shards whose leases are not transferred yet.
     fn shards(self) -> Vec<String> {
         self.shards
     }
 
-    /// The next one that is; never, if there is none.
+    /// Waits for the next lease that was transferred. Never returns if there is none.
     async fn next(&mut self) -> (String, LeaseOutcome) {
         let Some((shard_id, outcome)) = self.given.next().await else {
             return std::future::pending().await;

@@ -1,4 +1,4 @@
-//! Whether the runtime of the processors runs anything.
+//! Watchdog of the processors' runtime: detects code that blocks all of its threads.
 
 use std::time::Duration;
 
@@ -6,31 +6,31 @@ use crate::error::WorkerError;
 use crate::executor::Executor;
 use crate::task::Task;
 
-/// Has the runtime run a task of nothing, again and again. Tells when one was not run within the
-/// failover time (`true`), and when it was at last (`false`).
+/// Spawns an empty task on the runtime every half failover time. If the runtime does not run it within the failover time, calls
+/// `report(true)`, and `report(false)` when it has run.
 ///
 /// Returns when the runtime has ended.
 pub(super) async fn watch(
     runtime: &dyn Executor,
     failover: Duration,
-    mut tell: impl FnMut(bool),
+    mut report: impl FnMut(bool),
 ) -> WorkerError {
     loop {
-        let mut beat = Task::spawn(runtime, "the processors", async {});
-        let beaten = match tokio::time::timeout(failover, &mut beat).await {
-            Ok(beaten) => beaten,
+        let mut probe = Task::spawn(runtime, "the processors", async {});
+        let outcome = match tokio::time::timeout(failover, &mut probe).await {
+            Ok(outcome) => outcome,
             Err(_) => {
                 tracing::error!(
                     "the runtime of the processors has run nothing for the failover time: blocking \
                      code has all its threads; no more shards are taken until it runs again"
                 );
-                tell(true);
-                let beaten = beat.await;
-                tell(false);
-                beaten
+                report(true);
+                let outcome = probe.await;
+                report(false);
+                outcome
             }
         };
-        if let Err(error) = beaten {
+        if let Err(error) = outcome {
             return error;
         }
         tokio::time::sleep(failover / 2).await;
@@ -49,7 +49,7 @@ mod tests {
 
     const F: Duration = Duration::from_secs(10);
 
-    /// Its tasks wait while it is blocked.
+    /// A runtime whose tasks wait while it is blocked.
     #[derive(Debug)]
     struct Blockable(Receiver<bool>);
 

@@ -7,13 +7,13 @@ use crate::config::ConfigError;
 use crate::coordinator::{StartError, WorkerFailure};
 use crate::panic_message::panic_message;
 
-/// An error of a record processor: any error, or a text.
+/// Error of a record processor: any error, or a text.
 ///
-/// Its text is logged, and shown by snapshots, health and `why_not_running`: keep payload and keys out of it.
-/// Parsers of JSON, for one, quote what they cannot read.
+/// Its text appears in logs, snapshots, health and `why_not_running`, so keep payload and keys out of it. The errors of some
+/// parsers, for instance of JSON, quote their input.
 ///
-/// It does not implement [`std::error::Error`], so that `?` converts every error into it; take
-/// [`as_error`](Self::as_error).
+/// The type does not implement [`std::error::Error`], so that `?` converts every error into it. [`as_error`](Self::as_error)
+/// returns one.
 ///
 /// ```
 /// use kcl::ProcessorError;
@@ -34,7 +34,7 @@ pub struct ProcessorError {
 }
 
 impl ProcessorError {
-    /// An error that says `message`.
+    /// Creates an error with the text `message`.
     pub fn new(message: impl Into<String>) -> Self {
         Self { source: message.into().into(), panicked: false }
     }
@@ -48,7 +48,7 @@ impl ProcessorError {
         self.source.as_ref()
     }
 
-    /// The processor panicked; the library caught it.
+    /// Whether the processor panicked, and the library caught the panic.
     pub fn is_panic(&self) -> bool {
         self.panicked
     }
@@ -61,7 +61,7 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for ProcessorError {
 }
 
 impl fmt::Display for ProcessorError {
-    /// The error and its causes.
+    /// Writes the error and its causes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.source)?;
         let mut cause = self.source.source();
@@ -79,14 +79,14 @@ impl fmt::Debug for ProcessorError {
     }
 }
 
-/// Why a worker could not be built.
+/// Error of [`SchedulerBuilder::build`](crate::SchedulerBuilder::build).
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// Settings that cannot work; all problems are named.
+    /// The settings are invalid. The error names all problems.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// No processor was given.
+    /// The builder has no processor factory.
     #[error("there is nothing to feed: call processor() on the builder")]
     NoProcessor,
     /// The stream or the lease table cannot be used.
@@ -94,7 +94,7 @@ pub enum BuildError {
     Start(#[from] StartError),
 }
 
-/// Why a worker ended although nobody asked it to.
+/// Reason for which a worker ended without a planned stop.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkerError {
@@ -113,28 +113,27 @@ pub enum WorkerError {
         /// Name or ARN, as given.
         stream: String,
     },
-    /// The coordination with the other workers cannot go on.
+    /// The coordination with the other workers failed.
     #[error(transparent)]
     Coordination(WorkerFailure),
-    /// A task of the library panicked: a bug, please report it. (Panics of processors are caught and
-    /// retried.)
+    /// A task of the library panicked. This is a bug: please report it. Panics of processors are caught and retried.
     #[error("{task} panicked: {message}; this is a bug, please report it")]
     Panicked {
-        /// Which task.
+        /// Task that panicked.
         task: &'static str,
-        /// The panic's message.
+        /// Message of the panic.
         message: String,
     },
     /// [`WorkerHandle::abort`](crate::WorkerHandle::abort) was called.
     #[error("the worker was aborted: its leases expire after the failover time")]
     Aborted,
-    /// The runtime of the processors ended before the worker did. The next owners of its shards start
-    /// after the failover time: blocking code of a processor may still be at work.
+    /// The runtime of the processors ended before the worker did. The next owners of its shards start after the failover time,
+    /// because blocking code of a processor may still be at work.
     #[error(
         "the runtime of {task} ended before the worker did: wait for shutdown() before it is dropped"
     )]
     RuntimeEnded {
-        /// Which task was under way.
+        /// Task that was running.
         task: &'static str,
     },
 }
@@ -152,7 +151,7 @@ impl WorkerError {
         }
     }
 
-    /// A task that nobody aborted ended without a result.
+    /// Error of a task that ended without a result and was not aborted.
     pub(crate) fn from_join(task: &'static str, error: tokio::task::JoinError) -> Self {
         if error.is_cancelled() {
             return Self::RuntimeEnded { task };

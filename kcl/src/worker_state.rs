@@ -8,45 +8,42 @@ use tokio::sync::watch;
 use crate::coordinator::WorkerFailure;
 use crate::error::{BuildError, WorkerError};
 
-/// Where a worker is in its life. The states follow one another in this order; some are passed in a
-/// moment.
+/// State in the life of a worker. The states follow one another in this order, and some last only a moment.
 ///
-/// The Java library tells a `WorkerStateChangeListener`; [`StateWatch`] is awaited in its stead.
+/// [`StateWatch`] takes the place of the Java library's `WorkerStateChangeListener`.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum WorkerState {
     /// [`build`](crate::SchedulerBuilder::build) was not called yet. Java: `CREATED`.
     Created,
-    /// Looks whether the stream is there. Java calls this and the next two `INITIALIZING`.
+    /// Describes the stream. Java: `INITIALIZING`, as for the next two states.
     FindingStream,
-    /// Looks for the lease table; creates it where it is missing, and waits until it can be used.
+    /// Describes the lease table, creates it if it is missing, and waits until it is active.
     PreparingTable,
-    /// Lists the shards, and creates the leases that are missing.
+    /// Lists the shards, and creates missing leases.
     SyncingShards,
     /// Built; [`spawn`](crate::Scheduler::spawn) starts it.
     Ready,
     /// Takes leases and processes their shards. Java: `STARTED`.
     Running,
-    /// Gives its shards up: as asked (`None`), or because it can not go on. Java:
-    /// `SHUT_DOWN_STARTED`.
+    /// Gives its shards up: in a planned stop (`None`), or because of a failure. Java: `SHUT_DOWN_STARTED`.
     Stopping(Option<WorkerError>),
-    /// It has ended: as asked (`None`), or why. The last state. Java: `SHUT_DOWN`.
+    /// Has ended: by a planned stop (`None`), or because of a failure. Last state. Java: `SHUT_DOWN`.
     Stopped(Option<WorkerError>),
-    /// It could not be built. The last state.
+    /// Could not be built. Last state.
     NotStarted(BuildError),
 }
 
 impl WorkerState {
-    /// No other state follows.
+    /// Whether no other state follows.
     pub fn is_last(&self) -> bool {
         matches!(self, Self::Stopped(_) | Self::NotStarted(_))
     }
 }
 
-/// Follows the [`WorkerState`] of one worker. Clones follow on their own.
+/// Watch of the [`WorkerState`] of one worker. Clones are independent.
 ///
-/// It holds the latest state only, however slow its reader is: a state that was left before it was
-/// looked at is not seen.
+/// It holds the latest state only, so a slow reader may miss states that lasted a moment.
 ///
 /// ```
 /// # use kcl::{RecordBatch, RecordProcessor, ProcessorError, Scheduler, ShardContext, ShardEnd, Shutdown, WorkerState};
@@ -78,16 +75,16 @@ impl WorkerState {
 pub struct StateWatch(watch::Receiver<WorkerState>);
 
 impl StateWatch {
-    /// The state now.
+    /// Current state.
     pub fn current(&self) -> WorkerState {
         self.0.borrow().clone()
     }
 
-    /// Waits for a state that this watch has not shown yet (the one at its beginning counts as
-    /// shown). `None`: the last state was shown, or the worker was dropped before it ran.
+    /// Waits for the next state. The state at the creation of the watch is not returned. Returns `None` after the last state, or
+    /// if the worker was dropped before it ran.
     ///
     /// # Cancel safety
-    /// Waits only: nothing is missed but what passed meanwhile.
+    /// Dropping the future loses no state but those that are replaced by a later one.
     pub async fn next(&mut self) -> Option<WorkerState> {
         if self.current().is_last() && matches!(self.0.has_changed(), Ok(false)) {
             return None;
@@ -96,10 +93,10 @@ impl StateWatch {
         Some(self.0.borrow_and_update().clone())
     }
 
-    /// Waits for a state that `wanted` accepts, the present one included. `None`: it will not come.
+    /// Waits for a state that `wanted` accepts, which may be the current one. Returns `None` if no such state follows.
     ///
     /// # Cancel safety
-    /// Waits only.
+    /// Dropping the future has no effect.
     pub async fn until(
         &mut self,
         mut wanted: impl FnMut(&WorkerState) -> bool,
@@ -112,7 +109,7 @@ impl StateWatch {
     }
 }
 
-/// What the worker notes its states with.
+/// Sender of the states of a worker.
 #[derive(Debug, Clone)]
 pub(crate) struct StateSender(watch::Sender<WorkerState>);
 
@@ -123,7 +120,7 @@ impl Default for StateSender {
 }
 
 impl StateSender {
-    /// Nothing follows a last state.
+    /// Enters a state, unless the current one is the last.
     pub(crate) fn enter(&self, state: WorkerState) {
         self.0.send_if_modified(|current| {
             let changes = !current.is_last();
@@ -140,7 +137,7 @@ impl StateSender {
     }
 }
 
-/// Why a worker ended whose task was dropped: it was `aborted`, or the task's runtime ended.
+/// Error of a worker whose task was dropped: it was `aborted`, or the runtime of the task ended.
 pub(crate) fn worker_dropped(aborted: bool) -> WorkerError {
     if aborted {
         return WorkerError::Aborted;
@@ -149,7 +146,7 @@ pub(crate) fn worker_dropped(aborted: bool) -> WorkerError {
     WorkerError::Coordination(WorkerFailure::RuntimeEnded { task })
 }
 
-/// Held by the worker's task: however that ends, the worker has stopped.
+/// Guard in the worker's task. When the task ends for any reason, the worker enters its last state.
 pub(crate) struct LastState {
     states: StateSender,
     aborted: Arc<AtomicBool>,

@@ -1,4 +1,4 @@
-//! The only place that reads a clock.
+//! The clock of a worker.
 
 use std::fmt::Debug;
 use std::time::{Duration, SystemTime};
@@ -20,30 +20,17 @@ pub trait Clock: Send + Sync + Debug {
     }
 }
 
-/// The machine's clocks.
+/// The machine's clocks: the boot-time clock on Linux, because a fence must not stop in suspend, and the time of day.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct SystemClock {
-    #[cfg(not(target_os = "linux"))]
-    _private: (),
-}
+pub(crate) struct SystemClock;
 
-#[allow(clippy::disallowed_methods, reason = "the clock module is where the ban ends")]
 impl Clock for SystemClock {
-    /// The boot-time clock on Linux: std's monotonic clock stops in suspend, and a fence must not.
-    #[cfg(target_os = "linux")]
     fn now(&self) -> Duration {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        Duration::try_from(time).unwrap_or_default()
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn now(&self) -> Duration {
-        static ORIGIN: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
-        ORIGIN.get_or_init(std::time::Instant::now).elapsed()
+        kinesis_common::clock::since_boot()
     }
 
     fn wall(&self) -> SystemTime {
-        SystemTime::now()
+        kinesis_common::clock::wall()
     }
 }
 
@@ -57,16 +44,15 @@ pub(crate) struct TokioClock {
 }
 
 #[cfg(any(test, feature = "simulation"))]
-#[allow(clippy::disallowed_methods, reason = "the clock module is where the ban ends")]
 impl TokioClock {
     pub(crate) fn starting_at(wall_origin: SystemTime) -> Self {
-        Self { origin: tokio::time::Instant::now(), wall_origin }
+        Self { origin: kinesis_common::clock::now(), wall_origin }
     }
 
     /// From the real time of day on.
     #[cfg(test)]
     pub(crate) fn new() -> Self {
-        Self::starting_at(SystemTime::now())
+        Self::starting_at(kinesis_common::clock::wall())
     }
 }
 
@@ -84,14 +70,6 @@ impl Clock for TokioClock {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_system_clock_never_goes_back() {
-        let clock = SystemClock::default();
-        let readings: Vec<_> = (0..100).map(|_| clock.now()).collect();
-        assert!(readings.is_sorted());
-        assert!(readings[0] > Duration::ZERO);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn the_tokio_clock_moves_with_paused_time() {

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::types::{StreamDescriptionSummary, StreamStatus};
+use kinesis_common::stream_name::StreamName;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::config::OnRecreatedStream;
 use crate::lease::{CallError, CallErrorKind, StreamIdentity, classify};
-use crate::stream_name::StreamName;
 
 /// Time for which a comparison that confirmed the stream is enough for shard syncs. Comparisons of readers
 /// count, too. A reader that has found another stream since makes the next shard sync compare again.

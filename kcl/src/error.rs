@@ -3,9 +3,10 @@
 use std::error::Error;
 use std::fmt;
 
+use kinesis_common::panic_message::panic_message;
+
 use crate::config::ConfigError;
 use crate::coordinator::{StartError, WorkerFailure};
-use crate::panic_message::panic_message;
 
 /// Error of a record processor: any error, or a text.
 ///

@@ -123,7 +123,6 @@
 //! * `metrics`: the `metrics` facade.
 //! * `testing`: a shard in memory, for unit tests of processors.
 
-mod backoff;
 mod checkpoint;
 mod clock;
 mod config;
@@ -139,7 +138,6 @@ mod lease_table;
 pub mod metrics;
 #[cfg(feature = "serde")]
 mod millis;
-mod panic_message;
 mod processor;
 mod progress;
 mod retrieval;
@@ -152,7 +150,6 @@ mod shard_state;
 pub mod simulation;
 mod snapshot;
 mod stream;
-mod stream_name;
 mod task;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn what_a_worker_tells_is_data() {
-        let problems = ProblemLog::new(Arc::new(SystemClock::default()));
+        let problems = ProblemLog::new(Arc::new(SystemClock));
         let totals = Arc::new(Totals::new(Meter::default(), Arc::new(problems)));
         let status = ShardStatus::new("shard-1", Arc::clone(&totals));
         status.behind(Some(1500));

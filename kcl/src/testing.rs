@@ -139,7 +139,7 @@ impl TestShardBuilder {
     /// Outside of a tokio runtime.
     pub fn build(self) -> TestShard {
         let checkpoint = self.lease.checkpoint.clone();
-        let (tenure, recorder) = Tenure::recorded(self.lease, Arc::new(SystemClock::default()));
+        let (tenure, recorder) = Tenure::recorded(self.lease, Arc::new(SystemClock));
         let tokens = CallTokens { lost: tenure.lost(), shutdown: tenure.shutdown_requested() };
         let context = ShardContext::new(
             &tenure,
@@ -240,7 +240,7 @@ impl TestShard {
             None,
             AggregateRangePolicy::default(),
             ConsumerConfig::default().max_decompressed_size,
-            Arc::new(SystemClock::default()),
+            Arc::new(SystemClock),
         );
         let entries = deaggregator.expand(records, &mut Tally::default());
         let held = self.budget.reserve(0).now_or_never();

@@ -106,7 +106,6 @@
 mod ack;
 mod aggregate;
 mod buffer;
-mod clock;
 mod config;
 mod error;
 mod error_text;
@@ -123,8 +122,9 @@ mod serialize;
 mod service;
 mod shard;
 mod stats;
-mod stream_name;
 mod sync;
+
+use kinesis_common::clock;
 
 pub use ack::{Delivery, Receipt};
 pub use buffer::MemoryBudget;

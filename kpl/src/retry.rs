@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use kinesis_common::backoff::BackoffSchedule;
 
 use crate::clock::Instant;
 
@@ -204,48 +204,18 @@ pub(crate) fn quotes_nothing(code: &str) -> bool {
     }
 }
 
-/// An exponential schedule with full jitter: the delay is drawn from all of `0..=step`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Backoff {
-    first: Duration,
-    most: Duration,
-    factor: f32,
-}
+/// The pauses of records and requests: 50 ms, doubled up to 5 s.
+pub(crate) const PUT_BACKOFF: BackoffSchedule =
+    BackoffSchedule::new(Duration::from_millis(50), Duration::from_secs(5));
 
-impl Backoff {
-    /// For records and requests: 50 ms, doubled up to 5 s.
-    pub(crate) const PUT: Self = Self::new(Duration::from_millis(50), Duration::from_secs(5), 2.0);
-    /// For the start: 100 ms, doubled up to 2 s. A fleet that exceeds the 20 DescribeStreamSummary calls a second of an
-    /// account spreads out to that rate, and a service that comes up is found soon.
-    pub(crate) const START: Self =
-        Self::new(Duration::from_millis(100), Duration::from_secs(2), 2.0);
-    /// For the shard map: 1 s, times 1.5 up to 30 s, as the KPL.
-    pub(crate) const SHARD_MAP: Self =
-        Self::new(Duration::from_secs(1), Duration::from_secs(30), 1.5);
+/// The pauses of the start: 100 ms, doubled up to 2 s. A fleet that exceeds the 20 DescribeStreamSummary calls a second
+/// of an account spreads out to that rate, and a service that comes up is found soon.
+pub(crate) const START_BACKOFF: BackoffSchedule =
+    BackoffSchedule::new(Duration::from_millis(100), Duration::from_secs(2));
 
-    const fn new(first: Duration, most: Duration, factor: f32) -> Self {
-        Self { first, most, factor }
-    }
-
-    /// The longest delay after the `failures`-th failure in a row (from 1).
-    fn step(self, failures: u32) -> Duration {
-        // Twenty steps reach any ceiling in use.
-        let steps = failures.clamp(1, 20) as usize;
-        ExponentialBuilder::new()
-            .with_min_delay(self.first)
-            .with_max_delay(self.most)
-            .with_factor(self.factor)
-            .without_max_times()
-            .build()
-            .nth(steps - 1)
-            .unwrap_or(self.most)
-    }
-
-    /// A delay after the `failures`-th failure in a row (from 1).
-    pub(crate) fn delay(self, failures: u32, rng: &mut fastrand::Rng) -> Duration {
-        self.step(failures).mul_f64(rng.f64())
-    }
-}
+/// The pauses of the shard map: 1 s, times 1.5 up to 30 s, as the KPL.
+pub(crate) const SHARD_MAP_BACKOFF: BackoffSchedule =
+    BackoffSchedule::new(Duration::from_secs(1), Duration::from_secs(30)).with_factor(1.5);
 
 /// What happens to a record after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -378,22 +348,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_schedule_doubles_up_to_its_ceiling() {
-        let steps: Vec<_> = (1..=9).map(|n| Backoff::PUT.step(n).as_millis()).collect();
-        assert_eq!(steps, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
-    }
-
     proptest! {
-        #[test]
-        fn delays_stay_within_the_step_and_repeat_with_the_seed(failures in any::<u32>(), seed in any::<u64>()) {
-            for backoff in [Backoff::PUT, Backoff::SHARD_MAP] {
-                let draw = || backoff.delay(failures, &mut fastrand::Rng::with_seed(seed));
-                prop_assert!(draw() <= backoff.step(failures));
-                prop_assert_eq!(draw(), draw());
-            }
-        }
-
         #[test]
         fn a_retry_is_never_after_the_expiry(ttl in any::<u64>(), passed in any::<u64>(), delay in any::<u64>()) {
             let start = clock::now();
@@ -406,13 +361,5 @@ mod tests {
             }
             prop_assert_eq!(next(ErrorClass::Fatal, now, expires, Duration::ZERO), Next::Fail);
         }
-    }
-
-    #[test]
-    fn full_jitter_uses_the_whole_step() {
-        let mut rng = fastrand::Rng::with_seed(7);
-        let delays: Vec<_> =
-            (0..1000).map(|_| Backoff::PUT.delay(1, &mut rng).as_millis()).collect();
-        assert!(delays.iter().any(|&d| d < 5) && delays.iter().any(|&d| d >= 45), "{delays:?}");
     }
 }

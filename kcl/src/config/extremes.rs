@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_sdk_kinesis::primitives::Blob;
 use fastrand::Rng;
+use kinesis_common::backoff::Backoff;
 use kinesis_testkit::LocalAws;
 use tokio::runtime::Handle;
 
@@ -19,7 +20,6 @@ use super::{
     AggregateRangePolicy, CheckpointPolicy, ConsumerConfig, InitialPosition, OnRecreatedStream,
     OnStop, OnTrimmedGap, TableConfig,
 };
-use crate::backoff::Backoff;
 use crate::clock::TokioClock;
 use crate::delivery::AutoCheckpoint;
 use crate::error::ProcessorError;

@@ -28,8 +28,13 @@ impl ConfigError {
         &self.problems
     }
 
+    /// `problems`: at least one.
+    pub(crate) fn new(problems: Vec<String>) -> Self {
+        Self { problems }
+    }
+
     pub(crate) fn check(problems: Vec<String>) -> Result<(), Self> {
-        if problems.is_empty() { Ok(()) } else { Err(Self { problems }) }
+        if problems.is_empty() { Ok(()) } else { Err(Self::new(problems)) }
     }
 }
 

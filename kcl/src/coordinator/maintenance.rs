@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use kinesis_common::backoff::Backoff;
+
 use super::error::WorkerFailure;
 use super::pace;
 use super::shared::Shared;
-use crate::backoff::Backoff;
 use crate::health::ProblemKind;
 use crate::lease::LeaseStoreError;
 use crate::metrics::Metric;

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kinesis_common::stream_name::StreamName;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -33,8 +34,7 @@ const QUEUE: usize = 64;
 #[derive(Debug, Clone)]
 pub(crate) struct CoordinatorParts {
     pub(crate) application: String,
-    /// Name or ARN.
-    pub(crate) stream: String,
+    pub(crate) stream: StreamName,
     pub(crate) worker_id: String,
     /// Drawn at random: tells this process from others of the same worker id.
     pub(crate) process: u64,

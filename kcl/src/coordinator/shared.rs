@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use kinesis_common::panic_message::panic_message;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +34,6 @@ use crate::lease::{
     Tenure, WriterContext,
 };
 use crate::metrics::Meter;
-use crate::panic_message::panic_message;
 use crate::service_time::ServiceClock;
 use crate::stream::{ListShardsError, ShardSync, SyncError};
 use crate::task::Task;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_kinesis::types::StreamStatus;
+use kinesis_common::stream_name::StreamName;
 
 use super::error::StartError;
 use super::fleet_mode::FleetMode;
@@ -24,7 +25,6 @@ use crate::lease::{
 };
 use crate::service_time::ServiceClock;
 use crate::stream::{KinesisShardLister, ListShardsError, ShardSync, Starter, SyncError};
-use crate::stream_name::StreamName;
 use crate::worker_state::WorkerState;
 
 const KINESIS: &str = "Kinesis";
@@ -132,7 +132,7 @@ pub(super) async fn prepare(
     startup.step(DYNAMODB, "DescribeTable", || lease_table.make_ready()).await?;
 
     let sync = ShardSync {
-        lister: Arc::new(KinesisShardLister::new(kinesis, &stream, service_clock.clone())),
+        lister: Arc::new(KinesisShardLister::new(kinesis, stream.clone(), service_clock.clone())),
         store: Arc::clone(&store),
         position: config.initial_position,
         stream: Arc::new(CurrentStream::new(
@@ -161,7 +161,7 @@ pub(super) async fn prepare(
                 {
                     table_is_gone.store(true, Ordering::Relaxed);
                 }
-                start.sync_failed(&stream, error)
+                start.sync_failed(stream.as_str(), error)
             };
             let mut created = starter.run().await;
             if let Err(SyncError::StreamRecreated { .. }) = created {
@@ -220,17 +220,16 @@ pub(super) async fn prepare(
 
 async fn identify(
     client: &aws_sdk_kinesis::Client,
-    stream: &str,
+    stream: &StreamName,
 ) -> Result<StreamIdentity, Failure> {
     const OPERATION: &str = "DescribeStreamSummary";
-    let name = StreamName::new(stream);
     let output = client
         .describe_stream_summary()
-        .set_stream_arn(name.arn())
-        .set_stream_name(name.name())
+        .set_stream_arn(stream.arn())
+        .set_stream_name(stream.name())
         .send()
         .await
-        .map_err(|error| stream_failed(stream, &classify(OPERATION, &error)))?;
+        .map_err(|error| stream_failed(stream.as_str(), &classify(OPERATION, &error)))?;
     let found = output
         .stream_description_summary
         .ok_or_else(|| Failure::not_ready(KINESIS, OPERATION, "the answer has no summary"))?;
@@ -242,7 +241,7 @@ async fn identify(
         }
         status => {
             return Err(Failure::Final(StartError::StreamNotActive {
-                stream: stream.to_owned(),
+                stream: stream.to_string(),
                 status: status.as_str().to_owned(),
             }));
         }

@@ -8,9 +8,9 @@ use std::fmt;
 use std::time::Duration;
 
 use fastrand::Rng;
+use kinesis_common::backoff::Backoff;
 
 use super::error::StartError;
-use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::lease::{CallError, CallErrorKind};
 

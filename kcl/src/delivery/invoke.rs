@@ -4,9 +4,9 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use futures::FutureExt;
+use kinesis_common::panic_message::panic_message;
 
 use crate::error::ProcessorError;
-use crate::panic_message::panic_message;
 
 /// Runs a call of user code. A panic in it is an error like any other.
 ///

@@ -9,6 +9,8 @@ use aws_smithy_types::DateTime;
 use fastrand::Rng;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use kinesis_common::backoff::Backoff;
+use kinesis_common::stream_name::StreamName;
 
 use super::budget::ShardBudget;
 use super::client::client_for_reads;
@@ -21,7 +23,6 @@ use super::source::{Retrieval, RetrievalError, ShardReader, Start};
 use super::standing::{Standing, StreamWatch};
 use super::stream_check::StreamCheck;
 use super::trimmed::{Seen, TrimCheck, Trimmed};
-use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::{ConsumerConfig, OnTrimmedGap};
 use crate::current_stream::CurrentStream;
@@ -29,7 +30,6 @@ use crate::health::ProblemKind;
 use crate::metrics::Metric;
 use crate::service_time::AnswerDate;
 use crate::snapshot::{ShardStatus, Tip};
-use crate::stream_name::StreamName;
 
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
@@ -49,17 +49,16 @@ pub(crate) struct PollingRetrieval {
 }
 
 impl PollingRetrieval {
-    /// `name`: a name or an ARN. `seed`: of the pauses after failed calls for all readers.
+    /// `seed`: of the pauses after failed calls for all readers.
     pub(crate) fn new(
         client: &Client,
-        name: &str,
+        name: StreamName,
         stream: Arc<CurrentStream>,
         config: Arc<ConsumerConfig>,
         clock: Arc<dyn Clock>,
         seed: u64,
     ) -> Self {
         let client = client_for_reads(client, config.kinesis_request_timeout);
-        let name = StreamName::new(name);
         Self {
             check: Arc::new(StreamCheck::new(
                 client.clone(),

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
+use kinesis_common::backoff::Backoff;
 use tokio::sync::Mutex;
 
-use crate::backoff::Backoff;
 use crate::clock::Clock;
 
 /// Shortest time between the beginnings of two calls.

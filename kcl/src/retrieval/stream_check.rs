@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
 use fastrand::Rng;
+use kinesis_common::stream_name::StreamName;
 
 use super::shared_call::SharedCall;
 use crate::clock::Clock;
 use crate::current_stream::{CurrentStream, Found, Retention, find_stream};
-use crate::stream_name::StreamName;
 
 /// Why the stream was not confirmed as the one that the worker reads.
 #[derive(Debug, Clone)]

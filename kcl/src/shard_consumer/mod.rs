@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use kinesis_common::backoff::Backoff;
 use tokio_util::sync::CancellationToken;
 
 use self::signals::Signals;
-use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::ConsumerConfig;
 use crate::delivery::{drop_guarded, guarded};

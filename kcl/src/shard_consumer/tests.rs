@@ -179,7 +179,7 @@ struct Running {
 
 impl Running {
     fn start(pages: Pages, takes: Duration, deeds: &[Deed], config: ConsumerConfig) -> Self {
-        let clock = Arc::new(SystemClock::default()) as Arc<dyn Clock>;
+        let clock = Arc::new(SystemClock) as Arc<dyn Clock>;
         let lease = Lease::new(SHARD, Checkpoint::TrimHorizon);
         let (tenure, recorder) = Tenure::recorded(lease, Arc::clone(&clock));
         let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));

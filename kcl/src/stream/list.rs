@@ -9,13 +9,13 @@ use aws_sdk_kinesis::types::{ShardFilter, ShardFilterType};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kinesis_aggregation::{HashKey, HashKeyRange};
+use kinesis_common::stream_name::StreamName;
 
 use crate::config::InitialPosition;
 use crate::current_stream::{Found, find_stream};
 use crate::lease::{CallError, StreamIdentity, classify};
 use crate::sequence::SequenceNumber;
 use crate::service_time::{AnswerDate, ServiceClock};
-use crate::stream_name::StreamName;
 
 /// A shard of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,9 +83,8 @@ pub(crate) struct KinesisShardLister {
 }
 
 impl KinesisShardLister {
-    /// `stream`: a name or an ARN.
-    pub(crate) fn new(client: Client, stream: &str, service_clock: ServiceClock) -> Self {
-        Self { client, stream: StreamName::new(stream), service_clock }
+    pub(crate) fn new(client: Client, stream: StreamName, service_clock: ServiceClock) -> Self {
+        Self { client, stream, service_clock }
     }
 
     async fn pages(&self, position: Option<InitialPosition>) -> Result<ShardList, ListShardsError> {

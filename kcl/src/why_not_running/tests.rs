@@ -11,7 +11,7 @@ use crate::snapshot::ProcessorCall;
 static NOTHING: LazyLock<ProblemLog> = LazyLock::new(problems);
 
 fn problems() -> ProblemLog {
-    ProblemLog::new(Arc::new(SystemClock::default()))
+    ProblemLog::new(Arc::new(SystemClock))
 }
 
 const F: Duration = Duration::from_secs(10);

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::SystemTime;
 
 use aws_sdk_kinesis::config::BehaviorVersion;
 use aws_types::SdkConfig;
 use fastrand::Rng;
+use kinesis_common::clock::random_seed;
+use kinesis_common::stream_name::StreamName;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -26,7 +27,6 @@ use crate::metrics::facade::FacadeSink;
 use crate::processor::{ErasedFactory, ProcessorFactory};
 use crate::retrieval::{ByteBudget, PollingRetrieval};
 use crate::shard_consumer::Worker;
-use crate::stream_name::StreamName;
 use crate::task::Task;
 use crate::worker_state::{LastState, StateSender, StateWatch, WorkerState};
 
@@ -220,10 +220,10 @@ impl SchedulerBuilder {
     }
 
     async fn prepare(self) -> Result<Scheduler, BuildError> {
-        ConfigError::check(self.problems())?;
+        let stream = self.check()?;
         let factory = self.factory.ok_or(BuildError::NoProcessor)?;
-        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::default()));
-        let seed = self.seed.unwrap_or_else(|| entropy(clock.as_ref()));
+        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
+        let seed = self.seed.unwrap_or_else(random_seed);
         let mut random = Rng::with_seed(seed);
         let config = Arc::new(self.config);
         let worker_id = config
@@ -245,13 +245,13 @@ impl SchedulerBuilder {
         #[cfg(not(feature = "metrics"))]
         let meter = Meter::default();
         let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
-        let (application, stream) = (self.application.clone(), self.stream.clone());
+        let application = self.application.clone();
         let coordinator = Coordinator::prepare(CoordinatorParts {
             application: self.application,
-            stream: self.stream,
+            stream: stream.clone(),
             worker_id: worker_id.clone(),
             // Independent of the seed, because it tells two processes with the same settings apart.
-            process: entropy(clock.as_ref()),
+            process: random_seed(),
             kinesis: kinesis.clone(),
             dynamodb,
             config: Arc::clone(&config),
@@ -266,7 +266,7 @@ impl SchedulerBuilder {
         let worker = Worker {
             retrieval: Arc::new(PollingRetrieval::new(
                 &kinesis,
-                &stream,
+                stream,
                 coordinator.stream(),
                 Arc::clone(&config),
                 Arc::clone(&clock),
@@ -274,7 +274,7 @@ impl SchedulerBuilder {
             )),
             application,
             worker_id: worker_id.clone(),
-            stream,
+            stream: self.stream,
             budget: ByteBudget::new(config.max_buffered_bytes),
             config: Arc::clone(&config),
             clock: Arc::clone(&clock),
@@ -294,17 +294,25 @@ impl SchedulerBuilder {
         Ok(Scheduler { coordinator, view: Arc::new(view), worker, seed: random.u64(..) })
     }
 
-    fn problems(&self) -> Vec<String> {
+    /// Checks the settings and the names.
+    ///
+    /// # Errors
+    /// All problems at once.
+    fn check(&self) -> Result<StreamName, ConfigError> {
         let mut problems = self.config.problems();
         let region = match &self.kinesis {
             Some(client) => client.config().region(),
             None => self.kinesis_config.region(),
         };
-        let stream = StreamName::problem(&self.stream, region.map(AsRef::as_ref));
-        problems.extend(stream.map(|problem| format!("stream {problem}")));
         let names_the_table = self.config.table.name.is_none();
         problems.extend(application_problem(&self.application, names_the_table));
-        problems
+        match StreamName::parse(&self.stream, region.map(AsRef::as_ref)) {
+            Ok(stream) => ConfigError::check(problems).map(|()| stream),
+            Err(problem) => {
+                problems.push(format!("stream {problem}"));
+                Err(ConfigError::new(problems))
+            }
+        }
     }
 }
 
@@ -316,11 +324,4 @@ impl fmt::Debug for SchedulerBuilder {
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
-}
-
-/// Returns a number that differs between processes and between calls.
-fn entropy(clock: &dyn Clock) -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    let wall = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    RandomState::new().hash_one((wall, std::process::id()))
 }

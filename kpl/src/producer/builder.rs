@@ -7,6 +7,8 @@ use aws_sdk_kinesis::config::BehaviorVersion;
 #[cfg(feature = "cloudwatch")]
 use aws_types::SdkConfig;
 use futures::FutureExt;
+use kinesis_common::panic_message::panic_message;
+use kinesis_common::stream_name::StreamName;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,7 +34,6 @@ use crate::service::sdk::SdkService;
 use crate::service::{Service, StreamDescription};
 use crate::shard::map::Refresher;
 use crate::shard::shared::Shared;
-use crate::stream_name::StreamName;
 
 /// Builder of a [`Producer`]; see [`Producer::builder`] and [`Producer::builder_with_client`].
 #[must_use = "a builder does nothing until `build`"]
@@ -137,21 +138,18 @@ impl ProducerBuilder {
         let metrics_are_valid = Ok(());
         let base = self.base.behavior_version(BehaviorVersion::v2026_01_12());
         let region = base.clone().build().region().map(ToString::to_string);
-        let stream_is_valid = match StreamName::problem(&self.stream, region.as_deref()) {
-            Some(problem) => Err(InvalidConfig::one("stream", problem)),
-            None => Ok(()),
-        };
+        let stream = StreamName::parse(&self.stream, region.as_deref())
+            .map_err(|problem| InvalidConfig::one("stream", problem.to_string()));
         InvalidConfig::all([
             self.config.validate(),
             budget_is_valid,
             metrics_are_valid,
-            stream_is_valid,
+            stream.as_ref().map(drop).map_err(Clone::clone),
         ])?;
         if region.is_none() {
             return Err(BuildError::NoRegion);
         }
-        let stream = StreamName::new(&self.stream);
-        let service = Arc::new(SdkService::new(stream, base, &self.config));
+        let service = Arc::new(SdkService::new(stream?, base, &self.config));
         start(self.stream, service, self.config, self.components).await
     }
 }
@@ -275,11 +273,7 @@ fn caught(hook: impl Fn(&DeliveryError) + Send + Sync + 'static) -> FailureHook 
 /// Runs a task of the producer. If it panics, the producer stops with that reason.
 async fn watched(shared: &Shared, task: impl Future<Output = ()>) {
     if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
-        let message = panic
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "no message".to_owned());
+        let message = panic_message(&*panic);
         tracing::error!(message, "a task of the producer panicked: the producer stops");
         shared.stop(StopReason::Panicked { message: message.into() });
     }

@@ -10,7 +10,7 @@ use tokio::time::error::Elapsed;
 
 use crate::clock::{self, Instant};
 use crate::error::BuildError;
-use crate::retry::{self, Backoff, ErrorClass};
+use crate::retry::{self, ErrorClass, START_BACKOFF};
 use crate::service::{CallError, CallErrorKind};
 
 /// Decides whether one step of the start is tried again, and when: pure.
@@ -40,7 +40,7 @@ impl StartRetry {
     /// Counts a try that failed. The pause before the next one; `None`: time is up.
     fn failed(&mut self, now: Instant) -> Option<Duration> {
         self.tries = self.tries.saturating_add(1);
-        let pause = Backoff::START.delay(self.tries, &mut self.rng);
+        let pause = START_BACKOFF.delay(self.tries, &mut self.rng);
         let left = self.left(now);
         (!left.is_zero()).then(|| pause.min(left))
     }

@@ -19,6 +19,7 @@ use aws_smithy_types::Blob;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kinesis_aggregation::{HashKey, HashKeyRange};
+use kinesis_common::stream_name::StreamName;
 
 use crate::config::ProducerConfig;
 use crate::error_text::{Cause, error_text, safe_message};
@@ -28,7 +29,6 @@ use crate::service::connections::Connections;
 use crate::service::{
     CallError, CallErrorKind, Entry, EntryOutcome, Listing, Service, StreamDescription,
 };
-use crate::stream_name::StreamName;
 
 /// The client's pause before its second attempt at a control call, at most. Its callers try again, with longer pauses, and
 /// are to see the error soon.
@@ -322,7 +322,7 @@ mod tests {
             .region(Region::new("us-east-1"))
             .credentials_provider(Credentials::new("a", "b", None, None, "test"))
             .endpoint_url(endpoint);
-        let stream = StreamName::new("s");
+        let stream = "s".parse().unwrap();
         let service = SdkService::new(stream, base, &ProducerConfig::default());
         let entry = Entry { data: "v".into(), partition_key: "k".into(), explicit_hash_key: None };
         let limit = ProducerConfig::default().request_timeout;
@@ -370,7 +370,7 @@ mod tests {
             .credentials_provider(Counting(Arc::clone(&loads)))
             .endpoint_url(endpoint);
         let config = ProducerConfig::default();
-        let service = SdkService::new(StreamName::new("s"), base, &config);
+        let service = SdkService::new("s".parse().unwrap(), base, &config);
         let entry = Entry { data: "v".into(), partition_key: "k".into(), explicit_hash_key: None };
         // At the same time, so that each has a client of its own.
         let put = || service.put_records(vec![entry.clone()], config.request_timeout);

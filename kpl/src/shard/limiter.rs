@@ -21,7 +21,7 @@
 use std::time::Duration;
 
 use crate::clock::{self, Instant};
-use crate::retry::Backoff;
+use crate::retry::PUT_BACKOFF;
 
 const SHARD_RECORDS_PER_SECOND: f64 = 1000.0;
 const SHARD_BYTES_PER_SECOND: f64 = 1024.0 * 1024.0;
@@ -266,7 +266,7 @@ impl ShardLimiter {
         self.cut_at = Some(now);
         self.throttles_in_a_row += 1;
         // A short-lived record must not spend its time in the pause.
-        let pause = Backoff::PUT.delay(self.throttles_in_a_row, rng);
+        let pause = PUT_BACKOFF.delay(self.throttles_in_a_row, rng);
         self.paused_until = Some(now + pause.min(self.longest_gap));
         self.fill(now);
         self.refused += (1.0 - self.refused) / REFUSED_WINDOW;

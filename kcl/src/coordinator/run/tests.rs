@@ -49,10 +49,10 @@ fn short_failover() -> ConsumerConfig {
 }
 
 fn parts(aws: &LocalAws, worker: &str, config: ConsumerConfig) -> CoordinatorParts {
-    let clock = Arc::new(SystemClock::default()) as Arc<dyn Clock>;
+    let clock = Arc::new(SystemClock) as Arc<dyn Clock>;
     CoordinatorParts {
         application: APP.into(),
-        stream: STREAM.into(),
+        stream: STREAM.parse().unwrap(),
         worker_id: worker.into(),
         process: PROCESSES.fetch_add(1, Ordering::Relaxed),
         kinesis: aws.kinesis(),

@@ -217,7 +217,7 @@ fn a_hash_key_that_is_no_number_gives_way_to_the_partition_key() {
 }
 
 fn clock() -> Arc<dyn Clock> {
-    Arc::new(SystemClock::default())
+    Arc::new(SystemClock)
 }
 
 /// The lines that `work` logs on this thread, each with its level.

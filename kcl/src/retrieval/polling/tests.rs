@@ -77,7 +77,7 @@ impl Reader {
         let config = ConsumerConfig::default()
             .with_kinesis_request_timeout(Duration::from_millis(500))
             .with_idle_time_between_reads(Duration::from_millis(200));
-        let clock = Arc::new(SystemClock::default());
+        let clock = Arc::new(SystemClock);
         Self::with(&aws.kinesis(), shard_id, position, config, clock).await
     }
 
@@ -96,7 +96,14 @@ impl Reader {
             OnRecreatedStream::Error,
             Arc::clone(&clock),
         ));
-        let retrieval = PollingRetrieval::new(client, STREAM, stream, Arc::new(config), clock, 7);
+        let retrieval = PollingRetrieval::new(
+            client,
+            STREAM.parse().unwrap(),
+            stream,
+            Arc::new(config),
+            clock,
+            7,
+        );
         let start = Start { status, position, stream: None, read_to: None, seed: 1 };
         Self {
             polling: Polling::new(&retrieval, start),
@@ -129,7 +136,7 @@ fn text(record: &RawRecord) -> String {
 }
 
 async fn identity(client: &Client) -> StreamIdentity {
-    match find_stream(client, &StreamName::new(STREAM)).await {
+    match find_stream(client, &STREAM.parse().unwrap()).await {
         Ok(Found::Stream(identity, _)) => identity,
         other => panic!("{other:?}"),
     }
@@ -190,7 +197,7 @@ async fn each_position_starts_where_it_says() {
 
 #[tokio::test]
 async fn an_expired_iterator_goes_on_behind_the_last_record() {
-    let clock = ManualClock::new(SystemClock::default().wall());
+    let clock = ManualClock::new(SystemClock.wall());
     let aws = LocalAws::builder().clock(clock.clone()).build().await.unwrap();
     aws.create_stream(STREAM, 1).await.unwrap();
     put(&aws, 0..3).await;
@@ -204,7 +211,7 @@ async fn an_expired_iterator_goes_on_behind_the_last_record() {
 
 #[tokio::test]
 async fn an_iterator_at_latest_that_expires_before_the_first_record_misses_nothing() {
-    let clock = ManualClock::new(SystemClock::default().wall());
+    let clock = ManualClock::new(SystemClock.wall());
     let aws = LocalAws::builder().clock(clock.clone()).build().await.unwrap();
     aws.create_stream(STREAM, 1).await.unwrap();
     put(&aws, 0..3).await;

@@ -56,8 +56,11 @@ async fn server_time(headers: [&'static str; 2], clock: Arc<Ticking>) -> SystemT
         .credentials_provider(Credentials::new("a", "b", None, None, "test"))
         .endpoint_url(url)
         .build();
-    let lister =
-        KinesisShardLister::new(Client::from_conf(config), "orders", ServiceClock::new(clock));
+    let lister = KinesisShardLister::new(
+        Client::from_conf(config),
+        "orders".parse().unwrap(),
+        ServiceClock::new(clock),
+    );
     let listed = lister.list(None).await.unwrap();
     server.await.unwrap();
     listed.server_time

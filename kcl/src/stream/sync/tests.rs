@@ -85,10 +85,10 @@ impl Fixture {
             stream: Arc::new(CurrentStream::new(
                 StreamIdentity { arn: "arn:x".into(), created: 1 },
                 OnRecreatedStream::default(),
-                Arc::new(SystemClock::default()),
+                Arc::new(SystemClock),
             )),
             has_entity_type: true,
-            clock: Arc::new(SystemClock::default()),
+            clock: Arc::new(SystemClock),
             finished: Arc::default(),
         };
         Self { aws, sync }

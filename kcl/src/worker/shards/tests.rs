@@ -48,7 +48,7 @@ impl RecordProcessor for Idle {
 
 #[tokio::test]
 async fn a_tenure_that_ends_leaves_the_problems_of_the_next_one_of_its_shard() {
-    let clock = Arc::new(SystemClock::default()) as Arc<dyn Clock>;
+    let clock = Arc::new(SystemClock) as Arc<dyn Clock>;
     let config = Arc::new(ConsumerConfig::default());
     let budget = ByteBudget::new(config.max_buffered_bytes);
     let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));

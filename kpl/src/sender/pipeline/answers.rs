@@ -13,7 +13,7 @@ use crate::aggregate::verdict::{Verdict, verdict};
 use crate::clock::{self, Instant};
 use crate::config::RecordOrdering;
 use crate::error::{FailureCause, Source};
-use crate::retry::{self, Backoff, ErrorClass, Next};
+use crate::retry::{self, ErrorClass, Next, PUT_BACKOFF};
 use crate::sender::batch::Batch;
 use crate::sender::window::Landing;
 use crate::service::{CallError, CallErrorKind, EntryOutcome};
@@ -136,7 +136,7 @@ impl Pipeline {
     }
 
     fn on_entry_refused(&mut self, record: KinesisRecord, refusal: &Refusal, now: Instant) {
-        let delay = Backoff::PUT.delay(record.history.attempts, &mut self.rng);
+        let delay = PUT_BACKOFF.delay(record.history.attempts, &mut self.rng);
         if retry::is_throttle(&refusal.code) {
             self.shared.settlement.counters.throttled.add(1);
         }
@@ -224,7 +224,7 @@ impl Pipeline {
         // All records of the request wait alike, so that they travel together again.
         let attempts = batch.records.iter().map(|record| record.history.attempts);
         let attempts = attempts.min().unwrap_or(1);
-        let at = (since + Backoff::PUT.delay(attempts, &mut self.rng)).max(now);
+        let at = (since + PUT_BACKOFF.delay(attempts, &mut self.rng)).max(now);
         match refusal.class {
             ErrorClass::Rejected | ErrorClass::Blocked => {
                 self.divide_failed(batch, &refusal, at, now)

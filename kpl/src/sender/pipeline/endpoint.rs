@@ -1,7 +1,7 @@
 //! Endpoint: whether whole requests fail; then the next ones wait, so that an absent service is not hammered. Pure.
 
 use crate::clock::Instant;
-use crate::retry::Backoff;
+use crate::retry::PUT_BACKOFF;
 
 #[derive(Debug, Default)]
 pub(super) struct Endpoint {
@@ -32,7 +32,7 @@ impl Endpoint {
         }
         self.failures_in_a_row += 1;
         self.counts_from = next;
-        self.paused_until = Some(since + Backoff::PUT.delay(self.failures_in_a_row, rng));
+        self.paused_until = Some(since + PUT_BACKOFF.delay(self.failures_in_a_row, rng));
         self.failures_in_a_row == 1
     }
 

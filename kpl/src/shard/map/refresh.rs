@@ -11,7 +11,7 @@ use crate::clock::{self, Instant};
 use crate::config::RecordOrdering;
 use crate::error::StopReason;
 use crate::logs::LogGate;
-use crate::retry::Backoff;
+use crate::retry::SHARD_MAP_BACKOFF;
 use crate::service::{CallError, Listing, Service, StreamDescription};
 use crate::shard::map::ShardMap;
 use crate::shard::map::known::KnownShards;
@@ -224,7 +224,7 @@ impl Refresher {
                 is_told = true;
                 tracing::warn!(code = %error.code, message = %error.message, left_out, "the shard map could not be refreshed: the old one serves");
             }
-            let delay = Backoff::SHARD_MAP.delay(failures, &mut self.rng);
+            let delay = SHARD_MAP_BACKOFF.delay(failures, &mut self.rng);
             let failed = clock::now();
             if !is_wanted {
                 is_wanted = tokio::select! {

@@ -39,7 +39,7 @@ async fn children_are_created_before_the_end_and_parents_are_cleaned_up() {
     let sync = worker.coordinator.shared.sync.clone();
     let report = sync.run().await.unwrap();
     assert_eq!((report.created, report.deleted), (0, 0), "kept for a while");
-    let clock = Arc::new(Later(SystemClock::default(), Duration::from_secs(60)));
+    let clock = Arc::new(Later(SystemClock, Duration::from_secs(60)));
     let report = ShardSync { clock, ..sync }.run().await.unwrap();
     assert_eq!((report.created, report.deleted), (0, 1));
     assert!(!leases(&aws).await.contains_key(parent.shard_id()));
@@ -101,7 +101,7 @@ async fn a_sync_repairs_a_missing_lease_and_a_missing_hash_range() {
 #[tokio::test]
 async fn latest_keeps_the_time_to_resume_from() {
     let aws = aws(2).await;
-    let clock = SystemClock::default();
+    let clock = SystemClock;
     // Whole seconds, and a margin between hosts of the service.
     let before = clock.wall() - Duration::from_secs(4);
     let config = config().with_initial_position(InitialPosition::Latest);

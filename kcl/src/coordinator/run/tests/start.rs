@@ -65,7 +65,8 @@ async fn the_table_of_another_stream_or_of_an_earlier_one_is_refused() {
     let aws = aws(1).await;
     Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
     aws.create_stream("payments", 1).await.unwrap();
-    let other = CoordinatorParts { stream: "payments".into(), ..parts(&aws, "w1", config()) };
+    let other =
+        CoordinatorParts { stream: "payments".parse().unwrap(), ..parts(&aws, "w1", config()) };
     let error = refused(other).await;
     assert!(matches!(error, StartError::TableOfAnotherStream { .. }), "{error:?}");
 

@@ -43,7 +43,7 @@ impl Start {
     async fn run_on(&self, stream: &str) -> Result<Coordinator, StartError> {
         let config = config().with_on_recreated_stream(OnRecreatedStream::StartOver);
         let mut parts = parts(&self.aws, "w1", config);
-        parts.stream = stream.to_owned();
+        parts.stream = stream.parse().unwrap();
         parts.kinesis = aws_sdk_kinesis::Client::new(&self.aws.in_process_config());
         parts.dynamodb = self.dynamodb.clone();
         parts.clock = Arc::clone(&self.clock);

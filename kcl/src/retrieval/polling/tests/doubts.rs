@@ -30,7 +30,8 @@ impl Doubters {
             Arc::new(CurrentStream::new(identity(&client).await, on_recreated, Arc::clone(&clock)));
         let config = Arc::new(ConsumerConfig::default());
         let known = Arc::clone(&stream);
-        let retrieval = PollingRetrieval::new(&client, STREAM, known, config, clock, 7);
+        let retrieval =
+            PollingRetrieval::new(&client, STREAM.parse().unwrap(), known, config, clock, 7);
         let watches = (0..READERS).map(|number| {
             let shard = format!("shardId-{number:012}");
             let start = Start {

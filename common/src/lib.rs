@@ -1,0 +1,9 @@
+//! What `kpl` and `kcl` both need of AWS, of the clock and of chance.
+//!
+//! This crate is an implementation detail of those two crates. Its API has no stability: any release may
+//! change or remove any part of it. Depend on `kpl` or `kcl` instead.
+
+pub mod backoff;
+pub mod clock;
+pub mod panic_message;
+pub mod stream_name;

@@ -122,9 +122,9 @@ fn refusal_is_seen() {
         let budget = Arc::clone(&budget);
         move || budget.note_refusal(A)
     });
-    let early = budget.take_pressure();
+    let early = budget.take_pressure(&[]);
     refused.join().unwrap();
-    let late = budget.take_pressure();
+    let late = budget.take_pressure(&[]);
     let sees_it = |pressure| matches!(pressure, Pressure::Lanes(lanes) if lanes.contains(&A));
     assert!(sees_it(early) != sees_it(late), "once, early or late");
 }

@@ -144,13 +144,14 @@ impl Budget {
         Turn { budget: Arc::clone(self), lane, bytes, ticket }
     }
 
-    /// The shards that wait for room which open aggregates of this producer hold; forgets refusals.
-    pub(crate) fn take_pressure(&self) -> Pressure {
+    /// The shards that wait for room which open aggregates of this producer hold: those that were refused room or got a waiter
+    /// since the last call, and those of `asked` that have waiters.
+    pub(crate) fn take_pressure(&self, asked: &[LaneId]) -> Pressure {
         if !self.signal.pressed.load(Ordering::Acquire) {
             return Pressure::None;
         }
         let mut ledger = lock(&self.pool.0);
-        let (pressure, stays) = ledger.take_pressure(self.number);
+        let (pressure, stays) = ledger.take_pressure(self.number, asked);
         // Under the lock, or a refusal that comes now would be forgotten.
         self.signal.pressed.store(stays, Ordering::Release);
         pressure

@@ -18,7 +18,9 @@
 //!
 //! *Cost.* A grant, a return and a new waiter each take a time that is logarithmic in the number of waiters. While permits
 //! wait, each return also looks at the first permit of each producer. A producer's pipeline asks once a turn which open
-//! aggregates must make room; that takes a time that is linear in the number of its shards with waiters.
+//! aggregates must make room. It is told the shards that began to wait since it asked last, and which of the shards that it
+//! names wait. That takes a time that is logarithmic in the number of waiters for each of these shards, and does not depend
+//! on the other shards with waiters.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::task::{Poll, Waker};
@@ -58,6 +60,9 @@ pub(crate) struct Ledger<S> {
     /// Waiters that were looked at to find those that get room.
     #[cfg(test)]
     pub(crate) looked_at: usize,
+    /// Shards that were reported as waiting, and have waited ever since.
+    #[cfg(test)]
+    reported: BTreeSet<Share>,
 }
 
 /// What one producer holds.
@@ -73,6 +78,8 @@ struct Usage<S> {
     first_waiters: BTreeSet<Ticket>,
     /// Shards that were refused room since the pressure was last read.
     refused: BTreeSet<LaneId>,
+    /// Shards that got a waiter since the pressure was last read.
+    got_waiter: BTreeSet<LaneId>,
     /// A shard of any producer was refused room that this producer may hold.
     asked_by_others: bool,
     closed: bool,
@@ -117,6 +124,8 @@ impl<S: Clone> Ledger<S> {
             reserved: 0,
             #[cfg(test)]
             looked_at: 0,
+            #[cfg(test)]
+            reported: BTreeSet::new(),
         }
     }
 
@@ -130,6 +139,7 @@ impl<S: Clone> Ledger<S> {
             held_by_permits: 0,
             first_waiters: BTreeSet::new(),
             refused: BTreeSet::new(),
+            got_waiter: BTreeSet::new(),
             asked_by_others: false,
             closed: false,
         };
@@ -193,7 +203,11 @@ impl<S: Clone> Ledger<S> {
             self.index.push(ticket, share);
         }
         self.note_first(share);
-        Some((ticket, self.settle()))
+        let wakes = self.settle();
+        if self.waiters.contains_key(&share) {
+            self.usage(share.producer).got_waiter.insert(share.lane);
+        }
+        Some((ticket, wakes))
     }
 
     /// Whether a waiter got its room; `Ready(false)` when its wait ended without. A waiter that still waits leaves its waker.
@@ -276,24 +290,32 @@ impl<S: Clone> Ledger<S> {
             .collect()
     }
 
-    /// The shards that wait for room which open aggregates of a producer hold; forgets refusals. The second says whether to
-    /// ask again.
-    pub(crate) fn take_pressure(&mut self, number: usize) -> (Pressure, bool) {
+    /// The shards that wait for room which open aggregates of a producer hold: those that were refused room or got a waiter
+    /// since the last call, and those of `asked` that have waiters. The second says whether to ask again.
+    pub(crate) fn take_pressure(&mut self, producer: usize, asked: &[LaneId]) -> (Pressure, bool) {
         let is_short = self.is_short();
-        let mut waiting: BTreeSet<_> = self.queues(number).map(|share| share.lane).collect();
-        let stays = is_short || !waiting.is_empty();
-        let usage = self.usage(number);
-        waiting.append(&mut usage.refused);
-        if waiting.remove(&LaneId::RESERVED) {
+        let stays = is_short || self.queues(producer).next().is_some();
+        let usage = self.usage(producer);
+        let mut lanes = std::mem::take(&mut usage.refused);
+        let mut may_wait = std::mem::take(&mut usage.got_waiter);
+        may_wait.extend(asked);
+        // While permits wait, the fullest shard may be another each time.
+        may_wait.insert(LaneId::RESERVED);
+        let waits = |lane: &LaneId| self.waiters.contains_key(&Share { producer, lane: *lane });
+        lanes.extend(may_wait.into_iter().filter(waits));
+        #[cfg(test)]
+        self.check_pressure(producer, &lanes);
+        let usage = self.usage(producer);
+        if lanes.remove(&LaneId::RESERVED) {
             // Permits wait for the fullest shard.
-            waiting.extend(usage.fullest().0);
+            lanes.extend(usage.fullest().0);
         }
         let pressure = if std::mem::take(&mut usage.asked_by_others) || is_short {
             Pressure::All
-        } else if waiting.is_empty() {
+        } else if lanes.is_empty() {
             Pressure::None
         } else {
-            Pressure::Lanes(waiting.into_iter().collect())
+            Pressure::Lanes(lanes.into_iter().collect())
         };
         (pressure, stays)
     }

@@ -61,6 +61,8 @@ pub(crate) struct Pipeline {
     queues: Queues,
     collector: Collector,
     /// When open aggregates are looked at; at most one entry a lane.
+    /// Lanes of which nothing waits or is under way any more, since the last intake.
+    freed: Vec<LaneId>,
     timers: BTreeSet<(Instant, LaneId)>,
     /// Records that back off, by the time they are due, their sequence, and a number that tells them apart.
     backing_off: BTreeMap<(Instant, u64, u64), Box<KinesisRecord>>,
@@ -161,6 +163,7 @@ impl Pipeline {
             collector: Collector::new(config),
             timers: BTreeSet::new(),
             backing_off: BTreeMap::new(),
+            freed: Vec::new(),
             parts: Parts::default(),
             last_answer: None,
             held: Vec::new(),
@@ -545,7 +548,9 @@ impl Pipeline {
         if queue.lane.overdue(clock::now()).is_none() {
             queue.lane.shrink();
         }
-        if !self.routing.has(id) {
+        if self.routing.has(id) {
+            self.freed.push(id);
+        } else {
             self.queues.remove(&id);
             self.collector.succession.settled(id);
         }

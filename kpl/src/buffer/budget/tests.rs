@@ -63,7 +63,7 @@ fn a_waiter_blocks_only_its_own_shard() {
     let mut waits = budget.charge_in_turn(A, 10);
     assert!(budget.try_charge(B, 10).is_some());
     assert!((&mut waits).now_or_never().is_none());
-    assert_eq!(budget.take_pressure(), Pressure::Lanes(vec![A]));
+    assert_eq!(budget.take_pressure(&[]), Pressure::Lanes(vec![A]));
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_large_record_for_an_empty_shard_is_not_overtaken() {
     let budget = budget(100);
     let mut held = vec![budget.try_charge(A, 40).unwrap(), budget.try_charge(B, 20).unwrap()];
     let mut large = budget.charge_in_turn(C, 90);
-    assert_eq!(budget.take_pressure(), Pressure::All);
+    assert_eq!(budget.take_pressure(&[]), Pressure::All);
     assert!(budget.try_charge(B, 1).is_none(), "the barrier holds");
     let mut younger = budget.charge_in_turn(B, 1);
     held.pop();
@@ -194,11 +194,11 @@ fn a_barrier_that_rises_when_somebody_leaves_is_told() {
     let _held = budget.try_charge(A, 60).unwrap();
     let granted_and_not_taken = budget.charge_in_turn(C, 30);
     let mut large = budget.charge_in_turn(C, 50);
-    assert_eq!(budget.take_pressure(), Pressure::Lanes(vec![C]));
+    assert_eq!(budget.take_pressure(&[]), Pressure::Lanes(vec![C]));
     assert!(budget.must_yield().now_or_never().is_none());
     drop(granted_and_not_taken);
     assert!(budget.must_yield().now_or_never().is_some());
-    assert_eq!(budget.take_pressure(), Pressure::All);
+    assert_eq!(budget.take_pressure(&[]), Pressure::All);
     assert!((&mut large).now_or_never().is_none());
 }
 
@@ -207,11 +207,11 @@ fn a_lane_that_holds_nothing_is_refused_for_what_others_hold() {
     let budget = budget(100);
     let _held = budget.try_charge(A, 45).unwrap();
     budget.note_refusal(A);
-    assert_eq!(budget.take_pressure(), Pressure::Lanes(vec![A]));
+    assert_eq!(budget.take_pressure(&[]), Pressure::Lanes(vec![A]));
     assert!(budget.try_charge(C, 60).is_none());
     budget.note_refusal(C);
-    assert_eq!(budget.take_pressure(), Pressure::All);
-    assert_eq!(budget.take_pressure(), Pressure::None);
+    assert_eq!(budget.take_pressure(&[]), Pressure::All);
+    assert_eq!(budget.take_pressure(&[]), Pressure::None);
 }
 
 #[test]
@@ -235,11 +235,11 @@ fn a_producer_that_lacks_room_presses_the_others() {
     assert!(other.try_charge(A, 20).is_none());
     other.note_refusal(A);
     assert!(one.must_yield().now_or_never().is_some());
-    assert_eq!(one.take_pressure(), Pressure::All);
-    assert_eq!(one.take_pressure(), Pressure::None);
+    assert_eq!(one.take_pressure(&[]), Pressure::All);
+    assert_eq!(one.take_pressure(&[]), Pressure::None);
     let mut waits = other.charge_in_turn(A, 20);
     assert!(one.must_yield().now_or_never().is_some());
-    assert_eq!(one.take_pressure(), Pressure::All, "the barrier is everybody's");
+    assert_eq!(one.take_pressure(&[]), Pressure::All, "the barrier is everybody's");
     assert!(one.try_charge(B, 1).is_none());
     drop(held);
     assert!((&mut waits).now_or_never().flatten().is_some());
@@ -316,7 +316,7 @@ fn a_reservation_that_waits_for_a_stalled_shard_stalls_no_other() {
     let mut large = budget.charge_in_turn(LaneId::RESERVED, 230);
     assert!((&mut large).now_or_never().is_none());
     assert!(budget.must_yield().now_or_never().is_none());
-    assert_eq!(budget.take_pressure(), Pressure::Lanes(vec![A]));
+    assert_eq!(budget.take_pressure(&[]), Pressure::Lanes(vec![A]));
     // Of 450 free, 230 are set aside.
     let others = fill(&budget, &[B, C]);
     assert_eq!(others.len() * 10, 140);
@@ -356,7 +356,7 @@ fn reservations_leave_a_third_even_if_all_are_for_one_shard() {
     // Who waits for room to reserve neither stalls others, nor waits for more than the fullest shard.
     let mut waits = budget.charge_in_turn(LaneId::RESERVED, 10);
     assert!((&mut waits).now_or_never().is_none());
-    assert_eq!(budget.take_pressure(), Pressure::Lanes(vec![A]));
+    assert_eq!(budget.take_pressure(&[]), Pressure::Lanes(vec![A]));
     assert!(budget.try_charge(C, 10).is_some());
     drop(sent);
     assert!((&mut waits).now_or_never().flatten().is_some());

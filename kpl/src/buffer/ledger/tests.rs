@@ -5,6 +5,18 @@ use std::collections::BTreeMap;
 use super::*;
 
 impl<S: Clone> Ledger<S> {
+    /// Counts the shards that are reported. With debug assertions, compares them with a walk over all shards that wait: each
+    /// is reported now, or was reported since it began to wait.
+    pub(super) fn check_pressure(&mut self, producer: usize, lanes: &BTreeSet<LaneId>) {
+        self.looked_at += lanes.len();
+        if cfg!(debug_assertions) {
+            let waiting: BTreeSet<_> = self.queues(producer).copied().collect();
+            self.reported.retain(|share| share.producer != producer || waiting.contains(share));
+            self.reported.extend(lanes.iter().map(|lane| Share { producer, lane: *lane }));
+            assert!(waiting.is_subset(&self.reported));
+        }
+    }
+
     /// The waiters that the rules give room, in order, and what is reserved then.
     pub(super) fn expected_grants(&self) -> (Vec<Ticket>, usize) {
         let mut waiting: BTreeMap<Ticket, (Share, usize)> = BTreeMap::new();
@@ -91,5 +103,25 @@ fn a_grant_looks_at_few_waiters_however_many_wait() {
         assert!(grants >= returns, "{grants}");
         // One more look each time finds that no further waiter fits.
         assert!(ledger.looked_at <= grants + returns, "{} looks", ledger.looked_at);
+    }
+}
+
+#[test]
+fn the_pressure_is_read_with_few_looks_however_many_shards_wait() {
+    for shards in [4, 500] {
+        let (mut ledger, shares) = crowded(shards);
+        let lanes: Vec<_> = shares.iter().map(|share| share.lane).collect();
+        let (first, stays) = ledger.take_pressure(0, &[]);
+        assert_eq!((first, stays), (Pressure::Lanes(lanes.clone()), true));
+        ledger.looked_at = 0;
+        assert_eq!(ledger.take_pressure(0, &[]), (Pressure::None, true));
+        // A shard that may have an open aggregate now is asked for.
+        let asked = ledger.take_pressure(0, &lanes[2..3]).0;
+        assert_eq!(asked, Pressure::Lanes(lanes[2..3].to_vec()));
+        // So is one that gets a waiter.
+        drop(ledger.wait(shares[1], 400));
+        assert_eq!(ledger.take_pressure(0, &[]).0, Pressure::Lanes(lanes[1..2].to_vec()));
+        // One look is that of the new waiter.
+        assert!(ledger.looked_at <= 3, "{} looks, {shards} shards", ledger.looked_at);
     }
 }

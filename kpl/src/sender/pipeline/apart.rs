@@ -58,3 +58,4 @@ impl Pipeline {
         }
     }
 }
+        self.freed(lane);

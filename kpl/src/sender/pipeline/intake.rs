@@ -16,10 +16,14 @@ use crate::shard::queue::Lane;
 impl Pipeline {
     /// Fetches what senders put into the lanes, and follows the shard map.
     pub(super) fn intake(&mut self, now: Instant) {
-        for lane in self.follow_routing() {
-            self.fetch(&lane, now);
+        let fetched = self.follow_routing();
+        for lane in &fetched {
+            self.fetch(lane, now);
         }
-        match self.shared.budget.take_pressure() {
+        // An open aggregate that is new, or that nothing goes before any more, makes room where its shard waits for some.
+        let mut may_yield = std::mem::take(&mut self.freed);
+        may_yield.extend(fetched.iter().map(|lane| lane.id));
+        match self.shared.budget.take_pressure(&may_yield) {
             Pressure::None => {}
             Pressure::All => {
                 let routing = Arc::clone(&self.routing);

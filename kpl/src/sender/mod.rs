@@ -3,4 +3,5 @@
 pub(crate) mod batch;
 pub(crate) mod ordering;
 pub(crate) mod pipeline;
+pub(crate) mod request_limit;
 pub(crate) mod window;

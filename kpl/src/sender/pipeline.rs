@@ -38,6 +38,7 @@ use crate::error::{FailureCause, StopReason};
 use crate::logs::{LogGate, SumGate};
 use crate::metrics::Meter;
 use crate::sender::batch::{Batch, Collector, Queues};
+use crate::sender::request_limit::RequestLimit;
 use crate::sender::window::{Flight, Window};
 use crate::service::{CallError, Entry, EntryOutcome, Service};
 use crate::shard::router::Routing;
@@ -77,6 +78,7 @@ pub(crate) struct Pipeline {
     requests: JoinSet<(u64, Result<Vec<EntryOutcome>, CallError>)>,
     in_flight: HashMap<u64, InFlight>,
     window: Window,
+    request_limit: RequestLimit,
     endpoint: Endpoint,
     next_sweep: Instant,
     next_number: u64,
@@ -171,6 +173,7 @@ impl Pipeline {
             requests: JoinSet::new(),
             in_flight: HashMap::new(),
             window: Window::new(config),
+            request_limit: RequestLimit::new(config.collection_max_size),
             endpoint: Endpoint::default(),
             next_sweep: clock::now(),
             next_number: 0,
@@ -349,7 +352,7 @@ impl Pipeline {
             let Some(part) = self.parts.pop(now) else {
                 return self.parts.next_due(now);
             };
-            if part.records.len() > 1 && part.bytes > self.window.max_request() {
+            if part.records.len() > 1 && part.bytes > self.max_request(now) {
                 for half in part.halve() {
                     self.parts.push(half, now);
                 }
@@ -371,8 +374,9 @@ impl Pipeline {
     /// Starts requests of what waits; returns when to try again.
     fn start_batches(&mut self, now: Instant) -> Option<Instant> {
         loop {
-            self.collector.limit_size(self.window.max_request());
-            // The window is smaller than when these records were collected.
+            let max_request = self.max_request(now);
+            self.collector.limit_size(max_request);
+            // The limit is smaller than when these records were collected.
             if self.collector.is_oversized()
                 && let Some(batch) = self.collector.take_batch()
             {
@@ -400,6 +404,11 @@ impl Pipeline {
             let batch = self.collector.take_batch()?;
             self.start(batch, now);
         }
+    }
+
+    /// The bytes that a request of several records may have: as the link carries them, and as a proxy accepts them.
+    fn max_request(&mut self, now: Instant) -> usize {
+        self.window.max_request().min(self.request_limit.bytes(now))
     }
 
     /// Whether one more request may be in flight.

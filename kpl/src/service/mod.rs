@@ -115,6 +115,15 @@ impl CallError {
         &*self.code == "ResourceNotFoundException"
     }
 
+    /// Whether the request was too large, for a proxy or the service.
+    pub(crate) fn is_too_large(&self) -> bool {
+        match self.kind {
+            CallErrorKind::Service => &*self.code == "RequestEntityTooLarge",
+            CallErrorKind::Unknown { status, .. } => status == 413,
+            _ => false,
+        }
+    }
+
     pub(crate) fn class(&self) -> ErrorClass {
         match self.kind {
             CallErrorKind::Service => retry::classify(&self.code),

@@ -87,6 +87,14 @@ impl Pipeline {
             let took = now.saturating_duration_since(record.history.started());
             self.meter.request(took, &batch.records);
         }
+        if answer.is_ok()
+            && let Some(limit) = self.request_limit.passed(batch.bytes, now)
+        {
+            tracing::warn!(
+                limit,
+                "PutRecords requests were refused as too large: from now on they have {limit} bytes of records at most"
+            );
+        }
         match answer {
             Ok(outcomes) if outcomes.len() == batch.records.len() => {
                 let (mut is_refused_whole, is_part) = (true, batch.is_part);
@@ -192,6 +200,10 @@ impl Pipeline {
 
     fn on_request_failed(&mut self, number: u64, batch: Batch, error: &CallError, now: Instant) {
         let refusal = Refusal::of_request(error);
+        // A record that is refused alone says nothing of the requests of several records.
+        if error.is_too_large() && batch.records.len() > 1 {
+            self.request_limit.refused(batch.bytes, now);
+        }
         if error.is_stream_missing() {
             // Should there be such a stream again, it has other shards, perhaps of the same names.
             self.shared.request_new_shards();

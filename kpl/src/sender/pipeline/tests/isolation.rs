@@ -291,3 +291,36 @@ async fn a_brownout_does_not_scatter_the_records() {
     let (records, calls) = (producer.stats().kinesis_records, service.calls().len());
     assert!(records < 1000, "{records} Kinesis records in {calls} calls");
 }
+
+/// A proxy that refuses large requests refuses few of them: later requests stay below its limit.
+#[tokio::test(start_paused = true)]
+async fn requests_stay_below_the_size_that_a_proxy_refuses() {
+    const LIMIT: usize = 300_000;
+    let refused = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&refused);
+    let service = Scripted::new(move |_, entries| {
+        let size: usize = entries.iter().map(|entry| entry.data.len()).sum();
+        if size > LIMIT {
+            counted.fetch_add(1, Ordering::Relaxed);
+            return (QUICK, Err(answer(413, "Http413")));
+        }
+        all_written(entries)
+    });
+    let config = ProducerConfig { aggregation_enabled: false, ..Default::default() };
+    let producer = producer(Arc::clone(&service), config).await;
+    for _ in 0..100 {
+        let mut deliveries = Vec::new();
+        for id in 0..60_u128 {
+            deliveries.push(send(&producer, id << 121, &"x".repeat(20_000)).await);
+        }
+        for delivery in deliveries {
+            delivery.await.unwrap();
+        }
+    }
+    let small = refused.swap(0, Ordering::Relaxed);
+    assert!((1..20).contains(&small), "{small} of {} requests refused", service.calls().len());
+    // A record that is larger than the limit fails alone.
+    let error = send(&producer, 0, &"x".repeat(LIMIT + 1)).await.await.unwrap_err();
+    assert!(matches!(error.cause(), FailureCause::Rejected { .. }), "{error}");
+    assert_eq!(refused.load(Ordering::Relaxed), 1);
+}

@@ -234,6 +234,8 @@ pub(crate) struct History {
     accepted: Instant,
     /// The end of the last attempt, or the acceptance.
     since: Instant,
+    /// It is of a request that was refused for one of its records: it shares no request with other records.
+    pub(crate) travels_apart: bool,
     /// The start of the attempt under way.
     started: Instant,
 }
@@ -249,6 +251,7 @@ impl History {
             accepted,
             since: accepted,
             started: accepted,
+            travels_apart: false,
         }
     }
 

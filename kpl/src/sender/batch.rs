@@ -147,6 +147,8 @@ pub(crate) struct Filled {
     pub(crate) next_ready: Option<Instant>,
     /// Lanes whose open aggregate is overdue, and whose shard can take it now: to be sealed, and the batch filled again.
     pub(crate) to_seal: Vec<LaneId>,
+    /// Records whose turn has come, and that are to be sent without others.
+    pub(crate) apart: Vec<KinesisRecord>,
 }
 
 /// One PutRecords request in the making.
@@ -285,6 +287,7 @@ impl Collector {
         // Aggregates that will be sealed, and their bytes.
         let mut to_seal = Vec::new();
         let mut to_seal_bytes = 0;
+        let mut apart = Vec::new();
         while !self.is_full
             && let Some(lane) = self.rotation.pop_front()
         {
@@ -334,16 +337,20 @@ impl Collector {
                 held_back.push_back(lane);
             } else if let Some(record) = queue.waiting.pop_front() {
                 queue.under_way += 1;
+                self.rotation.push_back(lane);
+                if record.history.travels_apart {
+                    apart.push(*record);
+                    continue;
+                }
                 let batch = self.batch.get_or_insert_with(|| Batch::new(now));
                 batch.push(*record);
                 self.is_full =
                     batch.records.len() >= self.max_count || batch.bytes >= self.max_size;
-                self.rotation.push_back(lane);
             }
         }
         held_back.append(&mut self.rotation);
         self.rotation = held_back;
-        Filled { next_ready, to_seal }
+        Filled { next_ready, to_seal, apart }
     }
 
     /// Whether an overdue aggregate stays open although nothing sealed of its lane waits.

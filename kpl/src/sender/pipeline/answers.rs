@@ -350,9 +350,10 @@ impl Pipeline {
     /// Tries the halves of an aggregate at once, apart from all other records.
     fn divide_aggregate(&mut self, aggregate: KinesisRecord, opened: Instant, now: Instant) {
         let is_ordered = self.shared.config.ordering == RecordOrdering::PerPartitionKey;
-        for (place, half) in self.sealer.halve(aggregate).into_iter().enumerate() {
+        for (place, mut half) in self.sealer.halve(aggregate).into_iter().enumerate() {
             if is_ordered && place > 0 {
-                // It follows when the first half is settled, or fails with it.
+                // It follows when the first half is settled, or fails with it. It may be to blame, too.
+                half.history.travels_apart = true;
                 self.enqueue(half);
                 continue;
             }

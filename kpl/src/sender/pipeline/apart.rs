@@ -9,6 +9,7 @@ use super::Pipeline;
 use crate::aggregate::fill::SealReason;
 use crate::clock::Instant;
 use crate::error::FailureCause;
+use crate::sender::batch::Batch;
 
 /// How many members leave their aggregate at a time: a full request.
 const MEMBERS_AT_A_TIME: usize = 500;
@@ -22,6 +23,13 @@ impl Pipeline {
         self.take_apart();
         loop {
             let filled = self.collector.fill(&mut self.queues, now);
+            for record in filled.apart {
+                let mut part = Batch::new(now);
+                part.push(record);
+                self.parts.push(part, now);
+                // Parts may have had their turn already.
+                self.shared.wake.notify_one();
+            }
             if filled.to_seal.is_empty() {
                 return filled.next_ready;
             }

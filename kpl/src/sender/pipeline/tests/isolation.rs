@@ -246,6 +246,43 @@ async fn in_ordered_mode_the_other_records_of_an_aggregate_keep_their_order() {
     assert!(seen.is_sorted(), "{seen:?}");
 }
 
+/// In ordered mode the second half of an aggregate waits for the first. It does not take other records along then.
+#[tokio::test(start_paused = true)]
+async fn in_ordered_mode_a_refused_aggregate_takes_no_other_record_along() {
+    let dragged = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&dragged);
+    let service = Scripted::new(move |_, entries| match is_poisoned(entries) {
+        true => {
+            *lock(&counted) += entries.len() - 1;
+            (QUICK, Err(answer(413, "Http413")))
+        }
+        false => all_written(entries),
+    });
+    let config = ProducerConfig {
+        ordering: RecordOrdering::PerPartitionKey,
+        on_gap: OnGap::Continue,
+        record_max_buffered_time: Duration::from_millis(20),
+        ..Default::default()
+    };
+    let producer = producer(service, config).await;
+    let mut deliveries = Vec::new();
+    for id in 0..64 {
+        deliveries.push(send(&producer, 0, if id == 63 { "poisoned" } else { "good" }).await);
+    }
+    // Before the aggregate is alone, it may share a request.
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    *lock(&dragged) = 0;
+    for _ in 0..100 {
+        deliveries.push(send(&producer, u128::MAX, "good").await);
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    let mut failed = 0;
+    for delivery in deliveries {
+        failed += usize::from(delivery.await.is_err());
+    }
+    assert_eq!((failed, *lock(&dragged)), (1, 0));
+}
+
 /// An outage divides few of the records that wait for its end.
 #[tokio::test(start_paused = true)]
 async fn an_outage_does_not_scatter_the_records() {

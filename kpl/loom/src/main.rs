@@ -15,6 +15,8 @@ mod budget;
 mod delivery;
 #[path = "../../src/error.rs"]
 mod error;
+#[path = "../../src/ack/failed.rs"]
+mod failed;
 #[path = "../../src/buffer/id.rs"]
 mod id;
 #[path = "../../src/buffer/ledger.rs"]

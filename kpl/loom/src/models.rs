@@ -9,12 +9,13 @@ use loom::future::block_on;
 use loom::thread;
 
 use crate::budget::{Budget, Charge, MemoryBudget, Pressure};
-use crate::delivery::{Delivery, Placement, Settler};
-use crate::error::{DeliveryError, FailureCause, StopReason};
+use crate::delivery::{Delivery, News, Placement, Settler};
+use crate::error::{DeliveryError, Failure, FailureCause, StopReason};
+use crate::failed::FailedMembers;
 use crate::id::LaneId;
 use crate::settlement::Settlement;
 
-pub(crate) const ALL: [(&str, fn()); 8] = [
+pub(crate) const ALL: [(&str, fn()); 9] = [
     ("budget: whoever waits is woken", waiter_is_woken),
     ("budget: FIFO, whoever gives up meanwhile", fifo_holds),
     ("budget: a grant given up goes to the next", grant_goes_on),
@@ -22,6 +23,7 @@ pub(crate) const ALL: [(&str, fn()); 8] = [
     ("budget: no refusal is forgotten", refusal_is_seen),
     ("slot: whoever awaits is woken", delivery_is_woken),
     ("slot: a failure is seen exactly once", failure_is_seen_once),
+    ("slot: a failure that is settled later is seen exactly once", early_failure_is_seen_once),
     ("slot: a dropped settler resolves all", abandoned_resolves),
 ];
 
@@ -178,6 +180,28 @@ fn failure_is_seen_once() {
     let stats = settlement.counters.snapshot();
     assert_eq!(stats.failures_unobserved as usize + seen, 1);
     assert_eq!(stats.user_records_failed, 2);
+}
+
+fn early_failure_is_seen_once() {
+    let (settler, [awaited, dropped], settlement) = slot();
+    let waiter = thread::spawn(move || block_on(awaited).expect_err("it failed"));
+    let dropper = thread::spawn(move || drop(dropped));
+    let failure = Failure {
+        cause: FailureCause::Dropped,
+        attempts: Vec::new(),
+        failures: 0,
+        may_have_been_written: false,
+        source: None,
+    };
+    let records = || vec![crate::record::UserRecord; 2];
+    settler.fail(FailedMembers::new(failure.into(), vec![0, 1], Box::new(records), None));
+    settler.settle_failed(0).into_iter().for_each(News::tell);
+    drop(settler);
+    assert_eq!(*waiter.join().unwrap().cause(), FailureCause::Dropped);
+    dropper.join().unwrap();
+    let stats = settlement.counters.snapshot();
+    assert_eq!((stats.user_records_failed, stats.user_records_abandoned), (2, 0));
+    assert_eq!(stats.failures_unobserved, 1);
 }
 
 fn abandoned_resolves() {

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::Settlement;
+use super::failed::{FailedMembers, Room};
 use crate::clock;
-use crate::error::{DeliveryError, FailureCause, StopReason};
+use crate::error::{DeliveryError, StopReason};
 use crate::sync::{Mutex, lock};
 
 /// Where a record lies in the stream.
@@ -97,9 +98,12 @@ impl Future for Delivery {
         assert!(!self.taken, "`Delivery` polled after it resolved");
         let index = self.index as usize;
         let mut state = lock(&self.slot.state);
-        match state.take(index) {
+        let (outcome, room) = state.take(index);
+        match outcome {
             Some(outcome) => {
                 drop(state);
+                // A task that sees the failure finds its room free.
+                drop(room);
                 self.taken = true;
                 Poll::Ready(outcome)
             }
@@ -119,11 +123,12 @@ impl Drop for Delivery {
             return;
         }
         let mut state = lock(&self.slot.state);
-        let outcome = state.take(self.index as usize);
+        let (outcome, room) = state.take(self.index as usize);
         if outcome.is_none() {
             state.unobserved.insert(self.index as usize);
         }
         drop(state);
+        drop(room);
         if let Some(Err(error)) = outcome {
             self.slot.settlement.unobserved(&error);
         }
@@ -144,6 +149,8 @@ impl std::fmt::Debug for Slot {
 #[derive(Default)]
 struct SlotState {
     outcome: Outcome,
+    /// Members that have failed and are not settled yet, by the index of the first. Each `Delivery` already resolves.
+    failed: BTreeMap<u32, FailedMembers>,
     /// Set when nobody is left to settle what is still open.
     abandoned: Option<StopReason>,
     wakers: Wakers,
@@ -232,14 +239,31 @@ impl SlotState {
         outcomes.max(wakers)
     }
 
-    fn take(&mut self, index: usize) -> Option<Result<Receipt, DeliveryError>> {
+    /// Takes the outcome of a member, and room that must be returned before it is seen.
+    fn take(&mut self, index: usize) -> (Option<Result<Receipt, DeliveryError>>, Option<Room>) {
         let settled = match &mut self.outcome {
             Outcome::Pending => None,
             Outcome::Together(placement) => Some(Ok(placement.receipt(index as u64))),
             Outcome::Each { outcomes, .. } => outcomes.remove(&index),
         };
-        settled
-            .or_else(|| self.abandoned.clone().map(|reason| Err(DeliveryError::abandoned(reason))))
+        if settled.is_none()
+            && let Some((error, room)) = self.take_failed(index)
+        {
+            return (Some(Err(error)), room);
+        }
+        let abandoned =
+            || self.abandoned.clone().map(|reason| Err(DeliveryError::abandoned(reason)));
+        (settled.or_else(abandoned), None)
+    }
+
+    /// Settles a member that has failed, for its own `Delivery`.
+    fn take_failed(&mut self, index: usize) -> Option<(DeliveryError, Option<Room>)> {
+        let member = u32::try_from(index).ok()?;
+        let mut before = self.failed.range_mut(..=member).rev();
+        let taken =
+            before.find_map(|(_, failed)| Some((failed.take(member)?, failed.take_room())))?;
+        self.settle(index, None);
+        Some(taken)
     }
 }
 
@@ -287,16 +311,20 @@ impl Settler {
     /// As [`settle_one`](Self::settle_one): the outcome can be seen, but nobody is told yet.
     #[must_use = "who waits for the outcome must be told"]
     pub(crate) fn note(&self, index: u32, outcome: Result<Receipt, DeliveryError>) -> News {
-        let counters = &self.slot.settlement.counters;
         match &outcome {
-            Ok(_) => counters.user_records_delivered.add(1),
-            Err(error) if matches!(error.cause(), FailureCause::Abandoned(_)) => {
-                counters.user_records_abandoned.add(1)
-            }
-            Err(_) => counters.user_records_failed.add(1),
+            Ok(_) => self.slot.settlement.counters.user_records_delivered.add(1),
+            Err(error) => self.slot.settlement.count_failed(error.cause(), 1),
         }
-        let index = index as usize;
         let mut state = lock(&self.slot.state);
+        self.note_in(&mut state, index as usize, outcome)
+    }
+
+    fn note_in(
+        &self,
+        state: &mut SlotState,
+        index: usize,
+        outcome: Result<Receipt, DeliveryError>,
+    ) -> News {
         if state.unobserved.contains(index)
             && let Err(error) = outcome
         {
@@ -306,6 +334,31 @@ impl Settler {
         state.settle(index, Some(outcome));
         let waker = state.wakers.take(index);
         waker.map_or(News::None, News::Awaited)
+    }
+
+    /// Has members fail: each `Delivery` resolves from now on. Builds no error and wakes no task: that is left to
+    /// [`settle_failed`](Self::settle_failed), to which the index of the first of them is told.
+    pub(crate) fn fail(&self, failed: FailedMembers) {
+        self.slot.settlement.count_failed(&failed.failure().cause, failed.len());
+        lock(&self.slot.state).failed.insert(failed.first(), failed);
+    }
+
+    /// Settles the members that failed together with the member `first`.
+    #[must_use = "who waits for the outcomes must be told"]
+    pub(crate) fn settle_failed(&self, first: u32) -> Vec<News> {
+        // Room first: a task that awaits a failure finds it free.
+        let room = lock(&self.slot.state).failed.get_mut(&first).and_then(|f| f.take_room());
+        drop(room);
+        let next = || {
+            // One lock a member: a task that polls does not wait until all are settled.
+            let mut state = lock(&self.slot.state);
+            let Some((index, error)) = state.failed.get_mut(&first)?.next() else {
+                state.failed.remove(&first);
+                return None;
+            };
+            Some(self.note_in(&mut state, index as usize, Err(error)))
+        };
+        std::iter::from_fn(next).collect()
     }
 }
 
@@ -344,6 +397,8 @@ impl SlotState {
 impl Drop for Settler {
     /// Nobody is left to settle the rest: it is abandoned, and says so.
     fn drop(&mut self) {
+        let failed: Vec<_> = lock(&self.slot.state).failed.keys().copied().collect();
+        failed.into_iter().flat_map(|first| self.settle_failed(first)).for_each(News::tell);
         let settlement = &self.slot.settlement;
         let mut state = lock(&self.slot.state);
         let open = match &state.outcome {
@@ -371,7 +426,7 @@ impl Drop for Settler {
 }
 
 /// Some of the members, by index; takes no memory while there are none.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct BitSet(Vec<u64>);
 
 impl BitSet {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::clock::Instant;
-use crate::error::{DeliveryError, StopReason};
+use crate::error::{DeliveryError, FailureCause, StopReason};
 use crate::stats::Counters;
 use crate::sync::{Mutex, lock};
 
@@ -35,6 +35,13 @@ impl Settlement {
 
     pub(crate) fn stop_reason(&self) -> Option<&StopReason> {
         self.stopped.get()
+    }
+
+    pub(crate) fn count_failed(&self, cause: &FailureCause, user_records: usize) {
+        match cause {
+            FailureCause::Abandoned(_) => self.counters.user_records_abandoned.add(user_records),
+            _ => self.counters.user_records_failed.add(user_records),
+        }
     }
 
     /// A failure that no `Delivery` will see.

@@ -6,13 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use kinesis_aggregation::{Decoded, Decoder, HashKey};
 
-use crate::ack::{BitSet, News, Placement, Settler};
+use crate::ack::{BitSet, Placement, Settler};
 use crate::aggregate::compression::Data;
 use crate::aggregate::lifetimes::Lifetimes;
 use crate::aggregate::verdict::HashKeySpan;
 use crate::buffer::{AGGREGATE_OVERHEAD, Charge, LaneId, RECORD_OVERHEAD};
 use crate::clock::Instant;
-use crate::error::{Attempt, DeliveryError, Failure, FailureCause, Source};
+use crate::error::{Attempt, FailureCause};
 use crate::record::{PartitionKey, Priority, UserRecord};
 
 /// Of more attempts than this, the first and the latest are kept: [`AGGREGATE_OVERHEAD`] counts them.
@@ -61,6 +61,14 @@ impl Members {
         }
     }
 
+    /// The slot of the members. All are of one: records part, and never join.
+    pub(crate) fn settler(&self) -> &Settler {
+        match self {
+            Self::Together(settler) => settler,
+            Self::Each(members) => &members[0].0,
+        }
+    }
+
     /// The members one by one.
     pub(crate) fn separate(self) -> Vec<(Arc<Settler>, u32)> {
         match self {
@@ -91,38 +99,21 @@ impl KinesisRecord {
 
     /// The user records inside, without copying their data.
     pub(crate) fn user_records(&self) -> Vec<UserRecord> {
-        if !self.is_framed {
-            return vec![UserRecord {
-                partition_key: self.partition_key.clone(),
-                explicit_hash_key: self.explicit_hash_key,
-                data: self.data.bytes(),
-                priority: self.priority_of(0),
-                time_to_live: self.lifetimes.time_to_live(0),
-                is_raw: self.is_raw,
-            }];
-        }
-        match Decoder::new(MAX_DECOMPRESSED).decode(self.data.bytes()) {
-            Ok(Decoded::Aggregate(aggregate)) if aggregate.len() == self.members.len() => aggregate
-                .iter()
-                .enumerate()
-                .map(|(position, member)| UserRecord {
-                    partition_key: member.partition_key().to_owned().into(),
-                    explicit_hash_key: member.explicit_hash_key(),
-                    data: member.data_bytes(),
-                    priority: self.priority_of(position),
-                    time_to_live: self.lifetimes.time_to_live(position),
-                    is_raw: false,
-                })
-                .collect(),
-            other => unreachable!(
-                "a frame that this producer sealed decodes to its members: {:?}",
-                other.err()
-            ),
-        }
+        self.contents().records()
     }
 
-    fn priority_of(&self, position: usize) -> Priority {
-        if self.droppable.contains(position) { Priority::Droppable } else { Priority::Critical }
+    /// What the user records inside are made from, without copying their data.
+    pub(crate) fn contents(&self) -> Contents {
+        Contents {
+            data: self.data.bytes(),
+            partition_key: self.partition_key.clone(),
+            explicit_hash_key: self.explicit_hash_key,
+            is_framed: self.is_framed,
+            is_raw: self.is_raw,
+            lifetimes: self.lifetimes.clone(),
+            droppable: self.droppable.clone(),
+            members: self.members.len(),
+        }
     }
 
     /// Data and partition keys of the members.
@@ -164,60 +155,73 @@ impl KinesisRecord {
             _ => &self.hash_keys_kept,
         }
     }
+}
 
-    pub(crate) fn settle_failed(self, cause: FailureCause, source: Option<Source>) {
-        self.fail(cause, source).tell();
-    }
+/// What the user records of a Kinesis record are made from.
+pub(crate) struct Contents {
+    data: Bytes,
+    partition_key: PartitionKey,
+    explicit_hash_key: Option<HashKey>,
+    is_framed: bool,
+    is_raw: bool,
+    lifetimes: Lifetimes,
+    droppable: BitSet,
+    members: usize,
+}
 
-    /// Settles all members as failed; who waits for them is told by the caller.
-    pub(crate) fn fail(self, cause: FailureCause, source: Option<Source>) -> Failed {
-        let mut records = self.user_records();
-        detach(&mut records);
-        let failure = Arc::new(Failure {
-            cause,
-            attempts: self.history.log,
-            failures: self.history.failures,
-            may_have_been_written: self.history.may_have_been_written,
-            source,
-        });
-        let members = self.members.separate();
-        let note = |((settler, index), record): (&(Arc<Settler>, u32), _)| {
-            let error = DeliveryError::new(Some(record), Arc::clone(&failure));
-            settler.note(*index, Err(error))
-        };
-        Failed {
-            news: members.iter().zip(records).map(note).collect(),
-            charge: self.charge,
-            members,
+impl Contents {
+    fn records(&self) -> Vec<UserRecord> {
+        if !self.is_framed {
+            return vec![UserRecord {
+                partition_key: self.partition_key.clone(),
+                explicit_hash_key: self.explicit_hash_key,
+                data: self.data.clone(),
+                priority: self.priority_of(0),
+                time_to_live: self.lifetimes.time_to_live(0),
+                is_raw: self.is_raw,
+            }];
+        }
+        match Decoder::new(MAX_DECOMPRESSED).decode(self.data.clone()) {
+            Ok(Decoded::Aggregate(aggregate)) if aggregate.len() == self.members => aggregate
+                .iter()
+                .enumerate()
+                .map(|(position, member)| UserRecord {
+                    partition_key: member.partition_key().to_owned().into(),
+                    explicit_hash_key: member.explicit_hash_key(),
+                    data: member.data_bytes(),
+                    priority: self.priority_of(position),
+                    time_to_live: self.lifetimes.time_to_live(position),
+                    is_raw: false,
+                })
+                .collect(),
+            other => unreachable!(
+                "a frame that this producer sealed decodes to its members: {:?}",
+                other.err()
+            ),
         }
     }
-}
 
-/// Copies data out of an aggregate of more than twice its size, which would live as long as each of the records.
-fn detach(records: &mut [UserRecord]) {
-    let all: usize = records.iter().map(|record| record.data.len()).sum();
-    for record in records {
-        if record.data.len() < all / 2 {
-            record.data = Bytes::copy_from_slice(&record.data);
+    /// The records at these places, ascending. Data is copied out of an aggregate of more than twice its size, which would
+    /// live as long as each of the records.
+    pub(crate) fn records_at(&self, places: &[u32]) -> Vec<UserRecord> {
+        let records = self.records();
+        let all: usize = records.iter().map(|record| record.data.len()).sum();
+        let mut wanted = places.iter().map(|place| *place as usize).peekable();
+        let mut kept = Vec::with_capacity(places.len());
+        for (place, mut record) in records.into_iter().enumerate() {
+            if wanted.next_if_eq(&place).is_none() {
+                continue;
+            }
+            if record.data.len() < all / 2 {
+                record.data = Bytes::copy_from_slice(&record.data);
+            }
+            kept.push(record);
         }
+        kept
     }
-}
 
-/// A record that failed: all whose end runs the code of others.
-#[must_use = "who waits for its members, for its room or for a flush must be told"]
-pub(crate) struct Failed {
-    charge: Charge,
-    members: Vec<(Arc<Settler>, u32)>,
-    news: Vec<News>,
-}
-
-impl Failed {
-    /// Not to be called under a lock.
-    pub(crate) fn tell(self) {
-        // Room first: who awaits the failure finds it free.
-        drop(self.charge);
-        drop(self.members);
-        self.news.into_iter().for_each(News::tell);
+    fn priority_of(&self, position: usize) -> Priority {
+        if self.droppable.contains(position) { Priority::Droppable } else { Priority::Critical }
     }
 }
 
@@ -230,12 +234,12 @@ pub(crate) struct History {
     pub(crate) log: Vec<Attempt>,
     /// Requests in a row that failed as a whole and may have failed for this record.
     pub(crate) suspicions: u32,
+    /// It is of a request that was refused for one of its records: it shares no request with other records.
+    pub(crate) travels_apart: bool,
     failures: u32,
     accepted: Instant,
     /// The end of the last attempt, or the acceptance.
     since: Instant,
-    /// It is of a request that was refused for one of its records: it shares no request with other records.
-    pub(crate) travels_apart: bool,
     /// The start of the attempt under way.
     started: Instant,
 }
@@ -247,11 +251,11 @@ impl History {
             may_have_been_written: false,
             log: Vec::new(),
             suspicions: 0,
+            travels_apart: false,
             failures: 0,
             accepted,
             since: accepted,
             started: accepted,
-            travels_apart: false,
         }
     }
 
@@ -306,6 +310,11 @@ impl History {
             message: Arc::clone(message),
         });
         self.since = now;
+    }
+
+    /// How many attempts failed.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures
     }
 
     /// The cause of an expiry.

@@ -2,6 +2,7 @@
 
 pub(crate) mod builder;
 pub(crate) mod compression;
+pub(crate) mod failed;
 pub(crate) mod fill;
 pub(crate) mod kinesis_record;
 pub(crate) mod lifetimes;

@@ -26,14 +26,14 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::Instrument;
 
 use self::endpoint::Endpoint;
-use self::failure::Failing;
 use self::parts::Parts;
 use crate::aggregate::builder::Sealer;
+use crate::aggregate::failed::FailedRecord;
 use crate::aggregate::fill::SealReason;
 use crate::aggregate::kinesis_record::KinesisRecord;
 use crate::buffer::LaneId;
 use crate::clock::{self, Instant};
-use crate::config::{InvalidConfig, RecordOrdering};
+use crate::config::InvalidConfig;
 use crate::error::{FailureCause, StopReason};
 use crate::logs::{LogGate, SumGate};
 use crate::metrics::Meter;
@@ -48,8 +48,8 @@ use crate::shard::shared::Shared;
 const MIN_EXPIRY_SWEEP: Duration = Duration::from_millis(5);
 const MAX_EXPIRY_SWEEP: Duration = Duration::from_secs(1);
 
-/// User records that fail in one turn, before other tasks of the runtime have theirs. A thousand take a millisecond.
-const FAILED_AT_A_TIME: usize = 1000;
+/// User records that are abandoned before other tasks of the runtime have their turn.
+const ABANDONED_AT_A_TIME: usize = 1000;
 
 pub(crate) struct Pipeline {
     shared: Arc<Shared>,
@@ -61,9 +61,9 @@ pub(crate) struct Pipeline {
     sealer: Sealer,
     queues: Queues,
     collector: Collector,
-    /// When open aggregates are looked at; at most one entry a lane.
     /// Lanes of which nothing waits or is under way any more, since the last intake.
     freed: Vec<LaneId>,
+    /// When open aggregates are looked at; at most one entry a lane.
     timers: BTreeSet<(Instant, LaneId)>,
     /// Records that back off, by the time they are due, their sequence, and a number that tells them apart.
     backing_off: BTreeMap<(Instant, u64, u64), Box<KinesisRecord>>,
@@ -73,8 +73,8 @@ pub(crate) struct Pipeline {
     last_answer: Option<Instant>,
     /// Records that were written, and whose verdict waits for a fresh shard map.
     held: Vec<Held>,
-    /// Expired records that are neither queued nor under way, and are failed some at a time.
-    expired: VecDeque<KinesisRecord>,
+    /// Records with members that have failed. These are settled some at a time.
+    failed: VecDeque<FailedRecord>,
     requests: JoinSet<(u64, Result<Vec<EntryOutcome>, CallError>)>,
     in_flight: HashMap<u64, InFlight>,
     window: Window,
@@ -163,13 +163,13 @@ impl Pipeline {
             sealer: Sealer::new(config)?,
             queues: Queues::new(),
             collector: Collector::new(config),
+            freed: Vec::new(),
             timers: BTreeSet::new(),
             backing_off: BTreeMap::new(),
-            freed: Vec::new(),
             parts: Parts::default(),
             last_answer: None,
             held: Vec::new(),
-            expired: VecDeque::new(),
+            failed: VecDeque::new(),
             requests: JoinSet::new(),
             in_flight: HashMap::new(),
             window: Window::new(config),
@@ -188,7 +188,7 @@ impl Pipeline {
             let now = clock::now();
             self.intake(now);
             let next = self.advance(now);
-            if !self.expired.is_empty() {
+            if !self.failed.is_empty() {
                 tokio::task::yield_now().await;
             }
             let next = next.into_iter().chain(self.measure(now)).min();
@@ -228,7 +228,7 @@ impl Pipeline {
         self.look_at_open(now);
         self.end_backoffs(now);
         self.sweep_expired(now);
-        self.fail_some_expired();
+        self.settle_some_failed();
         self.logs.tell_of_losses(now);
         let blocked = self.start_requests(now);
         self.sealer.compressors.start();
@@ -241,7 +241,7 @@ impl Pipeline {
             self.timers.first().map(|(due, _)| *due),
             self.backing_off.first_key_value().map(|((due, ..), _)| *due),
             must_sweep.then_some(self.next_sweep),
-            (!self.expired.is_empty()).then_some(now),
+            (!self.failed.is_empty()).then_some(now),
             self.logs.due(),
         ]
         .into_iter()
@@ -491,56 +491,6 @@ impl Pipeline {
         }
     }
 
-    /// Fails expired records, at once or some at a time, and wakes the pipeline: others may have waited behind them.
-    fn expire(&mut self, records: Vec<KinesisRecord>) {
-        if records.is_empty() {
-            return;
-        }
-        if self.shared.config.ordering == RecordOrdering::PerPartitionKey {
-            // At once: nothing may go before the members that stay, and the successors of the others fail with them.
-            self.fail_expired(records);
-        } else {
-            self.expired.extend(records);
-        }
-        self.shared.wake.notify_one();
-    }
-
-    /// Fails some of the records that expired.
-    fn fail_some_expired(&mut self) {
-        let mut members = 0;
-        let mut records = Vec::new();
-        while members < FAILED_AT_A_TIME
-            && let Some(record) = self.expired.pop_front()
-        {
-            members += record.members.len();
-            records.push(record);
-        }
-        self.fail_expired(records);
-    }
-
-    /// Fails the members whose time is over, and lets the others wait again.
-    fn fail_expired(&mut self, records: Vec<KinesisRecord>) {
-        let (now, ttl) = (clock::now(), self.shared.config.record_ttl);
-        let mut failing = Vec::new();
-        for record in records {
-            for (is_over, record) in self.sealer.part_expired(record, now) {
-                if is_over {
-                    let lived = record.lifetimes.time_to_live(0).unwrap_or(ttl);
-                    failing.push(Failing {
-                        cause: record.history.expired(lived),
-                        record,
-                        source: None,
-                    });
-                } else {
-                    self.enqueue(record);
-                }
-            }
-        }
-        if !failing.is_empty() {
-            self.fail_all(failing);
-        }
-    }
-
     /// A record of a lane is under way no more.
     fn leave(&mut self, id: LaneId) {
         if let Some(queue) = self.queues.get_mut(&id) {
@@ -568,6 +518,10 @@ impl Pipeline {
     async fn abandon_all(&mut self) {
         let reason = self.shared.stop_reason();
         self.sealer.compressors.stop();
+        while !self.failed.is_empty() {
+            self.settle_some_failed();
+            tokio::task::yield_now().await;
+        }
         let lanes: Vec<_> =
             self.shared.routing().lanes().cloned().chain(self.shared.take_announced()).collect();
         let mut left: Vec<KinesisRecord> = Vec::new();
@@ -590,7 +544,6 @@ impl Pipeline {
         );
         let backing_off = std::mem::take(&mut self.backing_off);
         left.extend(backing_off.into_values().map(|record| *record));
-        left.extend(self.expired.drain(..));
         left.extend(self.held.drain(..).map(|mut held| {
             held.record.history.may_have_been_written = true;
             held.record
@@ -601,7 +554,7 @@ impl Pipeline {
         let mut abandoned = 0;
         for record in left {
             abandoned += record.members.len();
-            if abandoned >= FAILED_AT_A_TIME {
+            if abandoned >= ABANDONED_AT_A_TIME {
                 abandoned = 0;
                 tokio::task::yield_now().await;
             }
@@ -609,7 +562,10 @@ impl Pipeline {
             let (users, attempts) = (record.members.len(), record.history.attempts);
             let cause = FailureCause::Abandoned(reason.clone());
             self.meter.failed(users, attempts, shard.as_ref(), &cause);
-            record.settle_failed(cause, None);
+            let mut failed = FailedRecord::new(record);
+            let places: Vec<_> = (0..users as u32).collect();
+            failed.fail(&places, cause, None);
+            failed.settle(&mut self.sealer);
         }
     }
 }

@@ -5,7 +5,8 @@ use futures::FutureExt;
 use proptest::prelude::*;
 
 use super::*;
-use crate::error::Failure;
+use crate::error::{Failure, FailureCause};
+use crate::record::UserRecord;
 
 fn placement() -> Placement {
     Placement {
@@ -137,11 +138,74 @@ fn settled_members_hold_no_memory_of_the_slot() {
     assert!(last.now_or_never().unwrap().is_ok());
 }
 
+/// Members that fail for one cause, each with its index as data.
+fn failed_members(indexes: &[u32]) -> FailedMembers {
+    let records = indexes.iter().map(|index| UserRecord::new("k", index.to_string()));
+    let records: Vec<_> = records.collect();
+    let failure = Failure {
+        cause: FailureCause::Dropped,
+        attempts: Vec::new(),
+        failures: 0,
+        may_have_been_written: false,
+        source: None,
+    };
+    FailedMembers::new(Arc::new(failure), indexes.to_vec(), Box::new(|| records), None)
+}
+
+#[test]
+fn a_failure_is_seen_before_it_is_settled_and_once() {
+    let (settler, mut deliveries, settlement) = slot(5);
+    let wakes = Arc::new(CountWakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    for delivery in &mut deliveries {
+        assert!(delivery.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+    }
+    settler.fail(failed_members(&[0, 2, 4]));
+    settler.fail(failed_members(&[1]));
+    assert_eq!(settlement.counters.snapshot().user_records_failed, 4);
+    assert_eq!(wakes.0.load(Ordering::SeqCst), 0, "nobody is woken yet");
+    let mut seen = |index: usize| {
+        let error = (&mut deliveries[index]).now_or_never().map(|outcome| outcome.unwrap_err());
+        error.map(|error| error.into_record().unwrap().data().to_vec())
+    };
+    assert_eq!(seen(2), Some(b"2".to_vec()));
+    assert_eq!(seen(3), None);
+    for news in [settler.settle_failed(0), settler.settle_failed(1)] {
+        news.into_iter().for_each(News::tell);
+    }
+    assert_eq!(wakes.0.load(Ordering::SeqCst), 3, "the one that was seen is not woken");
+    for index in [0, 1, 4] {
+        assert_eq!(seen(index), Some(index.to_string().into_bytes()));
+    }
+    settler.settle_one(3, Ok(placement().receipt(0)));
+    drop(settler);
+    let stats = settlement.counters.snapshot();
+    let counted = (stats.user_records_failed, stats.user_records_delivered);
+    assert_eq!((counted, stats.user_records_abandoned), ((4, 1), 0));
+}
+
+#[test]
+fn members_that_failed_are_settled_when_their_owner_goes() {
+    let (settler, mut deliveries, settlement) = slot(3);
+    let unobserved = deliveries.remove(1);
+    drop(unobserved);
+    settler.fail(failed_members(&[0, 1]));
+    drop(settler);
+    let [failed, abandoned] = [deliveries.remove(0), deliveries.remove(0)].map(cause_of);
+    assert_eq!(failed, FailureCause::Dropped);
+    assert!(matches!(abandoned, FailureCause::Abandoned(_)));
+    let stats = settlement.counters.snapshot();
+    assert_eq!((stats.user_records_failed, stats.user_records_abandoned), (2, 1));
+    assert_eq!(stats.failures_unobserved, 1);
+}
+
 /// What happens to one member, and when its `Delivery` goes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fate {
     Delivered,
     Failed,
+    /// It fails, and is settled after all others.
+    FailedEarly,
     Abandoned,
 }
 
@@ -151,7 +215,15 @@ proptest! {
     #[test]
     fn every_member_is_settled_exactly_once(
         fates in proptest::collection::vec(
-            (prop_oneof![Just(Fate::Delivered), Just(Fate::Failed), Just(Fate::Abandoned)], 0..4_u8),
+            (
+                prop_oneof![
+                    Just(Fate::Delivered),
+                    Just(Fate::Failed),
+                    Just(Fate::FailedEarly),
+                    Just(Fate::Abandoned),
+                ],
+                0..4_u8,
+            ),
             1..100,
         ),
         order in any::<u64>(),
@@ -169,19 +241,27 @@ proptest! {
                 delivery.take();
             }
         }
+        let is_early = |index: &u32| fates[*index as usize].0 == Fate::FailedEarly;
+        let early: Vec<_> = (0..fates.len() as u32).filter(is_early).collect();
+        if !early.is_empty() {
+            settler.fail(failed_members(&early));
+        }
         let mut indexes: Vec<_> = (0..fates.len()).collect();
         fastrand::Rng::with_seed(order).shuffle(&mut indexes);
         for index in indexes {
             match fates[index].0 {
                 Fate::Delivered => settler.settle_one(index as u32, Ok(placement().receipt(9))),
                 Fate::Failed => settler.settle_one(index as u32, Err(failure())),
-                Fate::Abandoned => {}
+                Fate::FailedEarly | Fate::Abandoned => {}
             }
         }
         for (delivery, (_, keep)) in deliveries.iter_mut().zip(&fates) {
             if *keep == 3 {
                 delivery.take();
             }
+        }
+        if let Some(first) = early.first() {
+            settler.settle_failed(*first).into_iter().for_each(News::tell);
         }
         drop(settler);
         for (delivery, (fate, keep)) in deliveries.into_iter().zip(&fates) {
@@ -191,7 +271,8 @@ proptest! {
                     Err(error) if matches!(error.cause(), FailureCause::Abandoned(_)) => Fate::Abandoned,
                     Err(_) => Fate::Failed,
                 };
-                prop_assert_eq!(seen, *fate);
+                let fate = if *fate == Fate::FailedEarly { Fate::Failed } else { *fate };
+                prop_assert_eq!(seen, fate);
             }
         }
         let unseen = fates.iter().filter(|(fate, keep)| *fate != Fate::Delivered && *keep != 2).count();
@@ -200,7 +281,8 @@ proptest! {
         prop_assert_eq!(stats.failures_unobserved as usize, unseen);
         let count = |wanted| fates.iter().filter(|(fate, _)| *fate == wanted).count() as u64;
         prop_assert_eq!(stats.user_records_delivered, count(Fate::Delivered));
-        prop_assert_eq!(stats.user_records_failed, count(Fate::Failed));
+        let failed = count(Fate::Failed) + count(Fate::FailedEarly);
+        prop_assert_eq!(stats.user_records_failed, failed);
         prop_assert_eq!(stats.user_records_abandoned, count(Fate::Abandoned));
     }
 }

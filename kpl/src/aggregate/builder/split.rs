@@ -13,7 +13,6 @@ use crate::aggregate::compression::Data;
 use crate::aggregate::kinesis_record::{KinesisRecord, Members};
 use crate::aggregate::verdict::HashKeySpan;
 use crate::buffer::{LaneId, RECORD_OVERHEAD};
-use crate::clock::Instant;
 use crate::record::UserRecord;
 
 impl Sealer {
@@ -53,26 +52,23 @@ impl Sealer {
         parts.into_iter().map(|(_, part)| part).collect()
     }
 
-    /// Splits the members of a record that expired from the others: parts that expired are `true`, the one that stays is
-    /// `false`. What stays keeps the room that a Kinesis record takes beside its members.
-    pub(crate) fn part_expired(
+    /// Parts the members that failed from the others. Each that failed is a part of its own, `true`; the others are one part,
+    /// `false`, which keeps the room that a Kinesis record takes beside its members.
+    pub(crate) fn part_failed(
         &mut self,
         record: KinesisRecord,
-        now: Instant,
+        has_failed: impl Fn(usize) -> bool,
     ) -> Vec<(bool, KinesisRecord)> {
-        if record.lifetimes.are_equal() {
-            return vec![(true, record)];
-        }
-        let (lane, lifetimes) = (record.lane, record.lifetimes.clone());
+        let lane = record.lane;
         let mut parts = self.divide(record, |place, _| {
-            let is_over = lifetimes.is_over(place, now);
-            (is_over, lane, !is_over)
+            let has_failed = has_failed(place);
+            (has_failed, lane, !has_failed)
         });
-        // The last part has what the others did not need: too much, if it expired.
+        // The last part has what the others did not need: too much, if it failed.
         if let Some((true, last)) = parts.last_mut() {
             let surplus = last.charge.keep(last.user_bytes() + RECORD_OVERHEAD);
             if let Some(surplus) = surplus
-                && let Some((_, stays)) = parts.iter_mut().find(|(is_over, _)| !is_over)
+                && let Some((_, stays)) = parts.iter_mut().find(|(has_failed, _)| !has_failed)
             {
                 stays.charge.absorb(surplus);
             }

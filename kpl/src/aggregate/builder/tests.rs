@@ -196,7 +196,8 @@ fn the_members_that_stay_keep_the_room_of_their_record() {
         both[short] = both[short].clone().with_time_to_live(Duration::from_secs(1));
         let (sealed, _deliveries) = fixture.sealed(&both);
         let now = clock::now() + Duration::from_secs(2);
-        let parts = fixture.sealer.part_expired(sealed, now);
+        let lifetimes = sealed.lifetimes.clone();
+        let parts = fixture.sealer.part_failed(sealed, |place| lifetimes.is_over(place, now));
         let (over, left): (Vec<_>, Vec<_>) = parts.into_iter().partition(|(is_over, _)| *is_over);
         assert_eq!((over.len(), left.len()), (1, 1));
         drop(over);
@@ -220,7 +221,9 @@ async fn the_members_that_stay_count_from_their_own_acceptance() {
     let sealed = fixture.sealer.seal(open, LANE);
     assert_eq!(sealed.history.accepted(), accepted - 10 * second);
     tokio::time::advance(21 * second).await;
-    let parts = fixture.sealer.part_expired(sealed, clock::now());
+    let lifetimes = sealed.lifetimes.clone();
+    let is_over = |place| lifetimes.is_over(place, clock::now());
+    let parts = fixture.sealer.part_failed(sealed, is_over);
     let [(true, _), (false, left)] = &parts[..] else { panic!("the first expired") };
     assert_eq!(left.history.accepted(), accepted);
 }

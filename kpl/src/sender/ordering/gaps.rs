@@ -14,14 +14,18 @@ pub(crate) struct Gaps {
 }
 
 impl Gaps {
-    /// A record of `keys` at `sequence` fails.
-    pub(crate) fn open(&mut self, keys: &[HashKey], sequence: u64, cause: &FailureCause) {
+    /// Records fail, each given by its key and its place in the order of sealing.
+    pub(crate) fn open(
+        &mut self,
+        records: impl IntoIterator<Item = (HashKey, u64)>,
+        cause: &FailureCause,
+    ) {
         let cause = Arc::new(cause.clone());
-        for key in keys {
-            let gap = (sequence, Arc::clone(&cause));
-            let first = self.by_key.entry(*key).or_insert_with(|| gap.clone());
+        for (key, sequence) in records {
+            let gap = || (sequence, Arc::clone(&cause));
+            let first = self.by_key.entry(key).or_insert_with(gap);
             if sequence < first.0 {
-                *first = gap;
+                *first = gap();
             }
         }
     }
@@ -41,9 +45,9 @@ mod tests {
     fn what_stands_behind_the_first_failed_record_of_its_key_fails() {
         let cause = |reason| FailureCause::Abandoned(reason);
         let mut gaps = Gaps::default();
-        gaps.open(&[HashKey::MIN], 7, &cause(StopReason::Closed));
-        gaps.open(&[HashKey::MIN, HashKey::MAX], 5, &cause(StopReason::Dropped));
-        gaps.open(&[HashKey::MAX], 9, &cause(StopReason::Closed));
+        gaps.open([(HashKey::MIN, 7)], &cause(StopReason::Closed));
+        gaps.open([(HashKey::MIN, 5), (HashKey::MAX, 5)], &cause(StopReason::Dropped));
+        gaps.open([(HashKey::MAX, 9)], &cause(StopReason::Closed));
         for key in [HashKey::MIN, HashKey::MAX] {
             assert_eq!(gaps.cause(key, 4), None);
             assert_eq!(gaps.cause(key, 5).map(|c| &**c), Some(&cause(StopReason::Dropped)));

@@ -64,6 +64,6 @@ impl Pipeline {
                 self.fail(part, FailureCause::StrategyChanged(invalid), None);
             }
         }
+        self.freed(lane);
     }
 }
-        self.freed(lane);

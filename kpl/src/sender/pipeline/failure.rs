@@ -1,28 +1,71 @@
 //! How records fail; in ordered mode, with what was accepted behind them.
+//!
+//! That a record fails is decided, and can be seen, in one turn of the pipeline: no later record of its key may be accepted
+//! between its failure and that of its successors. What takes time is left to later turns: see [`FailedRecord`].
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::Pipeline;
-use crate::aggregate::kinesis_record::{Failed, KinesisRecord};
-use crate::buffer::LaneId;
-use crate::clock;
+use crate::aggregate::failed::FailedRecord;
+use crate::aggregate::kinesis_record::KinesisRecord;
+use crate::clock::{self, Instant};
 use crate::config::{OnGap, RecordOrdering};
 use crate::error::{FailureCause, Source};
 use crate::sender::ordering::Gaps;
 
-/// A record that is given up. Nothing of it is under way any more.
+/// User records whose failure is settled in one turn, before other tasks of the runtime have theirs. A thousand take a
+/// millisecond. In tests few, so that random histories meet records that are not settled yet.
+const SETTLED_AT_A_TIME: usize = if cfg!(test) { 8 } else { 1000 };
+
+/// A record of which members are given up. Nothing of it is under way any more.
 pub(super) struct Failing {
-    pub(super) record: KinesisRecord,
-    pub(super) cause: FailureCause,
-    pub(super) source: Option<Source>,
+    record: KinesisRecord,
+    losses: Vec<Loss>,
 }
 
-/// What is told of a failed record.
+/// Members that fail for one cause.
 struct Loss {
+    /// Their places in the record, ascending.
+    places: Vec<u32>,
+    cause: FailureCause,
+    source: Option<Source>,
+}
+
+/// What is measured and logged of a loss.
+struct Note {
     shard: Option<Arc<str>>,
     user_records: usize,
     attempts: u32,
     cause: FailureCause,
+}
+
+impl Failing {
+    fn whole(record: KinesisRecord, cause: FailureCause, source: Option<Source>) -> Self {
+        let places = (0..record.members.len() as u32).collect();
+        Self { record, losses: vec![Loss { places, cause, source }] }
+    }
+
+    /// A record of which members expired. The times to live of these may differ.
+    fn expired(record: KinesisRecord, ttl: std::time::Duration, now: Instant) -> Self {
+        let cause = |time_to_live: Option<_>| record.history.expired(time_to_live.unwrap_or(ttl));
+        if record.lifetimes.are_equal() {
+            let cause = cause(record.lifetimes.time_to_live(0));
+            return Self::whole(record, cause, None);
+        }
+        let mut expired: BTreeMap<_, Vec<u32>> = BTreeMap::new();
+        for place in 0..record.members.len() {
+            if record.lifetimes.is_over(place, now) {
+                let time_to_live = record.lifetimes.time_to_live(place);
+                expired.entry(time_to_live).or_default().push(place as u32);
+            }
+        }
+        let losses = expired.into_iter().map(|(time_to_live, places)| {
+            let cause = cause(time_to_live);
+            Loss { places, cause, source: None }
+        });
+        Self { losses: losses.collect(), record }
+    }
 }
 
 impl Pipeline {
@@ -32,23 +75,33 @@ impl Pipeline {
         cause: FailureCause,
         source: Option<Source>,
     ) {
-        self.fail_all(vec![Failing { record, cause, source }]);
+        self.fail_all(vec![Failing::whole(record, cause, source)]);
     }
 
-    /// Gives records up. Who fails at once is to be given at once: in ordered mode each call looks at all that waits.
-    pub(super) fn fail_all(&mut self, failing: Vec<Failing>) {
+    /// Fails the members whose time is over, and wakes the pipeline: others may have waited behind them.
+    pub(super) fn expire(&mut self, records: Vec<KinesisRecord>) {
+        if records.is_empty() {
+            return;
+        }
+        let (now, ttl) = (clock::now(), self.shared.config.record_ttl);
+        let failing = records.into_iter().map(|record| Failing::expired(record, ttl, now));
+        self.fail_all(failing.collect());
+        self.shared.wake.notify_one();
+    }
+
+    /// Gives members up. Records that fail together are to be given together: in ordered mode each call looks at all that
+    /// waits.
+    fn fail_all(&mut self, failing: Vec<Failing>) {
         let config = &self.shared.config;
         if config.ordering == RecordOrdering::PerPartitionKey
             && config.on_gap == OnGap::FailSuccessors
         {
-            self.fail_with_successors(failing);
-        } else {
-            let losses = self.losses(&failing);
-            self.note(losses);
-            for Failing { record, cause, source } in failing {
-                record.settle_failed(cause, source);
-            }
+            return self.fail_with_successors(failing);
         }
+        let mut notes = Vec::new();
+        let failed = failing.into_iter().map(|failing| self.mark(failing, &mut notes)).collect();
+        self.note(notes);
+        self.settle_later(failed);
     }
 
     /// The failures are seen while no record of their keys can enter: each record was accepted before that, and fails too,
@@ -70,83 +123,140 @@ impl Pipeline {
             self.seal_all(aggregates, lane);
         }
         let mut gaps = Gaps::default();
-        for Failing { record, cause, .. } in &failing {
-            gaps.open(record.hash_keys(), record.sequence, cause);
+        for Failing { record, losses } in &failing {
+            for loss in losses {
+                let keys = loss.places.iter().map(|place| {
+                    (record.hash_keys()[*place as usize], record.sequence + u64::from(*place))
+                });
+                gaps.open(keys, &loss.cause);
+            }
         }
+        let mut notes = Vec::new();
+        let mut failed: Vec<_> =
+            failing.into_iter().map(|failing| self.mark(failing, &mut notes)).collect();
+        // The members that are left of records that fail in part: of these, and of those that failed before.
+        let mut earlier = std::mem::take(&mut self.failed);
+        for part in failed.iter_mut().chain(&mut earlier).filter(|failed| !failed.is_whole()) {
+            let losses = successors(&part.record, |place| part.has_failed(place), &gaps);
+            self.mark_losses(part, losses, &mut notes);
+        }
+        self.failed = earlier;
         let touched: Vec<_> = routing.lanes_of(span).map(|lane| lane.id).collect();
-        let mut successors = Vec::new();
         for lane in &touched {
-            successors.extend(self.take_successors(*lane, &gaps));
-        }
-        let mut failing = failing;
-        failing.extend(successors);
-        let losses = self.losses(&failing);
-        let mut failed = Vec::new();
-        for Failing { record, cause, source } in failing {
-            failed.push(record.fail(cause, source));
+            let waiting = self.queues.get_mut(lane).map(|queue| self.collector.drain(queue));
+            for record in waiting.into_iter().flatten() {
+                let losses = successors(&record, |_| false, &gaps);
+                if !losses.is_empty() {
+                    failed.push(self.mark(Failing { record, losses }, &mut notes));
+                } else if let Some(queue) = self.queues.get_mut(lane) {
+                    self.collector.enqueue(queue, record);
+                }
+            }
         }
         drop(lanes);
-        // The code of others, loggers and wakers included, may send records: not before the lanes are free.
-        self.note(losses);
-        failed.into_iter().for_each(Failed::tell);
+        // A logger runs the code of others, which may send records: not before the lanes are free.
+        self.note(notes);
+        self.settle_later(failed);
         touched.into_iter().for_each(|lane| self.freed(lane));
     }
 
-    fn losses(&self, failing: &[Failing]) -> Vec<Loss> {
-        let loss = |failing: &Failing| Loss {
-            shard: self.predicted(&failing.record),
-            user_records: failing.record.members.len(),
-            attempts: failing.record.history.attempts,
-            cause: failing.cause.clone(),
-        };
-        failing.iter().map(loss).collect()
+    /// Has members fail: from now on each `Delivery` resolves.
+    fn mark(&self, failing: Failing, notes: &mut Vec<Note>) -> FailedRecord {
+        let mut failed = FailedRecord::new(failing.record);
+        self.mark_losses(&mut failed, failing.losses, notes);
+        failed
+    }
+
+    fn mark_losses(&self, failed: &mut FailedRecord, losses: Vec<Loss>, notes: &mut Vec<Note>) {
+        for Loss { places, cause, source } in losses {
+            notes.push(Note {
+                shard: self.predicted(&failed.record),
+                user_records: places.len(),
+                attempts: failed.record.history.attempts,
+                cause: cause.clone(),
+            });
+            failed.fail(&places, cause, source);
+        }
     }
 
     /// Measures and logs what fails.
-    fn note(&mut self, losses: Vec<Loss>) {
-        for loss in losses {
-            let (user_records, shard) = (loss.user_records, loss.shard.as_ref());
-            self.meter.failed(user_records, loss.attempts, shard, &loss.cause);
-            if matches!(loss.cause, FailureCause::Expired { .. }) {
+    fn note(&mut self, notes: Vec<Note>) {
+        for note in notes {
+            let (user_records, shard) = (note.user_records, note.shard.as_ref());
+            self.meter.failed(user_records, note.attempts, shard, &note.cause);
+            if matches!(note.cause, FailureCause::Expired { .. }) {
                 let counters = &self.shared.settlement.counters;
                 counters.user_records_expired.add(user_records);
                 self.logs.records_expired.add(user_records);
             } else {
                 self.logs.records_failed.add(user_records);
-                self.logs.last_code = Some(loss.cause.code());
+                self.logs.last_code = Some(note.cause.code());
             }
         }
         self.logs.tell_of_losses(clock::now());
     }
 
-    /// Takes what stands in a gap out of what waits for a lane.
-    fn take_successors(&mut self, lane: LaneId, gaps: &Gaps) -> Vec<Failing> {
-        let mut successors = Vec::new();
-        let Some(queue) = self.queues.get_mut(&lane) else {
-            return successors;
-        };
-        for record in self.collector.drain(queue) {
-            let sequence = record.sequence;
-            let mut keys = record.hash_keys().iter();
-            if keys.all(|key| gaps.cause(*key, sequence).is_none()) {
-                self.collector.enqueue(queue, record);
-                continue;
-            }
-            let parts = self.sealer.divide(record, |_, hash_key| {
-                let cause = gaps.cause(hash_key, sequence);
-                (cause.map(Arc::as_ptr), lane, true)
-            });
-            for (_, record) in parts {
-                match gaps.cause(record.span.low, sequence).cloned() {
-                    None => self.collector.enqueue(queue, record),
-                    Some(cause) => successors.push(Failing {
-                        record,
-                        cause: FailureCause::PredecessorFailed { cause },
-                        source: None,
-                    }),
+    /// Leaves it to later turns to settle failed members. The other members of their records wait for that: they count as
+    /// under way, so that nothing overtakes them in ordered mode.
+    fn settle_later(&mut self, failed: Vec<FailedRecord>) {
+        for mut failed in failed {
+            let queue = self.queues.get_mut(&failed.record.lane);
+            match (failed.is_whole(), queue) {
+                (true, _) => self.failed.push_back(failed),
+                (false, Some(queue)) => {
+                    queue.under_way += 1;
+                    failed.is_under_way = true;
+                    self.failed.push_back(failed);
                 }
+                // Their lane is gone, and the lanes that follow it do not wait for them.
+                (false, None) => self.settle(failed),
             }
         }
-        successors
     }
+
+    /// Settles some of the failed members.
+    pub(super) fn settle_some_failed(&mut self) {
+        let mut members = 0;
+        while members < SETTLED_AT_A_TIME
+            && let Some(failed) = self.failed.pop_front()
+        {
+            members += failed.record.members.len();
+            self.settle(failed);
+        }
+    }
+
+    fn settle(&mut self, failed: FailedRecord) {
+        let (lane, is_under_way) = (failed.record.lane, failed.is_under_way);
+        match failed.settle(&mut self.sealer) {
+            Some(left) => self.put_back(left, clock::now()),
+            // The members that were left have failed meanwhile.
+            None if is_under_way => self.leave(lane),
+            None => {}
+        }
+    }
+}
+
+/// The members that stand behind a gap and have not failed, by the cause of the gap.
+fn successors(
+    record: &KinesisRecord,
+    has_failed: impl Fn(usize) -> bool,
+    gaps: &Gaps,
+) -> Vec<Loss> {
+    let mut losses: Vec<Loss> = Vec::new();
+    let mut by_cause = HashMap::new();
+    for (place, key) in record.hash_keys().iter().enumerate() {
+        if has_failed(place) {
+            continue;
+        }
+        let Some(cause) = gaps.cause(*key, record.sequence + place as u64) else {
+            continue;
+        };
+        let loss = *by_cause.entry(Arc::as_ptr(cause)).or_insert_with(|| {
+            let cause = FailureCause::PredecessorFailed { cause: Arc::clone(cause) };
+            losses.push(Loss { places: Vec::new(), cause, source: None });
+            losses.len() - 1
+        });
+        losses[loss].places.push(place as u32);
+    }
+    losses
 }

@@ -108,7 +108,7 @@ async fn a_free_shard_adds_no_latency_to_the_linger() {
 }
 
 /// The most failures between two turns of another task, while a full buffer fails.
-async fn failures_at_a_time(is_closed: bool) -> usize {
+async fn failures_at_a_time(ordering: RecordOrdering, is_closed: bool) -> usize {
     let turn = Arc::new(AtomicU64::new(0));
     let failures = Arc::new(Mutex::new(std::collections::HashMap::new()));
     let (counted, noted) = (Arc::clone(&turn), Arc::clone(&failures));
@@ -119,7 +119,7 @@ async fn failures_at_a_time(is_closed: bool) -> usize {
     let service = Scripted::new(|_, _| (QUICK, Err(unreachable())));
     let components =
         Components { seed: Some(42), on_failure: Some(Arc::new(hook)), ..Default::default() };
-    let config = ProducerConfig::default();
+    let config = ProducerConfig { ordering, ..Default::default() };
     let started = builder::start("s".into(), service, config, components).await;
     let producer = started.unwrap();
     for id in 0..40_000_u128 {
@@ -146,8 +146,10 @@ async fn failures_at_a_time(is_closed: bool) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn other_tasks_have_their_turns_while_a_full_buffer_fails() {
-    for is_closed in [false, true] {
-        let most = failures_at_a_time(is_closed).await;
-        assert!(most < 5000, "{most}, closed: {is_closed}");
+    for ordering in [RecordOrdering::BestEffort, RecordOrdering::PerPartitionKey] {
+        for is_closed in [false, true] {
+            let most = failures_at_a_time(ordering, is_closed).await;
+            assert!(most < 5000, "{most}, {ordering:?}, closed: {is_closed}");
+        }
     }
 }

@@ -84,3 +84,53 @@ proptest! {
         check_delivery(&history, &model.delivered(), &sent);
     }
 }
+
+/// It takes many turns to settle the records that fail together. All are seen to fail in the first of these turns, and what
+/// is sent from then on is delivered.
+#[tokio::test(start_paused = true)]
+async fn a_key_fails_at_one_moment_however_long_it_takes_to_settle() {
+    const RECORDS: usize = 3000;
+    let service = Scripted::new(|passed, entries| {
+        if passed > Duration::from_secs(1) {
+            return all_written(entries);
+        }
+        let refuse = |_| refused("KMSDisabledException");
+        (Duration::from_secs(2), Ok(entries.iter().map(refuse).collect()))
+    });
+    let deliveries: Arc<Mutex<Vec<Delivery>>> = Arc::default();
+    let still_open = Arc::new(Mutex::new(None));
+    let (held, noted) = (Arc::clone(&deliveries), Arc::clone(&still_open));
+    let hook = move |_: &DeliveryError| {
+        let held = std::mem::take(&mut *lock(&held));
+        let open =
+            held.into_iter().filter_map(|delivery| delivery.now_or_never().is_none().then_some(()));
+        lock(&noted).get_or_insert(open.count());
+    };
+    let components =
+        Components { seed: Some(42), on_failure: Some(Arc::new(hook)), ..Default::default() };
+    let config = ProducerConfig {
+        ordering: RecordOrdering::PerPartitionKey,
+        aggregation_max_count: 100,
+        ..Default::default()
+    };
+    let producer = builder::start("s".into(), service, config, components).await.unwrap();
+    drop(send(&producer, 7, "its failure goes to the hook").await);
+    let mut others = Vec::new();
+    for id in 1..RECORDS {
+        let delivery = send(&producer, 7, "v").await;
+        lock(&deliveries).push(delivery);
+        if id > 200 {
+            others.push(send(&producer, 8, "in the same aggregates").await);
+        }
+    }
+    while lock(&still_open).is_none() {
+        tokio::time::sleep(QUICK).await;
+    }
+    assert_eq!(*lock(&still_open), Some(0), "all of the key failed with the first");
+    send(&producer, 7, "again").await.await.unwrap();
+    for delivery in others {
+        delivery.await.unwrap();
+    }
+    let stats = producer.stats();
+    assert_eq!(stats.user_records_failed as usize, RECORDS, "{stats:?}");
+}

@@ -1,0 +1,87 @@
+//! A Kinesis record of which members have failed. Each `Delivery` resolves already. What takes time or runs the code of
+//! others waits for a turn of the pipeline: building the errors, returning room, waking tasks, calling `on_failure`.
+
+use std::sync::Arc;
+
+use crate::ack::{BitSet, FailedMembers, News, Room};
+use crate::aggregate::builder::Sealer;
+use crate::aggregate::kinesis_record::{KinesisRecord, Members};
+use crate::error::{Failure, FailureCause, Source};
+
+pub(crate) struct FailedRecord {
+    pub(crate) record: KinesisRecord,
+    /// Whether it counts as under way in its lane, for the members that are left.
+    pub(crate) is_under_way: bool,
+    /// Places of the members that failed.
+    failed: BitSet,
+    count: usize,
+    /// The members that failed together, by the index of the first in their slot.
+    groups: Vec<u32>,
+}
+
+impl FailedRecord {
+    pub(crate) fn new(record: KinesisRecord) -> Self {
+        let failed = BitSet::default();
+        Self { record, is_under_way: false, failed, count: 0, groups: Vec::new() }
+    }
+
+    /// Has the members at these places fail, at least one and none for the second time.
+    pub(crate) fn fail(&mut self, places: &[u32], cause: FailureCause, source: Option<Source>) {
+        // Of a record that fails in part, the room is known when it is parted.
+        let room = (places.len() == self.record.members.len())
+            .then(|| Box::new(self.record.charge.split(usize::MAX)) as Room);
+        let record = &self.record;
+        let history = &record.history;
+        let failure = Arc::new(Failure {
+            cause,
+            attempts: history.log.clone(),
+            failures: history.failures(),
+            may_have_been_written: history.may_have_been_written,
+            source,
+        });
+        let indexes: Vec<_> = match &record.members {
+            Members::Together(_) => places.to_vec(),
+            Members::Each(members) => {
+                places.iter().map(|place| members[*place as usize].1).collect()
+            }
+        };
+        let (contents, wanted) = (record.contents(), places.to_vec());
+        let unpack = Box::new(move || contents.records_at(&wanted));
+        self.groups.extend(indexes.first());
+        record.members.settler().fail(FailedMembers::new(failure, indexes, unpack, room));
+        places.iter().for_each(|place| self.failed.insert(*place as usize));
+        self.count += places.len();
+    }
+
+    /// Whether all members failed.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.count == self.record.members.len()
+    }
+
+    pub(crate) fn has_failed(&self, place: usize) -> bool {
+        self.failed.contains(place)
+    }
+
+    /// Settles the members that failed, and returns the record of the others. Runs the code of others: not to be called under
+    /// a lock.
+    pub(crate) fn settle(self, sealer: &mut Sealer) -> Option<KinesisRecord> {
+        let (failed, left): (Vec<_>, Vec<_>) = match self.is_whole() {
+            true => (vec![self.record], Vec::new()),
+            false => {
+                let parts = sealer.part_failed(self.record, |place| self.failed.contains(place));
+                let (failed, left): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| part.0);
+                let records = |parts: Vec<_>| parts.into_iter().map(|(_, record)| record).collect();
+                (records(failed), records(left))
+            }
+        };
+        // The room of those that were parted is returned here.
+        let members: Vec<_> = failed.into_iter().map(|record| record.members).collect();
+        let news: Vec<_> = members.first().map_or_else(Vec::new, |members| {
+            let settle = |first: &u32| members.settler().settle_failed(*first);
+            self.groups.iter().flat_map(settle).collect()
+        });
+        drop(members);
+        news.into_iter().for_each(News::tell);
+        left.into_iter().next()
+    }
+}

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::observation::Observations;
+use super::fleet_view::lease_history::Observations;
 use crate::lease::Lease;
 
 /// How this worker came to a lease, and who had it before.

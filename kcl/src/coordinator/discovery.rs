@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 
-use super::pace;
+use super::scan_schedule;
 use super::shared::Shared;
 use crate::health::ProblemKind;
 use crate::lease::{Fleet as _, Lease, LeaseStoreError, Outcome, Tenure};
@@ -19,7 +19,7 @@ const KIND: ProblemKind = ProblemKind::LeaseDiscoveryFailing;
 
 /// Looks, from the start until the worker leaves.
 pub(crate) async fn discover(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenure>) {
-    let mut pause = pace::between_queries(0, shared.table_reads);
+    let mut pause = scan_schedule::between_queries(0, shared.table_reads);
     while !shared.leaving.is_cancelled() {
         match shared.leaving.run_until_cancelled(look(shared, deliveries)).await {
             Some(Err(error)) => shared.store_failed(KIND, "discovery", &error),
@@ -42,7 +42,7 @@ pub(super) async fn look(
 ) -> Result<Duration, LeaseStoreError> {
     let query = shared.store.owned_by(&shared.worker_id);
     let keys = shared.watched(KIND, "discovery", query).await?;
-    let pause = pace::between_queries(keys.len(), shared.table_reads);
+    let pause = scan_schedule::between_queries(keys.len(), shared.table_reads);
     // A finished lease keeps its owner.
     let unfinished = keys.into_iter().filter(|key| !shared.last_look.has_ended(key));
     consider_all(shared, unfinished.collect(), deliveries).await;

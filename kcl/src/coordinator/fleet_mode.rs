@@ -9,9 +9,9 @@ use aws_sdk_dynamodb::Client;
 
 use super::error::{StartError, WorkerFailure};
 use super::migration::{Migration, Mode, layout, mode};
-use super::pace;
+use super::scan_schedule;
 use super::shared::Shared;
-use super::startup::Failure;
+use super::start::retry::Failure;
 use crate::clock::Clock;
 use crate::lease::Layout;
 
@@ -50,7 +50,7 @@ pub(super) async fn watch(shared: Arc<Shared>, fleet: FleetMode, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut misses = 0;
     loop {
-        let pause = pace::jittered(INTERVAL.mul_f64(0.8), &mut random);
+        let pause = scan_schedule::jittered(INTERVAL.mul_f64(0.8), &mut random);
         let next = async {
             tokio::time::sleep(pause).await;
             fleet.change(&*shared.clock).await

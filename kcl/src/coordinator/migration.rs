@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::error::StartError;
 use super::start::call_failed;
-use super::startup::Failure;
+use super::start::retry::Failure;
 use crate::clock::Clock;
 use crate::lease::{Item, Layout, classify};
 

@@ -2,28 +2,23 @@
 
 mod acquired;
 mod assignment;
-mod balance;
+mod deletion_check;
 mod discovery;
 mod error;
-mod existence;
 mod fleet_mode;
-mod last_look;
-mod liveness;
-mod maintenance;
+mod fleet_view;
+mod heartbeat;
+mod held_leases;
 mod migration;
-mod observation;
-mod other_processes;
-mod pace;
-mod registry;
 mod run;
+mod scan_schedule;
+mod shard_sync;
 mod shared;
 mod start;
-mod startup;
 mod thread;
-mod worker_metrics;
 
 pub use error::{StartError, WorkerFailure};
-pub(crate) use last_look::LastLook;
+pub(crate) use fleet_view::lease_table::LastLook;
 pub(crate) use run::{Coordinator, CoordinatorParts};
 #[cfg(feature = "simulation")]
 pub(crate) use shared::{Shared, SharedParts};

@@ -13,11 +13,11 @@ use tokio_util::task::AbortOnDropHandle;
 use super::assignment::{assign, look};
 use super::discovery::discover;
 use super::error::{StartError, WorkerFailure};
-use super::last_look::LastLook;
-use super::maintenance::maintain;
+use super::fleet_view::lease_table::LastLook;
+use super::shard_sync::maintain;
 use super::shared::Shared;
 use super::thread::OwnThread;
-use super::{existence, fleet_mode, start, worker_metrics};
+use super::{deletion_check, fleet_mode, heartbeat, start};
 use crate::clock::Clock;
 use crate::config::{ConsumerConfig, OnStop};
 use crate::current_stream::CurrentStream;
@@ -102,11 +102,11 @@ impl Coordinator {
         let for_discovery = deliveries.clone();
         let seed = self.shared.seed;
         let tasks = [
-            self.shared.spawn("worker row", async move { worker_metrics::report(&a).await }),
+            self.shared.spawn("worker row", async move { heartbeat::report(&a).await }),
             self.shared.spawn("discovery", async move { discover(&b, &for_discovery).await }),
             self.shared.spawn("assignment", async move { assign(&c, &deliveries).await }),
             self.shared.spawn("shard sync", async move { maintain(&d, seed).await }),
-            self.shared.spawn("confirmation of what is missing", existence::confirm(shared())),
+            self.shared.spawn("confirmation of what is missing", deletion_check::confirm(shared())),
         ];
         let watch = self.shared.fleet_mode.clone().map(|fleet| {
             let watch = fleet_mode::watch(shared(), fleet, seed ^ 1);
@@ -145,7 +145,7 @@ impl Coordinator {
         }
         let shared = Arc::clone(&self.shared);
         let withdraw = async move {
-            worker_metrics::withdraw(&shared).await;
+            heartbeat::withdraw(&shared).await;
             // Receivers of the leases that will be given away.
             if let Err(error) = look(&shared, true).await {
                 tracing::warn!(%error, "the fleet could not be looked at before the stop");

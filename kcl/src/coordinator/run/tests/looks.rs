@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 use futures::StreamExt as _;
 
 use super::*;
-use crate::coordinator::worker_metrics::RowWritten;
+use crate::coordinator::heartbeat::RowWritten;
 
 #[tokio::test]
 async fn a_lease_found_assigned_is_renewed_before_it_counts_as_acquired() {
@@ -119,7 +119,7 @@ async fn a_worker_that_is_held_back_takes_nothing_and_invites_nobody() {
     let shared = &coordinator.shared;
     let (deliveries, mut tenures) = mpsc::channel(QUEUE);
     coordinator.hold_back(true);
-    let mut report = std::pin::pin!(worker_metrics::report(shared));
+    let mut report = std::pin::pin!(heartbeat::report(shared));
     assert!(futures::poll!(&mut report).is_pending());
     assert_eq!(*shared.row_written(), RowWritten::default(), "not tried");
     let mut looks = Looks::new(shared);

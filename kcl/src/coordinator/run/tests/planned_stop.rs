@@ -163,7 +163,7 @@ async fn a_leaving_worker_awaits_the_row_that_it_writes_and_spares_a_later_one()
     let delay = aws.faults().add(delay.operation("UpdateItem").times(1));
     let report = {
         let shared = Arc::clone(&shared);
-        tokio::spawn(async move { worker_metrics::report(&shared).await })
+        tokio::spawn(async move { heartbeat::report(&shared).await })
     };
     until("the row is being written", async || (aws.faults().count(delay) == 1).then_some(()))
         .await;
@@ -174,11 +174,11 @@ async fn a_leaving_worker_awaits_the_row_that_it_writes_and_spares_a_later_one()
     // The next process under this id.
     let later = row.last_update + 1;
     store(&aws).put_worker("w1", later).await.unwrap();
-    worker_metrics::withdraw(&shared).await;
+    heartbeat::withdraw(&shared).await;
     assert_eq!(rows().await.len(), 1);
 
     store(&aws).put_worker("w1", row.last_update).await.unwrap();
-    worker_metrics::withdraw(&shared).await;
+    heartbeat::withdraw(&shared).await;
     assert!(rows().await.is_empty());
 }
 
@@ -196,7 +196,7 @@ async fn a_leaving_worker_removes_its_row_though_the_last_writes_were_not_answer
             shared.row_written().attempted(attempt);
         }
         store(&aws).put_worker("w1", written).await.unwrap();
-        worker_metrics::withdraw(&shared).await;
+        heartbeat::withdraw(&shared).await;
         assert!(rows().await.is_empty(), "{written} of {now}");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::observation::Observations;
+use super::lease_history::Observations;
 use crate::lease::{Lease, WorkerRow};
 
 /// A row is written each 30 s; a worker whose row is older than two of that is gone.

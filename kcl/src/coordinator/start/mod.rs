@@ -1,5 +1,7 @@
 //! What must hold before a worker may start, checked and set up in order.
 
+pub(crate) mod retry;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,12 +10,12 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_kinesis::types::StreamStatus;
 use kinesis_common::stream_name::StreamName;
 
+use self::retry::{Failure, Startup};
 use super::error::StartError;
 use super::fleet_mode::FleetMode;
 use super::migration::{Migration, layout};
 use super::run::CoordinatorParts;
 use super::shared::{Shared, SharedParts};
-use super::startup::{Failure, Startup};
 use crate::clock::Clock;
 use crate::config::{OnRecreatedStream, TableConfig};
 use crate::current_stream::{CurrentStream, identity_of};

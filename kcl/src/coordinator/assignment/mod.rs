@@ -1,6 +1,8 @@
 //! Looks at the whole table, takes what is free, and, in a fleet without a leader, hands over what is
 //! too much. Each worker does its own part: what a leader will do for the fleet later replaces this file.
 
+pub(crate) mod by_count;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,13 +11,13 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
 
+use self::by_count::{ActiveLease, Plan, Workers, agreed, plan};
 use super::acquired::Acquired;
-use super::balance::{ActiveLease, Plan, Workers, agreed, plan};
 use super::discovery::consider_all;
-use super::liveness::{self, Liveness};
-use super::observation::Observations;
-use super::other_processes::Me;
-use super::pace::{self, Pace, Wait};
+use super::fleet_view::lease_history::Observations;
+use super::fleet_view::other_processes::Me;
+use super::fleet_view::workers::{self, Liveness};
+use super::scan_schedule::{self, Pace, Wait};
 use super::shared::Shared;
 use crate::health::ProblemKind;
 use crate::lease::{Lease, LeaseStoreError, Outcome, Snapshot, Tenure};
@@ -143,10 +145,10 @@ pub(crate) async fn look(
     shared.registry.note_named(named);
     let mut observations = shared.observations();
     observations.observe_all(&snapshot.leases, asked, now, shared.failover);
-    let renews = liveness::renewing(&snapshot.leases, &observations, now, shared.failover);
+    let renews = workers::renewing(&snapshot.leases, &observations, now, shared.failover);
     observations.observe_workers(&snapshot.workers, &renews);
     observations.observe_leader(snapshot.leader.as_ref(), now);
-    let liveness = liveness::judge(
+    let liveness = workers::judge(
         &snapshot.workers,
         &snapshot.leases,
         &observations,
@@ -284,11 +286,11 @@ pub(super) fn make_plan(shared: &Shared, snapshot: &Snapshot) -> Plan {
     let own = |lease: &&Lease| lease.owner.as_deref() == Some(&shared.worker_id);
     let own: HashSet<&str> = snapshot.leases.iter().filter(own).map(key_of).collect();
     // The others look too rarely to wait for them: a new shard is its parent's owner's.
-    let is_rare = pace::at_rest(snapshot.items(), shared.table_reads) > OVERDUE;
+    let is_rare = scan_schedule::at_rest(snapshot.items(), shared.table_reads) > OVERDUE;
     let is_born_here = |lease: &Lease| {
         is_rare && lease.owner.is_none() && lease.parents.iter().any(|key| own.contains(&**key))
     };
-    let liveness = liveness::judge(
+    let liveness = workers::judge(
         &snapshot.workers,
         &snapshot.leases,
         &observations,

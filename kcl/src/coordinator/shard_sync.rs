@@ -6,7 +6,7 @@ use std::time::Duration;
 use kinesis_common::backoff::Backoff;
 
 use super::error::WorkerFailure;
-use super::pace;
+use super::scan_schedule;
 use super::shared::Shared;
 use crate::health::ProblemKind;
 use crate::lease::LeaseStoreError;
@@ -35,9 +35,9 @@ pub(crate) async fn maintain(shared: &Shared, seed: u64) {
     loop {
         // Workers that started together drift apart: the listing's quota is the stream's.
         let items = shared.last_look.items();
-        let affordable = pace::between_syncs(items, shared.table_reads);
+        let affordable = scan_schedule::between_syncs(items, shared.table_reads);
         let pause = affordable.max(shared.sync_interval.mul_f64(0.8));
-        let pause = pace::jittered(pause, &mut random);
+        let pause = scan_schedule::jittered(pause, &mut random);
         let doubted = async {
             let pause = not_before.saturating_sub(shared.clock.now());
             tokio::time::sleep(pause).await;

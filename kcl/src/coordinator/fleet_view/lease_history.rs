@@ -237,7 +237,7 @@ impl Observations {
     }
 
     /// The worker that holds the leader's lock, unless the lock has had no heartbeat for its duration
-    /// (120 s in Java). [`Liveness`](super::liveness::Liveness) tells sooner whether that worker is dead.
+    /// (120 s in Java). [`Liveness`](super::fleet_view::workers::Liveness) tells sooner whether that worker is dead.
     pub(crate) fn leader(&self, now: Duration) -> Option<&str> {
         let (lock, since) = self.leader.as_ref()?;
         (now.saturating_sub(*since) <= lock.duration).then_some(lock.owner.as_str())

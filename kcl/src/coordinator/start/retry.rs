@@ -10,8 +10,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use kinesis_common::backoff::Backoff;
 
-use super::error::StartError;
 use crate::clock::Clock;
+use crate::coordinator::error::StartError;
 use crate::lease::{CallError, CallErrorKind};
 
 /// Longest pause before the second try; it doubles with each one.
@@ -22,7 +22,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Decides whether one step of the start is tried again, and when: pure.
 #[derive(Debug)]
-pub(super) struct StartRetry {
+pub(crate) struct StartRetry {
     /// When the start began, by the caller's clock.
     began: Duration,
     limit: Duration,
@@ -30,35 +30,35 @@ pub(super) struct StartRetry {
 }
 
 impl StartRetry {
-    pub(super) fn new(began: Duration, limit: Duration, random: Rng) -> Self {
+    pub(crate) fn new(began: Duration, limit: Duration, random: Rng) -> Self {
         Self { began, limit, pauses: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, random) }
     }
 
     /// Time until the start is given up.
-    pub(super) fn left(&self, now: Duration) -> Duration {
+    pub(crate) fn left(&self, now: Duration) -> Duration {
         self.limit.saturating_sub(self.elapsed(now))
     }
 
-    pub(super) fn elapsed(&self, now: Duration) -> Duration {
+    pub(crate) fn elapsed(&self, now: Duration) -> Duration {
         now.saturating_sub(self.began)
     }
 
     /// Counts a try that failed. The pause before the next one; `None`: time is up.
-    pub(super) fn failed(&mut self, now: Duration) -> Option<Duration> {
+    pub(crate) fn failed(&mut self, now: Duration) -> Option<Duration> {
         let pause = self.pauses.next_delay();
         let left = self.left(now);
         (!left.is_zero()).then(|| pause.min(left))
     }
 
     /// How many tries failed.
-    pub(super) fn tries(&self) -> u32 {
+    pub(crate) fn tries(&self) -> u32 {
         self.pauses.failures()
     }
 }
 
 /// Why a step of the start failed.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// It may pass.
     Passing(Passing),
     /// It would fail again.
@@ -67,17 +67,17 @@ pub(super) enum Failure {
 
 /// A failure that may pass.
 #[derive(Debug, Clone)]
-pub(super) struct Passing {
-    pub(super) service: &'static str,
-    pub(super) operation: &'static str,
-    pub(super) cause: String,
+pub(crate) struct Passing {
+    pub(crate) service: &'static str,
+    pub(crate) operation: &'static str,
+    pub(crate) cause: String,
     /// The service did not answer at all.
-    pub(super) no_answer: bool,
+    pub(crate) no_answer: bool,
 }
 
 impl Failure {
     /// Something is not ready yet.
-    pub(super) fn not_ready(
+    pub(crate) fn not_ready(
         service: &'static str,
         operation: &'static str,
         cause: impl Into<String>,
@@ -86,7 +86,7 @@ impl Failure {
     }
 
     /// A call failed. `resource`: the stream or table that it was for.
-    pub(super) fn of_call(service: &'static str, resource: &str, error: &CallError) -> Self {
+    pub(crate) fn of_call(service: &'static str, resource: &str, error: &CallError) -> Self {
         let operation = error.operation;
         let cause = error.source.to_string();
         Self::Final(match error.kind {
@@ -141,7 +141,7 @@ fn action(service: &str, operation: &str) -> String {
 
 /// The start of one worker: its deadline, and its steps.
 #[derive(Debug)]
-pub(super) struct Startup<'a> {
+pub(crate) struct Startup<'a> {
     clock: &'a dyn Clock,
     began: Duration,
     limit: Duration,
@@ -150,13 +150,13 @@ pub(super) struct Startup<'a> {
 
 impl<'a> Startup<'a> {
     /// Begins now.
-    pub(super) fn begin(clock: &'a dyn Clock, limit: Duration, seed: u64) -> Self {
+    pub(crate) fn begin(clock: &'a dyn Clock, limit: Duration, seed: u64) -> Self {
         Self { began: clock.now(), clock, limit, random: Rng::with_seed(seed) }
     }
 
     /// Makes one step, again and again while its failure may pass and time is left. The calls of a
     /// step must be idempotent. `operation`: the call that is named if nothing is answered in time.
-    pub(super) async fn step<T, F>(
+    pub(crate) async fn step<T, F>(
         &mut self,
         service: &'static str,
         operation: &'static str,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::fleet_view::lease_history::Observations;
+use super::fleet_view::FleetView;
 use crate::lease::Lease;
 
 /// How this worker came to a lease, and who had it before.
@@ -39,11 +39,11 @@ pub(crate) enum Why {
 
 impl Acquired {
     /// Of a lease that this worker is about to take, as it was last read.
-    pub(crate) fn by_taking(lease: &Lease, seen: &Observations, me: &str, now: Duration) -> Self {
+    pub(crate) fn by_taking(lease: &Lease, fleet: &FleetView, me: &str, now: Duration) -> Self {
         let former_owner = lease.actual_owner().map(str::to_owned);
         let why = match &former_owner {
             Some(owner) if owner == me => Why::SilentFormerProcess,
-            Some(_) => Why::Expired(seen.silent_for(lease, now)),
+            Some(_) => Why::Expired(fleet.time_since_renewal(lease, now)),
             None if lease.counter > 0 => Why::Free,
             None if lease.parents.is_empty() => Why::New,
             None => Why::ChildOf(lease.parents.iter().cloned().collect()),
@@ -51,13 +51,13 @@ impl Acquired {
         Self { former_owner, why }
     }
 
-    /// Of a lease that names this worker as its owner. `held_before`: it is as this process left it.
-    pub(crate) fn by_name(lease: &Lease, seen: &Observations, me: &str, held_before: bool) -> Self {
-        let former_owner = seen.former_owner(lease);
+    /// Of a lease that names this worker as its owner.
+    pub(crate) fn by_name(lease: &Lease, fleet: &FleetView, me: &str) -> Self {
+        let former_owner = fleet.previous_owner(lease);
         let was_mine = former_owner.as_deref().is_none_or(|owner| owner == me);
-        let why = if held_before {
+        let why = if fleet.held_before(lease) {
             Why::HeldBefore
-        } else if seen.was_handed_over(lease) {
+        } else if fleet.was_handed_over(lease) {
             Why::HandedOver
         } else if lease.was_released_to_owner() {
             if was_mine { Why::FormerProcess } else { Why::HandedOver }
@@ -97,14 +97,14 @@ mod tests {
 
     #[test]
     fn what_is_taken_is_new_a_child_released_or_expired() {
-        let seen = Observations::default();
+        let fleet = FleetView::new("me", 1, Duration::from_secs(10));
         let lease = |owner: Option<&str>, counter, parents: &[&str]| Lease {
             owner: owner.map(str::to_owned),
             counter,
             parents: parents.iter().map(|parent| (*parent).to_owned()).collect(),
             ..Lease::new("a", Checkpoint::TrimHorizon)
         };
-        let why = |lease: &Lease| Acquired::by_taking(lease, &seen, "me", Duration::ZERO).why;
+        let why = |lease: &Lease| Acquired::by_taking(lease, &fleet, "me", Duration::ZERO).why;
         for (lease, expected) in [
             (lease(None, 0, &[]), Why::New),
             (lease(None, 0, &["p", "q"]), Why::ChildOf(vec!["p".into(), "q".into()])),

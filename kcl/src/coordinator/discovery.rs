@@ -7,10 +7,11 @@ use std::time::Duration;
 use futures::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 
+use super::fleet_view::ReadTime;
 use super::scan_schedule;
 use super::shared::Shared;
 use crate::health::ProblemKind;
-use crate::lease::{Fleet as _, Lease, LeaseStoreError, Outcome, Tenure};
+use crate::lease::{Lease, LeaseStoreError, Outcome, Tenure};
 use crate::metrics::Metric;
 
 /// Leases considered at a time.
@@ -44,7 +45,7 @@ pub(super) async fn look(
     let keys = shared.watched(KIND, "discovery", query).await?;
     let pause = scan_schedule::between_queries(keys.len(), shared.table_reads);
     // A finished lease keeps its owner.
-    let unfinished = keys.into_iter().filter(|key| !shared.last_look.has_ended(key));
+    let unfinished = keys.into_iter().filter(|key| !shared.fleet.lock().has_ended(key));
     consider_all(shared, unfinished.collect(), deliveries).await;
     Ok(pause)
 }
@@ -56,7 +57,7 @@ pub(super) async fn consider_all(
     mut keys: Vec<String>,
     deliveries: &mpsc::Sender<Tenure>,
 ) {
-    keys.retain(|key| !shared.registry.contains(key));
+    keys.retain(|key| !shared.held.contains(key));
     let considered = keys.into_iter().map(|key| {
         let (shared, deliveries) = (Arc::clone(shared), deliveries.clone());
         async move { consider(&shared, &key, &deliveries).await }
@@ -68,10 +69,10 @@ pub(super) async fn consider_all(
 /// Reads a lease that was seen to name this worker, and starts on it if it still does, and nobody else
 /// may be at work. A failure is this lease's alone: the next look tries again.
 async fn consider(shared: &Arc<Shared>, key: &str, deliveries: &mpsc::Sender<Tenure>) {
-    if shared.registry.is_held_back() {
+    if shared.held.is_held_back() {
         return;
     }
-    let asked = shared.clock.now();
+    let sent = shared.clock.now();
     let lease = match shared.store.get(key).await {
         Ok(Some(lease)) => lease,
         // The index lags behind.
@@ -79,16 +80,20 @@ async fn consider(shared: &Arc<Shared>, key: &str, deliveries: &mpsc::Sender<Ten
         Err(error) => return shared.acquisition_failed("reading a lease", &error),
     };
     let now = shared.clock.now();
-    shared.observations().observe(&lease, asked, now, shared.failover);
+    let may_start = {
+        let mut fleet = shared.fleet.lock();
+        fleet.observe_lease(&lease, ReadTime { sent, answered: now });
+        fleet.may_start(&lease, now)
+    };
     let mine = lease.owner.as_deref() == Some(&shared.worker_id)
         && !lease.is_handoff_pending()
         && !lease.has_ended();
     // Another task may have claimed it since the look, and moved the counter that was just read: then
     // it is processed here, and must not be passed on.
-    if !mine || shared.registry.contains(key) || !shared.may_start(&lease, now) {
+    if !mine || shared.held.contains(key) || !may_start {
         return;
     }
-    if shared.registry.is_full() {
+    if shared.held.is_full() {
         pass_on(shared, &lease).await;
     } else {
         shared.meter.put(Metric::NewLeasesDiscovered, None, 1.0);
@@ -102,7 +107,7 @@ async fn consider(shared: &Arc<Shared>, key: &str, deliveries: &mpsc::Sender<Ten
 /// that shows that it has room, which starts at once; else it becomes unassigned. Never processed here,
 /// and with no former owner at work, it does not stand still until it expires.
 async fn pass_on(shared: &Arc<Shared>, lease: &Lease) {
-    let to = shared.receiver();
+    let to = shared.fleet.lock().next_receiver();
     let moved = match &to {
         Some(to) => shared.store.assign(lease, to, true).await,
         None => shared.store.evict(lease).await,

@@ -42,7 +42,7 @@ pub(crate) async fn report(shared: &Shared) {
     let mut row = Row::default();
     while !shared.leaving.is_cancelled() {
         // Asked once: a change during the write wakes the wait below.
-        let had_room = shared.registry.has_room();
+        let had_room = shared.held.has_room();
         let pause = if had_room { row.write(shared).await } else { row.remove(shared).await };
         let due = tokio::time::sleep(pause);
         let wake = changed(shared, had_room);
@@ -62,8 +62,8 @@ pub(crate) async fn report(shared: &Shared) {
 
 /// Waits until the worker has room and had none, or the other way round.
 async fn changed(shared: &Shared, had_room: bool) {
-    while shared.registry.has_room() == had_room {
-        shared.registry.changed().await;
+    while shared.held.has_room() == had_room {
+        shared.held.changed().await;
     }
 }
 
@@ -108,7 +108,7 @@ impl Row {
 
     fn answered(&self, shared: &Shared) {
         let now = shared.clock.now();
-        shared.other_processes().row_written(now);
+        shared.fleet.lock().heartbeat_written(now);
     }
 
     /// The time until the row has to be looked after again.

@@ -1,6 +1,6 @@
 //! The leases that this worker holds, or held until their consumers let go.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,14 +10,14 @@ use crate::lease::{Tenure, WeakTenure};
 
 /// One entry per lease with a running writer; never more than `max_leases`.
 #[derive(Debug)]
-pub(crate) struct Registry {
+pub(crate) struct HeldLeases {
     inner: Mutex<Inner>,
     max_leases: usize,
-    /// See [`Registry::hold_back`].
+    /// See [`HeldLeases::hold_back`].
     held_back: AtomicBool,
-    /// See [`Registry::note_named`].
+    /// See [`HeldLeases::note_named`].
     named: AtomicUsize,
-    /// The answer of [`Registry::has_room`] may have changed.
+    /// The answer of [`HeldLeases::has_room`] may have changed.
     changed: Notify,
 }
 
@@ -27,8 +27,6 @@ struct Inner {
     /// each other.
     claimed: HashSet<String>,
     held: BTreeMap<String, WeakTenure>,
-    /// The counter that each past tenure of this worker ended with.
-    past: HashMap<String, u64>,
 }
 
 impl Inner {
@@ -38,7 +36,7 @@ impl Inner {
     }
 }
 
-impl Registry {
+impl HeldLeases {
     pub(crate) fn new(max_leases: usize) -> Self {
         Self {
             inner: Mutex::default(),
@@ -107,12 +105,9 @@ impl Registry {
         Some(Claim { registry: Arc::clone(self), key: key.to_owned() })
     }
 
-    /// The writer has ended. `counter`: as last known.
-    pub(crate) fn remove(&self, key: &str, counter: u64) {
-        let mut inner = self.inner();
-        inner.held.remove(key);
-        inner.past.insert(key.to_owned(), counter);
-        drop(inner);
+    /// The writer has ended.
+    pub(crate) fn remove(&self, key: &str) {
+        self.inner().held.remove(key);
         self.changed.notify_one();
     }
 
@@ -122,26 +117,17 @@ impl Registry {
         inner.held.contains_key(key) || inner.claimed.contains(key)
     }
 
-    pub(crate) fn past_counter(&self, key: &str) -> Option<u64> {
-        self.inner().past.get(key).copied()
-    }
-
     /// The tenure, if it is still held.
     pub(crate) fn held(&self, key: &str) -> Option<Tenure> {
         let tenure = self.inner().held.get(key)?.upgrade()?;
         tenure.is_held().then_some(tenure)
     }
-
-    /// Forgets past tenures of leases that are gone.
-    pub(crate) fn retain(&self, exists: impl Fn(&str) -> bool) {
-        self.inner().past.retain(|key, _| exists(key));
-    }
 }
 
-/// See [`Registry::claim`]. Dropped: the lease may be claimed again.
+/// See [`HeldLeases::claim`]. Dropped: the lease may be claimed again.
 #[derive(Debug)]
 pub(crate) struct Claim {
-    registry: Arc<Registry>,
+    registry: Arc<HeldLeases>,
     key: String,
 }
 

@@ -18,7 +18,9 @@ mod start;
 mod thread;
 
 pub use error::{StartError, WorkerFailure};
-pub(crate) use fleet_view::lease_table::LastLook;
+#[cfg(test)]
+pub(crate) use fleet_view::FleetView;
+pub(crate) use fleet_view::SharedFleetView;
 pub(crate) use run::{Coordinator, CoordinatorParts};
 #[cfg(feature = "simulation")]
 pub(crate) use shared::{Shared, SharedParts};

@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::assignment::{assign, look};
 use super::discovery::discover;
 use super::error::{StartError, WorkerFailure};
-use super::fleet_view::lease_table::LastLook;
+use super::fleet_view::SharedFleetView;
 use super::shard_sync::maintain;
 use super::shared::Shared;
 use super::thread::OwnThread;
@@ -212,13 +212,13 @@ impl Coordinator {
     /// Whether nothing may be acquired for now, and the others are not to be told that this worker
     /// could. Held leases go on being renewed.
     pub(crate) fn hold_back(&self, held_back: bool) {
-        self.shared.registry.hold_back(held_back);
+        self.shared.held.hold_back(held_back);
         self.shared.nudge.notify_one();
     }
 
     /// What the latest look at the lease table showed.
-    pub(crate) fn last_look(&self) -> Arc<LastLook> {
-        Arc::clone(&self.shared.last_look)
+    pub(crate) fn last_look(&self) -> SharedFleetView {
+        self.shared.fleet.clone()
     }
 
     /// Resolves when coordination cannot go on.
@@ -248,7 +248,7 @@ async fn give_back(shared: &Arc<Shared>) -> Vec<(String, LeaseOutcome)> {
         let named = lease.owner.as_deref() == Some(&shared.worker_id);
         // A handoff that is pending to this worker is the other's to complete: forcing it would
         // fence a processor that is about to checkpoint. So is what another process of this id has.
-        let idle = !lease.is_handoff_pending() && !shared.registry.contains(&lease.key);
+        let idle = !lease.is_handoff_pending() && !shared.held.contains(&lease.key);
         let idle = idle && !lease.is_anothers(shared.process);
         if named
             && idle
@@ -266,7 +266,7 @@ async fn give_back(shared: &Arc<Shared>) -> Vec<(String, LeaseOutcome)> {
 async fn pass_on(shared: &Arc<Shared>, lease: &Lease) -> Option<LeaseOutcome> {
     let (store, me) = (&shared.store, &shared.worker_id);
     // Nothing ran here under it, so the next owner may start when this one might have.
-    let quiet = shared.may_start(lease, shared.clock.now());
+    let quiet = shared.fleet.lock().may_start(lease, shared.clock.now());
     let on_stop = match shared.workers_take_leases() {
         true => OnStop::Release,
         false => shared.on_stop,

@@ -34,7 +34,7 @@ pub(crate) async fn maintain(shared: &Shared, seed: u64) {
     let mut not_before = Duration::ZERO;
     loop {
         // Workers that started together drift apart: the listing's quota is the stream's.
-        let items = shared.last_look.items();
+        let items = shared.fleet.lock().items();
         let affordable = scan_schedule::between_syncs(items, shared.table_reads);
         let pause = affordable.max(shared.sync_interval.mul_f64(0.8));
         let pause = scan_schedule::jittered(pause, &mut random);

@@ -1,6 +1,5 @@
 //! What the tasks of coordination share.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -16,15 +15,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::acquired::Acquired;
-use super::assignment::by_count::next_receiver;
 use super::deletion_check::Existence;
 use super::error::WorkerFailure;
 use super::fleet_mode::FleetMode;
-use super::fleet_view::lease_history::{Observations, Successor};
-use super::fleet_view::lease_table::LastLook;
-use super::fleet_view::other_processes::OtherProcesses;
+use super::fleet_view::{FleetView, SharedFleetView};
 use super::heartbeat::RowWritten;
-use super::held_leases::{Claim, Registry};
+use super::held_leases::{Claim, HeldLeases};
 use crate::clock::Clock;
 use crate::config::OnStop;
 use crate::executor::Executor;
@@ -68,20 +64,15 @@ pub(crate) struct Shared {
     row_written: Mutex<RowWritten>,
     /// The row of this worker is to be written anew.
     pub(crate) row_due: Notify,
-    other_processes: Mutex<OtherProcesses>,
     /// Leases that could not be acquired since the last scan was over.
     pub(crate) acquisitions_failed: AtomicU32,
-    pub(crate) registry: Arc<Registry>,
+    pub(crate) held: Arc<HeldLeases>,
     /// For renewals that failed.
     retries: Arc<RetryBudget>,
-    observations: Mutex<Observations>,
-    /// For those who ask from outside.
-    pub(crate) last_look: Arc<LastLook>,
+    pub(crate) fleet: SharedFleetView,
     pub(crate) meter: Meter,
     /// Where failures are noted.
     pub(crate) problems: Arc<ProblemLog>,
-    /// Loads of the workers that may receive a lease.
-    receivers: Mutex<BTreeMap<String, usize>>,
     /// Something changed: look again.
     pub(crate) nudge: Notify,
     /// A planned stop began: nothing is taken any more.
@@ -131,6 +122,7 @@ pub(crate) struct SharedParts {
 
 impl Shared {
     pub(crate) fn new(parts: SharedParts) -> Self {
+        let fleet = FleetView::new(parts.worker_id.clone(), parts.process, parts.failover);
         Self {
             worker_id: parts.worker_id,
             process: parts.process,
@@ -148,15 +140,12 @@ impl Shared {
             leader_jitter: fastrand::Rng::with_seed(parts.seed).f64(),
             row_written: Mutex::default(),
             row_due: Notify::new(),
-            other_processes: Mutex::default(),
             acquisitions_failed: AtomicU32::new(0),
-            registry: Arc::new(Registry::new(parts.max_leases)),
+            held: Arc::new(HeldLeases::new(parts.max_leases)),
             retries: Arc::default(),
-            observations: Mutex::default(),
-            last_look: Arc::default(),
+            fleet: SharedFleetView::new(fleet),
             meter: parts.meter,
             problems: parts.problems,
-            receivers: Mutex::default(),
             nudge: Notify::new(),
             leaving: CancellationToken::new(),
             out_of_time: CancellationToken::new(),
@@ -169,36 +158,6 @@ impl Shared {
             workers_take_leases: AtomicBool::new(false),
             failure: watch::Sender::new(None),
         }
-    }
-
-    pub(crate) fn observations(&self) -> MutexGuard<'_, Observations> {
-        // A panic under it ends the worker anyway.
-        self.observations.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn successor(&self, lease: &Lease) -> Successor {
-        Successor { process: self.process, own_counter: self.registry.past_counter(&lease.key) }
-    }
-
-    /// Whether nobody else can be at work on a lease that names this worker.
-    pub(crate) fn may_start(&self, lease: &Lease, now: Duration) -> bool {
-        let me = self.successor(lease);
-        self.observations().may_start(lease, me, now, self.failover)
-    }
-
-    /// How this worker comes to a lease that names it.
-    fn acquired_by_name(&self, lease: &Lease) -> Acquired {
-        let held_before =
-            self.successor(lease).left_untouched(lease) && !lease.is_anothers(self.process);
-        Acquired::by_name(lease, &self.observations(), &self.worker_id, held_before)
-    }
-
-    pub(crate) fn receivers(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
-        self.receivers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn other_processes(&self) -> MutexGuard<'_, OtherProcesses> {
-        self.other_processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn row_written(&self) -> MutexGuard<'_, RowWritten> {
@@ -328,7 +287,8 @@ impl Shared {
             let panic = AssertUnwindSafe(writer.run()).catch_unwind().await.err();
             // An aborted processor may still be at work: nothing here takes its lease or gives it back.
             if !last.was_aborted() {
-                shared.registry.remove(&key, last.counter());
+                shared.fleet.lock().lease_ended(&key, last.counter());
+                shared.held.remove(&key);
             }
             shared.nudge.notify_one();
             if let Some(panic) = panic {
@@ -348,10 +308,11 @@ impl Shared {
         acquired: Option<Acquired>,
         deliveries: &mpsc::Sender<Tenure>,
     ) -> Result<(), LeaseStoreError> {
-        let Some(claim) = self.registry.claim(&lease.key) else {
+        let Some(claim) = self.held.claim(&lease.key) else {
             return Ok(());
         };
-        let acquired = acquired.unwrap_or_else(|| self.acquired_by_name(lease));
+        let acquired = acquired
+            .unwrap_or_else(|| Acquired::by_name(lease, &self.fleet.lock(), &self.worker_id));
         let mut lease = lease.clone();
         for _ in 0..RENEWALS {
             let sent = self.clock.now();
@@ -449,7 +410,7 @@ impl Drop for Unfinished {
 
 impl Fleet for Arc<Shared> {
     fn receiver(&self) -> Option<String> {
-        next_receiver(&mut self.receivers())
+        self.fleet.lock().next_receiver()
     }
 
     fn workers_take_leases(&self) -> bool {

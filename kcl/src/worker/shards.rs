@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{ConsumerConfig, OnTrimmedGap};
-use crate::coordinator::LastLook;
+use crate::coordinator::SharedFleetView;
 use crate::error::WorkerError;
 use crate::health::{Health, Problem, ProblemKind, ProblemLog};
 use crate::lease::{LeaseOutcome, Tenure, TenureEnd};
@@ -43,7 +43,7 @@ pub(crate) struct View {
 pub(crate) struct ViewParts {
     pub(crate) worker_id: String,
     pub(crate) budget: Arc<ByteBudget>,
-    pub(crate) last_look: Arc<LastLook>,
+    pub(crate) last_look: SharedFleetView,
     pub(crate) states: StateSender,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: Arc<ConsumerConfig>,
@@ -80,7 +80,7 @@ impl View {
     }
 
     pub(super) fn lease_table(&self) -> Option<LeaseTableSnapshot> {
-        self.parts.last_look.snapshot(self.parts.clock.now())
+        self.parts.last_look.lock().lease_table(self.parts.clock.now())
     }
 
     pub(super) fn why_not_running(&self, shard_id: &str) -> Option<WhyNotRunning> {

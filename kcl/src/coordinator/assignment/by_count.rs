@@ -158,13 +158,5 @@ pub(crate) fn agreed(previous: &Plan, latest: &Plan) -> Vec<(String, String)> {
     both.cloned().collect()
 }
 
-/// The receiver of one more lease: the least loaded; it counts from now on.
-pub(crate) fn next_receiver(loads: &mut BTreeMap<String, usize>) -> Option<String> {
-    let (worker, load) =
-        loads.iter_mut().min_by_key(|(worker, load)| (**load, (*worker).clone()))?;
-    *load += 1;
-    Some(worker.clone())
-}
-
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 
 pub(crate) mod by_count;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,9 +14,7 @@ use tokio::sync::mpsc;
 use self::by_count::{ActiveLease, Plan, Workers, agreed, plan};
 use super::acquired::Acquired;
 use super::discovery::consider_all;
-use super::fleet_view::lease_history::Observations;
-use super::fleet_view::other_processes::Me;
-use super::fleet_view::workers::{self, Liveness};
+use super::fleet_view::{ReadTime, Sighting};
 use super::scan_schedule::{self, Pace, Wait};
 use super::shared::Shared;
 use crate::health::ProblemKind;
@@ -114,7 +112,7 @@ pub(super) async fn look_and_act(
     }
     let last = looks.previous.take().unwrap_or_default();
     for (key, to) in agreed(&last, &latest) {
-        if let Some(tenure) = shared.registry.held(&key) {
+        if let Some(tenure) = shared.held.held(&key) {
             tracing::info!(shard = key, to, "handing the shard over, to even out");
             tenure.start_handoff(&to);
         }
@@ -123,62 +121,28 @@ pub(super) async fn look_and_act(
     Ok(looks.pace.looked(&snapshot, shared.clock.now()))
 }
 
-/// Reads the table, and remembers what it shows.
+/// Scans the table and feeds the fleet view.
 pub(crate) async fn look(
     shared: &Shared,
     consistent: bool,
 ) -> Result<Arc<Snapshot>, LeaseStoreError> {
-    // What is not in the snapshot may have happened right after it was asked for;
-    let asked = shared.clock.now();
+    let sent = shared.clock.now();
     let snapshot = Arc::new(shared.store.list(consistent).await?);
-    // a counter seen now moved no later than now.
-    let now = shared.clock.now();
-    let was_corrupt = shared.last_look.corrupt();
-    shared.last_look.note(&snapshot, now);
-    note_corrupt(shared, &snapshot, &was_corrupt);
-    watch_worker_id(shared, &snapshot, asked, now);
-    let keys: HashSet<&str> = snapshot.leases.iter().map(key_of).collect();
-    shared.registry.retain(|key| keys.contains(key));
+    let read = ReadTime { sent, answered: shared.clock.now() };
+    let changes = shared.fleet.lock().observe_scan(&snapshot, read, shared.epoch_seconds());
+    note_corrupt(shared, &snapshot, &changes.repaired);
+    watch_worker_id(shared, changes.sighting);
     let names_me =
         |lease: &&Lease| lease.owner.as_deref() == Some(&shared.worker_id) && !lease.has_ended();
-    let named = snapshot.leases.iter().filter(names_me).count();
-    shared.registry.note_named(named);
-    let mut observations = shared.observations();
-    observations.observe_all(&snapshot.leases, asked, now, shared.failover);
-    let renews = workers::renewing(&snapshot.leases, &observations, now, shared.failover);
-    observations.observe_workers(&snapshot.workers, &renews);
-    observations.observe_leader(snapshot.leader.as_ref(), now);
-    let liveness = workers::judge(
-        &snapshot.workers,
-        &snapshot.leases,
-        &observations,
-        now,
-        shared.epoch_seconds(),
-        shared.failover,
-    );
-    let free = count_free(&snapshot, &observations, now, shared.failover);
-    drop(observations);
-    // The recorder is the application's code: no lock is held while it runs.
+    shared.held.note_named(snapshot.leases.iter().filter(names_me).count());
     if shared.meter.is_on() {
-        measure(shared, &snapshot, free, &liveness, now);
+        measure(shared, &snapshot, read.answered);
     }
-    let mut loads: BTreeMap<String, usize> = liveness
-        .receivers
-        .into_iter()
-        .filter(|worker| *worker != shared.worker_id)
-        .map(|worker| (worker, 0))
-        .collect();
-    for lease in snapshot.leases.iter().filter(|lease| !lease.has_ended()) {
-        if let Some(load) = lease.owner.as_ref().and_then(|owner| loads.get_mut(owner)) {
-            *load += 1;
-        }
-    }
-    *shared.receivers() = loads;
     Ok(snapshot)
 }
 
-/// Items that cannot be read, and that could not be read at the scan before.
-fn note_corrupt(shared: &Shared, snapshot: &Snapshot, before: &[String]) {
+/// Notes the items that cannot be read, and those that could not be read at the scan before and now can.
+fn note_corrupt(shared: &Shared, snapshot: &Snapshot, repaired: &[String]) {
     let kind = ProblemKind::CorruptLease;
     for corrupt in &snapshot.corrupt {
         let noted = shared.problems.failed(kind, Some(&corrupt.key), corrupt);
@@ -186,20 +150,17 @@ fn note_corrupt(shared: &Shared, snapshot: &Snapshot, before: &[String]) {
             tracing::warn!(%corrupt, scans = noted.failures, "item skipped");
         }
     }
-    let is_corrupt = |key: &String| snapshot.corrupt.iter().any(|item| item.key == *key);
-    for key in before.iter().filter(|key| !is_corrupt(key)) {
+    for key in repaired {
         shared.problems.recovered(kind, Some(key));
     }
 }
 
 /// Looks for another live process under this worker's id.
-fn watch_worker_id(shared: &Shared, snapshot: &Snapshot, asked: Duration, now: Duration) {
+fn watch_worker_id(shared: &Shared, sighting: Sighting) {
     // The next process of this id may have begun.
     if shared.leaving.is_cancelled() {
         return;
     }
-    let me = Me { worker_id: &shared.worker_id, process: shared.process };
-    let sighting = shared.other_processes().observe(me, snapshot, asked, now);
     if sighting.row_replaced {
         // The other one, if it lives, sees this one by that, and replaces it again.
         shared.row_due.notify_one();
@@ -232,49 +193,23 @@ fn key_of(lease: &Lease) -> &str {
     &lease.key
 }
 
-/// What the table shows, for the metrics.
-/// Leases that another worker may take.
-#[derive(Debug, Clone, Copy)]
-struct FreeLeases {
-    /// Their owner does not renew them.
-    expired: usize,
-    /// Those, and the leases without an owner.
-    available: usize,
-}
-
-fn count_free(
-    snapshot: &Snapshot,
-    observations: &Observations,
-    now: Duration,
-    failover: Duration,
-) -> FreeLeases {
-    let leases = snapshot.leases.iter().filter(|lease| !lease.has_ended());
-    let is_expired = |lease: &&Lease| observations.is_expired(lease, now, failover);
-    let is_available = |lease: &&Lease| observations.is_available(lease, now, failover);
-    FreeLeases {
-        expired: leases.clone().filter(is_expired).count(),
-        available: leases.filter(is_available).count(),
-    }
-}
-
-fn measure(
-    shared: &Shared,
-    snapshot: &Snapshot,
-    free: FreeLeases,
-    liveness: &Liveness,
-    now: Duration,
-) {
-    let is_other = |worker: &&String| **worker != shared.worker_id;
+fn measure(shared: &Shared, snapshot: &Snapshot, now: Duration) {
+    let (available, workers, checkpoint_ages) = {
+        let fleet = shared.fleet.lock();
+        let others = fleet.live_workers().iter().filter(|worker| **worker != shared.worker_id);
+        (fleet.count_available(now), 1 + others.count(), fleet.checkpoint_ages(now))
+    };
+    // The recorder is the application's code: no lock is held while it runs.
     for (metric, count) in [
         (Metric::TotalLeases, snapshot.leases.len()),
-        (Metric::ExpiredLeases, free.expired),
-        (Metric::UnownedLeases, free.available),
-        (Metric::NumWorkers, 1 + liveness.live.iter().filter(is_other).count()),
+        (Metric::ExpiredLeases, available.expired),
+        (Metric::UnownedLeases, available.total),
+        (Metric::NumWorkers, workers),
         (Metric::LeaseDeserializationFailureCount, snapshot.corrupt.len()),
     ] {
         shared.meter.put(metric, None, count as f64);
     }
-    for (shard, age) in shared.last_look.checkpoint_ages(&shared.worker_id, now) {
+    for (shard, age) in checkpoint_ages {
         let age = milliseconds(age);
         shared.meter.put(Metric::MillisSinceCheckpoint, Some(&shard), age);
     }
@@ -282,7 +217,7 @@ fn measure(
 
 pub(super) fn make_plan(shared: &Shared, snapshot: &Snapshot) -> Plan {
     let now = shared.clock.now();
-    let observations = shared.observations();
+    let fleet = shared.fleet.lock();
     let own = |lease: &&Lease| lease.owner.as_deref() == Some(&shared.worker_id);
     let own: HashSet<&str> = snapshot.leases.iter().filter(own).map(key_of).collect();
     // The others look too rarely to wait for them: a new shard is its parent's owner's.
@@ -290,30 +225,23 @@ pub(super) fn make_plan(shared: &Shared, snapshot: &Snapshot) -> Plan {
     let is_born_here = |lease: &Lease| {
         is_rare && lease.owner.is_none() && lease.parents.iter().any(|key| own.contains(&**key))
     };
-    let liveness = workers::judge(
-        &snapshot.workers,
-        &snapshot.leases,
-        &observations,
-        now,
-        shared.epoch_seconds(),
-        shared.failover,
-    );
-    let leader = observations.leader(now);
-    let is_led = leader.is_some_and(|leader| liveness.live.contains(leader));
+    let leader_lives = fleet.live_leader(now).is_some();
     // Free leases are the leader's to assign: by the time of its next pass, all of them would be ours.
     // If the leader dies, the time that a lease was free until then counts.
-    let reserved_for =
-        if is_led { left_to_leader(shared.failover, shared.leader_jitter) } else { Duration::ZERO };
+    let reserved_for = if leader_lives {
+        left_to_leader(shared.failover, shared.leader_jitter)
+    } else {
+        Duration::ZERO
+    };
     let active: Vec<ActiveLease<'_>> = snapshot
         .leases
         .iter()
         .filter(|lease| !lease.has_ended())
         .filter_map(|lease| {
             // What this worker let go of, or has not let go of yet, is not there to be taken.
-            let free = observations.is_available(lease, now, shared.failover)
-                && !shared.registry.contains(&lease.key);
-            let free_for = observations.available_for(lease, now);
-            let reserved = free && is_led && free_for <= reserved_for;
+            let free = fleet.is_available(lease, now) && !shared.held.contains(&lease.key);
+            let free_for = fleet.available_for(lease, now);
+            let reserved = free && leader_lives && free_for <= reserved_for;
             // A reserved lease is left out of the balance: the leader may assign it to any worker.
             (!reserved).then(|| ActiveLease {
                 key: &lease.key,
@@ -326,15 +254,15 @@ pub(super) fn make_plan(shared: &Shared, snapshot: &Snapshot) -> Plan {
     // A leader balances for all, by its own measure: two at it would undo each other's moves for ever.
     // But a Java leader compares like with like: between workers that report their CPU, say, and ours,
     // which do not yet, it moves nothing.
-    let mut live = snapshot.workers.iter().filter(|row| liveness.live.contains(&row.worker));
-    let balances = is_led && live.all(|row| !row.measures);
+    let mut live = snapshot.workers.iter().filter(|row| fleet.live_workers().contains(&row.worker));
+    let balances = leader_lives && live.all(|row| !row.measures);
     let nobody = BTreeSet::new();
-    let fleet = Workers {
-        live: &liveness.live,
-        takers: &liveness.receivers,
-        receivers: if balances { &nobody } else { &liveness.receivers },
+    let workers = Workers {
+        live: fleet.live_workers(),
+        takers: fleet.receivers(),
+        receivers: if balances { &nobody } else { fleet.receivers() },
     };
-    plan(&shared.worker_id, &active, fleet, shared.max_leases)
+    plan(&shared.worker_id, &active, workers, shared.max_leases)
 }
 
 async fn take(
@@ -349,10 +277,10 @@ async fn take(
     let takes = futures::stream::iter(wanted).map(|lease| {
         let shared = Arc::clone(shared);
         async move {
-            let claim = shared.registry.claim(&lease.key)?;
+            let claim = shared.held.claim(&lease.key)?;
             let sent = shared.clock.now();
             let me = shared.worker_id.as_str();
-            let acquired = Acquired::by_taking(&lease, &shared.observations(), me, sent);
+            let acquired = Acquired::by_taking(&lease, &shared.fleet.lock(), me, sent);
             let taken = shared.store.take(&lease, me).await;
             Some((claim, (sent, acquired), taken))
         }

@@ -1,25 +1,22 @@
-//! What the latest look at the lease table showed, kept for those who ask from outside.
+//! The latest scan, and since when each lease has been as the scans showed it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::checkpoint::Checkpoint;
-use crate::lease::{Lease, Snapshot};
+use crate::lease::{CorruptItem, Lease, Snapshot};
 use crate::lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};
 
-/// See the module.
+/// The lease table as the latest scan showed it.
 #[derive(Debug, Default)]
-pub(crate) struct LastLook(Mutex<Look>);
-
-#[derive(Debug, Default)]
-struct Look {
-    /// When, and what. `None`: not yet.
-    seen: Option<(Duration, Arc<Snapshot>)>,
+pub(super) struct ScannedTable {
+    /// When it was read, and what it showed. `None`: before the first scan.
+    latest: Option<(Duration, Arc<Snapshot>)>,
     since: HashMap<String, Since>,
 }
 
-/// Since when a lease is as it is, as far as this worker saw.
+/// Since when scans have shown a lease with its present owner, counter and checkpoint.
 #[derive(Debug)]
 struct Since {
     owner: (Option<String>, Duration),
@@ -49,78 +46,66 @@ impl Since {
     }
 }
 
-impl LastLook {
-    fn look(&self) -> MutexGuard<'_, Look> {
-        // Nothing in it depends on anything else in it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes in a whole snapshot, read until `now`.
-    pub(crate) fn note(&self, snapshot: &Arc<Snapshot>, now: Duration) {
-        let mut look = self.look();
-        let mut before = std::mem::take(&mut look.since);
-        for lease in &snapshot.leases {
-            let since = match before.remove_entry(&lease.key) {
+impl ScannedTable {
+    /// Takes in a scan that was read by `now`. Returns the keys of the items that could not be read at the scan before,
+    /// and are readable or gone now.
+    pub(super) fn observe(&mut self, scan: &Arc<Snapshot>, now: Duration) -> Vec<String> {
+        let mut before = std::mem::take(&mut self.since);
+        for lease in &scan.leases {
+            let (key, since) = match before.remove_entry(&lease.key) {
                 Some((key, mut since)) => {
                     since.update(lease, now);
                     (key, since)
                 }
                 None => (lease.key.clone(), Since::new(lease, now)),
             };
-            look.since.insert(since.0, since.1);
+            self.since.insert(key, since);
         }
-        look.seen = Some((now, Arc::clone(snapshot)));
+        let is_corrupt = |key: &str| scan.corrupt.iter().any(|item| item.key == key);
+        let repaired = self.corrupt().iter().filter(|item| !is_corrupt(&item.key));
+        let repaired = repaired.map(|item| item.key.clone()).collect();
+        self.latest = Some((now, Arc::clone(scan)));
+        repaired
     }
 
-    /// The keys of the items that could not be read.
-    pub(crate) fn corrupt(&self) -> Vec<String> {
-        let look = self.look();
-        let seen = look.seen.as_ref().map(|(_, seen)| seen);
-        let corrupt = seen.into_iter().flat_map(|seen| &seen.corrupt);
-        corrupt.map(|item| item.key.clone()).collect()
+    fn corrupt(&self) -> &[CorruptItem] {
+        self.latest.as_ref().map_or(&[], |(_, scan)| &scan.corrupt)
     }
 
-    /// How many items the table had.
-    pub(crate) fn items(&self) -> usize {
-        let look = self.look();
-        look.seen.as_ref().map_or(0, |(_, seen)| seen.items())
+    pub(super) fn leases(&self) -> &[Lease] {
+        self.latest.as_ref().map_or(&[], |(_, scan)| &scan.leases)
     }
 
-    /// True if the lease was seen at `SHARD_END`.
-    pub(crate) fn has_ended(&self, key: &str) -> bool {
-        let look = self.look();
-        let since = look.since.get(key);
+    pub(super) fn items(&self) -> usize {
+        self.latest.as_ref().map_or(0, |(_, scan)| scan.items())
+    }
+
+    pub(super) fn has_ended(&self, key: &str) -> bool {
+        let since = self.since.get(key);
         since.is_some_and(|since| since.checkpoint.0 == Checkpoint::ShardEnd)
     }
 
-    /// For how long the checkpoint of each unfinished lease of `owner` has stood still, by shard.
-    pub(crate) fn checkpoint_ages(&self, owner: &str, now: Duration) -> Vec<(String, Duration)> {
-        let look = self.look();
-        let own = look.since.iter().filter(|(_, since)| {
+    /// The time since the checkpoint of each unfinished lease of `owner` last moved, by shard.
+    pub(super) fn checkpoint_ages(&self, owner: &str, now: Duration) -> Vec<(String, Duration)> {
+        let own = self.since.iter().filter(|(_, since)| {
             since.owner.0.as_deref() == Some(owner) && since.checkpoint.0 != Checkpoint::ShardEnd
         });
         own.map(|(key, since)| (key.clone(), now.saturating_sub(since.checkpoint.1))).collect()
     }
 
-    /// `None`: the table was not looked at yet.
-    pub(crate) fn snapshot(&self, now: Duration) -> Option<LeaseTableSnapshot> {
-        let look = self.look();
-        let (at, seen) = look.seen.as_ref()?;
-        let mut leases: Vec<_> = seen
-            .leases
-            .iter()
-            .filter_map(|lease| Some(present(lease, look.since.get(&lease.key)?, now)))
+    /// The table in the form of the public interface. `None`: it was not scanned yet.
+    pub(super) fn present(&self, now: Duration) -> Option<LeaseTableSnapshot> {
+        let (at, scan) = self.latest.as_ref()?;
+        let leases = scan.leases.iter();
+        let mut leases: Vec<_> = leases
+            .filter_map(|lease| Some(present(lease, self.since.get(&lease.key)?, now)))
             .collect();
         leases.sort_by(|a, b| a.shard_id.cmp(&b.shard_id));
-        let corrupt = seen
-            .corrupt
-            .iter()
-            .map(|item| CorruptLease { key: item.key.clone(), problem: item.to_string() });
-        Some(LeaseTableSnapshot {
-            age: now.saturating_sub(*at),
-            leases,
-            corrupt: corrupt.collect(),
-        })
+        let corrupt = scan.corrupt.iter();
+        let corrupt = corrupt
+            .map(|item| CorruptLease { key: item.key.clone(), problem: item.to_string() })
+            .collect();
+        Some(LeaseTableSnapshot { age: now.saturating_sub(*at), leases, corrupt })
     }
 }
 
@@ -149,7 +134,7 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn table(owner: &str, counter: u64) -> Arc<Snapshot> {
+    fn scan(owner: &str, counter: u64) -> Arc<Snapshot> {
         let lease = Lease {
             owner: Some(owner.to_owned()),
             counter,
@@ -160,21 +145,21 @@ mod tests {
 
     #[test]
     fn tells_since_when_a_lease_is_as_it_is() {
-        let last = LastLook::default();
-        assert!(last.snapshot(at(9)).is_none());
-        last.note(&table("a", 1), at(10));
-        last.note(&table("a", 2), at(13));
-        last.note(&table("b", 3), at(15));
-        last.note(&table("b", 3), at(16));
-        let seen = last.snapshot(at(20)).unwrap();
+        let mut table = ScannedTable::default();
+        assert!(table.present(at(9)).is_none());
+        table.observe(&scan("a", 1), at(10));
+        table.observe(&scan("a", 2), at(13));
+        table.observe(&scan("b", 3), at(15));
+        table.observe(&scan("b", 3), at(16));
+        let seen = table.present(at(20)).unwrap();
         assert_eq!(seen.age, at(4));
         let lease = &seen.leases[0];
         assert_eq!(lease.owner.as_deref(), Some("b"));
         assert_eq!((lease.owned_for, lease.heartbeat_age), (at(5), at(5)));
         assert_eq!(lease.checkpoint_age, at(10));
-        last.note(&Arc::new(Snapshot::default()), at(21));
-        last.note(&table("b", 3), at(22));
-        let again = last.snapshot(at(22)).unwrap();
+        table.observe(&Arc::new(Snapshot::default()), at(21));
+        table.observe(&scan("b", 3), at(22));
+        let again = table.present(at(22)).unwrap();
         assert_eq!(again.leases[0].owned_for, at(0), "forgotten when it was gone");
     }
 
@@ -185,10 +170,10 @@ mod tests {
             checkpoint_owner: Some("now".into()),
             ..Lease::new("shardId-1", Checkpoint::TrimHorizon)
         };
-        let last = LastLook::default();
+        let mut table = ScannedTable::default();
         let snapshot = Snapshot { leases: vec![pending], ..Snapshot::default() };
-        last.note(&Arc::new(snapshot), at(1));
-        let lease = last.snapshot(at(1)).unwrap().leases.remove(0);
+        table.observe(&Arc::new(snapshot), at(1));
+        let lease = table.present(at(1)).unwrap().leases.remove(0);
         assert_eq!(lease.owner.as_deref(), Some("now"));
         assert_eq!(lease.pending_owner.as_deref(), Some("next"));
     }

@@ -1,6 +1,287 @@
 //! What this worker knows of the fleet from its scans of the lease table.
+//!
+//! Each scan, and each read of a single lease, is fed to the one [`FleetView`]. Every question about the fleet is a
+//! method of it: which workers are alive, which leases are expired, may this worker start on a lease. The module is pure:
+//! it makes no call, and the time is passed in.
 
-pub(crate) mod lease_history;
-pub(crate) mod lease_table;
-pub(crate) mod other_processes;
-pub(crate) mod workers;
+mod lease_history;
+mod lease_table;
+mod other_processes;
+mod workers;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub(crate) use self::lease_history::ReadTime;
+pub(crate) use self::other_processes::Sighting;
+
+use self::lease_history::LeaseHistory;
+use self::lease_table::ScannedTable;
+use self::other_processes::{Me, OtherProcesses};
+use self::workers::Workers;
+use crate::lease::{LeaderLock, Lease, Snapshot};
+use crate::lease_table::LeaseTableSnapshot;
+
+/// The one [`FleetView`] of a worker, shared by its tasks.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedFleetView(Arc<Mutex<FleetView>>);
+
+impl SharedFleetView {
+    pub(crate) fn new(fleet: FleetView) -> Self {
+        Self(Arc::new(Mutex::new(fleet)))
+    }
+
+    /// Locks the view. No caller holds the lock while it awaits or runs code of the application.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, FleetView> {
+        // A panic under the lock ends the worker anyway.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The lease table, the workers and the leader, as this worker observed them over time.
+#[derive(Debug)]
+pub(crate) struct FleetView {
+    worker_id: String,
+    /// Tells this process from other processes of the same worker id.
+    process: u64,
+    failover: Duration,
+    /// The histories of the leases, by key.
+    leases: HashMap<String, LeaseHistory>,
+    /// The counter of each lease when this process last stopped to hold it.
+    released: HashMap<String, u64>,
+    workers: Workers,
+    /// The lock of the leader, and since when it has had its version.
+    leader: Option<(LeaderLock, Duration)>,
+    other_processes: OtherProcesses,
+    table: ScannedTable,
+}
+
+/// What a scan has changed.
+#[derive(Debug)]
+pub(crate) struct ScanChanges {
+    /// Items that could not be read at the scan before, and are readable or gone now.
+    pub(crate) repaired: Vec<String>,
+    /// Signs of other live processes under this worker's id.
+    pub(crate) sighting: Sighting,
+}
+
+/// How many unfinished leases other workers may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AvailableLeases {
+    /// Leases with an owner that does not renew them.
+    pub(crate) expired: usize,
+    /// Expired leases and leases without an owner.
+    pub(crate) total: usize,
+}
+
+impl FleetView {
+    /// The view of process `process` of worker `worker_id`, before its first scan.
+    pub(crate) fn new(worker_id: impl Into<String>, process: u64, failover: Duration) -> Self {
+        Self {
+            worker_id: worker_id.into(),
+            process,
+            failover,
+            leases: HashMap::new(),
+            released: HashMap::new(),
+            workers: Workers::default(),
+            leader: None,
+            other_processes: OtherProcesses::default(),
+            table: ScannedTable::default(),
+        }
+    }
+
+    /// Takes in a scan of the whole table. Leases that it does not show are forgotten.
+    ///
+    /// `epoch_seconds`: the time of day at the end of the scan, for the heartbeats, which hold such times.
+    pub(crate) fn observe_scan(
+        &mut self,
+        scan: &Arc<Snapshot>,
+        read: ReadTime,
+        epoch_seconds: u64,
+    ) -> ScanChanges {
+        let now = read.answered;
+        for lease in &scan.leases {
+            self.observe_lease(lease, read);
+        }
+        let present: HashSet<&str> = scan.leases.iter().map(|lease| lease.key.as_str()).collect();
+        self.leases.retain(|key, _| present.contains(key.as_str()));
+        self.released.retain(|key, _| present.contains(key.as_str()));
+        for lease in &scan.leases {
+            let is_available = self.is_available(lease, now);
+            if let Some(history) = self.leases.get_mut(&lease.key) {
+                history.set_available(is_available, now);
+            }
+        }
+        // Owners of leases that are not finished, and whether each renews any of them.
+        let mut renews: BTreeMap<&str, bool> = BTreeMap::new();
+        for lease in scan.leases.iter().filter(|lease| !lease.has_ended()) {
+            if let Some(owner) = lease.actual_owner() {
+                *renews.entry(owner).or_default() |= !self.is_expired(lease, now);
+            }
+        }
+        self.workers.observe(&scan.workers, &renews, epoch_seconds);
+        self.workers.count_leases(&scan.leases, &self.worker_id);
+        self.observe_leader(scan.leader.as_ref(), now);
+        let me = Me { worker_id: &self.worker_id, process: self.process };
+        let sighting = self.other_processes.observe(me, scan, read.sent, now);
+        ScanChanges { repaired: self.table.observe(scan, now), sighting }
+    }
+
+    /// Takes in a read of a single lease.
+    pub(crate) fn observe_lease(&mut self, lease: &Lease, read: ReadTime) {
+        let Some(history) = self.leases.get_mut(&lease.key) else {
+            self.leases.insert(lease.key.clone(), LeaseHistory::new(lease, read));
+            return;
+        };
+        if let Some(owner) = history.observe(lease, read, self.failover) {
+            self.workers.lease_stolen(owner);
+        }
+    }
+
+    fn observe_leader(&mut self, lock: Option<&LeaderLock>, now: Duration) {
+        let known = self.leader.take();
+        self.leader = lock.map(|lock| {
+            let same = known.filter(|(known, _)| known.version == lock.version);
+            (lock.clone(), same.map_or(now, |(_, since)| since))
+        });
+    }
+
+    /// Notes that this process stopped to hold a lease. `counter`: as last known.
+    pub(crate) fn lease_ended(&mut self, key: &str, counter: u64) {
+        self.released.insert(key.to_owned(), counter);
+    }
+
+    /// Notes that this process wrote or removed its heartbeat, as answered at `now`.
+    pub(crate) fn heartbeat_written(&mut self, now: Duration) {
+        self.other_processes.row_written(now);
+    }
+
+    /// True if this worker may start on `lease`, which names it as the owner and which it did not take itself.
+    ///
+    /// It may start when no other processor can be at work on the shard:
+    /// 1. at once, if the previous owner released the lease to this worker (`rustReleasedAt` equals the counter);
+    /// 2. at once, if this process held the lease before and no other worker has owned it since;
+    /// 3. at once, if the lease was unassigned right before;
+    /// 4. at once, if a handoff to this worker was completed less than 25 s after it was requested;
+    /// 5. else when the previous owner has not renewed the lease for the failover time (for 2.5 times that, if no
+    ///    renewal by it was observed): by then it has stopped by itself.
+    ///
+    /// If another process wrote the counter, even one of this worker's id, rules 2 to 4 do not hold, and rule 5 counts from
+    /// that write: that process may be at work.
+    pub(crate) fn may_start(&self, lease: &Lease, now: Duration) -> bool {
+        if lease.was_released_to_owner() || self.held_before(lease) {
+            return true;
+        }
+        let is_of_other_process = lease.is_anothers(self.process);
+        self.history(lease).is_some_and(|history| {
+            history.previous_owner_has_stopped(lease, is_of_other_process, now, self.failover)
+        })
+    }
+
+    /// True if this process held the lease before, and no other process has owned it since.
+    pub(crate) fn held_before(&self, lease: &Lease) -> bool {
+        // The last write of this process may have arrived after it stopped to hold the lease: it adds one.
+        let released = self.released.get(&lease.key);
+        let is_untouched =
+            released.is_some_and(|&own| (own..=own.saturating_add(1)).contains(&lease.counter));
+        is_untouched && !lease.is_anothers(self.process)
+    }
+
+    /// True if the owner of the lease has not renewed it for the failover time; if no renewal by that owner was
+    /// observed yet, for 2.5 times that. Other workers then take the lease.
+    pub(crate) fn is_expired(&self, lease: &Lease, now: Duration) -> bool {
+        self.history(lease).is_some_and(|history| history.is_expired(lease, now, self.failover))
+    }
+
+    /// True if a worker may take the lease: its shard is not finished, and it is unassigned or expired.
+    pub(crate) fn is_available(&self, lease: &Lease, now: Duration) -> bool {
+        !lease.has_ended() && (lease.owner.is_none() || self.is_expired(lease, now))
+    }
+
+    /// Time for which scans have shown the lease available.
+    pub(crate) fn available_for(&self, lease: &Lease, now: Duration) -> Duration {
+        self.history(lease).map_or(Duration::ZERO, |history| history.available_for(now))
+    }
+
+    /// How many leases of the latest scan are available.
+    pub(crate) fn count_available(&self, now: Duration) -> AvailableLeases {
+        let leases = self.table.leases().iter().filter(|lease| !lease.has_ended());
+        AvailableLeases {
+            expired: leases.clone().filter(|lease| self.is_expired(lease, now)).count(),
+            total: leases.filter(|lease| self.is_available(lease, now)).count(),
+        }
+    }
+
+    /// Time since this worker first observed the present counter of the lease.
+    pub(crate) fn time_since_renewal(&self, lease: &Lease, now: Duration) -> Duration {
+        self.history(lease).map_or(Duration::ZERO, |history| history.time_since_renewal(lease, now))
+    }
+
+    /// The worker that processed the shard at the counter before the present one, as far as it was observed.
+    pub(crate) fn previous_owner(&self, lease: &Lease) -> Option<String> {
+        self.history(lease)?.previous_owner(lease)
+    }
+
+    /// True if a handoff to the present owner was observed and is completed.
+    pub(crate) fn was_handed_over(&self, lease: &Lease) -> bool {
+        self.history(lease).is_some_and(|history| history.was_handed_over(lease))
+    }
+
+    fn history(&self, lease: &Lease) -> Option<&LeaseHistory> {
+        self.leases.get(&lease.key)
+    }
+
+    /// Workers that are alive: each renews a lease; or it owns none, and its heartbeat is less than 60 s old.
+    ///
+    /// A worker whose leases all expired or were taken is dead until it writes another heartbeat.
+    pub(crate) fn live_workers(&self) -> &BTreeSet<String> {
+        self.workers.live()
+    }
+
+    /// Live workers that may be handed a lease: each has room for one, and its heartbeat is less than 35 s old.
+    pub(crate) fn receivers(&self) -> &BTreeSet<String> {
+        self.workers.receivers()
+    }
+
+    /// The receiver with the fewest leases, besides this worker. The lease that the caller gives to it is counted for it
+    /// until the next scan, so several leases are given away evenly.
+    pub(crate) fn next_receiver(&mut self) -> Option<String> {
+        self.workers.next_receiver()
+    }
+
+    /// The live worker that leads the fleet: it assigns free leases and balances. `None`: there is no leader, or it is
+    /// silent.
+    ///
+    /// The lock expires after the time that it holds (120 s in Java) without a heartbeat of the leader. Its leases tell
+    /// sooner that the leader is dead.
+    pub(crate) fn live_leader(&self, now: Duration) -> Option<&str> {
+        let (lock, since) = self.leader.as_ref()?;
+        let is_held = now.saturating_sub(*since) <= lock.duration;
+        let leader = Some(lock.owner.as_str()).filter(|_| is_held);
+        leader.filter(|leader| self.live_workers().contains(*leader))
+    }
+
+    /// How many items the latest scan has read.
+    pub(crate) fn items(&self) -> usize {
+        self.table.items()
+    }
+
+    /// True if the latest scan showed the lease at `SHARD_END`.
+    pub(crate) fn has_ended(&self, key: &str) -> bool {
+        self.table.has_ended(key)
+    }
+
+    /// For each unfinished lease of this worker, by shard: the time since its checkpoint last moved.
+    pub(crate) fn checkpoint_ages(&self, now: Duration) -> Vec<(String, Duration)> {
+        self.table.checkpoint_ages(&self.worker_id, now)
+    }
+
+    /// The lease table for the application. `None`: it was not scanned yet.
+    pub(crate) fn lease_table(&self, now: Duration) -> Option<LeaseTableSnapshot> {
+        self.table.present(now)
+    }
+}
+
+#[cfg(test)]
+mod tests;

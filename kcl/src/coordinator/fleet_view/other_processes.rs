@@ -1,75 +1,76 @@
-//! Signs that another live process uses this worker's id: pure.
+//! Signs that another live process uses this worker's id. Pure.
 //!
-//! Each process stamps the counters that it writes, and its row, with a number drawn at random. A process
-//! that has ended leaves its last stamps behind; only a live one writes new ones.
+//! Each process draws a random number, and stamps the counters and the heartbeat that it writes with it. A process that
+//! has ended leaves its last stamps behind. Only a live process writes new ones.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::lease::Snapshot;
 
-/// A process is alive when its new writes are at least this far apart: what a process that has ended had
-/// sent arrives within a moment.
+/// Time between the first and the last new write of a process from which on it counts as alive. Writes that a process
+/// sent before it ended arrive within less.
 const APART: Duration = Duration::from_secs(3);
-/// A process without a new write for this long has ended. A live one writes its row each 30 s.
+/// Time without a new write after which a process has ended. A live one writes its heartbeat every 30 s.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(90);
-/// A scan may not show yet what this process wrote so long ago.
+/// Age of a write below which a scan may not show it yet.
 const SCAN_LAG: Duration = Duration::from_secs(5);
 
-/// The worker that looks out for others.
+/// The worker and process that looks for other processes of its id.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Me<'a> {
-    pub(crate) worker_id: &'a str,
-    pub(crate) process: u64,
+pub(super) struct Me<'a> {
+    pub(super) worker_id: &'a str,
+    pub(super) process: u64,
 }
 
-/// What was seen of other processes under this worker's id.
+/// Writes of other processes under this worker's id.
 #[derive(Debug, Default)]
-pub(crate) struct OtherProcesses {
-    /// Process and counter of the leases that name this worker and that another process wrote last.
+pub(super) struct OtherProcesses {
+    /// The leases of this worker that another process wrote last: that process and the counter, by lease key.
     stamps: HashMap<String, (u64, u64)>,
-    /// Process and time of this worker's row, as another process last wrote it.
+    /// This worker's heartbeat as another process last wrote it: that process and the time in the row.
     row: Option<(u64, u64)>,
-    /// When this process last wrote or removed its row.
+    /// When this process last wrote or removed its heartbeat.
     row_written: Option<Duration>,
-    /// When the last scan was over.
+    /// When the latest scan was over.
     scanned: Option<Duration>,
-    /// New writes by process: the first and the last.
+    /// When the first and the last new write of each process were observed.
     writes: HashMap<u64, (Duration, Duration)>,
 }
 
-/// What a scan shows.
+/// Signs of other processes that a scan shows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Sighting {
-    /// The process that is alive, if one is.
+    /// A process that is alive, if there is one.
     pub(crate) alive: Option<u64>,
-    /// It, or one that may be alive, has written since the last scan.
+    /// True if another process has written since the scan before.
     pub(crate) is_new: bool,
-    /// Another process replaced this one's row. A live one does so again when this one restores it.
+    /// True if another process replaced the heartbeat of this one. A live process does so again after this process has
+    /// restored it.
     pub(crate) row_replaced: bool,
 }
 
 impl OtherProcesses {
-    /// The row was written or removed by this process, as answered at `now`.
-    pub(crate) fn row_written(&mut self, now: Duration) {
+    /// Notes that this process wrote or removed its heartbeat, as answered at `now`.
+    pub(super) fn row_written(&mut self, now: Duration) {
         self.row_written = Some(now);
     }
 
-    /// Takes in a scan of the lease table, asked for at `asked` and read by `now`.
-    pub(crate) fn observe(
+    /// Takes in a scan that was sent at `sent` and answered by `now`.
+    pub(super) fn observe(
         &mut self,
         me: Me<'_>,
         snapshot: &Snapshot,
-        asked: Duration,
+        sent: Duration,
         now: Duration,
     ) -> Sighting {
-        let row_replaced = self.observe_row(me, snapshot, asked, now);
+        let row_replaced = self.observe_row(me, snapshot, sent, now);
         let by_lease = self.observe_leases(me, snapshot, now);
         let since_last = self.scanned.map_or(Duration::ZERO, |last| now.saturating_sub(last));
         self.scanned = Some(now);
-        // Scans of a large table are far apart.
-        let patience = FORGOTTEN_AFTER.max(since_last * 2);
-        self.writes.retain(|_, (_, last)| now.saturating_sub(*last) <= patience);
+        // Scans of a large table are further apart than the heartbeats.
+        let lifetime = FORGOTTEN_AFTER.max(since_last * 2);
+        self.writes.retain(|_, (_, last)| now.saturating_sub(*last) <= lifetime);
         let alive = self.writes.iter();
         let alive = alive.filter(|(_, (first, last))| last.saturating_sub(*first) >= APART);
         Sighting {
@@ -79,7 +80,7 @@ impl OtherProcesses {
         }
     }
 
-    /// True if there are new writes to leases by other processes.
+    /// True if other processes have written leases since the scan before.
     fn observe_leases(&mut self, me: Me<'_>, snapshot: &Snapshot, now: Duration) -> bool {
         let own = snapshot
             .leases
@@ -89,7 +90,7 @@ impl OtherProcesses {
             .filter_map(|lease| Some((lease.key.clone(), (lease.stamp?.process?, lease.counter))))
             .collect();
         let before = std::mem::replace(&mut self.stamps, stamps);
-        // What the first scan shows may be from long ago.
+        // A write that the first scan shows may be from long ago.
         let is_first = self.scanned.is_none();
         let new = |(key, stamp): &(&String, &(u64, u64))| match before.get(*key) {
             Some(known) => known.0 != stamp.0 || known.1 < stamp.1,
@@ -102,12 +103,12 @@ impl OtherProcesses {
         !writers.is_empty()
     }
 
-    /// True if another process replaced the row that this one had written.
+    /// True if another process replaced the heartbeat that this process had written.
     fn observe_row(
         &mut self,
         me: Me<'_>,
         snapshot: &Snapshot,
-        asked: Duration,
+        sent: Duration,
         now: Duration,
     ) -> bool {
         let mut rows = snapshot.workers.iter();
@@ -117,7 +118,7 @@ impl OtherProcesses {
             return false;
         };
         let is_shown =
-            self.row_written.is_some_and(|written| asked.saturating_sub(written) >= SCAN_LAG);
+            self.row_written.is_some_and(|written| sent.saturating_sub(written) >= SCAN_LAG);
         if !is_shown || self.row == Some((process, written)) {
             return false;
         }
@@ -166,56 +167,56 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_goes_on_writing_leases_is_alive() {
+    fn a_process_that_keeps_writing_leases_is_alive() {
         let mut others = OtherProcesses::default();
-        let mut look = |second, counter| {
+        let mut scanned = |second, counter| {
             let snapshot = scan(&[lease("a", counter, OTHER), lease("b", 9, 1)], None);
             others.observe(ME, &snapshot, at(second), at(second))
         };
-        assert_eq!(look(100, 5), Sighting::default(), "from before");
-        let once = look(101, 6);
+        assert_eq!(scanned(100, 5), Sighting::default(), "a write from before the first scan");
+        let once = scanned(101, 6);
         assert!(once.is_new && once.alive.is_none());
-        assert_eq!(look(102, 6), Sighting::default());
-        assert_eq!(look(106, 7).alive, Some(OTHER));
-        assert_eq!(look(150, 7).alive, Some(OTHER), "for a while");
-        look(195, 7);
-        assert_eq!(look(200, 7).alive, None, "it has ended");
+        assert_eq!(scanned(102, 6), Sighting::default());
+        assert_eq!(scanned(106, 7).alive, Some(OTHER));
+        assert_eq!(scanned(150, 7).alive, Some(OTHER), "it counts as alive for a while");
+        scanned(195, 7);
+        assert_eq!(scanned(200, 7).alive, None, "it has ended");
     }
 
     #[test]
-    fn what_a_process_that_ended_left_behind_or_had_sent_is_no_sign_of_life() {
+    fn writes_that_an_ended_process_left_behind_or_had_sent_are_no_sign_of_life() {
         let mut others = OtherProcesses::default();
-        let mut look = |second, leases: &[Lease], by, written| {
+        let mut scanned = |second, leases: &[Lease], by, written| {
             let snapshot = scan(leases, Some(row(by, written)));
             others.observe(ME, &snapshot, at(second), at(second)).alive
         };
         let left = |counter| [lease("a", counter, OTHER), lease("b", 4, OTHER)];
-        assert_eq!(look(100, &left(5), OTHER, 90), None);
-        // A renewal and the row, on their way when it was killed.
-        assert_eq!(look(101, &left(6), OTHER, 90), None);
-        assert_eq!(look(102, &left(6), OTHER, 92), None);
+        assert_eq!(scanned(100, &left(5), OTHER, 90), None);
+        // A renewal and the heartbeat were on their way when the process was killed.
+        assert_eq!(scanned(101, &left(6), OTHER, 90), None);
+        assert_eq!(scanned(102, &left(6), OTHER, 92), None);
         for second in 103..200 {
-            // This process writes its row and takes one of the leases.
+            // This process writes its heartbeat and takes one of the leases.
             let now = [lease("a", second, 1), lease("b", 4, OTHER)];
-            assert_eq!(look(second, &now, 1, second), None);
+            assert_eq!(scanned(second, &now, 1, second), None);
         }
     }
 
     #[test]
-    fn a_process_without_leases_is_seen_by_its_row() {
+    fn a_process_without_leases_is_found_by_its_heartbeat() {
         let mut others = OtherProcesses::default();
-        let look = |others: &mut OtherProcesses, second, by, written| {
+        let scanned = |others: &mut OtherProcesses, second, by, written| {
             let snapshot = scan(&[lease("a", 3, 1)], Some(row(by, written)));
             others.observe(ME, &snapshot, at(second), at(second))
         };
         others.row_written(at(100));
-        assert_eq!(look(&mut others, 102, OTHER, 95), Sighting::default(), "a scan that lags");
-        let replaced = look(&mut others, 110, OTHER, 109);
+        assert_eq!(scanned(&mut others, 102, OTHER, 95), Sighting::default(), "a scan that lags");
+        let replaced = scanned(&mut others, 110, OTHER, 109);
         assert!(replaced.row_replaced && replaced.alive.is_none());
-        assert!(!look(&mut others, 111, OTHER, 109).row_replaced, "once");
+        assert!(!scanned(&mut others, 111, OTHER, 109).row_replaced, "once");
         others.row_written(at(111));
-        assert_eq!(look(&mut others, 112, 1, 111), Sighting::default());
-        let again = look(&mut others, 117, OTHER, 116);
+        assert_eq!(scanned(&mut others, 112, 1, 111), Sighting::default());
+        let again = scanned(&mut others, 117, OTHER, 116);
         assert!(again.row_replaced);
         assert_eq!(again.alive, Some(OTHER));
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::clock::SystemClock;
+use crate::coordinator::FleetView;
 use crate::error::ProcessorError;
 use crate::executor::CurrentRuntime;
 use crate::lease::Lease;
@@ -66,7 +67,7 @@ async fn a_tenure_that_ends_leaves_the_problems_of_the_next_one_of_its_shard() {
     let view = View::new(ViewParts {
         worker_id: "worker".into(),
         budget,
-        last_look: Arc::default(),
+        last_look: SharedFleetView::new(FleetView::new("worker", 1, config.failover_time)),
         states: StateSender::default(),
         clock: Arc::clone(&clock),
         config,

@@ -1,67 +1,73 @@
-//! How long to wait until the next look at the table, and what that may cost: pure.
+//! When to scan the lease table next, within a budget of read units. Pure.
+//!
+//! A scan reads every item, so its cost grows with the table. The schedule has a rate (read units a second, the setting
+//! `max_lease_table_reads`) and follows three rules:
+//! * While nothing changes, a scan is made every second, or as often as the rate pays for.
+//! * After a change, scans are ten times as frequent for 3 s, because one change seldom comes alone: the workers of
+//!   a fleet start together, and a split follows a split.
+//! * No scan is made before it is paid for. Twice the rate comes in, so scans at rest save as much as they spend.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::lease::Snapshot;
+use crate::lease::{Lease, Snapshot};
 
-/// Between two looks at a small table where nothing moves; a large one is read less often.
+/// Time between two scans of a small table in which nothing changes.
 const IDLE: Duration = Duration::from_secs(1);
-/// A unit reads 8 KiB; the item of a lease has about 400 bytes.
+/// Items that one read unit reads: 8 KiB, and the item of a lease has about 400 bytes.
 const ITEMS_PER_UNIT: f64 = 20.0;
-/// That of the index names the lease and its owner, in less than 80 bytes.
+/// Items of the index that one read unit reads. Each holds the lease and its owner in less than 80 bytes.
 const KEYS_PER_UNIT: f64 = 100.0;
-/// What a read costs at least.
+/// Read units that the smallest read costs.
 const LEAST_UNITS: f64 = 0.5;
-/// Between two looks, however much moves.
+/// Least time between two scans.
 const SHORTEST: Duration = Duration::from_millis(100);
-/// Looks are more frequent until nothing has moved for this long: one change seldom comes alone
-/// (workers of a fleet start together, a split follows a split).
+/// Time without a change after which scans are not frequent any more.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
-/// How much more frequent, as long as they can be paid for.
+/// Factor by which scans are more frequent after a change.
 const EAGERNESS: u32 = 10;
-/// Most that is saved up: what may be spent in so many seconds,
+/// Read budget saved up: at most 60 s of the rate.
 const SAVED_SECONDS: f64 = 60.0;
-/// but always so many looks.
-const SAVED_LOOKS: f64 = 2.0;
+/// Scans that the saved budget may always hold, however large the table is.
+const SAVED_SCANS: f64 = 2.0;
 
-/// Units of an eventually consistent look.
+/// Read units of an eventually consistent scan of `items` items.
 fn units(items: usize) -> f64 {
     (items as f64 / ITEMS_PER_UNIT).max(LEAST_UNITS)
 }
 
-/// Between two looks where nothing moves; `rate`: units a second that may be spent.
+/// Time between two scans of a table of `items` items in which nothing changes. `rate`: read units a second.
 pub(super) fn at_rest(items: usize, rate: f64) -> Duration {
     Duration::from_secs_f64(units(items) / rate).max(IDLE)
 }
 
-/// Between two shard syncs, which read the table consistently, for `rate` units a second.
+/// Time between two shard syncs. They read the table consistently, which costs twice as much.
 pub(super) fn between_syncs(items: usize, rate: f64) -> Duration {
     at_rest(items, rate) * 2
 }
 
-/// Between two queries of the index, which answered with so many `keys`, for `rate` units a second.
+/// Time between two queries of the index. `keys`: the leases that the latest one returned.
 pub(super) fn between_queries(keys: usize, rate: f64) -> Duration {
     Duration::from_secs_f64(keys as f64 / KEYS_PER_UNIT / rate).max(IDLE)
 }
 
-/// `pause`, and up to half as much again: those who waited together do not come together.
+/// `pause` and up to half of it more, at random: workers that wait at the same time do not call at the same time.
 pub(super) fn jittered(pause: Duration, random: &mut Rng) -> Duration {
     pause.mul_f64(1.0 + 0.5 * random.f64())
 }
 
-/// When the next look is due.
+/// The wait before the next scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wait {
-    /// Not before, whoever asks for one.
+    /// Time before which no scan is made, even if a task asks for one.
     pub(super) at_least: Duration,
-    /// Then, though nobody does.
+    /// Time after which a scan is made, even if no task asks for one.
     pub(super) at_most: Duration,
 }
 
-/// Who is there and who owns what: everything but heartbeats.
+/// The workers, and the owner of each lease: all that a scan shows but counters and checkpoints.
 #[derive(Debug, PartialEq, Eq)]
 struct Shape {
     leases: BTreeSet<(String, Option<String>, Option<String>, bool)>,
@@ -70,7 +76,7 @@ struct Shape {
 
 impl Shape {
     fn of(snapshot: &Snapshot) -> Self {
-        let lease = |lease: &crate::lease::Lease| {
+        let lease = |lease: &Lease| {
             let (owner, former) = (lease.owner.clone(), lease.checkpoint_owner.clone());
             (lease.key.clone(), owner, former, lease.has_ended())
         };
@@ -81,56 +87,57 @@ impl Shape {
     }
 }
 
-/// Remembers when the table last changed its shape, and keeps account of what looks cost: twice the
-/// rate comes in, so that looks at rest save up as much as they spend, and no look is made before
-/// it can be paid for.
+/// Decides when the next scan is made, from what the scans showed and cost.
 #[derive(Debug)]
-pub(super) struct Pace {
-    /// Units a second at rest.
+pub(super) struct ScanSchedule {
+    /// Read units a second for scans at rest.
     rate: f64,
-    last: Option<(Shape, Duration)>,
-    /// In the table as last seen.
+    /// The table at the latest scan, and since when it has had this shape.
+    latest: Option<(Shape, Duration)>,
+    /// Items that the latest scan read.
     items: usize,
-    /// Units, and when that was.
+    /// Read units that are saved up, and at what time.
     saved: (f64, Duration),
 }
 
-impl Pace {
+impl ScanSchedule {
     pub(super) fn new(rate: f64) -> Self {
-        Self { rate, last: None, items: 0, saved: (f64::INFINITY, Duration::ZERO) }
+        Self { rate, latest: None, items: 0, saved: (f64::INFINITY, Duration::ZERO) }
     }
 
-    /// After a look at `snapshot`.
-    pub(super) fn looked(&mut self, snapshot: &Snapshot, now: Duration) -> Wait {
+    /// The wait after a scan that showed `snapshot`.
+    pub(super) fn succeeded(&mut self, snapshot: &Snapshot, now: Duration) -> Wait {
         let shape = Shape::of(snapshot);
-        let changed = match &self.last {
-            Some((last, changed)) if *last == shape => *changed,
+        let since = match &self.latest {
+            Some((latest, since)) if *latest == shape => *since,
             _ => now,
         };
-        self.last = Some((shape, changed));
+        self.latest = Some((shape, since));
         self.items = snapshot.items();
         let at_least = self.pay(now).max(SHORTEST);
         let mut pause = at_rest(self.items, self.rate);
-        if now.saturating_sub(changed) < SETTLED_AFTER {
+        if now.saturating_sub(since) < SETTLED_AFTER {
             pause /= EAGERNESS;
         }
         Wait { at_least, at_most: pause.max(at_least) }
     }
 
-    /// After a look that failed: perhaps with the last of its pages. A table that is throttled does not
-    /// recover while everybody repeats whole looks, so nobody hastens the next one.
+    /// The wait after a scan that failed. No task can shorten it.
+    ///
+    /// The whole scan is paid for, because its last page may have failed. A throttled table does not recover while all
+    /// workers repeat whole scans.
     pub(super) fn failed(&mut self, now: Duration, random: &mut Rng) -> Wait {
         let paid = self.pay(now);
         let pause = jittered(at_rest(self.items, self.rate), random).max(paid);
         Wait { at_least: pause, at_most: pause }
     }
 
-    /// Pays for a look; how long until another one can be paid for.
+    /// Pays for a scan. Returns the time until the next one can be paid for.
     fn pay(&mut self, now: Duration) -> Duration {
         let (cost, income) = (units(self.items), 2.0 * self.rate);
         let (saved, then) = self.saved;
         let earned = income * now.saturating_sub(then).as_secs_f64();
-        let most = (self.rate * SAVED_SECONDS).max(cost * SAVED_LOOKS);
+        let most = (self.rate * SAVED_SECONDS).max(cost * SAVED_SCANS);
         let saved = (saved + earned).min(most) - cost;
         self.saved = (saved, now);
         Duration::from_secs_f64(((cost - saved) / income).max(0.0))

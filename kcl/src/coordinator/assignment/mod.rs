@@ -15,7 +15,7 @@ use self::by_count::{ActiveLease, Plan, Workers, agreed, plan};
 use super::acquired::Acquired;
 use super::discovery::consider_all;
 use super::fleet_view::{ReadTime, Sighting};
-use super::scan_schedule::{self, Pace, Wait};
+use super::scan_schedule::{self, ScanSchedule, Wait};
 use super::shared::Shared;
 use crate::health::ProblemKind;
 use crate::lease::{Lease, LeaseStoreError, Outcome, Snapshot, Tenure};
@@ -57,7 +57,7 @@ pub(crate) async fn assign(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenur
             Some(Err(error)) => {
                 let kind = ProblemKind::LeaseTableFailing;
                 shared.store_failed(kind, "looking at the lease table", &error);
-                looks.pace.failed(shared.clock.now(), &mut looks.random)
+                looks.schedule.failed(shared.clock.now(), &mut looks.random)
             }
         };
         let wait = async {
@@ -75,7 +75,7 @@ pub(crate) async fn assign(shared: &Arc<Shared>, deliveries: &mpsc::Sender<Tenur
 /// What one look leaves for the next.
 pub(super) struct Looks {
     previous: Option<Plan>,
-    pace: Pace,
+    schedule: ScanSchedule,
     random: fastrand::Rng,
 }
 
@@ -83,7 +83,7 @@ impl Looks {
     pub(super) fn new(shared: &Shared) -> Self {
         Self {
             previous: None,
-            pace: Pace::new(shared.table_reads),
+            schedule: ScanSchedule::new(shared.table_reads),
             random: fastrand::Rng::with_seed(shared.seed),
         }
     }
@@ -118,7 +118,7 @@ pub(super) async fn look_and_act(
         }
     }
     looks.previous = Some(latest);
-    Ok(looks.pace.looked(&snapshot, shared.clock.now()))
+    Ok(looks.schedule.succeeded(&snapshot, shared.clock.now()))
 }
 
 /// Scans the table and feeds the fleet view.

@@ -20,9 +20,9 @@ fn table(leases: usize, owner: &str, counter: u64) -> Snapshot {
 }
 
 #[test]
-fn looks_are_frequent_until_the_table_has_settled() {
-    let mut pace = Pace::new(RATE);
-    let mut pause = |table, millis| pace.looked(&table, at(millis)).at_most;
+fn scans_are_frequent_until_the_table_has_settled() {
+    let mut schedule = ScanSchedule::new(RATE);
+    let mut pause = |table, millis| schedule.succeeded(&table, at(millis)).at_most;
     assert_eq!(pause(table(4, "a", 1), 0), SHORTEST);
     assert_eq!(pause(table(4, "a", 2), 2_900), SHORTEST);
     assert_eq!(pause(table(4, "a", 3), 3_000), IDLE, "heartbeats do not count");
@@ -33,14 +33,14 @@ fn looks_are_frequent_until_the_table_has_settled() {
 
 #[test]
 fn a_large_table_is_read_less_often() {
-    let mut pace = Pace::new(RATE);
-    let mut pause = |leases, millis| pace.looked(&table(leases, "a", 1), at(millis)).at_most;
+    let mut schedule = ScanSchedule::new(RATE);
+    let mut pause = |leases, millis| schedule.succeeded(&table(leases, "a", 1), at(millis)).at_most;
     assert_eq!(pause(100, 0), SHORTEST);
     assert_eq!(pause(100, 5_000), IDLE);
     assert_eq!(pause(500, 6_000), at(500));
     assert_eq!(pause(500, 11_000), at(5_000));
-    let mut frugal = Pace::new(1.0);
-    let pause = frugal.looked(&table(500, "a", 1), at(5_000)).at_most;
+    let mut frugal = ScanSchedule::new(1.0);
+    let pause = frugal.succeeded(&table(500, "a", 1), at(5_000)).at_most;
     assert_eq!(pause, at(2_500));
     assert_eq!(between_syncs(10_000, RATE), at(200_000));
     assert_eq!(between_queries(400, RATE), IDLE);
@@ -48,61 +48,60 @@ fn a_large_table_is_read_less_often() {
 }
 
 #[test]
-fn a_look_that_somebody_asks_for_is_made_when_it_can_be_paid() {
-    let mut pace = Pace::new(RATE);
-    let mut look = |millis| pace.looked(&table(10_000, "a", 1), at(millis));
-    // One in advance is always saved up; two cost as much as a pause.
+fn a_scan_that_a_task_asks_for_is_made_when_it_is_paid_for() {
+    let mut schedule = ScanSchedule::new(RATE);
+    let mut scan = |millis| schedule.succeeded(&table(10_000, "a", 1), at(millis));
+    // One scan is always saved up. Two cost as much as comes in during a pause.
     let (eager, at_rest) = (at(10_000), at(100_000));
     let wait = |at_least, at_most| Wait { at_least, at_most };
-    assert_eq!(look(1_000), wait(SHORTEST, eager));
-    assert_eq!(look(2_000), wait(at(49_000), at(49_000)));
-    assert_eq!(look(51_000), wait(at(50_000), at_rest));
-    assert_eq!(look(151_000), wait(SHORTEST, at_rest));
+    assert_eq!(scan(1_000), wait(SHORTEST, eager));
+    assert_eq!(scan(2_000), wait(at(49_000), at(49_000)));
+    assert_eq!(scan(51_000), wait(at(50_000), at_rest));
+    assert_eq!(scan(151_000), wait(SHORTEST, at_rest));
 }
 
 #[test]
-fn a_look_that_failed_is_not_repeated_sooner_than_any_other() {
-    let (mut pace, mut random) = (Pace::new(RATE), Rng::with_seed(1));
-    let first = pace.failed(at(0), &mut random).at_most;
-    assert!((IDLE..=IDLE * 3 / 2).contains(&first), "nothing is known");
-    pace.looked(&table(10_000, "a", 1), at(1_000));
+fn a_failed_scan_is_not_repeated_sooner_than_any_other() {
+    let (mut schedule, mut random) = (ScanSchedule::new(RATE), Rng::with_seed(1));
+    let first = schedule.failed(at(0), &mut random).at_most;
+    assert!((IDLE..=IDLE * 3 / 2).contains(&first), "the size is not known");
+    schedule.succeeded(&table(10_000, "a", 1), at(1_000));
     let mut now = at(1_000);
     for _ in 0..10 {
-        let wait = pace.failed(now, &mut random);
+        let wait = schedule.failed(now, &mut random);
         assert!((at(100_000)..=at(150_000)).contains(&wait.at_most));
-        assert_eq!(wait.at_least, wait.at_most, "nobody hastens it");
+        assert_eq!(wait.at_least, wait.at_most, "no task shortens it");
         now += wait.at_most;
     }
 }
 
-/// What a look meets.
+/// A scan, and the wait after it.
 #[derive(Debug, Clone, Copy)]
 struct Step {
     leases: usize,
     moves: bool,
     fails: bool,
-    /// The share of the wait that may be cut off by who asks for a look.
-    nudged: f64,
+    /// The part of the wait between its least and its most by which a task shortens it.
+    shortened: f64,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let leases = prop::sample::select(vec![0_usize, 4, 90, 300, 2_000]);
-    let nudged = prop::sample::select(vec![0.0, 0.5, 1.0, 1.0]);
+    let shortened = prop::sample::select(vec![0.0, 0.5, 1.0, 1.0]);
     let flag = prop::bool::weighted;
-    (leases, flag(0.7), flag(0.3), nudged).prop_map(|(leases, moves, fails, nudged)| Step {
+    (leases, flag(0.7), flag(0.3), shortened).prop_map(|(leases, moves, fails, shortened)| Step {
         leases,
         moves,
         fails,
-        nudged,
+        shortened,
     })
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// At any size, however much moves, whoever asks, whatever fails: twice the rate, what was saved
-    /// up, and once what the table has grown by. And nobody waits for longer than the table's size
-    /// demands.
+    /// At any size, with any changes, requests and failures, the scans cost no more than twice the rate, the saved
+    /// budget, and one scan of what the table has grown by. And no wait is longer than the size of the table demands.
     #[test]
     fn never_spends_more_than_the_rate_allows(
         rate in 1_u32..50,
@@ -110,26 +109,26 @@ proptest! {
         size in prop::option::of(prop::sample::select(vec![4_usize, 300, 2_000])),
     ) {
         let rate = f64::from(rate);
-        let (mut pace, mut random) = (Pace::new(rate), Rng::with_seed(7));
+        let (mut schedule, mut random) = (ScanSchedule::new(rate), Rng::with_seed(7));
         let (mut now, mut spent, mut seen, mut largest) = (at(0), 0.0, 0, 0);
         for (n, step) in steps.into_iter().enumerate() {
             let wait = if step.fails {
                 spent += units(seen);
-                pace.failed(now, &mut random)
+                schedule.failed(now, &mut random)
             } else {
                 seen = size.unwrap_or(step.leases);
                 largest = largest.max(seen);
                 spent += units(seen);
                 let owner = if step.moves { n.to_string() } else { String::new() };
-                pace.looked(&table(seen, &owner, 1), now)
+                schedule.succeeded(&table(seen, &owner, 1), now)
             };
-            let saved = (rate * SAVED_SECONDS).max(SAVED_LOOKS * units(largest));
+            let saved = (rate * SAVED_SECONDS).max(SAVED_SCANS * units(largest));
             let allowed = 2.0 * rate * now.as_secs_f64() + saved + units(largest);
             prop_assert!(spent <= allowed + 1e-6, "{spent} > {allowed}");
             prop_assert!(wait.at_least <= wait.at_most);
             let longest = at_rest(seen, rate).mul_f64(if step.fails { 1.5 } else { 1.0 });
             prop_assert!(wait.at_most <= longest + at(1), "{wait:?} > {longest:?}");
-            now += wait.at_most - (wait.at_most - wait.at_least).mul_f64(step.nudged);
+            now += wait.at_most - (wait.at_most - wait.at_least).mul_f64(step.shortened);
         }
     }
 }

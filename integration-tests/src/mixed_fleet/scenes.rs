@@ -53,7 +53,7 @@ pub(super) async fn java_first(tools: &Tools, limit: Duration) -> Result<Judgeme
         .await?;
 
     // What it gave up it was asked for, each time by the leader.
-    nothing_logged(&fleet, "rust-1", "to even out")?;
+    nothing_logged(&fleet, "rust-1", "to balance the fleet")?;
 
     fleet.scene("the Rust worker gets SIGTERM");
     rust_1.terminate().await?;

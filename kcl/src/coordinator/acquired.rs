@@ -1,4 +1,4 @@
-//! Why a lease is this worker's now, for the log.
+//! Why this worker acquired a lease, for the log.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,39 +6,39 @@ use std::time::Duration;
 use super::fleet_view::FleetView;
 use crate::lease::Lease;
 
-/// How this worker came to a lease, and who had it before.
+/// How this worker came to a lease, and which worker had it before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Acquired {
-    /// The worker that processed the shard before, as far as this one saw.
+    /// The worker that processed the shard before, as far as this worker observed.
     pub(crate) former_owner: Option<String>,
     pub(crate) why: Why,
 }
 
-/// What made a lease this worker's.
+/// Why a lease is this worker's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Why {
-    /// Taken: no worker has had it yet.
+    /// It was taken, and no worker had it before.
     New,
-    /// Taken: no worker has had it yet, and these shards were split or merged into its own.
+    /// It was taken, no worker had it before, and its shard was made of these parents.
     ChildOf(Vec<String>),
-    /// Taken: its owner released it.
+    /// It was taken after its owner had released it.
     Free,
-    /// Taken: its owner had not renewed it for this long.
+    /// It was taken because its owner had not renewed it for this time.
     Expired(Duration),
     /// Its owner handed it over.
     HandedOver,
-    /// It was assigned to this worker, by a leader or by another worker.
+    /// A leader or another worker assigned it.
     Assigned,
-    /// This process had it before, and no other worker since.
+    /// This process held it before, and no other worker since.
     HeldBefore,
-    /// A former process of this worker id released it to its next one.
+    /// The process of this worker id before a restart released it to the next one.
     FormerProcess,
-    /// A former process of this worker id had it, and did not release it.
+    /// The process of this worker id before a restart held it, and did not release it.
     SilentFormerProcess,
 }
 
 impl Acquired {
-    /// Of a lease that this worker is about to take, as it was last read.
+    /// Describes a lease that this worker is about to take, as it was last read.
     pub(crate) fn by_taking(lease: &Lease, fleet: &FleetView, me: &str, now: Duration) -> Self {
         let former_owner = lease.actual_owner().map(str::to_owned);
         let why = match &former_owner {
@@ -51,7 +51,7 @@ impl Acquired {
         Self { former_owner, why }
     }
 
-    /// Of a lease that names this worker as its owner.
+    /// Describes a lease that names this worker as its owner.
     pub(crate) fn by_name(lease: &Lease, fleet: &FleetView, me: &str) -> Self {
         let former_owner = fleet.previous_owner(lease);
         let was_mine = former_owner.as_deref().is_none_or(|owner| owner == me);

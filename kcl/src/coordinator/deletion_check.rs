@@ -1,22 +1,24 @@
-//! Whether the lease table and the stream still exist. A call that does not find them may be answered
-//! so by a passing fault, and every worker of the fleet makes such calls: before a worker ends for it,
-//! another kind of call must say the same for some time.
+//! Whether the lease table and the stream still exist.
+//!
+//! When does a worker believe that the table or the stream was deleted? When a call has not found
+//! it, and then every answer to another kind of call has said for 10 s that it is missing. One such
+//! answer may be a passing fault, and all workers of the fleet would end for it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::context::Context;
 use super::error::WorkerFailure;
-use super::shared::Shared;
 use crate::lease::{CallError, CallErrorKind, LeaseStoreError};
 
-/// A resource is gone when every answer has said so for this long.
+/// Time over which every answer must say that a resource is missing before it counts as deleted.
 const GONE_AFTER: Duration = Duration::from_secs(10);
-/// Pause between two questions.
+/// Pause between two checks.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// What a worker cannot go on without.
+/// A resource without which a worker cannot go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Resource {
     /// The lease table or its index.
@@ -25,7 +27,7 @@ enum Resource {
 }
 
 impl Resource {
-    /// What a call was about.
+    /// The resource of a call.
     fn of(call: &CallError) -> Self {
         match call.operation {
             "ListShards" | "DescribeStreamSummary" => Self::Stream,
@@ -34,7 +36,7 @@ impl Resource {
     }
 
     /// Why the worker ends.
-    fn gone(self, call: CallError) -> WorkerFailure {
+    fn deleted(self, call: CallError) -> WorkerFailure {
         let cause = call.to_string();
         match self {
             Self::Table => WorkerFailure::TableDeleted { cause },
@@ -43,33 +45,34 @@ impl Resource {
     }
 }
 
-/// Calls that did not find a resource, and who asks whether it is gone.
+/// The calls that did not find the table or the stream.
 #[derive(Debug, Default)]
-pub(super) struct Existence {
-    table: Suspect,
-    stream: Suspect,
+pub(super) struct MissingResources {
+    table: Missing,
+    stream: Missing,
 }
 
 #[derive(Debug, Default)]
-struct Suspect {
-    /// The last call that did not find it.
+struct Missing {
+    /// The latest call that did not find the resource.
     call: Mutex<Option<CallError>>,
     noted: Notify,
 }
 
-impl Existence {
-    /// Notes an error: if it says that the table or the stream is gone, that is to be confirmed.
-    pub(super) fn doubt(&self, error: &LeaseStoreError) {
+impl MissingResources {
+    /// Notes an error. If it says that the table or the stream does not exist, [`DeletionCheck`]
+    /// confirms that.
+    pub(super) fn note(&self, error: &LeaseStoreError) {
         if let LeaseStoreError::Call(call) = error
             && call.kind == CallErrorKind::NotFound
         {
-            let suspect = self.suspect(Resource::of(call));
-            *suspect.call() = Some(call.clone());
-            suspect.noted.notify_one();
+            let missing = self.of(Resource::of(call));
+            *missing.call() = Some(call.clone());
+            missing.noted.notify_one();
         }
     }
 
-    fn suspect(&self, resource: Resource) -> &Suspect {
+    fn of(&self, resource: Resource) -> &Missing {
         match resource {
             Resource::Table => &self.table,
             Resource::Stream => &self.stream,
@@ -77,46 +80,47 @@ impl Existence {
     }
 }
 
-impl Suspect {
+impl Missing {
     fn call(&self) -> MutexGuard<'_, Option<CallError>> {
         // Each change is one assignment.
         self.call.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What one question said.
+/// The answer to one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Exists,
     Missing,
-    /// The service did not say.
-    NotKnown,
+    /// The call failed.
+    Unknown,
 }
 
-/// What the questions say so far.
+/// What the answers of an inquiry say so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Finding {
     Exists,
-    Gone,
+    Deleted,
     AskAgain,
 }
 
-/// Answers in a row that said that a resource is missing.
+/// A row of answers that say that a resource is missing.
 #[derive(Debug, Default)]
 struct Inquiry {
-    /// When the first of them was asked for.
+    /// When the check with the first of these answers was sent.
     since: Option<Duration>,
 }
 
 impl Inquiry {
-    fn answered(&mut self, asked: Duration, answer: Answer) -> Finding {
+    /// Takes in an answer to a check that was sent at `sent`.
+    fn answered(&mut self, sent: Duration, answer: Answer) -> Finding {
         match answer {
             Answer::Exists => Finding::Exists,
-            Answer::NotKnown => Finding::AskAgain,
+            Answer::Unknown => Finding::AskAgain,
             Answer::Missing => {
-                let since = *self.since.get_or_insert(asked);
-                if asked.saturating_sub(since) >= GONE_AFTER {
-                    Finding::Gone
+                let since = *self.since.get_or_insert(sent);
+                if sent.saturating_sub(since) >= GONE_AFTER {
+                    Finding::Deleted
                 } else {
                     Finding::AskAgain
                 }
@@ -125,55 +129,67 @@ impl Inquiry {
     }
 }
 
-/// Confirms what calls did not find, until the worker ends.
-pub(super) async fn confirm(shared: Arc<Shared>) {
-    let both = futures::future::join(
-        confirm_one(&shared, Resource::Table),
-        confirm_one(&shared, Resource::Stream),
-    );
-    let _ = shared.leaving.run_until_cancelled(both).await;
+/// Checks whether resources that a call did not find were deleted, and ends the worker if they
+/// were.
+#[derive(Debug)]
+pub(super) struct DeletionCheck {
+    ctx: Arc<Context>,
 }
 
-async fn confirm_one(shared: &Shared, resource: Resource) {
-    let suspect = shared.existence.suspect(resource);
-    loop {
-        suspect.noted.notified().await;
-        // None: it was part of an inquiry that is over.
-        let Some(call) = suspect.call().take() else {
-            continue;
+impl DeletionCheck {
+    pub(super) fn new(ctx: Arc<Context>) -> Self {
+        Self { ctx }
+    }
+
+    /// Runs until the worker leaves.
+    pub(super) async fn run(self) {
+        let both = futures::future::join(self.check(Resource::Table), self.check(Resource::Stream));
+        let _ = self.ctx.stop.leaving.run_until_cancelled(both).await;
+    }
+
+    async fn check(&self, resource: Resource) {
+        let missing = self.ctx.missing.of(resource);
+        loop {
+            missing.noted.notified().await;
+            // If there is no call, it belonged to an inquiry that is over.
+            let Some(call) = missing.call().take() else {
+                continue;
+            };
+            tracing::warn!(error = %call, ?resource, "not found: checking whether it was deleted");
+            if self.inquire(resource).await == Finding::Deleted {
+                return self.ctx.tasks.fail(resource.deleted(call));
+            }
+            missing.call().take();
+            tracing::info!(?resource, "it exists: the call that did not find it was wrong");
+        }
+    }
+
+    async fn inquire(&self, resource: Resource) -> Finding {
+        let mut inquiry = Inquiry::default();
+        loop {
+            let sent = self.ctx.worker.clock.now();
+            let answer = self.ask(resource).await;
+            match inquiry.answered(sent, answer) {
+                Finding::AskAgain => tokio::time::sleep(PAUSE).await,
+                finding => return finding,
+            }
+        }
+    }
+
+    /// Asks by another kind of call than reads and writes are.
+    async fn ask(&self, resource: Resource) -> Answer {
+        let worker = &self.ctx.worker;
+        let exists = match resource {
+            Resource::Table => worker.store.exists().await,
+            Resource::Stream => worker.sync.lister.exists().await.map_err(Into::into),
         };
-        tracing::warn!(error = %call, ?resource, "not found: asking for some time whether it is gone");
-        if inquire(shared, resource).await == Finding::Gone {
-            return shared.fail(resource.gone(call));
-        }
-        suspect.call().take();
-        tracing::info!(?resource, "it exists: the call that did not find it was wrong");
-    }
-}
-
-async fn inquire(shared: &Shared, resource: Resource) -> Finding {
-    let mut inquiry = Inquiry::default();
-    loop {
-        let asked = shared.clock.now();
-        let answer = ask(shared, resource).await;
-        match inquiry.answered(asked, answer) {
-            Finding::AskAgain => tokio::time::sleep(PAUSE).await,
-            finding => return finding,
-        }
-    }
-}
-
-async fn ask(shared: &Shared, resource: Resource) -> Answer {
-    let exists = match resource {
-        Resource::Table => shared.store.exists().await,
-        Resource::Stream => shared.sync.lister.exists().await.map_err(Into::into),
-    };
-    match exists {
-        Ok(true) => Answer::Exists,
-        Ok(false) => Answer::Missing,
-        Err(error) => {
-            tracing::warn!(%error, ?resource, "whether it still exists is not known");
-            Answer::NotKnown
+        match exists {
+            Ok(true) => Answer::Exists,
+            Ok(false) => Answer::Missing,
+            Err(error) => {
+                tracing::warn!(%error, ?resource, "whether it still exists is unknown");
+                Answer::Unknown
+            }
         }
     }
 }
@@ -192,9 +208,10 @@ mod tests {
         for at in [100, 102, 104, 106, 108] {
             assert_eq!(inquiry.answered(seconds(at), Answer::Missing), Finding::AskAgain);
         }
-        // No answer is none: the last one must say it too.
-        assert_eq!(inquiry.answered(seconds(111), Answer::NotKnown), Finding::AskAgain);
-        assert_eq!(inquiry.answered(seconds(113), Answer::Missing), Finding::Gone);
+        // A check that failed does not count. The last answer must say that the resource is
+        // missing.
+        assert_eq!(inquiry.answered(seconds(111), Answer::Unknown), Finding::AskAgain);
+        assert_eq!(inquiry.answered(seconds(113), Answer::Missing), Finding::Deleted);
     }
 
     #[test]

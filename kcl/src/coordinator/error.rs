@@ -6,12 +6,13 @@ use crate::lease::TableProblem;
 
 /// Why a worker could not start. Nothing that another worker relies on was changed.
 ///
-/// The text of each error contains its cause, so [`source`](std::error::Error::source) does not repeat it.
+/// The text of each error contains its cause, so [`source`](std::error::Error::source) does not
+/// repeat it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The stream does not exist, in this account and region. A stream that is created a moment later
-    /// is not waited for.
+    /// The stream does not exist, in this account and region. A stream that is created a moment
+    /// later is not waited for.
     #[error(
         "stream {stream} does not exist: create it, or check its name, the account and the region"
     )]
@@ -57,7 +58,7 @@ pub enum StartError {
         /// The service's error code and message.
         cause: String,
     },
-    /// The credentials are good, and may not do this.
+    /// The credentials do not permit a call.
     #[error(
         "the worker may not call {action} on {resource} ({cause}): allow it in the policy of its role"
     )]
@@ -69,8 +70,8 @@ pub enum StartError {
         /// The service's error code and message.
         cause: String,
     },
-    /// The service did not answer within [`startup_timeout`](crate::ConsumerConfig::startup_timeout),
-    /// on any try.
+    /// The service did not answer within
+    /// [`startup_timeout`](crate::ConsumerConfig::startup_timeout), on any try.
     #[error(
         "{service} did not answer {operation} in {tries} tries within {elapsed:.1?} ({cause}): check \
          the endpoint, the region and the network, or raise startup_timeout"
@@ -87,9 +88,9 @@ pub enum StartError {
         /// The last error.
         cause: String,
     },
-    /// What the start waited for did not come about within
-    /// [`startup_timeout`](crate::ConsumerConfig::startup_timeout): the service throttled or failed,
-    /// or the stream, the table or its leases were not ready.
+    /// A step of the start did not succeed within
+    /// [`startup_timeout`](crate::ConsumerConfig::startup_timeout): the service throttled or
+    /// failed, or the stream, the table or its leases were not ready.
     #[error(
         "the start was given up at {operation} of {service}, after {tries} tries within {elapsed:.1?} \
          ({cause}): start again, or raise startup_timeout"
@@ -106,7 +107,7 @@ pub enum StartError {
         /// The last error, or what was not ready.
         cause: String,
     },
-    /// The service refused a call for another reason, and would again.
+    /// The service refused a call for another reason. It would refuse it again.
     #[error("{service} refused {operation} ({cause}): check the settings and the version")]
     Service {
         /// `Kinesis` or `DynamoDB`.
@@ -160,7 +161,7 @@ pub enum StartError {
         /// The table.
         table: String,
     },
-    /// The fleet's mode is one that this version cannot take part in, or does not know.
+    /// This version cannot take part in the fleet's mode, or does not know it.
     #[error("the fleet of table {table} is in state {state}: {what_to_do}")]
     UnsupportedFleet {
         /// The table that holds the state.
@@ -170,7 +171,8 @@ pub enum StartError {
         /// What to do.
         what_to_do: &'static str,
     },
-    /// Coordination's own thread, or the runtime given for it, cannot run.
+    /// The thread of the coordination could not be started, or the runtime that was given for it
+    /// has ended.
     #[error(
         "coordination has no runtime ({cause}): check the limits on threads and open files, and that a \
          runtime given to coordination_on() still runs"
@@ -193,7 +195,7 @@ pub enum StartError {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkerFailure {
-    /// The lease table was deleted, or its index.
+    /// The lease table or its index was deleted.
     #[error(
         "the lease table or its index is gone ({cause}): it was deleted while workers run; restart them to create it anew"
     )]
@@ -207,8 +209,8 @@ pub enum WorkerFailure {
         /// The call that failed, and the service's error code and message.
         cause: String,
     },
-    /// The fleet's mode changed to one that this version cannot take part in, or its state was moved to
-    /// another table. The worker released its leases, or handed them over.
+    /// The fleet's mode changed to one that this version cannot take part in, or its state was
+    /// moved to another table. The worker has released its leases or handed them over.
     #[error("the state of the fleet, in table {table}, is {state}: {what_to_do}")]
     FleetChanged {
         /// The table that held the state at the start.
@@ -227,17 +229,17 @@ pub enum WorkerFailure {
         /// The stream's ARN.
         stream: String,
     },
-    /// The runtime that coordination runs on ended: the one that was given to the builder was shut
-    /// down, or the worker's own panicked.
+    /// The runtime of the coordination ended: the runtime that was given to the builder was shut
+    /// down, or the worker's own runtime panicked.
     #[error("the runtime of the task {task} ended before the worker did: keep it running")]
     RuntimeEnded {
-        /// Which task was under way.
+        /// The task that was under way.
         task: &'static str,
     },
-    /// A task of the library panicked: a bug, please report it.
+    /// A task of the library panicked. This is a bug: please report it.
     #[error("the task {task} panicked: {message}; this is a bug, please report it")]
     Panicked {
-        /// Which task.
+        /// The task.
         task: &'static str,
         /// The panic's message.
         message: String,

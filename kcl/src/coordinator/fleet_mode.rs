@@ -1,23 +1,24 @@
-//! The fleet's mode, read again while the worker runs: an operator can roll a fleet back to the 2.x
-//! algorithm, and a Java leader can move the fleet's state to another table, at any time.
+//! The fleet's mode, read again while the worker runs.
+//!
+//! At any time, an operator can roll a fleet back to the 2.x algorithm, and a Java leader can move
+//! the fleet's state to another table.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 
+use super::context::Context;
 use super::error::{StartError, WorkerFailure};
 use super::migration::{Migration, Mode, layout, mode};
 use super::scan_schedule;
-use super::shared::Shared;
-use super::start::retry::Failure;
+use super::start::Failure;
 use crate::clock::Clock;
 use crate::lease::Layout;
 
-/// Pause between two readings, spread by jitter.
+/// Mean pause between two reads, before jitter.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// Readings in a row that must find no state: an item that is written anew is missing for a moment.
+/// Reads in a row that must find no state. An item that is being replaced is missing for a moment.
 const MISSES: u32 = 2;
 
 /// Where the state of the fleet is read from.
@@ -26,68 +27,83 @@ pub(crate) struct FleetMode {
     pub(super) client: Client,
     pub(super) application: String,
     pub(super) table: String,
-    /// As it was at the start.
+    /// The layout at the start.
     pub(super) layout: Layout,
-    /// The tables of older Java workers were there at the start.
+    /// True if the tables of older Java workers existed at the start.
     pub(super) has_legacy_tables: bool,
 }
 
-/// What has changed since the start.
+/// A change since the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Change {
-    /// There is no state.
+    /// The state is gone.
     Missing,
     /// Workers take and steal leases now.
     TwoX(String),
-    /// A state that this version does not know.
+    /// This version does not know the state.
     Unknown(String),
-    /// The state is kept in other tables now.
+    /// The state was moved to another table.
     Moved,
 }
 
-/// Reads the state until the worker leaves, and ends the worker when it cannot take part any more.
-pub(super) async fn watch(shared: Arc<Shared>, fleet: FleetMode, seed: u64) {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut misses = 0;
-    loop {
-        let pause = scan_schedule::jittered(INTERVAL.mul_f64(0.8), &mut random);
-        let next = async {
-            tokio::time::sleep(pause).await;
-            fleet.change(&*shared.clock).await
-        };
-        let Some(read) = shared.leaving.run_until_cancelled(next).await else {
-            return;
-        };
-        let change = match read {
-            Ok(change) => change,
-            Err(Failure::Final(StartError::UnsupportedFleet { table, state, what_to_do })) => {
-                return shared.fail(WorkerFailure::FleetChanged { table, state, what_to_do });
+/// Reads the fleet's mode again and again, and ends the worker when it can take part no more.
+#[derive(Debug)]
+pub(super) struct FleetModeWatch {
+    ctx: Arc<Context>,
+    fleet: FleetMode,
+    random: fastrand::Rng,
+}
+
+impl FleetModeWatch {
+    pub(super) fn new(ctx: Arc<Context>, fleet: FleetMode) -> Self {
+        let random = fastrand::Rng::with_seed(ctx.worker.seed ^ 1);
+        Self { ctx, fleet, random }
+    }
+
+    /// Runs until the worker leaves, or fails.
+    pub(super) async fn run(mut self) {
+        let Context { worker, stop, tasks, .. } = &*self.ctx;
+        let mut misses = 0;
+        loop {
+            let pause = scan_schedule::jittered(INTERVAL.mul_f64(0.8), &mut self.random);
+            let next = async {
+                tokio::time::sleep(pause).await;
+                self.fleet.change(&*worker.clock).await
+            };
+            let Some(read) = stop.leaving.run_until_cancelled(next).await else {
+                return;
+            };
+            let change = match read {
+                Ok(change) => change,
+                Err(Failure::Final(StartError::UnsupportedFleet { table, state, what_to_do })) => {
+                    return tasks.fail(WorkerFailure::FleetChanged { table, state, what_to_do });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the fleet's mode could not be read, tried again");
+                    continue;
+                }
+            };
+            misses = match change {
+                Some(Change::Missing) => misses + 1,
+                _ => 0,
+            };
+            let change = match change {
+                None => continue,
+                Some(Change::Missing) if misses < MISSES => continue,
+                Some(change) => change,
+            };
+            // Workers of the 2.x algorithm take leases without an owner. They never look for leases
+            // that were assigned to them, so this worker releases its leases.
+            if matches!(change, Change::Missing | Change::TwoX(_)) {
+                self.ctx.fleet_takes_leases();
             }
-            Err(error) => {
-                tracing::warn!(%error, "the fleet's mode could not be read, tried again");
-                continue;
-            }
-        };
-        misses = match change {
-            Some(Change::Missing) => misses + 1,
-            _ => 0,
-        };
-        let change = match change {
-            None => continue,
-            Some(Change::Missing) if misses < MISSES => continue,
-            Some(change) => change,
-        };
-        // Workers of the 2.x algorithm take leases without an owner. They never look for leases that
-        // were assigned to them, so this worker releases its leases.
-        if matches!(change, Change::Missing | Change::TwoX(_)) {
-            shared.workers_take_leases.store(true, Ordering::Relaxed);
+            return tasks.fail(self.fleet.failure(change));
         }
-        return shared.fail(fleet.failure(change));
     }
 }
 
 impl FleetMode {
-    /// What has changed since the start.
+    /// Reads the state, and returns how it has changed since the start.
     async fn change(&self, clock: &dyn Clock) -> Result<Option<Change>, Failure> {
         let (client, table) = (&self.client, &*self.table);
         let legacy = self.has_legacy_tables;

@@ -1,27 +1,37 @@
-//! This worker's row: by it the others see that it lives, and Java leaders give it leases. It holds
-//! no metrics yet, which is legal and means: judge me by my share of the throughput.
+//! This worker's heartbeat: its row among the worker metrics.
+//!
+//! The other workers see by the row that this worker lives and has room for leases, and Java
+//! leaders assign leases only to workers with a row. The row holds no metrics yet. Java leaders
+//! allow that, and judge such a worker by its share of the throughput.
 
 use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::shared::Shared;
+use tokio::sync::Notify;
+
+use super::context::Context;
 use crate::health::ProblemKind;
 use crate::lease::LeaseStoreError;
 
-/// Each 30 s, as Java: a leader drops workers whose row is older than two of that.
+/// Time between two heartbeats, as in Java. A leader drops workers whose row is older than two of
+/// them.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// After a failure.
+/// Pause after a write or a removal that failed.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// What the row may say of when it was written: any write since the last one that was answered may be
-/// done or not.
+/// The times, in seconds since 1970, of which the row may hold any. `None`: this process has not
+/// written it.
+///
+/// A write that was not answered may have been made or not. So the range covers every write since
+/// the last answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct RowWritten(Option<RangeInclusive<u64>>);
+pub(super) struct RowTimes(Option<RangeInclusive<u64>>);
 
-impl RowWritten {
-    /// The time of day may be put back meanwhile.
+impl RowTimes {
     pub(super) fn attempted(&mut self, at: u64) {
         self.0 = Some(match self.0.take() {
+            // The time of day may have been put back meanwhile.
             Some(times) => at.min(*times.start())..=at.max(*times.end()),
             None => at..=at,
         });
@@ -32,120 +42,148 @@ impl RowWritten {
     }
 }
 
-/// Keeps the row until the worker leaves: written each 30 s while it has room for more leases, removed
-/// while it has none. After a failed write it is repeated once more soon: a worker that found this one
-/// dead meanwhile waits for another row than the first that is there again.
-///
-/// A worker at its limit needs no row: its renewals prove that it lives, and without a row neither a Java
-/// leader nor another worker gives it a lease.
-pub(crate) async fn report(shared: &Shared) {
-    let mut row = Row::default();
-    while !shared.leaving.is_cancelled() {
-        // Asked once: a change during the write wakes the wait below.
-        let had_room = shared.held.has_room();
-        let pause = if had_room { row.write(shared).await } else { row.remove(shared).await };
-        let due = tokio::time::sleep(pause);
-        let wake = changed(shared, had_room);
-        let wait = async {
-            tokio::select! {
-                () = due => {}
-                () = wake => {}
-                // Another process has written it.
-                () = shared.row_due.notified() => {}
+/// Writes and removes the row.
+#[derive(Debug)]
+pub(super) struct Heartbeat {
+    ctx: Arc<Context>,
+    row_times: Mutex<RowTimes>,
+    /// Wakes the task: the row is to be written again.
+    due: Notify,
+}
+
+impl Heartbeat {
+    pub(super) fn new(ctx: Arc<Context>) -> Self {
+        Self { ctx, row_times: Mutex::default(), due: Notify::new() }
+    }
+
+    /// Asks for a heartbeat at once, because another process has replaced the row.
+    pub(super) fn write_again(&self) {
+        self.due.notify_one();
+    }
+
+    pub(super) fn row_times(&self) -> MutexGuard<'_, RowTimes> {
+        // Each change is one assignment.
+        self.row_times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the row until the worker leaves: writes it every 30 s while this worker has room for
+    /// more leases, and removes it while it has none.
+    ///
+    /// A worker without room needs no row. Its renewals prove that it lives, and without a row
+    /// neither a Java leader nor another worker gives it a lease.
+    pub(super) async fn run(self: Arc<Self>) {
+        let Context { held, stop, .. } = &*self.ctx;
+        let mut row = Row::default();
+        while !stop.leaving.is_cancelled() {
+            // Read once, before the write: a change during the write wakes the wait below.
+            let had_room = held.has_room();
+            let pause =
+                if had_room { self.write(&mut row).await } else { self.remove(&mut row).await };
+            let wait = async {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = self.room_changes(had_room) => {}
+                    () = self.due.notified() => {}
+                }
+            };
+            if stop.leaving.run_until_cancelled(wait).await.is_none() {
+                return;
             }
-        };
-        if shared.leaving.run_until_cancelled(wait).await.is_none() {
-            return;
         }
     }
-}
 
-/// Waits until the worker has room and had none, or the other way round.
-async fn changed(shared: &Shared, had_room: bool) {
-    while shared.held.has_room() == had_room {
-        shared.held.changed().await;
+    /// Waits until this worker has room and had none, or the other way round.
+    async fn room_changes(&self, had_room: bool) {
+        let held = &self.ctx.held;
+        while held.has_room() == had_room {
+            held.changed().await;
+        }
     }
-}
 
-/// What this worker knows of its row.
-#[derive(Debug, Default)]
-struct Row {
-    /// It may be there.
-    written: bool,
-    failed: bool,
-}
-
-impl Row {
-    /// The time until the row is due again.
-    async fn write(&mut self, shared: &Shared) -> Duration {
-        let now = shared.epoch_seconds();
-        self.written = true;
-        // Noted first: it may be written although it fails.
-        shared.row_written().attempted(now);
-        // Awaited even when the worker leaves: it must not be done after the row was removed.
-        match shared.store.put_worker(&shared.worker_id, now).await {
+    /// Writes the row. Returns the time until the next heartbeat.
+    async fn write(&self, row: &mut Row) -> Duration {
+        let worker = &self.ctx.worker;
+        let now = worker.epoch_seconds();
+        row.may_exist = true;
+        // Noted before the call: a write that fails may have been made.
+        self.row_times().attempted(now);
+        // Awaited even when the worker leaves: a write that is still on its way could arrive after
+        // the row's removal.
+        match worker.store.put_worker(&worker.id, now).await {
             Ok(()) => {
-                shared.row_written().acknowledged(now);
-                self.answered(shared);
-                shared.problems.recovered(ProblemKind::HeartbeatFailing, None);
-                if std::mem::take(&mut self.failed) {
-                    shared.failover.min(INTERVAL)
+                self.row_times().acknowledged(now);
+                self.answered();
+                worker.problems.recovered(ProblemKind::HeartbeatFailing, None);
+                if std::mem::take(&mut row.write_failed) {
+                    // A heartbeat after a failed one is repeated early: workers that considered
+                    // this worker dead trust it only after a second heartbeat.
+                    worker.failover.min(INTERVAL)
                 } else {
                     INTERVAL
                 }
             }
             Err(error) => {
-                let kind = ProblemKind::HeartbeatFailing;
-                let noted = shared.problems.failed(kind, None, &error);
-                if noted.log {
-                    tracing::warn!(%error, failures = noted.failures, "the worker row could not be written");
-                }
-                self.failed = true;
+                self.failed("the worker row could not be written", &error);
+                row.write_failed = true;
                 RETRY
             }
         }
     }
 
-    fn answered(&self, shared: &Shared) {
-        let now = shared.clock.now();
-        shared.fleet.lock().heartbeat_written(now);
-    }
-
-    /// The time until the row has to be looked after again.
-    async fn remove(&mut self, shared: &Shared) -> Duration {
-        // A row that is not there cannot fail.
-        let kind = ProblemKind::HeartbeatFailing;
-        if self.written {
-            if let Err(error) = delete(shared).await {
-                let noted = shared.problems.failed(kind, None, &error);
-                if noted.log {
-                    tracing::warn!(%error, failures = noted.failures, "the worker row could not be removed");
-                }
+    /// Removes the row if it may exist. Returns the time until the next attempt.
+    async fn remove(&self, row: &mut Row) -> Duration {
+        if row.may_exist {
+            if let Err(error) = self.delete().await {
+                self.failed("the worker row could not be removed", &error);
                 return RETRY;
             }
-            self.written = false;
-            self.answered(shared);
+            row.may_exist = false;
+            self.answered();
         }
-        shared.problems.recovered(kind, None);
+        // Without a row, no heartbeat can fail.
+        self.ctx.worker.problems.recovered(ProblemKind::HeartbeatFailing, None);
         INTERVAL
     }
-}
 
-/// Removes the row as this process wrote it.
-async fn delete(shared: &Shared) -> Result<(), LeaseStoreError> {
-    let Some(written) = shared.row_written().0.clone() else {
-        return Ok(());
-    };
-    shared.store.delete_worker(&shared.worker_id, written).await
-}
-
-/// Removes the row, so that nothing is assigned to a worker that leaves; not that of a later process
-/// under the same id. A write that is still on its way then brings the row back: it has no condition, as
-/// Java's has none. Until it is 60 s old, a leader may assign what nobody starts on before it expires.
-pub(crate) async fn withdraw(shared: &Shared) {
-    if let Err(error) = delete(shared).await {
-        tracing::warn!(%error, "the worker row could not be removed: it counts as alive for 60 s");
+    fn failed(&self, what: &'static str, error: &LeaseStoreError) {
+        let noted = self.ctx.worker.problems.failed(ProblemKind::HeartbeatFailing, None, error);
+        if noted.log {
+            tracing::warn!(%error, failures = noted.failures, "{what}");
+        }
     }
+
+    fn answered(&self) {
+        let now = self.ctx.worker.clock.now();
+        self.ctx.fleet.lock().heartbeat_written(now);
+    }
+
+    /// Deletes the row, if it is still as this process wrote it.
+    async fn delete(&self) -> Result<(), LeaseStoreError> {
+        let Some(times) = self.row_times().0.clone() else {
+            return Ok(());
+        };
+        self.ctx.worker.store.delete_worker(&self.ctx.worker.id, times).await
+    }
+
+    /// Removes the row in a planned stop, so that no lease is assigned to this worker any more. The
+    /// row of a later process of the same worker id stays.
+    ///
+    /// A write of the row that is still on its way brings the row back, because the write has no
+    /// condition, as in Java. Until that row is 60 s old, a leader may assign leases to this
+    /// worker. They expire.
+    pub(super) async fn withdraw(&self) {
+        if let Err(error) = self.delete().await {
+            tracing::warn!(%error, "the worker row could not be removed: it counts as alive for 60 s");
+        }
+    }
+}
+
+/// What the task knows of the row.
+#[derive(Debug, Default)]
+struct Row {
+    may_exist: bool,
+    /// The latest write failed.
+    write_failed: bool,
 }
 
 #[cfg(test)]
@@ -153,18 +191,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_row_may_say_any_time_since_the_last_answer() {
-        let mut written = RowWritten::default();
-        written.attempted(100);
-        assert_eq!(written.0, Some(100..=100));
-        written.acknowledged(100);
+    fn the_row_may_hold_any_time_since_the_last_answer() {
+        let mut times = RowTimes::default();
+        times.attempted(100);
+        assert_eq!(times.0, Some(100..=100));
+        times.acknowledged(100);
         for at in [130, 132, 134] {
-            written.attempted(at);
+            times.attempted(at);
         }
-        assert_eq!(written.0, Some(100..=134), "and the one before");
-        written.attempted(90);
-        assert_eq!(written.0, Some(90..=134), "the time of day was put back");
-        written.acknowledged(140);
-        assert_eq!(written.0, Some(140..=140));
+        assert_eq!(times.0, Some(100..=134), "and the one before");
+        times.attempted(90);
+        assert_eq!(times.0, Some(90..=134), "the time of day was put back");
+        times.acknowledged(140);
+        assert_eq!(times.0, Some(140..=140));
     }
 }

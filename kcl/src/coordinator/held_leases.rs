@@ -1,4 +1,4 @@
-//! The leases that this worker holds, or held until their consumers let go.
+//! The leases that this worker holds, and how many more it may hold.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,29 +8,30 @@ use tokio::sync::Notify;
 
 use crate::lease::{Tenure, WeakTenure};
 
-/// One entry per lease with a running writer; never more than `max_leases`.
+/// One entry for each lease with a running writer, `max_leases` at most. A lost lease keeps its
+/// entry until its consumer has ended.
 #[derive(Debug)]
 pub(crate) struct HeldLeases {
     inner: Mutex<Inner>,
     max_leases: usize,
-    /// See [`HeldLeases::hold_back`].
+    /// True while this worker acquires no leases, because it could not process them.
     held_back: AtomicBool,
-    /// See [`HeldLeases::note_named`].
+    /// Unfinished leases that name this worker in the table, as of the latest scan.
     named: AtomicUsize,
-    /// The answer of [`HeldLeases::has_room`] may have changed.
+    /// Notified when the answer of [`HeldLeases::has_room`] may have changed.
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Leases that one of the tasks is about to acquire: two acquisitions of one lease would fence
-    /// each other.
+    /// Leases that a task is about to acquire. Two acquisitions of one lease would fence each
+    /// other.
     claimed: HashSet<String>,
     held: BTreeMap<String, WeakTenure>,
 }
 
 impl Inner {
-    /// Leases that are held or about to be.
+    /// Number of leases that are held or about to be acquired.
     fn load(&self) -> usize {
         self.held.len() + self.claimed.len()
     }
@@ -52,9 +53,9 @@ impl HeldLeases {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether nothing may be claimed for now: nobody would process it.
-    pub(crate) fn hold_back(&self, held_back: bool) {
-        self.held_back.store(held_back, Ordering::Relaxed);
+    /// While `is_held_back`, no lease can be claimed.
+    pub(crate) fn hold_back(&self, is_held_back: bool) {
+        self.held_back.store(is_held_back, Ordering::Relaxed);
         self.changed.notify_one();
     }
 
@@ -62,8 +63,8 @@ impl HeldLeases {
         self.held_back.load(Ordering::Relaxed)
     }
 
-    /// Notes how many unfinished leases name this worker in the lease table: handoffs to it are pending
-    /// before it holds them.
+    /// Notes how many unfinished leases name this worker in the lease table. Those in a pending
+    /// handoff to it count, which it does not hold yet.
     pub(crate) fn note_named(&self, leases: usize) {
         self.named.store(leases, Ordering::Relaxed);
         self.changed.notify_one();
@@ -74,7 +75,7 @@ impl HeldLeases {
         self.inner().load() >= self.max_leases
     }
 
-    /// True if other workers may hand this one a lease.
+    /// True if other workers may hand this worker a lease.
     pub(crate) fn has_room(&self) -> bool {
         let named = self.named.load(Ordering::Relaxed);
         !self.is_held_back() && named < self.max_leases && !self.is_full()
@@ -83,12 +84,13 @@ impl HeldLeases {
     /// Waits until [`has_room`](Self::has_room) may answer differently.
     ///
     /// # Cancel safety
-    /// Waits only. For one waiter.
+    /// No change is lost. Only one task may wait.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// The right to acquire a lease, unless it is held or claimed already, or nothing may be.
+    /// Claims the right to acquire a lease. `None`: the lease is held or claimed already, or this
+    /// worker may acquire none.
     pub(crate) fn claim(self: &Arc<Self>, key: &str) -> Option<Claim> {
         if self.is_held_back() {
             return None;
@@ -102,39 +104,39 @@ impl HeldLeases {
         }
         drop(inner);
         self.changed.notify_one();
-        Some(Claim { registry: Arc::clone(self), key: key.to_owned() })
+        Some(Claim { leases: Arc::clone(self), key: key.to_owned() })
     }
 
-    /// The writer has ended.
+    /// Removes a lease whose writer has ended.
     pub(crate) fn remove(&self, key: &str) {
         self.inner().held.remove(key);
         self.changed.notify_one();
     }
 
-    /// True while a tenure of the lease runs or begins, or its consumer has not let go of a lost one.
+    /// True if the lease is held or claimed, or was lost while its consumer has not ended yet.
     pub(crate) fn contains(&self, key: &str) -> bool {
         let inner = self.inner();
         inner.held.contains_key(key) || inner.claimed.contains(key)
     }
 
-    /// The tenure, if it is still held.
+    /// The lease, if this worker holds it.
     pub(crate) fn held(&self, key: &str) -> Option<Tenure> {
         let tenure = self.inner().held.get(key)?.upgrade()?;
         tenure.is_held().then_some(tenure)
     }
 }
 
-/// See [`HeldLeases::claim`]. Dropped: the lease may be claimed again.
+/// The right to acquire a lease. When it is dropped, the lease may be claimed again.
 #[derive(Debug)]
 pub(crate) struct Claim {
-    registry: Arc<HeldLeases>,
+    leases: Arc<HeldLeases>,
     key: String,
 }
 
 impl Claim {
-    /// The lease was acquired.
+    /// Notes that the lease was acquired.
     pub(crate) fn fulfil(self, tenure: &Tenure) {
-        let mut inner = self.registry.inner();
+        let mut inner = self.leases.inner();
         inner.claimed.remove(&self.key);
         inner.held.insert(self.key.clone(), tenure.downgrade());
     }
@@ -142,7 +144,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.registry.inner().claimed.remove(&self.key);
-        self.registry.changed.notify_one();
+        self.leases.inner().claimed.remove(&self.key);
+        self.leases.changed.notify_one();
     }
 }

@@ -1,5 +1,5 @@
-//! The fleet's mode: the item `Migration3.0`, by which workers of the 2.x and 3.x generations agree on
-//! how leases find their owners.
+//! The fleet's mode: the item `Migration3.0`, by which workers of the 2.x and 3.x generations agree
+//! on how leases are assigned.
 
 use std::collections::HashMap;
 
@@ -8,8 +8,7 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::error::StartError;
-use super::start::call_failed;
-use super::start::retry::Failure;
+use super::start::{Failure, call_failed};
 use crate::clock::Clock;
 use crate::lease::{Item, Layout, classify};
 
@@ -19,16 +18,18 @@ const CLIENT_VERSION_3X: &str = "CLIENT_VERSION_3X";
 const CLIENT_VERSION_INIT: &str = "CLIENT_VERSION_INIT";
 const ENTITY: &str = "CLIENT_VERSION_MIGRATION";
 
-/// What the mode found means for this worker.
+/// How the workers of the fleet come to their leases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// Leases are given out; workers discover theirs.
+    /// A leader assigns leases, and workers discover theirs.
     ThreeX,
     /// Workers take and steal leases.
     TwoX,
+    /// This version does not know the mode.
     Unknown,
 }
 
+/// The mode that a stored state stands for.
 pub(super) fn mode(state: &str) -> Mode {
     match state {
         CLIENT_VERSION_3X | "CLIENT_VERSION_3X_WITH_ROLLBACK" => Mode::ThreeX,
@@ -48,11 +49,12 @@ pub(super) struct Migration<'a> {
 }
 
 impl Migration<'_> {
-    /// Makes sure that the fleet is in 3.x mode. `has_leases`: with leases but no state, it is a fleet
-    /// of 2.x workers, and nothing is written; without both, the state is written, before the first
-    /// lease.
+    /// Makes sure that the fleet is in 3.x mode.
+    ///
+    /// If there is no state, `has_leases` decides: with leases it is a fleet of 2.x workers, and
+    /// nothing is written. Without leases, the state is written before the first lease.
     pub(super) async fn settle(&self, has_leases: bool) -> Result<(), Failure> {
-        // A second look follows a lost race.
+        // If another worker writes the state first, it is read again.
         for _ in 0..2 {
             match self.state().await? {
                 Some(state) => return self.judge(&state),
@@ -70,12 +72,12 @@ impl Migration<'_> {
         Err(self.unsupported("written and removed at the same time", "start again"))
     }
 
-    /// The fleet's mode as it is stored.
+    /// Reads the stored state. `None`: there is none.
     pub(super) async fn state(&self) -> Result<Option<String>, Failure> {
         self.read(KEY, "cv").await
     }
 
-    /// Whether this worker can take part in a fleet of this mode.
+    /// Fails if this worker cannot take part in a fleet of this state.
     pub(super) fn judge(&self, state: &str) -> Result<(), Failure> {
         match mode(state) {
             Mode::ThreeX => Ok(()),
@@ -114,8 +116,8 @@ impl Migration<'_> {
         }
     }
 
-    /// Writes the state of a new application, in the shape that Java gives it. False: another worker
-    /// was faster.
+    /// Writes the state of a new application in Java's form. Returns false if another worker was
+    /// faster.
     async fn begin(&self) -> Result<bool, Failure> {
         let now = AttributeValue::N(self.clock.epoch_millis().to_string());
         let text = |text: &str| AttributeValue::S(text.to_owned());
@@ -160,8 +162,8 @@ impl Migration<'_> {
     }
 }
 
-/// Where the fleet keeps what is no lease: in its old tables, while they exist and were not moved
-/// into the lease table.
+/// Where the fleet keeps its state and its worker rows: in the old tables of Java workers, while
+/// these exist and were not moved into the lease table.
 pub(super) async fn layout(
     client: &Client,
     application: &str,
@@ -228,7 +230,7 @@ mod tests {
             ("CLIENT_VERSION_3X_WITH_ROLLBACK", Mode::ThreeX),
             ("CLIENT_VERSION_2X", Mode::TwoX),
             ("CLIENT_VERSION_UPGRADE_FROM_2X", Mode::TwoX),
-            // Never stored by itself.
+            // Java stores it only in the history of the state.
             ("CLIENT_VERSION_INIT", Mode::Unknown),
             ("CLIENT_VERSION_4X", Mode::Unknown),
             ("", Mode::Unknown),

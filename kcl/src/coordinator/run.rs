@@ -1,6 +1,5 @@
-//! Owns the tasks of coordination, from the start of a worker to its planned stop.
+//! The life of a coordinator: it starts the tasks, takes the steps of a planned stop, and ends.
 
-use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,64 +9,72 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::assignment::{assign, look};
-use super::discovery::discover;
+use super::acquire::Acquirer;
+use super::assignment::Assignment;
+use super::context::{Context, PreparedWorker};
+use super::deletion_check::DeletionCheck;
+use super::discovery::Discovery;
 use super::error::{StartError, WorkerFailure};
+use super::fleet_mode::FleetModeWatch;
 use super::fleet_view::SharedFleetView;
-use super::shard_sync::maintain;
-use super::shared::Shared;
+use super::heartbeat::Heartbeat;
+use super::planned_stop::PlannedStop;
+use super::scan::Scanner;
+use super::shard_sync::ShardSyncer;
+use super::start;
 use super::thread::OwnThread;
-use super::{deletion_check, fleet_mode, heartbeat, start};
 use crate::clock::Clock;
-use crate::config::{ConsumerConfig, OnStop};
+use crate::config::ConsumerConfig;
 use crate::current_stream::CurrentStream;
 use crate::executor::Executor;
 use crate::health::ProblemLog;
-use crate::lease::{Fleet as _, Lease, LeaseOutcome, Tenure};
+use crate::lease::{LeaseOutcome, Tenure};
 use crate::metrics::Meter;
 use crate::worker_state::StateSender;
 
-/// Acquired leases that may wait for the scheduler.
+/// Acquired leases that may wait for the worker to start their consumers.
 const QUEUE: usize = 64;
 
-/// What coordination is made of.
+/// The inputs of a start.
 #[derive(Debug, Clone)]
 pub(crate) struct CoordinatorParts {
     pub(crate) application: String,
     pub(crate) stream: StreamName,
     pub(crate) worker_id: String,
-    /// Drawn at random: tells this process from others of the same worker id.
+    /// A random number that tells this process from other processes of the same worker id.
     pub(crate) process: u64,
     pub(crate) kinesis: aws_sdk_kinesis::Client,
     pub(crate) dynamodb: aws_sdk_dynamodb::Client,
     pub(crate) config: Arc<ConsumerConfig>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) seed: u64,
-    /// Told how far the start has come.
+    /// Receives how far the start has come.
     pub(crate) states: StateSender,
     pub(crate) meter: Meter,
-    /// Where failures are noted.
     pub(crate) problems: Arc<ProblemLog>,
-    /// Where to run. `None`: on a thread and runtime of its own.
+    /// Where the tasks run. `None`: on a thread and runtime of their own.
     pub(crate) runtime: Option<Handle>,
 }
 
-/// Owns the tasks: writers, discovery, assignment, the worker row, shard sync.
+/// The tasks that decide which leases a worker holds: heartbeat, discovery, assignment, shard sync,
+/// and a writer for each lease.
 #[derive(Debug)]
 pub(crate) struct Coordinator {
-    shared: Arc<Shared>,
-    /// Those that end when the worker leaves.
+    ctx: Arc<Context>,
+    heartbeat: Arc<Heartbeat>,
+    scanner: Scanner,
+    /// The tasks that end when the worker leaves.
     tasks: Mutex<Vec<JoinHandle<()>>>,
-    /// What drives them, unless a runtime was given. It ends when this is dropped.
+    /// The thread that drives the tasks, unless a runtime was given. It ends when this is dropped.
     thread: Option<OwnThread>,
 }
 
 impl Coordinator {
-    /// Sets up what a worker needs: the stream is there, the lease table too, and it is this stream's;
-    /// the fleet's mode is settled; every shard that needs a lease has one.
+    /// Makes ready what a worker needs: the stream exists, the lease table exists and is this
+    /// stream's, the fleet's mode is known, and every shard that needs a lease has one.
     ///
     /// # Cancel safety
-    /// Call it again: every step is idempotent.
+    /// May be called again: every step is idempotent.
     pub(crate) async fn prepare(parts: CoordinatorParts) -> Result<Self, StartError> {
         let (runtime, thread) = match parts.runtime.clone() {
             Some(runtime) => (runtime, None),
@@ -76,110 +83,106 @@ impl Coordinator {
                 (thread.runtime().clone(), Some(thread))
             }
         };
-        // The clients' connections live on the runtime that made them: the first call is made there.
+        // The first call is made on the runtime of the tasks, because a client's connections live
+        // on the runtime that made them.
         let executor = Arc::new(runtime.clone());
         let prepare = runtime.spawn(Box::pin(start::prepare(parts, executor)));
-        let shared = match AbortOnDropHandle::new(prepare).await {
+        let worker = match AbortOnDropHandle::new(prepare).await {
             Ok(prepared) => prepared?,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(error) => return Err(no_runtime(error)),
         };
-        let mut prepared = Self::new(shared);
-        prepared.thread = thread;
-        Ok(prepared)
+        let mut coordinator = Self::new(worker);
+        coordinator.thread = thread;
+        Ok(coordinator)
     }
 
-    /// On whichever executor `shared` names.
-    pub(crate) fn new(shared: Shared) -> Self {
-        Self { shared: Arc::new(shared), tasks: Mutex::default(), thread: None }
+    /// The coordinator of a prepared worker, on the executor that the worker names.
+    pub(crate) fn new(worker: PreparedWorker) -> Self {
+        let ctx = Arc::new(Context::new(worker));
+        let heartbeat = Arc::new(Heartbeat::new(Arc::clone(&ctx)));
+        let scanner = Scanner::new(Arc::clone(&ctx), Arc::clone(&heartbeat));
+        Self { ctx, heartbeat, scanner, tasks: Mutex::default(), thread: None }
     }
 
-    /// Starts the tasks. Each lease that this worker acquires comes out as a tenure. Within a runtime.
+    /// Starts the tasks. Returns the leases that this worker acquires. Call it within a runtime.
     pub(crate) fn start(&self) -> mpsc::Receiver<Tenure> {
-        let (deliveries, tenures) = mpsc::channel(QUEUE);
-        let shared = || Arc::clone(&self.shared);
-        let (a, b, c, d) = (shared(), shared(), shared(), shared());
-        let for_discovery = deliveries.clone();
-        let seed = self.shared.seed;
-        let tasks = [
-            self.shared.spawn("worker row", async move { heartbeat::report(&a).await }),
-            self.shared.spawn("discovery", async move { discover(&b, &for_discovery).await }),
-            self.shared.spawn("assignment", async move { assign(&c, &deliveries).await }),
-            self.shared.spawn("shard sync", async move { maintain(&d, seed).await }),
-            self.shared.spawn("confirmation of what is missing", deletion_check::confirm(shared())),
+        let (sender, acquired) = mpsc::channel(QUEUE);
+        let acquirer = Acquirer::new(Arc::clone(&self.ctx), sender);
+        let ctx = || Arc::clone(&self.ctx);
+        let tasks = &self.ctx.tasks;
+        let mut running = vec![
+            tasks.spawn("worker row", Arc::clone(&self.heartbeat).run()),
+            tasks.spawn("discovery", Discovery::new(acquirer.clone()).run()),
+            tasks.spawn("assignment", Assignment::new(self.scanner.clone(), acquirer).run()),
+            tasks.spawn("shard sync", ShardSyncer::new(ctx()).run()),
+            tasks.spawn("confirmation of what is missing", DeletionCheck::new(ctx()).run()),
         ];
-        let watch = self.shared.fleet_mode.clone().map(|fleet| {
-            let watch = fleet_mode::watch(shared(), fleet, seed ^ 1);
-            self.shared.spawn("fleet mode", watch)
-        });
-        self.tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(tasks.into_iter().chain(watch));
-        tenures
+        if let Some(fleet_mode) = self.ctx.worker.fleet_mode.clone() {
+            let watch = FleetModeWatch::new(ctx(), fleet_mode);
+            running.push(tasks.spawn("fleet mode", watch.run()));
+        }
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(running);
+        acquired
     }
 
-    /// The first step of a planned stop: every processor is told, nothing is taken or discovered any
-    /// more, and no lease begins. It makes no call. Held leases go on being renewed.
+    /// The first step of a planned stop: this worker acquires no more leases, and every processor
+    /// is told. It makes no call. Held leases are still renewed.
     ///
-    /// `last_calls`: after how long [`out_of_time`](Self::out_of_time) will be called. Failed writes are
-    /// tried again before it.
+    /// `last_calls`: the time after which [`out_of_time`](Self::out_of_time) will be called. Failed
+    /// writes are tried again until then.
     pub(crate) fn begin_to_leave(&self, last_calls: Duration) {
-        let at = self.shared.clock.now().saturating_add(last_calls);
-        // Set already: a worker stops once.
-        let _ = self.shared.last_calls.set(at);
-        self.shared.leaving.cancel();
+        let at = self.ctx.worker.clock.now().saturating_add(last_calls);
+        // It is set once, because a worker stops once.
+        let _ = self.ctx.stop.last_calls.set(at);
+        self.ctx.stop.leaving.cancel();
     }
 
-    /// The second step: the worker's row is gone, so that no leader gives it leases, and the receivers of
-    /// its leases are known.
+    /// The second step: the heartbeat is removed, so that no leader assigns leases to this worker,
+    /// and the receivers of its leases are known.
     ///
     /// # Cancel safety
-    /// Call it again.
+    /// May be called again.
     pub(crate) async fn leave(&self) {
-        self.shared.leaving.cancel();
+        self.ctx.stop.leaving.cancel();
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for task in tasks {
-            // A panic was reported by the task itself.
+            // The task has reported its panic itself.
             let _ = task.await;
         }
-        let shared = Arc::clone(&self.shared);
-        let withdraw = async move {
-            heartbeat::withdraw(&shared).await;
-            // Receivers of the leases that will be given away.
-            if let Err(error) = look(&shared, true).await {
-                tracing::warn!(%error, "the fleet could not be looked at before the stop");
-            }
-        };
-        // A panic was reported by the step itself.
-        let _ = self.shared.run("planned stop", withdraw).await;
+        // The step has reported its panic itself.
+        let _ = self.ctx.tasks.run("planned stop", self.planned_stop().withdraw()).await;
     }
 
-    /// The planned stop is about to reach its deadline: calls to the lease table that are under way are
-    /// not waited for any longer, and nothing is tried again.
+    /// The planned stop is about to reach its deadline: calls to the lease table that are under way
+    /// are not awaited any longer, and no write is tried again.
     pub(crate) fn out_of_time(&self) {
-        self.shared.out_of_time.cancel();
+        self.ctx.stop.out_of_time.cancel();
     }
 
-    /// Takes the third step of a planned stop, after every tenure has ended: passes the leases on that
-    /// name this worker and that it does not process, as the settings say. Returns the leases that were
-    /// passed on, by shard.
+    /// The third step, after every consumer has ended: leases that name this worker and that it
+    /// does not process are passed on, as the settings say. Returns what became of each, by shard.
     ///
     /// # Cancel safety
-    /// Call it again.
+    /// May be called again.
     pub(crate) async fn give_back(&self) -> Vec<(String, LeaseOutcome)> {
-        let shared = Arc::clone(&self.shared);
-        let give_back = async move { give_back(&shared).await };
-        // A panic was reported by the step itself.
-        let given = self.shared.run("planned stop", give_back).await;
-        given.unwrap_or_default()
+        // The step has reported its panic itself.
+        let passed_on = self.ctx.tasks.run("planned stop", self.planned_stop().pass_leases_on());
+        passed_on.await.unwrap_or_default()
+    }
+
+    fn planned_stop(&self) -> PlannedStop {
+        PlannedStop {
+            ctx: Arc::clone(&self.ctx),
+            heartbeat: Arc::clone(&self.heartbeat),
+            scanner: self.scanner.clone(),
+        }
     }
 
     /// The last step: all tasks end where they are, and are awaited.
     pub(crate) async fn end(&self) {
-        self.shared.stopped.cancel();
-        self.shared.tasks.close();
-        self.shared.tasks.wait().await;
+        self.ctx.stop.stopped.cancel();
+        self.ctx.tasks.ended().await;
     }
 
     /// The last two steps.
@@ -189,17 +192,18 @@ impl Coordinator {
         self.end().await;
     }
 
-    /// The stream that it reads, shared with the readers.
+    /// The stream that the worker reads, shared with the readers.
     pub(crate) fn stream(&self) -> Arc<CurrentStream> {
-        Arc::clone(&self.shared.sync.stream)
+        Arc::clone(&self.ctx.worker.sync.stream)
     }
 
-    /// Where its tasks run: user code cannot block that.
+    /// The executor of the tasks. User code cannot block it.
     pub(crate) fn executor(&self) -> Arc<dyn Executor> {
-        Arc::clone(&self.shared.executor)
+        Arc::clone(&self.ctx.worker.executor)
     }
 
-    /// Resolves when its own thread, if it has one, is gone: after the coordinator itself.
+    /// Resolves when the coordinator's own thread, if it has one, has ended. That is after the
+    /// coordinator was dropped.
     pub(crate) fn thread_ended(&self) -> impl Future<Output = ()> + Send + 'static {
         let ended = self.thread.as_ref().map(OwnThread::ended);
         async {
@@ -209,88 +213,30 @@ impl Coordinator {
         }
     }
 
-    /// Whether nothing may be acquired for now, and the others are not to be told that this worker
-    /// could. Held leases go on being renewed.
-    pub(crate) fn hold_back(&self, held_back: bool) {
-        self.shared.held.hold_back(held_back);
-        self.shared.nudge.notify_one();
+    /// While `is_held_back`, this worker acquires no leases and shows the other workers that it has
+    /// no room. Held leases are still renewed.
+    pub(crate) fn hold_back(&self, is_held_back: bool) {
+        self.ctx.held.hold_back(is_held_back);
+        self.ctx.scan_wanted.notify_one();
     }
 
-    /// What the latest look at the lease table showed.
-    pub(crate) fn last_look(&self) -> SharedFleetView {
-        self.shared.fleet.clone()
+    /// What the worker knows of the fleet from its scans of the lease table.
+    pub(crate) fn fleet_view(&self) -> SharedFleetView {
+        self.ctx.fleet.clone()
     }
 
     /// Resolves when coordination cannot go on.
     pub(crate) fn failed(&self) -> impl Future<Output = WorkerFailure> + Send + 'static {
-        self.shared.failed()
+        self.ctx.tasks.failed()
     }
 }
 
-/// A worker that is dropped without a stop ends as in a crash: nothing is written, its leases expire.
+/// A worker that is dropped without a stop ends as in a crash: it writes nothing, and its leases
+/// expire.
 impl Drop for Coordinator {
     fn drop(&mut self) {
-        self.shared.leaving.cancel();
-        self.shared.stopped.cancel();
-    }
-}
-
-async fn give_back(shared: &Arc<Shared>) -> Vec<(String, LeaseOutcome)> {
-    let snapshot = match look(shared, true).await {
-        Ok(snapshot) => snapshot,
-        Err(error) => {
-            tracing::warn!(%error, "leases given to this worker meanwhile will expire");
-            return Vec::new();
-        }
-    };
-    let mut given = Vec::new();
-    for lease in &snapshot.leases {
-        let named = lease.owner.as_deref() == Some(&shared.worker_id);
-        // A handoff that is pending to this worker is the other's to complete: forcing it would
-        // fence a processor that is about to checkpoint. So is what another process of this id has.
-        let idle = !lease.is_handoff_pending() && !shared.held.contains(&lease.key);
-        let idle = idle && !lease.is_anothers(shared.process);
-        if named
-            && idle
-            && !lease.has_ended()
-            && let Some(outcome) = pass_on(shared, lease).await
-        {
-            given.push((lease.key.clone(), outcome));
-        }
-    }
-    given
-}
-
-/// Passes one lease on. Every write is conditional on the lease's counter, so a write that arrives late
-/// cannot move the lease of a later tenure. Returns `None` if the lease stays as it is.
-async fn pass_on(shared: &Arc<Shared>, lease: &Lease) -> Option<LeaseOutcome> {
-    let (store, me) = (&shared.store, &shared.worker_id);
-    // Nothing ran here under it, so the next owner may start when this one might have.
-    let quiet = shared.fleet.lock().may_start(lease, shared.clock.now());
-    let on_stop = match shared.workers_take_leases() {
-        true => OnStop::Release,
-        false => shared.on_stop,
-    };
-    let to = |to: String| LeaseOutcome::HandedOver { to };
-    let (moved, outcome) = match (on_stop, quiet) {
-        (OnStop::Keep, true) if lease.was_released_to_owner() => return Some(LeaseOutcome::Kept),
-        (OnStop::Keep, true) => (store.assign(lease, me, true).await, LeaseOutcome::Kept),
-        (OnStop::HandOver, _) => match (shared.receiver(), quiet) {
-            (Some(next), true) => (store.assign(lease, &next, true).await, to(next)),
-            (Some(next), false) => (store.take(lease, &next).await, to(next)),
-            (None, true) => (store.evict(lease).await, LeaseOutcome::Released),
-            (None, false) => return None,
-        },
-        (OnStop::Release, true) => (store.evict(lease).await, LeaseOutcome::Released),
-        // Its last owner may still be at work: it expires by itself.
-        (OnStop::Keep | OnStop::Release, false) => return None,
-    };
-    match moved {
-        Ok(moved) => moved.applied().map(|_| outcome),
-        Err(error) => {
-            tracing::warn!(shard = lease.shard_id(), %error, "the lease will expire");
-            None
-        }
+        self.ctx.stop.leaving.cancel();
+        self.ctx.stop.stopped.cancel();
     }
 }
 

@@ -1,11 +1,12 @@
 //! When to scan the lease table next, within a budget of read units. Pure.
 //!
-//! A scan reads every item, so its cost grows with the table. The schedule has a rate (read units a second, the setting
-//! `max_lease_table_reads`) and follows three rules:
+//! A scan reads every item, so its cost grows with the table. The schedule has a rate (read units a
+//! second, the setting `max_lease_table_reads`) and follows three rules:
 //! * While nothing changes, a scan is made every second, or as often as the rate pays for.
-//! * After a change, scans are ten times as frequent for 3 s, because one change seldom comes alone: the workers of
-//!   a fleet start together, and a split follows a split.
-//! * No scan is made before it is paid for. Twice the rate comes in, so scans at rest save as much as they spend.
+//! * After a change, scans are ten times as frequent for 3 s, because one change seldom comes
+//!   alone: the workers of a fleet start together, and a split follows a split.
+//! * No scan is made before it is paid for. Twice the rate comes in, so scans at rest save as much
+//!   as they spend.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,7 +19,8 @@ use crate::lease::{Lease, Snapshot};
 const IDLE: Duration = Duration::from_secs(1);
 /// Items that one read unit reads: 8 KiB, and the item of a lease has about 400 bytes.
 const ITEMS_PER_UNIT: f64 = 20.0;
-/// Items of the index that one read unit reads. Each holds the lease and its owner in less than 80 bytes.
+/// Items of the index that one read unit reads. Each holds the lease and its owner in less than 80
+/// bytes.
 const KEYS_PER_UNIT: f64 = 100.0;
 /// Read units that the smallest read costs.
 const LEAST_UNITS: f64 = 0.5;
@@ -38,7 +40,8 @@ fn units(items: usize) -> f64 {
     (items as f64 / ITEMS_PER_UNIT).max(LEAST_UNITS)
 }
 
-/// Time between two scans of a table of `items` items in which nothing changes. `rate`: read units a second.
+/// Time between two scans of a table of `items` items in which nothing changes. `rate`: read units
+/// a second.
 pub(super) fn at_rest(items: usize, rate: f64) -> Duration {
     Duration::from_secs_f64(units(items) / rate).max(IDLE)
 }
@@ -53,7 +56,8 @@ pub(super) fn between_queries(keys: usize, rate: f64) -> Duration {
     Duration::from_secs_f64(keys as f64 / KEYS_PER_UNIT / rate).max(IDLE)
 }
 
-/// `pause` and up to half of it more, at random: workers that wait at the same time do not call at the same time.
+/// `pause` and up to half of it more, at random: workers that wait at the same time do not call at
+/// the same time.
 pub(super) fn jittered(pause: Duration, random: &mut Rng) -> Duration {
     pause.mul_f64(1.0 + 0.5 * random.f64())
 }
@@ -124,8 +128,8 @@ impl ScanSchedule {
 
     /// The wait after a scan that failed. No task can shorten it.
     ///
-    /// The whole scan is paid for, because its last page may have failed. A throttled table does not recover while all
-    /// workers repeat whole scans.
+    /// The whole scan is paid for, because its last page may have failed. A throttled table does
+    /// not recover while all workers repeat whole scans.
     pub(super) fn failed(&mut self, now: Duration, random: &mut Rng) -> Wait {
         let paid = self.pay(now);
         let pause = jittered(at_rest(self.items, self.rate), random).max(paid);

@@ -1,13 +1,15 @@
-//! Repeats the shard sync: leases for shards that no owner of a parent has created, clean-up of finished
-//! ones.
+//! Repeats the shard sync while the worker runs: it creates leases for shards for which no owner of
+//! a parent has created one, and deletes those of finished shards.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use fastrand::Rng;
 use kinesis_common::backoff::Backoff;
 
+use super::context::Context;
 use super::error::WorkerFailure;
 use super::scan_schedule;
-use super::shared::Shared;
 use crate::health::ProblemKind;
 use crate::lease::LeaseStoreError;
 use crate::metrics::Metric;
@@ -16,71 +18,100 @@ use crate::stream::{ListShardsError, SyncError};
 const KIND: ProblemKind = ProblemKind::ShardSyncFailing;
 const METRICS: (Metric, Metric) = (Metric::ShardSyncTaskSuccess, Metric::ShardSyncTaskTime);
 
-/// Shortest pause between two syncs for which readers asked: a stream that was created again is CREATING
-/// for some time, in which each reader asks again and again.
+/// Least pause between two syncs that readers asked for. A stream that was created again is
+/// CREATING for some time, and each of its readers asks again and again meanwhile.
 const AFTER_DOUBT: Duration = Duration::from_secs(1);
-/// Most that a random part adds to that pause. It doubles with each sync in a row that fails, up to
-/// [`LONGEST`].
-const LONGER: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(9);
+/// Longest random addition to that pause. It doubles with each sync in a row that fails.
+const FIRST_ADDITION: Duration = Duration::from_secs(1);
+/// Longest addition after several failures.
+const LONGEST_ADDITION: Duration = Duration::from_secs(9);
 
-/// Syncs each interval, with jitter, until the worker leaves. The first was part of the start. A reader
-/// that has reason to believe that the stream was created again makes it sync at once, if it has not just
-/// done so.
-pub(crate) async fn maintain(shared: &Shared, seed: u64) {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut after_doubts = Backoff::new(LONGER, LONGEST, random.fork());
-    // No sync for a doubt before this.
-    let mut not_before = Duration::ZERO;
-    loop {
-        // Workers that started together drift apart: the listing's quota is the stream's.
-        let items = shared.fleet.lock().items();
-        let affordable = scan_schedule::between_syncs(items, shared.table_reads);
-        let pause = affordable.max(shared.sync_interval.mul_f64(0.8));
-        let pause = scan_schedule::jittered(pause, &mut random);
-        let doubted = async {
-            let pause = not_before.saturating_sub(shared.clock.now());
-            tokio::time::sleep(pause).await;
-            // A doubt of the meantime counts.
-            shared.sync.stream.doubted().await;
-        };
-        let due = async {
-            tokio::select! {
-                () = tokio::time::sleep(pause) => false,
-                () = doubted => true,
-            }
-        };
-        let Some(for_doubt) = shared.leaving.run_until_cancelled(due).await else {
-            return;
-        };
-        let timer = shared.meter.timer(&*shared.clock);
-        let Some(synced) = shared.leaving.run_until_cancelled(shared.sync.run()).await else {
-            return;
-        };
-        timer.done(METRICS, None, synced.is_ok());
-        if synced.is_ok() {
-            after_doubts.succeeded();
-        }
-        if for_doubt {
-            let pause = AFTER_DOUBT + after_doubts.next_delay();
-            not_before = shared.clock.now() + pause;
-        }
-        match synced {
-            Ok(report) => {
-                shared.problems.recovered(KIND, None);
-                if report.created > 0 {
-                    shared.nudge.notify_one();
+/// Syncs the leases with the shards of the stream. The first sync is part of the start.
+#[derive(Debug)]
+pub(super) struct ShardSyncer {
+    ctx: Arc<Context>,
+    random: Rng,
+    /// Pauses after syncs that readers asked for.
+    after_doubts: Backoff,
+    /// Time before which no reader causes a sync.
+    not_before: Duration,
+}
+
+impl ShardSyncer {
+    pub(super) fn new(ctx: Arc<Context>) -> Self {
+        let mut random = Rng::with_seed(ctx.worker.seed);
+        let after_doubts = Backoff::new(FIRST_ADDITION, LONGEST_ADDITION, random.fork());
+        Self { ctx, random, after_doubts, not_before: Duration::ZERO }
+    }
+
+    /// Syncs each interval, with jitter, until the worker leaves. A reader that has reason to
+    /// believe that the stream was created again causes a sync at once, unless one was just made.
+    pub(super) async fn run(mut self) {
+        let ctx = Arc::clone(&self.ctx);
+        let (leaving, sync) = (&ctx.stop.leaving, &ctx.worker.sync);
+        loop {
+            let pause = self.pause();
+            let not_before = self.not_before;
+            let doubted = async {
+                let pause = not_before.saturating_sub(ctx.worker.clock.now());
+                tokio::time::sleep(pause).await;
+                // A doubt of the meantime counts.
+                sync.stream.doubted().await;
+            };
+            let due = async {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => false,
+                    () = doubted => true,
                 }
+            };
+            let Some(is_for_doubt) = leaving.run_until_cancelled(due).await else {
+                return;
+            };
+            let timer = ctx.worker.meter.timer(&*ctx.worker.clock);
+            let Some(synced) = leaving.run_until_cancelled(sync.run()).await else {
+                return;
+            };
+            timer.done(METRICS, None, synced.is_ok());
+            if synced.is_ok() {
+                self.after_doubts.succeeded();
             }
-            Err(SyncError::Store(error)) => shared.store_failed(KIND, "shard sync", &error),
-            Err(SyncError::StreamRecreated { stream }) => {
-                shared.fail(WorkerFailure::StreamRecreated { stream });
+            if is_for_doubt {
+                let pause = AFTER_DOUBT + self.after_doubts.next_delay();
+                self.not_before = ctx.worker.clock.now() + pause;
             }
-            Err(error) => {
+            match synced {
+                Ok(report) => {
+                    ctx.worker.problems.recovered(KIND, None);
+                    if report.created > 0 {
+                        ctx.scan_wanted.notify_one();
+                    }
+                }
+                Err(error) => self.failed(error),
+            }
+        }
+    }
+
+    /// The pause before the next sync. Its jitter keeps workers that started together apart,
+    /// because the quota of the listing is the stream's.
+    fn pause(&mut self) -> Duration {
+        let worker = &self.ctx.worker;
+        let items = self.ctx.fleet.lock().items();
+        let affordable = scan_schedule::between_syncs(items, worker.table_reads);
+        let pause = affordable.max(worker.sync_interval.mul_f64(0.8));
+        scan_schedule::jittered(pause, &mut self.random)
+    }
+
+    fn failed(&self, error: SyncError) {
+        match error {
+            SyncError::Store(error) => self.ctx.store_failed(KIND, "shard sync", &error),
+            SyncError::StreamRecreated { stream } => {
+                self.ctx.tasks.fail(WorkerFailure::StreamRecreated { stream });
+            }
+            error => {
                 if let SyncError::List(ListShardsError::Call(call)) = &error {
-                    shared.existence.doubt(&LeaseStoreError::from(call.clone()));
+                    self.ctx.missing.note(&LeaseStoreError::from(call.clone()));
                 }
-                shared.noted(KIND, "shard sync", &error);
+                self.ctx.failed(KIND, "shard sync", &error);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Coordination's own thread, with a runtime that user code cannot block.
+//! The coordinator's own thread, with a runtime that user code cannot block.
 
 use std::io;
 
@@ -6,29 +6,31 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// What tools show; Linux shows 15 characters.
+/// The name of the thread in tools. Linux shows 15 characters of it.
 const NAME: &str = "kcl-coordinator";
 
 /// A thread that drives a runtime until this is dropped.
 ///
-/// The thread drops the runtime itself: in async code that would panic.
+/// The thread drops the runtime itself, because dropping a runtime in async code panics.
 #[derive(Debug)]
 pub(super) struct OwnThread {
     runtime: Handle,
     driver: Driver,
 }
 
-/// The thread itself, which may still be making its runtime. Dropped: it ends.
+/// The thread, which may still be building its runtime. When this is dropped, the thread ends.
 #[derive(Debug)]
 struct Driver {
     _end: DropGuard,
-    /// Closed when the thread ends, by a panic too.
+    /// Closed when the thread ends, even by a panic.
     ended: watch::Receiver<()>,
 }
 
 impl OwnThread {
+    /// Starts the thread, and waits for its runtime.
+    ///
     /// # Errors
-    /// No more threads, or no more open files, are allowed.
+    /// The limit on threads or on open files is reached.
     ///
     /// # Cancel safety
     /// The thread ends.
@@ -59,14 +61,15 @@ impl Driver {
             let runtime = match Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
                 Err(error) => {
-                    // Nobody listens: the start was cancelled.
+                    // If the start was cancelled, no receiver is left.
                     let _ = started.send(Err(error));
                     return;
                 }
             };
             let _ = started.send(Ok(runtime.handle().clone()));
             runtime.block_on(asked.cancelled());
-            // Drops all tasks, and does not wait for a look-up of a host's name.
+            // Drops all tasks without waiting for blocking work, such as the resolution of a host
+            // name.
             runtime.shutdown_background();
         };
         std::thread::Builder::new().name(NAME.to_owned()).spawn(drive)?;
@@ -77,7 +80,7 @@ impl Driver {
     fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut ended = self.ended.clone();
         async move {
-            // Never sent: an error says that the thread has ended.
+            // No value is ever sent. The error says that the thread has ended.
             let _ = ended.changed().await;
         }
     }
@@ -109,7 +112,7 @@ mod tests {
     async fn a_start_that_is_cancelled_leaves_no_thread() {
         let (driver, runtime) = Driver::start().unwrap();
         let ended = driver.ended();
-        // As where `start` awaits the runtime.
+        // As when `start` is dropped while it awaits the runtime.
         drop((runtime, driver));
         ended.await;
     }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::world::{ATTEMPT, FAILOVER};
 use crate::clock::{Clock, TokioClock};
 use crate::config::{ConsumerConfig, InitialPosition, OnRecreatedStream, OnStop};
-use crate::coordinator::{Coordinator, Shared, SharedParts, first_look};
+use crate::coordinator::{Coordinator, PreparedWorker, first_scan_delay};
 use crate::current_stream::CurrentStream;
 use crate::error::ProcessorError;
 use crate::executor::CurrentRuntime;
@@ -319,8 +319,8 @@ async fn work(fleet: Fleet, worker_id: String, mut random: Rng) {
     drop(starter);
     let config = Arc::new(ConsumerConfig::default());
     let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
-    let coordinator = Coordinator::new(Shared::new(SharedParts {
-        worker_id: worker_id.clone(),
+    let coordinator = Coordinator::new(PreparedWorker {
+        id: worker_id.clone(),
         process,
         store,
         sync,
@@ -331,18 +331,18 @@ async fn work(fleet: Fleet, worker_id: String, mut random: Rng) {
         table_reads: f64::from(config.max_lease_table_reads),
         on_stop: OnStop::default(),
         sync_interval: config.shard_sync_interval,
-        first_look: first_look(was_cold),
+        first_scan_delay: first_scan_delay(was_cold),
         seed: random.u64(..),
         meter: Meter::default(),
         problems: Arc::clone(&problems),
         fleet_mode: None,
         executor: Arc::new(CurrentRuntime),
-    }));
+    });
     let budget = ByteBudget::new(config.max_buffered_bytes);
     let view = View::new(ViewParts {
         worker_id: worker_id.clone(),
         budget: Arc::clone(&budget),
-        last_look: coordinator.last_look(),
+        fleet: coordinator.fleet_view(),
         states: StateSender::default(),
         clock: Arc::clone(&clock),
         config: Arc::clone(&config),

@@ -19,7 +19,7 @@ use super::process::{InProcess, Process, worker_id};
 use super::world::{FAILOVER, World};
 use crate::clock::Clock;
 use crate::config::{CheckpointPolicy, ConsumerConfig, InitialPosition, OnRecreatedStream, OnStop};
-use crate::coordinator::{Coordinator, Shared, SharedParts};
+use crate::coordinator::{Coordinator, PreparedWorker};
 use crate::current_stream::CurrentStream;
 use crate::health::ProblemLog;
 use crate::lease::{LeaseStore, StreamIdentity};
@@ -81,8 +81,8 @@ pub(super) async fn run(
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let problems = Arc::new(ProblemLog::new(Arc::clone(&process) as Arc<dyn Clock>));
-    let shared = Shared::new(SharedParts {
-        worker_id: worker_id(&name).to_owned(),
+    let prepared = PreparedWorker {
+        id: worker_id(&name).to_owned(),
         process: setting.seed,
         store,
         sync,
@@ -93,14 +93,14 @@ pub(super) async fn run(
         table_reads: setting.table_reads,
         on_stop: setting.on_stop,
         sync_interval: Duration::from_secs(20),
-        first_look: Duration::ZERO,
+        first_scan_delay: Duration::ZERO,
         seed: random.u64(..),
         meter: Meter::default(),
         problems: Arc::clone(&problems),
         fleet_mode: None,
         executor: Arc::new(InProcess(Arc::clone(&process))),
-    });
-    let coordinator = Coordinator::new(shared);
+    };
+    let coordinator = Coordinator::new(prepared);
     let surroundings = Surroundings {
         oracle: Arc::clone(&world.oracle),
         worker: name.clone(),
@@ -113,7 +113,7 @@ pub(super) async fn run(
     let view = View::new(ViewParts {
         worker_id: worker_id(&name).to_owned(),
         budget: Arc::clone(&budget),
-        last_look: coordinator.last_look(),
+        fleet: coordinator.fleet_view(),
         states: StateSender::default(),
         clock: Arc::clone(&process) as Arc<dyn Clock>,
         config: Arc::clone(&config),

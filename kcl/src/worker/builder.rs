@@ -284,7 +284,7 @@ impl SchedulerBuilder {
         let view = View::new(ViewParts {
             worker_id,
             budget: Arc::clone(&worker.budget),
-            last_look: coordinator.last_look(),
+            fleet: coordinator.fleet_view(),
             states: self.states,
             clock,
             config,

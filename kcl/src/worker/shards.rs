@@ -43,7 +43,7 @@ pub(crate) struct View {
 pub(crate) struct ViewParts {
     pub(crate) worker_id: String,
     pub(crate) budget: Arc<ByteBudget>,
-    pub(crate) last_look: SharedFleetView,
+    pub(crate) fleet: SharedFleetView,
     pub(crate) states: StateSender,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: Arc<ConsumerConfig>,
@@ -80,7 +80,7 @@ impl View {
     }
 
     pub(super) fn lease_table(&self) -> Option<LeaseTableSnapshot> {
-        self.parts.last_look.lock().lease_table(self.parts.clock.now())
+        self.parts.fleet.lock().lease_table(self.parts.clock.now())
     }
 
     pub(super) fn why_not_running(&self, shard_id: &str) -> Option<WhyNotRunning> {

@@ -1,79 +1,45 @@
-//! Who should own how much, by count: pure.
+//! Assigns leases by their number. Pure.
 //!
-//! Every worker computes the whole plan from what it sees and does its own part, so that workers that
-//! see the same do not get in each other's way; where they see different things, the conditions of
-//! the writes decide, and the next look corrects.
+//! Every worker computes the plan of the whole fleet and carries out its own part. Workers that see
+//! the same table then do not take the same leases. Workers that see it differently may: then the
+//! conditions of the writes decide, and the next scan corrects the plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A lease that counts: its shard is not finished.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ActiveLease<'a> {
-    pub(crate) key: &'a str,
-    /// Who owns it, or will when the pending handoff is done. `None`: it may be taken.
-    pub(crate) owner: Option<&'a str>,
-    /// It is on its way already.
-    pub(crate) handoff_pending: bool,
-    /// Nobody took it in time: anybody may.
-    pub(crate) overdue: bool,
-}
+use super::{AssignmentInput, Plan};
 
-/// What this worker should do.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Plan {
-    /// Leases to take now.
-    pub(crate) take: Vec<String>,
-    /// Leases to hand over, and to whom.
-    pub(crate) hand_over: Vec<(String, String)>,
-}
-
-/// The workers of a fleet, by what can be expected of them.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Workers<'a> {
-    /// All that count for the balance.
-    pub(crate) live: &'a BTreeSet<String>,
-    /// Those that take free leases, besides the one that plans: a worker that has no room shows no row.
-    pub(crate) takers: &'a BTreeSet<String>,
-    /// Those that a lease may be handed to.
-    pub(crate) receivers: &'a BTreeSet<String>,
-}
-
-/// Plans for worker `me`. Free leases go to the least loaded workers that take any; after
-/// that, leases move from the most to the least loaded one while they differ by two or more (a difference
-/// of one stays: moving it would only turn it around).
-pub(crate) fn plan(
-    me: &str,
-    leases: &[ActiveLease<'_>],
-    workers: Workers<'_>,
-    max_leases: usize,
-) -> Plan {
+/// Plans for the worker `input.me`. Free leases go to the workers with the fewest leases. Then
+/// leases move from the worker with the most to the one with the fewest, while these differ by two
+/// or more. A difference of one stays, because a move would only reverse it.
+pub(super) fn plan(input: AssignmentInput<'_>) -> Plan {
+    let AssignmentInput { me, max_leases, leases, workers } = input;
     let live = workers.live.iter();
     let mut loads: BTreeMap<&str, usize> = live.map(|worker| (worker.as_str(), 0)).collect();
     loads.entry(me).or_default();
-    // Leases that their owner could start to hand over now.
+    // Leases of each worker that it could begin to hand over now.
     let mut movable: BTreeMap<&str, usize> = BTreeMap::new();
     for lease in leases {
         if let Some(owner) = lease.owner {
             *loads.entry(owner).or_default() += 1;
-            *movable.entry(owner).or_default() += usize::from(!lease.handoff_pending);
+            *movable.entry(owner).or_default() += usize::from(!lease.is_handoff_pending);
         }
     }
     let mut plan = Plan::default();
     let mut free: Vec<_> = leases.iter().filter(|lease| lease.owner.is_none()).collect();
     free.sort_by_key(|lease| lease.key);
-    // What is overdue is this worker's, as far as it has room.
+    // This worker takes overdue leases as far as it has room.
     free.retain(|lease| {
         let load = loads.entry(me).or_default();
-        let mine = lease.overdue && *load < max_leases;
-        if mine {
+        let is_mine = lease.is_overdue && *load < max_leases;
+        if is_mine {
             *load += 1;
             plan.take.push(lease.key.to_owned());
         }
-        !mine
+        !is_mine
     });
-    // Of the others, each worker's share is one block. Whatever part of its block a worker has taken when
-    // another looks, the blocks of all others stay where they are: looks that catch the table half-way
-    // plan no lease twice.
+    // Each worker's share of the rest is one block, in the order of the workers. When a scan shows
+    // that another worker has taken a part of its block, the blocks of all other workers stay where
+    // they are. So no two workers plan the same lease.
     let shares = shares(me, &loads, free.len(), workers.takers, max_leases);
     let takers = shares.iter().flat_map(|(worker, share)| {
         let worker: &str = worker;
@@ -89,7 +55,7 @@ pub(crate) fn plan(
     }
     let mut mine: Vec<&str> = leases
         .iter()
-        .filter(|lease| lease.owner == Some(me) && !lease.handoff_pending)
+        .filter(|lease| lease.owner == Some(me) && !lease.is_handoff_pending)
         .map(|lease| lease.key)
         .collect();
     mine.sort_unstable();
@@ -106,7 +72,8 @@ pub(crate) fn plan(
     plan
 }
 
-/// How many of `free` leases each worker takes: each goes to the least loaded one that takes any.
+/// How many of `free` leases each worker takes. Each lease goes to the worker with the fewest that
+/// takes any.
 fn shares<'a>(
     me: &str,
     loads: &BTreeMap<&'a str, usize>,
@@ -122,7 +89,8 @@ fn shares<'a>(
         .collect();
     let mut shares = BTreeMap::new();
     for _ in 0..free {
-        // This worker knows its own limit; the others show by their rows whether they take any.
+        // This worker knows its own limit. The other workers show by their heartbeats whether they
+        // have room.
         let has_room = |(load, worker): &(usize, &str)| *worker != me || *load < max_leases;
         let Some((load, worker)) = by_load.pop_first() else {
             break;
@@ -136,6 +104,8 @@ fn shares<'a>(
     shares
 }
 
+/// The donor and the receiver of the next lease that moves. `None`: the loads differ by one at
+/// most.
 fn next_move<'a>(
     loads: &BTreeMap<&'a str, usize>,
     movable: &BTreeMap<&'a str, usize>,
@@ -150,12 +120,6 @@ fn next_move<'a>(
         .filter(|(worker, _)| receivers.contains(**worker))
         .min_by_key(|(worker, load)| (**load, **worker))?;
     (*most >= least + 2).then_some((*donor, *receiver))
-}
-
-/// The moves that two consecutive plans agree on: a single look may have caught the table half-way.
-pub(crate) fn agreed(previous: &Plan, latest: &Plan) -> Vec<(String, String)> {
-    let both = latest.hand_over.iter().filter(|movement| previous.hand_over.contains(movement));
-    both.cloned().collect()
 }
 
 #[cfg(test)]

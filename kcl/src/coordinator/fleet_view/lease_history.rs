@@ -1,8 +1,8 @@
-//! What this worker observed of one lease over time, and what follows: whether the lease is expired, and whether
-//! the previous owner has stopped. Pure.
+//! What this worker observed of one lease over time, and what follows: whether the lease is
+//! expired, and whether the previous owner has stopped. Pure.
 //!
-//! All times are of this worker's clock. Times that other workers write to the table are not compared, because
-//! clocks differ.
+//! All times are of this worker's clock. Times that other workers write to the table are not
+//! compared, because clocks differ.
 
 use std::cmp::Ordering;
 use std::mem;
@@ -12,26 +12,28 @@ use crate::lease::Lease;
 
 /// Handoff time below which the new owner may start at once.
 ///
-/// A Java owner transfers the lease by force 30 s after the handoff was requested, and its processor may still be
-/// at work then. The margin of 5 s is for scans, which may miss the latest writes.
+/// A Java owner transfers the lease by force 30 s after the handoff was requested, and its
+/// processor may still be at work then. The margin of 5 s is for scans, which may miss the latest
+/// writes.
 const TRUSTED_HANDOFF: Duration = Duration::from_secs(25);
 
 /// Time without a renewal after which a lease is expired.
 ///
-/// `is_unconfirmed`: no renewal by the present owner was observed yet. A Java worker discovers an assigned lease
-/// within the failover time (within twice that, if the index lags) and renews it within a third of the failover time.
-/// So a new owner may be silent for longer than an owner that has renewed before.
+/// `is_unconfirmed`: no renewal by the present owner was observed yet. A Java worker discovers an
+/// assigned lease within the failover time (within twice that, if the index lags) and renews it
+/// within a third of the failover time. So a new owner may be silent for longer than an owner that
+/// has renewed before.
 fn expires_after(is_unconfirmed: bool, failover: Duration) -> Duration {
     if is_unconfirmed { failover * 5 / 2 } else { failover }
 }
 
-/// True if the item alone does not prove that its owner has ever renewed the lease. Asked on the first scan, and
-/// after a gap between scans in which another worker may have owned the lease.
+/// True if the item alone does not prove that its owner has ever renewed the lease. Asked on the
+/// first scan, and after a gap between scans in which another worker may have owned the lease.
 ///
-/// A counter that was stamped by a worker of this library proves it, unless that write changed the owner. A counter that
-/// was written by a Java worker proves nothing: a transfer leaves the item as a renewal does. So a worker that has just
-/// started takes the leases of a dead Java worker 2.5 failover times after its first scan. A Java leader that has
-/// just started is not faster.
+/// A counter that was stamped by a worker of this library proves it, unless that write changed the
+/// owner. A counter that was written by a Java worker proves nothing: a transfer leaves the item as
+/// a renewal does. So a worker that has just started takes the leases of a dead Java worker 2.5
+/// failover times after its first scan. A Java leader that has just started is not faster.
 fn may_have_new_owner(lease: &Lease) -> bool {
     lease.owner.is_some() && (!lease.is_stamped() || lease.owner_switches > 0)
 }
@@ -74,7 +76,8 @@ struct Ownership {
 #[derive(Debug, Clone)]
 struct Handoff {
     to: Option<String>,
-    /// The earliest time at which it may have been requested. `None`: unknown, because the first read showed it.
+    /// The earliest time at which it may have been requested. `None`: unknown, because the first
+    /// read showed it.
     since: Option<Duration>,
 }
 
@@ -83,7 +86,8 @@ impl Handoff {
     fn of(lease: &Lease, history: Option<&LeaseHistory>) -> Option<Self> {
         let known = history.and_then(|history| history.current.handoff.as_ref());
         let known = known.filter(|known| known.to == lease.owner);
-        // The handoff may have been requested right after the latest read that did not show it was sent.
+        // The handoff may have been requested right after the latest read that did not show it was
+        // sent.
         let since = match known {
             Some(known) => known.since,
             None => history.map(|history| history.last_read),
@@ -109,7 +113,8 @@ impl LeaseHistory {
         }
     }
 
-    /// Takes in a later read of the lease. Returns the worker from which the lease was stolen since the read before.
+    /// Takes in a later read of the lease. Returns the worker from which the lease was stolen since
+    /// the read before.
     pub(super) fn observe(
         &mut self,
         lease: &Lease,
@@ -160,8 +165,8 @@ impl LeaseHistory {
         self.available_since = is_available.then(|| self.available_since.unwrap_or(now));
     }
 
-    /// The worker that owned the lease, if `lease` shows that another worker owns it now and the former owner had
-    /// neither released it nor agreed to a handoff.
+    /// The worker that owned the lease, if `lease` shows that another worker owns it now and the
+    /// former owner had neither released it nor agreed to a handoff.
     fn stolen_from(&self, lease: &Lease) -> Option<String> {
         let has_moved =
             lease.actual_owner().is_some() && lease.actual_owner() != self.current.owner.as_deref();
@@ -170,24 +175,28 @@ impl LeaseHistory {
         self.current.owner.clone().filter(|_| has_moved && !was_given)
     }
 
-    /// True if another worker may have owned the lease since the read before, although `lease` shows the same owner.
+    /// True if another worker may have owned the lease since the read before, although `lease`
+    /// shows the same owner.
     ///
-    /// The counter then moved by more than one. That alone proves nothing for a Java owner, which moves the counter with
-    /// each checkpoint. But a Java leader needs two of its passes to move a lease away and back, so only a gap
-    /// between reads of more than half a failover time can hide that.
+    /// The counter then moved by more than one. That alone proves nothing for a Java owner, which
+    /// moves the counter with each checkpoint. But a Java leader needs two of its passes to move a
+    /// lease away and back, so only a gap between reads of more than half a failover time can hide
+    /// that.
     fn may_hide_another_owner(&self, lease: &Lease, read: ReadTime, failover: Duration) -> bool {
         let is_ours = lease.is_stamped() || lease.released_at > Some(self.current.counter);
         let is_long = read.answered.saturating_sub(self.last_read) > failover / 2;
         lease.counter > self.current.counter.saturating_add(1) && (is_ours || is_long)
     }
 
-    /// True if the item was deleted and created again since the read before: its counter went back. A read from the
-    /// index or a scan may lag behind an earlier read, but not by more than the failover time.
+    /// True if the item was deleted and created again since the read before: its counter went back.
+    /// A read from the index or a scan may lag behind an earlier read, but not by more than the
+    /// failover time.
     fn is_of_deleted_item(&self, lease: &Lease, read: ReadTime, failover: Duration) -> bool {
         lease.counter < self.current.counter && read.sent.saturating_sub(self.last_read) > failover
     }
 
-    /// True if the counter has not moved for the failover time; if the owner may be new, for 2.5 times that.
+    /// True if the counter has not moved for the failover time; if the owner may be new, for 2.5
+    /// times that.
     pub(super) fn is_expired(&self, lease: &Lease, now: Duration, failover: Duration) -> bool {
         lease.owner.is_some()
             && self.current.counter == lease.counter
@@ -209,7 +218,8 @@ impl LeaseHistory {
         }
     }
 
-    /// The worker that processed the shard at the counter before that of `lease`, as far as it was observed.
+    /// The worker that processed the shard at the counter before that of `lease`, as far as it was
+    /// observed.
     pub(super) fn previous_owner(&self, lease: &Lease) -> Option<String> {
         self.previous(lease)?.owner.clone()
     }
@@ -224,11 +234,12 @@ impl LeaseHistory {
         self.previous.as_ref().filter(|_| self.current.counter == lease.counter)
     }
 
-    /// True if no processor of the previous owner can be at work any more on a lease that names a new owner: rules 3 to
-    /// 5 of [`FleetView::may_start`](super::FleetView::may_start).
+    /// True if no processor of the previous owner can be at work any more on a lease that names a
+    /// new owner: rules 3 to 5 of [`FleetView::may_start`](super::FleetView::may_start).
     ///
-    /// `is_of_other_process`: a process other than this one wrote the counter, perhaps under the same worker id. It
-    /// may have begun to process at that write, so what was observed before does not count.
+    /// `is_of_other_process`: a process other than this one wrote the counter, perhaps under the
+    /// same worker id. It may have begun to process at that write, so what was observed before does
+    /// not count.
     pub(super) fn previous_owner_has_stopped(
         &self,
         lease: &Lease,
@@ -252,8 +263,9 @@ impl LeaseHistory {
         if in_time {
             return true;
         }
-        // The counter moved by more than one: a renewal by the previous owner was not observed, or another worker took
-        // the lease in between. Either may have happened right before the present counter.
+        // The counter moved by more than one: a renewal by the previous owner was not observed, or
+        // another worker took the lease in between. Either may have happened right before the
+        // present counter.
         if previous.counter.checked_add(1) != Some(lease.counter) {
             return quiet > failover;
         }

@@ -47,8 +47,8 @@ impl Since {
 }
 
 impl ScannedTable {
-    /// Takes in a scan that was read by `now`. Returns the keys of the items that could not be read at the scan before,
-    /// and are readable or gone now.
+    /// Takes in a scan that was read by `now`. Returns the keys of the items that could not be read
+    /// at the scan before, and are readable or gone now.
     pub(super) fn observe(&mut self, scan: &Arc<Snapshot>, now: Duration) -> Vec<String> {
         let mut before = std::mem::take(&mut self.since);
         for lease in &scan.leases {

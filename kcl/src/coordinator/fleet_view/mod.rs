@@ -1,8 +1,8 @@
 //! What this worker knows of the fleet from its scans of the lease table.
 //!
-//! Each scan, and each read of a single lease, is fed to the one [`FleetView`]. Every question about the fleet is a
-//! method of it: which workers are alive, which leases are expired, may this worker start on a lease. The module is pure:
-//! it makes no call, and the time is passed in.
+//! Each scan, and each read of a single lease, is fed to the one [`FleetView`]. Every question
+//! about the fleet is a method of it: which workers are alive, which leases are expired, may this
+//! worker start on a lease. The module is pure: it makes no call, and the time is passed in.
 
 mod lease_history;
 mod lease_table;
@@ -93,7 +93,8 @@ impl FleetView {
 
     /// Takes in a scan of the whole table. Leases that it does not show are forgotten.
     ///
-    /// `epoch_seconds`: the time of day at the end of the scan, for the heartbeats, which hold such times.
+    /// `epoch_seconds`: the time of day at the end of the scan, for the heartbeats, which hold such
+    /// times.
     pub(crate) fn observe_scan(
         &mut self,
         scan: &Arc<Snapshot>,
@@ -157,18 +158,20 @@ impl FleetView {
         self.other_processes.row_written(now);
     }
 
-    /// True if this worker may start on `lease`, which names it as the owner and which it did not take itself.
+    /// True if this worker may start on `lease`, which names it as the owner and which it did not
+    /// take itself.
     ///
     /// It may start when no other processor can be at work on the shard:
-    /// 1. at once, if the previous owner released the lease to this worker (`rustReleasedAt` equals the counter);
+    /// 1. at once, if the previous owner released the lease to this worker (`rustReleasedAt` equals
+    ///    the counter);
     /// 2. at once, if this process held the lease before and no other worker has owned it since;
     /// 3. at once, if the lease was unassigned right before;
     /// 4. at once, if a handoff to this worker was completed less than 25 s after it was requested;
-    /// 5. else when the previous owner has not renewed the lease for the failover time (for 2.5 times that, if no
-    ///    renewal by it was observed): by then it has stopped by itself.
+    /// 5. else when the previous owner has not renewed the lease for the failover time (for 2.5
+    ///    times that, if no renewal by it was observed): by then it has stopped by itself.
     ///
-    /// If another process wrote the counter, even one of this worker's id, rules 2 to 4 do not hold, and rule 5 counts from
-    /// that write: that process may be at work.
+    /// If another process wrote the counter, even one of this worker's id, rules 2 to 4 do not
+    /// hold, and rule 5 counts from that write: that process may be at work.
     pub(crate) fn may_start(&self, lease: &Lease, now: Duration) -> bool {
         if lease.was_released_to_owner() || self.held_before(lease) {
             return true;
@@ -181,20 +184,22 @@ impl FleetView {
 
     /// True if this process held the lease before, and no other process has owned it since.
     pub(crate) fn held_before(&self, lease: &Lease) -> bool {
-        // The last write of this process may have arrived after it stopped to hold the lease: it adds one.
+        // The last write of this process may have arrived after it stopped to hold the lease: it
+        // adds one.
         let released = self.released.get(&lease.key);
         let is_untouched =
             released.is_some_and(|&own| (own..=own.saturating_add(1)).contains(&lease.counter));
         is_untouched && !lease.is_anothers(self.process)
     }
 
-    /// True if the owner of the lease has not renewed it for the failover time; if no renewal by that owner was
-    /// observed yet, for 2.5 times that. Other workers then take the lease.
+    /// True if the owner of the lease has not renewed it for the failover time; if no renewal by
+    /// that owner was observed yet, for 2.5 times that. Other workers then take the lease.
     pub(crate) fn is_expired(&self, lease: &Lease, now: Duration) -> bool {
         self.history(lease).is_some_and(|history| history.is_expired(lease, now, self.failover))
     }
 
-    /// True if a worker may take the lease: its shard is not finished, and it is unassigned or expired.
+    /// True if a worker may take the lease: its shard is not finished, and it is unassigned or
+    /// expired.
     pub(crate) fn is_available(&self, lease: &Lease, now: Duration) -> bool {
         !lease.has_ended() && (lease.owner.is_none() || self.is_expired(lease, now))
     }
@@ -218,7 +223,8 @@ impl FleetView {
         self.history(lease).map_or(Duration::ZERO, |history| history.time_since_renewal(lease, now))
     }
 
-    /// The worker that processed the shard at the counter before the present one, as far as it was observed.
+    /// The worker that processed the shard at the counter before the present one, as far as it was
+    /// observed.
     pub(crate) fn previous_owner(&self, lease: &Lease) -> Option<String> {
         self.history(lease)?.previous_owner(lease)
     }
@@ -232,29 +238,31 @@ impl FleetView {
         self.leases.get(&lease.key)
     }
 
-    /// Workers that are alive: each renews a lease; or it owns none, and its heartbeat is less than 60 s old.
+    /// Workers that are alive: each renews a lease; or it owns none, and its heartbeat is less than
+    /// 60 s old.
     ///
     /// A worker whose leases all expired or were taken is dead until it writes another heartbeat.
     pub(crate) fn live_workers(&self) -> &BTreeSet<String> {
         self.workers.live()
     }
 
-    /// Live workers that may be handed a lease: each has room for one, and its heartbeat is less than 35 s old.
+    /// Live workers that may be handed a lease: each has room for one, and its heartbeat is less
+    /// than 35 s old.
     pub(crate) fn receivers(&self) -> &BTreeSet<String> {
         self.workers.receivers()
     }
 
-    /// The receiver with the fewest leases, besides this worker. The lease that the caller gives to it is counted for it
-    /// until the next scan, so several leases are given away evenly.
+    /// The receiver with the fewest leases, besides this worker. The lease that the caller gives to
+    /// it is counted for it until the next scan, so several leases are given away evenly.
     pub(crate) fn next_receiver(&mut self) -> Option<String> {
         self.workers.next_receiver()
     }
 
-    /// The live worker that leads the fleet: it assigns free leases and balances. `None`: there is no leader, or it is
-    /// silent.
+    /// The live worker that leads the fleet: it assigns free leases and balances. `None`: there is
+    /// no leader, or it is silent.
     ///
-    /// The lock expires after the time that it holds (120 s in Java) without a heartbeat of the leader. Its leases tell
-    /// sooner that the leader is dead.
+    /// The lock expires after the time that it holds (120 s in Java) without a heartbeat of the
+    /// leader. Its leases tell sooner that the leader is dead.
     pub(crate) fn live_leader(&self, now: Duration) -> Option<&str> {
         let (lock, since) = self.leader.as_ref()?;
         let is_held = now.saturating_sub(*since) <= lock.duration;
@@ -272,7 +280,8 @@ impl FleetView {
         self.table.has_ended(key)
     }
 
-    /// For each unfinished lease of this worker, by shard: the time since its checkpoint last moved.
+    /// For each unfinished lease of this worker, by shard: the time since its checkpoint last
+    /// moved.
     pub(crate) fn checkpoint_ages(&self, now: Duration) -> Vec<(String, Duration)> {
         self.table.checkpoint_ages(&self.worker_id, now)
     }

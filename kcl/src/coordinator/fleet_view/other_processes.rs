@@ -1,17 +1,19 @@
 //! Signs that another live process uses this worker's id. Pure.
 //!
-//! Each process draws a random number, and stamps the counters and the heartbeat that it writes with it. A process that
-//! has ended leaves its last stamps behind. Only a live process writes new ones.
+//! Each process draws a random number, and stamps the counters and the heartbeat that it writes
+//! with it. A process that has ended leaves its last stamps behind. Only a live process writes new
+//! ones.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::lease::Snapshot;
 
-/// Time between the first and the last new write of a process from which on it counts as alive. Writes that a process
-/// sent before it ended arrive within less.
+/// Time between the first and the last new write of a process from which on it counts as alive.
+/// Writes that a process sent before it ended arrive within less.
 const APART: Duration = Duration::from_secs(3);
-/// Time without a new write after which a process has ended. A live one writes its heartbeat every 30 s.
+/// Time without a new write after which a process has ended. A live one writes its heartbeat every
+/// 30 s.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(90);
 /// Age of a write below which a scan may not show it yet.
 const SCAN_LAG: Duration = Duration::from_secs(5);
@@ -26,9 +28,11 @@ pub(super) struct Me<'a> {
 /// Writes of other processes under this worker's id.
 #[derive(Debug, Default)]
 pub(super) struct OtherProcesses {
-    /// The leases of this worker that another process wrote last: that process and the counter, by lease key.
+    /// The leases of this worker that another process wrote last: that process and the counter, by
+    /// lease key.
     stamps: HashMap<String, (u64, u64)>,
-    /// This worker's heartbeat as another process last wrote it: that process and the time in the row.
+    /// This worker's heartbeat as another process last wrote it: that process and the time in the
+    /// row.
     row: Option<(u64, u64)>,
     /// When this process last wrote or removed its heartbeat.
     row_written: Option<Duration>,
@@ -45,8 +49,8 @@ pub(crate) struct Sighting {
     pub(crate) alive: Option<u64>,
     /// True if another process has written since the scan before.
     pub(crate) is_new: bool,
-    /// True if another process replaced the heartbeat of this one. A live process does so again after this process has
-    /// restored it.
+    /// True if another process replaced the heartbeat of this one. A live process does so again
+    /// after this process has restored it.
     pub(crate) row_replaced: bool,
 }
 

@@ -54,7 +54,8 @@ fn an_owned_lease_expires_after_the_failover_time_without_a_renewal() {
 
 #[test]
 fn a_new_owner_has_longer_for_its_first_renewal() {
-    // The lease is assigned to a Java worker at 101, which discovers it at 111 and renews it at 114.
+    // The lease is assigned to a Java worker at 101, which discovers it at 111 and renews it at
+    // 114.
     let given = lease(Some("java"), 4);
     let scans = [(100, lease(None, 3)), (101, given.clone())];
     for scans in [
@@ -77,7 +78,8 @@ fn on_the_first_scan_an_owner_that_may_be_new_has_longer_too() {
     let heard = lease(Some("java"), 4);
     let by_java = Lease { stamp: None, ..heard.clone() };
     let since = Lease { stamp: lease(None, 3).stamp, ..heard.clone() };
-    // A worker of this library gives the lease away while its processor may be at work, in a handoff and without one.
+    // A worker of this library gives the lease away while its processor may be at work, in a
+    // handoff and without one.
     let forced = |lease: Lease| {
         let take = Intent::Take { owner: "java" };
         take.apply(PROCESS, &lease, &lease).unwrap()
@@ -98,7 +100,8 @@ fn on_the_first_scan_an_owner_that_may_be_new_has_longer_too() {
 
 #[test]
 fn a_lease_of_a_new_owner_starts_elsewhere_when_that_owner_can_start_no_more() {
-    // The lease is assigned to a Java worker at 101, which starts when it renews, and to this worker at 103.
+    // The lease is assigned to a Java worker at 101, which starts when it renews, and to this
+    // worker at 103.
     let given = lease(Some("java"), 4);
     let mine = lease(Some("me"), 5);
     let scans = [(100, lease(None, 3)), (101, given), (103, mine.clone())];
@@ -201,8 +204,8 @@ fn a_handoff_of_unknown_age_is_not_trusted() {
 
 #[test]
 fn a_handoff_may_be_older_than_the_answer_that_did_not_show_it() {
-    // A read was sent at 100 and answered at 120. The handoff began at 101, and the owner, a Java worker, transfers
-    // the lease by force at 131.
+    // A read was sent at 100 and answered at 120. The handoff began at 101, and the owner, a Java
+    // worker, transfers the lease by force at 131.
     let mut fleet = fleet_of(&[]);
     let mut observe = |lease: &Lease, sent, answered| {
         fleet.observe_lease(lease, ReadTime { sent: at(sent), answered: at(answered) });
@@ -219,7 +222,8 @@ fn a_handoff_may_be_older_than_the_answer_that_did_not_show_it() {
 
 #[test]
 fn after_a_gap_between_scans_an_owner_that_may_be_new_has_longer() {
-    // A Java worker that checkpoints after each batch. Another worker owned the lease between the scans, or did not.
+    // A Java worker that checkpoints after each batch. Another worker owned the lease between the
+    // scans, or did not.
     let java = |counter| Lease { stamp: None, ..lease(Some("java"), counter) };
     let given_back = |by: u64| Lease { released_at: Some(by), ..java(8) };
     let forced = Lease { owner_switches: 1, ..lease(Some("java"), 8) };
@@ -279,7 +283,8 @@ fn scans_may_be_further_apart_than_the_failover_time() {
 
 #[test]
 fn a_handoff_to_another_does_not_let_this_worker_start() {
-    // The lease went to another worker, which may be at work. Then a leader assigned it to this worker.
+    // The lease went to another worker, which may be at work. Then a leader assigned it to this
+    // worker.
     let mine = lease(Some("me"), 9);
     let elsewhere = fleet_of(&[(100, pending("other", "w", 7)), (103, mine.clone())]);
     assert!(!elsewhere.may_start(&mine, at(103)));
@@ -300,7 +305,8 @@ fn else_it_starts_when_the_previous_owner_is_fenced() {
 
 #[test]
 fn a_jump_of_the_counter_hides_a_renewal_and_restarts_the_wait() {
-    // The previous owner renewed (8) and a leader assigned the lease (9). The renewal was not observed.
+    // The previous owner renewed (8) and a leader assigned the lease (9). The renewal was not
+    // observed.
     let mine = lease(Some("me"), 9);
     let jumped = fleet_of(&[(100, lease(Some("w"), 7)), (106, mine.clone())]);
     assert!(!jumped.may_start(&mine, at(116)));

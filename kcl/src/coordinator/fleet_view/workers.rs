@@ -5,19 +5,21 @@ use std::mem;
 
 use crate::lease::{Lease, WorkerRow};
 
-/// Age of a heartbeat, in seconds, from which on its worker counts as dead. Workers write one every 30 s.
+/// Age of a heartbeat, in seconds, from which on its worker counts as dead. Workers write one every
+/// 30 s.
 const HEARTBEAT_LIFETIME: u64 = 60;
-/// Age of a heartbeat, in seconds, from which on its worker receives no leases: it has missed a heartbeat.
+/// Age of a heartbeat, in seconds, from which on its worker receives no leases: it has missed a
+/// heartbeat.
 const RECEIVER_HEARTBEAT_LIFETIME: u64 = 35;
-/// Seconds by which the clock of a live worker may be ahead. A heartbeat from further in the future would
-/// outlive its worker by as much.
+/// Seconds by which the clock of a live worker may be ahead. A heartbeat from further in the future
+/// would outlive its worker by as much.
 const CLOCK_AHEAD: u64 = 60;
 
 /// The workers of the fleet, as of the latest scan.
 ///
-/// A worker proves that it lives by renewing a lease. The age of its heartbeat (its row in the table of worker
-/// metrics) counts only while it owns no lease: after a crash, the row stays fresh for longer than the other workers
-/// need to take the leases.
+/// A worker proves that it lives by renewing a lease. The age of its heartbeat (its row in the
+/// table of worker metrics) counts only while it owns no lease: after a crash, the row stays fresh
+/// for longer than the other workers need to take the leases.
 #[derive(Debug, Default)]
 pub(super) struct Workers {
     /// Workers from which a lease was stolen since the latest scan.
@@ -26,7 +28,8 @@ pub(super) struct Workers {
     dead: HashMap<String, u64>,
     live: BTreeSet<String>,
     receivers: BTreeSet<String>,
-    /// The leases of each receiver but this worker: those of the latest scan, and those given to it since.
+    /// The number of leases of each receiver but this worker: those of the latest scan, and those
+    /// that this worker handed to it since.
     loads: BTreeMap<String, usize>,
 }
 
@@ -36,8 +39,8 @@ impl Workers {
         self.stolen_from.insert(owner);
     }
 
-    /// Takes in the heartbeats that a scan shows, after its leases. `renews`: each owner of a lease, and whether it
-    /// renews any.
+    /// Takes in the heartbeats that a scan shows, after its leases. `renews`: each owner of a
+    /// lease, and whether it renews any.
     pub(super) fn observe(
         &mut self,
         rows: &[WorkerRow],
@@ -49,7 +52,8 @@ impl Workers {
             let worker = row.worker.as_str();
             match renews.get(worker) {
                 Some(renews) => !renews,
-                // It owns no lease now. It is dead if its leases were stolen, until it writes another heartbeat.
+                // It owns no lease now. It is dead if its leases were stolen, until it writes
+                // another heartbeat.
                 None => self.is_dead(row) || stolen_from.contains(worker),
             }
         });
@@ -73,7 +77,8 @@ impl Workers {
         self.dead.get(&row.worker) == Some(&row.last_update)
     }
 
-    /// Counts the unfinished leases of each receiver but `me`; a lease in a handoff counts for its next owner.
+    /// Counts the unfinished leases of each receiver but `me`; a lease in a handoff counts for its
+    /// next owner.
     pub(super) fn count_leases(&mut self, leases: &[Lease], me: &str) {
         let others = self.receivers.iter().filter(|worker| *worker != me);
         self.loads = others.map(|worker| (worker.clone(), 0)).collect();

@@ -10,18 +10,15 @@ use kinesis_testkit::{Fault, LocalAws, Service};
 use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{InitialPosition, TableConfig};
-use crate::coordinator::assignment::{Looks, look_and_act, make_plan};
-use crate::coordinator::discovery;
+use crate::config::{InitialPosition, OnStop, TableConfig};
 use crate::health::ProblemLog;
-use crate::lease::{DynamoDbLeaseStore, Layout, LeaseStore, Retry, TenureEnd, ensure_table};
+use crate::lease::{DynamoDbLeaseStore, Layout, Lease, LeaseStore, Retry, TenureEnd, ensure_table};
 use crate::stream::ShardSync;
 
 mod failure;
-mod looks;
 mod ownership;
 mod planned_stop;
-mod runtime;
+mod scans;
 mod shards;
 mod start;
 mod startup;
@@ -29,7 +26,7 @@ mod table_deleted;
 
 const APP: &str = "billing";
 const STREAM: &str = "orders";
-/// Told apart.
+/// The number of the next process.
 static PROCESSES: AtomicU64 = AtomicU64::new(2);
 
 async fn aws(shards: u32) -> LocalAws {
@@ -38,12 +35,12 @@ async fn aws(shards: u32) -> LocalAws {
     aws
 }
 
-/// With the default failover time: no stall of the machine makes a lease expire.
+/// With the default failover time, so that no stall of the machine makes a lease expire.
 fn config() -> ConsumerConfig {
     ConsumerConfig::default().with_initial_position(InitialPosition::TrimHorizon)
 }
 
-/// For tests that wait for an expiry.
+/// For tests that wait until a lease expires.
 fn short_failover() -> ConsumerConfig {
     config().with_failover_time(Duration::from_secs(4))
 }
@@ -76,9 +73,9 @@ async fn leases(aws: &LocalAws) -> BTreeMap<String, Lease> {
     found.into_iter().map(|lease| (lease.key.clone(), lease)).collect()
 }
 
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+async fn until<T>(what: &str, mut find: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..3000 {
-        if let Some(found) = look().await {
+        if let Some(found) = find().await {
             return found;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -100,7 +97,7 @@ impl Clock for Later {
     }
 }
 
-/// A worker whose consumers do nothing but drain when they are told to.
+/// A worker whose consumers only drain when they are asked to.
 struct Worker {
     coordinator: Arc<Coordinator>,
     tenures: Arc<Mutex<Vec<Tenure>>>,
@@ -157,9 +154,33 @@ impl Worker {
         self.consumer.await.unwrap();
     }
 
-    /// Stops dead: nothing is written any more.
+    /// Ends as in a crash: nothing is written any more.
     fn crash(&self) {
-        self.coordinator.shared.leaving.cancel();
-        self.coordinator.shared.stopped.cancel();
+        self.coordinator.ctx.stop.leaving.cancel();
+        self.coordinator.ctx.stop.stopped.cancel();
+    }
+}
+
+/// A worker that scans when the test says so.
+struct Manual {
+    coordinator: Coordinator,
+    assignment: Assignment,
+    acquirer: Acquirer,
+    acquired: mpsc::Receiver<Tenure>,
+}
+
+impl Manual {
+    async fn new(aws: &LocalAws, name: &str, config: ConsumerConfig) -> Self {
+        let coordinator = Coordinator::prepare(parts(aws, name, config)).await.unwrap();
+        let (sender, acquired) = mpsc::channel(QUEUE);
+        let acquirer = Acquirer::new(Arc::clone(&coordinator.ctx), sender);
+        let assignment = Assignment::new(coordinator.scanner.clone(), acquirer.clone());
+        Self { coordinator, assignment, acquirer, acquired }
+    }
+
+    /// Makes one scan and acts on it. Returns a lease that was acquired.
+    async fn scan(&mut self) -> Option<Tenure> {
+        self.assignment.scan_and_act().await.unwrap();
+        self.acquired.try_recv().ok()
     }
 }

@@ -100,8 +100,9 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// At any size, with any changes, requests and failures, the scans cost no more than twice the rate, the saved
-    /// budget, and one scan of what the table has grown by. And no wait is longer than the size of the table demands.
+    /// At any size, with any changes, requests and failures, the scans cost no more than twice the
+    /// rate, the saved budget, and one scan of what the table has grown by. And no wait is longer
+    /// than the size of the table demands.
     #[test]
     fn never_spends_more_than_the_rate_allows(
         rate in 1_u32..50,

@@ -1,27 +1,22 @@
-//! On a table in memory, in paused time: how often readers with a doubt make a worker sync.
+//! On a table in memory, in paused time: how often readers cause a sync when they doubt that the
+//! stream is the same.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::*;
-use crate::clock::{Clock, TokioClock};
-use crate::config::{InitialPosition, OnRecreatedStream, OnStop};
-use crate::coordinator::shared::SharedParts;
+use crate::config::InitialPosition;
+use crate::coordinator::context::PreparedWorker;
+use crate::coordinator::memory_worker::memory_worker;
 use crate::current_stream::CurrentStream;
-use crate::executor::CurrentRuntime;
-use crate::health::ProblemLog;
-use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Passage};
-use crate::lease::{LeaseStore, StreamIdentity};
-use crate::metrics::Meter;
-use crate::service_time::ServiceClock;
-use crate::stream::{ShardList, ShardLister, ShardSync};
+use crate::lease::memory::{Link, Passage};
+use crate::stream::{ShardList, ShardLister};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Longer than a test.
+/// Longer than the test.
 const INTERVAL: Duration = Duration::from_secs(3_600);
 
 #[derive(Debug)]
@@ -45,7 +40,7 @@ impl Link for Way {
     }
 }
 
-/// A stream that is in the making: no listing is whole, and each reader doubts it again at once.
+/// A stream in creation: no listing is complete, and each reader doubts the stream again at once.
 #[derive(Debug)]
 struct Creating {
     stream: Arc<CurrentStream>,
@@ -68,68 +63,34 @@ impl ShardLister for Creating {
 }
 
 /// A worker, and its listings so far.
-fn worker(seed: u64) -> (Arc<Shared>, Arc<AtomicU64>) {
-    let clock = Arc::new(TokioClock::new()) as Arc<dyn Clock>;
-    let table = Arc::new(MemoryTable::new(Arc::clone(&clock), None));
-    let store = MemoryLeaseStore::new(table, Arc::new(Way), "me", SECOND).of_process(1);
-    let store = Arc::new(store) as Arc<dyn LeaseStore>;
-    let stream = Arc::new(CurrentStream::new(
-        StreamIdentity { arn: "arn:orders".into(), created: 1 },
-        OnRecreatedStream::StartOver,
-        Arc::clone(&clock),
-    ));
+fn worker(seed: u64) -> (Arc<Context>, Arc<AtomicU64>) {
+    let (mut worker, _table) = memory_worker(Arc::new(Way));
     let listed = Arc::default();
-    let sync = ShardSync {
-        lister: Arc::new(Creating { stream: Arc::clone(&stream), listed: Arc::clone(&listed) }),
-        store: Arc::clone(&store),
-        position: InitialPosition::TrimHorizon,
-        stream,
-        has_entity_type: true,
-        clock: Arc::clone(&clock),
-        finished: Arc::default(),
-    };
-    let shared = Shared::new(SharedParts {
-        worker_id: "me".into(),
-        process: 1,
-        store,
-        sync,
-        clock: Arc::clone(&clock),
-        service_clock: ServiceClock::new(Arc::clone(&clock)),
-        failover: 10 * SECOND,
-        max_leases: usize::MAX,
-        table_reads: 5.0,
-        on_stop: OnStop::default(),
-        sync_interval: INTERVAL,
-        first_look: Duration::ZERO,
-        seed,
-        meter: Meter::default(),
-        problems: Arc::new(ProblemLog::new(Arc::clone(&clock))),
-        fleet_mode: None,
-        executor: Arc::new(CurrentRuntime),
-    });
-    (Arc::new(shared), listed)
+    let stream = Arc::clone(&worker.sync.stream);
+    worker.sync.lister = Arc::new(Creating { stream, listed: Arc::clone(&listed) });
+    let worker = PreparedWorker { seed, sync_interval: INTERVAL, ..worker };
+    (Arc::new(Context::new(worker)), listed)
 }
 
 #[tokio::test(start_paused = true)]
 async fn doubts_make_a_worker_sync_at_once_and_then_after_a_pause() {
     for seed in 0..20 {
-        let (shared, listed) = worker(seed);
+        let (ctx, listed) = worker(seed);
         let syncs = || listed.load(Ordering::Relaxed);
-        let maintained = Arc::clone(&shared);
-        let task = tokio::spawn(async move { maintain(&maintained, seed).await });
+        let task = tokio::spawn(ShardSyncer::new(Arc::clone(&ctx)).run());
         tokio::time::sleep(30 * SECOND).await;
         assert_eq!(syncs(), 0, "none is due");
         // The first doubt after a while.
-        shared.sync.stream.doubt();
+        ctx.worker.sync.stream.doubt();
         tokio::time::sleep(SECOND / 10).await;
         assert_eq!(syncs(), 1);
         tokio::time::sleep(100 * SECOND).await;
         // Each of them fails, so the pauses grow from 1 s to 10 s.
         assert!((10..=40).contains(&syncs()), "{} syncs", syncs());
         // A stop does not wait for the pause.
-        let began = shared.clock.now();
-        shared.leaving.cancel();
+        let began = ctx.worker.clock.now();
+        ctx.stop.leaving.cancel();
         task.await.unwrap();
-        assert!(shared.clock.now() - began < SECOND / 10);
+        assert!(ctx.worker.clock.now() - began < SECOND / 10);
     }
 }

@@ -1,26 +1,26 @@
-//! When a step of the start is tried again, and what is told when time is up.
+//! When a step of the start is tried again, and with which error the start ends at its deadline.
 //!
-//! Whatever may pass is tried again until `startup_timeout`: services of one deployment start in any
-//! order, a table or stream may be in the making, and a whole fleet that starts at once exceeds the
-//! quotas of an account for a while. What cannot pass fails at once.
+//! A transient failure is tried again until `startup_timeout`: the services of a deployment start
+//! in any order, a table or stream may be in creation, and a fleet that starts at once exceeds the
+//! quotas of its account for a while. Any other failure ends the start at once.
 
-use std::fmt;
 use std::time::Duration;
 
 use fastrand::Rng;
 use kinesis_common::backoff::Backoff;
 
+use super::failure::{Failure, TransientFailure};
 use crate::clock::Clock;
 use crate::coordinator::error::StartError;
-use crate::lease::{CallError, CallErrorKind};
 
 /// Longest pause before the second try; it doubles with each one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// A fleet that exceeds the 20 DescribeStreamSummary calls a second of an account spreads out to that
-/// rate, and a service that comes up is found soon.
+/// Longest pause between two tries. With it, a fleet that exceeds the account's 20
+/// DescribeStreamSummary calls a second spreads out to that rate, and a service that has come up is
+/// found soon.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Decides whether one step of the start is tried again, and when: pure.
+/// Decides whether and when one step of the start is tried again. Pure.
 #[derive(Debug)]
 pub(crate) struct StartRetry {
     /// When the start began, by the caller's clock.
@@ -34,7 +34,7 @@ impl StartRetry {
         Self { began, limit, pauses: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, random) }
     }
 
-    /// Time until the start is given up.
+    /// Time until the deadline of the start.
     pub(crate) fn left(&self, now: Duration) -> Duration {
         self.limit.saturating_sub(self.elapsed(now))
     }
@@ -43,103 +43,20 @@ impl StartRetry {
         now.saturating_sub(self.began)
     }
 
-    /// Counts a try that failed. The pause before the next one; `None`: time is up.
+    /// Counts a failed try. Returns the pause before the next one, or `None` at the deadline.
     pub(crate) fn failed(&mut self, now: Duration) -> Option<Duration> {
         let pause = self.pauses.next_delay();
         let left = self.left(now);
         (!left.is_zero()).then(|| pause.min(left))
     }
 
-    /// How many tries failed.
+    /// Number of failed tries.
     pub(crate) fn tries(&self) -> u32 {
         self.pauses.failures()
     }
 }
 
-/// Why a step of the start failed.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// It may pass.
-    Passing(Passing),
-    /// It would fail again.
-    Final(StartError),
-}
-
-/// A failure that may pass.
-#[derive(Debug, Clone)]
-pub(crate) struct Passing {
-    pub(crate) service: &'static str,
-    pub(crate) operation: &'static str,
-    pub(crate) cause: String,
-    /// The service did not answer at all.
-    pub(crate) no_answer: bool,
-}
-
-impl Failure {
-    /// Something is not ready yet.
-    pub(crate) fn not_ready(
-        service: &'static str,
-        operation: &'static str,
-        cause: impl Into<String>,
-    ) -> Self {
-        Self::Passing(Passing { service, operation, cause: cause.into(), no_answer: false })
-    }
-
-    /// A call failed. `resource`: the stream or table that it was for.
-    pub(crate) fn of_call(service: &'static str, resource: &str, error: &CallError) -> Self {
-        let operation = error.operation;
-        let cause = error.source.to_string();
-        Self::Final(match error.kind {
-            kind @ (CallErrorKind::Throttled
-            | CallErrorKind::NoAnswer
-            | CallErrorKind::Internal) => {
-                return Self::Passing(Passing {
-                    service,
-                    operation,
-                    cause,
-                    no_answer: kind == CallErrorKind::NoAnswer,
-                });
-            }
-            CallErrorKind::AccessDenied => StartError::AccessDenied {
-                action: action(service, operation),
-                resource: resource.to_owned(),
-                cause,
-            },
-            CallErrorKind::NoCredentials => StartError::NoCredentials { service, cause },
-            CallErrorKind::CredentialsRefused => StartError::CredentialsRefused { service, cause },
-            CallErrorKind::NotFound | CallErrorKind::Refused => {
-                StartError::Service { service, operation, cause }
-            }
-        })
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Passing(failure) => {
-                let Passing { service, operation, cause, .. } = failure;
-                write!(f, "{operation} of {service} failed ({cause})")
-            }
-            Self::Final(error) => error.fmt(f),
-        }
-    }
-}
-
-impl From<StartError> for Failure {
-    fn from(error: StartError) -> Self {
-        Self::Final(error)
-    }
-}
-
-/// An API call as a policy names it.
-fn action(service: &str, operation: &str) -> String {
-    // Some operations carry what they are for: `UpdateItem (renew)`.
-    let call = operation.split(' ').next().unwrap_or_default();
-    format!("{}:{call}", service.to_lowercase())
-}
-
-/// The start of one worker: its deadline, and its steps.
+/// Runs the steps of one start, which share a deadline.
 #[derive(Debug)]
 pub(crate) struct Startup<'a> {
     clock: &'a dyn Clock,
@@ -154,8 +71,9 @@ impl<'a> Startup<'a> {
         Self { began: clock.now(), clock, limit, random: Rng::with_seed(seed) }
     }
 
-    /// Makes one step, again and again while its failure may pass and time is left. The calls of a
-    /// step must be idempotent. `operation`: the call that is named if nothing is answered in time.
+    /// Runs one step until it succeeds, fails for good, or the deadline is over. The calls of a
+    /// step must be idempotent. `operation`: the call that the error names if no call is answered
+    /// in time.
     pub(crate) async fn step<T, F>(
         &mut self,
         service: &'static str,
@@ -172,9 +90,9 @@ impl<'a> Startup<'a> {
             let pause = match tokio::time::timeout(left, step()).await {
                 Ok(Ok(done)) => return Ok(done),
                 Ok(Err(Failure::Final(error))) => return Err(error),
-                Ok(Err(Failure::Passing(failure))) => {
+                Ok(Err(Failure::Transient(failure))) => {
                     if retry.tries() == 0 {
-                        let Passing { operation, cause, .. } = &failure;
+                        let TransientFailure { operation, cause, .. } = &failure;
                         tracing::info!(
                             service,
                             operation,
@@ -185,14 +103,14 @@ impl<'a> Startup<'a> {
                     last = Some(failure);
                     retry.failed(self.clock.now())
                 }
-                // The deadline fell in the middle of a try.
+                // The deadline was over during a try.
                 Err(_) => {
                     retry.failed(self.clock.now());
                     None
                 }
             };
             let Some(pause) = pause else {
-                let last = last.unwrap_or_else(|| Passing {
+                let last = last.unwrap_or_else(|| TransientFailure {
                     service,
                     operation,
                     cause: "the call was still under way".to_owned(),
@@ -205,8 +123,8 @@ impl<'a> Startup<'a> {
     }
 }
 
-fn timed_out(last: Passing, retry: &StartRetry, now: Duration) -> StartError {
-    let Passing { service, operation, cause, no_answer } = last;
+fn timed_out(last: TransientFailure, retry: &StartRetry, now: Duration) -> StartError {
+    let TransientFailure { service, operation, cause, no_answer } = last;
     let (tries, elapsed) = (retry.tries(), retry.elapsed(now));
     if no_answer {
         StartError::NoAnswer { service, operation, tries, elapsed, cause }
@@ -222,6 +140,7 @@ mod tests {
 
     use super::*;
     use crate::clock::TokioClock;
+    use crate::lease::{CallError, CallErrorKind};
 
     const LIMIT: Duration = Duration::from_secs(20);
 
@@ -246,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_passes_late_is_done() {
+    async fn a_step_that_succeeds_late_is_done() {
         let clock = TokioClock::new();
         let mut startup = Startup::begin(&clock, LIMIT, 1);
         let mut tries = 0;
@@ -260,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_steps_share_one_deadline_and_the_last_cause_is_told() {
+    async fn all_steps_share_one_deadline_and_the_error_names_the_last_cause() {
         let clock = TokioClock::new();
         let mut startup = Startup::begin(&clock, LIMIT, 1);
         let first = startup.step("Kinesis", "DescribeStreamSummary", || async {
@@ -295,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_cannot_pass_is_not_tried_again() {
+    async fn a_final_failure_is_not_tried_again() {
         let clock = TokioClock::new();
         let mut startup = Startup::begin(&clock, LIMIT, 1);
         let denied = CallError::simulated("UpdateItem (renew)", CallErrorKind::AccessDenied);

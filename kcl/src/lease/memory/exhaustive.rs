@@ -3,7 +3,7 @@
 //! and fences that fall. The writes are those of the store, condition by condition, and so is what is
 //! made of a refused one; time is reduced to what it means: a worker that saw the counter stand still
 //! for the failover time knows that the owner's fence has fallen. The rules by which a worker may start
-//! are those of `Observations::may_start`.
+//! are those of `FleetView::may_start`.
 
 mod knowledge;
 mod worker;

@@ -67,7 +67,7 @@ async fn a_tenure_that_ends_leaves_the_problems_of_the_next_one_of_its_shard() {
     let view = View::new(ViewParts {
         worker_id: "worker".into(),
         budget,
-        last_look: SharedFleetView::new(FleetView::new("worker", 1, config.failover_time)),
+        fleet: SharedFleetView::new(FleetView::new("worker", 1, config.failover_time)),
         states: StateSender::default(),
         clock: Arc::clone(&clock),
         config,

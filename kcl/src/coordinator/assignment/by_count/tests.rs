@@ -1,26 +1,31 @@
-//! Examples, and convergence from any distribution.
+//! Examples, and convergence from any distribution of leases.
 
 use proptest::prelude::*;
 
+use super::super::{ActiveLease, Workers};
 use super::*;
+
+fn plan(me: &str, leases: &[ActiveLease<'_>], workers: Workers<'_>, max_leases: usize) -> Plan {
+    super::plan(AssignmentInput { me, max_leases, leases, workers })
+}
 
 fn workers(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// Workers that all take and receive.
+/// Workers that all take and receive leases.
 fn all(workers: &BTreeSet<String>) -> Workers<'_> {
     Workers { live: workers, takers: workers, receivers: workers }
 }
 
-/// `(key, owner)`; an empty owner: free.
+/// Leases by key and owner. Without an owner, a lease is free.
 fn leases<'a>(rows: &[(&'a str, &'a str)]) -> Vec<ActiveLease<'a>> {
     rows.iter()
         .map(|(key, owner)| ActiveLease {
             key,
             owner: (!owner.is_empty()).then_some(*owner),
-            handoff_pending: false,
-            overdue: false,
+            is_handoff_pending: false,
+            is_overdue: false,
         })
         .collect()
 }
@@ -55,13 +60,18 @@ fn a_new_worker_gets_the_excess_from_its_owner() {
 fn a_pending_handoff_counts_for_the_receiver_and_does_not_move_again() {
     let mut table = leases(&[("a", "v"), ("b", "v"), ("c", "w"), ("d", "w")]);
     for lease in &mut table[2..] {
-        lease.handoff_pending = true;
+        lease.is_handoff_pending = true;
     }
     let live = workers(&["v", "w"]);
     assert_eq!(plan("v", &table, all(&live), usize::MAX), Plan::default());
     assert_eq!(plan("w", &table, all(&live), usize::MAX), Plan::default());
     let three = workers(&["v", "w", "x"]);
-    table.push(ActiveLease { key: "e", owner: Some("w"), handoff_pending: true, overdue: false });
+    table.push(ActiveLease {
+        key: "e",
+        owner: Some("w"),
+        is_handoff_pending: true,
+        is_overdue: false,
+    });
     assert!(plan("w", &table, all(&three), usize::MAX).hand_over.is_empty());
 }
 
@@ -84,7 +94,7 @@ fn nothing_is_handed_to_a_worker_that_may_be_gone() {
 fn the_limit_of_leases_is_kept_even_for_overdue_ones() {
     let mut table = leases(&[("a", "w"), ("b", ""), ("c", "")]);
     for lease in &mut table {
-        lease.overdue = true;
+        lease.is_overdue = true;
     }
     let plan = plan("w", &table, all(&workers(&["w"])), 2);
     assert_eq!(plan.take, ["b"]);
@@ -102,25 +112,27 @@ fn a_free_lease_is_not_left_to_a_worker_without_room() {
 }
 
 #[test]
-fn an_overdue_lease_is_taken_though_it_is_anothers_turn() {
+fn an_overdue_lease_is_taken_out_of_the_share_of_another_worker() {
     let mut table = leases(&[("a", "w"), ("b", "")]);
     let live = workers(&["v", "w"]);
     assert!(plan("w", &table, all(&live), usize::MAX).take.is_empty());
-    table[1].overdue = true;
+    table[1].is_overdue = true;
     assert_eq!(plan("w", &table, all(&live), usize::MAX).take, ["b"]);
 }
 
 #[test]
-fn only_moves_that_two_looks_agree_on_are_made() {
+fn only_handoffs_that_two_scans_agree_on_are_made() {
     let moves = |rows: &[(&str, &str)]| Plan {
         take: vec![],
         hand_over: rows.iter().map(|(k, w)| ((*k).into(), (*w).into())).collect(),
     };
-    let agreed = agreed(&moves(&[("a", "w"), ("b", "w")]), &moves(&[("b", "w"), ("a", "x")]));
+    let previous = moves(&[("a", "w"), ("b", "w")]);
+    let latest = moves(&[("b", "w"), ("a", "x")]);
+    let agreed = latest.handoffs_agreed_with(&previous);
     assert_eq!(agreed, [("b".to_owned(), "w".to_owned())]);
 }
 
-/// Owners by lease; 0 is nobody.
+/// The number of workers, and the owner of each lease. 0: the lease is free.
 fn fleet() -> impl Strategy<Value = (usize, Vec<usize>)> {
     (1usize..7)
         .prop_flat_map(|workers| (Just(workers), proptest::collection::vec(0..=workers, 0..40)))
@@ -135,7 +147,7 @@ fn spread(workers: usize, owners: &[usize]) -> usize {
     counts.iter().max().unwrap_or(&0) - counts.iter().min().unwrap_or(&0)
 }
 
-/// Applies one worker's plan to the table; handoffs complete at once. Returns the moves made.
+/// Applies one worker's plan to the table. Handoffs complete at once. Returns the number of moves.
 fn act(worker: usize, workers_count: usize, seen: &[usize], table: &mut [usize]) -> usize {
     let names: Vec<String> = (0..=workers_count).map(|w| format!("w{w}")).collect();
     let keys: Vec<String> = (0..seen.len()).map(|k| format!("k{k:02}")).collect();
@@ -145,8 +157,8 @@ fn act(worker: usize, workers_count: usize, seen: &[usize], table: &mut [usize])
         .map(|(owner, key)| ActiveLease {
             key,
             owner: (*owner > 0).then(|| names[*owner].as_str()),
-            handoff_pending: false,
-            overdue: false,
+            is_handoff_pending: false,
+            is_overdue: false,
         })
         .collect();
     let live: BTreeSet<String> = names[1..].iter().cloned().collect();
@@ -172,7 +184,7 @@ fn taken(worker: usize, workers_count: usize, seen: &[usize]) -> Vec<usize> {
 }
 
 proptest! {
-    /// Workers that act one after the other, in any order, each on what it sees then.
+    /// Workers that act one after the other, in any order, each on its own scan.
     #[test]
     fn any_distribution_converges_and_then_rests(
         (workers, mut table) in fleet(),
@@ -190,7 +202,7 @@ proptest! {
             }
             moves += made;
         }
-        // Every worker had its turn many times, or the random order left one out: give it one.
+        // The random order may have left a worker out.
         for _ in 0..2 {
             for worker in 1..=workers {
                 let seen = table.clone();
@@ -206,9 +218,9 @@ proptest! {
         }
     }
 
-    /// Workers that all act on the same look: their parts fit together, and one round is enough.
+    /// The plans of workers that act on the same scan fit together, and one round is enough.
     #[test]
-    fn plans_made_from_the_same_look_fit_together((workers, table) in fleet()) {
+    fn plans_made_from_the_same_scan_fit_together((workers, table) in fleet()) {
         let mut after = table.clone();
         for worker in 1..=workers {
             act(worker, workers, &table, &mut after);
@@ -217,9 +229,9 @@ proptest! {
         prop_assert!(spread(workers, &after) <= 1, "{:?}", counts(workers, &after));
     }
 
-    /// A worker that looks while others are taking their leases plans none of theirs.
+    /// A worker that scans while other workers take their leases plans none of theirs.
     #[test]
-    fn a_look_that_catches_the_table_half_way_plans_no_lease_of_another(
+    fn a_scan_that_shows_the_table_half_way_plans_no_lease_of_another(
         (workers, table) in fleet(),
         caught in proptest::collection::vec(any::<bool>(), 40),
     ) {
@@ -227,7 +239,7 @@ proptest! {
         for worker in 1..=workers {
             act(worker, workers, &table, &mut after);
         }
-        // Some of the takes are seen, and no handoff.
+        // The scan shows some of the takes, and no handoff.
         let is_seen = |at: usize| table[at] == 0 && caught[at % 40];
         let half_way: Vec<usize> = (0..table.len())
             .map(|at| if is_seen(at) { after[at] } else { table[at] })

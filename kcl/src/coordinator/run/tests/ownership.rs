@@ -1,4 +1,4 @@
-//! Who holds which lease: alone, among others, after a death and after a brownout.
+//! Which worker holds which lease: alone, among others, after a crash and after a brownout.
 
 use super::*;
 
@@ -36,7 +36,10 @@ async fn a_lone_worker_sets_the_table_up_and_holds_every_shard() {
     worker.shutdown().await;
     let after = store(&aws).list(true).await.unwrap();
     assert!(after.workers.is_empty(), "the row is gone");
-    assert!(after.leases.iter().all(|lease| lease.owner.is_none()), "nobody to hand over to");
+    assert!(
+        after.leases.iter().all(|lease| lease.owner.is_none()),
+        "there is no other worker to hand over to"
+    );
 }
 
 #[tokio::test]
@@ -51,7 +54,7 @@ async fn two_workers_share_four_leases_and_no_lease_is_held_twice() {
         let (done, first, second) =
             (Arc::clone(&done), Arc::clone(&first.tenures), Arc::clone(&second.tenures));
         tokio::spawn(async move {
-            let mut looks = 0u64;
+            let mut checks = 0u64;
             while !done.load(Ordering::SeqCst) {
                 {
                     // Both locked: one moment.
@@ -63,10 +66,10 @@ async fn two_workers_share_four_leases_and_no_lease_is_held_twice() {
                         assert!(held.insert(shard), "held twice: {}", tenure.shard_id());
                     }
                 }
-                looks += 1;
+                checks += 1;
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            looks
+            checks
         })
     };
     until("2 and 2", async || (first.held().len() == 2 && second.held().len() == 2).then_some(()))

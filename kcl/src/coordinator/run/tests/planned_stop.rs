@@ -1,4 +1,4 @@
-//! What a stop leaves in the table, and what a start makes of it.
+//! What a planned stop leaves in the table, and what the next start does with it.
 
 use super::*;
 
@@ -12,7 +12,7 @@ async fn several_leases_are_handed_over_evenly_and_one_pending_to_the_leaver_sta
     ];
     until("2 each", async || workers.iter().all(|worker| worker.held().len() == 2).then_some(()))
         .await;
-    // Somebody drains a lease for the worker that is about to leave.
+    // Another worker drains a lease for the worker that is about to leave.
     let mut lease = Lease::new("shardId-x", Checkpoint::TrimHorizon);
     lease.owner = Some("w3".into());
     lease.checkpoint_owner = Some("w9".into());
@@ -52,63 +52,42 @@ fn kept() -> ConsumerConfig {
     config.with_on_stop(OnStop::Keep).with_worker_id("w1")
 }
 
-/// One that looks when the test says so.
-struct Looker {
-    coordinator: Coordinator,
-    looks: Looks,
-    deliveries: mpsc::Sender<Tenure>,
-    tenures: mpsc::Receiver<Tenure>,
-}
-
-impl Looker {
-    async fn new(aws: &LocalAws, config: ConsumerConfig) -> Self {
-        let (deliveries, tenures) = mpsc::channel(QUEUE);
-        let coordinator = Coordinator::prepare(parts(aws, "w1", config)).await.unwrap();
-        Self { looks: Looks::new(&coordinator.shared), coordinator, deliveries, tenures }
-    }
-
-    async fn look(&mut self) -> Option<Tenure> {
-        let shared = &self.coordinator.shared;
-        look_and_act(shared, &mut self.looks, &self.deliveries).await.unwrap();
-        self.tenures.try_recv().ok()
-    }
-}
-
 #[tokio::test]
 async fn the_next_process_of_an_id_does_not_start_on_what_the_last_one_did_not_release() {
     let aws = aws(1).await;
-    let mut first = Looker::new(&aws, kept()).await;
-    let held = first.look().await.unwrap();
-    // It is alive, or it has crashed: the table does not tell.
-    let mut second = Looker::new(&aws, kept()).await;
-    assert!(second.look().await.is_none());
+    let mut first = Manual::new(&aws, "w1", kept()).await;
+    let held = first.scan().await.unwrap();
+    // The first process lives or has crashed: the table does not show which.
+    let mut second = Manual::new(&aws, "w1", kept()).await;
+    assert!(second.scan().await.is_none());
     first.coordinator.leave().await;
     held.end(TenureEnd::GiveAway).await;
-    assert!(second.look().await.is_some());
+    assert!(second.scan().await.is_some());
 }
 
 #[tokio::test]
 async fn of_two_processes_of_one_id_one_starts_on_what_was_released_to_it() {
     let aws = aws(1).await;
-    let mut last = Looker::new(&aws, kept()).await;
-    let held = last.look().await.unwrap();
-    let mut workers = [Looker::new(&aws, kept()).await, Looker::new(&aws, kept()).await];
-    // Both have seen it owned: the rules that a look before would satisfy are tried, too.
+    let mut last = Manual::new(&aws, "w1", kept()).await;
+    let held = last.scan().await.unwrap();
+    let mut workers =
+        [Manual::new(&aws, "w1", kept()).await, Manual::new(&aws, "w1", kept()).await];
+    // Both have observed the owner, so the rules that need an earlier scan are tried, too.
     for worker in &mut workers {
-        assert!(worker.look().await.is_none());
+        assert!(worker.scan().await.is_none());
     }
     held.end(TenureEnd::GiveAway).await;
     let [one, other] = &mut workers;
     // Slow enough that each reads before either writes.
     let delay = Fault::delay(Duration::from_millis(300)).service(Service::DynamoDb);
     aws.faults().add(delay.operation("UpdateItem"));
-    let (a, b) = tokio::join!(one.look(), other.look());
+    let (a, b) = tokio::join!(one.scan(), other.scan());
     let started: Vec<Tenure> = a.into_iter().chain(b).collect();
     assert_eq!(started.len(), 1, "one of them");
     aws.faults().clear();
     assert_eq!(leases(&aws).await[held.shard_id()].counter, 3, "one renewal");
     for worker in &mut workers {
-        assert!(worker.look().await.is_none());
+        assert!(worker.scan().await.is_none());
     }
     assert!(started[0].is_held());
 }
@@ -116,30 +95,31 @@ async fn of_two_processes_of_one_id_one_starts_on_what_was_released_to_it() {
 #[tokio::test]
 async fn of_two_processes_of_one_id_one_takes_a_free_lease() {
     let aws = aws(1).await;
-    let mut workers = [Looker::new(&aws, kept()).await, Looker::new(&aws, kept()).await];
+    let mut workers =
+        [Manual::new(&aws, "w1", kept()).await, Manual::new(&aws, "w1", kept()).await];
     let [one, other] = &mut workers;
     let delay = Fault::delay(Duration::from_millis(300)).service(Service::DynamoDb);
     aws.faults().add(delay.operation("UpdateItem"));
-    let (a, b) = tokio::join!(one.look(), other.look());
+    let (a, b) = tokio::join!(one.scan(), other.scan());
     let started: Vec<Tenure> = a.into_iter().chain(b).collect();
     assert_eq!(started.len(), 1);
     aws.faults().clear();
-    // To the loser it was unassigned before; but nobody assigned it.
+    // The lease was unassigned before in the scan of the other process, too, but no leader assigned
+    // it to this worker.
     for worker in &mut workers {
-        assert!(worker.look().await.is_none());
+        assert!(worker.scan().await.is_none());
     }
     assert_eq!(leases(&aws).await[started[0].shard_id()].counter, 1);
 }
 
 #[tokio::test]
-async fn a_stop_marks_what_it_was_given_meanwhile_and_leaves_what_another_process_has() {
+async fn a_stop_releases_leases_that_were_assigned_meanwhile_and_leaves_those_of_another_process() {
     let aws = aws(3).await;
     let coordinator = Coordinator::prepare(parts(&aws, "w1", kept())).await.unwrap();
-    let shared = &coordinator.shared;
     coordinator.leave().await;
     let free: Vec<Lease> = leases(&aws).await.into_values().collect();
     let [given, taken, forced] = &free[..] else { panic!("{free:?}") };
-    shared.store.assign(given, "w1", false).await.unwrap();
+    coordinator.ctx.worker.store.assign(given, "w1", false).await.unwrap();
     store(&aws).take(taken, "w1").await.unwrap();
     let others = store(&aws).take(forced, "w9").await.unwrap();
     let others = others.applied().unwrap();
@@ -158,27 +138,23 @@ async fn a_stop_marks_what_it_was_given_meanwhile_and_leaves_what_another_proces
 async fn a_leaving_worker_awaits_the_row_that_it_writes_and_spares_a_later_one() {
     let aws = aws(1).await;
     let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
-    let shared = Arc::clone(&coordinator.shared);
     let delay = Fault::delay(Duration::from_millis(200)).service(Service::DynamoDb);
     let delay = aws.faults().add(delay.operation("UpdateItem").times(1));
-    let report = {
-        let shared = Arc::clone(&shared);
-        tokio::spawn(async move { heartbeat::report(&shared).await })
-    };
+    let task = tokio::spawn(Arc::clone(&coordinator.heartbeat).run());
     until("the row is being written", async || (aws.faults().count(delay) == 1).then_some(()))
         .await;
-    shared.leaving.cancel();
-    report.await.unwrap();
+    coordinator.ctx.stop.leaving.cancel();
+    task.await.unwrap();
     let rows = async || store(&aws).list(true).await.unwrap().workers;
     let [row] = &rows().await[..] else { panic!("the write was dropped") };
     // The next process under this id.
     let later = row.last_update + 1;
     store(&aws).put_worker("w1", later).await.unwrap();
-    heartbeat::withdraw(&shared).await;
+    coordinator.heartbeat.withdraw().await;
     assert_eq!(rows().await.len(), 1);
 
     store(&aws).put_worker("w1", row.last_update).await.unwrap();
-    heartbeat::withdraw(&shared).await;
+    coordinator.heartbeat.withdraw().await;
     assert!(rows().await.is_empty());
 }
 
@@ -186,30 +162,30 @@ async fn a_leaving_worker_awaits_the_row_that_it_writes_and_spares_a_later_one()
 async fn a_leaving_worker_removes_its_row_though_the_last_writes_were_not_answered() {
     let aws = aws(1).await;
     let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
-    let shared = Arc::clone(&coordinator.shared);
+    let heartbeat = &coordinator.heartbeat;
     let rows = async || store(&aws).list(true).await.unwrap().workers;
-    let now = shared.epoch_seconds();
-    // The one that was answered, and those since: it may be any of them.
+    let now = coordinator.ctx.worker.epoch_seconds();
+    // The row may be of the write that was answered, or of any write since.
     for written in [now - 34, now - 4, now - 2, now] {
-        shared.row_written().acknowledged(now - 34);
+        heartbeat.row_times().acknowledged(now - 34);
         for attempt in [now - 4, now - 2, now] {
-            shared.row_written().attempted(attempt);
+            heartbeat.row_times().attempted(attempt);
         }
         store(&aws).put_worker("w1", written).await.unwrap();
-        heartbeat::withdraw(&shared).await;
+        coordinator.heartbeat.withdraw().await;
         assert!(rows().await.is_empty(), "{written} of {now}");
     }
 }
 
 #[tokio::test]
-async fn an_aborted_processors_lease_is_not_given_back_at_the_stop() {
+async fn the_lease_of_an_aborted_processor_is_not_released_at_the_stop() {
     let aws = aws(1).await;
     let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
     let mut incoming = coordinator.start();
     let tenure = incoming.recv().await.unwrap();
     coordinator.leave().await;
     tenure.end(TenureEnd::Aborted).await;
-    // Answered when its writer is gone.
+    // It returns when the writer has ended.
     tenure.end(TenureEnd::Lost).await;
     coordinator.stop().await;
     let lease = &leases(&aws).await[tenure.shard_id()];

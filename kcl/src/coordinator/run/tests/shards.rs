@@ -28,7 +28,7 @@ async fn children_are_created_before_the_end_and_parents_are_cleaned_up() {
     parent.end(TenureEnd::ShardEnded).await;
     until("both children", async || (worker.held().len() == 2).then_some(())).await;
 
-    let report = worker.coordinator.shared.sync.run().await.unwrap();
+    let report = worker.coordinator.ctx.worker.sync.run().await.unwrap();
     assert_eq!((report.created, report.deleted), (0, 0), "children are still at their start");
     let children: Vec<Tenure> = worker.tenures.lock().unwrap().clone();
     for child in children.iter().filter(|tenure| tenure.is_held()) {
@@ -36,7 +36,7 @@ async fn children_are_created_before_the_end_and_parents_are_cleaned_up() {
         child.checkpoint(Checkpoint::parse("5", 0).unwrap(), Retry::Never).await.unwrap();
     }
     drop(children);
-    let sync = worker.coordinator.shared.sync.clone();
+    let sync = worker.coordinator.ctx.worker.sync.clone();
     let report = sync.run().await.unwrap();
     assert_eq!((report.created, report.deleted), (0, 0), "kept for a while");
     let clock = Arc::new(Later(SystemClock, Duration::from_secs(60)));
@@ -90,7 +90,7 @@ async fn a_sync_repairs_a_missing_lease_and_a_missing_hash_range() {
     store(&aws).delete(&gone).await.unwrap();
     store(&aws).delete(&bare).await.unwrap();
     store(&aws).create(&Lease { hash_key_range: None, ..bare.clone() }).await.unwrap();
-    let report = coordinator.shared.sync.run().await.unwrap();
+    let report = coordinator.ctx.worker.sync.run().await.unwrap();
     assert_eq!((report.created, report.deleted), (1, 0));
     let repaired = leases(&aws).await;
     assert_eq!(repaired[&gone.key], gone);

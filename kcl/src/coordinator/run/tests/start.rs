@@ -207,7 +207,7 @@ async fn while_a_fleet_moves_to_one_table_its_leader_is_found_in_the_old_one() {
     put(old, &lock("key", "java")).await;
     let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
     let leader = async || {
-        let snapshot = look(&coordinator.shared, true).await.unwrap();
+        let snapshot = coordinator.scanner.scan(true).await.unwrap();
         snapshot.leader.as_ref().map(|lock| lock.owner.clone())
     };
     assert_eq!(leader().await.as_deref(), Some("java"));

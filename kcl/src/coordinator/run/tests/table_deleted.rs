@@ -52,8 +52,8 @@ impl Start {
         Coordinator::prepare(parts).await
     }
 
-    /// Starts while the table is replaced, at the call of this number of those that the fault is for: by
-    /// leases of another fleet that `create` makes. `None`: the start makes fewer calls.
+    /// Starts while the table is replaced, at the call of this number of those that the fault is
+    /// for: by leases of another fleet that `create` makes. `None`: the start makes fewer calls.
     async fn replaced(
         &self,
         stream: &str,
@@ -82,8 +82,8 @@ impl Start {
         store.list(true).await.unwrap().leases
     }
 
-    /// Starts, with the table as `deed` leaves it at the DynamoDB call of this number; false if the start
-    /// makes fewer calls.
+    /// Starts, with the table as `deed` leaves it at the DynamoDB call of this number; false if the
+    /// start makes fewer calls.
     async fn disturbed(&self, call: u64, deed: Deed) -> bool {
         let delay = Fault::delay(Duration::from_millis(200)).service(Service::DynamoDb);
         let delay = self.aws.faults().add(delay.skip(call).times(1));

@@ -70,7 +70,7 @@ impl Knowledge {
         self.old &= overdue;
     }
 
-    /// As `Observations::may_start`. `process`: its own; `past`: the counter of its last tenure.
+    /// As `FleetView::may_start`. `process`: its own; `past`: the counter of its last tenure.
     pub(super) fn starts(&self, me: usize, process: usize, past: Option<u64>) -> Vec<Start> {
         let item = self.item;
         if item.owner != Some(me) || item.is_pending() {

@@ -1,4 +1,4 @@
-//! What a worker finds that names it.
+//! What a worker finds in its scans and queries, and what it does then.
 
 use std::future::ready;
 
@@ -6,35 +6,31 @@ use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 use futures::StreamExt as _;
 
 use super::*;
-use crate::coordinator::heartbeat::RowWritten;
+use crate::coordinator::heartbeat::RowTimes;
 
 #[tokio::test]
 async fn a_lease_found_assigned_is_renewed_before_it_counts_as_acquired() {
     let aws = aws(1).await;
-    let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
-    let shared = &coordinator.shared;
-    let (deliveries, mut tenures) = mpsc::channel(QUEUE);
+    let mut worker = Manual::new(&aws, "w1", config()).await;
     // The answer of the take is lost: it may have been a leader's.
     let lost = Fault::response_lost().service(Service::DynamoDb);
     aws.faults().add(lost.operation("UpdateItem").times(1));
-    look_and_act(shared, &mut Looks::new(shared), &deliveries).await.unwrap();
-    assert_eq!(tenures.try_recv().unwrap().lease().counter, 2);
+    assert_eq!(worker.scan().await.unwrap().lease().counter, 2);
 }
 
 #[tokio::test]
 async fn discovery_does_not_read_finished_leases_again() {
     let aws = aws(1).await;
-    let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
-    let shared = &coordinator.shared;
+    let worker = Manual::new(&aws, "w1", config()).await;
     let ended = Lease { owner: Some("w1".into()), ..Lease::new("finished", Checkpoint::ShardEnd) };
-    shared.store.create(&ended).await.unwrap();
-    let (deliveries, _tenures) = mpsc::channel(QUEUE);
+    store(&aws).create(&ended).await.unwrap();
     let reads = Fault::delay(Duration::from_millis(1)).service(Service::DynamoDb);
     let reads = aws.faults().add(reads.operation("GetItem"));
-    discovery::look(shared, &deliveries).await.unwrap();
-    assert_eq!(aws.faults().count(reads), 1, "not seen yet");
-    look(shared, true).await.unwrap();
-    discovery::look(shared, &deliveries).await.unwrap();
+    let mut discovery = Discovery::new(worker.acquirer.clone());
+    discovery.query().await.unwrap();
+    assert_eq!(aws.faults().count(reads), 1, "not scanned yet");
+    worker.coordinator.scanner.scan(true).await.unwrap();
+    discovery.query().await.unwrap();
     assert_eq!(aws.faults().count(reads), 1);
 }
 
@@ -43,19 +39,22 @@ async fn discovery_does_not_read_finished_leases_again() {
 async fn discovery_of_many_leases_costs_no_more_than_its_rate() {
     let me = "billing-1c84e3f2a9d06b57";
     let aws = aws(1).await;
-    let coordinator = Coordinator::prepare(parts(&aws, me, config())).await;
-    let coordinator = coordinator.unwrap();
-    let shared = &coordinator.shared;
+    let worker = Manual::new(&aws, me, config()).await;
+    let store = store(&aws);
     let leases = (1..=600).map(|n| Lease {
         owner: Some(me.into()),
         ..Lease::new(format!("shardId-{n:012}"), Checkpoint::ShardEnd)
     });
-    let created = leases.map(|lease| async move { shared.store.create(&lease).await });
+    let created = leases.map(|lease| {
+        let store = &store;
+        async move { store.create(&lease).await }
+    });
     let created = futures::stream::iter(created).buffer_unordered(16);
     assert_eq!(created.filter(|new| ready(new.is_ok())).count().await, 600);
-    look(shared, true).await.unwrap();
-    let (deliveries, _tenures) = mpsc::channel(QUEUE);
-    let pause = discovery::look(shared, &deliveries).await.unwrap();
+    worker.coordinator.scanner.scan(true).await.unwrap();
+    let mut discovery = Discovery::new(worker.acquirer.clone());
+    discovery.query().await.unwrap();
+    let pause = discovery.pause();
     let query = aws.dynamodb().query().table_name(APP);
     let query = query
         .index_name("LeaseOwnerToLeaseKeyIndex")
@@ -66,21 +65,19 @@ async fn discovery_of_many_leases_costs_no_more_than_its_rate() {
     assert_eq!(answer.count(), 600);
     let units = answer.consumed_capacity().unwrap().capacity_units();
     let rate = units.unwrap() / pause.as_secs_f64();
-    assert!((0.7..1.1).contains(&(rate / shared.table_reads)), "{rate}");
+    assert!((0.7..1.1).contains(&(rate / worker.coordinator.ctx.worker.table_reads)), "{rate}");
 }
 
 #[tokio::test]
 async fn a_leader_that_lives_balances_alone() {
     let aws = aws(4).await;
-    let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
-    let shared = &coordinator.shared;
-    let (deliveries, _tenures) = mpsc::channel(QUEUE);
-    look_and_act(shared, &mut Looks::new(shared), &deliveries).await.unwrap();
-    let now = shared.epoch_seconds();
-    shared.store.put_worker("java", now).await.unwrap();
+    let mut worker = Manual::new(&aws, "w1", config()).await;
+    worker.assignment.scan_and_act().await.unwrap();
+    let now = worker.coordinator.ctx.worker.epoch_seconds();
+    store(&aws).put_worker("java", now).await.unwrap();
     let hand_over = async || {
-        let snapshot = look(shared, true).await.unwrap();
-        make_plan(shared, &snapshot).hand_over.len()
+        let scan = worker.coordinator.scanner.scan(true).await.unwrap();
+        worker.assignment.plan(&scan).hand_over.len()
     };
     let lock = async |owner: &str| {
         let lock = [
@@ -94,7 +91,7 @@ async fn a_leader_that_lives_balances_alone() {
         let put = aws.dynamodb().put_item().table_name(APP);
         put.set_item(Some(lock.into())).send().await.unwrap();
     };
-    assert_eq!(hand_over().await, 2, "nobody leads");
+    assert_eq!(hand_over().await, 2, "there is no leader");
     lock("java").await;
     assert_eq!(hand_over().await, 0);
     let measured = AttributeValue::M([("C".into(), AttributeValue::L(Vec::new()))].into());
@@ -106,35 +103,31 @@ async fn a_leader_that_lives_balances_alone() {
         .await
         .unwrap();
     assert_eq!(hand_over().await, 2, "it does not compare such a worker with ours");
-    shared.store.put_worker("java", now).await.unwrap();
+    store(&aws).put_worker("java", now).await.unwrap();
     assert_eq!(hand_over().await, 0);
     lock("long gone").await;
-    assert_eq!(hand_over().await, 2, "its worker is not there");
+    assert_eq!(hand_over().await, 2, "its worker does not live");
 }
 
 #[tokio::test]
-async fn a_worker_that_is_held_back_takes_nothing_and_invites_nobody() {
+async fn a_worker_that_is_held_back_takes_no_lease_and_writes_no_heartbeat() {
     let aws = aws(1).await;
-    let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
-    let shared = &coordinator.shared;
-    let (deliveries, mut tenures) = mpsc::channel(QUEUE);
-    coordinator.hold_back(true);
-    let mut report = std::pin::pin!(heartbeat::report(shared));
-    assert!(futures::poll!(&mut report).is_pending());
-    assert_eq!(*shared.row_written(), RowWritten::default(), "not tried");
-    let mut looks = Looks::new(shared);
-    look_and_act(shared, &mut looks, &deliveries).await.unwrap();
-    assert!(tenures.try_recv().is_err());
-    coordinator.hold_back(false);
-    look_and_act(shared, &mut looks, &deliveries).await.unwrap();
-    assert!(tenures.try_recv().is_ok());
+    let mut worker = Manual::new(&aws, "w1", config()).await;
+    worker.coordinator.hold_back(true);
+    let heartbeat = Arc::clone(&worker.coordinator.heartbeat);
+    let mut beats = std::pin::pin!(Arc::clone(&heartbeat).run());
+    assert!(futures::poll!(&mut beats).is_pending());
+    assert_eq!(*heartbeat.row_times(), RowTimes::default(), "not tried");
+    assert!(worker.scan().await.is_none());
+    worker.coordinator.hold_back(false);
+    assert!(worker.scan().await.is_some());
     let row = async {
-        while shared.store.list(true).await.unwrap().workers.is_empty() {
+        while store(&aws).list(true).await.unwrap().workers.is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::select! {
-        () = report => panic!("it goes on until the worker leaves"),
+        () = beats => panic!("it goes on until the worker leaves"),
         () = row => {}
     }
 }

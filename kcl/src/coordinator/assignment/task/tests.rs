@@ -1,35 +1,30 @@
-//! On a table in memory, in paused time: what looks cost, and what becomes of one that fails.
+//! On a table in memory, in paused time: what scans cost, which leases are taken, and what a
+//! failure does.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use tokio::sync::mpsc;
 
 use super::*;
 use crate::checkpoint::Checkpoint;
-use crate::clock::{Clock, TokioClock};
-use crate::config::{InitialPosition, OnRecreatedStream, OnStop};
-use crate::coordinator::discovery;
-use crate::coordinator::shared::SharedParts;
-use crate::current_stream::CurrentStream;
-use crate::executor::CurrentRuntime;
-use crate::health::ProblemLog;
-use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Passage};
-use crate::lease::{LeaseStore, StreamIdentity, text};
-use crate::metrics::Meter;
-use crate::service_time::ServiceClock;
-use crate::stream::{ListShardsError, ShardList, ShardLister, ShardSync};
+use crate::coordinator::context::PreparedWorker;
+use crate::coordinator::discovery::Discovery;
+use crate::coordinator::heartbeat::Heartbeat;
+use crate::coordinator::memory_worker::memory_worker;
+use crate::lease::memory::{Link, MemoryTable, Passage};
+use crate::lease::{Tenure, text};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Counts the attempts of reads.
+/// The way to the table. Counts the attempts to read.
 #[derive(Debug, Default)]
 struct Way {
     reads: AtomicU64,
     throttles: AtomicBool,
-    /// What becomes of the next attempts.
+    /// Results of the next attempts.
     script: Mutex<VecDeque<Passage>>,
 }
 
@@ -56,76 +51,37 @@ impl Link for Way {
     }
 }
 
-#[derive(Debug)]
-struct NoShards;
-
-impl ShardLister for NoShards {
-    fn list(
-        &self,
-        _: Option<InitialPosition>,
-    ) -> BoxFuture<'_, Result<ShardList, ListShardsError>> {
-        std::future::pending().boxed()
-    }
-}
-
 struct Fixture {
     way: Arc<Way>,
     table: Arc<MemoryTable>,
-    shared: Arc<Shared>,
+    ctx: Arc<Context>,
+    acquirer: Acquirer,
+    assignment: Assignment,
+    acquired: mpsc::Receiver<Tenure>,
 }
 
 impl Fixture {
-    /// Worker `me`, which may read so many units a second.
+    /// The worker `me`, which may read so many units a second.
     fn new(table_reads: f64) -> Self {
-        let clock = Arc::new(TokioClock::new()) as Arc<dyn Clock>;
-        let table = Arc::new(MemoryTable::new(Arc::clone(&clock), None));
         let way = Arc::new(Way::default());
-        let link = Arc::clone(&way) as Arc<dyn Link>;
-        let store = MemoryLeaseStore::new(Arc::clone(&table), link, "me", SECOND).of_process(1);
-        let store = Arc::new(store) as Arc<dyn LeaseStore>;
-        let sync = ShardSync {
-            lister: Arc::new(NoShards),
-            store: Arc::clone(&store),
-            position: InitialPosition::TrimHorizon,
-            stream: Arc::new(CurrentStream::new(
-                StreamIdentity { arn: "arn:orders".into(), created: 1 },
-                OnRecreatedStream::default(),
-                Arc::clone(&clock),
-            )),
-            has_entity_type: true,
-            clock: Arc::clone(&clock),
-            finished: Arc::default(),
-        };
-        let shared = Arc::new(Shared::new(SharedParts {
-            worker_id: "me".into(),
-            process: 1,
-            store,
-            sync,
-            clock: Arc::clone(&clock),
-            service_clock: ServiceClock::new(Arc::clone(&clock)),
-            failover: 10 * SECOND,
-            max_leases: usize::MAX,
-            table_reads,
-            on_stop: OnStop::default(),
-            sync_interval: 60 * SECOND,
-            first_look: Duration::ZERO,
-            seed: 7,
-            meter: Meter::default(),
-            problems: Arc::new(ProblemLog::new(Arc::clone(&clock))),
-            fleet_mode: None,
-            executor: Arc::new(CurrentRuntime),
-        }));
-        Self { way, table, shared }
+        let (worker, table) = memory_worker(Arc::clone(&way) as Arc<dyn Link>);
+        let ctx = Arc::new(Context::new(PreparedWorker { table_reads, ..worker }));
+        let heartbeat = Arc::new(Heartbeat::new(Arc::clone(&ctx)));
+        let scanner = Scanner::new(Arc::clone(&ctx), heartbeat);
+        let (sender, acquired) = mpsc::channel(2);
+        let acquirer = Acquirer::new(Arc::clone(&ctx), sender);
+        let assignment = Assignment::new(scanner, acquirer.clone());
+        Self { way, table, ctx, acquirer, assignment, acquired }
     }
 
     async fn create(&self, lease: Lease) {
-        self.shared.store.create(&lease).await.unwrap();
+        self.ctx.worker.store.create(&lease).await.unwrap();
     }
 
     /// What this worker would take after a scan.
     async fn takes(&self) -> Vec<String> {
-        let snapshot = look(&self.shared, true).await.unwrap();
-        make_plan(&self.shared, &snapshot).take
+        let scan = self.assignment.scanner.scan(true).await.unwrap();
+        self.assignment.plan(&scan).take
     }
 
     /// A Java leader's heartbeat: its lock, its row, and its lease `led`.
@@ -140,45 +96,40 @@ impl Fixture {
         ];
         let lock = lock.map(|(name, value)| (name.to_owned(), text(value)));
         self.table.put_item("Leader", lock.into());
-        let store = &self.shared.store;
-        let seconds = self.shared.epoch_seconds();
+        let store = &self.ctx.worker.store;
+        let seconds = self.ctx.worker.epoch_seconds();
         store.put_worker("java", seconds).await.unwrap();
         let led = store.get("led").await.unwrap().unwrap();
         store.renew(&led, "java", None).await.unwrap();
     }
-
-    fn reads(&self) -> u64 {
-        self.way.reads.load(Ordering::Relaxed)
-    }
 }
 
-/// Of a worker that nudges itself ten times a second.
-async fn attempts_in(fixture: &Fixture, seconds: u32) -> u64 {
-    let before = fixture.reads();
+/// Attempts to read, while a task asks for a scan ten times a second.
+async fn attempts_in(way: &Way, ctx: &Context, seconds: u32) -> u64 {
+    let before = way.reads.load(Ordering::Relaxed);
     for _ in 0..10 * seconds {
-        fixture.shared.nudge.notify_one();
+        ctx.scan_wanted.notify_one();
         tokio::time::sleep(SECOND / 10).await;
     }
-    fixture.reads() - before
+    way.reads.load(Ordering::Relaxed) - before
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_asks_for_looks_and_whatever_fails_they_stay_within_the_bound() {
+async fn scans_stay_within_their_budget_whatever_asks_for_them_or_fails() {
     let fixture = Fixture::new(5.0);
-    // A look costs 100 units: one in 20 s, at rest.
+    // A scan costs 100 units: one in 20 s, at rest.
     for n in 0..2_000 {
         let lease = Lease::new(format!("finished-{n}"), Checkpoint::ShardEnd);
         fixture.create(lease).await;
     }
-    let (deliveries, _tenures) = mpsc::channel(1);
-    let shared = Arc::clone(&fixture.shared);
-    let task = tokio::spawn(async move { assign(&shared, &deliveries).await });
-    let looks = attempts_in(&fixture, 600).await;
-    assert!((59..=64).contains(&looks), "two in 20 s: {looks}");
-    fixture.way.throttles.store(true, Ordering::Relaxed);
-    let failed = attempts_in(&fixture, 600).await / 3;
+    let Fixture { way, ctx, assignment, .. } = fixture;
+    let task = tokio::spawn(assignment.run());
+    let scans = attempts_in(&way, &ctx, 600).await;
+    assert!((59..=64).contains(&scans), "two in 20 s: {scans}");
+    way.throttles.store(true, Ordering::Relaxed);
+    let failed = attempts_in(&way, &ctx, 600).await / 3;
     assert!((20..=31).contains(&failed), "one in 20 to 30 s: {failed}");
-    fixture.shared.leaving.cancel();
+    ctx.stop.leaving.cancel();
     task.await.unwrap();
 }
 
@@ -192,36 +143,32 @@ async fn a_lease_that_cannot_be_read_or_started_on_keeps_no_other_from_it() {
         ..Lease::new(key, Checkpoint::TrimHorizon)
     };
     const THROTTLED: [Passage; 5] = [Passage::Throttled; 5];
-    // The list of leases, and the reads or the renewals of both, which are tried three times: one of them
-    // fails.
+    // The list of leases is read. Then either the read or the renewal of one of the two leases
+    // fails, each after three attempts.
     for script in [[&[AT_ONCE][..], &THROTTLED].concat(), [&[AT_ONCE; 3][..], &THROTTLED].concat()]
     {
         for discovers in [true, false] {
-            let fixture = Fixture::new(5.0);
+            let mut fixture = Fixture::new(5.0);
             fixture.create(released("a")).await;
             fixture.create(released("b")).await;
-            let (deliveries, mut tenures) = mpsc::channel(2);
             fixture.way.script.lock().unwrap().extend(&script);
-            let shared = &fixture.shared;
             if discovers {
-                discovery::look(shared, &deliveries).await.unwrap();
+                Discovery::new(fixture.acquirer.clone()).query().await.unwrap();
             } else {
-                let mut looks = Looks::new(shared);
-                look_and_act(shared, &mut looks, &deliveries).await.unwrap();
+                fixture.assignment.scan_and_act().await.unwrap();
             }
-            let started = tenures.try_recv().expect("the other one");
+            let started = fixture.acquired.try_recv().expect("the other one");
             assert!(["a", "b"].contains(&started.shard_id()), "{script:?}");
-            assert!(tenures.try_recv().is_err(), "{script:?}");
-            fixture.shared.stopped.cancel();
+            assert!(fixture.acquired.try_recv().is_err(), "{script:?}");
+            fixture.ctx.stop.stopped.cancel();
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_looks_are_rare_the_owner_of_a_shard_takes_all_that_it_splits_into() {
+async fn where_scans_are_rare_the_owner_of_a_shard_takes_its_children() {
     for (table_reads, taken) in [(5.0, vec!["b", "c"]), (0.1, vec!["c", "z"])] {
         let fixture = Fixture::new(table_reads);
-        let shared = &fixture.shared;
         let owned = |key: &str, owner: &str, checkpoint| Lease {
             owner: Some(owner.into()),
             ..Lease::new(key, checkpoint)
@@ -235,11 +182,9 @@ async fn where_looks_are_rare_the_owner_of_a_shard_takes_all_that_it_splits_into
         fixture.create(child("z", "a")).await;
         fixture.create(owned("x", "other", Checkpoint::ShardEnd)).await;
         fixture.create(child("b", "x")).await;
-        let now = shared.epoch_seconds();
-        shared.store.put_worker("other", now).await.unwrap();
-        let snapshot = look(shared, true).await.unwrap();
-        let plan = make_plan(shared, &snapshot);
-        assert_eq!(plan.take, taken, "{table_reads}");
+        let worker = &fixture.ctx.worker;
+        worker.store.put_worker("other", worker.epoch_seconds()).await.unwrap();
+        assert_eq!(fixture.takes().await, taken, "{table_reads}");
     }
 }
 
@@ -262,10 +207,10 @@ async fn free_leases_are_left_to_a_live_java_leader_for_two_of_its_passes() {
     fixture.create(owned("led", "java")).await;
     fixture.create(owned("orphaned", "dead")).await;
     fixture.create(Lease::new("unassigned", Checkpoint::TrimHorizon)).await;
-    let began = fixture.shared.clock.now();
+    let began = fixture.ctx.worker.clock.now();
     let mut taken = Vec::new();
     while taken.len() < 2 {
-        let after = fixture.shared.clock.now() - began;
+        let after = fixture.ctx.worker.clock.now() - began;
         assert!(after < 100 * SECOND, "only {taken:?} were taken");
         fixture.java_leads(after.as_secs()).await;
         for key in fixture.takes().await {
@@ -282,19 +227,19 @@ async fn free_leases_are_left_to_a_live_java_leader_for_two_of_its_passes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_java_leader_that_died_is_not_waited_for() {
+async fn free_leases_are_not_left_to_a_java_leader_that_has_died() {
     let fixture = Fixture::new(5.0);
     let led = Lease { owner: Some("java".into()), ..Lease::new("led", Checkpoint::TrimHorizon) };
     fixture.create(led).await;
     fixture.create(Lease::new("unassigned", Checkpoint::TrimHorizon)).await;
-    for beat in 0..15 {
-        fixture.java_leads(beat).await;
-        assert!(fixture.takes().await.is_empty(), "{beat}");
+    for heartbeat in 0..15 {
+        fixture.java_leads(heartbeat).await;
+        assert!(fixture.takes().await.is_empty(), "{heartbeat}");
         tokio::time::sleep(SECOND).await;
     }
-    let died = fixture.shared.clock.now();
+    let died = fixture.ctx.worker.clock.now();
     while fixture.takes().await.len() < 2 {
-        let after = fixture.shared.clock.now() - died;
+        let after = fixture.ctx.worker.clock.now() - died;
         assert!(after <= 11 * SECOND, "the failover time and a scan: {after:?}");
         tokio::time::sleep(SECOND).await;
     }

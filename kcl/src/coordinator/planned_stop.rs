@@ -1,0 +1,110 @@
+//! What a planned stop does with the leases.
+//!
+//! The order of a planned stop, in which the worker calls its coordinator:
+//! 1. [`begin_to_leave`](super::Coordinator::begin_to_leave): this worker acquires no more leases,
+//!    and every processor is told. Held leases are renewed until step 3.
+//! 2. [`PlannedStop::withdraw`]: the heartbeat is removed, so that no leader assigns leases to this
+//!    worker. A scan finds the workers that may receive its leases. Meanwhile the consumers drain
+//!    their shards and checkpoint.
+//! 3. When step 2 is done, or half of the deadline is over, the lease of each drained shard is
+//!    handed over, released or kept, as `on_stop` says.
+//! 4. [`PlannedStop::pass_leases_on`]: a scan finds the leases that were assigned to this worker
+//!    meanwhile, and they are passed on, too.
+//! 5. [`end`](super::Coordinator::end): all tasks end.
+
+use std::sync::Arc;
+
+use super::context::Context;
+use super::heartbeat::Heartbeat;
+use super::scan::Scanner;
+use crate::config::OnStop;
+use crate::lease::{Lease, LeaseOutcome};
+
+/// The steps of a planned stop that write to the lease table.
+#[derive(Debug, Clone)]
+pub(super) struct PlannedStop {
+    pub(super) ctx: Arc<Context>,
+    pub(super) heartbeat: Arc<Heartbeat>,
+    pub(super) scanner: Scanner,
+}
+
+impl PlannedStop {
+    /// Removes the heartbeat, and finds the receivers of the leases that this worker will hand
+    /// over.
+    pub(super) async fn withdraw(self) {
+        self.heartbeat.withdraw().await;
+        if let Err(error) = self.scanner.scan(true).await {
+            tracing::warn!(%error, "the lease table could not be scanned before the stop");
+        }
+    }
+
+    /// Passes on the leases that name this worker and that it does not process. Returns what became
+    /// of each, by shard.
+    pub(super) async fn pass_leases_on(self) -> Vec<(String, LeaseOutcome)> {
+        let scan = match self.scanner.scan(true).await {
+            Ok(scan) => scan,
+            Err(error) => {
+                tracing::warn!(%error, "leases that were assigned to this worker meanwhile will expire");
+                return Vec::new();
+            }
+        };
+        let Context { worker, held, .. } = &*self.ctx;
+        let mut passed_on = Vec::new();
+        for lease in scan.leases.iter().filter(|lease| worker.is_named_by(lease)) {
+            // The present owner completes a pending handoff to this worker: a forced transfer would
+            // fence a processor that is about to checkpoint. A lease that another process of this
+            // worker id has written is that process's.
+            let is_idle = !lease.is_handoff_pending()
+                && !held.contains(&lease.key)
+                && !lease.is_anothers(worker.process);
+            if is_idle && let Some(outcome) = self.pass_on(lease).await {
+                passed_on.push((lease.key.clone(), outcome));
+            }
+        }
+        passed_on
+    }
+
+    /// Passes one lease on. Every write is conditional on the lease's counter, so a write that
+    /// arrives late does not move the lease of a later owner. Returns `None` if the lease stays as
+    /// it is.
+    async fn pass_on(&self, lease: &Lease) -> Option<LeaseOutcome> {
+        let Context { worker, fleet, .. } = &*self.ctx;
+        let (store, me) = (&worker.store, &worker.id);
+        // No processor of this worker ran under the lease. So the next owner may start at once, if
+        // this worker might have.
+        let may_start = fleet.lock().may_start(lease, worker.clock.now());
+        let on_stop = match self.ctx.workers_take_leases() {
+            true => OnStop::Release,
+            false => worker.on_stop,
+        };
+        let handed_over = |to: String| LeaseOutcome::HandedOver { to };
+        let (moved, outcome) = match (on_stop, may_start) {
+            (OnStop::Keep, true) if lease.was_released_to_owner() => {
+                return Some(LeaseOutcome::Kept);
+            }
+            (OnStop::Keep, true) => (store.assign(lease, me, true).await, LeaseOutcome::Kept),
+            (OnStop::HandOver, _) => {
+                let receiver = fleet.lock().next_receiver();
+                match (receiver, may_start) {
+                    (Some(next), true) => {
+                        (store.assign(lease, &next, true).await, handed_over(next))
+                    }
+                    // The receiver waits until the previous owner is fenced.
+                    (Some(next), false) => (store.take(lease, &next).await, handed_over(next)),
+                    (None, true) => (store.evict(lease).await, LeaseOutcome::Released),
+                    (None, false) => return None,
+                }
+            }
+            (OnStop::Release, true) => (store.evict(lease).await, LeaseOutcome::Released),
+            // The previous owner may still be at work, so the lease is left to expire.
+            (OnStop::Keep | OnStop::Release, false) => return None,
+        };
+        match moved {
+            Ok(moved) => moved.applied().map(|_| outcome),
+            Err(error) => {
+                tracing::warn!(shard = lease.shard_id(), %error, "the lease will expire");
+                None
+            }
+        }
+    }
+}

@@ -46,8 +46,8 @@ pub struct LeaseSnapshot {
     /// How long this worker has seen this owner (or none); it may be longer.
     #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
     pub owned_for: Duration,
-    /// How long this worker has seen this counter. If that was beyond the failover time at the look already, `age` ago,
-    /// the owner is gone.
+    /// How long this worker has seen this counter. If it was longer than the failover time when
+    /// the table was read, `age` ago, the owner has stopped.
     #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
     pub heartbeat_age: Duration,
     /// How long this worker has seen this checkpoint. On a shard that gets no records, or whose

@@ -80,7 +80,7 @@ pub(super) struct StopSignals {
     pub(super) stopped: CancellationToken,
 }
 
-/// See the module.
+/// The worker and the state that its tasks share.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(super) worker: PreparedWorker,

@@ -36,27 +36,26 @@ impl Clock for SystemClock {
 
 /// Tokio's clock, which a test pauses and advances. Made inside a runtime; the time of day moves with
 /// it.
-#[cfg(any(test, feature = "simulation"))]
+#[cfg(test)]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TokioClock {
     origin: tokio::time::Instant,
     wall_origin: SystemTime,
 }
 
-#[cfg(any(test, feature = "simulation"))]
+#[cfg(test)]
 impl TokioClock {
     pub(crate) fn starting_at(wall_origin: SystemTime) -> Self {
         Self { origin: kinesis_common::clock::now(), wall_origin }
     }
 
     /// From the real time of day on.
-    #[cfg(test)]
     pub(crate) fn new() -> Self {
         Self::starting_at(kinesis_common::clock::wall())
     }
 }
 
-#[cfg(any(test, feature = "simulation"))]
+#[cfg(test)]
 impl Clock for TokioClock {
     fn now(&self) -> Duration {
         self.origin.elapsed()

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 /// Spawns tasks: a simulation stops and ends those of one worker by its own.
-pub(crate) trait Executor: Send + Sync + Debug {
+pub trait Executor: Send + Sync + Debug {
     fn spawn(&self, work: BoxFuture<'static, ()>) -> JoinHandle<()>;
 }
 

@@ -10,29 +10,21 @@ use std::time::Duration;
 use fastrand::Rng;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use kcl::internals::{
+    Executor, InjectedWorker, Lease, LeaseStore, ListShardsError, Page, Retrieval, RetrievalError,
+    Shard, ShardBudget, ShardList, ShardLister, ShardReader, Start, WorkerParts,
+};
+use kcl::{
+    Clock, ConsumerConfig, InitialPosition, ProcessorError, RecordBatch, RecordProcessor,
+    ShardContext, ShardEnd, Shutdown,
+};
 use kinesis_aggregation::{HashKey, HashKeyRange};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::world::{ATTEMPT, FAILOVER};
-use crate::clock::{Clock, TokioClock};
-use crate::config::{ConsumerConfig, InitialPosition, OnRecreatedStream, OnStop};
-use crate::coordinator::{Coordinator, PreparedWorker, first_scan_delay};
-use crate::current_stream::CurrentStream;
-use crate::error::ProcessorError;
-use crate::executor::CurrentRuntime;
-use crate::health::ProblemLog;
-use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Passage, Watcher};
-use crate::lease::{Lease, LeaseStore, StreamIdentity};
-use crate::metrics::Meter;
-use crate::processor::{RecordBatch, RecordProcessor, ShardContext, ShardEnd, Shutdown};
-use crate::retrieval::{
-    ByteBudget, Page, Retrieval, RetrievalError, ShardBudget, ShardReader, Start,
-};
-use crate::service_time::ServiceClock;
-use crate::shard_consumer::Worker;
-use crate::stream::{ListShardsError, Shard, ShardList, ShardLister, ShardSync, Starter};
-use crate::worker::{self, View, ViewParts};
-use crate::worker_state::StateSender;
+use super::clock::PausedClock;
+use super::world::ATTEMPT;
+use crate::memory::{Link, MemoryLeaseStore, MemoryTable, Passage, Watcher};
 
 /// There and back again.
 const HALF_A_CALL: Duration = Duration::from_millis(5);
@@ -181,7 +173,7 @@ impl Retrieval for Empty {
     fn open(&self, start: Start) -> Box<dyn ShardReader> {
         let mut counts = self.0.counts();
         counts.readers += 1;
-        counts.read.insert(start.status.shard_id().to_owned());
+        counts.read.insert(start.shard_id().to_owned());
         drop(counts);
         Box::new(Silent)
     }
@@ -237,8 +229,7 @@ pub fn cold_start(shards: u32, workers: u32, seed: u64) -> ColdStart {
 }
 
 async fn simulate(shards: u32, workers: u32, mut random: Rng) -> ColdStart {
-    let noon = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    let clock = Arc::new(TokioClock::starting_at(noon)) as Arc<dyn Clock>;
+    let clock = Arc::new(PausedClock::start()) as Arc<dyn Clock>;
     let tally = Arc::new(Tally::default());
     let watcher = Arc::clone(&tally) as Arc<dyn Watcher>;
     let fleet = Fleet {
@@ -296,75 +287,26 @@ async fn work(fleet: Fleet, worker_id: String, mut random: Rng) {
     let table = Arc::clone(&fleet.table);
     let store = MemoryLeaseStore::new(table, Arc::new(link), &worker_id, ATTEMPT);
     let store = Arc::new(store.of_process(process)) as Arc<dyn LeaseStore>;
-    let sync = ShardSync {
-        lister: Arc::clone(&fleet.lister) as Arc<dyn ShardLister>,
-        store: Arc::clone(&store),
-        position: InitialPosition::TrimHorizon,
-        stream: Arc::new(CurrentStream::new(
-            StreamIdentity { arn: "arn:simulated".to_owned(), created: 1 },
-            OnRecreatedStream::default(),
-            Arc::clone(&clock),
-        )),
-        has_entity_type: true,
-        clock: Arc::clone(&clock),
-        finished: Arc::default(),
-    };
-    let starter = Starter::new(&sync, &worker_id, random.u64(..));
-    let was_cold = loop {
-        match starter.run().await {
-            Ok(was_cold) => break was_cold,
-            Err(_) => tokio::time::sleep(LOOK).await,
-        }
-    };
-    drop(starter);
-    let config = Arc::new(ConsumerConfig::default());
-    let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
-    let coordinator = Coordinator::new(PreparedWorker {
-        id: worker_id.clone(),
-        process,
-        store,
-        sync,
-        clock: Arc::clone(&clock),
-        service_clock: ServiceClock::new(Arc::clone(&clock)),
-        failover: FAILOVER,
-        max_leases: usize::MAX,
-        table_reads: f64::from(config.max_lease_table_reads),
-        on_stop: OnStop::default(),
-        sync_interval: config.shard_sync_interval,
-        first_scan_delay: first_scan_delay(was_cold),
-        seed: random.u64(..),
-        meter: Meter::default(),
-        problems: Arc::clone(&problems),
-        fleet_mode: None,
-        executor: Arc::new(CurrentRuntime),
-    });
-    let budget = ByteBudget::new(config.max_buffered_bytes);
-    let view = View::new(ViewParts {
-        worker_id: worker_id.clone(),
-        budget: Arc::clone(&budget),
-        fleet: coordinator.fleet_view(),
-        states: StateSender::default(),
-        clock: Arc::clone(&clock),
-        config: Arc::clone(&config),
-        meter: Meter::default(),
-        problems,
-    });
-    let worker = Worker {
-        application: "simulated".to_owned(),
+    let config = ConsumerConfig::default().with_initial_position(InitialPosition::TrimHorizon);
+    let runtime = Arc::new(Handle::current());
+    let mut worker = InjectedWorker::new(WorkerParts {
         worker_id,
-        stream: "simulated".to_owned(),
-        clock,
+        process,
+        table_reads: f64::from(config.max_lease_table_reads),
         config,
+        store,
+        lister: Arc::clone(&fleet.lister) as Arc<dyn ShardLister>,
         retrieval: Arc::new(Empty(Arc::clone(&fleet.tally))),
-        budget,
-        factory: Arc::new(|_: &ShardContext| Idle),
-        executor: Arc::new(CurrentRuntime),
-    };
+        clock,
+        coordination: Arc::clone(&runtime) as Arc<dyn Executor>,
+        processors: runtime,
+    });
+    worker.start_with_fleet(LOOK, random.u64(..)).await;
     fleet.tally.counts().running += 1;
+    let seeds = (random.u64(..), random.u64(..));
     let (_stop, stopped) = watch::channel(None);
-    let run = worker::run(coordinator, Arc::new(worker), Arc::new(view), random.u64(..), stopped);
     // Until the simulation ends.
-    let _ = run.await;
+    let _ = worker.run(|_: &ShardContext| Idle, seeds, stopped).await;
 }
 
 #[cfg(test)]

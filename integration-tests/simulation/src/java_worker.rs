@@ -10,17 +10,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use consumer::Consumer;
 use fastrand::Rng;
+use kcl::Clock;
+use kcl::internals::{Lease, LeaseStore, LeaseStoreError};
 use tokio_util::sync::CancellationToken;
 
 use super::network::Network;
 use super::oracle::{Hold, JavaRule, Kind, Overstay};
 use super::process::Process;
 use super::world::{FAILOVER, World};
-use crate::clock::Clock;
-use crate::lease::memory::MemoryLeaseStore;
-use crate::lease::{Lease, LeaseStore, LeaseStoreError};
-use consumer::Consumer;
+use crate::memory::MemoryLeaseStore;
 pub(super) use leader::LeaderLock;
 
 const ROW: Duration = Duration::from_secs(30);

@@ -1,6 +1,8 @@
 //! Fleets of workers in one seeded, single-threaded runtime under paused time, with everything going
-//! wrong that can: for this project's tests, not for users. It lives here, behind a feature, because
-//! what it judges is private: opened to another crate, all of coordination would have to be public.
+//! wrong that can: for this project's tests, not for users.
+//!
+//! The workers are whole: [`kcl::internals`] gives them their lease table, the shards of the stream, the
+//! records, the clock and the executors of the simulation in place of those that they make themselves.
 //!
 //! | fault | where |
 //! |---|---|
@@ -36,8 +38,10 @@
 //! time than 10 s, a recorder, subscriber or clock of the user's that blocks. A call of user code that
 //! blocks its thread stops between two of its steps, not within one.
 
+mod clock;
 mod cold_start;
 mod java_worker;
+pub mod memory;
 mod network;
 mod oracle;
 mod process;

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
+use kcl::Clock;
 
-use crate::clock::Clock;
-use crate::lease::memory::{Link, Passage};
+use crate::memory::{Link, Passage};
 
 /// One worker's way to the table.
 #[derive(Debug)]

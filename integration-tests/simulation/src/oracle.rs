@@ -14,12 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::stream::{self, Stream};
-use crate::checkpoint::Checkpoint;
-use crate::clock::Clock;
-use crate::lease::Lease;
 pub(super) use cover::first_hole;
 pub(super) use excuse::{JavaRule, Overstay};
 use excuse::{Left, Pending};
+use kcl::internals::Lease;
+use kcl::{Checkpoint, Clock};
 use progress::Progress;
 
 /// Violations after which a run has told enough.

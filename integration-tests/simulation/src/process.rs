@@ -9,11 +9,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
+use kcl::Clock;
+use kcl::internals::Executor;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
-
-use crate::clock::Clock;
-use crate::executor::Executor;
 
 /// The worker id of a process: a second one under the id of another, at the same time, has a mark at
 /// the end of its name.

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use kcl::internals::LeaseStore as _;
+use kcl::{Clock, OnStop};
 use tokio_util::sync::CancellationToken;
 
+use super::clock::PausedClock;
 use super::java_worker::{self, LeaderLock};
 use super::network::Network;
 use super::process::Process;
 use super::rust_worker::{self, Setting};
 use super::world::World;
-use crate::clock::{Clock, TokioClock};
-use crate::config::OnStop;
-use crate::lease::LeaseStore as _;
 
 const SHARDS: u32 = 24;
 const JAVA: usize = 3;
@@ -31,8 +31,7 @@ struct Fleet {
 
 impl Fleet {
     fn new(seed: u64) -> Self {
-        let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        let clock = Arc::new(TokioClock::starting_at(noon)) as Arc<dyn Clock>;
+        let clock = Arc::new(PausedClock::start()) as Arc<dyn Clock>;
         let network = Arc::new(Network::new(Arc::clone(&clock), seed));
         network.calm();
         Self {

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use kcl::internals::{InjectedWorker, ShardLister, WorkerParts};
+use kcl::{CheckpointPolicy, Clock, ConsumerConfig, InitialPosition, OnStop};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -17,20 +19,8 @@ use self::stopping::Stopping;
 use super::network::Network;
 use super::process::{InProcess, Process, worker_id};
 use super::world::{FAILOVER, World};
-use crate::clock::Clock;
-use crate::config::{CheckpointPolicy, ConsumerConfig, InitialPosition, OnRecreatedStream, OnStop};
-use crate::coordinator::{Coordinator, PreparedWorker};
-use crate::current_stream::CurrentStream;
-use crate::health::ProblemLog;
-use crate::lease::{LeaseStore, StreamIdentity};
-use crate::metrics::Meter;
-use crate::retrieval::ByteBudget;
-use crate::service_time::ServiceClock;
-use crate::shard_consumer::Worker;
-use crate::stream::{ShardLister, ShardSync};
-use crate::worker::{self, View, ViewParts};
-use crate::worker_state::StateSender;
 
+const SYNC_INTERVAL: Duration = Duration::from_secs(20);
 /// To stop within, in milliseconds.
 const LONGEST_DEADLINE: u64 = 60_000;
 /// That deadline, what comes on top, and a start that is under way.
@@ -60,47 +50,8 @@ pub(super) async fn run(
 ) {
     world.oracle.limit(&name, setting.max_leases);
     let mut random = Rng::with_seed(setting.seed);
-    let config = Arc::new(draw(&mut random, setting));
-    let store =
-        Arc::new(world.store(&name, &network).of_process(setting.seed)) as Arc<dyn LeaseStore>;
-    let sync = ShardSync {
-        lister: Arc::clone(&world.stream) as Arc<dyn ShardLister>,
-        store: Arc::clone(&store),
-        position: InitialPosition::TrimHorizon,
-        stream: Arc::new(CurrentStream::new(
-            StreamIdentity { arn: "arn:simulated".to_owned(), created: 1 },
-            OnRecreatedStream::default(),
-            Arc::clone(&process) as Arc<dyn Clock>,
-        )),
-        has_entity_type: true,
-        clock: Arc::clone(&process) as Arc<dyn Clock>,
-        finished: Arc::default(),
-    };
-    while let Err(error) = sync.run().await {
-        world.oracle.step(&format!("{name} cannot start yet: {error}"));
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-    let problems = Arc::new(ProblemLog::new(Arc::clone(&process) as Arc<dyn Clock>));
-    let prepared = PreparedWorker {
-        id: worker_id(&name).to_owned(),
-        process: setting.seed,
-        store,
-        sync,
-        clock: Arc::clone(&process) as Arc<dyn Clock>,
-        service_clock: ServiceClock::new(Arc::clone(&process) as Arc<dyn Clock>),
-        failover: FAILOVER,
-        max_leases: setting.max_leases,
-        table_reads: setting.table_reads,
-        on_stop: setting.on_stop,
-        sync_interval: Duration::from_secs(20),
-        first_scan_delay: Duration::ZERO,
-        seed: random.u64(..),
-        meter: Meter::default(),
-        problems: Arc::clone(&problems),
-        fleet_mode: None,
-        executor: Arc::new(InProcess(Arc::clone(&process))),
-    };
-    let coordinator = Coordinator::new(prepared);
+    let config = draw(&mut random, setting);
+    let store = world.store(&name, &network).of_process(setting.seed);
     let surroundings = Surroundings {
         oracle: Arc::clone(&world.oracle),
         worker: name.clone(),
@@ -109,32 +60,28 @@ pub(super) async fn run(
         network: Arc::clone(&network),
         checkpoint: config.checkpoint,
     };
-    let budget = ByteBudget::new(config.max_buffered_bytes);
-    let view = View::new(ViewParts {
+    let worker = InjectedWorker::new(WorkerParts {
         worker_id: worker_id(&name).to_owned(),
-        budget: Arc::clone(&budget),
-        fleet: coordinator.fleet_view(),
-        states: StateSender::default(),
-        clock: Arc::clone(&process) as Arc<dyn Clock>,
-        config: Arc::clone(&config),
-        meter: Meter::default(),
-        problems,
-    });
-    let worker = Worker {
-        application: "simulated".to_owned(),
-        worker_id: worker_id(&name).to_owned(),
-        stream: "simulated".to_owned(),
-        clock: Arc::clone(&process) as Arc<dyn Clock>,
+        process: setting.seed,
         config,
+        table_reads: setting.table_reads,
+        store: Arc::new(store),
+        lister: Arc::clone(&world.stream) as Arc<dyn ShardLister>,
         retrieval: Arc::new(SimulatedReads { stream: Arc::clone(&world.stream), network }),
-        budget,
-        factory: Arc::new(Factory::new(surroundings, random.u64(..))),
-        executor: Arc::new(InProcess(Arc::clone(&user_code))),
-    };
+        clock: Arc::clone(&process) as Arc<dyn Clock>,
+        coordination: Arc::new(InProcess(Arc::clone(&process))),
+        processors: Arc::new(InProcess(Arc::clone(&user_code))),
+    });
+    while let Err(error) = worker.create_leases().await {
+        world.oracle.step(&format!("{name} cannot start yet: {error}"));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let for_coordination = random.u64(..);
+    let factory = Factory::new(surroundings, random.u64(..));
     let deadline = Duration::from_millis(random.u64(..LONGEST_DEADLINE));
     let (tell, told) = watch::channel(None);
-    let (seed, worker, view) = (random.u64(..), Arc::new(worker), Arc::new(view));
-    let mut run = std::pin::pin!(worker::run(coordinator, worker, view, seed, told));
+    let seeds = (for_coordination, random.u64(..));
+    let mut run = std::pin::pin!(worker.run(factory, seeds, told));
     let stopping =
         Stopping { world: &world, name: &name, process: &process, user_code: &user_code };
     let outcome = tokio::select! {
@@ -158,23 +105,21 @@ pub(super) async fn run(
 /// The settings that matter here.
 fn draw(random: &mut Rng, setting: Setting) -> ConsumerConfig {
     let mut millis = |from, to| Duration::from_millis(random.u64(from..to));
-    let config = ConsumerConfig {
-        failover_time: FAILOVER,
-        max_leases: setting.max_leases,
-        parent_poll_interval: millis(100, 2_000),
-        retry_initial_delay: millis(10, 1_000),
-        retry_max_delay: millis(1_000, 10_000),
-        on_stop: setting.on_stop,
-        ..ConsumerConfig::default()
+    let config = ConsumerConfig::default()
+        .with_initial_position(InitialPosition::TrimHorizon)
+        .with_failover_time(FAILOVER)
+        .with_max_leases(setting.max_leases)
+        .with_shard_sync_interval(SYNC_INTERVAL)
+        .with_parent_poll_interval(millis(100, 2_000))
+        .with_retry_initial_delay(millis(10, 1_000))
+        .with_retry_max_delay(millis(1_000, 10_000))
+        .with_on_stop(setting.on_stop);
+    let checkpoint = match random.u32(..4) {
+        0 => CheckpointPolicy::AfterBatch,
+        1 => CheckpointPolicy::Interval(Duration::from_millis(random.u64(100..20_000))),
+        _ => CheckpointPolicy::Manual,
     };
-    ConsumerConfig {
-        checkpoint: match random.u32(..4) {
-            0 => CheckpointPolicy::AfterBatch,
-            1 => CheckpointPolicy::Interval(Duration::from_millis(random.u64(100..20_000))),
-            _ => CheckpointPolicy::Manual,
-        },
-        // From less than a page to a page ahead for each shard.
-        max_buffered_bytes: random.usize(1_000..50_000),
-        ..config
-    }
+    // From less than a page to a page ahead for each shard.
+    let buffered = random.usize(1_000..50_000);
+    config.with_checkpoint(checkpoint).with_max_buffered_bytes(buffered)
 }

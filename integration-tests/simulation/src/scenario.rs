@@ -4,11 +4,14 @@ mod disturbed_handoff;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use fastrand::Rng;
+use kcl::internals::{LeaseStore as _, text};
+use kcl::{Clock, OnStop};
 use tokio_util::sync::CancellationToken;
 
+use super::clock::PausedClock;
 use super::java_worker::{self, LeaderLock};
 use super::network::Network;
 use super::oracle::FORCE;
@@ -16,9 +19,6 @@ use super::process::{Process, SECOND, worker_id};
 use super::rust_worker::{self, Setting};
 use super::world::World;
 use super::{Report, Workers};
-use crate::clock::{Clock, TokioClock};
-use crate::config::OnStop;
-use crate::lease::{LeaseStore as _, text};
 
 /// Workers at a time.
 const MOST_WORKERS: usize = 4;
@@ -48,9 +48,7 @@ pub fn run(seed: u64, workers: Workers) -> Report {
 
 async fn simulate(seed: u64, workers: Workers) -> Report {
     let mut random = Rng::with_seed(seed);
-    // A fixed time of day: the same trace on any day.
-    let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    let clock = Arc::new(TokioClock::starting_at(noon)) as Arc<dyn Clock>;
+    let clock = Arc::new(PausedClock::start()) as Arc<dyn Clock>;
     let shards = random.u32(1..5);
     let world = World::new(clock, shards, random.u64(..));
     let producer = tokio::spawn(produce(world.clone(), random.fork()));

@@ -8,14 +8,9 @@ use bytes::Bytes;
 use fastrand::Rng;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use kcl::internals::{ChildShard, ListShardsError, RawRecord, Shard, ShardList, ShardLister};
+use kcl::{Clock, ExtendedSequenceNumber, InitialPosition, SequenceNumber};
 use kinesis_aggregation::{AggregateBuilder, HashKey, HashKeyRange};
-
-use crate::clock::Clock;
-use crate::config::InitialPosition;
-use crate::lease::ChildShard;
-use crate::retrieval::RawRecord;
-use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
-use crate::stream::{ListShardsError, Shard, ShardList, ShardLister};
 
 /// A shard and its records.
 #[derive(Debug, Clone)]

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kcl::Clock;
+
 use super::network::Network;
 use super::oracle::Oracle;
 use super::stream::Stream;
-use crate::clock::Clock;
-use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Watcher};
+use crate::memory::{Link, MemoryLeaseStore, MemoryTable, Watcher};
 
 /// The fleet's failover time.
 pub(super) const FAILOVER: Duration = Duration::from_secs(10);

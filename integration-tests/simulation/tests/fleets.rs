@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kcl::simulation::{Report, Workers, run};
+use kcl_simulation::{Report, Workers, run};
 
 /// Seeds of a fleet, spread over the cores.
 fn reports(workers: Workers, seeds: u64) -> Vec<Report> {

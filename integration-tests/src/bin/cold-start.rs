@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use integration_tests::Error;
-use kcl::simulation::cold_start;
 use kcl::{
     ConsumerConfig, InitialPosition, ProcessorError, RecordBatch, RecordProcessor, Scheduler,
     ShardContext, ShardEnd, ShardState, Shutdown, WorkerHandle,
 };
+use kcl_simulation::cold_start;
 use kinesis_testkit::LocalAws;
 
 /// Measures a cold start of a large fleet.

@@ -17,7 +17,7 @@
 mod acquire;
 mod acquired;
 mod assignment;
-mod context;
+pub(crate) mod context;
 mod deletion_check;
 mod discovery;
 mod error;
@@ -33,17 +33,13 @@ mod run;
 mod scan;
 mod scan_schedule;
 mod shard_sync;
-mod start;
+pub(crate) mod start;
 mod task_group;
 mod thread;
 mod writer_services;
 
-#[cfg(feature = "simulation")]
-pub(crate) use context::PreparedWorker;
 pub use error::{StartError, WorkerFailure};
 #[cfg(test)]
 pub(crate) use fleet_view::FleetView;
 pub(crate) use fleet_view::SharedFleetView;
 pub(crate) use run::{Coordinator, CoordinatorParts};
-#[cfg(feature = "simulation")]
-pub(crate) use start::first_scan_delay;

@@ -326,13 +326,8 @@ impl LeaseStore for DynamoDbLeaseStore {
         if let Some(value) = throughput {
             parts.put(name::THROUGHPUT, item::throughput(value));
         }
-        self.update(
-            "UpdateItem (renew)",
-            lease,
-            parts.build(),
-            Some(Intent::Renew { owner, throughput }),
-        )
-        .boxed()
+        self.update("UpdateItem (renew)", lease, parts.build(), Some(Intent::Renew { owner }))
+            .boxed()
     }
 
     fn checkpoint<'a>(

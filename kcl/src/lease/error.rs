@@ -13,23 +13,21 @@ use crate::error_text::error_text;
 /// A call to AWS that failed after its retries. The client's own types stay inside.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{operation} failed: {source}")]
-pub(crate) struct CallError {
-    pub(crate) operation: &'static str,
-    pub(crate) kind: CallErrorKind,
+pub struct CallError {
+    pub operation: &'static str,
+    pub kind: CallErrorKind,
     pub(crate) source: Cause,
 }
 
-#[cfg(any(test, feature = "simulation"))]
 impl CallError {
-    /// For services that are simulated.
-    pub(crate) fn simulated(operation: &'static str, kind: CallErrorKind) -> Self {
-        Self { operation, kind, source: Cause("simulated".into()) }
+    pub fn new(operation: &'static str, kind: CallErrorKind, cause: String) -> Self {
+        Self { operation, kind, source: Cause(cause.into()) }
     }
 }
 
 /// What went wrong, as far as it decides what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CallErrorKind {
+pub enum CallErrorKind {
     /// Refused for now; an earlier attempt of the call may have been done.
     Throttled,
     /// No answer: it may have been done.
@@ -55,7 +53,7 @@ pub(crate) struct Cause(Arc<str>);
 /// Why an operation on the lease table failed. A condition that did not hold is an outcome, not an
 /// error.
 #[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum LeaseStoreError {
+pub enum LeaseStoreError {
     #[error(transparent)]
     Call(#[from] CallError),
     /// An item that the operation needs cannot be read.
@@ -80,13 +78,13 @@ impl LeaseStoreError {
         }
     }
 
-    pub(crate) fn is_throttled(&self) -> bool {
+    pub fn is_throttled(&self) -> bool {
         self.kind() == Some(CallErrorKind::Throttled)
     }
 
     /// What passes by itself, perhaps. A table that is not found may be a passing fault too: it ends
     /// the worker once that is confirmed.
-    pub(crate) fn is_retryable(&self) -> bool {
+    pub fn is_retryable(&self) -> bool {
         self.is_throttled()
             || self.is_ambiguous()
             || self.is_table_missing()
@@ -94,12 +92,12 @@ impl LeaseStoreError {
     }
 
     /// A write may have been done although it failed.
-    pub(crate) fn is_ambiguous(&self) -> bool {
+    pub fn is_ambiguous(&self) -> bool {
         matches!(self.kind(), Some(CallErrorKind::NoAnswer | CallErrorKind::Internal))
     }
 
     /// The table or its index is gone.
-    pub(crate) fn is_table_missing(&self) -> bool {
+    pub fn is_table_missing(&self) -> bool {
         self.kind() == Some(CallErrorKind::NotFound)
     }
 }
@@ -118,7 +116,7 @@ where
             _ => CallErrorKind::NoAnswer,
         }),
     };
-    CallError { operation, kind, source: Cause(text.into()) }
+    CallError::new(operation, kind, text)
 }
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

@@ -13,45 +13,45 @@ use super::store::{LeaderLock, WorkerRow};
 use crate::checkpoint::Checkpoint;
 
 /// An item as DynamoDB holds it.
-pub(crate) type Item = HashMap<String, AttributeValue>;
+pub type Item = HashMap<String, AttributeValue>;
 
 /// Attribute names of the lease table.
-pub(crate) mod attribute {
-    pub(crate) const KEY: &str = "leaseKey";
-    pub(crate) const OWNER: &str = "leaseOwner";
-    pub(crate) const COUNTER: &str = "leaseCounter";
-    pub(crate) const CHECKPOINT: &str = "checkpoint";
-    pub(crate) const CHECKPOINT_SUB: &str = "checkpointSubSequenceNumber";
-    pub(crate) const PENDING: &str = "pendingCheckpoint";
-    pub(crate) const PENDING_SUB: &str = "pendingCheckpointSubSequenceNumber";
-    pub(crate) const PENDING_STATE: &str = "pendingCheckpointState";
-    pub(crate) const OWNER_SWITCHES: &str = "ownerSwitchesSinceCheckpoint";
+pub mod attribute {
+    pub const KEY: &str = "leaseKey";
+    pub const OWNER: &str = "leaseOwner";
+    pub const COUNTER: &str = "leaseCounter";
+    pub const CHECKPOINT: &str = "checkpoint";
+    pub const CHECKPOINT_SUB: &str = "checkpointSubSequenceNumber";
+    pub const PENDING: &str = "pendingCheckpoint";
+    pub const PENDING_SUB: &str = "pendingCheckpointSubSequenceNumber";
+    pub const PENDING_STATE: &str = "pendingCheckpointState";
+    pub const OWNER_SWITCHES: &str = "ownerSwitchesSinceCheckpoint";
     /// A set, despite its name.
-    pub(crate) const PARENTS: &str = "parentShardId";
-    pub(crate) const CHILDREN: &str = "childShardIds";
-    pub(crate) const START: &str = "startingHashKey";
-    pub(crate) const END: &str = "endingHashKey";
-    pub(crate) const THROUGHPUT: &str = "throughputKBps";
-    pub(crate) const CHECKPOINT_OWNER: &str = "checkpointOwner";
-    pub(crate) const ENTITY_TYPE: &str = "entityType";
-    pub(crate) const LAST_UPDATE: &str = "lut";
-    pub(crate) const MEASURES: &str = "sts";
-    pub(crate) const LEGACY_WORKER_KEY: &str = "wid";
-    pub(crate) const LEGACY_STATE_KEY: &str = "key";
-    pub(crate) const LOCK_OWNER: &str = "ownerName";
-    pub(crate) const LOCK_VERSION: &str = "recordVersionNumber";
+    pub const PARENTS: &str = "parentShardId";
+    pub const CHILDREN: &str = "childShardIds";
+    pub const START: &str = "startingHashKey";
+    pub const END: &str = "endingHashKey";
+    pub const THROUGHPUT: &str = "throughputKBps";
+    pub const CHECKPOINT_OWNER: &str = "checkpointOwner";
+    pub const ENTITY_TYPE: &str = "entityType";
+    pub const LAST_UPDATE: &str = "lut";
+    pub const MEASURES: &str = "sts";
+    pub const LEGACY_WORKER_KEY: &str = "wid";
+    pub const LEGACY_STATE_KEY: &str = "key";
+    pub const LOCK_OWNER: &str = "ownerName";
+    pub const LOCK_VERSION: &str = "recordVersionNumber";
     /// Milliseconds, as a string.
-    pub(crate) const LOCK_DURATION: &str = "leaseDuration";
-    pub(crate) const LOCK_RELEASED: &str = "isReleased";
+    pub const LOCK_DURATION: &str = "leaseDuration";
+    pub const LOCK_RELEASED: &str = "isReleased";
     // Ours; Java workers leave attributes alone that they do not know.
-    pub(crate) const RESUME_FROM: &str = "rustResumeFrom";
-    pub(crate) const READ_TO: &str = "rustReadTo";
-    pub(crate) const STREAM: &str = "rustStream";
-    pub(crate) const RELEASED_AT: &str = "rustReleasedAt";
-    pub(crate) const STAMP: &str = "rustStamp";
+    pub const RESUME_FROM: &str = "rustResumeFrom";
+    pub const READ_TO: &str = "rustReadTo";
+    pub const STREAM: &str = "rustStream";
+    pub const RELEASED_AT: &str = "rustReleasedAt";
+    pub const STAMP: &str = "rustStamp";
     /// In the leader's lock: see `LeaderLock::is_starter`.
-    pub(crate) const STARTER: &str = "rustStarter";
-    pub(crate) const PROCESS: &str = "rustProcess";
+    pub const STARTER: &str = "rustStarter";
+    pub const PROCESS: &str = "rustProcess";
 }
 use attribute as name;
 
@@ -59,22 +59,22 @@ pub(crate) const ENTITY_LEASE: &str = "LEASE";
 pub(crate) const ENTITY_WORKER: &str = "WORKER_METRIC_STATS";
 pub(crate) const ENTITY_LEADER: &str = "LEADER";
 /// Key of the leader's lock.
-pub(crate) const LEADER: &str = "Leader";
+pub const LEADER: &str = "Leader";
 
 /// An item that should be a lease or a worker row, and cannot be read as one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "item {key:?} of the lease table is corrupt: attribute {attribute} {problem}; repair or delete the item"
 )]
-pub(crate) struct CorruptItem {
-    pub(crate) key: String,
-    pub(crate) attribute: &'static str,
-    pub(crate) problem: &'static str,
+pub struct CorruptItem {
+    pub key: String,
+    pub attribute: &'static str,
+    pub problem: &'static str,
 }
 
 /// What an item of the lease table, or of the older tables beside it, is.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum TableItem {
+pub enum TableItem {
     Lease(Box<Lease>),
     Worker(WorkerRow),
     Leader(LeaderLock),
@@ -83,7 +83,7 @@ pub(crate) enum TableItem {
 }
 
 /// Reads any item.
-pub(crate) fn decode(item: Item) -> Result<TableItem, CorruptItem> {
+pub fn decode(item: Item) -> Result<TableItem, CorruptItem> {
     let text = |attribute: &str| item.get(attribute).and_then(|value| value.as_s().ok());
     let entity = text(name::ENTITY_TYPE).map(String::as_str);
     let worker = match entity {
@@ -223,7 +223,7 @@ fn decode_lease(key: String, item: Item) -> Result<Lease, CorruptItem> {
 }
 
 /// Writes the item of a lease, as Java would when it creates it.
-pub(crate) fn encode(lease: &Lease) -> Item {
+pub fn encode(lease: &Lease) -> Item {
     let mut item = lease.other.clone();
     let mut put = |name: &str, value: Option<AttributeValue>| {
         if let Some(value) = value {
@@ -258,11 +258,11 @@ pub(crate) fn encode(lease: &Lease) -> Item {
     item
 }
 
-pub(crate) fn text(value: impl Into<String>) -> AttributeValue {
+pub fn text(value: impl Into<String>) -> AttributeValue {
     AttributeValue::S(value.into())
 }
 
-pub(crate) fn number(value: u64) -> AttributeValue {
+pub fn number(value: u64) -> AttributeValue {
     AttributeValue::N(value.to_string())
 }
 
@@ -276,14 +276,8 @@ pub(crate) fn set<'a>(values: impl IntoIterator<Item = &'a String>) -> Option<At
     (!values.is_empty()).then_some(AttributeValue::Ss(values))
 }
 
-pub(crate) fn throughput(kib_per_second: f64) -> AttributeValue {
+pub fn throughput(kib_per_second: f64) -> AttributeValue {
     AttributeValue::N(six_decimals(kib_per_second))
-}
-
-/// As it will be read back.
-#[cfg(any(test, feature = "simulation"))]
-pub(crate) fn rounded_throughput(kib_per_second: f64) -> f64 {
-    six_decimals(kib_per_second).parse().unwrap_or_default()
 }
 
 pub(super) fn epoch_millis(time: SystemTime) -> u64 {

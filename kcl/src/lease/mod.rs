@@ -1,23 +1,25 @@
 //! Who owns which shard: the lease item, the table that holds it, and the tenure of an owner.
 
 mod client;
-#[cfg(test)]
-mod conformance;
 mod dynamodb;
 mod error;
 mod expression;
 mod fence;
 #[cfg(test)]
+#[allow(dead_code, reason = "the tests of lease stores use more of it")]
+#[path = "../../tests/golden/reader.rs"]
 mod golden;
-mod item;
-#[cfg(any(test, feature = "simulation"))]
+pub(crate) mod item;
+#[cfg(test)]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "it has more users in its own crate")]
+#[path = "../../../integration-tests/simulation/src/memory/mod.rs"]
 pub(crate) mod memory;
 mod metered;
-mod model;
-mod readback;
+pub(crate) mod model;
+pub(crate) mod readback;
 #[cfg(any(test, feature = "testing"))]
 mod recorder;
-mod store;
+pub(crate) mod store;
 mod table;
 mod table_check;
 mod tenure;
@@ -26,10 +28,11 @@ mod writer;
 
 pub(crate) use client::{for_leases, for_shards};
 pub(crate) use dynamodb::DynamoDbLeaseStore;
-pub(crate) use error::{CallError, CallErrorKind, LeaseStoreError, classify};
+pub(crate) use error::classify;
+pub use error::{CallError, CallErrorKind, LeaseStoreError};
 #[cfg(test)]
 pub(crate) use fence::Fence;
-#[cfg(any(test, feature = "simulation"))]
+#[cfg(test)]
 pub(crate) use item::text;
 pub(crate) use item::{CorruptItem, Item};
 pub(crate) use metered::metered;
@@ -48,6 +51,6 @@ pub(crate) use store::{
 pub(crate) use table::{Layout, TableError, ensure as ensure_table, find as find_table};
 pub(crate) use table_check::TableKind;
 pub use table_check::TableProblem;
-pub use tenure::FencingToken;
-pub(crate) use tenure::{ChildShard, Fleet, LeaseOutcome, Retry, Tenure, TenureEnd, WeakTenure};
+pub use tenure::{ChildShard, FencingToken};
+pub(crate) use tenure::{Fleet, LeaseOutcome, Retry, Tenure, TenureEnd, WeakTenure};
 pub(crate) use writer::{RetryBudget, WriterContext};

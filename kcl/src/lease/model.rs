@@ -12,46 +12,46 @@ use crate::checkpoint::Checkpoint;
 
 /// One lease item, as it was last read.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Lease {
+pub struct Lease {
     /// The shard's id (one stream per application).
-    pub(crate) key: String,
+    pub key: String,
     /// Who processes the shard; while a handoff is pending, who will. `None`: unassigned.
-    pub(crate) owner: Option<String>,
+    pub owner: Option<String>,
     /// While a handoff is pending: who still processes, renews and checkpoints.
-    pub(crate) checkpoint_owner: Option<String>,
+    pub checkpoint_owner: Option<String>,
     /// Heartbeat and version: each write that proves or moves ownership adds one.
-    pub(crate) counter: u64,
-    pub(crate) checkpoint: Checkpoint,
-    pub(crate) pending: Option<PendingCheckpoint>,
-    pub(crate) owner_switches: u64,
-    pub(crate) parents: BTreeSet<String>,
-    pub(crate) children: BTreeSet<String>,
-    pub(crate) hash_key_range: Option<HashKeyRange>,
+    pub counter: u64,
+    pub checkpoint: Checkpoint,
+    pub pending: Option<PendingCheckpoint>,
+    pub owner_switches: u64,
+    pub parents: BTreeSet<String>,
+    pub children: BTreeSet<String>,
+    pub hash_key_range: Option<HashKeyRange>,
     /// KiB per second, a moving average.
-    pub(crate) throughput: Option<f64>,
+    pub throughput: Option<f64>,
     /// The item says that it is a lease (Java 3.5 and later); older items do not.
-    pub(crate) has_entity_type: bool,
+    pub has_entity_type: bool,
     /// Ours: server time at which a shard whose checkpoint is still a sentinel starts.
-    pub(crate) resume_from: Option<SystemTime>,
+    pub resume_from: Option<SystemTime>,
     /// Ours: everything that arrived before this time was checkpointed. `None`: not known, because no
     /// worker of this library has read the shard to its tip since a worker of another library owned it.
-    pub(crate) read_to: Option<SystemTime>,
+    pub read_to: Option<SystemTime>,
     /// Ours: the stream of this shard.
-    pub(crate) stream: Option<StreamIdentity>,
+    pub stream: Option<StreamIdentity>,
     /// Ours: the counter of the write by which its owner gave the lease away on purpose. While it
     /// equals `counter`, the new owner may start at once.
-    pub(crate) released_at: Option<u64>,
+    pub released_at: Option<u64>,
     /// Ours: which process wrote a counter to prove or to take ownership.
-    pub(crate) stamp: Option<Stamp>,
+    pub stamp: Option<Stamp>,
     /// Attributes that this version does not know; written back as they are.
-    pub(crate) other: HashMap<String, AttributeValue>,
+    pub other: HashMap<String, AttributeValue>,
 }
 
 /// The first phase of a two-phase checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PendingCheckpoint {
-    pub(crate) checkpoint: Checkpoint,
-    pub(crate) state: Option<Bytes>,
+pub struct PendingCheckpoint {
+    pub checkpoint: Checkpoint,
+    pub state: Option<Bytes>,
 }
 
 /// Writes that move the counter without a stamp, while no worker of another library owns the lease: a
@@ -61,7 +61,7 @@ const UNSTAMPED_WRITES: u64 = 10;
 
 impl Lease {
     /// A lease as it is created: unassigned, never renewed.
-    pub(crate) fn new(shard_id: impl Into<String>, checkpoint: Checkpoint) -> Self {
+    pub fn new(shard_id: impl Into<String>, checkpoint: Checkpoint) -> Self {
         Self {
             key: shard_id.into(),
             owner: None,
@@ -86,7 +86,7 @@ impl Lease {
 
     /// This lease as it takes the place of one of a former stream, by a write of `process`: see
     /// [`LeaseStore::replace`](super::LeaseStore::replace).
-    pub(crate) fn in_place_of(&self, former: &Self, process: u64) -> Self {
+    pub fn in_place_of(&self, former: &Self, process: u64) -> Self {
         let counter = former.counter.wrapping_add(2);
         // An ended lease keeps its owner's name, and has no processor.
         let owner = former.actual_owner().filter(|_| !former.has_ended());
@@ -98,41 +98,41 @@ impl Lease {
         }
     }
 
-    pub(crate) fn shard_id(&self) -> &str {
+    pub fn shard_id(&self) -> &str {
         &self.key
     }
 
     /// Who processes the shard now: the checkpoint owner while a handoff is pending.
-    pub(crate) fn actual_owner(&self) -> Option<&str> {
+    pub fn actual_owner(&self) -> Option<&str> {
         self.checkpoint_owner.as_deref().or(self.owner.as_deref())
     }
 
-    pub(crate) fn is_owned_by(&self, worker: &str) -> bool {
+    pub fn is_owned_by(&self, worker: &str) -> bool {
         self.actual_owner() == Some(worker)
     }
 
-    pub(crate) fn is_handoff_pending(&self) -> bool {
+    pub fn is_handoff_pending(&self) -> bool {
         self.checkpoint_owner.is_some()
     }
 
-    pub(crate) fn has_ended(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         self.checkpoint == Checkpoint::ShardEnd
     }
 
     /// Its last owner gave it to the present one: nobody else may still be processing.
-    pub(crate) fn was_released_to_owner(&self) -> bool {
+    pub fn was_released_to_owner(&self) -> bool {
         self.released_at == Some(self.counter)
     }
 
     /// The counter was written by a process of ours that owned the lease or took it.
-    pub(crate) fn is_stamped(&self) -> bool {
+    pub fn is_stamped(&self) -> bool {
         let stamp = self.stamp.filter(|stamp| stamp.counter == self.counter);
         stamp.is_some_and(|stamp| stamp.process.is_some())
     }
 
     /// The counter was written by another process than `process`, whatever the names of their workers,
     /// or may have been.
-    pub(crate) fn is_anothers(&self, process: u64) -> bool {
+    pub fn is_anothers(&self, process: u64) -> bool {
         let stamp = self.stamp.filter(|stamp| stamp.counter == self.counter);
         stamp.is_some_and(|stamp| stamp.process != Some(process))
     }
@@ -140,7 +140,7 @@ impl Lease {
     /// Whether a worker of another library, such as the Java KCL, may have owned the lease since a worker of
     /// this library last did. Such a worker moves the counter and leaves the stamp and `read_to` alone:
     /// `read_to` then says nothing about what it has read.
-    pub(crate) fn was_owned_by_another_library(&self) -> bool {
+    pub fn was_owned_by_another_library(&self) -> bool {
         let stamped = match self.stamp {
             // Not owned by this library yet, and created at 0.
             None => 0,
@@ -156,25 +156,25 @@ impl Lease {
 /// Two processes may run under one worker id. They tell their writes apart by this; it says nothing
 /// once the counter has moved on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Stamp {
-    pub(crate) counter: u64,
+pub struct Stamp {
+    pub counter: u64,
     /// Drawn at random by each process. `None`: nobody knows, the stamp could not be read.
-    pub(crate) process: Option<u64>,
+    pub process: Option<u64>,
 }
 
 impl Stamp {
     /// Of a write by `process` to an item at `counter`.
-    pub(crate) fn after(counter: u64, process: u64) -> Self {
+    pub fn after(counter: u64, process: u64) -> Self {
         Self { counter: counter.wrapping_add(1), process: Some(process) }
     }
 
     /// One that cannot be read, of an item at `counter`: a later version may write another form. It may
     /// be anybody's.
-    pub(crate) fn unreadable(counter: u64) -> Self {
+    pub fn unreadable(counter: u64) -> Self {
         Self { counter, process: None }
     }
 
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let (counter, process) = text.split_once('@')?;
         Some(Self {
             counter: counter.parse().ok()?,
@@ -195,14 +195,14 @@ impl fmt::Display for Stamp {
 /// Which stream a lease belongs to. A stream that is deleted and created again under its name is
 /// another stream, to which old checkpoints mean nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct StreamIdentity {
-    pub(crate) arn: String,
+pub struct StreamIdentity {
+    pub arn: String,
     /// When the stream was created, in milliseconds since 1970.
-    pub(crate) created: u64,
+    pub created: u64,
 }
 
 impl StreamIdentity {
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let (arn, created) = text.rsplit_once('@')?;
         Some(Self { arn: arn.to_owned(), created: created.parse().ok()? })
     }

@@ -6,40 +6,23 @@ use super::store::{Outcome, Progress};
 
 /// A conditional write, by what it should leave behind.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Intent<'a> {
-    Renew {
-        owner: &'a str,
-        #[cfg_attr(
-            not(any(test, feature = "simulation")),
-            expect(dead_code, reason = "the table in memory writes it")
-        )]
-        throughput: Option<f64>,
-    },
-    Checkpoint {
-        owner: &'a str,
-        progress: &'a Progress,
-    },
-    Take {
-        owner: &'a str,
-    },
-    Assign {
-        to: &'a str,
-        released: bool,
-    },
-    StartHandoff {
-        to: &'a str,
-    },
+pub enum Intent<'a> {
+    Renew { owner: &'a str },
+    Checkpoint { owner: &'a str, progress: &'a Progress },
+    Take { owner: &'a str },
+    Assign { to: &'a str, released: bool },
+    StartHandoff { to: &'a str },
     Evict,
 }
 
 impl Intent<'_> {
     /// True if `seen` is what this write, by `process`, leaves of `before`: its answer was lost, and a
     /// retry found the condition gone.
-    pub(crate) fn is_done(self, process: u64, before: &Lease, seen: &Lease) -> bool {
+    pub fn is_done(self, process: u64, before: &Lease, seen: &Lease) -> bool {
         let one_more = seen.counter == before.counter.wrapping_add(1);
         let own = one_more && !seen.is_anothers(process);
         match self {
-            Self::Renew { owner, .. } => own && seen.is_owned_by(owner),
+            Self::Renew { owner } => own && seen.is_owned_by(owner),
             Self::Checkpoint { owner, progress } => {
                 own && seen.is_owned_by(owner)
                     && seen.checkpoint == progress.checkpoint
@@ -70,7 +53,7 @@ impl Intent<'_> {
 
 /// What a write did whose answer was not a plain success. `refused`: its condition did not hold; else
 /// it failed, perhaps after it was done. `seen`: the item as read since.
-pub(super) fn conclude(
+pub fn conclude(
     intent: Option<Intent<'_>>,
     process: u64,
     before: &Lease,
@@ -89,7 +72,7 @@ pub(super) fn conclude(
 
 /// What an owner makes of a refused write.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// The lease is still its own: take over what was found and try again.
     Adopt(Box<Lease>),
     /// Somebody moved it.
@@ -97,13 +80,7 @@ pub(crate) enum Verdict {
 }
 
 /// `process` is that of the owner `me`. `unclear`: an earlier write of it may have been done.
-pub(crate) fn judge(
-    me: &str,
-    process: u64,
-    known: &Lease,
-    seen: Option<Lease>,
-    unclear: bool,
-) -> Verdict {
+pub fn judge(me: &str, process: u64, known: &Lease, seen: Option<Lease>, unclear: bool) -> Verdict {
     match seen {
         Some(seen)
             if seen.is_owned_by(me)
@@ -139,7 +116,7 @@ mod tests {
     #[test]
     fn a_write_is_done_only_if_owner_counter_and_checkpoint_are_as_it_leaves_them() {
         let before = lease("me", "", 4);
-        let renew = Intent::Renew { owner: "me", throughput: None };
+        let renew = Intent::Renew { owner: "me" };
         assert!(renew.is_done(P, &before, &lease("me", "", 5)));
         assert!(renew.is_done(P, &before, &lease("other", "me", 5)), "a handoff began meanwhile");
         assert!(!renew.is_done(P, &before, &lease("other", "", 5)), "another worker took it");
@@ -206,7 +183,7 @@ mod tests {
         let known = lease("me", "", 4);
         let stamped =
             |process| Lease { stamp: Some(Stamp::after(4, process)), ..lease("me", "", 5) };
-        let renew = Intent::Renew { owner: "me", throughput: None };
+        let renew = Intent::Renew { owner: "me" };
         let take = Intent::Take { owner: "me" };
         for intent in [renew, take] {
             assert!(intent.is_done(P, &known, &stamped(P)));

@@ -20,7 +20,7 @@ use crate::checkpoint::Checkpoint;
 /// [`renew`](Self::renew), [`checkpoint`](Self::checkpoint) and [`take`](Self::take) stamp the lease with
 /// the process that writes. If a worker of another library owned the lease since the last stamp, they also
 /// remove the note up to when the shard was read ([`Lease::read_to`]).
-pub(crate) trait LeaseStore: Send + Sync + Debug {
+pub trait LeaseStore: Send + Sync + Debug {
     /// Adds the lease unless there is one with its key.
     fn create<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome>;
 
@@ -115,11 +115,11 @@ pub(crate) trait LeaseStore: Send + Sync + Debug {
     ) -> StoreFuture<'a, ()>;
 }
 
-pub(crate) type StoreFuture<'a, T> = BoxFuture<'a, Result<T, LeaseStoreError>>;
+pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, LeaseStoreError>>;
 
 /// How a conditional write ended.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// Written; the item as it is now.
     Applied(Lease),
     /// A read found the item as this write, or an earlier ambiguous one of the same kind, leaves it.
@@ -130,7 +130,7 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// The item, if the write was done.
-    pub(crate) fn applied(self) -> Option<Lease> {
+    pub fn applied(self) -> Option<Lease> {
         match self {
             Self::Applied(lease) | Self::AppliedBefore(lease) => Some(lease),
             Self::ConditionFailed(_) => None,
@@ -140,15 +140,15 @@ impl Outcome {
 
 /// What a checkpoint writes.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Progress {
-    pub(crate) checkpoint: Checkpoint,
-    pub(crate) pending: Option<PendingCheckpoint>,
-    pub(crate) throughput: Option<f64>,
+pub struct Progress {
+    pub checkpoint: Checkpoint,
+    pub pending: Option<PendingCheckpoint>,
+    pub throughput: Option<f64>,
 }
 
 /// What is learned about a shard after its lease was created.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum ShardFacts {
+pub enum ShardFacts {
     Children(Vec<String>),
     HashKeyRange(HashKeyRange),
     /// The stream that it belongs to, unless the lease says so already.
@@ -159,18 +159,18 @@ pub(crate) enum ShardFacts {
 
 /// A whole table, read page by page: not one moment.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Snapshot {
-    pub(crate) leases: Vec<Lease>,
-    pub(crate) workers: Vec<WorkerRow>,
+pub struct Snapshot {
+    pub leases: Vec<Lease>,
+    pub workers: Vec<WorkerRow>,
     /// The lock of the worker that assigns leases for the fleet.
-    pub(crate) leader: Option<LeaderLock>,
+    pub leader: Option<LeaderLock>,
     /// Items that could not be read; they were skipped.
-    pub(crate) corrupt: Vec<CorruptItem>,
+    pub corrupt: Vec<CorruptItem>,
 }
 
 impl Snapshot {
     /// How many items were read.
-    pub(crate) fn items(&self) -> usize {
+    pub fn items(&self) -> usize {
         self.leases.len()
             + self.workers.len()
             + usize::from(self.leader.is_some())
@@ -180,24 +180,24 @@ impl Snapshot {
 
 /// The lock of the lock client for Java, as its item holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LeaderLock {
-    pub(crate) owner: String,
+pub struct LeaderLock {
+    pub owner: String,
     /// Another one with each heartbeat.
-    pub(crate) version: String,
+    pub version: String,
     /// Without a heartbeat for this long, it is nobody's.
-    pub(crate) duration: Duration,
+    pub duration: Duration,
     /// Its holder creates the first leases, and assigns none: to a running worker, there is no leader.
-    pub(crate) is_starter: bool,
+    pub is_starter: bool,
 }
 
 /// A worker's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct WorkerRow {
-    pub(crate) worker: String,
+pub struct WorkerRow {
+    pub worker: String,
     /// When it last wrote the row, in seconds since 1970, by its clock.
-    pub(crate) last_update: u64,
+    pub last_update: u64,
     /// It reports more than that it lives: of its CPU, for one.
-    pub(crate) measures: bool,
+    pub measures: bool,
     /// Ours: the process that wrote it. Two may use one worker id.
-    pub(crate) process: Option<u64>,
+    pub process: Option<u64>,
 }

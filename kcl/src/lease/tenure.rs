@@ -84,10 +84,10 @@ pub(crate) enum Retry {
 
 /// A shard that a split or merge made of this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ChildShard {
-    pub(crate) shard_id: String,
-    pub(crate) parents: Vec<String>,
-    pub(crate) hash_key_range: HashKeyRange,
+pub struct ChildShard {
+    pub shard_id: String,
+    pub parents: Vec<String>,
+    pub hash_key_range: HashKeyRange,
 }
 
 /// What a tenure needs from the fleet around it.
@@ -127,9 +127,9 @@ pub(crate) trait Fleet: Send + Sync + fmt::Debug {
 /// What a tenure and its writer share. It must not hold a request sender: the writer ends when the
 /// last tenure is dropped.
 #[derive(Debug)]
-pub(super) struct TenureState {
+pub(crate) struct TenureState {
     pub(super) token: FencingToken,
-    pub(super) clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(super) fleet: Arc<dyn Fleet>,
     pub(super) known: Mutex<Known>,
     pub(super) lost: CancellationToken,
@@ -142,9 +142,9 @@ pub(super) struct TenureState {
 }
 
 #[derive(Debug)]
-pub(super) struct Known {
+pub(crate) struct Known {
     pub(super) lease: Lease,
-    pub(super) fence: Fence,
+    pub(crate) fence: Fence,
     /// What renewals may write as the checkpoint.
     pub(super) processed: Option<ExtendedSequenceNumber>,
     /// When a renewal last did.
@@ -152,12 +152,12 @@ pub(super) struct Known {
 }
 
 impl TenureState {
-    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+    pub(crate) fn known(&self) -> MutexGuard<'_, Known> {
         // Each change is one assignment: a panic elsewhere cannot leave it half done.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         !self.lost.is_cancelled() && !self.known().fence.has_fallen(self.clock.now())
     }
 
@@ -366,7 +366,7 @@ impl Tenure {
 /// A tenure that its consumer may have dropped.
 #[derive(Clone)]
 pub(crate) struct WeakTenure {
-    state: Arc<TenureState>,
+    pub(crate) state: Arc<TenureState>,
     requests: mpsc::WeakSender<Request>,
 }
 
@@ -376,21 +376,13 @@ impl WeakTenure {
         Some(Tenure { state: Arc::clone(&self.state), requests })
     }
 
+    pub(crate) fn fencing_token(&self) -> &FencingToken {
+        &self.state.token
+    }
+
     /// The counter of the lease as last read or written.
     pub(crate) fn counter(&self) -> u64 {
         self.state.known().lease.counter
-    }
-
-    /// As [`Tenure::is_held`].
-    #[cfg(feature = "simulation")]
-    pub(crate) fn is_held(&self) -> bool {
-        self.state.is_held()
-    }
-
-    /// By time alone, whatever was heard of the lease.
-    #[cfg(feature = "simulation")]
-    pub(crate) fn is_fenced(&self) -> bool {
-        self.state.known().fence.has_fallen(self.state.clock.now())
     }
 
     /// It was ended by [`TenureEnd::Aborted`].

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Checkpointer;
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::lease::{FencingToken, Lease, Tenure};
+use crate::lease::{FencingToken, Lease, Tenure, WeakTenure};
 
 /// The signals that reach a call of the processor while it runs.
 #[derive(Debug, Clone)]
@@ -23,13 +23,11 @@ pub(crate) struct CallTokens {
 #[derive(Debug, Clone)]
 pub struct ShardContext {
     lease: Lease,
-    fencing_token: FencingToken,
+    pub(crate) tenure: WeakTenure,
     tokens: CallTokens,
     application: String,
     stream: String,
     worker_id: String,
-    #[cfg(feature = "simulation")]
-    hold: crate::lease::WeakTenure,
 }
 
 impl ShardContext {
@@ -42,13 +40,11 @@ impl ShardContext {
     ) -> Self {
         Self {
             lease: tenure.lease(),
-            fencing_token: tenure.fencing_token(),
+            tenure: tenure.downgrade(),
             tokens,
             application: application.to_owned(),
             stream: stream.to_owned(),
             worker_id: worker_id.to_owned(),
-            #[cfg(feature = "simulation")]
-            hold: tenure.downgrade(),
         }
     }
 
@@ -80,7 +76,7 @@ impl ShardContext {
     /// Tells owners of this shard apart, in order: pass it to your own store's conditional writes,
     /// so that a former owner can not overwrite a later one's.
     pub fn fencing_token(&self) -> &FencingToken {
-        &self.fencing_token
+        self.tenure.fencing_token()
     }
 
     /// Cancelled when this worker loses the lease of the shard, at any time: another worker may process
@@ -104,12 +100,6 @@ impl ShardContext {
     /// The stream, as it was given to the builder.
     pub fn stream(&self) -> &str {
         &self.stream
-    }
-
-    /// For the oracle: whether the processor may be at work.
-    #[cfg(feature = "simulation")]
-    pub(crate) fn hold(&self) -> crate::lease::WeakTenure {
-        self.hold.clone()
     }
 
     /// This worker.

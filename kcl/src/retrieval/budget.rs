@@ -57,7 +57,7 @@ impl ByteBudget {
 
 /// One shard's access to the budget.
 #[derive(Debug)]
-pub(crate) struct ShardBudget {
+pub struct ShardBudget {
     budget: Arc<ByteBudget>,
     pages: Arc<Pages>,
 }
@@ -83,7 +83,7 @@ impl ShardBudget {
     /// Waits for room for about `bytes`; at once if this shard holds nothing.
     ///
     /// Cancel safe: nothing is taken by a call that did not return.
-    pub(crate) async fn reserve(&self, bytes: u64) -> Held {
+    pub async fn reserve(&self, bytes: u64) -> Held {
         let bytes = usize::try_from(bytes)
             .unwrap_or(usize::MAX)
             .min(self.budget.capacity)
@@ -120,7 +120,7 @@ impl Drop for ShardBudget {
 
 /// Bytes that a page holds, given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub struct Held {
     budget: Arc<ByteBudget>,
     pages: Arc<Pages>,
     bytes: usize,
@@ -128,7 +128,7 @@ pub(crate) struct Held {
 
 impl Held {
     /// The page has this size after all.
-    pub(crate) fn resize(&mut self, bytes: usize) {
+    pub fn resize(&mut self, bytes: usize) {
         if bytes > self.bytes {
             self.budget.force(bytes - self.bytes);
         } else {

@@ -10,16 +10,17 @@ mod polling;
 mod position;
 mod prefetch;
 mod shared_call;
-mod source;
+pub(crate) mod source;
 mod standing;
 mod stream_check;
 mod trimmed;
 
-pub(crate) use budget::{ByteBudget, Held, ShardBudget};
-pub(crate) use page::{Page, RawRecord};
+pub(crate) use budget::ByteBudget;
+pub use budget::{Held, ShardBudget};
+pub use page::{Page, RawRecord};
 pub(crate) use polling::PollingRetrieval;
-pub(crate) use position::Position;
+pub use position::Position;
 pub(crate) use prefetch::{Prefetch, prefetch};
 pub(crate) use source::{Retrieval, Start};
-#[cfg(any(test, feature = "simulation"))]
+#[cfg(test)]
 pub(crate) use source::{RetrievalError, ShardReader};

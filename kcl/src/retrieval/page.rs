@@ -17,12 +17,12 @@ const RECORD_OVERHEAD: usize = 256;
 
 /// A Kinesis record as it was received.
 #[derive(Clone)]
-pub(crate) struct RawRecord {
-    pub(crate) sequence_number: SequenceNumber,
+pub struct RawRecord {
+    pub sequence_number: SequenceNumber,
     /// `None`: the record was put without a key, on a stream whose service places the records.
-    pub(crate) partition_key: Option<String>,
-    pub(crate) data: Bytes,
-    pub(crate) arrival: Option<SystemTime>,
+    pub partition_key: Option<String>,
+    pub data: Bytes,
+    pub arrival: Option<SystemTime>,
 }
 
 impl RawRecord {
@@ -44,12 +44,12 @@ impl fmt::Debug for RawRecord {
 
 /// One page of a shard.
 #[derive(Debug)]
-pub(crate) struct Page {
-    pub(crate) records: Vec<RawRecord>,
-    pub(crate) millis_behind_latest: Option<u64>,
+pub struct Page {
+    pub records: Vec<RawRecord>,
+    pub millis_behind_latest: Option<u64>,
     /// Set on the last page of the shard: its children, if the service named them.
-    pub(crate) end: Option<Vec<ChildShard>>,
-    pub(crate) held: Held,
+    pub end: Option<Vec<ChildShard>>,
+    pub held: Held,
 }
 
 /// A response taken over from the SDK.

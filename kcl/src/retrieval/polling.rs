@@ -122,8 +122,8 @@ impl Polling {
             name: retrieval.name.clone(),
             watch: StreamWatch::new(
                 Arc::clone(&retrieval.check),
-                start.status.shard_id(),
-                start.stream,
+                start.shard_id(),
+                start.stream.clone(),
             ),
             status: start.status,
             clock: Arc::clone(&retrieval.clock),

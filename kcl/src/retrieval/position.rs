@@ -8,7 +8,7 @@ use crate::sequence::SequenceNumber;
 
 /// The next place to read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Position {
+pub enum Position {
     /// The oldest record kept.
     TrimHorizon,
     /// Records put from now on.

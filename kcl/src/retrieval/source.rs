@@ -12,27 +12,33 @@ use crate::lease::StreamIdentity;
 use crate::snapshot::ShardStatus;
 
 /// How a worker reads its shards.
-pub(crate) trait Retrieval: Send + Sync {
+pub trait Retrieval: Send + Sync {
     /// A reader of one shard. It has read nothing yet.
     fn open(&self, start: Start) -> Box<dyn ShardReader>;
 }
 
 /// What is read, and from where on.
 #[derive(Debug)]
-pub(crate) struct Start {
+pub struct Start {
     /// Names the shard.
     pub(crate) status: Arc<ShardStatus>,
-    pub(crate) position: Position,
+    pub position: Position,
     /// The stream that the lease is of, if the lease says so.
     pub(crate) stream: Option<StreamIdentity>,
     /// Everything that arrived before this time was checkpointed, as the lease says.
     pub(crate) read_to: Option<SystemTime>,
     /// Of all random choices.
-    pub(crate) seed: u64,
+    pub seed: u64,
+}
+
+impl Start {
+    pub fn shard_id(&self) -> &str {
+        self.status.shard_id()
+    }
 }
 
 /// Reads one shard, page by page, in order.
-pub(crate) trait ShardReader: Send {
+pub trait ShardReader: Send {
     /// The next page that has records, or the last page of the shard. Retries until there is one.
     ///
     /// # Errors
@@ -45,7 +51,7 @@ pub(crate) trait ShardReader: Send {
 
 /// Why a shard can not be read any more. Everything else is retried.
 #[derive(Debug)]
-pub(crate) enum RetrievalError {
+pub enum RetrievalError {
     StreamDeleted { stream: String },
     StreamRecreated { stream: String },
 }

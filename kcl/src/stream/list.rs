@@ -19,13 +19,13 @@ use crate::service_time::{AnswerDate, ServiceClock};
 
 /// A shard of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Shard {
-    pub(crate) id: String,
+pub struct Shard {
+    pub id: String,
     /// One after a split, two after a merge. They may be older than what the stream keeps.
-    pub(crate) parents: BTreeSet<String>,
-    pub(crate) hash_key_range: HashKeyRange,
-    pub(crate) starting_sequence: SequenceNumber,
-    pub(crate) open: bool,
+    pub parents: BTreeSet<String>,
+    pub hash_key_range: HashKeyRange,
+    pub starting_sequence: SequenceNumber,
+    pub open: bool,
 }
 
 impl Shard {
@@ -36,15 +36,15 @@ impl Shard {
 
 /// Shards, and the service's time when it listed them.
 #[derive(Debug, Clone)]
-pub(crate) struct ShardList {
-    pub(crate) shards: Vec<Shard>,
+pub struct ShardList {
+    pub shards: Vec<Shard>,
     /// No later than the moment the first page was made.
-    pub(crate) server_time: SystemTime,
+    pub server_time: SystemTime,
 }
 
 /// Why the shards could not be listed.
 #[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum ListShardsError {
+pub enum ListShardsError {
     #[error(transparent)]
     Call(#[from] CallError),
     /// There is no stream of the name, or it is being deleted.
@@ -56,7 +56,7 @@ pub(crate) enum ListShardsError {
 }
 
 /// Lists shards.
-pub(crate) trait ShardLister: Send + Sync + Debug {
+pub trait ShardLister: Send + Sync + Debug {
     /// Every shard that the stream knows; with `position`, those that were open at it.
     fn list(
         &self,

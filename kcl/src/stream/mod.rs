@@ -2,14 +2,13 @@
 
 mod cleanup;
 mod hierarchy;
-mod list;
+pub(crate) mod list;
 mod starter;
 mod sync;
 
-#[cfg(feature = "simulation")]
-pub(crate) use list::Shard;
-pub(crate) use list::{KinesisShardLister, ListShardsError};
-#[cfg(any(test, feature = "simulation"))]
+pub(crate) use list::KinesisShardLister;
+pub(crate) use list::ListShardsError;
+#[cfg(test)]
 pub(crate) use list::{ShardList, ShardLister};
 pub(crate) use starter::Starter;
 pub(crate) use sync::{ShardSync, SyncError};

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use aws_sdk_kinesis::config::BehaviorVersion;
 use aws_types::SdkConfig;
@@ -15,10 +16,11 @@ use tokio::sync::watch;
 use super::handle::WorkerHandle;
 use super::run;
 use super::shards::{View, ViewParts};
+use super::shutdown::ShutdownReport;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ConfigError, ConsumerConfig, application_problem};
 use crate::coordinator::{Coordinator, CoordinatorParts};
-use crate::error::BuildError;
+use crate::error::{BuildError, WorkerError};
 use crate::executor::CurrentRuntime;
 use crate::health::ProblemLog;
 use crate::metrics::Meter;
@@ -67,6 +69,27 @@ impl Scheduler {
         }
     }
 
+    pub(crate) fn new(
+        coordinator: Coordinator,
+        worker: Worker,
+        states: StateSender,
+        meter: Meter,
+        problems: Arc<ProblemLog>,
+        seed: u64,
+    ) -> Self {
+        let view = View::new(ViewParts {
+            worker_id: worker.worker_id.clone(),
+            budget: Arc::clone(&worker.budget),
+            fleet: coordinator.fleet_view(),
+            states,
+            clock: Arc::clone(&worker.clock),
+            config: Arc::clone(&worker.config),
+            meter,
+            problems,
+        });
+        Self { coordinator, view: Arc::new(view), worker, seed }
+    }
+
     /// Id of this worker in the lease table.
     pub fn worker_id(&self) -> &str {
         &self.worker.worker_id
@@ -79,23 +102,32 @@ impl Scheduler {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn spawn(self) -> WorkerHandle {
-        let Self { coordinator, mut worker, view, seed } = self;
-        worker.executor = Arc::new(Handle::current());
+    pub fn spawn(mut self) -> WorkerHandle {
+        self.worker.executor = Arc::new(Handle::current());
         // Created outside of the task, so that a task which is aborted before it starts enters the last state too.
         let aborted = Arc::new(AtomicBool::new(false));
-        let last_state = LastState::new(view.states().clone(), Arc::clone(&aborted));
-        let (executor, thread_ended) = (coordinator.executor(), coordinator.thread_ended());
+        let last_state = LastState::new(self.view.states().clone(), Arc::clone(&aborted));
+        let executor = self.coordinator.executor();
+        let thread_ended = self.coordinator.thread_ended();
         let (stop, requested) = watch::channel(None);
-        let seen = Arc::clone(&view);
+        let view = Arc::clone(&self.view);
         let work = async move {
-            let outcome = run::run(coordinator, Arc::new(worker), view, seed, requested).await;
+            let outcome = self.run(requested).await;
             let error = outcome.as_ref().err().cloned();
             last_state.enter(WorkerState::Stopped(error));
             outcome
         };
         let task = Task::spawn(&*executor, "the worker", work);
-        WorkerHandle::new(seen, stop, task, aborted, thread_ended)
+        WorkerHandle::new(view, stop, task, aborted, thread_ended)
+    }
+
+    /// Runs the worker itself where this is polled, until `stop` holds the deadline of a planned stop.
+    pub(crate) async fn run(
+        self,
+        stop: watch::Receiver<Option<Duration>>,
+    ) -> Result<ShutdownReport, WorkerError> {
+        let Self { coordinator, worker, view, seed } = self;
+        run::run(coordinator, Arc::new(worker), view, seed, stop).await
     }
 }
 
@@ -273,25 +305,15 @@ impl SchedulerBuilder {
                 random.u64(..),
             )),
             application,
-            worker_id: worker_id.clone(),
+            worker_id,
             stream: self.stream,
             budget: ByteBudget::new(config.max_buffered_bytes),
-            config: Arc::clone(&config),
-            clock: Arc::clone(&clock),
+            config,
+            clock,
             factory,
             executor: Arc::new(CurrentRuntime),
         };
-        let view = View::new(ViewParts {
-            worker_id,
-            budget: Arc::clone(&worker.budget),
-            fleet: coordinator.fleet_view(),
-            states: self.states,
-            clock,
-            config,
-            meter,
-            problems,
-        });
-        Ok(Scheduler { coordinator, view: Arc::new(view), worker, seed: random.u64(..) })
+        Ok(Scheduler::new(coordinator, worker, self.states, meter, problems, random.u64(..)))
     }
 
     /// Checks the settings and the names.

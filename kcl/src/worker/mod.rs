@@ -9,11 +9,4 @@ mod watchdog;
 
 pub use builder::{Scheduler, SchedulerBuilder};
 pub use handle::WorkerHandle;
-#[cfg(feature = "simulation")]
-pub(crate) use shutdown::STOP_MARGIN;
 pub use shutdown::{ShardShutdown, ShutdownReport};
-#[cfg(feature = "simulation")]
-pub(crate) use {
-    run::run,
-    shards::{View, ViewParts},
-};

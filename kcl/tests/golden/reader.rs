@@ -1,15 +1,17 @@
 //! Items and requests of the Java library, as they were captured.
 
+use std::collections::HashMap;
+
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use base64::Engine as _;
 use serde_json::Value;
 
-use super::item::Item;
+type Item = HashMap<String, AttributeValue>;
 
 const GOLDEN: [(&str, &str); 2] = [
-    ("3.4.2", include_str!("../../tests/golden/kcl-3.4.2-items.ndjson")),
-    ("3.5.1", include_str!("../../tests/golden/kcl-3.5.1-items.ndjson")),
+    ("3.4.2", include_str!("kcl-3.4.2-items.ndjson")),
+    ("3.5.1", include_str!("kcl-3.5.1-items.ndjson")),
 ];
 
 pub(crate) fn attribute_value(json: &Value) -> AttributeValue {
@@ -51,7 +53,7 @@ pub(crate) fn golden() -> Vec<(&'static str, String, Item)> {
 
 /// Operation and body of each request.
 pub(crate) fn requests() -> Vec<(String, Value)> {
-    include_str!("../../tests/golden/kcl-3.5.1-requests.ndjson")
+    include_str!("kcl-3.5.1-requests.ndjson")
         .lines()
         .map(|line| {
             let mut json: Value = serde_json::from_str(line).unwrap();

@@ -1,7 +1,7 @@
 //! Simulates fleets of workers, one per seed, until something happens that must not.
 //!
 //! ```text
-//! cargo run --release -p integration-tests --bin simulate -- --seeds 10000 --workers mixed
+//! cargo run --release -p kcl-simulation --bin simulate -- --seeds 10000 --workers mixed
 //! ```
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::{Parser, ValueEnum};
-use kcl::simulation::{Report, Workers, run};
+use kcl_simulation::{Report, Workers, run};
 
 /// Simulates fleets of workers under faults, and checks what must always hold.
 #[derive(Debug, Parser)]

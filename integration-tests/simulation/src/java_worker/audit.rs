@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use kcl::Checkpoint;
+use kcl::internals::Lease;
+
 use super::Worker;
-use crate::checkpoint::Checkpoint;
-use crate::lease::Lease;
-use crate::simulation::oracle::first_hole;
-use crate::simulation::stream::SimShard;
+use crate::oracle::first_hole;
+use crate::stream::SimShard;
 
 const FIRST: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_secs(120);

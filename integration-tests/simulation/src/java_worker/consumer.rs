@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kcl::Checkpoint;
+use kcl::internals::{Lease, LeaseStore};
+
 use super::{Held, Worker};
-use crate::checkpoint::Checkpoint;
-use crate::lease::{Lease, LeaseStore};
-use crate::simulation::stream::{position_of, record_at};
+use crate::stream::{position_of, record_at};
 
 const CYCLE: Duration = Duration::from_secs(1);
 /// Between two looks at unfinished parents.
@@ -143,7 +144,7 @@ impl Consumer {
         "shard end"
     }
 
-    async fn create_children(&self, children: &[crate::lease::ChildShard]) -> bool {
+    async fn create_children(&self, children: &[kcl::internals::ChildShard]) -> bool {
         // Until then, its parent was this worker's.
         let looked = self.held.state().answered;
         let store = &self.worker.store;

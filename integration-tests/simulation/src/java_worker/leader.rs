@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use kcl::internals::{Item, Lease, LeaseStore, Snapshot, text};
+
 use super::Worker;
 use super::audit::{Audit, first_lease};
-use crate::lease::{Item, Lease, LeaseStore, Snapshot, text};
-use crate::simulation::world::FAILOVER;
+use crate::world::FAILOVER;
 
 const HEARTBEAT: Duration = Duration::from_secs(30);
 const LOCK_LASTS: Duration = Duration::from_secs(120);
@@ -19,7 +20,7 @@ const ROW_LASTS: u64 = 60;
 
 /// The leader's lock: its holder, and when that was last heard of. The lease table shows it.
 #[derive(Debug, Default)]
-pub(in crate::simulation) struct LeaderLock {
+pub(crate) struct LeaderLock {
     holder: Mutex<Option<(String, Duration)>>,
     /// Heartbeats so far: each gives the item another version.
     heartbeats: AtomicU32,
@@ -67,7 +68,7 @@ impl LeaderLock {
     }
 
     /// Whoever leads dies before so many more writes; 0: it does not.
-    pub(in crate::simulation) fn doom(&self, writes: u32) {
+    pub(crate) fn doom(&self, writes: u32) {
         self.doom.store(writes, Ordering::Relaxed);
     }
 
@@ -185,7 +186,7 @@ impl Worker {
     }
 
     fn process_seconds(&self) -> u64 {
-        use crate::clock::Clock as _;
+        use kcl::Clock as _;
         self.process.epoch_millis() / 1000
     }
 

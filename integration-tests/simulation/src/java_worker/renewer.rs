@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kcl::Checkpoint;
+use kcl::internals::{Lease, LeaseStore, LeaseStoreError, Outcome};
+
 use super::{Heartbeat, Held, Worker};
-use crate::checkpoint::Checkpoint;
-use crate::lease::{Lease, LeaseStore, LeaseStoreError, Outcome};
 
 const RENEWAL: Duration = Duration::from_millis(3_308);
 

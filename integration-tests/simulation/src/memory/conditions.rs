@@ -1,66 +1,60 @@
 //! The conditional writes of a lease table as functions from one item to the next: pure.
 
-use crate::lease::item::rounded_throughput;
-use crate::lease::model::{Lease, Stamp};
-use crate::lease::readback::Intent;
-use crate::lease::store::{Progress, ShardFacts};
+use kcl::Checkpoint;
+use kcl::internals::{Intent, Lease, Progress, ShardFacts, Stamp, throughput};
 
-impl Intent<'_> {
-    /// The item that this write by `process` leaves of `item`, for a caller that knows the lease as
-    /// `known`; `None` if its condition does not hold.
-    pub(crate) fn apply(self, process: u64, known: &Lease, item: &Lease) -> Option<Lease> {
-        let counter_is_known = item.counter == known.counter;
-        let owners_are_known =
-            item.owner == known.owner && item.checkpoint_owner == known.checkpoint_owner;
-        let holds = match self {
-            Self::Renew { owner, .. } => counter_is_known && processed_by(item, known, owner),
-            Self::Checkpoint { owner, .. } => counter_is_known && item.is_owned_by(owner),
-            Self::Take { .. } => counter_is_known && owners_are_known,
-            Self::Assign { released, .. } => owners_are_known && (counter_is_known || !released),
-            Self::StartHandoff { .. } => {
-                item.owner == known.owner && item.checkpoint_owner.is_none()
-            }
-            Self::Evict => counter_is_known && owners_are_known,
-        };
-        holds.then(|| self.written(process, known, item.clone()))
-    }
+/// The item that this write by `process` leaves of `item`, for a caller that knows the lease as
+/// `known`; `None` if its condition does not hold.
+pub fn apply(intent: Intent<'_>, process: u64, known: &Lease, item: &Lease) -> Option<Lease> {
+    let counter_is_known = item.counter == known.counter;
+    let owners_are_known =
+        item.owner == known.owner && item.checkpoint_owner == known.checkpoint_owner;
+    let holds = match intent {
+        Intent::Renew { owner } => counter_is_known && processed_by(item, known, owner),
+        Intent::Checkpoint { owner, .. } => counter_is_known && item.is_owned_by(owner),
+        Intent::Take { .. } => counter_is_known && owners_are_known,
+        Intent::Assign { released, .. } => owners_are_known && (counter_is_known || !released),
+        Intent::StartHandoff { .. } => item.owner == known.owner && item.checkpoint_owner.is_none(),
+        Intent::Evict => counter_is_known && owners_are_known,
+    };
+    holds.then(|| written(intent, process, known, item.clone()))
+}
 
-    fn written(self, process: u64, known: &Lease, mut item: Lease) -> Lease {
-        match self {
-            Self::StartHandoff { .. } => {}
-            Self::Renew { .. } | Self::Checkpoint { .. } | Self::Take { .. } => {
-                if item.was_owned_by_another_library() {
-                    item.read_to = None;
-                }
-                let stamp = Stamp::after(item.counter, process);
-                item.counter = stamp.counter;
-                item.stamp = Some(stamp);
+fn written(intent: Intent<'_>, process: u64, known: &Lease, mut item: Lease) -> Lease {
+    match intent {
+        Intent::StartHandoff { .. } => {}
+        Intent::Renew { .. } | Intent::Checkpoint { .. } | Intent::Take { .. } => {
+            if item.was_owned_by_another_library() {
+                item.read_to = None;
             }
-            Self::Assign { .. } | Self::Evict => item.counter = item.counter.wrapping_add(1),
+            let stamp = Stamp::after(item.counter, process);
+            item.counter = stamp.counter;
+            item.stamp = Some(stamp);
         }
-        match self {
-            Self::Renew { throughput, .. } => set_throughput(&mut item, throughput),
-            Self::Checkpoint { progress, .. } => set_progress(&mut item, progress),
-            Self::Take { owner } => set_owner(&mut item, known.actual_owner(), owner),
-            Self::Assign { to, released } => {
-                set_owner(&mut item, known.owner.as_deref(), to);
-                if released {
-                    item.released_at = Some(known.counter.wrapping_add(1));
-                }
-            }
-            Self::StartHandoff { to } => {
-                item.owner = Some(to.to_owned());
-                item.checkpoint_owner.clone_from(&known.owner);
-            }
-            Self::Evict => {
-                item.checkpoint_owner = None;
-                if !known.is_handoff_pending() {
-                    item.owner = None;
-                }
+        Intent::Assign { .. } | Intent::Evict => item.counter = item.counter.wrapping_add(1),
+    }
+    match intent {
+        Intent::Renew { .. } => {}
+        Intent::Checkpoint { progress, .. } => set_progress(&mut item, progress),
+        Intent::Take { owner } => set_owner(&mut item, known.actual_owner(), owner),
+        Intent::Assign { to, released } => {
+            set_owner(&mut item, known.owner.as_deref(), to);
+            if released {
+                item.released_at = Some(known.counter.wrapping_add(1));
             }
         }
-        item
+        Intent::StartHandoff { to } => {
+            item.owner = Some(to.to_owned());
+            item.checkpoint_owner.clone_from(&known.owner);
+        }
+        Intent::Evict => {
+            item.checkpoint_owner = None;
+            if !known.is_handoff_pending() {
+                item.owner = None;
+            }
+        }
     }
+    item
 }
 
 /// `owner` processes the shard, in the handoff that it knows of, or in none.
@@ -80,9 +74,11 @@ fn set_owner(item: &mut Lease, from: Option<&str>, owner: &str) {
     }
 }
 
-fn set_throughput(item: &mut Lease, throughput: Option<f64>) {
-    if let Some(value) = throughput {
-        item.throughput = Some(rounded_throughput(value));
+/// Sets the throughput as it is read back: rounded.
+pub(super) fn set_throughput(item: &mut Lease, kib_per_second: Option<f64>) {
+    if let Some(value) = kib_per_second {
+        let written = throughput(value);
+        item.throughput = written.as_n().ok().and_then(|number| number.parse().ok());
     }
 }
 
@@ -96,18 +92,24 @@ fn set_progress(item: &mut Lease, progress: &Progress) {
     }
 }
 
-impl ShardFacts {
-    /// The lease with these facts noted.
-    pub(super) fn noted_in(&self, item: &Lease) -> Lease {
-        let mut item = item.clone();
-        match self {
-            Self::Children(children) => item.children = children.iter().cloned().collect(),
-            Self::HashKeyRange(range) => item.hash_key_range = Some(*range),
-            Self::ReadTo(time) => item.read_to = Some(*time),
-            Self::Stream(identity) => {
-                item.stream.get_or_insert_with(|| identity.clone());
-            }
+/// The lease with these facts noted.
+pub(super) fn noted(facts: &ShardFacts, item: &Lease) -> Lease {
+    let mut item = item.clone();
+    match facts {
+        ShardFacts::Children(children) => item.children = children.iter().cloned().collect(),
+        ShardFacts::HashKeyRange(range) => item.hash_key_range = Some(*range),
+        ShardFacts::ReadTo(time) => item.read_to = Some(*time),
+        ShardFacts::Stream(identity) => {
+            item.stream.get_or_insert_with(|| identity.clone());
         }
-        item
+    }
+    item
+}
+
+/// Whether both are the same text in the attribute `checkpoint`, which has no sub-sequence number.
+pub(super) fn same_text(a: &Checkpoint, b: &Checkpoint) -> bool {
+    match (a, b) {
+        (Checkpoint::At(a), Checkpoint::At(b)) => a.sequence_number == b.sequence_number,
+        (a, b) => a == b,
     }
 }

@@ -11,18 +11,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use kcl::internals::{
+    CallError, CallErrorKind, CorruptItem, Intent, LEADER, LeaderLock, Lease, LeaseStore,
+    LeaseStoreError, Outcome, Progress, ShardFacts, Snapshot, StoreFuture, WorkerRow, conclude,
+};
 use tokio::sync::oneshot;
 
-use super::error::{CallError, CallErrorKind, LeaseStoreError};
-use super::item::{CorruptItem, LEADER};
-use super::model::Lease;
-use super::readback::{Intent, conclude};
-use super::store::{
-    LeaderLock, LeaseStore, Outcome, Progress, ShardFacts, Snapshot, StoreFuture, WorkerRow,
-};
-#[cfg(feature = "simulation")]
-pub(crate) use table::Watcher;
-pub(crate) use table::{MemoryTable, Row};
+use self::conditions::{noted, same_text, set_throughput};
+pub use conditions::apply;
+pub use table::{MemoryTable, Row, Watcher};
 
 /// Attempts of a call and the pause after the first, as the DynamoDB client is set.
 const ATTEMPTS: u32 = 3;
@@ -32,32 +29,37 @@ const QUOTA: u32 = 500;
 const RETRY_COST: u32 = 5;
 const TIMEOUT_COST: u32 = 10;
 
+/// The cause of each failed call.
+const SIMULATED: &str = "simulated";
 /// The process of a worker that stamps nothing, as Java's.
 const NO_STAMP: u64 = 0;
 
 /// What becomes of one attempt of a call.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Passage {
-    /// It is done after `there`, and answered `back` later. No `back`: the connection breaks instead.
+pub enum Passage {
+    /// It is done, and answered.
     Through {
+        /// Time until it is done.
         there: Duration,
+        /// Time until its answer arrives after that. `None`: the connection breaks instead.
         back: Option<Duration>,
     },
     /// It never arrives, and nobody says so.
     Lost,
     /// The connection can not be made.
     Cut,
+    /// It is refused: too many requests.
     Throttled,
 }
 
-#[cfg(test)]
 impl Passage {
-    pub(crate) const AT_ONCE: Self =
-        Self::Through { there: Duration::ZERO, back: Some(Duration::ZERO) };
+    /// Done and answered at once.
+    pub const AT_ONCE: Self = Self::Through { there: Duration::ZERO, back: Some(Duration::ZERO) };
 }
 
 /// The way between a worker and the table.
-pub(crate) trait Link: Send + Sync + fmt::Debug {
+pub trait Link: Send + Sync + fmt::Debug {
+    /// What becomes of the next attempt.
     fn passage(&self, is_write: bool) -> Passage;
 
     /// Told of each attempt of a call.
@@ -75,7 +77,7 @@ pub(crate) trait Link: Send + Sync + fmt::Debug {
 
 /// One worker's way to a [`MemoryTable`].
 #[derive(Debug, Clone)]
-pub(crate) struct MemoryLeaseStore {
+pub struct MemoryLeaseStore {
     table: Arc<MemoryTable>,
     link: Arc<dyn Link>,
     /// Shown to the table's watcher.
@@ -95,7 +97,8 @@ enum Attempt {
 type Done = Result<Attempt, CorruptItem>;
 
 impl MemoryLeaseStore {
-    pub(crate) fn new(
+    /// The way of `name` to `table`, for a worker that stamps nothing.
+    pub fn new(
         table: Arc<MemoryTable>,
         link: Arc<dyn Link>,
         name: impl Into<String>,
@@ -112,7 +115,7 @@ impl MemoryLeaseStore {
     }
 
     /// For `process`, which stamps by that what it writes.
-    pub(crate) fn of_process(mut self, process: u64) -> Self {
+    pub fn of_process(mut self, process: u64) -> Self {
         self.process = process;
         self
     }
@@ -169,7 +172,7 @@ impl MemoryLeaseStore {
                 }
             }
         }
-        Err(CallError::simulated(operation, kind).into())
+        Err(CallError::new(operation, kind, SIMULATED.into()).into())
     }
 
     fn take_quota(&self, cost: u32) -> bool {
@@ -211,7 +214,8 @@ impl MemoryLeaseStore {
             Ok(done) => match done? {
                 Attempt::Written(lease) => return Ok(Outcome::Applied(lease)),
                 Attempt::Refused(seen) => {
-                    let failure = CallError::simulated(operation, CallErrorKind::Refused);
+                    let failure =
+                        CallError::new(operation, CallErrorKind::Refused, SIMULATED.into());
                     let seen = if self.link.hides_old_item() {
                         self.get(&before.key).await?
                     } else {
@@ -231,10 +235,9 @@ impl MemoryLeaseStore {
     }
 }
 
-#[cfg(feature = "simulation")]
 impl MemoryLeaseStore {
     /// A write of another library, by its own condition, and without a read-back.
-    pub(crate) async fn conditional(
+    pub async fn conditional(
         &self,
         operation: &'static str,
         known: &Lease,
@@ -270,10 +273,11 @@ impl LeaseStore for MemoryLeaseStore {
     ) -> StoreFuture<'a, Outcome> {
         let (process, known, me) = (self.process, lease.clone(), owner.to_owned());
         let change = to_existing(move |item| {
-            let owner = &me;
-            Intent::Renew { owner, throughput }.apply(process, &known, item)
+            let mut lease = apply(Intent::Renew { owner: &me }, process, &known, item)?;
+            set_throughput(&mut lease, throughput);
+            Some(lease)
         });
-        let intent = Intent::Renew { owner, throughput };
+        let intent = Intent::Renew { owner };
         self.write("renew", lease, Some(intent), change).boxed()
     }
 
@@ -287,7 +291,7 @@ impl LeaseStore for MemoryLeaseStore {
         let process = self.process;
         let change = to_existing(move |item| {
             let (owner, progress) = (me.as_str(), &to);
-            Intent::Checkpoint { owner, progress }.apply(process, &known, item)
+            apply(Intent::Checkpoint { owner, progress }, process, &known, item)
         });
         let intent = Intent::Checkpoint { owner, progress };
         self.write("checkpoint", lease, Some(intent), change).boxed()
@@ -296,7 +300,7 @@ impl LeaseStore for MemoryLeaseStore {
     fn take<'a>(&'a self, lease: &'a Lease, owner: &'a str) -> StoreFuture<'a, Outcome> {
         let (process, known, me) = (self.process, lease.clone(), owner.to_owned());
         let change =
-            to_existing(move |item| Intent::Take { owner: &me }.apply(process, &known, item));
+            to_existing(move |item| apply(Intent::Take { owner: &me }, process, &known, item));
         self.write("take", lease, Some(Intent::Take { owner }), change).boxed()
     }
 
@@ -309,7 +313,7 @@ impl LeaseStore for MemoryLeaseStore {
         let (process, known, next) = (self.process, lease.clone(), to.to_owned());
         let change = to_existing(move |item| {
             let to = &next;
-            Intent::Assign { to, released }.apply(process, &known, item)
+            apply(Intent::Assign { to, released }, process, &known, item)
         });
         let intent = Intent::Assign { to, released };
         self.write("assign", lease, Some(intent), change).boxed()
@@ -318,14 +322,14 @@ impl LeaseStore for MemoryLeaseStore {
     fn start_handoff<'a>(&'a self, lease: &'a Lease, to: &'a str) -> StoreFuture<'a, Outcome> {
         let (process, known, next) = (self.process, lease.clone(), to.to_owned());
         let change = to_existing(move |item| {
-            Intent::StartHandoff { to: &next }.apply(process, &known, item)
+            apply(Intent::StartHandoff { to: &next }, process, &known, item)
         });
         self.write("start handoff", lease, Some(Intent::StartHandoff { to }), change).boxed()
     }
 
     fn evict<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome> {
         let (process, known) = (self.process, lease.clone());
-        let change = to_existing(move |item| Intent::Evict.apply(process, &known, item));
+        let change = to_existing(move |item| apply(Intent::Evict, process, &known, item));
         self.write("evict", lease, Some(Intent::Evict), change).boxed()
     }
 
@@ -343,8 +347,8 @@ impl LeaseStore for MemoryLeaseStore {
     fn set_shard_facts<'a>(&'a self, key: &'a str, facts: ShardFacts) -> StoreFuture<'a, Outcome> {
         async move {
             // Only the key matters.
-            let lease = Lease::new(key, crate::checkpoint::Checkpoint::TrimHorizon);
-            let change = to_existing(move |item| Some(facts.noted_in(item)));
+            let lease = Lease::new(key, kcl::Checkpoint::TrimHorizon);
+            let change = to_existing(move |item| Some(noted(&facts, item)));
             self.write("shard facts", &lease, None, change).await
         }
         .boxed()
@@ -353,7 +357,7 @@ impl LeaseStore for MemoryLeaseStore {
     fn delete<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome> {
         let known = lease.checkpoint.clone();
         self.write("delete", lease, None, move |item| {
-            (item?.checkpoint.as_str() == known.as_str()).then_some(None)
+            same_text(&item?.checkpoint, &known).then_some(None)
         })
         .boxed()
     }
@@ -439,8 +443,3 @@ impl LeaseStore for MemoryLeaseStore {
         self.call("delete worker", true, write).boxed()
     }
 }
-
-#[cfg(test)]
-mod exhaustive;
-#[cfg(test)]
-mod tests;

@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::clock::Clock;
-use crate::lease::item::{CorruptItem, Item, LEADER, TableItem, attribute as name, decode};
-use crate::lease::model::Lease;
-use crate::lease::store::{LeaderLock, Snapshot, WorkerRow};
+use kcl::Clock;
+use kcl::internals::{
+    CorruptItem, Item, LEADER, LeaderLock, Lease, Snapshot, TableItem, WorkerRow,
+    attribute as name, decode, encode,
+};
 
 /// How far back a read can be behind.
 const HISTORY: Duration = Duration::from_secs(60);
@@ -16,11 +17,16 @@ const HISTORY: Duration = Duration::from_secs(60);
 /// One item of the table.
 #[expect(clippy::large_enum_variant, reason = "nearly every row is a lease")]
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Row {
+pub enum Row {
+    /// A lease.
     Lease(Lease),
+    /// A worker's row.
     Worker(WorkerRow),
+    /// The lock of the fleet's leader.
     Leader(LeaderLock),
+    /// An item that cannot be read.
     Corrupt(CorruptItem),
+    /// Any other item.
     Other,
 }
 
@@ -50,7 +56,7 @@ impl Row {
 }
 
 /// Sees each change of a lease as it is made.
-pub(crate) trait Watcher: Send + Sync + fmt::Debug {
+pub trait Watcher: Send + Sync + fmt::Debug {
     /// `by`: who wrote.
     fn changed(&self, by: &str, key: &str, before: Option<&Lease>, after: Option<&Lease>);
 }
@@ -63,14 +69,15 @@ struct Version {
 
 /// A lease table that any number of stores work on.
 #[derive(Debug)]
-pub(crate) struct MemoryTable {
+pub struct MemoryTable {
     clock: Arc<dyn Clock>,
     watcher: Option<Arc<dyn Watcher>>,
     rows: Mutex<BTreeMap<String, Vec<Version>>>,
 }
 
 impl MemoryTable {
-    pub(crate) fn new(clock: Arc<dyn Clock>, watcher: Option<Arc<dyn Watcher>>) -> Self {
+    /// An empty table.
+    pub fn new(clock: Arc<dyn Clock>, watcher: Option<Arc<dyn Watcher>>) -> Self {
         Self { clock, watcher, rows: Mutex::default() }
     }
 
@@ -78,7 +85,8 @@ impl MemoryTable {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn row(&self, key: &str) -> Option<Row> {
+    /// The item as it is now.
+    pub fn row(&self, key: &str) -> Option<Row> {
         self.rows().get(key)?.last()?.row.clone()
     }
 
@@ -89,8 +97,8 @@ impl MemoryTable {
         }
     }
 
-    /// `None`: the item is gone.
-    pub(crate) fn set(&self, by: &str, key: &str, row: Option<Row>) {
+    /// Puts an item, written by `by`, past all conditions. `None`: deletes it.
+    pub fn set(&self, by: &str, key: &str, row: Option<Row>) {
         let now = self.clock.now();
         let mut rows = self.rows();
         let versions = rows.entry(key.to_owned()).or_default();
@@ -138,14 +146,14 @@ impl MemoryTable {
     }
 
     /// Any item, past all conditions.
-    pub(crate) fn put_item(&self, key: &str, item: Item) {
+    pub fn put_item(&self, key: &str, item: Item) {
         self.set("somebody", key, Some(Row::of(item)));
     }
 
-    #[cfg(test)]
-    pub(crate) fn item(&self, key: &str) -> Option<Item> {
+    /// The lease as DynamoDB would hold it.
+    pub fn item(&self, key: &str) -> Option<Item> {
         match self.row(key)? {
-            Row::Lease(lease) => Some(crate::lease::item::encode(&lease)),
+            Row::Lease(lease) => Some(encode(&lease)),
             _ => None,
         }
     }

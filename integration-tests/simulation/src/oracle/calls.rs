@@ -4,7 +4,7 @@ use super::Oracle;
 
 impl Oracle {
     /// Our library calls a processor.
-    pub(in crate::simulation) fn called(&self, id: u64, call: &str) {
+    pub(crate) fn called(&self, id: u64, call: &str) {
         let now = self.clock.now();
         let mut state = self.state();
         let Some(processor) = state.processors.get(&id) else {
@@ -21,7 +21,7 @@ impl Oracle {
 
     /// A processor failed on its batch, which is to come again, after the record `done` or a later one
     /// that it checkpointed.
-    pub(in crate::simulation) fn failed(&self, id: u64, done: Option<u64>) {
+    pub(crate) fn failed(&self, id: u64, done: Option<u64>) {
         let now = self.clock.now();
         let mut state = self.state();
         if let Some(processor) = state.processors.get_mut(&id) {

@@ -1,13 +1,10 @@
 //! Which of the hash space leases cover.
 
+use kcl::internals::Lease;
 use kinesis_aggregation::HashKeyRange;
 
-use crate::lease::Lease;
-
 /// The first hash key that no active lease covers.
-pub(in crate::simulation) fn first_hole<'a>(
-    leases: impl Iterator<Item = &'a Lease>,
-) -> Option<u128> {
+pub(crate) fn first_hole<'a>(leases: impl Iterator<Item = &'a Lease>) -> Option<u128> {
     let active = leases.filter(|lease| !lease.has_ended());
     let mut ranges: Vec<HashKeyRange> = active.filter_map(|lease| lease.hash_key_range).collect();
     ranges.sort_by_key(|range| range.start());
@@ -25,7 +22,7 @@ mod tests {
     use kinesis_aggregation::HashKey;
 
     use super::*;
-    use crate::checkpoint::Checkpoint;
+    use kcl::Checkpoint;
 
     fn lease(start: u128, end: u128, checkpoint: Checkpoint) -> Lease {
         let mut lease = Lease::new("shard", checkpoint);

@@ -3,17 +3,18 @@
 
 use std::time::Duration;
 
+use kcl::internals::Lease;
+
 use super::{FORCE, Kind, Processor, State};
-use crate::lease::Lease;
-use crate::simulation::process::worker_id;
-use crate::simulation::world::FAILOVER;
+use crate::process::worker_id;
+use crate::world::FAILOVER;
 
 /// One of ours sees a handoff while its fence stands, and lets go 25 s later: no leader has to force it.
 const OURS_LETS_GO: Duration = FAILOVER.saturating_add(Duration::from_secs(25));
 
 /// A rule of Java's that opens a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::simulation) enum JavaRule {
+pub(crate) enum JavaRule {
     /// Its leader assigns, and its workers end a handoff, whatever the lease's counter does meanwhile.
     ForcedAssignment,
     /// Its own fence counts from the answer to a renewal; others count from the renewal.
@@ -28,7 +29,7 @@ pub(in crate::simulation) enum JavaRule {
 
 impl JavaRule {
     /// As reports show it.
-    pub(in crate::simulation) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::ForcedAssignment => "forced assignment",
             Self::FenceFromAnswer => "fence from the answer",
@@ -41,10 +42,10 @@ impl JavaRule {
 
 /// A processor that goes on by a rule of Java's, after the time at which others may take its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::simulation) struct Overstay {
+pub(crate) struct Overstay {
     /// From then on others may take it.
-    pub(in crate::simulation) until: Duration,
-    pub(in crate::simulation) rule: JavaRule,
+    pub(crate) until: Duration,
+    pub(crate) rule: JavaRule,
 }
 
 /// One of two processors that overlap.

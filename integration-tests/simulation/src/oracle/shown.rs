@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::lease::Lease;
+use kcl::internals::Lease;
 
 /// A change of a lease, in a few words.
 pub(super) struct Shown<'a>(

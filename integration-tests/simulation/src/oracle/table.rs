@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use kcl::Checkpoint;
+use kcl::internals::Lease;
+
 use super::shown::Shown;
 use super::{JavaRule, Moved, Oracle, Progress, State};
-use crate::checkpoint::Checkpoint;
-use crate::lease::Lease;
-use crate::lease::memory::Watcher;
-use crate::simulation::process::worker_id;
-use crate::simulation::stream::record_at;
+use crate::memory::Watcher;
+use crate::process::worker_id;
+use crate::stream::record_at;
 
 impl Oracle {
     /// Of the lease's checkpoint, and of the one that is prepared.

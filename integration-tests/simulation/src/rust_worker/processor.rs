@@ -5,18 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
-
-use crate::config::CheckpointPolicy;
-use crate::error::ProcessorError;
-use crate::lease::WeakTenure;
-use crate::processor::{
-    Checkpointer, ProcessorFactory, Record, RecordBatch, RecordProcessor, ShardContext, ShardEnd,
-    Shutdown,
+use kcl::internals::Ownership;
+use kcl::{
+    CheckpointPolicy, Checkpointer, ProcessorError, ProcessorFactory, Record, RecordBatch,
+    RecordProcessor, ShardContext, ShardEnd, Shutdown,
 };
-use crate::simulation::network::Network;
-use crate::simulation::oracle::{Hold, Kind, Oracle};
-use crate::simulation::process::Process;
-use crate::simulation::stream;
+
+use crate::network::Network;
+use crate::oracle::{Hold, Kind, Oracle};
+use crate::process::Process;
+use crate::stream;
 
 /// What all processors of a worker know.
 #[derive(Clone)]
@@ -32,7 +30,7 @@ pub(super) struct Surroundings {
 
 /// For the oracle: at work by its fence, as user code that blocks a thread does not hear what happens.
 struct OfOurs {
-    tenure: WeakTenure,
+    tenure: Ownership,
     process: Arc<Process>,
 }
 
@@ -73,7 +71,7 @@ impl ProcessorFactory for Factory {
         if !around.network.is_calm() && random.u32(..30) == 0 {
             panic_quietly();
         }
-        let hold = shard.hold();
+        let hold = Ownership::of(shard);
         let in_process = OfOurs { tenure: hold.clone(), process: Arc::clone(&around.process) };
         let id = around.oracle.begin(&around.worker, Kind::Rust, shard.shard_id(), in_process);
         Processor { around, id, hold, deaf: random.u32(..4) == 0, done: None, random }
@@ -88,7 +86,7 @@ fn panic_quietly() -> ! {
 pub(super) struct Processor {
     around: Surroundings,
     id: u64,
-    hold: WeakTenure,
+    hold: Ownership,
     /// Does not care when it is told that its lease is lost.
     deaf: bool,
     /// The last record that it is done with.

@@ -6,12 +6,10 @@ use std::time::Duration;
 use fastrand::Rng;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use kcl::internals::{Page, Position, Retrieval, RetrievalError, ShardBudget, ShardReader, Start};
 
-use crate::retrieval::{
-    Page, Position, Retrieval, RetrievalError, ShardBudget, ShardReader, Start,
-};
-use crate::simulation::network::Network;
-use crate::simulation::stream::{self, Stream};
+use crate::network::Network;
+use crate::stream::{self, Stream};
 
 /// A page has less than that many Kinesis records.
 const MOST_RECORDS: usize = 8;
@@ -34,7 +32,7 @@ impl Retrieval for SimulatedReads {
         Box::new(Reader {
             stream: Arc::clone(&self.stream),
             network: Arc::clone(&self.network),
-            shard: start.status.shard_id().to_owned(),
+            shard: start.shard_id().to_owned(),
             next,
             random: Rng::with_seed(start.seed),
         })

@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::WorkerError;
-use crate::simulation::process::Process;
-use crate::simulation::world::World;
-use crate::worker::{STOP_MARGIN, ShardShutdown, ShutdownReport};
+use kcl::{ShardShutdown, ShutdownReport, WorkerError, WorkerHandle};
+
+use crate::process::Process;
+use crate::world::World;
 
 /// Timers run by the millisecond.
 const SLACK: Duration = Duration::from_millis(100);
 
 /// How long a stop may take, as it is documented.
 fn longest(deadline: Duration) -> Duration {
-    deadline + STOP_MARGIN + SLACK
+    deadline + WorkerHandle::STOP_MARGIN + SLACK
 }
 
 /// A worker that is about to stop.

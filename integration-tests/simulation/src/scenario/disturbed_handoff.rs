@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kcl::internals::{Lease, LeaseStore as _, Outcome};
 use tokio_util::sync::CancellationToken;
 
 use super::{Fleet, Member, worker_id};
-use crate::lease::{Lease, LeaseStore as _, Outcome};
-use crate::simulation::network::Network;
-use crate::simulation::oracle::Oracle;
-use crate::simulation::process::Process;
+use crate::network::Network;
+use crate::oracle::Oracle;
+use crate::process::Process;
 
 /// Who asks for it, as the table's watcher is told: by the condition of any handoff, and no more.
 const BALANCER: &str = "balancer";

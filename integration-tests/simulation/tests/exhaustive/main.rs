@@ -5,18 +5,19 @@
 //! for the failover time knows that the owner's fence has fallen. The rules by which a worker may start
 //! are those of `FleetView::may_start`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod knowledge;
 mod worker;
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
+use kcl::internals::{Intent, Lease, Progress, Stamp};
+use kcl::{Checkpoint, ExtendedSequenceNumber};
+use kcl_simulation::memory::apply;
 use stateright::{Checker as _, HasDiscoveries, Model, Property};
 
-use crate::checkpoint::Checkpoint;
-use crate::lease::model::{Lease, Stamp};
-use crate::lease::readback::Intent;
-use crate::lease::store::Progress;
 use knowledge::Start;
 use worker::Worker;
 
@@ -78,7 +79,7 @@ impl Item {
 fn at(position: u64) -> Checkpoint {
     match position {
         0 => Checkpoint::TrimHorizon,
-        n => Checkpoint::parse(&n.to_string(), 0).unwrap(),
+        n => Checkpoint::At(ExtendedSequenceNumber::new(n.to_string().parse().unwrap(), 0)),
     }
 }
 
@@ -109,13 +110,12 @@ enum Kind {
 impl Write {
     /// Calls `then` with what the write is to the store.
     fn with<T>(self, me: &str, then: impl FnOnce(Intent<'_>) -> T) -> T {
-        let throughput = None;
         let progress;
         then(match self.kind {
             Kind::Take => Intent::Take { owner: me },
-            Kind::Begin | Kind::Renew => Intent::Renew { owner: me, throughput },
+            Kind::Begin | Kind::Renew => Intent::Renew { owner: me },
             Kind::Checkpoint(position) => {
-                progress = Progress { checkpoint: at(position), pending: None, throughput };
+                progress = Progress { checkpoint: at(position), pending: None, throughput: None };
                 Intent::Checkpoint { owner: me, progress: &progress }
             }
             Kind::StartHandoff(to) => Intent::StartHandoff { to: NAMES[to] },
@@ -192,7 +192,7 @@ impl OneLease {
     fn land(&self, state: &mut State, by: usize, write: Write) -> bool {
         let me = NAMES[self.names[by]];
         let (known, item) = (write.known.lease(), state.item.lease());
-        let Some(after) = write.with(me, |intent| intent.apply(by as u64, &known, &item)) else {
+        let Some(after) = write.with(me, |intent| apply(intent, by as u64, &known, &item)) else {
             return false;
         };
         let after = Item::of(&after);
@@ -316,7 +316,7 @@ impl Model for OneLease {
             Action::Force(to) => {
                 let lease = last.item.lease();
                 let force = Intent::Assign { to: NAMES[to], released: false };
-                state.item = Item::of(&force.apply(9, &lease, &lease)?);
+                state.item = Item::of(&apply(force, 9, &lease, &lease)?);
             }
             Action::Outlast => {
                 state.overdue = true;

@@ -1,8 +1,9 @@
 //! A worker's process, with at most one tenure.
 
+use kcl::internals::{Verdict, judge};
+
 use super::knowledge::{Knowledge, Start};
 use super::{Item, Kind, Write};
-use crate::lease::readback::{Verdict, judge};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Worker {

@@ -1,21 +1,25 @@
-//! What every lease store must do, whatever holds the table. A store passes by
-//! `conformance!(its subject)` in its tests.
+//! What every lease store must do, whatever holds the table: each case on the table in memory, and on
+//! DynamoDB.
 
-pub(super) mod ownership;
-pub(super) mod reading;
-pub(super) mod replay;
-pub(super) mod trouble;
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod dynamodb;
+#[path = "../../../../kcl/tests/golden/reader.rs"]
+mod golden;
+mod memory;
+mod ownership;
+mod reading;
+mod replay;
+mod trouble;
 
 use std::time::Duration;
 
-use super::item::Item;
-use super::model::Lease;
-use super::store::{LeaseStore, Outcome, Progress};
-use crate::checkpoint::Checkpoint;
+use kcl::internals::{Item, Lease, LeaseStore, Outcome, Progress};
+use kcl::{Checkpoint, ExtendedSequenceNumber};
 
 /// What goes wrong between a store and its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trouble {
+enum Trouble {
     /// Writes are done, and the connection breaks before the answer.
     AnswersLost,
     /// As that, for puts of whole items.
@@ -29,7 +33,7 @@ pub(super) enum Trouble {
 }
 
 /// A store on a table of its own, and what a test must be able to do to it.
-pub(super) trait Subject {
+trait Subject {
     fn store(&self) -> &dyn LeaseStore;
 
     /// Puts an item past the store.
@@ -79,18 +83,18 @@ fn refused(outcome: Outcome) -> Lease {
     }
 }
 
+fn at(sequence: &str, sub: u64) -> Checkpoint {
+    Checkpoint::At(ExtendedSequenceNumber::new(sequence.parse().unwrap(), sub))
+}
+
 fn progress(sequence: &str) -> Progress {
-    Progress {
-        checkpoint: Checkpoint::parse(sequence, 2).unwrap(),
-        pending: None,
-        throughput: None,
-    }
+    Progress { checkpoint: at(sequence, 2), pending: None, throughput: None }
 }
 
 /// Makes a test of each case, on `$subject`: an expression of a [`Subject`].
 macro_rules! conformance {
     ($subject:expr) => {
-        $crate::lease::conformance::conformance! { $subject;
+        conformance! { $subject;
             ownership::a_created_lease_is_read_back_equal_and_not_created_again,
             ownership::renewals_prove_ownership_and_notice_handoffs_and_takers,
             ownership::checkpoints_need_the_counter_and_the_processing_owner,
@@ -118,8 +122,8 @@ macro_rules! conformance {
     ($subject:expr; $($file:ident::$case:ident,)*) => {$(
         #[tokio::test]
         async fn $case() {
-            $crate::lease::conformance::$file::$case(&$subject).await;
+            crate::$file::$case(&$subject).await;
         }
     )*};
 }
-pub(super) use conformance;
+use conformance;

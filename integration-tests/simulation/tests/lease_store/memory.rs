@@ -1,13 +1,15 @@
 //! The table in memory is held to what DynamoDB does.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use super::*;
-use crate::clock::Clock;
-use crate::lease::conformance::{Subject, Trouble, conformance};
-use crate::lease::item::Item;
+use kcl::Clock;
+use kcl::internals::{Item, Lease, LeaseStore, Outcome};
+use kcl_simulation::memory::{Link, MemoryLeaseStore, MemoryTable, Passage};
+
+use super::{Subject, Trouble, conformance};
 
 /// A clock and a network in the test's hand.
 #[derive(Debug, Default)]
@@ -128,7 +130,7 @@ conformance!(InMemory::new());
 #[tokio::test(start_paused = true)]
 async fn a_write_on_its_way_arrives_after_its_sender_gave_up() {
     let subject = InMemory::new();
-    let lease = Lease::new("k", crate::checkpoint::Checkpoint::TrimHorizon);
+    let lease = Lease::new("k", kcl::Checkpoint::TrimHorizon);
     subject.store.create(&lease).await.unwrap();
     let late = Passage::Through { there: Duration::from_secs(5), back: Some(Duration::ZERO) };
     subject.hand.next.lock().unwrap().push_back((late, 1));
@@ -143,7 +145,7 @@ async fn a_write_on_its_way_arrives_after_its_sender_gave_up() {
 async fn a_request_that_is_lost_is_made_again() {
     let subject = InMemory::new();
     subject.hand.next.lock().unwrap().push_back((Passage::Lost, 2));
-    let lease = Lease::new("k", crate::checkpoint::Checkpoint::TrimHorizon);
+    let lease = Lease::new("k", kcl::Checkpoint::TrimHorizon);
     let created = subject.store.create(&lease).await.unwrap();
     assert_eq!(created, Outcome::Applied(lease));
     assert_eq!(subject.heal(), 2);

@@ -2,13 +2,15 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Subject, Trouble, applied, owned, progress, refused};
-use crate::checkpoint::Checkpoint;
-use crate::lease::item::{self, attribute as name, number};
-use crate::lease::model::{Lease, PendingCheckpoint, StreamIdentity};
-use crate::lease::store::{LeaderLock, Outcome, Progress, ShardFacts};
+use kcl::Checkpoint;
+use kcl::internals::{
+    LeaderLock, Lease, Outcome, PendingCheckpoint, Progress, ShardFacts, StreamIdentity,
+    attribute as name, encode, number,
+};
 
-pub(crate) async fn a_created_lease_is_read_back_equal_and_not_created_again(
+use super::{Subject, Trouble, applied, at, owned, progress, refused};
+
+pub(super) async fn a_created_lease_is_read_back_equal_and_not_created_again(
     subject: &impl Subject,
 ) {
     let store = subject.store();
@@ -23,7 +25,7 @@ pub(crate) async fn a_created_lease_is_read_back_equal_and_not_created_again(
     assert_eq!(refused(store.create(&other).await.unwrap()), lease);
 }
 
-pub(crate) async fn renewals_prove_ownership_and_notice_handoffs_and_takers(
+pub(super) async fn renewals_prove_ownership_and_notice_handoffs_and_takers(
     subject: &impl Subject,
 ) {
     let store = subject.store();
@@ -52,7 +54,7 @@ pub(crate) async fn renewals_prove_ownership_and_notice_handoffs_and_takers(
     refused(store.start_handoff(&renewed, "third").await.unwrap());
 }
 
-pub(crate) async fn checkpoints_need_the_counter_and_the_processing_owner(subject: &impl Subject) {
+pub(super) async fn checkpoints_need_the_counter_and_the_processing_owner(subject: &impl Subject) {
     let store = subject.store();
     let mut lease = Lease::new("k", Checkpoint::Latest);
     lease.resume_from = Some(std::time::UNIX_EPOCH);
@@ -62,7 +64,7 @@ pub(crate) async fn checkpoints_need_the_counter_and_the_processing_owner(subjec
     let prepared = Progress {
         checkpoint: Checkpoint::Latest,
         pending: Some(PendingCheckpoint {
-            checkpoint: Checkpoint::parse("9", 1).unwrap(),
+            checkpoint: at("9", 1),
             state: Some(bytes::Bytes::from_static(b"state")),
         }),
         throughput: None,
@@ -84,7 +86,7 @@ pub(crate) async fn checkpoints_need_the_counter_and_the_processing_owner(subjec
     refused(store.checkpoint(&late, "next", &progress("12")).await.unwrap());
 }
 
-pub(crate) async fn taking_needs_the_lease_as_it_was_seen(subject: &impl Subject) {
+pub(super) async fn taking_needs_the_lease_as_it_was_seen(subject: &impl Subject) {
     let store = subject.store();
     let seen = owned(store, "k", "old").await;
     let renewed = applied(store.renew(&seen, "old", None).await.unwrap());
@@ -107,7 +109,7 @@ pub(crate) async fn taking_needs_the_lease_as_it_was_seen(subject: &impl Subject
     assert_eq!(back.owner_switches, 2, "no switch");
 }
 
-pub(crate) async fn assigning_needs_the_owners_and_completes_a_handoff(subject: &impl Subject) {
+pub(super) async fn assigning_needs_the_owners_and_completes_a_handoff(subject: &impl Subject) {
     let store = subject.store();
     let free = Lease::new("k", Checkpoint::TrimHorizon);
     store.create(&free).await.unwrap();
@@ -132,7 +134,7 @@ pub(crate) async fn assigning_needs_the_owners_and_completes_a_handoff(subject: 
     assert_eq!(store.get("gone").await.unwrap(), None);
 }
 
-pub(crate) async fn evicting_frees_the_lease_or_leaves_it_to_the_next_owner(
+pub(super) async fn evicting_frees_the_lease_or_leaves_it_to_the_next_owner(
     subject: &impl Subject,
 ) {
     let store = subject.store();
@@ -151,7 +153,7 @@ pub(crate) async fn evicting_frees_the_lease_or_leaves_it_to_the_next_owner(
     assert_eq!((left.owner.as_deref(), &left.checkpoint_owner), (Some("next"), &None));
 }
 
-pub(crate) async fn facts_about_the_shard_leave_the_counter_and_need_the_lease(
+pub(super) async fn facts_about_the_shard_leave_the_counter_and_need_the_lease(
     subject: &impl Subject,
 ) {
     let store = subject.store();
@@ -182,7 +184,7 @@ pub(crate) async fn facts_about_the_shard_leave_the_counter_and_need_the_lease(
 }
 
 /// A worker of another library that owns a lease moves the counter, and leaves the stamp and the note.
-pub(crate) async fn a_note_of_reading_is_dropped_once_another_library_has_owned_the_lease(
+pub(super) async fn a_note_of_reading_is_dropped_once_another_library_has_owned_the_lease(
     subject: &impl Subject,
 ) {
     let store = subject.store();
@@ -212,7 +214,7 @@ pub(crate) async fn a_note_of_reading_is_dropped_once_another_library_has_owned_
         assert_eq!(next.read_to, kept.then_some(time), "{key}");
     }
     // A worker that was named as the owner renews, and does not take.
-    let item = item::encode(&Lease {
+    let item = encode(&Lease {
         owner: Some("me".into()),
         counter: 1_000,
         read_to: Some(SystemTime::UNIX_EPOCH),
@@ -224,7 +226,7 @@ pub(crate) async fn a_note_of_reading_is_dropped_once_another_library_has_owned_
     assert_eq!(renewed.read_to, None);
 }
 
-pub(crate) async fn a_lease_of_a_former_stream_is_replaced_with_its_owner_and_counter_as_known(
+pub(super) async fn a_lease_of_a_former_stream_is_replaced_with_its_owner_and_counter_as_known(
     subject: &impl Subject,
 ) {
     let store = subject.store();
@@ -264,7 +266,7 @@ fn refused_gone(outcome: Outcome) {
     assert_eq!(outcome, Outcome::ConditionFailed(None));
 }
 
-pub(crate) async fn deleting_needs_the_checkpoint(subject: &impl Subject) {
+pub(super) async fn deleting_needs_the_checkpoint(subject: &impl Subject) {
     let store = subject.store();
     let mine = owned(store, "k", "me").await;
     let ended = Lease { checkpoint: Checkpoint::ShardEnd, ..mine.clone() };
@@ -274,7 +276,7 @@ pub(crate) async fn deleting_needs_the_checkpoint(subject: &impl Subject) {
     assert_eq!(store.delete(&mine).await.unwrap(), Outcome::ConditionFailed(None));
 }
 
-pub(crate) async fn the_leaders_lock_changes_hands_only_as_it_was_seen(subject: &impl Subject) {
+pub(super) async fn the_leaders_lock_changes_hands_only_as_it_was_seen(subject: &impl Subject) {
     let store = subject.store();
     let lock = |owner: &str, version: &str, is_starter| LeaderLock {
         owner: owner.into(),

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use kcl::Checkpoint;
+use kcl::internals::{
+    Item, Lease, LeaseStoreError, PendingCheckpoint, TableItem, WorkerRow, attribute as name,
+    decode, encode, text,
+};
+
+use super::golden::golden;
 use super::{Subject, Trouble, applied, owned};
-use crate::checkpoint::Checkpoint;
-use crate::lease::error::LeaseStoreError;
-use crate::lease::golden::golden;
-use crate::lease::item::{Item, TableItem, attribute as name, decode, encode, text};
-use crate::lease::model::{Lease, PendingCheckpoint};
-use crate::lease::store::WorkerRow;
 
 fn item(key: &str, attributes: &[(&str, &str)]) -> Item {
     let key = (name::KEY.to_owned(), text(key));
@@ -16,7 +17,7 @@ fn item(key: &str, attributes: &[(&str, &str)]) -> Item {
     rest.chain([key]).collect()
 }
 
-pub(crate) async fn lists_leases_and_workers_and_skips_what_it_cannot_read(subject: &impl Subject) {
+pub(super) async fn lists_leases_and_workers_and_skips_what_it_cannot_read(subject: &impl Subject) {
     let store = subject.store();
     owned(store, "a", "me").await;
     owned(store, "b", "me").await;
@@ -53,7 +54,7 @@ pub(crate) async fn lists_leases_and_workers_and_skips_what_it_cannot_read(subje
     store.delete_worker("w1", 77..=79).await.unwrap();
 }
 
-pub(crate) async fn a_large_table_is_read_whole_in_one_segment_and_in_many(subject: &impl Subject) {
+pub(super) async fn a_large_table_is_read_whole_in_one_segment_and_in_many(subject: &impl Subject) {
     let store = subject.store();
     // More than two pages of 1 MB: the second scan has as many segments.
     for shard in 0..7 {
@@ -73,7 +74,7 @@ pub(crate) async fn a_large_table_is_read_whole_in_one_segment_and_in_many(subje
     }
 }
 
-pub(crate) async fn a_corrupt_item_stops_only_what_needs_it(subject: &impl Subject) {
+pub(super) async fn a_corrupt_item_stops_only_what_needs_it(subject: &impl Subject) {
     let store = subject.store();
     let mine = owned(store, "good", "me").await;
     let mut broken = encode(&mine);
@@ -99,7 +100,7 @@ pub(crate) async fn a_corrupt_item_stops_only_what_needs_it(subject: &impl Subje
     assert_eq!(store.list(true).await.unwrap().leases.len(), 1);
 }
 
-pub(crate) async fn golden_items_are_read_and_written_back_as_java_left_them(
+pub(super) async fn golden_items_are_read_and_written_back_as_java_left_them(
     subject: &impl Subject,
 ) {
     let store = subject.store();
@@ -130,7 +131,7 @@ async fn keys_of(subject: &impl Subject, owner: &str) -> Vec<String> {
     keys
 }
 
-pub(crate) async fn the_index_names_the_leases_of_an_owner(subject: &impl Subject) {
+pub(super) async fn the_index_names_the_leases_of_an_owner(subject: &impl Subject) {
     let store = subject.store();
     owned(store, "a", "me").await;
     let b = owned(store, "b", "me").await;
@@ -144,7 +145,7 @@ pub(crate) async fn the_index_names_the_leases_of_an_owner(subject: &impl Subjec
     assert_eq!(keys_of(subject, "me").await, ["a"]);
 }
 
-pub(crate) async fn the_index_may_be_behind_and_reads_are_not(subject: &impl Subject) {
+pub(super) async fn the_index_may_be_behind_and_reads_are_not(subject: &impl Subject) {
     let store = subject.store();
     let mine = owned(store, "a", "me").await;
     let second = Duration::from_secs(1);

@@ -6,18 +6,17 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
     AttributeAction, AttributeValue, AttributeValueUpdate, ExpectedAttributeValue,
 };
+use kcl::Checkpoint;
+use kcl::internals::{
+    Item, Lease, LeaseStore, Outcome, Progress, ShardFacts, TableItem, attribute as name, decode,
+    encode, open_lease_table, text,
+};
 use kinesis_aggregation::HashKeyRange;
 use kinesis_testkit::LocalAws;
 use serde_json::Value;
 
-use super::Subject;
-use crate::checkpoint::Checkpoint;
-use crate::config::TableConfig;
-use crate::lease::golden::{attribute_value, item, requests};
-use crate::lease::item::{Item, TableItem, attribute as name, decode, encode, text};
-use crate::lease::model::Lease;
-use crate::lease::store::{LeaseStore, Outcome, Progress, ShardFacts};
-use crate::lease::table::ensure;
+use super::golden::{attribute_value, item, requests};
+use super::{Subject, at};
 
 const JAVA: &str = "java";
 const ME: &str = "w1";
@@ -85,7 +84,11 @@ impl Ours {
             lease.owner = Some(ME.to_owned());
             let sub = number(update(name::CHECKPOINT_SUB)).unwrap();
             let progress = Progress {
-                checkpoint: Checkpoint::parse(&sequence, sub).unwrap(),
+                checkpoint: match sequence.as_str() {
+                    "TRIM_HORIZON" => Checkpoint::TrimHorizon,
+                    "SHARD_END" => Checkpoint::ShardEnd,
+                    number => at(number, sub),
+                },
                 pending: None,
                 throughput: None,
             };
@@ -236,10 +239,11 @@ async fn left(client: &Client, key: &str) -> Option<Item> {
     get.send().await.unwrap().item
 }
 
-pub(crate) async fn every_golden_write_of_a_lease_does_what_ours_does(subject: &impl Subject) {
+pub(super) async fn every_golden_write_of_a_lease_does_what_ours_does(subject: &impl Subject) {
     let aws = LocalAws::start().await.unwrap();
     let client = aws.dynamodb();
-    ensure(&client, JAVA, &TableConfig::default()).await.unwrap();
+    // For the table alone.
+    open_lease_table(&client, JAVA, 0).await.unwrap();
     let (mut replayed, mut both, mut neither, mut stricter) = (0, 0, 0, 0);
     for (operation, body) in requests() {
         let Some(ours) = Ours::of(&operation, &body) else {

@@ -1,11 +1,11 @@
 //! Answers that get lost, calls that are throttled or cut, failures that say nothing.
 
-use super::{Subject, Trouble, applied, applied_before, owned, progress, refused};
-use crate::checkpoint::Checkpoint;
-use crate::lease::model::Lease;
-use crate::lease::store::Outcome;
+use kcl::Checkpoint;
+use kcl::internals::{Lease, Outcome};
 
-pub(crate) async fn a_lost_answer_is_read_back_and_is_no_loss(subject: &impl Subject) {
+use super::{Subject, Trouble, applied, applied_before, owned, progress, refused};
+
+pub(super) async fn a_lost_answer_is_read_back_and_is_no_loss(subject: &impl Subject) {
     let store = subject.store();
     let mine = owned(store, "k", "me").await;
     let lose = |times| {
@@ -44,7 +44,7 @@ pub(crate) async fn a_lost_answer_is_read_back_and_is_no_loss(subject: &impl Sub
     applied_before(store.evict(&pending).await.unwrap());
 }
 
-pub(crate) async fn a_lost_answer_and_another_taker_is_a_loss(subject: &impl Subject) {
+pub(super) async fn a_lost_answer_and_another_taker_is_a_loss(subject: &impl Subject) {
     let store = subject.store();
     let seen = owned(store, "k", "old").await;
     let taken = applied(store.take(&seen, "new").await.unwrap());
@@ -56,7 +56,7 @@ pub(crate) async fn a_lost_answer_and_another_taker_is_a_loss(subject: &impl Sub
     assert_eq!(refused(outcome.unwrap()), taken);
 }
 
-pub(crate) async fn a_throttled_table_is_retried_then_reported(subject: &impl Subject) {
+pub(super) async fn a_throttled_table_is_retried_then_reported(subject: &impl Subject) {
     let store = subject.store();
     let mine = owned(store, "k", "me").await;
     subject.trouble(Trouble::Throttled, 2);
@@ -76,7 +76,7 @@ pub(crate) async fn a_throttled_table_is_retried_then_reported(subject: &impl Su
     applied(store.renew(&renewed, "me", None).await.unwrap());
 }
 
-pub(crate) async fn a_failed_condition_without_the_item_is_read(subject: &impl Subject) {
+pub(super) async fn a_failed_condition_without_the_item_is_read(subject: &impl Subject) {
     let store = subject.store();
     let mine = owned(store, "k", "me").await;
     subject.trouble(Trouble::OldItemHidden, u64::MAX);

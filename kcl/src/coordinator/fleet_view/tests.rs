@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::checkpoint::Checkpoint;
+use crate::lease::memory::apply;
 use crate::lease::{Intent, Stamp, WorkerRow};
 
 /// The process of this worker, `me`. Its failover time is 10 s.
@@ -82,7 +83,7 @@ fn on_the_first_scan_an_owner_that_may_be_new_has_longer_too() {
     // handoff and without one.
     let forced = |lease: Lease| {
         let take = Intent::Take { owner: "java" };
-        take.apply(PROCESS, &lease, &lease).unwrap()
+        apply(take, PROCESS, &lease, &lease).unwrap()
     };
     let given_away = forced(lease(Some("w"), 3));
     let handed_over = forced(pending("java", "w", 3));

@@ -217,7 +217,8 @@ mod tests {
     async fn a_final_failure_is_not_tried_again() {
         let clock = TokioClock::new();
         let mut startup = Startup::begin(&clock, LIMIT, 1);
-        let denied = CallError::simulated("UpdateItem (renew)", CallErrorKind::AccessDenied);
+        let denied =
+            CallError::new("UpdateItem (renew)", CallErrorKind::AccessDenied, "simulated".into());
         let mut tries = 0;
         let refused = startup.step("DynamoDB", "Scan", || {
             tries += 1;

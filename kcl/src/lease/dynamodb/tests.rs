@@ -1,94 +1,24 @@
-//! The conformance suite on the embedded DynamoDB, and what only DynamoDB has: tables and layouts.
-
-use std::sync::Mutex;
-use std::time::Duration;
+//! What only DynamoDB has: tables and layouts.
 
 use aws_sdk_dynamodb::types::{BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
-use kinesis_testkit::{Fault, FaultId, LocalAws, ManualClock, Service};
+use kinesis_testkit::{Fault, LocalAws, Service};
 
 use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::config::{ConsumerConfig, TableConfig};
 use crate::lease::client::for_leases;
-use crate::lease::conformance::{Subject, Trouble, conformance};
 use crate::lease::golden::golden;
 use crate::lease::table::{TableError, describe, ensure};
 
 const TABLE: &str = "app";
 
 async fn fixture() -> (LocalAws, DynamoDbLeaseStore) {
-    let subject = OnDynamoDb::new().await;
-    (subject.aws, subject.store)
+    let aws = LocalAws::start().await.unwrap();
+    let client = for_leases(&aws.dynamodb(), &ConsumerConfig::default());
+    ensure(&client, TABLE, &TableConfig::default()).await.unwrap();
+    let store = DynamoDbLeaseStore::new(client, TABLE.to_owned(), Layout::OneTable, 1);
+    (aws, store)
 }
-
-struct OnDynamoDb {
-    aws: LocalAws,
-    clock: ManualClock,
-    store: DynamoDbLeaseStore,
-    faults: Mutex<Vec<FaultId>>,
-}
-
-impl OnDynamoDb {
-    async fn new() -> Self {
-        let clock = ManualClock::default();
-        let aws = LocalAws::builder().clock(clock.clone());
-        let aws = aws.build().await.unwrap();
-        let client = for_leases(&aws.dynamodb(), &ConsumerConfig::default());
-        ensure(&client, TABLE, &TableConfig::default()).await.unwrap();
-        let store = DynamoDbLeaseStore::new(client, TABLE.to_owned(), Layout::OneTable, 1);
-        Self { aws, clock, store, faults: Mutex::default() }
-    }
-}
-
-impl Subject for OnDynamoDb {
-    fn store(&self) -> &dyn LeaseStore {
-        &self.store
-    }
-
-    async fn put_item(&self, _: &str, item: Item) {
-        let put = self.store.client.put_item().table_name(TABLE);
-        put.set_item(Some(item)).send().await.unwrap();
-    }
-
-    async fn item(&self, key: &str) -> Option<Item> {
-        let get = self.store.client.get_item().table_name(TABLE);
-        let get = get.key(name::KEY, text(key)).consistent_read(true);
-        get.send().await.unwrap().item
-    }
-
-    fn trouble(&self, trouble: Trouble, times: u64) {
-        let write = |fault: Fault| fault.operation("UpdateItem").times(times);
-        let fault = match trouble {
-            Trouble::AnswersLost => write(Fault::response_lost()),
-            Trouble::PutAnswersLost => {
-                let lost = Fault::response_lost().operation("PutItem");
-                lost.times(times)
-            }
-            Trouble::Throttled => write(Fault::throttle()),
-            Trouble::Cut => write(Fault::cut_connection()),
-            Trouble::OldItemHidden => Fault::no_old_item(),
-            Trouble::IndexBehind(lag) => Fault::stale_index(lag).resource(TABLE),
-        };
-        let id = self.aws.faults().add(fault.service(Service::DynamoDb));
-        self.faults.lock().unwrap().push(id);
-    }
-
-    fn heal(&self) -> u64 {
-        let ids = std::mem::take(&mut *self.faults.lock().unwrap());
-        let faults = self.aws.faults();
-        let struck = ids.iter().map(|id| faults.count(*id)).sum();
-        for id in ids {
-            faults.remove(id);
-        }
-        struck
-    }
-
-    fn pass(&self, time: Duration) {
-        self.clock.advance(time);
-    }
-}
-
-conformance!(OnDynamoDb::new().await);
 
 #[tokio::test]
 async fn the_worker_row_has_the_shape_of_the_golden_one() {

@@ -1,0 +1,158 @@
+//! A worker that is given what a real one makes from its AWS clients and its settings.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::config::ConsumerConfig;
+use crate::coordinator::Coordinator;
+use crate::coordinator::context::PreparedWorker;
+use crate::coordinator::start::first_scan_delay;
+use crate::current_stream::CurrentStream;
+use crate::error::WorkerError;
+use crate::executor::Executor;
+use crate::health::ProblemLog;
+use crate::lease::{LeaseStore, StreamIdentity};
+use crate::metrics::Meter;
+use crate::processor::ProcessorFactory;
+use crate::retrieval::{ByteBudget, Retrieval};
+use crate::service_time::ServiceClock;
+use crate::shard_consumer::Worker;
+use crate::stream::list::ShardLister;
+use crate::stream::{ShardSync, Starter};
+use crate::worker::{Scheduler, ShutdownReport};
+use crate::worker_state::StateSender;
+
+/// Name of the application, and of the stream.
+const NAME: &str = "injected";
+
+/// What an [`InjectedWorker`] is made of.
+#[allow(missing_debug_implementations, reason = "how shards are read has none")]
+pub struct WorkerParts {
+    /// Its id in the lease table.
+    pub worker_id: String,
+    /// Tells this process from others of the same worker id; that of the store.
+    pub process: u64,
+    /// The settings. Those of the AWS clients have no effect.
+    pub config: ConsumerConfig,
+    /// Read units a second for scans of the lease table at rest, in place of
+    /// `max_lease_table_reads`: also less than 1.
+    pub table_reads: f64,
+    /// The lease table.
+    pub store: Arc<dyn LeaseStore>,
+    /// The shards of the stream.
+    pub lister: Arc<dyn ShardLister>,
+    /// The records of the shards.
+    pub retrieval: Arc<dyn Retrieval>,
+    /// The clock of the worker's process.
+    pub clock: Arc<dyn Clock>,
+    /// Where coordination runs.
+    pub coordination: Arc<dyn Executor>,
+    /// Where processors and reads run.
+    pub processors: Arc<dyn Executor>,
+}
+
+/// A worker with injected services, clock, executors and random choices.
+#[allow(missing_debug_implementations, reason = "how shards are read has none")]
+pub struct InjectedWorker {
+    parts: WorkerParts,
+    sync: ShardSync,
+    first_scan_delay: Duration,
+}
+
+impl InjectedWorker {
+    /// A worker that has done nothing yet.
+    pub fn new(parts: WorkerParts) -> Self {
+        let stream = StreamIdentity { arn: format!("arn:{NAME}"), created: 1 };
+        let sync = ShardSync {
+            lister: Arc::clone(&parts.lister),
+            store: Arc::clone(&parts.store),
+            position: parts.config.initial_position,
+            stream: Arc::new(CurrentStream::new(
+                stream,
+                parts.config.on_recreated_stream,
+                Arc::clone(&parts.clock),
+            )),
+            has_entity_type: true,
+            clock: Arc::clone(&parts.clock),
+            finished: Arc::default(),
+        };
+        Self { parts, sync, first_scan_delay: Duration::ZERO }
+    }
+
+    /// Creates the leases that the stream lacks, without regard to other workers that start.
+    ///
+    /// # Errors
+    /// What was done stays: call it again.
+    pub async fn create_leases(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.sync.run().await?;
+        Ok(())
+    }
+
+    /// Waits until the stream's leases are there, created by one of the workers that start, as a real
+    /// worker does. Tries again after `pause` when a call fails.
+    pub async fn start_with_fleet(&mut self, pause: Duration, seed: u64) {
+        let starter = Starter::new(&self.sync, &self.parts.worker_id, seed);
+        let was_cold = loop {
+            match starter.run().await {
+                Ok(was_cold) => break was_cold,
+                Err(_) => tokio::time::sleep(pause).await,
+            }
+        };
+        self.first_scan_delay = first_scan_delay(was_cold);
+    }
+
+    /// Runs until `stop` holds the deadline of a planned stop. `seeds`: for the random choices of
+    /// coordination and of the shard consumers.
+    ///
+    /// # Errors
+    /// As those of a real worker.
+    pub async fn run(
+        self,
+        factory: impl ProcessorFactory,
+        seeds: (u64, u64),
+        stop: watch::Receiver<Option<Duration>>,
+    ) -> Result<ShutdownReport, WorkerError> {
+        let Self { parts, sync, first_scan_delay } = self;
+        let (for_coordination, for_consumers) = seeds;
+        let (clock, meter) = (parts.clock, Meter::default());
+        let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
+        let config = Arc::new(parts.config);
+        let coordinator = Coordinator::new(PreparedWorker {
+            id: parts.worker_id.clone(),
+            process: parts.process,
+            store: parts.store,
+            sync,
+            clock: Arc::clone(&clock),
+            service_clock: ServiceClock::new(Arc::clone(&clock)),
+            failover: config.failover_time,
+            max_leases: config.max_leases,
+            table_reads: parts.table_reads,
+            on_stop: config.on_stop,
+            sync_interval: config.shard_sync_interval,
+            first_scan_delay,
+            seed: for_coordination,
+            meter: meter.clone(),
+            problems: Arc::clone(&problems),
+            fleet_mode: None,
+            executor: parts.coordination,
+        });
+        let worker = Worker {
+            application: NAME.to_owned(),
+            worker_id: parts.worker_id,
+            stream: NAME.to_owned(),
+            budget: ByteBudget::new(config.max_buffered_bytes),
+            config,
+            clock,
+            retrieval: parts.retrieval,
+            factory: Arc::new(factory),
+            executor: parts.processors,
+        };
+        let states = StateSender::default();
+        let worker = Scheduler::new(coordinator, worker, states, meter, problems, for_consumers);
+        worker.run(stop).await
+    }
+}

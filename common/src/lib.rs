@@ -5,5 +5,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod error_text;
 pub mod panic_message;
+pub mod retry_class;
 pub mod stream_name;

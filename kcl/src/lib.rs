@@ -139,7 +139,6 @@ mod coordinator;
 mod current_stream;
 mod delivery;
 mod error;
-mod error_text;
 mod executor;
 mod health;
 #[cfg(any(test, feature = "internals"))]

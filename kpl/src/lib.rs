@@ -108,7 +108,6 @@ mod aggregate;
 mod buffer;
 mod config;
 mod error;
-mod error_text;
 mod logs;
 pub mod metrics;
 #[doc = include_str!("parity.md")]

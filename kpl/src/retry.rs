@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use kinesis_common::backoff::BackoffSchedule;
+use kinesis_common::retry_class::RetryClass;
 
 use crate::clock::Instant;
 
-/// What an error code of the service asks for.
+/// What the producer does after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ErrorClass {
     /// A shard is full; or the stream or the account is, see [`is_shard_throttle`].
@@ -23,35 +24,28 @@ pub(crate) enum ErrorClass {
 
 /// Classifies an error code, of an entry or of a whole request. An unknown code may be cured by waiting, until the TTL.
 pub(crate) fn classify(code: &str) -> ErrorClass {
-    known(code).unwrap_or(ErrorClass::Transient)
+    match class_of(code) {
+        Some(RetryClass::Throttled) => ErrorClass::Throttled,
+        Some(RetryClass::Rejected) => ErrorClass::Rejected,
+        Some(
+            RetryClass::NotFound
+            | RetryClass::KmsKeyUnusable
+            | RetryClass::AccessDenied
+            | RetryClass::CredentialsRefused
+            | RetryClass::Unsupported,
+        ) => ErrorClass::Fatal,
+        // A running producer waits until expired credentials are renewed.
+        _ => ErrorClass::Transient,
+    }
 }
 
-/// The class of a code of Kinesis or of a service it relies on; `None` for all other codes.
-pub(crate) fn known(code: &str) -> Option<ErrorClass> {
-    let class = match code {
-        "ProvisionedThroughputExceededException" => ErrorClass::Throttled,
-        "ValidationException"
-        | "InvalidArgumentException"
-        | "SerializationException"
-        | "RequestEntityTooLarge" => ErrorClass::Rejected,
-        "ResourceNotFoundException"
-        | "KMSDisabledException"
-        | "KMSInvalidStateException"
-        | "KMSNotFoundException"
-        | "KMSAccessDeniedException"
-        | "KMSOptInRequired"
-        | "UnknownOperationException" => ErrorClass::Fatal,
-        code if is_cured_by_refresh(code) => ErrorClass::Transient,
-        code if is_access_denied(code) || is_credentials_refused(code) => ErrorClass::Fatal,
-        code if code.starts_with("KMS")
-            || is_request_throttle(code)
-            || is_service_failure(code) =>
-        {
-            ErrorClass::Transient
-        }
-        _ => return None,
-    };
-    Some(class)
+/// The class of a code of AWS, or of an answer without a code.
+fn class_of(code: &str) -> Option<RetryClass> {
+    match code {
+        // Of an answer with this status and without a code.
+        "Http429" => Some(RetryClass::RequestThrottled),
+        code => RetryClass::of(code),
+    }
 }
 
 /// Classifies the HTTP status of an error answer whose code is not known: of a proxy, a gateway or a firewall, or a new code
@@ -73,100 +67,41 @@ pub(crate) fn is_of_the_moment(status: u16) -> bool {
     matches!(status, 408 | 425 | 429)
 }
 
-/// The service failed.
-fn is_service_failure(code: &str) -> bool {
-    matches!(
-        code,
-        "InternalFailure"
-            | "InternalFailureException"
-            | "InternalServerError"
-            | "ServiceUnavailable"
-            | "ServiceUnavailableException"
-    )
-}
-
 /// The credentials are good, and may not do this.
 pub(crate) fn is_access_denied(code: &str) -> bool {
-    matches!(
-        code,
-        "AccessDeniedException" | "AccessDenied" | "NotAuthorized" | "UnauthorizedOperation"
-    )
+    class_of(code) == Some(RetryClass::AccessDenied)
 }
 
 /// The credentials themselves are refused.
 pub(crate) fn is_credentials_refused(code: &str) -> bool {
-    matches!(
-        code,
-        "UnrecognizedClientException"
-            | "InvalidClientTokenId"
-            | "InvalidSignatureException"
-            | "SignatureDoesNotMatch"
-            | "IncompleteSignature"
-            | "IncompleteSignatureException"
-            | "MissingAuthenticationToken"
-            | "MissingAuthenticationTokenException"
-            | "ExpiredToken"
-            | "ExpiredTokenException"
-            | "OptInRequired"
-    )
+    matches!(class_of(code), Some(RetryClass::CredentialsRefused | RetryClass::SignatureExpired))
 }
 
-/// The next refresh of the credentials, or of the clock, cures it. Nothing was done.
-pub(crate) fn is_cured_by_refresh(code: &str) -> bool {
-    matches!(
-        code,
-        "ExpiredToken"
-            | "ExpiredTokenException"
-            | "InvalidSignatureException"
-            | "SignatureDoesNotMatch"
-            | "RequestExpired"
-            | "RequestTimeTooSkewed"
-    )
+/// Whether an answer blames the data of a request: not the caller, its credentials, how much it asks, or the service.
+#[cfg(feature = "cloudwatch")]
+pub(crate) fn blames_data(code: &str) -> bool {
+    matches!(class_of(code), None | Some(RetryClass::Rejected))
 }
 
 /// Whether a request that was answered with this HTTP status and code may have been written all the same.
 pub(crate) fn answer_may_follow_a_write(status: u16, code: &str) -> bool {
     // With such a status, the request was refused before anything was done.
-    !(300..500).contains(&status) && may_have_been_written(classify(code), code)
+    !(300..500).contains(&status) && may_have_been_written(code)
 }
 
 /// Whether a failure with this code may be for what the request holds: not one that tells of the caller or of the load.
 pub(crate) fn may_be_for_content(code: &str) -> bool {
-    match classify(code) {
-        ErrorClass::Rejected | ErrorClass::Blocked => true,
-        ErrorClass::Throttled | ErrorClass::Fatal => false,
-        ErrorClass::Transient => {
-            !(code.starts_with("KMS") || is_request_throttle(code) || is_cured_by_refresh(code))
-        }
-    }
+    matches!(class_of(code), None | Some(RetryClass::Rejected | RetryClass::ServiceFailed))
 }
 
 /// Whether a refused attempt may have been written all the same.
-pub(crate) fn may_have_been_written(class: ErrorClass, code: &str) -> bool {
-    class == ErrorClass::Transient
-        && !code.starts_with("KMS")
-        && !is_request_throttle(code)
-        && !is_cured_by_refresh(code)
-}
-
-/// The account or the stream is throttled, not a shard: nothing was done.
-pub(crate) fn is_request_throttle(code: &str) -> bool {
-    matches!(
-        code,
-        "LimitExceededException"
-            | "ThrottlingException"
-            | "Throttling"
-            | "RequestLimitExceeded"
-            | "TooManyRequestsException"
-            | "Http429"
-    )
+pub(crate) fn may_have_been_written(code: &str) -> bool {
+    matches!(class_of(code), None | Some(RetryClass::ServiceFailed))
 }
 
 /// Whether a shard, the stream, the account or the stream's KMS key is asked too much.
 pub(crate) fn is_throttle(code: &str) -> bool {
-    classify(code) == ErrorClass::Throttled
-        || is_request_throttle(code)
-        || code == "KMSThrottlingException"
+    class_of(code).is_some_and(RetryClass::is_throttle)
 }
 
 /// Whether an entry is refused because its shard is full: then the shard's rate is cut.
@@ -175,7 +110,7 @@ pub(crate) fn is_throttle(code: &str) -> bool {
 /// message: `Rate exceeded for shard shardId-... in stream ...` or `Rate exceeded for stream ...`. A shard's refusal is the
 /// rule for an entry, so a message that names neither is taken for one.
 pub(crate) fn is_shard_throttle(code: &str, message: &str) -> bool {
-    classify(code) == ErrorClass::Throttled
+    class_of(code) == Some(RetryClass::Throttled)
         && !(message.contains("for stream") || message.contains("for account"))
 }
 
@@ -184,23 +119,10 @@ pub(crate) fn is_of_stream(code: &str, message: &str) -> bool {
     match classify(code) {
         ErrorClass::Throttled => !is_shard_throttle(code, message),
         ErrorClass::Fatal => true,
-        ErrorClass::Transient => code.starts_with("KMS") || is_request_throttle(code),
-        ErrorClass::Rejected | ErrorClass::Blocked => false,
-    }
-}
-
-/// Whether the service's message to a code tells of the caller or of the service: then it quotes nothing of a request.
-pub(crate) fn quotes_nothing(code: &str) -> bool {
-    match classify(code) {
-        ErrorClass::Throttled | ErrorClass::Fatal => true,
-        ErrorClass::Rejected | ErrorClass::Blocked => false,
-        // Any other code that we do not know may be one more name for a bad request.
         ErrorClass::Transient => {
-            code.starts_with("KMS")
-                || is_request_throttle(code)
-                || is_cured_by_refresh(code)
-                || is_service_failure(code)
+            class_of(code).is_some_and(|class| class.is_kms() || class.is_throttle())
         }
+        ErrorClass::Rejected | ErrorClass::Blocked => false,
     }
 }
 
@@ -265,13 +187,10 @@ mod tests {
         ] {
             assert_eq!(classify(code), class, "{code}");
         }
-        assert!(may_have_been_written(ErrorClass::Transient, "InternalFailure"));
-        assert!(!may_have_been_written(ErrorClass::Transient, "KMSThrottlingException"));
-        assert!(!may_have_been_written(ErrorClass::Transient, "ExpiredTokenException"));
-        assert!(!may_have_been_written(
-            ErrorClass::Throttled,
-            "ProvisionedThroughputExceededException"
-        ));
+        assert!(may_have_been_written("InternalFailure"));
+        assert!(!may_have_been_written("KMSThrottlingException"));
+        assert!(!may_have_been_written("ExpiredTokenException"));
+        assert!(!may_have_been_written("ProvisionedThroughputExceededException"));
     }
 
     #[test]
@@ -327,24 +246,6 @@ mod tests {
         ] {
             assert!(!is_shard_throttle(code, ""), "{code}");
             assert_eq!(is_of_stream(code, ""), is_of_all, "{code}");
-        }
-    }
-
-    #[test]
-    fn only_what_is_known_not_to_quote_a_request_is_logged() {
-        for code in [
-            "InternalFailure",
-            "ServiceUnavailable",
-            "ThrottlingException",
-            "ExpiredTokenException",
-            "KMSThrottlingException",
-            "AccessDeniedException",
-            "ResourceNotFoundException",
-        ] {
-            assert!(quotes_nothing(code), "{code}");
-        }
-        for code in ["ValidationException", "ValidationError", "MalformedRecord", ""] {
-            assert!(!quotes_nothing(code), "{code}");
         }
     }
 

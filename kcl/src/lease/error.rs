@@ -1,14 +1,15 @@
 //! Why a call to AWS, or an operation on the lease table, failed.
 
 use std::error::Error;
-use std::sync::Arc;
 
-use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use kinesis_common::error_text::{
+    Cause, CredentialsProblem, Request, credentials_problem, error_text,
+};
+use kinesis_common::retry_class::RetryClass;
 
 use super::item::CorruptItem;
-use crate::error_text::error_text;
 
 /// A call to AWS that failed after its retries. The client's own types stay inside.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -44,11 +45,6 @@ pub enum CallErrorKind {
     /// The same request will be refused again.
     Refused,
 }
-
-/// An error of the AWS client as text, with all its causes.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Cause(Arc<str>);
 
 /// Why an operation on the lease table failed. A condition that did not hold is an outcome, not an
 /// error.
@@ -107,72 +103,67 @@ pub(crate) fn classify<E>(operation: &'static str, error: &SdkError<E, HttpRespo
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
-    let text = error_text(error);
+    let text = error_text(error, Request::WithoutRecords);
     let kind = match error {
         SdkError::ServiceError(service) => kind_of(service.err().code().unwrap_or_default()),
-        other => credentials_problem(other, &text).unwrap_or(match other {
-            SdkError::ConstructionFailure(_) => CallErrorKind::Refused,
-            SdkError::ResponseError(_) => CallErrorKind::Internal,
-            _ => CallErrorKind::NoAnswer,
-        }),
+        other => match (credentials_problem(other), other) {
+            (Some(CredentialsProblem::Missing), _) => CallErrorKind::NoCredentials,
+            (Some(CredentialsProblem::Unavailable), _) => CallErrorKind::NoAnswer,
+            (None, SdkError::ConstructionFailure(_)) => CallErrorKind::Refused,
+            (None, SdkError::ResponseError(_)) => CallErrorKind::Internal,
+            (None, _) => CallErrorKind::NoAnswer,
+        },
     };
     CallError::new(operation, kind, text)
 }
 
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source())
-}
-
-/// What a failure to sign a request means; `None`: the request was signed.
-fn credentials_problem(error: &(dyn Error + 'static), text: &str) -> Option<CallErrorKind> {
-    let provider = causes(error).find_map(|cause| cause.downcast_ref::<CredentialsError>());
-    match provider {
-        // The provider found a source and could not read it now: a metadata service that is not up
-        // yet, for instance.
-        Some(CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_)) => {
-            Some(CallErrorKind::NoAnswer)
-        }
-        Some(_) => Some(CallErrorKind::NoCredentials),
-        // A client without any provider: its error has no public type.
-        None => names_credentials(text).then_some(CallErrorKind::NoCredentials),
-    }
-}
-
 fn kind_of(code: &str) -> CallErrorKind {
-    match code {
-        "ProvisionedThroughputExceededException"
-        | "ThrottlingException"
-        | "Throttling"
-        | "RequestLimitExceeded"
-        | "LimitExceededException" => CallErrorKind::Throttled,
-        "ResourceNotFoundException" => CallErrorKind::NotFound,
-        "AccessDeniedException" | "KMSAccessDeniedException" => CallErrorKind::AccessDenied,
-        "UnrecognizedClientException"
-        | "InvalidSignatureException"
-        | "IncompleteSignature"
-        | "ExpiredTokenException"
-        | "MissingAuthenticationTokenException"
-        | "MissingAuthenticationToken"
-        | "InvalidClientTokenId"
-        | "SignatureDoesNotMatch"
-        | "ExpiredToken"
-        | "IncompleteSignatureException"
-        | "OptInRequired" => CallErrorKind::CredentialsRefused,
-        // Control-plane changes and conflicts pass by themselves, and a listing whose token has
-        // expired is begun again; no code: no AWS answer at all.
-        "InternalServerError"
-        | "InternalFailure"
-        | "ServiceUnavailable"
-        | "ServiceUnavailableException"
-        | "TransactionConflictException"
-        | "ResourceInUseException"
-        | "ExpiredNextTokenException"
-        | "" => CallErrorKind::Internal,
+    // No code: not an answer of AWS.
+    if code.is_empty() {
+        return CallErrorKind::Internal;
+    }
+    match RetryClass::of(code) {
+        Some(class) if class.is_throttle() => CallErrorKind::Throttled,
+        Some(RetryClass::NotFound) => CallErrorKind::NotFound,
+        Some(RetryClass::AccessDenied) => CallErrorKind::AccessDenied,
+        Some(RetryClass::CredentialsRefused | RetryClass::SignatureExpired) => {
+            CallErrorKind::CredentialsRefused
+        }
+        // Control-plane changes and conflicts pass by themselves, a listing whose token has expired is begun
+        // again, and the client corrects its clock.
+        Some(
+            RetryClass::ServiceFailed
+            | RetryClass::Conflict
+            | RetryClass::TokenExpired
+            | RetryClass::ClockSkewed,
+        ) => CallErrorKind::Internal,
         _ => CallErrorKind::Refused,
     }
 }
 
-fn names_credentials(text: &str) -> bool {
-    let text = text.to_lowercase();
-    ["credential", "identity resolver", "auth scheme"].iter().any(|word| text.contains(word))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_decides_what_is_done() {
+        for (code, kind) in [
+            ("ProvisionedThroughputExceededException", CallErrorKind::Throttled),
+            ("LimitExceededException", CallErrorKind::Throttled),
+            ("TooManyRequestsException", CallErrorKind::Throttled),
+            ("KMSThrottlingException", CallErrorKind::Throttled),
+            ("ResourceNotFoundException", CallErrorKind::NotFound),
+            ("AccessDeniedException", CallErrorKind::AccessDenied),
+            ("ExpiredTokenException", CallErrorKind::CredentialsRefused),
+            ("UnrecognizedClientException", CallErrorKind::CredentialsRefused),
+            ("InternalFailureException", CallErrorKind::Internal),
+            ("ReplicatedWriteConflictException", CallErrorKind::Internal),
+            ("RequestTimeTooSkewed", CallErrorKind::Internal),
+            ("", CallErrorKind::Internal),
+            ("ValidationException", CallErrorKind::Refused),
+            ("SomethingNew", CallErrorKind::Refused),
+        ] {
+            assert_eq!(kind_of(code), kind, "{code}");
+        }
+    }
 }

@@ -4,8 +4,8 @@ use std::error::Error;
 
 use aws_sdk_kinesis::config::http::HttpResponse;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
-
-use crate::error_text::error_text;
+use kinesis_common::error_text::{Request, error_text};
+use kinesis_common::retry_class::RetryClass;
 
 /// A read that failed.
 #[derive(Debug)]
@@ -76,7 +76,8 @@ impl Failure {
             SdkError::ServiceError(service) => service.err().code(),
             _ => None,
         };
-        let mut text = format!("{operation} failed: {}", error_text(error));
+        let mut text =
+            format!("{operation} failed: {}", error_text(error, Request::WithoutRecords));
         if matches!(kind, FailureKind::Refused | FailureKind::PositionRefused)
             && let Some(advice) = advice(operation, code.unwrap_or_default())
         {
@@ -98,38 +99,37 @@ fn kind_of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Failur
 }
 
 fn of_code(code: Option<&str>) -> FailureKind {
-    match code {
-        Some("ExpiredIteratorException" | "InvalidArgumentException") => FailureKind::NewIterator,
-        Some(
-            "ProvisionedThroughputExceededException"
-            | "LimitExceededException"
-            | "KMSThrottlingException"
-            | "ThrottlingException"
-            | "Throttling"
-            | "RequestLimitExceeded"
-            | "SlowDown",
-        ) => FailureKind::Throttled,
-        Some("ResourceNotFoundException") => FailureKind::NotFound,
-        // No code: no answer of AWS, but of something in between.
-        None
-        | Some(
-            "InternalFailure"
-            | "InternalFailureException"
-            | "InternalServerError"
-            | "ServiceUnavailable"
-            | "ServiceUnavailableException"
-            | "ResourceInUseException",
-        ) => FailureKind::Failed,
-        Some(_) => FailureKind::Refused,
+    let Some(code) = code else {
+        // No answer of AWS, but of something in between.
+        return FailureKind::Failed;
+    };
+    match RetryClass::of(code) {
+        Some(RetryClass::TokenExpired) => FailureKind::NewIterator,
+        // The service no longer takes the iterator for one of the shard.
+        Some(RetryClass::Rejected) if code == "InvalidArgumentException" => {
+            FailureKind::NewIterator
+        }
+        Some(class) if class.is_throttle() => FailureKind::Throttled,
+        Some(RetryClass::NotFound) => FailureKind::NotFound,
+        Some(RetryClass::ServiceFailed | RetryClass::Conflict | RetryClass::ClockSkewed) => {
+            FailureKind::Failed
+        }
+        _ => FailureKind::Refused,
     }
 }
 
 /// What an operator can do about a refusal.
 fn advice(operation: &str, code: &str) -> Option<String> {
-    let fixed = match code {
-        "AccessDeniedException" => {
+    match RetryClass::of(code) {
+        Some(RetryClass::AccessDenied) => {
             return Some(format!("allow the worker's role kinesis:{operation} on the stream"));
         }
+        Some(RetryClass::CredentialsRefused | RetryClass::SignatureExpired) => {
+            return Some("check the worker's credentials".to_owned());
+        }
+        _ => {}
+    }
+    let fixed = match code {
         "KMSAccessDeniedException" => {
             "allow the worker's role kms:Decrypt on the stream's KMS key, in the key's policy too"
         }
@@ -145,13 +145,6 @@ fn advice(operation: &str, code: &str) -> Option<String> {
             "the service does not take the lease's checkpoint for a position in this shard: correct \
              the checkpoint, or delete the lease to start at the initial position"
         }
-        "UnrecognizedClientException"
-        | "InvalidSignatureException"
-        | "IncompleteSignature"
-        | "ExpiredTokenException"
-        | "MissingAuthenticationTokenException"
-        | "MissingAuthenticationToken"
-        | "InvalidClientTokenId" => "check the worker's credentials",
         _ => return None,
     };
     Some(fixed.to_owned())
@@ -169,6 +162,11 @@ mod tests {
             (Some("KMSThrottlingException"), FailureKind::Throttled),
             (Some("ResourceNotFoundException"), FailureKind::NotFound),
             (Some("InternalFailure"), FailureKind::Failed),
+            (Some("RequestTimeTooSkewed"), FailureKind::Failed),
+            (Some("InvalidArgumentException"), FailureKind::NewIterator),
+            (Some("ValidationException"), FailureKind::Refused),
+            (Some("ExpiredTokenException"), FailureKind::Refused),
+            (Some("SomethingNew"), FailureKind::Refused),
             (Some("AccessDeniedException"), FailureKind::Refused),
             (Some("KMSDisabledException"), FailureKind::Refused),
             (None, FailureKind::Failed),

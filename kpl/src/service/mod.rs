@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use kinesis_aggregation::{HashKey, HashKeyRange};
+use kinesis_common::error_text::quotes_nothing;
 
 use crate::error::Source;
 use crate::retry::{self, ErrorClass};
@@ -105,7 +106,7 @@ impl CallError {
     /// The message for a log: left out where it may quote what is in the request.
     pub(crate) fn message_for_log(&self) -> &str {
         match self.kind {
-            CallErrorKind::Service if !retry::quotes_nothing(&self.code) => "",
+            CallErrorKind::Service if !quotes_nothing(&self.code) => "",
             _ => &self.message,
         }
     }

@@ -4,7 +4,6 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::http::HttpResponse;
 use aws_sdk_kinesis::config::retry::{RetryConfig, RetryPartition};
@@ -19,10 +18,13 @@ use aws_smithy_types::Blob;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kinesis_aggregation::{HashKey, HashKeyRange};
+use kinesis_common::error_text::{
+    Cause, CredentialsProblem, Request, chain, credentials_problem, message_text, safe_message,
+};
+use kinesis_common::retry_class::RetryClass;
 use kinesis_common::stream_name::StreamName;
 
 use crate::config::ProducerConfig;
-use crate::error_text::{Cause, error_text, safe_message};
 use crate::retry;
 use crate::service::Shard;
 use crate::service::connections::Connections;
@@ -188,7 +190,8 @@ fn entry_outcome(entry: types::PutRecordsResultEntry) -> EntryOutcome {
         }
         (_, _, code) => {
             let code = code.unwrap_or_else(|| "UnusableAnswer".to_owned());
-            let message = safe_message(&code, &entry.error_message.unwrap_or_default());
+            let message = entry.error_message.unwrap_or_default();
+            let message = safe_message(&code, &message, Request::WithRecords);
             EntryOutcome::Refused { code, message }
         }
     }
@@ -215,7 +218,7 @@ where
     let status = error.raw_response().map(|answer| answer.status().as_u16());
     let kind = match (&error, status) {
         (SdkError::ServiceError(answer), Some(status))
-            if answer.err().code().and_then(retry::known).is_none() =>
+            if answer.err().code().and_then(RetryClass::of).is_none() =>
         {
             let has_code = answer.err().code().is_some();
             CallErrorKind::Unknown { status, has_code }
@@ -243,7 +246,7 @@ where
             retry::answer_may_follow_a_write(status, &code)
         }
         (CallErrorKind::Service | CallErrorKind::Unknown { .. }, None) => {
-            retry::may_have_been_written(retry::classify(&code), &code)
+            retry::may_have_been_written(&code)
         }
         (CallErrorKind::NoCredentials | CallErrorKind::CredentialsUnavailable, _) => false,
         (CallErrorKind::Timeout | CallErrorKind::Connection | CallErrorKind::Unusable, _) => {
@@ -254,7 +257,7 @@ where
         CallErrorKind::Unknown { status, has_code: false } => format!(
             "HTTP status {status} without an error code of Kinesis: the answer of a proxy, a gateway or a firewall"
         ),
-        _ => error_text(&error),
+        _ => message_text(&error, Request::WithRecords),
     };
     CallError {
         kind,
@@ -262,7 +265,7 @@ where
         message: text.as_str().into(),
         may_have_been_written,
         // Not the client's error itself: its debug output shows the request and the answer.
-        source: Some(Arc::new(Cause(text))),
+        source: Some(Arc::new(Cause(text.into()))),
     }
 }
 
@@ -270,24 +273,19 @@ fn kind_of<E>(error: &SdkError<E, HttpResponse>) -> CallErrorKind
 where
     E: Error + 'static,
 {
-    match error {
-        SdkError::ServiceError(_) => CallErrorKind::Service,
-        _ if lacks_credentials(error) => match credentials_error(error) {
-            Some(CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_)) => {
-                CallErrorKind::CredentialsUnavailable
-            }
-            _ => CallErrorKind::NoCredentials,
-        },
-        SdkError::TimeoutError(_) => CallErrorKind::Timeout,
-        SdkError::DispatchFailure(failure) if failure.is_timeout() => CallErrorKind::Timeout,
-        SdkError::DispatchFailure(_) => CallErrorKind::Connection,
+    if let SdkError::ServiceError(_) = error {
+        return CallErrorKind::Service;
+    }
+    match (credentials_problem(error), error) {
+        (Some(CredentialsProblem::Missing), _) => CallErrorKind::NoCredentials,
+        (Some(CredentialsProblem::Unavailable), _) => CallErrorKind::CredentialsUnavailable,
+        (None, SdkError::TimeoutError(_)) => CallErrorKind::Timeout,
+        (None, SdkError::DispatchFailure(failure)) if failure.is_timeout() => {
+            CallErrorKind::Timeout
+        }
+        (None, SdkError::DispatchFailure(_)) => CallErrorKind::Connection,
         _ => CallErrorKind::Unusable,
     }
-}
-
-/// The chain below an error, outermost first.
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source())
 }
 
 /// No connection was opened: the service has seen nothing of the request.
@@ -295,19 +293,6 @@ fn never_connected(error: &(dyn Error + 'static)) -> bool {
     chain(error)
         .filter_map(|cause| cause.downcast_ref::<hyper_util::client::legacy::Error>())
         .any(hyper_util::client::legacy::Error::is_connect)
-}
-
-fn credentials_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CredentialsError> {
-    chain(error).find_map(|cause| cause.downcast_ref())
-}
-
-fn lacks_credentials(error: &(dyn Error + 'static)) -> bool {
-    chain(error).any(|cause| {
-        // The SDK hides this one: a client without any credentials provider.
-        cause.is::<CredentialsError>()
-            || cause.to_string().contains("no auth scheme")
-            || format!("{cause:?}").contains("NoMatchingAuthScheme")
-    })
 }
 
 #[cfg(test)]

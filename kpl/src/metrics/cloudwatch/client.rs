@@ -11,12 +11,12 @@ use aws_sdk_cloudwatch::types::{Dimension, MetricDatum, StandardUnit, StatisticS
 use aws_types::SdkConfig;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use kinesis_common::error_text::{Request, message_text};
 
 use super::super::histogram;
 use super::super::names::Unit;
 use super::series::{Datum, MAX_VALUES, Values};
 use super::{UploadError, Uploader};
-use crate::error_text::error_text;
 use crate::retry;
 
 pub(super) struct SdkUploader {
@@ -55,11 +55,7 @@ impl Uploader for SdkUploader {
                     let is_refused = status.is_some_and(|status| is_refusal(status, &code));
                     Err(UploadError {
                         code,
-                        // These requests hold no records, so the service's message may be told.
-                        message: match error.message() {
-                            Some(message) => message.to_owned(),
-                            None => error_text(&error),
-                        },
+                        message: message_text(&error, Request::WithoutRecords),
                         is_refused,
                     })
                 }
@@ -71,11 +67,7 @@ impl Uploader for SdkUploader {
 
 /// Whether an answer blames the data: not the caller, its credentials, how much it asks, or the service.
 fn is_refusal(status: u16, code: &str) -> bool {
-    matches!(status, 400 | 413 | 422)
-        && !retry::is_access_denied(code)
-        && !retry::is_credentials_refused(code)
-        && !retry::is_cured_by_refresh(code)
-        && !retry::is_request_throttle(code)
+    matches!(status, 400 | 413 | 422) && retry::blames_data(code)
 }
 
 /// One datum, or as many as its values need.

@@ -39,7 +39,7 @@ impl Refusal {
             class => class,
         };
         Self {
-            may_have_been_written: retry::may_have_been_written(class, code),
+            may_have_been_written: retry::may_have_been_written(code),
             is_of_shard: retry::is_shard_throttle(code, message),
             is_of_stream: retry::is_of_stream(code, message),
             class,

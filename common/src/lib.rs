@@ -6,6 +6,9 @@
 pub mod backoff;
 pub mod clock;
 pub mod error_text;
+#[cfg(feature = "serde")]
+pub mod human_duration;
+pub mod metrics;
 pub mod panic_message;
 pub mod retry_class;
 pub mod stream_name;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 #[cfg(test)]
 mod extremes;
 #[cfg(feature = "serde")]
-mod human;
+mod timestamp;
 mod validate;
 
 pub use validate::ConfigError;
@@ -55,7 +55,7 @@ pub struct ConsumerConfig {
     ///
     /// Java workers must not set `gracefulLeaseHandoffTimeoutMillis` below its default, 30 s. The book, `docs/src/consumer.md`, says
     /// why.
-    #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
+    #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub failover_time: Duration,
     /// Most leases that this worker holds. Default: no limit.
     ///
@@ -83,14 +83,14 @@ pub struct ConsumerConfig {
     /// While the shard has more records, the next page is fetched at once. Kinesis answers five reads per second and shard, for all
     /// applications together, so at 1 s four applications share a shard without throttles. Set 200 ms for low latency, and keep
     /// other readers off the stream. A reader that is throttled slows down to a fair share of the shard.
-    #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
+    #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub idle_time_between_reads: Duration,
     /// Time limit of one GetRecords or GetShardIterator attempt. Default 10 s.
-    #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
+    #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub kinesis_request_timeout: Duration,
     /// Time limit of one attempt of a lease table call. Default: 2 s, or a quarter of [`failover_time`](Self::failover_time) if that
     /// is less. At least 50 ms, at most that quarter, so that a renewal can be retried in time.
-    #[cfg_attr(feature = "serde", serde(with = "human::optional_duration"))]
+    #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration::optional"))]
     pub dynamodb_request_timeout: Option<Duration>,
     /// Time limit of [`build`](crate::SchedulerBuilder::build). Default 60 s.
     ///
@@ -98,13 +98,13 @@ pub struct ConsumerConfig {
     /// index that is being created, leases that another worker is creating. Missing permissions and a missing stream fail at once.
     /// Raise it where an index is built for a large table, or for many leases in a table of little write capacity. Lower it to
     /// learn of a wrong endpoint sooner.
-    #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
+    #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub startup_timeout: Duration,
     /// Interval at which a shard checks whether its parents have ended. Default 1 s.
-    #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
+    #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub parent_poll_interval: Duration,
     /// Interval at which the shards of the stream are compared with the lease table. Default 60 s.
-    #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
+    #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub shard_sync_interval: Duration,
     /// What a worker does if its stream was deleted and created again under the same name. Default [`OnRecreatedStream::Error`].
     pub on_recreated_stream: OnRecreatedStream,
@@ -117,11 +117,11 @@ pub struct ConsumerConfig {
     /// Upper bound of the first pause before a failed processor call is repeated with the same input. Default 100 ms.
     ///
     /// The bound doubles with each failure, and each pause is drawn at random between zero and the bound.
-    #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
+    #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub retry_initial_delay: Duration,
     /// Largest bound of those pauses. Default 30 s. A call is repeated until it succeeds or the worker gives up the shard: no record
     /// is ever skipped.
-    #[cfg_attr(feature = "serde", serde(with = "human::duration"))]
+    #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub retry_max_delay: Duration,
     /// Duration above which a processor call is reported as slow. Default 30 s; `None` reports none.
     ///
@@ -129,7 +129,7 @@ pub struct ConsumerConfig {
     /// [`why_not_running`](crate::WorkerHandle::why_not_running) and [`health`](crate::WorkerHandle::health). A planned stop or a
     /// handoff does not wait for 30 s, so such a call costs the shard its orderly handover. Raise it if your batches take longer.
     /// Java: `logWarningForTaskAfterMillis`, which is off by default.
-    #[cfg_attr(feature = "serde", serde(with = "human::optional_duration"))]
+    #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration::optional"))]
     pub log_warning_for_task_after: Option<Duration>,
     /// What happens to an aggregate with a record outside the shard's hash key range. Default [`AggregateRangePolicy::Auto`].
     pub aggregate_range: AggregateRangePolicy,
@@ -186,7 +186,7 @@ pub enum InitialPosition {
     /// The oldest record that the stream still has.
     TrimHorizon,
     /// The first record that arrived at this time or later.
-    AtTimestamp(#[cfg_attr(feature = "serde", serde(with = "human::timestamp"))] SystemTime),
+    AtTimestamp(#[cfg_attr(feature = "serde", serde(with = "timestamp"))] SystemTime),
 }
 
 /// Who writes checkpoints.
@@ -210,7 +210,9 @@ pub enum CheckpointPolicy {
     AfterBatch,
     /// The library, at least once per interval, up to the last batch for which `process_records` returned `Ok`. Renewals
     /// also carry that position, at no cost.
-    Interval(#[cfg_attr(feature = "serde", serde(with = "human::duration"))] Duration),
+    Interval(
+        #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))] Duration,
+    ),
 }
 
 /// What a worker does if its stream was deleted and created again. The checkpoints of the former stream do not apply to the new

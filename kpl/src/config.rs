@@ -99,7 +99,7 @@ pub struct ProducerConfig {
     /// as soon as no other of its shard is in flight: this gives the lowest latency, and aggregates grow with the load.
     ///
     /// A PutRecords request that is not full waits for a fifth of this time, at most 50 ms, while another request is in flight.
-    #[cfg_attr(feature = "serde", serde(with = "duration"))]
+    #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub record_max_buffered_time: Duration,
 
     /// Time after acceptance until a record that is not delivered fails as expired. Default 30 s. KPL: `RecordTtl`.
@@ -107,7 +107,7 @@ pub struct ProducerConfig {
     /// A record may have [its own](crate::UserRecord::with_time_to_live). A request that is in flight at that time is awaited. A
     /// record in an aggregate may expire early, by [`record_max_buffered_time`](Self::record_max_buffered_time) and a sixteenth of
     /// its time to live. Where tens of thousands of records expire at once, the last of them fail some milliseconds late.
-    #[cfg_attr(feature = "serde", serde(with = "duration"))]
+    #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub record_ttl: Duration,
 
     /// Order that records keep. Default [`RecordOrdering::BestEffort`].
@@ -184,11 +184,11 @@ pub struct ProducerConfig {
     /// The time in which a link of 2 Mbit/s carries the largest record of the request is added: 5.6 s for 1 MiB. The sum is at most
     /// half of the record's remaining time to live, but never less than this setting. Raise it where the service answers late. For
     /// records of several MiB over a slow link, raise [`record_ttl`](Self::record_ttl).
-    #[cfg_attr(feature = "serde", serde(with = "duration"))]
+    #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub request_timeout: Duration,
 
     /// Time limit for opening a connection. Default 3 s; at most 365 days. KPL: `ConnectTimeout`.
-    #[cfg_attr(feature = "serde", serde(with = "duration"))]
+    #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub connect_timeout: Duration,
 
     /// Time limit of [`build`](crate::ProducerBuilder::build). Default 60 s; at most 365 days.
@@ -196,7 +196,7 @@ pub struct ProducerConfig {
     /// Until then, `build` retries what may pass: throttled or failed calls, an endpoint that is not up yet, a stream that is being
     /// created. A missing stream and refused credentials fail at once. Lower it to learn of a wrong endpoint sooner; raise it where
     /// services that are deployed together take long to start.
-    #[cfg_attr(feature = "serde", serde(with = "duration"))]
+    #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub startup_timeout: Duration,
 
     /// Number of partition keys that [`Producer::hot_spots`](crate::Producer::hot_spots) watches. Default 0: off; at most 10,000.
@@ -208,7 +208,7 @@ pub struct ProducerConfig {
     /// Interval between refreshes of the shard map, jittered by a fifth. Default 60 s; at most 365 days.
     ///
     /// The map is also refreshed when a record arrives in an unexpected shard.
-    #[cfg_attr(feature = "serde", serde(with = "duration"))]
+    #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub shard_map_refresh_interval: Duration,
 }
 
@@ -512,27 +512,6 @@ impl Problems {
 
     fn into_result(self) -> Result<(), InvalidConfig> {
         if self.0.is_empty() { Ok(()) } else { Err(InvalidConfig { problems: self.0 }) }
-    }
-}
-
-#[cfg(feature = "serde")]
-pub(crate) mod duration {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(crate) fn serialize<S: Serializer>(
-        value: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_duration(*value))
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Duration, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text).map_err(D::Error::custom)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The metrics by name: those of the Java library, and some of our own.
 
+use kinesis_common::metrics::{Kind, Unit};
+
 /// A metric of the consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Metric {
@@ -50,24 +52,6 @@ pub(crate) enum Metric {
     WorkerMetricStatsReporterTime,
     ShardSyncTaskSuccess,
     ShardSyncTaskTime,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unit {
-    Count,
-    Bytes,
-    Milliseconds,
-}
-
-/// How the values of a metric add up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Their sum is what counts.
-    Counter,
-    /// The last one stands.
-    Gauge,
-    /// Each stands for itself.
-    Distribution,
 }
 
 /// What a metric is told apart by, besides its operation.

@@ -34,7 +34,7 @@ pub struct CloudWatchConfig {
     pub granularity: MetricsGranularity,
 
     /// How often, jittered by a tenth. Default 60 s; at most an hour. KPL: `MetricsUploadDelay`.
-    #[cfg_attr(feature = "serde", serde(with = "crate::config::duration"))]
+    #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub upload_interval: Duration,
 
     /// More dimensions. Default none. KPL: `addAdditionalMetricsDimension`.

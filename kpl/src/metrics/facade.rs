@@ -1,90 +1,46 @@
 //! The metrics through the `metrics` facade: to whatever recorder the application installed.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use ::metrics::{self as facade, Counter, Gauge, Histogram, Label, Level, Metadata};
+use ::metrics::{Label, Level, Metadata};
+use kinesis_common::metrics::facade::{Handle, Handles, describe};
 
-use super::names::{Definition, Kind, Metric, Unit};
+use super::names::{Definition, Metric};
 use super::{Sample, Sink};
 use crate::config::metrics::{ERROR_CODE, MetricsGranularity, SHARD_ID, STREAM_NAME};
 
-/// Handles that are kept; shards come and go.
-const MAX_HANDLES: usize = 10_000;
+const METADATA: Metadata<'static> = Metadata::new("kpl", Level::INFO, Some(module_path!()));
 
-/// Keeps the handle of each series, so that a sample costs one look-up.
 pub(crate) struct FacadeSink {
     stream: Arc<str>,
-    handles: HashMap<Series, Handle>,
-}
-
-type Series = (Metric, Option<Arc<str>>, Option<Arc<str>>);
-
-enum Handle {
-    Counter(Counter),
-    Gauge(Gauge),
-    Histogram(Histogram),
+    /// By metric and error code.
+    handles: Handles<(Metric, Option<Arc<str>>)>,
 }
 
 impl FacadeSink {
     pub(crate) fn new(stream: Arc<str>) -> Self {
         for metric in Metric::ALL {
             let Definition { name, unit, kind, description, .. } = metric.definition();
-            let unit = Some(match unit {
-                Unit::Count => facade::Unit::Count,
-                Unit::Bytes => facade::Unit::Bytes,
-                Unit::Milliseconds => facade::Unit::Milliseconds,
-            });
-            let (name, description) = (name.into(), description.into());
-            facade::with_recorder(|recorder| match kind {
-                Kind::Counter => recorder.describe_counter(name, unit, description),
-                Kind::Gauge => recorder.describe_gauge(name, unit, description),
-                Kind::Distribution => recorder.describe_histogram(name, unit, description),
-            });
+            describe(name, unit, kind, description);
         }
-        Self { stream, handles: HashMap::new() }
-    }
-
-    fn register(&self, series: &Series) -> Handle {
-        const METADATA: Metadata<'static> = Metadata::new("kpl", Level::INFO, Some(module_path!()));
-        let (metric, shard, code) = series;
-        let definition = metric.definition();
-        let labels = [
-            Some(Label::new(STREAM_NAME, self.stream.to_string())),
-            shard.as_ref().map(|shard| Label::new(SHARD_ID, shard.to_string())),
-            code.as_ref().map(|code| Label::new(ERROR_CODE, code.to_string())),
-        ];
-        let labels: Vec<_> = labels.into_iter().flatten().collect();
-        let key = facade::Key::from_parts(definition.name, labels);
-        facade::with_recorder(|recorder| match definition.kind {
-            Kind::Counter => Handle::Counter(recorder.register_counter(&key, &METADATA)),
-            Kind::Gauge => Handle::Gauge(recorder.register_gauge(&key, &METADATA)),
-            Kind::Distribution => Handle::Histogram(recorder.register_histogram(&key, &METADATA)),
-        })
+        Self { stream, handles: Handles::default() }
     }
 }
 
 impl Sink for FacadeSink {
     fn record(&mut self, sample: Sample<'_>) {
-        let by_shard = sample.metric.definition().finest == MetricsGranularity::Shard;
-        let shard = sample.shard.filter(|_| by_shard).cloned();
-        let series = (sample.metric, shard, sample.code.cloned());
-        if !self.handles.contains_key(&series) {
-            if self.handles.len() >= MAX_HANDLES {
-                self.handles.clear();
-            }
-            let handle = self.register(&series);
-            self.handles.insert(series.clone(), handle);
-        }
-        match self.handles.get(&series) {
-            Some(Handle::Counter(counter)) => {
-                counter.increment((sample.value * sample.count as f64).round() as u64);
-            }
-            Some(Handle::Gauge(gauge)) => gauge.set(sample.value),
-            // Once, however often it occurred: recorders take each value by itself, and one record can have 10,000 members.
-            Some(Handle::Histogram(histogram)) => histogram.record(sample.value),
-            None => {}
-        }
+        let Definition { name, kind, finest, .. } = sample.metric.definition();
+        let shard = sample.shard.filter(|_| finest == MetricsGranularity::Shard);
+        let shard = shard.map(|shard| &**shard).unwrap_or_default();
+        let handle = self.handles.handle(shard, (sample.metric, sample.code.cloned()), || {
+            let labels = [
+                Some(Label::new(STREAM_NAME, self.stream.to_string())),
+                (!shard.is_empty()).then(|| Label::new(SHARD_ID, shard.to_owned())),
+                sample.code.map(|code| Label::new(ERROR_CODE, code.to_string())),
+            ];
+            Handle::register(&METADATA, name, kind, labels.into_iter().flatten().collect())
+        });
+        handle.record(sample.value, sample.count);
     }
 }
 
@@ -94,7 +50,8 @@ mod tests {
     use std::sync::Mutex;
 
     use ::metrics::{
-        CounterFn, GaugeFn, HistogramFn, Key, KeyName, Recorder, SharedString, with_local_recorder,
+        self as facade, Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName,
+        Recorder, SharedString, with_local_recorder,
     };
 
     use super::*;

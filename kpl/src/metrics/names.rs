@@ -1,5 +1,7 @@
 //! The metrics by name: the KPL's, and five of our own.
 
+use kinesis_common::metrics::{Kind, Unit};
+
 use crate::config::{MetricsGranularity, MetricsLevel};
 
 /// A metric of the producer.
@@ -25,24 +27,6 @@ pub(crate) enum Metric {
     DeliveryTime,
     BufferedBytes,
     InFlightBytes,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unit {
-    Count,
-    Bytes,
-    Milliseconds,
-}
-
-/// How the values of a metric add up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Their sum is what counts.
-    Counter,
-    /// The last one stands.
-    Gauge,
-    /// Each stands for itself.
-    Distribution,
 }
 
 pub(crate) struct Definition {

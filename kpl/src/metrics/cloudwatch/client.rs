@@ -12,9 +12,9 @@ use aws_types::SdkConfig;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kinesis_common::error_text::{Request, message_text};
+use kinesis_common::metrics::Unit;
 
 use super::super::histogram;
-use super::super::names::Unit;
 use super::series::{Datum, MAX_VALUES, Values};
 use super::{UploadError, Uploader};
 use crate::retry;

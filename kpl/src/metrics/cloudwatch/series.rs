@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kinesis_common::metrics::Unit;
+
 use super::super::histogram;
-use super::super::names::{Metric, Unit};
+use super::super::names::Metric;
 use super::super::{Sample, Sink};
 use crate::config::cloudwatch::{CloudWatchConfig, MAX_DIMENSION_VALUE};
 use crate::config::metrics::{

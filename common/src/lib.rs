@@ -4,10 +4,12 @@
 //! change or remove any part of it. Depend on `kpl` or `kcl` instead.
 
 pub mod backoff;
+pub mod client;
 pub mod clock;
 pub mod error_text;
 #[cfg(feature = "serde")]
 pub mod human_duration;
+pub mod list_shards;
 pub mod metrics;
 pub mod panic_message;
 pub mod retry_class;

@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
+use aws_sdk_kinesis::config::IdentityCache;
+use aws_sdk_kinesis::config::retry::{RetryConfig, RetryPartition};
+use aws_sdk_kinesis::config::timeout::TimeoutConfig;
+
 use crate::config::ConsumerConfig;
 
-const ATTEMPTS: u32 = 3;
-const INITIAL_BACKOFF: Duration = Duration::from_millis(25);
-const MAX_BACKOFF: Duration = Duration::from_millis(250);
 const RETRY_PARTITION: &str = "kcl-coordination";
 
 /// The client of the lease table. Three attempts within a quarter of the failover time each leave
@@ -18,31 +19,14 @@ pub(crate) fn for_leases(
     client: &aws_sdk_dynamodb::Client,
     config: &ConsumerConfig,
 ) -> aws_sdk_dynamodb::Client {
-    use aws_sdk_dynamodb::config::IdentityCache;
-    use aws_sdk_dynamodb::config::retry::{RetryConfig, RetryPartition};
-    use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-
-    let attempt = config.dynamodb_attempt_timeout();
-    aws_sdk_dynamodb::Client::from_conf(
-        client
-            .config()
-            .to_builder()
-            .retry_config(
-                RetryConfig::standard()
-                    .with_max_attempts(ATTEMPTS)
-                    .with_initial_backoff(INITIAL_BACKOFF)
-                    .with_max_backoff(MAX_BACKOFF),
-            )
-            .retry_partition(RetryPartition::new(RETRY_PARTITION))
-            .identity_cache(IdentityCache::lazy().build())
-            .timeout_config(
-                TimeoutConfig::builder()
-                    .connect_timeout(attempt)
-                    .operation_attempt_timeout(attempt)
-                    .build(),
-            )
-            .build(),
-    )
+    let config = client
+        .config()
+        .to_builder()
+        .retry_config(retries(Duration::from_millis(25), Duration::from_millis(250)))
+        .retry_partition(RetryPartition::new(RETRY_PARTITION))
+        .identity_cache(IdentityCache::lazy().build())
+        .timeout_config(timeouts(config.dynamodb_attempt_timeout()));
+    aws_sdk_dynamodb::Client::from_conf(config.build())
 }
 
 /// The client that lists shards.
@@ -50,28 +34,25 @@ pub(crate) fn for_shards(
     client: &aws_sdk_kinesis::Client,
     config: &ConsumerConfig,
 ) -> aws_sdk_kinesis::Client {
-    use aws_sdk_kinesis::config::IdentityCache;
-    use aws_sdk_kinesis::config::retry::{RetryConfig, RetryPartition};
-    use aws_sdk_kinesis::config::timeout::TimeoutConfig;
+    let config = client
+        .config()
+        .to_builder()
+        .retry_config(retries(Duration::from_millis(100), Duration::from_secs(2)))
+        .retry_partition(RetryPartition::new(RETRY_PARTITION))
+        .identity_cache(IdentityCache::lazy().build())
+        .timeout_config(timeouts(config.kinesis_request_timeout));
+    aws_sdk_kinesis::Client::from_conf(config.build())
+}
 
-    aws_sdk_kinesis::Client::from_conf(
-        client
-            .config()
-            .to_builder()
-            .retry_config(
-                RetryConfig::standard()
-                    .with_max_attempts(ATTEMPTS)
-                    .with_initial_backoff(INITIAL_BACKOFF * 4)
-                    .with_max_backoff(Duration::from_secs(2)),
-            )
-            .retry_partition(RetryPartition::new(RETRY_PARTITION))
-            .identity_cache(IdentityCache::lazy().build())
-            .timeout_config(
-                TimeoutConfig::builder()
-                    .connect_timeout(config.kinesis_request_timeout)
-                    .operation_attempt_timeout(config.kinesis_request_timeout)
-                    .build(),
-            )
-            .build(),
-    )
+/// Three attempts, with pauses from `first` up to `longest`.
+fn retries(first: Duration, longest: Duration) -> RetryConfig {
+    RetryConfig::standard()
+        .with_max_attempts(3)
+        .with_initial_backoff(first)
+        .with_max_backoff(longest)
+}
+
+/// A limit of each attempt, and of opening a connection for it.
+fn timeouts(attempt: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder().connect_timeout(attempt).operation_attempt_timeout(attempt).build()
 }

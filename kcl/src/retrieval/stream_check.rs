@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::operation::list_shards::builders::ListShardsFluentBuilder;
 use fastrand::Rng;
+use kinesis_common::list_shards::list_shards;
 use kinesis_common::stream_name::StreamName;
 
 use super::shared_call::SharedCall;
@@ -102,22 +104,8 @@ impl StreamCheck {
     /// The ids of all shards. A failed call is no answer: the end of each shard that is missing in the
     /// listing is checkpointed.
     async fn list(&self) -> Result<Arc<HashSet<String>>, ()> {
-        let mut shards = HashSet::new();
-        let mut next_token = None;
-        loop {
-            let request = self.client.list_shards();
-            let request = match next_token {
-                None => request.set_stream_arn(self.name.arn()).set_stream_name(self.name.name()),
-                // The token stands for the stream: Kinesis refuses both together.
-                token => request.set_next_token(token),
-            };
-            let output = request.send().await.map_err(drop)?;
-            let page = output.shards.unwrap_or_default();
-            shards.extend(page.into_iter().map(|shard| shard.shard_id));
-            next_token = output.next_token.filter(|token| !token.is_empty());
-            if next_token.is_none() {
-                return Ok(Arc::new(shards));
-            }
-        }
+        let send = ListShardsFluentBuilder::send;
+        let listed = list_shards(&self.client, &self.name, None, send).await.map_err(drop)?;
+        Ok(Arc::new(listed.into_iter().map(|shard| shard.shard_id).collect()))
     }
 }

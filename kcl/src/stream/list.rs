@@ -5,10 +5,12 @@ use std::fmt::Debug;
 use std::time::SystemTime;
 
 use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::operation::list_shards::builders::ListShardsFluentBuilder;
 use aws_sdk_kinesis::types::{ShardFilter, ShardFilterType};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kinesis_aggregation::{HashKey, HashKeyRange};
+use kinesis_common::list_shards::list_shards;
 use kinesis_common::stream_name::StreamName;
 
 use crate::config::InitialPosition;
@@ -91,33 +93,13 @@ impl KinesisShardLister {
         let filter = position.map(filter).transpose()?;
         let date = AnswerDate::default();
         let before = self.service_clock.now();
-        let mut shards = Vec::new();
-        let mut next: Option<String> = None;
-        loop {
-            let request = self.client.list_shards();
-            let request = match next.take() {
-                // The token stands for stream and filter.
-                Some(token) => request.next_token(token),
-                None => request
-                    .set_stream_arn(self.stream.arn())
-                    .set_stream_name(self.stream.name())
-                    .set_shard_filter(filter.clone()),
-            };
-            let page = request
-                .customize()
-                .interceptor(date.clone())
-                .send()
-                .await
-                .map_err(|error| classify("ListShards", &error))?;
-            for shard in page.shards.unwrap_or_default() {
-                shards.push(convert(shard)?);
-            }
-            next = page.next_token.filter(|token| !token.is_empty());
-            if next.is_none() {
-                let server_time = date.no_later_than_answer().unwrap_or(before);
-                return Ok(ShardList { shards, server_time });
-            }
-        }
+        let send =
+            |request: ListShardsFluentBuilder| request.customize().interceptor(date.clone()).send();
+        let listed = list_shards(&self.client, &self.stream, filter, send).await;
+        let listed = listed.map_err(|error| classify("ListShards", &error))?;
+        let shards = listed.into_iter().map(convert).collect::<Result<_, _>>()?;
+        let server_time = date.no_later_than_answer().unwrap_or(before);
+        Ok(ShardList { shards, server_time })
     }
 }
 

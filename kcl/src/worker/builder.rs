@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use aws_sdk_kinesis::config::BehaviorVersion;
 use aws_types::SdkConfig;
 use fastrand::Rng;
+use kinesis_common::client::behavior_version;
 use kinesis_common::clock::random_seed;
 use kinesis_common::stream_name::StreamName;
 use tokio::runtime::Handle;
@@ -264,12 +264,12 @@ impl SchedulerBuilder {
             .unwrap_or_else(|| format!("{}-{:016x}", self.application, random.u64(..)));
         let kinesis = self.kinesis.unwrap_or_else(|| {
             let config = aws_sdk_kinesis::config::Builder::from(&self.kinesis_config)
-                .behavior_version(BehaviorVersion::v2026_01_12());
+                .behavior_version(behavior_version());
             aws_sdk_kinesis::Client::from_conf(config.build())
         });
         let dynamodb = self.dynamodb.unwrap_or_else(|| {
             let config = aws_sdk_dynamodb::config::Builder::from(&self.dynamodb_config)
-                .behavior_version(aws_sdk_dynamodb::config::BehaviorVersion::v2026_01_12());
+                .behavior_version(behavior_version());
             aws_sdk_dynamodb::Client::from_conf(config.build())
         });
         #[cfg(feature = "metrics")]

@@ -3,10 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use aws_sdk_kinesis::config::BehaviorVersion;
 #[cfg(feature = "cloudwatch")]
 use aws_types::SdkConfig;
 use futures::FutureExt;
+use kinesis_common::client::behavior_version;
 use kinesis_common::panic_message::panic_message;
 use kinesis_common::stream_name::StreamName;
 use tokio_util::sync::CancellationToken;
@@ -136,7 +136,7 @@ impl ProducerBuilder {
         };
         #[cfg(not(feature = "cloudwatch"))]
         let metrics_are_valid = Ok(());
-        let base = self.base.behavior_version(BehaviorVersion::v2026_01_12());
+        let base = self.base.behavior_version(behavior_version());
         let region = base.clone().build().region().map(ToString::to_string);
         let stream = StreamName::parse(&self.stream, region.as_deref())
             .map_err(|problem| InvalidConfig::one("stream", problem.to_string()));

@@ -8,8 +8,9 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::http::HttpResponse;
 use aws_sdk_kinesis::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
-use aws_sdk_kinesis::config::{BehaviorVersion, Builder, IdentityCache};
+use aws_sdk_kinesis::config::{Builder, IdentityCache};
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::operation::list_shards::builders::ListShardsFluentBuilder;
 use aws_sdk_kinesis::types::{
     self, PutRecordsRequestEntry, RecordDistributionStrategy, ShardFilter, ShardFilterType,
     StreamStatus,
@@ -18,9 +19,11 @@ use aws_smithy_types::Blob;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kinesis_aggregation::{HashKey, HashKeyRange};
+use kinesis_common::client::behavior_version;
 use kinesis_common::error_text::{
     Cause, CredentialsProblem, Request, chain, credentials_problem, message_text, safe_message,
 };
+use kinesis_common::list_shards::list_shards;
 use kinesis_common::retry_class::RetryClass;
 use kinesis_common::stream_name::StreamName;
 
@@ -47,7 +50,7 @@ pub(crate) struct SdkService {
 impl SdkService {
     pub(crate) fn new(stream: StreamName, base: Builder, config: &ProducerConfig) -> Self {
         let base = base
-            .behavior_version(BehaviorVersion::v2026_01_12())
+            .behavior_version(behavior_version())
             .retry_partition(RetryPartition::custom("kpl").build());
         // Each client would make a cache of its own, and each new connection ask for credentials anew.
         let base = match base.clone().build().identity_cache() {
@@ -112,30 +115,15 @@ impl Service for SdkService {
         let filter = (listing == Listing::Open).then(open_shards);
         let (client, stream) = (self.control.clone(), self.stream.clone());
         async move {
-            let mut shards = Vec::new();
-            let mut next_token = None;
-            loop {
-                let request = match next_token.take() {
-                    Some(token) => client.list_shards().next_token(token),
-                    None => client
-                        .list_shards()
-                        .set_stream_name(stream.name())
-                        .set_stream_arn(stream.arn())
-                        .set_shard_filter(filter.clone()),
-                };
-                let page = request.max_results(1000).send().await.map_err(call_error)?;
-                for shard in page.shards.unwrap_or_default() {
-                    shards.push(shard_of(shard).ok_or_else(|| {
-                        CallError::unusable(
-                            "ListShards returned a shard whose hash-key range cannot be read",
-                        )
-                    })?);
-                }
-                next_token = page.next_token;
-                if next_token.is_none() {
-                    return Ok(shards);
-                }
-            }
+            let listed = list_shards(&client, &stream, filter, ListShardsFluentBuilder::send).await;
+            let shards = listed.map_err(call_error)?.into_iter().map(|shard| {
+                shard_of(shard).ok_or_else(|| {
+                    CallError::unusable(
+                        "ListShards returned a shard whose hash-key range cannot be read",
+                    )
+                })
+            });
+            shards.collect()
         }
         .boxed()
     }

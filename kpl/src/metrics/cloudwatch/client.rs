@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use aws_sdk_cloudwatch::Client;
+use aws_sdk_cloudwatch::config::Builder;
 use aws_sdk_cloudwatch::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_cloudwatch::config::timeout::TimeoutConfig;
-use aws_sdk_cloudwatch::config::{BehaviorVersion, Builder};
 use aws_sdk_cloudwatch::error::ProvideErrorMetadata;
 use aws_sdk_cloudwatch::types::{Dimension, MetricDatum, StandardUnit, StatisticSet};
 use aws_types::SdkConfig;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use kinesis_common::client::behavior_version;
 use kinesis_common::error_text::{Request, message_text};
 use kinesis_common::metrics::Unit;
 
@@ -32,7 +33,7 @@ impl SdkUploader {
             .operation_timeout(Duration::from_secs(20))
             .build();
         let config = Builder::from(sdk_config)
-            .behavior_version(BehaviorVersion::v2026_01_12())
+            .behavior_version(behavior_version())
             .retry_partition(RetryPartition::custom("kpl-metrics").build())
             .retry_config(RetryConfig::standard().with_max_attempts(3))
             .timeout_config(timeouts)

@@ -198,7 +198,12 @@ pub enum FailureCause {
         /// The service's message.
         message: Arc<str>,
     },
-    /// An error that waiting does not cure: no such stream, no permission, a disabled KMS key.
+    /// An error that waiting does not cure: no such stream, no permission, refused credentials, a disabled KMS key.
+    ///
+    /// The producer believes such an answer when PutRecords has given nothing else for 10 s without a success. It does not
+    /// believe that the stream is missing while DescribeStreamSummary finds it. Until then the records are retried, and
+    /// those whose time to live ends fail as [`Expired`](Self::Expired). Afterwards all records that wait fail, and
+    /// later records fail with the first such answer, until PutRecords succeeds again.
     #[error(
         "the stream cannot be written to ({code}: {message}): check the stream, the role's kinesis:PutRecords, and the KMS key"
     )]

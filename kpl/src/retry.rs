@@ -18,7 +18,7 @@ pub(crate) enum ErrorClass {
     Rejected,
     /// A proxy, a gateway or a firewall in between refuses the request, perhaps for what is in it; waiting may cure it.
     Blocked,
-    /// Waiting does not cure it.
+    /// Waiting does not cure it, if it lasts: see `pipeline::doubt`.
     Fatal,
 }
 
@@ -65,6 +65,11 @@ pub(crate) fn classify_status(status: u16) -> ErrorClass {
 /// Whether an HTTP status tells of the moment, not of the request: a timeout of the proxy, or too many requests.
 pub(crate) fn is_of_the_moment(status: u16) -> bool {
     matches!(status, 408 | 425 | 429)
+}
+
+/// There is no stream of the name.
+pub(crate) fn is_stream_missing(code: &str) -> bool {
+    code == "ResourceNotFoundException"
 }
 
 /// The credentials are good, and may not do this.

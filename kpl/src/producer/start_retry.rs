@@ -151,7 +151,7 @@ impl<'a> Step<'a> {
             | CallErrorKind::Connection
             | CallErrorKind::CredentialsUnavailable => true,
             CallErrorKind::Unusable | CallErrorKind::Unknown { .. } => false,
-            CallErrorKind::Service if &*code == "ResourceNotFoundException" => {
+            CallErrorKind::Service if retry::is_stream_missing(&code) => {
                 return Err(BuildError::StreamNotFound { stream: self.stream.to_owned() });
             }
             // A running producer waits until expired credentials are renewed. At the start nothing

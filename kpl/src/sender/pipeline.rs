@@ -12,6 +12,7 @@
 
 mod answers;
 mod apart;
+mod doubt;
 mod endpoint;
 mod failure;
 mod intake;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 use tracing::Instrument;
 
+use self::doubt::{Confirmation, Doubt};
 use self::endpoint::Endpoint;
 use self::parts::Parts;
 use crate::aggregate::builder::Sealer;
@@ -80,6 +82,9 @@ pub(crate) struct Pipeline {
     window: Window,
     request_limit: RequestLimit,
     endpoint: Endpoint,
+    doubt: Doubt,
+    /// The call that tells whether a stream exists that PutRecords does not find.
+    confirming: JoinSet<Confirmation>,
     next_sweep: Instant,
     next_number: u64,
 }
@@ -175,6 +180,8 @@ impl Pipeline {
             window: Window::new(config),
             request_limit: RequestLimit::new(config.collection_max_size),
             endpoint: Endpoint::default(),
+            doubt: Doubt::default(),
+            confirming: JoinSet::new(),
             next_sweep: clock::now(),
             next_number: 0,
             shared,
@@ -196,6 +203,9 @@ impl Pipeline {
                 biased;
                 () = cancel.cancelled() => break,
                 Some(answer) = self.requests.join_next() => self.on_answer(answer),
+                Some(Ok(confirmation)) = self.confirming.join_next() => {
+                    self.on_confirmation(confirmation);
+                }
                 Some(()) = self.sealer.compressors.finished() => {}
                 () = self.shared.wake.notified() => {}
                 () = self.shared.budget.must_yield() => {}

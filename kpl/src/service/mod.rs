@@ -113,7 +113,7 @@ impl CallError {
 
     /// Whether there is no stream of the name.
     pub(crate) fn is_stream_missing(&self) -> bool {
-        &*self.code == "ResourceNotFoundException"
+        retry::is_stream_missing(&self.code)
     }
 
     /// Whether the request was too large, for a proxy or the service.

@@ -278,10 +278,11 @@ async fn a_stream_created_again_is_not_judged_by_its_old_shards() {
     let producer = builder(&aws, config).build().await.unwrap();
     wave(&producer, "before").await;
     aws.kinesis().delete_stream().stream_name("s").send().await.unwrap();
-    let lost = producer.send(UserRecord::new("k", "lost")).await.unwrap();
+    let lost = UserRecord::new("k", "lost").with_time_to_live(Duration::from_secs(1));
+    let lost = producer.send(lost).await.unwrap();
     producer.flush().await;
     let error = lost.await.unwrap_err();
-    assert!(matches!(error.cause(), FailureCause::Fatal { .. }), "{error}");
+    assert_eq!(&*error.attempts()[0].code, "ResourceNotFoundException", "{error}");
     aws.create_stream("s", 2).await.unwrap();
     // The first shard has half of the keys that its namesake had.
     let receipts = wave(&producer, "after").await;

@@ -133,7 +133,7 @@ async fn a_hook_that_panics_disturbs_nobody() {
         UserRecord::new("k", vec![0; size]).with_explicit_hash_key(HashKey::new(hash_key))
     };
     let waiting = producer.send(record(1, u128::MAX)).await.unwrap();
-    let refuse = Fault::refuse("AccessDeniedException").operation("PutRecords").times(1);
+    let refuse = Fault::refuse("ValidationException").operation("PutRecords").times(1);
     aws.faults().add(refuse);
     // Too large for company: it goes at once and fails unobserved.
     drop(producer.send(record(60_000, 0)).await.unwrap());

@@ -112,7 +112,7 @@ async fn what_was_accepted_behind_a_failed_record_fails_or_goes_on() {
             .faults()
             .add(Fault::delay(Duration::from_millis(300)).operation("PutRecords").times(1));
         aws.faults()
-            .add(Fault::refuse_entry("KMSDisabledException").operation("PutRecords").times(1));
+            .add(Fault::refuse_entry("ValidationException").operation("PutRecords").times(1));
         let send = |key: &'static str, data: &str| {
             producer.try_send(UserRecord::new(key, data.to_owned())).unwrap()
         };

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use kinesis_aggregation::HashKeyRange;
 
+use super::doubt::Doubt;
 use super::parts::SUSPECT_AFTER;
 use super::{Answered, Held, InFlight, Pipeline};
 use crate::aggregate::kinesis_record::KinesisRecord;
@@ -60,6 +61,19 @@ impl Refusal {
             source: error.source.clone(),
         }
     }
+
+    /// The refusal as it counts now: a fatal answer counts as transient until it is believed.
+    fn doubted(mut self, doubt: &mut Doubt, now: Instant) -> Self {
+        // The code decides: an entry that is refused for its content fails at once.
+        if retry::classify(&self.code) == ErrorClass::Fatal && self.class == ErrorClass::Fatal {
+            let (code, message) = (Arc::clone(&self.code), Arc::clone(&self.message));
+            let cause = FailureCause::Fatal { code, message };
+            if !doubt.refused(cause, self.source.clone(), now) {
+                self.class = ErrorClass::Transient;
+            }
+        }
+        self
+    }
 }
 
 impl Pipeline {
@@ -106,12 +120,15 @@ impl Pipeline {
                     match outcome {
                         EntryOutcome::Written { shard_id, sequence_number } => {
                             is_refused_whole = false;
+                            self.doubt.clear();
                             self.meter.attempt(&record, shard.as_ref(), None);
                             self.on_written(record, shard_id, sequence_number, now);
                         }
                         EntryOutcome::Refused { code, message } => {
                             let refusal = refusals.entry((code, message)).or_insert_with_key(
-                                |(code, message)| Refusal::of_entry(code, message),
+                                |(code, message)| {
+                                    Refusal::of_entry(code, message).doubted(&mut self.doubt, now)
+                                },
                             );
                             is_refused_whole &= refusal.is_of_stream;
                             let code = Some(&refusal.code);
@@ -136,6 +153,7 @@ impl Pipeline {
             }
             Err(error) => self.on_request_failed(number, batch, &error, now),
         }
+        self.judge_doubt();
     }
 
     /// The shard that a record was meant for, where it is known.
@@ -199,7 +217,7 @@ impl Pipeline {
     }
 
     fn on_request_failed(&mut self, number: u64, batch: Batch, error: &CallError, now: Instant) {
-        let refusal = Refusal::of_request(error);
+        let refusal = Refusal::of_request(error).doubted(&mut self.doubt, now);
         // A record that is refused alone says nothing of the requests of several records.
         if error.is_too_large() && batch.records.len() > 1 {
             self.request_limit.refused(batch.bytes, now);

@@ -78,6 +78,17 @@ impl Pipeline {
         self.fail_all(vec![Failing::whole(record, cause, source)]);
     }
 
+    /// Fails records for one cause.
+    pub(super) fn fail_together(
+        &mut self,
+        records: Vec<KinesisRecord>,
+        cause: &FailureCause,
+        source: Option<&Source>,
+    ) {
+        let fail = |record| Failing::whole(record, cause.clone(), source.cloned());
+        self.fail_all(records.into_iter().map(fail).collect());
+    }
+
     /// Fails the members whose time is over, and wakes the pipeline: others may have waited behind them.
     pub(super) fn expire(&mut self, records: Vec<KinesisRecord>) {
         if records.is_empty() {

@@ -22,6 +22,7 @@ use crate::sync::lock;
 mod apart;
 mod busy_shard;
 mod compressed;
+mod doubt;
 mod fill;
 mod handles;
 mod history;

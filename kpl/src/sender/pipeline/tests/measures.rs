@@ -113,7 +113,7 @@ async fn failures_and_expiries_are_counted() {
     let service = Scripted::new(|_, entries| {
         let outcome = |entry: &Entry| match shard_of(entry) {
             "low" => refused("InternalFailure"),
-            _ => refused("KMSDisabledException"),
+            _ => refused("ValidationException"),
         };
         (QUICK, Ok(entries.iter().map(outcome).collect()))
     });
@@ -131,7 +131,7 @@ async fn failures_and_expiries_are_counted() {
     assert_eq!(recorded.of("UserRecordExpired", Some("high"), None).0, 0);
     let failed = |shard, code| recorded.of("UserRecordsFailed", Some(shard), Some(code));
     assert_eq!(failed("low", "Expired"), (2, 2.0));
-    assert_eq!(failed("high", "KMSDisabledException"), (1, 1.0));
+    assert_eq!(failed("high", "ValidationException"), (1, 1.0));
 }
 
 #[tokio::test(start_paused = true)]

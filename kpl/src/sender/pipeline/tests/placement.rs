@@ -112,7 +112,8 @@ async fn a_stream_created_again_is_not_taken_for_one_that_places_records() {
     let producer = producer(Arc::clone(&service), ProducerConfig::default()).await;
     *lock(&service.list_outage) = absent.start..absent.end + 5 * SECOND;
     tokio::time::sleep(absent.start).await;
-    assert!(send(&producer, 0, "lost").await.await.is_err());
+    let lost = UserRecord::new("k", "lost").with_time_to_live(SECOND);
+    assert!(producer.send(lost).await.unwrap().await.is_err());
     *lock(&service.shards) =
         vec![shard("high", 0, half, true), shard("low", half + 1, u128::MAX, true)];
     tokio::time::sleep(absent.end - absent.start).await;
@@ -141,7 +142,7 @@ async fn an_unknown_shard_in_a_gap_of_the_map_has_it_read_again() {
 
 #[tokio::test(start_paused = true)]
 async fn without_any_leave_to_read_the_stream_look_alikes_survive_its_absence() {
-    let service = Scripted::new(|passed, entries| match passed < 10 * SECOND {
+    let service = Scripted::new(|passed, entries| match passed < 20 * SECOND {
         true => (QUICK, Err(refused_request("ResourceNotFoundException"))),
         false => all_written(entries),
     });

@@ -10,7 +10,7 @@ async fn every_lost_record_is_in_the_count_of_some_line() {
     let service = Scripted::new(|passed, entries| {
         let code = match passed < Duration::from_secs(100) {
             true => "InternalFailure",
-            false => "KMSDisabledException",
+            false => "ValidationException",
         };
         (QUICK, Ok(entries.iter().map(|_| refused(code)).collect()))
     });

@@ -129,7 +129,7 @@ async fn an_answer_that_refuses_every_record_of_the_stream_pauses_the_calls() {
         });
         let config = ProducerConfig {
             record_max_buffered_time: Duration::ZERO,
-            record_ttl: 10 * SECOND,
+            record_ttl: 20 * SECOND,
             ..Default::default()
         };
         let producer = producer(Arc::clone(&service), config).await;

@@ -101,6 +101,7 @@ async fn a_missing_stream_is_not_asked_for_with_every_record() {
         let config =
             ProducerConfig { record_max_buffered_time: Duration::ZERO, ..Default::default() };
         let producer = producer(Arc::clone(&service), config).await;
+        *lock(&service.describe_fails) = Some(refused_request("ResourceNotFoundException"));
         let mut deliveries = Vec::new();
         for _ in 0..1000 {
             deliveries.push(send(&producer, 0, "v").await);

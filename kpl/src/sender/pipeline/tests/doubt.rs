@@ -1,0 +1,132 @@
+//! Answers that are final if they last: a stream that is not found, a permission that is missing.
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MISSING: &str = "ResourceNotFoundException";
+
+/// A service whose PutRecords answers with `code` in the given seconds.
+fn refuses(code: &'static str, seconds: std::ops::Range<u32>) -> Arc<Scripted> {
+    let refused = seconds.start * SECOND..seconds.end * SECOND;
+    Scripted::new(move |passed, entries| match refused.contains(&passed) {
+        true => (QUICK, Err(refused_request(code))),
+        false => all_written(entries),
+    })
+}
+
+fn long_lived() -> ProducerConfig {
+    ProducerConfig { record_ttl: 600 * SECOND, ..Default::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_passes_fails_no_record() {
+    for code in [
+        MISSING,
+        "AccessDeniedException",
+        "KMSAccessDeniedException",
+        "UnrecognizedClientException",
+    ] {
+        let service = refuses(code, 0..5);
+        let producer = producer(service, ProducerConfig::default()).await;
+        for id in 0..20 {
+            let delivery = send(&producer, id << 120, "v").await;
+            let receipt = delivery.await.unwrap();
+            assert!(!receipt.may_be_duplicate(), "{code}");
+            tokio::time::sleep(SECOND / 4).await;
+        }
+    }
+}
+
+/// Sends records for 8 s, and returns how they fail and after how long the last one has.
+async fn fail(producer: &Producer) -> (Vec<DeliveryError>, Duration) {
+    let began = clock::now();
+    let mut deliveries = Vec::new();
+    for id in 0..80 {
+        deliveries.push(send(producer, id << 120, "v").await);
+        tokio::time::sleep(SECOND / 10).await;
+    }
+    let mut errors = Vec::new();
+    for delivery in deliveries {
+        errors.push(delivery.await.unwrap_err());
+    }
+    (errors, began.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_stays_missing_fails_all_that_waits_and_serves_again_once_it_is_back() {
+    for describe_fails in [MISSING, "AccessDeniedException"] {
+        let service = refuses(MISSING, 0..60);
+        *lock(&service.describe_fails) = Some(refused_request("AccessDeniedException"));
+        let producer = producer(Arc::clone(&service), long_lived()).await;
+        *lock(&service.describe_fails) = Some(refused_request(describe_fails));
+        let (errors, took) = fail(&producer).await;
+        assert!((10 * SECOND..17 * SECOND).contains(&took), "{took:?}");
+        for error in errors {
+            let FailureCause::Fatal { code, .. } = error.cause() else { panic!("{error}") };
+            assert!(&**code == MISSING && !error.may_have_been_written());
+        }
+        // Now each answer is believed.
+        let began = clock::now();
+        let error = send(&producer, 0, "v").await.await.unwrap_err();
+        assert!(matches!(error.cause(), FailureCause::Fatal { .. }), "{error}");
+        assert!(began.elapsed() < 6 * SECOND, "{:?}", began.elapsed());
+        tokio::time::sleep(60 * SECOND).await;
+        send(&producer, 0, "v").await.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permission_that_stays_missing_fails_all_that_waits() {
+    let service = refuses("AccessDeniedException", 0..60);
+    let producer = producer(service, long_lived()).await;
+    let (errors, took) = fail(&producer).await;
+    assert!((10 * SECOND..17 * SECOND).contains(&took), "{took:?}");
+    let is_fatal = |error: &DeliveryError| matches!(error.cause(), FailureCause::Fatal { .. });
+    assert!(errors.iter().all(is_fatal));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_described_is_not_believed_to_be_missing() {
+    let service = refuses(MISSING, 0..40);
+    let producer = producer(service, long_lived()).await;
+    let receipt = send(&producer, 0, "v").await.await.unwrap();
+    assert!(receipt.attempts > 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_expires_in_doubt_tells_the_last_answer() {
+    let service = refuses(MISSING, 0..5);
+    let producer = producer(service, ProducerConfig::default()).await;
+    let record = UserRecord::new("k", "v").with_time_to_live(2 * SECOND);
+    let error = producer.send(record).await.unwrap().await.unwrap_err();
+    let FailureCause::Expired { last, .. } = error.cause() else { panic!("{error}") };
+    assert!(last.contains(MISSING) && !error.may_have_been_written());
+    assert!(error.attempts().iter().all(|attempt| &*attempt.code == MISSING));
+}
+
+/// Two answers with a long time between them are two moments.
+#[tokio::test(start_paused = true)]
+async fn rare_answers_do_not_add_up() {
+    let service = Scripted::new(|passed, entries| match passed.as_secs() % 30 < 2 {
+        true => (QUICK, Err(refused_request("AccessDeniedException"))),
+        false => all_written(entries),
+    });
+    let producer = producer(service, ProducerConfig::default()).await;
+    for _ in 0..4 {
+        let record = UserRecord::new("k", "v").with_time_to_live(SECOND);
+        let error = producer.send(record).await.unwrap().await.unwrap_err();
+        assert!(matches!(error.cause(), FailureCause::Expired { .. }), "{error}");
+        tokio::time::sleep(29 * SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_ordered_mode_all_that_waits_fails_too() {
+    let service = refuses("AccessDeniedException", 0..60);
+    let config = ProducerConfig { ordering: RecordOrdering::PerPartitionKey, ..long_lived() };
+    let producer = producer(service, config).await;
+    let (errors, took) = fail(&producer).await;
+    assert!((10 * SECOND..17 * SECOND).contains(&took), "{took:?}");
+    assert!(errors.iter().all(|error| !error.may_have_been_written()));
+    assert_eq!(producer.buffered_bytes(), 0);
+}

@@ -262,6 +262,8 @@ async fn in_ordered_mode_a_refused_aggregate_takes_no_other_record_along() {
         ordering: RecordOrdering::PerPartitionKey,
         on_gap: OnGap::Continue,
         record_max_buffered_time: Duration::from_millis(20),
+        // What comes while a request is in flight shares the next one.
+        max_requests_in_flight: 1,
         ..Default::default()
     };
     let producer = producer(service, config).await;
@@ -274,7 +276,7 @@ async fn in_ordered_mode_a_refused_aggregate_takes_no_other_record_along() {
     *lock(&dragged) = 0;
     for _ in 0..100 {
         deliveries.push(send(&producer, u128::MAX, "good").await);
-        tokio::time::sleep(Duration::from_millis(3)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let mut failed = 0;
     for delivery in deliveries {
@@ -348,11 +350,13 @@ async fn requests_stay_below_the_size_that_a_proxy_refuses() {
     for _ in 0..100 {
         let mut deliveries = Vec::new();
         for id in 0..60_u128 {
-            deliveries.push(send(&producer, id << 121, &"x".repeat(20_000)).await);
+            deliveries.push(send(&producer, id << 122, &"x".repeat(20_000)).await);
         }
         for delivery in deliveries {
             delivery.await.unwrap();
         }
+        // Each shard has room for the next records at once, so that these may share requests.
+        tokio::time::sleep(2 * SECOND).await;
     }
     let small = refused.swap(0, Ordering::Relaxed);
     assert!((1..20).contains(&small), "{small} of {} requests refused", service.calls().len());

@@ -75,7 +75,7 @@ impl State {
 
     fn put(&mut self, entry: &Entry, trouble: u32) -> EntryOutcome {
         if holds(entry, CURSED) {
-            return refused("KMSDisabledException");
+            return refused("ValidationException");
         }
         if self.chance(trouble) {
             return EntryOutcome::Refused {

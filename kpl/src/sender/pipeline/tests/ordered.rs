@@ -94,7 +94,7 @@ async fn a_key_fails_at_one_moment_however_long_it_takes_to_settle() {
         if passed > Duration::from_secs(1) {
             return all_written(entries);
         }
-        let refuse = |_| refused("KMSDisabledException");
+        let refuse = |_| refused("ValidationException");
         (Duration::from_secs(2), Ok(entries.iter().map(refuse).collect()))
     });
     let deliveries: Arc<Mutex<Vec<Delivery>>> = Arc::default();

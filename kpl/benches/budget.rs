@@ -4,10 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark")]
 #![allow(dead_code, unused_imports, reason = "the modules are the producer's own source files")]
 
+#[path = "../src/buffer/fair_share.rs"]
+mod fair_share;
 #[path = "../src/buffer/id.rs"]
 mod id;
-#[path = "../src/buffer/ledger.rs"]
-mod ledger;
 #[path = "../src/buffer/tournament.rs"]
 mod tournament;
 #[path = "../src/buffer/wait_index.rs"]
@@ -18,55 +18,57 @@ use std::task::Waker;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
-use self::id::LaneId;
-use self::ledger::{Ledger, Share, Ticket};
+use self::fair_share::{FairShare, Holder, Ticket};
+use self::id::QueueId;
 
 const TASKS: usize = 4000;
 const RECORD: usize = 200;
 
 /// Tasks that send to shards in turn, and wait for room most of the time.
 struct Tasks {
-    ledger: Ledger<()>,
+    fair_share: FairShare<()>,
     /// In the order of arrival.
-    waiting: VecDeque<(Share, Ticket)>,
+    waiting: VecDeque<(Holder, Ticket)>,
     /// In the order in which they are delivered.
-    held: VecDeque<Share>,
+    held: VecDeque<Holder>,
 }
 
 impl Tasks {
     fn new(shards: u32) -> Self {
-        let mut ledger = Ledger::new(1 << 20);
-        let producer = ledger.add_producer(());
-        let shares: Vec<_> = (0..shards)
-            .map(|lane| Share { producer, lane: LaneId(LaneId::FIRST + lane) })
+        let mut fair_share = FairShare::new(1 << 20);
+        let producer = fair_share.add_producer(());
+        let holders: Vec<_> = (0..shards)
+            .map(|queue_id| Holder { producer, queue_id: QueueId(QueueId::FIRST + queue_id) })
             .collect();
         let mut held = VecDeque::new();
         loop {
             let before = held.len();
-            held.extend((shares.iter().copied()).filter(|s| ledger.try_take(*s, RECORD, None)));
+            held.extend(
+                (holders.iter().copied()).filter(|s| fair_share.try_take(*s, RECORD, None)),
+            );
             if held.len() == before {
                 break;
             }
         }
-        let waiting = (shares.iter().cycle().take(TASKS))
-            .map(|share| (*share, ledger.wait(*share, RECORD).unwrap().0))
+        let waiting = (holders.iter().cycle().take(TASKS))
+            .map(|holder| (*holder, fair_share.wait(*holder, RECORD).unwrap().0))
             .collect();
-        Self { ledger, waiting, held }
+        Self { fair_share, waiting, held }
     }
 
     /// One record is delivered, and the tasks that get room send their next.
     fn deliver(&mut self) {
-        let share = self.held.pop_front().unwrap();
-        drop(self.ledger.give_back(share, RECORD));
-        while let Some((share, ticket)) = self.waiting.front().copied() {
-            let (granted, _) = self.ledger.poll(share, ticket, Waker::noop());
+        let holder = self.held.pop_front().unwrap();
+        drop(self.fair_share.give_back(holder, RECORD));
+        while let Some((holder, ticket)) = self.waiting.front().copied() {
+            let (granted, _) = self.fair_share.poll(holder, ticket, Waker::noop());
             if granted.is_pending() {
                 break;
             }
             self.waiting.pop_front();
-            self.held.push_back(share);
-            let (ticket, _) = self.ledger.wait(share, RECORD).unwrap();
-            self.waiting.push_back((share, ticket));
+            self.held.push_back(holder);
+            let (ticket, _) = self.fair_share.wait(holder, RECORD).unwrap();
+            self.waiting.push_back((holder, ticket));
         }
     }
 }

@@ -44,7 +44,7 @@ async fn send_all(aws: &LocalAws, keys: &[String]) -> Duration {
     for record in records {
         deliveries.push(producer.send(record).await.unwrap());
     }
-    // Closes the open aggregates; the pipeline, on this thread too, then seals all.
+    // Closes the open aggregates; the sender, on this thread too, then seals all.
     tokio::select! {
         biased;
         () = producer.flush() => {}

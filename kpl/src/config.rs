@@ -49,7 +49,7 @@ pub(crate) const MIN_BUFFER: usize = 64 * KIB;
 /// # Memory
 ///
 /// ```text
-/// peak of the producer <= max_buffered_bytes                 records from `send` to settlement
+/// peak of the producer <= max_buffered_bytes                 records from `send` to completion
 ///                       + 2.3 x max_in_flight_bytes          requests: base64 and JSON of what is in flight
 ///                       + 1.4 x shards x aggregation_max_size   one open aggregate each; 1 MiB if `aggregation_adaptive`
 ///                       + a few MiB                          connections and TLS

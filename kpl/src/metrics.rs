@@ -143,12 +143,12 @@ pub(crate) struct Sample<'a> {
     pub(crate) count: u64,
 }
 
-/// Takes what the pipeline measures.
+/// Takes what the sender measures.
 pub(crate) trait Sink: Send {
     fn record(&mut self, sample: Sample<'_>);
 }
 
-/// What the pipeline measures, once for each Kinesis record or request and never for each user record.
+/// What the sender measures, once for each Kinesis record or request and never for each user record.
 pub(crate) struct Meter {
     telemetry: Arc<Telemetry>,
     sinks: Vec<Box<dyn Sink>>,
@@ -246,7 +246,7 @@ impl Meter {
         }
     }
 
-    /// The pipeline looked around: how much there is of what rises and falls. Tells when to look again, if the last sample
+    /// The sender looked around: how much there is of what rises and falls. Tells when to look again, if the last sample
     /// is too young for another.
     pub(crate) fn turn(
         &mut self,
@@ -265,7 +265,7 @@ impl Meter {
             return Some(due);
         }
         self.sampled = Some(now);
-        let settled = counters.user_records_delivered.get()
+        let completed = counters.user_records_delivered.get()
             + counters.user_records_failed.get()
             + counters.user_records_abandoned.get();
         let accepted = counters.user_records_accepted.get();
@@ -279,7 +279,7 @@ impl Meter {
             self.put(Metric::UserRecordsPut, None, 0.0, new);
             self.put(Metric::UserRecordsDropped, None, 1.0, new);
         }
-        let pending = accepted.saturating_sub(settled);
+        let pending = accepted.saturating_sub(completed);
         self.put(Metric::UserRecordsPending, None, pending as f64, 1);
         self.put(Metric::BufferedBytes, None, buffered as f64, 1);
         self.put(Metric::InFlightBytes, None, in_flight as f64, 1);

@@ -19,7 +19,7 @@ pub struct ProducerStats {
     pub user_records_expired: u64,
     /// Droppable user records that gave way to others; counted among the failed, too.
     pub user_records_dropped: u64,
-    /// User records whose producer stopped before they were settled.
+    /// User records whose producer stopped before they were completed.
     pub user_records_abandoned: u64,
     /// User records that failed or were abandoned and whose `Delivery` nobody held any more.
     pub failures_unobserved: u64,

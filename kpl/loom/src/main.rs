@@ -19,11 +19,11 @@ mod error;
 mod failed;
 #[path = "../../src/buffer/id.rs"]
 mod id;
-#[path = "../../src/buffer/ledger.rs"]
-mod ledger;
+#[path = "../../src/buffer/fair_share.rs"]
+mod fair_share;
 mod models;
-#[path = "../../src/ack/settlement.rs"]
-mod settlement;
+#[path = "../../src/ack/outcomes.rs"]
+mod outcomes;
 #[path = "../../src/stats.rs"]
 mod stats;
 #[path = "../../src/buffer/tournament.rs"]
@@ -31,8 +31,8 @@ mod tournament;
 #[path = "../../src/buffer/wait_index.rs"]
 mod wait_index;
 
-use self::id::LaneId;
-use self::settlement::Settlement;
+use self::id::QueueId;
+use self::outcomes::Outcomes;
 
 mod sync {
     pub(crate) use loom::sync::atomic::AtomicBool;

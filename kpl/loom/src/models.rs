@@ -9,11 +9,11 @@ use loom::future::block_on;
 use loom::thread;
 
 use crate::budget::{Budget, Charge, MemoryBudget, Pressure};
-use crate::delivery::{Delivery, News, Placement, Settler};
+use crate::delivery::{Delivery, Notification, Placement, Completer};
 use crate::error::{DeliveryError, Failure, FailureCause, StopReason};
 use crate::failed::FailedMembers;
-use crate::id::LaneId;
-use crate::settlement::Settlement;
+use crate::id::QueueId;
+use crate::outcomes::Outcomes;
 
 pub(crate) const ALL: [(&str, fn()); 9] = [
     ("budget: whoever waits is woken", waiter_is_woken),
@@ -23,12 +23,12 @@ pub(crate) const ALL: [(&str, fn()); 9] = [
     ("budget: no refusal is forgotten", refusal_is_seen),
     ("slot: whoever awaits is woken", delivery_is_woken),
     ("slot: a failure is seen exactly once", failure_is_seen_once),
-    ("slot: a failure that is settled later is seen exactly once", early_failure_is_seen_once),
+    ("slot: a failure that is completed later is seen exactly once", early_failure_is_seen_once),
     ("slot: a dropped settler resolves all", abandoned_resolves),
 ];
 
-const A: LaneId = LaneId(2);
-const B: LaneId = LaneId(3);
+const A: QueueId = QueueId(2);
+const B: QueueId = QueueId(3);
 
 fn budget() -> (MemoryBudget, Arc<Budget>) {
     let pool = MemoryBudget::new(100);
@@ -66,7 +66,7 @@ fn fifo_holds() {
         let budget = Arc::clone(&budget);
         move || {
             let _first = granted(block_on(first));
-            // It came before: nobody of its lane overtook it.
+            // It came before: nobody of its queue overtook it.
             assert!(budget.used() <= 60);
         }
     });
@@ -118,7 +118,7 @@ fn close_sends_away() {
 
 fn refusal_is_seen() {
     let (_, budget) = budget();
-    let _held = [A, B].map(|lane| budget.try_charge(lane, 20).expect("there is room"));
+    let _held = [A, B].map(|queue_id| budget.try_charge(queue_id, 20).expect("there is room"));
     budget.note_refusal(B);
     let refused = thread::spawn({
         let budget = Arc::clone(&budget);
@@ -127,7 +127,7 @@ fn refusal_is_seen() {
     let early = budget.take_pressure(&[]);
     refused.join().unwrap();
     let late = budget.take_pressure(&[]);
-    let sees_it = |pressure| matches!(pressure, Pressure::Lanes(lanes) if lanes.contains(&A));
+    let sees_it = |pressure| matches!(pressure, Pressure::Queues(queue_ids) if queue_ids.contains(&A));
     assert!(sees_it(early) != sees_it(late), "once, early or late");
 }
 
@@ -140,30 +140,30 @@ fn placement() -> Placement {
     }
 }
 
-fn slot() -> (Settler, [Delivery; 2], Arc<Settlement>) {
-    let settlement = Arc::new(Settlement::default());
-    let mut settler = Settler::new(&settlement);
-    let deliveries = [(); 2].map(|()| settler.add_member());
-    (settler, deliveries, settlement)
+fn slot() -> (Completer, [Delivery; 2], Arc<Outcomes>) {
+    let outcomes = Arc::new(Outcomes::default());
+    let mut completer = Completer::new(&outcomes);
+    let deliveries = [(); 2].map(|()| completer.add_member());
+    (completer, deliveries, outcomes)
 }
 
 fn delivery_is_woken() {
-    let (settler, [first, second], _) = slot();
+    let (completer, [first, second], _) = slot();
     let waiters = [(first, 0), (second, 1)].map(|(delivery, index)| {
         thread::spawn(move || {
             let receipt = block_on(delivery).expect("it is delivered");
             assert_eq!(receipt.sub_sequence_number, index);
         })
     });
-    settler.settle_together(placement());
-    drop(settler);
+    completer.complete_together(placement());
+    drop(completer);
     for waiter in waiters {
         waiter.join().unwrap();
     }
 }
 
 fn failure_is_seen_once() {
-    let (settler, [awaited, dropped], settlement) = slot();
+    let (completer, [awaited, dropped], outcomes) = slot();
     let waiter = thread::spawn(move || block_on(awaited).expect_err("it failed"));
     let dropper = thread::spawn(move || {
         let mut dropped = dropped;
@@ -171,19 +171,19 @@ fn failure_is_seen_once() {
         let seen = Pin::new(&mut dropped).poll(&mut Context::from_waker(Waker::noop()));
         usize::from(seen.is_ready())
     });
-    settler.settle_one(1, Err(DeliveryError::dropped(crate::record::UserRecord)));
-    settler.settle_one(0, Err(DeliveryError::dropped(crate::record::UserRecord)));
-    drop(settler);
+    completer.complete_one(1, Err(DeliveryError::dropped(crate::record::UserRecord)));
+    completer.complete_one(0, Err(DeliveryError::dropped(crate::record::UserRecord)));
+    drop(completer);
     let error = waiter.join().unwrap();
     assert_eq!(*error.cause(), FailureCause::Dropped);
     let seen = dropper.join().unwrap();
-    let stats = settlement.counters.snapshot();
+    let stats = outcomes.counters.snapshot();
     assert_eq!(stats.failures_unobserved as usize + seen, 1);
     assert_eq!(stats.user_records_failed, 2);
 }
 
 fn early_failure_is_seen_once() {
-    let (settler, [awaited, dropped], settlement) = slot();
+    let (completer, [awaited, dropped], outcomes) = slot();
     let waiter = thread::spawn(move || block_on(awaited).expect_err("it failed"));
     let dropper = thread::spawn(move || drop(dropped));
     let failure = Failure {
@@ -194,25 +194,25 @@ fn early_failure_is_seen_once() {
         source: None,
     };
     let records = || vec![crate::record::UserRecord; 2];
-    settler.fail(FailedMembers::new(failure.into(), vec![0, 1], Box::new(records), None));
-    settler.settle_failed(0).into_iter().for_each(News::tell);
-    drop(settler);
+    completer.fail(FailedMembers::new(failure.into(), vec![0, 1], Box::new(records), None));
+    completer.complete_failed(0).into_iter().for_each(Notification::send);
+    drop(completer);
     assert_eq!(*waiter.join().unwrap().cause(), FailureCause::Dropped);
     dropper.join().unwrap();
-    let stats = settlement.counters.snapshot();
+    let stats = outcomes.counters.snapshot();
     assert_eq!((stats.user_records_failed, stats.user_records_abandoned), (2, 0));
     assert_eq!(stats.failures_unobserved, 1);
 }
 
 fn abandoned_resolves() {
-    let (settler, [awaited, dropped], settlement) = slot();
+    let (completer, [awaited, dropped], outcomes) = slot();
     let waiter = thread::spawn(move || block_on(awaited).expect_err("it is abandoned"));
     let dropper = thread::spawn(move || drop(dropped));
-    settlement.stop(StopReason::Dropped);
-    drop(settler);
+    outcomes.stop(StopReason::Dropped);
+    drop(completer);
     let error = waiter.join().unwrap();
     assert_eq!(*error.cause(), FailureCause::Abandoned(StopReason::Dropped));
     dropper.join().unwrap();
-    let stats = settlement.counters.snapshot();
+    let stats = outcomes.counters.snapshot();
     assert_eq!((stats.user_records_abandoned, stats.failures_unobserved), (2, 1));
 }

@@ -1,7 +1,7 @@
 //! Delivery: the future of one record, and the result slot that all records of an aggregate share.
 //!
-//! One allocation per aggregate. The producer's side of a slot is its [`Settler`]: whatever happens to it, a panic
-//! included, its drop settles what is still open, so that no `Delivery` waits forever.
+//! One allocation per aggregate. The producer's side of a slot is its [`Completer`]: whatever happens to it, a panic
+//! included, its drop completes what is still open, so that no `Delivery` waits forever.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::Settlement;
+use super::Outcomes;
 use super::failed::{FailedMembers, Room};
 use crate::clock;
 use crate::error::{DeliveryError, StopReason};
@@ -130,13 +130,13 @@ impl Drop for Delivery {
         drop(state);
         drop(room);
         if let Some(Err(error)) = outcome {
-            self.slot.settlement.unobserved(&error);
+            self.slot.outcomes.unobserved(&error);
         }
     }
 }
 
 pub(crate) struct Slot {
-    settlement: Arc<Settlement>,
+    outcomes: Arc<Outcomes>,
     state: Mutex<SlotState>,
 }
 
@@ -149,9 +149,9 @@ impl std::fmt::Debug for Slot {
 #[derive(Default)]
 struct SlotState {
     outcome: Outcome,
-    /// Members that have failed and are not settled yet, by the index of the first. Each `Delivery` already resolves.
+    /// Members that have failed and are not completed yet, by the index of the first. Each `Delivery` already resolves.
     failed: BTreeMap<u32, FailedMembers>,
-    /// Set when nobody is left to settle what is still open.
+    /// Set when nobody is left to complete what is still open.
     abandoned: Option<StopReason>,
     wakers: Wakers,
     unobserved: BitSet,
@@ -163,9 +163,9 @@ enum Outcome {
     Pending,
     Together(Placement),
     Each {
-        /// Of the settled members whose `Delivery` has not taken it yet, by index.
+        /// Of the completed members whose `Delivery` has not taken it yet, by index.
         outcomes: BTreeMap<usize, Result<Receipt, DeliveryError>>,
-        settled: usize,
+        completed: usize,
     },
 }
 
@@ -173,7 +173,7 @@ enum Outcome {
 enum Wakers {
     /// By index; as long as the last member that was awaited. Smallest where most members are awaited.
     All(Vec<Option<Waker>>),
-    /// By index, once members are settled one by one: a settled member holds no memory while others are open.
+    /// By index, once members are completed one by one: a completed member holds no memory while others are open.
     Some(BTreeMap<usize, Waker>),
 }
 
@@ -203,7 +203,7 @@ impl Wakers {
         }
     }
 
-    /// Takes out the waker of a member that is settled apart from others.
+    /// Takes out the waker of a member that is completed apart from others.
     fn take(&mut self, index: usize) -> Option<Waker> {
         if let Self::All(wakers) = self {
             let wakers = std::mem::take(wakers).into_iter().enumerate();
@@ -241,44 +241,44 @@ impl SlotState {
 
     /// Takes the outcome of a member, and room that must be returned before it is seen.
     fn take(&mut self, index: usize) -> (Option<Result<Receipt, DeliveryError>>, Option<Room>) {
-        let settled = match &mut self.outcome {
+        let completed = match &mut self.outcome {
             Outcome::Pending => None,
             Outcome::Together(placement) => Some(Ok(placement.receipt(index as u64))),
             Outcome::Each { outcomes, .. } => outcomes.remove(&index),
         };
-        if settled.is_none()
+        if completed.is_none()
             && let Some((error, room)) = self.take_failed(index)
         {
             return (Some(Err(error)), room);
         }
         let abandoned =
             || self.abandoned.clone().map(|reason| Err(DeliveryError::abandoned(reason)));
-        (settled.or_else(abandoned), None)
+        (completed.or_else(abandoned), None)
     }
 
-    /// Settles a member that has failed, for its own `Delivery`.
+    /// Completes a member that has failed, for its own `Delivery`.
     fn take_failed(&mut self, index: usize) -> Option<(DeliveryError, Option<Room>)> {
         let member = u32::try_from(index).ok()?;
         let mut before = self.failed.range_mut(..=member).rev();
         let taken =
             before.find_map(|(_, failed)| Some((failed.take(member)?, failed.take_room())))?;
-        self.settle(index, None);
+        self.complete(index, None);
         Some(taken)
     }
 }
 
-/// The producer's side of a slot: settles each member once.
+/// The producer's side of a slot: completes each member once.
 #[derive(Debug)]
-pub(crate) struct Settler {
+pub(crate) struct Completer {
     slot: Arc<Slot>,
     members: u32,
     epoch: u64,
 }
 
-impl Settler {
-    pub(crate) fn new(settlement: &Arc<Settlement>) -> Self {
-        let slot = Slot { settlement: Arc::clone(settlement), state: Mutex::default() };
-        Self { slot: Arc::new(slot), members: 0, epoch: settlement.epochs.enter(clock::now()) }
+impl Completer {
+    pub(crate) fn new(outcomes: &Arc<Outcomes>) -> Self {
+        let slot = Slot { outcomes: Arc::clone(outcomes), state: Mutex::default() };
+        Self { slot: Arc::new(slot), members: 0, epoch: outcomes.epochs.enter(clock::now()) }
     }
 
     /// Adds a member: the future of the next index.
@@ -293,135 +293,142 @@ impl Settler {
     }
 
     /// All members lie in one Kinesis record, each at its own index.
-    pub(crate) fn settle_together(&self, placement: Placement) {
+    pub(crate) fn complete_together(&self, placement: Placement) {
         let wakers = {
             let mut state = lock(&self.slot.state);
             state.outcome = Outcome::Together(placement);
             std::mem::take(&mut state.wakers)
         };
-        self.slot.settlement.counters.user_records_delivered.add(self.members());
+        self.slot.outcomes.counters.user_records_delivered.add(self.members());
         wakers.wake_all();
     }
 
-    /// Settles one member, where the members went separate ways or failed.
-    pub(crate) fn settle_one(&self, index: u32, outcome: Result<Receipt, DeliveryError>) {
-        self.note(index, outcome).tell();
+    /// Completes one member, where the members went separate ways or failed.
+    pub(crate) fn complete_one(&self, index: u32, outcome: Result<Receipt, DeliveryError>) {
+        self.set_outcome(index, outcome).send();
     }
 
-    /// As [`settle_one`](Self::settle_one): the outcome can be seen, but nobody is told yet.
+    /// As [`complete_one`](Self::complete_one): the outcome can be seen, but nobody is told yet.
     #[must_use = "who waits for the outcome must be told"]
-    pub(crate) fn note(&self, index: u32, outcome: Result<Receipt, DeliveryError>) -> News {
+    pub(crate) fn set_outcome(
+        &self,
+        index: u32,
+        outcome: Result<Receipt, DeliveryError>,
+    ) -> Notification {
         match &outcome {
-            Ok(_) => self.slot.settlement.counters.user_records_delivered.add(1),
-            Err(error) => self.slot.settlement.count_failed(error.cause(), 1),
+            Ok(_) => self.slot.outcomes.counters.user_records_delivered.add(1),
+            Err(error) => self.slot.outcomes.count_failed(error.cause(), 1),
         }
         let mut state = lock(&self.slot.state);
-        self.note_in(&mut state, index as usize, outcome)
+        self.set_outcome_in(&mut state, index as usize, outcome)
     }
 
-    fn note_in(
+    fn set_outcome_in(
         &self,
         state: &mut SlotState,
         index: usize,
         outcome: Result<Receipt, DeliveryError>,
-    ) -> News {
+    ) -> Notification {
         if state.unobserved.contains(index)
             && let Err(error) = outcome
         {
-            state.settle(index, None);
-            return News::Unobserved(error, Arc::clone(&self.slot));
+            state.complete(index, None);
+            return Notification::Unobserved(error, Arc::clone(&self.slot));
         }
-        state.settle(index, Some(outcome));
+        state.complete(index, Some(outcome));
         let waker = state.wakers.take(index);
-        waker.map_or(News::None, News::Awaited)
+        waker.map_or(Notification::None, Notification::Awaited)
     }
 
     /// Has members fail: each `Delivery` resolves from now on. Builds no error and wakes no task: that is left to
-    /// [`settle_failed`](Self::settle_failed), to which the index of the first of them is told.
+    /// [`complete_failed`](Self::complete_failed), to which the index of the first of them is told.
     pub(crate) fn fail(&self, failed: FailedMembers) {
-        self.slot.settlement.count_failed(&failed.failure().cause, failed.len());
+        self.slot.outcomes.count_failed(&failed.failure().cause, failed.len());
         lock(&self.slot.state).failed.insert(failed.first(), failed);
     }
 
-    /// Settles the members that failed together with the member `first`.
+    /// Completes the members that failed together with the member `first`.
     #[must_use = "who waits for the outcomes must be told"]
-    pub(crate) fn settle_failed(&self, first: u32) -> Vec<News> {
+    pub(crate) fn complete_failed(&self, first: u32) -> Vec<Notification> {
         // Room first: a task that awaits a failure finds it free.
         let room = lock(&self.slot.state).failed.get_mut(&first).and_then(|f| f.take_room());
         drop(room);
         let next = || {
-            // One lock a member: a task that polls does not wait until all are settled.
+            // One lock a member: a task that polls does not wait until all are completed.
             let mut state = lock(&self.slot.state);
             let Some((index, error)) = state.failed.get_mut(&first)?.next() else {
                 state.failed.remove(&first);
                 return None;
             };
-            Some(self.note_in(&mut state, index as usize, Err(error)))
+            Some(self.set_outcome_in(&mut state, index as usize, Err(error)))
         };
         std::iter::from_fn(next).collect()
     }
 }
 
 /// Whom an outcome must be told.
-pub(crate) enum News {
+pub(crate) enum Notification {
     None,
     Awaited(Waker),
     /// A failure that no `Delivery` will see.
     Unobserved(DeliveryError, Arc<Slot>),
 }
 
-impl News {
+impl Notification {
     /// Runs the code of others: not to be called under a lock.
-    pub(crate) fn tell(self) {
+    pub(crate) fn send(self) {
         match self {
             Self::None => {}
             Self::Awaited(waker) => waker.wake(),
-            Self::Unobserved(error, slot) => slot.settlement.unobserved(&error),
+            Self::Unobserved(error, slot) => slot.outcomes.unobserved(&error),
         }
     }
 }
 
 impl SlotState {
-    fn settle(&mut self, index: usize, outcome: Option<Result<Receipt, DeliveryError>>) {
+    fn complete(&mut self, index: usize, outcome: Option<Result<Receipt, DeliveryError>>) {
         if matches!(self.outcome, Outcome::Pending) {
-            self.outcome = Outcome::Each { outcomes: BTreeMap::new(), settled: 0 };
+            self.outcome = Outcome::Each { outcomes: BTreeMap::new(), completed: 0 };
         }
-        if let Outcome::Each { outcomes, settled } = &mut self.outcome {
+        if let Outcome::Each { outcomes, completed } = &mut self.outcome {
             outcomes.extend(outcome.map(|outcome| (index, outcome)));
-            *settled += 1;
+            *completed += 1;
             self.unobserved.remove(index);
         }
     }
 }
 
-impl Drop for Settler {
-    /// Nobody is left to settle the rest: it is abandoned, and says so.
+impl Drop for Completer {
+    /// Nobody is left to complete the rest: it is abandoned, and says so.
     fn drop(&mut self) {
         let failed: Vec<_> = lock(&self.slot.state).failed.keys().copied().collect();
-        failed.into_iter().flat_map(|first| self.settle_failed(first)).for_each(News::tell);
-        let settlement = &self.slot.settlement;
+        failed
+            .into_iter()
+            .flat_map(|first| self.complete_failed(first))
+            .for_each(Notification::send);
+        let outcomes = &self.slot.outcomes;
         let mut state = lock(&self.slot.state);
         let open = match &state.outcome {
             Outcome::Together(_) => 0,
             Outcome::Pending => self.members(),
-            Outcome::Each { settled, .. } => self.members() - settled,
+            Outcome::Each { completed, .. } => self.members() - completed,
         };
         if open > 0 {
-            let reason = settlement.stop_reason().cloned().unwrap_or(StopReason::RuntimeShutDown);
+            let reason = outcomes.stop_reason().cloned().unwrap_or(StopReason::RuntimeShutDown);
             state.abandoned = Some(reason.clone());
             let wakers = std::mem::take(&mut state.wakers);
             let unobserved =
                 (0..self.members()).filter(|&index| state.unobserved.contains(index)).count();
             drop(state);
-            settlement.counters.user_records_abandoned.add(open);
+            outcomes.counters.user_records_abandoned.add(open);
             wakers.wake_all();
             for _ in 0..unobserved {
-                settlement.unobserved(&DeliveryError::abandoned(reason.clone()));
+                outcomes.unobserved(&DeliveryError::abandoned(reason.clone()));
             }
         } else {
             drop(state);
         }
-        settlement.epochs.leave(self.epoch);
+        outcomes.epochs.leave(self.epoch);
     }
 }
 

@@ -1,5 +1,5 @@
 //! Members of an aggregate that failed together. Their failure can be seen at once, at the cost of one entry. The error of
-//! each member is built later: when its `Delivery` is polled, or when the pipeline settles it.
+//! each member is built later: when its `Delivery` is polled, or when the sender completes it.
 
 use std::sync::Arc;
 

@@ -2,9 +2,9 @@
 
 mod delivery;
 mod failed;
-mod settlement;
+mod outcomes;
 
-pub(crate) use self::delivery::{BitSet, News, Placement, Settler};
+pub(crate) use self::delivery::{BitSet, Completer, Notification, Placement};
 pub use self::delivery::{Delivery, Receipt};
 pub(crate) use self::failed::{FailedMembers, Room};
-pub(crate) use self::settlement::{FailureHook, Settlement};
+pub(crate) use self::outcomes::{FailureHook, Outcomes};

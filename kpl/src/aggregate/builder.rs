@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use kinesis_aggregation::{AggregateBuilder, HashKey};
 
-use crate::ack::{BitSet, Delivery, Settler};
+use crate::ack::{BitSet, Completer, Delivery};
 use crate::aggregate::compression::{Compressors, Data};
 use crate::aggregate::fill::{Fill, SealReason};
 use crate::aggregate::kinesis_record::{History, KinesisRecord, Members};
 use crate::aggregate::lifetimes::Lifetimes;
-use crate::aggregate::verdict::HashKeySpan;
-use crate::buffer::{AGGREGATE_OVERHEAD, Charge, LaneId, RECORD_OVERHEAD};
+use crate::aggregate::shard_check::HashKeySpan;
+use crate::buffer::{AGGREGATE_OVERHEAD, Charge, QueueId, RECORD_OVERHEAD};
 use crate::clock::{self, Instant};
 use crate::config::{InvalidConfig, OnGap, ProducerConfig, RecordOrdering};
 use crate::record::{PartitionKey, Priority, UserRecord};
@@ -20,14 +20,14 @@ use crate::record::{PartitionKey, Priority, UserRecord};
 /// The partition key of an aggregate of two or more records, as the KPL's.
 const AGGREGATE_PARTITION_KEY: &str = "a";
 
-/// What the size of aggregates grows towards while their lane is busy: what a shard takes in a second.
+/// What the size of aggregates grows towards while their queue is busy: what a shard takes in a second.
 pub(crate) const MAX_ADAPTIVE_SIZE: usize = 1024 * 1024;
 
 /// How large an aggregate may grow.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AggregateLimits {
     pub(crate) max_size: usize,
-    /// What the size may grow to while the lane is busy.
+    /// What the size may grow to while the queue is busy.
     pub(crate) largest: usize,
     pub(crate) max_count: usize,
     /// Whether the members' hash keys are kept, to find a failed record's successors.
@@ -84,7 +84,7 @@ impl AggregateLimits {
 #[derive(Debug)]
 pub(crate) struct OpenAggregate {
     content: Content,
-    settler: Settler,
+    completer: Completer,
     charge: Charge,
     span: HashKeySpan,
     hash_keys_kept: Vec<HashKey>,
@@ -129,7 +129,7 @@ impl OpenAggregate {
         record: UserRecord,
         hash_key: HashKey,
         charge: Charge,
-        settler: Settler,
+        completer: Completer,
         limits: AggregateLimits,
         now: Instant,
     ) -> Self {
@@ -140,7 +140,7 @@ impl OpenAggregate {
             is_overdue: false,
             droppable: droppable_of([&record]),
             content: Content::One(record),
-            settler,
+            completer,
             charge,
             span,
             hash_keys_kept: Vec::new(),
@@ -167,7 +167,7 @@ impl OpenAggregate {
         limits: AggregateLimits,
     ) -> Result<Joined, (UserRecord, SealReason)> {
         let shares_lifetime = self.lifetimes.may_share(record.time_to_live) && !self.is_overdue;
-        if self.settler.members() >= limits.max_count {
+        if self.completer.members() >= limits.max_count {
             return Err((record, SealReason::Count));
         }
         if !record.is_aggregable() {
@@ -214,10 +214,10 @@ impl OpenAggregate {
         }
         self.span.include(hash_key);
         if record.priority == Priority::Droppable {
-            self.droppable.insert(self.settler.members());
+            self.droppable.insert(self.completer.members());
         }
         let is_sooner = !shares_lifetime && self.add_lifetime(record.time_to_live, limits);
-        let delivery = self.settler.add_member();
+        let delivery = self.completer.add_member();
         Ok(Joined { delivery, is_sooner })
     }
 
@@ -226,7 +226,7 @@ impl OpenAggregate {
         let now = clock::now();
         let before = (self.lingers_until, self.lifetimes.expires());
         self.lifetimes.add(
-            self.settler.members(),
+            self.completer.members(),
             time_to_live,
             (self.opened, now),
             limits.record_ttl,
@@ -244,7 +244,7 @@ impl OpenAggregate {
     pub(crate) fn full(&self, limits: AggregateLimits) -> Option<SealReason> {
         match &self.content {
             Content::One(record) if !record.is_aggregable() => Some(SealReason::Alone),
-            _ if self.settler.members() >= limits.max_count => Some(SealReason::Count),
+            _ if self.completer.members() >= limits.max_count => Some(SealReason::Count),
             _ if self.size() >= limits.max_size => Some(SealReason::Size),
             _ => None,
         }
@@ -273,7 +273,7 @@ impl OpenAggregate {
     pub(crate) fn fill(&self) -> Fill {
         Fill {
             closed_by: self.closed_by,
-            members: self.settler.members(),
+            members: self.completer.members(),
             size: self.size(),
             max_size: match &self.content {
                 Content::One(_) => None,
@@ -303,7 +303,7 @@ impl Sealer {
         Ok(Self { compressors: Compressors::new(config)?, next_sequence: 0 })
     }
 
-    pub(crate) fn seal(&mut self, mut open: OpenAggregate, lane: LaneId) -> KinesisRecord {
+    pub(crate) fn seal(&mut self, mut open: OpenAggregate, queue_id: QueueId) -> KinesisRecord {
         open.hash_keys_kept.shrink_to_fit();
         open.lifetimes.shrink_to_fit();
         let sealed = match open.content {
@@ -314,10 +314,10 @@ impl Sealer {
         };
         let sequence = self.next_sequence;
         // The members, should they go separate ways, have their places before the next.
-        self.next_sequence += open.settler.members() as u64;
+        self.next_sequence += open.completer.members() as u64;
         KinesisRecord {
             sequence,
-            lane,
+            queue_id,
             data: sealed.data,
             partition_key: sealed.partition_key,
             explicit_hash_key: sealed.explicit_hash_key,
@@ -325,7 +325,7 @@ impl Sealer {
             is_raw: sealed.is_raw,
             span: open.span,
             hash_keys_kept: open.hash_keys_kept,
-            members: Members::Together(open.settler),
+            members: Members::Together(open.completer),
             charge: open.charge,
             lifetimes: open.lifetimes,
             droppable: open.droppable,

@@ -22,7 +22,7 @@ const MOST_AT_ONCE: usize = 4;
 /// Compressions that take longer than this leave the thread of the runtime.
 const LONGEST_INLINE_MICROS: usize = 500;
 
-/// How long a turn of the pipeline compresses on the thread of the runtime: what is sealed beyond that goes to others.
+/// How long a turn of the sender compresses on the thread of the runtime: what is sealed beyond that goes to others.
 const MOST_INLINE_MICROS: usize = 2000;
 
 /// How long an aggregate waits for its compression at most. A job may take a second: 1 MiB at the highest levels.
@@ -107,7 +107,7 @@ pub(crate) struct Compressors {
     /// What waits for a thread, oldest first.
     jobs: VecDeque<Job>,
     running: JoinSet<Option<Compressor>>,
-    /// What this turn of the pipeline may still compress inline.
+    /// What this turn of the sender may still compress inline.
     inline_micros: usize,
     not_compressed: Arc<LogGate>,
 }
@@ -122,7 +122,7 @@ impl Job {
 
     /// Puts the compressed form into the place of the aggregate.
     fn run(self, compressor: Option<&mut Compressor>, log: &LogGate) {
-        // The lock is free while it compresses: the pipeline looks at the aggregate meanwhile.
+        // The lock is free while it compresses: the sender looks at the aggregate meanwhile.
         let sealed = self.0.upgrade().map(|shared| match &*lock(&shared) {
             Shared::Sealed(aggregate) => Some(aggregate.clone()),
             Shared::Done(_) => None,
@@ -199,10 +199,10 @@ impl Compressors {
         self.jobs.clear();
     }
 
-    /// Gives what waits to threads, as far as there are any. Called once in each turn of the pipeline.
+    /// Gives what waits to threads, as far as there are any. Called once in each turn of the sender.
     pub(crate) fn start(&mut self) {
         self.inline_micros = MOST_INLINE_MICROS;
-        // A busy pipeline may not come to wait for them.
+        // A busy sender may not come to wait for them.
         while let Some(done) = self.running.try_join_next() {
             self.idle.extend(done.ok().flatten());
         }
@@ -301,7 +301,7 @@ mod tests {
         let mut compressors = compressors(12);
         compressors.most_at_once = 1;
         let all: Vec<_> = (0..3).map(|_| compressors.compress(aggregate(50_000))).collect();
-        // The pipeline never waits for a job here.
+        // The sender never waits for a job here.
         let wait = async {
             while !all.iter().all(is_done) {
                 compressors.start();

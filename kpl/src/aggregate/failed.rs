@@ -1,16 +1,16 @@
 //! A Kinesis record of which members have failed. Each `Delivery` resolves already. What takes time or runs the code of
-//! others waits for a turn of the pipeline: building the errors, returning room, waking tasks, calling `on_failure`.
+//! others waits for a turn of the sender: building the errors, returning room, waking tasks, calling `on_failure`.
 
 use std::sync::Arc;
 
-use crate::ack::{BitSet, FailedMembers, News, Room};
+use crate::ack::{BitSet, FailedMembers, Notification, Room};
 use crate::aggregate::builder::Sealer;
 use crate::aggregate::kinesis_record::{KinesisRecord, Members};
 use crate::error::{Failure, FailureCause, Source};
 
 pub(crate) struct FailedRecord {
     pub(crate) record: KinesisRecord,
-    /// Whether it counts as under way in its lane, for the members that are left.
+    /// Whether it counts as under way in its queue, for the members that are left.
     pub(crate) is_under_way: bool,
     /// Places of the members that failed.
     failed: BitSet,
@@ -48,7 +48,7 @@ impl FailedRecord {
         let (contents, wanted) = (record.contents(), places.to_vec());
         let unpack = Box::new(move || contents.records_at(&wanted));
         self.groups.extend(indexes.first());
-        record.members.settler().fail(FailedMembers::new(failure, indexes, unpack, room));
+        record.members.completer().fail(FailedMembers::new(failure, indexes, unpack, room));
         places.iter().for_each(|place| self.failed.insert(*place as usize));
         self.count += places.len();
     }
@@ -62,9 +62,9 @@ impl FailedRecord {
         self.failed.contains(place)
     }
 
-    /// Settles the members that failed, and returns the record of the others. Runs the code of others: not to be called under
+    /// Completes the members that failed, and returns the record of the others. Runs the code of others: not to be called under
     /// a lock.
-    pub(crate) fn settle(self, sealer: &mut Sealer) -> Option<KinesisRecord> {
+    pub(crate) fn complete(self, sealer: &mut Sealer) -> Option<KinesisRecord> {
         let (failed, left): (Vec<_>, Vec<_>) = match self.is_whole() {
             true => (vec![self.record], Vec::new()),
             false => {
@@ -76,12 +76,12 @@ impl FailedRecord {
         };
         // The room of those that were parted is returned here.
         let members: Vec<_> = failed.into_iter().map(|record| record.members).collect();
-        let news: Vec<_> = members.first().map_or_else(Vec::new, |members| {
-            let settle = |first: &u32| members.settler().settle_failed(*first);
-            self.groups.iter().flat_map(settle).collect()
+        let notifications: Vec<_> = members.first().map_or_else(Vec::new, |members| {
+            let complete = |first: &u32| members.completer().complete_failed(*first);
+            self.groups.iter().flat_map(complete).collect()
         });
         drop(members);
-        news.into_iter().for_each(News::tell);
+        notifications.into_iter().for_each(Notification::send);
         left.into_iter().next()
     }
 }

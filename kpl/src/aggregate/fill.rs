@@ -20,7 +20,7 @@ pub(crate) enum SealReason {
     Flush,
     /// Others waited for room in the buffer.
     Pressure,
-    /// Its shard closed, or, in ordered mode, an earlier record of its lane failed.
+    /// Its shard closed, or, in ordered mode, an earlier record of its queue failed.
     Handover,
 }
 

@@ -1,4 +1,4 @@
-//! A Kinesis record: one entry of a PutRecords request, single or aggregate, with what is needed to settle its members.
+//! A Kinesis record: one entry of a PutRecords request, single or aggregate, with what is needed to complete its members.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use kinesis_aggregation::{Decoded, Decoder, HashKey};
 
-use crate::ack::{BitSet, Placement, Settler};
+use crate::ack::{BitSet, Completer, Placement};
 use crate::aggregate::compression::Data;
 use crate::aggregate::lifetimes::Lifetimes;
-use crate::aggregate::verdict::HashKeySpan;
-use crate::buffer::{AGGREGATE_OVERHEAD, Charge, LaneId, RECORD_OVERHEAD};
+use crate::aggregate::shard_check::HashKeySpan;
+use crate::buffer::{AGGREGATE_OVERHEAD, Charge, QueueId, RECORD_OVERHEAD};
 use crate::clock::Instant;
 use crate::error::{Attempt, FailureCause};
 use crate::record::{PartitionKey, Priority, UserRecord};
@@ -25,7 +25,7 @@ const MAX_DECOMPRESSED: usize = 16 * 1024 * 1024;
 pub(crate) struct KinesisRecord {
     /// Rises in the order of sealing; a record that is tried again keeps its place.
     pub(crate) sequence: u64,
-    pub(crate) lane: LaneId,
+    pub(crate) queue_id: QueueId,
     pub(crate) data: Data,
     pub(crate) partition_key: PartitionKey,
     pub(crate) explicit_hash_key: Option<HashKey>,
@@ -48,33 +48,35 @@ pub(crate) struct KinesisRecord {
 #[derive(Debug)]
 pub(crate) enum Members {
     /// All members of one slot, in order.
-    Together(Settler),
+    Together(Completer),
     /// Members that went separate ways after a reshard, each with its slot and its index there.
-    Each(Vec<(Arc<Settler>, u32)>),
+    Each(Vec<(Arc<Completer>, u32)>),
 }
 
 impl Members {
     pub(crate) fn len(&self) -> usize {
         match self {
-            Self::Together(settler) => settler.members(),
+            Self::Together(completer) => completer.members(),
             Self::Each(members) => members.len(),
         }
     }
 
     /// The slot of the members. All are of one: records part, and never join.
-    pub(crate) fn settler(&self) -> &Settler {
+    pub(crate) fn completer(&self) -> &Completer {
         match self {
-            Self::Together(settler) => settler,
+            Self::Together(completer) => completer,
             Self::Each(members) => &members[0].0,
         }
     }
 
     /// The members one by one.
-    pub(crate) fn separate(self) -> Vec<(Arc<Settler>, u32)> {
+    pub(crate) fn separate(self) -> Vec<(Arc<Completer>, u32)> {
         match self {
-            Self::Together(settler) => {
-                let settler = Arc::new(settler);
-                (0..settler.members() as u32).map(|index| (Arc::clone(&settler), index)).collect()
+            Self::Together(completer) => {
+                let completer = Arc::new(completer);
+                (0..completer.members() as u32)
+                    .map(|index| (Arc::clone(&completer), index))
+                    .collect()
             }
             Self::Each(members) => members,
         }
@@ -120,8 +122,8 @@ impl KinesisRecord {
     pub(crate) fn user_bytes(&self) -> usize {
         match &self.members {
             // As they were charged.
-            Members::Together(settler) => {
-                let overhead = settler.members() * RECORD_OVERHEAD + AGGREGATE_OVERHEAD;
+            Members::Together(completer) => {
+                let overhead = completer.members() * RECORD_OVERHEAD + AGGREGATE_OVERHEAD;
                 self.charge.bytes().saturating_sub(overhead)
             }
             // The parts of an aggregate share its charge.
@@ -129,7 +131,7 @@ impl KinesisRecord {
         }
     }
 
-    pub(crate) fn settle_delivered(self, shard_id: Arc<str>, sequence_number: &str) {
+    pub(crate) fn complete_delivered(self, shard_id: Arc<str>, sequence_number: &str) {
         let placement = Placement {
             shard_id,
             sequence_number: sequence_number.into(),
@@ -139,10 +141,10 @@ impl KinesisRecord {
         // Room first: who awaits the receipt finds it free.
         drop(self.charge);
         match self.members {
-            Members::Together(settler) => settler.settle_together(placement),
+            Members::Together(completer) => completer.complete_together(placement),
             Members::Each(members) => {
-                for (position, (settler, index)) in members.into_iter().enumerate() {
-                    settler.settle_one(index, Ok(placement.receipt(position as u64)));
+                for (position, (completer, index)) in members.into_iter().enumerate() {
+                    completer.complete_one(index, Ok(placement.receipt(position as u64)));
                 }
             }
         }

@@ -6,4 +6,4 @@ pub(crate) mod failed;
 pub(crate) mod fill;
 pub(crate) mod kinesis_record;
 pub(crate) mod lifetimes;
-pub(crate) mod verdict;
+pub(crate) mod shard_check;

@@ -1,4 +1,4 @@
-//! The byte budget of the buffer: what is accepted and not settled yet. The rules are `ledger.rs`; here is the lock
+//! The byte budget of the buffer: what is accepted and not completed yet. The rules are `fair_share.rs`; here is the lock
 //! around them, the future of a waiter, and the guard of the room that it gets.
 
 use std::future::Future;
@@ -9,9 +9,9 @@ use std::task::{Context, Poll};
 
 use tokio::sync::Notify;
 
-use super::LaneId;
-pub(crate) use super::ledger::Pressure;
-use super::ledger::{Ledger, Share, Ticket, Wakes};
+use super::QueueId;
+pub(crate) use super::fair_share::Pressure;
+use super::fair_share::{FairShare, Holder, Ticket, Wakes};
 use crate::sync::{AtomicBool, Mutex, lock};
 
 /// What a record costs beside its data and key, in bytes: its frame in the aggregate, its rows in
@@ -47,13 +47,13 @@ pub(crate) const AGGREGATE_OVERHEAD: usize = 1024;
 /// assert_eq!((budget.used(), budget.limit()), (0, 256 * 1024 * 1024));
 /// ```
 #[derive(Clone)]
-pub struct MemoryBudget(Arc<Mutex<Ledger<Arc<Signal>>>>);
+pub struct MemoryBudget(Arc<Mutex<FairShare<Arc<Signal>>>>);
 
 impl MemoryBudget {
-    /// A budget of `bytes`, for the records that all its producers hold from `send` to settlement. At least 64 KiB.
+    /// A budget of `bytes`, for the records that all its producers hold from `send` to completion. At least 64 KiB.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Mutex::new(Ledger::new(bytes))))
+        Self(Arc::new(Mutex::new(FairShare::new(bytes))))
     }
 
     /// The bound, in bytes.
@@ -111,47 +111,47 @@ impl Budget {
     }
 
     /// Room for `bytes`, now or not at all.
-    pub(crate) fn try_charge(self: &Arc<Self>, lane: LaneId, bytes: usize) -> Option<Charge> {
-        let taken = lock(&self.pool.0).try_take(self.share(lane), bytes, None);
-        taken.then(|| self.charge(lane, bytes))
+    pub(crate) fn try_charge(self: &Arc<Self>, queue_id: QueueId, bytes: usize) -> Option<Charge> {
+        let taken = lock(&self.pool.0).try_take(self.holder(queue_id), bytes, None);
+        taken.then(|| self.charge(queue_id, bytes))
     }
 
     /// Room for a droppable record: only while the buffer is not too full.
     pub(crate) fn try_charge_droppable(
         self: &Arc<Self>,
-        lane: LaneId,
+        queue_id: QueueId,
         bytes: usize,
     ) -> Option<Charge> {
         let percent = Some(self.droppable_percent);
-        let taken = lock(&self.pool.0).try_take(self.share(lane), bytes, percent);
-        taken.then(|| self.charge(lane, bytes))
+        let taken = lock(&self.pool.0).try_take(self.holder(queue_id), bytes, percent);
+        taken.then(|| self.charge(queue_id, bytes))
     }
 
     /// Notes that a shard was refused room, without a waiter.
-    pub(crate) fn note_refusal(&self, lane: LaneId) {
-        let pressed = lock(&self.pool.0).note_refusal(self.share(lane));
+    pub(crate) fn note_refusal(&self, queue_id: QueueId) {
+        let pressed = lock(&self.pool.0).note_refusal(self.holder(queue_id));
         pressed.iter().for_each(|signal| signal.raise());
     }
 
     /// Room for `bytes`, in turn. Resolves to `None` when the producer is closed.
-    pub(crate) fn charge_in_turn(self: &Arc<Self>, lane: LaneId, bytes: usize) -> Turn {
-        let waits = lock(&self.pool.0).wait(self.share(lane), bytes);
+    pub(crate) fn charge_in_turn(self: &Arc<Self>, queue_id: QueueId, bytes: usize) -> Turn {
+        let waits = lock(&self.pool.0).wait(self.holder(queue_id), bytes);
         let ticket = waits.map(|(ticket, wakes)| {
             self.signal.pressed.store(true, Ordering::Release);
             wakes.wake();
             ticket
         });
-        Turn { budget: Arc::clone(self), lane, bytes, ticket }
+        Turn { budget: Arc::clone(self), queue_id, bytes, ticket }
     }
 
     /// The shards that wait for room which open aggregates of this producer hold: those that were refused room or got a waiter
     /// since the last call, and those of `asked` that have waiters.
-    pub(crate) fn take_pressure(&self, asked: &[LaneId]) -> Pressure {
+    pub(crate) fn take_pressure(&self, asked: &[QueueId]) -> Pressure {
         if !self.signal.pressed.load(Ordering::Acquire) {
             return Pressure::None;
         }
-        let mut ledger = lock(&self.pool.0);
-        let (pressure, stays) = ledger.take_pressure(self.number, asked);
+        let mut fair_share = lock(&self.pool.0);
+        let (pressure, stays) = fair_share.take_pressure(self.number, asked);
         // Under the lock, or a refusal that comes now would be forgotten.
         self.signal.pressed.store(stays, Ordering::Release);
         pressure
@@ -183,12 +183,12 @@ impl Budget {
         wakes.wake();
     }
 
-    fn share(&self, lane: LaneId) -> Share {
-        Share { producer: self.number, lane }
+    fn holder(&self, queue_id: QueueId) -> Holder {
+        Holder { producer: self.number, queue_id }
     }
 
-    fn charge(self: &Arc<Self>, lane: LaneId, bytes: usize) -> Charge {
-        Charge { budget: Arc::clone(self), lane, bytes }
+    fn charge(self: &Arc<Self>, queue_id: QueueId, bytes: usize) -> Charge {
+        Charge { budget: Arc::clone(self), queue_id, bytes }
     }
 }
 
@@ -223,7 +223,7 @@ impl Wakes<Arc<Signal>> {
 #[derive(Debug)]
 pub(crate) struct Turn {
     budget: Arc<Budget>,
-    lane: LaneId,
+    queue_id: QueueId,
     bytes: usize,
     /// `None` once it is over.
     ticket: Option<Ticket>,
@@ -236,15 +236,15 @@ impl Future for Turn {
         let Some(ticket) = self.ticket else {
             return Poll::Ready(None);
         };
-        let share = self.budget.share(self.lane);
+        let holder = self.budget.holder(self.queue_id);
         let (granted, old_waker) = {
-            let mut ledger = lock(&self.budget.pool.0);
-            ledger.poll(share, ticket, context.waker())
+            let mut fair_share = lock(&self.budget.pool.0);
+            fair_share.poll(holder, ticket, context.waker())
         };
         drop(old_waker);
         granted.map(|granted| {
             self.ticket = None;
-            granted.then(|| self.budget.charge(self.lane, self.bytes))
+            granted.then(|| self.budget.charge(self.queue_id, self.bytes))
         })
     }
 }
@@ -253,10 +253,10 @@ impl Drop for Turn {
     /// Others may have waited behind it.
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            let share = self.budget.share(self.lane);
+            let holder = self.budget.holder(self.queue_id);
             let (wakes, old_waker) = {
-                let mut ledger = lock(&self.budget.pool.0);
-                ledger.give_up(share, ticket, self.bytes)
+                let mut fair_share = lock(&self.budget.pool.0);
+                fair_share.give_up(holder, ticket, self.bytes)
             };
             drop(old_waker);
             wakes.wake();
@@ -268,14 +268,14 @@ impl Drop for Turn {
 #[derive(Debug)]
 pub(crate) struct Charge {
     budget: Arc<Budget>,
-    lane: LaneId,
+    queue_id: QueueId,
     bytes: usize,
 }
 
 impl Charge {
-    /// Adds another charge of the same lane, or of one that the records moved away from.
+    /// Adds another charge of the same queue, or of one that the records moved away from.
     pub(crate) fn absorb(&mut self, mut other: Self) {
-        other.move_to(self.lane);
+        other.move_to(self.queue_id);
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
@@ -292,18 +292,18 @@ impl Charge {
     pub(crate) fn split(&mut self, bytes: usize) -> Self {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        self.budget.charge(self.lane, bytes)
+        self.budget.charge(self.queue_id, bytes)
     }
 
     /// The records go to another shard: what they hold counts there, whether or not it has room left.
-    pub(crate) fn move_to(&mut self, lane: LaneId) {
-        if self.lane != lane {
+    pub(crate) fn move_to(&mut self, queue_id: QueueId) {
+        if self.queue_id != queue_id {
             let number = self.budget.number;
             let wakes = {
-                let mut ledger = lock(&self.budget.pool.0);
-                ledger.move_room(number, self.lane, lane, self.bytes)
+                let mut fair_share = lock(&self.budget.pool.0);
+                fair_share.move_room(number, self.queue_id, queue_id, self.bytes)
             };
-            self.lane = lane;
+            self.queue_id = queue_id;
             wakes.wake();
         }
     }
@@ -312,8 +312,8 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            let share = self.budget.share(self.lane);
-            let wakes = lock(&self.budget.pool.0).give_back(share, self.bytes);
+            let holder = self.budget.holder(self.queue_id);
+            let wakes = lock(&self.budget.pool.0).give_back(holder, self.bytes);
             wakes.wake();
         }
     }

@@ -1,15 +1,15 @@
-//! The numbers of lanes.
+//! The numbers of queues.
 
-/// Numbers the lanes of a producer, in order of creation.
+/// Numbers the queues of a producer, in order of creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct LaneId(pub(crate) u32);
+pub(crate) struct QueueId(pub(crate) u32);
 
-impl LaneId {
-    /// The lane of records whose shard is not predicted.
+impl QueueId {
+    /// The queue of records whose shard is not predicted.
     pub(crate) const UNPREDICTED: Self = Self(0);
-    /// Holds the room of permits, whose lane is known only with their record.
-    pub(crate) const RESERVED: Self = Self(1);
-    /// The first lane of a shard.
+    /// Holds the room of permits, whose queue is known only with their record.
+    pub(crate) const PERMITS: Self = Self(1);
+    /// The first queue of a shard.
     pub(crate) const FIRST: u32 = 2;
 
     pub(crate) fn index(self) -> usize {

@@ -1,8 +1,8 @@
 //! The byte budget of accepted records, and the fair share of each queue that waits for room in it.
 
 mod budget;
+mod fair_share;
 mod id;
-mod ledger;
 mod tournament;
 mod wait_index;
 
@@ -10,4 +10,4 @@ pub use self::budget::MemoryBudget;
 pub(crate) use self::budget::{
     AGGREGATE_OVERHEAD, Budget, Charge, Pressure, RECORD_OVERHEAD, Turn,
 };
-pub(crate) use self::id::LaneId;
+pub(crate) use self::id::QueueId;

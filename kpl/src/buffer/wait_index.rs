@@ -1,13 +1,13 @@
 //! Finds the oldest waiter that fits into what is free, without a look at the others. Pure.
 
-use super::ledger::{Share, Ticket};
+use super::fair_share::{Holder, Ticket};
 use super::tournament::{Node, Tournament};
 
 /// Waiters by age, each with the bytes that must be available before it gets its room.
 #[derive(Debug)]
 pub(crate) struct WaitIndex {
     /// By age, so by ticket. `None` for a waiter that is gone.
-    slots: Vec<(Ticket, Option<Share>)>,
+    slots: Vec<(Ticket, Option<Holder>)>,
     waiting: usize,
     tree: Tournament<Need>,
 }
@@ -37,11 +37,11 @@ impl WaitIndex {
     }
 
     /// Adds a waiter, younger than all others. It is found once its need is known.
-    pub(crate) fn push(&mut self, ticket: Ticket, share: Share) {
+    pub(crate) fn push(&mut self, ticket: Ticket, holder: Holder) {
         if self.slots.len() == self.tree.capacity() {
             self.make_room();
         }
-        self.slots.push((ticket, Some(share)));
+        self.slots.push((ticket, Some(holder)));
         self.waiting += 1;
     }
 
@@ -66,20 +66,20 @@ impl WaitIndex {
     }
 
     /// The oldest waiter that needs no more than is `available`.
-    pub(crate) fn first_fitting(&self, available: usize) -> Option<(Ticket, Share)> {
+    pub(crate) fn first_fitting(&self, available: usize) -> Option<(Ticket, Holder)> {
         // A need of the maximum is none.
         let available = available.min(usize::MAX - 1);
         self.waiter(self.tree.first(|need| need.bytes <= available)?)
     }
 
     /// The oldest waiter whose shard holds nothing.
-    pub(crate) fn first_holding_nothing(&self) -> Option<(Ticket, Share)> {
+    pub(crate) fn first_holding_nothing(&self) -> Option<(Ticket, Holder)> {
         self.waiter(self.tree.first(|need| need.holds_nothing)?)
     }
 
-    fn waiter(&self, slot: usize) -> Option<(Ticket, Share)> {
-        let (ticket, share) = self.slots.get(slot)?;
-        share.map(|share| (*ticket, share))
+    fn waiter(&self, slot: usize) -> Option<(Ticket, Holder)> {
+        let (ticket, holder) = self.slots.get(slot)?;
+        holder.map(|holder| (*ticket, holder))
     }
 
     fn slot(&self, ticket: Ticket) -> Option<usize> {

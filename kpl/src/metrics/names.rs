@@ -61,14 +61,14 @@ macro_rules! metrics {
 
 metrics! {
     UserRecordsReceived Count Counter Detailed Stream "User records accepted.";
-    UserRecordsPending Count Gauge Detailed Stream "User records accepted and not settled.";
-    UserRecordsPut Count Counter Summary Shard "User records settled: 1 for each acknowledged, 0 for each failed.";
+    UserRecordsPending Count Gauge Detailed Stream "User records accepted and not completed.";
+    UserRecordsPut Count Counter Summary Shard "User records completed: 1 for each acknowledged, 0 for each failed.";
     UserRecordsDataPut Bytes Counter Detailed Shard "Data and partition keys of the user records acknowledged.";
     KinesisRecordsPut Count Counter Summary Shard "Attempts at Kinesis records: 1 for each written, 0 for each refused.";
     KinesisRecordsDataPut Bytes Counter Detailed Shard "Data and partition keys of the Kinesis records written.";
     ErrorsByCode Count Counter Summary Shard "Attempts at Kinesis records that failed, by error code.";
     AllErrors Count Counter Summary Shard "Attempts at Kinesis records: 1 for each failed, 0 for each written.";
-    RetriesPerRecord Count Distribution Detailed Shard "Attempts after the first, of each user record settled.";
+    RetriesPerRecord Count Distribution Detailed Shard "Attempts after the first, of each user record completed.";
     UserRecordExpired Count Counter Summary Shard "User records whose time to live passed.";
     UserRecordsFailed Count Counter Summary Shard "User records given up, by cause.";
     UserRecordsDropped Count Counter Summary Stream "Droppable user records that gave way to others.";

@@ -1,4 +1,4 @@
-//! What the pipeline measures, seen by a sink of our own.
+//! What the sender measures, seen by a sink of our own.
 
 use std::collections::BTreeMap;
 

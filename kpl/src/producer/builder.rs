@@ -29,11 +29,11 @@ use crate::metrics::cloudwatch::{CloudWatch, Collected, Publisher};
 use crate::metrics::facade::FacadeSink;
 use crate::producer::start_retry::{StartRetry, Step};
 use crate::retry;
-use crate::sender::pipeline::Pipeline;
+use crate::sender::Sender;
 use crate::service::sdk::SdkService;
 use crate::service::{Service, StreamDescription};
 use crate::shard::map::Refresher;
-use crate::shard::shared::Shared;
+use crate::shard::stream_shards::StreamShards;
 
 /// Builder of a [`Producer`]; see [`Producer::builder`] and [`Producer::builder_with_client`].
 #[must_use = "a builder does nothing until `build`"]
@@ -191,7 +191,7 @@ pub(crate) async fn start(
             "its record distribution strategy is AUTO: the service chooses each record's shard",
         );
     }
-    let shared = Shared::new(config, max_record_size, auto, on_failure, memory_budget);
+    let shared = StreamShards::new(config, max_record_size, auto, on_failure, memory_budget);
     let mut refresher =
         Refresher::new(Arc::clone(&shared), Arc::clone(&service), seed ^ 1, description);
     if auto {
@@ -223,15 +223,15 @@ pub(crate) async fn start(
         }
     }
 
-    let mut pipeline = Pipeline::new(Arc::clone(&shared), service, seed)?;
+    let mut sender = Sender::new(Arc::clone(&shared), service, seed)?;
     #[cfg(feature = "metrics")]
-    pipeline.meter.add_sink(FacadeSink::new(stream_name(&stream).into()));
+    sender.meter.add_sink(FacadeSink::new(stream_name(&stream).into()));
     let tasks = TaskTracker::new();
     let ended = CancellationToken::new();
     #[cfg(feature = "cloudwatch")]
     if let Some(cloudwatch) = cloudwatch {
         let collected = Collected::new(cloudwatch.config.level);
-        pipeline.meter.add_sink(collected.clone());
+        sender.meter.add_sink(collected.clone());
         let name = stream_name(&stream).into();
         let publisher = Publisher::new(cloudwatch, name, collected, seed ^ 2);
         let (watcher, ended) = (Arc::clone(&shared), ended.clone());
@@ -240,9 +240,9 @@ pub(crate) async fn start(
     let watcher = Arc::clone(&shared);
     tasks.spawn(async move {
         let _ended = ended.drop_guard();
-        // After a panic, `watched` records the reason before the pipeline drops the records that it holds.
-        watched(&watcher, pipeline.run()).await;
-        drop(pipeline);
+        // After a panic, `watched` records the reason before the sender drops the records that it holds.
+        watched(&watcher, sender.run()).await;
+        drop(sender);
     });
     if refresher.has_use() {
         let watcher = Arc::clone(&shared);
@@ -271,7 +271,7 @@ fn caught(hook: impl Fn(&DeliveryError) + Send + Sync + 'static) -> FailureHook 
 }
 
 /// Runs a task of the producer. If it panics, the producer stops with that reason.
-async fn watched(shared: &Shared, task: impl Future<Output = ()>) {
+async fn watched(shared: &StreamShards, task: impl Future<Output = ()>) {
     if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
         let message = panic_message(&*panic);
         tracing::error!(message, "a task of the producer panicked: the producer stops");

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::builder::ProducerBuilder;
 use crate::ack::Delivery;
 use crate::aggregate::builder::cost_of;
-use crate::buffer::{AGGREGATE_OVERHEAD, Charge, LaneId, RECORD_OVERHEAD, Turn};
+use crate::buffer::{AGGREGATE_OVERHEAD, Charge, QueueId, RECORD_OVERHEAD, Turn};
 use crate::clock;
 #[cfg(feature = "sink")]
 use crate::error::DeliveryError;
@@ -19,7 +19,7 @@ use crate::metrics::{HotSpots, Latencies};
 use crate::producer::permit::Permit;
 use crate::record::InvalidRecord;
 use crate::record::{Priority, UserRecord};
-use crate::shard::shared::{NotEntered, Shared};
+use crate::shard::stream_shards::{NotEntered, StreamShards};
 use crate::stats::ProducerStats;
 
 /// Handle of a producer, which sends records to one stream.
@@ -33,7 +33,7 @@ pub struct Producer {
 
 /// What all clones share. It is dropped with the last of them.
 struct Handle {
-    shared: Arc<Shared>,
+    shared: Arc<StreamShards>,
     tasks: TaskTracker,
 }
 
@@ -95,7 +95,7 @@ impl Producer {
         ProducerBuilder::new(stream_name_or_arn.into(), client.config().to_builder())
     }
 
-    pub(crate) fn new(shared: Arc<Shared>, tasks: TaskTracker) -> Self {
+    pub(crate) fn new(shared: Arc<StreamShards>, tasks: TaskTracker) -> Self {
         Self { handle: Arc::new(Handle { shared, tasks }) }
     }
 
@@ -134,10 +134,12 @@ impl Producer {
     pub async fn send(&self, record: UserRecord) -> Result<Delivery, SendError> {
         match self.offer(record)? {
             Offer::Taken(delivery) => Ok(delivery),
-            Offer::NoRoom(record, lane) => match self.queue_up(lane, cost_of(&record).1).await {
-                Some(charge) => self.send_paid(record, charge),
-                None => Err(self.closed(record)),
-            },
+            Offer::NoRoom(record, queue_id) => {
+                match self.queue_up(queue_id, cost_of(&record).1).await {
+                    Some(charge) => self.send_paid(record, charge),
+                    None => Err(self.closed(record)),
+                }
+            }
         }
     }
 
@@ -148,8 +150,8 @@ impl Producer {
     pub fn try_send(&self, record: UserRecord) -> Result<Delivery, SendError> {
         match self.offer(record)? {
             Offer::Taken(delivery) => Ok(delivery),
-            Offer::NoRoom(record, lane) => {
-                self.handle.shared.budget.note_refusal(lane);
+            Offer::NoRoom(record, queue_id) => {
+                self.handle.shared.budget.note_refusal(queue_id);
                 let needed = cost_of(&record).1;
                 let record = record.into();
                 Err(SendError::Full { record, needed })
@@ -203,9 +205,9 @@ impl Producer {
             return Err(ReserveError::TooLarge { limit, actual: bytes });
         }
         let cost = bytes + RECORD_OVERHEAD + AGGREGATE_OVERHEAD;
-        let room = match shared.budget.try_charge(LaneId::RESERVED, cost) {
+        let room = match shared.budget.try_charge(QueueId::PERMITS, cost) {
             Some(room) => Some(room),
-            None => self.queue_up(LaneId::RESERVED, cost).await,
+            None => self.queue_up(QueueId::PERMITS, cost).await,
         };
         match room {
             Some(room) => Ok(Permit::new(self.clone(), bytes, room)),
@@ -221,9 +223,9 @@ impl Producer {
     /// Dropping the future ends the waiting. The aggregates are sent all the same.
     pub async fn flush(&self) {
         let shared = &self.handle.shared;
-        let epoch = shared.settlement.epochs.end_current();
+        let epoch = shared.outcomes.epochs.end_current();
         shared.close_open_aggregates();
-        shared.settlement.epochs.settled(epoch).await;
+        shared.outcomes.epochs.completed(epoch).await;
     }
 
     /// Accepts no more records, waits up to `deadline` until every record has an outcome, and ends the producer's tasks.
@@ -250,7 +252,7 @@ impl Producer {
     /// Counters of this producer since it was built.
     #[must_use]
     pub fn stats(&self) -> ProducerStats {
-        self.handle.shared.settlement.counters.snapshot()
+        self.handle.shared.outcomes.counters.snapshot()
     }
 
     /// Bytes in the buffer: data, keys and overhead of all accepted records without an outcome. At most
@@ -274,8 +276,8 @@ impl Producer {
     /// [`record_ttl`](crate::ProducerConfig::record_ttl), the records of some shard are not delivered;
     /// [`hot_spots`](Self::hot_spots) may tell which shard.
     #[must_use]
-    pub fn oldest_unsettled(&self) -> Option<Duration> {
-        let epochs = &self.handle.shared.settlement.epochs;
+    pub fn oldest_pending(&self) -> Option<Duration> {
+        let epochs = &self.handle.shared.outcomes.epochs;
         epochs.oldest(clock::now())
     }
 
@@ -301,16 +303,16 @@ impl Producer {
         let shared = &self.handle.shared;
         let now = clock::now();
         let mut shards: Vec<_> = shared
-            .routing()
-            .lanes()
-            .filter_map(|lane| Some(lane.load.report(lane.shard_id.as_ref()?, now)))
+            .router()
+            .intakes()
+            .filter_map(|intake| Some(intake.load.report(intake.shard_id.as_ref()?, now)))
             .collect();
         shards.sort_by(|a, b| b.utilisation.total_cmp(&a.utilisation));
         HotSpots { shards, keys: shared.telemetry.hot_keys() }
     }
 
     #[cfg(test)]
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<StreamShards> {
         &self.handle.shared
     }
 
@@ -327,13 +329,13 @@ impl Producer {
             Err(NotEntered::NoRoom(record, _)) if record.priority == Priority::Droppable => {
                 Ok(Offer::Taken(shared.give_way(record)))
             }
-            Err(NotEntered::NoRoom(record, lane)) => Ok(Offer::NoRoom(record, lane.id)),
+            Err(NotEntered::NoRoom(record, intake)) => Ok(Offer::NoRoom(record, intake.id)),
         }
     }
 
     /// Queues up for room in the buffer, and wakes the sender so that it makes room.
-    pub(crate) fn queue_up(&self, lane: LaneId, bytes: usize) -> Turn {
-        let turn = self.handle.shared.budget.charge_in_turn(lane, bytes);
+    pub(crate) fn queue_up(&self, queue_id: QueueId, bytes: usize) -> Turn {
+        let turn = self.handle.shared.budget.charge_in_turn(queue_id, bytes);
         self.handle.shared.wake.notify_one();
         turn
     }
@@ -392,7 +394,7 @@ impl Producer {
 
     /// Reports a failure that was taken out of its `Delivery` and that the application does not see otherwise.
     pub(crate) fn unobserved(&self, failure: &DeliveryError) {
-        self.handle.shared.settlement.unobserved(failure);
+        self.handle.shared.outcomes.unobserved(failure);
     }
 }
 
@@ -400,7 +402,7 @@ impl Producer {
 pub(crate) enum Offer {
     Taken(Delivery),
     /// The record may wait for room in this queue.
-    NoRoom(UserRecord, LaneId),
+    NoRoom(UserRecord, QueueId),
 }
 
 /// A [`SendError`] without its record.
@@ -424,7 +426,7 @@ impl Drop for Handle {
         if !self.shared.cancel.is_cancelled() {
             let left = self.shared.budget.used();
             tracing::warn!(
-                unsettled_bytes = left,
+                pending_bytes = left,
                 "a producer was dropped without `close`: its records without an outcome are abandoned"
             );
             self.shared.stop(StopReason::Dropped);

@@ -113,12 +113,12 @@ impl RecordSink {
     }
 
     #[cfg(test)]
-    pub(crate) fn unsettled(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         self.deliveries.len()
     }
 
     /// Outcome of the next record; `None` if all records have one.
-    fn poll_settled(
+    fn poll_completed(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Receipt, DeliveryError>>> {
@@ -133,7 +133,7 @@ impl Sink<UserRecord> for RecordSink {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Result<(), SinkError>> {
-        while let Poll::Ready(Some(outcome)) = self.poll_settled(context) {
+        while let Poll::Ready(Some(outcome)) = self.poll_completed(context) {
             // Not an error of this call: `feed` would take it for a refusal of its record, which nobody would have then.
             match outcome {
                 Err(failure) if self.failures.len() < MAX_FAILURES_KEPT => {
@@ -156,8 +156,8 @@ impl Sink<UserRecord> for RecordSink {
         self.is_flushing = false;
         match self.producer.offer(record)? {
             Offer::Taken(delivery) => self.deliveries.push(delivery),
-            Offer::NoRoom(record, lane) => {
-                let turn = self.producer.queue_up(lane, cost_of(&record).1);
+            Offer::NoRoom(record, queue_id) => {
+                let turn = self.producer.queue_up(queue_id, cost_of(&record).1);
                 self.waiting = Some((record, turn));
             }
         }
@@ -175,7 +175,7 @@ impl Sink<UserRecord> for RecordSink {
         if let Some(failure) = self.failures.pop_front() {
             return Poll::Ready(Err(failure.into()));
         }
-        while let Some(outcome) = ready!(self.poll_settled(context)) {
+        while let Some(outcome) = ready!(self.poll_completed(context)) {
             outcome?;
         }
         Poll::Ready(Ok(()))

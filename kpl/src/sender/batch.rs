@@ -4,21 +4,21 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::aggregate::kinesis_record::KinesisRecord;
-use crate::buffer::LaneId;
+use crate::buffer::QueueId;
 use crate::clock::Instant;
 use crate::config::{ProducerConfig, RecordOrdering};
 use crate::sender::ordering::Succession;
 use crate::shard::limiter::ShardLimiter;
-use crate::shard::queue::Lane;
+use crate::shard::queue::Intake;
 
 /// The sealed records of one shard, in order, and whether they may go.
-pub(crate) struct LaneQueue {
-    pub(crate) lane: Arc<Lane>,
+pub(crate) struct ShardQueue {
+    pub(crate) intake: Arc<Intake>,
     /// In boxes: the queue keeps its slots while its records back off elsewhere.
     waiting: VecDeque<Box<KinesisRecord>>,
     /// Nothing that waits expires before.
     earliest_expiry: Option<Instant>,
-    /// Records that left `waiting` and are not settled: in a batch, in flight, backing off, or held.
+    /// Records that left `waiting` and are not completed: in a batch, in flight, backing off, or held.
     pub(crate) under_way: usize,
     /// The stream or the account refused a record of it for its own limits, and the shard has taken none since.
     pub(crate) is_throttled: bool,
@@ -29,17 +29,17 @@ pub(crate) struct LaneQueue {
     in_rotation: bool,
 }
 
-impl LaneQueue {
-    pub(crate) fn new(lane: Arc<Lane>, config: &ProducerConfig, now: Instant) -> Self {
-        let limiter = lane
+impl ShardQueue {
+    pub(crate) fn new(intake: Arc<Intake>, config: &ProducerConfig, now: Instant) -> Self {
+        let limiter = intake
             .shard_id
             .is_some()
             .then(|| ShardLimiter::new(config.rate_limit, config.record_ttl, now));
         if let Some(limiter) = &limiter {
-            lane.load.set_rate(limiter.rate());
+            intake.load.set_rate(limiter.rate());
         }
         Self {
-            lane,
+            intake,
             waiting: VecDeque::new(),
             earliest_expiry: None,
             under_way: 0,
@@ -79,18 +79,18 @@ impl LaneQueue {
             return false;
         };
         limiter.throttled(sent, now, rng);
-        self.lane.load.throttled(now);
-        self.lane.load.set_rate(limiter.rate());
+        self.intake.load.throttled(now);
+        self.intake.load.set_rate(limiter.rate());
         true
     }
 
     /// The shard took a record of `bytes`.
     pub(crate) fn served(&mut self, bytes: usize, now: Instant) {
         self.is_throttled = false;
-        self.lane.load.wrote(bytes, now);
+        self.intake.load.wrote(bytes, now);
         if let Some(limiter) = &mut self.limiter {
             limiter.served(now);
-            self.lane.load.set_rate(limiter.rate());
+            self.intake.load.set_rate(limiter.rate());
         }
     }
 
@@ -104,9 +104,9 @@ impl LaneQueue {
         self.limiter.as_mut().and_then(|limiter| limiter.check(size, now).err())
     }
 
-    /// What waits first is an aggregate, and the lane takes none.
+    /// What waits first is an aggregate, and the queue takes none.
     fn must_take_apart(&self) -> bool {
-        self.lane.shard_id.is_none()
+        self.intake.shard_id.is_none()
             && (self.waiting.front()).is_some_and(|first| first.members.len() > 1)
     }
 
@@ -146,7 +146,7 @@ pub(crate) struct Filled {
     /// When a shard that is held back now may go on.
     pub(crate) next_ready: Option<Instant>,
     /// Lanes whose open aggregate is overdue, and whose shard can take it now: to be sealed, and the batch filled again.
-    pub(crate) to_seal: Vec<LaneId>,
+    pub(crate) to_seal: Vec<QueueId>,
     /// Records whose turn has come, and that are to be sent without others.
     pub(crate) apart: Vec<KinesisRecord>,
 }
@@ -218,7 +218,7 @@ impl Batch {
     }
 }
 
-pub(crate) type Queues = HashMap<LaneId, LaneQueue>;
+pub(crate) type Queues = HashMap<QueueId, ShardQueue>;
 
 pub(crate) struct Collector {
     max_count: usize,
@@ -227,12 +227,12 @@ pub(crate) struct Collector {
     /// As the window allows for now.
     max_size: usize,
     /// Lanes with waiting records or an overdue open aggregate, in the order of their turns.
-    rotation: VecDeque<LaneId>,
+    rotation: VecDeque<QueueId>,
     batch: Option<Batch>,
     is_full: bool,
-    /// Whether a lane may have one record under way only.
+    /// Whether a queue may have one record under way only.
     is_ordered: bool,
-    /// Without, an open aggregate waits until nothing of its lane is under way.
+    /// Without, an open aggregate waits until nothing of its queue is under way.
     has_linger: bool,
     pub(crate) succession: Succession,
 }
@@ -253,16 +253,16 @@ impl Collector {
     }
 
     /// Lets a record wait for its shard.
-    pub(crate) fn enqueue(&mut self, queue: &mut LaneQueue, record: KinesisRecord) {
+    pub(crate) fn enqueue(&mut self, queue: &mut ShardQueue, record: KinesisRecord) {
         self.take_turns(queue);
         queue.insert(record);
     }
 
-    /// Gives a lane its turns, until nothing of it waits.
-    pub(crate) fn take_turns(&mut self, queue: &mut LaneQueue) {
+    /// Gives a queue its turns, until nothing of it waits.
+    pub(crate) fn take_turns(&mut self, queue: &mut ShardQueue) {
         if !queue.in_rotation {
             queue.in_rotation = true;
-            self.rotation.push_back(queue.lane.id);
+            self.rotation.push_back(queue.intake.id);
         }
     }
 
@@ -279,19 +279,19 @@ impl Collector {
 
     /// Fills the batch, one record of each shard in turn.
     ///
-    /// An open aggregate whose linger is over takes its turn when nothing sealed of its lane waits before it. Until the
+    /// An open aggregate whose linger is over takes its turn when nothing sealed of its queue waits before it. Until the
     /// shard can take it, it stays open: sealed earlier it would wait all the same, with fewer members.
     pub(crate) fn fill(&mut self, queues: &mut Queues, now: Instant) -> Filled {
-        let mut held_back: VecDeque<LaneId> = VecDeque::new();
+        let mut held_back: VecDeque<QueueId> = VecDeque::new();
         let mut next_ready: Option<Instant> = None;
         // Aggregates that will be sealed, and their bytes.
         let mut to_seal = Vec::new();
         let mut to_seal_bytes = 0;
         let mut apart = Vec::new();
         while !self.is_full
-            && let Some(lane) = self.rotation.pop_front()
+            && let Some(queue_id) = self.rotation.pop_front()
         {
-            let Some(queue) = queues.get_mut(&lane) else {
+            let Some(queue) = queues.get_mut(&queue_id) else {
                 continue;
             };
             let is_sealed = !queue.waiting.is_empty();
@@ -301,7 +301,7 @@ impl Collector {
                     is_ready = first.is_ready(now);
                     Some(first.size())
                 }
-                None => queue.lane.overdue(now),
+                None => queue.intake.overdue(now),
             };
             let Some(size) = size else {
                 queue.in_rotation = false;
@@ -313,10 +313,10 @@ impl Collector {
                 || !is_sealed && self.stays_open(queue);
             if must_wait {
                 // Whatever frees it brings the next look.
-                held_back.push_back(lane);
+                held_back.push_back(queue_id);
             } else if !self.has_room(to_seal.len(), to_seal_bytes + size) {
                 // Its turn comes first in the next batch.
-                self.rotation.push_front(lane);
+                self.rotation.push_front(queue_id);
                 if !to_seal.is_empty() {
                     break;
                 }
@@ -328,16 +328,16 @@ impl Collector {
                     }
                     None => {
                         to_seal_bytes += size;
-                        to_seal.push(lane);
+                        to_seal.push(queue_id);
                     }
                 }
-                held_back.push_back(lane);
+                held_back.push_back(queue_id);
             } else if let Some(until) = queue.blocked_until(size, now) {
                 next_ready = Some(next_ready.map_or(until, |earliest| earliest.min(until)));
-                held_back.push_back(lane);
+                held_back.push_back(queue_id);
             } else if let Some(record) = queue.waiting.pop_front() {
                 queue.under_way += 1;
-                self.rotation.push_back(lane);
+                self.rotation.push_back(queue_id);
                 if record.history.travels_apart {
                     apart.push(*record);
                     continue;
@@ -353,8 +353,8 @@ impl Collector {
         Filled { next_ready, to_seal, apart }
     }
 
-    /// Whether an overdue aggregate stays open although nothing sealed of its lane waits.
-    fn stays_open(&self, queue: &LaneQueue) -> bool {
+    /// Whether an overdue aggregate stays open although nothing sealed of its queue waits.
+    fn stays_open(&self, queue: &ShardQueue) -> bool {
         // The records that the stream or the shard refused tell whether it takes some again: what is sealed before that
         // would be refused with them.
         let is_refused = (queue.limiter.as_ref()).is_some_and(ShardLimiter::is_refused);
@@ -362,8 +362,8 @@ impl Collector {
     }
 
     /// In ordered mode: whether nothing goes before what waits here.
-    fn may_go(&self, queue: &LaneQueue) -> bool {
-        queue.under_way == 0 && self.succession.allows(queue.lane.range)
+    fn may_go(&self, queue: &ShardQueue) -> bool {
+        queue.under_way == 0 && self.succession.allows(queue.intake.range)
     }
 
     /// Whether the batch takes one record more behind `before` others, and `bytes` with them.
@@ -396,8 +396,8 @@ impl Collector {
     ) -> (Vec<KinesisRecord>, Option<Instant>) {
         let mut expired = Vec::new();
         let mut next: Option<Instant> = None;
-        for lane in &self.rotation {
-            if let Some(queue) = queues.get_mut(lane) {
+        for queue_id in &self.rotation {
+            if let Some(queue) = queues.get_mut(queue_id) {
                 expired.extend(queue.expired(now).into_iter().map(|record| *record));
                 next = next.into_iter().chain(queue.earliest_expiry).min();
             }
@@ -422,8 +422,8 @@ impl Collector {
         }
     }
 
-    /// Takes out all that waits for a lane.
-    pub(crate) fn drain(&mut self, queue: &mut LaneQueue) -> Vec<KinesisRecord> {
+    /// Takes out all that waits for a queue.
+    pub(crate) fn drain(&mut self, queue: &mut ShardQueue) -> Vec<KinesisRecord> {
         let waiting = std::mem::take(&mut queue.waiting);
         waiting.into_iter().map(|record| *record).collect()
     }

@@ -91,7 +91,7 @@ struct Mark {
 
 /// A request in flight.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Flight {
+pub(crate) struct SentRequest {
     bytes: usize,
     is_part: bool,
     began: Mark,
@@ -99,7 +99,7 @@ pub(crate) struct Flight {
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Landing {
+pub(crate) enum RequestEnd {
     /// The service answered: all of the request was carried.
     Answered,
     TimedOut,
@@ -170,7 +170,7 @@ impl Window {
     }
 
     /// A request of `bytes` starts.
-    pub(crate) fn start(&mut self, bytes: usize, is_part: bool, now: Instant) -> Flight {
+    pub(crate) fn start(&mut self, bytes: usize, is_part: bool, now: Instant) -> SentRequest {
         let began = self.mark(now);
         let load = self.load(is_part);
         load.requests += 1;
@@ -189,38 +189,38 @@ impl Window {
                 self.limited = Some(now);
             }
         }
-        Flight { bytes, is_part, began }
+        SentRequest { bytes, is_part, began }
     }
 
     /// A request ended.
-    pub(crate) fn land(&mut self, flight: Flight, landing: Landing, now: Instant) {
-        let load = self.load(flight.is_part);
+    pub(crate) fn end(&mut self, sent: SentRequest, end: RequestEnd, now: Instant) {
+        let load = self.load(sent.is_part);
         load.requests -= 1;
-        load.bytes -= flight.bytes;
-        if !flight.is_part && self.batches.requests == 0 {
+        load.bytes -= sent.bytes;
+        if !sent.is_part && self.batches.requests == 0 {
             self.idle_since = Some(now);
         }
-        match landing {
-            Landing::Answered => {
-                let took = now.saturating_duration_since(flight.began.at);
+        match end {
+            RequestEnd::Answered => {
+                let took = now.saturating_duration_since(sent.began.at);
                 self.shortest = Some(self.shortest.map_or(took, |shortest| shortest.min(took)));
-                self.acknowledged += flight.bytes as u64;
-                if !flight.is_part {
+                self.acknowledged += sent.bytes as u64;
+                if !sent.is_part {
                     let (sum, count) = self.answers;
                     self.answers = (sum.saturating_add(took), count + 1);
-                    if let Some(round) = self.round.filter(|round| flight.began.at >= round.at) {
+                    if let Some(round) = self.round.filter(|round| sent.began.at >= round.at) {
                         self.end_round(round, now);
                     }
                 }
             }
-            Landing::TimedOut => {
+            RequestEnd::TimedOut => {
                 let least = LEAST.min(self.most);
-                let carried = self.carried_since(flight.began, self.third(), now);
+                let carried = self.carried_since(sent.began, self.third(), now);
                 self.size = self.size.min(carried.max(least));
                 self.shrinking = None;
                 self.begin_round(now);
             }
-            Landing::Failed => {}
+            RequestEnd::Failed => {}
         }
     }
 
@@ -335,13 +335,13 @@ mod tests {
                 assert_eq!(round, 5);
                 break;
             }
-            let mut flights = Vec::new();
+            let mut sent = Vec::new();
             while fits(&window, window.max_request()) {
-                flights.push(window.start(window.max_request(), false, now));
+                sent.push(window.start(window.max_request(), false, now));
             }
             now += Duration::from_millis(20);
-            for flight in flights {
-                window.land(flight, Landing::Answered, now);
+            for sent in sent {
+                window.end(sent, RequestEnd::Answered, now);
             }
         }
         assert!(!fits(&window, 32 * MIB + 1));
@@ -352,8 +352,8 @@ mod tests {
         let mut window = Window::new(&ProducerConfig::default());
         let now = clock::now();
         for _ in 0..1000 {
-            let flight = window.start(MIB / 4, false, now);
-            window.land(flight, Landing::Answered, now + SECOND / 50);
+            let sent = window.start(MIB / 4, false, now);
+            window.end(sent, RequestEnd::Answered, now + SECOND / 50);
         }
         assert!(fits(&window, MIB) && !fits(&window, MIB + 1));
     }
@@ -364,13 +364,13 @@ mod tests {
         let mut now = clock::now();
         // A link of 1 MiB a second, that carries one request after the other.
         for _ in 0..100 {
-            let mut flights = Vec::new();
+            let mut sent = Vec::new();
             while fits(&window, window.max_request()) {
-                flights.push(window.start(window.max_request(), false, now));
+                sent.push(window.start(window.max_request(), false, now));
             }
-            for flight in flights {
-                now += SECOND.mul_f64(flight.bytes as f64 / MIB as f64);
-                window.land(flight, Landing::Answered, now);
+            for sent in sent {
+                now += SECOND.mul_f64(sent.bytes as f64 / MIB as f64);
+                window.end(sent, RequestEnd::Answered, now);
             }
         }
         assert!(fits(&window, 3 * MIB / 2) && !fits(&window, 3 * MIB));
@@ -381,8 +381,8 @@ mod tests {
         let mut window = Window::new(&ProducerConfig::default());
         let now = clock::now();
         // An outage: nothing was carried.
-        let flight = window.start(MIB, false, now);
-        window.land(flight, Landing::TimedOut, now + 6 * SECOND);
+        let sent = window.start(MIB, false, now);
+        window.end(sent, RequestEnd::TimedOut, now + 6 * SECOND);
         assert!(fits(&window, LEAST) && !fits(&window, LEAST + 1));
         assert_eq!(window.max_request(), LEAST_REQUEST);
 
@@ -391,10 +391,10 @@ mod tests {
         window.size = 32 * MIB;
         let slow = window.start(MIB, false, now);
         for _ in 0..12 {
-            let flight = window.start(MIB, false, now);
-            window.land(flight, Landing::Answered, now + 5 * SECOND);
+            let sent = window.start(MIB, false, now);
+            window.end(sent, RequestEnd::Answered, now + 5 * SECOND);
         }
-        window.land(slow, Landing::TimedOut, now + 6 * SECOND);
+        window.end(slow, RequestEnd::TimedOut, now + 6 * SECOND);
         assert!(fits(&window, 4 * MIB) && !fits(&window, 4 * MIB + 1));
     }
 
@@ -404,10 +404,10 @@ mod tests {
         let now = clock::now();
         let hangs = window.start(1000, false, now);
         for _ in 0..100 {
-            let flight = window.start(MIB / 4, false, now);
-            window.land(flight, Landing::Answered, now + SECOND / 50);
+            let sent = window.start(MIB / 4, false, now);
+            window.end(sent, RequestEnd::Answered, now + SECOND / 50);
         }
-        window.land(hangs, Landing::TimedOut, now + 6 * SECOND);
+        window.end(hangs, RequestEnd::TimedOut, now + 6 * SECOND);
         assert!(fits(&window, MIB));
     }
 
@@ -420,13 +420,13 @@ mod tests {
         rounds: u32,
     ) {
         for _ in 0..rounds {
-            let mut flights = Vec::new();
-            while flights.len() < slots && fits(window, window.max_request()) {
-                flights.push(window.start(window.max_request(), false, *now));
+            let mut sent = Vec::new();
+            while sent.len() < slots && fits(window, window.max_request()) {
+                sent.push(window.start(window.max_request(), false, *now));
             }
             *now += latency;
-            for flight in flights {
-                window.land(flight, Landing::Answered, *now);
+            for sent in sent {
+                window.end(sent, RequestEnd::Answered, *now);
             }
         }
     }
@@ -469,16 +469,16 @@ mod tests {
         let mut window = Window::new(&ProducerConfig::default());
         let mut now = clock::now();
         assert_eq!(window.max_request(), MIB / 2);
-        let flight = window.start(MIB, false, now);
+        let sent = window.start(MIB, false, now);
         now += 6 * SECOND;
-        window.land(flight, Landing::TimedOut, now);
+        window.end(sent, RequestEnd::TimedOut, now);
         assert_eq!(window.max_request(), LEAST_REQUEST);
         // Requests that are nearly as large as they may be, one at a time.
         for _ in 0..5 {
             now += SECOND / 10;
-            let flight = window.start(window.max_request() * 3 / 5, false, now);
+            let sent = window.start(window.max_request() * 3 / 5, false, now);
             now += SECOND / 50;
-            window.land(flight, Landing::Answered, now);
+            window.end(sent, RequestEnd::Answered, now);
         }
         assert_eq!(window.max_request(), MIB / 2);
         assert!(!fits(&window, 2 * MIB));
@@ -494,10 +494,10 @@ mod tests {
         assert!(window.has_room_for_part(2 * MIB));
         let part = window.start(2 * MIB, true, now);
         assert!(!window.has_room_for_part(1) && !window.has_room(1, 0));
-        window.land(batch, Landing::Answered, now);
+        window.end(batch, RequestEnd::Answered, now);
         // Whatever hangs, a batch of any size goes through.
         assert!(window.has_room(4 * MIB, 0));
-        window.land(part, Landing::TimedOut, now + 6 * SECOND);
+        window.end(part, RequestEnd::TimedOut, now + 6 * SECOND);
         assert!(window.has_room_for_part(MIB));
     }
 
@@ -507,13 +507,13 @@ mod tests {
         let mut now = clock::now();
         let part = window.start(MIB, true, now);
         for _ in 0..100 {
-            let flight = window.start(1000, false, now);
+            let sent = window.start(1000, false, now);
             now += SECOND / 50;
-            window.land(flight, Landing::Answered, now);
+            window.end(sent, RequestEnd::Answered, now);
             now += SECOND;
         }
         assert_eq!(window.size, INITIAL);
-        window.land(part, Landing::Failed, now);
+        window.end(part, RequestEnd::Failed, now);
     }
 
     proptest! {
@@ -525,18 +525,18 @@ mod tests {
             let config = ProducerConfig { max_in_flight_bytes: most, ..Default::default() };
             let mut window = Window::new(&config);
             let now = clock::now();
-            let mut flights = Vec::new();
+            let mut sent = Vec::new();
             for (bytes, how, took) in steps {
-                flights.push(window.start(bytes as usize, bytes % 3 == 0, now));
-                let landing = [Landing::Answered, Landing::TimedOut, Landing::Failed][how];
+                sent.push(window.start(bytes as usize, bytes % 3 == 0, now));
+                let end = [RequestEnd::Answered, RequestEnd::TimedOut, RequestEnd::Failed][how];
                 if took % 2 == 0 {
-                    let flight = flights.swap_remove(took as usize % flights.len());
-                    window.land(flight, landing, now + Duration::from_millis(took));
+                    let sent = sent.swap_remove(took as usize % sent.len());
+                    window.end(sent, end, now + Duration::from_millis(took));
                 }
                 prop_assert!((LEAST.min(most)..=most).contains(&window.size));
             }
-            for flight in flights {
-                window.land(flight, Landing::Failed, now);
+            for sent in sent {
+                window.end(sent, RequestEnd::Failed, now);
             }
             prop_assert_eq!(window.in_flight(), 0);
         }

@@ -1,4 +1,4 @@
-//! Which shard takes a hash key, and which range a shard has: open shards for prediction, closed ones for the verdict.
+//! Which shard takes a hash key, and which range a shard has: open shards for prediction, closed ones for the shard check.
 
 mod known;
 mod refresh;
@@ -52,7 +52,7 @@ impl ShardMap {
         }
     }
 
-    /// The map of a stream that places records itself: ranges for the verdict, and no prediction.
+    /// The map of a stream that places records itself: ranges for the shard check, and no prediction.
     pub(crate) fn without_prediction(self) -> Self {
         Self { open: Vec::new(), open_ids: HashSet::new(), is_service_placed: true, ..self }
     }

@@ -1,4 +1,4 @@
-//! The lane of a shard: where senders put records, under one short lock, and the pipeline fetches them.
+//! The queue of a shard: where senders put records, under one short lock, and the sender fetches them.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -6,18 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
-use crate::ack::{Delivery, Settlement, Settler};
+use crate::ack::{Completer, Delivery, Outcomes};
 use crate::aggregate::builder::{AggregateLimits, Joined, OpenAggregate, Waits, cost_of};
 use crate::aggregate::fill::SealReason;
-use crate::buffer::{Budget, Charge, LaneId};
+use crate::buffer::{Budget, Charge, QueueId};
 use crate::clock::{self, Instant};
 use crate::metrics::shard_load::LoadWindow;
 use crate::record::{Priority, UserRecord};
 use crate::sync::lock;
 
-pub(crate) struct Lane {
-    pub(crate) id: LaneId,
-    /// `None` for the lane of records whose shard is not predicted: it does not aggregate.
+pub(crate) struct Intake {
+    pub(crate) id: QueueId,
+    /// `None` for the queue of records whose shard is not predicted: it does not aggregate.
     pub(crate) shard_id: Option<Arc<str>>,
     /// The hash keys that it may take.
     pub(crate) range: HashKeyRange,
@@ -27,36 +27,36 @@ pub(crate) struct Lane {
     /// How large an aggregate that is opened now may grow.
     max_size: AtomicUsize,
     /// Whether its records go one by one for now.
-    is_scattered: AtomicBool,
-    state: Mutex<LaneState>,
+    is_single: AtomicBool,
+    state: Mutex<IntakeState>,
 }
 
 #[derive(Default)]
-struct LaneState {
+struct IntakeState {
     open: Option<OpenAggregate>,
     full: VecDeque<OpenAggregate>,
-    /// Whether the pipeline already knows that there is something to fetch.
-    announced: bool,
-    retired: bool,
+    /// Whether the sender already knows that there is something to fetch.
+    is_marked_ready: bool,
+    closed: bool,
 }
 
-/// Why a lane did not take a record.
+/// Why a queue did not take a record.
 pub(crate) enum Refused {
     /// The budget has no room for it now.
     NoRoom(UserRecord),
     /// The shard is closed, or the producer is.
-    Retired(UserRecord, Option<Charge>),
+    Closed(UserRecord, Option<Charge>),
 }
 
 pub(crate) struct Accepted {
     pub(crate) delivery: Delivery,
-    /// Whether the pipeline must be told.
-    pub(crate) announce: bool,
+    /// Whether the sender must be told.
+    pub(crate) is_newly_ready: bool,
 }
 
-impl Lane {
+impl Intake {
     pub(crate) fn new(
-        id: LaneId,
+        id: QueueId,
         shard: Option<(Arc<str>, HashKeyRange)>,
         limits: AggregateLimits,
     ) -> Arc<Self> {
@@ -71,7 +71,7 @@ impl Lane {
             load: LoadWindow::new(clock::now()),
             max_size: AtomicUsize::new(limits.max_size),
             limits,
-            is_scattered: AtomicBool::new(false),
+            is_single: AtomicBool::new(false),
             state: Mutex::default(),
         })
     }
@@ -83,18 +83,18 @@ impl Lane {
         hash_key: HashKey,
         prepaid: Option<Charge>,
         budget: &Arc<Budget>,
-        settlement: &Arc<Settlement>,
+        outcomes: &Arc<Outcomes>,
     ) -> Result<Accepted, Refused> {
         let (joining, opening) = cost_of(&record);
-        let limits = match self.is_scattered.load(Ordering::Relaxed) {
+        let limits = match self.is_single.load(Ordering::Relaxed) {
             true => self.limits.single(),
             false => self.limits.sized(self.max_size.load(Ordering::Relaxed)),
         };
         // Declared before the lock guard, so that it is dropped after it: a refund wakes waiters, which is foreign code.
         let _refund: Option<Charge>;
         let mut state = lock(&self.state);
-        if state.retired {
-            return Err(Refused::Retired(record, prepaid));
+        if state.closed {
+            return Err(Refused::Closed(record, prepaid));
         }
         let is_droppable = record.priority == Priority::Droppable;
         let charge = |bytes| {
@@ -119,7 +119,7 @@ impl Lane {
                         }
                         return Ok(Accepted {
                             delivery,
-                            announce: (full.is_some() || is_sooner) && state.announce(),
+                            is_newly_ready: (full.is_some() || is_sooner) && state.mark_ready(),
                         });
                     }
                     Err((record, reason)) => {
@@ -146,44 +146,44 @@ impl Lane {
             return Err(Refused::NoRoom(record));
         };
         _refund = paid.keep(opening);
-        let mut settler = Settler::new(settlement);
-        let delivery = settler.add_member();
-        let open = OpenAggregate::new(record, hash_key, paid, settler, limits, clock::now());
+        let mut completer = Completer::new(outcomes);
+        let delivery = completer.add_member();
+        let open = OpenAggregate::new(record, hash_key, paid, completer, limits, clock::now());
         let full = open.full(limits);
         state.open = Some(open);
         if let Some(reason) = full {
             state.close_early(reason);
         }
-        Ok(Accepted { delivery, announce: state.announce() })
+        Ok(Accepted { delivery, is_newly_ready: state.mark_ready() })
     }
 
-    /// The lane is busy and fills its aggregates: the next ones may be larger, where that is asked for.
+    /// The queue is busy and fills its aggregates: the next ones may be larger, where that is asked for.
     pub(crate) fn grow(&self) {
         let max_size = self.max_size.load(Ordering::Relaxed);
         let larger = (max_size * 2).min(self.limits.largest);
         self.max_size.store(larger, Ordering::Relaxed);
     }
 
-    /// The lane is idle: aggregates are small again.
+    /// The queue is idle: aggregates are small again.
     pub(crate) fn shrink(&self) {
         self.max_size.store(self.limits.max_size, Ordering::Relaxed);
     }
 
     /// Whether records go one by one from now on: where nobody knows which shards take them.
-    pub(crate) fn scatter(&self, is_scattered: bool) {
-        self.is_scattered.store(is_scattered, Ordering::Relaxed);
+    pub(crate) fn set_single(&self, is_single: bool) {
+        self.is_single.store(is_single, Ordering::Relaxed);
     }
 
-    /// Whether something must be fetched that was not announced; marks it as announced.
-    pub(crate) fn announce(&self) -> bool {
+    /// Whether something must be fetched that was not marked ready; marks it as marked ready.
+    pub(crate) fn mark_ready(&self) -> bool {
         let mut state = lock(&self.state);
-        !state.is_empty() && state.announce()
+        !state.is_empty() && state.mark_ready()
     }
 
     /// Fetches what is full, and looks at the open aggregate.
     pub(crate) fn fetch(&self, now: Instant) -> (VecDeque<OpenAggregate>, Option<Waits>) {
         let mut state = lock(&self.state);
-        state.announced = false;
+        state.is_marked_ready = false;
         let open = state.open.as_mut().map(|open| open.look(now));
         (std::mem::take(&mut state.full), open)
     }
@@ -208,43 +208,43 @@ impl Lane {
     }
 
     /// Lets nobody in while it is held.
-    pub(crate) fn hold(&self) -> HeldLane<'_> {
-        HeldLane { id: self.id, state: lock(&self.state) }
+    pub(crate) fn lock(&self) -> LockedIntake<'_> {
+        LockedIntake { id: self.id, state: lock(&self.state) }
     }
 
-    /// Closes the open aggregate; whether the pipeline must be told.
+    /// Closes the open aggregate; whether the sender must be told.
     pub(crate) fn close_open(&self) -> bool {
         let mut state = lock(&self.state);
         state.close_open(SealReason::Flush);
-        !state.full.is_empty() && state.announce()
+        !state.full.is_empty() && state.mark_ready()
     }
 
-    /// Takes no more records; what is there may still be fetched. Whether the pipeline must be told.
-    pub(crate) fn retire(&self, reason: SealReason) -> bool {
+    /// Takes no more records; what is there may still be fetched. Whether the sender must be told.
+    pub(crate) fn close(&self, reason: SealReason) -> bool {
         let mut state = lock(&self.state);
-        state.retired = true;
+        state.closed = true;
         state.close_open(reason);
-        // Even if a sender is about to: who enters a lane after this one must not be fetched before.
-        state.announced = !state.full.is_empty();
-        state.announced
+        // Even if a sender is about to: who enters a queue after this one must not be fetched before.
+        state.is_marked_ready = !state.full.is_empty();
+        state.is_marked_ready
     }
 }
 
-/// A lane that nothing enters.
-pub(crate) struct HeldLane<'a> {
-    id: LaneId,
-    state: MutexGuard<'a, LaneState>,
+/// A queue that nothing enters.
+pub(crate) struct LockedIntake<'a> {
+    id: QueueId,
+    state: MutexGuard<'a, IntakeState>,
 }
 
-impl HeldLane<'_> {
+impl LockedIntake<'_> {
     /// Takes out everything, the open aggregate included.
-    pub(crate) fn take_all(&mut self) -> (LaneId, VecDeque<OpenAggregate>) {
+    pub(crate) fn take_all(&mut self) -> (QueueId, VecDeque<OpenAggregate>) {
         self.state.close_open(SealReason::Handover);
         (self.id, std::mem::take(&mut self.state.full))
     }
 }
 
-impl LaneState {
+impl IntakeState {
     fn is_empty(&self) -> bool {
         self.full.is_empty() && self.open.is_none()
     }
@@ -253,7 +253,7 @@ impl LaneState {
         self.full.extend(self.open.take().map(|open| open.close(reason)));
     }
 
-    /// Closes the open aggregate before the pipeline fetches it.
+    /// Closes the open aggregate before the sender fetches it.
     fn close_early(&mut self, reason: SealReason) {
         self.close_open(reason);
         if let Some(closed) = self.full.back_mut() {
@@ -261,7 +261,7 @@ impl LaneState {
         }
     }
 
-    fn announce(&mut self) -> bool {
-        !std::mem::replace(&mut self.announced, true)
+    fn mark_ready(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_marked_ready, true)
     }
 }

@@ -1,4 +1,4 @@
-//! Routing: the shard map of the moment and the lane of each open shard.
+//! Router: the shard map of the moment and the queue of each open shard.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -6,66 +6,66 @@ use std::sync::Arc;
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
 use crate::aggregate::kinesis_record::KinesisRecord;
-use crate::aggregate::verdict::HashKeySpan;
-use crate::buffer::LaneId;
+use crate::aggregate::shard_check::HashKeySpan;
+use crate::buffer::QueueId;
 use crate::record::InvalidRecord;
 use crate::record::MAX_PARTITION_KEY_CHARS;
 use crate::service::Shard;
 use crate::shard::map::ShardMap;
-use crate::shard::queue::Lane;
+use crate::shard::queue::Intake;
 
-pub(crate) struct Routing {
+pub(crate) struct Router {
     /// The number of the refresh that made it; 0 before the first.
     pub(crate) generation: u64,
     map: ShardMap,
     /// By position among the open shards of the map.
-    lanes: Vec<Arc<Lane>>,
+    intakes: Vec<Arc<Intake>>,
     /// For hash keys whose shard is not known: without the permission to list shards, all of them.
-    unpredicted: Arc<Lane>,
-    ids: HashSet<LaneId>,
+    unpredicted: Arc<Intake>,
+    ids: HashSet<QueueId>,
 }
 
-impl Routing {
-    pub(crate) fn without_shards(lane: Arc<Lane>, map: ShardMap) -> Self {
-        let ids = HashSet::from([lane.id]);
-        Self { generation: 0, map, lanes: Vec::new(), unpredicted: lane, ids }
+impl Router {
+    pub(crate) fn without_shards(intake: Arc<Intake>, map: ShardMap) -> Self {
+        let ids = HashSet::from([intake.id]);
+        Self { generation: 0, map, intakes: Vec::new(), unpredicted: intake, ids }
     }
 
-    /// The routing under a new map: a lane that takes the same keys for the same shard stays, `new_lane` makes the others.
+    /// The router under a new map: a queue that takes the same keys for the same shard stays, `new_intake` makes the others.
     pub(crate) fn next(
         &self,
         generation: u64,
         map: ShardMap,
-        mut new_lane: impl FnMut(Option<&Shard>) -> Arc<Lane>,
+        mut new_intake: impl FnMut(Option<&Shard>) -> Arc<Intake>,
     ) -> Self {
         let kept: HashMap<_, _> = self
             .map
             .open()
             .iter()
-            .zip(&self.lanes)
-            .map(|(shard, lane)| ((&shard.id, shard.range), lane))
+            .zip(&self.intakes)
+            .map(|(shard, intake)| ((&shard.id, shard.range), intake))
             .collect();
-        let lanes: Vec<_> = map
+        let intakes: Vec<_> = map
             .open()
             .iter()
             .map(|shard| {
                 kept.get(&(&shard.id, shard.range))
-                    .map_or_else(|| new_lane(Some(shard)), |lane| Arc::clone(lane))
+                    .map_or_else(|| new_intake(Some(shard)), |intake| Arc::clone(intake))
             })
             .collect();
-        // Keys that move between it and a shard's lane leave a lane that is retired, as all that move.
+        // Keys that move between it and a shard's queue leave a queue that is closed, as all that move.
         let unpredicted = if map.gaps() == self.map.gaps() {
             Arc::clone(&self.unpredicted)
         } else {
-            new_lane(None)
+            new_intake(None)
         };
-        let ids = lanes.iter().chain([&unpredicted]).map(|lane| lane.id).collect();
-        Self { generation, map, lanes, unpredicted, ids }
+        let ids = intakes.iter().chain([&unpredicted]).map(|intake| intake.id).collect();
+        Self { generation, map, intakes, unpredicted, ids }
     }
 
-    /// The lane that takes `hash_key`.
-    pub(crate) fn lane(&self, hash_key: HashKey) -> &Arc<Lane> {
-        self.map.lookup(hash_key).map_or(&self.unpredicted, |position| &self.lanes[position])
+    /// The queue that takes `hash_key`.
+    pub(crate) fn intake_of(&self, hash_key: HashKey) -> &Arc<Intake> {
+        self.map.lookup(hash_key).map_or(&self.unpredicted, |position| &self.intakes[position])
     }
 
     pub(crate) fn map(&self) -> &ShardMap {
@@ -76,12 +76,12 @@ impl Routing {
         self.map.range_of(shard_id)
     }
 
-    pub(crate) fn lanes(&self) -> impl Iterator<Item = &Arc<Lane>> {
-        self.lanes.iter().chain([&self.unpredicted])
+    pub(crate) fn intakes(&self) -> impl Iterator<Item = &Arc<Intake>> {
+        self.intakes.iter().chain([&self.unpredicted])
     }
 
-    /// The lane of hash keys whose shard is not known.
-    pub(crate) fn unpredicted(&self) -> &Arc<Lane> {
+    /// The queue of hash keys whose shard is not known.
+    pub(crate) fn unpredicted(&self) -> &Arc<Intake> {
         &self.unpredicted
     }
 
@@ -98,14 +98,15 @@ impl Routing {
         }
     }
 
-    /// The lanes that a hash key in `span` may belong to.
-    pub(crate) fn lanes_of(&self, span: HashKeySpan) -> impl Iterator<Item = &Arc<Lane>> {
-        self.lanes()
-            .filter(move |lane| lane.range.start() <= span.high && span.low <= lane.range.end())
+    /// The queues that a hash key in `span` may belong to.
+    pub(crate) fn intakes_in(&self, span: HashKeySpan) -> impl Iterator<Item = &Arc<Intake>> {
+        self.intakes().filter(move |intake| {
+            intake.range.start() <= span.high && span.low <= intake.range.end()
+        })
     }
 
-    /// Whether a lane, perhaps of an older routing, is one of this.
-    pub(crate) fn has(&self, lane: LaneId) -> bool {
-        self.ids.contains(&lane)
+    /// Whether a queue, perhaps of an older router, is one of this.
+    pub(crate) fn has(&self, queue_id: QueueId) -> bool {
+        self.ids.contains(&queue_id)
     }
 }

@@ -294,5 +294,5 @@ async fn no_linger_sends_at_once() {
     let producer = builder(&aws, config).build().await.unwrap();
     let receipts = send_all(&producer, 3000).await;
     assert_seen(&aws, &receipts);
-    assert!(producer.stats().kinesis_records < 1500, "records gather while the lane is busy");
+    assert!(producer.stats().kinesis_records < 1500, "records gather while the queue is busy");
 }

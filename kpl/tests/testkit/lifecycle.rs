@@ -13,7 +13,7 @@ fn slow() -> ProducerConfig {
 }
 
 #[tokio::test]
-async fn flush_settles_everything_before_it() {
+async fn flush_completes_everything_before_it() {
     let aws = stream(2).await;
     let producer = builder(&aws, slow()).build().await.unwrap();
     let mut before = Vec::new();

@@ -146,7 +146,7 @@ async fn what_was_accepted_behind_a_failed_record_fails_or_goes_on() {
     }
 }
 
-/// Sends records of a key as fast as it goes. Returns, with each outcome, the earlier records that were not settled when
+/// Sends records of a key as fast as it goes. Returns, with each outcome, the earlier records that were not completed when
 /// its `send` had returned.
 async fn send_and_look(
     producer: Producer,
@@ -162,7 +162,7 @@ async fn send_and_look(
         for (earlier, outcome) in outcomes.iter_mut().enumerate() {
             if outcome.is_none() {
                 *outcome =
-                    (&mut deliveries[earlier]).now_or_never().map(|settled| settled.map(drop));
+                    (&mut deliveries[earlier]).now_or_never().map(|completed| completed.map(drop));
                 if outcome.is_none() {
                     open.push(earlier);
                 }

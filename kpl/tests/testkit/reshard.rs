@@ -118,7 +118,7 @@ async fn a_change_of_the_shard_count_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_verdict_waits_while_the_shard_map_cannot_be_read() {
+async fn a_shard_check_waits_while_the_shard_map_cannot_be_read() {
     let aws = stream(1).await;
     // All records go in one aggregate, whatever the pace.
     let config = ProducerConfig {
@@ -136,7 +136,7 @@ async fn a_verdict_waits_while_the_shard_map_cannot_be_read() {
         deliveries.push((format!("record {id}"), producer.send(record).await.unwrap()));
     }
     until(|| aws.faults().count(blind) > 1 && producer.stats().kinesis_records > 0).await;
-    assert_eq!(producer.stats().user_records_delivered, 0, "no receipt before the verdict");
+    assert_eq!(producer.stats().user_records_delivered, 0, "no receipt before the shard check");
     aws.faults().remove(blind);
     let mut receipts = Vec::new();
     for (data, delivery) in deliveries {

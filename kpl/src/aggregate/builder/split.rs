@@ -8,25 +8,25 @@ use bytes::Bytes;
 use kinesis_aggregation::{AggregateBuilder, HashKey};
 
 use super::{Sealed, Sealer, droppable_of};
-use crate::ack::Settler;
+use crate::ack::Completer;
 use crate::aggregate::compression::Data;
 use crate::aggregate::kinesis_record::{KinesisRecord, Members};
-use crate::aggregate::verdict::HashKeySpan;
-use crate::buffer::{LaneId, RECORD_OVERHEAD};
+use crate::aggregate::shard_check::HashKeySpan;
+use crate::buffer::{QueueId, RECORD_OVERHEAD};
 use crate::record::UserRecord;
 
 impl Sealer {
-    /// Distributes the members of a record to the lanes that take them now. Order and place in the queue are kept.
+    /// Distributes the members of a record to the queues that take them now. Order and place in the queue are kept.
     ///
-    /// `route` names the lane of a hash key, and whether that lane aggregates.
+    /// `route` names the queue of a hash key, and whether that queue aggregates.
     pub(crate) fn regroup(
         &mut self,
         record: KinesisRecord,
-        route: impl Fn(HashKey) -> (LaneId, bool),
+        route: impl Fn(HashKey) -> (QueueId, bool),
     ) -> Vec<KinesisRecord> {
         let parts = self.divide(record, |_, hash_key| {
-            let (lane, aggregates) = route(hash_key);
-            (lane, lane, aggregates)
+            let (queue_id, aggregates) = route(hash_key);
+            (queue_id, queue_id, aggregates)
         });
         parts.into_iter().map(|(_, part)| part).collect()
     }
@@ -37,18 +37,18 @@ impl Sealer {
         aggregate: KinesisRecord,
         members: usize,
     ) -> Vec<KinesisRecord> {
-        let lane = aggregate.lane;
+        let queue_id = aggregate.queue_id;
         let parts = self.divide(aggregate, |place, _| {
             let stays = place >= members;
-            (stays, lane, stays)
+            (stays, queue_id, stays)
         });
         parts.into_iter().map(|(_, part)| part).collect()
     }
 
-    /// Divides an aggregate into two, which stay in its lane.
+    /// Divides an aggregate into two, which stay in its queue.
     pub(crate) fn halve(&mut self, aggregate: KinesisRecord) -> Vec<KinesisRecord> {
-        let (lane, first_half) = (aggregate.lane, aggregate.members.len() / 2);
-        let parts = self.divide(aggregate, |place, _| (place >= first_half, lane, true));
+        let (queue_id, first_half) = (aggregate.queue_id, aggregate.members.len() / 2);
+        let parts = self.divide(aggregate, |place, _| (place >= first_half, queue_id, true));
         parts.into_iter().map(|(_, part)| part).collect()
     }
 
@@ -59,10 +59,10 @@ impl Sealer {
         record: KinesisRecord,
         has_failed: impl Fn(usize) -> bool,
     ) -> Vec<(bool, KinesisRecord)> {
-        let lane = record.lane;
+        let queue_id = record.queue_id;
         let mut parts = self.divide(record, |place, _| {
             let has_failed = has_failed(place);
-            (has_failed, lane, !has_failed)
+            (has_failed, queue_id, !has_failed)
         });
         // The last part has what the others did not need: too much, if it failed.
         if let Some((true, last)) = parts.last_mut() {
@@ -77,11 +77,11 @@ impl Sealer {
     }
 
     /// Divides a record: `class` is told the place and the hash key of a member, and names what its part has in common, its
-    /// lane, and whether that lane aggregates.
+    /// queue, and whether that queue aggregates.
     pub(crate) fn divide<C: Copy + Eq + Hash>(
         &mut self,
         record: KinesisRecord,
-        class: impl Fn(usize, HashKey) -> (C, LaneId, bool),
+        class: impl Fn(usize, HashKey) -> (C, QueueId, bool),
     ) -> Vec<(C, KinesisRecord)> {
         let users = record.user_records();
         let was_framed = record.is_framed;
@@ -93,7 +93,7 @@ impl Sealer {
         let mut open: HashMap<C, usize> = HashMap::new();
         for (place, (member, user)) in members.separate().into_iter().zip(users).enumerate() {
             let hash_key = user.hash_key();
-            let (class, lane, aggregates) = class(place, hash_key);
+            let (class, queue_id, aggregates) = class(place, hash_key);
             let group = match aggregates {
                 true => *open.entry(class).or_insert(groups.len()),
                 false => groups.len(),
@@ -103,7 +103,7 @@ impl Sealer {
                 None => groups.push(Group {
                     sequence: sequence + place as u64,
                     class,
-                    lane,
+                    queue_id,
                     places: vec![place],
                     users: vec![user],
                     first_hash_key: hash_key,
@@ -121,11 +121,11 @@ impl Sealer {
                 Some(_) => charge.split(bytes),
                 None => charge.split(usize::MAX),
             };
-            share.move_to(group.lane);
+            share.move_to(group.queue_id);
             let Group {
                 sequence,
                 class,
-                lane,
+                queue_id,
                 places,
                 users,
                 first_hash_key,
@@ -136,12 +136,12 @@ impl Sealer {
             let droppable = droppable_of(&users);
             let mut sealed = self.seal_group(users, first_hash_key);
             if was_framed && !sealed.is_framed {
-                // A slice of the whole, which must not live until the last of its members is settled.
+                // A slice of the whole, which must not live until the last of its members is completed.
                 sealed.data = Data::Final(Bytes::copy_from_slice(&sealed.data.bytes()));
             }
             let part = KinesisRecord {
                 sequence,
-                lane,
+                queue_id,
                 data: sealed.data,
                 partition_key: sealed.partition_key,
                 explicit_hash_key: sealed.explicit_hash_key,
@@ -182,14 +182,14 @@ struct Group<C> {
     /// The place of the first of them.
     sequence: u64,
     class: C,
-    lane: LaneId,
+    queue_id: QueueId,
     /// Of the members in the record that is divided.
     places: Vec<usize>,
     users: Vec<UserRecord>,
     first_hash_key: HashKey,
     span: HashKeySpan,
     hash_keys: Vec<HashKey>,
-    members: Vec<(Arc<Settler>, u32)>,
+    members: Vec<(Arc<Completer>, u32)>,
 }
 
 impl<C> Group<C> {
@@ -198,7 +198,7 @@ impl<C> Group<C> {
         place: usize,
         user: UserRecord,
         hash_key: HashKey,
-        member: (Arc<Settler>, u32),
+        member: (Arc<Completer>, u32),
     ) {
         self.places.push(place);
         self.users.push(user);

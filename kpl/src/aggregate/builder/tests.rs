@@ -5,16 +5,16 @@ use kinesis_aggregation::{Decoded, Decoder};
 use proptest::prelude::*;
 
 use super::*;
-use crate::ack::Settlement;
+use crate::ack::Outcomes;
 use crate::buffer::{Budget, MemoryBudget};
 use crate::clock;
 use crate::config::Compression;
 
-const LANE: LaneId = LaneId(7);
+const LANE: QueueId = QueueId(7);
 
 struct Fixture {
     budget: Arc<Budget>,
-    settlement: Arc<Settlement>,
+    outcomes: Arc<Outcomes>,
     sealer: Sealer,
     limits: AggregateLimits,
 }
@@ -25,7 +25,7 @@ impl Fixture {
             ProducerConfig { aggregation_max_size: max_size, compression, ..Default::default() };
         Self {
             budget: Budget::new(MemoryBudget::new(1 << 30), 100),
-            settlement: Arc::default(),
+            outcomes: Arc::default(),
             sealer: Sealer::new(&config).unwrap(),
             limits: AggregateLimits::new(&config, 1 << 20),
         }
@@ -33,10 +33,13 @@ impl Fixture {
 
     fn open(&self, record: UserRecord) -> (OpenAggregate, Delivery) {
         let hash_key = record.hash_key();
-        let mut settler = Settler::new(&self.settlement);
-        let delivery = settler.add_member();
+        let mut completer = Completer::new(&self.outcomes);
+        let delivery = completer.add_member();
         let charge = self.budget.try_charge(LANE, cost_of(&record).1).unwrap();
-        (OpenAggregate::new(record, hash_key, charge, settler, self.limits, clock::now()), delivery)
+        (
+            OpenAggregate::new(record, hash_key, charge, completer, self.limits, clock::now()),
+            delivery,
+        )
     }
 
     /// One sealed record of all `records`, as far as they fit.
@@ -136,7 +139,7 @@ fn a_look_alike_of_a_frame_is_wrapped_and_comes_back() {
 }
 
 proptest! {
-    /// After any reshard: each member lies once in a record of its lane, order and charge are kept, and each delivery
+    /// After any reshard: each member lies once in a record of its queue, order and charge are kept, and each delivery
     /// resolves to its own place.
     #[test]
     fn regrouped_members_keep_their_deliveries(
@@ -150,11 +153,11 @@ proptest! {
         let all = records(count, 20);
         let (sealed, deliveries) = fixture.sealed(&all);
         let charged = sealed.charge.bytes();
-        let lane_of = |hash_key: HashKey| {
-            let lane = cuts.iter().filter(|cut| hash_key.get() >= **cut).count() as u32;
-            (LaneId(lane), !(unpredicted && lane == 0))
+        let queue_of = |hash_key: HashKey| {
+            let queue_id = cuts.iter().filter(|cut| hash_key.get() >= **cut).count() as u32;
+            (QueueId(queue_id), !(unpredicted && queue_id == 0))
         };
-        let parts = fixture.sealer.regroup(sealed, lane_of);
+        let parts = fixture.sealer.regroup(sealed, queue_of);
         prop_assert_eq!(fixture.budget.used(), charged);
         prop_assert_eq!(parts.iter().map(|part| part.charge.bytes()).sum::<usize>(), charged);
         prop_assert!(parts.is_sorted_by(|a, b| a.sequence < b.sequence), "each in its place");
@@ -170,11 +173,11 @@ proptest! {
             let bytes: usize = users.iter().map(UserRecord::payload_len).sum();
             prop_assert_eq!(part.user_bytes(), bytes);
             for user in &users {
-                prop_assert_eq!(lane_of(user.hash_key()).0, part.lane);
+                prop_assert_eq!(queue_of(user.hash_key()).0, part.queue_id);
                 prop_assert!(part.span.low <= user.hash_key() && user.hash_key() <= part.span.high);
             }
             seen.extend(users.iter().cloned().enumerate().map(|(at, user)| (user, number.to_string(), at as u64)));
-            part.settle_delivered("s".into(), &number.to_string());
+            part.complete_delivered("s".into(), &number.to_string());
         }
         prop_assert_eq!(fixture.budget.used(), 0);
         for (record, delivery) in all.iter().zip(deliveries) {

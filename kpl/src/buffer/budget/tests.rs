@@ -7,20 +7,20 @@ use proptest::prelude::*;
 
 use super::*;
 
-const A: LaneId = LaneId(2);
-const B: LaneId = LaneId(3);
-const C: LaneId = LaneId(4);
+const A: QueueId = QueueId(2);
+const B: QueueId = QueueId(3);
+const C: QueueId = QueueId(4);
 
 fn budget(total: usize) -> Arc<Budget> {
     Budget::new(MemoryBudget::new(total), 100)
 }
 
 /// Takes ten bytes at a time until refused.
-fn fill(budget: &Arc<Budget>, lanes: &[LaneId]) -> Vec<Charge> {
+fn fill(budget: &Arc<Budget>, queue_ids: &[QueueId]) -> Vec<Charge> {
     let mut held = Vec::new();
     loop {
         let before = held.len();
-        held.extend(lanes.iter().filter_map(|&lane| budget.try_charge(lane, 10)));
+        held.extend(queue_ids.iter().filter_map(|&queue_id| budget.try_charge(queue_id, 10)));
         if held.len() == before {
             return held;
         }
@@ -63,7 +63,7 @@ fn a_waiter_blocks_only_its_own_shard() {
     let mut waits = budget.charge_in_turn(A, 10);
     assert!(budget.try_charge(B, 10).is_some());
     assert!((&mut waits).now_or_never().is_none());
-    assert_eq!(budget.take_pressure(&[]), Pressure::Lanes(vec![A]));
+    assert_eq!(budget.take_pressure(&[]), Pressure::Queues(vec![A]));
 }
 
 #[test]
@@ -130,16 +130,16 @@ proptest! {
         let budgets = [(); 2].map(|()| Budget::new(pool.clone(), 100));
         let mut held: Vec<Charge> = Vec::new();
         let mut waiting: Vec<(Turn, Arc<CountWakes>)> = Vec::new();
-        for (action, producer, lane, bytes, pick) in steps {
-            let (budget, lane) = (&budgets[usize::from(producer)], LaneId(lane));
+        for (action, producer, queue_id, bytes, pick) in steps {
+            let (budget, queue_id) = (&budgets[usize::from(producer)], QueueId(queue_id));
             match action {
-                0 => held.extend(budget.try_charge(lane, bytes)),
-                1 => waiting.push((budget.charge_in_turn(lane, bytes), Arc::default())),
+                0 => held.extend(budget.try_charge(queue_id, bytes)),
+                1 => waiting.push((budget.charge_in_turn(queue_id, bytes), Arc::default())),
                 2 if !held.is_empty() => drop(held.swap_remove(pick.index(held.len()))),
                 3 if !waiting.is_empty() => drop(waiting.swap_remove(pick.index(waiting.len()))),
                 4 if !held.is_empty() => {
                     let index = pick.index(held.len());
-                    held[index].move_to(lane);
+                    held[index].move_to(queue_id);
                 }
                 _ => {}
             }
@@ -194,7 +194,7 @@ fn a_barrier_that_rises_when_somebody_leaves_is_told() {
     let _held = budget.try_charge(A, 60).unwrap();
     let granted_and_not_taken = budget.charge_in_turn(C, 30);
     let mut large = budget.charge_in_turn(C, 50);
-    assert_eq!(budget.take_pressure(&[]), Pressure::Lanes(vec![C]));
+    assert_eq!(budget.take_pressure(&[]), Pressure::Queues(vec![C]));
     assert!(budget.must_yield().now_or_never().is_none());
     drop(granted_and_not_taken);
     assert!(budget.must_yield().now_or_never().is_some());
@@ -203,11 +203,11 @@ fn a_barrier_that_rises_when_somebody_leaves_is_told() {
 }
 
 #[test]
-fn a_lane_that_holds_nothing_is_refused_for_what_others_hold() {
+fn a_queue_that_holds_nothing_is_refused_for_what_others_hold() {
     let budget = budget(100);
     let _held = budget.try_charge(A, 45).unwrap();
     budget.note_refusal(A);
-    assert_eq!(budget.take_pressure(&[]), Pressure::Lanes(vec![A]));
+    assert_eq!(budget.take_pressure(&[]), Pressure::Queues(vec![A]));
     assert!(budget.try_charge(C, 60).is_none());
     budget.note_refusal(C);
     assert_eq!(budget.take_pressure(&[]), Pressure::All);
@@ -220,7 +220,7 @@ fn producers_share_a_budget_shard_by_shard() {
     let [one, other] = [(); 2].map(|()| Budget::new(pool.clone(), 100));
     let hot = fill(&one, &[A]);
     assert_eq!((one.used(), other.used(), pool.used()), (450, 0, 450));
-    // The other's lane of the same number is another lane, and finds room.
+    // The other's queue of the same number is another queue, and finds room.
     let _held = other.try_charge(A, 200).unwrap();
     assert_eq!((one.used(), other.used(), pool.used()), (450, 200, 650));
     drop(hot);
@@ -294,8 +294,8 @@ fn reservations_overtake_nobody_who_waits_for_a_shard() {
     let budget = budget(900);
     let mut held = fill(&budget, &[A]);
     let mut send = budget.charge_in_turn(A, 100);
-    assert!(budget.try_charge(LaneId::RESERVED, 10).is_none());
-    let mut permit = budget.charge_in_turn(LaneId::RESERVED, 10);
+    assert!(budget.try_charge(QueueId::PERMITS, 10).is_none());
+    let mut permit = budget.charge_in_turn(QueueId::PERMITS, 10);
     let mut younger = budget.charge_in_turn(A, 10);
     for _ in 0..10 {
         assert!((&mut send).now_or_never().is_none());
@@ -313,10 +313,10 @@ fn reservations_overtake_nobody_who_waits_for_a_shard() {
 fn a_reservation_that_waits_for_a_stalled_shard_stalls_no_other() {
     let budget = budget(900);
     let mut held = fill(&budget, &[A]);
-    let mut large = budget.charge_in_turn(LaneId::RESERVED, 230);
+    let mut large = budget.charge_in_turn(QueueId::PERMITS, 230);
     assert!((&mut large).now_or_never().is_none());
     assert!(budget.must_yield().now_or_never().is_none());
-    assert_eq!(budget.take_pressure(&[]), Pressure::Lanes(vec![A]));
+    assert_eq!(budget.take_pressure(&[]), Pressure::Queues(vec![A]));
     // Of 450 free, 230 are set aside.
     let others = fill(&budget, &[B, C]);
     assert_eq!(others.len() * 10, 140);
@@ -329,12 +329,12 @@ fn a_reservation_that_waits_for_a_stalled_shard_stalls_no_other() {
 #[test]
 fn a_large_reservation_gets_through_many_busy_shards() {
     let budget = budget(1000);
-    let lanes: Vec<_> = (2..10).map(LaneId).collect();
-    let mut held: VecDeque<_> = fill(&budget, &lanes).into();
-    let mut large = budget.charge_in_turn(LaneId::RESERVED, 300);
+    let queue_ids: Vec<_> = (2..10).map(QueueId).collect();
+    let mut held: VecDeque<_> = fill(&budget, &queue_ids).into();
+    let mut large = budget.charge_in_turn(QueueId::PERMITS, 300);
     let granted = (0..1000).find_map(|_| {
         held.pop_front();
-        let took = lanes.iter().filter_map(|&lane| budget.try_charge(lane, 10));
+        let took = queue_ids.iter().filter_map(|&queue_id| budget.try_charge(queue_id, 10));
         held.extend(took);
         (&mut large).now_or_never()
     });
@@ -346,7 +346,7 @@ fn reservations_leave_a_third_even_if_all_are_for_one_shard() {
     let budget = budget(900);
     let _other = budget.try_charge(B, 9).unwrap();
     let mut sent = Vec::new();
-    while let Some(mut room) = budget.try_charge(LaneId::RESERVED, 10) {
+    while let Some(mut room) = budget.try_charge(QueueId::PERMITS, 10) {
         room.move_to(A);
         sent.push(room);
     }
@@ -354,9 +354,9 @@ fn reservations_leave_a_third_even_if_all_are_for_one_shard() {
     assert!(budget.try_charge(B, 100).is_some());
     assert!(budget.try_charge(C, 300).is_some());
     // Who waits for room to reserve neither stalls others, nor waits for more than the fullest shard.
-    let mut waits = budget.charge_in_turn(LaneId::RESERVED, 10);
+    let mut waits = budget.charge_in_turn(QueueId::PERMITS, 10);
     assert!((&mut waits).now_or_never().is_none());
-    assert_eq!(budget.take_pressure(&[]), Pressure::Lanes(vec![A]));
+    assert_eq!(budget.take_pressure(&[]), Pressure::Queues(vec![A]));
     assert!(budget.try_charge(C, 10).is_some());
     drop(sent);
     assert!((&mut waits).now_or_never().flatten().is_some());
@@ -366,7 +366,7 @@ fn reservations_leave_a_third_even_if_all_are_for_one_shard() {
 fn a_large_reservation_gets_its_room_in_the_end() {
     let budget = budget(900);
     let held = budget.try_charge(A, 100).unwrap();
-    let mut large = budget.charge_in_turn(LaneId::RESERVED, 850);
+    let mut large = budget.charge_in_turn(QueueId::PERMITS, 850);
     assert!((&mut large).now_or_never().is_none());
     assert!(budget.try_charge(A, 1).is_none(), "nobody overtakes it");
     drop(held);

@@ -20,7 +20,7 @@ pub(super) const NO_MEANING: [(&str, &str); 28] = [
     ("DaemonHealthCheckTimeoutMs", "there is no child process"),
     ("EnableCoreDumps", "there is no child process"),
     ("EnableDaemonHealthCheck", "there is no child process"),
-    ("EnableOldestFutureTracker", "it is always on: `Producer::oldest_unsettled`"),
+    ("EnableOldestFutureTracker", "it is always on: `Producer::oldest_pending`"),
     (
         "GlueSchemaRegistryConfiguration",
         "there is no Glue Schema Registry: bytes framed by its serializers pass unchanged",

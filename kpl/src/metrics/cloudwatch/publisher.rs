@@ -14,7 +14,7 @@ use crate::logs::LogGate;
 const MAX_DATA: usize = 1000;
 const MAX_BYTES: usize = 800_000;
 
-/// How long the last upload may take after the pipeline has ended.
+/// How long the last upload may take after the sender has ended.
 const LAST_UPLOAD: Duration = Duration::from_secs(5);
 
 pub(crate) struct Publisher {
@@ -112,9 +112,9 @@ impl Publisher {
             }
             let sent: Vec<_> = data.iter().map(|datum| datum.series.clone()).collect();
             match self.uploader.put(data).await {
-                Ok(()) => self.pending.settle(&sent),
+                Ok(()) => self.pending.complete(&sent),
                 Err(error) if error.is_refused => {
-                    self.pending.settle(&sent);
+                    self.pending.complete(&sent);
                     if let Some(left_out) = self.refused.pass(clock::now()) {
                         tracing::warn!(
                             code = error.code,

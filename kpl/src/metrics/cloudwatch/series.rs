@@ -68,7 +68,7 @@ impl Values {
 
 type Finest = (Metric, Option<Arc<str>>, Option<Arc<str>>);
 
-/// What the pipeline measured since the last look, by the finest dimensions. Clones share it.
+/// What the sender measured since the last look, by the finest dimensions. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Collected {
     level: MetricsLevel,
@@ -234,7 +234,7 @@ impl Pending {
     }
 
     /// Forgets what was uploaded.
-    pub(super) fn settle(&mut self, data: &[Series]) {
+    pub(super) fn complete(&mut self, data: &[Series]) {
         for series in data {
             self.series.remove(series);
         }

@@ -4,7 +4,7 @@ use kinesis_aggregation::{HashKey, HashKeyRange};
 use proptest::prelude::*;
 
 use super::*;
-use crate::ack::{Settlement, Settler};
+use crate::ack::{Completer, Outcomes};
 use crate::aggregate::builder::{AggregateLimits, OpenAggregate, Sealer};
 use crate::buffer::{Budget, MemoryBudget};
 use crate::clock;
@@ -20,7 +20,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    fn new(lanes: u32, max_count: usize, max_size: usize) -> Self {
+    fn new(shards: u32, max_count: usize, max_size: usize) -> Self {
         let config = ProducerConfig {
             collection_max_count: max_count,
             collection_max_size: max_size,
@@ -31,12 +31,12 @@ impl Fixture {
         let limits = AggregateLimits::new(&config, 1 << 20);
         let queue = |id| {
             let shard = (format!("shard-{id}").into(), HashKeyRange::FULL);
-            let lane = Lane::new(LaneId(id), Some(shard), limits);
-            (LaneId(id), LaneQueue::new(lane, &config, now))
+            let intake = Intake::new(QueueId(id), Some(shard), limits);
+            (QueueId(id), ShardQueue::new(intake, &config, now))
         };
         Self {
             collector: Collector::new(&config),
-            queues: (0..lanes).map(queue).collect(),
+            queues: (0..shards).map(queue).collect(),
             sealer: Sealer::new(&config).unwrap(),
             budget: Budget::new(MemoryBudget::new(1 << 30), 100),
             limits,
@@ -44,17 +44,17 @@ impl Fixture {
         }
     }
 
-    fn record(&mut self, lane: u32, size: usize) -> KinesisRecord {
+    fn record(&mut self, queue_id: u32, size: usize) -> KinesisRecord {
         let user = UserRecord::new("k", vec![0; size - 1]);
-        let mut settler = Settler::new(&Arc::new(Settlement::default()));
-        drop(settler.add_member());
-        let charge = self.budget.try_charge(LaneId(lane), size).unwrap();
-        let open = OpenAggregate::new(user, HashKey::MIN, charge, settler, self.limits, self.now);
-        self.sealer.seal(open, LaneId(lane))
+        let mut completer = Completer::new(&Arc::new(Outcomes::default()));
+        drop(completer.add_member());
+        let charge = self.budget.try_charge(QueueId(queue_id), size).unwrap();
+        let open = OpenAggregate::new(user, HashKey::MIN, charge, completer, self.limits, self.now);
+        self.sealer.seal(open, QueueId(queue_id))
     }
 
     fn enqueue(&mut self, record: KinesisRecord) {
-        let queue = self.queues.get_mut(&record.lane).unwrap();
+        let queue = self.queues.get_mut(&record.queue_id).unwrap();
         self.collector.enqueue(queue, record);
     }
 
@@ -64,7 +64,7 @@ impl Fixture {
         batch
             .into_iter()
             .flat_map(|b| b.records)
-            .map(|r| (r.lane.0, r.sequence, r.size()))
+            .map(|r| (r.queue_id.0, r.sequence, r.size()))
             .collect()
     }
 }
@@ -72,14 +72,15 @@ impl Fixture {
 #[test]
 fn shards_take_turns() {
     let mut fixture = Fixture::new(3, 5, 1 << 20);
-    for lane in [0, 0, 0, 0, 0, 0, 1, 2] {
-        let record = fixture.record(lane, 10);
+    for queue_id in [0, 0, 0, 0, 0, 0, 1, 2] {
+        let record = fixture.record(queue_id, 10);
         fixture.enqueue(record);
     }
-    let lanes =
-        |batch: Vec<(u32, u64, usize)>| batch.iter().map(|(lane, ..)| *lane).collect::<Vec<_>>();
-    assert_eq!(lanes(fixture.batch()), [0, 1, 2, 0, 0]);
-    assert_eq!(lanes(fixture.batch()), [0, 0, 0]);
+    let shards = |batch: Vec<(u32, u64, usize)>| {
+        batch.iter().map(|(queue_id, ..)| *queue_id).collect::<Vec<_>>()
+    };
+    assert_eq!(shards(fixture.batch()), [0, 1, 2, 0, 0]);
+    assert_eq!(shards(fixture.batch()), [0, 0, 0]);
     assert_eq!(fixture.batch(), []);
 }
 
@@ -100,16 +101,16 @@ fn a_record_that_comes_back_goes_before_its_successors() {
 #[test]
 fn a_paused_shard_holds_back_only_itself() {
     let mut fixture = Fixture::new(2, 500, 1 << 20);
-    for lane in [0, 1, 0, 1] {
-        let record = fixture.record(lane, 10);
+    for queue_id in [0, 1, 0, 1] {
+        let record = fixture.record(queue_id, 10);
         fixture.enqueue(record);
     }
     let mut rng = fastrand::Rng::with_seed(3);
-    let (now, lane) = (fixture.now, LaneId(0));
-    assert!(fixture.queues.get_mut(&lane).unwrap().throttled(now, now, &mut rng));
+    let (now, queue_id) = (fixture.now, QueueId(0));
+    assert!(fixture.queues.get_mut(&queue_id).unwrap().throttled(now, now, &mut rng));
     let until = fixture.collector.fill(&mut fixture.queues, now).next_ready.unwrap();
     assert!(until > now);
-    assert!(fixture.batch().iter().all(|(lane, ..)| *lane == 1));
+    assert!(fixture.batch().iter().all(|(queue_id, ..)| *queue_id == 1));
     fixture.now = until + Duration::from_secs(1);
     assert_eq!(fixture.batch().len(), 2);
 }
@@ -146,8 +147,8 @@ proptest! {
         max_size in 100..6000_usize,
     ) {
         let mut fixture = Fixture::new(4, max_count, max_size);
-        for (lane, size) in &records {
-            let record = fixture.record(*lane, *size);
+        for (queue_id, size) in &records {
+            let record = fixture.record(*queue_id, *size);
             fixture.enqueue(record);
         }
         let mut out: Vec<(u32, u64)> = Vec::new();
@@ -160,17 +161,17 @@ proptest! {
             prop_assert!(batch.len() <= max_count);
             prop_assert!(bytes <= max_size || batch.len() == 1);
             // Who has something left got as many places as anyone, or one less.
-            let places = |lane: u32| batch.iter().filter(|(of, ..)| *of == lane).count();
+            let places = |shard: u32| batch.iter().filter(|(of, ..)| *of == shard).count();
             let most = (0..4).map(places).max().unwrap_or(0);
-            for lane in 0..4 {
-                let is_left = !fixture.queues[&LaneId(lane)].waiting.is_empty();
-                prop_assert!(!is_left || places(lane) + 1 >= most, "lane {} has {} of {}", lane, places(lane), most);
+            for queue_id in 0..4 {
+                let is_left = !fixture.queues[&QueueId(queue_id)].waiting.is_empty();
+                prop_assert!(!is_left || places(queue_id) + 1 >= most, "queue {} has {} of {}", queue_id, places(queue_id), most);
             }
-            out.extend(batch.iter().map(|(lane, sequence, _)| (*lane, *sequence)));
+            out.extend(batch.iter().map(|(queue_id, sequence, _)| (*queue_id, *sequence)));
         }
         prop_assert_eq!(out.len(), records.len());
-        for lane in 0..4 {
-            let sequences: Vec<_> = out.iter().filter(|(of, _)| *of == lane).map(|(_, s)| *s).collect();
+        for queue_id in 0..4 {
+            let sequences: Vec<_> = out.iter().filter(|(of, _)| *of == queue_id).map(|(_, s)| *s).collect();
             prop_assert!(sequences.is_sorted());
         }
     }
@@ -179,10 +180,10 @@ proptest! {
 #[test]
 fn a_shard_gets_no_more_than_its_rate() {
     let mut fixture = Fixture::new(2, 500, 10 << 20);
-    let (now, hot) = (fixture.now, LaneId(0));
-    let lane = Arc::clone(&fixture.queues[&hot].lane);
+    let (now, hot) = (fixture.now, QueueId(0));
+    let intake = Arc::clone(&fixture.queues[&hot].intake);
     let config = ProducerConfig { rate_limit: 100, ..Default::default() };
-    fixture.queues.insert(hot, LaneQueue::new(lane, &config, now));
+    fixture.queues.insert(hot, ShardQueue::new(intake, &config, now));
     for _ in 0..30 {
         let record = fixture.record(0, 100 * 1024);
         fixture.enqueue(record);

@@ -1,31 +1,31 @@
-//! Succession: which lanes still have something under way that goes before the records of others. Pure.
+//! Succession: which queues still have something under way that goes before the records of others. Pure.
 
 use std::collections::HashMap;
 
 use kinesis_aggregation::HashKeyRange;
 
-use crate::buffer::LaneId;
+use crate::buffer::QueueId;
 
-/// The lanes that take nothing more and are not settled yet.
+/// The queues that take nothing more and are not completed yet.
 #[derive(Debug, Default)]
 pub(crate) struct Succession {
-    unsettled: HashMap<LaneId, HashKeyRange>,
+    pending: HashMap<QueueId, HashKeyRange>,
 }
 
 impl Succession {
-    /// A lane's shard is closed while something of it is under way.
-    pub(crate) fn retire(&mut self, lane: LaneId, range: HashKeyRange) {
-        self.unsettled.insert(lane, range);
+    /// A queue's shard is closed while something of it is under way.
+    pub(crate) fn retire(&mut self, queue_id: QueueId, range: HashKeyRange) {
+        self.pending.insert(queue_id, range);
     }
 
-    /// Nothing of a lane is under way any more.
-    pub(crate) fn settled(&mut self, lane: LaneId) {
-        self.unsettled.remove(&lane);
+    /// Nothing of a queue is under way any more.
+    pub(crate) fn completed(&mut self, queue_id: QueueId) {
+        self.pending.remove(&queue_id);
     }
 
-    /// Whether a lane that takes `range` may go ahead.
+    /// Whether a queue that takes `range` may go ahead.
     pub(crate) fn allows(&self, range: HashKeyRange) -> bool {
-        self.unsettled
+        self.pending
             .values()
             .all(|other| other.end() < range.start() || range.end() < other.start())
     }
@@ -44,14 +44,14 @@ mod tests {
     #[test]
     fn a_child_waits_for_each_parent_and_others_do_not() {
         let mut succession = Succession::default();
-        succession.retire(LaneId(1), range(0, 9));
-        succession.retire(LaneId(2), range(10, 19));
+        succession.retire(QueueId(1), range(0, 9));
+        succession.retire(QueueId(2), range(10, 19));
         let merged = range(0, 19);
         assert!(succession.allows(range(20, 29)));
         assert!(!succession.allows(merged));
-        succession.settled(LaneId(1));
+        succession.completed(QueueId(1));
         assert!(!succession.allows(merged) && succession.allows(range(0, 9)));
-        succession.settled(LaneId(2));
+        succession.completed(QueueId(2));
         assert!(succession.allows(merged));
     }
 }

@@ -20,7 +20,7 @@
 //! refused in the first half hour, a fifth in the second, 15 % in the second hour, 10 % in the third.
 //!
 //! The shard has the buckets of Kinesis: 1,000 records and 1 MiB, refilled each second. Each producer has more to send than
-//! it ever may, and collects and sends as the pipeline does. Round trips take 10 to 60 ms, by chance.
+//! it ever may, and collects and sends as the sender does. Round trips take 10 to 60 ms, by chance.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

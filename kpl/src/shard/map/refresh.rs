@@ -15,7 +15,7 @@ use crate::retry::SHARD_MAP_BACKOFF;
 use crate::service::{CallError, Listing, Service, StreamDescription};
 use crate::shard::map::ShardMap;
 use crate::shard::map::known::KnownShards;
-use crate::shard::shared::Shared;
+use crate::shard::stream_shards::StreamShards;
 
 /// The shortest pause between two refreshes that are asked for; see [`pause`].
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
@@ -27,7 +27,7 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(50);
 const MAX_WANTED_BACKOFF: Duration = Duration::from_secs(5);
 
 pub(crate) struct Refresher {
-    shared: Arc<Shared>,
+    shared: Arc<StreamShards>,
     service: Arc<dyn Service>,
     rng: fastrand::Rng,
     failed: LogGate,
@@ -47,7 +47,7 @@ pub(crate) struct Refresher {
 impl Refresher {
     /// `first` is what the stream was described as, if the role may ask.
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<StreamShards>,
         service: Arc<dyn Service>,
         seed: u64,
         first: Option<StreamDescription>,

@@ -1,4 +1,4 @@
-//! Verdict: whether the shard that took a Kinesis record may keep it.
+//! Shard check: whether the shard that took a Kinesis record may keep it.
 //!
 //! A KCL drops a whole aggregate when one member's hash key is outside the shard's range, so an aggregate succeeds if and
 //! only if every member is inside. Data without a frame is never filtered, so it is never in the wrong shard.
@@ -34,7 +34,7 @@ impl HashKeySpan {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum ShardCheck {
     /// Consumers see every member.
     Delivered,
     /// Consumers drop it: all members must be sent again, under a fresh map.
@@ -44,12 +44,16 @@ pub(crate) enum Verdict {
 }
 
 /// `range` is what the map knows of the shard that took the record; `is_framed` says whether it is an aggregate, perhaps of one.
-pub(crate) fn verdict(is_framed: bool, span: HashKeySpan, range: Option<HashKeyRange>) -> Verdict {
+pub(crate) fn check_shard(
+    is_framed: bool,
+    span: HashKeySpan,
+    range: Option<HashKeyRange>,
+) -> ShardCheck {
     match range {
-        _ if !is_framed => Verdict::Delivered,
-        None => Verdict::UnknownShard,
-        Some(range) if span.is_within(range) => Verdict::Delivered,
-        Some(_) => Verdict::WrongShard,
+        _ if !is_framed => ShardCheck::Delivered,
+        None => ShardCheck::UnknownShard,
+        Some(range) if span.is_within(range) => ShardCheck::Delivered,
+        Some(_) => ShardCheck::WrongShard,
     }
 }
 
@@ -75,18 +79,18 @@ mod tests {
             let mut span = HashKeySpan::of(keys[0]);
             keys.iter().for_each(|&key| span.include(key));
             let expected = if !is_framed || keys.iter().all(|&key| range.contains(key)) {
-                Verdict::Delivered
+                ShardCheck::Delivered
             } else {
-                Verdict::WrongShard
+                ShardCheck::WrongShard
             };
-            prop_assert_eq!(verdict(is_framed, span, Some(range)), expected);
+            prop_assert_eq!(check_shard(is_framed, span, Some(range)), expected);
         }
     }
 
     #[test]
     fn an_unknown_shard_holds_an_aggregate_but_not_plain_data() {
         let span = HashKeySpan::of(HashKey::MIN);
-        assert_eq!(verdict(true, span, None), Verdict::UnknownShard);
-        assert_eq!(verdict(false, span, None), Verdict::Delivered);
+        assert_eq!(check_shard(true, span, None), ShardCheck::UnknownShard);
+        assert_eq!(check_shard(false, span, None), ShardCheck::Delivered);
     }
 }

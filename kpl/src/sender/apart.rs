@@ -1,11 +1,11 @@
-//! Aggregates that wait for a lane that does not aggregate: each is taken apart when its turn comes.
+//! Aggregates that wait for a queue that does not aggregate: each is taken apart when its turn comes.
 //!
 //! A record that travels alone takes much more memory than its bytes count in an aggregate. A buffer full of aggregates must
 //! stay within its bound when the stream begins to place records itself, or its map gets a gap.
 
 use std::sync::Arc;
 
-use super::Pipeline;
+use super::Sender;
 use crate::aggregate::fill::SealReason;
 use crate::clock::Instant;
 use crate::error::FailureCause;
@@ -14,10 +14,10 @@ use crate::sender::batch::Batch;
 /// How many members leave their aggregate at a time: a full request.
 const MEMBERS_AT_A_TIME: usize = 500;
 
-/// No more leave theirs while so many records of the lane are under way.
+/// No more leave theirs while so many records of the queue are under way.
 const MOST_UNDER_WAY: usize = 5000;
 
-impl Pipeline {
+impl Sender {
     /// Fills the batch; returns when a shard that is held back now may go on.
     pub(super) fn fill(&mut self, now: Instant) -> Option<Instant> {
         self.take_apart();
@@ -35,16 +35,16 @@ impl Pipeline {
             }
             for id in filled.to_seal {
                 if let Some(queue) = self.queues.get(&id) {
-                    let lane = Arc::clone(&queue.lane);
-                    self.fetch_open(&lane, SealReason::Linger);
+                    let intake = Arc::clone(&queue.intake);
+                    self.fetch_open(&intake, SealReason::Linger);
                 }
             }
         }
     }
 
     fn take_apart(&mut self) {
-        let lane = self.routing.unpredicted().id;
-        let Some(queue) = self.queues.get_mut(&lane) else {
+        let queue_id = self.router.unpredicted().id;
+        let Some(queue) = self.queues.get_mut(&queue_id) else {
             return;
         };
         if queue.under_way >= MOST_UNDER_WAY {
@@ -53,17 +53,16 @@ impl Pipeline {
         let Some(aggregate) = queue.pop_aggregate() else {
             return;
         };
-        let routing = Arc::clone(&self.routing);
+        let router = Arc::clone(&self.router);
         let mut parts = self.sealer.take_apart(aggregate, MEMBERS_AT_A_TIME);
-        let refused: Vec<_> =
-            parts.extract_if(.., |part| routing.refuses(part).is_some()).collect();
+        let refused: Vec<_> = parts.extract_if(.., |part| router.refuses(part).is_some()).collect();
         queue.put_first(parts);
         // What follows them in the queue is in its place.
         for part in refused {
-            if let Some(invalid) = routing.refuses(&part) {
+            if let Some(invalid) = router.refuses(&part) {
                 self.fail(part, FailureCause::StrategyChanged(invalid), None);
             }
         }
-        self.freed(lane);
+        self.freed(queue_id);
     }
 }

@@ -23,8 +23,8 @@ async fn a_record_that_expires_in_the_queue_lets_its_open_neighbour_go() {
     tokio::time::sleep(SECOND).await;
     let second = send(&producer, 1, "b").await;
     for delivery in [first, second] {
-        let settled = tokio::time::timeout(100 * SECOND, delivery).await;
-        let error = settled.expect("it is settled").unwrap_err();
+        let completed = tokio::time::timeout(100 * SECOND, delivery).await;
+        let error = completed.expect("it is completed").unwrap_err();
         assert!(matches!(error.cause(), FailureCause::Expired { .. }));
     }
     assert!(began.elapsed() < 33 * SECOND, "{:?}", began.elapsed());
@@ -118,7 +118,7 @@ async fn a_missing_stream_is_not_asked_for_with_every_record() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_held_verdict_does_not_wait_for_a_long_backoff() {
+async fn a_held_shard_check_does_not_wait_for_a_long_backoff() {
     let service = Scripted::new(|_, entries| {
         let outcome = |_: &Entry| EntryOutcome::Written {
             shard_id: "child".into(),
@@ -212,22 +212,22 @@ async fn of_many_attempts_few_are_kept_and_equal_ones_share_their_text() {
     assert!(Arc::ptr_eq(&firsts[0].message, &firsts[1].message));
 }
 
-/// A pipeline that a test drives by hand, on one shard.
-fn by_hand() -> (Arc<Shared>, Pipeline) {
+/// A sender that a test drives by hand, on one shard.
+fn by_hand() -> (Arc<StreamShards>, Sender) {
     let config = ProducerConfig { aggregation_max_count: 2, ..Default::default() };
-    let shared = Shared::new(config, 1 << 20, false, None, None);
+    let shared = StreamShards::new(config, 1 << 20, false, None, None);
     replace_shard(&shared, 1, "parent");
     let service = Scripted::new(|_, entries| all_written(entries));
-    let pipeline = Pipeline::new(Arc::clone(&shared), service, 42).unwrap();
-    (shared, pipeline)
+    let sender = Sender::new(Arc::clone(&shared), service, 42).unwrap();
+    (shared, sender)
 }
 
 /// `name` is the one shard of the stream now.
-fn replace_shard(shared: &Shared, generation: u64, name: &str) {
+fn replace_shard(shared: &StreamShards, generation: u64, name: &str) {
     shared.install(generation, ShardMap::new(vec![shard(name, 0, u128::MAX, true)]));
 }
 
-fn enter(shared: &Arc<Shared>, data: &'static str) -> Delivery {
+fn enter(shared: &Arc<StreamShards>, data: &'static str) -> Delivery {
     let record = UserRecord::new("k", data);
     let hash_key = record.hash_key();
     let entered = shared.enter(record, hash_key, None);
@@ -235,36 +235,36 @@ fn enter(shared: &Arc<Shared>, data: &'static str) -> Delivery {
 }
 
 /// What the next request holds, as it is.
-fn collected(pipeline: &mut Pipeline) -> Vec<bytes::Bytes> {
-    pipeline.intake(clock::now());
-    pipeline.collector.fill(&mut pipeline.queues, clock::now());
-    let batch = pipeline.collector.take_batch().unwrap();
+fn collected(sender: &mut Sender) -> Vec<bytes::Bytes> {
+    sender.intake(clock::now());
+    sender.collector.fill(&mut sender.queues, clock::now());
+    let batch = sender.collector.take_batch().unwrap();
     let users = batch.records.iter().flat_map(KinesisRecord::user_records);
     users.map(|record| record.data).collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_key_keeps_its_order_when_its_shard_is_replaced() {
-    let (shared, mut pipeline) = by_hand();
+    let (shared, mut sender) = by_hand();
     let mut deliveries = vec![enter(&shared, "0")];
-    pipeline.intake(clock::now());
+    sender.intake(clock::now());
     replace_shard(&shared, 2, "child");
-    // A sender may come between the new map and the retirement of the old lane, and announce first.
-    let retired = shared.take_announced();
+    // A sender may come between the new map and the retirement of the old queue, and mark ready first.
+    let retired = shared.take_ready();
     deliveries.extend([enter(&shared, "1"), enter(&shared, "2")]);
-    retired.iter().for_each(|lane| shared.announce(lane));
-    assert_eq!(collected(&mut pipeline), ["0", "1", "2"]);
+    retired.iter().for_each(|intake| shared.add_ready(intake));
+    assert_eq!(collected(&mut sender), ["0", "1", "2"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_key_keeps_its_order_when_shards_are_replaced_faster_than_they_are_fetched() {
-    let (shared, mut pipeline) = by_hand();
+    let (shared, mut sender) = by_hand();
     let mut deliveries = vec![enter(&shared, "0")];
     replace_shard(&shared, 2, "child");
     deliveries.push(enter(&shared, "1"));
     replace_shard(&shared, 3, "grandchild");
     deliveries.extend([enter(&shared, "2"), enter(&shared, "3")]);
-    assert_eq!(collected(&mut pipeline), ["0", "1", "2", "3"]);
+    assert_eq!(collected(&mut sender), ["0", "1", "2", "3"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -102,7 +102,7 @@ async fn short_ones_behind_a_stalled_request_fail_on_time() {
     let first = send(&producer, 0, "first").await;
     tokio::time::sleep(SECOND).await;
     assert_eq!(service.calls().len(), 1);
-    // It has the pipeline look for what has expired, a second apart.
+    // It has the sender look for what has expired, a second apart.
     let long = send(&producer, 1, "long").await;
     tokio::time::sleep(SECOND * 3 / 10).await;
     let began = clock::now();
@@ -123,7 +123,7 @@ async fn without_a_linger_short_ones_behind_a_long_one_fail_on_time() {
     let config = ProducerConfig { record_max_buffered_time: Duration::ZERO, ..Default::default() };
     let producer = producer(refusing("InternalFailure", 4000 * SECOND), config).await;
     let long = producer.send(record("long", 3600)).await.unwrap();
-    // It is refused again and again: its lane is not free.
+    // It is refused again and again: its queue is not free.
     tokio::time::sleep(100 * SECOND).await;
     // Each of them seals the one before, whose timer is too late for it.
     let mut short = Vec::new();

@@ -5,16 +5,16 @@ use crate::shard::map::ShardMap;
 
 const MEMBERS: usize = 30_000;
 
-/// A pipeline whose queues are full of aggregates, and the deliveries of their members.
-fn full_of_aggregates(service: &Arc<Scripted>) -> (Arc<Shared>, Pipeline, Vec<Delivery>) {
+/// A sender whose queues are full of aggregates, and the deliveries of their members.
+fn full_of_aggregates(service: &Arc<Scripted>) -> (Arc<StreamShards>, Sender, Vec<Delivery>) {
     let config = ProducerConfig {
         max_requests_in_flight: 1,
         record_ttl: Duration::from_secs(36_000),
         ..Default::default()
     };
-    let shared = Shared::new(config, 1 << 20, false, None, None);
+    let shared = StreamShards::new(config, 1 << 20, false, None, None);
     shared.install(1, ShardMap::new(lock(&service.shards).clone()));
-    let mut pipeline = Pipeline::new(Arc::clone(&shared), Arc::clone(service) as _, 42).unwrap();
+    let mut sender = Sender::new(Arc::clone(&shared), Arc::clone(service) as _, 42).unwrap();
     let deliveries = (0..MEMBERS).map(|id| {
         let record = UserRecord::new("k", id.to_string()).with_explicit_hash_key(HashKey::MIN);
         let Ok(delivery) = shared.enter(record, HashKey::MIN, None) else {
@@ -23,17 +23,17 @@ fn full_of_aggregates(service: &Arc<Scripted>) -> (Arc<Shared>, Pipeline, Vec<De
         delivery
     });
     let deliveries = deliveries.collect();
-    pipeline.intake(clock::now());
-    (shared, pipeline, deliveries)
+    sender.intake(clock::now());
+    (shared, sender, deliveries)
 }
 
-/// All Kinesis records that the pipeline holds.
-fn held(pipeline: &Pipeline) -> usize {
-    let waiting: usize = pipeline.queues.values().map(|queue| queue.waiting()).sum();
-    let batches = pipeline.in_flight.values();
+/// All Kinesis records that the sender holds.
+fn held(sender: &Sender) -> usize {
+    let waiting: usize = sender.queues.values().map(|queue| queue.waiting()).sum();
+    let batches = sender.in_flight.values();
     let in_flight: usize = batches.map(|request| request.batch.records.len()).sum();
-    let batch = pipeline.collector.batch();
-    waiting + in_flight + pipeline.backing_off.len() + batch.map_or(0, |(b, _)| b.records.len())
+    let batch = sender.collector.batch();
+    waiting + in_flight + sender.backing_off.len() + batch.map_or(0, |(b, _)| b.records.len())
 }
 
 #[tokio::test(start_paused = true)]
@@ -55,18 +55,18 @@ async fn a_buffer_of_aggregates_is_taken_apart_as_it_is_sent() {
             };
             (QUICK, Ok(entries.iter().map(outcome).collect()))
         });
-        let (shared, mut pipeline, deliveries) = full_of_aggregates(&service);
-        let aggregates = held(&pipeline);
+        let (shared, mut sender, deliveries) = full_of_aggregates(&service);
+        let aggregates = held(&sender);
         assert!((5..20).contains(&aggregates), "{aggregates}");
         shared.install(2, map);
-        pipeline.intake(clock::now());
+        sender.intake(clock::now());
         let mut most = 0;
         while shared.budget.used() > 0 {
-            let next = pipeline.advance(clock::now());
-            most = most.max(held(&pipeline));
+            let next = sender.advance(clock::now());
+            most = most.max(held(&sender));
             tokio::select! {
                 biased;
-                Some(answer) = pipeline.requests.join_next() => pipeline.on_answer(answer),
+                Some(answer) = sender.requests.join_next() => sender.on_answer(answer),
                 () = tokio::time::sleep_until(next.unwrap_or_else(clock::now)), if next.is_some() => {}
                 else => panic!("nothing is to come"),
             }
@@ -87,15 +87,15 @@ async fn members_that_leave_their_aggregate_keep_their_order() {
         lock(&noted).extend(entries.iter().map(data));
         all_written(entries)
     });
-    let (shared, mut pipeline, deliveries) = full_of_aggregates(&service);
+    let (shared, mut sender, deliveries) = full_of_aggregates(&service);
     let gap = vec![shard("high", u128::MAX / 2 + 1, u128::MAX, true)];
     shared.install(2, ShardMap::new(gap));
-    pipeline.intake(clock::now());
+    sender.intake(clock::now());
     let later = UserRecord::new("k", MEMBERS.to_string()).with_explicit_hash_key(HashKey::MIN);
     let Ok(later) = shared.enter(later, HashKey::MIN, None) else {
         panic!("there is room");
     };
-    let run = tokio::spawn(async move { pipeline.run().await });
+    let run = tokio::spawn(async move { sender.run().await });
     later.await.unwrap();
     for delivery in deliveries {
         delivery.await.unwrap();

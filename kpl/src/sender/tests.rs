@@ -1,4 +1,4 @@
-//! The pipeline on a scripted service, under paused time: hours pass in milliseconds, and a run can be repeated.
+//! The sender on a scripted service, under paused time: hours pass in milliseconds, and a run can be repeated.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! Wakers are the code of others, and may send: none is called while a lane is locked.
+//! Wakers are the code of others, and may send: none is called while a queue is locked.
 
 use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Wake, Waker};
@@ -6,7 +6,7 @@ use std::task::{Context, Wake, Waker};
 use super::*;
 use crate::config::RecordOrdering;
 
-/// Looks at the lanes whenever it is called.
+/// Looks at the queues whenever it is called.
 struct Looks {
     producer: Producer,
     calls: AtomicUsize,
@@ -15,7 +15,7 @@ struct Looks {
 
 impl Wake for Looks {
     fn wake(self: Arc<Self>) {
-        let locked = self.producer.shared().routing().lanes().any(|lane| lane.is_locked());
+        let locked = self.producer.shared().router().intakes().any(|intake| intake.is_locked());
         self.saw_locked.fetch_or(locked, Ordering::SeqCst);
         self.calls.fetch_add(1, Ordering::SeqCst);
     }
@@ -65,7 +65,7 @@ fn config() -> ProducerConfig {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_permit_gives_back_wakes_when_the_lane_is_free() {
+async fn what_a_permit_gives_back_wakes_when_the_queue_is_free() {
     let producer = producer(stalled(), config()).await;
     // The first opens an aggregate, the second joins it.
     for _ in 0..2 {

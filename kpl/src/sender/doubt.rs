@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::Pipeline;
+use super::Sender;
 use crate::clock::Instant;
 use crate::error::{FailureCause, Source};
 use crate::retry;
@@ -62,7 +62,7 @@ impl Doubt {
     }
 }
 
-impl Pipeline {
+impl Sender {
     /// Believes the fatal answers if they have lasted. That a stream is missing is confirmed before.
     pub(super) fn judge_doubt(&mut self) {
         let Some(row) = self.doubt.lasting() else {
@@ -110,13 +110,13 @@ impl Pipeline {
         let backing_off = std::mem::take(&mut self.backing_off).into_values().map(|record| *record);
         let batches = self.parts.drain().chain(self.collector.take_batch());
         let mut waiting: Vec<_> = backing_off.chain(batches.flat_map(|b| b.records)).collect();
-        waiting.iter().for_each(|record| self.leave(record.lane));
-        let mut lanes = Vec::new();
-        for (lane, queue) in &mut self.queues {
+        waiting.iter().for_each(|record| self.leave(record.queue_id));
+        let mut queue_ids = Vec::new();
+        for (queue_id, queue) in &mut self.queues {
             waiting.extend(self.collector.drain(queue));
-            lanes.push(*lane);
+            queue_ids.push(*queue_id);
         }
-        lanes.into_iter().for_each(|lane| self.freed(lane));
+        queue_ids.into_iter().for_each(|queue_id| self.freed(queue_id));
         waiting.sort_by_key(|record| record.sequence);
         self.fail_together(waiting, &cause, source.as_ref());
         self.shared.wake.notify_one();

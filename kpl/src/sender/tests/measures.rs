@@ -7,19 +7,19 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::*;
 use crate::metrics::tests::Recorded;
 
-/// A pipeline with a sink, without the handle: run by hand.
+/// A sender with a sink, without the handle: run by hand.
 async fn measured(
     service: Arc<Scripted>,
     config: ProducerConfig,
 ) -> (Recorded, Producer, tokio_util::task::TaskTracker) {
-    let shared = Shared::new(config, 1 << 20, false, None, None);
+    let shared = StreamShards::new(config, 1 << 20, false, None, None);
     let map = crate::shard::map::ShardMap::new(lock(&service.shards).clone());
     shared.install(1, map);
     let recorded = Recorded::default();
-    let mut pipeline = Pipeline::new(Arc::clone(&shared), service, 42).unwrap();
-    pipeline.meter.add_sink(recorded.clone());
+    let mut sender = Sender::new(Arc::clone(&shared), service, 42).unwrap();
+    sender.meter.add_sink(recorded.clone());
     let tasks = tokio_util::task::TaskTracker::new();
-    tasks.spawn(async move { pipeline.run().await });
+    tasks.spawn(async move { sender.run().await });
     tasks.close();
     (recorded, Producer::new(shared, tasks.clone()), tasks)
 }
@@ -175,7 +175,7 @@ async fn what_rises_is_seen_to_fall_when_the_pipeline_falls_idle() {
     }
     let samples = recorded.of("UserRecordsPending", None, None).0;
     tokio::time::sleep(Duration::from_secs(100)).await;
-    // Only the shard map wakes the pipeline now.
+    // Only the shard map wakes the sender now.
     let idle = recorded.of("UserRecordsPending", None, None).0 - samples;
     assert!(idle <= 10, "{idle} samples of nothing");
 }
@@ -204,7 +204,7 @@ async fn the_hottest_shard_and_key_stand_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_oldest_unsettled_record_is_the_one_that_is_stuck() {
+async fn the_oldest_pending_record_is_the_one_that_is_stuck() {
     let service = Scripted::new(|passed, entries| {
         let outcome = |entry: &Entry| match shard_of(entry) {
             "low" if passed < Duration::from_secs(5) => refused("InternalFailure"),
@@ -213,23 +213,23 @@ async fn the_oldest_unsettled_record_is_the_one_that_is_stuck() {
         (QUICK, Ok(entries.iter().map(outcome).collect()))
     });
     let producer = producer(service, ProducerConfig::default()).await;
-    assert_eq!(producer.oldest_unsettled(), None);
+    assert_eq!(producer.oldest_pending(), None);
     drop(send(&producer, u128::MAX, "goes").await);
     producer.flush().await;
-    assert_eq!(producer.oldest_unsettled(), None);
+    assert_eq!(producer.oldest_pending(), None);
     let stuck = send(&producer, 0, "stuck").await;
     let began = clock::now();
     while began.elapsed() < Duration::from_secs(4) {
         drop(send(&producer, u128::MAX, "goes").await);
         tokio::time::sleep(Duration::from_millis(30)).await;
-        let oldest = producer.oldest_unsettled().unwrap();
+        let oldest = producer.oldest_pending().unwrap();
         let surplus = oldest.saturating_sub(began.elapsed());
         assert!(oldest >= began.elapsed() && surplus < Duration::from_millis(100));
     }
     stuck.await.unwrap();
-    assert!(producer.oldest_unsettled() < Some(Duration::from_secs(1)));
+    assert!(producer.oldest_pending() < Some(Duration::from_secs(1)));
     producer.flush().await;
-    assert_eq!(producer.oldest_unsettled(), None);
+    assert_eq!(producer.oldest_pending(), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -139,7 +139,7 @@ async fn without_a_linger_a_record_goes_when_its_shard_is_free() {
     for delivery in behind {
         delivery.await.unwrap();
     }
-    assert_eq!(began.elapsed(), round_trip * 2, "together, when the first was settled");
+    assert_eq!(began.elapsed(), round_trip * 2, "together, when the first was completed");
     let stats = producer.stats();
     assert_eq!((stats.kinesis_records, stats.aggregated_user_records), (3, 10));
 }

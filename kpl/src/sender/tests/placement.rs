@@ -159,7 +159,7 @@ async fn without_any_leave_to_read_the_stream_look_alikes_survive_its_absence() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_held_for_a_verdict_goes_alone_or_expires() {
+async fn what_is_held_for_a_shard_check_goes_alone_or_expires() {
     let service = follows_keys_until(Duration::ZERO, "unknown");
     let producer = producer(service, ProducerConfig::default()).await;
     let began = clock::now();
@@ -230,8 +230,8 @@ async fn a_reshard_is_survived_while_shards_cannot_be_listed_for_minutes() {
             if id == 200 {
                 // The first waited for half of their time; those behind them do not wait as long again.
                 let late = send(&producer, id, "late").await;
-                let settled = tokio::time::timeout(SECOND, late).await;
-                settled.expect("it is not held up").unwrap();
+                let completed = tokio::time::timeout(SECOND, late).await;
+                completed.expect("it is not held up").unwrap();
             }
         }
         for delivery in deliveries {

@@ -17,7 +17,7 @@
 //! left. While the first permit waits, its bytes are reserved.
 //!
 //! *Cost.* A grant, a return and a new waiter each take a time that is logarithmic in the number of waiters. While permits
-//! wait, each return also looks at the first permit of each producer. A producer's pipeline asks once a turn which open
+//! wait, each return also looks at the first permit of each producer. A producer's sender asks once a turn which open
 //! aggregates must make room. It is told the shards that began to wait since it asked last, and which of the shards that it
 //! names wait. That takes a time that is logarithmic in the number of waiters for each of these shards, and does not depend
 //! on the other shards with waiters.
@@ -25,15 +25,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::task::{Poll, Waker};
 
-use super::LaneId;
+use super::QueueId;
 use super::tournament::Tournament;
 use super::wait_index::WaitIndex;
 
 /// A shard of one of the producers that share the budget; or the permits of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Share {
+pub(crate) struct Holder {
     pub(crate) producer: usize,
-    pub(crate) lane: LaneId,
+    pub(crate) queue_id: QueueId,
 }
 
 /// A waiter, by the order of arrival.
@@ -41,13 +41,13 @@ pub(crate) struct Share {
 pub(crate) struct Ticket(u64);
 
 #[derive(Debug)]
-pub(crate) struct Ledger<S> {
+pub(crate) struct FairShare<S> {
     total: usize,
     free: usize,
     peak: usize,
     /// By number. A number whose producer is gone goes to the next producer.
     usages: Vec<Option<Usage<S>>>,
-    waiters: BTreeMap<Share, VecDeque<Waiter>>,
+    waiters: BTreeMap<Holder, VecDeque<Waiter>>,
     /// Finds the waiters of shards; only the first of a shard has a need.
     index: WaitIndex,
     /// The first waiter for a permit of each producer.
@@ -62,7 +62,7 @@ pub(crate) struct Ledger<S> {
     pub(crate) looked_at: usize,
     /// Shards that were reported as waiting, and have waited ever since.
     #[cfg(test)]
-    reported: BTreeSet<Share>,
+    reported: BTreeSet<Holder>,
 }
 
 /// What one producer holds.
@@ -71,15 +71,15 @@ struct Usage<S> {
     signal: S,
     used: usize,
     peak: usize,
-    /// By lane, without the permits.
+    /// By queue, without the permits.
     held: Tournament<usize>,
     held_by_permits: usize,
     /// The first waiter of each shard.
     first_waiters: BTreeSet<Ticket>,
     /// Shards that were refused room since the pressure was last read.
-    refused: BTreeSet<LaneId>,
+    refused: BTreeSet<QueueId>,
     /// Shards that got a waiter since the pressure was last read.
-    got_waiter: BTreeSet<LaneId>,
+    got_waiter: BTreeSet<QueueId>,
     /// A shard of any producer was refused room that this producer may hold.
     asked_by_others: bool,
     closed: bool,
@@ -96,7 +96,7 @@ struct Waiter {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Pressure {
     None,
-    Lanes(Vec<LaneId>),
+    Queues(Vec<QueueId>),
     All,
 }
 
@@ -109,7 +109,7 @@ pub(crate) struct Wakes<S> {
     pub(crate) pressed: Vec<S>,
 }
 
-impl<S: Clone> Ledger<S> {
+impl<S: Clone> FairShare<S> {
     pub(crate) fn new(total: usize) -> Self {
         Self {
             total,
@@ -160,52 +160,52 @@ impl<S: Clone> Ledger<S> {
     /// Ends the waits of a producer, those of now and of later, without room.
     pub(crate) fn close_producer(&mut self, number: usize) -> Wakes<S> {
         self.usage(number).closed = true;
-        let shares: Vec<_> = self.queues(number).copied().collect();
+        let holders: Vec<_> = self.queues(number).copied().collect();
         let mut ended = Vec::new();
-        for share in shares {
-            for waiter in self.waiters.remove(&share).into_iter().flatten() {
-                self.forget(share, waiter.ticket);
+        for holder in holders {
+            for waiter in self.waiters.remove(&holder).into_iter().flatten() {
+                self.forget(holder, waiter.ticket);
                 ended.extend(waiter.waker);
             }
         }
-        let mut wakes = self.settle();
+        let mut wakes = self.grant_room();
         wakes.granted.append(&mut ended);
         wakes
     }
 
     /// Takes room now, if no waiter is overtaken. `percent` is for droppable records: how much of the budget, and of the
     /// fair share of the shard, may be used then.
-    pub(crate) fn try_take(&mut self, share: Share, bytes: usize, percent: Option<u32>) -> bool {
-        let overtakes = match share.lane {
-            LaneId::RESERVED => self.queues(share.producer).next().is_some(),
-            _ => self.waiters.contains_key(&share),
+    pub(crate) fn try_take(&mut self, holder: Holder, bytes: usize, percent: Option<u32>) -> bool {
+        let overtakes = match holder.queue_id {
+            QueueId::PERMITS => self.queues(holder.producer).next().is_some(),
+            _ => self.waiters.contains_key(&holder),
         };
         let is_free = !overtakes
-            && !self.usage(share.producer).closed
-            && self.admits(share, bytes)
-            && percent.is_none_or(|percent| self.leaves_rest(share, bytes, percent));
+            && !self.usage(holder.producer).closed
+            && self.admits(holder, bytes)
+            && percent.is_none_or(|percent| self.leaves_rest(holder, bytes, percent));
         if is_free {
-            self.take(share, bytes);
+            self.take(holder, bytes);
         }
         is_free
     }
 
     /// Adds a waiter for room; `None` when the producer is closed.
-    pub(crate) fn wait(&mut self, share: Share, bytes: usize) -> Option<(Ticket, Wakes<S>)> {
-        if self.usage(share.producer).closed {
+    pub(crate) fn wait(&mut self, holder: Holder, bytes: usize) -> Option<(Ticket, Wakes<S>)> {
+        if self.usage(holder.producer).closed {
             return None;
         }
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        let queue = self.waiters.entry(share).or_default();
+        let queue = self.waiters.entry(holder).or_default();
         queue.push_back(Waiter { ticket, bytes, waker: None });
-        if share.lane != LaneId::RESERVED {
-            self.index.push(ticket, share);
+        if holder.queue_id != QueueId::PERMITS {
+            self.index.push(ticket, holder);
         }
-        self.note_first(share);
-        let wakes = self.settle();
-        if self.waiters.contains_key(&share) {
-            self.usage(share.producer).got_waiter.insert(share.lane);
+        self.note_first(holder);
+        let wakes = self.grant_room();
+        if self.waiters.contains_key(&holder) {
+            self.usage(holder.producer).got_waiter.insert(holder.queue_id);
         }
         Some((ticket, wakes))
     }
@@ -214,14 +214,14 @@ impl<S: Clone> Ledger<S> {
     /// The waker before is returned, to be dropped after the lock is released.
     pub(crate) fn poll(
         &mut self,
-        share: Share,
+        holder: Holder,
         ticket: Ticket,
         waker: &Waker,
     ) -> (Poll<bool>, Option<Waker>) {
         if self.granted.remove(&ticket) {
             return (Poll::Ready(true), None);
         }
-        let Some(waiter) = self.waiter(share, ticket) else {
+        let Some(waiter) = self.waiter(holder, ticket) else {
             return (Poll::Ready(false), None);
         };
         let old = match &waiter.waker {
@@ -234,50 +234,50 @@ impl<S: Clone> Ledger<S> {
     /// Ends a wait, and gives back what was granted meanwhile: others may have waited behind it.
     pub(crate) fn give_up(
         &mut self,
-        share: Share,
+        holder: Holder,
         ticket: Ticket,
         bytes: usize,
     ) -> (Wakes<S>, Option<Waker>) {
         let mut old = None;
         if self.granted.remove(&ticket) {
-            self.put(share, bytes);
-        } else if let Some(queue) = self.waiters.get_mut(&share)
+            self.put(holder, bytes);
+        } else if let Some(queue) = self.waiters.get_mut(&holder)
             && let Ok(position) = queue.binary_search_by_key(&ticket, |waiter| waiter.ticket)
         {
             old = queue.remove(position).and_then(|waiter| waiter.waker);
-            self.left_queue(share, ticket);
+            self.left_queue(holder, ticket);
         }
-        (self.settle(), old)
+        (self.grant_room(), old)
     }
 
     /// Gives room back.
-    pub(crate) fn give_back(&mut self, share: Share, bytes: usize) -> Wakes<S> {
-        self.put(share, bytes);
-        self.settle()
+    pub(crate) fn give_back(&mut self, holder: Holder, bytes: usize) -> Wakes<S> {
+        self.put(holder, bytes);
+        self.grant_room()
     }
 
     /// Moves bytes to another shard, even if that then holds more than its fair share.
     pub(crate) fn move_room(
         &mut self,
         producer: usize,
-        from: LaneId,
-        to: LaneId,
+        from: QueueId,
+        to: QueueId,
         bytes: usize,
     ) -> Wakes<S> {
-        let shares = [from, to].map(|lane| Share { producer, lane });
+        let holders = [from, to].map(|queue_id| Holder { producer, queue_id });
         let usage = self.usage(producer);
         usage.set_held(from, usage.held(from) - bytes);
         usage.set_held(to, usage.held(to) + bytes);
-        shares.into_iter().for_each(|share| self.note_first(share));
+        holders.into_iter().for_each(|holder| self.note_first(holder));
         // The shard that they leave may now hold little enough.
-        self.settle()
+        self.grant_room()
     }
 
     /// Notes that a shard was refused room, without a waiter.
-    pub(crate) fn note_refusal(&mut self, share: Share) -> Vec<S> {
-        let usage = self.usage(share.producer);
-        if usage.held(share.lane) > 0 {
-            usage.refused.insert(share.lane);
+    pub(crate) fn note_refusal(&mut self, holder: Holder) -> Vec<S> {
+        let usage = self.usage(holder.producer);
+        if usage.held(holder.queue_id) > 0 {
+            usage.refused.insert(holder.queue_id);
             return vec![usage.signal.clone()];
         }
         // The room that a shard without any lacks is with others.
@@ -292,30 +292,32 @@ impl<S: Clone> Ledger<S> {
 
     /// The shards that wait for room which open aggregates of a producer hold: those that were refused room or got a waiter
     /// since the last call, and those of `asked` that have waiters. The second says whether to ask again.
-    pub(crate) fn take_pressure(&mut self, producer: usize, asked: &[LaneId]) -> (Pressure, bool) {
+    pub(crate) fn take_pressure(&mut self, producer: usize, asked: &[QueueId]) -> (Pressure, bool) {
         let is_short = self.is_short();
         let stays = is_short || self.queues(producer).next().is_some();
         let usage = self.usage(producer);
-        let mut lanes = std::mem::take(&mut usage.refused);
+        let mut queue_ids = std::mem::take(&mut usage.refused);
         let mut may_wait = std::mem::take(&mut usage.got_waiter);
         may_wait.extend(asked);
         // While permits wait, the fullest shard may be another each time.
-        may_wait.insert(LaneId::RESERVED);
-        let waits = |lane: &LaneId| self.waiters.contains_key(&Share { producer, lane: *lane });
-        lanes.extend(may_wait.into_iter().filter(waits));
+        may_wait.insert(QueueId::PERMITS);
+        let waits = |queue_id: &QueueId| {
+            self.waiters.contains_key(&Holder { producer, queue_id: *queue_id })
+        };
+        queue_ids.extend(may_wait.into_iter().filter(waits));
         #[cfg(test)]
-        self.check_pressure(producer, &lanes);
+        self.check_pressure(producer, &queue_ids);
         let usage = self.usage(producer);
-        if lanes.remove(&LaneId::RESERVED) {
+        if queue_ids.remove(&QueueId::PERMITS) {
             // Permits wait for the fullest shard.
-            lanes.extend(usage.fullest().0);
+            queue_ids.extend(usage.fullest().0);
         }
         let pressure = if std::mem::take(&mut usage.asked_by_others) || is_short {
             Pressure::All
-        } else if lanes.is_empty() {
+        } else if queue_ids.is_empty() {
             Pressure::None
         } else {
-            Pressure::Lanes(lanes.into_iter().collect())
+            Pressure::Queues(queue_ids.into_iter().collect())
         };
         (pressure, stays)
     }
@@ -343,9 +345,10 @@ impl<S: Clone> Ledger<S> {
     }
 
     /// The shards of a producer that have waiters.
-    fn queues(&self, producer: usize) -> impl Iterator<Item = &Share> {
-        let [first, last] = [0, u32::MAX].map(|lane| Share { producer, lane: LaneId(lane) });
-        self.waiters.range(first..=last).map(|(share, _)| share)
+    fn queues(&self, producer: usize) -> impl Iterator<Item = &Holder> {
+        let [first, last] =
+            [0, u32::MAX].map(|queue_id| Holder { producer, queue_id: QueueId(queue_id) });
+        self.waiters.range(first..=last).map(|(holder, _)| holder)
     }
 
     /// Whether more is reserved than is free, so that no younger waiter gets room.
@@ -353,20 +356,20 @@ impl<S: Clone> Ledger<S> {
         self.reserved > self.free
     }
 
-    fn waiter(&mut self, share: Share, ticket: Ticket) -> Option<&mut Waiter> {
-        let queue = self.waiters.get_mut(&share)?;
+    fn waiter(&mut self, holder: Holder, ticket: Ticket) -> Option<&mut Waiter> {
+        let queue = self.waiters.get_mut(&holder)?;
         let position = queue.binary_search_by_key(&ticket, |waiter| waiter.ticket).ok()?;
         queue.get_mut(position)
     }
 
-    fn admits(&mut self, share: Share, bytes: usize) -> bool {
+    fn admits(&mut self, holder: Holder, bytes: usize) -> bool {
         let others = bytes.saturating_add(self.reserved);
         let Some(rest) = self.free.checked_sub(others) else {
             return false;
         };
-        let usage = self.usage(share.producer);
-        let held = usage.held(share.lane);
-        if share.lane == LaneId::RESERVED {
+        let usage = self.usage(holder.producer);
+        let held = usage.held(holder.queue_id);
+        if holder.queue_id == QueueId::PERMITS {
             // A permit that waits gets its room in the end: meanwhile no shard grows above `rest`.
             held + usage.fullest().1 <= rest.saturating_mul(2)
         } else {
@@ -376,74 +379,74 @@ impl<S: Clone> Ledger<S> {
 
     /// Whether enough of the budget, and of what the shard could hold if it alone grew, is left to records that are not
     /// droppable.
-    fn leaves_rest(&mut self, share: Share, bytes: usize, percent: u32) -> bool {
+    fn leaves_rest(&mut self, holder: Holder, bytes: usize, percent: u32) -> bool {
         let (used, free, total) = (self.used(), self.free, self.total);
-        let held = self.usage(share.producer).held(share.lane);
-        let is_within = |part: usize, whole: usize, share: u128| {
-            part as u128 * 100 * share <= whole as u128 * u128::from(percent)
+        let held = self.usage(holder.producer).held(holder.queue_id);
+        let is_within = |part: usize, whole: usize, ways: u128| {
+            part as u128 * 100 * ways <= whole as u128 * u128::from(percent)
         };
         is_within(used + bytes, total, 1) && (held == 0 || is_within(held + bytes, held + free, 2))
     }
 
-    fn take(&mut self, share: Share, bytes: usize) {
+    fn take(&mut self, holder: Holder, bytes: usize) {
         self.free -= bytes;
         self.peak = self.peak.max(self.total - self.free);
-        let usage = self.usage(share.producer);
+        let usage = self.usage(holder.producer);
         usage.used += bytes;
         usage.peak = usage.peak.max(usage.used);
-        usage.set_held(share.lane, usage.held(share.lane) + bytes);
-        self.note_first(share);
+        usage.set_held(holder.queue_id, usage.held(holder.queue_id) + bytes);
+        self.note_first(holder);
     }
 
-    fn put(&mut self, share: Share, bytes: usize) {
+    fn put(&mut self, holder: Holder, bytes: usize) {
         self.free += bytes;
-        let usage = self.usage(share.producer);
+        let usage = self.usage(holder.producer);
         usage.used -= bytes;
-        usage.set_held(share.lane, usage.held(share.lane) - bytes);
-        self.note_first(share);
+        usage.set_held(holder.queue_id, usage.held(holder.queue_id) - bytes);
+        self.note_first(holder);
     }
 
     /// Notes what the first waiter of a shard needs, after it became the first or the shard holds more or less.
-    fn note_first(&mut self, share: Share) {
-        let Some(first) = self.waiters.get(&share).and_then(VecDeque::front) else {
+    fn note_first(&mut self, holder: Holder) {
+        let Some(first) = self.waiters.get(&holder).and_then(VecDeque::front) else {
             return;
         };
         let (ticket, bytes) = (first.ticket, first.bytes);
-        if share.lane == LaneId::RESERVED {
-            self.permits.insert((ticket, share.producer));
+        if holder.queue_id == QueueId::PERMITS {
+            self.permits.insert((ticket, holder.producer));
             return;
         }
-        let usage = self.usage(share.producer);
+        let usage = self.usage(holder.producer);
         usage.first_waiters.insert(ticket);
-        let need = match usage.held(share.lane) {
+        let need = match usage.held(holder.queue_id) {
             0 => bytes,
             // As much must be free afterwards as the shard then holds.
             held => bytes.saturating_mul(2).saturating_add(held),
         };
-        let holds_nothing = usage.held(share.lane) == 0;
+        let holds_nothing = usage.held(holder.queue_id) == 0;
         self.index.set_need(ticket, need, holds_nothing);
     }
 
     /// A waiter left its queue.
-    fn left_queue(&mut self, share: Share, ticket: Ticket) {
-        self.forget(share, ticket);
-        match self.waiters.get(&share) {
-            Some(queue) if queue.is_empty() => drop(self.waiters.remove(&share)),
-            _ => self.note_first(share),
+    fn left_queue(&mut self, holder: Holder, ticket: Ticket) {
+        self.forget(holder, ticket);
+        match self.waiters.get(&holder) {
+            Some(queue) if queue.is_empty() => drop(self.waiters.remove(&holder)),
+            _ => self.note_first(holder),
         }
     }
 
-    fn forget(&mut self, share: Share, ticket: Ticket) {
-        if share.lane == LaneId::RESERVED {
-            self.permits.remove(&(ticket, share.producer));
+    fn forget(&mut self, holder: Holder, ticket: Ticket) {
+        if holder.queue_id == QueueId::PERMITS {
+            self.permits.remove(&(ticket, holder.producer));
         } else {
-            self.usage(share.producer).first_waiters.remove(&ticket);
+            self.usage(holder.producer).first_waiters.remove(&ticket);
             self.index.remove(ticket);
         }
     }
 
     /// Gives room to the waiters that fit.
-    fn settle(&mut self) -> Wakes<S> {
+    fn grant_room(&mut self) -> Wakes<S> {
         // Not in a benchmark, which is built without debug assertions.
         #[cfg(all(test, debug_assertions))]
         let expected = self.expected_grants();
@@ -485,30 +488,30 @@ impl<S: Clone> Ledger<S> {
                 }
             }
             .copied();
-            let permit_share = permit.map(|(ticket, producer)| {
-                let lane = LaneId::RESERVED;
-                (ticket, Share { producer, lane })
+            let permit_holder = permit.map(|(ticket, producer)| {
+                let queue_id = QueueId::PERMITS;
+                (ticket, Holder { producer, queue_id })
             });
-            let next = [fitting, holding_nothing, permit_share];
-            let Some((ticket, share)) = next.into_iter().flatten().min() else {
+            let next = [fitting, holding_nothing, permit_holder];
+            let Some((ticket, holder)) = next.into_iter().flatten().min() else {
                 break;
             };
-            let bytes = self.waiter(share, ticket).map_or(0, |waiter| waiter.bytes);
-            if permit_share == Some((ticket, share)) {
+            let bytes = self.waiter(holder, ticket).map_or(0, |waiter| waiter.bytes);
+            if permit_holder == Some((ticket, holder)) {
                 past_permits = permit;
-                let firsts = &self.usage(share.producer).first_waiters;
+                let firsts = &self.usage(holder.producer).first_waiters;
                 if firsts.first().is_some_and(|first| *first < ticket) {
                     continue;
                 }
             }
-            if self.admits(share, bytes) {
-                self.take(share, bytes);
-                let queue = self.waiters.get_mut(&share);
+            if self.admits(holder, bytes) {
+                self.take(holder, bytes);
+                let queue = self.waiters.get_mut(&holder);
                 let waiter = queue.and_then(VecDeque::pop_front);
-                self.left_queue(share, ticket);
+                self.left_queue(holder, ticket);
                 self.granted.insert(ticket);
                 granted.push((ticket, waiter.and_then(|waiter| waiter.waker)));
-            } else if self.usage(share.producer).held(share.lane) == 0 {
+            } else if self.usage(holder.producer).held(holder.queue_id) == 0 {
                 // The waiter's bytes are reserved. A waiter of a shard needs more than is available, so nothing remains.
                 self.reserved = self.reserved.saturating_add(bytes);
             }
@@ -518,29 +521,29 @@ impl<S: Clone> Ledger<S> {
 }
 
 impl<S> Usage<S> {
-    fn held(&self, lane: LaneId) -> usize {
-        match lane {
-            LaneId::RESERVED => self.held_by_permits,
-            lane => self.held.get(lane.index()),
+    fn held(&self, queue_id: QueueId) -> usize {
+        match queue_id {
+            QueueId::PERMITS => self.held_by_permits,
+            queue_id => self.held.get(queue_id.index()),
         }
     }
 
-    fn set_held(&mut self, lane: LaneId, bytes: usize) {
-        match lane {
-            LaneId::RESERVED => self.held_by_permits = bytes,
-            lane => self.held.set(lane.index(), bytes),
+    fn set_held(&mut self, queue_id: QueueId, bytes: usize) {
+        match queue_id {
+            QueueId::PERMITS => self.held_by_permits = bytes,
+            queue_id => self.held.set(queue_id.index(), bytes),
         }
     }
 
     /// The shard that holds most, and how much. Permits have no shard yet.
-    fn fullest(&self) -> (Option<LaneId>, usize) {
+    fn fullest(&self) -> (Option<QueueId>, usize) {
         let most = self.held.root();
-        let lane = self.held.last(|held| held >= most.max(1));
-        (lane.map(|lane| LaneId(lane as u32)), most)
+        let queue_id = self.held.last(|held| held >= most.max(1));
+        (queue_id.map(|queue_id| QueueId(queue_id as u32)), most)
     }
 }
 
 // The path is given because a benchmark includes this file.
 #[cfg(test)]
-#[path = "ledger/tests.rs"]
+#[path = "fair_share/tests.rs"]
 mod tests;

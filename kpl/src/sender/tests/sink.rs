@@ -116,7 +116,7 @@ async fn a_sink_tells_each_failure_once_at_a_flush_and_takes_every_record() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sink_holds_nothing_of_what_is_settled_whatever_the_first_waits_for() {
+async fn a_sink_holds_nothing_of_what_is_completed_whatever_the_first_waits_for() {
     let service = Scripted::new(|passed, entries| {
         let outcome = |entry: &Entry| match shard_of(entry) {
             "low" if passed < Duration::from_secs(3000) => {
@@ -133,10 +133,10 @@ async fn a_sink_holds_nothing_of_what_is_settled_whatever_the_first_waits_for() 
         let record = record(id).with_explicit_hash_key(HashKey::MAX);
         sink.feed(record).await.unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(sink.unsettled() <= 2, "{}", sink.unsettled());
+        assert!(sink.pending() <= 2, "{}", sink.pending());
     }
     sink.flush().await.unwrap();
-    assert_eq!(sink.unsettled(), 0);
+    assert_eq!(sink.pending(), 0);
     assert_eq!(producer.stats().user_records_delivered, 200);
 }
 

@@ -90,7 +90,7 @@ async fn a_flush_seals_what_stays_open_and_waits_for_it() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     producer.flush().await;
     for delivery in [refused, open] {
-        delivery.now_or_never().expect("settled").unwrap();
+        delivery.now_or_never().expect("completed").unwrap();
     }
     assert_eq!(producer.stats().sealed_by_flush, 1);
 }

@@ -85,10 +85,10 @@ proptest! {
     }
 }
 
-/// It takes many turns to settle the records that fail together. All are seen to fail in the first of these turns, and what
+/// It takes many turns to complete the records that fail together. All are seen to fail in the first of these turns, and what
 /// is sent from then on is delivered.
 #[tokio::test(start_paused = true)]
-async fn a_key_fails_at_one_moment_however_long_it_takes_to_settle() {
+async fn a_key_fails_at_one_moment_however_long_it_takes_to_complete() {
     const RECORDS: usize = 3000;
     let service = Scripted::new(|passed, entries| {
         if passed > Duration::from_secs(1) {

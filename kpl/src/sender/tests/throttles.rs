@@ -165,7 +165,7 @@ async fn aggregates_stay_open_until_the_stream_takes_some_again() {
             }
             _ => written(entry),
         };
-        // Back-offs end while other records of the lane are in flight.
+        // Back-offs end while other records of the queue are in flight.
         (SECOND / 2, Ok(entries.iter().map(outcome).collect()))
     });
     let producer = producer(service, ProducerConfig::default()).await;

@@ -1,12 +1,12 @@
 //! How records fail; in ordered mode, with what was accepted behind them.
 //!
-//! That a record fails is decided, and can be seen, in one turn of the pipeline: no later record of its key may be accepted
+//! That a record fails is decided, and can be seen, in one turn of the sender: no later record of its key may be accepted
 //! between its failure and that of its successors. What takes time is left to later turns: see [`FailedRecord`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::Pipeline;
+use super::Sender;
 use crate::aggregate::failed::FailedRecord;
 use crate::aggregate::kinesis_record::KinesisRecord;
 use crate::clock::{self, Instant};
@@ -14,9 +14,9 @@ use crate::config::{OnGap, RecordOrdering};
 use crate::error::{FailureCause, Source};
 use crate::sender::ordering::Gaps;
 
-/// User records whose failure is settled in one turn, before other tasks of the runtime have theirs. A thousand take a
-/// millisecond. In tests few, so that random histories meet records that are not settled yet.
-const SETTLED_AT_A_TIME: usize = if cfg!(test) { 8 } else { 1000 };
+/// User records whose failure is completed in one turn, before other tasks of the runtime have theirs. A thousand take a
+/// millisecond. In tests few, so that random histories meet records that are not completed yet.
+const COMPLETED_AT_A_TIME: usize = if cfg!(test) { 8 } else { 1000 };
 
 /// A record of which members are given up. Nothing of it is under way any more.
 pub(super) struct Failing {
@@ -68,7 +68,7 @@ impl Failing {
     }
 }
 
-impl Pipeline {
+impl Sender {
     pub(super) fn fail(
         &mut self,
         record: KinesisRecord,
@@ -89,7 +89,7 @@ impl Pipeline {
         self.fail_all(records.into_iter().map(fail).collect());
     }
 
-    /// Fails the members whose time is over, and wakes the pipeline: others may have waited behind them.
+    /// Fails the members whose time is over, and wakes the sender: others may have waited behind them.
     pub(super) fn expire(&mut self, records: Vec<KinesisRecord>) {
         if records.is_empty() {
             return;
@@ -112,7 +112,7 @@ impl Pipeline {
         let mut notes = Vec::new();
         let failed = failing.into_iter().map(|failing| self.mark(failing, &mut notes)).collect();
         self.note(notes);
-        self.settle_later(failed);
+        self.complete_later(failed);
     }
 
     /// The failures are seen while no record of their keys can enter: each record was accepted before that, and fails too,
@@ -123,15 +123,15 @@ impl Pipeline {
             return;
         };
         let shared = Arc::clone(&self.shared);
-        let routing = Arc::clone(&self.routing);
-        let Some(mut lanes) = shared.hold_lanes(&routing, span) else {
-            // Where the lanes are others by now, what the old ones left goes first.
-            let announced = self.follow_routing();
-            announced.iter().for_each(|lane| shared.announce(lane));
+        let router = Arc::clone(&self.router);
+        let Some(mut locked) = shared.lock_intakes(&router, span) else {
+            // Where the queues are others by now, what the old ones left goes first.
+            let ready = self.follow_router();
+            ready.iter().for_each(|intake| shared.add_ready(intake));
             return self.fail_with_successors(failing);
         };
-        for (lane, aggregates) in lanes.take_all() {
-            self.seal_all(aggregates, lane);
+        for (queue_id, aggregates) in locked.take_all() {
+            self.seal_all(aggregates, queue_id);
         }
         let mut gaps = Gaps::default();
         for Failing { record, losses } in &failing {
@@ -152,23 +152,23 @@ impl Pipeline {
             self.mark_losses(part, losses, &mut notes);
         }
         self.failed = earlier;
-        let touched: Vec<_> = routing.lanes_of(span).map(|lane| lane.id).collect();
-        for lane in &touched {
-            let waiting = self.queues.get_mut(lane).map(|queue| self.collector.drain(queue));
+        let touched: Vec<_> = router.intakes_in(span).map(|intake| intake.id).collect();
+        for queue_id in &touched {
+            let waiting = self.queues.get_mut(queue_id).map(|queue| self.collector.drain(queue));
             for record in waiting.into_iter().flatten() {
                 let losses = successors(&record, |_| false, &gaps);
                 if !losses.is_empty() {
                     failed.push(self.mark(Failing { record, losses }, &mut notes));
-                } else if let Some(queue) = self.queues.get_mut(lane) {
+                } else if let Some(queue) = self.queues.get_mut(queue_id) {
                     self.collector.enqueue(queue, record);
                 }
             }
         }
-        drop(lanes);
-        // A logger runs the code of others, which may send records: not before the lanes are free.
+        drop(locked);
+        // A logger runs the code of others, which may send records: not before the queues are free.
         self.note(notes);
-        self.settle_later(failed);
-        touched.into_iter().for_each(|lane| self.freed(lane));
+        self.complete_later(failed);
+        touched.into_iter().for_each(|queue_id| self.freed(queue_id));
     }
 
     /// Has members fail: from now on each `Delivery` resolves.
@@ -196,7 +196,7 @@ impl Pipeline {
             let (user_records, shard) = (note.user_records, note.shard.as_ref());
             self.meter.failed(user_records, note.attempts, shard, &note.cause);
             if matches!(note.cause, FailureCause::Expired { .. }) {
-                let counters = &self.shared.settlement.counters;
+                let counters = &self.shared.outcomes.counters;
                 counters.user_records_expired.add(user_records);
                 self.logs.records_expired.add(user_records);
             } else {
@@ -207,11 +207,11 @@ impl Pipeline {
         self.logs.tell_of_losses(clock::now());
     }
 
-    /// Leaves it to later turns to settle failed members. The other members of their records wait for that: they count as
+    /// Leaves it to later turns to complete failed members. The other members of their records wait for that: they count as
     /// under way, so that nothing overtakes them in ordered mode.
-    fn settle_later(&mut self, failed: Vec<FailedRecord>) {
+    fn complete_later(&mut self, failed: Vec<FailedRecord>) {
         for mut failed in failed {
-            let queue = self.queues.get_mut(&failed.record.lane);
+            let queue = self.queues.get_mut(&failed.record.queue_id);
             match (failed.is_whole(), queue) {
                 (true, _) => self.failed.push_back(failed),
                 (false, Some(queue)) => {
@@ -219,29 +219,29 @@ impl Pipeline {
                     failed.is_under_way = true;
                     self.failed.push_back(failed);
                 }
-                // Their lane is gone, and the lanes that follow it do not wait for them.
-                (false, None) => self.settle(failed),
+                // Their queue is gone, and the queues that follow it do not wait for them.
+                (false, None) => self.complete(failed),
             }
         }
     }
 
-    /// Settles some of the failed members.
-    pub(super) fn settle_some_failed(&mut self) {
+    /// Completes some of the failed members.
+    pub(super) fn complete_some_failed(&mut self) {
         let mut members = 0;
-        while members < SETTLED_AT_A_TIME
+        while members < COMPLETED_AT_A_TIME
             && let Some(failed) = self.failed.pop_front()
         {
             members += failed.record.members.len();
-            self.settle(failed);
+            self.complete(failed);
         }
     }
 
-    fn settle(&mut self, failed: FailedRecord) {
-        let (lane, is_under_way) = (failed.record.lane, failed.is_under_way);
-        match failed.settle(&mut self.sealer) {
+    fn complete(&mut self, failed: FailedRecord) {
+        let (queue_id, is_under_way) = (failed.record.queue_id, failed.is_under_way);
+        match failed.complete(&mut self.sealer) {
             Some(left) => self.put_back(left, clock::now()),
             // The members that were left have failed meanwhile.
-            None if is_under_way => self.leave(lane),
+            None if is_under_way => self.leave(queue_id),
             None => {}
         }
     }

@@ -8,40 +8,40 @@ use kinesis_aggregation::HashKey;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::ack::{Delivery, FailureHook, Settlement, Settler};
+use crate::ack::{Completer, Delivery, FailureHook, Outcomes};
 use crate::aggregate::builder::{AggregateLimits, OpenAggregate};
 use crate::aggregate::fill::SealReason;
-use crate::aggregate::verdict::HashKeySpan;
-use crate::buffer::{AGGREGATE_OVERHEAD, Budget, Charge, LaneId, MemoryBudget, RECORD_OVERHEAD};
+use crate::aggregate::shard_check::HashKeySpan;
+use crate::buffer::{AGGREGATE_OVERHEAD, Budget, Charge, MemoryBudget, QueueId, RECORD_OVERHEAD};
 use crate::config::ProducerConfig;
 use crate::error::{DeliveryError, StopReason};
 use crate::metrics::Telemetry;
 use crate::record::UserRecord;
 use crate::shard::map::ShardMap;
-use crate::shard::queue::{HeldLane, Lane, Refused};
-use crate::shard::router::Routing;
+use crate::shard::queue::{Intake, LockedIntake, Refused};
+use crate::shard::router::Router;
 use crate::sync::lock;
 
-pub(crate) struct Shared {
+pub(crate) struct StreamShards {
     pub(crate) config: ProducerConfig,
     /// What the stream takes, key and data, in bytes, as last read.
     max_record_size: AtomicUsize,
-    /// Whether the service chooses each record's shard, as the routing in place says: read without its lock.
+    /// Whether the service chooses each record's shard, as the router in place says: read without its lock.
     is_service_placed: AtomicBool,
     /// A record was seen in a shard that would not have it if its key decided.
     pub(crate) seen_placed: AtomicBool,
-    pub(crate) settlement: Arc<Settlement>,
+    pub(crate) outcomes: Arc<Outcomes>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) budget: Arc<Budget>,
     /// Ends all tasks.
     pub(crate) cancel: CancellationToken,
-    /// Wakes the pipeline.
+    /// Wakes the sender.
     pub(crate) wake: Notify,
     /// Wakes the refresher of the shard map.
     pub(crate) refresh: Notify,
     limits: AggregateLimits,
-    routing: RwLock<Arc<Routing>>,
-    next_lane: AtomicU32,
+    router: RwLock<Arc<Router>>,
+    next_queue_id: AtomicU32,
     refreshes_begun: AtomicU64,
     /// Shards that wrote a record and that the map does not know.
     unknown_shards: Mutex<BTreeSet<Arc<str>>>,
@@ -49,17 +49,17 @@ pub(crate) struct Shared {
     /// name that is gone.
     trusted_from: AtomicU64,
     /// Lanes with something to fetch.
-    announced: Mutex<Vec<Arc<Lane>>>,
+    ready: Mutex<Vec<Arc<Intake>>>,
     is_closing: AtomicBool,
 }
 
 /// Why a record was not entered.
 pub(crate) enum NotEntered {
-    NoRoom(UserRecord, Arc<Lane>),
+    NoRoom(UserRecord, Arc<Intake>),
     Closed(UserRecord),
 }
 
-impl Shared {
+impl StreamShards {
     pub(crate) fn new(
         config: ProducerConfig,
         max_record_size: usize,
@@ -68,7 +68,7 @@ impl Shared {
         memory_budget: Option<MemoryBudget>,
     ) -> Arc<Self> {
         let limits = AggregateLimits::new(&config, max_record_size);
-        let unpredicted = Lane::new(LaneId::UNPREDICTED, None, limits);
+        let unpredicted = Intake::new(QueueId::UNPREDICTED, None, limits);
         let map = match is_service_placed {
             true => ShardMap::default().without_prediction(),
             false => ShardMap::default(),
@@ -79,19 +79,19 @@ impl Shared {
             max_record_size: AtomicUsize::new(max_record_size),
             is_service_placed: AtomicBool::new(is_service_placed),
             seen_placed: AtomicBool::new(false),
-            settlement: Arc::new(Settlement::new(on_failure)),
+            outcomes: Arc::new(Outcomes::new(on_failure)),
             telemetry: Arc::new(Telemetry::new(config.hot_keys)),
             budget: Budget::new(memory_budget, config.droppable_limit),
             cancel: CancellationToken::new(),
             wake: Notify::new(),
             refresh: Notify::new(),
             limits,
-            routing: RwLock::new(Arc::new(Routing::without_shards(unpredicted, map))),
-            next_lane: AtomicU32::new(LaneId::FIRST),
+            router: RwLock::new(Arc::new(Router::without_shards(unpredicted, map))),
+            next_queue_id: AtomicU32::new(QueueId::FIRST),
             refreshes_begun: AtomicU64::new(0),
             unknown_shards: Mutex::default(),
             trusted_from: AtomicU64::new(0),
-            announced: Mutex::default(),
+            ready: Mutex::default(),
             is_closing: AtomicBool::new(false),
             config,
         })
@@ -117,11 +117,11 @@ impl Shared {
         self.is_service_placed.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn routing(&self) -> Arc<Routing> {
-        Arc::clone(&self.routing.read().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn router(&self) -> Arc<Router> {
+        Arc::clone(&self.router.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts a record into its lane.
+    /// Puts a record into its queue.
     pub(crate) fn enter(
         &self,
         mut record: UserRecord,
@@ -133,82 +133,82 @@ impl Shared {
             if self.is_closed() {
                 return Err(NotEntered::Closed(record));
             }
-            let routing = self.routing();
-            let lane = routing.lane(hash_key);
+            let router = self.router();
+            let intake = router.intake_of(hash_key);
             if let Some(charge) = &mut prepaid {
-                charge.move_to(lane.id);
+                charge.move_to(intake.id);
             }
-            match lane.accept(record, hash_key, prepaid, &self.budget, &self.settlement) {
+            match intake.accept(record, hash_key, prepaid, &self.budget, &self.outcomes) {
                 Ok(accepted) => {
-                    self.settlement.counters.user_records_accepted.add(1);
+                    self.outcomes.counters.user_records_accepted.add(1);
                     self.telemetry.accepted(drawn);
-                    if accepted.announce {
-                        self.announce(lane);
+                    if accepted.is_newly_ready {
+                        self.add_ready(intake);
                     }
                     return Ok(accepted.delivery);
                 }
                 Err(Refused::NoRoom(record)) => {
-                    if lane.announce() {
-                        self.announce(lane);
+                    if intake.mark_ready() {
+                        self.add_ready(intake);
                     }
-                    return Err(NotEntered::NoRoom(record, Arc::clone(lane)));
+                    return Err(NotEntered::NoRoom(record, Arc::clone(intake)));
                 }
-                // A lane retires after the routing without it is in place, or when the producer closes: look again.
-                Err(Refused::Retired(returned, charge)) => (record, prepaid) = (returned, charge),
+                // A queue is closed after the router without it is in place, or when the producer closes: look again.
+                Err(Refused::Closed(returned, charge)) => (record, prepaid) = (returned, charge),
             }
         }
     }
 
     /// Takes a record that finds no room and does not wait for it, and fails it at once.
     pub(crate) fn give_way(&self, record: UserRecord) -> Delivery {
-        let counters = &self.settlement.counters;
+        let counters = &self.outcomes.counters;
         counters.user_records_accepted.add(1);
         counters.user_records_dropped.add(1);
-        let mut settler = Settler::new(&self.settlement);
-        let delivery = settler.add_member();
-        settler.settle_one(0, Err(DeliveryError::dropped(record)));
+        let mut completer = Completer::new(&self.outcomes);
+        let delivery = completer.add_member();
+        completer.complete_one(0, Err(DeliveryError::dropped(record)));
         delivery
     }
 
-    pub(crate) fn announce(&self, lane: &Arc<Lane>) {
-        lock(&self.announced).push(Arc::clone(lane));
+    pub(crate) fn add_ready(&self, intake: &Arc<Intake>) {
+        lock(&self.ready).push(Arc::clone(intake));
         self.wake.notify_one();
     }
 
-    pub(crate) fn take_announced(&self) -> Vec<Arc<Lane>> {
-        std::mem::take(&mut lock(&self.announced))
+    pub(crate) fn take_ready(&self) -> Vec<Arc<Intake>> {
+        std::mem::take(&mut lock(&self.ready))
     }
 
-    /// The routing in place and the announced lanes: none of them is newer, and none that was retired for it is missing.
-    pub(crate) fn take_announced_with_routing(&self) -> (Arc<Routing>, Vec<Arc<Lane>>) {
-        let mut announced = Vec::new();
+    /// The router in place and the marked ready queues: none of them is newer, and none that was closed for it is missing.
+    pub(crate) fn take_ready_with_router(&self) -> (Arc<Router>, Vec<Arc<Intake>>) {
+        let mut ready = Vec::new();
         loop {
-            // Lanes are announced as retired before the routing that replaces them can be seen.
-            let routing = self.routing();
-            announced.append(&mut self.take_announced());
-            // Lanes of a newer routing are announced after that can be seen.
-            if Arc::ptr_eq(&routing, &self.routing()) {
-                return (routing, announced);
+            // Lanes are marked ready as closed before the router that replaces them can be seen.
+            let router = self.router();
+            ready.append(&mut self.take_ready());
+            // Lanes of a newer router are marked ready after that can be seen.
+            if Arc::ptr_eq(&router, &self.router()) {
+                return (router, ready);
             }
         }
     }
 
     /// Closes all open aggregates, so that they go out now.
     pub(crate) fn close_open_aggregates(&self) {
-        for lane in self.routing().lanes() {
-            if lane.close_open() {
-                self.announce(lane);
+        for intake in self.router().intakes() {
+            if intake.close_open() {
+                self.add_ready(intake);
             }
         }
     }
 
-    /// Takes no more records. Whatever was accepted before is in a lane or beyond when this returns.
+    /// Takes no more records. Whatever was accepted before is in a queue or beyond when this returns.
     pub(crate) fn begin_close(&self) {
         self.is_closing.store(true, Ordering::SeqCst);
         self.budget.close();
-        for lane in self.routing().lanes() {
-            if lane.retire(SealReason::Flush) {
-                self.announce(lane);
+        for intake in self.router().intakes() {
+            if intake.close(SealReason::Flush) {
+                self.add_ready(intake);
             }
         }
     }
@@ -219,13 +219,13 @@ impl Shared {
 
     /// Ends the tasks, for `reason` unless there was another before.
     pub(crate) fn stop(&self, reason: StopReason) {
-        self.settlement.stop(reason);
+        self.outcomes.stop(reason);
         self.begin_close();
         self.cancel.cancel();
     }
 
     pub(crate) fn stop_reason(&self) -> StopReason {
-        self.settlement.stop_reason().cloned().unwrap_or(StopReason::Closed)
+        self.outcomes.stop_reason().cloned().unwrap_or(StopReason::Closed)
     }
 
     /// Asks for a fresh shard map; returns the generation from which on one is fresh.
@@ -265,62 +265,62 @@ impl Shared {
         self.refreshes_begun.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// Lets no record of `span` in while the guard lives. `None` if `routing` is no longer in place.
-    pub(crate) fn hold_lanes<'a>(
+    /// Lets no record of `span` in while the guard lives. `None` if `router` is no longer in place.
+    pub(crate) fn lock_intakes<'a>(
         &'a self,
-        routing: &'a Arc<Routing>,
+        router: &'a Arc<Router>,
         span: HashKeySpan,
-    ) -> Option<HeldLanes<'a>> {
-        let in_place = self.routing.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::ptr_eq(&in_place, routing).then(|| HeldLanes {
-            lanes: routing.lanes_of(span).map(|lane| lane.hold()).collect(),
-            _routing: in_place,
+    ) -> Option<LockedIntakes<'a>> {
+        let in_place = self.router.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::ptr_eq(&in_place, router).then(|| LockedIntakes {
+            intakes: router.intakes_in(span).map(|intake| intake.lock()).collect(),
+            _router: in_place,
         })
     }
 
-    /// Puts a new map in place, and retires the lanes that have no shard any more.
+    /// Puts a new map in place, and is closed the queues that have no shard any more.
     pub(crate) fn install(&self, generation: u64, map: ShardMap) {
-        let old = self.routing();
+        let old = self.router();
         let new = Arc::new(old.next(generation, map, |shard| {
-            let id = LaneId(self.next_lane.fetch_add(1, Ordering::Relaxed));
-            Lane::new(id, shard.map(|shard| (Arc::clone(&shard.id), shard.range)), self.limits)
+            let id = QueueId(self.next_queue_id.fetch_add(1, Ordering::Relaxed));
+            Intake::new(id, shard.map(|shard| (Arc::clone(&shard.id), shard.range)), self.limits)
         }));
         {
-            let mut routing = self.routing.write().unwrap_or_else(PoisonError::into_inner);
-            // Under this lock: who begins to close after this look finds the new lanes, and retires them.
+            let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
+            // Under this lock: who begins to close after this look finds the new queues, and is closed them.
             if self.is_closed() {
                 if self.budget.used() == 0 {
                     return;
                 }
-                for lane in new.lanes() {
-                    if lane.retire(SealReason::Flush) {
-                        self.announce(lane);
+                for intake in new.intakes() {
+                    if intake.close(SealReason::Flush) {
+                        self.add_ready(intake);
                     }
                 }
             }
-            // Before anybody sees the new lanes: what these took is older than all that the new ones will take.
-            for lane in old.lanes().filter(|lane| !new.has(lane.id)) {
-                if lane.retire(SealReason::Handover) {
-                    self.announce(lane);
+            // Before anybody sees the new queues: what these took is older than all that the new ones will take.
+            for intake in old.intakes().filter(|intake| !new.has(intake.id)) {
+                if intake.close(SealReason::Handover) {
+                    self.add_ready(intake);
                 }
             }
             self.is_service_placed.store(new.map().is_service_placed(), Ordering::SeqCst);
-            *routing = new;
+            *router = new;
         }
         self.wake.notify_one();
     }
 }
 
-/// Lanes that nothing enters, under a routing that stays.
-pub(crate) struct HeldLanes<'a> {
-    lanes: Vec<HeldLane<'a>>,
-    _routing: RwLockReadGuard<'a, Arc<Routing>>,
+/// Lanes that nothing enters, under a router that stays.
+pub(crate) struct LockedIntakes<'a> {
+    intakes: Vec<LockedIntake<'a>>,
+    _router: RwLockReadGuard<'a, Arc<Router>>,
 }
 
-impl HeldLanes<'_> {
+impl LockedIntakes<'_> {
     /// Takes out all that was accepted and not fetched.
-    pub(crate) fn take_all(&mut self) -> Vec<(LaneId, VecDeque<OpenAggregate>)> {
-        self.lanes.iter_mut().map(HeldLane::take_all).collect()
+    pub(crate) fn take_all(&mut self) -> Vec<(QueueId, VecDeque<OpenAggregate>)> {
+        self.intakes.iter_mut().map(LockedIntake::take_all).collect()
     }
 }
 
@@ -343,67 +343,67 @@ mod tests {
         ShardMap::new(shards.collect())
     }
 
-    fn accept(shared: &Shared, lane: &Arc<Lane>) -> bool {
+    fn accept(shared: &StreamShards, intake: &Arc<Intake>) -> bool {
         let record = UserRecord::new("k", "v");
         let hash_key = record.hash_key();
-        let prepaid = shared.budget.try_charge(lane.id, 10_000);
-        lane.accept(record, hash_key, prepaid, &shared.budget, &shared.settlement).is_ok()
+        let prepaid = shared.budget.try_charge(intake.id, 10_000);
+        intake.accept(record, hash_key, prepaid, &shared.budget, &shared.outcomes).is_ok()
     }
 
     #[test]
-    fn a_map_that_comes_while_closing_opens_no_lane() {
-        let shared = Shared::new(ProducerConfig::default(), 1 << 20, false, None, None);
+    fn a_map_that_comes_while_closing_opens_no_queue() {
+        let shared = StreamShards::new(ProducerConfig::default(), 1 << 20, false, None, None);
         shared.install(1, map(&["parent"]));
-        let parent = Arc::clone(shared.routing().lane(HashKey::MIN));
+        let parent = Arc::clone(shared.router().intake_of(HashKey::MIN));
         let held = shared.budget.try_charge(parent.id, 10).unwrap();
         shared.begin_close();
         shared.install(2, map(&["low", "high"]));
-        let routing = shared.routing();
-        assert_eq!(routing.generation, 2, "what is held is judged by it");
+        let router = shared.router();
+        assert_eq!(router.generation, 2, "what is held is judged by it");
         let record = UserRecord::new("k", "v");
-        for lane in routing.lanes() {
+        for intake in router.intakes() {
             let refused =
-                lane.accept(record.clone(), HashKey::MIN, None, &shared.budget, &shared.settlement);
-            assert!(matches!(refused, Err(Refused::Retired(..))));
+                intake.accept(record.clone(), HashKey::MIN, None, &shared.budget, &shared.outcomes);
+            assert!(matches!(refused, Err(Refused::Closed(..))));
         }
         drop(held);
         shared.install(3, map(&["a", "b"]));
-        assert_eq!(shared.routing().generation, 2, "nobody needs it");
+        assert_eq!(shared.router().generation, 2, "nobody needs it");
     }
 
     #[test]
-    fn a_lane_that_goes_is_announced_although_a_sender_is_about_to() {
-        let shared = Shared::new(ProducerConfig::default(), 1 << 20, false, None, None);
+    fn a_queue_that_goes_is_marked_ready_although_a_sender_is_about_to() {
+        let shared = StreamShards::new(ProducerConfig::default(), 1 << 20, false, None, None);
         shared.install(1, map(&["parent"]));
-        let parent = Arc::clone(shared.routing().lane(HashKey::MIN));
-        // Its sender was told to announce the lane and has not yet: another record of the key may follow elsewhere.
+        let parent = Arc::clone(shared.router().intake_of(HashKey::MIN));
+        // Its sender was told to mark ready the queue and has not yet: another record of the key may follow elsewhere.
         assert!(accept(&shared, &parent));
         shared.install(2, map(&["low", "high"]));
-        let announced = shared.take_announced();
-        assert!(announced.iter().any(|lane| lane.id == parent.id));
+        let ready = shared.take_ready();
+        assert!(ready.iter().any(|intake| intake.id == parent.id));
         assert!(!accept(&shared, &parent));
-        let lane_of = |shared: &Shared| shared.routing().lane(HashKey::MIN).id;
-        let low = lane_of(&shared);
+        let queue_of = |shared: &StreamShards| shared.router().intake_of(HashKey::MIN).id;
+        let low = queue_of(&shared);
         shared.install(3, map(&["low"]));
         assert_ne!(
-            lane_of(&shared),
+            queue_of(&shared),
             low,
             "the shard takes other keys now: what moved there comes later"
         );
     }
 
     #[test]
-    fn what_a_kept_lane_holds_is_announced_when_the_map_comes_while_closing() {
-        let shared = Shared::new(ProducerConfig::default(), 1 << 20, false, None, None);
+    fn what_a_kept_queue_holds_is_marked_ready_when_the_map_comes_while_closing() {
+        let shared = StreamShards::new(ProducerConfig::default(), 1 << 20, false, None, None);
         shared.install(1, map(&["kept", "other"]));
-        let kept = Arc::clone(shared.routing().lane(HashKey::MIN));
+        let kept = Arc::clone(shared.router().intake_of(HashKey::MIN));
         assert!(accept(&shared, &kept));
-        // The pipeline fetched what was full; the rest is open. Then somebody begins to close, and has not retired it yet.
+        // The sender fetched what was full; the rest is open. Then somebody begins to close, and has not closed it yet.
         kept.fetch(clock::now());
         shared.is_closing.store(true, Ordering::SeqCst);
         shared.install(2, map(&["kept", "another"]));
-        let announced = shared.take_announced();
-        assert!(announced.iter().any(|lane| lane.id == kept.id));
+        let ready = shared.take_ready();
+        assert!(ready.iter().any(|intake| intake.id == kept.id));
         assert_eq!(kept.fetch(clock::now()).0.len(), 1);
     }
 }

@@ -70,7 +70,7 @@ const PER_KEY: usize = 40;
 
 type Outcome = Result<(), DeliveryError>;
 
-/// A record that was sent, and the earlier ones of its key that were not settled when `send` returned.
+/// A record that was sent, and the earlier ones of its key that were not completed when `send` returned.
 pub(super) struct Sent {
     pub(super) data: Bytes,
     pub(super) outcome: Outcome,
@@ -108,7 +108,7 @@ async fn send_key(producer: Producer, key: usize, history: History) -> Vec<Sent>
         for (earlier, (_, outcome, _)) in sent.iter_mut().enumerate() {
             if outcome.is_none() {
                 match (&mut deliveries[earlier]).now_or_never() {
-                    Some(settled) => *outcome = Some(settled.map(drop)),
+                    Some(completed) => *outcome = Some(completed.map(drop)),
                     None => behind.push(earlier),
                 }
             }

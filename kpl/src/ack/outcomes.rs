@@ -1,4 +1,4 @@
-//! What all records of a producer share when they are settled: counters, the failure hook, the reason of an end, and the
+//! What all records of a producer share when they are completed: counters, the failure hook, the reason of an end, and the
 //! epochs that `flush` waits for.
 
 use std::collections::BTreeMap;
@@ -16,14 +16,14 @@ use crate::sync::{Mutex, lock};
 pub(crate) type FailureHook = Arc<dyn Fn(&DeliveryError) + Send + Sync>;
 
 #[derive(Default)]
-pub(crate) struct Settlement {
+pub(crate) struct Outcomes {
     pub(crate) counters: Counters,
     pub(crate) epochs: Epochs,
     on_failure: Option<FailureHook>,
     stopped: OnceLock<StopReason>,
 }
 
-impl Settlement {
+impl Outcomes {
     pub(crate) fn new(on_failure: Option<FailureHook>) -> Self {
         Self { on_failure, ..Self::default() }
     }
@@ -53,8 +53,8 @@ impl Settlement {
     }
 }
 
-/// Counts the unsettled aggregates by the epoch they were opened in. Each flush begins a new epoch, and so does time: the
-/// first epoch that is not settled tells how old the oldest aggregate is.
+/// Counts the pending aggregates by the epoch they were opened in. Each flush begins a new epoch, and so does time: the
+/// first epoch that is not completed tells how old the oldest aggregate is.
 #[derive(Default)]
 pub(crate) struct Epochs {
     state: Mutex<EpochState>,
@@ -67,41 +67,41 @@ const LONGEST_EPOCH: Duration = Duration::from_millis(100);
 #[derive(Default)]
 struct EpochState {
     current: u64,
-    unsettled: BTreeMap<u64, Epoch>,
+    pending: BTreeMap<u64, Epoch>,
 }
 
 struct Epoch {
     /// When the first of its aggregates was opened.
     began: Instant,
-    unsettled: usize,
+    pending: usize,
 }
 
 impl Epochs {
     pub(crate) fn enter(&self, now: Instant) -> u64 {
         let mut state = lock(&self.state);
         let is_over = |epoch: &Epoch| now.saturating_duration_since(epoch.began) >= LONGEST_EPOCH;
-        if state.unsettled.get(&state.current).is_some_and(is_over) {
+        if state.pending.get(&state.current).is_some_and(is_over) {
             state.current += 1;
         }
         let current = state.current;
-        let epoch = state.unsettled.entry(current).or_insert(Epoch { began: now, unsettled: 0 });
-        epoch.unsettled += 1;
+        let epoch = state.pending.entry(current).or_insert(Epoch { began: now, pending: 0 });
+        epoch.pending += 1;
         current
     }
 
-    /// The age of the oldest aggregate that is not settled: too high by the length of an epoch at most.
+    /// The age of the oldest aggregate that is not completed: too high by the length of an epoch at most.
     pub(crate) fn oldest(&self, now: Instant) -> Option<Duration> {
         let state = lock(&self.state);
-        let (_, first) = state.unsettled.first_key_value()?;
+        let (_, first) = state.pending.first_key_value()?;
         Some(now.saturating_duration_since(first.began))
     }
 
     pub(crate) fn leave(&self, epoch: u64) {
         let mut state = lock(&self.state);
-        if let Some(left) = state.unsettled.get_mut(&epoch) {
-            left.unsettled -= 1;
-            if left.unsettled == 0 {
-                state.unsettled.remove(&epoch);
+        if let Some(left) = state.pending.get_mut(&epoch) {
+            left.pending -= 1;
+            if left.pending == 0 {
+                state.pending.remove(&epoch);
                 drop(state);
                 self.emptied.notify_waiters();
             }
@@ -115,14 +115,13 @@ impl Epochs {
         state.current - 1
     }
 
-    /// Waits until everything of `epoch` and before is settled.
-    pub(crate) async fn settled(&self, epoch: u64) {
+    /// Waits until everything of `epoch` and before is completed.
+    pub(crate) async fn completed(&self, epoch: u64) {
         loop {
             let emptied = self.emptied.notified();
             tokio::pin!(emptied);
             emptied.as_mut().enable();
-            if lock(&self.state).unsettled.first_key_value().is_none_or(|(first, _)| *first > epoch)
-            {
+            if lock(&self.state).pending.first_key_value().is_none_or(|(first, _)| *first > epoch) {
                 return;
             }
             emptied.await;

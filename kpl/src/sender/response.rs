@@ -8,15 +8,15 @@ use kinesis_aggregation::HashKeyRange;
 
 use super::doubt::Doubt;
 use super::parts::SUSPECT_AFTER;
-use super::{Answered, Held, InFlight, Pipeline};
+use super::{Answered, Held, InFlight, Sender};
 use crate::aggregate::kinesis_record::KinesisRecord;
-use crate::aggregate::verdict::{Verdict, verdict};
+use crate::aggregate::shard_check::{ShardCheck, check_shard};
 use crate::clock::{self, Instant};
 use crate::config::RecordOrdering;
 use crate::error::{FailureCause, Source};
 use crate::retry::{self, ErrorClass, Next, PUT_BACKOFF};
 use crate::sender::batch::Batch;
-use crate::sender::window::Landing;
+use crate::sender::window::RequestEnd;
 use crate::service::{CallError, CallErrorKind, EntryOutcome};
 
 /// An error of a record or of its whole request.
@@ -76,7 +76,7 @@ impl Refusal {
     }
 }
 
-impl Pipeline {
+impl Sender {
     pub(super) fn on_answer(&mut self, answer: Answered) {
         let (number, answer) = match answer {
             Ok(answer) => answer,
@@ -86,17 +86,17 @@ impl Pipeline {
                 Err(_cancelled) => return,
             },
         };
-        let Some(InFlight { batch, flight }) = self.in_flight.remove(&number) else {
+        let Some(InFlight { batch, sent }) = self.in_flight.remove(&number) else {
             return;
         };
         self.parts.in_flight -= usize::from(batch.is_part);
         let now = clock::now();
-        let landing = match &answer {
-            Ok(_) => Landing::Answered,
-            Err(error) if error.kind == CallErrorKind::Timeout => Landing::TimedOut,
-            Err(_) => Landing::Failed,
+        let end = match &answer {
+            Ok(_) => RequestEnd::Answered,
+            Err(error) if error.kind == CallErrorKind::Timeout => RequestEnd::TimedOut,
+            Err(_) => RequestEnd::Failed,
         };
-        self.window.land(flight, landing, now);
+        self.window.end(sent, end, now);
         if let Some(record) = batch.records.first() {
             let took = now.saturating_duration_since(record.history.started());
             self.meter.request(took, &batch.records);
@@ -158,17 +158,17 @@ impl Pipeline {
 
     /// The shard that a record was meant for, where it is known.
     pub(super) fn predicted(&self, record: &KinesisRecord) -> Option<Arc<str>> {
-        self.queues.get(&record.lane)?.lane.shard_id.clone()
+        self.queues.get(&record.queue_id)?.intake.shard_id.clone()
     }
 
     fn on_entry_refused(&mut self, record: KinesisRecord, refusal: &Refusal, now: Instant) {
         let delay = PUT_BACKOFF.delay(record.history.attempts, &mut self.rng);
         if retry::is_throttle(&refusal.code) {
-            self.shared.settlement.counters.throttled.add(1);
+            self.shared.outcomes.counters.throttled.add(1);
         }
         if refusal.class == ErrorClass::Throttled {
             let sent = record.history.started();
-            let queue = self.queues.get_mut(&record.lane);
+            let queue = self.queues.get_mut(&record.queue_id);
             if refusal.is_of_shard
                 && queue.is_some_and(|queue| queue.throttled(sent, now, &mut self.rng))
             {
@@ -196,7 +196,7 @@ impl Pipeline {
             Next::Retry { at } if at <= now => self.put_back(record, now),
             Next::Retry { at } => {
                 self.next_number += 1;
-                if let Some(queue) = self.queues.get_mut(&record.lane) {
+                if let Some(queue) = self.queues.get_mut(&record.queue_id) {
                     queue.is_throttled |= refusal.class == ErrorClass::Throttled;
                 }
                 let key = (at, record.sequence, self.next_number);
@@ -204,7 +204,7 @@ impl Pipeline {
             }
             Next::Expired => self.put_back(record, now),
             Next::Fail => {
-                self.leave(record.lane);
+                self.leave(record.queue_id);
                 let (code, message) = (Arc::clone(&refusal.code), Arc::clone(&refusal.message));
                 let cause = match refusal.class {
                     ErrorClass::Rejected => FailureCause::Rejected { code, message },
@@ -244,7 +244,7 @@ impl Pipeline {
             tracing::warn!(code = %error.code, message, left_out, "PutRecords failed: the next call waits");
         }
         if retry::is_throttle(&refusal.code) {
-            let counters = &self.shared.settlement.counters;
+            let counters = &self.shared.outcomes.counters;
             counters.throttled.add(batch.records.len());
         }
         for record in &batch.records {
@@ -353,7 +353,7 @@ impl Pipeline {
             if record.members.len() > 1 {
                 self.divide_aggregate(record, opened, now);
             } else if refusal.class == ErrorClass::Rejected {
-                self.leave(record.lane);
+                self.leave(record.queue_id);
                 let (code, message) = (Arc::clone(&refusal.code), Arc::clone(&refusal.message));
                 let cause = FailureCause::Rejected { code, message };
                 self.fail(record, cause, refusal.source.clone());
@@ -370,13 +370,13 @@ impl Pipeline {
         let is_ordered = self.shared.config.ordering == RecordOrdering::PerPartitionKey;
         for (place, mut half) in self.sealer.halve(aggregate).into_iter().enumerate() {
             if is_ordered && place > 0 {
-                // It follows when the first half is settled, or fails with it. It may be to blame, too.
+                // It follows when the first half is completed, or fails with it. It may be to blame, too.
                 half.history.travels_apart = true;
                 self.enqueue(half);
                 continue;
             }
             if place > 0
-                && let Some(queue) = self.queues.get_mut(&half.lane)
+                && let Some(queue) = self.queues.get_mut(&half.queue_id)
             {
                 queue.under_way += 1;
             }
@@ -412,14 +412,14 @@ impl Pipeline {
         sequence_number: String,
         now: Instant,
     ) {
-        let counters = &self.shared.settlement.counters;
+        let counters = &self.shared.outcomes.counters;
         counters.kinesis_records.add(1);
         counters.kinesis_bytes.add(record.size());
-        let range = self.routing.range_of(&shard_id);
-        let predicted = match self.queues.get_mut(&record.lane) {
+        let range = self.router.range_of(&shard_id);
+        let predicted = match self.queues.get_mut(&record.queue_id) {
             Some(queue) => {
                 queue.served(record.size(), now);
-                queue.lane.shard_id.clone()
+                queue.intake.shard_id.clone()
             }
             None => None,
         };
@@ -432,7 +432,7 @@ impl Pipeline {
             }
             None => {
                 // The map has no open shard for the key, and here is one.
-                if self.keys_decide() && !self.routing.map().is_open(&shard_id) {
+                if self.keys_decide() && !self.router.map().is_open(&shard_id) {
                     self.shared.request_refresh();
                 }
                 shard_id.into()
@@ -449,18 +449,20 @@ impl Pipeline {
         sequence_number: String,
         range: Option<HashKeyRange>,
     ) {
-        let verdict = match self.verdict(&record, range) {
+        let check = match self.check_shard(&record, range) {
             // Wait for a map that is known to be of this stream.
-            Verdict::Delivered if record.is_framed && self.distrusts_map() => Verdict::UnknownShard,
-            verdict => verdict,
-        };
-        match verdict {
-            Verdict::Delivered => {
-                self.meter.delivered(&record, &shard_id, clock::now());
-                self.leave(record.lane);
-                record.settle_delivered(shard_id, &sequence_number);
+            ShardCheck::Delivered if record.is_framed && self.distrusts_map() => {
+                ShardCheck::UnknownShard
             }
-            Verdict::WrongShard | Verdict::UnknownShard => {
+            check => check,
+        };
+        match check {
+            ShardCheck::Delivered => {
+                self.meter.delivered(&record, &shard_id, clock::now());
+                self.leave(record.queue_id);
+                record.complete_delivered(shard_id, &sequence_number);
+            }
+            ShardCheck::WrongShard | ShardCheck::UnknownShard => {
                 if range.is_none() {
                     self.shared.note_unknown(&shard_id);
                 }
@@ -473,12 +475,12 @@ impl Pipeline {
     }
 
     fn distrusts_map(&self) -> bool {
-        self.routing.generation < self.shared.trusted_from() && !self.routing.map().is_blank()
+        self.router.generation < self.shared.trusted_from() && !self.router.map().is_blank()
     }
 
     /// Whether, as far as the map tells, a record's key names its shard.
     fn keys_decide(&self) -> bool {
-        let map = self.routing.map();
+        let map = self.router.map();
         !map.is_blank() && !map.is_service_placed()
     }
 
@@ -494,23 +496,23 @@ impl Pipeline {
         }
     }
 
-    fn verdict(&self, record: &KinesisRecord, range: Option<HashKeyRange>) -> Verdict {
+    fn check_shard(&self, record: &KinesisRecord, range: Option<HashKeyRange>) -> ShardCheck {
         // A frame of one goes by its own key; without a map there is nothing to wait for.
-        let is_blank = record.members.len() == 1 && self.routing.map().is_blank();
-        verdict(record.is_framed && !is_blank, record.span, range)
+        let is_blank = record.members.len() == 1 && self.router.map().is_blank();
+        check_shard(record.is_framed && !is_blank, record.span, range)
     }
 
     /// A fresh map is here: delivered, or all members go again, to the shards they belong to now.
     pub(super) fn judge_again(&mut self, held: Held) {
         let Held { mut record, shard_id, sequence_number, .. } = held;
-        let range = self.routing.range_of(&shard_id);
-        if self.verdict(&record, range) != Verdict::WrongShard {
+        let range = self.router.range_of(&shard_id);
+        if self.check_shard(&record, range) != ShardCheck::WrongShard {
             return self.judge(record, shard_id, sequence_number, range);
         }
         self.look_for_placement(&record, range);
         let message = format!("{shard_id} took an aggregate with members of other shards").into();
         record.history.failed(clock::now(), &"WrongShard".into(), &message, true);
-        self.leave(record.lane);
+        self.leave(record.queue_id);
         self.count_resent(&record);
         self.reroute(record);
     }
@@ -522,7 +524,7 @@ impl Pipeline {
         self.held = held;
         let mut expired = Vec::new();
         for Held { mut record, shard_id, .. } in overdue {
-            let (code, what) = match self.routing.range_of(&shard_id) {
+            let (code, what) = match self.router.range_of(&shard_id) {
                 None => ("UnknownShard", "its range"),
                 Some(_) => ("WrongShard", "where its members belong"),
             };
@@ -530,21 +532,21 @@ impl Pipeline {
                 format!("{shard_id} took the aggregate, and no fresh shard map tells {what}");
             let history = &mut record.history;
             history.failed(now, &code.into(), &message.into(), true);
-            let lane = record.lane;
-            self.leave(lane);
+            let queue_id = record.queue_id;
+            self.leave(queue_id);
             if record.expires() <= now {
                 expired.push(record);
             } else {
                 self.count_resent(&record);
                 self.scatter(record);
-                self.scatter_lane(lane);
+                self.scatter_lane(queue_id);
             }
         }
         expired
     }
 
     fn count_resent(&self, record: &KinesisRecord) {
-        let counters = &self.shared.settlement.counters;
+        let counters = &self.shared.outcomes.counters;
         counters.resent_for_wrong_shard.add(record.members.len());
     }
 }

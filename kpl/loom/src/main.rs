@@ -63,6 +63,10 @@ mod config {
 mod record {
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct UserRecord;
+
+    #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+    #[error("invalid record")]
+    pub struct InvalidRecord;
 }
 
 fn main() {

@@ -13,8 +13,8 @@
 //! fleet that starts, or a producer that joins, finds its share soon.
 //!
 //! When most of the producers of a shard are gone, steps that fit a small rate would take hours. So a producer compares what it
-//! gains by steps with what it loses by cuts. Where the rate balances, they are equal. Once it gained seven cuts more than it
-//! lost, the shard counts as free, and the rate grows by a part of itself until the next throttle.
+//! gains by steps with what it loses by cuts. Where the rate balances, they are equal. Once it gained six cuts more than it
+//! lost, the shard counts as free, and the rate doubles each 45 s until the next throttle.
 //!
 //! The constants are tuned in `simulation.rs` and `recovery.rs`, which state what comes of them.
 
@@ -40,15 +40,19 @@ const FASTEST_RISE: f64 = 0.02;
 const RISE_DOUBLES: f64 = 32.0;
 
 /// How far the rate may rise without throttles until the shard counts as free, in cuts; see [`ShardLimiter::headroom`].
-const FREE_HEADROOM: f64 = 7.0;
+const FREE_HEADROOM: f64 = 6.0;
 
 /// How much headroom a throttle takes, in cuts. Where rises and cuts balance, the rate rises by one cut between two throttles,
 /// so the headroom stays near zero.
 const THROTTLE_HEADROOM: f64 = 2.0;
 
-/// How much each accepted record raises the rate while the shard counts as free, as a part of the rate: it doubles with
-/// 18 records.
-const FREE_STEP: f64 = 0.04;
+/// Time in which the rate doubles while the shard counts as free. It does not depend on the rate: if it did, the producer that
+/// notices first would be far ahead when the others do.
+const FREE_DOUBLES: Duration = Duration::from_secs(45);
+
+/// The largest rise for one record while the shard counts as free, in doublings. It slows down producers that make an attempt
+/// in ten seconds or less: for them the shard counts as free by mistake now and then.
+const FREE_DOUBLINGS_PER_RECORD: f64 = 0.25;
 
 /// How often the rate is raised.
 const RISE_INTERVAL: Duration = Duration::from_millis(50);
@@ -58,11 +62,11 @@ const REFERENCE: f64 = 0.08;
 
 /// How [`STEP`] shrinks below [`REFERENCE`]: with this power of the usual rate. A power of 1 would keep the refused part of
 /// the attempts constant and draw no rates together; 0 would refuse most attempts of a large fleet.
-const STEP_POWER: f64 = 0.65;
+const STEP_POWER: f64 = 0.68;
 
 /// How [`SLOWEST_RISE`] shrinks below [`REFERENCE`]. It is per second, not per record, so a power of 2 would keep the refused
 /// part constant.
-const SLOWEST_RISE_POWER: f64 = 1.78;
+const SLOWEST_RISE_POWER: f64 = 1.9;
 
 /// The part of the rate that a throttle takes, at [`REFERENCE`] and above.
 const CUT: f64 = 0.3;
@@ -71,7 +75,11 @@ const CUT: f64 = 0.3;
 const LEAST_GAIN: f64 = 0.05;
 
 /// The gain of a producer whose attempts are all refused, whatever its rate.
-const REFUSED_GAIN: f64 = 0.3;
+const REFUSED_GAIN: f64 = 0.25;
+
+/// How the gain falls with the refused part of the attempts. With a power of 1, a producer that is refused three times of eight
+/// by chance would make large steps and cuts, which drives the rates of a large fleet apart.
+const REFUSED_GAIN_POWER: f64 = 1.5;
 
 /// The refused part of the attempts is averaged over so many of them.
 const REFUSED_WINDOW: f64 = 8.0;
@@ -313,7 +321,11 @@ impl ShardLimiter {
         self.headroom = (self.headroom + cuts).min(FREE_HEADROOM);
         let free = match self.headroom < FREE_HEADROOM {
             true => 0.0,
-            false => self.rate * ((1.0 + FREE_STEP).powf(served) - 1.0),
+            false => {
+                let doublings = seconds / FREE_DOUBLES.as_secs_f64();
+                let doublings = doublings.min(FREE_DOUBLINGS_PER_RECORD * served);
+                self.rate * (doublings.exp2() - 1.0)
+            }
         };
         let past_cut = f64::from(self.served_past_cut) / RISE_DOUBLES;
         let speed = (past_cut * scale.max(0.25)).min(20.0).exp2();
@@ -323,7 +335,8 @@ impl ShardLimiter {
     /// The size of steps and cuts, from 0 to 1. It scales both alike, so the rate at which they balance does not depend on it. A
     /// large gain finds that rate sooner; a small one keeps it steadier.
     fn gain(&self) -> f64 {
-        self.scale().max(LEAST_GAIN).max(REFUSED_GAIN * self.refused)
+        let while_refused = REFUSED_GAIN * self.refused.powf(REFUSED_GAIN_POWER);
+        self.scale().max(LEAST_GAIN).max(while_refused)
     }
 
     /// How small the usual rate is: 1 at [`REFERENCE`] and above.

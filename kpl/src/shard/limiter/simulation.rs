@@ -6,18 +6,20 @@
 //!
 //! | producers | 100 B | 50 KiB |
 //! |---|---|---|
-//! | 8 | 1 %; 0.95, 0.90; 2 minutes | 2 %; 0.71, 0.63; 2 minutes |
-//! | 50 | 3 %; 0.63, 0.50; 2 minutes | 5 %; 0.56, 0.42; 10 minutes |
-//! | 200 | 5 %; 0.57, 0.52; 2 minutes | 9 %; 0.59, 0.46; 20 minutes |
-//! | 1,000 | 8 %; 0.52, 0.46; 4 minutes | 10 %; 0.54, 0.46; 3 hours |
+//! | 8 | 1 %; 0.94, 0.89; 2 minutes | 2 %; 0.76, 0.59; 2 minutes |
+//! | 50 | 3 %; 0.59, 0.48; 2 minutes | 5 %; 0.55, 0.46; 10 minutes |
+//! | 200 | 5 %; 0.69, 0.61; 2 minutes | 8 %; 0.72, 0.54; 20 minutes |
+//! | 1,000 | 9 %; 0.58, 0.48; 4 minutes | 10 %; 0.57, 0.50; 5 hours |
 //!
-//! When 200 producers of 50 KiB become 10, these use the shard after 10 to 15 minutes; one that is left needs 15 to 25, and
-//! 50 of 1,000 need 30 to 45. One of them takes most of the shard at first. After an hour, the slowest usually has still a
-//! tenth of its fair share.
+//! Ten hours after the start, the slowest of 200 producers of 50 KiB has 0.55, 0.50 (8 seeds).
 //!
-//! What a producer learns of its share it learns from refusals. Where its fair share is one record in 50 seconds and a tenth
-//! of them is refused, that is one refusal in 8 minutes, which is why the last warm-up is so long: half of the attempts are
-//! refused in the first half hour, a fifth in the second, 15 % in the second hour, 10 % in the third.
+//! If 200 producers of 50 KiB become 10, these use the shard after 15 minutes. A single one that is left needs 20 to 25, and
+//! 50 of 1,000 need 30 to 45. One of them takes most of the shard at first. After an hour, the slowest usually still has less
+//! than a tenth of its fair share. If 1,000 producers of 100 B become 50, these use the shard after 3 minutes, and the slowest
+//! has 0.59, 0.32 after 15.
+//!
+//! A producer learns of its share from refusals alone. If its fair share is one record in 50 seconds and a tenth of its
+//! attempts are refused, there is one refusal in 8 minutes. That is why the last warm-up is so long.
 //!
 //! The shard has the buckets of Kinesis: 1,000 records and 1 MiB, refilled each second. Each producer has more to send than
 //! it ever may, and collects and sends as the sender does. Round trips take 10 to 60 ms, by chance.
@@ -333,7 +335,9 @@ fn a_fleet_shares_the_records_of_a_shard() {
 fn a_fleet_shares_the_bytes_of_a_shard() {
     assert_fleet(50, AGGREGATE, 10 * MINUTE, 20 * MINUTE, 0.45);
     assert_fleet(200, AGGREGATE, 20 * MINUTE, 20 * MINUTE, 0.5);
-    assert_fleet(1000, AGGREGATE, 180 * MINUTE, 60 * MINUTE, 0.4);
+    // The rates of a large fleet drift apart slowly, if they do.
+    assert_fleet(200, AGGREGATE, 300 * MINUTE, 20 * MINUTE, 0.5);
+    assert_fleet(1000, AGGREGATE, 300 * MINUTE, 60 * MINUTE, 0.4);
 }
 
 #[test]

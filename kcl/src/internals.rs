@@ -24,8 +24,9 @@ pub use crate::lease::store::{
 pub use crate::lease::{CallError, CallErrorKind, ChildShard, LeaseStoreError};
 use crate::lease::{DynamoDbLeaseStore, Layout, WeakTenure, ensure_table, for_leases};
 use crate::processor::ShardContext;
-pub use crate::retrieval::source::{Retrieval, RetrievalError, ShardReader, Start};
-pub use crate::retrieval::{Held, Page, Position, RawRecord, ShardBudget};
+pub use crate::retrieval::{
+    Held, Page, Position, RawRecord, Retrieval, RetrievalError, ShardBudget, ShardReader, Start,
+};
 pub use crate::stream::list::{ListShardsError, Shard, ShardList, ShardLister};
 
 /// The lease table in DynamoDB, created where it is missing, for the process `process`.

@@ -29,6 +29,7 @@ mod tests {
     use crate::health::{Health, Problem, ProblemKind, ProblemLog};
     use crate::lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};
     use crate::metrics::Meter;
+    use crate::progress::ShardProgress;
     use crate::sequence::ExtendedSequenceNumber;
     use crate::shard_state::{ShardState, ShutdownReason};
     use crate::snapshot::{ShardStatus, Totals};
@@ -42,7 +43,8 @@ mod tests {
     fn what_a_worker_tells_is_data() {
         let problems = ProblemLog::new(Arc::new(SystemClock));
         let totals = Arc::new(Totals::new(Meter::default(), Arc::new(problems)));
-        let status = ShardStatus::new("shard-1", Arc::clone(&totals));
+        let progress = ShardProgress::new(Checkpoint::TrimHorizon);
+        let status = ShardStatus::new("shard-1", progress, Arc::clone(&totals));
         status.behind(Some(1500));
         status.enter(ShardState::ShuttingDown(ShutdownReason::LeaseLost));
         let snapshot = data(totals.snapshot("w1", vec![status.snapshot()], 7));

@@ -1,20 +1,15 @@
 //! What a worker is doing, readable at any time.
 
 mod calls;
-mod lag;
+mod status;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use self::calls::Work;
-use self::lag::Lag;
-use crate::health::{Failed, ProblemKind, ProblemLog};
-use crate::metrics::{Meter, Metric, milliseconds};
+pub(crate) use self::status::{ShardStatus, Totals};
+use crate::health::ProblemKind;
 #[cfg(feature = "serde")]
 use crate::millis;
-use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
 use crate::shard_state::ShardState;
 
 /// What a worker is doing at one moment.
@@ -110,20 +105,9 @@ impl WorkerSnapshot {
     }
 }
 
-const NOT_KNOWN: u64 = u64::MAX;
-
-/// A read that found nothing more.
-#[derive(Debug, Clone)]
-pub(crate) struct Tip {
-    /// By the service's time: what arrived before it has been fetched.
-    pub(crate) reached: SystemTime,
-    /// The last record that this reader fetched.
-    pub(crate) fetched: Option<SequenceNumber>,
-}
-
-/// What was found while taking records apart.
+/// What was found while aggregates were split into user records.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub(crate) struct AggregateCounts {
     pub(crate) aggregates: u64,
     /// Aggregates with a member outside the shard's hash key range.
     pub(crate) aggregates_out_of_range: u64,
@@ -139,7 +123,7 @@ pub(crate) struct Tally {
     pub(crate) decompressed_bytes: u64,
 }
 
-impl Tally {
+impl AggregateCounts {
     pub(crate) fn add(&mut self, more: &Self) {
         self.aggregates += more.aggregates;
         self.aggregates_out_of_range += more.aggregates_out_of_range;
@@ -149,265 +133,4 @@ impl Tally {
         self.frame_errors += more.frame_errors;
         self.decompressed_bytes += more.decompressed_bytes;
     }
-}
-
-/// What a shard's tasks write down.
-#[derive(Debug)]
-pub(crate) struct ShardStatus {
-    shard_id: String,
-    state: Mutex<ShardState>,
-    records: AtomicU64,
-    behind: AtomicU64,
-    failures: AtomicU32,
-    last_failure: Mutex<Option<String>>,
-    /// Its processor returned from its last call, and was dropped.
-    has_stopped: AtomicBool,
-    lag: Mutex<Lag>,
-    work: Mutex<Work>,
-    tip: Mutex<Option<Tip>>,
-    totals: Arc<Totals>,
-}
-
-/// Sums over all shards that a worker has owned.
-#[derive(Debug)]
-pub(crate) struct Totals {
-    records: AtomicU64,
-    bytes: AtomicU64,
-    tally: Mutex<Tally>,
-    meter: Meter,
-    problems: Arc<ProblemLog>,
-}
-
-impl ShardStatus {
-    pub(crate) fn new(shard_id: &str, totals: Arc<Totals>) -> Self {
-        Self {
-            shard_id: shard_id.to_owned(),
-            state: Mutex::new(ShardState::WaitingOnParents),
-            records: AtomicU64::new(0),
-            behind: AtomicU64::new(NOT_KNOWN),
-            failures: AtomicU32::new(0),
-            last_failure: Mutex::default(),
-            has_stopped: AtomicBool::new(false),
-            lag: Mutex::default(),
-            work: Mutex::default(),
-            tip: Mutex::default(),
-            totals,
-        }
-    }
-
-    pub(crate) fn shard_id(&self) -> &str {
-        &self.shard_id
-    }
-
-    pub(crate) fn enter(&self, state: ShardState) {
-        *lock(&self.state) = state;
-    }
-
-    pub(crate) fn meter(&self) -> &Meter {
-        &self.totals.meter
-    }
-
-    /// Where the failures of this shard's reads, calls and checkpoints are noted.
-    pub(crate) fn problems(&self) -> &ProblemLog {
-        &self.totals.problems
-    }
-
-    pub(crate) fn measure(&self, metric: Metric, value: f64) {
-        self.meter().put(metric, Some(&self.shard_id), value);
-    }
-
-    pub(crate) fn behind(&self, millis: Option<u64>) {
-        if let Some(millis) = millis {
-            self.measure(Metric::MillisBehindLatest, millis as f64);
-        }
-        self.behind.store(millis.unwrap_or(NOT_KNOWN), Ordering::Relaxed);
-        lock(&self.lag).answered(self.now(), millis.map(Duration::from_millis));
-    }
-
-    fn now(&self) -> Duration {
-        self.totals.problems.now()
-    }
-
-    /// A page with records was fetched; `spread`: from the arrival of its first record to that of its
-    /// last one.
-    pub(crate) fn fetched(&self, millis_behind: Option<u64>, spread: Duration) {
-        let behind = millis_behind.map(Duration::from_millis);
-        lock(&self.lag).fetched(self.now(), behind, spread);
-    }
-
-    /// The oldest of those pages was processed.
-    pub(crate) fn processed(&self) {
-        lock(&self.lag).processed();
-        lock(&self.work).has_no_batch();
-    }
-
-    /// The processor is given the records from `first` to `last`.
-    pub(crate) fn took_batch(&self, first: &ExtendedSequenceNumber, last: &ExtendedSequenceNumber) {
-        lock(&self.work).took_batch(self.now(), first.clone(), last.clone());
-    }
-
-    /// A call of the processor begins; it has ended when the guard is dropped.
-    pub(crate) fn call(&self, name: &'static str) -> CallGuard<'_> {
-        lock(&self.work).began(name, self.now());
-        CallGuard(self)
-    }
-
-    /// Warns of a call that takes longer than `limit`, and reports how far processing is.
-    pub(crate) fn watch_over(&self, limit: Option<Duration>) {
-        let now = self.now();
-        if self.meter().is_on() {
-            // The recorder is the application's code: no lock is held while it runs.
-            let lag = lock(&self.lag).at(now);
-            if let Some(lag) = lag {
-                self.measure(Metric::ProcessingLag, milliseconds(lag));
-            }
-            let call = lock(&self.work).call(now);
-            let running_for = call.map_or(Duration::ZERO, |(_, running_for)| running_for);
-            self.measure(Metric::ProcessorCallTime, milliseconds(running_for));
-        }
-        let (slow, noted) = {
-            // Noted under the lock, which the end of the call needs: a call that has ended is not stuck.
-            let mut work = lock(&self.work);
-            let slow = limit.and_then(|limit| work.slow(limit, now));
-            let Some(slow) = slow else { return };
-            let (kind, shard) = (ProblemKind::ProcessorStuck, Some(&*self.shard_id));
-            let noted = self.problems().failed(kind, shard, &slow);
-            (slow, noted)
-        };
-        if noted.log {
-            let first = slow.records.as_ref().map(|(first, _)| tracing::field::display(first));
-            let last = slow.records.as_ref().map(|(_, last)| tracing::field::display(last));
-            tracing::warn!(
-                shard_id = self.shard_id, call = slow.name, running_for = ?slow.running_for, first, last,
-                "a call of the processor takes long: the shard waits for it"
-            );
-        }
-    }
-
-    pub(crate) fn reached_tip(&self, tip: Tip) {
-        *lock(&self.tip) = Some(tip);
-    }
-
-    /// The last time that the reader found nothing more.
-    pub(crate) fn tip(&self) -> Option<Tip> {
-        lock(&self.tip).clone()
-    }
-
-    /// A call of the processor failed; how often in a row, and whether to log it.
-    pub(crate) fn failed(&self, error: String) -> Failed {
-        let kind = ProblemKind::ProcessorFailing;
-        let failed = self.problems().failed(kind, Some(&self.shard_id), &error);
-        *lock(&self.last_failure) = Some(error);
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        Failed { failures, ..failed }
-    }
-
-    pub(crate) fn processor_stopped(&self) {
-        self.has_stopped.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn has_stopped(&self) -> bool {
-        self.has_stopped.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn succeeded(&self) {
-        if self.failures.swap(0, Ordering::Relaxed) > 0 {
-            *lock(&self.last_failure) = None;
-            let kind = ProblemKind::ProcessorFailing;
-            self.problems().recovered(kind, Some(&self.shard_id));
-        }
-    }
-
-    pub(crate) fn delivered(&self, records: usize, bytes: usize) {
-        self.measure(Metric::RecordsProcessed, records as f64);
-        self.measure(Metric::DataBytesProcessed, bytes as f64);
-        self.records.fetch_add(records as u64, Ordering::Relaxed);
-        self.totals.records.fetch_add(records as u64, Ordering::Relaxed);
-        self.totals.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    pub(crate) fn found(&self, tally: &Tally) {
-        lock(&self.totals.tally).add(tally);
-    }
-
-    pub(crate) fn snapshot(&self) -> ShardSnapshot {
-        let behind = self.behind.load(Ordering::Relaxed);
-        let reads = self.problems().find(ProblemKind::ReadsFailing, Some(&self.shard_id));
-        let now = self.now();
-        let (call, batch_in_hand_for) = {
-            let work = lock(&self.work);
-            (work.call(now), work.batch_in_hand_for(now))
-        };
-        ShardSnapshot {
-            lag: lock(&self.lag).at(now),
-            batch_in_hand_for,
-            call: call.map(|(name, running_for)| ProcessorCall { name, running_for }),
-            read_failures: reads.as_ref().map_or(0, |problem| problem.failures),
-            last_read_failure: reads.map(|problem| problem.cause),
-            records_trimmed: self
-                .problems()
-                .find(ProblemKind::RecordsTrimmed, Some(&self.shard_id))
-                .map(|problem| problem.cause),
-            shard_id: self.shard_id.clone(),
-            state: *lock(&self.state),
-            records_delivered: self.records.load(Ordering::Relaxed),
-            millis_behind_latest: (behind != NOT_KNOWN).then(|| Duration::from_millis(behind)),
-            failures: self.failures.load(Ordering::Relaxed),
-            last_failure: lock(&self.last_failure).clone(),
-        }
-    }
-}
-
-/// A call of a processor that is under way.
-pub(crate) struct CallGuard<'a>(&'a ShardStatus);
-
-impl Drop for CallGuard<'_> {
-    fn drop(&mut self) {
-        if lock(&self.0.work).ended() {
-            let kind = ProblemKind::ProcessorStuck;
-            let shard_id = self.0.shard_id.as_str();
-            self.0.problems().recovered(kind, Some(shard_id));
-            tracing::info!(shard_id, "the slow call of the processor has ended");
-        }
-    }
-}
-
-impl Totals {
-    pub(crate) fn new(meter: Meter, problems: Arc<ProblemLog>) -> Self {
-        Self {
-            records: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            tally: Mutex::default(),
-            meter,
-            problems,
-        }
-    }
-
-    pub(crate) fn snapshot(
-        &self,
-        worker_id: &str,
-        mut shards: Vec<ShardSnapshot>,
-        buffered_bytes: usize,
-    ) -> WorkerSnapshot {
-        shards.sort_by(|a, b| a.shard_id.cmp(&b.shard_id));
-        let tally = *lock(&self.tally);
-        WorkerSnapshot {
-            worker_id: worker_id.to_owned(),
-            shards,
-            records_delivered: self.records.load(Ordering::Relaxed),
-            bytes_delivered: self.bytes.load(Ordering::Relaxed),
-            aggregates_out_of_range: tally.aggregates_out_of_range,
-            records_out_of_range_dropped: tally.members_dropped,
-            aggregate_defects: tally.defects,
-            invalid_hash_keys: tally.invalid_hash_keys,
-            frame_errors: tally.frame_errors,
-            failures: self.problems.totals(),
-            buffered_bytes,
-        }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change is one assignment or sum: a panic elsewhere leaves nothing half done.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -72,8 +72,7 @@ use crate::processor::{
     Batch, CallTokens, Checkpointer, RecordBatch, RecordProcessor, ShardContext, ShardEnd, Shutdown,
 };
 use crate::retrieval::{ByteBudget, RawRecord, ShardBudget};
-use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
-use crate::snapshot::Tally;
+use crate::sequence::SequenceNumber;
 
 /// The key that the KPL gives to an aggregate.
 const AGGREGATE_KEY: &str = "a";
@@ -138,7 +137,7 @@ impl TestShardBuilder {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn build(self) -> TestShard {
-        let checkpoint = self.lease.checkpoint.clone();
+        let next = first_behind(&self.lease.checkpoint);
         let (tenure, recorder) = Tenure::recorded(self.lease, Arc::new(SystemClock));
         let tokens = CallTokens { lost: tenure.lost(), shutdown: tenure.shutdown_requested() };
         let context = ShardContext::new(
@@ -150,9 +149,9 @@ impl TestShardBuilder {
         );
         TestShard {
             tokens,
-            checkpointer: Checkpointer::new(tenure.clone(), checkpoint.clone()),
+            checkpointer: Checkpointer::new(tenure.clone()),
             budget: ShardBudget::new(&ByteBudget::new(usize::MAX)),
-            next: first_behind(&checkpoint),
+            next,
             tenure,
             recorder,
             context,
@@ -242,10 +241,10 @@ impl TestShard {
             ConsumerConfig::default().max_decompressed_size,
             Arc::new(SystemClock),
         );
-        let entries = deaggregator.expand(records, &mut Tally::default());
         let held = self.budget.reserve(0).now_or_never();
         let held = held.expect("there is always room for no bytes");
-        TestBatch { batch: Batch::new(entries, Some(0), held), checkpointed: None, attempts: 0 }
+        let (batch, _) = deaggregator.batch(records, Some(0), held);
+        TestBatch { batch }
     }
 
     /// The view of a batch that a processor is given, for code that takes a [`RecordBatch`]: the batch
@@ -254,13 +253,8 @@ impl TestShard {
     /// # Panics
     /// The batch is empty.
     pub fn deliver<'a>(&'a self, batch: &'a mut TestBatch) -> RecordBatch<'a> {
-        if batch.attempts == 0 {
-            batch.checkpointed = self.checkpointer.done();
-        }
-        batch.attempts += 1;
-        let (_, last) = batch.batch.range().expect("a batch is never empty");
-        self.checkpointer.deliver(last);
-        RecordBatch::new(&batch.batch, &self.checkpointer, &self.tokens, batch.attempts)
+        assert!(!batch.is_empty(), "a batch is never empty");
+        batch.batch.attempt(&self.checkpointer, &self.tokens)
     }
 
     /// Calls [`initialize`](RecordProcessor::initialize).
@@ -291,8 +285,7 @@ impl TestShard {
         let view = self.deliver(batch);
         let result = processor.process_records(view).await;
         if result.is_err() {
-            self.checkpointer.take_back();
-            batch.batch.trim_since(batch.checkpointed.as_ref(), self.checkpointer.done());
+            batch.batch.failed(&self.checkpointer);
         }
         result
     }
@@ -390,15 +383,12 @@ fn number_of(sequence_number: &SequenceNumber) -> u64 {
 #[derive(Debug)]
 pub struct TestBatch {
     batch: Batch,
-    /// The checkpoint when it was first delivered.
-    checkpointed: Option<ExtendedSequenceNumber>,
-    attempts: u32,
 }
 
 impl TestBatch {
     /// User records in it that are not checkpointed.
     pub fn len(&self) -> usize {
-        self.batch.records
+        self.batch.len()
     }
 
     /// Whether all of it is checkpointed.
@@ -410,7 +400,7 @@ impl TestBatch {
     #[must_use]
     pub fn with_millis_behind_latest(mut self, behind: Option<Duration>) -> Self {
         let millis = behind.map(|behind| u64::try_from(behind.as_millis()).unwrap_or(u64::MAX));
-        self.batch.millis_behind_latest = millis;
+        self.batch.set_millis_behind_latest(millis);
         self
     }
 }

@@ -1,6 +1,7 @@
-//! When the library checkpoints by itself.
+//! When the library writes to a lease by itself: automatic checkpoints, and the note up to when the shard
+//! was read.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::config::CheckpointPolicy;
 
@@ -35,14 +36,12 @@ impl AutoCheckpoint {
         self.every.is_some()
     }
 
-    /// A renewal wrote at `at` all that had succeeded until then: the interval starts anew.
-    pub(crate) fn carried(&mut self, at: Duration) {
-        self.not_before = self.not_before.max(at + self.every.unwrap_or_default());
-    }
-
-    /// How long until the next checkpoint; `None`: nothing to write.
-    pub(crate) fn due_in(&self, now: Duration) -> Option<Duration> {
-        self.unwritten.then(|| self.not_before.saturating_sub(now))
+    /// Time until the next checkpoint. `None`: there is nothing to write. `carried_at`: when a renewal last
+    /// wrote all that had succeeded until then, from which the interval starts anew.
+    pub(crate) fn due_in(&self, now: Duration, carried_at: Option<Duration>) -> Option<Duration> {
+        let since_carried = carried_at.map(|at| at + self.every.unwrap_or_default());
+        let due = since_carried.map_or(self.not_before, |due| due.max(self.not_before));
+        self.unwritten.then(|| due.saturating_sub(now))
     }
 
     /// A checkpoint was tried.
@@ -50,6 +49,34 @@ impl AutoCheckpoint {
         let every = self.every.unwrap_or_default();
         self.unwritten = !written;
         self.not_before = now + if written { every } else { every.max(AFTER_FAILURE) };
+    }
+}
+
+/// Shortest time between two notes. A shard's records are kept for 24 hours at least.
+const NOTE_EVERY: Duration = Duration::from_secs(1800);
+
+/// When the time up to which a shard was read is noted in its lease.
+///
+/// By this note the next owner tells a shard that had no records for longer than they are kept from one
+/// whose records were deleted unread.
+#[derive(Debug)]
+pub(crate) struct ReadToNote {
+    noted: Option<SystemTime>,
+}
+
+impl ReadToNote {
+    /// `noted`: as the lease has it.
+    pub(crate) fn new(noted: Option<SystemTime>) -> Self {
+        Self { noted }
+    }
+
+    /// Whether the shard, read up to `read_to`, needs a new note.
+    pub(crate) fn is_due(&self, read_to: SystemTime) -> bool {
+        self.noted.is_none_or(|noted| read_to >= noted + NOTE_EVERY)
+    }
+
+    pub(crate) fn noted(&mut self, read_to: SystemTime) {
+        self.noted = Some(read_to);
     }
 }
 
@@ -65,44 +92,54 @@ mod tests {
     fn manual_is_never_due() {
         let mut auto = AutoCheckpoint::new(CheckpointPolicy::Manual, secs(0));
         auto.delivered();
-        assert_eq!(auto.due_in(secs(100)), None);
+        assert_eq!(auto.due_in(secs(100), None), None);
     }
 
     #[test]
     fn after_each_batch_at_once() {
         let mut auto = AutoCheckpoint::new(CheckpointPolicy::AfterBatch, secs(5));
-        assert_eq!(auto.due_in(secs(5)), None);
+        assert_eq!(auto.due_in(secs(5), None), None);
         auto.delivered();
-        assert_eq!(auto.due_in(secs(5)), Some(secs(0)));
+        assert_eq!(auto.due_in(secs(5), None), Some(secs(0)));
         auto.tried(secs(5), true);
-        assert_eq!(auto.due_in(secs(5)), None);
+        assert_eq!(auto.due_in(secs(5), None), None);
     }
 
     #[test]
     fn the_interval_starts_anew_with_what_a_renewal_wrote() {
         let mut auto = AutoCheckpoint::new(CheckpointPolicy::Interval(secs(10)), secs(0));
         auto.delivered();
-        auto.carried(secs(4));
-        assert_eq!(auto.due_in(secs(9)), Some(secs(5)));
+        let carried_at = Some(secs(4));
+        assert_eq!(auto.due_in(secs(9), carried_at), Some(secs(5)));
         auto.tried(secs(14), true);
         auto.delivered();
-        auto.carried(secs(4));
-        assert_eq!(auto.due_in(secs(14)), Some(secs(10)), "it was earlier");
+        assert_eq!(auto.due_in(secs(14), carried_at), Some(secs(10)), "it was earlier");
     }
 
     #[test]
     fn once_per_interval_and_again_soon_after_a_failure() {
         let mut auto = AutoCheckpoint::new(CheckpointPolicy::Interval(secs(10)), secs(0));
         auto.delivered();
-        assert_eq!(auto.due_in(secs(4)), Some(secs(6)));
+        assert_eq!(auto.due_in(secs(4), None), Some(secs(6)));
         auto.tried(secs(10), true);
         auto.delivered();
-        assert_eq!(auto.due_in(secs(11)), Some(secs(9)));
+        assert_eq!(auto.due_in(secs(11), None), Some(secs(9)));
 
         let mut auto = AutoCheckpoint::new(CheckpointPolicy::AfterBatch, secs(0));
         auto.delivered();
         auto.tried(secs(0), false);
-        auto.carried(secs(0));
-        assert_eq!(auto.due_in(secs(0)), Some(AFTER_FAILURE));
+        assert_eq!(auto.due_in(secs(0), Some(secs(0))), Some(AFTER_FAILURE));
+    }
+
+    #[test]
+    fn a_note_is_due_each_half_hour() {
+        let read_to = SystemTime::UNIX_EPOCH + secs(1_000_000);
+        for (noted, is_due) in [
+            (Some(read_to - NOTE_EVERY), true),
+            (Some(read_to - NOTE_EVERY / 2), false),
+            (None, true),
+        ] {
+            assert_eq!(ReadToNote::new(noted).is_due(read_to), is_due, "{noted:?}");
+        }
     }
 }

@@ -8,10 +8,10 @@ use kinesis_aggregation::{Aggregate, Decoded, Decoder, HashKeyRange, Member};
 use super::aggregate_log::AggregateLog;
 use crate::clock::Clock;
 use crate::config::AggregateRangePolicy;
-use crate::processor::{Content, Entry, Kept};
-use crate::retrieval::RawRecord;
+use crate::processor::{Batch, Content, Entry, Kept};
+use crate::retrieval::{Held, RawRecord};
 use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
-use crate::snapshot::Tally;
+use crate::snapshot::AggregateCounts;
 
 /// The partition key that producers which predict shards give to an aggregate.
 const AGGREGATE_KEY: &str = "a";
@@ -94,13 +94,27 @@ impl Deaggregator {
         }
     }
 
+    /// The batch of a page with these records, and what was found on the way. What compressed frames expand
+    /// to counts against the worker's byte budget, too.
+    pub(crate) fn batch(
+        &mut self,
+        records: Vec<RawRecord>,
+        millis_behind_latest: Option<u64>,
+        mut held: Held,
+    ) -> (Batch, AggregateCounts) {
+        let mut counts = AggregateCounts::default();
+        let entries = self.expand(records, &mut counts);
+        held.grow(usize::try_from(counts.decompressed_bytes).unwrap_or(usize::MAX));
+        (Batch::new(entries, millis_behind_latest, held), counts)
+    }
+
     /// The records to deliver, without those at or before the checkpoint.
-    pub(crate) fn expand(&mut self, records: Vec<RawRecord>, tally: &mut Tally) -> Vec<Entry> {
-        let entries = records.into_iter().filter_map(|record| self.open(record, tally));
+    fn expand(&mut self, records: Vec<RawRecord>, counts: &mut AggregateCounts) -> Vec<Entry> {
+        let entries = records.into_iter().filter_map(|record| self.open(record, counts));
         entries.filter(|entry| entry.len() > 0).collect()
     }
 
-    fn open(&mut self, record: RawRecord, tally: &mut Tally) -> Option<Entry> {
+    fn open(&mut self, record: RawRecord, counts: &mut AggregateCounts) -> Option<Entry> {
         let first = match &self.done {
             Some(done) if record.sequence_number < done.sequence_number => return None,
             Some(done) if record.sequence_number == done.sequence_number => {
@@ -115,14 +129,14 @@ impl Deaggregator {
         self.log.passed(arrival);
         let content = match self.decoder.decode(data.clone()) {
             Ok(Decoded::Aggregate(aggregate)) => {
-                tally.aggregates += 1;
+                counts.aggregates += 1;
                 let first = usize::try_from(first).unwrap_or(usize::MAX);
                 let received = Received {
                     partition_key: partition_key.as_deref(),
                     sequence_number: &sequence_number,
                     arrival,
                 };
-                let kept = self.select(&aggregate, &received, first, tally);
+                let kept = self.select(&aggregate, &received, first, counts);
                 Content::Aggregate { aggregate, kept }
             }
             // A record on its own, and it is checkpointed.
@@ -131,7 +145,7 @@ impl Deaggregator {
                 Content::Plain { partition_key, data, sub_sequence_number: 0, frame_error: None }
             }
             Err(error) => {
-                tally.frame_errors += 1;
+                counts.frame_errors += 1;
                 self.log.not_opened(&sequence_number, &error);
                 Content::Plain {
                     partition_key,
@@ -152,11 +166,11 @@ impl Deaggregator {
         aggregate: &Aggregate,
         received: &Received<'_>,
         first: usize,
-        tally: &mut Tally,
+        counts: &mut AggregateCounts,
     ) -> Kept {
         if aggregate.is_compressed() {
             let sizes = aggregate.iter().map(|m| (m.data().len() + m.partition_key().len()) as u64);
-            tally.decompressed_bytes += sizes.sum::<u64>();
+            counts.decompressed_bytes += sizes.sum::<u64>();
         }
         // Where the Java library's rule is asked for, a member whose hash key is no number is broken.
         let is_strict = self.policy == AggregateRangePolicy::Strict;
@@ -166,12 +180,12 @@ impl Deaggregator {
         };
         let mut sound = aggregate.len();
         if let Some(defect) = defect {
-            tally.defects += 1;
+            counts.defects += 1;
             self.log.broken(received.sequence_number, &defect);
             sound = sound.min(usize::try_from(defect.index()).unwrap_or(usize::MAX));
         }
         if !is_strict && aggregate.invalid_hash_keys() > 0 {
-            tally.invalid_hash_keys += aggregate.invalid_hash_keys();
+            counts.invalid_hash_keys += aggregate.invalid_hash_keys();
             self.log.invalid_hash_keys();
         }
         let (policy, key) = (self.policy, received.partition_key);
@@ -179,14 +193,14 @@ impl Deaggregator {
             RangeVerdict::AllInRange if sound == aggregate.len() => return Kept::From(first),
             RangeVerdict::AllInRange => (0..sound as u32).collect(),
             RangeVerdict::KeepAll => {
-                tally.aggregates_out_of_range += 1;
+                counts.aggregates_out_of_range += 1;
                 self.log.kept();
                 return Kept::From(first);
             }
             RangeVerdict::Keep(kept) => {
                 let dropped = (sound - kept.len()) as u64;
-                tally.aggregates_out_of_range += 1;
-                tally.members_dropped += dropped;
+                counts.aggregates_out_of_range += 1;
+                counts.members_dropped += dropped;
                 match self.policy {
                     AggregateRangePolicy::Auto => self.log.resent(dropped, received.arrival),
                     _ => self.log.dropped(dropped, received.arrival),

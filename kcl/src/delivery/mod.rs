@@ -6,6 +6,6 @@ mod auto_checkpoint;
 mod deaggregate;
 mod invoke;
 
-pub(crate) use auto_checkpoint::AutoCheckpoint;
+pub(crate) use auto_checkpoint::{AutoCheckpoint, ReadToNote};
 pub(crate) use deaggregate::Deaggregator;
-pub(crate) use invoke::{drop_guarded, guarded};
+pub(crate) use invoke::Invoker;

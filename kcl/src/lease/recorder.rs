@@ -19,6 +19,7 @@ use super::tenure::{
 };
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::Clock;
+use crate::progress::ShardProgress;
 
 /// A lease that is not lost by time.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -46,12 +47,8 @@ impl Tenure {
         let state = Arc::new(TenureState {
             token: FencingToken { lease_key: lease.key.clone(), counter: lease.counter },
             fleet: Arc::new(NoFleet),
-            known: Mutex::new(Known {
-                fence: Fence::new(FOR_EVER, clock.now()),
-                lease,
-                processed: None,
-                carried_at: None,
-            }),
+            progress: ShardProgress::new(lease.checkpoint.clone()),
+            known: Mutex::new(Known { fence: Fence::new(FOR_EVER, clock.now()), lease }),
             clock,
             lost: CancellationToken::new(),
             handoff: CancellationToken::new(),
@@ -97,12 +94,13 @@ impl Recorder {
         if let Some(failure) = log.failures.pop_front() {
             return Err(failure);
         }
-        let mut known = self.state.known();
-        known.lease.pending = request.pending.clone();
+        let mut lease = self.state.known().lease.clone();
+        lease.pending = request.pending.clone();
         if let Some(checkpoint) = &request.checkpoint {
-            known.lease.checkpoint = checkpoint.clone();
+            lease.checkpoint = checkpoint.clone();
             log.checkpoints.push(checkpoint.clone());
         }
+        self.state.learn(lease);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -16,7 +16,7 @@ use super::fence::Fence;
 use super::model::{Lease, PendingCheckpoint};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::Clock;
-use crate::sequence::ExtendedSequenceNumber;
+use crate::progress::ShardProgress;
 
 /// Proves to a store of the user's which ownership of a shard a write belongs to.
 ///
@@ -132,6 +132,8 @@ pub(crate) struct TenureState {
     pub(crate) clock: Arc<dyn Clock>,
     pub(super) fleet: Arc<dyn Fleet>,
     pub(super) known: Mutex<Known>,
+    /// How far the shard is.
+    pub(super) progress: ShardProgress,
     pub(super) lost: CancellationToken,
     pub(super) handoff: CancellationToken,
     /// Cancelled by a planned stop of the worker, and with `handoff`.
@@ -145,13 +147,19 @@ pub(crate) struct TenureState {
 pub(crate) struct Known {
     pub(super) lease: Lease,
     pub(crate) fence: Fence,
-    /// What renewals may write as the checkpoint.
-    pub(super) processed: Option<ExtendedSequenceNumber>,
-    /// When a renewal last did.
-    pub(super) carried_at: Option<Duration>,
 }
 
 impl TenureState {
+    /// Notes the lease as it was read or written.
+    pub(super) fn learn(&self, lease: Lease) {
+        // While a checkpoint is pending, one at the same position must be written all the same: it removes
+        // the pending one.
+        if lease.pending.is_none() {
+            self.progress.lock().found(&lease.checkpoint);
+        }
+        self.known().lease = lease;
+    }
+
     pub(crate) fn known(&self) -> MutexGuard<'_, Known> {
         // Each change is one assignment: a panic elsewhere cannot leave it half done.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
@@ -193,6 +201,11 @@ impl Tenure {
     /// The lease as last read or written.
     pub(crate) fn lease(&self) -> Lease {
         self.state.known().lease.clone()
+    }
+
+    /// How far the shard is.
+    pub(crate) fn progress(&self) -> &ShardProgress {
+        &self.state.progress
     }
 
     pub(crate) fn fencing_token(&self) -> FencingToken {
@@ -260,23 +273,6 @@ impl Tenure {
     ) -> Result<(), CheckpointError> {
         let pending = PendingCheckpoint { checkpoint: pending, state };
         self.write(None, Some(pending), retry).await
-    }
-
-    /// All up to here is done, and may be checkpointed by a renewal that is due anyway.
-    pub(crate) fn processed(&self, position: ExtendedSequenceNumber) {
-        self.state.known().processed = Some(position);
-    }
-
-    /// When a renewal last wrote what was [`processed`](Self::processed) until then.
-    pub(crate) fn carried_at(&self) -> Option<Duration> {
-        self.state.known().carried_at
-    }
-
-    /// The checkpoint as last read or written; `None` while another one is pending.
-    pub(crate) fn settled_checkpoint(&self) -> Option<Checkpoint> {
-        let known = self.state.known();
-        let settled = known.lease.pending.is_none();
-        settled.then(|| known.lease.checkpoint.clone())
     }
 
     async fn write(

@@ -4,7 +4,6 @@
 //! A checkpoint that fails for a reason that may pass stays with the writer, which tries it again in
 //! place of the renewals, until the lease's local deadline: each attempt renews the lease, too.
 
-mod carry;
 mod give_away;
 mod loss;
 mod schedule;
@@ -22,7 +21,6 @@ use fastrand::Rng;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::carry::carried;
 use self::loss::Loss;
 use self::schedule::RenewalSchedule;
 pub(crate) use self::schedule::RetryBudget;
@@ -40,6 +38,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::Clock;
 use crate::config::OnStop;
 use crate::health::{ProblemKind, ProblemLog};
+use crate::progress::ShardProgress;
 
 /// From the first sight of a handoff until it is forced: a Java leader forces it at 30 s.
 const HANDOFF_LIMIT: Duration = Duration::from_secs(25);
@@ -106,12 +105,8 @@ impl Tenure {
             token: FencingToken { lease_key: lease.key.clone(), counter: lease.counter },
             clock: Arc::clone(&context.clock),
             fleet: Arc::clone(&context.fleet),
-            known: Mutex::new(Known {
-                fence: Fence::new(context.failover, sent),
-                lease,
-                processed: None,
-                carried_at: None,
-            }),
+            progress: ShardProgress::new(lease.checkpoint.clone()),
+            known: Mutex::new(Known { fence: Fence::new(context.failover, sent), lease }),
             lost: CancellationToken::new(),
             handoff: CancellationToken::new(),
             shutdown: context.leaving.child_token(),
@@ -266,20 +261,18 @@ impl Writer {
     async fn renew(&mut self) {
         let throughput = self.sample_throughput();
         let began = self.now();
-        let (was_unproven, before, processed) = {
+        let (was_unproven, before) = {
             let known = self.state.known();
-            let before = known.lease.checkpoint.clone();
-            (known.fence.is_unproven(), before, known.processed.clone())
+            (known.fence.is_unproven(), known.lease.checkpoint.clone())
         };
         let context = self.context.clone();
+        let shard = self.state.progress.clone();
         let written = self
             .write(|lease| {
                 // Of each lease found: an unclear write may have got further than this worker knew.
-                let progress = carried(lease, processed.as_ref()).map(|checkpoint| Progress {
-                    checkpoint,
-                    pending: None,
-                    throughput,
-                });
+                let carried = shard.lock().to_carry(&lease.checkpoint, lease.pending.is_some());
+                let progress =
+                    carried.map(|checkpoint| Progress { checkpoint, pending: None, throughput });
                 let (context, lease) = (context.clone(), lease.clone());
                 Ok(async move {
                     let (store, me) = (&context.store, &context.worker_id);
@@ -293,15 +286,12 @@ impl Writer {
         match written {
             Written::Done => {
                 let (carried, unproven) = {
-                    let mut known = self.state.known();
-                    let carried = known.lease.checkpoint != before;
-                    if carried {
-                        known.carried_at = Some(began);
-                    }
-                    (carried, known.fence.is_unproven())
+                    let known = self.state.known();
+                    (known.lease.checkpoint != before, known.fence.is_unproven())
                 };
-                // It covers the checkpoint that failed: that one is not due any more.
                 if carried {
+                    self.state.progress.lock().carried(began);
+                    // It covers the checkpoint that failed: that one is not due any more.
                     self.recovered(ProblemKind::CheckpointFailing);
                 }
                 // Answers are lost one after the other.
@@ -558,7 +548,7 @@ impl Writer {
 
     fn learn(&mut self, lease: Lease) {
         let mine = lease.checkpoint_owner.as_deref() == Some(&self.context.worker_id);
-        self.state.known().lease = lease;
+        self.state.learn(lease);
         if mine {
             self.note_handoff();
         }

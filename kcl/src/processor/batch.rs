@@ -12,13 +12,19 @@ use super::{CallTokens, Checkpointer};
 use crate::retrieval::Held;
 use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
 
-/// Records of one page, taken apart; its bytes count against the worker's budget until it is gone.
+/// The user records of one page, until the processor has taken them. Their bytes count against the worker's
+/// byte budget until the batch is dropped.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    pub(crate) entries: Vec<Entry>,
-    pub(crate) records: usize,
-    pub(crate) millis_behind_latest: Option<u64>,
-    pub(crate) _held: Held,
+    entries: Vec<Entry>,
+    /// User records in `entries`.
+    records: usize,
+    millis_behind_latest: Option<u64>,
+    /// Attempts to have the processor take it.
+    attempts: u32,
+    /// The checkpoint before the first attempt.
+    checkpointed_before: Option<ExtendedSequenceNumber>,
+    _held: Held,
 }
 
 impl Batch {
@@ -27,23 +33,20 @@ impl Batch {
             records: entries.iter().map(Entry::len).sum(),
             entries,
             millis_behind_latest,
+            attempts: 0,
+            checkpointed_before: None,
             _held: held,
         }
     }
 
-    /// Leaves out the records that were checkpointed since the batch was first delivered, when the
-    /// checkpoint was `before`. If none were, a record that was delivered although its place is not
-    /// behind the checkpoint stays.
-    pub(crate) fn trim_since(
-        &mut self,
-        before: Option<&ExtendedSequenceNumber>,
-        done: Option<ExtendedSequenceNumber>,
-    ) {
-        let Some(done) = done.filter(|done| before.is_none_or(|before| before < done)) else {
-            return;
-        };
-        self.entries.retain_mut(|entry| entry.trim(&done));
-        self.records = self.entries.iter().map(Entry::len).sum();
+    #[cfg(feature = "testing")]
+    pub(crate) fn set_millis_behind_latest(&mut self, millis: Option<u64>) {
+        self.millis_behind_latest = millis;
+    }
+
+    /// User records in it.
+    pub(crate) fn len(&self) -> usize {
+        self.records
     }
 
     /// Bytes of all payloads.
@@ -51,10 +54,44 @@ impl Batch {
         self.entries.iter().map(Entry::payload_bytes).sum()
     }
 
-    /// The positions of its first and last record; `None` if it has none.
+    /// The positions of its first and last record. `None` if it has none.
     pub(crate) fn range(&self) -> Option<(ExtendedSequenceNumber, ExtendedSequenceNumber)> {
         let (first, last) = (self.entries.first()?, self.entries.last()?);
         Some((first.first_position(), last.last_position()))
+    }
+
+    /// What the processor is given at the next attempt. From now on it may checkpoint within the batch.
+    pub(crate) fn attempt<'a>(
+        &'a mut self,
+        checkpointer: &'a Checkpointer,
+        tokens: &'a CallTokens,
+    ) -> RecordBatch<'a> {
+        let mut progress = checkpointer.progress();
+        if self.attempts == 0 {
+            self.checkpointed_before = progress.checkpointed();
+        }
+        self.attempts += 1;
+        if let Some((_, last)) = self.range() {
+            progress.delivered(last);
+        }
+        RecordBatch { batch: self, checkpointer, tokens }
+    }
+
+    /// Notes that the processor failed on the batch, and leaves out the records that were checkpointed since
+    /// the first attempt.
+    pub(crate) fn failed(&mut self, checkpointer: &Checkpointer) {
+        let checkpointed = {
+            let mut progress = checkpointer.progress();
+            progress.delivery_failed();
+            progress.checkpointed()
+        };
+        let Some(checkpointed) = checkpointed else { return };
+        // Without a new checkpoint nothing is left out: a record was perhaps delivered although its position
+        // is not behind the checkpoint (a frame that cannot be opened).
+        if self.checkpointed_before.as_ref().is_none_or(|before| *before < checkpointed) {
+            self.entries.retain_mut(|entry| entry.trim(&checkpointed));
+            self.records = self.entries.iter().map(Entry::len).sum();
+        }
     }
 }
 
@@ -69,19 +106,9 @@ pub struct RecordBatch<'a> {
     batch: &'a Batch,
     checkpointer: &'a Checkpointer,
     tokens: &'a CallTokens,
-    attempt: u32,
 }
 
 impl<'a> RecordBatch<'a> {
-    pub(crate) fn new(
-        batch: &'a Batch,
-        checkpointer: &'a Checkpointer,
-        tokens: &'a CallTokens,
-        attempt: u32,
-    ) -> Self {
-        Self { batch, checkpointer, tokens, attempt }
-    }
-
     /// The records, in the order of the shard.
     pub fn records(&self) -> Records<'a> {
         Records { entries: self.batch.entries.iter(), current: None, left: self.batch.records }
@@ -137,7 +164,7 @@ impl<'a> RecordBatch<'a> {
     /// Which delivery of this batch to this processor it is: 1, and one more after each error. After an
     /// error the batch begins behind the last checkpoint.
     pub fn attempt(&self) -> u32 {
-        self.attempt
+        self.batch.attempts
     }
 }
 
@@ -146,7 +173,7 @@ impl fmt::Debug for RecordBatch<'_> {
         f.debug_struct("RecordBatch")
             .field("records", &self.batch.records)
             .field("millis_behind_latest", &self.batch.millis_behind_latest)
-            .field("attempt", &self.attempt)
+            .field("attempt", &self.batch.attempts)
             .finish_non_exhaustive()
     }
 }

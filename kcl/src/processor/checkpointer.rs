@@ -1,7 +1,7 @@
 //! Checkpoints, as a processor writes them.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -37,20 +37,13 @@ pub struct Checkpointer {
 
 struct Inner {
     tenure: Tenure,
-    progress: Mutex<Progress>,
     /// One write at a time, so that a later checkpoint is never overwritten by an earlier one.
     turn: Semaphore,
 }
 
 impl Checkpointer {
-    pub(crate) fn new(tenure: Tenure, last: Checkpoint) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                tenure,
-                progress: Mutex::new(Progress::new(last)),
-                turn: Semaphore::new(1),
-            }),
-        }
+    pub(crate) fn new(tenure: Tenure) -> Self {
+        Self { inner: Arc::new(Inner { tenure, turn: Semaphore::new(1) }) }
     }
 
     /// Checkpoints all that was delivered so far: the batch in hand included, a batch that the
@@ -159,63 +152,24 @@ impl Checkpointer {
     /// Writes `SHARD_END`.
     pub(crate) async fn end_shard(&self) -> Result<(), CheckpointError> {
         let _turn = self.turn().await;
-        if self.has_ended() {
+        if self.progress().has_ended() {
             return Ok(());
         }
         self.write(Checkpoint::ShardEnd, Retry::UntilDeadline).await
     }
 
-    pub(crate) fn has_ended(&self) -> bool {
-        self.progress().has_ended()
-    }
-
-    /// A batch up to `end` is handed out.
-    pub(crate) fn deliver(&self, end: ExtendedSequenceNumber) {
-        self.progress().deliver(end);
-    }
-
-    /// The processor has taken all that was delivered, and leaves the checkpoints to the library: the
-    /// next renewal may write it.
-    pub(crate) fn offer(&self) {
-        if let Some(position) = self.progress().unwritten() {
-            self.inner.tenure.processed(position);
-        }
-    }
-
-    /// The processor failed on the batch in hand.
-    pub(crate) fn take_back(&self) {
-        self.progress().take_back();
-    }
-
-    /// The checkpoint in force, if a record was checkpointed: all up to here is done.
-    pub(crate) fn done(&self) -> Option<ExtendedSequenceNumber> {
-        self.observe();
-        self.progress().done()
-    }
-
     async fn write(&self, checkpoint: Checkpoint, retry: Retry) -> Result<(), CheckpointError> {
-        let tenure = &self.inner.tenure;
-        tenure.checkpoint(checkpoint.clone(), retry).await?;
-        self.progress().written(checkpoint);
-        Ok(())
+        // The renewer notes it in the shard's progress before it answers.
+        self.inner.tenure.checkpoint(checkpoint, retry).await
     }
 
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.inner.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How far the shard is.
+    pub(crate) fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.inner.tenure.progress().lock()
     }
 
     async fn turn(&self) -> SemaphorePermit<'_> {
-        let turn = self.inner.turn.acquire().await.expect("the semaphore is never closed");
-        self.observe();
-        turn
-    }
-
-    /// Takes over what the lease is known to be at: renewals write, too, and so may calls whose answer
-    /// was lost.
-    fn observe(&self) {
-        if let Some(checkpoint) = self.inner.tenure.settled_checkpoint() {
-            self.progress().found(checkpoint);
-        }
+        self.inner.turn.acquire().await.expect("the semaphore is never closed")
     }
 }
 

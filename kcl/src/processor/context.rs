@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::Checkpointer;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::lease::{FencingToken, Lease, Tenure, WeakTenure};
+use crate::shard_state::ShutdownReason;
 
 /// The signals that reach a call of the processor while it runs.
 #[derive(Debug, Clone)]
@@ -17,6 +18,42 @@ pub(crate) struct CallTokens {
     pub(crate) lost: CancellationToken,
     /// The shard is to be given up on request.
     pub(crate) shutdown: CancellationToken,
+}
+
+/// What tells this worker to give a shard up.
+pub(crate) struct StopSignals {
+    lost: CancellationToken,
+    /// Cancelled by a planned stop of the worker, or because the lease moves to another worker.
+    shutdown: CancellationToken,
+}
+
+impl StopSignals {
+    pub(crate) fn new(tenure: &Tenure) -> Self {
+        Self { lost: tenure.lost(), shutdown: tenure.shutdown_requested() }
+    }
+
+    /// What a call of the processor is given. User code that cancels one of these tokens stops nothing
+    /// else.
+    pub(crate) fn for_call(&self) -> CallTokens {
+        CallTokens { lost: self.lost.child_token(), shutdown: self.shutdown.child_token() }
+    }
+
+    /// Waits until the shard is to be given up. A lost lease comes before a request.
+    pub(crate) async fn raised(&self) -> ShutdownReason {
+        tokio::select! {
+            biased;
+            () = self.lost.cancelled() => ShutdownReason::LeaseLost,
+            () = self.shutdown.cancelled() => ShutdownReason::Requested,
+        }
+    }
+
+    /// Why the shard is to be given up, if it is.
+    pub(crate) fn now(&self) -> Option<ShutdownReason> {
+        if self.lost.is_cancelled() {
+            return Some(ShutdownReason::LeaseLost);
+        }
+        self.shutdown.is_cancelled().then_some(ShutdownReason::Requested)
+    }
 }
 
 /// The shard that a processor is made for.

@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 pub(crate) use self::batch::{Batch, Content, Entry, Kept};
 pub use self::batch::{Record, RecordBatch, Records};
 pub use self::checkpointer::{Checkpointer, PreparedCheckpoint};
-pub(crate) use self::context::CallTokens;
+pub(crate) use self::context::{CallTokens, StopSignals};
 pub use self::context::{ShardContext, ShardEnd, Shutdown};
 use crate::error::ProcessorError;
 

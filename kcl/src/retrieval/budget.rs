@@ -1,17 +1,30 @@
-//! The worker's byte budget: what it may hold of fetched records.
+//! Memory of fetched records: one page is read ahead of the processor, within the worker's byte budget.
+//!
+//! A reader reserves the bytes of a page before it asks for it ([`ShardBudget::reserve`]). The page holds
+//! them ([`Held`]) until the processor has taken its records. A shard holds one page in process and one ahead.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
-use super::page_size;
+use super::{Page, RawRecord, RetrievalError, ShardReader};
+use crate::error::WorkerError;
+use crate::executor::Executor;
+use crate::snapshot::ShardStatus;
+use crate::task::Task;
+
+/// Bytes that the service returns in one call, at most about.
+pub(super) const MAX_PAGE_BYTES: u64 = 10 << 20;
+/// Smallest share of the worker's budget that is worth a call.
+const MIN_PAGE_BYTES: u64 = 256 << 10;
 
 /// Bytes of fetched records that all shards of a worker may hold, first come, first served.
 ///
-/// A shard that holds nothing always gets its page, if need be as a debt that later returns pay
-/// first. So the worker holds at most `max(capacity, active shards x one page)`, and a page
-/// is bounded by [`PageSize`](super::page_size::PageSize).
+/// A shard that holds no page always gets one. If there is no room, the page is a debt, which bytes that are
+/// given back later pay first. So the worker holds at most `max(capacity, active shards x one page)`, and a
+/// page has about the bytes of [`ShardBudget::share`].
 #[derive(Debug)]
 pub(crate) struct ByteBudget {
     capacity: usize,
@@ -77,7 +90,7 @@ impl ShardBudget {
 
     /// Bytes that a page of this shard should have.
     pub(crate) fn share(&self) -> u64 {
-        page_size::share(self.budget.capacity as u64, self.budget.shards.load(Ordering::Relaxed))
+        page_share(self.budget.capacity as u64, self.budget.shards.load(Ordering::Relaxed))
     }
 
     /// Waits for room for about `bytes`; at once if this shard holds nothing.
@@ -91,7 +104,7 @@ impl ShardBudget {
         tokio::select! {
             biased;
             () = self.none_held() => self.budget.force(bytes),
-            // It is closed nowhere; were it, the page would be taken as a debt.
+            // The semaphore is never closed.
             permit = self.budget.room.acquire_many(bytes as u32) => match permit {
                 Ok(permit) => permit.forget(),
                 Err(_) => self.budget.force(bytes),
@@ -148,6 +161,82 @@ impl Drop for Held {
         self.budget.give_back(self.bytes);
         if self.pages.held.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.pages.none_held.notify_one();
+        }
+    }
+}
+
+/// Bytes that one page of each of `shards` active shards may have.
+fn page_share(budget: u64, shards: usize) -> u64 {
+    (budget / (2 * shards.max(1) as u64)).clamp(MIN_PAGE_BYTES, MAX_PAGE_BYTES)
+}
+
+/// The pages of a shard, in order. When it is dropped, the reads stop.
+#[derive(Debug)]
+pub(crate) struct Prefetch {
+    pages: mpsc::Receiver<Page>,
+    task: Task<Result<(), RetrievalError>>,
+}
+
+/// Starts the task that reads a shard. At most one page waits while the last one taken is processed.
+pub(crate) fn prefetch(
+    executor: &dyn Executor,
+    reader: Box<dyn ShardReader>,
+    budget: ShardBudget,
+    status: Arc<ShardStatus>,
+) -> Prefetch {
+    let (sender, pages) = mpsc::channel(1);
+    let run = run(reader, budget, status, sender);
+    Prefetch { pages, task: Task::spawn(executor, "the reader of a shard", run) }
+}
+
+async fn run(
+    mut reader: Box<dyn ShardReader>,
+    budget: ShardBudget,
+    status: Arc<ShardStatus>,
+    pages: mpsc::Sender<Page>,
+) -> Result<(), RetrievalError> {
+    // An error: the shard was given up, and the receiver dropped.
+    while let Ok(slot) = pages.reserve().await {
+        let page = reader.next_page(&budget).await?;
+        if !page.records.is_empty() {
+            status.fetched(page.millis_behind_latest, spread(&page.records));
+        }
+        let last = page.end.is_some();
+        slot.send(page);
+        if last {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Time from the arrival of the first record to that of the last one.
+fn spread(records: &[RawRecord]) -> Duration {
+    let arrival = |record: Option<&RawRecord>| record.and_then(|record| record.arrival);
+    match (arrival(records.first()), arrival(records.last())) {
+        (Some(first), Some(last)) => last.duration_since(first).unwrap_or_default(),
+        _ => Duration::ZERO,
+    }
+}
+
+impl Prefetch {
+    /// The next page with records, or the last one of the shard.
+    ///
+    /// # Cancel safety
+    /// No page is lost by a call that did not return.
+    pub(crate) async fn next(&mut self) -> Result<Page, WorkerError> {
+        if let Some(page) = self.pages.recv().await {
+            return Ok(page);
+        }
+        match (&mut self.task).await? {
+            Err(RetrievalError::StreamDeleted { stream }) => {
+                Err(WorkerError::StreamDeleted { stream })
+            }
+            Err(RetrievalError::StreamRecreated { stream }) => {
+                Err(WorkerError::StreamRecreated { stream })
+            }
+            // The caller took the last page before and asks for no more.
+            Ok(()) => std::future::pending().await,
         }
     }
 }
@@ -222,6 +311,14 @@ mod tests {
         assert_eq!(shards[0].share(), 4 << 20);
         drop(shards);
         assert_eq!(ShardBudget::new(&budget).share(), 10 << 20);
+    }
+
+    #[test]
+    fn shares() {
+        assert_eq!(page_share(64 << 20, 1), MAX_PAGE_BYTES);
+        assert_eq!(page_share(64 << 20, 8), 4 << 20);
+        assert_eq!(page_share(64 << 20, 10_000), MIN_PAGE_BYTES);
+        assert_eq!(page_share(64 << 20, 0), MAX_PAGE_BYTES);
     }
 
     proptest! {

@@ -1,26 +1,192 @@
-//! Reading one shard: where to start, how fast, how much at a time.
+//! Reading one shard.
+//!
+//! [`Retrieval`] and [`ShardReader`] are the way in: a way to read a shard implements both. [`polling`] does,
+//! by GetRecords. A second way, such as enhanced fan-out, stands beside it as a module of its own and is
+//! chosen where the worker is built. What every way needs is here: the [`Position`] to start at, the
+//! [`Page`], the [`budget`] that bounds memory, the task that reads one page ahead of the processor, and the
+//! [`watch`](shard_watch) over what may have happened to the shard while it was not read.
 
 mod budget;
-mod client;
 mod failure;
-mod pacing;
-mod page;
-mod page_size;
 mod polling;
-mod position;
-mod prefetch;
-mod shared_call;
-pub(crate) mod source;
-mod standing;
+mod shard_watch;
 mod stream_check;
 mod trimmed;
 
-pub(crate) use budget::ByteBudget;
-pub use budget::{Held, ShardBudget};
-pub use page::{Page, RawRecord};
-pub(crate) use polling::PollingRetrieval;
-pub use position::Position;
-pub(crate) use prefetch::{Prefetch, prefetch};
-pub(crate) use source::{Retrieval, Start};
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+pub(crate) use self::budget::{ByteBudget, Prefetch, prefetch};
+pub use self::budget::{Held, ShardBudget};
+pub(crate) use self::polling::PollingRetrieval;
+use crate::checkpoint::Checkpoint;
+use crate::config::InitialPosition;
+use crate::lease::{ChildShard, StreamIdentity};
+use crate::sequence::SequenceNumber;
+use crate::snapshot::ShardStatus;
+
+/// A way to read shards: opens a reader for each shard that the worker owns.
+pub trait Retrieval: Send + Sync {
+    /// A reader of one shard. It has read nothing yet.
+    fn open(&self, start: Start) -> Box<dyn ShardReader>;
+}
+
+/// The shard to read, and the position to start at.
+#[derive(Debug)]
+pub struct Start {
+    /// Names the shard. The reader notes its failures and its progress here.
+    pub(crate) status: Arc<ShardStatus>,
+    pub position: Position,
+    /// The stream that the lease is of, if the lease says so.
+    pub(crate) stream: Option<StreamIdentity>,
+    /// Time up to which all records were read and checkpointed, as the lease notes it.
+    pub(crate) read_to: Option<SystemTime>,
+    /// Seed of all random choices of the reader.
+    pub seed: u64,
+}
+
+impl Start {
+    /// The shard to read.
+    pub fn shard_id(&self) -> &str {
+        self.status.shard_id()
+    }
+}
+
+/// Reads one shard, page by page, in the order of the shard.
+pub trait ShardReader: Send {
+    /// The next page that has records, or the last page of the shard. The reader retries until there is one.
+    /// It reserves the page's bytes in `budget` before it asks for the page.
+    ///
+    /// # Errors
+    /// The shard cannot be read any more.
+    fn next_page<'a>(
+        &'a mut self,
+        budget: &'a ShardBudget,
+    ) -> BoxFuture<'a, Result<Page, RetrievalError>>;
+}
+
+/// Why a shard cannot be read any more. Every other failure is retried.
+#[derive(Debug)]
+pub enum RetrievalError {
+    StreamDeleted { stream: String },
+    StreamRecreated { stream: String },
+}
+
+/// The position in a shard to read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Position {
+    /// The oldest record kept.
+    TrimHorizon,
+    /// Records put from now on.
+    Latest,
+    /// The first record that arrived at this time or later.
+    Time(SystemTime),
+    /// This record. User records of it that are checkpointed are left out after de-aggregation.
+    At(SequenceNumber),
+    /// Behind this record, which was the last one fetched.
+    After(SequenceNumber),
+}
+
+impl Position {
+    /// The last record fetched. `None` if nothing was fetched yet.
+    pub(crate) fn fetched(&self) -> Option<&SequenceNumber> {
+        match self {
+            Self::After(number) => Some(number),
+            _ => None,
+        }
+    }
+
+    /// Where the owner of a lease starts; `None`: the shard is done.
+    ///
+    /// `resume_from` is the time at which a lease at `LATEST` was created: nothing put since is
+    /// missed, however late its first owner comes.
+    pub(crate) fn start(
+        checkpoint: &Checkpoint,
+        resume_from: Option<SystemTime>,
+        initial: InitialPosition,
+    ) -> Option<Self> {
+        Some(match checkpoint {
+            Checkpoint::At(position) => Self::At(position.sequence_number.clone()),
+            Checkpoint::TrimHorizon => Self::TrimHorizon,
+            Checkpoint::Latest => resume_from.map_or(Self::Latest, Self::Time),
+            Checkpoint::AtTimestamp => match (initial, resume_from) {
+                (InitialPosition::AtTimestamp(time), _) | (_, Some(time)) => Self::Time(time),
+                // The settings have changed since the lease was created: nothing may be skipped.
+                _ => Self::TrimHorizon,
+            },
+            Checkpoint::ShardEnd => return None,
+        })
+    }
+}
+
+/// A Kinesis record as it was received.
+#[derive(Clone)]
+pub struct RawRecord {
+    pub sequence_number: SequenceNumber,
+    /// `None`: the record was put without a key, on a stream whose service places the records.
+    pub partition_key: Option<String>,
+    pub data: Bytes,
+    pub arrival: Option<SystemTime>,
+}
+
+impl RawRecord {
+    /// Bytes that the service counts.
+    pub(crate) fn size(&self) -> usize {
+        self.data.len() + self.partition_key.as_ref().map_or(0, String::len)
+    }
+}
+
+impl fmt::Debug for RawRecord {
+    /// Shows neither data nor key, which must not land in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawRecord")
+            .field("sequence_number", &self.sequence_number)
+            .field("size", &self.size())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One page of a shard.
+#[derive(Debug)]
+pub struct Page {
+    pub records: Vec<RawRecord>,
+    pub millis_behind_latest: Option<u64>,
+    /// Set on the last page of the shard: its children, if the service named them.
+    pub end: Option<Vec<ChildShard>>,
+    pub held: Held,
+}
+
 #[cfg(test)]
-pub(crate) use source::{RetrievalError, ShardReader};
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::sequence::ExtendedSequenceNumber;
+
+    #[test]
+    fn each_checkpoint_starts_where_it_says() {
+        let number: SequenceNumber = "42".parse().unwrap();
+        let at = Checkpoint::At(ExtendedSequenceNumber::new(number.clone(), 3));
+        let early = UNIX_EPOCH + Duration::from_secs(1);
+        let late = UNIX_EPOCH + Duration::from_secs(2);
+        use InitialPosition::{AtTimestamp, Latest, TrimHorizon};
+        for (checkpoint, resume_from, initial, expected) in [
+            (&at, Some(early), Latest, Some(Position::At(number))),
+            (&Checkpoint::TrimHorizon, None, Latest, Some(Position::TrimHorizon)),
+            (&Checkpoint::Latest, None, TrimHorizon, Some(Position::Latest)),
+            (&Checkpoint::Latest, Some(early), Latest, Some(Position::Time(early))),
+            (&Checkpoint::AtTimestamp, None, AtTimestamp(late), Some(Position::Time(late))),
+            (&Checkpoint::AtTimestamp, Some(early), AtTimestamp(late), Some(Position::Time(late))),
+            (&Checkpoint::AtTimestamp, Some(early), Latest, Some(Position::Time(early))),
+            (&Checkpoint::AtTimestamp, None, Latest, Some(Position::TrimHorizon)),
+            (&Checkpoint::ShardEnd, None, TrimHorizon, None),
+        ] {
+            let start = Position::start(checkpoint, resume_from, initial);
+            assert_eq!(start, expected, "{checkpoint} {resume_from:?} {initial:?}");
+        }
+    }
+}

@@ -1,42 +1,46 @@
-//! GetShardIterator and GetRecords.
+//! Reads a shard by GetShardIterator and GetRecords.
+
+mod pacing;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::types::ShardIteratorType;
+use aws_sdk_kinesis::config::retry::{RetryConfig, RetryPartition};
+use aws_sdk_kinesis::config::timeout::TimeoutConfig;
+use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
+use aws_sdk_kinesis::types::{self, ShardIteratorType};
 use aws_smithy_types::DateTime;
 use fastrand::Rng;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use kinesis_aggregation::HashKeyRange;
 use kinesis_common::backoff::Backoff;
 use kinesis_common::stream_name::StreamName;
 
-use super::budget::ShardBudget;
-use super::client::client_for_reads;
+use self::pacing::{Pacer, PageSize};
 use super::failure::{Failure, FailureKind};
-use super::pacing::Pacer;
-use super::page::{Answer, Page, RawRecord};
-use super::page_size::PageSize;
-use super::position::Position;
-use super::source::{Retrieval, RetrievalError, ShardReader, Start};
-use super::standing::{Standing, StreamWatch};
+use super::shard_watch::{ShardWatch, Standing};
 use super::stream_check::StreamCheck;
-use super::trimmed::{Seen, TrimCheck, Trimmed};
+use super::{
+    Held, Page, Position, RawRecord, Retrieval, RetrievalError, ShardBudget, ShardReader, Start,
+};
 use crate::clock::Clock;
-use crate::config::{ConsumerConfig, OnTrimmedGap};
+use crate::config::ConsumerConfig;
 use crate::current_stream::CurrentStream;
 use crate::health::ProblemKind;
+use crate::lease::ChildShard;
 use crate::metrics::Metric;
+use crate::progress::Tip;
 use crate::service_time::AnswerDate;
-use crate::snapshot::{ShardStatus, Tip};
+use crate::snapshot::ShardStatus;
 
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
 /// Throttles up to this many in a row are the normal way to find a fair share of the shard.
 const THROTTLES_IN_A_ROW: u32 = 2;
-/// How long a gap is a problem of a shard that goes on.
-const GAP_IS_SHOWN: Duration = Duration::from_secs(3600);
+/// Memory that a record takes beside its data and its key, charged to the byte budget.
+const RECORD_OVERHEAD: usize = 256;
 
 /// Reads shards by GetRecords.
 #[derive(Debug)]
@@ -86,18 +90,13 @@ impl Retrieval for PollingRetrieval {
 struct Polling {
     client: Client,
     name: StreamName,
-    watch: StreamWatch,
+    watch: ShardWatch,
     status: Arc<ShardStatus>,
     clock: Arc<dyn Clock>,
     timeout: Duration,
     position: Position,
-    /// What to find out with the next answer.
-    trim_check: Option<TrimCheck>,
-    /// When the last answer came, if it said that there are more records.
+    /// Time of the last answer by the service's clock, if the answer said that there are more records.
     unread_at: Option<SystemTime>,
-    /// When a gap was last told of.
-    gap_told: Option<Duration>,
-    on_trimmed_gap: OnTrimmedGap,
     iterator: Option<String>,
     pacer: Pacer,
     size: PageSize,
@@ -120,23 +119,16 @@ impl Polling {
         Self {
             client: retrieval.client.clone(),
             name: retrieval.name.clone(),
-            watch: StreamWatch::new(
+            watch: ShardWatch::new(
                 Arc::clone(&retrieval.check),
-                start.shard_id(),
-                start.stream.clone(),
+                &start,
+                Arc::clone(&retrieval.clock),
+                config.on_trimmed_gap,
             ),
             status: start.status,
             clock: Arc::clone(&retrieval.clock),
             timeout: config.kinesis_request_timeout,
-            trim_check: match &start.position {
-                Position::At(number) => {
-                    Some(TrimCheck::at_checkpoint(number.clone(), start.read_to))
-                }
-                _ => None,
-            },
             unread_at: None,
-            gap_told: None,
-            on_trimmed_gap: config.on_trimmed_gap,
             position: start.position,
             iterator: None,
             pacer: Pacer::new(config.idle_time_between_reads, random.fork()),
@@ -163,7 +155,7 @@ impl Polling {
             match self.read(limit).await {
                 Ok(answer) => {
                     self.succeeded();
-                    if self.stands_still() {
+                    if self.watch.stands_still() {
                         drop((answer, held));
                         // Until the shard is given up.
                         return std::future::pending().await;
@@ -221,84 +213,22 @@ impl Polling {
         {
             *time = answered.max(*time);
         }
-        self.check_gap(&answer, date.date()).await?;
         let is_last = answer.is_last();
+        self.watch.check_gap(answer.records.first(), is_last, date.date()).await?;
         // Behind a gap that stops the shard nothing is read: a restart must find the gap again.
         if is_last
-            && !self.stands_still()
+            && !self.watch.stands_still()
             && let Some(reached) = date.no_later_than_answer()
         {
             let last = answer.records.last();
             let fetched = last.map(|last| &last.sequence_number);
-            self.status.reached_tip(Tip {
+            self.status.progress().lock().reached_tip(Tip {
                 reached,
                 fetched: fetched.or(self.position.fetched()).cloned(),
             });
         }
         self.unread_at = date.date().filter(|_| !is_last);
         Ok(answer)
-    }
-
-    /// Finds out whether retention deleted records before they were read.
-    async fn check_gap(
-        &mut self,
-        answer: &Answer,
-        answered: Option<SystemTime>,
-    ) -> Result<(), Failure> {
-        let Some(check) = &self.trim_check else {
-            return Ok(());
-        };
-        let first = answer.records.first();
-        match check.see(first.map(|first| &first.sequence_number), answer.is_last()) {
-            Seen::NotYet => return Ok(()),
-            Seen::Sound => {}
-            Seen::Gone => {
-                // Without the service's time nothing can be told.
-                let trimmed = match answered {
-                    Some(now) => check.judge(now, self.watch.retention().await?),
-                    None => Trimmed::CannotBeTold,
-                };
-                match trimmed {
-                    Trimmed::Nothing => {}
-                    Trimmed::CannotBeTold => tracing::warn!(
-                        shard_id = self.status.shard_id(),
-                        checkpoint = %check.position(),
-                        "the record of the checkpoint was deleted by retention; whether others were deleted before they were read cannot be told"
-                    ),
-                    Trimmed::Unread => self.tell_gap(&check.clone(), first),
-                }
-            }
-        }
-        self.trim_check = None;
-        Ok(())
-    }
-
-    fn tell_gap(&mut self, check: &TrimCheck, next: Option<&RawRecord>) {
-        let shard_id = self.status.shard_id();
-        let since = match check.read_to() {
-            Some(time) if time > SystemTime::UNIX_EPOCH => {
-                format!(", those that arrived after {}", DateTime::from(time))
-            }
-            _ => String::new(),
-        };
-        let goes_on = match next {
-            Some(next) => format!("the oldest record there is has number {}", next.sequence_number),
-            None => "there is no record now".to_owned(),
-        };
-        let gap = format!(
-            "retention deleted the records behind number {}{since}, before they were read; {goes_on}",
-            check.position()
-        );
-        tracing::error!(shard_id, gap, "records were lost to retention");
-        self.status.measure(Metric::TrimmedGaps, 1.0);
-        let problems = self.status.problems();
-        problems.failed(ProblemKind::RecordsTrimmed, Some(shard_id), &gap);
-        self.gap_told = Some(self.clock.now());
-    }
-
-    /// There is a gap, and the settings say that nothing behind it is delivered.
-    fn stands_still(&self) -> bool {
-        self.gap_told.is_some() && self.on_trimmed_gap == OnTrimmedGap::StopShard
     }
 
     /// A new iterator at the position.
@@ -342,7 +272,7 @@ impl Polling {
     }
 
     /// Moves behind the answer; `None` if it has neither records nor the shard's end.
-    fn accept(&mut self, answer: Answer, held: super::Held) -> Option<Page> {
+    fn accept(&mut self, answer: Answer, held: Held) -> Option<Page> {
         let Answer { records, bytes, millis_behind_latest, next } = answer;
         self.size.observe(records.len() as u64, bytes as u64);
         let at_tip = millis_behind_latest.unwrap_or(0) == 0;
@@ -370,13 +300,7 @@ impl Polling {
         self.backoff.succeeded();
         self.watch.succeeded();
         let shard_id = self.status.shard_id();
-        let problems = self.status.problems();
-        let is_old = |told| self.clock.now().saturating_sub(told) > GAP_IS_SHOWN;
-        if self.gap_told.is_some_and(is_old) && !self.stands_still() {
-            problems.recovered(ProblemKind::RecordsTrimmed, Some(shard_id));
-            self.gap_told = None;
-        }
-        if problems.recovered(ProblemKind::ReadsFailing, Some(shard_id)) {
+        if self.status.problems().recovered(ProblemKind::ReadsFailing, Some(shard_id)) {
             tracing::info!(shard_id, "the shard is read again");
         }
     }
@@ -390,7 +314,7 @@ impl Polling {
                 // The records that were left may be gone by now.
                 if let (Position::After(number), Some(answered)) = (&self.position, self.unread_at)
                 {
-                    self.trim_check = Some(TrimCheck::behind(number.clone(), answered));
+                    self.watch.check_behind(number.clone(), answered);
                 }
                 tracing::info!(shard_id, cause = failure.text, "a new shard iterator is needed");
                 // At once the first time; an iterator that is refused at birth must not spin.
@@ -449,6 +373,88 @@ impl Polling {
             held: budget.reserve(0).await,
         }
     }
+}
+
+/// The response of GetRecords.
+#[derive(Debug)]
+struct Answer {
+    records: Vec<RawRecord>,
+    /// Bytes of data and keys.
+    bytes: usize,
+    millis_behind_latest: Option<u64>,
+    /// The next iterator. At the end of the shard its children, if the service named them.
+    next: Result<String, Vec<ChildShard>>,
+}
+
+impl Answer {
+    /// `None` if a record has no usable sequence number. The page is then asked for again, never skipped.
+    fn read(output: GetRecordsOutput) -> Option<Self> {
+        let records = output.records.into_iter().map(read_record);
+        let records = records.collect::<Option<Vec<_>>>()?;
+        let children = output.child_shards.unwrap_or_default();
+        Some(Self {
+            bytes: records.iter().map(RawRecord::size).sum(),
+            records,
+            millis_behind_latest: output.millis_behind_latest.and_then(|ms| ms.try_into().ok()),
+            next: output
+                .next_shard_iterator
+                .ok_or_else(|| read_children(children).unwrap_or_default()),
+        })
+    }
+
+    /// True if there is no further record: the tip was reached, or the shard's end.
+    fn is_last(&self) -> bool {
+        self.next.is_err() || self.millis_behind_latest == Some(0)
+    }
+
+    /// Bytes of memory that its records take.
+    fn memory(&self) -> usize {
+        self.bytes + self.records.len() * RECORD_OVERHEAD
+    }
+}
+
+fn read_record(record: types::Record) -> Option<RawRecord> {
+    Some(RawRecord {
+        sequence_number: record.sequence_number.parse().ok()?,
+        // The service says "no key" by an empty key, too.
+        partition_key: record.partition_key.filter(|key| !key.is_empty()),
+        data: record.data.into_bytes(),
+        arrival: record.approximate_arrival_timestamp.and_then(|time| time.try_into().ok()),
+    })
+}
+
+/// `None` if one of them cannot be used. The children are then learned from ListShards.
+fn read_children(children: Vec<types::ChildShard>) -> Option<Vec<ChildShard>> {
+    children.into_iter().map(read_child).collect()
+}
+
+fn read_child(child: types::ChildShard) -> Option<ChildShard> {
+    let range = child.hash_key_range?;
+    Some(ChildShard {
+        shard_id: child.shard_id,
+        parents: child.parent_shards,
+        hash_key_range: HashKeyRange::new(
+            range.starting_hash_key.parse().ok()?,
+            range.ending_hash_key.parse().ok()?,
+        )
+        .ok()?,
+    })
+}
+
+/// A client like `client` whose calls have a time limit, and are attempted once: this module retries.
+fn client_for_reads(client: &Client, timeout: Duration) -> Client {
+    let timeouts = TimeoutConfig::builder()
+        .operation_attempt_timeout(timeout)
+        .operation_timeout(timeout)
+        .build();
+    let config = client
+        .config()
+        .to_builder()
+        .retry_config(RetryConfig::disabled())
+        .retry_partition(RetryPartition::new("kcl-reads"))
+        .timeout_config(timeouts)
+        .build();
+    Client::from_conf(config)
 }
 
 #[cfg(test)]

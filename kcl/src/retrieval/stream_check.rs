@@ -1,21 +1,34 @@
 //! What the service says about the stream and its shards, asked once for all readers of a worker.
 //!
-//! After an outage, all readers of a worker may have to ask at the same time, while the service answers
-//! DescribeStreamSummary 20 times a second to the whole account.
+//! After an outage, all readers of a worker may have to ask at the same time. The service answers
+//! DescribeStreamSummary 20 times a second to the whole account. So readers that ask at the same time share
+//! one call ([`SharedCall`]).
 
 use std::collections::HashSet;
+use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::operation::list_shards::builders::ListShardsFluentBuilder;
 use fastrand::Rng;
+use kinesis_common::backoff::Backoff;
 use kinesis_common::list_shards::list_shards;
 use kinesis_common::stream_name::StreamName;
+use tokio::sync::Mutex;
 
-use super::shared_call::SharedCall;
 use crate::clock::Clock;
 use crate::current_stream::{CurrentStream, Found, Retention, find_stream};
+
+/// Shortest time between the beginnings of two calls.
+const SPACING: Duration = Duration::from_secs(1);
+/// Limit of the random delay that a failure adds to the spacing. It doubles with each further failure in a
+/// row, up to [`LONGEST_DELAY`].
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+/// Largest limit of that delay.
+const LONGEST_DELAY: Duration = Duration::from_secs(4);
 
 /// Why the stream was not confirmed as the one that the worker reads.
 #[derive(Debug, Clone)]
@@ -24,9 +37,9 @@ pub(super) enum Unconfirmed {
     Recreated,
     /// It is being deleted.
     Deleting,
-    /// The service did not find it when it was asked at this time.
+    /// The service did not find it. The request was sent at this time of the worker's clock.
     Missing { asked: Duration },
-    /// The service did not say. The cause, as text.
+    /// The service did not answer the question. Holds the cause.
     Failed(String),
 }
 
@@ -43,7 +56,7 @@ pub(super) struct StreamCheck {
 }
 
 impl StreamCheck {
-    /// `random`: of the pauses after failed calls.
+    /// `random`: for the pauses after failed calls.
     pub(super) fn new(
         client: Client,
         name: StreamName,
@@ -61,7 +74,7 @@ impl StreamCheck {
         }
     }
 
-    /// The stream that the worker reads, as far as it knows.
+    /// The stream that the worker reads.
     pub(super) fn stream(&self) -> &CurrentStream {
         &self.stream
     }
@@ -70,8 +83,8 @@ impl StreamCheck {
         self.name.as_str()
     }
 
-    /// How long the stream keeps its records, if it is still the one that the worker reads: by an answer
-    /// to a request that is sent after this call.
+    /// Confirms that the stream is still the one that the worker reads, and answers how long it keeps its
+    /// records. The request is sent after this call.
     ///
     /// # Cancel safety
     /// As [`SharedCall::ask`].
@@ -92,7 +105,7 @@ impl StreamCheck {
         }
     }
 
-    /// Whether the stream lists the shard; `None`: not known. The request is sent after this call.
+    /// Whether the stream lists the shard. `None`: the call failed. The request is sent after this call.
     ///
     /// # Cancel safety
     /// As [`SharedCall::ask`].
@@ -101,11 +114,82 @@ impl StreamCheck {
         listed.ok().map(|shards| shards.contains(shard_id))
     }
 
-    /// The ids of all shards. A failed call is no answer: the end of each shard that is missing in the
-    /// listing is checkpointed.
+    /// The ids of all shards. A failed call must not count as an answer, because the end of each shard that
+    /// is missing in the listing is checkpointed.
     async fn list(&self) -> Result<Arc<HashSet<String>>, ()> {
         let send = ListShardsFluentBuilder::send;
         let listed = list_shards(&self.client, &self.name, None, send).await.map_err(drop)?;
         Ok(Arc::new(listed.into_iter().map(|shard| shard.shard_id).collect()))
+    }
+}
+
+/// A call of a service that many tasks need at the same time. At most one is under way. All tasks that asked
+/// before the call began get its answer, or its failure.
+struct SharedCall<T, E> {
+    clock: Arc<dyn Clock>,
+    /// Calls that began so far.
+    begun: AtomicU64,
+    /// Locked by the task that makes the call, also while that task waits for `not_before`.
+    turn: Mutex<Turn<T, E>>,
+}
+
+struct Turn<T, E> {
+    /// The last answer, and the number of its call.
+    last: Option<(u64, Result<T, E>)>,
+    /// No call begins earlier.
+    not_before: Duration,
+    backoff: Backoff,
+}
+
+impl<T: Clone, E: Clone> SharedCall<T, E> {
+    fn new(clock: Arc<dyn Clock>, random: Rng) -> Self {
+        Self {
+            clock,
+            begun: AtomicU64::new(0),
+            turn: Mutex::new(Turn {
+                last: None,
+                not_before: Duration::ZERO,
+                backoff: Backoff::new(FIRST_DELAY, LONGEST_DELAY, random),
+            }),
+        }
+    }
+
+    /// Answers with the result of a call that begins after this moment. The caller or another task makes it.
+    ///
+    /// # Cancel safety
+    /// If the task that makes the call is dropped, the next task that waits makes one.
+    async fn ask<F>(&self, call: impl FnOnce() -> F) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        let asked = self.begun.load(Ordering::Relaxed);
+        let mut turn = self.turn.lock().await;
+        if let Some((number, answer)) = &turn.last
+            && *number > asked
+        {
+            return answer.clone();
+        }
+        let pause = turn.not_before.saturating_sub(self.clock.now());
+        tokio::time::sleep(pause).await;
+        // Tasks that ask from now on wait for the next call.
+        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        // Before the call: a call that is dropped counts, too.
+        turn.not_before = self.clock.now() + SPACING;
+        let answer = call().await;
+        match &answer {
+            Ok(_) => turn.backoff.succeeded(),
+            Err(_) => {
+                let delay = turn.backoff.next_delay();
+                turn.not_before = self.clock.now() + SPACING + delay;
+            }
+        }
+        turn.last = Some((number, answer.clone()));
+        answer
+    }
+}
+
+impl<T, E> fmt::Debug for SharedCall<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedCall").field("begun", &self.begun).finish_non_exhaustive()
     }
 }

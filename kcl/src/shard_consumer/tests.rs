@@ -13,15 +13,14 @@ use tracing::field::{Field, Visit};
 use tracing::span;
 
 use super::*;
-use crate::checkpoint::Checkpoint;
 use crate::clock::SystemClock;
-use crate::config::CheckpointPolicy;
+use crate::error::ProcessorError;
 use crate::executor::CurrentRuntime;
 use crate::health::ProblemLog;
 use crate::lease::{Lease, Recorder};
 use crate::metrics::Meter;
 use crate::processor::{RecordBatch, RecordProcessor, ShardEnd, Shutdown};
-use crate::retrieval::{Page, RawRecord, RetrievalError, ShardBudget, ShardReader, Start};
+use crate::retrieval::{RawRecord, RetrievalError, ShardReader};
 use crate::snapshot::Totals;
 
 const SHARD: &str = "shardId-000000000000";
@@ -184,7 +183,7 @@ impl Running {
         let (tenure, recorder) = Tenure::recorded(lease, Arc::clone(&clock));
         let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
         let totals = Arc::new(Totals::new(Meter::default(), problems));
-        let status = Arc::new(ShardStatus::new(SHARD, totals));
+        let status = Arc::new(ShardStatus::new(SHARD, tenure.progress().clone(), totals));
         let processor = Arc::new(Processor {
             takes,
             deeds: Mutex::new(deeds.iter().copied().collect()),

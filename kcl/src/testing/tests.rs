@@ -1,6 +1,7 @@
 //! The doubles follow the rules of production.
 
 use super::*;
+use crate::sequence::ExtendedSequenceNumber;
 
 type Act = Box<dyn FnMut(&RecordBatch<'_>) -> usize + Send>;
 

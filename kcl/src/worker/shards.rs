@@ -194,7 +194,11 @@ impl Shards {
         if self.owns(tenure.shard_id()) {
             self.view.parts.problems.forget_shard(tenure.shard_id());
         }
-        let status = Arc::new(ShardStatus::new(tenure.shard_id(), Arc::clone(&self.view.totals)));
+        let status = Arc::new(ShardStatus::new(
+            tenure.shard_id(),
+            tenure.progress().clone(),
+            Arc::clone(&self.view.totals),
+        ));
         let number = self.tenures;
         self.tenures += 1;
         self.view.with_shards(|shards| shards.insert(number, Arc::clone(&status)));

@@ -42,8 +42,8 @@ fn expand(
     range: Option<HashKeyRange>,
     done: Option<ExtendedSequenceNumber>,
     records: Vec<RawRecord>,
-) -> (Vec<(u64, u64)>, Tally) {
-    let mut tally = Tally::default();
+) -> (Vec<(u64, u64)>, AggregateCounts) {
+    let mut tally = AggregateCounts::default();
     let mut deaggregator = Deaggregator::new("shard", range, done, policy, 16 << 20, clock());
     let entries = deaggregator.expand(records, &mut tally);
     let positions = entries.iter().flat_map(|entry| {
@@ -100,7 +100,7 @@ fn all_in_range_are_delivered_in_order_under_every_policy() {
         let record = raw(1, "a", aggregate(&[("k", 3), ("a", 1), ("z", HALF - 1)]));
         let (positions, tally) = expand(policy, lower_half(), None, vec![record]);
         assert_eq!(positions, [(1, 0), (1, 1), (1, 2)], "{policy:?}");
-        assert_eq!(tally, Tally { aggregates: 1, ..Tally::default() });
+        assert_eq!(tally, AggregateCounts { aggregates: 1, ..AggregateCounts::default() });
     }
 }
 
@@ -260,7 +260,7 @@ fn a_reshard_is_one_line_of_information_with_a_count() {
                 let mut record = raw(u64::from(number), "a", data);
                 let arrival = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(at));
                 record.arrival = Some(arrival);
-                let _ = deaggregator.expand(vec![record], &mut Tally::default());
+                let _ = deaggregator.expand(vec![record], &mut AggregateCounts::default());
             };
             for number in 0..records {
                 open(number, true, number / 10);
@@ -317,7 +317,7 @@ fn a_frame_that_cannot_be_opened_is_delivered_as_received_and_flagged() {
     *broken.last_mut().unwrap() ^= 1;
     let broken = Bytes::from(broken);
 
-    let mut tally = Tally::default();
+    let mut tally = AggregateCounts::default();
     let policy = AggregateRangePolicy::Auto;
     let mut deaggregator = Deaggregator::new("shard", None, None, policy, 16 << 20, clock());
     let records = vec![raw(1, "p", framed), raw(2, "p", broken.clone())];
@@ -342,7 +342,7 @@ fn a_frame_that_cannot_be_opened_comes_again_although_a_part_of_it_is_checkpoint
     // This worker's limit is smaller than that of the one that wrote the checkpoint.
     let policy = AggregateRangePolicy::Auto;
     let mut deaggregator = Deaggregator::new("shard", None, Some(at(1, 5)), policy, 1000, clock());
-    let mut tally = Tally::default();
+    let mut tally = AggregateCounts::default();
     let entries = deaggregator.expand(vec![raw(1, "p", framed)], &mut tally);
     assert_eq!((entries.len(), tally.frame_errors), (1, 1));
     assert_eq!(entries[0].last_position(), at(1, 5));
@@ -373,7 +373,7 @@ fn a_flood_of_records_that_cannot_be_read_is_logged_at_intervals_with_counts() {
         // No frame can be opened within this limit.
         let shared = Arc::clone(&clock) as Arc<dyn Clock>;
         let mut deaggregator = Deaggregator::new("shard", None, None, policy, 1000, shared);
-        let mut tally = Tally::default();
+        let mut tally = AggregateCounts::default();
         // Ten a second.
         for number in 0..700 {
             clock.0.store(number / 10, Ordering::Relaxed);

@@ -100,7 +100,7 @@ impl Writer {
                     };
                 }
                 Some(Ok(Outcome::ConditionFailed(seen))) => match self.judge(&lease, seen) {
-                    Verdict::Adopt(seen) if *seen != lease => self.state.known().lease = *seen,
+                    Verdict::Adopt(seen) if *seen != lease => self.state.learn(*seen),
                     _ => return LeaseOutcome::Lost,
                 },
                 Some(Err(error)) => {

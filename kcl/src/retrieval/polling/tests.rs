@@ -4,17 +4,18 @@ use std::time::SystemTime;
 
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{RecordDistributionStrategy, StreamMode, StreamModeDetails};
-use kinesis_aggregation::HashKeyRange;
 use kinesis_testkit::{Fault, LocalAws, LocalAwsBuilder, ManualClock};
 
 use super::*;
+use crate::checkpoint::Checkpoint;
 use crate::clock::{SystemClock, TokioClock};
 use crate::config::OnRecreatedStream;
 use crate::current_stream::{Found, find_stream};
 use crate::health::ProblemLog;
 use crate::lease::StreamIdentity;
 use crate::metrics::Meter;
-use crate::retrieval::{ByteBudget, RawRecord};
+use crate::progress::ShardProgress;
+use crate::retrieval::ByteBudget;
 use crate::sequence::SequenceNumber;
 use crate::snapshot::Totals;
 
@@ -90,7 +91,11 @@ impl Reader {
     ) -> Self {
         let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
         let totals = Arc::new(Totals::new(Meter::default(), problems));
-        let status = Arc::new(ShardStatus::new(shard_id, totals));
+        let status = Arc::new(ShardStatus::new(
+            shard_id,
+            ShardProgress::new(Checkpoint::TrimHorizon),
+            totals,
+        ));
         let stream = Arc::new(CurrentStream::new(
             identity(client).await,
             OnRecreatedStream::Error,

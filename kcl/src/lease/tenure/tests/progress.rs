@@ -1,15 +1,23 @@
 //! Progress that rides on the renewals that are due anyway.
 
 use super::*;
+use crate::sequence::ExtendedSequenceNumber;
 
 fn position(sequence: &str, sub_sequence: u64) -> ExtendedSequenceNumber {
     ExtendedSequenceNumber::new(sequence.parse().unwrap(), sub_sequence)
 }
 
+/// The processor has taken all up to here, and the library writes its checkpoints.
+fn processed(tenure: &Tenure, position: ExtendedSequenceNumber) {
+    let mut progress = tenure.progress().lock();
+    progress.delivered(position);
+    progress.offer_to_renewal();
+}
+
 #[tokio::test]
 async fn a_due_renewal_writes_what_was_processed_for_the_price_of_one_write() {
     let (fixture, tenure, _writer) = held().await;
-    tenure.processed(position("7", 2));
+    processed(&tenure, position("7", 2));
     assert_eq!(fixture.item().await.checkpoint, Checkpoint::TrimHorizon);
     tenure.record_bytes(10 * 1024);
     fixture.clock.advance(F / 2);
@@ -18,13 +26,13 @@ async fn a_due_renewal_writes_what_was_processed_for_the_price_of_one_write() {
     assert_eq!(renewed.checkpoint, Checkpoint::At(position("7", 2)));
     assert_eq!(renewed.throughput, Some(2.0), "10 KiB in 5 s");
     answered(&tenure, 2).await;
-    assert_eq!(tenure.carried_at(), Some(fixture.clock.now()));
+    assert_eq!(tenure.progress().lock().carried_at(), Some(fixture.clock.now()));
 
     // Nothing new: a plain renewal, and it counts as none.
     fixture.clock.advance(F / 2);
     answered(&tenure, 3).await;
     assert_eq!(fixture.item().await.counter, 3);
-    assert_eq!(tenure.carried_at(), Some(fixture.clock.now() - F / 2));
+    assert_eq!(tenure.progress().lock().carried_at(), Some(fixture.clock.now() - F / 2));
     fixture.clock.advance(F - Duration::from_millis(1));
     assert!(tenure.is_held(), "it moved the fence");
 }
@@ -32,18 +40,18 @@ async fn a_due_renewal_writes_what_was_processed_for_the_price_of_one_write() {
 #[tokio::test]
 async fn what_the_processor_checkpointed_further_stays() {
     let (fixture, tenure, _writer) = held().await;
-    tenure.processed(position("7", 2));
+    processed(&tenure, position("7", 2));
     tenure.checkpoint(at("9"), Retry::Never).await.unwrap();
     fixture.clock.advance(F / 2);
     let renewed = fixture.until("renewed", |lease| lease.counter == 3).await;
     assert_eq!(renewed.checkpoint, at("9"));
-    assert_eq!(tenure.carried_at(), None);
+    assert_eq!(tenure.progress().lock().carried_at(), None);
 }
 
 #[tokio::test]
 async fn a_pending_checkpoint_stays_even_if_nobody_heard_of_it() {
     let (fixture, tenure, _writer) = held().await;
-    tenure.processed(position("7", 2));
+    processed(&tenure, position("7", 2));
     let faults = fixture.aws.faults();
     let lost = Fault::response_lost().service(Service::DynamoDb);
     let ids =
@@ -71,16 +79,16 @@ async fn a_failed_or_unheard_renewal_is_made_up_for() {
     let faults = fixture.aws.faults();
     let update = |fault: Fault| fault.service(Service::DynamoDb).operation("UpdateItem");
     let throttle = faults.add(update(Fault::throttle()));
-    tenure.processed(position("7", 2));
+    processed(&tenure, position("7", 2));
     fixture.clock.advance(F / 2);
     while faults.count(throttle) == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     faults.remove(throttle);
-    assert_eq!(tenure.carried_at(), None);
+    assert_eq!(tenure.progress().lock().carried_at(), None);
     // The next one is written and not answered: it is read back.
     faults.add(update(Fault::response_lost()).times(1));
-    tenure.processed(position("8", 0));
+    processed(&tenure, position("8", 0));
     fixture.clock.advance(F / 20);
     let carried = Checkpoint::At(position("8", 0));
     fixture.until("carried", |lease| lease.checkpoint == carried).await;
@@ -95,13 +103,13 @@ async fn a_failed_or_unheard_renewal_is_made_up_for() {
 async fn after_the_fence_nothing_rides() {
     let (fixture, tenure, _writer) = held().await;
     let taken = fixture.taken_by("other").await;
-    tenure.processed(position("7", 2));
+    processed(&tenure, position("7", 2));
     fixture.clock.advance(F / 2);
     tenure.lost().cancelled().await;
     assert_eq!(fixture.item().await, taken);
 
     let (fixture, tenure, _writer) = held().await;
-    tenure.processed(position("7", 2));
+    processed(&tenure, position("7", 2));
     fixture.clock.advance(F);
     tenure.lost().cancelled().await;
     assert_eq!(fixture.item().await.checkpoint, Checkpoint::TrimHorizon);

@@ -9,7 +9,7 @@ const READERS: usize = 2_000;
 struct Doubters {
     paused: Paused,
     stream: Arc<CurrentStream>,
-    watches: Vec<StreamWatch>,
+    watches: Vec<ShardWatch>,
     /// DescribeStreamSummary, before the first doubt.
     described: u64,
 }
@@ -35,7 +35,11 @@ impl Doubters {
         let watches = (0..READERS).map(|number| {
             let shard = format!("shardId-{number:012}");
             let start = Start {
-                status: Arc::new(ShardStatus::new(&shard, Arc::clone(&totals))),
+                status: Arc::new(ShardStatus::new(
+                    &shard,
+                    ShardProgress::new(Checkpoint::TrimHorizon),
+                    Arc::clone(&totals),
+                )),
                 position: Position::TrimHorizon,
                 stream: is_named.then(|| stream.identity()),
                 read_to: None,
@@ -58,7 +62,7 @@ impl Doubters {
     }
 
     async fn all(&mut self) -> Vec<Standing> {
-        let watches = self.watches.iter_mut().map(StreamWatch::standing);
+        let watches = self.watches.iter_mut().map(ShardWatch::standing);
         let standings = join_all(watches).await.into_iter();
         standings.map(Result::unwrap).collect()
     }
@@ -143,7 +147,7 @@ async fn a_reader_that_is_dropped_while_it_asks_blocks_no_other() {
 #[tokio::test(start_paused = true)]
 async fn one_reading_of_the_retention_is_for_all_readers() {
     let doubters = Doubters::start(FailureKind::NewIterator).await;
-    let read = doubters.watches.iter().map(StreamWatch::retention);
+    let read = doubters.watches.iter().map(ShardWatch::retention);
     let day = Duration::from_secs(24 * 3_600);
     for retention in join_all(read).await {
         assert_eq!(retention.unwrap(), day);
@@ -207,7 +211,7 @@ async fn readers_that_ask_while_the_stream_is_replaced_do_not_take_the_new_one_f
             let mut doubters = Doubters::with(kind, OnRecreatedStream::StartOver, is_named).await;
             let by = created_again(&doubters.paused).await;
             let stream = Arc::clone(&doubters.stream);
-            let watches = doubters.watches.iter_mut().map(StreamWatch::standing);
+            let watches = doubters.watches.iter_mut().map(ShardWatch::standing);
             let replaced = replace_during_comparison(&doubters.paused.aws, stream, by);
             let (standings, ()) = tokio::join!(join_all(watches), replaced);
             let waits = |s: &&Result<_, _>| !matches!(s, Ok(Standing::NotKnown(_)));

@@ -1,4 +1,4 @@
-//! When a shard may be read again. Pure: time and chance are passed in.
+//! When a shard may be read again, and how many records a read asks for. Pure: time and chance are passed in.
 //!
 //! A shard answers five reads and two MiB a second, to all its readers together, and readers do not
 //! know of each other. As long as no read is throttled, a reader assumes that it is alone. A throttle
@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use fastrand::Rng;
+
+use crate::retrieval::budget::MAX_PAGE_BYTES;
 
 /// GetRecords calls that the service answers per shard and second.
 const READS_PER_SECOND: usize = 5;
@@ -183,6 +185,73 @@ impl Pacer {
     }
 }
 
+/// Assumed until the first page has been seen: large enough to be useful, small enough that a
+/// page of ordinary aggregates stays small.
+const FIRST_GUESS: u64 = 16 << 10;
+
+/// Adapts the request's `Limit` so that a page has about the size wanted:
+///
+/// `limit = clamp(share / mean record size, 1, max_records)`, with
+/// `share = clamp(budget / (2 x active shards), 256 KiB, 10 MiB)`: a shard holds one page that is
+/// being processed and one that was fetched ahead. The mean is 16 KiB until a page was seen; it
+/// rises to a page's mean at once and falls by halves.
+///
+/// A page that does not arrive within the time limit of a read is asked for with half as many records,
+/// down to one. The limit doubles again with each page that takes less than a quarter of that time:
+/// twice as many records then still arrive in time.
+#[derive(Debug)]
+pub(crate) struct PageSize {
+    max_records: u32,
+    /// Most records that arrive in time, as far as known.
+    in_time: u32,
+    mean: Option<u64>,
+}
+
+impl PageSize {
+    pub(crate) fn new(max_records: u32) -> Self {
+        Self { max_records, in_time: max_records, mean: None }
+    }
+
+    fn mean(&self) -> u64 {
+        self.mean.unwrap_or(FIRST_GUESS).max(1)
+    }
+
+    /// Records to ask for so that the page has about `share` bytes.
+    pub(crate) fn limit(&self, share: u64) -> u32 {
+        u32::try_from(share / self.mean()).unwrap_or(u32::MAX).clamp(1, self.in_time)
+    }
+
+    /// Bytes that such a page will probably have.
+    pub(crate) fn expected_bytes(&self, share: u64) -> u64 {
+        (u64::from(self.limit(share)) * self.mean()).min(MAX_PAGE_BYTES)
+    }
+
+    /// A page of up to `asked` records did not arrive whole.
+    pub(crate) fn did_not_arrive(&mut self, asked: u32) {
+        self.in_time = (asked / 2).max(1);
+    }
+
+    /// A page arrived in `took`, of the time limit `timeout`.
+    pub(crate) fn arrived(&mut self, took: Duration, timeout: Duration) {
+        if took < timeout / 4 {
+            self.in_time = self.in_time.saturating_mul(2).min(self.max_records);
+        }
+    }
+
+    /// A page of `records` with `bytes` arrived.
+    pub(crate) fn observe(&mut self, records: u64, bytes: u64) {
+        let Some(page) = bytes.checked_div(records) else {
+            return;
+        };
+        self.mean = Some(match self.mean {
+            Some(mean) if mean > page => mean.midpoint(page),
+            _ => page,
+        });
+    }
+}
+
+#[cfg(test)]
+mod page_size_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

@@ -1,0 +1,163 @@
+use super::*;
+
+fn at(sequence_number: u64, sub: u64) -> ExtendedSequenceNumber {
+    ExtendedSequenceNumber::new(sequence_number.to_string().parse().unwrap(), sub)
+}
+
+#[test]
+fn nothing_delivered_nothing_admitted() {
+    let progress = Progress::new(Checkpoint::TrimHorizon);
+    assert!(progress.admit(&at(1, 0)).is_err());
+    assert_eq!(progress.unwritten(), None);
+}
+
+#[test]
+fn between_the_last_checkpoint_and_the_last_delivered() {
+    let mut progress = Progress::new(Checkpoint::At(at(5, 1)));
+    progress.delivered(at(9, 2));
+    for (to, admitted) in [
+        (at(5, 0), None),
+        (at(5, 1), Some(false)),
+        (at(5, 2), Some(true)),
+        (at(7, 0), Some(true)),
+        (at(9, 2), Some(true)),
+        (at(9, 3), None),
+        (at(10, 0), None),
+    ] {
+        match admitted {
+            Some(write) => assert_eq!(progress.admit(&to).unwrap(), write, "{to}"),
+            None => assert!(
+                matches!(progress.admit(&to), Err(CheckpointError::OutOfRange { .. })),
+                "{to}"
+            ),
+        }
+    }
+    assert_eq!(progress.unwritten(), Some(at(9, 2)));
+    progress.found(&Checkpoint::At(at(9, 2)));
+    assert!(!progress.admit(&at(9, 2)).unwrap());
+    assert!(progress.admit(&at(9, 1)).is_err());
+    assert_eq!(progress.unwritten(), None);
+}
+
+#[test]
+fn a_failed_batch_is_not_covered_by_all_that_was_delivered() {
+    let mut progress = Progress::new(Checkpoint::TrimHorizon);
+    progress.delivered(at(3, 0));
+    progress.delivered(at(6, 0));
+    progress.delivery_failed();
+    assert_eq!(progress.unwritten(), Some(at(3, 0)));
+    progress.delivered(at(6, 0));
+    assert!(progress.admit(&at(4, 0)).unwrap());
+    progress.found(&Checkpoint::At(at(4, 0)));
+    progress.delivery_failed();
+    assert_eq!(progress.unwritten(), None, "its own checkpoint is further");
+    assert!(progress.admit(&at(5, 0)).is_err());
+}
+
+#[test]
+fn an_older_checkpoint_takes_nothing_back() {
+    let mut progress = Progress::new(Checkpoint::TrimHorizon);
+    progress.delivered(at(9, 0));
+    progress.found(&Checkpoint::At(at(9, 0)));
+    progress.found(&Checkpoint::At(at(7, 0)));
+    assert_eq!(progress.checkpointed(), Some(at(9, 0)));
+    assert_eq!(progress.unwritten(), None);
+    assert!(progress.admit(&at(8, 0)).is_err());
+}
+
+#[test]
+fn after_the_end_nothing_more() {
+    let mut progress = Progress::new(Checkpoint::TrimHorizon);
+    progress.delivered(at(3, 0));
+    progress.found(&Checkpoint::ShardEnd);
+    assert!(progress.has_ended());
+    assert!(progress.admit(&at(3, 0)).is_err());
+    assert_eq!(progress.unwritten(), None);
+}
+
+#[test]
+fn a_renewal_carries_only_what_is_further_than_the_checkpoint() {
+    for (checkpoint, processed, carried) in [
+        (Checkpoint::TrimHorizon, at(5, 2), true),
+        (Checkpoint::Latest, at(5, 2), true),
+        (Checkpoint::AtTimestamp, at(5, 2), true),
+        (Checkpoint::At(at(4, 9)), at(5, 2), true),
+        (Checkpoint::At(at(5, 1)), at(5, 2), true),
+        (Checkpoint::At(at(5, 2)), at(5, 2), false),
+        (Checkpoint::At(at(5, 3)), at(5, 2), false),
+        (Checkpoint::At(at(6, 0)), at(5, 2), false),
+        (Checkpoint::ShardEnd, at(5, 2), false),
+    ] {
+        let mut progress = Progress::new(Checkpoint::TrimHorizon);
+        progress.delivered(processed.clone());
+        assert_eq!(progress.to_carry(&checkpoint, false), None, "not offered");
+        progress.offer_to_renewal();
+        let expected = carried.then_some(Checkpoint::At(processed));
+        assert_eq!(progress.to_carry(&checkpoint, false), expected, "{checkpoint:?}");
+        assert_eq!(progress.to_carry(&checkpoint, true), None, "one is pending");
+    }
+}
+
+fn number(number: u64) -> SequenceNumber {
+    number.to_string().parse().unwrap()
+}
+
+const REACHED: SystemTime = SystemTime::UNIX_EPOCH;
+
+/// The tip was reached, and `fetched` is the last record that was fetched.
+fn at_tip(checkpoint: Checkpoint, fetched: Option<u64>) -> Progress {
+    let mut progress = Progress::new(checkpoint);
+    assert_eq!(progress.read_to(), None, "nothing is read yet");
+    progress.reached_tip(Tip { reached: REACHED, fetched: fetched.map(number) });
+    progress
+}
+
+#[test]
+fn a_shard_is_read_to_its_tip_when_all_that_was_fetched_is_checkpointed() {
+    assert_eq!(at_tip(Checkpoint::TrimHorizon, None).read_to(), Some(REACHED));
+    let mut progress = at_tip(Checkpoint::At(at(5, 0)), None);
+    assert_eq!(progress.read_to(), Some(REACHED));
+    progress.reached_tip(Tip { reached: REACHED, fetched: Some(number(9)) });
+    assert_eq!(progress.read_to(), None, "fetched, and not delivered");
+    progress.delivered(at(9, 3));
+    progress.page_processed(Some(number(9)));
+    progress.found(&Checkpoint::At(at(9, 2)));
+    assert_eq!(progress.read_to(), None, "checkpointed in part");
+    progress.found(&Checkpoint::At(at(9, 3)));
+    assert_eq!(progress.read_to(), Some(REACHED));
+}
+
+#[test]
+fn a_page_of_which_an_earlier_owner_processed_a_part_counts_when_the_rest_is_processed() {
+    // The checkpoint is within the aggregate, whose other members were fetched again.
+    let mut progress = at_tip(Checkpoint::At(at(9, 2)), Some(9));
+    assert_eq!(progress.read_to(), None);
+    progress.delivered(at(9, 9));
+    progress.page_processed(Some(number(9)));
+    progress.found(&Checkpoint::At(at(9, 8)));
+    assert_eq!(progress.read_to(), None);
+    progress.found(&Checkpoint::At(at(9, 9)));
+    assert_eq!(progress.read_to(), Some(REACHED));
+}
+
+#[test]
+fn a_page_of_which_nothing_is_delivered_counts_with_the_records_before_it() {
+    let mut progress = at_tip(Checkpoint::TrimHorizon, Some(9));
+    assert_eq!(progress.read_to(), None);
+    // All of the page was dropped.
+    progress.page_processed(Some(number(9)));
+    assert_eq!(progress.read_to(), Some(REACHED));
+    // A later page, whose last record was dropped: those before it must be checkpointed.
+    progress.reached_tip(Tip { reached: REACHED, fetched: Some(number(12)) });
+    assert_eq!(progress.read_to(), None);
+    progress.delivered(at(11, 2));
+    progress.page_processed(Some(number(12)));
+    assert_eq!(progress.read_to(), None);
+    progress.found(&Checkpoint::At(at(11, 1)));
+    assert_eq!(progress.read_to(), None);
+    progress.found(&Checkpoint::At(at(11, 2)));
+    assert_eq!(progress.read_to(), Some(REACHED));
+    // The last page of a shard may have no records.
+    progress.page_processed(None);
+    assert_eq!(progress.read_to(), Some(REACHED));
+}

@@ -1,0 +1,396 @@
+//! The life of one owned shard, from the acquisition of its lease until the lease has left this worker.
+//!
+//! [`ShardState`] says which states follow each other; each method here does what one state demands, and
+//! answers with the event that ends it:
+//!
+//! 1. *Waiting on parents*: until the leases of the parent shards are at `SHARD_END`, or gone.
+//! 2. *Initializing*: the processor is created and initialised.
+//! 3. *Processing*: pages are read, split into user records, and given to the processor.
+//! 4. *Shutting down*, for one of three reasons:
+//!    * *Shard end*: the last record was processed. The leases of the children are created and named in this
+//!      lease, then the processor checkpoints the end, then `SHARD_END` lets the children start.
+//!    * *Requested*, by a planned stop of the worker or because the lease moves to another worker: the
+//!      processor has its last chance to checkpoint, then the lease leaves this worker.
+//!    * *Lease lost*: the processor is told. Nothing is written any more.
+//! 5. *Done*.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio_util::sync::CancellationToken;
+
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::clock::Clock;
+use crate::config::{CheckpointPolicy, ConsumerConfig};
+use crate::delivery::{AutoCheckpoint, Deaggregator, Invoker, ReadToNote};
+use crate::error::WorkerError;
+use crate::executor::Executor;
+use crate::health::ProblemKind;
+use crate::lease::{ChildShard, LeaseOutcome, Tenure, TenureEnd};
+use crate::metrics::Metric;
+use crate::processor::{Checkpointer, ErasedFactory, ErasedProcessor, ShardContext};
+use crate::retrieval::{
+    ByteBudget, Page, Position, Prefetch, Retrieval, ShardBudget, Start, prefetch,
+};
+use crate::shard_state::{Event, ShardState, ShutdownReason};
+use crate::snapshot::ShardStatus;
+
+/// Pause between two checks whether a note of how far the shard was read is due.
+const NOTE_CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// What all shards of a worker share.
+pub(crate) struct Worker {
+    pub(crate) application: String,
+    pub(crate) worker_id: String,
+    /// Name or ARN, as given.
+    pub(crate) stream: String,
+    pub(crate) config: Arc<ConsumerConfig>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) retrieval: Arc<dyn Retrieval>,
+    pub(crate) budget: Arc<ByteBudget>,
+    pub(crate) factory: Arc<dyn ErasedFactory>,
+    /// Where processors and reads run.
+    pub(crate) executor: Arc<dyn Executor>,
+}
+
+/// Drives one shard through its states.
+pub(crate) struct ShardConsumer {
+    worker: Arc<Worker>,
+    tenure: Tenure,
+    status: Arc<ShardStatus>,
+    invoker: Invoker,
+    /// Cancelled in a planned stop, when leases may leave this worker.
+    may_give_away: CancellationToken,
+    random: Rng,
+    /// The children that the last page named.
+    children: Vec<ChildShard>,
+    /// Set when the tenure has ended.
+    outcome: Option<LeaseOutcome>,
+}
+
+/// An initialised processor.
+struct Running {
+    processor: Box<dyn ErasedProcessor>,
+    checkpointer: Checkpointer,
+}
+
+impl ShardConsumer {
+    pub(crate) fn new(
+        worker: Arc<Worker>,
+        tenure: Tenure,
+        status: Arc<ShardStatus>,
+        may_give_away: CancellationToken,
+        seed: u64,
+    ) -> Self {
+        let mut random = Rng::with_seed(seed);
+        let invoker = Invoker::new(
+            tenure.clone(),
+            Arc::clone(&status),
+            Arc::clone(&worker.config),
+            Arc::clone(&worker.clock),
+            random.fork(),
+        );
+        Self {
+            worker,
+            tenure,
+            status,
+            invoker,
+            may_give_away,
+            random,
+            children: Vec::new(),
+            outcome: None,
+        }
+    }
+
+    /// Runs until the lease has left this worker, and answers with what became of it.
+    ///
+    /// # Errors
+    /// What ends the whole worker.
+    pub(crate) async fn run(mut self) -> Result<LeaseOutcome, WorkerError> {
+        let shard_id = self.tenure.shard_id().to_owned();
+        let mut state = ShardState::acquired(self.tenure.lease().has_ended());
+        let mut running = None;
+        let mut fatal = None;
+        while state != ShardState::Done {
+            tracing::debug!(shard_id, ?state, "shard consumer");
+            self.status.enter(state);
+            let result = match state {
+                ShardState::WaitingOnParents => self.wait_on_parents().await,
+                ShardState::Initializing => self.initialize(&mut running).await,
+                ShardState::Processing => match &mut running {
+                    Some(running) => Err(self.process(running).await.unwrap_or_else(|error| {
+                        // The worker ends. This shard still gets its last checkpoint.
+                        fatal = Some(error);
+                        ShutdownReason::Requested
+                    })),
+                    None => Err(ShutdownReason::Requested),
+                },
+                ShardState::ShuttingDown(ShutdownReason::ShardEnd) => {
+                    self.end_shard(&mut running).await
+                }
+                ShardState::ShuttingDown(ShutdownReason::Requested) => {
+                    self.give_up(&mut running).await
+                }
+                ShardState::ShuttingDown(ShutdownReason::LeaseLost) => {
+                    Ok(self.lease_lost(&mut running).await)
+                }
+                ShardState::Done => Ok(Event::Finished),
+            };
+            state = state.on(result.unwrap_or_else(Event::ShutDown));
+        }
+        self.status.enter(state);
+        self.invoker.drop_processor(running);
+        fatal.map_or(Ok(self.outcome.unwrap_or(LeaseOutcome::Lost)), Err)
+    }
+
+    /// Waits until the parent shards are done.
+    async fn wait_on_parents(&self) -> Result<Event, ShutdownReason> {
+        loop {
+            match self.invoker.unless_given_up(self.tenure.parents_ended()).await? {
+                Ok(true) => return Ok(Event::ParentsEnded),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(
+                    shard_id = self.tenure.shard_id(), %error,
+                    "the leases of the parent shards cannot be read; trying again"
+                ),
+            }
+            self.invoker.pause(self.worker.config.parent_poll_interval).await?;
+        }
+    }
+
+    /// Creates and initialises the processor.
+    async fn initialize(&mut self, running: &mut Option<Running>) -> Result<Event, ShutdownReason> {
+        let Worker { application, stream, worker_id, factory, .. } = &*self.worker;
+        let tokens = self.invoker.stop().for_call();
+        let context = ShardContext::new(&self.tenure, tokens, application, stream, worker_id);
+        let processor = self.invoker.initialize(&**factory, &context).await?;
+        *running =
+            Some(Running { processor, checkpointer: Checkpointer::new(self.tenure.clone()) });
+        Ok(Event::Initialized)
+    }
+
+    /// Delivers records until the shard ends or is to be given up, and answers why.
+    ///
+    /// # Errors
+    /// What ends the whole worker.
+    async fn process(&mut self, running: &mut Running) -> Result<ShutdownReason, WorkerError> {
+        let Some(mut pages) = self.read() else {
+            return Ok(ShutdownReason::ShardEnd);
+        };
+        let mut deaggregator = self.deaggregator();
+        let config = &self.worker.config;
+        let mut auto = AutoCheckpoint::new(config.checkpoint, self.worker.clock.now());
+        let mut note = ReadToNote::new(self.tenure.lease().read_to);
+        loop {
+            // A renewal may have carried the checkpoint in the meantime.
+            let carried_at = self.tenure.progress().lock().carried_at();
+            let due = auto.due_in(self.worker.clock.now(), carried_at);
+            // Before the next page is asked for: while the shard is behind, a page is always there, and a
+            // timer of no time is not ready when it is first polled.
+            if due == Some(Duration::ZERO) {
+                let checkpoint = running.checkpointer.try_checkpoint();
+                match self.invoker.unless_given_up(checkpoint).await {
+                    Ok(result) => {
+                        let written = self.note_checkpoint(result);
+                        auto.tried(self.worker.clock.now(), written);
+                    }
+                    Err(reason) => return Ok(reason),
+                }
+                continue;
+            }
+            let page = tokio::select! {
+                biased;
+                reason = self.invoker.stop().raised() => return Ok(reason),
+                () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => continue,
+                page = pages.next() => page?,
+                // A busy shard needs no note: its checkpoint is young.
+                () = tokio::time::sleep(NOTE_CHECK_EVERY) => {
+                    self.note_read_to(&mut note).await;
+                    continue;
+                }
+            };
+            let Page { records, millis_behind_latest, end, held } = page;
+            let last = records.last().map(|record| record.sequence_number.clone());
+            let (batch, counts) = deaggregator.batch(records, millis_behind_latest, held);
+            self.status.found(&counts);
+            let Running { processor, checkpointer } = running;
+            let taken = self.invoker.process_records(&mut **processor, checkpointer, batch).await;
+            if let Err(reason) = taken {
+                return Ok(reason);
+            }
+            if last.is_some() {
+                self.status.batch_processed();
+            }
+            auto.delivered();
+            {
+                let mut progress = self.tenure.progress().lock();
+                progress.page_processed(last);
+                if auto.is_on() {
+                    progress.offer_to_renewal();
+                }
+            }
+            if let Some(children) = end {
+                self.children = children;
+                return Ok(ShutdownReason::ShardEnd);
+            }
+        }
+    }
+
+    /// Starts to read behind the checkpoint. `None`: the shard is done.
+    fn read(&mut self) -> Option<Prefetch> {
+        let worker = &self.worker;
+        let lease = self.tenure.lease();
+        let initial_position = worker.config.initial_position;
+        let position = Position::start(&lease.checkpoint, lease.resume_from, initial_position)?;
+        tracing::info!(shard_id = self.tenure.shard_id(), ?position, "reading");
+        let reader = worker.retrieval.open(Start {
+            status: Arc::clone(&self.status),
+            position,
+            stream: lease.stream,
+            read_to: lease.read_to,
+            seed: self.random.u64(..),
+        });
+        let budget = ShardBudget::new(&worker.budget);
+        Some(prefetch(&*worker.executor, reader, budget, Arc::clone(&self.status)))
+    }
+
+    fn deaggregator(&self) -> Deaggregator {
+        let lease = self.tenure.lease();
+        let done = match lease.checkpoint {
+            Checkpoint::At(position) => Some(position),
+            _ => None,
+        };
+        let config = &self.worker.config;
+        Deaggregator::new(
+            self.tenure.shard_id(),
+            lease.hash_key_range,
+            done,
+            config.aggregate_range,
+            config.max_decompressed_size,
+            Arc::clone(&self.worker.clock),
+        )
+    }
+
+    /// Notes in the lease up to when everything is read and checkpointed, if a note is due.
+    async fn note_read_to(&self, note: &mut ReadToNote) {
+        let read_to = self.tenure.progress().lock().read_to();
+        let Some(read_to) = read_to.filter(|read_to| note.is_due(*read_to)) else { return };
+        let written = self.invoker.unless_given_up(self.tenure.note_read_to(read_to)).await;
+        let Ok(written) = written else { return };
+        // Also after a failure: the next note makes up for it.
+        note.noted(read_to);
+        if let Err(error) = written {
+            tracing::debug!(shard_id = self.tenure.shard_id(), %error, "how far the shard was read could not be noted");
+        }
+    }
+
+    /// Reports whether an automatic checkpoint was written. A failed one is made up for by the next
+    /// batch, or by the next renewal of the lease.
+    fn note_checkpoint(&self, result: Result<(), CheckpointError>) -> bool {
+        let (problems, kind) = (self.status.problems(), ProblemKind::CheckpointFailing);
+        let shard_id = self.tenure.shard_id();
+        match &result {
+            Ok(()) => {
+                problems.recovered(kind, Some(shard_id));
+            }
+            Err(error) if problems.failed(kind, Some(shard_id), error).log => {
+                tracing::warn!(shard_id, %error, "an automatic checkpoint was not written");
+            }
+            Err(_) => {}
+        }
+        result.is_ok()
+    }
+
+    /// Ends a shard whose last record was processed. The children are recorded first, then comes the
+    /// processor's last call, then `SHARD_END`: after a crash in between, the next owner finds all that it
+    /// needs.
+    async fn end_shard(&mut self, running: &mut Option<Running>) -> Result<Event, ShutdownReason> {
+        let ended = self.try_end_shard(running).await;
+        match ended {
+            Ok(()) => {
+                self.status.succeeded();
+                self.outcome = Some(self.tenure.end(TenureEnd::ShardEnded).await);
+                Ok(Event::Finished)
+            }
+            Err(ShutdownReason::LeaseLost) => Err(ShutdownReason::LeaseLost),
+            // The end could not be checkpointed in time. The processor has its last chance to checkpoint
+            // what it was given. The next owner's processor is asked for the end again.
+            Err(_) => self.give_up(running).await,
+        }
+    }
+
+    async fn try_end_shard(&mut self, running: &mut Option<Running>) -> Result<(), ShutdownReason> {
+        let mut backoff = self.invoker.backoff();
+        loop {
+            let record = self.tenure.record_children(self.children.clone());
+            match self.invoker.unless_given_up(record).await? {
+                Ok(()) => break,
+                Err(error) => tracing::warn!(
+                    shard_id = self.tenure.shard_id(), %error,
+                    "recording the child shards failed; trying again"
+                ),
+            }
+            self.invoker.pause(backoff.next_delay()).await?;
+        }
+        match running {
+            Some(Running { processor, checkpointer }) => {
+                self.invoker.end_shard(&mut **processor, checkpointer).await
+            }
+            // The lease was acquired at `SHARD_END`: an earlier owner checkpointed the end.
+            None => Ok(()),
+        }
+    }
+
+    /// Gives up a shard on request: the processor's last chance to checkpoint, then the lease leaves this
+    /// worker.
+    async fn give_up(&mut self, running: &mut Option<Running>) -> Result<Event, ShutdownReason> {
+        if let Some(Running { processor, checkpointer }) = running {
+            self.invoker.check_lease()?;
+            let is_ready = self.invoker.shutdown_requested(&mut **processor, checkpointer).await;
+            if is_ready && self.worker.config.checkpoint != CheckpointPolicy::Manual {
+                // With retries, since nothing comes after it.
+                self.note_checkpoint(checkpointer.checkpoint().await);
+            }
+        }
+        self.may_give_away().await;
+        self.invoker.check_lease()?;
+        // Before the lease leaves: what the processor does while it is dropped is its last work.
+        self.invoker.drop_processor(running.take());
+        self.status.processor_stopped();
+        let is_handoff = self.tenure.handoff_requested().is_cancelled();
+        let how = if is_handoff { TenureEnd::Transfer } else { TenureEnd::GiveAway };
+        self.outcome = Some(self.tenure.end(how).await);
+        Ok(Event::Finished)
+    }
+
+    /// Waits until the lease may leave this worker. In a planned stop that is when the worker's row is
+    /// gone and the receivers of its leases are known: a leader would give the lease back to a worker
+    /// whose row is there. A handoff has its receiver, and one that began meanwhile does not wait.
+    async fn may_give_away(&self) {
+        // The shard fails for a reason of its own, while the worker goes on.
+        if !self.tenure.shutdown_requested().is_cancelled() {
+            return;
+        }
+        let (lost, handoff) = (self.tenure.lost(), self.tenure.handoff_requested());
+        tokio::select! {
+            biased;
+            () = lost.cancelled() => {}
+            () = handoff.cancelled() => {}
+            () = self.may_give_away.cancelled() => {}
+        }
+    }
+
+    /// Tells the processor, if there is one, that the lease is lost.
+    async fn lease_lost(&mut self, running: &mut Option<Running>) -> Event {
+        self.status.meter().put(Metric::LostLeases, None, 1.0);
+        if let Some(running) = running {
+            self.invoker.lease_lost(&mut *running.processor).await;
+        }
+        self.outcome = Some(self.tenure.end(TenureEnd::Lost).await);
+        Event::Finished
+    }
+}
+
+#[cfg(test)]
+mod tests;

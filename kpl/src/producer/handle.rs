@@ -17,9 +17,9 @@ use crate::error::DeliveryError;
 use crate::error::{ReserveError, SendError, StopReason};
 use crate::metrics::{HotSpots, Latencies};
 use crate::producer::permit::Permit;
-use crate::record::InvalidRecord;
-use crate::record::{Priority, UserRecord};
-use crate::shard::stream_shards::{NotEntered, StreamShards};
+use crate::record::{InvalidRecord, Priority, UserRecord};
+use crate::shard::queue::NotAccepted;
+use crate::shard::stream_shards::StreamShards;
 use crate::stats::ProducerStats;
 
 /// Handle of a producer, which sends records to one stream.
@@ -132,14 +132,14 @@ impl Producer {
     /// A future that is dropped before it resolves has accepted nothing. It gives up its place in the queue, and the record is
     /// dropped. Call [`reserve`](Self::reserve) first where this would lose a record, for instance in `select!`.
     pub async fn send(&self, record: UserRecord) -> Result<Delivery, SendError> {
-        match self.offer(record)? {
-            Offer::Taken(delivery) => Ok(delivery),
-            Offer::NoRoom(record, queue_id) => {
-                match self.queue_up(queue_id, cost_of(&record).1).await {
-                    Some(charge) => self.send_paid(record, charge),
+        match self.accept(record) {
+            Err(NotAccepted::NoRoom(record, queue_id)) => {
+                match self.wait_for_room(queue_id, cost_of(&record).1).await {
+                    Some(room) => self.send_paid(record, room),
                     None => Err(self.closed(record)),
                 }
             }
+            result => result.map_err(|not_accepted| self.send_error(not_accepted)),
         }
     }
 
@@ -148,15 +148,13 @@ impl Producer {
     /// # Errors
     /// [`SendError`], with the record inside. It is [`SendError::Full`] if the buffer has no room, or others wait for room.
     pub fn try_send(&self, record: UserRecord) -> Result<Delivery, SendError> {
-        match self.offer(record)? {
-            Offer::Taken(delivery) => Ok(delivery),
-            Offer::NoRoom(record, queue_id) => {
-                self.handle.shared.budget.note_refusal(queue_id);
-                let needed = cost_of(&record).1;
-                let record = record.into();
-                Err(SendError::Full { record, needed })
+        self.accept(record).map_err(|not_accepted| {
+            if let NotAccepted::NoRoom(_, queue_id) = &not_accepted {
+                // Open aggregates are sealed to make room: the next attempt may find some.
+                self.handle.shared.budget.note_refusal(*queue_id);
             }
-        }
+            self.send_error(not_accepted)
+        })
     }
 
     /// Waits for room for one record of up to `bytes` of key and data. The [`Permit`] then sends it without waiting.
@@ -207,7 +205,7 @@ impl Producer {
         let cost = bytes + RECORD_OVERHEAD + AGGREGATE_OVERHEAD;
         let room = match shared.budget.try_charge(QueueId::PERMITS, cost) {
             Some(room) => Some(room),
-            None => self.queue_up(QueueId::PERMITS, cost).await,
+            None => self.wait_for_room(QueueId::PERMITS, cost).await,
         };
         match room {
             Some(room) => Ok(Permit::new(self.clone(), bytes, room)),
@@ -316,25 +314,24 @@ impl Producer {
         &self.handle.shared
     }
 
-    /// Accepts a record if it is valid and the buffer has room.
-    pub(crate) fn offer(&self, record: UserRecord) -> Result<Offer, SendError> {
+    /// Accepts a record if it is valid and the buffer has room for it now.
+    pub(crate) fn accept(&self, record: UserRecord) -> Result<Delivery, NotAccepted> {
         let shared = &self.handle.shared;
-        if let Err(error) = self.check(&record) {
-            return Err(error.with(record));
+        if let Err(reason) = self.check(&record) {
+            return Err(NotAccepted::Invalid(record, reason));
         }
         let hash_key = record.hash_key();
         match shared.enter(record, hash_key, None) {
-            Ok(delivery) => Ok(Offer::Taken(delivery)),
-            Err(NotEntered::Closed(record)) => Err(self.closed(record)),
-            Err(NotEntered::NoRoom(record, _)) if record.priority == Priority::Droppable => {
-                Ok(Offer::Taken(shared.give_way(record)))
+            // A droppable record never waits for room.
+            Err(NotAccepted::NoRoom(record, _)) if record.priority == Priority::Droppable => {
+                Ok(shared.fail_as_dropped(record))
             }
-            Err(NotEntered::NoRoom(record, intake)) => Ok(Offer::NoRoom(record, intake.id)),
+            result => result,
         }
     }
 
-    /// Queues up for room in the buffer, and wakes the sender so that it makes room.
-    pub(crate) fn queue_up(&self, queue_id: QueueId, bytes: usize) -> Turn {
+    /// Waits in turn for room in the buffer. Wakes the sender, which seals open aggregates to make room.
+    pub(crate) fn wait_for_room(&self, queue_id: QueueId, bytes: usize) -> Turn {
         let turn = self.handle.shared.budget.charge_in_turn(queue_id, bytes);
         self.handle.shared.wake.notify_one();
         turn
@@ -347,33 +344,40 @@ impl Producer {
         room: Charge,
     ) -> Result<Delivery, SendError> {
         let hash_key = record.hash_key();
-        match self.handle.shared.enter(record, hash_key, Some(room)) {
-            Ok(delivery) => Ok(delivery),
-            // It has its room, so `NoRoom` cannot happen.
-            Err(NotEntered::Closed(record) | NotEntered::NoRoom(record, _)) => {
-                Err(self.closed(record))
-            }
-        }
+        let accepted = self.handle.shared.enter(record, hash_key, Some(room));
+        accepted.map_err(|not_accepted| self.send_error(not_accepted))
     }
 
-    pub(crate) fn check(&self, record: &UserRecord) -> Result<(), Unacceptable> {
+    /// Whether the stream and the buffer ever take the record.
+    pub(crate) fn check(&self, record: &UserRecord) -> Result<(), InvalidRecord> {
         let shared = &self.handle.shared;
         let is_service_placed = shared.is_service_placed();
-        match record.validate(shared.max_record_size(), is_service_placed) {
-            Ok(()) => {}
-            Err(InvalidRecord::TooLarge { limit, actual }) => {
-                return Err(Unacceptable::TooLarge { limit, actual });
-            }
-            Err(reason) => return Err(Unacceptable::Invalid(reason)),
-        }
+        record.validate(shared.max_record_size(), is_service_placed)?;
         if is_service_placed && record.is_wrapped_alone() {
-            return Err(Unacceptable::Invalid(InvalidRecord::LooksAggregated));
+            return Err(InvalidRecord::LooksAggregated);
         }
         let (limit, actual) = (shared.max_bufferable_record(), record.payload_len());
         if actual > limit {
-            return Err(Unacceptable::TooLarge { limit, actual });
+            return Err(InvalidRecord::TooLarge { limit, actual });
         }
         Ok(())
+    }
+
+    /// The error that the caller of `send` gets for a record that was not accepted.
+    pub(crate) fn send_error(&self, not_accepted: NotAccepted) -> SendError {
+        match not_accepted {
+            NotAccepted::Invalid(record, InvalidRecord::TooLarge { limit, actual }) => {
+                SendError::TooLarge { record: record.into(), limit, actual }
+            }
+            NotAccepted::Invalid(record, reason) => {
+                SendError::Invalid { record: record.into(), reason }
+            }
+            NotAccepted::NoRoom(record, _) => {
+                let needed = cost_of(&record).1;
+                SendError::Full { record: record.into(), needed }
+            }
+            NotAccepted::Closed(record, _) => self.closed(record),
+        }
     }
 
     pub(crate) fn closed(&self, record: UserRecord) -> SendError {
@@ -388,36 +392,13 @@ impl Producer {
     }
 
     /// Accepts a droppable record for which there is no room, and fails it.
-    pub(crate) fn give_way(&self, record: UserRecord) -> Delivery {
-        self.handle.shared.give_way(record)
+    pub(crate) fn fail_as_dropped(&self, record: UserRecord) -> Delivery {
+        self.handle.shared.fail_as_dropped(record)
     }
 
     /// Reports a failure that was taken out of its `Delivery` and that the application does not see otherwise.
     pub(crate) fn unobserved(&self, failure: &DeliveryError) {
         self.handle.shared.outcomes.unobserved(failure);
-    }
-}
-
-/// Result of [`Producer::offer`].
-pub(crate) enum Offer {
-    Taken(Delivery),
-    /// The record may wait for room in this queue.
-    NoRoom(UserRecord, QueueId),
-}
-
-/// A [`SendError`] without its record.
-pub(crate) enum Unacceptable {
-    TooLarge { limit: usize, actual: usize },
-    Invalid(InvalidRecord),
-}
-
-impl Unacceptable {
-    pub(crate) fn with(self, record: UserRecord) -> SendError {
-        let record = record.into();
-        match self {
-            Self::TooLarge { limit, actual } => SendError::TooLarge { record, limit, actual },
-            Self::Invalid(reason) => SendError::Invalid { record, reason },
-        }
     }
 }
 

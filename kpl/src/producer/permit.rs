@@ -6,6 +6,7 @@ use crate::aggregate::builder::cost_of;
 use crate::buffer::Charge;
 use crate::error::SendError;
 use crate::record::UserRecord;
+use crate::shard::queue::NotAccepted;
 
 /// Room in the buffer for one record; see [`Producer::reserve`]. Dropping it gives the room back.
 ///
@@ -37,8 +38,8 @@ impl Permit {
     /// [`SendError`], with the record inside: the record is invalid, has more bytes than the permit
     /// ([`SendError::PermitTooSmall`]), or the producer is closed.
     pub fn send(self, record: UserRecord) -> Result<Delivery, SendError> {
-        if let Err(error) = self.producer.check(&record) {
-            return Err(error.with(record));
+        if let Err(reason) = self.producer.check(&record) {
+            return Err(self.producer.send_error(NotAccepted::Invalid(record, reason)));
         }
         if record.payload_len() > self.bytes {
             return Err(SendError::PermitTooSmall {

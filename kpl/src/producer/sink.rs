@@ -8,12 +8,13 @@ use std::task::{Context, Poll, ready};
 use futures::stream::FuturesUnordered;
 use futures::{Sink, Stream};
 
-use super::handle::{Offer, Producer};
+use super::handle::Producer;
 use crate::ack::{Delivery, Receipt};
 use crate::aggregate::builder::cost_of;
 use crate::buffer::Turn;
 use crate::error::{DeliveryError, SendError, StopReason};
 use crate::record::UserRecord;
+use crate::shard::queue::NotAccepted;
 
 /// Failures that wait for a flush hold their records.
 const MAX_FAILURES_KEPT: usize = 64;
@@ -154,12 +155,13 @@ impl Sink<UserRecord> for RecordSink {
         }
         assert!(self.waiting.is_none(), "`start_send` without `poll_ready`: a record still waits");
         self.is_flushing = false;
-        match self.producer.offer(record)? {
-            Offer::Taken(delivery) => self.deliveries.push(delivery),
-            Offer::NoRoom(record, queue_id) => {
-                let turn = self.producer.queue_up(queue_id, cost_of(&record).1);
+        match self.producer.accept(record) {
+            Ok(delivery) => self.deliveries.push(delivery),
+            Err(NotAccepted::NoRoom(record, queue_id)) => {
+                let turn = self.producer.wait_for_room(queue_id, cost_of(&record).1);
                 self.waiting = Some((record, turn));
             }
+            Err(not_accepted) => return Err(self.producer.send_error(not_accepted).into()),
         }
         Ok(())
     }
@@ -195,7 +197,7 @@ impl Drop for RecordSink {
     fn drop(&mut self) {
         if let Some((record, turn)) = self.waiting.take() {
             drop(turn);
-            drop(self.producer.give_way(record));
+            drop(self.producer.fail_as_dropped(record));
         }
         for failure in &self.failures {
             self.producer.unobserved(failure);

@@ -12,7 +12,7 @@ use crate::aggregate::fill::SealReason;
 use crate::buffer::{Budget, Charge, QueueId};
 use crate::clock::{self, Instant};
 use crate::metrics::shard_load::LoadWindow;
-use crate::record::{Priority, UserRecord};
+use crate::record::{InvalidRecord, Priority, UserRecord};
 use crate::sync::lock;
 
 pub(crate) struct Intake {
@@ -40,11 +40,13 @@ struct IntakeState {
     closed: bool,
 }
 
-/// Why a queue did not take a record.
-pub(crate) enum Refused {
-    /// The budget has no room for it now.
-    NoRoom(UserRecord),
-    /// The shard is closed, or the producer is.
+/// Why a record was not accepted. The record is given back.
+pub(crate) enum NotAccepted {
+    /// The stream or the buffer never takes the record.
+    Invalid(UserRecord, InvalidRecord),
+    /// The budget has no room for the record now. The caller may wait for room of this queue.
+    NoRoom(UserRecord, QueueId),
+    /// The queue or the producer is closed. Room that was waited for comes back with the record.
     Closed(UserRecord, Option<Charge>),
 }
 
@@ -84,7 +86,7 @@ impl Intake {
         prepaid: Option<Charge>,
         budget: &Arc<Budget>,
         outcomes: &Arc<Outcomes>,
-    ) -> Result<Accepted, Refused> {
+    ) -> Result<Accepted, NotAccepted> {
         let (joining, opening) = cost_of(&record);
         let limits = match self.is_single.load(Ordering::Relaxed) {
             true => self.limits.single(),
@@ -94,7 +96,7 @@ impl Intake {
         let _refund: Option<Charge>;
         let mut state = lock(&self.state);
         if state.closed {
-            return Err(Refused::Closed(record, prepaid));
+            return Err(NotAccepted::Closed(record, prepaid));
         }
         let is_droppable = record.priority == Priority::Droppable;
         let charge = |bytes| {
@@ -107,7 +109,7 @@ impl Intake {
         let (record, mut paid) = match (&mut state.open, prepaid) {
             (Some(open), prepaid) => {
                 let Some(mut paid) = prepaid.or_else(|| charge(joining)) else {
-                    return Err(Refused::NoRoom(record));
+                    return Err(NotAccepted::NoRoom(record, self.id));
                 };
                 match open.try_push(record, hash_key, limits) {
                     Ok(Joined { delivery, is_sooner }) => {
@@ -136,14 +138,14 @@ impl Intake {
                 (None, _) => {
                     _refund = paid;
                     // What was closed here is told with the next wake-up, which waiting for room brings.
-                    return Err(Refused::NoRoom(record));
+                    return Err(NotAccepted::NoRoom(record, self.id));
                 }
                 (Some(more), Some(paid)) => paid.absorb(more),
                 (Some(all), none) => *none = Some(all),
             }
         }
         let Some(mut paid) = paid else {
-            return Err(Refused::NoRoom(record));
+            return Err(NotAccepted::NoRoom(record, self.id));
         };
         _refund = paid.keep(opening);
         let mut completer = Completer::new(outcomes);

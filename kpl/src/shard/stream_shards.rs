@@ -18,7 +18,7 @@ use crate::error::{DeliveryError, StopReason};
 use crate::metrics::Telemetry;
 use crate::record::UserRecord;
 use crate::shard::map::ShardMap;
-use crate::shard::queue::{Intake, LockedIntake, Refused};
+use crate::shard::queue::{Intake, LockedIntake, NotAccepted};
 use crate::shard::router::Router;
 use crate::sync::lock;
 
@@ -51,12 +51,6 @@ pub(crate) struct StreamShards {
     /// Lanes with something to fetch.
     ready: Mutex<Vec<Arc<Intake>>>,
     is_closing: AtomicBool,
-}
-
-/// Why a record was not entered.
-pub(crate) enum NotEntered {
-    NoRoom(UserRecord, Arc<Intake>),
-    Closed(UserRecord),
 }
 
 impl StreamShards {
@@ -127,11 +121,11 @@ impl StreamShards {
         mut record: UserRecord,
         hash_key: HashKey,
         mut prepaid: Option<Charge>,
-    ) -> Result<Delivery, NotEntered> {
+    ) -> Result<Delivery, NotAccepted> {
         let drawn = self.telemetry.draw(&record.partition_key, record.payload_len());
         loop {
             if self.is_closed() {
-                return Err(NotEntered::Closed(record));
+                return Err(NotAccepted::Closed(record, prepaid));
             }
             let router = self.router();
             let intake = router.intake_of(hash_key);
@@ -147,20 +141,24 @@ impl StreamShards {
                     }
                     return Ok(accepted.delivery);
                 }
-                Err(Refused::NoRoom(record)) => {
+                Err(no_room @ NotAccepted::NoRoom(..)) => {
+                    // The sender must see the open aggregate: sealing it may make the room that is missing.
                     if intake.mark_ready() {
                         self.add_ready(intake);
                     }
-                    return Err(NotEntered::NoRoom(record, Arc::clone(intake)));
+                    return Err(no_room);
                 }
                 // A queue is closed after the router without it is in place, or when the producer closes: look again.
-                Err(Refused::Closed(returned, charge)) => (record, prepaid) = (returned, charge),
+                Err(NotAccepted::Closed(returned, charge)) => {
+                    (record, prepaid) = (returned, charge)
+                }
+                Err(invalid @ NotAccepted::Invalid(..)) => return Err(invalid),
             }
         }
     }
 
-    /// Takes a record that finds no room and does not wait for it, and fails it at once.
-    pub(crate) fn give_way(&self, record: UserRecord) -> Delivery {
+    /// Accepts a droppable record for which there is no room, and fails it at once.
+    pub(crate) fn fail_as_dropped(&self, record: UserRecord) -> Delivery {
         let counters = &self.outcomes.counters;
         counters.user_records_accepted.add(1);
         counters.user_records_dropped.add(1);
@@ -364,7 +362,7 @@ mod tests {
         for intake in router.intakes() {
             let refused =
                 intake.accept(record.clone(), HashKey::MIN, None, &shared.budget, &shared.outcomes);
-            assert!(matches!(refused, Err(Refused::Closed(..))));
+            assert!(matches!(refused, Err(NotAccepted::Closed(..))));
         }
         drop(held);
         shared.install(3, map(&["a", "b"]));

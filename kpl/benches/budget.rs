@@ -6,8 +6,6 @@
 
 #[path = "../src/buffer/fair_share.rs"]
 mod fair_share;
-#[path = "../src/buffer/id.rs"]
-mod id;
 #[path = "../src/buffer/tournament.rs"]
 mod tournament;
 #[path = "../src/buffer/wait_index.rs"]
@@ -18,8 +16,7 @@ use std::task::Waker;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
-use self::fair_share::{FairShare, Holder, Ticket};
-use self::id::QueueId;
+use self::fair_share::{FairShare, Holder, QueueId, Ticket};
 
 const TASKS: usize = 4000;
 const RECORD: usize = 200;

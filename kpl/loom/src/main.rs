@@ -17,8 +17,6 @@ mod delivery;
 mod error;
 #[path = "../../src/ack/failed.rs"]
 mod failed;
-#[path = "../../src/buffer/id.rs"]
-mod id;
 #[path = "../../src/buffer/fair_share.rs"]
 mod fair_share;
 mod models;
@@ -31,7 +29,6 @@ mod tournament;
 #[path = "../../src/buffer/wait_index.rs"]
 mod wait_index;
 
-use self::id::QueueId;
 use self::outcomes::Outcomes;
 
 mod sync {

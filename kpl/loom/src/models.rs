@@ -12,7 +12,7 @@ use crate::budget::{Budget, Charge, MemoryBudget, Pressure};
 use crate::delivery::{Delivery, Notification, Placement, Completer};
 use crate::error::{DeliveryError, Failure, FailureCause, StopReason};
 use crate::failed::FailedMembers;
-use crate::id::QueueId;
+use crate::fair_share::QueueId;
 use crate::outcomes::Outcomes;
 
 pub(crate) const ALL: [(&str, fn()); 9] = [

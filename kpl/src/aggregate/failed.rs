@@ -68,7 +68,7 @@ impl FailedRecord {
         let (failed, left): (Vec<_>, Vec<_>) = match self.is_whole() {
             true => (vec![self.record], Vec::new()),
             false => {
-                let parts = sealer.part_failed(self.record, |place| self.failed.contains(place));
+                let parts = sealer.split_failed(self.record, |place| self.failed.contains(place));
                 let (failed, left): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| part.0);
                 let records = |parts: Vec<_>| parts.into_iter().map(|(_, record)| record).collect();
                 (records(failed), records(left))

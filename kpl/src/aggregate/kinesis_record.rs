@@ -237,7 +237,7 @@ pub(crate) struct History {
     /// Requests in a row that failed as a whole and may have failed for this record.
     pub(crate) suspicions: u32,
     /// It is of a request that was refused for one of its records: it shares no request with other records.
-    pub(crate) travels_apart: bool,
+    pub(crate) is_isolated: bool,
     failures: u32,
     accepted: Instant,
     /// The end of the last attempt, or the acceptance.
@@ -253,7 +253,7 @@ impl History {
             may_have_been_written: false,
             log: Vec::new(),
             suspicions: 0,
-            travels_apart: false,
+            is_isolated: false,
             failures: 0,
             accepted,
             since: accepted,

@@ -3,7 +3,6 @@
 pub(crate) mod builder;
 pub(crate) mod compression;
 pub(crate) mod failed;
-pub(crate) mod fill;
 pub(crate) mod kinesis_record;
 pub(crate) mod lifetimes;
 pub(crate) mod shard_check;

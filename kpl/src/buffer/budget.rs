@@ -9,9 +9,8 @@ use std::task::{Context, Poll};
 
 use tokio::sync::Notify;
 
-use super::QueueId;
 pub(crate) use super::fair_share::Pressure;
-use super::fair_share::{FairShare, Holder, Ticket, Wakes};
+use super::fair_share::{FairShare, Holder, QueueId, Ticket, Wakes};
 use crate::sync::{AtomicBool, Mutex, lock};
 
 /// What a record costs beside its data and key, in bytes: its frame in the aggregate, its rows in

@@ -22,12 +22,33 @@
 //! names wait. That takes a time that is logarithmic in the number of waiters for each of these shards, and does not depend
 //! on the other shards with waiters.
 
+// The paths are given because a benchmark includes this file.
+#[path = "fair_share/pressure.rs"]
+mod pressure;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::task::{Poll, Waker};
 
-use super::QueueId;
+pub(crate) use self::pressure::Pressure;
 use super::tournament::Tournament;
 use super::wait_index::WaitIndex;
+
+/// Numbers the queues of a producer, in order of creation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct QueueId(pub(crate) u32);
+
+impl QueueId {
+    /// The queue of records whose shard is not predicted.
+    pub(crate) const UNPREDICTED: Self = Self(0);
+    /// Holds the room of permits, whose queue is known only with their record.
+    pub(crate) const PERMITS: Self = Self(1);
+    /// The first queue of a shard.
+    pub(crate) const FIRST: u32 = 2;
+
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// A shard of one of the producers that share the budget; or the permits of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,14 +111,6 @@ struct Waiter {
     ticket: Ticket,
     bytes: usize,
     waker: Option<Waker>,
-}
-
-/// The open aggregates that hold room for which records wait.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Pressure {
-    None,
-    Queues(Vec<QueueId>),
-    All,
 }
 
 /// Tasks and producers to wake once the lock is released.
@@ -271,55 +284,6 @@ impl<S: Clone> FairShare<S> {
         holders.into_iter().for_each(|holder| self.note_first(holder));
         // The shard that they leave may now hold little enough.
         self.grant_room()
-    }
-
-    /// Notes that a shard was refused room, without a waiter.
-    pub(crate) fn note_refusal(&mut self, holder: Holder) -> Vec<S> {
-        let usage = self.usage(holder.producer);
-        if usage.held(holder.queue_id) > 0 {
-            usage.refused.insert(holder.queue_id);
-            return vec![usage.signal.clone()];
-        }
-        // The room that a shard without any lacks is with others.
-        let usages = self.usages.iter_mut().flatten();
-        usages
-            .map(|usage| {
-                usage.asked_by_others = true;
-                usage.signal.clone()
-            })
-            .collect()
-    }
-
-    /// The shards that wait for room which open aggregates of a producer hold: those that were refused room or got a waiter
-    /// since the last call, and those of `asked` that have waiters. The second says whether to ask again.
-    pub(crate) fn take_pressure(&mut self, producer: usize, asked: &[QueueId]) -> (Pressure, bool) {
-        let is_short = self.is_short();
-        let stays = is_short || self.queues(producer).next().is_some();
-        let usage = self.usage(producer);
-        let mut queue_ids = std::mem::take(&mut usage.refused);
-        let mut may_wait = std::mem::take(&mut usage.got_waiter);
-        may_wait.extend(asked);
-        // While permits wait, the fullest shard may be another each time.
-        may_wait.insert(QueueId::PERMITS);
-        let waits = |queue_id: &QueueId| {
-            self.waiters.contains_key(&Holder { producer, queue_id: *queue_id })
-        };
-        queue_ids.extend(may_wait.into_iter().filter(waits));
-        #[cfg(test)]
-        self.check_pressure(producer, &queue_ids);
-        let usage = self.usage(producer);
-        if queue_ids.remove(&QueueId::PERMITS) {
-            // Permits wait for the fullest shard.
-            queue_ids.extend(usage.fullest().0);
-        }
-        let pressure = if std::mem::take(&mut usage.asked_by_others) || is_short {
-            Pressure::All
-        } else if queue_ids.is_empty() {
-            Pressure::None
-        } else {
-            Pressure::Queues(queue_ids.into_iter().collect())
-        };
-        (pressure, stays)
     }
 
     pub(crate) fn total(&self) -> usize {
@@ -543,7 +507,6 @@ impl<S> Usage<S> {
     }
 }
 
-// The path is given because a benchmark includes this file.
 #[cfg(test)]
 #[path = "fair_share/tests.rs"]
 mod tests;

@@ -2,7 +2,6 @@
 
 mod budget;
 mod fair_share;
-mod id;
 mod tournament;
 mod wait_index;
 
@@ -10,4 +9,4 @@ pub use self::budget::MemoryBudget;
 pub(crate) use self::budget::{
     AGGREGATE_OVERHEAD, Budget, Charge, Pressure, RECORD_OVERHEAD, Turn,
 };
-pub(crate) use self::id::QueueId;
+pub(crate) use self::fair_share::QueueId;

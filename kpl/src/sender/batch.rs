@@ -1,144 +1,14 @@
 //! Collector: fills PutRecords batches fairly across shards, as each shard's limiter allows. Pure: time is passed in.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 
 use crate::aggregate::kinesis_record::KinesisRecord;
 use crate::buffer::QueueId;
 use crate::clock::Instant;
 use crate::config::{ProducerConfig, RecordOrdering};
-use crate::sender::ordering::Succession;
+use crate::sender::ordering::Predecessors;
 use crate::shard::limiter::ShardLimiter;
-use crate::shard::queue::Intake;
-
-/// The sealed records of one shard, in order, and whether they may go.
-pub(crate) struct ShardQueue {
-    pub(crate) intake: Arc<Intake>,
-    /// In boxes: the queue keeps its slots while its records back off elsewhere.
-    waiting: VecDeque<Box<KinesisRecord>>,
-    /// Nothing that waits expires before.
-    earliest_expiry: Option<Instant>,
-    /// Records that left `waiting` and are not completed: in a batch, in flight, backing off, or held.
-    pub(crate) under_way: usize,
-    /// The stream or the account refused a record of it for its own limits, and the shard has taken none since.
-    pub(crate) is_throttled: bool,
-    /// `None` where the shard is not known.
-    limiter: Option<ShardLimiter>,
-    /// When the open aggregate is looked at.
-    pub(crate) timer: Option<Instant>,
-    in_rotation: bool,
-}
-
-impl ShardQueue {
-    pub(crate) fn new(intake: Arc<Intake>, config: &ProducerConfig, now: Instant) -> Self {
-        let limiter = intake
-            .shard_id
-            .is_some()
-            .then(|| ShardLimiter::new(config.rate_limit, config.record_ttl, now));
-        if let Some(limiter) = &limiter {
-            intake.load.set_rate(limiter.rate());
-        }
-        Self {
-            intake,
-            waiting: VecDeque::new(),
-            earliest_expiry: None,
-            under_way: 0,
-            is_throttled: false,
-            limiter,
-            timer: None,
-            in_rotation: false,
-        }
-    }
-
-    /// Nothing of this shard waits or is under way.
-    pub(crate) fn is_free(&self) -> bool {
-        self.under_way == 0 && self.waiting.is_empty()
-    }
-
-    /// Puts a record in its place: one that is tried again goes before those sealed after it.
-    fn insert(&mut self, record: KinesisRecord) {
-        let earliest = self.earliest_expiry.get_or_insert(record.expires());
-        *earliest = record.expires().min(*earliest);
-        let place = match self.waiting.back() {
-            Some(last) if last.sequence > record.sequence => {
-                self.waiting.partition_point(|waiting| waiting.sequence <= record.sequence)
-            }
-            _ => self.waiting.len(),
-        };
-        self.waiting.insert(place, Box::new(record));
-    }
-
-    /// The shard refused a record of a request that began at `sent`. `false` where the shard is not known.
-    pub(crate) fn throttled(
-        &mut self,
-        sent: Instant,
-        now: Instant,
-        rng: &mut fastrand::Rng,
-    ) -> bool {
-        let Some(limiter) = &mut self.limiter else {
-            return false;
-        };
-        limiter.throttled(sent, now, rng);
-        self.intake.load.throttled(now);
-        self.intake.load.set_rate(limiter.rate());
-        true
-    }
-
-    /// The shard took a record of `bytes`.
-    pub(crate) fn served(&mut self, bytes: usize, now: Instant) {
-        self.is_throttled = false;
-        self.intake.load.wrote(bytes, now);
-        if let Some(limiter) = &mut self.limiter {
-            limiter.served(now);
-            self.intake.load.set_rate(limiter.rate());
-        }
-    }
-
-    /// Until when the first record must wait; `None` if it may go.
-    fn blocked_until(&mut self, size: usize, now: Instant) -> Option<Instant> {
-        self.limiter.as_mut().and_then(|limiter| limiter.take(size, now).err())
-    }
-
-    /// Until when a record of that size would have to wait; `None` if it could go.
-    fn would_block_until(&mut self, size: usize, now: Instant) -> Option<Instant> {
-        self.limiter.as_mut().and_then(|limiter| limiter.check(size, now).err())
-    }
-
-    /// What waits first is an aggregate, and the queue takes none.
-    fn must_take_apart(&self) -> bool {
-        self.intake.shard_id.is_none()
-            && (self.waiting.front()).is_some_and(|first| first.members.len() > 1)
-    }
-
-    /// Takes out what waits first, if it must be taken apart.
-    pub(crate) fn pop_aggregate(&mut self) -> Option<KinesisRecord> {
-        if self.must_take_apart() { self.waiting.pop_front().map(|record| *record) } else { None }
-    }
-
-    /// Puts what became of the first record back into its place.
-    pub(crate) fn put_first(&mut self, records: Vec<KinesisRecord>) {
-        for record in records.into_iter().rev() {
-            self.waiting.push_front(Box::new(record));
-        }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn waiting(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// Takes out what has expired.
-    fn expired(&mut self, now: Instant) -> VecDeque<Box<KinesisRecord>> {
-        if self.earliest_expiry.is_none_or(|earliest| earliest > now) {
-            return VecDeque::new();
-        }
-        let all = std::mem::take(&mut self.waiting);
-        let (expired, rest) = all.into_iter().partition(|record| record.expires() <= now);
-        self.waiting = rest;
-        self.earliest_expiry = self.waiting.iter().map(|record| record.expires()).min();
-        expired
-    }
-}
+use crate::shard::queue::ShardQueue;
 
 /// What the collector found on its way through the shards.
 #[derive(Debug, Default)]
@@ -148,7 +18,7 @@ pub(crate) struct Filled {
     /// Lanes whose open aggregate is overdue, and whose shard can take it now: to be sealed, and the batch filled again.
     pub(crate) to_seal: Vec<QueueId>,
     /// Records whose turn has come, and that are to be sent without others.
-    pub(crate) apart: Vec<KinesisRecord>,
+    pub(crate) isolated: Vec<KinesisRecord>,
 }
 
 /// One PutRecords request in the making.
@@ -158,12 +28,12 @@ pub(crate) struct Batch {
     /// Of a part of a failed request: when its records were set apart.
     pub(crate) opened: Instant,
     /// Whether it holds records that are sent apart from all others.
-    pub(crate) is_part: bool,
+    pub(crate) is_isolated: bool,
 }
 
 impl Batch {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { records: Vec::new(), bytes: 0, opened: now, is_part: false }
+        Self { records: Vec::new(), bytes: 0, opened: now, is_isolated: false }
     }
 
     pub(crate) fn push(&mut self, record: KinesisRecord) {
@@ -207,13 +77,13 @@ impl Batch {
     }
 
     /// Two halves, for finding the record that the service refuses.
-    pub(crate) fn halve(mut self) -> [Self; 2] {
+    pub(crate) fn split_in_halves(mut self) -> [Self; 2] {
         let behind = self.records.split_off(self.records.len() / 2);
         [self.records, behind].map(|records| Self {
             bytes: records.iter().map(KinesisRecord::size).sum(),
             records,
             opened: self.opened,
-            is_part: self.is_part,
+            is_isolated: self.is_isolated,
         })
     }
 }
@@ -234,7 +104,7 @@ pub(crate) struct Collector {
     is_ordered: bool,
     /// Without, an open aggregate waits until nothing of its queue is under way.
     has_linger: bool,
-    pub(crate) succession: Succession,
+    pub(crate) predecessors: Predecessors,
 }
 
 impl Collector {
@@ -248,7 +118,7 @@ impl Collector {
             is_full: false,
             is_ordered: config.ordering == RecordOrdering::PerPartitionKey,
             has_linger: !config.record_max_buffered_time.is_zero(),
-            succession: Succession::default(),
+            predecessors: Predecessors::default(),
         }
     }
 
@@ -287,7 +157,7 @@ impl Collector {
         // Aggregates that will be sealed, and their bytes.
         let mut to_seal = Vec::new();
         let mut to_seal_bytes = 0;
-        let mut apart = Vec::new();
+        let mut isolated = Vec::new();
         while !self.is_full
             && let Some(queue_id) = self.rotation.pop_front()
         {
@@ -308,7 +178,7 @@ impl Collector {
                 continue;
             };
             let must_wait = !is_ready
-                || queue.must_take_apart()
+                || queue.must_split()
                 || self.is_ordered && !self.may_go(queue)
                 || !is_sealed && self.stays_open(queue);
             if must_wait {
@@ -338,8 +208,8 @@ impl Collector {
             } else if let Some(record) = queue.waiting.pop_front() {
                 queue.under_way += 1;
                 self.rotation.push_back(queue_id);
-                if record.history.travels_apart {
-                    apart.push(*record);
+                if record.history.is_isolated {
+                    isolated.push(*record);
                     continue;
                 }
                 let batch = self.batch.get_or_insert_with(|| Batch::new(now));
@@ -350,7 +220,7 @@ impl Collector {
         }
         held_back.append(&mut self.rotation);
         self.rotation = held_back;
-        Filled { next_ready, to_seal, apart }
+        Filled { next_ready, to_seal, isolated }
     }
 
     /// Whether an overdue aggregate stays open although nothing sealed of its queue waits.
@@ -363,7 +233,7 @@ impl Collector {
 
     /// In ordered mode: whether nothing goes before what waits here.
     fn may_go(&self, queue: &ShardQueue) -> bool {
-        queue.under_way == 0 && self.succession.allows(queue.intake.range)
+        queue.under_way == 0 && self.predecessors.allows(queue.intake.range)
     }
 
     /// Whether the batch takes one record more behind `before` others, and `bytes` with them.

@@ -108,7 +108,7 @@ impl Sender {
         );
         self.doubt.is_believed = true;
         let backing_off = std::mem::take(&mut self.backing_off).into_values().map(|record| *record);
-        let batches = self.parts.drain().chain(self.collector.take_batch());
+        let batches = self.isolated.drain().chain(self.collector.take_batch());
         let mut waiting: Vec<_> = backing_off.chain(batches.flat_map(|b| b.records)).collect();
         waiting.iter().for_each(|record| self.leave(record.queue_id));
         let mut queue_ids = Vec::new();

@@ -239,7 +239,7 @@ impl Sender {
     fn complete(&mut self, failed: FailedRecord) {
         let (queue_id, is_under_way) = (failed.record.queue_id, failed.is_under_way);
         match failed.complete(&mut self.sealer) {
-            Some(left) => self.put_back(left, clock::now()),
+            Some(left) => self.requeue(left, clock::now()),
             // The members that were left have failed meanwhile.
             None if is_under_way => self.leave(queue_id),
             None => {}

@@ -4,14 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Sender;
-use crate::aggregate::builder::OpenAggregate;
-use crate::aggregate::fill::SealReason;
+use crate::aggregate::builder::{OpenAggregate, SealReason};
 use crate::aggregate::kinesis_record::KinesisRecord;
 use crate::buffer::{Pressure, QueueId};
 use crate::clock::{self, Instant};
 use crate::error::FailureCause;
-use crate::sender::batch::ShardQueue;
 use crate::shard::queue::Intake;
+use crate::shard::queue::ShardQueue;
 
 impl Sender {
     /// Fetches what senders put into the queues, and follows the shard map.
@@ -59,34 +58,30 @@ impl Sender {
         gone.sort_unstable_by_key(|intake| intake.id);
         gone.dedup_by_key(|intake| intake.id);
         for intake in gone {
-            self.hand_over(&intake);
+            self.move_to_successors(&intake);
         }
         if changed {
             self.router.intakes().for_each(|intake| intake.set_single(false));
-            for held in std::mem::take(&mut self.held) {
-                if self.router.generation >= held.generation {
-                    self.judge_again(held);
-                } else {
-                    self.held.push(held);
-                }
+            for written in self.unconfirmed.take_decided(self.router.generation) {
+                self.check_again(written);
             }
         }
         current
     }
 
     /// Moves what a closed shard's queue has left to the queues that take its keys now.
-    fn hand_over(&mut self, intake: &Arc<Intake>) {
+    fn move_to_successors(&mut self, intake: &Arc<Intake>) {
         if let Some(queue) = self.queues.get_mut(&intake.id) {
             let waiting = self.collector.drain(queue);
-            waiting.into_iter().for_each(|record| self.reroute(record));
+            waiting.into_iter().for_each(|record| self.requeue_by_shard(record));
         }
         self.fetch_open(intake, SealReason::Handover);
         match self.queues.get(&intake.id) {
             Some(queue) if queue.is_free() => {
                 self.queues.remove(&intake.id);
-                self.collector.succession.completed(intake.id);
+                self.collector.predecessors.completed(intake.id);
             }
-            Some(_) => self.collector.succession.retire(intake.id, intake.range),
+            Some(_) => self.collector.predecessors.retire(intake.id, intake.range),
             None => {}
         }
     }
@@ -149,11 +144,11 @@ impl Sender {
             Some(queue) if self.router.has(record.queue_id) => {
                 self.collector.enqueue(queue, record)
             }
-            _ => self.reroute(record),
+            _ => self.requeue_by_shard(record),
         }
     }
 
-    pub(super) fn reroute(&mut self, mut record: KinesisRecord) {
+    pub(super) fn requeue_by_shard(&mut self, mut record: KinesisRecord) {
         let router = Arc::clone(&self.router);
         let intake = router.intake_of(record.span.low);
         // A shard's range has no holes: what takes both ends takes all. So does the queue of all keys.
@@ -163,25 +158,26 @@ impl Sender {
         if is_whole {
             record.queue_id = intake.id;
             record.charge.move_to(intake.id);
-            self.distribute(vec![record]);
+            self.enqueue_all(vec![record]);
         } else {
             // Together where they cannot stay so, too: they are taken apart in their turn.
-            let records =
-                self.sealer.regroup(record, |hash_key| (router.intake_of(hash_key).id, true));
-            self.distribute(records);
+            let records = self
+                .sealer
+                .split_by_shard(record, |hash_key| (router.intake_of(hash_key).id, true));
+            self.enqueue_all(records);
         }
     }
 
     /// Has the members of a record go one by one.
-    pub(super) fn scatter(&mut self, record: KinesisRecord) {
+    pub(super) fn requeue_as_singles(&mut self, record: KinesisRecord) {
         let router = Arc::clone(&self.router);
         let records =
-            self.sealer.regroup(record, |hash_key| (router.intake_of(hash_key).id, false));
-        self.distribute(records);
+            self.sealer.split_by_shard(record, |hash_key| (router.intake_of(hash_key).id, false));
+        self.enqueue_all(records);
     }
 
     /// Has all that a queue holds, and what it takes under this map, go one by one.
-    pub(super) fn scatter_lane(&mut self, id: QueueId) {
+    pub(super) fn requeue_all_as_singles(&mut self, id: QueueId) {
         let Some(intake) = self.queues.get(&id).map(|queue| Arc::clone(&queue.intake)) else {
             return;
         };
@@ -190,15 +186,15 @@ impl Sender {
         if let Some(queue) = self.queues.get_mut(&id) {
             for record in self.collector.drain(queue) {
                 match record.members.len() {
-                    1 => self.distribute(vec![record]),
-                    _ => self.scatter(record),
+                    1 => self.enqueue_all(vec![record]),
+                    _ => self.requeue_as_singles(record),
                 }
             }
         }
     }
 
     /// Lets records wait for the queues that take them now.
-    fn distribute(&mut self, records: Vec<KinesisRecord>) {
+    fn enqueue_all(&mut self, records: Vec<KinesisRecord>) {
         let router = Arc::clone(&self.router);
         let now = clock::now();
         let shared = Arc::clone(&self.shared);

@@ -10,16 +10,15 @@
 //! ```
 //! The task owns every sealed record until it is completed; the requests it spawns hold only their bytes.
 
-mod apart;
 mod batch;
+mod confirmation;
 mod doubt;
-mod endpoint;
 mod failure;
 mod fetch;
+mod isolation;
 mod ordering;
-mod parts;
+mod request;
 mod request_limit;
-mod request_span;
 mod response;
 mod window;
 
@@ -28,14 +27,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
-use tracing::Instrument;
 
+use self::confirmation::Unconfirmed;
 use self::doubt::{Confirmation, Doubt};
-use self::endpoint::Endpoint;
-use self::parts::Parts;
-use crate::aggregate::builder::Sealer;
+use self::isolation::IsolatedRequests;
+use self::request::RequestBackoff;
+use crate::aggregate::builder::{SealReason, Sealer};
 use crate::aggregate::failed::FailedRecord;
-use crate::aggregate::fill::SealReason;
 use crate::aggregate::kinesis_record::KinesisRecord;
 use crate::buffer::QueueId;
 use crate::clock::{self, Instant};
@@ -46,7 +44,7 @@ use crate::metrics::Meter;
 use crate::sender::batch::{Batch, Collector, Queues};
 use crate::sender::request_limit::RequestLimit;
 use crate::sender::window::{SentRequest, Window};
-use crate::service::{CallError, Entry, EntryOutcome, Service};
+use crate::service::{CallError, EntryOutcome, Service};
 use crate::shard::router::Router;
 use crate::shard::stream_shards::StreamShards;
 
@@ -74,18 +72,18 @@ pub(crate) struct Sender {
     /// Records that back off, by the time they are due, their sequence, and a number that tells them apart.
     backing_off: BTreeMap<(Instant, u64, u64), Box<KinesisRecord>>,
     /// Parts of failed requests.
-    parts: Parts,
+    isolated: IsolatedRequests,
     /// When a request was answered last.
     last_answer: Option<Instant>,
     /// Records that were written, and whose shard check waits for a fresh shard map.
-    held: Vec<Held>,
+    unconfirmed: Unconfirmed,
     /// Records with members that have failed. These are completed some at a time.
     failed: VecDeque<FailedRecord>,
     requests: JoinSet<(u64, Result<Vec<EntryOutcome>, CallError>)>,
     in_flight: HashMap<u64, InFlight>,
     window: Window,
     request_limit: RequestLimit,
-    endpoint: Endpoint,
+    backoff: RequestBackoff,
     doubt: Doubt,
     /// The call that tells whether a stream exists that PutRecords does not find.
     confirming: JoinSet<Confirmation>,
@@ -134,26 +132,6 @@ struct InFlight {
     sent: SentRequest,
 }
 
-struct Held {
-    record: KinesisRecord,
-    shard_id: Arc<str>,
-    sequence_number: String,
-    /// The first generation of the router that may judge it.
-    generation: u64,
-}
-
-impl Held {
-    /// When it waits no longer: an aggregate when half of the time it had is over, so that its members may go alone.
-    fn gives_up(&self) -> Instant {
-        let began = self.record.history.started();
-        let left = self.record.expires().saturating_duration_since(began);
-        match self.record.members.len() {
-            1 => self.record.expires(),
-            _ => began + left / 2,
-        }
-    }
-}
-
 type Answered = Result<(u64, Result<Vec<EntryOutcome>, CallError>), JoinError>;
 
 impl Sender {
@@ -175,15 +153,15 @@ impl Sender {
             freed: Vec::new(),
             timers: BTreeSet::new(),
             backing_off: BTreeMap::new(),
-            parts: Parts::default(),
+            isolated: IsolatedRequests::default(),
             last_answer: None,
-            held: Vec::new(),
+            unconfirmed: Unconfirmed::default(),
             failed: VecDeque::new(),
             requests: JoinSet::new(),
             in_flight: HashMap::new(),
             window: Window::new(config),
             request_limit: RequestLimit::new(config.collection_max_size),
-            endpoint: Endpoint::default(),
+            backoff: RequestBackoff::default(),
             doubt: Doubt::default(),
             confirming: JoinSet::new(),
             next_sweep: clock::now(),
@@ -248,8 +226,8 @@ impl Sender {
         self.sealer.compressors.start();
         let must_sweep = self.collector.is_waiting()
             || self.collector.batch().is_some()
-            || !self.parts.is_empty()
-            || !self.held.is_empty();
+            || !self.isolated.is_empty()
+            || !self.unconfirmed.is_empty();
         [
             blocked,
             self.timers.first().map(|(due, _)| *due),
@@ -290,7 +268,7 @@ impl Sender {
         while let Some(entry) = self.backing_off.first_entry().filter(|entry| entry.key().0 <= now)
         {
             let record = entry.remove();
-            self.put_back(*record, now);
+            self.requeue(*record, now);
         }
     }
 
@@ -307,187 +285,24 @@ impl Sender {
         expired.iter().for_each(|record| self.freed(record.queue_id));
         // What is collected already waits for room in flight, or for the end of a pause.
         let mut collected = self.collector.expired_in_batch(now);
-        for part in self.parts.batches().filter(|part| part.has_expired(now)) {
+        for part in self.isolated.batches().filter(|part| part.has_expired(now)) {
             collected.extend(part.take_expired(now));
         }
-        self.parts.drop_empty();
-        let parts = self.parts.batches().filter_map(|part| part.expires()).min();
+        self.isolated.drop_empty();
+        let parts = self.isolated.batches().filter_map(|part| part.expires()).min();
         collected.iter().for_each(|record| self.leave(record.queue_id));
         expired.extend(collected);
-        expired.extend(self.give_up_held(now));
-        let held = self.held.iter().map(Held::gives_up).min();
-        let others = parts.into_iter().chain(held).min();
+        expired.extend(self.give_up_unconfirmed(now));
+        let unconfirmed = self.unconfirmed.gives_up();
+        let others = parts.into_iter().chain(unconfirmed).min();
         self.next_sweep = others
             .map_or(self.next_sweep, |next| next.min(self.next_sweep))
             .max(now + MIN_EXPIRY_SWEEP);
         self.expire(expired);
     }
 
-    /// Starts requests as far as records, limits and the endpoint allow; returns when to try again.
-    fn start_requests(&mut self, now: Instant) -> Option<Instant> {
-        if let Some(until) = self.endpoint.paused_until(now) {
-            return Some(until);
-        }
-        // They take turns: with one request at a time, neither must wait for the other for ever.
-        let [first, second] = match self.parts.went_last {
-            false => [Self::start_parts, Self::start_batches],
-            true => [Self::start_batches, Self::start_parts],
-        };
-        let (first, second) = (first(self, now), second(self, now));
-        first.into_iter().chain(second).min()
-    }
-
-    /// How many parts may be in flight.
-    fn max_parts(&self) -> usize {
-        // Half of the requests at most: parts that hang until they time out must leave room for the others. Only one where
-        // no other request succeeds: the service may be away.
-        match self.parts.endpoint.is_failing() {
-            true => 1,
-            false => (self.shared.config.max_requests_in_flight / 2).max(1),
-        }
-    }
-
-    /// Bytes that batches leave free for the part that starts next.
-    fn reserved_for_parts(&self, now: Instant) -> usize {
-        let may_start = self.parts.in_flight < self.max_parts()
-            && self.parts.endpoint.paused_until(now).is_none();
-        if may_start { self.parts.next_bytes(now) } else { 0 }
-    }
-
-    /// Starts parts of failed requests; returns when to try again.
-    fn start_parts(&mut self, now: Instant) -> Option<Instant> {
-        if self.parts.is_empty() {
-            return None;
-        }
-        if let Some(until) = self.parts.endpoint.paused_until(now) {
-            return Some(until);
-        }
-        while self.parts.in_flight < self.max_parts() {
-            let Some(part) = self.parts.pop(now) else {
-                return self.parts.next_due(now);
-            };
-            if part.records.len() > 1 && part.bytes > self.max_request(now) {
-                for half in part.halve() {
-                    self.parts.push(half, now);
-                }
-            } else if !(self.has_slot() && self.window.has_room_for_part(part.bytes)) {
-                self.parts.push(part, now);
-                return None;
-            } else if (part.records.iter()).any(|record| !self.router.has(record.queue_id)) {
-                // The stream was resharded: the records go to the shards of now.
-                for record in part.records {
-                    self.put_back(record, now);
-                }
-            } else {
-                self.start(part, now);
-            }
-        }
-        None
-    }
-
-    /// Starts requests of what waits; returns when to try again.
-    fn start_batches(&mut self, now: Instant) -> Option<Instant> {
-        loop {
-            let max_request = self.max_request(now);
-            self.collector.limit_size(max_request);
-            // The limit is smaller than when these records were collected.
-            if self.collector.is_oversized()
-                && let Some(batch) = self.collector.take_batch()
-            {
-                for record in batch.records {
-                    self.put_back(record, now);
-                }
-            }
-            // Without room in flight, records wait in their queues, where open aggregates go on to grow.
-            let collected = self.collector.batch().map_or(0, |(batch, _)| batch.bytes);
-            if !self.has_room_in_flight(collected, now) {
-                return None;
-            }
-            let blocked = self.fill(now);
-            let (batch, is_full) = match self.collector.batch() {
-                None => return blocked,
-                Some(batch) => batch,
-            };
-            let due = batch.opened + self.shared.config.collection_linger();
-            if !self.has_room_in_flight(batch.bytes, now) {
-                return blocked;
-            }
-            if !is_full && !self.in_flight.is_empty() && due > now {
-                return Some(blocked.map_or(due, |blocked| blocked.min(due)));
-            }
-            let batch = self.collector.take_batch()?;
-            self.start(batch, now);
-        }
-    }
-
-    /// The bytes that a request of several records may have: as the link carries them, and as a proxy accepts them.
-    fn max_request(&mut self, now: Instant) -> usize {
-        self.window.max_request().min(self.request_limit.bytes(now))
-    }
-
-    /// Whether one more request may be in flight.
-    fn has_slot(&self) -> bool {
-        self.in_flight.len() < self.shared.config.max_requests_in_flight
-    }
-
-    fn has_room_in_flight(&self, bytes: usize, now: Instant) -> bool {
-        self.has_slot() && self.window.has_room(bytes, self.reserved_for_parts(now))
-    }
-
-    fn start(&mut self, batch: Batch, now: Instant) {
-        let mut batch = self.without_expired(batch, now);
-        if batch.records.is_empty() {
-            return;
-        }
-        let counters = &self.shared.outcomes.counters;
-        counters.put_records_calls.add(1);
-        counters.put_records_entries.add(batch.records.len());
-        counters.put_records_bytes.add(batch.bytes);
-        let mut entries = Vec::with_capacity(batch.records.len());
-        for record in &mut batch.records {
-            record.history.begin(now);
-            counters.retries.add(usize::from(record.history.attempts > 1));
-            entries.push(Entry {
-                data: record.data.bytes(),
-                partition_key: record.partition_key.clone().into_text(),
-                explicit_hash_key: record.explicit_hash_key,
-            });
-        }
-        let number = self.next_number;
-        self.next_number += 1;
-        let span = request_span::request_span(number, &batch);
-        let config = &self.shared.config;
-        let largest = (batch.records.iter()).max_by_key(|record| record.size());
-        let limit = largest.map_or(config.request_timeout, |largest| {
-            let left = largest.expires().saturating_duration_since(now);
-            config.request_limit(largest.size(), left)
-        });
-        let sent = self.window.start(batch.bytes, batch.is_part, now);
-        self.parts.in_flight += usize::from(batch.is_part);
-        self.parts.went_last = batch.is_part;
-        self.in_flight.insert(number, InFlight { batch, sent });
-        let answer = self.service.put_records(entries, limit);
-        let noted = span.clone();
-        let request = async move {
-            let answer = answer.await;
-            request_span::note(&noted, &answer);
-            (number, answer)
-        };
-        self.requests.spawn(request.instrument(span));
-    }
-
-    /// Fails what expired while its request waited to start.
-    fn without_expired(&mut self, mut batch: Batch, now: Instant) -> Batch {
-        if batch.has_expired(now) {
-            let expired = batch.take_expired(now);
-            expired.iter().for_each(|record| self.leave(record.queue_id));
-            self.expire(expired);
-        }
-        batch
-    }
-
     /// A record comes back to its queue.
-    fn put_back(&mut self, record: KinesisRecord, now: Instant) {
+    fn requeue(&mut self, record: KinesisRecord, now: Instant) {
         let id = record.queue_id;
         if record.expires() <= now {
             self.leave(id);
@@ -525,7 +340,7 @@ impl Sender {
             self.freed.push(id);
         } else {
             self.queues.remove(&id);
-            self.collector.succession.completed(id);
+            self.collector.predecessors.completed(id);
         }
     }
 
@@ -553,16 +368,13 @@ impl Sender {
         });
         left.extend(
             batches
-                .chain(self.parts.drain())
+                .chain(self.isolated.drain())
                 .chain(self.collector.take_batch())
                 .flat_map(|b| b.records),
         );
         let backing_off = std::mem::take(&mut self.backing_off);
         left.extend(backing_off.into_values().map(|record| *record));
-        left.extend(self.held.drain(..).map(|mut held| {
-            held.record.history.may_have_been_written = true;
-            held.record
-        }));
+        left.extend(self.unconfirmed.drain());
         for queue in self.queues.values_mut() {
             left.extend(self.collector.drain(queue));
         }

@@ -2,15 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-use kinesis_aggregation::HashKeyRange;
 
 use super::doubt::Doubt;
-use super::parts::SUSPECT_AFTER;
-use super::{Answered, Held, InFlight, Sender};
+use super::isolation::SUSPECT_AFTER;
+use super::{Answered, InFlight, Sender};
 use crate::aggregate::kinesis_record::KinesisRecord;
-use crate::aggregate::shard_check::{ShardCheck, check_shard};
 use crate::clock::{self, Instant};
 use crate::config::RecordOrdering;
 use crate::error::{FailureCause, Source};
@@ -89,7 +85,7 @@ impl Sender {
         let Some(InFlight { batch, sent }) = self.in_flight.remove(&number) else {
             return;
         };
-        self.parts.in_flight -= usize::from(batch.is_part);
+        self.isolated.in_flight -= usize::from(batch.is_isolated);
         let now = clock::now();
         let end = match &answer {
             Ok(_) => RequestEnd::Answered,
@@ -111,7 +107,7 @@ impl Sender {
         }
         match answer {
             Ok(outcomes) if outcomes.len() == batch.records.len() => {
-                let (mut is_refused_whole, is_part) = (true, batch.is_part);
+                let (mut is_refused_whole, is_isolated) = (true, batch.is_isolated);
                 // Equal refusals of one answer share one text: a buffer full of records may keep many attempts.
                 let mut refusals = HashMap::new();
                 for (mut record, outcome) in batch.records.into_iter().zip(outcomes) {
@@ -138,11 +134,11 @@ impl Sender {
                     }
                 }
                 if is_refused_whole {
-                    self.endpoint_failed(number, is_part, now);
+                    self.request_failed(number, is_isolated, now);
                 } else {
                     self.last_answer = Some(now);
-                    self.endpoint.answered();
-                    self.parts.endpoint.answered();
+                    self.backoff.answered();
+                    self.isolated.backoff.answered();
                 }
             }
             Ok(_) => {
@@ -193,7 +189,7 @@ impl Sender {
             class => retry::next(class, now, record.expires(), delay),
         };
         match next {
-            Next::Retry { at } if at <= now => self.put_back(record, now),
+            Next::Retry { at } if at <= now => self.requeue(record, now),
             Next::Retry { at } => {
                 self.next_number += 1;
                 if let Some(queue) = self.queues.get_mut(&record.queue_id) {
@@ -202,7 +198,7 @@ impl Sender {
                 let key = (at, record.sequence, self.next_number);
                 self.backing_off.insert(key, Box::new(record));
             }
-            Next::Expired => self.put_back(record, now),
+            Next::Expired => self.requeue(record, now),
             Next::Fail => {
                 self.leave(record.queue_id);
                 let (code, message) = (Arc::clone(&refusal.code), Arc::clone(&refusal.message));
@@ -232,11 +228,11 @@ impl Sender {
             _ => now,
         };
         // Parts that hang are few at a time, and their time limit is pause enough.
-        let counts = !(batch.is_part && error.kind == CallErrorKind::Timeout);
+        let counts = !(batch.is_isolated && error.kind == CallErrorKind::Timeout);
         // Whatever is wrong, it is not asked again at once: not with every record that is sent meanwhile, either.
         if counts
-            && self.endpoint_failed(number, batch.is_part, since)
-            && !batch.is_part
+            && self.request_failed(number, batch.is_isolated, since)
+            && !batch.is_isolated
             && let Some(left_out) = self.logs.request_failed.pass(now)
         {
             // What is wrong with the content is told with the content.
@@ -257,7 +253,7 @@ impl Sender {
         let at = (since + PUT_BACKOFF.delay(attempts, &mut self.rng)).max(now);
         match refusal.class {
             ErrorClass::Rejected | ErrorClass::Blocked => {
-                self.divide_failed(batch, &refusal, at, now)
+                self.split_request(batch, &refusal, at, now)
             }
             ErrorClass::Fatal => {
                 for record in batch.records {
@@ -272,8 +268,8 @@ impl Sender {
                     self.on_refused(record, &refusal, at, now);
                 }
             }
-            ErrorClass::Throttled | ErrorClass::Transient if batch.is_part => {
-                self.send_apart(batch, &refusal, at, now);
+            ErrorClass::Throttled | ErrorClass::Transient if batch.is_isolated => {
+                self.isolate(batch, &refusal, at, now);
             }
             ErrorClass::Throttled | ErrorClass::Transient => {
                 for record in batch.records {
@@ -284,12 +280,12 @@ impl Sender {
     }
 
     /// A request failed. Failures of parts hold up parts alone: the record that is to blame for them is among these.
-    fn endpoint_failed(&mut self, number: u64, is_part: bool, since: Instant) -> bool {
-        let endpoint = match is_part {
-            true => &mut self.parts.endpoint,
-            false => &mut self.endpoint,
+    fn request_failed(&mut self, number: u64, is_isolated: bool, since: Instant) -> bool {
+        let backoff = match is_isolated {
+            true => &mut self.isolated.backoff,
+            false => &mut self.backoff,
         };
-        endpoint.failed(number, self.next_number, since, &mut self.rng)
+        backoff.failed(number, self.next_number, since, &mut self.rng)
     }
 
     /// A request failed for an unknown reason, perhaps for one of its records. Those that were in several such requests are
@@ -309,33 +305,33 @@ impl Sender {
             _ => 1,
         };
         let mut suspects = Batch::new(now);
-        suspects.is_part = batch.is_part;
-        if batch.is_part {
+        suspects.is_isolated = batch.is_isolated;
+        if batch.is_isolated {
             suspects.opened = batch.opened;
         }
         for mut record in std::mem::take(&mut batch.records) {
             record.history.suspicions += weight;
-            if batch.is_part || record.history.suspicions >= SUSPECT_AFTER {
+            if batch.is_isolated || record.history.suspicions >= SUSPECT_AFTER {
                 suspects.push(record);
             } else {
                 self.on_refused(record, refusal, at, now);
             }
         }
         if !suspects.records.is_empty() {
-            self.divide_failed(suspects, refusal, at, now);
+            self.split_request(suspects, refusal, at, now);
         }
     }
 
     /// A request failed that a record of it may be to blame for: its halves are tried at once. What cannot be divided is
     /// tried again at `at`, or fails.
-    fn divide_failed(&mut self, mut batch: Batch, refusal: &Refusal, at: Instant, now: Instant) {
+    fn split_request(&mut self, mut batch: Batch, refusal: &Refusal, at: Instant, now: Instant) {
         let is_refused = matches!(refusal.class, ErrorClass::Rejected | ErrorClass::Blocked);
-        if !batch.is_part {
+        if !batch.is_isolated {
             batch.opened = now;
         }
         let is_proven = is_refused || self.last_answer.is_some_and(|last| last > batch.opened);
-        if !self.parts.may_divide(is_proven) {
-            return self.send_apart(batch, refusal, at, now);
+        if !self.isolated.may_split(is_proven) {
+            return self.isolate(batch, refusal, at, now);
         }
         let Some(batch) = self.note_failure(batch, refusal, now) else {
             return;
@@ -343,15 +339,15 @@ impl Sender {
         let records = batch.records.len();
         tracing::debug!(code = %refusal.code, records, "a request failed: it is divided");
         if records > 1 {
-            for half in batch.halve() {
-                self.parts.push(half, now);
+            for half in batch.split_in_halves() {
+                self.isolated.push(half, now);
             }
             return;
         }
         let opened = batch.opened;
         for record in batch.records {
             if record.members.len() > 1 {
-                self.divide_aggregate(record, opened, now);
+                self.isolate_halves(record, opened, now);
             } else if refusal.class == ErrorClass::Rejected {
                 self.leave(record.queue_id);
                 let (code, message) = (Arc::clone(&refusal.code), Arc::clone(&refusal.message));
@@ -360,18 +356,18 @@ impl Sender {
             } else {
                 let mut part = Batch::new(opened);
                 part.push(record);
-                self.parts.push(part, at);
+                self.isolated.push(part, at);
             }
         }
     }
 
     /// Tries the halves of an aggregate at once, apart from all other records.
-    fn divide_aggregate(&mut self, aggregate: KinesisRecord, opened: Instant, now: Instant) {
+    fn isolate_halves(&mut self, aggregate: KinesisRecord, opened: Instant, now: Instant) {
         let is_ordered = self.shared.config.ordering == RecordOrdering::PerPartitionKey;
-        for (place, mut half) in self.sealer.halve(aggregate).into_iter().enumerate() {
+        for (place, mut half) in self.sealer.split_in_halves(aggregate).into_iter().enumerate() {
             if is_ordered && place > 0 {
                 // It follows when the first half is completed, or fails with it. It may be to blame, too.
-                half.history.travels_apart = true;
+                half.history.is_isolated = true;
                 self.enqueue(half);
                 continue;
             }
@@ -382,14 +378,14 @@ impl Sender {
             }
             let mut part = Batch::new(opened);
             part.push(half);
-            self.parts.push(part, now);
+            self.isolated.push(part, now);
         }
     }
 
     /// Sends the records of a failed request again at `at`, apart from all others.
-    fn send_apart(&mut self, batch: Batch, refusal: &Refusal, at: Instant, now: Instant) {
+    fn isolate(&mut self, batch: Batch, refusal: &Refusal, at: Instant, now: Instant) {
         if let Some(batch) = self.note_failure(batch, refusal, now) {
-            self.parts.push(batch, at);
+            self.isolated.push(batch, at);
         }
     }
 
@@ -403,150 +399,5 @@ impl Sender {
         }
         let batch = self.without_expired(batch, now);
         (!batch.records.is_empty()).then_some(batch)
-    }
-
-    fn on_written(
-        &mut self,
-        record: KinesisRecord,
-        shard_id: String,
-        sequence_number: String,
-        now: Instant,
-    ) {
-        let counters = &self.shared.outcomes.counters;
-        counters.kinesis_records.add(1);
-        counters.kinesis_bytes.add(record.size());
-        let range = self.router.range_of(&shard_id);
-        let predicted = match self.queues.get_mut(&record.queue_id) {
-            Some(queue) => {
-                queue.served(record.size(), now);
-                queue.intake.shard_id.clone()
-            }
-            None => None,
-        };
-        let shard_id = match predicted {
-            Some(predicted) if *predicted == *shard_id => predicted,
-            Some(_) => {
-                // The stream was resharded under way.
-                self.shared.request_refresh();
-                shard_id.into()
-            }
-            None => {
-                // The map has no open shard for the key, and here is one.
-                if self.keys_decide() && !self.router.map().is_open(&shard_id) {
-                    self.shared.request_refresh();
-                }
-                shard_id.into()
-            }
-        };
-        self.look_for_placement(&record, range);
-        self.judge(record, shard_id, sequence_number, range);
-    }
-
-    fn judge(
-        &mut self,
-        record: KinesisRecord,
-        shard_id: Arc<str>,
-        sequence_number: String,
-        range: Option<HashKeyRange>,
-    ) {
-        let check = match self.check_shard(&record, range) {
-            // Wait for a map that is known to be of this stream.
-            ShardCheck::Delivered if record.is_framed && self.distrusts_map() => {
-                ShardCheck::UnknownShard
-            }
-            check => check,
-        };
-        match check {
-            ShardCheck::Delivered => {
-                self.meter.delivered(&record, &shard_id, clock::now());
-                self.leave(record.queue_id);
-                record.complete_delivered(shard_id, &sequence_number);
-            }
-            ShardCheck::WrongShard | ShardCheck::UnknownShard => {
-                if range.is_none() {
-                    self.shared.note_unknown(&shard_id);
-                }
-                let generation = self.shared.request_refresh();
-                let held = Held { record, shard_id, sequence_number, generation };
-                self.next_sweep = self.next_sweep.min(held.gives_up());
-                self.held.push(held);
-            }
-        }
-    }
-
-    fn distrusts_map(&self) -> bool {
-        self.router.generation < self.shared.trusted_from() && !self.router.map().is_blank()
-    }
-
-    /// Whether, as far as the map tells, a record's key names its shard.
-    fn keys_decide(&self) -> bool {
-        let map = self.router.map();
-        !map.is_blank() && !map.is_service_placed()
-    }
-
-    /// Has the strategy read again where a record lies in a shard that would not have it by its key.
-    fn look_for_placement(&self, record: &KinesisRecord, range: Option<HashKeyRange>) {
-        let address = record.explicit_hash_key.unwrap_or(record.span.low);
-        if range.is_some_and(|range| !range.contains(address))
-            && self.keys_decide()
-            && !self.distrusts_map()
-        {
-            self.shared.seen_placed.store(true, Ordering::Relaxed);
-            self.shared.request_refresh();
-        }
-    }
-
-    fn check_shard(&self, record: &KinesisRecord, range: Option<HashKeyRange>) -> ShardCheck {
-        // A frame of one goes by its own key; without a map there is nothing to wait for.
-        let is_blank = record.members.len() == 1 && self.router.map().is_blank();
-        check_shard(record.is_framed && !is_blank, record.span, range)
-    }
-
-    /// A fresh map is here: delivered, or all members go again, to the shards they belong to now.
-    pub(super) fn judge_again(&mut self, held: Held) {
-        let Held { mut record, shard_id, sequence_number, .. } = held;
-        let range = self.router.range_of(&shard_id);
-        if self.check_shard(&record, range) != ShardCheck::WrongShard {
-            return self.judge(record, shard_id, sequence_number, range);
-        }
-        self.look_for_placement(&record, range);
-        let message = format!("{shard_id} took an aggregate with members of other shards").into();
-        record.history.failed(clock::now(), &"WrongShard".into(), &message, true);
-        self.leave(record.queue_id);
-        self.count_resent(&record);
-        self.reroute(record);
-    }
-
-    /// No fresh map came: members go again alone, as such are in no wrong shard. Returns what has expired.
-    pub(super) fn give_up_held(&mut self, now: Instant) -> Vec<KinesisRecord> {
-        let (overdue, held): (Vec<_>, _) =
-            std::mem::take(&mut self.held).into_iter().partition(|held| held.gives_up() <= now);
-        self.held = held;
-        let mut expired = Vec::new();
-        for Held { mut record, shard_id, .. } in overdue {
-            let (code, what) = match self.router.range_of(&shard_id) {
-                None => ("UnknownShard", "its range"),
-                Some(_) => ("WrongShard", "where its members belong"),
-            };
-            let message =
-                format!("{shard_id} took the aggregate, and no fresh shard map tells {what}");
-            let history = &mut record.history;
-            history.failed(now, &code.into(), &message.into(), true);
-            let queue_id = record.queue_id;
-            self.leave(queue_id);
-            if record.expires() <= now {
-                expired.push(record);
-            } else {
-                self.count_resent(&record);
-                self.scatter(record);
-                self.scatter_lane(queue_id);
-            }
-        }
-        expired
-    }
-
-    fn count_resent(&self, record: &KinesisRecord) {
-        let counters = &self.shared.outcomes.counters;
-        counters.resent_for_wrong_shard.add(record.members.len());
     }
 }

@@ -15,11 +15,10 @@ use crate::producer::Producer;
 use crate::producer::builder::{self, Components};
 use crate::record::UserRecord;
 use crate::service::Shard;
-use crate::service::{CallErrorKind, Listing, StreamDescription};
+use crate::service::{CallErrorKind, Entry, Listing, StreamDescription};
 use crate::shard::map::tests::shard;
 use crate::sync::lock;
 
-mod apart;
 mod busy_shard;
 mod compressed;
 mod doubt;
@@ -36,6 +35,7 @@ mod record_size;
 mod reshard;
 #[cfg(feature = "sink")]
 mod sink;
+mod split_singles;
 mod telling;
 mod throttles;
 mod time_to_live;

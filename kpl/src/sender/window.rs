@@ -51,7 +51,7 @@ pub(crate) struct Window {
     /// Requests in flight, but for parts.
     batches: Load,
     /// Parts of failed requests in flight. They say nothing of the use of the window: they may hang.
-    parts: Load,
+    isolated: Load,
     /// Since when no batch is in flight.
     idle_since: Option<Instant>,
     /// When batches of half of the window were in flight for the last time.
@@ -93,7 +93,7 @@ struct Mark {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SentRequest {
     bytes: usize,
-    is_part: bool,
+    is_isolated: bool,
     began: Mark,
 }
 
@@ -118,7 +118,7 @@ impl Window {
             shortest: None,
             shrinking: None,
             batches: Load::default(),
-            parts: Load::default(),
+            isolated: Load::default(),
             idle_since: None,
             used: None,
             limited: None,
@@ -130,7 +130,7 @@ impl Window {
 
     /// Bytes in flight.
     pub(crate) fn in_flight(&self) -> usize {
-        self.batches.bytes + self.parts.bytes
+        self.batches.bytes + self.isolated.bytes
     }
 
     /// Whether a batch of `bytes` may start beside the requests in flight, while parts of `reserved` bytes wait.
@@ -138,16 +138,16 @@ impl Window {
     /// Parts that hang or wait take half of the window at most. A batch that is larger than the rest starts when no other
     /// batch is in flight.
     pub(crate) fn has_room(&self, bytes: usize, reserved: usize) -> bool {
-        let for_parts = (self.parts.bytes.saturating_add(reserved)).min(self.size / 2);
+        let for_isolated = (self.isolated.bytes.saturating_add(reserved)).min(self.size / 2);
         self.batches.requests == 0
-            || self.batches.bytes.saturating_add(bytes) <= self.size - for_parts
+            || self.batches.bytes.saturating_add(bytes) <= self.size - for_isolated
     }
 
     /// Whether a part of `bytes` may start beside the requests in flight: within its half of the window, or as the only part.
-    pub(crate) fn has_room_for_part(&self, bytes: usize) -> bool {
+    pub(crate) fn has_room_for_isolated(&self, bytes: usize) -> bool {
         let half = self.size / 2;
         let fits_into_half =
-            self.parts.requests == 0 || self.parts.bytes.saturating_add(bytes) <= half;
+            self.isolated.requests == 0 || self.isolated.bytes.saturating_add(bytes) <= half;
         // A part that is larger than half of the window does not wait for more than half of it.
         let room = self.size - bytes.min(half);
         fits_into_half && (self.batches.requests == 0 || self.in_flight() <= room)
@@ -170,12 +170,12 @@ impl Window {
     }
 
     /// A request of `bytes` starts.
-    pub(crate) fn start(&mut self, bytes: usize, is_part: bool, now: Instant) -> SentRequest {
+    pub(crate) fn start(&mut self, bytes: usize, is_isolated: bool, now: Instant) -> SentRequest {
         let began = self.mark(now);
-        let load = self.load(is_part);
+        let load = self.load(is_isolated);
         load.requests += 1;
         load.bytes += bytes;
-        if !is_part {
+        if !is_isolated {
             // The time in which no batch was in flight is no part of a round trip.
             let idle = match self.idle_since.take() {
                 Some(since) => now.saturating_duration_since(since),
@@ -189,15 +189,15 @@ impl Window {
                 self.limited = Some(now);
             }
         }
-        SentRequest { bytes, is_part, began }
+        SentRequest { bytes, is_isolated, began }
     }
 
     /// A request ended.
     pub(crate) fn end(&mut self, sent: SentRequest, end: RequestEnd, now: Instant) {
-        let load = self.load(sent.is_part);
+        let load = self.load(sent.is_isolated);
         load.requests -= 1;
         load.bytes -= sent.bytes;
-        if !sent.is_part && self.batches.requests == 0 {
+        if !sent.is_isolated && self.batches.requests == 0 {
             self.idle_since = Some(now);
         }
         match end {
@@ -205,7 +205,7 @@ impl Window {
                 let took = now.saturating_duration_since(sent.began.at);
                 self.shortest = Some(self.shortest.map_or(took, |shortest| shortest.min(took)));
                 self.acknowledged += sent.bytes as u64;
-                if !sent.is_part {
+                if !sent.is_isolated {
                     let (sum, count) = self.answers;
                     self.answers = (sum.saturating_add(took), count + 1);
                     if let Some(round) = self.round.filter(|round| sent.began.at >= round.at) {
@@ -292,9 +292,9 @@ impl Window {
         self.third().max(shortest.saturating_mul(2).min(halfway))
     }
 
-    fn load(&mut self, is_part: bool) -> &mut Load {
-        match is_part {
-            true => &mut self.parts,
+    fn load(&mut self, is_isolated: bool) -> &mut Load {
+        match is_isolated {
+            true => &mut self.isolated,
             false => &mut self.batches,
         }
     }
@@ -491,14 +491,14 @@ mod tests {
         let batch = window.start(MIB / 2, false, now);
         // What a part needs is kept free for it.
         assert!(window.has_room(MIB / 2, 0) && !window.has_room(MIB / 2, MIB / 4));
-        assert!(window.has_room_for_part(2 * MIB));
+        assert!(window.has_room_for_isolated(2 * MIB));
         let part = window.start(2 * MIB, true, now);
-        assert!(!window.has_room_for_part(1) && !window.has_room(1, 0));
+        assert!(!window.has_room_for_isolated(1) && !window.has_room(1, 0));
         window.end(batch, RequestEnd::Answered, now);
         // Whatever hangs, a batch of any size goes through.
         assert!(window.has_room(4 * MIB, 0));
         window.end(part, RequestEnd::TimedOut, now + 6 * SECOND);
-        assert!(window.has_room_for_part(MIB));
+        assert!(window.has_room_for_isolated(MIB));
     }
 
     #[test]

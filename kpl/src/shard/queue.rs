@@ -7,12 +7,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
 use crate::ack::{Completer, Delivery, Outcomes};
-use crate::aggregate::builder::{AggregateLimits, Joined, OpenAggregate, Waits, cost_of};
-use crate::aggregate::fill::SealReason;
+use crate::aggregate::builder::{
+    AggregateLimits, Joined, OpenAggregate, SealReason, Waits, cost_of,
+};
+use crate::aggregate::kinesis_record::KinesisRecord;
 use crate::buffer::{Budget, Charge, QueueId};
 use crate::clock::{self, Instant};
+use crate::config::ProducerConfig;
 use crate::metrics::shard_load::LoadWindow;
 use crate::record::{InvalidRecord, Priority, UserRecord};
+use crate::shard::limiter::ShardLimiter;
 use crate::sync::lock;
 
 pub(crate) struct Intake {
@@ -265,5 +269,129 @@ impl IntakeState {
 
     fn mark_ready(&mut self) -> bool {
         !std::mem::replace(&mut self.is_marked_ready, true)
+    }
+}
+
+/// The sealed records of one shard, in order, and whether they may go.
+pub(crate) struct ShardQueue {
+    pub(crate) intake: Arc<Intake>,
+    /// In boxes: the queue keeps its slots while its records back off elsewhere.
+    pub(crate) waiting: VecDeque<Box<KinesisRecord>>,
+    /// Nothing that waits expires before.
+    pub(crate) earliest_expiry: Option<Instant>,
+    /// Records that left `waiting` and are not completed: in a batch, in flight, backing off, or held.
+    pub(crate) under_way: usize,
+    /// The stream or the account refused a record of it for its own limits, and the shard has taken none since.
+    pub(crate) is_throttled: bool,
+    /// `None` where the shard is not known.
+    pub(crate) limiter: Option<ShardLimiter>,
+    /// When the open aggregate is looked at.
+    pub(crate) timer: Option<Instant>,
+    pub(crate) in_rotation: bool,
+}
+
+impl ShardQueue {
+    pub(crate) fn new(intake: Arc<Intake>, config: &ProducerConfig, now: Instant) -> Self {
+        let limiter = intake
+            .shard_id
+            .is_some()
+            .then(|| ShardLimiter::new(config.rate_limit, config.record_ttl, now));
+        if let Some(limiter) = &limiter {
+            intake.load.set_rate(limiter.rate());
+        }
+        Self {
+            intake,
+            waiting: VecDeque::new(),
+            earliest_expiry: None,
+            under_way: 0,
+            is_throttled: false,
+            limiter,
+            timer: None,
+            in_rotation: false,
+        }
+    }
+
+    /// Nothing of this shard waits or is under way.
+    pub(crate) fn is_free(&self) -> bool {
+        self.under_way == 0 && self.waiting.is_empty()
+    }
+
+    /// Puts a record in its place: one that is tried again goes before those sealed after it.
+    pub(crate) fn insert(&mut self, record: KinesisRecord) {
+        let earliest = self.earliest_expiry.get_or_insert(record.expires());
+        *earliest = record.expires().min(*earliest);
+        let place = match self.waiting.back() {
+            Some(last) if last.sequence > record.sequence => {
+                self.waiting.partition_point(|waiting| waiting.sequence <= record.sequence)
+            }
+            _ => self.waiting.len(),
+        };
+        self.waiting.insert(place, Box::new(record));
+    }
+
+    /// The shard refused a record of a request that began at `sent`. `false` where the shard is not known.
+    pub(crate) fn throttled(
+        &mut self,
+        sent: Instant,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> bool {
+        let Some(limiter) = &mut self.limiter else {
+            return false;
+        };
+        limiter.throttled(sent, now, rng);
+        self.intake.load.throttled(now);
+        self.intake.load.set_rate(limiter.rate());
+        true
+    }
+
+    /// The shard took a record of `bytes`.
+    pub(crate) fn served(&mut self, bytes: usize, now: Instant) {
+        self.is_throttled = false;
+        self.intake.load.wrote(bytes, now);
+        if let Some(limiter) = &mut self.limiter {
+            limiter.served(now);
+            self.intake.load.set_rate(limiter.rate());
+        }
+    }
+
+    /// Until when the first record must wait; `None` if it may go.
+    pub(crate) fn blocked_until(&mut self, size: usize, now: Instant) -> Option<Instant> {
+        self.limiter.as_mut().and_then(|limiter| limiter.take(size, now).err())
+    }
+
+    /// Until when a record of that size would have to wait; `None` if it could go.
+    pub(crate) fn would_block_until(&mut self, size: usize, now: Instant) -> Option<Instant> {
+        self.limiter.as_mut().and_then(|limiter| limiter.check(size, now).err())
+    }
+
+    /// What waits first is an aggregate, and the queue takes none.
+    pub(crate) fn must_split(&self) -> bool {
+        self.intake.shard_id.is_none()
+            && (self.waiting.front()).is_some_and(|first| first.members.len() > 1)
+    }
+
+    /// Takes out what waits first, if it must be taken apart.
+    pub(crate) fn pop_unsplit(&mut self) -> Option<KinesisRecord> {
+        if self.must_split() { self.waiting.pop_front().map(|record| *record) } else { None }
+    }
+
+    /// Puts what became of the first record back into its place.
+    pub(crate) fn put_first(&mut self, records: Vec<KinesisRecord>) {
+        for record in records.into_iter().rev() {
+            self.waiting.push_front(Box::new(record));
+        }
+    }
+
+    /// Takes out what has expired.
+    pub(crate) fn expired(&mut self, now: Instant) -> VecDeque<Box<KinesisRecord>> {
+        if self.earliest_expiry.is_none_or(|earliest| earliest > now) {
+            return VecDeque::new();
+        }
+        let all = std::mem::take(&mut self.waiting);
+        let (expired, rest) = all.into_iter().partition(|record| record.expires() <= now);
+        self.waiting = rest;
+        self.earliest_expiry = self.waiting.iter().map(|record| record.expires()).min();
+        expired
     }
 }

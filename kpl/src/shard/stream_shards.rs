@@ -9,8 +9,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::ack::{Completer, Delivery, FailureHook, Outcomes};
-use crate::aggregate::builder::{AggregateLimits, OpenAggregate};
-use crate::aggregate::fill::SealReason;
+use crate::aggregate::builder::{AggregateLimits, OpenAggregate, SealReason};
 use crate::aggregate::shard_check::HashKeySpan;
 use crate::buffer::{AGGREGATE_OVERHEAD, Budget, Charge, MemoryBudget, QueueId, RECORD_OVERHEAD};
 use crate::config::ProducerConfig;

@@ -19,12 +19,12 @@ impl Sealer {
     /// Distributes the members of a record to the queues that take them now. Order and place in the queue are kept.
     ///
     /// `route` names the queue of a hash key, and whether that queue aggregates.
-    pub(crate) fn regroup(
+    pub(crate) fn split_by_shard(
         &mut self,
         record: KinesisRecord,
         route: impl Fn(HashKey) -> (QueueId, bool),
     ) -> Vec<KinesisRecord> {
-        let parts = self.divide(record, |_, hash_key| {
+        let parts = self.split(record, |_, hash_key| {
             let (queue_id, aggregates) = route(hash_key);
             (queue_id, queue_id, aggregates)
         });
@@ -32,13 +32,13 @@ impl Sealer {
     }
 
     /// Takes the first `members` out of an aggregate, to travel alone; the others stay together behind them.
-    pub(crate) fn take_apart(
+    pub(crate) fn split_off_singles(
         &mut self,
         aggregate: KinesisRecord,
         members: usize,
     ) -> Vec<KinesisRecord> {
         let queue_id = aggregate.queue_id;
-        let parts = self.divide(aggregate, |place, _| {
+        let parts = self.split(aggregate, |place, _| {
             let stays = place >= members;
             (stays, queue_id, stays)
         });
@@ -46,21 +46,21 @@ impl Sealer {
     }
 
     /// Divides an aggregate into two, which stay in its queue.
-    pub(crate) fn halve(&mut self, aggregate: KinesisRecord) -> Vec<KinesisRecord> {
+    pub(crate) fn split_in_halves(&mut self, aggregate: KinesisRecord) -> Vec<KinesisRecord> {
         let (queue_id, first_half) = (aggregate.queue_id, aggregate.members.len() / 2);
-        let parts = self.divide(aggregate, |place, _| (place >= first_half, queue_id, true));
+        let parts = self.split(aggregate, |place, _| (place >= first_half, queue_id, true));
         parts.into_iter().map(|(_, part)| part).collect()
     }
 
     /// Parts the members that failed from the others. Each that failed is a part of its own, `true`; the others are one part,
     /// `false`, which keeps the room that a Kinesis record takes beside its members.
-    pub(crate) fn part_failed(
+    pub(crate) fn split_failed(
         &mut self,
         record: KinesisRecord,
         has_failed: impl Fn(usize) -> bool,
     ) -> Vec<(bool, KinesisRecord)> {
         let queue_id = record.queue_id;
-        let mut parts = self.divide(record, |place, _| {
+        let mut parts = self.split(record, |place, _| {
             let has_failed = has_failed(place);
             (has_failed, queue_id, !has_failed)
         });
@@ -78,7 +78,7 @@ impl Sealer {
 
     /// Divides a record: `class` is told the place and the hash key of a member, and names what its part has in common, its
     /// queue, and whether that queue aggregates.
-    pub(crate) fn divide<C: Copy + Eq + Hash>(
+    pub(crate) fn split<C: Copy + Eq + Hash>(
         &mut self,
         record: KinesisRecord,
         class: impl Fn(usize, HashKey) -> (C, QueueId, bool),

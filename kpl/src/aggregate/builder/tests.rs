@@ -157,7 +157,7 @@ proptest! {
             let queue_id = cuts.iter().filter(|cut| hash_key.get() >= **cut).count() as u32;
             (QueueId(queue_id), !(unpredicted && queue_id == 0))
         };
-        let parts = fixture.sealer.regroup(sealed, queue_of);
+        let parts = fixture.sealer.split_by_shard(sealed, queue_of);
         prop_assert_eq!(fixture.budget.used(), charged);
         prop_assert_eq!(parts.iter().map(|part| part.charge.bytes()).sum::<usize>(), charged);
         prop_assert!(parts.is_sorted_by(|a, b| a.sequence < b.sequence), "each in its place");
@@ -200,7 +200,7 @@ fn the_members_that_stay_keep_the_room_of_their_record() {
         let (sealed, _deliveries) = fixture.sealed(&both);
         let now = clock::now() + Duration::from_secs(2);
         let lifetimes = sealed.lifetimes.clone();
-        let parts = fixture.sealer.part_failed(sealed, |place| lifetimes.is_over(place, now));
+        let parts = fixture.sealer.split_failed(sealed, |place| lifetimes.is_over(place, now));
         let (over, left): (Vec<_>, Vec<_>) = parts.into_iter().partition(|(is_over, _)| *is_over);
         assert_eq!((over.len(), left.len()), (1, 1));
         drop(over);
@@ -226,7 +226,7 @@ async fn the_members_that_stay_count_from_their_own_acceptance() {
     tokio::time::advance(21 * second).await;
     let lifetimes = sealed.lifetimes.clone();
     let is_over = |place| lifetimes.is_over(place, clock::now());
-    let parts = fixture.sealer.part_failed(sealed, is_over);
+    let parts = fixture.sealer.split_failed(sealed, is_over);
     let [(true, _), (false, left)] = &parts[..] else { panic!("the first expired") };
     assert_eq!(left.history.accepted(), accepted);
 }
@@ -255,11 +255,11 @@ fn members_that_go_alone_are_compared_with_nobody() {
     let mut fixture = Fixture::new(1 << 20, Compression::Off);
     let compared = std::cell::Cell::new(0);
     let (sealed, deliveries) = fixture.sealed(&records(1000, 20));
-    let parts = fixture.sealer.divide(sealed, |_, _| (Counting(0, &compared), LANE, false));
+    let parts = fixture.sealer.split(sealed, |_, _| (Counting(0, &compared), LANE, false));
     assert_eq!((parts.len(), deliveries.len()), (1000, 1000));
     assert_eq!(compared.get(), 0);
     let (sealed, _deliveries) = fixture.sealed(&records(1000, 20));
-    let parts = fixture.sealer.divide(sealed, |_, _| (Counting(0, &compared), LANE, true));
+    let parts = fixture.sealer.split(sealed, |_, _| (Counting(0, &compared), LANE, true));
     assert_eq!(parts.len(), 1);
     assert!(compared.get() < 2000, "{}", compared.get());
 }
@@ -269,7 +269,7 @@ fn members_that_stay_between_others_that_go_alone_are_compared_with_few() {
     let mut fixture = Fixture::new(1 << 20, Compression::Off);
     let compared = std::cell::Cell::new(0);
     let (sealed, _deliveries) = fixture.sealed(&records(1000, 20));
-    let parts = fixture.sealer.divide(sealed, |place, _| {
+    let parts = fixture.sealer.split(sealed, |place, _| {
         let stays = place % 2 == 0;
         (Counting(stays.into(), &compared), LANE, stays)
     });

@@ -3,12 +3,15 @@ use std::time::Duration;
 use kinesis_aggregation::{HashKey, HashKeyRange};
 use proptest::prelude::*;
 
+use std::sync::Arc;
+
 use super::*;
 use crate::ack::{Completer, Outcomes};
 use crate::aggregate::builder::{AggregateLimits, OpenAggregate, Sealer};
 use crate::buffer::{Budget, MemoryBudget};
 use crate::clock;
 use crate::record::UserRecord;
+use crate::shard::queue::Intake;
 
 struct Fixture {
     collector: Collector,
@@ -133,7 +136,7 @@ fn halves_hold_all_records_and_their_bytes() {
     for size in [10, 20, 30, 40, 50] {
         batch.push(fixture.record(0, size));
     }
-    let [front, behind] = batch.halve();
+    let [front, behind] = batch.split_in_halves();
     assert_eq!((front.records.len(), front.bytes), (2, 30));
     assert_eq!((behind.records.len(), behind.bytes), (3, 120));
 }

@@ -29,7 +29,7 @@ fn full_of_aggregates(service: &Arc<Scripted>) -> (Arc<StreamShards>, Sender, Ve
 
 /// All Kinesis records that the sender holds.
 fn held(sender: &Sender) -> usize {
-    let waiting: usize = sender.queues.values().map(|queue| queue.waiting()).sum();
+    let waiting: usize = sender.queues.values().map(|queue| queue.waiting.len()).sum();
     let batches = sender.in_flight.values();
     let in_flight: usize = batches.map(|request| request.batch.records.len()).sum();
     let batch = sender.collector.batch();

@@ -4,7 +4,7 @@
 //! A request that fails for one of its records is divided, and divided again, until that record is alone. The others are
 //! delivered then, and new records do not meet it at all. An aggregate that is alone is divided, too.
 
-use super::endpoint::Endpoint;
+use super::request::RequestBackoff;
 use crate::clock::Instant;
 use crate::sender::batch::Batch;
 
@@ -17,14 +17,14 @@ pub(super) const SUSPECT_AFTER: u32 = 3;
 const MOST_UNPROVEN: usize = 24;
 
 #[derive(Default)]
-pub(super) struct Parts {
+pub(super) struct IsolatedRequests {
     /// Sorted by the time at which they are due, then by the order of their first records.
     waiting: Vec<Part>,
     pub(super) in_flight: usize,
     /// Whether the request that started last was a part.
     pub(super) went_last: bool,
     /// Failures of parts. They do not hold up other requests.
-    pub(super) endpoint: Endpoint,
+    pub(super) backoff: RequestBackoff,
 }
 
 struct Part {
@@ -39,17 +39,17 @@ impl Part {
     }
 }
 
-impl Parts {
+impl IsolatedRequests {
     /// Adds a part that may start at `due`.
     pub(super) fn push(&mut self, mut batch: Batch, due: Instant) {
-        batch.is_part = true;
+        batch.is_isolated = true;
         let part = Part { batch, due };
         let place = (self.waiting).partition_point(|waiting| waiting.rank() <= part.rank());
         self.waiting.insert(place, part);
     }
 
     /// Whether a part that failed may be divided: `is_proven` if the service has answered another request since.
-    pub(super) fn may_divide(&self, is_proven: bool) -> bool {
+    pub(super) fn may_split(&self, is_proven: bool) -> bool {
         is_proven || self.waiting.len() + self.in_flight < MOST_UNPROVEN
     }
 

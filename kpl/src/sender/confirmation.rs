@@ -1,0 +1,227 @@
+//! Confirmation: whether the shard that took an aggregate may keep it.
+//!
+//! A KCL drops an aggregate with a member whose hash key does not belong to the shard. So if a shard was split or merged
+//! while an aggregate was in flight, the aggregate is not acknowledged when it is written:
+//! 1. The shard map has the range of the shard that took the aggregate. If all members are inside, the aggregate is
+//!    delivered.
+//! 2. If not, or if the map does not know the shard, the aggregate waits in [`Unconfirmed`] for a fresh map.
+//! 3. If a member is outside under the fresh map, too, all members are sent again, to the shards that they belong to now.
+//!    The receipts then say that the records may be duplicates.
+//! 4. If no fresh map comes in half of the time that the aggregate has left, its members are sent again one by one. A
+//!    record that travels alone is never in the wrong shard.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use kinesis_aggregation::HashKeyRange;
+
+use super::Sender;
+use crate::aggregate::kinesis_record::KinesisRecord;
+use crate::aggregate::shard_check::{ShardCheck, check_shard};
+use crate::clock::{self, Instant};
+
+/// A record that was written, and that waits for a fresh shard map.
+pub(super) struct Written {
+    record: KinesisRecord,
+    shard_id: Arc<str>,
+    sequence_number: String,
+    /// The first generation of the shard map that decides.
+    generation: u64,
+}
+
+/// The records that were written, and whose shard check waits for a fresh shard map.
+#[derive(Default)]
+pub(super) struct Unconfirmed(Vec<Written>);
+
+impl Written {
+    /// When the record no longer waits: an aggregate after half of its time, so that its members have time to be sent alone.
+    fn gives_up(&self) -> Instant {
+        let began = self.record.history.started();
+        let left = self.record.expires().saturating_duration_since(began);
+        match self.record.members.len() {
+            1 => self.record.expires(),
+            _ => began + left / 2,
+        }
+    }
+}
+
+impl Unconfirmed {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// When the first of the records no longer waits.
+    pub(super) fn gives_up(&self) -> Option<Instant> {
+        self.0.iter().map(Written::gives_up).min()
+    }
+
+    /// Takes out the records for which a map of this generation decides.
+    pub(super) fn take_decided(&mut self, generation: u64) -> Vec<Written> {
+        self.take(|written| written.generation <= generation)
+    }
+
+    /// Takes out the records that no longer wait.
+    fn take_overdue(&mut self, now: Instant) -> Vec<Written> {
+        self.take(|written| written.gives_up() <= now)
+    }
+
+    /// Takes out all records, which the stream holds already.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = KinesisRecord> {
+        self.0.drain(..).map(|mut written| {
+            written.record.history.may_have_been_written = true;
+            written.record
+        })
+    }
+
+    fn take(&mut self, is_wanted: impl Fn(&Written) -> bool) -> Vec<Written> {
+        let (taken, rest) = std::mem::take(&mut self.0).into_iter().partition(is_wanted);
+        self.0 = rest;
+        taken
+    }
+}
+
+impl Sender {
+    /// The service wrote a record: it is delivered if the shard may keep it.
+    pub(super) fn on_written(
+        &mut self,
+        record: KinesisRecord,
+        shard_id: String,
+        sequence_number: String,
+        now: Instant,
+    ) {
+        let counters = &self.shared.outcomes.counters;
+        counters.kinesis_records.add(1);
+        counters.kinesis_bytes.add(record.size());
+        let range = self.router.range_of(&shard_id);
+        let predicted = match self.queues.get_mut(&record.queue_id) {
+            Some(queue) => {
+                queue.served(record.size(), now);
+                queue.intake.shard_id.clone()
+            }
+            None => None,
+        };
+        let shard_id = match predicted {
+            Some(predicted) if *predicted == *shard_id => predicted,
+            Some(_) => {
+                // The stream was resharded under way.
+                self.shared.request_refresh();
+                shard_id.into()
+            }
+            None => {
+                // The map has no open shard for the key, and here is one.
+                if self.keys_decide() && !self.router.map().is_open(&shard_id) {
+                    self.shared.request_refresh();
+                }
+                shard_id.into()
+            }
+        };
+        self.look_for_placement(&record, range);
+        self.confirm(record, shard_id, sequence_number, range);
+    }
+
+    fn confirm(
+        &mut self,
+        record: KinesisRecord,
+        shard_id: Arc<str>,
+        sequence_number: String,
+        range: Option<HashKeyRange>,
+    ) {
+        let check = match self.check_shard(&record, range) {
+            // Wait for a map that is known to be of this stream.
+            ShardCheck::Delivered if record.is_framed && self.distrusts_map() => {
+                ShardCheck::UnknownShard
+            }
+            check => check,
+        };
+        match check {
+            ShardCheck::Delivered => {
+                self.meter.delivered(&record, &shard_id, clock::now());
+                self.leave(record.queue_id);
+                record.complete_delivered(shard_id, &sequence_number);
+            }
+            ShardCheck::WrongShard | ShardCheck::UnknownShard => {
+                if range.is_none() {
+                    self.shared.note_unknown(&shard_id);
+                }
+                let generation = self.shared.request_refresh();
+                let written = Written { record, shard_id, sequence_number, generation };
+                self.next_sweep = self.next_sweep.min(written.gives_up());
+                self.unconfirmed.0.push(written);
+            }
+        }
+    }
+
+    fn distrusts_map(&self) -> bool {
+        self.router.generation < self.shared.trusted_from() && !self.router.map().is_blank()
+    }
+
+    /// Whether, as far as the map tells, a record's key names its shard.
+    fn keys_decide(&self) -> bool {
+        let map = self.router.map();
+        !map.is_blank() && !map.is_service_placed()
+    }
+
+    /// Has the strategy read again where a record lies in a shard that would not have it by its key.
+    fn look_for_placement(&self, record: &KinesisRecord, range: Option<HashKeyRange>) {
+        let address = record.explicit_hash_key.unwrap_or(record.span.low);
+        if range.is_some_and(|range| !range.contains(address))
+            && self.keys_decide()
+            && !self.distrusts_map()
+        {
+            self.shared.seen_placed.store(true, Ordering::Relaxed);
+            self.shared.request_refresh();
+        }
+    }
+
+    fn check_shard(&self, record: &KinesisRecord, range: Option<HashKeyRange>) -> ShardCheck {
+        // A frame of one goes by its own key; without a map there is nothing to wait for.
+        let is_blank = record.members.len() == 1 && self.router.map().is_blank();
+        check_shard(record.is_framed && !is_blank, record.span, range)
+    }
+
+    /// A fresh map is in place: the record is delivered, or all members are sent again to the shards they belong to now.
+    pub(super) fn check_again(&mut self, written: Written) {
+        let Written { mut record, shard_id, sequence_number, .. } = written;
+        let range = self.router.range_of(&shard_id);
+        if self.check_shard(&record, range) != ShardCheck::WrongShard {
+            return self.confirm(record, shard_id, sequence_number, range);
+        }
+        self.look_for_placement(&record, range);
+        let message = format!("{shard_id} took an aggregate with members of other shards").into();
+        record.history.failed(clock::now(), &"WrongShard".into(), &message, true);
+        self.leave(record.queue_id);
+        self.count_resent(&record);
+        self.requeue_by_shard(record);
+    }
+
+    /// No fresh map came in time: sends the members again one by one, because a single record is never in the wrong shard.
+    /// Returns the records that have expired.
+    pub(super) fn give_up_unconfirmed(&mut self, now: Instant) -> Vec<KinesisRecord> {
+        let mut expired = Vec::new();
+        for Written { mut record, shard_id, .. } in self.unconfirmed.take_overdue(now) {
+            let (code, what) = match self.router.range_of(&shard_id) {
+                None => ("UnknownShard", "its range"),
+                Some(_) => ("WrongShard", "where its members belong"),
+            };
+            let message =
+                format!("{shard_id} took the aggregate, and no fresh shard map tells {what}");
+            let history = &mut record.history;
+            history.failed(now, &code.into(), &message.into(), true);
+            let queue_id = record.queue_id;
+            self.leave(queue_id);
+            if record.expires() <= now {
+                expired.push(record);
+            } else {
+                self.count_resent(&record);
+                self.requeue_as_singles(record);
+                self.requeue_all_as_singles(queue_id);
+            }
+        }
+        expired
+    }
+
+    fn count_resent(&self, record: &KinesisRecord) {
+        let counters = &self.shared.outcomes.counters;
+        counters.resent_for_wrong_shard.add(record.members.len());
+    }
+}

@@ -1,0 +1,327 @@
+//! How PutRecords requests start: when, with which records, and how large.
+//!
+//! A request starts if all of these allow it:
+//! * the pause after a failed request is over: [`RequestBackoff`],
+//! * a request slot is free, and the bytes fit into the [`Window`](super::window::Window),
+//! * the request is full, or its records have waited for `collection_linger`, or nothing is in flight.
+//!
+//! The bytes of a request of several records are limited by the configuration, the window and a learned
+//! [`RequestLimit`](super::request_limit::RequestLimit).
+
+use std::sync::Arc;
+
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
+
+use super::{InFlight, Sender};
+use crate::aggregate::builder::SealReason;
+use crate::clock::Instant;
+use crate::error::FailureCause;
+use crate::retry::PUT_BACKOFF;
+use crate::sender::batch::Batch;
+use crate::service::{CallError, Entry, EntryOutcome};
+
+/// How many members leave their aggregate at a time: a full request.
+const MEMBERS_AT_A_TIME: usize = 500;
+
+/// No more leave theirs while so many records of the queue are under way.
+const MOST_UNDER_WAY: usize = 5000;
+
+#[derive(Debug, Default)]
+pub(super) struct RequestBackoff {
+    failures_in_a_row: u32,
+    paused_until: Option<Instant>,
+    /// Requests from this number on were started after the last failure that counted.
+    counts_from: u64,
+}
+
+impl RequestBackoff {
+    pub(super) fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.paused_until.filter(|until| *until > now)
+    }
+
+    /// Request `number` failed; the next one will have the number `next`. The pause counts from `since`. Returns whether it is
+    /// the first failure in a row.
+    ///
+    /// Requests that were in flight together fail for one reason: only one of them counts, and draws a pause.
+    pub(super) fn failed(
+        &mut self,
+        number: u64,
+        next: u64,
+        since: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> bool {
+        if self.failures_in_a_row > 0 && number < self.counts_from {
+            return false;
+        }
+        self.failures_in_a_row += 1;
+        self.counts_from = next;
+        self.paused_until = Some(since + PUT_BACKOFF.delay(self.failures_in_a_row, rng));
+        self.failures_in_a_row == 1
+    }
+
+    /// Whether the last request failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failures_in_a_row > 0
+    }
+
+    pub(super) fn answered(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Sender {
+    /// Starts requests as far as records, limits and the endpoint allow; returns when to try again.
+    pub(super) fn start_requests(&mut self, now: Instant) -> Option<Instant> {
+        if let Some(until) = self.backoff.paused_until(now) {
+            return Some(until);
+        }
+        // They take turns: with one request at a time, neither must wait for the other for ever.
+        let [first, second] = match self.isolated.went_last {
+            false => [Self::start_isolated, Self::start_batches],
+            true => [Self::start_batches, Self::start_isolated],
+        };
+        let (first, second) = (first(self, now), second(self, now));
+        first.into_iter().chain(second).min()
+    }
+
+    /// How many parts may be in flight.
+    fn max_isolated(&self) -> usize {
+        // Half of the requests at most: parts that hang until they time out must leave room for the others. Only one where
+        // no other request succeeds: the service may be away.
+        match self.isolated.backoff.is_failing() {
+            true => 1,
+            false => (self.shared.config.max_requests_in_flight / 2).max(1),
+        }
+    }
+
+    /// Bytes that batches leave free for the part that starts next.
+    fn reserved_for_isolated(&self, now: Instant) -> usize {
+        let may_start = self.isolated.in_flight < self.max_isolated()
+            && self.isolated.backoff.paused_until(now).is_none();
+        if may_start { self.isolated.next_bytes(now) } else { 0 }
+    }
+
+    /// Starts parts of failed requests; returns when to try again.
+    fn start_isolated(&mut self, now: Instant) -> Option<Instant> {
+        if self.isolated.is_empty() {
+            return None;
+        }
+        if let Some(until) = self.isolated.backoff.paused_until(now) {
+            return Some(until);
+        }
+        while self.isolated.in_flight < self.max_isolated() {
+            let Some(part) = self.isolated.pop(now) else {
+                return self.isolated.next_due(now);
+            };
+            if part.records.len() > 1 && part.bytes > self.max_request(now) {
+                for half in part.split_in_halves() {
+                    self.isolated.push(half, now);
+                }
+            } else if !(self.has_slot() && self.window.has_room_for_isolated(part.bytes)) {
+                self.isolated.push(part, now);
+                return None;
+            } else if (part.records.iter()).any(|record| !self.router.has(record.queue_id)) {
+                // The stream was resharded: the records go to the shards of now.
+                for record in part.records {
+                    self.requeue(record, now);
+                }
+            } else {
+                self.start(part, now);
+            }
+        }
+        None
+    }
+
+    /// Starts requests of what waits; returns when to try again.
+    fn start_batches(&mut self, now: Instant) -> Option<Instant> {
+        loop {
+            let max_request = self.max_request(now);
+            self.collector.limit_size(max_request);
+            // The limit is smaller than when these records were collected.
+            if self.collector.is_oversized()
+                && let Some(batch) = self.collector.take_batch()
+            {
+                for record in batch.records {
+                    self.requeue(record, now);
+                }
+            }
+            // Without room in flight, records wait in their queues, where open aggregates go on to grow.
+            let collected = self.collector.batch().map_or(0, |(batch, _)| batch.bytes);
+            if !self.has_room_in_flight(collected, now) {
+                return None;
+            }
+            let blocked = self.fill(now);
+            let (batch, is_full) = match self.collector.batch() {
+                None => return blocked,
+                Some(batch) => batch,
+            };
+            let due = batch.opened + self.shared.config.collection_linger();
+            if !self.has_room_in_flight(batch.bytes, now) {
+                return blocked;
+            }
+            if !is_full && !self.in_flight.is_empty() && due > now {
+                return Some(blocked.map_or(due, |blocked| blocked.min(due)));
+            }
+            let batch = self.collector.take_batch()?;
+            self.start(batch, now);
+        }
+    }
+
+    /// The bytes that a request of several records may have: as the link carries them, and as a proxy accepts them.
+    fn max_request(&mut self, now: Instant) -> usize {
+        self.window.max_request().min(self.request_limit.bytes(now))
+    }
+
+    /// Whether one more request may be in flight.
+    fn has_slot(&self) -> bool {
+        self.in_flight.len() < self.shared.config.max_requests_in_flight
+    }
+
+    fn has_room_in_flight(&self, bytes: usize, now: Instant) -> bool {
+        self.has_slot() && self.window.has_room(bytes, self.reserved_for_isolated(now))
+    }
+
+    fn start(&mut self, batch: Batch, now: Instant) {
+        let mut batch = self.without_expired(batch, now);
+        if batch.records.is_empty() {
+            return;
+        }
+        let counters = &self.shared.outcomes.counters;
+        counters.put_records_calls.add(1);
+        counters.put_records_entries.add(batch.records.len());
+        counters.put_records_bytes.add(batch.bytes);
+        let mut entries = Vec::with_capacity(batch.records.len());
+        for record in &mut batch.records {
+            record.history.begin(now);
+            counters.retries.add(usize::from(record.history.attempts > 1));
+            entries.push(Entry {
+                data: record.data.bytes(),
+                partition_key: record.partition_key.clone().into_text(),
+                explicit_hash_key: record.explicit_hash_key,
+            });
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        let span = request_span(number, &batch);
+        let config = &self.shared.config;
+        let largest = (batch.records.iter()).max_by_key(|record| record.size());
+        let limit = largest.map_or(config.request_timeout, |largest| {
+            let left = largest.expires().saturating_duration_since(now);
+            config.request_limit(largest.size(), left)
+        });
+        let sent = self.window.start(batch.bytes, batch.is_isolated, now);
+        self.isolated.in_flight += usize::from(batch.is_isolated);
+        self.isolated.went_last = batch.is_isolated;
+        self.in_flight.insert(number, InFlight { batch, sent });
+        let answer = self.service.put_records(entries, limit);
+        let noted = span.clone();
+        let request = async move {
+            let answer = answer.await;
+            note_answer(&noted, &answer);
+            (number, answer)
+        };
+        self.requests.spawn(request.instrument(span));
+    }
+
+    /// Fails what expired while its request waited to start.
+    pub(super) fn without_expired(&mut self, mut batch: Batch, now: Instant) -> Batch {
+        if batch.has_expired(now) {
+            let expired = batch.take_expired(now);
+            expired.iter().for_each(|record| self.leave(record.queue_id));
+            self.expire(expired);
+        }
+        batch
+    }
+
+    /// Fills the batch; returns when a shard that is held back now may go on.
+    pub(super) fn fill(&mut self, now: Instant) -> Option<Instant> {
+        self.split_off_singles();
+        loop {
+            let filled = self.collector.fill(&mut self.queues, now);
+            for record in filled.isolated {
+                let mut part = Batch::new(now);
+                part.push(record);
+                self.isolated.push(part, now);
+                // Parts may have had their turn already.
+                self.shared.wake.notify_one();
+            }
+            if filled.to_seal.is_empty() {
+                return filled.next_ready;
+            }
+            for id in filled.to_seal {
+                if let Some(queue) = self.queues.get(&id) {
+                    let intake = Arc::clone(&queue.intake);
+                    self.fetch_open(&intake, SealReason::Linger);
+                }
+            }
+        }
+    }
+
+    fn split_off_singles(&mut self) {
+        let queue_id = self.router.unpredicted().id;
+        let Some(queue) = self.queues.get_mut(&queue_id) else {
+            return;
+        };
+        if queue.under_way >= MOST_UNDER_WAY {
+            return;
+        }
+        let Some(aggregate) = queue.pop_unsplit() else {
+            return;
+        };
+        let router = Arc::clone(&self.router);
+        let mut parts = self.sealer.split_off_singles(aggregate, MEMBERS_AT_A_TIME);
+        let refused: Vec<_> = parts.extract_if(.., |part| router.refuses(part).is_some()).collect();
+        queue.put_first(parts);
+        // What follows them in the queue is in its place.
+        for part in refused {
+            if let Some(invalid) = router.refuses(&part) {
+                self.fail(part, FailureCause::StrategyChanged(invalid), None);
+            }
+        }
+        self.freed(queue_id);
+    }
+}
+
+/// The span of a request that is about to be sent. `attempt` is the highest of its records'.
+fn request_span(number: u64, batch: &Batch) -> Span {
+    tracing::debug_span!(
+        parent: None,
+        "put_records",
+        number,
+        kinesis_records = batch.records.len(),
+        bytes = batch.bytes,
+        attempt = batch
+            .records
+            .iter()
+            .map(|record| record.history.attempts)
+            .max(),
+        written = Empty,
+        outcome = Empty,
+    )
+}
+
+/// Notes the answer in the span of the request.
+fn note_answer(span: &Span, answer: &Result<Vec<EntryOutcome>, CallError>) {
+    if span.is_disabled() {
+        return;
+    }
+    match answer {
+        Ok(outcomes) => {
+            let written = outcomes
+                .iter()
+                .filter(|outcome| matches!(outcome, EntryOutcome::Written { .. }))
+                .count();
+            span.record("written", written);
+            let outcome = match written {
+                0 => "refused",
+                all if all == outcomes.len() => "written",
+                _ => "partly written",
+            };
+            span.record("outcome", outcome);
+        }
+        Err(error) => {
+            span.record("outcome", &*error.code);
+        }
+    }
+}

@@ -1,7 +1,7 @@
-//! Delivery: the future of one record, and the result slot that all records of an aggregate share.
+//! The future of one record, and the result slot that all records of an aggregate share.
 //!
-//! One allocation per aggregate. The producer's side of a slot is its [`Completer`]: whatever happens to it, a panic
-//! included, its drop completes what is still open, so that no `Delivery` waits forever.
+//! There is one allocation for each aggregate. The producer's side of a slot is its [`Completer`]. When it is dropped,
+//! even by a panic, the open members are abandoned, so that each `Delivery` resolves.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -53,7 +53,7 @@ impl Receipt {
     }
 }
 
-/// Where a Kinesis record lies: the receipt of all its members.
+/// Where a Kinesis record was written: the receipt of all its members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Placement {
     pub(crate) shard_id: Arc<str>,
@@ -151,7 +151,7 @@ struct SlotState {
     outcome: Outcome,
     /// Members that have failed and are not completed yet, by the index of the first. Each `Delivery` already resolves.
     failed: BTreeMap<u32, FailedMembers>,
-    /// Set when nobody is left to complete what is still open.
+    /// Set when the completer was dropped with open members.
     abandoned: Option<StopReason>,
     wakers: Wakers,
     unobserved: BitSet,
@@ -163,7 +163,7 @@ enum Outcome {
     Pending,
     Together(Placement),
     Each {
-        /// Of the completed members whose `Delivery` has not taken it yet, by index.
+        /// Outcomes of completed members whose `Delivery` has not taken them yet, by index.
         outcomes: BTreeMap<usize, Result<Receipt, DeliveryError>>,
         completed: usize,
     },
@@ -171,9 +171,9 @@ enum Outcome {
 
 /// The wakers of the members that are awaited.
 enum Wakers {
-    /// By index; as long as the last member that was awaited. Smallest where most members are awaited.
+    /// By index, up to the last member that was awaited. The smallest form if most members are awaited.
     All(Vec<Option<Waker>>),
-    /// By index, once members are completed one by one: a completed member holds no memory while others are open.
+    /// By index, after members were completed one by one: a completed member holds no memory while others are open.
     Some(BTreeMap<usize, Waker>),
 }
 
@@ -184,7 +184,7 @@ impl Default for Wakers {
 }
 
 impl Wakers {
-    /// Keeps `waker`, and gives the one before back: its drop runs code that is not ours.
+    /// Keeps `waker` and returns the previous one, whose drop runs foreign code.
     fn watch(&mut self, index: usize, waker: &Waker) -> Option<Waker> {
         match self {
             Self::All(wakers) => {
@@ -203,7 +203,7 @@ impl Wakers {
         }
     }
 
-    /// Takes out the waker of a member that is completed apart from others.
+    /// Takes out the waker of a member that is completed alone.
     fn take(&mut self, index: usize) -> Option<Waker> {
         if let Self::All(wakers) = self {
             let wakers = std::mem::take(wakers).into_iter().enumerate();
@@ -225,7 +225,7 @@ impl Wakers {
 }
 
 impl SlotState {
-    /// How many members it holds memory for.
+    /// Number of members that it holds memory for.
     #[cfg(test)]
     fn members_held(&self) -> usize {
         let outcomes = match &self.outcome {
@@ -292,7 +292,7 @@ impl Completer {
         self.members as usize
     }
 
-    /// All members lie in one Kinesis record, each at its own index.
+    /// Completes all members: they were written in one Kinesis record, each at its own index.
     pub(crate) fn complete_together(&self, placement: Placement) {
         let wakers = {
             let mut state = lock(&self.slot.state);
@@ -303,13 +303,13 @@ impl Completer {
         wakers.wake_all();
     }
 
-    /// Completes one member, where the members went separate ways or failed.
+    /// Completes one member, if the members were split or failed.
     pub(crate) fn complete_one(&self, index: u32, outcome: Result<Receipt, DeliveryError>) {
         self.set_outcome(index, outcome).send();
     }
 
-    /// As [`complete_one`](Self::complete_one): the outcome can be seen, but nobody is told yet.
-    #[must_use = "who waits for the outcome must be told"]
+    /// As [`complete_one`](Self::complete_one). The outcome is visible at once, and the caller sends the notification.
+    #[must_use = "a task may wait for the outcome"]
     pub(crate) fn set_outcome(
         &self,
         index: u32,
@@ -340,21 +340,21 @@ impl Completer {
         waker.map_or(Notification::None, Notification::Awaited)
     }
 
-    /// Has members fail: each `Delivery` resolves from now on. Builds no error and wakes no task: that is left to
-    /// [`complete_failed`](Self::complete_failed), to which the index of the first of them is told.
+    /// Fails members: each `Delivery` resolves from now on. Builds no error and wakes no task:
+    /// [`complete_failed`](Self::complete_failed) does that later, for the index of the first of them.
     pub(crate) fn fail(&self, failed: FailedMembers) {
         self.slot.outcomes.count_failed(&failed.failure().cause, failed.len());
         lock(&self.slot.state).failed.insert(failed.first(), failed);
     }
 
     /// Completes the members that failed together with the member `first`.
-    #[must_use = "who waits for the outcomes must be told"]
+    #[must_use = "tasks may wait for the outcomes"]
     pub(crate) fn complete_failed(&self, first: u32) -> Vec<Notification> {
         // Room first: a task that awaits a failure finds it free.
         let room = lock(&self.slot.state).failed.get_mut(&first).and_then(|f| f.take_room());
         drop(room);
         let next = || {
-            // One lock a member: a task that polls does not wait until all are completed.
+            // Locks once for each member, so that a polling task does not wait for all of them.
             let mut state = lock(&self.slot.state);
             let Some((index, error)) = state.failed.get_mut(&first)?.next() else {
                 state.failed.remove(&first);
@@ -366,7 +366,7 @@ impl Completer {
     }
 }
 
-/// Whom an outcome must be told.
+/// Who must be notified of an outcome.
 pub(crate) enum Notification {
     None,
     Awaited(Waker),
@@ -375,7 +375,7 @@ pub(crate) enum Notification {
 }
 
 impl Notification {
-    /// Runs the code of others: not to be called under a lock.
+    /// Wakes the task or calls the failure hook. Do not call it under a lock: it runs foreign code.
     pub(crate) fn send(self) {
         match self {
             Self::None => {}
@@ -399,7 +399,7 @@ impl SlotState {
 }
 
 impl Drop for Completer {
-    /// Nobody is left to complete the rest: it is abandoned, and says so.
+    /// Abandons the members that have no outcome.
     fn drop(&mut self) {
         let failed: Vec<_> = lock(&self.slot.state).failed.keys().copied().collect();
         failed
@@ -432,7 +432,7 @@ impl Drop for Completer {
     }
 }
 
-/// Some of the members, by index; takes no memory while there are none.
+/// A set of members, by index. Takes no memory while it is empty.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BitSet(Vec<u64>);
 

@@ -1,5 +1,5 @@
-//! Members of an aggregate that failed together. Their failure can be seen at once, at the cost of one entry. The error of
-//! each member is built later: when its `Delivery` is polled, or when the sender completes it.
+//! Members of an aggregate that failed together. Their failure is visible at once, at the cost of one entry. The error
+//! of each member is built later: when its `Delivery` is polled, or when the sender completes it.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use crate::record::UserRecord;
 /// Takes the records of the failed members out of their aggregate, in order.
 pub(crate) type Unpack = Box<dyn FnOnce() -> Vec<UserRecord> + Send>;
 
-/// What the members held of the memory budget. Its drop wakes tasks: not to be dropped under a lock.
+/// Room of the members in the memory budget. Do not drop it under a lock: that wakes tasks.
 pub(crate) type Room = Box<dyn Send>;
 
 pub(crate) struct FailedMembers {
-    /// `None` once it is returned, and where the record has members that did not fail.
+    /// `None` after it was given back, and if other members of the record did not fail.
     room: Option<Room>,
     failure: Arc<Failure>,
-    /// The index of each in the slot, ascending.
+    /// Index of each member in the slot, ascending.
     indexes: Vec<u32>,
     /// `None` once the records are unpacked.
     unpack: Option<Unpack>,

@@ -1,5 +1,5 @@
-//! What all records of a producer share when they are completed: counters, the failure hook, the reason of an end, and the
-//! epochs that `flush` waits for.
+//! What all records of a producer share when they are completed: the counters, the failure hook, the reason of the
+//! stop, and the epochs that `flush` waits for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -12,7 +12,7 @@ use crate::error::{DeliveryError, FailureCause, StopReason};
 use crate::stats::Counters;
 use crate::sync::{Mutex, lock};
 
-/// Never panics: it also runs in drops, where a panic would take the outcomes of other records along.
+/// The failure hook. It never panics: it also runs in drops, where a panic would lose the outcomes of other records.
 pub(crate) type FailureHook = Arc<dyn Fn(&DeliveryError) + Send + Sync>;
 
 #[derive(Default)]
@@ -53,15 +53,15 @@ impl Outcomes {
     }
 }
 
-/// Counts the pending aggregates by the epoch they were opened in. Each flush begins a new epoch, and so does time: the
-/// first epoch that is not completed tells how old the oldest aggregate is.
+/// Counts the pending aggregates by the epoch in which they were opened. Each `flush` begins a new epoch, and so does
+/// time. The first pending epoch shows how old the oldest aggregate is.
 #[derive(Default)]
 pub(crate) struct Epochs {
     state: Mutex<EpochState>,
     emptied: Notify,
 }
 
-/// How long aggregates enter one epoch.
+/// Longest time for which aggregates are counted in one epoch.
 const LONGEST_EPOCH: Duration = Duration::from_millis(100);
 
 #[derive(Default)]
@@ -89,7 +89,7 @@ impl Epochs {
         current
     }
 
-    /// The age of the oldest aggregate that is not completed: too high by the length of an epoch at most.
+    /// Age of the oldest pending aggregate, too high by at most the length of an epoch.
     pub(crate) fn oldest(&self, now: Instant) -> Option<Duration> {
         let state = lock(&self.state);
         let (_, first) = state.pending.first_key_value()?;

@@ -1,4 +1,4 @@
-//! Aggregator: the open aggregate of a shard, and its sealing.
+//! The open aggregate of a shard, and its sealing into a Kinesis record.
 
 mod split;
 
@@ -20,14 +20,14 @@ use crate::stats::Counters;
 /// The partition key of an aggregate of two or more records, as the KPL's.
 const AGGREGATE_PARTITION_KEY: &str = "a";
 
-/// What the size of aggregates grows towards while their queue is busy: what a shard takes in a second.
+/// Largest size of adaptive aggregates: the bytes that a shard takes in a second.
 pub(crate) const MAX_ADAPTIVE_SIZE: usize = 1024 * 1024;
 
 /// How large an aggregate may grow.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AggregateLimits {
     pub(crate) max_size: usize,
-    /// What the size may grow to while the queue is busy.
+    /// Largest size while the queue is busy.
     pub(crate) largest: usize,
     pub(crate) max_count: usize,
     /// Whether the members' hash keys are kept, to find a failed record's successors.
@@ -95,7 +95,7 @@ pub(crate) struct OpenAggregate {
     lingers_until: Instant,
     /// It is open for longer than the linger: members expire by the time of their own acceptance.
     is_overdue: bool,
-    /// Why it takes no more.
+    /// Why it accepts no more records.
     closed_by: SealReason,
 }
 
@@ -257,7 +257,7 @@ impl OpenAggregate {
         }
     }
 
-    /// Takes no more.
+    /// Closes the aggregate.
     pub(crate) fn close(mut self, reason: SealReason) -> Self {
         self.closed_by = reason;
         self
@@ -283,7 +283,7 @@ impl OpenAggregate {
     }
 }
 
-/// Why an open aggregate, perhaps of a single record, took no more.
+/// Why an open aggregate, perhaps of a single record, accepts no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SealReason {
     /// It is as large as it may be, or the next record did not fit.
@@ -299,13 +299,13 @@ pub(crate) enum SealReason {
     TimeToLive,
     /// `flush` or `close`.
     Flush,
-    /// Others waited for room in the buffer.
+    /// Other records waited for room in the buffer.
     Pressure,
-    /// Its shard closed, or, in ordered mode, an earlier record of its queue failed.
+    /// Its shard closed, or an earlier record of its queue failed in ordered mode.
     Handover,
 }
 
-/// What is known of an aggregate when it is sealed.
+/// How full an aggregate is when it is sealed, and why it was sealed.
 #[derive(Debug)]
 pub(crate) struct Fill {
     pub(crate) closed_by: SealReason,

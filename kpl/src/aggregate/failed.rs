@@ -1,5 +1,7 @@
-//! A Kinesis record of which members have failed. Each `Delivery` resolves already. What takes time or runs the code of
-//! others waits for a turn of the sender: building the errors, returning room, waking tasks, calling `on_failure`.
+//! A Kinesis record with failed members.
+//!
+//! Each `Delivery` resolves as soon as its member has failed. What takes time or runs foreign code waits for a later
+//! turn of the sender: building the errors, giving room back, waking tasks, calling `on_failure`.
 
 use std::sync::Arc;
 
@@ -8,14 +10,15 @@ use crate::aggregate::builder::Sealer;
 use crate::aggregate::kinesis_record::{KinesisRecord, Members};
 use crate::error::{Failure, FailureCause, Source};
 
+/// A Kinesis record with failed members, which are not completed yet.
 pub(crate) struct FailedRecord {
     pub(crate) record: KinesisRecord,
-    /// Whether it counts as under way in its queue, for the members that are left.
+    /// Whether it counts as under way in its queue, because of the members that have not failed.
     pub(crate) is_under_way: bool,
-    /// Places of the members that failed.
+    /// Positions of the failed members.
     failed: BitSet,
     count: usize,
-    /// The members that failed together, by the index of the first in their slot.
+    /// The groups of members that failed together, by the index of the first one in their slot.
     groups: Vec<u32>,
 }
 
@@ -25,9 +28,9 @@ impl FailedRecord {
         Self { record, is_under_way: false, failed, count: 0, groups: Vec::new() }
     }
 
-    /// Has the members at these places fail, at least one and none for the second time.
+    /// Fails the members at these positions: at least one, and none for the second time.
     pub(crate) fn fail(&mut self, places: &[u32], cause: FailureCause, source: Option<Source>) {
-        // Of a record that fails in part, the room is known when it is parted.
+        // If a record fails in part, the room of its failed members is known when it is split.
         let room = (places.len() == self.record.members.len())
             .then(|| Box::new(self.record.charge.split(usize::MAX)) as Room);
         let record = &self.record;
@@ -62,8 +65,8 @@ impl FailedRecord {
         self.failed.contains(place)
     }
 
-    /// Completes the members that failed, and returns the record of the others. Runs the code of others: not to be called under
-    /// a lock.
+    /// Completes the failed members, and returns a record of the others. Do not call it under a lock: it runs foreign
+    /// code.
     pub(crate) fn complete(self, sealer: &mut Sealer) -> Option<KinesisRecord> {
         let (failed, left): (Vec<_>, Vec<_>) = match self.is_whole() {
             true => (vec![self.record], Vec::new()),
@@ -74,7 +77,7 @@ impl FailedRecord {
                 (records(failed), records(left))
             }
         };
-        // The room of those that were parted is returned here.
+        // Room of failed members that were split off is given back here.
         let members: Vec<_> = failed.into_iter().map(|record| record.members).collect();
         let notifications: Vec<_> = members.first().map_or_else(Vec::new, |members| {
             let complete = |first: &u32| members.completer().complete_failed(*first);

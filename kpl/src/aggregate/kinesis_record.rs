@@ -1,4 +1,4 @@
-//! A Kinesis record: one entry of a PutRecords request, single or aggregate, with what is needed to complete its members.
+//! A Kinesis record: one entry of a PutRecords request, single or aggregate, with what completes its members.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::clock::Instant;
 use crate::error::{Attempt, FailureCause};
 use crate::record::{PartitionKey, Priority, UserRecord};
 
-/// Of more attempts than this, the first and the latest are kept: [`AGGREGATE_OVERHEAD`] counts them.
+/// Number of attempts that are kept: the first and the latest. [`AGGREGATE_OVERHEAD`] counts them.
 const MAX_ATTEMPTS_KEPT: usize = 3;
 
-/// No aggregate is larger: the largest record and its wrapper.
+/// Largest size of a decompressed aggregate: the largest record and its wrapper.
 const MAX_DECOMPRESSED: usize = 16 * 1024 * 1024;
 
 #[derive(Debug)]
@@ -44,12 +44,12 @@ pub(crate) struct KinesisRecord {
     pub(crate) history: History,
 }
 
-/// Whose results a Kinesis record carries.
+/// The members of a Kinesis record, whose deliveries resolve with its outcome.
 #[derive(Debug)]
 pub(crate) enum Members {
     /// All members of one slot, in order.
     Together(Completer),
-    /// Members that went separate ways after a reshard, each with its slot and its index there.
+    /// Members of an aggregate that was split, each with its slot and its index there.
     Each(Vec<(Arc<Completer>, u32)>),
 }
 
@@ -61,7 +61,7 @@ impl Members {
         }
     }
 
-    /// The slot of the members. All are of one: records part, and never join.
+    /// The slot of the members. All members have the same: records are split, and never joined.
     pub(crate) fn completer(&self) -> &Completer {
         match self {
             Self::Together(completer) => completer,
@@ -138,7 +138,7 @@ impl KinesisRecord {
             attempts: self.history.attempts,
             may_be_duplicate: self.history.may_have_been_written,
         };
-        // Room first: who awaits the receipt finds it free.
+        // Room first: a task that awaits the receipt finds it free.
         drop(self.charge);
         match self.members {
             Members::Together(completer) => completer.complete_together(placement),
@@ -227,7 +227,7 @@ impl Contents {
     }
 }
 
-/// What was tried so far.
+/// The attempts to send a record.
 #[derive(Debug, Clone)]
 pub(crate) struct History {
     /// Attempts made, the successful one included.
@@ -236,7 +236,7 @@ pub(crate) struct History {
     pub(crate) log: Vec<Attempt>,
     /// Requests in a row that failed as a whole and may have failed for this record.
     pub(crate) suspicions: u32,
-    /// It is of a request that was refused for one of its records: it shares no request with other records.
+    /// Whether it is sent apart from all other records, because a request with it failed.
     pub(crate) is_isolated: bool,
     failures: u32,
     accepted: Instant,

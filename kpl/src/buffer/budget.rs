@@ -1,5 +1,10 @@
-//! The byte budget of the buffer: what is accepted and not completed yet. The rules are `fair_share.rs`; here is the lock
-//! around them, the future of a waiter, and the guard of the room that it gets.
+//! The byte budget of accepted records that are not completed.
+//!
+//! The rules are in [`fair_share`](super::fair_share). This file has the lock around them, the future of a waiter
+//! ([`Turn`]), and the guard of the room that it gets ([`Charge`]).
+//!
+//! *A `send` that waits for room* is woken when a charge is dropped or shrinks, by [`Wakes::wake`], after the lock is
+//! released: the rules say which waiters got room.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,30 +18,31 @@ pub(crate) use super::fair_share::Pressure;
 use super::fair_share::{FairShare, Holder, QueueId, Ticket, Wakes};
 use crate::sync::{AtomicBool, Mutex, lock};
 
-/// What a record costs beside its data and key, in bytes: its frame in the aggregate, its rows in
-/// the key tables while the aggregate is open, its waker.
+/// Memory of a record beside its data and key, in bytes: its frame in the aggregate, its rows in the key tables while
+/// the aggregate is open, its waker.
 ///
-/// Measured with a counting allocator, malloc's rounding included, a full buffer before a sink that
-/// takes nothing: 2 to 22 bytes when sealed; open, up to 40 more for each distinct key. By their types, 8 to 24 more for a
-/// record of an aggregate whose members expire at different times.
+/// Measured with a counting allocator, rounding included, on a full buffer: 2 to 22 bytes when sealed, and up to 40
+/// more for each distinct key while open. Aggregates whose members expire at different times take 8 to 24 bytes more
+/// for each record.
 pub(crate) const RECORD_OVERHEAD: usize = 64;
 
-/// What a Kinesis record costs beside that: its slot, its place in the queues, its allocations.
-/// Measured likewise: 560 to 820 bytes; and 208 once it is refused, for the attempts it keeps.
-/// In resident memory, single records of 100 bytes that were refused 15 times each: 1,058 bytes a record of 1,197.
+/// Memory of a Kinesis record beside that of its members, in bytes: its slot, its entry in the queues, its allocations.
+///
+/// Measured likewise: 560 to 820 bytes, and 208 more after a refused attempt, which is kept. Single records of 100
+/// bytes that were refused 15 times took 1,058 bytes of resident memory each, of the 1,197 that are counted.
 pub(crate) const AGGREGATE_OVERHEAD: usize = 1024;
 
-/// One bound in bytes for the buffers of several producers.
+/// One limit in bytes for the buffers of several producers.
 ///
-/// A cheap handle: clone it into [`ProducerBuilder::memory_budget`](crate::ProducerBuilder::memory_budget) of each. It
-/// takes the place of [`max_buffered_bytes`](crate::ProducerConfig::max_buffered_bytes) there, and counts the same.
-/// A shard may hold at most as much as is still free, whichever producer it belongs to: one hot shard gets half, two a
-/// third each, and the other shards of its own producer or of another go on.
+/// A cheap handle: clone it into [`ProducerBuilder::memory_budget`](crate::ProducerBuilder::memory_budget) of each
+/// producer. It replaces [`max_buffered_bytes`](crate::ProducerConfig::max_buffered_bytes) there, and counts the same.
+/// A shard may hold at most as much as is still free, whichever producer it belongs to. So one hot shard gets half of
+/// the budget, two get a third each, and the other shards of all producers go on.
 ///
-/// They stop in one case: a record for a shard that holds nothing, or a [reservation](crate::Producer::reserve), needs more
-/// than is free and not reserved for an older one. Then later records wait behind it, at all shards of all producers, and
-/// open aggregates are sent, until it has its room. A `try_send` that is refused for it has open aggregates sent, too. Where
-/// several shards stand still, that may last until their records expire: make the budget many times as large as the largest
+/// They stop in one case: a record for a shard that holds nothing, or a [reservation](crate::Producer::reserve), needs
+/// more than is free and not reserved for an earlier one. Then later records of all producers queue behind it, and open
+/// aggregates are sent, until it fits. A `try_send` that is refused has open aggregates sent, too. If several shards
+/// are stalled, the wait may last until their records expire. Make the budget many times as large as the largest
 /// record.
 ///
 /// ```
@@ -49,25 +55,26 @@ pub(crate) const AGGREGATE_OVERHEAD: usize = 1024;
 pub struct MemoryBudget(Arc<Mutex<FairShare<Arc<Signal>>>>);
 
 impl MemoryBudget {
-    /// A budget of `bytes`, for the records that all its producers hold from `send` to completion. At least 64 KiB.
+    /// Creates a budget of `bytes`, at least 64 KiB, for the records that all its producers hold from `send` to their
+    /// outcome.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         Self(Arc::new(Mutex::new(FairShare::new(bytes))))
     }
 
-    /// The bound, in bytes.
+    /// The limit, in bytes.
     #[must_use]
     pub fn limit(&self) -> usize {
         lock(&self.0).total()
     }
 
-    /// The bytes that all producers together hold now. Never more than the limit.
+    /// Bytes that all producers together hold now. Never more than the limit.
     #[must_use]
     pub fn used(&self) -> usize {
         lock(&self.0).used()
     }
 
-    /// The most bytes they ever held together.
+    /// Most bytes that all producers together ever held.
     #[must_use]
     pub fn peak(&self) -> usize {
         lock(&self.0).peak()
@@ -83,39 +90,41 @@ impl std::fmt::Debug for MemoryBudget {
     }
 }
 
-/// How a producer hears that its open aggregates hold room for which records wait.
+/// Tells a producer that its open aggregates hold room for which records wait.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
-    /// Whether a record waits or was refused: read without the lock.
+    /// Whether a record waits or was refused. Read without the lock.
     pressed: AtomicBool,
-    /// Told when all open aggregates must make room.
+    /// Notified when all open aggregates must be sealed.
     must_yield: Notify,
 }
 
-/// The part of one producer in a budget.
+/// The share of one producer in a budget.
 pub(crate) struct Budget {
     pool: MemoryBudget,
     number: usize,
     signal: Arc<Signal>,
-    /// How much of the budget, and of the fair share of its shard, may be used after a droppable record.
+    /// Percentage of the budget, and of the fair share of a shard, that may be used after a droppable record is
+    /// accepted.
     droppable_percent: u32,
 }
 
 impl Budget {
-    /// Adds a producer. Droppable records are taken up to `droppable_percent` of the budget, and of their shard's fair share.
+    /// Adds a producer. Droppable records are accepted up to `droppable_percent` of the budget and of the fair share of
+    /// their shard.
     pub(crate) fn new(pool: MemoryBudget, droppable_percent: u32) -> Arc<Self> {
         let signal = Arc::new(Signal::default());
         let number = lock(&pool.0).add_producer(Arc::clone(&signal));
         Arc::new(Self { droppable_percent, pool, number, signal })
     }
 
-    /// Room for `bytes`, now or not at all.
+    /// Takes room for `bytes`, if there is room now.
     pub(crate) fn try_charge(self: &Arc<Self>, queue_id: QueueId, bytes: usize) -> Option<Charge> {
         let taken = lock(&self.pool.0).try_take(self.holder(queue_id), bytes, None);
         taken.then(|| self.charge(queue_id, bytes))
     }
 
-    /// Room for a droppable record: only while the buffer is not too full.
+    /// Takes room for a droppable record, if the buffer is not too full.
     pub(crate) fn try_charge_droppable(
         self: &Arc<Self>,
         queue_id: QueueId,
@@ -126,13 +135,13 @@ impl Budget {
         taken.then(|| self.charge(queue_id, bytes))
     }
 
-    /// Notes that a shard was refused room, without a waiter.
+    /// Notes that `try_send` found no room. Open aggregates are sealed to make room.
     pub(crate) fn note_refusal(&self, queue_id: QueueId) {
         let pressed = lock(&self.pool.0).note_refusal(self.holder(queue_id));
         pressed.iter().for_each(|signal| signal.raise());
     }
 
-    /// Room for `bytes`, in turn. Resolves to `None` when the producer is closed.
+    /// Waits in turn for room for `bytes`. Resolves to `None` when the producer is closed.
     pub(crate) fn charge_in_turn(self: &Arc<Self>, queue_id: QueueId, bytes: usize) -> Turn {
         let waits = lock(&self.pool.0).wait(self.holder(queue_id), bytes);
         let ticket = waits.map(|(ticket, wakes)| {
@@ -143,40 +152,40 @@ impl Budget {
         Turn { budget: Arc::clone(self), queue_id, bytes, ticket }
     }
 
-    /// The shards that wait for room which open aggregates of this producer hold: those that were refused room or got a waiter
-    /// since the last call, and those of `asked` that have waiters.
+    /// The queues whose open aggregates must be sealed to make room: those that were refused room or got a waiter since
+    /// the last call, and those of `asked` that have waiters.
     pub(crate) fn take_pressure(&self, asked: &[QueueId]) -> Pressure {
         if !self.signal.pressed.load(Ordering::Acquire) {
             return Pressure::None;
         }
         let mut fair_share = lock(&self.pool.0);
         let (pressure, stays) = fair_share.take_pressure(self.number, asked);
-        // Under the lock, or a refusal that comes now would be forgotten.
+        // Stored under the lock, so that no refusal is lost that comes now.
         self.signal.pressed.store(stays, Ordering::Release);
         pressure
     }
 
-    /// Waits until all open aggregates must make room.
+    /// Waits until all open aggregates must be sealed.
     pub(crate) async fn must_yield(&self) {
         self.signal.must_yield.notified().await;
     }
 
-    /// What this producer holds.
+    /// Bytes that this producer holds.
     pub(crate) fn used(&self) -> usize {
         lock(&self.pool.0).used_by(self.number).0
     }
 
-    /// The most this producer ever held.
+    /// Most bytes that this producer ever held.
     pub(crate) fn peak(&self) -> usize {
         lock(&self.pool.0).used_by(self.number).1
     }
 
-    /// The whole budget.
+    /// The limit of the whole budget, in bytes.
     pub(crate) fn limit(&self) -> usize {
         self.pool.limit()
     }
 
-    /// Ends all waits, those of now and of later, without room.
+    /// Ends all waits, the later ones included, without room.
     pub(crate) fn close(&self) {
         let wakes = lock(&self.pool.0).close_producer(self.number);
         wakes.wake();
@@ -211,20 +220,20 @@ impl Signal {
 }
 
 impl Wakes<Arc<Signal>> {
-    /// After the lock is released: a waker runs code of the application.
+    /// Wakes the tasks. Call it after the lock is released, because a waker runs foreign code.
     fn wake(self) {
         self.pressed.iter().for_each(|signal| signal.raise());
         self.granted.into_iter().for_each(|waker| waker.wake());
     }
 }
 
-/// A waiter for room.
+/// A waiter for room: a future of its charge.
 #[derive(Debug)]
 pub(crate) struct Turn {
     budget: Arc<Budget>,
     queue_id: QueueId,
     bytes: usize,
-    /// `None` once it is over.
+    /// `None` after the wait has ended.
     ticket: Option<Ticket>,
 }
 
@@ -249,7 +258,7 @@ impl Future for Turn {
 }
 
 impl Drop for Turn {
-    /// Others may have waited behind it.
+    /// Gives up the wait. Waiters behind it may fit now.
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
             let holder = self.budget.holder(self.queue_id);
@@ -263,7 +272,7 @@ impl Drop for Turn {
     }
 }
 
-/// Room that is taken; given back on drop.
+/// Room that is taken. Given back on drop, which may wake waiters.
 #[derive(Debug)]
 pub(crate) struct Charge {
     budget: Arc<Budget>,
@@ -272,7 +281,7 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
-    /// Adds another charge of the same queue, or of one that the records moved away from.
+    /// Adds another charge, of the same queue or of one that the records moved away from.
     pub(crate) fn absorb(&mut self, mut other: Self) {
         other.move_to(self.queue_id);
         self.bytes += std::mem::take(&mut other.bytes);
@@ -282,19 +291,19 @@ impl Charge {
         self.bytes
     }
 
-    /// Keeps `bytes` of it, and hands out what is above. The drop of that runs the code of others: not under a lock.
+    /// Keeps `bytes`, and returns the rest. Do not drop the rest under a lock: that runs foreign code.
     pub(crate) fn keep(&mut self, bytes: usize) -> Option<Self> {
         (self.bytes > bytes).then(|| self.split(self.bytes - bytes))
     }
 
-    /// Splits `bytes` off, as far as they are there.
+    /// Splits off `bytes`, or all if there are fewer.
     pub(crate) fn split(&mut self, bytes: usize) -> Self {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
         self.budget.charge(self.queue_id, bytes)
     }
 
-    /// The records go to another shard: what they hold counts there, whether or not it has room left.
+    /// Moves the charge to another queue, even if that exceeds its fair share.
     pub(crate) fn move_to(&mut self, queue_id: QueueId) {
         if self.queue_id != queue_id {
             let number = self.budget.number;

@@ -25,12 +25,14 @@
 // The paths are given because a benchmark includes this file.
 #[path = "fair_share/pressure.rs"]
 mod pressure;
+#[path = "fair_share/usage.rs"]
+mod usage;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::task::{Poll, Waker};
 
 pub(crate) use self::pressure::Pressure;
-use super::tournament::Tournament;
+use self::usage::Usage;
 use super::wait_index::WaitIndex;
 
 /// Numbers the queues of a producer, in order of creation.
@@ -57,23 +59,24 @@ pub(crate) struct Holder {
     pub(crate) queue_id: QueueId,
 }
 
-/// A waiter, by the order of arrival.
+/// Number of a waiter, in the order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Ticket(u64);
 
+/// The state of a memory budget. `S` is what wakes a producer.
 #[derive(Debug)]
 pub(crate) struct FairShare<S> {
     total: usize,
     free: usize,
     peak: usize,
-    /// By number. A number whose producer is gone goes to the next producer.
+    /// By the number of the producer. The number of a removed producer is given to the next one.
     usages: Vec<Option<Usage<S>>>,
     waiters: BTreeMap<Holder, VecDeque<Waiter>>,
-    /// Finds the waiters of shards; only the first of a shard has a need.
+    /// Finds the waiter of a shard that fits. Only the first waiter of a shard has a need.
     index: WaitIndex,
     /// The first waiter for a permit of each producer.
     permits: BTreeSet<(Ticket, usize)>,
-    /// Waiters whose room is taken, and that have not been polled since.
+    /// Waiters that got their room and have not been polled since.
     granted: HashSet<Ticket>,
     next_ticket: u64,
     /// Bytes of waiters whose shard holds nothing and that do not fit: younger waiters compete for the remainder.
@@ -84,26 +87,6 @@ pub(crate) struct FairShare<S> {
     /// Shards that were reported as waiting, and have waited ever since.
     #[cfg(test)]
     reported: BTreeSet<Holder>,
-}
-
-/// What one producer holds.
-#[derive(Debug)]
-struct Usage<S> {
-    signal: S,
-    used: usize,
-    peak: usize,
-    /// By queue, without the permits.
-    held: Tournament<usize>,
-    held_by_permits: usize,
-    /// The first waiter of each shard.
-    first_waiters: BTreeSet<Ticket>,
-    /// Shards that were refused room since the pressure was last read.
-    refused: BTreeSet<QueueId>,
-    /// Shards that got a waiter since the pressure was last read.
-    got_waiter: BTreeSet<QueueId>,
-    /// A shard of any producer was refused room that this producer may hold.
-    asked_by_others: bool,
-    closed: bool,
 }
 
 #[derive(Debug)]
@@ -118,7 +101,7 @@ struct Waiter {
 #[derive(Debug)]
 pub(crate) struct Wakes<S> {
     pub(crate) granted: Vec<Waker>,
-    /// Producers whose open aggregates must make room now.
+    /// Producers whose open aggregates must be sealed now.
     pub(crate) pressed: Vec<S>,
 }
 
@@ -144,18 +127,7 @@ impl<S: Clone> FairShare<S> {
 
     /// Adds a producer, and returns its number. `signal` is handed back when its open aggregates must make room.
     pub(crate) fn add_producer(&mut self, signal: S) -> usize {
-        let usage = Usage {
-            signal,
-            used: 0,
-            peak: 0,
-            held: Tournament::new(),
-            held_by_permits: 0,
-            first_waiters: BTreeSet::new(),
-            refused: BTreeSet::new(),
-            got_waiter: BTreeSet::new(),
-            asked_by_others: false,
-            closed: false,
-        };
+        let usage = Usage::new(signal);
         if let Some(number) = self.usages.iter().position(Option::is_none) {
             self.usages[number] = Some(usage);
             number
@@ -391,7 +363,7 @@ impl<S: Clone> FairShare<S> {
         self.index.set_need(ticket, need, holds_nothing);
     }
 
-    /// A waiter left its queue.
+    /// Updates the indexes after a waiter left its queue.
     fn left_queue(&mut self, holder: Holder, ticket: Ticket) {
         self.forget(holder, ticket);
         match self.waiters.get(&holder) {
@@ -431,8 +403,8 @@ impl<S: Clone> FairShare<S> {
         Wakes { granted: granted.into_iter().filter_map(|(_, waker)| waker).collect(), pressed }
     }
 
-    /// Gives room in order of arrival. What is available only decreases on the way, so a waiter that was passed by fits no
-    /// more.
+    /// Gives room in the order of arrival. The available room only shrinks on the way, so a waiter that did not fit
+    /// does not fit later.
     fn grant(&mut self) -> Vec<(Ticket, Option<Waker>)> {
         let mut granted = Vec::new();
         let mut past_permits = None;
@@ -481,29 +453,6 @@ impl<S: Clone> FairShare<S> {
             }
         }
         granted
-    }
-}
-
-impl<S> Usage<S> {
-    fn held(&self, queue_id: QueueId) -> usize {
-        match queue_id {
-            QueueId::PERMITS => self.held_by_permits,
-            queue_id => self.held.get(queue_id.index()),
-        }
-    }
-
-    fn set_held(&mut self, queue_id: QueueId, bytes: usize) {
-        match queue_id {
-            QueueId::PERMITS => self.held_by_permits = bytes,
-            queue_id => self.held.set(queue_id.index(), bytes),
-        }
-    }
-
-    /// The shard that holds most, and how much. Permits have no shard yet.
-    fn fullest(&self) -> (Option<QueueId>, usize) {
-        let most = self.held.root();
-        let queue_id = self.held.last(|held| held >= most.max(1));
-        (queue_id.map(|queue_id| QueueId(queue_id as u32)), most)
     }
 }
 

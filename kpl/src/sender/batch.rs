@@ -1,4 +1,5 @@
-//! Collector: fills PutRecords batches fairly across shards, as each shard's limiter allows. Pure: time is passed in.
+//! Collector: fills PutRecords requests fairly across shards, as the limiter of each shard allows. Pure: time is passed
+//! in.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -10,24 +11,25 @@ use crate::sender::ordering::Predecessors;
 use crate::shard::limiter::ShardLimiter;
 use crate::shard::queue::ShardQueue;
 
-/// What the collector found on its way through the shards.
+/// What the collector found when it walked over the shards.
 #[derive(Debug, Default)]
 pub(crate) struct Filled {
-    /// When a shard that is held back now may go on.
+    /// When the first shard that its limiter holds back may send again.
     pub(crate) next_ready: Option<Instant>,
-    /// Lanes whose open aggregate is overdue, and whose shard can take it now: to be sealed, and the batch filled again.
+    /// Queues whose open aggregate is overdue, and whose shard can take it now. The caller seals these and fills the
+    /// batch again.
     pub(crate) to_seal: Vec<QueueId>,
-    /// Records whose turn has come, and that are to be sent without others.
+    /// Records whose turn has come, and that are sent in requests of their own.
     pub(crate) isolated: Vec<KinesisRecord>,
 }
 
-/// One PutRecords request in the making.
+/// The records of one PutRecords request.
 pub(crate) struct Batch {
     pub(crate) records: Vec<KinesisRecord>,
     pub(crate) bytes: usize,
-    /// Of a part of a failed request: when its records were set apart.
+    /// When the batch was begun. For an isolated request: when its records were isolated.
     pub(crate) opened: Instant,
-    /// Whether it holds records that are sent apart from all others.
+    /// Whether its records are sent apart from all others.
     pub(crate) is_isolated: bool,
 }
 
@@ -41,12 +43,12 @@ impl Batch {
         self.records.push(record);
     }
 
-    /// When the first of its records expires.
+    /// When the first record expires.
     pub(crate) fn expires(&self) -> Option<Instant> {
         self.records.iter().map(KinesisRecord::expires).min()
     }
 
-    /// Whether all records can be sent. Their size is known then.
+    /// Whether all records are compressed and can be sent. Their size is known then.
     pub(crate) fn is_ready(&mut self, now: Instant) -> bool {
         let mut is_ready = true;
         for record in &mut self.records {
@@ -76,7 +78,7 @@ impl Batch {
         taken
     }
 
-    /// Two halves, for finding the record that the service refuses.
+    /// Splits the batch in halves, to find the record that the service refuses.
     pub(crate) fn split_in_halves(mut self) -> [Self; 2] {
         let behind = self.records.split_off(self.records.len() / 2);
         [self.records, behind].map(|records| Self {
@@ -90,19 +92,20 @@ impl Batch {
 
 pub(crate) type Queues = HashMap<QueueId, ShardQueue>;
 
+/// Fills requests with records of the shards, in turn.
 pub(crate) struct Collector {
     max_count: usize,
-    /// As configured.
+    /// Most bytes of a request as configured.
     largest_size: usize,
-    /// As the window allows for now.
+    /// Most bytes of a request that the window and the learned limit allow now.
     max_size: usize,
-    /// Lanes with waiting records or an overdue open aggregate, in the order of their turns.
+    /// Queues with waiting records or an overdue open aggregate, in the order of their turns.
     rotation: VecDeque<QueueId>,
     batch: Option<Batch>,
     is_full: bool,
-    /// Whether a queue may have one record under way only.
+    /// Ordered mode: a queue has at most one record under way.
     is_ordered: bool,
-    /// Without, an open aggregate waits until nothing of its queue is under way.
+    /// Whether records wait for company. If not, an open aggregate waits only while a record of its queue is under way.
     has_linger: bool,
     pub(crate) predecessors: Predecessors,
 }
@@ -122,13 +125,13 @@ impl Collector {
         }
     }
 
-    /// Lets a record wait for its shard.
+    /// Puts a record into the queue of its shard.
     pub(crate) fn enqueue(&mut self, queue: &mut ShardQueue, record: KinesisRecord) {
         self.take_turns(queue);
         queue.insert(record);
     }
 
-    /// Gives a queue its turns, until nothing of it waits.
+    /// Adds a queue to the rotation, where it stays until nothing of it waits.
     pub(crate) fn take_turns(&mut self, queue: &mut ShardQueue) {
         if !queue.in_rotation {
             queue.in_rotation = true;
@@ -136,25 +139,25 @@ impl Collector {
         }
     }
 
-    /// Bounds the bytes of a batch from now on.
+    /// Sets the most bytes of a batch.
     pub(crate) fn limit_size(&mut self, bytes: usize) {
         self.max_size = self.largest_size.min(bytes);
     }
 
-    /// Whether a batch of several records is larger than one may be now.
+    /// Whether the batch has several records and exceeds the limit of now.
     pub(crate) fn is_oversized(&self) -> bool {
         (self.batch.as_ref())
             .is_some_and(|batch| batch.records.len() > 1 && batch.bytes > self.max_size)
     }
 
-    /// Fills the batch, one record of each shard in turn.
+    /// Fills the batch with one record of each shard in turn.
     ///
-    /// An open aggregate whose linger is over takes its turn when nothing sealed of its queue waits before it. Until the
-    /// shard can take it, it stays open: sealed earlier it would wait all the same, with fewer members.
+    /// An open aggregate whose linger is over takes its turn if no sealed record of its queue waits. It stays open
+    /// until the shard can take it: if it were sealed earlier, it would wait as long, with fewer members.
     pub(crate) fn fill(&mut self, queues: &mut Queues, now: Instant) -> Filled {
         let mut held_back: VecDeque<QueueId> = VecDeque::new();
         let mut next_ready: Option<Instant> = None;
-        // Aggregates that will be sealed, and their bytes.
+        // Queues whose open aggregate the caller will seal, and the bytes of these.
         let mut to_seal = Vec::new();
         let mut to_seal_bytes = 0;
         let mut isolated = Vec::new();
@@ -182,10 +185,10 @@ impl Collector {
                 || self.is_ordered && !self.may_go(queue)
                 || !is_sealed && self.stays_open(queue);
             if must_wait {
-                // Whatever frees it brings the next look.
+                // The event that ends the wait calls this function again.
                 held_back.push_back(queue_id);
             } else if !self.has_room(to_seal.len(), to_seal_bytes + size) {
-                // Its turn comes first in the next batch.
+                // The batch is full for this record: the queue is the first in the next batch.
                 self.rotation.push_front(queue_id);
                 if !to_seal.is_empty() {
                     break;
@@ -223,20 +226,20 @@ impl Collector {
         Filled { next_ready, to_seal, isolated }
     }
 
-    /// Whether an overdue aggregate stays open although nothing sealed of its queue waits.
+    /// Whether an overdue aggregate stays open although no sealed record of its queue waits.
     fn stays_open(&self, queue: &ShardQueue) -> bool {
-        // The records that the stream or the shard refused tell whether it takes some again: what is sealed before that
-        // would be refused with them.
+        // After a throttle, the records under way show whether the shard takes records again. An aggregate that is
+        // sealed before that would be throttled with them.
         let is_refused = (queue.limiter.as_ref()).is_some_and(ShardLimiter::is_refused);
         queue.under_way > 0 && (queue.is_throttled || is_refused || !self.has_linger)
     }
 
-    /// In ordered mode: whether nothing goes before what waits here.
+    /// Ordered mode: whether no earlier record of the queue's keys is under way.
     fn may_go(&self, queue: &ShardQueue) -> bool {
         queue.under_way == 0 && self.predecessors.allows(queue.intake.range)
     }
 
-    /// Whether the batch takes one record more behind `before` others, and `bytes` with them.
+    /// Whether one more record fits, behind `before` others that will be added, and `bytes` with them.
     fn has_room(&self, before: usize, bytes: usize) -> bool {
         let (records, batched) = match &self.batch {
             Some(batch) => (batch.records.len(), batch.bytes),
@@ -256,9 +259,7 @@ impl Collector {
         self.batch.take()
     }
 
-    /// Takes out the waiting records whose time is over.
-    ///
-    /// The second is when to look again, if anything waits.
+    /// Takes out the waiting records that have expired. Also returns when to search again, if any record waits.
     pub(crate) fn expired(
         &mut self,
         queues: &mut Queues,
@@ -277,7 +278,7 @@ impl Collector {
         (expired, next)
     }
 
-    /// Takes out of the batch whose time is over while it waits to be sent.
+    /// Takes expired records out of the batch that waits to be sent.
     pub(crate) fn expired_in_batch(&mut self, now: Instant) -> Vec<KinesisRecord> {
         match &mut self.batch {
             Some(batch) if batch.has_expired(now) => {
@@ -292,7 +293,7 @@ impl Collector {
         }
     }
 
-    /// Takes out all that waits for a queue.
+    /// Takes out all waiting records of a queue.
     pub(crate) fn drain(&mut self, queue: &mut ShardQueue) -> Vec<KinesisRecord> {
         let waiting = std::mem::take(&mut queue.waiting);
         waiting.into_iter().map(|record| *record).collect()

@@ -1,7 +1,8 @@
-//! How records fail; in ordered mode, with what was accepted behind them.
+//! How records fail, in ordered mode together with the later records of their keys.
 //!
-//! That a record fails is decided, and can be seen, in one turn of the sender: no later record of its key may be accepted
-//! between its failure and that of its successors. What takes time is left to later turns: see [`FailedRecord`].
+//! A failure is decided and becomes visible in one turn of the sender. In ordered mode the intakes of the keys are
+//! locked meanwhile, so that no later record of a key is accepted between the failure of the first one and that of the
+//! records behind it. What takes time is left to later turns: see [`FailedRecord`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,25 +15,25 @@ use crate::config::{OnGap, RecordOrdering};
 use crate::error::{FailureCause, Source};
 use crate::sender::ordering::Gaps;
 
-/// User records whose failure is completed in one turn, before other tasks of the runtime have theirs. A thousand take a
-/// millisecond. In tests few, so that random histories meet records that are not completed yet.
+/// Number of user records whose failure is completed in one turn, before other tasks of the runtime run. A thousand
+/// take a millisecond. Few in tests, so that random histories meet records that are not completed yet.
 const COMPLETED_AT_A_TIME: usize = if cfg!(test) { 8 } else { 1000 };
 
-/// A record of which members are given up. Nothing of it is under way any more.
+/// A record with members that are about to fail. It is not under way.
 pub(super) struct Failing {
     record: KinesisRecord,
     losses: Vec<Loss>,
 }
 
-/// Members that fail for one cause.
+/// Members of a record that fail for the same cause.
 struct Loss {
-    /// Their places in the record, ascending.
+    /// Positions of the members in the record, ascending.
     places: Vec<u32>,
     cause: FailureCause,
     source: Option<Source>,
 }
 
-/// What is measured and logged of a loss.
+/// What metrics and logs need to know of a loss.
 struct Note {
     shard: Option<Arc<str>>,
     user_records: usize,
@@ -46,7 +47,7 @@ impl Failing {
         Self { record, losses: vec![Loss { places, cause, source }] }
     }
 
-    /// A record of which members expired. The times to live of these may differ.
+    /// A record with expired members. Their times to live may differ.
     fn expired(record: KinesisRecord, ttl: std::time::Duration, now: Instant) -> Self {
         let cause = |time_to_live: Option<_>| record.history.expired(time_to_live.unwrap_or(ttl));
         if record.lifetimes.are_equal() {
@@ -89,7 +90,7 @@ impl Sender {
         self.fail_all(records.into_iter().map(fail).collect());
     }
 
-    /// Fails the members whose time is over, and wakes the sender: others may have waited behind them.
+    /// Fails the expired members, and wakes the sender, because other records may have waited behind them.
     pub(super) fn expire(&mut self, records: Vec<KinesisRecord>) {
         if records.is_empty() {
             return;
@@ -100,8 +101,8 @@ impl Sender {
         self.shared.wake.notify_one();
     }
 
-    /// Gives members up. Records that fail together are to be given together: in ordered mode each call looks at all that
-    /// waits.
+    /// Fails members. In ordered mode each call walks over all waiting records, so records that fail together belong
+    /// into one call.
     fn fail_all(&mut self, failing: Vec<Failing>) {
         let config = &self.shared.config;
         if config.ordering == RecordOrdering::PerPartitionKey
@@ -115,8 +116,8 @@ impl Sender {
         self.complete_later(failed);
     }
 
-    /// The failures are seen while no record of their keys can enter: each record was accepted before that, and fails too,
-    /// or after it.
+    /// Fails members and the later records of their keys. No record of these keys is accepted meanwhile: each record
+    /// was either accepted before the failure, and fails too, or after the failure became visible.
     fn fail_with_successors(&mut self, failing: Vec<Failing>) {
         let spans = failing.iter().map(|failing| failing.record.span);
         let Some(span) = spans.reduce(|all, span| all.union(span)) else {
@@ -125,8 +126,8 @@ impl Sender {
         let shared = Arc::clone(&self.shared);
         let router = Arc::clone(&self.router);
         let Some(mut locked) = shared.lock_intakes(&router, span) else {
-            // Where the queues are others by now, what the old ones left goes first.
-            let ready = self.follow_router();
+            // A new shard map is in place: the records of the old queues move first.
+            let ready = self.apply_shard_map();
             ready.iter().for_each(|intake| shared.add_ready(intake));
             return self.fail_with_successors(failing);
         };
@@ -145,7 +146,7 @@ impl Sender {
         let mut notes = Vec::new();
         let mut failed: Vec<_> =
             failing.into_iter().map(|failing| self.mark(failing, &mut notes)).collect();
-        // The members that are left of records that fail in part: of these, and of those that failed before.
+        // Records that fail in part, now or before: their other members may be behind a gap, too.
         let mut earlier = std::mem::take(&mut self.failed);
         for part in failed.iter_mut().chain(&mut earlier).filter(|failed| !failed.is_whole()) {
             let losses = successors(&part.record, |place| part.has_failed(place), &gaps);
@@ -165,13 +166,13 @@ impl Sender {
             }
         }
         drop(locked);
-        // A logger runs the code of others, which may send records: not before the queues are free.
+        // Not while the intakes are locked: a logger runs foreign code, which may send records.
         self.note(notes);
         self.complete_later(failed);
         touched.into_iter().for_each(|queue_id| self.freed(queue_id));
     }
 
-    /// Has members fail: from now on each `Delivery` resolves.
+    /// Fails members: each `Delivery` resolves from now on.
     fn mark(&self, failing: Failing, notes: &mut Vec<Note>) -> FailedRecord {
         let mut failed = FailedRecord::new(failing.record);
         self.mark_losses(&mut failed, failing.losses, notes);
@@ -190,7 +191,7 @@ impl Sender {
         }
     }
 
-    /// Measures and logs what fails.
+    /// Counts and logs failures.
     fn note(&mut self, notes: Vec<Note>) {
         for note in notes {
             let (user_records, shard) = (note.user_records, note.shard.as_ref());
@@ -207,8 +208,8 @@ impl Sender {
         self.logs.tell_of_losses(clock::now());
     }
 
-    /// Leaves it to later turns to complete failed members. The other members of their records wait for that: they count as
-    /// under way, so that nothing overtakes them in ordered mode.
+    /// Queues failed members for completion in later turns. The other members of such a record count as under way until
+    /// then, so that no later record overtakes them in ordered mode.
     fn complete_later(&mut self, failed: Vec<FailedRecord>) {
         for mut failed in failed {
             let queue = self.queues.get_mut(&failed.record.queue_id);
@@ -219,13 +220,13 @@ impl Sender {
                     failed.is_under_way = true;
                     self.failed.push_back(failed);
                 }
-                // Their queue is gone, and the queues that follow it do not wait for them.
+                // The queue is gone, and its successors do not wait for this record: it is completed now.
                 (false, None) => self.complete(failed),
             }
         }
     }
 
-    /// Completes some of the failed members.
+    /// Completes a number of failed members.
     pub(super) fn complete_some_failed(&mut self) {
         let mut members = 0;
         while members < COMPLETED_AT_A_TIME
@@ -240,14 +241,14 @@ impl Sender {
         let (queue_id, is_under_way) = (failed.record.queue_id, failed.is_under_way);
         match failed.complete(&mut self.sealer) {
             Some(left) => self.requeue(left, clock::now()),
-            // The members that were left have failed meanwhile.
+            // The other members have failed in the meantime.
             None if is_under_way => self.leave(queue_id),
             None => {}
         }
     }
 }
 
-/// The members that stand behind a gap and have not failed, by the cause of the gap.
+/// The members of a record that are behind a gap and have not failed, by the cause of the gap.
 fn successors(
     record: &KinesisRecord,
     has_failed: impl Fn(usize) -> bool,

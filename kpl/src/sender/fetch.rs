@@ -1,4 +1,8 @@
-//! From the queues into the queues of the shards, along the shard map of the moment.
+//! Fetches records from the intakes into the queues of the shards, and follows the shard map.
+//!
+//! When a shard is split or merged, the queues of the closed shards hand their records to the queues of the new shards,
+//! at their head: see [`Sender::apply_shard_map`]. An aggregate whose members now belong to several shards is split by
+//! shard.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,13 +17,13 @@ use crate::shard::queue::Intake;
 use crate::shard::queue::ShardQueue;
 
 impl Sender {
-    /// Fetches what senders put into the queues, and follows the shard map.
+    /// Fetches the accepted records, and seals open aggregates early where records wait for the room that they hold.
     pub(super) fn intake(&mut self, now: Instant) {
-        let fetched = self.follow_router();
+        let fetched = self.apply_shard_map();
         for intake in &fetched {
             self.fetch(intake, now);
         }
-        // An open aggregate that is new, or that nothing goes before any more, makes room where its shard waits for some.
+        // A queue is asked only when it got an open aggregate, or when it became empty.
         let mut may_yield = std::mem::take(&mut self.freed);
         may_yield.extend(fetched.iter().map(|intake| intake.id));
         match self.shared.budget.take_pressure(&may_yield) {
@@ -31,7 +35,8 @@ impl Sender {
                 }
             }
             Pressure::Queues(queue_ids) => {
-                // Only where nothing else of the shard will make room: else half-empty aggregates were the rule under load.
+                // If other records of the shard are on the way, these will make room. Otherwise aggregates would be
+                // half empty under load.
                 for id in queue_ids {
                     if let Some(queue) = self.queues.get(&id).filter(|queue| queue.is_free()) {
                         let intake = Arc::clone(&queue.intake);
@@ -42,9 +47,9 @@ impl Sender {
         }
     }
 
-    /// Follows the shard map of the moment: what waits for closed shards goes to their children, and what was held for the
-    /// new map is judged. Returns the queues that have something to fetch.
-    pub(super) fn follow_router(&mut self) -> Vec<Arc<Intake>> {
+    /// Follows the shard map in place. Records of closed shards move to the queues of their successors, and records
+    /// that were written are checked again. Returns the queues that are ready to be fetched.
+    pub(super) fn apply_shard_map(&mut self) -> Vec<Arc<Intake>> {
         let (router, ready) = self.shared.take_ready_with_router();
         let changed = !Arc::ptr_eq(&router, &self.router);
         self.router = router;
@@ -54,7 +59,7 @@ impl Sender {
             let intakes = self.queues.values().map(|queue| &queue.intake);
             gone.extend(intakes.filter(|intake| !self.router.has(intake.id)).cloned());
         }
-        // By age: what was accepted for a closed shard is older than what its children took since.
+        // In order of age: records of a closed shard are older than the records of its successors.
         gone.sort_unstable_by_key(|intake| intake.id);
         gone.dedup_by_key(|intake| intake.id);
         for intake in gone {
@@ -69,7 +74,7 @@ impl Sender {
         current
     }
 
-    /// Moves what a closed shard's queue has left to the queues that take its keys now.
+    /// Moves the records of a closed shard to the queues that take their keys now.
     fn move_to_successors(&mut self, intake: &Arc<Intake>) {
         if let Some(queue) = self.queues.get_mut(&intake.id) {
             let waiting = self.collector.drain(queue);
@@ -79,9 +84,9 @@ impl Sender {
         match self.queues.get(&intake.id) {
             Some(queue) if queue.is_free() => {
                 self.queues.remove(&intake.id);
-                self.collector.predecessors.completed(intake.id);
+                self.collector.predecessors.remove(intake.id);
             }
-            Some(_) => self.collector.predecessors.retire(intake.id, intake.range),
+            Some(_) => self.collector.predecessors.add(intake.id, intake.range),
             None => {}
         }
     }
@@ -94,7 +99,7 @@ impl Sender {
         self.look_at(intake, now);
     }
 
-    /// Seals what is full of a queue, and sees to it that its open aggregate goes in time.
+    /// Seals the full aggregates of a queue, and sets the time at which its open aggregate is checked again.
     pub(super) fn look_at(&mut self, intake: &Arc<Intake>, now: Instant) {
         let (full, open) = intake.fetch(now);
         self.seal_all(full, intake.id);
@@ -102,7 +107,8 @@ impl Sender {
             return;
         };
         if open.expires <= now {
-            // The sweep fails the members that expired; the others wait on as a record of their own.
+            // The next search for expired records fails the expired members, and keeps the others as a record of their
+            // own.
             self.fetch_open(intake, SealReason::TimeToLive);
         } else if open.lingers_until <= now {
             if let Some(queue) = self.queues.get_mut(&intake.id) {
@@ -114,7 +120,7 @@ impl Sender {
         }
     }
 
-    /// Seals the open aggregate of a queue, too.
+    /// Seals all aggregates of a queue, the open one included.
     pub(super) fn fetch_open(&mut self, intake: &Arc<Intake>, reason: SealReason) {
         self.seal_all(intake.fetch_all(reason), intake.id);
     }
@@ -134,7 +140,7 @@ impl Sender {
         }
     }
 
-    /// Lets a sealed record wait for its shard; if the shard is gone, its members for theirs.
+    /// Puts a sealed record into its queue. If the shard is gone, its members go to the queues that take them now.
     pub(super) fn enqueue(&mut self, record: KinesisRecord) {
         self.next_sweep = self.next_sweep.min(record.expires());
         let Some(record) = self.placeable(record) else {
@@ -151,7 +157,8 @@ impl Sender {
     pub(super) fn requeue_by_shard(&mut self, mut record: KinesisRecord) {
         let router = Arc::clone(&self.router);
         let intake = router.intake_of(record.span.low);
-        // A shard's range has no holes: what takes both ends takes all. So does the queue of all keys.
+        // A shard takes a contiguous range: if it takes the lowest and the highest key, it takes all. This also holds
+        // for the unpredicted queue if the map has no shard.
         let has_holes = intake.shard_id.is_none() && !router.map().open().is_empty();
         let is_whole = record.members.len() == 1
             || !has_holes && Arc::ptr_eq(intake, router.intake_of(record.span.high));
@@ -160,7 +167,7 @@ impl Sender {
             record.charge.move_to(intake.id);
             self.enqueue_all(vec![record]);
         } else {
-            // Together where they cannot stay so, too: they are taken apart in their turn.
+            // Members for the unpredicted queue stay together for now: they are split when their turn comes.
             let records = self
                 .sealer
                 .split_by_shard(record, |hash_key| (router.intake_of(hash_key).id, true));
@@ -168,7 +175,7 @@ impl Sender {
         }
     }
 
-    /// Has the members of a record go one by one.
+    /// Splits a record into single records, each for the queue that takes it now.
     pub(super) fn requeue_as_singles(&mut self, record: KinesisRecord) {
         let router = Arc::clone(&self.router);
         let records =
@@ -176,7 +183,8 @@ impl Sender {
         self.enqueue_all(records);
     }
 
-    /// Has all that a queue holds, and what it takes under this map, go one by one.
+    /// Splits all records of a queue into single records. Records that it accepts under this shard map are sent one by
+    /// one, too.
     pub(super) fn requeue_all_as_singles(&mut self, id: QueueId) {
         let Some(intake) = self.queues.get(&id).map(|queue| Arc::clone(&queue.intake)) else {
             return;
@@ -193,7 +201,7 @@ impl Sender {
         }
     }
 
-    /// Lets records wait for the queues that take them now.
+    /// Puts records into the queues that take them now.
     fn enqueue_all(&mut self, records: Vec<KinesisRecord>) {
         let router = Arc::clone(&self.router);
         let now = clock::now();
@@ -212,7 +220,8 @@ impl Sender {
         }
     }
 
-    /// Fails a record that was accepted under another record distribution strategy and cannot be sent under this one.
+    /// Returns the record if it can be sent under the stream's record distribution strategy. Otherwise fails it: it was
+    /// accepted under another strategy.
     fn placeable(&mut self, record: KinesisRecord) -> Option<KinesisRecord> {
         let Some(invalid) = self.router.refuses(&record) else {
             return Some(record);

@@ -1,29 +1,30 @@
-//! Parts: records of requests that failed as a whole, and that may have caused the failure. They travel in requests of their
-//! own, without other records.
+//! Isolation of the record that makes a request fail.
 //!
-//! A request that fails for one of its records is divided, and divided again, until that record is alone. The others are
-//! delivered then, and new records do not meet it at all. An aggregate that is alone is divided, too.
+//! A request that fails as a whole may fail because of one of its records. It is split in halves, and these again,
+//! until that record is alone. An aggregate that is alone is split in halves, too. All other records are delivered
+//! then. The halves are isolated requests: they hold no other records, so new records do not fail with them.
 
 use super::request::RequestBackoff;
 use crate::clock::Instant;
 use crate::sender::batch::Batch;
 
-/// Failed requests, for an unknown reason, after which a record travels in a part. Most such failures pass with one more
-/// attempt, for which the records stay together.
+/// Number of failed requests, for an unknown reason, after which a record is isolated. Most such failures pass with one
+/// more attempt, for which the records stay together.
 pub(super) const SUSPECT_AFTER: u32 = 3;
 
-/// The most parts while no request is answered. The service may be unavailable then, and no record the cause. When the
-/// service is back, the parts are few.
+/// Most isolated requests while the service answers no request. The service may be unavailable then, and no record the
+/// cause. When it is back, few requests are small.
 const MOST_UNPROVEN: usize = 24;
 
+/// Requests whose records are sent apart from all others.
 #[derive(Default)]
 pub(super) struct IsolatedRequests {
-    /// Sorted by the time at which they are due, then by the order of their first records.
+    /// Sorted by the time when they are due, then by the sequence of their first records.
     waiting: Vec<Part>,
     pub(super) in_flight: usize,
-    /// Whether the request that started last was a part.
+    /// Whether the request that started last was an isolated one.
     pub(super) went_last: bool,
-    /// Failures of parts. They do not hold up other requests.
+    /// The pause after failed isolated requests. It does not hold back other requests.
     pub(super) backoff: RequestBackoff,
 }
 
@@ -40,7 +41,7 @@ impl Part {
 }
 
 impl IsolatedRequests {
-    /// Adds a part that may start at `due`.
+    /// Adds a request that may start at `due`.
     pub(super) fn push(&mut self, mut batch: Batch, due: Instant) {
         batch.is_isolated = true;
         let part = Part { batch, due };
@@ -48,25 +49,25 @@ impl IsolatedRequests {
         self.waiting.insert(place, part);
     }
 
-    /// Whether a part that failed may be divided: `is_proven` if the service has answered another request since.
+    /// Whether a failed request may be split. `is_proven`: the service has answered another request in the meantime.
     pub(super) fn may_split(&self, is_proven: bool) -> bool {
         is_proven || self.waiting.len() + self.in_flight < MOST_UNPROVEN
     }
 
-    /// Takes out the first part that may start. Halves of an aggregate wait for their compression.
+    /// Takes out the first request that may start. Halves of an aggregate wait for their compression.
     pub(super) fn pop(&mut self, now: Instant) -> Option<Batch> {
         let mut due = self.waiting.iter_mut().take_while(|part| part.due <= now);
         let ready = due.position(|part| part.batch.is_ready(now))?;
         Some(self.waiting.remove(ready).batch)
     }
 
-    /// The bytes of the part that starts next, if one may start.
+    /// The bytes of the request that starts next, if one may start.
     pub(super) fn next_bytes(&self, now: Instant) -> usize {
         let next = self.waiting.first().filter(|part| part.due <= now);
         next.map_or(0, |part| part.batch.bytes)
     }
 
-    /// When the next part is due that is not due now.
+    /// When the next request is due that is not due now.
     pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
         let mut due = self.waiting.iter().map(|part| part.due);
         due.find(|due| *due > now)
@@ -80,7 +81,7 @@ impl IsolatedRequests {
         self.waiting.iter_mut().map(|part| &mut part.batch)
     }
 
-    /// Drops the parts that have no records left.
+    /// Drops the requests that have no records left.
     pub(super) fn drop_empty(&mut self) {
         self.waiting.retain(|part| !part.batch.records.is_empty());
     }

@@ -1,19 +1,27 @@
-//! The sender of one stream: one task that wires the stages.
+//! The sender of one producer: one task that sends what is buffered.
 //!
 //! ```text
-//! send -> queue (open aggregate) -> sealer -> queue of the shard (limiter) -> collector -> PutRecords
-//!              ^                                  ^                                          |
-//!              |                                  +-- backoff <- throttled, transient -------+
-//!         a sender's task                         +-- regroup <- wrong shard, fresh map -----+-> completed
-//!                                                                                            |
-//!                                                                PutRecords <- parts <- request failed as a whole
+//! send -> Intake (open aggregate) -> Sealer -> ShardQueue (limiter) -> Collector -> PutRecords -> response
+//!                                                  ^                                                 |
+//!                                                  +-- backoff <-- throttled, transient -------------+-> delivered
+//!                                                  +-- split by shard <-- wrong shard, fresh map ----+-> failed
+//!                                                                                                    |
+//!                                  PutRecords <-- isolated requests <-- the whole request failed ----+
 //! ```
-//! The task owns every sealed record until it is completed; the requests it spawns hold only their bytes.
+//! The task owns each sealed record until the record is completed. The requests that it spawns hold only bytes.
+//!
+//! * [`fetch`]: from the intakes into the queues of the shards, as the shard map changes.
+//! * [`batch`]: which records share a request.
+//! * [`request`]: when a request starts, and how large it is.
+//! * [`response`]: what each entry of a response means. *A record is sent again* if the service throttled it or failed for
+//!   a moment ([`response`]), if the whole request failed ([`isolation`]), or if the shard that took it may not keep it
+//!   ([`confirmation`]); in each case until its time to live is over.
+//! * [`failure`]: how records fail, in ordered mode with the later records of their keys ([`ordering`]).
 
 mod batch;
 mod confirmation;
-mod doubt;
 mod failure;
+mod fatal_errors;
 mod fetch;
 mod isolation;
 mod ordering;
@@ -29,7 +37,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 
 use self::confirmation::Unconfirmed;
-use self::doubt::{Confirmation, Doubt};
+use self::fatal_errors::{Confirmation, FatalErrors};
 use self::isolation::IsolatedRequests;
 use self::request::RequestBackoff;
 use crate::aggregate::builder::{SealReason, Sealer};
@@ -48,13 +56,15 @@ use crate::service::{CallError, EntryOutcome, Service};
 use crate::shard::router::Router;
 use crate::shard::stream_shards::StreamShards;
 
-/// How precisely the time to live of a waiting record is kept.
+/// Shortest time between two searches for expired records: how precisely a time to live is kept.
 const MIN_EXPIRY_SWEEP: Duration = Duration::from_millis(5);
+/// Longest time between two searches for expired records.
 const MAX_EXPIRY_SWEEP: Duration = Duration::from_secs(1);
 
-/// User records that are abandoned before other tasks of the runtime have their turn.
+/// Number of user records that are abandoned before other tasks of the runtime run.
 const ABANDONED_AT_A_TIME: usize = 1000;
 
+/// The task that seals, sends and completes the records of a producer.
 pub(crate) struct Sender {
     shared: Arc<StreamShards>,
     service: Arc<dyn Service>,
@@ -65,44 +75,44 @@ pub(crate) struct Sender {
     sealer: Sealer,
     queues: Queues,
     collector: Collector,
-    /// Lanes of which nothing waits or is under way any more, since the last intake.
+    /// Queues that became empty since the last fetch: no record waits or is under way.
     freed: Vec<QueueId>,
-    /// When open aggregates are looked at; at most one entry a queue.
+    /// When the open aggregate of a queue must be checked next; at most one entry a queue.
     timers: BTreeSet<(Instant, QueueId)>,
-    /// Records that back off, by the time they are due, their sequence, and a number that tells them apart.
+    /// Records that wait to be sent again, by the time when they are due, their sequence, and a unique number.
     backing_off: BTreeMap<(Instant, u64, u64), Box<KinesisRecord>>,
-    /// Parts of failed requests.
+    /// Requests whose records are sent apart from all others.
     isolated: IsolatedRequests,
-    /// When a request was answered last.
+    /// When the service last answered a request.
     last_answer: Option<Instant>,
     /// Records that were written, and whose shard check waits for a fresh shard map.
     unconfirmed: Unconfirmed,
-    /// Records with members that have failed. These are completed some at a time.
+    /// Records with failed members. They are completed some at a time.
     failed: VecDeque<FailedRecord>,
     requests: JoinSet<(u64, Result<Vec<EntryOutcome>, CallError>)>,
     in_flight: HashMap<u64, InFlight>,
     window: Window,
     request_limit: RequestLimit,
     backoff: RequestBackoff,
-    doubt: Doubt,
-    /// The call that tells whether a stream exists that PutRecords does not find.
+    fatal_errors: FatalErrors,
+    /// The call of DescribeStreamSummary after PutRecords did not find the stream.
     confirming: JoinSet<Confirmation>,
     next_sweep: Instant,
     next_number: u64,
 }
 
-/// One gate for each kind of warning.
+/// A rate limit for each kind of warning.
 #[derive(Default)]
 struct Logs {
     request_failed: LogGate,
     records_failed: SumGate,
     records_expired: SumGate,
-    /// Code of the last failure.
+    /// Error code of the last failed record.
     last_code: Option<Arc<str>>,
 }
 
 impl Logs {
-    /// Logs the losses that are due.
+    /// Logs the number of failed and expired records, where the rate limit allows it.
     fn tell_of_losses(&mut self, now: Instant) {
         if let Some(user_records) = self.records_expired.pass(now) {
             tracing::warn!(
@@ -119,14 +129,14 @@ impl Logs {
         }
     }
 
-    /// When losses are to be logged that happened while the log was closed for their like.
+    /// When the rate limit allows the next warning about records that have failed.
     fn due(&self) -> Option<Instant> {
         let due = [self.records_expired.due(), self.records_failed.due()];
         due.into_iter().flatten().min()
     }
 }
 
-/// A request that is not answered yet.
+/// A request that the service has not answered.
 struct InFlight {
     batch: Batch,
     sent: SentRequest,
@@ -162,7 +172,7 @@ impl Sender {
             window: Window::new(config),
             request_limit: RequestLimit::new(config.collection_max_size),
             backoff: RequestBackoff::default(),
-            doubt: Doubt::default(),
+            fatal_errors: FatalErrors::default(),
             confirming: JoinSet::new(),
             next_sweep: clock::now(),
             next_number: 0,
@@ -170,7 +180,7 @@ impl Sender {
         })
     }
 
-    /// Runs until the producer is stopped; what is left then fails as abandoned.
+    /// Runs until the producer is stopped. Records without an outcome then fail as abandoned.
     pub(crate) async fn run(&mut self) {
         let cancel = self.shared.cancel.clone();
         loop {
@@ -215,7 +225,7 @@ impl Sender {
         )
     }
 
-    /// Does what is due, starts what may start, and tells when to look again.
+    /// Does everything that is due. Returns when the next thing is due.
     fn advance(&mut self, now: Instant) -> Option<Instant> {
         self.look_at_open(now);
         self.end_backoffs(now);
@@ -252,7 +262,7 @@ impl Sender {
         }
     }
 
-    /// Has the open aggregate of a queue looked at, at `due` at the latest.
+    /// Sets the time at which the open aggregate of a queue is checked, unless an earlier time is set.
     fn set_timer(&mut self, id: QueueId, due: Instant) {
         if let Some(queue) = self.queues.get_mut(&id)
             && queue.timer.is_none_or(|set| due < set)
@@ -272,7 +282,7 @@ impl Sender {
         }
     }
 
-    /// Fails what has waited too long. Not on every turn: it looks at every queue.
+    /// Fails expired records. Does not run on every turn, because it walks over every queue.
     fn sweep_expired(&mut self, now: Instant) {
         if now < self.next_sweep {
             return;
@@ -283,7 +293,7 @@ impl Sender {
         self.next_sweep =
             next.map_or(now + pause, |next| next.min(now + pause)).max(now + MIN_EXPIRY_SWEEP);
         expired.iter().for_each(|record| self.freed(record.queue_id));
-        // What is collected already waits for room in flight, or for the end of a pause.
+        // Collected records wait for room in flight, or for the end of a pause after a failure.
         let mut collected = self.collector.expired_in_batch(now);
         for part in self.isolated.batches().filter(|part| part.has_expired(now)) {
             collected.extend(part.take_expired(now));
@@ -301,14 +311,14 @@ impl Sender {
         self.expire(expired);
     }
 
-    /// A record comes back to its queue.
+    /// Puts a record that was under way back into its queue, from which it is sent again.
     fn requeue(&mut self, record: KinesisRecord, now: Instant) {
         let id = record.queue_id;
         if record.expires() <= now {
             self.leave(id);
             self.expire(vec![record]);
         } else if self.router.has(id) {
-            // It waits before anybody takes its queue for free.
+            // The record waits in the queue before the queue is checked for being empty.
             if let Some(queue) = self.queues.get_mut(&id) {
                 queue.under_way -= 1;
             }
@@ -320,7 +330,7 @@ impl Sender {
         }
     }
 
-    /// A record of a queue is under way no more.
+    /// Notes that one record of a queue is no longer under way.
     fn leave(&mut self, id: QueueId) {
         if let Some(queue) = self.queues.get_mut(&id) {
             queue.under_way -= 1;
@@ -328,7 +338,7 @@ impl Sender {
         }
     }
 
-    /// A queue may be free now.
+    /// Notes that a queue may be empty now. The queue of a closed shard is dropped then.
     fn freed(&mut self, id: QueueId) {
         let Some(queue) = self.queues.get(&id).filter(|queue| queue.is_free()) else {
             return;
@@ -340,7 +350,7 @@ impl Sender {
             self.freed.push(id);
         } else {
             self.queues.remove(&id);
-            self.collector.predecessors.completed(id);
+            self.collector.predecessors.remove(id);
         }
     }
 
@@ -398,7 +408,8 @@ impl Sender {
 }
 
 impl Drop for Sender {
-    /// However it ends, nobody waits for it any more: senders are sent away, and what the queues hold is completed.
+    /// Stops the producer however this task ends, a panic included: `send` returns an error, and the open records are
+    /// abandoned.
     fn drop(&mut self) {
         self.shared.stop(StopReason::RuntimeShutDown);
         for intake in self.shared.router().intakes().cloned().chain(self.shared.take_ready()) {

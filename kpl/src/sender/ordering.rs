@@ -1,11 +1,13 @@
-//! Ordered mode: what keeps the records of a key in the order of `send`, apart from I/O.
+//! Ordered mode: how the records of a key stay in the order of `send`. Pure.
 //!
-//! Three rules, each in one place:
-//! * A queue has at most one Kinesis record under way, from its first attempt to its completion: `Collector::fill`.
-//! * A queue goes ahead when no queue that took its keys before has anything under way: [`Predecessors`]. What such a queue had
-//!   left stands at the head of the queues that follow it, by the order of sealing.
-//! * When a record fails, those of its key that were accepted before anyone could know of it fail in the same instant:
-//!   [`Gaps`].
+//! Three rules:
+//! * A queue has at most one Kinesis record under way, from its first attempt until it is completed. See
+//!   `Collector::may_go`.
+//! * After a split or merge, the queue of a new shard sends nothing while a closed shard of its key range has a record
+//!   under way: [`Predecessors`]. The waiting records of the closed shards are at the head of the new queue, in the
+//!   order of sealing.
+//! * If a record fails, later records of its key that were accepted before the failure was visible fail in the same
+//!   instant: [`Gaps`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,39 +17,40 @@ use kinesis_aggregation::{HashKey, HashKeyRange};
 use crate::buffer::QueueId;
 use crate::error::FailureCause;
 
-/// The queues that take nothing more and are not completed yet.
+/// Queues of closed shards that have records under way, with their key ranges.
 #[derive(Debug, Default)]
 pub(crate) struct Predecessors {
-    pending: HashMap<QueueId, HashKeyRange>,
+    under_way: HashMap<QueueId, HashKeyRange>,
 }
 
 impl Predecessors {
-    /// A queue's shard is closed while something of it is under way.
-    pub(crate) fn retire(&mut self, queue_id: QueueId, range: HashKeyRange) {
-        self.pending.insert(queue_id, range);
+    /// Adds the queue of a closed shard, which has records under way.
+    pub(crate) fn add(&mut self, queue_id: QueueId, range: HashKeyRange) {
+        self.under_way.insert(queue_id, range);
     }
 
-    /// Nothing of a queue is under way any more.
-    pub(crate) fn completed(&mut self, queue_id: QueueId) {
-        self.pending.remove(&queue_id);
+    /// Removes a queue, which has no more records under way.
+    pub(crate) fn remove(&mut self, queue_id: QueueId) {
+        self.under_way.remove(&queue_id);
     }
 
-    /// Whether a queue that takes `range` may go ahead.
+    /// Whether the queue of a shard that takes `range` may send.
     pub(crate) fn allows(&self, range: HashKeyRange) -> bool {
-        self.pending
+        self.under_way
             .values()
             .all(|other| other.end() < range.start() || range.end() < other.start())
     }
 }
 
+/// Keys of which a record failed, and from which sequence on their later records fail with it.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps {
-    /// By key: the place of the first failed record in the order of sealing, and why that failed.
+    /// By key: the sequence of the first failed record, and why it failed.
     by_key: HashMap<HashKey, (u64, Arc<FailureCause>)>,
 }
 
 impl Gaps {
-    /// Records fail, each given by its key and its place in the order of sealing.
+    /// Adds failed records, each given by its key and its sequence.
     pub(crate) fn open(
         &mut self,
         records: impl IntoIterator<Item = (HashKey, u64)>,
@@ -63,7 +66,7 @@ impl Gaps {
         }
     }
 
-    /// Why a record of `key` at `sequence` fails too, if it does.
+    /// Why the record of `key` at `sequence` fails too, if it does.
     pub(crate) fn cause(&self, key: HashKey, sequence: u64) -> Option<&Arc<FailureCause>> {
         self.by_key.get(&key).filter(|(first, _)| *first <= sequence).map(|(_, cause)| cause)
     }
@@ -81,14 +84,14 @@ mod tests {
     #[test]
     fn a_child_waits_for_each_parent_and_others_do_not() {
         let mut predecessors = Predecessors::default();
-        predecessors.retire(QueueId(1), range(0, 9));
-        predecessors.retire(QueueId(2), range(10, 19));
+        predecessors.add(QueueId(1), range(0, 9));
+        predecessors.add(QueueId(2), range(10, 19));
         let merged = range(0, 19);
         assert!(predecessors.allows(range(20, 29)));
         assert!(!predecessors.allows(merged));
-        predecessors.completed(QueueId(1));
+        predecessors.remove(QueueId(1));
         assert!(!predecessors.allows(merged) && predecessors.allows(range(0, 9)));
-        predecessors.completed(QueueId(2));
+        predecessors.remove(QueueId(2));
         assert!(predecessors.allows(merged));
     }
 

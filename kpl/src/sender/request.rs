@@ -21,17 +21,18 @@ use crate::retry::PUT_BACKOFF;
 use crate::sender::batch::Batch;
 use crate::service::{CallError, Entry, EntryOutcome};
 
-/// How many members leave their aggregate at a time: a full request.
+/// Number of members that are split off an aggregate at a time: a full request.
 const MEMBERS_AT_A_TIME: usize = 500;
 
-/// No more leave theirs while so many records of the queue are under way.
+/// Number of records under way in the unpredicted queue above which no further aggregate is split.
 const MOST_UNDER_WAY: usize = 5000;
 
+/// The pause after requests that failed as a whole, so that an unavailable service is not called again at once.
 #[derive(Debug, Default)]
 pub(super) struct RequestBackoff {
     failures_in_a_row: u32,
     paused_until: Option<Instant>,
-    /// Requests from this number on were started after the last failure that counted.
+    /// Number of the first request that started after the last counted failure.
     counts_from: u64,
 }
 
@@ -40,10 +41,11 @@ impl RequestBackoff {
         self.paused_until.filter(|until| *until > now)
     }
 
-    /// Request `number` failed; the next one will have the number `next`. The pause counts from `since`. Returns whether it is
-    /// the first failure in a row.
+    /// Notes that request `number` failed, where `next` is the number of the next request. The pause starts at `since`.
+    /// Returns whether this is the first failure in a row.
     ///
-    /// Requests that were in flight together fail for one reason: only one of them counts, and draws a pause.
+    /// Requests that were in flight together fail for the same reason. So only one of them counts and lengthens the
+    /// pause.
     pub(super) fn failed(
         &mut self,
         number: u64,
@@ -71,12 +73,12 @@ impl RequestBackoff {
 }
 
 impl Sender {
-    /// Starts requests as far as records, limits and the endpoint allow; returns when to try again.
+    /// Starts all requests that may start now. Returns when to try again.
     pub(super) fn start_requests(&mut self, now: Instant) -> Option<Instant> {
         if let Some(until) = self.backoff.paused_until(now) {
             return Some(until);
         }
-        // They take turns: with one request at a time, neither must wait for the other for ever.
+        // The two kinds take turns: if only one request may be in flight, neither kind may starve the other.
         let [first, second] = match self.isolated.went_last {
             false => [Self::start_isolated, Self::start_batches],
             true => [Self::start_batches, Self::start_isolated],
@@ -85,24 +87,24 @@ impl Sender {
         first.into_iter().chain(second).min()
     }
 
-    /// How many parts may be in flight.
+    /// Number of isolated requests that may be in flight.
     fn max_isolated(&self) -> usize {
-        // Half of the requests at most: parts that hang until they time out must leave room for the others. Only one where
-        // no other request succeeds: the service may be away.
+        // At most half of the requests, because isolated requests that hang until they time out must leave room for
+        // others. Only one if none succeeds: the service may be unavailable.
         match self.isolated.backoff.is_failing() {
             true => 1,
             false => (self.shared.config.max_requests_in_flight / 2).max(1),
         }
     }
 
-    /// Bytes that batches leave free for the part that starts next.
+    /// Bytes that other requests leave free for the next isolated request.
     fn reserved_for_isolated(&self, now: Instant) -> usize {
         let may_start = self.isolated.in_flight < self.max_isolated()
             && self.isolated.backoff.paused_until(now).is_none();
         if may_start { self.isolated.next_bytes(now) } else { 0 }
     }
 
-    /// Starts parts of failed requests; returns when to try again.
+    /// Starts isolated requests. Returns when to try again.
     fn start_isolated(&mut self, now: Instant) -> Option<Instant> {
         if self.isolated.is_empty() {
             return None;
@@ -122,7 +124,7 @@ impl Sender {
                 self.isolated.push(part, now);
                 return None;
             } else if (part.records.iter()).any(|record| !self.router.has(record.queue_id)) {
-                // The stream was resharded: the records go to the shards of now.
+                // The stream was resharded: the records go to the queues of the new shards.
                 for record in part.records {
                     self.requeue(record, now);
                 }
@@ -133,12 +135,12 @@ impl Sender {
         None
     }
 
-    /// Starts requests of what waits; returns when to try again.
+    /// Starts requests with the records that wait in the queues. Returns when to try again.
     fn start_batches(&mut self, now: Instant) -> Option<Instant> {
         loop {
             let max_request = self.max_request(now);
             self.collector.limit_size(max_request);
-            // The limit is smaller than when these records were collected.
+            // The size limit has shrunk since these records were collected.
             if self.collector.is_oversized()
                 && let Some(batch) = self.collector.take_batch()
             {
@@ -146,7 +148,7 @@ impl Sender {
                     self.requeue(record, now);
                 }
             }
-            // Without room in flight, records wait in their queues, where open aggregates go on to grow.
+            // Without room in flight, records stay in their queues, where open aggregates grow.
             let collected = self.collector.batch().map_or(0, |(batch, _)| batch.bytes);
             if !self.has_room_in_flight(collected, now) {
                 return None;
@@ -168,12 +170,13 @@ impl Sender {
         }
     }
 
-    /// The bytes that a request of several records may have: as the link carries them, and as a proxy accepts them.
+    /// Most bytes of a request of several records: the smallest of what the configuration, the link and a proxy allow.
+    /// A single record may be larger.
     fn max_request(&mut self, now: Instant) -> usize {
         self.window.max_request().min(self.request_limit.bytes(now))
     }
 
-    /// Whether one more request may be in flight.
+    /// Whether `max_requests_in_flight` allows one more request.
     fn has_slot(&self) -> bool {
         self.in_flight.len() < self.shared.config.max_requests_in_flight
     }
@@ -224,7 +227,7 @@ impl Sender {
         self.requests.spawn(request.instrument(span));
     }
 
-    /// Fails what expired while its request waited to start.
+    /// Removes and fails the records that expired before their request started.
     pub(super) fn without_expired(&mut self, mut batch: Batch, now: Instant) -> Batch {
         if batch.has_expired(now) {
             let expired = batch.take_expired(now);
@@ -234,7 +237,7 @@ impl Sender {
         batch
     }
 
-    /// Fills the batch; returns when a shard that is held back now may go on.
+    /// Fills the batch. Returns when a shard whose limiter holds it back may send again.
     pub(super) fn fill(&mut self, now: Instant) -> Option<Instant> {
         self.split_off_singles();
         loop {
@@ -243,7 +246,7 @@ impl Sender {
                 let mut part = Batch::new(now);
                 part.push(record);
                 self.isolated.push(part, now);
-                // Parts may have had their turn already.
+                // Isolated requests may have had their turn already.
                 self.shared.wake.notify_one();
             }
             if filled.to_seal.is_empty() {
@@ -258,6 +261,10 @@ impl Sender {
         }
     }
 
+    /// Splits the aggregate at the head of the unpredicted queue into single records, some members at a time.
+    ///
+    /// A single record takes much more memory than its bytes count in an aggregate. So a buffer full of aggregates is not split
+    /// at once when the stream begins to place records itself, or when the shard map gets a gap.
     fn split_off_singles(&mut self) {
         let queue_id = self.router.unpredicted().id;
         let Some(queue) = self.queues.get_mut(&queue_id) else {
@@ -273,7 +280,7 @@ impl Sender {
         let mut parts = self.sealer.split_off_singles(aggregate, MEMBERS_AT_A_TIME);
         let refused: Vec<_> = parts.extract_if(.., |part| router.refuses(part).is_some()).collect();
         queue.put_first(parts);
-        // What follows them in the queue is in its place.
+        // Only now: failing a record in ordered mode walks over the queue, which must be complete.
         for part in refused {
             if let Some(invalid) = router.refuses(&part) {
                 self.fail(part, FailureCause::StrategyChanged(invalid), None);
@@ -283,7 +290,8 @@ impl Sender {
     }
 }
 
-/// The span of a request that is about to be sent. `attempt` is the highest of its records'.
+/// Creates the `tracing` span of a PutRecords call: counts and bytes, never data or keys. `attempt` is the highest
+/// attempt of its records.
 fn request_span(number: u64, batch: &Batch) -> Span {
     tracing::debug_span!(
         parent: None,
@@ -301,7 +309,7 @@ fn request_span(number: u64, batch: &Batch) -> Span {
     )
 }
 
-/// Notes the answer in the span of the request.
+/// Records in the span how the call ended.
 fn note_answer(span: &Span, answer: &Result<Vec<EntryOutcome>, CallError>) {
     if span.is_disabled() {
         return;

@@ -1,9 +1,18 @@
-//! What an answer means for each record of its request.
+//! What a response means for each record of its request.
+//!
+//! Each entry of a response is one of these:
+//! * Written: the record is delivered if the shard may keep it ([`confirmation`](super::confirmation)).
+//! * Refused for a reason that passes: the record is sent again after a backoff, until it expires. A throttle of a
+//!   shard slows down the limiter of that shard instead.
+//! * Refused for good: the record fails.
+//!
+//! A request that fails as a whole is sent again with the same records. If one of its records may be the cause, its
+//! halves are sent apart from all other records: [`isolation`](super::isolation).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::doubt::Doubt;
+use super::fatal_errors::FatalErrors;
 use super::isolation::SUSPECT_AFTER;
 use super::{Answered, InFlight, Sender};
 use crate::aggregate::kinesis_record::KinesisRecord;
@@ -15,15 +24,15 @@ use crate::sender::batch::Batch;
 use crate::sender::window::RequestEnd;
 use crate::service::{CallError, CallErrorKind, EntryOutcome};
 
-/// An error of a record or of its whole request.
+/// The error of an entry, or of the whole request.
 struct Refusal {
     class: ErrorClass,
     code: Arc<str>,
     message: Arc<str>,
     may_have_been_written: bool,
-    /// The shard is full, not the stream or the account.
+    /// Whether the throughput of the shard is exceeded, and not a limit of the stream or the account.
     is_of_shard: bool,
-    /// Every record of the stream would be refused for it.
+    /// Whether every record of the stream would be refused with this error.
     is_of_stream: bool,
     source: Option<Source>,
 }
@@ -31,7 +40,7 @@ struct Refusal {
 impl Refusal {
     fn of_entry(code: &str, message: &str) -> Self {
         let class = match retry::classify(code) {
-            // The request was taken: an entry cannot be refused for what the request is.
+            // The service accepted the request, so a fault of the request cannot be the cause.
             ErrorClass::Rejected => ErrorClass::Fatal,
             class => class,
         };
@@ -58,13 +67,13 @@ impl Refusal {
         }
     }
 
-    /// The refusal as it counts now: a fatal answer counts as transient until it is believed.
-    fn doubted(mut self, doubt: &mut Doubt, now: Instant) -> Self {
-        // The code decides: an entry that is refused for its content fails at once.
+    /// Turns a fatal error into a transient one until fatal errors have lasted long enough to be believed.
+    fn unless_believed(mut self, fatal_errors: &mut FatalErrors, now: Instant) -> Self {
+        // Only if the code itself is fatal: an entry that is refused for its content fails at once.
         if retry::classify(&self.code) == ErrorClass::Fatal && self.class == ErrorClass::Fatal {
             let (code, message) = (Arc::clone(&self.code), Arc::clone(&self.message));
             let cause = FailureCause::Fatal { code, message };
-            if !doubt.refused(cause, self.source.clone(), now) {
+            if !fatal_errors.refused(cause, self.source.clone(), now) {
                 self.class = ErrorClass::Transient;
             }
         }
@@ -77,7 +86,7 @@ impl Sender {
         let (number, answer) = match answer {
             Ok(answer) => answer,
             Err(error) => match error.try_into_panic() {
-                // It becomes the panic of this task, whose owner tells everybody.
+                // This task panics, too, and its owner stops the producer with that reason.
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_cancelled) => return,
             },
@@ -108,7 +117,7 @@ impl Sender {
         match answer {
             Ok(outcomes) if outcomes.len() == batch.records.len() => {
                 let (mut is_refused_whole, is_isolated) = (true, batch.is_isolated);
-                // Equal refusals of one answer share one text: a buffer full of records may keep many attempts.
+                // Equal errors of one response share one text, because a full buffer may keep many attempts.
                 let mut refusals = HashMap::new();
                 for (mut record, outcome) in batch.records.into_iter().zip(outcomes) {
                     record.history.suspicions = 0;
@@ -116,14 +125,15 @@ impl Sender {
                     match outcome {
                         EntryOutcome::Written { shard_id, sequence_number } => {
                             is_refused_whole = false;
-                            self.doubt.clear();
+                            self.fatal_errors.clear();
                             self.meter.attempt(&record, shard.as_ref(), None);
                             self.on_written(record, shard_id, sequence_number, now);
                         }
                         EntryOutcome::Refused { code, message } => {
                             let refusal = refusals.entry((code, message)).or_insert_with_key(
                                 |(code, message)| {
-                                    Refusal::of_entry(code, message).doubted(&mut self.doubt, now)
+                                    Refusal::of_entry(code, message)
+                                        .unless_believed(&mut self.fatal_errors, now)
                                 },
                             );
                             is_refused_whole &= refusal.is_of_stream;
@@ -149,10 +159,10 @@ impl Sender {
             }
             Err(error) => self.on_request_failed(number, batch, &error, now),
         }
-        self.judge_doubt();
+        self.check_fatal_errors();
     }
 
-    /// The shard that a record was meant for, where it is known.
+    /// The shard that a record was sent to, as far as the shard map predicted it.
     pub(super) fn predicted(&self, record: &KinesisRecord) -> Option<Arc<str>> {
         self.queues.get(&record.queue_id)?.intake.shard_id.clone()
     }
@@ -174,7 +184,7 @@ impl Sender {
         self.on_refused(record, refusal, now + delay, now);
     }
 
-    /// A record was refused: it is tried again at `at`, or fails.
+    /// Sends a refused record again at `at`, or fails it.
     fn on_refused(
         &mut self,
         mut record: KinesisRecord,
@@ -213,29 +223,29 @@ impl Sender {
     }
 
     fn on_request_failed(&mut self, number: u64, batch: Batch, error: &CallError, now: Instant) {
-        let refusal = Refusal::of_request(error).doubted(&mut self.doubt, now);
-        // A record that is refused alone says nothing of the requests of several records.
+        let refusal = Refusal::of_request(error).unless_believed(&mut self.fatal_errors, now);
+        // A single record that is too large says nothing about the limit for requests of several records.
         if error.is_too_large() && batch.records.len() > 1 {
             self.request_limit.refused(batch.bytes, now);
         }
         if error.is_stream_missing() {
-            // Should there be such a stream again, it has other shards, perhaps of the same names.
+            // If a stream of this name is created again, it has other shards, perhaps with the same names.
             self.shared.request_new_shards();
         }
-        // A request that timed out has waited already.
+        // A request that timed out has waited already, so the pause counts from its start.
         let since = match (error.kind, batch.records.first()) {
             (CallErrorKind::Timeout, Some(record)) => record.history.started(),
             _ => now,
         };
-        // Parts that hang are few at a time, and their time limit is pause enough.
+        // Few isolated requests are in flight at a time, so their time limit is pause enough.
         let counts = !(batch.is_isolated && error.kind == CallErrorKind::Timeout);
-        // Whatever is wrong, it is not asked again at once: not with every record that is sent meanwhile, either.
+        // The pause holds back new records, too: an unavailable service is not called with each of them.
         if counts
             && self.request_failed(number, batch.is_isolated, since)
             && !batch.is_isolated
             && let Some(left_out) = self.logs.request_failed.pass(now)
         {
-            // What is wrong with the content is told with the content.
+            // `message_for_log` leaves out what may quote the content of a record.
             let message = error.message_for_log();
             tracing::warn!(code = %error.code, message, left_out, "PutRecords failed: the next call waits");
         }
@@ -247,7 +257,7 @@ impl Sender {
             let shard = self.predicted(record);
             self.meter.attempt(record, shard.as_ref(), Some(&refusal.code));
         }
-        // All records of the request wait alike, so that they travel together again.
+        // All records of the request wait for the same time, so that they are sent together again.
         let attempts = batch.records.iter().map(|record| record.history.attempts);
         let attempts = attempts.min().unwrap_or(1);
         let at = (since + PUT_BACKOFF.delay(attempts, &mut self.rng)).max(now);
@@ -279,7 +289,8 @@ impl Sender {
         }
     }
 
-    /// A request failed. Failures of parts hold up parts alone: the record that is to blame for them is among these.
+    /// Lengthens the pause after a failed request. Failures of isolated requests hold back only isolated requests,
+    /// because one of their records may be the cause.
     fn request_failed(&mut self, number: u64, is_isolated: bool, since: Instant) -> bool {
         let backoff = match is_isolated {
             true => &mut self.isolated.backoff,
@@ -288,8 +299,8 @@ impl Sender {
         backoff.failed(number, self.next_number, since, &mut self.rng)
     }
 
-    /// A request failed for an unknown reason, perhaps for one of its records. Those that were in several such requests are
-    /// sent apart from the others.
+    /// Handles a request that failed for an unknown reason, perhaps for one of its records. Records that were in
+    /// several such requests are isolated.
     fn suspect(
         &mut self,
         mut batch: Batch,
@@ -298,7 +309,7 @@ impl Sender {
         at: Instant,
         now: Instant,
     ) {
-        // A request that times out while others are answered is divided at once: there is no time for more attempts.
+        // If other requests succeed meanwhile, the records are isolated at once: there is no time for more attempts.
         let started = (batch.records.first()).map(|record| record.history.started());
         let weight = match (error_kind, self.last_answer, started) {
             (CallErrorKind::Timeout, Some(last), Some(started)) if last > started => SUSPECT_AFTER,
@@ -322,8 +333,8 @@ impl Sender {
         }
     }
 
-    /// A request failed that a record of it may be to blame for: its halves are tried at once. What cannot be divided is
-    /// tried again at `at`, or fails.
+    /// Splits a failed request in halves, which are sent at once: one of its records may be the cause. A single user
+    /// record cannot be split: it is sent again at `at`, or fails.
     fn split_request(&mut self, mut batch: Batch, refusal: &Refusal, at: Instant, now: Instant) {
         let is_refused = matches!(refusal.class, ErrorClass::Rejected | ErrorClass::Blocked);
         if !batch.is_isolated {
@@ -361,12 +372,12 @@ impl Sender {
         }
     }
 
-    /// Tries the halves of an aggregate at once, apart from all other records.
+    /// Splits an aggregate in halves, and sends them at once, apart from all other records.
     fn isolate_halves(&mut self, aggregate: KinesisRecord, opened: Instant, now: Instant) {
         let is_ordered = self.shared.config.ordering == RecordOrdering::PerPartitionKey;
         for (place, mut half) in self.sealer.split_in_halves(aggregate).into_iter().enumerate() {
             if is_ordered && place > 0 {
-                // It follows when the first half is completed, or fails with it. It may be to blame, too.
+                // The second half waits in its queue until the first half is completed, and may be the cause, too.
                 half.history.is_isolated = true;
                 self.enqueue(half);
                 continue;
@@ -382,14 +393,15 @@ impl Sender {
         }
     }
 
-    /// Sends the records of a failed request again at `at`, apart from all others.
+    /// Sends the records of a failed request again at `at`, apart from all other records.
     fn isolate(&mut self, batch: Batch, refusal: &Refusal, at: Instant, now: Instant) {
         if let Some(batch) = self.note_failure(batch, refusal, now) {
             self.isolated.push(batch, at);
         }
     }
 
-    /// Notes a failed attempt at each record, and fails those whose time is over. Returns the others, if there are any.
+    /// Adds a failed attempt to the history of each record, and fails the expired ones. Returns the others, if there
+    /// are any.
     fn note_failure(&mut self, mut batch: Batch, refusal: &Refusal, now: Instant) -> Option<Batch> {
         let (code, message) = (&refusal.code, &refusal.message);
         for record in &mut batch.records {

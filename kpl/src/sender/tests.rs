@@ -21,7 +21,7 @@ use crate::sync::lock;
 
 mod busy_shard;
 mod compressed;
-mod doubt;
+mod fatal_errors;
 mod fill;
 mod handles;
 mod history;

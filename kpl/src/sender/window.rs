@@ -1,15 +1,15 @@
-//! Window: how many bytes may be in flight, as the link to the service carries them. Pure: time is passed in.
+//! The congestion window: how many bytes may be in flight. Pure: time is passed in.
 //!
-//! All requests in flight share the link. If more is in flight than the link carries within the time limit of a request,
-//! no request is answered in time, each is sent again, and the link carries nothing of use. The window therefore follows
-//! what is acknowledged:
+//! All requests in flight share the link to the service. If more bytes are in flight than the link carries within the
+//! time limit of a request, no request is answered in time, and each is sent again. So the window follows what is
+//! acknowledged:
 //!
-//! * It begins small and doubles with each round trip, as long as it is used, up to what the link carries in a third of the
-//!   time limit. That is measured in each round trip, and the window follows it slowly.
-//! * A service may take longer than that by itself, whatever is in flight. So the window also doubles while a round trip takes
-//!   about as long as the shortest one, and it may take twice as long as that.
-//! * When a request times out, it falls to what was acknowledged in a third of the request's time. A request that times
-//!   out for another reason, while the link carries more than the window, does not change it.
+//! * The window starts small. While it is used, it doubles with each round trip, up to what the link carries in a third
+//!   of the time limit. Each round trip measures that, and the window follows it slowly.
+//! * A service may be slow by itself, whatever is in flight. So the window also doubles while a round trip takes about
+//!   as long as the shortest one, and a full window may take twice as long as that.
+//! * When a request times out, the window falls to what was acknowledged in a third of the request's time. If the link
+//!   carries more than the window, the timeout has another cause and does not change the window.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::config::ProducerConfig;
 /// The window at the start, in bytes.
 const INITIAL: usize = 1024 * 1024;
 
-/// The smallest window, in bytes: also what is sent to learn whether a link works again.
+/// The smallest window, in bytes. So many are sent to learn whether a link works again.
 const LEAST: usize = 128 * 1024;
 
 /// The smallest limit on the bytes of a request.
@@ -28,41 +28,43 @@ const LEAST_REQUEST: usize = 64 * 1024;
 /// The smallest limit on the bytes of a request while the window is not smaller than at the start.
 const LEAST_USUAL_REQUEST: usize = 512 * 1024;
 
-/// A window holds this many of the largest requests. Where requests share a link that is nearly full, one takes ten times
-/// as long as alone: large ones would hold up their records for seconds.
+/// Number of the largest requests that fit into a window. On a link that is nearly full, a request takes ten times as
+/// long as alone: large requests would delay their records for seconds.
 const REQUESTS: usize = 16;
 
-/// A window that is full takes one part in so many of the time limit to be answered: the rest is for a link that slows down.
+/// A full window takes this fraction of the time limit to be answered: one third. The rest is for a link that slows
+/// down.
 const TARGET_PART: u32 = 3;
 
-/// The part of the difference between the window and a measurement, by which the window changes: one in so many.
+/// Fraction of the difference between a measurement and the window by which the window changes: one eighth.
 const SMOOTHING: usize = 8;
 
+/// The window, and the requests in flight.
 #[derive(Debug)]
 pub(crate) struct Window {
     size: usize,
     most: usize,
-    /// How many requests may be in flight.
+    /// Number of requests that may be in flight.
     max_requests: usize,
     request_timeout: Duration,
-    /// The shortest round trip: what the service takes while the link is free.
+    /// The shortest round trip: the time of the service while the link is free.
     shortest: Option<Duration>,
     shrinking: Option<Shrinking>,
-    /// Requests in flight, but for parts.
+    /// Requests in flight that are not isolated.
     batches: Load,
-    /// Parts of failed requests in flight. They say nothing of the use of the window: they may hang.
+    /// Isolated requests in flight. They do not count as use of the window, because they may hang.
     isolated: Load,
-    /// Since when no batch is in flight.
+    /// Time since which no batch is in flight.
     idle_since: Option<Instant>,
-    /// When batches of half of the window were in flight for the last time.
+    /// When batches of at least half of the window were last in flight.
     used: Option<Instant>,
-    /// When a request was about as large as the small window allows, for the last time.
+    /// When a request last was about as large as a small window allows.
     limited: Option<Instant>,
-    /// The round trip that is measured: it ends with the first answer to a request that started in it.
+    /// The measured round trip. It ends with the first answer to a request that started in it.
     round: Option<Mark>,
-    /// How long the requests took that were answered in this round trip: their sum and number.
+    /// Sum of the durations of the requests that were answered in this round trip, and their number.
     answers: (Duration, u32),
-    /// All bytes that were ever acknowledged.
+    /// Bytes acknowledged since the start.
     acknowledged: u64,
 }
 
@@ -73,16 +75,16 @@ struct Load {
     bytes: usize,
 }
 
-/// Since the window shrinks, because round trips take long.
+/// The state since the window began to shrink, because round trips take long.
 #[derive(Debug, Clone, Copy)]
 struct Shrinking {
-    /// The window before.
+    /// The window before it shrank.
     size: usize,
     /// The longest round trip.
     longest: Duration,
 }
 
-/// A moment, and what was acknowledged until then.
+/// A moment, and the bytes acknowledged until then.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
     at: Instant,
@@ -128,39 +130,40 @@ impl Window {
         }
     }
 
-    /// Bytes in flight.
+    /// Number of bytes in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.batches.bytes + self.isolated.bytes
     }
 
-    /// Whether a batch of `bytes` may start beside the requests in flight, while parts of `reserved` bytes wait.
+    /// Whether a batch of `bytes` may start, while isolated requests of `reserved` bytes wait.
     ///
-    /// Parts that hang or wait take half of the window at most. A batch that is larger than the rest starts when no other
-    /// batch is in flight.
+    /// Isolated requests in flight or waiting take at most half of the window. A batch that is larger than the rest
+    /// starts when no other batch is in flight.
     pub(crate) fn has_room(&self, bytes: usize, reserved: usize) -> bool {
         let for_isolated = (self.isolated.bytes.saturating_add(reserved)).min(self.size / 2);
         self.batches.requests == 0
             || self.batches.bytes.saturating_add(bytes) <= self.size - for_isolated
     }
 
-    /// Whether a part of `bytes` may start beside the requests in flight: within its half of the window, or as the only part.
+    /// Whether an isolated request of `bytes` may start: within its half of the window, or as the only isolated
+    /// request.
     pub(crate) fn has_room_for_isolated(&self, bytes: usize) -> bool {
         let half = self.size / 2;
         let fits_into_half =
             self.isolated.requests == 0 || self.isolated.bytes.saturating_add(bytes) <= half;
-        // A part that is larger than half of the window does not wait for more than half of it.
+        // A request that is larger than half of the window waits for only half of it.
         let room = self.size - bytes.min(half);
         fits_into_half && (self.batches.requests == 0 || self.in_flight() <= room)
     }
 
-    /// The bytes that a request of several records may have.
+    /// Most bytes of a request of several records.
     pub(crate) fn max_request(&self) -> usize {
-        // Large requests are cheaper, and a link is taken for fast until it shows that it is slow.
+        // Large requests are cheaper, and a link counts as fast until it shows that it is slow.
         let least = match self.is_small() {
             true => LEAST_REQUEST,
             false => LEAST_USUAL_REQUEST.min(self.size / 2).max(LEAST_REQUEST),
         };
-        // With few requests at a time, these alone must be able to fill the window.
+        // If few requests may be in flight, these alone must be able to fill the window.
         (self.size / REQUESTS.min(self.max_requests)).max(least)
     }
 
@@ -176,7 +179,7 @@ impl Window {
         load.requests += 1;
         load.bytes += bytes;
         if !is_isolated {
-            // The time in which no batch was in flight is no part of a round trip.
+            // Idle time is not part of a round trip.
             let idle = match self.idle_since.take() {
                 Some(since) => now.saturating_duration_since(since),
                 None => Duration::ZERO,
@@ -230,18 +233,18 @@ impl Window {
     }
 
     fn end_round(&mut self, round: Mark, now: Instant) {
-        // The mean: over a link that carries one request after the other, the first one does not wait.
+        // The mean, because on a link that carries one request after the other, the first one does not wait.
         let (sum, count) = self.answers;
         let took = sum / count.max(1);
         let in_round = |at: Option<Instant>| at.is_some_and(|at| at >= round.at);
         let (is_used, is_limited) = (in_round(self.used), in_round(self.limited));
         let carried = (self.carried_since(round, self.target(), now)).min(self.most);
-        // A request that is kept small asks for a larger window, and shows by its answer that the link carries one.
+        // A request that was kept small asks for a larger window. Its answer shows that the link carries one.
         if (is_used || is_limited) && carried / 2 >= self.size {
             self.size *= 2;
             self.shrinking = None;
         } else if is_used {
-            // Only a window that is used shows that the link carries no more.
+            // Only a used window shows that the link does not carry more.
             if self.is_short(took) {
                 self.size = self.size.saturating_mul(2).min(self.most);
                 self.shrinking = None;
@@ -252,8 +255,8 @@ impl Window {
         self.begin_round(now);
     }
 
-    /// Changes the window slowly to what the link carries. One round trip measures inexactly: the window follows the mean of
-    /// several.
+    /// Moves the window slowly towards what the link carries. One round trip is an inexact measurement, so the window
+    /// follows the mean of several.
     fn follow(&mut self, carried: usize, took: Duration) {
         let before = self.size;
         let wanted = (self.size / SMOOTHING * (SMOOTHING - 1)) + carried / SMOOTHING;
@@ -266,7 +269,7 @@ impl Window {
         let shrinking = self.shrinking.get_or_insert(start);
         shrinking.longest = shrinking.longest.max(took);
         if self.size <= shrinking.size / 4 * 3 {
-            // Round trips over a full link get shorter with the window. Where they do not, the service is slow.
+            // On a full link, round trips get shorter with the window. If they do not, the service is slow.
             if took >= shrinking.longest.mul_f64(0.9) {
                 self.shortest = Some(took);
             }
@@ -274,20 +277,20 @@ impl Window {
         }
     }
 
-    /// Whether a round trip took about as long as over a free link.
+    /// Whether a round trip took about as long as on a free link.
     fn is_short(&self, took: Duration) -> bool {
         self.shortest.is_some_and(|shortest| took <= shortest.saturating_add(shortest / 4))
     }
 
-    /// The time that a full window may take over a link that is slow, not the service.
+    /// Longest time that a full window may take if the link is slow, and not the service.
     fn third(&self) -> Duration {
         self.request_timeout / TARGET_PART
     }
 
-    /// The time that a full window may take.
+    /// Longest time that a full window may take.
     fn target(&self) -> Duration {
         let shortest = self.shortest.unwrap_or_default();
-        // Halfway to the timeout at most: the rest is for a link that slows down.
+        // At most halfway to the timeout: the rest is for a link that slows down.
         let halfway = shortest.saturating_add(self.request_timeout) / 2;
         self.third().max(shortest.saturating_mul(2).min(halfway))
     }
@@ -303,11 +306,11 @@ impl Window {
         Mark { at: now, acknowledged: self.acknowledged }
     }
 
-    /// The bytes that the link carries in `time`, as measured since `mark`.
+    /// Bytes that the link carries in `time`, as measured since `mark`.
     fn carried_since(&self, mark: Mark, time: Duration, now: Instant) -> usize {
         let took = now.saturating_duration_since(mark.at);
         let bytes = (self.acknowledged - mark.acknowledged) as f64;
-        // As floating-point numbers: a round trip that took no time has an infinite rate.
+        // In floating point, because a round trip that took no time has an infinite rate.
         (bytes * time.as_secs_f64() / took.as_secs_f64().max(1e-6)) as usize
     }
 }
@@ -489,7 +492,7 @@ mod tests {
         let mut window = Window::new(&ProducerConfig::default());
         let now = clock::now();
         let batch = window.start(MIB / 2, false, now);
-        // What a part needs is kept free for it.
+        // Room for an isolated request is kept free.
         assert!(window.has_room(MIB / 2, 0) && !window.has_room(MIB / 2, MIB / 4));
         assert!(window.has_room_for_isolated(2 * MIB));
         let part = window.start(2 * MIB, true, now);

@@ -1,4 +1,9 @@
-//! The queue of a shard: where senders put records, under one short lock, and the sender fetches them.
+//! The queue of a shard, in two parts.
+//!
+//! * [`Intake`]: the part that `send` shares with the sender. `send` adds records to its open aggregate, under one
+//!   short lock.
+//! * [`ShardQueue`]: the part that the sender owns, with the sealed records that wait for their turn, and the limiter
+//!   of the shard.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,18 +24,19 @@ use crate::record::{InvalidRecord, Priority, UserRecord};
 use crate::shard::limiter::ShardLimiter;
 use crate::sync::lock;
 
+/// The shared part of a queue: the open aggregate, and the full ones that the sender has not fetched.
 pub(crate) struct Intake {
     pub(crate) id: QueueId,
-    /// `None` for the queue of records whose shard is not predicted: it does not aggregate.
+    /// `None` for the unpredicted queue: it takes records whose shard is not known, and does not aggregate.
     pub(crate) shard_id: Option<Arc<str>>,
-    /// The hash keys that it may take.
+    /// The hash keys that the shard takes.
     pub(crate) range: HashKeyRange,
-    /// What the shard was sent of late.
+    /// The recent load of the shard.
     pub(crate) load: LoadWindow,
     limits: AggregateLimits,
-    /// How large an aggregate that is opened now may grow.
+    /// Largest size of an aggregate that is opened now.
     max_size: AtomicUsize,
-    /// Whether its records go one by one for now.
+    /// Whether records are sent one by one for now.
     is_single: AtomicBool,
     state: Mutex<IntakeState>,
 }
@@ -39,7 +45,7 @@ pub(crate) struct Intake {
 struct IntakeState {
     open: Option<OpenAggregate>,
     full: VecDeque<OpenAggregate>,
-    /// Whether the sender already knows that there is something to fetch.
+    /// Whether the intake is in the list of intakes that the sender will fetch.
     is_marked_ready: bool,
     closed: bool,
 }
@@ -54,9 +60,10 @@ pub(crate) enum NotAccepted {
     Closed(UserRecord, Option<Charge>),
 }
 
+/// A record that an intake accepted.
 pub(crate) struct Accepted {
     pub(crate) delivery: Delivery,
-    /// Whether the sender must be told.
+    /// Whether the caller must add the intake to the list that the sender fetches.
     pub(crate) is_newly_ready: bool,
 }
 
@@ -82,7 +89,7 @@ impl Intake {
         })
     }
 
-    /// Takes a record. `prepaid` is room that was waited for; otherwise room is taken here.
+    /// Accepts a record. `prepaid` is room that was waited for. Without it, room is taken from the budget here.
     pub(crate) fn accept(
         &self,
         record: UserRecord,
@@ -96,7 +103,8 @@ impl Intake {
             true => self.limits.single(),
             false => self.limits.sized(self.max_size.load(Ordering::Relaxed)),
         };
-        // Declared before the lock guard, so that it is dropped after it: a refund wakes waiters, which is foreign code.
+        // Declared before the lock guard, and so dropped after it: giving room back wakes waiters, which is foreign
+        // code.
         let _refund: Option<Charge>;
         let mut state = lock(&self.state);
         if state.closed {
@@ -141,7 +149,8 @@ impl Intake {
             match (charge(missing), &mut paid) {
                 (None, _) => {
                     _refund = paid;
-                    // What was closed here is told with the next wake-up, which waiting for room brings.
+                    // The aggregate that was closed here is fetched with the next wake-up: the caller marks the intake
+                    // ready.
                     return Err(NotAccepted::NoRoom(record, self.id));
                 }
                 (Some(more), Some(paid)) => paid.absorb(more),
@@ -163,30 +172,30 @@ impl Intake {
         Ok(Accepted { delivery, is_newly_ready: state.mark_ready() })
     }
 
-    /// The queue is busy and fills its aggregates: the next ones may be larger, where that is asked for.
+    /// Lets the next aggregates grow, if `aggregation_adaptive` is set: the queue is busy and fills its aggregates.
     pub(crate) fn grow(&self) {
         let max_size = self.max_size.load(Ordering::Relaxed);
         let larger = (max_size * 2).min(self.limits.largest);
         self.max_size.store(larger, Ordering::Relaxed);
     }
 
-    /// The queue is idle: aggregates are small again.
+    /// Makes the next aggregates small again: the queue is idle.
     pub(crate) fn shrink(&self) {
         self.max_size.store(self.limits.max_size, Ordering::Relaxed);
     }
 
-    /// Whether records go one by one from now on: where nobody knows which shards take them.
+    /// Sets whether records are sent one by one: while it is not known which shards take them.
     pub(crate) fn set_single(&self, is_single: bool) {
         self.is_single.store(is_single, Ordering::Relaxed);
     }
 
-    /// Whether something must be fetched that was not marked ready; marks it as marked ready.
+    /// Marks the intake as ready to be fetched. Returns whether it was not, and holds records.
     pub(crate) fn mark_ready(&self) -> bool {
         let mut state = lock(&self.state);
         !state.is_empty() && state.mark_ready()
     }
 
-    /// Fetches what is full, and looks at the open aggregate.
+    /// Takes out the full aggregates. Also returns when the open one must be checked.
     pub(crate) fn fetch(&self, now: Instant) -> (VecDeque<OpenAggregate>, Option<Waits>) {
         let mut state = lock(&self.state);
         state.is_marked_ready = false;
@@ -201,7 +210,7 @@ impl Intake {
         (waits.lingers_until <= now).then_some(waits.size)
     }
 
-    /// Fetches everything, the open aggregate included.
+    /// Takes out all aggregates, the open one included.
     pub(crate) fn fetch_all(&self, reason: SealReason) -> VecDeque<OpenAggregate> {
         let mut state = lock(&self.state);
         state.close_open(reason);
@@ -213,37 +222,38 @@ impl Intake {
         self.state.try_lock().is_err()
     }
 
-    /// Lets nobody in while it is held.
+    /// Locks the intake: no record is accepted while the guard lives.
     pub(crate) fn lock(&self) -> LockedIntake<'_> {
         LockedIntake { id: self.id, state: lock(&self.state) }
     }
 
-    /// Closes the open aggregate; whether the sender must be told.
+    /// Closes the open aggregate. Returns whether the intake became ready to be fetched.
     pub(crate) fn close_open(&self) -> bool {
         let mut state = lock(&self.state);
         state.close_open(SealReason::Flush);
         !state.full.is_empty() && state.mark_ready()
     }
 
-    /// Takes no more records; what is there may still be fetched. Whether the sender must be told.
+    /// Accepts no more records. The sender may still fetch the accepted ones. Returns whether it must.
     pub(crate) fn close(&self, reason: SealReason) -> bool {
         let mut state = lock(&self.state);
         state.closed = true;
         state.close_open(reason);
-        // Even if a sender is about to: who enters a queue after this one must not be fetched before.
+        // Ready even if a caller of `send` is about to say so: a record that enters a later queue must not be fetched
+        // first.
         state.is_marked_ready = !state.full.is_empty();
         state.is_marked_ready
     }
 }
 
-/// A queue that nothing enters.
+/// The guard of a locked intake.
 pub(crate) struct LockedIntake<'a> {
     id: QueueId,
     state: MutexGuard<'a, IntakeState>,
 }
 
 impl LockedIntake<'_> {
-    /// Takes out everything, the open aggregate included.
+    /// Takes out all aggregates, the open one included.
     pub(crate) fn take_all(&mut self) -> (QueueId, VecDeque<OpenAggregate>) {
         self.state.close_open(SealReason::Handover);
         (self.id, std::mem::take(&mut self.state.full))
@@ -259,7 +269,7 @@ impl IntakeState {
         self.full.extend(self.open.take().map(|open| open.close(reason)));
     }
 
-    /// Closes the open aggregate before the sender fetches it.
+    /// Closes the open aggregate, and gives back the memory that it does not need until the sender fetches it.
     fn close_early(&mut self, reason: SealReason) {
         self.close_open(reason);
         if let Some(closed) = self.full.back_mut() {
@@ -272,20 +282,20 @@ impl IntakeState {
     }
 }
 
-/// The sealed records of one shard, in order, and whether they may go.
+/// The sender's part of a queue: the sealed records of one shard, in order, and whether they may be sent.
 pub(crate) struct ShardQueue {
     pub(crate) intake: Arc<Intake>,
-    /// In boxes: the queue keeps its slots while its records back off elsewhere.
+    /// In boxes, because the queue keeps its slots while its records back off elsewhere.
     pub(crate) waiting: VecDeque<Box<KinesisRecord>>,
-    /// Nothing that waits expires before.
+    /// No waiting record expires before this time.
     pub(crate) earliest_expiry: Option<Instant>,
-    /// Records that left `waiting` and are not completed: in a batch, in flight, backing off, or held.
+    /// Number of records that left `waiting` and are not completed: in a batch, in flight, backing off, or unconfirmed.
     pub(crate) under_way: usize,
-    /// The stream or the account refused a record of it for its own limits, and the shard has taken none since.
+    /// Whether the stream or the account throttled a record, and the shard has written none since.
     pub(crate) is_throttled: bool,
-    /// `None` where the shard is not known.
+    /// `None` for the unpredicted queue.
     pub(crate) limiter: Option<ShardLimiter>,
-    /// When the open aggregate is looked at.
+    /// When the open aggregate must be checked.
     pub(crate) timer: Option<Instant>,
     pub(crate) in_rotation: bool,
 }
@@ -311,12 +321,12 @@ impl ShardQueue {
         }
     }
 
-    /// Nothing of this shard waits or is under way.
+    /// Whether no record waits or is under way.
     pub(crate) fn is_free(&self) -> bool {
         self.under_way == 0 && self.waiting.is_empty()
     }
 
-    /// Puts a record in its place: one that is tried again goes before those sealed after it.
+    /// Inserts a record by its sequence: a record that is sent again goes before those that were sealed after it.
     pub(crate) fn insert(&mut self, record: KinesisRecord) {
         let earliest = self.earliest_expiry.get_or_insert(record.expires());
         *earliest = record.expires().min(*earliest);
@@ -329,7 +339,8 @@ impl ShardQueue {
         self.waiting.insert(place, Box::new(record));
     }
 
-    /// The shard refused a record of a request that began at `sent`. `false` where the shard is not known.
+    /// Notes that the shard throttled a record of a request that began at `sent`. Returns `false` if the shard is not
+    /// known.
     pub(crate) fn throttled(
         &mut self,
         sent: Instant,
@@ -345,7 +356,7 @@ impl ShardQueue {
         true
     }
 
-    /// The shard took a record of `bytes`.
+    /// Notes that the shard wrote a record of `bytes`.
     pub(crate) fn served(&mut self, bytes: usize, now: Instant) {
         self.is_throttled = false;
         self.intake.load.wrote(bytes, now);
@@ -355,35 +366,35 @@ impl ShardQueue {
         }
     }
 
-    /// Until when the first record must wait; `None` if it may go.
+    /// Takes the rate for a record of `size`. If the limiter does not allow it now, returns when to try again.
     pub(crate) fn blocked_until(&mut self, size: usize, now: Instant) -> Option<Instant> {
         self.limiter.as_mut().and_then(|limiter| limiter.take(size, now).err())
     }
 
-    /// Until when a record of that size would have to wait; `None` if it could go.
+    /// When a record of `size` could be sent; `None` if now.
     pub(crate) fn would_block_until(&mut self, size: usize, now: Instant) -> Option<Instant> {
         self.limiter.as_mut().and_then(|limiter| limiter.check(size, now).err())
     }
 
-    /// What waits first is an aggregate, and the queue takes none.
+    /// Whether the first record is an aggregate that must be split, because its shard is not known.
     pub(crate) fn must_split(&self) -> bool {
         self.intake.shard_id.is_none()
             && (self.waiting.front()).is_some_and(|first| first.members.len() > 1)
     }
 
-    /// Takes out what waits first, if it must be taken apart.
+    /// Takes out the first record, if it must be split.
     pub(crate) fn pop_unsplit(&mut self) -> Option<KinesisRecord> {
         if self.must_split() { self.waiting.pop_front().map(|record| *record) } else { None }
     }
 
-    /// Puts what became of the first record back into its place.
+    /// Puts the parts of the first record back at the head.
     pub(crate) fn put_first(&mut self, records: Vec<KinesisRecord>) {
         for record in records.into_iter().rev() {
             self.waiting.push_front(Box::new(record));
         }
     }
 
-    /// Takes out what has expired.
+    /// Takes out the expired records.
     pub(crate) fn expired(&mut self, now: Instant) -> VecDeque<Box<KinesisRecord>> {
         if self.earliest_expiry.is_none_or(|earliest| earliest > now) {
             return VecDeque::new();

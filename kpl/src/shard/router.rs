@@ -1,4 +1,4 @@
-//! Router: the shard map of the moment and the queue of each open shard.
+//! Router: from a hash key to the queue of its shard, under one shard map. A new map makes a new router.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,13 +14,14 @@ use crate::service::Shard;
 use crate::shard::map::ShardMap;
 use crate::shard::queue::Intake;
 
+/// A shard map, and the intake of each of its open shards.
 pub(crate) struct Router {
-    /// The number of the refresh that made it; 0 before the first.
+    /// Number of the refresh that brought the map; 0 before the first.
     pub(crate) generation: u64,
     map: ShardMap,
     /// By position among the open shards of the map.
     intakes: Vec<Arc<Intake>>,
-    /// For hash keys whose shard is not known: without the permission to list shards, all of them.
+    /// Takes the hash keys whose shard is not known: all of them if the role may not list shards.
     unpredicted: Arc<Intake>,
     ids: HashSet<QueueId>,
 }
@@ -31,7 +32,8 @@ impl Router {
         Self { generation: 0, map, intakes: Vec::new(), unpredicted: intake, ids }
     }
 
-    /// The router under a new map: a queue that takes the same keys for the same shard stays, `new_intake` makes the others.
+    /// Creates the router of a new map. A shard with an unchanged key range keeps its intake; `new_intake` makes the
+    /// others.
     pub(crate) fn next(
         &self,
         generation: u64,
@@ -53,7 +55,8 @@ impl Router {
                     .map_or_else(|| new_intake(Some(shard)), |intake| Arc::clone(intake))
             })
             .collect();
-        // Keys that move between it and a shard's queue leave a queue that is closed, as all that move.
+        // If keys move between it and a shard, it is replaced, so that their earlier records are in a closed intake as
+        // in a reshard.
         let unpredicted = if map.gaps() == self.map.gaps() {
             Arc::clone(&self.unpredicted)
         } else {
@@ -63,7 +66,7 @@ impl Router {
         Self { generation, map, intakes, unpredicted, ids }
     }
 
-    /// The queue that takes `hash_key`.
+    /// The intake that takes `hash_key`.
     pub(crate) fn intake_of(&self, hash_key: HashKey) -> &Arc<Intake> {
         self.map.lookup(hash_key).map_or(&self.unpredicted, |position| &self.intakes[position])
     }
@@ -80,7 +83,7 @@ impl Router {
         self.intakes.iter().chain([&self.unpredicted])
     }
 
-    /// The queue of hash keys whose shard is not known.
+    /// The intake of hash keys whose shard is not known.
     pub(crate) fn unpredicted(&self) -> &Arc<Intake> {
         &self.unpredicted
     }
@@ -98,14 +101,14 @@ impl Router {
         }
     }
 
-    /// The queues that a hash key in `span` may belong to.
+    /// The intakes that may take a hash key in `span`.
     pub(crate) fn intakes_in(&self, span: HashKeySpan) -> impl Iterator<Item = &Arc<Intake>> {
         self.intakes().filter(move |intake| {
             intake.range.start() <= span.high && span.low <= intake.range.end()
         })
     }
 
-    /// Whether a queue, perhaps of an older router, is one of this.
+    /// Whether a queue belongs to this router. If not, its shard is closed or has changed its range.
     pub(crate) fn has(&self, queue_id: QueueId) -> bool {
         self.ids.contains(&queue_id)
     }

@@ -1,4 +1,5 @@
-//! What the handles of a producer and its tasks share.
+//! The shards of a producer's stream, as all handles and tasks of the producer share them: the router in place, the
+//! intakes that are ready, and the requests for a new shard map.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -21,18 +22,19 @@ use crate::shard::queue::{Intake, LockedIntake, NotAccepted};
 use crate::shard::router::Router;
 use crate::sync::lock;
 
+/// State that the handles and the tasks of a producer share.
 pub(crate) struct StreamShards {
     pub(crate) config: ProducerConfig,
-    /// What the stream takes, key and data, in bytes, as last read.
+    /// Largest record of the stream, key and data, in bytes, as last read.
     max_record_size: AtomicUsize,
-    /// Whether the service chooses each record's shard, as the router in place says: read without its lock.
+    /// Whether the service chooses each record's shard. A copy from the router in place, read without its lock.
     is_service_placed: AtomicBool,
-    /// A record was seen in a shard that would not have it if its key decided.
+    /// Whether a record was seen in a shard other than that of its key: the stream may place records itself now.
     pub(crate) seen_placed: AtomicBool,
     pub(crate) outcomes: Arc<Outcomes>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) budget: Arc<Budget>,
-    /// Ends all tasks.
+    /// Stops all tasks of the producer.
     pub(crate) cancel: CancellationToken,
     /// Wakes the sender.
     pub(crate) wake: Notify,
@@ -42,12 +44,12 @@ pub(crate) struct StreamShards {
     router: RwLock<Arc<Router>>,
     next_queue_id: AtomicU32,
     refreshes_begun: AtomicU64,
-    /// Shards that wrote a record and that the map does not know.
+    /// Shards that wrote a record and that the shard map does not know.
     unknown_shards: Mutex<BTreeSet<Arc<str>>>,
-    /// The first generation of the map that is surely of the stream as it is: earlier ones may be of a stream of the same
-    /// name that is gone.
+    /// The first generation of the shard map that is surely of the present stream. Earlier ones may be of a deleted
+    /// stream of the same name.
     trusted_from: AtomicU64,
-    /// Lanes with something to fetch.
+    /// Intakes that the sender must fetch.
     ready: Mutex<Vec<Arc<Intake>>>,
     is_closing: AtomicBool,
 }
@@ -90,13 +92,13 @@ impl StreamShards {
         })
     }
 
-    /// The largest record the buffer could ever take, key and data, in bytes.
+    /// The largest record that the buffer could ever take, key and data, in bytes.
     pub(crate) fn max_bufferable_record(&self) -> usize {
         let overhead = RECORD_OVERHEAD + AGGREGATE_OVERHEAD;
         self.budget.limit().saturating_sub(overhead)
     }
 
-    /// The largest record the stream takes, key and data, in bytes.
+    /// The largest record that the stream takes, key and data, in bytes.
     pub(crate) fn max_record_size(&self) -> usize {
         self.max_record_size.load(Ordering::Relaxed)
     }
@@ -105,7 +107,7 @@ impl StreamShards {
         self.max_record_size.store(bytes, Ordering::Relaxed);
     }
 
-    /// Whether the service chooses each record's shard: then nothing may look like an aggregate.
+    /// Whether the service chooses each record's shard. No record may look like an aggregate then.
     pub(crate) fn is_service_placed(&self) -> bool {
         self.is_service_placed.load(Ordering::Relaxed)
     }
@@ -114,7 +116,7 @@ impl StreamShards {
         Arc::clone(&self.router.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts a record into its queue.
+    /// Accepts a record into the intake of its shard. `prepaid` is room that was waited for.
     pub(crate) fn enter(
         &self,
         mut record: UserRecord,
@@ -141,13 +143,13 @@ impl StreamShards {
                     return Ok(accepted.delivery);
                 }
                 Err(no_room @ NotAccepted::NoRoom(..)) => {
-                    // The sender must see the open aggregate: sealing it may make the room that is missing.
+                    // The sender must fetch the intake: sealing its open aggregate may make the missing room.
                     if intake.mark_ready() {
                         self.add_ready(intake);
                     }
                     return Err(no_room);
                 }
-                // A queue is closed after the router without it is in place, or when the producer closes: look again.
+                // The intake was closed, because a new router is in place or the producer closes: try again.
                 Err(NotAccepted::Closed(returned, charge)) => {
                     (record, prepaid) = (returned, charge)
                 }
@@ -176,21 +178,22 @@ impl StreamShards {
         std::mem::take(&mut lock(&self.ready))
     }
 
-    /// The router in place and the marked ready queues: none of them is newer, and none that was closed for it is missing.
+    /// The router in place and the ready intakes. No intake is of a newer router, and none that was closed for this
+    /// router is missing.
     pub(crate) fn take_ready_with_router(&self) -> (Arc<Router>, Vec<Arc<Intake>>) {
         let mut ready = Vec::new();
         loop {
-            // Lanes are marked ready as closed before the router that replaces them can be seen.
+            // Closed intakes are added to the list before the router that replaces them is visible.
             let router = self.router();
             ready.append(&mut self.take_ready());
-            // Lanes of a newer router are marked ready after that can be seen.
+            // Intakes of a newer router are added to the list after it is visible.
             if Arc::ptr_eq(&router, &self.router()) {
                 return (router, ready);
             }
         }
     }
 
-    /// Closes all open aggregates, so that they go out now.
+    /// Closes all open aggregates, so that they are sent now.
     pub(crate) fn close_open_aggregates(&self) {
         for intake in self.router().intakes() {
             if intake.close_open() {
@@ -199,7 +202,7 @@ impl StreamShards {
         }
     }
 
-    /// Takes no more records. Whatever was accepted before is in a queue or beyond when this returns.
+    /// Accepts no more records. When this returns, each accepted record is in an intake or with the sender.
     pub(crate) fn begin_close(&self) {
         self.is_closing.store(true, Ordering::SeqCst);
         self.budget.close();
@@ -214,7 +217,7 @@ impl StreamShards {
         self.is_closing.load(Ordering::SeqCst)
     }
 
-    /// Ends the tasks, for `reason` unless there was another before.
+    /// Stops the producer. The reason of the first call is kept.
     pub(crate) fn stop(&self, reason: StopReason) {
         self.outcomes.stop(reason);
         self.begin_close();
@@ -225,30 +228,30 @@ impl StreamShards {
         self.outcomes.stop_reason().cloned().unwrap_or(StopReason::Closed)
     }
 
-    /// Asks for a fresh shard map; returns the generation from which on one is fresh.
+    /// Requests a fresh shard map. Returns the first generation that counts as fresh.
     pub(crate) fn request_refresh(&self) -> u64 {
         let fresh = self.refreshes_begun.load(Ordering::SeqCst) + 1;
         self.refresh.notify_one();
         fresh
     }
 
-    /// Notes a shard for the next refresh, which must find out about it.
+    /// Notes a shard that the next refresh must find.
     pub(crate) fn note_unknown(&self, shard_id: &Arc<str>) {
         lock(&self.unknown_shards).insert(Arc::clone(shard_id));
     }
 
-    /// Takes the shards that the next map should know.
+    /// Takes the shards that the next refresh must find.
     pub(crate) fn take_unknown(&self) -> BTreeSet<Arc<str>> {
         std::mem::take(&mut *lock(&self.unknown_shards))
     }
 
-    /// Asks for a map in which nothing is of a stream that is gone.
+    /// Requests a shard map without the shards of a stream that was deleted.
     pub(crate) fn request_new_shards(&self) {
         self.trust_from(self.refreshes_begun.load(Ordering::SeqCst) + 1);
         self.refresh.notify_one();
     }
 
-    /// Distrusts all maps before this generation.
+    /// Distrusts all shard maps before this generation.
     pub(crate) fn trust_from(&self, generation: u64) {
         self.trusted_from.fetch_max(generation, Ordering::SeqCst);
     }
@@ -257,12 +260,13 @@ impl StreamShards {
         self.trusted_from.load(Ordering::SeqCst)
     }
 
-    /// Begins a refresh and returns its generation.
+    /// Begins a refresh of the shard map. Returns its generation.
     pub(crate) fn begin_refresh(&self) -> u64 {
         self.refreshes_begun.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// Lets no record of `span` in while the guard lives. `None` if `router` is no longer in place.
+    /// Locks the intakes that take keys of `span`: none accepts a record while the guard lives. `None` if `router` is
+    /// no longer in place.
     pub(crate) fn lock_intakes<'a>(
         &'a self,
         router: &'a Arc<Router>,
@@ -275,7 +279,7 @@ impl StreamShards {
         })
     }
 
-    /// Puts a new map in place, and is closed the queues that have no shard any more.
+    /// Puts a new shard map in place, and closes the intakes that have no shard in it.
     pub(crate) fn install(&self, generation: u64, map: ShardMap) {
         let old = self.router();
         let new = Arc::new(old.next(generation, map, |shard| {
@@ -284,7 +288,7 @@ impl StreamShards {
         }));
         {
             let mut router = self.router.write().unwrap_or_else(PoisonError::into_inner);
-            // Under this lock: who begins to close after this look finds the new queues, and is closed them.
+            // Checked under the lock: if the producer begins to close later, it finds the new intakes and closes them.
             if self.is_closed() {
                 if self.budget.used() == 0 {
                     return;
@@ -295,7 +299,7 @@ impl StreamShards {
                     }
                 }
             }
-            // Before anybody sees the new queues: what these took is older than all that the new ones will take.
+            // Before the new intakes are visible: all records in the old ones are older than those of the new ones.
             for intake in old.intakes().filter(|intake| !new.has(intake.id)) {
                 if intake.close(SealReason::Handover) {
                     self.add_ready(intake);
@@ -308,14 +312,14 @@ impl StreamShards {
     }
 }
 
-/// Lanes that nothing enters, under a router that stays.
+/// The guard of locked intakes. The router stays in place while it lives.
 pub(crate) struct LockedIntakes<'a> {
     intakes: Vec<LockedIntake<'a>>,
     _router: RwLockReadGuard<'a, Arc<Router>>,
 }
 
 impl LockedIntakes<'_> {
-    /// Takes out all that was accepted and not fetched.
+    /// Takes out all records that were accepted and not fetched.
     pub(crate) fn take_all(&mut self) -> Vec<(QueueId, VecDeque<OpenAggregate>)> {
         self.intakes.iter_mut().map(LockedIntake::take_all).collect()
     }
@@ -373,7 +377,8 @@ mod tests {
         let shared = StreamShards::new(ProducerConfig::default(), 1 << 20, false, None, None);
         shared.install(1, map(&["parent"]));
         let parent = Arc::clone(shared.router().intake_of(HashKey::MIN));
-        // Its sender was told to mark ready the queue and has not yet: another record of the key may follow elsewhere.
+        // A caller of `send` is about to say that the intake is ready. Another record of the key may enter another
+        // intake first.
         assert!(accept(&shared, &parent));
         shared.install(2, map(&["low", "high"]));
         let ready = shared.take_ready();
@@ -395,7 +400,8 @@ mod tests {
         shared.install(1, map(&["kept", "other"]));
         let kept = Arc::clone(shared.router().intake_of(HashKey::MIN));
         assert!(accept(&shared, &kept));
-        // The sender fetched what was full; the rest is open. Then somebody begins to close, and has not closed it yet.
+        // The sender fetched the full aggregates. Then the producer begins to close, and has not closed this intake
+        // yet.
         kept.fetch(clock::now());
         shared.is_closing.store(true, Ordering::SeqCst);
         shared.install(2, map(&["kept", "another"]));

@@ -1,4 +1,9 @@
-//! Taking a Kinesis record apart: members whose shard is gone, or that travel alone from now on.
+//! Splitting a Kinesis record. All ways go through [`Sealer::split`]:
+//!
+//! * by shard, after the stream was resharded,
+//! * in halves, to find the member for which a request fails,
+//! * into single records, for shards that are not known,
+//! * into the failed members and the others.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -16,9 +21,9 @@ use crate::buffer::{QueueId, RECORD_OVERHEAD};
 use crate::record::UserRecord;
 
 impl Sealer {
-    /// Distributes the members of a record to the queues that take them now. Order and place in the queue are kept.
+    /// Splits a record by the queues that take its members now. The order and the sequence of the members are kept.
     ///
-    /// `route` names the queue of a hash key, and whether that queue aggregates.
+    /// `route` returns the queue of a hash key, and whether that queue aggregates.
     pub(crate) fn split_by_shard(
         &mut self,
         record: KinesisRecord,
@@ -31,7 +36,7 @@ impl Sealer {
         parts.into_iter().map(|(_, part)| part).collect()
     }
 
-    /// Takes the first `members` out of an aggregate, to travel alone; the others stay together behind them.
+    /// Splits the first `members` off an aggregate, as single records. The others stay together behind them.
     pub(crate) fn split_off_singles(
         &mut self,
         aggregate: KinesisRecord,
@@ -45,14 +50,14 @@ impl Sealer {
         parts.into_iter().map(|(_, part)| part).collect()
     }
 
-    /// Divides an aggregate into two, which stay in its queue.
+    /// Splits an aggregate in halves, which stay in its queue.
     pub(crate) fn split_in_halves(&mut self, aggregate: KinesisRecord) -> Vec<KinesisRecord> {
         let (queue_id, first_half) = (aggregate.queue_id, aggregate.members.len() / 2);
         let parts = self.split(aggregate, |place, _| (place >= first_half, queue_id, true));
         parts.into_iter().map(|(_, part)| part).collect()
     }
 
-    /// Parts the members that failed from the others. Each that failed is a part of its own, `true`; the others are one part,
+    /// Splits the failed members off the others. Each failed member is a part, `true`. The others are one part,
     /// `false`, which keeps the room that a Kinesis record takes beside its members.
     pub(crate) fn split_failed(
         &mut self,
@@ -64,7 +69,7 @@ impl Sealer {
             let has_failed = has_failed(place);
             (has_failed, queue_id, !has_failed)
         });
-        // The last part has what the others did not need: too much, if it failed.
+        // The last part got the rest of the room. That is too much if it is a failed member.
         if let Some((true, last)) = parts.last_mut() {
             let surplus = last.charge.keep(last.user_bytes() + RECORD_OVERHEAD);
             if let Some(surplus) = surplus
@@ -76,8 +81,8 @@ impl Sealer {
         parts
     }
 
-    /// Divides a record: `class` is told the place and the hash key of a member, and names what its part has in common, its
-    /// queue, and whether that queue aggregates.
+    /// Splits a record. `class` gets the position and the hash key of a member. It returns what the members of a part
+    /// have in common, the queue of the part, and whether that queue aggregates.
     pub(crate) fn split<C: Copy + Eq + Hash>(
         &mut self,
         record: KinesisRecord,
@@ -136,7 +141,7 @@ impl Sealer {
             let droppable = droppable_of(&users);
             let mut sealed = self.seal_group(users, first_hash_key);
             if was_framed && !sealed.is_framed {
-                // A slice of the whole, which must not live until the last of its members is completed.
+                // A copy, because a slice would keep the whole aggregate in memory.
                 sealed.data = Data::Final(Bytes::copy_from_slice(&sealed.data.bytes()));
             }
             let part = KinesisRecord {
@@ -166,7 +171,7 @@ impl Sealer {
         {
             return self.single(user);
         }
-        // A part of an aggregate is no larger than the whole was.
+        // A part of an aggregate is not larger than the aggregate.
         let mut builder = AggregateBuilder::new(usize::MAX);
         for user in &users {
             builder
@@ -177,13 +182,13 @@ impl Sealer {
     }
 }
 
-/// Members of one record that go on together.
+/// Members of a record that stay together.
 struct Group<C> {
-    /// The place of the first of them.
+    /// Sequence of the first member.
     sequence: u64,
     class: C,
     queue_id: QueueId,
-    /// Of the members in the record that is divided.
+    /// Positions of the members in the record that is split.
     places: Vec<usize>,
     users: Vec<UserRecord>,
     first_hash_key: HashKey,

@@ -2,7 +2,7 @@
 
 use super::{FairShare, Holder, QueueId};
 
-/// The open aggregates that hold room for which records wait.
+/// The open aggregates that must be sealed, because records wait for the room that they hold.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Pressure {
     None,
@@ -11,14 +11,15 @@ pub(crate) enum Pressure {
 }
 
 impl<S: Clone> FairShare<S> {
-    /// Notes that a shard was refused room, without a waiter.
+    /// Notes that a shard was refused room, without a waiter. Returns the signals of the producers that must seal open
+    /// aggregates.
     pub(crate) fn note_refusal(&mut self, holder: Holder) -> Vec<S> {
         let usage = self.usage(holder.producer);
         if usage.held(holder.queue_id) > 0 {
             usage.refused.insert(holder.queue_id);
             return vec![usage.signal.clone()];
         }
-        // The room that a shard without any lacks is with others.
+        // The shard holds nothing: other shards have the room that it needs.
         let usages = self.usages.iter_mut().flatten();
         usages
             .map(|usage| {
@@ -28,8 +29,8 @@ impl<S: Clone> FairShare<S> {
             .collect()
     }
 
-    /// The shards that wait for room which open aggregates of a producer hold: those that were refused room or got a waiter
-    /// since the last call, and those of `asked` that have waiters. The second says whether to ask again.
+    /// The queues of a producer whose open aggregates must be sealed: those that were refused room or got a waiter
+    /// since the last call, and those of `asked` that have waiters. Also returns whether to ask again.
     pub(crate) fn take_pressure(&mut self, producer: usize, asked: &[QueueId]) -> (Pressure, bool) {
         let is_short = self.is_short();
         let stays = is_short || self.queues(producer).next().is_some();
@@ -37,7 +38,7 @@ impl<S: Clone> FairShare<S> {
         let mut queue_ids = std::mem::take(&mut usage.refused);
         let mut may_wait = std::mem::take(&mut usage.got_waiter);
         may_wait.extend(asked);
-        // While permits wait, the fullest shard may be another each time.
+        // While a permit waits, the fullest shard may be another one each time.
         may_wait.insert(QueueId::PERMITS);
         let waits = |queue_id: &QueueId| {
             self.waiters.contains_key(&Holder { producer, queue_id: *queue_id })
@@ -47,7 +48,7 @@ impl<S: Clone> FairShare<S> {
         self.check_pressure(producer, &queue_ids);
         let usage = self.usage(producer);
         if queue_ids.remove(&QueueId::PERMITS) {
-            // Permits wait for the fullest shard.
+            // A permit waits until the fullest shard holds less.
             queue_ids.extend(usage.fullest().0);
         }
         let pressure = if std::mem::take(&mut usage.asked_by_others) || is_short {

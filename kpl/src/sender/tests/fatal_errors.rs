@@ -94,7 +94,7 @@ async fn a_stream_that_is_described_is_not_believed_to_be_missing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_that_expires_in_doubt_tells_the_last_answer() {
+async fn a_record_that_expires_before_an_error_is_believed_tells_the_last_answer() {
     let service = refuses(MISSING, 0..5);
     let producer = producer(service, ProducerConfig::default()).await;
     let record = UserRecord::new("k", "v").with_time_to_live(2 * SECOND);

@@ -8,9 +8,8 @@ use kinesis_aggregation::{AggregateBuilder, HashKey};
 
 use crate::ack::{BitSet, Completer, Delivery};
 use crate::aggregate::compression::{Compressors, Data};
-use crate::aggregate::kinesis_record::{History, KinesisRecord, Members};
+use crate::aggregate::kinesis_record::{HashKeySpan, History, KinesisRecord, Members};
 use crate::aggregate::lifetimes::Lifetimes;
-use crate::aggregate::shard_check::HashKeySpan;
 use crate::buffer::{AGGREGATE_OVERHEAD, Charge, QueueId, RECORD_OVERHEAD};
 use crate::clock::{self, Instant};
 use crate::config::{InvalidConfig, OnGap, ProducerConfig, RecordOrdering};
@@ -112,7 +111,7 @@ pub(crate) struct Waits {
 /// A record that an open aggregate took.
 pub(crate) struct Joined {
     pub(crate) delivery: Delivery,
-    /// The aggregate must be looked at earlier than without this record.
+    /// Whether the aggregate must be checked earlier than without this record.
     pub(crate) is_sooner: bool,
 }
 
@@ -221,7 +220,7 @@ impl OpenAggregate {
         Ok(Joined { delivery, is_sooner })
     }
 
-    /// Notes the lifetime of a new member; whether the aggregate must be looked at earlier for it.
+    /// Adds the lifetime of a new member. Returns whether the aggregate must be checked earlier.
     fn add_lifetime(&mut self, time_to_live: Option<Duration>, limits: AggregateLimits) -> bool {
         let now = clock::now();
         let before = (self.lingers_until, self.lifetimes.expires());
@@ -389,7 +388,8 @@ impl Sealer {
         }
     }
 
-    /// A record alone goes out raw under its own key; if a consumer would take its data for a frame, in a frame of its own.
+    /// Seals a single record under its own key, without a frame. If a consumer would take its data for a frame, it gets
+    /// one.
     fn single(&mut self, record: UserRecord) -> Sealed {
         let (is_raw, is_framed) = (record.is_raw, record.is_wrapped_alone());
         let data = if is_framed {

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kinesis_aggregation::{Decoded, Decoder, HashKey};
+use kinesis_aggregation::{Decoded, Decoder, HashKey, HashKeyRange};
 
 use crate::ack::{BitSet, Completer, Placement};
 use crate::aggregate::compression::Data;
 use crate::aggregate::lifetimes::Lifetimes;
-use crate::aggregate::shard_check::HashKeySpan;
 use crate::buffer::{AGGREGATE_OVERHEAD, Charge, QueueId, RECORD_OVERHEAD};
 use crate::clock::Instant;
 use crate::error::{Attempt, FailureCause};
@@ -42,6 +41,34 @@ pub(crate) struct KinesisRecord {
     /// The members that were sent as droppable.
     pub(crate) droppable: BitSet,
     pub(crate) history: History,
+}
+
+/// The lowest and the highest hash key of the members. A shard takes a contiguous range, so these two stand for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HashKeySpan {
+    pub(crate) low: HashKey,
+    pub(crate) high: HashKey,
+}
+
+impl HashKeySpan {
+    pub(crate) fn of(hash_key: HashKey) -> Self {
+        Self { low: hash_key, high: hash_key }
+    }
+
+    pub(crate) fn include(&mut self, hash_key: HashKey) {
+        self.low = self.low.min(hash_key);
+        self.high = self.high.max(hash_key);
+    }
+
+    pub(crate) fn union(mut self, other: Self) -> Self {
+        self.include(other.low);
+        self.include(other.high);
+        self
+    }
+
+    pub(crate) fn is_within(self, range: HashKeyRange) -> bool {
+        range.contains(self.low) && range.contains(self.high)
+    }
 }
 
 /// The members of a Kinesis record, whose deliveries resolve with its outcome.

@@ -5,4 +5,3 @@ pub(crate) mod compression;
 pub(crate) mod failed;
 pub(crate) mod kinesis_record;
 pub(crate) mod lifetimes;
-pub(crate) mod shard_check;

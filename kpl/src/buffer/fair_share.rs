@@ -81,7 +81,7 @@ pub(crate) struct FairShare<S> {
     next_ticket: u64,
     /// Bytes of waiters whose shard holds nothing and that do not fit: younger waiters compete for the remainder.
     reserved: usize,
-    /// Waiters that were looked at to find those that get room.
+    /// Number of waiters that were checked to find those that get room.
     #[cfg(test)]
     pub(crate) looked_at: usize,
     /// Shards that were reported as waiting, and have waited ever since.
@@ -142,7 +142,7 @@ impl<S: Clone> FairShare<S> {
         self.usages[number] = None;
     }
 
-    /// Ends the waits of a producer, those of now and of later, without room.
+    /// Ends all waits of a producer, the later ones included, without room.
     pub(crate) fn close_producer(&mut self, number: usize) -> Wakes<S> {
         self.usage(number).closed = true;
         let holders: Vec<_> = self.queues(number).copied().collect();

@@ -1,4 +1,4 @@
-//! Finds the oldest waiter that fits into what is free, without a look at the others. Pure.
+//! Index of waiters: finds the oldest one that fits into the free room, without a walk over the others. Pure.
 
 use super::fair_share::{Holder, Ticket};
 use super::tournament::{Node, Tournament};
@@ -6,7 +6,7 @@ use super::tournament::{Node, Tournament};
 /// Waiters by age, each with the bytes that must be available before it gets its room.
 #[derive(Debug)]
 pub(crate) struct WaitIndex {
-    /// By age, so by ticket. `None` for a waiter that is gone.
+    /// By age, and so by ticket. `None` for a waiter that has left.
     slots: Vec<(Ticket, Option<Holder>)>,
     waiting: usize,
     tree: Tournament<Need>,
@@ -14,9 +14,9 @@ pub(crate) struct WaitIndex {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Need {
-    /// The least need of any waiter below.
+    /// The smallest need of the waiters below.
     bytes: usize,
-    /// Whether a shard that holds nothing waits.
+    /// Whether one of them waits for a shard that holds nothing.
     holds_nothing: bool,
 }
 

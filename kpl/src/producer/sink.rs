@@ -135,7 +135,8 @@ impl Sink<UserRecord> for RecordSink {
         context: &mut Context<'_>,
     ) -> Poll<Result<(), SinkError>> {
         while let Poll::Ready(Some(outcome)) = self.poll_completed(context) {
-            // Not an error of this call: `feed` would take it for a refusal of its record, which nobody would have then.
+            // Not an error of this call: `feed` would take it for a refusal of its own record, and that record would be
+            // lost.
             match outcome {
                 Err(failure) if self.failures.len() < MAX_FAILURES_KEPT => {
                     self.failures.push_back(failure);

@@ -16,9 +16,30 @@ use std::sync::atomic::Ordering;
 use kinesis_aggregation::HashKeyRange;
 
 use super::Sender;
-use crate::aggregate::kinesis_record::KinesisRecord;
-use crate::aggregate::shard_check::{ShardCheck, check_shard};
+use crate::aggregate::kinesis_record::{HashKeySpan, KinesisRecord};
 use crate::clock::{self, Instant};
+
+/// Whether the shard that took a Kinesis record may keep it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ShardCheck {
+    /// Consumers see every member.
+    Delivered,
+    /// Consumers drop the record: all members must be sent again, under a fresh map.
+    WrongShard,
+    /// The map does not know the shard: check again after a refresh.
+    UnknownShard,
+}
+
+/// Checks a record against `range`, the hash keys of the shard that took it, if the map knows them. `is_framed`: whether it is an
+/// aggregate, perhaps of one member. Consumers do not filter other records, so these are in no wrong shard.
+fn check_shard(is_framed: bool, span: HashKeySpan, range: Option<HashKeyRange>) -> ShardCheck {
+    match range {
+        _ if !is_framed => ShardCheck::Delivered,
+        None => ShardCheck::UnknownShard,
+        Some(range) if span.is_within(range) => ShardCheck::Delivered,
+        Some(_) => ShardCheck::WrongShard,
+    }
+}
 
 /// A record that was written, and that waits for a fresh shard map.
 pub(super) struct Written {
@@ -161,7 +182,7 @@ impl Sender {
         !map.is_blank() && !map.is_service_placed()
     }
 
-    /// Has the strategy read again where a record lies in a shard that would not have it by its key.
+    /// Requests the stream's record distribution strategy again, if a record is in a shard other than that of its key.
     fn look_for_placement(&self, record: &KinesisRecord, range: Option<HashKeyRange>) {
         let address = record.explicit_hash_key.unwrap_or(record.span.low);
         if range.is_some_and(|range| !range.contains(address))
@@ -223,5 +244,44 @@ impl Sender {
     fn count_resent(&self, record: &KinesisRecord) {
         let counters = &self.shared.outcomes.counters;
         counters.resent_for_wrong_shard.add(record.members.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kinesis_aggregation::HashKey;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn an_aggregate_succeeds_if_and_only_if_every_member_is_in_range(
+            start in any::<u128>(),
+            length in any::<u128>(),
+            offsets in proptest::collection::vec(-3_i128..=3, 1..12),
+            at_end in any::<bool>(),
+            is_framed in any::<bool>(),
+        ) {
+            let end = start.saturating_add(length);
+            let range = HashKeyRange::new(HashKey::new(start), HashKey::new(end)).unwrap();
+            let edge = if at_end { end } else { start };
+            let keys: Vec<_> = offsets.iter().map(|&o| HashKey::new(edge.saturating_add_signed(o))).collect();
+            let mut span = HashKeySpan::of(keys[0]);
+            keys.iter().for_each(|&key| span.include(key));
+            let expected = if !is_framed || keys.iter().all(|&key| range.contains(key)) {
+                ShardCheck::Delivered
+            } else {
+                ShardCheck::WrongShard
+            };
+            prop_assert_eq!(check_shard(is_framed, span, Some(range)), expected);
+        }
+    }
+
+    #[test]
+    fn an_unknown_shard_holds_an_aggregate_but_not_plain_data() {
+        let span = HashKeySpan::of(HashKey::MIN);
+        assert_eq!(check_shard(true, span, None), ShardCheck::UnknownShard);
+        assert_eq!(check_shard(false, span, None), ShardCheck::Delivered);
     }
 }

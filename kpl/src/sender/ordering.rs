@@ -29,7 +29,7 @@ impl Predecessors {
         self.under_way.insert(queue_id, range);
     }
 
-    /// Removes a queue, which has no more records under way.
+    /// Removes a queue that has no record under way.
     pub(crate) fn remove(&mut self, queue_id: QueueId) {
         self.under_way.remove(&queue_id);
     }

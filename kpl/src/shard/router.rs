@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
-use crate::aggregate::kinesis_record::KinesisRecord;
-use crate::aggregate::shard_check::HashKeySpan;
+use crate::aggregate::kinesis_record::{HashKeySpan, KinesisRecord};
 use crate::buffer::QueueId;
 use crate::record::InvalidRecord;
 use crate::record::MAX_PARTITION_KEY_CHARS;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ack::{Completer, Delivery, FailureHook, Outcomes};
 use crate::aggregate::builder::{AggregateLimits, OpenAggregate, SealReason};
-use crate::aggregate::shard_check::HashKeySpan;
+use crate::aggregate::kinesis_record::HashKeySpan;
 use crate::buffer::{AGGREGATE_OVERHEAD, Budget, Charge, MemoryBudget, QueueId, RECORD_OVERHEAD};
 use crate::config::ProducerConfig;
 use crate::error::{DeliveryError, StopReason};

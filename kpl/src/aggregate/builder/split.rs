@@ -15,8 +15,7 @@ use kinesis_aggregation::{AggregateBuilder, HashKey};
 use super::{Sealed, Sealer, droppable_of};
 use crate::ack::Completer;
 use crate::aggregate::compression::Data;
-use crate::aggregate::kinesis_record::{KinesisRecord, Members};
-use crate::aggregate::shard_check::HashKeySpan;
+use crate::aggregate::kinesis_record::{HashKeySpan, KinesisRecord, Members};
 use crate::buffer::{QueueId, RECORD_OVERHEAD};
 use crate::record::UserRecord;
 

@@ -249,7 +249,7 @@ async fn a_key_keeps_its_order_when_its_shard_is_replaced() {
     let mut deliveries = vec![enter(&shared, "0")];
     sender.intake(clock::now());
     replace_shard(&shared, 2, "child");
-    // A sender may come between the new map and the retirement of the old queue, and mark ready first.
+    // A caller of `send` may say that the old intake is ready after the new map is in place, and before the old intake is closed.
     let retired = shared.take_ready();
     deliveries.extend([enter(&shared, "1"), enter(&shared, "2")]);
     retired.iter().for_each(|intake| shared.add_ready(intake));

@@ -140,6 +140,7 @@ impl Sender {
         self.confirm(record, shard_id, sequence_number, range);
     }
 
+    /// Delivers a written record if the shard may keep it. Otherwise the record waits for a fresh shard map.
     fn confirm(
         &mut self,
         record: KinesisRecord,
@@ -172,11 +173,12 @@ impl Sender {
         }
     }
 
+    /// Whether the map in place may be of a deleted stream of the same name.
     fn distrusts_map(&self) -> bool {
         self.router.generation < self.shared.trusted_from() && !self.router.map().is_blank()
     }
 
-    /// Whether, as far as the map tells, a record's key names its shard.
+    /// Whether the key of a record decides its shard, as far as the map shows.
     fn keys_decide(&self) -> bool {
         let map = self.router.map();
         !map.is_blank() && !map.is_service_placed()

@@ -91,6 +91,7 @@ impl Sender {
         }
     }
 
+    /// Fetches the full aggregates of an intake.
     fn fetch(&mut self, intake: &Arc<Intake>, now: Instant) {
         let config = &self.shared.config;
         self.queues
@@ -125,6 +126,7 @@ impl Sender {
         self.seal_all(intake.fetch_all(reason), intake.id);
     }
 
+    /// Seals aggregates and puts them into their queue. A busy queue that fills its aggregates gets larger ones.
     pub(super) fn seal_all(&mut self, aggregates: VecDeque<OpenAggregate>, queue_id: QueueId) {
         for aggregate in aggregates {
             let fill = aggregate.fill();
@@ -154,6 +156,7 @@ impl Sender {
         }
     }
 
+    /// Moves a record to the queue that takes its keys now. An aggregate whose members belong to several shards is split by shard.
     pub(super) fn requeue_by_shard(&mut self, mut record: KinesisRecord) {
         let router = Arc::clone(&self.router);
         let intake = router.intake_of(record.span.low);

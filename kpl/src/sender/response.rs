@@ -82,6 +82,7 @@ impl Refusal {
 }
 
 impl Sender {
+    /// Handles the end of a request: each of its records is delivered, sent again, or failed.
     pub(super) fn on_answer(&mut self, answer: Answered) {
         let (number, answer) = match answer {
             Ok(answer) => answer,
@@ -167,6 +168,7 @@ impl Sender {
         self.queues.get(&record.queue_id)?.intake.shard_id.clone()
     }
 
+    /// Handles a refused entry. A throttle of the shard slows down its limiter, and the record goes back to the queue at once.
     fn on_entry_refused(&mut self, record: KinesisRecord, refusal: &Refusal, now: Instant) {
         let delay = PUT_BACKOFF.delay(record.history.attempts, &mut self.rng);
         if retry::is_throttle(&refusal.code) {
@@ -222,6 +224,7 @@ impl Sender {
         }
     }
 
+    /// Handles a request that failed as a whole.
     fn on_request_failed(&mut self, number: u64, batch: Batch, error: &CallError, now: Instant) {
         let refusal = Refusal::of_request(error).unless_believed(&mut self.fatal_errors, now);
         // A single record that is too large says nothing about the limit for requests of several records.

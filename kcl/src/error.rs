@@ -1,12 +1,15 @@
 //! Errors of the worker and of user code.
 
+mod start;
+
 use std::error::Error;
 use std::fmt;
 
 use kinesis_common::panic_message::panic_message;
 
 use crate::config::ConfigError;
-use crate::coordinator::{StartError, WorkerFailure};
+
+pub use self::start::{StartError, WorkerFailure};
 
 /// Error of a record processor: any error, or a text.
 ///

@@ -171,8 +171,8 @@ pub use config::{
     AggregateRangePolicy, CheckpointPolicy, ConfigError, ConsumerConfig, InitialPosition,
     OnRecreatedStream, OnStop, OnTrimmedGap, TableConfig,
 };
-pub use coordinator::{StartError, WorkerFailure};
-pub use error::{BuildError, ProcessorError, WorkerError};
+
+pub use error::{BuildError, ProcessorError, StartError, WorkerError, WorkerFailure};
 pub use health::{Health, HealthStatus, Problem, ProblemKind};
 pub use lease::{FencingToken, TableProblem};
 pub use lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};

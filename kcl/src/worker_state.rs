@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
-use crate::coordinator::WorkerFailure;
+use crate::error::WorkerFailure;
 use crate::error::{BuildError, WorkerError};
 
 /// State in the life of a worker. The states follow one another in this order, and some last only a moment.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::context::Context;
-use super::error::WorkerFailure;
+use crate::error::WorkerFailure;
 use crate::lease::{CallError, CallErrorKind, LeaseStoreError};
 
 /// Time over which every answer must say that a resource is missing before it counts as deleted.

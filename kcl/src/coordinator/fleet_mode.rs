@@ -9,11 +9,11 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 
 use super::context::Context;
-use super::error::{StartError, WorkerFailure};
 use super::migration::{Migration, Mode, layout, mode};
 use super::scan_schedule;
 use super::start::Failure;
 use crate::clock::Clock;
+use crate::error::{StartError, WorkerFailure};
 use crate::lease::Layout;
 
 /// Mean pause between two reads, before jitter.

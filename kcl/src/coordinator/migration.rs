@@ -7,9 +7,9 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::error::StartError;
 use super::start::{Failure, call_failed};
 use crate::clock::Clock;
+use crate::error::StartError;
 use crate::lease::{Item, Layout, classify};
 
 const KEY: &str = "Migration3.0";

@@ -20,7 +20,6 @@ mod assignment;
 pub(crate) mod context;
 mod deletion_check;
 mod discovery;
-mod error;
 mod fleet_mode;
 mod fleet_view;
 mod heartbeat;
@@ -38,7 +37,6 @@ mod task_group;
 mod thread;
 mod writer_services;
 
-pub use error::{StartError, WorkerFailure};
 #[cfg(test)]
 pub(crate) use fleet_view::FleetView;
 pub(crate) use fleet_view::SharedFleetView;

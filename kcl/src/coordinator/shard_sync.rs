@@ -8,8 +8,8 @@ use fastrand::Rng;
 use kinesis_common::backoff::Backoff;
 
 use super::context::Context;
-use super::error::WorkerFailure;
 use super::scan_schedule;
+use crate::error::WorkerFailure;
 use crate::health::ProblemKind;
 use crate::lease::LeaseStoreError;
 use crate::metrics::Metric;

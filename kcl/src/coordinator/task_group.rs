@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::error::WorkerFailure;
+use crate::error::WorkerFailure;
 use crate::executor::Executor;
 use crate::task::Task;
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{DYNAMODB, KINESIS};
-use crate::coordinator::error::StartError;
+use crate::error::StartError;
 use crate::lease::{CallError, CallErrorKind, LeaseStoreError, TableError};
 use crate::stream::{ListShardsError, SyncError};
 

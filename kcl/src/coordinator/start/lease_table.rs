@@ -8,8 +8,8 @@ use aws_sdk_dynamodb::Client;
 use super::failure::{Failure, store_failed, table_failed};
 use crate::clock::Clock;
 use crate::config::{OnRecreatedStream, TableConfig};
-use crate::coordinator::error::StartError;
 use crate::coordinator::migration::Migration;
+use crate::error::StartError;
 use crate::lease::{
     CorruptItem, Layout, LeaseStore, Snapshot, StreamIdentity, TableKind, TableProblem,
     ensure_table, find_table,

@@ -17,12 +17,12 @@ use self::failure::{stream_failed, sync_failed};
 use self::lease_table::{LeaseTable, Tables};
 use self::retry::Startup;
 use super::context::PreparedWorker;
-use super::error::StartError;
 use super::fleet_mode::FleetMode;
 use super::migration::layout;
 use super::run::CoordinatorParts;
 use crate::config::OnRecreatedStream;
 use crate::current_stream::{CurrentStream, identity_of};
+use crate::error::StartError;
 use crate::executor::Executor;
 use crate::lease::{
     DynamoDbLeaseStore, Layout, StreamIdentity, TableKind, TableProblem, classify, for_leases,

@@ -11,7 +11,7 @@ use kinesis_common::backoff::Backoff;
 
 use super::failure::{Failure, TransientFailure};
 use crate::clock::Clock;
-use crate::coordinator::error::StartError;
+use crate::error::StartError;
 
 /// Longest pause before the second try; it doubles with each one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

@@ -1,18 +1,17 @@
-//! Why a worker cannot start, or cannot go on.
+//! Errors of the start of a worker, and of the coordination of a running one.
 
 use std::time::Duration;
 
 use crate::lease::TableProblem;
 
-/// Why a worker could not start. Nothing that another worker relies on was changed.
+/// Error of the start of a worker. The start changed nothing that another worker relies on.
 ///
 /// The text of each error contains its cause, so [`source`](std::error::Error::source) does not
 /// repeat it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The stream does not exist, in this account and region. A stream that is created a moment
-    /// later is not waited for.
+    /// The stream does not exist in this account and region. The start does not wait for its creation.
     #[error(
         "stream {stream} does not exist: create it, or check its name, the account and the region"
     )]
@@ -20,7 +19,7 @@ pub enum StartError {
         /// Name or ARN, as given.
         stream: String,
     },
-    /// The stream is being deleted. (One that is being created is waited for.)
+    /// The stream is being deleted. (The start waits for a stream that is being created.)
     #[error("stream {stream} is {status}: create it again, or check its name")]
     StreamNotActive {
         /// Name or ARN, as given.
@@ -191,7 +190,7 @@ pub enum StartError {
     },
 }
 
-/// Why a running worker cannot go on.
+/// Failure of the coordination, which ends a running worker.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkerFailure {

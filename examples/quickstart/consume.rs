@@ -19,14 +19,14 @@ struct Counter {
     run: Arc<str>,
     worker: u16,
     shard: String,
-    tenure: u64,
+    ownership: u64,
     tally: Arc<Tally>,
     bar: ProgressBar,
 }
 
 impl RecordProcessor for Counter {
     async fn initialize(&mut self, _shard: &ShardContext) -> Result<(), ProcessorError> {
-        self.tenure = self.tally.shard_started(self.worker, &self.shard);
+        self.ownership = self.tally.shard_started(self.worker, &self.shard);
         Ok(())
     }
 
@@ -41,7 +41,7 @@ impl RecordProcessor for Counter {
                 sequence_number: record.sequence_number().to_string(),
                 sub_sequence_number: record.sub_sequence_number(),
             };
-            Some(Delivery { tenure: self.tenure, id, key: record.partition_key()?, position })
+            Some(Delivery { ownership: self.ownership, id, key: record.partition_key()?, position })
         });
         let records: Vec<_> = records.collect();
         self.tally.delivered(self.worker, &self.shard, bytes, records.into_iter());
@@ -82,7 +82,7 @@ pub(crate) async fn start_workers(
                 run: Arc::clone(&run),
                 worker,
                 shard: shard.shard_id().to_owned(),
-                tenure: 0,
+                ownership: 0,
                 tally: Arc::clone(&tally),
                 bar: bar.clone(),
             })

@@ -20,7 +20,7 @@ struct State {
     ledger: Ledger,
     /// By worker and shard; a shard appears when its processor starts.
     shares: BTreeMap<(u16, String), Share>,
-    tenures: u64,
+    ownerships: u64,
 }
 
 /// Shared by the producer and every record processor.
@@ -35,13 +35,13 @@ impl Tally {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A processor starts on a shard; its tenure's number.
+    /// A processor starts on a shard; its ownership's number.
     pub(crate) fn shard_started(&self, worker: u16, shard: &str) -> u64 {
         let mut state = self.state();
         state.shares.entry((worker, shard.to_owned())).or_default();
-        state.tenures += 1;
+        state.ownerships += 1;
         self.changed.notify_waiters();
-        state.tenures
+        state.ownerships
     }
 
     pub(crate) fn shard_ended(&self, worker: u16, shard: &str) {

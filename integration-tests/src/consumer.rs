@@ -47,15 +47,15 @@ pub struct ConsumerArgs {
 pub enum Report {
     /// A processor started on a shard.
     Started {
-        /// Number of the tenure in this process.
-        tenure: u64,
+        /// Number of the ownership in this process.
+        ownership: u64,
         /// Its shard.
         shard: String,
     },
     /// A record was delivered.
     Delivered {
-        /// Number of the tenure in this process.
-        tenure: u64,
+        /// Number of the ownership in this process.
+        ownership: u64,
         /// The record's id.
         id: u64,
         /// Where it stood.
@@ -65,18 +65,18 @@ pub enum Report {
     },
     /// A shard was read to its end.
     Ended {
-        /// Number of the tenure in this process.
-        tenure: u64,
+        /// Number of the ownership in this process.
+        ownership: u64,
     },
     /// A shard was given up on request.
     Released {
-        /// Number of the tenure in this process.
-        tenure: u64,
+        /// Number of the ownership in this process.
+        ownership: u64,
     },
     /// A lease was lost.
     Lost {
-        /// Number of the tenure in this process.
-        tenure: u64,
+        /// Number of the ownership in this process.
+        ownership: u64,
     },
     /// The planned stop is over.
     Stopped {
@@ -93,14 +93,14 @@ impl Report {
     /// The line, without its end.
     pub fn to_line(&self) -> String {
         match self {
-            Self::Started { tenure, shard } => format!("S {tenure} {shard}"),
-            Self::Delivered { tenure, id, position, key } => format!(
-                "D {tenure} {id} {} {} {key}",
+            Self::Started { ownership, shard } => format!("S {ownership} {shard}"),
+            Self::Delivered { ownership, id, position, key } => format!(
+                "D {ownership} {id} {} {} {key}",
                 position.sequence_number, position.sub_sequence_number
             ),
-            Self::Ended { tenure } => format!("E {tenure}"),
-            Self::Released { tenure } => format!("R {tenure}"),
-            Self::Lost { tenure } => format!("L {tenure}"),
+            Self::Ended { ownership } => format!("E {ownership}"),
+            Self::Released { ownership } => format!("R {ownership}"),
+            Self::Lost { ownership } => format!("L {ownership}"),
             Self::Stopped { drained, left_to_expire, aborted } => {
                 format!("T {drained} {left_to_expire} {aborted}")
             }
@@ -112,18 +112,18 @@ impl Report {
         let mut words = line.split(' ');
         let kind = words.next()?;
         let mut number = || words.next()?.parse().ok();
-        let tenure = number()?;
+        let ownership = number()?;
         if kind == "T" {
             return Some(Self::Stopped {
-                drained: tenure,
+                drained: ownership,
                 left_to_expire: number()?,
                 aborted: number()?,
             });
         }
         Some(match kind {
-            "S" => Self::Started { tenure, shard: words.next()?.to_owned() },
+            "S" => Self::Started { ownership, shard: words.next()?.to_owned() },
             "D" => Self::Delivered {
-                tenure,
+                ownership,
                 id: words.next()?.parse().ok()?,
                 position: Position {
                     sequence_number: words.next()?.to_owned(),
@@ -131,26 +131,31 @@ impl Report {
                 },
                 key: words.next()?.to_owned(),
             },
-            "E" => Self::Ended { tenure },
-            "R" => Self::Released { tenure },
-            "L" => Self::Lost { tenure },
+            "E" => Self::Ended { ownership },
+            "R" => Self::Released { ownership },
+            "L" => Self::Lost { ownership },
             _ => return None,
         })
     }
 
-    /// The delivery that the line reports, for the ledger; tenures of different processes must
+    /// The delivery that the line reports, for the ledger; ownerships of different processes must
     /// not collide, so the process adds its own number.
     pub fn delivery(&self, process: u64) -> Option<Delivery<'_>> {
-        let Self::Delivered { tenure, id, position, key } = self else {
+        let Self::Delivered { ownership, id, position, key } = self else {
             return None;
         };
-        Some(Delivery { tenure: process << 32 | tenure, id: *id, key, position: position.clone() })
+        Some(Delivery {
+            ownership: process << 32 | ownership,
+            id: *id,
+            key,
+            position: position.clone(),
+        })
     }
 }
 
 /// Writes each report before it checkpoints, so nothing is checkpointed that was not reported.
 struct Reporter {
-    tenure: u64,
+    ownership: u64,
     stamps: bool,
 }
 
@@ -170,14 +175,17 @@ impl Reporter {
 
 impl RecordProcessor for Reporter {
     async fn initialize(&mut self, shard: &ShardContext) -> Result<(), ProcessorError> {
-        self.report([Report::Started { tenure: self.tenure, shard: shard.shard_id().to_owned() }])
+        self.report([Report::Started {
+            ownership: self.ownership,
+            shard: shard.shard_id().to_owned(),
+        }])
     }
 
     async fn process_records(&mut self, batch: RecordBatch<'_>) -> Result<(), ProcessorError> {
         let mut reports = Vec::with_capacity(batch.len());
         for record in batch.records() {
             reports.push(Report::Delivered {
-                tenure: self.tenure,
+                ownership: self.ownership,
                 id: workload::id_of(record.data()).ok_or("a payload that nobody sent")?,
                 position: Position {
                     sequence_number: record.sequence_number().to_string(),
@@ -195,19 +203,19 @@ impl RecordProcessor for Reporter {
     }
 
     async fn shard_ended(&mut self, end: ShardEnd<'_>) -> Result<(), ProcessorError> {
-        self.report([Report::Ended { tenure: self.tenure }])?;
+        self.report([Report::Ended { ownership: self.ownership }])?;
         end.checkpoint().await?;
         Ok(())
     }
 
     async fn lease_lost(&mut self) {
         // A closed pipe means that the parent has gone; there is nobody to tell.
-        let _ = self.report([Report::Lost { tenure: self.tenure }]);
+        let _ = self.report([Report::Lost { ownership: self.ownership }]);
     }
 
     async fn shutdown_requested(&mut self, _shutdown: Shutdown<'_>) -> Result<(), ProcessorError> {
         // Each batch was checkpointed.
-        self.report([Report::Released { tenure: self.tenure }])
+        self.report([Report::Released { ownership: self.ownership }])
     }
 }
 
@@ -222,12 +230,12 @@ pub(crate) fn epoch_micros() -> u64 {
 pub async fn consume(args: ConsumerArgs) -> Result<(), Error> {
     // Before there is anything to stop.
     let mut terminated = signal(SignalKind::terminate())?;
-    let tenures = Arc::new(AtomicU64::new(0));
+    let ownerships = Arc::new(AtomicU64::new(0));
     let sdk_config = crate::sdk_config(&args.url);
     let failover = Duration::from_millis(args.failover_ms);
     let worker = Scheduler::builder(&args.application, &args.stream, &sdk_config)
         .processor(move |_shard: &ShardContext| Reporter {
-            tenure: tenures.fetch_add(1, Ordering::Relaxed),
+            ownership: ownerships.fetch_add(1, Ordering::Relaxed),
             stamps: args.stamps,
         })
         .config(
@@ -258,7 +266,7 @@ pub async fn consume(args: ConsumerArgs) -> Result<(), Error> {
         left_to_expire: report.shards.values().filter(expires).count() as u64,
         aborted: report.aborted.len() as u64,
     };
-    let reporter = Reporter { tenure: 0, stamps: args.stamps };
+    let reporter = Reporter { ownership: 0, stamps: args.stamps };
     reporter.report([stopped]).map_err(|error| error.to_string())?;
     Ok(())
 }
@@ -271,11 +279,11 @@ mod tests {
     fn lines_come_back() {
         let position = Position { sequence_number: "496".into(), sub_sequence_number: 3 };
         for report in [
-            Report::Started { tenure: 1, shard: "shardId-000000000000".into() },
-            Report::Delivered { tenure: 2, id: 77, position, key: "key-1".into() },
-            Report::Ended { tenure: 3 },
-            Report::Released { tenure: 4 },
-            Report::Lost { tenure: 5 },
+            Report::Started { ownership: 1, shard: "shardId-000000000000".into() },
+            Report::Delivered { ownership: 2, id: 77, position, key: "key-1".into() },
+            Report::Ended { ownership: 3 },
+            Report::Released { ownership: 4 },
+            Report::Lost { ownership: 5 },
             Report::Stopped { drained: 1, left_to_expire: 2, aborted: 3 },
         ] {
             assert_eq!(Report::from_line(&report.to_line()), Some(report));

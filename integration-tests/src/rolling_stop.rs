@@ -48,7 +48,7 @@ pub async fn run(program: &Path, records: u64, failover: Duration) -> Result<Out
     if !shared.await {
         return Err("the workers did not share the shards".into());
     }
-    let started = seen.state().tenures[&2];
+    let started = seen.state().ownerships[&2];
 
     let mut stop = None;
     let mut first = Some(first);
@@ -65,7 +65,7 @@ pub async fn run(program: &Path, records: u64, failover: Duration) -> Result<Out
     }
     let settled = |state: &State| state.ledger.is_settled() && state.running(2) == SHARDS;
     seen.until(STALLED, settled).await;
-    let taken_over = seen.state().tenures[&2] - started;
+    let taken_over = seen.state().ownerships[&2] - started;
     second.stop().await?;
     let verdict = seen.state().ledger.verdict();
     Ok(Outcome { verdict, taken_over, left_behind: half as u64 })

@@ -47,7 +47,7 @@ pub struct Outcome {
     /// Receipts that name a shard and sequence number where the stream has no such record.
     pub false_receipts: u64,
     /// Processors started, by worker.
-    pub tenures: HashMap<u64, u64>,
+    pub ownerships: HashMap<u64, u64>,
 }
 
 /// Runs the scenario; `progress` is told how many records were acknowledged and seen.
@@ -66,7 +66,7 @@ pub async fn run(
     };
     let first = Worker::start(&program, 1, &seen)?;
     let second = Worker::start(&program, 2, &seen)?;
-    if !seen.until(scenario.stalled, |state| state.tenures.len() == 2).await {
+    if !seen.until(scenario.stalled, |state| state.ownerships.len() == 2).await {
         return Err("a worker got no shard".into());
     }
 
@@ -126,7 +126,7 @@ pub async fn run(
         bytes,
         lost_ids: state.ledger.lost_ids(),
         false_receipts: false_receipts.values().sum(),
-        tenures: state.tenures.clone(),
+        ownerships: state.ownerships.clone(),
     })
 }
 

@@ -25,7 +25,7 @@ pub(crate) const APPLICATION: &str = "billing";
 pub(crate) struct State {
     pub(crate) ledger: Ledger,
     /// Processors started, by worker.
-    pub(crate) tenures: HashMap<u64, u64>,
+    pub(crate) ownerships: HashMap<u64, u64>,
     /// Processors that were not told to stop, by worker and number.
     running: HashSet<(u64, u64)>,
     /// Processors that were asked to stop, by worker.
@@ -43,21 +43,21 @@ impl State {
 
     fn note(&mut self, worker: u64, report: &Report) {
         match report {
-            Report::Started { tenure, .. } => {
-                *self.tenures.entry(worker).or_default() += 1;
-                self.running.insert((worker, *tenure));
+            Report::Started { ownership, .. } => {
+                *self.ownerships.entry(worker).or_default() += 1;
+                self.running.insert((worker, *ownership));
             }
             Report::Delivered { .. } => {
                 if let Some(delivery) = report.delivery(worker) {
                     self.ledger.delivered(delivery);
                 }
             }
-            Report::Released { tenure } => {
-                self.running.remove(&(worker, *tenure));
+            Report::Released { ownership } => {
+                self.running.remove(&(worker, *ownership));
                 *self.asked.entry(worker).or_default() += 1;
             }
-            Report::Ended { tenure } | Report::Lost { tenure } => {
-                self.running.remove(&(worker, *tenure));
+            Report::Ended { ownership } | Report::Lost { ownership } => {
+                self.running.remove(&(worker, *ownership));
             }
             Report::Stopped { .. } => {
                 self.stopped.insert(worker, report.clone());

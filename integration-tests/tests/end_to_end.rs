@@ -21,5 +21,5 @@ async fn no_record_is_lost_through_a_split_a_merge_and_a_killed_worker() {
     assert_eq!(outcome.verdict.out_of_order, 0, "{outcome:?}");
     assert_eq!(outcome.false_receipts, 0, "{outcome:?}");
     assert_eq!(outcome.redelivered_before_the_kill, 0, "{outcome:?}");
-    assert!(outcome.tenures.len() == 2 && outcome.tenures[&2] >= 3, "{outcome:?}");
+    assert!(outcome.ownerships.len() == 2 && outcome.ownerships[&2] >= 3, "{outcome:?}");
 }

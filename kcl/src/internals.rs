@@ -22,7 +22,7 @@ pub use crate::lease::store::{
     LeaderLock, LeaseStore, Outcome, Progress, ShardFacts, Snapshot, StoreFuture, WorkerRow,
 };
 pub use crate::lease::{CallError, CallErrorKind, ChildShard, LeaseStoreError};
-use crate::lease::{DynamoDbLeaseStore, Layout, WeakTenure, ensure_table, for_leases};
+use crate::lease::{DynamoDbLeaseStore, Layout, WeakHeldLease, ensure_table, for_leases};
 use crate::processor::ShardContext;
 pub use crate::retrieval::{
     Held, Page, Position, RawRecord, Retrieval, RetrievalError, ShardBudget, ShardReader, Start,
@@ -46,12 +46,12 @@ pub async fn open_lease_table(
 
 /// The ownership of a shard, seen from outside of its processor. Does not keep the lease.
 #[derive(Debug, Clone)]
-pub struct Ownership(WeakTenure);
+pub struct Ownership(WeakHeldLease);
 
 impl Ownership {
     /// The ownership for which the processor of `shard` is made.
     pub fn of(shard: &ShardContext) -> Self {
-        Self(shard.tenure.clone())
+        Self(shard.held_lease.clone())
     }
 
     /// True while the worker is sure to own the lease.

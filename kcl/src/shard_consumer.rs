@@ -27,7 +27,7 @@ use crate::delivery::{AutoCheckpoint, Deaggregator, Invoker, ReadToNote};
 use crate::error::WorkerError;
 use crate::executor::Executor;
 use crate::health::ProblemKind;
-use crate::lease::{ChildShard, LeaseOutcome, Tenure, TenureEnd};
+use crate::lease::{ChildShard, HeldLease, LeaseEnd, LeaseOutcome};
 use crate::metrics::Metric;
 use crate::processor::{Checkpointer, ErasedFactory, ErasedProcessor, ShardContext};
 use crate::retrieval::{
@@ -57,15 +57,15 @@ pub(crate) struct Worker {
 /// Drives one shard through its states.
 pub(crate) struct ShardConsumer {
     worker: Arc<Worker>,
-    tenure: Tenure,
+    held_lease: HeldLease,
     status: Arc<ShardStatus>,
     invoker: Invoker,
     /// Cancelled in a planned stop, when leases may leave this worker.
-    may_give_away: CancellationToken,
+    may_relinquish: CancellationToken,
     random: Rng,
     /// The children that the last page named.
     children: Vec<ChildShard>,
-    /// Set when the tenure has ended.
+    /// Set when the ownership has ended.
     outcome: Option<LeaseOutcome>,
 }
 
@@ -78,14 +78,14 @@ struct Running {
 impl ShardConsumer {
     pub(crate) fn new(
         worker: Arc<Worker>,
-        tenure: Tenure,
+        held_lease: HeldLease,
         status: Arc<ShardStatus>,
-        may_give_away: CancellationToken,
+        may_relinquish: CancellationToken,
         seed: u64,
     ) -> Self {
         let mut random = Rng::with_seed(seed);
         let invoker = Invoker::new(
-            tenure.clone(),
+            held_lease.clone(),
             Arc::clone(&status),
             Arc::clone(&worker.config),
             Arc::clone(&worker.clock),
@@ -93,10 +93,10 @@ impl ShardConsumer {
         );
         Self {
             worker,
-            tenure,
+            held_lease,
             status,
             invoker,
-            may_give_away,
+            may_relinquish,
             random,
             children: Vec::new(),
             outcome: None,
@@ -108,8 +108,8 @@ impl ShardConsumer {
     /// # Errors
     /// What ends the whole worker.
     pub(crate) async fn run(mut self) -> Result<LeaseOutcome, WorkerError> {
-        let shard_id = self.tenure.shard_id().to_owned();
-        let mut state = ShardState::acquired(self.tenure.lease().has_ended());
+        let shard_id = self.held_lease.shard_id().to_owned();
+        let mut state = ShardState::acquired(self.held_lease.lease().has_ended());
         let mut running = None;
         let mut fatal = None;
         while state != ShardState::Done {
@@ -147,11 +147,11 @@ impl ShardConsumer {
     /// Waits until the parent shards are done.
     async fn wait_on_parents(&self) -> Result<Event, ShutdownReason> {
         loop {
-            match self.invoker.unless_given_up(self.tenure.parents_ended()).await? {
+            match self.invoker.unless_given_up(self.held_lease.parents_ended()).await? {
                 Ok(true) => return Ok(Event::ParentsEnded),
                 Ok(false) => {}
                 Err(error) => tracing::warn!(
-                    shard_id = self.tenure.shard_id(), %error,
+                    shard_id = self.held_lease.shard_id(), %error,
                     "the leases of the parent shards cannot be read; trying again"
                 ),
             }
@@ -163,10 +163,10 @@ impl ShardConsumer {
     async fn initialize(&mut self, running: &mut Option<Running>) -> Result<Event, ShutdownReason> {
         let Worker { application, stream, worker_id, factory, .. } = &*self.worker;
         let tokens = self.invoker.stop().for_call();
-        let context = ShardContext::new(&self.tenure, tokens, application, stream, worker_id);
+        let context = ShardContext::new(&self.held_lease, tokens, application, stream, worker_id);
         let processor = self.invoker.initialize(&**factory, &context).await?;
         *running =
-            Some(Running { processor, checkpointer: Checkpointer::new(self.tenure.clone()) });
+            Some(Running { processor, checkpointer: Checkpointer::new(self.held_lease.clone()) });
         Ok(Event::Initialized)
     }
 
@@ -181,10 +181,10 @@ impl ShardConsumer {
         let mut deaggregator = self.deaggregator();
         let config = &self.worker.config;
         let mut auto = AutoCheckpoint::new(config.checkpoint, self.worker.clock.now());
-        let mut note = ReadToNote::new(self.tenure.lease().read_to);
+        let mut note = ReadToNote::new(self.held_lease.lease().read_to);
         loop {
             // A renewal may have carried the checkpoint in the meantime.
-            let carried_at = self.tenure.progress().lock().carried_at();
+            let carried_at = self.held_lease.progress().lock().carried_at();
             let due = auto.due_in(self.worker.clock.now(), carried_at);
             // Before the next page is asked for: while the shard is behind, a page is always there, and a
             // timer of no time is not ready when it is first polled.
@@ -224,7 +224,7 @@ impl ShardConsumer {
             }
             auto.delivered();
             {
-                let mut progress = self.tenure.progress().lock();
+                let mut progress = self.held_lease.progress().lock();
                 progress.page_processed(last);
                 if auto.is_on() {
                     progress.offer_to_renewal();
@@ -240,10 +240,10 @@ impl ShardConsumer {
     /// Starts to read behind the checkpoint. `None`: the shard is done.
     fn read(&mut self) -> Option<Prefetch> {
         let worker = &self.worker;
-        let lease = self.tenure.lease();
+        let lease = self.held_lease.lease();
         let initial_position = worker.config.initial_position;
         let position = Position::start(&lease.checkpoint, lease.resume_from, initial_position)?;
-        tracing::info!(shard_id = self.tenure.shard_id(), ?position, "reading");
+        tracing::info!(shard_id = self.held_lease.shard_id(), ?position, "reading");
         let reader = worker.retrieval.open(Start {
             status: Arc::clone(&self.status),
             position,
@@ -256,14 +256,14 @@ impl ShardConsumer {
     }
 
     fn deaggregator(&self) -> Deaggregator {
-        let lease = self.tenure.lease();
+        let lease = self.held_lease.lease();
         let done = match lease.checkpoint {
             Checkpoint::At(position) => Some(position),
             _ => None,
         };
         let config = &self.worker.config;
         Deaggregator::new(
-            self.tenure.shard_id(),
+            self.held_lease.shard_id(),
             lease.hash_key_range,
             done,
             config.aggregate_range,
@@ -274,14 +274,14 @@ impl ShardConsumer {
 
     /// Notes in the lease up to when everything is read and checkpointed, if a note is due.
     async fn note_read_to(&self, note: &mut ReadToNote) {
-        let read_to = self.tenure.progress().lock().read_to();
+        let read_to = self.held_lease.progress().lock().read_to();
         let Some(read_to) = read_to.filter(|read_to| note.is_due(*read_to)) else { return };
-        let written = self.invoker.unless_given_up(self.tenure.note_read_to(read_to)).await;
+        let written = self.invoker.unless_given_up(self.held_lease.note_read_to(read_to)).await;
         let Ok(written) = written else { return };
         // Also after a failure: the next note makes up for it.
         note.noted(read_to);
         if let Err(error) = written {
-            tracing::debug!(shard_id = self.tenure.shard_id(), %error, "how far the shard was read could not be noted");
+            tracing::debug!(shard_id = self.held_lease.shard_id(), %error, "how far the shard was read could not be noted");
         }
     }
 
@@ -289,7 +289,7 @@ impl ShardConsumer {
     /// batch, or by the next renewal of the lease.
     fn note_checkpoint(&self, result: Result<(), CheckpointError>) -> bool {
         let (problems, kind) = (self.status.problems(), ProblemKind::CheckpointFailing);
-        let shard_id = self.tenure.shard_id();
+        let shard_id = self.held_lease.shard_id();
         match &result {
             Ok(()) => {
                 problems.recovered(kind, Some(shard_id));
@@ -310,7 +310,7 @@ impl ShardConsumer {
         match ended {
             Ok(()) => {
                 self.status.succeeded();
-                self.outcome = Some(self.tenure.end(TenureEnd::ShardEnded).await);
+                self.outcome = Some(self.held_lease.end(LeaseEnd::ShardEnded).await);
                 Ok(Event::Finished)
             }
             Err(ShutdownReason::LeaseLost) => Err(ShutdownReason::LeaseLost),
@@ -323,11 +323,11 @@ impl ShardConsumer {
     async fn try_end_shard(&mut self, running: &mut Option<Running>) -> Result<(), ShutdownReason> {
         let mut backoff = self.invoker.backoff();
         loop {
-            let record = self.tenure.record_children(self.children.clone());
+            let record = self.held_lease.record_children(self.children.clone());
             match self.invoker.unless_given_up(record).await? {
                 Ok(()) => break,
                 Err(error) => tracing::warn!(
-                    shard_id = self.tenure.shard_id(), %error,
+                    shard_id = self.held_lease.shard_id(), %error,
                     "recording the child shards failed; trying again"
                 ),
             }
@@ -353,31 +353,31 @@ impl ShardConsumer {
                 self.note_checkpoint(checkpointer.checkpoint().await);
             }
         }
-        self.may_give_away().await;
+        self.may_relinquish().await;
         self.invoker.check_lease()?;
         // Before the lease leaves: what the processor does while it is dropped is its last work.
         self.invoker.drop_processor(running.take());
         self.status.processor_stopped();
-        let is_handoff = self.tenure.handoff_requested().is_cancelled();
-        let how = if is_handoff { TenureEnd::Transfer } else { TenureEnd::GiveAway };
-        self.outcome = Some(self.tenure.end(how).await);
+        let is_handoff = self.held_lease.handoff_requested().is_cancelled();
+        let how = if is_handoff { LeaseEnd::Transfer } else { LeaseEnd::Relinquish };
+        self.outcome = Some(self.held_lease.end(how).await);
         Ok(Event::Finished)
     }
 
     /// Waits until the lease may leave this worker. In a planned stop that is when the worker's row is
     /// gone and the receivers of its leases are known: a leader would give the lease back to a worker
     /// whose row is there. A handoff has its receiver, and one that began meanwhile does not wait.
-    async fn may_give_away(&self) {
+    async fn may_relinquish(&self) {
         // The shard fails for a reason of its own, while the worker goes on.
-        if !self.tenure.shutdown_requested().is_cancelled() {
+        if !self.held_lease.shutdown_requested().is_cancelled() {
             return;
         }
-        let (lost, handoff) = (self.tenure.lost(), self.tenure.handoff_requested());
+        let (lost, handoff) = (self.held_lease.lost(), self.held_lease.handoff_requested());
         tokio::select! {
             biased;
             () = lost.cancelled() => {}
             () = handoff.cancelled() => {}
-            () = self.may_give_away.cancelled() => {}
+            () = self.may_relinquish.cancelled() => {}
         }
     }
 
@@ -387,7 +387,7 @@ impl ShardConsumer {
         if let Some(running) = running {
             self.invoker.lease_lost(&mut *running.processor).await;
         }
-        self.outcome = Some(self.tenure.end(TenureEnd::Lost).await);
+        self.outcome = Some(self.held_lease.end(LeaseEnd::Lost).await);
         Event::Finished
     }
 }

@@ -67,7 +67,7 @@ use crate::clock::SystemClock;
 use crate::config::{AggregateRangePolicy, ConsumerConfig};
 use crate::delivery::Deaggregator;
 use crate::error::ProcessorError;
-use crate::lease::{Lease, PendingCheckpoint, Recorder, Tenure};
+use crate::lease::{HeldLease, Lease, PendingCheckpoint, Recorder};
 use crate::processor::{
     Batch, CallTokens, Checkpointer, RecordBatch, RecordProcessor, ShardContext, ShardEnd, Shutdown,
 };
@@ -138,10 +138,11 @@ impl TestShardBuilder {
     /// Outside of a tokio runtime.
     pub fn build(self) -> TestShard {
         let next = first_behind(&self.lease.checkpoint);
-        let (tenure, recorder) = Tenure::recorded(self.lease, Arc::new(SystemClock));
-        let tokens = CallTokens { lost: tenure.lost(), shutdown: tenure.shutdown_requested() };
+        let (held_lease, recorder) = HeldLease::recorded(self.lease, Arc::new(SystemClock));
+        let tokens =
+            CallTokens { lost: held_lease.lost(), shutdown: held_lease.shutdown_requested() };
         let context = ShardContext::new(
-            &tenure,
+            &held_lease,
             tokens.clone(),
             &self.application,
             &self.stream,
@@ -149,10 +150,10 @@ impl TestShardBuilder {
         );
         TestShard {
             tokens,
-            checkpointer: Checkpointer::new(tenure.clone()),
+            checkpointer: Checkpointer::new(held_lease.clone()),
             budget: ShardBudget::new(&ByteBudget::new(usize::MAX)),
             next,
-            tenure,
+            held_lease,
             recorder,
             context,
         }
@@ -161,7 +162,7 @@ impl TestShardBuilder {
 
 /// One shard in memory, whose lease this worker holds. See the [module](self).
 pub struct TestShard {
-    tenure: Tenure,
+    held_lease: HeldLease,
     recorder: Recorder,
     context: ShardContext,
     checkpointer: Checkpointer,
@@ -235,7 +236,7 @@ impl TestShard {
         );
         let mut deaggregator = Deaggregator::new(
             self.context.shard_id(),
-            self.tenure.lease().hash_key_range,
+            self.held_lease.lease().hash_key_range,
             None,
             AggregateRangePolicy::default(),
             ConsumerConfig::default().max_decompressed_size,
@@ -342,7 +343,7 @@ impl TestShard {
 
     /// The checkpoint in force; [`Checkpoint::ShardEnd`] when the end was checkpointed.
     pub fn checkpoint(&self) -> Checkpoint {
-        self.tenure.lease().checkpoint
+        self.held_lease.lease().checkpoint
     }
 
     /// Every checkpoint that was written, in order.
@@ -352,7 +353,7 @@ impl TestShard {
 
     /// The checkpoint that was prepared and not committed, with its state.
     pub fn pending(&self) -> Option<(Checkpoint, Option<Bytes>)> {
-        let pending = self.tenure.lease().pending?;
+        let pending = self.held_lease.lease().pending?;
         Some((pending.checkpoint, pending.state))
     }
 }

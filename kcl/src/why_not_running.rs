@@ -157,7 +157,7 @@ pub(crate) struct Asker<'a> {
     pub(crate) stops_at_gaps: bool,
     /// What fails at the moment.
     pub(crate) problems: &'a ProblemLog,
-    /// Its own tenure of the shard.
+    /// Its own ownership of the shard.
     pub(crate) own: Option<ShardSnapshot>,
 }
 

@@ -35,8 +35,8 @@ impl PartialOrd for Position {
 /// What a consumer reports for each record it was handed.
 #[derive(Debug, Clone)]
 pub struct Delivery<'a> {
-    /// Identifies one tenure of a lease: every record processor instance has its own.
-    pub tenure: u64,
+    /// Identifies one ownership of a lease: every record processor instance has its own.
+    pub ownership: u64,
     /// The id that the producer gave the record.
     pub id: u64,
     /// The record's partition key.
@@ -62,9 +62,9 @@ struct Entry {
 /// for id in 0..3 {
 ///     ledger.acknowledged(id);
 /// }
-/// ledger.delivered(Delivery { tenure: 1, id: 0, key: "a", position: at(10) });
-/// ledger.delivered(Delivery { tenure: 1, id: 2, key: "a", position: at(12) });
-/// ledger.delivered(Delivery { tenure: 1, id: 2, key: "a", position: at(12) });
+/// ledger.delivered(Delivery { ownership: 1, id: 0, key: "a", position: at(10) });
+/// ledger.delivered(Delivery { ownership: 1, id: 2, key: "a", position: at(12) });
+/// ledger.delivered(Delivery { ownership: 1, id: 2, key: "a", position: at(12) });
 ///
 /// let verdict = ledger.verdict();
 /// assert_eq!((verdict.acknowledged, verdict.lost, verdict.redelivered), (3, 1, 1));
@@ -79,8 +79,8 @@ pub struct Ledger {
     seen: u64,
     /// Last first delivery of each key.
     keys: HashMap<String, Position>,
-    /// Last delivery of each tenure.
-    tenures: HashMap<u64, Position>,
+    /// Last delivery of each ownership.
+    ownerships: HashMap<u64, Position>,
     redelivered: u64,
     written_twice: u64,
     out_of_order: u64,
@@ -101,7 +101,7 @@ pub struct Verdict {
     pub redelivered: u64,
     /// Records that stand at more than one position of the stream: a producer's duplicates.
     pub written_twice: u64,
-    /// First deliveries of a key that went back in the stream, and deliveries within one tenure
+    /// First deliveries of a key that went back in the stream, and deliveries within one ownership
     /// that did.
     pub out_of_order: u64,
 }
@@ -118,7 +118,7 @@ impl Ledger {
 
     /// A record processor was handed this record.
     pub fn delivered(&mut self, delivery: Delivery<'_>) {
-        let Delivery { tenure, id, key, position } = delivery;
+        let Delivery { ownership, id, key, position } = delivery;
         let entry = self.entries.entry(id).or_default();
         let first = entry.delivered.is_empty();
         if first {
@@ -144,10 +144,10 @@ impl Ledger {
                 None => drop(self.keys.insert(key.to_owned(), position.clone())),
             }
         }
-        match self.tenures.get_mut(&tenure) {
+        match self.ownerships.get_mut(&ownership) {
             Some(last) if position <= *last => back = true,
             Some(last) => *last = position,
-            None => drop(self.tenures.insert(tenure, position)),
+            None => drop(self.ownerships.insert(ownership, position)),
         }
         self.out_of_order += u64::from(back);
     }
@@ -187,8 +187,8 @@ mod tests {
         Position { sequence_number: sequence_number.into(), sub_sequence_number }
     }
 
-    fn deliver(ledger: &mut Ledger, tenure: u64, id: u64, key: &str, position: Position) {
-        ledger.delivered(Delivery { tenure, id, key, position });
+    fn deliver(ledger: &mut Ledger, ownership: u64, id: u64, key: &str, position: Position) {
+        ledger.delivered(Delivery { ownership, id, key, position });
     }
 
     #[test]
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_tenure_may_go_back_over_what_was_delivered_but_not_within_itself() {
+    fn a_new_ownership_may_go_back_over_what_was_delivered_but_not_within_itself() {
         let mut ledger = Ledger::default();
         deliver(&mut ledger, 1, 1, "k", at("5", 0));
         deliver(&mut ledger, 1, 2, "k", at("6", 0));

@@ -16,7 +16,7 @@
 //! | a rolling deploy of the Java workers beside ours, by its shares | `rolling_deploy` |
 //! | a Java leader acts on an old look | `java_worker::leader`: `pass`; `scenario`: `misjudge` |
 //! | a handoff in mid-flight, its owner or receiver dead, paused or cut off | `scenario::disturbed_handoff` |
-//! | user code that fails, panics, takes its time, checkpoints in two phases and after its tenure | `rust_worker::processor` |
+//! | user code that fails, panics, takes its time, checkpoints in two phases and after its ownership | `rust_worker::processor` |
 //! | user code blocks the threads of its runtime, or that runtime ends, while coordination goes on | `scenario`: `block`, `strike` |
 //! | reads that fail, are throttled or late | `rust_worker::reads` |
 //! | resharding, listings that lag | `scenario`: `strike`; `stream` |
@@ -26,7 +26,7 @@
 //! | at most one processor of a lease within its fence, among ours whatever it heard; none of ours is called behind it | `oracle`: `check_overlaps`; `oracle::calls` |
 //! | none of ours processes more shards than its `max_leases` | `oracle`: `check_limit` |
 //! | a checkpoint never goes back, nor past what was delivered; its writer owns the lease | `oracle::table` |
-//! | records of a shard in order within a tenure, none skipped, each delivered in the end | `oracle::progress`; `scenario`: `deliver` |
+//! | records of a shard in order within an ownership, none skipped, each delivered in the end | `oracle::progress`; `scenario`: `deliver` |
 //! | a stop ends, in time, and its report lists what the worker held | `scenario`: `stop_all`; `rust_worker::stopping` |
 //! | keys in order across splits and merges: parents before children | `oracle`: `check_parents` |
 //! | active leases cover the hash space; no unfinished lease is deleted, no finished one made again | `oracle`: `check_cover`; `oracle::table` |

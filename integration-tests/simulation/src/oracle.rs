@@ -61,7 +61,7 @@ struct Processor {
     kind: Kind,
     shard: String,
     hold: Box<dyn Hold>,
-    /// The last record delivered in this tenure.
+    /// The last record delivered in this ownership.
     last: Option<u64>,
     /// It failed on the batch behind that.
     has_failed: bool,
@@ -204,7 +204,7 @@ impl Oracle {
                 left_behind: false,
             },
         );
-        state.note(now, &format!("{worker} begins {shard} (tenure {id})"));
+        state.note(now, &format!("{worker} begins {shard} (ownership {id})"));
         state.check_limit(now, worker);
         state.check_overlaps(now);
         id
@@ -228,7 +228,7 @@ impl Oracle {
         let mut state = self.state();
         if let Some(processor) = state.processors.remove(&id) {
             let Processor { worker, shard, .. } = processor;
-            state.note(now, &format!("{worker} ends {shard} (tenure {id}): {why}"));
+            state.note(now, &format!("{worker} ends {shard} (ownership {id}): {why}"));
         }
     }
 
@@ -239,7 +239,7 @@ impl Oracle {
         if let Some(processor) = state.processors.get_mut(&id) {
             processor.left_behind = true;
             let Processor { worker, shard, .. } = processor;
-            let what = format!("{worker} leaves {shard} behind (tenure {id})");
+            let what = format!("{worker} leaves {shard} behind (ownership {id})");
             state.note(now, &what);
         }
     }

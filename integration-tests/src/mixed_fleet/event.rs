@@ -11,8 +11,8 @@ pub(super) struct Event {
     pub(super) at: u64,
     /// Number of the worker in its fleet.
     pub(super) worker: u32,
-    /// Number of the tenure in its process.
-    pub(super) tenure: u32,
+    /// Number of the ownership in its process.
+    pub(super) ownership: u32,
     pub(super) shard: String,
     pub(super) what: What,
 }
@@ -43,26 +43,26 @@ pub(super) enum Kind {
 pub(super) struct Lines {
     worker: u32,
     kind: Kind,
-    tenures: u32,
-    /// The Java worker names shards: their current tenures. Ours names tenures: their shards.
+    ownerships: u32,
+    /// The Java worker names shards: their current ownerships. Ours names ownerships: their shards.
     java: HashMap<String, u32>,
     rust: HashMap<u64, (u32, String)>,
 }
 
 impl Lines {
     pub(super) fn new(worker: u32, kind: Kind) -> Self {
-        Self { worker, kind, tenures: 0, java: HashMap::new(), rust: HashMap::new() }
+        Self { worker, kind, ownerships: 0, java: HashMap::new(), rust: HashMap::new() }
     }
 
     /// `None`: a line about something else, or one that was cut off by a kill.
     pub(super) fn read(&mut self, line: &str) -> Option<Event> {
         let (at, line) = line.split_once(' ')?;
         let at = at.parse().ok()?;
-        let (tenure, shard, what) = match self.kind {
+        let (ownership, shard, what) = match self.kind {
             Kind::Java => self.read_java(line)?,
             Kind::Rust => self.read_rust(line)?,
         };
-        Some(Event { at, worker: self.worker, tenure, shard, what })
+        Some(Event { at, worker: self.worker, ownership, shard, what })
     }
 
     fn read_java(&mut self, line: &str) -> Option<(u32, String, What)> {
@@ -71,8 +71,8 @@ impl Lines {
         let what = match word {
             "begin" => {
                 words.next()?;
-                self.tenures += 1;
-                self.java.insert(shard.to_owned(), self.tenures);
+                self.ownerships += 1;
+                self.java.insert(shard.to_owned(), self.ownerships);
                 What::Began
             }
             "record" => What::Delivered(words.next()?.parse().ok()?),
@@ -85,21 +85,21 @@ impl Lines {
     }
 
     fn read_rust(&mut self, line: &str) -> Option<(u32, String, What)> {
-        let (tenure, what) = match Report::from_line(line)? {
-            Report::Started { tenure, shard } => {
-                self.tenures += 1;
-                self.rust.insert(tenure, (self.tenures, shard));
-                (tenure, What::Began)
+        let (ownership, what) = match Report::from_line(line)? {
+            Report::Started { ownership, shard } => {
+                self.ownerships += 1;
+                self.rust.insert(ownership, (self.ownerships, shard));
+                (ownership, What::Began)
             }
-            Report::Delivered { tenure, id, .. } => (tenure, What::Delivered(id)),
-            Report::Ended { tenure } => (tenure, What::Ended),
-            Report::Released { tenure } => (tenure, What::Released),
-            Report::Lost { tenure } => (tenure, What::Lost),
+            Report::Delivered { ownership, id, .. } => (ownership, What::Delivered(id)),
+            Report::Ended { ownership } => (ownership, What::Ended),
+            Report::Released { ownership } => (ownership, What::Released),
+            Report::Lost { ownership } => (ownership, What::Lost),
             // Of the whole worker, which is known to have ended.
             Report::Stopped { .. } => return None,
         };
-        let (tenure, shard) = self.rust.get(&tenure)?.clone();
-        Some((tenure, shard, what))
+        let (ownership, shard) = self.rust.get(&ownership)?.clone();
+        Some((ownership, shard, what))
     }
 }
 
@@ -113,7 +113,7 @@ mod tests {
         events
             .map(|event| {
                 assert_eq!(event.worker, 7);
-                (event.at, event.tenure, event.shard, event.what)
+                (event.at, event.ownership, event.shard, event.what)
             })
             .collect()
     }
@@ -151,7 +151,7 @@ mod tests {
             (7, 2, "a", What::Ended),
             (8, 3, "b", What::Lost),
         ]
-        .map(|(at, tenure, shard, what)| (at, tenure, shard.to_owned(), what));
+        .map(|(at, ownership, shard, what)| (at, ownership, shard.to_owned(), what));
         assert_eq!(read(Kind::Java, &java), expected);
         assert_eq!(read(Kind::Rust, &rust), expected);
     }

@@ -52,21 +52,21 @@ pub(super) fn judge(
     receipts.keys().for_each(|id| ledger.acknowledged(*id));
     let mut judgement = Judgement::default();
     let mut ended: HashSet<&str> = HashSet::new();
-    let mut tenures: HashMap<&str, (u32, u32)> = HashMap::new();
+    let mut ownerships: HashMap<&str, (u32, u32)> = HashMap::new();
     let mut readers: HashMap<&str, (u32, u64)> = HashMap::new();
     for event in events {
-        let (shard, tenure) = (event.shard.as_str(), (event.worker, event.tenure));
+        let (shard, ownership) = (event.shard.as_str(), (event.worker, event.ownership));
         match event.what {
             What::Began => {
                 let parents = parents.get(shard).into_iter().flatten();
                 let mut waiting = parents.filter(|parent| !ended.contains(parent.as_str()));
                 judgement.early += u64::from(waiting.next().is_some());
-                tenures.insert(shard, tenure);
+                ownerships.insert(shard, ownership);
             }
             What::Ended => drop(ended.insert(shard)),
             What::Released | What::Lost => {}
             What::Delivered(id) => {
-                judgement.overlapping += u64::from(tenures.get(shard) != Some(&tenure));
+                judgement.overlapping += u64::from(ownerships.get(shard) != Some(&ownership));
                 if let Some((from, last)) = readers.insert(shard, (event.worker, event.at))
                     && from != event.worker
                 {
@@ -83,7 +83,7 @@ pub(super) fn judge(
                     continue;
                 };
                 ledger.delivered(Delivery {
-                    tenure: u64::from(event.worker) << 32 | u64::from(event.tenure),
+                    ownership: u64::from(event.worker) << 32 | u64::from(event.ownership),
                     id,
                     key: &receipt.key,
                     position: Position {
@@ -105,8 +105,8 @@ mod tests {
     const JAVA: (u32, u32) = (1, 1);
     const RUST: (u32, u32) = (2, 1);
 
-    fn event(at: u64, (worker, tenure): (u32, u32), shard: &str, what: What) -> Event {
-        Event { at, worker, tenure, shard: shard.into(), what }
+    fn event(at: u64, (worker, ownership): (u32, u32), shard: &str, what: What) -> Event {
+        Event { at, worker, ownership, shard: shard.into(), what }
     }
 
     /// Two records in each shard.
@@ -174,7 +174,7 @@ mod tests {
         // A repetition by the old owner, after the new one has begun.
         events.push(event(45, JAVA, "parent", What::Delivered(0)));
         assert_eq!(counts(&events), [0, 1, 1, 0, 0, 1]);
-        // Another tenure of the same worker is another processor.
+        // Another ownership of the same worker is another processor.
         let mut events = good();
         events.insert(5, event(55, (2, 2), "parent", What::Began));
         events.push(event(56, RUST, "parent", What::Delivered(1)));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn order_within_a_tenure_counts_and_so_does_the_shard() {
+    fn order_within_an_ownership_counts_and_so_does_the_shard() {
         let mut events = good();
         (events[7].at, events[8].at) = (events[8].at, events[7].at);
         assert_eq!(counts(&events), [0, 1, 0, 0, 0, 0]);

@@ -25,7 +25,7 @@ pub struct Outcome {
     pub records: u64,
     /// Of these, never seen by a processor.
     pub lost: u64,
-    /// Records that came too early or too late, within a tenure or for their key.
+    /// Records that came too early or too late, within an ownership or for their key.
     pub out_of_order: u64,
     /// Records that a processor got after another had begun on the same shard.
     pub overlapping: u64,

@@ -19,7 +19,9 @@ use super::context::Context;
 use super::fleet_view::ReadTime;
 use super::held_leases::Claim;
 use crate::health::ProblemKind;
-use crate::lease::{Lease, LeaseStoreError, Outcome, RetryBudget, Snapshot, Tenure, WriterContext};
+use crate::lease::{
+    HeldLease, Lease, LeaseStoreError, Outcome, RenewerContext, RetryBudget, Snapshot,
+};
 use crate::metrics::Metric;
 
 /// Leases that are taken or started on at the same time.
@@ -32,15 +34,15 @@ const FIRST_RENEWALS: u32 = 5;
 pub(super) struct Acquirer {
     pub(super) ctx: Arc<Context>,
     /// Acquired leases, for the worker to start their consumers.
-    acquired: mpsc::Sender<Tenure>,
+    acquired: mpsc::Sender<HeldLease>,
     /// Attempts that failed since [`Acquirer::take_failures`] was called.
     failures: Arc<AtomicU32>,
-    /// Budget of repeated attempts, shared by the writers of all leases.
+    /// Budget of repeated attempts, shared by the renewers of all leases.
     retries: Arc<RetryBudget>,
 }
 
 impl Acquirer {
-    pub(super) fn new(ctx: Arc<Context>, acquired: mpsc::Sender<Tenure>) -> Self {
+    pub(super) fn new(ctx: Arc<Context>, acquired: mpsc::Sender<HeldLease>) -> Self {
         Self { ctx, acquired, failures: Arc::default(), retries: Arc::default() }
     }
 
@@ -193,14 +195,14 @@ impl Acquirer {
     }
 
     /// Begins to hold a lease that this worker acquired by a write sent at `sent`: starts its
-    /// writer, and hands it to the worker.
+    /// renewer, and hands it to the worker.
     async fn begin(&self, claim: Claim, lease: Lease, sent: Duration, acquired: &Acquired) {
         let ctx = &self.ctx;
-        let context = WriterContext {
+        let context = RenewerContext {
             worker_id: ctx.worker.id.clone(),
             process: ctx.worker.process,
             store: Arc::clone(&ctx.worker.store),
-            fleet: Arc::new(Arc::clone(ctx)),
+            services: Arc::new(Arc::clone(ctx)),
             clock: Arc::clone(&ctx.worker.clock),
             failover: ctx.worker.failover,
             on_stop: ctx.worker.on_stop,
@@ -212,20 +214,20 @@ impl Acquirer {
             problems: Arc::clone(&ctx.worker.problems),
             stopped: ctx.stop.stopped.clone(),
         };
-        let (tenure, writer) = Tenure::begin(context, lease, sent);
-        claim.fulfil(&tenure);
+        let (held_lease, renewer) = HeldLease::begin(context, lease, sent);
+        claim.fulfil(&held_lease);
         tracing::info!(
-            shard_id = tenure.shard_id(),
+            shard_id = held_lease.shard_id(),
             worker_id = ctx.worker.id,
             former_owner = acquired.former_owner,
             why = %acquired.why,
-            counter = tenure.fencing_token().counter,
+            counter = held_lease.fencing_token().counter,
             "lease acquired"
         );
-        let (last, key) = (tenure.downgrade(), tenure.shard_id().to_owned());
+        let (last, key) = (held_lease.downgrade(), held_lease.shard_id().to_owned());
         let held = Arc::clone(ctx);
-        ctx.tasks.spawn("lease writer", async move {
-            let panic = AssertUnwindSafe(writer.run()).catch_unwind().await.err();
+        ctx.tasks.spawn("lease renewer", async move {
+            let panic = AssertUnwindSafe(renewer.run()).catch_unwind().await.err();
             // The lease is removed even after a panic, so that it can be acquired again. If the
             // processor was aborted, it may still be at work: then this worker neither acquires the
             // lease nor releases it.
@@ -238,9 +240,9 @@ impl Acquirer {
                 std::panic::resume_unwind(panic);
             }
         });
-        // If the worker does not receive it any more, the last clone is dropped and the writer
+        // If the worker does not receive it any more, the last clone is dropped and the renewer
         // ends. A planned stop passes such leases on in its last step.
-        let _ = ctx.stop.leaving.run_until_cancelled(self.acquired.send(tenure)).await;
+        let _ = ctx.stop.leaving.run_until_cancelled(self.acquired.send(held_lease)).await;
     }
 
     fn failed(&self, what: &'static str, error: &LeaseStoreError) {

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::lease::{Tenure, WeakTenure};
+use crate::lease::{HeldLease, WeakHeldLease};
 
-/// One entry for each lease with a running writer, `max_leases` at most. A lost lease keeps its
+/// One entry for each lease with a running renewer, `max_leases` at most. A lost lease keeps its
 /// entry until its consumer has ended.
 #[derive(Debug)]
 pub(crate) struct HeldLeases {
@@ -27,7 +27,7 @@ struct Inner {
     /// Leases that a task is about to acquire. Two acquisitions of one lease would fence each
     /// other.
     claimed: HashSet<String>,
-    held: BTreeMap<String, WeakTenure>,
+    held: BTreeMap<String, WeakHeldLease>,
 }
 
 impl Inner {
@@ -107,7 +107,7 @@ impl HeldLeases {
         Some(Claim { leases: Arc::clone(self), key: key.to_owned() })
     }
 
-    /// Removes a lease whose writer has ended.
+    /// Removes a lease whose renewer has ended.
     pub(crate) fn remove(&self, key: &str) {
         self.inner().held.remove(key);
         self.changed.notify_one();
@@ -120,9 +120,9 @@ impl HeldLeases {
     }
 
     /// The lease, if this worker holds it.
-    pub(crate) fn held(&self, key: &str) -> Option<Tenure> {
-        let tenure = self.inner().held.get(key)?.upgrade()?;
-        tenure.is_held().then_some(tenure)
+    pub(crate) fn held(&self, key: &str) -> Option<HeldLease> {
+        let held_lease = self.inner().held.get(key)?.upgrade()?;
+        held_lease.is_held().then_some(held_lease)
     }
 }
 
@@ -135,10 +135,10 @@ pub(crate) struct Claim {
 
 impl Claim {
     /// Notes that the lease was acquired.
-    pub(crate) fn fulfil(self, tenure: &Tenure) {
+    pub(crate) fn fulfil(self, held_lease: &HeldLease) {
         let mut inner = self.leases.inner();
         inner.claimed.remove(&self.key);
-        inner.held.insert(self.key.clone(), tenure.downgrade());
+        inner.held.insert(self.key.clone(), held_lease.downgrade());
     }
 }
 

@@ -11,7 +11,7 @@
 //! * [`fleet_mode`]: ends the worker when the fleet changes to a mode that it does not know.
 //!
 //! What the scans show is kept in [`fleet_view`], which answers which workers are alive and which
-//! leases may be taken. [`acquire`] makes a lease this worker's, and starts its writer.
+//! leases may be taken. [`acquire`] makes a lease this worker's, and starts its renewer.
 //! [`planned_stop`] tells the order of a planned stop.
 
 mod acquire;
@@ -28,6 +28,7 @@ mod held_leases;
 mod memory_worker;
 mod migration;
 mod planned_stop;
+mod renewer_services;
 mod run;
 mod scan;
 mod scan_schedule;
@@ -35,7 +36,6 @@ mod shard_sync;
 pub(crate) mod start;
 mod task_group;
 mod thread;
-mod writer_services;
 
 #[cfg(test)]
 pub(crate) use fleet_view::FleetView;

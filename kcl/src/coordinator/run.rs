@@ -28,7 +28,7 @@ use crate::current_stream::CurrentStream;
 use crate::error::{StartError, WorkerFailure};
 use crate::executor::Executor;
 use crate::health::ProblemLog;
-use crate::lease::{LeaseOutcome, Tenure};
+use crate::lease::{HeldLease, LeaseOutcome};
 use crate::metrics::Meter;
 use crate::worker_state::StateSender;
 
@@ -57,7 +57,7 @@ pub(crate) struct CoordinatorParts {
 }
 
 /// The tasks that decide which leases a worker holds: heartbeat, discovery, assignment, shard sync,
-/// and a writer for each lease.
+/// and a renewer for each lease.
 #[derive(Debug)]
 pub(crate) struct Coordinator {
     ctx: Arc<Context>,
@@ -106,7 +106,7 @@ impl Coordinator {
     }
 
     /// Starts the tasks. Returns the leases that this worker acquires. Call it within a runtime.
-    pub(crate) fn start(&self) -> mpsc::Receiver<Tenure> {
+    pub(crate) fn start(&self) -> mpsc::Receiver<HeldLease> {
         let (sender, acquired) = mpsc::channel(QUEUE);
         let acquirer = Acquirer::new(Arc::clone(&self.ctx), sender);
         let ctx = || Arc::clone(&self.ctx);

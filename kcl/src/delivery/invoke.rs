@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::{CheckpointPolicy, ConsumerConfig};
 use crate::error::ProcessorError;
 use crate::health::Failed;
-use crate::lease::Tenure;
+use crate::lease::HeldLease;
 use crate::metrics::Metric;
 use crate::processor::{
     Batch, Checkpointer, ErasedFactory, ErasedProcessor, ShardContext, ShardEnd, Shutdown,
@@ -62,7 +62,7 @@ const SHUTDOWN_REQUESTED: Method = method(
 
 /// Calls the processor of one shard.
 pub(crate) struct Invoker {
-    tenure: Tenure,
+    held_lease: HeldLease,
     stop: StopSignals,
     status: Arc<ShardStatus>,
     config: Arc<ConsumerConfig>,
@@ -73,13 +73,13 @@ pub(crate) struct Invoker {
 impl Invoker {
     /// `random`: of the pauses between attempts.
     pub(crate) fn new(
-        tenure: Tenure,
+        held_lease: HeldLease,
         status: Arc<ShardStatus>,
         config: Arc<ConsumerConfig>,
         clock: Arc<dyn Clock>,
         random: Rng,
     ) -> Self {
-        Self { stop: StopSignals::new(&tenure), tenure, status, config, clock, random }
+        Self { stop: StopSignals::new(&held_lease), held_lease, status, config, clock, random }
     }
 
     /// What tells this worker to give the shard up.
@@ -166,10 +166,10 @@ impl Invoker {
                 self.pause(pause).await?;
             }
         }
-        whole.took(Metric::ProcessTaskTime, Some(self.tenure.shard_id()));
+        whole.took(Metric::ProcessTaskTime, Some(self.held_lease.shard_id()));
         self.status.succeeded();
         self.status.delivered(records, bytes);
-        self.tenure.record_bytes(bytes as u64);
+        self.held_lease.record_bytes(bytes as u64);
         Ok(())
     }
 
@@ -219,7 +219,7 @@ impl Invoker {
             Ok(())
         });
         if let Err(error) = call.await {
-            let shard_id = self.tenure.shard_id();
+            let shard_id = self.held_lease.shard_id();
             tracing::warn!(shard_id, %error, "the processor failed in lease_lost");
         }
     }
@@ -236,7 +236,7 @@ impl Invoker {
             self.call(SHUTDOWN_REQUESTED, async { processor.shutdown_requested(shutdown).await });
         let result = call.await;
         if let Err(error) = &result {
-            let shard_id = self.tenure.shard_id();
+            let shard_id = self.held_lease.shard_id();
             tracing::error!(shard_id, %error, "the processor failed in shutdown_requested; the stop goes on");
         }
         result.is_ok()
@@ -246,7 +246,7 @@ impl Invoker {
     pub(crate) fn drop_processor<T>(&self, processor: T) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(processor))) {
             let error = ProcessorError::panicked(&panic_message(panic.as_ref()));
-            let shard_id = self.tenure.shard_id();
+            let shard_id = self.held_lease.shard_id();
             tracing::warn!(shard_id, %error, "the processor failed while it was dropped");
         }
     }
@@ -264,7 +264,7 @@ impl Invoker {
             let _under_way = self.status.call(method.name);
             guarded(work).await
         };
-        let shard = Some(self.tenure.shard_id());
+        let shard = Some(self.held_lease.shard_id());
         if result.is_err() && self.was_told_to_stop(method).is_some() {
             timer.took(method.metrics.1, shard);
         } else {
@@ -284,7 +284,7 @@ impl Invoker {
         failure: &Failure<'_>,
     ) -> Result<Duration, ShutdownReason> {
         let pause = attempts.backoff.next_delay();
-        let (shard_id, call) = (self.tenure.shard_id(), attempts.method.name);
+        let (shard_id, call) = (self.held_lease.shard_id(), attempts.method.name);
         let Failure { error, records, is_repeated } = failure;
         if let Some(reason) = self.was_told_to_stop(attempts.method) {
             tracing::info!(shard_id, call, ?reason, %error, "the processor returned early, as it was told to stop");
@@ -328,7 +328,7 @@ impl Invoker {
     /// # Errors
     /// This worker does not hold the lease at this moment.
     pub(crate) fn check_lease(&self) -> Result<(), ShutdownReason> {
-        if self.tenure.is_held() { Ok(()) } else { Err(ShutdownReason::LeaseLost) }
+        if self.held_lease.is_held() { Ok(()) } else { Err(ShutdownReason::LeaseLost) }
     }
 
     /// The result of the work. If the shard is to be given up first, the work is dropped.

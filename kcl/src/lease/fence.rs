@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The local deadline of a tenure.
+/// The local deadline of an ownership.
 ///
 /// Others call a lease expired when its counter stood still for the failover time as they saw it.
 /// The counter moved no earlier than the write was *sent*, so an owner that counts from there stops

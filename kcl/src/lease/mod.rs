@@ -1,4 +1,5 @@
-//! Who owns which shard: the lease item, the table that holds it, and the tenure of an owner.
+//! Which worker owns which shard: the lease item, the table of the leases, and the leases that this worker
+//! holds.
 
 mod client;
 mod dynamodb;
@@ -9,6 +10,7 @@ mod fence;
 #[allow(dead_code, reason = "the tests of lease stores use more of it")]
 #[path = "../../tests/golden/reader.rs"]
 mod golden;
+mod held_lease;
 pub(crate) mod item;
 #[cfg(test)]
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "it has more users in its own crate")]
@@ -19,12 +21,11 @@ pub(crate) mod model;
 pub(crate) mod readback;
 #[cfg(any(test, feature = "testing"))]
 mod recorder;
+mod renewer;
 pub(crate) mod store;
 mod table;
 mod table_check;
-mod tenure;
 mod throughput;
-mod writer;
 
 pub(crate) use client::{for_leases, for_shards};
 pub(crate) use dynamodb::DynamoDbLeaseStore;
@@ -32,6 +33,10 @@ pub(crate) use error::classify;
 pub use error::{CallError, CallErrorKind, LeaseStoreError};
 #[cfg(test)]
 pub(crate) use fence::Fence;
+pub use held_lease::{ChildShard, FencingToken};
+pub(crate) use held_lease::{
+    HeldLease, LeaseEnd, LeaseOutcome, RenewerServices, Retry, WeakHeldLease,
+};
 #[cfg(test)]
 pub(crate) use item::text;
 pub(crate) use item::{CorruptItem, Item};
@@ -45,12 +50,10 @@ pub(crate) use model::{Lease, StreamIdentity};
 pub(crate) use readback::Intent;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use recorder::Recorder;
+pub(crate) use renewer::{RenewerContext, RetryBudget};
 pub(crate) use store::{
     LeaderLock, LeaseStore, Outcome, ShardFacts, Snapshot, StoreFuture, WorkerRow,
 };
 pub(crate) use table::{Layout, TableError, ensure as ensure_table, find as find_table};
 pub(crate) use table_check::TableKind;
 pub use table_check::TableProblem;
-pub use tenure::{ChildShard, FencingToken};
-pub(crate) use tenure::{Fleet, LeaseOutcome, Retry, Tenure, TenureEnd, WeakTenure};
-pub(crate) use writer::{RetryBudget, WriterContext};

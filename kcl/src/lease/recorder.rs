@@ -1,4 +1,4 @@
-//! A double of a lease's writer, which keeps what is written in memory: for tests of what is above it.
+//! A double of a lease's renewer, which keeps what is written in memory: for tests of what is above it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::LeaseStoreError;
 use super::fence::Fence;
-use super::model::Lease;
-use super::tenure::{
-    CheckpointRequest, ChildShard, FencingToken, Fleet, Known, LeaseOutcome, Request, Tenure,
-    TenureEnd, TenureState,
+use super::held_lease::{
+    CheckpointRequest, ChildShard, FencingToken, HeldLease, HeldLeaseState, Known, LeaseEnd,
+    LeaseOutcome, RenewerServices, Request,
 };
+use super::model::Lease;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::Clock;
 use crate::progress::ShardProgress;
@@ -26,10 +26,10 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Requests that may wait.
 const QUEUE: usize = 16;
 
-/// The checkpoints that a tenure wrote, and the failures and signals that a test gives to it.
+/// The checkpoints that an ownership wrote, and the failures and signals that a test gives to it.
 #[derive(Clone)]
 pub(crate) struct Recorder {
-    state: Arc<TenureState>,
+    state: Arc<HeldLeaseState>,
     log: Arc<Mutex<Log>>,
 }
 
@@ -39,14 +39,14 @@ struct Log {
     failures: VecDeque<CheckpointError>,
 }
 
-impl Tenure {
-    /// Begins a tenure of `lease`. A task of the current runtime records its writes in memory. The tenure
-    /// lasts until it is ended, or [lost](Recorder::lose).
+impl HeldLease {
+    /// Begins an ownership of `lease`. A task of the current runtime records its writes in memory. The
+    /// ownership lasts until it is ended, or [lost](Recorder::lose).
     pub(crate) fn recorded(lease: Lease, clock: Arc<dyn Clock>) -> (Self, Recorder) {
         let (sender, requests) = mpsc::channel(QUEUE);
-        let state = Arc::new(TenureState {
+        let state = Arc::new(HeldLeaseState {
             token: FencingToken { lease_key: lease.key.clone(), counter: lease.counter },
-            fleet: Arc::new(NoFleet),
+            services: Arc::new(NoServices),
             progress: ShardProgress::new(lease.checkpoint.clone()),
             known: Mutex::new(Known { fence: Fence::new(FOR_EVER, clock.now()), lease }),
             clock,
@@ -58,8 +58,8 @@ impl Tenure {
         });
         let recorder = Recorder { state: Arc::clone(&state), log: Arc::default() };
         tokio::spawn(recorder.clone().serve(requests));
-        let tenure = Self { state, requests: sender };
-        (tenure, recorder)
+        let held_lease = Self { state, requests: sender };
+        (held_lease, recorder)
     }
 }
 
@@ -76,9 +76,9 @@ impl Recorder {
                 Request::End { how, reply } => {
                     self.lose();
                     let _ = reply.send(match how {
-                        TenureEnd::ShardEnded => LeaseOutcome::Ended,
-                        TenureEnd::Lost | TenureEnd::Aborted => LeaseOutcome::Lost,
-                        TenureEnd::Transfer | TenureEnd::GiveAway => LeaseOutcome::Released,
+                        LeaseEnd::ShardEnded => LeaseOutcome::Ended,
+                        LeaseEnd::Lost | LeaseEnd::Aborted => LeaseOutcome::Lost,
+                        LeaseEnd::Transfer | LeaseEnd::Relinquish => LeaseOutcome::Released,
                     });
                     return;
                 }
@@ -133,9 +133,9 @@ impl Recorder {
 
 /// No other workers, and no leases of parents or children.
 #[derive(Debug)]
-struct NoFleet;
+struct NoServices;
 
-impl Fleet for NoFleet {
+impl RenewerServices for NoServices {
     fn receiver(&self) -> Option<String> {
         None
     }

@@ -65,7 +65,7 @@ pub trait LeaseStore: Send + Sync + Debug {
 
     /// Makes the lease unassigned (with a handoff pending: leaves it to the next owner), if the
     /// owners and the counter are as known; adds one to the counter. (Java asks for the owners only:
-    /// arriving late, that could free the lease under a later tenure of the same worker.)
+    /// arriving late, that could free the lease under a later ownership of the same worker.)
     fn evict<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome>;
 
     /// Puts a lease of the present stream in the place of `former`, which is of a stream that was

@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::batch::Record;
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::lease::{Retry, Tenure};
+use crate::lease::{HeldLease, Retry};
 use crate::progress::Progress;
 use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
 
@@ -36,14 +36,14 @@ pub struct Checkpointer {
 }
 
 struct Inner {
-    tenure: Tenure,
+    held_lease: HeldLease,
     /// One write at a time, so that a later checkpoint is never overwritten by an earlier one.
     turn: Semaphore,
 }
 
 impl Checkpointer {
-    pub(crate) fn new(tenure: Tenure) -> Self {
-        Self { inner: Arc::new(Inner { tenure, turn: Semaphore::new(1) }) }
+    pub(crate) fn new(held_lease: HeldLease) -> Self {
+        Self { inner: Arc::new(Inner { held_lease, turn: Semaphore::new(1) }) }
     }
 
     /// Checkpoints all that was delivered so far: the batch in hand included, a batch that the
@@ -132,8 +132,8 @@ impl Checkpointer {
         if let Some(position) = &position {
             let pending = Checkpoint::At(position.clone());
             let retry = Retry::UntilDeadline;
-            let tenure = &self.inner.tenure;
-            tenure.prepare_checkpoint(pending, state, retry).await?;
+            let held_lease = &self.inner.held_lease;
+            held_lease.prepare_checkpoint(pending, state, retry).await?;
         }
         Ok(PreparedCheckpoint { checkpointer: self.clone(), position })
     }
@@ -160,12 +160,12 @@ impl Checkpointer {
 
     async fn write(&self, checkpoint: Checkpoint, retry: Retry) -> Result<(), CheckpointError> {
         // The renewer notes it in the shard's progress before it answers.
-        self.inner.tenure.checkpoint(checkpoint, retry).await
+        self.inner.held_lease.checkpoint(checkpoint, retry).await
     }
 
     /// How far the shard is.
     pub(crate) fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.inner.tenure.progress().lock()
+        self.inner.held_lease.progress().lock()
     }
 
     async fn turn(&self) -> SemaphorePermit<'_> {
@@ -176,7 +176,7 @@ impl Checkpointer {
 impl fmt::Debug for Checkpointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Checkpointer")
-            .field("shard_id", &self.inner.tenure.shard_id())
+            .field("shard_id", &self.inner.held_lease.shard_id())
             .finish_non_exhaustive()
     }
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Checkpointer;
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::lease::{FencingToken, Lease, Tenure, WeakTenure};
+use crate::lease::{FencingToken, HeldLease, Lease, WeakHeldLease};
 use crate::shard_state::ShutdownReason;
 
 /// The signals that reach a call of the processor while it runs.
@@ -28,8 +28,8 @@ pub(crate) struct StopSignals {
 }
 
 impl StopSignals {
-    pub(crate) fn new(tenure: &Tenure) -> Self {
-        Self { lost: tenure.lost(), shutdown: tenure.shutdown_requested() }
+    pub(crate) fn new(held_lease: &HeldLease) -> Self {
+        Self { lost: held_lease.lost(), shutdown: held_lease.shutdown_requested() }
     }
 
     /// What a call of the processor is given. User code that cancels one of these tokens stops nothing
@@ -60,7 +60,7 @@ impl StopSignals {
 #[derive(Debug, Clone)]
 pub struct ShardContext {
     lease: Lease,
-    pub(crate) tenure: WeakTenure,
+    pub(crate) held_lease: WeakHeldLease,
     tokens: CallTokens,
     application: String,
     stream: String,
@@ -69,15 +69,15 @@ pub struct ShardContext {
 
 impl ShardContext {
     pub(crate) fn new(
-        tenure: &Tenure,
+        held_lease: &HeldLease,
         tokens: CallTokens,
         application: &str,
         stream: &str,
         worker_id: &str,
     ) -> Self {
         Self {
-            lease: tenure.lease(),
-            tenure: tenure.downgrade(),
+            lease: held_lease.lease(),
+            held_lease: held_lease.downgrade(),
             tokens,
             application: application.to_owned(),
             stream: stream.to_owned(),
@@ -113,7 +113,7 @@ impl ShardContext {
     /// Tells owners of this shard apart, in order: pass it to your own store's conditional writes,
     /// so that a former owner can not overwrite a later one's.
     pub fn fencing_token(&self) -> &FencingToken {
-        self.tenure.fencing_token()
+        self.held_lease.fencing_token()
     }
 
     /// Cancelled when this worker loses the lease of the shard, at any time: another worker may process

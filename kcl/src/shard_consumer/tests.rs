@@ -180,10 +180,10 @@ impl Running {
     fn start(pages: Pages, takes: Duration, deeds: &[Deed], config: ConsumerConfig) -> Self {
         let clock = Arc::new(SystemClock) as Arc<dyn Clock>;
         let lease = Lease::new(SHARD, Checkpoint::TrimHorizon);
-        let (tenure, recorder) = Tenure::recorded(lease, Arc::clone(&clock));
+        let (held_lease, recorder) = HeldLease::recorded(lease, Arc::clone(&clock));
         let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
         let totals = Arc::new(Totals::new(Meter::default(), problems));
-        let status = Arc::new(ShardStatus::new(SHARD, tenure.progress().clone(), totals));
+        let status = Arc::new(ShardStatus::new(SHARD, held_lease.progress().clone(), totals));
         let processor = Arc::new(Processor {
             takes,
             deeds: Mutex::new(deeds.iter().copied().collect()),
@@ -203,10 +203,15 @@ impl Running {
             factory: Arc::new(move |_: &ShardContext| Handle(Arc::clone(&processor))),
             executor: Arc::new(CurrentRuntime),
         };
-        let may_give_away = CancellationToken::new();
-        may_give_away.cancel();
-        let consumer =
-            ShardConsumer::new(Arc::new(worker), tenure, Arc::clone(&status), may_give_away, 7);
+        let may_relinquish = CancellationToken::new();
+        may_relinquish.cancel();
+        let consumer = ShardConsumer::new(
+            Arc::new(worker),
+            held_lease,
+            Arc::clone(&status),
+            may_relinquish,
+            7,
+        );
         Self { recorder, status, seen, go_on, consumer: tokio::spawn(consumer.run()) }
     }
 

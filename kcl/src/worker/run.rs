@@ -10,7 +10,7 @@ use super::shutdown::{self, ShutdownReport};
 use super::watchdog;
 use crate::coordinator::Coordinator;
 use crate::error::WorkerError;
-use crate::lease::Tenure;
+use crate::lease::HeldLease;
 use crate::shard_consumer::Worker;
 use crate::task::Task;
 use crate::worker_state::WorkerState;
@@ -38,7 +38,7 @@ pub(crate) async fn run(
     });
     let runtime = Arc::clone(&worker.executor);
     let mut shards = Shards::new(worker, Arc::clone(&view), seed);
-    let mut tenures = coordinator.start();
+    let mut held_leases = coordinator.start();
     states.enter(WorkerState::Running);
     let watchdog = watchdog::watch(&*runtime, failover_time, |is_blocked| {
         view.runtime_is_blocked(is_blocked);
@@ -54,13 +54,13 @@ pub(crate) async fn run(
         // The task ends only with its runtime.
         Err(error) = &mut alive => (failover_time, Some(error)),
         error = watchdog => (failover_time, Some(error)),
-        error = main_loop(&coordinator, &mut shards, &mut tenures, &stream) => {
+        error = main_loop(&coordinator, &mut shards, &mut held_leases, &stream) => {
             tracing::error!(%error, "the worker cannot go on: it gives its shards up");
             (failover_time, Some(error))
         }
     };
     states.enter(WorkerState::Stopping(failure.clone()));
-    let report = shutdown::stop(&coordinator, &mut shards, &mut tenures, deadline).await;
+    let report = shutdown::stop(&coordinator, &mut shards, &mut held_leases, deadline).await;
     match failure {
         None => report,
         Some(error) => Err(error),
@@ -87,7 +87,7 @@ async fn stop_requested(stop: &mut watch::Receiver<Option<Duration>>) -> Duratio
 async fn main_loop(
     coordinator: &Coordinator,
     shards: &mut Shards,
-    tenures: &mut mpsc::Receiver<Tenure>,
+    held_leases: &mut mpsc::Receiver<HeldLease>,
     stream: &str,
 ) -> WorkerError {
     let mut failed = std::pin::pin!(coordinator.failed());
@@ -99,7 +99,7 @@ async fn main_loop(
                 Ok(outcome) => tracing::info!(shard_id, ?outcome, "shard given up"),
                 Err(error) => return error,
             },
-            Some(tenure) = tenures.recv() => shards.start(tenure),
+            Some(held_lease) = held_leases.recv() => shards.start(held_lease),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::config::{ConsumerConfig, OnTrimmedGap};
 use crate::coordinator::SharedFleetView;
 use crate::error::WorkerError;
 use crate::health::{Health, Problem, ProblemKind, ProblemLog};
-use crate::lease::{LeaseOutcome, Tenure, TenureEnd};
+use crate::lease::{HeldLease, LeaseEnd, LeaseOutcome};
 use crate::lease_table::LeaseTableSnapshot;
 use crate::metrics::{Meter, Metric};
 use crate::retrieval::ByteBudget;
@@ -153,7 +153,7 @@ type Ended = (u64, Result<LeaseOutcome, WorkerError>);
 
 /// A running consumer.
 struct Owned {
-    tenure: Tenure,
+    held_lease: HeldLease,
     abort: AbortHandle,
     status: Arc<ShardStatus>,
 }
@@ -162,12 +162,12 @@ struct Owned {
 pub(super) struct Shards {
     worker: Arc<Worker>,
     view: Arc<View>,
-    /// See [`Shards::may_give_away`].
-    may_give_away: CancellationToken,
+    /// See [`Shards::may_relinquish`].
+    may_relinquish: CancellationToken,
     tasks: FuturesUnordered<BoxFuture<'static, Ended>>,
-    /// By the number of the tenure.
+    /// By the number of the ownership.
     owned: BTreeMap<u64, Owned>,
-    tenures: u64,
+    held_leases: u64,
     random: fastrand::Rng,
 }
 
@@ -176,10 +176,10 @@ impl Shards {
         Self {
             worker,
             view,
-            may_give_away: CancellationToken::new(),
+            may_relinquish: CancellationToken::new(),
             tasks: FuturesUnordered::new(),
             owned: BTreeMap::new(),
-            tenures: 0,
+            held_leases: 0,
             random: fastrand::Rng::with_seed(seed),
         }
     }
@@ -189,24 +189,24 @@ impl Shards {
     }
 
     /// Starts the consumer of a lease that was just acquired.
-    pub(super) fn start(&mut self, tenure: Tenure) {
+    pub(super) fn start(&mut self, held_lease: HeldLease) {
         // The task of an earlier lease of this shard may still be ending. Its problems are over.
-        if self.owns(tenure.shard_id()) {
-            self.view.parts.problems.forget_shard(tenure.shard_id());
+        if self.owns(held_lease.shard_id()) {
+            self.view.parts.problems.forget_shard(held_lease.shard_id());
         }
         let status = Arc::new(ShardStatus::new(
-            tenure.shard_id(),
-            tenure.progress().clone(),
+            held_lease.shard_id(),
+            held_lease.progress().clone(),
             Arc::clone(&self.view.totals),
         ));
-        let number = self.tenures;
-        self.tenures += 1;
+        let number = self.held_leases;
+        self.held_leases += 1;
         self.view.with_shards(|shards| shards.insert(number, Arc::clone(&status)));
         let consumer = ShardConsumer::new(
             Arc::clone(&self.worker),
-            tenure.clone(),
+            held_lease.clone(),
             Arc::clone(&status),
-            self.may_give_away.clone(),
+            self.may_relinquish.clone(),
             self.random.u64(..),
         );
         let executor = &*self.worker.executor;
@@ -222,8 +222,8 @@ impl Shards {
         let mut task = Task::spawn(executor, "the consumer of a shard", run);
         let patience = self.worker.config.failover_time;
         let abort = task.abort_handle();
-        let held = tenure.clone();
-        let owned = Owned { tenure, abort, status };
+        let held = held_lease.clone();
+        let owned = Owned { held_lease, abort, status };
         self.owned.insert(number, owned);
         let ended = async move {
             let in_time = tokio::time::timeout(patience, &mut task).await;
@@ -238,13 +238,13 @@ impl Shards {
                         "the runtime of the processors is blocked: the shard did not start and is given back"
                     );
                     drop(task);
-                    let outcome = held.end(TenureEnd::GiveAway).await;
+                    let outcome = held.end(LeaseEnd::Relinquish).await;
                     return (number, Ok(outcome));
                 }
             };
             if result.is_err() {
                 // The processor may have started threads that are still at work.
-                held.end(TenureEnd::Aborted).await;
+                held.end(LeaseEnd::Aborted).await;
             }
             (number, result.flatten())
         };
@@ -268,7 +268,7 @@ impl Shards {
         let owned = self.owned.remove(&number);
         self.view.with_shards(|shards| shards.remove(&number));
         self.count(self.owned.len());
-        let shard_id = owned.map(|owned| owned.tenure.shard_id().to_owned());
+        let shard_id = owned.map(|owned| owned.held_lease.shard_id().to_owned());
         let shard_id = shard_id.unwrap_or_default();
         // If this worker holds the lease again, the problems in the log belong to the new consumer.
         if !self.owns(&shard_id) {
@@ -280,21 +280,21 @@ impl Shards {
     /// Whether a consumer of the shard runs, or is ending.
     fn owns(&self, shard_id: &str) -> bool {
         let mut owned = self.owned.values();
-        owned.any(|owned| owned.tenure.shard_id() == shard_id)
+        owned.any(|owned| owned.held_lease.shard_id() == shard_id)
     }
 
     /// Token that a planned stop cancels when the leases of drained shards may be transferred.
-    pub(super) fn may_give_away(&self) -> &CancellationToken {
-        &self.may_give_away
+    pub(super) fn may_relinquish(&self) -> &CancellationToken {
+        &self.may_relinquish
     }
 
     /// Aborts all consumers. Returns their leases, and whether the processor had stopped.
-    pub(super) fn abort(&mut self) -> Vec<(Tenure, bool)> {
+    pub(super) fn abort(&mut self) -> Vec<(HeldLease, bool)> {
         for owned in self.owned.values() {
             owned.abort.abort();
         }
         let owned = self.owned.values();
-        owned.map(|owned| (owned.tenure.clone(), owned.status.has_stopped())).collect()
+        owned.map(|owned| (owned.held_lease.clone(), owned.status.has_stopped())).collect()
     }
 }
 

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::shards::Shards;
 use crate::coordinator::Coordinator;
 use crate::error::WorkerError;
-use crate::lease::{LeaseOutcome, Tenure, TenureEnd};
+use crate::lease::{HeldLease, LeaseEnd, LeaseOutcome};
 
 /// Longest time that a planned stop takes after its deadline.
 pub(crate) const STOP_MARGIN: Duration = Duration::from_secs(5);
@@ -146,18 +146,18 @@ impl ShutdownReport {
 pub(super) async fn stop(
     coordinator: &Coordinator,
     shards: &mut Shards,
-    tenures: &mut mpsc::Receiver<Tenure>,
+    held_leases: &mut mpsc::Receiver<HeldLease>,
     deadline: Duration,
 ) -> Result<ShutdownReport, WorkerError> {
     coordinator.begin_to_leave(last_calls(deadline));
-    let may_give_away = shards.may_give_away().clone();
+    let may_relinquish = shards.may_relinquish().clone();
     let mut stop = Stop { deadline, outcomes: BTreeMap::new(), failure: None };
     let mut leave = std::pin::pin!(async {
         coordinator.leave().await;
-        may_give_away.cancel();
+        may_relinquish.cancel();
     });
     let mut has_left = false;
-    let drain = stop.drain(shards, tenures, coordinator);
+    let drain = stop.drain(shards, held_leases, coordinator);
     tokio::select! {
         biased;
         () = async { leave.as_mut().await; has_left = true; std::future::pending().await } => {}
@@ -198,10 +198,10 @@ impl Stop {
     async fn drain(
         &mut self,
         shards: &mut Shards,
-        tenures: &mut mpsc::Receiver<Tenure>,
+        held_leases: &mut mpsc::Receiver<HeldLease>,
         coordinator: &Coordinator,
     ) {
-        let may_give_away = shards.may_give_away().clone();
+        let may_relinquish = shards.may_relinquish().clone();
         let last_calls = last_calls(self.deadline);
         let [half_time, last_calls, deadline] =
             [self.deadline / 2, last_calls, self.deadline].map(tokio::time::sleep);
@@ -209,8 +209,8 @@ impl Stop {
         let mut deadline = std::pin::pin!(deadline);
         let mut unbegun = Unbegun::default();
         loop {
-            while let Ok(tenure) = tenures.try_recv() {
-                unbegun.give_away(tenure, may_give_away.clone());
+            while let Ok(held_lease) = held_leases.try_recv() {
+                unbegun.relinquish(held_lease, may_relinquish.clone());
             }
             if shards.is_empty() && unbegun.is_empty() {
                 return;
@@ -222,7 +222,7 @@ impl Stop {
                     return self.abort(shards, unbegun).await;
                 }
                 () = &mut last_calls => coordinator.out_of_time(),
-                () = &mut half_time => may_give_away.cancel(),
+                () = &mut half_time => may_relinquish.cancel(),
                 (shard_id, result) = shards.ended() => match result {
                     Ok(outcome) => self.note(shard_id, outcome.into()),
                     Err(error) => {
@@ -231,7 +231,7 @@ impl Stop {
                     }
                 },
                 (shard_id, outcome) = unbegun.next() => self.note(shard_id, outcome.into()),
-                Some(tenure) = tenures.recv() => unbegun.give_away(tenure, may_give_away.clone()),
+                Some(held_lease) = held_leases.recv() => unbegun.relinquish(held_lease, may_relinquish.clone()),
             }
         }
     }
@@ -250,13 +250,13 @@ impl Stop {
             self.note(shard_id, out_of_time());
         }
         let mut ends = Vec::new();
-        for (tenure, has_stopped) in shards.abort() {
+        for (held_lease, has_stopped) in shards.abort() {
             let (outcome, how) = if has_stopped {
-                (out_of_time(), TenureEnd::Lost)
+                (out_of_time(), LeaseEnd::Lost)
             } else {
-                (ShardShutdown::Aborted, TenureEnd::Aborted)
+                (ShardShutdown::Aborted, LeaseEnd::Aborted)
             };
-            let shard_id = tenure.shard_id().to_owned();
+            let shard_id = held_lease.shard_id().to_owned();
             if outcome == ShardShutdown::Aborted {
                 tracing::error!(
                     shard_id,
@@ -264,7 +264,7 @@ impl Stop {
                 );
             }
             self.note(shard_id, outcome);
-            ends.push(async move { tenure.end(how).await });
+            ends.push(async move { held_lease.end(how).await });
         }
         let all = async {
             // All leases are fenced at once, then the tasks are awaited.
@@ -304,12 +304,12 @@ struct Unbegun {
 }
 
 impl Unbegun {
-    fn give_away(&mut self, tenure: Tenure, may_give_away: CancellationToken) {
-        self.shards.push(tenure.shard_id().to_owned());
+    fn relinquish(&mut self, held_lease: HeldLease, may_relinquish: CancellationToken) {
+        self.shards.push(held_lease.shard_id().to_owned());
         self.given.push(Box::pin(async move {
-            may_give_away.cancelled().await;
-            let outcome = tenure.end(TenureEnd::GiveAway).await;
-            (tenure.shard_id().to_owned(), outcome)
+            may_relinquish.cancelled().await;
+            let outcome = held_lease.end(LeaseEnd::Relinquish).await;
+            (held_lease.shard_id().to_owned(), outcome)
         }));
     }
 

@@ -90,9 +90,9 @@ impl Fleet {
     fn verdict(&self) -> u64 {
         let seen = self.probe.seen();
         for shard in ["shardId-000000000000", "shardId-000000000001"] {
-            let tenures: Vec<_> =
-                seen.iter().filter(|seen| seen.shard == shard).map(|seen| seen.tenure).collect();
-            assert!(!tenures.is_empty() && tenures.is_sorted(), "{tenures:?}");
+            let ownerships: Vec<_> =
+                seen.iter().filter(|seen| seen.shard == shard).map(|seen| seen.ownership).collect();
+            assert!(!ownerships.is_empty() && ownerships.is_sorted(), "{ownerships:?}");
         }
         let verdict = self.probe.verdict();
         assert_eq!((verdict.lost, verdict.out_of_order), (0, 0), "{verdict:?}");

@@ -27,7 +27,7 @@ pub(crate) enum Call {
 pub(crate) struct Seen {
     pub(crate) worker: String,
     /// Number of the processor.
-    pub(crate) tenure: u64,
+    pub(crate) ownership: u64,
     pub(crate) shard: String,
     pub(crate) sub_sequence_number: u64,
     pub(crate) key: Option<String>,
@@ -40,7 +40,7 @@ struct State {
     ledger: Ledger,
     seen: Vec<Seen>,
     calls: Vec<(String, String, Call)>,
-    tenures: u64,
+    ownerships: u64,
 }
 
 /// What a processor does with a batch before it reports it.
@@ -88,15 +88,15 @@ impl Probe {
     pub(crate) fn factory(&self) -> impl Fn(&ShardContext) -> Processor + Send + Sync + 'static {
         let probe = self.clone();
         move |shard| {
-            let tenure = probe.with(|state| {
-                state.tenures += 1;
-                state.tenures
+            let ownership = probe.with(|state| {
+                state.ownerships += 1;
+                state.ownerships
             });
             Processor {
                 probe: probe.clone(),
                 worker: shard.worker_id().to_owned(),
                 shard: shard.shard_id().to_owned(),
-                tenure,
+                ownership,
             }
         }
     }
@@ -153,7 +153,7 @@ pub(crate) struct Processor {
     probe: Probe,
     worker: String,
     shard: String,
-    tenure: u64,
+    ownership: u64,
 }
 
 impl Processor {
@@ -192,7 +192,7 @@ impl RecordProcessor for Processor {
             for record in batch.records() {
                 state.seen.push(Seen {
                     worker: self.worker.clone(),
-                    tenure: self.tenure,
+                    ownership: self.ownership,
                     shard: self.shard.clone(),
                     sub_sequence_number: record.sub_sequence_number(),
                     key: record.partition_key().map(str::to_owned),
@@ -203,7 +203,7 @@ impl RecordProcessor for Processor {
                     continue;
                 };
                 state.ledger.delivered(Delivery {
-                    tenure: self.tenure,
+                    ownership: self.ownership,
                     id,
                     // Without a key there is no order to check: each such record is its own key.
                     key: record.partition_key().unwrap_or(record.sequence_number().as_str()),

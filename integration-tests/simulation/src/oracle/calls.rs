@@ -8,7 +8,7 @@ impl Oracle {
         let now = self.clock.now();
         let mut state = self.state();
         let Some(processor) = state.processors.get(&id) else {
-            let what = format!("{call} is called on a processor that has ended (tenure {id})");
+            let what = format!("{call} is called on a processor that has ended (ownership {id})");
             return state.violation(now, &what);
         };
         let (worker, shard) = (processor.worker.clone(), processor.shard.clone());

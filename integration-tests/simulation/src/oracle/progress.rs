@@ -1,6 +1,6 @@
 //! What was delivered of one shard.
 
-/// Deliveries of a shard, over all tenures.
+/// Deliveries of a shard, over all ownerships.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// Records from the first on without a gap.
@@ -16,7 +16,7 @@ impl Progress {
     }
 
     /// Takes in a delivery; answers with what is wrong with it. `last`: the one before it in the same
-    /// tenure. `done`: the checkpoint behind which it may begin again.
+    /// ownership. `done`: the checkpoint behind which it may begin again.
     pub(super) fn deliver(
         &mut self,
         records: &[u64],
@@ -34,7 +34,9 @@ impl Progress {
         let before = index.checked_sub(1).map(|before| records[before]);
         match last {
             Some(_) if before.is_some() && before <= done => None,
-            Some(last) if before != Some(last) => Some("delivered out of order within a tenure"),
+            Some(last) if before != Some(last) => {
+                Some("delivered out of order within an ownership")
+            }
             _ => None,
         }
     }

@@ -30,17 +30,17 @@ pub(super) struct Surroundings {
 
 /// For the oracle: at work by its fence, as user code that blocks a thread does not hear what happens.
 struct OfOurs {
-    tenure: Ownership,
+    held_lease: Ownership,
     process: Arc<Process>,
 }
 
 impl Hold for OfOurs {
     fn is_held(&self) -> bool {
-        self.tenure.is_held()
+        self.held_lease.is_held()
     }
 
     fn is_fenced(&self) -> bool {
-        self.tenure.is_fenced()
+        self.held_lease.is_fenced()
     }
 
     fn slept(&self) -> Duration {
@@ -72,7 +72,7 @@ impl ProcessorFactory for Factory {
             panic_quietly();
         }
         let hold = Ownership::of(shard);
-        let in_process = OfOurs { tenure: hold.clone(), process: Arc::clone(&around.process) };
+        let in_process = OfOurs { held_lease: hold.clone(), process: Arc::clone(&around.process) };
         let id = around.oracle.begin(&around.worker, Kind::Rust, shard.shard_id(), in_process);
         Processor { around, id, hold, deaf: random.u32(..4) == 0, done: None, random }
     }
@@ -286,7 +286,7 @@ impl Processor {
         });
     }
 
-    /// User code that keeps its checkpointer, and uses it when its tenure may be over.
+    /// User code that keeps its checkpointer, and uses it when its ownership may be over.
     fn haunt(&mut self, checkpointer: &Checkpointer) {
         let (checkpointer, hold) = (checkpointer.clone(), self.hold.clone());
         let later = Duration::from_millis(self.random.u64(..30_000));
@@ -302,7 +302,7 @@ impl Processor {
             let prepared = checkpointer.prepare(None).await;
             if prepared.is_ok_and(|prepared| prepared.position().is_some()) {
                 let worker = &around.worker;
-                let what = format!("{worker} writes by {checkpointer:?} after its tenure");
+                let what = format!("{worker} writes by {checkpointer:?} after its ownership");
                 around.oracle.violation(&what);
             }
         });

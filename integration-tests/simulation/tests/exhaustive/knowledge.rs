@@ -2,7 +2,7 @@
 
 use super::Item;
 
-/// Why a worker may begin a tenure.
+/// Why a worker may begin an ownership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Start {
     Taken,
@@ -70,7 +70,7 @@ impl Knowledge {
         self.old &= overdue;
     }
 
-    /// As `FleetView::may_start`. `process`: its own; `past`: the counter of its last tenure.
+    /// As `FleetView::may_start`. `process`: its own; `past`: the counter of its last ownership.
     pub(super) fn starts(&self, me: usize, process: usize, past: Option<u64>) -> Vec<Start> {
         let item = self.item;
         if item.owner != Some(me) || item.is_pending() {

@@ -93,7 +93,7 @@ struct Write {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
     Take,
-    /// Of a lease that names the worker, which begins its tenure by it.
+    /// Of a lease that names the worker, which begins its ownership by it.
     Begin,
     Renew,
     Checkpoint(u64),
@@ -184,7 +184,7 @@ struct OneLease {
     names: [usize; 2],
     counters: u64,
     records: u64,
-    /// The rules by which tenures began.
+    /// The rules by which ownerships began.
     begun: Mutex<BTreeSet<Start>>,
 }
 

@@ -1,4 +1,4 @@
-//! A worker's process, with at most one tenure.
+//! A worker's process, with at most one ownership.
 
 use kcl::internals::{Verdict, judge};
 
@@ -8,15 +8,15 @@ use super::{Item, Kind, Write};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Worker {
     pub(super) knowledge: Option<Knowledge>,
-    /// The lease as the tenure knows it, while no fence has fallen.
+    /// The lease as the ownership knows it, while no fence has fallen.
     pub(super) held: Option<Item>,
     /// The last counter that it is known to have written.
     pub(super) proven: u64,
-    /// A write of this tenure may have been done.
+    /// A write of this ownership may have been done.
     pub(super) unclear: bool,
-    /// The tenure has ended, and its processor may be at work until the fence falls.
+    /// The ownership has ended, and its processor may be at work until the fence falls.
     pub(super) haunts: bool,
-    /// The counter at the end of the last tenure.
+    /// The counter at the end of the last ownership.
     past: Option<u64>,
     pub(super) position: u64,
 }
@@ -103,7 +103,7 @@ impl Worker {
         Some(Write { kind, known })
     }
 
-    /// By which rules a tenure begins with this write, sent by the process at `me`.
+    /// By which rules an ownership begins with this write, sent by the process at `me`.
     pub(super) fn begins(&self, kind: Kind, me: usize, names: [usize; 2]) -> Vec<Start> {
         match (kind, self.knowledge) {
             (Kind::Begin, Some(known)) => known.starts(names[me], me, self.past),

@@ -93,9 +93,9 @@ impl Assignment {
         }
         let previous = self.previous.take().unwrap_or_default();
         for (key, to) in plan.handoffs_agreed_with(&previous) {
-            if let Some(tenure) = self.ctx.held.held(&key) {
+            if let Some(held_lease) = self.ctx.held.held(&key) {
                 tracing::info!(shard = key, to, "handing the shard over, to balance the fleet");
-                tenure.start_handoff(&to);
+                held_lease.start_handoff(&to);
             }
         }
         self.previous = Some(plan);

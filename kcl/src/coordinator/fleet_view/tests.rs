@@ -85,9 +85,9 @@ fn on_the_first_scan_an_owner_that_may_be_new_has_longer_too() {
         let take = Intent::Take { owner: "java" };
         apply(take, PROCESS, &lease, &lease).unwrap()
     };
-    let given_away = forced(lease(Some("w"), 3));
+    let relinquished = forced(lease(Some("w"), 3));
     let handed_over = forced(pending("java", "w", 3));
-    for given in [by_java, since, given_away, handed_over] {
+    for given in [by_java, since, relinquished, handed_over] {
         let fleet = fleet_of(&[(100, given.clone())]);
         assert!(!fleet.is_available(&given, at(125)), "{given:?}");
         assert!(fleet.is_available(&given, at(126)), "{given:?}");

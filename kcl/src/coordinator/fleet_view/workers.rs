@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn several_leases_are_given_away_evenly() {
+    fn several_leases_are_handed_over_evenly() {
         let leases = |owner: &str, count: usize| {
             let owner = owner.to_owned();
             (0..count).map(move |n| owned(&format!("{owner}-{n}"), &owner, 1))

@@ -12,7 +12,7 @@ use crate::checkpoint::Checkpoint;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{InitialPosition, OnStop, TableConfig};
 use crate::health::ProblemLog;
-use crate::lease::{DynamoDbLeaseStore, Layout, Lease, LeaseStore, Retry, TenureEnd, ensure_table};
+use crate::lease::{DynamoDbLeaseStore, Layout, Lease, LeaseEnd, LeaseStore, Retry, ensure_table};
 use crate::stream::ShardSync;
 
 mod failure;
@@ -100,7 +100,7 @@ impl Clock for Later {
 /// A worker whose consumers only drain when they are asked to.
 struct Worker {
     coordinator: Arc<Coordinator>,
-    tenures: Arc<Mutex<Vec<Tenure>>>,
+    held_leases: Arc<Mutex<Vec<HeldLease>>>,
     consumer: JoinHandle<()>,
 }
 
@@ -108,35 +108,35 @@ impl Worker {
     async fn start(aws: &LocalAws, name: &str, config: ConsumerConfig) -> Self {
         let coordinator = Arc::new(Coordinator::prepare(parts(aws, name, config)).await.unwrap());
         let mut incoming = coordinator.start();
-        let tenures = Arc::new(Mutex::new(Vec::<Tenure>::new()));
-        let held = Arc::clone(&tenures);
+        let held_leases = Arc::new(Mutex::new(Vec::<HeldLease>::new()));
+        let held = Arc::clone(&held_leases);
         let consumer = tokio::spawn(async move {
-            while let Some(tenure) = incoming.recv().await {
-                held.lock().unwrap().push(tenure.clone());
+            while let Some(held_lease) = incoming.recv().await {
+                held.lock().unwrap().push(held_lease.clone());
                 let held = Arc::clone(&held);
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = tenure.handoff_requested().cancelled_owned() => {
-                            tenure.end(TenureEnd::Transfer).await;
+                        () = held_lease.handoff_requested().cancelled_owned() => {
+                            held_lease.end(LeaseEnd::Transfer).await;
                         }
-                        () = tenure.lost().cancelled_owned() => {
-                            tenure.end(TenureEnd::Lost).await;
+                        () = held_lease.lost().cancelled_owned() => {
+                            held_lease.end(LeaseEnd::Lost).await;
                         }
                     }
-                    let token = tenure.fencing_token();
+                    let token = held_lease.fencing_token();
                     held.lock().unwrap().retain(|other| other.fencing_token() != token);
                 });
             }
         });
-        Self { coordinator, tenures, consumer }
+        Self { coordinator, held_leases, consumer }
     }
 
     fn held(&self) -> Vec<String> {
-        let tenures = self.tenures.lock().unwrap();
-        let mut held: Vec<_> = tenures
+        let held_leases = self.held_leases.lock().unwrap();
+        let mut held: Vec<_> = held_leases
             .iter()
-            .filter(|tenure| tenure.is_held())
-            .map(|tenure| tenure.shard_id().to_owned())
+            .filter(|held_lease| held_lease.is_held())
+            .map(|held_lease| held_lease.shard_id().to_owned())
             .collect();
         held.sort();
         held
@@ -144,12 +144,12 @@ impl Worker {
 
     async fn shutdown(self) {
         self.coordinator.leave().await;
-        let tenures: Vec<_> = self.tenures.lock().unwrap().clone();
-        for tenure in &tenures {
-            tenure.end(TenureEnd::GiveAway).await;
+        let held_leases: Vec<_> = self.held_leases.lock().unwrap().clone();
+        for held_lease in &held_leases {
+            held_lease.end(LeaseEnd::Relinquish).await;
         }
-        drop(tenures);
-        self.tenures.lock().unwrap().clear();
+        drop(held_leases);
+        self.held_leases.lock().unwrap().clear();
         self.coordinator.stop().await;
         self.consumer.await.unwrap();
     }
@@ -166,7 +166,7 @@ struct Manual {
     coordinator: Coordinator,
     assignment: Assignment,
     acquirer: Acquirer,
-    acquired: mpsc::Receiver<Tenure>,
+    acquired: mpsc::Receiver<HeldLease>,
 }
 
 impl Manual {
@@ -179,7 +179,7 @@ impl Manual {
     }
 
     /// Makes one scan and acts on it. Returns a lease that was acquired.
-    async fn scan(&mut self) -> Option<Tenure> {
+    async fn scan(&mut self) -> Option<HeldLease> {
         self.assignment.scan_and_act().await.unwrap();
         self.acquired.try_recv().ok()
     }

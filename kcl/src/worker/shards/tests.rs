@@ -48,7 +48,7 @@ impl RecordProcessor for Idle {
 }
 
 #[tokio::test]
-async fn a_tenure_that_ends_leaves_the_problems_of_the_next_one_of_its_shard() {
+async fn an_ownership_that_ends_leaves_the_problems_of_the_next_one_of_its_shard() {
     let clock = Arc::new(SystemClock) as Arc<dyn Clock>;
     let config = Arc::new(ConsumerConfig::default());
     let budget = ByteBudget::new(config.max_buffered_bytes);
@@ -75,18 +75,18 @@ async fn a_tenure_that_ends_leaves_the_problems_of_the_next_one_of_its_shard() {
         problems: Arc::clone(&problems),
     });
     let mut shards = Shards::new(Arc::new(worker), Arc::new(view), 7);
-    let tenure = || {
+    let held_lease = || {
         let lease = Lease::new(SHARD, Checkpoint::TrimHorizon);
-        Tenure::recorded(lease, Arc::clone(&clock))
+        HeldLease::recorded(lease, Arc::clone(&clock))
     };
     let is_problem = || problems.find(KIND, Some(SHARD)).is_some();
 
-    let (first, first_recorder) = tenure();
+    let (first, first_recorder) = held_lease();
     shards.start(first);
     problems.failed(KIND, Some(SHARD), "of the first one");
     first_recorder.lose();
     // Its end is not taken note of before the shard is acquired again.
-    let (second, second_recorder) = tenure();
+    let (second, second_recorder) = held_lease();
     shards.start(second);
     assert!(!is_problem(), "the first one's");
     problems.failed(KIND, Some(SHARD), "of the second one");

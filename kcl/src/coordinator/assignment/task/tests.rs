@@ -15,7 +15,7 @@ use crate::coordinator::discovery::Discovery;
 use crate::coordinator::heartbeat::Heartbeat;
 use crate::coordinator::memory_worker::memory_worker;
 use crate::lease::memory::{Link, MemoryTable, Passage};
-use crate::lease::{Tenure, text};
+use crate::lease::{HeldLease, text};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -57,7 +57,7 @@ struct Fixture {
     ctx: Arc<Context>,
     acquirer: Acquirer,
     assignment: Assignment,
-    acquired: mpsc::Receiver<Tenure>,
+    acquired: mpsc::Receiver<HeldLease>,
 }
 
 impl Fixture {

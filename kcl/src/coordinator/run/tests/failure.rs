@@ -43,7 +43,7 @@ async fn is_running(ctx: &Context) -> bool {
 async fn its_thread_ends_when_the_coordinator_is_dropped() {
     let aws = aws(1).await;
     let coordinator = Coordinator::prepare(parts(&aws, "a", config())).await.unwrap();
-    let _tenures = coordinator.start();
+    let _held_leases = coordinator.start();
     assert!(is_running(&coordinator.ctx).await);
     coordinator.stop().await;
     let (ctx, ended) = (Arc::clone(&coordinator.ctx), coordinator.thread_ended());

@@ -52,7 +52,7 @@ async fn two_workers_share_four_leases_and_no_lease_is_held_twice() {
     let done = Arc::new(AtomicBool::new(false));
     let watch = {
         let (done, first, second) =
-            (Arc::clone(&done), Arc::clone(&first.tenures), Arc::clone(&second.tenures));
+            (Arc::clone(&done), Arc::clone(&first.held_leases), Arc::clone(&second.held_leases));
         tokio::spawn(async move {
             let mut checks = 0u64;
             while !done.load(Ordering::SeqCst) {
@@ -60,10 +60,10 @@ async fn two_workers_share_four_leases_and_no_lease_is_held_twice() {
                     // Both locked: one moment.
                     let (first, second) = (first.lock().unwrap(), second.lock().unwrap());
                     let mut held = BTreeSet::new();
-                    let tenures = first.iter().chain(second.iter());
-                    for tenure in tenures.filter(|tenure| tenure.is_held()) {
-                        let shard = tenure.shard_id().to_owned();
-                        assert!(held.insert(shard), "held twice: {}", tenure.shard_id());
+                    let held_leases = first.iter().chain(second.iter());
+                    for held_lease in held_leases.filter(|held_lease| held_lease.is_held()) {
+                        let shard = held_lease.shard_id().to_owned();
+                        assert!(held.insert(shard), "held twice: {}", held_lease.shard_id());
                     }
                 }
                 checks += 1;
@@ -89,17 +89,17 @@ async fn two_workers_share_four_leases_and_no_lease_is_held_twice() {
 }
 
 #[tokio::test]
-async fn leases_of_a_dead_worker_expire_and_fence_its_tenures() {
+async fn leases_of_a_dead_worker_expire_and_fence_its_ownerships() {
     let aws = aws(2).await;
     let first = Worker::start(&aws, "w1", short_failover()).await;
     until("2 leases", async || (first.held().len() == 2).then_some(())).await;
-    let old: Vec<Tenure> = first.tenures.lock().unwrap().clone();
+    let old: Vec<HeldLease> = first.held_leases.lock().unwrap().clone();
     first.crash();
     let second = Worker::start(&aws, "w2", short_failover()).await;
     until("taken over", async || (second.held().len() == 2).then_some(())).await;
-    for tenure in old {
-        assert!(!tenure.is_held());
-        let result = tenure.checkpoint(Checkpoint::ShardEnd, Retry::Never).await;
+    for held_lease in old {
+        assert!(!held_lease.is_held());
+        let result = held_lease.checkpoint(Checkpoint::ShardEnd, Retry::Never).await;
         assert!(matches!(result, Err(crate::CheckpointError::LeaseLost { .. })), "{result:?}");
     }
     for lease in leases(&aws).await.values() {
@@ -113,14 +113,14 @@ async fn a_lost_lease_comes_back_after_a_brownout() {
     let aws = aws(1).await;
     let worker = Worker::start(&aws, "w1", short_failover()).await;
     until("the lease", async || (worker.held().len() == 1).then_some(())).await;
-    let old = worker.tenures.lock().unwrap()[0].clone();
+    let old = worker.held_leases.lock().unwrap()[0].clone();
     let fault = aws.faults().add(Fault::throttle().service(Service::DynamoDb));
     old.lost().cancelled().await;
     assert!(!old.is_held());
     aws.faults().remove(fault);
     let new = until("the lease again", async || {
-        let tenures = worker.tenures.lock().unwrap();
-        tenures.iter().find(|tenure| tenure.is_held()).cloned()
+        let held_leases = worker.held_leases.lock().unwrap();
+        held_leases.iter().find(|held_lease| held_lease.is_held()).cloned()
     })
     .await;
     assert!(new.fencing_token() > old.fencing_token());

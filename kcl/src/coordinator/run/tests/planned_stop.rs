@@ -61,7 +61,7 @@ async fn the_next_process_of_an_id_does_not_start_on_what_the_last_one_did_not_r
     let mut second = Manual::new(&aws, "w1", kept()).await;
     assert!(second.scan().await.is_none());
     first.coordinator.leave().await;
-    held.end(TenureEnd::GiveAway).await;
+    held.end(LeaseEnd::Relinquish).await;
     assert!(second.scan().await.is_some());
 }
 
@@ -76,13 +76,13 @@ async fn of_two_processes_of_one_id_one_starts_on_what_was_released_to_it() {
     for worker in &mut workers {
         assert!(worker.scan().await.is_none());
     }
-    held.end(TenureEnd::GiveAway).await;
+    held.end(LeaseEnd::Relinquish).await;
     let [one, other] = &mut workers;
     // Slow enough that each reads before either writes.
     let delay = Fault::delay(Duration::from_millis(300)).service(Service::DynamoDb);
     aws.faults().add(delay.operation("UpdateItem"));
     let (a, b) = tokio::join!(one.scan(), other.scan());
-    let started: Vec<Tenure> = a.into_iter().chain(b).collect();
+    let started: Vec<HeldLease> = a.into_iter().chain(b).collect();
     assert_eq!(started.len(), 1, "one of them");
     aws.faults().clear();
     assert_eq!(leases(&aws).await[held.shard_id()].counter, 3, "one renewal");
@@ -101,7 +101,7 @@ async fn of_two_processes_of_one_id_one_takes_a_free_lease() {
     let delay = Fault::delay(Duration::from_millis(300)).service(Service::DynamoDb);
     aws.faults().add(delay.operation("UpdateItem"));
     let (a, b) = tokio::join!(one.scan(), other.scan());
-    let started: Vec<Tenure> = a.into_iter().chain(b).collect();
+    let started: Vec<HeldLease> = a.into_iter().chain(b).collect();
     assert_eq!(started.len(), 1);
     aws.faults().clear();
     // The lease was unassigned before in the scan of the other process, too, but no leader assigned
@@ -182,12 +182,12 @@ async fn the_lease_of_an_aborted_processor_is_not_released_at_the_stop() {
     let aws = aws(1).await;
     let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
     let mut incoming = coordinator.start();
-    let tenure = incoming.recv().await.unwrap();
+    let held_lease = incoming.recv().await.unwrap();
     coordinator.leave().await;
-    tenure.end(TenureEnd::Aborted).await;
-    // It returns when the writer has ended.
-    tenure.end(TenureEnd::Lost).await;
+    held_lease.end(LeaseEnd::Aborted).await;
+    // It returns when the renewer has ended.
+    held_lease.end(LeaseEnd::Lost).await;
     coordinator.stop().await;
-    let lease = &leases(&aws).await[tenure.shard_id()];
+    let lease = &leases(&aws).await[held_lease.shard_id()];
     assert_eq!(lease.owner.as_deref(), Some("w1"), "it expires");
 }

@@ -7,7 +7,7 @@ async fn children_are_created_before_the_end_and_parents_are_cleaned_up() {
     let aws = aws(1).await;
     let worker = Worker::start(&aws, "w1", config()).await;
     until("the parent", async || (worker.held().len() == 1).then_some(())).await;
-    let parent = worker.tenures.lock().unwrap()[0].clone();
+    let parent = worker.held_leases.lock().unwrap()[0].clone();
     aws.kinesis()
         .split_shard()
         .stream_name(STREAM)
@@ -25,13 +25,13 @@ async fn children_are_created_before_the_end_and_parents_are_cleaned_up() {
     let found = leases(&aws).await;
     assert_eq!(found[parent.shard_id()].children.len(), 2);
     parent.checkpoint(Checkpoint::ShardEnd, Retry::Never).await.unwrap();
-    parent.end(TenureEnd::ShardEnded).await;
+    parent.end(LeaseEnd::ShardEnded).await;
     until("both children", async || (worker.held().len() == 2).then_some(())).await;
 
     let report = worker.coordinator.ctx.worker.sync.run().await.unwrap();
     assert_eq!((report.created, report.deleted), (0, 0), "children are still at their start");
-    let children: Vec<Tenure> = worker.tenures.lock().unwrap().clone();
-    for child in children.iter().filter(|tenure| tenure.is_held()) {
+    let children: Vec<HeldLease> = worker.held_leases.lock().unwrap().clone();
+    for child in children.iter().filter(|held_lease| held_lease.is_held()) {
         assert!(child.parents_ended().await.unwrap());
         child.checkpoint(Checkpoint::parse("5", 0).unwrap(), Retry::Never).await.unwrap();
     }
@@ -52,7 +52,7 @@ async fn the_child_of_a_merge_has_both_parents_leases() {
     let aws = aws(2).await;
     let worker = Worker::start(&aws, "w1", config()).await;
     until("both", async || (worker.held().len() == 2).then_some(())).await;
-    let tenures: Vec<Tenure> = worker.tenures.lock().unwrap().clone();
+    let held_leases: Vec<HeldLease> = worker.held_leases.lock().unwrap().clone();
     aws.kinesis()
         .merge_shards()
         .stream_name(STREAM)
@@ -62,8 +62,8 @@ async fn the_child_of_a_merge_has_both_parents_leases() {
         .await
         .unwrap();
     // Even if one of them is missing when the other ends.
-    let (one, other) = (&tenures[0], &tenures[1]);
-    other.end(TenureEnd::Lost).await;
+    let (one, other) = (&held_leases[0], &held_leases[1]);
+    other.end(LeaseEnd::Lost).await;
     let lost = leases(&aws).await[other.shard_id()].clone();
     store(&aws).delete(&lost).await.unwrap();
     let child = until("the child", async || {
@@ -77,7 +77,7 @@ async fn the_child_of_a_merge_has_both_parents_leases() {
         leases(&aws).await.contains_key(other.shard_id()),
         "made again, so that it is waited for"
     );
-    drop(tenures);
+    drop(held_leases);
     worker.shutdown().await;
 }
 

@@ -4,21 +4,21 @@ use super::*;
 
 #[tokio::test]
 async fn a_checkpoint_after_a_take_over_is_refused_and_overwrites_nothing() {
-    let (fixture, tenure, _writer) = held().await;
-    tenure.checkpoint(at("5"), Retry::Never).await.unwrap();
+    let (fixture, held_lease, _renewer) = held().await;
+    held_lease.checkpoint(at("5"), Retry::Never).await.unwrap();
     let taken = fixture.taken_by("other").await;
-    is_lost(tenure.checkpoint(at("6"), Retry::Never).await);
-    assert!(!tenure.is_held() && tenure.lost().is_cancelled());
+    is_lost(held_lease.checkpoint(at("6"), Retry::Never).await);
+    assert!(!held_lease.is_held() && held_lease.lost().is_cancelled());
     assert_eq!(fixture.item().await, taken);
 }
 
 #[tokio::test]
-async fn a_checkpointer_of_an_earlier_tenure_is_refused() {
-    let (fixture, early, writer) = held().await;
+async fn a_checkpointer_of_an_earlier_ownership_is_refused() {
+    let (fixture, early, renewer) = held().await;
     let clone = early.clone();
-    early.end(TenureEnd::Lost).await;
-    writer.await.unwrap();
-    let (late, _writer) = fixture.begin().await;
+    early.end(LeaseEnd::Lost).await;
+    renewer.await.unwrap();
+    let (late, _renewer) = fixture.begin().await;
     is_lost(clone.checkpoint(at("5"), Retry::Never).await);
     is_lost(clone.prepare_checkpoint(at("5"), None, Retry::Never).await);
     late.checkpoint(at("7"), Retry::Never).await.unwrap();
@@ -28,23 +28,23 @@ async fn a_checkpointer_of_an_earlier_tenure_is_refused() {
 
 #[tokio::test]
 async fn a_checkpoint_never_goes_back() {
-    let (fixture, tenure, _writer) = held().await;
-    tenure.checkpoint(at("9"), Retry::Never).await.unwrap();
-    let error = tenure.checkpoint(at("8"), Retry::Never).await.unwrap_err();
+    let (fixture, held_lease, _renewer) = held().await;
+    held_lease.checkpoint(at("9"), Retry::Never).await.unwrap();
+    let error = held_lease.checkpoint(at("8"), Retry::Never).await.unwrap_err();
     assert!(matches!(error, CheckpointError::OutOfRange { .. }), "{error:?}");
-    tenure.checkpoint(Checkpoint::ShardEnd, Retry::Never).await.unwrap();
+    held_lease.checkpoint(Checkpoint::ShardEnd, Retry::Never).await.unwrap();
     assert_eq!(fixture.item().await.checkpoint, Checkpoint::ShardEnd);
 }
 
 #[tokio::test]
 async fn two_phases_keep_the_state_until_the_checkpoint() {
-    let (fixture, tenure, _writer) = held().await;
+    let (fixture, held_lease, _renewer) = held().await;
     let state = Some(Bytes::from_static(b"offsets"));
-    tenure.prepare_checkpoint(at("5"), state.clone(), Retry::Never).await.unwrap();
+    held_lease.prepare_checkpoint(at("5"), state.clone(), Retry::Never).await.unwrap();
     let item = fixture.item().await;
     assert_eq!(item.pending, Some(PendingCheckpoint { checkpoint: at("5"), state }));
     assert_eq!(item.checkpoint, Checkpoint::TrimHorizon);
-    tenure.checkpoint(at("5"), Retry::Never).await.unwrap();
+    held_lease.checkpoint(at("5"), Retry::Never).await.unwrap();
     assert_eq!(fixture.item().await.pending, None);
 }
 
@@ -55,16 +55,17 @@ async fn parents_have_ended_when_their_leases_are_gone_or_at_the_end() {
     child.parents = [KEY.to_owned(), "gone".to_owned()].into();
     fixture.store.create(&child).await.unwrap();
     let child = fixture.store.take(&child, "me").await.unwrap().applied().unwrap();
-    let (tenure, _writer) = Tenure::begin(fixture.context.clone(), child, fixture.clock.now());
-    assert!(!tenure.parents_ended().await.unwrap());
-    let (parent, writer) = fixture.begin().await;
+    let (held_lease, _renewer) =
+        HeldLease::begin(fixture.context.clone(), child, fixture.clock.now());
+    assert!(!held_lease.parents_ended().await.unwrap());
+    let (parent, renewer) = fixture.begin().await;
     parent.checkpoint(Checkpoint::ShardEnd, Retry::Never).await.unwrap();
-    parent.end(TenureEnd::ShardEnded).await;
-    writer.await.unwrap();
-    assert!(tenure.parents_ended().await.unwrap());
+    parent.end(LeaseEnd::ShardEnded).await;
+    renewer.await.unwrap();
+    assert!(held_lease.parents_ended().await.unwrap());
     let ended = fixture.item().await;
     assert!(matches!(fixture.store.delete(&ended).await.unwrap(), Outcome::Applied(_)));
-    assert!(tenure.parents_ended().await.unwrap());
+    assert!(held_lease.parents_ended().await.unwrap());
 }
 
 /// Lets the clock run while the checkpoint is tried.
@@ -81,11 +82,11 @@ async fn finished(
 }
 
 fn checkpointing(
-    tenure: &Tenure,
+    held_lease: &HeldLease,
     checkpoint: Checkpoint,
 ) -> JoinHandle<Result<(), CheckpointError>> {
-    let tenure = tenure.clone();
-    tokio::spawn(async move { tenure.checkpoint(checkpoint, Retry::UntilDeadline).await })
+    let held_lease = held_lease.clone();
+    tokio::spawn(async move { held_lease.checkpoint(checkpoint, Retry::UntilDeadline).await })
 }
 
 fn updates(fault: Fault) -> Fault {
@@ -95,44 +96,44 @@ fn updates(fault: Fault) -> Fault {
 #[tokio::test]
 async fn a_checkpoint_that_fails_for_a_passing_reason_is_tried_again() {
     for fault in [Fault::throttle(), Fault::internal_failure(), Fault::cut_connection()] {
-        let (fixture, tenure, _writer) = held().await;
+        let (fixture, held_lease, _renewer) = held().await;
         let faults = fixture.aws.faults();
         // Two calls of three attempts each, and one attempt of the next call.
         let fault = faults.add(updates(fault).times(7));
-        let written = finished(&fixture, checkpointing(&tenure, at("5"))).await;
+        let written = finished(&fixture, checkpointing(&held_lease, at("5"))).await;
         written.unwrap();
         assert_eq!(faults.count(fault), 7);
         assert_eq!(fixture.item().await.checkpoint, at("5"));
-        assert!(tenure.is_held());
+        assert!(held_lease.is_held());
     }
 }
 
 #[tokio::test]
 async fn a_checkpoint_is_tried_until_the_lease_is_lost_and_no_longer() {
-    let (fixture, tenure, _writer) = held().await;
+    let (fixture, held_lease, _renewer) = held().await;
     fixture.aws.faults().add(updates(Fault::throttle()));
-    let checkpoint = checkpointing(&tenure, at("5"));
+    let checkpoint = checkpointing(&held_lease, at("5"));
     fixture.clock.advance(F - Duration::from_millis(500));
     is_lost(finished(&fixture, checkpoint).await);
-    assert!(!tenure.is_held());
+    assert!(!held_lease.is_held());
 }
 
 #[tokio::test]
 async fn what_fails_for_good_is_told_at_once() {
-    let (fixture, tenure, _writer) = held().await;
+    let (fixture, held_lease, _renewer) = held().await;
     let refused = Fault::refuse("AccessDeniedException");
     fixture.aws.faults().add(updates(refused));
-    let checkpoint = tenure.checkpoint(at("5"), Retry::UntilDeadline);
+    let checkpoint = held_lease.checkpoint(at("5"), Retry::UntilDeadline);
     let error = checkpoint.await.unwrap_err();
     assert!(!error.is_retryable(), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_planned_stop_that_runs_out_of_time_ends_the_attempts_with_their_error() {
-    let (fixture, tenure, _writer) = held().await;
+    let (fixture, held_lease, _renewer) = held().await;
     let faults = fixture.aws.faults();
     let throttle = faults.add(updates(Fault::throttle()));
-    let waiting = checkpointing(&tenure, at("5"));
+    let waiting = checkpointing(&held_lease, at("5"));
     while faults.count(throttle) < 3 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -141,18 +142,18 @@ async fn a_planned_stop_that_runs_out_of_time_ends_the_attempts_with_their_error
     assert!(error.is_retryable(), "{error:?}");
     // One attempt is still made for what comes after.
     faults.clear();
-    let last = tenure.checkpoint(at("6"), Retry::UntilDeadline).await;
+    let last = held_lease.checkpoint(at("6"), Retry::UntilDeadline).await;
     last.unwrap();
-    let outcome = tenure.end(TenureEnd::GiveAway).await;
+    let outcome = held_lease.end(LeaseEnd::Relinquish).await;
     assert_eq!(outcome, LeaseOutcome::Kept);
 }
 
 #[tokio::test]
 async fn a_checkpoint_whose_caller_has_gone_is_not_tried_again() {
-    let (fixture, tenure, _writer) = held().await;
+    let (fixture, held_lease, _renewer) = held().await;
     let faults = fixture.aws.faults();
     let throttle = faults.add(updates(Fault::throttle()));
-    let waiting = checkpointing(&tenure, at("5"));
+    let waiting = checkpointing(&held_lease, at("5"));
     while faults.count(throttle) < 3 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -163,6 +164,6 @@ async fn a_checkpoint_whose_caller_has_gone_is_not_tried_again() {
     fixture.until("renewed", |lease| lease.counter > 1).await;
     assert_eq!(fixture.item().await.checkpoint, Checkpoint::TrimHorizon);
     // A later one covers it.
-    tenure.checkpoint(at("6"), Retry::Never).await.unwrap();
+    held_lease.checkpoint(at("6"), Retry::Never).await.unwrap();
     assert_eq!(fixture.item().await.checkpoint, at("6"));
 }

@@ -31,22 +31,21 @@ pub struct FencingToken {
     pub counter: u64,
 }
 
-/// One unbroken ownership. Clones share it; when the last one is dropped, the lease is no longer
-/// renewed.
+/// A lease that this worker holds, in one unbroken ownership. Renewal stops when the last clone is dropped.
 #[derive(Clone)]
-pub(crate) struct Tenure {
-    pub(super) state: Arc<TenureState>,
+pub(crate) struct HeldLease {
+    pub(super) state: Arc<HeldLeaseState>,
     pub(super) requests: mpsc::Sender<Request>,
 }
 
-/// How a tenure ends.
+/// How an ownership ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TenureEnd {
+pub(crate) enum LeaseEnd {
     /// The shard was drained: complete the pending handoff.
     Transfer,
     /// A planned stop: hand the lease over, release it or keep it, as the settings say. A pending
     /// handoff is completed.
-    GiveAway,
+    Relinquish,
     /// The processor did not stop in time, and may still be at work: the item stays as it is, and the
     /// lease expires.
     Aborted,
@@ -56,7 +55,7 @@ pub(crate) enum TenureEnd {
     Lost,
 }
 
-/// The state of a lease after this worker ended its tenure.
+/// The state of a lease after this worker ended its ownership.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LeaseOutcome {
     /// It is this worker's now.
@@ -76,7 +75,7 @@ pub(crate) enum LeaseOutcome {
 /// Whether a checkpoint that failed for a reason that may pass is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Retry {
-    /// By the writer, until the lease's local deadline or that of a planned stop.
+    /// By the renewer, until the lease's local deadline or that of a planned stop.
     UntilDeadline,
     /// By the caller, if at all.
     Never,
@@ -90,9 +89,9 @@ pub struct ChildShard {
     pub hash_key_range: HashKeyRange,
 }
 
-/// What a tenure needs from the fleet around it.
-pub(crate) trait Fleet: Send + Sync + fmt::Debug {
-    /// The worker that should get a lease that this one gives away; the next call counts it in.
+/// What held leases and their renewers ask of the rest of the worker.
+pub(crate) trait RenewerServices: Send + Sync + fmt::Debug {
+    /// The worker that should get a lease that this one relinquishes; the next call counts it in.
     fn receiver(&self) -> Option<String>;
 
     /// Whether the other workers take leases and discover none that are assigned to them.
@@ -120,17 +119,17 @@ pub(crate) trait Fleet: Send + Sync + fmt::Debug {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// The tenure's fence fell, or it was ended: look around again.
+    /// The ownership's fence fell, or it was ended: look around again.
     fn changed(&self);
 }
 
-/// What a tenure and its writer share. It must not hold a request sender: the writer ends when the
-/// last tenure is dropped.
+/// What a held lease and its renewer share. It must not hold a request sender: the renewer ends when the
+/// last [`HeldLease`] is dropped.
 #[derive(Debug)]
-pub(crate) struct TenureState {
+pub(crate) struct HeldLeaseState {
     pub(super) token: FencingToken,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(super) fleet: Arc<dyn Fleet>,
+    pub(super) services: Arc<dyn RenewerServices>,
     pub(super) known: Mutex<Known>,
     /// How far the shard is.
     pub(super) progress: ShardProgress,
@@ -139,7 +138,7 @@ pub(crate) struct TenureState {
     /// Cancelled by a planned stop of the worker, and with `handoff`.
     pub(super) shutdown: CancellationToken,
     pub(super) delivered: AtomicU64,
-    /// Ended by [`TenureEnd::Aborted`].
+    /// Ended by [`LeaseEnd::Aborted`].
     pub(super) aborted: AtomicBool,
 }
 
@@ -149,7 +148,7 @@ pub(crate) struct Known {
     pub(crate) fence: Fence,
 }
 
-impl TenureState {
+impl HeldLeaseState {
     /// Notes the lease as it was read or written.
     pub(super) fn learn(&self, lease: Lease) {
         // While a checkpoint is pending, one at the same position must be written all the same: it removes
@@ -174,12 +173,12 @@ impl TenureState {
     }
 }
 
-/// What only the writer may do.
+/// What only the renewer may do.
 #[derive(Debug)]
 pub(super) enum Request {
     Checkpoint(CheckpointRequest),
     StartHandoff { to: String },
-    End { how: TenureEnd, reply: oneshot::Sender<LeaseOutcome> },
+    End { how: LeaseEnd, reply: oneshot::Sender<LeaseOutcome> },
 }
 
 /// A checkpoint that a caller waits for.
@@ -193,7 +192,7 @@ pub(crate) struct CheckpointRequest {
     pub(crate) reply: oneshot::Sender<Result<(), CheckpointError>>,
 }
 
-impl Tenure {
+impl HeldLease {
     pub(crate) fn shard_id(&self) -> &str {
         &self.state.token.lease_key
     }
@@ -223,7 +222,7 @@ impl Tenure {
     }
 
     /// Cancelled when the lease is wanted elsewhere: drain, checkpoint, then
-    /// [`end`](Self::end) with [`TenureEnd::Transfer`].
+    /// [`end`](Self::end) with [`LeaseEnd::Transfer`].
     pub(crate) fn handoff_requested(&self) -> CancellationToken {
         self.state.handoff.clone()
     }
@@ -240,7 +239,7 @@ impl Tenure {
     /// Reads only.
     pub(crate) async fn parents_ended(&self) -> Result<bool, LeaseStoreError> {
         for parent in self.lease().parents {
-            if let Some(lease) = self.state.fleet.lease(&parent).await?
+            if let Some(lease) = self.state.services.lease(&parent).await?
                 && !lease.has_ended()
             {
                 return Ok(false);
@@ -286,7 +285,7 @@ impl Tenure {
         }
         let (reply, answer) = oneshot::channel();
         let request = Request::Checkpoint(CheckpointRequest { checkpoint, pending, retry, reply });
-        // A closed channel: the tenure has ended.
+        // A closed channel: the ownership has ended.
         self.requests.send(request).await.map_err(|_| self.state.lease_lost())?;
         answer.await.unwrap_or_else(|_| Err(self.state.lease_lost()))
     }
@@ -304,8 +303,8 @@ impl Tenure {
         if !self.is_held() {
             return Err(LeaseStoreError::Lost);
         }
-        self.state.fleet.create_children(&self.lease(), children).await?;
-        self.state.fleet.changed();
+        self.state.services.create_children(&self.lease(), children).await?;
+        self.state.services.changed();
         Ok(())
     }
 
@@ -317,7 +316,7 @@ impl Tenure {
         if !self.is_held() {
             return Err(LeaseStoreError::Lost);
         }
-        self.state.fleet.note_read_to(self.shard_id(), time).await
+        self.state.services.note_read_to(self.shard_id(), time).await
     }
 
     /// Counts delivered bytes into the throughput that renewals write.
@@ -325,14 +324,14 @@ impl Tenure {
         self.state.delivered.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Ends the tenure; answers with what became of its lease. A failure is logged: the lease then
+    /// Ends the ownership; answers with what became of its lease. A failure is logged: the lease then
     /// expires. Later calls do nothing, and answer that it is lost.
     ///
     /// # Cancel safety
     /// The end goes on in the background.
-    pub(crate) async fn end(&self, how: TenureEnd) -> LeaseOutcome {
-        if how == TenureEnd::Aborted {
-            // Noted here: the writer of a lost lease takes no notice of how it ends, and one that waits
+    pub(crate) async fn end(&self, how: LeaseEnd) -> LeaseOutcome {
+        if how == LeaseEnd::Aborted {
+            // Noted here: the renewer of a lost lease takes no notice of how it ends, and one that waits
             // for an answer of the table serves no request.
             self.state.aborted.store(true, Ordering::Relaxed);
             self.state.lost.cancel();
@@ -342,16 +341,16 @@ impl Tenure {
         if self.requests.send(request).await.is_err() {
             return LeaseOutcome::Lost;
         }
-        // An error: the writer ended by another request.
+        // An error: the renewer ended by another request.
         done.await.unwrap_or(LeaseOutcome::Lost)
     }
 
-    /// A handle that does not keep the tenure alive.
-    pub(crate) fn downgrade(&self) -> WeakTenure {
-        WeakTenure { state: Arc::clone(&self.state), requests: self.requests.downgrade() }
+    /// A handle that does not keep the ownership alive.
+    pub(crate) fn downgrade(&self) -> WeakHeldLease {
+        WeakHeldLease { state: Arc::clone(&self.state), requests: self.requests.downgrade() }
     }
 
-    /// Asks the writer to hand the lease to `to`; the consumer is told by
+    /// Asks the renewer to hand the lease to `to`; the consumer is told by
     /// [`handoff_requested`](Self::handoff_requested).
     pub(crate) fn start_handoff(&self, to: &str) {
         // A full queue: the next look at the fleet asks again.
@@ -359,17 +358,17 @@ impl Tenure {
     }
 }
 
-/// A tenure that its consumer may have dropped.
+/// A held lease that its consumer may have dropped.
 #[derive(Clone)]
-pub(crate) struct WeakTenure {
-    pub(crate) state: Arc<TenureState>,
+pub(crate) struct WeakHeldLease {
+    pub(crate) state: Arc<HeldLeaseState>,
     requests: mpsc::WeakSender<Request>,
 }
 
-impl WeakTenure {
-    pub(crate) fn upgrade(&self) -> Option<Tenure> {
+impl WeakHeldLease {
+    pub(crate) fn upgrade(&self) -> Option<HeldLease> {
         let requests = self.requests.upgrade()?;
-        Some(Tenure { state: Arc::clone(&self.state), requests })
+        Some(HeldLease { state: Arc::clone(&self.state), requests })
     }
 
     pub(crate) fn fencing_token(&self) -> &FencingToken {
@@ -381,21 +380,21 @@ impl WeakTenure {
         self.state.known().lease.counter
     }
 
-    /// It was ended by [`TenureEnd::Aborted`].
+    /// It was ended by [`LeaseEnd::Aborted`].
     pub(crate) fn was_aborted(&self) -> bool {
         self.state.aborted.load(Ordering::Relaxed)
     }
 }
 
-impl fmt::Debug for WeakTenure {
+impl fmt::Debug for WeakHeldLease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WeakTenure").field("token", &self.state.token).finish_non_exhaustive()
+        f.debug_struct("WeakHeldLease").field("token", &self.state.token).finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Tenure {
+impl fmt::Debug for HeldLease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tenure").field("token", &self.state.token).finish_non_exhaustive()
+        f.debug_struct("HeldLease").field("token", &self.state.token).finish_non_exhaustive()
     }
 }
 

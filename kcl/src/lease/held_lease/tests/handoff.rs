@@ -4,9 +4,9 @@ use super::*;
 
 #[tokio::test]
 async fn a_handoff_taken_back_renews_nothing_until_a_renewal_does() {
-    let (fixture, tenure, _writer) = held().await;
-    tenure.start_handoff("next");
-    tenure.handoff_requested().cancelled().await;
+    let (fixture, held_lease, _renewer) = held().await;
+    held_lease.start_handoff("next");
+    held_lease.handoff_requested().cancelled().await;
     // A leader assigns it back: one more on the counter, as a renewal would leave it.
     let pending = fixture.item().await;
     let back = fixture.store.assign(&pending, "me", false).await.unwrap();
@@ -17,56 +17,56 @@ async fn a_handoff_taken_back_renews_nothing_until_a_renewal_does() {
         .add(Fault::throttle().service(Service::DynamoDb).operation("UpdateItem").skip(1));
     fixture.clock.advance(F / 2);
     // The first write finds the counter moved, the next ones fail: nothing proved this worker alive.
-    answered(&tenure, 2).await;
-    assert!(tenure.is_held());
+    answered(&held_lease, 2).await;
+    assert!(held_lease.is_held());
     fixture.clock.advance(F / 2);
-    assert!(!tenure.is_held(), "the fence did not move");
+    assert!(!held_lease.is_held(), "the fence did not move");
 }
 
 #[tokio::test]
 async fn a_handoff_taken_back_is_renewed_at_once() {
-    let (fixture, tenure, _writer) = held().await;
-    tenure.start_handoff("next");
-    tenure.handoff_requested().cancelled().await;
+    let (fixture, held_lease, _renewer) = held().await;
+    held_lease.start_handoff("next");
+    held_lease.handoff_requested().cancelled().await;
     let pending = fixture.item().await;
     fixture.store.assign(&pending, "me", false).await.unwrap();
     fixture.clock.advance(F / 2);
     // Without another step of the clock.
-    answered(&tenure, 3).await;
+    answered(&held_lease, 3).await;
     fixture.clock.advance(F - Duration::from_millis(1));
-    assert!(tenure.is_held());
+    assert!(held_lease.is_held());
 }
 
 #[tokio::test]
 async fn a_handoff_is_seen_at_the_next_write_and_transferred() {
-    let (fixture, tenure, writer) = held().await;
+    let (fixture, held_lease, renewer) = held().await;
     fixture.handed_to("next").await;
-    assert!(!tenure.handoff_requested().is_cancelled());
-    tenure.checkpoint(at("5"), Retry::Never).await.unwrap();
-    assert!(tenure.handoff_requested().is_cancelled());
+    assert!(!held_lease.handoff_requested().is_cancelled());
+    held_lease.checkpoint(at("5"), Retry::Never).await.unwrap();
+    assert!(held_lease.handoff_requested().is_cancelled());
     // Renewals and checkpoints go on while it drains.
     fixture.clock.advance(F / 2);
     fixture.until("renewed", |lease| lease.counter == 3).await;
-    tenure.checkpoint(at("6"), Retry::Never).await.unwrap();
-    tenure.end(TenureEnd::Transfer).await;
-    writer.await.unwrap();
+    held_lease.checkpoint(at("6"), Retry::Never).await.unwrap();
+    held_lease.end(LeaseEnd::Transfer).await;
+    renewer.await.unwrap();
     let item = fixture.item().await;
     assert_eq!((item.owner.as_deref(), &item.checkpoint_owner), (Some("next"), &None));
     assert!(item.was_released_to_owner() && item.checkpoint == at("6"));
-    is_lost(tenure.checkpoint(at("7"), Retry::Never).await);
+    is_lost(held_lease.checkpoint(at("7"), Retry::Never).await);
 }
 
 #[tokio::test]
 async fn a_renewal_sees_the_handoff_too_and_the_owner_can_start_one() {
-    let (fixture, tenure, _writer) = held().await;
+    let (fixture, held_lease, _renewer) = held().await;
     fixture.handed_to("next").await;
     fixture.clock.advance(F / 2);
-    tenure.handoff_requested().cancelled().await;
-    assert!(tenure.is_held());
+    held_lease.handoff_requested().cancelled().await;
+    assert!(held_lease.is_held());
 
-    let (fixture, tenure, _writer) = held().await;
-    tenure.start_handoff("next");
-    tenure.handoff_requested().cancelled().await;
+    let (fixture, held_lease, _renewer) = held().await;
+    held_lease.start_handoff("next");
+    held_lease.handoff_requested().cancelled().await;
     let item = fixture.item().await;
     assert_eq!(
         (item.owner.as_deref(), item.checkpoint_owner.as_deref()),
@@ -76,58 +76,58 @@ async fn a_renewal_sees_the_handoff_too_and_the_owner_can_start_one() {
 
 #[tokio::test]
 async fn a_handoff_that_drags_on_is_forced_before_a_java_leader_would() {
-    let (fixture, tenure, _writer) = held().await;
-    tenure.start_handoff("next");
-    tenure.handoff_requested().cancelled().await;
+    let (fixture, held_lease, _renewer) = held().await;
+    held_lease.start_handoff("next");
+    held_lease.handoff_requested().cancelled().await;
     let mut counter = fixture.item().await.counter;
     for _ in 0..4 {
         fixture.clock.advance(Duration::from_secs(6));
         counter = fixture.until("renewed", |lease| lease.counter > counter).await.counter;
-        answered(&tenure, counter).await;
-        assert!(!tenure.lost().is_cancelled());
+        answered(&held_lease, counter).await;
+        assert!(!held_lease.lost().is_cancelled());
     }
     fixture.clock.advance(Duration::from_secs(1));
-    tenure.lost().cancelled().await;
+    held_lease.lost().cancelled().await;
     let item = fixture.until("transferred", |lease| !lease.is_handoff_pending()).await;
     assert_eq!(item.owner.as_deref(), Some("next"));
     assert!(!item.was_released_to_owner(), "the processor may still be at work");
-    is_lost(tenure.checkpoint(at("9"), Retry::Never).await);
+    is_lost(held_lease.checkpoint(at("9"), Retry::Never).await);
 }
 
 #[tokio::test]
 async fn a_forced_handoff_does_not_complete_a_later_one() {
-    let (fixture, tenure, writer) = held().await;
-    tenure.start_handoff("next");
-    tenure.handoff_requested().cancelled().await;
+    let (fixture, held_lease, renewer) = held().await;
+    held_lease.start_handoff("next");
+    held_lease.handoff_requested().cancelled().await;
     let mut lease = fixture.item().await;
     for _ in 0..4 {
         fixture.clock.advance(Duration::from_secs(6));
         let counter = lease.counter;
         lease = fixture.until("renewed", |lease| lease.counter > counter).await;
-        answered(&tenure, lease.counter).await;
+        answered(&held_lease, lease.counter).await;
     }
     // Back, and once more to the same worker.
     let back = fixture.store.assign(&lease, "me", false).await.unwrap();
     let again = fixture.store.start_handoff(&back.applied().unwrap(), "next").await.unwrap();
     fixture.clock.advance(Duration::from_secs(1));
-    tenure.lost().cancelled().await;
-    tenure.end(TenureEnd::Lost).await;
-    writer.await.unwrap();
+    held_lease.lost().cancelled().await;
+    held_lease.end(LeaseEnd::Lost).await;
+    renewer.await.unwrap();
     assert_eq!(fixture.item().await, again.applied().unwrap());
 }
 
 #[tokio::test]
 async fn the_processor_is_told_of_a_handoff_and_of_a_planned_stop_alike() {
-    let (fixture, tenure, _writer) = held().await;
-    let shutdown = tenure.shutdown_requested();
+    let (fixture, held_lease, _renewer) = held().await;
+    let shutdown = held_lease.shutdown_requested();
     assert!(!shutdown.is_cancelled());
-    tenure.start_handoff("next");
+    held_lease.start_handoff("next");
     shutdown.cancelled().await;
     assert!(!fixture.context.leaving.is_cancelled(), "the worker goes on");
 
-    let (fixture, tenure, _writer) = held().await;
+    let (fixture, held_lease, _renewer) = held().await;
     fixture.context.leaving.cancel();
-    tenure.shutdown_requested().cancelled().await;
-    assert!(!tenure.handoff_requested().is_cancelled());
-    assert!(tenure.is_held());
+    held_lease.shutdown_requested().cancelled().await;
+    assert!(!held_lease.handoff_requested().is_cancelled());
+    assert!(held_lease.is_held());
 }

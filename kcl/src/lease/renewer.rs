@@ -1,11 +1,11 @@
 //! The one writer of a held lease: renewals, checkpoints and handoff go through it, so that they
 //! never race each other.
 //!
-//! A checkpoint that fails for a reason that may pass stays with the writer, which tries it again in
+//! A checkpoint that fails for a reason that may pass stays with the renewer, which tries it again in
 //! place of the renewals, until the lease's local deadline: each attempt renews the lease, too.
 
-mod give_away;
 mod loss;
+mod relinquish;
 mod schedule;
 #[cfg(test)]
 mod throttled;
@@ -26,13 +26,13 @@ use self::schedule::RenewalSchedule;
 pub(crate) use self::schedule::RetryBudget;
 use super::error::LeaseStoreError;
 use super::fence::Fence;
+use super::held_lease::{
+    CheckpointRequest, FencingToken, HeldLease, HeldLeaseState, Known, LeaseOutcome,
+    RenewerServices, Request, Retry,
+};
 use super::model::Lease;
 use super::readback::{Verdict, judge};
 use super::store::{LeaseStore, Outcome, Progress};
-use super::tenure::{
-    CheckpointRequest, FencingToken, Fleet, Known, LeaseOutcome, Request, Retry, Tenure,
-    TenureState,
-};
 use super::throughput::Throughput;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::Clock;
@@ -46,19 +46,19 @@ const HANDOFF_LIMIT: Duration = Duration::from_secs(25);
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// A renewal that is not answered for this long counts as failing, though it is still waited for.
 const LONGEST_SILENCE: Duration = Duration::from_secs(2);
-/// Requests that may wait for the writer.
+/// Requests that may wait for the renewer.
 const QUEUE: usize = 16;
 /// Times that one write adopts the item it found and tries again.
 const ADOPTIONS: u32 = 3;
 
-/// What all writers of a worker share.
+/// What all renewers of a worker share.
 #[derive(Debug, Clone)]
-pub(crate) struct WriterContext {
+pub(crate) struct RenewerContext {
     pub(crate) worker_id: String,
     /// As that of the store.
     pub(crate) process: u64,
     pub(crate) store: Arc<dyn LeaseStore>,
-    pub(crate) fleet: Arc<dyn Fleet>,
+    pub(crate) services: Arc<dyn RenewerServices>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) failover: Duration,
     pub(crate) on_stop: OnStop,
@@ -75,15 +75,15 @@ pub(crate) struct WriterContext {
     pub(crate) retries: Arc<RetryBudget>,
     /// Where failures are noted.
     pub(crate) problems: Arc<ProblemLog>,
-    /// The worker ends: every writer does.
+    /// The worker ends: every renewer does.
     pub(crate) stopped: CancellationToken,
 }
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Writer {
-    context: WriterContext,
-    state: Arc<TenureState>,
+pub(crate) struct LeaseRenewer {
+    context: RenewerContext,
+    state: Arc<HeldLeaseState>,
     requests: mpsc::Receiver<Request>,
     throughput: Throughput,
     schedule: RenewalSchedule,
@@ -95,16 +95,20 @@ pub(crate) struct Writer {
     handoff_deadline: Option<Duration>,
 }
 
-impl Tenure {
-    /// A tenure of `lease`, which this worker acquired by a write sent at `sent`. It lasts as long as
-    /// [`Writer::run`] is polled.
-    pub(crate) fn begin(context: WriterContext, lease: Lease, sent: Duration) -> (Self, Writer) {
+impl HeldLease {
+    /// An ownership of `lease`, which this worker acquired by a write sent at `sent`. It lasts as long as
+    /// [`LeaseRenewer::run`] is polled.
+    pub(crate) fn begin(
+        context: RenewerContext,
+        lease: Lease,
+        sent: Duration,
+    ) -> (Self, LeaseRenewer) {
         let (sender, requests) = mpsc::channel(QUEUE);
         let handoff = lease.is_handoff_pending();
-        let state = Arc::new(TenureState {
+        let state = Arc::new(HeldLeaseState {
             token: FencingToken { lease_key: lease.key.clone(), counter: lease.counter },
             clock: Arc::clone(&context.clock),
-            fleet: Arc::clone(&context.fleet),
+            services: Arc::clone(&context.services),
             progress: ShardProgress::new(lease.checkpoint.clone()),
             known: Mutex::new(Known { fence: Fence::new(context.failover, sent), lease }),
             lost: CancellationToken::new(),
@@ -113,7 +117,7 @@ impl Tenure {
             delivered: AtomicU64::new(0),
             aborted: AtomicBool::new(false),
         });
-        let mut writer = Writer {
+        let mut renewer = LeaseRenewer {
             throughput: Throughput::new(context.clock.now()),
             schedule: schedule(&context, &state.token.lease_key),
             context,
@@ -124,13 +128,13 @@ impl Tenure {
             handoff_deadline: None,
         };
         if handoff {
-            writer.note_handoff();
+            renewer.note_handoff();
         }
-        (Self { state, requests: sender }, writer)
+        (Self { state, requests: sender }, renewer)
     }
 }
 
-/// See [`Writer::waiting`].
+/// See [`LeaseRenewer::waiting`].
 #[derive(Debug)]
 struct Waiting {
     request: CheckpointRequest,
@@ -146,7 +150,7 @@ impl Waiting {
     }
 }
 
-/// How one write ended for the tenure.
+/// How one write ended for the ownership.
 enum Written {
     Done,
     Failed(LeaseStoreError),
@@ -155,8 +159,8 @@ enum Written {
     Lost(Loss),
 }
 
-impl Writer {
-    /// Renews and writes until the tenure is ended, its last handle is dropped, or a fence falls;
+impl LeaseRenewer {
+    /// Renews and writes until the ownership is ended, its last handle is dropped, or a fence falls;
     /// in that case, until the consumer has let go.
     pub(crate) async fn run(mut self) {
         let _guard = LostOnDrop(Arc::clone(&self.state));
@@ -226,7 +230,7 @@ impl Writer {
     async fn serve(&mut self, request: Request) -> std::ops::ControlFlow<()> {
         match request {
             Request::Checkpoint(request) => {
-                // The checkpoint that still waits was cancelled by its caller: callers of one tenure take
+                // The checkpoint that still waits was cancelled by its caller: callers of one ownership take
                 // turns, so a second request means that the first caller no longer listens.
                 self.waiting.take().into_iter().for_each(Waiting::give_up);
                 self.attempt(request).await;
@@ -435,7 +439,7 @@ impl Writer {
                         self.learn(*lease);
                     }
                     Verdict::Lost => {
-                        let WriterContext { worker_id, process, .. } = &self.context;
+                        let RenewerContext { worker_id, process, .. } = &self.context;
                         return Written::Lost(Loss::by(worker_id, *process, seen.as_ref()));
                     }
                 },
@@ -497,7 +501,7 @@ impl Writer {
     }
 
     fn judge(&self, known: &Lease, seen: Option<Lease>) -> Verdict {
-        let WriterContext { worker_id, process, .. } = &self.context;
+        let RenewerContext { worker_id, process, .. } = &self.context;
         let unclear = self.state.known().fence.is_unclear();
         judge(worker_id, *process, known, seen, unclear)
     }
@@ -587,7 +591,7 @@ impl Writer {
     }
 
     /// The lease is lost. Its consumer may still be at work: until it lets go, this worker must not
-    /// begin another tenure of the same lease.
+    /// begin another ownership of the same lease.
     async fn linger(mut self) {
         self.state.lost.cancel();
         // There is nothing to renew any more, while the consumer may need long to end.
@@ -595,7 +599,7 @@ impl Writer {
         if let Some(Waiting { request, .. }) = self.waiting.take() {
             let _ = request.reply.send(Err(self.state.lease_lost()));
         }
-        self.context.fleet.changed();
+        self.context.services.changed();
         let stopped = self.context.stopped.clone();
         while let Some(Some(request)) = stopped.run_until_cancelled(self.requests.recv()).await {
             match request {
@@ -613,19 +617,19 @@ impl Writer {
 }
 
 /// Leases of a worker that fail together are not tried again together.
-fn schedule(context: &WriterContext, lease_key: &str) -> RenewalSchedule {
+fn schedule(context: &RenewerContext, lease_key: &str) -> RenewalSchedule {
     let mut hasher = DefaultHasher::new();
     lease_key.hash(&mut hasher);
     let random = Rng::with_seed(context.seed ^ hasher.finish());
     RenewalSchedule::new(context.failover, random)
 }
 
-/// A writer that ends in any way, a panic too, leaves no tenure that believes it is held.
-struct LostOnDrop(Arc<TenureState>);
+/// A renewer that ends in any way, a panic too, leaves no ownership that believes it is held.
+struct LostOnDrop(Arc<HeldLeaseState>);
 
 impl Drop for LostOnDrop {
     fn drop(&mut self) {
         self.0.lost.cancel();
-        self.0.fleet.changed();
+        self.0.services.changed();
     }
 }

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::clock::TokioClock;
+use crate::lease::held_lease::{ChildShard, LeaseEnd};
 use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Passage, Row};
-use crate::lease::tenure::{ChildShard, TenureEnd};
 
 const LEASES: usize = if cfg!(debug_assertions) { 400 } else { 2_000 };
 const F: Duration = Duration::from_secs(10);
@@ -62,9 +62,9 @@ impl Link for Way {
 }
 
 #[derive(Debug)]
-struct NoFleet;
+struct NoServices;
 
-impl Fleet for NoFleet {
+impl RenewerServices for NoServices {
     fn receiver(&self) -> Option<String> {
         None
     }
@@ -85,9 +85,9 @@ impl Fleet for NoFleet {
 }
 
 struct Worker {
-    context: WriterContext,
+    context: RenewerContext,
     way: Arc<Way>,
-    tenures: Vec<Tenure>,
+    held_leases: Vec<HeldLease>,
 }
 
 impl Worker {
@@ -107,11 +107,11 @@ impl Worker {
         });
         let link = Arc::clone(&way) as Arc<dyn Link>;
         let store = MemoryLeaseStore::new(Arc::clone(&table), link, "me", 2 * SECOND);
-        let context = WriterContext {
+        let context = RenewerContext {
             worker_id: "me".into(),
             process: 1,
             store: Arc::new(store.of_process(1)),
-            fleet: Arc::new(NoFleet),
+            services: Arc::new(NoServices),
             clock: Arc::clone(&clock),
             failover,
             on_stop: OnStop::Keep,
@@ -123,18 +123,18 @@ impl Worker {
             last_calls: Arc::default(),
             stopped: CancellationToken::new(),
         };
-        let tenures = (0..LEASES).map(|n| {
+        let held_leases = (0..LEASES).map(|n| {
             let lease = Lease {
                 owner: Some("me".into()),
                 counter: 1,
                 ..Lease::new(format!("shardId-{n:012}"), Checkpoint::TrimHorizon)
             };
             table.set("me", &lease.key, Some(Row::Lease(lease.clone())));
-            let (tenure, writer) = Tenure::begin(context.clone(), lease, clock.now());
-            tokio::spawn(writer.run());
-            tenure
+            let (held_lease, renewer) = HeldLease::begin(context.clone(), lease, clock.now());
+            tokio::spawn(renewer.run());
+            held_lease
         });
-        Self { tenures: tenures.collect(), context, way }
+        Self { held_leases: held_leases.collect(), context, way }
     }
 
     fn latency(&self, latency: Duration) {
@@ -156,16 +156,16 @@ impl Worker {
         attempts
     }
 
-    /// A planned stop: all leases are given away at one moment.
-    fn give_away(&self) -> JoinHandle<Vec<LeaseOutcome>> {
-        self.end(TenureEnd::GiveAway)
+    /// A planned stop: all leases are relinquished at one moment.
+    fn relinquish(&self) -> JoinHandle<Vec<LeaseOutcome>> {
+        self.end(LeaseEnd::Relinquish)
     }
 
     /// Ends all leases at one moment.
-    fn end(&self, how: TenureEnd) -> JoinHandle<Vec<LeaseOutcome>> {
-        let tenures = self.tenures.clone();
+    fn end(&self, how: LeaseEnd) -> JoinHandle<Vec<LeaseOutcome>> {
+        let held_leases = self.held_leases.clone();
         tokio::spawn(async move {
-            let ends = tenures.iter().map(|tenure| tenure.end(how));
+            let ends = held_leases.iter().map(|held_lease| held_lease.end(how));
             join_all(ends).await
         })
     }
@@ -192,7 +192,7 @@ impl Worker {
     }
 
     fn held(&self) -> usize {
-        let held = self.tenures.iter().filter(|tenure| tenure.is_held());
+        let held = self.held_leases.iter().filter(|held_lease| held_lease.is_held());
         held.count()
     }
 }
@@ -249,11 +249,11 @@ async fn no_lease_is_lost_that_one_more_attempt_can_save() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leases_that_are_given_away_at_a_throttled_table_take_of_the_same_budget() {
+async fn leases_that_are_relinquished_at_a_throttled_table_take_of_the_same_budget() {
     let worker = Worker::start();
     worker.attempts(20).await;
     worker.throttle(100);
-    let ends = worker.give_away();
+    let ends = worker.relinquish();
     let attempts = worker.attempts(10).await;
     let (first, later) = (attempts[0], attempts[1..].iter().sum::<u64>());
     assert!(first <= LEASES as u64 + 3 * FEW, "{attempts:?}");
@@ -269,7 +269,7 @@ async fn a_table_that_throttles_half_of_the_attempts_takes_back_all_leases_in_ti
     let worker = Worker::start();
     worker.attempts(20).await;
     worker.throttle(50);
-    let ends = worker.give_away().await.unwrap();
+    let ends = worker.relinquish().await.unwrap();
     let kept = ends.iter().filter(|end| **end == LeaseOutcome::Kept);
     assert!(kept.count() >= LEASES * 99 / 100, "{ends:?}");
 }
@@ -281,7 +281,7 @@ async fn a_stop_that_ends_long_before_the_leases_gives_them_away_in_time() {
     worker.latency(SECOND / 100);
     worker.throttle(100);
     worker.last_calls_in(9 * SECOND);
-    let ends = worker.give_away();
+    let ends = worker.relinquish();
     // No attempt succeeds until shortly before the last calls.
     worker.attempts(7).await;
     worker.throttle(0);
@@ -297,7 +297,7 @@ async fn each_lease_gets_one_attempt_to_give_it_away_although_its_renewals_faile
     worker.throttle(0);
     worker.latency(SECOND / 100);
     worker.context.out_of_time.cancel();
-    let ends = worker.give_away().await.unwrap();
+    let ends = worker.relinquish().await.unwrap();
     let kept = ends.iter().filter(|end| **end == LeaseOutcome::Kept).count();
     assert_eq!(kept, LEASES, "{:?}", ends.iter().find(|end| **end != LeaseOutcome::Kept));
 }
@@ -306,7 +306,7 @@ async fn each_lease_gets_one_attempt_to_give_it_away_although_its_renewals_faile
 async fn the_end_of_a_shard_without_a_handoff_waits_for_no_attempt() {
     let worker = Worker::without_budget().await;
     let before = worker.context.clock.now();
-    let ends = worker.end(TenureEnd::ShardEnded).await.unwrap();
+    let ends = worker.end(LeaseEnd::ShardEnded).await.unwrap();
     assert!(ends.iter().all(|end| *end == LeaseOutcome::Ended));
     assert_eq!(worker.context.clock.now(), before);
 }

@@ -8,55 +8,55 @@ fn position(sequence: &str, sub_sequence: u64) -> ExtendedSequenceNumber {
 }
 
 /// The processor has taken all up to here, and the library writes its checkpoints.
-fn processed(tenure: &Tenure, position: ExtendedSequenceNumber) {
-    let mut progress = tenure.progress().lock();
+fn processed(held_lease: &HeldLease, position: ExtendedSequenceNumber) {
+    let mut progress = held_lease.progress().lock();
     progress.delivered(position);
     progress.offer_to_renewal();
 }
 
 #[tokio::test]
 async fn a_due_renewal_writes_what_was_processed_for_the_price_of_one_write() {
-    let (fixture, tenure, _writer) = held().await;
-    processed(&tenure, position("7", 2));
+    let (fixture, held_lease, _renewer) = held().await;
+    processed(&held_lease, position("7", 2));
     assert_eq!(fixture.item().await.checkpoint, Checkpoint::TrimHorizon);
-    tenure.record_bytes(10 * 1024);
+    held_lease.record_bytes(10 * 1024);
     fixture.clock.advance(F / 2);
     let renewed = fixture.until("renewed", |lease| lease.counter > 1).await;
     assert_eq!(renewed.counter, 2);
     assert_eq!(renewed.checkpoint, Checkpoint::At(position("7", 2)));
     assert_eq!(renewed.throughput, Some(2.0), "10 KiB in 5 s");
-    answered(&tenure, 2).await;
-    assert_eq!(tenure.progress().lock().carried_at(), Some(fixture.clock.now()));
+    answered(&held_lease, 2).await;
+    assert_eq!(held_lease.progress().lock().carried_at(), Some(fixture.clock.now()));
 
     // Nothing new: a plain renewal, and it counts as none.
     fixture.clock.advance(F / 2);
-    answered(&tenure, 3).await;
+    answered(&held_lease, 3).await;
     assert_eq!(fixture.item().await.counter, 3);
-    assert_eq!(tenure.progress().lock().carried_at(), Some(fixture.clock.now() - F / 2));
+    assert_eq!(held_lease.progress().lock().carried_at(), Some(fixture.clock.now() - F / 2));
     fixture.clock.advance(F - Duration::from_millis(1));
-    assert!(tenure.is_held(), "it moved the fence");
+    assert!(held_lease.is_held(), "it moved the fence");
 }
 
 #[tokio::test]
 async fn what_the_processor_checkpointed_further_stays() {
-    let (fixture, tenure, _writer) = held().await;
-    processed(&tenure, position("7", 2));
-    tenure.checkpoint(at("9"), Retry::Never).await.unwrap();
+    let (fixture, held_lease, _renewer) = held().await;
+    processed(&held_lease, position("7", 2));
+    held_lease.checkpoint(at("9"), Retry::Never).await.unwrap();
     fixture.clock.advance(F / 2);
     let renewed = fixture.until("renewed", |lease| lease.counter == 3).await;
     assert_eq!(renewed.checkpoint, at("9"));
-    assert_eq!(tenure.progress().lock().carried_at(), None);
+    assert_eq!(held_lease.progress().lock().carried_at(), None);
 }
 
 #[tokio::test]
 async fn a_pending_checkpoint_stays_even_if_nobody_heard_of_it() {
-    let (fixture, tenure, _writer) = held().await;
-    processed(&tenure, position("7", 2));
+    let (fixture, held_lease, _renewer) = held().await;
+    processed(&held_lease, position("7", 2));
     let faults = fixture.aws.faults();
     let lost = Fault::response_lost().service(Service::DynamoDb);
     let ids =
         [faults.add(lost.clone().operation("UpdateItem")), faults.add(lost.operation("GetItem"))];
-    let unheard = tenure.prepare_checkpoint(at("5"), None, Retry::Never).await;
+    let unheard = held_lease.prepare_checkpoint(at("5"), None, Retry::Never).await;
     unheard.unwrap_err();
     for id in ids {
         faults.remove(id);
@@ -66,8 +66,8 @@ async fn a_pending_checkpoint_stays_even_if_nobody_heard_of_it() {
     assert_eq!(renewed.checkpoint, Checkpoint::TrimHorizon);
     assert_eq!(renewed.pending.map(|p| p.checkpoint), Some(at("5")));
     // Until it is committed.
-    answered(&tenure, 3).await;
-    tenure.checkpoint(at("5"), Retry::Never).await.unwrap();
+    answered(&held_lease, 3).await;
+    held_lease.checkpoint(at("5"), Retry::Never).await.unwrap();
     fixture.clock.advance(F / 2);
     let renewed = fixture.until("renewed", |lease| lease.counter == 5).await;
     assert_eq!(renewed.checkpoint, Checkpoint::At(position("7", 2)));
@@ -75,42 +75,42 @@ async fn a_pending_checkpoint_stays_even_if_nobody_heard_of_it() {
 
 #[tokio::test]
 async fn a_failed_or_unheard_renewal_is_made_up_for() {
-    let (fixture, tenure, _writer) = held().await;
+    let (fixture, held_lease, _renewer) = held().await;
     let faults = fixture.aws.faults();
     let update = |fault: Fault| fault.service(Service::DynamoDb).operation("UpdateItem");
     let throttle = faults.add(update(Fault::throttle()));
-    processed(&tenure, position("7", 2));
+    processed(&held_lease, position("7", 2));
     fixture.clock.advance(F / 2);
     while faults.count(throttle) == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     faults.remove(throttle);
-    assert_eq!(tenure.progress().lock().carried_at(), None);
+    assert_eq!(held_lease.progress().lock().carried_at(), None);
     // The next one is written and not answered: it is read back.
     faults.add(update(Fault::response_lost()).times(1));
-    processed(&tenure, position("8", 0));
+    processed(&held_lease, position("8", 0));
     fixture.clock.advance(F / 20);
     let carried = Checkpoint::At(position("8", 0));
     fixture.until("carried", |lease| lease.checkpoint == carried).await;
-    while tenure.lease().checkpoint != carried {
+    while held_lease.lease().checkpoint != carried {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert!(tenure.is_held());
-    tenure.checkpoint(at("9"), Retry::Never).await.unwrap();
+    assert!(held_lease.is_held());
+    held_lease.checkpoint(at("9"), Retry::Never).await.unwrap();
 }
 
 #[tokio::test]
 async fn after_the_fence_nothing_rides() {
-    let (fixture, tenure, _writer) = held().await;
+    let (fixture, held_lease, _renewer) = held().await;
     let taken = fixture.taken_by("other").await;
-    processed(&tenure, position("7", 2));
+    processed(&held_lease, position("7", 2));
     fixture.clock.advance(F / 2);
-    tenure.lost().cancelled().await;
+    held_lease.lost().cancelled().await;
     assert_eq!(fixture.item().await, taken);
 
-    let (fixture, tenure, _writer) = held().await;
-    processed(&tenure, position("7", 2));
+    let (fixture, held_lease, _renewer) = held().await;
+    processed(&held_lease, position("7", 2));
     fixture.clock.advance(F);
-    tenure.lost().cancelled().await;
+    held_lease.lost().cancelled().await;
     assert_eq!(fixture.item().await.checkpoint, Checkpoint::TrimHorizon);
 }

@@ -1,4 +1,4 @@
-//! How a tenure ends, and what that leaves in the table.
+//! How an ownership ends, and what that leaves in the table.
 
 use super::*;
 
@@ -7,14 +7,14 @@ async fn an_aborted_processor_is_told_and_its_lease_expires() {
     for handed_over in [false, true] {
         for on_stop in [OnStop::HandOver, OnStop::Release, OnStop::Keep] {
             let fixture = Fixture::new(Some("w2"), on_stop).await;
-            let (tenure, writer) = fixture.begin().await;
+            let (held_lease, renewer) = fixture.begin().await;
             if handed_over {
                 fixture.handed_to("java").await;
             }
             let before = fixture.item().await;
-            tenure.end(TenureEnd::Aborted).await;
-            writer.await.unwrap();
-            assert!(tenure.lost().is_cancelled());
+            held_lease.end(LeaseEnd::Aborted).await;
+            renewer.await.unwrap();
+            assert!(held_lease.lost().is_cancelled());
             assert_eq!(fixture.item().await, before, "{on_stop:?}");
         }
     }
@@ -29,9 +29,9 @@ async fn giving_away_assigns_to_the_receiver_or_releases() {
         (Some("w2"), OnStop::Keep, Some("me")),
     ] {
         let fixture = Fixture::new(receiver, on_stop).await;
-        let (tenure, writer) = fixture.begin().await;
-        let outcome = tenure.end(TenureEnd::GiveAway).await;
-        writer.await.unwrap();
+        let (held_lease, renewer) = fixture.begin().await;
+        let outcome = held_lease.end(LeaseEnd::Relinquish).await;
+        renewer.await.unwrap();
         let item = fixture.item().await;
         assert_eq!(item.owner.as_deref(), owner, "{on_stop:?}");
         let expected = match owner {
@@ -42,7 +42,7 @@ async fn giving_away_assigns_to_the_receiver_or_releases() {
         assert_eq!(outcome, expected);
         assert_eq!(item.was_released_to_owner(), owner.is_some(), "{on_stop:?}");
         assert_eq!(item.owner_switches, u64::from(owner == Some("w2")));
-        tenure.end(TenureEnd::GiveAway).await;
+        held_lease.end(LeaseEnd::Relinquish).await;
         assert_eq!(fixture.item().await, item, "once");
     }
 }
@@ -51,9 +51,9 @@ async fn giving_away_assigns_to_the_receiver_or_releases() {
 async fn giving_away_completes_a_handoff_that_nobody_had_told_of() {
     for on_stop in [OnStop::HandOver, OnStop::Release, OnStop::Keep] {
         let fixture = Fixture::new(Some("w2"), on_stop).await;
-        let (tenure, _writer) = fixture.begin().await;
+        let (held_lease, _renewer) = fixture.begin().await;
         fixture.handed_to("next").await;
-        tenure.end(TenureEnd::GiveAway).await;
+        held_lease.end(LeaseEnd::Relinquish).await;
         let item = fixture.item().await;
         assert_eq!((item.owner.as_deref(), &item.checkpoint_owner), (Some("next"), &None));
     }
@@ -62,9 +62,9 @@ async fn giving_away_completes_a_handoff_that_nobody_had_told_of() {
 #[tokio::test]
 async fn giving_away_what_was_taken_changes_nothing() {
     let fixture = Fixture::new(Some("w2"), OnStop::HandOver).await;
-    let (tenure, _writer) = fixture.begin().await;
+    let (held_lease, _renewer) = fixture.begin().await;
     let taken = fixture.taken_by("other").await;
-    let outcome = tenure.end(TenureEnd::GiveAway).await;
+    let outcome = held_lease.end(LeaseEnd::Relinquish).await;
     assert_eq!(outcome, LeaseOutcome::Lost);
     assert_eq!(fixture.item().await, taken);
 }
@@ -74,37 +74,37 @@ async fn giving_away_what_was_taken_changes_nothing() {
 async fn past_the_deadline_nothing_is_tried_again_while_the_table_refuses() {
     for asked_before in [false, true] {
         let fixture = Fixture::new(Some("w2"), OnStop::HandOver).await;
-        let (tenure, writer) = fixture.begin().await;
+        let (held_lease, renewer) = fixture.begin().await;
         let faults = fixture.aws.faults();
         let throttle = Fault::throttle().service(Service::DynamoDb);
         let throttle = faults.add(throttle.operation("UpdateItem"));
         if asked_before {
-            let ending = tenure.clone();
-            tokio::spawn(async move { ending.end(TenureEnd::GiveAway).await });
+            let ending = held_lease.clone();
+            tokio::spawn(async move { ending.end(LeaseEnd::Relinquish).await });
             // More than the attempts of one call.
             while faults.count(throttle) <= 3 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
-        let end = tenure.end(TenureEnd::Aborted);
+        let end = held_lease.end(LeaseEnd::Aborted);
         let patience = Duration::from_secs(60);
         tokio::time::timeout(patience, end).await.unwrap();
-        writer.await.unwrap();
-        assert!(!tenure.is_held());
+        renewer.await.unwrap();
+        assert!(!held_lease.is_held());
         let item = fixture.item().await;
         assert_eq!(item.owner.as_deref(), Some("me"), "it expires");
     }
 }
 
 #[tokio::test]
-async fn a_lease_that_cannot_be_given_away_in_time_is_left_to_expire() {
+async fn a_lease_that_cannot_be_relinquished_in_time_is_left_to_expire() {
     for fault in [Fault::throttle(), Fault::delay(Duration::from_secs(3600))] {
         let fixture = Fixture::new(Some("w2"), OnStop::HandOver).await;
-        let (tenure, _writer) = fixture.begin().await;
+        let (held_lease, _renewer) = fixture.begin().await;
         let faults = fixture.aws.faults();
         let fault = fault.service(Service::DynamoDb).operation("UpdateItem");
         let fault = faults.add(fault);
-        let ending = tokio::spawn(async move { tenure.end(TenureEnd::GiveAway).await });
+        let ending = tokio::spawn(async move { held_lease.end(LeaseEnd::Relinquish).await });
         while faults.count(fault) == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

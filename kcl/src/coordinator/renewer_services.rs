@@ -1,4 +1,4 @@
-//! What the lease writers ask of the coordinator.
+//! What the lease renewers ask of the coordinator.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -7,10 +7,10 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::context::Context;
-use crate::lease::{ChildShard, Fleet, Lease, LeaseStoreError, ShardFacts};
+use crate::lease::{ChildShard, Lease, LeaseStoreError, RenewerServices, ShardFacts};
 use crate::stream::{ListShardsError, SyncError};
 
-impl Fleet for Arc<Context> {
+impl RenewerServices for Arc<Context> {
     fn receiver(&self) -> Option<String> {
         self.fleet.lock().next_receiver()
     }

@@ -1,11 +1,11 @@
 //! When a lease is renewed, and when a write of its owner that failed is tried again: pure.
 //!
-//! Every lease is renewed after about half the failover time, at a time of its own. A renewal, a checkpoint
-//! or a give-away that failed is tried again after a random pause. The limit of the pauses doubles and then
-//! shrinks with the time that is left, so that attempts get denser towards the deadline. All leases of a
-//! worker share a budget of such attempts ([`RetryBudget`]). One last attempt shortly before the deadline
-//! needs none. A throttled table therefore sees each lease twice in the time in which it is normally
-//! renewed once, and not many times.
+//! Every lease is renewed after about half the failover time, at a time of its own. A renewal, a checkpoint,
+//! a transfer or a release that failed is tried again after a random pause. The limit of the pauses doubles
+//! and then shrinks with the time that is left, so that attempts get denser towards the deadline. All leases
+//! of a worker share a budget of such attempts ([`RetryBudget`]). One last attempt shortly before the
+//! deadline needs none. A throttled table therefore sees each lease twice in the time in which it is
+//! normally renewed once, and not many times.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -3,42 +3,42 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Writer;
+use super::LeaseRenewer;
 use crate::config::OnStop;
+use crate::lease::held_lease::{LeaseEnd, LeaseOutcome};
 use crate::lease::model::Lease;
 use crate::lease::readback::Verdict;
 use crate::lease::store::Outcome;
-use crate::lease::tenure::{LeaseOutcome, TenureEnd};
 
-impl Writer {
-    pub(super) async fn finish(&mut self, how: TenureEnd) -> LeaseOutcome {
+impl LeaseRenewer {
+    pub(super) async fn finish(&mut self, how: LeaseEnd) -> LeaseOutcome {
         if self.fallen(self.now()) {
             return LeaseOutcome::Lost;
         }
         match how {
-            TenureEnd::Lost => LeaseOutcome::Lost,
+            LeaseEnd::Lost => LeaseOutcome::Lost,
             // Whichever worker the lease went to might start at once: Java does not wait.
-            TenureEnd::Aborted => left_to_expire("its processor was aborted"),
-            TenureEnd::ShardEnded => {
+            LeaseEnd::Aborted => left_to_expire("its processor was aborted"),
+            LeaseEnd::ShardEnded => {
                 // Nothing is left to process, whatever becomes of a pending handoff.
                 self.transfer(true).await;
                 LeaseOutcome::Ended
             }
-            TenureEnd::Transfer => self.transfer(true).await,
+            LeaseEnd::Transfer => self.transfer(true).await,
             // A worker that takes leases would not find one that was assigned to it.
-            TenureEnd::GiveAway if self.context.fleet.workers_take_leases() => {
-                self.give_away(None).await
+            LeaseEnd::Relinquish if self.context.services.workers_take_leases() => {
+                self.relinquish(None).await
             }
-            TenureEnd::GiveAway => match self.context.on_stop {
+            LeaseEnd::Relinquish => match self.context.on_stop {
                 // Released to its own id: by that mark the next process under it starts at once.
                 OnStop::Keep => {
                     let me = self.context.worker_id.clone();
-                    self.give_away(Some(me)).await
+                    self.relinquish(Some(me)).await
                 }
-                OnStop::Release => self.give_away(None).await,
+                OnStop::Release => self.relinquish(None).await,
                 OnStop::HandOver => {
-                    let receiver = self.context.fleet.receiver();
-                    self.give_away(receiver).await
+                    let receiver = self.context.services.receiver();
+                    self.relinquish(receiver).await
                 }
             },
         }
@@ -51,7 +51,7 @@ impl Writer {
     }
 
     /// Completes a pending handoff; else assigns the lease to `receiver`; without one, releases it.
-    async fn give_away(&mut self, receiver: Option<String>) -> LeaseOutcome {
+    async fn relinquish(&mut self, receiver: Option<String>) -> LeaseOutcome {
         self.move_lease(true, |lease| {
             let next = if lease.is_handoff_pending() { &lease.owner } else { &receiver };
             Some(next.clone())
@@ -60,7 +60,7 @@ impl Writer {
     }
 
     /// Moves the lease to the worker chosen for it as it is now: `None` leaves it, `Some(None)` makes
-    /// it unassigned. This is the last that the writer does.
+    /// it unassigned. This is the last that the renewer does.
     async fn move_lease(
         &mut self,
         released: bool,
@@ -135,7 +135,7 @@ impl Writer {
     }
 
     /// Whether another attempt may be made. After the last calls of a planned stop, none is: a lease that
-    /// was not given away until then expires.
+    /// was not relinquished until then expires.
     fn may_try_again(&self) -> bool {
         let is_aborted = self.state.aborted.load(Ordering::Relaxed);
         !is_aborted && !self.context.out_of_time.is_cancelled()

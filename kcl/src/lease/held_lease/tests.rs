@@ -1,4 +1,4 @@
-//! A tenure and its writer on the embedded DynamoDB, under a clock that the test moves.
+//! An ownership and its renewer on the embedded DynamoDB, under a clock that the test moves.
 
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime};
@@ -11,15 +11,15 @@ use crate::config::{ConsumerConfig, OnStop, TableConfig};
 use crate::health::ProblemLog;
 use crate::lease::client::for_leases;
 use crate::lease::dynamodb::DynamoDbLeaseStore;
+use crate::lease::renewer::RenewerContext;
 use crate::lease::store::{LeaseStore, Outcome};
 use crate::lease::table::{Layout, ensure};
-use crate::lease::writer::WriterContext;
 
 mod ambiguity;
 mod checkpoint;
-mod give_away;
 mod handoff;
 mod progress;
+mod relinquish;
 mod renewal;
 
 const F: Duration = Duration::from_secs(10);
@@ -46,13 +46,13 @@ impl Clock for ManualClock {
 }
 
 #[derive(Debug, Default)]
-struct TestFleet {
+struct TestServices {
     receiver: Option<String>,
     changes: AtomicUsize,
     store: Option<Arc<DynamoDbLeaseStore>>,
 }
 
-impl Fleet for TestFleet {
+impl RenewerServices for TestServices {
     fn receiver(&self) -> Option<String> {
         self.receiver.clone()
     }
@@ -83,7 +83,7 @@ struct Fixture {
     aws: LocalAws,
     store: Arc<DynamoDbLeaseStore>,
     clock: Arc<ManualClock>,
-    context: WriterContext,
+    context: RenewerContext,
 }
 
 impl Fixture {
@@ -94,16 +94,16 @@ impl Fixture {
         let store = Arc::new(DynamoDbLeaseStore::new(client, "app".into(), Layout::OneTable, 1));
         let clock = Arc::new(ManualClock::default());
         clock.advance(Duration::from_secs(100));
-        let fleet = TestFleet {
+        let services = TestServices {
             receiver: receiver.map(str::to_owned),
             store: Some(Arc::clone(&store)),
-            ..TestFleet::default()
+            ..TestServices::default()
         };
-        let context = WriterContext {
+        let context = RenewerContext {
             worker_id: "me".into(),
             process: 1,
             store: Arc::clone(&store) as Arc<dyn LeaseStore>,
-            fleet: Arc::new(fleet),
+            services: Arc::new(services),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             failover: F,
             on_stop,
@@ -123,11 +123,11 @@ impl Fixture {
         self.store.get(KEY).await.unwrap().unwrap()
     }
 
-    async fn begin(&self) -> (Tenure, JoinHandle<()>) {
+    async fn begin(&self) -> (HeldLease, JoinHandle<()>) {
         let sent = self.clock.now();
         let lease = self.store.take(&self.item().await, "me").await.unwrap().applied().unwrap();
-        let (tenure, writer) = Tenure::begin(self.context.clone(), lease, sent);
-        (tenure, tokio::spawn(writer.run()))
+        let (held_lease, renewer) = HeldLease::begin(self.context.clone(), lease, sent);
+        (held_lease, tokio::spawn(renewer.run()))
     }
 
     /// Waits until the item is as wanted.
@@ -153,17 +153,17 @@ impl Fixture {
     }
 }
 
-/// A lease that this worker has just taken, and its running writer.
-async fn held() -> (Fixture, Tenure, JoinHandle<()>) {
+/// A lease that this worker has just taken, and its running renewer.
+async fn held() -> (Fixture, HeldLease, JoinHandle<()>) {
     let fixture = Fixture::new(None, OnStop::Keep).await;
-    let (tenure, writer) = fixture.begin().await;
-    (fixture, tenure, writer)
+    let (held_lease, renewer) = fixture.begin().await;
+    (fixture, held_lease, renewer)
 }
 
-/// Waits until the writer has taken in the answer: were the clock moved before, it would come too
+/// Waits until the renewer has taken in the answer: were the clock moved before, it would come too
 /// late for the fence.
-async fn answered(tenure: &Tenure, counter: u64) {
-    while tenure.lease().counter < counter {
+async fn answered(held_lease: &HeldLease, counter: u64) {
+    while held_lease.lease().counter < counter {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

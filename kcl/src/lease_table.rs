@@ -31,7 +31,7 @@ pub struct LeaseTableSnapshot {
 pub struct LeaseSnapshot {
     /// The shard.
     pub shard_id: String,
-    /// The worker that processes it. `None`: nobody does.
+    /// The worker that processes it. `None` if no worker does.
     pub owner: Option<String>,
     /// While a handoff is pending, the worker that gets it when `owner` has let go.
     pub pending_owner: Option<String>,

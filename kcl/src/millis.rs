@@ -97,5 +97,13 @@ mod tests {
         let expected = json!({"owner_silent": {"worker": "w2", "heartbeat_age": 1200}});
         assert_eq!(data(why), expected);
         assert_eq!(data(WhyNotRunning::NotListed), json!("not_listed"));
+        let why = WhyNotRunning::LeaseTableUnreachable { since: age, error: "refused".into() };
+        let expected = json!({"lease_table_unreachable": {"since": 1200, "error": "refused"}});
+        assert_eq!(data(why), expected);
+        let why = WhyNotRunning::ShardSyncFailing { since: age, error: "refused".into() };
+        let expected = json!({"shard_sync_failing": {"since": 1200, "error": "refused"}});
+        assert_eq!(data(why), expected);
+        let why = WhyNotRunning::LeasedByAnotherProcess { since: age };
+        assert_eq!(data(why), json!({"leased_by_another_process": {"since": 1200}}));
     }
 }

@@ -1,4 +1,4 @@
-//! A task that somebody waits for.
+//! Tasks whose owner awaits their result.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -29,13 +29,13 @@ impl<T: Send + 'static> Task<T> {
     ) -> Self {
         let (sender, result) = oneshot::channel();
         let work = async move {
-            // Nobody listens: the task is being aborted.
+            // If the receiver is gone, the task is being aborted.
             let _ = sender.send(work.await);
         };
         Self { name, handle: AbortOnDropHandle::new(executor.spawn(work.boxed())), result }
     }
 
-    /// Lets the task go on when nobody waits any more.
+    /// Lets the task go on when its handle is dropped.
     pub(crate) fn detach(self) -> impl Future<Output = Result<T, WorkerError>> + Send + 'static {
         let Self { name, handle, mut result } = self;
         let handle = handle.detach();

@@ -1,4 +1,4 @@
-//! Why a shard is not being processed by this worker.
+//! Diagnosis of a shard that this worker does not process.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,157 +11,158 @@ use crate::millis;
 use crate::shard_state::{ShardState, ShutdownReason};
 use crate::snapshot::ShardSnapshot;
 
-/// Why a worker is not processing a shard, as far as it knows. The text says what to do, if there is
-/// anything to do.
+/// Reason for which a worker does not process a shard, as far as the worker knows. [`Display`](fmt::Display) also says what to do,
+/// if anything can be done.
 ///
-/// Answered by [`WorkerHandle::why_not_running`](crate::WorkerHandle::why_not_running). Times are as
-/// this worker saw them: since it started, and at the grain of its looks at the lease table.
+/// [`WorkerHandle::why_not_running`](crate::WorkerHandle::why_not_running) returns it. Durations are those that this worker
+/// observed: they begin at its start at the earliest, and are as precise as its scans of the lease table are frequent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum WhyNotRunning {
-    /// The worker has stopped: it processes nothing and does not look at the table any more.
+    /// The worker has stopped. It processes nothing and no longer scans the lease table.
     WorkerStopped,
     /// The worker has not read the lease table since it started.
     NotKnownYet,
-    /// The lease table cannot be read or written: the worker can neither find nor take nor keep leases. Those that it
-    /// had are lost after the [`failover_time`](crate::ConsumerConfig::failover_time).
+    /// The lease table cannot be read or written, so the worker cannot find, take or renew leases. Leases that it holds are lost
+    /// after the [`failover_time`](crate::ConsumerConfig::failover_time).
     LeaseTableUnreachable {
-        /// For how long.
+        /// Time since the first failure.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
         since: Duration,
         /// The latest failure.
         error: String,
     },
-    /// The shard has no lease, and shards cannot be compared with the lease table.
+    /// The shard has no lease, and the stream's shards cannot be compared with the lease table.
     ShardSyncFailing {
-        /// For how long.
+        /// Time since the first failure.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
         since: Duration,
         /// The latest failure.
         error: String,
     },
-    /// The lease is this worker's by name, and another live process that uses the same
-    /// [`worker_id`](crate::ConsumerConfig::worker_id) has it.
+    /// The lease names this worker, but another live process with the same
+    /// [`worker_id`](crate::ConsumerConfig::worker_id) holds it.
     LeasedByAnotherProcess {
-        /// For how long that process has been seen.
+        /// Time since that process was first seen.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
         since: Duration,
     },
-    /// The shard has no lease. A shard that was split or merged from others gets one when those are
-    /// finished.
+    /// The shard has no lease. A child shard gets its lease when its parents are finished.
     NotListed,
-    /// Its lease item can not be read.
+    /// The item of its lease cannot be read.
     CorruptItem {
-        /// What is wrong with it.
+        /// What is wrong with the item.
         problem: String,
     },
-    /// It was processed to its end.
+    /// The shard was processed to its end.
     Finished {
-        /// The shards that follow it, by id.
+        /// Ids of its child shards.
         children: Vec<String>,
     },
-    /// Its parents are not finished: a child starts behind them, so that records of a key stay in
-    /// order.
+    /// Its parents are not finished. A child starts after its parents, so that the records of a key stay in order.
     WaitsForParents {
-        /// The parents that are not finished, by id.
+        /// Ids of the parents that are not finished.
         parents: Vec<String>,
-        /// The worker that waits.
+        /// Worker that holds the lease and waits.
         owner: Option<String>,
     },
-    /// Its lease is on its way from one worker to another.
+    /// A handoff of its lease from one worker to another is pending.
     HandoffPending {
-        /// The worker that still processes it.
+        /// Worker that still processes the shard.
         from: String,
-        /// The worker that gets it.
+        /// Worker that gets the lease.
         to: String,
     },
-    /// Nobody has its lease.
+    /// No worker holds its lease.
     Unassigned {
-        /// For how long.
+        /// Time for which no worker held it.
         #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
         since: Duration,
-        /// This worker has as many leases as it may take.
+        /// Whether this worker holds as many leases as it may.
         at_limit: bool,
     },
-    /// Another worker processes it.
+    /// Another worker processes the shard.
     LeasedBy {
-        /// The worker.
+        /// Id of that worker.
         worker: String,
-        /// For how long it has had it.
+        /// Time for which that worker has held the lease.
         #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
         since: Duration,
-        /// How long ago it last renewed it.
+        /// Time since its last renewal of the lease.
         #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
         heartbeat_age: Duration,
     },
-    /// Another worker has its lease and does not renew it.
+    /// Another worker holds the lease and does not renew it.
     OwnerSilent {
-        /// The worker.
+        /// Id of that worker.
         worker: String,
-        /// How long ago it last renewed it.
+        /// Time since its last renewal of the lease.
         #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
         heartbeat_age: Duration,
     },
-    /// The lease is this worker's, which does not process it yet: a former owner may still be at work.
+    /// The lease names this worker, which does not process the shard yet because a former owner may still be at work.
     WaitsForFormerOwner,
-    /// The lease is this worker's, and the runtime of its processors has run nothing for longer than
-    /// the [`failover_time`](crate::ConsumerConfig::failover_time).
+    /// This worker holds the lease, and the runtime of its processors has run nothing for longer than the
+    /// [`failover_time`](crate::ConsumerConfig::failover_time).
     RuntimeBlocked,
     /// The processor is being initialised.
     Starting,
-    /// The processor fails: the same call is made again and again.
+    /// The processor returns errors, and the worker repeats the same call.
     Failing {
         /// Failures in a row.
         failures: u32,
-        /// The last one.
+        /// Last error.
         error: String,
     },
     /// A call of the processor takes longer than
     /// [`log_warning_for_task_after`](crate::ConsumerConfig::log_warning_for_task_after).
     SlowCall {
-        /// The method of [`RecordProcessor`](crate::RecordProcessor).
+        /// Method of [`RecordProcessor`](crate::RecordProcessor).
         call: &'static str,
-        /// Time since it was called.
+        /// Time since the call began.
         #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
         since: Duration,
     },
-    /// The shard cannot be read: the same read is made again and again.
+    /// The shard cannot be read, and the worker repeats the read.
     ReadsFailing {
         /// Failures in a row.
         failures: u32,
-        /// The cause of the last one, and what to do.
+        /// Cause of the last failure, and what to do.
         error: String,
     },
-    /// Retention deleted records before they were read, and the settings say that the shard stands still.
+    /// Records expired before they were read, and [`on_trimmed_gap`](crate::ConsumerConfig::on_trimmed_gap) stops the shard.
     RecordsTrimmed {
         /// What is known of the gap.
         gap: String,
     },
-    /// The shard is being given up.
+    /// The worker is giving the shard up.
     ShuttingDown {
-        /// Why.
+        /// Reason.
         reason: ShutdownReason,
     },
 }
 
-/// What a worker knows besides the table.
+/// What the worker knows besides its last scan of the lease table.
 pub(crate) struct Asker<'a> {
     pub(crate) worker_id: &'a str,
     pub(crate) failover: Duration,
     pub(crate) has_stopped: bool,
-    /// The runtime of its processors runs nothing.
+    /// Whether the runtime of its processors runs nothing.
     pub(crate) is_blocked: bool,
-    /// It has as many leases as it may take.
+    /// Whether it holds as many leases as it may.
     pub(crate) at_limit: bool,
-    /// A call of a processor that takes longer is slow.
+    /// Duration above which a processor call is slow.
     pub(crate) slow_after: Option<Duration>,
-    /// A shard stands still where retention deleted records unread.
+    /// Whether a shard whose records expired unread stops.
     pub(crate) stops_at_gaps: bool,
-    /// What fails at the moment.
+    /// Problems that are there now.
     pub(crate) problems: &'a ProblemLog,
     /// Its own ownership of the shard.
     pub(crate) own: Option<ShardSnapshot>,
 }
 
-/// `None`: this worker is processing the shard.
+/// Returns why this worker does not process a shard, or `None` if it does.
 pub(crate) fn why_not_running(
     shard_id: &str,
     asker: &Asker<'_>,
@@ -271,7 +272,7 @@ fn elsewhere(
             Some(other) => WhyNotRunning::LeasedByAnotherProcess { since: other.since },
             None => WhyNotRunning::WaitsForFormerOwner,
         },
-        // At the look: since then, nobody has heard.
+        // The age at the last scan. The worker has learned nothing since.
         Some(worker) if heartbeat_age.saturating_sub(table.age) > asker.failover => {
             WhyNotRunning::OwnerSilent { worker: worker.clone(), heartbeat_age }
         }
@@ -302,7 +303,7 @@ fn find<'a>(table: &'a LeaseTableSnapshot, shard_id: &str) -> Option<&'a LeaseSn
     table.leases.iter().find(|lease| lease.shard_id == shard_id)
 }
 
-/// A parent without a lease is finished; one whose lease can not be read is waited for.
+/// A parent without a lease is finished. A parent whose lease cannot be read counts as not finished.
 fn unfinished_parents(lease: &LeaseSnapshot, table: &LeaseTableSnapshot) -> Vec<String> {
     let unfinished = |parent: &&String| {
         find(table, parent).is_some_and(|lease| lease.checkpoint != Checkpoint::ShardEnd)
@@ -343,7 +344,7 @@ impl fmt::Display for WhyNotRunning {
             ),
             Self::CorruptItem { problem } => write!(
                 f,
-                "its lease item can not be read ({problem}): repair the item (deleted, it is made anew \
+                "its lease item cannot be read ({problem}): repair the item (deleted, it is made anew \
                  without a checkpoint)"
             ),
             Self::Finished { children } if children.is_empty() => {
@@ -374,7 +375,7 @@ impl fmt::Display for WhyNotRunning {
                  checkpointed, within half a minute"
             ),
             Self::Unassigned { since, at_limit } => {
-                write!(f, "nobody has had its lease for {since:.1?}: ")?;
+                write!(f, "no worker has held its lease for {since:.1?}: ")?;
                 f.write_str(if *at_limit {
                     "this worker has max_leases already; raise that, or add a worker"
                 } else {

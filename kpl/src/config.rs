@@ -240,11 +240,11 @@ pub enum RecordOrdering {
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum OnGap {
-    /// They fail too, with [`FailureCause::PredecessorFailed`](crate::FailureCause::PredecessorFailed): whoever wants the
-    /// failed record in its place sends it again, and them behind it.
+    /// They fail too, with [`FailureCause::PredecessorFailed`](crate::FailureCause::PredecessorFailed). To keep the order, the
+    /// application sends the failed record again, and the others behind it.
     #[default]
     FailSuccessors,
-    /// They go on.
+    /// They are sent all the same.
     Continue,
 }
 

@@ -133,7 +133,7 @@ impl Telemetry {
 #[derive(Debug, Clone, Copy)]
 #[cfg_attr(
     not(any(test, feature = "metrics", feature = "cloudwatch")),
-    expect(dead_code, reason = "nobody reads it without a sink")
+    expect(dead_code, reason = "only a sink reads it")
 )]
 pub(crate) struct Sample<'a> {
     pub(crate) metric: Metric,

@@ -21,7 +21,7 @@ pub struct ProducerStats {
     pub user_records_dropped: u64,
     /// User records whose producer stopped before they were completed.
     pub user_records_abandoned: u64,
-    /// User records that failed or were abandoned and whose `Delivery` nobody held any more.
+    /// User records that failed or were abandoned and whose `Delivery` had been dropped.
     pub failures_unobserved: u64,
     /// User records sent again because a shard took an aggregate that was not all its own, or that was not known to be.
     pub resent_for_wrong_shard: u64,

@@ -129,9 +129,9 @@ metrics! {
     TakenLeases "TakeLeases" "TakenLeases" Count Counter Worker "Leases taken.";
     TotalLeases "TakeLeases" "TotalLeases" Count Gauge Worker "Leases in the table, finished ones included.";
     ExpiredLeases "TakeLeases" "ExpiredLeases" Count Gauge Worker "Leases whose owner has not renewed them for the failover time.";
-    UnownedLeases "TakeLeases" "UnownedLeases" Count Gauge Worker "Shards that nobody processes: unassigned or expired, and not finished.";
+    UnownedLeases "TakeLeases" "UnownedLeases" Count Gauge Worker "Shards that no worker processes: unassigned or expired, and not finished.";
     NumWorkers "TakeLeases" "NumWorkers" Count Gauge Worker "Workers that live, this one included.";
-    LeaseDeserializationFailureCount "TakeLeases" "LeaseDeserializationFailureCount" Count Gauge Worker "Items of the lease table that can not be read; see why_not_running.";
+    LeaseDeserializationFailureCount "TakeLeases" "LeaseDeserializationFailureCount" Count Gauge Worker "Items of the lease table that cannot be read; see why_not_running.";
     ListLeaseKeysForWorkerSuccess "LeaseDiscovery" "ListLeaseKeysForWorker.Success" Count Counter Worker "Looks at the index of owners: 1 for each answered, 0 for each failed.";
     ListLeaseKeysForWorkerTime "LeaseDiscovery" "ListLeaseKeysForWorker.Time" Milliseconds Distribution Worker "How long each of those took.";
     NewLeasesDiscovered "LeaseDiscovery" "NewLeasesDiscovered" Count Counter Worker "Leases that others gave to this worker, and that it started on.";

@@ -111,7 +111,7 @@ impl ShardContext {
     }
 
     /// Tells owners of this shard apart, in order: pass it to your own store's conditional writes,
-    /// so that a former owner can not overwrite a later one's.
+    /// so that a former owner cannot overwrite a later one's.
     pub fn fencing_token(&self) -> &FencingToken {
         self.held_lease.fencing_token()
     }

@@ -1,4 +1,4 @@
-//! Which leases of finished shards may go: pure.
+//! Decides which leases of finished shards may be deleted. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use super::list::Shard;
 use crate::lease::Lease;
 
-/// How long a lease must have been seen finished before it is deleted. A worker that was stopped, or a
-/// request that was held up, may still be about to create it: while it is there, it can not be
-/// created again, and its shard not be processed again from the start.
+/// Time for which a lease must have been seen finished before it is deleted. A worker that was suspended, or a request that
+/// was delayed, may still be about to create the lease. While the lease exists, it cannot be created again, so its shard is
+/// not processed again from the start.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(60);
 
-/// Since when each lease has been seen finished.
+/// Time at which each lease was first seen finished.
 #[derive(Debug, Default)]
 pub(crate) struct FinishedSince(BTreeMap<String, Duration>);
 
 impl FinishedSince {
-    /// Of the leases that are finished now, those that may go.
+    /// Returns those of the `finished` leases that may be deleted.
     pub(super) fn due<'a>(&mut self, finished: Vec<&'a Lease>, now: Duration) -> Vec<&'a Lease> {
         let keys: BTreeSet<&str> = finished.iter().map(|lease| lease.shard_id()).collect();
         self.0.retain(|key, _| keys.contains(key.as_str()));
@@ -29,10 +29,10 @@ impl FinishedSince {
     }
 }
 
-/// Leases that nobody needs any more: at `SHARD_END`, with no parent's lease left, and either every
-/// child has a lease that has moved on, or the shard itself has left the stream.
+/// Returns the leases that are no longer needed: those at `SHARD_END` whose parents have no lease left, if every child has a
+/// lease with a checkpoint behind its start, or if the shard itself has left the stream.
 ///
-/// `shards`: all that the stream lists.
+/// `shards` are all that the stream lists.
 pub(super) fn finished<'a>(leases: &'a [Lease], shards: &[Shard]) -> Vec<&'a Lease> {
     let by_id: BTreeMap<&str, &Lease> =
         leases.iter().map(|lease| (lease.shard_id(), lease)).collect();

@@ -270,7 +270,7 @@ fn the_text_says_what_to_do() {
         |at_limit| WhyNotRunning::Unassigned { since: Duration::from_millis(2_340), at_limit };
     assert_eq!(
         unassigned(true).to_string(),
-        "nobody has had its lease for 2.3s: this worker has max_leases already; raise that, or add a \
+        "no worker has held its lease for 2.3s: this worker has max_leases already; raise that, or add a \
          worker"
     );
     let failing = WhyNotRunning::Failing { failures: 3, error: "no disk".to_owned() };

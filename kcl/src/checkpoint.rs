@@ -135,12 +135,6 @@ pub enum CheckpointError {
         #[source]
         source: Arc<dyn Error + Send + Sync>,
     },
-    /// `SHARD_END` was asked for while the shard still has records.
-    #[error("shard {shard_id} has not ended: checkpoint a record, and the end only in shard_ended")]
-    NotAtShardEnd {
-        /// The shard.
-        shard_id: String,
-    },
 }
 
 impl CheckpointError {

@@ -154,15 +154,15 @@ impl Progress {
         if delivered && requested > self.checkpoint {
             return Ok(true);
         }
-        Err(CheckpointError::OutOfRange {
-            highest: self
-                .delivered
-                .clone()
-                .map_or_else(|| self.checkpoint.clone(), Checkpoint::At)
-                .max(self.checkpoint.clone()),
-            lowest: self.checkpoint.clone(),
-            requested,
-        })
+        let (lowest, highest) = (self.checkpoint.clone(), self.highest());
+        Err(CheckpointError::OutOfRange { requested, lowest, highest })
+    }
+
+    /// The last position that may be checkpointed: the last record delivered, or the checkpoint in force if that is further.
+    pub(crate) fn highest(&self) -> Checkpoint {
+        let delivered = self.delivered.clone().map(Checkpoint::At);
+        let checkpoint = self.checkpoint.clone();
+        delivered.map_or(checkpoint.clone(), |delivered| delivered.max(checkpoint))
     }
 
     /// The last record that `checkpoint()` covers. `None` if it is checkpointed.

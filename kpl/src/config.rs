@@ -446,7 +446,7 @@ impl ProducerConfig {
     }
 
     /// The time limit of a request whose largest record has `bytes`, and `left` of its time to live.
-    pub(crate) fn request_limit(&self, bytes: usize, left: Duration) -> Duration {
+    pub(crate) fn request_time_limit(&self, bytes: usize, left: Duration) -> Duration {
         let carried = Duration::from_secs_f64(bytes as f64 * 4.0 / 3.0 / SLOWEST_LINK);
         let whole = self.request_timeout.saturating_add(carried);
         // A request that hangs must leave time for another attempt.
@@ -530,11 +530,11 @@ mod tests {
         let config = ProducerConfig::default();
         for (mib, left, limit) in [(0, 30, 6), (1, 30, 11), (10, 30, 15), (10, 300, 61), (10, 1, 6)]
         {
-            let actual = config.request_limit(mib * MIB, Duration::from_secs(left));
+            let actual = config.request_time_limit(mib * MIB, Duration::from_secs(left));
             assert_eq!(actual.as_secs(), limit, "{mib} MiB, {left} s");
         }
         let longest = ProducerConfig { request_timeout: Duration::MAX, ..Default::default() };
-        assert_eq!(longest.request_limit(MIB, Duration::MAX), Duration::MAX);
+        assert_eq!(longest.request_time_limit(MIB, Duration::MAX), Duration::MAX);
     }
 
     #[test]

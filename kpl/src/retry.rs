@@ -18,7 +18,7 @@ pub(crate) enum ErrorClass {
     Rejected,
     /// A proxy, a gateway or a firewall in between refuses the request, perhaps for what is in it; waiting may cure it.
     Blocked,
-    /// Waiting does not cure it, if it lasts: see `sender::fatal_errors`.
+    /// Waiting does not cure it. It is believed only if it lasts for 10 s: see `sender::fatal_errors`.
     Fatal,
 }
 

@@ -1,8 +1,9 @@
 //! Acquires leases: takes available ones, and starts on those that name this worker as their owner.
 //!
 //! When may a worker start on a lease that another worker owned? By a take of its own: when the
-//! lease is expired, because the take is conditional on the counter and fences the former owner. On
-//! a lease that was assigned to it: by the rules of
+//! lease is unassigned or expired. The former owner of an expired lease has stopped by its own
+//! deadline, and the take, which is conditional on the counter, makes its later writes fail. On a
+//! lease that was assigned to it: by the rules of
 //! [`FleetView::may_start`](super::fleet_view::FleetView::may_start).
 
 use std::collections::HashSet;

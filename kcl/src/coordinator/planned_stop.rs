@@ -1,16 +1,7 @@
 //! What a planned stop does with the leases.
 //!
-//! The order of a planned stop, in which the worker calls its coordinator:
-//! 1. [`begin_to_leave`](super::Coordinator::begin_to_leave): this worker acquires no more leases,
-//!    and every processor is told. Held leases are renewed until step 3.
-//! 2. [`PlannedStop::withdraw`]: the heartbeat is removed, so that no leader assigns leases to this
-//!    worker. A scan finds the workers that may receive its leases. Meanwhile the consumers drain
-//!    their shards and checkpoint.
-//! 3. When step 2 is done, or half of the deadline is over, the lease of each drained shard is
-//!    handed over, released or kept, as `on_stop` says.
-//! 4. [`PlannedStop::pass_leases_on`]: a scan finds the leases that were assigned to this worker
-//!    meanwhile, and they are passed on, too.
-//! 5. [`end`](super::Coordinator::end): all tasks end.
+//! The module `worker::shutdown` has the steps of a planned stop in their order. Two of them are here: step 2,
+//! [`PlannedStop::withdraw`], and step 5, [`PlannedStop::pass_leases_on`].
 
 use std::sync::Arc;
 

@@ -138,12 +138,12 @@ impl Coordinator {
         self.ctx.stop.leaving.cancel();
     }
 
-    /// The second step: the heartbeat is removed, so that no leader assigns leases to this worker,
+    /// Step 2 of a planned stop: the heartbeat is removed, so that no leader assigns leases to this worker,
     /// and the receivers of its leases are known.
     ///
     /// # Cancel safety
     /// May be called again.
-    pub(crate) async fn leave(&self) {
+    pub(crate) async fn withdraw(&self) {
         self.ctx.stop.leaving.cancel();
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for task in tasks {
@@ -160,12 +160,12 @@ impl Coordinator {
         self.ctx.stop.out_of_time.cancel();
     }
 
-    /// The third step, after every consumer has ended: leases that name this worker and that it
+    /// Step 5 of a planned stop, after every consumer has ended: leases that name this worker and that it
     /// does not process are passed on, as the settings say. Returns what became of each, by shard.
     ///
     /// # Cancel safety
     /// May be called again.
-    pub(crate) async fn give_back(&self) -> Vec<(String, LeaseOutcome)> {
+    pub(crate) async fn pass_leases_on(&self) -> Vec<(String, LeaseOutcome)> {
         // The step has reported its panic itself.
         let passed_on = self.ctx.tasks.run("planned stop", self.planned_stop().pass_leases_on());
         passed_on.await.unwrap_or_default()
@@ -188,7 +188,7 @@ impl Coordinator {
     /// The last two steps.
     #[cfg(test)]
     pub(crate) async fn stop(&self) {
-        self.give_back().await;
+        self.pass_leases_on().await;
         self.end().await;
     }
 

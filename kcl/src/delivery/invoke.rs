@@ -202,7 +202,7 @@ impl Invoker {
                 );
             }
             let Err(error) = result else { return Ok(()) };
-            let failure = Failure { error: &error, records: None, is_repeated: true };
+            let failure = Failure { error: &error, records: None, is_repeated: !has_ended() };
             let decision = self.on_failure(&mut attempts, &failure);
             // The processor checkpointed the end before it failed.
             if has_ended() {
@@ -287,7 +287,11 @@ impl Invoker {
         let (shard_id, call) = (self.held_lease.shard_id(), attempts.method.name);
         let Failure { error, records, is_repeated } = failure;
         if let Some(reason) = self.was_told_to_stop(attempts.method) {
-            tracing::info!(shard_id, call, ?reason, %error, "the processor returned early, as it was told to stop");
+            if error.is_panic() {
+                tracing::warn!(shard_id, call, ?reason, %error, "the processor panicked after it was told to stop");
+            } else {
+                tracing::info!(shard_id, call, ?reason, %error, "the processor returned early, as it was told to stop");
+            }
             return Err(reason);
         }
         let Failed { failures, log } = self.status.failed(error.to_string());
@@ -298,12 +302,12 @@ impl Invoker {
             if failures > LOUD_AFTER {
                 tracing::error!(
                     shard_id, call, failures, first, last, retry_in, %error,
-                    "the processor keeps failing; the same call is made again"
+                    "the processor keeps failing"
                 );
             } else {
                 tracing::warn!(
                     shard_id, call, failures, first, last, retry_in, %error,
-                    "the processor failed; the same call is made again"
+                    "the processor failed"
                 );
             }
         }

@@ -367,11 +367,11 @@ impl LeaseRenewer {
             .await;
         match written {
             Written::Done => Ok(()),
-            Written::Behind(requested) => Err(CheckpointError::OutOfRange {
-                requested,
-                highest: Checkpoint::ShardEnd,
-                lowest: self.state.known().lease.checkpoint.clone(),
-            }),
+            Written::Behind(requested) => {
+                let lowest = self.state.known().lease.checkpoint.clone();
+                let highest = self.state.progress.lock().highest().max(lowest.clone());
+                Err(CheckpointError::OutOfRange { requested, lowest, highest })
+            }
             Written::Lost(loss) => {
                 self.lose(&loss);
                 Err(self.state.lease_lost())

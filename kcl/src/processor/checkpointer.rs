@@ -19,8 +19,9 @@ use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
 /// aggregate is not read again from its start (the Java library's `checkpoint(Record)` forgets the
 /// latter).
 ///
-/// A checkpoint must not be before the last one nor behind the last record delivered; the same one
-/// again is no write. Clones share their state and write one after the other.
+/// A checkpoint must not be before the checkpoint in force, nor after the last record delivered. Records of a batch that
+/// the processor failed on count as delivered again only with its next attempt. The checkpoint in force is not written
+/// again. Clones share their state and write one after the other.
 ///
 /// A write that fails for a reason that may pass (a throttle, a timeout, an error of the service, a lost
 /// connection) is tried again, with backoff and jitter, for as long as this worker can be sure to own the

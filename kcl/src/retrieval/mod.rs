@@ -1,10 +1,10 @@
 //! Reading one shard.
 //!
-//! [`Retrieval`] and [`ShardReader`] are the way in: a way to read a shard implements both. [`polling`] does,
-//! by GetRecords. A second way, such as enhanced fan-out, stands beside it as a module of its own and is
-//! chosen where the worker is built. What every way needs is here: the [`Position`] to start at, the
-//! [`Page`], the [`budget`] that bounds memory, the task that reads one page ahead of the processor, and the
-//! [`watch`](shard_watch) over what may have happened to the shard while it was not read.
+//! A way to read a shard implements [`Retrieval`] and [`ShardReader`]. [`polling`] does, by GetRecords. A second way, such
+//! as enhanced fan-out, is a module of its own beside it. `SchedulerBuilder::build` chooses the way: it sets
+//! `Worker::retrieval`. What every way needs is here: the [`Position`] to start at, the [`Page`], the [`budget`] that bounds
+//! memory, the task that reads one page ahead of the processor, and the [`watch`](shard_watch) over what may have happened
+//! to the shard while it was not read.
 
 mod budget;
 mod failure;

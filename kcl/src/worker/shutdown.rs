@@ -1,11 +1,15 @@
 //! The planned stop of a worker, and its report.
 //!
-//! 1. Delivery stops, and every processor is told. This needs no call to the lease table.
-//! 2. Meanwhile the worker removes its row and reads the lease table once. From then on no leader assigns leases to this worker,
-//!    and the worker knows the receivers of its own leases. Drained shards wait for that, at most for half of the deadline.
-//! 3. Shortly before the deadline, the worker stops waiting for calls to the lease table that are in flight, so that processors
+//! 1. The worker acquires no more leases, delivery stops, and every processor is told. This needs no call to the lease table.
+//!    Held leases are still renewed.
+//! 2. Processors finish their batches and checkpoint. Meanwhile the worker removes its row, so that no leader assigns leases to
+//!    it, and scans the lease table for workers that may receive its leases.
+//! 3. After the scan, or at half of the deadline, the lease of each drained shard is transferred, released or kept, as
+//!    `on_stop` says.
+//! 4. Shortly before the deadline, the worker stops waiting for calls to the lease table that are in flight, so that processors
 //!    which wait for a checkpoint get an error in time. At the deadline it aborts the remaining processors.
-//! 4. The worker passes on leases that were assigned to it meanwhile.
+//! 5. The worker passes on leases that were assigned to it meanwhile.
+//! 6. All tasks end.
 //!
 //! The steps after the deadline take at most [`STOP_MARGIN`].
 
@@ -153,7 +157,7 @@ pub(super) async fn stop(
     let may_relinquish = shards.may_relinquish().clone();
     let mut stop = Stop { deadline, outcomes: BTreeMap::new(), failure: None };
     let mut leave = std::pin::pin!(async {
-        coordinator.leave().await;
+        coordinator.withdraw().await;
         may_relinquish.cancel();
     });
     let mut has_left = false;
@@ -163,13 +167,13 @@ pub(super) async fn stop(
         () = async { leave.as_mut().await; has_left = true; std::future::pending().await } => {}
         () = drain => {}
     }
-    let give_back = async {
+    let pass_leases_on = async {
         if !has_left {
             leave.await;
         }
-        coordinator.give_back().await
+        coordinator.pass_leases_on().await
     };
-    match timeout(STOP_MARGIN - AFTER_ABORT - AFTER_END, give_back).await {
+    match timeout(STOP_MARGIN - AFTER_ABORT - AFTER_END, pass_leases_on).await {
         Ok(given) => stop.were_given_after_all(given),
         Err(_) => tracing::warn!(
             "the lease table did not answer at the end of the planned stop: leases that were assigned \

@@ -3,8 +3,9 @@
 //! The rules are in [`fair_share`](super::fair_share). This file has the lock around them, the future of a waiter
 //! ([`Turn`]), and the guard of the room that it gets ([`Charge`]).
 //!
-//! *A `send` that waits for room* is woken when a charge is dropped or shrinks, by [`Wakes::wake`], after the lock is
-//! released: the rules say which waiters got room.
+//! *A `send` that waits for room* is woken by [`Wakes::wake`], after the lock is released, when room is given back (a [`Charge`]
+//! is dropped or shrinks), a charge moves to another queue, a waiter gives up, or the producer closes. The rules say which
+//! waiters got room.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -8,13 +8,13 @@
 //! *Waiters.* A record for which there is no room waits. The waiters of one shard are served in the order of arrival. Among
 //! shards the oldest waiter that fits goes first: a waiter that does not fit holds up its own shard only.
 //!
-//! *Reserved bytes.* A waiter whose shard holds nothing may need more than is free. Then its bytes are reserved: younger
-//! waiters get room only out of the remainder, and as long as there is no remainder, they get none, and the open aggregates
-//! of all producers are flushed.
+//! *Reserved bytes.* A waiter whose shard holds nothing may need more than is free. Then all that is free is reserved for it:
+//! younger waiters get none, and the open aggregates of all producers are flushed.
 //!
 //! *Permits.* Room for a permit has no shard yet and may end up with any. So a permit waits while an older waiter of its
 //! producer waits, and while the fullest shard together with all permits of the producer would hold more than twice what is
-//! left. While the first permit waits, its bytes are reserved.
+//! left. If a permit waits while its producer holds no unused permit, and no older record of that producer waits, its bytes
+//! are reserved, and younger waiters get room out of the rest.
 //!
 //! *Cost.* A grant, a return and a new waiter each take a time that is logarithmic in the number of waiters. While permits
 //! wait, each return also looks at the first permit of each producer. A producer's sender asks once a turn which open

@@ -211,7 +211,7 @@ impl Sender {
         let largest = (batch.records.iter()).max_by_key(|record| record.size());
         let limit = largest.map_or(config.request_timeout, |largest| {
             let left = largest.expires().saturating_duration_since(now);
-            config.request_limit(largest.size(), left)
+            config.request_time_limit(largest.size(), left)
         });
         let sent = self.window.start(batch.bytes, batch.is_isolated, now);
         self.isolated.in_flight += usize::from(batch.is_isolated);

@@ -1,5 +1,5 @@
-//! Request limit: the size that requests must have, as answers 413 tell. A proxy may accept less than Kinesis. Pure: time is
-//! passed in.
+//! Request limit: the most bytes that a request of several records may have, as learned from answers 413. A proxy may accept
+//! less than Kinesis. Pure: time is passed in.
 //!
 //! * A request of several records that is refused as too large halves the limit, or sets it to what passed recently.
 //! * The limit grows slowly, because that of the proxy may be raised. If it has grown too far, a request is refused again. Then

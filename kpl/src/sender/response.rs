@@ -4,10 +4,13 @@
 //! * Written: the record is delivered if the shard may keep it ([`confirmation`](super::confirmation)).
 //! * Refused for a reason that passes: the record is sent again after a backoff, until it expires. A throttle of a
 //!   shard slows down the limiter of that shard instead.
-//! * Refused for good: the record fails.
+//! * Refused for its content: the record fails at once.
+//! * Refused with a fatal code (no access, no such stream): the record is sent again until PutRecords has given only fatal
+//!   errors for 10 s, and then fails at once ([`fatal_errors`](super::fatal_errors)).
 //!
-//! A request that fails as a whole is sent again with the same records. If one of its records may be the cause, its
-//! halves are sent apart from all other records: [`isolation`](super::isolation).
+//! If a whole request fails, its records go back to their queues, and all are due at the same time. If one of them may be the
+//! cause, the halves of the request are sent apart from all other records: [`isolation`](super::isolation). A record also fails
+//! at once if it is alone in a request that is rejected, and at each throttle if `fail_if_throttled` is set.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,7 +43,7 @@ struct Refusal {
 impl Refusal {
     fn of_entry(code: &str, message: &str) -> Self {
         let class = match retry::classify(code) {
-            // The service accepted the request, so a fault of the request cannot be the cause.
+            // The entry itself is refused, so splitting the request would not help: the record fails at once.
             ErrorClass::Rejected => ErrorClass::Fatal,
             class => class,
         };

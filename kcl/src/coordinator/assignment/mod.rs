@@ -7,9 +7,10 @@
 //! plan for the whole fleet, and each carries out its own part.
 //!
 //! Where would a second way to assign leases go? Beside [`by_count`], as another function from
-//! [`AssignmentInput`] to [`Plan`], which [`Assignment::plan`](task::Assignment::plan) then
-//! chooses. Everything before it (what the scan shows) and after it (taking, handing over) is the
-//! same for all ways.
+//! [`AssignmentInput`] to [`Plan`]. [`Assignment::plan`](task::Assignment::plan) calls
+//! `by_count::plan` today, and would choose. A way that assigns by load needs the load of leases and
+//! workers in the input. Taking and handing over stay the same. `FleetView::next_receiver` chooses
+//! the worker that gets a lease which is passed on, and counts leases too: it changes with the plan.
 
 mod by_count;
 mod task;

@@ -143,7 +143,7 @@ impl Worker {
     }
 
     async fn shutdown(self) {
-        self.coordinator.leave().await;
+        self.coordinator.withdraw().await;
         let held_leases: Vec<_> = self.held_leases.lock().unwrap().clone();
         for held_lease in &held_leases {
             held_lease.end(LeaseEnd::Relinquish).await;

@@ -60,7 +60,7 @@ async fn the_next_process_of_an_id_does_not_start_on_what_the_last_one_did_not_r
     // The first process lives or has crashed: the table does not show which.
     let mut second = Manual::new(&aws, "w1", kept()).await;
     assert!(second.scan().await.is_none());
-    first.coordinator.leave().await;
+    first.coordinator.withdraw().await;
     held.end(LeaseEnd::Relinquish).await;
     assert!(second.scan().await.is_some());
 }
@@ -116,7 +116,7 @@ async fn of_two_processes_of_one_id_one_takes_a_free_lease() {
 async fn a_stop_releases_leases_that_were_assigned_meanwhile_and_leaves_those_of_another_process() {
     let aws = aws(3).await;
     let coordinator = Coordinator::prepare(parts(&aws, "w1", kept())).await.unwrap();
-    coordinator.leave().await;
+    coordinator.withdraw().await;
     let free: Vec<Lease> = leases(&aws).await.into_values().collect();
     let [given, taken, forced] = &free[..] else { panic!("{free:?}") };
     coordinator.ctx.worker.store.assign(given, "w1", false).await.unwrap();
@@ -183,7 +183,7 @@ async fn the_lease_of_an_aborted_processor_is_not_released_at_the_stop() {
     let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
     let mut incoming = coordinator.start();
     let held_lease = incoming.recv().await.unwrap();
-    coordinator.leave().await;
+    coordinator.withdraw().await;
     held_lease.end(LeaseEnd::Aborted).await;
     // It returns when the renewer has ended.
     held_lease.end(LeaseEnd::Lost).await;

@@ -169,7 +169,7 @@ impl Sender {
         // Not while the intakes are locked: a logger runs foreign code, which may send records.
         self.note(notes);
         self.complete_later(failed);
-        touched.into_iter().for_each(|queue_id| self.freed(queue_id));
+        touched.into_iter().for_each(|queue_id| self.note_if_empty(queue_id));
     }
 
     /// Fails members: each `Delivery` resolves from now on.

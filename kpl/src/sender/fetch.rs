@@ -97,11 +97,11 @@ impl Sender {
         self.queues
             .entry(intake.id)
             .or_insert_with(|| ShardQueue::new(Arc::clone(intake), config, now));
-        self.look_at(intake, now);
+        self.check_open(intake, now);
     }
 
     /// Seals the full aggregates of a queue, and sets the time at which its open aggregate is checked again.
-    pub(super) fn look_at(&mut self, intake: &Arc<Intake>, now: Instant) {
+    pub(super) fn check_open(&mut self, intake: &Arc<Intake>, now: Instant) {
         let (full, open) = intake.fetch(now);
         self.seal_all(full, intake.id);
         let Some(open) = open else {

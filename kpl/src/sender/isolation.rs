@@ -4,13 +4,22 @@
 //! until that record is alone. An aggregate that is alone is split in halves, too. All other records are delivered
 //! then. The halves are isolated requests: they hold no other records, so new records do not fail with them.
 
+use std::sync::Arc;
+
+use super::Sender;
 use super::request::RequestBackoff;
+use super::response::Refusal;
+use crate::aggregate::kinesis_record::KinesisRecord;
 use crate::clock::Instant;
+use crate::config::RecordOrdering;
+use crate::error::FailureCause;
+use crate::retry::ErrorClass;
 use crate::sender::batch::Batch;
+use crate::service::CallErrorKind;
 
 /// Number of failed requests, for an unknown reason, after which a record is isolated. Most such failures pass with one
 /// more attempt, for which the records stay together.
-pub(super) const SUSPECT_AFTER: u32 = 3;
+const SUSPECT_AFTER: u32 = 3;
 
 /// Most isolated requests while the service answers no request. The service may be unavailable then, and no record the
 /// cause. When it is back, few requests are small.
@@ -88,5 +97,127 @@ impl IsolatedRequests {
 
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Batch> {
         self.waiting.drain(..).map(|part| part.batch)
+    }
+}
+
+impl Sender {
+    /// Handles a request that failed for an unknown reason, perhaps for one of its records. Records that were in
+    /// several such requests are isolated.
+    pub(super) fn suspect(
+        &mut self,
+        mut batch: Batch,
+        error_kind: CallErrorKind,
+        refusal: &Refusal,
+        at: Instant,
+        now: Instant,
+    ) {
+        // If other requests succeed meanwhile, the records are isolated at once: there is no time for more attempts.
+        let started = (batch.records.first()).map(|record| record.history.started());
+        let weight = match (error_kind, self.last_answer, started) {
+            (CallErrorKind::Timeout, Some(last), Some(started)) if last > started => SUSPECT_AFTER,
+            _ => 1,
+        };
+        let mut suspects = Batch::new(now);
+        suspects.is_isolated = batch.is_isolated;
+        if batch.is_isolated {
+            suspects.opened = batch.opened;
+        }
+        for mut record in std::mem::take(&mut batch.records) {
+            record.history.suspicions += weight;
+            if batch.is_isolated || record.history.suspicions >= SUSPECT_AFTER {
+                suspects.push(record);
+            } else {
+                self.on_refused(record, refusal, at, now);
+            }
+        }
+        if !suspects.records.is_empty() {
+            self.split_request(suspects, refusal, at, now);
+        }
+    }
+
+    /// Splits a failed request in halves, which are sent at once: one of its records may be the cause. A single user
+    /// record cannot be split: it is sent again at `at`, or fails.
+    pub(super) fn split_request(
+        &mut self,
+        mut batch: Batch,
+        refusal: &Refusal,
+        at: Instant,
+        now: Instant,
+    ) {
+        let is_refused = matches!(refusal.class, ErrorClass::Rejected | ErrorClass::Blocked);
+        if !batch.is_isolated {
+            batch.opened = now;
+        }
+        let is_proven = is_refused || self.last_answer.is_some_and(|last| last > batch.opened);
+        if !self.isolated.may_split(is_proven) {
+            return self.isolate(batch, refusal, at, now);
+        }
+        let Some(batch) = self.note_failure(batch, refusal, now) else {
+            return;
+        };
+        let records = batch.records.len();
+        tracing::debug!(code = %refusal.code, records, "a request failed: it is divided");
+        if records > 1 {
+            for half in batch.split_in_halves() {
+                self.isolated.push(half, now);
+            }
+            return;
+        }
+        let opened = batch.opened;
+        for record in batch.records {
+            if record.members.len() > 1 {
+                self.isolate_halves(record, opened, now);
+            } else if refusal.class == ErrorClass::Rejected {
+                self.leave(record.queue_id);
+                let (code, message) = (Arc::clone(&refusal.code), Arc::clone(&refusal.message));
+                let cause = FailureCause::Rejected { code, message };
+                self.fail(record, cause, refusal.source.clone());
+            } else {
+                let mut part = Batch::new(opened);
+                part.push(record);
+                self.isolated.push(part, at);
+            }
+        }
+    }
+
+    /// Splits an aggregate in halves, and sends them at once, apart from all other records.
+    fn isolate_halves(&mut self, aggregate: KinesisRecord, opened: Instant, now: Instant) {
+        let is_ordered = self.shared.config.ordering == RecordOrdering::PerPartitionKey;
+        for (place, mut half) in self.sealer.split_in_halves(aggregate).into_iter().enumerate() {
+            if is_ordered && place > 0 {
+                // The second half waits in its queue until the first half is completed, and may be the cause, too.
+                half.history.is_isolated = true;
+                self.enqueue(half);
+                continue;
+            }
+            if place > 0
+                && let Some(queue) = self.queues.get_mut(&half.queue_id)
+            {
+                queue.under_way += 1;
+            }
+            let mut part = Batch::new(opened);
+            part.push(half);
+            self.isolated.push(part, now);
+        }
+    }
+
+    /// Sends the records of a failed request again at `at`, apart from all other records.
+    pub(super) fn isolate(&mut self, batch: Batch, refusal: &Refusal, at: Instant, now: Instant) {
+        if let Some(batch) = self.note_failure(batch, refusal, now) {
+            self.isolated.push(batch, at);
+        }
+    }
+
+    /// Adds a failed attempt to the history of each record, and fails the expired ones. Returns the others, if there
+    /// are any.
+    fn note_failure(&mut self, mut batch: Batch, refusal: &Refusal, now: Instant) -> Option<Batch> {
+        let (code, message) = (&refusal.code, &refusal.message);
+        for record in &mut batch.records {
+            let history = &mut record.history;
+            history.failed(now, code, message, refusal.may_have_been_written);
+            self.next_sweep = self.next_sweep.min(record.expires());
+        }
+        let batch = self.without_expired(batch, now);
+        (!batch.records.is_empty()).then_some(batch)
     }
 }

@@ -227,7 +227,7 @@ impl Sender {
 
     /// Does everything that is due. Returns when the next thing is due.
     fn advance(&mut self, now: Instant) -> Option<Instant> {
-        self.look_at_open(now);
+        self.check_due(now);
         self.end_backoffs(now);
         self.sweep_expired(now);
         self.complete_some_failed();
@@ -251,13 +251,13 @@ impl Sender {
         .min()
     }
 
-    fn look_at_open(&mut self, now: Instant) {
+    fn check_due(&mut self, now: Instant) {
         while let Some((_, id)) = self.timers.first().copied().filter(|(due, _)| *due <= now) {
             self.timers.pop_first();
             if let Some(queue) = self.queues.get_mut(&id) {
                 queue.timer = None;
                 let intake = Arc::clone(&queue.intake);
-                self.look_at(&intake, now);
+                self.check_open(&intake, now);
             }
         }
     }
@@ -292,7 +292,7 @@ impl Sender {
         let (mut expired, next) = self.collector.expired(&mut self.queues, now);
         self.next_sweep =
             next.map_or(now + pause, |next| next.min(now + pause)).max(now + MIN_EXPIRY_SWEEP);
-        expired.iter().for_each(|record| self.freed(record.queue_id));
+        expired.iter().for_each(|record| self.note_if_empty(record.queue_id));
         // Collected records wait for room in flight, or for the end of a pause after a failure.
         let mut collected = self.collector.expired_in_batch(now);
         for part in self.isolated.batches().filter(|part| part.has_expired(now)) {
@@ -323,7 +323,7 @@ impl Sender {
                 queue.under_way -= 1;
             }
             self.enqueue(record);
-            self.freed(id);
+            self.note_if_empty(id);
         } else {
             self.leave(id);
             self.enqueue(record);
@@ -334,12 +334,12 @@ impl Sender {
     fn leave(&mut self, id: QueueId) {
         if let Some(queue) = self.queues.get_mut(&id) {
             queue.under_way -= 1;
-            self.freed(id);
+            self.note_if_empty(id);
         }
     }
 
     /// Notes that a queue may be empty now. The queue of a closed shard is dropped then.
-    fn freed(&mut self, id: QueueId) {
+    fn note_if_empty(&mut self, id: QueueId) {
         let Some(queue) = self.queues.get(&id).filter(|queue| queue.is_free()) else {
             return;
         };

@@ -286,7 +286,7 @@ impl Sender {
                 self.fail(part, FailureCause::StrategyChanged(invalid), None);
             }
         }
-        self.freed(queue_id);
+        self.note_if_empty(queue_id);
     }
 }
 

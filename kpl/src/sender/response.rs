@@ -16,11 +16,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::fatal_errors::FatalErrors;
-use super::isolation::SUSPECT_AFTER;
 use super::{Answered, InFlight, Sender};
 use crate::aggregate::kinesis_record::KinesisRecord;
 use crate::clock::{self, Instant};
-use crate::config::RecordOrdering;
 use crate::error::{FailureCause, Source};
 use crate::retry::{self, ErrorClass, Next, PUT_BACKOFF};
 use crate::sender::batch::Batch;
@@ -28,16 +26,16 @@ use crate::sender::window::RequestEnd;
 use crate::service::{CallError, CallErrorKind, EntryOutcome};
 
 /// The error of an entry, or of the whole request.
-struct Refusal {
-    class: ErrorClass,
-    code: Arc<str>,
-    message: Arc<str>,
-    may_have_been_written: bool,
+pub(super) struct Refusal {
+    pub(super) class: ErrorClass,
+    pub(super) code: Arc<str>,
+    pub(super) message: Arc<str>,
+    pub(super) may_have_been_written: bool,
     /// Whether the throughput of the shard is exceeded, and not a limit of the stream or the account.
-    is_of_shard: bool,
+    pub(super) is_of_shard: bool,
     /// Whether every record of the stream would be refused with this error.
-    is_of_stream: bool,
-    source: Option<Source>,
+    pub(super) is_of_stream: bool,
+    pub(super) source: Option<Source>,
 }
 
 impl Refusal {
@@ -190,7 +188,7 @@ impl Sender {
     }
 
     /// Sends a refused record again at `at`, or fails it.
-    fn on_refused(
+    pub(super) fn on_refused(
         &mut self,
         mut record: KinesisRecord,
         refusal: &Refusal,
@@ -303,119 +301,5 @@ impl Sender {
             false => &mut self.backoff,
         };
         backoff.failed(number, self.next_number, since, &mut self.rng)
-    }
-
-    /// Handles a request that failed for an unknown reason, perhaps for one of its records. Records that were in
-    /// several such requests are isolated.
-    fn suspect(
-        &mut self,
-        mut batch: Batch,
-        error_kind: CallErrorKind,
-        refusal: &Refusal,
-        at: Instant,
-        now: Instant,
-    ) {
-        // If other requests succeed meanwhile, the records are isolated at once: there is no time for more attempts.
-        let started = (batch.records.first()).map(|record| record.history.started());
-        let weight = match (error_kind, self.last_answer, started) {
-            (CallErrorKind::Timeout, Some(last), Some(started)) if last > started => SUSPECT_AFTER,
-            _ => 1,
-        };
-        let mut suspects = Batch::new(now);
-        suspects.is_isolated = batch.is_isolated;
-        if batch.is_isolated {
-            suspects.opened = batch.opened;
-        }
-        for mut record in std::mem::take(&mut batch.records) {
-            record.history.suspicions += weight;
-            if batch.is_isolated || record.history.suspicions >= SUSPECT_AFTER {
-                suspects.push(record);
-            } else {
-                self.on_refused(record, refusal, at, now);
-            }
-        }
-        if !suspects.records.is_empty() {
-            self.split_request(suspects, refusal, at, now);
-        }
-    }
-
-    /// Splits a failed request in halves, which are sent at once: one of its records may be the cause. A single user
-    /// record cannot be split: it is sent again at `at`, or fails.
-    fn split_request(&mut self, mut batch: Batch, refusal: &Refusal, at: Instant, now: Instant) {
-        let is_refused = matches!(refusal.class, ErrorClass::Rejected | ErrorClass::Blocked);
-        if !batch.is_isolated {
-            batch.opened = now;
-        }
-        let is_proven = is_refused || self.last_answer.is_some_and(|last| last > batch.opened);
-        if !self.isolated.may_split(is_proven) {
-            return self.isolate(batch, refusal, at, now);
-        }
-        let Some(batch) = self.note_failure(batch, refusal, now) else {
-            return;
-        };
-        let records = batch.records.len();
-        tracing::debug!(code = %refusal.code, records, "a request failed: it is divided");
-        if records > 1 {
-            for half in batch.split_in_halves() {
-                self.isolated.push(half, now);
-            }
-            return;
-        }
-        let opened = batch.opened;
-        for record in batch.records {
-            if record.members.len() > 1 {
-                self.isolate_halves(record, opened, now);
-            } else if refusal.class == ErrorClass::Rejected {
-                self.leave(record.queue_id);
-                let (code, message) = (Arc::clone(&refusal.code), Arc::clone(&refusal.message));
-                let cause = FailureCause::Rejected { code, message };
-                self.fail(record, cause, refusal.source.clone());
-            } else {
-                let mut part = Batch::new(opened);
-                part.push(record);
-                self.isolated.push(part, at);
-            }
-        }
-    }
-
-    /// Splits an aggregate in halves, and sends them at once, apart from all other records.
-    fn isolate_halves(&mut self, aggregate: KinesisRecord, opened: Instant, now: Instant) {
-        let is_ordered = self.shared.config.ordering == RecordOrdering::PerPartitionKey;
-        for (place, mut half) in self.sealer.split_in_halves(aggregate).into_iter().enumerate() {
-            if is_ordered && place > 0 {
-                // The second half waits in its queue until the first half is completed, and may be the cause, too.
-                half.history.is_isolated = true;
-                self.enqueue(half);
-                continue;
-            }
-            if place > 0
-                && let Some(queue) = self.queues.get_mut(&half.queue_id)
-            {
-                queue.under_way += 1;
-            }
-            let mut part = Batch::new(opened);
-            part.push(half);
-            self.isolated.push(part, now);
-        }
-    }
-
-    /// Sends the records of a failed request again at `at`, apart from all other records.
-    fn isolate(&mut self, batch: Batch, refusal: &Refusal, at: Instant, now: Instant) {
-        if let Some(batch) = self.note_failure(batch, refusal, now) {
-            self.isolated.push(batch, at);
-        }
-    }
-
-    /// Adds a failed attempt to the history of each record, and fails the expired ones. Returns the others, if there
-    /// are any.
-    fn note_failure(&mut self, mut batch: Batch, refusal: &Refusal, now: Instant) -> Option<Batch> {
-        let (code, message) = (&refusal.code, &refusal.message);
-        for record in &mut batch.records {
-            let history = &mut record.history;
-            history.failed(now, code, message, refusal.may_have_been_written);
-            self.next_sweep = self.next_sweep.min(record.expires());
-        }
-        let batch = self.without_expired(batch, now);
-        (!batch.records.is_empty()).then_some(batch)
     }
 }

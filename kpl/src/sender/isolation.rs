@@ -29,7 +29,7 @@ const MOST_UNPROVEN: usize = 24;
 #[derive(Default)]
 pub(super) struct IsolatedRequests {
     /// Sorted by the time when they are due, then by the sequence of their first records.
-    waiting: Vec<Part>,
+    waiting: Vec<WaitingRequest>,
     pub(super) in_flight: usize,
     /// Whether the request that started last was an isolated one.
     pub(super) went_last: bool,
@@ -37,12 +37,12 @@ pub(super) struct IsolatedRequests {
     pub(super) backoff: RequestBackoff,
 }
 
-struct Part {
+struct WaitingRequest {
     batch: Batch,
     due: Instant,
 }
 
-impl Part {
+impl WaitingRequest {
     fn rank(&self) -> (Instant, Option<u64>) {
         let first = self.batch.records.first();
         (self.due, first.map(|record| record.sequence))
@@ -53,9 +53,9 @@ impl IsolatedRequests {
     /// Adds a request that may start at `due`.
     pub(super) fn push(&mut self, mut batch: Batch, due: Instant) {
         batch.is_isolated = true;
-        let part = Part { batch, due };
-        let place = (self.waiting).partition_point(|waiting| waiting.rank() <= part.rank());
-        self.waiting.insert(place, part);
+        let request = WaitingRequest { batch, due };
+        let position = (self.waiting).partition_point(|waiting| waiting.rank() <= request.rank());
+        self.waiting.insert(position, request);
     }
 
     /// Whether a failed request may be split. `is_proven`: the service has answered another request in the meantime.
@@ -65,20 +65,20 @@ impl IsolatedRequests {
 
     /// Takes out the first request that may start. Halves of an aggregate wait for their compression.
     pub(super) fn pop(&mut self, now: Instant) -> Option<Batch> {
-        let mut due = self.waiting.iter_mut().take_while(|part| part.due <= now);
-        let ready = due.position(|part| part.batch.is_ready(now))?;
+        let mut due = self.waiting.iter_mut().take_while(|request| request.due <= now);
+        let ready = due.position(|request| request.batch.is_ready(now))?;
         Some(self.waiting.remove(ready).batch)
     }
 
     /// The bytes of the request that starts next, if one may start.
     pub(super) fn next_bytes(&self, now: Instant) -> usize {
-        let next = self.waiting.first().filter(|part| part.due <= now);
-        next.map_or(0, |part| part.batch.bytes)
+        let next = self.waiting.first().filter(|request| request.due <= now);
+        next.map_or(0, |request| request.batch.bytes)
     }
 
     /// When the next request is due that is not due now.
     pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
-        let mut due = self.waiting.iter().map(|part| part.due);
+        let mut due = self.waiting.iter().map(|request| request.due);
         due.find(|due| *due > now)
     }
 
@@ -87,16 +87,16 @@ impl IsolatedRequests {
     }
 
     pub(super) fn batches(&mut self) -> impl Iterator<Item = &mut Batch> {
-        self.waiting.iter_mut().map(|part| &mut part.batch)
+        self.waiting.iter_mut().map(|request| &mut request.batch)
     }
 
     /// Drops the requests that have no records left.
     pub(super) fn drop_empty(&mut self) {
-        self.waiting.retain(|part| !part.batch.records.is_empty());
+        self.waiting.retain(|request| !request.batch.records.is_empty());
     }
 
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Batch> {
-        self.waiting.drain(..).map(|part| part.batch)
+        self.waiting.drain(..).map(|request| request.batch)
     }
 }
 
@@ -173,9 +173,9 @@ impl Sender {
                 let cause = FailureCause::Rejected { code, message };
                 self.fail(record, cause, refusal.source.clone());
             } else {
-                let mut part = Batch::new(opened);
-                part.push(record);
-                self.isolated.push(part, at);
+                let mut batch = Batch::new(opened);
+                batch.push(record);
+                self.isolated.push(batch, at);
             }
         }
     }
@@ -195,9 +195,9 @@ impl Sender {
             {
                 queue.under_way += 1;
             }
-            let mut part = Batch::new(opened);
-            part.push(half);
-            self.isolated.push(part, now);
+            let mut batch = Batch::new(opened);
+            batch.push(half);
+            self.isolated.push(batch, now);
         }
     }
 

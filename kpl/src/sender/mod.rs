@@ -295,16 +295,16 @@ impl Sender {
         expired.iter().for_each(|record| self.note_if_empty(record.queue_id));
         // Collected records wait for room in flight, or for the end of a pause after a failure.
         let mut collected = self.collector.expired_in_batch(now);
-        for part in self.isolated.batches().filter(|part| part.has_expired(now)) {
-            collected.extend(part.take_expired(now));
+        for batch in self.isolated.batches().filter(|batch| batch.has_expired(now)) {
+            collected.extend(batch.take_expired(now));
         }
         self.isolated.drop_empty();
-        let parts = self.isolated.batches().filter_map(|part| part.expires()).min();
+        let isolated = self.isolated.batches().filter_map(|batch| batch.expires()).min();
         collected.iter().for_each(|record| self.leave(record.queue_id));
         expired.extend(collected);
         expired.extend(self.give_up_unconfirmed(now));
         let unconfirmed = self.unconfirmed.gives_up();
-        let others = parts.into_iter().chain(unconfirmed).min();
+        let others = isolated.into_iter().chain(unconfirmed).min();
         self.next_sweep = others
             .map_or(self.next_sweep, |next| next.min(self.next_sweep))
             .max(now + MIN_EXPIRY_SWEEP);

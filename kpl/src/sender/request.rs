@@ -113,23 +113,23 @@ impl Sender {
             return Some(until);
         }
         while self.isolated.in_flight < self.max_isolated() {
-            let Some(part) = self.isolated.pop(now) else {
+            let Some(batch) = self.isolated.pop(now) else {
                 return self.isolated.next_due(now);
             };
-            if part.records.len() > 1 && part.bytes > self.max_request(now) {
-                for half in part.split_in_halves() {
+            if batch.records.len() > 1 && batch.bytes > self.max_request(now) {
+                for half in batch.split_in_halves() {
                     self.isolated.push(half, now);
                 }
-            } else if !(self.has_slot() && self.window.has_room_for_isolated(part.bytes)) {
-                self.isolated.push(part, now);
+            } else if !(self.has_slot() && self.window.has_room_for_isolated(batch.bytes)) {
+                self.isolated.push(batch, now);
                 return None;
-            } else if (part.records.iter()).any(|record| !self.router.has(record.queue_id)) {
+            } else if (batch.records.iter()).any(|record| !self.router.has(record.queue_id)) {
                 // The stream was resharded: the records go to the queues of the new shards.
-                for record in part.records {
+                for record in batch.records {
                     self.requeue(record, now);
                 }
             } else {
-                self.start(part, now);
+                self.start(batch, now);
             }
         }
         None
@@ -243,9 +243,9 @@ impl Sender {
         loop {
             let filled = self.collector.fill(&mut self.queues, now);
             for record in filled.isolated {
-                let mut part = Batch::new(now);
-                part.push(record);
-                self.isolated.push(part, now);
+                let mut batch = Batch::new(now);
+                batch.push(record);
+                self.isolated.push(batch, now);
                 // Isolated requests may have had their turn already.
                 self.shared.wake.notify_one();
             }

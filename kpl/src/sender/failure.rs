@@ -123,6 +123,16 @@ impl Sender {
         let Some(span) = spans.reduce(|all, span| all.union(span)) else {
             return;
         };
+        // Before the intakes are locked: a full buffer may fail.
+        let mut gaps = Gaps::default();
+        for Failing { record, losses } in &failing {
+            for loss in losses {
+                let keys = loss.places.iter().map(|place| {
+                    (record.hash_keys()[*place as usize], record.sequence + u64::from(*place))
+                });
+                gaps.open(keys, &loss.cause);
+            }
+        }
         let shared = Arc::clone(&self.shared);
         let router = Arc::clone(&self.router);
         let Some(mut locked) = shared.lock_intakes(&router, span) else {
@@ -133,15 +143,6 @@ impl Sender {
         };
         for (queue_id, aggregates) in locked.take_all() {
             self.seal_all(aggregates, queue_id);
-        }
-        let mut gaps = Gaps::default();
-        for Failing { record, losses } in &failing {
-            for loss in losses {
-                let keys = loss.places.iter().map(|place| {
-                    (record.hash_keys()[*place as usize], record.sequence + u64::from(*place))
-                });
-                gaps.open(keys, &loss.cause);
-            }
         }
         let mut notes = Vec::new();
         let mut failed: Vec<_> =

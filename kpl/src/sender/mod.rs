@@ -172,7 +172,7 @@ impl Sender {
             window: Window::new(config),
             request_limit: RequestLimit::new(config.collection_max_size),
             backoff: RequestBackoff::default(),
-            fatal_errors: FatalErrors::default(),
+            fatal_errors: FatalErrors::new(shared.config.record_ttl),
             confirming: JoinSet::new(),
             next_sweep: clock::now(),
             next_number: 0,

@@ -122,7 +122,9 @@ impl Sender {
                 // Equal errors of one response share one text, because a full buffer may keep many attempts.
                 let mut refusals = HashMap::new();
                 for (mut record, outcome) in batch.records.into_iter().zip(outcomes) {
+                    // The service has read the request, so this record does not keep requests from it.
                     record.history.suspicions = 0;
+                    record.history.is_isolated = false;
                     let shard = self.predicted(&record);
                     match outcome {
                         EntryOutcome::Written { shard_id, sequence_number } => {
@@ -134,6 +136,10 @@ impl Sender {
                         EntryOutcome::Refused { code, message } => {
                             let refusal = refusals.entry((code, message)).or_insert_with_key(
                                 |(code, message)| {
+                                    // The stream is there, and may be written to.
+                                    if retry::classify(code) != ErrorClass::Fatal {
+                                        self.fatal_errors.clear();
+                                    }
                                     Refusal::of_entry(code, message)
                                         .unless_believed(&mut self.fatal_errors, now)
                                 },

@@ -119,7 +119,9 @@ impl CallError {
     /// Whether the request was too large, for a proxy or the service.
     pub(crate) fn is_too_large(&self) -> bool {
         match self.kind {
-            CallErrorKind::Service => &*self.code == "RequestEntityTooLarge",
+            CallErrorKind::Service => {
+                matches!(&*self.code, "RequestEntityTooLarge" | "RequestEntityTooLargeException")
+            }
             CallErrorKind::Unknown { status, .. } => status == 413,
             _ => false,
         }

@@ -130,3 +130,30 @@ async fn in_ordered_mode_all_that_waits_fails_too() {
     assert!(errors.iter().all(|error| !error.may_have_been_written()));
     assert_eq!(producer.buffered_bytes(), 0);
 }
+
+/// A throttle shows that the stream is there and may be written to.
+#[tokio::test(start_paused = true)]
+async fn answers_with_throttles_between_them_are_not_believed() {
+    let answers = Mutex::new(0);
+    let service = Scripted::new(move |passed, entries| {
+        let mut answers = lock(&answers);
+        *answers += 1;
+        match (passed < 40 * SECOND, *answers % 3) {
+            (true, 0) => {
+                let throttle = |_| refused("ProvisionedThroughputExceededException");
+                (QUICK, Ok(entries.iter().map(throttle).collect()))
+            }
+            (true, _) => (QUICK, Err(refused_request("AccessDeniedException"))),
+            (false, _) => all_written(entries),
+        }
+    });
+    let producer = producer(service, long_lived()).await;
+    let mut deliveries = Vec::new();
+    for id in 0..300 {
+        deliveries.push(send(&producer, id << 120, "v").await);
+        tokio::time::sleep(SECOND / 10).await;
+    }
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
+}

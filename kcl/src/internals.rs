@@ -29,6 +29,13 @@ pub use crate::retrieval::{
 };
 pub use crate::stream::list::{ListShardsError, Shard, ShardList, ShardLister};
 
+impl Start {
+    /// The shard to read.
+    pub fn shard_id(&self) -> &str {
+        self.status.shard_id()
+    }
+}
+
 /// The lease table in DynamoDB, created where it is missing, for the process `process`.
 ///
 /// # Errors

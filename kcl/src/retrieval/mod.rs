@@ -49,13 +49,6 @@ pub struct Start {
     pub seed: u64,
 }
 
-impl Start {
-    /// The shard to read.
-    pub fn shard_id(&self) -> &str {
-        self.status.shard_id()
-    }
-}
-
 /// Reads one shard, page by page, in the order of the shard.
 pub trait ShardReader: Send {
     /// The next page that has records, or the last page of the shard. The reader retries until there is one.

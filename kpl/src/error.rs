@@ -200,10 +200,10 @@ pub enum FailureCause {
     },
     /// An error that waiting does not cure: no such stream, no permission, refused credentials, a disabled KMS key.
     ///
-    /// The producer believes such an answer when PutRecords has given no other answer for 10 s, or half of `record_ttl` if that is less. It does not
-    /// believe that the stream is missing while DescribeStreamSummary finds it. Until then the records are retried, and
-    /// those whose time to live ends fail as [`Expired`](Self::Expired). Afterwards all records that wait fail, and
-    /// later records fail with the first such answer, until PutRecords succeeds again.
+    /// The producer believes such an answer if PutRecords has given no other answer for 10 s, or for half of `record_ttl` if
+    /// that is less. It does not believe that the stream is missing while DescribeStreamSummary finds it. Until then the
+    /// records are retried, and those whose time to live ends fail as [`Expired`](Self::Expired). Afterwards all sealed
+    /// records that wait fail, and later records fail with the first such answer, until PutRecords answers otherwise.
     #[error(
         "the stream cannot be written to ({code}: {message}): check the stream, the role's kinesis:PutRecords, and the KMS key"
     )]

@@ -41,6 +41,9 @@ struct Note {
     cause: FailureCause,
 }
 
+/// A record all of whose members fail in a later turn, and why. `None`: it expired.
+pub(super) type ToFail = (KinesisRecord, Option<(FailureCause, Option<Source>)>);
+
 impl Failing {
     fn whole(record: KinesisRecord, cause: FailureCause, source: Option<Source>) -> Self {
         let places = (0..record.members.len() as u32).collect();
@@ -86,6 +89,11 @@ impl Sender {
         cause: &FailureCause,
         source: Option<&Source>,
     ) {
+        if !self.fails_successors() {
+            let cause = |record| (record, Some((cause.clone(), source.cloned())));
+            self.to_fail.extend(records.into_iter().map(cause));
+            return;
+        }
         let fail = |record| Failing::whole(record, cause.clone(), source.cloned());
         self.fail_all(records.into_iter().map(fail).collect());
     }
@@ -96,18 +104,28 @@ impl Sender {
             return;
         }
         let (now, ttl) = (clock::now(), self.shared.config.record_ttl);
-        let failing = records.into_iter().map(|record| Failing::expired(record, ttl, now));
-        self.fail_all(failing.collect());
+        let mut failing = Vec::new();
+        for record in records {
+            // A record that fails in part must be marked now: its other members keep their place in the order.
+            match !self.fails_successors() && record.lifetimes.are_equal() {
+                true => self.to_fail.push_back((record, None)),
+                false => failing.push(Failing::expired(record, ttl, now)),
+            }
+        }
+        self.fail_all(failing);
         self.shared.wake.notify_one();
+    }
+
+    /// Whether later records of the key of a failed record fail, too, and at the same moment.
+    fn fails_successors(&self) -> bool {
+        let config = &self.shared.config;
+        config.ordering == RecordOrdering::PerPartitionKey && config.on_gap == OnGap::FailSuccessors
     }
 
     /// Fails members. In ordered mode each call walks over all waiting records, so records that fail together belong
     /// into one call.
     fn fail_all(&mut self, failing: Vec<Failing>) {
-        let config = &self.shared.config;
-        if config.ordering == RecordOrdering::PerPartitionKey
-            && config.on_gap == OnGap::FailSuccessors
-        {
+        if self.fails_successors() {
             return self.fail_with_successors(failing);
         }
         let mut notes = Vec::new();
@@ -227,15 +245,32 @@ impl Sender {
         }
     }
 
-    /// Completes a number of failed members.
+    /// Whether failed records are left for later turns.
+    pub(super) fn has_failed_records(&self) -> bool {
+        !(self.failed.is_empty() && self.to_fail.is_empty())
+    }
+
+    /// Fails and completes a number of members.
     pub(super) fn complete_some_failed(&mut self) {
-        let mut members = 0;
-        while members < COMPLETED_AT_A_TIME
-            && let Some(failed) = self.failed.pop_front()
-        {
-            members += failed.record.members.len();
-            self.complete(failed);
+        let (now, ttl) = (clock::now(), self.shared.config.record_ttl);
+        let (mut members, mut failed, mut notes) = (0, Vec::new(), Vec::new());
+        while members < COMPLETED_AT_A_TIME {
+            let next = if let Some(next) = self.failed.pop_front() {
+                next
+            } else if let Some((record, cause)) = self.to_fail.pop_front() {
+                let failing = match cause {
+                    Some((cause, source)) => Failing::whole(record, cause, source),
+                    None => Failing::expired(record, ttl, now),
+                };
+                self.mark(failing, &mut notes)
+            } else {
+                break;
+            };
+            members += next.record.members.len();
+            failed.push(next);
         }
+        self.note(notes);
+        failed.into_iter().for_each(|failed| self.complete(failed));
     }
 
     fn complete(&mut self, failed: FailedRecord) {

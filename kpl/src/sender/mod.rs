@@ -37,6 +37,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 
 use self::confirmation::Unconfirmed;
+use self::failure::ToFail;
 use self::fatal_errors::{Confirmation, FatalErrors};
 use self::isolation::IsolatedRequests;
 use self::request::RequestBackoff;
@@ -89,6 +90,8 @@ pub(crate) struct Sender {
     unconfirmed: Unconfirmed,
     /// Records with failed members. They are completed some at a time.
     failed: VecDeque<FailedRecord>,
+    /// Records that fail as a whole in a later turn. Empty if later records of their keys fail with them.
+    to_fail: VecDeque<ToFail>,
     requests: JoinSet<(u64, Result<Vec<EntryOutcome>, CallError>)>,
     in_flight: HashMap<u64, InFlight>,
     window: Window,
@@ -167,6 +170,7 @@ impl Sender {
             last_answer: None,
             unconfirmed: Unconfirmed::default(),
             failed: VecDeque::new(),
+            to_fail: VecDeque::new(),
             requests: JoinSet::new(),
             in_flight: HashMap::new(),
             window: Window::new(config),
@@ -187,7 +191,7 @@ impl Sender {
             let now = clock::now();
             self.intake(now);
             let next = self.advance(now);
-            if !self.failed.is_empty() {
+            if self.has_failed_records() {
                 tokio::task::yield_now().await;
             }
             let next = next.into_iter().chain(self.measure(now)).min();
@@ -243,7 +247,7 @@ impl Sender {
             self.timers.first().map(|(due, _)| *due),
             self.backing_off.first_key_value().map(|((due, ..), _)| *due),
             must_sweep.then_some(self.next_sweep),
-            (!self.failed.is_empty()).then_some(now),
+            self.has_failed_records().then_some(now),
             self.logs.due(),
         ]
         .into_iter()
@@ -357,7 +361,7 @@ impl Sender {
     async fn abandon_all(&mut self) {
         let reason = self.shared.stop_reason();
         self.sealer.compressors.stop();
-        while !self.failed.is_empty() {
+        while self.has_failed_records() {
             self.complete_some_failed();
             tokio::task::yield_now().await;
         }

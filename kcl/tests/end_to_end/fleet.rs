@@ -55,7 +55,7 @@ async fn a_planned_stop_hands_over_without_loss_or_duplicate() {
     assert_eq!(
         owners(&aws).await,
         vec![Some("w2".to_owned()); 4],
-        "given away, not left to expire"
+        "transferred, not left to expire"
     );
     until("the other one has all", || processing(&two) == 4).await;
     put(&aws, &probe, 400..600).await;

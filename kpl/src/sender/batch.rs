@@ -19,7 +19,7 @@ pub(crate) struct Filled {
     /// Queues whose open aggregate is overdue, and whose shard can take it now. The caller seals these and fills the
     /// batch again.
     pub(crate) to_seal: Vec<QueueId>,
-    /// Records whose turn has come, and that are sent in requests of their own.
+    /// Records that may be sent now, each in a request of its own.
     pub(crate) isolated: Vec<KinesisRecord>,
 }
 

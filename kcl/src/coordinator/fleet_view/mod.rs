@@ -252,8 +252,8 @@ impl FleetView {
         self.workers.receivers()
     }
 
-    /// The receiver with the fewest leases, besides this worker. The lease that the caller gives to
-    /// it is counted for it until the next scan, so several leases are given away evenly.
+    /// Chooses the receiver with the fewest leases, other than this worker. The lease counts as the
+    /// receiver's until the next scan, so that several leases are transferred evenly.
     pub(crate) fn next_receiver(&mut self) -> Option<String> {
         self.workers.next_receiver()
     }

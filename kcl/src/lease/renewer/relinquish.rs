@@ -119,7 +119,7 @@ impl LeaseRenewer {
         };
         tracing::warn!(
             shard = %self.state.token.lease_key, cause,
-            "the lease could not be given away: it will expire"
+            "the lease could not be transferred or released: it will expire"
         );
         left_to_expire(cause)
     }

@@ -107,8 +107,8 @@ async fn a_free_shard_adds_no_latency_to_the_linger() {
     }
 }
 
-/// The most failures between two turns of another task, while a full buffer fails.
-async fn failures_at_a_time(ordering: RecordOrdering, is_closed: bool) -> usize {
+/// The most failures between two turns of another task while a full buffer fails: those reported, and those counted as expired.
+async fn failures_at_a_time(ordering: RecordOrdering, is_closed: bool) -> (usize, u64) {
     let turn = Arc::new(AtomicU64::new(0));
     let failures = Arc::new(Mutex::new(std::collections::HashMap::new()));
     let (counted, noted) = (Arc::clone(&turn), Arc::clone(&failures));
@@ -125,9 +125,15 @@ async fn failures_at_a_time(ordering: RecordOrdering, is_closed: bool) -> usize 
     for id in 0..40_000_u128 {
         drop(send(&producer, id << 112, "v").await);
     }
+    let (most_expired, watched) = (Arc::new(AtomicU64::new(0)), producer.clone());
+    let expired_at_a_time = Arc::clone(&most_expired);
     let other = tokio::spawn(async move {
+        let mut expired = 0;
         loop {
             turn.fetch_add(1, Ordering::Relaxed);
+            let now = watched.stats().user_records_expired;
+            expired_at_a_time.fetch_max(now - expired, Ordering::Relaxed);
+            expired = now;
             tokio::task::yield_now().await;
         }
     });
@@ -141,15 +147,19 @@ async fn failures_at_a_time(ordering: RecordOrdering, is_closed: bool) -> usize 
     other.abort();
     let failures = lock(&failures);
     assert_eq!(failures.values().sum::<usize>(), 40_000);
-    failures.values().copied().max().unwrap()
+    (failures.values().copied().max().unwrap(), most_expired.load(Ordering::Relaxed))
 }
 
 #[tokio::test(start_paused = true)]
 async fn other_tasks_have_their_turns_while_a_full_buffer_fails() {
     for ordering in [RecordOrdering::BestEffort, RecordOrdering::PerPartitionKey] {
         for is_closed in [false, true] {
-            let most = failures_at_a_time(ordering, is_closed).await;
+            let (most, expired) = failures_at_a_time(ordering, is_closed).await;
             assert!(most < 5000, "{most}, {ordering:?}, closed: {is_closed}");
+            // In ordered mode, records that fail with others are decided together.
+            if ordering == RecordOrdering::BestEffort {
+                assert!(expired < 5000, "{expired}, closed: {is_closed}");
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use loom::future::block_on;
 use loom::thread;
 
 use crate::budget::{Budget, Charge, MemoryBudget, Pressure};
-use crate::delivery::{Delivery, Notification, Placement, Completer};
+use crate::delivery::{Completer, Delivery, Notification, Placement};
 use crate::error::{DeliveryError, Failure, FailureCause, StopReason};
 use crate::failed::FailedMembers;
 use crate::fair_share::QueueId;
@@ -127,7 +127,8 @@ fn refusal_is_seen() {
     let early = budget.take_pressure(&[]);
     refused.join().unwrap();
     let late = budget.take_pressure(&[]);
-    let sees_it = |pressure| matches!(pressure, Pressure::Queues(queue_ids) if queue_ids.contains(&A));
+    let sees_it =
+        |pressure| matches!(pressure, Pressure::Queues(queue_ids) if queue_ids.contains(&A));
     assert!(sees_it(early) != sees_it(late), "once, early or late");
 }
 

@@ -9,10 +9,15 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use kinesis_aggregation::{AggregateBuilder, Decoded, Decoder, HashKey, SealedAggregate};
+use kinesis_aggregation::{
+    Aggregate, AggregateBuilder, Decoded, Decoder, HashKey, SealedAggregate,
+};
 use md5::{Digest, Md5};
 
 const MAX_SIZE: usize = 50 * 1024;
+
+/// Aggregates of a page.
+const PAGE: usize = 100;
 
 /// As many records as fit: keys as long as a UUID, each its own or out of `distinct`.
 fn records(distinct: usize) -> Vec<(String, Vec<u8>)> {
@@ -40,13 +45,21 @@ fn decode(decoder: &mut Decoder, data: &Bytes) -> usize {
     let Ok(Decoded::Aggregate(aggregate)) = decoder.decode(data.clone()) else {
         return 0;
     };
-    aggregate
-        .iter()
-        .map(|member| {
-            black_box(member.hash_key());
-            black_box(member.data_bytes()).len()
-        })
-        .sum()
+    touch(&aggregate)
+}
+
+fn decode_page(decoder: &mut Decoder, page: &[Bytes]) -> usize {
+    let decoded = decoder.decode_all(page.to_vec());
+    let touched = decoded.map(|record| match record {
+        Ok(Decoded::Aggregate(aggregate)) => touch(&aggregate),
+        _ => 0,
+    });
+    touched.sum()
+}
+
+fn touch(aggregate: &Aggregate) -> usize {
+    black_box(aggregate.hash_keys());
+    aggregate.iter().map(|member| black_box(member.data_bytes()).len()).sum()
 }
 
 fn codec(c: &mut Criterion) {
@@ -78,6 +91,10 @@ fn codec(c: &mut Criterion) {
             });
         });
         group.bench_function("decode", |b| b.iter(|| decode(&mut decoder, data)));
+        // The digests of a page are computed several at a time.
+        let page = vec![data.clone(); PAGE];
+        group.throughput(Throughput::Elements((PAGE * records.len()) as u64));
+        group.bench_function("decode_page", |b| b.iter(|| decode_page(&mut decoder, &page)));
         group.finish();
     }
 }

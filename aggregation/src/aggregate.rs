@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::hash_key::HashKey;
+use crate::hash_key::{HashKey, hash_partition_keys};
 use crate::wire::Span;
 
 /// Stands for "no explicit hash key" in a member's entry. No table has so many rows: a row takes two
@@ -60,6 +60,17 @@ impl Aggregate {
         members.map(|(index, entry)| Member { aggregate: self, entry, index })
     }
 
+    /// The [hash key](Member::hash_key) of each member, in order. Each partition key is hashed once, and eight at a time.
+    pub fn hash_keys(&self) -> Vec<HashKey> {
+        let mut of_rows = Vec::new();
+        if self.iter().any(|member| member.explicit_hash_key().is_none()) {
+            let rows = self.partition_keys.iter().map(|span| self.text(*span));
+            hash_partition_keys(rows, &mut of_rows);
+        }
+        let of_row = |member: &Member<'_>| of_rows[member.entry.partition_key as usize];
+        self.iter().map(|m| m.explicit_hash_key().unwrap_or_else(|| of_row(&m))).collect()
+    }
+
     /// Set if members were dropped because one of them is broken.
     ///
     /// As in the Java KCL (`AggregatorUtil`), the members before the broken one are kept, that one
@@ -96,6 +107,10 @@ impl Aggregate {
     pub fn is_compressed(&self) -> bool {
         self.compressed
     }
+
+    fn text(&self, span: Span) -> &str {
+        str::from_utf8(&self.body[span.range()]).expect("checked while decoding")
+    }
 }
 
 impl fmt::Debug for Aggregate {
@@ -125,7 +140,7 @@ impl<'a> Member<'a> {
 
     /// The partition key the record was sent with.
     pub fn partition_key(&self) -> &'a str {
-        self.text(self.aggregate.partition_keys[self.entry.partition_key as usize])
+        self.aggregate.text(self.aggregate.partition_keys[self.entry.partition_key as usize])
     }
 
     /// The explicit hash key, if the user gave one that is a number.
@@ -134,11 +149,11 @@ impl<'a> Member<'a> {
             return None;
         }
         let span = self.aggregate.explicit_hash_keys[self.entry.explicit_hash_key as usize]?;
-        self.text(span).parse().ok()
+        self.aggregate.text(span).parse().ok()
     }
 
     /// The hash key: the explicit one, else that of the partition key (an MD5, computed anew on each
-    /// call).
+    /// call). For all members take [`Aggregate::hash_keys`].
     pub fn hash_key(&self) -> HashKey {
         self.explicit_hash_key().unwrap_or_else(|| HashKey::of_partition_key(self.partition_key()))
     }
@@ -152,10 +167,6 @@ impl<'a> Member<'a> {
     /// the received (or unpacked) record stays in memory as long as the slice.
     pub fn data_bytes(&self) -> Bytes {
         self.aggregate.body.slice(self.entry.data.range())
-    }
-
-    fn text(&self, span: Span) -> &'a str {
-        str::from_utf8(&self.aggregate.body[span.range()]).expect("checked while decoding")
     }
 }
 

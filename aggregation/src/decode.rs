@@ -5,8 +5,9 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::aggregate::{Aggregate, AggregateDefect, DefectKind, MemberEntry, NO_KEY};
-use crate::frame::{Decompressor, FrameError, open_kpl};
+use crate::frame::{Decompressor, FrameError, kpl_body, open_kpl};
 use crate::hash_key::HashKey;
+use crate::md5::{Digest, md5, md5_each};
 use crate::wire::{MalformedBody, Reader, WireType};
 
 /// Takes received records apart.
@@ -67,12 +68,40 @@ impl Decoder {
     /// large, of an unknown version or codec, or corrupt. What to do with such a record is the
     /// consumer's decision; the decoder can go on with the next.
     pub fn decode(&mut self, data: Bytes) -> Result<Decoded, FrameError> {
+        self.decode_with(data, md5)
+    }
+
+    /// Takes the data of many received records apart: the result of [`decode`](Self::decode) for each, in order. Of
+    /// aggregates it takes about a quarter of the time, because the digests of eight are computed at a time.
+    ///
+    /// The digests are computed before the first result; each record is unpacked and parsed when the iterator comes to it.
+    ///
+    /// # Errors
+    /// Each result is one of [`decode`](Self::decode): an error concerns that record alone.
+    pub fn decode_all(
+        &mut self,
+        records: Vec<Bytes>,
+    ) -> impl ExactSizeIterator<Item = Result<Decoded, FrameError>> {
+        let bodies: Vec<_> = records.iter().filter_map(|data| kpl_body(data).ok()).collect();
+        let mut digests = vec![Digest::default(); bodies.len()];
+        md5_each(bodies.into_iter(), |index, digest| digests[index] = digest);
+        let mut digests = digests.into_iter();
+        records.into_iter().map(move |data| {
+            self.decode_with(data, |_| digests.next().expect("each body was hashed"))
+        })
+    }
+
+    fn decode_with(
+        &mut self,
+        data: Bytes,
+        digest: impl FnOnce(&[u8]) -> Digest,
+    ) -> Result<Decoded, FrameError> {
         if let Some(body) = self.decompressor.open(&data)? {
             let aggregate = parse(body, true).map_err(FrameError::Malformed)?;
             return Ok(Decoded::Aggregate(aggregate));
         }
-        let parsed =
-            open_kpl(&data).and_then(|body| parse(body, false).map_err(PlainReason::Malformed));
+        let parsed = open_kpl(&data, digest)
+            .and_then(|body| parse(body, false).map_err(PlainReason::Malformed));
         Ok(match parsed {
             Ok(aggregate) => Decoded::Aggregate(aggregate),
             Err(reason) => Decoded::Plain(data, reason),

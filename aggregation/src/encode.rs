@@ -6,8 +6,9 @@ use std::io::Write as _;
 use bytes::Bytes;
 
 use crate::frame::KPL_MAGIC;
-use crate::hash_key::{DIGEST_LEN, HashKey, md5};
+use crate::hash_key::HashKey;
 use crate::key_table::{KeyTable, Lookup};
+use crate::md5::{DIGEST_LEN, md5};
 use crate::wire::{BYTES_1, BYTES_2, BYTES_3, VARINT_1, VARINT_2};
 use crate::wire::{bytes_field_len, put_varint, varint_len};
 

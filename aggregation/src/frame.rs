@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::decode::PlainReason;
 use crate::encode::SealedAggregate;
-use crate::hash_key::{DIGEST_LEN, md5};
+use crate::md5::{DIGEST_LEN, Digest};
 use crate::wire::MalformedBody;
 
 /// What an aggregated record of the KPL begins with.
@@ -44,8 +44,22 @@ pub fn looks_framed(data: &[u8]) -> bool {
     data.starts_with(&KPL_MAGIC) || data.starts_with(&COMPRESSED_MAGIC)
 }
 
-/// The body inside a KPL frame.
-pub(crate) fn open_kpl(data: &Bytes) -> Result<Bytes, PlainReason> {
+/// The body inside a KPL frame, if `digest` of it is what the frame says. `digest` is called only where there is a body,
+/// which is where [`kpl_body`] gives one.
+pub(crate) fn open_kpl(
+    data: &Bytes,
+    digest: impl FnOnce(&[u8]) -> Digest,
+) -> Result<Bytes, PlainReason> {
+    let body = kpl_body(data)?;
+    if digest(body)[..] == data[data.len() - DIGEST_LEN..] {
+        Ok(data.slice_ref(body))
+    } else {
+        Err(PlainReason::DigestMismatch)
+    }
+}
+
+/// The body inside a KPL frame, whose digest is not checked yet.
+pub(crate) fn kpl_body(data: &[u8]) -> Result<&[u8], PlainReason> {
     if !data.starts_with(&KPL_MAGIC) {
         return Err(PlainReason::NoMagic);
     }
@@ -53,12 +67,7 @@ pub(crate) fn open_kpl(data: &Bytes) -> Result<Bytes, PlainReason> {
     if data.len() <= KPL_MAGIC.len() + DIGEST_LEN {
         return Err(PlainReason::TooShort);
     }
-    let body = data.slice(KPL_MAGIC.len()..data.len() - DIGEST_LEN);
-    if md5(&body)[..] == data[data.len() - DIGEST_LEN..] {
-        Ok(body)
-    } else {
-        Err(PlainReason::DigestMismatch)
-    }
+    Ok(&data[KPL_MAGIC.len()..data.len() - DIGEST_LEN])
 }
 
 /// A compressed aggregate could not be written or read.

@@ -73,6 +73,7 @@ mod encode;
 mod frame;
 mod hash_key;
 mod key_table;
+mod md5;
 mod wire;
 
 pub use aggregate::{Aggregate, AggregateDefect, DefectKind, Member};

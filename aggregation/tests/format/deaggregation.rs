@@ -231,6 +231,36 @@ fn explicit_hash_key_that_is_no_number_leaves_the_place_to_the_partition_key() {
 }
 
 #[test]
+fn a_page_is_decoded_as_its_records_one_by_one() {
+    // Aggregates between plain records, damaged ones and one that does not unpack; more than are hashed at a time.
+    let mut page = Vec::new();
+    for len in 0..200 {
+        let aggregate = aggregate_of(&["a"], &[], &[record(0, None, &vec![7; len])]);
+        let mut damaged = aggregate.to_vec();
+        damaged[4 + len % 4] ^= 1;
+        page.extend([aggregate, Bytes::from_static(b"plain"), damaged.into()]);
+        page.push(Bytes::from_static(b"\xc1KA\x9e\x01"));
+    }
+    let mut decoder = Decoder::new(0);
+    let decoded: Vec<_> = decoder.decode_all(page.clone()).collect();
+    assert_eq!(decoded.len(), 800);
+    for (at, result) in decoded.into_iter().enumerate() {
+        match (at % 4, result) {
+            (0, Ok(Decoded::Aggregate(aggregate))) => {
+                assert_eq!(aggregate.get(0).unwrap().data().len(), at / 4);
+            }
+            (1, Ok(Decoded::Plain(data, PlainReason::NoMagic))) => assert_eq!(data, "plain"),
+            (2, Ok(Decoded::Plain(data, PlainReason::DigestMismatch))) => {
+                assert_eq!(data, page[at]);
+            }
+            (3, Err(_)) => {}
+            (_, result) => panic!("record {at}: {result:?}"),
+        }
+    }
+    assert_eq!(decoder.decode_all(Vec::new()).len(), 0);
+}
+
+#[test]
 fn a_defect_behind_an_explicit_hash_key_that_is_no_number_counts_in_both() {
     let records = [
         record(0, None, b"0"),

@@ -24,6 +24,39 @@ pub fn decode(input: &[u8]) {
         Err(_) => assert!(looks_framed(input)),
     }
     oracle::check_body(input);
+    page(input);
+}
+
+/// Any bytes as a page of records, some of them in a sound frame: decoded together as they are one by one.
+fn page(mut input: &[u8]) {
+    let mut page = Vec::new();
+    while let Some((&[len, kind], rest)) = input.split_first_chunk() {
+        let (content, rest) = rest.split_at(rest.len().min(usize::from(len)));
+        input = rest;
+        page.push(match kind % 4 {
+            0 => Bytes::copy_from_slice(content),
+            1 => Bytes::from([&b"\xc1KA\x9e"[..], content].concat()),
+            // The length of the digest's last block depends on that of the body.
+            _ => oracle::kpl_frame(&content.repeat(usize::from(kind / 4))),
+        });
+    }
+    let mut decoder = Decoder::new(MAX_DECOMPRESSED);
+    let one_by_one: Vec<_> = page.iter().map(|data| decoder.decode(data.clone())).collect();
+    let together = decoder.decode_all(page);
+    assert_eq!(together.len(), one_by_one.len());
+    for (found, expected) in together.zip(one_by_one) {
+        match (found, expected) {
+            (Ok(Decoded::Plain(data, reason)), Ok(Decoded::Plain(expected, because))) => {
+                assert_eq!((data, reason), (expected, because));
+            }
+            (Ok(Decoded::Aggregate(found)), Ok(Decoded::Aggregate(expected))) => {
+                assert_eq!(oracle::members(&found), oracle::members(&expected));
+                assert_eq!(found.defect(), expected.defect());
+            }
+            (Err(found), Err(expected)) => assert_eq!(found.to_string(), expected.to_string()),
+            (found, expected) => panic!("{found:?}, and by itself {expected:?}"),
+        }
+    }
 }
 
 /// Any bytes behind the compressed magic, and any damage to a sound compressed frame.

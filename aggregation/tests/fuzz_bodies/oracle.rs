@@ -133,6 +133,8 @@ pub fn members(aggregate: &Aggregate) -> Vec<Given> {
         assert_eq!(member.hash_key(), explicit.unwrap_or_else(of_key));
         (member.partition_key().to_owned(), explicit.map(HashKey::get), member.data().to_vec())
     };
+    let hash_keys: Vec<_> = aggregate.iter().map(|member| member.hash_key()).collect();
+    assert_eq!(aggregate.hash_keys(), hash_keys);
     (0..aggregate.len()).map(member).collect()
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use kinesis_aggregation::{Aggregate, Decoded, Decoder, HashKeyRange, Member};
+use kinesis_aggregation::{Aggregate, Decoded, Decoder, FrameError, HashKeyRange};
 
 use super::aggregate_log::AggregateLog;
 use crate::clock::Clock;
@@ -39,9 +39,9 @@ pub(crate) fn judge_range(
     let Some(range) = range.filter(|range| *range != HashKeyRange::FULL) else {
         return RangeVerdict::AllInRange;
     };
-    let members = || aggregate.iter().take(sound);
-    let in_range = |member: &Member<'_>| range.contains(member.hash_key());
-    if members().all(|member| in_range(&member)) {
+    let hash_keys = aggregate.hash_keys();
+    let in_range = |index: &usize| range.contains(hash_keys[*index]);
+    if (0..sound).all(|index| in_range(&index)) {
         return RangeVerdict::AllInRange;
     }
     // A producer that predicts shards notices that the first record landed right, and the others
@@ -51,7 +51,7 @@ pub(crate) fn judge_range(
         record_key == Some(AGGREGATE_KEY)
             && aggregate
                 .get(0)
-                .is_some_and(|first| in_range(&first) && first.partition_key() != AGGREGATE_KEY)
+                .is_some_and(|first| in_range(&0) && first.partition_key() != AGGREGATE_KEY)
     };
     let keep_in_range = match policy {
         AggregateRangePolicy::Strict => return RangeVerdict::Keep(Vec::new()),
@@ -62,13 +62,17 @@ pub(crate) fn judge_range(
     if !keep_in_range {
         return RangeVerdict::KeepAll;
     }
-    let kept = members().filter(in_range);
-    RangeVerdict::Keep(kept.map(|member| member.index() as u32).collect())
+    RangeVerdict::Keep((0..sound).filter(in_range).map(|index| index as u32).collect())
 }
 
 /// Takes the records of one shard apart, in order.
 pub(crate) struct Deaggregator {
     decoder: Decoder,
+    selection: Selection,
+}
+
+/// Which user records of the decoded records are delivered.
+struct Selection {
     policy: AggregateRangePolicy,
     range: Option<HashKeyRange>,
     /// Up to here everything was checkpointed; `None` once later records have come.
@@ -87,10 +91,7 @@ impl Deaggregator {
     ) -> Self {
         Self {
             decoder: Decoder::new(max_decompressed_size),
-            policy,
-            range,
-            done,
-            log: AggregateLog::new(shard_id, clock),
+            selection: Selection { policy, range, done, log: AggregateLog::new(shard_id, clock) },
         }
     }
 
@@ -110,11 +111,23 @@ impl Deaggregator {
 
     /// The records to deliver, without those at or before the checkpoint.
     fn expand(&mut self, records: Vec<RawRecord>, counts: &mut AggregateCounts) -> Vec<Entry> {
-        let entries = records.into_iter().filter_map(|record| self.open(record, counts));
+        let data = records.iter().map(|record| record.data.clone()).collect();
+        let decoded = self.decoder.decode_all(data);
+        let entries = records
+            .into_iter()
+            .zip(decoded)
+            .filter_map(|(record, decoded)| self.selection.entry(record, decoded, counts));
         entries.filter(|entry| entry.len() > 0).collect()
     }
+}
 
-    fn open(&mut self, record: RawRecord, counts: &mut AggregateCounts) -> Option<Entry> {
+impl Selection {
+    fn entry(
+        &mut self,
+        record: RawRecord,
+        decoded: Result<Decoded, FrameError>,
+        counts: &mut AggregateCounts,
+    ) -> Option<Entry> {
         let first = match &self.done {
             Some(done) if record.sequence_number < done.sequence_number => return None,
             Some(done) if record.sequence_number == done.sequence_number => {
@@ -127,7 +140,7 @@ impl Deaggregator {
         };
         let RawRecord { sequence_number, partition_key, data, arrival } = record;
         self.log.passed(arrival);
-        let content = match self.decoder.decode(data.clone()) {
+        let content = match decoded {
             Ok(Decoded::Aggregate(aggregate)) => {
                 counts.aggregates += 1;
                 let first = usize::try_from(first).unwrap_or(usize::MAX);

@@ -53,11 +53,14 @@ struct Scripted {
     /// From when to when ListShards fails, and when it was called.
     list_outage: Mutex<std::ops::Range<Duration>>,
     list_calls: Mutex<Vec<Duration>>,
+    /// How long a call of ListShards takes.
+    list_takes: Mutex<Duration>,
     listings: Mutex<Vec<Listing>>,
     /// What it is described as; the errors that DescribeStreamSummary and ListShards answer with instead.
     is_auto: AtomicBool,
     max_record_size: Mutex<Option<usize>>,
     describe_fails: Mutex<Option<CallError>>,
+    describe_calls: Mutex<Vec<Duration>>,
     list_fails: Mutex<Option<CallError>>,
     started: Instant,
     next_sequence: AtomicU64,
@@ -75,10 +78,12 @@ impl Scripted {
             calls: Mutex::default(),
             list_outage: Mutex::default(),
             list_calls: Mutex::default(),
+            list_takes: Mutex::default(),
             listings: Mutex::default(),
             is_auto: AtomicBool::new(false),
             max_record_size: Mutex::default(),
             describe_fails: Mutex::default(),
+            describe_calls: Mutex::default(),
             list_fails: Mutex::default(),
             started: clock::now(),
             next_sequence: AtomicU64::new(0),
@@ -122,10 +127,16 @@ impl Service for Scripted {
             None if lock(&self.list_outage).contains(&passed) => Err(unreachable()),
             None => Ok(listed(&lock(&self.shards), listing)),
         };
-        async move { answer }.boxed()
+        let takes = *lock(&self.list_takes);
+        async move {
+            tokio::time::sleep(takes).await;
+            answer
+        }
+        .boxed()
     }
 
     fn describe(&self) -> BoxFuture<'static, Result<StreamDescription, CallError>> {
+        lock(&self.describe_calls).push(clock::now() - self.started);
         let description = StreamDescription {
             status: "ACTIVE".into(),
             is_usable: true,

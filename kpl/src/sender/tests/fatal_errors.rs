@@ -157,3 +157,64 @@ async fn answers_with_throttles_between_them_are_not_believed() {
         delivery.await.unwrap();
     }
 }
+
+/// An account may make few calls of DescribeStreamSummary in a second.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_cannot_be_described_is_not_described_with_every_answer() {
+    let service = refuses(MISSING, 0..120);
+    // Without the permission at the start, only the sender describes the stream later.
+    *lock(&service.describe_fails) = Some(refused_request("AccessDeniedException"));
+    let producer = producer(Arc::clone(&service), long_lived()).await;
+    *lock(&service.describe_fails) = Some(unreachable());
+    lock(&service.describe_calls).clear();
+    send(&producer, 0, "v").await.await.unwrap();
+    let calls = lock(&service.describe_calls).clone();
+    assert!(calls.len() > 5 && calls[0] > 10 * SECOND, "{calls:?}");
+    let mut pauses = calls.windows(2).map(|pair| pair[1] - pair[0]);
+    assert!(pauses.all(|pause| pause >= 2 * SECOND), "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn once_errors_are_believed_the_next_one_fails_what_waits_unsent() {
+    let service = Scripted::new(|_, _| (SECOND, Err(refused_request("AccessDeniedException"))));
+    let config =
+        ProducerConfig { aggregation_enabled: false, max_requests_in_flight: 1, ..long_lived() };
+    let producer = producer(Arc::clone(&service), config).await;
+    fail(&producer).await;
+    // The pause after the last failure ends.
+    tokio::time::sleep(10 * SECOND).await;
+    let before = service.calls().len();
+    let first = send(&producer, 0, "v").await;
+    tokio::time::sleep(SECOND / 2).await;
+    assert_eq!(service.calls().len(), before + 1, "it is in flight");
+    let waiting = send(&producer, u128::MAX, "v").await;
+    let (first, waiting) = (first.await.unwrap_err(), waiting.await.unwrap_err());
+    for error in [&first, &waiting] {
+        assert!(matches!(error.cause(), FailureCause::Fatal { .. }), "{error}");
+    }
+    assert!(waiting.attempts().is_empty(), "{waiting}");
+    assert_eq!(service.calls().len(), before + 1);
+}
+
+/// An aggregate that was written waits for one shard map, which was requested after it was written. Answers that come
+/// later say nothing of the stream that took it.
+#[tokio::test(start_paused = true)]
+async fn an_aggregate_waits_for_one_shard_map_while_the_stream_is_found_now_and_then() {
+    let calls = AtomicU64::new(0);
+    let service =
+        Scripted::new(move |_, entries| match calls.fetch_add(1, Ordering::Relaxed) % 2 {
+            0 => (QUICK, Err(refused_request(MISSING))),
+            _ => all_written(entries),
+        });
+    let producer = producer(Arc::clone(&service), ProducerConfig::default()).await;
+    *lock(&service.list_takes) = 3 * SECOND / 10;
+    let mut deliveries = Vec::new();
+    for id in 0..1000 {
+        deliveries.push(send(&producer, id << 118, "v").await);
+        tokio::time::sleep(SECOND / 50).await;
+    }
+    for delivery in deliveries {
+        assert!(!delivery.await.unwrap().may_be_duplicate());
+    }
+    assert_eq!(producer.stats().resent_for_wrong_shard, 0);
+}

@@ -9,8 +9,12 @@ use crate::retry;
 const SECOND: Duration = Duration::from_secs(1);
 const MARKER: &[u8] = b"poisoned";
 
+fn holds(entries: &[Entry], marker: &[u8]) -> bool {
+    entries.iter().any(|entry| entry.data.windows(marker.len()).any(|part| part == marker))
+}
+
 fn is_poisoned(entries: &[Entry]) -> bool {
-    entries.iter().any(|entry| entry.data.windows(MARKER.len()).any(|part| part == MARKER))
+    holds(entries, MARKER)
 }
 
 /// A service that answers each request with a marked record in it with `error`.
@@ -285,6 +289,51 @@ async fn in_ordered_mode_a_refused_aggregate_takes_no_other_record_along() {
     assert_eq!((failed, *lock(&dragged)), (1, 0));
 }
 
+/// The second half of an aggregate is sent apart until the service has answered for it, whatever the answer.
+#[tokio::test(start_paused = true)]
+async fn in_ordered_mode_a_half_that_was_answered_is_sent_with_others_again() {
+    const NAMES: [&str; 3] = ["half", "first", "second"];
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&requests);
+    let service = Scripted::new(move |_, entries| {
+        if is_poisoned(entries) {
+            return (QUICK, Err(answer(413, "Http413")));
+        }
+        let mut names: Vec<_> =
+            NAMES.into_iter().filter(|n| holds(entries, n.as_bytes())).collect();
+        names.sort_unstable();
+        let is_refused = lock(&noted).is_empty();
+        lock(&noted).push(names);
+        let outcome = |entry: &Entry| match is_refused {
+            true => refused("InternalFailure"),
+            false => written(entry),
+        };
+        (SECOND / 2, Ok(entries.iter().map(outcome).collect()))
+    });
+    let config = ProducerConfig {
+        ordering: RecordOrdering::PerPartitionKey,
+        on_gap: OnGap::Continue,
+        // What comes while a request is in flight shares the next one.
+        max_requests_in_flight: 1,
+        ..Default::default()
+    };
+    let producer = producer(service, config).await;
+    let poisoned = send(&producer, 0, "poisoned").await;
+    let mut deliveries = vec![send(&producer, 1, "half").await];
+    poisoned.await.unwrap_err();
+    // The half is refused alone. The first record is sent while it backs off, and both are back before the second is sent.
+    for (name, count) in [("first", 1), ("second", 2)] {
+        while lock(&requests).len() < count {
+            tokio::time::sleep(QUICK).await;
+        }
+        deliveries.push(send(&producer, u128::MAX, name).await);
+    }
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
+    assert_eq!(*lock(&requests), [vec!["half"], vec!["first"], vec!["half", "second"]]);
+}
+
 /// An outage divides few of the records that wait for its end.
 #[tokio::test(start_paused = true)]
 async fn an_outage_does_not_scatter_the_records() {
@@ -331,9 +380,16 @@ async fn a_brownout_does_not_scatter_the_records() {
     assert!(records < 1000, "{records} Kinesis records in {calls} calls");
 }
 
-/// A proxy that refuses large requests refuses few of them: later requests stay below its limit.
+/// A proxy that refuses large requests refuses few of them: later requests stay below its limit. So does a service that
+/// answers with an error code.
 #[tokio::test(start_paused = true)]
-async fn requests_stay_below_the_size_that_a_proxy_refuses() {
+async fn requests_stay_below_the_size_that_is_refused() {
+    for error in [answer(413, "Http413"), refused_request("RequestEntityTooLargeException")] {
+        check_learned_limit(error).await;
+    }
+}
+
+async fn check_learned_limit(error: CallError) {
     const LIMIT: usize = 300_000;
     let refused = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&refused);
@@ -341,7 +397,7 @@ async fn requests_stay_below_the_size_that_a_proxy_refuses() {
         let size: usize = entries.iter().map(|entry| entry.data.len()).sum();
         if size > LIMIT {
             counted.fetch_add(1, Ordering::Relaxed);
-            return (QUICK, Err(answer(413, "Http413")));
+            return (QUICK, Err(error.clone()));
         }
         all_written(entries)
     });

@@ -4,14 +4,16 @@
 pub(crate) mod cloudwatch;
 #[cfg(test)]
 mod extremes;
+mod invalid;
 pub(crate) mod metrics;
 mod properties;
 
-use std::fmt;
 use std::time::Duration;
 
 #[cfg(feature = "cloudwatch")]
 pub use self::cloudwatch::{CloudWatchConfig, MetricsDimension};
+pub use self::invalid::InvalidConfig;
+use self::invalid::Problems;
 pub use self::metrics::{MetricsGranularity, MetricsLevel};
 pub use self::properties::{KplProperties, PropertyNote};
 
@@ -459,122 +461,5 @@ impl ProducerConfig {
     }
 }
 
-/// A configuration with one or more problems.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InvalidConfig {
-    problems: Vec<(&'static str, String)>,
-}
-
-impl InvalidConfig {
-    pub(crate) fn one(field: &'static str, problem: String) -> Self {
-        Self { problems: vec![(field, problem)] }
-    }
-
-    /// Field and problem, for each problem.
-    pub fn problems(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.problems.iter().map(|(field, problem)| (*field, problem.as_str()))
-    }
-
-    /// The problems of all checks.
-    pub(crate) fn all(checks: impl IntoIterator<Item = Result<(), Self>>) -> Result<(), Self> {
-        let problems = checks.into_iter().filter_map(Result::err);
-        let problems: Vec<_> = problems.flat_map(|error| error.problems).collect();
-        if problems.is_empty() { Ok(()) } else { Err(Self { problems }) }
-    }
-}
-
-impl fmt::Display for InvalidConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("invalid configuration: ")?;
-        for (position, (field, problem)) in self.problems.iter().enumerate() {
-            let separator = if position == 0 { "" } else { "; " };
-            write!(f, "{separator}{field}: {problem}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for InvalidConfig {}
-
-#[derive(Default)]
-struct Problems(Vec<(&'static str, String)>);
-
-impl Problems {
-    fn add(&mut self, field: &'static str, problem: String) {
-        self.0.push((field, problem));
-    }
-
-    fn within(&mut self, field: &'static str, value: usize, least: usize, most: usize) {
-        if value < least || value > most {
-            self.add(field, format!("must be {least} to {most}, got {value}"));
-        }
-    }
-
-    fn into_result(self) -> Result<(), InvalidConfig> {
-        if self.0.is_empty() { Ok(()) } else { Err(InvalidConfig { problems: self.0 }) }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_default_is_valid() {
-        assert_eq!(ProducerConfig::default().validate(), Ok(()));
-        assert_eq!(ProducerConfig::for_tests().validate(), Ok(()));
-    }
-
-    #[test]
-    fn a_request_leaves_time_for_another_attempt() {
-        let config = ProducerConfig::default();
-        for (mib, left, limit) in [(0, 30, 6), (1, 30, 11), (10, 30, 15), (10, 300, 61), (10, 1, 6)]
-        {
-            let actual = config.request_time_limit(mib * MIB, Duration::from_secs(left));
-            assert_eq!(actual.as_secs(), limit, "{mib} MiB, {left} s");
-        }
-        let longest = ProducerConfig { request_timeout: Duration::MAX, ..Default::default() };
-        assert_eq!(longest.request_time_limit(MIB, Duration::MAX), Duration::MAX);
-    }
-
-    #[test]
-    fn all_problems_are_named_at_once() {
-        let config = ProducerConfig {
-            collection_max_count: 501,
-            rate_limit: 0,
-            record_ttl: Duration::ZERO,
-            compression: Compression::Zstd { level: 99 },
-            ..Default::default()
-        };
-        let error = config.validate().unwrap_err();
-        let fields: Vec<_> = error.problems().map(|(field, _)| field).collect();
-        assert_eq!(
-            fields,
-            [
-                "rate_limit",
-                "collection_max_count",
-                "compression",
-                "record_ttl",
-                "record_max_buffered_time"
-            ]
-        );
-        assert!(
-            error.to_string().contains("collection_max_count: must be 1 to 500, got 501"),
-            "{error}"
-        );
-    }
-
-    #[cfg(feature = "serde")]
-    #[test]
-    fn durations_are_text_and_unknown_fields_are_refused() {
-        let text = r#"{"record_max_buffered_time":"10ms","compression":{"zstd":{"level":3}}}"#;
-        let config: ProducerConfig = serde_json::from_str(text).unwrap();
-        assert_eq!(config.record_max_buffered_time, Duration::from_millis(10));
-        let back: ProducerConfig =
-            serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
-        assert_eq!(back, config);
-        assert!(
-            serde_json::from_str::<ProducerConfig>(r#"{"record_max_buffer_time":"10ms"}"#).is_err()
-        );
-    }
-}
+mod tests;

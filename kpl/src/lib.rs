@@ -130,11 +130,9 @@ pub use buffer::MemoryBudget;
 pub use config::{
     Compression, InvalidConfig, KplProperties, OnGap, ProducerConfig, PropertyNote, RecordOrdering,
 };
-pub use error::{
-    Attempt, BuildError, DeliveryError, FailureCause, ReserveError, SendError, StopReason,
-};
+pub use error::{Attempt, DeliveryError, FailureCause, ReserveError, SendError, StopReason};
 pub use kinesis_aggregation::HashKey;
-pub use producer::{CloseReport, Permit, Producer, ProducerBuilder};
+pub use producer::{BuildError, CloseReport, Permit, Producer, ProducerBuilder};
 #[cfg(feature = "sink")]
 pub use producer::{RecordSink, SinkError};
 pub use record::{InvalidRecord, PartitionKey, Priority, UserRecord};

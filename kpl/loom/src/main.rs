@@ -51,12 +51,6 @@ mod clock {
 }
 
 /// Stands in for what errors hold, and no model looks at.
-mod config {
-    #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-    #[error("invalid configuration")]
-    pub struct InvalidConfig;
-}
-
 mod record {
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct UserRecord;

@@ -19,7 +19,7 @@ use crate::clock;
 use crate::config::{
     DEFAULT_MAX_RECORD_SIZE, InvalidConfig, MIN_BUFFER, ProducerConfig, RecordOrdering,
 };
-use crate::error::{BuildError, DeliveryError, StopReason};
+use crate::error::{DeliveryError, StopReason};
 use crate::logs::LogGate;
 #[cfg(feature = "cloudwatch")]
 use crate::metrics::CloudWatchConfig;
@@ -27,6 +27,7 @@ use crate::metrics::CloudWatchConfig;
 use crate::metrics::cloudwatch::{CloudWatch, Collected, Publisher};
 #[cfg(feature = "metrics")]
 use crate::metrics::facade::FacadeSink;
+use crate::producer::BuildError;
 use crate::producer::start_retry::{StartRetry, Step};
 use crate::retry;
 use crate::sender::Sender;

@@ -1,5 +1,6 @@
 //! The handle that applications hold, and what builds it.
 
+mod build_error;
 pub(crate) mod builder;
 mod handle;
 mod permit;
@@ -7,6 +8,7 @@ mod permit;
 mod sink;
 mod start_retry;
 
+pub use self::build_error::BuildError;
 pub use self::builder::ProducerBuilder;
 pub use self::handle::{CloseReport, Producer};
 pub use self::permit::Permit;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::error::Elapsed;
 
 use crate::clock::{self, Instant};
-use crate::error::BuildError;
+use crate::producer::BuildError;
 use crate::retry::{self, ErrorClass, START_BACKOFF};
 use crate::service::{CallError, CallErrorKind};
 

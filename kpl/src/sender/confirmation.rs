@@ -138,17 +138,6 @@ impl Sender {
             }
         };
         self.look_for_placement(&record, range);
-        self.confirm(record, shard_id, sequence_number, range);
-    }
-
-    /// Delivers a written record if the shard may keep it. Otherwise the record waits for a fresh shard map.
-    fn confirm(
-        &mut self,
-        record: KinesisRecord,
-        shard_id: Arc<str>,
-        sequence_number: String,
-        range: Option<HashKeyRange>,
-    ) {
         let check = match self.check_shard(&record, range) {
             // Wait for a map that is known to be of this stream.
             ShardCheck::Delivered if record.is_framed && self.distrusts_map() => {
@@ -156,6 +145,17 @@ impl Sender {
             }
             check => check,
         };
+        self.confirm(check, record, shard_id, sequence_number);
+    }
+
+    /// Delivers a written record if the shard may keep it. Otherwise the record waits for a fresh shard map.
+    fn confirm(
+        &mut self,
+        check: ShardCheck,
+        record: KinesisRecord,
+        shard_id: Arc<str>,
+        sequence_number: String,
+    ) {
         match check {
             ShardCheck::Delivered => {
                 self.meter.delivered(&record, &shard_id, clock::now());
@@ -163,7 +163,7 @@ impl Sender {
                 record.complete_delivered(shard_id, &sequence_number);
             }
             ShardCheck::WrongShard | ShardCheck::UnknownShard => {
-                if range.is_none() {
+                if self.router.range_of(&shard_id).is_none() {
                     self.shared.note_unknown(&shard_id);
                 }
                 let generation = self.shared.request_refresh();
@@ -203,12 +203,16 @@ impl Sender {
         check_shard(record.is_framed && !is_blank, record.span, range)
     }
 
-    /// A fresh map is in place: the record is delivered, or all members are sent again to the shards they belong to now.
+    /// A map is in place that was requested after the record was written: the record is delivered, or all members are sent
+    /// again to the shards they belong to now.
     pub(super) fn check_again(&mut self, written: Written) {
         let Written { mut record, shard_id, sequence_number, .. } = written;
         let range = self.router.range_of(&shard_id);
-        if self.check_shard(&record, range) != ShardCheck::WrongShard {
-            return self.confirm(record, shard_id, sequence_number, range);
+        // The map decides even if the stream was not found since: if the stream that took the record was deleted, the
+        // record is gone with it, whatever is acknowledged.
+        let check = self.check_shard(&record, range);
+        if check != ShardCheck::WrongShard {
+            return self.confirm(check, record, shard_id, sequence_number);
         }
         self.look_for_placement(&record, range);
         let message = format!("{shard_id} took an aggregate with members of other shards").into();

@@ -107,6 +107,7 @@ mod ack;
 mod aggregate;
 mod buffer;
 mod config;
+mod context;
 mod error;
 mod logs;
 pub mod metrics;

@@ -53,7 +53,7 @@ mod tests {
         });
         assert_eq!(spots["shards"][0]["shard_id"], json!("shard-1"));
         assert_eq!(spots["keys"][0]["share"], json!(0.25));
-        let receipt = data(Receipt::example());
+        let receipt = data(Receipt::new("shard-1".into(), "49".into(), 1, false));
         assert_eq!(receipt["sequence_number"], json!("49"));
         assert_eq!(receipt["may_be_duplicate"], json!(false));
     }

@@ -9,7 +9,7 @@ use loom::future::block_on;
 use loom::thread;
 
 use crate::budget::{Budget, Charge, MemoryBudget, Pressure};
-use crate::delivery::{Completer, Delivery, Notification, Placement};
+use crate::delivery::{Completer, Delivery, Notification, Receipt};
 use crate::error::{DeliveryError, Failure, FailureCause, StopReason};
 use crate::failed::FailedMembers;
 use crate::fair_share::QueueId;
@@ -132,15 +132,6 @@ fn refusal_is_seen() {
     assert!(sees_it(early) != sees_it(late), "once, early or late");
 }
 
-fn placement() -> Placement {
-    Placement {
-        shard_id: "shard".into(),
-        sequence_number: "1".into(),
-        attempts: 1,
-        may_be_duplicate: false,
-    }
-}
-
 fn slot() -> (Completer, [Delivery; 2], Arc<Outcomes>) {
     let outcomes = Arc::new(Outcomes::default());
     let mut completer = Completer::new(&outcomes);
@@ -156,7 +147,7 @@ fn delivery_is_woken() {
             assert_eq!(receipt.sub_sequence_number, index);
         })
     });
-    completer.complete_together(placement());
+    completer.complete_together(Receipt::new("shard".into(), "1".into(), 1, false));
     drop(completer);
     for waiter in waiters {
         waiter.join().unwrap();

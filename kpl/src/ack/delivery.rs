@@ -34,15 +34,19 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    #[cfg(all(test, feature = "serde"))]
-    pub(crate) fn example() -> Self {
-        Self {
-            shard_id: "shard-1".into(),
-            sequence_number: "49".into(),
-            sub_sequence_number: 0,
-            attempts: 1,
-            may_be_duplicate: false,
-        }
+    /// The receipt of a Kinesis record, and of its first member.
+    pub(crate) fn new(
+        shard_id: Arc<str>,
+        sequence_number: Arc<str>,
+        attempts: u32,
+        may_be_duplicate: bool,
+    ) -> Self {
+        Self { shard_id, sequence_number, sub_sequence_number: 0, attempts, may_be_duplicate }
+    }
+
+    /// The receipt of the member at `index`.
+    pub(crate) fn of_member(&self, index: u64) -> Self {
+        Self { sub_sequence_number: index, ..self.clone() }
     }
 
     /// Whether an earlier attempt may have been written too: after a timeout, a lost response, or an aggregate that a
@@ -50,27 +54,6 @@ impl Receipt {
     #[must_use]
     pub fn may_be_duplicate(&self) -> bool {
         self.may_be_duplicate
-    }
-}
-
-/// Where a Kinesis record was written: the receipt of all its members.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Placement {
-    pub(crate) shard_id: Arc<str>,
-    pub(crate) sequence_number: Arc<str>,
-    pub(crate) attempts: u32,
-    pub(crate) may_be_duplicate: bool,
-}
-
-impl Placement {
-    pub(crate) fn receipt(&self, sub_sequence_number: u64) -> Receipt {
-        Receipt {
-            shard_id: Arc::clone(&self.shard_id),
-            sequence_number: Arc::clone(&self.sequence_number),
-            sub_sequence_number,
-            attempts: self.attempts,
-            may_be_duplicate: self.may_be_duplicate,
-        }
     }
 }
 
@@ -161,7 +144,7 @@ struct SlotState {
 enum Outcome {
     #[default]
     Pending,
-    Together(Placement),
+    Together(Receipt),
     Each {
         /// Outcomes of completed members whose `Delivery` has not taken them yet, by index.
         outcomes: BTreeMap<usize, Result<Receipt, DeliveryError>>,
@@ -243,7 +226,7 @@ impl SlotState {
     fn take(&mut self, index: usize) -> (Option<Result<Receipt, DeliveryError>>, Option<Room>) {
         let completed = match &mut self.outcome {
             Outcome::Pending => None,
-            Outcome::Together(placement) => Some(Ok(placement.receipt(index as u64))),
+            Outcome::Together(receipt) => Some(Ok(receipt.of_member(index as u64))),
             Outcome::Each { outcomes, .. } => outcomes.remove(&index),
         };
         if completed.is_none()
@@ -293,10 +276,10 @@ impl Completer {
     }
 
     /// Completes all members: they were written in one Kinesis record, each at its own index.
-    pub(crate) fn complete_together(&self, placement: Placement) {
+    pub(crate) fn complete_together(&self, receipt: Receipt) {
         let wakers = {
             let mut state = lock(&self.slot.state);
-            state.outcome = Outcome::Together(placement);
+            state.outcome = Outcome::Together(receipt);
             std::mem::take(&mut state.wakers)
         };
         self.slot.outcomes.counters.user_records_delivered.add(self.members());

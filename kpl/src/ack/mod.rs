@@ -4,7 +4,7 @@ mod delivery;
 mod failed;
 mod outcomes;
 
-pub(crate) use self::delivery::{BitSet, Completer, Notification, Placement};
+pub(crate) use self::delivery::{BitSet, Completer, Notification};
 pub use self::delivery::{Delivery, Receipt};
 pub(crate) use self::failed::{FailedMembers, Room};
 pub(crate) use self::outcomes::{FailureHook, Outcomes};

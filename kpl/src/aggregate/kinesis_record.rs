@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kinesis_aggregation::{Decoded, Decoder, HashKey, HashKeyRange};
 
-use crate::ack::{BitSet, Completer, Placement};
+use crate::ack::{BitSet, Completer, Receipt};
 use crate::aggregate::compression::Data;
 use crate::aggregate::lifetimes::Lifetimes;
 use crate::buffer::{AGGREGATE_OVERHEAD, Charge, QueueId, RECORD_OVERHEAD};
@@ -158,20 +158,18 @@ impl KinesisRecord {
         }
     }
 
+    /// Acknowledges all members.
     pub(crate) fn complete_delivered(self, shard_id: Arc<str>, sequence_number: &str) {
-        let placement = Placement {
-            shard_id,
-            sequence_number: sequence_number.into(),
-            attempts: self.history.attempts,
-            may_be_duplicate: self.history.may_have_been_written,
-        };
+        let History { attempts, may_have_been_written, .. } = self.history;
+        let receipt =
+            Receipt::new(shard_id, sequence_number.into(), attempts, may_have_been_written);
         // Room first: a task that awaits the receipt finds it free.
         drop(self.charge);
         match self.members {
-            Members::Together(completer) => completer.complete_together(placement),
+            Members::Together(completer) => completer.complete_together(receipt),
             Members::Each(members) => {
-                for (position, (completer, index)) in members.into_iter().enumerate() {
-                    completer.complete_one(index, Ok(placement.receipt(position as u64)));
+                for (position, (completer, index)) in (0..).zip(members) {
+                    completer.complete_one(index, Ok(receipt.of_member(position)));
                 }
             }
         }

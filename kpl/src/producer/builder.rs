@@ -19,6 +19,7 @@ use crate::clock;
 use crate::config::{
     DEFAULT_MAX_RECORD_SIZE, InvalidConfig, MIN_BUFFER, ProducerConfig, RecordOrdering,
 };
+use crate::context::Context;
 use crate::error::{DeliveryError, StopReason};
 use crate::logs::LogGate;
 #[cfg(feature = "cloudwatch")]
@@ -34,7 +35,7 @@ use crate::sender::Sender;
 use crate::service::sdk::SdkService;
 use crate::service::{Service, StreamDescription};
 use crate::shard::map::Refresher;
-use crate::shard::stream_shards::StreamShards;
+use crate::shard::router::ShardRouter;
 
 /// Builder of a [`Producer`]; see [`Producer::builder`] and [`Producer::builder_with_client`].
 #[must_use = "a builder does nothing until `build`"]
@@ -192,9 +193,15 @@ pub(crate) async fn start(
             "its record distribution strategy is AUTO: the service chooses each record's shard",
         );
     }
-    let shared = StreamShards::new(config, max_record_size, auto, on_failure, memory_budget);
-    let mut refresher =
-        Refresher::new(Arc::clone(&shared), Arc::clone(&service), seed ^ 1, description);
+    let context = Context::new(config, on_failure, memory_budget);
+    let shards = ShardRouter::new(Arc::clone(&context), max_record_size, auto);
+    let mut refresher = Refresher::new(
+        Arc::clone(&context),
+        Arc::clone(&shards),
+        Arc::clone(&service),
+        seed ^ 1,
+        description,
+    );
     if auto {
         tracing::warn!(
             stream,
@@ -224,7 +231,7 @@ pub(crate) async fn start(
         }
     }
 
-    let mut sender = Sender::new(Arc::clone(&shared), service, seed)?;
+    let mut sender = Sender::new(Arc::clone(&context), Arc::clone(&shards), service, seed)?;
     #[cfg(feature = "metrics")]
     sender.meter.add_sink(FacadeSink::new(stream_name(&stream).into()));
     let tasks = TaskTracker::new();
@@ -235,10 +242,10 @@ pub(crate) async fn start(
         sender.meter.add_sink(collected.clone());
         let name = stream_name(&stream).into();
         let publisher = Publisher::new(cloudwatch, name, collected, seed ^ 2);
-        let (watcher, ended) = (Arc::clone(&shared), ended.clone());
+        let (watcher, ended) = (Arc::clone(&shards), ended.clone());
         tasks.spawn(async move { watched(&watcher, publisher.run(ended)).await });
     }
-    let watcher = Arc::clone(&shared);
+    let watcher = Arc::clone(&shards);
     tasks.spawn(async move {
         let _ended = ended.drop_guard();
         // After a panic, `watched` records the reason before the sender drops the records that it holds.
@@ -246,11 +253,11 @@ pub(crate) async fn start(
         drop(sender);
     });
     if refresher.has_use() {
-        let watcher = Arc::clone(&shared);
-        tasks.spawn(async move { watched(&watcher, refresher.run(watcher.cancel.clone())).await });
+        let watcher = Arc::clone(&shards);
+        tasks.spawn(async move { watched(&watcher, refresher.run()).await });
     }
     tasks.close();
-    Ok(Producer::new(shared, tasks))
+    Ok(Producer::new(context, shards, tasks))
 }
 
 /// The name in a stream's ARN, or the name.
@@ -272,11 +279,11 @@ fn caught(hook: impl Fn(&DeliveryError) + Send + Sync + 'static) -> FailureHook 
 }
 
 /// Runs a task of the producer. If it panics, the producer stops with that reason.
-async fn watched(shared: &StreamShards, task: impl Future<Output = ()>) {
+async fn watched(shards: &ShardRouter, task: impl Future<Output = ()>) {
     if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
         let message = panic_message(&*panic);
         tracing::error!(message, "a task of the producer panicked: the producer stops");
-        shared.stop(StopReason::Panicked { message: message.into() });
+        shards.stop(StopReason::Panicked { message: message.into() });
     }
 }
 

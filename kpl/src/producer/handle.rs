@@ -12,6 +12,7 @@ use crate::ack::Delivery;
 use crate::aggregate::builder::cost_of;
 use crate::buffer::{AGGREGATE_OVERHEAD, Charge, QueueId, RECORD_OVERHEAD, Turn};
 use crate::clock;
+use crate::context::Context;
 #[cfg(feature = "sink")]
 use crate::error::DeliveryError;
 use crate::error::{ReserveError, SendError, StopReason};
@@ -19,7 +20,7 @@ use crate::metrics::{HotSpots, Latencies};
 use crate::producer::permit::Permit;
 use crate::record::{InvalidRecord, Priority, UserRecord};
 use crate::shard::queue::NotAccepted;
-use crate::shard::stream_shards::StreamShards;
+use crate::shard::router::ShardRouter;
 use crate::stats::ProducerStats;
 
 /// Handle of a producer, which sends records to one stream.
@@ -33,7 +34,8 @@ pub struct Producer {
 
 /// What all clones share. It is dropped with the last of them.
 struct Handle {
-    shared: Arc<StreamShards>,
+    context: Arc<Context>,
+    shards: Arc<ShardRouter>,
     tasks: TaskTracker,
 }
 
@@ -41,7 +43,7 @@ impl std::fmt::Debug for Producer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Producer")
             .field("buffered_bytes", &self.buffered_bytes())
-            .field("is_closed", &self.handle.shared.is_closed())
+            .field("is_closed", &self.handle.shards.is_closed())
             .finish_non_exhaustive()
     }
 }
@@ -95,8 +97,8 @@ impl Producer {
         ProducerBuilder::new(stream_name_or_arn.into(), client.config().to_builder())
     }
 
-    pub(crate) fn new(shared: Arc<StreamShards>, tasks: TaskTracker) -> Self {
-        Self { handle: Arc::new(Handle { shared, tasks }) }
+    pub(crate) fn new(context: Arc<Context>, shards: Arc<ShardRouter>, tasks: TaskTracker) -> Self {
+        Self { handle: Arc::new(Handle { context, shards, tasks }) }
     }
 
     /// Accepts a record. The returned [`Delivery`] resolves when the record is durable in Kinesis, or has failed.
@@ -151,7 +153,7 @@ impl Producer {
         self.accept(record).map_err(|not_accepted| {
             if let NotAccepted::NoRoom(_, queue_id) = &not_accepted {
                 // Open aggregates are sealed to make room: the next attempt may find some.
-                self.handle.shared.budget.note_refusal(*queue_id);
+                self.handle.context.budget.note_refusal(*queue_id);
             }
             self.send_error(not_accepted)
         })
@@ -197,19 +199,19 @@ impl Producer {
     /// # Cancel safety
     /// A future that is dropped gives up its place in the queue and the room that it was given.
     pub async fn reserve(&self, bytes: usize) -> Result<Permit, ReserveError> {
-        let shared = &self.handle.shared;
-        let limit = shared.max_record_size().min(shared.max_bufferable_record());
+        let Handle { context, shards, .. } = &*self.handle;
+        let limit = shards.max_record_size().min(context.max_bufferable_record());
         if bytes > limit {
             return Err(ReserveError::TooLarge { limit, actual: bytes });
         }
         let cost = bytes + RECORD_OVERHEAD + AGGREGATE_OVERHEAD;
-        let room = match shared.budget.try_charge(QueueId::PERMITS, cost) {
+        let room = match context.budget.try_charge(QueueId::PERMITS, cost) {
             Some(room) => Some(room),
             None => self.wait_for_room(QueueId::PERMITS, cost).await,
         };
         match room {
             Some(room) => Ok(Permit::new(self.clone(), bytes, room)),
-            None => Err(ReserveError::Closed { reason: shared.stop_reason() }),
+            None => Err(ReserveError::Closed { reason: context.stop_reason() }),
         }
     }
 
@@ -220,10 +222,10 @@ impl Producer {
     /// # Cancel safety
     /// Dropping the future ends the waiting. The aggregates are sent all the same.
     pub async fn flush(&self) {
-        let shared = &self.handle.shared;
-        let epoch = shared.outcomes.epochs.end_current();
-        shared.close_open_aggregates();
-        shared.outcomes.epochs.completed(epoch).await;
+        let Handle { context, shards, .. } = &*self.handle;
+        let epoch = context.outcomes.epochs.end_current();
+        shards.close_open_aggregates();
+        context.outcomes.epochs.completed(epoch).await;
     }
 
     /// Accepts no more records, waits up to `deadline` until every record has an outcome, and ends the producer's tasks.
@@ -234,10 +236,10 @@ impl Producer {
     /// # Cancel safety
     /// If the future is dropped, the producer accepts no more records and goes on sending. Call `close` again to end it.
     pub async fn close(&self, deadline: Duration) -> CloseReport {
-        let shared = &self.handle.shared;
-        shared.begin_close();
+        let shards = &self.handle.shards;
+        shards.begin_close();
         let _ = tokio::time::timeout(deadline, self.flush()).await;
-        shared.stop(StopReason::Closed);
+        shards.stop(StopReason::Closed);
         self.handle.tasks.wait().await;
         let stats = self.stats();
         CloseReport {
@@ -250,7 +252,7 @@ impl Producer {
     /// Counters of this producer since it was built.
     #[must_use]
     pub fn stats(&self) -> ProducerStats {
-        self.handle.shared.outcomes.counters.snapshot()
+        self.handle.context.outcomes.counters.snapshot()
     }
 
     /// Bytes in the buffer: data, keys and overhead of all accepted records without an outcome. At most
@@ -258,13 +260,13 @@ impl Producer {
     /// [`MemoryBudget`](crate::MemoryBudget) if the producer has one.
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
-        self.handle.shared.budget.used()
+        self.handle.context.budget.used()
     }
 
     /// Most bytes that the buffer held since the producer was built.
     #[must_use]
     pub fn peak_buffered_bytes(&self) -> usize {
-        self.handle.shared.budget.peak()
+        self.handle.context.budget.peak()
     }
 
     /// Age of the oldest accepted record without an outcome; `None` if there is none. KPL: `getOldestRecordTimeInMillis`.
@@ -275,21 +277,21 @@ impl Producer {
     /// [`hot_spots`](Self::hot_spots) may tell which shard.
     #[must_use]
     pub fn oldest_pending(&self) -> Option<Duration> {
-        let epochs = &self.handle.shared.outcomes.epochs;
+        let epochs = &self.handle.context.outcomes.epochs;
         epochs.oldest(clock::now())
     }
 
     /// Time that records spent in the buffer, in requests, and from acceptance to acknowledgement.
     #[must_use]
     pub fn latencies(&self) -> Latencies {
-        self.handle.shared.telemetry.latencies()
+        self.handle.context.telemetry.latencies()
     }
 
     /// Bytes of payload in flight. At most [`max_in_flight_bytes`](crate::ProducerConfig::max_in_flight_bytes), unless a single
     /// record is larger.
     #[must_use]
     pub fn in_flight_bytes(&self) -> usize {
-        self.handle.shared.telemetry.in_flight_bytes()
+        self.handle.context.telemetry.in_flight_bytes()
     }
 
     /// Load of each open shard over the last 10 to 20 seconds, and the hottest partition keys of the last minutes.
@@ -298,33 +300,33 @@ impl Producer {
     /// records: show it only to readers who may see them.
     #[must_use]
     pub fn hot_spots(&self) -> HotSpots {
-        let shared = &self.handle.shared;
+        let Handle { context, shards, .. } = &*self.handle;
         let now = clock::now();
-        let mut shards: Vec<_> = shared
-            .router()
+        let mut shards: Vec<_> = shards
+            .table()
             .intakes()
             .filter_map(|intake| Some(intake.load.report(intake.shard_id.as_ref()?, now)))
             .collect();
         shards.sort_by(|a, b| b.utilisation.total_cmp(&a.utilisation));
-        HotSpots { shards, keys: shared.telemetry.hot_keys() }
+        HotSpots { shards, keys: context.telemetry.hot_keys() }
     }
 
     #[cfg(test)]
-    pub(crate) fn shared(&self) -> &Arc<StreamShards> {
-        &self.handle.shared
+    pub(crate) fn shards(&self) -> &Arc<ShardRouter> {
+        &self.handle.shards
     }
 
     /// Accepts a record if it is valid and the buffer has room for it now.
     pub(crate) fn accept(&self, record: UserRecord) -> Result<Delivery, NotAccepted> {
-        let shared = &self.handle.shared;
+        let Handle { context, shards, .. } = &*self.handle;
         if let Err(reason) = self.check(&record) {
             return Err(NotAccepted::Invalid(record, reason));
         }
         let hash_key = record.hash_key();
-        match shared.enter(record, hash_key, None) {
+        match shards.accept(record, hash_key, None) {
             // A droppable record never waits for room.
             Err(NotAccepted::NoRoom(record, _)) if record.priority == Priority::Droppable => {
-                Ok(shared.fail_as_dropped(record))
+                Ok(context.fail_as_dropped(record))
             }
             result => result,
         }
@@ -332,8 +334,8 @@ impl Producer {
 
     /// Waits in turn for room in the buffer. Wakes the sender, which seals open aggregates to make room.
     pub(crate) fn wait_for_room(&self, queue_id: QueueId, bytes: usize) -> Turn {
-        let turn = self.handle.shared.budget.charge_in_turn(queue_id, bytes);
-        self.handle.shared.wake.notify_one();
+        let turn = self.handle.context.budget.charge_in_turn(queue_id, bytes);
+        self.handle.context.wake.notify_one();
         turn
     }
 
@@ -344,19 +346,19 @@ impl Producer {
         room: Charge,
     ) -> Result<Delivery, SendError> {
         let hash_key = record.hash_key();
-        let accepted = self.handle.shared.enter(record, hash_key, Some(room));
+        let accepted = self.handle.shards.accept(record, hash_key, Some(room));
         accepted.map_err(|not_accepted| self.send_error(not_accepted))
     }
 
     /// Whether the stream and the buffer ever take the record.
     pub(crate) fn check(&self, record: &UserRecord) -> Result<(), InvalidRecord> {
-        let shared = &self.handle.shared;
-        let is_service_placed = shared.is_service_placed();
-        record.validate(shared.max_record_size(), is_service_placed)?;
+        let Handle { context, shards, .. } = &*self.handle;
+        let is_service_placed = shards.is_service_placed();
+        record.validate(shards.max_record_size(), is_service_placed)?;
         if is_service_placed && record.is_wrapped_alone() {
             return Err(InvalidRecord::LooksAggregated);
         }
-        let (limit, actual) = (shared.max_bufferable_record(), record.payload_len());
+        let (limit, actual) = (context.max_bufferable_record(), record.payload_len());
         if actual > limit {
             return Err(InvalidRecord::TooLarge { limit, actual });
         }
@@ -381,36 +383,36 @@ impl Producer {
     }
 
     pub(crate) fn closed(&self, record: UserRecord) -> SendError {
-        SendError::Closed { record: record.into(), reason: self.handle.shared.stop_reason() }
+        SendError::Closed { record: record.into(), reason: self.handle.context.stop_reason() }
     }
 }
 
 #[cfg(feature = "sink")]
 impl Producer {
     pub(crate) fn close_open_aggregates(&self) {
-        self.handle.shared.close_open_aggregates();
+        self.handle.shards.close_open_aggregates();
     }
 
     /// Accepts a droppable record for which there is no room, and fails it.
     pub(crate) fn fail_as_dropped(&self, record: UserRecord) -> Delivery {
-        self.handle.shared.fail_as_dropped(record)
+        self.handle.context.fail_as_dropped(record)
     }
 
     /// Reports a failure that was taken out of its `Delivery` and that the application does not see otherwise.
     pub(crate) fn unobserved(&self, failure: &DeliveryError) {
-        self.handle.shared.outcomes.unobserved(failure);
+        self.handle.context.outcomes.unobserved(failure);
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if !self.shared.cancel.is_cancelled() {
-            let left = self.shared.budget.used();
+        if !self.context.cancel.is_cancelled() {
+            let left = self.context.budget.used();
             tracing::warn!(
                 pending_bytes = left,
                 "a producer was dropped without `close`: its records without an outcome are abandoned"
             );
-            self.shared.stop(StopReason::Dropped);
+            self.shards.stop(StopReason::Dropped);
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::clock::{self, Instant};
 
 /// Whether the shard that took a Kinesis record may keep it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ShardCheck {
+pub(super) enum ShardCheck {
     /// Consumers see every member.
     Delivered,
     /// Consumers drop the record: all members must be sent again, under a fresh map.
@@ -103,85 +103,57 @@ impl Unconfirmed {
 }
 
 impl Sender {
-    /// The service wrote a record: it is delivered if the shard may keep it.
-    pub(super) fn on_written(
-        &mut self,
-        record: KinesisRecord,
-        shard_id: String,
-        sequence_number: String,
-        now: Instant,
-    ) {
-        let counters = &self.shared.outcomes.counters;
-        counters.kinesis_records.add(1);
-        counters.kinesis_bytes.add(record.size());
-        let range = self.router.range_of(&shard_id);
-        let predicted = match self.queues.get_mut(&record.queue_id) {
-            Some(queue) => {
-                queue.served(record.size(), now);
-                queue.intake.shard_id.clone()
-            }
-            None => None,
+    /// Checks a record that was written just now. Requests a shard map if the map in place does not explain its shard.
+    pub(super) fn check_written(
+        &self,
+        record: &KinesisRecord,
+        shard_id: &str,
+        predicted: Option<&str>,
+    ) -> ShardCheck {
+        let is_explained = match predicted {
+            // Otherwise the stream was resharded under way.
+            Some(predicted) => predicted == shard_id,
+            // The map has no open shard for the key, so an open shard is news.
+            None => !self.keys_decide() || self.table.map().is_open(shard_id),
         };
-        let shard_id = match predicted {
-            Some(predicted) if *predicted == *shard_id => predicted,
-            Some(_) => {
-                // The stream was resharded under way.
-                self.shared.request_refresh();
-                shard_id.into()
-            }
-            None => {
-                // The map has no open shard for the key, and here is one.
-                if self.keys_decide() && !self.router.map().is_open(&shard_id) {
-                    self.shared.request_refresh();
-                }
-                shard_id.into()
-            }
-        };
-        self.look_for_placement(&record, range);
-        let check = match self.check_shard(&record, range) {
+        if !is_explained {
+            self.shards.refreshes.request();
+        }
+        let range = self.table.range_of(shard_id);
+        self.look_for_placement(record, range);
+        match self.check_shard(record, range) {
             // Wait for a map that is known to be of this stream.
             ShardCheck::Delivered if record.is_framed && self.distrusts_map() => {
                 ShardCheck::UnknownShard
             }
             check => check,
-        };
-        self.confirm(check, record, shard_id, sequence_number);
+        }
     }
 
-    /// Delivers a written record if the shard may keep it. Otherwise the record waits for a fresh shard map.
-    fn confirm(
+    /// Holds a written record until a fresh shard map is in place.
+    pub(super) fn wait_for_map(
         &mut self,
-        check: ShardCheck,
         record: KinesisRecord,
         shard_id: Arc<str>,
         sequence_number: String,
     ) {
-        match check {
-            ShardCheck::Delivered => {
-                self.meter.delivered(&record, &shard_id, clock::now());
-                self.leave(record.queue_id);
-                record.complete_delivered(shard_id, &sequence_number);
-            }
-            ShardCheck::WrongShard | ShardCheck::UnknownShard => {
-                if self.router.range_of(&shard_id).is_none() {
-                    self.shared.note_unknown(&shard_id);
-                }
-                let generation = self.shared.request_refresh();
-                let written = Written { record, shard_id, sequence_number, generation };
-                self.next_sweep = self.next_sweep.min(written.gives_up());
-                self.unconfirmed.0.push(written);
-            }
+        if self.table.range_of(&shard_id).is_none() {
+            self.shards.refreshes.note_unknown(&shard_id);
         }
+        let generation = self.shards.refreshes.request();
+        let written = Written { record, shard_id, sequence_number, generation };
+        self.next_sweep = self.next_sweep.min(written.gives_up());
+        self.unconfirmed.0.push(written);
     }
 
     /// Whether the map in place may be of a deleted stream of the same name.
     fn distrusts_map(&self) -> bool {
-        self.router.generation < self.shared.trusted_from() && !self.router.map().is_blank()
+        self.table.generation < self.shards.refreshes.trusted_from() && !self.table.map().is_blank()
     }
 
     /// Whether the key of a record decides its shard, as far as the map shows.
     fn keys_decide(&self) -> bool {
-        let map = self.router.map();
+        let map = self.table.map();
         !map.is_blank() && !map.is_service_placed()
     }
 
@@ -192,14 +164,14 @@ impl Sender {
             && self.keys_decide()
             && !self.distrusts_map()
         {
-            self.shared.seen_placed.store(true, Ordering::Relaxed);
-            self.shared.request_refresh();
+            self.shards.refreshes.seen_placed.store(true, Ordering::Relaxed);
+            self.shards.refreshes.request();
         }
     }
 
     fn check_shard(&self, record: &KinesisRecord, range: Option<HashKeyRange>) -> ShardCheck {
         // A frame of one goes by its own key; without a map there is nothing to wait for.
-        let is_blank = record.members.len() == 1 && self.router.map().is_blank();
+        let is_blank = record.members.len() == 1 && self.table.map().is_blank();
         check_shard(record.is_framed && !is_blank, record.span, range)
     }
 
@@ -207,12 +179,15 @@ impl Sender {
     /// again to the shards they belong to now.
     pub(super) fn check_again(&mut self, written: Written) {
         let Written { mut record, shard_id, sequence_number, .. } = written;
-        let range = self.router.range_of(&shard_id);
+        let range = self.table.range_of(&shard_id);
         // The map decides even if the stream was not found since: if the stream that took the record was deleted, the
         // record is gone with it, whatever is acknowledged.
-        let check = self.check_shard(&record, range);
-        if check != ShardCheck::WrongShard {
-            return self.confirm(check, record, shard_id, sequence_number);
+        match self.check_shard(&record, range) {
+            ShardCheck::Delivered => return self.deliver(record, shard_id, &sequence_number),
+            ShardCheck::UnknownShard => {
+                return self.wait_for_map(record, shard_id, sequence_number);
+            }
+            ShardCheck::WrongShard => {}
         }
         self.look_for_placement(&record, range);
         let message = format!("{shard_id} took an aggregate with members of other shards").into();
@@ -227,7 +202,7 @@ impl Sender {
     pub(super) fn give_up_unconfirmed(&mut self, now: Instant) -> Vec<KinesisRecord> {
         let mut expired = Vec::new();
         for Written { mut record, shard_id, .. } in self.unconfirmed.take_overdue(now) {
-            let (code, what) = match self.router.range_of(&shard_id) {
+            let (code, what) = match self.table.range_of(&shard_id) {
                 None => ("UnknownShard", "its range"),
                 Some(_) => ("WrongShard", "where its members belong"),
             };
@@ -249,7 +224,7 @@ impl Sender {
     }
 
     fn count_resent(&self, record: &KinesisRecord) {
-        let counters = &self.shared.outcomes.counters;
+        let counters = &self.context.outcomes.counters;
         counters.resent_for_wrong_shard.add(record.members.len());
     }
 }

@@ -103,7 +103,7 @@ impl Sender {
         if records.is_empty() {
             return;
         }
-        let (now, ttl) = (clock::now(), self.shared.config.record_ttl);
+        let (now, ttl) = (clock::now(), self.context.config.record_ttl);
         let mut failing = Vec::new();
         for record in records {
             // A record that fails in part must be marked now: its other members keep their place in the order.
@@ -113,12 +113,12 @@ impl Sender {
             }
         }
         self.fail_all(failing);
-        self.shared.wake.notify_one();
+        self.context.wake.notify_one();
     }
 
     /// Whether later records of the key of a failed record fail, too, and at the same moment.
     fn fails_successors(&self) -> bool {
-        let config = &self.shared.config;
+        let config = &self.context.config;
         config.ordering == RecordOrdering::PerPartitionKey && config.on_gap == OnGap::FailSuccessors
     }
 
@@ -151,12 +151,12 @@ impl Sender {
                 gaps.open(keys, &loss.cause);
             }
         }
-        let shared = Arc::clone(&self.shared);
-        let router = Arc::clone(&self.router);
-        let Some(mut locked) = shared.lock_intakes(&router, span) else {
+        let shards = Arc::clone(&self.shards);
+        let table = Arc::clone(&self.table);
+        let Some(mut locked) = shards.lock_intakes(&table, span) else {
             // A new shard map is in place: the records of the old queues move first.
             let ready = self.apply_shard_map();
-            ready.iter().for_each(|intake| shared.add_ready(intake));
+            ready.iter().for_each(|intake| shards.add_ready(intake));
             return self.fail_with_successors(failing);
         };
         for (queue_id, aggregates) in locked.take_all() {
@@ -172,7 +172,7 @@ impl Sender {
             self.mark_losses(part, losses, &mut notes);
         }
         self.failed = earlier;
-        let touched: Vec<_> = router.intakes_in(span).map(|intake| intake.id).collect();
+        let touched: Vec<_> = table.intakes_in(span).map(|intake| intake.id).collect();
         for queue_id in &touched {
             let waiting = self.queues.get_mut(queue_id).map(|queue| self.collector.drain(queue));
             for record in waiting.into_iter().flatten() {
@@ -216,7 +216,7 @@ impl Sender {
             let (user_records, shard) = (note.user_records, note.shard.as_ref());
             self.meter.failed(user_records, note.attempts, shard, &note.cause);
             if matches!(note.cause, FailureCause::Expired { .. }) {
-                let counters = &self.shared.outcomes.counters;
+                let counters = &self.context.outcomes.counters;
                 counters.user_records_expired.add(user_records);
                 self.logs.records_expired.add(user_records);
             } else {
@@ -252,7 +252,7 @@ impl Sender {
 
     /// Fails and completes a number of members.
     pub(super) fn complete_some_failed(&mut self) {
-        let (now, ttl) = (clock::now(), self.shared.config.record_ttl);
+        let (now, ttl) = (clock::now(), self.context.config.record_ttl);
         let (mut members, mut failed, mut notes) = (0, Vec::new(), Vec::new());
         while members < COMPLETED_AT_A_TIME {
             let next = if let Some(next) = self.failed.pop_front() {

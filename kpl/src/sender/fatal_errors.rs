@@ -182,7 +182,7 @@ impl Sender {
         queue_ids.into_iter().for_each(|queue_id| self.note_if_empty(queue_id));
         waiting.sort_by_key(|record| record.sequence);
         self.fail_together(waiting, &cause, source.as_ref());
-        self.shared.wake.notify_one();
+        self.context.wake.notify_one();
     }
 }
 

@@ -26,11 +26,11 @@ impl Sender {
         // A queue is asked only when it got an open aggregate, or when it became empty.
         let mut may_yield = std::mem::take(&mut self.freed);
         may_yield.extend(fetched.iter().map(|intake| intake.id));
-        match self.shared.budget.take_pressure(&may_yield) {
+        match self.context.budget.take_pressure(&may_yield) {
             Pressure::None => {}
             Pressure::All => {
-                let router = Arc::clone(&self.router);
-                for intake in router.intakes() {
+                let table = Arc::clone(&self.table);
+                for intake in table.intakes() {
                     self.fetch_open(intake, SealReason::Pressure);
                 }
             }
@@ -50,14 +50,14 @@ impl Sender {
     /// Follows the shard map in place. Records of closed shards move to the queues of their successors, and records
     /// that were written are checked again. Returns the queues that are ready to be fetched.
     pub(super) fn apply_shard_map(&mut self) -> Vec<Arc<Intake>> {
-        let (router, ready) = self.shared.take_ready_with_router();
-        let changed = !Arc::ptr_eq(&router, &self.router);
-        self.router = router;
+        let (table, ready) = self.shards.take_ready_with_table();
+        let changed = !Arc::ptr_eq(&table, &self.table);
+        self.table = table;
         let (current, mut gone): (Vec<_>, Vec<_>) =
-            ready.into_iter().partition(|intake| self.router.has(intake.id));
+            ready.into_iter().partition(|intake| self.table.has(intake.id));
         if changed {
             let intakes = self.queues.values().map(|queue| &queue.intake);
-            gone.extend(intakes.filter(|intake| !self.router.has(intake.id)).cloned());
+            gone.extend(intakes.filter(|intake| !self.table.has(intake.id)).cloned());
         }
         // In order of age: records of a closed shard are older than the records of its successors.
         gone.sort_unstable_by_key(|intake| intake.id);
@@ -66,8 +66,8 @@ impl Sender {
             self.move_to_successors(&intake);
         }
         if changed {
-            self.router.intakes().for_each(|intake| intake.set_single(false));
-            for written in self.unconfirmed.take_decided(self.router.generation) {
+            self.table.intakes().for_each(|intake| intake.set_single(false));
+            for written in self.unconfirmed.take_decided(self.table.generation) {
                 self.check_again(written);
             }
         }
@@ -93,7 +93,7 @@ impl Sender {
 
     /// Fetches the full aggregates of an intake.
     fn fetch(&mut self, intake: &Arc<Intake>, now: Instant) {
-        let config = &self.shared.config;
+        let config = &self.context.config;
         self.queues
             .entry(intake.id)
             .or_insert_with(|| ShardQueue::new(Arc::clone(intake), config, now));
@@ -130,7 +130,7 @@ impl Sender {
     pub(super) fn seal_all(&mut self, aggregates: VecDeque<OpenAggregate>, queue_id: QueueId) {
         for aggregate in aggregates {
             let fill = aggregate.fill();
-            fill.count(&self.shared.outcomes.counters);
+            fill.count(&self.context.outcomes.counters);
             if let Some(queue) = self.queues.get(&queue_id)
                 && fill.closed_by == SealReason::Size
                 && !queue.is_free()
@@ -149,40 +149,37 @@ impl Sender {
             return;
         };
         match self.queues.get_mut(&record.queue_id) {
-            Some(queue) if self.router.has(record.queue_id) => {
-                self.collector.enqueue(queue, record)
-            }
+            Some(queue) if self.table.has(record.queue_id) => self.collector.enqueue(queue, record),
             _ => self.requeue_by_shard(record),
         }
     }
 
     /// Moves a record to the queue that takes its keys now. An aggregate whose members belong to several shards is split by shard.
     pub(super) fn requeue_by_shard(&mut self, mut record: KinesisRecord) {
-        let router = Arc::clone(&self.router);
-        let intake = router.intake_of(record.span.low);
+        let table = Arc::clone(&self.table);
+        let intake = table.intake_of(record.span.low);
         // A shard takes a contiguous range: if it takes the lowest and the highest key, it takes all. This also holds
         // for the unpredicted queue if the map has no shard.
-        let has_holes = intake.shard_id.is_none() && !router.map().open().is_empty();
+        let has_holes = intake.shard_id.is_none() && !table.map().open().is_empty();
         let is_whole = record.members.len() == 1
-            || !has_holes && Arc::ptr_eq(intake, router.intake_of(record.span.high));
+            || !has_holes && Arc::ptr_eq(intake, table.intake_of(record.span.high));
         if is_whole {
             record.queue_id = intake.id;
             record.charge.move_to(intake.id);
             self.enqueue_all(vec![record]);
         } else {
             // Members for the unpredicted queue stay together for now: they are split when their turn comes.
-            let records = self
-                .sealer
-                .split_by_shard(record, |hash_key| (router.intake_of(hash_key).id, true));
+            let records =
+                self.sealer.split_by_shard(record, |hash_key| (table.intake_of(hash_key).id, true));
             self.enqueue_all(records);
         }
     }
 
     /// Splits a record into single records, each for the queue that takes it now.
     pub(super) fn requeue_as_singles(&mut self, record: KinesisRecord) {
-        let router = Arc::clone(&self.router);
+        let table = Arc::clone(&self.table);
         let records =
-            self.sealer.split_by_shard(record, |hash_key| (router.intake_of(hash_key).id, false));
+            self.sealer.split_by_shard(record, |hash_key| (table.intake_of(hash_key).id, false));
         self.enqueue_all(records);
     }
 
@@ -206,19 +203,19 @@ impl Sender {
 
     /// Puts records into the queues that take them now.
     fn enqueue_all(&mut self, records: Vec<KinesisRecord>) {
-        let router = Arc::clone(&self.router);
+        let table = Arc::clone(&self.table);
         let now = clock::now();
-        let shared = Arc::clone(&self.shared);
+        let context = Arc::clone(&self.context);
         for record in records {
             self.next_sweep = self.next_sweep.min(record.expires());
             let Some(record) = self.placeable(record) else {
                 continue;
             };
-            let intake = router.intake_of(record.span.low);
+            let intake = table.intake_of(record.span.low);
             let queue = self
                 .queues
                 .entry(intake.id)
-                .or_insert_with(|| ShardQueue::new(Arc::clone(intake), &shared.config, now));
+                .or_insert_with(|| ShardQueue::new(Arc::clone(intake), &context.config, now));
             self.collector.enqueue(queue, record);
         }
     }
@@ -226,7 +223,7 @@ impl Sender {
     /// Returns the record if it can be sent under the stream's record distribution strategy. Otherwise fails it: it was
     /// accepted under another strategy.
     fn placeable(&mut self, record: KinesisRecord) -> Option<KinesisRecord> {
-        let Some(invalid) = self.router.refuses(&record) else {
+        let Some(invalid) = self.table.refuses(&record) else {
             return Some(record);
         };
         self.fail(record, FailureCause::StrategyChanged(invalid), None);

@@ -182,7 +182,7 @@ impl Sender {
 
     /// Splits an aggregate in halves, and sends them at once, apart from all other records.
     fn isolate_halves(&mut self, aggregate: KinesisRecord, opened: Instant, now: Instant) {
-        let is_ordered = self.shared.config.ordering == RecordOrdering::PerPartitionKey;
+        let is_ordered = self.context.config.ordering == RecordOrdering::PerPartitionKey;
         for (place, mut half) in self.sealer.split_in_halves(aggregate).into_iter().enumerate() {
             if is_ordered && place > 0 {
                 // The second half waits in its queue until the first half is completed, and may be the cause, too.

@@ -47,6 +47,7 @@ use crate::aggregate::kinesis_record::KinesisRecord;
 use crate::buffer::QueueId;
 use crate::clock::{self, Instant};
 use crate::config::InvalidConfig;
+use crate::context::Context;
 use crate::error::{FailureCause, StopReason};
 use crate::logs::{LogGate, SumGate};
 use crate::metrics::Meter;
@@ -54,8 +55,7 @@ use crate::sender::batch::{Batch, Collector, Queues};
 use crate::sender::request_limit::RequestLimit;
 use crate::sender::window::{SentRequest, Window};
 use crate::service::{CallError, EntryOutcome, Service};
-use crate::shard::router::Router;
-use crate::shard::stream_shards::StreamShards;
+use crate::shard::router::{RoutingTable, ShardRouter};
 
 /// Shortest time between two searches for expired records: how precisely a time to live is kept.
 const MIN_EXPIRY_SWEEP: Duration = Duration::from_millis(5);
@@ -67,12 +67,13 @@ const ABANDONED_AT_A_TIME: usize = 1000;
 
 /// The task that seals, sends and completes the records of a producer.
 pub(crate) struct Sender {
-    shared: Arc<StreamShards>,
+    context: Arc<Context>,
+    shards: Arc<ShardRouter>,
     service: Arc<dyn Service>,
     rng: fastrand::Rng,
     pub(crate) meter: Meter,
     logs: Logs,
-    router: Arc<Router>,
+    table: Arc<RoutingTable>,
     sealer: Sealer,
     queues: Queues,
     collector: Collector,
@@ -149,17 +150,18 @@ type Answered = Result<(u64, Result<Vec<EntryOutcome>, CallError>), JoinError>;
 
 impl Sender {
     pub(crate) fn new(
-        shared: Arc<StreamShards>,
+        context: Arc<Context>,
+        shards: Arc<ShardRouter>,
         service: Arc<dyn Service>,
         seed: u64,
     ) -> Result<Self, InvalidConfig> {
-        let config = &shared.config;
+        let config = &context.config;
         Ok(Self {
             service,
             rng: fastrand::Rng::with_seed(seed),
-            meter: Meter::new(Arc::clone(&shared.telemetry)),
+            meter: Meter::new(Arc::clone(&context.telemetry)),
             logs: Logs::default(),
-            router: shared.router(),
+            table: shards.table(),
             sealer: Sealer::new(config)?,
             queues: Queues::new(),
             collector: Collector::new(config),
@@ -176,17 +178,18 @@ impl Sender {
             window: Window::new(config),
             request_limit: RequestLimit::new(config.collection_max_size),
             backoff: RequestBackoff::default(),
-            fatal_errors: FatalErrors::new(shared.config.record_ttl),
+            fatal_errors: FatalErrors::new(context.config.record_ttl),
             confirming: JoinSet::new(),
             next_sweep: clock::now(),
             next_number: 0,
-            shared,
+            context,
+            shards,
         })
     }
 
     /// Runs until the producer is stopped. Records without an outcome then fail as abandoned.
     pub(crate) async fn run(&mut self) {
-        let cancel = self.shared.cancel.clone();
+        let cancel = self.context.cancel.clone();
         loop {
             let now = clock::now();
             self.intake(now);
@@ -203,8 +206,8 @@ impl Sender {
                     self.on_confirmation(confirmation);
                 }
                 Some(()) = self.sealer.compressors.finished() => {}
-                () = self.shared.wake.notified() => {}
-                () = self.shared.budget.must_yield() => {}
+                () = self.context.wake.notified() => {}
+                () = self.context.budget.must_yield() => {}
                 () = tokio::time::sleep_until(next.unwrap_or(now)), if next.is_some() => {}
             }
             while let Some(answer) = self.requests.try_join_next() {
@@ -220,11 +223,11 @@ impl Sender {
     }
 
     fn measure(&mut self, now: Instant) -> Option<Instant> {
-        let shared = &self.shared;
+        let context = &self.context;
         self.meter.turn(
             now,
-            &shared.outcomes.counters,
-            shared.budget.used(),
+            &context.outcomes.counters,
+            context.budget.used(),
             self.window.in_flight(),
         )
     }
@@ -291,7 +294,7 @@ impl Sender {
         if now < self.next_sweep {
             return;
         }
-        let ttl = self.shared.config.record_ttl;
+        let ttl = self.context.config.record_ttl;
         let pause = (ttl / 20).clamp(MIN_EXPIRY_SWEEP, MAX_EXPIRY_SWEEP);
         let (mut expired, next) = self.collector.expired(&mut self.queues, now);
         self.next_sweep =
@@ -321,7 +324,7 @@ impl Sender {
         if record.expires() <= now {
             self.leave(id);
             self.expire(vec![record]);
-        } else if self.router.has(id) {
+        } else if self.table.has(id) {
             // The record waits in the queue before the queue is checked for being empty.
             if let Some(queue) = self.queues.get_mut(&id) {
                 queue.under_way -= 1;
@@ -350,7 +353,7 @@ impl Sender {
         if queue.intake.overdue(clock::now()).is_none() {
             queue.intake.shrink();
         }
-        if self.router.has(id) {
+        if self.table.has(id) {
             self.freed.push(id);
         } else {
             self.queues.remove(&id);
@@ -359,14 +362,14 @@ impl Sender {
     }
 
     async fn abandon_all(&mut self) {
-        let reason = self.shared.stop_reason();
+        let reason = self.context.stop_reason();
         self.sealer.compressors.stop();
         while self.has_failed_records() {
             self.complete_some_failed();
             tokio::task::yield_now().await;
         }
         let intakes: Vec<_> =
-            self.shared.router().intakes().cloned().chain(self.shared.take_ready()).collect();
+            self.shards.table().intakes().cloned().chain(self.shards.take_ready()).collect();
         let mut left: Vec<KinesisRecord> = Vec::new();
         for intake in intakes.iter().chain(self.queues.values().map(|queue| &queue.intake)) {
             left.extend(
@@ -415,8 +418,8 @@ impl Drop for Sender {
     /// Stops the producer however this task ends, a panic included: `send` returns an error, and the open records are
     /// abandoned.
     fn drop(&mut self) {
-        self.shared.stop(StopReason::RuntimeShutDown);
-        for intake in self.shared.router().intakes().cloned().chain(self.shared.take_ready()) {
+        self.shards.stop(StopReason::RuntimeShutDown);
+        for intake in self.shards.table().intakes().cloned().chain(self.shards.take_ready()) {
             drop(intake.fetch_all(SealReason::Flush));
         }
     }

@@ -93,7 +93,7 @@ impl Sender {
         // others. Only one if none succeeds: the service may be unavailable.
         match self.isolated.backoff.is_failing() {
             true => 1,
-            false => (self.shared.config.max_requests_in_flight / 2).max(1),
+            false => (self.context.config.max_requests_in_flight / 2).max(1),
         }
     }
 
@@ -123,7 +123,7 @@ impl Sender {
             } else if !(self.has_slot() && self.window.has_room_for_isolated(batch.bytes)) {
                 self.isolated.push(batch, now);
                 return None;
-            } else if (batch.records.iter()).any(|record| !self.router.has(record.queue_id)) {
+            } else if (batch.records.iter()).any(|record| !self.table.has(record.queue_id)) {
                 // The stream was resharded: the records go to the queues of the new shards.
                 for record in batch.records {
                     self.requeue(record, now);
@@ -158,7 +158,7 @@ impl Sender {
                 None => return blocked,
                 Some(batch) => batch,
             };
-            let due = batch.opened + self.shared.config.collection_linger();
+            let due = batch.opened + self.context.config.collection_linger();
             if !self.has_room_in_flight(batch.bytes, now) {
                 return blocked;
             }
@@ -178,7 +178,7 @@ impl Sender {
 
     /// Whether `max_requests_in_flight` allows one more request.
     fn has_slot(&self) -> bool {
-        self.in_flight.len() < self.shared.config.max_requests_in_flight
+        self.in_flight.len() < self.context.config.max_requests_in_flight
     }
 
     fn has_room_in_flight(&self, bytes: usize, now: Instant) -> bool {
@@ -190,7 +190,7 @@ impl Sender {
         if batch.records.is_empty() {
             return;
         }
-        let counters = &self.shared.outcomes.counters;
+        let counters = &self.context.outcomes.counters;
         counters.put_records_calls.add(1);
         counters.put_records_entries.add(batch.records.len());
         counters.put_records_bytes.add(batch.bytes);
@@ -207,7 +207,7 @@ impl Sender {
         let number = self.next_number;
         self.next_number += 1;
         let span = request_span(number, &batch);
-        let config = &self.shared.config;
+        let config = &self.context.config;
         let largest = (batch.records.iter()).max_by_key(|record| record.size());
         let limit = largest.map_or(config.request_timeout, |largest| {
             let left = largest.expires().saturating_duration_since(now);
@@ -247,7 +247,7 @@ impl Sender {
                 batch.push(record);
                 self.isolated.push(batch, now);
                 // Isolated requests may have had their turn already.
-                self.shared.wake.notify_one();
+                self.context.wake.notify_one();
             }
             if filled.to_seal.is_empty() {
                 return filled.next_ready;
@@ -266,7 +266,7 @@ impl Sender {
     /// A single record takes much more memory than its bytes count in an aggregate. So a buffer full of aggregates is not split
     /// at once when the stream begins to place records itself, or when the shard map gets a gap.
     fn split_off_singles(&mut self) {
-        let queue_id = self.router.unpredicted().id;
+        let queue_id = self.table.unpredicted().id;
         let Some(queue) = self.queues.get_mut(&queue_id) else {
             return;
         };
@@ -276,13 +276,13 @@ impl Sender {
         let Some(aggregate) = queue.pop_unsplit() else {
             return;
         };
-        let router = Arc::clone(&self.router);
+        let table = Arc::clone(&self.table);
         let mut parts = self.sealer.split_off_singles(aggregate, MEMBERS_AT_A_TIME);
-        let refused: Vec<_> = parts.extract_if(.., |part| router.refuses(part).is_some()).collect();
+        let refused: Vec<_> = parts.extract_if(.., |part| table.refuses(part).is_some()).collect();
         queue.put_first(parts);
         // Only now: failing a record in ordered mode walks over the queue, which must be complete.
         for part in refused {
-            if let Some(invalid) = router.refuses(&part) {
+            if let Some(invalid) = table.refuses(&part) {
                 self.fail(part, FailureCause::StrategyChanged(invalid), None);
             }
         }

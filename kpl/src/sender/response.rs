@@ -15,6 +15,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::confirmation::ShardCheck;
 use super::fatal_errors::FatalErrors;
 use super::{Answered, InFlight, Sender};
 use crate::aggregate::kinesis_record::KinesisRecord;
@@ -170,6 +171,47 @@ impl Sender {
         self.check_fatal_errors();
     }
 
+    /// Handles a record that the service wrote: it is delivered if the shard may keep it.
+    fn on_written(
+        &mut self,
+        record: KinesisRecord,
+        shard_id: String,
+        sequence_number: String,
+        now: Instant,
+    ) {
+        let counters = &self.context.outcomes.counters;
+        counters.kinesis_records.add(1);
+        counters.kinesis_bytes.add(record.size());
+        let predicted = self.queues.get_mut(&record.queue_id).and_then(|queue| {
+            queue.served(record.size(), now);
+            queue.intake.shard_id.clone()
+        });
+        let check = self.check_written(&record, &shard_id, predicted.as_deref());
+        // All receipts of a shard share its id, as long as the prediction holds.
+        let shard_id = match predicted {
+            Some(predicted) if *predicted == *shard_id => predicted,
+            _ => shard_id.into(),
+        };
+        match check {
+            ShardCheck::Delivered => self.deliver(record, shard_id, &sequence_number),
+            ShardCheck::WrongShard | ShardCheck::UnknownShard => {
+                self.wait_for_map(record, shard_id, sequence_number);
+            }
+        }
+    }
+
+    /// Acknowledges all members of a record.
+    pub(super) fn deliver(
+        &mut self,
+        record: KinesisRecord,
+        shard_id: Arc<str>,
+        sequence_number: &str,
+    ) {
+        self.meter.delivered(&record, &shard_id, clock::now());
+        self.leave(record.queue_id);
+        record.complete_delivered(shard_id, sequence_number);
+    }
+
     /// The shard that a record was sent to, as far as the shard map predicted it.
     pub(super) fn predicted(&self, record: &KinesisRecord) -> Option<Arc<str>> {
         self.queues.get(&record.queue_id)?.intake.shard_id.clone()
@@ -179,7 +221,7 @@ impl Sender {
     fn on_entry_refused(&mut self, record: KinesisRecord, refusal: &Refusal, now: Instant) {
         let delay = PUT_BACKOFF.delay(record.history.attempts, &mut self.rng);
         if retry::is_throttle(&refusal.code) {
-            self.shared.outcomes.counters.throttled.add(1);
+            self.context.outcomes.counters.throttled.add(1);
         }
         if refusal.class == ErrorClass::Throttled {
             let sent = record.history.started();
@@ -204,7 +246,7 @@ impl Sender {
         record.history.failed(now, &refusal.code, &refusal.message, refusal.may_have_been_written);
         let delay = at.saturating_duration_since(now);
         let next = match refusal.class {
-            ErrorClass::Throttled if self.shared.config.fail_if_throttled => Next::Fail,
+            ErrorClass::Throttled if self.context.config.fail_if_throttled => Next::Fail,
             class => retry::next(class, now, record.expires(), delay),
         };
         match next {
@@ -240,7 +282,7 @@ impl Sender {
         }
         if error.is_stream_missing() {
             // If a stream of this name is created again, it has other shards, perhaps with the same names.
-            self.shared.request_new_shards();
+            self.shards.refreshes.request_trusted();
         }
         // A request that timed out has waited already, so the pause counts from its start.
         let since = match (error.kind, batch.records.first()) {
@@ -260,7 +302,7 @@ impl Sender {
             tracing::warn!(code = %error.code, message, left_out, "PutRecords failed: the next call waits");
         }
         if retry::is_throttle(&refusal.code) {
-            let counters = &self.shared.outcomes.counters;
+            let counters = &self.context.outcomes.counters;
             counters.throttled.add(batch.records.len());
         }
         for record in &batch.records {
@@ -283,7 +325,7 @@ impl Sender {
             ErrorClass::Throttled | ErrorClass::Transient if error.may_be_for_content() => {
                 self.suspect(batch, error.kind, &refusal, at, now);
             }
-            ErrorClass::Throttled if self.shared.config.fail_if_throttled => {
+            ErrorClass::Throttled if self.context.config.fail_if_throttled => {
                 for record in batch.records {
                     self.on_refused(record, &refusal, at, now);
                 }

@@ -2,6 +2,7 @@
 
 mod known;
 mod refresh;
+mod requests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use kinesis_aggregation::{HashKey, HashKeyRange};
 use crate::service::Shard;
 
 pub(crate) use refresh::Refresher;
+pub(crate) use requests::RefreshRequests;
 
 /// The shards of a stream at one moment. A shard's range never changes, so an old map has the right range for each id that it
 /// knows, unless the stream was deleted and created again.

@@ -4,4 +4,3 @@ pub(crate) mod limiter;
 pub(crate) mod map;
 pub(crate) mod queue;
 pub(crate) mod router;
-pub(crate) mod stream_shards;

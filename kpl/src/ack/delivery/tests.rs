@@ -8,13 +8,8 @@ use super::*;
 use crate::error::{Failure, FailureCause};
 use crate::record::UserRecord;
 
-fn placement() -> Placement {
-    Placement {
-        shard_id: "shard".into(),
-        sequence_number: "1".into(),
-        attempts: 2,
-        may_be_duplicate: true,
-    }
+fn receipt() -> Receipt {
+    Receipt::new("shard".into(), "1".into(), 2, true)
 }
 
 fn failure() -> DeliveryError {
@@ -52,7 +47,7 @@ fn cause_of(delivery: Delivery) -> FailureCause {
 #[test]
 fn members_share_a_receipt_but_for_their_index() {
     let (completer, deliveries, outcomes) = slot(3);
-    completer.complete_together(placement());
+    completer.complete_together(receipt());
     for (index, delivery) in (0..).zip(deliveries) {
         let receipt = delivery.now_or_never().unwrap().unwrap();
         assert_eq!(receipt.sub_sequence_number, index);
@@ -100,9 +95,9 @@ fn a_delivery_is_woken_by_its_own_completion() {
     let wakes = Arc::new(CountWakes::default());
     let waker = Waker::from(Arc::clone(&wakes));
     assert!(deliveries[1].poll_unpin(&mut Context::from_waker(&waker)).is_pending());
-    completer.complete_one(0, Ok(placement().receipt(0)));
+    completer.complete_one(0, Ok(receipt()));
     assert_eq!(wakes.0.load(Ordering::SeqCst), 0);
-    completer.complete_one(1, Ok(placement().receipt(0)));
+    completer.complete_one(1, Ok(receipt()));
     assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
 }
 
@@ -112,7 +107,7 @@ fn an_epoch_is_completed_when_its_last_slot_is_gone() {
     let epoch = outcomes.epochs.end_current();
     let later = Completer::new(&outcomes);
     assert!(outcomes.epochs.completed(epoch).now_or_never().is_none());
-    completer.complete_together(placement());
+    completer.complete_together(receipt());
     drop(completer);
     assert!(outcomes.epochs.completed(epoch).now_or_never().is_some());
     assert!(outcomes.epochs.completed(epoch + 1).now_or_never().is_none());
@@ -134,7 +129,7 @@ fn settled_members_hold_no_memory_of_the_slot() {
         assert!(delivery.now_or_never().unwrap().is_err());
     }
     assert_eq!(lock(&last.slot.state).members_held(), 1);
-    completer.complete_one(999, Ok(placement().receipt(0)));
+    completer.complete_one(999, Ok(receipt()));
     assert!(last.now_or_never().unwrap().is_ok());
 }
 
@@ -177,7 +172,7 @@ fn a_failure_is_seen_before_it_is_completed_and_once() {
     for index in [0, 1, 4] {
         assert_eq!(seen(index), Some(index.to_string().into_bytes()));
     }
-    completer.complete_one(3, Ok(placement().receipt(0)));
+    completer.complete_one(3, Ok(receipt()));
     drop(completer);
     let stats = outcomes.counters.snapshot();
     let counted = (stats.user_records_failed, stats.user_records_delivered);
@@ -250,7 +245,7 @@ proptest! {
         fastrand::Rng::with_seed(order).shuffle(&mut indexes);
         for index in indexes {
             match fates[index].0 {
-                Fate::Delivered => completer.complete_one(index as u32, Ok(placement().receipt(9))),
+                Fate::Delivered => completer.complete_one(index as u32, Ok(receipt().of_member(9))),
                 Fate::Failed => completer.complete_one(index as u32, Err(failure())),
                 Fate::FailedEarly | Fate::Abandoned => {}
             }

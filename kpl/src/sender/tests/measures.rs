@@ -12,16 +12,17 @@ async fn measured(
     service: Arc<Scripted>,
     config: ProducerConfig,
 ) -> (Recorded, Producer, tokio_util::task::TaskTracker) {
-    let shared = StreamShards::new(config, 1 << 20, false, None, None);
+    let context = Context::new(config, None, None);
+    let shards = ShardRouter::new(Arc::clone(&context), 1 << 20, false);
     let map = crate::shard::map::ShardMap::new(lock(&service.shards).clone());
-    shared.install(1, map);
+    shards.install(1, map);
     let recorded = Recorded::default();
-    let mut sender = Sender::new(Arc::clone(&shared), service, 42).unwrap();
+    let mut sender = Sender::new(Arc::clone(&context), Arc::clone(&shards), service, 42).unwrap();
     sender.meter.add_sink(recorded.clone());
     let tasks = tokio_util::task::TaskTracker::new();
     tasks.spawn(async move { sender.run().await });
     tasks.close();
-    (recorded, Producer::new(shared, tasks.clone()), tasks)
+    (recorded, Producer::new(context, shards, tasks.clone()), tasks)
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,25 +6,27 @@ use crate::shard::map::ShardMap;
 const MEMBERS: usize = 30_000;
 
 /// A sender whose queues are full of aggregates, and the deliveries of their members.
-fn full_of_aggregates(service: &Arc<Scripted>) -> (Arc<StreamShards>, Sender, Vec<Delivery>) {
+fn full_of_aggregates(service: &Arc<Scripted>) -> (Arc<ShardRouter>, Sender, Vec<Delivery>) {
     let config = ProducerConfig {
         max_requests_in_flight: 1,
         record_ttl: Duration::from_secs(36_000),
         ..Default::default()
     };
-    let shared = StreamShards::new(config, 1 << 20, false, None, None);
-    shared.install(1, ShardMap::new(lock(&service.shards).clone()));
-    let mut sender = Sender::new(Arc::clone(&shared), Arc::clone(service) as _, 42).unwrap();
+    let context = Context::new(config, None, None);
+    let shards = ShardRouter::new(Arc::clone(&context), 1 << 20, false);
+    shards.install(1, ShardMap::new(lock(&service.shards).clone()));
+    let mut sender =
+        Sender::new(context, Arc::clone(&shards), Arc::clone(service) as _, 42).unwrap();
     let deliveries = (0..MEMBERS).map(|id| {
         let record = UserRecord::new("k", id.to_string()).with_explicit_hash_key(HashKey::MIN);
-        let Ok(delivery) = shared.enter(record, HashKey::MIN, None) else {
+        let Ok(delivery) = shards.accept(record, HashKey::MIN, None) else {
             panic!("there is room");
         };
         delivery
     });
     let deliveries = deliveries.collect();
     sender.intake(clock::now());
-    (shared, sender, deliveries)
+    (shards, sender, deliveries)
 }
 
 /// All Kinesis records that the sender holds.
@@ -55,13 +57,13 @@ async fn a_buffer_of_aggregates_is_taken_apart_as_it_is_sent() {
             };
             (QUICK, Ok(entries.iter().map(outcome).collect()))
         });
-        let (shared, mut sender, deliveries) = full_of_aggregates(&service);
+        let (shards, mut sender, deliveries) = full_of_aggregates(&service);
         let aggregates = held(&sender);
         assert!((5..20).contains(&aggregates), "{aggregates}");
-        shared.install(2, map);
+        shards.install(2, map);
         sender.intake(clock::now());
         let mut most = 0;
-        while shared.budget.used() > 0 {
+        while sender.context.budget.used() > 0 {
             let next = sender.advance(clock::now());
             most = most.max(held(&sender));
             tokio::select! {
@@ -87,12 +89,12 @@ async fn members_that_leave_their_aggregate_keep_their_order() {
         lock(&noted).extend(entries.iter().map(data));
         all_written(entries)
     });
-    let (shared, mut sender, deliveries) = full_of_aggregates(&service);
+    let (shards, mut sender, deliveries) = full_of_aggregates(&service);
     let gap = vec![shard("high", u128::MAX / 2 + 1, u128::MAX, true)];
-    shared.install(2, ShardMap::new(gap));
+    shards.install(2, ShardMap::new(gap));
     sender.intake(clock::now());
     let later = UserRecord::new("k", MEMBERS.to_string()).with_explicit_hash_key(HashKey::MIN);
-    let Ok(later) = shared.enter(later, HashKey::MIN, None) else {
+    let Ok(later) = shards.accept(later, HashKey::MIN, None) else {
         panic!("there is room");
     };
     let run = tokio::spawn(async move { sender.run().await });
@@ -102,6 +104,6 @@ async fn members_that_leave_their_aggregate_keep_their_order() {
     }
     let all: Vec<_> = (0..=MEMBERS).map(|id| id.to_string()).collect();
     assert_eq!(*lock(&sent), all);
-    shared.stop(StopReason::Closed);
+    shards.stop(StopReason::Closed);
     run.await.unwrap();
 }

@@ -213,24 +213,25 @@ async fn of_many_attempts_few_are_kept_and_equal_ones_share_their_text() {
 }
 
 /// A sender that a test drives by hand, on one shard.
-fn by_hand() -> (Arc<StreamShards>, Sender) {
+fn by_hand() -> (Arc<ShardRouter>, Sender) {
     let config = ProducerConfig { aggregation_max_count: 2, ..Default::default() };
-    let shared = StreamShards::new(config, 1 << 20, false, None, None);
-    replace_shard(&shared, 1, "parent");
+    let context = Context::new(config, None, None);
+    let shards = ShardRouter::new(Arc::clone(&context), 1 << 20, false);
+    replace_shard(&shards, 1, "parent");
     let service = Scripted::new(|_, entries| all_written(entries));
-    let sender = Sender::new(Arc::clone(&shared), service, 42).unwrap();
-    (shared, sender)
+    let sender = Sender::new(context, Arc::clone(&shards), service, 42).unwrap();
+    (shards, sender)
 }
 
 /// `name` is the one shard of the stream now.
-fn replace_shard(shared: &StreamShards, generation: u64, name: &str) {
-    shared.install(generation, ShardMap::new(vec![shard(name, 0, u128::MAX, true)]));
+fn replace_shard(shards: &ShardRouter, generation: u64, name: &str) {
+    shards.install(generation, ShardMap::new(vec![shard(name, 0, u128::MAX, true)]));
 }
 
-fn enter(shared: &Arc<StreamShards>, data: &'static str) -> Delivery {
+fn enter(shards: &Arc<ShardRouter>, data: &'static str) -> Delivery {
     let record = UserRecord::new("k", data);
     let hash_key = record.hash_key();
-    let entered = shared.enter(record, hash_key, None);
+    let entered = shards.accept(record, hash_key, None);
     entered.ok().expect("it is accepted")
 }
 
@@ -245,25 +246,25 @@ fn collected(sender: &mut Sender) -> Vec<bytes::Bytes> {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_keeps_its_order_when_its_shard_is_replaced() {
-    let (shared, mut sender) = by_hand();
-    let mut deliveries = vec![enter(&shared, "0")];
+    let (shards, mut sender) = by_hand();
+    let mut deliveries = vec![enter(&shards, "0")];
     sender.intake(clock::now());
-    replace_shard(&shared, 2, "child");
+    replace_shard(&shards, 2, "child");
     // A caller of `send` may say that the old intake is ready after the new map is in place, and before the old intake is closed.
-    let retired = shared.take_ready();
-    deliveries.extend([enter(&shared, "1"), enter(&shared, "2")]);
-    retired.iter().for_each(|intake| shared.add_ready(intake));
+    let retired = shards.take_ready();
+    deliveries.extend([enter(&shards, "1"), enter(&shards, "2")]);
+    retired.iter().for_each(|intake| shards.add_ready(intake));
     assert_eq!(collected(&mut sender), ["0", "1", "2"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_key_keeps_its_order_when_shards_are_replaced_faster_than_they_are_fetched() {
-    let (shared, mut sender) = by_hand();
-    let mut deliveries = vec![enter(&shared, "0")];
-    replace_shard(&shared, 2, "child");
-    deliveries.push(enter(&shared, "1"));
-    replace_shard(&shared, 3, "grandchild");
-    deliveries.extend([enter(&shared, "2"), enter(&shared, "3")]);
+    let (shards, mut sender) = by_hand();
+    let mut deliveries = vec![enter(&shards, "0")];
+    replace_shard(&shards, 2, "child");
+    deliveries.push(enter(&shards, "1"));
+    replace_shard(&shards, 3, "grandchild");
+    deliveries.extend([enter(&shards, "2"), enter(&shards, "3")]);
     assert_eq!(collected(&mut sender), ["0", "1", "2", "3"]);
 }
 

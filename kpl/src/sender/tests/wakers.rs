@@ -15,7 +15,7 @@ struct Looks {
 
 impl Wake for Looks {
     fn wake(self: Arc<Self>) {
-        let locked = self.producer.shared().router().intakes().any(|intake| intake.is_locked());
+        let locked = self.producer.shards().table().intakes().any(|intake| intake.is_locked());
         self.saw_locked.fetch_or(locked, Ordering::SeqCst);
         self.calls.fetch_add(1, Ordering::SeqCst);
     }

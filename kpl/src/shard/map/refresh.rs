@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use crate::clock::{self, Instant};
 use crate::config::RecordOrdering;
+use crate::context::Context;
 use crate::error::StopReason;
 use crate::logs::LogGate;
 use crate::retry::SHARD_MAP_BACKOFF;
 use crate::service::{CallError, Listing, Service, StreamDescription};
 use crate::shard::map::ShardMap;
 use crate::shard::map::known::KnownShards;
-use crate::shard::stream_shards::StreamShards;
+use crate::shard::router::ShardRouter;
 
 /// The shortest pause between two refreshes that are asked for; see [`pause`].
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
@@ -27,7 +26,8 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(50);
 const MAX_WANTED_BACKOFF: Duration = Duration::from_secs(5);
 
 pub(crate) struct Refresher {
-    shared: Arc<StreamShards>,
+    context: Arc<Context>,
+    shards: Arc<ShardRouter>,
     service: Arc<dyn Service>,
     rng: fastrand::Rng,
     failed: LogGate,
@@ -47,7 +47,8 @@ pub(crate) struct Refresher {
 impl Refresher {
     /// `first` is what the stream was described as, if the role may ask.
     pub(crate) fn new(
-        shared: Arc<StreamShards>,
+        context: Arc<Context>,
+        shards: Arc<ShardRouter>,
         service: Arc<dyn Service>,
         seed: u64,
         first: Option<StreamDescription>,
@@ -57,13 +58,14 @@ impl Refresher {
             failed: LogGate::default(),
             may_describe: first.is_some(),
             may_list: true,
-            is_service_placed: shared.is_service_placed(),
+            is_service_placed: shards.is_service_placed(),
             strategy_due: clock::now(),
             incarnation: first.as_ref().map(|first| first.incarnation.clone()).unwrap_or_default(),
             first,
-            known: KnownShards::new(shared.config.record_ttl),
+            known: KnownShards::new(context.config.record_ttl),
             known_generation: 0,
-            shared,
+            context,
+            shards,
             service,
         }
     }
@@ -80,14 +82,14 @@ impl Refresher {
 
     /// Reads what the stream is (its record distribution strategy, the largest record it takes) and the map once.
     pub(crate) async fn refresh(&mut self) -> Result<(), CallError> {
-        let generation = self.shared.begin_refresh();
+        let generation = self.shards.refreshes.begin();
         self.read_stream(generation).await;
-        if self.is_service_placed && self.shared.config.ordering == RecordOrdering::PerPartitionKey
+        if self.is_service_placed && self.context.config.ordering == RecordOrdering::PerPartitionKey
         {
             tracing::error!(
                 "the stream's record distribution strategy is AUTO now: the ordered producer stops"
             );
-            self.shared.stop(StopReason::OrderLost);
+            self.shards.stop(StopReason::OrderLost);
             return Ok(());
         }
         if self.may_list {
@@ -101,24 +103,24 @@ impl Refresher {
             }
             false => map,
         };
-        self.shared.install(generation, map);
+        self.shards.install(generation, map);
         Ok(())
     }
 
     /// Lists the open shards. Shards that were open before and are not listed are closed now: their ranges still judge the
     /// aggregates that they took. The closed shards themselves are listed only for a shard that opened and closed unseen.
     async fn list(&mut self, generation: u64) -> Result<(), CallError> {
-        if self.known_generation < self.shared.trusted_from() {
+        if self.known_generation < self.shards.refreshes.trusted_from() {
             self.known.forget_all();
         }
-        let unknown = self.shared.take_unknown();
+        let unknown = self.shards.refreshes.take_unknown();
         let listed = self.list_for(&unknown).await;
         match &listed {
             Ok(()) => self.known_generation = generation,
             Err(error) => {
-                unknown.iter().for_each(|id| self.shared.note_unknown(id));
+                unknown.iter().for_each(|id| self.shards.refreshes.note_unknown(id));
                 if error.is_stream_missing() {
-                    self.shared.trust_from(generation + 1);
+                    self.shards.refreshes.trust_from(generation + 1);
                 }
             }
         }
@@ -146,15 +148,17 @@ impl Refresher {
         let is_service_placed = if let Some(first) = self.first.take() {
             first.service_places_records
         } else if !self.may_describe {
-            self.shared.seen_placed.load(Ordering::Relaxed)
-        } else if began < self.strategy_due && !self.shared.seen_placed.load(Ordering::Relaxed) {
+            self.shards.refreshes.seen_placed.load(Ordering::Relaxed)
+        } else if began < self.strategy_due
+            && !self.shards.refreshes.seen_placed.load(Ordering::Relaxed)
+        {
             self.is_service_placed
         } else {
             // What is seen from here on is news.
-            let was_seen = self.shared.seen_placed.swap(false, Ordering::Relaxed);
+            let was_seen = self.shards.refreshes.seen_placed.swap(false, Ordering::Relaxed);
             match self.service.describe().await {
                 Ok(now) => {
-                    let interval = self.shared.config.shard_map_refresh_interval;
+                    let interval = self.context.config.shard_map_refresh_interval;
                     // Before the next timer fires, however it is jittered.
                     self.strategy_due = clock::after(began, interval / 2);
                     if now.incarnation != self.incarnation {
@@ -162,10 +166,10 @@ impl Refresher {
                             "the stream was deleted and created again: its old shards are forgotten"
                         );
                         self.incarnation = now.incarnation;
-                        self.shared.trust_from(generation);
+                        self.shards.refreshes.trust_from(generation);
                     }
                     if let Some(bytes) = now.max_record_size {
-                        self.shared.set_max_record_size(bytes);
+                        self.shards.set_max_record_size(bytes);
                     }
                     now.service_places_records
                 }
@@ -173,9 +177,9 @@ impl Refresher {
                     tracing::debug!(code = %error.code, message = %error.message, "the stream could not be described");
                     if error.is_stream_missing() {
                         // A listing that succeeds from here on is of a stream that was created since.
-                        self.shared.trust_from(generation);
+                        self.shards.refreshes.trust_from(generation);
                     }
-                    self.shared.seen_placed.fetch_or(was_seen, Ordering::Relaxed);
+                    self.shards.refreshes.seen_placed.fetch_or(was_seen, Ordering::Relaxed);
                     self.is_service_placed
                 }
             }
@@ -190,22 +194,22 @@ impl Refresher {
     }
 
     /// Keeps the map fresh until cancelled.
-    pub(crate) async fn run(mut self, cancel: CancellationToken) {
-        let cancelled = cancel.clone();
+    pub(crate) async fn run(mut self) {
+        let context = Arc::clone(&self.context);
         tokio::select! {
             biased;
-            () = cancelled.cancelled() => {}
+            () = context.cancel.cancelled() => {}
             () = self.refresh_forever() => {}
         }
     }
 
     async fn refresh_forever(&mut self) {
         loop {
-            let interval = self.shared.config.shard_map_refresh_interval;
+            let interval = self.context.config.shard_map_refresh_interval;
             let jittered = interval.min(clock::NEVER).mul_f64(0.8 + 0.4 * self.rng.f64());
             let is_wanted = tokio::select! {
                 biased;
-                () = self.shared.refresh.notified() => true,
+                () = self.shards.refreshes.wanted() => true,
                 () = tokio::time::sleep(jittered) => false,
             };
             self.refresh_until_done(is_wanted).await;
@@ -229,7 +233,7 @@ impl Refresher {
             if !is_wanted {
                 is_wanted = tokio::select! {
                     biased;
-                    () = self.shared.refresh.notified() => true,
+                    () = self.shards.refreshes.wanted() => true,
                     () = tokio::time::sleep(delay.max(MIN_INTERVAL)) => false,
                 };
             }
@@ -245,7 +249,7 @@ impl Refresher {
     }
 
     fn pause(&mut self) -> Duration {
-        pause(self.shared.config.record_ttl, &mut self.rng)
+        pause(self.context.config.record_ttl, &mut self.rng)
     }
 }
 

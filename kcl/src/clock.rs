@@ -1,7 +1,14 @@
 //! The clock of a worker.
 
+#[cfg(test)]
+#[path = "../tests/support/clock.rs"]
+mod tokio_clock;
+
 use std::fmt::Debug;
 use std::time::{Duration, SystemTime};
+
+#[cfg(test)]
+pub(crate) use tokio_clock::TokioClock;
 
 /// Time, as a worker sees it.
 ///
@@ -31,38 +38,6 @@ impl Clock for SystemClock {
 
     fn wall(&self) -> SystemTime {
         kinesis_common::clock::wall()
-    }
-}
-
-/// Tokio's clock, which a test pauses and advances. Made inside a runtime; the time of day moves with
-/// it.
-#[cfg(test)]
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct TokioClock {
-    origin: tokio::time::Instant,
-    wall_origin: SystemTime,
-}
-
-#[cfg(test)]
-impl TokioClock {
-    pub(crate) fn starting_at(wall_origin: SystemTime) -> Self {
-        Self { origin: kinesis_common::clock::now(), wall_origin }
-    }
-
-    /// From the real time of day on.
-    pub(crate) fn new() -> Self {
-        Self::starting_at(kinesis_common::clock::wall())
-    }
-}
-
-#[cfg(test)]
-impl Clock for TokioClock {
-    fn now(&self) -> Duration {
-        self.origin.elapsed()
-    }
-
-    fn wall(&self) -> SystemTime {
-        self.wall_origin + self.now()
     }
 }
 

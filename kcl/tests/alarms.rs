@@ -2,25 +2,29 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[allow(dead_code, reason = "other tests use more of it")]
+#[path = "support/clock.rs"]
+mod clock;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aws_sdk_kinesis::primitives::Blob;
 use kcl::{
     Clock, ConsumerConfig, InitialPosition, ProcessorError, RecordBatch, RecordProcessor,
     Scheduler, ShardContext, ShardEnd, Shutdown,
 };
-use kinesis_testkit::{LocalAws, TokioClock};
+use kinesis_testkit::LocalAws;
 use metrics::{
     Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use crate::clock::TokioClock;
+
 const SECOND: Duration = Duration::from_secs(1);
-/// The first second of 2026, UTC.
-const START: Duration = Duration::from_secs(1_767_225_600);
 
 /// A row of the page.
 #[derive(Debug)]
@@ -112,18 +116,6 @@ impl Series {
     }
 }
 
-#[derive(Debug)]
-struct PausedClock(Instant);
-
-impl Clock for PausedClock {
-    fn now(&self) -> Duration {
-        self.0.elapsed()
-    }
-    fn wall(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + START + self.now()
-    }
-}
-
 /// By its application's name.
 struct Processor(&'static str);
 
@@ -147,8 +139,8 @@ impl RecordProcessor for Processor {
 async fn the_documented_alarms_fire_on_processors_that_hang_or_fail_and_on_no_others() {
     let series = Series::default();
     metrics::set_global_recorder(series.clone()).unwrap();
-    let clock = Arc::new(PausedClock(now()));
-    let services = TokioClock::starting_at(SystemTime::UNIX_EPOCH + START);
+    let clock = TokioClock::new();
+    let services = kinesis_testkit::TokioClock::starting_at(clock.wall());
     let aws = LocalAws::builder().clock(services).build().await.unwrap();
     aws.create_stream("orders", 1).await.unwrap();
     let mut workers = Vec::new();
@@ -158,7 +150,7 @@ async fn the_documented_alarms_fire_on_processors_that_hang_or_fail_and_on_no_ot
             .processor(move |_: &ShardContext| Processor(application))
             .config(config)
             .coordination_on(Handle::current())
-            .clock(Arc::clone(&clock) as Arc<dyn Clock>);
+            .clock(Arc::new(clock));
         workers.push(builder.build().await.unwrap().spawn());
     }
     let kinesis = aws_sdk_kinesis::Client::new(&aws.in_process_config());

@@ -11,18 +11,16 @@ use fastrand::Rng;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kcl::internals::{
-    Executor, InjectedWorker, Lease, LeaseStore, ListShardsError, Page, Retrieval, RetrievalError,
-    Shard, ShardBudget, ShardList, ShardLister, ShardReader, Start, WorkerParts,
+    Executor, InjectedWorker, Lease, LeaseStore, ListShardsError, Retrieval, Shard, ShardList,
+    ShardLister, ShardReader, Start, WorkerParts,
 };
-use kcl::{
-    Clock, ConsumerConfig, InitialPosition, ProcessorError, RecordBatch, RecordProcessor,
-    ShardContext, ShardEnd, Shutdown,
-};
+use kcl::{Clock, ConsumerConfig, InitialPosition, ShardContext};
 use kinesis_aggregation::{HashKey, HashKeyRange};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::clock::PausedClock;
+use super::clock::TokioClock;
+use super::idle::{IdleProcessor, SilentShard};
 use super::world::ATTEMPT;
 use crate::memory::{Link, MemoryLeaseStore, MemoryTable, Passage, Watcher};
 
@@ -119,10 +117,6 @@ impl Link for Steady {
     fn index_lag(&self) -> Duration {
         self.lag()
     }
-
-    fn hides_old_item(&self) -> bool {
-        false
-    }
 }
 
 #[derive(Debug)]
@@ -175,34 +169,7 @@ impl Retrieval for Empty {
         counts.readers += 1;
         counts.read.insert(start.shard_id().to_owned());
         drop(counts);
-        Box::new(Silent)
-    }
-}
-
-struct Silent;
-
-impl ShardReader for Silent {
-    fn next_page<'a>(
-        &'a mut self,
-        _: &'a ShardBudget,
-    ) -> BoxFuture<'a, Result<Page, RetrievalError>> {
-        std::future::pending().boxed()
-    }
-}
-
-struct Idle;
-
-impl RecordProcessor for Idle {
-    async fn process_records(&mut self, _: RecordBatch<'_>) -> Result<(), ProcessorError> {
-        Ok(())
-    }
-
-    async fn shard_ended(&mut self, _: ShardEnd<'_>) -> Result<(), ProcessorError> {
-        Ok(())
-    }
-
-    async fn shutdown_requested(&mut self, _: Shutdown<'_>) -> Result<(), ProcessorError> {
-        Ok(())
+        Box::new(SilentShard)
     }
 }
 
@@ -229,7 +196,7 @@ pub fn cold_start(shards: u32, workers: u32, seed: u64) -> ColdStart {
 }
 
 async fn simulate(shards: u32, workers: u32, mut random: Rng) -> ColdStart {
-    let clock = Arc::new(PausedClock::start()) as Arc<dyn Clock>;
+    let clock = Arc::new(TokioClock::new()) as Arc<dyn Clock>;
     let tally = Arc::new(Tally::default());
     let watcher = Arc::clone(&tally) as Arc<dyn Watcher>;
     let fleet = Fleet {
@@ -306,7 +273,7 @@ async fn work(fleet: Fleet, worker_id: String, mut random: Rng) {
     let seeds = (random.u64(..), random.u64(..));
     let (_stop, stopped) = watch::channel(None);
     // Until the simulation ends.
-    let _ = worker.run(|_: &ShardContext| Idle, seeds, stopped).await;
+    let _ = worker.run(|_: &ShardContext| IdleProcessor, seeds, stopped).await;
 }
 
 #[cfg(test)]

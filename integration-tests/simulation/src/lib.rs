@@ -38,8 +38,11 @@
 //! time than 10 s, a recorder, subscriber or clock of the user's that blocks. A call of user code that
 //! blocks its thread stops between two of its steps, not within one.
 
+#[allow(dead_code, reason = "tests of kcl use more of it")]
+#[path = "../../../kcl/tests/support/clock.rs"]
 mod clock;
 mod cold_start;
+pub mod idle;
 mod java_worker;
 pub mod memory;
 mod network;

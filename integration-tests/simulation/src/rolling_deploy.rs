@@ -8,7 +8,7 @@ use kcl::internals::LeaseStore as _;
 use kcl::{Clock, OnStop};
 use tokio_util::sync::CancellationToken;
 
-use super::clock::PausedClock;
+use super::clock::TokioClock;
 use super::java_worker::{self, LeaderLock};
 use super::network::Network;
 use super::process::Process;
@@ -31,7 +31,7 @@ struct Fleet {
 
 impl Fleet {
     fn new(seed: u64) -> Self {
-        let clock = Arc::new(PausedClock::start()) as Arc<dyn Clock>;
+        let clock = Arc::new(TokioClock::new()) as Arc<dyn Clock>;
         let network = Arc::new(Network::new(Arc::clone(&clock), seed));
         network.calm();
         Self {

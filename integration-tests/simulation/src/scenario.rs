@@ -11,7 +11,7 @@ use kcl::internals::{LeaseStore as _, text};
 use kcl::{Clock, OnStop};
 use tokio_util::sync::CancellationToken;
 
-use super::clock::PausedClock;
+use super::clock::TokioClock;
 use super::java_worker::{self, LeaderLock};
 use super::network::Network;
 use super::oracle::FORCE;
@@ -48,7 +48,7 @@ pub fn run(seed: u64, workers: Workers) -> Report {
 
 async fn simulate(seed: u64, workers: Workers) -> Report {
     let mut random = Rng::with_seed(seed);
-    let clock = Arc::new(PausedClock::start()) as Arc<dyn Clock>;
+    let clock = Arc::new(TokioClock::new()) as Arc<dyn Clock>;
     let shards = random.u32(1..5);
     let world = World::new(clock, shards, random.u64(..));
     let producer = tokio::spawn(produce(world.clone(), random.fork()));

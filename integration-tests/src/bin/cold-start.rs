@@ -11,11 +11,9 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use integration_tests::Error;
-use kcl::{
-    ConsumerConfig, InitialPosition, ProcessorError, RecordBatch, RecordProcessor, Scheduler,
-    ShardContext, ShardEnd, ShardState, Shutdown, WorkerHandle,
-};
+use kcl::{ConsumerConfig, InitialPosition, Scheduler, ShardContext, ShardState, WorkerHandle};
 use kcl_simulation::cold_start;
+use kcl_simulation::idle::IdleProcessor;
 use kinesis_testkit::LocalAws;
 
 /// Measures a cold start of a large fleet.
@@ -72,23 +70,6 @@ fn simulated(shards: u32, workers: u32, seed: u64) -> Result<bool, Error> {
     Ok(within(found.running) && within(found.owned) && within(found.read) && writes_once)
 }
 
-struct Idle;
-
-impl RecordProcessor for Idle {
-    async fn process_records(&mut self, _: RecordBatch<'_>) -> Result<(), ProcessorError> {
-        Ok(())
-    }
-
-    async fn shard_ended(&mut self, end: ShardEnd<'_>) -> Result<(), ProcessorError> {
-        end.checkpoint().await?;
-        Ok(())
-    }
-
-    async fn shutdown_requested(&mut self, _: Shutdown<'_>) -> Result<(), ProcessorError> {
-        Ok(())
-    }
-}
-
 /// True if every shard is processed within 20 s.
 #[expect(clippy::disallowed_methods, reason = "a program, not the library: it measures wall time")]
 async fn embedded(shards: u32, workers: u32) -> Result<bool, Error> {
@@ -100,7 +81,7 @@ async fn embedded(shards: u32, workers: u32) -> Result<bool, Error> {
             .with_worker_id(format!("worker-{number}"))
             .with_initial_position(InitialPosition::TrimHorizon);
         Scheduler::builder("billing", "orders", &aws.sdk_config())
-            .processor(|_: &ShardContext| Idle)
+            .processor(|_: &ShardContext| IdleProcessor)
             .config(config)
             .build()
     });

@@ -133,7 +133,7 @@ impl Recorder {
 
 /// No other workers, and no leases of parents or children.
 #[derive(Debug)]
-struct NoServices;
+pub(super) struct NoServices;
 
 impl RenewerServices for NoServices {
     fn receiver(&self) -> Option<String> {

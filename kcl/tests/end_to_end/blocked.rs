@@ -56,41 +56,66 @@ impl Drop for OneThread {
     }
 }
 
+/// Keeps processors within `process_records`, and lets them go on when it is dropped.
+struct Gate {
+    _unblock: mpsc::Sender<()>,
+    entered: mpsc::Receiver<()>,
+}
+
+impl Gate {
+    /// A gate, and a probe whose processors block their threads at it.
+    fn new() -> (Probe, Self) {
+        let (unblock, blocked) = mpsc::channel::<()>();
+        let blocked = Mutex::new(blocked);
+        let (reports, entered) = mpsc::channel();
+        let probe = Probe::new().script(move |_, _| {
+            let _ = reports.send(());
+            // An error once the sender is dropped.
+            let _ = blocked.lock().unwrap().recv();
+            Deed::Take
+        });
+        (probe, Self { _unblock: unblock, entered })
+    }
+
+    /// Waits for a processor that is blocked.
+    async fn entered(&self) {
+        until("process_records", || self.entered.try_recv().is_ok()).await;
+    }
+}
+
 /// The lease of the only shard, as this worker last read it.
 fn lease(worker: &WorkerHandle) -> Option<LeaseSnapshot> {
     worker.lease_table()?.leases.first().cloned()
 }
 
-#[tokio::test]
-async fn loses_no_lease_and_its_checkpoint_is_taken() {
-    let aws = aws(1).await;
-    let (unblock, blocked) = mpsc::channel::<()>();
-    let blocked = Mutex::new(blocked);
-    let (reports, entered) = mpsc::channel();
-    let probe = Probe::new().script(move |_, _| {
-        let _ = reports.send(());
-        // Until the sender is dropped.
-        let _ = blocked.lock().unwrap().recv();
-        Deed::Take
-    });
-    put(&aws, &probe, 0..100).await;
-    let runtime = OneThread::new();
-    let first = runtime.worker(builder(&aws, &probe, config("w1"))).await;
-    until("process_records", || entered.try_recv().is_ok()).await;
-
-    let others = Probe::new();
-    let second = worker(&aws, &others, config("w2")).await;
-    until("a look", || lease(&second).is_some()).await;
-    let start = lease(&second).unwrap().counter;
+/// Waits until `observer` has seen the lease renewed several times. `w1` owns it all the time, and
+/// writes no checkpoint.
+async fn renewals(observer: &WorkerHandle) {
+    until("a scan", || lease(observer).is_some()).await;
+    let start = lease(observer).unwrap().counter;
     until("renewals", || {
-        let lease = lease(&second).unwrap();
+        let lease = lease(observer).unwrap();
         assert_eq!(lease.owner.as_deref(), Some("w1"), "{lease:?}");
         assert_eq!(lease.checkpoint, Checkpoint::TrimHorizon);
         lease.counter >= start + RENEWALS
     })
     .await;
+}
 
-    drop(unblock);
+#[tokio::test]
+async fn loses_no_lease_and_its_checkpoint_is_taken() {
+    let aws = aws(1).await;
+    let (probe, gate) = Gate::new();
+    put(&aws, &probe, 0..100).await;
+    let runtime = OneThread::new();
+    let first = runtime.worker(builder(&aws, &probe, config("w1"))).await;
+    gate.entered().await;
+
+    let others = Probe::new();
+    let second = worker(&aws, &others, config("w2")).await;
+    renewals(&second).await;
+
+    drop(gate);
     until("all records", || probe.is_settled()).await;
     until("the checkpoint", || lease(&second).unwrap().checkpoint != Checkpoint::TrimHorizon).await;
     probe.assert_exact();
@@ -131,36 +156,29 @@ async fn is_told_when_renewals_fail_and_its_checkpoint_is_refused() {
     worker.shutdown(PATIENCE).await.unwrap();
 }
 
-/// A worker whose only shard is in a call that blocks its runtime until the sender is dropped.
-async fn blocked_worker(aws: &LocalAws, runtime: &OneThread) -> (WorkerHandle, mpsc::Sender<()>) {
-    let (unblock, blocked) = mpsc::channel::<()>();
-    let blocked = Mutex::new(blocked);
-    let (reports, entered) = mpsc::channel();
-    let probe = Probe::new().script(move |_, _| {
-        let _ = reports.send(());
-        let _ = blocked.lock().unwrap().recv();
-        Deed::Take
-    });
+/// A worker whose only shard is in a call that blocks its runtime until the gate is dropped.
+async fn blocked_worker(aws: &LocalAws, runtime: &OneThread) -> (WorkerHandle, Gate) {
+    let (probe, gate) = Gate::new();
     put(aws, &probe, 0..100).await;
     let worker = runtime.worker(builder(aws, &probe, config("w1"))).await;
-    until("process_records", || entered.try_recv().is_ok()).await;
-    (worker, unblock)
+    gate.entered().await;
+    (worker, gate)
 }
 
 #[tokio::test]
 async fn a_planned_stop_keeps_its_deadline_and_the_next_owner_starts() {
     let aws = aws(1).await;
     let runtime = OneThread::new();
-    let (first, unblock) = blocked_worker(&aws, &runtime).await;
+    let (first, gate) = blocked_worker(&aws, &runtime).await;
     let others = Probe::new();
     let second = worker(&aws, &others, config("w2")).await;
-    until("a look", || lease(&second).is_some()).await;
+    until("a scan", || lease(&second).is_some()).await;
     let stop = first.shutdown(Duration::from_millis(100));
     let report = tokio::time::timeout(PATIENCE, stop).await.unwrap().unwrap();
     assert_eq!((report.drained.len(), report.aborted.len()), (0, 1));
     assert!(matches!(first.state(), WorkerState::Stopped(None)));
     until("the next owner", || !others.calls(Call::Initialize).is_empty()).await;
-    drop(unblock);
+    drop(gate);
     second.shutdown(PATIENCE).await.unwrap();
 }
 
@@ -168,30 +186,23 @@ async fn a_planned_stop_keeps_its_deadline_and_the_next_owner_starts() {
 async fn a_worker_is_aborted_and_the_next_owner_starts() {
     let aws = aws(1).await;
     let runtime = OneThread::new();
-    let (first, unblock) = blocked_worker(&aws, &runtime).await;
+    let (first, gate) = blocked_worker(&aws, &runtime).await;
     let others = Probe::new();
     let second = worker(&aws, &others, config("w2")).await;
     first.abort();
     let ended = tokio::time::timeout(PATIENCE, first.join()).await.unwrap();
     assert!(matches!(ended, Err(WorkerError::Aborted)), "{ended:?}");
     until("the next owner", || !others.calls(Call::Initialize).is_empty()).await;
-    drop(unblock);
+    drop(gate);
     second.shutdown(PATIENCE).await.unwrap();
 }
 
-/// Renewed or not, what it has is its own; what it would not process is not.
+/// The worker keeps the leases that it holds, and takes no other, because it would not process it.
 #[tokio::test]
 async fn a_worker_whose_runtime_runs_nothing_takes_no_more_leases_until_it_does() {
     let aws = aws(2).await;
     let shards = open_shards(&aws);
-    let (unblock, blocked) = mpsc::channel::<()>();
-    let blocked = Mutex::new(blocked);
-    let (reports, entered) = mpsc::channel();
-    let probe = Probe::new().script(move |_, _| {
-        let _ = reports.send(());
-        let _ = blocked.lock().unwrap().recv();
-        Deed::Take
-    });
+    let (probe, gate) = Gate::new();
     let others = Probe::new();
     let second = worker(&aws, &others, config("w2")).await;
     until("both shards", || processing(&second) == 2).await;
@@ -201,23 +212,21 @@ async fn a_worker_whose_runtime_runs_nothing_takes_no_more_leases_until_it_does(
     let own = first.snapshot().shards[0].shard_id.clone();
     let other = shards.iter().find(|shard| **shard != own).unwrap();
     put(&aws, &probe, 0..100).await;
-    until("process_records", || entered.try_recv().is_ok()).await;
-    until("its state is told", || {
-        first.why_not_running(&own) == Some(WhyNotRunning::RuntimeBlocked)
-    })
-    .await;
+    gate.entered().await;
+    until("the reason", || first.why_not_running(&own) == Some(WhyNotRunning::RuntimeBlocked))
+        .await;
 
     second.abort();
     let leases = || first.lease_table().unwrap().leases;
     let lease = |shard: &str| leases().into_iter().find(|lease| lease.shard_id == shard);
-    until("a lease that anybody may take", || {
+    until("an expired lease", || {
         let lease = lease(other).unwrap();
         assert_eq!(lease.owner.as_deref(), Some("w2"), "{lease:?}");
         lease.heartbeat_age > 4 * config("w1").failover_time
     })
     .await;
     assert_eq!(lease(&own).unwrap().owner.as_deref(), Some("w1"));
-    drop(unblock);
+    drop(gate);
     until("both shards", || processing(&first) == 2).await;
     assert_eq!(first.why_not_running(&own), None);
     assert_eq!(probe.calls(Call::LeaseLost), [""; 0]);
@@ -251,7 +260,7 @@ async fn shards_that_a_blocked_runtime_never_began_are_given_back() {
     second.shutdown(PATIENCE).await.unwrap();
 }
 
-/// The leases, as the table says.
+/// The items of the leases.
 async fn items(aws: &LocalAws) -> Vec<HashMap<String, AttributeValue>> {
     let table = aws.dynamodb().scan().table_name(APPLICATION);
     let scan = table.consistent_read(true).send().await.unwrap();
@@ -260,13 +269,13 @@ async fn items(aws: &LocalAws) -> Vec<HashMap<String, AttributeValue>> {
     items.filter(|item| is_lease(&item["leaseKey"])).collect()
 }
 
-/// Who has the lease of the only shard.
+/// The owner of the only lease.
 async fn owner(aws: &LocalAws) -> Option<String> {
     let owner = items(aws).await[0].get("leaseOwner")?.as_s().unwrap().clone();
     Some(owner)
 }
 
-/// Whether each lease was taken, by whoever.
+/// Whether each lease was taken, by any worker.
 async fn were_taken(aws: &LocalAws) -> bool {
     let items = items(aws).await;
     let was_taken = |item: &HashMap<_, AttributeValue>| item["leaseCounter"].as_n().unwrap() != "0";

@@ -12,7 +12,9 @@ use kcl::{
 use kinesis_testkit::{Fault, Service};
 
 use crate::probe::{Call, Deed, Probe};
-use crate::setup::{APPLICATION, STREAM, aws, builder, config, processing, put, until, worker};
+use crate::setup::{
+    APPLICATION, STREAM, aws, builder, config, process_all, processing, put, until, worker,
+};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -35,10 +37,7 @@ async fn a_processor_that_fails_gets_the_same_batch_until_it_succeeds() {
         let aws = aws(2).await;
         let probe = failing(3, deed);
         put(&aws, &probe, 0..200).await;
-        let worker = worker(&aws, &probe, config("w1")).await;
-        until("all records", || probe.is_settled()).await;
-        probe.assert_exact();
-        worker.shutdown(DEADLINE).await.unwrap();
+        process_all(&aws, &probe, config("w1")).await;
     }
 }
 
@@ -55,10 +54,7 @@ async fn a_batch_that_never_succeeds_is_kept_and_not_checkpointed_by_a_stop() {
     assert_eq!(processing(&first), 1, "the lease is kept");
     first.shutdown(DEADLINE).await.unwrap();
     assert_eq!(broken.calls(Call::ShutdownRequested).len(), 1);
-    let second = worker(&aws, &probe, config("w2")).await;
-    until("all records", || probe.is_settled()).await;
-    probe.assert_exact();
-    second.shutdown(DEADLINE).await.unwrap();
+    process_all(&aws, &probe, config("w2")).await;
 }
 
 /// It panics when it is dropped.

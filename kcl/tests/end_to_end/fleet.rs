@@ -7,7 +7,7 @@ use kcl::{CheckpointPolicy, OnStop};
 use kinesis_testkit::LocalAws;
 
 use crate::probe::{Call, Deed, Probe};
-use crate::setup::{APPLICATION, aws, config, processing, put, until, worker};
+use crate::setup::{APPLICATION, aws, config, process_all, processing, put, until, worker};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -98,10 +98,7 @@ async fn a_processor_that_hangs_is_aborted_at_the_deadline_and_its_lease_expires
     assert_eq!(report.aborted.len(), 1);
     assert!(report.drained.is_empty());
     assert_eq!(one.snapshot().records_delivered, 0);
-    let two = worker(&aws, &probe, config("w2")).await;
-    until("all records, from the start", || probe.is_settled()).await;
-    probe.assert_exact();
-    two.shutdown(DEADLINE).await.unwrap();
+    process_all(&aws, &probe, config("w2")).await;
 }
 
 #[tokio::test]
@@ -111,15 +108,10 @@ async fn the_interval_policy_checkpoints_at_the_stop_too() {
     let hourly = CheckpointPolicy::Interval(Duration::from_secs(3600));
     let settings = || config("w").with_checkpoint(hourly).with_on_stop(OnStop::Release);
     put(&aws, &probe, 0..100).await;
-    let first = worker(&aws, &probe, settings()).await;
-    until("all records", || probe.is_settled()).await;
-    first.shutdown(DEADLINE).await.unwrap();
+    process_all(&aws, &probe, settings()).await;
     assert_eq!(owners(&aws).await, [None], "released");
     put(&aws, &probe, 100..200).await;
-    let second = worker(&aws, &probe, settings()).await;
-    until("all records", || probe.is_settled()).await;
-    probe.assert_exact();
-    second.shutdown(DEADLINE).await.unwrap();
+    process_all(&aws, &probe, settings()).await;
 }
 
 #[tokio::test]
@@ -127,13 +119,9 @@ async fn under_the_manual_policy_nothing_is_checkpointed_for_the_processor() {
     let aws = aws(1).await;
     let probe = Probe::new().without_checkpoints();
     put(&aws, &probe, 0..100).await;
-    let first = worker(&aws, &probe, config("w1")).await;
-    until("all records", || probe.is_settled()).await;
-    first.shutdown(DEADLINE).await.unwrap();
+    process_all(&aws, &probe, config("w1")).await;
+    // The next worker starts from the beginning.
     let again = Probe::new();
     again.acknowledged(0..100);
-    let second = worker(&aws, &again, config("w2")).await;
-    until("all records once more", || again.is_settled()).await;
-    again.assert_exact();
-    second.shutdown(DEADLINE).await.unwrap();
+    process_all(&aws, &again, config("w2")).await;
 }

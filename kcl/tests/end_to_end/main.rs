@@ -6,6 +6,8 @@ mod acquired;
 mod blocked;
 mod brownout;
 mod build_errors;
+#[path = "../support/clock.rs"]
+mod clock;
 mod cold_start;
 mod cost;
 mod delivery;

@@ -1,54 +1,29 @@
-//! Workers in tokio's paused time: calls take no time, and an hour passes as soon as everyone waits.
+//! Workers in tokio's paused time: calls take no time, and an hour passes as soon as every task waits.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use kcl::{Clock, ConsumerConfig, InitialPosition, SchedulerBuilder};
-use kinesis_testkit::{LocalAws, TokioClock};
+use kinesis_testkit::LocalAws;
 use tokio::runtime::Handle;
-use tokio::time::Instant;
 
+use crate::clock::TokioClock;
 use crate::probe::Probe;
 use crate::setup::{STREAM, builder_on};
 
-/// The first second of 2026, UTC.
-const START: Duration = Duration::from_secs(1_767_225_600);
-
-/// An embedded AWS, and the clock of its workers, in the time of this runtime.
+/// An embedded AWS, and the clock of its workers' hosts, in the time of this runtime.
 pub(crate) struct Paused {
     pub(crate) aws: LocalAws,
-    clock: Arc<PausedClock>,
-}
-
-#[derive(Debug)]
-struct PausedClock(Instant);
-
-impl Clock for PausedClock {
-    fn now(&self) -> Duration {
-        self.0.elapsed()
-    }
-
-    fn wall(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + START + self.now()
-    }
+    pub(crate) clock: TokioClock,
 }
 
 impl Paused {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the clock of these tests: it reads tokio's paused time"
-    )]
     pub(crate) async fn start(shards: u32) -> Self {
-        let clock = Arc::new(PausedClock(Instant::now()));
-        let services = TokioClock::starting_at(SystemTime::UNIX_EPOCH + START);
+        let clock = TokioClock::new();
+        let services = kinesis_testkit::TokioClock::starting_at(clock.wall());
         let aws = LocalAws::builder().clock(services).build().await.unwrap();
         aws.create_stream(STREAM, shards).await.unwrap();
         Self { aws, clock }
-    }
-
-    /// The clock of the hosts.
-    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
-        Arc::clone(&self.clock) as Arc<dyn Clock>
     }
 
     /// Time since the start.
@@ -59,7 +34,7 @@ impl Paused {
     pub(crate) fn builder(&self, probe: &Probe, config: ConsumerConfig) -> SchedulerBuilder {
         builder_on(&self.aws.in_process_config(), probe, config)
             .coordination_on(Handle::current())
-            .clock(Arc::clone(&self.clock) as Arc<dyn Clock>)
+            .clock(Arc::new(self.clock))
     }
 }
 

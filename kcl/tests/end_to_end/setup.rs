@@ -1,4 +1,4 @@
-//! A stream, workers on it, and patience.
+//! A stream, workers on it, and waits for conditions.
 
 use std::time::Duration;
 
@@ -106,6 +106,15 @@ pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
         }
     };
     assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "waited in vain: {what}");
+}
+
+/// Runs a worker until every acknowledged record was processed, and stops it. The probe has then seen
+/// each of them once, in order.
+pub(crate) async fn process_all(aws: &LocalAws, probe: &Probe, config: ConsumerConfig) {
+    let worker = worker(aws, probe, config).await;
+    until("all records", || probe.is_settled()).await;
+    probe.assert_exact();
+    worker.shutdown(PATIENCE).await.unwrap();
 }
 
 /// How many shards a worker is processing.

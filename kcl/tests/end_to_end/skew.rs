@@ -14,24 +14,6 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// Seconds that a host's clock is ahead of the services'.
 const SKEWS: [i64; 4] = [-7200, -20, 20, 7200];
 
-#[derive(Debug)]
-struct Skewed(Arc<dyn Clock>, i64);
-
-impl Clock for Skewed {
-    fn now(&self) -> Duration {
-        self.0.now()
-    }
-
-    fn wall(&self) -> SystemTime {
-        let by = Duration::from_secs(self.1.unsigned_abs());
-        if self.1 < 0 { self.0.wall() - by } else { self.0.wall() + by }
-    }
-}
-
-fn on_host(paused: &Paused, skew: i64) -> Arc<Skewed> {
-    Arc::new(Skewed(paused.clock(), skew))
-}
-
 #[tokio::test(start_paused = true)]
 async fn latest_starts_by_the_services_time() {
     for skew in SKEWS {
@@ -41,7 +23,7 @@ async fn latest_starts_by_the_services_time() {
         let probe = Probe::new();
         let config = config("w1").with_initial_position(InitialPosition::Latest);
         let builder = paused.builder(&probe, config);
-        let built = builder.clock(on_host(&paused, skew)).build().await.unwrap();
+        let built = builder.clock(Arc::new(paused.clock.skewed(skew))).build().await.unwrap();
         put(&paused.aws, &probe, 20..60).await;
         let began = paused.now();
         let worker = built.spawn();
@@ -70,12 +52,12 @@ async fn workers_whose_clocks_are_hours_apart_share_a_stream_and_tell_one_time()
     let mut workers: Vec<WorkerHandle> = Vec::new();
     for (nth, skew) in SKEWS.into_iter().enumerate() {
         let builder = paused.builder(&probe, config(&format!("w{nth}")));
-        let built = builder.clock(on_host(&paused, skew)).build().await;
+        let built = builder.clock(Arc::new(paused.clock.skewed(skew))).build().await;
         workers.push(built.unwrap().spawn());
     }
     until("two shards each", || workers.iter().all(|worker| processing(worker) == 2)).await;
     // What Java workers, and their leader, judge by.
-    let now = paused.clock().wall().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let now = paused.clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let rows = rows(&paused).await;
     assert_eq!(rows.len(), 4);
     for row in rows {

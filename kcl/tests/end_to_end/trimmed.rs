@@ -11,8 +11,8 @@ use kinesis_testkit::{Clock as _, LocalAws, ManualClock};
 
 use crate::probe::Probe;
 use crate::setup::{
-    APPLICATION, PATIENCE, STREAM, config, key, open_shards, payload, processing, put, put_raw,
-    until, worker,
+    APPLICATION, PATIENCE, STREAM, config, key, open_shards, payload, process_all, processing, put,
+    put_raw, until, worker,
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -36,9 +36,7 @@ fn quick(name: &str) -> kcl::ConsumerConfig {
 /// Runs a worker until it has processed these records, and stops it.
 async fn process(aws: &LocalAws, probe: &Probe, name: &str, ids: std::ops::Range<u64>) {
     put(aws, probe, ids).await;
-    let worker = worker(aws, probe, quick(name)).await;
-    until("all is processed", || probe.is_settled()).await;
-    worker.shutdown(DEADLINE).await.unwrap();
+    process_all(aws, probe, quick(name)).await;
 }
 
 fn gap_of(worker: &WorkerHandle) -> Option<String> {

@@ -57,7 +57,7 @@ impl Passage {
     pub const AT_ONCE: Self = Self::Through { there: Duration::ZERO, back: Some(Duration::ZERO) };
 }
 
-/// The way between a worker and the table.
+/// The way between a worker and the table. By default nothing lags behind the table.
 pub trait Link: Send + Sync + fmt::Debug {
     /// What becomes of the next attempt.
     fn passage(&self, is_write: bool) -> Passage;
@@ -66,13 +66,19 @@ pub trait Link: Send + Sync + fmt::Debug {
     fn attempted(&self, _operation: &'static str) {}
 
     /// How old each row of an eventually consistent scan is.
-    fn scan_lag(&self) -> Duration;
+    fn scan_lag(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// How old each row of the index is.
-    fn index_lag(&self) -> Duration;
+    fn index_lag(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// A failed condition may come without the item.
-    fn hides_old_item(&self) -> bool;
+    fn hides_old_item(&self) -> bool {
+        false
+    }
 }
 
 /// One worker's way to a [`MemoryTable`].

@@ -48,10 +48,6 @@ impl Link for Hand {
         }
     }
 
-    fn scan_lag(&self) -> Duration {
-        Duration::ZERO
-    }
-
     fn index_lag(&self) -> Duration {
         *self.index_lag.lock().unwrap()
     }

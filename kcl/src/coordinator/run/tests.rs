@@ -142,6 +142,18 @@ impl Worker {
         held
     }
 
+    /// Waits until the worker holds so many leases.
+    async fn holds(&self, count: usize) {
+        let what = format!("{count} leases");
+        until(&what, async || (self.held().len() == count).then_some(())).await;
+    }
+
+    /// Waits for the lease of the only shard.
+    async fn only_lease(&self) -> HeldLease {
+        self.holds(1).await;
+        self.held_leases.lock().unwrap()[0].clone()
+    }
+
     async fn shutdown(self) {
         self.coordinator.withdraw().await;
         let held_leases: Vec<_> = self.held_leases.lock().unwrap().clone();

@@ -26,18 +26,6 @@ impl Link for Way {
     fn passage(&self, _: bool) -> Passage {
         Passage::AT_ONCE
     }
-
-    fn scan_lag(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn index_lag(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn hides_old_item(&self) -> bool {
-        false
-    }
 }
 
 /// A stream in creation: no listing is complete, and each reader doubts the stream again at once.

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime};
 
-use kinesis_testkit::{Fault, LocalAws, Service};
+use kinesis_testkit::{Fault, FaultId, LocalAws, Service};
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -142,6 +142,30 @@ impl Fixture {
         panic!("never: {what}: {:?}", self.item().await);
     }
 
+    /// Throttles all writes of the item.
+    fn throttle_updates(&self) -> FaultId {
+        self.aws.faults().add(updates(Fault::throttle()))
+    }
+
+    /// Waits until a fault has struck so often.
+    async fn struck(&self, fault: FaultId, times: u64) {
+        while self.aws.faults().count(fault) < times {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Makes calls whose writes are done, and not answered. Nor is a read answered that would tell.
+    async fn unanswered<T>(&self, calls: impl AsyncFnOnce(FaultId) -> T) -> T {
+        let faults = self.aws.faults();
+        let write = faults.add(updates(Fault::response_lost()));
+        let read = Fault::response_lost().service(Service::DynamoDb).operation("GetItem");
+        let read = faults.add(read);
+        let result = calls(write).await;
+        faults.remove(write);
+        faults.remove(read);
+        result
+    }
+
     /// A leader elsewhere starts a handoff.
     async fn handed_to(&self, worker: &str) {
         let started = self.store.start_handoff(&self.item().await, worker).await;
@@ -166,6 +190,11 @@ async fn answered(held_lease: &HeldLease, counter: u64) {
     while held_lease.lease().counter < counter {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Limits a fault to the calls that write the item.
+fn updates(fault: Fault) -> Fault {
+    fault.service(Service::DynamoDb).operation("UpdateItem")
 }
 
 fn at(sequence: &str) -> Checkpoint {

@@ -7,15 +7,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
-use futures::FutureExt as _;
-use futures::future::{BoxFuture, join_all};
+use futures::future::join_all;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::clock::TokioClock;
-use crate::lease::held_lease::{ChildShard, LeaseEnd};
+use crate::lease::held_lease::LeaseEnd;
 use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Passage, Row};
+use crate::lease::recorder::NoServices;
 
 const LEASES: usize = if cfg!(debug_assertions) { 400 } else { 2_000 };
 const F: Duration = Duration::from_secs(10);
@@ -47,41 +47,6 @@ impl Link for Way {
             Passage::Through { there: latency / 2, back: Some(latency / 2) }
         }
     }
-
-    fn scan_lag(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn index_lag(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn hides_old_item(&self) -> bool {
-        false
-    }
-}
-
-#[derive(Debug)]
-struct NoServices;
-
-impl RenewerServices for NoServices {
-    fn receiver(&self) -> Option<String> {
-        None
-    }
-
-    fn create_children<'a>(
-        &'a self,
-        _: &'a Lease,
-        _: Vec<ChildShard>,
-    ) -> BoxFuture<'a, Result<Vec<String>, LeaseStoreError>> {
-        async { Ok(Vec::new()) }.boxed()
-    }
-
-    fn lease<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<Lease>, LeaseStoreError>> {
-        async { Ok(None) }.boxed()
-    }
-
-    fn changed(&self) {}
 }
 
 struct Worker {

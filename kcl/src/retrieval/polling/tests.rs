@@ -41,16 +41,12 @@ impl Paused {
     }
 
     async fn with(set: impl FnOnce(LocalAwsBuilder) -> LocalAwsBuilder) -> Self {
-        let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        let services = kinesis_testkit::TokioClock::starting_at(noon);
+        let clock = TokioClock::new();
+        let services = kinesis_testkit::TokioClock::starting_at(clock.wall());
         let aws = set(LocalAws::builder()).clock(services);
         let aws = aws.build().await.unwrap();
         aws.create_stream(STREAM, 1).await.unwrap();
-        Self {
-            aws,
-            clock: Arc::new(TokioClock::starting_at(noon)),
-            timeout: Duration::from_secs(10),
-        }
+        Self { aws, clock: Arc::new(clock), timeout: Duration::from_secs(10) }
     }
 
     fn client(&self) -> Client {

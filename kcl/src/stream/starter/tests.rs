@@ -54,18 +54,6 @@ impl Link for Way {
     fn attempted(&self, operation: &'static str) {
         *self.calls.lock().unwrap().entry(operation).or_default() += 1;
     }
-
-    fn scan_lag(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn index_lag(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn hides_old_item(&self) -> bool {
-        false
-    }
 }
 
 #[derive(Debug)]

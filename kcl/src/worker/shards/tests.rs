@@ -1,49 +1,28 @@
 //! Consumers on leases in memory.
 
+#[allow(unreachable_pub, reason = "it is public in its own crate")]
+#[path = "../../../../integration-tests/simulation/src/idle.rs"]
+mod idle;
+
+use self::idle::{IdleProcessor, SilentShard};
 use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::clock::SystemClock;
 use crate::coordinator::FleetView;
-use crate::error::ProcessorError;
 use crate::executor::CurrentRuntime;
 use crate::lease::Lease;
-use crate::processor::{RecordBatch, RecordProcessor, ShardContext, ShardEnd, Shutdown};
-use crate::retrieval::{Page, Retrieval, RetrievalError, ShardBudget, ShardReader, Start};
+use crate::processor::ShardContext;
+use crate::retrieval::{Retrieval, ShardReader, Start};
 
 const SHARD: &str = "shardId-000000000000";
 const KIND: ProblemKind = ProblemKind::ReadsFailing;
 
-/// A shard without records.
+/// Every shard is without records.
 struct Quiet;
 
 impl Retrieval for Quiet {
     fn open(&self, _: Start) -> Box<dyn ShardReader> {
-        Box::new(Self)
-    }
-}
-
-impl ShardReader for Quiet {
-    fn next_page<'a>(
-        &'a mut self,
-        _: &'a ShardBudget,
-    ) -> BoxFuture<'a, Result<Page, RetrievalError>> {
-        std::future::pending().boxed()
-    }
-}
-
-struct Idle;
-
-impl RecordProcessor for Idle {
-    async fn process_records(&mut self, _: RecordBatch<'_>) -> Result<(), ProcessorError> {
-        Ok(())
-    }
-
-    async fn shard_ended(&mut self, _: ShardEnd<'_>) -> Result<(), ProcessorError> {
-        Ok(())
-    }
-
-    async fn shutdown_requested(&mut self, _: Shutdown<'_>) -> Result<(), ProcessorError> {
-        Ok(())
+        Box::new(SilentShard)
     }
 }
 
@@ -61,7 +40,7 @@ async fn an_ownership_that_ends_leaves_the_problems_of_the_next_one_of_its_shard
         clock: Arc::clone(&clock),
         retrieval: Arc::new(Quiet),
         budget: Arc::clone(&budget),
-        factory: Arc::new(|_: &ShardContext| Idle),
+        factory: Arc::new(|_: &ShardContext| IdleProcessor),
         executor: Arc::new(CurrentRuntime),
     };
     let view = View::new(ViewParts {

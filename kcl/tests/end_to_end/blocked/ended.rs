@@ -15,7 +15,7 @@ async fn a_worker_ends_with_the_runtime_of_its_processors() {
     assert!(matches!(worker.state(), WorkerState::Stopped(Some(WorkerError::RuntimeEnded { .. }))));
 }
 
-/// Dropping a runtime drops its tasks, and waits for blocking code that was begun, for however long.
+/// Dropping a runtime drops its tasks, and waits without limit for blocking code that has begun.
 #[tokio::test]
 async fn a_worker_whose_runtime_ends_releases_nothing_that_may_still_be_processed() {
     let aws = aws(1).await;
@@ -37,7 +37,7 @@ async fn a_worker_whose_runtime_ends_releases_nothing_that_may_still_be_processe
     drop(runtime);
     let ended = tokio::time::timeout(PATIENCE, first.join()).await.unwrap();
     assert!(matches!(ended, Err(WorkerError::RuntimeEnded { .. })), "{ended:?}");
-    assert_eq!(owner(&aws).await.as_deref(), Some("w1"), "it expires");
+    assert_eq!(owner(&aws).await.as_deref(), Some("w1"), "the lease expires");
     let others = Probe::new();
     let second = worker(&aws, &others, config("w2")).await;
     until("the next owner", || !others.calls(Call::Initialize).is_empty()).await;
@@ -45,8 +45,8 @@ async fn a_worker_whose_runtime_ends_releases_nothing_that_may_still_be_processe
     second.shutdown(PATIENCE).await.unwrap();
 }
 
-/// Once it is armed, whoever reads it on the user's thread panics: the consumer of a shard does,
-/// outside of the calls of its processor.
+/// Once it is armed, a reading of it on the user's thread panics. The consumer of a shard reads it
+/// there, outside of the calls of its processor.
 #[derive(Debug)]
 struct PanickingClock {
     armed: AtomicBool,
@@ -87,33 +87,26 @@ async fn a_consumer_that_panics_ends_the_worker_and_its_lease_is_not_released() 
     clock.arm();
     let ended = tokio::time::timeout(PATIENCE, worker.join()).await.unwrap();
     assert!(matches!(ended, Err(WorkerError::Panicked { .. })), "{ended:?}");
-    assert_eq!(owner(&aws).await.as_deref(), Some("w1"), "it expires");
+    assert_eq!(owner(&aws).await.as_deref(), Some("w1"), "the lease expires");
 }
 
 #[tokio::test]
 async fn a_consumer_that_panics_during_a_planned_stop_fails_it_and_its_lease_is_not_released() {
     let aws = aws(1).await;
-    let (unblock, blocked) = mpsc::channel::<()>();
-    let blocked = Mutex::new(blocked);
-    let (reports, entered) = mpsc::channel();
-    let probe = Probe::new().script(move |_, _| {
-        let _ = reports.send(());
-        let _ = blocked.lock().unwrap().recv();
-        Deed::Take
-    });
+    let (probe, gate) = Gate::new();
     put(&aws, &probe, 0..100).await;
     let (runtime, clock) = (OneThread::new(), PanickingClock::new());
     let builder = builder(&aws, &probe, config("w1")).clock(Arc::clone(&clock) as Arc<dyn Clock>);
     let worker = runtime.worker(builder).await;
-    until("process_records", || entered.try_recv().is_ok()).await;
+    gate.entered().await;
     let stopping = async {
         until("the stop", || matches!(worker.state(), WorkerState::Stopping(None))).await;
         clock.arm();
-        drop(unblock);
+        drop(gate);
     };
     let (stopped, ()) = tokio::join!(worker.shutdown(PATIENCE), stopping);
     assert!(matches!(stopped, Err(WorkerError::Panicked { .. })), "{stopped:?}");
-    assert_eq!(owner(&aws).await.as_deref(), Some("w1"), "it expires");
+    assert_eq!(owner(&aws).await.as_deref(), Some("w1"), "the lease expires");
 }
 
 /// Tells the name of the thread that dropped it.

@@ -37,18 +37,6 @@ impl Link for Way {
         let scripted = self.script.lock().unwrap().pop_front();
         scripted.unwrap_or(Passage::AT_ONCE)
     }
-
-    fn scan_lag(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn index_lag(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn hides_old_item(&self) -> bool {
-        false
-    }
 }
 
 struct Fixture {

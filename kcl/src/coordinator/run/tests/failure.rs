@@ -6,7 +6,7 @@ use super::*;
 async fn a_deleted_table_ends_the_worker_with_a_reason() {
     let aws = aws(1).await;
     let worker = Worker::start(&aws, "w1", config()).await;
-    until("the lease", async || (worker.held().len() == 1).then_some(())).await;
+    worker.holds(1).await;
     let failed = worker.coordinator.failed();
     aws.dynamodb().delete_table().table_name(APP).send().await.unwrap();
     let failure = failed.await;

@@ -6,7 +6,7 @@ use super::*;
 async fn a_lone_worker_sets_the_table_up_and_holds_every_shard() {
     let aws = aws(4).await;
     let worker = Worker::start(&aws, "w1", config()).await;
-    until("4 leases", async || (worker.held().len() == 4).then_some(())).await;
+    worker.holds(4).await;
     let found = leases(&aws).await;
     assert_eq!(found.len(), 4);
     let identities: BTreeSet<_> =
@@ -46,7 +46,7 @@ async fn a_lone_worker_sets_the_table_up_and_holds_every_shard() {
 async fn two_workers_share_four_leases_and_no_lease_is_held_twice() {
     let aws = aws(4).await;
     let first = Worker::start(&aws, "w1", config()).await;
-    until("4 leases", async || (first.held().len() == 4).then_some(())).await;
+    first.holds(4).await;
     let second = Worker::start(&aws, "w2", config()).await;
 
     let done = Arc::new(AtomicBool::new(false));
@@ -82,7 +82,7 @@ async fn two_workers_share_four_leases_and_no_lease_is_held_twice() {
     second.shutdown().await;
     let handed = leases(&aws).await;
     assert!(handed.values().all(|lease| lease.owner.as_deref() == Some("w1")), "{handed:?}");
-    until("4 again", async || (first.held().len() == 4).then_some(())).await;
+    first.holds(4).await;
     done.store(true, Ordering::SeqCst);
     assert!(watch.await.unwrap() > 0);
     first.shutdown().await;
@@ -92,11 +92,11 @@ async fn two_workers_share_four_leases_and_no_lease_is_held_twice() {
 async fn leases_of_a_dead_worker_expire_and_fence_its_ownerships() {
     let aws = aws(2).await;
     let first = Worker::start(&aws, "w1", short_failover()).await;
-    until("2 leases", async || (first.held().len() == 2).then_some(())).await;
+    first.holds(2).await;
     let old: Vec<HeldLease> = first.held_leases.lock().unwrap().clone();
     first.crash();
     let second = Worker::start(&aws, "w2", short_failover()).await;
-    until("taken over", async || (second.held().len() == 2).then_some(())).await;
+    second.holds(2).await;
     for held_lease in old {
         assert!(!held_lease.is_held());
         let result = held_lease.checkpoint(Checkpoint::ShardEnd, Retry::Never).await;
@@ -112,8 +112,7 @@ async fn leases_of_a_dead_worker_expire_and_fence_its_ownerships() {
 async fn a_lost_lease_comes_back_after_a_brownout() {
     let aws = aws(1).await;
     let worker = Worker::start(&aws, "w1", short_failover()).await;
-    until("the lease", async || (worker.held().len() == 1).then_some(())).await;
-    let old = worker.held_leases.lock().unwrap()[0].clone();
+    let old = worker.only_lease().await;
     let fault = aws.faults().add(Fault::throttle().service(Service::DynamoDb));
     old.lost().cancelled().await;
     assert!(!old.is_held());

@@ -6,8 +6,7 @@ use super::*;
 async fn children_are_created_before_the_end_and_parents_are_cleaned_up() {
     let aws = aws(1).await;
     let worker = Worker::start(&aws, "w1", config()).await;
-    until("the parent", async || (worker.held().len() == 1).then_some(())).await;
-    let parent = worker.held_leases.lock().unwrap()[0].clone();
+    let parent = worker.only_lease().await;
     aws.kinesis()
         .split_shard()
         .stream_name(STREAM)
@@ -26,7 +25,7 @@ async fn children_are_created_before_the_end_and_parents_are_cleaned_up() {
     assert_eq!(found[parent.shard_id()].children.len(), 2);
     parent.checkpoint(Checkpoint::ShardEnd, Retry::Never).await.unwrap();
     parent.end(LeaseEnd::ShardEnded).await;
-    until("both children", async || (worker.held().len() == 2).then_some(())).await;
+    worker.holds(2).await;
 
     let report = worker.coordinator.ctx.worker.sync.run().await.unwrap();
     assert_eq!((report.created, report.deleted), (0, 0), "children are still at their start");
@@ -51,7 +50,7 @@ async fn children_are_created_before_the_end_and_parents_are_cleaned_up() {
 async fn the_child_of_a_merge_has_both_parents_leases() {
     let aws = aws(2).await;
     let worker = Worker::start(&aws, "w1", config()).await;
-    until("both", async || (worker.held().len() == 2).then_some(())).await;
+    worker.holds(2).await;
     let held_leases: Vec<HeldLease> = worker.held_leases.lock().unwrap().clone();
     aws.kinesis()
         .merge_shards()

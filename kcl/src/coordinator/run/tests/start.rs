@@ -170,7 +170,7 @@ async fn a_fleet_with_its_old_tables_keeps_them() {
     keyed_table(&aws, "billing-WorkerMetricStats", "wid").await;
     put_state(&aws, "billing-CoordinatorState", "key", "CLIENT_VERSION_3X").await;
     let worker = Worker::start(&aws, "w1", config()).await;
-    until("2 leases", async || (worker.held().len() == 2).then_some(())).await;
+    worker.holds(2).await;
     let table = aws.dynamodb().scan().table_name(APP).send().await.unwrap();
     for item in table.items() {
         assert!(item["leaseKey"].as_s().unwrap().starts_with("shardId-"), "{item:?}");

@@ -25,13 +25,13 @@ struct Start {
 
 impl Start {
     async fn new() -> Self {
-        let noon = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        let services = kinesis_testkit::TokioClock::starting_at(noon);
+        let clock = TokioClock::new();
+        let services = kinesis_testkit::TokioClock::starting_at(clock.wall());
         let aws = LocalAws::builder().clock(services).build().await.unwrap();
         aws.create_stream(STREAM, u32::try_from(SHARDS).unwrap()).await.unwrap();
         Self {
             dynamodb: aws_sdk_dynamodb::Client::new(&aws.in_process_config()),
-            clock: Arc::new(TokioClock::starting_at(noon)),
+            clock: Arc::new(clock),
             aws,
         }
     }

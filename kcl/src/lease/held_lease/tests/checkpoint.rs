@@ -89,10 +89,6 @@ fn checkpointing(
     tokio::spawn(async move { held_lease.checkpoint(checkpoint, Retry::UntilDeadline).await })
 }
 
-fn updates(fault: Fault) -> Fault {
-    fault.service(Service::DynamoDb).operation("UpdateItem")
-}
-
 #[tokio::test]
 async fn a_checkpoint_that_fails_for_a_passing_reason_is_tried_again() {
     for fault in [Fault::throttle(), Fault::internal_failure(), Fault::cut_connection()] {
@@ -111,7 +107,7 @@ async fn a_checkpoint_that_fails_for_a_passing_reason_is_tried_again() {
 #[tokio::test]
 async fn a_checkpoint_is_tried_until_the_lease_is_lost_and_no_longer() {
     let (fixture, held_lease, _renewer) = held().await;
-    fixture.aws.faults().add(updates(Fault::throttle()));
+    fixture.throttle_updates();
     let checkpoint = checkpointing(&held_lease, at("5"));
     fixture.clock.advance(F - Duration::from_millis(500));
     is_lost(finished(&fixture, checkpoint).await);
@@ -119,7 +115,7 @@ async fn a_checkpoint_is_tried_until_the_lease_is_lost_and_no_longer() {
 }
 
 #[tokio::test]
-async fn what_fails_for_good_is_told_at_once() {
+async fn a_checkpoint_that_fails_for_good_is_reported_at_once() {
     let (fixture, held_lease, _renewer) = held().await;
     let refused = Fault::refuse("AccessDeniedException");
     fixture.aws.faults().add(updates(refused));
@@ -128,20 +124,23 @@ async fn what_fails_for_good_is_told_at_once() {
     assert!(!error.is_retryable(), "{error:?}");
 }
 
+/// A checkpoint whose first attempts were throttled, and that is tried again.
+async fn throttled_checkpoint() -> (Fixture, HeldLease, JoinHandle<Result<(), CheckpointError>>) {
+    let (fixture, held_lease, _renewer) = held().await;
+    let throttle = fixture.throttle_updates();
+    let waiting = checkpointing(&held_lease, at("5"));
+    fixture.struck(throttle, 3).await;
+    (fixture, held_lease, waiting)
+}
+
 #[tokio::test]
 async fn a_planned_stop_that_runs_out_of_time_ends_the_attempts_with_their_error() {
-    let (fixture, held_lease, _renewer) = held().await;
-    let faults = fixture.aws.faults();
-    let throttle = faults.add(updates(Fault::throttle()));
-    let waiting = checkpointing(&held_lease, at("5"));
-    while faults.count(throttle) < 3 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let (fixture, held_lease, waiting) = throttled_checkpoint().await;
     fixture.context.out_of_time.cancel();
     let error = waiting.await.unwrap().unwrap_err();
     assert!(error.is_retryable(), "{error:?}");
-    // One attempt is still made for what comes after.
-    faults.clear();
+    // Later checkpoints, and the end of the ownership, still get one attempt each.
+    fixture.aws.faults().clear();
     let last = held_lease.checkpoint(at("6"), Retry::UntilDeadline).await;
     last.unwrap();
     let outcome = held_lease.end(LeaseEnd::Relinquish).await;
@@ -150,16 +149,10 @@ async fn a_planned_stop_that_runs_out_of_time_ends_the_attempts_with_their_error
 
 #[tokio::test]
 async fn a_checkpoint_whose_caller_has_gone_is_not_tried_again() {
-    let (fixture, held_lease, _renewer) = held().await;
-    let faults = fixture.aws.faults();
-    let throttle = faults.add(updates(Fault::throttle()));
-    let waiting = checkpointing(&held_lease, at("5"));
-    while faults.count(throttle) < 3 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let (fixture, held_lease, waiting) = throttled_checkpoint().await;
     waiting.abort();
     let _ = waiting.await;
-    faults.clear();
+    fixture.aws.faults().clear();
     fixture.clock.advance(F / 2);
     fixture.until("renewed", |lease| lease.counter > 1).await;
     assert_eq!(fixture.item().await.checkpoint, Checkpoint::TrimHorizon);

@@ -2,19 +2,21 @@
 
 use super::*;
 
+/// Lets the owner start a handoff to the worker `next`.
+async fn start_handoff(held_lease: &HeldLease) {
+    held_lease.start_handoff("next");
+    held_lease.handoff_requested().cancelled().await;
+}
+
 #[tokio::test]
 async fn a_handoff_taken_back_renews_nothing_until_a_renewal_does() {
     let (fixture, held_lease, _renewer) = held().await;
-    held_lease.start_handoff("next");
-    held_lease.handoff_requested().cancelled().await;
+    start_handoff(&held_lease).await;
     // A leader assigns it back: one more on the counter, as a renewal would leave it.
     let pending = fixture.item().await;
     let back = fixture.store.assign(&pending, "me", false).await.unwrap();
     assert_eq!(back.applied().unwrap().counter, 2);
-    fixture
-        .aws
-        .faults()
-        .add(Fault::throttle().service(Service::DynamoDb).operation("UpdateItem").skip(1));
+    fixture.aws.faults().add(updates(Fault::throttle()).skip(1));
     fixture.clock.advance(F / 2);
     // The first write finds the counter moved, the next ones fail: nothing proved this worker alive.
     answered(&held_lease, 2).await;
@@ -26,8 +28,7 @@ async fn a_handoff_taken_back_renews_nothing_until_a_renewal_does() {
 #[tokio::test]
 async fn a_handoff_taken_back_is_renewed_at_once() {
     let (fixture, held_lease, _renewer) = held().await;
-    held_lease.start_handoff("next");
-    held_lease.handoff_requested().cancelled().await;
+    start_handoff(&held_lease).await;
     let pending = fixture.item().await;
     fixture.store.assign(&pending, "me", false).await.unwrap();
     fixture.clock.advance(F / 2);
@@ -65,8 +66,7 @@ async fn a_renewal_sees_the_handoff_too_and_the_owner_can_start_one() {
     assert!(held_lease.is_held());
 
     let (fixture, held_lease, _renewer) = held().await;
-    held_lease.start_handoff("next");
-    held_lease.handoff_requested().cancelled().await;
+    start_handoff(&held_lease).await;
     let item = fixture.item().await;
     assert_eq!(
         (item.owner.as_deref(), item.checkpoint_owner.as_deref()),
@@ -77,8 +77,7 @@ async fn a_renewal_sees_the_handoff_too_and_the_owner_can_start_one() {
 #[tokio::test]
 async fn a_handoff_that_drags_on_is_forced_before_a_java_leader_would() {
     let (fixture, held_lease, _renewer) = held().await;
-    held_lease.start_handoff("next");
-    held_lease.handoff_requested().cancelled().await;
+    start_handoff(&held_lease).await;
     let mut counter = fixture.item().await.counter;
     for _ in 0..4 {
         fixture.clock.advance(Duration::from_secs(6));
@@ -97,8 +96,7 @@ async fn a_handoff_that_drags_on_is_forced_before_a_java_leader_would() {
 #[tokio::test]
 async fn a_forced_handoff_does_not_complete_a_later_one() {
     let (fixture, held_lease, renewer) = held().await;
-    held_lease.start_handoff("next");
-    held_lease.handoff_requested().cancelled().await;
+    start_handoff(&held_lease).await;
     let mut lease = fixture.item().await;
     for _ in 0..4 {
         fixture.clock.advance(Duration::from_secs(6));

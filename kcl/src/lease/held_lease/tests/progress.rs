@@ -49,18 +49,11 @@ async fn what_the_processor_checkpointed_further_stays() {
 }
 
 #[tokio::test]
-async fn a_pending_checkpoint_stays_even_if_nobody_heard_of_it() {
+async fn a_pending_checkpoint_stays_even_if_its_write_was_not_answered() {
     let (fixture, held_lease, _renewer) = held().await;
     processed(&held_lease, position("7", 2));
-    let faults = fixture.aws.faults();
-    let lost = Fault::response_lost().service(Service::DynamoDb);
-    let ids =
-        [faults.add(lost.clone().operation("UpdateItem")), faults.add(lost.operation("GetItem"))];
-    let unheard = held_lease.prepare_checkpoint(at("5"), None, Retry::Never).await;
-    unheard.unwrap_err();
-    for id in ids {
-        faults.remove(id);
-    }
+    let prepare = async |_| held_lease.prepare_checkpoint(at("5"), None, Retry::Never).await;
+    fixture.unanswered(prepare).await.unwrap_err();
     fixture.clock.advance(F / 2);
     let renewed = fixture.until("renewed", |lease| lease.counter == 3).await;
     assert_eq!(renewed.checkpoint, Checkpoint::TrimHorizon);
@@ -74,20 +67,17 @@ async fn a_pending_checkpoint_stays_even_if_nobody_heard_of_it() {
 }
 
 #[tokio::test]
-async fn a_failed_or_unheard_renewal_is_made_up_for() {
+async fn a_renewal_that_failed_or_was_not_answered_is_made_up_for() {
     let (fixture, held_lease, _renewer) = held().await;
     let faults = fixture.aws.faults();
-    let update = |fault: Fault| fault.service(Service::DynamoDb).operation("UpdateItem");
-    let throttle = faults.add(update(Fault::throttle()));
+    let throttle = fixture.throttle_updates();
     processed(&held_lease, position("7", 2));
     fixture.clock.advance(F / 2);
-    while faults.count(throttle) == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    fixture.struck(throttle, 1).await;
     faults.remove(throttle);
     assert_eq!(held_lease.progress().lock().carried_at(), None);
     // The next one is written and not answered: it is read back.
-    faults.add(update(Fault::response_lost()).times(1));
+    faults.add(updates(Fault::response_lost()).times(1));
     processed(&held_lease, position("8", 0));
     fixture.clock.advance(F / 20);
     let carried = Checkpoint::At(position("8", 0));
@@ -100,7 +90,7 @@ async fn a_failed_or_unheard_renewal_is_made_up_for() {
 }
 
 #[tokio::test]
-async fn after_the_fence_nothing_rides() {
+async fn behind_the_fence_no_progress_is_written() {
     let (fixture, held_lease, _renewer) = held().await;
     let taken = fixture.taken_by("other").await;
     processed(&held_lease, position("7", 2));

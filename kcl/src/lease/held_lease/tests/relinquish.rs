@@ -21,7 +21,7 @@ async fn an_aborted_processor_is_told_and_its_lease_expires() {
 }
 
 #[tokio::test]
-async fn giving_away_assigns_to_the_receiver_or_releases() {
+async fn a_relinquished_lease_goes_to_the_receiver_or_is_released() {
     for (receiver, on_stop, owner) in [
         (Some("w2"), OnStop::HandOver, Some("w2")),
         (None, OnStop::HandOver, None),
@@ -48,7 +48,7 @@ async fn giving_away_assigns_to_the_receiver_or_releases() {
 }
 
 #[tokio::test]
-async fn giving_away_completes_a_handoff_that_nobody_had_told_of() {
+async fn relinquishing_completes_a_handoff_that_the_worker_did_not_know() {
     for on_stop in [OnStop::HandOver, OnStop::Release, OnStop::Keep] {
         let fixture = Fixture::new(Some("w2"), on_stop).await;
         let (held_lease, _renewer) = fixture.begin().await;
@@ -60,7 +60,7 @@ async fn giving_away_completes_a_handoff_that_nobody_had_told_of() {
 }
 
 #[tokio::test]
-async fn giving_away_what_was_taken_changes_nothing() {
+async fn relinquishing_a_lease_that_was_taken_changes_nothing() {
     let fixture = Fixture::new(Some("w2"), OnStop::HandOver).await;
     let (held_lease, _renewer) = fixture.begin().await;
     let taken = fixture.taken_by("other").await;
@@ -75,16 +75,12 @@ async fn past_the_deadline_nothing_is_tried_again_while_the_table_refuses() {
     for asked_before in [false, true] {
         let fixture = Fixture::new(Some("w2"), OnStop::HandOver).await;
         let (held_lease, renewer) = fixture.begin().await;
-        let faults = fixture.aws.faults();
-        let throttle = Fault::throttle().service(Service::DynamoDb);
-        let throttle = faults.add(throttle.operation("UpdateItem"));
+        let throttle = fixture.throttle_updates();
         if asked_before {
             let ending = held_lease.clone();
             tokio::spawn(async move { ending.end(LeaseEnd::Relinquish).await });
             // More than the attempts of one call.
-            while faults.count(throttle) <= 3 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            fixture.struck(throttle, 4).await;
         }
         let end = held_lease.end(LeaseEnd::Aborted);
         let patience = Duration::from_secs(60);
@@ -92,7 +88,7 @@ async fn past_the_deadline_nothing_is_tried_again_while_the_table_refuses() {
         renewer.await.unwrap();
         assert!(!held_lease.is_held());
         let item = fixture.item().await;
-        assert_eq!(item.owner.as_deref(), Some("me"), "it expires");
+        assert_eq!(item.owner.as_deref(), Some("me"), "the lease expires");
     }
 }
 
@@ -101,13 +97,9 @@ async fn a_lease_that_cannot_be_relinquished_in_time_is_left_to_expire() {
     for fault in [Fault::throttle(), Fault::delay(Duration::from_secs(3600))] {
         let fixture = Fixture::new(Some("w2"), OnStop::HandOver).await;
         let (held_lease, _renewer) = fixture.begin().await;
-        let faults = fixture.aws.faults();
-        let fault = fault.service(Service::DynamoDb).operation("UpdateItem");
-        let fault = faults.add(fault);
+        let fault = fixture.aws.faults().add(updates(fault));
         let ending = tokio::spawn(async move { held_lease.end(LeaseEnd::Relinquish).await });
-        while faults.count(fault) == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        fixture.struck(fault, 1).await;
         fixture.context.out_of_time.cancel();
         let outcome = ending.await.unwrap();
         assert!(matches!(outcome, LeaseOutcome::LeftToExpire { .. }), "{outcome:?}");

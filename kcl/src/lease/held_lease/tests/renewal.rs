@@ -42,7 +42,7 @@ async fn the_fence_falls_when_the_table_is_silent_and_every_checkpoint_is_refuse
     held_lease.lost().cancelled().await;
     fixture.aws.faults().clear();
     is_lost(held_lease.checkpoint(at("5"), Retry::Never).await);
-    assert!(!renewer.is_finished(), "until the consumer lets go");
+    assert!(!renewer.is_finished(), "until the consumer ends the ownership");
     held_lease.end(LeaseEnd::Lost).await;
     renewer.await.unwrap();
     is_lost(held_lease.checkpoint(at("5"), Retry::Never).await);
@@ -52,10 +52,7 @@ async fn the_fence_falls_when_the_table_is_silent_and_every_checkpoint_is_refuse
 #[tokio::test]
 async fn a_brownout_shorter_than_the_fence_loses_nothing() {
     let (fixture, held_lease, _renewer) = held().await;
-    let fault = fixture
-        .aws
-        .faults()
-        .add(Fault::throttle().service(Service::DynamoDb).operation("UpdateItem"));
+    let fault = fixture.throttle_updates();
     fixture.clock.advance(F / 2);
     let error = held_lease.checkpoint(at("5"), Retry::Never).await.unwrap_err();
     assert!(matches!(error, CheckpointError::Throttled { .. }), "{error:?}");
@@ -82,8 +79,7 @@ async fn a_dropped_ownership_is_renewed_no_more() {
 #[tokio::test]
 async fn a_renewal_that_failed_is_no_problem_any_more_once_the_lease_is_lost() {
     let (fixture, held_lease, _renewer) = held().await;
-    let throttle = Fault::throttle().service(Service::DynamoDb);
-    fixture.aws.faults().add(throttle.operation("UpdateItem"));
+    fixture.throttle_updates();
     let fails = || {
         let kind = ProblemKind::LeaseRenewalFailing;
         fixture.context.problems.find(kind, Some(KEY)).is_some()

@@ -5,27 +5,12 @@ use super::*;
 /// The host's clock is ahead (or behind) by so many seconds.
 const SKEWS: [i64; 5] = [-7200, -20, 0, 20, 7200];
 
-#[derive(Debug)]
-struct Skewed(TokioClock, i64);
-
-impl Clock for Skewed {
-    fn now(&self) -> Duration {
-        self.0.now()
-    }
-
-    fn wall(&self) -> SystemTime {
-        let by = Duration::from_secs(self.1.unsigned_abs());
-        if self.1 < 0 { self.0.wall() - by } else { self.0.wall() + by }
-    }
-}
-
 /// As a lease that a Java worker made: at LATEST, without a time to resume from.
 #[tokio::test(start_paused = true)]
 async fn latest_is_resumed_by_the_services_time_after_its_iterator_has_expired() {
     for skew in SKEWS {
         let mut paused = Paused::start().await;
-        let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        paused.clock = Arc::new(Skewed(TokioClock::starting_at(noon), skew));
+        paused.clock = Arc::new(TokioClock::new().skewed(skew));
         paused.put(0..3).await;
         tokio::time::sleep(Duration::from_secs(10)).await;
         let mut reader = paused.reader(Position::Latest).await;

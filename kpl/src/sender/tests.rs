@@ -204,6 +204,24 @@ async fn send(producer: &Producer, key: u128, data: &str) -> Delivery {
     producer.send(record).await.unwrap()
 }
 
+/// Waits until all records are delivered.
+async fn all_delivered(deliveries: impl IntoIterator<Item = Delivery>) {
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
+}
+
+/// Sends a record each 20 ms for 20 s, and returns their errors. Each must fail.
+async fn errors_of_20_seconds(producer: &Producer) -> Vec<DeliveryError> {
+    let mut deliveries = Vec::new();
+    for _ in 0..1000 {
+        deliveries.push(send(producer, 0, "v").await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let errors = deliveries.into_iter().map(async |delivery| delivery.await.unwrap_err());
+    futures::future::join_all(errors).await
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_absent_service_is_not_hammered_and_all_recovers() {
     let service = Scripted::new(|passed, entries| {
@@ -280,6 +298,7 @@ async fn records_expire_at_their_time_to_live_wherever_they_are() {
         assert!(took >= ttl && took < ttl + Duration::from_secs(3), "{code}: {took:?}");
         assert!(matches!(error.cause(), FailureCause::Expired { .. }));
         assert_eq!(error.may_have_been_written(), code == "InternalFailure");
+        assert!(!error.attempts().is_empty());
         assert!(error.attempts().iter().all(|attempt| &*attempt.code == code));
     }
 }
@@ -351,7 +370,7 @@ async fn an_open_aggregate_gives_way_when_its_shard_has_no_room() {
     for _ in 0..100 {
         drop(send(&producer, 0, &"x".repeat(5000)).await);
     }
-    assert!(began.elapsed() < Duration::from_secs(10), "nobody waited for the linger");
+    assert!(began.elapsed() < Duration::from_secs(10), "no send waited for the linger");
     assert!(producer.peak_buffered_bytes() <= 128 * 1024);
 }
 
@@ -370,9 +389,7 @@ async fn the_same_seed_gives_the_same_run() {
             deliveries.push(send(&producer, id << 122, "v").await);
             tokio::time::sleep(Duration::from_millis(37)).await;
         }
-        for delivery in deliveries {
-            delivery.await.unwrap();
-        }
+        all_delivered(deliveries).await;
         service.calls()
     };
     let first = run().await;

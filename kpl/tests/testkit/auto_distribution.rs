@@ -11,7 +11,7 @@ use kpl::{
     SendError, StopReason, UserRecord,
 };
 
-use crate::reader::{builder, read, stream, unhurried};
+use crate::reader::{builder, read, receipts, stream, unhurried};
 
 /// An embedded AWS with an on-demand stream `s`.
 async fn on_demand(aws: LocalAwsBuilder) -> LocalAws {
@@ -47,11 +47,7 @@ async fn wave(producer: &Producer, name: &str) -> Vec<(String, Receipt)> {
         deliveries.push((data, producer.send(record).await.unwrap()));
     }
     producer.flush().await;
-    let mut receipts = Vec::new();
-    for (data, delivery) in deliveries {
-        receipts.push((data, delivery.await.unwrap()));
-    }
-    receipts
+    receipts(deliveries).await
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kinesis_testkit::{Fault, LocalAws};
 use kpl::{Compression, FailureCause, HashKey, Producer, ProducerConfig, Receipt, UserRecord};
 
-use crate::reader::{builder, read, stream, unhurried, until};
+use crate::reader::{builder, read, receipts, stream, unhurried, until};
 
 fn quick() -> ProducerConfig {
     ProducerConfig { record_max_buffered_time: Duration::from_millis(10), ..unhurried() }
@@ -21,11 +21,7 @@ async fn send_all(producer: &Producer, count: usize) -> Vec<(String, Receipt)> {
         deliveries.push((format!("record {id}"), producer.send(record).await.unwrap()));
     }
     producer.flush().await;
-    let mut receipts = Vec::new();
-    for (data, delivery) in deliveries {
-        receipts.push((data, delivery.await.unwrap()));
-    }
-    receipts
+    receipts(deliveries).await
 }
 
 /// Aggregates as large as they get, whatever the pace of the test: they go when `send_all` flushes.
@@ -137,7 +133,7 @@ async fn throttles_internal_failures_and_lost_responses_lose_nothing() {
     }
     let stats = producer.stats();
     assert!(stats.throttled > 0 && stats.retries > 0);
-    // Whoever lies in the stream twice was told so.
+    // The receipt of a record that lies in the stream twice says so.
     let seen = read(&aws, "s");
     let mut twice = 0;
     for (data, receipt) in &receipts {
@@ -263,7 +259,7 @@ async fn put_only_credentials_work_and_the_missing_actions_are_named() {
 }
 
 #[tokio::test]
-async fn a_failure_that_nobody_awaits_reaches_the_hook() {
+async fn a_failure_that_is_not_awaited_reaches_the_hook() {
     let aws = stream(1).await;
     let (failed, mut failures) = tokio::sync::mpsc::channel(10);
     let producer = builder(&aws, quick())

@@ -59,7 +59,7 @@ async fn eight_producers_share_a_throttled_shard_without_aggregation() {
     let all: u64 = written.iter().sum();
     assert!(all > measured * 900, "the shard is used: {written:?}");
     let slowest = written.iter().min().unwrap() * PRODUCERS as u64;
-    assert!(slowest * 2 >= all, "nobody is starved: {written:?}");
+    assert!(slowest * 2 >= all, "no producer is starved: {written:?}");
     assert!(refused * 20 < all, "{refused} of {} refused", all + refused);
     for producer in producers {
         let load = &producer.hot_spots().shards[0];

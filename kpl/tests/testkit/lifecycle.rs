@@ -5,7 +5,7 @@ use std::time::Duration;
 use kinesis_testkit::Fault;
 use kpl::{FailureCause, HashKey, ProducerConfig, SendError, StopReason, UserRecord};
 
-use crate::reader::{builder, read, stream, unhurried, until};
+use crate::reader::{builder, read, receipts, stream, unhurried, until};
 
 fn slow() -> ProducerConfig {
     // Nothing leaves by itself before the tests are long over.
@@ -122,7 +122,7 @@ fn a_runtime_that_ends_resolves_every_delivery() {
 }
 
 #[tokio::test]
-async fn a_hook_that_panics_disturbs_nobody() {
+async fn a_hook_that_panics_disturbs_no_record() {
     let aws = stream(2).await;
     let producer = builder(&aws, slow())
         .on_failure(|_| panic!("a hook that breaks its promise"))
@@ -161,17 +161,13 @@ async fn many_tasks_share_a_producer() {
     for task in 0..16 {
         let producer = producer.clone();
         tasks.spawn(async move {
-            let mut receipts = Vec::new();
             let mut deliveries = Vec::new();
             for id in 0..300 {
                 let data = format!("task {task} record {id} {}", "x".repeat(id));
                 let record = UserRecord::new(format!("{task}/{id}"), data.clone());
                 deliveries.push((data, producer.send(record).await.unwrap()));
             }
-            for (data, delivery) in deliveries {
-                receipts.push((data, delivery.await.unwrap()));
-            }
-            receipts
+            receipts(deliveries).await
         });
     }
     let mut receipts = Vec::new();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kinesis_testkit::Fault;
 use kpl::{HashKey, ProducerConfig, SendError, UserRecord};
 
-use crate::reader::{builder, read, stream, unhurried, until};
+use crate::reader::{builder, read, receipts, stream, unhurried, until};
 
 const BOUND: usize = 512 * 1024;
 
@@ -52,11 +52,7 @@ async fn the_gauge_never_passes_its_bound_while_the_sink_stalls() {
                 accepted.fetch_add(1, Ordering::SeqCst);
                 deliveries.push((data, delivery));
             }
-            let mut receipts = Vec::new();
-            for (data, delivery) in deliveries {
-                receipts.push((data, delivery.await.unwrap()));
-            }
-            receipts
+            receipts(deliveries).await
         });
     }
     // The sink takes nothing: the senders are held back with most of their records.
@@ -136,7 +132,7 @@ async fn a_sender_that_gives_up_leaves_nothing_behind() {
     assert!(futures::poll!(&mut gives_up).is_pending());
     let mut stays = Box::pin(producer.send(record(10_000)));
     assert!(futures::poll!(&mut stays).is_pending());
-    assert_eq!(producer.buffered_bytes(), buffered, "who waits holds nothing");
+    assert_eq!(producer.buffered_bytes(), buffered, "a waiting send holds nothing");
     drop(gives_up);
     aws.faults().remove(stall);
     stays.await.unwrap().await.unwrap();

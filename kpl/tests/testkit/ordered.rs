@@ -9,7 +9,7 @@ use kpl::{
     UserRecord,
 };
 
-use crate::reader::{Seen, builder, read, split, stream, unhurried, until};
+use crate::reader::{Seen, builder, read, reshard, stream, unhurried, until};
 
 fn config(on_gap: OnGap) -> ProducerConfig {
     ProducerConfig {
@@ -58,12 +58,6 @@ fn assert_in_order(seen: &Seen, outcomes: &[(String, Result<(), DeliveryError>)]
     assert!(places.is_sorted(), "{places:?}");
 }
 
-async fn merge(aws: &LocalAws, one: &str, other: &str) {
-    let merge = aws.kinesis().merge_shards().stream_name("s");
-    let merge = merge.shard_to_merge(one).adjacent_shard_to_merge(other);
-    merge.send().await.unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_keep_their_order_through_faults_splits_and_merges() {
     let aws = stream(2).await;
@@ -80,17 +74,7 @@ async fn keys_keep_their_order_through_faults_splits_and_merges() {
     for key in 0..40 {
         senders.spawn(send_key(producer.clone(), format!("key-{key}"), 60));
     }
-    // Shards 0 and 1 halve the space. Split 0 into 2 and 3, 1 into 4 and 5, merge 3 and 4 into 6.
-    let delivered = |n| {
-        let producer = producer.clone();
-        async move { until(|| producer.stats().user_records_delivered > n).await }
-    };
-    delivered(200).await;
-    split(&aws, "shardId-000000000000", u128::MAX / 4).await;
-    delivered(800).await;
-    split(&aws, "shardId-000000000001", u128::MAX / 4 * 3).await;
-    delivered(1500).await;
-    merge(&aws, "shardId-000000000003", "shardId-000000000004").await;
+    reshard(&aws, &producer, [200, 800, 1500]).await;
 
     let all = senders.join_all().await;
     let seen = read(&aws, "s");
@@ -122,7 +106,7 @@ async fn what_was_accepted_behind_a_failed_record_fails_or_goes_on() {
         until(|| aws.faults().count(slow) > 0).await;
         let error = first.await.unwrap_err();
         assert!(matches!(error.cause(), FailureCause::Fatal { .. }), "{error}");
-        // Whoever has seen the failure sends into a mended order.
+        // A caller that has seen the failure sends into a new order.
         let again = send("k", "first again");
         for successor in [second, third] {
             match (on_gap, successor.await) {

@@ -111,6 +111,7 @@ async fn what_a_proxy_refuses_fails_alone_and_the_other_records_are_delivered() 
             let error = delivery.await.unwrap_err();
             let is_rejected = matches!(error.cause(), FailureCause::Rejected { .. });
             assert_eq!(is_rejected, is_final, "{error}");
+            assert!(!error.attempts().is_empty(), "{error:?}");
             assert!(error.attempts().iter().all(|attempt| &*attempt.code == code), "{error:?}");
             assert_eq!(error.may_have_been_written(), !(300..500).contains(&status), "{error}");
         }

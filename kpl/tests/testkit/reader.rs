@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kinesis_aggregation::{Decoded, Decoder, HashKey, HashKeyRange};
 use kinesis_testkit::LocalAws;
-use kpl::{Producer, ProducerBuilder, ProducerConfig, Receipt};
+use kpl::{Delivery, Producer, ProducerBuilder, ProducerConfig, Receipt};
 
 /// Where a user record lies: shard, sequence number, sub-sequence number.
 pub(crate) type Place = (String, String, u64);
@@ -76,6 +76,35 @@ pub(crate) async fn stream(shards: u32) -> LocalAws {
     aws
 }
 
+/// Merges two adjacent shards of `s`.
+pub(crate) async fn merge(aws: &LocalAws, one: &str, other: &str) {
+    let merge = aws.kinesis().merge_shards().stream_name("s");
+    let merge = merge.shard_to_merge(one).adjacent_shard_to_merge(other);
+    merge.send().await.unwrap();
+}
+
+/// Splits both shards of `s`, and merges a child of each. Each step waits until so many records are
+/// delivered.
+pub(crate) async fn reshard(aws: &LocalAws, producer: &Producer, after: [u64; 3]) {
+    // Shards 0 and 1 halve the space. Split 0 into 2 and 3, 1 into 4 and 5, merge 3 and 4 into 6.
+    let delivered = async |count| until(|| producer.stats().user_records_delivered > count).await;
+    delivered(after[0]).await;
+    split(aws, "shardId-000000000000", u128::MAX / 4).await;
+    delivered(after[1]).await;
+    split(aws, "shardId-000000000001", u128::MAX / 4 * 3).await;
+    delivered(after[2]).await;
+    merge(aws, "shardId-000000000003", "shardId-000000000004").await;
+}
+
+/// Waits for the receipts of all records.
+pub(crate) async fn receipts<D>(deliveries: Vec<(D, Delivery)>) -> Vec<(D, Receipt)> {
+    let mut receipts = Vec::new();
+    for (data, delivery) in deliveries {
+        receipts.push((data, delivery.await.unwrap()));
+    }
+    receipts
+}
+
 /// Splits a shard of `s`.
 pub(crate) async fn split(aws: &LocalAws, shard_id: &str, at: u128) {
     let split = aws.kinesis().split_shard().stream_name("s").shard_to_split(shard_id);
@@ -98,7 +127,7 @@ pub(crate) fn builder(aws: &LocalAws, config: ProducerConfig) -> ProducerBuilder
     Producer::builder("s", &aws.sdk_config()).seed(1).config(config)
 }
 
-/// Waits for a condition; what is never met hangs the test, with its name.
+/// Waits for a condition. If it never comes true, the test hangs.
 pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
     while !condition() {
         tokio::time::sleep(Duration::from_millis(2)).await;

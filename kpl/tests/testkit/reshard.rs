@@ -1,4 +1,4 @@
-//! Split and merge under way: whoever reads with the KCL's dropping rule sees every acknowledged record.
+//! Splits and merges under way: a consumer with the KCL's dropping rule sees every acknowledged record.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use aws_sdk_kinesis::types::ScalingType;
 use kinesis_testkit::{Fault, LocalAws};
 use kpl::{HashKey, Producer, ProducerConfig, Receipt, UserRecord};
 
-use crate::reader::{builder, read, split, stream, unhurried, until};
+use crate::reader::{builder, merge, read, receipts, reshard, split, stream, unhurried, until};
 
 fn config() -> ProducerConfig {
     ProducerConfig { record_max_buffered_time: Duration::from_millis(10), ..unhurried() }
@@ -34,11 +34,7 @@ async fn send_through(
             reshard().await;
         }
     }
-    let mut receipts = Vec::new();
-    for (data, delivery) in deliveries {
-        receipts.push((data, delivery.await.unwrap()));
-    }
-    receipts
+    receipts(deliveries).await
 }
 
 fn assert_all_seen(aws: &LocalAws, receipts: &[(String, Receipt)]) -> usize {
@@ -87,11 +83,7 @@ async fn a_merge_resends_nothing() {
     let aws = stream(2).await;
     let producer = builder(&aws, config()).build().await.unwrap();
     let receipts = send_through(&producer, 2000, async || {
-        let merge = aws.kinesis().merge_shards().stream_name("s");
-        let merge = merge
-            .shard_to_merge("shardId-000000000000")
-            .adjacent_shard_to_merge("shardId-000000000001");
-        merge.send().await.unwrap();
+        merge(&aws, "shardId-000000000000", "shardId-000000000001").await;
     })
     .await;
     assert_eq!(assert_all_seen(&aws, &receipts), 0);
@@ -138,10 +130,7 @@ async fn a_shard_check_waits_while_the_shard_map_cannot_be_read() {
     until(|| aws.faults().count(blind) > 1 && producer.stats().kinesis_records > 0).await;
     assert_eq!(producer.stats().user_records_delivered, 0, "no receipt before the shard check");
     aws.faults().remove(blind);
-    let mut receipts = Vec::new();
-    for (data, delivery) in deliveries {
-        receipts.push((data, delivery.await.unwrap()));
-    }
+    let receipts = receipts(deliveries).await;
     assert!(assert_all_seen(&aws, &receipts) > 0);
 }
 
@@ -167,28 +156,10 @@ async fn splits_and_merges_under_faults_lose_nothing() {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             }
-            let mut receipts = Vec::new();
-            for (data, delivery) in deliveries {
-                receipts.push((data, delivery.await.unwrap()));
-            }
-            receipts
+            receipts(deliveries).await
         });
     }
-    // Shards 0 and 1 halve the space. Split 0 into 2 and 3, 1 into 4 and 5, merge 3 and 4 into 6.
-    let delivered = |n| {
-        let producer = producer.clone();
-        async move { until(|| producer.stats().user_records_delivered > n).await }
-    };
-    delivered(300).await;
-    split(&aws, "shardId-000000000000", u128::MAX / 4).await;
-    delivered(1500).await;
-    split(&aws, "shardId-000000000001", u128::MAX / 4 * 3).await;
-    delivered(3000).await;
-    let merge = aws.kinesis().merge_shards().stream_name("s");
-    let merge = merge
-        .shard_to_merge("shardId-000000000003")
-        .adjacent_shard_to_merge("shardId-000000000004");
-    merge.send().await.unwrap();
+    reshard(&aws, &producer, [300, 1500, 3000]).await;
 
     let mut receipts = Vec::new();
     while let Some(done) = tasks.join_next().await {

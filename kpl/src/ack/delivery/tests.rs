@@ -158,7 +158,7 @@ fn a_failure_is_seen_before_it_is_completed_and_once() {
     completer.fail(failed_members(&[0, 2, 4]));
     completer.fail(failed_members(&[1]));
     assert_eq!(outcomes.counters.snapshot().user_records_failed, 4);
-    assert_eq!(wakes.0.load(Ordering::SeqCst), 0, "nobody is woken yet");
+    assert_eq!(wakes.0.load(Ordering::SeqCst), 0, "no task is woken yet");
     let mut seen = |index: usize| {
         let error = (&mut deliveries[index]).now_or_never().map(|outcome| outcome.unwrap_err());
         error.map(|error| error.into_record().unwrap().data().to_vec())

@@ -251,7 +251,7 @@ impl std::hash::Hash for Counting<'_> {
 }
 
 #[test]
-fn members_that_go_alone_are_compared_with_nobody() {
+fn members_that_go_alone_are_not_compared() {
     let mut fixture = Fixture::new(1 << 20, Compression::Off);
     let compared = std::cell::Cell::new(0);
     let (sealed, deliveries) = fixture.sealed(&records(1000, 20));

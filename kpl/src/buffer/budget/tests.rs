@@ -45,7 +45,7 @@ fn waiters_of_a_shard_are_served_in_order() {
     let held = budget.try_charge(A, 30).unwrap();
     let mut first = budget.charge_in_turn(A, 60);
     let mut second = budget.charge_in_turn(A, 5);
-    assert!(budget.try_charge(A, 1).is_none(), "nobody overtakes who waits");
+    assert!(budget.try_charge(A, 1).is_none(), "a later charge overtakes no waiter");
     assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
     drop(held);
     let first = (&mut first).now_or_never().flatten().unwrap();
@@ -95,7 +95,7 @@ fn who_gives_up_lets_the_others_go() {
 }
 
 #[test]
-fn a_grant_that_nobody_takes_comes_back() {
+fn a_grant_that_is_not_taken_comes_back() {
     let budget = budget(100);
     let held = budget.try_charge(A, 50).unwrap();
     let waits = budget.charge_in_turn(A, 30);
@@ -106,7 +106,7 @@ fn a_grant_that_nobody_takes_comes_back() {
 }
 
 #[test]
-fn closing_sends_everybody_away() {
+fn closing_ends_every_wait() {
     let budget = budget(100);
     let _held = budget.try_charge(A, 50).unwrap();
     let mut waits = budget.charge_in_turn(A, 30);
@@ -144,7 +144,7 @@ proptest! {
                 _ => {}
             }
             waiting.retain_mut(|(turn, wakes)| {
-                // Who left a waker is polled only when it was called.
+                // A waiter that left a waker is polled only when that was called.
                 if Arc::strong_count(wakes) > 1 && wakes.0.swap(0, Ordering::SeqCst) == 0 {
                     return true;
                 }
@@ -189,7 +189,7 @@ fn a_charge_that_moves_away_makes_room_for_who_waits() {
 }
 
 #[test]
-fn a_barrier_that_rises_when_somebody_leaves_is_told() {
+fn a_barrier_that_rises_when_a_waiter_leaves_is_announced() {
     let budget = budget(100);
     let _held = budget.try_charge(A, 60).unwrap();
     let granted_and_not_taken = budget.charge_in_turn(C, 30);
@@ -239,7 +239,7 @@ fn a_producer_that_lacks_room_presses_the_others() {
     assert_eq!(one.take_pressure(&[]), Pressure::None);
     let mut waits = other.charge_in_turn(A, 20);
     assert!(one.must_yield().now_or_never().is_some());
-    assert_eq!(one.take_pressure(&[]), Pressure::All, "the barrier is everybody's");
+    assert_eq!(one.take_pressure(&[]), Pressure::All, "the barrier holds for every producer");
     assert!(one.try_charge(B, 1).is_none());
     drop(held);
     assert!((&mut waits).now_or_never().flatten().is_some());
@@ -290,7 +290,7 @@ fn droppable_charges_leave_the_hottest_shard_room_for_others() {
 }
 
 #[test]
-fn reservations_overtake_nobody_who_waits_for_a_shard() {
+fn reservations_overtake_no_waiter_of_a_shard() {
     let budget = budget(900);
     let mut held = fill(&budget, &[A]);
     let mut send = budget.charge_in_turn(A, 100);
@@ -353,7 +353,7 @@ fn reservations_leave_a_third_even_if_all_are_for_one_shard() {
     assert_eq!(sent.len(), 59);
     assert!(budget.try_charge(B, 100).is_some());
     assert!(budget.try_charge(C, 300).is_some());
-    // Who waits for room to reserve neither stalls others, nor waits for more than the fullest shard.
+    // A waiting reservation neither stalls others, nor waits for more than the fullest shard.
     let mut waits = budget.charge_in_turn(QueueId::PERMITS, 10);
     assert!((&mut waits).now_or_never().is_none());
     assert_eq!(budget.take_pressure(&[]), Pressure::Queues(vec![A]));
@@ -368,7 +368,7 @@ fn a_large_reservation_gets_its_room_in_the_end() {
     let held = budget.try_charge(A, 100).unwrap();
     let mut large = budget.charge_in_turn(QueueId::PERMITS, 850);
     assert!((&mut large).now_or_never().is_none());
-    assert!(budget.try_charge(A, 1).is_none(), "nobody overtakes it");
+    assert!(budget.try_charge(A, 1).is_none(), "a later charge does not overtake it");
     drop(held);
     assert_eq!((&mut large).now_or_never().flatten().unwrap().bytes(), 850);
 }

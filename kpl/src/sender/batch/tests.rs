@@ -163,7 +163,7 @@ proptest! {
             let bytes: usize = batch.iter().map(|(_, _, size)| size).sum();
             prop_assert!(batch.len() <= max_count);
             prop_assert!(bytes <= max_size || batch.len() == 1);
-            // Who has something left got as many places as anyone, or one less.
+            // A shard that has records left got as many places as any other, or one less.
             let places = |shard: u32| batch.iter().filter(|(of, ..)| *of == shard).count();
             let most = (0..4).map(places).max().unwrap_or(0);
             for queue_id in 0..4 {

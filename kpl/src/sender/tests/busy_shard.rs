@@ -72,9 +72,7 @@ async fn an_aggregate_stays_open_while_requests_have_no_room() {
         deliveries.push(send(&producer, 0, "v").await);
         tokio::time::sleep(Duration::from_millis(90)).await;
     }
-    for delivery in deliveries {
-        delivery.await.unwrap();
-    }
+    all_delivered(deliveries).await;
     assert_eq!(producer.stats().kinesis_records, 2);
 }
 

@@ -141,9 +141,7 @@ async fn halves_of_an_aggregate_are_compressed() {
     for _ in 0..5 {
         deliveries.push(send(&producer, 0, &text(10_000)).await);
     }
-    for delivery in deliveries {
-        delivery.await.unwrap();
-    }
+    all_delivered(deliveries).await;
     assert!(halves.load(Ordering::Relaxed) >= 3);
     assert_eq!(not_compressed.load(Ordering::Relaxed), 0);
 }

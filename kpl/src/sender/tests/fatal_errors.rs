@@ -101,6 +101,7 @@ async fn a_record_that_expires_before_an_error_is_believed_tells_the_last_answer
     let error = producer.send(record).await.unwrap().await.unwrap_err();
     let FailureCause::Expired { last, .. } = error.cause() else { panic!("{error}") };
     assert!(last.contains(MISSING) && !error.may_have_been_written());
+    assert!(!error.attempts().is_empty());
     assert!(error.attempts().iter().all(|attempt| &*attempt.code == MISSING));
 }
 
@@ -153,9 +154,7 @@ async fn answers_with_throttles_between_them_are_not_believed() {
         deliveries.push(send(&producer, id << 120, "v").await);
         tokio::time::sleep(SECOND / 10).await;
     }
-    for delivery in deliveries {
-        delivery.await.unwrap();
-    }
+    all_delivered(deliveries).await;
 }
 
 /// An account may make few calls of DescribeStreamSummary in a second.

@@ -21,9 +21,7 @@ async fn largest_entry(config: ProducerConfig, count: usize) -> (usize, Producer
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
-    for delivery in deliveries {
-        delivery.await.unwrap();
-    }
+    all_delivered(deliveries).await;
     let largest = *lock(&largest);
     (largest, producer)
 }
@@ -64,9 +62,7 @@ async fn without_a_linger_aggregates_stay_large_while_others_wait() {
         deliveries.push(send(&producer, 0, &"x".repeat(1000)).await);
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    for delivery in deliveries {
-        delivery.await.unwrap();
-    }
+    all_delivered(deliveries).await;
     let aggregates = producer.stats().aggregates;
     assert!(aggregates < 28, "{aggregates}");
 }
@@ -109,9 +105,7 @@ async fn aggregates_stay_large_while_a_record_of_their_shard_is_retried() {
             deliveries.push(send(&producer, 0, &"x".repeat(500)).await);
         }
         slow.await.unwrap();
-        for delivery in deliveries {
-            delivery.await.unwrap();
-        }
+        all_delivered(deliveries).await;
         let written = producer.stats().aggregates - before;
         assert!(written <= 2, "{linger:?}: {written}");
     }
@@ -136,9 +130,7 @@ async fn without_a_linger_a_record_goes_when_its_shard_is_free() {
     assert_eq!(began.elapsed(), round_trip, "at once");
     other.await.unwrap();
     assert_eq!(began.elapsed(), round_trip * 5 / 4, "at once, too");
-    for delivery in behind {
-        delivery.await.unwrap();
-    }
+    all_delivered(behind).await;
     assert_eq!(began.elapsed(), round_trip * 2, "together, when the first was completed");
     let stats = producer.stats();
     assert_eq!((stats.kinesis_records, stats.aggregated_user_records), (3, 10));

@@ -114,9 +114,7 @@ async fn a_hot_shard_behind_permits_stalls_no_sender_of_another() {
     }
     assert!(began.elapsed() < HOUR && !waits.is_finished());
     waits.await.unwrap().unwrap();
-    for delivery in stuck {
-        delivery.await.unwrap();
-    }
+    all_delivered(stuck).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,7 +154,7 @@ async fn droppable_records_give_way_and_critical_ones_never() {
     assert!(producer.buffered_bytes() > 160 * KIB);
     let mut waits = Box::pin(producer.send(record(0, 64_000)));
     assert!(poll!(&mut waits).is_pending());
-    // Nobody looks: the hook is told. `send` does not wait, `try_send` does not refuse.
+    // No caller looks at these deliveries, so the hook is told. `send` does not wait, `try_send` does not refuse.
     drop(producer.send(droppable(0)).now_or_never().unwrap().unwrap());
     drop(producer.try_send(droppable(u128::MAX)).unwrap());
     assert_eq!(reported.load(Ordering::SeqCst), 2);
@@ -209,15 +207,13 @@ async fn a_stalled_producer_leaves_room_to_others_of_its_budget() {
     assert_eq!((third.buffered_bytes(), hot.buffered_bytes()), (0, hot_bytes));
     assert!(pool.peak() <= pool.limit());
     assert_eq!(hot.close(Duration::ZERO).await.abandoned as usize, held.len());
-    for delivery in open {
-        delivery.await.unwrap();
-    }
+    all_delivered(open).await;
     drop((hot, held, patient));
     assert_eq!(pool.used(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_sends_everybody_away_who_waits() {
+async fn a_panic_ends_every_wait() {
     let service = Scripted::new(|passed, entries| {
         assert!(passed < Duration::from_secs(1), "the script panics");
         all_written(entries)
@@ -263,7 +259,7 @@ async fn a_panic_resolves_what_is_in_flight_and_what_is_still_open() {
     for delivery in [in_flight, panics, open] {
         let error = delivery.await.unwrap_err();
         assert!(matches!(error.cause(), FailureCause::Abandoned(StopReason::Panicked { .. })));
-        // Nobody knows how far an abandoned record came.
+        // The producer does not know how far an abandoned record came.
         assert!(error.may_have_been_written());
     }
     let passed = began.elapsed();

@@ -131,9 +131,7 @@ async fn a_proxy_that_refuses_all_requests_for_a_while_loses_no_record() {
             deliveries.push(send(&producer, id << 121, "good").await);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        for delivery in deliveries {
-            delivery.await.unwrap();
-        }
+        all_delivered(deliveries).await;
     }
 }
 
@@ -203,9 +201,7 @@ async fn a_record_whose_requests_hang_fails_alone() {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    for delivery in good {
-        delivery.await.unwrap();
-    }
+    all_delivered(good).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -328,37 +324,38 @@ async fn in_ordered_mode_a_half_that_was_answered_is_sent_with_others_again() {
         }
         deliveries.push(send(&producer, u128::MAX, name).await);
     }
-    for delivery in deliveries {
-        delivery.await.unwrap();
-    }
+    all_delivered(deliveries).await;
     assert_eq!(*lock(&requests), [vec!["half"], vec!["first"], vec!["half", "second"]]);
 }
 
-/// An outage divides few of the records that wait for its end.
+/// Sends a record each millisecond for 20 s, and waits until all are delivered.
+async fn send_for_20_seconds(producer: &Producer) {
+    let mut deliveries = Vec::new();
+    for id in 0..20_000_u128 {
+        deliveries.push(send(producer, id << 113, &"x".repeat(100)).await);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    all_delivered(deliveries).await;
+}
+
+/// An outage splits few of the aggregates that wait for its end.
 #[tokio::test(start_paused = true)]
-async fn an_outage_does_not_scatter_the_records() {
+async fn an_outage_splits_few_aggregates() {
     let service = Scripted::new(|passed, entries| match passed < 20 * SECOND {
         true => (QUICK, Err(answer(503, "Http503"))),
         false => all_written(entries),
     });
     let producer = producer(Arc::clone(&service), ProducerConfig::default()).await;
-    let mut deliveries = Vec::new();
-    for id in 0..20_000_u128 {
-        deliveries.push(send(&producer, id << 113, &"x".repeat(100)).await);
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    for delivery in deliveries {
-        delivery.await.unwrap();
-    }
+    send_for_20_seconds(&producer).await;
     let records = producer.stats().kinesis_records;
     assert!(records < 600, "{records} Kinesis records");
     let calls = service.calls().iter().filter(|passed| **passed < 20 * SECOND).count();
     assert!(calls < 200, "{calls} calls");
 }
 
-/// A service that fails most requests, whatever they hold, divides few of the records.
+/// A service that fails most requests, whatever they hold, splits few of the aggregates.
 #[tokio::test(start_paused = true)]
-async fn a_brownout_does_not_scatter_the_records() {
+async fn a_brownout_splits_few_aggregates() {
     let random = Mutex::new(fastrand::Rng::with_seed(7));
     let service = Scripted::new(move |passed, entries| {
         let fails = passed < 20 * SECOND && lock(&random).f64() < 0.7;
@@ -368,14 +365,7 @@ async fn a_brownout_does_not_scatter_the_records() {
         }
     });
     let producer = producer(Arc::clone(&service), ProducerConfig::default()).await;
-    let mut deliveries = Vec::new();
-    for id in 0..20_000_u128 {
-        deliveries.push(send(&producer, id << 113, &"x".repeat(100)).await);
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    for delivery in deliveries {
-        delivery.await.unwrap();
-    }
+    send_for_20_seconds(&producer).await;
     let (records, calls) = (producer.stats().kinesis_records, service.calls().len());
     assert!(records < 1000, "{records} Kinesis records in {calls} calls");
 }
@@ -408,9 +398,7 @@ async fn check_learned_limit(error: CallError) {
         for id in 0..60_u128 {
             deliveries.push(send(&producer, id << 122, &"x".repeat(20_000)).await);
         }
-        for delivery in deliveries {
-            delivery.await.unwrap();
-        }
+        all_delivered(deliveries).await;
         // Each shard has room for the next records at once, so that these may share requests.
         tokio::time::sleep(2 * SECOND).await;
     }

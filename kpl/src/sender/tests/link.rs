@@ -264,9 +264,7 @@ async fn a_fast_link_is_used_soon() {
         deliveries.push(producer.send(record).await.unwrap());
     }
     let began = clock::now();
-    for delivery in deliveries {
-        delivery.await.unwrap();
-    }
+    all_delivered(deliveries).await;
     let wire = 256.0 * (200 << 10) as f64 * 4.0 / 3.0;
     let least = Duration::from_secs_f64(wire / (1e9 / 8.0));
     let took = began.elapsed();

@@ -40,9 +40,7 @@ async fn each_metric_counts_what_happened() {
         deliveries.push(send(&producer, id, "12345").await);
         deliveries.push(send(&producer, u128::MAX - id, "12345").await);
     }
-    for delivery in deliveries {
-        delivery.await.unwrap();
-    }
+    all_delivered(deliveries).await;
     assert_eq!(producer.in_flight_bytes(), 0);
     producer.close(Duration::from_secs(1)).await;
     tasks.wait().await;
@@ -376,10 +374,10 @@ async fn logs_tell_of_each_trouble_without_data_or_keys_and_cannot_flood() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_message_to_a_code_that_nobody_knows_is_not_logged() {
+async fn the_message_to_an_unknown_code_is_not_logged() {
     let log = Log::default();
     let _guards = log.listen();
-    for (code, is_told) in [("ACodeThatNobodyKnows", false), ("InternalFailure", true)] {
+    for (code, is_told) in [("AnUnknownCode", false), ("InternalFailure", true)] {
         let service = Scripted::new(move |passed, entries| {
             let error = CallError {
                 kind: CallErrorKind::Service,

@@ -128,9 +128,7 @@ async fn a_key_fails_at_one_moment_however_long_it_takes_to_complete() {
     }
     assert_eq!(*lock(&still_open), Some(0), "all of the key failed with the first");
     send(&producer, 7, "again").await.await.unwrap();
-    for delivery in others {
-        delivery.await.unwrap();
-    }
+    all_delivered(others).await;
     let stats = producer.stats();
     assert_eq!(stats.user_records_failed as usize, RECORDS, "{stats:?}");
 }

@@ -133,9 +133,7 @@ async fn an_unknown_shard_in_a_gap_of_the_map_has_it_read_again() {
     tokio::time::sleep(SECOND).await;
     let before = producer.stats();
     let pair = [send(&producer, u128::MAX, "a").await, send(&producer, u128::MAX, "b").await];
-    for delivery in pair {
-        delivery.await.unwrap();
-    }
+    all_delivered(pair).await;
     let written = producer.stats().kinesis_records - before.kinesis_records;
     assert_eq!(written, 1, "an aggregate");
 }
@@ -234,9 +232,7 @@ async fn a_reshard_is_survived_while_shards_cannot_be_listed_for_minutes() {
                 completed.expect("it is not held up").unwrap();
             }
         }
-        for delivery in deliveries {
-            delivery.await.unwrap();
-        }
+        all_delivered(deliveries).await;
         let mut all = std::mem::take(&mut *lock(&seen));
         all.sort_unstable();
         all.dedup();
@@ -248,9 +244,7 @@ async fn a_reshard_is_survived_while_shards_cannot_be_listed_for_minutes() {
         for id in 0..1000 {
             deliveries.push(send(&producer, id, "v").await);
         }
-        for delivery in deliveries {
-            delivery.await.unwrap();
-        }
+        all_delivered(deliveries).await;
         assert_eq!(producer.stats().kinesis_records - before.kinesis_records, 2);
     }
 }

@@ -25,7 +25,7 @@ async fn a_limit_that_changes_holds_from_the_next_refresh_on() {
     *lock(&service.max_record_size) = Some(10 * MIB);
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert!(!is_refused());
-    // Who does not tell changes nothing.
+    // A description without the size changes nothing.
     *lock(&service.max_record_size) = None;
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert!(!is_refused());

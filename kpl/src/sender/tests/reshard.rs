@@ -116,6 +116,15 @@ async fn after_merge() -> (Stream, Arc<Scripted>, Producer) {
     (stream, service, producer)
 }
 
+/// Splits a shard of the new stream. An aggregate of records for both children is sent again.
+async fn assert_split_is_noticed(stream: &Stream, service: &Scripted, producer: &Producer) {
+    *lock(stream) = new_stream_after_split();
+    *lock(&service.shards) = new_stream_after_split();
+    let low_and_high = [0, 2 * QUARTER];
+    assert_eq!(takers(producer, low_and_high).await, ["2", "3"]);
+    assert_eq!(producer.stats().resent_for_wrong_shard, 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_ranges_of_a_stream_that_another_replaced_judge_no_aggregate() {
     let (stream, service, producer) = after_merge().await;
@@ -123,11 +132,7 @@ async fn the_ranges_of_a_stream_that_another_replaced_judge_no_aggregate() {
     *lock(&service.shards) = new_stream();
     // The timer refreshes the map while the producer is idle.
     tokio::time::sleep(200 * SECOND).await;
-    *lock(&stream) = new_stream_after_split();
-    *lock(&service.shards) = new_stream_after_split();
-    let low_and_high = [0, 2 * QUARTER];
-    assert_eq!(takers(&producer, low_and_high).await, ["2", "3"]);
-    assert_eq!(producer.stats().resent_for_wrong_shard, 2);
+    assert_split_is_noticed(&stream, &service, &producer).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,13 +140,9 @@ async fn a_stream_that_list_shards_does_not_find_is_forgotten() {
     let (stream, service, producer) = after_merge().await;
     *lock(&service.list_fails) = Some(refused_request("ResourceNotFoundException"));
     tokio::time::sleep(200 * SECOND).await;
-    // The new stream was split before it was first listed.
-    *lock(&stream) = new_stream_after_split();
-    *lock(&service.shards) = new_stream_after_split();
     *lock(&service.list_fails) = None;
-    let low_and_high = [0, 2 * QUARTER];
-    assert_eq!(takers(&producer, low_and_high).await, ["2", "3"]);
-    assert_eq!(producer.stats().resent_for_wrong_shard, 2);
+    // The new stream is split before it is first listed.
+    assert_split_is_noticed(&stream, &service, &producer).await;
 }
 
 #[tokio::test(start_paused = true)]

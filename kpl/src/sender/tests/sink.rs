@@ -96,7 +96,7 @@ async fn a_sink_tells_each_failure_once_at_a_flush_and_takes_every_record() {
     let mut sink = producer.sink();
     for id in 0..30 {
         let key = if id % 10 == 3 { "bad" } else { "good" };
-        // Each is taken, whatever failed before: nobody holds it but the sink.
+        // The sink takes each record, whatever failed before: only the sink holds it.
         sink.feed(UserRecord::new(key, format!("{id}"))).await.unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

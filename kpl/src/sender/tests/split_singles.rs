@@ -99,9 +99,7 @@ async fn members_that_leave_their_aggregate_keep_their_order() {
     };
     let run = tokio::spawn(async move { sender.run().await });
     later.await.unwrap();
-    for delivery in deliveries {
-        delivery.await.unwrap();
-    }
+    all_delivered(deliveries).await;
     let all: Vec<_> = (0..=MEMBERS).map(|id| id.to_string()).collect();
     assert_eq!(*lock(&sent), all);
     shards.stop(StopReason::Closed);

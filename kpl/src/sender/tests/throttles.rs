@@ -101,9 +101,7 @@ async fn recovery_after(message: &'static str) -> (Duration, f64) {
     for _ in 0..64 {
         deliveries.push(send(&producer, 0, &"x".repeat(60_000)).await);
     }
-    for delivery in deliveries {
-        delivery.await.unwrap();
-    }
+    all_delivered(deliveries).await;
     let shards = producer.hot_spots().shards;
     let low = shards.iter().find(|load| &*load.shard_id == "low").unwrap();
     (began.elapsed(), low.rate)
@@ -133,13 +131,7 @@ async fn an_answer_that_refuses_every_record_of_the_stream_pauses_the_calls() {
             ..Default::default()
         };
         let producer = producer(Arc::clone(&service), config).await;
-        let mut deliveries = Vec::new();
-        for _ in 0..1000 {
-            deliveries.push(send(&producer, 0, "v").await);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        for delivery in deliveries {
-            let error = delivery.await.unwrap_err();
+        for error in errors_of_20_seconds(&producer).await {
             let cause = error.cause();
             if is_fatal {
                 assert!(matches!(cause, FailureCause::Fatal { .. }), "{error}");
@@ -176,9 +168,7 @@ async fn aggregates_stay_open_until_the_stream_takes_some_again() {
         deliveries.push(send(&producer, u128::MAX, "v").await);
         tokio::time::sleep(SECOND / 20).await;
     }
-    for delivery in deliveries {
-        delivery.await.unwrap();
-    }
+    all_delivered(deliveries).await;
     let refused = lock(&seen).len();
     // Those of the half second before the first answer.
     assert!(refused <= 6, "{refused} Kinesis records were sealed");

@@ -69,9 +69,7 @@ async fn many_requests_that_fail_at_once_are_one_failure() {
     for id in 0..24_u128 {
         deliveries.push(send(&producer, id << 123, "v").await);
     }
-    for delivery in deliveries {
-        delivery.await.unwrap();
-    }
+    all_delivered(deliveries).await;
     let calls = service.calls();
     assert!(calls[23] < SECOND, "all were in flight: {calls:?}");
     let first_step = Duration::from_millis(50);
@@ -102,13 +100,7 @@ async fn a_missing_stream_is_not_asked_for_with_every_record() {
             ProducerConfig { record_max_buffered_time: Duration::ZERO, ..Default::default() };
         let producer = producer(Arc::clone(&service), config).await;
         *lock(&service.describe_fails) = Some(refused_request("ResourceNotFoundException"));
-        let mut deliveries = Vec::new();
-        for _ in 0..1000 {
-            deliveries.push(send(&producer, 0, "v").await);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        for delivery in deliveries {
-            let error = delivery.await.unwrap_err();
+        for error in errors_of_20_seconds(&producer).await {
             let fatal = matches!(error.cause(), FailureCause::Fatal { .. });
             assert_eq!(fatal, is_fatal, "{error}");
         }
@@ -135,9 +127,7 @@ async fn a_held_shard_check_does_not_wait_for_a_long_backoff() {
     *lock(&service.shards) = vec![shard("child", 0, u128::MAX, true)];
     tokio::time::sleep(200 * SECOND).await;
     let pair = [send(&producer, 0, "a").await, send(&producer, 1, "b").await];
-    for delivery in pair {
-        delivery.await.unwrap();
-    }
+    all_delivered(pair).await;
     assert!(clock::now() - service.started <= 405 * SECOND);
     let calls = lock(&service.list_calls).clone();
     let wanted =

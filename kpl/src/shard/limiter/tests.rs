@@ -18,7 +18,8 @@ fn a_record_above_the_burst_goes_when_the_bucket_is_full_and_is_paid_back() {
 }
 
 proptest! {
-    /// Over any window from the start: no more than burst + rate x time + one large record; and whoever waits as told may go.
+    /// Over any window from the start, the limiter grants at most burst + rate x time + one large record. A record that
+    /// waits as long as it is told may go.
     #[test]
     fn the_rate_holds_over_any_run(
         percent in 1..400_u32,
@@ -230,7 +231,7 @@ fn the_rate_rises_to_its_ceiling_while_it_is_what_holds_back() {
     limiter.served(now);
     let cut = limiter.rate();
     for _ in 0..1000 {
-        // Nothing was taken: the rate holds nobody back, and stays.
+        // Nothing was taken: the rate holds no record back, and stays.
         limiter.served(now);
         now += SECOND;
     }

@@ -91,7 +91,7 @@ pub(crate) fn payload(run: &str, id: u64, text: &str) -> Bytes {
     Bytes::from(format!("{run} {id} {text}"))
 }
 
-/// The id of a payload of this run; `None` for somebody else's record.
+/// The id in a payload of this run. `None` if the record is of another run.
 pub(crate) fn id_of(run: &str, payload: &[u8]) -> Option<u64> {
     let rest = payload.strip_prefix(run.as_bytes())?.strip_prefix(b" ")?;
     let end = rest.iter().position(|&b| b == b' ')?;

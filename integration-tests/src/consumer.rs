@@ -186,14 +186,14 @@ impl RecordProcessor for Reporter {
         for record in batch.records() {
             reports.push(Report::Delivered {
                 ownership: self.ownership,
-                id: workload::id_of(record.data()).ok_or("a payload that nobody sent")?,
+                id: workload::id_of(record.data()).ok_or("a payload that this run did not send")?,
                 position: Position {
                     sequence_number: record.sequence_number().to_string(),
                     sub_sequence_number: record.sub_sequence_number(),
                 },
                 key: record
                     .partition_key()
-                    .ok_or("a record without a key that nobody sent")?
+                    .ok_or("a record without a key, which this run did not send")?
                     .to_owned(),
             });
         }
@@ -209,7 +209,7 @@ impl RecordProcessor for Reporter {
     }
 
     async fn lease_lost(&mut self) {
-        // A closed pipe means that the parent has gone; there is nobody to tell.
+        // A closed pipe means that the parent has gone: the report has no reader.
         let _ = self.report([Report::Lost { ownership: self.ownership }]);
     }
 

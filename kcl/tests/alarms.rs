@@ -1,4 +1,4 @@
-//! The alarm rules of the page on metrics, as it states them, on processors that hang, fail and work.
+//! The alarm rules of the page on metrics, read from it, on processors that hang, fail and work.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -185,7 +185,7 @@ async fn a_worker_reports_under_the_names_of_the_java_library() {
     notes.until("RenewAllLeases RenewLease.Success worker=w", |sum| sum >= 1.0).await;
     notes.until("LeaseDiscovery ListLeaseKeysForWorker.Success worker=w", |sum| sum >= 1.0).await;
 
-    // A lease of a worker that does not live: nobody's, once the failover time has passed.
+    // A lease of a dead worker counts as unowned once the failover time has passed.
     let text = |text: &str| AttributeValue::S(text.to_owned());
     let dead = aws.dynamodb().update_item().table_name("billing");
     dead.key("leaseKey", text("shardId-000000000000"))

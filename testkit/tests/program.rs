@@ -126,7 +126,7 @@ async fn stops_on_an_interrupt_with_a_connection_open() {
 
 #[tokio::test]
 async fn listens_on_the_ports_it_is_told_and_takes_them_again() {
-    // Below the ports that the system gives to connections and to those who ask for any.
+    // Below the ports that the system gives to connections, and to a program that asks for any port.
     let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
     let mut free = (first..32_000).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
     let mut free = || free.next().unwrap().to_string();

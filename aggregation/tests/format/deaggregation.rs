@@ -156,7 +156,7 @@ fn non_utf8_key_is_a_plain_record() {
     // Used by no record, and in the other table: the message is as broken.
     assert_malformed(b"\x0a\x01k\x0a\x01\xff\x1a\x05\x08\x00\x1a\x01x", MalformedBody::NotUtf8);
     assert_malformed(b"\x0a\x01k\x12\x01\xff\x1a\x05\x08\x00\x1a\x01x", MalformedBody::NotUtf8);
-    // In a tag, which nobody reads.
+    // In a tag, which no decoder reads.
     for tag in [&b"\x0a\x01\xff"[..], b"\x0a\x01k\x12\x01\xff"] {
         let record = [&bytes_field(4, tag)[..], b"\x08\x00\x1a\x01x"].concat();
         let body = [b"\x0a\x01k", &bytes_field(3, &record)[..]].concat();

@@ -67,7 +67,7 @@ struct Counts {
     readers: usize,
 }
 
-/// What everybody tells.
+/// Counts over all workers.
 #[derive(Debug, Default)]
 struct Tally(Mutex<Counts>);
 

@@ -94,8 +94,8 @@ impl Held {
 /// given within the failover time, once more if the index lags, and renews it a third of that later.
 const FIRST_HEARTBEAT: Duration = Duration::from_millis(25_000);
 
-/// For the oracle: at work by Java's own fence; until its counter can be found silent for the failover
-/// time, nobody else may start.
+/// What the oracle knows of a lease that a Java worker holds. The worker is at work by its own fence. No
+/// other worker may start before the counter can be found silent for the failover time.
 struct ByJava(Arc<Held>);
 
 impl Hold for ByJava {

@@ -78,7 +78,8 @@ pub struct Report {
     pub steps: u64,
     /// What must never happen, and did.
     pub violations: Vec<String>,
-    /// What a rule of Java's leaves open and nobody can prevent: how often, by the rule. Not violations.
+    /// How often a rule of the Java library left a fault open that no worker of ours can prevent, by the
+    /// rule. These are no violations.
     pub java_windows: BTreeMap<&'static str, u64>,
     /// Of the whole trace: the same for the same seed.
     pub digest: u64,

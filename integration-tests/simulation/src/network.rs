@@ -109,7 +109,7 @@ impl State {
             0..10 => Passage::Throttled,
             10..20 => Passage::Lost,
             20..25 => Passage::Cut,
-            // Answers that get lost, or come when nobody waits any more.
+            // Answers that get lost, or come after the caller has given up.
             25..45 => Passage::Through { there, back: None },
             45..55 => Passage::Through { there, back: Some(millis(&mut self.random, 100, 8_000)) },
             // Requests that arrive late.

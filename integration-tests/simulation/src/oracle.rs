@@ -24,7 +24,7 @@ use progress::Progress;
 /// Violations after which a run has told enough.
 const ENOUGH: usize = 5;
 
-/// Who gives leases away by force, as the table's watcher is told.
+/// The name under which a leader that moves leases by force is shown to the table's watcher.
 pub(super) const FORCE: &str = "leader";
 
 /// Whether a processor may be at work.
@@ -32,7 +32,7 @@ pub(super) trait Hold: Send + Sync {
     /// By its own fence, as its worker judges it.
     fn is_held(&self) -> bool;
 
-    /// By time alone: who is at work may not have heard that it should not be.
+    /// By time alone: a processor at work may not have heard yet that its lease is lost.
     fn is_fenced(&self) -> bool {
         !self.is_held()
     }
@@ -70,8 +70,9 @@ struct Processor {
 }
 
 impl Processor {
-    /// Both are at work. One of ours waits for the other's fence; Java starts on what it is given, and
-    /// who gives it to a Java worker by force has told his processor before.
+    /// True if both are at work. A worker of ours waits for the fence of the previous owner. A Java worker
+    /// starts on what it is assigned, and a worker that hands it a lease by force has stopped its own
+    /// processor before.
     fn overlaps(&self, other: &Self) -> bool {
         let ours = self.kind == Kind::Rust && other.kind == Kind::Rust;
         ours || (self.hold.is_held() && other.hold.is_held())
@@ -244,8 +245,8 @@ impl Oracle {
         }
     }
 
-    /// A worker has stopped: what of its user code still stands is nobody's, also when its name is used
-    /// again.
+    /// Notes that a worker has stopped. User code of it that still runs belongs to no worker, also when
+    /// its name is used again.
     pub(super) fn stopped(&self, worker: &str) {
         for processor in self.state().processors.values_mut() {
             processor.left_behind |= processor.worker == worker;
@@ -313,7 +314,7 @@ impl Oracle {
         whole.unwrap_or(false)
     }
 
-    /// What the stream holds and nobody was given yet.
+    /// Records of the stream that no processor was given yet.
     pub(super) fn missing(&self) -> Vec<String> {
         let state = self.state();
         let shards = self.stream.shards().into_iter();
@@ -349,7 +350,7 @@ impl State {
         }
     }
 
-    /// What nobody can prevent, by a rule of Java's.
+    /// Notes a fault that a rule of the Java library leaves open.
     fn window(&mut self, now: Duration, rule: JavaRule, what: &str) {
         let rule = rule.name();
         *self.java_windows.entry(rule).or_default() += 1;

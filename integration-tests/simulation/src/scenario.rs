@@ -254,7 +254,7 @@ impl Fleet {
             let kind = if java { 'j' } else { 'r' };
             format!("{kind}{}", self.started)
         });
-        // Some take little for themselves; in the end, somebody must take all.
+        // Some workers have a low limit. In the calm at the end, the workers must be able to take all.
         let max_leases = if self.calm.is_cancelled() || self.random.u32(..3) > 0 {
             usize::MAX
         } else {

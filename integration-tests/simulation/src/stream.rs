@@ -183,7 +183,7 @@ impl Stream {
         }
     }
 
-    /// One record into each open shard: who reads them all reads every shard.
+    /// Puts one record into each open shard. A fleet that delivers them all reads every shard.
     pub(super) fn put_everywhere(&self) {
         let state = &mut *self.state();
         for shard in state.shards.values_mut() {

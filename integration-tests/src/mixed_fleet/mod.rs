@@ -31,7 +31,7 @@ pub struct Outcome {
     pub overlapping: u64,
     /// Processors that began before the shard's parents had ended.
     pub children_before_parents: u64,
-    /// Records that came in the name of another shard, or that nobody wrote.
+    /// Records that came in the name of another shard, or that this run did not write.
     pub misplaced: u64,
     /// Records that came again, as they may after a kill.
     pub redelivered: u64,

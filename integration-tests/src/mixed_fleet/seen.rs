@@ -24,11 +24,11 @@ pub(super) struct State {
     readers: BTreeSet<u32>,
     /// Workers whose processes must not end.
     live: BTreeSet<u32>,
-    /// The latest look at the table.
+    /// The table, as it was last read.
     pub(super) table: Table,
-    /// Shards that nobody has begun since a worker stopped on request: that worker.
+    /// By shard, the worker that stopped on request, until another worker begins the shard.
     released: HashMap<String, u32>,
-    /// From whom to whom that was.
+    /// The workers between which that happened: the one that stopped, and the one that began.
     handoffs: BTreeSet<(u32, u32)>,
     /// Shards that get more records than others.
     pub(super) heavy: HashSet<String>,
@@ -146,7 +146,7 @@ impl State {
             self.receipts.len(),
             running.join(" "),
             owners.join(" "),
-            self.table.leader.as_deref().unwrap_or("nobody"),
+            self.table.leader.as_deref().unwrap_or("none"),
         )
     }
 }
@@ -168,7 +168,7 @@ impl Seen {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes something, and wakes who waits.
+    /// Changes the state, and wakes all that wait for a change.
     pub(super) fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = change(&mut self.state());
         self.changed.notify_waiters();

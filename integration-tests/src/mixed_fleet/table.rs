@@ -1,4 +1,4 @@
-//! The lease table as anybody can read it.
+//! The lease table, read with plain calls of DynamoDB.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::Error;
 /// What is in it, as far as a run asks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Table {
-    /// Who holds the leader's lock.
+    /// The holder of the leader's lock.
     pub(super) leader: Option<String>,
     /// The fleet's mode.
     pub(super) mode: Option<String>,
@@ -36,7 +36,7 @@ pub(super) async fn look(dynamodb: &Client, table: &str) -> Result<Option<Table>
             Some("Leader") => found.leader = text(item, "ownerName"),
             Some("Migration3.0") => found.mode = text(item, "cv"),
             Some(shard) if item.contains_key("leaseCounter") => {
-                let owner = text(item, "leaseOwner").unwrap_or_else(|| "nobody".to_owned());
+                let owner = text(item, "leaseOwner").unwrap_or_else(|| "none".to_owned());
                 found.owners.push((shard.to_owned(), owner));
             }
             _ => {}

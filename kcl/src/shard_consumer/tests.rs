@@ -359,7 +359,7 @@ async fn the_warning_of_a_call_that_does_not_return_has_its_records() {
     status.watch_over(None);
     status.watch_over(Some(PATIENCE));
     assert_eq!(logs.warnings(), [""; 0]);
-    // Of no time: slow at each look, and warned of at a limited rate.
+    // With a limit of zero, each call is slow. The warnings are limited in rate.
     status.watch_over(Some(Duration::ZERO));
     status.watch_over(Some(Duration::ZERO));
     let warnings = logs.warnings();

@@ -1,4 +1,4 @@
-//! Every answer, by the state that it is for.
+//! Every answer, and the state that it describes.
 
 use std::sync::{Arc, LazyLock};
 
@@ -74,7 +74,7 @@ fn asker(own: Option<ShardSnapshot>) -> Asker<'static> {
     }
 }
 
-/// What is said of [`SHARD`] with this lease and no consumer.
+/// The answer for [`SHARD`] with this lease and no consumer.
 fn of(lease: LeaseSnapshot) -> WhyNotRunning {
     let table = table(vec![lease]);
     why_not_running(SHARD, &asker(None), Some(&table)).unwrap()
@@ -185,7 +185,7 @@ fn any_other_shard_is_told_by_the_table() {
         of(LeaseSnapshot { heartbeat_age, ..lease(SHARD, Some("w2")) }),
         WhyNotRunning::OwnerSilent { worker: worker(), heartbeat_age }
     );
-    // At the look it was heard; looks at a large table are rare.
+    // The last scan showed a renewal; scans of a large table are rare.
     let seen_long_ago = LeaseSnapshot { heartbeat_age, ..lease(SHARD, Some("w2")) };
     let table = LeaseTableSnapshot { age: heartbeat_age, ..table(vec![seen_long_ago]) };
     assert_eq!(

@@ -60,7 +60,7 @@ impl Fleet {
         self.workers.iter().all(|worker| processing(worker) == 1)
     }
 
-    /// In paused time: what does not come in ten minutes does not come.
+    /// In paused time, what has not come after ten minutes never comes.
     async fn until(&self, what: &str, condition: impl Fn() -> bool) {
         for _ in 0..6_000 {
             if condition() {
@@ -86,7 +86,7 @@ impl Fleet {
     }
 
     /// Nothing skipped, nothing out of order, and no processor was given a record after the next one
-    /// of its shard had started. Answers with the records that came twice.
+    /// of its shard had started. Returns the number of records that came twice.
     fn verdict(&self) -> u64 {
         let seen = self.probe.seen();
         for shard in ["shardId-000000000000", "shardId-000000000001"] {
@@ -160,7 +160,7 @@ async fn a_silence_of_5_s_is_survived_unless_it_begins_right_before_a_renewal() 
         let renewed = fleet.paused.now();
         fleet.put(0..100).await;
         fleet.until("all records", || fleet.probe.is_settled()).await;
-        // The checkpoints, which count as renewals, are no more than a read's pause away.
+        // The next checkpoint, which counts as a renewal, follows within the pause between two reads.
         let since = fleet.paused.now() - renewed;
         assert!(since < SECOND, "{since:?}");
         sleep(tenths * SECOND / 10 - since).await;
@@ -175,7 +175,7 @@ async fn a_silence_of_5_s_is_survived_unless_it_begins_right_before_a_renewal() 
     }
 }
 
-/// Longer than the failover time: the fence falls. Answers with the records that came twice.
+/// Longer than the failover time: the fence falls. Returns the number of records that came twice.
 async fn longer(fault: fn(Duration) -> Fault, lasting: Duration) -> u64 {
     let fleet = Fleet::start().await;
     fleet.put(0..100).await;
@@ -259,7 +259,7 @@ async fn planned_stop_in_the_middle(fault: Fault) {
     fleet.settled().await;
     fleet.paused.aws.faults().add(fault);
     let began = fleet.paused.now();
-    // It can neither remove its row nor give its lease away.
+    // The worker can neither remove its row nor hand its lease over.
     fleet.workers[0].shutdown(F).await.unwrap();
     let took = fleet.paused.now() - began;
     assert!(took <= F + WorkerHandle::STOP_MARGIN, "{took:?}");

@@ -1,4 +1,4 @@
-//! What can be wrong before a worker runs: a typed error each, in time, that says what to do.
+//! Errors of `build`. Each is typed, comes in time, and says what to do.
 
 use std::time::{Duration, Instant};
 

@@ -24,7 +24,7 @@ use crate::probe::Probe;
 use crate::setup::{STREAM, open_shards, processing, split};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// For how long is counted.
+/// The time for which calls are counted.
 const COUNTED: Duration = Duration::from_secs(120);
 
 /// What was sent, by operation: requests and capacity units.
@@ -51,7 +51,7 @@ impl CostMeter {
     }
 }
 
-/// A fleet's, or per second.
+/// Units of a whole fleet, or per second.
 #[derive(Debug, Clone, Copy)]
 struct Spent {
     checkpoints: f64,
@@ -254,7 +254,7 @@ impl Scenario {
         };
         let so_far =
             || Spent { checkpoints: *checkpoints.lock().unwrap() as f64, ..meter.so_far() };
-        // Until it looks at its leisure, and has written its first checkpoints.
+        // Until the workers scan on their schedules, and have written their first checkpoints.
         work(20 * SECOND).await;
         let (began, before) = (paused.now(), so_far());
         work(COUNTED).await;
@@ -291,8 +291,9 @@ impl Scenario {
         }
     }
 
-    /// Read units per second: each worker looks at the table and at the index once a second, lists it
-    /// consistently, twice at most, for a shard sync each 45 s at the soonest, and reads the fleet's mode.
+    /// Read units per second. Each worker scans the table and queries the index once a second. For a shard
+    /// sync, each 45 s at the soonest, it lists the table consistently, twice at most. It also reads the
+    /// fleet's mode.
     fn most_reads(&self) -> f64 {
         // Finished leases, the rows, and what holds the fleet's mode.
         let items = self.leases() + u32::from(self.is_split) + self.workers + 1;
@@ -300,7 +301,7 @@ impl Scenario {
         f64::from(self.workers) * (look + 0.5 + 2.0 * 2.0 * look / 45.0) + self.mode_reads()
     }
 
-    /// Reads per second of the fleet's mode: each worker's, each 48 s at the soonest.
+    /// Reads per second of the fleet's mode: each worker reads it each 48 s at the soonest.
     fn mode_reads(&self) -> f64 {
         f64::from(self.workers) * (COUNTED.as_secs_f64() / 48.0).ceil() / COUNTED.as_secs_f64()
     }

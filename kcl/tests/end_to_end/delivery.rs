@@ -1,4 +1,4 @@
-//! What arrives at a processor: aggregates, compressed ones, and the place to resume at.
+//! What arrives at a processor: plain and compressed aggregates, and the records behind a checkpoint.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};

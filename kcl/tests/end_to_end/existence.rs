@@ -1,5 +1,5 @@
-//! Calls that do not find the lease table or the stream: a passing fault ends no worker, a table or
-//! stream that is gone does.
+//! Calls that do not find the lease table or the stream. A passing fault ends no worker. A table or stream
+//! that is gone ends it.
 
 use std::time::Duration;
 

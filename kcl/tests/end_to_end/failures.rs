@@ -1,4 +1,4 @@
-//! Processors that fail, and services that do.
+//! Processors and services that fail.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -57,7 +57,7 @@ async fn a_batch_that_never_succeeds_is_kept_and_not_checkpointed_by_a_stop() {
     process_all(&aws, &probe, config("w2")).await;
 }
 
-/// It panics when it is dropped.
+/// Panics when it is dropped.
 struct DropPanics {
     starts: bool,
 }

@@ -1,4 +1,4 @@
-//! A worker that is to hold so many leases, and what it is given beyond that.
+//! A worker with a limit on its leases, and leases that it is assigned beyond that.
 
 use std::time::Duration;
 
@@ -77,8 +77,8 @@ impl Fleet {
         write.send().await.unwrap();
     }
 
-    /// Waits until the worker without a limit has the lease again, and processes it; answers with the
-    /// time until then.
+    /// Waits until the worker without a limit has the lease again and processes it. Returns the time until
+    /// then.
     async fn comes_back(&self, shard: &str) -> Duration {
         let began = self.paused.now();
         for _ in 0..600 {
@@ -123,14 +123,14 @@ async fn a_worker_at_its_limit_is_handed_nothing_and_passes_on_what_it_is_given(
     let fleet = Fleet::start().await;
     fleet.settles("the start").await;
     put(&fleet.paused.aws, &fleet.probe, 0..200).await;
-    // What would be evened out if there were room.
+    // Balancing would move leases to the second worker if it had room.
     for _ in 0..100 {
         sleep(SECOND / 10).await;
         fleet.settles("without a change").await;
     }
-    assert_eq!(fleet.rows().await, ["w1"], "the full one invites nobody");
+    assert_eq!(fleet.rows().await, ["w1"], "a worker that is full shows no row");
 
-    // A leader that looked before the row was gone hands a shard over, and assigns one by force.
+    // A leader whose scan still showed the row hands a shard over, and assigns one by force.
     let shard = fleet.shard_of_unlimited();
     let handoff = "SET leaseOwner = :new, checkpointOwner = :old";
     fleet.lead(&shard, handoff).await;
@@ -174,7 +174,7 @@ async fn where_no_worker_has_room_a_shard_waits_and_the_reason_is_told() {
         waited += 1;
         sleep(SECOND / 10).await;
     }
-    // Room elsewhere: all run again.
+    // The other worker has room: all shards are processed again.
     let more = fleet.paused.builder(&fleet.probe, config("w3"));
     let more = more.build().await.unwrap().spawn();
     for _ in 0..300 {
@@ -204,7 +204,7 @@ async fn a_worker_goes_on_without_its_handle() {
         sleep(SECOND / 10).await;
     }
     assert!(probe.is_settled());
-    // Behind the failover time, the leases are renewed and records come in as before.
+    // After the failover time, the leases are renewed and records come in as before.
     sleep(30 * SECOND).await;
     put(&paused.aws, &probe, 50..100).await;
     for _ in 0..600 {

@@ -37,7 +37,7 @@ impl Running {
         running
     }
 
-    /// Answers with the time until then.
+    /// Returns the time until then.
     async fn until(&self, what: &str, condition: impl Fn() -> bool) -> Duration {
         let began = self.paused.now();
         for _ in 0..1_200 {
@@ -56,7 +56,7 @@ impl Running {
     }
 }
 
-/// `cause`: in the text of what fails.
+/// The texts of the failures contain `cause`.
 async fn is_told(fault: Fault, cause: &str) {
     let logs = Logs::capture();
     let running = Running::start().await;
@@ -100,7 +100,7 @@ async fn is_told(fault: Fault, cause: &str) {
     let lost: Vec<_> = warnings.iter().filter(|line| line.contains("lease lost")).collect();
     assert_eq!(lost.len(), 2, "{warnings:#?}");
     assert!(lost.iter().all(|line| line.contains(cause)), "{lost:#?}");
-    // Of each kind and shard the first, and then one each 30 s.
+    // The first warning of each kind and shard is logged, and then one each 30 s.
     let seconds = running.paused.now().as_secs() as usize;
     assert!(warnings.len() <= 12 + seconds / 2, "{}", warnings.len());
 
@@ -156,7 +156,7 @@ async fn an_item_that_cannot_be_read_is_told_and_logged_at_a_limited_rate() {
     worker.shutdown(F).await.unwrap();
 }
 
-/// What fails alone is told alone, and the rest goes on.
+/// If one kind of call fails, it alone is reported, and the rest goes on.
 #[tokio::test(start_paused = true)]
 async fn a_shard_sync_that_fails_is_told() {
     let running = Running::start().await;

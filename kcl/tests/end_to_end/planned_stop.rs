@@ -98,7 +98,8 @@ impl Stage {
         builder.build().await.unwrap().spawn()
     }
 
-    /// How long it took. In paused time: what does not come in two minutes does not come.
+    /// Returns the time until the condition holds. In paused time, what has not come after two minutes
+    /// never comes.
     async fn until(&self, what: &str, condition: impl Fn() -> bool) -> Duration {
         let began = self.paused.now();
         while !condition() {
@@ -127,7 +128,7 @@ async fn a_lease_goes_behind_the_last_checkpoint_and_the_row_and_before_a_last_l
     for (on_stop, last) in [(OnStop::HandOver, "give"), (OnStop::Release, "release")] {
         let mut stage = Stage::new(2).await;
         stage.probe = Probe::new().without_checkpoints();
-        // But for what rides on renewals, the only checkpoint is the one at the stop.
+        // Apart from progress that renewals write, the only checkpoint is the one at the stop.
         let hourly = CheckpointPolicy::Interval(360 * F);
         let settings = |id| config(id).with_checkpoint(hourly).with_on_stop(on_stop);
         let leaver = stage.worker(settings("w1")).await;
@@ -136,9 +137,9 @@ async fn a_lease_goes_behind_the_last_checkpoint_and_the_row_and_before_a_last_l
         stage.until("one each", one_each).await;
         stage.put(0..100).await;
         stage.until("all records", || stage.probe.is_settled()).await;
-        // It looks at its leisure, and not at the moment of the stop.
+        // The worker scans on its schedule now, and not at the moment of the stop.
         sleep(5 * SECOND + SECOND / 2).await;
-        // No renewal has carried these.
+        // No renewal has written the progress of these records.
         stage.put(100..200).await;
         stage.until("the last records", || stage.probe.is_settled()).await;
 
@@ -174,7 +175,7 @@ async fn handed_over_or_released_a_shard_runs_elsewhere_within_seconds() {
         let two_each = || processing(&leaver) == 2 && processing(&other) == 2;
         stage.until("two each", two_each).await;
         stage.put(0..400).await;
-        // In the middle of it.
+        // In the middle of the records.
         let report = leaver.shutdown(DEADLINE).await.unwrap();
         assert_eq!((report.drained.len(), report.aborted.len()), (2, 0));
         let expected = match on_stop {
@@ -195,7 +196,7 @@ async fn handed_over_or_released_a_shard_runs_elsewhere_within_seconds() {
         stage.until("all records", || stage.probe.is_settled()).await;
         stage.probe.assert_exact();
         other.shutdown(DEADLINE).await.unwrap();
-        assert_eq!(stage.owners().await, vec![None; 4], "nobody is left");
+        assert_eq!(stage.owners().await, vec![None; 4], "no worker is left");
     }
 }
 
@@ -209,7 +210,7 @@ async fn kept_shards_wait_for_their_worker_and_for_others_only_until_they_expire
     stage.log.take();
     first.shutdown(DEADLINE).await.unwrap();
     let log = stage.log.take();
-    // Given to its own id, for its next process.
+    // Released to its own id, for its next process.
     let asked = |what: &str| log.iter().filter(|entry| **entry == what).count();
     assert_eq!((asked("give"), asked("release")), (2, 0), "{log:?}");
     assert_eq!(stage.owners().await, vec![Some("w1".to_owned()); 2]);
@@ -223,7 +224,7 @@ async fn kept_shards_wait_for_their_worker_and_for_others_only_until_they_expire
 
     let other = stage.other(settings("w2")).await;
     let took = stage.until("it expires", || processing(&other) == 2).await;
-    // One that has just come cannot tell that nobody was given it a moment ago.
+    // A worker that has just started cannot know whether another was assigned the lease a moment ago.
     assert!((F..3 * F).contains(&took), "{took:?}");
     stage.put(200..300).await;
     stage.until("all records", || stage.probe.is_settled()).await;
@@ -262,7 +263,7 @@ async fn two_live_processes_of_one_id_never_process_a_shard_together() {
         sleep(SECOND / 10).await;
     }
     stage.until("all records", || stage.probe.is_settled()).await;
-    // What the one keeps for its id, the other has at once.
+    // The next process starts at once on the leases that this one keeps for their id.
     first.shutdown(DEADLINE).await.unwrap();
     let took = stage.until("the other", || processing(&second) == 2).await;
     assert!(took < 2 * SECOND, "{took:?}");

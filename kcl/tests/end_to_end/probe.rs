@@ -76,7 +76,7 @@ impl Probe {
         self
     }
 
-    /// Decides by shard id and batch what becomes of each delivery.
+    /// Lets `script` decide, by shard id and batch, what the processor does with each batch.
     pub(crate) fn script(
         mut self,
         script: impl Fn(&str, &RecordBatch<'_>) -> Deed + Send + Sync + 'static,

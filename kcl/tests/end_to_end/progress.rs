@@ -1,4 +1,4 @@
-//! What a crash costs: progress is written with the renewals that are due anyway.
+//! The records that come again after a crash: progress is written with the renewals that are due anyway.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ const RENEWAL: u64 = 5;
 /// Seconds until the crash, and records: one each second.
 const RECORDS: u64 = 33;
 
-/// A worker that crashes after so many records, under a policy that would not have written one
-/// checkpoint until then; the next worker does the rest. How many records came twice.
+/// Lets a worker crash after so many records, under a policy that would not have written a checkpoint until
+/// then. The next worker processes the rest. Returns the number of records that came twice.
 async fn redelivered_after_a_crash(policy: CheckpointPolicy) -> u64 {
     let paused = Paused::start(1).await;
     let probe = Probe::new().without_checkpoints();

@@ -1,4 +1,4 @@
-//! How a worker tells of reads that fail, and what it reads.
+//! How a worker reports reads that fail, and what it reads.
 
 use std::time::Duration;
 
@@ -7,8 +7,9 @@ use aws_sdk_kinesis::types::{RecordDistributionStrategy, StreamMode, StreamModeD
 use kcl::{HealthStatus, InitialPosition, ProblemKind, WhyNotRunning};
 use kinesis_testkit::{Fault, LocalAws};
 
+use crate::paused::{self, Paused};
 use crate::probe::Probe;
-use crate::setup::{STREAM, aws, config, payload, processing, put, scheduler, until, worker};
+use crate::setup::{STREAM, aws, config, payload, processing, put, until, worker};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const SHARD: &str = "shardId-000000000000";
@@ -87,19 +88,19 @@ async fn records_without_a_key_are_delivered_in_order_with_the_others() {
     worker.shutdown(DEADLINE).await.unwrap();
 }
 
-/// The window of LATEST: what is put after `build()` returned is delivered; of what was put before, the
-/// last three seconds may be.
-#[tokio::test]
+/// Records that are put after `build()` returned are delivered. Of the records that were put before, only
+/// those of the last three seconds may be.
+#[tokio::test(start_paused = true)]
 async fn latest_delivers_what_is_put_after_the_build_and_nothing_from_more_than_three_seconds_before()
  {
-    let aws = aws(2).await;
+    let paused = Paused::start(2).await;
     let before = Probe::new();
-    put(&aws, &before, 0..20).await;
+    put(&paused.aws, &before, 0..20).await;
     tokio::time::sleep(Duration::from_millis(3_100)).await;
     let probe = Probe::new();
-    let config = config("w1").with_initial_position(InitialPosition::Latest);
-    let built = scheduler(&aws, &probe, config).await;
-    put(&aws, &probe, 20..60).await;
+    let config = paused::config("w1").with_initial_position(InitialPosition::Latest);
+    let built = paused.builder(&probe, config).build().await.unwrap();
+    put(&paused.aws, &probe, 20..60).await;
     let worker = built.spawn();
     until("what was put after the build", || probe.is_settled()).await;
     until("it is at the tip", || processing(&worker) == 2).await;

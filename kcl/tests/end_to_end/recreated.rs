@@ -43,7 +43,7 @@ async fn ends_with(worker: &WorkerHandle) -> WorkerError {
     ended.expect("it ends").unwrap_err()
 }
 
-/// The stream that each lease says it is of.
+/// The stream that each lease names.
 async fn lease_streams(paused: &Paused) -> Vec<String> {
     let items = dynamodb(paused).scan().table_name(APPLICATION);
     let items = items.send().await.unwrap().items.unwrap();
@@ -132,7 +132,7 @@ async fn leases_that_do_not_name_their_stream_start_over_with_the_others() {
     put(&paused.aws, &probe, 0..30).await;
     until("the first stream is read", || probe.is_settled()).await;
     first.shutdown(DEADLINE).await.unwrap();
-    // As a Java worker leaves it that found its shard gone, and took that for the shard's end.
+    // A Java worker that found its shard gone, and took that for the end of the shard, leaves such a lease.
     let update = dynamodb(&paused).update_item().table_name(APPLICATION);
     update
         .key("leaseKey", AttributeValue::S("shardId-000000000000".into()))

@@ -16,15 +16,18 @@ async fn merge(aws: &LocalAws, one: &str, two: &str) {
 /// The first record seen of a shard comes after the last one of each of its parents.
 fn assert_parents_first(aws: &LocalAws, probe: &Probe) {
     let seen = probe.seen();
+    let mut pairs = 0;
     for shard in aws.records(STREAM) {
         let first = seen.iter().position(|seen| seen.shard == shard.shard_id);
         for parent in &shard.parent_shard_ids {
             let last = seen.iter().rposition(|seen| seen.shard == *parent);
             if let (Some(first), Some(last)) = (first, last) {
                 assert!(last < first, "{} before its parent {parent}", shard.shard_id);
+                pairs += 1;
             }
         }
     }
+    assert!(pairs > 0, "records of a shard and of its parent were seen");
 }
 
 #[tokio::test]
@@ -67,6 +70,7 @@ async fn a_shard_end_is_not_passed_before_the_processor_has_checkpointed_it() {
     until("shard_ended is called again and again", || probe.calls(Call::ShardEnded).len() >= 3)
         .await;
     let seen = probe.seen();
+    assert!(!seen.is_empty());
     assert!(seen.iter().all(|seen| seen.shard == parent), "children wait for the parent's end");
     first.shutdown(Duration::from_secs(20)).await.unwrap();
 

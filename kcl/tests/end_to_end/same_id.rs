@@ -55,7 +55,7 @@ async fn two_live_processes_of_one_id_are_told_in_both() {
         let warnings = logs.lines("WARN");
         let warned = warnings.iter().filter(|line| line.contains("this worker id"));
         assert!((2..6).contains(&warned.count()), "{warnings:#?}");
-        // As long as it is so.
+        // The warning is repeated while both live.
         for _ in 0..25 {
             sleep(3 * SECOND).await;
             assert!(is_warned(&one) && is_warned(&two));

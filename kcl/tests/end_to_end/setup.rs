@@ -35,7 +35,7 @@ pub(crate) fn config(worker: &str) -> ConsumerConfig {
         .with_retry_max_delay(Duration::from_millis(200))
 }
 
-/// A worker built and started; its processors report to `probe`.
+/// Builds and starts a worker whose processors report to `probe`.
 pub(crate) async fn worker(aws: &LocalAws, probe: &Probe, config: ConsumerConfig) -> WorkerHandle {
     scheduler(aws, probe, config).await.spawn()
 }
@@ -59,7 +59,7 @@ pub(crate) fn builder_on(
         .seed(7)
 }
 
-/// Puts records with these ids, keyed by `id % 50`; they are acknowledged when it returns.
+/// Puts records with these ids and the keys `id % 50`, and waits until they are acknowledged.
 pub(crate) async fn put(aws: &LocalAws, probe: &Probe, ids: std::ops::Range<u64>) {
     // Without a socket, which paused time does not wait for.
     let client = aws_sdk_kinesis::Client::new(&aws.in_process_config());
@@ -79,7 +79,7 @@ pub(crate) async fn put(aws: &LocalAws, probe: &Probe, ids: std::ops::Range<u64>
     }
 }
 
-/// Puts one Kinesis record with this data; answers with its sequence number.
+/// Puts one Kinesis record with this data. Returns its sequence number.
 pub(crate) async fn put_raw(aws: &LocalAws, partition_key: &str, data: Bytes) -> String {
     let request = aws.kinesis().put_record().stream_name(STREAM).partition_key(partition_key);
     let output = request.data(Blob::from_maybe_shared(data)).send().await.unwrap();
@@ -98,7 +98,7 @@ pub(crate) fn id_of(data: &[u8]) -> Option<u64> {
     std::str::from_utf8(data).ok()?.strip_prefix("id=")?.parse().ok()
 }
 
-/// Waits for a condition; fails with `what` when it does not come true.
+/// Waits for a condition. Panics with `what` if it does not come true.
 pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let wait = async {
         while !condition() {

@@ -19,7 +19,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_secs(3);
 const SHARDS: u32 = 3;
 
-/// Each call to DynamoDB is answered after a minute; nothing is carried out before.
+/// Each call to DynamoDB is carried out and answered after a minute.
 fn silence() -> Fault {
     Fault::delay(60 * SECOND).service(Service::DynamoDb)
 }
@@ -86,7 +86,7 @@ async fn processors_are_told_at_once_and_the_stop_is_bounded() {
     }
 }
 
-/// What came is processed, its checkpoint waits for the table, and the processor is told why.
+/// The batch in hand is processed. Its checkpoint waits for the table, and fails with the reason.
 #[tokio::test(start_paused = true)]
 async fn a_checkpoint_that_waits_fails_before_the_deadline_and_nothing_is_aborted() {
     let probe = Probe::new();
@@ -120,7 +120,7 @@ async fn a_processor_that_does_not_return_is_aborted_and_the_others_are_not() {
     });
     let (paused, worker) = busy(&probe, CheckpointPolicy::Manual).await;
     hangs.store(true, Ordering::Relaxed);
-    // Of every key, so of every shard.
+    // The records have every key, so every shard gets some.
     put(&paused.aws, &probe, 300..400).await;
     let is_waiting = || !probe.calls(Call::Waiting).is_empty();
     until(&paused, "it hangs", is_waiting).await;

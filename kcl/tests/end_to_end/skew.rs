@@ -56,7 +56,7 @@ async fn workers_whose_clocks_are_hours_apart_share_a_stream_and_tell_one_time()
         workers.push(built.unwrap().spawn());
     }
     until("two shards each", || workers.iter().all(|worker| processing(worker) == 2)).await;
-    // What Java workers, and their leader, judge by.
+    // Java workers and their leader judge by this time.
     let now = paused.clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let rows = rows(&paused).await;
     assert_eq!(rows.len(), 4);

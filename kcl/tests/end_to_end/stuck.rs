@@ -1,4 +1,4 @@
-//! Processors that hang, or fail for ever: what the worker says of them.
+//! What a worker reports of processors that hang, or always fail.
 
 use std::sync::Mutex;
 use std::time::Duration;

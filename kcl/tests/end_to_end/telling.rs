@@ -1,4 +1,4 @@
-//! What a worker tells of itself, and of the shards it does not process.
+//! What a worker reports of itself, and of the shards that it does not process.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn a_worker_tells_where_it_is_in_its_life() {
     let builder = builder(&aws, &probe, config("w1"));
     let mut states = builder.watch_state();
     assert!(matches!(states.current(), WorkerState::Created));
-    // A copy of its own sees what passes while the worker is built.
+    // A clone of the watch sees the states through which the build passes.
     let mut passing = builder.watch_state();
     let prepares = tokio::spawn(async move {
         let preparing = |state: &WorkerState| matches!(state, WorkerState::PreparingTable);

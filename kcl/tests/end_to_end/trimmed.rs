@@ -88,8 +88,10 @@ async fn a_gap_stops_the_shard_if_the_settings_say_so() {
     .await;
     let text = worker.why_not_running(SHARD).unwrap().to_string();
     assert!(text.contains("on_trimmed_gap"), "{text}");
-    // Long enough for some reads.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // The worker is at work meanwhile.
+    let counter = || worker.lease_table().unwrap().leases[0].counter;
+    let before = counter();
+    until("renewals of the lease", || counter() >= before + 2).await;
     assert_eq!(probe.seen().len(), 10, "nothing behind the gap is delivered");
     worker.shutdown(DEADLINE).await.unwrap();
 }

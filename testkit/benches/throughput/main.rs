@@ -1,4 +1,4 @@
-//! What PutRecords and GetRecords carry over loopback, and who pays for it.
+//! What PutRecords and GetRecords carry over loopback, and the CPU time of each side.
 //!
 //! `cargo bench -p kinesis-testkit --bench throughput` prints, for each operation, the rate of 8 SDK
 //! clients on testkit, of the same clients on a sink that answers without a look, and of bare

@@ -174,7 +174,7 @@ async fn a_failed_condition_can_keep_its_item_to_itself() {
     let silent = aws.faults().add(Fault::no_old_item());
     assert_eq!(refused().await, None);
     assert_eq!(cancelled().await, None);
-    // Whoever does not ask is not struck.
+    // A write that does not ask for the old item is not struck.
     give(&client, "b", "w1").await;
     assert_eq!(aws.faults().count(silent), 2);
 }

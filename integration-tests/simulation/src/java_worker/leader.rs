@@ -67,7 +67,7 @@ impl LeaderLock {
         held
     }
 
-    /// Whoever leads dies before so many more writes; 0: it does not.
+    /// Lets the leader die before so many more writes. 0: it does not.
     pub(crate) fn doom(&self, writes: u32) {
         self.doom.store(writes, Ordering::Relaxed);
     }
@@ -87,7 +87,7 @@ type Owners = (Option<String>, Option<String>);
 #[derive(Default)]
 struct Memory {
     counters: BTreeMap<String, (u64, Duration)>,
-    /// Since when each handoff is pending, and who gives the lease to whom.
+    /// Since when each handoff is pending, with the owner and the receiver.
     handoffs: BTreeMap<String, (Owners, Duration)>,
     audit: Audit,
 }

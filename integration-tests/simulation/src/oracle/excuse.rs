@@ -1,5 +1,5 @@
-//! What rules of Java's leave open and nobody can prevent: by which of them two processors overlap, if
-//! by any.
+//! The rule of the Java library, if any, by which two processors overlap. No worker of ours can prevent
+//! what such a rule leaves open.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ pub(super) struct Side<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Left {
     pub(super) at: Duration,
-    /// Who wrote that.
+    /// The worker that wrote that.
     pub(super) by: String,
     /// A Java worker did, or what stands for its leader.
     pub(super) by_java: bool,
@@ -101,7 +101,7 @@ fn of(gone: Side<'_>, other: Side<'_>, now: Duration) -> Option<JavaRule> {
 }
 
 impl State {
-    /// Notes who is to hand a lease over, and who processes it no more.
+    /// Notes which worker is to hand a lease over, and which no longer processes it.
     pub(super) fn pass(
         &mut self,
         now: Duration,

@@ -65,7 +65,7 @@ impl Watcher for Oracle {
             && (before.checkpoint != after.checkpoint || before.pending != after.pending)
             && before.actual_owner() != Some(worker_id(by))
         {
-            let owner = before.actual_owner().unwrap_or("nobody");
+            let owner = before.actual_owner().unwrap_or("no worker");
             let what = format!("{by} checkpoints {key}, which {owner} processes");
             state.violation(now, &what);
         }
@@ -85,8 +85,8 @@ impl Watcher for Oracle {
                 if progress.has_ended && !after.has_ended() {
                     let what = format!("{by} creates the lease of finished {key} again");
                     let looked = state.looked.get(&(by.to_owned(), key.to_owned()));
-                    // Java asks only that there is no lease: nobody can stop what it made up its
-                    // mind to while there was one yet, or the first was not yet made.
+                    // A Java worker creates a lease on the condition that there is none. It may have
+                    // decided so while the former lease existed, or before that was created.
                     if looked.is_some_and(|looked| Some(looked) < state.deleted.get(key)) {
                         state.window(now, JavaRule::OldLook, &what);
                     } else {

@@ -12,7 +12,8 @@ use crate::network::Network;
 use crate::oracle::Oracle;
 use crate::process::Process;
 
-/// Who asks for it, as the table's watcher is told: by the condition of any handoff, and no more.
+/// The name under which the handoff is shown to the table's watcher. It is written under the condition
+/// of any handoff.
 const BALANCER: &str = "balancer";
 
 /// What befalls a side.

@@ -145,7 +145,7 @@ impl Worker {
                 self.unclear = false;
                 self.knowledge = None;
             }
-            // Nobody knows when: one more renewal sets the fence.
+            // The time of the write is unknown: one more renewal sets the fence.
             Kind::Take | Kind::Begin if done && !item.is_pending() => {
                 let mut known = Knowledge::of(item, None, usize::MAX);
                 known.again = true;

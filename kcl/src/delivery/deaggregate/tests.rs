@@ -104,7 +104,7 @@ fn all_in_range_are_delivered_in_order_under_every_policy() {
     }
 }
 
-/// The table of `AggregateRangePolicy`: who is delivered when some members are out of range.
+/// The table of `AggregateRangePolicy`: which members are delivered when some are out of range.
 #[test]
 fn the_policy_table() {
     let (inside, outside) = (1, HALF);
@@ -278,11 +278,11 @@ fn a_reshard_is_one_line_of_information_with_a_count() {
     for said in ["shard_id=\"shard\"", "aggregates=100", "records=100"] {
         assert!(lines[0].contains(said), "{lines:#?}");
     }
-    // Not over yet: it is told of when the shard ends.
+    // The last interval is not over: its count is logged when the shard ends.
     let lines = run(auto, 100, Some(18));
     assert!(lines[0].ends_with("later") && lines[1].contains("records=100"), "{lines:#?}");
     assert_eq!(run(auto, 0, Some(18)).len(), 1);
-    // What a setting drops may be lost: a warning, with the count at the end.
+    // Records that a setting drops may be lost: a warning, with the count at the end.
     let lines = run(AggregateRangePolicy::KeepInRange, 100, None);
     assert!(lines.iter().all(|line| line.contains("WARN")), "{lines:#?}");
     assert!(lines[1].contains("records=100") && lines.len() == 2, "{lines:#?}");

@@ -48,7 +48,7 @@ fn golden_items_that_are_no_leases_are_told_apart() {
 }
 
 #[test]
-fn a_lock_that_is_nobodys_leads_nobody() {
+fn a_lock_without_an_owner_names_no_leader() {
     let lock = |change: &[(&str, &str)]| {
         let mut item: Item = [
             (name::KEY, "Leader"),

@@ -149,7 +149,7 @@ async fn aws() -> LocalAws {
     aws
 }
 
-/// Puts numbers as text; answers with their sequence numbers.
+/// Puts numbers as text. Returns their sequence numbers.
 async fn put(aws: &LocalAws, numbers: std::ops::Range<u32>) -> Vec<SequenceNumber> {
     put_by(&aws.kinesis(), numbers, 0).await
 }
@@ -239,7 +239,7 @@ async fn every_fault_is_survived_without_loss() {
         Fault::delay(Duration::from_secs(5)).times(1),
         Fault::refuse("ExpiredIteratorException"),
         Fault::refuse("InvalidArgumentException"),
-        // Not the truth: neither the stream nor the shard is gone.
+        // A false answer: neither the stream nor the shard is gone.
         Fault::refuse("ResourceNotFoundException"),
         Fault::refuse("AccessDeniedException"),
     ] {

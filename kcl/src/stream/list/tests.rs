@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::clock::Clock;
 
-/// Each look is ten seconds later than the one before.
+/// Each reading is ten seconds later than the one before.
 #[derive(Debug, Default)]
 struct Ticking(AtomicU64);
 

@@ -69,7 +69,7 @@ impl ShardLister for Listed {
     }
 }
 
-/// Each covers all hash keys: what is listed does not matter here.
+/// Shards that each cover all hash keys: what is listed does not matter here.
 fn shards(count: u32) -> Vec<Shard> {
     let shard = |number: u32| Shard {
         id: format!("shardId-{number:012}"),
@@ -116,7 +116,7 @@ impl World {
         }
     }
 
-    /// Starts a worker, as often as its start fails.
+    /// Starts a worker, again and again until a start succeeds.
     fn start(&self, way: &Arc<Way>, seed: u64) -> tokio::task::JoinHandle<()> {
         let sync = self.sync(way);
         tokio::spawn(async move {

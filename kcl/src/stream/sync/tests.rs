@@ -1,5 +1,5 @@
-//! Coverage of the hash key space, and what a listing may miss, on a real table; the rest is tested
-//! on a whole embedded AWS, in `coordination`.
+//! Coverage of the hash key space, and what a listing may miss, on a real table. The tests of the
+//! coordinator cover the rest.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

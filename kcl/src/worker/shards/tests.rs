@@ -64,7 +64,7 @@ async fn an_ownership_that_ends_leaves_the_problems_of_the_next_one_of_its_shard
     shards.start(first);
     problems.failed(KIND, Some(SHARD), "of the first one");
     first_recorder.lose();
-    // Its end is not taken note of before the shard is acquired again.
+    // The shard is acquired again before the end of the first consumer is handled.
     let (second, second_recorder) = held_lease();
     shards.start(second);
     assert!(!is_problem(), "the first one's");

@@ -134,7 +134,7 @@ impl World {
             subscribe(&mut self.kinesis, self.now, &self.arn, after).unwrap()
         });
         let mut old = std::mem::replace(&mut self.subscription, again);
-        // Whoever was taken over gets nothing any more.
+        // A subscription that was taken over gets nothing any more.
         let late = self.kinesis.next_event(self.now, &mut old);
         assert!(late.is_err(), "{late:?}");
         self.kinesis.leave(&old);
@@ -162,7 +162,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn whoever_goes_on_where_it_was_gets_every_record_once_and_in_order(
+    fn a_subscriber_that_goes_on_where_it_was_gets_every_record_once_and_in_order(
         steps in prop::collection::vec(step(), 1..40),
         limits in any::<bool>(),
     ) {

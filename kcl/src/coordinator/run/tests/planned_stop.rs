@@ -34,7 +34,9 @@ async fn a_restart_under_the_same_id_goes_on_at_once_with_what_it_kept() {
     let first = Worker::start(&aws, "w1", kept()).await;
     first.holds(2).await;
     first.shutdown().await;
-    for lease in leases(&aws).await.values() {
+    let kept_leases = leases(&aws).await;
+    assert_eq!(kept_leases.len(), 2);
+    for lease in kept_leases.values() {
         assert_eq!(lease.owner.as_deref(), Some("w1"));
         assert!(lease.was_released_to_owner(), "{lease:?}");
         assert_eq!(lease.owner_switches, 0);

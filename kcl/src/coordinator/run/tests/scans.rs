@@ -12,7 +12,7 @@ use crate::coordinator::heartbeat::RowTimes;
 async fn a_lease_found_assigned_is_renewed_before_it_counts_as_acquired() {
     let aws = aws(1).await;
     let mut worker = Manual::new(&aws, "w1", config()).await;
-    // The answer of the take is lost: it may have been a leader's.
+    // The answer of the take is lost: a leader may have assigned the lease.
     let lost = Fault::response_lost().service(Service::DynamoDb);
     aws.faults().add(lost.operation("UpdateItem").times(1));
     assert_eq!(worker.scan().await.unwrap().lease().counter, 2);

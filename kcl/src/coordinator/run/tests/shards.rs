@@ -60,7 +60,7 @@ async fn the_child_of_a_merge_has_both_parents_leases() {
         .send()
         .await
         .unwrap();
-    // Even if one of them is missing when the other ends.
+    // This holds even if one of them is missing when the other ends.
     let (one, other) = (&held_leases[0], &held_leases[1]);
     other.end(LeaseEnd::Lost).await;
     let lost = leases(&aws).await[other.shard_id()].clone();
@@ -101,7 +101,7 @@ async fn a_sync_repairs_a_missing_lease_and_a_missing_hash_range() {
 async fn latest_keeps_the_time_to_resume_from() {
     let aws = aws(2).await;
     let clock = SystemClock;
-    // Whole seconds, and a margin between hosts of the service.
+    // The time of the service has whole seconds, and its hosts may be 2 s apart.
     let before = clock.wall() - Duration::from_secs(4);
     let config = config().with_initial_position(InitialPosition::Latest);
     let coordinator = Coordinator::prepare(parts(&aws, "w1", config)).await.unwrap();

@@ -65,7 +65,7 @@ impl Start {
             while self.aws.faults().count(fault) == 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            // Of the first calls, there may be no table yet.
+            // At the first calls, there may be no table yet.
             let _ = self.dynamodb.delete_table().table_name(APP).send().await;
             create.await;
         };

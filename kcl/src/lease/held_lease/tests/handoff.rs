@@ -104,7 +104,7 @@ async fn a_forced_handoff_does_not_complete_a_later_one() {
         lease = fixture.until("renewed", |lease| lease.counter > counter).await;
         answered(&held_lease, lease.counter).await;
     }
-    // Back, and once more to the same worker.
+    // A leader assigns the lease back, and starts another handoff to the same worker.
     let back = fixture.store.assign(&lease, "me", false).await.unwrap();
     let again = fixture.store.start_handoff(&back.applied().unwrap(), "next").await.unwrap();
     fixture.clock.advance(Duration::from_secs(1));

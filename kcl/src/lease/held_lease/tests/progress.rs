@@ -1,4 +1,4 @@
-//! Progress that rides on the renewals that are due anyway.
+//! Progress that is written with the renewals that are due anyway.
 
 use super::*;
 use crate::sequence::ExtendedSequenceNumber;
@@ -28,7 +28,7 @@ async fn a_due_renewal_writes_what_was_processed_for_the_price_of_one_write() {
     answered(&held_lease, 2).await;
     assert_eq!(held_lease.progress().lock().carried_at(), Some(fixture.clock.now()));
 
-    // Nothing new: a plain renewal, and it counts as none.
+    // Nothing new was processed: a plain renewal, which counts as no checkpoint.
     fixture.clock.advance(F / 2);
     answered(&held_lease, 3).await;
     assert_eq!(fixture.item().await.counter, 3);

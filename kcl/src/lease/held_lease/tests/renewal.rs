@@ -75,7 +75,7 @@ async fn a_dropped_ownership_is_renewed_no_more() {
     assert_eq!(fixture.item().await.counter, 1);
 }
 
-/// Its consumer may need long to end, and would make the whole worker unhealthy meanwhile.
+/// The consumer of the lost lease may need long to end. The whole worker would be unhealthy meanwhile.
 #[tokio::test]
 async fn a_renewal_that_failed_is_no_problem_any_more_once_the_lease_is_lost() {
     let (fixture, held_lease, _renewer) = held().await;

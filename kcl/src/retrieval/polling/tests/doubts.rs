@@ -91,7 +91,7 @@ async fn one_listing_answers_all_whose_shard_was_not_found() {
     assert!(matches!(standings[0], Standing::Sound));
     let gone = |standing: &Standing| matches!(standing, Standing::ShardIsGone);
     assert!(standings[1..].iter().all(gone));
-    // A few that are first ask alone, and all others together.
+    // The first few readers ask alone, and all others share one listing.
     let listed = doubters.paused.aws.calls("ListShards");
     assert!(listed <= 3, "{listed} listings");
     // Before the listing, and again after it.

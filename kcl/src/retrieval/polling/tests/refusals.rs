@@ -1,4 +1,4 @@
-//! Reads that fail, and how a shard tells of it.
+//! Reads that fail, and how a shard shows it.
 
 use super::*;
 use crate::health::ProblemKind;
@@ -15,7 +15,7 @@ fn told(status: &ShardStatus) -> (u32, String) {
     (snapshot.read_failures, cause)
 }
 
-/// Whether a shard whose reads fail so tells it, with this advice, and that it is over.
+/// Checks that a shard whose reads fail in this way shows it, with this advice, until it is over.
 async fn is_told(operation: &str, fault: Fault, advice: &str) {
     let paused = Paused::start().await;
     paused.put(0..3).await;

@@ -24,7 +24,7 @@ use crate::report::Summary;
 use crate::tally::Tally;
 use crate::target::{Error, Target, in_full};
 
-/// With nothing seen for this long, what is missing counts as lost.
+/// If no record was seen for this long, the missing records count as lost.
 const STALLED: Duration = Duration::from_secs(60);
 /// A worker that has no shard by then will not get one.
 const START: Duration = Duration::from_secs(300);
@@ -122,7 +122,7 @@ async fn run(args: Args) -> Result<Vec<String>, Error> {
     Ok(report::faults(&summary, &shares, args.workers, produced.failed))
 }
 
-/// Until every acknowledged record was seen, or nothing moves any more.
+/// Waits until every acknowledged record was seen, or until no more records arrive.
 async fn settle(tally: &Tally) {
     let settled = tally.settled();
     tokio::pin!(settled);

@@ -11,10 +11,10 @@ use crate::input::{self, Line};
 use crate::tally::Tally;
 use crate::target::Error;
 
-/// Receipts that may be open at a time; the producer's own bound is in bytes.
+/// Most receipts that are awaited at a time. The producer's own bound is in bytes.
 const OPEN_RECEIPTS: usize = 100_000;
 
-/// What the producer found out.
+/// The outcome of the records that were sent.
 #[derive(Debug, Default)]
 pub(crate) struct Produced {
     pub(crate) failed: u64,
@@ -24,7 +24,7 @@ pub(crate) struct Produced {
 }
 
 impl Produced {
-    /// Adds what a later part of the run found out.
+    /// Adds the outcome of a later part of the run.
     pub(crate) fn merge(&mut self, later: Self) {
         self.failed += later.failed;
         if self.first_failure.is_none() {
@@ -53,7 +53,7 @@ pub(crate) async fn produce(
         open.send((id, producer.send(record).await?)).await?;
     }
     drop(open);
-    // What is still open would otherwise wait for its linger.
+    // Open aggregates would otherwise wait for more records.
     producer.flush().await;
     Ok(collector.await?)
 }

@@ -1,4 +1,4 @@
-//! What is shown at the end.
+//! The table and the line at the end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use kinesis_testkit::Verdict;
 
 use crate::tally::Share;
 
-/// Everything the last line tells.
+/// The figures of the last line.
 pub(crate) struct Summary {
     pub(crate) verdict: Verdict,
     pub(crate) kinesis_records: u64,

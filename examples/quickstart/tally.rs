@@ -35,7 +35,7 @@ impl Tally {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A processor starts on a shard; its ownership's number.
+    /// Notes that a processor starts on a shard. Returns the number of its ownership.
     pub(crate) fn shard_started(&self, worker: u16, shard: &str) -> u64 {
         let mut state = self.state();
         state.shares.entry((worker, shard.to_owned())).or_default();
@@ -53,7 +53,7 @@ impl Tally {
         self.changed.notify_waiters();
     }
 
-    /// One batch of one shard.
+    /// Notes one batch of one shard.
     pub(crate) fn delivered<'a>(
         &self,
         worker: u16,
@@ -89,17 +89,17 @@ impl Tally {
         workers.len()
     }
 
-    /// Until each of `workers` has started on a shard.
+    /// Waits until each of `workers` has started on a shard.
     pub(crate) async fn all_workers_started(&self, workers: u16) {
         self.until(|| self.started_workers() >= usize::from(workers)).await;
     }
 
-    /// Until every acknowledged record was seen.
+    /// Waits until every acknowledged record was seen.
     pub(crate) async fn settled(&self) {
         self.until(|| self.state().ledger.is_settled()).await;
     }
 
-    /// Until something changes.
+    /// Waits until something changes.
     pub(crate) async fn progress(&self) {
         self.changed.notified().await;
     }

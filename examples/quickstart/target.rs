@@ -13,7 +13,7 @@ use crate::args::Args;
 
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// An error with its causes, in one line. The SDK's errors say what happened only there.
+/// An error with its causes, in one line. Errors of the SDK say only in their causes what happened.
 pub(crate) fn in_full(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -39,7 +39,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Finds the AWS, and the stream or creates it.
+    /// Connects to the AWS of this run. Creates the stream if it does not exist.
     pub(crate) async fn open(args: &Args, run: &str, opened: SystemTime) -> Result<Self, Error> {
         let stream = args.stream.clone().unwrap_or_else(|| format!("quickstart-{run}"));
         let mut target = if args.aws {
@@ -88,7 +88,8 @@ impl Target {
         }
     }
 
-    /// A stream of its own is read from its beginning; in another's, what was there before is not.
+    /// A stream that the example created is read from its beginning. In any other stream, older records are not
+    /// read.
     pub(crate) fn initial_position(&self) -> InitialPosition {
         if self.owned {
             InitialPosition::TrimHorizon
@@ -113,7 +114,7 @@ impl Target {
         }
     }
 
-    /// True if it had to be created.
+    /// Returns true if the stream had to be created.
     async fn create_stream(&self, shards: i32) -> Result<bool, Error> {
         if self.describe().await?.is_some() {
             return Ok(false);
@@ -139,7 +140,7 @@ impl Target {
         }
     }
 
-    /// Splits the first open shard in the middle; its name.
+    /// Splits the first open shard in the middle. Returns its name.
     pub(crate) async fn split(&self, shard_id: &str) -> Result<(), Error> {
         let kinesis = self.kinesis();
         let answer = kinesis.list_shards().stream_name(&self.stream).send().await?;
@@ -158,7 +159,7 @@ impl Target {
         Ok(())
     }
 
-    /// Deletes what the example made: its lease table, and the stream if it is its own.
+    /// Deletes the lease table, and the stream if the example created it.
     pub(crate) async fn clean_up(&self, lease_table: &str) {
         let dynamodb = DynamoDb::new(&self.dynamodb_config);
         if let Err(e) = dynamodb.delete_table().table_name(lease_table).send().await {
@@ -176,7 +177,7 @@ fn version() -> aws_config::BehaviorVersion {
     aws_config::BehaviorVersion::v2026_01_12()
 }
 
-/// An emulator takes any region and any key: what the environment lacks is made up.
+/// An emulator takes any region and any key, so the example sets those that the environment lacks.
 async fn emulator_config() -> SdkConfig {
     let mut loader = aws_config::defaults(version());
     if std::env::var_os("AWS_REGION").is_none() && std::env::var_os("AWS_DEFAULT_REGION").is_none()

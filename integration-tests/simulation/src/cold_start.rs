@@ -1,7 +1,7 @@
 //! A cold start: many workers begin at a time on a stream of many shards that has no leases yet.
 //!
-//! Nothing goes wrong here. What is measured is how long it takes until every shard is read, and what
-//! it costs: neither shows with the few workers and shards of the other simulations.
+//! There are no faults here. The simulation measures the time until every shard is read, and the calls to the table.
+//! Neither shows with the few workers and shards of the other simulations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +24,7 @@ use super::idle::{IdleProcessor, SilentShard};
 use super::world::ATTEMPT;
 use crate::memory::{Link, MemoryLeaseStore, MemoryTable, Passage, Watcher};
 
-/// There and back again.
+/// Time from a worker to the table, and back.
 const HALF_A_CALL: Duration = Duration::from_millis(5);
 /// Deployments start their workers within this time.
 const SPREAD: Duration = Duration::from_secs(2);

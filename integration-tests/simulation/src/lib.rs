@@ -1,8 +1,8 @@
-//! Fleets of workers in one seeded, single-threaded runtime under paused time, with everything going
-//! wrong that can: for this project's tests, not for users.
+//! Fleets of workers under every fault, in one seeded, single-threaded runtime under paused time. For this
+//! project's tests, not for users.
 //!
-//! The workers are whole: [`kcl::internals`] gives them their lease table, the shards of the stream, the
-//! records, the clock and the executors of the simulation in place of those that they make themselves.
+//! Each worker is a complete `kcl` worker. Through [`kcl::internals`], the simulation gives it a lease table, the
+//! shards of the stream, the records, a clock and executors.
 //!
 //! | fault | where |
 //! |---|---|
@@ -14,9 +14,9 @@
 //! | index and scans behind the table | `network`: `index_lag`, `scan_lag` |
 //! | a Java leader dies: any worker's crash; between two of its writes | `scenario`: `kill`; `java_worker::leader`: `about_to_write` |
 //! | a rolling deploy of the Java workers beside ours, by its shares | `rolling_deploy` |
-//! | a Java leader acts on an old look | `java_worker::leader`: `pass`; `scenario`: `misjudge` |
+//! | a Java leader acts on an old scan | `java_worker::leader`: `pass`; `scenario`: `misjudge` |
 //! | a handoff in mid-flight, its owner or receiver dead, paused or cut off | `scenario::disturbed_handoff` |
-//! | user code that fails, panics, takes its time, checkpoints in two phases and after its ownership | `rust_worker::processor` |
+//! | user code that fails, panics, is slow, checkpoints in two phases and after its ownership | `rust_worker::processor` |
 //! | user code blocks the threads of its runtime, or that runtime ends, while coordination goes on | `scenario`: `block`, `strike` |
 //! | reads that fail, are throttled or late | `rust_worker::reads` |
 //! | resharding, listings that lag | `scenario`: `strike`; `stream` |
@@ -63,26 +63,26 @@ pub use scenario::run;
 /// Which workers a fleet is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workers {
-    /// Ours only.
+    /// Workers of this library only.
     Rust,
-    /// Workers that keep the rules of the Java library, as far as these go.
+    /// Workers by the rules of the Java library.
     Java,
     /// Both.
     Mixed,
 }
 
-/// What one simulation came to.
+/// The result of one simulation.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// Things that happened.
+    /// Number of events.
     pub steps: u64,
-    /// What must never happen, and did.
+    /// Invariants that broke.
     pub violations: Vec<String>,
     /// How often a rule of the Java library left a fault open that no worker of ours can prevent, by the
     /// rule. These are no violations.
     pub java_windows: BTreeMap<&'static str, u64>,
-    /// Of the whole trace: the same for the same seed.
+    /// Digest of the whole trace. The same seed gives the same digest.
     pub digest: u64,
-    /// All that happened, in order, with the time in seconds.
+    /// All events in order, each with its time in seconds.
     pub trace: Vec<String>,
 }

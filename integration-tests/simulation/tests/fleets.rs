@@ -1,4 +1,4 @@
-//! Fleets under every fault, by the hundred. More of them: the program `simulate`.
+//! A hundred fleets under every fault. The program `simulate` runs more.
 
 use std::collections::BTreeMap;
 
@@ -43,14 +43,14 @@ fn windows(reports: &[Report]) -> BTreeMap<&'static str, u64> {
 fn our_workers_never_share_a_shard_skip_a_record_or_take_progress_back() {
     let reports = reports(Workers::Rust, 100);
     let windows = windows(&reports);
-    assert_eq!(windows, [].into(), "among our workers there is no excuse");
+    assert_eq!(windows, [].into(), "our workers alone open no window");
 }
 
 #[test]
-fn nor_do_they_beside_java_workers() {
+fn beside_java_workers_only_their_rules_explain_an_overlap() {
     let windows = windows(&reports(Workers::Mixed, 40));
-    // A ceiling, several times what is usual: the draws move with every change of any worker. A fault
-    // of ours that hides behind a rule of Java's opens its window in most fleets.
+    // Several times the usual number, because every change of a worker moves the draws. A fault of ours that
+    // hides behind a rule of the Java library opens its window in most fleets.
     let most = BTreeMap::from([
         ("forced assignment", 8),
         ("late start", 6),

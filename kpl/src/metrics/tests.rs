@@ -6,10 +6,10 @@ use super::*;
 
 type Series = (&'static str, Option<String>, Option<String>);
 
-/// How often, the sum, and the last value.
+/// Number of samples, their sum, and the last value.
 type Totals = (u64, f64, f64);
 
-/// Adds up what it is given.
+/// Adds up the samples.
 #[derive(Clone, Default)]
 pub(crate) struct Recorded(Arc<Mutex<BTreeMap<Series, Totals>>>);
 
@@ -59,7 +59,7 @@ fn gauges_are_sampled_by_time_and_never_stand_still_behind_the_truth() {
     }
     assert_eq!(recorded.of("BufferedBytes", None, None).0, 5);
     assert_eq!(recorded.last("BufferedBytes"), Some(800.0));
-    // As the last answer asked for; then there is nothing to come back for.
+    // At the time that the last answer named. After that, no wake-up is due.
     assert_eq!(meter.turn(at(1000), &counters, 0, 0), None);
     assert_eq!(recorded.last("BufferedBytes"), Some(0.0));
     counters.user_records_accepted.add(1);
@@ -78,7 +78,7 @@ fn hot_keys_cost_nothing_when_off_and_are_found_when_on() {
         // A period of 4: it must not fall in step with the sampling.
         let key = if n % 4 == 0 { "hot".to_owned() } else { format!("{n}") };
         on.accepted(on.draw(&key, 100));
-        // What is refused, however often, does not count.
+        // Refused records do not count, however often they are refused.
         drop(on.draw("refused", 100));
     }
     let hottest = &on.hot_keys()[0];

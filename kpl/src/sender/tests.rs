@@ -45,18 +45,18 @@ mod wakers;
 type Reply = Result<Vec<EntryOutcome>, CallError>;
 type Script = dyn Fn(Duration, &[Entry]) -> (Duration, Reply) + Send + Sync;
 
-/// A service that answers as its script says: after how long, and what. The script is told the time since the start.
+/// A service whose script gives the delay and the content of each answer. It gets the time since the start.
 struct Scripted {
     script: Box<Script>,
     shards: Mutex<Vec<Shard>>,
     calls: Mutex<Vec<Duration>>,
-    /// From when to when ListShards fails, and when it was called.
+    /// The time in which ListShards fails, and the times of its calls.
     list_outage: Mutex<std::ops::Range<Duration>>,
     list_calls: Mutex<Vec<Duration>>,
     /// How long a call of ListShards takes.
     list_takes: Mutex<Duration>,
     listings: Mutex<Vec<Listing>>,
-    /// What it is described as; the errors that DescribeStreamSummary and ListShards answer with instead.
+    /// The description of the stream, and the errors that DescribeStreamSummary and ListShards answer with instead.
     is_auto: AtomicBool,
     max_record_size: Mutex<Option<usize>>,
     describe_fails: Mutex<Option<CallError>>,

@@ -29,7 +29,7 @@ async fn set_strategy(aws: &LocalAws, strategy: RecordDistributionStrategy) {
     update.record_distribution_strategy(strategy).send().await.unwrap();
 }
 
-/// Looks at the strategy often, and lets aggregates grow until they are flushed.
+/// Reads the strategy often, and lets aggregates grow until they are flushed.
 fn watchful() -> ProducerConfig {
     ProducerConfig {
         shard_map_refresh_interval: Duration::from_millis(20),
@@ -139,7 +139,7 @@ async fn where_records_lie_tells_the_strategy_before_the_timer_and_without_leave
     }
 }
 
-/// The documented gap: nothing tells such a producer that keys do not count.
+/// The documented gap: such a producer cannot find out that keys do not count.
 #[tokio::test]
 async fn with_leave_to_put_alone_only_look_alikes_are_at_risk() {
     let mut aws = LocalAws::builder();
@@ -165,7 +165,7 @@ async fn with_leave_to_put_alone_only_look_alikes_are_at_risk() {
             seen.assert_holds(&data, &receipt);
         }
     }
-    // Those that lie where their key does not belong.
+    // The records in a shard to which their key does not belong.
     assert!((1..40).contains(&seen.dropped), "{}", seen.dropped);
     assert_eq!(seen.places.len(), 80 - seen.dropped);
 }
@@ -266,7 +266,7 @@ async fn an_ordered_producer_ends_where_order_does() {
 async fn a_stream_created_again_is_not_judged_by_its_old_shards() {
     let aws = stream(1).await;
     let config = ProducerConfig {
-        // Only what happens tells, not the timer.
+        // The producer learns it from the answers alone, not by the timer.
         shard_map_refresh_interval: Duration::from_secs(100_000),
         record_max_buffered_time: Duration::from_secs(1000),
         ..unhurried()

@@ -194,7 +194,7 @@ fn members_that_failed_are_completed_when_their_owner_goes() {
     assert_eq!(stats.failures_unobserved, 1);
 }
 
-/// What happens to one member, and when its `Delivery` goes.
+/// The outcome of one member, and the moment at which its `Delivery` is dropped.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fate {
     Delivered,

@@ -220,7 +220,7 @@ fn producers_share_a_budget_shard_by_shard() {
     let [one, other] = [(); 2].map(|()| Budget::new(pool.clone(), 100));
     let hot = fill(&one, &[A]);
     assert_eq!((one.used(), other.used(), pool.used()), (450, 0, 450));
-    // The other's queue of the same number is another queue, and finds room.
+    // The queue of the same number of the other producer is another queue, and finds room.
     let _held = other.try_charge(A, 200).unwrap();
     assert_eq!((one.used(), other.used(), pool.used()), (450, 200, 650));
     drop(hot);
@@ -260,7 +260,7 @@ fn a_producer_that_closes_or_goes_leaves_the_others_their_room() {
     drop((barred, one));
     assert_eq!(pool.used(), 60, "its charge holds the account open");
     drop(held);
-    // Its number goes to the next, and nothing is left of it.
+    // The next producer gets its number, and finds none of its state.
     let next = Budget::new(pool.clone(), 100);
     assert_eq!((next.used(), next.peak(), pool.used()), (0, 0, 0));
     assert!(next.try_charge(A, 100).is_some());
@@ -317,7 +317,7 @@ fn a_reservation_that_waits_for_a_stalled_shard_stalls_no_other() {
     assert!((&mut large).now_or_never().is_none());
     assert!(budget.must_yield().now_or_never().is_none());
     assert_eq!(budget.take_pressure(&[]), Pressure::Queues(vec![A]));
-    // Of 450 free, 230 are set aside.
+    // Of 450 free bytes, 230 are reserved.
     let others = fill(&budget, &[B, C]);
     assert_eq!(others.len() * 10, 140);
     assert!(budget.try_charge(A, 1).is_none());

@@ -1,4 +1,5 @@
-//! The rules once more, as a walk over all waiters; `complete` compares with it in every test. And what a grant costs.
+//! A second implementation of the rules, as a walk over all waiters, with which `complete` compares in every test. And the cost of
+//! a grant.
 
 use std::collections::BTreeMap;
 
@@ -103,7 +104,7 @@ fn a_grant_looks_at_few_waiters_however_many_wait() {
         }
         let grants = fair_share.granted.len();
         assert!(grants >= returns, "{grants}");
-        // One more look each time finds that no further waiter fits.
+        // One more check each time finds that no further waiter fits.
         assert!(fair_share.looked_at <= grants + returns, "{} looks", fair_share.looked_at);
     }
 }
@@ -123,7 +124,7 @@ fn the_pressure_is_read_with_few_looks_however_many_shards_wait() {
         // So is one that gets a waiter.
         drop(fair_share.wait(holders[1], 400));
         assert_eq!(fair_share.take_pressure(0, &[]).0, Pressure::Queues(queue_ids[1..2].to_vec()));
-        // One look is that of the new waiter.
+        // One check is that of the new waiter.
         assert!(fair_share.looked_at <= 3, "{} looks, {shards} shards", fair_share.looked_at);
     }
 }

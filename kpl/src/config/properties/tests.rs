@@ -102,7 +102,7 @@ fn every_option_of_the_kpl_is_read() {
         assert_eq!(read.cloudwatch.granularity, MetricsGranularity::Stream);
         assert_eq!(read.cloudwatch.upload_interval.as_millis(), 1);
     }
-    // What has no effect is told; a password is not.
+    // A note names each key without an effect. It does not repeat a password.
     let noted: Vec<_> = read.notes.iter().map(|note| note.key.as_str()).collect();
     let without_meaning = OPTIONS.iter().map(|(key, _)| *key).filter(|key| {
         NO_MEANING.iter().any(|(name, _)| name == key)

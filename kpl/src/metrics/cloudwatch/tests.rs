@@ -127,7 +127,7 @@ async fn each_minute_brings_the_sums_of_shard_stream_and_all() {
     }
     assert_eq!(seen.len(), 4 + 3 + 2 + 2, "{seen:?}");
 
-    // Nothing new, nothing sent; and at the end what is left.
+    // Without new samples nothing is sent. The end sends the rest.
     tokio::time::sleep(3 * MINUTE).await;
     assert_eq!(uploader.calls().len(), 1);
     record(&collected, Metric::UserRecordExpired, Some("a"), 1.0, 1);
@@ -294,7 +294,7 @@ async fn a_call_that_always_fails_holds_up_no_other() {
     for datum in taken {
         *sums.entry(datum.series.dimensions).or_insert(0.0) += datum.values.sum;
     }
-    // All but what travels with the shard that fails.
+    // All but the data in the same call as the shard that fails.
     let whole = sums.values().filter(|sum| **sum == 6.0).count();
     assert!((4000..5000).contains(&whole), "{whole} of {}", sums.len());
     assert!(sums.values().all(|sum| *sum <= 6.0 || *sum == 30_000.0));

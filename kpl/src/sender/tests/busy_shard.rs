@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Written to at most `per_second` times a second, one second's worth at once; refuses the rest as a full shard does.
+/// A shard that takes at most `per_second` records a second, those of one second at once. It refuses the rest as a full shard does.
 fn slow_shard(per_second: f64) -> Arc<Scripted> {
     let burst = per_second.max(1.0);
     let bucket = Mutex::new((Duration::ZERO, burst));
@@ -22,7 +22,7 @@ fn slow_shard(per_second: f64) -> Arc<Scripted> {
     })
 }
 
-/// Sends records of 100 bytes to one shard for two minutes; returns how long each took.
+/// Sends records of 100 bytes to one shard for two minutes. Returns the time that each took.
 async fn send_for_two_minutes(producer: &Producer, per_second: u32) -> Vec<Duration> {
     let mut waiting = tokio::task::JoinSet::new();
     for _ in 0..120 * per_second {

@@ -45,7 +45,7 @@ async fn other_tasks_have_their_turns_while_aggregates_are_compressed() {
     other.abort();
     let stats = producer.stats();
     assert!(stats.aggregates >= 20 && stats.kinesis_bytes < 600_000);
-    // At most so many are compressed at a time, and between those others run.
+    // At most so many aggregates are compressed at a time. Other tasks run between them.
     let turns = last.load(Ordering::Relaxed);
     assert!(turns > 2, "{turns}");
 }
@@ -107,7 +107,7 @@ fn aggregates_go_out_as_they_are_while_no_thread_is_free() {
             tokio::time::advance(Duration::from_millis(100)).await;
         }
         all.await.unwrap().unwrap();
-        // Those that are open are sealed when the others are gone.
+        // Open aggregates are sealed when the others have been sent.
         assert!(began.elapsed() < Duration::from_secs(15));
     });
 }

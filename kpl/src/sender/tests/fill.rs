@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Sends `count` records of 1,000 bytes to one shard whose requests take a while; returns the largest entry and the counts.
+/// Sends `count` records of 1,000 bytes to one shard whose requests take a while. Returns the largest entry and the producer.
 async fn largest_entry(config: ProducerConfig, count: usize) -> (usize, Producer) {
     let largest = Arc::new(Mutex::new(0));
     let seen = Arc::clone(&largest);
@@ -90,7 +90,7 @@ async fn aggregates_stay_large_while_a_record_of_their_shard_is_retried() {
         let slow = UserRecord::new("k", "slow").with_explicit_hash_key(HashKey::MIN);
         let slow = slow.with_time_to_live(recovers * 3);
         let slow = producer.send(slow).await.unwrap();
-        // It is sent alone.
+        // The record is sent alone.
         tokio::time::sleep(linger + QUICK).await;
         let mut deliveries = Vec::new();
         for id in 0..1000 {

@@ -47,7 +47,7 @@ async fn a_permit_holds_room_and_gives_back_what_is_left() {
     drop(producer.reserve(10 * KIB).await.unwrap());
     assert_eq!(producer.buffered_bytes(), 0);
 
-    // What it cannot send comes back, and so does the room.
+    // A record that cannot be sent comes back, and its room is free again.
     let error = producer.reserve(100).await.unwrap().send(record(0, 100)).unwrap_err();
     assert!(
         matches!(&error, SendError::PermitTooSmall { reserved: 100, actual: 101, record: back } if **back == record(0, 100)),
@@ -186,7 +186,7 @@ async fn a_stalled_producer_leaves_room_to_others_of_its_budget() {
     let hot_bytes = hot.buffered_bytes();
     assert!((120 * KIB..=128 * KIB).contains(&hot_bytes));
     let quick = Scripted::new(|_, entries| all_written(entries));
-    // Its open aggregates wait for company for hours: they make room for the third producer.
+    // Its open aggregates would wait for more records for hours. They are sent to make room for the third producer.
     let patient = ProducerConfig {
         record_max_buffered_time: 2 * HOUR,
         record_ttl: 3 * HOUR,
@@ -268,7 +268,7 @@ async fn a_panic_resolves_what_is_in_flight_and_what_is_still_open() {
     assert_eq!(producer.buffered_bytes(), 0);
 }
 
-/// How a call is used: polled this often, then dropped; or awaited.
+/// How a call is used: polled this often and then dropped, or awaited.
 #[derive(Debug, Clone, Copy)]
 enum Call {
     Send(Option<u8>),
@@ -276,7 +276,7 @@ enum Call {
     Flush(u8),
 }
 
-/// Polls a future `times`, a moment apart, and drops it unless it is done; `None` awaits it.
+/// Polls a future `times`, a moment apart, and drops it unless it is done. `None` awaits it.
 async fn up_to<F: Future>(times: Option<u8>, future: F) -> Option<F::Output> {
     let Some(times) = times else {
         return Some(future.await);
@@ -294,7 +294,7 @@ async fn up_to<F: Future>(times: Option<u8>, future: F) -> Option<F::Output> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever is dropped at whatever point: what was accepted is delivered, in the order of the calls, all others go on,
+    /// Calls are dropped at any point. Accepted records are delivered in the order of the calls, all other calls go on,
     /// and no room is lost.
     #[test]
     fn futures_dropped_anywhere_lose_nothing(

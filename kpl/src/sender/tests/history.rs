@@ -177,12 +177,12 @@ pub(super) async fn run(
     let sent = senders.join_all().await;
     producer.close(Duration::from_secs(100)).await;
     assert_eq!(producer.buffered_bytes(), 0);
-    // What is committed late is seen, too.
+    // Records that are committed late are seen, too.
     tokio::time::sleep(Duration::from_secs(10)).await;
     (model, sent)
 }
 
-/// No acknowledged record is lost, and none is seen that says it was not written.
+/// No acknowledged record is lost, and no record is seen whose error says that it was not written.
 pub(super) fn check_delivery(
     history: &History,
     seen: &HashMap<HashKey, Vec<Bytes>>,

@@ -1,4 +1,4 @@
-//! A record whose requests are refused as a whole fails alone: it takes no other record along.
+//! A record whose requests are refused as a whole fails alone: no other record fails with it.
 
 use kinesis_aggregation::{Decoded, Decoder};
 
@@ -66,7 +66,7 @@ fn answer(status: u16, code: &str) -> CallError {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_apart_expires_on_time() {
+async fn isolated_records_expire_on_time() {
     let error = answer(500, "Mystery");
     let service = Scripted::new(move |_, _| (QUICK, Err(error.clone())));
     let producer = producer(service, ProducerConfig::default()).await;
@@ -246,7 +246,7 @@ async fn in_ordered_mode_the_other_records_of_an_aggregate_keep_their_order() {
     assert!(seen.is_sorted(), "{seen:?}");
 }
 
-/// In ordered mode the second half of an aggregate waits for the first. It does not take other records along then.
+/// In ordered mode the second half of an aggregate waits for the first. No other record is refused with it.
 #[tokio::test(start_paused = true)]
 async fn in_ordered_mode_a_refused_aggregate_takes_no_other_record_along() {
     let dragged = Arc::new(Mutex::new(0));
@@ -262,7 +262,7 @@ async fn in_ordered_mode_a_refused_aggregate_takes_no_other_record_along() {
         ordering: RecordOrdering::PerPartitionKey,
         on_gap: OnGap::Continue,
         record_max_buffered_time: Duration::from_millis(20),
-        // What comes while a request is in flight shares the next one.
+        // Records that come while a request is in flight share the next one.
         max_requests_in_flight: 1,
         ..Default::default()
     };

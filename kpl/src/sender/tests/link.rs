@@ -15,10 +15,10 @@ const ROUND_TRIP: Duration = Duration::from_millis(20);
 const OUTAGE: Duration = Duration::from_secs(25);
 /// When the outage begins.
 const BEGINS: Duration = Duration::from_secs(10);
-/// A record that is sent and acknowledged within it was not held up.
+/// A record that is acknowledged within this time was not held up.
 const NORMAL: Duration = Duration::from_secs(1);
 
-/// What a record costs on the wire: its data as base64, and its part of the JSON.
+/// Bytes of a record on the wire: its data as base64, and its part of the JSON.
 fn wire_bytes(entries: &[Entry]) -> f64 {
     let entry = |entry: &Entry| entry.data.len().div_ceil(3) * 4 + entry.partition_key.len() + 100;
     (entries.iter().map(entry).sum::<usize>() + 1000) as f64
@@ -157,7 +157,7 @@ impl Service for Link {
 }
 
 struct Recovery {
-    /// From the end of the outage until records are acknowledged as before it.
+    /// Time from the end of the outage until records are acknowledged as fast as before it.
     after: Duration,
     sent: usize,
     lost: usize,

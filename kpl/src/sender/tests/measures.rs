@@ -1,4 +1,4 @@
-//! What is measured and logged along the way.
+//! Metrics and logs of the sender.
 
 use std::io::Write;
 
@@ -319,7 +319,7 @@ async fn logs_tell_of_each_trouble_without_data_or_keys_and_cannot_flood() {
         let error = |code: &str| CallError {
             kind: CallErrorKind::Service,
             code: code.into(),
-            // As the service does it: it quotes what it refuses.
+            // The service quotes the record that it refuses.
             message: format!("Value '{}' is refused", entries[0].partition_key).into(),
             may_have_been_written: false,
             source: None,
@@ -366,7 +366,7 @@ async fn logs_tell_of_each_trouble_without_data_or_keys_and_cannot_flood() {
         assert!(text.contains(expected), "{expected}");
     }
     let warnings = text.lines().filter(|line| line.contains(" WARN ")).count();
-    // Of each of three kinds, one in ten seconds, and one at the end.
+    // One line of each of three kinds in ten seconds, and one at the end.
     assert!((3..=3 * 8).contains(&warnings), "{warnings} warnings");
     let lost = |what: &str| log.user_records(what).iter().sum::<u64>();
     let told = lost("records failed") + lost("records expired");

@@ -15,7 +15,7 @@ use crate::service::Shard;
 use crate::service::{CallError, CallErrorKind, Entry, EntryOutcome, Service, StreamDescription};
 use crate::sync::lock;
 
-/// Data that begins so is refused: with its whole request, or for good.
+/// Data with this prefix is refused, with its whole request or for good.
 pub(super) const POISON: &[u8] = b"poison";
 pub(super) const CURSED: &[u8] = b"cursed";
 

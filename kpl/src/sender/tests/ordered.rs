@@ -1,4 +1,4 @@
-//! Ordered mode under random histories, as a KCL sees the stream; and what holds without it.
+//! Random histories as a KCL sees the stream, with and without ordered mode.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! What the answers tell about the shards: a service that places records itself, a map with a gap, no map at all.
+//! What the producer learns from the answers: a service that places records itself, a map with a gap, no map at all.
 
 use kinesis_aggregation::{Decoded, Decoder};
 
@@ -100,7 +100,7 @@ async fn a_stream_created_again_is_not_taken_for_one_that_places_records() {
     let half = u128::MAX / 2;
     let absent = 5 * SECOND..10 * SECOND;
     let absence = absent.clone();
-    // Then the shards have each other's names.
+    // After that, the two shards have exchanged their names.
     let service = Scripted::new(move |passed, entries| match passed {
         passed if absence.contains(&passed) => {
             (QUICK, Err(refused_request("ResourceNotFoundException")))
@@ -226,7 +226,7 @@ async fn a_reshard_is_survived_while_shards_cannot_be_listed_for_minutes() {
             deliveries.push(send(&producer, 500 + id, "v").await);
             tokio::time::sleep(SECOND / 5).await;
             if id == 200 {
-                // The first waited for half of their time; those behind them do not wait as long again.
+                // The first records waited for half of their time to live. The records behind them do not wait as long again.
                 let late = send(&producer, id, "late").await;
                 let completed = tokio::time::timeout(SECOND, late).await;
                 completed.expect("it is not held up").unwrap();

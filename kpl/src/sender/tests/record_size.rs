@@ -40,7 +40,7 @@ async fn a_role_that_may_not_describe_the_stream_sends_what_the_settings_say() {
     for (stream, setting, limit) in [
         (None, None, MIB),
         (None, Some(4 * MIB), 4 * MIB),
-        // Where the stream tells, that counts.
+        // The size that the stream names counts.
         (Some(2 * MIB), Some(4 * MIB), 2 * MIB),
         (Some(8 * MIB), None, 8 * MIB),
     ] {

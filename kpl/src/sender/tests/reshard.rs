@@ -73,14 +73,14 @@ fn writes_into(stream: &Stream) -> Arc<Scripted> {
     service
 }
 
-/// Sends two records at the same time; returns the shards that took them.
+/// Sends two records at the same time. Returns the shards that took them.
 async fn takers(producer: &Producer, keys: [u128; 2]) -> [String; 2] {
     let first = send(producer, keys[0], "first").await;
     let second = send(producer, keys[1], "second").await;
     [first.await, second.await].map(|receipt| receipt.unwrap().shard_id.to_string())
 }
 
-/// Two shards that were merged into a third, ...
+/// Two shards that were merged into a third.
 fn merged() -> Vec<Shard> {
     vec![
         shard("0", 0, 2 * QUARTER, false),
@@ -89,12 +89,12 @@ fn merged() -> Vec<Shard> {
     ]
 }
 
-/// ... the same two in a new stream, ...
+/// A new stream with two shards of the same names.
 fn new_stream() -> Vec<Shard> {
     vec![shard("0", 0, 2 * QUARTER, true), shard("1", 2 * QUARTER + 1, u128::MAX, true)]
 }
 
-/// ... and the new stream after a split of the first.
+/// The new stream after a split of its first shard.
 fn new_stream_after_split() -> Vec<Shard> {
     vec![
         shard("0", 0, 2 * QUARTER, false),

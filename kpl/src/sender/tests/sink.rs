@@ -11,7 +11,7 @@ fn record(id: usize) -> UserRecord {
         .with_explicit_hash_key(HashKey::MIN)
 }
 
-/// Aggregates wait for company for longer than any test waits.
+/// Aggregates wait for more records for longer than any test runs.
 fn config() -> ProducerConfig {
     ProducerConfig {
         record_max_buffered_time: Duration::from_secs(3000),
@@ -42,7 +42,7 @@ async fn a_sink_holds_back_flushes_and_closes() {
     assert!(
         matches!(refused, SinkError::Send(SendError::Closed { record: back, .. }) if *back == record(101))
     );
-    // The producer goes on, and a sink that is dropped takes nothing along.
+    // The producer goes on. A sink that is dropped loses no record.
     let mut other = producer.sink();
     other.feed(record(102)).await.unwrap();
     drop(other);

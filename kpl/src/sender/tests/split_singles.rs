@@ -47,7 +47,7 @@ async fn a_buffer_of_aggregates_is_taken_apart_as_it_is_sent() {
     ] {
         let sent = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&sent);
-        // Many are refused at first: what was taken apart waits beside what is.
+        // Many records are refused at first, so split records wait beside those that are being split.
         let service = Scripted::new(move |_, entries| {
             let mut sent = lock(&noted);
             let outcome = |entry: &Entry| {

@@ -24,7 +24,7 @@ async fn every_lost_record_is_in_the_count_of_some_line() {
         drop(send(&producer, u128::from(round) << 120, "v").await);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // The last ones are told of although nothing happens any more.
+    // The last ones are logged although nothing more happens.
     tokio::time::sleep(Duration::from_secs(20)).await;
     let expired = lines.user_records("records expired");
     assert_eq!(expired.iter().sum::<u64>(), 300, "{expired:?}");

@@ -102,7 +102,7 @@ async fn short_ones_behind_a_stalled_request_fail_on_time() {
     let first = send(&producer, 0, "first").await;
     tokio::time::sleep(SECOND).await;
     assert_eq!(service.calls().len(), 1);
-    // It has the sender look for what has expired, a second apart.
+    // The sender looks for expired records once a second because of it.
     let long = send(&producer, 1, "long").await;
     tokio::time::sleep(SECOND * 3 / 10).await;
     let began = clock::now();
@@ -191,7 +191,7 @@ async fn a_young_one_outlives_the_old_ones_of_an_aggregate_that_stays_open() {
         let began = clock::now();
         let first = send(&producer, 0, "first").await;
         tokio::time::sleep(SECOND).await;
-        // Behind the first, which is refused: they wait in an open aggregate.
+        // The others wait in an open aggregate behind the first, which is refused.
         let mut behind = Vec::new();
         for seconds in 1..40 {
             let (since, delivery) = (clock::now(), send(&producer, 0, "behind").await);

@@ -1,4 +1,4 @@
-//! Wakers are the code of others, and may send: none is called while a queue is locked.
+//! A waker is code of the caller and may send, so no waker is called while a queue is locked.
 
 use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Wake, Waker};

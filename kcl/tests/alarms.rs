@@ -5,6 +5,8 @@
 #[allow(dead_code, reason = "other tests use more of it")]
 #[path = "support/clock.rs"]
 mod clock;
+#[path = "../../common/tests/support/metrics_recorder.rs"]
+mod metrics_recorder;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -16,13 +18,12 @@ use kcl::{
     Scheduler, ShardContext, ShardEnd, Shutdown,
 };
 use kinesis_testkit::LocalAws;
-use metrics::{
-    Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
-};
+use metrics::Key;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::clock::TokioClock;
+use crate::metrics_recorder::{Kind, TestRecorder};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -61,45 +62,24 @@ struct Series(Arc<Mutex<Values>>);
 
 type Values = BTreeMap<Name, Vec<(Instant, f64)>>;
 
-struct Gauged(Series, Name);
-
 #[allow(clippy::disallowed_methods, reason = "a recorder with the time of the test")]
 fn now() -> Instant {
     Instant::now()
 }
 
-impl GaugeFn for Gauged {
-    fn increment(&self, _: f64) {
-        panic!("gauges are set");
-    }
-    fn decrement(&self, _: f64) {
-        panic!("gauges are set");
-    }
-    fn set(&self, value: f64) {
-        let mut series = self.0.0.lock().unwrap();
-        series.entry(self.1.clone()).or_default().push((now(), value));
-    }
-}
-
-impl Recorder for Series {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::noop()
-    }
-    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        let mut labels = key.labels();
-        let application = labels.find(|label| label.key() == "ApplicationName");
-        let application = application.unwrap().value().to_owned();
-        Gauge::from_arc(Arc::new(Gauged(self.clone(), (application, key.name().to_owned()))))
-    }
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop()
-    }
-}
-
 impl Series {
+    fn recorder(&self) -> TestRecorder {
+        let series = self.clone();
+        TestRecorder::new(move |kind: Kind, key: &Key, value| {
+            if kind == Kind::Gauge {
+                let mut labels = key.labels();
+                let application = labels.find(|label| label.key() == "ApplicationName");
+                let name = (application.unwrap().value().to_owned(), key.name().to_owned());
+                series.0.lock().unwrap().entry(name).or_default().push((now(), value));
+            }
+        })
+    }
+
     /// Whether the rule fires on this application's metric, which has one series here.
     fn fires(&self, application: &str, rule: &Rule) -> bool {
         let series = self.0.lock().unwrap();
@@ -138,7 +118,7 @@ impl RecordProcessor for Processor {
 #[tokio::test(start_paused = true)]
 async fn the_documented_alarms_fire_on_processors_that_hang_or_fail_and_on_no_others() {
     let series = Series::default();
-    metrics::set_global_recorder(series.clone()).unwrap();
+    metrics::set_global_recorder(series.recorder()).unwrap();
     let clock = TokioClock::new();
     let services = kinesis_testkit::TokioClock::starting_at(clock.wall());
     let aws = LocalAws::builder().clock(services).build().await.unwrap();

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../common/tests/support/metrics_recorder.rs"]
+mod metrics_recorder;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,67 +16,30 @@ use kcl::{
     ShardContext, ShardEnd, Shutdown,
 };
 use kinesis_testkit::LocalAws;
-use metrics::{
-    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
-    SharedString, Unit,
-};
+use metrics::Key;
 
-/// Adds up counters, keeps the last value of gauges, counts the values of histograms; by
-/// "operation name dimension=value".
+use crate::metrics_recorder::{Kind, TestRecorder};
+
+/// The sum of each counter, the last value of each gauge, and the number of values of each histogram, by
+/// its [`series`].
 #[derive(Clone, Default)]
 struct Notes(Arc<Mutex<BTreeMap<String, f64>>>);
 
-struct Note(Notes, String);
-
-impl Note {
-    fn with(&self, change: impl FnOnce(&mut f64)) {
-        let mut notes = self.0.0.lock().unwrap();
-        change(notes.entry(self.1.clone()).or_default());
-    }
-}
-
-impl CounterFn for Note {
-    fn increment(&self, value: u64) {
-        self.with(|sum| *sum += value as f64);
-    }
-    fn absolute(&self, _: u64) {
-        panic!("only steps are counted");
-    }
-}
-
-impl GaugeFn for Note {
-    fn increment(&self, _: f64) {
-        panic!("gauges are set");
-    }
-    fn decrement(&self, _: f64) {
-        panic!("gauges are set");
-    }
-    fn set(&self, value: f64) {
-        self.with(|last| *last = value);
-    }
-}
-
-impl HistogramFn for Note {
-    fn record(&self, value: f64) {
-        assert!(value >= 0.0);
-        self.with(|count| *count += 1.0);
-    }
-}
-
 impl Notes {
-    fn note(&self, key: &Key) -> Arc<Note> {
-        let label = |name: &str| {
-            let mut labels = key.labels();
-            labels.find(|label| label.key() == name).map(|label| label.value().to_owned())
-        };
-        assert_eq!(label("ApplicationName").as_deref(), Some("billing"));
-        let operation = label("Operation").unwrap();
-        let by = match label("ShardId") {
-            Some(shard) => format!("shard={shard}"),
-            None => format!("worker={}", label("WorkerIdentifier").unwrap()),
-        };
-        let series = format!("{operation} {} {by}", key.name());
-        Arc::new(Note(self.clone(), series))
+    fn recorder(&self) -> TestRecorder {
+        let notes = self.clone();
+        TestRecorder::new(move |kind: Kind, key: &Key, value| {
+            let mut notes = notes.0.lock().unwrap();
+            let noted = notes.entry(series(key)).or_default();
+            match kind {
+                Kind::Counter => *noted += value,
+                Kind::Gauge => *noted = value,
+                Kind::Histogram => {
+                    assert!(value >= 0.0);
+                    *noted += 1.0;
+                }
+            }
+        })
     }
 
     fn of(&self, series: &str) -> Option<f64> {
@@ -91,19 +57,19 @@ impl Notes {
     }
 }
 
-impl Recorder for Notes {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::from_arc(self.note(key))
-    }
-    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::from_arc(self.note(key))
-    }
-    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::from_arc(self.note(key))
-    }
+/// "operation name dimension=value".
+fn series(key: &Key) -> String {
+    let label = |name: &str| {
+        let mut labels = key.labels();
+        labels.find(|label| label.key() == name).map(|label| label.value().to_owned())
+    };
+    assert_eq!(label("ApplicationName").as_deref(), Some("billing"));
+    let operation = label("Operation").unwrap();
+    let by = match label("ShardId") {
+        Some(shard) => format!("shard={shard}"),
+        None => format!("worker={}", label("WorkerIdentifier").unwrap()),
+    };
+    format!("{operation} {} {by}", key.name())
 }
 
 /// Fails the first time, then checkpoints.
@@ -129,7 +95,7 @@ impl RecordProcessor for Flaky {
 #[tokio::test]
 async fn a_worker_reports_under_the_names_of_the_java_library() {
     let notes = Notes::default();
-    metrics::set_global_recorder(notes.clone()).unwrap();
+    metrics::set_global_recorder(notes.recorder()).unwrap();
     let aws = LocalAws::start().await.unwrap();
     aws.create_stream("orders", 1).await.unwrap();
     let put = || {

@@ -284,7 +284,7 @@ macro_rules! setters {
 
         /// The extreme values of every field.
         #[cfg(test)]
-        fn extremes_of_fields() -> Vec<(&'static str, Vec<extremes::Change>)> {
+        fn extremes_of_fields() -> Vec<(&'static str, Vec<extremes::Change<Self>>)> {
             vec![$((
                 stringify!($field),
                 extremes::changes(|config: &mut Self, value: $type| config.$field = value),

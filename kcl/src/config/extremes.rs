@@ -4,8 +4,10 @@
 //! The fields come from the list of setters, which does not compile when one is missing, and their
 //! values from [`Extremes`], which each type of a setting must implement.
 
+#[path = "../../../common/tests/support/extremes.rs"]
+mod shared;
+
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -16,6 +18,8 @@ use kinesis_common::backoff::Backoff;
 use kinesis_testkit::LocalAws;
 use tokio::runtime::Handle;
 
+pub(super) use self::shared::{Change, changes};
+use self::shared::{Extremes, Single, ends};
 use super::{
     AggregateRangePolicy, CheckpointPolicy, ConsumerConfig, InitialPosition, OnRecreatedStream,
     OnStop, OnTrimmedGap, TableConfig,
@@ -26,73 +30,6 @@ use crate::error::ProcessorError;
 use crate::lease::Fence;
 use crate::processor::{RecordProcessor, ShardContext, ShardEnd, Shutdown};
 use crate::{RecordBatch, Scheduler};
-
-/// Sets one field to one value.
-pub(super) struct Change<T> {
-    /// The value.
-    text: String,
-    apply: Box<dyn Fn(&mut T)>,
-}
-
-/// One change for each extreme value of a field.
-pub(super) fn changes<T: 'static, V: Extremes>(set: fn(&mut T, V)) -> Vec<Change<T>> {
-    let change = |value: V| Change {
-        text: format!("{value:?}"),
-        apply: Box::new(move |config| set(config, value.clone())),
-    };
-    V::extremes().into_iter().map(change).collect()
-}
-
-/// A type of a setting, with the values that arithmetic fails on first.
-pub(super) trait Extremes: Clone + Debug + 'static {
-    fn extremes() -> Vec<Self>;
-}
-
-impl Extremes for Duration {
-    fn extremes() -> Vec<Self> {
-        const YEAR: Duration = Duration::from_secs(365 * 86_400);
-        vec![
-            Self::ZERO,
-            Self::from_nanos(1),
-            Self::from_micros(1),
-            Self::from_millis(1),
-            Self::from_millis(50),
-            Self::from_millis(500),
-            Self::from_secs(1),
-            Self::from_millis(u64::from(u32::MAX)),
-            YEAR,
-            YEAR + Self::from_nanos(1),
-            Self::from_secs(u64::from(u32::MAX)),
-            Self::from_nanos(u64::MAX),
-            Self::from_millis(i64::MAX as u64),
-            Self::from_millis(u64::MAX),
-            Self::from_secs(i64::MAX as u64),
-            Self::MAX - Self::from_nanos(1),
-            Self::MAX,
-        ]
-    }
-}
-
-impl Extremes for u32 {
-    fn extremes() -> Vec<Self> {
-        vec![0, 1, 2, 10_000, 10_001, 1 << 31, Self::MAX]
-    }
-}
-
-impl Extremes for usize {
-    fn extremes() -> Vec<Self> {
-        let exact = [0, 1, 2, 20 << 20, u32::MAX as Self, 1 << 32, i64::MAX as Self];
-        // Tokio's semaphores hold an eighth.
-        let eighths = [Self::MAX >> 3, (Self::MAX >> 3) + 1, Self::MAX - 1, Self::MAX];
-        exact.into_iter().chain(eighths).collect()
-    }
-}
-
-impl Extremes for bool {
-    fn extremes() -> Vec<Self> {
-        vec![false, true]
-    }
-}
 
 /// Names have tests of their own.
 impl Extremes for Option<String> {
@@ -178,46 +115,24 @@ impl Extremes for TableConfig {
     }
 }
 
-/// Settings with one field changed.
-struct Single {
-    field: &'static str,
-    value: String,
-    config: ConsumerConfig,
-}
-
 /// By default a worker reads only what comes after its start; all else is as by default.
 fn base() -> ConsumerConfig {
     ConsumerConfig::default().with_initial_position(InitialPosition::TrimHorizon)
 }
 
 /// For each field, the settings with each of its values.
-fn one_at_a_time() -> impl Iterator<Item = Vec<Single>> {
-    let fields = ConsumerConfig::extremes_of_fields().into_iter();
-    fields.map(|(field, changes)| {
-        let single = |change: Change<ConsumerConfig>| {
-            let mut config = base();
-            (change.apply)(&mut config);
-            let value = change.text;
-            Single { field, value, config }
-        };
-        changes.into_iter().map(single).collect()
-    })
+fn one_at_a_time() -> Vec<Vec<Single<ConsumerConfig>>> {
+    shared::one_at_a_time(&base(), ConsumerConfig::extremes_of_fields())
 }
 
 /// Settings with `count` fields changed at random.
 fn combination(random: &mut Rng, count: usize) -> ConsumerConfig {
-    let mut config = base();
-    let mut fields = ConsumerConfig::extremes_of_fields();
-    random.shuffle(&mut fields);
-    for (_, changes) in fields.iter().take(count) {
-        (changes[random.usize(..changes.len())].apply)(&mut config);
-    }
-    config
+    shared::combination(&base(), ConsumerConfig::extremes_of_fields(), random, count)
 }
 
 #[test]
 fn a_refusal_names_the_setting_and_what_it_may_be() {
-    for single in one_at_a_time().flatten() {
+    for single in one_at_a_time().into_iter().flatten() {
         let Single { field, value, config } = single;
         let Err(error) = config.validate() else {
             continue;
@@ -266,7 +181,7 @@ fn compute(config: &ConsumerConfig) {
 fn what_is_valid_can_be_computed_with() {
     let mut random = Rng::with_seed(11);
     let mut valid = 0;
-    let singles = one_at_a_time().flatten().map(|single| single.config);
+    let singles = one_at_a_time().into_iter().flatten().map(|single| single.config);
     let combinations = (0..3000).map(|round| combination(&mut random, 2 + round % 4));
     for config in singles.chain(combinations) {
         // Whatever the settings are, their text is an error at most.
@@ -344,13 +259,8 @@ async fn a_worker_runs_with_what_is_valid() {
     put.data(Blob::new("d")).send().await.unwrap();
 
     // Of many values, the ends of what is valid: a run takes a hundredth of a second.
-    let ends = one_at_a_time().flat_map(|mut singles| {
-        singles.retain(|single| single.config.validate().is_ok());
-        if singles.len() > 4 {
-            singles.drain(2..singles.len() - 2);
-        }
-        singles
-    });
+    let is_valid = |config: &ConsumerConfig| config.validate().is_ok();
+    let ends = one_at_a_time().into_iter().flat_map(|singles| ends(singles, is_valid));
     let ends = ends.map(|single| (format!("{} at {}", single.field, single.value), single.config));
     let mut random = Rng::with_seed(12);
     let combinations = (0..200).map(|_| combination(&mut random, 3));

@@ -4,88 +4,25 @@
 //! The fields come from the list of setters, which does not compile when one is missing, and their
 //! values from [`Extremes`], which each type of a setting must implement.
 
-use std::fmt::Debug;
+#[path = "../../../common/tests/support/extremes.rs"]
+mod shared;
+
 use std::time::Duration;
 
 use fastrand::Rng;
 use kinesis_testkit::LocalAws;
 
+pub(super) use self::shared::{Change, changes};
+use self::shared::{Extremes, Single, ends};
 use super::{Compression, OnGap, ProducerConfig, RecordOrdering};
 use crate::error::{FailureCause, SendError, StopReason};
 use crate::producer::Producer;
 use crate::record::UserRecord;
 
-/// Sets one field to one value.
-pub(super) struct Change {
-    /// The value.
-    text: String,
-    apply: Box<dyn Fn(&mut ProducerConfig)>,
-}
-
-/// One change for each extreme value of a field.
-pub(super) fn changes<V: Extremes>(set: fn(&mut ProducerConfig, V)) -> Vec<Change> {
-    let change = |value: V| Change {
-        text: format!("{value:?}"),
-        apply: Box::new(move |config| set(config, value)),
-    };
-    V::extremes().into_iter().map(change).collect()
-}
-
-/// A type of a setting, with the values that arithmetic fails on first.
-pub(super) trait Extremes: Copy + Debug + 'static {
-    fn extremes() -> Vec<Self>;
-}
-
-impl Extremes for Duration {
-    fn extremes() -> Vec<Self> {
-        const YEAR: Duration = Duration::from_secs(365 * 86_400);
-        vec![
-            Self::ZERO,
-            Self::from_nanos(1),
-            Self::from_micros(1),
-            Self::from_millis(1),
-            Self::from_millis(50),
-            Self::from_secs(1),
-            Self::from_millis(u64::from(u32::MAX)),
-            YEAR,
-            YEAR + Self::from_nanos(1),
-            Self::from_secs(u64::from(u32::MAX)),
-            Self::from_nanos(u64::MAX),
-            Self::from_millis(i64::MAX as u64),
-            Self::from_millis(u64::MAX),
-            Self::from_secs(i64::MAX as u64),
-            Self::MAX - Self::from_nanos(1),
-            Self::MAX,
-        ]
-    }
-}
-
-impl Extremes for u32 {
-    fn extremes() -> Vec<Self> {
-        vec![0, 1, 2, 100, 101, 1_000_000, 1 << 31, Self::MAX]
-    }
-}
-
-impl Extremes for usize {
-    fn extremes() -> Vec<Self> {
-        let small = [0, 1, 2, 64, 500, 10_000, 64 << 10, 1 << 20, 10 << 20];
-        let large = [u32::MAX as Self, 1 << 32, i64::MAX as Self];
-        // Tokio's semaphores hold an eighth.
-        let eighths = [Self::MAX >> 3, (Self::MAX >> 3) + 1, Self::MAX - 1, Self::MAX];
-        small.into_iter().chain(large).chain(eighths).collect()
-    }
-}
-
 impl Extremes for Option<usize> {
     fn extremes() -> Vec<Self> {
         let some = usize::extremes().into_iter().map(Some);
         some.chain([None]).collect()
-    }
-}
-
-impl Extremes for bool {
-    fn extremes() -> Vec<Self> {
-        vec![false, true]
     }
 }
 
@@ -109,41 +46,20 @@ impl Extremes for Compression {
     }
 }
 
-/// The defaults with one field changed.
-struct Single {
-    field: &'static str,
-    value: String,
-    config: ProducerConfig,
-}
-
 /// For each field, the settings with each of its values.
-fn one_at_a_time() -> impl Iterator<Item = Vec<Single>> {
-    let fields = ProducerConfig::extremes_of_fields().into_iter();
-    fields.map(|(field, changes)| {
-        let single = |change: Change| {
-            let mut config = ProducerConfig::default();
-            (change.apply)(&mut config);
-            let value = change.text;
-            Single { field, value, config }
-        };
-        changes.into_iter().map(single).collect()
-    })
+fn one_at_a_time() -> Vec<Vec<Single<ProducerConfig>>> {
+    shared::one_at_a_time(&ProducerConfig::default(), ProducerConfig::extremes_of_fields())
 }
 
 /// The defaults with `count` fields changed at random.
 fn combination(random: &mut Rng, count: usize) -> ProducerConfig {
-    let mut config = ProducerConfig::default();
-    let mut fields = ProducerConfig::extremes_of_fields();
-    random.shuffle(&mut fields);
-    for (_, changes) in fields.iter().take(count) {
-        (changes[random.usize(..changes.len())].apply)(&mut config);
-    }
-    config
+    let fields = ProducerConfig::extremes_of_fields();
+    shared::combination(&ProducerConfig::default(), fields, random, count)
 }
 
 #[test]
 fn a_refusal_names_the_setting_and_what_it_may_be() {
-    for single in one_at_a_time().flatten() {
+    for single in one_at_a_time().into_iter().flatten() {
         let Single { field, value, config } = single;
         // Whatever the settings are, their text is an error at most.
         #[cfg(feature = "serde")]
@@ -174,7 +90,7 @@ fn the_interval_of_uploads_is_bounded_too() {
 
 const STREAM: &str = "orders";
 
-/// Sends some records with these settings, and closes the producer. Answers with the deliveries.
+/// Sends some records with these settings, and closes the producer. Returns the number of records that were delivered.
 async fn run(aws: &LocalAws, config: ProducerConfig, random: &mut Rng) -> Result<u64, String> {
     let built = Producer::builder(STREAM, &aws.in_process_config())
         .config(config)
@@ -226,13 +142,8 @@ async fn a_producer_runs_with_what_is_valid() {
 
     let mut random = Rng::with_seed(11);
     // Of many values, the ends of what is valid.
-    let ends = one_at_a_time().flat_map(|mut singles| {
-        singles.retain(|single| single.config.validate().is_ok());
-        if singles.len() > 4 {
-            singles.drain(2..singles.len() - 2);
-        }
-        singles
-    });
+    let is_valid = |config: &ProducerConfig| config.validate().is_ok();
+    let ends = one_at_a_time().into_iter().flat_map(|singles| ends(singles, is_valid));
     let ends = ends.map(|single| (format!("{} at {}", single.field, single.value), single.config));
     let mut choices = Rng::with_seed(12);
     let combinations = (0..1000).map(|round| combination(&mut choices, 2 + round % 3));

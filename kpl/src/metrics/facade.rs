@@ -1,4 +1,8 @@
-//! The metrics through the `metrics` facade: to whatever recorder the application installed.
+//! The metrics through the `metrics` facade: to the recorder that the application installed.
+
+#[cfg(test)]
+#[path = "../../../common/tests/support/metrics_recorder.rs"]
+mod metrics_recorder;
 
 use std::sync::Arc;
 
@@ -49,82 +53,30 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Mutex;
 
-    use ::metrics::{
-        self as facade, Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName,
-        Recorder, SharedString, with_local_recorder,
-    };
+    use ::metrics::{Key, with_local_recorder};
 
+    use super::metrics_recorder::{Kind, TestRecorder};
     use super::*;
 
-    /// Notes every value by its series.
-    #[derive(Clone, Default)]
-    struct Notes(Arc<Mutex<BTreeMap<String, Vec<f64>>>>);
+    /// Every value, by its series.
+    type Values = Arc<Mutex<BTreeMap<String, Vec<f64>>>>;
 
-    struct Note(Notes, String);
-
-    impl Note {
-        fn push(&self, value: f64) {
-            let mut notes = self.0.0.lock().unwrap();
-            notes.entry(self.1.clone()).or_default().push(value);
-        }
-    }
-
-    impl CounterFn for Note {
-        fn increment(&self, value: u64) {
-            self.push(value as f64);
-        }
-        fn absolute(&self, _: u64) {
-            panic!("only steps are counted");
-        }
-    }
-
-    impl GaugeFn for Note {
-        fn increment(&self, _: f64) {
-            panic!("gauges are set");
-        }
-        fn decrement(&self, _: f64) {
-            panic!("gauges are set");
-        }
-        fn set(&self, value: f64) {
-            self.push(value);
-        }
-    }
-
-    impl HistogramFn for Note {
-        fn record(&self, value: f64) {
-            self.push(value);
-        }
-    }
-
-    impl Notes {
-        fn note(&self, kind: &str, key: &Key) -> Arc<Note> {
+    fn recorder(values: &Values) -> TestRecorder {
+        let values = Arc::clone(values);
+        TestRecorder::new(move |kind: Kind, key: &Key, value| {
             let labels: Vec<_> =
                 key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+            let kind = format!("{kind:?}").to_lowercase();
             let series = format!("{kind} {} {}", key.name(), labels.join(" "));
-            Arc::new(Note(self.clone(), series))
-        }
-    }
-
-    impl Recorder for Notes {
-        fn describe_counter(&self, _: KeyName, _: Option<facade::Unit>, _: SharedString) {}
-        fn describe_gauge(&self, _: KeyName, _: Option<facade::Unit>, _: SharedString) {}
-        fn describe_histogram(&self, _: KeyName, _: Option<facade::Unit>, _: SharedString) {}
-        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-            Counter::from_arc(self.note("counter", key))
-        }
-        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-            Gauge::from_arc(self.note("gauge", key))
-        }
-        fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
-            Histogram::from_arc(self.note("histogram", key))
-        }
+            values.lock().unwrap().entry(series).or_default().push(value);
+        })
     }
 
     #[test]
     fn names_and_dimensions_are_the_kpls() {
-        let notes = Notes::default();
+        let values = Values::default();
         let (shard, code): (Arc<str>, Arc<str>) = ("shard-1".into(), "InternalFailure".into());
-        with_local_recorder(&notes, || {
+        with_local_recorder(&recorder(&values), || {
             let mut sink = FacadeSink::new("orders".into());
             let mut record = |metric, code, value, count| {
                 sink.record(Sample { metric, shard: Some(&shard), code, value, count });
@@ -140,7 +92,7 @@ mod tests {
             record(Metric::RetriesPerRecord, None, 2.0, 10_000);
             record(Metric::UserRecordsPending, None, 7.0, 1);
         });
-        let seen: Vec<_> = notes.0.lock().unwrap().clone().into_iter().collect();
+        let seen: Vec<_> = values.lock().unwrap().clone().into_iter().collect();
         let expected = [
             (
                 "counter ErrorsByCode StreamName=orders ShardId=shard-1 ErrorCode=InternalFailure",

@@ -9,12 +9,38 @@ pub mod stopped_server;
 mod worker_process;
 pub mod workload;
 
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_types::SdkConfig;
+use tracing_subscriber::EnvFilter;
 
 /// Any error; these programs only show it.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Logs to standard error what `RUST_LOG` asks for: by default, errors.
+pub fn init_logs() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+/// The exit code of a program whose run was good, or not, or failed with an error, which is printed.
+pub fn exit_code(result: Result<bool, Error>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// The examples of the README, of testkit's README and of the book compile. Those that are not `no_run` run.
 ///

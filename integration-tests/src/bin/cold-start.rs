@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
-use integration_tests::Error;
+use integration_tests::{Error, exit_code};
 use kcl::{ConsumerConfig, InitialPosition, Scheduler, ShardContext, ShardState, WorkerHandle};
 use kcl_simulation::cold_start;
 use kcl_simulation::idle::IdleProcessor;
@@ -45,18 +45,10 @@ enum On {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let done = match Args::parse().on {
+    exit_code(match Args::parse().on {
         On::Simulated { shards, workers, seed } => simulated(shards, workers, seed),
         On::Embedded { shards, workers } => embedded(shards, workers).await,
-    };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }
 
 /// True if the fleet reads every shard within a minute and writes each lease about once.

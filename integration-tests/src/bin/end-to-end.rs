@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use integration_tests::Error;
 use integration_tests::consumer::{self, ConsumerArgs};
 use integration_tests::scenario::{self, Scenario};
 use integration_tests::stopped_server;
+use integration_tests::{Error, exit_code, init_logs};
 
 #[derive(Parser)]
 struct Args {
@@ -44,24 +44,12 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter.unwrap_or_else(|_| "error".into()))
-        .with_writer(std::io::stderr)
-        .init();
-    let result = match Args::parse().command {
+    init_logs();
+    exit_code(match Args::parse().command {
         Command::Run { records, seed, failover_ms } => run(records, seed, failover_ms).await,
         Command::Consume(args) => consumer::consume(args).await.map(|()| true),
         Command::Serve { shards } => stopped_server::serve(shards).await.map(|()| true),
-    };
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }
 
 async fn run(records: u64, seed: u64, failover_ms: u64) -> Result<bool, Error> {

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use integration_tests::Error;
 use integration_tests::consumer::{self, ConsumerArgs};
 use integration_tests::mixed_fleet::{self, Tools};
+use integration_tests::{Error, exit_code, init_logs};
 
 #[derive(Parser)]
 struct Args {
@@ -48,24 +48,11 @@ struct RunArgs {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter.unwrap_or_else(|_| "error".into()))
-        .with_ansi(false)
-        .with_writer(std::io::stderr)
-        .init();
-    let result = match Args::parse().command {
+    init_logs();
+    exit_code(match Args::parse().command {
         Command::Run(args) => run(args).await,
         Command::Consume(args) => consumer::consume(args).await.map(|()| true),
-    };
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }
 
 async fn run(args: RunArgs) -> Result<bool, Error> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
-use integration_tests::Error;
+use integration_tests::{Error, exit_code};
 use kpl::{Producer, ProducerConfig, SendError, UserRecord};
 
 #[derive(Parser)]
@@ -38,13 +38,7 @@ fn peak_memory() -> Result<usize, Error> {
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
-    match run(Args::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(Args::parse()).await.map(|()| true))
 }
 
 async fn run(args: Args) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use kcl::{CheckpointPolicy, OnStop};
+use kcl::{CheckpointPolicy, OnStop, WorkerHandle};
 use kinesis_testkit::LocalAws;
 
 use crate::probe::{Call, Deed, Probe};
@@ -18,6 +18,14 @@ async fn owners(aws: &LocalAws) -> Vec<Option<String>> {
     let leases = items.iter().filter(|item| item.contains_key("checkpoint"));
     let owner = |value: &AttributeValue| value.as_s().unwrap().clone();
     leases.map(|lease| lease.get("leaseOwner").map(owner)).collect()
+}
+
+/// Two workers that share four shards.
+async fn two_each(aws: &LocalAws, probe: &Probe) -> (WorkerHandle, WorkerHandle) {
+    let one = worker(aws, probe, config("w1")).await;
+    let two = worker(aws, probe, config("w2")).await;
+    until("two each", || processing(&one) == 2 && processing(&two) == 2).await;
+    (one, two)
 }
 
 #[tokio::test]
@@ -44,9 +52,7 @@ async fn two_workers_share_four_shards() {
 async fn a_planned_stop_hands_over_without_loss_or_duplicate() {
     let aws = aws(4).await;
     let probe = Probe::new();
-    let one = worker(&aws, &probe, config("w1")).await;
-    let two = worker(&aws, &probe, config("w2")).await;
-    until("two each", || processing(&one) == 2 && processing(&two) == 2).await;
+    let (one, two) = two_each(&aws, &probe).await;
     put(&aws, &probe, 0..400).await;
     let report = one.shutdown(DEADLINE).await.unwrap();
     assert_eq!(report.drained.len(), 2);
@@ -69,9 +75,7 @@ async fn a_planned_stop_hands_over_without_loss_or_duplicate() {
 async fn a_worker_that_was_aborted_is_replaced_after_the_failover_time() {
     let aws = aws(4).await;
     let probe = Probe::new();
-    let one = worker(&aws, &probe, config("w1")).await;
-    let two = worker(&aws, &probe, config("w2")).await;
-    until("two each", || processing(&one) == 2 && processing(&two) == 2).await;
+    let (one, two) = two_each(&aws, &probe).await;
     put(&aws, &probe, 0..400).await;
     until("all records", || probe.is_settled()).await;
     probe.assert_exact();

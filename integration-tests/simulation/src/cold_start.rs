@@ -28,9 +28,9 @@ use crate::memory::{Link, MemoryLeaseStore, MemoryTable, Passage, Watcher};
 const HALF_A_CALL: Duration = Duration::from_millis(5);
 /// Deployments start their workers within this time.
 const SPREAD: Duration = Duration::from_secs(2);
-/// How far an eventually consistent read lags, at most.
+/// Longest lag of an eventually consistent read.
 const LAG_MILLIS: u64 = 200;
-/// For how long a fleet is watched.
+/// Time for which a fleet is watched.
 const LIMIT: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -87,7 +87,7 @@ impl Watcher for Tally {
     }
 }
 
-/// A worker's way to the table: always the same.
+/// A worker's way to the table, with a constant time for each call.
 #[derive(Debug)]
 struct Steady {
     tally: Arc<Tally>,

@@ -1,5 +1,5 @@
-//! A worker that keeps the rules of the Java library 3.x, with its cadences and without the fences that
-//! it lacks. It is a model of coordination: its leader elects itself by a lock without a network.
+//! A worker by the rules and intervals of the Java library 3.x, without the fences that it lacks. It is a model
+//! of coordination: its leader elects itself by a lock without a network.
 
 mod audit;
 mod consumer;
@@ -31,18 +31,18 @@ const DISCOVERY: Duration = Duration::from_millis(9_975);
 struct Held {
     state: Mutex<HeldState>,
     clock: Arc<dyn Clock>,
-    /// Told to hand it over.
+    /// The worker was told to hand the lease over.
     shutdown: CancellationToken,
-    /// One write at a time, as Java synchronises on the lease.
+    /// Held by one write at a time, because Java synchronises on the lease.
     writing: tokio::sync::Mutex<()>,
 }
 
-/// What the worker takes for its last sign of life.
+/// The write that the worker takes for its last sign of life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Heartbeat {
-    /// None yet: Java starts on what it was given, and renews it later.
+    /// None yet: Java starts on a lease that it is assigned, and renews it later.
     Given,
-    /// None since it lost the lease, which still names it: it starts again.
+    /// None since the worker lost the lease. The lease still names it, so it starts again.
     Found,
     /// A renewal or a checkpoint.
     Written,
@@ -53,9 +53,9 @@ enum Heartbeat {
 #[derive(Debug, Clone)]
 struct HeldState {
     lease: Lease,
-    /// When the last renewal was answered; Java's own fence counts from here.
+    /// The time of the answer to the last renewal, from which Java's own fence counts.
     answered: Duration,
-    /// When the counter took the value that this worker knows, as others can tell.
+    /// When the counter took the value that this worker knows, as other workers can see.
     moved: Duration,
     heartbeat: Heartbeat,
     lost: bool,
@@ -80,7 +80,7 @@ impl Held {
         self.state().lost = true;
     }
 
-    /// A write of this worker's left the lease so, and the counter moved then.
+    /// Notes the lease as a write of this worker left it, and when the counter moved.
     fn learn(&self, lease: Lease, moved: Duration, heartbeat: Heartbeat) {
         let mut state = self.state();
         state.lease = lease;
@@ -90,8 +90,8 @@ impl Held {
     }
 }
 
-/// How long others leave a Java worker for its first heartbeat, at least: it discovers what it was
-/// given within the failover time, once more if the index lags, and renews it a third of that later.
+/// Shortest time that other workers leave a Java worker until its first renewal. It discovers a lease that it is
+/// assigned within the failover time, later if the index lags, and renews it a third of that time later.
 const FIRST_HEARTBEAT: Duration = Duration::from_millis(25_000);
 
 /// What the oracle knows of a lease that a Java worker holds. The worker is at work by its own fence. No
@@ -127,7 +127,7 @@ struct Worker {
     random: Arc<Mutex<Rng>>,
 }
 
-/// Runs a worker until it is told to stop: it forgets its leases, and leaves them as they are.
+/// Runs a worker until it is told to stop. It then leaves its leases as they are.
 pub(super) async fn run(
     world: World,
     name: String,
@@ -187,7 +187,7 @@ impl Worker {
         }
     }
 
-    /// Finds leases that a leader gave to this worker, by the index.
+    /// Queries the index for leases that a leader assigned to this worker.
     async fn discover(&self) {
         loop {
             for key in self.store.owned_by(&self.name).await.unwrap_or_default() {
@@ -231,14 +231,14 @@ impl Worker {
         self.process.run(consumer.run());
     }
 
-    /// Creates a lease unless it is there, which is all that Java asks. `looked`: when this worker
-    /// last knew that it was to be created.
+    /// Creates a lease on Java's only condition, that there is none. `looked`: when this worker last read that
+    /// the lease was missing.
     async fn create(&self, lease: &Lease, looked: Duration) -> Result<(), LeaseStoreError> {
         self.world.oracle.means_to_create(&self.name, &lease.key, looked);
         self.store.create(lease).await.map(drop)
     }
 
-    /// No consumer works on it any more.
+    /// Notes that no consumer works on the lease any more.
     fn drop_lease(&self, held: &Arc<Held>) {
         held.lose();
         let key = held.lease().key;

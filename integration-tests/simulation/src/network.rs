@@ -1,4 +1,4 @@
-//! What becomes of calls between a worker and the table: drawn from the seed.
+//! The network between a worker and the table: faults of calls, drawn from the seed.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,11 +18,11 @@ pub(super) struct Network {
 #[derive(Debug)]
 struct State {
     random: Rng,
-    /// Answers are slow until then; after that,
+    /// Time until which answers are slow.
     slow_until: Duration,
-    /// nothing gets through until then;
+    /// Time until which no call gets through, from `slow_until` on.
     cut_until: Duration,
-    /// and everything is throttled until then.
+    /// Time until which most calls are throttled, from `cut_until` on.
     throttled_until: Duration,
     index_behind: Duration,
     calm: bool,
@@ -51,7 +51,7 @@ impl Network {
         act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Nothing gets through for a while, after a time in which all is slow.
+    /// Lets no call through for `span`, after a time in which all calls are slow.
     pub(super) fn cut(&self, span: Duration) {
         let now = self.clock.now();
         self.with(|state| {
@@ -73,7 +73,7 @@ impl Network {
         self.with(|state| state.calm)
     }
 
-    /// No trouble any more.
+    /// Ends all faults.
     pub(super) fn calm(&self) {
         self.with(|state| {
             state.calm = true;

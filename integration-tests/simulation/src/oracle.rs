@@ -1,4 +1,4 @@
-//! What must never happen, checked after every step.
+//! The invariants, checked after every step.
 
 mod calls;
 mod cover;
@@ -21,7 +21,7 @@ use kcl::internals::Lease;
 use kcl::{Checkpoint, Clock};
 use progress::Progress;
 
-/// Violations after which a run has told enough.
+/// Violations after which a run ends.
 const ENOUGH: usize = 5;
 
 /// The name under which a leader that moves leases by force is shown to the table's watcher.
@@ -42,8 +42,8 @@ pub(super) trait Hold: Send + Sync {
         Duration::ZERO
     }
 
-    /// The rule of Java's by which it may go on longer than its counter tells others, and until when
-    /// they wait.
+    /// The rule of the Java library by which the processor may go on after the time at which other workers may
+    /// take the lease, and that time.
     fn overstay(&self) -> Option<Overstay> {
         None
     }
@@ -63,9 +63,9 @@ struct Processor {
     hold: Box<dyn Hold>,
     /// The last record delivered in this ownership.
     last: Option<u64>,
-    /// It failed on the batch behind that.
+    /// The processor failed on the batch behind that record.
     has_failed: bool,
-    /// Its runtime has ended; a blocking call of its may go on.
+    /// The runtime has ended. A blocking call of the processor may go on.
     left_behind: bool,
 }
 
@@ -83,7 +83,7 @@ impl Processor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Moved {
     pub(super) at: Duration,
-    /// It made another the one that processes the lease.
+    /// The move passed the lease to another worker.
     pub(super) gives: bool,
 }
 
@@ -92,7 +92,7 @@ struct State {
     /// In the order in which they began.
     processors: BTreeMap<u64, Processor>,
     next: u64,
-    /// Overlaps that were told already.
+    /// Overlaps that were reported already.
     told: BTreeSet<(u64, u64)>,
     shards: BTreeMap<String, Progress>,
     leases: BTreeMap<String, Lease>,
@@ -100,13 +100,13 @@ struct State {
     moved: BTreeMap<(String, u64), Moved>,
     /// When each lease was last deleted.
     deleted: BTreeMap<String, Duration>,
-    /// When a Java worker last knew that it was to create a lease: by worker and lease.
+    /// When a Java worker last read that a lease was missing, by worker and lease.
     looked: BTreeMap<(String, String), Duration>,
     /// Most leases that a worker of ours may hold, where it has a limit.
     limits: BTreeMap<String, usize>,
     /// Handoffs that are pending, by lease.
     pending: BTreeMap<String, Pending>,
-    /// How each lease passed from those that processed it, unless it is theirs again: by lease and worker.
+    /// How each lease passed from a worker that processed it, unless that worker owns it again. By lease and worker.
     left: BTreeMap<(String, String), Left>,
     covered: bool,
     violations: Vec<String>,
@@ -129,7 +129,7 @@ impl fmt::Debug for Oracle {
     }
 }
 
-/// What a run comes to.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) steps: u64,
@@ -163,7 +163,7 @@ impl Oracle {
         }
     }
 
-    /// One thing that happened.
+    /// Notes an event in the trace.
     pub(super) fn step(&self, what: &str) {
         let now = self.clock.now();
         let mut state = self.state();
@@ -176,12 +176,12 @@ impl Oracle {
         self.state().violation(now, what);
     }
 
-    /// A worker of ours holds no more than so many leases.
+    /// Sets the most leases that a worker of ours may hold.
     pub(super) fn limit(&self, worker: &str, leases: usize) {
         self.state().limits.insert(worker.to_owned(), leases);
     }
 
-    /// A processor begins. Answers with its number.
+    /// Notes that a processor begins. Returns its number.
     pub(super) fn begin(
         &self,
         worker: &str,
@@ -217,13 +217,13 @@ impl Oracle {
         self.state().moved.get(&at).copied()
     }
 
-    /// A Java worker creates a lease, as it last found right at the time `looked`.
+    /// Notes that a Java worker creates a lease that it read to be missing at the time `looked`.
     pub(super) fn means_to_create(&self, worker: &str, key: &str, looked: Duration) {
         let by = (worker.to_owned(), key.to_owned());
         self.state().looked.insert(by, looked);
     }
 
-    /// A processor has stopped.
+    /// Notes that a processor has stopped.
     pub(super) fn end(&self, id: u64, why: &str) {
         let now = self.clock.now();
         let mut state = self.state();
@@ -233,7 +233,7 @@ impl Oracle {
         }
     }
 
-    /// The runtime of a processor has ended, which does not end a blocking call.
+    /// Notes that the runtime of a processor has ended, which does not end a blocking call.
     pub(super) fn leave_behind(&self, id: u64) {
         let now = self.clock.now();
         let mut state = self.state();
@@ -261,7 +261,7 @@ impl Oracle {
         own.map(|processor| processor.shard.clone()).collect()
     }
 
-    /// A worker's process is gone, its processors with it.
+    /// Notes that a worker's process is gone, with its processors.
     pub(super) fn died(&self, worker: &str) {
         let mut state = self.state();
         state.processors.retain(|_, other| other.worker != worker);
@@ -357,12 +357,12 @@ impl State {
         self.note(now, &format!("window of Java's ({rule}): {what}"));
     }
 
-    /// At most one processor per lease.
+    /// Checks that each lease has at most one processor.
     fn check_overlaps(&mut self, now: Duration) {
         let mut at_work: BTreeMap<&str, Vec<(u64, &Processor)>> = BTreeMap::new();
         let mut overlaps = Vec::new();
         for (id, processor) in &self.processors {
-            // Java begins on the lease of a finished shard too, and calls nothing.
+            // Java begins on the lease of a finished shard, too, but calls no processor.
             let is_idle = processor.kind == Kind::Java
                 && self.leases.get(&processor.shard).is_some_and(Lease::has_ended);
             if is_idle || processor.hold.is_fenced() {
@@ -389,7 +389,7 @@ impl State {
         }
     }
 
-    /// Once covered by active leases, the hash space stays so.
+    /// Checks that the hash space stays covered by active leases once it was covered.
     fn check_cover(&mut self, now: Duration) {
         match first_hole(self.leases.values()) {
             None => self.covered = true,

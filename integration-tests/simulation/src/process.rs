@@ -1,5 +1,5 @@
-//! A worker's process: all its tasks can be stopped for a while, or for ever, at any await; those of its
-//! user code also alone.
+//! A worker's process. All its tasks can be suspended or killed at any await. The tasks of its user code can also be
+//! suspended or killed alone.
 
 use std::fmt;
 use std::pin::Pin;
@@ -14,8 +14,7 @@ use kcl::internals::Executor;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-/// The worker id of a process: a second one under the id of another, at the same time, has a mark at
-/// the end of its name.
+/// The worker id of a process. A second process under the id of a live one has a mark at the end of its name.
 pub(super) fn worker_id(process: &str) -> &str {
     process.trim_end_matches(SECOND)
 }
@@ -29,7 +28,7 @@ pub(super) struct Process {
     state: Mutex<State>,
     /// Cancelled when it is killed.
     ended: CancellationToken,
-    /// Of which it is a part: stopped and killed with it.
+    /// The process of which this one is a part, and with which it is suspended and killed.
     parent: Option<Arc<Self>>,
     clock: Arc<dyn Clock>,
     /// How far the time of day is off, in seconds.
@@ -38,13 +37,13 @@ pub(super) struct Process {
 
 #[derive(Default)]
 struct State {
-    /// Since when it is.
+    /// The start of the current suspension.
     suspended: Option<Duration>,
-    /// How long it was, before.
+    /// The sum of the earlier suspensions.
     slept: Duration,
     /// Tasks that were woken while the process was suspended.
     waiting: Vec<Waker>,
-    /// What was aborted meanwhile: a thread that stands still drops nothing.
+    /// Futures that were aborted meanwhile: a suspended thread drops nothing.
     aborted: Vec<BoxFuture<'static, ()>>,
     tasks: Vec<AbortHandle>,
 }
@@ -66,8 +65,7 @@ impl Process {
         })
     }
 
-    /// The threads of a runtime of its own within the process: they stand still and end with it, or
-    /// alone.
+    /// The threads of a runtime of its own within the process. They are suspended and killed with it, or alone.
     pub(super) fn runtime(self: &Arc<Self>) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
@@ -115,7 +113,7 @@ impl Process {
         self.clock.now() - self.slept()
     }
 
-    /// Ends all tasks where they are. What they had sent is on its way.
+    /// Ends all tasks where they are. Requests that they have sent are on their way.
     pub(super) fn kill(&self) {
         self.ended.cancel();
         let (tasks, aborted) = {
@@ -137,7 +135,7 @@ impl Process {
         self.ended.clone().cancelled_owned()
     }
 
-    /// The time of day jumps.
+    /// Lets the time of day jump.
     pub(super) fn jump(&self, seconds: i64) {
         self.wall_offset.fetch_add(seconds, Ordering::Relaxed);
     }
@@ -157,7 +155,7 @@ impl Process {
         task
     }
 
-    /// Itself, and what it is a part of.
+    /// The process itself, and the one of which it is a part.
     fn lineage(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |process| process.parent.as_deref())
     }
@@ -172,7 +170,7 @@ impl Process {
     }
 }
 
-/// The tasks of a real worker. A process handle of its own type: the trait is the worker's.
+/// The executor of a worker in a process. A type of its own, because the trait is the worker's.
 #[derive(Debug)]
 pub(super) struct InProcess(pub(super) Arc<Process>);
 
@@ -231,7 +229,7 @@ impl Drop for Gated {
     }
 }
 
-/// The worker's clock: true for spans of time, not always for the time of day.
+/// The worker's clock: right for spans of time, not always for the time of day.
 impl Clock for Process {
     fn now(&self) -> Duration {
         self.clock.now()

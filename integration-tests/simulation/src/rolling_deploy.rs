@@ -17,7 +17,7 @@ use super::world::World;
 
 const SHARDS: u32 = 24;
 const JAVA: usize = 3;
-/// Of all four workers.
+/// Fair share of each of the four workers.
 const FAIR: usize = SHARDS as usize / (JAVA + 1);
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -25,7 +25,7 @@ struct Fleet {
     world: World,
     lock: Arc<LeaderLock>,
     network: Arc<Network>,
-    /// By name: how each is told to stop.
+    /// The token by which each worker is told to stop, by name.
     stops: BTreeMap<String, CancellationToken>,
 }
 
@@ -97,7 +97,7 @@ impl Fleet {
 async fn our_workers_do_not_grab_what_a_rolling_deploy_of_java_workers_sets_free() {
     for seed in 0..3 {
         let mut fleet = Fleet::new(seed);
-        // The first one leads, and is the last to be replaced.
+        // The first worker leads, and is the last to be replaced.
         for number in (0..JAVA).rev() {
             fleet.start(&format!("java-old-{number}"), 10 + number as u64);
             tokio::time::sleep(SECOND).await;

@@ -1,4 +1,4 @@
-//! A worker of ours: all of it but the service and the table, with user code of all kinds.
+//! A complete worker of ours, on a simulated service and table, with user code of all kinds.
 
 mod processor;
 mod reads;
@@ -21,18 +21,18 @@ use super::process::{InProcess, Process, worker_id};
 use super::world::{FAILOVER, World};
 
 const SYNC_INTERVAL: Duration = Duration::from_secs(20);
-/// To stop within, in milliseconds.
+/// Longest deadline of a planned stop, in milliseconds.
 const LONGEST_DEADLINE: u64 = 60_000;
 /// That deadline, what comes on top, and a start that is under way.
 pub(super) const LONGEST_STOP: Duration = Duration::from_secs(120);
 
-/// How a worker is set.
+/// The settings of a worker.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Setting {
     pub(super) on_stop: OnStop,
-    /// It takes no more for itself.
+    /// Most leases that the worker holds.
     pub(super) max_leases: usize,
-    /// Units a second that it spends on looks.
+    /// Read units a second that the worker spends on scans.
     pub(super) table_reads: f64,
     pub(super) seed: u64,
 }
@@ -91,7 +91,7 @@ pub(super) async fn run(
             tell.send_replace(Some(deadline));
             stopping.judge(deadline, run).await
         }
-        // Without it, it stops as if it were asked to.
+        // Without that runtime, the worker stops as if it were asked to.
         () = user_code.ended() => stopping.judge(FAILOVER, run).await,
     };
     world.oracle.stopped(&name);

@@ -1,4 +1,4 @@
-//! One simulation: a fleet, a time of troubles, and a calm in which everything must come right.
+//! One simulation: a fleet, a time of faults, and a calm in which all records must be delivered.
 
 mod disturbed_handoff;
 
@@ -24,14 +24,14 @@ use super::{Report, Workers};
 const MOST_WORKERS: usize = 4;
 /// Open shards.
 const MOST_SHARDS: usize = 8;
-/// After the troubles, everything must have been delivered within this time.
+/// After the faults, everything must be delivered within this time.
 const PATIENCE: Duration = Duration::from_secs(400);
-/// Among Java workers only, some more within this time: a new leader after 150 s, then three audits.
+/// Additional time among Java workers only: a new leader after 150 s, then three audits.
 const JAVA_PATIENCE: Duration = Duration::from_secs(600);
-/// Units a second, for a look a second at a table of a hundred items.
-const AT_LEISURE: f64 = 5.0;
-/// How many times as long where our workers look rarely: a dead one's shards wait for three pauses.
-const SELDOM: u32 = 3;
+/// Read units a second, for a scan a second of a table of a hundred items.
+const USUAL_READS: f64 = 5.0;
+/// Factor of that time where our workers scan rarely: the shards of a dead worker wait for three pauses.
+const RARE_SCANS: u32 = 3;
 
 /// Simulates one fleet. The same seed gives the same report.
 ///
@@ -76,13 +76,13 @@ async fn simulate(seed: u64, workers: Workers) -> Report {
     }
 }
 
-/// What each of our workers may read: enough for a look a second, or, in every third fleet, so little
-/// that looks are 5 to 60 s apart, as those at a table of thousands of leases.
+/// Read units a second of each of our workers. They are enough for a scan a second. In every third fleet, scans are 5
+/// to 60 s apart, as with a table of thousands of leases.
 fn draw_table_reads(seed: u64) -> f64 {
     let mut random = Rng::with_seed(!seed);
     match random.u32(..3) {
         0 => 0.03 + 0.12 * random.f64(),
-        _ => AT_LEISURE,
+        _ => USUAL_READS,
     }
 }
 
@@ -105,7 +105,7 @@ struct Member {
 }
 
 impl Member {
-    /// It was told to stop, or has to.
+    /// The worker was told to stop, or has to stop.
     fn is_leaving(&self) -> bool {
         self.stop.is_cancelled() || self.user_code.is_dead()
     }
@@ -114,12 +114,12 @@ impl Member {
 struct Fleet {
     world: World,
     workers: Workers,
-    /// Units a second that each of our workers may spend on looks.
+    /// Read units a second that each of our workers may spend on scans.
     table_reads: f64,
     lock: Arc<LeaderLock>,
     members: BTreeMap<String, Member>,
     started: u32,
-    /// Cancelled when nothing may go wrong any more.
+    /// Cancelled when the calm begins.
     calm: CancellationToken,
     random: Rng,
 }
@@ -150,7 +150,7 @@ impl Fleet {
         }
     }
 
-    /// Something happens.
+    /// Lets a random event happen.
     fn strike(&mut self) {
         let seconds = Duration::from_secs;
         let victim = self.any();
@@ -336,8 +336,8 @@ impl Fleet {
         });
     }
 
-    /// A Java leader that was stopped between its look and its write gives a lease to `to`, by force,
-    /// although its owner is at work again.
+    /// A Java leader that was suspended between its scan and its write assigns a lease to `to` by force, although its
+    /// owner is at work again.
     fn misjudge(&mut self, to: &str) {
         self.step(&format!("a leader gives a lease to {to} by force"));
         let store = self.world.store(FORCE, &self.members[to].network);
@@ -353,8 +353,7 @@ impl Fleet {
         });
     }
 
-    /// Nothing goes wrong any more: all that the stream holds must be delivered, and every worker must
-    /// stop when it is asked to.
+    /// The calm: all records of the stream must be delivered, and every worker must stop when it is told to.
     async fn calm(&mut self) {
         self.step(&format!("calm, {} units a second", self.table_reads));
         self.calm.cancel();
@@ -379,7 +378,7 @@ impl Fleet {
 
     async fn deliver(&self) {
         let mut before = Vec::new();
-        let looks = if self.table_reads < AT_LEISURE { SELDOM } else { 1 };
+        let looks = if self.table_reads < USUAL_READS { RARE_SCANS } else { 1 };
         let mut patience = self.world.clock.now() + PATIENCE * looks;
         while !self.world.oracle.has_seen_enough() {
             let missing = self.world.oracle.missing();
@@ -398,7 +397,7 @@ impl Fleet {
         }
     }
 
-    /// `leaving`: those that were asked before.
+    /// `leaving`: the workers that were told before.
     async fn stop_all(&mut self, leaving: BTreeMap<String, Member>) {
         self.step("all are asked to stop");
         for member in self.members.values() {

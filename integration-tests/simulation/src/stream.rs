@@ -24,7 +24,7 @@ pub(super) struct SimShard {
     first: u64,
 }
 
-/// What a reader gets.
+/// Records that a Java worker reads.
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) records: Vec<u64>,
@@ -64,12 +64,12 @@ fn sequence_of(record: u64) -> u64 {
     record / MOST_MEMBERS
 }
 
-/// Where a user record is. Records are numbers, so that one `u64` tells sequence and sub-sequence number.
+/// Position of a user record. Records are numbers, so that one `u64` holds sequence and sub-sequence number.
 pub(super) fn position_of(record: u64) -> ExtendedSequenceNumber {
     ExtendedSequenceNumber::new(number(sequence_of(record)), record % MOST_MEMBERS)
 }
 
-/// The user record that is there.
+/// The user record at a position.
 pub(super) fn record_at(position: &ExtendedSequenceNumber) -> u64 {
     first_of(&position.sequence_number) + position.sub_sequence_number
 }
@@ -84,7 +84,7 @@ fn number(sequence: u64) -> SequenceNumber {
     number.expect("digits are a sequence number")
 }
 
-/// What a user record holds.
+/// The data of a user record.
 pub(super) fn payload(record: u64) -> [u8; 8] {
     record.to_be_bytes()
 }
@@ -165,7 +165,7 @@ impl Stream {
         id
     }
 
-    /// One Kinesis record, anywhere: a user record or an aggregate.
+    /// Puts one Kinesis record into a random shard: a user record or an aggregate.
     pub(super) fn put(&self) {
         let mut state = self.state();
         let key = HashKey::new(state.random.u128(..));
@@ -194,7 +194,7 @@ impl Stream {
         }
     }
 
-    /// Splits or merges open shards, if there are such; says which.
+    /// Splits or merges random open shards. Returns a text that names them.
     pub(super) fn reshard(&self, merge: bool, random: &mut Rng) -> Option<String> {
         let mut open: Vec<_> = self.shards().into_iter().collect();
         open.retain(|(_, shard)| shard.closed.is_none());
@@ -231,7 +231,7 @@ impl Stream {
                 ended: shard.closed.is_some() && to == shard.records.len(),
             }
         });
-        // A shard that the stream does not know: as one that has ended.
+        // A shard that the stream does not know counts as one that has ended.
         read.unwrap_or(Read { records: Vec::new(), ended: true })
     }
 
@@ -251,7 +251,7 @@ impl Stream {
                 ended: shard.closed.is_some() && start + read == shard.records.len(),
             }
         });
-        // A shard that the stream does not know: as one that has ended.
+        // A shard that the stream does not know counts as one that has ended.
         fetched.unwrap_or(Fetched { records: Vec::new(), next: from, ended: true })
     }
 

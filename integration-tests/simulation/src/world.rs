@@ -12,7 +12,7 @@ use crate::memory::{Link, MemoryLeaseStore, MemoryTable, Watcher};
 
 /// The fleet's failover time.
 pub(super) const FAILOVER: Duration = Duration::from_secs(10);
-/// Of one attempt of a call.
+/// Time limit of one attempt of a call.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(2);
 
 /// See the module.

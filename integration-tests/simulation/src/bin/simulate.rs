@@ -1,4 +1,4 @@
-//! Simulates fleets of workers, one per seed, until something happens that must not.
+//! Simulates fleets of workers, one per seed, until an invariant breaks.
 //!
 //! ```text
 //! cargo run --release -p kcl-simulation --bin simulate -- --seeds 10000 --workers mixed
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use clap::{Parser, ValueEnum};
 use kcl_simulation::{Report, Workers, run};
 
-/// Simulates fleets of workers under faults, and checks what must always hold.
+/// Simulates fleets of workers under faults, and checks the invariants.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// How many seeds to try.
@@ -22,7 +22,7 @@ struct Arguments {
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// What the fleets are made of.
+    /// Kinds of workers in the fleets.
     #[arg(long, value_enum, default_value = "rust")]
     workers: Fleet,
     /// Print the trace of every seed, not only of those that fail.

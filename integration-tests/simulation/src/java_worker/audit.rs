@@ -1,5 +1,5 @@
-//! The leader's audit: it looks for holes in what active leases cover, and creates what is missing when
-//! it finds the same hole time and again. So ends what a first leader left half done.
+//! The leader's audit. It searches the active leases for a hole in the hash space. If it finds the same hole
+//! several times, it creates the missing leases. That repairs a first creation that broke off.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_secs(120);
 /// Audits in a row that must find the same hole.
 const CONFIDENCE: u32 = 3;
 
-/// What a leader remembers from audit to audit.
+/// State that a leader keeps between two audits.
 #[derive(Default)]
 pub(super) struct Audit {
     due: Option<Duration>,
@@ -58,15 +58,15 @@ impl Worker {
     }
 }
 
-/// The lease of a shard that no other shard's end announces.
+/// The lease of a shard that is not created at the end of another shard.
 pub(super) fn first_lease(id: &str, shard: &SimShard) -> Lease {
     let mut lease = Lease::new(id, Checkpoint::TrimHorizon);
     lease.hash_key_range = Some(shard.range);
     lease
 }
 
-/// From each open shard upwards, until a lease is found: the oldest shards on the way. The leases
-/// below them are created when they end.
+/// The oldest shards between each open shard and its nearest ancestor with a lease. The leases below them are
+/// created when they end.
 fn missing<'a>(
     shards: &'a BTreeMap<String, SimShard>,
     leased: &BTreeSet<&str>,

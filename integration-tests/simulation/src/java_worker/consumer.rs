@@ -1,4 +1,4 @@
-//! The processor of one lease, as Java drives it: looked after each second.
+//! The processor of one lease as Java drives it, in a cycle of a second.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use super::{Held, Worker};
 use crate::stream::{position_of, record_at};
 
 const CYCLE: Duration = Duration::from_secs(1);
-/// Between two looks at unfinished parents.
+/// Time between two checks of unfinished parents.
 const PARENT_POLL: Duration = Duration::from_secs(10);
-/// After this, a handoff is transferred by force, whatever its processor does.
+/// Time after which a handoff is transferred by force, whatever its processor does.
 const HANDOFF_LIMIT: Duration = Duration::from_secs(30);
-/// Between two looks at a handoff.
+/// Time between two checks of a handoff.
 const HANDOFF_POLL: Duration = Duration::from_secs(2);
 
 pub(super) struct Consumer {
@@ -41,7 +41,7 @@ impl Consumer {
         let why = self.work().await;
         self.worker.world.oracle.end(self.id, why);
         if self.held.shutdown.is_cancelled() && !self.forced {
-            // A failure: the leader forces it.
+            // After a failure the leader forces the handoff.
             let _ = self.worker.transfer(&self.held).await;
         }
         self.worker.drop_lease(&self.held);
@@ -79,7 +79,7 @@ impl Consumer {
         self.end().await
     }
 
-    /// The processor takes its time. The handler does not wait for ever, and tells it nothing: it is
+    /// Drains a slow processor. The handler stops waiting after a time, and does not tell the processor, which is
     /// at work until the next renewal fails.
     async fn drain_slowly(&mut self) {
         let began = self.worker.now();
@@ -124,7 +124,7 @@ impl Consumer {
         true
     }
 
-    /// Children first, then the end, then clean-up.
+    /// Creates the children, then checkpoints the end, then cleans up.
     async fn end(&mut self) -> &'static str {
         let children = self.worker.world.stream.children(&self.shard);
         while !self.held.lease().has_ended() {

@@ -1,4 +1,4 @@
-//! The leader: it assigns what is free or expired, and evens out by handoffs, by force after a while.
+//! The leader. It assigns free and expired leases, and balances by handoffs, which it forces after a time.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,17 +14,17 @@ use crate::world::FAILOVER;
 const HEARTBEAT: Duration = Duration::from_secs(30);
 const LOCK_LASTS: Duration = Duration::from_secs(120);
 const ASSIGNMENT: Duration = Duration::from_secs(20);
-/// How long a handoff may take before the leader ends it.
+/// Time after which the leader forces a handoff.
 const HANDOFF_LIMIT: Duration = Duration::from_secs(40);
 const ROW_LASTS: u64 = 60;
 
-/// The leader's lock: its holder, and when that was last heard of. The lease table shows it.
+/// The leader's lock: its holder, and the time of the holder's last heartbeat. The lease table shows it.
 #[derive(Debug, Default)]
 pub(crate) struct LeaderLock {
     holder: Mutex<Option<(String, Duration)>>,
     /// Heartbeats so far: each gives the item another version.
     heartbeats: AtomicU32,
-    /// Before so many writes of a leader, it dies; 0: it does not.
+    /// The number of writes after which the leader dies. 0: it does not die.
     doom: AtomicU32,
 }
 
@@ -72,7 +72,7 @@ impl LeaderLock {
         self.doom.store(writes, Ordering::Relaxed);
     }
 
-    /// A leader is about to write: is this its end?
+    /// Counts a write of a leader. True if the leader dies before it.
     fn strikes(&self) -> bool {
         let left = self.doom.load(Ordering::Relaxed);
         self.doom.store(left.saturating_sub(1), Ordering::Relaxed);
@@ -83,7 +83,7 @@ impl LeaderLock {
 /// The owner and the checkpoint owner.
 type Owners = (Option<String>, Option<String>);
 
-/// What a leader remembers from pass to pass.
+/// State that a leader keeps between two passes.
 #[derive(Default)]
 struct Memory {
     counters: BTreeMap<String, (u64, Duration)>,
@@ -150,7 +150,7 @@ impl Worker {
             }
         }
         if self.random(|random| random.u32(..10)) == 0 {
-            // A collector's pause between the look and what is made of it.
+            // A pause of the garbage collector between the scan and the writes that follow from it.
             let pause = self.random(|random| random.u64(1_000..40_000));
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
@@ -190,7 +190,7 @@ impl Worker {
         self.process.epoch_millis() / 1000
     }
 
-    /// One lease from the most to the least loaded worker.
+    /// Hands one lease over from the most to the least loaded worker.
     async fn even_out(&self, loads: &BTreeMap<String, usize>, steady: &[&Lease]) {
         let most = loads.iter().max_by_key(|(_, load)| **load);
         let least = loads.iter().min_by_key(|(_, load)| **load);
@@ -209,7 +209,7 @@ impl Worker {
 }
 
 impl Memory {
-    /// Unassigned, or its counter stood still.
+    /// True if a lease is unassigned, or its counter stood still for the failover time.
     fn is_free(&mut self, lease: &Lease, now: Duration) -> bool {
         let seen = self.counters.entry(lease.key.clone()).or_insert((lease.counter, now));
         if seen.0 != lease.counter {
@@ -218,7 +218,7 @@ impl Memory {
         lease.owner.is_none() || now.saturating_sub(seen.1) > FAILOVER
     }
 
-    /// A handoff that takes too long; one between others is another one.
+    /// True if a handoff takes too long. A handoff between other workers is another handoff.
     fn is_overdue(&mut self, lease: &Lease, now: Duration) -> bool {
         if !lease.is_handoff_pending() {
             self.handoffs.remove(&lease.key);

@@ -61,7 +61,7 @@ impl Worker {
         }
     }
 
-    /// A retry inside the client finds the counter moved by the first attempt.
+    /// Reads the lease back after a refused write: an earlier attempt of the client may have moved the counter.
     async fn read_back(&self, held: &Arc<Held>, known: &Lease, sent: Duration) {
         match self.store.get(&known.key).await {
             Ok(Some(item))
@@ -94,7 +94,7 @@ impl Worker {
         }
     }
 
-    /// Writes a checkpoint; whether that was done and heard of.
+    /// Writes a checkpoint. True if it was done and answered.
     pub(super) async fn checkpoint(&self, held: &Arc<Held>, checkpoint: Checkpoint) -> bool {
         let _writing = held.writing.lock().await;
         if !held.is_current() {

@@ -1,4 +1,4 @@
-//! What is checked when one of our processors is called.
+//! Checks of each call of one of our processors.
 
 use super::Oracle;
 
@@ -19,8 +19,8 @@ impl Oracle {
         self.check_parents(&mut state, now, &worker, &shard);
     }
 
-    /// A processor failed on its batch, which is to come again, after the record `done` or a later one
-    /// that it checkpointed.
+    /// Notes that a processor failed on its batch. The batch must come again behind the record `done`, or behind a
+    /// later one that the processor checkpointed.
     pub(crate) fn failed(&self, id: u64, done: Option<u64>) {
         let now = self.clock.now();
         let mut state = self.state();

@@ -1,4 +1,4 @@
-//! Which of the hash space leases cover.
+//! The part of the hash space that leases cover.
 
 use kcl::internals::Lease;
 use kinesis_aggregation::HashKeyRange;

@@ -9,21 +9,22 @@ use super::{FORCE, Kind, Processor, State};
 use crate::process::worker_id;
 use crate::world::FAILOVER;
 
-/// One of ours sees a handoff while its fence stands, and lets go 25 s later: no leader has to force it.
+/// Time after which no leader has to force a handoff. A worker of ours sees the handoff while its fence stands, and
+/// completes it at most 25 s later.
 const OURS_LETS_GO: Duration = FAILOVER.saturating_add(Duration::from_secs(25));
 
-/// A rule of Java's that opens a window.
+/// A rule of the Java library by which two workers may process one shard for a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum JavaRule {
     /// Its leader assigns, and its workers end a handoff, whatever the lease's counter does meanwhile.
     ForcedAssignment,
-    /// Its own fence counts from the answer to a renewal; others count from the renewal.
+    /// A worker's own fence counts from the answer to a renewal. Other workers count from the renewal.
     FenceFromAnswer,
-    /// Reading back, it takes an earlier write of its own for the renewal that it has just sent.
+    /// A worker that reads a lease back takes an earlier write of its own for the renewal that it has just sent.
     ReadBack,
-    /// It starts on what it was given without renewing it first, however late it finds it.
+    /// A worker starts on a lease that it was assigned without renewing it first, however late it finds it.
     LateStart,
-    /// It creates a lease if there is none, by a look from before the lease was deleted.
+    /// A worker creates a lease if there is none, by a scan from before the lease was deleted.
     OldLook,
 }
 
@@ -40,10 +41,10 @@ impl JavaRule {
     }
 }
 
-/// A processor that goes on by a rule of Java's, after the time at which others may take its lease.
+/// A processor that goes on by a rule of the Java library after the time at which other workers may take its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Overstay {
-    /// From then on others may take it.
+    /// The time from which on other workers may take the lease.
     pub(crate) until: Duration,
     pub(crate) rule: JavaRule,
 }
@@ -54,7 +55,7 @@ pub(super) struct Side<'a> {
     pub(super) worker: &'a str,
     pub(super) kind: Kind,
     pub(super) overstay: Option<Overstay>,
-    /// How its worker's lease became another's, if it did.
+    /// How the lease passed from its worker to another, if it did.
     pub(super) left: Option<&'a Left>,
 }
 
@@ -64,11 +65,11 @@ pub(super) struct Left {
     pub(super) at: Duration,
     /// The worker that wrote that.
     pub(super) by: String,
-    /// A Java worker did, or what stands for its leader.
+    /// The writer was a Java worker or the leader that assigns by force.
     pub(super) by_java: bool,
     /// When the counter had last moved.
     pub(super) heard: Duration,
-    /// How long it had been told to hand it over, but for the time in which it was suspended.
+    /// Time since its worker was told to hand the lease over, without the time in which it was suspended.
     pub(super) told_for: Duration,
 }
 
@@ -93,7 +94,7 @@ fn of(gone: Side<'_>, other: Side<'_>, now: Duration) -> Option<JavaRule> {
     if left.by_java && other.kind == Kind::Java && left.at <= until && !overdue {
         return Some(JavaRule::ForcedAssignment);
     }
-    // One of ours starts on what another gave it when it may, not when it was given.
+    // A worker of ours starts on an assigned lease when the rules allow it, not when it is assigned.
     let waits = other.kind == Kind::Rust && left.by != other.worker;
     let began = if waits { now } else { left.at };
     let overstay = gone.overstay.filter(|overstay| began > overstay.until);

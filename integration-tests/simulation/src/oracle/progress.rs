@@ -5,7 +5,7 @@
 pub(super) struct Progress {
     /// Records from the first on without a gap.
     delivered: usize,
-    /// Its lease was at `SHARD_END` once.
+    /// The lease of the shard was at `SHARD_END` once.
     pub(super) has_ended: bool,
 }
 
@@ -15,8 +15,8 @@ impl Progress {
         self.delivered
     }
 
-    /// Takes in a delivery; answers with what is wrong with it. `last`: the one before it in the same
-    /// ownership. `done`: the checkpoint behind which it may begin again.
+    /// Takes in a delivery. Returns the fault, if there is one. `last`: the delivery before it in the same ownership.
+    /// `done`: the checkpoint behind which the ownership may begin again.
     pub(super) fn deliver(
         &mut self,
         records: &[u64],

@@ -1,4 +1,4 @@
-//! What is checked when a lease changes.
+//! Checks of each change of a lease.
 
 use std::time::Duration;
 

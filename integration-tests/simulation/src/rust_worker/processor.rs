@@ -1,4 +1,4 @@
-//! User code of all kinds: slow, failing, panicking, deaf, late; and a witness of what it is given.
+//! User code of all kinds: slow, failing, panicking, deaf to signals, late. It reports every call to the oracle.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::oracle::{Hold, Kind, Oracle};
 use crate::process::Process;
 use crate::stream;
 
-/// What all processors of a worker know.
+/// What all processors of a worker share.
 #[derive(Clone)]
 pub(super) struct Surroundings {
     pub(super) oracle: Arc<Oracle>,
@@ -28,7 +28,8 @@ pub(super) struct Surroundings {
     pub(super) checkpoint: CheckpointPolicy,
 }
 
-/// For the oracle: at work by its fence, as user code that blocks a thread does not hear what happens.
+/// What the oracle knows of a processor. It is at work until its fence falls, because user code that blocks a thread
+/// hears of no loss.
 struct OfOurs {
     held_lease: Ownership,
     process: Arc<Process>,
@@ -78,7 +79,7 @@ impl ProcessorFactory for Factory {
     }
 }
 
-/// As a panic, without a word on the terminal.
+/// Panics without a message on the terminal.
 fn panic_quietly() -> ! {
     std::panic::resume_unwind(Box::new("a simulated panic"))
 }
@@ -87,9 +88,9 @@ pub(super) struct Processor {
     around: Surroundings,
     id: u64,
     hold: Ownership,
-    /// Does not care when it is told that its lease is lost.
+    /// Goes on when it is told that its lease is lost.
     deaf: bool,
-    /// The last record that it is done with.
+    /// The last record that was processed.
     done: Option<u64>,
     random: Rng,
 }
@@ -138,7 +139,7 @@ impl RecordProcessor for Processor {
 
     async fn shutdown_requested(&mut self, last: Shutdown<'_>) -> Result<(), ProcessorError> {
         self.called("shutdown_requested");
-        // The last word, now and then after a long time.
+        // The last checkpoint, now and then after a long time.
         if self.random.u32(..10) == 0 {
             self.sleep(1_000, 90_000).await;
         } else {
@@ -179,7 +180,7 @@ impl Processor {
             if self.is_manual() {
                 self.finish(&record);
                 match self.random.u32(..10) {
-                    // Refused or not: a later one covers it.
+                    // A later checkpoint covers this one if it is refused.
                     0 => drop(batch.checkpointer().checkpoint_at(&record).await),
                     1 => self.two_phases(batch.checkpointer(), &record).await,
                     _ => {}
@@ -208,12 +209,12 @@ impl Processor {
         let prepared = checkpointer.prepare_at(record, Some(state)).await;
         self.work().await;
         if let (Ok(prepared), true) = (prepared, self.random.bool()) {
-            // As with any checkpoint: a later one covers it.
+            // A later checkpoint covers this one if it is refused.
             let _ = prepared.commit().await;
         }
     }
 
-    /// This record is done.
+    /// Notes that a record was processed.
     fn finish(&mut self, record: &Record<'_>) {
         let at = stream::record_at(&record.position());
         if record.data() != stream::payload(at) {
@@ -236,12 +237,12 @@ impl Processor {
         self.around.oracle.called(self.id, call);
     }
 
-    /// It does nothing from here on.
+    /// Notes that the processor does nothing from here on.
     fn stops(&self, how: &str) {
         self.around.oracle.end(self.id, how);
     }
 
-    /// It takes its time, at times too much.
+    /// Works for a time, which is at times too long.
     async fn work(&mut self) {
         let calm = self.is_calm();
         match self.random.u32(..2_000) {
@@ -274,7 +275,7 @@ impl Processor {
         Ok(())
     }
 
-    /// Another task of the user's, which checkpoints what is done.
+    /// Lets another task of the user checkpoint the processed records.
     fn checkpoint_meanwhile(&mut self, checkpointer: &Checkpointer, record: &Record<'_>) {
         let (checkpointer, position) = (checkpointer.clone(), record.position());
         let later = Duration::from_millis(self.random.u64(..3_000));
@@ -286,7 +287,7 @@ impl Processor {
         });
     }
 
-    /// User code that keeps its checkpointer, and uses it when its ownership may be over.
+    /// Keeps the checkpointer in a task of the user, which uses it when the ownership may be over.
     fn haunt(&mut self, checkpointer: &Checkpointer) {
         let (checkpointer, hold) = (checkpointer.clone(), self.hold.clone());
         let later = Duration::from_millis(self.random.u64(..30_000));
@@ -296,7 +297,7 @@ impl Processor {
             if hold.is_held() {
                 return;
             }
-            // Whatever it does is judged where it arrives.
+            // The oracle judges the checkpoint where it arrives.
             let _ = checkpointer.checkpoint().await;
             // `None`: all was checkpointed, and nothing is written.
             let prepared = checkpointer.prepare(None).await;
@@ -309,8 +310,8 @@ impl Processor {
     }
 }
 
-/// Given up, or aborted: it does nothing any more. If its runtime has ended, a blocking call of its may
-/// go on for as long as the process lives.
+/// A processor that is dropped does nothing any more. If its runtime has ended, a blocking call may go on for as
+/// long as the process lives.
 impl Drop for Processor {
     fn drop(&mut self) {
         if self.around.user_code.is_dead() && !self.around.process.is_dead() {

@@ -11,9 +11,9 @@ use kcl::internals::{Page, Position, Retrieval, RetrievalError, ShardBudget, Sha
 use crate::network::Network;
 use crate::stream::{self, Stream};
 
-/// A page has less than that many Kinesis records.
+/// A page has fewer Kinesis records than this.
 const MOST_RECORDS: usize = 8;
-/// Of one Kinesis record, about.
+/// Approximate size of one Kinesis record.
 const RECORD_BYTES: usize = 300;
 
 pub(super) struct SimulatedReads {
@@ -73,7 +73,7 @@ impl Reader {
             }
             let mut children = self.stream.children(&self.shard);
             if self.random.u32(..4) == 0 {
-                // A last page that names none.
+                // A last page that names no children.
                 children.clear();
             }
             return Page {

@@ -1,4 +1,4 @@
-//! A stop, planned or for want of a runtime: how long it takes, and whether its report is true.
+//! A stop, planned or because a runtime has ended: its duration, and the truth of its report.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use kcl::{ShardShutdown, ShutdownReport, WorkerError, WorkerHandle};
 use crate::process::Process;
 use crate::world::World;
 
-/// Timers run by the millisecond.
+/// Resolution of timers.
 const SLACK: Duration = Duration::from_millis(100);
 
-/// How long a stop may take, as it is documented.
+/// The documented limit of a stop.
 fn longest(deadline: Duration) -> Duration {
     deadline + WorkerHandle::STOP_MARGIN + SLACK
 }
@@ -52,7 +52,7 @@ impl Stopping<'_> {
         outcome
     }
 
-    /// `held`: what it processed when it was asked.
+    /// `held`: the shards that the worker processed when it was told to stop.
     fn check(&self, report: &ShutdownReport, held: &BTreeSet<String>) {
         let (oracle, name) = (&self.world.oracle, self.name);
         for shard in held {

@@ -1,4 +1,4 @@
-//! A handoff in mid-flight, and trouble for one of its sides.
+//! A handoff with a fault of its owner or receiver in the middle.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::process::Process;
 /// of any handoff.
 const BALANCER: &str = "balancer";
 
-/// What befalls a side.
+/// The fault of one side.
 #[derive(Debug, Clone, Copy)]
 enum Trouble {
     Death,
@@ -25,7 +25,7 @@ enum Trouble {
 }
 
 impl Fleet {
-    /// Some lease is to go to `to`; a moment later, its owner or the receiver is struck.
+    /// Starts a handoff of a lease to `to`. A moment later, its owner or the receiver has a fault.
     pub(super) fn disturb_handoff(&mut self, to: &str) {
         let random = &mut self.random;
         let span = Duration::from_secs(random.u64(1..40));

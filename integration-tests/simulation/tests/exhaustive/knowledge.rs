@@ -1,4 +1,4 @@
-//! What a worker's looks at the lease tell it.
+//! What a worker concludes from its scans of the lease.
 
 use super::Item;
 
@@ -6,7 +6,7 @@ use super::Item;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Start {
     Taken,
-    /// A renewal, or a take, was refused, but the item is as it leaves it.
+    /// A renewal or a take was refused, but the item is as that write leaves it.
     Again,
     Released,
     Untouched,
@@ -22,20 +22,20 @@ pub(super) struct Knowledge {
     pub(super) silent: bool,
     /// The counter before this one, if that is one less.
     pub(super) before: Option<u64>,
-    /// So did that one.
+    /// That counter stood still for the failover time, too.
     pub(super) silent_before: bool,
     was_free: bool,
-    /// A handoff to this worker was seen pending. True: not long ago, a look did not show it.
+    /// A scan showed a pending handoff to this worker. True if a recent scan did not show it yet.
     handoff: Option<bool>,
-    /// That long ago was the last look.
+    /// The last scan is not recent any more.
     old: bool,
-    /// The one that was pending was completed soon.
+    /// The handoff was completed in time.
     in_time: bool,
     pub(super) again: bool,
 }
 
 impl Knowledge {
-    /// The first look, or one more.
+    /// The knowledge after a scan that showed `item`. `last`: the knowledge before it.
     pub(super) fn of(item: Item, last: Option<Self>, me: usize) -> Self {
         let pending = item.is_pending() && item.owner == Some(me);
         let known = last.and_then(|last| last.handoff);
@@ -59,18 +59,19 @@ impl Knowledge {
         }
     }
 
-    /// Too much time has passed.
+    /// Notes that too much time has passed to trust a handoff that is pending.
     pub(super) fn distrust(&mut self) {
         self.handoff = self.handoff.map(|_| false);
         self.old = true;
     }
 
-    /// What makes no difference unless a handoff is overdue.
+    /// Forgets what makes no difference unless a handoff is overdue.
     pub(super) fn forget(&mut self, overdue: bool) {
         self.old &= overdue;
     }
 
-    /// As `FleetView::may_start`. `process`: its own; `past`: the counter of its last ownership.
+    /// The rules of `FleetView::may_start` by which the worker may start. `process`: its own number. `past`: the
+    /// counter at the end of its last ownership.
     pub(super) fn starts(&self, me: usize, process: usize, past: Option<u64>) -> Vec<Start> {
         let item = self.item;
         if item.owner != Some(me) || item.is_pending() {

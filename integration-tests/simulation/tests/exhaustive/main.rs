@@ -1,9 +1,10 @@
-//! Every interleaving of two workers and a leader on one lease, as far as small counters go: looks,
-//! writes that are held up, land late or never, answers that get lost, handoffs, forced assignments,
-//! and fences that fall. The writes are those of the store, condition by condition, and so is what is
-//! made of a refused one; time is reduced to what it means: a worker that saw the counter stand still
-//! for the failover time knows that the owner's fence has fallen. The rules by which a worker may start
-//! are those of `FleetView::may_start`.
+//! Every interleaving of two workers and a leader on one lease, up to small counters.
+//!
+//! The actions are scans, writes that are held up and land late or never, answers that get lost, handoffs,
+//! forced assignments, and fences that fall. Conditions of the writes, and the conclusions from a refused
+//! write, are the library's own. Time is reduced to what it means: a worker that saw the counter stand
+//! still for the failover time knows that the owner's fence has fallen. The rules by which a worker may
+//! start are those of `FleetView::may_start`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -24,16 +25,16 @@ use worker::Worker;
 const NAMES: [&str; 2] = ["a", "b"];
 const KEY: &str = "k";
 
-/// What matters of the item; names are indices.
+/// The attributes of the item that matter here. Names are indices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 struct Item {
     owner: Option<usize>,
     checkpoint_owner: Option<usize>,
     counter: u64,
     checkpoint: u64,
-    /// The mark holds.
+    /// The lease was released to its owner.
     released: bool,
-    /// Which process wrote the counter, if one of the owners did.
+    /// The process that wrote the counter, if it was one of an owner.
     stamp: Option<usize>,
 }
 
@@ -93,22 +94,22 @@ struct Write {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
     Take,
-    /// Of a lease that names the worker, which begins its ownership by it.
+    /// A renewal by which the worker begins its ownership of a lease that names it.
     Begin,
     Renew,
     Checkpoint(u64),
     StartHandoff(usize),
-    /// The processor has stopped.
+    /// An assignment by an owner whose processor has stopped.
     Release(usize),
-    /// The processor was told to stop, and may be at work.
+    /// An assignment by an owner whose processor was told to stop and may still be at work.
     Abandon(usize),
-    /// As a leader that finds the lease free, or its owner silent.
+    /// An assignment by a leader that finds the lease free, or its owner silent.
     Assign(usize),
     Evict,
 }
 
 impl Write {
-    /// Calls `then` with what the write is to the store.
+    /// Calls `then` with the write as the store knows it.
     fn with<T>(self, me: &str, then: impl FnOnce(Intent<'_>) -> T) -> T {
         let progress;
         then(match self.kind {
@@ -133,15 +134,15 @@ struct State {
     workers: [Worker; 2],
     /// A write whose sender has given up: it lands some time, or never.
     held_up: Option<(usize, Write)>,
-    /// A handoff is pending for longer than its owner lets it, and than a receiver trusts it.
+    /// A handoff has been pending for longer than its owner allows and a receiver trusts.
     overdue: bool,
     delivered: u64,
-    /// A checkpoint was taken back, or lies past what was delivered.
+    /// A checkpoint went back, or passed the delivered records.
     wrong: bool,
 }
 
 impl State {
-    /// What makes no difference any more.
+    /// Forgets what makes no difference any more.
     fn forget(&mut self) {
         self.overdue &= self.item.is_pending();
         for worker in &mut self.workers {
@@ -163,10 +164,10 @@ impl State {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Action {
-    Look(usize),
-    /// The failover time has passed since the worker first saw the counter,
+    Scan(usize),
+    /// The failover time has passed since the worker first saw the counter.
     Silence(usize),
-    /// or the one before it.
+    /// The failover time has passed since the worker first saw the counter before this one.
     SilenceBefore(usize),
     Deliver(usize),
     /// A write is done and answered.
@@ -203,7 +204,7 @@ impl OneLease {
         true
     }
 
-    /// A refused write is done if the item is as it leaves it.
+    /// True if a refused write was done: the item is as the write leaves it.
     fn is_done(&self, state: &State, by: usize, write: Write) -> bool {
         let me = NAMES[self.names[by]];
         let (known, seen) = (write.known.lease(), state.item.lease());
@@ -225,9 +226,9 @@ impl Model for OneLease {
             delivered: 0,
             wrong: false,
         };
-        // It was free when the second worker looked; then the first one took it.
+        // The lease was free at the scan of the second worker. Then the first worker took it.
         let mut held = free.clone();
-        held.workers[1].look(Item::default(), self.names[1]);
+        held.workers[1].scan(Item::default(), self.names[1]);
         held.item.owner = Some(self.names[0]);
         held.item.stamp = Some(0);
         held.workers[0].held = Some(held.item);
@@ -247,7 +248,7 @@ impl Model for OneLease {
                             actions.push(Action::SilenceBefore(me));
                         }
                     }
-                    _ => actions.push(Action::Look(me)),
+                    _ => actions.push(Action::Scan(me)),
                 }
             }
             if worker.held.is_some() && worker.position < self.records {
@@ -277,7 +278,7 @@ impl Model for OneLease {
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         match action {
-            Action::Look(me) => state.workers[me].look(last.item, self.names[me]),
+            Action::Scan(me) => state.workers[me].scan(last.item, self.names[me]),
             Action::Silence(me) => {
                 let known = state.workers[me].knowledge.as_mut()?;
                 known.silent = true;
@@ -353,7 +354,7 @@ fn check(names: [usize; 2], counters: u64, records: u64, rules: &[Start]) {
     checked.assert_properties();
     let states = checked.unique_state_count();
     println!("{states} states");
-    assert!(states > 100_000, "{states} states: it hardly moves");
+    assert!(states > 100_000, "only {states} states");
     let begun = checked.model().begun.lock().unwrap();
     assert_eq!(*begun, rules.iter().copied().collect(), "each rule is tried");
 }

@@ -8,9 +8,9 @@ use super::{Item, Kind, Write};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Worker {
     pub(super) knowledge: Option<Knowledge>,
-    /// The lease as the ownership knows it, while no fence has fallen.
+    /// The lease as its owner knows it, until the fence falls.
     pub(super) held: Option<Item>,
-    /// The last counter that it is known to have written.
+    /// The last counter that this worker is known to have written.
     pub(super) proven: u64,
     /// A write of this ownership may have been done.
     pub(super) unclear: bool,
@@ -22,7 +22,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn look(&mut self, item: Item, me: usize) {
+    pub(super) fn scan(&mut self, item: Item, me: usize) {
         self.knowledge = Some(Knowledge::of(item, self.knowledge, me));
     }
 
@@ -32,7 +32,7 @@ impl Worker {
         }
     }
 
-    /// A handoff has lasted longer than the owner lets it, and than a receiver trusts it.
+    /// Notes that a handoff has lasted longer than the owner allows and a receiver trusts.
     pub(super) fn outlast_handoff(&mut self) {
         self.haunts |= self.held.is_some();
         self.lose();
@@ -41,7 +41,7 @@ impl Worker {
         }
     }
 
-    /// What it may send. `names`: of both processes, this one's at `me`.
+    /// The writes that the worker may send. `names`: the worker ids of both processes, its own at `me`.
     pub(super) fn sends(&self, me: usize, names: [usize; 2]) -> Vec<Kind> {
         let (name, other) = (names[me], names[1 - me]);
         if let Some(held) = self.held {
@@ -58,7 +58,7 @@ impl Worker {
             kinds.push(Kind::Take);
             kinds.push(Kind::Assign(other));
         }
-        // Of a leader that looks at the other's lease.
+        // A leader hands a lease of the other worker over.
         if known.item.owner == Some(other) && other != name {
             kinds.push(Kind::StartHandoff(name));
         }
@@ -71,10 +71,10 @@ impl Worker {
             kinds.push(Kind::Checkpoint(self.position));
         }
         match (held.checkpoint_owner, held.owner) {
-            // The lease goes where it is wanted.
+            // The receiver of the handoff gets the lease.
             (Some(_), Some(to)) => kinds.extend([Kind::Release(to), Kind::Abandon(to)]),
             _ => {
-                // Kept for the next process of its id, or let go.
+                // Released to the next process of its id, or to no owner.
                 kinds.extend([Kind::Release(name), Kind::Evict]);
                 if other != name {
                     kinds.extend([
@@ -91,9 +91,9 @@ impl Worker {
     pub(super) fn send(&mut self, kind: Kind) -> Option<Write> {
         let known = self.held.or(self.knowledge.map(|known| known.item))?;
         match kind {
-            // The processor stops before its lease goes,
+            // The processor has stopped before the lease is released.
             Kind::Release(_) | Kind::Evict => self.lose(),
-            // or is told to.
+            // The processor is told to stop, and may still be at work.
             Kind::Abandon(_) => {
                 self.lose();
                 self.haunts = true;
@@ -103,7 +103,7 @@ impl Worker {
         Some(Write { kind, known })
     }
 
-    /// By which rules an ownership begins with this write, sent by the process at `me`.
+    /// The rules by which an ownership begins with this write, sent by the process at `me`.
     pub(super) fn begins(&self, kind: Kind, me: usize, names: [usize; 2]) -> Vec<Start> {
         match (kind, self.knowledge) {
             (Kind::Begin, Some(known)) => known.starts(names[me], me, self.past),
@@ -112,7 +112,7 @@ impl Worker {
         }
     }
 
-    /// What makes no difference any more, now that the lease is at `counter`. `overdue`: a handoff of it is.
+    /// Forgets what makes no difference any more at this counter of the lease. `overdue`: its handoff is.
     pub(super) fn forget(&mut self, counter: u64, overdue: bool) {
         if let Some(known) = &mut self.knowledge {
             known.forget(overdue);
@@ -127,8 +127,8 @@ impl Worker {
         }
     }
 
-    /// What the answer means to the worker that waits for it. `item`: as it is now; `done`: applied, or
-    /// found so.
+    /// Takes in the answer to a write. `item`: the item after it. `applied`: the write passed its condition.
+    /// `done`: it was applied now or before.
     pub(super) fn answered(
         &mut self,
         write: Write,
@@ -167,7 +167,7 @@ impl Worker {
                     }
                 }
             }
-            // Its own start of a handoff.
+            // The owner itself has started a handoff.
             Kind::StartHandoff(_) if done && self.held.is_some() => self.held = Some(item),
             _ => {}
         }

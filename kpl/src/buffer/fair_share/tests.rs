@@ -1,5 +1,5 @@
-//! A second implementation of the rules, as a walk over all waiters, with which `complete` compares in every test. And the cost of
-//! a grant.
+//! A second implementation of the rules, as a walk over all waiters, with which `complete` compares in every test.
+//! And the cost of a grant.
 
 use std::collections::BTreeMap;
 

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// A shard that takes at most `per_second` records a second, those of one second at once. It refuses the rest as a full shard does.
+/// A shard that takes at most `per_second` records a second, those of one second at once. It refuses the rest as a
+/// full shard does.
 fn slow_shard(per_second: f64) -> Arc<Scripted> {
     let burst = per_second.max(1.0);
     let bucket = Mutex::new((Duration::ZERO, burst));

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// Sends `count` records of 1,000 bytes to one shard whose requests take a while. Returns the largest entry and the producer.
+/// Sends `count` records of 1,000 bytes to one shard whose requests take a while. Returns the largest entry and the
+/// producer.
 async fn largest_entry(config: ProducerConfig, count: usize) -> (usize, Producer) {
     let largest = Arc::new(Mutex::new(0));
     let seen = Arc::clone(&largest);

@@ -226,7 +226,8 @@ async fn a_reshard_is_survived_while_shards_cannot_be_listed_for_minutes() {
             deliveries.push(send(&producer, 500 + id, "v").await);
             tokio::time::sleep(SECOND / 5).await;
             if id == 200 {
-                // The first records waited for half of their time to live. The records behind them do not wait as long again.
+                // The first records waited for half of their time to live. The records behind them do not wait as
+                // long again.
                 let late = send(&producer, id, "late").await;
                 let completed = tokio::time::timeout(SECOND, late).await;
                 completed.expect("it is not held up").unwrap();

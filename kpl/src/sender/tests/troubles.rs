@@ -1,4 +1,5 @@
-//! Failures in a row or at the same time: throttles, outages, refused credentials, a missing stream, times out of range.
+//! Failures in a row or at the same time: throttles, outages, refused credentials, a missing stream, times out of
+//! range.
 
 use super::*;
 use crate::config::Compression;

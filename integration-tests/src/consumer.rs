@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::{Error, workload};
 
-/// What the process needs to know.
+/// The arguments of the process.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ConsumerArgs {
     /// Endpoint that answers Kinesis and DynamoDB.
@@ -58,7 +58,7 @@ pub enum Report {
         ownership: u64,
         /// The record's id.
         id: u64,
-        /// Where it stood.
+        /// Its position in the shard.
         position: Position,
         /// Its partition key.
         key: String,
@@ -219,7 +219,7 @@ impl RecordProcessor for Reporter {
     }
 }
 
-/// Of the machine, so that the lines of several processes can be put in order.
+/// The time of the machine, so that the lines of several processes can be put in order.
 #[allow(clippy::disallowed_methods, reason = "a process that has one clock")]
 pub(crate) fn epoch_micros() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -228,7 +228,7 @@ pub(crate) fn epoch_micros() -> u64 {
 
 /// Runs until SIGTERM comes or standard input closes, then stops as planned.
 pub async fn consume(args: ConsumerArgs) -> Result<(), Error> {
-    // Before there is anything to stop.
+    // The handler is in place before there is anything to stop.
     let mut terminated = signal(SignalKind::terminate())?;
     let ownerships = Arc::new(AtomicU64::new(0));
     let sdk_config = crate::sdk_config(&args.url);

@@ -18,7 +18,7 @@ const CHUNK: u64 = 50;
 /// Gives up when nothing was seen for this long.
 const STALLED: Duration = Duration::from_secs(120);
 
-/// What came out.
+/// The result of a run.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Outcome {

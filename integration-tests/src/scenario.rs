@@ -20,7 +20,7 @@ use crate::{Error, reshard};
 pub struct Scenario {
     /// How many records are sent.
     pub records: u64,
-    /// Decides sizes and keys.
+    /// Seed of the sizes and keys.
     pub seed: u64,
     /// Failover time of the workers.
     pub failover: Duration,
@@ -30,13 +30,13 @@ pub struct Scenario {
     pub stalled: Duration,
 }
 
-/// What came out.
+/// The result of a run.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Outcome {
     /// The ledger's judgement.
     pub verdict: Verdict,
-    /// Deliveries that were repeated before a worker was killed: there is no reason for any.
+    /// Deliveries that were repeated before a worker was killed. There must be none.
     pub redelivered_before_the_kill: u64,
     /// Records that the producer reported as failed.
     pub failed: u64,

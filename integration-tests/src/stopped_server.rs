@@ -19,7 +19,7 @@ const RECORDS: u64 = 200;
 /// Gives up when nothing was seen for this long.
 const STALLED: Duration = Duration::from_secs(120);
 
-/// What came out.
+/// The result of a run.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Outcome {
@@ -77,7 +77,7 @@ pub async fn run(program: &Path, failover: Duration, deadline: Duration) -> Resu
     if !shared.await {
         return Err("the workers did not share the shards and the records".into());
     }
-    // To even out, shards may have moved before.
+    // Shards may have moved before, to balance the workers.
     let asked = || seen.state().asked.values().sum::<u64>();
     let before = asked();
     signal(&server, "STOP").await?;
@@ -98,7 +98,7 @@ pub async fn run(program: &Path, failover: Duration, deadline: Duration) -> Resu
     Ok(outcome)
 }
 
-/// Puts the records; they are acknowledged when it returns.
+/// Puts the records, and waits until they are acknowledged.
 async fn put(url: &str, seen: &Seen) -> Result<(), Error> {
     let client = aws_sdk_kinesis::Client::new(&crate::sdk_config(url));
     for id in 0..RECORDS {

@@ -1,4 +1,4 @@
-//! Workers as processes of their own, and what they report.
+//! Workers as processes of their own, and their reports.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -66,7 +66,7 @@ impl State {
     }
 }
 
-/// That, shared with the tasks that read the workers' reports.
+/// The state, shared with the tasks that read the workers' reports.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     state: Mutex<State>,
@@ -78,7 +78,7 @@ impl Seen {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `done`; false when nothing changed for `stalled`.
+    /// Waits until `done`. False if nothing changed for `stalled`.
     pub(crate) async fn until(&self, stalled: Duration, done: impl Fn(&State) -> bool) -> bool {
         loop {
             let changed = self.changed.notified();
@@ -94,10 +94,10 @@ impl Seen {
     }
 }
 
-/// How to start one.
+/// The program and the settings of a worker process.
 #[derive(Debug, Clone)]
 pub(crate) struct Program<'a> {
-    /// Its `consume` command is a worker.
+    /// The program whose `consume` command is a worker.
     pub(crate) path: &'a Path,
     /// Failover time of the workers.
     pub(crate) failover: Duration,
@@ -165,7 +165,7 @@ impl Worker {
         Ok(Self { number, process, reader })
     }
 
-    /// SIGKILL; what it had written to its pipe still counts.
+    /// Sends SIGKILL. Lines that the process had written to its pipe still count.
     pub(crate) async fn kill(mut self) -> Result<(), Error> {
         self.process.kill().await?;
         self.reader.await??;
@@ -178,7 +178,7 @@ impl Worker {
         self.ended().await
     }
 
-    /// SIGTERM, as an orchestrator sends it; waits until the process has ended.
+    /// Sends SIGTERM, as an orchestrator does, and waits until the process has ended.
     pub(crate) async fn terminate(mut self) -> Result<(), Error> {
         signal(&self.process, "TERM").await?;
         self.ended().await

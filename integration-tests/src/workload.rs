@@ -1,4 +1,4 @@
-//! What is sent: records of mixed sizes over skewed keys, the same for the same seed.
+//! The records that are sent: mixed sizes over skewed keys, the same for the same seed.
 
 use bytes::{Bytes, BytesMut};
 
@@ -52,7 +52,7 @@ impl Iterator for Workload {
     }
 }
 
-/// The id of a payload; `None` if this workload did not make it.
+/// The id of a payload. `None` if this workload did not make it.
 pub fn id_of(data: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*data.first_chunk::<HEADER>()?))
 }

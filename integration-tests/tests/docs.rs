@@ -45,7 +45,7 @@ fn prose(page: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// What is between single backticks.
+/// The texts between single backticks.
 fn code_spans(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }
@@ -79,7 +79,7 @@ fn anchors(page: &str) -> BTreeSet<String> {
     headings.map(|line| anchor(line.trim_start_matches('#'))).collect()
 }
 
-/// What is wrong with a link of a page; `None`: nothing, or it leads to the web.
+/// The fault of a link of a page. `None` if it is right, or leads to the web.
 fn problem_of(link: &str, page: &Path) -> Option<String> {
     if link.contains("://") {
         return None;

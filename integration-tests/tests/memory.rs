@@ -1,4 +1,4 @@
-//! A stalled stream never grows the process past the documented formula, and nothing is lost.
+//! While the stream stalls, the process stays within the documented formula, and no record is lost.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -41,7 +41,7 @@ async fn stall(record_bytes: usize) {
     let stalled = numbers(&lines.next().unwrap().unwrap());
 
     assert!(stalled["gauge_peak"] <= max_buffered, "{stalled:?}");
-    // It was really full: what is missing is less than one shard's fair remainder.
+    // The buffer was full: the free room is less than one shard's fair share.
     assert!(stalled["gauge_peak"] > max_buffered / 2 && stalled["refused"] > 0, "{stalled:?}");
     let in_flight = max_in_flight * 23 / 10;
     let open = 3 * SHARDS * 50 * 1024;

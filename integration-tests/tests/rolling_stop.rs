@@ -6,7 +6,7 @@ use std::time::Duration;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_is_terminated_hands_its_shards_over() {
     let program = env!("CARGO_BIN_EXE_end-to-end").as_ref();
-    // Far longer than the run: only what is handed over runs elsewhere.
+    // Far longer than the run: another worker runs only shards that are handed over.
     let failover = Duration::from_secs(600);
     let outcome = integration_tests::rolling_stop::run(program, 4_000, failover).await.unwrap();
     let verdict = outcome.verdict;

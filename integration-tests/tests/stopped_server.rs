@@ -1,5 +1,5 @@
-//! SIGSTOP to the server, then SIGTERM to two worker processes: both end in time, and say what they left
-//! behind.
+//! SIGSTOP to the server, then SIGTERM to two worker processes. Both end in time, and report the shards whose
+//! leases they left to expire.
 
 use std::time::Duration;
 
@@ -14,6 +14,6 @@ async fn workers_that_are_terminated_while_nothing_answers_end_in_time() {
     assert_eq!(outcome.asked, 4, "every processor is told: {outcome:?}");
     assert_eq!(outcome.left_to_expire, 4, "{outcome:?}");
     assert_eq!(outcome.otherwise, 0, "{outcome:?}");
-    // Not one attempt of a call was waited for to its end.
+    // The stop waited for no attempt of a call to its end.
     assert!(outcome.took < failover / 4, "{outcome:?}");
 }

@@ -1,5 +1,5 @@
-//! Starts a fleet of workers on a large stream that has no leases yet, and tells how long it takes
-//! and what it costs.
+//! Starts a fleet of workers on a large stream that has no leases yet, and prints the time and the calls that
+//! this takes.
 //!
 //! ```text
 //! cargo run --release -p integration-tests --bin cold-start -- simulated --shards 2000 --workers 100

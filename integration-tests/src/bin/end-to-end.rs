@@ -23,7 +23,7 @@ enum Command {
         /// Records to send; 100,000 are about 600 MB.
         #[arg(long, default_value_t = 100_000)]
         records: u64,
-        /// Decides sizes and keys.
+        /// Seed of the sizes and keys.
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// Failover time of the workers, in milliseconds.

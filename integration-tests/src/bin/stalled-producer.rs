@@ -1,5 +1,5 @@
-//! Fills a producer's buffer while the stream does not answer, tells how much memory that took,
-//! and settles everything once the stream is back. Its parent is `tests/memory.rs`.
+//! Fills a producer's buffer while the stream does not answer, prints the memory that this took, and delivers
+//! everything once the stream answers again. Its parent is `tests/memory.rs`.
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;

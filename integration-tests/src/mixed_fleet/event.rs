@@ -1,4 +1,4 @@
-//! What workers of both kinds print, in one form.
+//! Events that workers of both kinds print, in one form.
 
 use std::collections::HashMap;
 
@@ -21,13 +21,13 @@ pub(super) struct Event {
 pub(super) enum What {
     /// A processor started.
     Began,
-    /// It was handed this record.
+    /// A processor was given this record.
     Delivered(u64),
     /// The shard was read to its end.
     Ended,
-    /// It was told to stop, while the lease was still its worker's.
+    /// A processor was told to stop, while its worker still owned the lease.
     Released,
-    /// The lease was its worker's no more.
+    /// A processor was told that its worker has lost the lease.
     Lost,
 }
 
@@ -44,7 +44,8 @@ pub(super) struct Lines {
     worker: u32,
     kind: Kind,
     ownerships: u32,
-    /// The Java worker names shards: their current ownerships. Ours names ownerships: their shards.
+    /// For a Java worker, which names shards: the current ownership of each. For a worker of ours, which names
+    /// ownerships: the shard of each.
     java: HashMap<String, u32>,
     rust: HashMap<u64, (u32, String)>,
 }
@@ -95,7 +96,7 @@ impl Lines {
             Report::Ended { ownership } => (ownership, What::Ended),
             Report::Released { ownership } => (ownership, What::Released),
             Report::Lost { ownership } => (ownership, What::Lost),
-            // Of the whole worker, which is known to have ended.
+            // The end of the whole worker, which is known already.
             Report::Stopped { .. } => return None,
         };
         let (ownership, shard) = self.rust.get(&ownership)?.clone();

@@ -1,4 +1,4 @@
-//! One application on one stream: its workers, what they are told, and what came out.
+//! One application on one stream: its workers, the signals to them, and the result.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::{Error, reshard};
 
 const STREAM: &str = "orders";
 pub(super) const SHARDS: usize = 4;
-/// Between two looks at the table.
+/// Time between two reads of the table.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A run of one application.
@@ -32,7 +32,7 @@ pub(super) struct Fleet {
     pub(super) seen: Arc<Seen>,
     begun: u64,
     limit: Duration,
-    /// What was done, and when.
+    /// The scenes so far, with their times.
     scenes: Vec<(&'static str, u64)>,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
@@ -105,13 +105,13 @@ impl Fleet {
         println!("{:<10} {seconds:6.1} s  {what}", self.settings.application);
     }
 
-    /// What is done from now on.
+    /// Begins a scene.
     pub(super) fn scene(&mut self, what: &'static str) {
         self.scenes.push((what, epoch_micros()));
         self.say(&format!("* {what}"));
     }
 
-    /// Waits until something is so, and says how long that took since the scene began.
+    /// Waits for a condition, and logs the time since the scene began.
     pub(super) async fn reach(
         &self,
         what: &str,
@@ -138,7 +138,7 @@ impl Fleet {
         Ok(tables.table_names() != [self.settings.application.as_str()])
     }
 
-    /// Lines of a worker's log with this in them.
+    /// The lines of a worker's log that contain a text.
     pub(super) fn logged(&self, worker: &str, what: &str) -> Result<Vec<String>, Error> {
         let log = std::fs::read_to_string(self.settings.log(&self.tools, worker))?;
         let found = log.lines().filter(|line| line.contains(what));
@@ -161,7 +161,7 @@ impl Fleet {
         reshard::split(&kinesis, STREAM, found.ok_or("it is not open")?).await
     }
 
-    /// Nothing is written any more; when all was seen, the workers stop, and the oracle judges.
+    /// Ends the writing. When all records were seen, stops the workers, and lets the oracle judge.
     pub(super) async fn finish(mut self, workers: Vec<Worker>) -> Result<Judgement, Error> {
         self.stop.cancel();
         for task in std::mem::take(&mut self.tasks) {

@@ -1,4 +1,4 @@
-//! The oracle of a mixed fleet: pure.
+//! The oracle of a mixed fleet. It makes no calls.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use kinesis_testkit::{Delivery, Ledger, Position, Verdict};
 
 use super::event::{Event, What};
 
-/// Where an acknowledged record is, as the service said.
+/// The position of an acknowledged record, as the service named it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Receipt {
     pub(super) key: String,
@@ -18,15 +18,15 @@ pub(super) struct Receipt {
 /// A shard was read by one worker, then by another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Change {
-    /// When: half-way between the last record of the old one and the first of the new one.
+    /// The time half-way between the last record of the old worker and the first of the new one.
     pub(super) at: u64,
     pub(super) from: u32,
     pub(super) to: u32,
-    /// Between these records.
+    /// The time between these two records.
     pub(super) silence: Duration,
 }
 
-/// What came out.
+/// The judgement of a run.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Judgement {
     pub(super) verdict: Verdict,
@@ -39,7 +39,7 @@ pub(super) struct Judgement {
     pub(super) changes: Vec<Change>,
 }
 
-/// Judges a run when it is over. `parents`: of every shard.
+/// Judges a run when it is over. `parents`: the parents of every shard.
 pub(super) fn judge(
     events: &[Event],
     receipts: &HashMap<u64, Receipt>,

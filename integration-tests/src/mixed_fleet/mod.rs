@@ -17,7 +17,7 @@ pub use worker::Tools;
 
 use crate::Error;
 
-/// What came out, of all fleets.
+/// The results of all fleets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outcome {

@@ -1,4 +1,4 @@
-//! What happens to the two fleets.
+//! The scenes of the two fleets.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ pub(super) async fn java_first(tools: &Tools, limit: Duration) -> Result<Judgeme
         })
         .await?;
 
-    // What it gave up it was asked for, each time by the leader.
+    // The leader asked for each shard that the worker gave up.
     nothing_logged(&fleet, "rust-1", "to balance the fleet")?;
 
     fleet.scene("the Rust worker gets SIGTERM");

@@ -1,4 +1,4 @@
-//! What is known of a fleet while it runs.
+//! The state of a fleet while it runs.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use super::table::Table;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// Of the workers, by number.
+    /// The workers, by number.
     names: Vec<String>,
     pub(super) events: Vec<Event>,
     pub(super) receipts: HashMap<u64, Receipt>,
@@ -32,7 +32,7 @@ pub(super) struct State {
     handoffs: BTreeSet<(u32, u32)>,
     /// Shards that get more records than others.
     pub(super) heavy: HashSet<String>,
-    /// What must not have happened.
+    /// Faults that were seen.
     pub(super) failure: Option<String>,
 }
 
@@ -75,12 +75,12 @@ impl State {
         number
     }
 
-    /// Its process may end from now on.
+    /// Notes that the process of a worker may end from now on.
     pub(super) fn release(&mut self, worker: u32) {
         self.live.remove(&worker);
     }
 
-    /// Its process has ended, and all that it said is known.
+    /// Notes that the process of a worker has ended, and that all its lines were read.
     pub(super) fn gone(&mut self, worker: u32) {
         if self.live.contains(&worker) {
             let ended = format!("{} ended by itself", self.name(worker));
@@ -104,7 +104,7 @@ impl State {
         self.shards_of(worker).len()
     }
 
-    /// True if it was handed a record, and has a shard to read.
+    /// True if a worker was given a record, and has a shard to read.
     pub(super) fn reads(&self, worker: &str) -> bool {
         let mut readers = self.readers.iter();
         self.runs(worker) > 0 && readers.any(|number| self.name(*number) == worker)
@@ -121,13 +121,13 @@ impl State {
         self.missing.is_empty()
     }
 
-    /// True if one of these stopped on a shard as it was asked to, and the other was the next to begin.
+    /// True if the first worker stopped on a shard as it was told to, and the second was the next to begin.
     pub(super) fn handed_over(&self, from: &str, to: &str) -> bool {
         let mut handoffs = self.handoffs.iter();
         handoffs.any(|(old, new)| self.name(*old) == from && self.name(*new) == to)
     }
 
-    /// How far it is, in words.
+    /// The state in words.
     pub(super) fn so_far(&self) -> String {
         let missing = self.missing.len();
         let running: Vec<String> = self
@@ -156,7 +156,7 @@ fn short(shard: &str) -> &str {
     shard.strip_prefix("shardId-").map_or(shard, |n| n.trim_start_matches('0'))
 }
 
-/// That, shared with the tasks that read and write.
+/// The state, shared with the tasks that read and write.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     state: Mutex<State>,

@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::Error;
 
-/// What is in it, as far as a run asks.
+/// The attributes of the table that a run needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Table {
     /// The holder of the leader's lock.
@@ -18,7 +18,7 @@ pub(super) struct Table {
     pub(super) owners: Vec<(String, String)>,
 }
 
-/// Reads the table in one page; `None` while there is none.
+/// Reads the table in one page. `None` while there is no table.
 pub(super) async fn look(dynamodb: &Client, table: &str) -> Result<Option<Table>, Error> {
     let answer = dynamodb.scan().table_name(table).send().await;
     let items = match answer {

@@ -14,7 +14,7 @@ use super::event::{Kind, Lines};
 use super::seen::Seen;
 use crate::Error;
 
-/// Where programs and files are, and what all workers agree on.
+/// The paths of programs and files, and the settings of all workers.
 #[derive(Debug, Clone)]
 pub struct Tools {
     /// The program `java`.
@@ -31,7 +31,7 @@ pub struct Tools {
     pub assignment: Duration,
 }
 
-/// What the workers of one fleet share.
+/// The settings that the workers of one fleet share.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) url: String,
@@ -63,7 +63,7 @@ impl Settings {
                 command.args(["-cp", &tools.classpath, "interop.Worker"]);
                 command.args(["--kinesis", &self.url, "--dynamodb", &self.url]);
                 command.args(["--stamps", "true", "--retrieval", self.retrieval]);
-                // Faster than the library's own; none changes what it does.
+                // These intervals are shorter than the library's own, and change nothing else.
                 let assignment = tools.assignment.as_millis().to_string();
                 command.args(["--assignment-ms", &assignment, "--shard-sync-ms", "1000"]);
                 command.args(["--parent-poll-ms", "500", "--dispatch-ms", "200"]);
@@ -121,14 +121,14 @@ impl Worker {
         Ok(Self { number, name: name.to_owned(), seen: Arc::clone(seen), process, reader })
     }
 
-    /// SIGKILL; what it had written to its pipe still counts.
+    /// Sends SIGKILL. Lines that the process had written to its pipe still count.
     pub(super) async fn kill(mut self) -> Result<(), Error> {
         self.seen.update(|state| state.release(self.number));
         self.process.kill().await?;
         Ok(self.reader.await??)
     }
 
-    /// SIGTERM, as an orchestrator sends it; waits until the process has ended.
+    /// Sends SIGTERM, as an orchestrator does, and waits until the process has ended.
     pub(super) async fn terminate(mut self) -> Result<(), Error> {
         self.seen.update(|state| state.release(self.number));
         let id = self.process.id().ok_or("it has ended already")?;

@@ -17,9 +17,9 @@ pub use crate::lease::item::{
     CorruptItem, Item, LEADER, TableItem, attribute, decode, encode, number, text, throughput,
 };
 pub use crate::lease::model::{Lease, PendingCheckpoint, Stamp, StreamIdentity};
-pub use crate::lease::readback::{Intent, Verdict, conclude, judge};
+pub use crate::lease::readback::{adopt, read_back};
 pub use crate::lease::store::{
-    LeaderLock, LeaseStore, Outcome, Progress, ShardFacts, Snapshot, StoreFuture, WorkerRow,
+    LeaderLock, LeaseStore, LeaseWrite, Outcome, ShardFacts, Snapshot, StoreFuture, WorkerRow,
 };
 pub use crate::lease::{CallError, CallErrorKind, ChildShard, LeaseStoreError};
 use crate::lease::{DynamoDbLeaseStore, Layout, WeakHeldLease, ensure_table, for_leases};

@@ -27,7 +27,7 @@ use crate::delivery::{AutoCheckpoint, Deaggregator, Invoker, ReadToNote};
 use crate::error::WorkerError;
 use crate::executor::Executor;
 use crate::health::ProblemKind;
-use crate::lease::{ChildShard, HeldLease, LeaseEnd, LeaseOutcome};
+use crate::lease::{ChildShard, HeldLease, LeaseEnd, LeaseOutcome, Retry};
 use crate::metrics::Metric;
 use crate::processor::{Checkpointer, ErasedFactory, ErasedProcessor, ShardContext};
 use crate::retrieval::{
@@ -189,7 +189,7 @@ impl ShardConsumer {
             // Before the next page is asked for: while the shard is behind, a page is always there, and a
             // timer of no time is not ready when it is first polled.
             if due == Some(Duration::ZERO) {
-                let checkpoint = running.checkpointer.try_checkpoint();
+                let checkpoint = running.checkpointer.checkpoint_delivered(Retry::Never);
                 match self.invoker.unless_given_up(checkpoint).await {
                     Ok(result) => {
                         let written = self.note_checkpoint(result);

@@ -237,8 +237,8 @@ impl ColdStart {
         note(&mut self.read, counts.read.len() == shards);
         note(&mut self.balanced, owned && loads.len() == workers && most - least < 2);
         let calls = |operation| counts.calls.get(operation).copied().unwrap_or(0);
-        self.creates = calls("create");
-        self.takes = calls("take");
+        self.creates = calls("PutItem");
+        self.takes = calls("UpdateItem (take)");
         self.scans = calls("list");
         self.readers = counts.readers;
     }

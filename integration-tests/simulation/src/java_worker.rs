@@ -13,7 +13,7 @@ use std::time::Duration;
 use consumer::Consumer;
 use fastrand::Rng;
 use kcl::Clock;
-use kcl::internals::{Lease, LeaseStore, LeaseStoreError};
+use kcl::internals::{Lease, LeaseStore, LeaseStoreError, LeaseWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::network::Network;
@@ -235,7 +235,7 @@ impl Worker {
     /// the lease was missing.
     async fn create(&self, lease: &Lease, looked: Duration) -> Result<(), LeaseStoreError> {
         self.world.oracle.means_to_create(&self.name, &lease.key, looked);
-        self.store.create(lease).await.map(drop)
+        self.store.write(lease, LeaseWrite::Create).await.map(drop)
     }
 
     /// Notes that no consumer works on the lease any more.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use kcl::internals::{LeaseStore as _, text};
+use kcl::internals::{LeaseStore as _, LeaseWrite, text};
 use kcl::{Clock, OnStop};
 use tokio_util::sync::CancellationToken;
 
@@ -348,7 +348,8 @@ impl Fleet {
             if !leases.is_empty() {
                 let lease = &leases[draw % leases.len()];
                 // Refused or not: the simulation goes on.
-                let _ = store.assign(lease, &to, false).await;
+                let assign = LeaseWrite::Assign { to: to.clone(), released: false };
+                let _ = store.write(lease, assign).await;
             }
         });
     }

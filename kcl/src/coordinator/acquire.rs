@@ -21,7 +21,7 @@ use super::fleet_view::ReadTime;
 use super::held_leases::Claim;
 use crate::health::ProblemKind;
 use crate::lease::{
-    HeldLease, Lease, LeaseStoreError, Outcome, RenewerContext, RetryBudget, Snapshot,
+    HeldLease, Lease, LeaseStoreError, LeaseWrite, Outcome, RenewerContext, RetryBudget, Snapshot,
 };
 use crate::metrics::Metric;
 
@@ -60,7 +60,8 @@ impl Acquirer {
                 let sent = ctx.worker.clock.now();
                 let me = ctx.worker.id.as_str();
                 let acquired = Acquired::by_taking(&lease, &ctx.fleet.lock(), me, sent);
-                let taken = ctx.worker.store.take(&lease, me).await;
+                let take = LeaseWrite::Take { owner: me.to_owned() };
+                let taken = ctx.worker.store.write(&lease, take).await;
                 Some((claim, sent, acquired, taken))
             }
         });
@@ -147,11 +148,7 @@ impl Acquirer {
     async fn pass_on(&self, lease: &Lease) {
         let ctx = &self.ctx;
         let to = ctx.fleet.lock().next_receiver();
-        let moved = match &to {
-            Some(to) => ctx.worker.store.assign(lease, to, true).await,
-            None => ctx.worker.store.evict(lease).await,
-        };
-        match moved {
+        match ctx.worker.store.write(lease, LeaseWrite::relinquish(to.clone(), true)).await {
             Ok(Outcome::Applied(_) | Outcome::AppliedBefore(_)) => tracing::info!(
                 shard_id = lease.shard_id(),
                 to,
@@ -180,7 +177,8 @@ impl Acquirer {
         let mut lease = lease.clone();
         for _ in 0..FIRST_RENEWALS {
             let sent = ctx.worker.clock.now();
-            match ctx.worker.store.renew(&lease, me, None).await? {
+            let renew = LeaseWrite::Renew { owner: me.to_owned(), throughput: None };
+            match ctx.worker.store.write(&lease, renew).await? {
                 Outcome::Applied(lease) => {
                     self.begin(claim, lease, sent, &acquired).await;
                     break;
@@ -208,12 +206,9 @@ impl Acquirer {
             failover: ctx.worker.failover,
             on_stop: ctx.worker.on_stop,
             seed: ctx.worker.seed,
-            leaving: ctx.stop.leaving.clone(),
-            out_of_time: ctx.stop.out_of_time.clone(),
-            last_calls: Arc::clone(&ctx.stop.last_calls),
+            stop: ctx.stop.clone(),
             retries: Arc::clone(&self.retries),
             problems: Arc::clone(&ctx.worker.problems),
-            stopped: ctx.stop.stopped.clone(),
         };
         let (held_lease, renewer) = HeldLease::begin(context, lease, sent);
         claim.fulfil(&held_lease);

@@ -2,12 +2,11 @@
 //! holds, and the signals of its stop.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 use super::deletion_check::MissingResources;
 use super::fleet_mode::FleetMode;
@@ -18,7 +17,7 @@ use crate::clock::Clock;
 use crate::config::OnStop;
 use crate::executor::Executor;
 use crate::health::{ProblemKind, ProblemLog};
-use crate::lease::{Lease, LeaseStore, LeaseStoreError};
+use crate::lease::{Lease, LeaseStore, LeaseStoreError, WorkerStop};
 use crate::metrics::Meter;
 use crate::service_time::ServiceClock;
 use crate::stream::ShardSync;
@@ -67,26 +66,13 @@ impl PreparedWorker {
     }
 }
 
-/// The signals of a worker's end, in their order.
-#[derive(Debug, Default)]
-pub(super) struct StopSignals {
-    /// A planned stop has begun: the worker acquires no more leases.
-    pub(super) leaving: CancellationToken,
-    /// When `out_of_time` will be cancelled. Set when a planned stop begins.
-    pub(super) last_calls: Arc<OnceLock<Duration>>,
-    /// A planned stop is about to reach its deadline. Leases that were not released by then expire.
-    pub(super) out_of_time: CancellationToken,
-    /// All tasks end where they are.
-    pub(super) stopped: CancellationToken,
-}
-
 /// The worker and the state that its tasks share.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(super) worker: PreparedWorker,
     pub(super) fleet: SharedFleetView,
     pub(super) held: Arc<HeldLeases>,
-    pub(super) stop: StopSignals,
+    pub(super) stop: WorkerStop,
     pub(super) tasks: TaskGroup,
     /// Resources that a call did not find, to be confirmed.
     pub(super) missing: MissingResources,
@@ -99,7 +85,7 @@ pub(crate) struct Context {
 
 impl Context {
     pub(super) fn new(worker: PreparedWorker) -> Self {
-        let stop = StopSignals::default();
+        let stop = WorkerStop::default();
         let fleet = FleetView::new(worker.id.clone(), worker.process, worker.failover);
         Self {
             fleet: SharedFleetView::new(fleet),

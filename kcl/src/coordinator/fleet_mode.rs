@@ -147,7 +147,7 @@ impl FleetMode {
             ),
         };
         WorkerFailure::FleetChanged {
-            table: self.layout.state(&self.table).to_owned(),
+            table: self.layout.state(&self.table).0.to_owned(),
             state,
             what_to_do,
         }

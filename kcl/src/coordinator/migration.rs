@@ -95,15 +95,15 @@ impl Migration<'_> {
 
     fn unsupported(&self, state: &str, what_to_do: &'static str) -> Failure {
         Failure::Final(StartError::UnsupportedFleet {
-            table: self.layout.state(self.table).to_owned(),
+            table: self.layout.state(self.table).0.to_owned(),
             state: state.to_owned(),
             what_to_do,
         })
     }
 
     async fn read(&self, key: &str, attribute: &str) -> Result<Option<String>, Failure> {
-        let table = self.layout.state(self.table);
-        let item = get(self.client, table, self.layout.state_key(), key).await?;
+        let (table, hash_key) = self.layout.state(self.table);
+        let item = get(self.client, table, hash_key, key).await?;
         let Some(mut item) = item else {
             return Ok(None);
         };
@@ -119,6 +119,7 @@ impl Migration<'_> {
     /// Writes the state of a new application in Java's form. Returns false if another worker was
     /// faster.
     async fn begin(&self) -> Result<bool, Failure> {
+        let (table, hash_key) = self.layout.state(self.table);
         let now = AttributeValue::N(self.clock.epoch_millis().to_string());
         let text = |text: &str| AttributeValue::S(text.to_owned());
         let entry = |state: &str| {
@@ -131,17 +132,17 @@ impl Migration<'_> {
         let mut item = entry(CLIENT_VERSION_3X);
         let history = AttributeValue::L(vec![AttributeValue::M(entry(CLIENT_VERSION_INIT))]);
         item.insert("h".to_owned(), history);
-        item.insert(self.layout.state_key().to_owned(), text(KEY));
+        item.insert(hash_key.to_owned(), text(KEY));
         if *self.layout == Layout::OneTable {
             item.insert("entityType".to_owned(), text(ENTITY));
         }
         let answer = self
             .client
             .put_item()
-            .table_name(self.layout.state(self.table))
+            .table_name(table)
             .set_item(Some(item))
             .condition_expression("attribute_not_exists(#key)")
-            .expression_attribute_names("#key", self.layout.state_key())
+            .expression_attribute_names("#key", hash_key)
             .send()
             .await;
         match answer {
@@ -154,10 +155,7 @@ impl Migration<'_> {
             {
                 Ok(false)
             }
-            Err(error) => {
-                let table = self.layout.state(self.table);
-                Err(call_failed(table, &classify("PutItem", &error)))
-            }
+            Err(error) => Err(call_failed(table, &classify("PutItem", &error))),
         }
     }
 }
@@ -174,10 +172,10 @@ pub(super) async fn layout(
         return Ok(Layout::OneTable);
     }
     let legacy = Layout::legacy(application);
-    let mut places = vec![(legacy.state(application).to_owned(), "key")];
-    places.extend(lease_table.map(|table| (table.to_owned(), "leaseKey")));
+    let mut places = vec![legacy.state(application)];
+    places.extend(lease_table.map(|table| (table, "leaseKey")));
     for (table, hash_key) in places {
-        let Some(item) = get(client, &table, hash_key, TABLE_KEY).await? else {
+        let Some(item) = get(client, table, hash_key, TABLE_KEY).await? else {
             continue;
         };
         let state = match item.get("tm") {
@@ -191,7 +189,7 @@ pub(super) async fn layout(
             }
             unknown => {
                 return Err(Failure::Final(StartError::UnsupportedFleet {
-                    table,
+                    table: table.to_owned(),
                     state: unknown.to_owned(),
                     what_to_do: "this version does not know that state of the table migration: \
                                  use a newer version of this library",

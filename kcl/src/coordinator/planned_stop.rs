@@ -9,7 +9,7 @@ use super::context::Context;
 use super::heartbeat::Heartbeat;
 use super::scan::Scanner;
 use crate::config::OnStop;
-use crate::lease::{Lease, LeaseOutcome};
+use crate::lease::{Lease, LeaseOutcome, LeaseWrite};
 
 /// The steps of a planned stop that write to the lease table.
 #[derive(Debug, Clone)]
@@ -55,12 +55,9 @@ impl PlannedStop {
         passed_on
     }
 
-    /// Passes one lease on. Every write is conditional on the lease's counter, so a write that
-    /// arrives late does not move the lease of a later owner. Returns `None` if the lease stays as
-    /// it is.
+    /// Passes one lease on. Returns `None` if the lease stays as it is.
     async fn pass_on(&self, lease: &Lease) -> Option<LeaseOutcome> {
         let Context { worker, fleet, .. } = &*self.ctx;
-        let (store, me) = (&worker.store, &worker.id);
         // No processor of this worker ran under the lease. So the next owner may start at once, if
         // this worker might have.
         let may_start = fleet.lock().may_start(lease, worker.clock.now());
@@ -68,29 +65,22 @@ impl PlannedStop {
             true => OnStop::Release,
             false => worker.on_stop,
         };
-        let handed_over = |to: String| LeaseOutcome::HandedOver { to };
-        let (moved, outcome) = match (on_stop, may_start) {
+        let (to, outcome) = match (on_stop, may_start) {
             (OnStop::Keep, true) if lease.was_released_to_owner() => {
                 return Some(LeaseOutcome::Kept);
             }
-            (OnStop::Keep, true) => (store.assign(lease, me, true).await, LeaseOutcome::Kept),
-            (OnStop::HandOver, _) => {
-                let receiver = fleet.lock().next_receiver();
-                match (receiver, may_start) {
-                    (Some(next), true) => {
-                        (store.assign(lease, &next, true).await, handed_over(next))
-                    }
-                    // The receiver waits until the previous owner is fenced.
-                    (Some(next), false) => (store.take(lease, &next).await, handed_over(next)),
-                    (None, true) => (store.evict(lease).await, LeaseOutcome::Released),
-                    (None, false) => return None,
-                }
-            }
-            (OnStop::Release, true) => (store.evict(lease).await, LeaseOutcome::Released),
+            (OnStop::Keep, true) => (Some(worker.id.clone()), LeaseOutcome::Kept),
+            (OnStop::HandOver, _) => match fleet.lock().next_receiver() {
+                Some(to) => (Some(to.clone()), LeaseOutcome::HandedOver { to }),
+                None if may_start => (None, LeaseOutcome::Released),
+                None => return None,
+            },
+            (OnStop::Release, true) => (None, LeaseOutcome::Released),
             // The previous owner may still be at work, so the lease is left to expire.
             (OnStop::Keep | OnStop::Release, false) => return None,
         };
-        match moved {
+        // Without `may_start`, the receiver waits until the previous owner is fenced.
+        match worker.store.write(lease, LeaseWrite::relinquish(to, may_start)).await {
             Ok(moved) => moved.applied().map(|_| outcome),
             Err(error) => {
                 tracing::warn!(shard = lease.shard_id(), %error, "the lease will expire");

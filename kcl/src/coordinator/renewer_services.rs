@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::context::Context;
-use crate::lease::{ChildShard, Lease, LeaseStoreError, RenewerServices, ShardFacts};
+use crate::lease::{ChildShard, Lease, LeaseStoreError, LeaseWrite, RenewerServices, ShardFacts};
 use crate::stream::{ListShardsError, SyncError};
 
 impl RenewerServices for Arc<Context> {
@@ -23,9 +23,9 @@ impl RenewerServices for Arc<Context> {
         &'a self,
         parent: &'a Lease,
         children: Vec<ChildShard>,
-    ) -> BoxFuture<'a, Result<Vec<String>, LeaseStoreError>> {
+    ) -> BoxFuture<'a, Result<(), LeaseStoreError>> {
         let (sync, parent) = (self.worker.sync.clone(), parent.clone());
-        let create = async move { sync.create_children(&parent, children).await };
+        let create = async move { sync.create_children(&parent, children).await.map(drop) };
         self.tasks
             .run("child leases", create)
             .map(|result| {
@@ -49,12 +49,12 @@ impl RenewerServices for Arc<Context> {
 
     fn note_read_to<'a>(
         &'a self,
-        key: &'a str,
+        lease: &'a Lease,
         time: SystemTime,
     ) -> BoxFuture<'a, Result<(), LeaseStoreError>> {
-        let (store, key) = (Arc::clone(&self.worker.store), key.to_owned());
-        let facts = ShardFacts::ReadTo(time);
-        let note = async move { store.set_shard_facts(&key, facts).await.map(drop) };
+        let (store, lease) = (Arc::clone(&self.worker.store), lease.clone());
+        let facts = LeaseWrite::SetFacts(ShardFacts::ReadTo(time));
+        let note = async move { store.write(&lease, facts).await.map(drop) };
         self.tasks
             .run("read-to note", note)
             .map(|result| result.unwrap_or(Err(LeaseStoreError::Lost)))

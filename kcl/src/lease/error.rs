@@ -1,6 +1,7 @@
-//! Why a call to AWS, or an operation on the lease table, failed.
+//! Errors of calls to AWS, and of operations on the lease table.
 
 use std::error::Error;
+use std::sync::Arc;
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
@@ -10,8 +11,9 @@ use kinesis_common::error_text::{
 use kinesis_common::retry_class::RetryClass;
 
 use super::item::CorruptItem;
+use crate::checkpoint::CheckpointError;
 
-/// A call to AWS that failed after its retries. The client's own types stay inside.
+/// A call to AWS that failed after its retries. The types of the AWS client are not part of it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{operation} failed: {source}")]
 pub struct CallError {
@@ -26,14 +28,14 @@ impl CallError {
     }
 }
 
-/// What went wrong, as far as it decides what to do.
+/// The kinds of failures that callers treat differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallErrorKind {
-    /// Refused for now; an earlier attempt of the call may have been done.
+    /// The last attempt was throttled. An earlier attempt of the call may have been done.
     Throttled,
-    /// No answer: it may have been done.
+    /// There was no answer. The call may have been done.
     NoAnswer,
-    /// The service failed: it may have been done.
+    /// The service failed. The call may have been done.
     Internal,
     /// The table or stream does not exist.
     NotFound,
@@ -46,22 +48,22 @@ pub enum CallErrorKind {
     Refused,
 }
 
-/// Why an operation on the lease table failed. A condition that did not hold is an outcome, not an
-/// error.
+/// Failure of an operation on the lease table. A condition that did not hold is an
+/// [`Outcome`](super::store::Outcome), not an error.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LeaseStoreError {
     #[error(transparent)]
     Call(#[from] CallError),
-    /// An item that the operation needs cannot be read.
+    /// An item that the operation needs cannot be decoded.
     #[error(transparent)]
     Corrupt(#[from] CorruptItem),
     /// The lease that the operation is for was lost.
-    #[error("the lease is lost: another worker goes on with the shard")]
+    #[error("the lease is lost: another worker processes the shard")]
     Lost,
-    /// A planned stop ran out of time first. A write may have been done.
+    /// A planned stop ran out of time before the answer. The write may have been done.
     #[error("the lease table did not answer before the deadline of the planned stop")]
     OutOfTime,
-    /// The shards that a lease stands for could not be listed.
+    /// The shards of the stream, for which leases are created, could not be listed.
     #[error("the shards of the stream could not be listed: {0}")]
     Shards(String),
 }
@@ -78,8 +80,8 @@ impl LeaseStoreError {
         self.kind() == Some(CallErrorKind::Throttled)
     }
 
-    /// What passes by itself, perhaps. A table that is not found may be a passing fault too: it ends
-    /// the worker once that is confirmed.
+    /// Whether the operation may succeed later. That includes a table that is not found, because the answer may be a
+    /// passing fault: the worker ends only after a confirmation.
     pub fn is_retryable(&self) -> bool {
         self.is_throttled()
             || self.is_ambiguous()
@@ -87,18 +89,27 @@ impl LeaseStoreError {
             || matches!(self, Self::Shards(_) | Self::OutOfTime)
     }
 
-    /// A write may have been done although it failed.
+    /// Whether a write may have been done although it failed.
     pub fn is_ambiguous(&self) -> bool {
         matches!(self.kind(), Some(CallErrorKind::NoAnswer | CallErrorKind::Internal))
     }
 
-    /// The table or its index is gone.
+    /// Whether the table or its index is gone.
     pub fn is_table_missing(&self) -> bool {
         self.kind() == Some(CallErrorKind::NotFound)
     }
+
+    /// This failure of a checkpoint of `shard_id`, as the processor sees it.
+    pub(super) fn into_checkpoint_error(self, shard_id: String) -> CheckpointError {
+        if self.is_throttled() {
+            return CheckpointError::Throttled { shard_id, source: Arc::new(self) };
+        }
+        let retryable = self.is_retryable();
+        CheckpointError::Store { shard_id, retryable, source: Arc::new(self) }
+    }
 }
 
-/// Sorts an error of an AWS client.
+/// Converts an error of an AWS client.
 pub(crate) fn classify<E>(operation: &'static str, error: &SdkError<E, HttpResponse>) -> CallError
 where
     E: ProvideErrorMetadata + Error + 'static,
@@ -118,7 +129,7 @@ where
 }
 
 fn kind_of(code: &str) -> CallErrorKind {
-    // No code: not an answer of AWS.
+    // An answer without a code is not from AWS, but for example from a proxy.
     if code.is_empty() {
         return CallErrorKind::Internal;
     }
@@ -129,8 +140,8 @@ fn kind_of(code: &str) -> CallErrorKind {
         Some(RetryClass::CredentialsRefused | RetryClass::SignatureExpired) => {
             CallErrorKind::CredentialsRefused
         }
-        // Control-plane changes and conflicts pass by themselves, a listing whose token has expired is begun
-        // again, and the client corrects its clock.
+        // These pass: a control-plane change or conflict ends, a listing whose token expired is begun again, and the
+        // client corrects its clock.
         Some(
             RetryClass::ServiceFailed
             | RetryClass::Conflict

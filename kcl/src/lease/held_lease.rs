@@ -1,4 +1,4 @@
-//! One unbroken ownership of a lease by this worker, as the shard's consumer sees it.
+//! A lease that this worker holds, as the consumer of its shard sees it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,16 +18,16 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::Clock;
 use crate::progress::ShardProgress;
 
-/// Proves to a store of the user's which ownership of a shard a write belongs to.
+/// Identifies an ownership of a shard, for writes to a store of the user's own.
 ///
-/// Counters of later owners are larger: a store that remembers the largest counter per lease key,
-/// and refuses smaller ones, is safe from a worker that was suspended and woke up late.
+/// Later owners have larger counters. A store that remembers the largest counter per lease key, and refuses smaller
+/// ones, is safe from a worker that resumes late after a suspend.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub struct FencingToken {
-    /// The lease: the shard's id.
+    /// The key of the lease, which is the shard's id.
     pub lease_key: String,
-    /// The lease counter when this worker acquired it.
+    /// The counter of the lease when this worker acquired it.
     pub counter: u64,
 }
 
@@ -41,47 +41,45 @@ pub(crate) struct HeldLease {
 /// How an ownership ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LeaseEnd {
-    /// The shard was drained: complete the pending handoff.
+    /// The shard was drained for a handoff, which the renewer completes.
     Transfer,
-    /// A planned stop: hand the lease over, release it or keep it, as the settings say. A pending
-    /// handoff is completed.
+    /// The worker stops as planned. The renewer completes a pending handoff. Without one, it hands the lease over,
+    /// releases it or keeps it, as the settings say.
     Relinquish,
-    /// The processor did not stop in time, and may still be at work: the item stays as it is, and the
-    /// lease expires.
+    /// The processor did not stop in time, and may still be at work. The item stays as it is, and the lease expires.
     Aborted,
-    /// The lease is at `SHARD_END`: nothing to renew any more.
+    /// The checkpoint is `SHARD_END`, so there is nothing to renew any more.
     ShardEnded,
-    /// A fence fell, or the consumer gave up: forget the lease, the item stays as it is.
+    /// The fence fell, or the consumer gave up. The item stays as it is.
     Lost,
 }
 
 /// The state of a lease after this worker ended its ownership.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LeaseOutcome {
-    /// It is this worker's now.
+    /// The worker `to` owns the lease now.
     HandedOver { to: String },
-    /// It has no owner.
+    /// The lease has no owner.
     Released,
-    /// It waits for the next process of this worker id.
+    /// The lease waits for the next process of this worker id.
     Kept,
     /// The shard was processed to its end.
     Ended,
-    /// It was lost before: another worker has it, or it expired.
+    /// The lease was lost before: another worker has it, or it expired.
     Lost,
-    /// It still names this worker, which renews it no more.
+    /// The lease still names this worker, which does not renew it any more.
     LeftToExpire { cause: String },
 }
 
-/// Whether a checkpoint that failed for a reason that may pass is tried again.
+/// Whether the renewer tries a checkpoint again that failed for a reason that may pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Retry {
-    /// By the renewer, until the lease's local deadline or that of a planned stop.
+    /// Until the lease's local deadline, or that of a planned stop.
     UntilDeadline,
-    /// By the caller, if at all.
     Never,
 }
 
-/// A shard that a split or merge made of this one.
+/// A shard that a split or merge made of another shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildShard {
     pub shard_id: String,
@@ -89,59 +87,66 @@ pub struct ChildShard {
     pub hash_key_range: HashKeyRange,
 }
 
-/// What held leases and their renewers ask of the rest of the worker.
+/// Requests of held leases and their renewers to the rest of the worker.
 pub(crate) trait RenewerServices: Send + Sync + fmt::Debug {
-    /// The worker that should get a lease that this one relinquishes; the next call counts it in.
+    /// The worker that should get a lease that this worker relinquishes. Each call counts one more lease for the
+    /// worker that it returns.
     fn receiver(&self) -> Option<String>;
 
-    /// Whether the other workers take leases and discover none that are assigned to them.
+    /// Whether the other workers take leases and do not discover leases that are assigned to them.
     fn workers_take_leases(&self) -> bool {
         false
     }
 
-    /// Creates the leases of a shard's children (none given: as the stream lists them) where they
-    /// are missing; answers with all their ids.
+    /// Creates the leases of a shard's children where they are missing, and notes the children in `parent`. Without
+    /// `children`, those that the stream lists are used.
     fn create_children<'a>(
         &'a self,
         parent: &'a Lease,
         children: Vec<ChildShard>,
-    ) -> BoxFuture<'a, Result<Vec<String>, LeaseStoreError>>;
+    ) -> BoxFuture<'a, Result<(), LeaseStoreError>>;
 
-    /// Reads a lease: one of a parent shard.
+    /// Reads the lease of a parent shard.
     fn lease<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Lease>, LeaseStoreError>>;
 
     /// Notes in a lease that everything which arrived before this time was checkpointed.
     fn note_read_to<'a>(
         &'a self,
-        _key: &'a str,
+        _lease: &'a Lease,
         _time: SystemTime,
     ) -> BoxFuture<'a, Result<(), LeaseStoreError>> {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// The ownership's fence fell, or it was ended: look around again.
+    /// Asks for a scan of the lease table, because a lease was lost or ended.
     fn changed(&self);
 }
 
-/// What a held lease and its renewer share. It must not hold a request sender: the renewer ends when the
-/// last [`HeldLease`] is dropped.
+/// Number of requests that may wait for the renewer.
+const QUEUE: usize = 16;
+
+/// The state that a held lease and its renewer share. It must not hold a request sender, because the renewer ends when
+/// the last [`HeldLease`] is dropped.
 #[derive(Debug)]
 pub(crate) struct HeldLeaseState {
     pub(super) token: FencingToken,
     pub(crate) clock: Arc<dyn Clock>,
     pub(super) services: Arc<dyn RenewerServices>,
     pub(super) known: Mutex<Known>,
-    /// How far the shard is.
     pub(super) progress: ShardProgress,
+    /// Cancelled when the lease is lost, or when its consumer has ended.
     pub(super) lost: CancellationToken,
+    /// Cancelled when another worker waits for the lease.
     pub(super) handoff: CancellationToken,
-    /// Cancelled by a planned stop of the worker, and with `handoff`.
+    /// Cancelled when a planned stop of the worker begins, and with `handoff`.
     pub(super) shutdown: CancellationToken,
+    /// Bytes delivered since the last renewal.
     pub(super) delivered: AtomicU64,
-    /// Ended by [`LeaseEnd::Aborted`].
+    /// The consumer ended it by [`LeaseEnd::Aborted`].
     pub(super) aborted: AtomicBool,
 }
 
+/// The lease as it was last read or written, and how long this worker may count on it.
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(super) lease: Lease,
@@ -151,7 +156,7 @@ pub(crate) struct Known {
 impl HeldLeaseState {
     /// Notes the lease as it was read or written.
     pub(super) fn learn(&self, lease: Lease) {
-        // While a checkpoint is pending, one at the same position must be written all the same: it removes
+        // While a checkpoint is pending, a checkpoint at the same position must still be written, because it removes
         // the pending one.
         if lease.pending.is_none() {
             self.progress.lock().found(&lease.checkpoint);
@@ -160,7 +165,7 @@ impl HeldLeaseState {
     }
 
     pub(crate) fn known(&self) -> MutexGuard<'_, Known> {
-        // Each change is one assignment: a panic elsewhere cannot leave it half done.
+        // Each change is one assignment, so a panic elsewhere cannot leave it half done.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -173,7 +178,7 @@ impl HeldLeaseState {
     }
 }
 
-/// What only the renewer may do.
+/// A request to the renewer.
 #[derive(Debug)]
 pub(super) enum Request {
     Checkpoint(CheckpointRequest),
@@ -183,16 +188,40 @@ pub(super) enum Request {
 
 /// A checkpoint that a caller waits for.
 #[derive(Debug)]
-pub(crate) struct CheckpointRequest {
-    /// `None`: leave the checkpoint, set the pending one.
-    pub(crate) checkpoint: Option<Checkpoint>,
-    pub(crate) pending: Option<PendingCheckpoint>,
-    pub(crate) retry: Retry,
-    /// Closed: the caller was cancelled, and nothing needs to be written for it.
-    pub(crate) reply: oneshot::Sender<Result<(), CheckpointError>>,
+pub(super) struct CheckpointRequest {
+    /// `None`: the checkpoint stays, and `pending` is set.
+    pub(super) checkpoint: Option<Checkpoint>,
+    pub(super) pending: Option<PendingCheckpoint>,
+    pub(super) retry: Retry,
+    /// Closed if the caller was cancelled. Then nothing needs to be written for it.
+    pub(super) reply: oneshot::Sender<Result<(), CheckpointError>>,
 }
 
 impl HeldLease {
+    /// A lease without a renewer, and the requests that its renewer must serve.
+    pub(super) fn new(
+        lease: Lease,
+        fence: Fence,
+        clock: Arc<dyn Clock>,
+        services: Arc<dyn RenewerServices>,
+        shutdown: CancellationToken,
+    ) -> (Self, mpsc::Receiver<Request>) {
+        let (sender, requests) = mpsc::channel(QUEUE);
+        let state = HeldLeaseState {
+            token: FencingToken { lease_key: lease.key.clone(), counter: lease.counter },
+            clock,
+            services,
+            progress: ShardProgress::new(lease.checkpoint.clone()),
+            known: Mutex::new(Known { lease, fence }),
+            lost: CancellationToken::new(),
+            handoff: CancellationToken::new(),
+            shutdown,
+            delivered: AtomicU64::new(0),
+            aborted: AtomicBool::new(false),
+        };
+        (Self { state: Arc::new(state), requests: sender }, requests)
+    }
+
     pub(crate) fn shard_id(&self) -> &str {
         &self.state.token.lease_key
     }
@@ -202,7 +231,6 @@ impl HeldLease {
         self.state.known().lease.clone()
     }
 
-    /// How far the shard is.
     pub(crate) fn progress(&self) -> &ShardProgress {
         &self.state.progress
     }
@@ -211,29 +239,29 @@ impl HeldLease {
         self.state.token.clone()
     }
 
-    /// No fence has fallen: nobody else may process the shard yet.
+    /// True while no other worker may process the shard.
     pub(crate) fn is_held(&self) -> bool {
         self.state.is_held()
     }
 
-    /// Cancelled when a fence falls: stop delivering.
+    /// Cancelled when the lease is lost. Nothing may be delivered any more.
     pub(crate) fn lost(&self) -> CancellationToken {
         self.state.lost.clone()
     }
 
-    /// Cancelled when the lease is wanted elsewhere: drain, checkpoint, then
-    /// [`end`](Self::end) with [`LeaseEnd::Transfer`].
+    /// Cancelled when another worker waits for the lease. The consumer then drains the shard, checkpoints, and
+    /// [ends](Self::end) the ownership by [`LeaseEnd::Transfer`].
     pub(crate) fn handoff_requested(&self) -> CancellationToken {
         self.state.handoff.clone()
     }
 
-    /// Cancelled when the shard is to be given up on request: by a planned stop of the worker, or
-    /// since the lease is wanted elsewhere.
+    /// Cancelled when the consumer must stop on request: the worker stops as planned, or another worker waits for the
+    /// lease.
     pub(crate) fn shutdown_requested(&self) -> CancellationToken {
         self.state.shutdown.clone()
     }
 
-    /// True if each parent shard is done: its lease is gone, or at `SHARD_END`.
+    /// Returns true if each parent shard is done: its lease is gone, or its checkpoint is `SHARD_END`.
     ///
     /// # Cancel safety
     /// Reads only.
@@ -248,10 +276,10 @@ impl HeldLease {
         Ok(true)
     }
 
-    /// Writes a checkpoint, which also renews the lease and clears a pending checkpoint.
+    /// Writes a checkpoint. This also renews the lease and removes a pending checkpoint.
     ///
     /// # Cancel safety
-    /// A dropped call may or may not be written.
+    /// If the call is dropped, the checkpoint may or may not be written.
     pub(crate) async fn checkpoint(
         &self,
         checkpoint: Checkpoint,
@@ -260,10 +288,10 @@ impl HeldLease {
         self.write(Some(checkpoint), None, retry).await
     }
 
-    /// Writes the first phase of a two-phase checkpoint; the checkpoint itself stays.
+    /// Writes the first phase of a two-phase checkpoint. The checkpoint itself stays.
     ///
     /// # Cancel safety
-    /// A dropped call may or may not be written.
+    /// If the call is dropped, the checkpoint may or may not be written.
     pub(crate) async fn prepare_checkpoint(
         &self,
         pending: Checkpoint,
@@ -285,21 +313,21 @@ impl HeldLease {
         }
         let (reply, answer) = oneshot::channel();
         let request = Request::Checkpoint(CheckpointRequest { checkpoint, pending, retry, reply });
-        // A closed channel: the ownership has ended.
+        // The channel is closed if the ownership has ended.
         self.requests.send(request).await.map_err(|_| self.state.lease_lost())?;
         answer.await.unwrap_or_else(|_| Err(self.state.lease_lost()))
     }
 
-    /// Creates the leases of the shard's children where they are missing, then notes them in this
-    /// lease. No children given: those that the stream lists.
+    /// Creates the leases of the shard's children where they are missing, and notes the children in this lease.
+    /// Without `children`, those that the stream lists are used.
     ///
     /// # Cancel safety
-    /// Call it again: every step is idempotent.
+    /// Every step is idempotent, so a dropped call can be repeated.
     pub(crate) async fn record_children(
         &self,
         children: Vec<ChildShard>,
     ) -> Result<(), LeaseStoreError> {
-        // After that, the children may have been finished and deleted.
+        // Once the lease is lost, the children's leases may have been finished and deleted.
         if !self.is_held() {
             return Err(LeaseStoreError::Lost);
         }
@@ -311,27 +339,27 @@ impl HeldLease {
     /// Notes in the lease that everything which arrived before this time was checkpointed.
     ///
     /// # Cancel safety
-    /// A call that is dropped may or may not be written.
+    /// If the call is dropped, the note may or may not be written.
     pub(crate) async fn note_read_to(&self, time: SystemTime) -> Result<(), LeaseStoreError> {
         if !self.is_held() {
             return Err(LeaseStoreError::Lost);
         }
-        self.state.services.note_read_to(self.shard_id(), time).await
+        self.state.services.note_read_to(&self.lease(), time).await
     }
 
-    /// Counts delivered bytes into the throughput that renewals write.
+    /// Adds delivered bytes to the throughput that renewals write.
     pub(crate) fn record_bytes(&self, bytes: u64) {
         self.state.delivered.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Ends the ownership; answers with what became of its lease. A failure is logged: the lease then
-    /// expires. Later calls do nothing, and answer that it is lost.
+    /// Ends the ownership, and returns what became of the lease. If the lease table cannot be written, that is logged
+    /// and the lease expires. Later calls do nothing, and return that the lease is lost.
     ///
     /// # Cancel safety
-    /// The end goes on in the background.
+    /// If the call is dropped, the end goes on in the background.
     pub(crate) async fn end(&self, how: LeaseEnd) -> LeaseOutcome {
         if how == LeaseEnd::Aborted {
-            // Noted here: the renewer of a lost lease takes no notice of how it ends, and one that waits
+            // This is noted here, because the renewer of a lost lease ignores how it ends, and a renewer that waits
             // for an answer of the table serves no request.
             self.state.aborted.store(true, Ordering::Relaxed);
             self.state.lost.cancel();
@@ -341,24 +369,24 @@ impl HeldLease {
         if self.requests.send(request).await.is_err() {
             return LeaseOutcome::Lost;
         }
-        // An error: the renewer ended by another request.
+        // The renewer may have ended by another request.
         done.await.unwrap_or(LeaseOutcome::Lost)
     }
 
-    /// A handle that does not keep the ownership alive.
+    /// Returns a handle that does not keep the ownership alive.
     pub(crate) fn downgrade(&self) -> WeakHeldLease {
         WeakHeldLease { state: Arc::clone(&self.state), requests: self.requests.downgrade() }
     }
 
-    /// Asks the renewer to hand the lease to `to`; the consumer is told by
-    /// [`handoff_requested`](Self::handoff_requested).
+    /// Asks the renewer to start a handoff to `to`, of which [`handoff_requested`](Self::handoff_requested) tells the
+    /// consumer.
     pub(crate) fn start_handoff(&self, to: &str) {
-        // A full queue: the next look at the fleet asks again.
+        // If the queue is full, the next scan asks again.
         let _ = self.requests.try_send(Request::StartHandoff { to: to.to_owned() });
     }
 }
 
-/// A held lease that its consumer may have dropped.
+/// A handle to a held lease that does not keep the ownership alive.
 #[derive(Clone)]
 pub(crate) struct WeakHeldLease {
     pub(crate) state: Arc<HeldLeaseState>,
@@ -380,7 +408,7 @@ impl WeakHeldLease {
         self.state.known().lease.counter
     }
 
-    /// It was ended by [`LeaseEnd::Aborted`].
+    /// True if the consumer ended the ownership by [`LeaseEnd::Aborted`].
     pub(crate) fn was_aborted(&self) -> bool {
         self.state.aborted.load(Ordering::Relaxed)
     }

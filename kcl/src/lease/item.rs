@@ -1,6 +1,7 @@
-//! The lease item: the encodings of the Java library, attribute by attribute.
+//! The items of the lease table, in the encoding of the Java library.
 
 use std::collections::{BTreeSet, HashMap};
+use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_dynamodb::primitives::Blob;
@@ -43,13 +44,13 @@ pub mod attribute {
     /// Milliseconds, as a string.
     pub const LOCK_DURATION: &str = "leaseDuration";
     pub const LOCK_RELEASED: &str = "isReleased";
-    // Ours; Java workers leave attributes alone that they do not know.
+    // Of this library. Java workers leave attributes alone that they do not know.
     pub const RESUME_FROM: &str = "rustResumeFrom";
     pub const READ_TO: &str = "rustReadTo";
     pub const STREAM: &str = "rustStream";
     pub const RELEASED_AT: &str = "rustReleasedAt";
     pub const STAMP: &str = "rustStamp";
-    /// In the leader's lock: see `LeaderLock::is_starter`.
+    /// Attribute of the leader's lock: see `LeaderLock::is_starter`.
     pub const STARTER: &str = "rustStarter";
     pub const PROCESS: &str = "rustProcess";
 }
@@ -61,7 +62,7 @@ pub(crate) const ENTITY_LEADER: &str = "LEADER";
 /// Key of the leader's lock.
 pub const LEADER: &str = "Leader";
 
-/// An item that should be a lease or a worker row, and cannot be read as one.
+/// An item that should be a lease or a worker row, but cannot be decoded as one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "item {key:?} of the lease table is corrupt: attribute {attribute} {problem}; repair or delete the item"
@@ -72,17 +73,17 @@ pub struct CorruptItem {
     pub problem: &'static str,
 }
 
-/// What an item of the lease table, or of the older tables beside it, is.
+/// An item of the lease table, or of the older tables beside it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TableItem {
     Lease(Box<Lease>),
     Worker(WorkerRow),
     Leader(LeaderLock),
-    /// Migration state, or what a later version added.
+    /// Migration state, or an item that a later version added.
     Other,
 }
 
-/// Reads any item.
+/// Decodes any item.
 pub fn decode(item: Item) -> Result<TableItem, CorruptItem> {
     let text = |attribute: &str| item.get(attribute).and_then(|value| value.as_s().ok());
     let entity = text(name::ENTITY_TYPE).map(String::as_str);
@@ -98,9 +99,9 @@ pub fn decode(item: Item) -> Result<TableItem, CorruptItem> {
                 .get(name::MEASURES)
                 .and_then(|measures| measures.as_m().ok())
                 .is_some_and(|measures| !measures.is_empty()),
-            // Advice, as a lease's stamp is.
+            // A row without a process is as good.
             process: text(name::PROCESS).and_then(|process| process_number(process)),
-            last_update: Reader::new(worker.clone(), item).number(name::LAST_UPDATE)?,
+            last_update: Reader { key: worker.clone(), rest: item }.number(name::LAST_UPDATE)?,
         }));
     }
     let is_lock = text(name::KEY).map_or_else(
@@ -119,7 +120,7 @@ pub fn decode(item: Item) -> Result<TableItem, CorruptItem> {
     }
 }
 
-/// A process as the rows of workers name it.
+/// The process in the rows of workers.
 pub(crate) fn process_text(process: u64) -> AttributeValue {
     text(format!("{process:x}"))
 }
@@ -128,7 +129,7 @@ fn process_number(text: &str) -> Option<u64> {
     u64::from_str_radix(text, 16).ok()
 }
 
-/// Reads the leader's lock. `None`: released, or not as the lock client writes it.
+/// Decodes the leader's lock. `None`: the lock is released, or not as the lock client writes it.
 pub(super) fn leader_lock(item: &Item) -> Option<LeaderLock> {
     let text = |attribute| item.get(attribute)?.as_s().ok().cloned();
     if item.contains_key(name::LOCK_RELEASED) {
@@ -142,7 +143,7 @@ pub(super) fn leader_lock(item: &Item) -> Option<LeaderLock> {
     })
 }
 
-/// Writes the leader's lock as the lock client for Java does. `key`: the table's hash key.
+/// Encodes the leader's lock as the lock client for Java does. `key`: the table's hash key.
 pub(super) fn encode_leader_lock(lock: &LeaderLock, key: &str, has_entity_type: bool) -> Item {
     let mut item = Item::from([
         (key.to_owned(), text(LEADER)),
@@ -160,7 +161,7 @@ pub(super) fn encode_leader_lock(lock: &LeaderLock, key: &str, has_entity_type: 
 }
 
 fn decode_lease(key: String, item: Item) -> Result<Lease, CorruptItem> {
-    let mut item = Reader::new(key, item);
+    let mut item = Reader { key, rest: item };
     item.take(name::KEY);
     let has_entity_type = item.take(name::ENTITY_TYPE).is_some();
     let hash_key_range = match (item.hash_key(name::START)?, item.hash_key(name::END)?) {
@@ -175,13 +176,14 @@ fn decode_lease(key: String, item: Item) -> Result<Lease, CorruptItem> {
     let checkpoint = item
         .checkpoint(name::CHECKPOINT, name::CHECKPOINT_SUB)?
         .ok_or_else(|| item.corrupt(name::CHECKPOINT, "is missing"))?;
-    // Java's create path writes a number here by mistake, and reads it as no state.
+    // The Java library creates leases with a number here by mistake, and reads it as no state.
     let state = match item.take(name::PENDING_STATE) {
         None | Some(AttributeValue::N(_)) => None,
         Some(AttributeValue::B(blob)) => Some(Bytes::from(blob.into_inner())),
         Some(_) => return Err(item.corrupt(name::PENDING_STATE, "is not binary")),
     };
     let counter = item.number(name::COUNTER)?;
+    let time = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
     Ok(Lease {
         owner: item.text(name::OWNER)?,
         checkpoint_owner: item.text(name::CHECKPOINT_OWNER)?,
@@ -196,22 +198,12 @@ fn decode_lease(key: String, item: Item) -> Result<Lease, CorruptItem> {
         hash_key_range,
         throughput: item.throughput()?,
         has_entity_type,
-        resume_from: item
-            .optional_number(name::RESUME_FROM)?
-            .map(|millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis)),
-        // Advice: without it, whether records were lost cannot be told.
-        read_to: item
-            .optional_number(name::READ_TO)
-            .unwrap_or_default()
-            .map(|millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis)),
-        stream: match item.text(name::STREAM)? {
-            None => None,
-            Some(text) => Some(
-                StreamIdentity::parse(&text)
-                    .ok_or_else(|| item.corrupt(name::STREAM, "is not ARN@creation time"))?,
-            ),
-        },
-        // These two are advice, without which a worker waits: no reason to leave a shard alone.
+        resume_from: item.optional_number(name::RESUME_FROM)?.map(time),
+        // An unreadable value counts as none: then the worker cannot tell whether records were trimmed unread.
+        read_to: item.optional_number(name::READ_TO).unwrap_or_default().map(time),
+        stream: item.stream()?,
+        // Without these two, a worker waits longer before it starts. An unreadable value is no reason to leave the
+        // shard alone.
         released_at: item.optional_number(name::RELEASED_AT).unwrap_or_default(),
         stamp: item.take(name::STAMP).map(|stamp| {
             let text = stamp.as_s().ok();
@@ -222,7 +214,7 @@ fn decode_lease(key: String, item: Item) -> Result<Lease, CorruptItem> {
     })
 }
 
-/// Writes the item of a lease, as Java would when it creates it.
+/// Encodes a lease as the Java library does when it creates one.
 pub fn encode(lease: &Lease) -> Item {
     let mut item = lease.other.clone();
     let mut put = |name: &str, value: Option<AttributeValue>| {
@@ -270,7 +262,7 @@ pub(crate) fn binary(value: &Bytes) -> AttributeValue {
     AttributeValue::B(Blob::new(value.to_vec()))
 }
 
-/// `None` when empty: DynamoDB has no empty set.
+/// A set of strings. `None` if it is empty, because DynamoDB has no empty set.
 pub(crate) fn set<'a>(values: impl IntoIterator<Item = &'a String>) -> Option<AttributeValue> {
     let values: Vec<String> = values.into_iter().cloned().collect();
     (!values.is_empty()).then_some(AttributeValue::Ss(values))
@@ -285,8 +277,8 @@ pub(super) fn epoch_millis(time: SystemTime) -> u64 {
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A number with at most six decimals, halves rounded up, as Java writes it: judged on the shortest
-/// decimal text of the number.
+/// A number with at most six decimals, as the Java library writes it: it rounds the shortest decimal text of the number,
+/// halves up.
 fn six_decimals(value: f64) -> String {
     let value = if value.is_finite() { value.clamp(0.0, 1e15) } else { 0.0 };
     let shortest = value.to_string();
@@ -298,17 +290,14 @@ fn six_decimals(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Takes attributes out of an item; what remains is unknown.
+/// Takes attributes out of an item.
 struct Reader {
     key: String,
+    /// The attributes that were not taken yet.
     rest: Item,
 }
 
 impl Reader {
-    fn new(key: String, rest: Item) -> Self {
-        Self { key, rest }
-    }
-
     fn corrupt(&self, attribute: &'static str, problem: &'static str) -> CorruptItem {
         CorruptItem { key: self.key.clone(), attribute, problem }
     }
@@ -326,15 +315,22 @@ impl Reader {
         }
     }
 
-    fn optional_number(&mut self, attribute: &'static str) -> Result<Option<u64>, CorruptItem> {
+    fn parsed<T: FromStr>(
+        &mut self,
+        attribute: &'static str,
+        problem: &'static str,
+    ) -> Result<Option<T>, CorruptItem> {
         match self.take(attribute) {
             None => Ok(None),
-            Some(AttributeValue::N(text)) => match text.parse() {
-                Ok(number) => Ok(Some(number)),
-                Err(_) => Err(self.corrupt(attribute, "is not an integer from 0 to 2^64-1")),
-            },
+            Some(AttributeValue::N(text)) => {
+                text.parse().map(Some).map_err(|_| self.corrupt(attribute, problem))
+            }
             Some(_) => Err(self.corrupt(attribute, "is not a number")),
         }
+    }
+
+    fn optional_number(&mut self, attribute: &'static str) -> Result<Option<u64>, CorruptItem> {
+        self.parsed(attribute, "is not an integer from 0 to 2^64-1")
     }
 
     fn number(&mut self, attribute: &'static str) -> Result<u64, CorruptItem> {
@@ -350,13 +346,16 @@ impl Reader {
     }
 
     fn hash_key(&mut self, attribute: &'static str) -> Result<Option<HashKey>, CorruptItem> {
-        match self.text(attribute)? {
-            None => Ok(None),
-            Some(text) => match text.parse() {
-                Ok(key) => Ok(Some(key)),
-                Err(_) => Err(self.corrupt(attribute, "is not an integer from 0 to 2^128-1")),
-            },
-        }
+        let key = self.text(attribute)?.map(|text| text.parse()).transpose();
+        key.map_err(|_| self.corrupt(attribute, "is not an integer from 0 to 2^128-1"))
+    }
+
+    fn stream(&mut self) -> Result<Option<StreamIdentity>, CorruptItem> {
+        let Some(text) = self.text(name::STREAM)? else {
+            return Ok(None);
+        };
+        let stream = StreamIdentity::parse(&text);
+        stream.map(Some).ok_or_else(|| self.corrupt(name::STREAM, "is not ARN@creation time"))
     }
 
     fn checkpoint(
@@ -369,20 +368,19 @@ impl Reader {
             return Ok(None);
         };
         let sub_sequence_number = self.number(sub)?;
-        match Checkpoint::parse(&text, sub_sequence_number) {
-            Some(checkpoint) => Ok(Some(checkpoint)),
-            None => Err(self.corrupt(attribute, "is neither a sentinel nor a sequence number")),
-        }
+        let checkpoint = Checkpoint::parse(&text, sub_sequence_number);
+        let problem = "is neither a sentinel nor a sequence number";
+        checkpoint.map(Some).ok_or_else(|| self.corrupt(attribute, problem))
     }
 
     fn throughput(&mut self) -> Result<Option<f64>, CorruptItem> {
-        match self.take(name::THROUGHPUT) {
-            None => Ok(None),
-            Some(AttributeValue::N(text)) => match text.parse::<f64>() {
-                Ok(number) if number.is_finite() && number >= 0.0 => Ok(Some(number)),
-                _ => Err(self.corrupt(name::THROUGHPUT, "is not a number from 0")),
-            },
-            Some(_) => Err(self.corrupt(name::THROUGHPUT, "is not a number")),
+        let problem = "is not a number from 0";
+        let found = self.parsed(name::THROUGHPUT, problem)?;
+        match found {
+            Some(found) if !(f64::is_finite(found) && found >= 0.0) => {
+                Err(self.corrupt(name::THROUGHPUT, problem))
+            }
+            found => Ok(found),
         }
     }
 }

@@ -1,10 +1,8 @@
-//! Which worker owns which shard: the lease item, the table of the leases, and the leases that this worker
-//! holds.
+//! The ownership of shards: the lease item, the lease table, and the leases that this worker holds.
 
 mod client;
 mod dynamodb;
 mod error;
-mod expression;
 mod fence;
 #[cfg(test)]
 #[allow(dead_code, reason = "the tests of lease stores use more of it")]
@@ -16,7 +14,6 @@ pub(crate) mod item;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "it has more users in its own crate")]
 #[path = "../../../integration-tests/simulation/src/memory/mod.rs"]
 pub(crate) mod memory;
-mod metered;
 pub(crate) mod model;
 pub(crate) mod readback;
 #[cfg(any(test, feature = "testing"))]
@@ -40,19 +37,16 @@ pub(crate) use held_lease::{
 #[cfg(test)]
 pub(crate) use item::text;
 pub(crate) use item::{CorruptItem, Item};
-pub(crate) use metered::metered;
 #[cfg(feature = "testing")]
 pub(crate) use model::PendingCheckpoint;
 #[cfg(test)]
 pub(crate) use model::Stamp;
 pub(crate) use model::{Lease, StreamIdentity};
-#[cfg(test)]
-pub(crate) use readback::Intent;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use recorder::Recorder;
-pub(crate) use renewer::{RenewerContext, RetryBudget};
+pub(crate) use renewer::{RenewerContext, RetryBudget, WorkerStop};
 pub(crate) use store::{
-    LeaderLock, LeaseStore, Outcome, ShardFacts, Snapshot, StoreFuture, WorkerRow,
+    LeaderLock, LeaseStore, LeaseWrite, Outcome, ShardFacts, Snapshot, StoreFuture, WorkerRow,
 };
 pub(crate) use table::{Layout, TableError, ensure as ensure_table, find as find_table};
 pub(crate) use table_check::TableKind;

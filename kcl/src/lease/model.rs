@@ -1,4 +1,4 @@
-//! A lease: the right to process one shard, and how far that has come.
+//! A lease: the right to process one shard, with the progress in the shard.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -15,11 +15,12 @@ use crate::checkpoint::Checkpoint;
 pub struct Lease {
     /// The shard's id (one stream per application).
     pub key: String,
-    /// Who processes the shard; while a handoff is pending, who will. `None`: unassigned.
+    /// The worker that processes the shard. While a handoff is pending, the worker that will process it. `None`: the
+    /// lease is unassigned.
     pub owner: Option<String>,
-    /// While a handoff is pending: who still processes, renews and checkpoints.
+    /// The worker that still processes, renews and checkpoints while a handoff is pending.
     pub checkpoint_owner: Option<String>,
-    /// Heartbeat and version: each write that proves or moves ownership adds one.
+    /// Heartbeat and version. Each write that proves or moves ownership adds one.
     pub counter: u64,
     pub checkpoint: Checkpoint,
     pub pending: Option<PendingCheckpoint>,
@@ -27,23 +28,23 @@ pub struct Lease {
     pub parents: BTreeSet<String>,
     pub children: BTreeSet<String>,
     pub hash_key_range: Option<HashKeyRange>,
-    /// KiB per second, a moving average.
+    /// Moving average in KiB per second.
     pub throughput: Option<f64>,
-    /// The item says that it is a lease (Java 3.5 and later); older items do not.
+    /// The item says that it is a lease. Items of Java workers before 3.5 do not.
     pub has_entity_type: bool,
-    /// Ours: server time at which a shard whose checkpoint is still a sentinel starts.
+    /// Server time at which a shard starts while its checkpoint is a sentinel. Only this library writes it.
     pub resume_from: Option<SystemTime>,
-    /// Ours: everything that arrived before this time was checkpointed. `None`: not known, because no
-    /// worker of this library has read the shard to its tip since a worker of another library owned it.
+    /// Everything that arrived before this time was checkpointed. Only this library writes it. `None`: not known, because
+    /// no worker of this library has read the shard to its tip since a worker of another library owned the lease.
     pub read_to: Option<SystemTime>,
-    /// Ours: the stream of this shard.
+    /// The stream of this shard. Only this library writes it.
     pub stream: Option<StreamIdentity>,
-    /// Ours: the counter of the write by which its owner gave the lease away on purpose. While it
-    /// equals `counter`, the new owner may start at once.
+    /// The counter of the write by which the owner transferred or released the lease on purpose. While it equals
+    /// `counter`, the new owner may start at once. Only this library writes it.
     pub released_at: Option<u64>,
-    /// Ours: which process wrote a counter to prove or to take ownership.
+    /// The process that wrote a counter to prove or to take ownership. Only this library writes it.
     pub stamp: Option<Stamp>,
-    /// Attributes that this version does not know; written back as they are.
+    /// Attributes that this version does not know. They are written back as they are.
     pub other: HashMap<String, AttributeValue>,
 }
 
@@ -54,13 +55,13 @@ pub struct PendingCheckpoint {
     pub state: Option<Bytes>,
 }
 
-/// Writes that move the counter without a stamp, while no worker of another library owns the lease: a
-/// release, and a few assignments by other workers or by a leader. An owner of another library renews the
-/// lease at least three times in each failover time, so it has soon made more.
+/// Most writes without a stamp that a lease can have while no worker of another library owns it: a release, and a few
+/// assignments by other workers or by a leader. An owner of another library renews the lease at least three times in
+/// each failover time, so it soon makes more.
 const UNSTAMPED_WRITES: u64 = 10;
 
 impl Lease {
-    /// A lease as it is created: unassigned, never renewed.
+    /// A new lease, unassigned and never renewed.
     pub fn new(shard_id: impl Into<String>, checkpoint: Checkpoint) -> Self {
         Self {
             key: shard_id.into(),
@@ -84,11 +85,11 @@ impl Lease {
         }
     }
 
-    /// This lease as it takes the place of one of a former stream, by a write of `process`: see
-    /// [`LeaseStore::replace`](super::LeaseStore::replace).
+    /// This lease in the place of `former`, by a write of `process`: see
+    /// [`LeaseWrite::Replace`](super::LeaseWrite::Replace).
     pub fn in_place_of(&self, former: &Self, process: u64) -> Self {
         let counter = former.counter.wrapping_add(2);
-        // An ended lease keeps its owner's name, and has no processor.
+        // An ended lease still names its owner, but has no processor.
         let owner = former.actual_owner().filter(|_| !former.has_ended());
         Self {
             owner: owner.map(str::to_owned),
@@ -102,7 +103,7 @@ impl Lease {
         &self.key
     }
 
-    /// Who processes the shard now: the checkpoint owner while a handoff is pending.
+    /// The worker that processes the shard now: the checkpoint owner while a handoff is pending.
     pub fn actual_owner(&self) -> Option<&str> {
         self.checkpoint_owner.as_deref().or(self.owner.as_deref())
     }
@@ -119,57 +120,57 @@ impl Lease {
         self.checkpoint == Checkpoint::ShardEnd
     }
 
-    /// Its last owner gave it to the present one: nobody else may still be processing.
+    /// True if the previous owner transferred or released the lease to the present one. Then no other worker can still
+    /// be processing the shard.
     pub fn was_released_to_owner(&self) -> bool {
         self.released_at == Some(self.counter)
     }
 
-    /// The counter was written by a process of ours that owned the lease or took it.
+    /// True if a process of this library, which owned the lease or took it, wrote the counter.
     pub fn is_stamped(&self) -> bool {
         let stamp = self.stamp.filter(|stamp| stamp.counter == self.counter);
         stamp.is_some_and(|stamp| stamp.process.is_some())
     }
 
-    /// The counter was written by another process than `process`, whatever the names of their workers,
-    /// or may have been.
+    /// True if another process of this library than `process` wrote the counter, or may have written it. The two may have
+    /// the same worker id.
     pub fn is_anothers(&self, process: u64) -> bool {
         let stamp = self.stamp.filter(|stamp| stamp.counter == self.counter);
         stamp.is_some_and(|stamp| stamp.process != Some(process))
     }
 
-    /// Whether a worker of another library, such as the Java KCL, may have owned the lease since a worker of
-    /// this library last did. Such a worker moves the counter and leaves the stamp and `read_to` alone:
-    /// `read_to` then says nothing about what it has read.
+    /// Whether a worker of another library, such as the Java KCL, may have owned the lease since a worker of this library
+    /// last did. Such a worker moves the counter and leaves the stamp and `read_to` alone. Then `read_to` says nothing
+    /// about what that worker has read.
     pub fn was_owned_by_another_library(&self) -> bool {
         let stamped = match self.stamp {
-            // Not owned by this library yet, and created at 0.
+            // No worker of this library owned it yet. It was created with the counter 0.
             None => 0,
             Some(Stamp { counter, process: Some(_) }) => counter,
             Some(Stamp { process: None, .. }) => return true,
         };
-        // A counter before the stamp: the item was restored or edited.
+        // If the counter is before the stamp, the item was restored or edited.
         let unstamped = self.counter.checked_sub(stamped);
         unstamped.is_none_or(|writes| writes > UNSTAMPED_WRITES)
     }
 }
 
-/// Two processes may run under one worker id. They tell their writes apart by this; it says nothing
-/// once the counter has moved on.
+/// The process that wrote a counter. By it, two processes with one worker id tell their writes apart. A stamp of an
+/// earlier counter says nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stamp {
     pub counter: u64,
-    /// Drawn at random by each process. `None`: nobody knows, the stamp could not be read.
+    /// A number that each process draws at random. `None`: the stamp could not be read.
     pub process: Option<u64>,
 }
 
 impl Stamp {
-    /// Of a write by `process` to an item at `counter`.
+    /// The stamp of a write by `process` to an item at `counter`.
     pub fn after(counter: u64, process: u64) -> Self {
         Self { counter: counter.wrapping_add(1), process: Some(process) }
     }
 
-    /// One that cannot be read, of an item at `counter`: a later version may write another form. It may
-    /// be anybody's.
+    /// The stamp of an item at `counter` that cannot be read, for example because a later version writes another form.
     pub fn unreadable(counter: u64) -> Self {
         Self { counter, process: None }
     }
@@ -192,12 +193,12 @@ impl fmt::Display for Stamp {
     }
 }
 
-/// Which stream a lease belongs to. A stream that is deleted and created again under its name is
-/// another stream, to which old checkpoints mean nothing.
+/// The stream that a lease belongs to. A stream that is deleted and created again under the same name is another
+/// stream, to which old checkpoints do not apply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamIdentity {
     pub arn: String,
-    /// When the stream was created, in milliseconds since 1970.
+    /// Creation time of the stream, in milliseconds since 1970.
     pub created: u64,
 }
 

@@ -1,98 +1,99 @@
-//! What to make of the item that was found when a conditional write did not go through: pure.
+//! Decisions about the item that is found when a conditional write did not plainly succeed.
 
 use super::error::LeaseStoreError;
 use super::model::Lease;
-use super::store::{Outcome, Progress};
+use super::store::{LeaseStore, LeaseWrite, Outcome};
 
-/// A conditional write, by what it should leave behind.
-#[derive(Debug, Clone, Copy)]
-pub enum Intent<'a> {
-    Renew { owner: &'a str },
-    Checkpoint { owner: &'a str, progress: &'a Progress },
-    Take { owner: &'a str },
-    Assign { to: &'a str, released: bool },
-    StartHandoff { to: &'a str },
-    Evict,
-}
+impl LeaseWrite {
+    /// True for the writes whose effect can be told from the item.
+    fn is_recognizable(&self) -> bool {
+        !matches!(self, Self::Create | Self::Replace { .. } | Self::SetFacts(_) | Self::Delete)
+    }
 
-impl Intent<'_> {
-    /// True if `seen` is what this write, by `process`, leaves of `before`: its answer was lost, and a
-    /// retry found the condition gone.
-    pub fn is_done(self, process: u64, before: &Lease, seen: &Lease) -> bool {
+    /// True if `seen` is what this write, by `process`, leaves of `before`. Then an earlier attempt was done, and
+    /// its answer was lost.
+    pub fn is_done(&self, process: u64, before: &Lease, seen: &Lease) -> bool {
         let one_more = seen.counter == before.counter.wrapping_add(1);
         let own = one_more && !seen.is_anothers(process);
         match self {
-            Self::Renew { owner } => own && seen.is_owned_by(owner),
-            Self::Checkpoint { owner, progress } => {
+            Self::Renew { owner, .. } => own && seen.is_owned_by(owner),
+            Self::Checkpoint { owner, checkpoint, pending, .. } => {
                 own && seen.is_owned_by(owner)
-                    && seen.checkpoint == progress.checkpoint
-                    && seen.pending == progress.pending
+                    && seen.checkpoint == *checkpoint
+                    && seen.pending == *pending
             }
             Self::Take { owner } => {
-                own && seen.owner.as_deref() == Some(owner) && !seen.is_handoff_pending()
+                own && seen.owner.as_ref() == Some(owner) && !seen.is_handoff_pending()
             }
             Self::Assign { to, released } => {
-                let counter = if released {
-                    // A renewal of one that releases to its own id leaves the same owner.
+                let counter = if *released {
+                    // A worker may release a lease to its own id. Its renewals leave the same owner, but no
+                    // mark.
                     one_more && seen.was_released_to_owner()
                 } else {
                     seen.counter > before.counter
                 };
-                counter && seen.owner.as_deref() == Some(to) && !seen.is_handoff_pending()
+                counter && seen.owner.as_ref() == Some(to) && !seen.is_handoff_pending()
             }
             Self::StartHandoff { to } => {
-                seen.owner.as_deref() == Some(to) && seen.checkpoint_owner == before.owner
+                seen.owner.as_ref() == Some(to) && seen.checkpoint_owner == before.owner
             }
             Self::Evict => {
-                let owner = before.is_handoff_pending().then(|| before.owner.clone()).flatten();
-                one_more && seen.owner == owner && !seen.is_handoff_pending()
+                let owner = before.owner.as_ref().filter(|_| before.is_handoff_pending());
+                one_more && seen.owner.as_ref() == owner && !seen.is_handoff_pending()
+            }
+            Self::Create | Self::Replace { .. } | Self::SetFacts(_) | Self::Delete => false,
+        }
+    }
+}
+
+/// Turns the answer to a write by `process` into its outcome. Reads the item if the answer does not tell whether
+/// the write was done.
+///
+/// `answer` is never [`Outcome::AppliedBefore`]. It is [`Outcome::ConditionFailed`] with `None` if the service did
+/// not return the item.
+pub async fn read_back(
+    store: &dyn LeaseStore,
+    process: u64,
+    known: &Lease,
+    write: &LeaseWrite,
+    answer: Result<Outcome, LeaseStoreError>,
+) -> Result<Outcome, LeaseStoreError> {
+    let (seen, failure) = match answer {
+        Ok(Outcome::ConditionFailed(None)) => (store.get(&known.key).await?, None),
+        Ok(Outcome::ConditionFailed(seen)) => (seen, None),
+        Err(failure) if failure.is_ambiguous() && write.is_recognizable() => {
+            match store.get(&known.key).await {
+                Ok(seen) => (seen, Some(failure)),
+                // The failure of the write says more than that of the read.
+                Err(_) => return Err(failure),
             }
         }
+        plain => return plain,
+    };
+    match (seen, failure) {
+        (Some(seen), _) if write.is_done(process, known, &seen) => Ok(Outcome::AppliedBefore(seen)),
+        (_, Some(failure)) => Err(failure),
+        (seen, None) => Ok(Outcome::ConditionFailed(seen)),
     }
 }
 
-/// What a write did whose answer was not a plain success. `refused`: its condition did not hold; else
-/// it failed, perhaps after it was done. `seen`: the item as read since.
-pub fn conclude(
-    intent: Option<Intent<'_>>,
+/// The lease that an owner goes on with after a refused write: the lease as it was found, if it is still the
+/// owner's. `None`: another writer moved it, and it is lost.
+///
+/// `process` is that of the owner `me`. `unclear`: an earlier write of the owner may have been done.
+pub fn adopt(
+    me: &str,
     process: u64,
-    before: &Lease,
+    known: &Lease,
     seen: Option<Lease>,
-    refused: bool,
-    failure: LeaseStoreError,
-) -> Result<Outcome, LeaseStoreError> {
-    match seen {
-        Some(seen) if intent.is_some_and(|intent| intent.is_done(process, before, &seen)) => {
-            Ok(Outcome::AppliedBefore(seen))
-        }
-        seen if refused => Ok(Outcome::ConditionFailed(seen)),
-        _ => Err(failure),
-    }
-}
-
-/// What an owner makes of a refused write.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Verdict {
-    /// The lease is still its own: take over what was found and try again.
-    Adopt(Box<Lease>),
-    /// Somebody moved it.
-    Lost,
-}
-
-/// `process` is that of the owner `me`. `unclear`: an earlier write of it may have been done.
-pub fn judge(me: &str, process: u64, known: &Lease, seen: Option<Lease>, unclear: bool) -> Verdict {
-    match seen {
-        Some(seen)
-            if seen.is_owned_by(me)
-                && (seen.counter == known.counter
-                    || (unclear
-                        && seen.counter == known.counter.wrapping_add(1)
-                        && !seen.is_anothers(process))) =>
-        {
-            Verdict::Adopt(Box::new(seen))
-        }
-        _ => Verdict::Lost,
-    }
+    unclear: bool,
+) -> Option<Lease> {
+    seen.filter(|seen| {
+        let own_write =
+            unclear && seen.counter == known.counter.wrapping_add(1) && !seen.is_anothers(process);
+        seen.is_owned_by(me) && (seen.counter == known.counter || own_write)
+    })
 }
 
 #[cfg(test)]
@@ -116,7 +117,7 @@ mod tests {
     #[test]
     fn a_write_is_done_only_if_owner_counter_and_checkpoint_are_as_it_leaves_them() {
         let before = lease("me", "", 4);
-        let renew = Intent::Renew { owner: "me" };
+        let renew = LeaseWrite::Renew { owner: "me".into(), throughput: None };
         assert!(renew.is_done(P, &before, &lease("me", "", 5)));
         assert!(renew.is_done(P, &before, &lease("other", "me", 5)), "a handoff began meanwhile");
         assert!(!renew.is_done(P, &before, &lease("other", "", 5)), "another worker took it");
@@ -124,24 +125,25 @@ mod tests {
         assert!(!renew.is_done(P, &before, &lease("me", "other", 5)));
         assert!(!renew.is_done(P, &before, &before));
 
-        let progress = Progress {
-            checkpoint: Checkpoint::parse("7", 0).unwrap(),
+        let seven = Checkpoint::parse("7", 0).unwrap();
+        let checkpoint = LeaseWrite::Checkpoint {
+            owner: "me".into(),
+            checkpoint: seven.clone(),
             pending: None,
             throughput: None,
         };
-        let checkpoint = Intent::Checkpoint { owner: "me", progress: &progress };
         assert!(!checkpoint.is_done(P, &before, &lease("me", "", 5)), "an older checkpoint");
-        let written = Lease { checkpoint: progress.checkpoint.clone(), ..lease("me", "", 5) };
+        let written = Lease { checkpoint: seven, ..lease("me", "", 5) };
         assert!(checkpoint.is_done(P, &before, &written));
 
-        let take = Intent::Take { owner: "w" };
+        let take = LeaseWrite::Take { owner: "w".into() };
         assert!(take.is_done(P, &lease("", "", 4), &lease("w", "", 5)));
         assert!(!take.is_done(P, &lease("", "", 4), &lease("v", "", 5)));
 
-        let assign = Intent::Assign { to: "w", released: false };
+        let assign = LeaseWrite::Assign { to: "w".into(), released: false };
         assert!(assign.is_done(P, &lease("w", "me", 4), &lease("w", "", 9)));
         assert!(!assign.is_done(P, &lease("w", "me", 4), &lease("w", "me", 9)));
-        let release = Intent::Assign { to: "w", released: true };
+        let release = LeaseWrite::Assign { to: "w".into(), released: true };
         let released = |counter| Lease { released_at: Some(counter), ..lease("w", "", counter) };
         assert!(release.is_done(P, &before, &released(5)));
         assert!(!release.is_done(P, &before, &released(6)));
@@ -150,32 +152,27 @@ mod tests {
             "a renewal of its own, if it keeps the lease for its next process"
         );
 
-        let handoff = Intent::StartHandoff { to: "w" };
+        let handoff = LeaseWrite::StartHandoff { to: "w".into() };
         assert!(handoff.is_done(P, &before, &lease("w", "me", 4)));
         assert!(!handoff.is_done(P, &before, &lease("v", "me", 4)));
 
-        assert!(Intent::Evict.is_done(P, &before, &lease("", "", 5)));
-        assert!(Intent::Evict.is_done(P, &lease("w", "me", 4), &lease("w", "", 5)));
-        assert!(!Intent::Evict.is_done(P, &before, &lease("w", "", 5)));
+        assert!(LeaseWrite::Evict.is_done(P, &before, &lease("", "", 5)));
+        assert!(LeaseWrite::Evict.is_done(P, &lease("w", "me", 4), &lease("w", "", 5)));
+        assert!(!LeaseWrite::Evict.is_done(P, &before, &lease("w", "", 5)));
     }
 
     #[test]
     fn an_owner_adopts_only_what_is_still_its_own() {
         let known = lease("me", "", 4);
+        let adopted = |seen: &Lease, unclear| adopt("me", P, &known, Some(seen.clone()), unclear);
         let handoff = lease("other", "me", 4);
-        assert_eq!(
-            judge("me", P, &known, Some(handoff.clone()), false),
-            Verdict::Adopt(handoff.into())
-        );
+        assert_eq!(adopted(&handoff, false), Some(handoff));
         let landed = lease("me", "", 5);
-        assert_eq!(
-            judge("me", P, &known, Some(landed.clone()), true),
-            Verdict::Adopt(landed.clone().into())
-        );
-        assert_eq!(judge("me", P, &known, Some(landed), false), Verdict::Lost);
-        assert_eq!(judge("me", P, &known, Some(lease("other", "", 5)), true), Verdict::Lost);
-        assert_eq!(judge("me", P, &known, Some(lease("me", "", 6)), true), Verdict::Lost);
-        assert_eq!(judge("me", P, &known, None, true), Verdict::Lost);
+        assert_eq!(adopted(&landed, true), Some(landed.clone()));
+        assert_eq!(adopted(&landed, false), None);
+        assert_eq!(adopted(&lease("other", "", 5), true), None);
+        assert_eq!(adopted(&lease("me", "", 6), true), None);
+        assert_eq!(adopt("me", P, &known, None, true), None);
     }
 
     #[test]
@@ -183,16 +180,16 @@ mod tests {
         let known = lease("me", "", 4);
         let stamped =
             |process| Lease { stamp: Some(Stamp::after(4, process)), ..lease("me", "", 5) };
-        let renew = Intent::Renew { owner: "me" };
-        let take = Intent::Take { owner: "me" };
-        for intent in [renew, take] {
-            assert!(intent.is_done(P, &known, &stamped(P)));
-            assert!(!intent.is_done(P, &known, &stamped(P + 1)), "{intent:?}");
+        let renew = LeaseWrite::Renew { owner: "me".into(), throughput: None };
+        let take = LeaseWrite::Take { owner: "me".into() };
+        for write in [&renew, &take] {
+            assert!(write.is_done(P, &known, &stamped(P)));
+            assert!(!write.is_done(P, &known, &stamped(P + 1)), "{write:?}");
         }
         let (own, others) = (stamped(P), stamped(P + 1));
-        assert_eq!(judge("me", P, &known, Some(own.clone()), true), Verdict::Adopt(own.into()));
-        assert_eq!(judge("me", P, &known, Some(others.clone()), true), Verdict::Lost);
-        // What was written since is a leader's, or Java's.
+        assert_eq!(adopt("me", P, &known, Some(own.clone()), true), Some(own));
+        assert_eq!(adopt("me", P, &known, Some(others.clone()), true), None);
+        // Later writes are a leader's, or a Java worker's.
         let since = Lease { counter: 6, ..others };
         assert!(renew.is_done(P, &lease("me", "", 5), &since));
     }

@@ -1,7 +1,6 @@
-//! A double of a lease's renewer, which keeps what is written in memory: for tests of what is above it.
+//! A double of a lease's renewer, which keeps the writes in memory. For tests of what uses a held lease.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,20 +12,17 @@ use tokio_util::sync::CancellationToken;
 use super::error::LeaseStoreError;
 use super::fence::Fence;
 use super::held_lease::{
-    CheckpointRequest, ChildShard, FencingToken, HeldLease, HeldLeaseState, Known, LeaseEnd,
-    LeaseOutcome, RenewerServices, Request,
+    CheckpointRequest, ChildShard, HeldLease, HeldLeaseState, LeaseEnd, LeaseOutcome,
+    RenewerServices, Request,
 };
 use super::model::Lease;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::Clock;
-use crate::progress::ShardProgress;
 
-/// A lease that is not lost by time.
+/// Failover time of a lease that does not expire.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-/// Requests that may wait.
-const QUEUE: usize = 16;
 
-/// The checkpoints that an ownership wrote, and the failures and signals that a test gives to it.
+/// The checkpoints that an ownership wrote, and the failures and signals that a test injects.
 #[derive(Clone)]
 pub(crate) struct Recorder {
     state: Arc<HeldLeaseState>,
@@ -40,25 +36,14 @@ struct Log {
 }
 
 impl HeldLease {
-    /// Begins an ownership of `lease`. A task of the current runtime records its writes in memory. The
-    /// ownership lasts until it is ended, or [lost](Recorder::lose).
+    /// Begins to hold `lease`. A task of the current runtime records its writes in memory. The lease is held until its
+    /// consumer ends the ownership, or a test [loses](Recorder::lose) it.
     pub(crate) fn recorded(lease: Lease, clock: Arc<dyn Clock>) -> (Self, Recorder) {
-        let (sender, requests) = mpsc::channel(QUEUE);
-        let state = Arc::new(HeldLeaseState {
-            token: FencingToken { lease_key: lease.key.clone(), counter: lease.counter },
-            services: Arc::new(NoServices),
-            progress: ShardProgress::new(lease.checkpoint.clone()),
-            known: Mutex::new(Known { fence: Fence::new(FOR_EVER, clock.now()), lease }),
-            clock,
-            lost: CancellationToken::new(),
-            handoff: CancellationToken::new(),
-            shutdown: CancellationToken::new(),
-            delivered: AtomicU64::new(0),
-            aborted: AtomicBool::new(false),
-        });
-        let recorder = Recorder { state: Arc::clone(&state), log: Arc::default() };
+        let fence = Fence::new(FOR_EVER, clock.now());
+        let shutdown = CancellationToken::new();
+        let (held_lease, requests) = Self::new(lease, fence, clock, Arc::new(NoServices), shutdown);
+        let recorder = Recorder { state: Arc::clone(&held_lease.state), log: Arc::default() };
         tokio::spawn(recorder.clone().serve(requests));
-        let held_lease = Self { state, requests: sender };
         (held_lease, recorder)
     }
 }
@@ -69,7 +54,7 @@ impl Recorder {
             match request {
                 Request::Checkpoint(request) => {
                     let answer = self.write(&request);
-                    // The caller may have gone.
+                    // The caller may have been cancelled.
                     let _ = request.reply.send(answer);
                 }
                 Request::StartHandoff { .. } => self.request_shutdown(),
@@ -109,29 +94,29 @@ impl Recorder {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every checkpoint that was written, in order.
+    /// The checkpoints that were written, in order.
     pub(crate) fn checkpoints(&self) -> Vec<Checkpoint> {
         self.log().checkpoints.clone()
     }
 
-    /// The next write fails with this, behind those that were named before.
+    /// Lets one write fail with `error`, after the failures that were injected before.
     #[cfg(feature = "testing")]
     pub(crate) fn fail_next(&self, error: CheckpointError) {
         self.log().failures.push_back(error);
     }
 
-    /// A planned stop, or another worker that wants the lease.
+    /// Tells the consumer to stop, as a planned stop of the worker and a handoff do.
     pub(crate) fn request_shutdown(&self) {
         self.state.shutdown.cancel();
     }
 
-    /// The lease is lost.
+    /// Loses the lease.
     pub(crate) fn lose(&self) {
         self.state.lost.cancel();
     }
 }
 
-/// No other workers, and no leases of parents or children.
+/// A worker without other workers, and without leases of parents or children.
 #[derive(Debug)]
 pub(super) struct NoServices;
 
@@ -144,8 +129,8 @@ impl RenewerServices for NoServices {
         &'a self,
         _: &'a Lease,
         _: Vec<ChildShard>,
-    ) -> BoxFuture<'a, Result<Vec<String>, LeaseStoreError>> {
-        async { Ok(Vec::new()) }.boxed()
+    ) -> BoxFuture<'a, Result<(), LeaseStoreError>> {
+        async { Ok(()) }.boxed()
     }
 
     fn lease<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<Lease>, LeaseStoreError>> {

@@ -1,8 +1,8 @@
-//! The one writer of a held lease: renewals, checkpoints and handoff go through it, so that they
-//! never race each other.
+//! The renewer of a held lease, the only task that writes the lease: renewals, checkpoints and handoffs go through it,
+//! so that they never race each other.
 //!
-//! A checkpoint that fails for a reason that may pass stays with the renewer, which tries it again in
-//! place of the renewals, until the lease's local deadline: each attempt renews the lease, too.
+//! A checkpoint that fails for a reason that may pass waits in the renewer. The renewer tries it again in place of
+//! the renewals, until the lease's local deadline, because each attempt renews the lease, too.
 
 mod loss;
 mod relinquish;
@@ -10,76 +10,75 @@ mod schedule;
 #[cfg(test)]
 mod throttled;
 
-use std::future::Future;
+use std::fmt::Display;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fastrand::Rng;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::loss::Loss;
+use self::loss::{Loss, LostOnDrop};
 use self::schedule::RenewalSchedule;
 pub(crate) use self::schedule::RetryBudget;
 use super::error::LeaseStoreError;
 use super::fence::Fence;
 use super::held_lease::{
-    CheckpointRequest, FencingToken, HeldLease, HeldLeaseState, Known, LeaseOutcome,
-    RenewerServices, Request, Retry,
+    CheckpointRequest, HeldLease, HeldLeaseState, RenewerServices, Request, Retry,
 };
 use super::model::Lease;
-use super::readback::{Verdict, judge};
-use super::store::{LeaseStore, Outcome, Progress};
+use super::readback::adopt;
+use super::store::{LeaseStore, LeaseWrite, Outcome, StoreFuture};
 use super::throughput::Throughput;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::Clock;
 use crate::config::OnStop;
 use crate::health::{ProblemKind, ProblemLog};
-use crate::progress::ShardProgress;
 
-/// From the first sight of a handoff until it is forced: a Java leader forces it at 30 s.
-const HANDOFF_LIMIT: Duration = Duration::from_secs(25);
-/// Longest sleep: after a suspend the timers are late, the clock is not.
+/// Longest sleep. After a suspend of the machine, timers are late, but the clock is right.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
-/// A renewal that is not answered for this long counts as failing, though it is still waited for.
+/// Time after which a renewal without an answer counts as failing. The renewer goes on waiting for the answer.
 const LONGEST_SILENCE: Duration = Duration::from_secs(2);
-/// Requests that may wait for the renewer.
-const QUEUE: usize = 16;
-/// Times that one write adopts the item it found and tries again.
+/// Number of times that one write adopts the item that it found, and tries again.
 const ADOPTIONS: u32 = 3;
 
-/// What all renewers of a worker share.
+/// The inputs that all renewers of a worker share.
 #[derive(Debug, Clone)]
 pub(crate) struct RenewerContext {
     pub(crate) worker_id: String,
-    /// As that of the store.
+    /// The process with which the store stamps leases.
     pub(crate) process: u64,
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) services: Arc<dyn RenewerServices>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) failover: Duration,
     pub(crate) on_stop: OnStop,
-    /// Of the pauses between attempts.
+    /// Seed of the random pauses between attempts.
     pub(crate) seed: u64,
-    /// A planned stop of the worker has begun.
-    pub(crate) leaving: CancellationToken,
-    /// A planned stop is about to reach its deadline: nothing is tried again, and calls under way are
-    /// not waited for any longer.
-    pub(crate) out_of_time: CancellationToken,
-    /// When `out_of_time` will be cancelled. Set as a planned stop begins.
-    pub(crate) last_calls: Arc<OnceLock<Duration>>,
-    /// For repeated attempts, of all its leases.
+    pub(crate) stop: WorkerStop,
+    /// Budget of repeated attempts for all leases of the worker.
     pub(crate) retries: Arc<RetryBudget>,
-    /// Where failures are noted.
     pub(crate) problems: Arc<ProblemLog>,
-    /// The worker ends: every renewer does.
+}
+
+/// The signals of a worker's end, in their order. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WorkerStop {
+    /// Cancelled when a planned stop begins. From then on, the worker acquires no leases.
+    pub(crate) leaving: CancellationToken,
+    /// Time at which `out_of_time` will be cancelled. Set when a planned stop begins.
+    pub(crate) last_calls: Arc<OnceLock<Duration>>,
+    /// Cancelled shortly before the deadline of a planned stop. From then on, no write is tried again, and calls
+    /// under way are not waited for. Leases that were not relinquished by then expire.
+    pub(crate) out_of_time: CancellationToken,
+    /// Cancelled when the worker ends. All its tasks end then.
     pub(crate) stopped: CancellationToken,
 }
 
-/// See the module.
+/// The renewer of one held lease.
 #[derive(Debug)]
 pub(crate) struct LeaseRenewer {
     context: RenewerContext,
@@ -87,94 +86,75 @@ pub(crate) struct LeaseRenewer {
     requests: mpsc::Receiver<Request>,
     throughput: Throughput,
     schedule: RenewalSchedule,
-    /// No renewal, and no other attempt of `waiting`, before this: the last one failed.
+    /// Earliest time of the next renewal, or of the next attempt to write `waiting`, after a failed attempt.
     retry_at: Duration,
-    /// A checkpoint that is tried again.
-    waiting: Option<Waiting>,
-    /// When a pending handoff is forced.
+    /// A checkpoint that will be tried again, and the failure of its last attempt.
+    waiting: Option<(CheckpointRequest, CheckpointError)>,
+    /// Time at which a pending handoff is forced.
     handoff_deadline: Option<Duration>,
 }
 
 impl HeldLease {
-    /// An ownership of `lease`, which this worker acquired by a write sent at `sent`. It lasts as long as
+    /// Begins to hold `lease`, which this worker acquired by a write sent at `sent`. The lease is held as long as
     /// [`LeaseRenewer::run`] is polled.
     pub(crate) fn begin(
         context: RenewerContext,
         lease: Lease,
         sent: Duration,
     ) -> (Self, LeaseRenewer) {
-        let (sender, requests) = mpsc::channel(QUEUE);
-        let handoff = lease.is_handoff_pending();
-        let state = Arc::new(HeldLeaseState {
-            token: FencingToken { lease_key: lease.key.clone(), counter: lease.counter },
-            clock: Arc::clone(&context.clock),
-            services: Arc::clone(&context.services),
-            progress: ShardProgress::new(lease.checkpoint.clone()),
-            known: Mutex::new(Known { fence: Fence::new(context.failover, sent), lease }),
-            lost: CancellationToken::new(),
-            handoff: CancellationToken::new(),
-            shutdown: context.leaving.child_token(),
-            delivered: AtomicU64::new(0),
-            aborted: AtomicBool::new(false),
-        });
+        // Leases of a worker whose renewals fail together are not tried again together.
+        let mut hasher = DefaultHasher::new();
+        lease.key.hash(&mut hasher);
+        let random = Rng::with_seed(context.seed ^ hasher.finish());
+        let (held_lease, requests) = Self::new(
+            lease,
+            Fence::new(context.failover, sent),
+            Arc::clone(&context.clock),
+            Arc::clone(&context.services),
+            context.stop.leaving.child_token(),
+        );
         let mut renewer = LeaseRenewer {
             throughput: Throughput::new(context.clock.now()),
-            schedule: schedule(&context, &state.token.lease_key),
+            schedule: RenewalSchedule::new(context.failover, random),
             context,
-            state: Arc::clone(&state),
+            state: Arc::clone(&held_lease.state),
             requests,
             retry_at: Duration::ZERO,
             waiting: None,
             handoff_deadline: None,
         };
-        if handoff {
+        if held_lease.lease().is_handoff_pending() {
             renewer.note_handoff();
         }
-        (Self { state, requests: sender }, renewer)
+        (held_lease, renewer)
     }
 }
 
-/// See [`LeaseRenewer::waiting`].
-#[derive(Debug)]
-struct Waiting {
-    request: CheckpointRequest,
-    /// Of the last attempt.
-    error: CheckpointError,
-}
-
-impl Waiting {
-    /// Tells the caller of the last failure.
-    fn give_up(self) {
-        // The caller may have gone.
-        let _ = self.request.reply.send(Err(self.error));
-    }
-}
-
-/// How one write ended for the ownership.
+/// Result of one write of the owner.
 enum Written {
     Done,
     Failed(LeaseStoreError),
-    /// Not written: the lease is past this checkpoint.
-    Behind(Checkpoint),
-    Lost(Loss),
+    /// Nothing was written: the checkpoint of the lease lies after this one.
+    Superseded(Checkpoint),
+    /// The lease is lost, and the consumer was told.
+    Lost,
 }
 
 impl LeaseRenewer {
-    /// Renews and writes until the ownership is ended, its last handle is dropped, or a fence falls;
-    /// in that case, until the consumer has let go.
+    /// Renews and writes until the consumer ends the ownership, the last [`HeldLease`] is dropped, or the lease
+    /// is lost. A lost lease keeps the renewer until the consumer has ended.
     pub(crate) async fn run(mut self) {
         let _guard = LostOnDrop(Arc::clone(&self.state));
         loop {
             let now = self.now();
             if self.fallen(now) {
-                let expired = self.expired();
-                self.lose(&expired);
+                self.lose(&self.expired());
                 return self.linger().await;
             }
             if self.handoff_deadline.is_some_and(|deadline| now >= deadline) {
                 tracing::warn!(
                     shard = %self.state.token.lease_key,
-                    "the processor did not hand the shard over in time: the handoff is forced"
+                    "the processor did not stop in time for a handoff: the lease is transferred without it"
                 );
                 self.state.lost.cancel();
                 self.transfer(false).await;
@@ -184,12 +164,12 @@ impl LeaseRenewer {
             let write_due = self.write_due() <= now;
             tokio::select! {
                 biased;
-                () = self.context.stopped.cancelled() => return,
-                () = self.context.out_of_time.cancelled(), if self.waiting.is_some() => {
-                    self.waiting.take().into_iter().for_each(Waiting::give_up);
+                () = self.context.stop.stopped.cancelled() => return,
+                () = self.context.stop.out_of_time.cancelled(), if self.waiting.is_some() => {
+                    self.give_up_waiting();
                 }
-                // Each request is an attempt to renew, too, but for a few that need no write: they
-                // cannot hold up the renewals.
+                // Requests come before renewals, and cannot hold them up: each request renews the lease, too,
+                // except for a few that write nothing.
                 request = self.requests.recv() => match request {
                     None => return,
                     Some(request) => if self.serve(request).await.is_break() { return },
@@ -208,17 +188,13 @@ impl LeaseRenewer {
         self.state.lost.is_cancelled() || self.state.known().fence.has_fallen(now)
     }
 
-    fn renewal_due(&self) -> Duration {
+    /// The time at which the waiting checkpoint, or else the renewal, is due.
+    fn write_due(&self) -> Duration {
+        if self.waiting.is_some() {
+            return self.retry_at;
+        }
         let due = self.state.known().fence.renewal_due(self.schedule.interval());
         due.max(self.retry_at)
-    }
-
-    /// When the waiting checkpoint, or the renewal, is due.
-    fn write_due(&self) -> Duration {
-        match self.waiting {
-            Some(_) => self.retry_at,
-            None => self.renewal_due(),
-        }
     }
 
     fn next_event(&self) -> Duration {
@@ -227,41 +203,49 @@ impl LeaseRenewer {
         fence.min(self.write_due()).min(handoff)
     }
 
-    async fn serve(&mut self, request: Request) -> std::ops::ControlFlow<()> {
+    async fn serve(&mut self, request: Request) -> ControlFlow<()> {
         match request {
             Request::Checkpoint(request) => {
-                // The checkpoint that still waits was cancelled by its caller: callers of one ownership take
-                // turns, so a second request means that the first caller no longer listens.
-                self.waiting.take().into_iter().for_each(Waiting::give_up);
+                // Callers of one ownership take turns. So a second request means that the caller of the waiting
+                // checkpoint was cancelled.
+                self.give_up_waiting();
                 self.attempt(request).await;
             }
-            Request::StartHandoff { to } => self.start_handoff(&to).await,
+            Request::StartHandoff { to } => self.start_handoff(to).await,
             Request::End { how, reply } => {
                 let outcome = self.finish(how).await;
                 self.state.lost.cancel();
-                // The caller may have gone.
+                // The caller may have been cancelled.
                 let _ = reply.send(outcome);
-                return std::ops::ControlFlow::Break(());
+                return ControlFlow::Break(());
             }
         }
-        std::ops::ControlFlow::Continue(())
+        ControlFlow::Continue(())
     }
 
-    /// The waiting checkpoint, or a renewal. One that repeats a failed one takes of the worker's budget.
+    /// Answers the caller of the waiting checkpoint with the last failure.
+    fn give_up_waiting(&mut self) {
+        if let Some((request, error)) = self.waiting.take() {
+            // The caller may have been cancelled.
+            let _ = request.reply.send(Err(error));
+        }
+    }
+
+    /// Writes the waiting checkpoint, or renews. A repeated attempt takes from the budget of the worker.
     async fn write_what_is_due(&mut self) {
-        // A checkpoint that its caller gave up must not use up the attempt that may save the lease.
-        self.waiting.take_if(|waiting| waiting.request.reply.is_closed());
+        // The checkpoint of a cancelled caller must not use up the attempt that may save the lease.
+        self.waiting.take_if(|(request, _)| request.reply.is_closed());
         if !self.schedule.may_try(self.now(), &self.context.retries) {
             self.retry_at = self.now() + self.pause();
             return;
         }
         match self.waiting.take() {
-            Some(waiting) => self.attempt(waiting.request).await,
+            Some((request, _)) => self.attempt(request).await,
             None => self.renew().await,
         }
     }
 
-    /// Also writes what the processor has taken, if the library checkpoints for it.
+    /// Renews the lease. If the library writes the checkpoints, also checkpoints what the processor has taken.
     async fn renew(&mut self) {
         let throughput = self.sample_throughput();
         let began = self.now();
@@ -269,25 +253,17 @@ impl LeaseRenewer {
             let known = self.state.known();
             (known.fence.is_unproven(), known.lease.checkpoint.clone())
         };
-        let context = self.context.clone();
-        let shard = self.state.progress.clone();
-        let written = self
-            .write(|lease| {
-                // Of each lease found: an unclear write may have got further than this worker knew.
-                let carried = shard.lock().to_carry(&lease.checkpoint, lease.pending.is_some());
-                let progress =
-                    carried.map(|checkpoint| Progress { checkpoint, pending: None, throughput });
-                let (context, lease) = (context.clone(), lease.clone());
-                Ok(async move {
-                    let (store, me) = (&context.store, &context.worker_id);
-                    match progress {
-                        Some(progress) => store.checkpoint(&lease, me, &progress).await,
-                        None => store.renew(&lease, me, throughput).await,
-                    }
-                })
+        let written = self.write(|renewer, lease| {
+            let owner = renewer.context.worker_id.clone();
+            let progress = renewer.state.progress.lock();
+            Ok(match progress.to_carry(&lease.checkpoint, lease.pending.is_some()) {
+                Some(checkpoint) => {
+                    LeaseWrite::Checkpoint { owner, checkpoint, pending: None, throughput }
+                }
+                None => LeaseWrite::Renew { owner, throughput },
             })
-            .await;
-        match written {
+        });
+        match written.await {
             Written::Done => {
                 let (carried, unproven) = {
                     let known = self.state.known();
@@ -295,26 +271,22 @@ impl LeaseRenewer {
                 };
                 if carried {
                     self.state.progress.lock().carried(began);
-                    // It covers the checkpoint that failed: that one is not due any more.
+                    // The new checkpoint covers the one that failed.
                     self.recovered(ProblemKind::CheckpointFailing);
                 }
-                // Answers are lost one after the other.
+                // The answer was lost again. Without a pause, the next renewal would be due at once.
                 if was_unproven && unproven {
                     self.retry_at = self.now() + self.pause();
                 }
             }
-            // It carries only what is further.
-            Written::Behind(_) => {}
-            Written::Failed(error) => {
-                self.failed(&error);
-                self.retry_at = self.now() + self.pause();
-            }
-            Written::Lost(loss) => self.lose(&loss),
+            Written::Failed(error) => self.try_later(&error),
+            // A renewal carries only a checkpoint after that of the lease, so it is not superseded.
+            Written::Superseded(_) | Written::Lost => {}
         }
     }
 
-    /// One attempt to write a checkpoint. Where it fails for a reason that may pass, the checkpoint
-    /// waits to be tried again, if its caller wants that and still waits.
+    /// Attempts to write a checkpoint. After a failure that may pass, the checkpoint waits to be tried again, if its
+    /// caller wants that and still waits.
     async fn attempt(&mut self, request: CheckpointRequest) {
         if request.reply.is_closed() {
             return;
@@ -322,16 +294,14 @@ impl LeaseRenewer {
         let answer = self.checkpoint(&request).await;
         let may_wait = request.retry == Retry::UntilDeadline
             && !request.reply.is_closed()
-            && !self.context.out_of_time.is_cancelled();
+            && !self.context.stop.out_of_time.is_cancelled();
         match answer {
             Err(error) if may_wait && error.is_retryable() => {
-                // It is tried again in place of the renewals.
-                self.failed(&error);
-                self.retry_at = self.now() + self.pause();
-                self.waiting = Some(Waiting { request, error });
+                self.try_later(&error);
+                self.waiting = Some((request, error));
             }
             answer => {
-                // The caller may have gone.
+                // The caller may have been cancelled.
                 let _ = request.reply.send(answer);
             }
         }
@@ -341,88 +311,59 @@ impl LeaseRenewer {
         if self.fallen(self.now()) {
             return Err(self.state.lease_lost());
         }
-        let CheckpointRequest { checkpoint, pending, .. } = request;
         let throughput = self.sample_throughput();
-        let context = self.context.clone();
-        let written = self
-            .write(|lease| {
-                // Of each lease found: an unclear write may have got further than this worker knew.
-                let checkpoint = checkpoint.as_ref().unwrap_or(&lease.checkpoint).clone();
-                if checkpoint < lease.checkpoint {
-                    return Err(checkpoint);
-                }
-                let progress = Progress {
-                    checkpoint,
-                    pending: pending.clone(),
-                    throughput,
-                };
-                let (context, lease) = (context.clone(), lease.clone());
-                Ok(async move {
-                    context
-                        .store
-                        .checkpoint(&lease, &context.worker_id, &progress)
-                        .await
-                })
+        let written = self.write(|renewer, lease| {
+            let checkpoint = request.checkpoint.as_ref().unwrap_or(&lease.checkpoint).clone();
+            if checkpoint < lease.checkpoint {
+                return Err(checkpoint);
+            }
+            Ok(LeaseWrite::Checkpoint {
+                owner: renewer.context.worker_id.clone(),
+                checkpoint,
+                pending: request.pending.clone(),
+                throughput,
             })
-            .await;
-        match written {
+        });
+        match written.await {
             Written::Done => Ok(()),
-            Written::Behind(requested) => {
+            Written::Superseded(requested) => {
                 let lowest = self.state.known().lease.checkpoint.clone();
                 let highest = self.state.progress.lock().highest().max(lowest.clone());
                 Err(CheckpointError::OutOfRange { requested, lowest, highest })
             }
-            Written::Lost(loss) => {
-                self.lose(&loss);
-                Err(self.state.lease_lost())
+            Written::Lost => Err(self.state.lease_lost()),
+            Written::Failed(error) => {
+                Err(error.into_checkpoint_error(self.state.token.lease_key.clone()))
             }
-            Written::Failed(error) => Err(self.checkpoint_error(error)),
         }
     }
 
-    fn checkpoint_error(&self, error: LeaseStoreError) -> CheckpointError {
-        let shard_id = self.state.token.lease_key.clone();
-        if error.is_throttled() {
-            return CheckpointError::Throttled { shard_id, source: Arc::new(error) };
-        }
-        let retryable = error.is_retryable();
-        CheckpointError::Store { shard_id, retryable, source: Arc::new(error) }
-    }
-
-    async fn start_handoff(&mut self, to: &str) {
-        let lease = self.state.known().lease.clone();
-        if lease.is_handoff_pending() || lease.owner.as_deref() == Some(to) {
-            return;
-        }
+    /// Does one conditional write of the owner. After a refusal, adopts the item that was found if the lease is
+    /// still this worker's, and tries again.
+    ///
+    /// `make`: makes the write anew for each lease found, because an earlier write without an answer may have got
+    /// further than this worker knew. An error is a checkpoint before that of the lease.
+    async fn write(
+        &mut self,
+        make: impl Fn(&Self, &Lease) -> Result<LeaseWrite, Checkpoint>,
+    ) -> Written {
         let store = Arc::clone(&self.context.store);
-        match self.until_fence(store.start_handoff(&lease, to)).await {
-            Some(Ok(Outcome::Applied(lease) | Outcome::AppliedBefore(lease))) => self.learn(lease),
-            // The next renewal finds out what happened, and the next look at the fleet asks again.
-            Some(Ok(Outcome::ConditionFailed(_)) | Err(_)) | None => {}
-        }
-    }
-
-    /// One conditional write of the owner, with what was found adopted while it is still its own.
-    /// `write`: made for each lease found; an error is a checkpoint that lies before the lease's.
-    async fn write<W, F>(&mut self, write: W) -> Written
-    where
-        W: Fn(&Lease) -> Result<F, Checkpoint>,
-        F: Future<Output = Result<Outcome, LeaseStoreError>>,
-    {
         for _ in 0..ADOPTIONS {
             let known = self.state.known().lease.clone();
-            let write = match write(&known) {
+            let write = match make(self, &known) {
                 Ok(write) => write,
-                Err(behind) => return Written::Behind(behind),
+                Err(superseded) => return Written::Superseded(superseded),
             };
             let sent = self.now();
-            let Some(outcome) = self.until_fence(write).await else {
-                return Written::Lost(self.expired());
+            let Some(outcome) = self.until_fence(store.write(&known, write)).await else {
+                return self.lose(&self.expired());
             };
             match outcome {
                 Ok(Outcome::Applied(lease)) => {
                     self.state.known().fence.succeeded(sent);
-                    self.succeeded();
+                    self.schedule.succeeded();
+                    self.context.retries.succeeded(self.now());
+                    self.recovered(ProblemKind::LeaseRenewalFailing);
                     self.learn(lease);
                     return Written::Done;
                 }
@@ -431,43 +372,38 @@ impl LeaseRenewer {
                     self.learn(lease);
                     return Written::Done;
                 }
-                Ok(Outcome::ConditionFailed(seen)) => match self.judge(&known, seen.clone()) {
-                    Verdict::Adopt(lease) => {
-                        if lease.counter != known.counter {
-                            self.state.known().fence.read_back();
-                        }
-                        self.learn(*lease);
+                Ok(Outcome::ConditionFailed(seen)) => {
+                    let loss =
+                        Loss::by(&self.context.worker_id, self.context.process, seen.as_ref());
+                    let Some(lease) = self.adopt(&known, seen) else {
+                        return self.lose(&loss);
+                    };
+                    if lease.counter != known.counter {
+                        self.state.known().fence.read_back();
                     }
-                    Verdict::Lost => {
-                        let RenewerContext { worker_id, process, .. } = &self.context;
-                        return Written::Lost(Loss::by(worker_id, *process, seen.as_ref()));
-                    }
-                },
+                    self.learn(lease);
+                }
                 Err(error) => {
                     self.state.known().fence.failed();
                     return Written::Failed(error);
                 }
             }
         }
-        // The item is this worker's at each look and moves under every write: another process runs
-        // under the same worker id.
-        Written::Lost(Loss::AnotherProcess)
+        // Each time, the item is this worker's and has moved: another process runs under the same worker id.
+        self.lose(&Loss::AnotherProcess)
     }
 
-    /// The lease was renewed.
-    fn succeeded(&mut self) {
-        self.schedule.succeeded();
-        self.context.retries.succeeded(self.now());
-        let (problems, kind) = (&self.context.problems, ProblemKind::LeaseRenewalFailing);
-        problems.recovered(kind, Some(&self.state.token.lease_key));
+    fn try_later(&mut self, error: &dyn Display) {
+        self.failed(error);
+        self.retry_at = self.now() + self.pause();
     }
 
-    /// The lease could not be renewed, or was not for a while.
-    fn failed(&self, error: &dyn std::fmt::Display) {
+    /// Notes that the lease could not be renewed, or that a renewal has had no answer for a while.
+    fn failed(&self, error: &dyn Display) {
         let shard_id = &self.state.token.lease_key;
         let kind = ProblemKind::LeaseRenewalFailing;
         let noted = self.context.problems.failed(kind, Some(shard_id), error);
-        // A line for some of the leases tells enough of an outage.
+        // In an outage all leases fail. Lines about some of them are enough.
         if noted.log && self.context.retries.may_log(self.now()) {
             let left = self.state.known().fence.deadline().saturating_sub(self.now());
             tracing::warn!(
@@ -477,54 +413,29 @@ impl LeaseRenewer {
         }
     }
 
-    /// The lease was not renewed in time.
-    fn expired(&self) -> Loss {
-        let kind = ProblemKind::LeaseRenewalFailing;
-        let problem = self.context.problems.find(kind, Some(&self.state.token.lease_key));
-        Loss::Expired {
-            after: self.now().saturating_sub(self.state.known().fence.renewed()),
-            cause: problem.map(|problem| problem.cause),
-        }
-    }
-
-    /// Tells the consumer, and says why: once.
-    fn lose(&self, loss: &Loss) {
-        if !self.state.lost.is_cancelled() {
-            tracing::warn!(
-                shard_id = self.state.token.lease_key,
-                worker_id = self.context.worker_id,
-                why = %loss,
-                "lease lost"
-            );
-        }
-        self.state.lost.cancel();
-    }
-
-    fn judge(&self, known: &Lease, seen: Option<Lease>) -> Verdict {
+    fn adopt(&self, known: &Lease, seen: Option<Lease>) -> Option<Lease> {
         let RenewerContext { worker_id, process, .. } = &self.context;
-        let unclear = self.state.known().fence.is_unclear();
-        judge(worker_id, *process, known, seen, unclear)
+        adopt(worker_id, *process, known, seen, self.state.known().fence.is_unclear())
     }
 
-    /// The answer, unless the fence falls first, or the lease is lost meanwhile.
-    async fn until_fence<T>(
+    /// Awaits a call. `None`: the fence fell, or the lease was lost, before the answer.
+    async fn until_fence(
         &self,
-        work: impl Future<Output = Result<T, LeaseStoreError>>,
-    ) -> Option<Result<T, LeaseStoreError>> {
-        let answer = self.until_deadline(work).await;
-        // After a suspend the answer is there first.
+        call: StoreFuture<'_, Outcome>,
+    ) -> Option<Result<Outcome, LeaseStoreError>> {
+        let answer = self.until_deadline(call).await;
+        // After a suspend of the machine, the answer may be there before the timer fires.
         answer.filter(|_| !self.fallen(self.now()))
     }
 
-    /// The answer, unless the fence falls first. A call that is under way when a planned stop runs out
-    /// of time is not waited for.
-    async fn until_deadline<T>(
+    /// Awaits a call. `None`: the fence fell before the answer. If a planned stop runs out of time meanwhile, the
+    /// call fails.
+    async fn until_deadline(
         &self,
-        work: impl Future<Output = Result<T, LeaseStoreError>>,
-    ) -> Option<Result<T, LeaseStoreError>> {
-        let out_of_time = &self.context.out_of_time;
+        mut call: StoreFuture<'_, Outcome>,
+    ) -> Option<Result<Outcome, LeaseStoreError>> {
+        let out_of_time = &self.context.stop.out_of_time;
         let began_in_time = !out_of_time.is_cancelled();
-        tokio::pin!(work);
         let began = self.now();
         let mut noted = false;
         loop {
@@ -535,7 +446,7 @@ impl LeaseRenewer {
             }
             tokio::select! {
                 biased;
-                answer = &mut work => return Some(answer),
+                answer = &mut call => return Some(answer),
                 () = out_of_time.cancelled(), if began_in_time => {
                     return Some(Err(LeaseStoreError::OutOfTime));
                 }
@@ -558,26 +469,19 @@ impl LeaseRenewer {
         }
     }
 
-    fn note_handoff(&mut self) {
-        let deadline = self.now() + HANDOFF_LIMIT;
-        self.handoff_deadline.get_or_insert(deadline);
-        self.state.handoff.cancel();
-        self.state.shutdown.cancel();
-    }
-
     fn sample_throughput(&mut self) -> Option<f64> {
         let bytes = self.state.delivered.swap(0, Ordering::Relaxed);
         self.throughput.sample(bytes, self.now(), self.context.failover / 4)
     }
 
-    /// The pause before the next attempt. The closer the deadline, the shorter: an outage that ends before
-    /// it costs no lease. The deadline is the fence's, or the last calls of a planned stop if these come
-    /// first.
+    /// The pause before the next attempt. Pauses get shorter towards the deadline, so that an outage that ends before
+    /// it costs no lease. The deadline is that of the fence, or of the last calls of a planned stop if that is
+    /// earlier.
     fn pause(&mut self) -> Duration {
         let now = self.now();
         let fence = self.state.known().fence.deadline();
-        let last_calls = self.context.last_calls.get().copied();
-        // After its last calls, a planned stop still lets running processors renew their leases.
+        let last_calls = self.context.stop.last_calls.get().copied();
+        // After the last calls of a planned stop, leases of running processors are still renewed.
         let deadline = match last_calls.filter(|at| *at > now) {
             Some(last_calls) => fence.min(last_calls),
             None => fence,
@@ -588,48 +492,5 @@ impl LeaseRenewer {
     fn recovered(&self, kind: ProblemKind) {
         let shard_id = &self.state.token.lease_key;
         self.context.problems.recovered(kind, Some(shard_id));
-    }
-
-    /// The lease is lost. Its consumer may still be at work: until it lets go, this worker must not
-    /// begin another ownership of the same lease.
-    async fn linger(mut self) {
-        self.state.lost.cancel();
-        // There is nothing to renew any more, while the consumer may need long to end.
-        self.recovered(ProblemKind::LeaseRenewalFailing);
-        if let Some(Waiting { request, .. }) = self.waiting.take() {
-            let _ = request.reply.send(Err(self.state.lease_lost()));
-        }
-        self.context.services.changed();
-        let stopped = self.context.stopped.clone();
-        while let Some(Some(request)) = stopped.run_until_cancelled(self.requests.recv()).await {
-            match request {
-                Request::Checkpoint(request) => {
-                    let _ = request.reply.send(Err(self.state.lease_lost()));
-                }
-                Request::StartHandoff { .. } => {}
-                Request::End { reply, .. } => {
-                    let _ = reply.send(LeaseOutcome::Lost);
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// Leases of a worker that fail together are not tried again together.
-fn schedule(context: &RenewerContext, lease_key: &str) -> RenewalSchedule {
-    let mut hasher = DefaultHasher::new();
-    lease_key.hash(&mut hasher);
-    let random = Rng::with_seed(context.seed ^ hasher.finish());
-    RenewalSchedule::new(context.failover, random)
-}
-
-/// A renewer that ends in any way, a panic too, leaves no ownership that believes it is held.
-struct LostOnDrop(Arc<HeldLeaseState>);
-
-impl Drop for LostOnDrop {
-    fn drop(&mut self) {
-        self.0.lost.cancel();
-        self.0.services.changed();
     }
 }

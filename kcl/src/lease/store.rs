@@ -1,4 +1,4 @@
-//! What a lease table can do. All coordination works through this trait, so that it can be simulated.
+//! The lease table as a trait. All coordination works through it, so that coordination can be simulated.
 
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
@@ -12,99 +12,38 @@ use super::item::CorruptItem;
 use super::model::{Lease, PendingCheckpoint, StreamIdentity};
 use crate::checkpoint::Checkpoint;
 
-/// The conditional operations of a lease table.
-///
-/// A write is conditional on the lease as the caller knows it, and answers with the item as it is
-/// now. An implementation reads an ambiguous write back before it calls it failed.
-///
-/// [`renew`](Self::renew), [`checkpoint`](Self::checkpoint) and [`take`](Self::take) stamp the lease with
-/// the process that writes. If a worker of another library owned the lease since the last stamp, they also
-/// remove the note up to when the shard was read ([`Lease::read_to`]).
+/// The lease table of one application.
 pub trait LeaseStore: Send + Sync + Debug {
-    /// Adds the lease unless there is one with its key.
-    fn create<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome>;
+    /// Writes one lease, if the condition of `write` holds for the lease as the caller has read it (`known`).
+    /// Returns the item as it is after the call. If the answer does not tell whether the write was done, the
+    /// item is [read back](super::readback::read_back).
+    fn write<'a>(&'a self, known: &'a Lease, write: LeaseWrite) -> StoreFuture<'a, Outcome>;
 
-    /// Proves that `owner` lives: adds one to the counter, if the counter is as known and `owner`
-    /// processes the shard. A handoff that the caller does not know yet makes it fail.
-    fn renew<'a>(
-        &'a self,
-        lease: &'a Lease,
-        owner: &'a str,
-        throughput: Option<f64>,
-    ) -> StoreFuture<'a, Outcome>;
-
-    /// Writes progress, if the counter is as known and `owner` processes the shard, with or without
-    /// a pending handoff; adds one to the counter.
-    fn checkpoint<'a>(
-        &'a self,
-        lease: &'a Lease,
-        owner: &'a str,
-        progress: &'a Progress,
-    ) -> StoreFuture<'a, Outcome>;
-
-    /// Makes `owner` the owner of a lease that is unassigned or expired, or that its present owner
-    /// gives up while its processor may be at work, if nothing about its ownership changed since it
-    /// was read; ends a pending handoff; adds one to the counter. A switch counts if `owner` did not
-    /// process the shard (Java asks who was named): by that others tell a new owner from one that was heard.
-    fn take<'a>(&'a self, lease: &'a Lease, owner: &'a str) -> StoreFuture<'a, Outcome>;
-
-    /// Makes `to` the owner, if the owners are as known (not: the counter, which a live owner
-    /// moves); completes a pending handoff; adds one to the counter. `released`: the caller is the
-    /// owner, has stopped, and knows the counter; then that is a condition too, and `to` may start
-    /// at once.
-    fn assign<'a>(
-        &'a self,
-        lease: &'a Lease,
-        to: &'a str,
-        released: bool,
-    ) -> StoreFuture<'a, Outcome>;
-
-    /// Names `to` as the next owner while the present one still drains, if the owner is as known and
-    /// no handoff is pending. Leaves the counter.
-    fn start_handoff<'a>(&'a self, lease: &'a Lease, to: &'a str) -> StoreFuture<'a, Outcome>;
-
-    /// Makes the lease unassigned (with a handoff pending: leaves it to the next owner), if the
-    /// owners and the counter are as known; adds one to the counter. (Java asks for the owners only:
-    /// arriving late, that could free the lease under a later ownership of the same worker.)
-    fn evict<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome>;
-
-    /// Puts a lease of the present stream in the place of `former`, which is of a stream that was
-    /// deleted, if the counter and the owners of `former` are as known. The owner stays: its processor
-    /// may be at work, so it and all others wait as for a worker that has fallen silent. The counter
-    /// moves by two: no earlier write of the owner can be taken for this one.
-    fn replace<'a>(&'a self, former: &'a Lease, new: &'a Lease) -> StoreFuture<'a, Outcome>;
-
-    /// Stores facts about the shard, if the lease exists. Leaves the counter.
-    fn set_shard_facts<'a>(&'a self, key: &'a str, facts: ShardFacts) -> StoreFuture<'a, Outcome>;
-
-    /// Deletes a lease whose checkpoint is as known. [`Outcome::ConditionFailed`] of `None`: it was
-    /// gone already.
-    fn delete<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome>;
-
-    /// The lease as it is now (a consistent read).
+    /// Reads one lease (a consistent read).
     fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Lease>>;
 
-    /// Every lease and every worker row. Unless `consistent`, it may miss the last second.
+    /// Reads every lease and every worker row. Unless `consistent`, the writes of the last second may be
+    /// missing.
     fn list(&self, consistent: bool) -> StoreFuture<'_, Snapshot>;
 
-    /// Whether the table and its index exist, asked by another kind of call than reads and writes are.
+    /// Whether the table and its index exist. It asks by a kind of call that neither reads nor writes items.
     fn exists(&self) -> StoreFuture<'_, bool>;
 
-    /// The lock of the fleet's leader as it is now (a consistent read). `None`: free.
+    /// Reads the lock of the fleet's leader (a consistent read). `None`: no worker holds it.
     fn leader(&self) -> StoreFuture<'_, Option<LeaderLock>>;
 
-    /// Replaces the lock of the fleet's leader by `next` (`None`: frees it), if it is still `known`
-    /// (`None`: free). False: it is another one now.
+    /// Replaces the lock of the fleet's leader by `next`, if the lock is still `known`. `None` stands for a lock
+    /// that no worker holds. Returns false if the lock is another one now.
     fn change_leader<'a>(
         &'a self,
         known: Option<&'a LeaderLock>,
         next: Option<&'a LeaderLock>,
     ) -> StoreFuture<'a, bool>;
 
-    /// Keys of leases that name `owner`, from the index: it may lag.
+    /// Reads the keys of the leases that name `owner` from the index, which may lag behind the table.
     fn owned_by<'a>(&'a self, owner: &'a str) -> StoreFuture<'a, Vec<String>>;
 
-    /// Writes this worker's row: it lives, at `epoch_seconds`.
+    /// Writes this worker's row, the proof that it is alive at `epoch_seconds`.
     fn put_worker<'a>(&'a self, worker: &'a str, epoch_seconds: u64) -> StoreFuture<'a, ()>;
 
     /// Removes this worker's row, if it was written at one of these times, in seconds since 1970.
@@ -117,14 +56,96 @@ pub trait LeaseStore: Send + Sync + Debug {
 
 pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, LeaseStoreError>>;
 
-/// How a conditional write ended.
+/// A conditional write of one lease. "As known": as the caller has read the lease.
+///
+/// `Renew`, `Checkpoint` and `Take` stamp the lease with the process that writes. If a worker of another library
+/// owned the lease since the last stamp, they also remove [`Lease::read_to`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum LeaseWrite {
+    /// Adds the known lease, unless there is one with its key.
+    Create,
+    /// Proves that `owner` is alive: adds one to the counter, if the counter is as known and `owner` processes
+    /// the shard. The condition fails if a handoff began that the caller does not know yet.
+    Renew { owner: String, throughput: Option<f64> },
+    /// Writes progress and adds one to the counter, if the counter is as known and `owner` processes the shard,
+    /// with or without a pending handoff.
+    Checkpoint {
+        owner: String,
+        checkpoint: Checkpoint,
+        pending: Option<PendingCheckpoint>,
+        throughput: Option<f64>,
+    },
+    /// Makes `owner` the owner, if the counter and the owners are as known; ends a pending handoff; adds one to the
+    /// counter. For a lease that is unassigned or expired, or that its owner gives up while its processor may be
+    /// at work.
+    ///
+    /// It counts as a switch of owners if `owner` did not process the shard. (Java: if `owner` was not named.)
+    /// By that count, other workers tell a new owner from one that was heard.
+    Take { owner: String },
+    /// Makes `to` the owner, if the owners are as known; completes a pending handoff; adds one to the counter.
+    /// The counter is not part of the condition, because a live owner moves it.
+    ///
+    /// `released`: the caller is the owner and its processor has stopped. Then the known counter is part of the
+    /// condition, and the lease is marked so that `to` may start at once.
+    Assign { to: String, released: bool },
+    /// Names `to` as the next owner while the present one still drains the shard, if the owner is as known and
+    /// no handoff is pending. Leaves the counter.
+    StartHandoff { to: String },
+    /// Makes the lease unassigned, or leaves it to the next owner if a handoff is pending, if the counter and the
+    /// owners are as known; adds one to the counter. (Java does not ask for the counter. A write that arrives
+    /// late could then free the lease under a later ownership of the same worker.)
+    Evict,
+    /// Puts `new`, a lease of the present stream, in the place of the known lease, which is of a stream that was
+    /// deleted, if the counter and the owners are as known.
+    ///
+    /// The owner stays, because its processor may be at work: all workers wait for it as for a worker that has
+    /// fallen silent. The counter grows by two, so that no earlier write of the owner can be taken for this one.
+    Replace { new: Box<Lease> },
+    /// Stores facts about the shard, if there is a lease with the known lease's key. Leaves the counter.
+    SetFacts(ShardFacts),
+    /// Deletes the lease, if its checkpoint is as known. [`Outcome::ConditionFailed`] with `None`: there was no
+    /// lease.
+    Delete,
+}
+
+impl LeaseWrite {
+    /// The write by which a worker transfers a lease to `to`, or releases it. `stopped`: no processor of this worker is
+    /// at work, so the next owner may start at once.
+    ///
+    /// Each of these writes is conditional on the counter. So one that arrives late does not move the lease of a later
+    /// owner.
+    pub fn relinquish(to: Option<String>, stopped: bool) -> Self {
+        match to {
+            Some(to) if stopped => Self::Assign { to, released: true },
+            Some(owner) => Self::Take { owner },
+            None => Self::Evict,
+        }
+    }
+
+    /// The DynamoDB operation, with the purpose where that is not plain.
+    pub fn operation(&self) -> &'static str {
+        match self {
+            Self::Create | Self::Replace { .. } => "PutItem",
+            Self::Renew { .. } => "UpdateItem (renew)",
+            Self::Checkpoint { .. } => "UpdateItem (checkpoint)",
+            Self::Take { .. } => "UpdateItem (take)",
+            Self::Assign { .. } => "UpdateItem (assign)",
+            Self::StartHandoff { .. } => "UpdateItem (start handoff)",
+            Self::Evict => "UpdateItem (evict)",
+            Self::SetFacts(_) => "UpdateItem (shard facts)",
+            Self::Delete => "DeleteItem",
+        }
+    }
+}
+
+/// Result of a conditional write.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// Written; the item as it is now.
+    /// The write was done. The item as it is now; for a deletion, as it was.
     Applied(Lease),
     /// A read found the item as this write, or an earlier ambiguous one of the same kind, leaves it.
     AppliedBefore(Lease),
-    /// Not written; the item as it is now, if there is one.
+    /// The condition did not hold. The item as it is now, if there is one.
     ConditionFailed(Option<Lease>),
 }
 
@@ -138,38 +159,30 @@ impl Outcome {
     }
 }
 
-/// What a checkpoint writes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Progress {
-    pub checkpoint: Checkpoint,
-    pub pending: Option<PendingCheckpoint>,
-    pub throughput: Option<f64>,
-}
-
-/// What is learned about a shard after its lease was created.
+/// A fact about a shard that is learned after its lease was created.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ShardFacts {
     Children(Vec<String>),
     HashKeyRange(HashKeyRange),
-    /// The stream that it belongs to, unless the lease says so already.
+    /// The stream of the shard. It is not written if the lease names a stream already.
     Stream(StreamIdentity),
     /// Everything that arrived before this time was checkpointed.
     ReadTo(SystemTime),
 }
 
-/// A whole table, read page by page: not one moment.
+/// The items of the table. They are read page by page, so they are not of one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     pub leases: Vec<Lease>,
     pub workers: Vec<WorkerRow>,
     /// The lock of the worker that assigns leases for the fleet.
     pub leader: Option<LeaderLock>,
-    /// Items that could not be read; they were skipped.
+    /// Items that could not be decoded. They are not in the other lists.
     pub corrupt: Vec<CorruptItem>,
 }
 
 impl Snapshot {
-    /// How many items were read.
+    /// Number of items that were read.
     pub fn items(&self) -> usize {
         self.leases.len()
             + self.workers.len()
@@ -178,26 +191,27 @@ impl Snapshot {
     }
 }
 
-/// The lock of the lock client for Java, as its item holds it.
+/// The item of the DynamoDB lock client for Java that elects a leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaderLock {
     pub owner: String,
-    /// Another one with each heartbeat.
+    /// Random text that changes with each heartbeat of the owner.
     pub version: String,
-    /// Without a heartbeat for this long, it is nobody's.
+    /// Time without a heartbeat after which the lock is free.
     pub duration: Duration,
-    /// Its holder creates the first leases, and assigns none: to a running worker, there is no leader.
+    /// The owner creates the first leases and assigns none. Running workers treat the fleet as one without a
+    /// leader.
     pub is_starter: bool,
 }
 
-/// A worker's row.
+/// The row by which a worker shows that it is alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerRow {
     pub worker: String,
-    /// When it last wrote the row, in seconds since 1970, by its clock.
+    /// Time of the last write by the worker's clock, in seconds since 1970.
     pub last_update: u64,
-    /// It reports more than that it lives: of its CPU, for one.
+    /// The row reports utilisation, such as CPU, too.
     pub measures: bool,
-    /// Ours: the process that wrote it. Two may use one worker id.
+    /// The process that wrote the row, if it is of this library. Two processes may use one worker id.
     pub process: Option<u64>,
 }

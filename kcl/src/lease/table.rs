@@ -1,6 +1,4 @@
-//! The lease table itself: found as it is, or created with its index.
-
-use std::collections::BTreeMap;
+//! Finds or creates the lease table with its index.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
@@ -17,20 +15,20 @@ use super::item::attribute as name;
 use super::table_check::{Index, TableKind, TableProblem, check, index_state};
 use crate::config::TableConfig;
 
-/// The index by which a worker finds its leases.
+/// The index from which a worker reads the keys of its leases.
 pub(crate) const INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
 
-/// Where what is no lease is kept.
+/// The place of the items that are no leases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Layout {
-    /// In the lease table: applications that began with Java 3.5 or with this library.
+    /// The lease table, for applications that began with Java 3.5 or with this library.
     OneTable,
-    /// In two tables beside it.
+    /// Two tables beside the lease table.
     Legacy { state: String, workers: String },
 }
 
 impl Layout {
-    /// The three-table layout's names.
+    /// The layout of three tables.
     pub(crate) fn legacy(application: &str) -> Self {
         Self::Legacy {
             state: format!("{application}-CoordinatorState"),
@@ -38,48 +36,36 @@ impl Layout {
         }
     }
 
-    pub(crate) fn workers<'a>(&'a self, lease_table: &'a str) -> &'a str {
+    /// The table of the workers' rows, and its hash key.
+    pub(crate) fn workers<'a>(&'a self, lease_table: &'a str) -> (&'a str, &'static str) {
         match self {
-            Self::OneTable => lease_table,
-            Self::Legacy { workers, .. } => workers,
+            Self::OneTable => (lease_table, name::KEY),
+            Self::Legacy { workers, .. } => (workers, name::LEGACY_WORKER_KEY),
         }
     }
 
-    pub(crate) fn worker_key(&self) -> &'static str {
+    /// The table of the migration state and the leader's lock, and its hash key.
+    pub(crate) fn state<'a>(&'a self, lease_table: &'a str) -> (&'a str, &'static str) {
         match self {
-            Self::OneTable => name::KEY,
-            Self::Legacy { .. } => name::LEGACY_WORKER_KEY,
-        }
-    }
-
-    pub(crate) fn state<'a>(&'a self, lease_table: &'a str) -> &'a str {
-        match self {
-            Self::OneTable => lease_table,
-            Self::Legacy { state, .. } => state,
-        }
-    }
-
-    pub(crate) fn state_key(&self) -> &'static str {
-        match self {
-            Self::OneTable => name::KEY,
-            Self::Legacy { .. } => name::LEGACY_STATE_KEY,
+            Self::OneTable => (lease_table, name::KEY),
+            Self::Legacy { state, .. } => (state, name::LEGACY_STATE_KEY),
         }
     }
 }
 
-/// Why a table cannot serve, now or at all.
+/// Reason why a table cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum TableError {
     #[error(transparent)]
     Unusable(#[from] TableProblem),
-    /// It can be used soon.
+    /// The table can be used soon.
     #[error("{0}")]
     NotReady(String),
     #[error(transparent)]
     Call(#[from] CallError),
 }
 
-/// Whether the table exists. If it does, it was checked and its items can be read.
+/// Returns true if the table exists. Then it was checked, and its items can be read.
 pub(crate) async fn find(
     client: &Client,
     table: &str,
@@ -91,7 +77,7 @@ pub(crate) async fn find(
     }
 }
 
-/// The table, or `None` if it does not exist.
+/// Describes the table. `None`: it does not exist.
 pub(super) async fn describe(
     client: &Client,
     table: &str,
@@ -107,8 +93,8 @@ pub(super) async fn describe(
     }
 }
 
-/// Finds the lease table, or creates it, with its index. [`TableError::NotReady`] until both can be
-/// used: call it again.
+/// Finds the lease table, or creates it, with its index. Returns [`TableError::NotReady`] until both can be used. Then the
+/// caller calls again.
 pub(crate) async fn ensure(
     client: &Client,
     table: &str,
@@ -136,7 +122,7 @@ pub(crate) async fn ensure(
     }
 }
 
-/// A table that was there a moment ago, or whose creation has begun.
+/// Describes a table that existed a moment ago, or whose creation has begun.
 async fn described(client: &Client, table: &str) -> Result<TableDescription, TableError> {
     let found = describe(client, table).await?;
     found.ok_or(TableError::NotReady("it is CREATING".to_owned()))
@@ -145,30 +131,32 @@ async fn described(client: &Client, table: &str) -> Result<TableDescription, Tab
 async fn create(client: &Client, table: &str, config: &TableConfig) -> Result<(), TableError> {
     let index = GlobalSecondaryIndex::builder()
         .index_name(INDEX)
-        .set_key_schema(Some(index_key()?))
+        .set_key_schema(Some(index_key()))
         .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
-        .set_provisioned_throughput(provisioned(config)?)
+        .set_provisioned_throughput(provisioned(config))
         .build()
-        .map_err(incomplete)?;
+        .expect(COMPLETE);
+    let tag = |(key, value)| Tag::builder().key(key).value(value).build().expect(COMPLETE);
+    let tags: Vec<Tag> = config.tags.iter().map(tag).collect();
     let answer = client
         .create_table()
         .table_name(table)
-        .set_attribute_definitions(Some(attributes()?))
-        .key_schema(key(name::KEY, KeyType::Hash)?)
+        .set_attribute_definitions(Some(attributes()))
+        .key_schema(key(name::KEY, KeyType::Hash))
         .global_secondary_indexes(index)
         .billing_mode(if config.provisioned.is_some() {
             BillingMode::Provisioned
         } else {
             BillingMode::PayPerRequest
         })
-        .set_provisioned_throughput(provisioned(config)?)
+        .set_provisioned_throughput(provisioned(config))
         .deletion_protection_enabled(config.deletion_protection)
-        .set_tags(tags(&config.tags)?)
+        .set_tags((!tags.is_empty()).then_some(tags))
         .send()
         .await;
     match answer {
         Ok(_) => Ok(()),
-        // Another worker creates it at this moment, or a retry followed a lost answer.
+        // Another worker creates the table at this moment, or a retry followed a lost answer.
         Err(SdkError::ServiceError(error))
             if matches!(error.err(), CreateTableError::ResourceInUseException(_)) =>
         {
@@ -184,29 +172,25 @@ async fn add_index(
     config: &TableConfig,
     description: &TableDescription,
 ) -> Result<(), TableError> {
-    // The capacity of the table, if it is provisioned, as Java sets it.
+    // As in the Java library: if the table is provisioned, the index gets its capacity.
     let throughput = match description.provisioned_throughput() {
-        Some(units) if units.read_capacity_units().unwrap_or(0) > 0 => Some(
-            ProvisionedThroughput::builder()
-                .set_read_capacity_units(units.read_capacity_units())
-                .set_write_capacity_units(units.write_capacity_units())
-                .build()
-                .map_err(incomplete)?,
-        ),
-        Some(_) => None,
-        None => provisioned(config)?,
+        Some(units) => match (units.read_capacity_units(), units.write_capacity_units()) {
+            (Some(read), Some(write)) if read > 0 => Some(capacity(read, write)),
+            _ => None,
+        },
+        None => provisioned(config),
     };
     let create = CreateGlobalSecondaryIndexAction::builder()
         .index_name(INDEX)
-        .set_key_schema(Some(index_key()?))
+        .set_key_schema(Some(index_key()))
         .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
         .set_provisioned_throughput(throughput)
         .build()
-        .map_err(incomplete)?;
+        .expect(COMPLETE);
     let answer = client
         .update_table()
         .table_name(table)
-        .set_attribute_definitions(Some(attributes()?))
+        .set_attribute_definitions(Some(attributes()))
         .global_secondary_index_updates(
             GlobalSecondaryIndexUpdate::builder().create(create).build(),
         )
@@ -215,7 +199,7 @@ async fn add_index(
     match answer {
         Ok(_) => Ok(()),
         Err(error) => {
-            // Another worker adds it at this moment.
+            // Another worker may add the index at this moment.
             match index_state(&described(client, table).await?) {
                 Index::Missing => Err(classify("UpdateTable", &error).into()),
                 Index::Changing | Index::Ready => Ok(()),
@@ -224,46 +208,29 @@ async fn add_index(
     }
 }
 
-fn key(attribute: &str, kind: KeyType) -> Result<KeySchemaElement, TableError> {
-    KeySchemaElement::builder().attribute_name(attribute).key_type(kind).build().map_err(incomplete)
+const COMPLETE: &str = "all required fields are set";
+
+fn key(attribute: &str, kind: KeyType) -> KeySchemaElement {
+    KeySchemaElement::builder().attribute_name(attribute).key_type(kind).build().expect(COMPLETE)
 }
 
-fn index_key() -> Result<Vec<KeySchemaElement>, TableError> {
-    Ok(vec![key(name::OWNER, KeyType::Hash)?, key(name::KEY, KeyType::Range)?])
+fn index_key() -> Vec<KeySchemaElement> {
+    vec![key(name::OWNER, KeyType::Hash), key(name::KEY, KeyType::Range)]
 }
 
-fn attributes() -> Result<Vec<AttributeDefinition>, TableError> {
-    let text = |attribute: &str| {
-        AttributeDefinition::builder()
-            .attribute_name(attribute)
-            .attribute_type(ScalarAttributeType::S)
-            .build()
-            .map_err(incomplete)
+fn attributes() -> Vec<AttributeDefinition> {
+    let text = |attribute| {
+        let definition = AttributeDefinition::builder().attribute_name(attribute);
+        definition.attribute_type(ScalarAttributeType::S).build().expect(COMPLETE)
     };
-    Ok(vec![text(name::OWNER)?, text(name::KEY)?])
+    vec![text(name::OWNER), text(name::KEY)]
 }
 
-fn provisioned(config: &TableConfig) -> Result<Option<ProvisionedThroughput>, TableError> {
-    let Some((read, write)) = config.provisioned else {
-        return Ok(None);
-    };
-    let throughput = ProvisionedThroughput::builder()
-        .read_capacity_units(i64::from(read))
-        .write_capacity_units(i64::from(write))
-        .build()
-        .map_err(incomplete)?;
-    Ok(Some(throughput))
+fn provisioned(config: &TableConfig) -> Option<ProvisionedThroughput> {
+    config.provisioned.map(|(read, write)| capacity(read.into(), write.into()))
 }
 
-fn tags(tags: &BTreeMap<String, String>) -> Result<Option<Vec<Tag>>, TableError> {
-    if tags.is_empty() {
-        return Ok(None);
-    }
-    let tag = |(key, value)| Tag::builder().key(key).value(value).build().map_err(incomplete);
-    tags.iter().map(tag).collect::<Result<_, _>>().map(Some)
-}
-
-/// A request without a required field: the settings gave an empty one.
-fn incomplete(error: aws_sdk_dynamodb::error::BuildError) -> TableError {
-    TableProblem::Settings { problem: error.to_string() }.into()
+fn capacity(read: i64, write: i64) -> ProvisionedThroughput {
+    let throughput = ProvisionedThroughput::builder().read_capacity_units(read);
+    throughput.write_capacity_units(write).build().expect(COMPLETE)
 }

@@ -1,4 +1,4 @@
-//! Checkpoints, as a processor writes them.
+//! The checkpoints of a processor.
 
 use std::fmt;
 use std::sync::{Arc, MutexGuard};
@@ -14,56 +14,47 @@ use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
 
 /// Writes checkpoints of one shard for as long as this worker owns its lease.
 ///
-/// A checkpoint says that a record and all before it are done: after a restart, or in another
-/// worker, processing goes on behind it. It is always a sequence *and* a sub-sequence number, so an
-/// aggregate is not read again from its start (the Java library's `checkpoint(Record)` forgets the
-/// latter).
+/// A checkpoint says that a record and all records before it are done. After a restart, or in another worker,
+/// processing goes on after that record. A checkpoint has a sequence number and a sub-sequence number, so an aggregate
+/// is not read again from its start. (The Java library's `checkpoint(Record)` omits the sub-sequence number.)
 ///
-/// A checkpoint must not be before the checkpoint in force, nor after the last record delivered. Records of a batch that
-/// the processor failed on count as delivered again only with its next attempt. The checkpoint in force is not written
-/// again. Clones share their state and write one after the other.
+/// A checkpoint must not lie before the checkpoint in force, nor after the last record delivered. After the processor
+/// failed on a batch, the records of the batch count as delivered again with its next attempt. The checkpoint in force
+/// is not written again. Clones share their state and write one after the other.
 ///
-/// A write that fails for a reason that may pass (a throttle, a timeout, an error of the service, a lost
-/// connection) is tried again, with backoff and jitter, for as long as this worker can be sure to own the
-/// lease: a call waits for at most the [`failover_time`](crate::ConsumerConfig::failover_time), and then
-/// fails with [`CheckpointError::LeaseLost`]. During a planned stop it waits until shortly before the
-/// stop's deadline, and then fails with the last error.
+/// A write that fails for a reason that may pass (a throttle, a timeout, an error of the service, a lost connection) is
+/// tried again with backoff and jitter, as long as this worker is sure to own the lease. So a call waits for at most
+/// the [`failover_time`](crate::ConsumerConfig::failover_time), and then fails with [`CheckpointError::LeaseLost`].
+/// During a planned stop, it waits until shortly before the deadline of the stop, and then fails with the last error.
 ///
 /// # Cancel safety
-/// A call that is dropped may or may not have written, and is not tried again; call again to be sure.
+/// If a call is dropped, the checkpoint may or may not be written. Call again to be sure.
 #[derive(Clone)]
 pub struct Checkpointer {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
     held_lease: HeldLease,
     /// One write at a time, so that a later checkpoint is never overwritten by an earlier one.
-    turn: Semaphore,
+    turn: Arc<Semaphore>,
 }
 
 impl Checkpointer {
     pub(crate) fn new(held_lease: HeldLease) -> Self {
-        Self { inner: Arc::new(Inner { held_lease, turn: Semaphore::new(1) }) }
+        Self { held_lease, turn: Arc::new(Semaphore::new(1)) }
     }
 
-    /// Checkpoints all that was delivered so far: the batch in hand included, a batch that the
-    /// processor failed on not. Nothing is written when there is nothing new.
+    /// Checkpoints all records delivered so far. That includes the batch in hand, but not a batch that the processor
+    /// failed on. Nothing is written if there is nothing new.
     ///
     /// # Errors
-    /// [`CheckpointError::LeaseLost`] when the shard is another worker's now, or the lease table did not
-    /// answer until the lease expired: stop. `Throttled` and `Store` when the lease table refused the
-    /// write for good, or a planned stop ran out of time.
+    /// [`CheckpointError::LeaseLost`] if another worker owns the shard now, or the lease table did not answer until the
+    /// lease expired: stop processing the shard. [`Throttled`](CheckpointError::Throttled) and
+    /// [`Store`](CheckpointError::Store) if the lease table refused the write for good, or a planned stop ran out of
+    /// time.
     pub async fn checkpoint(&self) -> Result<(), CheckpointError> {
-        self.write_all(Retry::UntilDeadline).await
+        self.checkpoint_delivered(Retry::UntilDeadline).await
     }
 
-    /// As [`checkpoint`](Self::checkpoint), with one attempt, for a caller that comes again.
-    pub(crate) async fn try_checkpoint(&self) -> Result<(), CheckpointError> {
-        self.write_all(Retry::Never).await
-    }
-
-    async fn write_all(&self, retry: Retry) -> Result<(), CheckpointError> {
+    /// As [`checkpoint`](Self::checkpoint). `retry`: whether a failed write is tried again.
+    pub(crate) async fn checkpoint_delivered(&self, retry: Retry) -> Result<(), CheckpointError> {
         let _turn = self.turn().await;
         let unwritten = self.progress().unwritten();
         match unwritten {
@@ -72,20 +63,20 @@ impl Checkpointer {
         }
     }
 
-    /// Checkpoints `record` and all before it.
+    /// Checkpoints `record` and all records before it.
     ///
     /// # Errors
-    /// As [`checkpoint`](Self::checkpoint), and [`CheckpointError::OutOfRange`] when a later record
-    /// was checkpointed already.
+    /// As [`checkpoint`](Self::checkpoint), and [`CheckpointError::OutOfRange`] if a later record was checkpointed
+    /// already.
     pub async fn checkpoint_at(&self, record: &Record<'_>) -> Result<(), CheckpointError> {
         self.checkpoint_to(record.position()).await
     }
 
-    /// Checkpoints the record at this position and all before it.
+    /// Checkpoints the record at this position and all records before it.
     ///
     /// # Errors
-    /// As [`checkpoint`](Self::checkpoint), and [`CheckpointError::OutOfRange`] when the position
-    /// was not delivered yet or lies before the checkpoint.
+    /// As [`checkpoint`](Self::checkpoint), and [`CheckpointError::OutOfRange`] if the position was not delivered yet or
+    /// lies before the checkpoint.
     pub async fn checkpoint_at_position(
         &self,
         sequence_number: &SequenceNumber,
@@ -95,8 +86,8 @@ impl Checkpointer {
         self.checkpoint_to(position).await
     }
 
-    /// First phase of a checkpoint of all that was delivered so far: the position and `state` are
-    /// stored beside the checkpoint in force, and handed to the next owner's `initialize` if
+    /// Writes the first phase of a checkpoint of all records delivered so far. The position and `state` are stored beside
+    /// the checkpoint in force. The `initialize` of the next owner gets them if
     /// [`commit`](PreparedCheckpoint::commit) does not follow.
     ///
     /// # Errors
@@ -110,7 +101,7 @@ impl Checkpointer {
         self.prepare_to(unwritten, state).await
     }
 
-    /// As [`prepare`](Self::prepare), for `record` and all before it.
+    /// As [`prepare`](Self::prepare), for `record` and all records before it.
     ///
     /// # Errors
     /// As [`checkpoint_at`](Self::checkpoint_at).
@@ -132,22 +123,17 @@ impl Checkpointer {
     ) -> Result<PreparedCheckpoint, CheckpointError> {
         if let Some(position) = &position {
             let pending = Checkpoint::At(position.clone());
-            let retry = Retry::UntilDeadline;
-            let held_lease = &self.inner.held_lease;
-            held_lease.prepare_checkpoint(pending, state, retry).await?;
+            self.held_lease.prepare_checkpoint(pending, state, Retry::UntilDeadline).await?;
         }
         Ok(PreparedCheckpoint { checkpointer: self.clone(), position })
     }
 
     async fn checkpoint_to(&self, position: ExtendedSequenceNumber) -> Result<(), CheckpointError> {
         let _turn = self.turn().await;
-        let new = self.progress().admit(&position)?;
-        if new {
-            let checkpoint = Checkpoint::At(position);
-            self.write(checkpoint, Retry::UntilDeadline).await
-        } else {
-            Ok(())
+        if !self.progress().admit(&position)? {
+            return Ok(());
         }
+        self.write(Checkpoint::At(position), Retry::UntilDeadline).await
     }
 
     /// Writes `SHARD_END`.
@@ -160,29 +146,28 @@ impl Checkpointer {
     }
 
     async fn write(&self, checkpoint: Checkpoint, retry: Retry) -> Result<(), CheckpointError> {
-        // The renewer notes it in the shard's progress before it answers.
-        self.inner.held_lease.checkpoint(checkpoint, retry).await
+        // The renewer notes the checkpoint in the shard's progress before it answers.
+        self.held_lease.checkpoint(checkpoint, retry).await
     }
 
-    /// How far the shard is.
     pub(crate) fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.inner.held_lease.progress().lock()
+        self.held_lease.progress().lock()
     }
 
     async fn turn(&self) -> SemaphorePermit<'_> {
-        self.inner.turn.acquire().await.expect("the semaphore is never closed")
+        self.turn.acquire().await.expect("the semaphore is never closed")
     }
 }
 
 impl fmt::Debug for Checkpointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Checkpointer")
-            .field("shard_id", &self.inner.held_lease.shard_id())
+            .field("shard_id", &self.held_lease.shard_id())
             .finish_non_exhaustive()
     }
 }
 
-/// The second phase of a checkpoint.
+/// A checkpoint whose second phase is still to be written.
 #[derive(Debug)]
 #[must_use = "the checkpoint is not in force before commit()"]
 pub struct PreparedCheckpoint {
@@ -191,18 +176,18 @@ pub struct PreparedCheckpoint {
 }
 
 impl PreparedCheckpoint {
-    /// Where it will be; `None` if that was checkpointed already.
+    /// The position of the checkpoint. `None` if it was checkpointed already.
     pub fn position(&self) -> Option<&ExtendedSequenceNumber> {
         self.position.as_ref()
     }
 
-    /// Makes it the checkpoint, and removes the pending one.
+    /// Makes the position the checkpoint in force, and removes the pending one.
     ///
     /// # Errors
     /// As [`Checkpointer::checkpoint_at`].
     ///
     /// # Cancel safety
-    /// A call that is dropped may or may not have written.
+    /// If the call is dropped, the checkpoint may or may not be written.
     pub async fn commit(self) -> Result<(), CheckpointError> {
         match self.position {
             Some(position) => self.checkpointer.checkpoint_to(position).await,

@@ -17,8 +17,8 @@ use crate::clock::Clock;
 use crate::config::{InitialPosition, OnRecreatedStream};
 use crate::current_stream::CurrentStream;
 use crate::lease::{
-    ChildShard, Lease, LeaseStore, LeaseStoreError, Outcome, ShardFacts, Snapshot, StoreFuture,
-    StreamIdentity,
+    ChildShard, Lease, LeaseStore, LeaseStoreError, LeaseWrite, Outcome, ShardFacts, Snapshot,
+    StoreFuture, StreamIdentity,
 };
 
 /// Writes at a time: at 10 ms each, about as many as a new on-demand table takes a second.
@@ -175,12 +175,12 @@ impl ShardSync {
                 && let Some(shard) = shards.get(lease.shard_id())
             {
                 let range = ShardFacts::HashKeyRange(shard.hash_key_range);
-                facts.push(self.store.set_shard_facts(&shard.id, range));
+                facts.push(self.store.write(lease, LeaseWrite::SetFacts(range)));
             }
             // Leases of Java workers do not name their stream. It was compared after the table was read.
             if lease.stream.is_none() {
                 let named = ShardFacts::Stream(self.stream.identity());
-                facts.push(self.store.set_shard_facts(lease.shard_id(), named));
+                facts.push(self.store.write(lease, LeaseWrite::SetFacts(named)));
             }
         }
         let mut facts = stream::iter(facts).buffer_unordered(CONCURRENT_WRITES);
@@ -196,7 +196,7 @@ impl ShardSync {
             .due(done, self.clock.now());
         let mut deleted = 0;
         let mut deletes: Vec<StoreFuture<'_, Outcome>> = Vec::new();
-        deletes.extend(due.into_iter().map(|lease| self.store.delete(lease)));
+        deletes.extend(due.into_iter().map(|lease| self.store.write(lease, LeaseWrite::Delete)));
         let mut deletes = stream::iter(deletes).buffer_unordered(CONCURRENT_WRITES);
         while let Some(outcome) = deletes.next().await {
             deleted += usize::from(outcome?.applied().is_some());
@@ -265,11 +265,12 @@ impl ShardSync {
             let mut lease = lease.clone();
             let mut tries = 0;
             let outcome = loop {
-                let outcome = match shard {
-                    Some(shard) => self.store.replace(&lease, &new_lease(shard)).await?,
+                let write = match shard {
+                    Some(shard) => LeaseWrite::Replace { new: Box::new(new_lease(shard)) },
                     // Not one of the first: if it exists again, its parents' end brings its lease.
-                    None => self.store.delete(&lease).await?,
+                    None => LeaseWrite::Delete,
                 };
+                let outcome = self.store.write(&lease, write).await?;
                 tries += 1;
                 match outcome {
                     // Its owner wrote it meanwhile, and knows nothing of the new stream. A lease that
@@ -390,7 +391,7 @@ impl ShardSync {
         if self.clock.now().saturating_sub(looked) > LOOK_LASTS {
             return Err(SyncError::Stale);
         }
-        let created = matches!(self.store.create(lease).await?, Outcome::Applied(_));
+        let created = self.store.write(lease, LeaseWrite::Create).await?.applied().is_some();
         if created {
             tracing::info!(shard = lease.shard_id(), checkpoint = %lease.checkpoint, "lease created");
         }
@@ -427,9 +428,8 @@ impl ShardSync {
         }
         let ids: Vec<String> = children.into_iter().map(|child| child.shard_id).collect();
         if !ids.is_empty() {
-            self.store
-                .set_shard_facts(parent.shard_id(), ShardFacts::Children(ids.clone()))
-                .await?;
+            let children = ShardFacts::Children(ids.clone());
+            self.store.write(parent, LeaseWrite::SetFacts(children)).await?;
         }
         Ok(ids)
     }

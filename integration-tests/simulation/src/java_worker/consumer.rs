@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kcl::Checkpoint;
-use kcl::internals::{Lease, LeaseStore};
+use kcl::internals::{Lease, LeaseStore, LeaseWrite};
 
 use super::{Held, Worker};
 use crate::stream::{position_of, record_at};
@@ -177,7 +177,7 @@ async fn clean_up(worker: &Worker, lease: &Lease, children: &[String]) {
             moved_on &= matches!(found, Ok(Some(child)) if !child.checkpoint.is_initial());
         }
         // Not conditional in Java; a finished lease does not change any more.
-        if moved_on && worker.store.delete(lease).await.is_ok() {
+        if moved_on && worker.store.write(lease, LeaseWrite::Delete).await.is_ok() {
             return;
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use kcl::internals::{Item, Lease, LeaseStore, Snapshot, text};
+use kcl::internals::{Item, Lease, LeaseStore, LeaseWrite, Snapshot, text};
 
 use super::Worker;
 use super::audit::{Audit, first_lease};
@@ -165,7 +165,8 @@ impl Worker {
                 if let Some(to) = to {
                     self.about_to_write().await;
                     // Counter and time of the owner do not stand in its way.
-                    let _ = self.store.assign(lease, &to, false).await;
+                    let assign = LeaseWrite::Assign { to, released: false };
+                    let _ = self.store.write(lease, assign).await;
                 }
             } else if !lease.is_handoff_pending() {
                 steady.push(lease);
@@ -203,7 +204,7 @@ impl Worker {
         {
             self.about_to_write().await;
             // Another pass tries again.
-            let _ = self.store.start_handoff(lease, to).await;
+            let _ = self.store.write(lease, LeaseWrite::StartHandoff { to: to.clone() }).await;
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kcl::Checkpoint;
-use kcl::internals::{Lease, LeaseStore, LeaseStoreError, Outcome};
+use kcl::internals::{Lease, LeaseStore, LeaseStoreError, LeaseWrite, Outcome};
 
 use super::{Heartbeat, Held, Worker};
 
@@ -128,7 +128,8 @@ impl Worker {
     pub(super) async fn transfer(&self, held: &Arc<Held>) -> Result<(), LeaseStoreError> {
         let lease = held.lease();
         if let (true, Some(to)) = (lease.is_handoff_pending(), &lease.owner) {
-            self.store.assign(&lease, to, false).await?;
+            let assign = LeaseWrite::Assign { to: to.clone(), released: false };
+            self.store.write(&lease, assign).await?;
         }
         Ok(())
     }

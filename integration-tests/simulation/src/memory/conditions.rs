@@ -1,29 +1,44 @@
 //! The conditional writes of a lease table as functions from one item to the next: pure.
 
 use kcl::Checkpoint;
-use kcl::internals::{Intent, Lease, Progress, ShardFacts, Stamp, throughput};
+use kcl::internals::{Lease, LeaseWrite, ShardFacts, Stamp, throughput};
 
-/// The item that this write by `process` leaves of `item`, for a caller that knows the lease as
-/// `known`; `None` if its condition does not hold.
-pub fn apply(intent: Intent<'_>, process: u64, known: &Lease, item: &Lease) -> Option<Lease> {
+/// The item that this write by `process` leaves of `item`, for a caller that knows the lease as `known`. `None`: its
+/// condition does not hold. `Some(None)`: the item is deleted.
+pub fn apply(
+    write: &LeaseWrite,
+    process: u64,
+    known: &Lease,
+    item: Option<&Lease>,
+) -> Option<Option<Lease>> {
+    if *write == LeaseWrite::Create {
+        return item.is_none().then(|| Some(known.clone()));
+    }
+    let item = item?;
     let counter_is_known = item.counter == known.counter;
     let owners_are_known =
         item.owner == known.owner && item.checkpoint_owner == known.checkpoint_owner;
-    let holds = match intent {
-        Intent::Renew { owner } => counter_is_known && processed_by(item, known, owner),
-        Intent::Checkpoint { owner, .. } => counter_is_known && item.is_owned_by(owner),
-        Intent::Take { .. } => counter_is_known && owners_are_known,
-        Intent::Assign { released, .. } => owners_are_known && (counter_is_known || !released),
-        Intent::StartHandoff { .. } => item.owner == known.owner && item.checkpoint_owner.is_none(),
-        Intent::Evict => counter_is_known && owners_are_known,
+    let holds = match write {
+        LeaseWrite::Create => false,
+        LeaseWrite::Renew { owner, .. } => counter_is_known && processed_by(item, known, owner),
+        LeaseWrite::Checkpoint { owner, .. } => counter_is_known && item.is_owned_by(owner),
+        LeaseWrite::Take { .. } | LeaseWrite::Evict | LeaseWrite::Replace { .. } => {
+            counter_is_known && owners_are_known
+        }
+        LeaseWrite::Assign { released, .. } => owners_are_known && (counter_is_known || !released),
+        LeaseWrite::StartHandoff { .. } => {
+            item.owner == known.owner && item.checkpoint_owner.is_none()
+        }
+        LeaseWrite::SetFacts(ShardFacts::Stream(_)) => item.stream.is_none(),
+        LeaseWrite::SetFacts(_) => true,
+        LeaseWrite::Delete => same_text(&item.checkpoint, &known.checkpoint),
     };
-    holds.then(|| written(intent, process, known, item.clone()))
+    holds.then(|| written(write, process, known, item.clone()))
 }
 
-fn written(intent: Intent<'_>, process: u64, known: &Lease, mut item: Lease) -> Lease {
-    match intent {
-        Intent::StartHandoff { .. } => {}
-        Intent::Renew { .. } | Intent::Checkpoint { .. } | Intent::Take { .. } => {
+fn written(write: &LeaseWrite, process: u64, known: &Lease, mut item: Lease) -> Option<Lease> {
+    match write {
+        LeaseWrite::Renew { .. } | LeaseWrite::Checkpoint { .. } | LeaseWrite::Take { .. } => {
             if item.was_owned_by_another_library() {
                 item.read_to = None;
             }
@@ -31,30 +46,44 @@ fn written(intent: Intent<'_>, process: u64, known: &Lease, mut item: Lease) -> 
             item.counter = stamp.counter;
             item.stamp = Some(stamp);
         }
-        Intent::Assign { .. } | Intent::Evict => item.counter = item.counter.wrapping_add(1),
+        LeaseWrite::Assign { .. } | LeaseWrite::Evict => {
+            item.counter = item.counter.wrapping_add(1);
+        }
+        _ => {}
     }
-    match intent {
-        Intent::Renew { .. } => {}
-        Intent::Checkpoint { progress, .. } => set_progress(&mut item, progress),
-        Intent::Take { owner } => set_owner(&mut item, known.actual_owner(), owner),
-        Intent::Assign { to, released } => {
+    match write {
+        LeaseWrite::Create | LeaseWrite::Delete => return None,
+        LeaseWrite::Renew { throughput, .. } => set_throughput(&mut item, *throughput),
+        LeaseWrite::Checkpoint { checkpoint, pending, throughput, .. } => {
+            item.checkpoint = checkpoint.clone();
+            item.pending.clone_from(pending);
+            item.owner_switches = 0;
+            set_throughput(&mut item, *throughput);
+            if !checkpoint.is_initial() {
+                item.resume_from = None;
+            }
+        }
+        LeaseWrite::Take { owner } => set_owner(&mut item, known.actual_owner(), owner),
+        LeaseWrite::Assign { to, released } => {
             set_owner(&mut item, known.owner.as_deref(), to);
-            if released {
+            if *released {
                 item.released_at = Some(known.counter.wrapping_add(1));
             }
         }
-        Intent::StartHandoff { to } => {
-            item.owner = Some(to.to_owned());
+        LeaseWrite::StartHandoff { to } => {
+            item.owner = Some(to.clone());
             item.checkpoint_owner.clone_from(&known.owner);
         }
-        Intent::Evict => {
+        LeaseWrite::Evict => {
             item.checkpoint_owner = None;
             if !known.is_handoff_pending() {
                 item.owner = None;
             }
         }
+        LeaseWrite::Replace { new } => item = new.in_place_of(known, process),
+        LeaseWrite::SetFacts(facts) => set_facts(&mut item, facts),
     }
-    item
+    Some(item)
 }
 
 /// `owner` processes the shard, in the handoff that it knows of, or in none.
@@ -75,39 +104,24 @@ fn set_owner(item: &mut Lease, from: Option<&str>, owner: &str) {
 }
 
 /// Sets the throughput as it is read back: rounded.
-pub(super) fn set_throughput(item: &mut Lease, kib_per_second: Option<f64>) {
+fn set_throughput(item: &mut Lease, kib_per_second: Option<f64>) {
     if let Some(value) = kib_per_second {
         let written = throughput(value);
         item.throughput = written.as_n().ok().and_then(|number| number.parse().ok());
     }
 }
 
-fn set_progress(item: &mut Lease, progress: &Progress) {
-    item.checkpoint = progress.checkpoint.clone();
-    item.pending.clone_from(&progress.pending);
-    item.owner_switches = 0;
-    set_throughput(item, progress.throughput);
-    if !progress.checkpoint.is_initial() {
-        item.resume_from = None;
-    }
-}
-
-/// The lease with these facts noted.
-pub(super) fn noted(facts: &ShardFacts, item: &Lease) -> Lease {
-    let mut item = item.clone();
+fn set_facts(item: &mut Lease, facts: &ShardFacts) {
     match facts {
         ShardFacts::Children(children) => item.children = children.iter().cloned().collect(),
         ShardFacts::HashKeyRange(range) => item.hash_key_range = Some(*range),
         ShardFacts::ReadTo(time) => item.read_to = Some(*time),
-        ShardFacts::Stream(identity) => {
-            item.stream.get_or_insert_with(|| identity.clone());
-        }
+        ShardFacts::Stream(identity) => item.stream = Some(identity.clone()),
     }
-    item
 }
 
 /// Whether both are the same text in the attribute `checkpoint`, which has no sub-sequence number.
-pub(super) fn same_text(a: &Checkpoint, b: &Checkpoint) -> bool {
+fn same_text(a: &Checkpoint, b: &Checkpoint) -> bool {
     match (a, b) {
         (Checkpoint::At(a), Checkpoint::At(b)) => a.sequence_number == b.sequence_number,
         (a, b) => a == b,

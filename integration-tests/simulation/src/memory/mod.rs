@@ -1,5 +1,5 @@
-//! A lease table in memory, behind a network that may fail: what simulations run on. The conformance
-//! suite shows that it behaves as DynamoDB does.
+//! A lease table in memory for simulations, over a network that may fail. The conformance suite shows that it behaves
+//! as DynamoDB does.
 
 mod conditions;
 mod table;
@@ -12,43 +12,42 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use kcl::internals::{
-    CallError, CallErrorKind, CorruptItem, Intent, LEADER, LeaderLock, Lease, LeaseStore,
-    LeaseStoreError, Outcome, Progress, ShardFacts, Snapshot, StoreFuture, WorkerRow, conclude,
+    CallError, CallErrorKind, LEADER, LeaderLock, Lease, LeaseStore, LeaseStoreError, LeaseWrite,
+    Outcome, Snapshot, StoreFuture, WorkerRow, read_back,
 };
 use tokio::sync::oneshot;
 
-use self::conditions::{noted, same_text, set_throughput};
 pub use conditions::apply;
 pub use table::{MemoryTable, Row, Watcher};
 
-/// Attempts of a call and the pause after the first, as the DynamoDB client is set.
+/// Attempts of a call, and the pause after the first: the settings of the DynamoDB client.
 const ATTEMPTS: u32 = 3;
 const FIRST_BACKOFF: Duration = Duration::from_millis(25);
-/// The client's retry quota, and what a retry takes of it.
+/// The client's retry quota, and the cost of a retry.
 const QUOTA: u32 = 500;
 const RETRY_COST: u32 = 5;
 const TIMEOUT_COST: u32 = 10;
 
 /// The cause of each failed call.
 const SIMULATED: &str = "simulated";
-/// The process of a worker that stamps nothing, as Java's.
+/// The process of a worker that stamps nothing, such as a Java worker.
 const NO_STAMP: u64 = 0;
 
-/// What becomes of one attempt of a call.
+/// Fate of one attempt of a call.
 #[derive(Debug, Clone, Copy)]
 pub enum Passage {
-    /// It is done, and answered.
+    /// The attempt is done, and answered.
     Through {
         /// Time until it is done.
         there: Duration,
         /// Time until its answer arrives after that. `None`: the connection breaks instead.
         back: Option<Duration>,
     },
-    /// It never arrives, and nobody says so.
+    /// The attempt never arrives, and the sender is not told.
     Lost,
-    /// The connection can not be made.
+    /// The connection cannot be made.
     Cut,
-    /// It is refused: too many requests.
+    /// The attempt is throttled.
     Throttled,
 }
 
@@ -59,10 +58,10 @@ impl Passage {
 
 /// The way between a worker and the table. By default nothing lags behind the table.
 pub trait Link: Send + Sync + fmt::Debug {
-    /// What becomes of the next attempt.
+    /// Fate of the next attempt.
     fn passage(&self, is_write: bool) -> Passage;
 
-    /// Told of each attempt of a call.
+    /// Notes an attempt of a call.
     fn attempted(&self, _operation: &'static str) {}
 
     /// How old each row of an eventually consistent scan is.
@@ -90,17 +89,9 @@ pub struct MemoryLeaseStore {
     name: String,
     process: u64,
     attempt_timeout: Duration,
-    /// As the client's: a retry takes from it, a success gives back.
+    /// Retry quota, as that of the client: a retry takes from it, a success gives back.
     quota: Arc<AtomicU32>,
 }
-
-/// What one attempt of a conditional write found.
-enum Attempt {
-    Written(Lease),
-    Refused(Option<Lease>),
-}
-
-type Done = Result<Attempt, CorruptItem>;
 
 impl MemoryLeaseStore {
     /// The way of `name` to `table`, for a worker that stamps nothing.
@@ -120,13 +111,13 @@ impl MemoryLeaseStore {
         }
     }
 
-    /// For `process`, which stamps by that what it writes.
+    /// Stamps the writes with `process`.
     pub fn of_process(mut self, process: u64) -> Self {
         self.process = process;
         self
     }
 
-    /// One call with its attempts. An attempt on its way arrives, whatever becomes of its sender.
+    /// One call with its attempts. An attempt under way arrives even if its sender has given up.
     async fn call<T: Send + 'static>(
         &self,
         operation: &'static str,
@@ -194,178 +185,64 @@ impl MemoryLeaseStore {
         let _ = self.quota.fetch_update(set, fetch, give);
     }
 
-    /// One conditional write; whatever answer got lost is read back. `change`: the row that it leaves
-    /// of the one it finds, or `None` if its condition does not hold.
-    async fn write(
+    /// One conditional write, without a read-back. `change`: the row that it leaves of the one it finds, or `None` if
+    /// its condition does not hold.
+    async fn attempt(
         &self,
         operation: &'static str,
-        before: &Lease,
-        intent: Option<Intent<'_>>,
+        key: &str,
         change: impl Fn(Option<&Lease>) -> Option<Option<Lease>> + Send + Sync + 'static,
     ) -> Result<Outcome, LeaseStoreError> {
-        let (key, name) = (before.key.clone(), self.name.clone());
-        let attempt = move |table: &MemoryTable| -> Done {
+        let (key, name) = (key.to_owned(), self.name.clone());
+        let attempt = move |table: &MemoryTable| -> Result<Outcome, LeaseStoreError> {
             let row = table.row(&key);
             let item = row.as_ref().map(|row| row.as_lease(&key)).transpose()?;
             let Some(after) = change(item) else {
-                return Ok(Attempt::Refused(item.cloned()));
+                return Ok(Outcome::ConditionFailed(item.cloned()));
             };
             table.set(&name, &key, after.clone().map(Row::Lease));
             // A deleted lease: as it was.
             let written = after.or_else(|| item.cloned());
-            Ok(written.map_or(Attempt::Refused(None), Attempt::Written))
+            Ok(written.map_or(Outcome::ConditionFailed(None), Outcome::Applied))
         };
-        let answer = self.call(operation, true, attempt).await;
-        let (refused, seen, failure) = match answer {
-            Ok(done) => match done? {
-                Attempt::Written(lease) => return Ok(Outcome::Applied(lease)),
-                Attempt::Refused(seen) => {
-                    let failure =
-                        CallError::new(operation, CallErrorKind::Refused, SIMULATED.into());
-                    let seen = if self.link.hides_old_item() {
-                        self.get(&before.key).await?
-                    } else {
-                        seen
-                    };
-                    (true, seen, failure.into())
-                }
-            },
-            Err(failure) if failure.is_ambiguous() && intent.is_some() => {
-                let read = self.get(&before.key).await;
-                // The first error says more than one of the read.
-                (false, read.map_err(|_| failure.clone())?, failure)
+        match self.call(operation, true, attempt).await? {
+            Ok(Outcome::ConditionFailed(_)) if self.link.hides_old_item() => {
+                Ok(Outcome::ConditionFailed(None))
             }
-            Err(failure) => return Err(failure),
-        };
-        conclude(intent, self.process, before, seen, refused, failure)
+            answer => answer,
+        }
     }
-}
 
-impl MemoryLeaseStore {
-    /// A write of another library, by its own condition, and without a read-back.
+    /// A write of another library, by its own condition. Only an item that a failed condition lacks is read.
     pub async fn conditional(
         &self,
         operation: &'static str,
         known: &Lease,
         change: impl Fn(&Lease) -> Option<Lease> + Send + Sync + 'static,
     ) -> Result<Outcome, LeaseStoreError> {
-        self.write(operation, known, None, to_existing(change)).await
+        let change = move |item: Option<&Lease>| change(item?).map(Some);
+        match self.attempt(operation, &known.key, change).await? {
+            Outcome::ConditionFailed(None) => {
+                Ok(Outcome::ConditionFailed(self.get(&known.key).await?))
+            }
+            answer => Ok(answer),
+        }
     }
-}
-
-/// A write that changes a lease that is there.
-fn to_existing(
-    change: impl Fn(&Lease) -> Option<Lease> + Send + Sync + 'static,
-) -> impl Fn(Option<&Lease>) -> Option<Option<Lease>> + Send + Sync + 'static {
-    move |item| change(item?).map(Some)
 }
 
 impl LeaseStore for MemoryLeaseStore {
-    fn exists(&self) -> StoreFuture<'_, bool> {
-        std::future::ready(Ok(true)).boxed()
-    }
-
-    fn create<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome> {
-        let new = lease.clone();
-        self.write("create", lease, None, move |item| item.is_none().then(|| Some(new.clone())))
-            .boxed()
-    }
-
-    fn renew<'a>(
-        &'a self,
-        lease: &'a Lease,
-        owner: &'a str,
-        throughput: Option<f64>,
-    ) -> StoreFuture<'a, Outcome> {
-        let (process, known, me) = (self.process, lease.clone(), owner.to_owned());
-        let change = to_existing(move |item| {
-            let mut lease = apply(Intent::Renew { owner: &me }, process, &known, item)?;
-            set_throughput(&mut lease, throughput);
-            Some(lease)
-        });
-        let intent = Intent::Renew { owner };
-        self.write("renew", lease, Some(intent), change).boxed()
-    }
-
-    fn checkpoint<'a>(
-        &'a self,
-        lease: &'a Lease,
-        owner: &'a str,
-        progress: &'a Progress,
-    ) -> StoreFuture<'a, Outcome> {
-        let (known, me, to) = (lease.clone(), owner.to_owned(), progress.clone());
-        let process = self.process;
-        let change = to_existing(move |item| {
-            let (owner, progress) = (me.as_str(), &to);
-            apply(Intent::Checkpoint { owner, progress }, process, &known, item)
-        });
-        let intent = Intent::Checkpoint { owner, progress };
-        self.write("checkpoint", lease, Some(intent), change).boxed()
-    }
-
-    fn take<'a>(&'a self, lease: &'a Lease, owner: &'a str) -> StoreFuture<'a, Outcome> {
-        let (process, known, me) = (self.process, lease.clone(), owner.to_owned());
-        let change =
-            to_existing(move |item| apply(Intent::Take { owner: &me }, process, &known, item));
-        self.write("take", lease, Some(Intent::Take { owner }), change).boxed()
-    }
-
-    fn assign<'a>(
-        &'a self,
-        lease: &'a Lease,
-        to: &'a str,
-        released: bool,
-    ) -> StoreFuture<'a, Outcome> {
-        let (process, known, next) = (self.process, lease.clone(), to.to_owned());
-        let change = to_existing(move |item| {
-            let to = &next;
-            apply(Intent::Assign { to, released }, process, &known, item)
-        });
-        let intent = Intent::Assign { to, released };
-        self.write("assign", lease, Some(intent), change).boxed()
-    }
-
-    fn start_handoff<'a>(&'a self, lease: &'a Lease, to: &'a str) -> StoreFuture<'a, Outcome> {
-        let (process, known, next) = (self.process, lease.clone(), to.to_owned());
-        let change = to_existing(move |item| {
-            apply(Intent::StartHandoff { to: &next }, process, &known, item)
-        });
-        self.write("start handoff", lease, Some(Intent::StartHandoff { to }), change).boxed()
-    }
-
-    fn evict<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome> {
-        let (process, known) = (self.process, lease.clone());
-        let change = to_existing(move |item| apply(Intent::Evict, process, &known, item));
-        self.write("evict", lease, Some(Intent::Evict), change).boxed()
-    }
-
-    fn replace<'a>(&'a self, former: &'a Lease, new: &'a Lease) -> StoreFuture<'a, Outcome> {
-        let (known, new) = (former.clone(), new.in_place_of(former, self.process));
-        let change = to_existing(move |item| {
-            let as_known = item.counter == known.counter
-                && item.owner == known.owner
-                && item.checkpoint_owner == known.checkpoint_owner;
-            as_known.then(|| new.clone())
-        });
-        self.write("replace", former, None, change).boxed()
-    }
-
-    fn set_shard_facts<'a>(&'a self, key: &'a str, facts: ShardFacts) -> StoreFuture<'a, Outcome> {
+    fn write<'a>(&'a self, known: &'a Lease, write: LeaseWrite) -> StoreFuture<'a, Outcome> {
         async move {
-            // Only the key matters.
-            let lease = Lease::new(key, kcl::Checkpoint::TrimHorizon);
-            let change = to_existing(move |item| Some(noted(&facts, item)));
-            self.write("shard facts", &lease, None, change).await
+            let (process, before, change) = (self.process, known.clone(), write.clone());
+            let change = move |item: Option<&Lease>| apply(&change, process, &before, item);
+            let answer = self.attempt(write.operation(), &known.key, change).await;
+            read_back(self, process, known, &write, answer).await
         }
         .boxed()
     }
 
-    fn delete<'a>(&'a self, lease: &'a Lease) -> StoreFuture<'a, Outcome> {
-        let known = lease.checkpoint.clone();
-        self.write("delete", lease, None, move |item| {
-            same_text(&item?.checkpoint, &known).then_some(None)
-        })
-        .boxed()
+    fn exists(&self) -> StoreFuture<'_, bool> {
+        std::future::ready(Ok(true)).boxed()
     }
 
     fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Lease>> {
@@ -443,7 +320,7 @@ impl LeaseStore for MemoryLeaseStore {
             Some(Row::Worker(row)) if written.contains(&row.last_update) => {
                 table.set(&name, &worker, None);
             }
-            // Gone already, or a later process's.
+            // The row is gone, or a later process has written it.
             _ => {}
         };
         self.call("delete worker", true, write).boxed()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kcl::internals::{Lease, LeaseStore as _, Outcome};
+use kcl::internals::{Lease, LeaseStore as _, LeaseWrite, Outcome};
 use tokio_util::sync::CancellationToken;
 
 use super::{Fleet, Member, worker_id};
@@ -55,7 +55,8 @@ impl Fleet {
             let Some(lease) = (!leases.is_empty()).then(|| &leases[draw % leases.len()]) else {
                 return;
             };
-            let started = store.start_handoff(lease, worker_id(&to)).await;
+            let start = LeaseWrite::StartHandoff { to: worker_id(&to).into() };
+            let started = store.write(lease, start).await;
             if !matches!(started, Ok(Outcome::Applied(_) | Outcome::AppliedBefore(_))) {
                 return;
             }

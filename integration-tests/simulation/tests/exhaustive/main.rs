@@ -14,7 +14,7 @@ mod worker;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use kcl::internals::{Intent, Lease, Progress, Stamp};
+use kcl::internals::{Lease, LeaseWrite, Stamp};
 use kcl::{Checkpoint, ExtendedSequenceNumber};
 use kcl_simulation::memory::apply;
 use stateright::{Checker as _, HasDiscoveries, Model, Property};
@@ -109,22 +109,25 @@ enum Kind {
 }
 
 impl Write {
-    /// Calls `then` with the write as the store knows it.
-    fn with<T>(self, me: &str, then: impl FnOnce(Intent<'_>) -> T) -> T {
-        let progress;
-        then(match self.kind {
-            Kind::Take => Intent::Take { owner: me },
-            Kind::Begin | Kind::Renew => Intent::Renew { owner: me },
-            Kind::Checkpoint(position) => {
-                progress = Progress { checkpoint: at(position), pending: None, throughput: None };
-                Intent::Checkpoint { owner: me, progress: &progress }
-            }
-            Kind::StartHandoff(to) => Intent::StartHandoff { to: NAMES[to] },
-            Kind::Release(to) => Intent::Assign { to: NAMES[to], released: true },
-            Kind::Abandon(to) => Intent::Take { owner: NAMES[to] },
-            Kind::Assign(to) => Intent::Assign { to: NAMES[to], released: false },
-            Kind::Evict => Intent::Evict,
-        })
+    /// The write as the store knows it, of the owner `me`.
+    fn of(self, me: &str) -> LeaseWrite {
+        let owner = me.to_owned();
+        let name = |worker: usize| NAMES[worker].to_owned();
+        match self.kind {
+            Kind::Take => LeaseWrite::Take { owner },
+            Kind::Begin | Kind::Renew => LeaseWrite::Renew { owner, throughput: None },
+            Kind::Checkpoint(position) => LeaseWrite::Checkpoint {
+                owner,
+                checkpoint: at(position),
+                pending: None,
+                throughput: None,
+            },
+            Kind::StartHandoff(to) => LeaseWrite::StartHandoff { to: name(to) },
+            Kind::Release(to) => LeaseWrite::Assign { to: name(to), released: true },
+            Kind::Abandon(to) => LeaseWrite::Take { owner: name(to) },
+            Kind::Assign(to) => LeaseWrite::Assign { to: name(to), released: false },
+            Kind::Evict => LeaseWrite::Evict,
+        }
     }
 }
 
@@ -175,7 +178,7 @@ enum Action {
     /// A write gets no answer.
     HoldUp(usize, Kind),
     Land,
-    /// A handoff takes too long: its owner has given up.
+    /// A handoff takes too long, and its owner gives up.
     Outlast,
     /// A leader assigns the lease by force, whichever worker is at work.
     Force(usize),
@@ -194,7 +197,8 @@ impl OneLease {
     fn land(&self, state: &mut State, by: usize, write: Write) -> bool {
         let me = NAMES[self.names[by]];
         let (known, item) = (write.known.lease(), state.item.lease());
-        let Some(after) = write.with(me, |intent| apply(intent, by as u64, &known, &item)) else {
+        let after = apply(&write.of(me), by as u64, &known, Some(&item));
+        let Some(after) = after.flatten() else {
             return false;
         };
         let after = Item::of(&after);
@@ -208,7 +212,7 @@ impl OneLease {
     fn is_done(&self, state: &State, by: usize, write: Write) -> bool {
         let me = NAMES[self.names[by]];
         let (known, seen) = (write.known.lease(), state.item.lease());
-        write.with(me, |intent| intent.is_done(by as u64, &known, &seen))
+        write.of(me).is_done(by as u64, &known, &seen)
     }
 }
 
@@ -255,7 +259,7 @@ impl Model for OneLease {
                 actions.push(Action::Deliver(me));
             }
             for kind in worker.sends(me, self.names) {
-                // Else as `Force`.
+                // Otherwise it is the same as `Force`.
                 if !matches!(kind, Kind::Assign(_)) {
                     actions.push(Action::Write(me, kind));
                 }
@@ -317,8 +321,8 @@ impl Model for OneLease {
             }
             Action::Force(to) => {
                 let lease = last.item.lease();
-                let force = Intent::Assign { to: NAMES[to], released: false };
-                state.item = Item::of(&apply(force, 9, &lease, &lease)?);
+                let force = LeaseWrite::Assign { to: NAMES[to].to_owned(), released: false };
+                state.item = Item::of(&apply(&force, 9, &lease, Some(&lease))??);
             }
             Action::Outlast => {
                 state.overdue = true;

@@ -1,6 +1,6 @@
-//! A worker's process, with at most one ownership.
+//! The process of a worker, with at most one ownership.
 
-use kcl::internals::{Verdict, judge};
+use kcl::internals::adopt;
 
 use super::knowledge::{Knowledge, Start};
 use super::{Item, Kind, Write};
@@ -161,9 +161,9 @@ impl Worker {
             Kind::Renew | Kind::Checkpoint(_) => {
                 if let Some(held) = self.held {
                     let seen = Some(item.lease());
-                    match judge(name, process, &held.lease(), seen, self.unclear) {
-                        Verdict::Adopt(lease) => self.held = Some(Item::of(&lease)),
-                        Verdict::Lost => self.lose(),
+                    match adopt(name, process, &held.lease(), seen, self.unclear) {
+                        Some(lease) => self.held = Some(Item::of(&lease)),
+                        None => self.lose(),
                     }
                 }
             }

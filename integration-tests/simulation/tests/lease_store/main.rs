@@ -1,5 +1,4 @@
-//! What every lease store must do, whatever holds the table: each case on the table in memory, and on
-//! DynamoDB.
+//! The conformance suite of lease stores. Each case runs on the table in memory, and on DynamoDB.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -14,15 +13,15 @@ mod trouble;
 
 use std::time::Duration;
 
-use kcl::internals::{Item, Lease, LeaseStore, Outcome, Progress};
+use kcl::internals::{Item, Lease, LeaseStore, LeaseWrite, Outcome};
 use kcl::{Checkpoint, ExtendedSequenceNumber};
 
-/// What goes wrong between a store and its table.
+/// A fault between a store and its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trouble {
     /// Writes are done, and the connection breaks before the answer.
     AnswersLost,
-    /// As that, for puts of whole items.
+    /// The same for puts of whole items.
     PutAnswersLost,
     Throttled,
     /// Writes do not arrive.
@@ -32,11 +31,11 @@ enum Trouble {
     IndexBehind(Duration),
 }
 
-/// A store on a table of its own, and what a test must be able to do to it.
+/// A store on a table of its own, under the control of a test.
 trait Subject {
     fn store(&self) -> &dyn LeaseStore;
 
-    /// Puts an item past the store.
+    /// Puts an item without the store.
     async fn put_item(&self, key: &str, item: Item);
 
     /// The item as the table holds it.
@@ -45,7 +44,7 @@ trait Subject {
     /// Adds trouble, for the next `times` attempts that it concerns.
     fn trouble(&self, trouble: Trouble, times: u64);
 
-    /// Ends all trouble. Answers with how often it struck since the last call.
+    /// Ends all trouble. Returns how often it struck since the last call.
     fn heal(&self) -> u64;
 
     /// Lets time pass for the index.
@@ -55,8 +54,8 @@ trait Subject {
 /// A lease of `owner`.
 async fn owned(store: &dyn LeaseStore, key: &str, owner: &str) -> Lease {
     let lease = Lease::new(key, Checkpoint::TrimHorizon);
-    store.create(&lease).await.unwrap();
-    applied(store.take(&lease, owner).await.unwrap())
+    store.write(&lease, LeaseWrite::Create).await.unwrap();
+    applied(store.write(&lease, take(owner)).await.unwrap())
 }
 
 #[track_caller]
@@ -87,8 +86,24 @@ fn at(sequence: &str, sub: u64) -> Checkpoint {
     Checkpoint::At(ExtendedSequenceNumber::new(sequence.parse().unwrap(), sub))
 }
 
-fn progress(sequence: &str) -> Progress {
-    Progress { checkpoint: at(sequence, 2), pending: None, throughput: None }
+fn renew(owner: &str) -> LeaseWrite {
+    LeaseWrite::Renew { owner: owner.into(), throughput: None }
+}
+
+fn checkpoint(owner: &str, checkpoint: Checkpoint) -> LeaseWrite {
+    LeaseWrite::Checkpoint { owner: owner.into(), checkpoint, pending: None, throughput: None }
+}
+
+fn take(owner: &str) -> LeaseWrite {
+    LeaseWrite::Take { owner: owner.into() }
+}
+
+fn assign(to: &str, released: bool) -> LeaseWrite {
+    LeaseWrite::Assign { to: to.into(), released }
+}
+
+fn start_handoff(to: &str) -> LeaseWrite {
+    LeaseWrite::StartHandoff { to: to.into() }
 }
 
 /// Makes a test of each case, on `$subject`: an expression of a [`Subject`].

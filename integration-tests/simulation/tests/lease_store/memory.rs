@@ -1,4 +1,4 @@
-//! The table in memory is held to what DynamoDB does.
+//! The cases on the table in memory.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kcl::Clock;
-use kcl::internals::{Item, Lease, LeaseStore, Outcome};
+use kcl::internals::{Item, Lease, LeaseStore, LeaseWrite, Outcome};
 use kcl_simulation::memory::{Link, MemoryLeaseStore, MemoryTable, Passage};
 
-use super::{Subject, Trouble, conformance};
+use super::{Subject, Trouble, conformance, take};
 
-/// A clock and a network in the test's hand.
+/// A clock and a network under the control of the test.
 #[derive(Debug, Default)]
 struct Hand {
     millis: AtomicU64,
@@ -127,10 +127,11 @@ conformance!(InMemory::new());
 async fn a_write_on_its_way_arrives_after_its_sender_gave_up() {
     let subject = InMemory::new();
     let lease = Lease::new("k", kcl::Checkpoint::TrimHorizon);
-    subject.store.create(&lease).await.unwrap();
+    subject.store.write(&lease, LeaseWrite::Create).await.unwrap();
     let late = Passage::Through { there: Duration::from_secs(5), back: Some(Duration::ZERO) };
     subject.hand.next.lock().unwrap().push_back((late, 1));
-    drop(tokio::time::timeout(Duration::from_millis(50), subject.store.take(&lease, "me")).await);
+    let written = subject.store.write(&lease, take("me"));
+    drop(tokio::time::timeout(Duration::from_millis(50), written).await);
     assert_eq!(subject.store.get("k").await.unwrap().unwrap().owner, None);
     tokio::time::sleep(Duration::from_secs(6)).await;
     let taken = subject.store.get("k").await.unwrap().unwrap();
@@ -142,7 +143,7 @@ async fn a_request_that_is_lost_is_made_again() {
     let subject = InMemory::new();
     subject.hand.next.lock().unwrap().push_back((Passage::Lost, 2));
     let lease = Lease::new("k", kcl::Checkpoint::TrimHorizon);
-    let created = subject.store.create(&lease).await.unwrap();
+    let created = subject.store.write(&lease, LeaseWrite::Create).await.unwrap();
     assert_eq!(created, Outcome::Applied(lease));
     assert_eq!(subject.heal(), 2);
 }

@@ -1,14 +1,16 @@
-//! Each operation with its conditions.
+//! The writes with their conditions.
 
 use std::time::{Duration, SystemTime};
 
 use kcl::Checkpoint;
 use kcl::internals::{
-    LeaderLock, Lease, Outcome, PendingCheckpoint, Progress, ShardFacts, StreamIdentity,
+    LeaderLock, Lease, LeaseWrite, Outcome, PendingCheckpoint, ShardFacts, StreamIdentity,
     attribute as name, encode, number,
 };
 
-use super::{Subject, Trouble, applied, at, owned, progress, refused};
+use super::{
+    Subject, Trouble, applied, assign, at, checkpoint, owned, refused, renew, start_handoff, take,
+};
 
 pub(super) async fn a_created_lease_is_read_back_equal_and_not_created_again(
     subject: &impl Subject,
@@ -18,11 +20,11 @@ pub(super) async fn a_created_lease_is_read_back_equal_and_not_created_again(
     lease.parents = ["shardId-a".to_owned()].into();
     lease.hash_key_range = Some(kinesis_aggregation::HashKeyRange::FULL);
     lease.resume_from = Some(std::time::UNIX_EPOCH + std::time::Duration::from_millis(12_345));
-    assert_eq!(applied(store.create(&lease).await.unwrap()), lease);
+    assert_eq!(applied(store.write(&lease, LeaseWrite::Create).await.unwrap()), lease);
     assert_eq!(store.get("shardId-0").await.unwrap().unwrap(), lease);
     assert_eq!(store.get("shardId-1").await.unwrap(), None);
     let other = Lease::new("shardId-0", Checkpoint::TrimHorizon);
-    assert_eq!(refused(store.create(&other).await.unwrap()), lease);
+    assert_eq!(refused(store.write(&other, LeaseWrite::Create).await.unwrap()), lease);
 }
 
 pub(super) async fn renewals_prove_ownership_and_notice_handoffs_and_takers(
@@ -31,106 +33,110 @@ pub(super) async fn renewals_prove_ownership_and_notice_handoffs_and_takers(
     let store = subject.store();
     let mine = owned(store, "k", "me").await;
     assert_eq!((mine.counter, mine.owner_switches), (1, 0));
-    let renewed = applied(store.renew(&mine, "me", Some(1.5)).await.unwrap());
+    let measured = LeaseWrite::Renew { owner: "me".into(), throughput: Some(1.5) };
+    let renewed = applied(store.write(&mine, measured).await.unwrap());
     assert_eq!((renewed.counter, renewed.throughput), (2, Some(1.5)));
-    // With an old counter, or by somebody else.
-    assert_eq!(
-        refused(store.renew(&Lease { counter: 0, ..mine.clone() }, "me", None).await.unwrap()),
-        renewed
-    );
-    assert_eq!(refused(store.renew(&renewed, "other", None).await.unwrap()), renewed);
+    // With an old counter, or by another worker.
+    let old = Lease { counter: 0, ..mine };
+    assert_eq!(refused(store.write(&old, renew("me")).await.unwrap()), renewed);
+    assert_eq!(refused(store.write(&renewed, renew("other")).await.unwrap()), renewed);
 
     let leader_view = renewed.clone();
-    let pending = applied(store.start_handoff(&leader_view, "next").await.unwrap());
+    let pending = applied(store.write(&leader_view, start_handoff("next")).await.unwrap());
     assert_eq!(pending.counter, renewed.counter, "a handoff leaves the counter");
-    assert_eq!(refused(store.renew(&renewed, "me", None).await.unwrap()), pending);
-    let renewed = applied(store.renew(&pending, "me", None).await.unwrap());
+    assert_eq!(refused(store.write(&renewed, renew("me")).await.unwrap()), pending);
+    let renewed = applied(store.write(&pending, renew("me")).await.unwrap());
     assert_eq!(renewed.counter, pending.counter + 1);
-    assert_eq!(refused(store.renew(&renewed, "next", None).await.unwrap()), renewed);
-    // Nor if it does not know of the handoff.
+    assert_eq!(refused(store.write(&renewed, renew("next")).await.unwrap()), renewed);
+    // Nor does it if it does not know of the handoff.
     let blind = Lease { checkpoint_owner: None, ..renewed.clone() };
-    refused(store.renew(&blind, "next", None).await.unwrap());
+    refused(store.write(&blind, renew("next")).await.unwrap());
     // A handoff starts once.
-    refused(store.start_handoff(&renewed, "third").await.unwrap());
+    refused(store.write(&renewed, start_handoff("third")).await.unwrap());
 }
 
 pub(super) async fn checkpoints_need_the_counter_and_the_processing_owner(subject: &impl Subject) {
     let store = subject.store();
     let mut lease = Lease::new("k", Checkpoint::Latest);
     lease.resume_from = Some(std::time::UNIX_EPOCH);
-    store.create(&lease).await.unwrap();
-    let mine = applied(store.take(&lease, "me").await.unwrap());
+    store.write(&lease, LeaseWrite::Create).await.unwrap();
+    let mine = applied(store.write(&lease, take("me")).await.unwrap());
 
-    let prepared = Progress {
+    let pending = Some(PendingCheckpoint {
+        checkpoint: at("9", 1),
+        state: Some(bytes::Bytes::from_static(b"state")),
+    });
+    let prepare = LeaseWrite::Checkpoint {
+        owner: "me".into(),
         checkpoint: Checkpoint::Latest,
-        pending: Some(PendingCheckpoint {
-            checkpoint: at("9", 1),
-            state: Some(bytes::Bytes::from_static(b"state")),
-        }),
+        pending: pending.clone(),
         throughput: None,
     };
-    let mine = applied(store.checkpoint(&mine, "me", &prepared).await.unwrap());
-    assert_eq!((&mine.pending, mine.counter), (&prepared.pending, 2));
+    let mine = applied(store.write(&mine, prepare).await.unwrap());
+    assert_eq!((&mine.pending, mine.counter), (&pending, 2));
     assert!(mine.resume_from.is_some(), "still at its start");
 
-    let done = applied(store.checkpoint(&mine, "me", &progress("9")).await.unwrap());
-    assert_eq!(done.checkpoint, progress("9").checkpoint);
+    let done = applied(store.write(&mine, checkpoint("me", at("9", 2))).await.unwrap());
+    assert_eq!(done.checkpoint, at("9", 2));
     assert_eq!((&done.pending, done.resume_from, done.counter), (&None, None, 3));
-    refused(store.checkpoint(&mine, "me", &progress("10")).await.unwrap());
-    refused(store.checkpoint(&done, "other", &progress("10")).await.unwrap());
+    refused(store.write(&mine, checkpoint("me", at("10", 2))).await.unwrap());
+    refused(store.write(&done, checkpoint("other", at("10", 2))).await.unwrap());
 
     // In a handoff, even one that the owner has not seen, the old owner may, the next may not.
-    applied(store.start_handoff(&done, "next").await.unwrap());
-    let late = applied(store.checkpoint(&done, "me", &progress("11")).await.unwrap());
+    applied(store.write(&done, start_handoff("next")).await.unwrap());
+    let late = applied(store.write(&done, checkpoint("me", at("11", 2))).await.unwrap());
     assert_eq!(late.checkpoint_owner.as_deref(), Some("me"));
-    refused(store.checkpoint(&late, "next", &progress("12")).await.unwrap());
+    refused(store.write(&late, checkpoint("next", at("12", 2))).await.unwrap());
 }
 
 pub(super) async fn taking_needs_the_lease_as_it_was_seen(subject: &impl Subject) {
     let store = subject.store();
     let seen = owned(store, "k", "old").await;
-    let renewed = applied(store.renew(&seen, "old", None).await.unwrap());
-    refused(store.take(&seen, "me").await.unwrap());
-    let pending = applied(store.start_handoff(&renewed, "next").await.unwrap());
-    refused(store.take(&renewed, "me").await.unwrap());
-    let mine = applied(store.take(&pending, "me").await.unwrap());
+    let renewed = applied(store.write(&seen, renew("old")).await.unwrap());
+    refused(store.write(&seen, take("me")).await.unwrap());
+    let pending = applied(store.write(&renewed, start_handoff("next")).await.unwrap());
+    refused(store.write(&renewed, take("me")).await.unwrap());
+    let mine = applied(store.write(&pending, take("me")).await.unwrap());
     assert_eq!(mine.owner.as_deref(), Some("me"));
     assert_eq!((&mine.checkpoint_owner, mine.counter, mine.owner_switches), (&None, 3, 1));
-    refused(store.renew(&pending, "old", None).await.unwrap());
-    let again = applied(store.take(&mine, "me").await.unwrap());
+    refused(store.write(&pending, renew("old")).await.unwrap());
+    let again = applied(store.write(&mine, take("me")).await.unwrap());
     assert_eq!(again.owner_switches, 1, "the same owner is no switch");
-    // Its handoff forced: the next owner, who was not at work yet, is new.
-    let pending = applied(store.start_handoff(&again, "next").await.unwrap());
-    let forced = applied(store.take(&pending, "next").await.unwrap());
+    // A handoff is forced. The next owner did not process the shard yet, so this is a switch.
+    let pending = applied(store.write(&again, start_handoff("next")).await.unwrap());
+    let forced = applied(store.write(&pending, take("next")).await.unwrap());
     assert_eq!((forced.owner.as_deref(), forced.owner_switches), (Some("next"), 2));
-    // Taken back by who was at work.
-    let pending = applied(store.start_handoff(&forced, "last").await.unwrap());
-    let back = applied(store.take(&pending, "next").await.unwrap());
+    // The worker that processes the shard takes the lease back.
+    let pending = applied(store.write(&forced, start_handoff("last")).await.unwrap());
+    let back = applied(store.write(&pending, take("next")).await.unwrap());
     assert_eq!(back.owner_switches, 2, "no switch");
 }
 
 pub(super) async fn assigning_needs_the_owners_and_completes_a_handoff(subject: &impl Subject) {
     let store = subject.store();
     let free = Lease::new("k", Checkpoint::TrimHorizon);
-    store.create(&free).await.unwrap();
-    let given = applied(store.assign(&free, "a", false).await.unwrap());
+    store.write(&free, LeaseWrite::Create).await.unwrap();
+    let given = applied(store.write(&free, assign("a", false)).await.unwrap());
     assert_eq!((given.counter, given.owner_switches, given.released_at), (1, 0, None));
-    assert_eq!(refused(store.assign(&free, "b", false).await.unwrap()), given);
+    assert_eq!(refused(store.write(&free, assign("b", false)).await.unwrap()), given);
 
-    // The owner's renewals do not stand in the way, unless the owner itself gives it away.
-    let renewed = applied(store.renew(&given, "a", None).await.unwrap());
-    refused(store.assign(&given, "b", true).await.unwrap());
-    let pending = applied(store.start_handoff(&renewed, "b").await.unwrap());
-    refused(store.assign(&renewed, "b", false).await.unwrap());
-    let done = applied(store.assign(&pending, "b", true).await.unwrap());
+    // The owner's renewals matter only if the owner itself transfers the lease.
+    let renewed = applied(store.write(&given, renew("a")).await.unwrap());
+    refused(store.write(&given, assign("b", true)).await.unwrap());
+    let pending = applied(store.write(&renewed, start_handoff("b")).await.unwrap());
+    refused(store.write(&renewed, assign("b", false)).await.unwrap());
+    let done = applied(store.write(&pending, assign("b", true)).await.unwrap());
     assert_eq!((done.owner.as_deref(), &done.checkpoint_owner), (Some("b"), &None));
     assert_eq!(done.counter, pending.counter + 1);
     assert!(done.was_released_to_owner());
-    let renewed = applied(store.renew(&done, "b", None).await.unwrap());
+    let renewed = applied(store.write(&done, renew("b")).await.unwrap());
     assert!(!renewed.was_released_to_owner(), "the mark holds for one counter");
 
     let gone = Lease::new("gone", Checkpoint::TrimHorizon);
-    assert_eq!(store.assign(&gone, "a", false).await.unwrap(), Outcome::ConditionFailed(None));
+    assert_eq!(
+        store.write(&gone, assign("a", false)).await.unwrap(),
+        Outcome::ConditionFailed(None)
+    );
     assert_eq!(store.get("gone").await.unwrap(), None);
 }
 
@@ -139,17 +145,18 @@ pub(super) async fn evicting_frees_the_lease_or_leaves_it_to_the_next_owner(
 ) {
     let store = subject.store();
     let mine = owned(store, "k", "me").await;
-    refused(store.evict(&Lease { owner: Some("other".into()), ..mine.clone() }).await.unwrap());
-    let mine = applied(store.renew(&mine, "me", None).await.unwrap());
+    let others = Lease { owner: Some("other".into()), ..mine.clone() };
+    refused(store.write(&others, LeaseWrite::Evict).await.unwrap());
+    let mine = applied(store.write(&mine, renew("me")).await.unwrap());
     let earlier = Lease { counter: 1, ..mine.clone() };
-    refused(store.evict(&earlier).await.unwrap());
-    let free = applied(store.evict(&mine).await.unwrap());
+    refused(store.write(&earlier, LeaseWrite::Evict).await.unwrap());
+    let free = applied(store.write(&mine, LeaseWrite::Evict).await.unwrap());
     assert_eq!((&free.owner, free.counter), (&None, 3));
     assert!(!subject.item("k").await.unwrap().contains_key(name::OWNER), "absent, not empty");
 
-    let mine = applied(store.take(&free, "me").await.unwrap());
-    let pending = applied(store.start_handoff(&mine, "next").await.unwrap());
-    let left = applied(store.evict(&pending).await.unwrap());
+    let mine = applied(store.write(&free, take("me")).await.unwrap());
+    let pending = applied(store.write(&mine, start_handoff("next")).await.unwrap());
+    let left = applied(store.write(&pending, LeaseWrite::Evict).await.unwrap());
     assert_eq!((left.owner.as_deref(), &left.checkpoint_owner), (Some("next"), &None));
 }
 
@@ -158,29 +165,26 @@ pub(super) async fn facts_about_the_shard_leave_the_counter_and_need_the_lease(
 ) {
     let store = subject.store();
     let mine = owned(store, "k", "me").await;
-    let children = ShardFacts::Children(vec!["a".into(), "b".into()]);
-    let changed = applied(store.set_shard_facts("k", children.clone()).await.unwrap());
+    let children = LeaseWrite::SetFacts(ShardFacts::Children(vec!["a".into(), "b".into()]));
+    let changed = applied(store.write(&mine, children.clone()).await.unwrap());
     assert_eq!(changed.children.len(), 2);
     assert_eq!(changed.counter, mine.counter);
     let range = ShardFacts::HashKeyRange(kinesis_aggregation::HashKeyRange::FULL);
-    let changed = applied(store.set_shard_facts("k", range).await.unwrap());
+    let changed = applied(store.write(&mine, LeaseWrite::SetFacts(range)).await.unwrap());
     assert_eq!(changed.hash_key_range, Some(kinesis_aggregation::HashKeyRange::FULL));
     let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_800_000_000_123);
-    let read_to = ShardFacts::ReadTo(time);
-    let changed = applied(store.set_shard_facts("k", read_to).await.unwrap());
+    let read_to = LeaseWrite::SetFacts(ShardFacts::ReadTo(time));
+    let changed = applied(store.write(&mine, read_to).await.unwrap());
     assert_eq!((changed.read_to, changed.counter), (Some(time), mine.counter));
     let streams = ["arn:orders@1", "arn:orders@2"];
     let [one, two] = streams.map(|text| StreamIdentity::parse(text).unwrap());
-    let named = store.set_shard_facts("k", ShardFacts::Stream(one.clone()));
-    assert_eq!(applied(named.await.unwrap()).stream, Some(one.clone()));
-    // A lease that names its stream keeps it. A store may say so, or that nothing was changed.
-    let named = store.set_shard_facts("k", ShardFacts::Stream(two));
-    drop(named.await.unwrap());
-    assert_eq!(store.get("k").await.unwrap().unwrap().stream, Some(one));
-    assert_eq!(
-        store.set_shard_facts("gone", children).await.unwrap(),
-        Outcome::ConditionFailed(None)
-    );
+    let named = |stream: &StreamIdentity| LeaseWrite::SetFacts(ShardFacts::Stream(stream.clone()));
+    let changed = applied(store.write(&mine, named(&one)).await.unwrap());
+    assert_eq!(changed.stream, Some(one));
+    // A lease that names its stream keeps it.
+    assert_eq!(refused(store.write(&mine, named(&two)).await.unwrap()), changed);
+    let gone = Lease::new("gone", Checkpoint::TrimHorizon);
+    assert_eq!(store.write(&gone, children).await.unwrap(), Outcome::ConditionFailed(None));
 }
 
 /// A worker of another library that owns a lease moves the counter, and leaves the stamp and the note.
@@ -195,11 +199,11 @@ pub(super) async fn a_note_of_reading_is_dropped_once_another_library_has_owned_
         ("owned-by-a-java-worker", 1_000, false),
     ] {
         let mine = owned(store, key, "me").await;
-        let note = ShardFacts::ReadTo(time);
-        applied(store.set_shard_facts(key, note).await.unwrap());
-        let renewed = applied(store.renew(&mine, "me", None).await.unwrap());
+        let note = LeaseWrite::SetFacts(ShardFacts::ReadTo(time));
+        applied(store.write(&mine, note).await.unwrap());
+        let renewed = applied(store.write(&mine, renew("me")).await.unwrap());
         assert_eq!(renewed.read_to, Some(time), "{key}");
-        applied(store.evict(&renewed).await.unwrap());
+        applied(store.write(&renewed, LeaseWrite::Evict).await.unwrap());
         let mut item = subject.item(key).await.unwrap();
         let counter = renewed.counter + 1 + renewals;
         item.insert(name::COUNTER.into(), number(counter));
@@ -207,10 +211,10 @@ pub(super) async fn a_note_of_reading_is_dropped_once_another_library_has_owned_
 
         let found = store.get(key).await.unwrap().unwrap();
         assert_eq!(found.read_to, Some(time), "{key}");
-        let taken = applied(store.take(&found, "next").await.unwrap());
+        let taken = applied(store.write(&found, take("next")).await.unwrap());
         assert_eq!(taken.read_to, kept.then_some(time), "{key}");
         // The stamp of the take must not make the note valid again for the next owner.
-        let next = applied(store.renew(&taken, "next", None).await.unwrap());
+        let next = applied(store.write(&taken, renew("next")).await.unwrap());
         assert_eq!(next.read_to, kept.then_some(time), "{key}");
     }
     // A worker that was named as the owner renews, and does not take.
@@ -222,7 +226,7 @@ pub(super) async fn a_note_of_reading_is_dropped_once_another_library_has_owned_
     });
     subject.put_item("never-stamped", item).await;
     let found = store.get("never-stamped").await.unwrap().unwrap();
-    let renewed = applied(store.renew(&found, "me", None).await.unwrap());
+    let renewed = applied(store.write(&found, renew("me")).await.unwrap());
     assert_eq!(renewed.read_to, None);
 }
 
@@ -233,12 +237,12 @@ pub(super) async fn a_lease_of_a_former_stream_is_replaced_with_its_owner_and_co
     let mut new = Lease::new("k", Checkpoint::TrimHorizon);
     new.stream = StreamIdentity::parse("arn:orders@2");
     let mine = owned(store, "k", "me").await;
-    let renewed = applied(store.renew(&mine, "me", None).await.unwrap());
-    refused(store.replace(&mine, &new).await.unwrap());
-    let pending = applied(store.start_handoff(&renewed, "next").await.unwrap());
-    refused(store.replace(&renewed, &new).await.unwrap());
+    let renewed = applied(store.write(&mine, renew("me")).await.unwrap());
+    refused(store.write(&mine, replace(&new)).await.unwrap());
+    let pending = applied(store.write(&renewed, start_handoff("next")).await.unwrap());
+    refused(store.write(&renewed, replace(&new)).await.unwrap());
 
-    applied(store.replace(&pending, &new).await.unwrap());
+    applied(store.write(&pending, replace(&new)).await.unwrap());
     let found = store.get("k").await.unwrap().unwrap();
     assert_eq!((&found.checkpoint, &found.stream), (&new.checkpoint, &new.stream));
     assert_eq!(
@@ -249,31 +253,34 @@ pub(super) async fn a_lease_of_a_former_stream_is_replaced_with_its_owner_and_co
     assert_eq!(found.counter, pending.counter + 2);
     assert!(found.is_stamped());
     // The former owner loses it, whatever it writes.
-    refused(store.renew(&pending, "me", None).await.unwrap());
-    refused(store.replace(&pending, &new).await.unwrap());
+    refused(store.write(&pending, renew("me")).await.unwrap());
+    refused(store.write(&pending, replace(&new)).await.unwrap());
 
     let mut ended = Lease::new("ended", Checkpoint::ShardEnd);
     ended.owner = Some("me".into());
-    applied(store.create(&ended).await.unwrap());
+    applied(store.write(&ended, LeaseWrite::Create).await.unwrap());
     let new = Lease::new("ended", Checkpoint::TrimHorizon);
-    let free = applied(store.replace(&ended, &new).await.unwrap());
+    let free = applied(store.write(&ended, replace(&new)).await.unwrap());
     assert_eq!(free.owner, None, "an ended shard has no processor");
     let gone = Lease::new("gone", Checkpoint::TrimHorizon);
-    refused_gone(store.replace(&gone, &gone).await.unwrap());
+    assert_eq!(store.write(&gone, replace(&gone)).await.unwrap(), Outcome::ConditionFailed(None));
 }
 
-fn refused_gone(outcome: Outcome) {
-    assert_eq!(outcome, Outcome::ConditionFailed(None));
+fn replace(new: &Lease) -> LeaseWrite {
+    LeaseWrite::Replace { new: Box::new(new.clone()) }
 }
 
 pub(super) async fn deleting_needs_the_checkpoint(subject: &impl Subject) {
     let store = subject.store();
     let mine = owned(store, "k", "me").await;
     let ended = Lease { checkpoint: Checkpoint::ShardEnd, ..mine.clone() };
-    assert_eq!(refused(store.delete(&ended).await.unwrap()), mine);
-    applied(store.delete(&mine).await.unwrap());
+    assert_eq!(refused(store.write(&ended, LeaseWrite::Delete).await.unwrap()), mine);
+    applied(store.write(&mine, LeaseWrite::Delete).await.unwrap());
     assert_eq!(store.get("k").await.unwrap(), None);
-    assert_eq!(store.delete(&mine).await.unwrap(), Outcome::ConditionFailed(None));
+    assert_eq!(
+        store.write(&mine, LeaseWrite::Delete).await.unwrap(),
+        Outcome::ConditionFailed(None)
+    );
 }
 
 pub(super) async fn the_leaders_lock_changes_hands_only_as_it_was_seen(subject: &impl Subject) {

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use kcl::Checkpoint;
 use kcl::internals::{
-    Item, Lease, LeaseStoreError, PendingCheckpoint, TableItem, WorkerRow, attribute as name,
-    decode, encode, text,
+    Item, Lease, LeaseStoreError, LeaseWrite, PendingCheckpoint, TableItem, WorkerRow,
+    attribute as name, decode, encode, text,
 };
 
 use super::golden::golden;
-use super::{Subject, Trouble, applied, owned};
+use super::{Subject, Trouble, applied, assign, owned, renew, start_handoff, take};
 
 fn item(key: &str, attributes: &[(&str, &str)]) -> Item {
     let key = (name::KEY.to_owned(), text(key));
@@ -63,7 +63,7 @@ pub(super) async fn a_large_table_is_read_whole_in_one_segment_and_in_many(subje
             checkpoint: Checkpoint::Latest,
             state: Some(vec![7; 350_000].into()),
         });
-        applied(store.create(&lease).await.unwrap());
+        applied(store.write(&lease, LeaseWrite::Create).await.unwrap());
     }
     for _ in 0..3 {
         let found = store.list(true).await.unwrap().leases;
@@ -86,9 +86,9 @@ pub(super) async fn a_corrupt_item_stops_only_what_needs_it(subject: &impl Subje
         let lease = Lease { key: key.to_owned(), counter: 99, ..mine.clone() };
         for answer in [
             store.get(key).await.map(|_| ()),
-            store.create(&lease).await.map(|_| ()),
-            store.renew(&lease, "me", None).await.map(|_| ()),
-            store.take(&lease, "me").await.map(|_| ()),
+            store.write(&lease, LeaseWrite::Create).await.map(|_| ()),
+            store.write(&lease, renew("me")).await.map(|_| ()),
+            store.write(&lease, take("me")).await.map(|_| ()),
         ] {
             let error = answer.unwrap_err();
             let LeaseStoreError::Corrupt(corrupt) = &error else { panic!("{error:?}") };
@@ -96,7 +96,7 @@ pub(super) async fn a_corrupt_item_stops_only_what_needs_it(subject: &impl Subje
             assert!(!error.is_retryable() && !error.is_ambiguous());
         }
     }
-    applied(store.renew(&mine, "me", None).await.unwrap());
+    applied(store.write(&mine, renew("me")).await.unwrap());
     assert_eq!(store.list(true).await.unwrap().leases.len(), 1);
 }
 
@@ -114,12 +114,12 @@ pub(super) async fn golden_items_are_read_and_written_back_as_java_left_them(
         let read = store.get(&key).await.unwrap().unwrap();
         assert_eq!(read, *expected);
         // The other way: created by ours, the item is Java's.
-        applied(store.delete(&read).await.unwrap());
+        applied(store.write(&read, LeaseWrite::Delete).await.unwrap());
         assert_eq!(subject.item(&key).await, None);
-        applied(store.create(&read).await.unwrap());
+        applied(store.write(&read, LeaseWrite::Create).await.unwrap());
         let written = subject.item(&key).await.unwrap();
         assert_eq!(super::replay::sorted(written), super::replay::sorted(golden));
-        applied(store.delete(&read).await.unwrap());
+        applied(store.write(&read, LeaseWrite::Delete).await.unwrap());
         leases += 1;
     }
     assert_eq!(leases, 34);
@@ -137,10 +137,10 @@ pub(super) async fn the_index_names_the_leases_of_an_owner(subject: &impl Subjec
     let b = owned(store, "b", "me").await;
     owned(store, "c", "other").await;
     let free = Lease::new("d", Checkpoint::TrimHorizon);
-    store.create(&free).await.unwrap();
+    store.write(&free, LeaseWrite::Create).await.unwrap();
     assert_eq!(keys_of(subject, "me").await, ["a", "b"]);
     assert!(keys_of(subject, "nobody").await.is_empty());
-    applied(store.start_handoff(&b, "nobody").await.unwrap());
+    applied(store.write(&b, start_handoff("nobody")).await.unwrap());
     assert_eq!(keys_of(subject, "nobody").await, ["b"], "the next owner's");
     assert_eq!(keys_of(subject, "me").await, ["a"]);
 }
@@ -153,7 +153,7 @@ pub(super) async fn the_index_may_be_behind_and_reads_are_not(subject: &impl Sub
     subject.trouble(Trouble::IndexBehind(3 * second), u64::MAX);
     subject.pass(3 * second);
     assert_eq!(keys_of(subject, "me").await, ["a"]);
-    applied(store.assign(&mine, "other", false).await.unwrap());
+    applied(store.write(&mine, assign("other", false)).await.unwrap());
     subject.pass(second);
     assert_eq!(keys_of(subject, "me").await, ["a"], "as it was");
     assert!(keys_of(subject, "other").await.is_empty());

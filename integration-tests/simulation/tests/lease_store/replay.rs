@@ -1,6 +1,6 @@
-//! The golden writes of the Java library beside ours, over a table of states: where ours goes
-//! through, Java's does too, and both leave the same item; where only Java's does, ours asked for the
-//! owner, which Java leaves to the counter.
+//! The golden writes of the Java library beside ours, on many states of an item. Where ours is done, Java's is done, and
+//! both leave the same item. Where only Java's is done, ours asks for the owner, too, and Java's only for the
+//! counter.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::{
 };
 use kcl::Checkpoint;
 use kcl::internals::{
-    Item, Lease, LeaseStore, Outcome, Progress, ShardFacts, TableItem, attribute as name, decode,
+    Item, Lease, LeaseStore, LeaseWrite, Outcome, ShardFacts, TableItem, attribute as name, decode,
     encode, open_lease_table, text,
 };
 use kinesis_aggregation::HashKeyRange;
@@ -16,7 +16,7 @@ use kinesis_testkit::LocalAws;
 use serde_json::Value;
 
 use super::golden::{attribute_value, item, requests};
-use super::{Subject, at};
+use super::{Subject, assign, at, checkpoint, start_handoff};
 
 const JAVA: &str = "java";
 const ME: &str = "w1";
@@ -31,121 +31,93 @@ pub(super) fn sorted(mut item: Item) -> Item {
     item
 }
 
-/// One of our operations, with what its caller knows of the lease.
+/// One of our writes, with what its caller knows of the lease.
 #[derive(Debug)]
-enum Ours {
-    Create(Lease),
-    Renew(Lease, Option<f64>),
-    Checkpoint(Lease, Progress),
-    Assign(Lease, String),
-    StartHandoff(Lease, String),
-    Facts(String, ShardFacts),
-    Delete(String),
+struct Ours {
+    known: Lease,
+    write: LeaseWrite,
 }
 
 impl Ours {
-    /// That of a golden request; `None` if it is not about leases.
+    /// The write of a golden request. `None` if the request is not about a lease.
     fn of(operation: &str, body: &Value) -> Option<Self> {
-        let is_lease = |key: &str| key.starts_with("shardId-");
         if operation == "PutItem" {
             return match decode(item(&body["Item"])) {
-                Ok(TableItem::Lease(lease)) => Some(Self::Create(*lease)),
+                Ok(TableItem::Lease(known)) => {
+                    Some(Self { known: *known, write: LeaseWrite::Create })
+                }
                 _ => None,
             };
         }
         let key = body["Key"][name::KEY]["S"].as_str()?;
-        if !is_lease(key) {
+        if !key.starts_with("shardId-") {
             return None;
         }
+        let mut known = Lease::new(key, Checkpoint::TrimHorizon);
         if operation == "DeleteItem" {
-            return Some(Self::Delete(key.to_owned()));
+            return Some(Self { known, write: LeaseWrite::Delete });
         }
         let (updates, expected) = (body.get("AttributeUpdates")?, &body["Expected"]);
         let update = |attribute: &str| updates.get(attribute).map(|update| &update["Value"]);
         let texts = |value: Option<&Value>| Some(value?["S"].as_str()?.to_owned());
-        let known = |attribute: &str| texts(expected.get(attribute).map(|e| &e["Value"]));
+        let expects = |attribute: &str| texts(expected.get(attribute).map(|e| &e["Value"]));
         let number = |value: Option<&Value>| value.and_then(|v| v["N"].as_str()?.parse().ok());
         let counter = expected.get(name::COUNTER).map(|e| &e["Value"]);
-        let in_handoff = expected.get(name::CHECKPOINT_OWNER).is_none();
-        let mut lease = Lease {
-            owner: known(name::OWNER),
-            checkpoint_owner: known(name::CHECKPOINT_OWNER),
-            counter: number(counter).unwrap_or_default(),
-            ..Lease::new(key, Checkpoint::TrimHorizon)
-        };
+        known.owner = expects(name::OWNER);
+        known.checkpoint_owner = expects(name::CHECKPOINT_OWNER);
+        known.counter = number(counter).unwrap_or_default();
         if let Some(children) = update(name::CHILDREN) {
             let AttributeValue::Ss(children) = attribute_value(children) else {
                 panic!("{children}")
             };
-            let facts = ShardFacts::Children(children);
-            return Some(Self::Facts(lease.key, facts));
+            let write = LeaseWrite::SetFacts(ShardFacts::Children(children));
+            return Some(Self { known, write });
         }
         if let Some(sequence) = texts(update(name::CHECKPOINT)) {
-            lease.owner = Some(ME.to_owned());
+            known.owner = Some(ME.to_owned());
             let sub = number(update(name::CHECKPOINT_SUB)).unwrap();
-            let progress = Progress {
-                checkpoint: match sequence.as_str() {
-                    "TRIM_HORIZON" => Checkpoint::TrimHorizon,
-                    "SHARD_END" => Checkpoint::ShardEnd,
-                    number => at(number, sub),
-                },
-                pending: None,
-                throughput: None,
+            let to = match sequence.as_str() {
+                "TRIM_HORIZON" => Checkpoint::TrimHorizon,
+                "SHARD_END" => Checkpoint::ShardEnd,
+                number => at(number, sub),
             };
-            return Some(Self::Checkpoint(lease, progress));
+            return Some(Self { known, write: checkpoint(ME, to) });
         }
-        match texts(update(name::OWNER)) {
-            Some(to) if update(name::CHECKPOINT_OWNER).is_some_and(|owner| !owner.is_null()) => {
-                Some(Self::StartHandoff(lease, to))
-            }
-            Some(to) => Some(Self::Assign(lease, to)),
+        let starts_handoff = update(name::CHECKPOINT_OWNER).is_some_and(|owner| !owner.is_null());
+        let write = match texts(update(name::OWNER)) {
+            Some(to) if starts_handoff => start_handoff(&to),
+            Some(to) => assign(&to, false),
             None => {
-                let throughput = update(name::THROUGHPUT).and_then(|v| v["N"].as_str());
-                (lease.owner, lease.checkpoint_owner) = if in_handoff {
+                let in_handoff = expected.get(name::CHECKPOINT_OWNER).is_none();
+                (known.owner, known.checkpoint_owner) = if in_handoff {
                     (Some("w2".to_owned()), Some(ME.to_owned()))
                 } else {
                     (Some(ME.to_owned()), None)
                 };
+                let throughput = update(name::THROUGHPUT).and_then(|v| v["N"].as_str());
                 let throughput = throughput.map(|text| text.parse().unwrap());
-                Some(Self::Renew(lease, throughput))
+                LeaseWrite::Renew { owner: ME.to_owned(), throughput }
             }
-        }
-    }
-
-    fn key(&self) -> &str {
-        match self {
-            Self::Create(lease)
-            | Self::Renew(lease, _)
-            | Self::Checkpoint(lease, _)
-            | Self::Assign(lease, _)
-            | Self::StartHandoff(lease, _) => &lease.key,
-            Self::Facts(key, _) | Self::Delete(key) => key,
-        }
+        };
+        Some(Self { known, write })
     }
 
     async fn run(&self, store: &dyn LeaseStore, state: Option<&Lease>) -> bool {
-        let outcome = match self {
-            Self::Create(lease) => store.create(lease).await,
-            Self::Renew(lease, throughput) => store.renew(lease, ME, *throughput).await,
-            Self::Checkpoint(lease, progress) => store.checkpoint(lease, ME, progress).await,
-            Self::Assign(lease, to) => store.assign(lease, to, false).await,
-            Self::StartHandoff(lease, to) => store.start_handoff(lease, to).await,
-            Self::Facts(key, facts) => store.set_shard_facts(key, facts.clone()).await,
-            Self::Delete(key) => {
-                let ended = Lease::new(key, Checkpoint::TrimHorizon);
-                store.delete(state.unwrap_or(&ended)).await
-            }
+        let known = match (&self.write, state) {
+            // Java's delete has no condition.
+            (LeaseWrite::Delete, Some(state)) => state,
+            _ => &self.known,
         };
-        match outcome.unwrap() {
+        match store.write(known, self.write.clone()).await.unwrap() {
             Outcome::Applied(_) => true,
-            // Our create does not overwrite either; our delete needs something to delete.
+            // Our create does not overwrite, either. Our delete needs an item.
             Outcome::AppliedBefore(_) | Outcome::ConditionFailed(_) => false,
         }
     }
 
-    /// Ours asks for the processing owner; Java's counter stands for it.
+    /// Whether ours asks for the processing owner, for which Java relies on the counter.
     fn asks_for_owner(&self) -> bool {
-        matches!(self, Self::Renew(..) | Self::Checkpoint(..))
+        matches!(self.write, LeaseWrite::Renew { .. } | LeaseWrite::Checkpoint { .. })
     }
 
     /// The states to try it on.
@@ -157,7 +129,7 @@ impl Ours {
         for owner in &workers {
             for checkpoint_owner in &workers {
                 for counter in [counter - 1, counter, counter + 1] {
-                    let mut lease = Lease::new(self.key(), Checkpoint::TrimHorizon);
+                    let mut lease = Lease::new(&self.known.key, Checkpoint::TrimHorizon);
                     lease.owner.clone_from(owner);
                     lease.checkpoint_owner.clone_from(checkpoint_owner);
                     lease.counter = counter;
@@ -171,7 +143,7 @@ impl Ours {
     }
 }
 
-/// The hash keys that Java writes with each checkpoint: those that the lease has anyway.
+/// The hash keys that Java writes with each checkpoint, which the lease has already.
 fn range(body: &Value) -> Option<HashKeyRange> {
     let key = |name: &str| {
         let text = body["AttributeUpdates"][name]["Value"]["S"].as_str()?;
@@ -180,7 +152,7 @@ fn range(body: &Value) -> Option<HashKeyRange> {
     HashKeyRange::new(key(name::START)?, key(name::END)?).ok()
 }
 
-/// Does what Java did, on a table of its own.
+/// Sends the request of the Java library to a table of its own.
 async fn java(client: &Client, operation: &str, body: &Value) -> bool {
     let expected = body["Expected"].as_object().into_iter().flatten();
     let expected = expected.map(|(attribute, json)| {
@@ -251,14 +223,14 @@ pub(super) async fn every_golden_write_of_a_lease_does_what_ours_does(subject: &
         };
         replayed += 1;
         for state in ours.states(&body) {
-            let key = ours.key();
+            let key = &ours.known.key;
             set(&client, key, state.as_ref()).await;
             let javas = java(&client, &operation, &body).await;
             match &state {
                 Some(lease) => subject.put_item(key, encode(lease)).await,
                 None => {
                     if let Some(lease) = subject.store().get(key).await.unwrap() {
-                        subject.store().delete(&lease).await.unwrap();
+                        subject.store().write(&lease, LeaseWrite::Delete).await.unwrap();
                     }
                 }
             }
@@ -266,13 +238,13 @@ pub(super) async fn every_golden_write_of_a_lease_does_what_ours_does(subject: &
             let context = format!("{ours:?} on {state:?}");
             match (done, javas) {
                 (true, false) => panic!("ours goes through where Java's does not: {context}"),
-                (false, true) if matches!(ours, Ours::Delete(_)) => assert_eq!(state, None),
+                (false, true) if ours.write == LeaseWrite::Delete => assert_eq!(state, None),
                 (false, true) => {
                     let actual = state.as_ref().and_then(Lease::actual_owner);
                     let owner_is_me = actual == Some(ME);
-                    let sees_handoff = state.as_ref().is_some_and(|state| match &ours {
-                        Ours::Renew(known, _) => {
-                            known.is_handoff_pending() == state.is_handoff_pending()
+                    let sees_handoff = state.as_ref().is_some_and(|state| match ours.write {
+                        LeaseWrite::Renew { .. } => {
+                            ours.known.is_handoff_pending() == state.is_handoff_pending()
                         }
                         _ => true,
                     });

@@ -1,9 +1,12 @@
-//! Answers that get lost, calls that are throttled or cut, failures that say nothing.
+//! Lost answers, throttled and cut calls, and refusals without the item.
 
 use kcl::Checkpoint;
-use kcl::internals::{Lease, Outcome};
+use kcl::internals::{Lease, LeaseWrite, Outcome};
 
-use super::{Subject, Trouble, applied, applied_before, owned, progress, refused};
+use super::{
+    Subject, Trouble, applied, applied_before, assign, at, checkpoint, owned, refused, renew,
+    start_handoff, take,
+};
 
 pub(super) async fn a_lost_answer_is_read_back_and_is_no_loss(subject: &impl Subject) {
     let store = subject.store();
@@ -15,44 +18,44 @@ pub(super) async fn a_lost_answer_is_read_back_and_is_no_loss(subject: &impl Sub
 
     // One answer lost: the client's retry finds the counter moved, by this very write.
     lose(1);
-    let renewed = applied_before(store.renew(&mine, "me", None).await.unwrap());
+    let renewed = applied_before(store.write(&mine, renew("me")).await.unwrap());
     assert_eq!(renewed.counter, mine.counter + 1);
     assert_eq!(subject.heal(), 1);
 
     lose(1);
-    let outcome = store.checkpoint(&renewed, "me", &progress("5")).await;
+    let outcome = store.write(&renewed, checkpoint("me", at("5", 2))).await;
     let done = applied_before(outcome.unwrap());
-    assert_eq!(done.checkpoint, progress("5").checkpoint);
+    assert_eq!(done.checkpoint, at("5", 2));
     assert_eq!(done.counter, renewed.counter + 1);
 
     // Every answer of the call lost.
     lose(u64::MAX);
-    let renewed = applied_before(store.renew(&done, "me", None).await.unwrap());
+    let renewed = applied_before(store.write(&done, renew("me")).await.unwrap());
     assert_eq!(subject.heal(), 3, "attempts");
 
     for released in [true, false] {
         let free = Lease::new(format!("give-{released}"), Checkpoint::TrimHorizon);
-        store.create(&free).await.unwrap();
+        store.write(&free, LeaseWrite::Create).await.unwrap();
         lose(1);
-        let taken = applied_before(store.take(&free, "me").await.unwrap());
+        let taken = applied_before(store.write(&free, take("me")).await.unwrap());
         lose(1);
-        applied_before(store.assign(&taken, "other", released).await.unwrap());
+        applied_before(store.write(&taken, assign("other", released)).await.unwrap());
     }
     lose(1);
-    let pending = applied_before(store.start_handoff(&renewed, "next").await.unwrap());
+    let pending = applied_before(store.write(&renewed, start_handoff("next")).await.unwrap());
     lose(1);
-    applied_before(store.evict(&pending).await.unwrap());
+    applied_before(store.write(&pending, LeaseWrite::Evict).await.unwrap());
 }
 
 pub(super) async fn a_lost_answer_and_another_taker_is_a_loss(subject: &impl Subject) {
     let store = subject.store();
     let seen = owned(store, "k", "old").await;
-    let taken = applied(store.take(&seen, "new").await.unwrap());
+    let taken = applied(store.write(&seen, take("new")).await.unwrap());
     subject.trouble(Trouble::Cut, 1);
-    let renewal = store.renew(&seen, "old", None).await.unwrap();
+    let renewal = store.write(&seen, renew("old")).await.unwrap();
     assert_eq!(refused(renewal), taken);
     // The counter is what the write would have left; the checkpoint is not.
-    let outcome = store.checkpoint(&seen, "new", &progress("5")).await;
+    let outcome = store.write(&seen, checkpoint("new", at("5", 2))).await;
     assert_eq!(refused(outcome.unwrap()), taken);
 }
 
@@ -60,20 +63,20 @@ pub(super) async fn a_throttled_table_is_retried_then_reported(subject: &impl Su
     let store = subject.store();
     let mine = owned(store, "k", "me").await;
     subject.trouble(Trouble::Throttled, 2);
-    let renewed = applied(store.renew(&mine, "me", None).await.unwrap());
+    let renewed = applied(store.write(&mine, renew("me")).await.unwrap());
     assert_eq!(subject.heal(), 2);
 
     subject.trouble(Trouble::Throttled, u64::MAX);
-    let error = store.renew(&renewed, "me", None).await.unwrap_err();
+    let error = store.write(&renewed, renew("me")).await.unwrap_err();
     assert!(error.is_throttled() && error.is_retryable(), "{error:?}");
     assert!(!error.is_ambiguous(), "{error:?}");
     subject.heal();
 
     subject.trouble(Trouble::Cut, u64::MAX);
-    let error = store.renew(&renewed, "me", None).await.unwrap_err();
+    let error = store.write(&renewed, renew("me")).await.unwrap_err();
     assert!(error.is_ambiguous() && error.is_retryable(), "{error:?}");
     subject.heal();
-    applied(store.renew(&renewed, "me", None).await.unwrap());
+    applied(store.write(&renewed, renew("me")).await.unwrap());
 }
 
 pub(super) async fn a_failed_condition_without_the_item_is_read(subject: &impl Subject) {
@@ -81,12 +84,12 @@ pub(super) async fn a_failed_condition_without_the_item_is_read(subject: &impl S
     let mine = owned(store, "k", "me").await;
     subject.trouble(Trouble::OldItemHidden, u64::MAX);
     let other = Lease::new("k", Checkpoint::Latest);
-    assert_eq!(refused(store.create(&other).await.unwrap()), mine);
+    assert_eq!(refused(store.write(&other, LeaseWrite::Create).await.unwrap()), mine);
     let old = Lease { counter: 7, ..mine.clone() };
-    assert_eq!(refused(store.renew(&old, "me", None).await.unwrap()), mine);
-    assert_eq!(refused(store.delete(&other).await.unwrap()), mine);
+    assert_eq!(refused(store.write(&old, renew("me")).await.unwrap()), mine);
+    assert_eq!(refused(store.write(&other, LeaseWrite::Delete).await.unwrap()), mine);
     let gone = Lease::new("gone", Checkpoint::Latest);
-    let outcome = store.take(&gone, "me").await.unwrap();
+    let outcome = store.write(&gone, take("me")).await.unwrap();
     assert_eq!(outcome, Outcome::ConditionFailed(None));
     assert!(subject.heal() > 0, "the item was hidden");
 }

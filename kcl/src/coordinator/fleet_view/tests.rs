@@ -3,7 +3,7 @@
 use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::lease::memory::apply;
-use crate::lease::{Intent, Stamp, WorkerRow};
+use crate::lease::{LeaseWrite, Stamp, WorkerRow};
 
 /// The process of this worker, `me`. Its failover time is 10 s.
 const PROCESS: u64 = 7;
@@ -82,8 +82,8 @@ fn on_the_first_scan_an_owner_that_may_be_new_has_longer_too() {
     // A worker of this library gives the lease away while its processor may be at work, in a
     // handoff and without one.
     let forced = |lease: Lease| {
-        let take = Intent::Take { owner: "java" };
-        apply(take, PROCESS, &lease, &lease).unwrap()
+        let take = LeaseWrite::Take { owner: "java".into() };
+        apply(&take, PROCESS, &lease, Some(&lease)).flatten().unwrap()
     };
     let relinquished = forced(lease(Some("w"), 3));
     let handed_over = forced(pending("java", "w", 3));

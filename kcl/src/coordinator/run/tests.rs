@@ -12,7 +12,9 @@ use crate::checkpoint::Checkpoint;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{InitialPosition, OnStop, TableConfig};
 use crate::health::ProblemLog;
-use crate::lease::{DynamoDbLeaseStore, Layout, Lease, LeaseEnd, LeaseStore, Retry, ensure_table};
+use crate::lease::{
+    DynamoDbLeaseStore, Layout, Lease, LeaseEnd, LeaseStore, LeaseWrite, Retry, ensure_table,
+};
 use crate::stream::ShardSync;
 
 mod failure;

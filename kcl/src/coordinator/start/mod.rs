@@ -25,8 +25,8 @@ use crate::current_stream::{CurrentStream, identity_of};
 use crate::error::StartError;
 use crate::executor::Executor;
 use crate::lease::{
-    DynamoDbLeaseStore, Layout, StreamIdentity, TableKind, TableProblem, classify, for_leases,
-    for_shards, metered,
+    DynamoDbLeaseStore, Layout, LeaseStore, StreamIdentity, TableKind, TableProblem, classify,
+    for_leases, for_shards,
 };
 use crate::service_time::ServiceClock;
 use crate::stream::{KinesisShardLister, ShardSync, Starter, SyncError};
@@ -101,7 +101,7 @@ pub(super) async fn prepare(
     let legacy = Layout::legacy(&application);
     let legacy_state = startup
         .step(DYNAMODB, "DescribeTable", || {
-            tables.find(legacy.state(&table), TableKind::LegacyState)
+            tables.find(legacy.state(&table).0, TableKind::LegacyState)
         })
         .await?;
     let lease_table = existing.then_some(table.as_str());
@@ -119,14 +119,14 @@ pub(super) async fn prepare(
             });
         }
     }
-    let store = DynamoDbLeaseStore::new(dynamodb.clone(), table.clone(), layout.clone(), process);
-    let store = if legacy_state {
+    let mut store =
+        DynamoDbLeaseStore::new(dynamodb.clone(), table.clone(), layout.clone(), process)
+            .measured_by(&meter, &clock);
+    if legacy_state {
         // While a fleet moves to one table, its leader's lock stays in the old one.
-        store.with_leader_table(legacy.state(&table).to_owned())
-    } else {
-        store
-    };
-    let store = metered(Arc::new(store), &meter, &clock);
+        store = store.with_leader_table(legacy.state(&table).0.to_owned());
+    }
+    let store: Arc<dyn LeaseStore> = Arc::new(store);
     let lease_table = LeaseTable {
         tables: &tables,
         store: &*store,

@@ -1,6 +1,10 @@
-//! What only DynamoDB has: tables and layouts.
+//! The requests, the tables and their layouts.
 
-use aws_sdk_dynamodb::types::{BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::{
+    AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
 use kinesis_testkit::{Fault, LocalAws, Service};
 
 use super::*;
@@ -8,7 +12,8 @@ use crate::checkpoint::Checkpoint;
 use crate::config::{ConsumerConfig, TableConfig};
 use crate::lease::client::for_leases;
 use crate::lease::golden::golden;
-use crate::lease::table::{TableError, describe, ensure};
+use crate::lease::model::StreamIdentity;
+use crate::lease::table::{INDEX, TableError, describe, ensure};
 
 const TABLE: &str = "app";
 
@@ -18,6 +23,132 @@ async fn fixture() -> (LocalAws, DynamoDbLeaseStore) {
     ensure(&client, TABLE, &TableConfig::default()).await.unwrap();
     let store = DynamoDbLeaseStore::new(client, TABLE.to_owned(), Layout::OneTable, 1);
     (aws, store)
+}
+
+/// Workers of other versions and libraries rely on these conditions and updates.
+#[test]
+fn each_write_has_its_condition_and_its_update() {
+    let owned = |owner: &str| Lease {
+        owner: Some(owner.into()),
+        counter: 4,
+        stamp: Some(Stamp::after(3, 9)),
+        ..Lease::new("k", Checkpoint::TrimHorizon)
+    };
+    let held = owned("me");
+    let pending = Lease { checkpoint_owner: Some("me".into()), ..owned("next") };
+    let of_java = Lease { counter: 400, ..held.clone() };
+    let renew = |throughput| LeaseWrite::Renew { owner: "me".into(), throughput };
+    let checkpoint = |checkpoint, pending| LeaseWrite::Checkpoint {
+        owner: "me".into(),
+        checkpoint,
+        pending,
+        throughput: Some(1.5),
+    };
+    let prepared = PendingCheckpoint { checkpoint: Checkpoint::Latest, state: None };
+    let take = LeaseWrite::Take { owner: "me".into() };
+    let assign = |released| LeaseWrite::Assign { to: "w".into(), released };
+    let stream = ShardFacts::Stream(StreamIdentity::parse("arn@1").unwrap());
+    let processing =
+        "(checkpointOwner = :v1 OR (leaseOwner = :v1 AND attribute_not_exists(checkpointOwner)))";
+    let by_me = "leaseOwner = :v1 AND attribute_not_exists(checkpointOwner)";
+    for (known, write, condition, update) in [
+        (&held, LeaseWrite::Create, "attribute_not_exists(leaseKey)", ""),
+        (
+            &of_java,
+            renew(None),
+            &*format!("leaseCounter = :v0 AND {by_me}"),
+            "SET leaseCounter = :v2, rustStamp = :v3 REMOVE rustReadTo",
+        ),
+        (
+            &pending,
+            renew(Some(1.5)),
+            "leaseCounter = :v0 AND checkpointOwner = :v1",
+            "SET leaseCounter = :v2, rustStamp = :v3, throughputKBps = :v4",
+        ),
+        (
+            &held,
+            checkpoint(Checkpoint::ShardEnd, None),
+            &format!("leaseCounter = :v0 AND {processing}"),
+            "SET leaseCounter = :v2, rustStamp = :v3, checkpoint = :v4, checkpointSubSequenceNumber = :v5, \
+             ownerSwitchesSinceCheckpoint = :v6, throughputKBps = :v7 \
+             REMOVE rustResumeFrom, pendingCheckpoint, pendingCheckpointSubSequenceNumber, pendingCheckpointState",
+        ),
+        (
+            &held,
+            checkpoint(Checkpoint::TrimHorizon, Some(prepared)),
+            &format!("leaseCounter = :v0 AND {processing}"),
+            "SET leaseCounter = :v2, rustStamp = :v3, checkpoint = :v4, checkpointSubSequenceNumber = :v5, \
+             ownerSwitchesSinceCheckpoint = :v6, throughputKBps = :v7, pendingCheckpoint = :v8, \
+             pendingCheckpointSubSequenceNumber = :v9 REMOVE pendingCheckpointState",
+        ),
+        (
+            &owned("w"),
+            take.clone(),
+            &format!("leaseCounter = :v0 AND {by_me}"),
+            "SET leaseCounter = :v2, rustStamp = :v3, leaseOwner = :v4 REMOVE checkpointOwner \
+             ADD ownerSwitchesSinceCheckpoint :v5",
+        ),
+        (
+            &pending,
+            take,
+            "leaseCounter = :v0 AND leaseOwner = :v1 AND checkpointOwner = :v2",
+            "SET leaseCounter = :v3, rustStamp = :v4, leaseOwner = :v5 REMOVE checkpointOwner",
+        ),
+        (
+            &Lease { owner: None, ..held.clone() },
+            assign(false),
+            "attribute_exists(leaseKey) AND attribute_not_exists(leaseOwner) AND attribute_not_exists(checkpointOwner)",
+            "SET leaseOwner = :v1 REMOVE checkpointOwner ADD leaseCounter :v0",
+        ),
+        (
+            &held,
+            assign(true),
+            "attribute_exists(leaseKey) AND leaseOwner = :v0 AND attribute_not_exists(checkpointOwner) \
+             AND leaseCounter = :v1",
+            "SET rustReleasedAt = :v2, leaseOwner = :v4 REMOVE checkpointOwner \
+             ADD leaseCounter :v3, ownerSwitchesSinceCheckpoint :v5",
+        ),
+        (
+            &held,
+            LeaseWrite::StartHandoff { to: "w".into() },
+            "attribute_exists(leaseKey) AND leaseOwner = :v0 AND attribute_not_exists(checkpointOwner)",
+            "SET leaseOwner = :v1, checkpointOwner = :v2",
+        ),
+        (
+            &held,
+            LeaseWrite::Evict,
+            &format!("leaseCounter = :v0 AND {by_me}"),
+            "REMOVE checkpointOwner, leaseOwner ADD leaseCounter :v2",
+        ),
+        (
+            &pending,
+            LeaseWrite::Evict,
+            "leaseCounter = :v0 AND leaseOwner = :v1 AND checkpointOwner = :v2",
+            "REMOVE checkpointOwner ADD leaseCounter :v3",
+        ),
+        (
+            &held,
+            LeaseWrite::Replace { new: Box::new(held.clone()) },
+            &format!("leaseCounter = :v0 AND {by_me}"),
+            "",
+        ),
+        (
+            &held,
+            LeaseWrite::SetFacts(ShardFacts::Children(Vec::new())),
+            "attribute_exists(leaseKey)",
+            "REMOVE childShardIds",
+        ),
+        (
+            &held,
+            LeaseWrite::SetFacts(stream),
+            "attribute_exists(leaseKey) AND attribute_not_exists(rustStream)",
+            "SET rustStream = :v0",
+        ),
+        (&held, LeaseWrite::Delete, "checkpoint = :v0", ""),
+    ] {
+        let (is_condition, is_update, _) = expression(&write, known, 7).build();
+        assert_eq!((&*is_condition, &*is_update), (condition, update), "{write:?}");
+    }
 }
 
 #[tokio::test]
@@ -113,8 +244,9 @@ async fn an_existing_table_gets_the_index_and_a_foreign_one_is_refused() {
     ensure(&client, "java2", &TableConfig::default()).await.unwrap();
     let store = DynamoDbLeaseStore::new(client.clone(), "java2".to_owned(), Layout::OneTable, 1);
     let lease = Lease::new("a", Checkpoint::TrimHorizon);
-    store.create(&lease).await.unwrap();
-    store.take(&lease, "me").await.unwrap();
+    store.write(&lease, LeaseWrite::Create).await.unwrap();
+    let take = LeaseWrite::Take { owner: "me".into() };
+    store.write(&lease, take).await.unwrap();
     assert_eq!(store.owned_by("me").await.unwrap(), ["a"]);
 
     table_with_key(&client, "orders", "orderId").await;

@@ -11,8 +11,8 @@ use crate::config::{ConsumerConfig, OnStop, TableConfig};
 use crate::health::ProblemLog;
 use crate::lease::client::for_leases;
 use crate::lease::dynamodb::DynamoDbLeaseStore;
-use crate::lease::renewer::RenewerContext;
-use crate::lease::store::{LeaseStore, Outcome};
+use crate::lease::renewer::{RenewerContext, WorkerStop};
+use crate::lease::store::{LeaseStore, LeaseWrite, Outcome};
 use crate::lease::table::{Layout, ensure};
 
 mod ambiguity;
@@ -60,9 +60,9 @@ impl RenewerServices for TestServices {
     fn create_children<'a>(
         &'a self,
         _: &'a Lease,
-        children: Vec<ChildShard>,
-    ) -> BoxFuture<'a, Result<Vec<String>, LeaseStoreError>> {
-        Box::pin(async move { Ok(children.into_iter().map(|child| child.shard_id).collect()) })
+        _: Vec<ChildShard>,
+    ) -> BoxFuture<'a, Result<(), LeaseStoreError>> {
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn lease<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Lease>, LeaseStoreError>> {
@@ -108,14 +108,11 @@ impl Fixture {
             failover: F,
             on_stop,
             seed: 7,
-            leaving: CancellationToken::new(),
-            out_of_time: CancellationToken::new(),
-            last_calls: Arc::default(),
+            stop: WorkerStop::default(),
             retries: Arc::default(),
             problems: Arc::new(ProblemLog::new(Arc::clone(&clock) as Arc<dyn Clock>)),
-            stopped: CancellationToken::new(),
         };
-        store.create(&Lease::new(KEY, Checkpoint::TrimHorizon)).await.unwrap();
+        store.write(&Lease::new(KEY, Checkpoint::TrimHorizon), LeaseWrite::Create).await.unwrap();
         Self { aws, store, clock, context }
     }
 
@@ -125,7 +122,7 @@ impl Fixture {
 
     async fn begin(&self) -> (HeldLease, JoinHandle<()>) {
         let sent = self.clock.now();
-        let lease = self.store.take(&self.item().await, "me").await.unwrap().applied().unwrap();
+        let lease = self.taken_by("me").await;
         let (held_lease, renewer) = HeldLease::begin(self.context.clone(), lease, sent);
         (held_lease, tokio::spawn(renewer.run()))
     }
@@ -168,12 +165,13 @@ impl Fixture {
 
     /// A leader elsewhere starts a handoff.
     async fn handed_to(&self, worker: &str) {
-        let started = self.store.start_handoff(&self.item().await, worker).await;
-        started.unwrap().applied().unwrap();
+        let start = LeaseWrite::StartHandoff { to: worker.into() };
+        self.store.write(&self.item().await, start).await.unwrap().applied().unwrap();
     }
 
     async fn taken_by(&self, worker: &str) -> Lease {
-        self.store.take(&self.item().await, worker).await.unwrap().applied().unwrap()
+        let take = LeaseWrite::Take { owner: worker.into() };
+        self.store.write(&self.item().await, take).await.unwrap().applied().unwrap()
     }
 }
 

@@ -1,34 +1,38 @@
-//! Why a lease was lost, for the log.
+//! A lost lease: the reason, and what the renewer does until the consumer has ended.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::{LeaseRenewer, Written};
+use crate::health::ProblemKind;
+use crate::lease::held_lease::{HeldLeaseState, LeaseOutcome, Request};
 use crate::lease::model::Lease;
 
-/// What ended an ownership that the worker did not end itself.
+/// Reason why an ownership ended that the worker did not end itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Loss {
-    /// It was not renewed before its local deadline.
+    /// The lease was not renewed before its local deadline.
     Expired {
         /// Time since the last renewal.
         after: Duration,
-        /// Why renewals failed.
+        /// The last failure of a renewal.
         cause: Option<String>,
     },
-    /// Another worker has it.
+    /// Another worker owns the lease.
     TakenBy(String),
-    /// Another process of the same worker id has it.
+    /// Another process of the same worker id owns the lease.
     AnotherProcess,
-    /// It has no owner any more.
+    /// The lease has no owner any more.
     Released,
-    /// Its item is gone.
+    /// The lease has no item any more.
     Deleted,
-    /// Another write moved its counter.
+    /// Another writer moved the counter of the lease.
     Moved,
 }
 
 impl Loss {
-    /// By the item that was found in place of the one that this worker wrote. `None`: there is none.
+    /// The loss of a lease whose item is now `seen`, for the owner `me` in `process`.
     pub(super) fn by(me: &str, process: u64, seen: Option<&Lease>) -> Self {
         let Some(seen) = seen else {
             return Self::Deleted;
@@ -46,18 +50,81 @@ impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Expired { after, cause } => {
-                write!(f, "it expired, not renewed for {after:.1?}")?;
+                write!(f, "the lease expired, not renewed for {after:.1?}")?;
                 match cause {
                     Some(cause) => write!(f, ", since renewals failed: {cause}"),
                     None => Ok(()),
                 }
             }
-            Self::TakenBy(worker) => write!(f, "worker {worker} has it now"),
-            Self::AnotherProcess => f.write_str("another process of this worker id has it now"),
-            Self::Released => f.write_str("it was released by another worker"),
-            Self::Deleted => f.write_str("its item was deleted"),
-            Self::Moved => f.write_str("another writer moved its counter"),
+            Self::TakenBy(worker) => write!(f, "worker {worker} owns the lease now"),
+            Self::AnotherProcess => {
+                f.write_str("another process of this worker id owns the lease now")
+            }
+            Self::Released => f.write_str("another worker released the lease"),
+            Self::Deleted => f.write_str("the item of the lease was deleted"),
+            Self::Moved => f.write_str("another writer moved the counter of the lease"),
         }
+    }
+}
+
+impl LeaseRenewer {
+    /// The loss of a lease that was not renewed in time.
+    pub(super) fn expired(&self) -> Loss {
+        let kind = ProblemKind::LeaseRenewalFailing;
+        let problem = self.context.problems.find(kind, Some(&self.state.token.lease_key));
+        Loss::Expired {
+            after: self.now().saturating_sub(self.state.known().fence.renewed()),
+            cause: problem.map(|problem| problem.cause),
+        }
+    }
+
+    /// Tells the consumer that the lease is lost, and logs the reason once.
+    pub(super) fn lose(&self, loss: &Loss) -> Written {
+        if !self.state.lost.is_cancelled() {
+            tracing::warn!(
+                shard_id = self.state.token.lease_key,
+                worker_id = self.context.worker_id,
+                why = %loss,
+                "lease lost"
+            );
+        }
+        self.state.lost.cancel();
+        Written::Lost
+    }
+
+    /// Serves a lost lease until its consumer has ended, because the consumer may still be at work. Until then, this
+    /// worker must not acquire the same lease again.
+    pub(super) async fn linger(mut self) {
+        self.state.lost.cancel();
+        // A lost lease needs no renewal any more, while the consumer may take long to end.
+        self.recovered(ProblemKind::LeaseRenewalFailing);
+        if let Some((request, _)) = self.waiting.take() {
+            let _ = request.reply.send(Err(self.state.lease_lost()));
+        }
+        self.context.services.changed();
+        let stopped = self.context.stop.stopped.clone();
+        while let Some(Some(request)) = stopped.run_until_cancelled(self.requests.recv()).await {
+            match request {
+                Request::Checkpoint(request) => {
+                    let _ = request.reply.send(Err(self.state.lease_lost()));
+                }
+                Request::StartHandoff { .. } => {}
+                Request::End { reply, .. } => {
+                    let _ = reply.send(LeaseOutcome::Lost);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Marks the lease as lost when the renewer ends in any way, by a panic too. Without a renewer, it is not held.
+pub(super) struct LostOnDrop(pub(super) Arc<HeldLeaseState>);
+
+impl Drop for LostOnDrop {
+    fn drop(&mut self) {
+        self.0.lost.cancel();
+        self.0.services.changed();
     }
 }
 

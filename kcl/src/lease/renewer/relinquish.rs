@@ -1,46 +1,68 @@
-//! How a lease leaves its owner on purpose: a handoff is completed, the lease assigned or released.
+//! How a lease leaves its owner on purpose: by a handoff, or by an assignment or a release when the owner stops.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::LeaseRenewer;
 use crate::config::OnStop;
 use crate::lease::held_lease::{LeaseEnd, LeaseOutcome};
 use crate::lease::model::Lease;
-use crate::lease::readback::Verdict;
-use crate::lease::store::Outcome;
+use crate::lease::store::{LeaseWrite, Outcome};
 
+/// Time from the first sight of a handoff until the renewer forces it. A Java leader forces it after 30 s.
+const HANDOFF_LIMIT: Duration = Duration::from_secs(25);
 impl LeaseRenewer {
+    pub(super) async fn start_handoff(&mut self, to: String) {
+        let lease = self.state.known().lease.clone();
+        if lease.is_handoff_pending() || lease.owner.as_ref() == Some(&to) {
+            return;
+        }
+        let store = Arc::clone(&self.context.store);
+        let started = store.write(&lease, LeaseWrite::StartHandoff { to });
+        match self.until_fence(started).await {
+            Some(Ok(Outcome::Applied(lease) | Outcome::AppliedBefore(lease))) => self.learn(lease),
+            // The next renewal finds out what happened, and the next scan asks again.
+            Some(Ok(Outcome::ConditionFailed(_)) | Err(_)) | None => {}
+        }
+    }
+
+    pub(super) fn note_handoff(&mut self) {
+        let deadline = self.now() + HANDOFF_LIMIT;
+        self.handoff_deadline.get_or_insert(deadline);
+        self.state.handoff.cancel();
+        self.state.shutdown.cancel();
+    }
+
+    /// Ends the ownership in the way that the consumer asks for.
     pub(super) async fn finish(&mut self, how: LeaseEnd) -> LeaseOutcome {
         if self.fallen(self.now()) {
             return LeaseOutcome::Lost;
         }
         match how {
             LeaseEnd::Lost => LeaseOutcome::Lost,
-            // Whichever worker the lease went to might start at once: Java does not wait.
+            // A Java worker that got the lease would start at once.
             LeaseEnd::Aborted => left_to_expire("its processor was aborted"),
             LeaseEnd::ShardEnded => {
-                // Nothing is left to process, whatever becomes of a pending handoff.
+                // The shard has no records left, so the outcome of a pending handoff does not matter.
                 self.transfer(true).await;
                 LeaseOutcome::Ended
             }
             LeaseEnd::Transfer => self.transfer(true).await,
-            // A worker that takes leases would not find one that was assigned to it.
+            // Workers that take leases would not find one that was assigned to them.
             LeaseEnd::Relinquish if self.context.services.workers_take_leases() => {
                 self.relinquish(None).await
             }
-            LeaseEnd::Relinquish => match self.context.on_stop {
-                // Released to its own id: by that mark the next process under it starts at once.
-                OnStop::Keep => {
-                    let me = self.context.worker_id.clone();
-                    self.relinquish(Some(me)).await
-                }
-                OnStop::Release => self.relinquish(None).await,
-                OnStop::HandOver => {
-                    let receiver = self.context.services.receiver();
-                    self.relinquish(receiver).await
-                }
-            },
+            LeaseEnd::Relinquish => {
+                let receiver = match self.context.on_stop {
+                    // A lease that is released to its own worker id lets the next process with this id start at
+                    // once.
+                    OnStop::Keep => Some(self.context.worker_id.clone()),
+                    OnStop::Release => None,
+                    OnStop::HandOver => self.context.services.receiver(),
+                };
+                self.relinquish(receiver).await
+            }
         }
     }
 
@@ -50,7 +72,8 @@ impl LeaseRenewer {
             .await
     }
 
-    /// Completes a pending handoff; else assigns the lease to `receiver`; without one, releases it.
+    /// Completes a pending handoff. Without one, assigns the lease to `receiver`, or releases it if there is no
+    /// receiver.
     async fn relinquish(&mut self, receiver: Option<String>) -> LeaseOutcome {
         self.move_lease(true, |lease| {
             let next = if lease.is_handoff_pending() { &lease.owner } else { &receiver };
@@ -59,38 +82,31 @@ impl LeaseRenewer {
         .await
     }
 
-    /// Moves the lease to the worker chosen for it as it is now: `None` leaves it, `Some(None)` makes
-    /// it unassigned. This is the last that the renewer does.
+    /// Moves the lease to the worker that `choose` returns for the lease as it is now. `None` leaves the lease,
+    /// `Some(None)` makes it unassigned. This is the last thing that the renewer does.
     async fn move_lease(
         &mut self,
         released: bool,
         choose: impl Fn(&Lease) -> Option<Option<String>>,
     ) -> LeaseOutcome {
         let store = Arc::clone(&self.context.store);
-        // Failed renewals do not count: the first attempt needs no budget.
+        // The first attempt needs no budget, even if renewals failed.
         self.schedule.forget_failures();
         let mut failed = None;
         while !self.state.known().fence.has_fallen(self.now()) {
             let lease = self.state.known().lease.clone();
-            // Before the budget is asked: often there is nothing to write.
+            // This comes before the budget, because often nothing has to be written.
             let Some(to) = choose(&lease) else {
                 return left_to_expire("the handoff was taken back");
             };
-            // As a renewal does, an attempt that repeats a failed one takes of the budget of the worker.
             if !self.schedule.may_try(self.now(), &self.context.retries) {
                 if self.pause_in_time().await {
                     continue;
                 }
                 break;
             }
-            let write = match &to {
-                Some(to) if released => store.assign(&lease, to, true),
-                // The counter is a condition here, too: an attempt that arrives late finds its own
-                // handoff, not a later one between the same owners.
-                Some(to) => store.take(&lease, to),
-                None => store.evict(&lease),
-            };
-            match self.until_deadline(write).await {
+            let write = LeaseWrite::relinquish(to.clone(), released);
+            match self.until_deadline(store.write(&lease, write)).await {
                 Some(Ok(Outcome::Applied(_) | Outcome::AppliedBefore(_))) => {
                     self.context.retries.succeeded(self.now());
                     return match to {
@@ -99,8 +115,8 @@ impl LeaseRenewer {
                         None => LeaseOutcome::Released,
                     };
                 }
-                Some(Ok(Outcome::ConditionFailed(seen))) => match self.judge(&lease, seen) {
-                    Verdict::Adopt(seen) if *seen != lease => self.state.learn(*seen),
+                Some(Ok(Outcome::ConditionFailed(seen))) => match self.adopt(&lease, seen) {
+                    Some(seen) if seen != lease => self.state.learn(seen),
                     _ => return LeaseOutcome::Lost,
                 },
                 Some(Err(error)) => {
@@ -124,21 +140,21 @@ impl LeaseRenewer {
         left_to_expire(cause)
     }
 
-    /// Pauses before the next attempt; false if none may be made. The last calls of a planned stop end the
-    /// pause: the stop reports the lease then.
+    /// Pauses before the next attempt. Returns false if no attempt may be made any more. The last calls of a planned
+    /// stop end the pause, because the stop then reports the lease.
     async fn pause_in_time(&mut self) -> bool {
         let sleep = tokio::time::sleep(self.pause());
         if self.may_try_again() {
-            let _ = self.context.out_of_time.run_until_cancelled(sleep).await;
+            let _ = self.context.stop.out_of_time.run_until_cancelled(sleep).await;
         }
         self.may_try_again()
     }
 
-    /// Whether another attempt may be made. After the last calls of a planned stop, none is: a lease that
-    /// was not relinquished until then expires.
+    /// Whether another attempt may be made. After the last calls of a planned stop, a lease that was not
+    /// relinquished is left to expire.
     fn may_try_again(&self) -> bool {
         let is_aborted = self.state.aborted.load(Ordering::Relaxed);
-        !is_aborted && !self.context.out_of_time.is_cancelled()
+        !is_aborted && !self.context.stop.out_of_time.is_cancelled()
     }
 }
 

@@ -9,11 +9,10 @@ use std::time::Duration;
 use fastrand::Rng;
 use futures::future::join_all;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::clock::TokioClock;
-use crate::lease::held_lease::LeaseEnd;
+use crate::lease::held_lease::{LeaseEnd, LeaseOutcome};
 use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Passage, Row};
 use crate::lease::recorder::NoServices;
 
@@ -83,10 +82,7 @@ impl Worker {
             seed: 7,
             retries: Arc::default(),
             problems: Arc::new(ProblemLog::new(Arc::clone(&clock))),
-            leaving: CancellationToken::new(),
-            out_of_time: CancellationToken::new(),
-            last_calls: Arc::default(),
-            stopped: CancellationToken::new(),
+            stop: WorkerStop::default(),
         };
         let held_leases = (0..LEASES).map(|n| {
             let lease = Lease {
@@ -138,8 +134,8 @@ impl Worker {
     /// The time until calls are no longer waited for, as a planned stop tells it.
     fn last_calls_in(&self, time: Duration) {
         let at = self.context.clock.now() + time;
-        self.context.last_calls.set(at).unwrap();
-        let out_of_time = self.context.out_of_time.clone();
+        self.context.stop.last_calls.set(at).unwrap();
+        let out_of_time = self.context.stop.out_of_time.clone();
         tokio::spawn(async move {
             tokio::time::sleep(time).await;
             out_of_time.cancel();
@@ -261,7 +257,7 @@ async fn each_lease_gets_one_attempt_to_give_it_away_although_its_renewals_faile
     // The table is well again, and the stop has no time for a second attempt.
     worker.throttle(0);
     worker.latency(SECOND / 100);
-    worker.context.out_of_time.cancel();
+    worker.context.stop.out_of_time.cancel();
     let ends = worker.relinquish().await.unwrap();
     let kept = ends.iter().filter(|end| **end == LeaseOutcome::Kept).count();
     assert_eq!(kept, LEASES, "{:?}", ends.iter().find(|end| **end != LeaseOutcome::Kept));

@@ -150,7 +150,7 @@ async fn one_of_many_starters_creates_the_leases_and_the_others_wait_for_it() {
         start.await.unwrap();
         assert_eq!(world.leases().await, 300, "whichever is done first");
     }
-    assert_eq!(way.calls("create"), 300);
+    assert_eq!(way.calls("PutItem"), 300);
     assert_eq!(world.lock().await, None, "given back");
     let took = world.clock.now();
     assert!(took < 5 * SECOND, "{took:?}");
@@ -185,7 +185,7 @@ async fn a_holder_that_dies_is_replaced_by_one_of_those_that_wait() {
     assert_eq!(world.leases().await, 300);
     let took = world.clock.now() - died;
     assert!(took < 10 * SECOND, "{took:?}");
-    assert!(way.calls("create") <= 300, "{}", way.calls("create"));
+    assert!(way.calls("PutItem") <= 300, "{}", way.calls("PutItem"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -196,7 +196,7 @@ async fn a_slow_holder_that_is_heard_is_waited_for() {
     tokio::time::sleep(4 * SECOND).await;
     let way = Way::new(QUICK, 0, 2);
     world.start(&way, 2).await.unwrap();
-    assert_eq!(way.calls("create"), 0);
+    assert_eq!(way.calls("PutItem"), 0);
     assert_eq!(world.leases().await, 300);
     holder.await.unwrap();
 }
@@ -221,7 +221,7 @@ async fn where_a_java_leader_creates_no_leases_a_starter_does_and_leaves_it_the_
     assert!((PATIENCE..20 * SECOND).contains(&took), "{took:?}");
     assert_eq!(world.leases().await, 300);
     assert_eq!(world.lock().await, Some(lock));
-    let creates = way.calls("create");
+    let creates = way.calls("PutItem");
     assert!(creates < 3 * 300, "few help: {creates}");
 }
 

@@ -50,7 +50,7 @@ impl ShardLister for Listing {
     ) -> BoxFuture<'_, Result<ShardList, ListShardsError>> {
         async {
             for lease in &self.meanwhile {
-                self.store.create(lease).await.unwrap();
+                self.store.write(lease, LeaseWrite::Create).await.unwrap();
             }
             Ok(ShardList {
                 shards: self.shards.lock().unwrap_or_else(PoisonError::into_inner).clone(),
@@ -97,7 +97,7 @@ impl Fixture {
     async fn put(&self, id: &str, parents: &[&str], checkpoint: Checkpoint) -> Lease {
         let mut lease = lease(id, checkpoint);
         lease.parents = parents.iter().map(|id| (*id).to_owned()).collect();
-        self.sync.store.create(&lease).await.unwrap();
+        self.sync.store.write(&lease, LeaseWrite::Create).await.unwrap();
         lease
     }
 

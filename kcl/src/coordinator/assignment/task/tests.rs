@@ -15,7 +15,7 @@ use crate::coordinator::discovery::Discovery;
 use crate::coordinator::heartbeat::Heartbeat;
 use crate::coordinator::memory_worker::memory_worker;
 use crate::lease::memory::{Link, MemoryTable, Passage};
-use crate::lease::{HeldLease, text};
+use crate::lease::{HeldLease, LeaseWrite, text};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -63,7 +63,7 @@ impl Fixture {
     }
 
     async fn create(&self, lease: Lease) {
-        self.ctx.worker.store.create(&lease).await.unwrap();
+        self.ctx.worker.store.write(&lease, LeaseWrite::Create).await.unwrap();
     }
 
     /// What this worker would take after a scan.
@@ -88,7 +88,8 @@ impl Fixture {
         let seconds = self.ctx.worker.epoch_seconds();
         store.put_worker("java", seconds).await.unwrap();
         let led = store.get("led").await.unwrap().unwrap();
-        store.renew(&led, "java", None).await.unwrap();
+        let renew = LeaseWrite::Renew { owner: "java".into(), throughput: None };
+        store.write(&led, renew).await.unwrap();
     }
 }
 

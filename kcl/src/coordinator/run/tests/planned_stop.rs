@@ -16,7 +16,7 @@ async fn several_leases_are_handed_over_evenly_and_one_pending_to_the_leaver_sta
     let mut lease = Lease::new("shardId-x", Checkpoint::TrimHorizon);
     lease.owner = Some("w3".into());
     lease.checkpoint_owner = Some("w9".into());
-    store(&aws).create(&lease).await.unwrap();
+    store(&aws).write(&lease, LeaseWrite::Create).await.unwrap();
     let [first, second, third] = workers;
     third.shutdown().await;
     // Read at once: the lease expires later, and then another worker takes it.
@@ -118,11 +118,12 @@ async fn a_stop_releases_leases_that_were_assigned_meanwhile_and_leaves_those_of
     coordinator.withdraw().await;
     let free: Vec<Lease> = leases(&aws).await.into_values().collect();
     let [given, taken, forced] = &free[..] else { panic!("{free:?}") };
-    coordinator.ctx.worker.store.assign(given, "w1", false).await.unwrap();
-    store(&aws).take(taken, "w1").await.unwrap();
-    let others = store(&aws).take(forced, "w9").await.unwrap();
+    let to_w1 = LeaseWrite::Assign { to: "w1".into(), released: false };
+    coordinator.ctx.worker.store.write(given, to_w1.clone()).await.unwrap();
+    store(&aws).write(taken, LeaseWrite::Take { owner: "w1".into() }).await.unwrap();
+    let others = store(&aws).write(forced, LeaseWrite::Take { owner: "w9".into() }).await.unwrap();
     let others = others.applied().unwrap();
-    store(&aws).assign(&others, "w1", false).await.unwrap();
+    store(&aws).write(&others, to_w1).await.unwrap();
     coordinator.stop().await;
     let found = leases(&aws).await;
     for lease in found.values() {

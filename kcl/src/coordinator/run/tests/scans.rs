@@ -23,7 +23,7 @@ async fn discovery_does_not_read_finished_leases_again() {
     let aws = aws(1).await;
     let worker = Manual::new(&aws, "w1", config()).await;
     let ended = Lease { owner: Some("w1".into()), ..Lease::new("finished", Checkpoint::ShardEnd) };
-    store(&aws).create(&ended).await.unwrap();
+    store(&aws).write(&ended, LeaseWrite::Create).await.unwrap();
     let reads = Fault::delay(Duration::from_millis(1)).service(Service::DynamoDb);
     let reads = aws.faults().add(reads.operation("GetItem"));
     let mut discovery = Discovery::new(worker.acquirer.clone());
@@ -47,7 +47,7 @@ async fn discovery_of_many_leases_costs_no_more_than_its_rate() {
     });
     let created = leases.map(|lease| {
         let store = &store;
-        async move { store.create(&lease).await }
+        async move { store.write(&lease, LeaseWrite::Create).await }
     });
     let created = futures::stream::iter(created).buffer_unordered(16);
     assert_eq!(created.filter(|new| ready(new.is_ok())).count().await, 600);

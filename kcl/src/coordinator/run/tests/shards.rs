@@ -64,7 +64,7 @@ async fn the_child_of_a_merge_has_both_parents_leases() {
     let (one, other) = (&held_leases[0], &held_leases[1]);
     other.end(LeaseEnd::Lost).await;
     let lost = leases(&aws).await[other.shard_id()].clone();
-    store(&aws).delete(&lost).await.unwrap();
+    store(&aws).write(&lost, LeaseWrite::Delete).await.unwrap();
     let child = until("the child", async || {
         one.record_children(Vec::new()).await.ok()?;
         leases(&aws).await.remove("shardId-000000000002")
@@ -86,9 +86,10 @@ async fn a_sync_repairs_a_missing_lease_and_a_missing_hash_range() {
     let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
     let mut found = leases(&aws).await.into_values();
     let (gone, bare) = (found.next().unwrap(), found.next().unwrap());
-    store(&aws).delete(&gone).await.unwrap();
-    store(&aws).delete(&bare).await.unwrap();
-    store(&aws).create(&Lease { hash_key_range: None, ..bare.clone() }).await.unwrap();
+    store(&aws).write(&gone, LeaseWrite::Delete).await.unwrap();
+    store(&aws).write(&bare, LeaseWrite::Delete).await.unwrap();
+    let without_range = Lease { hash_key_range: None, ..bare.clone() };
+    store(&aws).write(&without_range, LeaseWrite::Create).await.unwrap();
     let report = coordinator.ctx.worker.sync.run().await.unwrap();
     assert_eq!((report.created, report.deleted), (1, 0));
     let repaired = leases(&aws).await;

@@ -73,8 +73,9 @@ async fn the_table_of_another_stream_or_of_an_earlier_one_is_refused() {
     let lease = leases(&aws).await.into_values().next().unwrap();
     let mut identity = lease.stream.clone().unwrap();
     identity.created -= 1000;
-    store(&aws).delete(&lease).await.unwrap();
-    store(&aws).create(&Lease { stream: Some(identity), ..lease }).await.unwrap();
+    store(&aws).write(&lease, LeaseWrite::Delete).await.unwrap();
+    let renamed = Lease { stream: Some(identity), ..lease };
+    store(&aws).write(&renamed, LeaseWrite::Create).await.unwrap();
     let error = refused(parts(&aws, "w1", config())).await;
     assert!(matches!(error, StartError::StreamRecreated { .. }), "{error:?}");
 }
@@ -88,7 +89,7 @@ async fn the_table_of_an_application_on_several_streams_is_refused() {
     let mut lease = Lease::new(format!("{several}:shardId-000000000000"), Checkpoint::TrimHorizon);
     let name = AttributeValue::S(several.into());
     lease.other.insert("streamName".into(), name);
-    store(&aws).create(&lease).await.unwrap();
+    store(&aws).write(&lease, LeaseWrite::Create).await.unwrap();
     let error = refused(parts(&aws, "w1", config())).await;
     assert!(
         matches!(&error, StartError::MultiStreamTable { table, found } if table == APP && found == several),
@@ -138,7 +139,8 @@ async fn fleets_of_other_generations_are_left_alone() {
 async fn leases_without_a_state_mean_a_fleet_of_2x_and_nothing_is_written() {
     let aws = aws(1).await;
     ensure_table(&aws.dynamodb(), APP, &TableConfig::default()).await.unwrap();
-    store(&aws).create(&Lease::new("shardId-000000000000", Checkpoint::TrimHorizon)).await.unwrap();
+    let lease = Lease::new("shardId-000000000000", Checkpoint::TrimHorizon);
+    store(&aws).write(&lease, LeaseWrite::Create).await.unwrap();
     let before = aws.dynamodb().scan().table_name(APP).send().await.unwrap().count();
     let error = refused(parts(&aws, "w1", config())).await;
     assert!(matches!(error, StartError::UnsupportedFleet { .. }), "{error:?}");

@@ -189,7 +189,7 @@ async fn no_state_is_written_beside_leases_that_a_fleet_of_2x_creates_meanwhile(
             for shard in 0..SHARDS {
                 let mut lease = Lease::new(format!("shardId-{shard:012}"), Checkpoint::TrimHorizon);
                 lease.has_entity_type = false;
-                store.create(&lease).await.unwrap();
+                store.write(&lease, LeaseWrite::Create).await.unwrap();
             }
         };
         let replaced =

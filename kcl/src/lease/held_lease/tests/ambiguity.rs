@@ -9,7 +9,7 @@ async fn lost_answers_are_no_loss_even_when_the_whole_call_failed() {
     let error = fixture.unanswered(checkpoint).await.unwrap_err();
     assert!(matches!(error, CheckpointError::Store { retryable: true, .. }), "{error:?}");
     assert_eq!(fixture.item().await.checkpoint, at("5"), "written nevertheless");
-    // The next write finds the counter one further, and knows why.
+    // The next write finds the counter grown by one, and adopts the lease.
     held_lease.checkpoint(at("6"), Retry::Never).await.unwrap();
     assert_eq!(fixture.item().await.checkpoint, at("6"));
 
@@ -59,7 +59,7 @@ async fn a_checkpoint_without_an_answer_is_not_taken_back() {
         "{error:?}"
     );
 
-    // The renewal that is due now has no part in what follows.
+    // The renewal that is due now does not matter for the rest.
     held_lease.checkpoint(at("21"), Retry::Never).await.unwrap();
     unanswered(Checkpoint::ShardEnd).await;
     held_lease.checkpoint(at("30"), Retry::Never).await.unwrap_err();

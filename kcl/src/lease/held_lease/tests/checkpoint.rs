@@ -1,4 +1,4 @@
-//! Progress: what is written, and what is refused.
+//! Checkpoints that are written, refused, or tried again.
 
 use super::*;
 
@@ -53,8 +53,9 @@ async fn parents_have_ended_when_their_leases_are_gone_or_at_the_end() {
     let fixture = Fixture::new(None, OnStop::Keep).await;
     let mut child = Lease::new("child", Checkpoint::TrimHorizon);
     child.parents = [KEY.to_owned(), "gone".to_owned()].into();
-    fixture.store.create(&child).await.unwrap();
-    let child = fixture.store.take(&child, "me").await.unwrap().applied().unwrap();
+    fixture.store.write(&child, LeaseWrite::Create).await.unwrap();
+    let take = LeaseWrite::Take { owner: "me".into() };
+    let child = fixture.store.write(&child, take).await.unwrap().applied().unwrap();
     let (held_lease, _renewer) =
         HeldLease::begin(fixture.context.clone(), child, fixture.clock.now());
     assert!(!held_lease.parents_ended().await.unwrap());
@@ -64,11 +65,14 @@ async fn parents_have_ended_when_their_leases_are_gone_or_at_the_end() {
     renewer.await.unwrap();
     assert!(held_lease.parents_ended().await.unwrap());
     let ended = fixture.item().await;
-    assert!(matches!(fixture.store.delete(&ended).await.unwrap(), Outcome::Applied(_)));
+    assert!(matches!(
+        fixture.store.write(&ended, LeaseWrite::Delete).await.unwrap(),
+        Outcome::Applied(_)
+    ));
     assert!(held_lease.parents_ended().await.unwrap());
 }
 
-/// Lets the clock run while the checkpoint is tried.
+/// Moves the clock while the checkpoint is tried.
 async fn finished(
     fixture: &Fixture,
     checkpoint: JoinHandle<Result<(), CheckpointError>>,
@@ -94,7 +98,7 @@ async fn a_checkpoint_that_fails_for_a_passing_reason_is_tried_again() {
     for fault in [Fault::throttle(), Fault::internal_failure(), Fault::cut_connection()] {
         let (fixture, held_lease, _renewer) = held().await;
         let faults = fixture.aws.faults();
-        // Two calls of three attempts each, and one attempt of the next call.
+        // Two calls with three attempts each, and one attempt of the next call.
         let fault = faults.add(updates(fault).times(7));
         let written = finished(&fixture, checkpointing(&held_lease, at("5"))).await;
         written.unwrap();
@@ -136,7 +140,7 @@ async fn throttled_checkpoint() -> (Fixture, HeldLease, JoinHandle<Result<(), Ch
 #[tokio::test]
 async fn a_planned_stop_that_runs_out_of_time_ends_the_attempts_with_their_error() {
     let (fixture, held_lease, waiting) = throttled_checkpoint().await;
-    fixture.context.out_of_time.cancel();
+    fixture.context.stop.out_of_time.cancel();
     let error = waiting.await.unwrap().unwrap_err();
     assert!(error.is_retryable(), "{error:?}");
     // Later checkpoints, and the end of the ownership, still get one attempt each.
@@ -156,7 +160,7 @@ async fn a_checkpoint_whose_caller_has_gone_is_not_tried_again() {
     fixture.clock.advance(F / 2);
     fixture.until("renewed", |lease| lease.counter > 1).await;
     assert_eq!(fixture.item().await.checkpoint, Checkpoint::TrimHorizon);
-    // A later one covers it.
+    // A later checkpoint covers it.
     held_lease.checkpoint(at("6"), Retry::Never).await.unwrap();
     assert_eq!(fixture.item().await.checkpoint, at("6"));
 }

@@ -1,4 +1,4 @@
-//! A handoff, as the owner sees it.
+//! Handoffs, as the owner sees them.
 
 use super::*;
 
@@ -14,11 +14,15 @@ async fn a_handoff_taken_back_renews_nothing_until_a_renewal_does() {
     start_handoff(&held_lease).await;
     // A leader assigns it back: one more on the counter, as a renewal would leave it.
     let pending = fixture.item().await;
-    let back = fixture.store.assign(&pending, "me", false).await.unwrap();
+    let back = fixture
+        .store
+        .write(&pending, LeaseWrite::Assign { to: "me".into(), released: false })
+        .await
+        .unwrap();
     assert_eq!(back.applied().unwrap().counter, 2);
     fixture.aws.faults().add(updates(Fault::throttle()).skip(1));
     fixture.clock.advance(F / 2);
-    // The first write finds the counter moved, the next ones fail: nothing proved this worker alive.
+    // The first write finds the counter moved, and the next ones fail. No write showed that this worker is alive.
     answered(&held_lease, 2).await;
     assert!(held_lease.is_held());
     fixture.clock.advance(F / 2);
@@ -30,9 +34,13 @@ async fn a_handoff_taken_back_is_renewed_at_once() {
     let (fixture, held_lease, _renewer) = held().await;
     start_handoff(&held_lease).await;
     let pending = fixture.item().await;
-    fixture.store.assign(&pending, "me", false).await.unwrap();
+    fixture
+        .store
+        .write(&pending, LeaseWrite::Assign { to: "me".into(), released: false })
+        .await
+        .unwrap();
     fixture.clock.advance(F / 2);
-    // Without another step of the clock.
+    // The clock stands still.
     answered(&held_lease, 3).await;
     fixture.clock.advance(F - Duration::from_millis(1));
     assert!(held_lease.is_held());
@@ -45,7 +53,7 @@ async fn a_handoff_is_seen_at_the_next_write_and_transferred() {
     assert!(!held_lease.handoff_requested().is_cancelled());
     held_lease.checkpoint(at("5"), Retry::Never).await.unwrap();
     assert!(held_lease.handoff_requested().is_cancelled());
-    // Renewals and checkpoints go on while it drains.
+    // Renewals and checkpoints go on while the consumer drains the shard.
     fixture.clock.advance(F / 2);
     fixture.until("renewed", |lease| lease.counter == 3).await;
     held_lease.checkpoint(at("6"), Retry::Never).await.unwrap();
@@ -105,8 +113,10 @@ async fn a_forced_handoff_does_not_complete_a_later_one() {
         answered(&held_lease, lease.counter).await;
     }
     // A leader assigns the lease back, and starts another handoff to the same worker.
-    let back = fixture.store.assign(&lease, "me", false).await.unwrap();
-    let again = fixture.store.start_handoff(&back.applied().unwrap(), "next").await.unwrap();
+    let back = LeaseWrite::Assign { to: "me".into(), released: false };
+    let back = fixture.store.write(&lease, back).await.unwrap().applied().unwrap();
+    let again = LeaseWrite::StartHandoff { to: "next".into() };
+    let again = fixture.store.write(&back, again).await.unwrap();
     fixture.clock.advance(Duration::from_secs(1));
     held_lease.lost().cancelled().await;
     held_lease.end(LeaseEnd::Lost).await;
@@ -121,10 +131,10 @@ async fn the_processor_is_told_of_a_handoff_and_of_a_planned_stop_alike() {
     assert!(!shutdown.is_cancelled());
     held_lease.start_handoff("next");
     shutdown.cancelled().await;
-    assert!(!fixture.context.leaving.is_cancelled(), "the worker goes on");
+    assert!(!fixture.context.stop.leaving.is_cancelled(), "the worker goes on");
 
     let (fixture, held_lease, _renewer) = held().await;
-    fixture.context.leaving.cancel();
+    fixture.context.stop.leaving.cancel();
     held_lease.shutdown_requested().cancelled().await;
     assert!(!held_lease.handoff_requested().is_cancelled());
     assert!(held_lease.is_held());

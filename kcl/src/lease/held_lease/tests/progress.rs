@@ -7,7 +7,7 @@ fn position(sequence: &str, sub_sequence: u64) -> ExtendedSequenceNumber {
     ExtendedSequenceNumber::new(sequence.parse().unwrap(), sub_sequence)
 }
 
-/// The processor has taken all up to here, and the library writes its checkpoints.
+/// The processor has taken all records up to here, and the library writes its checkpoints.
 fn processed(held_lease: &HeldLease, position: ExtendedSequenceNumber) {
     let mut progress = held_lease.progress().lock();
     progress.delivered(position);
@@ -58,7 +58,7 @@ async fn a_pending_checkpoint_stays_even_if_its_write_was_not_answered() {
     let renewed = fixture.until("renewed", |lease| lease.counter == 3).await;
     assert_eq!(renewed.checkpoint, Checkpoint::TrimHorizon);
     assert_eq!(renewed.pending.map(|p| p.checkpoint), Some(at("5")));
-    // Until it is committed.
+    // After the commit, renewals write progress again.
     answered(&held_lease, 3).await;
     held_lease.checkpoint(at("5"), Retry::Never).await.unwrap();
     fixture.clock.advance(F / 2);
@@ -90,7 +90,7 @@ async fn a_renewal_that_failed_or_was_not_answered_is_made_up_for() {
 }
 
 #[tokio::test]
-async fn behind_the_fence_no_progress_is_written() {
+async fn after_the_fence_no_progress_is_written() {
     let (fixture, held_lease, _renewer) = held().await;
     let taken = fixture.taken_by("other").await;
     processed(&held_lease, position("7", 2));

@@ -1,4 +1,4 @@
-//! How an ownership ends, and what that leaves in the table.
+//! The ends of an ownership, and the items that they leave.
 
 use super::*;
 
@@ -69,7 +69,7 @@ async fn relinquishing_a_lease_that_was_taken_changes_nothing() {
     assert_eq!(fixture.item().await, taken);
 }
 
-/// The clock stands still: no fence falls.
+/// No fence falls, because the clock stands still.
 #[tokio::test]
 async fn past_the_deadline_nothing_is_tried_again_while_the_table_refuses() {
     for asked_before in [false, true] {
@@ -100,7 +100,7 @@ async fn a_lease_that_cannot_be_relinquished_in_time_is_left_to_expire() {
         let fault = fixture.aws.faults().add(updates(fault));
         let ending = tokio::spawn(async move { held_lease.end(LeaseEnd::Relinquish).await });
         fixture.struck(fault, 1).await;
-        fixture.context.out_of_time.cancel();
+        fixture.context.stop.out_of_time.cancel();
         let outcome = ending.await.unwrap();
         assert!(matches!(outcome, LeaseOutcome::LeftToExpire { .. }), "{outcome:?}");
         assert_eq!(fixture.item().await.owner.as_deref(), Some("me"));

@@ -1,4 +1,4 @@
-//! Renewals and the fence that they move.
+//! Renewals, and the fence that they move.
 
 use super::*;
 use crate::health::ProblemKind;
@@ -38,7 +38,7 @@ async fn the_fence_falls_when_the_table_is_silent_and_every_checkpoint_is_refuse
     fixture.clock.advance(F - Duration::from_millis(1));
     assert!(held_lease.is_held());
     fixture.clock.advance(Duration::from_millis(1));
-    assert!(!held_lease.is_held(), "judged by the clock at once");
+    assert!(!held_lease.is_held(), "the clock decides at once");
     held_lease.lost().cancelled().await;
     fixture.aws.faults().clear();
     is_lost(held_lease.checkpoint(at("5"), Retry::Never).await);

@@ -1,4 +1,4 @@
-//! What a lease item says about the progress of its shard, and why writing it can fail.
+//! The checkpoint of a shard, as a lease item holds it, and the errors of writing it.
 
 use std::error::Error;
 use std::fmt;
@@ -6,27 +6,26 @@ use std::sync::Arc;
 
 use crate::sequence::ExtendedSequenceNumber;
 
-/// How far a shard has been processed.
+/// The progress of processing in a shard.
 ///
-/// The order is that of the Java library: `AT_TIMESTAMP`, `TRIM_HORIZON`, `LATEST`, every position,
-/// `SHARD_END`.
+/// The order is that of the Java library: `AT_TIMESTAMP`, `TRIM_HORIZON`, `LATEST`, all positions, `SHARD_END`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Checkpoint {
-    /// Nothing yet; start at a timestamp, which the worker's settings give.
+    /// Nothing is processed. Processing starts at the timestamp in the worker's settings.
     AtTimestamp,
-    /// Nothing yet; start at the oldest record that the stream keeps.
+    /// Nothing is processed. Processing starts at the oldest record that the stream keeps.
     TrimHorizon,
-    /// Nothing yet; start with records put after the lease was created.
+    /// Nothing is processed. Processing starts with records that were put after the lease was created.
     Latest,
-    /// This user record and all before it are done.
+    /// This user record and all records before it are processed.
     At(ExtendedSequenceNumber),
-    /// The whole shard is done, and it is closed.
+    /// The shard is closed, and all of it is processed.
     ShardEnd,
 }
 
 impl Checkpoint {
-    /// True for the three sentinels that say where to start: no record was checkpointed yet.
+    /// Returns true for the three sentinels that say where to start. Then no record was checkpointed yet.
     pub fn is_initial(&self) -> bool {
         matches!(self, Self::AtTimestamp | Self::TrimHorizon | Self::Latest)
     }
@@ -50,8 +49,7 @@ impl Checkpoint {
         }
     }
 
-    /// What the two attributes of a lease item say; `None` if the text is neither a sentinel nor a
-    /// sequence number.
+    /// Parses the two attributes of a lease item. `None`: the text is neither a sentinel nor a sequence number.
     pub(crate) fn parse(text: &str, sub_sequence_number: u64) -> Option<Self> {
         Some(match text {
             "AT_TIMESTAMP" => Self::AtTimestamp,
@@ -65,7 +63,7 @@ impl Checkpoint {
     }
 }
 
-/// As its text.
+/// Serializes as text.
 #[cfg(feature = "serde")]
 impl serde::Serialize for Checkpoint {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -82,13 +80,13 @@ impl fmt::Display for Checkpoint {
     }
 }
 
-/// Why a checkpoint was not written.
+/// Failure of a checkpoint.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// This worker does not own the lease any more, or cannot be sure that it does, for instance since
-    /// the lease table did not answer for the failover time. Another worker processes the shard from the
-    /// last checkpoint on: stop, and do not retry.
+    /// This worker does not own the lease any more, or cannot be sure that it does, for example because the lease table
+    /// did not answer for the failover time. Another worker processes the shard from the last checkpoint on. Stop
+    /// processing the shard, and do not retry.
     #[error(
         "the lease of shard {shard_id} is lost: stop processing it, another worker goes on from the last checkpoint"
     )]
@@ -96,21 +94,22 @@ pub enum CheckpointError {
         /// The shard.
         shard_id: String,
     },
-    /// The position was not delivered to this processor yet, or lies before the checkpoint.
+    /// The position was not delivered to this processor yet, or lies before the checkpoint in force.
     #[error(
-        "cannot checkpoint at {requested}: give a record delivered to this processor, after {lowest} and up to {highest}"
+        "cannot checkpoint at {requested}: give a record delivered to this processor, \
+         after {lowest} and up to {highest}"
     )]
     OutOfRange {
-        /// What was asked for.
+        /// The position that was asked for.
         requested: Checkpoint,
         /// The checkpoint in force.
         lowest: Checkpoint,
         /// The last position delivered.
         highest: Checkpoint,
     },
-    /// DynamoDB throttled the last attempt before a planned stop ran out of time. (Until then the library
-    /// tries again.) An earlier attempt may have been written unheard. Records since the last checkpoint
-    /// come again in the next owner of the shard.
+    /// DynamoDB throttled the last attempt before a planned stop ran out of time. Until then, the library tries again.
+    /// An earlier attempt may have been written although its answer was lost. If none was, the next owner of the shard
+    /// gets the records since the last checkpoint again.
     #[error(
         "the lease table throttled the checkpoint of shard {shard_id}: retry later, or raise the table's write capacity"
     )]
@@ -121,8 +120,8 @@ pub enum CheckpointError {
         #[source]
         source: Arc<dyn Error + Send + Sync>,
     },
-    /// DynamoDB refused the request for good, or could not be reached before a planned stop ran out of
-    /// time. The checkpoint may have been written.
+    /// DynamoDB refused the request for good, or could not be reached before a planned stop ran out of time. The checkpoint
+    /// may have been written.
     #[error(
         "the checkpoint of shard {shard_id} could not be written to the lease table: see the source"
     )]
@@ -138,7 +137,7 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    /// True if the same call may succeed later, in the same processor.
+    /// Returns true if the same call may succeed later, in the same processor.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Throttled { .. } => true,

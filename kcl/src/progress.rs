@@ -176,7 +176,7 @@ impl Progress {
     }
 
     /// The checkpoint that a renewal of the lease writes beside the counter, at the same cost. The lease has
-    /// `checkpoint` now. `None` if there is no progress behind it.
+    /// `checkpoint` now. `None` if there is no progress after it.
     ///
     /// A pending checkpoint is the processor's to commit, and a checkpoint would remove it: nothing is
     /// carried then.

@@ -1,7 +1,9 @@
-//! How the AWS clients of coordination are set: bounded attempts, a time limit for each, a retry
-//! quota that no other client of the process can empty, and credentials that no task on another
-//! runtime refreshes for them: who waits for a refresh that a blocked runtime began waits without limit.
-//! Made without an HTTP client, each has connections of its own, on the runtime of its first call.
+//! The AWS clients of coordination: bounded attempts, a time limit for each attempt, and a retry quota that no other
+//! client of the process can empty.
+//!
+//! Each client refreshes its credentials itself. If it shared them with a client on another runtime, it could wait
+//! without limit for a refresh that a blocked runtime began. Each client also makes its own HTTP client, so its
+//! connections are on the runtime of its first call.
 
 use std::time::Duration;
 
@@ -13,8 +15,8 @@ use crate::config::ConsumerConfig;
 
 const RETRY_PARTITION: &str = "kcl-coordination";
 
-/// The client of the lease table. Three attempts within a quarter of the failover time each leave
-/// room for another renewal before the fence falls.
+/// The client of the lease table. Its three attempts may each take a quarter of the failover time, which leaves time
+/// for another renewal before the fence falls.
 pub(crate) fn for_leases(
     client: &aws_sdk_dynamodb::Client,
     config: &ConsumerConfig,
@@ -44,7 +46,7 @@ pub(crate) fn for_shards(
     aws_sdk_kinesis::Client::from_conf(config.build())
 }
 
-/// Three attempts, with pauses from `first` up to `longest`.
+/// Three attempts, with pauses that grow from `first` to `longest`.
 fn retries(first: Duration, longest: Duration) -> RetryConfig {
     RetryConfig::standard()
         .with_max_attempts(3)
@@ -52,7 +54,7 @@ fn retries(first: Duration, longest: Duration) -> RetryConfig {
         .with_max_backoff(longest)
 }
 
-/// A limit of each attempt, and of opening a connection for it.
+/// One time limit for each attempt, and for opening its connection.
 fn timeouts(attempt: Duration) -> TimeoutConfig {
     TimeoutConfig::builder().connect_timeout(attempt).operation_attempt_timeout(attempt).build()
 }

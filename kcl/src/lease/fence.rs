@@ -1,44 +1,45 @@
-//! Until when an owner may believe that it owns: arithmetic on the injected clock.
+//! The time until which an owner may count on its lease: arithmetic on the injected clock.
 
 use std::time::Duration;
 
 /// The local deadline of an ownership.
 ///
-/// Others call a lease expired when its counter stood still for the failover time as they saw it.
-/// The counter moved no earlier than the write was *sent*, so an owner that counts from there stops
-/// before anybody may take over.
+/// Other workers consider a lease expired when they have seen the same counter for the failover time. The counter
+/// moved no earlier than the write was *sent*. So an owner that counts from the sending stops before another worker
+/// may take the lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fence {
     failover: Duration,
+    /// The time at which the last write was sent that is known to have moved the counter.
     renewed: Duration,
-    /// A write since `renewed` failed: it may have been done nevertheless.
+    /// A write since `renewed` failed, but may have been done.
     unclear: bool,
-    /// The counter was found moved, nobody knows by whom: a renewal must tell.
+    /// The counter was found moved, and the writer is not known. A renewal must show whether this worker owns the lease.
     unproven: bool,
 }
 
 impl Fence {
-    /// `sent`: when the write that acquired the lease was sent.
+    /// `sent`: the time at which the write that acquired the lease was sent.
     pub(crate) fn new(failover: Duration, sent: Duration) -> Self {
         Self { failover, renewed: sent, unclear: false, unproven: false }
     }
 
-    /// A write that was sent at `sent` was answered: it moved the counter.
+    /// Notes that a write moved the counter, which was sent at `sent`.
     pub(crate) fn succeeded(&mut self, sent: Duration) {
         self.renewed = self.renewed.max(sent);
         self.unclear = false;
         self.unproven = false;
     }
 
-    /// The counter was found moved: by a write of ours whose answer was lost, or by a leader that took
-    /// a handoff back. When is not known, so the deadline stays, and a renewal is due at once. Writes
-    /// that knew the old counter can do nothing any more.
+    /// Notes that the counter was found moved: by a write of this worker whose answer was lost, or by a leader that took
+    /// a handoff back. The time of that write is not known, so the deadline stays and a renewal is due at once. Earlier
+    /// writes of this worker, which knew the old counter, can do nothing any more.
     pub(crate) fn read_back(&mut self) {
         self.unclear = false;
         self.unproven = true;
     }
 
-    /// A write failed. It may have been done, even if the last attempt was refused: an earlier attempt
+    /// Notes that a write failed. It may have been done even if the last attempt was refused, because an earlier attempt
     /// of the same call may have got through.
     pub(crate) fn failed(&mut self) {
         self.unclear = true;
@@ -60,12 +61,12 @@ impl Fence {
         now >= self.deadline()
     }
 
-    /// When the last renewal was sent.
+    /// The time at which the last renewal was sent.
     pub(crate) fn renewed(&self) -> Duration {
         self.renewed
     }
 
-    /// When the next renewal is due, if that is `interval` after the last: at most half the failover time,
+    /// The time at which the next renewal is due. `interval`: the time between renewals, at most half the failover time,
     /// which leaves the other half for retries.
     pub(crate) fn renewal_due(&self, interval: Duration) -> Duration {
         if self.unproven {

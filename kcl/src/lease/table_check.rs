@@ -1,4 +1,4 @@
-//! Compares an existing table with the one that is needed: pure.
+//! Compares an existing table with the table that is needed: pure.
 
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, GlobalSecondaryIndexDescription, IndexStatus, KeySchemaElement, KeyType,
@@ -8,76 +8,70 @@ use aws_sdk_dynamodb::types::{
 use super::item::attribute as name;
 use super::table::{INDEX, TableError};
 
-/// What makes an existing table unusable, and what to do.
+/// Reason why an existing table cannot be used, with the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TableProblem {
-    /// Its primary key is another one: the table belongs to something else.
+    /// The table has another primary key, so it belongs to something else.
     #[error(
         "its primary key is {found}, not {wanted}, so it belongs to something else: \
          give the application another name, or set table.name"
     )]
     Key {
-        /// Its attributes with their types, hash key first.
+        /// The attributes of the key with their types, hash key first.
         found: String,
         /// The key that is needed.
         wanted: String,
     },
-    /// It has an index of the name that is needed, with another key.
+    /// The table has an index of the name that is needed, with another key.
     #[error(
         "its index {index} has the key {found}, not {wanted}: \
          delete the index, and the next start creates it"
     )]
     Index {
-        /// The index.
+        /// The name of the index.
         index: &'static str,
-        /// Its attributes with their types, hash key first.
+        /// The attributes of the key with their types, hash key first.
         found: String,
         /// The key that is needed.
         wanted: String,
     },
-    /// DynamoDB reads and writes no items of it.
+    /// DynamoDB does not read or write items of the table.
     #[error("it is {status}: {what_to_do}")]
     Status {
-        /// Its status, as DynamoDB names it.
+        /// The status, as DynamoDB names it.
         status: String,
-        /// What to do.
+        /// The remedy.
         what_to_do: &'static str,
     },
-    /// It has the key of a lease table, and holds something else.
+    /// The table has the key of a lease table, but holds other items.
     #[error(
-        "it holds no leases, and its item {key:?} is none: its attribute {attribute} {problem}; \
+        "it holds no leases, and its item {key:?} is no lease: its attribute {attribute} {problem}; \
          give the application another name, set table.name, or delete the item"
     )]
     ForeignItem {
-        /// The item's key.
+        /// The key of the item.
         key: String,
-        /// The attribute that no lease has this way.
+        /// The attribute that a lease cannot have.
         attribute: &'static str,
-        /// What is wrong with it.
+        /// The fault of the attribute.
         problem: &'static str,
     },
-    /// One of the tables that an older fleet keeps beside its leases does not exist.
+    /// A table that an older fleet keeps beside its lease table does not exist.
     #[error(
         "it is missing, although the fleet keeps its state in tables of its own: \
          start a Java worker, which creates it"
     )]
     Missing,
-    /// Its settings do not make up a request.
-    #[error("the settings for it are incomplete: {problem}")]
-    Settings {
-        /// What is missing.
-        problem: String,
-    },
 }
 
 /// The tables of an application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TableKind {
     Leases,
-    /// The state of an older fleet, beside its leases.
+    /// The table of an older fleet with its migration state.
     LegacyState,
-    /// The rows of the workers of an older fleet.
+    /// The table of an older fleet with its workers' rows.
     LegacyWorkers,
 }
 
@@ -91,9 +85,9 @@ impl TableKind {
     }
 }
 
-/// Checks all that can be told without reading an item.
+/// Checks the description of a table.
 ///
-/// The billing mode does not matter, nor the projection of the index: a query asks for keys only.
+/// The billing mode does not matter. Neither does the projection of the index, because a query asks for keys only.
 pub(crate) fn check(table: &TableDescription, kind: TableKind) -> Result<(), TableError> {
     let types = table.attribute_definitions();
     let (found, wanted) = (key_of(table.key_schema(), types), hash_key(kind.key()));
@@ -115,7 +109,7 @@ pub(crate) fn check(table: &TableDescription, kind: TableKind) -> Result<(), Tab
         Some(TableStatus::Creating) | None => {
             return Err(TableError::NotReady("it is CREATING".to_owned()));
         }
-        // A table is gone soon after its deletion, and can then be created.
+        // Soon, the table is gone and can be created.
         Some(TableStatus::Deleting) => {
             return Err(TableError::NotReady("it is DELETING".to_owned()));
         }
@@ -130,11 +124,11 @@ pub(crate) fn check(table: &TableDescription, kind: TableKind) -> Result<(), Tab
     Err(TableProblem::Status { status: status.as_str().to_owned(), what_to_do }.into())
 }
 
-/// Whether the index is there and can be read.
+/// State of the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Index {
     Missing,
-    /// It is being built or deleted.
+    /// The index is being built or deleted.
     Changing,
     Ready,
 }
@@ -142,13 +136,13 @@ pub(super) enum Index {
 pub(super) fn index_state(table: &TableDescription) -> Index {
     match index(table).map(|index| index.index_status()) {
         None => Index::Missing,
-        // While it is being changed it can be read.
+        // An index can be read while it is updated.
         Some(Some(IndexStatus::Active | IndexStatus::Updating)) => Index::Ready,
         Some(_) => Index::Changing,
     }
 }
 
-/// Whether a table and its index are there, and are not being deleted.
+/// Whether a table and its index exist and are not being deleted.
 pub(super) fn is_whole(table: &TableDescription) -> bool {
     let deleting = Some(&IndexStatus::Deleting);
     table.table_status() != Some(&TableStatus::Deleting)

@@ -1,8 +1,8 @@
-//! How much a shard delivers: the moving average in `throughputKBps`.
+//! The throughput of a shard, a moving average in the attribute `throughputKBps`.
 
 use std::time::Duration;
 
-/// Weight of the latest sample, as in Java.
+/// Weight of the latest sample, as in the Java library.
 const ALPHA: f64 = 0.5;
 
 /// A moving average over intervals between renewals.
@@ -18,8 +18,8 @@ impl Throughput {
         Self { average: None, since: now, bytes: 0 }
     }
 
-    /// Counts `bytes` in, and answers with the average in KiB/s. Intervals shorter than `at_least`
-    /// are joined: frequent checkpoints must not make the average jump.
+    /// Adds `bytes`, and returns the average in KiB/s. Intervals shorter than `at_least` are joined, so that frequent
+    /// checkpoints do not make the average jump.
     pub(crate) fn sample(&mut self, bytes: u64, now: Duration, at_least: Duration) -> Option<f64> {
         self.bytes = self.bytes.saturating_add(bytes);
         let interval = now.saturating_sub(self.since);

@@ -1,4 +1,4 @@
-//! The rows of a lease table in memory, and what they were a while ago.
+//! The rows of a lease table in memory, with their history.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use kcl::internals::{
     attribute as name, decode, encode,
 };
 
-/// How far back a read can be behind.
+/// Largest lag of a read.
 const HISTORY: Duration = Duration::from_secs(60);
 
 /// One item of the table.
@@ -41,7 +41,7 @@ impl Row {
         }
     }
 
-    /// The row, if an operation on leases can work with it.
+    /// The row as a lease.
     pub(super) fn as_lease(&self, key: &str) -> Result<&Lease, CorruptItem> {
         match self {
             Self::Lease(lease) => Ok(lease),
@@ -55,9 +55,9 @@ impl Row {
     }
 }
 
-/// Sees each change of a lease as it is made.
+/// Observes each change of a lease as it is made.
 pub trait Watcher: Send + Sync + fmt::Debug {
-    /// `by`: who wrote.
+    /// `by`: the name of the writer.
     fn changed(&self, by: &str, key: &str, before: Option<&Lease>, after: Option<&Lease>);
 }
 
@@ -117,7 +117,7 @@ impl MemoryTable {
         }
     }
 
-    /// What a scan finds, each row as old as `lag` says.
+    /// The result of a scan, in which each row is as old as `lag` says.
     pub(super) fn snapshot(&self, mut lag: impl FnMut() -> Duration) -> Snapshot {
         let now = self.clock.now();
         let mut snapshot = Snapshot::default();
@@ -147,7 +147,7 @@ impl MemoryTable {
 
     /// Any item, past all conditions.
     pub fn put_item(&self, key: &str, item: Item) {
-        self.set("somebody", key, Some(Row::of(item)));
+        self.set("outside", key, Some(Row::of(item)));
     }
 
     /// The lease as DynamoDB would hold it.
@@ -159,7 +159,7 @@ impl MemoryTable {
     }
 }
 
-/// The row at a time; before its first version there was none.
+/// The row at a time. Before its first version, there was none.
 fn as_of(versions: &[Version], time: Duration) -> Option<&Row> {
     let after = versions.partition_point(|version| version.since <= time);
     versions[..after].last()?.row.as_ref()

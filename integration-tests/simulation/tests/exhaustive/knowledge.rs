@@ -2,7 +2,7 @@
 
 use super::Item;
 
-/// Why a worker may begin an ownership.
+/// Rule by which a worker may begin an ownership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Start {
     Taken,
@@ -18,7 +18,7 @@ pub(super) enum Start {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Knowledge {
     pub(super) item: Item,
-    /// The counter stood still for the failover time.
+    /// The worker has seen this counter for the failover time.
     pub(super) silent: bool,
     /// The counter before this one, if that is one less.
     pub(super) before: Option<u64>,

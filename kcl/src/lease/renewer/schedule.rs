@@ -1,31 +1,32 @@
-//! When a lease is renewed, and when a write of its owner that failed is tried again: pure.
+//! The times of renewals, and of repeated writes of a lease's owner: pure.
 //!
-//! Every lease is renewed after about half the failover time, at a time of its own. A renewal, a checkpoint,
-//! a transfer or a release that failed is tried again after a random pause. The limit of the pauses doubles
-//! and then shrinks with the time that is left, so that attempts get denser towards the deadline. All leases
-//! of a worker share a budget of such attempts ([`RetryBudget`]). One last attempt shortly before the
-//! deadline needs none. A throttled table therefore sees each lease twice in the time in which it is
-//! normally renewed once, and not many times.
+//! Each lease is renewed after about half the failover time, at a time of its own. A renewal, a checkpoint, a transfer
+//! or a release that failed is tried again after a random pause. The limit of the pauses doubles, and then shrinks with
+//! the time that is left, so that attempts get denser towards the deadline.
+//!
+//! All leases of a worker share a budget of repeated attempts ([`RetryBudget`]). One last attempt of each lease, shortly
+//! before its deadline, needs no budget. So a throttled table sees each lease about twice in the time in which it is
+//! normally renewed once.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
 
-/// The limit of the first pause.
+/// Limit of the first pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// No pause is shorter, so that a call that fails at once does not spin.
+/// Shortest pause. It prevents a busy loop if a call fails at once.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 
-/// The attempts of one lease's owner to write it.
+/// The schedule of one lease.
 #[derive(Debug)]
 pub(super) struct RenewalSchedule {
     failover: Duration,
     random: Rng,
     interval: Duration,
-    /// Attempts since the last success that failed or had no budget.
+    /// Number of attempts since the last success that failed or had no budget.
     failures: u32,
-    /// When the attempt is due that needs no budget. `None`: it was made, or nothing failed.
+    /// The time of the last attempt, which needs no budget. `None`: it was made, or nothing failed.
     last_attempt: Option<Duration>,
 }
 
@@ -40,15 +41,15 @@ impl RenewalSchedule {
         }
     }
 
-    /// Time from the last renewal to the next.
+    /// The time from the last renewal to the next.
     pub(super) fn interval(&self) -> Duration {
         self.interval
     }
 
-    /// An attempt succeeded.
+    /// Notes that an attempt succeeded.
     pub(super) fn succeeded(&mut self) {
         self.interval = if self.failures > 0 {
-            // Leases that failed together are not renewed together from now on.
+            // This spreads the renewals of leases that failed together.
             spread(self.failover, &mut self.random)
         } else {
             let earlier = 0.01 * self.random.f64();
@@ -57,11 +58,11 @@ impl RenewalSchedule {
         self.forget_failures();
     }
 
-    /// The pause before the next attempt, after one that failed, or had no budget, at `now`. At `deadline`
-    /// the lease expires here, or a planned stop no longer waits for the lease table.
+    /// The pause before the next attempt, after an attempt at `now` that failed or had no budget. `deadline`: the time at
+    /// which the lease expires for this worker, or from which a planned stop does not wait for the lease table.
     pub(super) fn pause(&mut self, now: Duration, deadline: Duration) -> Duration {
         let left = deadline.saturating_sub(now);
-        // A planned stop that began since the first failure brings the last attempt forward.
+        // If a planned stop began since the first failure, the last attempt comes earlier.
         if self.failures == 0 || self.last_attempt.is_some_and(|last| last >= deadline) {
             let span = self.failover.min(left.saturating_mul(2));
             let reserve = span.mul_f64(0.05 + 0.05 * self.random.f64());
@@ -78,13 +79,13 @@ impl RenewalSchedule {
         }
     }
 
-    /// The next attempt is a first one.
+    /// Treats the next attempt as a first one.
     pub(super) fn forget_failures(&mut self) {
         self.failures = 0;
         self.last_attempt = None;
     }
 
-    /// Whether an attempt that is due at `now` may be made.
+    /// Returns whether an attempt that is due at `now` may be made. If not, the caller pauses again.
     pub(super) fn may_try(&mut self, now: Duration, budget: &RetryBudget) -> bool {
         if self.failures == 0 {
             return true;
@@ -96,13 +97,13 @@ impl RenewalSchedule {
     }
 }
 
-/// Anywhere in the first half of the failover time: leases that are acquired, or come back, together.
+/// A random time in the first half of the failover time, for leases that are acquired, or recover, together.
 fn spread(failover: Duration, random: &mut Rng) -> Duration {
     (failover / 2).mul_f64(0.2 + 0.8 * random.f64())
 }
 
-/// Repeated attempts to renew a lease, or to give one away, that a worker may make for all of its leases:
-/// so many a second, and one more for each such write that succeeds.
+/// Budget of repeated attempts to renew, transfer or release a lease, shared by all leases of a worker. It earns a fixed
+/// number of attempts a second, and one for each such write that succeeds.
 #[derive(Debug, Default)]
 pub(crate) struct RetryBudget(Mutex<Option<Saved>>);
 
@@ -114,19 +115,15 @@ struct Saved {
 }
 
 impl RetryBudget {
-    /// Income.
+    /// Attempts earned each second.
     const PER_SECOND: f64 = 20.0;
-    /// Most that is saved up.
+    /// Most attempts that the budget saves up.
     const MOST: f64 = 100.0;
-    /// Between two log lines about renewals that fail, of all leases.
+    /// Time between two log lines about failed renewals, for all leases together.
     const LOG_INTERVAL: Duration = Duration::from_secs(2);
 
-    fn saved(&self) -> MutexGuard<'_, Option<Saved>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn with<T>(&self, now: Duration, act: impl FnOnce(&mut Saved) -> T) -> T {
-        let mut saved = self.saved();
+        let mut saved = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let saved =
             saved.get_or_insert(Saved { attempts: Self::PER_SECOND, at: now, logged: None });
         let earned = Self::PER_SECOND * now.saturating_sub(saved.at).as_secs_f64();
@@ -149,7 +146,7 @@ impl RetryBudget {
         self.with(now, |saved| saved.attempts += 1.0);
     }
 
-    /// Whether a renewal that failed may be logged.
+    /// Returns whether a failed renewal may be logged now.
     pub(super) fn may_log(&self, now: Duration) -> bool {
         self.with(now, |saved| {
             let recent = saved.logged.is_some_and(|at| now.saturating_sub(at) < Self::LOG_INTERVAL);

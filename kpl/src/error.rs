@@ -273,6 +273,13 @@ pub(crate) struct Failure {
     pub(crate) source: Option<Source>,
 }
 
+impl Failure {
+    pub(crate) fn without_attempts(cause: FailureCause) -> Self {
+        let attempts = Vec::new();
+        Self { cause, attempts, failures: 0, may_have_been_written: false, source: None }
+    }
+}
+
 impl DeliveryError {
     pub(crate) fn new(record: Option<UserRecord>, failure: Arc<Failure>) -> Self {
         Self(Box::new(Inner { record, failure }))
@@ -280,27 +287,13 @@ impl DeliveryError {
 
     /// Error of a record whose task is gone: whether it was written is unknown.
     pub(crate) fn abandoned(reason: StopReason) -> Self {
-        let cause = FailureCause::Abandoned(reason);
-        let failure = Failure {
-            cause,
-            attempts: Vec::new(),
-            failures: 0,
-            may_have_been_written: true,
-            source: None,
-        };
-        Self::new(None, Arc::new(failure))
+        let failure = Failure::without_attempts(FailureCause::Abandoned(reason));
+        Self::new(None, Arc::new(Failure { may_have_been_written: true, ..failure }))
     }
 
     /// Error of a droppable record for which the buffer had no room.
     pub(crate) fn dropped(record: UserRecord) -> Self {
-        let failure = Failure {
-            cause: FailureCause::Dropped,
-            attempts: Vec::new(),
-            failures: 0,
-            may_have_been_written: false,
-            source: None,
-        };
-        Self::new(Some(record), Arc::new(failure))
+        Self::new(Some(record), Arc::new(Failure::without_attempts(FailureCause::Dropped)))
     }
 
     /// Reason for which the record failed.

@@ -117,8 +117,6 @@ mod producer;
 mod record;
 mod retry;
 mod sender;
-#[cfg(feature = "serde")]
-mod serialize;
 mod service;
 mod shard;
 mod stats;

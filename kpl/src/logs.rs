@@ -12,24 +12,14 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Lets one warning of a kind through in each interval.
 #[derive(Debug, Default)]
-pub(crate) struct LogGate(Mutex<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    closed_until: Option<Instant>,
-    left_out: u64,
-}
+pub(crate) struct LogGate(Mutex<SumGate>);
 
 impl LogGate {
-    /// Whether to log now: then with how many were left out before.
+    /// Whether to log now. If so, returns the number of warnings left out since the last one.
     pub(crate) fn pass(&self, now: Instant) -> Option<u64> {
-        let mut state = lock(&self.0);
-        if state.closed_until.is_some_and(|until| now < until) {
-            state.left_out += 1;
-            return None;
-        }
-        state.closed_until = Some(now + INTERVAL);
-        Some(std::mem::take(&mut state.left_out))
+        let mut gate = lock(&self.0);
+        gate.add(1);
+        gate.pass(now).map(|all| all - 1)
     }
 }
 

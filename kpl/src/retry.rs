@@ -5,8 +5,6 @@ use std::time::Duration;
 use kinesis_common::backoff::BackoffSchedule;
 use kinesis_common::retry_class::RetryClass;
 
-use crate::clock::Instant;
-
 /// What the producer does after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ErrorClass {
@@ -144,35 +142,9 @@ pub(crate) const START_BACKOFF: BackoffSchedule =
 pub(crate) const SHARD_MAP_BACKOFF: BackoffSchedule =
     BackoffSchedule::new(Duration::from_secs(1), Duration::from_secs(30)).with_factor(1.5);
 
-/// What happens to a record after a failed attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next {
-    Retry { at: Instant },
-    Expired,
-    Fail,
-}
-
-/// Decides by the class and the time to live. A retry is never set after the record's expiry.
-pub(crate) fn next(class: ErrorClass, now: Instant, expires: Instant, delay: Duration) -> Next {
-    match class {
-        ErrorClass::Fatal | ErrorClass::Rejected => Next::Fail,
-        ErrorClass::Throttled | ErrorClass::Transient | ErrorClass::Blocked => {
-            match now >= expires {
-                true => Next::Expired,
-                false => {
-                    Next::Retry { at: now.checked_add(delay).map_or(expires, |at| at.min(expires)) }
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-    use crate::clock;
 
     #[test]
     fn codes_have_their_class() {
@@ -251,21 +223,6 @@ mod tests {
         ] {
             assert!(!is_shard_throttle(code, ""), "{code}");
             assert_eq!(is_of_stream(code, ""), is_of_all, "{code}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_retry_is_never_after_the_expiry(ttl in any::<u64>(), passed in any::<u64>(), delay in any::<u64>()) {
-            let start = clock::now();
-            let expires = clock::after(start, Duration::from_millis(ttl));
-            let now = clock::after(start, Duration::from_millis(passed));
-            match next(ErrorClass::Throttled, now, expires, Duration::from_millis(delay)) {
-                Next::Retry { at } => prop_assert!(now < expires && at <= expires && at >= now),
-                Next::Expired => prop_assert!(now >= expires),
-                Next::Fail => prop_assert!(false, "a throttle is never fatal"),
-            }
-            prop_assert_eq!(next(ErrorClass::Fatal, now, expires, Duration::ZERO), Next::Fail);
         }
     }
 }

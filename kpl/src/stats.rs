@@ -2,72 +2,87 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a producer has done since it was built. Counts user records unless it says otherwise.
-///
-/// Taken while records are under way, the numbers are each exact but not of one instant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct ProducerStats {
+macro_rules! counters {
+    ($($(#[$doc:meta])* $field:ident,)*) => {
+        /// What a producer has done since it was built. Counts user records unless it says otherwise.
+        ///
+        /// Taken while records are under way, the numbers are each exact but not of one instant.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+        #[non_exhaustive]
+        pub struct ProducerStats { $($(#[$doc])* pub $field: u64,)* }
+
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters { $(pub(crate) $field: Counter,)* }
+
+        impl Counters {
+            pub(crate) fn snapshot(&self) -> ProducerStats {
+                ProducerStats { $($field: self.$field.get(),)* }
+            }
+        }
+    };
+}
+
+counters! {
     /// User records that `send` or `try_send` accepted.
-    pub user_records_accepted: u64,
+    user_records_accepted,
     /// User records acknowledged.
-    pub user_records_delivered: u64,
+    user_records_delivered,
     /// User records given up, the abandoned ones not counted.
-    pub user_records_failed: u64,
+    user_records_failed,
     /// User records that failed because their time to live passed; counted among the failed, too.
-    pub user_records_expired: u64,
+    user_records_expired,
     /// Droppable user records that gave way to others; counted among the failed, too.
-    pub user_records_dropped: u64,
+    user_records_dropped,
     /// User records whose producer stopped before they were completed.
-    pub user_records_abandoned: u64,
+    user_records_abandoned,
     /// User records that failed or were abandoned and whose `Delivery` had been dropped.
-    pub failures_unobserved: u64,
+    failures_unobserved,
     /// User records sent again because a shard took an aggregate that was not all its own, or that was not known to be.
-    pub resent_for_wrong_shard: u64,
+    resent_for_wrong_shard,
     /// Kinesis records (single records and aggregates) that were written.
-    pub kinesis_records: u64,
+    kinesis_records,
     /// Bytes of data and partition keys of those.
-    pub kinesis_bytes: u64,
+    kinesis_bytes,
     /// PutRecords calls made.
-    pub put_records_calls: u64,
+    put_records_calls,
     /// Kinesis records in those calls, those that were put again counted each time.
-    pub put_records_entries: u64,
+    put_records_entries,
     /// Bytes of data and partition keys in those calls.
-    pub put_records_bytes: u64,
+    put_records_bytes,
     /// Aggregates of two or more user records that were sealed.
-    pub aggregates: u64,
+    aggregates,
     /// User records in those.
-    pub aggregated_user_records: u64,
+    aggregated_user_records,
     /// Bytes of those aggregates, before compression.
-    pub aggregate_bytes: u64,
+    aggregate_bytes,
     /// Bytes that those aggregates were allowed to have.
-    pub aggregate_bytes_allowed: u64,
+    aggregate_bytes_allowed,
     /// Kinesis records, single ones included, that were sealed because they were as large as they may be.
-    pub sealed_by_size: u64,
+    sealed_by_size,
     /// Those sealed because they had as many records as they may have.
-    pub sealed_by_count: u64,
+    sealed_by_count,
     /// Those of one user record that shares an aggregate with no other: raw, or without a key.
-    pub sealed_alone: u64,
+    sealed_alone,
     /// Those sealed because the next record was raw, or without a key.
-    pub sealed_before_single: u64,
+    sealed_before_single,
     /// Those sealed because their shard could take them and `record_max_buffered_time` was over, or a record with less than
     /// twice that time to live was among them. Where that time is zero, because nothing of their shard was under way.
-    pub sealed_by_linger: u64,
+    sealed_by_linger,
     /// Those sealed because a record in them expired while their shard took nothing; in ordered mode, also because a record
     /// with another time to live came behind them.
-    pub sealed_by_time_to_live: u64,
+    sealed_by_time_to_live,
     /// Those sealed for `flush` or `close`.
-    pub sealed_by_flush: u64,
+    sealed_by_flush,
     /// Those sealed because others waited for room in the buffer.
-    pub sealed_by_pressure: u64,
+    sealed_by_pressure,
     /// Those sealed because their shard closed, or because an earlier record failed in ordered mode.
-    pub sealed_by_handover: u64,
+    sealed_by_handover,
     /// Kinesis records that were put again after a failed attempt.
-    pub retries: u64,
+    retries,
     /// Kinesis records refused because a limit was reached: of their shard, of the stream, of the account or of its KMS key.
     /// Where a whole request was refused for that, each of its records counts.
-    pub throttled: u64,
+    throttled,
 }
 
 impl ProducerStats {
@@ -99,50 +114,6 @@ impl ProducerStats {
 fn ratio(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
-
-macro_rules! counters {
-    ($($field:ident),* $(,)?) => {
-        #[derive(Debug, Default)]
-        pub(crate) struct Counters { $(pub(crate) $field: Counter,)* }
-
-        impl Counters {
-            pub(crate) fn snapshot(&self) -> ProducerStats {
-                ProducerStats { $($field: self.$field.get(),)* }
-            }
-        }
-    };
-}
-
-counters!(
-    user_records_accepted,
-    user_records_delivered,
-    user_records_failed,
-    user_records_expired,
-    user_records_dropped,
-    user_records_abandoned,
-    failures_unobserved,
-    resent_for_wrong_shard,
-    kinesis_records,
-    kinesis_bytes,
-    put_records_calls,
-    put_records_entries,
-    put_records_bytes,
-    aggregates,
-    aggregated_user_records,
-    aggregate_bytes,
-    aggregate_bytes_allowed,
-    sealed_by_size,
-    sealed_by_count,
-    sealed_alone,
-    sealed_before_single,
-    sealed_by_linger,
-    sealed_by_time_to_live,
-    sealed_by_flush,
-    sealed_by_pressure,
-    sealed_by_handover,
-    retries,
-    throttled,
-);
 
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);

@@ -178,13 +178,7 @@ fn early_failure_is_seen_once() {
     let (completer, [awaited, dropped], outcomes) = slot();
     let waiter = thread::spawn(move || block_on(awaited).expect_err("it failed"));
     let dropper = thread::spawn(move || drop(dropped));
-    let failure = Failure {
-        cause: FailureCause::Dropped,
-        attempts: Vec::new(),
-        failures: 0,
-        may_have_been_written: false,
-        source: None,
-    };
+    let failure = Failure::without_attempts(FailureCause::Dropped);
     let records = || vec![crate::record::UserRecord; 2];
     completer.fail(FailedMembers::new(failure.into(), vec![0, 1], Box::new(records), None));
     completer.complete_failed(0).into_iter().for_each(Notification::send);

@@ -21,10 +21,8 @@ use crate::sync::{Mutex, lock};
 #[non_exhaustive]
 pub struct Receipt {
     /// The shard that took the record.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::text"))]
     pub shard_id: Arc<str>,
     /// The sequence number of the Kinesis record; all members of an aggregate share it.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::text"))]
     pub sequence_number: Arc<str>,
     /// The position inside the aggregate; 0 for a record that travelled alone.
     pub sub_sequence_number: u64,

@@ -5,17 +5,17 @@ use std::fmt;
 /// A configuration with one or more problems.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidConfig {
-    problems: Vec<(&'static str, String)>,
+    problems: Vec<(String, String)>,
 }
 
 impl InvalidConfig {
-    pub(crate) fn one(field: &'static str, problem: String) -> Self {
-        Self { problems: vec![(field, problem)] }
+    pub(crate) fn one(field: &str, problem: String) -> Self {
+        Self { problems: vec![(field.to_owned(), problem)] }
     }
 
     /// Field and problem, for each problem.
     pub fn problems(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.problems.iter().map(|(field, problem)| (*field, problem.as_str()))
+        self.problems.iter().map(|(field, problem)| (field.as_str(), problem.as_str()))
     }
 
     /// The problems of all checks.
@@ -40,14 +40,14 @@ impl fmt::Display for InvalidConfig {
 impl std::error::Error for InvalidConfig {}
 
 #[derive(Default)]
-pub(super) struct Problems(Vec<(&'static str, String)>);
+pub(super) struct Problems(Vec<(String, String)>);
 
 impl Problems {
-    pub(super) fn add(&mut self, field: &'static str, problem: String) {
-        self.0.push((field, problem));
+    pub(super) fn add(&mut self, field: &str, problem: String) {
+        self.0.push((field.to_owned(), problem));
     }
 
-    pub(super) fn within(&mut self, field: &'static str, value: usize, least: usize, most: usize) {
+    pub(super) fn within(&mut self, field: &str, value: usize, least: usize, most: usize) {
         if value < least || value > most {
             self.add(field, format!("must be {least} to {most}, got {value}"));
         }

@@ -35,6 +35,12 @@ pub(crate) fn value_of(bucket: usize) -> Duration {
     Duration::from_nanos(low * 1000 + (step - 1) * 500)
 }
 
+/// Milliseconds, with a fraction: a call may take less than one.
+#[cfg(feature = "serde")]
+fn millis<S: serde::Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(value.as_secs_f64() * 1e3)
+}
+
 /// How long something took, over the life of a producer.
 ///
 /// The percentiles are off by at most a sixteenth of their value, the maximum is exact.
@@ -45,16 +51,16 @@ pub struct Percentiles {
     /// How many were counted.
     pub count: u64,
     /// Half took no longer.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::millis"))]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "millis"))]
     pub p50: Duration,
     /// 90 of 100 took no longer.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::millis"))]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "millis"))]
     pub p90: Duration,
     /// 99 of 100 took no longer.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::millis"))]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "millis"))]
     pub p99: Duration,
     /// The longest.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::millis"))]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "millis"))]
     pub max: Duration,
 }
 

@@ -18,7 +18,6 @@ const SHARD_BYTES: f64 = 1024.0 * 1024.0;
 #[non_exhaustive]
 pub struct ShardLoad {
     /// The shard.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::text"))]
     pub shard_id: Arc<str>,
     /// Kinesis records written, a second.
     pub records_per_second: f64,

@@ -29,7 +29,7 @@ use crate::metrics::cloudwatch::{CloudWatch, Collected, Publisher};
 #[cfg(feature = "metrics")]
 use crate::metrics::facade::FacadeSink;
 use crate::producer::BuildError;
-use crate::producer::start_retry::{StartRetry, Step};
+use crate::producer::start_retry::Step;
 use crate::retry;
 use crate::sender::Sender;
 use crate::service::sdk::SdkService;
@@ -172,10 +172,11 @@ pub(crate) async fn start(
     } = components;
     let seed = seed.unwrap_or_else(clock::random_seed);
     let (began, limit) = (clock::now(), config.startup_timeout);
-    let retry =
-        |salt| StartRetry::new(began, limit, fastrand::Rng::with_seed(seed.wrapping_add(salt)));
-    let describing = Step::new(&stream, "DescribeStreamSummary", retry(3));
-    let description = describe(&stream, &*service, describing).await?;
+    let step = |operation, salt| {
+        let rng = fastrand::Rng::with_seed(seed.wrapping_add(salt));
+        Step::new(&stream, operation, (began, limit), rng)
+    };
+    let description = describe(&stream, &*service, step("DescribeStreamSummary", 3)).await?;
     let max_record_size = description.as_ref().and_then(|known| known.max_record_size);
     let max_record_size =
         max_record_size.or(config.max_record_size).unwrap_or(DEFAULT_MAX_RECORD_SIZE);
@@ -208,7 +209,7 @@ pub(crate) async fn start(
             "the stream's record distribution strategy is AUTO: records go out one by one, without aggregation and without a rate limit per shard"
         );
     }
-    let mut listing = Step::new(&stream, "ListShards", retry(4));
+    let mut listing = step("ListShards", 4);
     loop {
         let answer = listing.attempt(refresher.refresh()).await;
         if let Ok(Err(error)) = &answer

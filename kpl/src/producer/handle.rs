@@ -13,8 +13,6 @@ use crate::aggregate::builder::cost_of;
 use crate::buffer::{AGGREGATE_OVERHEAD, Charge, QueueId, RECORD_OVERHEAD, Turn};
 use crate::clock;
 use crate::context::Context;
-#[cfg(feature = "sink")]
-use crate::error::DeliveryError;
 use crate::error::{ReserveError, SendError, StopReason};
 use crate::metrics::{HotSpots, Latencies};
 use crate::producer::permit::Permit;
@@ -29,13 +27,13 @@ use crate::stats::ProducerStats;
 /// [`close`](Self::close) before the last clone is dropped.
 #[derive(Clone)]
 pub struct Producer {
-    handle: Arc<Handle>,
+    pub(super) handle: Arc<Handle>,
 }
 
 /// What all clones share. It is dropped with the last of them.
-struct Handle {
-    context: Arc<Context>,
-    shards: Arc<ShardRouter>,
+pub(super) struct Handle {
+    pub(super) context: Arc<Context>,
+    pub(super) shards: Arc<ShardRouter>,
     tasks: TaskTracker,
 }
 
@@ -210,7 +208,7 @@ impl Producer {
             None => self.wait_for_room(QueueId::PERMITS, cost).await,
         };
         match room {
-            Some(room) => Ok(Permit::new(self.clone(), bytes, room)),
+            Some(room) => Ok(Permit { producer: self.clone(), bytes, room }),
             None => Err(ReserveError::Closed { reason: context.stop_reason() }),
         }
     }
@@ -384,23 +382,6 @@ impl Producer {
 
     pub(crate) fn closed(&self, record: UserRecord) -> SendError {
         SendError::Closed { record: record.into(), reason: self.handle.context.stop_reason() }
-    }
-}
-
-#[cfg(feature = "sink")]
-impl Producer {
-    pub(crate) fn close_open_aggregates(&self) {
-        self.handle.shards.close_open_aggregates();
-    }
-
-    /// Accepts a droppable record for which there is no room, and fails it.
-    pub(crate) fn fail_as_dropped(&self, record: UserRecord) -> Delivery {
-        self.handle.context.fail_as_dropped(record)
-    }
-
-    /// Reports a failure that was taken out of its `Delivery` and that the application does not see otherwise.
-    pub(crate) fn unobserved(&self, failure: &DeliveryError) {
-        self.handle.context.outcomes.unobserved(failure);
     }
 }
 

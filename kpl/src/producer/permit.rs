@@ -14,16 +14,12 @@ use crate::shard::queue::NotAccepted;
 #[must_use = "a permit that is dropped gives its room back"]
 #[derive(Debug)]
 pub struct Permit {
-    producer: Producer,
-    bytes: usize,
-    room: Charge,
+    pub(super) producer: Producer,
+    pub(super) bytes: usize,
+    pub(super) room: Charge,
 }
 
 impl Permit {
-    pub(crate) fn new(producer: Producer, bytes: usize, room: Charge) -> Self {
-        Self { producer, bytes, room }
-    }
-
     /// The most bytes of key and data that the record may have.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -141,7 +141,7 @@ impl Sink<UserRecord> for RecordSink {
                 Err(failure) if self.failures.len() < MAX_FAILURES_KEPT => {
                     self.failures.push_back(failure);
                 }
-                Err(failure) => self.producer.unobserved(&failure),
+                Err(failure) => self.producer.handle.context.outcomes.unobserved(&failure),
                 Ok(_) => {}
             }
         }
@@ -173,7 +173,7 @@ impl Sink<UserRecord> for RecordSink {
     ) -> Poll<Result<(), SinkError>> {
         ready!(self.poll_waiting(context))?;
         if !std::mem::replace(&mut self.is_flushing, true) {
-            self.producer.close_open_aggregates();
+            self.producer.handle.shards.close_open_aggregates();
         }
         if let Some(failure) = self.failures.pop_front() {
             return Poll::Ready(Err(failure.into()));
@@ -198,10 +198,10 @@ impl Drop for RecordSink {
     fn drop(&mut self) {
         if let Some((record, turn)) = self.waiting.take() {
             drop(turn);
-            drop(self.producer.fail_as_dropped(record));
+            drop(self.producer.handle.context.fail_as_dropped(record));
         }
         for failure in &self.failures {
-            self.producer.unobserved(failure);
+            self.producer.handle.context.outcomes.unobserved(failure);
         }
     }
 }

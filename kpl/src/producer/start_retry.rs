@@ -1,8 +1,8 @@
-//! When a step of the start is tried again, and what is told when time is up.
+//! When a step of the start is tried again, and which error it ends with.
 //!
-//! Whatever may pass is tried again until `startup_timeout`: services of one deployment start in any
-//! order, a stream may be in the making, and a whole fleet that starts at once exceeds the quotas of
-//! an account for a while. What cannot pass fails at once.
+//! A failure that may pass is tried again until `startup_timeout`: services of one deployment start in any order, a
+//! stream may be being created, and a fleet that starts at once exceeds the quotas of an account for a while. A failure
+//! that cannot pass ends the start at once.
 
 use std::time::Duration;
 
@@ -12,39 +12,6 @@ use crate::clock::{self, Instant};
 use crate::producer::BuildError;
 use crate::retry::{self, ErrorClass, START_BACKOFF};
 use crate::service::{CallError, CallErrorKind};
-
-/// Decides whether one step of the start is tried again, and when: pure.
-#[derive(Debug)]
-pub(crate) struct StartRetry {
-    began: Instant,
-    limit: Duration,
-    tries: u32,
-    rng: fastrand::Rng,
-}
-
-impl StartRetry {
-    /// `began`: when the whole start began.
-    pub(crate) fn new(began: Instant, limit: Duration, rng: fastrand::Rng) -> Self {
-        Self { began, limit, tries: 0, rng }
-    }
-
-    /// Time until the start is given up.
-    pub(crate) fn left(&self, now: Instant) -> Duration {
-        self.limit.saturating_sub(self.elapsed(now))
-    }
-
-    fn elapsed(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.began)
-    }
-
-    /// Counts a try that failed. The pause before the next one; `None`: time is up.
-    fn failed(&mut self, now: Instant) -> Option<Duration> {
-        self.tries = self.tries.saturating_add(1);
-        let pause = START_BACKOFF.delay(self.tries, &mut self.rng);
-        let left = self.left(now);
-        (!left.is_zero()).then(|| pause.min(left))
-    }
-}
 
 /// A failure of a step that may pass.
 #[derive(Debug, Clone)]
@@ -58,26 +25,35 @@ struct Passing {
 #[derive(Debug)]
 pub(crate) struct Step<'a> {
     stream: &'a str,
-    /// The API call, as it is named if nothing is answered in time.
+    /// The API call, for errors.
     operation: &'static str,
-    retry: StartRetry,
+    /// When the whole start began, and how long it may take.
+    began: Instant,
+    limit: Duration,
+    tries: u32,
+    rng: fastrand::Rng,
     last: Option<Passing>,
 }
 
 impl<'a> Step<'a> {
-    pub(crate) fn new(stream: &'a str, operation: &'static str, retry: StartRetry) -> Self {
-        Self { stream, operation, retry, last: None }
+    pub(crate) fn new(
+        stream: &'a str,
+        operation: &'static str,
+        (began, limit): (Instant, Duration),
+        rng: fastrand::Rng,
+    ) -> Self {
+        Self { stream, operation, began, limit, tries: 0, rng, last: None }
     }
 
-    /// Makes the call, for no longer than time is left.
+    /// Makes the call. It ends when the start must end.
     pub(crate) async fn attempt<T>(
         &self,
         call: impl Future<Output = Result<T, CallError>>,
     ) -> Result<Result<T, CallError>, Elapsed> {
-        tokio::time::timeout(self.retry.left(clock::now()), call).await
+        tokio::time::timeout(self.left(clock::now()), call).await
     }
 
-    /// Takes in what became of a try. `None`: call again; the pause is over.
+    /// Judges the answer to an attempt. If it returns `None`, it has paused, and the caller tries again.
     pub(crate) async fn judge<T>(
         &mut self,
         answer: Result<Result<T, CallError>, Elapsed>,
@@ -88,9 +64,9 @@ impl<'a> Step<'a> {
                 let passing = self.passing(error)?;
                 self.pause(passing).await.map(|()| None)
             }
-            // The deadline fell in the middle of a try.
+            // The time was up during the call.
             Err(_) => {
-                self.retry.failed(clock::now());
+                self.tries = self.tries.saturating_add(1);
                 let last = self.last.take().unwrap_or_else(|| Passing {
                     cause: "the call was still under way".to_owned(),
                     no_answer: true,
@@ -100,18 +76,17 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// The stream is not ready yet: waits until it may be.
+    /// Pauses because the stream is not ready yet.
     pub(crate) async fn not_ready(&mut self, cause: String) -> Result<(), BuildError> {
-        let no_answer = false;
-        self.pause(Passing { cause, no_answer }).await
+        self.pause(Passing { cause, no_answer: false }).await
     }
 
     async fn pause(&mut self, passing: Passing) -> Result<(), BuildError> {
-        if self.retry.tries == 0 {
+        if self.tries == 0 {
             let (operation, cause) = (self.operation, &passing.cause);
             tracing::info!(operation, cause, "the start waits, and tries again");
         }
-        match self.retry.failed(clock::now()) {
+        match self.failed(clock::now()) {
             Some(pause) => {
                 self.last = Some(passing);
                 tokio::time::sleep(pause).await;
@@ -121,10 +96,21 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// Counts a failed try. Returns the pause before the next one, or `None` if the time is up.
+    fn failed(&mut self, now: Instant) -> Option<Duration> {
+        self.tries = self.tries.saturating_add(1);
+        let pause = START_BACKOFF.delay(self.tries, &mut self.rng);
+        let left = self.left(now);
+        (!left.is_zero()).then(|| pause.min(left))
+    }
+
+    fn left(&self, now: Instant) -> Duration {
+        self.limit.saturating_sub(now.saturating_duration_since(self.began))
+    }
+
     fn timed_out(&self, last: Passing) -> BuildError {
-        let (operation, tries) = (self.operation, self.retry.tries);
-        let elapsed = self.retry.elapsed(clock::now());
-        let cause = last.cause;
+        let (operation, tries, cause) = (self.operation, self.tries, last.cause);
+        let elapsed = clock::now().saturating_duration_since(self.began);
         if last.no_answer {
             BuildError::EndpointUnreachable { operation, tries, elapsed, cause }
         } else {
@@ -132,10 +118,7 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// The failure, if it may pass.
-    ///
-    /// # Errors
-    /// It cannot.
+    /// Returns the failure if it may pass, and otherwise the error that the start ends with.
     fn passing(&self, error: CallError) -> Result<Passing, BuildError> {
         let CallError { kind, code, message, .. } = error;
         let cause = match (kind, &*message) {
@@ -183,6 +166,11 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(20);
 
+    fn step(began: Instant, seed: u64) -> Step<'static> {
+        let rng = fastrand::Rng::with_seed(seed);
+        Step::new("orders", "ListShards", (began, LIMIT), rng)
+    }
+
     fn refused(code: &str) -> CallError {
         CallError {
             kind: CallErrorKind::Service,
@@ -197,8 +185,7 @@ mod tests {
         #[test]
         fn it_is_tried_until_the_limit_and_never_after(seed in any::<u64>(), took in 0..5_000_u64) {
             let began = clock::now();
-            let rng = fastrand::Rng::with_seed(seed);
-            let mut retry = StartRetry::new(began, LIMIT, rng);
+            let mut retry = step(began, seed);
             let mut now = began;
             while let Some(pause) = retry.failed(now) {
                 prop_assert!(now + pause <= began + LIMIT);
@@ -210,8 +197,7 @@ mod tests {
     }
 
     async fn told(error: CallError) -> BuildError {
-        let retry = StartRetry::new(clock::now(), LIMIT, fastrand::Rng::with_seed(1));
-        let mut step = Step::new("orders", "ListShards", retry);
+        let mut step = step(clock::now(), 1);
         loop {
             let call = std::future::ready(Err::<(), _>(error.clone()));
             let answer = step.attempt(call).await;
@@ -269,8 +255,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_hangs_is_cut_off_at_the_deadline() {
-        let retry = StartRetry::new(clock::now(), LIMIT, fastrand::Rng::with_seed(1));
-        let mut step = Step::new("orders", "ListShards", retry);
+        let mut step = step(clock::now(), 1);
         let hangs = step.attempt(std::future::pending::<Result<(), CallError>>());
         let answer = hangs.await;
         let error = step.judge(answer).await.unwrap_err();

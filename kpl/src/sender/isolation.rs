@@ -4,15 +4,12 @@
 //! until that record is alone. An aggregate that is alone is split in halves, too. All other records are delivered
 //! then. The halves are isolated requests: they hold no other records, so new records do not fail with them.
 
-use std::sync::Arc;
-
 use super::Sender;
 use super::request::RequestBackoff;
 use super::response::Refusal;
 use crate::aggregate::kinesis_record::KinesisRecord;
 use crate::clock::Instant;
 use crate::config::RecordOrdering;
-use crate::error::FailureCause;
 use crate::retry::ErrorClass;
 use crate::sender::batch::Batch;
 use crate::service::CallErrorKind;
@@ -168,10 +165,7 @@ impl Sender {
             if record.members.len() > 1 {
                 self.isolate_halves(record, opened, now);
             } else if refusal.class == ErrorClass::Rejected {
-                self.leave(record.queue_id);
-                let (code, message) = (Arc::clone(&refusal.code), Arc::clone(&refusal.message));
-                let cause = FailureCause::Rejected { code, message };
-                self.fail(record, cause, refusal.source.clone());
+                self.fail_refused(record, refusal);
             } else {
                 let mut batch = Batch::new(opened);
                 batch.push(record);

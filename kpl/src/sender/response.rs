@@ -21,7 +21,7 @@ use super::{Answered, InFlight, Sender};
 use crate::aggregate::kinesis_record::KinesisRecord;
 use crate::clock::{self, Instant};
 use crate::error::{FailureCause, Source};
-use crate::retry::{self, ErrorClass, Next, PUT_BACKOFF};
+use crate::retry::{self, ErrorClass, PUT_BACKOFF};
 use crate::sender::batch::Batch;
 use crate::sender::window::RequestEnd;
 use crate::service::{CallError, CallErrorKind, EntryOutcome};
@@ -244,33 +244,36 @@ impl Sender {
         now: Instant,
     ) {
         record.history.failed(now, &refusal.code, &refusal.message, refusal.may_have_been_written);
-        let delay = at.saturating_duration_since(now);
-        let next = match refusal.class {
-            ErrorClass::Throttled if self.context.config.fail_if_throttled => Next::Fail,
-            class => retry::next(class, now, record.expires(), delay),
+        let fails = match refusal.class {
+            ErrorClass::Fatal | ErrorClass::Rejected => true,
+            ErrorClass::Throttled => self.context.config.fail_if_throttled,
+            ErrorClass::Transient | ErrorClass::Blocked => false,
         };
-        match next {
-            Next::Retry { at } if at <= now => self.requeue(record, now),
-            Next::Retry { at } => {
-                self.next_number += 1;
-                if let Some(queue) = self.queues.get_mut(&record.queue_id) {
-                    queue.is_throttled |= refusal.class == ErrorClass::Throttled;
-                }
-                let key = (at, record.sequence, self.next_number);
-                self.backing_off.insert(key, Box::new(record));
+        if fails {
+            self.fail_refused(record, refusal);
+        } else if at <= now || record.expires() <= now {
+            self.requeue(record, now);
+        } else {
+            self.next_number += 1;
+            if let Some(queue) = self.queues.get_mut(&record.queue_id) {
+                queue.is_throttled |= refusal.class == ErrorClass::Throttled;
             }
-            Next::Expired => self.requeue(record, now),
-            Next::Fail => {
-                self.leave(record.queue_id);
-                let (code, message) = (Arc::clone(&refusal.code), Arc::clone(&refusal.message));
-                let cause = match refusal.class {
-                    ErrorClass::Rejected => FailureCause::Rejected { code, message },
-                    ErrorClass::Throttled => FailureCause::Throttled { code, message },
-                    _ => FailureCause::Fatal { code, message },
-                };
-                self.fail(record, cause, refusal.source.clone());
-            }
+            // Not after its expiry, when it must fail.
+            let key = (at.min(record.expires()), record.sequence, self.next_number);
+            self.backing_off.insert(key, Box::new(record));
         }
+    }
+
+    /// Fails a record that is under way, because it was refused.
+    pub(super) fn fail_refused(&mut self, record: KinesisRecord, refusal: &Refusal) {
+        self.leave(record.queue_id);
+        let (code, message) = (Arc::clone(&refusal.code), Arc::clone(&refusal.message));
+        let cause = match refusal.class {
+            ErrorClass::Rejected => FailureCause::Rejected { code, message },
+            ErrorClass::Throttled => FailureCause::Throttled { code, message },
+            _ => FailureCause::Fatal { code, message },
+        };
+        self.fail(record, cause, refusal.source.clone());
     }
 
     /// Handles a request that failed as a whole.

@@ -14,14 +14,7 @@ fn receipt() -> Receipt {
 
 fn failure() -> DeliveryError {
     let cause = FailureCause::Fatal { code: "C".into(), message: "m".into() };
-    let failure = Failure {
-        cause,
-        attempts: Vec::new(),
-        failures: 0,
-        may_have_been_written: false,
-        source: None,
-    };
-    DeliveryError::new(None, Arc::new(failure))
+    DeliveryError::new(None, Arc::new(Failure::without_attempts(cause)))
 }
 
 fn slot(members: usize) -> (Completer, Vec<Delivery>, Arc<Outcomes>) {

@@ -80,7 +80,5 @@ pub use aggregate::{Aggregate, AggregateDefect, DefectKind, Member};
 pub use decode::{Decoded, Decoder, PlainReason};
 pub use encode::{AggregateBuilder, AggregateFull, SealedAggregate};
 pub use frame::{Compressor, FrameError, looks_framed};
-pub use hash_key::{
-    HashKey, HashKeyRange, InvalidHashKeyRange, ParseHashKeyError, hash_partition_keys,
-};
+pub use hash_key::{HashKey, HashKeyRange, InvalidHashKeyRange, ParseHashKeyError};
 pub use wire::MalformedBody;

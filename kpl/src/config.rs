@@ -273,93 +273,68 @@ pub enum Compression {
     },
 }
 
-macro_rules! setters {
-    ($($with:ident, $field:ident: $type:ty;)*) => {
-        /// The names of all fields: one that is not listed does not compile.
-        #[cfg(test)]
-        fn field_names(config: &Self) -> Vec<&'static str> {
-            let Self { $($field: _),* } = config;
-            vec![$(stringify!($field)),*]
-        }
-
-        /// The extreme values of every field.
-        #[cfg(test)]
-        fn extremes_of_fields() -> Vec<(&'static str, Vec<extremes::Change<Self>>)> {
-            vec![$((
-                stringify!($field),
-                extremes::changes(|config: &mut Self, value: $type| config.$field = value),
-            )),*]
-        }
-
-        $(
-            #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
-            #[must_use]
-            pub fn $with(mut self, $field: $type) -> Self {
-                self.$field = $field;
-                self
+/// Declares the setter and the default of each setting.
+macro_rules! settings {
+    ($($with:ident, $field:ident: $type:ty = $default:expr;)*) => {
+        impl Default for ProducerConfig {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
             }
-        )*
+        }
+
+        impl ProducerConfig {
+            $(
+                #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+                #[must_use]
+                pub fn $with(mut self, $field: $type) -> Self {
+                    self.$field = $field;
+                    self
+                }
+            )*
+
+            /// The names of all settings.
+            #[cfg(test)]
+            fn field_names() -> Vec<&'static str> {
+                vec![$(stringify!($field)),*]
+            }
+
+            /// The extreme values of every setting.
+            #[cfg(test)]
+            fn extremes_of_fields() -> Vec<(&'static str, Vec<extremes::Change<Self>>)> {
+                vec![$((
+                    stringify!($field),
+                    extremes::changes(|config: &mut Self, value: $type| config.$field = value),
+                )),*]
+            }
+        }
     };
 }
 
-impl ProducerConfig {
-    setters! {
-        with_aggregation_enabled, aggregation_enabled: bool;
-        with_aggregation_max_size, aggregation_max_size: usize;
-        with_aggregation_adaptive, aggregation_adaptive: bool;
-        with_aggregation_max_count, aggregation_max_count: u32;
-        with_record_max_buffered_time, record_max_buffered_time: Duration;
-        with_record_ttl, record_ttl: Duration;
-        with_ordering, ordering: RecordOrdering;
-        with_on_gap, on_gap: OnGap;
-        with_compression, compression: Compression;
-        with_rate_limit, rate_limit: u32;
-        with_fail_if_throttled, fail_if_throttled: bool;
-        with_collection_max_count, collection_max_count: usize;
-        with_collection_max_size, collection_max_size: usize;
-        with_max_buffered_bytes, max_buffered_bytes: usize;
-        with_droppable_limit, droppable_limit: u32;
-        with_max_record_size, max_record_size: Option<usize>;
-        with_max_in_flight_bytes, max_in_flight_bytes: usize;
-        with_max_requests_in_flight, max_requests_in_flight: usize;
-        with_connections, connections: usize;
-        with_request_timeout, request_timeout: Duration;
-        with_connect_timeout, connect_timeout: Duration;
-        with_startup_timeout, startup_timeout: Duration;
-        with_hot_keys, hot_keys: usize;
-        with_shard_map_refresh_interval, shard_map_refresh_interval: Duration;
-    }
-}
-
-impl Default for ProducerConfig {
-    fn default() -> Self {
-        Self {
-            aggregation_enabled: true,
-            aggregation_max_size: 50 * KIB,
-            aggregation_adaptive: false,
-            aggregation_max_count: u32::MAX,
-            record_max_buffered_time: Duration::from_millis(100),
-            record_ttl: Duration::from_secs(30),
-            ordering: RecordOrdering::BestEffort,
-            on_gap: OnGap::FailSuccessors,
-            compression: Compression::Off,
-            rate_limit: 150,
-            fail_if_throttled: false,
-            collection_max_count: SERVICE_MAX_REQUEST_RECORDS,
-            collection_max_size: 5 * MIB,
-            max_buffered_bytes: 64 * MIB,
-            droppable_limit: 50,
-            max_record_size: None,
-            max_in_flight_bytes: 32 * MIB,
-            max_requests_in_flight: 24,
-            connections: 4,
-            request_timeout: Duration::from_secs(6),
-            connect_timeout: Duration::from_secs(3),
-            startup_timeout: Duration::from_secs(60),
-            hot_keys: 0,
-            shard_map_refresh_interval: Duration::from_secs(60),
-        }
-    }
+settings! {
+    with_aggregation_enabled, aggregation_enabled: bool = true;
+    with_aggregation_max_size, aggregation_max_size: usize = 50 * KIB;
+    with_aggregation_adaptive, aggregation_adaptive: bool = false;
+    with_aggregation_max_count, aggregation_max_count: u32 = u32::MAX;
+    with_record_max_buffered_time, record_max_buffered_time: Duration = Duration::from_millis(100);
+    with_record_ttl, record_ttl: Duration = Duration::from_secs(30);
+    with_ordering, ordering: RecordOrdering = RecordOrdering::BestEffort;
+    with_on_gap, on_gap: OnGap = OnGap::FailSuccessors;
+    with_compression, compression: Compression = Compression::Off;
+    with_rate_limit, rate_limit: u32 = 150;
+    with_fail_if_throttled, fail_if_throttled: bool = false;
+    with_collection_max_count, collection_max_count: usize = SERVICE_MAX_REQUEST_RECORDS;
+    with_collection_max_size, collection_max_size: usize = 5 * MIB;
+    with_max_buffered_bytes, max_buffered_bytes: usize = 64 * MIB;
+    with_droppable_limit, droppable_limit: u32 = 50;
+    with_max_record_size, max_record_size: Option<usize> = None;
+    with_max_in_flight_bytes, max_in_flight_bytes: usize = 32 * MIB;
+    with_max_requests_in_flight, max_requests_in_flight: usize = 24;
+    with_connections, connections: usize = 4;
+    with_request_timeout, request_timeout: Duration = Duration::from_secs(6);
+    with_connect_timeout, connect_timeout: Duration = Duration::from_secs(3);
+    with_startup_timeout, startup_timeout: Duration = Duration::from_secs(60);
+    with_hot_keys, hot_keys: usize = 0;
+    with_shard_map_refresh_interval, shard_map_refresh_interval: Duration = Duration::from_secs(60);
 }
 
 impl ProducerConfig {

@@ -210,7 +210,7 @@ impl Meter {
 
     /// The members of a Kinesis record are acknowledged: `shard` took it.
     pub(crate) fn delivered(&mut self, record: &KinesisRecord, shard: &Arc<str>, now: Instant) {
-        let took = now.saturating_duration_since(record.history.accepted());
+        let took = now.saturating_duration_since(record.history.accepted);
         self.telemetry.delivery.record(took);
         if self.sinks.is_empty() {
             return;

@@ -242,7 +242,7 @@ impl SlotState {
         let member = u32::try_from(index).ok()?;
         let mut before = self.failed.range_mut(..=member).rev();
         let taken =
-            before.find_map(|(_, failed)| Some((failed.take(member)?, failed.take_room())))?;
+            before.find_map(|(_, failed)| Some((failed.take(member)?, failed.room.take())))?;
         self.complete(index, None);
         Some(taken)
     }
@@ -324,7 +324,7 @@ impl Completer {
     /// Fails members: each `Delivery` resolves from now on. Builds no error and wakes no task:
     /// [`complete_failed`](Self::complete_failed) does that later, for the index of the first of them.
     pub(crate) fn fail(&self, failed: FailedMembers) {
-        self.slot.outcomes.count_failed(&failed.failure().cause, failed.len());
+        self.slot.outcomes.count_failed(&failed.failure.cause, failed.indexes.len());
         lock(&self.slot.state).failed.insert(failed.first(), failed);
     }
 
@@ -332,7 +332,7 @@ impl Completer {
     #[must_use = "tasks may wait for the outcomes"]
     pub(crate) fn complete_failed(&self, first: u32) -> Vec<Notification> {
         // Room first: a task that awaits a failure finds it free.
-        let room = lock(&self.slot.state).failed.get_mut(&first).and_then(|f| f.take_room());
+        let room = lock(&self.slot.state).failed.get_mut(&first).and_then(|f| f.room.take());
         drop(room);
         let next = || {
             // Locks once for each member, so that a polling task does not wait for all of them.

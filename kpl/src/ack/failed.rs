@@ -14,10 +14,10 @@ pub(crate) type Room = Box<dyn Send>;
 
 pub(crate) struct FailedMembers {
     /// `None` after it was given back, and if other members of the record did not fail.
-    room: Option<Room>,
-    failure: Arc<Failure>,
+    pub(super) room: Option<Room>,
+    pub(super) failure: Arc<Failure>,
     /// Index of each member in the slot, ascending.
-    indexes: Vec<u32>,
+    pub(super) indexes: Vec<u32>,
     /// `None` once the records are unpacked.
     unpack: Option<Unpack>,
     /// By position among the failed members; `None` where the error was built.
@@ -37,21 +37,9 @@ impl FailedMembers {
         Self { room, failure, indexes, unpack: Some(unpack), records: Vec::new(), passed: 0 }
     }
 
-    pub(super) fn take_room(&mut self) -> Option<Room> {
-        self.room.take()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.indexes.len()
-    }
-
     /// The index of the first member, which names this failure within its slot.
     pub(super) fn first(&self) -> u32 {
         self.indexes.first().copied().unwrap_or_default()
-    }
-
-    pub(super) fn failure(&self) -> &Failure {
-        &self.failure
     }
 
     /// The error of the member at `index`, if it is one of these and its error was not taken before.

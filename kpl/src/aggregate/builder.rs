@@ -8,12 +8,12 @@ use kinesis_aggregation::{AggregateBuilder, HashKey};
 
 use crate::ack::{BitSet, Completer, Delivery};
 use crate::aggregate::compression::{Compressors, Data};
-use crate::aggregate::kinesis_record::{HashKeySpan, History, KinesisRecord, Members};
+use crate::aggregate::kinesis_record::{HashKeySpan, History, KinesisRecord, Members, Sealed};
 use crate::aggregate::lifetimes::Lifetimes;
 use crate::buffer::{AGGREGATE_OVERHEAD, Charge, QueueId, RECORD_OVERHEAD};
 use crate::clock::{self, Instant};
 use crate::config::{InvalidConfig, OnGap, ProducerConfig, RecordOrdering};
-use crate::record::{PartitionKey, Priority, UserRecord};
+use crate::record::{Priority, UserRecord};
 use crate::stats::Counters;
 
 /// The partition key of an aggregate of two or more records, as the KPL's.
@@ -80,7 +80,6 @@ impl AggregateLimits {
 }
 
 /// The records of one shard that wait for company.
-#[derive(Debug)]
 pub(crate) struct OpenAggregate {
     content: Content,
     completer: Completer,
@@ -95,7 +94,7 @@ pub(crate) struct OpenAggregate {
     /// It is open for longer than the linger: members expire by the time of their own acceptance.
     is_overdue: bool,
     /// Why it accepts no more records.
-    closed_by: SealReason,
+    pub(crate) closed_by: SealReason,
 }
 
 /// When an open aggregate is sent or expires, and how large it is now.
@@ -108,14 +107,6 @@ pub(crate) struct Waits {
     pub(crate) size: usize,
 }
 
-/// A record that an open aggregate took.
-pub(crate) struct Joined {
-    pub(crate) delivery: Delivery,
-    /// Whether the aggregate must be checked earlier than without this record.
-    pub(crate) is_sooner: bool,
-}
-
-#[derive(Debug)]
 enum Content {
     /// Goes out as it is; nothing is copied.
     One(UserRecord),
@@ -158,13 +149,16 @@ impl OpenAggregate {
         }
     }
 
-    /// Adds a record, or gives it back with the reason why this aggregate is to be sealed before it.
+    /// Adds a record. Also returns whether the aggregate must be checked earlier than without it.
+    ///
+    /// # Errors
+    /// The record, and the reason why this aggregate is to be sealed before it.
     pub(crate) fn try_push(
         &mut self,
         record: UserRecord,
         hash_key: HashKey,
         limits: AggregateLimits,
-    ) -> Result<Joined, (UserRecord, SealReason)> {
+    ) -> Result<(Delivery, bool), (UserRecord, SealReason)> {
         let shares_lifetime = self.lifetimes.may_share(record.time_to_live) && !self.is_overdue;
         if self.completer.members() >= limits.max_count {
             return Err((record, SealReason::Count));
@@ -216,8 +210,7 @@ impl OpenAggregate {
             self.droppable.insert(self.completer.members());
         }
         let is_sooner = !shares_lifetime && self.add_lifetime(record.time_to_live, limits);
-        let delivery = self.completer.add_member();
-        Ok(Joined { delivery, is_sooner })
+        Ok((self.completer.add_member(), is_sooner))
     }
 
     /// Adds the lifetime of a new member. Returns whether the aggregate must be checked earlier.
@@ -269,15 +262,25 @@ impl OpenAggregate {
         }
     }
 
-    pub(crate) fn fill(&self) -> Fill {
-        Fill {
-            closed_by: self.closed_by,
-            members: self.completer.members(),
-            size: self.size(),
-            max_size: match &self.content {
-                Content::One(_) => None,
-                Content::Many { max_size, .. } => Some(*max_size),
-            },
+    /// Counts the aggregate by the reason why it was closed, and how full it is, before compression.
+    pub(crate) fn count(&self, counters: &Counters) {
+        let reason = match self.closed_by {
+            SealReason::Size => &counters.sealed_by_size,
+            SealReason::Count => &counters.sealed_by_count,
+            SealReason::Alone => &counters.sealed_alone,
+            SealReason::BeforeSingle => &counters.sealed_before_single,
+            SealReason::Linger => &counters.sealed_by_linger,
+            SealReason::TimeToLive => &counters.sealed_by_time_to_live,
+            SealReason::Flush => &counters.sealed_by_flush,
+            SealReason::Pressure => &counters.sealed_by_pressure,
+            SealReason::Handover => &counters.sealed_by_handover,
+        };
+        reason.add(1);
+        if let Content::Many { builder, max_size, .. } = &self.content {
+            counters.aggregates.add(1);
+            counters.aggregated_user_records.add(self.completer.members());
+            counters.aggregate_bytes.add(builder.size());
+            counters.aggregate_bytes_allowed.add(*max_size);
         }
     }
 }
@@ -304,53 +307,10 @@ pub(crate) enum SealReason {
     Handover,
 }
 
-/// How full an aggregate is when it is sealed, and why it was sealed.
-#[derive(Debug)]
-pub(crate) struct Fill {
-    pub(crate) closed_by: SealReason,
-    pub(crate) members: usize,
-    /// In bytes, before compression.
-    pub(crate) size: usize,
-    /// What the size was allowed to be; `None` for a record alone.
-    pub(crate) max_size: Option<usize>,
-}
-
-impl Fill {
-    pub(crate) fn count(&self, counters: &Counters) {
-        let reason = match self.closed_by {
-            SealReason::Size => &counters.sealed_by_size,
-            SealReason::Count => &counters.sealed_by_count,
-            SealReason::Alone => &counters.sealed_alone,
-            SealReason::BeforeSingle => &counters.sealed_before_single,
-            SealReason::Linger => &counters.sealed_by_linger,
-            SealReason::TimeToLive => &counters.sealed_by_time_to_live,
-            SealReason::Flush => &counters.sealed_by_flush,
-            SealReason::Pressure => &counters.sealed_by_pressure,
-            SealReason::Handover => &counters.sealed_by_handover,
-        };
-        reason.add(1);
-        if let Some(max_size) = self.max_size {
-            counters.aggregates.add(1);
-            counters.aggregated_user_records.add(self.members);
-            counters.aggregate_bytes.add(self.size);
-            counters.aggregate_bytes_allowed.add(max_size);
-        }
-    }
-}
-
 /// Turns records into Kinesis records: the place where aggregates are sealed, compressed, and numbered.
 pub(crate) struct Sealer {
     pub(crate) compressors: Compressors,
     next_sequence: u64,
-}
-
-/// The bytes of a Kinesis record and how it is addressed.
-struct Sealed {
-    data: Data,
-    partition_key: PartitionKey,
-    explicit_hash_key: Option<HashKey>,
-    is_framed: bool,
-    is_raw: bool,
 }
 
 impl Sealer {
@@ -373,11 +333,7 @@ impl Sealer {
         KinesisRecord {
             sequence,
             queue_id,
-            data: sealed.data,
-            partition_key: sealed.partition_key,
-            explicit_hash_key: sealed.explicit_hash_key,
-            is_framed: sealed.is_framed,
-            is_raw: sealed.is_raw,
+            sealed,
             span: open.span,
             hash_keys_kept: open.hash_keys_kept,
             members: Members::Together(open.completer),

@@ -29,7 +29,6 @@ const MOST_INLINE_MICROS: usize = 2000;
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// The data of a Kinesis record.
-#[derive(Debug)]
 pub(crate) enum Data {
     /// As it is sent.
     Final(Bytes),
@@ -71,7 +70,6 @@ impl Data {
 }
 
 /// An aggregate that a job compresses. Dropped, it has the job skipped.
-#[derive(Debug)]
 pub(crate) struct Pending {
     aggregate: Arc<Mutex<Shared>>,
     since: Instant,
@@ -89,12 +87,6 @@ impl Shared {
             Self::Sealed(aggregate) => aggregate.bytes(),
             Self::Done(bytes) => bytes,
         }
-    }
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("len", &self.bytes().len()).finish_non_exhaustive()
     }
 }
 
@@ -120,29 +112,24 @@ impl Job {
         self.0.strong_count() > 0
     }
 
-    /// Puts the compressed form into the place of the aggregate.
+    /// Compresses the aggregate. The lock is free meanwhile, because the sender reads the aggregate.
     fn run(self, compressor: Option<&mut Compressor>, log: &LogGate) {
-        // The lock is free while it compresses: the sender looks at the aggregate meanwhile.
-        let sealed = self.0.upgrade().map(|shared| match &*lock(&shared) {
+        let shared = self.0.upgrade();
+        let sealed = shared.map(|shared| match &*lock(&shared) {
             Shared::Sealed(aggregate) => Some(aggregate.clone()),
             Shared::Done(_) => None,
         });
-        if let Some(Some(aggregate)) = sealed {
-            self.finish(run(compressor, &aggregate, log));
-        }
-    }
-
-    fn finish(&self, compressed: Option<Bytes>) {
-        if let Some(shared) = self.0.upgrade() {
-            let mut shared = lock(&shared);
-            let bytes = compressed.unwrap_or_else(|| shared.bytes().clone());
-            *shared = Shared::Done(bytes);
+        if let Some(Some(aggregate)) = sealed
+            && let Some(compressed) = run(compressor, &aggregate, log)
+            && let Some(shared) = self.0.upgrade()
+        {
+            *lock(&shared) = Shared::Done(compressed);
         }
     }
 }
 
 impl Drop for Job {
-    /// Without a result, as after a panic, the aggregate goes out as it is.
+    /// Without a compressed form, also after a panic, the aggregate is sent as it is.
     fn drop(&mut self) {
         if let Some(shared) = self.0.upgrade() {
             let mut shared = lock(&shared);

@@ -38,7 +38,7 @@ impl FailedRecord {
         let failure = Arc::new(Failure {
             cause,
             attempts: history.log.clone(),
-            failures: history.failures(),
+            failures: history.failures,
             may_have_been_written: history.may_have_been_written,
             source,
         });

@@ -20,18 +20,11 @@ const MAX_ATTEMPTS_KEPT: usize = 3;
 /// Largest size of a decompressed aggregate: the largest record and its wrapper.
 const MAX_DECOMPRESSED: usize = 16 * 1024 * 1024;
 
-#[derive(Debug)]
 pub(crate) struct KinesisRecord {
     /// Rises in the order of sealing; a record that is tried again keeps its place.
     pub(crate) sequence: u64,
     pub(crate) queue_id: QueueId,
-    pub(crate) data: Data,
-    pub(crate) partition_key: PartitionKey,
-    pub(crate) explicit_hash_key: Option<HashKey>,
-    /// Whether `data` is a frame around the members, or the one member's own data.
-    pub(crate) is_framed: bool,
-    /// Whether `data` is to go out as it is, whatever it looks like.
-    pub(crate) is_raw: bool,
+    pub(crate) sealed: Sealed,
     pub(crate) span: HashKeySpan,
     /// The hash key of each member, where they are kept: in ordered mode.
     pub(crate) hash_keys_kept: Vec<HashKey>,
@@ -41,6 +34,17 @@ pub(crate) struct KinesisRecord {
     /// The members that were sent as droppable.
     pub(crate) droppable: BitSet,
     pub(crate) history: History,
+}
+
+/// The bytes of a Kinesis record, and how it is addressed.
+pub(crate) struct Sealed {
+    pub(crate) data: Data,
+    pub(crate) partition_key: PartitionKey,
+    pub(crate) explicit_hash_key: Option<HashKey>,
+    /// Whether `data` is a frame around the members, or the one member's own data.
+    pub(crate) is_framed: bool,
+    /// Whether `data` is to go out as it is, whatever it looks like.
+    pub(crate) is_raw: bool,
 }
 
 /// The lowest and the highest hash key of the members. A shard takes a contiguous range, so these two stand for all.
@@ -72,7 +76,6 @@ impl HashKeySpan {
 }
 
 /// The members of a Kinesis record, whose deliveries resolve with its outcome.
-#[derive(Debug)]
 pub(crate) enum Members {
     /// All members of one slot, in order.
     Together(Completer),
@@ -113,7 +116,7 @@ impl Members {
 impl KinesisRecord {
     /// Whether it can be sent: its data is compressed, where that is asked for.
     pub(crate) fn is_ready(&mut self, now: Instant) -> bool {
-        self.data.is_ready(self.lifetimes.expires(), now)
+        self.sealed.data.is_ready(self.lifetimes.expires(), now)
     }
 
     /// When the first of its members expires.
@@ -123,7 +126,7 @@ impl KinesisRecord {
 
     /// Data and partition key: what counts against the limits of the service.
     pub(crate) fn size(&self) -> usize {
-        self.data.len() + self.partition_key.len()
+        self.sealed.data.len() + self.sealed.partition_key.len()
     }
 
     /// The user records inside, without copying their data.
@@ -133,12 +136,13 @@ impl KinesisRecord {
 
     /// What the user records inside are made from, without copying their data.
     pub(crate) fn contents(&self) -> Contents {
+        let sealed = &self.sealed;
         Contents {
-            data: self.data.bytes(),
-            partition_key: self.partition_key.clone(),
-            explicit_hash_key: self.explicit_hash_key,
-            is_framed: self.is_framed,
-            is_raw: self.is_raw,
+            sealed: Sealed {
+                data: Data::Final(sealed.data.bytes()),
+                partition_key: sealed.partition_key.clone(),
+                ..*sealed
+            },
             lifetimes: self.lifetimes.clone(),
             droppable: self.droppable.clone(),
             members: self.members.len(),
@@ -186,11 +190,7 @@ impl KinesisRecord {
 
 /// What the user records of a Kinesis record are made from.
 pub(crate) struct Contents {
-    data: Bytes,
-    partition_key: PartitionKey,
-    explicit_hash_key: Option<HashKey>,
-    is_framed: bool,
-    is_raw: bool,
+    sealed: Sealed,
     lifetimes: Lifetimes,
     droppable: BitSet,
     members: usize,
@@ -198,17 +198,18 @@ pub(crate) struct Contents {
 
 impl Contents {
     fn records(&self) -> Vec<UserRecord> {
-        if !self.is_framed {
+        let sealed = &self.sealed;
+        if !sealed.is_framed {
             return vec![UserRecord {
-                partition_key: self.partition_key.clone(),
-                explicit_hash_key: self.explicit_hash_key,
-                data: self.data.clone(),
+                partition_key: sealed.partition_key.clone(),
+                explicit_hash_key: sealed.explicit_hash_key,
+                data: sealed.data.bytes(),
                 priority: self.priority_of(0),
                 time_to_live: self.lifetimes.time_to_live(0),
-                is_raw: self.is_raw,
+                is_raw: sealed.is_raw,
             }];
         }
-        match Decoder::new(MAX_DECOMPRESSED).decode(self.data.clone()) {
+        match Decoder::new(MAX_DECOMPRESSED).decode(sealed.data.bytes()) {
             Ok(Decoded::Aggregate(aggregate)) if aggregate.len() == self.members => aggregate
                 .iter()
                 .enumerate()
@@ -263,12 +264,14 @@ pub(crate) struct History {
     pub(crate) suspicions: u32,
     /// Whether it is sent apart from all other records, because a request with it failed.
     pub(crate) is_isolated: bool,
-    failures: u32,
-    accepted: Instant,
+    /// Number of failed attempts, those not kept included.
+    pub(crate) failures: u32,
+    /// When the first member was accepted.
+    pub(crate) accepted: Instant,
     /// The end of the last attempt, or the acceptance.
     since: Instant,
-    /// The start of the attempt under way.
-    started: Instant,
+    /// When the last attempt began.
+    pub(crate) started: Instant,
 }
 
 impl History {
@@ -291,11 +294,6 @@ impl History {
         self.started = now;
     }
 
-    /// When the first member was accepted.
-    pub(crate) fn accepted(&self) -> Instant {
-        self.accepted
-    }
-
     /// The history of members whose first was accepted then: a part of the record.
     pub(crate) fn of_part(&self, accepted: Option<Instant>) -> Self {
         let mut part = self.clone();
@@ -309,11 +307,6 @@ impl History {
     /// How long the last attempt waited for its start: since the one before, or since acceptance.
     pub(crate) fn waited(&self) -> Duration {
         self.started.saturating_duration_since(self.since)
-    }
-
-    /// When the last attempt began.
-    pub(crate) fn started(&self) -> Instant {
-        self.started
     }
 
     pub(crate) fn failed(
@@ -337,11 +330,6 @@ impl History {
             message: Arc::clone(message),
         });
         self.since = now;
-    }
-
-    /// How many attempts failed.
-    pub(crate) fn failures(&self) -> u32 {
-        self.failures
     }
 
     /// The cause of an expiry.

@@ -66,7 +66,7 @@ impl MemoryBudget {
     /// The limit, in bytes.
     #[must_use]
     pub fn limit(&self) -> usize {
-        lock(&self.0).total()
+        lock(&self.0).total
     }
 
     /// Bytes that all producers together hold now. Never more than the limit.
@@ -78,7 +78,7 @@ impl MemoryBudget {
     /// Most bytes that all producers together ever held.
     #[must_use]
     pub fn peak(&self) -> usize {
-        lock(&self.0).peak()
+        lock(&self.0).peak
     }
 }
 

@@ -66,9 +66,9 @@ pub(crate) struct Ticket(u64);
 /// The state of a memory budget. `S` is what wakes a producer.
 #[derive(Debug)]
 pub(crate) struct FairShare<S> {
-    total: usize,
+    pub(crate) total: usize,
     free: usize,
-    peak: usize,
+    pub(crate) peak: usize,
     /// By the number of the producer. The number of a removed producer is given to the next one.
     usages: Vec<Option<Usage<S>>>,
     waiters: BTreeMap<Holder, VecDeque<Waiter>>,
@@ -258,16 +258,8 @@ impl<S: Clone> FairShare<S> {
         self.grant_room()
     }
 
-    pub(crate) fn total(&self) -> usize {
-        self.total
-    }
-
     pub(crate) fn used(&self) -> usize {
         self.total - self.free
-    }
-
-    pub(crate) fn peak(&self) -> usize {
-        self.peak
     }
 
     /// What one producer uses, and the most it ever used.

@@ -8,9 +8,9 @@ use crate::sync::{Mutex, lock};
 
 const STEP: Duration = Duration::from_secs(10);
 
-/// What one shard takes, in a second.
-const SHARD_RECORDS: f64 = 1000.0;
-const SHARD_BYTES: f64 = 1024.0 * 1024.0;
+/// What one shard takes in a second.
+pub(crate) const SHARD_RECORDS_PER_SECOND: f64 = 1000.0;
+pub(crate) const SHARD_BYTES_PER_SECOND: f64 = 1024.0 * 1024.0;
 
 /// The load of one shard over the last 10 to 20 seconds, as this producer sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,7 +95,8 @@ impl LoadWindow {
             records_per_second,
             bytes_per_second,
             throttled_per_second: rate(a.throttled, b.throttled),
-            utilisation: (records_per_second / SHARD_RECORDS).max(bytes_per_second / SHARD_BYTES),
+            utilisation: (records_per_second / SHARD_RECORDS_PER_SECOND)
+                .max(bytes_per_second / SHARD_BYTES_PER_SECOND),
             rate: state.rate,
         }
     }

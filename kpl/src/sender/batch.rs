@@ -63,19 +63,9 @@ impl Batch {
     }
 
     pub(crate) fn take_expired(&mut self, now: Instant) -> Vec<KinesisRecord> {
-        self.take(|record| record.expires() <= now)
-    }
-
-    /// Takes out the records for which `is_wanted`.
-    pub(crate) fn take(
-        &mut self,
-        is_wanted: impl Fn(&KinesisRecord) -> bool,
-    ) -> Vec<KinesisRecord> {
-        let (taken, rest) =
-            std::mem::take(&mut self.records).into_iter().partition(|record| is_wanted(record));
-        self.records = rest;
+        let expired = self.records.extract_if(.., |record| record.expires() <= now).collect();
         self.bytes = self.records.iter().map(KinesisRecord::size).sum();
-        taken
+        expired
     }
 
     /// Splits the batch in halves, to find the record that the service refuses.

@@ -4,7 +4,7 @@
 //! while an aggregate was in flight, the aggregate is not acknowledged when it is written:
 //! 1. The shard map has the range of the shard that took the aggregate. If all members are inside, the aggregate is
 //!    delivered.
-//! 2. If not, or if the map does not know the shard, the aggregate waits in [`Unconfirmed`] for a fresh map.
+//! 2. If not, or if the map does not know the shard, the aggregate waits as [`Written`] for a fresh map.
 //! 3. If a member is outside under the fresh map, too, all members are sent again, to the shards that they belong to now.
 //!    The receipts then say that the records may be duplicates.
 //! 4. If no fresh map comes in half of the time between the start of the attempt and the expiry of the aggregate, its members,
@@ -44,61 +44,22 @@ fn check_shard(is_framed: bool, span: HashKeySpan, range: Option<HashKeyRange>) 
 
 /// A record that was written, and that waits for a fresh shard map.
 pub(super) struct Written {
-    record: KinesisRecord,
+    pub(super) record: KinesisRecord,
     shard_id: Arc<str>,
     sequence_number: String,
     /// The first generation of the shard map that decides.
-    generation: u64,
+    pub(super) generation: u64,
 }
-
-/// The records that were written, and whose shard check waits for a fresh shard map.
-#[derive(Default)]
-pub(super) struct Unconfirmed(Vec<Written>);
 
 impl Written {
     /// When the record no longer waits: an aggregate after half of its time, so that its members have time to be sent alone.
-    fn gives_up(&self) -> Instant {
-        let began = self.record.history.started();
+    pub(super) fn gives_up(&self) -> Instant {
+        let began = self.record.history.started;
         let left = self.record.expires().saturating_duration_since(began);
         match self.record.members.len() {
             1 => self.record.expires(),
             _ => began + left / 2,
         }
-    }
-}
-
-impl Unconfirmed {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// When the first of the records no longer waits.
-    pub(super) fn gives_up(&self) -> Option<Instant> {
-        self.0.iter().map(Written::gives_up).min()
-    }
-
-    /// Takes out the records for which a map of this generation decides.
-    pub(super) fn take_decided(&mut self, generation: u64) -> Vec<Written> {
-        self.take(|written| written.generation <= generation)
-    }
-
-    /// Takes out the records that no longer wait.
-    fn take_overdue(&mut self, now: Instant) -> Vec<Written> {
-        self.take(|written| written.gives_up() <= now)
-    }
-
-    /// Takes out all records, which the stream holds already.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = KinesisRecord> {
-        self.0.drain(..).map(|mut written| {
-            written.record.history.may_have_been_written = true;
-            written.record
-        })
-    }
-
-    fn take(&mut self, is_wanted: impl Fn(&Written) -> bool) -> Vec<Written> {
-        let (taken, rest) = std::mem::take(&mut self.0).into_iter().partition(is_wanted);
-        self.0 = rest;
-        taken
     }
 }
 
@@ -114,16 +75,16 @@ impl Sender {
             // Otherwise the stream was resharded under way.
             Some(predicted) => predicted == shard_id,
             // The map has no open shard for the key, so an open shard is news.
-            None => !self.keys_decide() || self.table.map().is_open(shard_id),
+            None => !self.keys_decide() || self.table.map.is_open(shard_id),
         };
         if !is_explained {
             self.shards.refreshes.request();
         }
-        let range = self.table.range_of(shard_id);
+        let range = self.table.map.range_of(shard_id);
         self.look_for_placement(record, range);
         match self.check_shard(record, range) {
             // Wait for a map that is known to be of this stream.
-            ShardCheck::Delivered if record.is_framed && self.distrusts_map() => {
+            ShardCheck::Delivered if record.sealed.is_framed && self.distrusts_map() => {
                 ShardCheck::UnknownShard
             }
             check => check,
@@ -137,29 +98,29 @@ impl Sender {
         shard_id: Arc<str>,
         sequence_number: String,
     ) {
-        if self.table.range_of(&shard_id).is_none() {
+        if self.table.map.range_of(&shard_id).is_none() {
             self.shards.refreshes.note_unknown(&shard_id);
         }
         let generation = self.shards.refreshes.request();
         let written = Written { record, shard_id, sequence_number, generation };
         self.next_sweep = self.next_sweep.min(written.gives_up());
-        self.unconfirmed.0.push(written);
+        self.unconfirmed.push(written);
     }
 
     /// Whether the map in place may be of a deleted stream of the same name.
     fn distrusts_map(&self) -> bool {
-        self.table.generation < self.shards.refreshes.trusted_from() && !self.table.map().is_blank()
+        self.table.generation < self.shards.refreshes.trusted_from() && !self.table.map.is_blank()
     }
 
     /// Whether the key of a record decides its shard, as far as the map shows.
     fn keys_decide(&self) -> bool {
-        let map = self.table.map();
-        !map.is_blank() && !map.is_service_placed()
+        let map = &self.table.map;
+        !map.is_blank() && !map.is_service_placed
     }
 
     /// Requests the stream's record distribution strategy again, if a record is in a shard other than that of its key.
     fn look_for_placement(&self, record: &KinesisRecord, range: Option<HashKeyRange>) {
-        let address = record.explicit_hash_key.unwrap_or(record.span.low);
+        let address = record.sealed.explicit_hash_key.unwrap_or(record.span.low);
         if range.is_some_and(|range| !range.contains(address))
             && self.keys_decide()
             && !self.distrusts_map()
@@ -171,15 +132,15 @@ impl Sender {
 
     fn check_shard(&self, record: &KinesisRecord, range: Option<HashKeyRange>) -> ShardCheck {
         // A frame of one goes by its own key; without a map there is nothing to wait for.
-        let is_blank = record.members.len() == 1 && self.table.map().is_blank();
-        check_shard(record.is_framed && !is_blank, record.span, range)
+        let is_blank = record.members.len() == 1 && self.table.map.is_blank();
+        check_shard(record.sealed.is_framed && !is_blank, record.span, range)
     }
 
     /// A map is in place that was requested after the record was written: the record is delivered, or all members are sent
     /// again to the shards they belong to now.
     pub(super) fn check_again(&mut self, written: Written) {
         let Written { mut record, shard_id, sequence_number, .. } = written;
-        let range = self.table.range_of(&shard_id);
+        let range = self.table.map.range_of(&shard_id);
         // The map decides even if the stream was not found since: if the stream that took the record was deleted, the
         // record is gone with it, whatever is acknowledged.
         match self.check_shard(&record, range) {
@@ -201,8 +162,9 @@ impl Sender {
     /// Returns the records that have expired.
     pub(super) fn give_up_unconfirmed(&mut self, now: Instant) -> Vec<KinesisRecord> {
         let mut expired = Vec::new();
-        for Written { mut record, shard_id, .. } in self.unconfirmed.take_overdue(now) {
-            let (code, what) = match self.table.range_of(&shard_id) {
+        let overdue = self.unconfirmed.extract_if(.., |written| written.gives_up() <= now);
+        for Written { mut record, shard_id, .. } in overdue.collect::<Vec<_>>() {
+            let (code, what) = match self.table.map.range_of(&shard_id) {
                 None => ("UnknownShard", "its range"),
                 Some(_) => ("WrongShard", "where its members belong"),
             };

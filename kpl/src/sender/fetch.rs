@@ -67,7 +67,9 @@ impl Sender {
         }
         if changed {
             self.table.intakes().for_each(|intake| intake.set_single(false));
-            for written in self.unconfirmed.take_decided(self.table.generation) {
+            let generation = self.table.generation;
+            let decided = self.unconfirmed.extract_if(.., |w| w.generation <= generation);
+            for written in decided.collect::<Vec<_>>() {
                 self.check_again(written);
             }
         }
@@ -129,10 +131,9 @@ impl Sender {
     /// Seals aggregates and puts them into their queue. A busy queue that fills its aggregates gets larger ones.
     pub(super) fn seal_all(&mut self, aggregates: VecDeque<OpenAggregate>, queue_id: QueueId) {
         for aggregate in aggregates {
-            let fill = aggregate.fill();
-            fill.count(&self.context.outcomes.counters);
+            aggregate.count(&self.context.outcomes.counters);
             if let Some(queue) = self.queues.get(&queue_id)
-                && fill.closed_by == SealReason::Size
+                && aggregate.closed_by == SealReason::Size
                 && !queue.is_free()
             {
                 queue.intake.grow();
@@ -160,7 +161,7 @@ impl Sender {
         let intake = table.intake_of(record.span.low);
         // A shard takes a contiguous range: if it takes the lowest and the highest key, it takes all. This also holds
         // for the unpredicted queue if the map has no shard.
-        let has_holes = intake.shard_id.is_none() && !table.map().open().is_empty();
+        let has_holes = intake.shard_id.is_none() && !table.map.open.is_empty();
         let is_whole = record.members.len() == 1
             || !has_holes && Arc::ptr_eq(intake, table.intake_of(record.span.high));
         if is_whole {

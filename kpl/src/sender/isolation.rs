@@ -109,7 +109,7 @@ impl Sender {
         now: Instant,
     ) {
         // If other requests succeed meanwhile, the records are isolated at once: there is no time for more attempts.
-        let started = (batch.records.first()).map(|record| record.history.started());
+        let started = (batch.records.first()).map(|record| record.history.started);
         let weight = match (error_kind, self.last_answer, started) {
             (CallErrorKind::Timeout, Some(last), Some(started)) if last > started => SUSPECT_AFTER,
             _ => 1,

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
 
-use self::confirmation::Unconfirmed;
+use self::confirmation::Written;
 use self::failure::ToFail;
 use self::fatal_errors::{Confirmation, FatalErrors};
 use self::isolation::IsolatedRequests;
@@ -88,7 +88,7 @@ pub(crate) struct Sender {
     /// When the service last answered a request.
     last_answer: Option<Instant>,
     /// Records that were written, and whose shard check waits for a fresh shard map.
-    unconfirmed: Unconfirmed,
+    unconfirmed: Vec<Written>,
     /// Records with failed members. They are completed some at a time.
     failed: VecDeque<FailedRecord>,
     /// Records that fail as a whole in a later turn. Empty if later records of their keys fail with them.
@@ -170,7 +170,7 @@ impl Sender {
             backing_off: BTreeMap::new(),
             isolated: IsolatedRequests::default(),
             last_answer: None,
-            unconfirmed: Unconfirmed::default(),
+            unconfirmed: Vec::new(),
             failed: VecDeque::new(),
             to_fail: VecDeque::new(),
             requests: JoinSet::new(),
@@ -310,7 +310,7 @@ impl Sender {
         collected.iter().for_each(|record| self.leave(record.queue_id));
         expired.extend(collected);
         expired.extend(self.give_up_unconfirmed(now));
-        let unconfirmed = self.unconfirmed.gives_up();
+        let unconfirmed = self.unconfirmed.iter().map(Written::gives_up).min();
         let others = isolated.into_iter().chain(unconfirmed).min();
         self.next_sweep = others
             .map_or(self.next_sweep, |next| next.min(self.next_sweep))
@@ -391,7 +391,10 @@ impl Sender {
         );
         let backing_off = std::mem::take(&mut self.backing_off);
         left.extend(backing_off.into_values().map(|record| *record));
-        left.extend(self.unconfirmed.drain());
+        left.extend(self.unconfirmed.drain(..).map(|mut written| {
+            written.record.history.may_have_been_written = true;
+            written.record
+        }));
         for queue in self.queues.values_mut() {
             left.extend(self.collector.drain(queue));
         }

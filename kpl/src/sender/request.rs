@@ -199,9 +199,9 @@ impl Sender {
             record.history.begin(now);
             counters.retries.add(usize::from(record.history.attempts > 1));
             entries.push(Entry {
-                data: record.data.bytes(),
-                partition_key: record.partition_key.clone().into_text(),
-                explicit_hash_key: record.explicit_hash_key,
+                data: record.sealed.data.bytes(),
+                partition_key: record.sealed.partition_key.clone().into_text(),
+                explicit_hash_key: record.sealed.explicit_hash_key,
             });
         }
         let number = self.next_number;
@@ -266,7 +266,7 @@ impl Sender {
     /// A single record takes much more memory than its bytes count in an aggregate. So a buffer full of aggregates is not split
     /// at once when the stream begins to place records itself, or when the shard map gets a gap.
     fn split_off_singles(&mut self) {
-        let queue_id = self.table.unpredicted().id;
+        let queue_id = self.table.unpredicted.id;
         let Some(queue) = self.queues.get_mut(&queue_id) else {
             return;
         };

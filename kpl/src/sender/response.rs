@@ -106,7 +106,7 @@ impl Sender {
         };
         self.window.end(sent, end, now);
         if let Some(record) = batch.records.first() {
-            let took = now.saturating_duration_since(record.history.started());
+            let took = now.saturating_duration_since(record.history.started);
             self.meter.request(took, &batch.records);
         }
         if answer.is_ok()
@@ -224,7 +224,7 @@ impl Sender {
             self.context.outcomes.counters.throttled.add(1);
         }
         if refusal.class == ErrorClass::Throttled {
-            let sent = record.history.started();
+            let sent = record.history.started;
             let queue = self.queues.get_mut(&record.queue_id);
             if refusal.is_of_shard
                 && queue.is_some_and(|queue| queue.throttled(sent, now, &mut self.rng))
@@ -289,7 +289,7 @@ impl Sender {
         }
         // A request that timed out has waited already, so the pause counts from its start.
         let since = match (error.kind, batch.records.first()) {
-            (CallErrorKind::Timeout, Some(record)) => record.history.started(),
+            (CallErrorKind::Timeout, Some(record)) => record.history.started,
             _ => now,
         };
         // Few isolated requests are in flight at a time, so their time limit is pause enough.

@@ -21,10 +21,8 @@
 use std::time::Duration;
 
 use crate::clock::{self, Instant};
+use crate::metrics::shard_load::{SHARD_BYTES_PER_SECOND, SHARD_RECORDS_PER_SECOND};
 use crate::retry::PUT_BACKOFF;
-
-const SHARD_RECORDS_PER_SECOND: f64 = 1000.0;
-const SHARD_BYTES_PER_SECOND: f64 = 1024.0 * 1024.0;
 
 /// How much each accepted record raises the rate, as a share of the shard.
 const STEP: f64 = 0.0005;

@@ -20,11 +20,11 @@ pub(crate) use requests::RefreshRequests;
 pub(crate) struct ShardMap {
     /// Open shards by ending hash key, each with the keys that it takes: where a listing from the middle of a reshard
     /// shows shards that overlap, each key belongs to one of them.
-    open: Vec<Shard>,
+    pub(crate) open: Vec<Shard>,
     open_ids: HashSet<Arc<str>>,
     ranges: HashMap<Arc<str>, HashKeyRange>,
     /// Whether the service chooses each record's shard, whatever its key: then no shard is predicted.
-    is_service_placed: bool,
+    pub(crate) is_service_placed: bool,
 }
 
 impl ShardMap {
@@ -59,10 +59,6 @@ impl ShardMap {
         Self { open: Vec::new(), open_ids: HashSet::new(), is_service_placed: true, ..self }
     }
 
-    pub(crate) fn is_service_placed(&self) -> bool {
-        self.is_service_placed
-    }
-
     /// Whether no shard is known, open or closed.
     pub(crate) fn is_blank(&self) -> bool {
         self.ranges.is_empty()
@@ -82,11 +78,6 @@ impl ShardMap {
         }
         gaps.extend(free.and_then(|start| HashKeyRange::new(start, HashKey::MAX).ok()));
         gaps
-    }
-
-    /// The open shards, in the order that [`lookup`](Self::lookup) numbers them.
-    pub(crate) fn open(&self) -> &[Shard] {
-        &self.open
     }
 
     /// The position among the open shards of the one that takes `hash_key`; `None` in a gap.
@@ -128,7 +119,7 @@ pub(crate) mod tests {
             shard("high", 100, u128::MAX, true),
             shard("low", 0, 99, true),
         ]);
-        let taker = |hash_key| &*map.open()[map.lookup(HashKey::new(hash_key)).unwrap()].id;
+        let taker = |hash_key| &*map.open[map.lookup(HashKey::new(hash_key)).unwrap()].id;
         assert_eq!(
             (taker(0), taker(99), taker(100), taker(u128::MAX)),
             ("low", "low", "high", "high")
@@ -145,11 +136,8 @@ pub(crate) mod tests {
             shard("high", 50, 99, true),
             shard("wide", 40, 119, true),
         ]);
-        let open: Vec<_> = map
-            .open()
-            .iter()
-            .map(|s| (&*s.id, s.range.start().get(), s.range.end().get()))
-            .collect();
+        let open: Vec<_> =
+            map.open.iter().map(|s| (&*s.id, s.range.start().get(), s.range.end().get())).collect();
         assert_eq!(open, [("low", 0, 49), ("high", 50, 99), ("wide", 100, 119)]);
         assert_eq!(map.range_of("wide").map(|range| range.start().get()), Some(40));
         assert_eq!(map.gaps(), [HashKeyRange::new(HashKey::new(120), HashKey::MAX).unwrap()]);
@@ -173,7 +161,7 @@ pub(crate) mod tests {
             let edges = shards.iter().flat_map(|s| [s.range.start(), s.range.end()]);
             for hash_key in probes.into_iter().map(HashKey::new).chain(edges) {
                 let scanned = shards.iter().find(|s| s.is_open && s.range.contains(hash_key)).map(|s| &s.id);
-                let found = map.lookup(hash_key).map(|position| &map.open()[position].id);
+                let found = map.lookup(hash_key).map(|position| &map.open[position].id);
                 prop_assert_eq!(found, scanned);
                 prop_assert_eq!(scanned.is_none(), map.gaps().iter().any(|gap| gap.contains(hash_key)));
             }

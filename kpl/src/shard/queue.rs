@@ -12,9 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
 use crate::ack::{Completer, Delivery, Outcomes};
-use crate::aggregate::builder::{
-    AggregateLimits, Joined, OpenAggregate, SealReason, Waits, cost_of,
-};
+use crate::aggregate::builder::{AggregateLimits, OpenAggregate, SealReason, Waits, cost_of};
 use crate::aggregate::kinesis_record::KinesisRecord;
 use crate::buffer::{Budget, Charge, QueueId};
 use crate::clock::{self, Instant};
@@ -42,7 +40,7 @@ pub(crate) struct Intake {
 }
 
 #[derive(Default)]
-struct IntakeState {
+pub(super) struct IntakeState {
     open: Option<OpenAggregate>,
     full: VecDeque<OpenAggregate>,
     /// Whether the intake is in the list of intakes that the sender will fetch.
@@ -58,13 +56,6 @@ pub(crate) enum NotAccepted {
     NoRoom(UserRecord, QueueId),
     /// The queue or the producer is closed. Room that was waited for comes back with the record.
     Closed(UserRecord, Option<Charge>),
-}
-
-/// A record that an intake accepted.
-pub(crate) struct Accepted {
-    pub(crate) delivery: Delivery,
-    /// Whether the caller must add the intake to the list that the sender fetches.
-    pub(crate) is_newly_ready: bool,
 }
 
 impl Intake {
@@ -89,7 +80,8 @@ impl Intake {
         })
     }
 
-    /// Accepts a record. `prepaid` is room that was waited for. Without it, room is taken from the budget here.
+    /// Accepts a record. `prepaid` is room that was waited for. Without it, room is taken from the budget here. Also returns
+    /// whether the caller must add the intake to the list that the sender fetches.
     pub(crate) fn accept(
         &self,
         record: UserRecord,
@@ -97,7 +89,7 @@ impl Intake {
         prepaid: Option<Charge>,
         budget: &Arc<Budget>,
         outcomes: &Arc<Outcomes>,
-    ) -> Result<Accepted, NotAccepted> {
+    ) -> Result<(Delivery, bool), NotAccepted> {
         let (joining, opening) = cost_of(&record);
         let limits = match self.is_single.load(Ordering::Relaxed) {
             true => self.limits.single(),
@@ -124,17 +116,15 @@ impl Intake {
                     return Err(NotAccepted::NoRoom(record, self.id));
                 };
                 match open.try_push(record, hash_key, limits) {
-                    Ok(Joined { delivery, is_sooner }) => {
+                    Ok((delivery, is_sooner)) => {
                         _refund = paid.keep(joining);
                         open.absorb(paid);
                         let full = open.full(limits);
                         if let Some(reason) = full {
                             state.close_early(reason);
                         }
-                        return Ok(Accepted {
-                            delivery,
-                            is_newly_ready: (full.is_some() || is_sooner) && state.mark_ready(),
-                        });
+                        let must_fetch = full.is_some() || is_sooner;
+                        return Ok((delivery, must_fetch && state.mark_ready()));
                     }
                     Err((record, reason)) => {
                         state.close_early(reason);
@@ -169,7 +159,7 @@ impl Intake {
         if let Some(reason) = full {
             state.close_early(reason);
         }
-        Ok(Accepted { delivery, is_newly_ready: state.mark_ready() })
+        Ok((delivery, state.mark_ready()))
     }
 
     /// Lets the next aggregates grow, if `aggregation_adaptive` is set: the queue is busy and fills its aggregates.
@@ -212,9 +202,7 @@ impl Intake {
 
     /// Takes out all aggregates, the open one included.
     pub(crate) fn fetch_all(&self, reason: SealReason) -> VecDeque<OpenAggregate> {
-        let mut state = lock(&self.state);
-        state.close_open(reason);
-        std::mem::take(&mut state.full)
+        lock(&self.state).take_all(reason)
     }
 
     #[cfg(test)]
@@ -223,8 +211,8 @@ impl Intake {
     }
 
     /// Locks the intake: no record is accepted while the guard lives.
-    pub(crate) fn lock(&self) -> LockedIntake<'_> {
-        LockedIntake { id: self.id, state: lock(&self.state) }
+    pub(super) fn lock(&self) -> MutexGuard<'_, IntakeState> {
+        lock(&self.state)
     }
 
     /// Closes the open aggregate. Returns whether the intake became ready to be fetched.
@@ -246,23 +234,15 @@ impl Intake {
     }
 }
 
-/// The guard of a locked intake.
-pub(crate) struct LockedIntake<'a> {
-    id: QueueId,
-    state: MutexGuard<'a, IntakeState>,
-}
-
-impl LockedIntake<'_> {
-    /// Takes out all aggregates, the open one included.
-    pub(crate) fn take_all(&mut self) -> (QueueId, VecDeque<OpenAggregate>) {
-        self.state.close_open(SealReason::Handover);
-        (self.id, std::mem::take(&mut self.state.full))
-    }
-}
-
 impl IntakeState {
     fn is_empty(&self) -> bool {
         self.full.is_empty() && self.open.is_none()
+    }
+
+    /// Takes out all aggregates, the open one included.
+    pub(super) fn take_all(&mut self, reason: SealReason) -> VecDeque<OpenAggregate> {
+        self.close_open(reason);
+        std::mem::take(&mut self.full)
     }
 
     fn close_open(&mut self, reason: SealReason) {

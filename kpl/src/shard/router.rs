@@ -6,9 +6,9 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use kinesis_aggregation::{HashKey, HashKeyRange};
+use kinesis_aggregation::HashKey;
 
 use crate::ack::Delivery;
 use crate::aggregate::builder::{AggregateLimits, OpenAggregate, SealReason};
@@ -19,18 +19,18 @@ use crate::error::StopReason;
 use crate::record::{InvalidRecord, MAX_PARTITION_KEY_CHARS, UserRecord};
 use crate::service::Shard;
 use crate::shard::map::{RefreshRequests, ShardMap};
-use crate::shard::queue::{Intake, LockedIntake, NotAccepted};
+use crate::shard::queue::{Intake, IntakeState, NotAccepted};
 use crate::sync::lock;
 
 /// A shard map, and the intake of each of its open shards.
 pub(crate) struct RoutingTable {
     /// Number of the refresh that brought the map; 0 before the first.
     pub(crate) generation: u64,
-    map: ShardMap,
+    pub(crate) map: ShardMap,
     /// By position among the open shards of the map.
     intakes: Vec<Arc<Intake>>,
     /// Takes the hash keys whose shard is not known: all of them if the role may not list shards.
-    unpredicted: Arc<Intake>,
+    pub(crate) unpredicted: Arc<Intake>,
     ids: HashSet<QueueId>,
 }
 
@@ -50,13 +50,13 @@ impl RoutingTable {
     ) -> Self {
         let kept: HashMap<_, _> = self
             .map
-            .open()
+            .open
             .iter()
             .zip(&self.intakes)
             .map(|(shard, intake)| ((&shard.id, shard.range), intake))
             .collect();
         let intakes: Vec<_> = map
-            .open()
+            .open
             .iter()
             .map(|shard| {
                 kept.get(&(&shard.id, shard.range))
@@ -79,32 +79,23 @@ impl RoutingTable {
         self.map.lookup(hash_key).map_or(&self.unpredicted, |position| &self.intakes[position])
     }
 
-    pub(crate) fn map(&self) -> &ShardMap {
-        &self.map
-    }
-
-    pub(crate) fn range_of(&self, shard_id: &str) -> Option<HashKeyRange> {
-        self.map.range_of(shard_id)
-    }
-
     pub(crate) fn intakes(&self) -> impl Iterator<Item = &Arc<Intake>> {
         self.intakes.iter().chain([&self.unpredicted])
     }
 
-    /// The intake of hash keys whose shard is not known.
-    pub(crate) fn unpredicted(&self) -> &Arc<Intake> {
-        &self.unpredicted
-    }
-
     /// Why a record that was accepted under another record distribution strategy cannot be sent under this one.
     pub(crate) fn refuses(&self, record: &KinesisRecord) -> Option<InvalidRecord> {
-        let is_aggregate = record.is_framed && record.members.len() > 1;
-        match self.map.is_service_placed() {
-            true if record.is_framed && !is_aggregate => Some(InvalidRecord::LooksAggregated),
-            false if record.partition_key.is_empty() => Some(InvalidRecord::PartitionKeyLength {
-                limit: MAX_PARTITION_KEY_CHARS,
-                actual: 0,
-            }),
+        let is_aggregate = record.sealed.is_framed && record.members.len() > 1;
+        match self.map.is_service_placed {
+            true if record.sealed.is_framed && !is_aggregate => {
+                Some(InvalidRecord::LooksAggregated)
+            }
+            false if record.sealed.partition_key.is_empty() => {
+                Some(InvalidRecord::PartitionKeyLength {
+                    limit: MAX_PARTITION_KEY_CHARS,
+                    actual: 0,
+                })
+            }
             _ => None,
         }
     }
@@ -205,13 +196,13 @@ impl ShardRouter {
                 &self.context.budget,
                 &self.context.outcomes,
             ) {
-                Ok(accepted) => {
+                Ok((delivery, is_newly_ready)) => {
                     self.context.outcomes.counters.user_records_accepted.add(1);
                     self.context.telemetry.accepted(drawn);
-                    if accepted.is_newly_ready {
+                    if is_newly_ready {
                         self.add_ready(intake);
                     }
-                    return Ok(accepted.delivery);
+                    return Ok(delivery);
                 }
                 Err(no_room @ NotAccepted::NoRoom(..)) => {
                     // The sender must fetch the intake: sealing its open aggregate may make the missing room.
@@ -266,11 +257,11 @@ impl ShardRouter {
     pub(crate) fn begin_close(&self) {
         self.is_closing.store(true, Ordering::SeqCst);
         self.context.budget.close();
-        for intake in self.table().intakes() {
-            if intake.close(SealReason::Flush) {
-                self.add_ready(intake);
-            }
-        }
+        self.close_all(self.table().intakes(), SealReason::Flush);
+    }
+
+    fn close_all<'a>(&self, intakes: impl Iterator<Item = &'a Arc<Intake>>, reason: SealReason) {
+        intakes.filter(|intake| intake.close(reason)).for_each(|intake| self.add_ready(intake));
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -293,7 +284,7 @@ impl ShardRouter {
     ) -> Option<LockedIntakes<'a>> {
         let in_place = self.table.read().unwrap_or_else(PoisonError::into_inner);
         Arc::ptr_eq(&in_place, table).then(|| LockedIntakes {
-            intakes: table.intakes_in(span).map(|intake| intake.lock()).collect(),
+            intakes: table.intakes_in(span).map(|intake| (intake.id, intake.lock())).collect(),
             _table: in_place,
         })
     }
@@ -312,19 +303,12 @@ impl ShardRouter {
                 if self.context.budget.used() == 0 {
                     return;
                 }
-                for intake in new.intakes() {
-                    if intake.close(SealReason::Flush) {
-                        self.add_ready(intake);
-                    }
-                }
+                self.close_all(new.intakes(), SealReason::Flush);
             }
             // Before the new intakes are visible: all records in the old ones are older than those of the new ones.
-            for intake in old.intakes().filter(|intake| !new.has(intake.id)) {
-                if intake.close(SealReason::Handover) {
-                    self.add_ready(intake);
-                }
-            }
-            self.is_service_placed.store(new.map().is_service_placed(), Ordering::SeqCst);
+            let gone = old.intakes().filter(|intake| !new.has(intake.id));
+            self.close_all(gone, SealReason::Handover);
+            self.is_service_placed.store(new.map.is_service_placed, Ordering::SeqCst);
             *table = new;
         }
         self.context.wake.notify_one();
@@ -333,14 +317,17 @@ impl ShardRouter {
 
 /// The guard of locked intakes. The table stays in place while it lives.
 pub(crate) struct LockedIntakes<'a> {
-    intakes: Vec<LockedIntake<'a>>,
+    intakes: Vec<(QueueId, MutexGuard<'a, IntakeState>)>,
     _table: RwLockReadGuard<'a, Arc<RoutingTable>>,
 }
 
 impl LockedIntakes<'_> {
     /// Takes out all records that were accepted and not fetched.
     pub(crate) fn take_all(&mut self) -> Vec<(QueueId, VecDeque<OpenAggregate>)> {
-        self.intakes.iter_mut().map(LockedIntake::take_all).collect()
+        let take = |(id, state): &mut (_, MutexGuard<'_, IntakeState>)| {
+            (*id, state.take_all(SealReason::Handover))
+        };
+        self.intakes.iter_mut().map(take).collect()
     }
 }
 

@@ -7,15 +7,13 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use kinesis_aggregation::{AggregateBuilder, HashKey};
 
-use super::{Sealed, Sealer, droppable_of};
-use crate::ack::Completer;
+use super::{Sealer, droppable_of};
 use crate::aggregate::compression::Data;
-use crate::aggregate::kinesis_record::{HashKeySpan, KinesisRecord, Members};
+use crate::aggregate::kinesis_record::{HashKeySpan, KinesisRecord, Members, Sealed};
 use crate::buffer::{QueueId, RECORD_OVERHEAD};
 use crate::record::UserRecord;
 
@@ -88,80 +86,69 @@ impl Sealer {
         class: impl Fn(usize, HashKey) -> (C, QueueId, bool),
     ) -> Vec<(C, KinesisRecord)> {
         let users = record.user_records();
-        let was_framed = record.is_framed;
         let KinesisRecord {
-            sequence, members, mut charge, lifetimes, history, hash_keys_kept, ..
+            sequence,
+            sealed,
+            members,
+            mut charge,
+            lifetimes,
+            history,
+            hash_keys_kept,
+            ..
         } = record;
-        let keeps_hash_keys = !hash_keys_kept.is_empty();
-        let mut groups: Vec<Group<C>> = Vec::new();
+        // The positions of the members of each part.
+        let mut parts: Vec<(C, QueueId, Vec<usize>)> = Vec::new();
         let mut open: HashMap<C, usize> = HashMap::new();
-        for (place, (member, user)) in members.separate().into_iter().zip(users).enumerate() {
+        let mut separate = Vec::with_capacity(users.len());
+        for (place, (user, member)) in users.into_iter().zip(members.separate()).enumerate() {
             let hash_key = user.hash_key();
             let (class, queue_id, aggregates) = class(place, hash_key);
-            let group = match aggregates {
-                true => *open.entry(class).or_insert(groups.len()),
-                false => groups.len(),
+            let part = match aggregates {
+                true => *open.entry(class).or_insert(parts.len()),
+                false => parts.len(),
             };
-            match groups.get_mut(group) {
-                Some(group) => group.add(place, user, hash_key, member),
-                None => groups.push(Group {
-                    sequence: sequence + place as u64,
-                    class,
-                    queue_id,
-                    places: vec![place],
-                    users: vec![user],
-                    first_hash_key: hash_key,
-                    span: HashKeySpan::of(hash_key),
-                    hash_keys: vec![hash_key],
-                    members: vec![member],
-                }),
+            match parts.get_mut(part) {
+                Some((.., places)) => places.push(place),
+                None => parts.push((class, queue_id, vec![place])),
             }
+            separate.push(Some((user, hash_key, member)));
         }
-        let mut regrouped = Vec::with_capacity(groups.len());
-        let mut groups = groups.into_iter().peekable();
-        while let Some(group) = groups.next() {
-            let bytes = group.users.iter().map(|user| user.payload_len() + RECORD_OVERHEAD).sum();
-            let mut share = match groups.peek() {
-                Some(_) => charge.split(bytes),
-                None => charge.split(usize::MAX),
-            };
-            share.move_to(group.queue_id);
-            let Group {
-                sequence,
-                class,
-                queue_id,
-                places,
-                users,
-                first_hash_key,
-                span,
-                hash_keys,
-                members,
-            } = group;
-            let droppable = droppable_of(&users);
-            let mut sealed = self.seal_group(users, first_hash_key);
-            if was_framed && !sealed.is_framed {
-                // A copy, because a slice would keep the whole aggregate in memory.
-                sealed.data = Data::Final(Bytes::copy_from_slice(&sealed.data.bytes()));
+        let mut records = Vec::with_capacity(parts.len());
+        let mut parts = parts.into_iter().peekable();
+        while let Some((class, queue_id, places)) = parts.next() {
+            let (mut users, mut hash_keys, mut members) = (Vec::new(), Vec::new(), Vec::new());
+            for (user, hash_key, member) in places.iter().filter_map(|p| separate[*p].take()) {
+                users.push(user);
+                hash_keys.push(hash_key);
+                members.push(member);
             }
-            let part = KinesisRecord {
-                sequence,
+            let bytes = users.iter().map(|user| user.payload_len() + RECORD_OVERHEAD).sum();
+            // The last part gets the rest.
+            let mut share = charge.split(parts.peek().map_or(usize::MAX, |_| bytes));
+            share.move_to(queue_id);
+            let mut span = HashKeySpan::of(hash_keys[0]);
+            hash_keys.iter().for_each(|hash_key| span.include(*hash_key));
+            let droppable = droppable_of(&users);
+            let mut resealed = self.seal_group(users, hash_keys[0]);
+            if sealed.is_framed && !resealed.is_framed {
+                // A copy, because a slice would keep the whole aggregate in memory.
+                resealed.data = Data::Final(Bytes::copy_from_slice(&resealed.data.bytes()));
+            }
+            let record = KinesisRecord {
+                sequence: sequence + places[0] as u64,
                 queue_id,
-                data: sealed.data,
-                partition_key: sealed.partition_key,
-                explicit_hash_key: sealed.explicit_hash_key,
-                is_framed: sealed.is_framed,
-                is_raw: sealed.is_raw,
+                sealed: resealed,
                 span,
-                hash_keys_kept: if keeps_hash_keys { hash_keys } else { Vec::new() },
+                hash_keys_kept: if hash_keys_kept.is_empty() { Vec::new() } else { hash_keys },
                 members: Members::Each(members),
                 charge: share,
                 lifetimes: lifetimes.of_members(&places),
                 droppable,
                 history: history.of_part(lifetimes.accepted(places[0])),
             };
-            regrouped.push((class, part));
+            records.push((class, record));
         }
-        regrouped
+        records
     }
 
     fn seal_group(&mut self, mut users: Vec<UserRecord>, first_hash_key: HashKey) -> Sealed {
@@ -178,36 +165,5 @@ impl Sealer {
                 .expect("an aggregate without a limit takes every record");
         }
         self.aggregate(builder, first_hash_key)
-    }
-}
-
-/// Members of a record that stay together.
-struct Group<C> {
-    /// Sequence of the first member.
-    sequence: u64,
-    class: C,
-    queue_id: QueueId,
-    /// Positions of the members in the record that is split.
-    places: Vec<usize>,
-    users: Vec<UserRecord>,
-    first_hash_key: HashKey,
-    span: HashKeySpan,
-    hash_keys: Vec<HashKey>,
-    members: Vec<(Arc<Completer>, u32)>,
-}
-
-impl<C> Group<C> {
-    fn add(
-        &mut self,
-        place: usize,
-        user: UserRecord,
-        hash_key: HashKey,
-        member: (Arc<Completer>, u32),
-    ) {
-        self.places.push(place);
-        self.users.push(user);
-        self.span.include(hash_key);
-        self.hash_keys.push(hash_key);
-        self.members.push(member);
     }
 }

@@ -49,7 +49,7 @@ impl Fixture {
         for record in &records[1..] {
             let hash_key = record.hash_key();
             match open.try_push(record.clone(), hash_key, self.limits) {
-                Ok(joined) => deliveries.push(joined.delivery),
+                Ok((delivery, _)) => deliveries.push(delivery),
                 Err((back, _)) => {
                     assert_eq!(back, *record);
                     break;
@@ -80,9 +80,9 @@ fn one_record_stays_raw_and_is_not_copied() {
     let mut fixture = Fixture::new(1000, Compression::Off);
     let record = UserRecord::new("k", vec![1; 50]);
     let (sealed, _deliveries) = fixture.sealed(std::slice::from_ref(&record));
-    assert_eq!(sealed.data.bytes().as_ptr(), record.data().as_ptr());
+    assert_eq!(sealed.sealed.data.bytes().as_ptr(), record.data().as_ptr());
     assert_eq!(
-        (&*sealed.partition_key, sealed.explicit_hash_key, sealed.is_framed),
+        (&*sealed.sealed.partition_key, sealed.sealed.explicit_hash_key, sealed.sealed.is_framed),
         ("k", None, false)
     );
     assert_eq!(sealed.user_records(), [record]);
@@ -93,11 +93,15 @@ fn an_aggregate_never_exceeds_its_size() {
     let mut fixture = Fixture::new(1000, Compression::Off);
     let all = records(100, 60);
     let (sealed, deliveries) = fixture.sealed(&all);
-    assert!(sealed.data.len() <= 1000 && sealed.data.len() > 900, "{}", sealed.data.len());
+    assert!(
+        sealed.sealed.data.len() <= 1000 && sealed.sealed.data.len() > 900,
+        "{}",
+        sealed.sealed.data.len()
+    );
     assert!(deliveries.len() > 10 && deliveries.len() < 20);
     assert_eq!(sealed.user_records(), all[..deliveries.len()]);
-    assert_eq!((&*sealed.partition_key, sealed.is_framed), ("a", true));
-    assert_eq!(sealed.explicit_hash_key, Some(all[0].hash_key()));
+    assert_eq!((&*sealed.sealed.partition_key, sealed.sealed.is_framed), ("a", true));
+    assert_eq!(sealed.sealed.explicit_hash_key, Some(all[0].hash_key()));
 }
 
 #[test]
@@ -129,12 +133,13 @@ fn a_look_alike_of_a_frame_is_wrapped_and_comes_back() {
     let (inner, _deliveries) = fixture.sealed(&records(3, 10));
     let record = UserRecord::new("k", inner.data.bytes());
     let (sealed, _delivery) = fixture.sealed(std::slice::from_ref(&record));
-    let Ok(Decoded::Aggregate(aggregate)) = Decoder::new(1 << 20).decode(sealed.data.bytes())
+    let Ok(Decoded::Aggregate(aggregate)) =
+        Decoder::new(1 << 20).decode(sealed.sealed.data.bytes())
     else {
         panic!("a frame around it")
     };
     assert_eq!(aggregate.get(0).unwrap().data(), inner.data.bytes());
-    assert_eq!((aggregate.len(), &*sealed.partition_key), (1, "k"));
+    assert_eq!((aggregate.len(), &*sealed.sealed.partition_key), (1, "k"));
     assert_eq!(sealed.user_records(), [record]);
 }
 
@@ -222,13 +227,13 @@ async fn the_members_that_stay_count_from_their_own_acceptance() {
     assert!(joined.is_ok());
     open.absorb(fixture.budget.try_charge(LANE, cost_of(&record).0).unwrap());
     let sealed = fixture.sealer.seal(open, LANE);
-    assert_eq!(sealed.history.accepted(), accepted - 10 * second);
+    assert_eq!(sealed.history.accepted, accepted - 10 * second);
     tokio::time::advance(21 * second).await;
     let lifetimes = sealed.lifetimes.clone();
     let is_over = |place| lifetimes.is_over(place, clock::now());
     let parts = fixture.sealer.split_failed(sealed, is_over);
     let [(true, _), (false, left)] = &parts[..] else { panic!("the first expired") };
-    assert_eq!(left.history.accepted(), accepted);
+    assert_eq!(left.history.accepted, accepted);
 }
 
 /// A class that counts how often it is compared.

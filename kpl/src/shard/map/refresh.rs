@@ -98,7 +98,7 @@ impl Refresher {
         let map = ShardMap::new(self.known.shards());
         let map = match self.is_service_placed {
             true => map.without_prediction(),
-            false if self.may_list && map.open().is_empty() => {
+            false if self.may_list && map.open.is_empty() => {
                 return Err(CallError::unusable("ListShards returned no open shard"));
             }
             false => map,

@@ -73,8 +73,8 @@ impl Aggregate {
 
     /// Set if members were dropped because one of them is broken.
     ///
-    /// As in the Java KCL (`AggregatorUtil`), the members before the broken one are kept, that one
-    /// and all behind it are not. A consumer should report it: records of the stream are missing.
+    /// As in the Java KCL (`AggregatorUtil`), the members before the broken one are kept. That one
+    /// and all after it are dropped. A consumer should report it: records of the stream are missing.
     pub fn defect(&self) -> Option<AggregateDefect> {
         self.defect
     }
@@ -94,12 +94,12 @@ impl Aggregate {
         let Some(first) = self.first_invalid_hash_key else {
             return self.defect;
         };
-        let behind = (self.members.len() - first) as u64;
+        let after = (self.members.len() - first) as u64;
         let dropped_already = self.defect.map_or(0, |defect| defect.dropped);
         Some(AggregateDefect {
             kind: DefectKind::InvalidExplicitHashKey,
             index: first as u64,
-            dropped: behind + dropped_already,
+            dropped: after + dropped_already,
         })
     }
 
@@ -181,7 +181,7 @@ impl fmt::Debug for Member<'_> {
 
 /// Why members of an aggregate were dropped, and how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-#[error("member {index} {kind}; it and all behind it were dropped, {dropped} in all")]
+#[error("member {index} {kind}; it and all after it were dropped, {dropped} in all")]
 pub struct AggregateDefect {
     pub(crate) kind: DefectKind,
     pub(crate) index: u64,

@@ -15,7 +15,7 @@ use crate::wire::{MalformedBody, Reader, WireType};
 /// | data | result |
 /// |---|---|
 /// | no magic in front (or shorter than it) | [`Decoded::Plain`], [`PlainReason::NoMagic`] |
-/// | KPL magic, at most 16 bytes behind it | plain, [`PlainReason::TooShort`] |
+/// | KPL magic, at most 16 bytes after it | plain, [`PlainReason::TooShort`] |
 /// | MD5 does not match | plain, [`PlainReason::DigestMismatch`] |
 /// | the protobuf message does not parse, lacks a required field, or has a key that is not UTF-8 | plain, [`PlainReason::Malformed`] |
 /// | a member's index is out of its table | aggregate of the members before it, [`Aggregate::defect`] set |
@@ -26,7 +26,7 @@ use crate::wire::{MalformedBody, Reader, WireType};
 ///
 /// But for the last line this is what the Java KCL does (`AggregatorUtil`), with these differences:
 /// Java replaces invalid UTF-8 in keys, which gives the record another key, while here such a record
-/// is plain; Java drops a member whose explicit hash key is no number, and all behind it
+/// is plain; Java drops a member whose explicit hash key is no number, and all after it
 /// ([`Aggregate::strict_defect`]), unless it has no shard to compare with; and Java drops an aggregate with a member outside of the shard's hash-key range, which here is left to the
 /// consumer ([`Member::hash_key`](crate::Member::hash_key)).
 ///
@@ -214,7 +214,7 @@ fn parse_record(mut reader: Reader<'_>) -> Result<MemberEntry, MalformedBody> {
     }
 }
 
-/// Nobody reads tags, but a broken one breaks the message.
+/// Checks a tag. Tags are not read, but a broken one breaks the message.
 fn check_tag(mut reader: Reader<'_>) -> Result<(), MalformedBody> {
     let mut has_key = false;
     while !reader.is_at_end() {
@@ -235,7 +235,7 @@ fn table_index(index: u64) -> u32 {
     index.min(u64::from(NO_KEY - 1)) as u32
 }
 
-/// Drops the first broken member and all behind it.
+/// Drops the first broken member and all after it.
 fn cut_at_defect(
     members: &mut Vec<MemberEntry>,
     partition_keys: usize,

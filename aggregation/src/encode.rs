@@ -154,7 +154,7 @@ impl AggregateBuilder {
         }
     }
 
-    /// Closes the aggregate: key tables in front of the records, magic before, MD5 behind.
+    /// Closes the aggregate: magic, key tables, records, MD5.
     ///
     /// One record makes a valid aggregate too. An empty builder gives magic and MD5 only, which
     /// every consumer (ours and Java's) takes for a plain record: there is no reason to send it.

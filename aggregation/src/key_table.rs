@@ -16,7 +16,7 @@ pub(crate) struct KeyTable<S = RandomState> {
     rows: Vec<Row>,
     /// Row number + 1, or 0 where free; a power of two long, at most half full.
     slots: Vec<u32>,
-    /// Keys are the user's input: the hash is seeded, so that nobody can choose colliding keys.
+    /// Keys are the user's input: the hash is seeded, so that users cannot choose colliding keys.
     hasher: S,
 }
 

@@ -59,7 +59,7 @@
 //! | 4 | 1 | version, 1 |
 //! | 5 | 1 | codec, 1 = zstd |
 //! | 6 | 4 | length of the uncompressed content, little-endian |
-//! | 10 | rest | one zstd frame with content size and content checksum; no dictionary, nothing behind it |
+//! | 10 | rest | one zstd frame with content size and content checksum; no dictionary, no bytes after it |
 //!
 //! The content is the protobuf message of the KPL's frame; the zstd checksum (the low 32 bits of
 //! XXH64) takes the place of the MD5. The magic cannot be mistaken: `C1` occurs nowhere in UTF-8 and

@@ -181,7 +181,7 @@ impl<'a> Reader<'a> {
         Ok(span)
     }
 
-    /// Steps over the content of a field nobody asked for.
+    /// Skips the content of an unknown field.
     pub(crate) fn skip(&mut self, number: u32, wire_type: WireType) -> Result<(), MalformedBody> {
         self.skip_at(number, wire_type, self.depth)
     }

@@ -115,7 +115,7 @@ pub struct ProducerConfig {
     /// Order that records keep. Default [`RecordOrdering::BestEffort`].
     pub ordering: RecordOrdering,
 
-    /// What happens in ordered mode to the records behind one that failed. Default [`OnGap::FailSuccessors`].
+    /// What happens in ordered mode to the records of a key after one that failed. Default [`OnGap::FailSuccessors`].
     pub on_gap: OnGap,
 
     /// Compression of aggregates. Default [`Compression::Off`]: Java consumers cannot read compressed aggregates.
@@ -243,7 +243,7 @@ pub enum RecordOrdering {
 #[non_exhaustive]
 pub enum OnGap {
     /// They fail too, with [`FailureCause::PredecessorFailed`](crate::FailureCause::PredecessorFailed). To keep the order, the
-    /// application sends the failed record again, and the others behind it.
+    /// application sends the failed record again, and the others after it.
     #[default]
     FailSuccessors,
     /// They are sent all the same.

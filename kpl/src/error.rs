@@ -220,7 +220,7 @@ pub enum FailureCause {
     Dropped,
     /// Ordered mode: an earlier record of the same key failed after this one was accepted.
     #[error(
-        "an earlier record of its key failed ({cause}): send that again, and this one behind it"
+        "an earlier record of its key failed ({cause}): send that again, and this one after it"
     )]
     PredecessorFailed {
         /// Why the earlier one failed.
@@ -320,7 +320,7 @@ impl DeliveryError {
         &self.0.failure.attempts
     }
 
-    /// The error of the AWS SDK behind the last attempt, if there was one: it holds the request id. Its debug text may quote
+    /// The error of the AWS SDK in the last attempt, if there was one: it holds the request id. Its debug text may quote
     /// the service's whole answer.
     #[must_use]
     pub fn sdk_error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {

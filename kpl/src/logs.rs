@@ -1,7 +1,7 @@
-//! Warnings that cannot flood: one of a kind in ten seconds, with the number of those left out.
+//! Rate limits for warnings: one of a kind in ten seconds, with the number of those left out.
 //!
-//! No log line holds data or partition keys. The service's message is left out where it may quote them: where it refuses a
-//! request for what is in it.
+//! No log line holds data or partition keys. The service's message is left out where it may quote them: where the service
+//! refuses a request for its content.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ impl LogGate {
     }
 }
 
-/// Sums up what happens in great numbers, and lets one line with the whole sum through in each interval.
+/// Sums up frequent events, and lets one line with the sum through in each interval.
 #[derive(Debug, Default)]
 pub(crate) struct SumGate {
     closed_until: Option<Instant>,
@@ -31,7 +31,6 @@ pub(crate) struct SumGate {
 }
 
 impl SumGate {
-    /// Adds `n`.
     pub(crate) fn add(&mut self, n: usize) {
         self.untold += n as u64;
     }

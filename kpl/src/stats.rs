@@ -38,7 +38,7 @@ counters! {
     user_records_abandoned,
     /// User records that failed or were abandoned and whose `Delivery` had been dropped.
     failures_unobserved,
-    /// User records sent again because a shard took an aggregate that was not all its own, or that was not known to be.
+    /// User records sent again because a shard took an aggregate with members of other shards, or may have done so.
     resent_for_wrong_shard,
     /// Kinesis records (single records and aggregates) that were written.
     kinesis_records,
@@ -46,7 +46,7 @@ counters! {
     kinesis_bytes,
     /// PutRecords calls made.
     put_records_calls,
-    /// Kinesis records in those calls, those that were put again counted each time.
+    /// Kinesis records in those calls. A record that was put again counts each time.
     put_records_entries,
     /// Bytes of data and partition keys in those calls.
     put_records_bytes,
@@ -56,11 +56,11 @@ counters! {
     aggregated_user_records,
     /// Bytes of those aggregates, before compression.
     aggregate_bytes,
-    /// Bytes that those aggregates were allowed to have.
+    /// Largest size of those aggregates, in bytes, summed up.
     aggregate_bytes_allowed,
-    /// Kinesis records, single ones included, that were sealed because they were as large as they may be.
+    /// Kinesis records, single ones included, that were sealed at their largest size.
     sealed_by_size,
-    /// Those sealed because they had as many records as they may have.
+    /// Those sealed at their largest number of records.
     sealed_by_count,
     /// Those of one user record that shares an aggregate with no other: raw, or without a key.
     sealed_alone,
@@ -69,8 +69,8 @@ counters! {
     /// Those sealed because their shard could take them and `record_max_buffered_time` was over, or a record with less than
     /// twice that time to live was among them. Where that time is zero, because nothing of their shard was under way.
     sealed_by_linger,
-    /// Those sealed because a record in them expired while their shard took nothing; in ordered mode, also because a record
-    /// with another time to live came behind them.
+    /// Those sealed because a record in them expired while their shard took nothing; in ordered mode, also because the
+    /// next record had another time to live.
     sealed_by_time_to_live,
     /// Those sealed for `flush` or `close`.
     sealed_by_flush,
@@ -86,25 +86,25 @@ counters! {
 }
 
 impl ProducerStats {
-    /// User records in an aggregate, on average; `None` before the first.
+    /// Mean number of user records in an aggregate. `None` before the first.
     #[must_use]
     pub fn records_per_aggregate(&self) -> Option<f64> {
         ratio(self.aggregated_user_records, self.aggregates)
     }
 
-    /// How full aggregates are on average, of 1; `None` before the first.
+    /// Mean size of aggregates as a fraction of their largest size, from 0 to 1. `None` before the first.
     #[must_use]
     pub fn aggregate_fill(&self) -> Option<f64> {
         ratio(self.aggregate_bytes, self.aggregate_bytes_allowed)
     }
 
-    /// Kinesis records in a PutRecords request, on average; `None` before the first.
+    /// Mean number of Kinesis records in a PutRecords request. `None` before the first.
     #[must_use]
     pub fn entries_per_request(&self) -> Option<f64> {
         ratio(self.put_records_entries, self.put_records_calls)
     }
 
-    /// Bytes in a PutRecords request, on average; `None` before the first.
+    /// Mean number of bytes in a PutRecords request. `None` before the first.
     #[must_use]
     pub fn bytes_per_request(&self) -> Option<f64> {
         ratio(self.put_records_bytes, self.put_records_calls)

@@ -75,7 +75,7 @@ impl<S: Eq + Hash> Handles<S> {
     /// Returns the handle of a series. `shard`: empty for a series of no shard.
     ///
     /// The recorder is the application's and may block. `register` and the handle are therefore called
-    /// without a lock: otherwise other threads would wait behind the one that the recorder holds up.
+    /// without a lock: otherwise other threads would wait for the one that the recorder holds up.
     pub fn handle(&self, shard: &str, series: S, register: impl FnOnce() -> Handle) -> Handle {
         if let Some(kept) = self.kept(shard, &series) {
             return kept;

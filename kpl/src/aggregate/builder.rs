@@ -297,7 +297,7 @@ pub(crate) enum SealReason {
     BeforeSingle,
     /// Its linger was over and its shard took it; with a linger of zero, nothing of its shard was under way.
     Linger,
-    /// A member expired; or, in ordered mode, a record with another time to live came behind it.
+    /// A member expired; or, in ordered mode, the next record has another time to live.
     TimeToLive,
     /// `flush` or `close`.
     Flush,

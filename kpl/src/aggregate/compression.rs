@@ -1,6 +1,6 @@
-//! Compression of sealed aggregates: quick ones where they are sealed, long ones on threads for blocking work.
+//! Compression of sealed aggregates: short jobs where the aggregate is sealed, long jobs on threads for blocking work.
 //!
-//! A record whose compression is not done keeps its place in its queue, and holds back those behind it.
+//! A record whose compression is not done keeps its place in its queue, and later records of the queue wait for it.
 
 use std::collections::VecDeque;
 use std::num::NonZero;
@@ -16,28 +16,29 @@ use crate::config::{Compression, InvalidConfig, ProducerConfig};
 use crate::logs::LogGate;
 use crate::sync::{Mutex, lock};
 
-/// The most that are compressed at the same time: each takes a thread, and from level 9 on megabytes of memory.
+/// Most aggregates that are compressed at the same time. Each takes a thread, and from level 9 on megabytes of memory.
 const MOST_AT_ONCE: usize = 4;
 
-/// Compressions that take longer than this leave the thread of the runtime.
+/// Longest compression that runs on the thread of the runtime.
 const LONGEST_INLINE_MICROS: usize = 500;
 
-/// How long a turn of the sender compresses on the thread of the runtime: what is sealed beyond that goes to others.
+/// Longest time for which a turn of the sender compresses on the thread of the runtime. Further aggregates go to other
+/// threads.
 const MOST_INLINE_MICROS: usize = 2000;
 
-/// How long an aggregate waits for its compression at most. A job may take a second: 1 MiB at the highest levels.
+/// Longest time for which an aggregate waits for its compression. A job of 1 MiB may take a second at the highest levels.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// The data of a Kinesis record.
 pub(crate) enum Data {
-    /// As it is sent.
+    /// The bytes that are sent.
     Final(Bytes),
-    /// Of an aggregate whose compression is not known to be done.
+    /// An aggregate whose compression may not be done.
     Pending(Pending),
 }
 
 impl Data {
-    /// As it is now: a pending aggregate may or may not be compressed.
+    /// Current bytes. Those of a pending aggregate may be compressed or not.
     pub(crate) fn bytes(&self) -> Bytes {
         match self {
             Self::Final(bytes) => bytes.clone(),
@@ -52,8 +53,8 @@ impl Data {
         }
     }
 
-    /// Whether it can be sent. An aggregate waits for its compression for half of its time to live, and for
-    /// [`LONGEST_WAIT`] at most: then it goes out as it is.
+    /// Whether the data can be sent. An aggregate waits for its compression for half of its time to live, at most
+    /// [`LONGEST_WAIT`]. Then it is sent as it is.
     pub(crate) fn is_ready(&mut self, expires: Instant, now: Instant) -> bool {
         let Self::Pending(pending) = self else {
             return true;
@@ -69,13 +70,13 @@ impl Data {
     }
 }
 
-/// An aggregate that a job compresses. Dropped, it has the job skipped.
+/// An aggregate that a job compresses. If it is dropped, the job is skipped.
 pub(crate) struct Pending {
     aggregate: Arc<Mutex<Shared>>,
     since: Instant,
 }
 
-/// An aggregate, held once: the job puts the compressed form into the place of the other.
+/// An aggregate that the sender and a job share. The compressed form replaces the other one.
 enum Shared {
     Sealed(SealedAggregate),
     Done(Bytes),
@@ -96,15 +97,15 @@ pub(crate) struct Compressors {
     most_at_once: usize,
     /// Contexts that are not in use.
     idle: Vec<Compressor>,
-    /// What waits for a thread, oldest first.
+    /// Jobs that wait for a thread, oldest first.
     jobs: VecDeque<Job>,
     running: JoinSet<Option<Compressor>>,
-    /// What this turn of the sender may still compress inline.
+    /// Time for which this turn of the sender may still compress on its own thread.
     inline_micros: usize,
     not_compressed: Arc<LogGate>,
 }
 
-/// The compression of an aggregate, as long as a record has it pending.
+/// The compression of an aggregate, while a record waits for it.
 struct Job(Weak<Mutex<Shared>>);
 
 impl Job {
@@ -161,7 +162,7 @@ impl Compressors {
         })
     }
 
-    /// Compresses an aggregate now, or later if that takes long.
+    /// Compresses an aggregate now, or later on another thread if that takes long.
     pub(crate) fn compress(&mut self, aggregate: SealedAggregate) -> Data {
         let Some(level) = self.level else {
             return Data::Final(aggregate.into_bytes());
@@ -180,27 +181,27 @@ impl Compressors {
         Data::Final(compressed.unwrap_or_else(|| aggregate.into_bytes()))
     }
 
-    /// Compresses no more: what is sealed from now on is not sent.
+    /// Ends all compression. Aggregates that are sealed from now on are not sent.
     pub(crate) fn stop(&mut self) {
         self.level = None;
         self.jobs.clear();
     }
 
-    /// Gives what waits to threads, as far as there are any. Called once in each turn of the sender.
+    /// Starts waiting jobs on free threads. Called once in each turn of the sender.
     pub(crate) fn start(&mut self) {
         self.inline_micros = MOST_INLINE_MICROS;
-        // A busy sender may not come to wait for them.
+        // A busy sender does not reach `finished`.
         while let Some(done) = self.running.try_join_next() {
             self.idle.extend(done.ok().flatten());
         }
-        // Also while no thread is free: jobs that are not wanted must not pile up.
+        // Also while no thread is free, because jobs that are not wanted must not pile up.
         while self.jobs.front().is_some_and(|job| !job.is_wanted()) {
             self.jobs.pop_front();
         }
         while self.running.len() < self.most_at_once
             && let Some(job) = self.jobs.pop_front()
         {
-            // Its record failed, or its members went separate ways.
+            // Its record failed, or was split.
             if !job.is_wanted() {
                 continue;
             }
@@ -215,7 +216,7 @@ impl Compressors {
         }
     }
 
-    /// Waits for one that runs. `None` when none does.
+    /// Waits until a running job ends. Returns `None` if none runs.
     pub(crate) async fn finished(&mut self) -> Option<()> {
         let compressor = self.running.join_next().await?;
         self.idle.extend(compressor.ok().flatten());
@@ -223,7 +224,7 @@ impl Compressors {
     }
 }
 
-/// The compressed form, where it is smaller and zstd works.
+/// Compresses an aggregate. Returns `None` if the result is not smaller, or if zstd fails.
 fn run(
     compressor: Option<&mut Compressor>,
     aggregate: &SealedAggregate,
@@ -233,14 +234,15 @@ fn run(
         Ok(compressed) => compressed,
         Err(error) => {
             if let Some(left_out) = log.pass(clock::now()) {
-                tracing::warn!(%error, left_out, "an aggregate could not be compressed: it goes out as it is");
+                tracing::warn!(%error, left_out, "an aggregate could not be compressed: it is sent as it is");
             }
             None
         }
     }
 }
 
-/// About how long compression takes, in microseconds: measured with JSON of 200 bytes a record, on one core of a busy machine.
+/// Estimated time of a compression, in microseconds. Measured with JSON of 200 bytes a record, on one core of a busy
+/// machine.
 fn micros(level: i32, bytes: usize) -> usize {
     let micros_per_kib = match level {
         ..=2 => 5,

@@ -1,7 +1,7 @@
 //! Lifetimes: when the members of an aggregate expire. Pure: time is passed in.
 //!
-//! Members usually have one time to live and are accepted within the linger: then all expire with the first. Once an
-//! aggregate stays open for longer, or its members have other times to live, each keeps its own.
+//! Members usually have the same time to live and are accepted within the linger. Then all of them expire with the first.
+//! If an aggregate stays open for longer, or its members have different times to live, each member has its own lifetime.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,13 +15,14 @@ const EXPIRY_STEPS: u32 = 16;
 /// Number of the latest times to live that a new member is compared with, so that equal ones are kept once.
 const COMPARED: usize = 8;
 
+/// When the members of an aggregate expire.
 #[derive(Debug, Clone)]
 pub(crate) struct Lifetimes {
-    /// Of the first member; `None` is that of the configuration.
+    /// Time to live of the first member. `None`: that of the configuration.
     time_to_live: Option<Duration>,
     /// When the first of the members expires.
     expires: Instant,
-    /// Where members differ.
+    /// Set if the lifetimes of the members differ.
     own: Option<Box<Own>>,
 }
 
@@ -30,7 +31,7 @@ pub(crate) struct Lifetimes {
 struct Own {
     /// When the first member was accepted.
     opened: Instant,
-    /// The time to live of members without their own.
+    /// Time to live of members without their own.
     usual: Duration,
     times_to_live: Vec<Option<Duration>>,
     members: Vec<Lifetime>,
@@ -40,12 +41,13 @@ struct Own {
 struct Lifetime {
     /// Position among `times_to_live`.
     time_to_live: u32,
-    /// From `opened` to the acceptance, rounded down: no member expires late.
+    /// Time from `opened` to the acceptance, rounded down so that no member expires late.
     accepted_millis: u32,
 }
 
 impl Lifetimes {
-    /// Of a first member that was accepted at `opened`; `usual` is the time to live of members without their own.
+    /// Lifetimes of a first member, which was accepted at `opened`. `usual` is the time to live of members without their
+    /// own.
     pub(crate) fn new(time_to_live: Option<Duration>, opened: Instant, usual: Duration) -> Self {
         Self {
             time_to_live,
@@ -74,7 +76,7 @@ impl Lifetimes {
         self.time_to_live
     }
 
-    /// Adds a member with a lifetime of its own behind `members` others.
+    /// Adds a member with its own lifetime after `members` others.
     pub(crate) fn add(
         &mut self,
         members: usize,
@@ -96,7 +98,7 @@ impl Lifetimes {
         self.expires = self.expires.min(own.expires(members));
     }
 
-    /// The time to live of a member; `None` is that of the configuration.
+    /// The time to live of a member. `None`: that of the configuration.
     pub(crate) fn time_to_live(&self, member: usize) -> Option<Duration> {
         match &self.own {
             None => self.time_to_live,
@@ -104,12 +106,12 @@ impl Lifetimes {
         }
     }
 
-    /// When a member was accepted, where that is known of each.
+    /// When a member was accepted. `None` if members have no lifetimes of their own.
     pub(crate) fn accepted(&self, member: usize) -> Option<Instant> {
         self.own.as_ref().map(|own| own.accepted(member))
     }
 
-    /// Whether a member fails when the aggregate is looked at for expired ones.
+    /// Whether a member fails when the sender searches for expired records.
     pub(crate) fn is_over(&self, member: usize, now: Instant) -> bool {
         match &self.own {
             None => self.expires <= now,
@@ -136,7 +138,7 @@ impl Lifetimes {
         }
     }
 
-    /// No member joins any more.
+    /// Gives back memory that was reserved for further members.
     pub(crate) fn shrink_to_fit(&mut self) {
         if let Some(own) = &mut self.own {
             own.times_to_live.shrink_to_fit();
@@ -162,7 +164,7 @@ impl Own {
         });
     }
 
-    /// Lifetimes of some of the members, and the times to live that they refer to: of the other members none is kept.
+    /// Removes the times to live to which none of `members` refers. Returns the others, and the members.
     fn compact(&self, mut members: Vec<Lifetime>) -> (Vec<Option<Duration>>, Vec<Lifetime>) {
         let mut times_to_live = Vec::new();
         let mut positions = HashMap::new();

@@ -41,8 +41,8 @@ pub(crate) const AGGREGATE_OVERHEAD: usize = 1024;
 /// the budget, two get a third each, and the other shards of all producers go on.
 ///
 /// They stop in one case: a record for a shard that holds nothing, or a [reservation](crate::Producer::reserve), needs
-/// more than is free and not reserved for an earlier one. Then later records of all producers queue behind it, and open
-/// aggregates are sent, until it fits. A `try_send` that is refused has open aggregates sent, too. If several shards
+/// more than is free and not reserved for an earlier one. Then later records of all producers wait until it fits, and open
+/// aggregates are sent. A `try_send` that is refused has open aggregates sent, too. If several shards
 /// are stalled, the wait may last until their records expire. Make the budget many times as large as the largest
 /// record.
 ///
@@ -259,7 +259,7 @@ impl Future for Turn {
 }
 
 impl Drop for Turn {
-    /// Gives up the wait. Waiters behind it may fit now.
+    /// Gives up the wait. Later waiters may fit now.
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
             let holder = self.budget.holder(self.queue_id);

@@ -17,10 +17,8 @@
 //! are reserved, and younger waiters get room out of the rest.
 //!
 //! *Cost.* A grant, a return and a new waiter each take a time that is logarithmic in the number of waiters. While permits
-//! wait, each return also looks at the first permit of each producer. A producer's sender asks once a turn which open
-//! aggregates must make room. It is told the shards that began to wait since it asked last, and which of the shards that it
-//! names wait. That takes a time that is logarithmic in the number of waiters for each of these shards, and does not depend
-//! on the other shards with waiters.
+//! wait, each return also checks the first permit of each producer. [`FairShare::take_pressure`] takes logarithmic time for
+//! each shard that it is asked about or that began to wait, whatever other shards wait.
 
 // The paths are given because a benchmark includes this file.
 #[path = "fair_share/pressure.rs"]
@@ -216,7 +214,7 @@ impl<S: Clone> FairShare<S> {
         (Poll::Pending, old)
     }
 
-    /// Ends a wait, and gives back what was granted meanwhile: others may have waited behind it.
+    /// Ends a wait, and gives back room that was granted meanwhile. Later waiters may fit then.
     pub(crate) fn give_up(
         &mut self,
         holder: Holder,

@@ -1,17 +1,17 @@
-//! A tournament tree: finds the winner among many values, and replaces one of them, in logarithmic time. Pure.
+//! Tournament tree: finds the largest or smallest of many values, and replaces a value, in logarithmic time. Pure.
 
-/// What a node knows of the leaves below it.
+/// A value that sums up the leaves below a node.
 pub(crate) trait Node: Copy + PartialEq {
-    /// A leaf that never wins.
+    /// Value of a leaf that is not set.
     const NONE: Self;
 
     fn join(left: Self, right: Self) -> Self;
 }
 
-/// Leaves by number; those that were never set are [`Node::NONE`].
+/// A tree over numbered leaves.
 #[derive(Debug)]
 pub(crate) struct Tournament<N> {
-    /// The root is at 1, the children of `i` at `2i` and `2i + 1`, the leaves fill the second half.
+    /// The root is at 1, and the children of `i` are at `2i` and `2i + 1`. The leaves fill the second half.
     nodes: Vec<N>,
 }
 
@@ -43,7 +43,7 @@ impl<N: Node> Tournament<N> {
         while node > 1 {
             node /= 2;
             let joined = N::join(self.nodes[2 * node], self.nodes[2 * node + 1]);
-            // What is above depends on this node only by its value.
+            // The nodes above depend only on the value of this one.
             if self.nodes[node] == joined {
                 break;
             }
@@ -64,12 +64,12 @@ impl<N: Node> Tournament<N> {
         Self { nodes }
     }
 
-    /// The first leaf for which `holds`, which holds for a node if and only if it holds for a leaf below it.
+    /// The first leaf for which `holds`. It must hold for a node if and only if it holds for a leaf below the node.
     pub(crate) fn first(&self, holds: impl Fn(N) -> bool) -> Option<usize> {
         self.descend(holds, |node| [2 * node, 2 * node + 1])
     }
 
-    /// The last such leaf.
+    /// The last such leaf; see [`first`](Self::first).
     pub(crate) fn last(&self, holds: impl Fn(N) -> bool) -> Option<usize> {
         self.descend(holds, |node| [2 * node + 1, 2 * node])
     }
@@ -91,7 +91,7 @@ impl<N: Node> Tournament<N> {
     }
 }
 
-/// The most of all leaves.
+/// The largest of all leaves.
 impl Node for usize {
     const NONE: Self = 0;
 

@@ -1,4 +1,4 @@
-//! Index of waiters: finds the oldest one that fits into the free room, without a walk over the others. Pure.
+//! Index of waiters: finds the oldest waiter that fits into the free room, in logarithmic time. Pure.
 
 use super::fair_share::{Holder, Ticket};
 use super::tournament::{Node, Tournament};
@@ -6,7 +6,7 @@ use super::tournament::{Node, Tournament};
 /// Waiters by age, each with the bytes that must be available before it gets its room.
 #[derive(Debug)]
 pub(crate) struct WaitIndex {
-    /// By age, and so by ticket. `None` for a waiter that has left.
+    /// Sorted by ticket, oldest first. `None` for a waiter that has left.
     slots: Vec<(Ticket, Option<Holder>)>,
     waiting: usize,
     tree: Tournament<Need>,
@@ -14,7 +14,7 @@ pub(crate) struct WaitIndex {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Need {
-    /// The smallest need of the waiters below.
+    /// Smallest need of the waiters below.
     bytes: usize,
     /// Whether one of them waits for a shard that holds nothing.
     holds_nothing: bool,
@@ -36,7 +36,7 @@ impl WaitIndex {
         Self { slots: Vec::new(), waiting: 0, tree: Tournament::new() }
     }
 
-    /// Adds a waiter, younger than all others. It is found once its need is known.
+    /// Adds the youngest waiter. It is found once its need is set.
     pub(crate) fn push(&mut self, ticket: Ticket, holder: Holder) {
         if self.slots.len() == self.tree.capacity() {
             self.make_room();
@@ -45,7 +45,7 @@ impl WaitIndex {
         self.waiting += 1;
     }
 
-    /// Sets what a waiter that is the first of its shard needs.
+    /// Sets the need of a waiter that is the first of its shard.
     pub(crate) fn set_need(&mut self, ticket: Ticket, bytes: usize, holds_nothing: bool) {
         if let Some(slot) = self.slot(ticket) {
             let need = Need { bytes, holds_nothing };
@@ -67,7 +67,7 @@ impl WaitIndex {
 
     /// The oldest waiter that needs no more than is `available`.
     pub(crate) fn first_fitting(&self, available: usize) -> Option<(Ticket, Holder)> {
-        // A need of the maximum is none.
+        // The maximum stands for a waiter without a need.
         let available = available.min(usize::MAX - 1);
         self.waiter(self.tree.first(|need| need.bytes <= available)?)
     }
@@ -86,8 +86,8 @@ impl WaitIndex {
         self.slots.binary_search_by_key(&ticket, |(ticket, _)| *ticket).ok()
     }
 
-    /// Drops the slots of waiters that are gone. Half of the slots are free then, so that many waiters come before the next
-    /// time: a few steps for each.
+    /// Drops the slots of waiters that have left. At least half of the slots are free then, so a new waiter costs a few
+    /// steps on average.
     fn make_room(&mut self) {
         let kept: Vec<_> =
             (0..self.slots.len()).filter(|slot| self.slots[*slot].1.is_some()).collect();

@@ -118,7 +118,7 @@ impl ProducerBuilder {
     /// A [`BuildError`], within [`ProducerConfig::startup_timeout`].
     ///
     /// # Cancel safety
-    /// Dropping the future ends the start. No task is left behind.
+    /// Dropping the future ends the start. No task goes on.
     ///
     /// # Panics
     /// Outside of a Tokio runtime with time enabled.

@@ -122,7 +122,7 @@ impl Producer {
     ///   drops aggregates as a KCL does. It holds for the first delivery of each record. A duplicate may follow later records,
     ///   because an attempt that timed out may still be written; so may a failed record that
     ///   [may have been written](crate::DeliveryError::may_have_been_written). If a record fails, the records of its key that
-    ///   were accepted behind it fail in the same instant, or are sent: see [`OnGap`](crate::OnGap). If the stream starts to
+    ///   were accepted after it fail in the same instant, or are sent: see [`OnGap`](crate::OnGap). If the stream starts to
     ///   place records itself, the producer stops with [`StopReason::OrderLost`].
     ///
     /// # Errors
@@ -161,8 +161,8 @@ impl Producer {
     ///
     /// Use it in `select!` loops: a future that is dropped loses no record, because the record comes later.
     ///
-    /// Reservations are served in the order of arrival. The shard of a reservation is not known yet, so it waits behind every
-    /// [`send`](Self::send) of this producer that waits for room. It also waits while the fullest shard and all unused permits
+    /// Reservations are served in the order of arrival. The shard of a reservation is not known yet, so it waits for every
+    /// earlier [`send`](Self::send) of this producer that waits for room. It also waits while the fullest shard and all unused permits
     /// hold more than twice of what would be left free. A hot shard therefore delays reservations. Reservations do not
     /// delay `send` to another shard, unless more is reserved than [is free](crate::MemoryBudget).
     ///

@@ -70,8 +70,8 @@ impl Batch {
 
     /// Splits the batch in halves, to find the record that the service refuses.
     pub(crate) fn split_in_halves(mut self) -> [Self; 2] {
-        let behind = self.records.split_off(self.records.len() / 2);
-        [self.records, behind].map(|records| Self {
+        let second = self.records.split_off(self.records.len() / 2);
+        [self.records, second].map(|records| Self {
             bytes: records.iter().map(KinesisRecord::size).sum(),
             records,
             opened: self.opened,
@@ -229,7 +229,7 @@ impl Collector {
         queue.under_way == 0 && self.predecessors.allows(queue.intake.range)
     }
 
-    /// Whether one more record fits, behind `before` others that will be added, and `bytes` with them.
+    /// Whether one more record fits after `before` others that will be added. `bytes` counts all of these.
     fn has_room(&self, before: usize, bytes: usize) -> bool {
         let (records, batched) = match &self.batch {
             Some(batch) => (batch.records.len(), batch.bytes),

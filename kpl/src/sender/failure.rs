@@ -1,8 +1,8 @@
 //! How records fail, in ordered mode together with the later records of their keys.
 //!
 //! A failure is decided and becomes visible in one turn of the sender. In ordered mode the intakes of the keys are
-//! locked meanwhile, so that no later record of a key is accepted between the failure of the first one and that of the
-//! records behind it. What takes time is left to later turns: see [`FailedRecord`].
+//! locked meanwhile, so that no later record of a key is accepted between the failure of the first record and that of the
+//! records after it. Work that takes time is left to later turns: see [`FailedRecord`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -98,7 +98,7 @@ impl Sender {
         self.fail_all(records.into_iter().map(fail).collect());
     }
 
-    /// Fails the expired members, and wakes the sender, because other records may have waited behind them.
+    /// Fails the expired members, and wakes the sender, because other records may have waited for them.
     pub(super) fn expire(&mut self, records: Vec<KinesisRecord>) {
         if records.is_empty() {
             return;
@@ -165,7 +165,7 @@ impl Sender {
         let mut notes = Vec::new();
         let mut failed: Vec<_> =
             failing.into_iter().map(|failing| self.mark(failing, &mut notes)).collect();
-        // Records that fail in part, now or before: their other members may be behind a gap, too.
+        // Records that fail in part, now or before: their other members may come after a gap, too.
         let mut earlier = std::mem::take(&mut self.failed);
         for part in failed.iter_mut().chain(&mut earlier).filter(|failed| !failed.is_whole()) {
             let losses = successors(&part.record, |place| part.has_failed(place), &gaps);
@@ -284,7 +284,7 @@ impl Sender {
     }
 }
 
-/// The members of a record that are behind a gap and have not failed, by the cause of the gap.
+/// The members of a record that come after a gap and have not failed, by the cause of the gap.
 fn successors(
     record: &KinesisRecord,
     has_failed: impl Fn(usize) -> bool,

@@ -33,7 +33,7 @@ impl Sealer {
         parts.into_iter().map(|(_, part)| part).collect()
     }
 
-    /// Splits the first `members` off an aggregate, as single records. The others stay together behind them.
+    /// Splits the first `members` off an aggregate, as single records. The others stay together after them.
     pub(crate) fn split_off_singles(
         &mut self,
         aggregate: KinesisRecord,

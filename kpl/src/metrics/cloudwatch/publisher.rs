@@ -23,7 +23,7 @@ pub(crate) struct Publisher {
     uploader: Arc<dyn Uploader>,
     interval: Duration,
     rng: fastrand::Rng,
-    /// The last series of the call that failed: the next upload begins behind it, so that it does not stand in the way.
+    /// The last series of the call that failed: the next upload begins after it, so that it does not block the others.
     resume: Option<Series>,
     /// A failure was logged, and its end was not.
     is_failing: bool,

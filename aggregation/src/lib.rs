@@ -80,5 +80,7 @@ pub use aggregate::{Aggregate, AggregateDefect, DefectKind, Member};
 pub use decode::{Decoded, Decoder, PlainReason};
 pub use encode::{AggregateBuilder, AggregateFull, SealedAggregate};
 pub use frame::{Compressor, FrameError, looks_framed};
-pub use hash_key::{HashKey, HashKeyRange, InvalidHashKeyRange, ParseHashKeyError};
+pub use hash_key::{
+    HashKey, HashKeyRange, InvalidHashKeyRange, ParseHashKeyError, hash_partition_keys,
+};
 pub use wire::MalformedBody;

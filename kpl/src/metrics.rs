@@ -35,23 +35,23 @@ pub use self::shard_load::ShardLoad;
 pub use crate::config::{CloudWatchConfig, MetricsDimension};
 pub use crate::config::{MetricsGranularity, MetricsLevel};
 
-/// How far apart samples of what rises and falls are, as in the KPL.
+/// Pause between two samples of the gauges, as in the KPL.
 const SAMPLING_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long things took since the producer was built.
+/// Times measured since the producer was built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Latencies {
-    /// From acceptance, or the end of the attempt before, to the start of an attempt; of each attempt at a Kinesis record.
+    /// Time from acceptance, or from the end of the previous attempt, to the start of an attempt at a Kinesis record.
     pub buffering_time: Percentiles,
-    /// Of each PutRecords call.
+    /// Time of a PutRecords call.
     pub request_time: Percentiles,
-    /// From acceptance of the first member to acknowledgement, of each Kinesis record.
+    /// Time from the acceptance of the first member of a Kinesis record to its acknowledgement.
     pub delivery_time: Percentiles,
 }
 
-/// Where the load is; made by [`Producer::hot_spots`](crate::Producer::hot_spots).
+/// The load by shard and by key; from [`Producer::hot_spots`](crate::Producer::hot_spots).
 #[derive(Debug, Clone, PartialEq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -62,7 +62,7 @@ pub struct HotSpots {
     pub keys: Vec<KeyLoad>,
 }
 
-/// What the handles of a producer read.
+/// Measurements that the handles of a producer read.
 pub(crate) struct Telemetry {
     buffering: Histogram,
     request: Histogram,
@@ -72,7 +72,7 @@ pub(crate) struct Telemetry {
     drawn: AtomicU64,
 }
 
-/// What counts for the hot keys of a record.
+/// A record that is drawn as a sample for the hot keys.
 pub(crate) struct Drawn {
     partition_key: String,
     bytes: usize,
@@ -90,19 +90,18 @@ impl Telemetry {
         }
     }
 
-    /// Draws whether a user record counts for the hot keys, should it be accepted. Costs nothing while they are not asked
-    /// for.
+    /// Draws whether a user record counts for the hot keys if it is accepted. Costs nothing if they are off.
     pub(crate) fn draw(&self, partition_key: &str, bytes: usize) -> Option<Drawn> {
         if self.hot_keys.is_none() || partition_key.is_empty() {
             return None;
         }
-        // Every sixteenth on average, in an order that no period of the records can follow.
+        // Every sixteenth on average, in an order that does not follow a period of the records.
         let turn = self.drawn.fetch_add(1, Ordering::Relaxed);
         let is_drawn = turn.wrapping_mul(0x9E37_79B9_7F4A_7C15) < u64::MAX / SAMPLING;
         is_drawn.then(|| Drawn { partition_key: partition_key.to_owned(), bytes })
     }
 
-    /// A user record is accepted.
+    /// Counts a user record that was accepted.
     pub(crate) fn accepted(&self, drawn: Option<Drawn>) {
         if let (Some(hot_keys), Some(drawn)) = (&self.hot_keys, drawn) {
             lock(hot_keys).add(&drawn.partition_key, drawn.bytes, clock::now());
@@ -143,16 +142,16 @@ pub(crate) struct Sample<'a> {
     pub(crate) count: u64,
 }
 
-/// Takes what the sender measures.
+/// Receives the measurements of the sender.
 pub(crate) trait Sink: Send {
     fn record(&mut self, sample: Sample<'_>);
 }
 
-/// What the sender measures, once for each Kinesis record or request and never for each user record.
+/// Measures once for each Kinesis record or request, and never for each user record.
 pub(crate) struct Meter {
     telemetry: Arc<Telemetry>,
     sinks: Vec<Box<dyn Sink>>,
-    /// When what rises and falls was sampled last.
+    /// When the gauges were sampled last.
     sampled: Option<Instant>,
     accepted: u64,
     dropped: u64,
@@ -168,7 +167,7 @@ impl Meter {
         self.sinks.push(Box::new(sink));
     }
 
-    /// A PutRecords call was answered, or failed.
+    /// Measures a PutRecords call that was answered or failed.
     pub(crate) fn request(&mut self, took: Duration, records: &[KinesisRecord]) {
         self.telemetry.request.record(took);
         if self.sinks.is_empty() {
@@ -182,7 +181,7 @@ impl Meter {
         put(Metric::UserRecordsPerPutRecordsRequest, users as f64);
     }
 
-    /// An attempt at a Kinesis record ended: `shard` is the one it was meant for.
+    /// Measures an attempt at a Kinesis record. `shard` is the predicted one.
     pub(crate) fn attempt(
         &mut self,
         record: &KinesisRecord,
@@ -208,7 +207,7 @@ impl Meter {
         }
     }
 
-    /// The members of a Kinesis record are acknowledged: `shard` took it.
+    /// Measures a Kinesis record that is acknowledged. `shard` took it.
     pub(crate) fn delivered(&mut self, record: &KinesisRecord, shard: &Arc<str>, now: Instant) {
         let took = now.saturating_duration_since(record.history.accepted);
         self.telemetry.delivery.record(took);
@@ -225,7 +224,7 @@ impl Meter {
         self.put(Metric::DeliveryTime, shard, milliseconds(took), 1);
     }
 
-    /// The members of a Kinesis record failed.
+    /// Measures user records that failed.
     pub(crate) fn failed(
         &mut self,
         user_records: usize,
@@ -246,8 +245,7 @@ impl Meter {
         }
     }
 
-    /// The sender looked around: how much there is of what rises and falls. Tells when to look again, if the last sample
-    /// is too young for another.
+    /// Samples the gauges, once a turn of the sender. Returns when to sample again, if the last sample is too recent.
     pub(crate) fn turn(
         &mut self,
         now: Instant,
@@ -286,7 +284,7 @@ impl Meter {
         None
     }
 
-    /// The next turn is the last: it is sampled, whatever the time.
+    /// Makes the next turn sample, whatever the time, because it is the last one.
     pub(crate) fn end(&mut self) {
         self.sampled = None;
     }

@@ -1,26 +1,26 @@
-//! Retry: the class of an error, and when a record is tried again. Pure: time and chance are passed in.
+//! The class of an error, and the pauses before another attempt.
 
 use std::time::Duration;
 
 use kinesis_common::backoff::BackoffSchedule;
 use kinesis_common::retry_class::RetryClass;
 
-/// What the producer does after an error.
+/// What an error of PutRecords means for the producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ErrorClass {
-    /// A shard is full; or the stream or the account is, see [`is_shard_throttle`].
+    /// The throughput of a shard, the stream or the account is exceeded; see [`is_shard_throttle`].
     Throttled,
-    /// Waiting may cure it.
+    /// It may pass.
     Transient,
-    /// The request is refused for what is in it.
+    /// The request is refused for its content.
     Rejected,
-    /// A proxy, a gateway or a firewall in between refuses the request, perhaps for what is in it; waiting may cure it.
+    /// A proxy, a gateway or a firewall refuses the request, perhaps for its content. It may pass.
     Blocked,
-    /// Waiting does not cure it. It is believed only if it lasts for 10 s: see `sender::fatal_errors`.
+    /// It does not pass by itself. It is believed only if it lasts for 10 s: see `sender::fatal_errors`.
     Fatal,
 }
 
-/// Classifies an error code, of an entry or of a whole request. An unknown code may be cured by waiting, until the TTL.
+/// Classifies the error code of an entry or of a whole request. An unknown code counts as transient.
 pub(crate) fn classify(code: &str) -> ErrorClass {
     match class_of(code) {
         Some(RetryClass::Throttled) => ErrorClass::Throttled,
@@ -40,84 +40,84 @@ pub(crate) fn classify(code: &str) -> ErrorClass {
 /// The class of a code of AWS, or of an answer without a code.
 fn class_of(code: &str) -> Option<RetryClass> {
     match code {
-        // Of an answer with this status and without a code.
+        // Name of an answer with this status and without a code.
         "Http429" => Some(RetryClass::RequestThrottled),
         code => RetryClass::of(code),
     }
 }
 
-/// Classifies the HTTP status of an error answer whose code is not known: of a proxy, a gateway or a firewall, or a new code
-/// of the service.
+/// Classifies the HTTP status of an error answer whose code is not known: the answer of a proxy, a gateway or a firewall, or
+/// a new code of the service.
 pub(crate) fn classify_status(status: u16) -> ErrorClass {
     match status {
-        // Too large: so it would be again.
+        // The request is too large, and would be again.
         413 => ErrorClass::Rejected,
         status if is_of_the_moment(status) => ErrorClass::Transient,
-        // A firewall refuses one body with a 400 or a 403. A proxy that is set up wrongly refuses all requests, with any of
-        // these. The former is found by dividing the request, the latter is waited for.
+        // A firewall refuses one body with a 400 or a 403. A misconfigured proxy refuses all requests, with any of these.
+        // Splitting the request finds the former, and waiting may end the latter.
         400..=499 => ErrorClass::Blocked,
         _ => ErrorClass::Transient,
     }
 }
 
-/// Whether an HTTP status tells of the moment, not of the request: a timeout of the proxy, or too many requests.
+/// Whether an HTTP status says nothing of the request: a timeout of the proxy, or too many requests.
 pub(crate) fn is_of_the_moment(status: u16) -> bool {
     matches!(status, 408 | 425 | 429)
 }
 
-/// There is no stream of the name.
+/// Whether the stream does not exist.
 pub(crate) fn is_stream_missing(code: &str) -> bool {
     code == "ResourceNotFoundException"
 }
 
-/// The credentials are good, and may not do this.
+/// Whether the credentials are valid, and do not permit the call.
 pub(crate) fn is_access_denied(code: &str) -> bool {
     class_of(code) == Some(RetryClass::AccessDenied)
 }
 
-/// The credentials themselves are refused.
+/// Whether AWS refuses the credentials themselves.
 pub(crate) fn is_credentials_refused(code: &str) -> bool {
     matches!(class_of(code), Some(RetryClass::CredentialsRefused | RetryClass::SignatureExpired))
 }
 
-/// Whether an answer blames the data of a request: not the caller, its credentials, how much it asks, or the service.
+/// Whether an answer refuses the data of a request. Other answers are about the caller, its rate, or the service.
 #[cfg(feature = "cloudwatch")]
 pub(crate) fn blames_data(code: &str) -> bool {
     matches!(class_of(code), None | Some(RetryClass::Rejected))
 }
 
-/// Whether a request that was answered with this HTTP status and code may have been written all the same.
+/// Whether a request that was answered with this HTTP status and code may have been written.
 pub(crate) fn answer_may_follow_a_write(status: u16, code: &str) -> bool {
-    // With such a status, the request was refused before anything was done.
+    // With such a status, the request was refused before anything was written.
     !(300..500).contains(&status) && may_have_been_written(code)
 }
 
-/// Whether a failure with this code may be for what the request holds: not one that tells of the caller or of the load.
+/// Whether the content of a request may be the cause of this code. Other codes are about the caller or the load.
 pub(crate) fn may_be_for_content(code: &str) -> bool {
     matches!(class_of(code), None | Some(RetryClass::Rejected | RetryClass::ServiceFailed))
 }
 
-/// Whether a refused attempt may have been written all the same.
+/// Whether an attempt that failed with this code may have been written.
 pub(crate) fn may_have_been_written(code: &str) -> bool {
     matches!(class_of(code), None | Some(RetryClass::ServiceFailed))
 }
 
-/// Whether a shard, the stream, the account or the stream's KMS key is asked too much.
+/// Whether a limit of a shard, the stream, the account or the KMS key is exceeded.
 pub(crate) fn is_throttle(code: &str) -> bool {
     class_of(code).is_some_and(RetryClass::is_throttle)
 }
 
-/// Whether an entry is refused because its shard is full: then the shard's rate is cut.
+/// Whether an entry is refused because its shard is full. Then the rate of the shard is cut.
 ///
-/// Kinesis has one code for the limits of a shard and for those of a stream and an account, and tells them apart in the
-/// message: `Rate exceeded for shard shardId-... in stream ...` or `Rate exceeded for stream ...`. A shard's refusal is the
-/// rule for an entry, so a message that names neither is taken for one.
+/// Kinesis has one code for the limits of a shard, a stream and an account. Its message tells which one:
+/// `Rate exceeded for shard shardId-... in stream ...` or `Rate exceeded for stream ...`. Most entries are refused by their
+/// shard, so a message that names neither counts as a refusal by the shard.
 pub(crate) fn is_shard_throttle(code: &str, message: &str) -> bool {
     class_of(code) == Some(RetryClass::Throttled)
         && !(message.contains("for stream") || message.contains("for account"))
 }
 
-/// Whether an entry is refused for what is wrong with the stream or the account: then all others would be, too.
+/// Whether an entry is refused because of the stream or the account. Then all other entries would be refused, too.
 pub(crate) fn is_of_stream(code: &str, message: &str) -> bool {
     match classify(code) {
         ErrorClass::Throttled => !is_shard_throttle(code, message),
@@ -129,16 +129,16 @@ pub(crate) fn is_of_stream(code: &str, message: &str) -> bool {
     }
 }
 
-/// The pauses of records and requests: 50 ms, doubled up to 5 s.
+/// Pauses before another attempt at a record or a request: 50 ms, doubled up to 5 s.
 pub(crate) const PUT_BACKOFF: BackoffSchedule =
     BackoffSchedule::new(Duration::from_millis(50), Duration::from_secs(5));
 
-/// The pauses of the start: 100 ms, doubled up to 2 s. A fleet that exceeds the 20 DescribeStreamSummary calls a second
-/// of an account spreads out to that rate, and a service that comes up is found soon.
+/// Pauses of the start: 100 ms, doubled up to 2 s. A fleet that exceeds the account's 20 DescribeStreamSummary calls a second
+/// spreads out to that rate, and a service that comes up is found soon.
 pub(crate) const START_BACKOFF: BackoffSchedule =
     BackoffSchedule::new(Duration::from_millis(100), Duration::from_secs(2));
 
-/// The pauses of the shard map: 1 s, times 1.5 up to 30 s, as the KPL.
+/// Pauses of the shard map: 1 s, multiplied by 1.5 up to 30 s, as in the KPL.
 pub(crate) const SHARD_MAP_BACKOFF: BackoffSchedule =
     BackoffSchedule::new(Duration::from_secs(1), Duration::from_secs(30)).with_factor(1.5);
 

@@ -1,4 +1,4 @@
-//! How the metrics are published to CloudWatch.
+//! Settings of publishing the metrics to CloudWatch.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::metrics::{
     is_namespace, is_printable,
 };
 
-/// How the metrics are published to CloudWatch.
+/// Settings of publishing the metrics to CloudWatch.
 ///
 /// ```
 /// use kpl::metrics::{CloudWatchConfig, MetricsGranularity};
@@ -30,10 +30,10 @@ pub struct CloudWatchConfig {
     /// Which metrics are published. Default all. KPL: `MetricsLevel`.
     pub level: MetricsLevel,
 
-    /// How fine the dimensions are. Default by shard. KPL: `MetricsGranularity`.
+    /// Dimensions of the metrics. Default: by shard. KPL: `MetricsGranularity`.
     pub granularity: MetricsGranularity,
 
-    /// How often, jittered by a tenth. Default 60 s; at most an hour. KPL: `MetricsUploadDelay`.
+    /// Interval between uploads, jittered by a tenth. Default 60 s; at most an hour. KPL: `MetricsUploadDelay`.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub upload_interval: Duration,
 
@@ -45,11 +45,11 @@ pub struct CloudWatchConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct MetricsDimension {
-    /// Its name: each has another, and none is `StreamName`, `ShardId` or `ErrorCode`.
+    /// Its name. Names are unique, and none is `StreamName`, `ShardId` or `ErrorCode`.
     pub name: String,
     /// Its value.
     pub value: String,
-    /// From where on metrics have it: `Stream` are those with a `StreamName` or finer, `Global` all.
+    /// The coarsest metrics that have it. `Stream`: those with a `StreamName` or finer. `Global`: all.
     pub granularity: MetricsGranularity,
 }
 
@@ -65,10 +65,10 @@ impl Default for CloudWatchConfig {
     }
 }
 
-/// The dimensions of a datum that are not ours: CloudWatch takes 30.
+/// Most additional dimensions of a datum. CloudWatch takes 30, and three are the producer's.
 const MAX_DIMENSIONS: usize = 27;
 
-/// How long the name and the value of a dimension may be.
+/// Most bytes of the name and the value of a dimension.
 const MAX_DIMENSION_NAME: usize = 255;
 pub(crate) const MAX_DIMENSION_VALUE: usize = 1024;
 
@@ -85,7 +85,7 @@ impl CloudWatchConfig {
             (
                 self.has_valid_dimensions(),
                 "metrics dimensions",
-                "must be at most 27, each with a name of its own, not one of ours, of 1 to 255 printable ASCII characters, not beginning with `:`, and a value of 1 to 1,024",
+                "must be at most 27, each with a unique name, not `StreamName`, `ShardId` or `ErrorCode`, of 1 to 255 printable ASCII characters, not beginning with `:`, and a value of 1 to 1,024",
             ),
         ];
         let problems = checks.into_iter().filter(|(is_valid, ..)| !is_valid);

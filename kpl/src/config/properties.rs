@@ -7,11 +7,11 @@ use super::{InvalidConfig, ProducerConfig};
 #[cfg(feature = "cloudwatch")]
 use crate::config::CloudWatchConfig;
 
-/// What a `.properties` file of the KPL says; from [`ProducerConfig::from_properties`].
+/// The content of a KPL `.properties` file; from [`ProducerConfig::from_properties`].
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct KplProperties {
-    /// The settings; what the file does not name has the KPL's default.
+    /// The settings. Options that the file does not name have the KPL's default.
     pub config: ProducerConfig,
     /// `Region`: for the `SdkConfig`.
     pub region: Option<String>,
@@ -23,17 +23,17 @@ pub struct KplProperties {
     /// The options of the metrics. Feature `cloudwatch`.
     #[cfg(feature = "cloudwatch")]
     pub cloudwatch: CloudWatchConfig,
-    /// What in the file has no effect by itself, in its order: worth a look, and a line in the log.
+    /// Keys that have no effect, or another one than in the KPL, in the order of the file. Log them.
     pub notes: Vec<PropertyNote>,
 }
 
-/// A key of a `.properties` file that has no effect by itself, or another than in the KPL.
+/// A key of a `.properties` file that has no effect, or another one than in the KPL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PropertyNote {
     /// The key.
     pub key: String,
-    /// Why, and what to do instead.
+    /// The reason, and what to do instead.
     pub note: String,
 }
 
@@ -47,12 +47,12 @@ impl ProducerConfig {
     /// Reads the text of a KPL `.properties` file, as `KinesisProducerConfiguration.fromPropertiesFile` does: the same keys,
     /// ranges and defaults. [`parity`](crate::parity) says what became of each option.
     ///
-    /// Options that the KPL has and this producer has no use for are told in the notes, as are unknown keys; of a key that
-    /// comes twice, the last counts. No value is repeated in a note: it may be a password.
+    /// The notes name options without a meaning here, and unknown keys. If a key occurs twice, the last value counts. Notes
+    /// contain no values, because a value may be a password.
     ///
     /// # Errors
-    /// [`InvalidConfig`], with all problems at once: by the KPL's name what is not in the KPL's range, by ours what does not
-    /// fit together.
+    /// [`InvalidConfig`], with all problems at once. A value outside of the KPL's range is named by the option of the KPL, and
+    /// values that do not fit together by the settings of [`ProducerConfig`].
     ///
     /// ```
     /// use std::time::Duration;

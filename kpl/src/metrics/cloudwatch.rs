@@ -1,4 +1,4 @@
-//! Publishing the metrics to Amazon CloudWatch, as the KPL does: settings, and the parts wired.
+//! Publishing the metrics to Amazon CloudWatch, as the KPL does.
 
 mod client;
 mod publisher;
@@ -17,7 +17,7 @@ pub(crate) use self::series::Collected;
 pub(crate) use self::series::Datum;
 use crate::config::CloudWatchConfig;
 
-/// What a producer needs to publish.
+/// The settings and the client of the publisher.
 pub(crate) struct CloudWatch {
     pub(crate) config: CloudWatchConfig,
     pub(crate) uploader: Arc<dyn Uploader>,
@@ -35,11 +35,11 @@ impl CloudWatch {
 pub(crate) struct UploadError {
     pub(crate) code: String,
     pub(crate) message: String,
-    /// The same data would be refused again.
+    /// Whether the same data would be refused again.
     pub(crate) is_refused: bool,
 }
 
-/// Makes PutMetricData calls: with the AWS SDK, or as a test says.
+/// Makes PutMetricData calls, with the AWS SDK or scripted by a test.
 pub(crate) trait Uploader: Send + Sync {
     fn put(&self, data: Vec<Datum>) -> BoxFuture<'static, Result<(), UploadError>>;
 }

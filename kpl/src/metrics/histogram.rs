@@ -1,4 +1,4 @@
-//! A bounded histogram of times: eight buckets for each doubling, so that a percentile is off by a sixteenth at most.
+//! Bounded histogram of times: eight buckets for each doubling, so that a percentile is off by at most a sixteenth.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Buckets for each doubling, as a power of two.
 const FINENESS: u32 = 3;
 
-/// Times from here on share the last bucket: 2^40 microseconds, twelve days.
+/// Power of two of the microseconds from which on times share the last bucket: twelve days.
 const TOP: u32 = 40;
 
 pub(crate) const BUCKETS: usize = ((TOP - FINENESS + 1) << FINENESS) as usize;
@@ -41,30 +41,30 @@ fn millis<S: serde::Serializer>(value: &Duration, serializer: S) -> Result<S::Ok
     serializer.serialize_f64(value.as_secs_f64() * 1e3)
 }
 
-/// How long something took, over the life of a producer.
+/// Percentiles of a time, over the life of a producer.
 ///
 /// The percentiles are off by at most a sixteenth of their value, the maximum is exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Percentiles {
-    /// How many were counted.
+    /// Number of measurements.
     pub count: u64,
-    /// Half took no longer.
+    /// Half of the measurements are not longer.
     #[cfg_attr(feature = "serde", serde(serialize_with = "millis"))]
     pub p50: Duration,
-    /// 90 of 100 took no longer.
+    /// 90 of 100 measurements are not longer.
     #[cfg_attr(feature = "serde", serde(serialize_with = "millis"))]
     pub p90: Duration,
-    /// 99 of 100 took no longer.
+    /// 99 of 100 measurements are not longer.
     #[cfg_attr(feature = "serde", serde(serialize_with = "millis"))]
     pub p99: Duration,
-    /// The longest.
+    /// The longest measurement.
     #[cfg_attr(feature = "serde", serde(serialize_with = "millis"))]
     pub max: Duration,
 }
 
-/// Memory: 2.4 KiB.
+/// A histogram of 2.4 KiB.
 pub(crate) struct Histogram {
     buckets: [AtomicU64; BUCKETS],
     max_nanos: AtomicU64,

@@ -1,30 +1,30 @@
-//! Which partition keys carry the most: a space-saving sketch with a bounded number of keys. Pure: time is passed in.
+//! The partition keys with the most bytes: a space-saving sketch with a bounded number of keys. Pure: time is passed in.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::clock::Instant;
 
-/// Of so many records, one is looked at.
+/// One record of so many is sampled.
 pub(crate) const SAMPLING: u64 = 16;
 
-/// How often all counts are halved, so that what was hot once fades.
+/// Interval at which all counts are halved, so that keys that were hot fade.
 const HALF_LIFE: Duration = Duration::from_secs(60);
 
-/// The load of one partition key, as far as a sample shows it.
+/// The load of one partition key, as a sample shows it.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct KeyLoad {
     /// The partition key.
     pub partition_key: String,
-    /// Its share of all bytes sent of late (a half-life of a minute), from 0 to 1. Never too low but for the sampling.
+    /// Its share of all recent bytes (half-life: a minute), from 0 to 1. Too low only by the error of the sampling.
     pub share: f64,
-    /// By how much the share may be too high, because the key took the place of another one in the sketch.
+    /// Largest amount by which the share is too high, because the key replaced another one in the sketch.
     pub error: f64,
 }
 
-/// Keeps `capacity` keys: each with more than `1 / capacity` of the bytes is among them.
+/// Sketch of `capacity` keys. It holds each key that has more than `1 / capacity` of the bytes.
 #[derive(Debug)]
 pub(crate) struct HotKeys {
     capacity: usize,
@@ -65,7 +65,7 @@ impl HotKeys {
             self.counters.push(Counter { key: key.into(), bytes, error: 0.0 });
             return;
         }
-        // The key with the least gives its place, and its count, to the new one.
+        // The new key replaces the one with the fewest bytes, and takes over its count.
         let least =
             self.counters.iter().enumerate().min_by(|(_, a), (_, b)| a.bytes.total_cmp(&b.bytes));
         let Some((place, _)) = least else { return };
@@ -102,7 +102,7 @@ impl HotKeys {
             return;
         }
         let late = now.saturating_duration_since(self.halve_at).as_secs() / HALF_LIFE.as_secs();
-        // After so many half-lives nothing is left to tell.
+        // After so many half-lives the counts are zero.
         let factor = 0.5_f64.powi(late.min(100) as i32 + 1);
         self.halve_at = now + HALF_LIFE;
         self.total *= factor;

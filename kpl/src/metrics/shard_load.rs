@@ -1,4 +1,4 @@
-//! What each shard was sent of late: a window that moves in two steps. Pure: time is passed in.
+//! Recent load of a shard: a window that moves in two steps. Pure: time is passed in.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,15 +19,15 @@ pub(crate) const SHARD_BYTES_PER_SECOND: f64 = 1024.0 * 1024.0;
 pub struct ShardLoad {
     /// The shard.
     pub shard_id: Arc<str>,
-    /// Kinesis records written, a second.
+    /// Kinesis records written per second.
     pub records_per_second: f64,
-    /// Bytes of data and partition keys written, a second.
+    /// Bytes of data and partition keys written per second.
     pub bytes_per_second: f64,
-    /// Kinesis records that the shard refused because it was full, a second.
+    /// Kinesis records per second that the shard refused because it was full.
     pub throttled_per_second: f64,
-    /// What this producer sends, as a share of what a shard takes: of 1,000 records or of 1 MiB a second, whichever is more.
+    /// What this producer writes, as a share of a shard's limit: 1,000 records or 1 MiB per second, whichever share is larger.
     pub utilisation: f64,
-    /// What this producer may send now, as a share of the same; see [`rate_limit`](crate::ProducerConfig::rate_limit).
+    /// What this producer may send now, as a share of that limit; see [`rate_limit`](crate::ProducerConfig::rate_limit).
     pub rate: f64,
 }
 
@@ -85,7 +85,7 @@ impl LoadWindow {
         let (a, b) = (state.before, state.current);
         let covered = (now.saturating_duration_since(state.began) + STEP)
             .min(now.saturating_duration_since(state.created));
-        // A shard that is just known has no rates to speak of.
+        // The rates of the first second would be far too high.
         let seconds = covered.max(Duration::from_secs(1)).as_secs_f64();
         let rate = |a: u64, b: u64| (a + b) as f64 / seconds;
         let records_per_second = rate(a.records, b.records);

@@ -1,4 +1,5 @@
-//! Which shard takes a hash key, and which range a shard has: open shards for prediction, closed ones for the shard check.
+//! Shard map: the shard of a hash key, and the range of a shard. Open shards predict where a record goes, closed ones
+//! check where an aggregate went.
 
 mod known;
 mod refresh;
@@ -14,16 +15,18 @@ use crate::service::Shard;
 pub(crate) use refresh::Refresher;
 pub(crate) use requests::RefreshRequests;
 
-/// The shards of a stream at one moment. A shard's range never changes, so an old map has the right range for each id that it
-/// knows, unless the stream was deleted and created again.
+/// The shards of a stream at one moment.
+///
+/// The range of a shard never changes. So an old map has the right range for each id that it knows, unless the stream was
+/// deleted and created again.
 #[derive(Debug, Default)]
 pub(crate) struct ShardMap {
-    /// Open shards by ending hash key, each with the keys that it takes: where a listing from the middle of a reshard
-    /// shows shards that overlap, each key belongs to one of them.
+    /// Open shards, sorted by ending hash key, each with the keys that it takes. A listing during a reshard may show shards
+    /// that overlap. Each key belongs to one of them here.
     pub(crate) open: Vec<Shard>,
     open_ids: HashSet<Arc<str>>,
     ranges: HashMap<Arc<str>, HashKeyRange>,
-    /// Whether the service chooses each record's shard, whatever its key: then no shard is predicted.
+    /// Whether the service chooses the shard of each record, whatever its key. Then no shard is predicted.
     pub(crate) is_service_placed: bool,
 }
 
@@ -54,7 +57,7 @@ impl ShardMap {
         }
     }
 
-    /// The map of a stream that places records itself: ranges for the shard check, and no prediction.
+    /// Makes it the map of a stream that places records itself: with the ranges, without prediction.
     pub(crate) fn without_prediction(self) -> Self {
         Self { open: Vec::new(), open_ids: HashSet::new(), is_service_placed: true, ..self }
     }
@@ -80,13 +83,13 @@ impl ShardMap {
         gaps
     }
 
-    /// The position among the open shards of the one that takes `hash_key`; `None` in a gap.
+    /// Position of the open shard that takes `hash_key`. `None`: no open shard takes it.
     pub(crate) fn lookup(&self, hash_key: HashKey) -> Option<usize> {
         let position = self.open.partition_point(|shard| shard.range.end() < hash_key);
         self.open.get(position).filter(|shard| shard.range.contains(hash_key)).map(|_| position)
     }
 
-    /// Whether a shard is among the open ones.
+    /// Whether a shard is open.
     pub(crate) fn is_open(&self, shard_id: &str) -> bool {
         self.open_ids.contains(shard_id)
     }

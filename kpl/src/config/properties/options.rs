@@ -1,4 +1,4 @@
-//! The options of the KPL: their ranges, and what each is here.
+//! The options of the KPL: their ranges, and the settings that they stand for.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::config::metrics::{NAMESPACE_RULE, is_namespace};
 use crate::config::{InvalidConfig, LONGEST, MIN_BUFFER, ProducerConfig};
 use crate::config::{MetricsGranularity, MetricsLevel};
 
-/// What the KPL takes for "no limit".
+/// The KPL's "no limit".
 const MAX: u64 = i64::MAX as u64;
 
 /// Options that have no meaning here, and why.
@@ -64,7 +64,7 @@ pub(super) const NO_MEANING: [(&[&str], &str); 15] = [
 
 pub(super) fn read(properties: &[Property]) -> Result<KplProperties, InvalidConfig> {
     let mut reader = Reader::default();
-    // The one default that is not the KPL's.
+    // The only default that differs from the KPL's.
     reader.config.connect_timeout = Duration::from_secs(6);
     for (position, property) in properties.iter().enumerate() {
         match property {

@@ -1,10 +1,10 @@
-//! The syntax of `java.util.Properties`. Our own seventy lines: the one crate for it has had no release since 2023, and
-//! brings in a regex engine and an encoder for the encodings of files.
+//! The syntax of `java.util.Properties`. The only crate for it has had no release since 2023, and depends on a regex engine
+//! and an encoder.
 
-/// A key with its value, or the number of the line that has neither.
+/// A key with its value, or the number of a line that cannot be read.
 pub(super) type Property = Result<(String, String), usize>;
 
-/// The properties in the order of the file. A line that cannot be read is told by its number, from 1.
+/// The properties in the order of the file. Lines are numbered from 1.
 pub(super) fn parse(text: &str) -> Vec<Property> {
     let mut properties = Vec::new();
     let mut lines = natural_lines(text).zip(1..);
@@ -14,7 +14,7 @@ pub(super) fn parse(text: &str) -> Vec<Property> {
             continue;
         }
         let mut logical = line.to_owned();
-        // An odd number of backslashes at the end takes the next line in.
+        // After an odd number of backslashes, the next line continues this one.
         while logical.chars().rev().take_while(|c| *c == '\\').count() % 2 == 1 {
             logical.pop();
             let Some((next, _)) = lines.next() else { break };
@@ -41,7 +41,7 @@ fn natural_lines(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The key ends at the first `=`, `:` or space that is not escaped; one `=` or `:` and the space around it go.
+/// Splits at the first `=`, `:` or space that is not escaped, and removes one `=` or `:` and the space around it.
 fn split(line: &str) -> (&str, &str) {
     let mut is_escaped = false;
     let end = line.find(|c| {
@@ -55,7 +55,7 @@ fn split(line: &str) -> (&str, &str) {
     (key, rest.trim_start_matches(is_space))
 }
 
-/// `None` for a `\u` without four hexadecimal digits, or half a surrogate pair.
+/// Returns `None` for a `\u` without four hexadecimal digits, or half a surrogate pair.
 fn unescape(text: &str) -> Option<String> {
     let mut units = Vec::with_capacity(text.len());
     let mut characters = text.chars();

@@ -66,12 +66,12 @@ impl Uploader for SdkUploader {
     }
 }
 
-/// Whether an answer blames the data: not the caller, its credentials, how much it asks, or the service.
+/// Whether an answer refuses the data. Other answers are about the caller, its rate, or the service.
 fn is_refusal(status: u16, code: &str) -> bool {
     matches!(status, 400 | 413 | 422) && retry::blames_data(code)
 }
 
-/// One datum, or as many as its values need.
+/// Converts a datum. More than one results if it has more values than CloudWatch takes in one.
 fn metric_data(datum: Datum) -> Vec<MetricDatum> {
     let Datum { series, values } = datum;
     let definition = series.metric.definition();
@@ -102,7 +102,7 @@ fn metric_data(datum: Datum) -> Vec<MetricDatum> {
         .into_iter()
         .map(|(bucket, count)| {
             let value = histogram::value_of(usize::from(bucket)).as_secs_f64() * 1e3;
-            // The first and the last bucket are not wider than what was seen.
+            // The middle of the first or the last bucket may lie outside of the measured values.
             (value.clamp(least, most), count as f64)
         })
         .collect();

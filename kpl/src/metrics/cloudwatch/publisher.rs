@@ -1,4 +1,4 @@
-//! The task that uploads what was collected, every minute and once at the end.
+//! The task that uploads the metrics, every minute and once at the end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use super::{CloudWatch, Uploader};
 use crate::clock;
 use crate::logs::LogGate;
 
-/// The most data of a call that CloudWatch takes, and bytes of it, with a margin to its 1 MB.
+/// Most data of a call, and most bytes, with a margin to the 1 MB that CloudWatch takes.
 const MAX_DATA: usize = 1000;
 const MAX_BYTES: usize = 800_000;
 
-/// How long the last upload may take after the sender has ended.
+/// Time limit of the last upload, after the sender has ended.
 const LAST_UPLOAD: Duration = Duration::from_secs(5);
 
 pub(crate) struct Publisher {
@@ -25,7 +25,7 @@ pub(crate) struct Publisher {
     rng: fastrand::Rng,
     /// The last series of the call that failed: the next upload begins after it, so that it does not block the others.
     resume: Option<Series>,
-    /// A failure was logged, and its end was not.
+    /// Whether a failure was logged, and its end was not.
     is_failing: bool,
     failed: LogGate,
     refused: LogGate,
@@ -54,7 +54,7 @@ impl Publisher {
         }
     }
 
-    /// Uploads until `ended`, and then what is left, for a few seconds at most.
+    /// Uploads until `ended`, and then once more, for at most [`LAST_UPLOAD`].
     pub(crate) async fn run(mut self, ended: CancellationToken) {
         let limit = async {
             ended.cancelled().await;
@@ -85,7 +85,7 @@ impl Publisher {
         }
     }
 
-    /// Uploads all there is. What fails is kept, and merged with what comes.
+    /// Uploads all data. Data whose upload fails is kept, and merged with later data.
     async fn upload(&mut self) {
         self.pending.absorb(self.collected.take());
         let dropped = std::mem::take(&mut self.pending.dropped);
@@ -95,13 +95,13 @@ impl Publisher {
             tracing::warn!(
                 dropped,
                 left_out,
-                "more metrics than are kept while they cannot be uploaded: some were dropped"
+                "too many metrics to keep until they can be uploaded: some were dropped"
             );
         }
         loop {
             let data = self.pending.next(self.resume.as_ref(), MAX_DATA, MAX_BYTES);
             if data.is_empty() {
-                // What was sent is gone from there: from the start on, only what was stepped over is left.
+                // Uploaded series are removed, so only those that the resume skipped are left from the start on.
                 if self.resume.take().is_some() {
                     continue;
                 }
@@ -132,7 +132,7 @@ impl Publisher {
                             code = error.code,
                             message = error.message,
                             left_out,
-                            "metrics could not be uploaded: they are kept for the next time"
+                            "metrics could not be uploaded: they are kept for the next upload"
                         );
                     }
                     self.resume = sent.into_iter().next_back();

@@ -1,4 +1,4 @@
-//! What was measured since the last upload, and the time series it belongs to. Pure.
+//! Measurements since the last upload, and the time series that they belong to. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::config::metrics::{
 };
 use crate::sync::{Mutex, lock};
 
-/// The most series that are kept, before and after they are spread to their dimensions. About 300 bytes each.
+/// Most series that are kept, before and after they are spread to their dimensions. Each takes about 300 bytes.
 const MAX_SERIES: usize = 20_000;
 
-/// The most different values of a datum that CloudWatch takes; more of them go out as several data.
+/// Most different values of a datum. More values are sent as several data.
 pub(super) const MAX_VALUES: usize = 150;
 
-/// The statistics of some values; of times, how often each bucket occurred, so that CloudWatch can tell percentiles.
+/// The statistics of values. Times are also counted by histogram bucket, from which CloudWatch computes percentiles.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Values {
     pub(crate) count: u64,
@@ -68,7 +68,7 @@ impl Values {
 
 type Finest = (Metric, Option<Arc<str>>, Option<Arc<str>>);
 
-/// What the sender measured since the last look, by the finest dimensions. Clones share it.
+/// Measurements since the last upload, by the finest dimensions. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Collected {
     level: MetricsLevel,
@@ -76,7 +76,7 @@ pub(crate) struct Collected {
 }
 
 impl Collected {
-    /// What is above `level` is not collected.
+    /// Does not collect metrics above `level`.
     pub(crate) fn new(level: MetricsLevel) -> Self {
         Self { level, series: Arc::default() }
     }
@@ -94,7 +94,7 @@ impl Sink for Collected {
         let mut series = lock(&self.series);
         let mut key = (sample.metric, sample.shard.cloned(), sample.code.cloned());
         if series.len() >= MAX_SERIES && !series.contains_key(&key) {
-            // More shards than that in one interval: the rest counts for the stream.
+            // Too many shards in one interval: further ones count for the stream.
             key.1 = None;
         }
         series.entry(key).or_default().add(&sample);
@@ -115,14 +115,15 @@ pub(crate) struct Datum {
     pub(crate) values: Values,
 }
 
-/// Spreads what was collected to the series it counts for: of the finest dimensions and of all coarser ones.
+/// The series that wait to be uploaded. Each measurement counts for the series of its finest dimensions and of all coarser
+/// ones.
 pub(super) struct Pending {
     granularity: MetricsGranularity,
     more: Vec<(MetricsGranularity, Arc<str>, Arc<str>)>,
     stream: Arc<str>,
     names: Names,
     series: BTreeMap<Series, Values>,
-    /// Series that found no room.
+    /// Number of values whose series found no room.
     pub(super) dropped: u64,
 }
 
@@ -195,7 +196,7 @@ impl Pending {
                 .map(|(_, name, value)| (Arc::clone(name), Arc::clone(value)))
         };
         let ours = |name: &Arc<str>, value: &Arc<str>| {
-            // The service's own words: what CloudWatch would refuse would take a whole call along.
+            // The text comes from the service. One that CloudWatch refuses would fail the whole call.
             let value = match is_printable(value, MAX_DIMENSION_VALUE) {
                 true => value,
                 false => &self.names.unknown,
@@ -217,7 +218,7 @@ impl Pending {
         dimensions
     }
 
-    /// The first series after `after`: at most `most` data, and `bytes` on the wire.
+    /// The first series after `after`, of at most `most` data and `bytes` on the wire.
     pub(super) fn next(&self, after: Option<&Series>, most: usize, bytes: usize) -> Vec<Datum> {
         use std::ops::Bound::{Excluded, Unbounded};
         let start = after.map_or(Unbounded, Excluded);
@@ -233,7 +234,7 @@ impl Pending {
             .collect()
     }
 
-    /// Forgets what was uploaded.
+    /// Removes the series that were uploaded.
     pub(super) fn complete(&mut self, data: &[Series]) {
         for series in data {
             self.series.remove(series);
@@ -242,7 +243,7 @@ impl Pending {
 }
 
 impl Series {
-    /// About what it takes on the wire, generously.
+    /// Upper estimate of its bytes on the wire.
     fn size(&self) -> usize {
         let dimensions = self.dimensions.iter();
         250 + dimensions.map(|(name, value)| name.len() + value.len() + 30).sum::<usize>()

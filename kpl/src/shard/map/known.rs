@@ -1,4 +1,4 @@
-//! The shards that listings showed. Pure: time is passed in.
+//! The shards that listings have shown. Pure: time is passed in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use kinesis_aggregation::HashKeyRange;
 use crate::clock::{self, Instant};
 use crate::service::Shard;
 
-/// The open shards of the last listing, and the closed ones that the producer has come across: their ranges judge the
-/// aggregates that they took.
+/// The open shards of the last listing, and closed shards seen before. The ranges of the closed ones check the aggregates
+/// that they took.
 #[derive(Debug)]
 pub(super) struct KnownShards {
     by_id: BTreeMap<Arc<str>, Known>,
-    /// How long a closed shard is remembered.
+    /// Time for which a closed shard is remembered.
     closed_for: Duration,
 }
 
 #[derive(Debug)]
 struct Known {
     range: HashKeyRange,
-    /// When the shard was first found to be closed. `None`: it is open.
+    /// When the shard was first found closed. `None`: it is open.
     closed_since: Option<Instant>,
 }
 
@@ -38,8 +38,8 @@ impl KnownShards {
         self.by_id.clear();
     }
 
-    /// Notes a listing of the open shards: all others are closed now. Returns `false` if the listing is of another stream
-    /// than the shards known so far, which are forgotten then.
+    /// Notes a listing of the open shards: all others are closed now. If the listing contradicts the known shards, they
+    /// belong to a deleted stream: they are forgotten, and `false` is returned.
     pub(super) fn note_open(&mut self, open: Vec<Shard>, now: Instant) -> bool {
         // The range of a shard never changes, and a closed shard never opens again.
         let is_same_stream = open.iter().all(|shard| {
@@ -66,8 +66,8 @@ impl KnownShards {
         is_same_stream
     }
 
-    /// Notes a listing of all shards. What it shows of known shards is left out: it may be older than the listing of the
-    /// open ones.
+    /// Adds the unknown shards of a listing of all shards. It changes no known shard, because it may be older than the
+    /// listing of the open ones.
     pub(super) fn note_all(&mut self, all: Vec<Shard>, now: Instant) {
         for shard in all {
             self.by_id
@@ -76,8 +76,8 @@ impl KnownShards {
         }
     }
 
-    /// Whether one of these shards opened and closed between two listings of the open ones. Shard ids ascend, so an unknown
-    /// shard above all known ones is new: the next listing of the open shards shows it.
+    /// Whether one of these shards opened and closed between two listings of the open ones. Shard ids ascend. So an unknown
+    /// id above all known ones belongs to a new shard, which the next listing of the open shards shows.
     pub(super) fn has_missed(&self, ids: &BTreeSet<Arc<str>>) -> bool {
         let highest = self.by_id.keys().next_back();
         ids.iter().any(|id| Some(id) < highest && !self.by_id.contains_key(id))

@@ -16,36 +16,37 @@ use crate::shard::map::ShardMap;
 use crate::shard::map::known::KnownShards;
 use crate::shard::router::ShardRouter;
 
-/// The shortest pause between two refreshes that are asked for; see [`pause`].
+/// Shortest pause before a requested refresh; see [`pause`].
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The shortest pause where records live for less than two seconds.
+/// Shortest pause if records live for less than two seconds.
 const LEAST_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The longest backoff while a record waits for a fresh map: it has only the record's time to live.
+/// Longest backoff while a record waits for a fresh map, which must come within the time to live of the record.
 const MAX_WANTED_BACKOFF: Duration = Duration::from_secs(5);
 
+/// The task that keeps the shard map fresh.
 pub(crate) struct Refresher {
     context: Arc<Context>,
     shards: Arc<ShardRouter>,
     service: Arc<dyn Service>,
     rng: fastrand::Rng,
     failed: LogGate,
-    /// What the first look told, until the first refresh.
+    /// Description from the start of the producer, until the first refresh.
     first: Option<StreamDescription>,
     may_describe: bool,
     may_list: bool,
     is_service_placed: bool,
     incarnation: String,
     known: KnownShards,
-    /// The generation of the map that `known` was last good for.
+    /// Generation of the last refresh that listed the shards.
     known_generation: u64,
-    /// When the strategy is read again without a reason: an account may describe streams 20 times a second only.
+    /// No description without a reason before this. An account may make 20 DescribeStreamSummary calls a second.
     strategy_due: Instant,
 }
 
 impl Refresher {
-    /// `first` is what the stream was described as, if the role may ask.
+    /// `first` is the description of the stream. `None`: the role may not describe it.
     pub(crate) fn new(
         context: Arc<Context>,
         shards: Arc<ShardRouter>,
@@ -70,17 +71,17 @@ impl Refresher {
         }
     }
 
-    /// The role may not list the shards: from now on, only the strategy is read.
+    /// Lists no shards from now on, because the role may not. Only the strategy is read.
     pub(crate) fn go_without_shards(&mut self) {
         self.may_list = false;
     }
 
-    /// Whether there is anything to read.
+    /// Whether the role may read the strategy or the shards.
     pub(crate) fn has_use(&self) -> bool {
         self.may_describe || self.may_list
     }
 
-    /// Reads what the stream is (its record distribution strategy, the largest record it takes) and the map once.
+    /// Reads once the record distribution strategy, the largest record, and the shards of the stream.
     pub(crate) async fn refresh(&mut self) -> Result<(), CallError> {
         let generation = self.shards.refreshes.begin();
         self.read_stream(generation).await;
@@ -107,8 +108,7 @@ impl Refresher {
         Ok(())
     }
 
-    /// Lists the open shards. Shards that were open before and are not listed are closed now: their ranges still judge the
-    /// aggregates that they took. The closed shards themselves are listed only for a shard that opened and closed unseen.
+    /// Lists the open shards. All shards are listed only to find one that opened and closed between two listings.
     async fn list(&mut self, generation: u64) -> Result<(), CallError> {
         if self.known_generation < self.shards.refreshes.trusted_from() {
             self.known.forget_all();
@@ -141,8 +141,8 @@ impl Refresher {
         Ok(())
     }
 
-    /// Where it cannot be read, what was known stays; without the permission to read it, where records lie tells the
-    /// strategy.
+    /// Reads the record distribution strategy and the largest record. If that fails, the known values stay. If the role may
+    /// not describe the stream, the shards that took records show the strategy.
     async fn read_stream(&mut self, generation: u64) {
         let began = clock::now();
         let is_service_placed = if let Some(first) = self.first.take() {
@@ -154,12 +154,12 @@ impl Refresher {
         {
             self.is_service_placed
         } else {
-            // What is seen from here on is news.
+            // A record that is seen in another shard from here on is news.
             let was_seen = self.shards.refreshes.seen_placed.swap(false, Ordering::Relaxed);
             match self.service.describe().await {
                 Ok(now) => {
                     let interval = self.context.config.shard_map_refresh_interval;
-                    // Before the next timer fires, however it is jittered.
+                    // Before the next refresh by the timer, whatever its jitter.
                     self.strategy_due = clock::after(began, interval / 2);
                     if now.incarnation != self.incarnation {
                         tracing::warn!(
@@ -242,7 +242,7 @@ impl Refresher {
                 tokio::time::sleep_until(failed + delay).await;
             }
         }
-        // As often as the failures, no more.
+        // Only if the failure was logged.
         if is_told {
             tracing::info!(failures, "the shard map is fresh again");
         }
@@ -253,11 +253,11 @@ impl Refresher {
     }
 }
 
-/// How long to wait after a refresh before the next that is asked for: [`MIN_INTERVAL`], and at random up to twice that more.
+/// Pause after a refresh before the next requested one: [`MIN_INTERVAL`], and up to twice that more at random.
 ///
-/// A stream takes 1,000 ListShards calls a second. At a reshard every producer asks again and again, from the same moment on:
-/// 200 producers make 400 calls a second, each of one page for up to 1,000 open shards. Where records live for less than two
-/// seconds the pause is shorter: an aggregate whose shard is not known is sent again in parts after half of its time to live.
+/// A stream allows 1,000 ListShards calls a second. During a reshard, all producers request maps from the same moment on: 200
+/// producers make 400 calls a second. If records live for less than two seconds, the pause is shorter, because an aggregate
+/// whose shard is not known is sent again in parts after half of its time to live.
 fn pause(time_to_live: Duration, rng: &mut fastrand::Rng) -> Duration {
     let least = (time_to_live / 8).clamp(LEAST_INTERVAL, MIN_INTERVAL);
     least + least.mul_f64(2.0 * rng.f64())

@@ -16,15 +16,15 @@ use crate::fair_share::QueueId;
 use crate::outcomes::Outcomes;
 
 pub(crate) const ALL: [(&str, fn()); 9] = [
-    ("budget: whoever waits is woken", waiter_is_woken),
-    ("budget: FIFO, whoever gives up meanwhile", fifo_holds),
+    ("budget: a waiter is woken", waiter_is_woken),
+    ("budget: FIFO, also if a waiter gives up", fifo_holds),
     ("budget: a grant given up goes to the next", grant_goes_on),
-    ("budget: who waits when it closes is sent away", close_sends_away),
+    ("budget: closing ends each wait", close_sends_away),
     ("budget: no refusal is forgotten", refusal_is_seen),
-    ("slot: whoever awaits is woken", delivery_is_woken),
+    ("slot: each task that awaits is woken", delivery_is_woken),
     ("slot: a failure is seen exactly once", failure_is_seen_once),
     ("slot: a failure that is completed later is seen exactly once", early_failure_is_seen_once),
-    ("slot: a dropped settler resolves all", abandoned_resolves),
+    ("slot: a dropped completer resolves all", abandoned_resolves),
 ];
 
 const A: QueueId = QueueId(2);
@@ -66,12 +66,12 @@ fn fifo_holds() {
         let budget = Arc::clone(&budget);
         move || {
             let _first = granted(block_on(first));
-            // It came before: nobody of its queue overtook it.
+            // It came first, and no later waiter of its queue overtook it.
             assert!(budget.used() <= 60);
         }
     });
     drop(held);
-    // Before the first has its room, there is none for who comes later.
+    // Before the first has its room, there is none for a later one.
     if let Some(late) = budget.try_charge(A, 30) {
         assert!(pool.used() <= 60);
         drop(late);

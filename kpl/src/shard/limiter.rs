@@ -1,22 +1,19 @@
-//! Limiter: what one shard may be sent now. Two token buckets whose rate adapts by AIMD, and a pause after each throttle.
+//! Limiter: how fast one shard may be sent to. Two token buckets whose rate adapts by AIMD, and a pause after each throttle.
 //! Pure: time and chance are passed in.
 //!
-//! Producers that share a shard do not know of each other. Each raises its rate by steps while the shard accepts its
-//! records, and cuts it by a factor when the shard refuses one. Steps that do not depend on the rate, and cuts that do, lead
-//! all producers to similar rates, whatever rates they began with.
+//! Producers that share a shard do not know of each other. Each raises its rate by steps while the shard accepts its records,
+//! and cuts it by a factor when the shard refuses one. Steps that do not depend on the rate, and cuts that do, lead all
+//! producers to similar rates, whatever rates they began with.
 //!
-//! Fixed steps are too large for many producers: the smaller the rate, the larger a step is beside it, and the more attempts
-//! are refused. So below [`REFERENCE`] the steps shrink with the rate that the producer usually has: a little more slowly
-//! than would keep the refused part of the attempts constant. A producer above its fair share then still tolerates fewer
-//! refusals than one below it, which is what draws the rates together. Cuts shrink, too: a producer that makes one attempt
-//! in ten seconds learns little from one refusal. They stay large as long as most attempts are refused, so that a
-//! fleet that starts, or a producer that joins, finds its share soon.
+//! * *Many producers.* Fixed steps are too large for small rates: most attempts would be refused. So below [`REFERENCE`] the
+//!   steps shrink with the usual rate of the producer. They shrink a little more slowly than the rate, so that a producer
+//!   above its fair share tolerates fewer refusals than one below it. Cuts shrink, too, because one refusal in many seconds
+//!   says little. They stay large while most attempts are refused, so that a new producer finds its share soon.
+//! * *A shard that becomes free.* Small steps would take hours. So a producer compares what it gains by steps with what it
+//!   loses by cuts, which are equal where the rate balances. Once it has gained six cuts more than it lost, the shard counts
+//!   as free, and the rate doubles each 45 s until the next throttle.
 //!
-//! When most of the producers of a shard are gone, steps that fit a small rate would take hours. So a producer compares what it
-//! gains by steps with what it loses by cuts. Where the rate balances, they are equal. Once it gained six cuts more than it
-//! lost, the shard counts as free, and the rate doubles each 45 s until the next throttle.
-//!
-//! The constants are tuned in `simulation.rs` and `recovery.rs`, which state what comes of them.
+//! The constants are tuned in `simulation.rs` and `recovery.rs`, which state the outcome.
 
 use std::time::Duration;
 
@@ -24,88 +21,87 @@ use crate::clock::{self, Instant};
 use crate::metrics::shard_load::{SHARD_BYTES_PER_SECOND, SHARD_RECORDS_PER_SECOND};
 use crate::retry::PUT_BACKOFF;
 
-/// How much each accepted record raises the rate, as a share of the shard.
+/// Rise of the rate for each accepted record, as a share of the shard.
 const STEP: f64 = 0.0005;
 
-/// The least rise, in shares of the shard a second: for a few large records.
+/// Smallest rise, in shares of the shard per second. It applies to few large records.
 const SLOWEST_RISE: f64 = 0.0015;
 
-/// The largest rise, in shares of the shard a second: for many small records.
+/// Largest rise, in shares of the shard per second. It applies to many small records.
 const FASTEST_RISE: f64 = 0.02;
 
-/// Past the rate of the last cut the rise doubles with each so many records: the producers that competed then are gone, or
-/// the next throttle would have come. Below [`REFERENCE`] throttles come later, so it takes up to four times as many.
+/// Number of accepted records with which the rise doubles above the rate of the last cut. Without a throttle there, the
+/// producers that competed are gone. Below [`REFERENCE`], where throttles come later, it takes up to four times as many.
 const RISE_DOUBLES: f64 = 32.0;
 
-/// How far the rate may rise without throttles until the shard counts as free, in cuts; see [`ShardLimiter::headroom`].
+/// Rise without throttles after which the shard counts as free, in cuts; see [`ShardLimiter::headroom`].
 const FREE_HEADROOM: f64 = 6.0;
 
-/// How much headroom a throttle takes, in cuts. Where rises and cuts balance, the rate rises by one cut between two throttles,
+/// Headroom that a throttle takes, in cuts. Where rises and cuts balance, the rate rises by one cut between two throttles,
 /// so the headroom stays near zero.
 const THROTTLE_HEADROOM: f64 = 2.0;
 
-/// Time in which the rate doubles while the shard counts as free. It does not depend on the rate: if it did, the producer that
-/// notices first would be far ahead when the others do.
+/// Time in which the rate doubles while the shard counts as free. It does not depend on the rate, so that the producer that
+/// notices first is not far ahead of the others.
 const FREE_DOUBLES: Duration = Duration::from_secs(45);
 
-/// The largest rise for one record while the shard counts as free, in doublings. It slows down producers that make an attempt
-/// in ten seconds or less: for them the shard counts as free by mistake now and then.
+/// Largest rise for one record while the shard counts as free, in doublings. For producers with rare attempts, a shard counts
+/// as free by mistake now and then.
 const FREE_DOUBLINGS_PER_RECORD: f64 = 0.25;
 
-/// How often the rate is raised.
+/// Interval at which the rate is raised.
 const RISE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Share of the shard below which steps and cuts shrink: the fair share of twelve producers.
 const REFERENCE: f64 = 0.08;
 
-/// How [`STEP`] shrinks below [`REFERENCE`]: with this power of the usual rate. A power of 1 would keep the refused part of
-/// the attempts constant and draw no rates together; 0 would refuse most attempts of a large fleet.
+/// Power of the usual rate with which [`STEP`] shrinks below [`REFERENCE`]. With 1, the refused part of the attempts would be
+/// constant, and rates would not converge. With 0, most attempts of a large fleet would be refused.
 const STEP_POWER: f64 = 0.68;
 
-/// How [`SLOWEST_RISE`] shrinks below [`REFERENCE`]. It is per second, not per record, so a power of 2 would keep the refused
-/// part constant.
+/// Power of the usual rate with which [`SLOWEST_RISE`] shrinks below [`REFERENCE`]. It is per second and not per record, so
+/// with 2 the refused part would be constant.
 const SLOWEST_RISE_POWER: f64 = 1.9;
 
-/// The part of the rate that a throttle takes, at [`REFERENCE`] and above.
+/// Part of the rate that a throttle takes, at [`REFERENCE`] and above.
 const CUT: f64 = 0.3;
 
-/// The least gain of a producer with a small rate; see [`ShardLimiter::gain`].
+/// Smallest gain of a producer with a small rate; see [`ShardLimiter::gain`].
 const LEAST_GAIN: f64 = 0.05;
 
-/// The gain of a producer whose attempts are all refused, whatever its rate.
+/// Gain of a producer whose attempts are all refused, whatever its rate.
 const REFUSED_GAIN: f64 = 0.25;
 
-/// How the gain falls with the refused part of the attempts. With a power of 1, a producer that is refused three times of eight
-/// by chance would make large steps and cuts, which drives the rates of a large fleet apart.
+/// Power of the refused part of the attempts with which the gain falls. With 1, a few refusals by chance would cause large
+/// steps and cuts, which drive the rates of a large fleet apart.
 const REFUSED_GAIN_POWER: f64 = 1.5;
 
-/// The refused part of the attempts is averaged over so many of them.
+/// Number of attempts over which the refused part is averaged.
 const REFUSED_WINDOW: f64 = 8.0;
 
-/// The usual rate is the mean over about so many attempts.
+/// Number of attempts over which the usual rate is averaged.
 const USUAL_WINDOW: f64 = 200.0;
 
-/// The largest factor between the rate and the usual rate.
+/// Largest factor between the rate and the usual rate.
 const USUAL_SPREAD: f64 = 2.5;
 
-/// So many throttles in a row are news of the rate. More of them may as well be an outage: what they cut is given back by
-/// slow start.
+/// Number of throttles in a row that count for the rate. More of them may be an outage: slow start undoes their cuts.
 const CUTS_IN_A_ROW: u32 = 2;
 
-/// Attempts within the time to live of a record, at the least, however small the rate: a floor in attempts over time, since
-/// a floor in shares of the shard would refuse most attempts of a fleet whose fair share is less.
+/// Smallest number of attempts within the time to live of a record, however small the rate. With a smallest rate instead,
+/// most attempts of a fleet with a smaller fair share would be refused.
 const ATTEMPTS_IN_TIME_TO_LIVE: f64 = 4.0;
 
-/// The longest gap between attempts, however long records live: what changed at the shard is found out that soon. It keeps the
-/// gap of records that live for five minutes.
+/// Longest gap between attempts, however long records live, so that a change at the shard is noticed. It is the gap of
+/// records that live for five minutes.
 const LONGEST_GAP: Duration = Duration::from_secs(75);
 
-/// Keeps the arithmetic finite. The attempts within the time to live are the floor that counts.
+/// Keeps the arithmetic finite. [`ATTEMPTS_IN_TIME_TO_LIVE`] bounds the gap between attempts in practice.
 const SMALLEST_RATE: f64 = 1e-6;
 
 /// A bucket that fills at `rate` tokens a second up to `burst`.
 ///
-/// A cost above the burst is allowed when the bucket is full, and leaves a debt: it is waited for, never refused.
+/// A cost above the burst may be taken from a full bucket, and leaves a debt.
 #[derive(Debug)]
 struct TokenBucket {
     rate: f64,
@@ -125,12 +121,12 @@ impl TokenBucket {
         self.filled_at = self.filled_at.max(now);
     }
 
-    /// Less than half of it is left.
+    /// Whether less than half of the burst is left.
     fn is_scarce(&self) -> bool {
         self.tokens < self.burst / 2.0
     }
 
-    /// How long until `cost` may be taken.
+    /// Time until `cost` may be taken.
     fn wait_for(&self, cost: f64) -> Duration {
         let missing = cost.min(self.burst) - self.tokens;
         if missing <= 0.0 {
@@ -146,39 +142,37 @@ impl TokenBucket {
 pub(crate) struct ShardLimiter {
     records: TokenBucket,
     bytes: TokenBucket,
-    /// What may be sent, as a share of what the shard accepts.
+    /// Share of the shard's limits that may be sent.
     rate: f64,
     ceiling: f64,
-    /// The mean of the rate over the last attempts: what the size of steps and cuts depends on. If they followed the rate
-    /// itself, a producer that was cut by chance would be slow to rise again.
+    /// Mean rate over the last attempts, on which the size of steps and cuts depends. With the rate itself, a producer that
+    /// was cut by chance would be slow to rise again.
     usual_rate: f64,
-    /// The refused part of the last attempts.
+    /// Refused part of the last attempts.
     refused: f64,
-    /// The longest pause between two attempts, counted from [`worked_off_at`](Self::worked_off_at) of the first.
+    /// Longest pause after an attempt, counted from [`worked_off_at`](Self::worked_off_at).
     longest_gap: Duration,
-    /// When the last attempt is worked off at the ceiling, or at the limit of the shard if that is less.
+    /// When the shard has worked off the last attempt, at the ceiling or at its own limit if that is less.
     worked_off_at: Instant,
     raised_at: Instant,
-    /// Records accepted since.
+    /// Records accepted since `raised_at`.
     served: u32,
-    /// The rate before the last cut.
+    /// Rate before the last cut.
     cut_from: f64,
-    /// Records accepted since the rate is past it.
+    /// Records accepted while the rate is above `cut_from`.
     served_past_cut: u32,
-    /// How far the rate rose beyond what throttles took, in cuts. It is large if far more records are accepted between
-    /// throttles than where the rate balances: then the producers that competed for the shard are gone.
+    /// Rise of the rate minus what throttles took, in cuts. It is large if the producers that competed for the shard are gone.
     headroom: f64,
-    /// Throttles of requests that began before this are known already.
+    /// When the rate was cut last. Throttles of requests that began earlier count as the same one.
     cut_at: Option<Instant>,
     paused_until: Option<Instant>,
     throttles_in_a_row: u32,
-    /// After a long row of throttles: the rate up to which slow start goes.
+    /// Rate at which slow start ends. Set after a long row of throttles.
     slow_start_until: Option<f64>,
 }
 
 impl ShardLimiter {
-    /// `rate_limit` is in percent of the shard's limit: where the rate begins, and its ceiling. `time_to_live` is that of
-    /// records.
+    /// `rate_limit` is the initial rate and the ceiling, in percent of the shard's limits. `time_to_live` is that of records.
     pub(crate) fn new(rate_limit: u32, time_to_live: Duration, now: Instant) -> Self {
         let ceiling = f64::from(rate_limit) / 100.0;
         let mut limiter = Self {
@@ -205,7 +199,7 @@ impl ShardLimiter {
         limiter
     }
 
-    /// Whether one Kinesis record of `bytes` may go; if not, says when it may.
+    /// Whether one Kinesis record of `bytes` may be sent. The error is when it may.
     pub(crate) fn check(&mut self, bytes: usize, now: Instant) -> Result<(), Instant> {
         if let Some(until) = self.paused_until.filter(|until| *until > now) {
             return Err(until);
@@ -222,20 +216,20 @@ impl ShardLimiter {
         Ok(())
     }
 
-    /// Lets one Kinesis record of `bytes` go, or says when it may.
+    /// Takes the tokens of one Kinesis record of `bytes`. The error is when it may be sent.
     pub(crate) fn take(&mut self, bytes: usize, now: Instant) -> Result<(), Instant> {
         self.check(bytes, now)?;
         let cost = bytes as f64;
         let shard_seconds = (cost / SHARD_BYTES_PER_SECOND).max(1.0 / SHARD_RECORDS_PER_SECOND);
         let seconds = shard_seconds / self.ceiling.min(1.0);
         self.worked_off_at = clock::after(now, Duration::from_secs_f64(seconds));
-        // An attempt that the longest gap allows would add to the debt of the one before, without end.
+        // Otherwise attempts that the longest gap allows would add up to an endless debt.
         self.records.tokens = self.records.tokens.max(0.0) - 1.0;
         self.bytes.tokens = self.bytes.tokens.max(0.0) - cost;
         Ok(())
     }
 
-    /// The shard accepted a record: the rate rises by a step, if it is what holds the producer back.
+    /// Notes that the shard accepted a record. The rate rises by a step if it limits the producer.
     pub(crate) fn served(&mut self, now: Instant) {
         self.throttles_in_a_row = 0;
         self.refused -= self.refused / REFUSED_WINDOW;
@@ -263,15 +257,15 @@ impl ShardLimiter {
         }
     }
 
-    /// The shard refused a record of a request that began at `sent`, because it is full: the rate is cut, and nothing goes
-    /// there for a while. Refusals of requests that were in flight at the same time count as one.
+    /// Notes that the shard was full for a record of a request that began at `sent`. The rate is cut, and the shard pauses.
+    /// Refusals of requests that were in flight at the same time count as one.
     pub(crate) fn throttled(&mut self, sent: Instant, now: Instant, rng: &mut fastrand::Rng) {
         if self.cut_at.is_some_and(|cut| sent < cut) {
             return;
         }
         self.cut_at = Some(now);
         self.throttles_in_a_row += 1;
-        // A short-lived record must not spend its time in the pause.
+        // The pause must not use up the time of a short-lived record.
         let pause = PUT_BACKOFF.delay(self.throttles_in_a_row, rng);
         self.paused_until = Some(now + pause.min(self.longest_gap));
         self.fill(now);
@@ -285,9 +279,8 @@ impl ShardLimiter {
         let left = 1.0 - CUT * self.gain();
         self.set_rate(self.rate * left);
         self.note_usual(1.0);
-        // The shard is full: what was saved up cannot be spent there. The debt of a small rate lasts longer than the pause
-        // and is varied at random in its place, or producers that were refused at the same time would try again at the
-        // same time.
+        // The shard is full, so saved tokens are lost. The debt of a small rate lasts longer than the pause, so it gets the
+        // jitter: producers that were refused at the same time must not try again at the same time.
         let jitter = 1.0 + (2.0 * rng.f64() - 1.0) * (1.0 - self.scale());
         self.records.tokens = self.records.tokens.min(0.0) * jitter;
         self.bytes.tokens = self.bytes.tokens.min(0.0) * jitter;
@@ -302,19 +295,19 @@ impl ShardLimiter {
         self.throttles_in_a_row > 0
     }
 
-    /// The rate, as a share of what the shard accepts.
+    /// The rate, as a share of the shard's limits.
     pub(crate) fn rate(&self) -> f64 {
         self.rate
     }
 
-    /// How far the rate rises for `served` records that the shard accepted in `elapsed`.
+    /// Rise of the rate for `served` records that the shard accepted in `elapsed`.
     fn rise(&mut self, served: f64, elapsed: Duration) -> f64 {
         let seconds = elapsed.as_secs_f64();
         let scale = self.scale();
         let steps = served * STEP * scale.powf(STEP_POWER);
         let least = seconds * SLOWEST_RISE * scale.powf(SLOWEST_RISE_POWER);
         let rise = steps.max(least);
-        // Rises and cuts have the same gain, so it does not count here.
+        // Without the gain, which rises and cuts have in common.
         let cuts = rise / (self.rate * CUT);
         self.headroom = (self.headroom + cuts).min(FREE_HEADROOM);
         let free = match self.headroom < FREE_HEADROOM {
@@ -330,26 +323,26 @@ impl ShardLimiter {
         (rise * self.gain() * speed).max(free).min(FASTEST_RISE * seconds).min(self.rate)
     }
 
-    /// The size of steps and cuts, from 0 to 1. It scales both alike, so the rate at which they balance does not depend on it. A
-    /// large gain finds that rate sooner; a small one keeps it steadier.
+    /// Factor of steps and cuts, from 0 to 1. It scales both, so the rate at which they balance does not depend on it. A
+    /// large gain finds that rate sooner, and a small one keeps it steadier.
     fn gain(&self) -> f64 {
         let while_refused = REFUSED_GAIN * self.refused.powf(REFUSED_GAIN_POWER);
         self.scale().max(LEAST_GAIN).max(while_refused)
     }
 
-    /// How small the usual rate is: 1 at [`REFERENCE`] and above.
+    /// The usual rate as a part of [`REFERENCE`], at most 1.
     fn scale(&self) -> f64 {
         (self.usual_rate / REFERENCE).min(1.0)
     }
 
-    /// The usual rate follows the rate: by `attempts`, and faster while most of them are refused.
+    /// Moves the usual rate towards the rate, by `attempts`, and faster while most of them are refused.
     fn note_usual(&mut self, attempts: f64) {
         let weight = self.refused.powi(3).max(1.0 / USUAL_WINDOW);
         let usual = self.usual_rate + (self.rate - self.usual_rate) * (weight * attempts).min(1.0);
         self.usual_rate = usual.clamp(self.rate / USUAL_SPREAD, self.rate * USUAL_SPREAD);
     }
 
-    /// The shard accepts records again: the rate doubles with each, and the next goes at once.
+    /// Doubles the rate for a record that the shard accepted after many throttles. The next record may be sent at once.
     fn slow_start(&mut self, until: f64, now: Instant) {
         self.set_rate((self.rate * 2.0).min(until));
         if self.rate >= until {
@@ -366,7 +359,7 @@ impl ShardLimiter {
         self.bytes.fill(now);
     }
 
-    /// The burst is one second of the rate, and never more than the shard's own.
+    /// Sets the rate. The burst is one second of it, at most the shard's own.
     fn set_rate(&mut self, rate: f64) {
         self.rate = rate.max(SMALLEST_RATE).min(self.ceiling);
         let burst = self.rate.min(1.0);

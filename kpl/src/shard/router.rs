@@ -384,7 +384,7 @@ mod tests {
         }
         drop(held);
         shards.install(3, map(&["a", "b"]));
-        assert_eq!(shards.table().generation, 2, "nobody needs it");
+        assert_eq!(shards.table().generation, 2, "no record needs it");
     }
 
     #[test]

@@ -380,7 +380,6 @@ impl SlotState {
 }
 
 impl Drop for Completer {
-    /// Abandons the members that have no outcome.
     fn drop(&mut self) {
         let failed: Vec<_> = lock(&self.slot.state).failed.keys().copied().collect();
         failed

@@ -33,7 +33,6 @@ pub(crate) struct AggregateLimits {
     keeps_hash_keys: bool,
     /// How long a record may wait for company.
     linger: Duration,
-    /// The time to live of records without their own.
     record_ttl: Duration,
 }
 
@@ -102,7 +101,6 @@ pub(crate) struct OpenAggregate {
 pub(crate) struct Waits {
     /// From then on it is sent as soon as its shard takes it.
     pub(crate) lingers_until: Instant,
-    /// When the first of its members expires.
     pub(crate) expires: Instant,
     pub(crate) size: usize,
 }
@@ -249,7 +247,6 @@ impl OpenAggregate {
         }
     }
 
-    /// Closes the aggregate.
     pub(crate) fn close(mut self, reason: SealReason) -> Self {
         self.closed_by = reason;
         self
@@ -377,7 +374,6 @@ impl Sealer {
     }
 }
 
-/// The positions of the droppable records.
 fn droppable_of<'a>(records: impl IntoIterator<Item = &'a UserRecord>) -> BitSet {
     let mut droppable = BitSet::default();
     for (position, record) in records.into_iter().enumerate() {

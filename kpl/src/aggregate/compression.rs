@@ -33,8 +33,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 pub(crate) enum Data {
     /// The bytes that are sent.
     Final(Bytes),
-    /// An aggregate whose compression may not be done.
-    Pending(Pending),
+    /// An aggregate that a job compresses. If it is dropped, the job is skipped.
+    Pending { aggregate: Arc<Mutex<Shared>>, since: Instant },
 }
 
 impl Data {
@@ -42,26 +42,26 @@ impl Data {
     pub(crate) fn bytes(&self) -> Bytes {
         match self {
             Self::Final(bytes) => bytes.clone(),
-            Self::Pending(pending) => lock(&pending.aggregate).bytes().clone(),
+            Self::Pending { aggregate, .. } => lock(aggregate).bytes().clone(),
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Final(bytes) => bytes.len(),
-            Self::Pending(pending) => lock(&pending.aggregate).bytes().len(),
+            Self::Pending { aggregate, .. } => lock(aggregate).bytes().len(),
         }
     }
 
     /// Whether the data can be sent. An aggregate waits for its compression for half of its time to live, at most
     /// [`LONGEST_WAIT`]. Then it is sent as it is.
     pub(crate) fn is_ready(&mut self, expires: Instant, now: Instant) -> bool {
-        let Self::Pending(pending) = self else {
+        let Self::Pending { aggregate, since } = self else {
             return true;
         };
-        let half = expires.saturating_duration_since(pending.since) / 2;
-        let is_overdue = pending.since + half.min(LONGEST_WAIT) <= now;
-        let is_compressing = matches!(*lock(&pending.aggregate), Shared::Sealed(_));
+        let half = expires.saturating_duration_since(*since) / 2;
+        let is_overdue = *since + half.min(LONGEST_WAIT) <= now;
+        let is_compressing = matches!(*lock(aggregate), Shared::Sealed(_));
         if is_compressing && !is_overdue {
             return false;
         }
@@ -70,14 +70,8 @@ impl Data {
     }
 }
 
-/// An aggregate that a job compresses. If it is dropped, the job is skipped.
-pub(crate) struct Pending {
-    aggregate: Arc<Mutex<Shared>>,
-    since: Instant,
-}
-
 /// An aggregate that the sender and a job share. The compressed form replaces the other one.
-enum Shared {
+pub(crate) enum Shared {
     Sealed(SealedAggregate),
     Done(Bytes),
 }
@@ -171,8 +165,7 @@ impl Compressors {
         if micros > LONGEST_INLINE_MICROS || micros > self.inline_micros {
             let aggregate = Arc::new(Mutex::new(Shared::Sealed(aggregate)));
             self.jobs.push_back(Job(Arc::downgrade(&aggregate)));
-            let since = clock::now();
-            return Data::Pending(Pending { aggregate, since });
+            return Data::Pending { aggregate, since: clock::now() };
         }
         self.inline_micros -= micros;
         let mut compressor = self.idle.pop().or_else(|| Compressor::new(level).ok());
@@ -281,7 +274,7 @@ mod tests {
     fn is_done(data: &Data) -> bool {
         match data {
             Data::Final(_) => true,
-            Data::Pending(pending) => matches!(*lock(&pending.aggregate), Shared::Done(_)),
+            Data::Pending(pending) => matches!(*lock(aggregate), Shared::Done(_)),
         }
     }
 

@@ -15,7 +15,6 @@ pub(crate) struct FailedRecord {
     pub(crate) record: KinesisRecord,
     /// Whether it counts as under way in its queue, because of the members that have not failed.
     pub(crate) is_under_way: bool,
-    /// Positions of the failed members.
     failed: BitSet,
     count: usize,
     /// The groups of members that failed together, by the index of the first one in their slot.
@@ -56,7 +55,6 @@ impl FailedRecord {
         self.count += places.len();
     }
 
-    /// Whether all members failed.
     pub(crate) fn is_whole(&self) -> bool {
         self.count == self.record.members.len()
     }

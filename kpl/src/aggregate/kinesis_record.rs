@@ -99,7 +99,6 @@ impl Members {
         }
     }
 
-    /// The members one by one.
     pub(crate) fn separate(self) -> Vec<(Arc<Completer>, u32)> {
         match self {
             Self::Together(completer) => {
@@ -119,7 +118,6 @@ impl KinesisRecord {
         self.sealed.data.is_ready(self.lifetimes.expires(), now)
     }
 
-    /// When the first of its members expires.
     pub(crate) fn expires(&self) -> Instant {
         self.lifetimes.expires()
     }
@@ -149,7 +147,6 @@ impl KinesisRecord {
         }
     }
 
-    /// Data and partition keys of the members.
     pub(crate) fn user_bytes(&self) -> usize {
         match &self.members {
             // As they were charged.
@@ -162,7 +159,6 @@ impl KinesisRecord {
         }
     }
 
-    /// Acknowledges all members.
     pub(crate) fn complete_delivered(self, shard_id: Arc<str>, sequence_number: &str) {
         let History { attempts, may_have_been_written, .. } = self.history;
         let receipt =

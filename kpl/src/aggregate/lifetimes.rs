@@ -20,13 +20,11 @@ const COMPARED: usize = 8;
 pub(crate) struct Lifetimes {
     /// Time to live of the first member. `None`: that of the configuration.
     time_to_live: Option<Duration>,
-    /// When the first of the members expires.
     expires: Instant,
     /// Set if the lifetimes of the members differ.
     own: Option<Box<Own>>,
 }
 
-/// The lifetime of each member.
 #[derive(Debug, Clone)]
 struct Own {
     /// When the first member was accepted.
@@ -56,7 +54,6 @@ impl Lifetimes {
         }
     }
 
-    /// When the first of the members expires.
     pub(crate) fn expires(&self) -> Instant {
         self.expires
     }
@@ -71,7 +68,6 @@ impl Lifetimes {
         self.own.is_none() && self.time_to_live == time_to_live
     }
 
-    /// The time to live of the first member.
     pub(crate) fn first_time_to_live(&self) -> Option<Duration> {
         self.time_to_live
     }

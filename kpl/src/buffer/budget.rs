@@ -166,17 +166,14 @@ impl Budget {
         pressure
     }
 
-    /// Waits until all open aggregates must be sealed.
     pub(crate) async fn must_yield(&self) {
         self.signal.must_yield.notified().await;
     }
 
-    /// Bytes that this producer holds.
     pub(crate) fn used(&self) -> usize {
         lock(&self.pool.0).used_by(self.number).0
     }
 
-    /// Most bytes that this producer ever held.
     pub(crate) fn peak(&self) -> usize {
         lock(&self.pool.0).used_by(self.number).1
     }

@@ -233,7 +233,6 @@ impl<S: Clone> FairShare<S> {
         (self.grant_room(), old)
     }
 
-    /// Gives room back.
     pub(crate) fn give_back(&mut self, holder: Holder, bytes: usize) -> Wakes<S> {
         self.put(holder, bytes);
         self.grant_room()
@@ -270,7 +269,6 @@ impl<S: Clone> FairShare<S> {
         self.usages[number].as_mut().expect("its producer holds it open")
     }
 
-    /// The shards of a producer that have waiters.
     fn queues(&self, producer: usize) -> impl Iterator<Item = &Holder> {
         let [first, last] =
             [0, u32::MAX].map(|queue_id| Holder { producer, queue_id: QueueId(queue_id) });
@@ -371,7 +369,6 @@ impl<S: Clone> FairShare<S> {
         }
     }
 
-    /// Gives room to the waiters that fit.
     fn grant_room(&mut self) -> Wakes<S> {
         // Not in a benchmark, which is built without debug assertions.
         #[cfg(all(test, debug_assertions))]

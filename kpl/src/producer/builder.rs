@@ -123,31 +123,20 @@ impl ProducerBuilder {
     /// # Panics
     /// Outside of a Tokio runtime with time enabled.
     pub async fn build(self) -> Result<Producer, BuildError> {
+        let mut checks = vec![self.config.validate()];
         let budget = self.components.memory_budget.as_ref();
-        let budget_is_valid = match budget.map(MemoryBudget::limit) {
-            Some(limit) if limit < MIN_BUFFER => Err(InvalidConfig::one(
-                "memory_budget",
-                format!("must be at least {MIN_BUFFER}, got {limit}"),
-            )),
-            _ => Ok(()),
-        };
+        if let Some(limit) = budget.map(MemoryBudget::limit).filter(|limit| *limit < MIN_BUFFER) {
+            let problem = format!("must be at least {MIN_BUFFER}, got {limit}");
+            checks.push(Err(InvalidConfig::one("memory_budget", problem)));
+        }
         #[cfg(feature = "cloudwatch")]
-        let metrics_are_valid = match &self.components.cloudwatch {
-            Some(cloudwatch) => cloudwatch.config.validate(),
-            None => Ok(()),
-        };
-        #[cfg(not(feature = "cloudwatch"))]
-        let metrics_are_valid = Ok(());
+        checks.extend(self.components.cloudwatch.as_ref().map(|c| c.config.validate()));
         let base = self.base.behavior_version(behavior_version());
         let region = base.clone().build().region().map(ToString::to_string);
         let stream = StreamName::parse(&self.stream, region.as_deref())
             .map_err(|problem| InvalidConfig::one("stream", problem.to_string()));
-        InvalidConfig::all([
-            self.config.validate(),
-            budget_is_valid,
-            metrics_are_valid,
-            stream.as_ref().map(drop).map_err(Clone::clone),
-        ])?;
+        checks.push(stream.as_ref().map(drop).map_err(Clone::clone));
+        InvalidConfig::all(checks)?;
         if region.is_none() {
             return Err(BuildError::NoRegion);
         }

@@ -5,7 +5,7 @@ mod known;
 mod refresh;
 mod requests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use kinesis_aggregation::{HashKey, HashKeyRange};
@@ -24,7 +24,6 @@ pub(crate) struct ShardMap {
     /// Open shards, sorted by ending hash key, each with the keys that it takes. A listing during a reshard may show shards
     /// that overlap. Each key belongs to one of them here.
     pub(crate) open: Vec<Shard>,
-    open_ids: HashSet<Arc<str>>,
     ranges: HashMap<Arc<str>, HashKeyRange>,
     /// Whether the service chooses the shard of each record, whatever its key. Then no shard is predicted.
     pub(crate) is_service_placed: bool,
@@ -49,17 +48,12 @@ impl ShardMap {
             }
             range.is_some()
         });
-        Self {
-            open_ids: open.iter().map(|shard| Arc::clone(&shard.id)).collect(),
-            open,
-            ranges,
-            is_service_placed: false,
-        }
+        Self { open, ranges, is_service_placed: false }
     }
 
     /// Makes it the map of a stream that places records itself: with the ranges, without prediction.
     pub(crate) fn without_prediction(self) -> Self {
-        Self { open: Vec::new(), open_ids: HashSet::new(), is_service_placed: true, ..self }
+        Self { open: Vec::new(), is_service_placed: true, ..self }
     }
 
     /// Whether no shard is known, open or closed.
@@ -67,7 +61,6 @@ impl ShardMap {
         self.ranges.is_empty()
     }
 
-    /// The hash keys that no open shard takes.
     pub(crate) fn gaps(&self) -> Vec<HashKeyRange> {
         let mut gaps = Vec::new();
         let mut free = Some(HashKey::MIN);
@@ -89,9 +82,8 @@ impl ShardMap {
         self.open.get(position).filter(|shard| shard.range.contains(hash_key)).map(|_| position)
     }
 
-    /// Whether a shard is open.
     pub(crate) fn is_open(&self, shard_id: &str) -> bool {
-        self.open_ids.contains(shard_id)
+        self.open.iter().any(|shard| *shard.id == *shard_id)
     }
 
     /// The range of a shard, open or closed.

@@ -27,9 +27,7 @@ pub(crate) struct Intake {
     pub(crate) id: QueueId,
     /// `None` for the unpredicted queue: it takes records whose shard is not known, and does not aggregate.
     pub(crate) shard_id: Option<Arc<str>>,
-    /// The hash keys that the shard takes.
     pub(crate) range: HashKeyRange,
-    /// The recent load of the shard.
     pub(crate) load: LoadWindow,
     limits: AggregateLimits,
     /// Largest size of an aggregate that is opened now.
@@ -200,7 +198,6 @@ impl Intake {
         (waits.lingers_until <= now).then_some(waits.size)
     }
 
-    /// Takes out all aggregates, the open one included.
     pub(crate) fn fetch_all(&self, reason: SealReason) -> VecDeque<OpenAggregate> {
         lock(&self.state).take_all(reason)
     }
@@ -239,7 +236,6 @@ impl IntakeState {
         self.full.is_empty() && self.open.is_none()
     }
 
-    /// Takes out all aggregates, the open one included.
     pub(super) fn take_all(&mut self, reason: SealReason) -> VecDeque<OpenAggregate> {
         self.close_open(reason);
         std::mem::take(&mut self.full)
@@ -374,7 +370,6 @@ impl ShardQueue {
         }
     }
 
-    /// Takes out the expired records.
     pub(crate) fn expired(&mut self, now: Instant) -> VecDeque<Box<KinesisRecord>> {
         if self.earliest_expiry.is_none_or(|earliest| earliest > now) {
             return VecDeque::new();

@@ -74,7 +74,6 @@ impl RoutingTable {
         Self { generation, map, intakes, unpredicted, ids }
     }
 
-    /// The intake that takes `hash_key`.
     pub(crate) fn intake_of(&self, hash_key: HashKey) -> &Arc<Intake> {
         self.map.lookup(hash_key).map_or(&self.unpredicted, |position| &self.intakes[position])
     }
@@ -322,7 +321,6 @@ pub(crate) struct LockedIntakes<'a> {
 }
 
 impl LockedIntakes<'_> {
-    /// Takes out all records that were accepted and not fetched.
     pub(crate) fn take_all(&mut self) -> Vec<(QueueId, VecDeque<OpenAggregate>)> {
         let take = |(id, state): &mut (_, MutexGuard<'_, IntakeState>)| {
             (*id, state.take_all(SealReason::Handover))

@@ -86,9 +86,9 @@ pub struct ProducerConfig {
 
     /// Whether aggregates grow towards 1 MiB while their shard is busy. Default `false`.
     ///
-    /// If an aggregate is full while others of its shard wait or are in flight, the next one may be twice as large. The size falls
-    /// back when the shard has nothing left. Set it where a shard is the bottleneck, and in ordered mode, where a shard has one
-    /// aggregate in flight. Consumers must accept records of that size.
+    /// If an aggregate is full while others of its shard wait or are in flight, the next one may be twice as large. The
+    /// size falls back when the shard has nothing left. Set it where a shard is the bottleneck, and in ordered mode,
+    /// where a shard has one aggregate in flight. Consumers must accept records of that size.
     pub aggregation_adaptive: bool,
 
     /// Most records in an aggregate. Default 4,294,967,295: the size decides. KPL: `AggregationMaxCount`.
@@ -96,19 +96,22 @@ pub struct ProducerConfig {
 
     /// Time that an aggregate waits for more records before it is sent. Default 100 ms. KPL: `RecordMaxBufferedTime`.
     ///
-    /// A longer time makes fewer and larger Kinesis records ([formula](Self#members-of-an-aggregate)) and adds as much latency.
-    /// While the shard accepts nothing, the aggregate stays open for longer and takes later records. With `0`, an aggregate is sent
-    /// as soon as no other of its shard is in flight: this gives the lowest latency, and aggregates grow with the load.
+    /// A longer time makes fewer and larger Kinesis records ([formula](Self#members-of-an-aggregate)) and adds as much
+    /// latency. While the shard accepts nothing, the aggregate stays open for longer and takes later records. With `0`,
+    /// an aggregate is sent as soon as no other of its shard is in flight: this gives the lowest latency, and
+    /// aggregates grow with the load.
     ///
-    /// A PutRecords request that is not full waits for a fifth of this time, at most 50 ms, while another request is in flight.
+    /// A PutRecords request that is not full waits for a fifth of this time, at most 50 ms, while another request is in
+    /// flight.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub record_max_buffered_time: Duration,
 
     /// Time after acceptance until a record that is not delivered fails as expired. Default 30 s. KPL: `RecordTtl`.
     ///
-    /// A record may have [its own](crate::UserRecord::with_time_to_live). A request that is in flight at that time is awaited. A
-    /// record in an aggregate may expire early, by [`record_max_buffered_time`](Self::record_max_buffered_time) and a sixteenth of
-    /// its time to live. Where tens of thousands of records expire at once, the last of them fail some milliseconds late.
+    /// A record may have [its own](crate::UserRecord::with_time_to_live). A request that is in flight at that time is
+    /// awaited. A record in an aggregate may expire early, by
+    /// [`record_max_buffered_time`](Self::record_max_buffered_time) and a sixteenth of its time to live. Where tens of
+    /// thousands of records expire at once, the last of them fail some milliseconds late.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub record_ttl: Duration,
 
@@ -123,8 +126,9 @@ pub struct ProducerConfig {
 
     /// Highest rate to a shard, in percent of its limit of 1,000 records/s and 1 MiB/s. Default 150. KPL: `RateLimit`.
     ///
-    /// The producer starts at this rate, lowers it when the shard throttles, and raises it while the shard accepts records. With
-    /// 100 or less, a producer that has the shard for itself is never throttled. With more, it finds out what the shard accepts.
+    /// The producer starts at this rate, lowers it when the shard throttles, and raises it while the shard accepts
+    /// records. With 100 or less, a producer that has the shard for itself is never throttled. With more, it finds out
+    /// what the shard accepts.
     ///
     /// If more than fifty producers send a shard more than it accepts, in aggregates of 50 KiB or larger, set
     /// [`record_ttl`](Self::record_ttl) to five minutes. The book, `docs/src/producer.md`, has the rules.
@@ -136,7 +140,8 @@ pub struct ProducerConfig {
     /// Most Kinesis records in a PutRecords request. Default 500; 1 to 500. KPL: `CollectionMaxCount`.
     pub collection_max_count: usize,
 
-    /// Most bytes in a PutRecords request, partition keys counted. Default 5 MiB; at most 10 MiB. KPL: `CollectionMaxSize`.
+    /// Most bytes in a PutRecords request, partition keys counted. Default 5 MiB; at most 10 MiB. KPL:
+    /// `CollectionMaxSize`.
     ///
     /// A request of several records is also limited to a sixteenth of the bytes that may be in flight: see
     /// [`max_in_flight_bytes`](Self::max_in_flight_bytes).
@@ -144,31 +149,34 @@ pub struct ProducerConfig {
 
     /// Most bytes of records held from `send` to their outcome. Default 64 MiB; at least 64 KiB (65,536 bytes).
     ///
-    /// A record counts its data, its key and 64 bytes. A Kinesis record counts 1,024 bytes more. A shard may hold at most as much as
-    /// is still free, with [one exception](crate::MemoryBudget): a single hot shard gets half. A larger record is refused.
+    /// A record counts its data, its key and 64 bytes. A Kinesis record counts 1,024 bytes more. A shard may hold at
+    /// most as much as is still free, with [one exception](crate::MemoryBudget): a single hot shard gets half. A larger
+    /// record is refused.
     ///
-    /// Kinesis records that the producer makes when it splits an aggregate are not counted. The book, `docs/src/producer.md`, says
-    /// when it does and how many there are.
+    /// Kinesis records that the producer makes when it splits an aggregate are not counted. The book,
+    /// `docs/src/producer.md`, says when it does and how many there are.
     pub max_buffered_bytes: usize,
 
-    /// Buffer use, in percent, above which [`Droppable`](crate::Priority::Droppable) records are dropped. Default 50; 0 to 100.
+    /// Buffer use, in percent, above which [`Droppable`](crate::Priority::Droppable) records are dropped. Default 50; 0
+    /// to 100.
     ///
-    /// The limit applies to the whole buffer and to the share of each shard. A single hot shard may fill half of the buffer, so
-    /// droppable records fill a quarter of it.
+    /// The limit applies to the whole buffer and to the share of each shard. A single hot shard may fill half of the
+    /// buffer, so droppable records fill a quarter of it.
     pub droppable_limit: u32,
 
-    /// Largest record of the stream, key and data in bytes, where the stream's own limit is unknown. Default `None`: 1 MiB. At most
-    /// 10 MiB.
+    /// Largest record of the stream, key and data in bytes, where the stream's own limit is unknown. Default `None`: 1
+    /// MiB. At most 10 MiB.
     ///
-    /// The stream's own limit is used where the role may call `kinesis:DescribeStreamSummary`. Set this where the role may not, and
-    /// `UpdateMaxRecordSize` has raised the limit. If it exceeds the stream's limit, the service refuses the larger records, and
-    /// they fail as [`Rejected`](crate::FailureCause::Rejected).
+    /// The stream's own limit is used where the role may call `kinesis:DescribeStreamSummary`. Set this where the role
+    /// may not, and `UpdateMaxRecordSize` has raised the limit. If it exceeds the stream's limit, the service refuses
+    /// the larger records, and they fail as [`Rejected`](crate::FailureCause::Rejected).
     pub max_record_size: Option<usize>,
 
-    /// Most bytes of payload in flight. Default 32 MiB; at least 64 KiB. Memory: 2.3 times as much, for base64 and JSON.
+    /// Most bytes of payload in flight. Default 32 MiB; at least 64 KiB. Memory: 2.3 times as much, for base64 and
+    /// JSON.
     ///
-    /// The producer starts with 1 MiB. It doubles the limit with each round trip while the link keeps up, and lowers it when
-    /// requests time out. Lower it to save memory. The book, `docs/src/producer.md`, has the rules.
+    /// The producer starts with 1 MiB. It doubles the limit with each round trip while the link keeps up, and lowers it
+    /// when requests time out. Lower it to save memory. The book, `docs/src/producer.md`, has the rules.
     pub max_in_flight_bytes: usize,
 
     /// Most PutRecords requests in flight. Default 24. KPL: `MaxConnections`.
@@ -176,16 +184,17 @@ pub struct ProducerConfig {
 
     /// HTTP/2 connections that PutRecords requests are spread over. Default 4; 1 to 64.
     ///
-    /// A request takes the connection with the fewest requests, so a connection that stalls delays only its own requests.
-    /// Connections are opened when they are needed, and after a timeout a new one is opened. With 1, all requests share one
-    /// connection, as in the AWS SDK. Over HTTP/1.1, each request in flight has its own connection in any case.
+    /// A request takes the connection with the fewest requests, so a connection that stalls delays only its own
+    /// requests. Connections are opened when they are needed, and after a timeout a new one is opened. With 1, all
+    /// requests share one connection, as in the AWS SDK. Over HTTP/1.1, each request in flight has its own connection
+    /// in any case.
     pub connections: usize,
 
     /// Time limit of one PutRecords attempt. Default 6 s; at most 365 days. KPL: `RequestTimeout`.
     ///
-    /// The time in which a link of 2 Mbit/s carries the largest record of the request is added: 5.6 s for 1 MiB. The sum is at most
-    /// half of the record's remaining time to live, but never less than this setting. Raise it where the service answers late. For
-    /// records of several MiB over a slow link, raise [`record_ttl`](Self::record_ttl).
+    /// The time in which a link of 2 Mbit/s carries the largest record of the request is added: 5.6 s for 1 MiB. The
+    /// sum is at most half of the record's remaining time to live, but never less than this setting. Raise it where the
+    /// service answers late. For records of several MiB over a slow link, raise [`record_ttl`](Self::record_ttl).
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub request_timeout: Duration,
 
@@ -195,16 +204,17 @@ pub struct ProducerConfig {
 
     /// Time limit of [`build`](crate::ProducerBuilder::build). Default 60 s; at most 365 days.
     ///
-    /// Until then, `build` retries what may pass: throttled or failed calls, an endpoint that is not up yet, a stream that is being
-    /// created. A missing stream and refused credentials fail at once. Lower it to learn of a wrong endpoint sooner; raise it where
-    /// services that are deployed together take long to start.
+    /// Until then, `build` retries what may pass: throttled or failed calls, an endpoint that is not up yet, a stream
+    /// that is being created. A missing stream and refused credentials fail at once. Lower it to learn of a wrong
+    /// endpoint sooner; raise it where services that are deployed together take long to start.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub startup_timeout: Duration,
 
-    /// Number of partition keys that [`Producer::hot_spots`](crate::Producer::hot_spots) watches. Default 0: off; at most 10,000.
+    /// Number of partition keys that [`Producer::hot_spots`](crate::Producer::hot_spots) watches. Default 0: off; at
+    /// most 10,000.
     ///
-    /// With `n`, every key that has more than 1/n of the bytes is found, from a sample of one record in sixteen. Memory: `n` keys
-    /// and 150 bytes for each.
+    /// With `n`, every key that has more than 1/n of the bytes is found, from a sample of one record in sixteen.
+    /// Memory: `n` keys and 150 bytes for each.
     pub hot_keys: usize,
 
     /// Interval between refreshes of the shard map, jittered by a fifth. Default 60 s; at most 365 days.
@@ -222,17 +232,17 @@ pub struct ProducerConfig {
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum RecordOrdering {
-    /// Records of a shard leave in the order of `send`; retries, concurrent requests and resharding may change it. As the KPL.
+    /// Records of a shard leave in the order of `send`; retries, concurrent requests and resharding may change it. As
+    /// the KPL.
     #[default]
     BestEffort,
     /// Records of a key are never overtaken: not across throttles, lost responses, timeouts, resharding, nor failures.
     ///
-    /// A shard has one aggregate in flight at a time, so that its throughput is the size of an aggregate per round trip:
-    /// see [`aggregation_adaptive`](ProducerConfig::aggregation_adaptive). Each record takes 16 bytes of the overhead that
-    /// is counted for it.
-    /// Needs the shard map: without `kinesis:DescribeStreamSummary` and `kinesis:ListShards`, and on a stream that
-    /// places records itself, [`build`](crate::ProducerBuilder::build) fails with
-    /// [`BuildError::OrderingUnavailable`](crate::BuildError::OrderingUnavailable).
+    /// A shard has one aggregate in flight at a time, so that its throughput is the size of an aggregate per round
+    /// trip: see [`aggregation_adaptive`](ProducerConfig::aggregation_adaptive). Each record takes 16 bytes of the
+    /// overhead that is counted for it. Needs the shard map: without `kinesis:DescribeStreamSummary` and
+    /// `kinesis:ListShards`, and on a stream that places records itself, [`build`](crate::ProducerBuilder::build) fails
+    /// with [`BuildError::OrderingUnavailable`](crate::BuildError::OrderingUnavailable).
     PerPartitionKey,
 }
 
@@ -242,8 +252,8 @@ pub enum RecordOrdering {
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum OnGap {
-    /// They fail too, with [`FailureCause::PredecessorFailed`](crate::FailureCause::PredecessorFailed). To keep the order, the
-    /// application sends the failed record again, and the others after it.
+    /// They fail too, with [`FailureCause::PredecessorFailed`](crate::FailureCause::PredecessorFailed). To keep the
+    /// order, the application sends the failed record again, and the others after it.
     #[default]
     FailSuccessors,
     /// They are sent all the same.
@@ -261,10 +271,10 @@ pub enum Compression {
     Off,
     /// zstd over each aggregate, kept where it is smaller. Only consumers of this project read it.
     ///
-    /// Larger aggregates are compressed on threads of tokio for blocking work, at most four at a time: those of more than
-    /// 50 KiB at level 3, of more than 25 KiB from level 5 on, nearly all from level 17 on. The same holds for aggregates of
-    /// any size where very many are sealed at once. Later records of the shard wait for them. If no thread is free, an
-    /// aggregate goes out uncompressed after 5 s, or half of its time to live.
+    /// Larger aggregates are compressed on threads of tokio for blocking work, at most four at a time: those of more
+    /// than 50 KiB at level 3, of more than 25 KiB from level 5 on, nearly all from level 17 on. The same holds for
+    /// aggregates of any size where very many are sealed at once. Later records of the shard wait for them. If no
+    /// thread is free, an aggregate goes out uncompressed after 5 s, or half of its time to live.
     ///
     /// Memory: up to five contexts of zstd, which are kept; from level 9 on, each takes megabytes.
     Zstd {
@@ -338,8 +348,8 @@ settings! {
 }
 
 impl ProducerConfig {
-    /// Settings for tests on an emulator or an embedded AWS: records leave within 10 ms, and a failure shows within seconds.
-    /// All else is as by default.
+    /// Settings for tests on an emulator or an embedded AWS: records leave within 10 ms, and a failure shows within
+    /// seconds. All else is as by default.
     ///
     /// Not for production: records expire after 10 s, which a reshard or a short outage of the service may outlast.
     #[must_use]

@@ -156,8 +156,8 @@ pub struct Attempt {
     pub delay: Duration,
     /// Duration of the request.
     pub duration: Duration,
-    /// The service's error code, or `Timeout`, `Connection`, `NoCredentials`, `WrongShard`, `UnknownShard`. A code such as
-    /// `Http403` is the status of an answer without an error code, for instance of a proxy.
+    /// The service's error code, or `Timeout`, `Connection`, `NoCredentials`, `WrongShard`, `UnknownShard`. A code such
+    /// as `Http403` is the status of an answer without an error code, for instance of a proxy.
     pub code: Arc<str>,
     /// The service's message.
     pub message: Arc<str>,
@@ -167,8 +167,8 @@ pub struct Attempt {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FailureCause {
-    /// The time to live passed before the record was delivered: its own, or `record_ttl`. The attempts say what stood in the
-    /// way.
+    /// The time to live passed before the record was delivered: its own, or `record_ttl`. The attempts say what stood
+    /// in the way.
     #[error(
         "the time to live of {ttl:?} passed before the record was delivered (last: {last}): raise it or `record_ttl`, or see the attempts"
     )]
@@ -178,8 +178,9 @@ pub enum FailureCause {
         /// Code and message of the last attempt, or what the record waited for.
         last: Arc<str>,
     },
-    /// The service refused the record for what it is, or a proxy refused it as too large: the request was divided until the
-    /// record was alone in it. Sending it again does not help unless the limit of the stream or the proxy is raised.
+    /// The service refused the record for what it is, or a proxy refused it as too large: the request was divided until
+    /// the record was alone in it. Sending it again does not help unless the limit of the stream or the proxy is
+    /// raised.
     #[error("the service refuses the record ({code}: {message})")]
     Rejected {
         /// The service's error code.
@@ -199,10 +200,11 @@ pub enum FailureCause {
     },
     /// An error that waiting does not cure: no such stream, no permission, refused credentials, a disabled KMS key.
     ///
-    /// The producer believes such an answer if PutRecords has given no other answer for 10 s, or for half of `record_ttl` if
-    /// that is less. It does not believe that the stream is missing while DescribeStreamSummary finds it. Until then the
-    /// records are retried, and those whose time to live ends fail as [`Expired`](Self::Expired). Afterwards all sealed
-    /// records that wait fail, and later records fail with the first such answer, until PutRecords answers otherwise.
+    /// The producer believes such an answer if PutRecords has given no other answer for 10 s, or for half of
+    /// `record_ttl` if that is less. It does not believe that the stream is missing while DescribeStreamSummary finds
+    /// it. Until then the records are retried, and those whose time to live ends fail as [`Expired`](Self::Expired).
+    /// Afterwards all sealed records that wait fail, and later records fail with the first such answer, until
+    /// PutRecords answers otherwise.
     #[error(
         "the stream cannot be written to ({code}: {message}): check the stream, the role's kinesis:PutRecords, and the KMS key"
     )]
@@ -226,7 +228,8 @@ pub enum FailureCause {
         /// Why the earlier one failed.
         cause: Arc<Self>,
     },
-    /// The stream's record distribution strategy changed after the record was accepted, and the stream no longer accepts it.
+    /// The stream's record distribution strategy changed after the record was accepted, and the stream no longer
+    /// accepts it.
     #[error("the stream's record distribution strategy changed: {0}")]
     StrategyChanged(InvalidRecord),
     /// The producer stopped before the record had an outcome.
@@ -320,8 +323,8 @@ impl DeliveryError {
         &self.0.failure.attempts
     }
 
-    /// The error of the AWS SDK in the last attempt, if there was one: it holds the request id. Its debug text may quote
-    /// the service's whole answer.
+    /// The error of the AWS SDK in the last attempt, if there was one: it holds the request id. Its debug text may
+    /// quote the service's whole answer.
     #[must_use]
     pub fn sdk_error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         self.0.failure.source.as_deref()
@@ -368,7 +371,8 @@ mod tests {
 
     #[test]
     fn errors_are_small_in_a_result() {
-        // The functions of users return them: clippy warns of 128 bytes and more, and a large error slows the good case, too.
+        // The functions of users return them: clippy warns of 128 bytes and more, and a large error slows the good
+        // case, too.
         assert!(size_of::<SendError>() <= 64, "{}", size_of::<SendError>());
         assert!(size_of::<ReserveError>() <= 64);
         assert!(size_of::<DeliveryError>() <= 64);

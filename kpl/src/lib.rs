@@ -1,5 +1,5 @@
-//! Kinesis Producer Library (KPL) for Rust: accepts records one by one and writes them to a Kinesis data stream in aggregates
-//! and batches, with retries and bounded memory. No JVM, no child process.
+//! Kinesis Producer Library (KPL) for Rust: accepts records one by one and writes them to a Kinesis data stream in
+//! aggregates and batches, with retries and bounded memory. No JVM, no child process.
 //!
 //! ```
 //! use std::time::Duration;
@@ -63,7 +63,8 @@
 //!
 //! # Coming from the KPL
 //!
-//! [`parity`] has a row for each option of the KPL. [`ProducerConfig::from_properties`] reads the KPL's `.properties` files.
+//! [`parity`] has a row for each option of the KPL. [`ProducerConfig::from_properties`] reads the KPL's `.properties`
+//! files.
 //!
 //! # IAM actions
 //!
@@ -78,24 +79,25 @@
 //!
 //! # Streams that place records themselves
 //!
-//! If the record distribution strategy of an on-demand stream is `AUTO`, Kinesis ignores partition keys, so no shard can be
-//! predicted. The producer sends each record alone, and a record may lack its key ([`UserRecord::without_key`]). Data that
-//! begins as an aggregate does is refused ([`InvalidRecord::LooksAggregated`]), unless it is sent as [`UserRecord::raw`].
+//! If the record distribution strategy of an on-demand stream is `AUTO`, Kinesis ignores partition keys, so no shard
+//! can be predicted. The producer sends each record alone, and a record may lack its key ([`UserRecord::without_key`]).
+//! Data that begins as an aggregate does is refused ([`InvalidRecord::LooksAggregated`]), unless it is sent as
+//! [`UserRecord::raw`].
 //!
-//! The producer reads the strategy with `kinesis:DescribeStreamSummary` and follows a change in both directions. An aggregate
-//! that is in flight during the change is delivered if all its members belong to the shard that took it, and split otherwise.
-//! A record that the stream no longer accepts fails with [`FailureCause::StrategyChanged`].
+//! The producer reads the strategy with `kinesis:DescribeStreamSummary` and follows a change in both directions. An
+//! aggregate that is in flight during the change is delivered if all its members belong to the shard that took it, and
+//! split otherwise. A record that the stream no longer accepts fails with [`FailureCause::StrategyChanged`].
 //!
-//! Without that action, the producer detects a change to `AUTO` by the shards that take its records, but not a change back.
-//! Without `kinesis:ListShards` it detects neither, and consumers may drop data that begins as an aggregate does.
+//! Without that action, the producer detects a change to `AUTO` by the shards that take its records, but not a change
+//! back. Without `kinesis:ListShards` it detects neither, and consumers may drop data that begins as an aggregate does.
 //!
 //! # A stream created again
 //!
-//! If a stream is deleted and created again under its name, the producer judges its aggregates by a fresh shard map, as soon
-//! as it has sent a record in between. A producer that was idle meanwhile learns of the new stream with the next refresh of its
-//! map. Up to [`shard_map_refresh_interval`](ProducerConfig::shard_map_refresh_interval) later it may acknowledge an aggregate
-//! that consumers drop. Without `kinesis:DescribeStreamSummary` it may take the new stream for one that places records itself,
-//! and stop aggregating.
+//! If a stream is deleted and created again under its name, the producer judges its aggregates by a fresh shard map, as
+//! soon as it has sent a record in between. A producer that was idle meanwhile learns of the new stream with the next
+//! refresh of its map. Up to [`shard_map_refresh_interval`](ProducerConfig::shard_map_refresh_interval) later it may
+//! acknowledge an aggregate that consumers drop. Without `kinesis:DescribeStreamSummary` it may take the new stream for
+//! one that places records itself, and stop aggregating.
 //!
 //! # What it is not
 //!

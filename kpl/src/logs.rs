@@ -1,7 +1,7 @@
 //! Rate limits for warnings: one of a kind in ten seconds, with the number of those left out.
 //!
-//! No log line holds data or partition keys. The service's message is left out where it may quote them: where the service
-//! refuses a request for its content.
+//! No log line holds data or partition keys. The service's message is left out where it may quote them: where the
+//! service refuses a request for its content.
 
 use std::time::Duration;
 

@@ -58,7 +58,8 @@ pub struct Latencies {
 pub struct HotSpots {
     /// All open shards, the hottest first.
     pub shards: Vec<ShardLoad>,
-    /// The hottest partition keys, the hottest first; empty unless [`hot_keys`](crate::ProducerConfig::hot_keys) is set.
+    /// The hottest partition keys, the hottest first; empty unless [`hot_keys`](crate::ProducerConfig::hot_keys) is
+    /// set.
     pub keys: Vec<KeyLoad>,
 }
 

@@ -21,8 +21,9 @@ pub enum Priority {
     #[default]
     Critical,
     /// [`send`](crate::Producer::send) never waits for room for the record. If the buffer is fuller than
-    /// [`droppable_limit`](crate::ProducerConfig::droppable_limit), or its shard has no room, the record fails at once with
-    /// [`FailureCause::Dropped`](crate::FailureCause::Dropped). A record that was accepted is treated as any other.
+    /// [`droppable_limit`](crate::ProducerConfig::droppable_limit), or its shard has no room, the record fails at once
+    /// with [`FailureCause::Dropped`](crate::FailureCause::Dropped). A record that was accepted is treated as any
+    /// other.
     Droppable,
 }
 
@@ -40,10 +41,11 @@ pub struct UserRecord {
 }
 
 impl UserRecord {
-    /// Creates a record whose shard is chosen by the MD5 of `partition_key`: a `String`, an `Arc<str>`, or a `&'static str`.
+    /// Creates a record whose shard is chosen by the MD5 of `partition_key`: a `String`, an `Arc<str>`, or a `&'static
+    /// str`.
     ///
-    /// The key must have 1 to 256 Unicode scalar values. Key and data together must not exceed the stream's maximum record
-    /// size. [`Producer::send`](crate::Producer::send) checks both.
+    /// The key must have 1 to 256 Unicode scalar values. Key and data together must not exceed the stream's maximum
+    /// record size. [`Producer::send`](crate::Producer::send) checks both.
     pub fn new(partition_key: impl Into<PartitionKey>, data: impl Into<Bytes>) -> Self {
         Self {
             partition_key: partition_key.into(),
@@ -55,19 +57,19 @@ impl UserRecord {
         }
     }
 
-    /// Creates a record that is sent alone and as it is, even if its data begins as an aggregate does. Use it to forward an
-    /// aggregate.
+    /// Creates a record that is sent alone and as it is, even if its data begins as an aggregate does. Use it to
+    /// forward an aggregate.
     ///
-    /// Consumers de-aggregate it. In a record of [`new`](Self::new), such data is wrapped, and consumers get it back as one
-    /// record. The caller must see to it that all members belong to the shard that takes the record, or a KCL drops it. The
-    /// shard is chosen by `partition_key`, or by the explicit hash key, which in an aggregate of the KPL is that of the first
-    /// member.
+    /// Consumers de-aggregate it. In a record of [`new`](Self::new), such data is wrapped, and consumers get it back as
+    /// one record. The caller must see to it that all members belong to the shard that takes the record, or a KCL drops
+    /// it. The shard is chosen by `partition_key`, or by the explicit hash key, which in an aggregate of the KPL is
+    /// that of the first member.
     pub fn raw(partition_key: impl Into<PartitionKey>, data: impl Into<Bytes>) -> Self {
         Self { is_raw: true, ..Self::new(partition_key, data) }
     }
 
-    /// Creates a record without a partition key, for a stream whose record distribution strategy is `AUTO`. A producer of any
-    /// other stream refuses it.
+    /// Creates a record without a partition key, for a stream whose record distribution strategy is `AUTO`. A producer
+    /// of any other stream refuses it.
     pub fn without_key(data: impl Into<Bytes>) -> Self {
         Self::new("", data)
     }
@@ -104,11 +106,11 @@ impl UserRecord {
     /// [`record_ttl`](crate::ProducerConfig::record_ttl), which also says how precise it is.
     ///
     /// Records with different times to live share aggregates. Each one expires by its own time, and the others of its
-    /// aggregate are sent. In ordered mode with [`OnGap::FailSuccessors`](crate::OnGap::FailSuccessors), all records of an
-    /// aggregate have the same time to live: use few values there.
+    /// aggregate are sent. In ordered mode with [`OnGap::FailSuccessors`](crate::OnGap::FailSuccessors), all records of
+    /// an aggregate have the same time to live: use few values there.
     ///
-    /// If the time is less than twice `record_max_buffered_time`, the aggregate of the record is sent as soon as the shard
-    /// accepts it.
+    /// If the time is less than twice `record_max_buffered_time`, the aggregate of the record is sent as soon as the
+    /// shard accepts it.
     #[must_use]
     pub fn with_time_to_live(mut self, time_to_live: Duration) -> Self {
         self.time_to_live = Some(time_to_live);
@@ -173,14 +175,14 @@ impl UserRecord {
         !self.is_raw && !self.partition_key.is_empty()
     }
 
-    /// Whether the record is wrapped in an aggregate of its own when it is sent alone. Consumers would otherwise de-aggregate
-    /// its data.
+    /// Whether the record is wrapped in an aggregate of its own when it is sent alone. Consumers would otherwise
+    /// de-aggregate its data.
     pub(crate) fn is_wrapped_alone(&self) -> bool {
         !self.is_raw && looks_framed(&self.data)
     }
 
-    /// Checks the record against `max_record_size`, the stream's limit in bytes, and the limits of its key. The key may be
-    /// empty if `may_lack_key`: the service chooses the shard.
+    /// Checks the record against `max_record_size`, the stream's limit in bytes, and the limits of its key. The key may
+    /// be empty if `may_lack_key`: the service chooses the shard.
     pub(crate) fn validate(
         &self,
         max_record_size: usize,
@@ -239,8 +241,9 @@ pub enum InvalidRecord {
         /// Characters of this key.
         actual: usize,
     },
-    /// Key and data together exceed the stream's maximum record size, in bytes. If the limit is raised while the producer runs,
-    /// the producer learns of it with the next refresh of the shard map, if the role may describe the stream.
+    /// Key and data together exceed the stream's maximum record size, in bytes. If the limit is raised while the
+    /// producer runs, the producer learns of it with the next refresh of the shard map, if the role may describe the
+    /// stream.
     #[error(
         "partition key and data take {actual} bytes, the stream takes {limit}: split the record, or raise the limit with UpdateMaxRecordSize"
     )]
@@ -258,8 +261,9 @@ pub enum InvalidRecord {
         /// The text, cut after 64 characters.
         actual: String,
     },
-    /// The data begins as an aggregate does, and the stream's record distribution strategy is `AUTO`. On other streams such data
-    /// is wrapped in an aggregate of its own, but a KCL drops a wrapper whose key does not belong to the shard.
+    /// The data begins as an aggregate does, and the stream's record distribution strategy is `AUTO`. On other streams
+    /// such data is wrapped in an aggregate of its own, but a KCL drops a wrapper whose key does not belong to the
+    /// shard.
     #[error(
         "data begins as an aggregate does, which a stream whose record distribution strategy is AUTO cannot carry: send it with `UserRecord::raw` if it is one, begin it with another byte, or use a stream with USER_PARTITION_KEY"
     )]

@@ -46,15 +46,15 @@ fn class_of(code: &str) -> Option<RetryClass> {
     }
 }
 
-/// Classifies the HTTP status of an error answer whose code is not known: the answer of a proxy, a gateway or a firewall, or
-/// a new code of the service.
+/// Classifies the HTTP status of an error answer whose code is not known: the answer of a proxy, a gateway or a
+/// firewall, or a new code of the service.
 pub(crate) fn classify_status(status: u16) -> ErrorClass {
     match status {
         // The request is too large, and would be again.
         413 => ErrorClass::Rejected,
         status if is_of_the_moment(status) => ErrorClass::Transient,
-        // A firewall refuses one body with a 400 or a 403. A misconfigured proxy refuses all requests, with any of these.
-        // Splitting the request finds the former, and waiting may end the latter.
+        // A firewall refuses one body with a 400 or a 403. A misconfigured proxy refuses all requests, with any of
+        // these. Splitting the request finds the former, and waiting may end the latter.
         400..=499 => ErrorClass::Blocked,
         _ => ErrorClass::Transient,
     }
@@ -109,9 +109,9 @@ pub(crate) fn is_throttle(code: &str) -> bool {
 
 /// Whether an entry is refused because its shard is full. Then the rate of the shard is cut.
 ///
-/// Kinesis has one code for the limits of a shard, a stream and an account. Its message tells which one:
-/// `Rate exceeded for shard shardId-... in stream ...` or `Rate exceeded for stream ...`. Most entries are refused by their
-/// shard, so a message that names neither counts as a refusal by the shard.
+/// Kinesis has one code for the limits of a shard, a stream and an account. Its message tells which one: `Rate exceeded
+/// for shard shardId-... in stream ...` or `Rate exceeded for stream ...`. Most entries are refused by their shard, so
+/// a message that names neither counts as a refusal by the shard.
 pub(crate) fn is_shard_throttle(code: &str, message: &str) -> bool {
     class_of(code) == Some(RetryClass::Throttled)
         && !(message.contains("for stream") || message.contains("for account"))
@@ -133,8 +133,8 @@ pub(crate) fn is_of_stream(code: &str, message: &str) -> bool {
 pub(crate) const PUT_BACKOFF: BackoffSchedule =
     BackoffSchedule::new(Duration::from_millis(50), Duration::from_secs(5));
 
-/// Pauses of the start: 100 ms, doubled up to 2 s. A fleet that exceeds the account's 20 DescribeStreamSummary calls a second
-/// spreads out to that rate, and a service that comes up is found soon.
+/// Pauses of the start: 100 ms, doubled up to 2 s. A fleet that exceeds the account's 20 DescribeStreamSummary calls a
+/// second spreads out to that rate, and a service that comes up is found soon.
 pub(crate) const START_BACKOFF: BackoffSchedule =
     BackoffSchedule::new(Duration::from_millis(100), Duration::from_secs(2));
 

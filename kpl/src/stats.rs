@@ -66,8 +66,9 @@ counters! {
     sealed_alone,
     /// Those sealed because the next record was raw, or without a key.
     sealed_before_single,
-    /// Those sealed because their shard could take them and `record_max_buffered_time` was over, or a record with less than
-    /// twice that time to live was among them. Where that time is zero, because nothing of their shard was under way.
+    /// Those sealed because their shard could take them and `record_max_buffered_time` was over, or a record with less
+    /// than twice that time to live was among them. Where that time is zero, because nothing of their shard was under
+    /// way.
     sealed_by_linger,
     /// Those sealed because a record in them expired while their shard took nothing; in ordered mode, also because the
     /// next record had another time to live.
@@ -80,8 +81,8 @@ counters! {
     sealed_by_handover,
     /// Kinesis records that were put again after a failed attempt.
     retries,
-    /// Kinesis records refused because a limit was reached: of their shard, of the stream, of the account or of its KMS key.
-    /// Where a whole request was refused for that, each of its records counts.
+    /// Kinesis records refused because a limit was reached: of their shard, of the stream, of the account or of its KMS
+    /// key. Where a whole request was refused for that, each of its records counts.
     throttled,
 }
 

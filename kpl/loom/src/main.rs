@@ -1,7 +1,8 @@
-//! Runs every interleaving of the producer's two shared structures: the byte budget and the result slot of an aggregate.
+//! Runs every interleaving of the producer's two shared structures: the byte budget and the result slot of an
+//! aggregate.
 //!
-//! `cargo run --manifest-path kpl/loom/Cargo.toml`. The modules are the producer's own source files; what they take from
-//! `crate::sync` comes from loom here.
+//! `cargo run --manifest-path kpl/loom/Cargo.toml`. The modules are the producer's own source files; what they take
+//! from `crate::sync` comes from loom here.
 
 #![allow(
     dead_code,

@@ -57,8 +57,9 @@ impl Receipt {
 
 /// The outcome of one accepted record.
 ///
-/// Resolves once, to a [`Receipt`] when the record is durable in Kinesis, or to a [`DeliveryError`]. It always resolves:
-/// also when the producer is closed or dropped, when one of its tasks panics, and when the runtime shuts down.
+/// Resolves once, to a [`Receipt`] when the record is durable in Kinesis, or to a [`DeliveryError`]. It always
+/// resolves: also when the producer is closed or dropped, when one of its tasks panics, and when the runtime shuts
+/// down.
 ///
 /// # Cancel safety
 /// Dropping a `Delivery` cancels nothing: the record is sent all the same. If it fails, the failure goes to

@@ -26,7 +26,8 @@ const LONGEST_INLINE_MICROS: usize = 500;
 /// threads.
 const MOST_INLINE_MICROS: usize = 2000;
 
-/// Longest time for which an aggregate waits for its compression. A job of 1 MiB may take a second at the highest levels.
+/// Longest time for which an aggregate waits for its compression. A job of 1 MiB may take a second at the highest
+/// levels.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// The data of a Kinesis record.

@@ -225,8 +225,8 @@ impl Contents {
         }
     }
 
-    /// The records at these places, ascending. Data is copied out of an aggregate of more than twice its size, which would
-    /// live as long as each of the records.
+    /// The records at these places, ascending. Data is copied out of an aggregate of more than twice its size, which
+    /// would live as long as each of the records.
     pub(crate) fn records_at(&self, places: &[u32]) -> Vec<UserRecord> {
         let records = self.records();
         let all: usize = records.iter().map(|record| record.data.len()).sum();

@@ -1,15 +1,16 @@
 //! Lifetimes: when the members of an aggregate expire. Pure: time is passed in.
 //!
-//! Members usually have the same time to live and are accepted within the linger. Then all of them expire with the first.
-//! If an aggregate stays open for longer, or its members have different times to live, each member has its own lifetime.
+//! Members usually have the same time to live and are accepted within the linger. Then all of them expire with the
+//! first. If an aggregate stays open for longer, or its members have different times to live, each member has its own
+//! lifetime.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::clock::{self, Instant};
 
-/// Parts into which a time to live is divided. When a member expires, the members that would expire within one part fail
-/// with it, and the aggregate is rebuilt from the others. So it is rebuilt at most 16 times in one time to live.
+/// Parts into which a time to live is divided. When a member expires, the members that would expire within one part
+/// fail with it, and the aggregate is rebuilt from the others. So it is rebuilt at most 16 times in one time to live.
 const EXPIRY_STEPS: u32 = 16;
 
 /// Number of the latest times to live that a new member is compared with, so that equal ones are kept once.
@@ -44,8 +45,8 @@ struct Lifetime {
 }
 
 impl Lifetimes {
-    /// Lifetimes of a first member, which was accepted at `opened`. `usual` is the time to live of members without their
-    /// own.
+    /// Lifetimes of a first member, which was accepted at `opened`. `usual` is the time to live of members without
+    /// their own.
     pub(crate) fn new(time_to_live: Option<Duration>, opened: Instant, usual: Duration) -> Self {
         Self {
             time_to_live,
@@ -200,8 +201,8 @@ mod tests {
     const USUAL: Duration = Duration::from_secs(30);
 
     proptest! {
-        /// Each member fails no later than its time to live says, and at most a sixteenth of it early; where lifetimes are
-        /// parted, those of the parts are the same.
+        /// Each member fails no later than its time to live says, and at most a sixteenth of it early; where lifetimes
+        /// are parted, those of the parts are the same.
         #[test]
         fn members_expire_by_their_own_time(
             records in proptest::collection::vec((proptest::option::of(1..40_000_u64), 0..5000_u64), 1..40),

@@ -1,4 +1,5 @@
-//! Aggregates: several user records in one Kinesis record, from the open aggregate of a shard to the bytes that are sent.
+//! Aggregates: several user records in one Kinesis record, from the open aggregate of a shard to the bytes that are
+//! sent.
 
 pub(crate) mod builder;
 pub(crate) mod compression;

@@ -3,9 +3,9 @@
 //! The rules are in [`fair_share`](super::fair_share). This file has the lock around them, the future of a waiter
 //! ([`Turn`]), and the guard of the room that it gets ([`Charge`]).
 //!
-//! *A `send` that waits for room* is woken by [`Wakes::wake`], after the lock is released, when room is given back (a [`Charge`]
-//! is dropped or shrinks), a charge moves to another queue, a waiter gives up, or the producer closes. The rules say which
-//! waiters got room.
+//! *A `send` that waits for room* is woken by [`Wakes::wake`], after the lock is released, when room is given back (a
+//! [`Charge`] is dropped or shrinks), a charge moves to another queue, a waiter gives up, or the producer closes. The
+//! rules say which waiters got room.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -41,10 +41,9 @@ pub(crate) const AGGREGATE_OVERHEAD: usize = 1024;
 /// the budget, two get a third each, and the other shards of all producers go on.
 ///
 /// They stop in one case: a record for a shard that holds nothing, or a [reservation](crate::Producer::reserve), needs
-/// more than is free and not reserved for an earlier one. Then later records of all producers wait until it fits, and open
-/// aggregates are sent. A `try_send` that is refused has open aggregates sent, too. If several shards
-/// are stalled, the wait may last until their records expire. Make the budget many times as large as the largest
-/// record.
+/// more than is free and not reserved for an earlier one. Then later records of all producers wait until it fits, and
+/// open aggregates are sent. A `try_send` that is refused has open aggregates sent, too. If several shards are stalled,
+/// the wait may last until their records expire. Make the budget many times as large as the largest record.
 ///
 /// ```
 /// use kpl::MemoryBudget;

@@ -1,24 +1,24 @@
-//! The rules of a memory budget: how many bytes each shard of each producer may hold, and which waiter gets room next. Pure:
-//! the lock around it is `budget.rs`.
+//! The rules of a memory budget: how many bytes each shard of each producer may hold, and which waiter gets room next.
+//! Pure: the lock around it is `budget.rs`.
 //!
-//! *Fair share.* A shard may hold at most as much as is still free. So one hot shard gets half of the budget, two get a third
-//! each, and the other shards find room, whichever producer they belong to. A shard that holds nothing may take all that is
-//! free.
+//! *Fair share.* A shard may hold at most as much as is still free. So one hot shard gets half of the budget, two get a
+//! third each, and the other shards find room, whichever producer they belong to. A shard that holds nothing may take
+//! all that is free.
 //!
-//! *Waiters.* A record for which there is no room waits. The waiters of one shard are served in the order of arrival. Among
-//! shards the oldest waiter that fits goes first: a waiter that does not fit holds up its own shard only.
+//! *Waiters.* A record for which there is no room waits. The waiters of one shard are served in the order of arrival.
+//! Among shards the oldest waiter that fits goes first: a waiter that does not fit holds up its own shard only.
 //!
-//! *Reserved bytes.* A waiter whose shard holds nothing may need more than is free. Then all that is free is reserved for it:
-//! younger waiters get none, and the open aggregates of all producers are flushed.
+//! *Reserved bytes.* A waiter whose shard holds nothing may need more than is free. Then all that is free is reserved
+//! for it: younger waiters get none, and the open aggregates of all producers are flushed.
 //!
-//! *Permits.* Room for a permit has no shard yet and may end up with any. So a permit waits while an older waiter of its
-//! producer waits, and while the fullest shard together with all permits of the producer would hold more than twice what is
-//! left. If a permit waits while its producer holds no unused permit, and no older record of that producer waits, its bytes
-//! are reserved, and younger waiters get room out of the rest.
+//! *Permits.* Room for a permit has no shard yet and may end up with any. So a permit waits while an older waiter of
+//! its producer waits, and while the fullest shard together with all permits of the producer would hold more than twice
+//! what is left. If a permit waits while its producer holds no unused permit, and no older record of that producer
+//! waits, its bytes are reserved, and younger waiters get room out of the rest.
 //!
-//! *Cost.* A grant, a return and a new waiter each take a time that is logarithmic in the number of waiters. While permits
-//! wait, each return also checks the first permit of each producer. [`FairShare::take_pressure`] takes logarithmic time for
-//! each shard that it is asked about or that began to wait, whatever other shards wait.
+//! *Cost.* A grant, a return and a new waiter each take a time that is logarithmic in the number of waiters. While
+//! permits wait, each return also checks the first permit of each producer. [`FairShare::take_pressure`] takes
+//! logarithmic time for each shard that it is asked about or that began to wait, whatever other shards wait.
 
 // The paths are given because a benchmark includes this file.
 #[path = "fair_share/pressure.rs"]
@@ -156,8 +156,8 @@ impl<S: Clone> FairShare<S> {
         wakes
     }
 
-    /// Takes room now, if no waiter is overtaken. `percent` is for droppable records: how much of the budget, and of the
-    /// fair share of the shard, may be used then.
+    /// Takes room now, if no waiter is overtaken. `percent` is for droppable records: how much of the budget, and of
+    /// the fair share of the shard, may be used then.
     pub(crate) fn try_take(&mut self, holder: Holder, bytes: usize, percent: Option<u32>) -> bool {
         let overtakes = match holder.queue_id {
             QueueId::PERMITS => self.queues(holder.producer).next().is_some(),
@@ -193,8 +193,8 @@ impl<S: Clone> FairShare<S> {
         Some((ticket, wakes))
     }
 
-    /// Whether a waiter got its room; `Ready(false)` when its wait ended without. A waiter that still waits leaves its waker.
-    /// The waker before is returned, to be dropped after the lock is released.
+    /// Whether a waiter got its room; `Ready(false)` when its wait ended without. A waiter that still waits leaves its
+    /// waker. The waker before is returned, to be dropped after the lock is released.
     pub(crate) fn poll(
         &mut self,
         holder: Holder,
@@ -435,7 +435,8 @@ impl<S: Clone> FairShare<S> {
                 self.granted.insert(ticket);
                 granted.push((ticket, waiter.and_then(|waiter| waiter.waker)));
             } else if self.usage(holder.producer).held(holder.queue_id) == 0 {
-                // The waiter's bytes are reserved. A waiter of a shard needs more than is available, so nothing remains.
+                // The waiter's bytes are reserved. A waiter of a shard needs more than is available, so nothing
+                // remains.
                 self.reserved = self.reserved.saturating_add(bytes);
             }
         }

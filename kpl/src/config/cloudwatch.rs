@@ -23,8 +23,8 @@ use super::metrics::{
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 pub struct CloudWatchConfig {
-    /// The namespace. Default `KinesisProducerLibrary`; 1 to 255 printable ASCII characters, not beginning with `AWS/` or
-    /// `:`. KPL: `MetricsNamespace`.
+    /// The namespace. Default `KinesisProducerLibrary`; 1 to 255 printable ASCII characters, not beginning with `AWS/`
+    /// or `:`. KPL: `MetricsNamespace`.
     pub namespace: String,
 
     /// Which metrics are published. Default all. KPL: `MetricsLevel`.

@@ -1,4 +1,5 @@
-//! The partition keys with the most bytes: a space-saving sketch with a bounded number of keys. Pure: time is passed in.
+//! The partition keys with the most bytes: a space-saving sketch with a bounded number of keys. Pure: time is passed
+//! in.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -121,7 +122,8 @@ mod tests {
     use crate::clock;
 
     proptest! {
-        /// The guarantee of the sketch: no key is undercounted, the error is known, and whatever is above 1/capacity is there.
+        /// The guarantee of the sketch: no key is undercounted, the error is known, and whatever is above 1/capacity is
+        /// there.
         #[test]
         fn no_heavy_key_is_missed(
             records in proptest::collection::vec((0..40_u8, 1..1000_usize), 1..600),

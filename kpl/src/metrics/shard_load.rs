@@ -25,9 +25,11 @@ pub struct ShardLoad {
     pub bytes_per_second: f64,
     /// Kinesis records per second that the shard refused because it was full.
     pub throttled_per_second: f64,
-    /// What this producer writes, as a share of a shard's limit: 1,000 records or 1 MiB per second, whichever share is larger.
+    /// What this producer writes, as a share of a shard's limit: 1,000 records or 1 MiB per second, whichever share is
+    /// larger.
     pub utilisation: f64,
-    /// What this producer may send now, as a share of that limit; see [`rate_limit`](crate::ProducerConfig::rate_limit).
+    /// What this producer may send now, as a share of that limit; see
+    /// [`rate_limit`](crate::ProducerConfig::rate_limit).
     pub rate: f64,
 }
 

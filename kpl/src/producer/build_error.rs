@@ -66,9 +66,8 @@ pub enum BuildError {
         /// The last error.
         cause: String,
     },
-    /// What the start waited for did not come about within
-    /// [`startup_timeout`](crate::ProducerConfig::startup_timeout): Kinesis throttled or failed, or the stream was being
-    /// created.
+    /// What the start waited for did not come about within [`startup_timeout`](crate::ProducerConfig::startup_timeout):
+    /// Kinesis throttled or failed, or the stream was being created.
     #[error(
         "the start was given up at {operation} of Kinesis, after {tries} tries within {elapsed:.1?} ({cause}): start again, or raise `startup_timeout`"
     )]

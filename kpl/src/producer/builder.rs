@@ -89,10 +89,11 @@ impl ProducerBuilder {
         self
     }
 
-    /// Sets a function that is called for each failed record whose `Delivery` was dropped before it returned the failure.
+    /// Sets a function that is called for each failed record whose `Delivery` was dropped before it returned the
+    /// failure.
     ///
-    /// It runs on a task of the producer, or where the `Delivery` is dropped, so it must not block. A panic in it is logged. It
-    /// must not hold a `Producer`: neither would ever be dropped.
+    /// It runs on a task of the producer, or where the `Delivery` is dropped, so it must not block. A panic in it is
+    /// logged. It must not hold a `Producer`: neither would ever be dropped.
     pub fn on_failure(mut self, hook: impl Fn(&DeliveryError) + Send + Sync + 'static) -> Self {
         self.components.on_failure = Some(caught(hook));
         self
@@ -100,9 +101,9 @@ impl ProducerBuilder {
 
     /// Publishes the producer's [metrics](crate::metrics) to Amazon CloudWatch. Default: no.
     ///
-    /// Region, credentials and endpoint of CloudWatch are those of `sdk_config`. The role needs `cloudwatch:PutMetricData`.
-    /// If an upload fails, its data is kept for the next one: at most 20,000 series of about 300 bytes each.
-    /// [`close`](Producer::close) makes the last upload, which may take five seconds more.
+    /// Region, credentials and endpoint of CloudWatch are those of `sdk_config`. The role needs
+    /// `cloudwatch:PutMetricData`. If an upload fails, its data is kept for the next one: at most 20,000 series of
+    /// about 300 bytes each. [`close`](Producer::close) makes the last upload, which may take five seconds more.
     #[cfg(feature = "cloudwatch")]
     pub fn cloudwatch(mut self, sdk_config: &SdkConfig, config: CloudWatchConfig) -> Self {
         self.components.cloudwatch = Some(CloudWatch::new(sdk_config, config));
@@ -111,8 +112,8 @@ impl ProducerBuilder {
 
     /// Checks settings, credentials and stream, loads the shard map, and starts the producer's tasks.
     ///
-    /// The role should allow `kinesis:DescribeStreamSummary` and `kinesis:ListShards`. With `kinesis:PutRecords` alone the
-    /// producer works, but it logs a warning and does not aggregate, because it does not know the shards.
+    /// The role should allow `kinesis:DescribeStreamSummary` and `kinesis:ListShards`. With `kinesis:PutRecords` alone
+    /// the producer works, but it logs a warning and does not aggregate, because it does not know the shards.
     ///
     /// # Errors
     /// A [`BuildError`], within [`ProducerConfig::startup_timeout`].

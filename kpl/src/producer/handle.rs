@@ -101,8 +101,8 @@ impl Producer {
 
     /// Accepts a record. The returned [`Delivery`] resolves when the record is durable in Kinesis, or has failed.
     ///
-    /// `send` waits only for room in the buffer. Records of a shard get room in the order of arrival; among calls that overlap,
-    /// a later one may enter first. An invalid record is refused before that.
+    /// `send` waits only for room in the buffer. Records of a shard get room in the order of arrival; among calls that
+    /// overlap, a later one may enter first. An invalid record is refused before that.
     ///
     /// Keep many records in flight: a loop that awaits each `Delivery` before the next `send` puts one record into each
     /// aggregate.
@@ -161,10 +161,11 @@ impl Producer {
     ///
     /// Use it in `select!` loops: a future that is dropped loses no record, because the record comes later.
     ///
-    /// Reservations are served in the order of arrival. The shard of a reservation is not known yet, so it waits for every
-    /// earlier [`send`](Self::send) of this producer that waits for room. It also waits while the fullest shard and all unused permits
-    /// hold more than twice of what would be left free. A hot shard therefore delays reservations. Reservations do not
-    /// delay `send` to another shard, unless more is reserved than [is free](crate::MemoryBudget).
+    /// Reservations are served in the order of arrival. The shard of a reservation is not known yet, so it waits for
+    /// every earlier [`send`](Self::send) of this producer that waits for room. It also waits while the fullest shard
+    /// and all unused permits hold more than twice of what would be left free. A hot shard therefore delays
+    /// reservations. Reservations do not delay `send` to another shard, unless more is reserved than [is
+    /// free](crate::MemoryBudget).
     ///
     /// ```
     /// # use kinesis_testkit::LocalAws;
@@ -226,10 +227,11 @@ impl Producer {
         context.outcomes.epochs.completed(epoch).await;
     }
 
-    /// Accepts no more records, waits up to `deadline` until every record has an outcome, and ends the producer's tasks.
+    /// Accepts no more records, waits up to `deadline` until every record has an outcome, and ends the producer's
+    /// tasks.
     ///
-    /// A record without an outcome at the deadline is abandoned: its `Delivery` resolves to an error that holds the record.
-    /// `close` may be called on several clones; each call returns the same report.
+    /// A record without an outcome at the deadline is abandoned: its `Delivery` resolves to an error that holds the
+    /// record. `close` may be called on several clones; each call returns the same report.
     ///
     /// # Cancel safety
     /// If the future is dropped, the producer accepts no more records and goes on sending. Call `close` again to end it.
@@ -267,10 +269,11 @@ impl Producer {
         self.handle.context.budget.peak()
     }
 
-    /// Age of the oldest accepted record without an outcome; `None` if there is none. KPL: `getOldestRecordTimeInMillis`.
+    /// Age of the oldest accepted record without an outcome; `None` if there is none. KPL:
+    /// `getOldestRecordTimeInMillis`.
     ///
-    /// The age is up to 100 ms too high, because records are not noted one by one. If other records of an aggregate had an
-    /// outcome earlier, its last record counts from the acceptance of the first. If the age comes near
+    /// The age is up to 100 ms too high, because records are not noted one by one. If other records of an aggregate had
+    /// an outcome earlier, its last record counts from the acceptance of the first. If the age comes near
     /// [`record_ttl`](crate::ProducerConfig::record_ttl), the records of some shard are not delivered;
     /// [`hot_spots`](Self::hot_spots) may tell which shard.
     #[must_use]
@@ -285,8 +288,8 @@ impl Producer {
         self.handle.context.telemetry.latencies()
     }
 
-    /// Bytes of payload in flight. At most [`max_in_flight_bytes`](crate::ProducerConfig::max_in_flight_bytes), unless a single
-    /// record is larger.
+    /// Bytes of payload in flight. At most [`max_in_flight_bytes`](crate::ProducerConfig::max_in_flight_bytes), unless
+    /// a single record is larger.
     #[must_use]
     pub fn in_flight_bytes(&self) -> usize {
         self.handle.context.telemetry.in_flight_bytes()
@@ -294,8 +297,8 @@ impl Producer {
 
     /// Load of each open shard over the last 10 to 20 seconds, and the hottest partition keys of the last minutes.
     ///
-    /// Keys are counted if [`hot_keys`](crate::ProducerConfig::hot_keys) is set. The report contains partition keys of your
-    /// records: show it only to readers who may see them.
+    /// Keys are counted if [`hot_keys`](crate::ProducerConfig::hot_keys) is set. The report contains partition keys of
+    /// your records: show it only to readers who may see them.
     #[must_use]
     pub fn hot_spots(&self) -> HotSpots {
         let Handle { context, shards, .. } = &*self.handle;

@@ -10,7 +10,8 @@ use crate::shard::queue::NotAccepted;
 
 /// Room in the buffer for one record; see [`Producer::reserve`]. Dropping it gives the room back.
 ///
-/// It keeps the producer alive, as a clone does. [`flush`](Producer::flush) and [`close`](Producer::close) do not wait for it.
+/// It keeps the producer alive, as a clone does. [`flush`](Producer::flush) and [`close`](Producer::close) do not wait
+/// for it.
 #[must_use = "a permit that is dropped gives its room back"]
 #[derive(Debug)]
 pub struct Permit {

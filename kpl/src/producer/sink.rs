@@ -24,7 +24,8 @@ const MAX_FAILURES_KEPT: usize = 64;
 /// * **Back-pressure**: the sink keeps a record for which the buffer has no room, and `poll_ready` waits until it has room, in
 ///   the order of arrival within its shard.
 /// * **Flush** sends open aggregates and waits until all records of this sink have an outcome.
-/// * **Close** flushes and accepts no more records. The producer stays open: [close](Producer::close) it after its sinks.
+/// * **Close** flushes and accepts no more records. The producer stays open: [close](Producer::close) it after its
+///   sinks.
 /// * **Errors of `feed` and `start_send`**: [`SinkError::Send`], for a record that was not accepted. [`SendError::Closed`] may
 ///   hold the previous record instead, if that one still waited for room. The sink accepts no other record after that.
 /// * **Errors of flush and close**: [`SinkError::Delivery`], for one failed record. Call again for the next failed record, until

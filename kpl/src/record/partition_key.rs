@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 /// A partition key: text that is owned, shared, or part of the program.
 ///
-/// [`UserRecord::new`](crate::UserRecord::new) takes whatever converts into it. A key that many records have costs no copy as
-/// an `Arc<str>` or a `&'static str`; other borrowed text must be copied into a `String`.
+/// [`UserRecord::new`](crate::UserRecord::new) takes whatever converts into it. A key that many records have costs no
+/// copy as an `Arc<str>` or a `&'static str`; other borrowed text must be copied into a `String`.
 ///
 /// ```
 /// use std::sync::Arc;

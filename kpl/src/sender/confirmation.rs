@@ -1,7 +1,7 @@
 //! Confirmation: whether the shard that took an aggregate may keep it.
 //!
-//! A KCL drops an aggregate with a member whose hash key does not belong to the shard. So if a shard was split or merged
-//! while an aggregate was in flight, the aggregate is not acknowledged when it is written:
+//! A KCL drops an aggregate with a member whose hash key does not belong to the shard. So if a shard was split or
+//! merged while an aggregate was in flight, the aggregate is not acknowledged when it is written:
 //! 1. The shard map has the range of the shard that took the aggregate. If all members are inside, the aggregate is
 //!    delivered.
 //! 2. If not, or if the map does not know the shard, the aggregate waits as [`Written`] for a fresh map.
@@ -31,8 +31,9 @@ pub(super) enum ShardCheck {
     UnknownShard,
 }
 
-/// Checks a record against `range`, the hash keys of the shard that took it, if the map knows them. `is_framed`: whether it is an
-/// aggregate, perhaps of one member. Consumers do not filter other records, so these are in no wrong shard.
+/// Checks a record against `range`, the hash keys of the shard that took it, if the map knows them. `is_framed`:
+/// whether it is an aggregate, perhaps of one member. Consumers do not filter other records, so these are in no wrong
+/// shard.
 fn check_shard(is_framed: bool, span: HashKeySpan, range: Option<HashKeyRange>) -> ShardCheck {
     match range {
         _ if !is_framed => ShardCheck::Delivered,
@@ -52,7 +53,8 @@ pub(super) struct Written {
 }
 
 impl Written {
-    /// When the record no longer waits: an aggregate after half of its time, so that its members have time to be sent alone.
+    /// When the record no longer waits: an aggregate after half of its time, so that its members have time to be sent
+    /// alone.
     pub(super) fn gives_up(&self) -> Instant {
         let began = self.record.history.started;
         let left = self.record.expires().saturating_duration_since(began);
@@ -136,8 +138,8 @@ impl Sender {
         check_shard(record.sealed.is_framed && !is_blank, record.span, range)
     }
 
-    /// A map is in place that was requested after the record was written: the record is delivered, or all members are sent
-    /// again to the shards they belong to now.
+    /// A map is in place that was requested after the record was written: the record is delivered, or all members are
+    /// sent again to the shards they belong to now.
     pub(super) fn check_again(&mut self, written: Written) {
         let Written { mut record, shard_id, sequence_number, .. } = written;
         let range = self.table.map.range_of(&shard_id);
@@ -158,8 +160,8 @@ impl Sender {
         self.requeue_by_shard(record);
     }
 
-    /// No fresh map came in time: sends the members again one by one, because a single record is never in the wrong shard.
-    /// Returns the records that have expired.
+    /// No fresh map came in time: sends the members again one by one, because a single record is never in the wrong
+    /// shard. Returns the records that have expired.
     pub(super) fn give_up_unconfirmed(&mut self, now: Instant) -> Vec<KinesisRecord> {
         let mut expired = Vec::new();
         let overdue = self.unconfirmed.extract_if(.., |written| written.gives_up() <= now);

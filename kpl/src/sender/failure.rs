@@ -1,8 +1,8 @@
 //! How records fail, in ordered mode together with the later records of their keys.
 //!
 //! A failure is decided and becomes visible in one turn of the sender. In ordered mode the intakes of the keys are
-//! locked meanwhile, so that no later record of a key is accepted between the failure of the first record and that of the
-//! records after it. Work that takes time is left to later turns: see [`FailedRecord`].
+//! locked meanwhile, so that no later record of a key is accepted between the failure of the first record and that of
+//! the records after it. Work that takes time is left to later turns: see [`FailedRecord`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

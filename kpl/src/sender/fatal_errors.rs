@@ -2,10 +2,10 @@
 //!
 //! IAM policies, KMS grants and the control plane of Kinesis are eventually consistent. For moments they refuse what
 //! they allow, or do not find a stream that exists. If the producer believed the first such error, all buffered records
-//! would fail. So a fatal error counts as transient until fatal errors have lasted for [`BELIEVED_AFTER`], or for half of
-//! `record_ttl` if that is less, in at least [`LEAST_ERRORS`] responses. A response that refuses a record for any other
-//! reason, such as a throttle, shows that the stream and the permissions are there, and ends the series. A timeout or a
-//! broken connection shows nothing.
+//! would fail. So a fatal error counts as transient until fatal errors have lasted for [`BELIEVED_AFTER`], or for half
+//! of `record_ttl` if that is less, in at least [`LEAST_ERRORS`] responses. A response that refuses a record for any
+//! other reason, such as a throttle, shows that the stream and the permissions are there, and ends the series. A
+//! timeout or a broken connection shows nothing.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ use crate::error::{FailureCause, Source};
 use crate::retry;
 use crate::service::{CallError, StreamDescription};
 
-/// Longest time for which PutRecords must return fatal errors before they are believed. The consumer waits as long before it
-/// believes that a stream is gone.
+/// Longest time for which PutRecords must return fatal errors before they are believed. The consumer waits as long
+/// before it believes that a stream is gone.
 const BELIEVED_AFTER: Duration = Duration::from_secs(10);
 
 /// Fatal errors that are believed, at least.
 const LEAST_ERRORS: u32 = 3;
 
-/// Shortest pause between two calls of DescribeStreamSummary. An account may make 20 such calls a second. Up to as much again is
-/// added at random.
+/// Shortest pause between two calls of DescribeStreamSummary. An account may make 20 such calls a second. Up to as much
+/// again is added at random.
 const CONFIRM_PAUSE: Duration = Duration::from_secs(2);
 
 /// The answer of DescribeStreamSummary for a stream that PutRecords does not find.
@@ -149,8 +149,8 @@ impl Sender {
         }
     }
 
-    /// Fails the records that wait. Until PutRecords answers otherwise, each fatal error does so again, and fails its own
-    /// records at once.
+    /// Fails the records that wait. Until PutRecords answers otherwise, each fatal error does so again, and fails its
+    /// own records at once.
     fn believe(&mut self) {
         if let Some(streak) = &self.fatal_errors.streak {
             tracing::error!(

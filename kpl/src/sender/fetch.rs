@@ -155,7 +155,8 @@ impl Sender {
         }
     }
 
-    /// Moves a record to the queue that takes its keys now. An aggregate whose members belong to several shards is split by shard.
+    /// Moves a record to the queue that takes its keys now. An aggregate whose members belong to several shards is
+    /// split by shard.
     pub(super) fn requeue_by_shard(&mut self, mut record: KinesisRecord) {
         let table = Arc::clone(&self.table);
         let intake = table.intake_of(record.span.low);

@@ -318,7 +318,8 @@ impl Sender {
         self.expire(expired);
     }
 
-    /// Puts a record that was in flight back into its queue, from which it is sent again. If its time to live is over, it fails.
+    /// Puts a record that was in flight back into its queue, from which it is sent again. If its time to live is over,
+    /// it fails.
     fn requeue(&mut self, record: KinesisRecord, now: Instant) {
         let id = record.queue_id;
         if record.expires() <= now {

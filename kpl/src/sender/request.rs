@@ -263,8 +263,8 @@ impl Sender {
 
     /// Splits the aggregate at the head of the unpredicted queue into single records, some members at a time.
     ///
-    /// A single record takes much more memory than its bytes count in an aggregate. So a buffer full of aggregates is not split
-    /// at once when the stream begins to place records itself, or when the shard map gets a gap.
+    /// A single record takes much more memory than its bytes count in an aggregate. So a buffer full of aggregates is
+    /// not split at once when the stream begins to place records itself, or when the shard map gets a gap.
     fn split_off_singles(&mut self) {
         let queue_id = self.table.unpredicted.id;
         let Some(queue) = self.queues.get_mut(&queue_id) else {

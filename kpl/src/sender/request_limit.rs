@@ -1,10 +1,11 @@
-//! Request limit: the most bytes that a request of several records may have, as learned from answers 413. A proxy may accept
-//! less than Kinesis. Pure: time is passed in.
+//! Request limit: the most bytes that a request of several records may have, as learned from answers 413. A proxy may
+//! accept less than Kinesis. Pure: time is passed in.
 //!
 //! * A request of several records that is refused as too large halves the limit, or sets it to what passed recently.
 //! * The limit grows slowly, because that of the proxy may be raised. If it has grown too far, a request is refused again. Then
 //!   it waits twice as long before it grows the next time.
-//! * A proxy may also answer 413 for the content of a request. So a refusal does not count if a larger request passed recently.
+//! * A proxy may also answer 413 for the content of a request. So a refusal does not count if a larger request passed
+//!   recently.
 
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use crate::clock::Instant;
 /// The smallest limit, in bytes. A refusal of a smaller request is not learned from.
 const LEAST: usize = 64 * 1024;
 
-/// The limit grows by one part in so many. A refusal counts against what passed recently only if it is smaller by as much:
-/// requests of equal size may differ a little on the wire.
+/// The limit grows by one part in so many. A refusal counts against what passed recently only if it is smaller by as
+/// much: requests of equal size may differ a little on the wire.
 const STEP: usize = 8;
 
 /// Pause before the limit grows.

@@ -8,9 +8,10 @@
 //! * Refused with a fatal code (no access, no such stream): the record is sent again until PutRecords has given only fatal
 //!   errors for 10 s, and then fails at once ([`fatal_errors`](super::fatal_errors)).
 //!
-//! If a whole request fails, its records go back to their queues, and all are due at the same time. If one of them may be the
-//! cause, the halves of the request are sent apart from all other records: [`isolation`](super::isolation). A record also fails
-//! at once if it is alone in a request that is rejected, and at each throttle if `fail_if_throttled` is set.
+//! If a whole request fails, its records go back to their queues, and all are due at the same time. If one of them may
+//! be the cause, the halves of the request are sent apart from all other records: [`isolation`](super::isolation). A
+//! record also fails at once if it is alone in a request that is rejected, and at each throttle if `fail_if_throttled`
+//! is set.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -217,7 +218,8 @@ impl Sender {
         self.queues.get(&record.queue_id)?.intake.shard_id.clone()
     }
 
-    /// Handles a refused entry. A throttle of the shard slows down its limiter, and the record goes back to the queue at once.
+    /// Handles a refused entry. A throttle of the shard slows down its limiter, and the record goes back to the queue
+    /// at once.
     fn on_entry_refused(&mut self, record: KinesisRecord, refusal: &Refusal, now: Instant) {
         let delay = PUT_BACKOFF.delay(record.history.attempts, &mut self.rng);
         if retry::is_throttle(&refusal.code) {

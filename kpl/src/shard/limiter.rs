@@ -1,9 +1,9 @@
-//! Limiter: how fast one shard may be sent to. Two token buckets whose rate adapts by AIMD, and a pause after each throttle.
-//! Pure: time and chance are passed in.
+//! Limiter: how fast one shard may be sent to. Two token buckets whose rate adapts by AIMD, and a pause after each
+//! throttle. Pure: time and chance are passed in.
 //!
-//! Producers that share a shard do not know of each other. Each raises its rate by steps while the shard accepts its records,
-//! and cuts it by a factor when the shard refuses one. Steps that do not depend on the rate, and cuts that do, lead all
-//! producers to similar rates, whatever rates they began with.
+//! Producers that share a shard do not know of each other. Each raises its rate by steps while the shard accepts its
+//! records, and cuts it by a factor when the shard refuses one. Steps that do not depend on the rate, and cuts that do,
+//! lead all producers to similar rates, whatever rates they began with.
 //!
 //! * *Many producers.* Fixed steps are too large for small rates: most attempts would be refused. So below [`REFERENCE`] the
 //!   steps shrink with the usual rate of the producer. They shrink a little more slowly than the rate, so that a producer
@@ -31,22 +31,23 @@ const SLOWEST_RISE: f64 = 0.0015;
 const FASTEST_RISE: f64 = 0.02;
 
 /// Number of accepted records with which the rise doubles above the rate of the last cut. Without a throttle there, the
-/// producers that competed are gone. Below [`REFERENCE`], where throttles come later, it takes up to four times as many.
+/// producers that competed are gone. Below [`REFERENCE`], where throttles come later, it takes up to four times as
+/// many.
 const RISE_DOUBLES: f64 = 32.0;
 
 /// Rise without throttles after which the shard counts as free, in cuts; see [`ShardLimiter::headroom`].
 const FREE_HEADROOM: f64 = 6.0;
 
-/// Headroom that a throttle takes, in cuts. Where rises and cuts balance, the rate rises by one cut between two throttles,
-/// so the headroom stays near zero.
+/// Headroom that a throttle takes, in cuts. Where rises and cuts balance, the rate rises by one cut between two
+/// throttles, so the headroom stays near zero.
 const THROTTLE_HEADROOM: f64 = 2.0;
 
-/// Time in which the rate doubles while the shard counts as free. It does not depend on the rate, so that the producer that
-/// notices first is not far ahead of the others.
+/// Time in which the rate doubles while the shard counts as free. It does not depend on the rate, so that the producer
+/// that notices first is not far ahead of the others.
 const FREE_DOUBLES: Duration = Duration::from_secs(45);
 
-/// Largest rise for one record while the shard counts as free, in doublings. For producers with rare attempts, a shard counts
-/// as free by mistake now and then.
+/// Largest rise for one record while the shard counts as free, in doublings. For producers with rare attempts, a shard
+/// counts as free by mistake now and then.
 const FREE_DOUBLINGS_PER_RECORD: f64 = 0.25;
 
 /// Interval at which the rate is raised.
@@ -55,12 +56,12 @@ const RISE_INTERVAL: Duration = Duration::from_millis(50);
 /// Share of the shard below which steps and cuts shrink: the fair share of twelve producers.
 const REFERENCE: f64 = 0.08;
 
-/// Power of the usual rate with which [`STEP`] shrinks below [`REFERENCE`]. With 1, the refused part of the attempts would be
-/// constant, and rates would not converge. With 0, most attempts of a large fleet would be refused.
+/// Power of the usual rate with which [`STEP`] shrinks below [`REFERENCE`]. With 1, the refused part of the attempts
+/// would be constant, and rates would not converge. With 0, most attempts of a large fleet would be refused.
 const STEP_POWER: f64 = 0.68;
 
-/// Power of the usual rate with which [`SLOWEST_RISE`] shrinks below [`REFERENCE`]. It is per second and not per record, so
-/// with 2 the refused part would be constant.
+/// Power of the usual rate with which [`SLOWEST_RISE`] shrinks below [`REFERENCE`]. It is per second and not per
+/// record, so with 2 the refused part would be constant.
 const SLOWEST_RISE_POWER: f64 = 1.9;
 
 /// Part of the rate that a throttle takes, at [`REFERENCE`] and above.
@@ -72,8 +73,8 @@ const LEAST_GAIN: f64 = 0.05;
 /// Gain of a producer whose attempts are all refused, whatever its rate.
 const REFUSED_GAIN: f64 = 0.25;
 
-/// Power of the refused part of the attempts with which the gain falls. With 1, a few refusals by chance would cause large
-/// steps and cuts, which drive the rates of a large fleet apart.
+/// Power of the refused part of the attempts with which the gain falls. With 1, a few refusals by chance would cause
+/// large steps and cuts, which drive the rates of a large fleet apart.
 const REFUSED_GAIN_POWER: f64 = 1.5;
 
 /// Number of attempts over which the refused part is averaged.
@@ -88,8 +89,8 @@ const USUAL_SPREAD: f64 = 2.5;
 /// Number of throttles in a row that count for the rate. More of them may be an outage: slow start undoes their cuts.
 const CUTS_IN_A_ROW: u32 = 2;
 
-/// Smallest number of attempts within the time to live of a record, however small the rate. With a smallest rate instead,
-/// most attempts of a fleet with a smaller fair share would be refused.
+/// Smallest number of attempts within the time to live of a record, however small the rate. With a smallest rate
+/// instead, most attempts of a fleet with a smaller fair share would be refused.
 const ATTEMPTS_IN_TIME_TO_LIVE: f64 = 4.0;
 
 /// Longest gap between attempts, however long records live, so that a change at the shard is noticed. It is the gap of
@@ -145,8 +146,8 @@ pub(crate) struct ShardLimiter {
     /// Share of the shard's limits that may be sent.
     rate: f64,
     ceiling: f64,
-    /// Mean rate over the last attempts, on which the size of steps and cuts depends. With the rate itself, a producer that
-    /// was cut by chance would be slow to rise again.
+    /// Mean rate over the last attempts, on which the size of steps and cuts depends. With the rate itself, a producer
+    /// that was cut by chance would be slow to rise again.
     usual_rate: f64,
     /// Refused part of the last attempts.
     refused: f64,
@@ -161,7 +162,8 @@ pub(crate) struct ShardLimiter {
     cut_from: f64,
     /// Records accepted while the rate is above `cut_from`.
     served_past_cut: u32,
-    /// Rise of the rate minus what throttles took, in cuts. It is large if the producers that competed for the shard are gone.
+    /// Rise of the rate minus what throttles took, in cuts. It is large if the producers that competed for the shard
+    /// are gone.
     headroom: f64,
     /// When the rate was cut last. Throttles of requests that began earlier count as the same one.
     cut_at: Option<Instant>,
@@ -172,7 +174,8 @@ pub(crate) struct ShardLimiter {
 }
 
 impl ShardLimiter {
-    /// `rate_limit` is the initial rate and the ceiling, in percent of the shard's limits. `time_to_live` is that of records.
+    /// `rate_limit` is the initial rate and the ceiling, in percent of the shard's limits. `time_to_live` is that of
+    /// records.
     pub(crate) fn new(rate_limit: u32, time_to_live: Duration, now: Instant) -> Self {
         let ceiling = f64::from(rate_limit) / 100.0;
         let mut limiter = Self {
@@ -257,8 +260,8 @@ impl ShardLimiter {
         }
     }
 
-    /// Notes that the shard was full for a record of a request that began at `sent`. The rate is cut, and the shard pauses.
-    /// Refusals of requests that were in flight at the same time count as one.
+    /// Notes that the shard was full for a record of a request that began at `sent`. The rate is cut, and the shard
+    /// pauses. Refusals of requests that were in flight at the same time count as one.
     pub(crate) fn throttled(&mut self, sent: Instant, now: Instant, rng: &mut fastrand::Rng) {
         if self.cut_at.is_some_and(|cut| sent < cut) {
             return;
@@ -279,8 +282,8 @@ impl ShardLimiter {
         let left = 1.0 - CUT * self.gain();
         self.set_rate(self.rate * left);
         self.note_usual(1.0);
-        // The shard is full, so saved tokens are lost. The debt of a small rate lasts longer than the pause, so it gets the
-        // jitter: producers that were refused at the same time must not try again at the same time.
+        // The shard is full, so saved tokens are lost. The debt of a small rate lasts longer than the pause, so it gets
+        // the jitter: producers that were refused at the same time must not try again at the same time.
         let jitter = 1.0 + (2.0 * rng.f64() - 1.0) * (1.0 - self.scale());
         self.records.tokens = self.records.tokens.min(0.0) * jitter;
         self.bytes.tokens = self.bytes.tokens.min(0.0) * jitter;
@@ -323,8 +326,8 @@ impl ShardLimiter {
         (rise * self.gain() * speed).max(free).min(FASTEST_RISE * seconds).min(self.rate)
     }
 
-    /// Factor of steps and cuts, from 0 to 1. It scales both, so the rate at which they balance does not depend on it. A
-    /// large gain finds that rate sooner, and a small one keeps it steadier.
+    /// Factor of steps and cuts, from 0 to 1. It scales both, so the rate at which they balance does not depend on it.
+    /// A large gain finds that rate sooner, and a small one keeps it steadier.
     fn gain(&self) -> f64 {
         let while_refused = REFUSED_GAIN * self.refused.powf(REFUSED_GAIN_POWER);
         self.scale().max(LEAST_GAIN).max(while_refused)

@@ -17,12 +17,12 @@ pub(crate) use requests::RefreshRequests;
 
 /// The shards of a stream at one moment.
 ///
-/// The range of a shard never changes. So an old map has the right range for each id that it knows, unless the stream was
-/// deleted and created again.
+/// The range of a shard never changes. So an old map has the right range for each id that it knows, unless the stream
+/// was deleted and created again.
 #[derive(Debug, Default)]
 pub(crate) struct ShardMap {
-    /// Open shards, sorted by ending hash key, each with the keys that it takes. A listing during a reshard may show shards
-    /// that overlap. Each key belongs to one of them here.
+    /// Open shards, sorted by ending hash key, each with the keys that it takes. A listing during a reshard may show
+    /// shards that overlap. Each key belongs to one of them here.
     pub(crate) open: Vec<Shard>,
     ranges: HashMap<Arc<str>, HashKeyRange>,
     /// Whether the service chooses the shard of each record, whatever its key. Then no shard is predicted.

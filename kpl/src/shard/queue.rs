@@ -78,8 +78,8 @@ impl Intake {
         })
     }
 
-    /// Accepts a record. `prepaid` is room that was waited for. Without it, room is taken from the budget here. Also returns
-    /// whether the caller must add the intake to the list that the sender fetches.
+    /// Accepts a record. `prepaid` is room that was waited for. Without it, room is taken from the budget here. Also
+    /// returns whether the caller must add the intake to the list that the sender fetches.
     pub(crate) fn accept(
         &self,
         record: UserRecord,

@@ -1,5 +1,5 @@
-//! The syntax of `java.util.Properties`. The only crate for it has had no release since 2023, and depends on a regex engine
-//! and an encoder.
+//! The syntax of `java.util.Properties`. The only crate for it has had no release since 2023, and depends on a regex
+//! engine and an encoder.
 
 /// A key with its value, or the number of a line that cannot be read.
 pub(super) type Property = Result<(String, String), usize>;

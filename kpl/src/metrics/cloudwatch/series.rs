@@ -115,8 +115,8 @@ pub(crate) struct Datum {
     pub(crate) values: Values,
 }
 
-/// The series that wait to be uploaded. Each measurement counts for the series of its finest dimensions and of all coarser
-/// ones.
+/// The series that wait to be uploaded. Each measurement counts for the series of its finest dimensions and of all
+/// coarser ones.
 pub(super) struct Pending {
     granularity: MetricsGranularity,
     more: Vec<(MetricsGranularity, Arc<str>, Arc<str>)>,

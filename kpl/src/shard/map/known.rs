@@ -9,8 +9,8 @@ use kinesis_aggregation::HashKeyRange;
 use crate::clock::{self, Instant};
 use crate::service::Shard;
 
-/// The open shards of the last listing, and closed shards seen before. The ranges of the closed ones check the aggregates
-/// that they took.
+/// The open shards of the last listing, and closed shards seen before. The ranges of the closed ones check the
+/// aggregates that they took.
 #[derive(Debug)]
 pub(super) struct KnownShards {
     by_id: BTreeMap<Arc<str>, Known>,
@@ -76,8 +76,8 @@ impl KnownShards {
         }
     }
 
-    /// Whether one of these shards opened and closed between two listings of the open ones. Shard ids ascend. So an unknown
-    /// id above all known ones belongs to a new shard, which the next listing of the open shards shows.
+    /// Whether one of these shards opened and closed between two listings of the open ones. Shard ids ascend. So an
+    /// unknown id above all known ones belongs to a new shard, which the next listing of the open shards shows.
     pub(super) fn has_missed(&self, ids: &BTreeSet<Arc<str>>) -> bool {
         let highest = self.by_id.keys().next_back();
         ids.iter().any(|id| Some(id) < highest && !self.by_id.contains_key(id))

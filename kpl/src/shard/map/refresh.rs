@@ -141,8 +141,8 @@ impl Refresher {
         Ok(())
     }
 
-    /// Reads the record distribution strategy and the largest record. If that fails, the known values stay. If the role may
-    /// not describe the stream, the shards that took records show the strategy.
+    /// Reads the record distribution strategy and the largest record. If that fails, the known values stay. If the role
+    /// may not describe the stream, the shards that took records show the strategy.
     async fn read_stream(&mut self, generation: u64) {
         let began = clock::now();
         let is_service_placed = if let Some(first) = self.first.take() {
@@ -255,9 +255,9 @@ impl Refresher {
 
 /// Pause after a refresh before the next requested one: [`MIN_INTERVAL`], and up to twice that more at random.
 ///
-/// A stream allows 1,000 ListShards calls a second. During a reshard, all producers request maps from the same moment on: 200
-/// producers make 400 calls a second. If records live for less than two seconds, the pause is shorter, because an aggregate
-/// whose shard is not known is sent again in parts after half of its time to live.
+/// A stream allows 1,000 ListShards calls a second. During a reshard, all producers request maps from the same moment
+/// on: 200 producers make 400 calls a second. If records live for less than two seconds, the pause is shorter, because
+/// an aggregate whose shard is not known is sent again in parts after half of its time to live.
 fn pause(time_to_live: Duration, rng: &mut fastrand::Rng) -> Duration {
     let least = (time_to_live / 8).clamp(LEAST_INTERVAL, MIN_INTERVAL);
     least + least.mul_f64(2.0 * rng.f64())

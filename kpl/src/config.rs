@@ -371,36 +371,25 @@ impl ProducerConfig {
     /// [`InvalidConfig`], with all problems at once.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         let mut problems = Problems::default();
-        problems.within("aggregation_max_size", self.aggregation_max_size, 64, MIB);
-        problems.within(
-            "aggregation_max_count",
-            self.aggregation_max_count as usize,
-            1,
-            u32::MAX as usize,
-        );
-        problems.within("rate_limit", self.rate_limit as usize, 1, 1_000_000);
-        problems.within(
-            "collection_max_count",
-            self.collection_max_count,
-            1,
-            SERVICE_MAX_REQUEST_RECORDS,
-        );
-        problems.within(
-            "collection_max_size",
-            self.collection_max_size,
-            64 * KIB,
-            SERVICE_MAX_REQUEST,
-        );
-        problems.within("max_buffered_bytes", self.max_buffered_bytes, MIN_BUFFER, usize::MAX);
-        problems.within("droppable_limit", self.droppable_limit as usize, 0, 100);
+        for (field, value, least, most) in [
+            ("aggregation_max_size", self.aggregation_max_size, 64, MIB),
+            ("aggregation_max_count", self.aggregation_max_count as usize, 1, u32::MAX as usize),
+            ("rate_limit", self.rate_limit as usize, 1, 1_000_000),
+            ("collection_max_count", self.collection_max_count, 1, SERVICE_MAX_REQUEST_RECORDS),
+            ("collection_max_size", self.collection_max_size, 64 * KIB, SERVICE_MAX_REQUEST),
+            ("max_buffered_bytes", self.max_buffered_bytes, MIN_BUFFER, usize::MAX),
+            ("droppable_limit", self.droppable_limit as usize, 0, 100),
+            ("max_in_flight_bytes", self.max_in_flight_bytes, 64 * KIB, usize::MAX),
+            ("max_requests_in_flight", self.max_requests_in_flight, 1, 10_000),
+            ("connections", self.connections, 1, 64),
+            ("hot_keys", self.hot_keys, 0, 10_000),
+        ] {
+            problems.within(field, value, least, most);
+        }
         if let Some(bytes) = self.max_record_size {
             let (least, most) = (DEFAULT_MAX_RECORD_SIZE, SERVICE_MAX_REQUEST);
             problems.within("max_record_size", bytes, least, most);
         }
-        problems.within("max_in_flight_bytes", self.max_in_flight_bytes, 64 * KIB, usize::MAX);
-        problems.within("max_requests_in_flight", self.max_requests_in_flight, 1, 10_000);
-        problems.within("connections", self.connections, 1, 64);
-        problems.within("hot_keys", self.hot_keys, 0, 10_000);
         if let Compression::Zstd { level } = self.compression
             && !(1..=22).contains(&level)
         {

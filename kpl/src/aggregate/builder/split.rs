@@ -116,7 +116,10 @@ impl Sealer {
         let mut records = Vec::with_capacity(parts.len());
         let mut parts = parts.into_iter().peekable();
         while let Some((class, queue_id, places)) = parts.next() {
-            let (mut users, mut hash_keys, mut members) = (Vec::new(), Vec::new(), Vec::new());
+            // Of exact size: many parts of one member may wait at the same time.
+            let mut users = Vec::with_capacity(places.len());
+            let mut hash_keys = Vec::with_capacity(places.len());
+            let mut members = Vec::with_capacity(places.len());
             for (user, hash_key, member) in places.iter().filter_map(|p| separate[*p].take()) {
                 users.push(user);
                 hash_keys.push(hash_key);

@@ -224,9 +224,9 @@ pub struct ProducerConfig {
     pub shard_map_refresh_interval: Duration,
 }
 
-/// What order the records of a producer keep.
+/// Order that the records of a producer keep.
 ///
-/// What each promises in full stands at [`Producer::send`](crate::Producer::send).
+/// [`Producer::send`](crate::Producer::send) states the guarantees of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -274,7 +274,7 @@ pub enum Compression {
     /// Larger aggregates are compressed on threads of tokio for blocking work, at most four at a time: those of more
     /// than 50 KiB at level 3, of more than 25 KiB from level 5 on, nearly all from level 17 on. The same holds for
     /// aggregates of any size where very many are sealed at once. Later records of the shard wait for them. If no
-    /// thread is free, an aggregate goes out uncompressed after 5 s, or half of its time to live.
+    /// thread is free, an aggregate is sent uncompressed after 5 s, or half of its time to live.
     ///
     /// Memory: up to five contexts of zstd, which are kept; from level 9 on, each takes megabytes.
     Zstd {

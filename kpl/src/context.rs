@@ -12,7 +12,7 @@ use crate::error::{DeliveryError, StopReason};
 use crate::metrics::Telemetry;
 use crate::record::UserRecord;
 
-/// What all handles and tasks of a producer share, apart from its shards.
+/// State that all handles and tasks of a producer share, apart from its shards.
 pub(crate) struct Context {
     pub(crate) config: ProducerConfig,
     pub(crate) outcomes: Arc<Outcomes>,

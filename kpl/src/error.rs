@@ -53,7 +53,7 @@ pub enum SendError {
     Invalid {
         /// The record.
         record: Box<UserRecord>,
-        /// What is wrong with it.
+        /// The reason.
         reason: InvalidRecord,
     },
     /// The producer takes no more records.
@@ -178,7 +178,7 @@ pub enum FailureCause {
         /// Code and message of the last attempt, or what the record waited for.
         last: Arc<str>,
     },
-    /// The service refused the record for what it is, or a proxy refused it as too large: the request was divided until
+    /// The service refused the record for its content, or a proxy refused it as too large: the request was split until
     /// the record was alone in it. Sending it again does not help unless the limit of the stream or the proxy is
     /// raised.
     #[error("the service refuses the record ({code}: {message})")]
@@ -265,12 +265,12 @@ struct Inner {
     failure: Arc<Failure>,
 }
 
-/// What the members of one aggregate share when it fails.
+/// Failure that all members of an aggregate share.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) cause: FailureCause,
     pub(crate) attempts: Vec<Attempt>,
-    /// How many attempts failed, those not kept included.
+    /// Number of failed attempts, those not kept included.
     pub(crate) failures: u32,
     pub(crate) may_have_been_written: bool,
     pub(crate) source: Option<Source>,

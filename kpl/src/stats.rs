@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $field:ident,)*) => {
-        /// What a producer has done since it was built. Counts user records unless it says otherwise.
+        /// Counters of a producer since it was built. They count user records unless they say otherwise.
         ///
-        /// Taken while records are under way, the numbers are each exact but not of one instant.
+        /// Each number is exact, but while records are under way the numbers are not of one instant.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize))]
         #[non_exhaustive]

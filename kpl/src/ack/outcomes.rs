@@ -1,5 +1,5 @@
-//! What all records of a producer share when they are completed: the counters, the failure hook, the reason of the
-//! stop, and the epochs that `flush` waits for.
+//! State that all records of a producer share when they are completed: the counters, the failure hook, the reason of
+//! the stop, and the epochs that `flush` waits for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};

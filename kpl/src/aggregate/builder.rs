@@ -384,7 +384,7 @@ fn droppable_of<'a>(records: impl IntoIterator<Item = &'a UserRecord>) -> BitSet
     droppable
 }
 
-/// What a record takes of the budget when it joins an open aggregate, and when it opens one.
+/// Bytes that a record takes of the budget when it joins an open aggregate, and when it opens one.
 pub(crate) fn cost_of(record: &UserRecord) -> (usize, usize) {
     let joining = record.payload_len() + RECORD_OVERHEAD;
     (joining, joining + AGGREGATE_OVERHEAD)

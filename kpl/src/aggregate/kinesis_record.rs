@@ -26,7 +26,7 @@ pub(crate) struct KinesisRecord {
     pub(crate) queue_id: QueueId,
     pub(crate) sealed: Sealed,
     pub(crate) span: HashKeySpan,
-    /// The hash key of each member, where they are kept: in ordered mode.
+    /// Hash key of each member. Kept in ordered mode only.
     pub(crate) hash_keys_kept: Vec<HashKey>,
     pub(crate) members: Members,
     pub(crate) charge: Charge,
@@ -43,7 +43,7 @@ pub(crate) struct Sealed {
     pub(crate) explicit_hash_key: Option<HashKey>,
     /// Whether `data` is a frame around the members, or the one member's own data.
     pub(crate) is_framed: bool,
-    /// Whether `data` is to go out as it is, whatever it looks like.
+    /// Whether the caller sent the record as raw.
     pub(crate) is_raw: bool,
 }
 
@@ -132,7 +132,7 @@ impl KinesisRecord {
         self.contents().records()
     }
 
-    /// What the user records inside are made from, without copying their data.
+    /// The source of the user records inside. No data is copied.
     pub(crate) fn contents(&self) -> Contents {
         let sealed = &self.sealed;
         Contents {
@@ -184,7 +184,7 @@ impl KinesisRecord {
     }
 }
 
-/// What the user records of a Kinesis record are made from.
+/// The source of the user records of a Kinesis record.
 pub(crate) struct Contents {
     sealed: Sealed,
     lifetimes: Lifetimes,

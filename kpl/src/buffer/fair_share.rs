@@ -259,7 +259,7 @@ impl<S: Clone> FairShare<S> {
         self.total - self.free
     }
 
-    /// What one producer uses, and the most it ever used.
+    /// Bytes that one producer holds, and the most that it ever held.
     pub(crate) fn used_by(&self, number: usize) -> (usize, usize) {
         let usage = self.usages[number].as_ref();
         usage.map_or((0, 0), |usage| (usage.used, usage.peak))
@@ -330,7 +330,7 @@ impl<S: Clone> FairShare<S> {
         self.note_first(holder);
     }
 
-    /// Notes what the first waiter of a shard needs, after it became the first or the shard holds more or less.
+    /// Sets the need of the first waiter of a shard, after it became the first or the shard holds more or less.
     fn note_first(&mut self, holder: Holder) {
         let Some(first) = self.waiters.get(&holder).and_then(VecDeque::front) else {
             return;

@@ -45,7 +45,7 @@ impl std::fmt::Display for PropertyNote {
 
 impl ProducerConfig {
     /// Reads the text of a KPL `.properties` file, as `KinesisProducerConfiguration.fromPropertiesFile` does: the same
-    /// keys, ranges and defaults. [`parity`](crate::parity) says what became of each option.
+    /// keys, ranges and defaults. [`parity`](crate::parity) lists each option.
     ///
     /// The notes name options without a meaning here, and unknown keys. If a key occurs twice, the last value counts.
     /// Notes contain no values, because a value may be a password.

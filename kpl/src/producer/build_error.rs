@@ -1,10 +1,10 @@
-//! The error of building a producer.
+//! Errors of building a producer.
 
 use std::time::Duration;
 
 use crate::config::InvalidConfig;
 
-/// Why a producer could not be built.
+/// Error of building a producer.
 ///
 /// The text of each error contains its cause, so `source` does not repeat it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -39,7 +39,7 @@ pub enum BuildError {
         "no AWS credentials were found ({cause}): configure a role, a profile or the environment, and load the `SdkConfig` with `aws_config`"
     )]
     NoCredentials {
-        /// What the credential providers said.
+        /// The error of the credential providers.
         cause: String,
     },
     /// Credentials were found, and AWS does not accept them.
@@ -59,14 +59,14 @@ pub enum BuildError {
     EndpointUnreachable {
         /// The API call.
         operation: &'static str,
-        /// How often it was tried; the client's own retries are not counted.
+        /// Number of tries, without the client's own retries.
         tries: u32,
-        /// Since the start began.
+        /// Time since the start began.
         elapsed: Duration,
         /// The last error.
         cause: String,
     },
-    /// What the start waited for did not come about within [`startup_timeout`](crate::ProducerConfig::startup_timeout):
+    /// The start did not succeed within [`startup_timeout`](crate::ProducerConfig::startup_timeout):
     /// Kinesis throttled or failed, or the stream was being created.
     #[error(
         "the start was given up at {operation} of Kinesis, after {tries} tries within {elapsed:.1?} ({cause}): start again, or raise `startup_timeout`"
@@ -74,11 +74,11 @@ pub enum BuildError {
     TimedOut {
         /// The API call.
         operation: &'static str,
-        /// How often it was tried; the client's own retries are not counted.
+        /// Number of tries, without the client's own retries.
         tries: u32,
-        /// Since the start began.
+        /// Time since the start began.
         elapsed: Duration,
-        /// The last error, or what was not ready.
+        /// The last error, or the state of the stream.
         cause: String,
     },
     /// [`RecordOrdering::PerPartitionKey`](crate::RecordOrdering::PerPartitionKey) cannot be kept.
@@ -86,7 +86,7 @@ pub enum BuildError {
     OrderingUnavailable {
         /// The name or ARN asked for.
         stream: String,
-        /// Why not.
+        /// The reason.
         reason: &'static str,
     },
     /// Kinesis refused a call for another reason, and would again.

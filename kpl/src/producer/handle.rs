@@ -30,7 +30,7 @@ pub struct Producer {
     pub(super) handle: Arc<Handle>,
 }
 
-/// What all clones share. It is dropped with the last of them.
+/// State that all clones share. It is dropped with the last of them.
 pub(super) struct Handle {
     pub(super) context: Arc<Context>,
     pub(super) shards: Arc<ShardRouter>,

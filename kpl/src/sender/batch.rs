@@ -11,8 +11,8 @@ use crate::sender::ordering::Predecessors;
 use crate::shard::limiter::ShardLimiter;
 use crate::shard::queue::ShardQueue;
 
-/// What the collector found when it walked over the shards.
-#[derive(Debug, Default)]
+/// Result of filling a batch.
+#[derive(Default)]
 pub(crate) struct Filled {
     /// When the first shard that its limiter holds back may send again.
     pub(crate) next_ready: Option<Instant>,

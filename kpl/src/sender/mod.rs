@@ -1,12 +1,16 @@
-//! The sender of one producer: one task that sends what is buffered.
+//! The sender of one producer: the task that sends its buffered records.
 //!
 //! ```text
-//! send -> Intake (open aggregate) -> Sealer -> ShardQueue (limiter) -> Collector -> PutRecords -> response
-//!                                                  ^                                                 |
-//!                                                  +-- backoff <-- throttled, transient -------------+-> delivered
-//!                                                  +-- split by shard <-- wrong shard, fresh map ----+-> failed
-//!                                                                                                    |
-//!                                  PutRecords <-- isolated requests <-- the whole request failed ----+
+//! send -> ShardRouter -> Intake (open aggregate) -> Sealer
+//!                                                     |
+//!      +----------------------------------------------+
+//!      v
+//! ShardQueue (limiter) -> Collector -> PutRecords -> response
+//!      ^                                                 |
+//!      +-- backoff <-- throttled, transient -------------+-> delivered
+//!      +-- split by shard <-- wrong shard, fresh map ----+-> failed
+//!                                                        |
+//!      PutRecords <-- isolated requests <-- the whole request failed
 //! ```
 //! The task owns each sealed record until the record is completed. The requests that it spawns hold only bytes.
 //!

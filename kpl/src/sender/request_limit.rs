@@ -14,8 +14,8 @@ use crate::clock::Instant;
 /// The smallest limit, in bytes. A refusal of a smaller request is not learned from.
 const LEAST: usize = 64 * 1024;
 
-/// The limit grows by one part in so many. A refusal counts against what passed recently only if it is smaller by as
-/// much: requests of equal size may differ a little on the wire.
+/// Fraction of the limit by which it grows: one eighth. A refusal counts against what passed recently only if it is
+/// smaller by as much: requests of equal size may differ a little on the wire.
 const STEP: usize = 8;
 
 /// Pause before the limit grows.

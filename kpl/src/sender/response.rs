@@ -1,4 +1,4 @@
-//! What a response means for each record of its request.
+//! Handling of a response: the outcome of each record of its request.
 //!
 //! Each entry of a response is one of these:
 //! * Written: the record is delivered if the shard may keep it ([`confirmation`](super::confirmation)).

@@ -1,11 +1,11 @@
-//! What one producer holds of the budget, by shard.
+//! The bytes that one producer holds, by shard.
 
 use std::collections::BTreeSet;
 
 use super::super::tournament::Tournament;
 use super::{QueueId, Ticket};
 
-/// What one producer holds.
+/// The bytes that one producer holds, and its waiters.
 #[derive(Debug)]
 pub(super) struct Usage<S> {
     pub(super) signal: S,

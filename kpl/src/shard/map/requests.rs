@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use crate::sync::lock;
 
-/// What the sender needs of the next shard map. Maps are numbered by the refreshes that bring them: their generation.
+/// Requests for the next shard map. The generation of a map is the number of the refresh that brought it.
 #[derive(Default)]
 pub(crate) struct RefreshRequests {
     begun: AtomicU64,

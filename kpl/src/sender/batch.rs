@@ -85,10 +85,8 @@ pub(crate) type Queues = HashMap<QueueId, ShardQueue>;
 /// Fills requests with records of the shards, in turn.
 pub(crate) struct Collector {
     max_count: usize,
-    /// Most bytes of a request as configured.
-    largest_size: usize,
-    /// Most bytes of a request that the window and the learned limit allow now.
-    max_size: usize,
+    /// Most bytes of a request of several records now.
+    pub(crate) max_size: usize,
     /// Queues with waiting records or an overdue open aggregate, in the order of their turns.
     rotation: VecDeque<QueueId>,
     batch: Option<Batch>,
@@ -104,7 +102,6 @@ impl Collector {
     pub(crate) fn new(config: &ProducerConfig) -> Self {
         Self {
             max_count: config.collection_max_count,
-            largest_size: config.collection_max_size,
             max_size: config.collection_max_size,
             rotation: VecDeque::new(),
             batch: None,
@@ -127,11 +124,6 @@ impl Collector {
             queue.in_rotation = true;
             self.rotation.push_back(queue.intake.id);
         }
-    }
-
-    /// Sets the most bytes of a batch.
-    pub(crate) fn limit_size(&mut self, bytes: usize) {
-        self.max_size = self.largest_size.min(bytes);
     }
 
     /// Whether the batch has several records and exceeds the limit of now.

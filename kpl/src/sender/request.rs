@@ -138,8 +138,7 @@ impl Sender {
     /// Starts requests with the records that wait in the queues. Returns when to try again.
     fn start_batches(&mut self, now: Instant) -> Option<Instant> {
         loop {
-            let max_request = self.max_request(now);
-            self.collector.limit_size(max_request);
+            self.collector.max_size = self.max_request(now);
             // The size limit has shrunk since these records were collected.
             if self.collector.is_oversized()
                 && let Some(batch) = self.collector.take_batch()

@@ -287,25 +287,19 @@ impl Completer {
 
     /// Completes one member, if the members were split or failed.
     pub(crate) fn complete_one(&self, index: u32, outcome: Result<Receipt, DeliveryError>) {
-        self.set_outcome(index, outcome).send();
-    }
-
-    /// As [`complete_one`](Self::complete_one). The outcome is visible at once, and the caller sends the notification.
-    #[must_use = "a task may wait for the outcome"]
-    pub(crate) fn set_outcome(
-        &self,
-        index: u32,
-        outcome: Result<Receipt, DeliveryError>,
-    ) -> Notification {
         match &outcome {
             Ok(_) => self.slot.outcomes.counters.user_records_delivered.add(1),
             Err(error) => self.slot.outcomes.count_failed(error.cause(), 1),
         }
         let mut state = lock(&self.slot.state);
-        self.set_outcome_in(&mut state, index as usize, outcome)
+        let notification = self.set_outcome(&mut state, index as usize, outcome);
+        drop(state);
+        notification.send();
     }
 
-    fn set_outcome_in(
+    /// The outcome is visible at once, and the caller sends the notification.
+    #[must_use = "a task may wait for the outcome"]
+    fn set_outcome(
         &self,
         state: &mut SlotState,
         index: usize,
@@ -342,7 +336,7 @@ impl Completer {
                 state.failed.remove(&first);
                 return None;
             };
-            Some(self.set_outcome_in(&mut state, index as usize, Err(error)))
+            Some(self.set_outcome(&mut state, index as usize, Err(error)))
         };
         std::iter::from_fn(next).collect()
     }

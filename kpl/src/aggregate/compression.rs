@@ -275,7 +275,7 @@ mod tests {
     fn is_done(data: &Data) -> bool {
         match data {
             Data::Final(_) => true,
-            Data::Pending(pending) => matches!(*lock(aggregate), Shared::Done(_)),
+            Data::Pending { aggregate, .. } => matches!(*lock(aggregate), Shared::Done(_)),
         }
     }
 

@@ -177,17 +177,17 @@ impl Collector {
                 }
                 self.is_full = true;
             } else if !is_sealed {
-                match queue.would_block_until(size, now) {
-                    Some(until) => {
+                match queue.limiter.as_mut().map(|limiter| limiter.check(size, now)) {
+                    Some(Err(until)) => {
                         next_ready = Some(next_ready.map_or(until, |earliest| earliest.min(until)));
                     }
-                    None => {
+                    _ => {
                         to_seal_bytes += size;
                         to_seal.push(queue_id);
                     }
                 }
                 held_back.push_back(queue_id);
-            } else if let Some(until) = queue.blocked_until(size, now) {
+            } else if let Some(Err(until)) = queue.limiter.as_mut().map(|l| l.take(size, now)) {
                 next_ready = Some(next_ready.map_or(until, |earliest| earliest.min(until)));
                 held_back.push_back(queue_id);
             } else if let Some(record) = queue.waiting.pop_front() {

@@ -269,14 +269,14 @@ impl Sender {
         let Some(queue) = self.queues.get_mut(&queue_id) else {
             return;
         };
-        if queue.under_way >= MOST_UNDER_WAY {
+        if queue.under_way >= MOST_UNDER_WAY || !queue.must_split() {
             return;
         }
-        let Some(aggregate) = queue.pop_unsplit() else {
+        let Some(aggregate) = queue.waiting.pop_front() else {
             return;
         };
         let table = Arc::clone(&self.table);
-        let mut parts = self.sealer.split_off_singles(aggregate, MEMBERS_AT_A_TIME);
+        let mut parts = self.sealer.split_off_singles(*aggregate, MEMBERS_AT_A_TIME);
         let refused: Vec<_> = parts.extract_if(.., |part| table.refuses(part).is_some()).collect();
         queue.put_first(parts);
         // Only now: failing a record in ordered mode walks over the queue, which must be complete.

@@ -342,25 +342,10 @@ impl ShardQueue {
         }
     }
 
-    /// Takes the rate for a record of `size`. If the limiter does not allow it now, returns when to try again.
-    pub(crate) fn blocked_until(&mut self, size: usize, now: Instant) -> Option<Instant> {
-        self.limiter.as_mut().and_then(|limiter| limiter.take(size, now).err())
-    }
-
-    /// When a record of `size` could be sent; `None` if now.
-    pub(crate) fn would_block_until(&mut self, size: usize, now: Instant) -> Option<Instant> {
-        self.limiter.as_mut().and_then(|limiter| limiter.check(size, now).err())
-    }
-
     /// Whether the first record is an aggregate that must be split, because its shard is not known.
     pub(crate) fn must_split(&self) -> bool {
         self.intake.shard_id.is_none()
             && (self.waiting.front()).is_some_and(|first| first.members.len() > 1)
-    }
-
-    /// Takes out the first record, if it must be split.
-    pub(crate) fn pop_unsplit(&mut self) -> Option<KinesisRecord> {
-        if self.must_split() { self.waiting.pop_front().map(|record| *record) } else { None }
     }
 
     /// Puts the parts of the first record back at the head.

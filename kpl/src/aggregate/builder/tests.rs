@@ -131,14 +131,14 @@ fn the_largest_aggregate_and_its_key_fit_into_the_stream() {
 fn a_look_alike_of_a_frame_is_wrapped_and_comes_back() {
     let mut fixture = Fixture::new(1000, Compression::Off);
     let (inner, _deliveries) = fixture.sealed(&records(3, 10));
-    let record = UserRecord::new("k", inner.data.bytes());
+    let record = UserRecord::new("k", inner.sealed.data.bytes());
     let (sealed, _delivery) = fixture.sealed(std::slice::from_ref(&record));
     let Ok(Decoded::Aggregate(aggregate)) =
         Decoder::new(1 << 20).decode(sealed.sealed.data.bytes())
     else {
         panic!("a frame around it")
     };
-    assert_eq!(aggregate.get(0).unwrap().data(), inner.data.bytes());
+    assert_eq!(aggregate.get(0).unwrap().data(), inner.sealed.data.bytes());
     assert_eq!((aggregate.len(), &*sealed.sealed.partition_key), (1, "k"));
     assert_eq!(sealed.user_records(), [record]);
 }

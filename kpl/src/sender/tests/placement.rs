@@ -78,6 +78,25 @@ async fn what_was_seen_is_not_forgotten_while_the_stream_cannot_be_described() {
     };
 }
 
+/// An account may make few calls of DescribeStreamSummary in a second.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_cannot_be_described_is_not_described_with_every_refresh() {
+    let service = Scripted::new(|_, entries| {
+        let outcome = |_: &Entry| in_shard("unlisted");
+        (QUICK, Ok(entries.iter().map(outcome).collect()))
+    });
+    let config = ProducerConfig { record_ttl: 300 * SECOND, ..Default::default() };
+    let producer = producer(Arc::clone(&service), config).await;
+    *lock(&service.describe_fails) = Some(refused_request("LimitExceededException"));
+    // An aggregate whose shard is not listed has the map refreshed again and again.
+    let pair = [send(&producer, 0, "a").await, send(&producer, 1, "b").await];
+    tokio::time::sleep(60 * SECOND).await;
+    drop(pair);
+    let lists = lock(&service.list_calls).len();
+    let descriptions = lock(&service.describe_calls).len();
+    assert!(lists > 60 && (5..30).contains(&descriptions), "{descriptions} beside {lists}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn lone_records_tell_the_strategy_without_leave_to_describe() {
     let service = follows_keys_until(Duration::ZERO, "high");

@@ -43,6 +43,9 @@ pub(crate) struct Refresher {
     known_generation: u64,
     /// No description without a reason before this. An account may make 20 DescribeStreamSummary calls a second.
     strategy_due: Instant,
+    /// No description before this, after several that failed in a row.
+    describe_after: Instant,
+    describe_failures: u32,
 }
 
 impl Refresher {
@@ -61,6 +64,8 @@ impl Refresher {
             may_list: true,
             is_service_placed: shards.is_service_placed(),
             strategy_due: clock::now(),
+            describe_after: clock::now(),
+            describe_failures: 0,
             incarnation: first.as_ref().map(|first| first.incarnation.clone()).unwrap_or_default(),
             first,
             known: KnownShards::new(context.config.record_ttl),
@@ -149,8 +154,9 @@ impl Refresher {
             first.service_places_records
         } else if !self.may_describe {
             self.shards.refreshes.seen_placed.load(Ordering::Relaxed)
-        } else if began < self.strategy_due
-            && !self.shards.refreshes.seen_placed.load(Ordering::Relaxed)
+        } else if began < self.describe_after
+            || began < self.strategy_due
+                && !self.shards.refreshes.seen_placed.load(Ordering::Relaxed)
         {
             self.is_service_placed
         } else {
@@ -161,6 +167,7 @@ impl Refresher {
                     let interval = self.context.config.shard_map_refresh_interval;
                     // Before the next refresh by the timer, whatever its jitter.
                     self.strategy_due = clock::after(began, interval / 2);
+                    self.describe_failures = 0;
                     if now.incarnation != self.incarnation {
                         tracing::warn!(
                             "the stream was deleted and created again: its old shards are forgotten"
@@ -178,6 +185,11 @@ impl Refresher {
                     if error.is_stream_missing() {
                         // A listing that succeeds from here on is of a stream that was created since.
                         self.shards.refreshes.trust_from(generation);
+                    } else {
+                        // Refreshes may be frequent, and a throttled account must not be called with each of them.
+                        self.describe_failures += 1;
+                        let pause = SHARD_MAP_BACKOFF.delay(self.describe_failures, &mut self.rng);
+                        self.describe_after = clock::now() + pause;
                     }
                     self.shards.refreshes.seen_placed.fetch_or(was_seen, Ordering::Relaxed);
                     self.is_service_placed

@@ -30,14 +30,14 @@ use crate::clock::Clock;
 use crate::metrics::{Meter, Metric};
 
 /// The lease table of one application.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct DynamoDbLeaseStore {
     client: Client,
     table: String,
     layout: Layout,
     process: u64,
     /// Pages of the last scan.
-    pages: Arc<AtomicU32>,
+    pages: AtomicU32,
     leader: LegacyLeader,
     /// The table of older workers that may hold the leader's lock while the application has one table.
     leader_table: Option<String>,
@@ -53,7 +53,7 @@ impl DynamoDbLeaseStore {
             table,
             layout,
             process,
-            pages: Arc::new(AtomicU32::new(1)),
+            pages: AtomicU32::new(1),
             leader: LegacyLeader::default(),
             leader_table: None,
             meter: None,

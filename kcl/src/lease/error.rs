@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_decides_what_is_done() {
+    fn each_code_has_its_kind() {
         for (code, kind) in [
             ("ProvisionedThroughputExceededException", CallErrorKind::Throttled),
             ("LimitExceededException", CallErrorKind::Throttled),

@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn another_key_is_told_with_its_types() {
+    fn another_key_is_reported_with_its_types() {
         use TableKind::{Leases, LegacyState, LegacyWorkers};
         let active = |key: &[&str], numbers: &[&str]| table(key, TableStatus::Active, numbers);
         for (kind, key, numbers, found) in [
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn each_status_is_usable_waited_for_or_told() {
+    fn each_status_is_usable_or_waited_for_or_reported() {
         let told = |status| check(&table(&["leaseKey"], status, &[]), TableKind::Leases);
         for usable in [TableStatus::Active, TableStatus::Updating] {
             assert!(told(usable).is_ok());

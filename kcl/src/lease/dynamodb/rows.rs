@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -137,8 +137,8 @@ impl DynamoDbLeaseStore {
 
 /// The leader's lock in a table of its own. Leases are safe without a leader, so a scan of them does not fail if that
 /// table cannot be read.
-#[derive(Debug, Clone, Default)]
-pub(super) struct LegacyLeader(Arc<Mutex<Last>>);
+#[derive(Debug, Default)]
+pub(super) struct LegacyLeader(Mutex<Last>);
 
 #[derive(Debug, Default)]
 struct Last {

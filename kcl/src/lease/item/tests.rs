@@ -1,4 +1,4 @@
-//! The golden items, each corruption, and what must survive a round trip.
+//! The golden items, the corruptions, and round trips.
 
 use proptest::prelude::*;
 
@@ -184,7 +184,7 @@ fn each_corruption_names_the_key_and_the_attribute() {
 }
 
 #[test]
-fn what_only_advises_corrupts_nothing() {
+fn an_unreadable_attribute_that_only_shortens_a_wait_does_not_corrupt_a_lease() {
     let stamped = Lease { stamp: Some(Stamp::after(6, 0xab)), ..sample() };
     for bad in [text("7@ab@later"), text("7"), text(""), number(7), AttributeValue::Null(true)] {
         let mut item = encode(&stamped);
@@ -250,7 +250,7 @@ proptest! {
     fn throughput_is_within_half_a_millionth(value in 0.0f64..1e6) {
         let text = six_decimals(value);
         let back: f64 = text.parse().unwrap();
-        // The difference of two such numbers is itself rounded.
+        // The difference of two such numbers is rounded, too.
         let most = 0.5e-6 + value * f64::EPSILON;
         prop_assert!((back - value).abs() <= most, "{} -> {}", value, text);
         prop_assert!(text.split_once('.').is_none_or(|(_, fraction)| fraction.len() <= 6));

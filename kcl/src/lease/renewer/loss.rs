@@ -135,7 +135,7 @@ mod tests {
     use crate::lease::model::Stamp;
 
     #[test]
-    fn the_item_that_was_found_tells() {
+    fn the_item_that_was_found_shows_the_loss() {
         let found = |owner: Option<&str>, process| Lease {
             owner: owner.map(str::to_owned),
             counter: 5,

@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_is_so_many_a_second_and_what_succeeded() {
+    fn the_budget_earns_a_fixed_number_a_second_and_one_for_each_success() {
         let budget = RetryBudget::default();
         let taken = |at| (0..1000).filter(|_| budget.take(at)).count();
         assert_eq!(taken(F), 20);

@@ -1,5 +1,5 @@
-//! The leases of one worker, in simulated time, at a table that is throttled: two thousand in an optimised
-//! build, fewer where each step takes longer.
+//! The leases of one worker on a throttled table, in simulated time: 2,000 leases in an optimised build, fewer in a debug
+//! build, in which each step takes longer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,18 +19,18 @@ use crate::lease::recorder::NoServices;
 const LEASES: usize = if cfg!(debug_assertions) { 400 } else { 2_000 };
 const F: Duration = Duration::from_secs(10);
 const SECOND: Duration = Duration::from_secs(1);
-/// Renewals a second of so many leases, each after half the failover time.
+/// Renewals a second of these leases, if each is renewed after half the failover time.
 const NORMAL: u64 = LEASES as u64 / 5;
-/// Repeated attempts a second that do not grow with the leases: the budget's, and those of the client until
-/// its retry quota is empty.
+/// Repeated attempts a second that do not grow with the number of leases: those of the budget, and those of the client
+/// until its retry quota is empty.
 const FEW: u64 = 100;
 
 #[derive(Debug)]
 struct Way {
     attempts: AtomicU64,
-    /// Of a hundred attempts.
+    /// Percentage of the attempts that are throttled.
     throttled: AtomicU64,
-    /// How long an attempt takes that is not throttled.
+    /// Duration of an attempt that is not throttled.
     latency: Mutex<Duration>,
     random: Mutex<Rng>,
 }
@@ -59,7 +59,7 @@ impl Worker {
         Self::with(F)
     }
 
-    /// All leases are acquired at one moment.
+    /// Acquires all leases at one moment.
     fn with(failover: Duration) -> Self {
         let clock = Arc::new(TokioClock::new()) as Arc<dyn Clock>;
         let table = Arc::new(MemoryTable::new(Arc::clone(&clock), None));
@@ -106,7 +106,7 @@ impl Worker {
         self.way.throttled.store(percent, Ordering::Relaxed);
     }
 
-    /// Attempts in each of the next seconds.
+    /// Counts the attempts in each of the next seconds.
     async fn attempts(&self, seconds: usize) -> Vec<u64> {
         let mut attempts = Vec::new();
         for _ in 0..seconds {
@@ -117,7 +117,7 @@ impl Worker {
         attempts
     }
 
-    /// A planned stop: all leases are relinquished at one moment.
+    /// Relinquishes all leases at one moment, as a planned stop does.
     fn relinquish(&self) -> JoinHandle<Vec<LeaseOutcome>> {
         self.end(LeaseEnd::Relinquish)
     }
@@ -131,7 +131,7 @@ impl Worker {
         })
     }
 
-    /// The time until calls are no longer waited for, as a planned stop tells it.
+    /// Begins a planned stop whose last calls end after this time.
     fn last_calls_in(&self, time: Duration) {
         let at = self.context.clock.now() + time;
         self.context.stop.last_calls.set(at).unwrap();
@@ -142,7 +142,7 @@ impl Worker {
         });
     }
 
-    /// Most renewals failed, and the budget of repeated attempts is used up.
+    /// A worker of which most renewals failed, so that the budget of repeated attempts is used up.
     async fn without_budget() -> Self {
         let worker = Self::start();
         worker.attempts(20).await;
@@ -158,7 +158,7 @@ impl Worker {
     }
 }
 
-/// Each five seconds, in which a lease is renewed once.
+/// The most attempts a second, on average over the five seconds in which a lease is renewed once.
 fn busiest(attempts: &[u64]) -> u64 {
     let windows = attempts.windows(5).map(|five| five.iter().sum::<u64>() / 5);
     windows.max().unwrap_or_default()
@@ -175,12 +175,12 @@ async fn a_throttled_table_sees_at_most_twice_the_attempts_of_a_good_one() {
 
     worker.throttle(100);
     let throttled = worker.attempts(9).await;
-    // A first and a last attempt of each lease, 20 more a second of all, and what the client itself repeats
-    // of its first calls until its retry quota is empty.
+    // Each lease has a first and a last attempt. The budget adds 20 a second for all leases, and the client repeats its
+    // first calls until its retry quota is empty.
     let most = busiest(&throttled);
     assert!(most <= 2 * NORMAL + FEW, "{most} a second: {throttled:?}");
 
-    // All is lost by then, and nothing is tried any more.
+    // All leases are lost by then, and no attempt is made any more.
     assert_eq!(worker.attempts(5).await[3..], [0, 0]);
     assert_eq!(worker.held(), 0);
 }
@@ -189,13 +189,13 @@ async fn a_throttled_table_sees_at_most_twice_the_attempts_of_a_good_one() {
 async fn no_lease_is_lost_that_one_more_attempt_can_save() {
     let worker = Worker::start();
     worker.attempts(20).await;
-    // Half of all attempts fail, for half a minute.
+    // For half a minute, half of the attempts fail.
     worker.throttle(50);
     let throttled = worker.attempts(30).await;
     assert!(busiest(&throttled) <= 3 * NORMAL + FEW, "{throttled:?}");
     assert!(worker.held() >= LEASES * 99 / 100, "{}", worker.held());
 
-    // Every attempt fails for 4 s: the other half of the failover time saves all.
+    // For 4 s, every attempt fails. The other half of the failover time saves all leases.
     worker.throttle(0);
     worker.attempts(10).await;
     let before = worker.held();
@@ -204,7 +204,7 @@ async fn no_lease_is_lost_that_one_more_attempt_can_save() {
     worker.throttle(0);
     let after = worker.attempts(15).await;
     assert_eq!(worker.held(), before);
-    // What waited comes back at the pace of what succeeds, and does not stay together.
+    // Waiting renewals are repeated at the rate of successful ones, and do not stay together.
     assert!(*after.iter().max().unwrap() <= 5 * NORMAL + FEW, "{after:?}");
     assert!(busiest(&after[10..]) <= NORMAL * 5 / 4, "{after:?}");
 }
@@ -218,7 +218,7 @@ async fn leases_that_are_relinquished_at_a_throttled_table_take_of_the_same_budg
     let attempts = worker.attempts(10).await;
     let (first, later) = (attempts[0], attempts[1..].iter().sum::<u64>());
     assert!(first <= LEASES as u64 + 3 * FEW, "{attempts:?}");
-    // One last attempt of each lease, and what the budget allows.
+    // Each lease has one last attempt. The budget allows the others.
     assert!(later <= LEASES as u64 + 3 * FEW, "{attempts:?}");
     let left = ends.await.unwrap();
     let is_left = |end: &LeaseOutcome| matches!(end, LeaseOutcome::LeftToExpire { .. });
@@ -226,7 +226,7 @@ async fn leases_that_are_relinquished_at_a_throttled_table_take_of_the_same_budg
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_table_that_throttles_half_of_the_attempts_takes_back_all_leases_in_time() {
+async fn leases_are_relinquished_in_time_at_a_table_that_throttles_half_of_the_attempts() {
     let worker = Worker::start();
     worker.attempts(20).await;
     worker.throttle(50);
@@ -236,7 +236,7 @@ async fn a_table_that_throttles_half_of_the_attempts_takes_back_all_leases_in_ti
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_that_ends_long_before_the_leases_gives_them_away_in_time() {
+async fn a_stop_that_ends_long_before_the_leases_expire_relinquishes_them_in_time() {
     let worker = Worker::with(60 * SECOND);
     worker.attempts(120).await;
     worker.latency(SECOND / 100);
@@ -252,9 +252,9 @@ async fn a_stop_that_ends_long_before_the_leases_gives_them_away_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_lease_gets_one_attempt_to_give_it_away_although_its_renewals_failed() {
+async fn each_lease_gets_one_attempt_to_be_relinquished_although_its_renewals_failed() {
     let worker = Worker::without_budget().await;
-    // The table is well again, and the stop has no time for a second attempt.
+    // The table recovers, but the stop has no time for a second attempt.
     worker.throttle(0);
     worker.latency(SECOND / 100);
     worker.context.stop.out_of_time.cancel();

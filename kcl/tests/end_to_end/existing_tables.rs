@@ -142,7 +142,7 @@ async fn an_item_that_is_no_lease_is_not_a_fleet_of_2x() {
     assert_eq!(table, APPLICATION);
     assert_eq!(
         told.to_string(),
-        "it holds no leases, and its item \"order-7\" is none: its attribute checkpoint is missing; \
+        "it holds no leases, and its item \"order-7\" is no lease: its attribute checkpoint is missing; \
          give the application another name, set table.name, or delete the item"
     );
     let left = aws.dynamodb().scan().table_name(APPLICATION).send().await;

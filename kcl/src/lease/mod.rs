@@ -49,5 +49,4 @@ pub(crate) use store::{
     LeaderLock, LeaseStore, LeaseWrite, Outcome, ShardFacts, Snapshot, StoreFuture, WorkerRow,
 };
 pub(crate) use table::{Layout, TableError, ensure as ensure_table, find as find_table};
-pub(crate) use table_check::TableKind;
 pub use table_check::TableProblem;

@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::{
 
 use super::error::{CallError, classify};
 use super::item::attribute as name;
-use super::table_check::{Index, TableKind, TableProblem, check, index_state};
+use super::table_check::{Index, TableProblem, check, index_state};
 use crate::config::TableConfig;
 
 /// The index from which a worker reads the keys of its leases.
@@ -65,15 +65,14 @@ pub(crate) enum TableError {
     Call(#[from] CallError),
 }
 
-/// Returns true if the table exists. Then it was checked, and its items can be read.
+/// Returns true if the table exists. Then it was checked to have this hash key, and its items can be read.
 pub(crate) async fn find(
     client: &Client,
-    table: &str,
-    kind: TableKind,
+    (table, hash_key): (&str, &str),
 ) -> Result<bool, TableError> {
     match describe(client, table).await? {
         None => Ok(false),
-        Some(description) => check(&description, kind).map(|()| true),
+        Some(description) => check(&description, hash_key).map(|()| true),
     }
 }
 
@@ -107,7 +106,7 @@ pub(crate) async fn ensure(
             described(client, table).await?
         }
     };
-    check(&description, TableKind::Leases)?;
+    check(&description, name::KEY)?;
     let mut index = index_state(&description);
     if index == Index::Missing {
         add_index(client, table, config, &description).await?;

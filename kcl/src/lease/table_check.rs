@@ -65,36 +65,17 @@ pub enum TableProblem {
     Missing,
 }
 
-/// The tables of an application.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TableKind {
-    Leases,
-    /// The table of an older fleet with its migration state.
-    LegacyState,
-    /// The table of an older fleet with its workers' rows.
-    LegacyWorkers,
-}
-
-impl TableKind {
-    fn key(self) -> &'static str {
-        match self {
-            Self::Leases => name::KEY,
-            Self::LegacyState => name::LEGACY_STATE_KEY,
-            Self::LegacyWorkers => name::LEGACY_WORKER_KEY,
-        }
-    }
-}
-
-/// Checks the description of a table.
+/// Checks the description of a table that should have this hash key. The lease table, by its hash key, also needs its
+/// index.
 ///
 /// The billing mode does not matter. Neither does the projection of the index, because a query asks for keys only.
-pub(crate) fn check(table: &TableDescription, kind: TableKind) -> Result<(), TableError> {
+pub(super) fn check(table: &TableDescription, key: &str) -> Result<(), TableError> {
     let types = table.attribute_definitions();
-    let (found, wanted) = (key_of(table.key_schema(), types), hash_key(kind.key()));
+    let (found, wanted) = (key_of(table.key_schema(), types), hash_key(key));
     if found != wanted {
         return Err(TableProblem::Key { found, wanted }.into());
     }
-    if kind == TableKind::Leases
+    if key == name::KEY
         && let Some(index) = index(table)
     {
         let found = key_of(index.key_schema(), types);
@@ -222,30 +203,30 @@ mod tests {
         table
     }
 
-    fn problem(table: &TableDescription, kind: TableKind) -> String {
-        check(table, kind).unwrap_err().to_string()
+    fn problem(table: &TableDescription, key: &str) -> String {
+        check(table, key).unwrap_err().to_string()
     }
 
     #[test]
     fn another_key_is_reported_with_its_types() {
-        use TableKind::{Leases, LegacyState, LegacyWorkers};
+        let [leases, state, workers] = [name::KEY, name::LEGACY_STATE_KEY, name::LEGACY_WORKER_KEY];
         let active = |key: &[&str], numbers: &[&str]| table(key, TableStatus::Active, numbers);
-        for (kind, key, numbers, found) in [
-            (Leases, &["orderId"][..], &[][..], Some("orderId (S), not leaseKey (S)")),
-            (Leases, &["leaseKey"], &["leaseKey"], Some("leaseKey (N), not leaseKey (S)")),
+        for (wanted, key, numbers, found) in [
+            (leases, &["orderId"][..], &[][..], Some("orderId (S), not leaseKey (S)")),
+            (leases, &["leaseKey"], &["leaseKey"], Some("leaseKey (N), not leaseKey (S)")),
             (
-                Leases,
+                leases,
                 &["leaseKey", "created"],
                 &["created"],
                 Some("leaseKey (S) and created (N), not leaseKey (S)"),
             ),
-            (Leases, &["leaseKey"], &[], None),
-            (LegacyState, &["leaseKey"], &[], Some("leaseKey (S), not key (S)")),
-            (LegacyState, &["key"], &[], None),
-            (LegacyWorkers, &["key"], &[], Some("key (S), not wid (S)")),
-            (LegacyWorkers, &["wid"], &[], None),
+            (leases, &["leaseKey"], &[], None),
+            (state, &["leaseKey"], &[], Some("leaseKey (S), not key (S)")),
+            (state, &["key"], &[], None),
+            (workers, &["key"], &[], Some("key (S), not wid (S)")),
+            (workers, &["wid"], &[], None),
         ] {
-            let told = check(&active(key, numbers), kind).err().map(|e| e.to_string());
+            let told = check(&active(key, numbers), wanted).err().map(|e| e.to_string());
             match found {
                 None => assert_eq!(told, None),
                 Some(found) => {
@@ -258,7 +239,7 @@ mod tests {
 
     #[test]
     fn each_status_is_usable_or_waited_for_or_reported() {
-        let told = |status| check(&table(&["leaseKey"], status, &[]), TableKind::Leases);
+        let told = |status| check(&table(&["leaseKey"], status, &[]), name::KEY);
         for usable in [TableStatus::Active, TableStatus::Updating] {
             assert!(told(usable).is_ok());
         }
@@ -280,7 +261,7 @@ mod tests {
     fn the_index_may_project_more_but_not_by_another_key() {
         for projection in [ProjectionType::KeysOnly, ProjectionType::All, ProjectionType::Include] {
             let table = with_index(&["leaseOwner", "leaseKey"], projection, IndexStatus::Active);
-            assert!(check(&table, TableKind::Leases).is_ok());
+            assert!(check(&table, name::KEY).is_ok());
             assert_eq!(index_state(&table), Index::Ready);
         }
         for (key, found) in [
@@ -288,7 +269,7 @@ mod tests {
             (&["leaseKey", "leaseOwner"], "leaseKey (S) and leaseOwner (S)"),
         ] {
             let table = with_index(key, ProjectionType::KeysOnly, IndexStatus::Active);
-            let text = problem(&table, TableKind::Leases);
+            let text = problem(&table, name::KEY);
             assert!(text.contains(&format!("{INDEX} has the key {found}, not")), "{text}");
         }
         for status in [IndexStatus::Creating, IndexStatus::Deleting] {

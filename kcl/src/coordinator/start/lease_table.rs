@@ -10,9 +10,10 @@ use crate::clock::Clock;
 use crate::config::{OnRecreatedStream, TableConfig};
 use crate::coordinator::migration::Migration;
 use crate::error::StartError;
+use crate::lease::item::attribute;
 use crate::lease::{
-    CorruptItem, Layout, LeaseStore, Snapshot, StreamIdentity, TableKind, TableProblem,
-    ensure_table, find_table,
+    CorruptItem, Layout, LeaseStore, Snapshot, StreamIdentity, TableProblem, ensure_table,
+    find_table,
 };
 
 /// The inputs of a start that concern its tables.
@@ -25,10 +26,14 @@ pub(super) struct Tables<'a> {
 }
 
 impl Tables<'_> {
-    /// True if the table exists. Then its items can be read.
-    pub(super) async fn find(&self, table: &str, kind: TableKind) -> Result<bool, Failure> {
-        let found = find_table(self.dynamodb, table, kind).await;
+    /// True if the table exists. Then it has this hash key, and its items can be read.
+    pub(super) async fn find(&self, (table, hash_key): (&str, &str)) -> Result<bool, Failure> {
+        let found = find_table(self.dynamodb, (table, hash_key)).await;
         found.map_err(|error| table_failed(table, error))
+    }
+
+    pub(super) async fn find_leases(&self) -> Result<bool, Failure> {
+        self.find((self.table, attribute::KEY)).await
     }
 
     async fn ensure(&self, config: &TableConfig) -> Result<(), Failure> {
@@ -70,7 +75,7 @@ impl LeaseTable<'_> {
         let known = self.existed.lock().unwrap_or_else(PoisonError::into_inner).take();
         let exists = match known {
             Some(existed) => existed,
-            None => tables.find(tables.table, TableKind::Leases).await?,
+            None => tables.find_leases().await?,
         };
         // An existing table is checked before it is changed. The index is part of it.
         if exists {

@@ -25,8 +25,8 @@ use crate::current_stream::{CurrentStream, identity_of};
 use crate::error::StartError;
 use crate::executor::Executor;
 use crate::lease::{
-    DynamoDbLeaseStore, Layout, LeaseStore, StreamIdentity, TableKind, TableProblem, classify,
-    for_leases, for_shards,
+    DynamoDbLeaseStore, Layout, LeaseStore, StreamIdentity, TableProblem, classify, for_leases,
+    for_shards,
 };
 use crate::service_time::ServiceClock;
 use crate::stream::{KinesisShardLister, ShardSync, Starter, SyncError};
@@ -96,27 +96,19 @@ pub(super) async fn prepare(
         on_recreated: config.on_recreated_stream,
     };
     // Every existing table is checked before its first item is read.
-    let existing =
-        startup.step(DYNAMODB, "DescribeTable", || tables.find(&table, TableKind::Leases)).await?;
+    let existing = startup.step(DYNAMODB, "DescribeTable", || tables.find_leases()).await?;
     let legacy = Layout::legacy(&application);
-    let legacy_state = startup
-        .step(DYNAMODB, "DescribeTable", || {
-            tables.find(legacy.state(&table).0, TableKind::LegacyState)
-        })
-        .await?;
+    let legacy_state =
+        startup.step(DYNAMODB, "DescribeTable", || tables.find(legacy.state(&table))).await?;
     let lease_table = existing.then_some(table.as_str());
     let layout = startup
         .step(DYNAMODB, "GetItem", || layout(&dynamodb, &application, legacy_state, lease_table))
         .await?;
-    if let Layout::Legacy { workers, .. } = &layout {
-        let found = startup
-            .step(DYNAMODB, "DescribeTable", || tables.find(workers, TableKind::LegacyWorkers))
-            .await?;
-        if !found {
-            return Err(StartError::TableUnusable {
-                table: workers.clone(),
-                problem: TableProblem::Missing,
-            });
+    if layout != Layout::OneTable {
+        let workers = layout.workers(&table);
+        if !startup.step(DYNAMODB, "DescribeTable", || tables.find(workers)).await? {
+            let (table, problem) = (workers.0.to_owned(), TableProblem::Missing);
+            return Err(StartError::TableUnusable { table, problem });
         }
     }
     let mut store =

@@ -9,7 +9,7 @@ use kinesis_common::panic_message::panic_message;
 
 use crate::config::ConfigError;
 
-pub use self::start::{StartError, WorkerFailure};
+pub use self::start::StartError;
 
 /// Error of a record processor: any error, or a text.
 ///
@@ -117,9 +117,25 @@ pub enum WorkerError {
         /// Name or ARN, as given.
         stream: String,
     },
-    /// The coordination with the other workers failed.
-    #[error(transparent)]
-    Coordination(WorkerFailure),
+    /// The lease table or its index was deleted while the worker ran.
+    #[error(
+        "the lease table or its index is gone ({cause}): restart the workers to create it again"
+    )]
+    TableDeleted {
+        /// Call that failed, and the error code and message of the service.
+        cause: String,
+    },
+    /// The fleet changed to a mode that this version does not support, or its state was moved to another table. The worker
+    /// has released its leases or handed them over.
+    #[error("the state of the fleet, in table {table}, is {state}: {what_to_do}")]
+    FleetChanged {
+        /// Table that held the state at the start.
+        table: String,
+        /// State that was found.
+        state: String,
+        /// What to do.
+        what_to_do: &'static str,
+    },
     /// A task of the library panicked. This is a bug: please report it. Panics of processors are caught and retried.
     #[error("{task} panicked: {message}; this is a bug, please report it")]
     Panicked {
@@ -131,8 +147,8 @@ pub enum WorkerError {
     /// [`WorkerHandle::abort`](crate::WorkerHandle::abort) was called.
     #[error("the worker was aborted: its leases expire after the failover time")]
     Aborted,
-    /// The runtime of the processors ended before the worker did. The next owners of its shards start after the failover time,
-    /// because blocking code of a processor may still be at work.
+    /// The runtime of the processors or of the coordination ended before the worker did. The next owners of its shards start
+    /// after the failover time, because blocking code of a processor may still be at work.
     #[error(
         "the runtime of {task} ended before the worker did: wait for shutdown() before it is dropped"
     )]
@@ -143,18 +159,6 @@ pub enum WorkerError {
 }
 
 impl WorkerError {
-    pub(crate) fn coordination(failure: WorkerFailure, stream: &str) -> Self {
-        match failure {
-            WorkerFailure::StreamDeleted { .. } => {
-                Self::StreamDeleted { stream: stream.to_owned() }
-            }
-            WorkerFailure::StreamRecreated { .. } => {
-                Self::StreamRecreated { stream: stream.to_owned() }
-            }
-            failure => Self::Coordination(failure),
-        }
-    }
-
     /// Error of a task that ended without a result and was not aborted.
     pub(crate) fn from_join(task: &'static str, error: tokio::task::JoinError) -> Self {
         if error.is_cancelled() {

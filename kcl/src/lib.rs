@@ -172,7 +172,7 @@ pub use config::{
     OnRecreatedStream, OnStop, OnTrimmedGap, TableConfig,
 };
 
-pub use error::{BuildError, ProcessorError, StartError, WorkerError, WorkerFailure};
+pub use error::{BuildError, ProcessorError, StartError, WorkerError};
 pub use health::{Health, HealthStatus, Problem, ProblemKind};
 pub use lease::{FencingToken, TableProblem};
 pub use lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};

@@ -97,13 +97,14 @@ mod tests {
         let expected = json!({"owner_silent": {"worker": "w2", "heartbeat_age": 1200}});
         assert_eq!(data(why), expected);
         assert_eq!(data(WhyNotRunning::NotListed), json!("not_listed"));
-        let why = WhyNotRunning::LeaseTableUnreachable { since: age, error: "refused".into() };
-        let expected = json!({"lease_table_unreachable": {"since": 1200, "error": "refused"}});
-        assert_eq!(data(why), expected);
-        let why = WhyNotRunning::ShardSyncFailing { since: age, error: "refused".into() };
-        let expected = json!({"shard_sync_failing": {"since": 1200, "error": "refused"}});
-        assert_eq!(data(why), expected);
-        let why = WhyNotRunning::LeasedByAnotherProcess { since: age };
-        assert_eq!(data(why), json!({"leased_by_another_process": {"since": 1200}}));
+        let problem = Problem {
+            kind: ProblemKind::ShardSyncFailing,
+            shard_id: None,
+            cause: "refused".into(),
+            since: age,
+            failures: 2,
+        };
+        let expected = json!({"kind": "shard_sync_failing", "shard_id": null, "cause": "refused", "since": 1200, "failures": 2});
+        assert_eq!(data(WhyNotRunning::Problem(problem)), json!({ "problem": expected }));
     }
 }

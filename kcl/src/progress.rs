@@ -219,6 +219,11 @@ impl Progress {
         (nothing_waits && self.unwritten().is_none()).then_some(tip.reached)
     }
 
+    /// How far the last answer was behind the tip. `None` if nothing was read yet, or the service did not say.
+    pub(crate) fn behind(&self) -> Option<Duration> {
+        self.lag.behind()
+    }
+
     /// The age of the oldest record that is not processed, at most. `None`: nothing was read yet.
     pub(crate) fn lag(&self, now: Duration) -> Option<Duration> {
         self.lag.at(now)

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
-use crate::error::WorkerFailure;
 use crate::error::{BuildError, WorkerError};
 
 /// State in the life of a worker. The states follow one another in this order, and some last only a moment.
@@ -137,15 +136,6 @@ impl StateSender {
     }
 }
 
-/// Error of a worker whose task was dropped: it was `aborted`, or the runtime of the task ended.
-pub(crate) fn worker_dropped(aborted: bool) -> WorkerError {
-    if aborted {
-        return WorkerError::Aborted;
-    }
-    let task = "the worker";
-    WorkerError::Coordination(WorkerFailure::RuntimeEnded { task })
-}
-
 /// Guard in the worker's task. When the task ends for any reason, the worker enters its last state.
 pub(crate) struct LastState {
     states: StateSender,
@@ -167,8 +157,10 @@ impl Drop for LastState {
     fn drop(&mut self) {
         let error = if std::thread::panicking() {
             WorkerError::Panicked { task: "the worker", message: "see join()".to_owned() }
+        } else if self.aborted.load(Ordering::Relaxed) {
+            WorkerError::Aborted
         } else {
-            worker_dropped(self.aborted.load(Ordering::Relaxed))
+            WorkerError::RuntimeEnded { task: "the worker" }
         };
         self.enter(WorkerState::Stopped(Some(error)));
     }

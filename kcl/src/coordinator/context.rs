@@ -29,6 +29,8 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct PreparedWorker {
     pub(crate) id: String,
+    /// Name or ARN of the stream, as given.
+    pub(crate) stream: String,
     /// Tells this process from other processes of the same worker id; the same as that of the
     /// store.
     pub(crate) process: u64,

@@ -4,13 +4,13 @@
 //! it, and then every answer to another kind of call has said for 10 s that it is missing. One such
 //! answer may be a passing fault, and all workers of the fleet would end for it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use super::context::Context;
-use crate::error::WorkerFailure;
+use crate::error::WorkerError;
 use crate::lease::{CallError, CallErrorKind, LeaseStoreError};
 
 /// Time over which every answer must say that a resource is missing before it counts as deleted.
@@ -34,15 +34,6 @@ impl Resource {
             _ => Self::Table,
         }
     }
-
-    /// Why the worker ends.
-    fn deleted(self, call: CallError) -> WorkerFailure {
-        let cause = call.to_string();
-        match self {
-            Self::Table => WorkerFailure::TableDeleted { cause },
-            Self::Stream => WorkerFailure::StreamDeleted { cause },
-        }
-    }
 }
 
 /// The calls that did not find the table or the stream.
@@ -52,12 +43,8 @@ pub(super) struct MissingResources {
     stream: Missing,
 }
 
-#[derive(Debug, Default)]
-struct Missing {
-    /// The latest call that did not find the resource.
-    call: Mutex<Option<CallError>>,
-    noted: Notify,
-}
+/// The latest call that did not find a resource, until that is confirmed or refuted.
+type Missing = watch::Sender<Option<CallError>>;
 
 impl MissingResources {
     /// Notes an error. If it says that the table or the stream does not exist, [`DeletionCheck`]
@@ -66,9 +53,7 @@ impl MissingResources {
         if let LeaseStoreError::Call(call) = error
             && call.kind == CallErrorKind::NotFound
         {
-            let missing = self.of(Resource::of(call));
-            *missing.call() = Some(call.clone());
-            missing.noted.notify_one();
+            self.of(Resource::of(call)).send_replace(Some(call.clone()));
         }
     }
 
@@ -80,30 +65,6 @@ impl MissingResources {
     }
 }
 
-impl Missing {
-    fn call(&self) -> MutexGuard<'_, Option<CallError>> {
-        // Each change is one assignment.
-        self.call.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The answer to one check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    Exists,
-    Missing,
-    /// The call failed.
-    Unknown,
-}
-
-/// What the answers of an inquiry say so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Finding {
-    Exists,
-    Deleted,
-    AskAgain,
-}
-
 /// A row of answers that say that a resource is missing.
 #[derive(Debug, Default)]
 struct Inquiry {
@@ -112,20 +73,14 @@ struct Inquiry {
 }
 
 impl Inquiry {
-    /// Takes in an answer to a check that was sent at `sent`.
-    fn answered(&mut self, sent: Duration, answer: Answer) -> Finding {
-        match answer {
-            Answer::Exists => Finding::Exists,
-            Answer::Unknown => Finding::AskAgain,
-            Answer::Missing => {
-                let since = *self.since.get_or_insert(sent);
-                if sent.saturating_sub(since) >= GONE_AFTER {
-                    Finding::Deleted
-                } else {
-                    Finding::AskAgain
-                }
-            }
+    /// Takes in an answer to a check that was sent at `sent`: whether the resource exists. `None`: the call
+    /// failed. Returns whether the resource was deleted. `None`: ask again.
+    fn answered(&mut self, sent: Duration, exists: Option<bool>) -> Option<bool> {
+        if exists? {
+            return Some(false);
         }
+        let since = *self.since.get_or_insert(sent);
+        (sent.saturating_sub(since) >= GONE_AFTER).then_some(true)
     }
 }
 
@@ -149,48 +104,50 @@ impl DeletionCheck {
 
     async fn check(&self, resource: Resource) {
         let missing = self.ctx.missing.of(resource);
+        let mut noted = missing.subscribe();
         loop {
-            missing.noted.notified().await;
-            // If there is no call, it belonged to an inquiry that is over.
-            let Some(call) = missing.call().take() else {
-                continue;
-            };
+            let call = noted.wait_for(Option::is_some).await.ok().and_then(|call| call.clone());
+            // The sender lives as long as the context, so there always is a call.
+            let Some(call) = call else { return };
             tracing::warn!(error = %call, ?resource, "not found: checking whether it was deleted");
-            if self.inquire(resource).await == Finding::Deleted {
-                return self.ctx.tasks.fail(resource.deleted(call));
+            if self.is_deleted(resource).await {
+                return self.ctx.tasks.fail(match resource {
+                    Resource::Table => WorkerError::TableDeleted { cause: call.to_string() },
+                    Resource::Stream => {
+                        WorkerError::StreamDeleted { stream: self.ctx.worker.stream.clone() }
+                    }
+                });
             }
-            missing.call().take();
+            missing.send_replace(None);
             tracing::info!(?resource, "it exists: the call that did not find it was wrong");
         }
     }
 
-    async fn inquire(&self, resource: Resource) -> Finding {
+    async fn is_deleted(&self, resource: Resource) -> bool {
         let mut inquiry = Inquiry::default();
         loop {
             let sent = self.ctx.worker.clock.now();
-            let answer = self.ask(resource).await;
-            match inquiry.answered(sent, answer) {
-                Finding::AskAgain => tokio::time::sleep(PAUSE).await,
-                finding => return finding,
+            let exists = self.exists(resource).await;
+            if let Some(is_deleted) = inquiry.answered(sent, exists) {
+                return is_deleted;
             }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// Asks by another kind of call than reads and writes are.
-    async fn ask(&self, resource: Resource) -> Answer {
+    /// Asks whether the resource exists, by another kind of call than reads and writes are. `None`: the call
+    /// failed.
+    async fn exists(&self, resource: Resource) -> Option<bool> {
         let worker = &self.ctx.worker;
         let exists = match resource {
             Resource::Table => worker.store.exists().await,
             Resource::Stream => worker.sync.lister.exists().await.map_err(Into::into),
         };
-        match exists {
-            Ok(true) => Answer::Exists,
-            Ok(false) => Answer::Missing,
-            Err(error) => {
+        exists
+            .inspect_err(|error| {
                 tracing::warn!(%error, ?resource, "whether it still exists is unknown");
-                Answer::Unknown
-            }
-        }
+            })
+            .ok()
     }
 }
 
@@ -206,18 +163,18 @@ mod tests {
     fn only_answers_over_ten_seconds_confirm() {
         let mut inquiry = Inquiry::default();
         for at in [100, 102, 104, 106, 108] {
-            assert_eq!(inquiry.answered(seconds(at), Answer::Missing), Finding::AskAgain);
+            assert_eq!(inquiry.answered(seconds(at), Some(false)), None);
         }
         // A check that failed does not count. The last answer must say that the resource is
         // missing.
-        assert_eq!(inquiry.answered(seconds(111), Answer::Unknown), Finding::AskAgain);
-        assert_eq!(inquiry.answered(seconds(113), Answer::Missing), Finding::Deleted);
+        assert_eq!(inquiry.answered(seconds(111), None), None);
+        assert_eq!(inquiry.answered(seconds(113), Some(false)), Some(true));
     }
 
     #[test]
     fn one_answer_that_finds_it_ends_the_inquiry() {
         let mut inquiry = Inquiry::default();
-        assert_eq!(inquiry.answered(seconds(0), Answer::Missing), Finding::AskAgain);
-        assert_eq!(inquiry.answered(seconds(9), Answer::Exists), Finding::Exists);
+        assert_eq!(inquiry.answered(seconds(0), Some(false)), None);
+        assert_eq!(inquiry.answered(seconds(9), Some(true)), Some(false));
     }
 }

@@ -13,7 +13,7 @@ use super::migration::{Migration, Mode, layout, mode};
 use super::scan_schedule;
 use super::start::Failure;
 use crate::clock::Clock;
-use crate::error::{StartError, WorkerFailure};
+use crate::error::{StartError, WorkerError};
 use crate::lease::Layout;
 
 /// Mean pause between two reads, before jitter.
@@ -76,7 +76,7 @@ impl FleetModeWatch {
             let change = match read {
                 Ok(change) => change,
                 Err(Failure::Final(StartError::UnsupportedFleet { table, state, what_to_do })) => {
-                    return tasks.fail(WorkerFailure::FleetChanged { table, state, what_to_do });
+                    return tasks.fail(WorkerError::FleetChanged { table, state, what_to_do });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the fleet's mode could not be read, tried again");
@@ -126,7 +126,7 @@ impl FleetMode {
         })
     }
 
-    fn failure(&self, change: Change) -> WorkerFailure {
+    fn failure(&self, change: Change) -> WorkerError {
         let (state, what_to_do) = match change {
             Change::Missing => (
                 "unknown, since the migration item is gone".to_owned(),
@@ -146,7 +146,7 @@ impl FleetMode {
                 "a Java leader has moved it: start the worker again, which reads it there",
             ),
         };
-        WorkerFailure::FleetChanged {
+        WorkerError::FleetChanged {
             table: self.layout.state(&self.table).0.to_owned(),
             state,
             what_to_do,

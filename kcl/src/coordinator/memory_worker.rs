@@ -55,6 +55,7 @@ pub(super) fn memory_worker(link: Arc<dyn Link>) -> (PreparedWorker, Arc<MemoryT
     };
     let worker = PreparedWorker {
         id: "me".into(),
+        stream: "orders".into(),
         process: 1,
         store,
         sync,

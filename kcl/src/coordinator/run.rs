@@ -25,7 +25,7 @@ use super::thread::OwnThread;
 use crate::clock::Clock;
 use crate::config::ConsumerConfig;
 use crate::current_stream::CurrentStream;
-use crate::error::{StartError, WorkerFailure};
+use crate::error::{StartError, WorkerError};
 use crate::executor::Executor;
 use crate::health::ProblemLog;
 use crate::lease::{HeldLease, LeaseOutcome};
@@ -226,7 +226,7 @@ impl Coordinator {
     }
 
     /// Resolves when coordination cannot go on.
-    pub(crate) fn failed(&self) -> impl Future<Output = WorkerFailure> + Send + 'static {
+    pub(crate) fn failed(&self) -> impl Future<Output = WorkerError> + Send + 'static {
         self.ctx.tasks.failed()
     }
 }

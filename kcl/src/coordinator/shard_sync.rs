@@ -9,7 +9,7 @@ use kinesis_common::backoff::Backoff;
 
 use super::context::Context;
 use super::scan_schedule;
-use crate::error::WorkerFailure;
+use crate::error::WorkerError;
 use crate::health::ProblemKind;
 use crate::lease::LeaseStoreError;
 use crate::metrics::Metric;
@@ -104,8 +104,9 @@ impl ShardSyncer {
     fn failed(&self, error: SyncError) {
         match error {
             SyncError::Store(error) => self.ctx.store_failed(KIND, "shard sync", &error),
-            SyncError::StreamRecreated { stream } => {
-                self.ctx.tasks.fail(WorkerFailure::StreamRecreated { stream });
+            SyncError::StreamRecreated { .. } => {
+                let stream = self.ctx.worker.stream.clone();
+                self.ctx.tasks.fail(WorkerError::StreamRecreated { stream });
             }
             error => {
                 if let SyncError::List(ListShardsError::Call(call)) = &error {

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::error::WorkerFailure;
+use crate::error::WorkerError;
 use crate::executor::Executor;
 use crate::task::Task;
 
@@ -22,7 +22,7 @@ pub(super) struct TaskGroup {
     tracker: TaskTracker,
     stopped: CancellationToken,
     /// Why coordination cannot go on.
-    failure: watch::Sender<Option<WorkerFailure>>,
+    failure: watch::Sender<Option<WorkerError>>,
 }
 
 impl TaskGroup {
@@ -32,7 +32,7 @@ impl TaskGroup {
     }
 
     /// Ends the worker, because coordination cannot go on. The first failure counts.
-    pub(super) fn fail(&self, failure: WorkerFailure) {
+    pub(super) fn fail(&self, failure: WorkerError) {
         self.failure.send_if_modified(|known| {
             let is_first = known.is_none();
             if is_first {
@@ -44,7 +44,7 @@ impl TaskGroup {
     }
 
     /// Resolves when coordination cannot go on; never, when it stops as asked.
-    pub(super) fn failed(&self) -> impl Future<Output = WorkerFailure> + Send + 'static {
+    pub(super) fn failed(&self) -> impl Future<Output = WorkerError> + Send + 'static {
         let mut failure = self.failure.subscribe();
         async move {
             let found =
@@ -57,7 +57,7 @@ impl TaskGroup {
     }
 
     /// Runs a task. If it panics, or its runtime drops it, the worker ends with a
-    /// [`WorkerFailure`].
+    /// [`WorkerError`].
     pub(super) fn spawn(
         &self,
         task: &'static str,
@@ -98,7 +98,7 @@ impl TaskGroup {
             Ok(result) => result,
             Err(panic) => {
                 let message = panic_message(&*panic);
-                self.fail(WorkerFailure::Panicked { task, message });
+                self.fail(WorkerError::Panicked { task, message });
                 None
             }
         }
@@ -127,7 +127,7 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.is_done && !self.group.stopped.is_cancelled() {
-            self.group.fail(WorkerFailure::RuntimeEnded { task: self.task });
+            self.group.fail(WorkerError::RuntimeEnded { task: self.task });
         }
     }
 }

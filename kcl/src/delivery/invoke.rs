@@ -294,7 +294,7 @@ impl Invoker {
             }
             return Err(reason);
         }
-        let Failed { failures, log } = self.status.failed(error.to_string());
+        let Failed { failures, log } = self.status.failed(error);
         if log {
             let retry_in = is_repeated.then_some(pause).map(tracing::field::debug);
             let first = records.as_ref().map(|(first, _)| tracing::field::display(first));

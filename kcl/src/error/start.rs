@@ -1,4 +1,4 @@
-//! Errors of the start of a worker, and of the coordination of a running one.
+//! Errors of the start of a worker.
 
 use std::time::Duration;
 
@@ -187,60 +187,5 @@ pub enum StartError {
         table: String,
         /// Which item, what is wrong with it, and what to do.
         problem: String,
-    },
-}
-
-/// Failure of the coordination, which ends a running worker.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum WorkerFailure {
-    /// The lease table or its index was deleted.
-    #[error(
-        "the lease table or its index is gone ({cause}): it was deleted while workers run; restart them to create it anew"
-    )]
-    TableDeleted {
-        /// The call that failed, and the service's error code and message.
-        cause: String,
-    },
-    /// The stream was deleted.
-    #[error("the stream is gone ({cause}): it was deleted while workers run")]
-    StreamDeleted {
-        /// The call that failed, and the service's error code and message.
-        cause: String,
-    },
-    /// The fleet's mode changed to one that this version cannot take part in, or its state was
-    /// moved to another table. The worker has released its leases or handed them over.
-    #[error("the state of the fleet, in table {table}, is {state}: {what_to_do}")]
-    FleetChanged {
-        /// The table that held the state at the start.
-        table: String,
-        /// What was found.
-        state: String,
-        /// What to do.
-        what_to_do: &'static str,
-    },
-    /// The stream was deleted and created again.
-    #[error(
-        "stream {stream} was deleted and created again while workers run: delete the lease table, take a \
-         new application name, or set on_recreated_stream to start_over"
-    )]
-    StreamRecreated {
-        /// The stream's ARN.
-        stream: String,
-    },
-    /// The runtime of the coordination ended: the runtime that was given to the builder was shut
-    /// down, or the worker's own runtime panicked.
-    #[error("the runtime of the task {task} ended before the worker did: keep it running")]
-    RuntimeEnded {
-        /// The task that was under way.
-        task: &'static str,
-    },
-    /// A task of the library panicked. This is a bug: please report it.
-    #[error("the task {task} panicked: {message}; this is a bug, please report it")]
-    Panicked {
-        /// The task.
-        task: &'static str,
-        /// The panic's message.
-        message: String,
     },
 }

@@ -123,6 +123,7 @@ impl InjectedWorker {
         let config = Arc::new(parts.config);
         let coordinator = Coordinator::new(PreparedWorker {
             id: parts.worker_id.clone(),
+            stream: NAME.to_owned(),
             process: parts.process,
             store: parts.store,
             sync,

@@ -48,6 +48,11 @@ impl Lag {
         self.pages.pop_front();
     }
 
+    /// How far the last answer was behind the tip.
+    pub(super) fn behind(&self) -> Option<Duration> {
+        self.rest.map(|rest| rest.age)
+    }
+
     /// The age of the oldest record that is not processed, at most: all records that arrived before are
     /// processed. `None`: nothing was read yet.
     pub(super) fn at(&self, now: Duration) -> Option<Duration> {

@@ -283,8 +283,15 @@ impl ShardWatch {
             Some(next) => format!("the oldest record there is has number {}", next.sequence_number),
             None => "there is no record now".to_owned(),
         };
+        let stops = match self.on_trimmed_gap {
+            OnTrimmedGap::StopShard => {
+                "; the shard stands still: to go on after the gap, set on_trimmed_gap to continue and \
+                 restart the worker"
+            }
+            OnTrimmedGap::Continue => "",
+        };
         let gap = format!(
-            "retention deleted the records behind number {}{since}, before they were read; {goes_on}",
+            "retention deleted the records after number {}{since}, before they were read; {goes_on}{stops}",
             check.position()
         );
         tracing::error!(shard_id, gap, "records were lost to retention");

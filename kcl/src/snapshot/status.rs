@@ -1,18 +1,17 @@
 //! What the tasks of a shard note for snapshots, health and metrics.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::calls::Work;
 use super::{AggregateCounts, ProcessorCall, ShardSnapshot, WorkerSnapshot};
+use crate::error::ProcessorError;
 use crate::health::{Failed, ProblemKind, ProblemLog};
 use crate::metrics::{Meter, Metric, milliseconds};
 use crate::progress::ShardProgress;
 use crate::sequence::ExtendedSequenceNumber;
 use crate::shard_state::ShardState;
-
-const NOT_KNOWN: u64 = u64::MAX;
 
 /// What a shard's tasks write down.
 #[derive(Debug)]
@@ -20,9 +19,6 @@ pub(crate) struct ShardStatus {
     shard_id: String,
     state: Mutex<ShardState>,
     records: AtomicU64,
-    behind: AtomicU64,
-    failures: AtomicU32,
-    last_failure: Mutex<Option<String>>,
     /// Its processor returned from its last call, and was dropped.
     has_stopped: AtomicBool,
     progress: ShardProgress,
@@ -46,9 +42,6 @@ impl ShardStatus {
             shard_id: shard_id.to_owned(),
             state: Mutex::new(ShardState::WaitingOnParents),
             records: AtomicU64::new(0),
-            behind: AtomicU64::new(NOT_KNOWN),
-            failures: AtomicU32::new(0),
-            last_failure: Mutex::default(),
             has_stopped: AtomicBool::new(false),
             progress,
             work: Mutex::default(),
@@ -63,6 +56,10 @@ impl ShardStatus {
     /// How far the shard is.
     pub(crate) fn progress(&self) -> &ShardProgress {
         &self.progress
+    }
+
+    pub(crate) fn state(&self) -> ShardState {
+        *lock(&self.state)
     }
 
     pub(crate) fn enter(&self, state: ShardState) {
@@ -86,7 +83,6 @@ impl ShardStatus {
         if let Some(millis) = millis {
             self.measure(Metric::MillisBehindLatest, millis as f64);
         }
-        self.behind.store(millis.unwrap_or(NOT_KNOWN), Ordering::Relaxed);
         self.progress.lock().answered(self.now(), millis.map(Duration::from_millis));
     }
 
@@ -149,13 +145,9 @@ impl ShardStatus {
         }
     }
 
-    /// A call of the processor failed; how often in a row, and whether to log it.
-    pub(crate) fn failed(&self, error: String) -> Failed {
-        let kind = ProblemKind::ProcessorFailing;
-        let failed = self.problems().failed(kind, Some(&self.shard_id), &error);
-        *lock(&self.last_failure) = Some(error);
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        Failed { failures, ..failed }
+    /// Notes that a call of the processor failed.
+    pub(crate) fn failed(&self, error: &ProcessorError) -> Failed {
+        self.problems().failed(ProblemKind::ProcessorFailing, Some(&self.shard_id), error)
     }
 
     pub(crate) fn processor_stopped(&self) {
@@ -167,11 +159,7 @@ impl ShardStatus {
     }
 
     pub(crate) fn succeeded(&self) {
-        if self.failures.swap(0, Ordering::Relaxed) > 0 {
-            *lock(&self.last_failure) = None;
-            let kind = ProblemKind::ProcessorFailing;
-            self.problems().recovered(kind, Some(&self.shard_id));
-        }
+        self.problems().recovered(ProblemKind::ProcessorFailing, Some(&self.shard_id));
     }
 
     pub(crate) fn delivered(&self, records: usize, bytes: usize) {
@@ -187,29 +175,30 @@ impl ShardStatus {
     }
 
     pub(crate) fn snapshot(&self) -> ShardSnapshot {
-        let behind = self.behind.load(Ordering::Relaxed);
-        let reads = self.problems().find(ProblemKind::ReadsFailing, Some(&self.shard_id));
+        let find = |kind| self.problems().find(kind, Some(&self.shard_id));
+        let (calls, reads) = (find(ProblemKind::ProcessorFailing), find(ProblemKind::ReadsFailing));
         let now = self.now();
         let (call, batch_in_hand_for) = {
             let work = lock(&self.work);
             (work.call(now), work.batch_in_hand_for(now))
         };
+        let (lag, millis_behind_latest) = {
+            let progress = self.progress.lock();
+            (progress.lag(now), progress.behind())
+        };
         ShardSnapshot {
-            lag: self.progress.lock().lag(now),
+            lag,
+            millis_behind_latest,
             batch_in_hand_for,
             call: call.map(|(name, running_for)| ProcessorCall { name, running_for }),
             read_failures: reads.as_ref().map_or(0, |problem| problem.failures),
             last_read_failure: reads.map(|problem| problem.cause),
-            records_trimmed: self
-                .problems()
-                .find(ProblemKind::RecordsTrimmed, Some(&self.shard_id))
-                .map(|problem| problem.cause),
+            records_trimmed: find(ProblemKind::RecordsTrimmed).map(|problem| problem.cause),
             shard_id: self.shard_id.clone(),
-            state: *lock(&self.state),
+            state: self.state(),
             records_delivered: self.records.load(Ordering::Relaxed),
-            millis_behind_latest: (behind != NOT_KNOWN).then(|| Duration::from_millis(behind)),
-            failures: self.failures.load(Ordering::Relaxed),
-            last_failure: lock(&self.last_failure).clone(),
+            failures: calls.as_ref().map_or(0, |problem| problem.failures),
+            last_failure: calls.map(|problem| problem.cause),
         }
     }
 }

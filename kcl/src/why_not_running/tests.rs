@@ -5,7 +5,6 @@ use std::sync::{Arc, LazyLock};
 use super::*;
 use crate::clock::SystemClock;
 use crate::lease_table::CorruptLease;
-use crate::snapshot::ProcessorCall;
 
 /// Nothing fails.
 static NOTHING: LazyLock<ProblemLog> = LazyLock::new(problems);
@@ -43,34 +42,22 @@ fn table(leases: Vec<LeaseSnapshot>) -> LeaseTableSnapshot {
     }
 }
 
-fn own(state: ShardState, failures: u32) -> ShardSnapshot {
-    ShardSnapshot {
-        shard_id: SHARD.to_owned(),
-        state,
-        records_delivered: 0,
-        millis_behind_latest: None,
-        lag: None,
-        batch_in_hand_for: None,
-        call: None,
-        failures,
-        last_failure: (failures > 0).then(|| "no disk".to_owned()),
-        read_failures: 0,
-        last_read_failure: None,
-        records_trimmed: None,
-    }
-}
-
-fn asker(own: Option<ShardSnapshot>) -> Asker<'static> {
+fn asker(own: Option<ShardState>) -> Asker<'static> {
     Asker {
         worker_id: "me",
         failover: F,
         has_stopped: false,
-        is_blocked: false,
         at_limit: false,
-        slow_after: Some(F),
         stops_at_gaps: false,
         problems: &NOTHING,
         own,
+    }
+}
+
+fn kind_of(why: Option<WhyNotRunning>) -> Option<ProblemKind> {
+    match why {
+        Some(WhyNotRunning::Problem(problem)) => Some(problem.kind),
+        _ => None,
     }
 }
 
@@ -81,36 +68,42 @@ fn of(lease: LeaseSnapshot) -> WhyNotRunning {
 }
 
 #[test]
-fn a_call_that_does_not_return_is_named_in_any_state() {
-    let call = |running_for| ProcessorCall { name: "process_records", running_for };
-    for (state, failures) in [
-        (ShardState::Processing, 0),
-        (ShardState::Processing, 3),
-        (ShardState::Initializing, 0),
-        (ShardState::ShuttingDown(ShutdownReason::Requested), 0),
-    ] {
-        let mut here = own(state, failures);
-        here.call = Some(call(F));
-        let slow = why_not_running(SHARD, &asker(Some(here.clone())), None);
-        assert_eq!(
-            slow,
-            Some(WhyNotRunning::SlowCall { call: "process_records", since: F }),
-            "{state:?}"
-        );
-        here.call = Some(call(F / 2));
-        let quick = why_not_running(SHARD, &asker(Some(here.clone())), None);
-        assert!(!matches!(quick, Some(WhyNotRunning::SlowCall { .. })));
-        here.call = Some(call(F));
-        let never = Asker { slow_after: None, ..asker(Some(here)) };
-        let never = why_not_running(SHARD, &never, None);
-        assert!(!matches!(never, Some(WhyNotRunning::SlowCall { .. })));
+fn what_fails_in_a_shard_of_this_worker_is_the_reason_by_its_weight() {
+    let problems = problems();
+    let of = |state, stops_at_gaps| {
+        let asker = Asker { problems: &problems, stops_at_gaps, ..asker(Some(state)) };
+        why_not_running(SHARD, &asker, None)
+    };
+    let ending = ShardState::ShuttingDown(ShutdownReason::ShardEnd);
+    let lost = ShardState::ShuttingDown(ShutdownReason::LeaseLost);
+    problems.failed(ProblemKind::ReadsFailing, Some(SHARD), "no key");
+    assert_eq!(kind_of(of(ShardState::Processing, false)), Some(ProblemKind::ReadsFailing));
+    problems.failed(ProblemKind::RecordsTrimmed, Some(SHARD), "a gap");
+    assert_eq!(kind_of(of(ShardState::Processing, false)), Some(ProblemKind::ReadsFailing));
+    assert_eq!(kind_of(of(ShardState::Processing, true)), Some(ProblemKind::RecordsTrimmed));
+    assert_eq!(of(ShardState::Initializing, true), Some(WhyNotRunning::Starting));
+    problems.failed(ProblemKind::ProcessorFailing, Some("another"), "no disk");
+    assert_eq!(of(ShardState::Initializing, true), Some(WhyNotRunning::Starting));
+    problems.failed(ProblemKind::ProcessorFailing, Some(SHARD), "no disk");
+    for state in [ShardState::Processing, ShardState::Initializing, ending] {
+        assert_eq!(kind_of(of(state, true)), Some(ProblemKind::ProcessorFailing), "{state:?}");
+    }
+    let reason = ShutdownReason::LeaseLost;
+    assert_eq!(of(lost, true), Some(WhyNotRunning::ShuttingDown { reason }));
+    for (kind, shard) in
+        [(ProblemKind::ProcessorStuck, Some(SHARD)), (ProblemKind::RuntimeBlocked, None)]
+    {
+        problems.failed(kind, shard, "it waits");
+        for state in [ShardState::Processing, ShardState::Initializing, ending, lost] {
+            assert_eq!(kind_of(of(state, true)), Some(kind), "{state:?}");
+        }
     }
 }
 
 #[test]
 fn a_shard_that_is_processed_here_needs_no_reason() {
     let table = table(vec![lease(SHARD, Some("me"))]);
-    let here = asker(Some(own(ShardState::Processing, 0)));
+    let here = asker(Some(ShardState::Processing));
     assert_eq!(why_not_running(SHARD, &here, Some(&table)), None);
     assert_eq!(why_not_running(SHARD, &here, None), None);
     let stopped = Asker { has_stopped: true, ..here };
@@ -127,29 +120,17 @@ fn a_shard_of_this_worker_is_told_by_its_consumer() {
         LeaseSnapshot { checkpoint: Checkpoint::ShardEnd, ..lease("p1", None) },
         lease("p2", Some("w2")),
     ]);
-    let ask = |state, failures| {
-        let asker = asker(Some(own(state, failures)));
-        why_not_running(SHARD, &asker, Some(&table)).unwrap()
-    };
+    let ask = |state| why_not_running(SHARD, &asker(Some(state)), Some(&table)).unwrap();
     assert_eq!(
-        ask(ShardState::WaitingOnParents, 0),
+        ask(ShardState::WaitingOnParents),
         WhyNotRunning::WaitsForParents {
             parents: vec!["p2".into(), "shardId-bad".into()],
             owner: Some("me".into()),
         }
     );
-    assert_eq!(ask(ShardState::Initializing, 0), WhyNotRunning::Starting);
+    assert_eq!(ask(ShardState::Initializing), WhyNotRunning::Starting);
     let reason = ShutdownReason::Requested;
-    assert_eq!(ask(ShardState::ShuttingDown(reason), 0), WhyNotRunning::ShuttingDown { reason });
-    for state in [
-        ShardState::Processing,
-        ShardState::Initializing,
-        ShardState::ShuttingDown(ShutdownReason::ShardEnd),
-    ] {
-        let failing = ask(state, 4);
-        let error = "no disk".to_owned();
-        assert_eq!(failing, WhyNotRunning::Failing { failures: 4, error });
-    }
+    assert_eq!(ask(ShardState::ShuttingDown(reason)), WhyNotRunning::ShuttingDown { reason });
 }
 
 #[test]
@@ -158,8 +139,6 @@ fn any_other_shard_is_told_by_the_table() {
     assert_eq!(ask(SHARD, None), WhyNotRunning::NotKnownYet);
     let empty = table(Vec::new());
     assert_eq!(ask(SHARD, Some(&empty)), WhyNotRunning::NotListed);
-    let problem = "checkpoint is missing".to_owned();
-    assert_eq!(ask("shardId-bad", Some(&empty)), WhyNotRunning::CorruptItem { problem });
     assert_eq!(
         of(LeaseSnapshot {
             checkpoint: Checkpoint::ShardEnd,
@@ -207,18 +186,13 @@ fn a_child_in_another_worker_waits_for_its_parents_too() {
 }
 
 #[test]
-fn a_runtime_that_runs_nothing_is_told_of_the_workers_own_shards() {
-    let blocked = |own| Asker { is_blocked: true, ..asker(own) };
-    let of = |asker: &Asker<'_>, owner| {
-        why_not_running(SHARD, asker, Some(&table(vec![lease(SHARD, Some(owner))])))
-    };
-    for state in [ShardState::WaitingOnParents, ShardState::Processing] {
-        let asker = blocked(Some(own(state, 0)));
-        assert_eq!(of(&asker, "me"), Some(WhyNotRunning::RuntimeBlocked));
-    }
-    let asker = blocked(None);
-    assert_eq!(of(&asker, "me"), Some(WhyNotRunning::RuntimeBlocked));
-    assert!(matches!(of(&asker, "w2"), Some(WhyNotRunning::LeasedBy { .. })));
+fn a_blocked_runtime_is_the_reason_for_the_workers_own_leases_alone() {
+    let problems = problems();
+    problems.failed(ProblemKind::RuntimeBlocked, None, "blocking code");
+    let asker = Asker { problems: &problems, ..asker(None) };
+    let of = |owner| why_not_running(SHARD, &asker, Some(&table(vec![lease(SHARD, Some(owner))])));
+    assert_eq!(kind_of(of("me")), Some(ProblemKind::RuntimeBlocked));
+    assert!(matches!(of("w2"), Some(WhyNotRunning::LeasedBy { .. })));
 }
 
 #[test]
@@ -231,19 +205,19 @@ fn what_the_table_said_before_an_outage_is_not_the_reason() {
     problems.failed(ProblemKind::LeaseTableFailing, None, "connection refused");
     for owner in [None, Some("me"), Some("w2")] {
         let why = of(Some(&table(vec![lease(SHARD, owner)])));
-        assert!(why.to_string().contains("(connection refused): check DynamoDB"), "{why:?}");
+        assert_eq!(kind_of(Some(why)), Some(ProblemKind::LeaseTableFailing));
     }
-    assert!(matches!(of(None), WhyNotRunning::LeaseTableUnreachable { .. }));
+    assert_eq!(kind_of(Some(of(None))), Some(ProblemKind::LeaseTableFailing));
     assert!(matches!(of(Some(&ended)), WhyNotRunning::Finished { .. }));
     problems.recovered(ProblemKind::LeaseTableFailing, None);
     assert!(matches!(of(None), WhyNotRunning::NotKnownYet));
 }
 
 #[test]
-fn a_lease_that_cannot_be_taken_or_made_and_one_of_another_process_are_told() {
+fn what_fails_for_a_lease_that_is_not_held_is_the_reason() {
     let problems = problems();
     let asker = Asker { problems: &problems, ..asker(None) };
-    let of = |leases| why_not_running(SHARD, &asker, Some(&table(leases))).unwrap();
+    let of = |leases| why_not_running(SHARD, &asker, Some(&table(leases)));
     let kinds = [
         ProblemKind::LeaseAcquisitionFailing,
         ProblemKind::ShardSyncFailing,
@@ -252,16 +226,15 @@ fn a_lease_that_cannot_be_taken_or_made_and_one_of_another_process_are_told() {
     for kind in kinds {
         problems.failed(kind, None, "refused");
     }
-    let cannot_take = of(vec![lease(SHARD, None)]);
-    assert!(
-        matches!(&cannot_take, WhyNotRunning::LeaseTableUnreachable { error, .. } if error == "refused"),
-        "{cannot_take:?}"
-    );
-    assert!(matches!(of(Vec::new()), WhyNotRunning::ShardSyncFailing { .. }));
-    assert!(matches!(of(vec![lease(SHARD, Some("w2"))]), WhyNotRunning::LeasedBy { .. }));
+    let free = vec![lease(SHARD, None)];
+    assert_eq!(kind_of(of(free)), Some(ProblemKind::LeaseAcquisitionFailing));
+    assert_eq!(kind_of(of(Vec::new())), Some(ProblemKind::ShardSyncFailing));
+    assert!(matches!(of(vec![lease(SHARD, Some("w2"))]), Some(WhyNotRunning::LeasedBy { .. })));
     problems.recovered(ProblemKind::LeaseAcquisitionFailing, None);
-    let shared = of(vec![lease(SHARD, Some("me"))]);
-    assert!(matches!(shared, WhyNotRunning::LeasedByAnotherProcess { .. }), "{shared:?}");
+    let own = || vec![lease(SHARD, Some("me"))];
+    assert_eq!(kind_of(of(own())), Some(ProblemKind::DuplicateWorkerId));
+    problems.failed(ProblemKind::CorruptLease, Some(SHARD), "no counter");
+    assert_eq!(kind_of(of(own())), Some(ProblemKind::CorruptLease));
 }
 
 #[test]
@@ -273,6 +246,14 @@ fn the_text_says_what_to_do() {
         "no worker has held its lease for 2.3s: this worker has max_leases already; raise that, or add a \
          worker"
     );
-    let failing = WhyNotRunning::Failing { failures: 3, error: "no disk".to_owned() };
-    assert!(failing.to_string().ends_with("mend the cause (no disk)"));
+    let problem = Problem {
+        kind: ProblemKind::ProcessorFailing,
+        shard_id: Some(SHARD.to_owned()),
+        cause: "no disk".to_owned(),
+        since: F,
+        failures: 3,
+    };
+    let text = problem.to_string();
+    assert!(text.ends_with("(no disk): mend the cause"), "{text}");
+    assert_eq!(WhyNotRunning::Problem(problem).to_string(), text);
 }

@@ -18,7 +18,7 @@ use crate::lease_table::LeaseTableSnapshot;
 use crate::snapshot::WorkerSnapshot;
 use crate::task::Task;
 use crate::why_not_running::WhyNotRunning;
-use crate::worker_state::{StateWatch, WorkerState, worker_dropped};
+use crate::worker_state::{StateWatch, WorkerState};
 
 /// Handle of a running worker. Clones are handles of the same worker.
 ///
@@ -47,8 +47,8 @@ impl WorkerHandle {
         let (asked, task) = (Arc::clone(&aborted), task.detach());
         let outcome = async move {
             let outcome = match task.await {
-                Err(WorkerError::RuntimeEnded { .. }) => {
-                    Err(worker_dropped(asked.load(Ordering::Relaxed)))
+                Err(WorkerError::RuntimeEnded { .. }) if asked.load(Ordering::Relaxed) => {
+                    Err(WorkerError::Aborted)
                 }
                 outcome => outcome.flatten(),
             };

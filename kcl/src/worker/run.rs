@@ -26,7 +26,6 @@ pub(crate) async fn run(
     seed: u64,
     mut stop: watch::Receiver<Option<Duration>>,
 ) -> Result<ShutdownReport, WorkerError> {
-    let stream = worker.stream.clone();
     let failover_time = worker.config.failover_time;
     let states = view.states().clone();
     // The factory holds values of the application. This task drops them on the processors' runtime. It is declared before
@@ -54,7 +53,7 @@ pub(crate) async fn run(
         // The task ends only with its runtime.
         Err(error) = &mut alive => (failover_time, Some(error)),
         error = watchdog => (failover_time, Some(error)),
-        error = main_loop(&coordinator, &mut shards, &mut held_leases, &stream) => {
+        error = main_loop(&coordinator, &mut shards, &mut held_leases) => {
             tracing::error!(%error, "the worker cannot go on: it gives its shards up");
             (failover_time, Some(error))
         }
@@ -88,13 +87,12 @@ async fn main_loop(
     coordinator: &Coordinator,
     shards: &mut Shards,
     held_leases: &mut mpsc::Receiver<HeldLease>,
-    stream: &str,
 ) -> WorkerError {
     let mut failed = std::pin::pin!(coordinator.failed());
     loop {
         tokio::select! {
             biased;
-            failure = &mut failed => return WorkerError::coordination(failure, stream),
+            error = &mut failed => return error,
             (shard_id, result) = shards.ended() => match result {
                 Ok(outcome) => tracing::info!(shard_id, ?outcome, "shard given up"),
                 Err(error) => return error,

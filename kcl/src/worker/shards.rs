@@ -34,8 +34,6 @@ pub(crate) struct View {
     /// By a number instead of the shard, because the task of an earlier lease of the same shard may still be ending. Its
     /// processor has ended, since the coordinator does not acquire the lease again before that.
     shards: Mutex<BTreeMap<u64, Arc<ShardStatus>>>,
-    /// Whether code blocks all threads of the processors' runtime.
-    runtime_blocked: AtomicBool,
 }
 
 /// Sources of a [`View`].
@@ -57,12 +55,11 @@ impl View {
             totals: Arc::new(Totals::new(parts.meter.clone(), Arc::clone(&parts.problems))),
             parts,
             shards: Mutex::default(),
-            runtime_blocked: AtomicBool::new(false),
         }
     }
 
+    /// Notes whether code blocks all threads of the processors' runtime.
     pub(super) fn runtime_is_blocked(&self, blocked: bool) {
-        self.runtime_blocked.store(blocked, Ordering::Relaxed);
         let (problems, kind) = (&self.parts.problems, ProblemKind::RuntimeBlocked);
         if blocked {
             problems.failed(kind, None, "blocking code has all of its threads");
@@ -87,16 +84,14 @@ impl View {
         let (own, leases) = self.with_shards(|shards| {
             let mut latest_first = shards.values().rev();
             let own = latest_first.find(|status| status.shard_id() == shard_id);
-            (own.map(|status| status.snapshot()), shards.len())
+            (own.map(|status| status.state()), shards.len())
         });
         let config = &self.parts.config;
         let asker = Asker {
             worker_id: &self.parts.worker_id,
             failover: config.failover_time,
             has_stopped: self.states().watch().current().is_last(),
-            is_blocked: self.runtime_blocked.load(Ordering::Relaxed),
             at_limit: leases >= config.max_leases,
-            slow_after: config.log_warning_for_task_after,
             stops_at_gaps: config.on_trimmed_gap == OnTrimmedGap::StopShard,
             problems: &self.parts.problems,
             own,

@@ -12,16 +12,16 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use kcl::{
-    Checkpoint, Clock, LeaseSnapshot, SchedulerBuilder, ShardContext, WhyNotRunning, WorkerError,
-    WorkerFailure, WorkerHandle, WorkerState,
+    Checkpoint, Clock, LeaseSnapshot, ProblemKind, SchedulerBuilder, ShardContext, WorkerError,
+    WorkerHandle, WorkerState,
 };
 use kinesis_testkit::{Fault, LocalAws, Service};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::probe::{Call, Deed, Probe};
 use crate::setup::{
-    APPLICATION, PATIENCE, aws, builder, builder_on, config, open_shards, processing, put, until,
-    worker,
+    APPLICATION, PATIENCE, aws, builder, builder_on, config, open_shards, processing, put, reason,
+    until, worker,
 };
 
 /// Renewals come each half of the failover time: three failover times.
@@ -213,7 +213,7 @@ async fn a_worker_whose_runtime_runs_nothing_takes_no_more_leases_until_it_does(
     let other = shards.iter().find(|shard| **shard != own).unwrap();
     put(&aws, &probe, 0..100).await;
     gate.entered().await;
-    until("the reason", || first.why_not_running(&own) == Some(WhyNotRunning::RuntimeBlocked))
+    until("the reason", || reason(&first, &own, ProblemKind::RuntimeBlocked).is_some())
         .await;
 
     second.abort();

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use kcl::{WorkerError, WorkerFailure, WorkerHandle};
+use kcl::{WorkerError, WorkerHandle};
 use kinesis_testkit::{Fault, Service};
 
 use crate::paused::{Paused, config};
@@ -78,10 +78,7 @@ async fn a_deleted_table_ends_the_worker_once_that_is_certain() {
     let delete = dynamodb.delete_table().table_name(APPLICATION);
     delete.send().await.unwrap();
     let (error, after) = end(&paused, &worker).await;
-    assert!(
-        matches!(error, WorkerError::Coordination(WorkerFailure::TableDeleted { .. })),
-        "{error}"
-    );
+    assert!(matches!(error, WorkerError::TableDeleted { .. }), "{error}");
     assert!(after >= Duration::from_secs(10), "{after:?}");
     assert!(after < Duration::from_secs(40), "{after:?}");
 }

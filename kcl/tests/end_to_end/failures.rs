@@ -197,5 +197,5 @@ async fn a_lease_table_deleted_while_running_ends_the_worker_with_an_error() {
     until("it runs", || processing(&worker) == 1).await;
     aws.dynamodb().delete_table().table_name(APPLICATION).send().await.unwrap();
     let error = tokio::time::timeout(DEADLINE, worker.join()).await.unwrap().unwrap_err();
-    assert!(matches!(error, WorkerError::Coordination(_)), "{error:?}");
+    assert!(matches!(error, WorkerError::TableDeleted { .. }), "{error:?}");
 }

@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType,
     ScalarAttributeType,
 };
-use kcl::{OnStop, WorkerError, WorkerFailure, WorkerHandle};
+use kcl::{OnStop, WorkerError, WorkerHandle};
 
 use crate::paused::{Paused, config};
 use crate::probe::Probe;
@@ -51,13 +51,10 @@ async fn started(paused: &Paused, worker: &str, on_stop: OnStop) -> WorkerHandle
 }
 
 /// How the worker ended by itself.
-async fn end(worker: &WorkerHandle) -> WorkerFailure {
+async fn end(worker: &WorkerHandle) -> WorkerError {
     let ended = worker.join();
     let ended = tokio::time::timeout(Duration::from_secs(300), ended).await;
-    match ended.expect("it ends").unwrap_err() {
-        WorkerError::Coordination(failure) => failure,
-        other => panic!("{other}"),
-    }
+    ended.expect("it ends").unwrap_err()
 }
 
 #[tokio::test(start_paused = true)]
@@ -74,7 +71,7 @@ async fn a_fleet_that_is_set_back_to_2x_stops_our_workers_and_frees_their_leases
     set_mode(&paused, "CLIENT_VERSION_2X").await;
     for worker in [&one, &two] {
         let failure = end(worker).await;
-        let WorkerFailure::FleetChanged { table, state, .. } = &failure else {
+        let WorkerError::FleetChanged { table, state, .. } = &failure else {
             panic!("{failure}");
         };
         assert_eq!((&**table, &**state), (APPLICATION, "CLIENT_VERSION_2X"));

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use kcl::{HealthStatus, ProblemKind, WhyNotRunning, WorkerHandle};
+use kcl::{HealthStatus, ProblemKind, WorkerHandle};
 use kinesis_testkit::{Fault, Service};
 use tokio::time::sleep;
 
 use crate::logs::Logs;
 use crate::paused::{Paused, config};
 use crate::probe::Probe;
-use crate::setup::{APPLICATION, processing};
+use crate::setup::{APPLICATION, processing, reason};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// The failover time.
@@ -73,8 +73,9 @@ async fn is_told(fault: Fault, cause: &str) {
     assert!(lost <= F, "{lost:?}");
     running
         .until("the reason", || {
-            let why = worker.why_not_running(SHARD);
-            matches!(&why, Some(WhyNotRunning::LeaseTableUnreachable { error, .. }) if error.contains(cause))
+            let kinds = [ProblemKind::LeaseTableFailing, ProblemKind::LeaseAcquisitionFailing];
+            let reason = kinds.iter().find_map(|kind| reason(worker, SHARD, *kind));
+            reason.is_some_and(|problem| problem.cause.contains(cause))
         })
         .await;
     running
@@ -166,10 +167,7 @@ async fn a_shard_sync_that_fails_is_told() {
     running.until("the sync", || running.has(ProblemKind::ShardSyncFailing)).await;
     assert_eq!(worker.health().status, HealthStatus::Degraded);
     assert_eq!(processing(worker), 2);
-    assert!(matches!(
-        worker.why_not_running("shardId-000000000009"),
-        Some(WhyNotRunning::ShardSyncFailing { .. })
-    ));
+    assert!(reason(worker, "shardId-000000000009", ProblemKind::ShardSyncFailing).is_some());
     running.paused.aws.faults().remove(fault);
     running.until("it works again", || worker.health().is_healthy()).await;
     worker.shutdown(F).await.unwrap();

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{RecordDistributionStrategy, StreamMode, StreamModeDetails};
-use kcl::{HealthStatus, InitialPosition, ProblemKind, WhyNotRunning};
+use kcl::{HealthStatus, InitialPosition, ProblemKind};
 use kinesis_testkit::{Fault, LocalAws};
 
 use crate::paused::{self, Paused};
 use crate::probe::Probe;
-use crate::setup::{STREAM, aws, config, payload, processing, put, until, worker};
+use crate::setup::{STREAM, aws, config, payload, processing, put, reason, until, worker};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const SHARD: &str = "shardId-000000000000";
@@ -28,10 +28,8 @@ async fn reads_that_are_refused_for_good_are_told_everywhere() {
         let fault = aws.faults().add(Fault::refuse(code).operation(operation));
         let worker = worker(&aws, &probe, config("w1")).await;
         until("it is told", || {
-            matches!(
-                worker.why_not_running(SHARD),
-                Some(WhyNotRunning::ReadsFailing { failures: 2.., error }) if error.contains(advice)
-            )
+            let problem = reason(&worker, SHARD, ProblemKind::ReadsFailing);
+            problem.is_some_and(|problem| problem.failures >= 2 && problem.cause.contains(advice))
         })
         .await;
         let text = worker.why_not_running(SHARD).unwrap().to_string();

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use kcl::{OnStop, ProblemKind, WhyNotRunning, WorkerHandle};
+use kcl::{OnStop, ProblemKind, WorkerHandle};
 use tokio::time::sleep;
 
 use crate::logs::Logs;
 use crate::paused::{Paused, config};
 use crate::probe::Probe;
-use crate::setup::processing;
+use crate::setup::{processing, reason};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -50,8 +50,8 @@ async fn two_live_processes_of_one_id_are_told_in_both() {
         assert!(one.health().is_healthy(), "{}", one.health());
         let two = process(&paused, &probe, 2, OnStop::HandOver).await;
         until("both say so", 40, || is_warned(&one) && is_warned(&two)).await;
-        let why = two.why_not_running("shardId-000000000000");
-        assert!(matches!(why, Some(WhyNotRunning::LeasedByAnotherProcess { .. })), "{why:?}");
+        let why = reason(&two, "shardId-000000000000", ProblemKind::DuplicateWorkerId);
+        assert!(why.is_some(), "{:?}", two.why_not_running("shardId-000000000000"));
         let warnings = logs.lines("WARN");
         let warned = warnings.iter().filter(|line| line.contains("this worker id"));
         assert!((2..6).contains(&warned.count()), "{warnings:#?}");

@@ -6,7 +6,10 @@ use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use aws_types::SdkConfig;
 use bytes::Bytes;
-use kcl::{ConsumerConfig, InitialPosition, Scheduler, SchedulerBuilder, WorkerHandle};
+use kcl::{
+    ConsumerConfig, InitialPosition, Problem, ProblemKind, Scheduler, SchedulerBuilder,
+    WhyNotRunning, WorkerHandle,
+};
 use kinesis_testkit::LocalAws;
 
 use crate::probe::Probe;
@@ -124,6 +127,14 @@ pub(crate) fn processing(worker: &WorkerHandle) -> usize {
 }
 
 /// The ids of the shards of the stream that are open.
+/// The problem of this kind, if it is the reason for which the worker does not process the shard.
+pub(crate) fn reason(worker: &WorkerHandle, shard: &str, kind: ProblemKind) -> Option<Problem> {
+    match worker.why_not_running(shard) {
+        Some(WhyNotRunning::Problem(problem)) if problem.kind == kind => Some(problem),
+        _ => None,
+    }
+}
+
 pub(crate) fn open_shards(aws: &LocalAws) -> Vec<String> {
     let shards = aws.records(STREAM);
     shards.into_iter().filter(|shard| shard.is_open).map(|shard| shard.shard_id).collect()

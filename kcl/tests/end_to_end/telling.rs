@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use kcl::{Checkpoint, WhyNotRunning, WorkerError, WorkerState};
+use kcl::{Checkpoint, ProblemKind, WhyNotRunning, WorkerError, WorkerState};
 
 use crate::probe::{Deed, Probe};
 use crate::setup::{
-    APPLICATION, aws, builder, config, open_shards, processing, put, split, until, worker,
+    APPLICATION, aws, builder, config, open_shards, processing, put, reason, split, until, worker,
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -100,10 +100,7 @@ async fn any_worker_tells_where_each_shard_is() {
         .await
         .unwrap();
     until("the item is found corrupt", || {
-        matches!(
-            one.why_not_running("shardId-000000000009"),
-            Some(WhyNotRunning::CorruptItem { .. })
-        )
+        reason(&one, "shardId-000000000009", ProblemKind::CorruptLease).is_some()
     })
     .await;
     one.shutdown(DEADLINE).await.unwrap();
@@ -115,11 +112,8 @@ async fn a_failing_processor_and_what_waits_for_it_are_told() {
     let aws = aws(1).await;
     let parent = open_shards(&aws).remove(0);
     let failing = |worker: &kcl::WorkerHandle, text: &str| {
-        let why = worker.why_not_running(&parent);
-        matches!(
-            why,
-            Some(WhyNotRunning::Failing { failures: 3.., error }) if error.contains(text)
-        )
+        let problem = reason(worker, &parent, ProblemKind::ProcessorFailing);
+        problem.is_some_and(|problem| problem.failures >= 3 && problem.cause.contains(text))
     };
     let broken = Probe::new().script(|_, _| Deed::Fail);
     put(&aws, &broken, 0..10).await;

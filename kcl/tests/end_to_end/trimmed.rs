@@ -3,16 +3,14 @@
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use kcl::{
-    AggregateRangePolicy, HealthStatus, OnTrimmedGap, ProblemKind, WhyNotRunning, WorkerHandle,
-};
+use kcl::{AggregateRangePolicy, HealthStatus, OnTrimmedGap, ProblemKind, WorkerHandle};
 use kinesis_aggregation::AggregateBuilder;
 use kinesis_testkit::{Clock as _, LocalAws, ManualClock};
 
 use crate::probe::Probe;
 use crate::setup::{
     APPLICATION, PATIENCE, STREAM, config, key, open_shards, payload, process_all, processing, put,
-    put_raw, until, worker,
+    put_raw, reason, until, worker,
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -80,10 +78,8 @@ async fn a_gap_stops_the_shard_if_the_settings_say_so() {
     let config = quick("w2").with_on_trimmed_gap(OnTrimmedGap::StopShard);
     let worker = worker(&aws, &probe, config).await;
     until("it stands still and says so", || {
-        matches!(
-            worker.why_not_running(SHARD),
-            Some(WhyNotRunning::RecordsTrimmed { gap }) if gap.contains("retention deleted")
-        )
+        let problem = reason(&worker, SHARD, ProblemKind::RecordsTrimmed);
+        problem.is_some_and(|problem| problem.cause.contains("retention deleted"))
     })
     .await;
     let text = worker.why_not_running(SHARD).unwrap().to_string();

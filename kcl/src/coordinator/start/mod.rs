@@ -194,6 +194,7 @@ pub(super) async fn prepare(
     drop(starter);
     Ok(PreparedWorker {
         id: worker_id,
+        stream: stream.as_str().to_owned(),
         process,
         store,
         sync,

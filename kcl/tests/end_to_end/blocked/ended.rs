@@ -153,9 +153,7 @@ async fn a_runtime_that_was_given_and_ends_ends_the_worker_with_an_error() {
     until("its shard", || processing(&worker) == 1).await;
     drop(runtime);
     let ended = tokio::time::timeout(PATIENCE, worker.join()).await.unwrap();
-    let has_ended = |error: &WorkerError| {
-        matches!(error, WorkerError::Coordination(WorkerFailure::RuntimeEnded { .. }))
-    };
+    let has_ended = |error: &WorkerError| matches!(error, WorkerError::RuntimeEnded { .. });
     assert!(ended.as_ref().is_err_and(has_ended), "{ended:?}");
     match worker.state() {
         WorkerState::Stopped(Some(error)) => assert!(has_ended(&error), "{error:?}"),

@@ -10,7 +10,7 @@ async fn a_deleted_table_ends_the_worker_with_a_reason() {
     let failed = worker.coordinator.failed();
     aws.dynamodb().delete_table().table_name(APP).send().await.unwrap();
     let failure = failed.await;
-    assert!(matches!(failure, WorkerFailure::TableDeleted { .. }), "{failure:?}");
+    assert!(matches!(failure, WorkerError::TableDeleted { .. }), "{failure:?}");
     worker.crash();
 }
 
@@ -21,7 +21,7 @@ async fn a_panicking_task_is_reported() {
     coordinator.ctx.tasks.spawn("test task", async { panic!("on purpose") });
     let failure = coordinator.failed().await;
     assert!(
-        matches!(&failure, WorkerFailure::Panicked { task: "test task", message } if message == "on purpose"),
+        matches!(&failure, WorkerError::Panicked { task: "test task", message } if message == "on purpose"),
         "{failure:?}"
     );
     coordinator.stop().await;
@@ -60,6 +60,6 @@ async fn a_panic_in_a_step_ends_the_worker() {
     let answer: Option<()> = step.await;
     assert!(answer.is_none());
     let failure = coordinator.failed().await;
-    assert!(matches!(failure, WorkerFailure::Panicked { task: "step", .. }), "{failure:?}");
+    assert!(matches!(failure, WorkerError::Panicked { task: "step", .. }), "{failure:?}");
     coordinator.stop().await;
 }

@@ -10,24 +10,24 @@ use std::time::{Duration, SystemTime};
 #[cfg(test)]
 pub(crate) use tokio_clock::TokioClock;
 
-/// Time, as a worker sees it.
+/// Clock of a worker.
 ///
-/// Fences are judged on [`now`](Self::now), so it must run on while the machine is suspended.
+/// The deadlines of leases are judged by [`now`](Self::now), so it must run on while the machine is suspended.
 pub trait Clock: Send + Sync + Debug {
-    /// Time since an arbitrary origin; never goes back.
+    /// Time since an arbitrary origin. It never goes back.
     fn now(&self) -> Duration;
 
     /// The time of day. It may jump.
     fn wall(&self) -> SystemTime;
 
-    /// Milliseconds since 1970, as items hold it.
+    /// Milliseconds since 1970, in which lease items hold the time of day.
     fn epoch_millis(&self) -> u64 {
         let since_epoch = self.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
     }
 }
 
-/// The machine's clocks: the boot-time clock on Linux, because a fence must not stop in suspend, and the time of day.
+/// The machine's clocks. On Linux, [`now`](Clock::now) is the boot-time clock, which runs on in suspend.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct SystemClock;
 

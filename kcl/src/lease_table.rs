@@ -1,4 +1,4 @@
-//! The lease table as a worker last saw it.
+//! The lease table as a worker last read it.
 
 use std::time::Duration;
 
@@ -8,50 +8,49 @@ use crate::millis;
 
 /// All leases of the application, as this worker last read them.
 ///
-/// Made by [`WorkerHandle::lease_table`](crate::WorkerHandle::lease_table). It costs no call: a worker
-/// reads the table each second, and a large one (above 100 leases) less often.
+/// [`WorkerHandle::lease_table`](crate::WorkerHandle::lease_table) returns it without a call to AWS. A worker reads the
+/// table each second, and a table of more than 100 leases less often.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LeaseTableSnapshot {
-    /// How long ago the table was read.
+    /// Time since the table was read.
     #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
     pub age: Duration,
-    /// The leases by shard id, those of finished shards included until they are cleaned up.
+    /// The leases, by shard id. Leases of finished shards are included until they are deleted.
     pub leases: Vec<LeaseSnapshot>,
-    /// Items that could not be read, by lease key. The worker leaves them alone: their shards do not
-    /// run.
+    /// Items that could not be read, by lease key. The worker does not change them, and their shards are not processed.
     pub corrupt: Vec<CorruptLease>,
 }
 
-/// One lease.
+/// A lease, as last read.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LeaseSnapshot {
-    /// The shard.
+    /// Id of the shard.
     pub shard_id: String,
-    /// The worker that processes it. `None` if no worker does.
+    /// Id of the worker that processes the shard. `None`: no worker does.
     pub owner: Option<String>,
-    /// While a handoff is pending, the worker that gets it when `owner` has let go.
+    /// Id of the worker that gets the lease from `owner` in a pending handoff.
     pub pending_owner: Option<String>,
-    /// Heartbeat and version: each renewal, checkpoint or change of owner adds one.
+    /// Version of the item. Each renewal, checkpoint or change of owner adds one.
     pub counter: u64,
-    /// How far the shard was processed.
+    /// Checkpoint of the shard.
     pub checkpoint: Checkpoint,
-    /// The shards that it was split or merged from, by id.
+    /// Ids of the shards that it was split or merged from.
     pub parents: Vec<String>,
-    /// The shards that were made of it, by id.
+    /// Ids of the shards into which it was split or merged.
     pub children: Vec<String>,
-    /// How long this worker has seen this owner (or none); it may be longer.
+    /// Time for which this worker has observed this owner, or no owner. The true time may be longer.
     #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
     pub owned_for: Duration,
-    /// How long this worker has seen this counter. If it was longer than the failover time when
-    /// the table was read, `age` ago, the owner has stopped.
+    /// Time for which this worker has observed this counter. If it exceeded the failover time when the table was read,
+    /// `age` ago, the owner has stopped.
     #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
     pub heartbeat_age: Duration,
-    /// How long this worker has seen this checkpoint. On a shard that gets no records, or whose
-    /// records were all processed, it grows too: see [`millis_behind_latest`].
+    /// Time for which this worker has observed this checkpoint. It also grows on a shard that gets no records, or whose
+    /// records were all processed: see [`millis_behind_latest`].
     ///
     /// [`millis_behind_latest`]: crate::ShardSnapshot::millis_behind_latest
     #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
@@ -63,8 +62,8 @@ pub struct LeaseSnapshot {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CorruptLease {
-    /// Its `leaseKey`.
+    /// `leaseKey` of the item.
     pub key: String,
-    /// What is wrong with it.
+    /// What is wrong with the item.
     pub problem: String,
 }

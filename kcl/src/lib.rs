@@ -1,24 +1,25 @@
-//! Kinesis Client Library (KCL) for Rust: a fleet of workers shares the shards of an Amazon Kinesis stream, and each record
-//! reaches a record processor at least once, in order per partition key.
+//! Kinesis Client Library (KCL) for Rust: a fleet of workers shares the shards of an Amazon Kinesis stream, and each
+//! record reaches a record processor at least once, in order per partition key.
 //!
 //! * [`RecordProcessor`] is what you implement. Each shard has its own instance.
-//! * [`Scheduler`] is a worker. It leases shards in a DynamoDB table, which it can share with workers of the Java KCL 3.x, reads
-//!   them, de-aggregates and decompresses records, delivers them, follows splits and merges, and hands its shards over when it
-//!   stops.
-//! * [`Checkpointer`] stores which records are done. After a restart, or in another worker, processing continues behind them,
-//!   even inside an aggregate.
+//! * [`Scheduler`] is a worker. It leases shards in a DynamoDB table, which it can share with workers of the Java KCL
+//!   3.x, reads them, de-aggregates and decompresses records, delivers them, follows splits and merges, and hands its
+//!   shards over when it stops.
+//! * [`Checkpointer`] stores which records are done. After a restart, or in another worker, processing continues after
+//!   them, even inside an aggregate.
 //! * [`ConsumerConfig`] holds the settings.
 //! * [`WorkerHandle`] shows what the worker does, where each shard of the stream is, and
 //!   [why a shard is not running](WorkerHandle::why_not_running). [`WorkerHandle::health`] answers probes.
 //! * [`metrics`] are those of the Java library and some that it lacks.
 //!
-//! The crate is not a producer: that is `kpl`. It does not promise exactly-once processing: after a crash, records since the
-//! last checkpoint are delivered again. With a [`FencingToken`], a database of yours can refuse the writes of a former owner.
+//! The crate is not a producer: that is `kpl`. It does not promise exactly-once processing: after a crash, records
+//! since the last checkpoint are delivered again. With a [`FencingToken`], a database of yours can refuse the writes of
+//! a former owner.
 //!
 //! # Example
 //!
-//! The example runs against an embedded AWS, which needs nothing installed. Against the real one, only the SDK configuration
-//! differs.
+//! The example runs against an embedded AWS, which needs nothing installed. Against the real one, only the SDK
+//! configuration differs.
 //!
 //! ```
 //! use std::time::Duration;
@@ -75,45 +76,46 @@
 //!
 //! # Guarantees
 //!
-//! * **No record is skipped.** If a processor returns an error or panics, the worker calls it again with the same batch, without
-//!   the records that were checkpointed meanwhile, with backoff, for as long as the worker holds the lease. Failed reads,
-//!   throttles and expired iterators are retried from the last position. A checkpoint that fails for a reason that may pass is
-//!   retried until the lease expires.
-//! * **One owner.** Records are delivered only while the worker is sure to hold the lease, judged on a clock that runs through
-//!   suspend. When it is no longer sure, the cancellation token of `process_records` is cancelled and checkpoints fail. What the
-//!   processor already did outside cannot be undone.
+//! * **No record is skipped.** If a processor returns an error or panics, the worker calls it again with the same
+//!   batch, without the records that were checkpointed meanwhile, with backoff, for as long as the worker holds the
+//!   lease. Failed reads, throttles and expired iterators are retried from the last position. A checkpoint that fails
+//!   for a reason that may pass is retried until the lease expires.
+//! * **One owner.** Records are delivered only while the worker is sure to hold the lease, judged on a clock that runs
+//!   through suspend. When it is no longer sure, the cancellation token of `process_records` is cancelled and
+//!   checkpoints fail. What the processor already did outside cannot be undone.
 //! * **Order.** A child shard starts when all records of its parents were processed and their ends were checkpointed.
-//! * **Blocking code costs no lease.** The worker renews its leases on a thread of its own, with its own AWS connections
-//!   ([or on another runtime](SchedulerBuilder::coordination_on)). A processor that blocks every thread of its runtime keeps its
-//!   shard, and a planned stop keeps its deadline. Fetching, and other shards on that runtime, wait for it. If that runtime runs
-//!   nothing for the failover time, the worker takes no more shards, gives back those that have not started, and
-//!   [reports it](WhyNotRunning::RuntimeBlocked).
+//! * **Blocking code costs no lease.** The worker renews its leases on a thread of its own, with its own AWS
+//!   connections ([or on another runtime](SchedulerBuilder::coordination_on)). A processor that blocks every thread of
+//!   its runtime keeps its shard, and a planned stop keeps its deadline. Fetching, and other shards on that runtime,
+//!   wait for it. If that runtime runs nothing for the failover time, the worker takes no more shards, gives back those
+//!   that have not started, and [reports it](WhyNotRunning::RuntimeBlocked).
 //!
-//! The worker's own thread calls the metrics recorder, the `tracing` subscriber and the [`Clock`] of the application, which must
-//! not block. A recorder or subscriber that is set for another thread only sees nothing of the coordination.
+//! The worker's own thread calls the metrics recorder, the `tracing` subscriber and the [`Clock`] of the application,
+//! which must not block. A recorder or subscriber that is set for another thread only sees nothing of the coordination.
 //!
 //! # Stopping
 //!
-//! Call [`WorkerHandle::shutdown`] on SIGTERM. Delivery stops at once, each processor finishes its batch and writes its last
-//! checkpoint, and its shard goes to the worker with the fewest leases, which continues within a second or two; see [`OnStop`].
-//! `shutdown` returns within your deadline and [`WorkerHandle::STOP_MARGIN`], even if DynamoDB does not answer. Their sum must
-//! be less than the time that the orchestrator allows (Kubernetes: 30 s). The [`ShutdownReport`] tells the outcome for each
-//! shard.
+//! Call [`WorkerHandle::shutdown`] on SIGTERM. Delivery stops at once, each processor finishes its batch and writes its
+//! last checkpoint, and its shard goes to the worker with the fewest leases, which continues within a second or two;
+//! see [`OnStop`]. `shutdown` returns within your deadline and [`WorkerHandle::STOP_MARGIN`], even if DynamoDB does not
+//! answer. Their sum must be less than the time that the orchestrator allows (Kubernetes: 30 s). The [`ShutdownReport`]
+//! tells the outcome for each shard.
 //!
-//! If DynamoDB does not answer, processing continues until the failover time after the last renewal, then stops, and resumes by
-//! itself behind the last checkpoint. With the default settings, an outage stops nothing if requests hang for at most 4 s, or
-//! are refused for nearly 5 s: a renewal is due every 5 s, and each attempt times out after 2 s.
+//! If DynamoDB does not answer, processing continues until the failover time after the last renewal, then stops, and
+//! resumes by itself after the last checkpoint. With the default settings, an outage stops nothing if requests hang
+//! for at most 4 s, or are refused for nearly 5 s: a renewal is due every 5 s, and each attempt times out after 2 s.
 //!
 //! # Cost
 //!
-//! With the default settings, an idle lease costs about 0.21 write units and 0.26 read units per second in DynamoDB, and a
-//! checkpoint counts as a renewal. The book, `docs/src/cost.md`, has the figures and how to estimate them.
+//! With the default settings, an idle lease costs about 0.21 write units and 0.26 read units per second in DynamoDB,
+//! and a checkpoint counts as a renewal. The book, `docs/src/cost.md`, has the figures and how to estimate them.
 //!
 //! # Memory
 //!
-//! A worker holds fetched records of at most `max(max_buffered_bytes, active shards x one page)`, plus 256 bytes per record. A
-//! page has about `max_buffered_bytes / (2 x active shards)`: at least 256 KiB, at most 10 MiB, and at least one record. While a
-//! response is read, the SDK holds it a second time. Bytes that processors keep with [`Record::bytes`] are not counted.
+//! A worker holds fetched records of at most `max(max_buffered_bytes, active shards x one page)`, plus 256 bytes per
+//! record. A page has about `max_buffered_bytes / (2 x active shards)`: at least 256 KiB, at most 10 MiB, and at least
+//! one record. While a response is read, the SDK holds it a second time. Bytes that processors keep with
+//! [`Record::bytes`] are not counted.
 //!
 //! # Features
 //!

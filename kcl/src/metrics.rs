@@ -12,14 +12,14 @@ use std::time::Duration;
 pub(crate) use self::names::Metric;
 use crate::clock::Clock;
 
-/// Takes what a worker measures.
+/// Receives the measurements of a worker.
 pub(crate) trait Sink: Send + Sync + Debug {
-    /// `shard`: `None` for what concerns the whole worker.
+    /// Records a value. `shard`: `None` for a metric of the whole worker.
     fn record(&self, metric: Metric, shard: Option<&str>, value: f64);
 }
 
-/// Where a worker's measurements go. Without a sink (the default) they cost a branch each; nothing is
-/// measured for each user record. Clones share the sink.
+/// Passes a worker's measurements to a sink. Without a sink, which is the default, a measurement costs one branch.
+/// Nothing is measured for each user record. Clones share the sink.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Meter(Option<Arc<dyn Sink>>);
 
@@ -39,14 +39,14 @@ impl Meter {
         }
     }
 
-    /// The time that a call takes, when it is done: see [`Timer::done`].
+    /// Starts to measure the duration of a call. See [`Timer::done`].
     pub(crate) fn timer<'a>(&'a self, clock: &'a dyn Clock) -> Timer<'a> {
         let started = self.0.as_ref().map(|_| clock.now());
         Timer { meter: self, clock, started }
     }
 }
 
-/// A call whose time is taken. Dropped: nothing is recorded.
+/// Measures the duration of a call. If it is dropped, nothing is recorded.
 pub(crate) struct Timer<'a> {
     meter: &'a Meter,
     clock: &'a dyn Clock,
@@ -54,13 +54,13 @@ pub(crate) struct Timer<'a> {
 }
 
 impl Timer<'_> {
-    /// The call returned: records the time it took, and 1 for a success or 0.
+    /// Records the duration of the call, and 1 for a success or 0 for a failure.
     pub(crate) fn done(self, (success, time): (Metric, Metric), shard: Option<&str>, ok: bool) {
         self.meter.put(success, shard, f64::from(u8::from(ok)));
         self.took(time, shard);
     }
 
-    /// Records the time alone.
+    /// Records the duration alone.
     pub(crate) fn took(self, time: Metric, shard: Option<&str>) {
         if let Some(started) = self.started {
             let took = self.clock.now().saturating_sub(started);

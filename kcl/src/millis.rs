@@ -1,4 +1,4 @@
-//! Durations of what a worker tells of itself, as numbers for dashboards: whole milliseconds.
+//! Serializes the durations of snapshots and reports as whole milliseconds.
 
 use std::time::Duration;
 

@@ -1,15 +1,14 @@
-//! Positions in a shard: the sequence number Kinesis gave a record, and the index of a user record
-//! inside an aggregate.
+//! Positions in a shard: the sequence number of a Kinesis record, and the index of a user record in an aggregate.
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// The number Kinesis gave a record: a decimal integer of up to about 56 digits, rising within a
+/// Sequence number that Kinesis assigned to a record: a decimal integer of up to about 56 digits, which rises within a
 /// shard.
 ///
-/// It orders as a number and compares by value; leading zeros are dropped. A clone is cheap.
+/// It is compared and ordered as a number, and leading zeros are dropped. A clone is cheap.
 ///
 /// ```
 /// use kcl::SequenceNumber;
@@ -21,7 +20,7 @@ use std::sync::Arc;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SequenceNumber(Arc<str>);
 
-/// Longest text taken as a sequence number. Kinesis issues 56 digits; Java takes any length.
+/// Longest text that is accepted as a sequence number. Kinesis assigns 56 digits. The Java library accepts any length.
 const MAX_DIGITS: usize = 128;
 
 impl SequenceNumber {
@@ -77,29 +76,29 @@ impl fmt::Debug for SequenceNumber {
     }
 }
 
-/// The text is not a sequence number: a decimal integer of 1 to 128 digits.
+/// Error of a text that is not a sequence number, a decimal integer of 1 to 128 digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a sequence number: give a decimal integer of 1 to 128 digits, as Kinesis returned it")]
 pub struct InvalidSequenceNumber {
     _private: (),
 }
 
-/// The position of one user record: the sequence number of the Kinesis record that carried it, and
-/// its index in the aggregate (0 when the record was not aggregated).
+/// Position of a user record: the sequence number of its Kinesis record, and its index in the aggregate (0 if the record
+/// was not aggregated).
 ///
-/// The same idea, under the same name, as the Java library's `ExtendedSequenceNumber`, without the
-/// sentinels: those are variants of [`Checkpoint`](crate::Checkpoint).
+/// It corresponds to the Java library's `ExtendedSequenceNumber`. The sentinels of that class are variants of
+/// [`Checkpoint`](crate::Checkpoint) instead.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ExtendedSequenceNumber {
-    /// Of the Kinesis record.
+    /// Sequence number of the Kinesis record.
     pub sequence_number: SequenceNumber,
     /// Index of the user record in the aggregate, counted before any filtering.
     pub sub_sequence_number: u64,
 }
 
 impl ExtendedSequenceNumber {
-    /// The position of a user record.
+    /// Creates the position of a user record.
     pub fn new(sequence_number: SequenceNumber, sub_sequence_number: u64) -> Self {
         Self { sequence_number, sub_sequence_number }
     }

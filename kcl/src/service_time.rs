@@ -1,5 +1,5 @@
-//! The service's time of day, learned from the `Date` of its answers: the clock of this host may be
-//! wrong by hours.
+//! The service's time of day, learned from the `Date` of its answers. The clock of this host may be wrong by
+//! hours.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -11,8 +11,8 @@ use aws_smithy_types::date_time::{DateTime, Format};
 
 use crate::clock::Clock;
 
-/// Largest difference between the clocks of two hosts of the service: one host writes the `Date` of an
-/// answer, another stamps the arrival of a record.
+/// Largest difference between the clocks of two hosts of the service. One host writes the `Date` of an answer,
+/// another one stamps the arrival of a record.
 const HOST_SKEW: Duration = Duration::from_secs(2);
 
 /// The `Date` of the first answer to one call. A `Date` has whole seconds, rounded down.
@@ -20,14 +20,13 @@ const HOST_SKEW: Duration = Duration::from_secs(2);
 pub(crate) struct AnswerDate(Arc<Mutex<Option<SystemTime>>>);
 
 impl AnswerDate {
-    /// A time at which every record that is put after the answer arrives, or later: the start of the
-    /// answer's second, less what the clocks of the service may be apart. `None`: the answer had no
-    /// `Date`.
+    /// A time before which no record arrives that is put after the answer: the start of the answer's second,
+    /// less [`HOST_SKEW`]. `None`: the answer had no `Date`.
     pub(crate) fn no_later_than_answer(&self) -> Option<SystemTime> {
         self.date()?.checked_sub(HOST_SKEW)
     }
 
-    /// The service's time of the answer, to the second.
+    /// The time of the answer by the service's clock, to the second.
     pub(crate) fn date(&self) -> Option<SystemTime> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -51,7 +50,7 @@ impl Intercept for AnswerDate {
     }
 }
 
-/// The service's time of day, between answers too. Clones share what they have learned.
+/// The service's time of day, also between answers. Clones share what they have learned.
 #[derive(Debug, Clone)]
 pub(crate) struct ServiceClock {
     clock: Arc<dyn Clock>,
@@ -60,19 +59,19 @@ pub(crate) struct ServiceClock {
 }
 
 impl ServiceClock {
-    /// Knows nothing but the host's time of day until it has seen an answer.
+    /// Creates a clock that shows the host's time of day until it has seen an answer.
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         Self { clock, latest: Arc::default() }
     }
 
-    /// The client, whose answers tell the time from now on.
+    /// Returns a client like this one, from whose answers the clock learns the time.
     pub(crate) fn told_by(&self, client: &aws_sdk_dynamodb::Client) -> aws_sdk_dynamodb::Client {
         let config = client.config().to_builder().interceptor(self.clone());
         aws_sdk_dynamodb::Client::from_conf(config.build())
     }
 
-    /// The service's time, to about a second: the latest `Date` and the time that has passed since.
-    /// Before the first answer: the host's time of day.
+    /// The service's time, to about a second: the latest `Date` and the time that has passed since. Before the
+    /// first answer, it is the host's time of day.
     pub(crate) fn now(&self) -> SystemTime {
         let latest = *self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         match latest {

@@ -1,43 +1,42 @@
-//! The states of an owned shard and the transitions between them: pure.
+//! The states of an owned shard, and the transitions between them. Pure.
 
-/// Where an owned shard is in its life; the states of the Java library's `ConsumerStates`, without
-/// its waiting steps.
+/// State of an owned shard. The states are those of the Java library's `ConsumerStates`, without its waiting steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ShardState {
     /// Its parent shards have not been processed to their end.
     WaitingOnParents,
-    /// The processor is made and initialised.
+    /// The processor is being created and initialised.
     Initializing,
-    /// Records are delivered.
+    /// Records are being delivered.
     Processing,
-    /// It is being given up, for this reason.
+    /// The worker is giving it up, for this reason.
     ShuttingDown(ShutdownReason),
-    /// It was given up.
+    /// The worker has given it up.
     Done,
 }
 
-/// Why a shard is given up. Reasons only rise: in this order.
+/// Reason for which a worker gives a shard up. A later one in this order replaces an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ShutdownReason {
     /// The worker stops, or the lease moves to another worker.
     Requested,
-    /// All records were delivered.
+    /// All records of the shard were delivered.
     ShardEnd,
-    /// The lease is another worker's now.
+    /// The lease is lost: another worker has it, or it expired.
     LeaseLost,
 }
 
-/// What happens to a shard.
+/// Event that may change the state of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
     ParentsEnded,
     Initialized,
     ShutDown(ShutdownReason),
-    /// All that the reason demands was done.
+    /// The steps that the reason demands are done.
     Finished,
 }
 
@@ -51,7 +50,7 @@ impl ShardState {
         }
     }
 
-    /// The next state. An event that means nothing in this state leaves it as it is.
+    /// Returns the next state. An event that does not apply to this state changes nothing.
     #[must_use]
     pub(crate) fn on(self, event: Event) -> Self {
         match (self, event) {

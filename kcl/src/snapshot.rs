@@ -1,4 +1,4 @@
-//! What a worker is doing, readable at any time.
+//! Snapshots of a running worker.
 
 mod calls;
 mod status;
@@ -12,36 +12,36 @@ use crate::health::ProblemKind;
 use crate::millis;
 use crate::shard_state::ShardState;
 
-/// What a worker is doing at one moment.
+/// State of a worker at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct WorkerSnapshot {
-    /// The worker.
+    /// Id of the worker.
     pub worker_id: String,
-    /// The shards it owns, by id.
+    /// Shards that it owns, by id.
     pub shards: Vec<ShardSnapshot>,
     /// User records for which `process_records` has returned `Ok`, since the start.
     pub records_delivered: u64,
-    /// Payload bytes of those.
+    /// Payload bytes of those records.
     pub bytes_delivered: u64,
     /// Aggregates that had records outside their shard's hash key range.
     pub aggregates_out_of_range: u64,
-    /// Records that were dropped for that, by
-    /// [`aggregate_range`](crate::ConsumerConfig::aggregate_range).
+    /// Records that were dropped because they were out of range, as
+    /// [`aggregate_range`](crate::ConsumerConfig::aggregate_range) says.
     pub records_out_of_range_dropped: u64,
-    /// Broken aggregates, of which the records before the broken one were delivered.
+    /// Broken aggregates. The records before the first broken one were delivered.
     pub aggregate_defects: u64,
-    /// Records of aggregates whose explicit hash key is no number, as old JavaScript writers leave
-    /// them. They were delivered, if [`aggregate_range`](crate::ConsumerConfig::aggregate_range)
-    /// allows, by the hash key of their partition key.
+    /// Records of aggregates whose explicit hash key is not a number. Old JavaScript producers write such keys.
+    /// Unless [`aggregate_range`](crate::ConsumerConfig::aggregate_range) is `Strict`, the hash of the partition
+    /// key counts instead.
     pub invalid_hash_keys: u64,
-    /// Compressed records that could not be opened; delivered as received.
+    /// Compressed records that could not be decompressed. They were delivered as received.
     pub frame_errors: u64,
-    /// Failures since the start, by what failed, those that passed included: of renewals, of scans of the lease
-    /// table, of shard syncs, of the worker's row and more. [`health`](crate::WorkerHandle::health) has those of now.
+    /// Failures since the start by kind, also those that are over. [`health`](crate::WorkerHandle::health) has
+    /// the present ones.
     pub failures: BTreeMap<ProblemKind, u64>,
-    /// Bytes of fetched records held now; see
+    /// Bytes of fetched records that are held now. See
     /// [`max_buffered_bytes`](crate::ConsumerConfig::max_buffered_bytes).
     pub buffered_bytes: usize,
 }
@@ -51,38 +51,37 @@ pub struct WorkerSnapshot {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ShardSnapshot {
-    /// The shard's id.
+    /// Id of the shard.
     pub shard_id: String,
-    /// Where it is in its life.
+    /// State of its consumer.
     pub state: ShardState,
     /// User records for which `process_records` has returned `Ok`.
     pub records_delivered: u64,
-    /// How far the last page read was behind the tip, to the millisecond. `None` before the first. It
-    /// tells of reads only: see [`lag`](Self::lag).
+    /// Time by which the last page read was behind the tip, to the millisecond. `None` before the first page. It
+    /// describes the reads only. [`lag`](Self::lag) describes the processing.
     #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize_option"))]
     pub millis_behind_latest: Option<Duration>,
-    /// How far processing is behind: the age of the oldest record that is not processed, at most. All
-    /// records that arrived before are processed. It grows while a processor fails or does not return,
-    /// and while the shard cannot be read. At the tip it is the time since the last read. `None` before
-    /// the first read.
+    /// Time by which processing is behind: an upper bound of the age of the oldest record that is not
+    /// processed. It grows while the processor fails or does not return, and while the shard cannot be read. At
+    /// the tip it is the time since the last read. `None` before the first read.
     #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize_option"))]
     pub lag: Option<Duration>,
-    /// Time since the batch in hand was first given to the processor. `None`: there is none.
+    /// Time since the current batch was first given to the processor. `None`: there is no batch.
     #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize_option"))]
     pub batch_in_hand_for: Option<Duration>,
-    /// The call of the processor that is under way. `None`: there is none.
+    /// Call of the processor that is under way. `None`: there is none.
     pub call: Option<ProcessorCall>,
     /// Calls of the processor that failed since the last one that succeeded.
     pub failures: u32,
-    /// The last of them. `None` once a call has succeeded.
+    /// Last error of the processor. `None` after a call has succeeded.
     pub last_failure: Option<String>,
-    /// Reads of the shard that failed since the last one that succeeded. Throttles count from the third
-    /// in a row on.
+    /// Reads of the shard that failed since the last one that succeeded. The first two throttles in a row do not
+    /// count.
     pub read_failures: u32,
-    /// The cause of the last of them, and what to do. `None` once a read has succeeded.
+    /// Cause of the last failed read, and what to do. `None` after a read has succeeded.
     pub last_read_failure: Option<String>,
-    /// What retention deleted before it was read, within the last hour, or since the shard stands still for
-    /// it: see [`on_trimmed_gap`](crate::ConsumerConfig::on_trimmed_gap).
+    /// Records that retention deleted before they were read. Shown for an hour, or as long as the shard stands
+    /// still because of it: see [`on_trimmed_gap`](crate::ConsumerConfig::on_trimmed_gap).
     pub records_trimmed: Option<String>,
 }
 
@@ -91,21 +90,21 @@ pub struct ShardSnapshot {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ProcessorCall {
-    /// The method of [`RecordProcessor`](crate::RecordProcessor).
+    /// Method of [`RecordProcessor`](crate::RecordProcessor).
     pub name: &'static str,
-    /// Time since it was called.
+    /// Time since the call began.
     #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
     pub running_for: Duration,
 }
 
 impl WorkerSnapshot {
-    /// The largest [`lag`](ShardSnapshot::lag) of its shards. `None`: it knows of none.
+    /// The largest [`lag`](ShardSnapshot::lag) of its shards. `None`: no shard has one.
     pub fn lag(&self) -> Option<Duration> {
         self.shards.iter().filter_map(|shard| shard.lag).max()
     }
 }
 
-/// What was found while aggregates were split into user records.
+/// Counts of aggregates and their records, from de-aggregation.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AggregateCounts {
     pub(crate) aggregates: u64,
@@ -113,13 +112,13 @@ pub(crate) struct AggregateCounts {
     pub(crate) aggregates_out_of_range: u64,
     /// Members that the range policy dropped.
     pub(crate) members_dropped: u64,
-    /// Aggregates of which broken members were lost.
+    /// Aggregates whose broken members were lost.
     pub(crate) defects: u64,
-    /// Members whose explicit hash key is no number.
+    /// Members whose explicit hash key is not a number.
     pub(crate) invalid_hash_keys: u64,
-    /// Compressed frames that could not be opened.
+    /// Compressed frames that could not be decompressed.
     pub(crate) frame_errors: u64,
-    /// Bytes that compressed frames expanded to.
+    /// Bytes of the decompressed frames.
     pub(crate) decompressed_bytes: u64,
 }
 

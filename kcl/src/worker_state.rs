@@ -1,4 +1,4 @@
-//! Where a worker is in its life, for those who want to wait for it.
+//! States in the life of a worker, and watches of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,8 +79,8 @@ impl StateWatch {
         self.0.borrow().clone()
     }
 
-    /// Waits for the next state. The state at the creation of the watch is not returned. Returns `None` after the last state, or
-    /// if the worker was dropped before it ran.
+    /// Waits for the next state. The state at the creation of the watch is not returned. Returns `None` after the last
+    /// state, or if the worker was dropped before it ran.
     ///
     /// # Cancel safety
     /// Dropping the future loses no state but those that are replaced by a later one.

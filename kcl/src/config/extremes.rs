@@ -1,8 +1,8 @@
-//! Every setting at its extremes: `validate` refuses the value with a text that names the setting, or
-//! the worker runs with it.
+//! Tests of every setting at its extremes: `validate` refuses the value with a text that names the setting, or the
+//! worker runs with it.
 //!
-//! The fields come from the list of setters, which does not compile when one is missing, and their
-//! values from [`Extremes`], which each type of a setting must implement.
+//! The fields come from the list of setters, which does not compile if one is missing. Their values come from
+//! [`Extremes`], which the type of each setting must implement.
 
 #[path = "../../../common/tests/support/extremes.rs"]
 mod shared;
@@ -115,7 +115,7 @@ impl Extremes for TableConfig {
     }
 }
 
-/// By default a worker reads only what comes after its start; all else is as by default.
+/// The default settings, except that the worker also reads records that were put before its start.
 fn base() -> ConsumerConfig {
     ConsumerConfig::default().with_initial_position(InitialPosition::TrimHorizon)
 }
@@ -144,7 +144,7 @@ fn a_refusal_names_the_setting_and_what_it_may_be() {
     }
 }
 
-/// What is computed of settings without a call to AWS, at any age of the host.
+/// Computes what the library computes from settings without a call to AWS, at any age of the host.
 fn compute(config: &ConsumerConfig) {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
 
@@ -184,7 +184,7 @@ fn what_is_valid_can_be_computed_with() {
     let singles = one_at_a_time().into_iter().flatten().map(|single| single.config);
     let combinations = (0..3000).map(|round| combination(&mut random, 2 + round % 4));
     for config in singles.chain(combinations) {
-        // Whatever the settings are, their text is an error at most.
+        // Serializing may fail for any settings, but must not panic.
         #[cfg(feature = "serde")]
         let _ = serde_json::to_string(&config);
         if config.validate().is_ok() {
@@ -195,7 +195,7 @@ fn what_is_valid_can_be_computed_with() {
     assert!(valid > 300, "{valid} valid settings tell little");
 }
 
-/// Fails once, so that the pause before a repetition is drawn too.
+/// A processor that fails once, so that the pause before a retry is drawn, too.
 struct Counting {
     records: Arc<AtomicUsize>,
     has_failed: bool,
@@ -258,7 +258,7 @@ async fn a_worker_runs_with_what_is_valid() {
     let put = kinesis.put_record().stream_name(STREAM).partition_key("k");
     put.data(Blob::new("d")).send().await.unwrap();
 
-    // Of many values, the ends of what is valid: a run takes a hundredth of a second.
+    // Of many valid values, only the smallest and largest are run, because a run takes a hundredth of a second.
     let is_valid = |config: &ConsumerConfig| config.validate().is_ok();
     let ends = one_at_a_time().into_iter().flat_map(|singles| ends(singles, is_valid));
     let ends = ends.map(|single| (format!("{} at {}", single.field, single.value), single.config));
@@ -269,7 +269,7 @@ async fn a_worker_runs_with_what_is_valid() {
     let (mut runs, mut processed) = (0, 0);
     for (settings, config) in ends.chain(combinations) {
         runs += 1;
-        // The deadline of a stop is a duration too.
+        // The deadline of a stop is a duration, too.
         let deadlines = [Duration::from_secs(2), Duration::MAX, Duration::ZERO];
         let deadline = deadlines[runs % deadlines.len()];
         match run(&aws, format!("application-{runs}"), config, deadline).await {
@@ -277,6 +277,6 @@ async fn a_worker_runs_with_what_is_valid() {
             Err(error) => panic!("{settings}: {error}"),
         }
     }
-    // The others do not get to a record within the time: by a position, or by a pause.
+    // The other workers do not reach a record in time, because of their position or a pause.
     assert!(processed > runs / 2, "{processed} of {runs} workers worked");
 }

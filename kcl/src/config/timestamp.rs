@@ -1,4 +1,4 @@
-//! Points in time as RFC 3339, for serde.
+//! Serializes points in time as RFC 3339.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ pub(super) fn serialize<S: Serializer>(
     value: &SystemTime,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    // The formatter panics outside of these years.
+    // The formatter panics for other years.
     if !is_timestamp(*value) {
         return Err(S::Error::custom("a time before 1970 or after 9999"));
     }

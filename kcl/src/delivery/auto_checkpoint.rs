@@ -1,5 +1,5 @@
-//! When the library writes to a lease by itself: automatic checkpoints, and the note up to when the shard
-//! was read.
+//! Schedules of the writes that the library makes by itself: automatic checkpoints, and the note of the time up
+//! to which a shard was read.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use crate::config::CheckpointPolicy;
 /// Pause after an automatic checkpoint that could not be written.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// The clockwork of the automatic checkpoint policies; never due under `Manual`.
+/// Schedule of the automatic checkpoint policies. Under `Manual`, no checkpoint is ever due.
 #[derive(Debug)]
 pub(crate) struct AutoCheckpoint {
     every: Option<Duration>,
@@ -26,25 +26,25 @@ impl AutoCheckpoint {
         Self { every, not_before: now + every.unwrap_or_default(), unwritten: false }
     }
 
-    /// A batch has succeeded.
+    /// Notes that a batch has succeeded.
     pub(crate) fn delivered(&mut self) {
         self.unwritten = self.every.is_some();
     }
 
-    /// The library checkpoints for the processor.
+    /// True if the library checkpoints for the processor.
     pub(crate) fn is_on(&self) -> bool {
         self.every.is_some()
     }
 
-    /// Time until the next checkpoint. `None`: there is nothing to write. `carried_at`: when a renewal last
-    /// wrote all that had succeeded until then, from which the interval starts anew.
+    /// Time until the next checkpoint. `None`: there is nothing to write. `carried_at`: when a renewal last wrote
+    /// the checkpoint. The interval starts anew then.
     pub(crate) fn due_in(&self, now: Duration, carried_at: Option<Duration>) -> Option<Duration> {
         let since_carried = carried_at.map(|at| at + self.every.unwrap_or_default());
         let due = since_carried.map_or(self.not_before, |due| due.max(self.not_before));
         self.unwritten.then(|| due.saturating_sub(now))
     }
 
-    /// A checkpoint was tried.
+    /// Notes an attempt to checkpoint.
     pub(crate) fn tried(&mut self, now: Duration, written: bool) {
         let every = self.every.unwrap_or_default();
         self.unwritten = !written;
@@ -52,25 +52,25 @@ impl AutoCheckpoint {
     }
 }
 
-/// Shortest time between two notes. A shard's records are kept for 24 hours at least.
+/// Shortest time between two notes. Records are kept for at least 24 hours.
 const NOTE_EVERY: Duration = Duration::from_secs(1800);
 
-/// When the time up to which a shard was read is noted in its lease.
+/// Schedule of the note in a lease of the time up to which its shard was read.
 ///
-/// By this note the next owner tells a shard that had no records for longer than they are kept from one
-/// whose records were deleted unread.
+/// By this note, the next owner tells a shard that had no records for longer than they are kept from a shard whose
+/// records were deleted unread.
 #[derive(Debug)]
 pub(crate) struct ReadToNote {
     noted: Option<SystemTime>,
 }
 
 impl ReadToNote {
-    /// `noted`: as the lease has it.
+    /// `noted`: the note of the lease.
     pub(crate) fn new(noted: Option<SystemTime>) -> Self {
         Self { noted }
     }
 
-    /// Whether the shard, read up to `read_to`, needs a new note.
+    /// True if the shard, read up to `read_to`, needs a new note.
     pub(crate) fn is_due(&self, read_to: SystemTime) -> bool {
         self.noted.is_none_or(|noted| read_to >= noted + NOTE_EVERY)
     }

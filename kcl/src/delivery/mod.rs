@@ -1,5 +1,4 @@
-//! From fetched records to the processor's call: de-aggregation, automatic checkpoints, and what
-//! happens when user code fails.
+//! Delivers fetched records to the processor: de-aggregation, calls and their retries, automatic checkpoints.
 
 mod aggregate_log;
 mod auto_checkpoint;

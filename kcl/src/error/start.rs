@@ -24,7 +24,7 @@ pub enum StartError {
     StreamNotActive {
         /// Name or ARN, as given.
         stream: String,
-        /// Its status.
+        /// Status of the stream.
         status: String,
     },
     /// The SDK configuration names no region.
@@ -43,10 +43,10 @@ pub enum StartError {
     NoCredentials {
         /// `Kinesis` or `DynamoDB`.
         service: &'static str,
-        /// What the credentials providers said.
+        /// Error of the credentials providers.
         cause: String,
     },
-    /// Credentials were found, and AWS does not accept them.
+    /// AWS does not accept the credentials.
     #[error(
         "AWS refused the credentials for {service} ({cause}): check that they are current and belong \
          to the right account"
@@ -54,7 +54,7 @@ pub enum StartError {
     CredentialsRefused {
         /// `Kinesis` or `DynamoDB`.
         service: &'static str,
-        /// The service's error code and message.
+        /// Error code and message of the service.
         cause: String,
     },
     /// The credentials do not permit a call.
@@ -62,11 +62,11 @@ pub enum StartError {
         "the worker may not call {action} on {resource} ({cause}): allow it in the policy of its role"
     )]
     AccessDenied {
-        /// As a policy names it: `dynamodb:PutItem`.
+        /// Action as a policy names it, for example `dynamodb:PutItem`.
         action: String,
-        /// The stream or table.
+        /// Stream or table.
         resource: String,
-        /// The service's error code and message.
+        /// Error code and message of the service.
         cause: String,
     },
     /// The service did not answer within
@@ -78,13 +78,13 @@ pub enum StartError {
     NoAnswer {
         /// `Kinesis` or `DynamoDB`.
         service: &'static str,
-        /// The API call.
+        /// API call.
         operation: &'static str,
-        /// How often this step of the start was tried; the client's own retries are not counted.
+        /// Attempts of this step of the start, without the retries of the client.
         tries: u32,
-        /// Since the start began.
+        /// Time since the start began.
         elapsed: Duration,
-        /// The last error.
+        /// Last error.
         cause: String,
     },
     /// A step of the start did not succeed within
@@ -97,13 +97,13 @@ pub enum StartError {
     TimedOut {
         /// `Kinesis` or `DynamoDB`.
         service: &'static str,
-        /// The API call.
+        /// API call.
         operation: &'static str,
-        /// How often this step of the start was tried; the client's own retries are not counted.
+        /// Attempts of this step of the start, without the retries of the client.
         tries: u32,
-        /// Since the start began.
+        /// Time since the start began.
         elapsed: Duration,
-        /// The last error, or what was not ready.
+        /// Last error, or what was not ready.
         cause: String,
     },
     /// The service refused a call for another reason. It would refuse it again.
@@ -111,17 +111,17 @@ pub enum StartError {
     Service {
         /// `Kinesis` or `DynamoDB`.
         service: &'static str,
-        /// The API call.
+        /// API call.
         operation: &'static str,
-        /// The service's error code and message.
+        /// Error code and message of the service.
         cause: String,
     },
     /// A table exists and cannot be used as it is.
     #[error("table {table} cannot be used: {problem}")]
     TableUnusable {
-        /// The table.
+        /// Name of the table.
         table: String,
-        /// What is wrong, and what to do.
+        /// What is wrong with the table, and what to do.
         problem: TableProblem,
     },
     /// The lease table belongs to an application on another stream.
@@ -130,11 +130,11 @@ pub enum StartError {
          give each stream an application name of its own"
     )]
     TableOfAnotherStream {
-        /// The table.
+        /// Name of the table.
         table: String,
-        /// The stream whose leases it holds.
+        /// Stream whose leases it holds.
         found: String,
-        /// The stream asked for.
+        /// Stream of this application.
         wanted: String,
     },
     /// The lease table belongs to a Java application on several streams.
@@ -143,29 +143,29 @@ pub enum StartError {
          give this application a name of its own, or set table.name"
     )]
     MultiStreamTable {
-        /// The table.
+        /// Name of the table.
         table: String,
-        /// One of its streams, as account:name:creation time.
+        /// One of those streams, as account:name:creation time.
         found: String,
     },
-    /// The stream was deleted and created again since the leases were made.
+    /// The stream was deleted and created again since the leases were created.
     #[error(
-        "stream {stream} was created again since table {table} was filled: its checkpoints mean \
-         nothing to the new stream; delete the table, take a new application name, or set \
+        "stream {stream} was created again since table {table} was filled: its checkpoints do not \
+         apply to the new stream; delete the table, take a new application name, or set \
          on_recreated_stream to start_over"
     )]
     StreamRecreated {
-        /// The stream.
+        /// ARN of the stream.
         stream: String,
-        /// The table.
+        /// Name of the table.
         table: String,
     },
     /// This version cannot take part in the fleet's mode, or does not know it.
     #[error("the fleet of table {table} is in state {state}: {what_to_do}")]
     UnsupportedFleet {
-        /// The table that holds the state.
+        /// Table that holds the state.
         table: String,
-        /// The state found.
+        /// State that was found.
         state: String,
         /// What to do.
         what_to_do: &'static str,
@@ -183,9 +183,9 @@ pub enum StartError {
     /// An item that the start depends on cannot be read.
     #[error("table {table} cannot be used: {problem}")]
     CorruptItem {
-        /// The table.
+        /// Name of the table.
         table: String,
-        /// Which item, what is wrong with it, and what to do.
+        /// The item, what is wrong with it, and what to do.
         problem: String,
     },
 }

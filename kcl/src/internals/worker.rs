@@ -1,4 +1,4 @@
-//! A worker that is given what a real one makes from its AWS clients and its settings.
+//! A worker with injected parts, which a real worker creates from its AWS clients and its settings.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -26,20 +26,20 @@ use crate::stream::{ShardSync, Starter};
 use crate::worker::{Scheduler, ShutdownReport};
 use crate::worker_state::StateSender;
 
-/// Name of the application, and of the stream.
+/// Name of the application and of the stream.
 const NAME: &str = "injected";
 
-/// What an [`InjectedWorker`] is made of.
+/// Parts of an [`InjectedWorker`].
 #[allow(missing_debug_implementations, reason = "how shards are read has none")]
 pub struct WorkerParts {
-    /// Its id in the lease table.
+    /// Id of the worker in the lease table.
     pub worker_id: String,
-    /// Tells this process from others of the same worker id; that of the store.
+    /// Number that tells this process from others of the same worker id. The store has the same.
     pub process: u64,
     /// The settings. Those of the AWS clients have no effect.
     pub config: ConsumerConfig,
-    /// Read units a second for scans of the lease table at rest, in place of
-    /// `max_lease_table_reads`: also less than 1.
+    /// Read units a second for scans of the lease table at rest, in place of `max_lease_table_reads`. It may be less
+    /// than 1.
     pub table_reads: f64,
     /// The lease table.
     pub store: Arc<dyn LeaseStore>,
@@ -64,7 +64,7 @@ pub struct InjectedWorker {
 }
 
 impl InjectedWorker {
-    /// A worker that has done nothing yet.
+    /// Creates a worker. It makes no call.
     pub fn new(parts: WorkerParts) -> Self {
         let stream = StreamIdentity { arn: format!("arn:{NAME}"), created: 1 };
         let sync = ShardSync {
@@ -83,17 +83,17 @@ impl InjectedWorker {
         Self { parts, sync, first_scan_delay: Duration::ZERO }
     }
 
-    /// Creates the leases that the stream lacks, without regard to other workers that start.
+    /// Creates the missing leases of the stream, without regard to other workers that start.
     ///
     /// # Errors
-    /// What was done stays: call it again.
+    /// A call failed. Leases that were created stay. May be called again.
     pub async fn create_leases(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
         self.sync.run().await?;
         Ok(())
     }
 
-    /// Waits until the stream's leases are there, created by one of the workers that start, as a real
-    /// worker does. Tries again after `pause` when a call fails.
+    /// Waits until one of the workers that start has created the leases of the stream, as a real worker does. Tries
+    /// again after `pause` if a call fails.
     pub async fn start_with_fleet(&mut self, pause: Duration, seed: u64) {
         let starter = Starter::new(&self.sync, &self.parts.worker_id, seed);
         let was_cold = loop {
@@ -109,7 +109,7 @@ impl InjectedWorker {
     /// coordination and of the shard consumers.
     ///
     /// # Errors
-    /// As those of a real worker.
+    /// Those of a real worker.
     pub async fn run(
         self,
         factory: impl ProcessorFactory,

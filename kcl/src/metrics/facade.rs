@@ -1,4 +1,4 @@
-//! The metrics through the `metrics` facade: to whatever recorder the application installed.
+//! Passes the metrics to the `metrics` facade, and so to the recorder that the application installed.
 
 use std::fmt;
 

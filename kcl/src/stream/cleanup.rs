@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::list::Shard;
 use crate::lease::Lease;
 
-/// Time for which a lease must have been seen finished before it is deleted. A worker that was suspended, or a request that
-/// was delayed, may still be about to create the lease. While the lease exists, it cannot be created again, so its shard is
-/// not processed again from the start.
+/// Time for which a lease must have been seen finished before it is deleted. A worker that was suspended, or a
+/// request that was delayed, may still be about to create the lease. While the lease exists, it cannot be
+/// created again, so its shard is not processed again from the start.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(60);
 
 /// Time at which each lease was first seen finished.
@@ -29,8 +29,8 @@ impl FinishedSince {
     }
 }
 
-/// Returns the leases that are no longer needed: those at `SHARD_END` whose parents have no lease left, if every child has a
-/// lease with a checkpoint behind its start, or if the shard itself has left the stream.
+/// Returns the leases that are no longer needed: those at `SHARD_END` whose parents have no lease left, if every
+/// child has a lease with a checkpoint after its start, or if the shard itself has left the stream.
 ///
 /// `shards` are all that the stream lists.
 pub(super) fn finished<'a>(leases: &'a [Lease], shards: &[Shard]) -> Vec<&'a Lease> {

@@ -1,4 +1,4 @@
-//! Which shards exist, which of them need a lease, and which leases are done with.
+//! Lists the shards of the stream, creates the leases that they need, and deletes leases of finished shards.
 
 mod cleanup;
 mod hierarchy;

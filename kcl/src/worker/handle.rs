@@ -22,8 +22,8 @@ use crate::worker_state::{StateWatch, WorkerState};
 
 /// Handle of a running worker. Clones are handles of the same worker.
 ///
-/// Dropping the handle does not stop the worker. It runs until the runtime of its processors ends or it fails, and then gives its
-/// shards up.
+/// Dropping the handle does not stop the worker. It runs until the runtime of its processors ends or it fails, and then
+/// gives its shards up.
 #[derive(Clone)]
 #[must_use = "without the handle the worker cannot be stopped"]
 pub struct WorkerHandle {
@@ -65,23 +65,24 @@ impl WorkerHandle {
     ///
     /// Set `deadline` to the time between SIGTERM and SIGKILL that the orchestrator allows, minus that margin.
     ///
-    /// 1. The worker cancels the [`shutdown_token`](crate::RecordBatch::shutdown_token) of every processor and delivers no further
-    ///    batch. When the current batch is done, it calls
+    /// 1. The worker cancels the [`shutdown_token`](crate::RecordBatch::shutdown_token) of every processor and delivers
+    ///    no further batch. When the current batch is done, it calls
     ///    [`shutdown_requested`](crate::RecordProcessor::shutdown_requested), which can write the last checkpoint.
-    /// 2. Meanwhile the worker removes its row from the lease table and reads the table once. Each lease is then transferred,
-    ///    released or kept, as [`on_stop`](crate::ConsumerConfig::on_stop) says, after its processor has stopped and was
-    ///    dropped.
+    /// 2. Meanwhile the worker removes its row from the lease table and reads the table once. Each lease is then
+    ///    transferred, released or kept, as [`on_stop`](crate::ConsumerConfig::on_stop) says, after its processor has
+    ///    stopped and was dropped.
     /// 3. At the deadline, the worker aborts processors that have not returned. Their leases expire after the
-    ///    [`failover_time`](crate::ConsumerConfig::failover_time), because the processors may still be at work: code that blocks
-    ///    its thread cannot be aborted.
+    ///    [`failover_time`](crate::ConsumerConfig::failover_time), because the processors may still be at work: code
+    ///    that blocks its thread cannot be aborted.
     ///
-    /// If DynamoDB throttles or does not answer, checkpoints and transfers are retried until shortly before the deadline (one
-    /// second, or a quarter of the deadline if that is less), but not after the lease has expired: one
-    /// [`failover_time`](crate::ConsumerConfig::failover_time) after its last renewal. A lease is not renewed while it is
-    /// transferred. After that, waiting checkpoints fail and the leases expire. The report tells the outcome for each shard.
+    /// If DynamoDB throttles or does not answer, checkpoints and transfers are retried until shortly before the
+    /// deadline (one second, or a quarter of the deadline if that is less), but not after the lease has expired: one
+    /// [`failover_time`](crate::ConsumerConfig::failover_time) after its last renewal. A lease is not renewed while it
+    /// is transferred. After that, waiting checkpoints fail and the leases expire. The report tells the outcome for
+    /// each shard.
     ///
-    /// A second call waits for the same stop, with the deadline of the first. A processor must not await this call, because the
-    /// call waits for the processor: spawn it.
+    /// A second call waits for the same stop, with the deadline of the first. A processor must not await this call,
+    /// because the call waits for the processor: spawn it.
     ///
     /// # Errors
     /// Reason for which the worker had ended already, or failed while it stopped.
@@ -110,8 +111,8 @@ impl WorkerHandle {
         self.outcome.clone().await.map(|_| ())
     }
 
-    /// Stops the worker at once, as a crash would, for tests and demonstrations. It writes no checkpoint, and its leases expire
-    /// after the failover time.
+    /// Stops the worker at once, as a crash would, for tests and demonstrations. It writes no checkpoint, and its
+    /// leases expire after the failover time.
     pub fn abort(&self) {
         self.aborted.store(true, Ordering::Relaxed);
         self.abort.abort();
@@ -134,8 +135,8 @@ impl WorkerHandle {
 
     /// Health of the worker, and the problems that it has. Makes no AWS call.
     ///
-    /// Let a liveness probe restart a worker that stays [`Unhealthy`](crate::HealthStatus::Unhealthy) for longer than the
-    /// outages of DynamoDB that should not cost a restart. Let an alarm call an operator for a worker that stays
+    /// Let a liveness probe restart a worker that stays [`Unhealthy`](crate::HealthStatus::Unhealthy) for longer than
+    /// the outages of DynamoDB that should not cost a restart. Let an alarm call an operator for a worker that stays
     /// [`Degraded`](crate::HealthStatus::Degraded).
     pub fn health(&self) -> Health {
         self.view.health()
@@ -146,13 +147,14 @@ impl WorkerHandle {
         self.view.states().watch()
     }
 
-    /// All leases of the application, of this and of other workers, as this worker last read them. `None` if it has not read
-    /// them yet. Makes no AWS call.
+    /// All leases of the application, of this and of other workers, as this worker last read them. `None` if it has not
+    /// read them yet. Makes no AWS call.
     pub fn lease_table(&self) -> Option<LeaseTableSnapshot> {
         self.view.lease_table()
     }
 
-    /// Reason for which this worker does not process a shard of the stream, given by id. `None` if it does. Makes no AWS call.
+    /// Reason for which this worker does not process a shard of the stream, given by id. `None` if it does. Makes no
+    /// AWS call.
     pub fn why_not_running(&self, shard_id: &str) -> Option<WhyNotRunning> {
         self.view.why_not_running(shard_id)
     }

@@ -28,8 +28,8 @@ pub(crate) async fn run(
 ) -> Result<ShutdownReport, WorkerError> {
     let failover_time = worker.config.failover_time;
     let states = view.states().clone();
-    // The factory holds values of the application. This task drops them on the processors' runtime. It is declared before
-    // the shards, so it is dropped after them.
+    // The factory holds values of the application. This task drops them on the processors' runtime. It is declared
+    // before the shards, so it is dropped after them.
     let factory = Arc::clone(&worker.factory);
     let mut alive = Task::spawn(&*worker.executor, "the processors", async move {
         let _factory = factory;

@@ -6,8 +6,8 @@ use crate::error::WorkerError;
 use crate::executor::Executor;
 use crate::task::Task;
 
-/// Spawns an empty task on the runtime every half failover time. If the runtime does not run it within the failover time, calls
-/// `report(true)`, and `report(false)` when it has run.
+/// Spawns an empty task on the runtime every half failover time. If the runtime does not run it within the failover
+/// time, calls `report(true)`, and `report(false)` when it has run.
 ///
 /// Returns when the runtime has ended.
 pub(super) async fn watch(

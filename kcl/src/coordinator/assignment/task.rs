@@ -143,7 +143,7 @@ impl Assignment {
             })
             .collect();
         // The leader balances the fleet by its own measure. If this worker balanced, too, the two
-        // would undo each other's moves for ever. But a Java leader compares only workers that
+        // would undo each other's moves again and again. But a Java leader compares only workers that
         // report the same metrics. Between workers that report their CPU and ours, which do not, it
         // moves nothing, so ours balance.
         let mut live = scan.workers.iter().filter(|row| fleet.live_workers().contains(&row.worker));

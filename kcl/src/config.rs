@@ -15,11 +15,11 @@ pub(crate) use validate::application_problem;
 /// Default time limit of one attempt of a lease table call, where the failover time leaves room for it.
 const DYNAMODB_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Settings of a worker. Every field has a default and a `with_` setter;
-/// [`validate`](Self::validate) names all problems at once. No duration may exceed 365 days.
+/// Settings of a worker. Every field has a default and a `with_` setter. [`validate`](Self::validate) names all
+/// problems at once. No duration may exceed 365 days.
 ///
-/// With the feature `serde` it can be read from any format; durations are text such as `"100ms"`,
-/// points in time RFC 3339, and unknown names are refused.
+/// With the feature `serde`, settings can be read from any format. Durations are text such as `"100ms"`, points in
+/// time are RFC 3339, and unknown names are refused.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,73 +31,75 @@ const DYNAMODB_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// assert!(config.validate().is_ok());
 /// ```
 #[derive(Debug, Clone, PartialEq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default, deny_unknown_fields)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct ConsumerConfig {
-    /// Name of this worker in the lease table, unique per process. 1 to 1,024 bytes. Default: the application and a random number.
+    /// Name of this worker in the lease table, unique per process. 1 to 1,024 bytes. Default: the application and a
+    /// random number.
     ///
-    /// Give a stable name for rolling restarts: the next process of that name starts at once on the leases that the last one kept at
-    /// a planned stop ([`OnStop::Keep`]). After a crash it waits for the failover time, as any other worker does.
+    /// Give a stable name for rolling restarts: the next process of that name starts at once on the leases that the
+    /// last one kept at a planned stop ([`OnStop::Keep`]). After a crash it waits for the failover time, as any other
+    /// worker does.
     ///
-    /// Two live processes of one name never process a shard together, but they do not share the shards evenly. Both report it in the
-    /// log and in their health ([`DuplicateWorkerId`](crate::ProblemKind::DuplicateWorkerId)).
+    /// Two live processes of one name never process a shard together, but they do not share the shards evenly. Both
+    /// report it in the log and in their health ([`DuplicateWorkerId`](crate::ProblemKind::DuplicateWorkerId)).
     pub worker_id: Option<String>,
     /// Where a shard without a checkpoint starts. Default [`InitialPosition::Latest`], as in Java.
     pub initial_position: InitialPosition,
     /// Time without a renewal after which a lease is expired and another worker may take it. Default 10 s.
     ///
-    /// **It must be the same in the whole fleet**, Java workers included, because the table does not store it. Lower it for a faster
-    /// failover; each lease is then renewed more often, which costs writes.
+    /// **It must be the same in the whole fleet**, Java workers included, because the table does not store it. Lower it
+    /// for a faster failover; each lease is then renewed more often, which costs writes.
     ///
-    /// Java workers must not set `gracefulLeaseHandoffTimeoutMillis` below its default, 30 s. The book, `docs/src/consumer.md`, says
-    /// why.
+    /// Java workers must not set `gracefulLeaseHandoffTimeoutMillis` below its default, 30 s. The book,
+    /// `docs/src/consumer.md`, says why.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub failover_time: Duration,
     /// Most leases that this worker holds. Default: no limit.
     ///
-    /// A worker at its limit takes no lease and removes its row from the table, so that no other worker and no Java leader assigns
-    /// it one. A lease that is assigned to it all the same goes to a worker with room, or becomes unassigned. If no worker has
-    /// room, shards wait, and [`why_not_running`](crate::WorkerHandle::why_not_running) reports it. Java's `maxLeasesForWorker` is
-    /// different: the leader applies its own value to all workers.
+    /// A worker at its limit takes no lease and removes its row from the table, so that no other worker and no Java
+    /// leader assigns it one. A lease that is assigned to it nevertheless goes to a worker with room, or becomes
+    /// unassigned. If no worker has room, shards wait, and [`why_not_running`](crate::WorkerHandle::why_not_running)
+    /// reports it. Java's `maxLeasesForWorker` is different: the leader applies its own value to all workers.
     pub max_leases: usize,
     /// Read units per second that this worker spends on scans of the lease table. Default 5; at least 1.
     ///
-    /// A worker scans the whole table once a second, or less often if the scan costs more: a unit reads about twenty leases, so a
-    /// table of `n` leases is scanned every `n / (20 x this setting)` seconds. A dead worker's shards run elsewhere after the
-    /// failover time and two such pauses: 12 s with 100 leases, 30 s with 1,000, and 210 s with 10,000. Raise it for large tables.
-    /// Changes of ownership may cost as much again. The book, `docs/src/cost.md`, has the details.
+    /// A worker scans the whole table once a second, or less often if the scan costs more: a unit reads about twenty
+    /// leases, so a table of `n` leases is scanned every `n / (20 x this setting)` seconds. A dead worker's shards run
+    /// elsewhere after the failover time and two such pauses: 12 s with 100 leases, 30 s with 1,000, and 210 s with
+    /// 10,000. Raise it for large tables. Changes of ownership may cost as much again. The book, `docs/src/cost.md`,
+    /// has the details.
     pub max_lease_table_reads: u32,
     /// Most records that one GetRecords call asks for. Default 10,000; 1 to 10,000.
     pub max_records: u32,
-    /// Most bytes of fetched records that the worker holds until its processors have finished with them. Default 64 MiB; at least
-    /// 20 MiB (20,971,520 bytes), which is two of the largest pages: one in hand and one fetched ahead.
+    /// Most bytes of fetched records that the worker holds until its processors have finished with them. Default 64
+    /// MiB; at least 20 MiB (20,971,520 bytes), which is two of the largest pages: one in hand and one fetched ahead.
     ///
     /// Each active shard can always fetch one page, so a worker with many shards may hold more.
     pub max_buffered_bytes: usize,
     /// Pause after a read that returned all records of the shard. Default 1 s, spread by a fifth; at least 200 ms.
     ///
-    /// While the shard has more records, the next page is fetched at once. Kinesis answers five reads per second and shard, for all
-    /// applications together, so at 1 s four applications share a shard without throttles. Set 200 ms for low latency, and keep
-    /// other readers off the stream. A reader that is throttled slows down to a fair share of the shard.
+    /// While the shard has more records, the next page is fetched at once. Kinesis answers five reads per second and
+    /// shard, for all applications together, so at 1 s four applications share a shard without throttles. Set 200 ms
+    /// for low latency, and keep other readers off the stream. A reader that is throttled slows down to a fair share of
+    /// the shard.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub idle_time_between_reads: Duration,
     /// Time limit of one GetRecords or GetShardIterator attempt. Default 10 s.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub kinesis_request_timeout: Duration,
-    /// Time limit of one attempt of a lease table call. Default: 2 s, or a quarter of [`failover_time`](Self::failover_time) if that
-    /// is less. At least 50 ms, at most that quarter, so that a renewal can be retried in time.
+    /// Time limit of one attempt of a lease table call. Default: 2 s, or a quarter of
+    /// [`failover_time`](Self::failover_time) if that is less. At least 50 ms, at most that quarter, so that a renewal
+    /// can be retried in time.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration::optional"))]
     pub dynamodb_request_timeout: Option<Duration>,
     /// Time limit of [`build`](crate::SchedulerBuilder::build). Default 60 s.
     ///
-    /// Until then, `build` retries what may pass: throttled or failed calls, an endpoint that is not up yet, a stream, table or
-    /// index that is being created, leases that another worker is creating. Missing permissions and a missing stream fail at once.
-    /// Raise it where an index is built for a large table, or for many leases in a table of little write capacity. Lower it to
-    /// learn of a wrong endpoint sooner.
+    /// Until then, `build` retries what may pass: throttled or failed calls, an endpoint that is not up yet, a stream,
+    /// table or index that is being created, leases that another worker is creating. Missing permissions and a missing
+    /// stream fail at once. Raise it where an index is built for a large table, or for many leases in a table of little
+    /// write capacity. Lower it to learn of a wrong endpoint sooner.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub startup_timeout: Duration,
     /// Interval at which a shard checks whether its parents have ended. Default 1 s.
@@ -106,11 +108,12 @@ pub struct ConsumerConfig {
     /// Interval at which the shards of the stream are compared with the lease table. Default 60 s.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub shard_sync_interval: Duration,
-    /// What a worker does if its stream was deleted and created again under the same name. Default [`OnRecreatedStream::Error`].
+    /// What a worker does if its stream was deleted and created again under the same name. Default
+    /// [`OnRecreatedStream::Error`].
     pub on_recreated_stream: OnRecreatedStream,
     /// What happens to a shard whose records expired before they were read. Default [`OnTrimmedGap::Continue`].
     pub on_trimmed_gap: OnTrimmedGap,
-    /// Who writes checkpoints. Default [`CheckpointPolicy::Manual`], as in Java.
+    /// Whether the processor or the library writes checkpoints. Default [`CheckpointPolicy::Manual`], as in Java.
     pub checkpoint: CheckpointPolicy,
     /// What a planned stop does with the leases of this worker. Default [`OnStop::HandOver`].
     pub on_stop: OnStop,
@@ -119,19 +122,20 @@ pub struct ConsumerConfig {
     /// The bound doubles with each failure, and each pause is drawn at random between zero and the bound.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub retry_initial_delay: Duration,
-    /// Largest bound of those pauses. Default 30 s. A call is repeated until it succeeds or the worker gives up the shard: no record
-    /// is ever skipped.
+    /// Largest bound of those pauses. Default 30 s. A call is repeated until it succeeds or the worker gives up the
+    /// shard: no record is ever skipped.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub retry_max_delay: Duration,
     /// Duration above which a processor call is reported as slow. Default 30 s; `None` reports none.
     ///
     /// A slow call is logged with its records, at a limited rate, and shown by
-    /// [`why_not_running`](crate::WorkerHandle::why_not_running) and [`health`](crate::WorkerHandle::health). A planned stop or a
-    /// handoff does not wait for 30 s, so such a call costs the shard its orderly handover. Raise it if your batches take longer.
-    /// Java: `logWarningForTaskAfterMillis`, which is off by default.
+    /// [`why_not_running`](crate::WorkerHandle::why_not_running) and [`health`](crate::WorkerHandle::health). A planned
+    /// stop or a handoff does not wait for 30 s, so such a call costs the shard its orderly handover. Raise it if your
+    /// batches take longer. Java: `logWarningForTaskAfterMillis`, which is off by default.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration::optional"))]
     pub log_warning_for_task_after: Option<Duration>,
-    /// What happens to an aggregate with a record outside the shard's hash key range. Default [`AggregateRangePolicy::Auto`].
+    /// What happens to an aggregate with a record outside the shard's hash key range. Default
+    /// [`AggregateRangePolicy::Auto`].
     pub aggregate_range: AggregateRangePolicy,
     /// Largest decompressed size of an aggregate, in bytes. Default 16 MiB.
     pub max_decompressed_size: usize,
@@ -171,16 +175,13 @@ impl Default for ConsumerConfig {
 
 /// Where a shard without a checkpoint starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum InitialPosition {
-    /// Records put since the first worker's [`build`](crate::SchedulerBuilder::build) began. Records of up to three seconds
-    /// before may be delivered too: the lease holds the time to start from, by the service's clock. That time is rounded
-    /// down to a second and reduced by two seconds, because the clocks of the service's hosts differ.
+    /// Records put since the first worker's [`build`](crate::SchedulerBuilder::build) began. Records of up to three
+    /// seconds before may be delivered too: the lease holds the time to start from, by the service's clock. That time
+    /// is rounded down to a second and reduced by two seconds, because the clocks of the service's hosts differ.
     #[default]
     Latest,
     /// The oldest record that the stream still has.
@@ -189,18 +190,15 @@ pub enum InitialPosition {
     AtTimestamp(#[cfg_attr(feature = "serde", serde(with = "timestamp"))] SystemTime),
 }
 
-/// Who writes checkpoints.
+/// Whether the processor or the library writes checkpoints.
 ///
-/// If the library writes them, each lease renewal also carries the last record for which the processor returned `Ok`. A renewal
-/// is due every half [`failover_time`](ConsumerConfig::failover_time), also while a later call runs, so a crash repeats at most
-/// what was processed since the last one. A renewal does not replace a checkpoint that was
+/// If the library writes them, each lease renewal also carries the last record for which the processor returned `Ok`. A
+/// renewal is due every half [`failover_time`](ConsumerConfig::failover_time), also while a later call runs, so a crash
+/// repeats at most what was processed since the last one. A renewal does not replace a checkpoint that was
 /// [prepared](crate::Checkpointer::prepare) and not committed; the checkpoint after a batch or interval does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum CheckpointPolicy {
     /// The processor. The library never checkpoints for it.
@@ -208,32 +206,29 @@ pub enum CheckpointPolicy {
     Manual,
     /// The library, after each batch for which `process_records` returned `Ok`.
     AfterBatch,
-    /// The library, at least once per interval, up to the last batch for which `process_records` returned `Ok`. Renewals
-    /// also carry that position, at no cost.
+    /// The library, at least once per interval, up to the last batch for which `process_records` returned `Ok`.
+    /// Renewals also carry that position, at no cost.
     Interval(
         #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))] Duration,
     ),
 }
 
-/// What a worker does if its stream was deleted and created again. The checkpoints of the former stream do not apply to the new
-/// one, although its shard ids may be the same.
+/// What a worker does if its stream was deleted and created again. The checkpoints of the former stream do not apply to
+/// the new one, although its shard ids may be the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum OnRecreatedStream {
     /// The worker does not start, or it ends, with an error that says what to do. The lease table stays as it is.
     #[default]
     Error,
     /// The worker replaces the leases of the former stream and reads the new one from its beginning, or from
-    /// [`InitialPosition::AtTimestamp`]. Records of the former stream that were not read are lost. It takes another worker's
-    /// lease after the failover time, as if that worker had stopped renewing.
+    /// [`InitialPosition::AtTimestamp`]. Records of the former stream that were not read are lost. It takes another
+    /// worker's lease after the failover time, as if that worker had stopped renewing.
     ///
-    /// A running worker notices the new stream at the next shard sync, or when a read is refused. If no stream of the name
-    /// exists for about ten seconds, the worker ends with
+    /// A running worker notices the new stream at the next shard sync, or when a read is refused. If no stream of the
+    /// name exists for about ten seconds, the worker ends with
     /// [`WorkerError::StreamDeleted`](crate::WorkerError::StreamDeleted). Start it again when the stream exists.
     StartOver,
 }
@@ -243,79 +238,70 @@ pub enum OnRecreatedStream {
 /// With both values, the gap is logged as an error, counted as the metric `TrimmedGaps`, and shown by
 /// [`health`](crate::WorkerHandle::health) as [`RecordsTrimmed`](crate::ProblemKind::RecordsTrimmed).
 ///
-/// The lease holds the time up to which the shard was read; its owner updates it every half hour. With that time, a gap is
-/// told from a shard that had no records. If no worker of this library read the shard for longer than the retention period, a
-/// gap is assumed. If a Java worker owned the lease meanwhile, the time says nothing: a warning is logged, and reading goes on.
+/// The lease holds the time up to which the shard was read; its owner updates it every half hour. With that time, a gap
+/// is told from a shard that had no records. If no worker of this library read the shard for longer than the retention
+/// period, a gap is assumed. If a Java worker owned the lease meanwhile, the time says nothing: a warning is logged,
+/// and reading goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum OnTrimmedGap {
     /// Reading goes on at the oldest record that the stream still has.
     #[default]
     Continue,
-    /// The shard stops, and the worker keeps its lease: no record behind the gap is delivered. To go on, change the setting
-    /// and restart the worker.
+    /// The shard stops, and the worker keeps its lease: no record after the gap is delivered. To go on, change the
+    /// setting and restart the worker.
     StopShard,
 }
 
 /// What a planned stop does with the leases of this worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum OnStop {
-    /// Each lease is transferred to the live worker with the fewest leases. If there is no other worker, it is released.
+    /// Each lease is transferred to the live worker with the fewest leases. If there is no other worker, it is
+    /// released.
     #[default]
     HandOver,
     /// Leases become unassigned. The next worker that scans the table takes them.
     Release,
-    /// Leases keep their owner. If a process with the same worker id starts within the failover time, it goes on with them
-    /// at once. A lease whose processor did not stop in time is not kept this way: the next process waits for the failover
-    /// time, as any other worker does.
+    /// Leases keep their owner. If a process with the same worker id starts within the failover time, it goes on with
+    /// them at once. A lease whose processor did not stop in time is not kept this way: the next process waits for the
+    /// failover time, as any other worker does.
     Keep,
 }
 
 /// What happens to an aggregate if the hash key of one of its records lies outside the shard's range.
 ///
-/// This happens around a split or merge, if a producer that predicts shards learns of it late, or if a producer aggregates
-/// without regard to shards. The Java KCL drops the whole aggregate. The KPL up to 1.1.0 then sends only the records out of range
-/// again, so the others are lost although they were acknowledged.
+/// This happens around a split or merge, if a producer that predicts shards learns of it late, or if a producer
+/// aggregates without regard to shards. The Java KCL drops the whole aggregate. The KPL up to 1.1.0 then sends only the
+/// records out of range again, so the others are lost although they were acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum AggregateRangePolicy {
-    /// Depends on the producer. If the Kinesis record has the partition key `a`, and its first record is in range and does
-    /// not itself have the key `a`, the producer predicts shards and sends the records out of range again: the rule is
-    /// [`KeepInRange`](Self::KeepInRange). Otherwise it is [`KeepAll`](Self::KeepAll).
+    /// Depends on the producer. If the Kinesis record has the partition key `a`, and its first record is in range and
+    /// does not itself have the key `a`, the producer predicts shards and sends the records out of range again: the
+    /// rule is [`KeepInRange`](Self::KeepInRange). Otherwise it is [`KeepAll`](Self::KeepAll).
     #[default]
     Auto,
-    /// The rule of the Java KCL. A record out of range drops the whole aggregate. A record whose explicit hash key is not a
-    /// number drops itself and all records behind it.
+    /// The rule of the Java KCL. A record out of range drops the whole aggregate. A record whose explicit hash key is
+    /// not a number drops itself and all records after it.
     Strict,
     /// Records in range are delivered. The others are dropped and counted.
     KeepInRange,
-    /// All records are delivered, and those out of range are counted. A partition key may then be processed in two shards.
+    /// All records are delivered, and those out of range are counted. A partition key may then be processed in two
+    /// shards.
     KeepAll,
 }
 
 /// Name of the lease table, and the settings with which a worker creates it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default, deny_unknown_fields)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct TableConfig {
     /// Name of the table: 3 to 255 characters of a-z, A-Z, 0-9, `_`, `-` and `.`. Default: the
@@ -364,12 +350,12 @@ macro_rules! setters {
 }
 
 impl ConsumerConfig {
-    /// Settings for tests on an emulator or an embedded AWS: a crashed worker's shards move after 2 s, shards are polled
-    /// every 200 ms, and failed calls are repeated soon. All other settings, the
-    /// [initial position](Self::initial_position) among them, have their defaults.
+    /// Settings for tests on an emulator or an embedded AWS: a crashed worker's shards move after 2 s, shards are
+    /// polled every 200 ms, and failed calls are repeated soon. All other settings, the [initial
+    /// position](Self::initial_position) among them, have their defaults.
     ///
-    /// Not for production: with so short a failover time, each pause of the host or the network loses leases, and the polls
-    /// use all reads that the service allows on a shard.
+    /// Not for production: with so short a failover time, each pause of the host or the network loses leases, and the
+    /// polls use all reads that the service allows on a shard.
     #[must_use]
     pub fn for_tests() -> Self {
         Self {
@@ -397,17 +383,9 @@ impl ConsumerConfig {
         self
     }
 
-    /// Sets [`dynamodb_request_timeout`](Self::dynamodb_request_timeout).
-    #[must_use]
-    pub fn with_dynamodb_request_timeout(mut self, timeout: Duration) -> Self {
-        self.dynamodb_request_timeout = Some(timeout);
-        self
-    }
-
     setters! {
         by_hand {
             worker_id: Option<String>;
-            dynamodb_request_timeout: Option<Duration>;
         }
         with_initial_position, initial_position: InitialPosition;
         with_failover_time, failover_time: Duration;
@@ -417,6 +395,7 @@ impl ConsumerConfig {
         with_max_buffered_bytes, max_buffered_bytes: usize;
         with_idle_time_between_reads, idle_time_between_reads: Duration;
         with_kinesis_request_timeout, kinesis_request_timeout: Duration;
+        with_dynamodb_request_timeout, dynamodb_request_timeout: Duration;
         with_startup_timeout, startup_timeout: Duration;
         with_parent_poll_interval, parent_poll_interval: Duration;
         with_shard_sync_interval, shard_sync_interval: Duration;

@@ -13,11 +13,11 @@ pub use self::start::StartError;
 
 /// Error of a record processor: any error, or a text.
 ///
-/// Its text appears in logs, snapshots, health and `why_not_running`, so keep payload and keys out of it. The errors of some
-/// parsers, for instance of JSON, quote their input.
+/// Its text appears in logs, snapshots, health and `why_not_running`, so keep payload and keys out of it. The errors of
+/// some parsers, for instance of JSON, quote their input.
 ///
-/// The type does not implement [`std::error::Error`], so that `?` converts every error into it. [`as_error`](Self::as_error)
-/// returns one.
+/// The type does not implement [`std::error::Error`], so that `?` converts every error into it.
+/// [`as_error`](Self::as_error) returns one.
 ///
 /// ```
 /// use kcl::ProcessorError;
@@ -91,7 +91,7 @@ pub enum BuildError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The builder has no processor factory.
-    #[error("there is nothing to feed: call processor() on the builder")]
+    #[error("the builder has no processor: call processor() on it")]
     NoProcessor,
     /// The stream or the lease table cannot be used.
     #[error(transparent)]
@@ -110,7 +110,7 @@ pub enum WorkerError {
     },
     /// The stream was deleted and created again while the worker ran.
     #[error(
-        "stream {stream} was deleted and created again: its checkpoints mean nothing to the new stream; \
+        "stream {stream} was deleted and created again: its checkpoints do not apply to the new stream; \
          delete the lease table, take a new application name, or set on_recreated_stream to start_over"
     )]
     StreamRecreated {
@@ -125,8 +125,8 @@ pub enum WorkerError {
         /// Call that failed, and the error code and message of the service.
         cause: String,
     },
-    /// The fleet changed to a mode that this version does not support, or its state was moved to another table. The worker
-    /// has released its leases or handed them over.
+    /// The fleet changed to a mode that this version does not support, or its state was moved to another table. The
+    /// worker has released its leases or handed them over.
     #[error("the state of the fleet, in table {table}, is {state}: {what_to_do}")]
     FleetChanged {
         /// Table that held the state at the start.
@@ -147,8 +147,8 @@ pub enum WorkerError {
     /// [`WorkerHandle::abort`](crate::WorkerHandle::abort) was called.
     #[error("the worker was aborted: its leases expire after the failover time")]
     Aborted,
-    /// The runtime of the processors or of the coordination ended before the worker did. The next owners of its shards start
-    /// after the failover time, because blocking code of a processor may still be at work.
+    /// The runtime of the processors or of the coordination ended before the worker did. The next owners of its shards
+    /// start after the failover time, because blocking code of a processor may still be at work.
     #[error(
         "the runtime of {task} ended before the worker did: wait for shutdown() before it is dropped"
     )]

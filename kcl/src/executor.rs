@@ -1,4 +1,4 @@
-//! Where tasks run.
+//! Executors of tasks.
 
 use std::fmt::Debug;
 
@@ -6,22 +6,12 @@ use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-/// Spawns tasks: a simulation stops and ends those of one worker by its own.
+/// Spawns tasks. A simulation has an executor of its own for each worker, which it can stop and end.
 pub trait Executor: Send + Sync + Debug {
     fn spawn(&self, work: BoxFuture<'static, ()>) -> JoinHandle<()>;
 }
 
-/// Whichever runtime asks.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct CurrentRuntime;
-
-impl Executor for CurrentRuntime {
-    fn spawn(&self, work: BoxFuture<'static, ()>) -> JoinHandle<()> {
-        tokio::spawn(work)
-    }
-}
-
-/// One runtime, whichever asks: coordination's own, one that was given, or that of the processors.
+/// Spawns tasks on one runtime: that of the coordination or that of the processors.
 impl Executor for Handle {
     fn spawn(&self, work: BoxFuture<'static, ()>) -> JoinHandle<()> {
         Self::spawn(self, work)

@@ -1,4 +1,4 @@
-//! Whether a worker does its work, and what keeps it from that.
+//! Health of a worker, and the problems that it has.
 
 mod problem_log;
 
@@ -7,44 +7,44 @@ use std::time::Duration;
 
 pub(crate) use self::problem_log::{Failed, ProblemLog};
 
-/// The health of a worker at one moment, for readiness and liveness probes.
+/// Health of a worker at one moment, for readiness and liveness probes.
 ///
-/// Answered by [`WorkerHandle::health`](crate::WorkerHandle::health), without a call to AWS.
+/// [`WorkerHandle::health`](crate::WorkerHandle::health) returns it, without a call to AWS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Health {
-    /// The worst that the problems amount to.
+    /// Status to which the worst problem amounts.
     pub status: HealthStatus,
-    /// What is wrong now, the longest-standing problem first. Empty: nothing is.
+    /// Present problems, the oldest first.
     pub problems: Vec<Problem>,
 }
 
-/// How far a worker's problems go. The order is from good to bad.
+/// Status of a worker. The order is from good to bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum HealthStatus {
-    /// Nothing that this worker does is failing.
+    /// The worker has no problem.
     Healthy,
-    /// Something fails and is tried again. Shards may stand still.
+    /// Something fails, and the worker repeats it. Shards may stand still.
     Degraded,
-    /// The worker has ended, cannot run its processors, or has had no answer from the lease table for
-    /// longer than the [`failover_time`](crate::ConsumerConfig::failover_time): it processes nothing,
-    /// or will soon process nothing.
+    /// The worker has ended, cannot run its processors, or has had no answer from the lease table for longer than
+    /// the [`failover_time`](crate::ConsumerConfig::failover_time). It processes nothing, or will soon process
+    /// nothing.
     Unhealthy,
 }
 
-/// One thing that is wrong. [`Display`](fmt::Display) is one sentence that says what to do.
+/// A problem of a worker. [`Display`](fmt::Display) also says what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Problem {
-    /// What fails.
+    /// Kind of the problem.
     pub kind: ProblemKind,
-    /// The shard that it concerns, by id. `None`: the whole worker.
+    /// Id of the shard, or key of the lease item, that it concerns. `None`: the whole worker.
     pub shard_id: Option<String>,
-    /// The latest cause, without payload or keys of records.
+    /// Cause of the latest failure, without payload or keys of records.
     pub cause: String,
     /// Time since the first failure in a row.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::millis::serialize"))]
@@ -53,7 +53,7 @@ pub struct Problem {
     pub failures: u32,
 }
 
-/// What can be wrong with a worker.
+/// Kind of a [`Problem`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
@@ -62,17 +62,17 @@ pub enum ProblemKind {
     WorkerFailed,
     /// The worker has ended as asked.
     WorkerStopped,
-    /// The runtime of the processors runs nothing.
+    /// Blocking code has all threads of the processors' runtime.
     RuntimeBlocked,
-    /// The lease table cannot be read: leases cannot be found or taken.
+    /// The lease table cannot be read, so leases cannot be found or taken.
     LeaseTableFailing,
-    /// The index of the lease table cannot be read: leases that others give to this worker are found late.
+    /// The index of the lease table cannot be read, so leases that were assigned to this worker are found late.
     LeaseDiscoveryFailing,
-    /// A lease cannot be taken, or one that was given to this worker cannot be started on.
+    /// A lease cannot be taken, or a lease that was assigned to this worker cannot be started on.
     LeaseAcquisitionFailing,
-    /// A lease cannot be renewed. It is lost when that lasts for the failover time.
+    /// A lease cannot be renewed. It is lost after the failover time.
     LeaseRenewalFailing,
-    /// The worker's own row, by which other workers know that it lives, cannot be written.
+    /// The heartbeat cannot be written: the worker's row in the table, by which other workers know that it is alive.
     HeartbeatFailing,
     /// The stream's shards cannot be compared with the lease table.
     ShardSyncFailing,
@@ -93,12 +93,10 @@ pub enum ProblemKind {
 }
 
 impl ProblemKind {
-    /// What fails, as the subject and verb of a sentence, and what to do about it.
+    /// What fails, as a sentence, and what to do about it.
     fn texts(self) -> (&'static str, &'static str) {
         match self {
-            Self::WorkerFailed => {
-                ("the worker cannot go on", "mend the cause, then start it again")
-            }
+            Self::WorkerFailed => ("the worker cannot go on", "fix the cause, then start it again"),
             Self::WorkerStopped => ("the worker has stopped", "start it again if it should run"),
             Self::RuntimeBlocked => (
                 "the runtime of the processors runs nothing",
@@ -122,7 +120,7 @@ impl ProblemKind {
                  failover time",
             ),
             Self::HeartbeatFailing => (
-                "the row that tells other workers that this one lives cannot be written",
+                "the heartbeat of the worker cannot be written",
                 "check DynamoDB, its capacity, and the permissions on the table of the rows",
             ),
             Self::ShardSyncFailing => (
@@ -144,24 +142,23 @@ impl ProblemKind {
             ),
             Self::RecordsTrimmed => (
                 "records were deleted by retention before they were read",
-                "raise the stream's retention or the speed of the processors; what was deleted is lost",
+                "raise the stream's retention or the speed of the processors; the deleted records are lost",
             ),
             Self::CheckpointFailing => (
                 "a checkpoint cannot be written",
-                "check DynamoDB and its capacity; records since the last checkpoint come again after a \
-                 restart",
+                "check DynamoDB and its capacity; records since the last checkpoint are delivered again after \
+                 a restart",
             ),
             Self::ProcessorFailing => {
-                ("the processor returns errors and gets the same call again", "mend the cause")
+                ("the processor returns errors and gets the same call again", "fix the cause")
             }
             Self::ProcessorStuck => {
-                ("a call of the processor does not return", "look for what it waits for")
+                ("a call of the processor does not return", "find out what it waits for")
             }
         }
     }
 
-    /// How long the problem may last before the worker is unhealthy. `None`: for ever, the worker is
-    /// degraded.
+    /// Age of the problem from which on the worker is unhealthy. `None`: the worker stays degraded.
     fn unhealthy_after(self, failover_time: Duration) -> Option<Duration> {
         match self {
             Self::WorkerFailed | Self::WorkerStopped | Self::RuntimeBlocked => Some(Duration::ZERO),
@@ -174,7 +171,7 @@ impl ProblemKind {
 }
 
 impl Health {
-    /// Judges the problems; sorts them by age.
+    /// Judges the problems, and sorts them by age.
     pub(crate) fn new(mut problems: Vec<Problem>, failover_time: Duration) -> Self {
         problems.sort_by(|a, b| {
             let by_age = b.since.cmp(&a.since);
@@ -188,7 +185,7 @@ impl Health {
         Self { status: worst.unwrap_or(HealthStatus::Healthy), problems }
     }
 
-    /// Whether nothing is wrong.
+    /// True if the worker has no problem.
     pub fn is_healthy(&self) -> bool {
         self.status == HealthStatus::Healthy
     }
@@ -204,7 +201,7 @@ impl fmt::Display for HealthStatus {
     }
 }
 
-/// The status, then each problem on a line of its own.
+/// Writes the status, then each problem on a line of its own.
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.status)?;

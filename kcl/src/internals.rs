@@ -1,7 +1,6 @@
 //! Parts of the library for this project's own simulation and lease store tests.
 //!
-//! Not part of the API: it changes without notice. The feature `internals` gates this module and
-//! nothing else.
+//! It is not part of the API, and changes without notice. The feature `internals` gates nothing but this module.
 
 mod worker;
 
@@ -25,7 +24,7 @@ pub use crate::lease::{CallError, CallErrorKind, ChildShard, LeaseStoreError};
 use crate::lease::{DynamoDbLeaseStore, Layout, WeakHeldLease, ensure_table, for_leases};
 use crate::processor::ShardContext;
 pub use crate::retrieval::{
-    Held, Page, Position, RawRecord, Retrieval, RetrievalError, ShardBudget, ShardReader, Start,
+    Held, Page, Position, RawRecord, Retrieval, ShardBudget, ShardReader, Start,
 };
 pub use crate::stream::list::{ListShardsError, Shard, ShardList, ShardLister};
 
@@ -36,7 +35,7 @@ impl Start {
     }
 }
 
-/// The lease table in DynamoDB, created where it is missing, for the process `process`.
+/// Opens the lease table in DynamoDB for process `process`. Creates the table if it does not exist.
 ///
 /// # Errors
 /// The table cannot be used, or a call failed.
@@ -51,22 +50,22 @@ pub async fn open_lease_table(
     Ok(Arc::new(DynamoDbLeaseStore::new(client, table.to_owned(), Layout::OneTable, process)))
 }
 
-/// The ownership of a shard, seen from outside of its processor. Does not keep the lease.
+/// Observer of the ownership of a shard. It does not keep the lease.
 #[derive(Debug, Clone)]
 pub struct Ownership(WeakHeldLease);
 
 impl Ownership {
-    /// The ownership for which the processor of `shard` is made.
+    /// The ownership for which the processor of `shard` was created.
     pub fn of(shard: &ShardContext) -> Self {
         Self(shard.held_lease.clone())
     }
 
-    /// True while the worker is sure to own the lease.
+    /// True while the worker is sure to hold the lease.
     pub fn is_held(&self) -> bool {
         self.0.state.is_held()
     }
 
-    /// True once the worker's local deadline has passed, whatever it has heard of the lease.
+    /// True after the worker's local deadline for the lease has passed.
     pub fn is_fenced(&self) -> bool {
         let state = &self.0.state;
         state.known().fence.has_fallen(state.clock.now())

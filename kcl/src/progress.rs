@@ -1,15 +1,15 @@
-//! How far one shard is: fetched, delivered, processed, checkpointed.
+//! Progress of one shard: what was fetched, delivered, processed and checkpointed.
 //!
-//! A held lease has one [`ShardProgress`]. The shard's reader notes what it fetched, the consumer what the
-//! processor was given and has taken, the renewer of the lease what it read and wrote. Rules that follow from
-//! these facts are here too: which checkpoint is refused, what a renewal carries, up to when a shard was read.
+//! A held lease has one [`ShardProgress`]. The shard's reader notes what it fetched, the consumer what was
+//! delivered and processed, and the renewer of the lease what it read and wrote. The rules that follow from these
+//! facts are here, too: which checkpoint is refused, what a renewal carries, up to when a shard was read.
 
 mod lag;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use self::lag::Lag;
+pub(crate) use self::lag::Lag;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
 
@@ -18,14 +18,14 @@ use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
 pub(crate) struct ShardProgress(Arc<Mutex<Progress>>);
 
 impl ShardProgress {
-    /// `checkpoint`: of the lease when this worker acquired it.
+    /// `checkpoint`: that of the lease when this worker acquired it.
     pub(crate) fn new(checkpoint: Checkpoint) -> Self {
         Self(Arc::new(Mutex::new(Progress::new(checkpoint))))
     }
 
-    /// Do not log, and do not call user code, while the guard is alive.
+    /// Locks the progress. The caller must not log or run user code while it has the guard.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Progress> {
-        // Each change is one assignment: a panic elsewhere cannot leave it half done.
+        // Each change is one assignment, so a panic elsewhere leaves a valid state.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -33,26 +33,26 @@ impl ShardProgress {
 /// A read that found no further record.
 #[derive(Debug, Clone)]
 pub(crate) struct Tip {
-    /// Time of the answer by the service's clock. Each record that arrived before it was fetched.
+    /// Time of the answer by the service's clock. All records that arrived before it were fetched.
     pub(crate) reached: SystemTime,
     /// The last record that the reader fetched under this lease.
     pub(crate) fetched: Option<SequenceNumber>,
 }
 
-/// The marks of one shard. They only rise, except `delivered` after a failed call.
+/// The positions and times of one shard. They only rise, except `delivered` after a failed call.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    /// The last time that the reader found no further record.
-    tip: Option<Tip>,
-    /// Age of the records that are not processed.
-    lag: Lag,
-    /// The last record given to the processor in a batch that it has not failed on.
+    /// The last read that found no further record, as the reader notes it.
+    pub(crate) tip: Option<Tip>,
+    /// Ages of the records that are not processed.
+    pub(crate) lag: Lag,
+    /// The last record delivered in a batch on which the processor has not failed.
     delivered: Option<ExtendedSequenceNumber>,
-    /// What `delivered` was before the batch in hand.
+    /// The value of `delivered` before the current batch.
     before_batch: Option<ExtendedSequenceNumber>,
-    /// The last record of the pages that processing is done with. No record of it may have been delivered.
+    /// The last record of the pages that are processed. It may be an aggregate without a record to deliver.
     passed: Option<SequenceNumber>,
-    /// The last record that a renewal may checkpoint, because the library writes the checkpoints.
+    /// The last record that a renewal may checkpoint. `None` if the processor writes the checkpoints.
     processed: Option<ExtendedSequenceNumber>,
     /// Start time of the last renewal that wrote `processed` as the checkpoint.
     carried_at: Option<Duration>,
@@ -75,38 +75,20 @@ impl Progress {
     }
 }
 
-/// What the reader notes.
-impl Progress {
-    /// Notes an answer at `now`, which says that all was fetched up to `behind` before the tip.
-    pub(crate) fn answered(&mut self, now: Duration, behind: Option<Duration>) {
-        self.lag.answered(now, behind);
-    }
-
-    /// Notes a page with records. The last record is `behind` the tip, and arrived `spread` after the
-    /// first.
-    pub(crate) fn fetched(&mut self, now: Duration, behind: Option<Duration>, spread: Duration) {
-        self.lag.fetched(now, behind, spread);
-    }
-
-    pub(crate) fn reached_tip(&mut self, tip: Tip) {
-        self.tip = Some(tip);
-    }
-}
-
 /// What the consumer notes.
 impl Progress {
-    /// Notes that the processor is given a batch up to `end`. It may now checkpoint up to there.
+    /// Notes that a batch up to `end` is delivered. The processor may now checkpoint up to there.
     pub(crate) fn delivered(&mut self, end: ExtendedSequenceNumber) {
         self.before_batch = self.delivered.replace(end);
     }
 
-    /// Notes that the processor failed on the batch in hand: `checkpoint()` must not cover it.
+    /// Notes that the processor failed on the current batch. `checkpoint()` must not cover that batch.
     pub(crate) fn delivery_failed(&mut self) {
         self.delivered = self.before_batch.take();
     }
 
-    /// Notes that processing is done with the oldest page. `last`: the page's last record, if it had any,
-    /// whether or not a user record of it was delivered.
+    /// Notes that the oldest page is processed. `last`: its last record, even if no user record of that was
+    /// delivered. `None`: the page had no records.
     pub(crate) fn page_processed(&mut self, last: Option<SequenceNumber>) {
         if last.is_some() {
             self.lag.processed();
@@ -114,8 +96,7 @@ impl Progress {
         }
     }
 
-    /// Lets the next renewal checkpoint all that was delivered. For policies under which the library
-    /// writes the checkpoints.
+    /// Lets the next renewal checkpoint all delivered records. Called if the library writes the checkpoints.
     pub(crate) fn offer_to_renewal(&mut self) {
         if let Some(position) = self.unwritten() {
             self.processed = Some(position);
@@ -125,23 +106,23 @@ impl Progress {
 
 /// What the renewer of the lease notes.
 impl Progress {
-    /// Notes the checkpoint of the lease as it was read or written. An older one takes nothing back.
+    /// Notes the checkpoint of the lease as it was read or written. An older one changes nothing.
     pub(crate) fn found(&mut self, checkpoint: &Checkpoint) {
         if *checkpoint > self.checkpoint {
             self.checkpoint = checkpoint.clone();
         }
     }
 
-    /// Notes that a renewal which began at `began` moved the checkpoint.
+    /// Notes that a renewal moved the checkpoint. `began`: when the renewal began.
     pub(crate) fn carried(&mut self, began: Duration) {
         self.carried_at = Some(began);
     }
 }
 
 impl Progress {
-    /// Whether a checkpoint at `to` must be written. False if it is the checkpoint in force.
+    /// Returns whether a checkpoint at `to` must be written. It need not if it is the checkpoint in force.
     ///
-    /// The rule is that of the Java library: checkpoint in force <= `to` <= last delivered.
+    /// By the rule of the Java library, checkpoint in force <= `to` <= last record delivered.
     ///
     /// # Errors
     /// [`CheckpointError::OutOfRange`] if `to` lies outside these bounds.
@@ -158,7 +139,8 @@ impl Progress {
         Err(CheckpointError::OutOfRange { requested, lowest, highest })
     }
 
-    /// The last position that may be checkpointed: the last record delivered, or the checkpoint in force if that is further.
+    /// The last position that may be checkpointed: the last record delivered, or the checkpoint in force if that is
+    /// after it.
     pub(crate) fn highest(&self) -> Checkpoint {
         let delivered = self.delivered.clone().map(Checkpoint::At);
         let checkpoint = self.checkpoint.clone();
@@ -175,11 +157,11 @@ impl Progress {
         further.then(|| delivered.clone())
     }
 
-    /// The checkpoint that a renewal of the lease writes beside the counter, at the same cost. The lease has
-    /// `checkpoint` now. `None` if there is no progress after it.
+    /// The checkpoint that a renewal of the lease writes beside the counter, at the same cost. `None` if there is no
+    /// progress after `checkpoint`, which the lease has now.
     ///
-    /// A pending checkpoint is the processor's to commit, and a checkpoint would remove it: nothing is
-    /// carried then.
+    /// If a checkpoint is pending, no other is carried, because it would remove the pending one, which only the
+    /// processor may commit.
     pub(crate) fn to_carry(
         &self,
         checkpoint: &Checkpoint,
@@ -207,26 +189,16 @@ impl Progress {
         }
     }
 
-    /// The time up to which each record of the shard is done with: it is checkpointed, or was not to be
-    /// delivered. `None` if records that were fetched are not done with, or the tip was not reached yet.
+    /// The time up to which each record of the shard is checkpointed, or was not to be delivered. `None` if a
+    /// fetched record is not, or if the tip was not reached yet.
     pub(crate) fn read_to(&self) -> Option<SystemTime> {
         let tip = self.tip.as_ref()?;
-        // The checkpoint does not tell: it may be within the aggregate that was fetched last.
+        // The checkpoint does not decide this, because it may be within the aggregate that was fetched last.
         let nothing_waits = tip
             .fetched
             .as_ref()
             .is_none_or(|fetched| self.passed.as_ref().is_some_and(|passed| passed >= fetched));
         (nothing_waits && self.unwritten().is_none()).then_some(tip.reached)
-    }
-
-    /// How far the last answer was behind the tip. `None` if nothing was read yet, or the service did not say.
-    pub(crate) fn behind(&self) -> Option<Duration> {
-        self.lag.behind()
-    }
-
-    /// The age of the oldest record that is not processed, at most. `None`: nothing was read yet.
-    pub(crate) fn lag(&self, now: Duration) -> Option<Duration> {
-        self.lag.at(now)
     }
 }
 

@@ -1,17 +1,17 @@
-//! The life of one owned shard, from the acquisition of its lease until the lease has left this worker.
+//! The consumer of one owned shard, from the acquisition of its lease until the lease has left this worker.
 //!
-//! [`ShardState`] says which states follow each other; each method here does what one state demands, and
-//! answers with the event that ends it:
+//! [`ShardState`] defines which states follow each other. Each method here does the work of one state, and returns
+//! the event that ends it:
 //!
 //! 1. *Waiting on parents*: until the leases of the parent shards are at `SHARD_END`, or gone.
 //! 2. *Initializing*: the processor is created and initialised.
-//! 3. *Processing*: pages are read, split into user records, and given to the processor.
+//! 3. *Processing*: pages are read, de-aggregated, and delivered to the processor.
 //! 4. *Shutting down*, for one of three reasons:
-//!    * *Shard end*: the last record was processed. The leases of the children are created and named in this
+//!    * *Shard end*: the last record was processed. The leases of the children are created and noted in this
 //!      lease, then the processor checkpoints the end, then `SHARD_END` lets the children start.
 //!    * *Requested*, by a planned stop of the worker or because the lease moves to another worker: the
 //!      processor has its last chance to checkpoint, then the lease leaves this worker.
-//!    * *Lease lost*: the processor is told. Nothing is written any more.
+//!    * *Lease lost*: the processor is told, and nothing is written any more.
 //! 5. *Done*.
 
 use std::sync::Arc;
@@ -36,10 +36,10 @@ use crate::retrieval::{
 use crate::shard_state::{Event, ShardState, ShutdownReason};
 use crate::snapshot::ShardStatus;
 
-/// Pause between two checks whether a note of how far the shard was read is due.
+/// Pause between two checks whether the note of the time up to which the shard was read is due.
 const NOTE_CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// What all shards of a worker share.
+/// The parts of a worker that all its shards share.
 pub(crate) struct Worker {
     pub(crate) application: String,
     pub(crate) worker_id: String,
@@ -63,9 +63,9 @@ pub(crate) struct ShardConsumer {
     /// Cancelled in a planned stop, when leases may leave this worker.
     may_relinquish: CancellationToken,
     random: Rng,
-    /// The children that the last page named.
+    /// The children that the last page of the shard named.
     children: Vec<ChildShard>,
-    /// Set when the ownership has ended.
+    /// The state of the lease after this worker ended its ownership.
     outcome: Option<LeaseOutcome>,
 }
 
@@ -103,10 +103,10 @@ impl ShardConsumer {
         }
     }
 
-    /// Runs until the lease has left this worker, and answers with what became of it.
+    /// Runs until the lease has left this worker. Returns the state of the lease.
     ///
     /// # Errors
-    /// What ends the whole worker.
+    /// A failure that ends the whole worker.
     pub(crate) async fn run(mut self) -> Result<LeaseOutcome, WorkerError> {
         let shard_id = self.held_lease.shard_id().to_owned();
         let mut state = ShardState::acquired(self.held_lease.lease().has_ended());
@@ -170,10 +170,10 @@ impl ShardConsumer {
         Ok(Event::Initialized)
     }
 
-    /// Delivers records until the shard ends or is to be given up, and answers why.
+    /// Delivers records until the shard ends or is to be given up. Returns the reason.
     ///
     /// # Errors
-    /// What ends the whole worker.
+    /// A failure that ends the whole worker.
     async fn process(&mut self, running: &mut Running) -> Result<ShutdownReason, WorkerError> {
         let Some(mut pages) = self.read() else {
             return Ok(ShutdownReason::ShardEnd);
@@ -186,8 +186,8 @@ impl ShardConsumer {
             // A renewal may have carried the checkpoint in the meantime.
             let carried_at = self.held_lease.progress().lock().carried_at();
             let due = auto.due_in(self.worker.clock.now(), carried_at);
-            // Before the next page is asked for: while the shard is behind, a page is always there, and a
-            // timer of no time is not ready when it is first polled.
+            // The checkpoint comes before the next page. In the `select!` below it might never come: while the
+            // shard is behind, a page is always ready, and a timer of no time is not ready at its first poll.
             if due == Some(Duration::ZERO) {
                 let checkpoint = running.checkpointer.checkpoint_delivered(Retry::Never);
                 match self.invoker.unless_given_up(checkpoint).await {
@@ -204,7 +204,7 @@ impl ShardConsumer {
                 reason = self.invoker.stop().raised() => return Ok(reason),
                 () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => continue,
                 page = pages.next() => page?,
-                // A busy shard needs no note: its checkpoint is young.
+                // A busy shard needs no note, because its checkpoint is young.
                 () = tokio::time::sleep(NOTE_CHECK_EVERY) => {
                     self.note_read_to(&mut note).await;
                     continue;
@@ -237,7 +237,7 @@ impl ShardConsumer {
         }
     }
 
-    /// Starts to read behind the checkpoint. `None`: the shard is done.
+    /// Starts to read after the checkpoint. `None`: the shard is finished.
     fn read(&mut self) -> Option<Prefetch> {
         let worker = &self.worker;
         let lease = self.held_lease.lease();
@@ -272,21 +272,21 @@ impl ShardConsumer {
         )
     }
 
-    /// Notes in the lease up to when everything is read and checkpointed, if a note is due.
+    /// Notes in the lease the time up to which everything was read and checkpointed, if the note is due.
     async fn note_read_to(&self, note: &mut ReadToNote) {
         let read_to = self.held_lease.progress().lock().read_to();
         let Some(read_to) = read_to.filter(|read_to| note.is_due(*read_to)) else { return };
         let written = self.invoker.unless_given_up(self.held_lease.note_read_to(read_to)).await;
         let Ok(written) = written else { return };
-        // Also after a failure: the next note makes up for it.
+        // After a failure, too. The next note makes up for this one.
         note.noted(read_to);
         if let Err(error) = written {
-            tracing::debug!(shard_id = self.held_lease.shard_id(), %error, "how far the shard was read could not be noted");
+            tracing::debug!(shard_id = self.held_lease.shard_id(), %error, "the time up to which the shard was read could not be noted");
         }
     }
 
-    /// Reports whether an automatic checkpoint was written. A failed one is made up for by the next
-    /// batch, or by the next renewal of the lease.
+    /// Notes the result of an automatic checkpoint. Returns whether it was written. After a failure, the next batch
+    /// or the next renewal of the lease makes up for it.
     fn note_checkpoint(&self, result: Result<(), CheckpointError>) -> bool {
         let (problems, kind) = (self.status.problems(), ProblemKind::CheckpointFailing);
         let shard_id = self.held_lease.shard_id();
@@ -302,9 +302,8 @@ impl ShardConsumer {
         result.is_ok()
     }
 
-    /// Ends a shard whose last record was processed. The children are recorded first, then comes the
-    /// processor's last call, then `SHARD_END`: after a crash in between, the next owner finds all that it
-    /// needs.
+    /// Ends a shard whose last record was processed. The children are recorded first, then comes the processor's last
+    /// call, then `SHARD_END`. In this order, the next owner finds all that it needs after a crash in between.
     async fn end_shard(&mut self, running: &mut Option<Running>) -> Result<Event, ShutdownReason> {
         let ended = self.try_end_shard(running).await;
         match ended {
@@ -314,8 +313,8 @@ impl ShardConsumer {
                 Ok(Event::Finished)
             }
             Err(ShutdownReason::LeaseLost) => Err(ShutdownReason::LeaseLost),
-            // The end could not be checkpointed in time. The processor has its last chance to checkpoint
-            // what it was given. The next owner's processor is asked for the end again.
+            // The end could not be checkpointed in time. The processor has its last chance to checkpoint the
+            // records. The processor of the next owner is asked for the end again.
             Err(_) => self.give_up(running).await,
         }
     }
@@ -342,20 +341,19 @@ impl ShardConsumer {
         }
     }
 
-    /// Gives up a shard on request: the processor's last chance to checkpoint, then the lease leaves this
-    /// worker.
+    /// Gives up a shard on request. The processor has its last chance to checkpoint, then the lease leaves this worker.
     async fn give_up(&mut self, running: &mut Option<Running>) -> Result<Event, ShutdownReason> {
         if let Some(Running { processor, checkpointer }) = running {
             self.invoker.check_lease()?;
             let is_ready = self.invoker.shutdown_requested(&mut **processor, checkpointer).await;
             if is_ready && self.worker.config.checkpoint != CheckpointPolicy::Manual {
-                // With retries, since nothing comes after it.
+                // With retries, because no later checkpoint makes up for it.
                 self.note_checkpoint(checkpointer.checkpoint().await);
             }
         }
         self.may_relinquish().await;
         self.invoker.check_lease()?;
-        // Before the lease leaves: what the processor does while it is dropped is its last work.
+        // Dropped before the lease leaves, because the processor may still do work in its `drop`.
         self.invoker.drop_processor(running.take());
         self.status.processor_stopped();
         let is_handoff = self.held_lease.handoff_requested().is_cancelled();
@@ -364,11 +362,11 @@ impl ShardConsumer {
         Ok(Event::Finished)
     }
 
-    /// Waits until the lease may leave this worker. In a planned stop that is when the worker's row is
-    /// gone and the receivers of its leases are known: a leader would give the lease back to a worker
-    /// whose row is there. A handoff has its receiver, and one that began meanwhile does not wait.
+    /// Waits until the lease may leave this worker. In a planned stop, that is when the worker's row is removed and the
+    /// receivers of its leases are known. While the row exists, a leader may assign the lease to this worker again. A
+    /// handoff has its receiver already, so it does not wait.
     async fn may_relinquish(&self) {
-        // The shard fails for a reason of its own, while the worker goes on.
+        // The shard is given up for another reason than a planned stop.
         if !self.held_lease.shutdown_requested().is_cancelled() {
             return;
         }

@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::error::WorkerError;
 use crate::executor::Executor;
 
-/// A task on an [`Executor`], as a future of its result. Dropped: the task is aborted.
+/// A task on an [`Executor`], as a future of its result. When it is dropped, the task is aborted.
 #[derive(Debug)]
 #[must_use = "a task that is dropped is aborted"]
 pub(crate) struct Task<T> {
@@ -35,7 +35,7 @@ impl<T: Send + 'static> Task<T> {
         Self { name, handle: AbortOnDropHandle::new(executor.spawn(work.boxed())), result }
     }
 
-    /// Lets the task go on when its handle is dropped.
+    /// Returns a future of the result whose drop does not abort the task.
     pub(crate) fn detach(self) -> impl Future<Output = Result<T, WorkerError>> + Send + 'static {
         let Self { name, handle, mut result } = self;
         let handle = handle.detach();
@@ -47,7 +47,7 @@ impl<T: Send + 'static> Task<T> {
     }
 }
 
-/// An error: it panicked, or its runtime has ended. One that was aborted says the latter, too.
+/// Resolves to an error if the task panicked, or if its runtime ended or the task was aborted.
 impl<T> Future for Task<T> {
     type Output = Result<T, WorkerError>;
 
@@ -72,12 +72,13 @@ fn outcome<T>(
 mod tests {
     use std::sync::Arc;
 
+    use tokio::runtime::Handle;
+
     use super::*;
-    use crate::executor::CurrentRuntime;
 
     #[tokio::test]
     async fn its_result_its_panic_and_its_abortion_come_out() {
-        let spawn = |work| Task::spawn(&CurrentRuntime, "a test", work);
+        let spawn = |work| Task::spawn(&Handle::current(), "a test", work);
         assert_eq!(spawn(async { 7 }.boxed()).await.unwrap(), 7);
         match spawn(async { panic!("no luck") }.boxed()).await.unwrap_err() {
             WorkerError::Panicked { task, message } => {
@@ -94,7 +95,7 @@ mod tests {
     async fn dropped_it_is_aborted() {
         let held = Arc::new(());
         let holds = Arc::clone(&held);
-        let task = Task::spawn(&CurrentRuntime, "a test", async move {
+        let task = Task::spawn(&Handle::current(), "a test", async move {
             let _holds = holds;
             std::future::pending::<()>().await;
         });

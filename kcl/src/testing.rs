@@ -1,12 +1,12 @@
 //! A shard in memory, for unit tests of a [`RecordProcessor`]: no AWS, no network, no worker.
 //!
-//! A [`TestShard`] stands for one shard whose lease this worker holds. It makes the library's own
-//! [`ShardContext`], [`RecordBatch`], [`ShardEnd`], [`Shutdown`] and [`Checkpointer`], with the same rules
-//! as in production, and keeps the checkpoints in memory. A test calls its processor through it, reads
-//! what was checkpointed, makes checkpoints fail, and cancels the tokens.
+//! A [`TestShard`] represents one shard whose lease this worker holds. It provides the library's own
+//! [`ShardContext`], [`RecordBatch`], [`ShardEnd`], [`Shutdown`] and [`Checkpointer`], with the same rules as in
+//! production, and keeps the checkpoints in memory. A test calls its processor through it, reads the checkpoints,
+//! makes checkpoints fail, and cancels the tokens.
 //!
-//! It is for the code of one processor. How workers share shards is tested with whole workers, on the
-//! embedded AWS of `kinesis-testkit`.
+//! It is for the code of one processor. To test how workers share shards, run whole workers on the embedded AWS of
+//! `kinesis-testkit`.
 //!
 //! ```
 //! use kcl::testing::{TestRecord, TestShard};
@@ -41,7 +41,7 @@
 //! let mut batch = shard.batch(["1", "2", "many"].map(|data| TestRecord::new("key", data)));
 //! assert!(shard.process_records(&mut sum, &mut batch).await.is_err());
 //! assert_eq!(sum.0, 3);
-//! // Two records are checkpointed; the next call begins behind them.
+//! // Two records are checkpointed, so the next call begins after them.
 //! assert_eq!(shard.checkpoints().len(), 2);
 //! assert_eq!(batch.len(), 1);
 //!
@@ -69,17 +69,18 @@ use crate::delivery::Deaggregator;
 use crate::error::ProcessorError;
 use crate::lease::{HeldLease, Lease, PendingCheckpoint, Recorder};
 use crate::processor::{
-    Batch, CallTokens, Checkpointer, RecordBatch, RecordProcessor, ShardContext, ShardEnd, Shutdown,
+    Batch, Checkpointer, RecordBatch, RecordProcessor, ShardContext, ShardEnd, Shutdown,
+    StopSignals,
 };
 use crate::retrieval::{ByteBudget, RawRecord, ShardBudget};
 use crate::sequence::SequenceNumber;
 
 /// The key that the KPL gives to an aggregate.
 const AGGREGATE_KEY: &str = "a";
-/// Records of one aggregate, in bytes.
+/// Largest size of the records of one aggregate, in bytes.
 const AGGREGATE_SIZE: usize = 1 << 20;
 
-/// Describes a [`TestShard`].
+/// Builder of a [`TestShard`].
 #[derive(Debug, Clone)]
 #[must_use = "call build()"]
 pub struct TestShardBuilder {
@@ -90,57 +91,56 @@ pub struct TestShardBuilder {
 }
 
 impl TestShardBuilder {
-    /// The shard's id. Default `shardId-000000000000`.
+    /// Sets the id of the shard. Default `shardId-000000000000`.
     pub fn shard_id(mut self, shard_id: impl Into<String>) -> Self {
         self.lease.key = shard_id.into();
         self
     }
 
-    /// The application's name. Default `application`.
+    /// Sets the name of the application. Default `application`.
     pub fn application(mut self, application: impl Into<String>) -> Self {
         self.application = application.into();
         self
     }
 
-    /// The stream's name. Default `stream`.
+    /// Sets the name of the stream. Default `stream`.
     pub fn stream(mut self, stream: impl Into<String>) -> Self {
         self.stream = stream.into();
         self
     }
 
-    /// The worker's id. Default `worker`.
+    /// Sets the id of the worker. Default `worker`.
     pub fn worker_id(mut self, worker_id: impl Into<String>) -> Self {
         self.worker_id = worker_id.into();
         self
     }
 
-    /// The checkpoint that the last owner left. Default [`Checkpoint::TrimHorizon`].
+    /// Sets the checkpoint that the last owner left. Default [`Checkpoint::TrimHorizon`].
     pub fn checkpoint(mut self, checkpoint: Checkpoint) -> Self {
         self.lease.checkpoint = checkpoint;
         self
     }
 
-    /// A checkpoint that the last owner prepared, with its state, and did not commit. Default: none.
+    /// Sets a checkpoint that the last owner prepared, with its state, and did not commit. Default: none.
     pub fn pending(mut self, checkpoint: Checkpoint, state: Option<Bytes>) -> Self {
         self.lease.pending = Some(PendingCheckpoint { checkpoint, state });
         self
     }
 
-    /// The shard's hash keys. Default: all.
+    /// Sets the hash key range of the shard. Default: all hash keys.
     pub fn hash_key_range(mut self, range: HashKeyRange) -> Self {
         self.lease.hash_key_range = Some(range);
         self
     }
 
-    /// The shard. Within a tokio runtime, which runs a small task for it.
+    /// Creates the shard, and spawns a small task for it on the current tokio runtime.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn build(self) -> TestShard {
-        let next = first_behind(&self.lease.checkpoint);
+        let next = first_after(&self.lease.checkpoint);
         let (held_lease, recorder) = HeldLease::recorded(self.lease, Arc::new(SystemClock));
-        let tokens =
-            CallTokens { lost: held_lease.lost(), shutdown: held_lease.shutdown_requested() };
+        let tokens = StopSignals::new(&held_lease);
         let context = ShardContext::new(
             &held_lease,
             tokens.clone(),
@@ -166,14 +166,14 @@ pub struct TestShard {
     recorder: Recorder,
     context: ShardContext,
     checkpointer: Checkpointer,
-    tokens: CallTokens,
+    tokens: StopSignals,
     budget: ShardBudget,
     /// The next sequence number.
     next: u64,
 }
 
 impl TestShard {
-    /// A shard that was never processed.
+    /// Creates a shard that was never processed.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -182,7 +182,7 @@ impl TestShard {
         Self::builder().build()
     }
 
-    /// Describes a shard with a checkpoint, names or a hash key range of the test's choice.
+    /// Starts building a shard with a checkpoint, names or a hash key range of the test's choice.
     pub fn builder() -> TestShardBuilder {
         let mut lease = Lease::new("shardId-000000000000", Checkpoint::TrimHorizon);
         lease.hash_key_range = Some(HashKeyRange::FULL);
@@ -195,8 +195,8 @@ impl TestShard {
         }
     }
 
-    /// What a [`ProcessorFactory`](crate::ProcessorFactory) and
-    /// [`initialize`](RecordProcessor::initialize) are given.
+    /// The context that a [`ProcessorFactory`](crate::ProcessorFactory) and
+    /// [`initialize`](RecordProcessor::initialize) receive.
     pub fn context(&self) -> &ShardContext {
         &self.context
     }
@@ -206,12 +206,12 @@ impl TestShard {
         &self.checkpointer
     }
 
-    /// A batch of these records, behind the batches that were made before. Aggregates are taken apart as in
-    /// production.
+    /// Creates a batch of these records, after the batches that were created before. Aggregates are split into user
+    /// records as in production.
     ///
-    /// A record without a sequence number gets the number behind the largest one so far: that of the
-    /// checkpoint, and of the records of this batch and the earlier ones. Only numbers below 2^64 count.
-    /// Behind one as Kinesis gives them, of 56 digits, the records of a test need their own numbers.
+    /// A record without a sequence number gets the number after the largest one so far, of the checkpoint and all
+    /// records. Only numbers below 2^64 count. After a number with 56 digits, as Kinesis assigns them, set the
+    /// numbers of the records.
     ///
     /// # Panics
     /// A sequence number is not above the one before it in this batch.
@@ -248,7 +248,7 @@ impl TestShard {
         TestBatch { batch }
     }
 
-    /// The view of a batch that a processor is given, for code that takes a [`RecordBatch`]: the batch
+    /// Returns a batch in the form that a processor receives, for code that takes a [`RecordBatch`]. The batch then
     /// counts as delivered, and may be checkpointed.
     ///
     /// # Panics
@@ -261,7 +261,7 @@ impl TestShard {
     /// Calls [`initialize`](RecordProcessor::initialize).
     ///
     /// # Errors
-    /// The processor's.
+    /// That of the processor.
     pub async fn initialize<P: RecordProcessor>(
         &self,
         processor: &mut P,
@@ -269,12 +269,12 @@ impl TestShard {
         processor.initialize(&self.context).await
     }
 
-    /// Calls [`process_records`](RecordProcessor::process_records). After an error the records that were
-    /// checkpointed are taken out of the batch, as the library does; call it again for the next attempt.
-    /// A batch without records is done: nothing is called.
+    /// Calls [`process_records`](RecordProcessor::process_records). After an error, the records that were
+    /// checkpointed are removed from the batch, as in production. Call it again for the next attempt. For a batch
+    /// without records, the processor is not called.
     ///
     /// # Errors
-    /// The processor's.
+    /// That of the processor.
     pub async fn process_records<P: RecordProcessor>(
         &self,
         processor: &mut P,
@@ -294,7 +294,7 @@ impl TestShard {
     /// Calls [`shard_ended`](RecordProcessor::shard_ended).
     ///
     /// # Errors
-    /// The processor's.
+    /// That of the processor.
     pub async fn shard_ended<P: RecordProcessor>(
         &self,
         processor: &mut P,
@@ -313,7 +313,7 @@ impl TestShard {
     /// [`shutdown_requested`](RecordProcessor::shutdown_requested).
     ///
     /// # Errors
-    /// The processor's.
+    /// That of the processor.
     pub async fn shutdown_requested<P: RecordProcessor>(
         &self,
         processor: &mut P,
@@ -323,25 +323,25 @@ impl TestShard {
         processor.shutdown_requested(shutdown).await
     }
 
-    /// The lease is lost: cancels [`RecordBatch::cancellation`], and checkpoints fail from now on. Call it
-    /// while `process_records` runs, from another task or a `join!`.
+    /// Loses the lease: cancels [`RecordBatch::cancellation`], and all later checkpoints fail. Call it while
+    /// `process_records` runs, from another task or a `join!`.
     pub fn lose_lease(&self) {
         self.recorder.lose();
     }
 
-    /// A planned stop begins: cancels [`RecordBatch::shutdown_token`]. Checkpoints still work.
+    /// Begins a planned stop: cancels [`RecordBatch::shutdown_token`]. Checkpoints still work.
     pub fn request_shutdown(&self) {
         self.recorder.request_shutdown();
     }
 
-    /// Makes the next checkpoint fail with this error, after those that were named before. It writes
-    /// nothing. The library itself tries errors that may pass again, so a processor sees them in
-    /// production only when that did not help.
+    /// Makes the next checkpoint fail with this error. It writes nothing. After several calls, the checkpoints fail
+    /// in the order of the calls. In production, the library retries after a transient error, so a processor sees
+    /// one only if the retries fail, too.
     pub fn fail_next_checkpoint(&self, error: CheckpointError) {
         self.recorder.fail_next(error);
     }
 
-    /// The checkpoint in force; [`Checkpoint::ShardEnd`] when the end was checkpointed.
+    /// The checkpoint in force. It is [`Checkpoint::ShardEnd`] after the end was checkpointed.
     pub fn checkpoint(&self) -> Checkpoint {
         self.held_lease.lease().checkpoint
     }
@@ -367,37 +367,37 @@ impl fmt::Debug for TestShard {
     }
 }
 
-/// The first number behind a checkpoint. 1 if its number is not below 2^64.
-fn first_behind(checkpoint: &Checkpoint) -> u64 {
+/// The first number after a checkpoint. 1 if its number is not below 2^64.
+fn first_after(checkpoint: &Checkpoint) -> u64 {
     match checkpoint {
         Checkpoint::At(position) => number_of(&position.sequence_number).saturating_add(1),
         _ => 1,
     }
 }
 
-/// The number, if it is below 2^64; else 0: larger ones are not continued.
+/// The number if it is below 2^64, else 0, because larger numbers are not continued.
 fn number_of(sequence_number: &SequenceNumber) -> u64 {
     sequence_number.as_str().parse().unwrap_or(0)
 }
 
-/// A batch for [`TestShard::process_records`].
+/// Batch for [`TestShard::process_records`].
 #[derive(Debug)]
 pub struct TestBatch {
     batch: Batch,
 }
 
 impl TestBatch {
-    /// User records in it that are not checkpointed.
+    /// The number of user records that are not checkpointed.
     pub fn len(&self) -> usize {
         self.batch.len()
     }
 
-    /// Whether all of it is checkpointed.
+    /// True if all records are checkpointed.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How far behind the tip of the shard it is. Default: at the tip.
+    /// Sets the time by which the batch is behind the tip of the shard. Default: at the tip.
     #[must_use]
     pub fn with_millis_behind_latest(mut self, behind: Option<Duration>) -> Self {
         let millis = behind.map(|behind| u64::try_from(behind.as_millis()).unwrap_or(u64::MAX));
@@ -406,7 +406,7 @@ impl TestBatch {
     }
 }
 
-/// A record of a [`TestBatch`].
+/// Record of a [`TestBatch`].
 #[derive(Debug, Clone)]
 pub struct TestRecord {
     partition_key: Option<String>,
@@ -416,7 +416,7 @@ pub struct TestRecord {
 }
 
 impl TestRecord {
-    /// A record with this key and payload.
+    /// Creates a record with this key and payload.
     pub fn new(partition_key: impl Into<String>, data: impl AsRef<[u8]>) -> Self {
         Self {
             partition_key: Some(partition_key.into()),
@@ -426,11 +426,11 @@ impl TestRecord {
         }
     }
 
-    /// One Kinesis record that aggregates these, as producers write it: the processor is given each of
-    /// them, all with one sequence number.
+    /// Creates one Kinesis record that aggregates these records, as producers write it. The processor receives each
+    /// of them, all with the same sequence number.
     ///
     /// # Panics
-    /// A record has no key, or all are larger than 1 MiB.
+    /// A record has no key, or the records have more than 1 MiB.
     pub fn aggregate(records: impl IntoIterator<Item = Self>) -> Self {
         let mut aggregate = AggregateBuilder::new(AGGREGATE_SIZE);
         for record in records {
@@ -441,22 +441,22 @@ impl TestRecord {
         Self { data: aggregate.seal().into_bytes(), ..Self::new(AGGREGATE_KEY, []) }
     }
 
-    /// Its sequence number. Default: one more than the largest number of the shard so far, if that is below
-    /// 2^64; see [`TestShard::batch`].
+    /// Sets the sequence number. Default: the number after the largest one of the shard so far. See
+    /// [`TestShard::batch`].
     #[must_use]
     pub fn with_sequence_number(mut self, sequence_number: SequenceNumber) -> Self {
         self.sequence_number = Some(sequence_number);
         self
     }
 
-    /// When it arrived. Default: not known.
+    /// Sets the time of arrival. Default: unknown.
     #[must_use]
     pub fn with_approximate_arrival(mut self, arrival: SystemTime) -> Self {
         self.arrival = Some(arrival);
         self
     }
 
-    /// Without a partition key, as streams whose service places the records allow.
+    /// Removes the partition key. A stream whose record distribution strategy is `AUTO` allows that.
     #[must_use]
     pub fn without_partition_key(mut self) -> Self {
         self.partition_key = None;

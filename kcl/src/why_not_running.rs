@@ -24,8 +24,9 @@ pub enum WhyNotRunning {
     WorkerStopped,
     /// The worker has not read the lease table since it started.
     NotKnownYet,
-    /// Something fails, and the worker repeats it: a call to the lease table, the shard sync, the reads or the processor of
-    /// the shard. [`kind`](Problem::kind) tells what. [`health`](crate::WorkerHandle::health) reports the same problem.
+    /// Something fails, and the worker repeats it: a call to the lease table, the shard sync, the reads or the
+    /// processor of the shard. [`kind`](Problem::kind) tells what. [`health`](crate::WorkerHandle::health) reports the
+    /// same problem.
     Problem(Problem),
     /// The shard has no lease. A child shard gets its lease when its parents are finished.
     NotListed,
@@ -95,7 +96,7 @@ pub(crate) struct Asker<'a> {
     pub(crate) at_limit: bool,
     /// Whether a shard whose records expired unread stops.
     pub(crate) stops_at_gaps: bool,
-    /// Problems that are there now.
+    /// The present problems.
     pub(crate) problems: &'a ProblemLog,
     /// State of its own consumer of the shard.
     pub(crate) own: Option<ShardState>,
@@ -239,16 +240,16 @@ impl fmt::Display for WhyNotRunning {
             ),
             Self::Problem(problem) => problem.fmt(f),
             Self::NotListed => f.write_str(
-                "it has no lease: a shard that was split or merged from others gets one when those are \
-                 finished, any other with the next shard sync (shard_sync_interval), and a finished one \
-                 is cleaned up; if none of these, check the shard's id",
+                "it has no lease: the child of a split or merge gets one when its parents are finished, any \
+                 other shard with the next shard sync (shard_sync_interval), and the lease of a finished shard \
+                 is deleted; if none of these applies, check the shard's id",
             ),
             Self::Finished { children } if children.is_empty() => {
-                f.write_str("it was processed to its end: there is nothing to do")
+                f.write_str("it was processed to its end, so there is nothing to do")
             }
             Self::Finished { children } => write!(
                 f,
-                "it was processed to its end and goes on in {}: there is nothing to do",
+                "it was processed to its end and continues in {}, so there is nothing to do",
                 children.join(" and ")
             ),
             Self::WaitsForParents { parents, owner } => {
@@ -297,16 +298,16 @@ impl fmt::Display for WhyNotRunning {
                  it over within seconds; if not, check that failover_time is the same in all workers"
             ),
             Self::WaitsForFormerOwner => f.write_str(
-                "it was given to this worker, which starts on it as soon as no former owner can be at \
+                "it was assigned to this worker, which starts on it as soon as no former owner can be at \
                  work: within the failover time",
             ),
             Self::Starting => f.write_str(
-                "its processor is being made and initialised: if it stays so, initialize() does not \
+                "its processor is being created and initialised: if that lasts, initialize() does not \
                  return",
             ),
             Self::ShuttingDown { reason } => write!(
                 f,
-                "this worker is giving it up ({reason:?}): if it stays so, the processor does not \
+                "this worker is giving it up ({reason:?}): if that lasts, the processor does not \
                  return"
             ),
         }

@@ -2,8 +2,8 @@
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use kcl::internals::{Page, RetrievalError, ShardBudget, ShardReader};
-use kcl::{ProcessorError, RecordBatch, RecordProcessor, ShardEnd, Shutdown};
+use kcl::internals::{Page, ShardBudget, ShardReader};
+use kcl::{ProcessorError, RecordBatch, RecordProcessor, ShardEnd, Shutdown, WorkerError};
 
 /// Does nothing, and writes no checkpoint.
 #[derive(Debug)]
@@ -28,10 +28,7 @@ impl RecordProcessor for IdleProcessor {
 pub struct SilentShard;
 
 impl ShardReader for SilentShard {
-    fn next_page<'a>(
-        &'a mut self,
-        _: &'a ShardBudget,
-    ) -> BoxFuture<'a, Result<Page, RetrievalError>> {
+    fn next_page<'a>(&'a mut self, _: &'a ShardBudget) -> BoxFuture<'a, Result<Page, WorkerError>> {
         std::future::pending().boxed()
     }
 }

@@ -1,6 +1,5 @@
-//! Which settings are possible.
+//! Validation of the settings.
 
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::{CheckpointPolicy, ConsumerConfig, InitialPosition};
@@ -8,22 +7,23 @@ use super::{CheckpointPolicy, ConsumerConfig, InitialPosition};
 /// Smallest byte budget: two of the largest pages that GetRecords returns.
 const MIN_BUFFERED_BYTES: usize = 20 << 20;
 
-/// Longest duration of any setting: with it, no sum of durations overflows.
+/// Longest duration of any setting. Up to it, no sum of durations overflows.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 const LONGEST_IN_WORDS: &str = "365 days";
 
-/// The first second after the year 9999, since the epoch: RFC 3339 has four digits for the year.
+/// The first second after the year 9999, since the epoch. RFC 3339 has four digits for the year.
 const YEAR_10_000: u64 = 253_402_300_800;
 
-/// Settings that cannot work together; names all problems at once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Error of invalid settings. It names all problems at once.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("change these settings: {}", .problems.join("; "))]
 pub struct ConfigError {
     problems: Vec<String>,
 }
 
 impl ConfigError {
-    /// One line per problem: the setting, its value, and what it may be.
+    /// One line per problem: the setting, its value, and the values that are possible.
     pub fn problems(&self) -> &[String] {
         &self.problems
     }
@@ -37,14 +37,6 @@ impl ConfigError {
         if problems.is_empty() { Ok(()) } else { Err(Self::new(problems)) }
     }
 }
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "change these settings: {}", self.problems.join("; "))
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 impl ConsumerConfig {
     /// Checks every setting.
@@ -174,20 +166,20 @@ impl ConsumerConfig {
     }
 }
 
-/// Longest worker id, in bytes: a limit of ours, below that of a key in DynamoDB.
+/// Longest worker id, in bytes. DynamoDB would allow a longer key.
 const LONGEST_WORKER_ID: usize = 1024;
 
-/// Whether a record can have arrived then, and RFC 3339 can write it.
+/// True if a record can have arrived at this time, and RFC 3339 can express it.
 pub(super) fn is_timestamp(time: SystemTime) -> bool {
     let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH);
     since_epoch.is_ok_and(|since| since.as_secs() < YEAR_10_000)
 }
 
-/// What DynamoDB accepts, in words.
+/// The rule of DynamoDB for table names, in words.
 const TABLE_NAME_RULE: &str =
     "a DynamoDB table name has 3 to 255 characters of a-z, A-Z, 0-9, '_', '-' and '.'";
 
-/// Whether DynamoDB accepts `name`.
+/// True if DynamoDB accepts `name`.
 fn is_table_name(name: &str) -> bool {
     (3..=255).contains(&name.len()) && has_table_characters(name)
 }
@@ -196,12 +188,12 @@ fn has_table_characters(name: &str) -> bool {
     name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
 }
 
-/// Longest application name: older Java workers have tables named after it, the longest of them
-/// `APPLICATION-WorkerMetricStats`, and each start looks for them.
+/// Longest application name. Each start looks for the tables of older Java workers, which are named after the
+/// application. The longest of these names is `APPLICATION-WorkerMetricStats`.
 const LONGEST_APPLICATION: usize = 255 - "-WorkerMetricStats".len();
 
-/// What is wrong with the name of an application, and what to do. `names_the_table`: the lease table
-/// has no name of its own.
+/// Returns what is wrong with the name of an application, and what to do. `names_the_table`: the lease table has no
+/// name of its own.
 pub(crate) fn application_problem(application: &str, names_the_table: bool) -> Option<String> {
     if application.is_empty() {
         return Some("application is empty; name it".into());

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -57,10 +57,6 @@ pub(crate) struct PreparedWorker {
 }
 
 impl PreparedWorker {
-    pub(super) fn epoch_seconds(&self) -> u64 {
-        self.service_clock.epoch_seconds()
-    }
-
     /// True if `lease` names this worker as the owner, or as the next owner in a pending handoff,
     /// and its shard is not finished. A finished lease keeps its owner's name.
     pub(super) fn is_named_by(&self, lease: &Lease) -> bool {
@@ -82,7 +78,7 @@ pub(crate) struct Context {
     pub(super) scan_wanted: Notify,
     /// Set when the workers of the fleet take leases and discover none. Then this worker releases
     /// its leases when it stops, instead of handing them over.
-    workers_take_leases: AtomicBool,
+    pub(super) workers_take_leases: AtomicBool,
 }
 
 impl Context {
@@ -99,14 +95,6 @@ impl Context {
             stop,
             worker,
         }
-    }
-
-    pub(super) fn workers_take_leases(&self) -> bool {
-        self.workers_take_leases.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn fleet_takes_leases(&self) {
-        self.workers_take_leases.store(true, Ordering::Relaxed);
     }
 
     /// Notes a failed call to the lease table or a failed listing of shards. If the error says that

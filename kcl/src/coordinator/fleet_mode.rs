@@ -4,6 +4,7 @@
 //! the fleet's state to another table.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -33,17 +34,13 @@ pub(crate) struct FleetMode {
     pub(super) has_legacy_tables: bool,
 }
 
-/// A change since the start.
+/// A change to the 2.x algorithm since the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Change {
     /// The state is gone.
     Missing,
     /// Workers take and steal leases now.
     TwoX(String),
-    /// This version does not know the state.
-    Unknown(String),
-    /// The state was moved to another table.
-    Moved,
 }
 
 /// Reads the fleet's mode again and again, and ends the worker when it can take part no more.
@@ -73,83 +70,78 @@ impl FleetModeWatch {
             let Some(read) = stop.leaving.run_until_cancelled(next).await else {
                 return;
             };
-            let change = match read {
-                Ok(change) => change,
+            misses = match read {
+                Ok(Some(Change::Missing)) => misses + 1,
+                Ok(_) => 0,
+                Err(_) => misses,
+            };
+            let (table, state, what_to_do) = match read {
+                Ok(None) => continue,
+                Ok(Some(Change::Missing)) if misses < MISSES => continue,
+                Ok(Some(change)) => {
+                    // Workers of the 2.x algorithm take leases without an owner. They never look for
+                    // leases that were assigned to them, so this worker releases its leases.
+                    self.ctx.workers_take_leases.store(true, Ordering::Relaxed);
+                    let table = self.fleet.layout.state(&self.fleet.table).0.to_owned();
+                    let (state, what_to_do) = change.texts();
+                    (table, state, what_to_do)
+                }
                 Err(Failure::Final(StartError::UnsupportedFleet { table, state, what_to_do })) => {
-                    return tasks.fail(WorkerError::FleetChanged { table, state, what_to_do });
+                    (table, state, what_to_do)
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the fleet's mode could not be read, tried again");
                     continue;
                 }
             };
-            misses = match change {
-                Some(Change::Missing) => misses + 1,
-                _ => 0,
-            };
-            let change = match change {
-                None => continue,
-                Some(Change::Missing) if misses < MISSES => continue,
-                Some(change) => change,
-            };
-            // Workers of the 2.x algorithm take leases without an owner. They never look for leases
-            // that were assigned to them, so this worker releases its leases.
-            if matches!(change, Change::Missing | Change::TwoX(_)) {
-                self.ctx.fleet_takes_leases();
-            }
-            return tasks.fail(self.fleet.failure(change));
+            return tasks.fail(WorkerError::FleetChanged { table, state, what_to_do });
+        }
+    }
+}
+
+impl Change {
+    /// The state, and what to do.
+    fn texts(self) -> (String, &'static str) {
+        match self {
+            Self::Missing => (
+                "unknown, since the migration item is gone".to_owned(),
+                "restore the item Migration3.0, or finish the roll-back to KCL 2.x without this worker",
+            ),
+            Self::TwoX(state) => (
+                state,
+                "the fleet was set back to the 2.x algorithm, which this version does not know: \
+                 start the worker again when the fleet is back in 3.x mode",
+            ),
         }
     }
 }
 
 impl FleetMode {
     /// Reads the state, and returns how it has changed since the start.
+    ///
+    /// # Errors
+    /// [`StartError::UnsupportedFleet`] if this version does not know the state, or the state was moved to
+    /// another table.
     async fn change(&self, clock: &dyn Clock) -> Result<Option<Change>, Failure> {
         let (client, table) = (&self.client, &*self.table);
-        let legacy = self.has_legacy_tables;
-        match layout(client, &self.application, legacy, Some(table)).await {
-            Ok(now) if now != self.layout => return Ok(Some(Change::Moved)),
+        let migration = Migration { client, table, layout: &self.layout, worker_id: "", clock };
+        match layout(client, &self.application, self.has_legacy_tables, Some(table)).await {
+            Ok(now) if now != self.layout => {
+                return Err(migration.unsupported(
+                    "kept in another table now",
+                    "a Java leader has moved it: start the worker again, which reads it there",
+                ));
+            }
             Ok(_) => {}
             Err(error @ Failure::Final(StartError::UnsupportedFleet { .. })) => return Err(error),
             // The old tables may be deleted once everything was moved out of them.
             Err(_) if self.layout == Layout::OneTable => {}
             Err(error) => return Err(error),
         }
-        let migration = Migration { client, table, layout: &self.layout, worker_id: "", clock };
-        Ok(match migration.state().await? {
-            None => Some(Change::Missing),
-            Some(state) => match mode(&state) {
-                Mode::ThreeX => None,
-                Mode::TwoX => Some(Change::TwoX(state)),
-                Mode::Unknown => Some(Change::Unknown(state)),
-            },
-        })
-    }
-
-    fn failure(&self, change: Change) -> WorkerError {
-        let (state, what_to_do) = match change {
-            Change::Missing => (
-                "unknown, since the migration item is gone".to_owned(),
-                "restore the item Migration3.0, or finish the roll-back to KCL 2.x without this worker",
-            ),
-            Change::TwoX(state) => (
-                state,
-                "the fleet was set back to the 2.x algorithm, which this version does not know: \
-                 start the worker again when the fleet is back in 3.x mode",
-            ),
-            Change::Unknown(state) => (
-                state,
-                "this version does not know that state: use a newer version of this library",
-            ),
-            Change::Moved => (
-                "kept in another table now".to_owned(),
-                "a Java leader has moved it: start the worker again, which reads it there",
-            ),
-        };
-        WorkerError::FleetChanged {
-            table: self.layout.state(&self.table).0.to_owned(),
-            state,
-            what_to_do,
+        match migration.state().await? {
+            None => Ok(Some(Change::Missing)),
+            Some(state) if mode(&state) == Mode::TwoX => Ok(Some(Change::TwoX(state))),
+            Some(state) => migration.judge(&state).map(|()| None),
         }
     }
 }

@@ -14,6 +14,8 @@ use super::context::Context;
 use crate::health::ProblemKind;
 use crate::lease::LeaseStoreError;
 
+const KIND: ProblemKind = ProblemKind::HeartbeatFailing;
+
 /// Time between two heartbeats, as in Java. A leader drops workers whose row is older than two of
 /// them.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -103,7 +105,7 @@ impl Heartbeat {
     /// Writes the row. Returns the time until the next heartbeat.
     async fn write(&self, row: &mut Row) -> Duration {
         let worker = &self.ctx.worker;
-        let now = worker.epoch_seconds();
+        let now = worker.service_clock.epoch_seconds();
         row.may_exist = true;
         // Noted before the call: a write that fails may have been made.
         self.row_times().attempted(now);
@@ -113,7 +115,7 @@ impl Heartbeat {
             Ok(()) => {
                 self.row_times().acknowledged(now);
                 self.answered();
-                worker.problems.recovered(ProblemKind::HeartbeatFailing, None);
+                worker.problems.recovered(KIND, None);
                 if std::mem::take(&mut row.write_failed) {
                     // A heartbeat after a failed one is repeated early: workers that considered
                     // this worker dead trust it only after a second heartbeat.
@@ -123,7 +125,7 @@ impl Heartbeat {
                 }
             }
             Err(error) => {
-                self.failed("the worker row could not be written", &error);
+                self.ctx.failed(KIND, "writing the worker row", &error);
                 row.write_failed = true;
                 RETRY
             }
@@ -134,22 +136,15 @@ impl Heartbeat {
     async fn remove(&self, row: &mut Row) -> Duration {
         if row.may_exist {
             if let Err(error) = self.delete().await {
-                self.failed("the worker row could not be removed", &error);
+                self.ctx.failed(KIND, "removing the worker row", &error);
                 return RETRY;
             }
             row.may_exist = false;
             self.answered();
         }
         // Without a row, no heartbeat can fail.
-        self.ctx.worker.problems.recovered(ProblemKind::HeartbeatFailing, None);
+        self.ctx.worker.problems.recovered(KIND, None);
         INTERVAL
-    }
-
-    fn failed(&self, what: &'static str, error: &LeaseStoreError) {
-        let noted = self.ctx.worker.problems.failed(ProblemKind::HeartbeatFailing, None, error);
-        if noted.log {
-            tracing::warn!(%error, failures = noted.failures, "{what}");
-        }
     }
 
     fn answered(&self) {

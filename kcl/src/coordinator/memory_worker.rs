@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use tokio::runtime::Handle;
 
 use super::context::PreparedWorker;
 use crate::clock::{Clock, TokioClock};
 use crate::config::{InitialPosition, OnRecreatedStream, OnStop};
 use crate::current_stream::CurrentStream;
-use crate::executor::CurrentRuntime;
 use crate::health::ProblemLog;
 use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable};
 use crate::lease::{LeaseStore, StreamIdentity};
@@ -71,7 +71,7 @@ pub(super) fn memory_worker(link: Arc<dyn Link>) -> (PreparedWorker, Arc<MemoryT
         problems: Arc::new(ProblemLog::new(Arc::clone(&clock))),
         clock,
         fleet_mode: None,
-        executor: Arc::new(CurrentRuntime),
+        executor: Arc::new(Handle::current()),
     };
     (worker, table)
 }

@@ -74,7 +74,16 @@ impl Migration<'_> {
 
     /// Reads the stored state. `None`: there is none.
     pub(super) async fn state(&self) -> Result<Option<String>, Failure> {
-        self.read(KEY, "cv").await
+        let (table, hash_key) = self.layout.state(self.table);
+        let item = get(self.client, table, hash_key, KEY).await?;
+        match item.map(|mut item| item.remove("cv")) {
+            None => Ok(None),
+            Some(Some(AttributeValue::S(state))) => Ok(Some(state)),
+            Some(_) => Err(self.unsupported(
+                "unreadable",
+                "the migration item has no state: repair it, or use a newer version",
+            )),
+        }
     }
 
     /// Fails if this worker cannot take part in a fleet of this state.
@@ -93,27 +102,12 @@ impl Migration<'_> {
         }
     }
 
-    fn unsupported(&self, state: &str, what_to_do: &'static str) -> Failure {
+    pub(super) fn unsupported(&self, state: &str, what_to_do: &'static str) -> Failure {
         Failure::Final(StartError::UnsupportedFleet {
             table: self.layout.state(self.table).0.to_owned(),
             state: state.to_owned(),
             what_to_do,
         })
-    }
-
-    async fn read(&self, key: &str, attribute: &str) -> Result<Option<String>, Failure> {
-        let (table, hash_key) = self.layout.state(self.table);
-        let item = get(self.client, table, hash_key, key).await?;
-        let Some(mut item) = item else {
-            return Ok(None);
-        };
-        match item.remove(attribute) {
-            Some(AttributeValue::S(state)) => Ok(Some(state)),
-            _ => Err(self.unsupported(
-                "unreadable",
-                "the migration item has no state: repair it, or use a newer version",
-            )),
-        }
     }
 
     /// Writes the state of a new application in Java's form. Returns false if another worker was

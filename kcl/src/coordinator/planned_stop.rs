@@ -3,10 +3,9 @@
 //! The module `worker::shutdown` has the steps of a planned stop in their order. Two of them are here: step 2,
 //! [`PlannedStop::withdraw`], and step 5, [`PlannedStop::pass_leases_on`].
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::context::Context;
-use super::heartbeat::Heartbeat;
 use super::scan::Scanner;
 use crate::config::OnStop;
 use crate::lease::{Lease, LeaseOutcome, LeaseWrite};
@@ -14,8 +13,6 @@ use crate::lease::{Lease, LeaseOutcome, LeaseWrite};
 /// The steps of a planned stop that write to the lease table.
 #[derive(Debug, Clone)]
 pub(super) struct PlannedStop {
-    pub(super) ctx: Arc<Context>,
-    pub(super) heartbeat: Arc<Heartbeat>,
     pub(super) scanner: Scanner,
 }
 
@@ -23,7 +20,7 @@ impl PlannedStop {
     /// Removes the heartbeat, and finds the receivers of the leases that this worker will hand
     /// over.
     pub(super) async fn withdraw(self) {
-        self.heartbeat.withdraw().await;
+        self.scanner.heartbeat.withdraw().await;
         if let Err(error) = self.scanner.scan(true).await {
             tracing::warn!(%error, "the lease table could not be scanned before the stop");
         }
@@ -39,7 +36,7 @@ impl PlannedStop {
                 return Vec::new();
             }
         };
-        let Context { worker, held, .. } = &*self.ctx;
+        let Context { worker, held, .. } = &*self.scanner.ctx;
         let mut passed_on = Vec::new();
         for lease in scan.leases.iter().filter(|lease| worker.is_named_by(lease)) {
             // The present owner completes a pending handoff to this worker: a forced transfer would
@@ -57,11 +54,11 @@ impl PlannedStop {
 
     /// Passes one lease on. Returns `None` if the lease stays as it is.
     async fn pass_on(&self, lease: &Lease) -> Option<LeaseOutcome> {
-        let Context { worker, fleet, .. } = &*self.ctx;
+        let Context { worker, fleet, .. } = &*self.scanner.ctx;
         // No processor of this worker ran under the lease. So the next owner may start at once, if
         // this worker might have.
         let may_start = fleet.lock().may_start(lease, worker.clock.now());
-        let on_stop = match self.ctx.workers_take_leases() {
+        let on_stop = match self.scanner.ctx.workers_take_leases.load(Ordering::Relaxed) {
             true => OnStop::Release,
             false => worker.on_stop,
         };

@@ -1,6 +1,7 @@
-//! What the lease renewers ask of the coordinator.
+//! The services of the coordinator for lease renewers.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use futures::FutureExt as _;
@@ -16,7 +17,7 @@ impl RenewerServices for Arc<Context> {
     }
 
     fn workers_take_leases(&self) -> bool {
-        Context::workers_take_leases(self)
+        self.workers_take_leases.load(Ordering::Relaxed)
     }
 
     fn create_children<'a>(
@@ -25,26 +26,15 @@ impl RenewerServices for Arc<Context> {
         children: Vec<ChildShard>,
     ) -> BoxFuture<'a, Result<(), LeaseStoreError>> {
         let (sync, parent) = (self.worker.sync.clone(), parent.clone());
-        let create = async move { sync.create_children(&parent, children).await.map(drop) };
-        self.tasks
-            .run("child leases", create)
-            .map(|result| {
-                let created =
-                    result.map_or(Err(LeaseStoreError::Lost), |r| r.map_err(into_store_error));
-                created.inspect_err(|error| self.missing.note(error))
-            })
-            .boxed()
+        self.step("child leases", async move {
+            let created = sync.create_children(&parent, children).await;
+            created.map(drop).map_err(into_store_error)
+        })
     }
 
     fn lease<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Lease>, LeaseStoreError>> {
         let (store, key) = (Arc::clone(&self.worker.store), key.to_owned());
-        self.tasks
-            .run("parent leases", async move { store.get(&key).await })
-            .map(|result| {
-                let found = result.unwrap_or(Err(LeaseStoreError::Lost));
-                found.inspect_err(|error| self.missing.note(error))
-            })
-            .boxed()
+        self.step("parent leases", async move { store.get(&key).await })
     }
 
     fn note_read_to<'a>(
@@ -54,15 +44,25 @@ impl RenewerServices for Arc<Context> {
     ) -> BoxFuture<'a, Result<(), LeaseStoreError>> {
         let (store, lease) = (Arc::clone(&self.worker.store), lease.clone());
         let facts = LeaseWrite::SetFacts(ShardFacts::ReadTo(time));
-        let note = async move { store.write(&lease, facts).await.map(drop) };
-        self.tasks
-            .run("read-to note", note)
-            .map(|result| result.unwrap_or(Err(LeaseStoreError::Lost)))
-            .boxed()
+        self.step("read-to note", async move { store.write(&lease, facts).await.map(drop) })
     }
 
     fn changed(&self) {
         self.scan_wanted.notify_one();
+    }
+}
+
+impl Context {
+    /// Runs calls to the lease table on the executor of the tasks.
+    fn step<T: Send + 'static>(
+        &self,
+        step: &'static str,
+        calls: impl Future<Output = Result<T, LeaseStoreError>> + Send + 'static,
+    ) -> BoxFuture<'_, Result<T, LeaseStoreError>> {
+        let answer = self.tasks.run(step, calls);
+        // Without an answer, the worker ends.
+        let answer = answer.map(|answer| answer.unwrap_or(Err(LeaseStoreError::Lost)));
+        answer.map(|answer| answer.inspect_err(|error| self.missing.note(error))).boxed()
     }
 }
 

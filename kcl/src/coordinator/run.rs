@@ -1,13 +1,12 @@
 //! The life of a coordinator: it starts the tasks, takes the steps of a planned stop, and ends.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kinesis_common::stream_name::StreamName;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::acquire::Acquirer;
 use super::assignment::Assignment;
@@ -16,7 +15,6 @@ use super::deletion_check::DeletionCheck;
 use super::discovery::Discovery;
 use super::fleet_mode::FleetModeWatch;
 use super::fleet_view::SharedFleetView;
-use super::heartbeat::Heartbeat;
 use super::planned_stop::PlannedStop;
 use super::scan::Scanner;
 use super::shard_sync::ShardSyncer;
@@ -61,10 +59,9 @@ pub(crate) struct CoordinatorParts {
 #[derive(Debug)]
 pub(crate) struct Coordinator {
     ctx: Arc<Context>,
-    heartbeat: Arc<Heartbeat>,
     scanner: Scanner,
     /// The tasks that end when the worker leaves.
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    tasks: TaskTracker,
     /// The thread that drives the tasks, unless a runtime was given. It ends when this is dropped.
     thread: Option<OwnThread>,
 }
@@ -100,9 +97,8 @@ impl Coordinator {
     /// The coordinator of a prepared worker, on the executor that the worker names.
     pub(crate) fn new(worker: PreparedWorker) -> Self {
         let ctx = Arc::new(Context::new(worker));
-        let heartbeat = Arc::new(Heartbeat::new(Arc::clone(&ctx)));
-        let scanner = Scanner::new(Arc::clone(&ctx), Arc::clone(&heartbeat));
-        Self { ctx, heartbeat, scanner, tasks: Mutex::default(), thread: None }
+        let scanner = Scanner::new(Arc::clone(&ctx));
+        Self { ctx, scanner, tasks: TaskTracker::new(), thread: None }
     }
 
     /// Starts the tasks. Returns the leases that this worker acquires. Call it within a runtime.
@@ -110,20 +106,23 @@ impl Coordinator {
         let (sender, acquired) = mpsc::channel(QUEUE);
         let acquirer = Acquirer::new(Arc::clone(&self.ctx), sender);
         let ctx = || Arc::clone(&self.ctx);
-        let tasks = &self.ctx.tasks;
-        let mut running = vec![
-            tasks.spawn("worker row", Arc::clone(&self.heartbeat).run()),
-            tasks.spawn("discovery", Discovery::new(acquirer.clone()).run()),
-            tasks.spawn("assignment", Assignment::new(self.scanner.clone(), acquirer).run()),
-            tasks.spawn("shard sync", ShardSyncer::new(ctx()).run()),
-            tasks.spawn("confirmation of what is missing", DeletionCheck::new(ctx()).run()),
-        ];
+        self.spawn("the heartbeat", Arc::clone(&self.scanner.heartbeat).run());
+        self.spawn("lease discovery", Discovery::new(acquirer.clone()).run());
+        self.spawn("lease assignment", Assignment::new(self.scanner.clone(), acquirer).run());
+        self.spawn("shard sync", ShardSyncer::new(ctx()).run());
+        self.spawn("the deletion check", DeletionCheck::new(ctx()).run());
         if let Some(fleet_mode) = self.ctx.worker.fleet_mode.clone() {
-            let watch = FleetModeWatch::new(ctx(), fleet_mode);
-            running.push(tasks.spawn("fleet mode", watch.run()));
+            self.spawn(
+                "the watch of the fleet's mode",
+                FleetModeWatch::new(ctx(), fleet_mode).run(),
+            );
         }
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(running);
         acquired
+    }
+
+    /// Runs a task that ends when the worker leaves.
+    fn spawn(&self, task: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        self.ctx.tasks.spawn(task, self.tasks.track_future(work));
     }
 
     /// The first step of a planned stop: this worker acquires no more leases, and every processor
@@ -145,11 +144,8 @@ impl Coordinator {
     /// May be called again.
     pub(crate) async fn withdraw(&self) {
         self.ctx.stop.leaving.cancel();
-        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        for task in tasks {
-            // The task has reported its panic itself.
-            let _ = task.await;
-        }
+        self.tasks.close();
+        self.tasks.wait().await;
         // The step has reported its panic itself.
         let _ = self.ctx.tasks.run("planned stop", self.planned_stop().withdraw()).await;
     }
@@ -172,11 +168,7 @@ impl Coordinator {
     }
 
     fn planned_stop(&self) -> PlannedStop {
-        PlannedStop {
-            ctx: Arc::clone(&self.ctx),
-            heartbeat: Arc::clone(&self.heartbeat),
-            scanner: self.scanner.clone(),
-        }
+        PlannedStop { scanner: self.scanner.clone() }
     }
 
     /// The last step: all tasks end where they are, and are awaited.

@@ -13,13 +13,13 @@ use crate::metrics::{Metric, milliseconds};
 /// Reads the whole lease table. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Scanner {
-    ctx: Arc<Context>,
-    heartbeat: Arc<Heartbeat>,
+    pub(super) ctx: Arc<Context>,
+    pub(super) heartbeat: Arc<Heartbeat>,
 }
 
 impl Scanner {
-    pub(super) fn new(ctx: Arc<Context>, heartbeat: Arc<Heartbeat>) -> Self {
-        Self { ctx, heartbeat }
+    pub(super) fn new(ctx: Arc<Context>) -> Self {
+        Self { heartbeat: Arc::new(Heartbeat::new(Arc::clone(&ctx))), ctx }
     }
 
     /// Makes one scan. Unless it is `consistent`, which costs twice as much, it may miss the latest
@@ -29,7 +29,7 @@ impl Scanner {
         let sent = worker.clock.now();
         let scan = Arc::new(worker.store.list(consistent).await?);
         let read = ReadTime { sent, answered: worker.clock.now() };
-        let changes = fleet.lock().observe_scan(&scan, read, worker.epoch_seconds());
+        let changes = fleet.lock().observe_scan(&scan, read, worker.service_clock.epoch_seconds());
         self.report_corrupt_items(&scan, &changes.repaired);
         self.report_other_process(changes.sighting);
         let named = scan.leases.iter().filter(|lease| worker.is_named_by(lease)).count();
@@ -94,16 +94,16 @@ impl Scanner {
 
     fn measure(&self, scan: &Snapshot, now: Duration) {
         let Context { worker, fleet, .. } = &*self.ctx;
-        let (available, workers, checkpoint_ages) = {
+        let ((expired, available), workers, checkpoint_ages) = {
             let fleet = fleet.lock();
             let others = fleet.live_workers().iter().filter(|other| **other != worker.id);
             (fleet.count_available(now), 1 + others.count(), fleet.checkpoint_ages(now))
         };
-        // The recorder is code of the application: no lock is held while it runs.
+        // The recorder is code of the application, so no lock is held while it runs.
         for (metric, count) in [
             (Metric::TotalLeases, scan.leases.len()),
-            (Metric::ExpiredLeases, available.expired),
-            (Metric::UnownedLeases, available.total),
+            (Metric::ExpiredLeases, expired),
+            (Metric::UnownedLeases, available),
             (Metric::NumWorkers, workers),
             (Metric::LeaseDeserializationFailureCount, scan.corrupt.len()),
         ] {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use kinesis_common::panic_message::panic_message;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -62,14 +61,14 @@ impl TaskGroup {
         &self,
         task: &'static str,
         work: impl Future<Output = ()> + Send + 'static,
-    ) -> JoinHandle<()> {
+    ) {
         let unfinished = Unfinished { group: self.clone(), task, is_done: false };
         let work = self.clone().caught(task, work);
         let work = async move {
             work.await;
             unfinished.finish();
         };
-        self.executor.spawn(self.tracker.track_future(work).boxed())
+        self.executor.spawn(self.tracker.track_future(work).boxed());
     }
 
     /// Runs a step on the executor of the tasks and awaits it. A client's connections live on the

@@ -15,12 +15,6 @@ const NAME: &str = "kcl-coordinator";
 #[derive(Debug)]
 pub(super) struct OwnThread {
     runtime: Handle,
-    driver: Driver,
-}
-
-/// The thread, which may still be building its runtime. When this is dropped, the thread ends.
-#[derive(Debug)]
-struct Driver {
     _end: DropGuard,
     /// Closed when the thread ends, even by a panic.
     ended: watch::Receiver<()>,
@@ -35,9 +29,9 @@ impl OwnThread {
     /// # Cancel safety
     /// The thread ends.
     pub(super) async fn start() -> io::Result<Self> {
-        let (driver, runtime) = Driver::start()?;
-        let runtime = runtime.await.map_err(io::Error::other)??;
-        Ok(Self { runtime, driver })
+        let (running, ended) = watch::channel(());
+        let (runtime, _end) = drive(running).await?;
+        Ok(Self { runtime, _end, ended })
     }
 
     pub(super) fn runtime(&self) -> &Handle {
@@ -46,38 +40,6 @@ impl OwnThread {
 
     /// Resolves when the thread has dropped all tasks and has nothing more to do.
     pub(super) fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.driver.ended()
-    }
-}
-
-impl Driver {
-    fn start() -> io::Result<(Self, oneshot::Receiver<io::Result<Handle>>)> {
-        let end = CancellationToken::new();
-        let (running, ended) = watch::channel(());
-        let (started, runtime) = oneshot::channel();
-        let asked = end.clone();
-        let drive = move || {
-            let _running = running;
-            let runtime = match Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime,
-                Err(error) => {
-                    // If the start was cancelled, no receiver is left.
-                    let _ = started.send(Err(error));
-                    return;
-                }
-            };
-            let _ = started.send(Ok(runtime.handle().clone()));
-            runtime.block_on(asked.cancelled());
-            // Drops all tasks without waiting for blocking work, such as the resolution of a host
-            // name.
-            runtime.shutdown_background();
-        };
-        std::thread::Builder::new().name(NAME.to_owned()).spawn(drive)?;
-        let _end = end.drop_guard();
-        Ok((Self { _end, ended }, runtime))
-    }
-
-    fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut ended = self.ended.clone();
         async move {
             // No value is ever sent. The error says that the thread has ended.
@@ -86,9 +48,36 @@ impl Driver {
     }
 }
 
+/// Starts the thread, and waits for its runtime. The thread ends when the guard is dropped, or this future.
+async fn drive(running: watch::Sender<()>) -> io::Result<(Handle, DropGuard)> {
+    let end = CancellationToken::new();
+    let (started, runtime) = oneshot::channel();
+    let asked = end.clone();
+    let drive = move || {
+        let _running = running;
+        let runtime = match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                // If the start was cancelled, no receiver is left.
+                let _ = started.send(Err(error));
+                return;
+            }
+        };
+        let _ = started.send(Ok(runtime.handle().clone()));
+        runtime.block_on(asked.cancelled());
+        // Drops all tasks without waiting for blocking work, such as the resolution of a host name.
+        runtime.shutdown_background();
+    };
+    let end = end.drop_guard();
+    std::thread::Builder::new().name(NAME.to_owned()).spawn(drive)?;
+    Ok((runtime.await.map_err(io::Error::other)??, end))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use futures::FutureExt as _;
 
     use super::*;
 
@@ -110,10 +99,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_start_that_is_cancelled_leaves_no_thread() {
-        let (driver, runtime) = Driver::start().unwrap();
-        let ended = driver.ended();
-        // As when `start` is dropped while it awaits the runtime.
-        drop((runtime, driver));
-        ended.await;
+        let (running, mut ended) = watch::channel(());
+        drop(drive(running).now_or_never());
+        ended.changed().await.unwrap_err();
     }
 }

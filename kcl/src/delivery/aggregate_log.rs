@@ -1,5 +1,5 @@
-//! Log lines about aggregates that are not as they should be: few for each shard, with counts, where one
-//! for each aggregate would say the same again and again.
+//! Log lines about irregular aggregates. They are rate limited and hold counts, so that a shard full of such
+//! aggregates does not flood the log.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use std::time::{Duration, SystemTime};
 use crate::clock::Clock;
 use crate::sequence::SequenceNumber;
 
-/// Shortest time between two lines about records of one kind that cannot be read.
+/// Shortest time between two lines about one kind of record that cannot be read.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Arrival time without a record out of range after which a reshard is over.
+/// Time of arrivals without a record out of range after which a reshard is over.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Aggregates of one reshard with records out of the shard's range, and those records.
+/// Counts of one reshard: aggregates with records out of the shard's range, and those records.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Burst {
     aggregates: u64,
@@ -22,8 +22,7 @@ struct Burst {
     last_arrival: Option<SystemTime>,
 }
 
-/// Lines about one kind of record that cannot be read: one for the first record, and then one at most each
-/// [`LOG_INTERVAL`].
+/// Rate limit of the lines about one kind of record that cannot be read.
 #[derive(Debug, Default, Clone, Copy)]
 struct Gate {
     logged: Option<Duration>,
@@ -32,7 +31,7 @@ struct Gate {
 }
 
 impl Gate {
-    /// Notes a record. If a line is due: how many records came since the last one, this one included.
+    /// Notes a record. If a line is due, returns the number of records since the last line, with this one.
     fn noted(&mut self, now: Duration) -> Option<u64> {
         self.records += 1;
         let since = self.logged.map(|logged| now.saturating_sub(logged));
@@ -44,21 +43,21 @@ impl Gate {
     }
 }
 
-/// What the log of one shard has said, and what it is yet to say.
+/// The lines of one shard that were logged, and the counts of the next ones.
 #[derive(Debug)]
 pub(crate) struct AggregateLog {
     shard_id: String,
     clock: Arc<dyn Clock>,
-    /// Compressed records that cannot be opened.
+    /// Compressed records that cannot be decompressed.
     not_opened: Gate,
-    /// Aggregates of which broken records are lost.
+    /// Aggregates whose broken records are lost.
     broken: Gate,
     /// Dropped records that their producer sends again.
     resent: Burst,
     /// Records that a setting drops.
     dropped: Burst,
-    has_told_of_kept: bool,
-    has_told_of_hash_keys: bool,
+    has_logged_kept: bool,
+    has_logged_hash_keys: bool,
 }
 
 impl AggregateLog {
@@ -70,23 +69,23 @@ impl AggregateLog {
             broken: Gate::default(),
             resent: Burst::default(),
             dropped: Burst::default(),
-            has_told_of_kept: false,
-            has_told_of_hash_keys: false,
+            has_logged_kept: false,
+            has_logged_hash_keys: false,
         }
     }
 
-    /// Notes a compressed record that cannot be opened.
+    /// Notes a compressed record that cannot be decompressed.
     pub(crate) fn not_opened(&mut self, sequence_number: &SequenceNumber, error: &dyn Display) {
         if let Some(records) = self.not_opened.noted(self.clock.now()) {
             tracing::warn!(
                 shard_id = self.shard_id, %sequence_number, %error, records,
-                "a compressed record cannot be opened: it is delivered as received, with its frame_error; \
+                "a compressed record cannot be decompressed: it is delivered as received, with its frame_error; \
                  logged at most every 30 s, with the count since the last line"
             );
         }
     }
 
-    /// Notes an aggregate of which broken records are lost.
+    /// Notes an aggregate whose broken records are lost.
     pub(crate) fn broken(&mut self, sequence_number: &SequenceNumber, defect: &dyn Display) {
         if let Some(aggregates) = self.broken.noted(self.clock.now()) {
             tracing::warn!(
@@ -101,7 +100,7 @@ impl AggregateLog {
         self.resent.add(records, arrival);
     }
 
-    /// Notes records of an aggregate that a setting dropped. Nothing says that they come again.
+    /// Notes records of an aggregate that a setting dropped. Their producer may not send them again.
     pub(crate) fn dropped(&mut self, records: u64, arrival: Option<SystemTime>) {
         if self.dropped == Burst::default() {
             tracing::warn!(
@@ -113,36 +112,36 @@ impl AggregateLog {
         self.dropped.add(records, arrival);
     }
 
-    /// Notes an aggregate that was delivered although records of it are out of range.
+    /// Notes an aggregate that was delivered although some of its records are out of range.
     pub(crate) fn kept(&mut self) {
-        if !std::mem::replace(&mut self.has_told_of_kept, true) {
+        if !std::mem::replace(&mut self.has_logged_kept, true) {
             tracing::warn!(
                 shard_id = self.shard_id,
                 "aggregates have records outside the shard's hash key range: all are delivered, so a \
-                 partition key may be processed in two shards; said once, counted in the snapshot"
+                 partition key may be processed in two shards; logged once, counted in the snapshot"
             );
         }
     }
 
-    /// Notes an aggregate with explicit hash keys that are no numbers.
+    /// Notes an aggregate with explicit hash keys that are not numbers.
     pub(crate) fn invalid_hash_keys(&mut self) {
-        if !std::mem::replace(&mut self.has_told_of_hash_keys, true) {
+        if !std::mem::replace(&mut self.has_logged_hash_keys, true) {
             tracing::warn!(
                 shard_id = self.shard_id,
-                "aggregates have explicit hash keys that are no numbers, as old JavaScript writers \
-                 leave them: the partition keys decide instead; said once, counted in the snapshot"
+                "aggregates have explicit hash keys that are not numbers, as old JavaScript producers \
+                 write them: the partition keys decide instead; logged once, counted in the snapshot"
             );
         }
     }
 
-    /// A record arrived then: if a reshard is over by that time, its count is logged.
+    /// Notes the arrival time of a record. If a reshard is over by then, its counts are logged.
     pub(crate) fn passed(&mut self, arrival: Option<SystemTime>) {
         if self.resent.is_over(arrival) {
-            self.tell_of_resent();
+            self.log_resent();
         }
     }
 
-    fn tell_of_resent(&mut self) {
+    fn log_resent(&mut self) {
         let Burst { aggregates, records, .. } = std::mem::take(&mut self.resent);
         tracing::info!(
             shard_id = self.shard_id,
@@ -157,7 +156,7 @@ impl AggregateLog {
 impl Drop for AggregateLog {
     fn drop(&mut self) {
         if self.resent != Burst::default() {
-            self.tell_of_resent();
+            self.log_resent();
         }
         let (not_opened, broken) = (self.not_opened.records, self.broken.records);
         if not_opened + broken > 0 {
@@ -165,7 +164,7 @@ impl Drop for AggregateLog {
                 shard_id = self.shard_id,
                 not_opened,
                 broken,
-                "further compressed records could not be opened, or aggregates were broken, since the last \
+                "further compressed records could not be decompressed, or aggregates were broken, since the last \
                  lines about that"
             );
         }

@@ -1,34 +1,32 @@
-//! Fetched records taken apart: which user records are delivered, under which sub-sequence number.
+//! De-aggregation: which user records of the fetched records are delivered, under which sub-sequence numbers.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use kinesis_aggregation::{Aggregate, Decoded, Decoder, FrameError, HashKeyRange};
 
 use super::aggregate_log::AggregateLog;
 use crate::clock::Clock;
 use crate::config::AggregateRangePolicy;
-use crate::processor::{Batch, Content, Entry, Kept};
+use crate::processor::{Batch, Content, Entry, Kept, Plain};
 use crate::retrieval::{Held, RawRecord};
-use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
+use crate::sequence::ExtendedSequenceNumber;
 use crate::snapshot::AggregateCounts;
 
 /// The partition key that producers which predict shards give to an aggregate.
 const AGGREGATE_KEY: &str = "a";
 
-/// What the range policy does with one aggregate.
+/// Decision of the range policy on one aggregate.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RangeVerdict {
-    /// No member is out of range, or the range is not judged.
+    /// No member is out of range, or the range is unknown.
     AllInRange,
-    /// Members are out of range, and delivered all the same.
+    /// Members are out of range, and delivered nevertheless.
     KeepAll,
-    /// Only these are delivered.
+    /// Only these members are delivered.
     Keep(Vec<u32>),
 }
 
-/// Judges the first `sound` members of an aggregate that came under the partition key `record_key`, or
-/// without one.
+/// Judges the first `sound` members of an aggregate. `record_key`: the partition key of the Kinesis record.
 pub(crate) fn judge_range(
     policy: AggregateRangePolicy,
     record_key: Option<&str>,
@@ -44,9 +42,9 @@ pub(crate) fn judge_range(
     if (0..sound).all(|index| in_range(&index)) {
         return RangeVerdict::AllInRange;
     }
-    // A producer that predicts shards notices that the first record landed right, and the others
-    // did not, by itself: it sends those again. The key of the first member tells it from a writer
-    // that aggregates under a key of its user's, which might be "a" by chance.
+    // A producer that predicts shards notices which records are in the wrong shard, and sends those again. Another
+    // producer may aggregate under a key of its user, which may be "a" by chance. Then the first member has that
+    // key, too.
     let predicts_shards = || {
         record_key == Some(AGGREGATE_KEY)
             && aggregate
@@ -65,7 +63,7 @@ pub(crate) fn judge_range(
     RangeVerdict::Keep((0..sound).filter(in_range).map(|index| index as u32).collect())
 }
 
-/// Takes the records of one shard apart, in order.
+/// De-aggregates the records of one shard, in order.
 pub(crate) struct Deaggregator {
     decoder: Decoder,
     selection: Selection,
@@ -75,7 +73,7 @@ pub(crate) struct Deaggregator {
 struct Selection {
     policy: AggregateRangePolicy,
     range: Option<HashKeyRange>,
-    /// Up to here everything was checkpointed; `None` once later records have come.
+    /// The checkpoint. `None` after a later record was read.
     done: Option<ExtendedSequenceNumber>,
     log: AggregateLog,
 }
@@ -95,8 +93,8 @@ impl Deaggregator {
         }
     }
 
-    /// The batch of a page with these records, and what was found on the way. What compressed frames expand
-    /// to counts against the worker's byte budget, too.
+    /// Returns the batch of a page with these records, and counts of its aggregates. Decompressed bytes count
+    /// against the worker's byte budget, too.
     pub(crate) fn batch(
         &mut self,
         records: Vec<RawRecord>,
@@ -109,7 +107,7 @@ impl Deaggregator {
         (Batch::new(entries, millis_behind_latest, held), counts)
     }
 
-    /// The records to deliver, without those at or before the checkpoint.
+    /// Returns the records to deliver, without those at or before the checkpoint.
     fn expand(&mut self, records: Vec<RawRecord>, counts: &mut AggregateCounts) -> Vec<Entry> {
         let data = records.iter().map(|record| record.data.clone()).collect();
         let decoded = self.decoder.decode_all(data);
@@ -138,46 +136,44 @@ impl Selection {
                 0
             }
         };
-        let RawRecord { sequence_number, partition_key, data, arrival } = record;
-        self.log.passed(arrival);
+        self.log.passed(record.arrival);
         let content = match decoded {
             Ok(Decoded::Aggregate(aggregate)) => {
                 counts.aggregates += 1;
                 let first = usize::try_from(first).unwrap_or(usize::MAX);
-                let received = Received {
-                    partition_key: partition_key.as_deref(),
-                    sequence_number: &sequence_number,
-                    arrival,
-                };
-                let kept = self.select(&aggregate, &received, first, counts);
+                let kept = self.select(&aggregate, &record, first, counts);
                 Content::Aggregate { aggregate, kept }
             }
-            // A record on its own, and it is checkpointed.
+            // The record is not aggregated, and it is checkpointed.
             Ok(_) if first > 0 => return None,
-            Ok(_) => {
-                Content::Plain { partition_key, data, sub_sequence_number: 0, frame_error: None }
-            }
+            Ok(_) => Content::Plain(Plain {
+                partition_key: record.partition_key,
+                data: record.data,
+                sub_sequence_number: 0,
+                frame_error: None,
+            }),
             Err(error) => {
                 counts.frame_errors += 1;
-                self.log.not_opened(&sequence_number, &error);
-                Content::Plain {
-                    partition_key,
-                    data,
-                    // Members behind the checkpoint may be in it: it comes again rather than not at
-                    // all, at a place that may be checkpointed.
+                self.log.not_opened(&record.sequence_number, &error);
+                Content::Plain(Plain {
+                    partition_key: record.partition_key,
+                    data: record.data,
+                    // It may hold members after the checkpoint, so it is delivered again, at a position that
+                    // may be checkpointed.
                     sub_sequence_number: first.saturating_sub(1),
                     frame_error: Some(error),
-                }
+                })
             }
         };
+        let RawRecord { sequence_number, arrival, .. } = record;
         Some(Entry { sequence_number, arrival, content })
     }
 
-    /// Which members are delivered, of those from `first` on.
+    /// Selects the members that are delivered, of those from `first` on.
     fn select(
         &mut self,
         aggregate: &Aggregate,
-        received: &Received<'_>,
+        record: &RawRecord,
         first: usize,
         counts: &mut AggregateCounts,
     ) -> Kept {
@@ -185,7 +181,7 @@ impl Selection {
             let sizes = aggregate.iter().map(|m| (m.data().len() + m.partition_key().len()) as u64);
             counts.decompressed_bytes += sizes.sum::<u64>();
         }
-        // Where the Java library's rule is asked for, a member whose hash key is no number is broken.
+        // By the rule of the Java library, a member whose explicit hash key is not a number is broken.
         let is_strict = self.policy == AggregateRangePolicy::Strict;
         let defect = match is_strict {
             true => aggregate.strict_defect(),
@@ -194,14 +190,14 @@ impl Selection {
         let mut sound = aggregate.len();
         if let Some(defect) = defect {
             counts.defects += 1;
-            self.log.broken(received.sequence_number, &defect);
+            self.log.broken(&record.sequence_number, &defect);
             sound = sound.min(usize::try_from(defect.index()).unwrap_or(usize::MAX));
         }
         if !is_strict && aggregate.invalid_hash_keys() > 0 {
             counts.invalid_hash_keys += aggregate.invalid_hash_keys();
             self.log.invalid_hash_keys();
         }
-        let (policy, key) = (self.policy, received.partition_key);
+        let (policy, key) = (self.policy, record.partition_key.as_deref());
         let mut kept = match judge_range(policy, key, self.range, aggregate, sound) {
             RangeVerdict::AllInRange if sound == aggregate.len() => return Kept::From(first),
             RangeVerdict::AllInRange => (0..sound as u32).collect(),
@@ -215,8 +211,8 @@ impl Selection {
                 counts.aggregates_out_of_range += 1;
                 counts.members_dropped += dropped;
                 match self.policy {
-                    AggregateRangePolicy::Auto => self.log.resent(dropped, received.arrival),
-                    _ => self.log.dropped(dropped, received.arrival),
+                    AggregateRangePolicy::Auto => self.log.resent(dropped, record.arrival),
+                    _ => self.log.dropped(dropped, record.arrival),
                 }
                 kept
             }
@@ -224,13 +220,6 @@ impl Selection {
         kept.retain(|index| *index as usize >= first);
         Kept::Only(kept)
     }
-}
-
-/// How a Kinesis record came.
-struct Received<'a> {
-    partition_key: Option<&'a str>,
-    sequence_number: &'a SequenceNumber,
-    arrival: Option<SystemTime>,
 }
 
 #[cfg(test)]

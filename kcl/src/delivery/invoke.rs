@@ -1,9 +1,9 @@
 //! Calls of the user's processor.
 //!
-//! [`Invoker::call`] makes one call: a panic in it becomes an error, and its result and time are measured.
-//! A call that fails is made again until it succeeds or the shard is given up. [`Invoker::on_failure`]
-//! alone decides what follows a failure: another failure policy (a limit of attempts, skipping a batch, a
-//! dead letter) replaces that method.
+//! [`Invoker::call`] makes one call. A panic in it becomes an error, and its result and time are measured. A call
+//! that fails is repeated until it succeeds or the shard is given up. [`Invoker::on_failure`] alone decides what
+//! follows a failure. Another failure policy (a limit of attempts, skipping a batch, a dead letter) would replace
+//! that method.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,22 +22,22 @@ use crate::health::Failed;
 use crate::lease::HeldLease;
 use crate::metrics::Metric;
 use crate::processor::{
-    Batch, Checkpointer, ErasedFactory, ErasedProcessor, ShardContext, ShardEnd, Shutdown,
+    Batch, Call, Checkpointer, ErasedFactory, ErasedProcessor, ShardContext, ShardEnd, Shutdown,
     StopSignals,
 };
 use crate::sequence::ExtendedSequenceNumber;
 use crate::shard_state::ShutdownReason;
 use crate::snapshot::ShardStatus;
 
-/// Failures of a processor's call up to this many in a row are warnings, more are errors.
-const LOUD_AFTER: u32 = 3;
+/// Failures in a row of a processor's call that are logged as warnings. Further ones are logged as errors.
+const WARNINGS: u32 = 3;
 
 /// A method of the processor, with the metrics of its result and its time.
 #[derive(Debug, Clone, Copy)]
 struct Method {
     name: &'static str,
     metrics: (Metric, Metric),
-    /// The call ends the shard. It is not told to stop, so its error is a failure at any time.
+    /// True if the method tells the processor that the shard is given up. Its error is a failure at any time.
     is_last: bool,
 }
 
@@ -71,7 +71,7 @@ pub(crate) struct Invoker {
 }
 
 impl Invoker {
-    /// `random`: of the pauses between attempts.
+    /// `random`: for the pauses between attempts.
     pub(crate) fn new(
         held_lease: HeldLease,
         status: Arc<ShardStatus>,
@@ -82,7 +82,7 @@ impl Invoker {
         Self { stop: StopSignals::new(&held_lease), held_lease, status, config, clock, random }
     }
 
-    /// What tells this worker to give the shard up.
+    /// The signals to give the shard up.
     pub(crate) fn stop(&self) -> &StopSignals {
         &self.stop
     }
@@ -112,7 +112,7 @@ impl Invoker {
         context: &ShardContext,
         created: &mut Option<Box<dyn ErasedProcessor>>,
     ) -> Result<(), ShutdownReason> {
-        let mut attempts = self.attempts(INITIALIZE);
+        let mut backoff = self.backoff();
         loop {
             self.check_lease()?;
             let call = self.call(INITIALIZE, async {
@@ -121,18 +121,18 @@ impl Invoker {
                     Some(processor) => processor,
                     None => created.insert(factory.create(context)),
                 };
-                processor.initialize(context).await
+                processor.call(Call::Initialize(context)).await
             });
             let Err(error) = call.await else { break };
             let failure = Failure { error: &error, records: None, is_repeated: true };
-            let pause = self.on_failure(&mut attempts, &failure)?;
+            let pause = self.on_failure(INITIALIZE, &mut backoff, &failure)?;
             self.pause(pause).await?;
         }
         self.status.succeeded();
         Ok(())
     }
 
-    /// Gives one batch to the processor, until the processor has taken it or checkpointed all of it.
+    /// Delivers one batch, again and again until the processor returns `Ok` or has checkpointed the whole batch.
     ///
     /// # Errors
     /// The shard is to be given up.
@@ -143,24 +143,25 @@ impl Invoker {
         mut batch: Batch,
     ) -> Result<(), ShutdownReason> {
         let (records, bytes) = (batch.len(), batch.payload_bytes());
-        // An aggregate may have no record to deliver.
+        // A page of aggregates may have no record to deliver.
         if records == 0 {
             return Ok(());
         }
         let tokens = self.stop.for_call();
-        let mut attempts = self.attempts(PROCESS_RECORDS);
+        let mut backoff = self.backoff();
         let whole = self.status.meter().timer(&*self.clock);
         while let Some((first, last)) = batch.range() {
             self.check_lease()?;
             self.status.took_batch(&first, &last);
             let view = batch.attempt(checkpointer, &tokens);
-            let call = self.call(PROCESS_RECORDS, async { processor.process_records(view).await });
+            let call = self
+                .call(PROCESS_RECORDS, async { processor.call(Call::ProcessRecords(view)).await });
             let Err(error) = call.await else { break };
             batch.failed(checkpointer);
-            // Without records left, the processor has checkpointed the whole batch: it is done.
+            // If no record is left, the processor has checkpointed the whole batch.
             let is_repeated = batch.range().is_some();
             let failure = Failure { error: &error, records: Some((first, last)), is_repeated };
-            let pause = self.on_failure(&mut attempts, &failure)?;
+            let pause = self.on_failure(PROCESS_RECORDS, &mut backoff, &failure)?;
             self.status.measure(Metric::FailedBatches, 1.0);
             if is_repeated {
                 self.pause(pause).await?;
@@ -183,15 +184,16 @@ impl Invoker {
         checkpointer: &Checkpointer,
     ) -> Result<(), ShutdownReason> {
         let has_ended = || checkpointer.progress().has_ended();
-        let mut attempts = self.attempts(SHARD_ENDED);
+        let mut backoff = self.backoff();
         loop {
             self.check_lease()?;
             let tokens = self.stop.for_call();
             let end = ShardEnd::new(checkpointer, &tokens);
-            let call = self.call(SHARD_ENDED, async { processor.shard_ended(end).await });
+            let call =
+                self.call(SHARD_ENDED, async { processor.call(Call::ShardEnded(end)).await });
             let mut result = call.await;
             if result.is_ok() && self.config.checkpoint != CheckpointPolicy::Manual {
-                // Asked to stop meanwhile: the next owner of the shard writes the end.
+                // If the worker is told to stop meanwhile, the next owner of the shard writes the end.
                 let written = self.unless_given_up(checkpointer.end_shard()).await;
                 result = written.unwrap_or(Ok(())).map_err(Into::into);
             }
@@ -203,7 +205,7 @@ impl Invoker {
             }
             let Err(error) = result else { return Ok(()) };
             let failure = Failure { error: &error, records: None, is_repeated: !has_ended() };
-            let decision = self.on_failure(&mut attempts, &failure);
+            let decision = self.on_failure(SHARD_ENDED, &mut backoff, &failure);
             // The processor checkpointed the end before it failed.
             if has_ended() {
                 return Ok(());
@@ -214,17 +216,14 @@ impl Invoker {
 
     /// Tells the processor, once, that the lease is lost.
     pub(crate) async fn lease_lost(&self, processor: &mut dyn ErasedProcessor) {
-        let call = self.call(LEASE_LOST, async {
-            processor.lease_lost().await;
-            Ok(())
-        });
+        let call = self.call(LEASE_LOST, async { processor.call(Call::LeaseLost).await });
         if let Err(error) = call.await {
             let shard_id = self.held_lease.shard_id();
             tracing::warn!(shard_id, %error, "the processor failed in lease_lost");
         }
     }
 
-    /// Asks the processor, once, for its last checkpoint. Answers whether it returned `Ok`.
+    /// Asks the processor, once, for its last checkpoint. Returns whether it succeeded.
     pub(crate) async fn shutdown_requested(
         &self,
         processor: &mut dyn ErasedProcessor,
@@ -232,17 +231,18 @@ impl Invoker {
     ) -> bool {
         let tokens = self.stop.for_call();
         let shutdown = Shutdown::new(checkpointer, &tokens);
-        let call =
-            self.call(SHUTDOWN_REQUESTED, async { processor.shutdown_requested(shutdown).await });
+        let call = self.call(SHUTDOWN_REQUESTED, async {
+            processor.call(Call::ShutdownRequested(shutdown)).await
+        });
         let result = call.await;
         if let Err(error) = &result {
             let shard_id = self.held_lease.shard_id();
-            tracing::error!(shard_id, %error, "the processor failed in shutdown_requested; the stop goes on");
+            tracing::error!(shard_id, %error, "the processor failed in shutdown_requested, and the stop goes on");
         }
         result.is_ok()
     }
 
-    /// Drops the processor. A panic in its `drop` is logged: the shard is done with.
+    /// Drops the processor. A panic in its `drop` is only logged, because nothing is left to do for the shard.
     pub(crate) fn drop_processor<T>(&self, processor: T) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(processor))) {
             let error = ProcessorError::panicked(&panic_message(panic.as_ref()));
@@ -251,9 +251,9 @@ impl Invoker {
         }
     }
 
-    /// One call of the processor. A panic in it is an error like any other.
+    /// Makes one call of the processor. A panic in it becomes an error.
     ///
-    /// Pass an `async` block around the call: what runs before its first await is then guarded, too.
+    /// `work` is an `async` block around the call, so that code before its first await is guarded, too.
     async fn call<T>(
         &self,
         method: Method,
@@ -273,20 +273,20 @@ impl Invoker {
         result
     }
 
-    /// Decides what follows a failed call, and logs the failure. `Ok`: the same call is made again after
-    /// this pause.
+    /// Decides what follows a failed call, and logs the failure. Returns the pause before the call is repeated.
     ///
     /// # Errors
-    /// The shard is to be given up: the call was told to stop and returned an error, which is no failure.
+    /// The shard is to be given up. The call was told to stop, so its error is not a failure.
     fn on_failure(
         &self,
-        attempts: &mut Attempts,
+        method: Method,
+        backoff: &mut Backoff,
         failure: &Failure<'_>,
     ) -> Result<Duration, ShutdownReason> {
-        let pause = attempts.backoff.next_delay();
-        let (shard_id, call) = (self.held_lease.shard_id(), attempts.method.name);
+        let pause = backoff.next_delay();
+        let (shard_id, call) = (self.held_lease.shard_id(), method.name);
         let Failure { error, records, is_repeated } = failure;
-        if let Some(reason) = self.was_told_to_stop(attempts.method) {
+        if let Some(reason) = self.was_told_to_stop(method) {
             if error.is_panic() {
                 tracing::warn!(shard_id, call, ?reason, %error, "the processor panicked after it was told to stop");
             } else {
@@ -299,7 +299,7 @@ impl Invoker {
             let retry_in = is_repeated.then_some(pause).map(tracing::field::debug);
             let first = records.as_ref().map(|(first, _)| tracing::field::display(first));
             let last = records.as_ref().map(|(_, last)| tracing::field::display(last));
-            if failures > LOUD_AFTER {
+            if failures > WARNINGS {
                 tracing::error!(
                     shard_id, call, failures, first, last, retry_in, %error,
                     "the processor keeps failing"
@@ -314,28 +314,26 @@ impl Invoker {
         Ok(pause)
     }
 
-    /// Why an error of this call is no failure: its tokens told it to stop.
+    /// Returns why the call was told to stop. Then its error is not a failure.
     fn was_told_to_stop(&self, method: Method) -> Option<ShutdownReason> {
         self.stop.now().filter(|_| !method.is_last)
     }
 
-    fn attempts(&mut self, method: Method) -> Attempts {
-        Attempts { method, backoff: self.backoff() }
-    }
-
-    /// The pauses of a series of attempts, by the settings.
+    /// The pauses between attempts, as the settings say.
     pub(crate) fn backoff(&mut self) -> Backoff {
         let config = &self.config;
         Backoff::new(config.retry_initial_delay, config.retry_max_delay, self.random.fork())
     }
 
+    /// Checks that this worker holds the lease.
+    ///
     /// # Errors
-    /// This worker does not hold the lease at this moment.
+    /// It does not.
     pub(crate) fn check_lease(&self) -> Result<(), ShutdownReason> {
         if self.held_lease.is_held() { Ok(()) } else { Err(ShutdownReason::LeaseLost) }
     }
 
-    /// The result of the work. If the shard is to be given up first, the work is dropped.
+    /// Waits for the work. Drops it if the shard is to be given up first.
     pub(crate) async fn unless_given_up<T>(
         &self,
         work: impl Future<Output = T>,
@@ -347,16 +345,10 @@ impl Invoker {
         }
     }
 
-    /// Waits, unless the shard is to be given up.
+    /// Waits for `delay`, or until the shard is to be given up.
     pub(crate) async fn pause(&self, delay: Duration) -> Result<(), ShutdownReason> {
         self.unless_given_up(tokio::time::sleep(delay)).await
     }
-}
-
-/// The attempts of one call.
-struct Attempts {
-    method: Method,
-    backoff: Backoff,
 }
 
 /// A failed call.
@@ -364,7 +356,7 @@ struct Failure<'a> {
     error: &'a ProcessorError,
     /// Positions of the first and the last record of the batch.
     records: Option<(ExtendedSequenceNumber, ExtendedSequenceNumber)>,
-    /// Something is left to call the processor for.
+    /// True if the call will be repeated.
     is_repeated: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What fails at the moment: each part of a worker notes its failures here, and takes them back.
+//! The present problems of a worker. Each part of the worker notes its failures here, and its recoveries.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -9,22 +9,25 @@ use std::time::Duration;
 use super::{Problem, ProblemKind};
 use crate::clock::Clock;
 
-/// A problem that lasts is logged again after this time.
+/// Time after which a problem that lasts is logged again.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The problems of one worker that are there now.
+/// The present problems of one worker.
 #[derive(Debug)]
 pub(crate) struct ProblemLog {
     clock: Arc<dyn Clock>,
-    /// By kind, then shard; `None` is the worker as a whole.
-    entries: Mutex<Entries>,
-    /// The size of `entries`, so that a success costs no lock while nothing is wrong.
+    state: Mutex<State>,
+    /// The number of problems, so that a success costs no lock while there is none.
     count: AtomicUsize,
-    /// See [`ProblemLog::totals`].
-    totals: Mutex<BTreeMap<ProblemKind, u64>>,
 }
 
-type Entries = BTreeMap<(ProblemKind, Option<String>), Entry>;
+#[derive(Debug, Default)]
+struct State {
+    /// The problems by kind and shard. `None`: the whole worker.
+    entries: BTreeMap<(ProblemKind, Option<String>), Entry>,
+    /// Failures since the start, by kind.
+    totals: BTreeMap<ProblemKind, u64>,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -34,40 +37,36 @@ struct Entry {
     logged: Duration,
 }
 
-/// What a noted failure amounts to.
+/// The count of a failure, and whether to log it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Failed {
-    /// Failures in a row, this one included.
+    /// Failures in a row, with this one.
     pub(crate) failures: u32,
-    /// Whether to log this failure: the first in a row is, and then one each [`LOG_INTERVAL`].
+    /// True for the first failure in a row, and then for one each [`LOG_INTERVAL`].
     pub(crate) log: bool,
 }
 
 impl ProblemLog {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            entries: Mutex::default(),
-            count: AtomicUsize::new(0),
-            totals: Mutex::default(),
-        }
+        Self { clock, state: Mutex::default(), count: AtomicUsize::new(0) }
     }
 
-    /// The time by which problems are dated.
+    /// The time by the clock that dates the problems.
     pub(crate) fn now(&self) -> Duration {
         self.clock.now()
     }
 
-    /// Notes one more failure, with its cause as text: without payload or keys of records.
+    /// Notes a failure. The text of `cause` must not hold payload or keys of records.
     pub(crate) fn failed(
         &self,
         kind: ProblemKind,
         shard_id: Option<&str>,
         cause: impl Display,
     ) -> Failed {
-        self.count(kind);
         let now = self.clock.now();
-        let mut entries = self.entries();
+        let mut state = self.state();
+        let State { entries, totals } = &mut *state;
+        *totals.entry(kind).or_default() += 1;
         let key = (kind, shard_id.map(str::to_owned));
         let mut is_new = false;
         let entry = entries.entry(key).or_insert_with(|| {
@@ -85,56 +84,51 @@ impl ProblemLog {
         failed
     }
 
-    /// Takes a problem back: what failed works again. True if there was one.
+    /// Removes a problem, because what failed works again. Returns true if there was one.
     pub(crate) fn recovered(&self, kind: ProblemKind, shard_id: Option<&str>) -> bool {
-        // Nearly every call: nothing is wrong. A failure that another thread notes at this moment is
-        // later than this success.
+        // In most calls, there is no problem. A failure that another thread notes at this moment counts as later
+        // than this success.
         if self.count.load(Ordering::Relaxed) == 0 {
             return false;
         }
-        let mut entries = self.entries();
+        let mut state = self.state();
+        let entries = &mut state.entries;
         let removed = entries.remove(&(kind, shard_id.map(str::to_owned)));
         self.count.store(entries.len(), Ordering::Relaxed);
         removed.is_some()
     }
 
-    /// Takes back all problems of a shard: this worker does not own it any more.
+    /// Removes all problems of a shard, because this worker does not own it any more.
     pub(crate) fn forget_shard(&self, shard_id: &str) {
-        let mut entries = self.entries();
+        let mut state = self.state();
+        let entries = &mut state.entries;
         entries.retain(|(_, shard), _| shard.as_deref() != Some(shard_id));
         self.count.store(entries.len(), Ordering::Relaxed);
     }
 
-    /// Failures since the start by kind, those that passed included.
+    /// Failures since the start by kind, also those that are over.
     pub(crate) fn totals(&self) -> BTreeMap<ProblemKind, u64> {
-        let totals = self.totals.lock();
-        totals.unwrap_or_else(PoisonError::into_inner).clone()
+        self.state().totals.clone()
     }
 
-    fn count(&self, kind: ProblemKind) {
-        let totals = self.totals.lock();
-        let mut totals = totals.unwrap_or_else(PoisonError::into_inner);
-        *totals.entry(kind).or_default() += 1;
-    }
-
-    /// The problem of this kind, if it is there now.
+    /// The problem of this kind, if there is one now.
     pub(crate) fn find(&self, kind: ProblemKind, shard_id: Option<&str>) -> Option<Problem> {
         let now = self.clock.now();
-        let entries = self.entries();
-        let (key, entry) = entries.get_key_value(&(kind, shard_id.map(str::to_owned)))?;
+        let state = self.state();
+        let (key, entry) = state.entries.get_key_value(&(kind, shard_id.map(str::to_owned)))?;
         Some(entry.problem(key, now))
     }
 
-    /// All problems that are there now.
+    /// All present problems.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let now = self.clock.now();
-        let entries = self.entries();
-        entries.iter().map(|(key, entry)| entry.problem(key, now)).collect()
+        let state = self.state();
+        state.entries.iter().map(|(key, entry)| entry.problem(key, now)).collect()
     }
 
-    fn entries(&self) -> MutexGuard<'_, Entries> {
-        // Each change is one insertion or removal: a panic elsewhere leaves nothing half done.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change is one insertion or removal, so a panic elsewhere leaves a valid state.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -34,9 +34,9 @@ pub use held_lease::{ChildShard, FencingToken};
 pub(crate) use held_lease::{
     HeldLease, LeaseEnd, LeaseOutcome, RenewerServices, Retry, WeakHeldLease,
 };
+pub(crate) use item::Item;
 #[cfg(test)]
 pub(crate) use item::text;
-pub(crate) use item::{CorruptItem, Item};
 #[cfg(feature = "testing")]
 pub(crate) use model::PendingCheckpoint;
 #[cfg(test)]

@@ -1,60 +1,8 @@
-//! The metrics by name: those of the Java library, and some of our own.
+//! The metrics by name: those of the Java library, and some that it lacks.
 
 use kinesis_common::metrics::{Kind, Unit};
 
-/// A metric of the consumer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Metric {
-    RecordsProcessed,
-    DataBytesProcessed,
-    MillisBehindLatest,
-    ProcessTaskSuccess,
-    ProcessTaskTime,
-    ProcessRecordsTime,
-    GetRecordsSuccess,
-    GetRecordsTime,
-    GetShardIteratorSuccess,
-    GetShardIteratorTime,
-    ExpiredIterator,
-    FailedReads,
-    ThrottledReads,
-    TrimmedGaps,
-    UpdateLeaseSuccess,
-    UpdateLeaseTime,
-    FailedBatches,
-    MillisSinceCheckpoint,
-    ProcessingLag,
-    ProcessorCallTime,
-    InitializeTaskSuccess,
-    InitializeTime,
-    ShutdownTaskSuccess,
-    ShutdownTime,
-    ShutdownNotificationTaskSuccess,
-    ShutdownNotificationTaskTime,
-    RenewLeaseSuccess,
-    RenewLeaseTime,
-    CurrentLeases,
-    LostLeases,
-    ListLeasesSuccess,
-    ListLeasesTime,
-    TakeLeaseSuccess,
-    TakeLeaseTime,
-    TakenLeases,
-    TotalLeases,
-    ExpiredLeases,
-    UnownedLeases,
-    NumWorkers,
-    LeaseDeserializationFailureCount,
-    ListLeaseKeysForWorkerSuccess,
-    ListLeaseKeysForWorkerTime,
-    NewLeasesDiscovered,
-    WorkerMetricStatsReporterSuccess,
-    WorkerMetricStatsReporterTime,
-    ShardSyncTaskSuccess,
-    ShardSyncTaskTime,
-}
-
-/// What a metric is told apart by, besides its operation.
+/// The dimension of a metric beside its operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dimension {
     Shard,
@@ -72,6 +20,12 @@ pub(crate) struct Definition {
 
 macro_rules! metrics {
     ($($metric:ident $operation:literal $name:literal $unit:ident $kind:ident $dimension:ident $description:literal;)*) => {
+        /// A metric of the consumer.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub(crate) enum Metric {
+            $($metric,)*
+        }
+
         impl Metric {
             pub(crate) const ALL: &[Self] = &[$(Self::$metric,)*];
 
@@ -92,53 +46,53 @@ macro_rules! metrics {
 }
 
 metrics! {
-    RecordsProcessed "ProcessTask" "RecordsProcessed" Count Counter Shard "User records that process_records took.";
-    DataBytesProcessed "ProcessTask" "DataBytesProcessed" Bytes Counter Shard "Payload of those.";
-    MillisBehindLatest "ProcessTask" "MillisBehindLatest" Milliseconds Gauge Shard "How far the last page read was behind the tip.";
+    RecordsProcessed "ProcessTask" "RecordsProcessed" Count Counter Shard "User records for which process_records returned Ok.";
+    DataBytesProcessed "ProcessTask" "DataBytesProcessed" Bytes Counter Shard "Payload bytes of those records.";
+    MillisBehindLatest "ProcessTask" "MillisBehindLatest" Milliseconds Gauge Shard "Time by which the last page read was behind the tip.";
     ProcessTaskSuccess "ProcessTask" "Success" Count Counter Shard "Calls of process_records: 1 for each that succeeded, 0 for each that failed.";
-    ProcessTaskTime "ProcessTask" "Time" Milliseconds Distribution Shard "From a batch in hand to its success, with every attempt and pause.";
-    ProcessRecordsTime "ProcessTask" "RecordProcessor.processRecords.Time" Milliseconds Distribution Shard "How long each call of process_records took.";
+    ProcessTaskTime "ProcessTask" "Time" Milliseconds Distribution Shard "Time from the first delivery of a batch to its success, with all attempts and pauses.";
+    ProcessRecordsTime "ProcessTask" "RecordProcessor.processRecords.Time" Milliseconds Distribution Shard "Duration of each call of process_records.";
     GetRecordsSuccess "ProcessTask" "KinesisDataFetcher.getRecords.Success" Count Counter Shard "GetRecords calls: 1 for each answered, 0 for each failed.";
-    GetRecordsTime "ProcessTask" "KinesisDataFetcher.getRecords.Time" Milliseconds Distribution Shard "How long each GetRecords call took.";
+    GetRecordsTime "ProcessTask" "KinesisDataFetcher.getRecords.Time" Milliseconds Distribution Shard "Duration of each GetRecords call.";
     GetShardIteratorSuccess "ProcessTask" "KinesisDataFetcher.getShardIterator.Success" Count Counter Shard "GetShardIterator calls: 1 for each answered, 0 for each failed.";
-    GetShardIteratorTime "ProcessTask" "KinesisDataFetcher.getShardIterator.Time" Milliseconds Distribution Shard "How long each GetShardIterator call took.";
-    ExpiredIterator "ProcessTask" "ExpiredIterator" Count Counter Shard "Shard iterators that were of no use any more.";
-    FailedReads "ProcessTask" "FailedReads" Count Counter Shard "Reads that failed, throttles and expired iterators not counted.";
+    GetShardIteratorTime "ProcessTask" "KinesisDataFetcher.getShardIterator.Time" Milliseconds Distribution Shard "Duration of each GetShardIterator call.";
+    ExpiredIterator "ProcessTask" "ExpiredIterator" Count Counter Shard "Shard iterators that could not be used any more.";
+    FailedReads "ProcessTask" "FailedReads" Count Counter Shard "Reads that failed, without throttles and expired iterators.";
     ThrottledReads "ProcessTask" "ThrottledReads" Count Counter Shard "Reads that the shard's limits throttled.";
     TrimmedGaps "ProcessTask" "TrimmedGaps" Count Counter Shard "Times that retention deleted records before they were read.";
     UpdateLeaseSuccess "ProcessTask" "UpdateLease.Success" Count Counter Shard "Writes of checkpoints: 1 for each answered, 0 for each failed.";
-    UpdateLeaseTime "ProcessTask" "UpdateLease.Time" Milliseconds Distribution Shard "How long each write of a checkpoint took.";
-    FailedBatches "ProcessTask" "FailedBatches" Count Counter Shard "Calls of process_records that failed: the batch comes again.";
-    MillisSinceCheckpoint "ProcessTask" "MillisSinceCheckpoint" Milliseconds Gauge Shard "How long the checkpoint has stood still, of each shard that this worker owns.";
-    ProcessingLag "ProcessTask" "ProcessingLag" Milliseconds Gauge Shard "Age of the oldest record that is not processed, at most.";
-    ProcessorCallTime "ProcessTask" "ProcessorCallTime" Milliseconds Gauge Shard "How long the call of the processor that is under way has run; 0 without one.";
+    UpdateLeaseTime "ProcessTask" "UpdateLease.Time" Milliseconds Distribution Shard "Duration of each write of a checkpoint.";
+    FailedBatches "ProcessTask" "FailedBatches" Count Counter Shard "Calls of process_records that failed. The batch is delivered again.";
+    MillisSinceCheckpoint "ProcessTask" "MillisSinceCheckpoint" Milliseconds Gauge Shard "Time since the checkpoint last moved, of each shard that this worker owns.";
+    ProcessingLag "ProcessTask" "ProcessingLag" Milliseconds Gauge Shard "Upper bound of the age of the oldest record that is not processed.";
+    ProcessorCallTime "ProcessTask" "ProcessorCallTime" Milliseconds Gauge Shard "Time since the present call of the processor began. 0 without a call.";
     InitializeTaskSuccess "InitializeTask" "Success" Count Counter Shard "Calls of initialize: 1 for each that succeeded, 0 for each that failed.";
-    InitializeTime "InitializeTask" "RecordProcessor.initialize.Time" Milliseconds Distribution Shard "How long each call of initialize took, the making of the processor included.";
+    InitializeTime "InitializeTask" "RecordProcessor.initialize.Time" Milliseconds Distribution Shard "Duration of each call of initialize, with the creation of the processor.";
     ShutdownTaskSuccess "ShutdownTask" "Success" Count Counter Shard "Calls of shard_ended and lease_lost: 1 for each that succeeded, 0 for each that failed.";
-    ShutdownTime "ShutdownTask" "RecordProcessor.shutdown.Time" Milliseconds Distribution Shard "How long each of those calls took.";
+    ShutdownTime "ShutdownTask" "RecordProcessor.shutdown.Time" Milliseconds Distribution Shard "Duration of each of those calls.";
     ShutdownNotificationTaskSuccess "ShutdownNotificationTask" "Success" Count Counter Shard "Calls of shutdown_requested: 1 for each that succeeded, 0 for each that failed.";
-    ShutdownNotificationTaskTime "ShutdownNotificationTask" "Time" Milliseconds Distribution Shard "How long each call of shutdown_requested took.";
+    ShutdownNotificationTaskTime "ShutdownNotificationTask" "Time" Milliseconds Distribution Shard "Duration of each call of shutdown_requested.";
     RenewLeaseSuccess "RenewAllLeases" "RenewLease.Success" Count Counter Worker "Renewals: 1 for each answered, 0 for each failed.";
-    RenewLeaseTime "RenewAllLeases" "RenewLease.Time" Milliseconds Distribution Worker "How long each renewal took.";
+    RenewLeaseTime "RenewAllLeases" "RenewLease.Time" Milliseconds Distribution Worker "Duration of each renewal.";
     CurrentLeases "RenewAllLeases" "CurrentLeases" Count Gauge Worker "Leases that this worker holds.";
-    LostLeases "RenewAllLeases" "LostLeases" Count Counter Worker "Leases that were lost: taken by another, or not renewed in time.";
-    ListLeasesSuccess "TakeLeases" "ListLeases.Success" Count Counter Worker "Looks at the lease table: 1 for each answered, 0 for each failed.";
-    ListLeasesTime "TakeLeases" "ListLeases.Time" Milliseconds Distribution Worker "How long each look took.";
+    LostLeases "RenewAllLeases" "LostLeases" Count Counter Worker "Leases that were lost: taken by another worker, or not renewed in time.";
+    ListLeasesSuccess "TakeLeases" "ListLeases.Success" Count Counter Worker "Scans of the lease table: 1 for each answered, 0 for each failed.";
+    ListLeasesTime "TakeLeases" "ListLeases.Time" Milliseconds Distribution Worker "Duration of each scan.";
     TakeLeaseSuccess "TakeLeases" "TakeLease.Success" Count Counter Worker "Attempts to take a lease: 1 for each answered, 0 for each failed.";
-    TakeLeaseTime "TakeLeases" "TakeLease.Time" Milliseconds Distribution Worker "How long each attempt took.";
+    TakeLeaseTime "TakeLeases" "TakeLease.Time" Milliseconds Distribution Worker "Duration of each attempt.";
     TakenLeases "TakeLeases" "TakenLeases" Count Counter Worker "Leases taken.";
-    TotalLeases "TakeLeases" "TotalLeases" Count Gauge Worker "Leases in the table, finished ones included.";
+    TotalLeases "TakeLeases" "TotalLeases" Count Gauge Worker "Leases in the table, with those of finished shards.";
     ExpiredLeases "TakeLeases" "ExpiredLeases" Count Gauge Worker "Leases whose owner has not renewed them for the failover time.";
     UnownedLeases "TakeLeases" "UnownedLeases" Count Gauge Worker "Shards that no worker processes: unassigned or expired, and not finished.";
-    NumWorkers "TakeLeases" "NumWorkers" Count Gauge Worker "Workers that live, this one included.";
+    NumWorkers "TakeLeases" "NumWorkers" Count Gauge Worker "Live workers, with this one.";
     LeaseDeserializationFailureCount "TakeLeases" "LeaseDeserializationFailureCount" Count Gauge Worker "Items of the lease table that cannot be read; see why_not_running.";
-    ListLeaseKeysForWorkerSuccess "LeaseDiscovery" "ListLeaseKeysForWorker.Success" Count Counter Worker "Looks at the index of owners: 1 for each answered, 0 for each failed.";
-    ListLeaseKeysForWorkerTime "LeaseDiscovery" "ListLeaseKeysForWorker.Time" Milliseconds Distribution Worker "How long each of those took.";
-    NewLeasesDiscovered "LeaseDiscovery" "NewLeasesDiscovered" Count Counter Worker "Leases that others gave to this worker, and that it started on.";
-    WorkerMetricStatsReporterSuccess "WorkerMetricStatsReporter" "Success" Count Counter Worker "Writes of the worker's row: 1 for each answered, 0 for each failed.";
-    WorkerMetricStatsReporterTime "WorkerMetricStatsReporter" "Time" Milliseconds Distribution Worker "How long each write of the row took.";
+    ListLeaseKeysForWorkerSuccess "LeaseDiscovery" "ListLeaseKeysForWorker.Success" Count Counter Worker "Queries of the index of owners: 1 for each answered, 0 for each failed.";
+    ListLeaseKeysForWorkerTime "LeaseDiscovery" "ListLeaseKeysForWorker.Time" Milliseconds Distribution Worker "Duration of each query.";
+    NewLeasesDiscovered "LeaseDiscovery" "NewLeasesDiscovered" Count Counter Worker "Leases that were assigned to this worker, and that it started on.";
+    WorkerMetricStatsReporterSuccess "WorkerMetricStatsReporter" "Success" Count Counter Worker "Heartbeats of the worker: 1 for each answered, 0 for each failed.";
+    WorkerMetricStatsReporterTime "WorkerMetricStatsReporter" "Time" Milliseconds Distribution Worker "Duration of each write of a heartbeat.";
     ShardSyncTaskSuccess "ShardSyncTask" "Success" Count Counter Worker "Shard syncs after the start: 1 for each that succeeded, 0 for each that failed.";
-    ShardSyncTaskTime "ShardSyncTask" "Time" Milliseconds Distribution Worker "How long each shard sync took.";
+    ShardSyncTaskTime "ShardSyncTask" "Time" Milliseconds Distribution Worker "Duration of each shard sync.";
 }
 
 #[cfg(test)]

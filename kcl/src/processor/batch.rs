@@ -1,4 +1,4 @@
-//! What a processor gets: a batch of user records.
+//! Batches of user records, as a processor receives them.
 
 use std::fmt;
 use std::slice;
@@ -8,19 +8,18 @@ use bytes::Bytes;
 use kinesis_aggregation::{Aggregate, FrameError, HashKey, Member};
 use tokio_util::sync::CancellationToken;
 
-use super::{CallTokens, Checkpointer};
+use super::{Checkpointer, StopSignals};
 use crate::retrieval::Held;
 use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
 
-/// The user records of one page, until the processor has taken them. Their bytes count against the worker's
-/// byte budget until the batch is dropped.
+/// The user records of one page. Their bytes count against the worker's byte budget until the batch is dropped.
 #[derive(Debug)]
 pub(crate) struct Batch {
     entries: Vec<Entry>,
-    /// User records in `entries`.
+    /// The number of user records in `entries`.
     records: usize,
     millis_behind_latest: Option<u64>,
-    /// Attempts to have the processor take it.
+    /// The number of deliveries so far.
     attempts: u32,
     /// The checkpoint before the first attempt.
     checkpointed_before: Option<ExtendedSequenceNumber>,
@@ -44,27 +43,27 @@ impl Batch {
         self.millis_behind_latest = millis;
     }
 
-    /// User records in it.
+    /// The number of user records.
     pub(crate) fn len(&self) -> usize {
         self.records
     }
 
-    /// Bytes of all payloads.
+    /// The size of all payloads, in bytes.
     pub(crate) fn payload_bytes(&self) -> usize {
         self.entries.iter().map(Entry::payload_bytes).sum()
     }
 
-    /// The positions of its first and last record. `None` if it has none.
+    /// The positions of the first and the last record. `None`: there is no record.
     pub(crate) fn range(&self) -> Option<(ExtendedSequenceNumber, ExtendedSequenceNumber)> {
         let (first, last) = (self.entries.first()?, self.entries.last()?);
-        Some((first.first_position(), last.last_position()))
+        Some((first.position(0), last.last_position()))
     }
 
-    /// What the processor is given at the next attempt. From now on it may checkpoint within the batch.
+    /// Begins the next delivery. From now on, the processor may checkpoint within the batch.
     pub(crate) fn attempt<'a>(
         &'a mut self,
         checkpointer: &'a Checkpointer,
-        tokens: &'a CallTokens,
+        tokens: &'a StopSignals,
     ) -> RecordBatch<'a> {
         let mut progress = checkpointer.progress();
         if self.attempts == 0 {
@@ -77,8 +76,8 @@ impl Batch {
         RecordBatch { batch: self, checkpointer, tokens }
     }
 
-    /// Notes that the processor failed on the batch, and leaves out the records that were checkpointed since
-    /// the first attempt.
+    /// Notes that the processor failed on the batch, and removes the records that were checkpointed since the first
+    /// delivery.
     pub(crate) fn failed(&mut self, checkpointer: &Checkpointer) {
         let checkpointed = {
             let mut progress = checkpointer.progress();
@@ -86,8 +85,8 @@ impl Batch {
             progress.checkpointed()
         };
         let Some(checkpointed) = checkpointed else { return };
-        // Without a new checkpoint nothing is left out: a record was perhaps delivered although its position
-        // is not behind the checkpoint (a frame that cannot be opened).
+        // Without a new checkpoint, no record is removed: a frame that cannot be decompressed was perhaps delivered
+        // although its position is not after the checkpoint.
         if self.checkpointed_before.as_ref().is_none_or(|before| *before < checkpointed) {
             self.entries.retain_mut(|entry| entry.trim(&checkpointed));
             self.records = self.entries.iter().map(Entry::len).sum();
@@ -98,14 +97,13 @@ impl Batch {
 /// User records of one shard, in order, for one call of
 /// [`process_records`](crate::RecordProcessor::process_records). It is never empty.
 ///
-/// Aggregated records come taken apart. Payloads are views into the received bytes, nothing is
-/// copied; the bytes count against
-/// [`max_buffered_bytes`](crate::ConsumerConfig::max_buffered_bytes) until the call returns `Ok`.
+/// Aggregates are split into user records. Payloads are views into the received bytes, without a copy. The bytes count
+/// against [`max_buffered_bytes`](crate::ConsumerConfig::max_buffered_bytes) until the call returns `Ok`.
 #[derive(Clone, Copy)]
 pub struct RecordBatch<'a> {
     batch: &'a Batch,
     checkpointer: &'a Checkpointer,
-    tokens: &'a CallTokens,
+    tokens: &'a StopSignals,
 }
 
 impl<'a> RecordBatch<'a> {
@@ -114,31 +112,30 @@ impl<'a> RecordBatch<'a> {
         Records { entries: self.batch.entries.iter(), current: None, left: self.batch.records }
     }
 
-    /// How many records there are, at least one.
+    /// The number of records, at least one.
     pub fn len(&self) -> usize {
         self.batch.records
     }
 
-    /// Always false; a batch without records is not delivered.
+    /// Always false, because a batch without records is not delivered.
     pub fn is_empty(&self) -> bool {
         self.batch.records == 0
     }
 
-    /// How far the end of this batch was behind the tip of the shard when it was read, to the
-    /// millisecond; zero at the tip. `None` if the service did not say.
+    /// Time by which the end of this batch was behind the tip of the shard when it was read, to the millisecond. Zero
+    /// at the tip. `None` if the service did not report it.
     pub fn millis_behind_latest(&self) -> Option<Duration> {
         self.batch.millis_behind_latest.map(Duration::from_millis)
     }
 
-    /// Writes checkpoints. A clone of it may be kept and used later, from other tasks too.
+    /// The checkpointer of the shard. A clone may be kept and used later, also from other tasks.
     pub fn checkpointer(&self) -> &'a Checkpointer {
         self.checkpointer
     }
 
-    /// Cancelled when the lease is lost while the call runs: another worker may process these
-    /// records, checkpoints fail from now on, and nothing more is delivered. Stop working and return
-    /// soon; the library waits for it. See [`shutdown_token`](Self::shutdown_token) for a shard that is
-    /// given up on request.
+    /// Cancelled when the lease is lost while the call runs. Then another worker may process these records, checkpoints
+    /// fail, and nothing more is delivered. Stop working and return soon, because the library waits for the call. See
+    /// [`shutdown_token`](Self::shutdown_token) for a shard that is given up on request.
     pub fn cancellation(&self) -> &'a CancellationToken {
         &self.tokens.lost
     }
@@ -147,22 +144,21 @@ impl<'a> RecordBatch<'a> {
     /// the worker, or because the lease moves to another worker. Nothing more is delivered after this
     /// batch.
     ///
-    /// The lease is still this worker's, so checkpoints work. A processor that can finish the batch in
-    /// time does so, and returns `Ok`. One that waits, for instance for a downstream that does not
-    /// answer, checkpoints the records that are done and returns an error: the records after that
-    /// checkpoint go to the shard's next owner. Such an error is neither logged as a failure nor counted
-    /// as one. In both cases the library calls
+    /// This worker still holds the lease, so checkpoints work. A processor that can finish the batch in time does so,
+    /// and returns `Ok`. A processor that waits, for instance for a downstream system that does not answer, checkpoints
+    /// the records that are done and returns an error: the records after that checkpoint go to the next owner of the
+    /// shard. Such an error does not count as a failure. In both cases, the library calls
     /// [`shutdown_requested`](crate::RecordProcessor::shutdown_requested) next.
     ///
-    /// A processor that does not return before the deadline of the planned stop (25 s for a move to
-    /// another worker) loses the lease, which cancels [`cancellation`](Self::cancellation), too. That
-    /// token alone says that another worker may be at work.
+    /// A processor that does not return before the deadline of the planned stop (25 s for a move to another worker)
+    /// loses the lease, which cancels [`cancellation`](Self::cancellation), too. Only after that may another worker be
+    /// at work.
     pub fn shutdown_token(&self) -> &'a CancellationToken {
         &self.tokens.shutdown
     }
 
-    /// Which delivery of this batch to this processor it is: 1, and one more after each error. After an
-    /// error the batch begins behind the last checkpoint.
+    /// Number of this delivery of the batch: 1, and one more after each error. After an error, the batch begins after
+    /// the last checkpoint.
     pub fn attempt(&self) -> u32 {
         self.batch.attempts
     }
@@ -201,9 +197,8 @@ impl<'a> Iterator for Records<'a> {
     fn next(&mut self) -> Option<Record<'a>> {
         loop {
             if let Some((entry, nth)) = &mut self.current
-                && *nth < entry.len()
+                && let Some(record) = entry.record(*nth)
             {
-                let record = Record { entry, member: entry.member(*nth) };
                 *nth += 1;
                 self.left -= 1;
                 return Some(record);
@@ -219,41 +214,47 @@ impl<'a> Iterator for Records<'a> {
 
 impl ExactSizeIterator for Records<'_> {}
 
-/// One user record: a view into the batch, cheap to copy.
+/// One user record. It is a view into the batch, and cheap to copy.
 #[derive(Clone, Copy)]
 pub struct Record<'a> {
     entry: &'a Entry,
-    member: Option<Member<'a>>,
+    source: Source<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Plain(&'a Plain),
+    Member(Member<'a>),
 }
 
 impl<'a> Record<'a> {
-    /// The partition key it was put with; never empty. `None`: it was put without one, which a stream
-    /// allows whose record distribution strategy is `AUTO`. A record of an aggregate always has a key.
+    /// The partition key, never empty. `None`: the record was put without a key, on a stream whose record distribution
+    /// strategy is `AUTO`. A record of an aggregate always has a key.
     pub fn partition_key(&self) -> Option<&'a str> {
-        match (&self.member, &self.entry.content) {
-            (Some(member), _) => Some(member.partition_key()),
-            (None, Content::Plain { partition_key, .. }) => partition_key.as_deref(),
-            (None, Content::Aggregate { .. }) => None,
+        match &self.source {
+            Source::Plain(plain) => plain.partition_key.as_deref(),
+            Source::Member(member) => Some(member.partition_key()),
         }
     }
 
-    /// The explicit hash key it was put with, if it was aggregated: Kinesis does not return that of
-    /// a record on its own.
+    /// The explicit hash key of an aggregated record. Kinesis does not return that of other records.
     pub fn explicit_hash_key(&self) -> Option<HashKey> {
-        self.member.and_then(|member| member.explicit_hash_key())
+        match &self.source {
+            Source::Plain(_) => None,
+            Source::Member(member) => member.explicit_hash_key(),
+        }
     }
 
-    /// The sequence number of the Kinesis record that carried it; all records of an aggregate share
-    /// it.
+    /// The sequence number of the Kinesis record. All records of an aggregate share it.
     pub fn sequence_number(&self) -> &'a SequenceNumber {
         &self.entry.sequence_number
     }
 
-    /// Its index in the aggregate, counted before any filtering; 0 for a record on its own.
+    /// Index in the aggregate, counted before any filtering. 0 for a record that was not aggregated.
     pub fn sub_sequence_number(&self) -> u64 {
-        match (&self.member, &self.entry.content) {
-            (Some(member), _) => member.index(),
-            (None, _) => self.entry.sub_sequence_number(0),
+        match &self.source {
+            Source::Plain(plain) => plain.sub_sequence_number,
+            Source::Member(member) => member.index(),
         }
     }
 
@@ -264,40 +265,38 @@ impl<'a> Record<'a> {
 
     /// The payload.
     pub fn data(&self) -> &'a [u8] {
-        match (&self.member, &self.entry.content) {
-            (Some(member), _) => member.data(),
-            (None, Content::Plain { data, .. }) => data,
-            (None, Content::Aggregate { .. }) => &[],
+        match &self.source {
+            Source::Plain(plain) => &plain.data,
+            Source::Member(member) => member.data(),
         }
     }
 
-    /// The payload, to keep. Nothing is copied: it holds the memory of the whole Kinesis record, up
-    /// to 10 MiB, so copy what is kept for long.
+    /// The payload, to keep. It shares the memory of the whole Kinesis record, up to 10 MiB, so copy a payload that is
+    /// kept for long.
     pub fn bytes(&self) -> Bytes {
-        match (&self.member, &self.entry.content) {
-            (Some(member), _) => member.data_bytes(),
-            (None, Content::Plain { data, .. }) => data.clone(),
-            (None, Content::Aggregate { .. }) => Bytes::new(),
+        match &self.source {
+            Source::Plain(plain) => plain.data.clone(),
+            Source::Member(member) => member.data_bytes(),
         }
     }
 
-    /// When the Kinesis record arrived, to the millisecond, by the service's clock. `None` if the
-    /// service did not say.
+    /// Time of arrival of the Kinesis record by the service's clock, to the millisecond. `None` if the service did not
+    /// report it.
     pub fn approximate_arrival(&self) -> Option<SystemTime> {
         self.entry.arrival
     }
 
-    /// It came in an aggregate.
+    /// True if the record was part of an aggregate.
     pub fn is_aggregated(&self) -> bool {
-        self.member.is_some()
+        matches!(self.source, Source::Member(_))
     }
 
-    /// Set if this is a compressed aggregate that could not be opened: [`data`](Self::data) is the
-    /// frame as received. Nothing was skipped; what to do with it is the processor's decision.
+    /// Error of a compressed aggregate that could not be decompressed. [`data`](Self::data) is then the frame as
+    /// received. No record was skipped. The processor decides what to do with the frame.
     pub fn frame_error(&self) -> Option<&'a FrameError> {
-        match &self.entry.content {
-            Content::Plain { frame_error, .. } => frame_error.as_ref(),
-            Content::Aggregate { .. } => None,
+        match &self.source {
+            Source::Plain(plain) => plain.frame_error.as_ref(),
+            Source::Member(_) => None,
         }
     }
 }
@@ -321,28 +320,28 @@ pub(crate) struct Entry {
 }
 
 pub(crate) enum Content {
-    Plain {
-        /// `None`: the record was put without one.
-        partition_key: Option<String>,
-        data: Bytes,
-        /// 0; in a frame that cannot be opened, what is checkpointed of it.
-        sub_sequence_number: u64,
-        frame_error: Option<FrameError>,
-    },
-    Aggregate {
-        aggregate: Aggregate,
-        kept: Kept,
-    },
+    Plain(Plain),
+    Aggregate { aggregate: Aggregate, kept: Kept },
+}
+
+/// A Kinesis record that was not aggregated, or could not be decompressed.
+pub(crate) struct Plain {
+    /// `None`: the record was put without one.
+    pub(crate) partition_key: Option<String>,
+    pub(crate) data: Bytes,
+    /// 0, or the checkpoint within a frame that cannot be decompressed.
+    pub(crate) sub_sequence_number: u64,
+    pub(crate) frame_error: Option<FrameError>,
 }
 
 impl fmt::Debug for Content {
-    /// Shows neither data nor keys, which must not land in logs.
+    /// Shows neither data nor keys, because logs must not hold them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Plain { data, frame_error, .. } => f
+            Self::Plain(plain) => f
                 .debug_struct("Plain")
-                .field("data_len", &data.len())
-                .field("frame_error", frame_error)
+                .field("data_len", &plain.data.len())
+                .field("frame_error", &plain.frame_error)
                 .finish_non_exhaustive(),
             Self::Aggregate { aggregate, kept } => f
                 .debug_struct("Aggregate")
@@ -363,10 +362,10 @@ pub(crate) enum Kept {
 }
 
 impl Entry {
-    /// The user records in it.
+    /// The number of user records delivered from it.
     pub(crate) fn len(&self) -> usize {
         match &self.content {
-            Content::Plain { .. } => 1,
+            Content::Plain(_) => 1,
             Content::Aggregate { aggregate, kept } => match kept {
                 Kept::From(first) => aggregate.len().saturating_sub(*first),
                 Kept::Only(members) => members.len(),
@@ -374,36 +373,27 @@ impl Entry {
         }
     }
 
-    /// The `nth` user record delivered from it: a member, or `None` for a plain record.
-    pub(crate) fn member(&self, nth: usize) -> Option<Member<'_>> {
-        match &self.content {
-            Content::Plain { .. } => None,
-            Content::Aggregate { aggregate, kept } => aggregate.get(match kept {
-                Kept::From(first) => first + nth,
-                Kept::Only(members) => *members.get(nth)? as usize,
-            }),
-        }
-    }
-
-    /// The sub-sequence number of the `nth` user record delivered from it.
-    pub(crate) fn sub_sequence_number(&self, nth: usize) -> u64 {
-        match &self.content {
-            Content::Plain { sub_sequence_number, .. } => *sub_sequence_number,
-            Content::Aggregate { .. } => self.member(nth).map_or(0, |member| member.index()),
-        }
-    }
-
-    /// Bytes of the payloads delivered from it.
-    pub(crate) fn payload_bytes(&self) -> usize {
-        match &self.content {
-            Content::Plain { data, .. } => data.len(),
-            Content::Aggregate { .. } => {
-                (0..self.len()).filter_map(|nth| self.member(nth)).map(|m| m.data().len()).sum()
+    /// The `nth` user record delivered from it.
+    pub(crate) fn record(&self, nth: usize) -> Option<Record<'_>> {
+        let source = match &self.content {
+            Content::Plain(plain) => (nth == 0).then_some(Source::Plain(plain))?,
+            Content::Aggregate { aggregate, kept } => {
+                Source::Member(aggregate.get(match kept {
+                    Kept::From(first) => first + nth,
+                    Kept::Only(members) => *members.get(nth)? as usize,
+                })?)
             }
-        }
+        };
+        Some(Record { entry: self, source })
     }
 
-    /// Leaves out the user records up to and including `done`; whether any are left.
+    /// The size of the payloads delivered from it, in bytes.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        let records = (0..self.len()).filter_map(|nth| self.record(nth));
+        records.map(|record| record.data().len()).sum()
+    }
+
+    /// Removes the user records up to and including `done`. Returns whether any are left.
     pub(crate) fn trim(&mut self, done: &ExtendedSequenceNumber) -> bool {
         if let Content::Aggregate { kept, .. } = &mut self.content
             && self.sequence_number == done.sequence_number
@@ -419,15 +409,14 @@ impl Entry {
         self.len() > 0 && self.last_position() > *done
     }
 
-    /// The position of the first user record delivered from it.
-    pub(crate) fn first_position(&self) -> ExtendedSequenceNumber {
-        let first = self.sub_sequence_number(0);
-        ExtendedSequenceNumber::new(self.sequence_number.clone(), first)
+    /// The position of the `nth` user record delivered from it.
+    fn position(&self, nth: usize) -> ExtendedSequenceNumber {
+        let index = self.record(nth).map_or(0, |record| record.sub_sequence_number());
+        ExtendedSequenceNumber::new(self.sequence_number.clone(), index)
     }
 
     /// The position of the last user record delivered from it.
     pub(crate) fn last_position(&self) -> ExtendedSequenceNumber {
-        let last = self.sub_sequence_number(self.len().saturating_sub(1));
-        ExtendedSequenceNumber::new(self.sequence_number.clone(), last)
+        self.position(self.len().saturating_sub(1))
     }
 }

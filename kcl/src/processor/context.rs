@@ -1,4 +1,4 @@
-//! What a processor is given beside records: its shard, and the two ways to end.
+//! The shard of a processor, and the two ways to end: the shard's end, and a shutdown on request.
 
 use std::fmt;
 
@@ -11,20 +11,13 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::lease::{FencingToken, HeldLease, Lease, WeakHeldLease};
 use crate::shard_state::ShutdownReason;
 
-/// The signals that reach a call of the processor while it runs.
+/// The signals for this worker, or for a call of the processor, to give a shard up.
 #[derive(Debug, Clone)]
-pub(crate) struct CallTokens {
-    /// The lease is lost.
-    pub(crate) lost: CancellationToken,
-    /// The shard is to be given up on request.
-    pub(crate) shutdown: CancellationToken,
-}
-
-/// What tells this worker to give a shard up.
 pub(crate) struct StopSignals {
-    lost: CancellationToken,
+    /// The lease is lost.
+    pub(super) lost: CancellationToken,
     /// Cancelled by a planned stop of the worker, or because the lease moves to another worker.
-    shutdown: CancellationToken,
+    pub(super) shutdown: CancellationToken,
 }
 
 impl StopSignals {
@@ -32,13 +25,12 @@ impl StopSignals {
         Self { lost: held_lease.lost(), shutdown: held_lease.shutdown_requested() }
     }
 
-    /// What a call of the processor is given. User code that cancels one of these tokens stops nothing
-    /// else.
-    pub(crate) fn for_call(&self) -> CallTokens {
-        CallTokens { lost: self.lost.child_token(), shutdown: self.shutdown.child_token() }
+    /// Returns the signals for a call of the processor. User code that cancels one of them stops nothing else.
+    pub(crate) fn for_call(&self) -> Self {
+        Self { lost: self.lost.child_token(), shutdown: self.shutdown.child_token() }
     }
 
-    /// Waits until the shard is to be given up. A lost lease comes before a request.
+    /// Waits until the shard is to be given up. A lost lease takes precedence over a request.
     pub(crate) async fn raised(&self) -> ShutdownReason {
         tokio::select! {
             biased;
@@ -47,7 +39,7 @@ impl StopSignals {
         }
     }
 
-    /// Why the shard is to be given up, if it is.
+    /// The reason for which the shard is to be given up now.
     pub(crate) fn now(&self) -> Option<ShutdownReason> {
         if self.lost.is_cancelled() {
             return Some(ShutdownReason::LeaseLost);
@@ -56,12 +48,12 @@ impl StopSignals {
     }
 }
 
-/// The shard that a processor is made for.
+/// The shard of a processor.
 #[derive(Debug, Clone)]
 pub struct ShardContext {
     lease: Lease,
     pub(crate) held_lease: WeakHeldLease,
-    tokens: CallTokens,
+    tokens: StopSignals,
     application: String,
     stream: String,
     worker_id: String,
@@ -70,7 +62,7 @@ pub struct ShardContext {
 impl ShardContext {
     pub(crate) fn new(
         held_lease: &HeldLease,
-        tokens: CallTokens,
+        tokens: StopSignals,
         application: &str,
         stream: &str,
         worker_id: &str,
@@ -85,61 +77,61 @@ impl ShardContext {
         }
     }
 
-    /// The shard's id.
+    /// Id of the shard.
     pub fn shard_id(&self) -> &str {
         self.lease.shard_id()
     }
 
-    /// Its hash keys; `None` if the lease (of an old Java worker) does not say.
+    /// Hash key range of the shard. `None` if the lease, of an old Java worker, does not hold it.
     pub fn hash_key_range(&self) -> Option<HashKeyRange> {
         self.lease.hash_key_range
     }
 
-    /// Where processing starts.
+    /// Checkpoint at which processing starts.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.lease.checkpoint
     }
 
-    /// A checkpoint that an earlier owner prepared and did not commit.
+    /// Checkpoint that an earlier owner prepared and did not commit.
     pub fn pending_checkpoint(&self) -> Option<&Checkpoint> {
         self.lease.pending.as_ref().map(|pending| &pending.checkpoint)
     }
 
-    /// The state that an earlier owner stored with that checkpoint.
+    /// State that an earlier owner stored with that checkpoint.
     pub fn pending_state(&self) -> Option<&Bytes> {
         self.lease.pending.as_ref()?.state.as_ref()
     }
 
-    /// Tells owners of this shard apart, in order: pass it to your own store's conditional writes,
-    /// so that a former owner cannot overwrite a later one's.
+    /// Token that rises with each owner of the shard. Use it in conditional writes to your own store, so that a former
+    /// owner cannot overwrite the writes of a later one.
     pub fn fencing_token(&self) -> &FencingToken {
         self.held_lease.fencing_token()
     }
 
-    /// Cancelled when this worker loses the lease of the shard, at any time: another worker may process
-    /// it, and checkpoints fail from now on.
+    /// Cancelled when this worker loses the lease of the shard, at any time. Then another worker may process the shard,
+    /// and checkpoints fail.
     pub fn cancellation(&self) -> &CancellationToken {
         &self.tokens.lost
     }
 
     /// Cancelled when the shard is to be given up on request, at any time: by a planned stop of the worker,
-    /// or because the lease moves to another worker. The lease is still this worker's. See
+    /// or because the lease moves to another worker. This worker still holds the lease. See
     /// [`RecordBatch::shutdown_token`](crate::RecordBatch::shutdown_token).
     pub fn shutdown_token(&self) -> &CancellationToken {
         &self.tokens.shutdown
     }
 
-    /// The application's name.
+    /// Name of the application.
     pub fn application(&self) -> &str {
         &self.application
     }
 
-    /// The stream, as it was given to the builder.
+    /// Name or ARN of the stream, as given to the builder.
     pub fn stream(&self) -> &str {
         &self.stream
     }
 
-    /// This worker.
+    /// Id of this worker.
     pub fn worker_id(&self) -> &str {
         &self.worker_id
     }
@@ -149,26 +141,26 @@ impl ShardContext {
 #[derive(Clone, Copy)]
 pub struct ShardEnd<'a> {
     checkpointer: &'a Checkpointer,
-    tokens: &'a CallTokens,
+    tokens: &'a StopSignals,
 }
 
 impl<'a> ShardEnd<'a> {
-    pub(crate) fn new(checkpointer: &'a Checkpointer, tokens: &'a CallTokens) -> Self {
+    pub(crate) fn new(checkpointer: &'a Checkpointer, tokens: &'a StopSignals) -> Self {
         Self { checkpointer, tokens }
     }
 
-    /// Says that the whole shard is done: writes `SHARD_END`, after which its children start.
+    /// Checkpoints the end of the shard: writes `SHARD_END`, after which its children start.
     ///
     /// # Errors
     /// As [`Checkpointer::checkpoint`].
     ///
     /// # Cancel safety
-    /// A call that is dropped may or may not have written; call again.
+    /// A call that is dropped may or may not have written. Call it again.
     pub async fn checkpoint(&self) -> Result<(), CheckpointError> {
         self.checkpointer.end_shard().await
     }
 
-    /// For checkpoints at records, when finishing takes several steps.
+    /// Checkpointer of the shard, for checkpoints at records if finishing takes several steps.
     pub fn checkpointer(&self) -> &'a Checkpointer {
         self.checkpointer
     }
@@ -179,8 +171,8 @@ impl<'a> ShardEnd<'a> {
     }
 
     /// Cancelled when the shard is to be given up on request while the call runs; see
-    /// [`RecordBatch::shutdown_token`](crate::RecordBatch::shutdown_token). Return an error if the end cannot be checkpointed in time: the
-    /// shard's next owner is asked for it again.
+    /// [`RecordBatch::shutdown_token`](crate::RecordBatch::shutdown_token). Return an error if the end cannot be
+    /// checkpointed in time: the shard's next owner is asked for it again.
     pub fn shutdown_token(&self) -> &'a CancellationToken {
         &self.tokens.shutdown
     }
@@ -196,16 +188,16 @@ impl fmt::Debug for ShardEnd<'_> {
 #[derive(Clone, Copy)]
 pub struct Shutdown<'a> {
     checkpointer: &'a Checkpointer,
-    tokens: &'a CallTokens,
+    tokens: &'a StopSignals,
 }
 
 impl<'a> Shutdown<'a> {
-    pub(crate) fn new(checkpointer: &'a Checkpointer, tokens: &'a CallTokens) -> Self {
+    pub(crate) fn new(checkpointer: &'a Checkpointer, tokens: &'a StopSignals) -> Self {
         Self { checkpointer, tokens }
     }
 
-    /// Writes the last checkpoints. `checkpoint()` covers all batches that succeeded; not one that
-    /// the processor failed on.
+    /// Checkpointer of the shard. `checkpoint()` covers all batches that succeeded, but not a batch on which the
+    /// processor failed.
     pub fn checkpointer(&self) -> &'a Checkpointer {
         self.checkpointer
     }

@@ -1,4 +1,4 @@
-//! What the user implements, and what it is told.
+//! The record processor, which the user implements, and its inputs.
 
 mod batch;
 mod checkpointer;
@@ -9,19 +9,18 @@ use std::future::Future;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-pub(crate) use self::batch::{Batch, Content, Entry, Kept};
+pub(crate) use self::batch::{Batch, Content, Entry, Kept, Plain};
 pub use self::batch::{Record, RecordBatch, Records};
 pub use self::checkpointer::{Checkpointer, PreparedCheckpoint};
-pub(crate) use self::context::{CallTokens, StopSignals};
+pub(crate) use self::context::StopSignals;
 pub use self::context::{ShardContext, ShardEnd, Shutdown};
 use crate::error::ProcessorError;
 
 /// Processes the records of one shard.
 ///
-/// There is one instance per shard that this worker owns, made by a [`ProcessorFactory`]; its calls
-/// come strictly one after the other. Records of one partition key reach one processor in order,
-/// across splits and merges too: a child shard starts when its parents have ended. They come at
-/// least once: after a crash, from the last checkpoint on.
+/// Each shard that this worker owns has its own instance, which a [`ProcessorFactory`] creates. Its calls never
+/// overlap. Records of one partition key are delivered in order, also across splits and merges, because a child shard
+/// starts when its parents have ended. They are delivered at least once: after a crash, from the last checkpoint on.
 ///
 /// Implement it with plain `async fn`:
 ///
@@ -52,20 +51,19 @@ use crate::error::ProcessorError;
 /// ```
 ///
 /// # Failures
-/// An error or a panic never skips anything: the same call is made again, on the same instance, with
-/// exponential backoff, until it succeeds or the shard is given up. (The Java library logs the
-/// exception and goes on with the next batch.)
+/// An error or a panic never skips a record. The same call is repeated on the same instance, with exponential backoff,
+/// until it succeeds or the shard is given up. (The Java library logs the exception and goes on with the next batch.)
 pub trait RecordProcessor: Send + 'static {
-    /// Called once before anything else. Repeated until it succeeds. Default: nothing.
+    /// Prepares the processor. It is called before any other method, until it succeeds. Default: does nothing.
     ///
     /// A call that may take long watches [`shard.shutdown_token()`](ShardContext::shutdown_token) and
-    /// [`shard.cancellation()`](ShardContext::cancellation), and returns an error when one of them is
-    /// cancelled: a planned stop waits for the call. If it is under way at the deadline of the stop, it is
-    /// aborted, and the lease left to expire.
+    /// [`shard.cancellation()`](ShardContext::cancellation), and returns an error when one of them is cancelled, because a
+    /// planned stop waits for the call. If it is under way at the deadline of the stop, it is aborted, and the lease
+    /// expires.
     ///
     /// # Errors
-    /// What it returns is logged and the call repeated. An error that is returned after one of the two
-    /// tokens was cancelled ends the processor and counts as no failure.
+    /// The error is logged, and the call repeated. An error that is returned after one of the two tokens was cancelled
+    /// ends the processor and does not count as a failure.
     fn initialize(
         &mut self,
         shard: &ShardContext,
@@ -74,56 +72,55 @@ pub trait RecordProcessor: Send + 'static {
         async { Ok(()) }
     }
 
-    /// Processes a batch. `Ok` says that the library may forget it; under
-    /// [`CheckpointPolicy::Manual`](crate::CheckpointPolicy::Manual) nothing is checkpointed for the
-    /// processor.
+    /// Processes a batch. After `Ok`, the library does not deliver it again. Under
+    /// [`CheckpointPolicy::Manual`](crate::CheckpointPolicy::Manual), the library does not checkpoint it.
     ///
-    /// When the lease is lost meanwhile, `batch.cancellation()` tells and checkpoints fail. The
-    /// library waits for the call to return and delivers nothing more. `batch.shutdown_token()` tells of
-    /// a planned stop, at which checkpoints still work.
+    /// If the lease is lost meanwhile, `batch.cancellation()` is cancelled and checkpoints fail. The library waits for the
+    /// call to return and delivers nothing more. In a planned stop, `batch.shutdown_token()` is cancelled, and checkpoints
+    /// still work.
     ///
     /// # Errors
-    /// What it returns is logged, and the batch delivered again after a pause, without the records that
-    /// were checkpointed meanwhile. If all of them were, the batch is done. An error that is returned
-    /// after one of the two tokens was cancelled ends the delivery and counts as no failure.
+    /// The error is logged, and the batch is delivered again after a pause, without the records that were checkpointed
+    /// meanwhile. If all of them were, the batch is done. An error that is returned after one of the two tokens was
+    /// cancelled ends the delivery and does not count as a failure.
     fn process_records(
         &mut self,
         batch: RecordBatch<'_>,
     ) -> impl Future<Output = Result<(), ProcessorError>> + Send;
 
-    /// All records of the shard were delivered: it was split or merged. Finish what is left, then
-    /// call `end.checkpoint()`: only then do the child shards start.
+    /// Finishes a shard that was split or merged, after all of its records were delivered. It must call
+    /// `end.checkpoint()`. The child shards start after that.
     ///
     /// # Errors
-    /// What it returns is logged. The call is repeated until the end has been checkpointed.
+    /// The error is logged. The call is repeated until the end has been checkpointed.
     fn shard_ended(
         &mut self,
         end: ShardEnd<'_>,
     ) -> impl Future<Output = Result<(), ProcessorError>> + Send;
 
-    /// The shard is another worker's now: forget it. No checkpoint can be written. Default: nothing.
+    /// Learns that the lease is lost. Another worker may process the shard, and no checkpoint can be written. Default: does
+    /// nothing.
     fn lease_lost(&mut self) -> impl Future<Output = ()> + Send {
         async {}
     }
 
-    /// The worker stops, or the shard moves to another one: the last chance to checkpoint. Nothing
-    /// more is delivered.
+    /// Has the last chance to checkpoint, because the worker stops or the shard moves to another worker. Nothing more is
+    /// delivered.
     ///
     /// # Errors
-    /// What it returns is logged, and the stop goes on.
+    /// The error is logged, and the stop goes on.
     fn shutdown_requested(
         &mut self,
         shutdown: Shutdown<'_>,
     ) -> impl Future<Output = Result<(), ProcessorError>> + Send;
 }
 
-/// Makes the processor of a shard. Closures `Fn(&ShardContext) -> impl RecordProcessor` are
-/// factories.
+/// Creates the processors. Closures `Fn(&ShardContext) -> impl RecordProcessor` are factories.
 pub trait ProcessorFactory: Send + Sync + 'static {
-    /// The processors it makes.
+    /// Type of the processors.
     type Processor: RecordProcessor;
 
-    /// The processor of this shard. Called again if it panics.
+    /// Creates the processor of a shard. It is called again if it panics.
     fn create(&self, shard: &ShardContext) -> Self::Processor;
 }
 
@@ -139,62 +136,29 @@ where
     }
 }
 
+/// A call of a processor.
+pub(crate) enum Call<'a> {
+    Initialize(&'a ShardContext),
+    ProcessRecords(RecordBatch<'a>),
+    ShardEnded(ShardEnd<'a>),
+    LeaseLost,
+    ShutdownRequested(Shutdown<'a>),
+}
+
 /// [`RecordProcessor`] as an object: one box per call.
 pub(crate) trait ErasedProcessor: Send {
-    fn initialize<'a>(
-        &'a mut self,
-        shard: &'a ShardContext,
-    ) -> BoxFuture<'a, Result<(), ProcessorError>>;
-
-    fn process_records<'a>(
-        &'a mut self,
-        batch: RecordBatch<'a>,
-    ) -> BoxFuture<'a, Result<(), ProcessorError>>;
-
-    fn shard_ended<'a>(
-        &'a mut self,
-        end: ShardEnd<'a>,
-    ) -> BoxFuture<'a, Result<(), ProcessorError>>;
-
-    fn lease_lost(&mut self) -> BoxFuture<'_, ()>;
-
-    fn shutdown_requested<'a>(
-        &'a mut self,
-        shutdown: Shutdown<'a>,
-    ) -> BoxFuture<'a, Result<(), ProcessorError>>;
+    fn call<'a>(&'a mut self, call: Call<'a>) -> BoxFuture<'a, Result<(), ProcessorError>>;
 }
 
 impl<P: RecordProcessor> ErasedProcessor for P {
-    fn initialize<'a>(
-        &'a mut self,
-        shard: &'a ShardContext,
-    ) -> BoxFuture<'a, Result<(), ProcessorError>> {
-        RecordProcessor::initialize(self, shard).boxed()
-    }
-
-    fn process_records<'a>(
-        &'a mut self,
-        batch: RecordBatch<'a>,
-    ) -> BoxFuture<'a, Result<(), ProcessorError>> {
-        RecordProcessor::process_records(self, batch).boxed()
-    }
-
-    fn shard_ended<'a>(
-        &'a mut self,
-        end: ShardEnd<'a>,
-    ) -> BoxFuture<'a, Result<(), ProcessorError>> {
-        RecordProcessor::shard_ended(self, end).boxed()
-    }
-
-    fn lease_lost(&mut self) -> BoxFuture<'_, ()> {
-        RecordProcessor::lease_lost(self).boxed()
-    }
-
-    fn shutdown_requested<'a>(
-        &'a mut self,
-        shutdown: Shutdown<'a>,
-    ) -> BoxFuture<'a, Result<(), ProcessorError>> {
-        RecordProcessor::shutdown_requested(self, shutdown).boxed()
+    fn call<'a>(&'a mut self, call: Call<'a>) -> BoxFuture<'a, Result<(), ProcessorError>> {
+        match call {
+            Call::Initialize(shard) => self.initialize(shard).boxed(),
+            Call::ProcessRecords(batch) => self.process_records(batch).boxed(),
+            Call::ShardEnded(end) => self.shard_ended(end).boxed(),
+            Call::LeaseLost => self.lease_lost().map(Ok).boxed(),
+            Call::ShutdownRequested(shutdown) => self.shutdown_requested(shutdown).boxed(),
+        }
     }
 }
 

@@ -1,23 +1,22 @@
-//! How far the processing of a shard is behind: pure.
+//! The time by which the processing of a shard is behind. Pure.
 //!
-//! All times are on the worker's clock. The age of a record when its page was read is made of what the
-//! service says (how far the page is behind the tip, and when its records arrived), so that a host whose
-//! time of day is off reports the same.
+//! All times are by the worker's clock. The age of a record is computed from what the service reports: how far the
+//! page is behind the tip, and when its records arrived. So a host whose time of day is wrong reports the same.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// What a shard's reader has fetched, and its processor has not processed.
+/// Ages of the pages that were fetched and not processed.
 #[derive(Debug, Default)]
-pub(super) struct Lag {
+pub(crate) struct Lag {
     /// One entry per page that is not processed, the oldest page first.
     pages: VecDeque<Age>,
-    /// What was not fetched yet at the last answer, at most. `None`: nothing was read yet, or the
-    /// service did not say.
+    /// An upper bound of the age of the records that were not fetched at the last answer. `None`: nothing was read
+    /// yet, or the service did not report it.
     rest: Option<Age>,
 }
 
-/// An age, and when it was that.
+/// An age, and the time at which it was that.
 #[derive(Debug, Clone, Copy)]
 struct Age {
     age: Duration,
@@ -31,31 +30,29 @@ impl Age {
 }
 
 impl Lag {
-    /// A read was answered: up to `behind` before the tip all was fetched.
-    pub(super) fn answered(&mut self, now: Duration, behind: Option<Duration>) {
+    /// Notes an answer that is `behind` the tip.
+    pub(crate) fn answered(&mut self, now: Duration, behind: Option<Duration>) {
         self.rest = behind.map(|age| Age { age, at: now });
     }
 
-    /// A page with records was fetched: its first record arrived `spread` before its last one, which is
-    /// `behind` the tip.
-    pub(super) fn fetched(&mut self, now: Duration, behind: Option<Duration>, spread: Duration) {
+    /// Notes a page with records. Its last record is `behind` the tip, and arrived `spread` after the first.
+    pub(crate) fn fetched(&mut self, now: Duration, behind: Option<Duration>, spread: Duration) {
         let age = behind.unwrap_or_default().saturating_add(spread);
         self.pages.push_back(Age { age, at: now });
     }
 
-    /// The oldest page was processed.
-    pub(super) fn processed(&mut self) {
+    /// Notes that the oldest page is processed.
+    pub(crate) fn processed(&mut self) {
         self.pages.pop_front();
     }
 
-    /// How far the last answer was behind the tip.
-    pub(super) fn behind(&self) -> Option<Duration> {
+    /// The time by which the last answer was behind the tip.
+    pub(crate) fn behind(&self) -> Option<Duration> {
         self.rest.map(|rest| rest.age)
     }
 
-    /// The age of the oldest record that is not processed, at most: all records that arrived before are
-    /// processed. `None`: nothing was read yet.
-    pub(super) fn at(&self, now: Duration) -> Option<Duration> {
+    /// An upper bound of the age of the oldest record that is not processed. `None`: nothing was read yet.
+    pub(crate) fn at(&self, now: Duration) -> Option<Duration> {
         let oldest = self.pages.front().or(self.rest.as_ref());
         oldest.map(|age| age.now(now))
     }

@@ -40,6 +40,21 @@ fn between_the_last_checkpoint_and_the_last_delivered() {
 }
 
 #[test]
+fn a_refusal_names_the_range_that_may_be_checkpointed() {
+    let refused = |progress: &Progress, to| match progress.admit(&to) {
+        Err(CheckpointError::OutOfRange { lowest, highest, .. }) => (lowest, highest),
+        other => panic!("{other:?}"),
+    };
+    let [two, five, nine] = [2, 5, 9].map(|number| Checkpoint::At(at(number, 0)));
+    let mut progress = Progress::new(two.clone());
+    progress.delivered(at(5, 0));
+    assert_eq!(refused(&progress, at(6, 0)), (two, five));
+    // The checkpoint in force may lie after the last record delivered.
+    progress.found(&nine);
+    assert_eq!(refused(&progress, at(3, 0)), (nine.clone(), nine));
+}
+
+#[test]
 fn a_failed_batch_is_not_covered_by_all_that_was_delivered() {
     let mut progress = Progress::new(Checkpoint::TrimHorizon);
     progress.delivered(at(3, 0));
@@ -108,7 +123,7 @@ const REACHED: SystemTime = SystemTime::UNIX_EPOCH;
 fn at_tip(checkpoint: Checkpoint, fetched: Option<u64>) -> Progress {
     let mut progress = Progress::new(checkpoint);
     assert_eq!(progress.read_to(), None, "nothing is read yet");
-    progress.reached_tip(Tip { reached: REACHED, fetched: fetched.map(number) });
+    progress.tip = Some(Tip { reached: REACHED, fetched: fetched.map(number) });
     progress
 }
 
@@ -117,7 +132,7 @@ fn a_shard_is_read_to_its_tip_when_all_that_was_fetched_is_checkpointed() {
     assert_eq!(at_tip(Checkpoint::TrimHorizon, None).read_to(), Some(REACHED));
     let mut progress = at_tip(Checkpoint::At(at(5, 0)), None);
     assert_eq!(progress.read_to(), Some(REACHED));
-    progress.reached_tip(Tip { reached: REACHED, fetched: Some(number(9)) });
+    progress.tip = Some(Tip { reached: REACHED, fetched: Some(number(9)) });
     assert_eq!(progress.read_to(), None, "fetched, and not delivered");
     progress.delivered(at(9, 3));
     progress.page_processed(Some(number(9)));
@@ -148,7 +163,7 @@ fn a_page_of_which_nothing_is_delivered_counts_with_the_records_before_it() {
     progress.page_processed(Some(number(9)));
     assert_eq!(progress.read_to(), Some(REACHED));
     // A later page, whose last record was dropped: those before it must be checkpointed.
-    progress.reached_tip(Tip { reached: REACHED, fetched: Some(number(12)) });
+    progress.tip = Some(Tip { reached: REACHED, fetched: Some(number(12)) });
     assert_eq!(progress.read_to(), None);
     progress.delivered(at(11, 2));
     progress.page_processed(Some(number(12)));

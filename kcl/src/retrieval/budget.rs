@@ -9,22 +9,24 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, mpsc};
 
-use super::{Page, RawRecord, RetrievalError, ShardReader};
+use super::{Page, RawRecord, ShardReader};
 use crate::error::WorkerError;
 use crate::executor::Executor;
 use crate::snapshot::ShardStatus;
 use crate::task::Task;
 
-/// Bytes that the service returns in one call, at most about.
+/// Most bytes that the service returns in one call, approximately.
 pub(super) const MAX_PAGE_BYTES: u64 = 10 << 20;
+/// Memory that a record takes beside its data and its key.
+pub(super) const RECORD_OVERHEAD: usize = 256;
 /// Smallest share of the worker's budget that is worth a call.
 const MIN_PAGE_BYTES: u64 = 256 << 10;
 
-/// Bytes of fetched records that all shards of a worker may hold, first come, first served.
+/// Bytes of fetched records that all shards of a worker may hold. Shards that wait get room in their order.
 ///
-/// A shard that holds no page always gets one. If there is no room, the page is a debt, which bytes that are
-/// given back later pay first. So the worker holds at most `max(capacity, active shards x one page)`, and a
-/// page has about the bytes of [`ShardBudget::share`].
+/// A shard that holds no page always gets one. If there is no room, its bytes become a debt, which is paid first
+/// from bytes that are given back. So the worker holds at most `max(capacity, active shards x one page)`. A page
+/// has about [`ShardBudget::share`] bytes.
 #[derive(Debug)]
 pub(crate) struct ByteBudget {
     capacity: usize,
@@ -44,7 +46,7 @@ impl ByteBudget {
         })
     }
 
-    /// Bytes held now.
+    /// Bytes that are held now.
     pub(crate) fn held(&self) -> usize {
         let debt = *self.debt();
         (self.capacity - self.room.available_permits().min(self.capacity)) + debt
@@ -54,7 +56,7 @@ impl ByteBudget {
         self.debt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes `bytes` whether there is room or not.
+    /// Takes `bytes` even if there is no room.
     fn force(&self, bytes: usize) {
         let mut debt = self.debt();
         *debt += bytes - self.room.forget_permits(bytes);
@@ -75,7 +77,7 @@ pub struct ShardBudget {
     pages: Arc<Pages>,
 }
 
-/// How many pages a shard holds.
+/// The number of pages that a shard holds.
 #[derive(Debug, Default)]
 struct Pages {
     held: AtomicUsize,
@@ -93,9 +95,10 @@ impl ShardBudget {
         page_share(self.budget.capacity as u64, self.budget.shards.load(Ordering::Relaxed))
     }
 
-    /// Waits for room for about `bytes`; at once if this shard holds nothing.
+    /// Waits for room for about `bytes`. Returns at once if this shard holds no page.
     ///
-    /// Cancel safe: nothing is taken by a call that did not return.
+    /// # Cancel safety
+    /// A call that is dropped takes nothing.
     pub async fn reserve(&self, bytes: u64) -> Held {
         let bytes = usize::try_from(bytes)
             .unwrap_or(usize::MAX)
@@ -131,7 +134,7 @@ impl Drop for ShardBudget {
     }
 }
 
-/// Bytes that a page holds, given back when it is dropped.
+/// Bytes that a page holds. They are given back when it is dropped.
 #[derive(Debug)]
 pub struct Held {
     budget: Arc<ByteBudget>,
@@ -140,7 +143,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// The page has this size after all.
+    /// Corrects the size to that of the page.
     pub fn resize(&mut self, bytes: usize) {
         if bytes > self.bytes {
             self.budget.force(bytes - self.bytes);
@@ -150,7 +153,7 @@ impl Held {
         self.bytes = bytes;
     }
 
-    /// `more` bytes were made from the page, for instance by decompression.
+    /// Adds `more` bytes, for instance those of decompressed records.
     pub(crate) fn grow(&mut self, more: usize) {
         self.resize(self.bytes.saturating_add(more));
     }
@@ -165,16 +168,16 @@ impl Drop for Held {
     }
 }
 
-/// Bytes that one page of each of `shards` active shards may have.
+/// Bytes that a page may have when `shards` shards are active.
 fn page_share(budget: u64, shards: usize) -> u64 {
     (budget / (2 * shards.max(1) as u64)).clamp(MIN_PAGE_BYTES, MAX_PAGE_BYTES)
 }
 
-/// The pages of a shard, in order. When it is dropped, the reads stop.
+/// The pages of a shard, in order. Reading stops when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Prefetch {
     pages: mpsc::Receiver<Page>,
-    task: Task<Result<(), RetrievalError>>,
+    task: Task<Result<(), WorkerError>>,
 }
 
 /// Starts the task that reads a shard. At most one page waits while the last one taken is processed.
@@ -194,8 +197,8 @@ async fn run(
     budget: ShardBudget,
     status: Arc<ShardStatus>,
     pages: mpsc::Sender<Page>,
-) -> Result<(), RetrievalError> {
-    // An error: the shard was given up, and the receiver dropped.
+) -> Result<(), WorkerError> {
+    // After an error, the receiver is gone, because the shard was given up.
     while let Ok(slot) = pages.reserve().await {
         let page = reader.next_page(&budget).await?;
         if !page.records.is_empty() {
@@ -220,24 +223,17 @@ fn spread(records: &[RawRecord]) -> Duration {
 }
 
 impl Prefetch {
-    /// The next page with records, or the last one of the shard.
+    /// Waits for the next page with records, or the last one of the shard.
     ///
     /// # Cancel safety
-    /// No page is lost by a call that did not return.
+    /// A call that is dropped loses no page.
     pub(crate) async fn next(&mut self) -> Result<Page, WorkerError> {
         if let Some(page) = self.pages.recv().await {
             return Ok(page);
         }
-        match (&mut self.task).await? {
-            Err(RetrievalError::StreamDeleted { stream }) => {
-                Err(WorkerError::StreamDeleted { stream })
-            }
-            Err(RetrievalError::StreamRecreated { stream }) => {
-                Err(WorkerError::StreamRecreated { stream })
-            }
-            // The caller took the last page before and asks for no more.
-            Ok(()) => std::future::pending().await,
-        }
+        (&mut self.task).await??;
+        // The caller has taken the last page, and asks for no more.
+        std::future::pending().await
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a failed read means, and what an operator can do about it.
+//! Classification of failed reads, with advice for the operator.
 
 use std::error::Error;
 
@@ -11,31 +11,31 @@ use kinesis_common::retry_class::RetryClass;
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) kind: FailureKind,
-    /// The call, what the service said, and what to do.
+    /// The call, the error of the service, and what to do.
     pub(super) text: String,
 }
 
 /// What to do after a failed read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FailureKind {
-    /// The iterator cannot be used any more: get a new one at the last position.
+    /// The iterator cannot be used any more. A new one is needed, at the last position.
     NewIterator,
-    /// The shard's limits: slow down.
+    /// The read exceeded the limits of the shard.
     Throttled,
-    /// The stream, or the shard, does not exist.
+    /// The stream or the shard does not exist.
     NotFound,
-    /// The page did not arrive whole: ask for a smaller one.
+    /// The page did not arrive completely. A smaller one may.
     DidNotArrive,
-    /// The service does not take the position for one in the shard.
+    /// The service does not accept the position for this shard.
     PositionRefused,
-    /// The same read will be refused until an operator has done something.
+    /// The service refuses the read until an operator has changed something.
     Refused,
-    /// No answer, or a failure of the service: try again.
+    /// The service did not answer, or failed.
     Failed,
 }
 
 impl Failure {
-    /// Of GetRecords.
+    /// Classifies a failed GetRecords call.
     pub(super) fn of_records<E>(error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
@@ -43,27 +43,27 @@ impl Failure {
         Self::new("GetRecords", error, kind_of(error))
     }
 
-    /// Of GetShardIterator. An invalid argument is the position itself: a new iterator would be
-    /// refused for the same reason.
+    /// Classifies a failed GetShardIterator call. An invalid argument is the position itself, so a new iterator
+    /// would be refused for the same reason.
     pub(super) fn of_iterator<E>(error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
         let kind = match kind_of(error) {
             FailureKind::NewIterator => FailureKind::PositionRefused,
-            // There is no page to make smaller.
+            // There is no page that could be smaller.
             FailureKind::DidNotArrive => FailureKind::Failed,
             kind => kind,
         };
         Self::new("GetShardIterator", error, kind)
     }
 
-    /// An answer that cannot be used.
+    /// The failure of an answer that cannot be used.
     pub(super) fn unusable(text: &str) -> Self {
         Self { kind: FailureKind::Failed, text: text.to_owned() }
     }
 
-    /// Whether an operator has to do something before the read can succeed.
+    /// True if an operator has to change something before the read can succeed.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self.kind, FailureKind::Refused | FailureKind::PositionRefused)
     }
@@ -76,15 +76,15 @@ impl Failure {
             SdkError::ServiceError(service) => service.err().code(),
             _ => None,
         };
-        let mut text =
-            format!("{operation} failed: {}", error_text(error, Request::WithoutRecords));
-        if matches!(kind, FailureKind::Refused | FailureKind::PositionRefused)
+        let text = format!("{operation} failed: {}", error_text(error, Request::WithoutRecords));
+        let mut failure = Self { kind, text };
+        if failure.is_refusal()
             && let Some(advice) = advice(operation, code.unwrap_or_default())
         {
-            text.push_str(": ");
-            text.push_str(&advice);
+            failure.text.push_str(": ");
+            failure.text.push_str(&advice);
         }
-        Self { kind, text }
+        failure
     }
 }
 
@@ -92,7 +92,7 @@ fn kind_of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Failur
     match error {
         SdkError::ServiceError(service) => of_code(service.err().code()),
         SdkError::TimeoutError(_) | SdkError::ResponseError(_) => FailureKind::DidNotArrive,
-        // A request that cannot be built will not be the next time either.
+        // A request that cannot be built fails the same way the next time.
         SdkError::ConstructionFailure(_) => FailureKind::Refused,
         _ => FailureKind::Failed,
     }
@@ -100,12 +100,12 @@ fn kind_of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Failur
 
 fn of_code(code: Option<&str>) -> FailureKind {
     let Some(code) = code else {
-        // No answer of AWS, but of something in between.
+        // A proxy in between answered, not AWS.
         return FailureKind::Failed;
     };
     match RetryClass::of(code) {
         Some(RetryClass::TokenExpired) => FailureKind::NewIterator,
-        // The service no longer takes the iterator for one of the shard.
+        // The service no longer accepts the iterator for the shard.
         Some(RetryClass::Rejected) if code == "InvalidArgumentException" => {
             FailureKind::NewIterator
         }
@@ -118,7 +118,7 @@ fn of_code(code: Option<&str>) -> FailureKind {
     }
 }
 
-/// What an operator can do about a refusal.
+/// Returns what an operator can do about a refusal.
 fn advice(operation: &str, code: &str) -> Option<String> {
     match RetryClass::of(code) {
         Some(RetryClass::AccessDenied) => {
@@ -142,8 +142,8 @@ fn advice(operation: &str, code: &str) -> Option<String> {
         }
         "KMSOptInRequired" => "sign the account up for AWS KMS",
         "InvalidArgumentException" if operation == "GetShardIterator" => {
-            "the service does not take the lease's checkpoint for a position in this shard: correct \
-             the checkpoint, or delete the lease to start at the initial position"
+            "the service does not accept the lease's checkpoint for this shard: correct the checkpoint, or \
+             delete the lease to start at the initial position"
         }
         _ => return None,
     };

@@ -1,10 +1,10 @@
 //! Reading one shard.
 //!
-//! A way to read a shard implements [`Retrieval`] and [`ShardReader`]. [`polling`] does, by GetRecords. A second way, such
-//! as enhanced fan-out, is a module of its own beside it. `SchedulerBuilder::build` chooses the way: it sets
-//! `Worker::retrieval`. What every way needs is here: the [`Position`] to start at, the [`Page`], the [`budget`] that bounds
-//! memory, the task that reads one page ahead of the processor, and the [`watch`](shard_watch) over what may have happened
-//! to the shard while it was not read.
+//! A way to read a shard implements [`Retrieval`] and [`ShardReader`]. [`polling`] does, by GetRecords. A second way,
+//! such as enhanced fan-out, is a module of its own beside it. `SchedulerBuilder::build` chooses the way: it sets
+//! `Worker::retrieval`. What every way needs is here: the [`Position`] to start at, the [`Page`], the [`budget`] that
+//! bounds memory, the task that reads one page ahead of the processor, and the [`watch`](shard_watch) over what may
+//! have happened to the shard while it was not read.
 
 mod budget;
 mod failure;
@@ -25,6 +25,7 @@ pub use self::budget::{Held, ShardBudget};
 pub(crate) use self::polling::PollingRetrieval;
 use crate::checkpoint::Checkpoint;
 use crate::config::InitialPosition;
+use crate::error::WorkerError;
 use crate::lease::{ChildShard, StreamIdentity};
 use crate::sequence::SequenceNumber;
 use crate::snapshot::ShardStatus;
@@ -41,7 +42,7 @@ pub struct Start {
     /// Names the shard. The reader notes its failures and its progress here.
     pub(crate) status: Arc<ShardStatus>,
     pub position: Position,
-    /// The stream that the lease is of, if the lease says so.
+    /// The stream that the lease names, if it names one.
     pub(crate) stream: Option<StreamIdentity>,
     /// Time up to which all records were read and checkpointed, as the lease notes it.
     pub(crate) read_to: Option<SystemTime>,
@@ -51,36 +52,30 @@ pub struct Start {
 
 /// Reads one shard, page by page, in the order of the shard.
 pub trait ShardReader: Send {
-    /// The next page that has records, or the last page of the shard. The reader retries until there is one.
-    /// It reserves the page's bytes in `budget` before it asks for the page.
+    /// Reads the next page that has records, or the last page of the shard. It retries until there is one, and
+    /// reserves the page's bytes in `budget` before each call.
     ///
     /// # Errors
-    /// The shard cannot be read any more.
+    /// The shard cannot be read any more, because its stream was deleted or created again. The worker ends.
+    /// Every other failure is retried.
     fn next_page<'a>(
         &'a mut self,
         budget: &'a ShardBudget,
-    ) -> BoxFuture<'a, Result<Page, RetrievalError>>;
-}
-
-/// Why a shard cannot be read any more. Every other failure is retried.
-#[derive(Debug)]
-pub enum RetrievalError {
-    StreamDeleted { stream: String },
-    StreamRecreated { stream: String },
+    ) -> BoxFuture<'a, Result<Page, WorkerError>>;
 }
 
 /// The position in a shard to read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Position {
-    /// The oldest record kept.
+    /// The oldest record that the stream keeps.
     TrimHorizon,
-    /// Records put from now on.
+    /// Records that are put from now on.
     Latest,
     /// The first record that arrived at this time or later.
     Time(SystemTime),
     /// This record. User records of it that are checkpointed are left out after de-aggregation.
     At(SequenceNumber),
-    /// Behind this record, which was the last one fetched.
+    /// After this record, which was the last one fetched.
     After(SequenceNumber),
 }
 
@@ -93,10 +88,10 @@ impl Position {
         }
     }
 
-    /// Where the owner of a lease starts; `None`: the shard is done.
+    /// Returns the start position of the owner of a lease. `None`: the shard is finished.
     ///
-    /// `resume_from` is the time at which a lease at `LATEST` was created: nothing put since is
-    /// missed, however late its first owner comes.
+    /// `resume_from` is the time at which a lease at `LATEST` was created. Its first owner starts there, so it
+    /// misses no record that was put since.
     pub(crate) fn start(
         checkpoint: &Checkpoint,
         resume_from: Option<SystemTime>,
@@ -108,7 +103,7 @@ impl Position {
             Checkpoint::Latest => resume_from.map_or(Self::Latest, Self::Time),
             Checkpoint::AtTimestamp => match (initial, resume_from) {
                 (InitialPosition::AtTimestamp(time), _) | (_, Some(time)) => Self::Time(time),
-                // The settings have changed since the lease was created: nothing may be skipped.
+                // The settings have changed since the lease was created. No record may be skipped.
                 _ => Self::TrimHorizon,
             },
             Checkpoint::ShardEnd => return None,
@@ -120,21 +115,21 @@ impl Position {
 #[derive(Clone)]
 pub struct RawRecord {
     pub sequence_number: SequenceNumber,
-    /// `None`: the record was put without a key, on a stream whose service places the records.
+    /// `None`: the record was put without a key, on a stream whose record distribution strategy is `AUTO`.
     pub partition_key: Option<String>,
     pub data: Bytes,
     pub arrival: Option<SystemTime>,
 }
 
 impl RawRecord {
-    /// Bytes that the service counts.
+    /// The size that the service counts, in bytes.
     pub(crate) fn size(&self) -> usize {
         self.data.len() + self.partition_key.as_ref().map_or(0, String::len)
     }
 }
 
 impl fmt::Debug for RawRecord {
-    /// Shows neither data nor key, which must not land in logs.
+    /// Shows neither data nor key, because logs must not hold them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RawRecord")
             .field("sequence_number", &self.sequence_number)
@@ -148,7 +143,7 @@ impl fmt::Debug for RawRecord {
 pub struct Page {
     pub records: Vec<RawRecord>,
     pub millis_behind_latest: Option<u64>,
-    /// Set on the last page of the shard: its children, if the service named them.
+    /// The children of the shard on its last page, if the service named them. `None` on every other page.
     pub end: Option<Vec<ChildShard>>,
     pub held: Held,
 }

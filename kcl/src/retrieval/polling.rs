@@ -1,4 +1,4 @@
-//! Reads a shard by GetShardIterator and GetRecords.
+//! Reads a shard with GetShardIterator and GetRecords.
 
 mod pacing;
 
@@ -19,15 +19,15 @@ use kinesis_common::backoff::Backoff;
 use kinesis_common::stream_name::StreamName;
 
 use self::pacing::{Pacer, PageSize};
+use super::budget::RECORD_OVERHEAD;
 use super::failure::{Failure, FailureKind};
 use super::shard_watch::{ShardWatch, Standing};
 use super::stream_check::StreamCheck;
-use super::{
-    Held, Page, Position, RawRecord, Retrieval, RetrievalError, ShardBudget, ShardReader, Start,
-};
+use super::{Held, Page, Position, RawRecord, Retrieval, ShardBudget, ShardReader, Start};
 use crate::clock::Clock;
 use crate::config::ConsumerConfig;
 use crate::current_stream::CurrentStream;
+use crate::error::WorkerError;
 use crate::health::ProblemKind;
 use crate::lease::ChildShard;
 use crate::metrics::Metric;
@@ -35,14 +35,14 @@ use crate::progress::Tip;
 use crate::service_time::AnswerDate;
 use crate::snapshot::ShardStatus;
 
+/// Upper bound of the pause after a failed read. It doubles with each failure in a row.
 const FIRST_DELAY: Duration = Duration::from_millis(200);
+/// Largest upper bound of that pause.
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
-/// Throttles up to this many in a row are the normal way to find a fair share of the shard.
+/// Throttles in a row that are no failure: by them, a reader finds its fair share of the shard.
 const THROTTLES_IN_A_ROW: u32 = 2;
-/// Memory that a record takes beside its data and its key, charged to the byte budget.
-const RECORD_OVERHEAD: usize = 256;
 
-/// Reads shards by GetRecords.
+/// Reads shards with GetRecords.
 #[derive(Debug)]
 pub(crate) struct PollingRetrieval {
     client: Client,
@@ -53,7 +53,7 @@ pub(crate) struct PollingRetrieval {
 }
 
 impl PollingRetrieval {
-    /// `seed`: of the pauses after failed calls for all readers.
+    /// `seed`: for the pauses after failed calls that all readers share.
     pub(crate) fn new(
         client: &Client,
         name: StreamName,
@@ -107,7 +107,7 @@ impl ShardReader for Polling {
     fn next_page<'a>(
         &'a mut self,
         budget: &'a ShardBudget,
-    ) -> BoxFuture<'a, Result<Page, RetrievalError>> {
+    ) -> BoxFuture<'a, Result<Page, WorkerError>> {
         Self::next_page(self, budget).boxed()
     }
 }
@@ -137,8 +137,8 @@ impl Polling {
         }
     }
 
-    /// The next page that has records, or the last page of the shard. Retries until there is one.
-    async fn next_page(&mut self, budget: &ShardBudget) -> Result<Page, RetrievalError> {
+    /// Reads the next page that has records, or the last page of the shard. Retries until there is one.
+    async fn next_page(&mut self, budget: &ShardBudget) -> Result<Page, WorkerError> {
         loop {
             tokio::time::sleep(self.pacer.delay(self.clock.now())).await;
             match self.watch.standing().await? {
@@ -157,7 +157,7 @@ impl Polling {
                     self.succeeded();
                     if self.watch.stands_still() {
                         drop((answer, held));
-                        // Until the shard is given up.
+                        // This waits until the shard is given up.
                         return std::future::pending().await;
                     }
                     held.resize(answer.memory());
@@ -205,7 +205,7 @@ impl Polling {
         let answer = Answer::read(output).ok_or_else(|| {
             Failure::unusable("GetRecords returned a record without a sequence number")
         })?;
-        // There is no record up to now: a new iterator need not start any earlier.
+        // No record arrived up to now, so a new iterator need not start earlier.
         if let Position::Time(time) = &mut self.position
             && answer.records.is_empty()
             && answer.millis_behind_latest == Some(0)
@@ -215,23 +215,21 @@ impl Polling {
         }
         let is_last = answer.is_last();
         self.watch.check_gap(answer.records.first(), is_last, date.date()).await?;
-        // Behind a gap that stops the shard nothing is read: a restart must find the gap again.
+        // After a gap that stops the shard, nothing counts as read, so that a restart finds the gap again.
         if is_last
             && !self.watch.stands_still()
             && let Some(reached) = date.no_later_than_answer()
         {
             let last = answer.records.last();
             let fetched = last.map(|last| &last.sequence_number);
-            self.status.progress().lock().reached_tip(Tip {
-                reached,
-                fetched: fetched.or(self.position.fetched()).cloned(),
-            });
+            let fetched = fetched.or(self.position.fetched()).cloned();
+            self.status.progress().lock().tip = Some(Tip { reached, fetched });
         }
         self.unread_at = date.date().filter(|_| !is_last);
         Ok(answer)
     }
 
-    /// A new iterator at the position.
+    /// Gets a new iterator at the position.
     async fn open(&mut self) -> Result<String, Failure> {
         let (kind, number, time) = match &self.position {
             Position::TrimHorizon => (ShardIteratorType::TrimHorizon, None, None),
@@ -261,8 +259,9 @@ impl Polling {
         let iterator = output
             .shard_iterator
             .ok_or_else(|| Failure::unusable("GetShardIterator returned no iterator"))?;
-        // Should the iterator expire before the first record, nothing put since now may be missed. The
-        // time is the service's: a time of this host may be in the future, where no iterator starts.
+        // If the iterator expires before the first record, the next one must not miss records that are put from
+        // now on. The time is that of the service, because a time of this host may be in the future, where no
+        // iterator can start.
         if self.position == Position::Latest
             && let Some(opened) = date.no_later_than_answer()
         {
@@ -271,7 +270,7 @@ impl Polling {
         Ok(iterator)
     }
 
-    /// Moves behind the answer; `None` if it has neither records nor the shard's end.
+    /// Moves the position after the answer. Returns `None` if it has neither records nor the shard's end.
     fn accept(&mut self, answer: Answer, held: Held) -> Option<Page> {
         let Answer { records, bytes, millis_behind_latest, next } = answer;
         self.size.observe(records.len() as u64, bytes as u64);
@@ -305,26 +304,26 @@ impl Polling {
         }
     }
 
-    /// Notes the failure, and waits as it demands.
+    /// Notes the failure, and waits for the pause that follows it.
     async fn recover(&mut self, failure: &Failure) {
         let shard_id = self.status.shard_id();
         match failure.kind {
             FailureKind::NewIterator if self.iterator.take().is_some() => {
                 self.status.measure(Metric::ExpiredIterator, 1.0);
-                // The records that were left may be gone by now.
+                // Retention may have deleted the unread records by now.
                 if let (Position::After(number), Some(answered)) = (&self.position, self.unread_at)
                 {
-                    self.watch.check_behind(number.clone(), answered);
+                    self.watch.check_after(number.clone(), answered);
                 }
                 tracing::info!(shard_id, cause = failure.text, "a new shard iterator is needed");
-                // At once the first time; an iterator that is refused at birth must not spin.
+                // The first retry is immediate. A pause follows when iterators are refused again and again.
                 if self.backoff.failures() == 0 {
                     let _ = self.backoff.next_delay();
                     return;
                 }
             }
-            // The iterator may be one of a stream, or a shard, that does not exist any more. Should they be
-            // found after all, the next read gets a new one.
+            // The iterator may be one of a stream or a shard that does not exist any more. If they are found
+            // after all, the next read needs a new one.
             FailureKind::NotFound => self.iterator = None,
             FailureKind::Throttled => {
                 self.status.measure(Metric::ThrottledReads, 1.0);
@@ -354,13 +353,13 @@ impl Polling {
                 tracing::warn!(shard_id, failures, cause, "a read failed; trying again");
             }
         }
-        // The pacer has the pause after a throttle.
+        // After a throttle, the pacer delays the next read.
         if failure.kind != FailureKind::Throttled {
             tokio::time::sleep(self.backoff.next_delay()).await;
         }
     }
 
-    /// The last page of a shard that the service has forgotten: its retention is over.
+    /// The last page of a shard that the stream no longer lists, because its retention is over.
     async fn vanished(&self, budget: &ShardBudget) -> Page {
         tracing::error!(
             shard_id = self.status.shard_id(),
@@ -387,7 +386,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// `None` if a record has no usable sequence number. The page is then asked for again, never skipped.
+    /// Returns `None` if a record has no usable sequence number. The page is then read again, never skipped.
     fn read(output: GetRecordsOutput) -> Option<Self> {
         let records = output.records.into_iter().map(read_record);
         let records = records.collect::<Option<Vec<_>>>()?;
@@ -407,7 +406,7 @@ impl Answer {
         self.next.is_err() || self.millis_behind_latest == Some(0)
     }
 
-    /// Bytes of memory that its records take.
+    /// The memory that its records take, in bytes.
     fn memory(&self) -> usize {
         self.bytes + self.records.len() * RECORD_OVERHEAD
     }
@@ -416,14 +415,14 @@ impl Answer {
 fn read_record(record: types::Record) -> Option<RawRecord> {
     Some(RawRecord {
         sequence_number: record.sequence_number.parse().ok()?,
-        // The service says "no key" by an empty key, too.
+        // An empty key, too, means that the record has no key.
         partition_key: record.partition_key.filter(|key| !key.is_empty()),
         data: record.data.into_bytes(),
         arrival: record.approximate_arrival_timestamp.and_then(|time| time.try_into().ok()),
     })
 }
 
-/// `None` if one of them cannot be used. The children are then learned from ListShards.
+/// Returns `None` if one of the children cannot be used. The children are then taken from ListShards.
 fn read_children(children: Vec<types::ChildShard>) -> Option<Vec<ChildShard>> {
     children.into_iter().map(read_child).collect()
 }
@@ -441,7 +440,8 @@ fn read_child(child: types::ChildShard) -> Option<ChildShard> {
     })
 }
 
-/// A client like `client` whose calls have a time limit, and are attempted once: this module retries.
+/// Returns a client like `client` whose calls have a time limit, and are attempted once, because this module
+/// retries.
 fn client_for_reads(client: &Client, timeout: Duration) -> Client {
     let timeouts = TimeoutConfig::builder()
         .operation_attempt_timeout(timeout)

@@ -1,5 +1,5 @@
-//! What may have happened to a shard while it was not read: the stream was deleted or created again, the
-//! shard is gone, or retention deleted records that were not read.
+//! Detects that a stream was deleted or created again, that a shard is gone, and that retention deleted records
+//! that were not read.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,20 +9,20 @@ use aws_smithy_types::DateTime;
 use super::failure::{Failure, FailureKind};
 use super::stream_check::{StreamCheck, Unconfirmed};
 use super::trimmed::{Seen, TrimCheck, Trimmed};
-use super::{Position, RawRecord, RetrievalError, Start};
+use super::{Position, RawRecord, Start};
 use crate::clock::Clock;
 use crate::config::{OnRecreatedStream, OnTrimmedGap};
-use crate::current_stream::Retention;
+use crate::error::WorkerError;
 use crate::health::ProblemKind;
 use crate::lease::StreamIdentity;
 use crate::metrics::Metric;
 use crate::sequence::SequenceNumber;
 use crate::snapshot::ShardStatus;
 
-/// Time for which the service must say that there is no such stream. It covers the time between the deletion
-/// and the new creation of a stream, and answers that miss a stream which exists.
+/// Time over which every answer must say that the stream does not exist before it counts as deleted. It covers
+/// the time between the deletion and the new creation of a stream, and wrong answers.
 const STREAM_IS_GONE: Duration = Duration::from_secs(10);
-/// Time for which a gap is a problem of a shard that is read on.
+/// Time for which a gap is reported as a problem of a shard that is read on.
 const GAP_IS_SHOWN: Duration = Duration::from_secs(3600);
 
 const MISSING: &str = "the stream does not exist";
@@ -34,7 +34,7 @@ const RECREATED: &str =
 pub(super) enum Standing {
     /// It may be read.
     Sound,
-    /// It must not be read before the service has answered. Ask again after a pause.
+    /// It must not be read before the service has answered. The reader asks again after a pause.
     NotKnown(Failure),
     /// The stream exists and does not list the shard.
     ShardIsGone,
@@ -42,23 +42,25 @@ pub(super) enum Standing {
 
 /// Watches over one shard for its reader.
 ///
-/// It asks the service about the shard and its stream when a read was refused. An iterator that is refused may
-/// be one of a stream that was deleted and created again. A new iterator at the old position could then read
-/// the new stream under the lease of the former one. A reader's first iterator is not asked about: until the
-/// next shard sync, a shard that changed hands while the stream was created again may be read under its former
-/// lease. Its records come again under the new one.
+/// It asks the service about the shard and its stream when a read was refused. The refused iterator may be one of
+/// a stream that was deleted and created again. A new iterator at the old position could then read the new stream
+/// under the lease of the former one.
+///
+/// It does not ask before the first iterator of a reader. If the shard got a new owner while the stream was
+/// created again, it may be read under its former lease until the next shard sync. Its records are delivered
+/// again under the new lease.
 #[derive(Debug)]
 pub(super) struct ShardWatch {
     /// Shared with the other readers of the worker.
     check: Arc<StreamCheck>,
     status: Arc<ShardStatus>,
     clock: Arc<dyn Clock>,
-    /// The stream that the lease is of, if the lease says so. Leases made by Java workers do not.
+    /// The stream that the lease names. Leases that Java workers created name none.
     of_lease: Option<StreamIdentity>,
     doubt: Doubt,
     /// Send time of the first request in an unbroken row of "no such stream" answers.
     missing_since: Option<Duration>,
-    /// What the next answer tells about retention.
+    /// The check for deleted records that is due with the next answer.
     trim_check: Option<TrimCheck>,
     /// Time of the last report of a gap.
     gap_reported: Option<Duration>,
@@ -119,12 +121,12 @@ impl ShardWatch {
         }
     }
 
-    /// Whether the shard may be read. Asks the service only after a failure that leaves a doubt, in one call
-    /// with the other readers that have a doubt.
+    /// Returns whether the shard may be read. Asks the service only after a failure that leaves a doubt, in one
+    /// call with the other readers that have a doubt.
     ///
     /// # Errors
-    /// The shard will never be read again.
-    pub(super) async fn standing(&mut self) -> Result<Standing, RetrievalError> {
+    /// The stream was deleted, or created again.
+    pub(super) async fn standing(&mut self) -> Result<Standing, WorkerError> {
         let stream = self.stream_read();
         if !self.is_current(&stream) {
             return self.recreated();
@@ -133,8 +135,8 @@ impl ShardWatch {
             return Ok(Standing::Sound);
         }
         let standing = self.ask().await?;
-        // A shard sync may have replaced the stream while this reader waited: the answers are then about a
-        // stream that the lease is not of.
+        // A shard sync may have replaced the stream while this reader waited. Then the answers are about another
+        // stream than that of the lease.
         if !self.is_current(&stream) {
             return self.recreated();
         }
@@ -145,25 +147,25 @@ impl ShardWatch {
     }
 
     /// Asks the service about what is in doubt.
-    async fn ask(&mut self) -> Result<Standing, RetrievalError> {
+    async fn ask(&mut self) -> Result<Standing, WorkerError> {
         if let Some(standing) = self.compare().await? {
             return Ok(standing);
         }
         if self.doubt == Doubt::Shard
             && self.check.lists(self.status.shard_id()).await == Some(false)
         {
-            // The listing must not be that of a stream which was created meanwhile: the shard's end
-            // would be checkpointed.
+            // If the listing were that of a stream which was created meanwhile, the shard's end would be
+            // checkpointed by mistake.
             return Ok(self.compare().await?.unwrap_or(Standing::ShardIsGone));
         }
         Ok(Standing::Sound)
     }
 
-    /// How long the stream keeps its records.
+    /// Asks how long the stream keeps its records.
     pub(super) async fn retention(&self) -> Result<Duration, Failure> {
         let stream = self.stream_read();
         let unconfirmed = match self.check.compare().await {
-            Ok(Retention(retention)) if self.is_current(&stream) => return Ok(retention),
+            Ok(retention) if self.is_current(&stream) => return Ok(retention),
             // A shard sync replaced the stream while this reader waited.
             Ok(_) => Unconfirmed::Recreated,
             Err(unconfirmed) => unconfirmed,
@@ -171,7 +173,7 @@ impl ShardWatch {
         Err(Failure::unusable(&match unconfirmed {
             Unconfirmed::Recreated => {
                 // The shard sync ends the worker, or replaces the lease, by the settings.
-                self.check.stream().doubt();
+                self.check.stream.doubt();
                 RECREATED.to_owned()
             }
             Unconfirmed::Deleting | Unconfirmed::Missing { .. } => MISSING.to_owned(),
@@ -179,19 +181,19 @@ impl ShardWatch {
         }))
     }
 
-    /// The stream that the lease is of. A lease that does not say so is taken for one of the stream that the
-    /// worker reads now.
+    /// The stream that the lease is of. A lease that does not name its stream counts as one of the stream that
+    /// the worker reads now.
     fn stream_read(&self) -> StreamIdentity {
         let of_lease = self.of_lease.clone();
-        of_lease.unwrap_or_else(|| self.check.stream().identity())
+        of_lease.unwrap_or_else(|| self.check.stream.identity())
     }
 
     fn is_current(&self, stream: &StreamIdentity) -> bool {
-        self.check.stream().identity() == *stream
+        self.check.stream.identity() == *stream
     }
 
     /// Compares the stream with the one that the lease is of. `None`: they are the same.
-    async fn compare(&mut self) -> Result<Option<Standing>, RetrievalError> {
+    async fn compare(&mut self) -> Result<Option<Standing>, WorkerError> {
         match self.check.compare().await {
             Ok(_) => {
                 self.missing_since = None;
@@ -213,31 +215,31 @@ impl ShardWatch {
         }
     }
 
-    /// The lease is of a former stream, or of a later one than this worker knows.
-    fn recreated(&self) -> Result<Standing, RetrievalError> {
-        let stream = self.check.stream();
+    /// The answer for a lease of a former stream, or of a later one than this worker knows.
+    fn recreated(&self) -> Result<Standing, WorkerError> {
+        let stream = &self.check.stream;
         // The shard sync ends the worker, or replaces the lease, by the settings.
         stream.doubt();
-        match stream.on_recreated() {
+        match stream.on_recreated {
             OnRecreatedStream::Error if self.is_current(&self.stream_read()) => {
-                Err(RetrievalError::StreamRecreated { stream: self.check.name().to_owned() })
+                Err(WorkerError::StreamRecreated { stream: self.check.name.to_string() })
             }
             _ => Ok(not_known(RECREATED)),
         }
     }
 
-    fn stream_deleted(&self) -> RetrievalError {
-        RetrievalError::StreamDeleted { stream: self.check.name().to_owned() }
+    fn stream_deleted(&self) -> WorkerError {
+        WorkerError::StreamDeleted { stream: self.check.name.to_string() }
     }
 
-    /// Demands that the next answer be checked for records that retention deleted behind `last`, the last
-    /// record fetched. At `answered`, the service said that there are more records.
-    pub(super) fn check_behind(&mut self, last: SequenceNumber, answered: SystemTime) {
-        self.trim_check = Some(TrimCheck::behind(last, answered));
+    /// Requests a check of the next answer for records that retention deleted after `last`, the last record
+    /// fetched. At `answered`, the service said that there are more records.
+    pub(super) fn check_after(&mut self, last: SequenceNumber, answered: SystemTime) {
+        self.trim_check = Some(TrimCheck::after(last, answered));
     }
 
-    /// Finds out whether retention deleted records before they were read. `is_last`: the answer reached the
-    /// tip, or the shard's end. `answered`: time of the answer by the service's clock.
+    /// Checks an answer for records that retention deleted before they were read. `is_last`: the answer reached
+    /// the tip or the shard's end. `answered`: its time by the service's clock.
     pub(super) async fn check_gap(
         &mut self,
         first: Option<&RawRecord>,
@@ -251,7 +253,7 @@ impl ShardWatch {
             Seen::NotYet => return Ok(()),
             Seen::Sound => {}
             Seen::Gone => {
-                // Without the service's time nothing can be told.
+                // Without the service's time, a gap cannot be told from a quiet shard.
                 let trimmed = match answered {
                     Some(now) => check.judge(now, self.retention().await?),
                     None => Trimmed::CannotBeTold,
@@ -260,8 +262,9 @@ impl ShardWatch {
                     Trimmed::Nothing => {}
                     Trimmed::CannotBeTold => tracing::warn!(
                         shard_id = self.status.shard_id(),
-                        checkpoint = %check.position(),
-                        "the record of the checkpoint was deleted by retention; whether others were deleted before they were read cannot be told"
+                        checkpoint = %check.position,
+                        "the record of the checkpoint was deleted by retention; whether unread records were deleted, too, \
+                         is unknown"
                     ),
                     Trimmed::Unread => self.report_gap(&check.clone(), first),
                 }
@@ -273,7 +276,7 @@ impl ShardWatch {
 
     fn report_gap(&mut self, check: &TrimCheck, next: Option<&RawRecord>) {
         let shard_id = self.status.shard_id();
-        let since = match check.read_to() {
+        let since = match check.read_to {
             Some(time) if time > SystemTime::UNIX_EPOCH => {
                 format!(", those that arrived after {}", DateTime::from(time))
             }
@@ -292,7 +295,7 @@ impl ShardWatch {
         };
         let gap = format!(
             "retention deleted the records after number {}{since}, before they were read; {goes_on}{stops}",
-            check.position()
+            check.position
         );
         tracing::error!(shard_id, gap, "records were lost to retention");
         self.status.measure(Metric::TrimmedGaps, 1.0);
@@ -301,7 +304,7 @@ impl ShardWatch {
         self.gap_reported = Some(self.clock.now());
     }
 
-    /// There is a gap, and the settings say that no record behind it is delivered.
+    /// True if there is a gap, and the settings say that no record after it is delivered.
     pub(super) fn stands_still(&self) -> bool {
         self.gap_reported.is_some() && self.on_trimmed_gap == OnTrimmedGap::StopShard
     }

@@ -1,11 +1,10 @@
-//! What the service says about the stream and its shards, asked once for all readers of a worker.
+//! Questions to the service about the stream and its shards, asked once for all readers of a worker.
 //!
 //! After an outage, all readers of a worker may have to ask at the same time. The service answers
 //! DescribeStreamSummary 20 times a second to the whole account. So readers that ask at the same time share
 //! one call ([`SharedCall`]).
 
 use std::collections::HashSet;
-use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +19,7 @@ use kinesis_common::stream_name::StreamName;
 use tokio::sync::Mutex;
 
 use crate::clock::Clock;
-use crate::current_stream::{CurrentStream, Found, Retention, find_stream};
+use crate::current_stream::{CurrentStream, find_stream};
 
 /// Shortest time between the beginnings of two calls.
 const SPACING: Duration = Duration::from_secs(1);
@@ -37,9 +36,9 @@ pub(super) enum Unconfirmed {
     Recreated,
     /// It is being deleted.
     Deleting,
-    /// The service did not find it. The request was sent at this time of the worker's clock.
+    /// The service did not find it. The request was sent at this time by the worker's clock.
     Missing { asked: Duration },
-    /// The service did not answer the question. Holds the cause.
+    /// The call failed, for this cause.
     Failed(String),
 }
 
@@ -47,10 +46,11 @@ pub(super) enum Unconfirmed {
 #[derive(Debug)]
 pub(super) struct StreamCheck {
     client: Client,
-    name: StreamName,
-    stream: Arc<CurrentStream>,
+    pub(super) name: StreamName,
+    /// The stream that the worker reads.
+    pub(super) stream: Arc<CurrentStream>,
     clock: Arc<dyn Clock>,
-    comparison: SharedCall<Retention, Unconfirmed>,
+    comparison: SharedCall<Duration, Unconfirmed>,
     /// The ids of all shards that the stream lists.
     listing: SharedCall<Arc<HashSet<String>>, ()>,
 }
@@ -74,38 +74,27 @@ impl StreamCheck {
         }
     }
 
-    /// The stream that the worker reads.
-    pub(super) fn stream(&self) -> &CurrentStream {
-        &self.stream
-    }
-
-    pub(super) fn name(&self) -> &str {
-        self.name.as_str()
-    }
-
-    /// Confirms that the stream is still the one that the worker reads, and answers how long it keeps its
-    /// records. The request is sent after this call.
+    /// Confirms that the stream is still the one that the worker reads. Returns how long it keeps its records.
+    /// The request is sent after this call.
     ///
     /// # Cancel safety
     /// As [`SharedCall::ask`].
-    pub(super) async fn compare(&self) -> Result<Retention, Unconfirmed> {
+    pub(super) async fn compare(&self) -> Result<Duration, Unconfirmed> {
         self.comparison.ask(|| self.describe()).await
     }
 
-    async fn describe(&self) -> Result<Retention, Unconfirmed> {
+    async fn describe(&self) -> Result<Duration, Unconfirmed> {
         let asked = self.clock.now();
         match find_stream(&self.client, &self.name).await {
-            Ok(Found::Stream(found, _)) if self.stream.compare(&found) => {
-                Err(Unconfirmed::Recreated)
-            }
-            Ok(Found::Stream(_, retention)) => Ok(retention),
-            Ok(Found::Deleting) => Err(Unconfirmed::Deleting),
-            Ok(Found::Nothing) => Err(Unconfirmed::Missing { asked }),
+            Ok(None) => Err(Unconfirmed::Missing { asked }),
+            Ok(Some(found)) if found.is_deleting() => Err(Unconfirmed::Deleting),
+            Ok(Some(found)) if self.stream.compare(&found.identity) => Err(Unconfirmed::Recreated),
+            Ok(Some(found)) => Ok(found.retention),
             Err(error) => Err(Unconfirmed::Failed(error.to_string())),
         }
     }
 
-    /// Whether the stream lists the shard. `None`: the call failed. The request is sent after this call.
+    /// Returns whether the stream lists the shard. `None`: the call failed. The request is sent after this call.
     ///
     /// # Cancel safety
     /// As [`SharedCall::ask`].
@@ -114,7 +103,7 @@ impl StreamCheck {
         listed.ok().map(|shards| shards.contains(shard_id))
     }
 
-    /// The ids of all shards. A failed call must not count as an answer, because the end of each shard that
+    /// Lists the ids of all shards. A failed call must not count as an answer, because the end of each shard that
     /// is missing in the listing is checkpointed.
     async fn list(&self) -> Result<Arc<HashSet<String>>, ()> {
         let send = ListShardsFluentBuilder::send;
@@ -123,20 +112,22 @@ impl StreamCheck {
     }
 }
 
-/// A call of a service that many tasks need at the same time. At most one is under way. All tasks that asked
-/// before the call began get its answer, or its failure.
+/// A call that many tasks need at the same time. At most one is under way. All tasks that asked before it began
+/// get its answer or its failure.
+#[derive(Debug)]
 struct SharedCall<T, E> {
     clock: Arc<dyn Clock>,
-    /// Calls that began so far.
+    /// The number of calls that have begun.
     begun: AtomicU64,
     /// Locked by the task that makes the call, also while that task waits for `not_before`.
     turn: Mutex<Turn<T, E>>,
 }
 
+#[derive(Debug)]
 struct Turn<T, E> {
     /// The last answer, and the number of its call.
     last: Option<(u64, Result<T, E>)>,
-    /// No call begins earlier.
+    /// Time before which no call begins.
     not_before: Duration,
     backoff: Backoff,
 }
@@ -154,7 +145,7 @@ impl<T: Clone, E: Clone> SharedCall<T, E> {
         }
     }
 
-    /// Answers with the result of a call that begins after this moment. The caller or another task makes it.
+    /// Returns the result of a call that begins after this moment. The caller or another task makes it.
     ///
     /// # Cancel safety
     /// If the task that makes the call is dropped, the next task that waits makes one.
@@ -173,7 +164,7 @@ impl<T: Clone, E: Clone> SharedCall<T, E> {
         tokio::time::sleep(pause).await;
         // Tasks that ask from now on wait for the next call.
         let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
-        // Before the call: a call that is dropped counts, too.
+        // Set before the call, so that a call that is dropped counts, too.
         turn.not_before = self.clock.now() + SPACING;
         let answer = call().await;
         match &answer {
@@ -185,11 +176,5 @@ impl<T: Clone, E: Clone> SharedCall<T, E> {
         }
         turn.last = Some((number, answer.clone()));
         answer
-    }
-}
-
-impl<T, E> fmt::Debug for SharedCall<T, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedCall").field("begun", &self.begun).finish_non_exhaustive()
     }
 }

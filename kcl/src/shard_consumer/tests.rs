@@ -15,12 +15,11 @@ use tracing::span;
 use super::*;
 use crate::clock::SystemClock;
 use crate::error::ProcessorError;
-use crate::executor::CurrentRuntime;
 use crate::health::ProblemLog;
 use crate::lease::{Lease, Recorder};
 use crate::metrics::Meter;
 use crate::processor::{RecordBatch, RecordProcessor, ShardEnd, Shutdown};
-use crate::retrieval::{RawRecord, RetrievalError, ShardReader};
+use crate::retrieval::{RawRecord, ShardReader};
 use crate::snapshot::Totals;
 
 const SHARD: &str = "shardId-000000000000";
@@ -48,7 +47,7 @@ impl ShardReader for Reader {
     fn next_page<'a>(
         &'a mut self,
         budget: &'a ShardBudget,
-    ) -> BoxFuture<'a, Result<Page, RetrievalError>> {
+    ) -> BoxFuture<'a, Result<Page, WorkerError>> {
         async move {
             if self.read == self.all.pages {
                 std::future::pending::<()>().await;
@@ -201,7 +200,7 @@ impl Running {
             clock,
             retrieval: Arc::new(pages),
             factory: Arc::new(move |_: &ShardContext| Handle(Arc::clone(&processor))),
-            executor: Arc::new(CurrentRuntime),
+            executor: Arc::new(tokio::runtime::Handle::current()),
         };
         let may_relinquish = CancellationToken::new();
         may_relinquish.cancel();

@@ -1,11 +1,12 @@
-//! The call of a processor that is under way, and the batch that it is for.
+//! The call of a processor that is under way, and its batch.
 
 use std::fmt;
 use std::time::Duration;
 
+use super::ProcessorCall;
 use crate::sequence::ExtendedSequenceNumber;
 
-/// What a shard's processor is working on.
+/// The batch and the call of a shard's processor.
 #[derive(Debug, Default)]
 pub(super) struct Work {
     batch: Option<BatchInHand>,
@@ -23,15 +24,14 @@ struct BatchInHand {
 struct CallUnderWay {
     name: &'static str,
     since: Duration,
-    /// How often it was told to be slow.
-    told: u32,
+    /// How often it was reported as slow.
+    reports: u32,
 }
 
 /// A call that takes long, for a log line.
 #[derive(Debug)]
 pub(super) struct SlowCall {
-    pub(super) name: &'static str,
-    pub(super) running_for: Duration,
+    pub(super) call: ProcessorCall,
     /// Positions of the first and the last record of the batch in hand.
     pub(super) records: Option<(ExtendedSequenceNumber, ExtendedSequenceNumber)>,
 }
@@ -43,7 +43,7 @@ impl Work {
         first: ExtendedSequenceNumber,
         last: ExtendedSequenceNumber,
     ) {
-        // The rest of a batch that came again is the same batch.
+        // After a failure, the rest of the same batch is delivered again.
         let since = self.batch.as_ref().map_or(now, |batch| batch.since);
         self.batch = Some(BatchInHand { since, first, last });
     }
@@ -58,32 +58,31 @@ impl Work {
     }
 
     pub(super) fn began(&mut self, name: &'static str, now: Duration) {
-        self.call = Some(CallUnderWay { name, since: now, told: 0 });
+        self.call = Some(CallUnderWay { name, since: now, reports: 0 });
     }
 
-    /// The call has ended; whether it was told to be slow.
+    /// Notes that the call has ended. Returns whether it was reported as slow.
     pub(super) fn ended(&mut self) -> bool {
-        self.call.take().is_some_and(|call| call.told > 0)
+        self.call.take().is_some_and(|call| call.reports > 0)
     }
 
-    /// The call under way, and for how long.
-    pub(super) fn call(&self, now: Duration) -> Option<(&'static str, Duration)> {
-        let call = self.call.as_ref()?;
-        Some((call.name, now.saturating_sub(call.since)))
+    /// The call that is under way.
+    pub(super) fn call(&self, now: Duration) -> Option<ProcessorCall> {
+        let CallUnderWay { name, since, .. } = self.call.as_ref()?;
+        Some(ProcessorCall { name, running_for: now.saturating_sub(*since) })
     }
 
-    /// The call, if it has run for another `limit` since it was last told.
+    /// Returns the call if it has run for another `limit` since it was last reported.
     pub(super) fn slow(&mut self, limit: Duration, now: Duration) -> Option<SlowCall> {
-        let call = self.call.as_mut()?;
-        let running_for = now.saturating_sub(call.since);
-        if running_for < limit.saturating_mul(call.told.saturating_add(1)) {
+        let call = self.call(now)?;
+        let reports = &mut self.call.as_mut()?.reports;
+        if call.running_for < limit.saturating_mul(reports.saturating_add(1)) {
             return None;
         }
-        call.told = call.told.saturating_add(1);
+        *reports = reports.saturating_add(1);
         let batch = self.batch.as_ref();
         Some(SlowCall {
-            name: call.name,
-            running_for,
+            call,
             records: batch.map(|batch| (batch.first.clone(), batch.last.clone())),
         })
     }
@@ -91,7 +90,7 @@ impl Work {
 
 impl fmt::Display for SlowCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} has run for {:.0?}", self.name, self.running_for)?;
+        write!(f, "{} has run for {:.0?}", self.call.name, self.call.running_for)?;
         match &self.records {
             Some((first, last)) => write!(f, " on the records from {first} to {last}"),
             None => Ok(()),

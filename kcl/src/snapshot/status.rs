@@ -1,11 +1,11 @@
-//! What the tasks of a shard note for snapshots, health and metrics.
+//! The state of a shard, as its tasks note it for snapshots, health and metrics.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::calls::Work;
-use super::{AggregateCounts, ProcessorCall, ShardSnapshot, WorkerSnapshot};
+use super::{AggregateCounts, ShardSnapshot, WorkerSnapshot};
 use crate::error::ProcessorError;
 use crate::health::{Failed, ProblemKind, ProblemLog};
 use crate::metrics::{Meter, Metric, milliseconds};
@@ -13,27 +13,27 @@ use crate::progress::ShardProgress;
 use crate::sequence::ExtendedSequenceNumber;
 use crate::shard_state::ShardState;
 
-/// What a shard's tasks write down.
+/// The state of a shard that the worker owns.
 #[derive(Debug)]
 pub(crate) struct ShardStatus {
     shard_id: String,
     state: Mutex<ShardState>,
     records: AtomicU64,
-    /// Its processor returned from its last call, and was dropped.
+    /// True after its processor has returned from its last call and was dropped.
     has_stopped: AtomicBool,
     progress: ShardProgress,
     work: Mutex<Work>,
     totals: Arc<Totals>,
 }
 
-/// Sums over all shards that a worker has owned.
+/// Totals of all shards that a worker has owned.
 #[derive(Debug)]
 pub(crate) struct Totals {
     records: AtomicU64,
     bytes: AtomicU64,
     aggregates: Mutex<AggregateCounts>,
-    meter: Meter,
-    problems: Arc<ProblemLog>,
+    pub(crate) meter: Meter,
+    pub(crate) problems: Arc<ProblemLog>,
 }
 
 impl ShardStatus {
@@ -53,7 +53,7 @@ impl ShardStatus {
         &self.shard_id
     }
 
-    /// How far the shard is.
+    /// The progress of the shard.
     pub(crate) fn progress(&self) -> &ShardProgress {
         &self.progress
     }
@@ -70,7 +70,7 @@ impl ShardStatus {
         &self.totals.meter
     }
 
-    /// Where the failures of this shard's reads, calls and checkpoints are noted.
+    /// The log for failures of the shard's reads, calls and checkpoints.
     pub(crate) fn problems(&self) -> &ProblemLog {
         &self.totals.problems
     }
@@ -83,51 +83,52 @@ impl ShardStatus {
         if let Some(millis) = millis {
             self.measure(Metric::MillisBehindLatest, millis as f64);
         }
-        self.progress.lock().answered(self.now(), millis.map(Duration::from_millis));
+        self.progress.lock().lag.answered(self.now(), millis.map(Duration::from_millis));
     }
 
     fn now(&self) -> Duration {
         self.totals.problems.now()
     }
 
-    /// A page with records was fetched; `spread`: from the arrival of its first record to that of its
-    /// last one.
+    /// Notes that a page with records was fetched. `spread`: the time from the arrival of its first record to
+    /// that of its last one.
     pub(crate) fn fetched(&self, millis_behind: Option<u64>, spread: Duration) {
         let behind = millis_behind.map(Duration::from_millis);
-        self.progress.lock().fetched(self.now(), behind, spread);
+        self.progress.lock().lag.fetched(self.now(), behind, spread);
     }
 
-    /// The processor has taken the batch in hand.
+    /// Notes that the processor has finished with its batch.
     pub(crate) fn batch_processed(&self) {
         lock(&self.work).has_no_batch();
     }
 
-    /// The processor is given the records from `first` to `last`.
+    /// Notes that the processor is given the records from `first` to `last`.
     pub(crate) fn took_batch(&self, first: &ExtendedSequenceNumber, last: &ExtendedSequenceNumber) {
         lock(&self.work).took_batch(self.now(), first.clone(), last.clone());
     }
 
-    /// A call of the processor begins; it has ended when the guard is dropped.
+    /// Notes that a call of the processor begins. It has ended when the guard is dropped.
     pub(crate) fn call(&self, name: &'static str) -> CallGuard<'_> {
         lock(&self.work).began(name, self.now());
         CallGuard(self)
     }
 
-    /// Warns of a call that takes longer than `limit`, and reports how far processing is.
+    /// Warns of a call that takes longer than `limit`, and measures how far processing is behind.
     pub(crate) fn watch_over(&self, limit: Option<Duration>) {
         let now = self.now();
         if self.meter().is_on() {
-            // The recorder is the application's code: no lock is held while it runs.
-            let lag = self.progress.lock().lag(now);
+            // The recorder is code of the application, so no lock is held while it runs.
+            let lag = self.progress.lock().lag.at(now);
             if let Some(lag) = lag {
                 self.measure(Metric::ProcessingLag, milliseconds(lag));
             }
             let call = lock(&self.work).call(now);
-            let running_for = call.map_or(Duration::ZERO, |(_, running_for)| running_for);
+            let running_for = call.map_or(Duration::ZERO, |call| call.running_for);
             self.measure(Metric::ProcessorCallTime, milliseconds(running_for));
         }
         let (slow, noted) = {
-            // Noted under the lock, which the end of the call needs: a call that has ended is not stuck.
+            // The problem is noted under the lock, which the end of the call needs, too. So a call that has ended
+            // is never noted as stuck.
             let mut work = lock(&self.work);
             let slow = limit.and_then(|limit| work.slow(limit, now));
             let Some(slow) = slow else { return };
@@ -139,8 +140,8 @@ impl ShardStatus {
             let first = slow.records.as_ref().map(|(first, _)| tracing::field::display(first));
             let last = slow.records.as_ref().map(|(_, last)| tracing::field::display(last));
             tracing::warn!(
-                shard_id = self.shard_id, call = slow.name, running_for = ?slow.running_for, first, last,
-                "a call of the processor takes long: the shard waits for it"
+                shard_id = self.shard_id, call = slow.call.name, running_for = ?slow.call.running_for, first, last,
+                "a call of the processor takes long, and the shard waits for it"
             );
         }
     }
@@ -184,13 +185,13 @@ impl ShardStatus {
         };
         let (lag, millis_behind_latest) = {
             let progress = self.progress.lock();
-            (progress.lag(now), progress.behind())
+            (progress.lag.at(now), progress.lag.behind())
         };
         ShardSnapshot {
             lag,
             millis_behind_latest,
             batch_in_hand_for,
-            call: call.map(|(name, running_for)| ProcessorCall { name, running_for }),
+            call,
             read_failures: reads.as_ref().map_or(0, |problem| problem.failures),
             last_read_failure: reads.map(|problem| problem.cause),
             records_trimmed: find(ProblemKind::RecordsTrimmed).map(|problem| problem.cause),
@@ -253,6 +254,6 @@ impl Totals {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change is one assignment or sum: a panic elsewhere leaves nothing half done.
+    // Each change is one assignment or sum, so a panic elsewhere leaves a valid state.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
-//! Which shards need a lease: pure, on the graph of splits and merges.
+//! Decides which shards need a lease, by the graph of splits and merges. Pure.
 //!
-//! A shard waits for its parents, so leases are made from the oldest shard that must be read on
-//! downwards: below a shard that has a lease, leases come by themselves, when the parent ends.
+//! A shard waits for its parents, so leases are created for the oldest shards that must be read. The
+//! descendants of a shard with a lease get theirs when their parents end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ pub(super) struct NewLease<'a> {
     pub(super) checkpoint: Checkpoint,
 }
 
-/// The sentinel of a start position.
+/// Returns the checkpoint that stands for a start position.
 pub(super) fn sentinel(position: InitialPosition) -> Checkpoint {
     match position {
         InitialPosition::Latest => Checkpoint::Latest,
@@ -28,9 +28,9 @@ pub(super) fn sentinel(position: InitialPosition) -> Checkpoint {
     }
 }
 
-/// Leases that are missing, oldest shard first, for a stream whose shards are all in `shards`.
+/// Returns the leases that are missing, oldest shard first. `shards` are all that the stream lists.
 ///
-/// `unreadable`: keys of leases that are there, and nothing more is known of them.
+/// `unreadable`: keys of lease items that exist and cannot be read.
 pub(super) fn missing_leases<'a>(
     shards: &'a [Shard],
     leases: &[Lease],
@@ -59,7 +59,7 @@ pub(super) fn missing_leases<'a>(
         },
         initial: sentinel(position),
     };
-    for shard in shards.iter().filter(|shard| shard.is_open()) {
+    for shard in shards.iter().filter(|shard| shard.open) {
         if !graph.leased.contains(shard.id.as_str()) && !graph.reach(shard) {
             let initial = graph.initial.clone();
             graph.new.entry(shard.id.as_str()).or_insert(initial);
@@ -78,14 +78,14 @@ pub(super) fn missing_leases<'a>(
 struct Graph<'a, 'l> {
     shards: BTreeMap<&'a str, &'a Shard>,
     leased: BTreeSet<&'l str>,
-    /// Hash keys of leased shards that the stream has forgotten. `None`: not known, so any.
+    /// Hash keys of shards that have a lease and that the stream lists no more. `None`: unknown, so any.
     left_the_stream: Vec<Option<HashKeyRange>>,
-    /// The position includes what shards held before they were closed.
+    /// True if the start position covers records of closed shards.
     from_the_start: bool,
-    /// Shards seen: whether leases reach them from above.
+    /// For each shard visited, whether the lease of an ancestor leads to it.
     reached: BTreeMap<&'a str, bool>,
     new: BTreeMap<&'a str, Checkpoint>,
-    /// Where a shard starts whose ancestor is processed.
+    /// Start of a shard whose ancestor is processed first.
     below: Checkpoint,
     initial: Checkpoint,
 }
@@ -95,10 +95,10 @@ impl<'a, 'l> Graph<'a, 'l> {
         shard.parents.iter().filter_map(|id| self.shards.get(id.as_str()).copied()).collect()
     }
 
-    /// True if the shard will get its lease when an ancestor ends: it, or an ancestor, has one or
-    /// gets one here. Adds the leases that the ancestors on the way lack.
+    /// Returns whether the shard will get its lease when an ancestor ends: the shard or an ancestor has a
+    /// lease, or gets one here. Adds the missing leases of the ancestors in between.
     fn reach(&mut self, shard: &'a Shard) -> bool {
-        // Parents first, without recursion: lineages grow with the age of the stream.
+        // Parents come first. There is no recursion, because lineages grow with the age of the stream.
         let mut path = vec![(shard, false)];
         while let Some((shard, parents_done)) = path.pop() {
             let id = shard.id.as_str();
@@ -117,20 +117,20 @@ impl<'a, 'l> Graph<'a, 'l> {
         self.reached.get(shard.id.as_str()).copied().unwrap_or(false)
     }
 
-    /// A shard without a lease, whose parents are judged.
+    /// Judges a shard without a lease, after its parents.
     fn judge(&mut self, shard: &'a Shard) {
         let parents = self.listed_parents(shard);
-        // Reading from the start, an unreached shard is itself where its line begins.
+        // If reading starts at the trim horizon, a line begins at a shard to which no lease leads.
         let begins_a_line =
             |graph: &Self, id: &str| graph.from_the_start && graph.reached.get(id) == Some(&false);
         let covered = |graph: &Self, id: &str| {
             graph.reached.get(id) == Some(&true) || begins_a_line(graph, id)
         };
-        // A parent that has a lease counts, whether the stream still lists it or not.
+        // A parent that has a lease counts, even if the stream does not list it any more.
         let mut reached =
             shard.parents.iter().any(|id| self.leased.contains(id.as_str()) || covered(self, id));
         if !reached && self.follows_a_forgotten_lease(shard) {
-            // No lease's end leads here any more.
+            // The end of no lease creates this one any more.
             self.new.insert(shard.id.as_str(), self.below.clone());
             reached = true;
         }
@@ -150,8 +150,8 @@ impl<'a, 'l> Graph<'a, 'l> {
         }
     }
 
-    /// True if an ancestor has a lease, and the shards between have left the stream with it: what
-    /// the stream still keeps of that line was not read.
+    /// Returns whether an ancestor has a lease, and has left the stream together with the shards in between.
+    /// Then the records of that line that the stream still keeps were not read.
     fn follows_a_forgotten_lease(&self, shard: &Shard) -> bool {
         let listed = |id: &String| self.shards.contains_key(id.as_str());
         let overlaps = |range: &Option<HashKeyRange>| {
@@ -161,9 +161,9 @@ impl<'a, 'l> Graph<'a, 'l> {
         !shard.parents.iter().all(listed) && self.left_the_stream.iter().any(overlaps)
     }
 
-    /// A finished shard's children must have leases while its own is there: clean-up waits for that.
-    /// They are missing if the owner learned of no children when it finished. The child of a merge
-    /// waits for both parents by their leases, so it comes after these.
+    /// Adds the missing leases of the children of finished shards. A finished lease is not deleted before its
+    /// children have leases. They are missing if the owner of the parent learned of no children at its end. The
+    /// child of a merge waits for the leases of both parents, so its own is created after them.
     fn children_of_ended_shards(&mut self, leases: &'l [Lease]) {
         let outlived = self.outlived();
         let ended: BTreeSet<&str> =
@@ -182,8 +182,8 @@ impl<'a, 'l> Graph<'a, 'l> {
         }
     }
 
-    /// Shards with a lease below them. Without one of their own they are done, even where a parent's
-    /// lease is left: Java deletes that of a finished shard before its parents'.
+    /// Returns the shards of which a descendant has a lease. Without a lease of their own they are finished, even
+    /// if a parent has a lease, because Java deletes the lease of a finished shard before those of its parents.
     fn outlived(&self) -> BTreeSet<&'a str> {
         let mut outlived = BTreeSet::new();
         let leased = self.leased.iter().filter_map(|id| self.shards.get(id));

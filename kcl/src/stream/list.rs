@@ -23,24 +23,18 @@ use crate::service_time::{AnswerDate, ServiceClock};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shard {
     pub id: String,
-    /// One after a split, two after a merge. They may be older than what the stream keeps.
+    /// Ids of its parents: one after a split, two after a merge. The stream may not list them any more.
     pub parents: BTreeSet<String>,
     pub hash_key_range: HashKeyRange,
     pub starting_sequence: SequenceNumber,
     pub open: bool,
 }
 
-impl Shard {
-    pub(crate) fn is_open(&self) -> bool {
-        self.open
-    }
-}
-
-/// Shards, and the service's time when it listed them.
+/// Shards, and the time by the service's clock at which it listed them.
 #[derive(Debug, Clone)]
 pub struct ShardList {
     pub shards: Vec<Shard>,
-    /// No later than the moment the first page was made.
+    /// Not later than the answer with the first page.
     pub server_time: SystemTime,
 }
 
@@ -49,7 +43,7 @@ pub struct ShardList {
 pub enum ListShardsError {
     #[error(transparent)]
     Call(#[from] CallError),
-    /// There is no stream of the name, or it is being deleted.
+    /// No stream has the name, or it is being deleted.
     #[error("the stream does not exist, or is being deleted")]
     NoStream,
     /// The service sent a shard without a usable field.
@@ -59,18 +53,18 @@ pub enum ListShardsError {
 
 /// Lists shards.
 pub trait ShardLister: Send + Sync + Debug {
-    /// Every shard that the stream knows; with `position`, those that were open at it.
+    /// Lists all shards of the stream, or those that were open at `position`.
     fn list(
         &self,
         position: Option<InitialPosition>,
     ) -> BoxFuture<'_, Result<ShardList, ListShardsError>>;
 
-    /// Whether the stream exists, asked by another kind of call. It always does in simulations.
+    /// Asks by another kind of call whether the stream exists. In simulations, it always does.
     fn exists(&self) -> BoxFuture<'_, Result<bool, CallError>> {
         std::future::ready(Ok(true)).boxed()
     }
 
-    /// Which stream has the name now. `None`: it is always the same (in simulations).
+    /// Identifies the stream that has the name now. `None`: it is always the same, as in simulations.
     fn identity(&self) -> BoxFuture<'_, Result<Option<StreamIdentity>, ListShardsError>> {
         std::future::ready(Ok(None)).boxed()
     }
@@ -87,6 +81,12 @@ pub(crate) struct KinesisShardLister {
 impl KinesisShardLister {
     pub(crate) fn new(client: Client, stream: StreamName, service_clock: ServiceClock) -> Self {
         Self { client, stream, service_clock }
+    }
+
+    /// The stream that has the name, unless it is being deleted.
+    async fn find(&self) -> Result<Option<Found>, CallError> {
+        let found = find_stream(&self.client, &self.stream).await?;
+        Ok(found.filter(|found| !found.is_deleting()))
     }
 
     async fn pages(&self, position: Option<InitialPosition>) -> Result<ShardList, ListShardsError> {
@@ -112,19 +112,13 @@ impl ShardLister for KinesisShardLister {
     }
 
     fn exists(&self) -> BoxFuture<'_, Result<bool, CallError>> {
-        async {
-            let found = find_stream(&self.client, &self.stream).await?;
-            Ok(matches!(found, Found::Stream(..)))
-        }
-        .boxed()
+        async { Ok(self.find().await?.is_some()) }.boxed()
     }
 
     fn identity(&self) -> BoxFuture<'_, Result<Option<StreamIdentity>, ListShardsError>> {
-        async move {
-            match find_stream(&self.client, &self.stream).await? {
-                Found::Stream(identity, _) => Ok(Some(identity)),
-                Found::Deleting | Found::Nothing => Err(ListShardsError::NoStream),
-            }
+        async {
+            let found = self.find().await?.ok_or(ListShardsError::NoStream)?;
+            Ok(Some(found.identity))
         }
         .boxed()
     }

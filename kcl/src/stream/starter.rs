@@ -1,9 +1,9 @@
 //! The first leases of an application: created by one of the workers that start, while the others
 //! wait.
 //!
-//! That worker holds the lock of the fleet's leader, an item that the Java library has too, and gives
-//! it back when the leases are there. The lock only saves writes: every create is conditional, so a
-//! worker that finds the holder silent helps.
+//! That worker holds the lock of the fleet's leader, an item that the Java library has, too, and gives it
+//! back when the leases exist. The lock only saves writes. Every write is conditional, so a worker that
+//! finds the holder silent creates leases, too.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -15,37 +15,42 @@ use super::hierarchy::NewLease;
 use super::sync::{ShardSync, Survey, SyncError};
 use crate::lease::{CallErrorKind, LeaderLock, LeaseStoreError};
 
-/// So few leases are created by any worker at once: that takes less time than the lock.
+/// Number of missing leases up to which any worker creates them without the lock. Taking the lock would take
+/// longer.
 const WITHOUT_LOCK: usize = 25;
-/// A holder that was silent for so long is replaced.
+/// Time without a heartbeat after which another worker takes the lock.
 const LOCK_DURATION: Duration = Duration::from_secs(5);
+/// Time between two heartbeats of the holder.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Between two reads of the lock, and after the holder gave it back, at most; half of it at least.
+/// Longest pause between two reads of the lock, and after the holder gave it back. The shortest is half of it.
 const POLL: Duration = Duration::from_secs(1);
-/// How long a lock that is no starter's is respected while no lease appears: a Java leader waits up to
-/// 30 s before it creates the first. Up to twice as long, so that not all workers help at once.
+/// Shortest time without a new lease after which a worker creates leases although another one has the lock. A
+/// Java leader may hold it, which waits up to 30 s before it creates the first lease. The time is drawn up to
+/// twice as long, so that not all workers begin at the same time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Creates the leases that a stream lacks, as one of many workers that start at a time.
+/// Creates the missing leases of a stream, as one of many workers that start at the same time.
 #[derive(Debug)]
 pub(crate) struct Starter<'a> {
     sync: &'a ShardSync,
     worker_id: &'a str,
     random: Mutex<Rng>,
-    /// The service's time at the first listing: where leases at `LATEST` start, however long it takes
-    /// to create them.
+    /// Time of the first listing by the service's clock. Leases at `LATEST` start there, however long their
+    /// creation takes.
     began: OnceLock<SystemTime>,
-    /// Many leases were missing at first, or had never had an owner.
+    /// True if many leases were missing or had never had an owner.
     was_cold: AtomicBool,
 }
 
-/// How the lock was found.
+/// The state of the lock after an attempt to take it.
 enum Lock {
+    /// This worker has it.
     Ours(LeaderLock),
+    /// Another worker has it.
     Others(LeaderLock),
-    /// It was freed a moment ago.
+    /// Its holder has just given it back.
     Free,
-    /// This worker may not use it.
+    /// This worker has no permission to use it.
     Denied,
 }
 
@@ -60,14 +65,14 @@ impl<'a> Starter<'a> {
         }
     }
 
-    /// Returns when every shard that needs a lease has one: whether the fleet starts cold, which is when
-    /// many leases are new.
+    /// Waits until every shard that needs a lease has one. Returns whether the fleet starts cold: many leases
+    /// are new.
     ///
     /// # Errors
-    /// What was done stays: call it again.
+    /// A call failed. Leases that were created stay. May be called again.
     ///
     /// # Cancel safety
-    /// Call it again. A lock that is held expires after five seconds.
+    /// May be called again. A lock that is held expires after five seconds.
     pub(crate) async fn run(&self) -> Result<bool, SyncError> {
         let patience = self.between(PATIENCE, 2 * PATIENCE);
         let clock = &self.sync.clock;
@@ -75,16 +80,16 @@ impl<'a> Starter<'a> {
         let mut stale = None;
         loop {
             let survey = self.sync.survey().await?;
-            self.began.get_or_init(|| survey.server_time());
+            self.began.get_or_init(|| survey.listed.server_time);
             let missing = survey.missing(self.sync.position);
             if missing.len() < fewest {
                 (fewest, since) = (missing.len(), clock.now());
             }
-            let nobody_creates = clock.now().saturating_sub(since) >= patience;
+            let is_stuck = clock.now().saturating_sub(since) >= patience;
             if missing.len() + survey.never_owned() > WITHOUT_LOCK {
                 self.was_cold.store(true, Ordering::Relaxed);
             }
-            if missing.len() <= WITHOUT_LOCK || nobody_creates {
+            if missing.len() <= WITHOUT_LOCK || is_stuck {
                 self.create(&survey, &missing).await?;
                 return Ok(self.was_cold.load(Ordering::Relaxed));
             }
@@ -111,13 +116,13 @@ impl<'a> Starter<'a> {
     }
 
     async fn create(&self, survey: &Survey, missing: &[NewLease<'_>]) -> Result<(), SyncError> {
-        let began = *self.began.get_or_init(|| survey.server_time());
+        let began = *self.began.get_or_init(|| survey.listed.server_time);
         self.sync.create_all(survey, missing, began).await?;
         self.sync.tidy(survey).await?;
         Ok(())
     }
 
-    /// Creates the leases with heartbeats, and gives the lock back, whatever became of them.
+    /// Creates the leases, with heartbeats meanwhile. Gives the lock back, even after a failure.
     async fn create_locked(
         &self,
         survey: &Survey,
@@ -126,10 +131,10 @@ impl<'a> Starter<'a> {
     ) -> Result<(), SyncError> {
         let count = missing.len();
         tracing::info!(count, "creating the leases, for all workers that start");
-        let lock = Mutex::new(Some(lock));
+        let mut lock = Some(lock);
         let created = {
             let create = self.create(survey, missing);
-            let heartbeats = self.heartbeats(&lock);
+            let heartbeats = self.heartbeats(&mut lock);
             tokio::pin!(create, heartbeats);
             tokio::select! {
                 biased;
@@ -137,36 +142,28 @@ impl<'a> Starter<'a> {
                 () = &mut heartbeats => create.await,
             }
         };
-        let lock = lock.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(lock) = lock
             && let Err(error) = self.sync.store.change_leader(Some(&lock), None).await
         {
-            tracing::debug!(%error, "the lock could not be given back; it expires");
+            tracing::debug!(%error, "the lock could not be given back, so it expires");
         }
         created
     }
 
     /// Renews the lock until it is lost.
-    async fn heartbeats(&self, lock: &Mutex<Option<LeaderLock>>) {
-        loop {
+    async fn heartbeats(&self, lock: &mut Option<LeaderLock>) {
+        while lock.is_some() {
             tokio::time::sleep(HEARTBEAT).await;
-            let known = lock.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let next = self.lock();
-            let renewed = self.sync.store.change_leader(known.as_ref(), Some(&next));
-            match renewed.await {
-                Ok(true) => {
-                    *lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
-                }
-                Ok(false) => {
-                    *lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                    return;
-                }
+            match self.sync.store.change_leader(lock.as_ref(), Some(&next)).await {
+                Ok(true) => *lock = Some(next),
+                Ok(false) => *lock = None,
                 Err(error) => tracing::debug!(%error, "the lock could not be renewed"),
             }
         }
     }
 
-    /// `over`: a lock whose holder is silent.
+    /// Tries to take the lock. `over`: the lock of a holder that is silent.
     async fn acquire(&self, over: Option<LeaderLock>) -> Result<Lock, SyncError> {
         let store = &self.sync.store;
         let lock = self.lock();
@@ -186,8 +183,8 @@ impl<'a> Starter<'a> {
         }
     }
 
-    /// Waits until there may be more leases. Answers with the lock, if its holder was silent for as
-    /// long as it may be.
+    /// Waits until the holder of the lock may have created leases. Returns the lock if its holder was silent
+    /// until it expired.
     async fn wait(&self, mut seen: LeaderLock) -> Result<Option<LeaderLock>, SyncError> {
         let clock = &self.sync.clock;
         let began = clock.now();
@@ -197,13 +194,13 @@ impl<'a> Starter<'a> {
             let now = clock.now();
             match self.sync.store.leader().await? {
                 None => {
-                    // All that waited read the whole table now: not at once.
+                    // All workers that waited read the whole table next. The pause spreads them.
                     tokio::time::sleep(self.between(Duration::ZERO, POLL)).await;
                     return Ok(None);
                 }
                 Some(lock) if lock.version != seen.version => (seen, since) = (lock, now),
                 Some(lock) if now.saturating_sub(since) >= lock.duration => return Ok(Some(lock)),
-                // A leader keeps its lock: only the table tells whether it creates leases.
+                // A leader keeps its lock. Only the table shows whether it creates leases.
                 Some(lock) if !lock.is_starter && now.saturating_sub(began) >= 3 * POLL => {
                     return Ok(None);
                 }
@@ -231,7 +228,7 @@ impl<'a> Starter<'a> {
     }
 }
 
-/// The text of a random UUID (version 4).
+/// Formats a random number as a UUID (version 4).
 fn uuid(random: u128) -> String {
     let bits = random & !(0xf << 76) & !(0x3 << 62) | 4 << 76 | 2 << 62;
     let hex = format!("{bits:032x}");

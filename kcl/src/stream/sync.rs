@@ -1,7 +1,9 @@
 //! Compares the stream with the lease table, and creates and deletes leases accordingly. Every write
-//! is conditional and idempotent: any number of workers may do it at a time.
+//! is conditional and idempotent, so any number of workers may sync at the same time.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod children;
+
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -17,21 +19,22 @@ use crate::clock::Clock;
 use crate::config::{InitialPosition, OnRecreatedStream};
 use crate::current_stream::CurrentStream;
 use crate::lease::{
-    ChildShard, Lease, LeaseStore, LeaseStoreError, LeaseWrite, Outcome, ShardFacts, Snapshot,
-    StoreFuture, StreamIdentity,
+    Lease, LeaseStore, LeaseStoreError, LeaseWrite, Outcome, ShardFacts, Snapshot, StoreFuture,
+    StreamIdentity,
 };
 
-/// Writes at a time: at 10 ms each, about as many as a new on-demand table takes a second.
+/// Writes that are under way at the same time. At 10 ms each, they are about as many a second as a new
+/// on-demand table accepts.
 const CONCURRENT_WRITES: usize = 32;
 /// Attempts to replace a lease whose owner goes on renewing it.
 const REPLACE_TRIES: u32 = 10;
-/// Pause before creates that failed are tried again.
+/// Pause before leases whose creation failed are created again.
 const AGAIN: Duration = Duration::from_millis(200);
-/// For how long a look at the table is good for creating leases. Shorter than finished leases are
-/// kept: what was missing was never there.
-const LOOK_LASTS: Duration = Duration::from_secs(30);
+/// Age of a read of the table up to which it serves to create leases. Finished leases are kept for longer,
+/// so a lease that such a read does not show did not exist before, either.
+const READ_LASTS: Duration = Duration::from_secs(30);
 
-/// Why a shard sync failed. What it had done stays, and does no harm.
+/// Why a shard sync failed. The writes that it had made stay. They do no harm.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum SyncError {
     #[error(transparent)]
@@ -41,47 +44,48 @@ pub(crate) enum SyncError {
     /// A reshard is in progress, or the listing is broken.
     #[error("the listed shards do not cover all hash keys: a reshard may be in progress")]
     Incomplete,
-    /// A shard came to its end, as its reader says, and the listing does not know of that yet.
+    /// The reader of a shard reached its end, and the listing does not show that yet.
     #[error("shard {shard_id} is listed as open, or not yet: list its children again later")]
     StillOpen { shard_id: String },
     /// The stream was deleted and created again since the leases were made, or since this worker began to
-    /// read it. [`ShardSync::run`] returns this only if the settings say that it is an error; the single
+    /// read it. [`ShardSync::run`] returns this only if the settings say that it is an error. The single
     /// steps return it under any setting.
     #[error("stream {stream} was created again since the leases were made")]
     StreamRecreated { stream: String },
-    /// The process was stopped since it looked: what was missing then may have come and gone.
-    #[error("the table was looked at too long ago to create leases from it: sync again")]
+    /// The process was suspended after it had read the table. A lease that was missing then may have been
+    /// created and deleted since.
+    #[error("the table was read too long ago to create leases from it: sync again")]
     Stale,
 }
 
-/// What a sync did.
+/// How many leases a sync created and deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct SyncReport {
     pub(crate) created: usize,
     pub(crate) deleted: usize,
 }
 
-/// See the module.
+/// Syncs the lease table with the shards of the stream.
 #[derive(Debug, Clone)]
 pub(crate) struct ShardSync {
     pub(crate) lister: Arc<dyn ShardLister>,
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) position: InitialPosition,
     pub(crate) stream: Arc<CurrentStream>,
-    /// Items say that they are leases: not in the tables of older workers.
+    /// True if each item names its type. Items in the tables of older workers do not.
     pub(crate) has_entity_type: bool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) finished: Arc<Mutex<FinishedSince>>,
 }
 
-/// What one reading of the table and the stream showed.
+/// The lease table and the shards of the stream, read one after the other.
 #[derive(Debug)]
 pub(super) struct Survey {
     table: Snapshot,
     /// When the table was read.
-    looked: Duration,
-    listed: ShardList,
-    /// The table is empty: `listed` are the shards that were open at the start position, and no more.
+    read: Duration,
+    pub(super) listed: ShardList,
+    /// True if the table is empty. Then `listed` has only the shards that were open at the start position.
     is_first: bool,
 }
 
@@ -100,28 +104,20 @@ impl Survey {
         missing_leases(&self.listed.shards, &self.table.leases, &unreadable, position)
     }
 
-    /// How many leases have never had an owner.
+    /// The number of leases that have never had an owner.
     pub(super) fn never_owned(&self) -> usize {
         let leases = self.table.leases.iter();
         leases.filter(|lease| lease.owner.is_none() && lease.counter == 0).count()
     }
-
-    /// The service's time when it listed the shards.
-    pub(super) fn server_time(&self) -> SystemTime {
-        self.listed.server_time
-    }
 }
 
-/// A lease that was to be created, and whether it was missing.
-type Created<'f, 's> = (&'f NewLease<'s>, Result<bool, SyncError>);
-
 impl ShardSync {
-    /// One pass: leases that are missing are created, those of finished shards deleted. If the stream is
-    /// another one than the leases are of, the settings decide.
+    /// Creates missing leases, and deletes those of finished shards. If the leases are of a former stream of
+    /// the same name, the settings decide.
     pub(crate) async fn run(&self) -> Result<SyncReport, SyncError> {
         match self.sync().await {
             Err(SyncError::StreamRecreated { .. })
-                if self.stream.on_recreated() == OnRecreatedStream::StartOver =>
+                if self.stream.on_recreated == OnRecreatedStream::StartOver =>
             {
                 self.start_over().await
             }
@@ -132,23 +128,23 @@ impl ShardSync {
     async fn sync(&self) -> Result<SyncReport, SyncError> {
         let survey = self.survey().await?;
         let missing = survey.missing(self.position);
-        let created = self.create_all(&survey, &missing, survey.server_time()).await?;
+        let created = self.create_all(&survey, &missing, survey.listed.server_time).await?;
         let deleted = self.tidy(&survey).await?;
         Ok(SyncReport { created, deleted })
     }
 
-    /// Reads the table, and then the stream: what the table shows is no newer than the listing.
+    /// Reads the table, and then lists the shards, so that no lease in the table is newer than the listing.
     pub(super) async fn survey(&self) -> Result<Survey, SyncError> {
         let is_empty = |table: &Snapshot| table.leases.is_empty() && table.corrupt.is_empty();
-        let mut looked = self.clock.now();
+        let mut read = self.clock.now();
         let mut table = self.store.list(true).await?;
         if is_empty(&table) {
             let first = self.first_shards(self.position).await?;
-            // Another starter may have filled the table meanwhile, from another listing.
-            looked = self.clock.now();
+            // Another worker that starts may have filled the table meanwhile, from another listing.
+            read = self.clock.now();
             table = self.store.list(true).await?;
             if is_empty(&table) {
-                return Ok(Survey { table, looked, listed: first, is_first: true });
+                return Ok(Survey { table, read, listed: first, is_first: true });
             }
         }
         let listed = self.list(None).await?;
@@ -156,10 +152,11 @@ impl ShardSync {
         if table.leases.iter().any(|lease| is_former(lease, &identity)) {
             return Err(recreated(&identity));
         }
-        Ok(Survey { listed, table, looked, is_first: false })
+        Ok(Survey { listed, table, read, is_first: false })
     }
 
-    /// Adds to the leases what they lack, and deletes those of finished shards; how many of these.
+    /// Adds facts that leases lack, and deletes the leases of finished shards. Returns the number of leases
+    /// deleted.
     pub(super) async fn tidy(&self, survey: &Survey) -> Result<usize, SyncError> {
         let table = &survey.table;
         if survey.is_first {
@@ -177,7 +174,8 @@ impl ShardSync {
                 let range = ShardFacts::HashKeyRange(shard.hash_key_range);
                 facts.push(self.store.write(lease, LeaseWrite::SetFacts(range)));
             }
-            // Leases of Java workers do not name their stream. It was compared after the table was read.
+            // Leases of Java workers do not name their stream. The stream was compared after the table was
+            // read, so they are of this one.
             if lease.stream.is_none() {
                 let named = ShardFacts::Stream(self.stream.identity());
                 facts.push(self.store.write(lease, LeaseWrite::SetFacts(named)));
@@ -204,8 +202,8 @@ impl ShardSync {
         Ok(deleted)
     }
 
-    /// The shards of the stream that the leases are of. The comparison comes after the listing: no stream
-    /// is replaced by an older one, so the listing was of this stream too.
+    /// Lists the shards of the stream that the leases are of. The stream is compared after the listing. A
+    /// stream is never replaced by an older one, so the listing was of this stream, too.
     async fn list(&self, position: Option<InitialPosition>) -> Result<ShardList, SyncError> {
         let listed = self.lister.list(position).await?;
         if !self.stream.is_fresh()
@@ -219,8 +217,8 @@ impl ShardSync {
 
     /// Replaces the leases of a former stream by leases of the present one, at its beginning.
     ///
-    /// Each write is conditional, and shards that are new get their leases first: as long as a lease of
-    /// the former stream is left, any worker can see that this is not done, and do the rest.
+    /// Each write is conditional, and shards that are new get their leases first. As long as a lease of the
+    /// former stream is left, any worker sees that the work is not done, and does the rest.
     async fn start_over(&self) -> Result<SyncReport, SyncError> {
         let was = self.stream.identity();
         if let Some(found) = self.lister.identity().await?
@@ -233,13 +231,13 @@ impl ShardSync {
             stream = identity.arn,
             "the stream was deleted and created again: its leases start over"
         );
-        // All that is in the new stream was put after this application had started.
+        // Every record of the new stream was put after this application had started.
         let position = match self.position {
             InitialPosition::AtTimestamp(time) => InitialPosition::AtTimestamp(time),
             InitialPosition::Latest | InitialPosition::TrimHorizon => InitialPosition::TrimHorizon,
         };
         let first = self.first_shards(position).await?;
-        let looked = self.clock.now();
+        let read = self.clock.now();
         let table = self.store.list(true).await?;
         let mut report = SyncReport::default();
         let new_lease = |shard: &Shard| {
@@ -248,13 +246,13 @@ impl ShardSync {
         };
         for shard in &first.shards {
             if !table.leases.iter().any(|lease| lease.key == shard.id) {
-                let created = self.store_new(&new_lease(shard), looked).await?;
+                let created = self.store_new(&new_lease(shard), read).await?;
                 report.created += usize::from(created);
             }
         }
-        // A lease that does not name its stream is taken for one of the former stream if the stream was
-        // replaced just now and the lease holds more than a start position. These go first: the others
-        // show that this is not done.
+        // A lease that does not name its stream counts as one of the former stream if the stream was
+        // replaced just now and the lease holds more than a start position. Such leases are replaced first,
+        // because the others show to any worker that the work is not done.
         let unnamed = |lease: &&Lease| {
             was != identity && lease.stream.is_none() && !lease.checkpoint.is_initial()
         };
@@ -267,14 +265,16 @@ impl ShardSync {
             let outcome = loop {
                 let write = match shard {
                     Some(shard) => LeaseWrite::Replace { new: Box::new(new_lease(shard)) },
-                    // Not one of the first: if it exists again, its parents' end brings its lease.
+                    // The shard was not open at the position. If it exists again, it gets its lease at the end
+                    // of its parents.
                     None => LeaseWrite::Delete,
                 };
                 let outcome = self.store.write(&lease, write).await?;
                 tries += 1;
                 match outcome {
-                    // Its owner wrote it meanwhile, and knows nothing of the new stream. A lease that
-                    // does not name its stream must not be left: a later pass would take it for new.
+                    // Its owner, which does not know of the new stream, wrote it meanwhile. A lease that
+                    // does not name its stream must not be left, because a later pass would take it for a
+                    // lease of the new stream.
                     Outcome::ConditionFailed(Some(found))
                         if tries < REPLACE_TRIES && (named(&&found) || unnamed(&&found)) =>
                     {
@@ -294,7 +294,7 @@ impl ShardSync {
         Ok(report)
     }
 
-    /// The shards that were open at the position, oldest first.
+    /// Lists the shards that were open at the position, oldest first.
     async fn first_shards(&self, position: InitialPosition) -> Result<ShardList, SyncError> {
         let mut listed = self.list(Some(position)).await?;
         let ranges = listed.shards.iter().map(|shard| shard.hash_key_range);
@@ -305,11 +305,12 @@ impl ShardSync {
         Ok(listed)
     }
 
-    /// Creates leases, many at a time, but each after those of its parents: a shard whose lease comes
-    /// before its parents' could start before them. A create that fails for a passing reason is tried
-    /// again as long as others succeed.
+    /// Creates leases, many at the same time, but each after those of its parents. A shard whose lease exists
+    /// before its parents' could start before them. A creation that fails for a transient reason is repeated
+    /// as long as others succeed.
     ///
-    /// `now`: the service's time at which a lease at `LATEST` starts. Answers how many were created.
+    /// `now`: the time by the service's clock at which a lease at `LATEST` starts. Returns the number of leases
+    /// created.
     pub(super) async fn create_all(
         &self,
         survey: &Survey,
@@ -319,7 +320,11 @@ impl ShardSync {
         let mut created = 0;
         for mut left in generations(new) {
             while !left.is_empty() {
-                let creates = self.creates(&left, now, survey.looked);
+                let mut creates: Vec<BoxFuture<'_, _>> = Vec::new();
+                creates.extend(left.iter().map(|new| {
+                    let created = async { self.create(new, now, survey.read).await };
+                    created.map(|created| (*new, created)).boxed()
+                }));
                 let mut creates = stream::iter(creates).buffer_unordered(CONCURRENT_WRITES);
                 let (mut failed, mut done) = (Vec::new(), 0);
                 while let Some((new, result)) = creates.next().await {
@@ -351,28 +356,14 @@ impl ShardSync {
         Ok(created)
     }
 
-    /// One future for each lease; none has begun.
-    fn creates<'f, 's>(
-        &'f self,
-        new: &[&'f NewLease<'s>],
-        now: SystemTime,
-        looked: Duration,
-    ) -> Vec<BoxFuture<'f, Created<'f, 's>>> {
-        let create = |new: &&'f NewLease<'s>| {
-            let new = *new;
-            async move { (new, self.create(new, now, looked).await) }.boxed()
-        };
-        new.iter().map(create).collect()
-    }
-
-    /// `looked`: when its lease was found missing.
+    /// Creates a lease that was missing when the table was read at `read`. Returns whether it was still missing.
     async fn create(
         &self,
         new: &NewLease<'_>,
         now: SystemTime,
-        looked: Duration,
+        read: Duration,
     ) -> Result<bool, SyncError> {
-        self.store_new(&self.new_lease(new, now), looked).await
+        self.store_new(&self.new_lease(new, now), read).await
     }
 
     fn new_lease(&self, new: &NewLease<'_>, now: SystemTime) -> Lease {
@@ -387,8 +378,8 @@ impl ShardSync {
         lease
     }
 
-    async fn store_new(&self, lease: &Lease, looked: Duration) -> Result<bool, SyncError> {
-        if self.clock.now().saturating_sub(looked) > LOOK_LASTS {
+    async fn store_new(&self, lease: &Lease, read: Duration) -> Result<bool, SyncError> {
+        if self.clock.now().saturating_sub(read) > READ_LASTS {
             return Err(SyncError::Stale);
         }
         let created = self.store.write(lease, LeaseWrite::Create).await?.applied().is_some();
@@ -402,105 +393,14 @@ impl ShardSync {
         let mut lease = Lease::new(shard_id, checkpoint);
         lease.stream = Some(self.stream.identity());
         lease.has_entity_type = self.has_entity_type;
-        // Nothing was read yet; from here on, workers of this library note how far they are.
+        // Nothing was read yet. From here on, workers of this library note up to when they have read.
         lease.read_to = Some(SystemTime::UNIX_EPOCH);
         lease
     }
-
-    /// Creates the leases of a finished shard's children, at the trim horizon, where they are
-    /// missing, and notes them in the parent's item. No children given: those that the stream lists.
-    pub(crate) async fn create_children(
-        &self,
-        parent: &Lease,
-        children: Vec<ChildShard>,
-    ) -> Result<Vec<String>, SyncError> {
-        // The parent is unfinished now, so no child of it is.
-        let looked = self.clock.now();
-        let children = if children.is_empty() {
-            let listed = self.list_after_end(parent).await?.shards;
-            let is_child = |shard: &Shard| shard.parents.contains(parent.shard_id());
-            listed.into_iter().filter(is_child).map(as_child).collect()
-        } else {
-            children
-        };
-        for child in &children {
-            self.create_child(parent, child, looked).await?;
-        }
-        let ids: Vec<String> = children.into_iter().map(|child| child.shard_id).collect();
-        if !ids.is_empty() {
-            let children = ShardFacts::Children(ids.clone());
-            self.store.write(parent, LeaseWrite::SetFacts(children)).await?;
-        }
-        Ok(ids)
-    }
-
-    async fn create_child(
-        &self,
-        parent: &Lease,
-        child: &ChildShard,
-        looked: Duration,
-    ) -> Result<(), SyncError> {
-        // The child of a merge waits for both parents by their leases, so a missing one would let it
-        // start early. Once the child's own lease exists, a missing parent was cleaned up.
-        for other in child.parents.iter().filter(|id| *id != parent.shard_id()) {
-            let missing = self.store.get(other).await?.is_none()
-                && self.store.get(&child.shard_id).await?.is_none();
-            if missing {
-                Box::pin(self.run()).await?;
-                self.lease_line(parent, other).await?;
-            }
-        }
-        let mut lease = self.lease(&child.shard_id, Checkpoint::TrimHorizon);
-        lease.parents = child.parents.iter().cloned().collect::<BTreeSet<_>>();
-        lease.parents.insert(parent.shard_id().to_owned());
-        lease.hash_key_range = Some(child.hash_key_range);
-        self.store_new(&lease, looked).await?;
-        Ok(())
-    }
-
-    /// Creates the leases, at the trim horizon, that a shard and its ancestors lack up to those that
-    /// have one: a sync leaves them to the ends of these, and each waits for its own parents.
-    async fn lease_line(&self, ended: &Lease, shard_id: &str) -> Result<(), SyncError> {
-        let looked = self.clock.now();
-        let listed = self.list_after_end(ended).await?;
-        let by_id: BTreeMap<&str, &Shard> =
-            listed.shards.iter().map(|shard| (shard.id.as_str(), shard)).collect();
-        let mut missing = BTreeMap::new();
-        let mut path = vec![shard_id];
-        while let Some(id) = path.pop() {
-            let Some(shard) = by_id.get(id) else { continue };
-            if !missing.contains_key(id) && self.store.get(id).await?.is_none() {
-                missing.insert(id, *shard);
-                path.extend(shard.parents.iter().map(String::as_str));
-            }
-        }
-        // A shard whose lease comes before its parents' could start before them.
-        let mut missing: Vec<&Shard> = missing.into_values().collect();
-        missing.sort_by_key(|shard| &shard.starting_sequence);
-        for shard in missing {
-            let new = NewLease { shard, checkpoint: Checkpoint::TrimHorizon };
-            self.create(&new, listed.server_time, looked).await?;
-        }
-        Ok(())
-    }
-
-    /// The shards that the stream lists, the end of `ended` among them. A listing may lag.
-    async fn list_after_end(&self, ended: &Lease) -> Result<ShardList, SyncError> {
-        let listed = self.list(None).await?;
-        let find = |id: &str| listed.shards.iter().find(|shard| shard.id == id);
-        let behind = match find(ended.shard_id()) {
-            Some(shard) => shard.is_open(),
-            // Shards leave the stream after their parents.
-            None => ended.parents.iter().any(|parent| find(parent).is_some()),
-        };
-        if behind {
-            return Err(SyncError::StillOpen { shard_id: ended.shard_id().to_owned() });
-        }
-        Ok(listed)
-    }
 }
 
-/// New leases, oldest shard first, by how many ancestors in a line they have among them.
+/// Groups new leases by generation: the length of the longest line of ancestors that are new, too. `new` has the
+/// oldest shard first.
 fn generations<'n, 's>(new: &'n [NewLease<'s>]) -> Vec<Vec<&'n NewLease<'s>>> {
     let mut depths: BTreeMap<&str, usize> = BTreeMap::new();
     let mut generations: Vec<Vec<&NewLease<'_>>> = Vec::new();
@@ -520,7 +420,7 @@ fn generations<'n, 's>(new: &'n [NewLease<'s>]) -> Vec<Vec<&'n NewLease<'s>>> {
     generations
 }
 
-/// Whether a lease says that it is of an earlier stream of the name.
+/// True if the lease names an earlier stream of the same name.
 fn is_former(lease: &Lease, identity: &StreamIdentity) -> bool {
     let earlier = |stream: &StreamIdentity| stream.created < identity.created;
     lease.stream.as_ref().is_some_and(earlier)
@@ -530,19 +430,11 @@ fn recreated(identity: &StreamIdentity) -> SyncError {
     SyncError::StreamRecreated { stream: identity.arn.clone() }
 }
 
-fn as_child(shard: Shard) -> ChildShard {
-    ChildShard {
-        shard_id: shard.id,
-        parents: shard.parents.into_iter().collect(),
-        hash_key_range: shard.hash_key_range,
-    }
-}
-
 /// True if every hash key lies in one of the ranges. Overlaps do not matter.
 fn covers_all_hash_keys(ranges: impl Iterator<Item = HashKeyRange>) -> bool {
     let mut ranges: Vec<_> = ranges.collect();
     ranges.sort_by_key(|range| range.start());
-    // The first key that is not covered yet; `None`: all are.
+    // The first key that is not covered yet. `None`: all keys are covered.
     let mut open_from = Some(HashKey::MIN.get());
     for range in ranges {
         match open_from {

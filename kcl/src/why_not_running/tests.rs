@@ -254,6 +254,6 @@ fn the_text_says_what_to_do() {
         failures: 3,
     };
     let text = problem.to_string();
-    assert!(text.ends_with("(no disk): mend the cause"), "{text}");
+    assert!(text.ends_with("(no disk): fix the cause"), "{text}");
     assert_eq!(WhyNotRunning::Problem(problem).to_string(), text);
 }

@@ -15,13 +15,12 @@ use tokio::sync::watch;
 
 use super::handle::WorkerHandle;
 use super::run;
-use super::shards::{View, ViewParts};
+use super::shards::View;
 use super::shutdown::ShutdownReport;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ConfigError, ConsumerConfig, application_problem};
 use crate::coordinator::{Coordinator, CoordinatorParts};
 use crate::error::{BuildError, WorkerError};
-use crate::executor::CurrentRuntime;
 use crate::health::ProblemLog;
 use crate::metrics::Meter;
 #[cfg(feature = "metrics")]
@@ -46,20 +45,20 @@ pub struct Scheduler {
 impl Scheduler {
     /// Starts building a worker of `application` that reads `stream`, a name or an ARN.
     ///
-    /// Workers with the same application name share the shards of the stream. The application also names the lease table,
-    /// unless the settings do.
+    /// Workers with the same application name share the shards of the stream. The application also names the lease
+    /// table, unless the settings do.
     pub fn builder(
         application: impl Into<String>,
         stream: impl Into<String>,
         sdk_config: &SdkConfig,
     ) -> SchedulerBuilder {
+        let kinesis =
+            aws_sdk_kinesis::config::Builder::from(sdk_config).behavior_version(behavior_version());
         SchedulerBuilder {
             application: application.into(),
             stream: stream.into(),
-            kinesis_config: sdk_config.clone(),
-            dynamodb_config: sdk_config.clone(),
-            kinesis: None,
-            dynamodb: None,
+            kinesis: aws_sdk_kinesis::Client::from_conf(kinesis.build()),
+            dynamodb: dynamodb_client(sdk_config),
             factory: None,
             config: ConsumerConfig::default(),
             coordination: None,
@@ -77,16 +76,7 @@ impl Scheduler {
         problems: Arc<ProblemLog>,
         seed: u64,
     ) -> Self {
-        let view = View::new(ViewParts {
-            worker_id: worker.worker_id.clone(),
-            budget: Arc::clone(&worker.budget),
-            fleet: coordinator.fleet_view(),
-            states,
-            clock: Arc::clone(&worker.clock),
-            config: Arc::clone(&worker.config),
-            meter,
-            problems,
-        });
+        let view = View::new(&worker, coordinator.fleet_view(), states, meter, problems);
         Self { coordinator, view: Arc::new(view), worker, seed }
     }
 
@@ -97,8 +87,8 @@ impl Scheduler {
 
     /// Starts the worker.
     ///
-    /// Reads and processors run on the current runtime. The coordination runs on a thread of its own, or on the runtime of
-    /// [`coordination_on`](SchedulerBuilder::coordination_on).
+    /// Reads and processors run on the current runtime. The coordination runs on a thread of its own, or on the runtime
+    /// of [`coordination_on`](SchedulerBuilder::coordination_on).
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -145,10 +135,8 @@ impl fmt::Debug for Scheduler {
 pub struct SchedulerBuilder {
     application: String,
     stream: String,
-    kinesis_config: SdkConfig,
-    dynamodb_config: SdkConfig,
-    kinesis: Option<aws_sdk_kinesis::Client>,
-    dynamodb: Option<aws_sdk_dynamodb::Client>,
+    kinesis: aws_sdk_kinesis::Client,
+    dynamodb: aws_sdk_dynamodb::Client,
     factory: Option<Arc<dyn ErasedFactory>>,
     config: ConsumerConfig,
     coordination: Option<Handle>,
@@ -173,38 +161,39 @@ impl SchedulerBuilder {
 
     /// Sets the SDK configuration for DynamoDB, if its endpoint, account or region differs from that of the stream.
     pub fn dynamodb_config(mut self, sdk_config: &SdkConfig) -> Self {
-        self.dynamodb_config = sdk_config.clone();
+        self.dynamodb = dynamodb_client(sdk_config);
         self
     }
 
-    /// Sets a Kinesis client, for instance for a stream in another account. The worker uses its configuration with its own
-    /// time limits and retries.
+    /// Sets a Kinesis client, for instance for a stream in another account. The worker uses its configuration with its
+    /// own time limits and retries.
     ///
-    /// If an HTTP client was set for it, or in the SDK configuration, the coordination and the reads share that client and its
-    /// connections, and the thread that renews the leases drives some of the reads. When the worker ends, reads in flight of
-    /// another worker with the same HTTP client fail and are retried.
+    /// If an HTTP client was set for it, or in the SDK configuration, the coordination and the reads share that client
+    /// and its connections, and the thread that renews the leases drives some of the reads. When the worker ends, reads
+    /// in flight of another worker with the same HTTP client fail and are retried.
     pub fn kinesis_client(mut self, client: aws_sdk_kinesis::Client) -> Self {
-        self.kinesis = Some(client);
+        self.kinesis = client;
         self
     }
 
-    /// Sets a DynamoDB client. The worker uses its configuration with its own time limits, retries and credentials cache.
+    /// Sets a DynamoDB client. The worker uses its configuration with its own time limits, retries and credentials
+    /// cache.
     ///
-    /// If an HTTP client was set for it, or in the SDK configuration, the worker uses that client and its connections. Do not
-    /// share it with code that blocks its runtime: a connection lives on the runtime that opened it, and renewals on a
-    /// connection of a blocked runtime time out. Without one, the coordination has its own connections.
+    /// If an HTTP client was set for it, or in the SDK configuration, the worker uses that client and its connections.
+    /// Do not share it with code that blocks its runtime: a connection lives on the runtime that opened it, and
+    /// renewals on a connection of a blocked runtime time out. Without one, the coordination has its own connections.
     pub fn dynamodb_client(mut self, client: aws_sdk_dynamodb::Client) -> Self {
-        self.dynamodb = Some(client);
+        self.dynamodb = client;
         self
     }
 
-    /// Sets the runtime of the coordination: lease renewals, checkpoints, balancing, shard sync, planned stops, and their AWS
-    /// calls. Default: a thread and runtime of the worker, so that processors which block the application's runtime lose no
-    /// lease.
+    /// Sets the runtime of the coordination: lease renewals, checkpoints, balancing, shard sync, planned stops, and
+    /// their AWS calls. Default: a thread and runtime of the worker, so that processors which block the application's
+    /// runtime lose no lease.
     ///
-    /// Use `Handle::current()` in tests under paused time. Any other runtime must not be blocked and must outlive the worker: if
-    /// it ends, the worker ends with an error. It must also be running: on a current-thread runtime outside of `block_on`,
-    /// [`build`](Self::build) never returns.
+    /// Use `Handle::current()` in tests under paused time. Any other runtime must not be blocked and must outlive the
+    /// worker: if it ends, the worker ends with an error. It must also be running: on a current-thread runtime outside
+    /// of `block_on`, [`build`](Self::build) never returns.
     pub fn coordination_on(mut self, runtime: Handle) -> Self {
         self.coordination = Some(runtime);
         self
@@ -228,16 +217,17 @@ impl SchedulerBuilder {
         self.states.watch()
     }
 
-    /// Checks the settings, the stream and the lease table, and creates the table and the leases that are missing. Call it
-    /// within a tokio runtime. The worker takes no lease before [`Scheduler::spawn`].
+    /// Checks the settings, the stream and the lease table, and creates the table and the leases that are missing. Call
+    /// it within a tokio runtime. The worker takes no lease before [`Scheduler::spawn`].
     ///
-    /// With [`InitialPosition::Latest`](crate::InitialPosition::Latest), every record that is put after this call returned is
-    /// read.
+    /// With [`InitialPosition::Latest`](crate::InitialPosition::Latest), every record that is put after this call
+    /// returned is read.
     ///
     /// # Errors
-    /// All problems of the settings, a missing stream, region, credential or permission, and a table that cannot be used are
-    /// returned at once. An unanswered or throttled call, and a stream or table that is being created, are retried until
-    /// [`startup_timeout`](ConsumerConfig::startup_timeout). The text of an error names the call and its cause.
+    /// All problems of the settings, a missing stream, region, credential or permission, and a table that cannot be
+    /// used are returned at once. An unanswered or throttled call, and a stream or table that is being created, are
+    /// retried until [`startup_timeout`](ConsumerConfig::startup_timeout). The text of an error names the call and its
+    /// cause.
     ///
     /// # Cancel safety
     /// If the future is dropped, a table and leases that were created stay. Call `build` again.
@@ -262,16 +252,6 @@ impl SchedulerBuilder {
             .worker_id
             .clone()
             .unwrap_or_else(|| format!("{}-{:016x}", self.application, random.u64(..)));
-        let kinesis = self.kinesis.unwrap_or_else(|| {
-            let config = aws_sdk_kinesis::config::Builder::from(&self.kinesis_config)
-                .behavior_version(behavior_version());
-            aws_sdk_kinesis::Client::from_conf(config.build())
-        });
-        let dynamodb = self.dynamodb.unwrap_or_else(|| {
-            let config = aws_sdk_dynamodb::config::Builder::from(&self.dynamodb_config)
-                .behavior_version(behavior_version());
-            aws_sdk_dynamodb::Client::from_conf(config.build())
-        });
         #[cfg(feature = "metrics")]
         let meter = Meter::new(FacadeSink::new(&self.application, &worker_id));
         #[cfg(not(feature = "metrics"))]
@@ -284,8 +264,8 @@ impl SchedulerBuilder {
             worker_id: worker_id.clone(),
             // Independent of the seed, because it tells two processes with the same settings apart.
             process: random_seed(),
-            kinesis: kinesis.clone(),
-            dynamodb,
+            kinesis: self.kinesis.clone(),
+            dynamodb: self.dynamodb,
             config: Arc::clone(&config),
             clock: Arc::clone(&clock),
             seed: random.u64(..),
@@ -297,7 +277,7 @@ impl SchedulerBuilder {
         .await?;
         let worker = Worker {
             retrieval: Arc::new(PollingRetrieval::new(
-                &kinesis,
+                &self.kinesis,
                 stream,
                 coordinator.stream(),
                 Arc::clone(&config),
@@ -311,7 +291,7 @@ impl SchedulerBuilder {
             config,
             clock,
             factory,
-            executor: Arc::new(CurrentRuntime),
+            executor: Arc::new(Handle::current()),
         };
         Ok(Scheduler::new(coordinator, worker, self.states, meter, problems, random.u64(..)))
     }
@@ -322,10 +302,7 @@ impl SchedulerBuilder {
     /// All problems at once.
     fn check(&self) -> Result<StreamName, ConfigError> {
         let mut problems = self.config.problems();
-        let region = match &self.kinesis {
-            Some(client) => client.config().region(),
-            None => self.kinesis_config.region(),
-        };
+        let region = self.kinesis.config().region();
         let names_the_table = self.config.table.name.is_none();
         problems.extend(application_problem(&self.application, names_the_table));
         match StreamName::parse(&self.stream, region.map(AsRef::as_ref)) {
@@ -336,6 +313,11 @@ impl SchedulerBuilder {
             }
         }
     }
+}
+
+fn dynamodb_client(sdk_config: &SdkConfig) -> aws_sdk_dynamodb::Client {
+    let config = aws_sdk_dynamodb::config::Builder::from(sdk_config);
+    aws_sdk_dynamodb::Client::from_conf(config.behavior_version(behavior_version()).build())
 }
 
 impl fmt::Debug for SchedulerBuilder {

@@ -29,38 +29,41 @@ use crate::worker_state::{StateSender, WorkerState};
 /// Observable state of a worker.
 #[derive(Debug)]
 pub(crate) struct View {
-    parts: ViewParts,
+    worker_id: String,
+    budget: Arc<ByteBudget>,
+    fleet: SharedFleetView,
+    states: StateSender,
+    clock: Arc<dyn Clock>,
+    config: Arc<ConsumerConfig>,
     totals: Arc<Totals>,
-    /// By a number instead of the shard, because the task of an earlier lease of the same shard may still be ending. Its
-    /// processor has ended, since the coordinator does not acquire the lease again before that.
+    /// By a number instead of the shard, because the task of an earlier lease of the same shard may still be ending.
+    /// Its processor has ended, since the coordinator does not acquire the lease again before that.
     shards: Mutex<BTreeMap<u64, Arc<ShardStatus>>>,
 }
 
-/// Sources of a [`View`].
-#[derive(Debug)]
-pub(crate) struct ViewParts {
-    pub(crate) worker_id: String,
-    pub(crate) budget: Arc<ByteBudget>,
-    pub(crate) fleet: SharedFleetView,
-    pub(crate) states: StateSender,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) config: Arc<ConsumerConfig>,
-    pub(crate) meter: Meter,
-    pub(crate) problems: Arc<ProblemLog>,
-}
-
 impl View {
-    pub(crate) fn new(parts: ViewParts) -> Self {
+    pub(crate) fn new(
+        worker: &Worker,
+        fleet: SharedFleetView,
+        states: StateSender,
+        meter: Meter,
+        problems: Arc<ProblemLog>,
+    ) -> Self {
         Self {
-            totals: Arc::new(Totals::new(parts.meter.clone(), Arc::clone(&parts.problems))),
-            parts,
+            worker_id: worker.worker_id.clone(),
+            budget: Arc::clone(&worker.budget),
+            fleet,
+            states,
+            clock: Arc::clone(&worker.clock),
+            config: Arc::clone(&worker.config),
+            totals: Arc::new(Totals::new(meter, problems)),
             shards: Mutex::default(),
         }
     }
 
     /// Notes whether code blocks all threads of the processors' runtime.
     pub(super) fn runtime_is_blocked(&self, blocked: bool) {
-        let (problems, kind) = (&self.parts.problems, ProblemKind::RuntimeBlocked);
+        let (problems, kind) = (&self.totals.problems, ProblemKind::RuntimeBlocked);
         if blocked {
             problems.failed(kind, None, "blocking code has all of its threads");
         } else {
@@ -69,15 +72,15 @@ impl View {
     }
 
     pub(super) fn worker_id(&self) -> &str {
-        &self.parts.worker_id
+        &self.worker_id
     }
 
     pub(super) fn states(&self) -> &StateSender {
-        &self.parts.states
+        &self.states
     }
 
     pub(super) fn lease_table(&self) -> Option<LeaseTableSnapshot> {
-        self.parts.fleet.lock().lease_table(self.parts.clock.now())
+        self.fleet.lock().lease_table(self.clock.now())
     }
 
     pub(super) fn why_not_running(&self, shard_id: &str) -> Option<WhyNotRunning> {
@@ -86,14 +89,14 @@ impl View {
             let own = latest_first.find(|status| status.shard_id() == shard_id);
             (own.map(|status| status.state()), shards.len())
         });
-        let config = &self.parts.config;
+        let config = &self.config;
         let asker = Asker {
-            worker_id: &self.parts.worker_id,
+            worker_id: &self.worker_id,
             failover: config.failover_time,
             has_stopped: self.states().watch().current().is_last(),
             at_limit: leases >= config.max_leases,
             stops_at_gaps: config.on_trimmed_gap == OnTrimmedGap::StopShard,
-            problems: &self.parts.problems,
+            problems: &self.totals.problems,
             own,
         };
         why_not_running(shard_id, &asker, self.lease_table().as_ref())
@@ -101,7 +104,7 @@ impl View {
 
     /// Warns of slow processor calls, and reports the progress of each shard.
     pub(super) fn watch_over_shards(&self) {
-        let limit = self.parts.config.log_warning_for_task_after;
+        let limit = self.config.log_warning_for_task_after;
         let shards: Vec<_> = self.with_shards(|shards| shards.values().cloned().collect());
         for status in shards {
             status.watch_over(limit);
@@ -109,26 +112,24 @@ impl View {
     }
 
     pub(super) fn health(&self) -> Health {
-        let mut problems = self.parts.problems.problems();
-        let mut add = |kind, cause: String| {
-            problems.push(Problem {
-                kind,
-                shard_id: None,
-                cause,
-                since: Duration::ZERO,
-                failures: 1,
-            });
-        };
-        match self.states().watch().current() {
+        let mut problems = self.totals.problems.problems();
+        let end = match self.states().watch().current() {
             WorkerState::Stopping(Some(error)) | WorkerState::Stopped(Some(error)) => {
-                add(ProblemKind::WorkerFailed, error.to_string());
+                Some((ProblemKind::WorkerFailed, error.to_string()))
             }
             WorkerState::Stopped(None) => {
-                add(ProblemKind::WorkerStopped, "as it was asked to".to_owned());
+                Some((ProblemKind::WorkerStopped, "as it was asked to".to_owned()))
             }
-            _ => {}
-        }
-        Health::new(problems, self.parts.config.failover_time)
+            _ => None,
+        };
+        problems.extend(end.map(|(kind, cause)| Problem {
+            kind,
+            shard_id: None,
+            cause,
+            since: Duration::ZERO,
+            failures: 1,
+        }));
+        Health::new(problems, self.config.failover_time)
     }
 
     fn with_shards<T>(&self, act: impl FnOnce(&mut BTreeMap<u64, Arc<ShardStatus>>) -> T) -> T {
@@ -139,7 +140,7 @@ impl View {
         let shards = self.with_shards(|shards| {
             shards.values().map(|status| status.snapshot()).collect::<Vec<_>>()
         });
-        self.totals.snapshot(self.worker_id(), shards, self.parts.budget.held())
+        self.totals.snapshot(self.worker_id(), shards, self.budget.held())
     }
 }
 
@@ -157,8 +158,8 @@ struct Owned {
 pub(super) struct Shards {
     worker: Arc<Worker>,
     view: Arc<View>,
-    /// See [`Shards::may_relinquish`].
-    may_relinquish: CancellationToken,
+    /// Cancelled by a planned stop when the leases of drained shards may be transferred.
+    pub(super) may_relinquish: CancellationToken,
     tasks: FuturesUnordered<BoxFuture<'static, Ended>>,
     /// By the number of the ownership.
     owned: BTreeMap<u64, Owned>,
@@ -187,7 +188,7 @@ impl Shards {
     pub(super) fn start(&mut self, held_lease: HeldLease) {
         // The task of an earlier lease of this shard may still be ending. Its problems are over.
         if self.owns(held_lease.shard_id()) {
-            self.view.parts.problems.forget_shard(held_lease.shard_id());
+            self.view.totals.problems.forget_shard(held_lease.shard_id());
         }
         let status = Arc::new(ShardStatus::new(
             held_lease.shard_id(),
@@ -205,7 +206,8 @@ impl Shards {
             self.random.u64(..),
         );
         let executor = &*self.worker.executor;
-        // Set by the consumer when it starts, or by `ended` below when it gives up waiting for that. Only the first one acts.
+        // Set by the consumer when it starts, or by `ended` below when it gives up waiting for that. Only the first one
+        // acts.
         let begun = Arc::new(AtomicBool::new(false));
         let begins = Arc::clone(&begun);
         let run = async move {
@@ -248,11 +250,12 @@ impl Shards {
     }
 
     fn count(&self, leases: usize) {
-        let meter = &self.view.parts.meter;
+        let meter = &self.view.totals.meter;
         meter.put(Metric::CurrentLeases, None, leases as f64);
     }
 
-    /// Waits for a consumer to end, and returns its shard and the state of the lease. Never returns if there is no consumer.
+    /// Waits for a consumer to end, and returns its shard and the state of the lease. Never returns if there is no
+    /// consumer.
     ///
     /// # Cancel safety
     /// Dropping the future loses no outcome.
@@ -267,7 +270,7 @@ impl Shards {
         let shard_id = shard_id.unwrap_or_default();
         // If this worker holds the lease again, the problems in the log belong to the new consumer.
         if !self.owns(&shard_id) {
-            self.view.parts.problems.forget_shard(&shard_id);
+            self.view.totals.problems.forget_shard(&shard_id);
         }
         (shard_id, result)
     }
@@ -276,11 +279,6 @@ impl Shards {
     fn owns(&self, shard_id: &str) -> bool {
         let mut owned = self.owned.values();
         owned.any(|owned| owned.held_lease.shard_id() == shard_id)
-    }
-
-    /// Token that a planned stop cancels when the leases of drained shards may be transferred.
-    pub(super) fn may_relinquish(&self) -> &CancellationToken {
-        &self.may_relinquish
     }
 
     /// Aborts all consumers. Returns their leases, and whether the processor had stopped.

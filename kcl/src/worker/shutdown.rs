@@ -1,13 +1,13 @@
 //! The planned stop of a worker, and its report.
 //!
-//! 1. The worker acquires no more leases, delivery stops, and every processor is told. This needs no call to the lease table.
-//!    Held leases are still renewed.
-//! 2. Processors finish their batches and checkpoint. Meanwhile the worker removes its row, so that no leader assigns leases to
-//!    it, and scans the lease table for workers that may receive its leases.
+//! 1. The worker acquires no more leases, delivery stops, and every processor is told. This needs no call to the lease
+//!    table. Held leases are still renewed.
+//! 2. Processors finish their batches and checkpoint. Meanwhile the worker removes its row, so that no leader assigns
+//!    leases to it, and scans the lease table for workers that may receive its leases.
 //! 3. After the scan, or at half of the deadline, the lease of each drained shard is transferred, released or kept, as
 //!    `on_stop` says.
-//! 4. Shortly before the deadline, the worker stops waiting for calls to the lease table that are in flight, so that processors
-//!    which wait for a checkpoint get an error in time. At the deadline it aborts the remaining processors.
+//! 4. Shortly before the deadline, the worker stops waiting for calls to the lease table that are in flight, so that
+//!    processors which wait for a checkpoint get an error in time. At the deadline it aborts the remaining processors.
 //! 5. The worker passes on leases that were assigned to it meanwhile.
 //! 6. All tasks end.
 //!
@@ -17,11 +17,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, FutureExt as _, join_all};
-use futures::stream::{FuturesUnordered, StreamExt as _};
+use futures::future::{FutureExt as _, join_all};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use super::shards::Shards;
 use crate::coordinator::Coordinator;
@@ -34,8 +32,8 @@ pub(crate) const STOP_MARGIN: Duration = Duration::from_secs(5);
 const AFTER_ABORT: Duration = Duration::from_secs(1);
 /// Part of [`STOP_MARGIN`] in which the coordinator's tasks end.
 const AFTER_END: Duration = Duration::from_millis(500);
-/// Time before the deadline at which calls in flight are no longer waited for. It leaves processors time to return, and leases
-/// time to be transferred.
+/// Time before the deadline at which calls in flight are no longer waited for. It leaves processors time to return, and
+/// leases time to be transferred.
 const LAST_CALLS: Duration = Duration::from_secs(1);
 
 /// Outcome of a planned stop for each shard of the worker. [`Display`](fmt::Display) writes one line per shard.
@@ -47,11 +45,11 @@ pub struct ShutdownReport {
     /// [`on_stop`](crate::ConsumerConfig::on_stop) says, and of shards that ended.
     pub drained: Vec<String>,
     /// Ids of shards whose processor had not returned by the deadline and was aborted. Their leases expire, because the
-    /// processors may still be at work: another worker continues behind the last checkpoint after the
+    /// processors may still be at work: another worker continues after the last checkpoint after the
     /// [`failover_time`](crate::ConsumerConfig::failover_time).
     pub aborted: Vec<String>,
-    /// Outcome of each shard, by id. Besides the shards above, it has those whose processor stopped and whose lease was lost or
-    /// expires.
+    /// Outcome of each shard, by id. Besides the shards above, it has those whose processor stopped and whose lease was
+    /// lost or expires.
     pub shards: BTreeMap<String, ShardShutdown>,
 }
 
@@ -73,8 +71,8 @@ pub enum ShardShutdown {
     Ended,
     /// The lease was lost before the stop could transfer it: another worker has it, or it expired.
     Lost,
-    /// The processor stopped, and the lease could not be transferred. It still names this worker: another worker continues
-    /// behind the last checkpoint after the failover time.
+    /// The processor stopped, and the lease could not be transferred. It still names this worker: another worker
+    /// continues after the last checkpoint after the failover time.
     LeftToExpire {
         /// Reason for which it could not be transferred.
         cause: String,
@@ -154,7 +152,7 @@ pub(super) async fn stop(
     deadline: Duration,
 ) -> Result<ShutdownReport, WorkerError> {
     coordinator.begin_to_leave(last_calls(deadline));
-    let may_relinquish = shards.may_relinquish().clone();
+    let may_relinquish = shards.may_relinquish.clone();
     let mut stop = Stop { deadline, outcomes: BTreeMap::new(), failure: None };
     let mut leave = std::pin::pin!(async {
         coordinator.withdraw().await;
@@ -198,32 +196,33 @@ struct Stop {
 }
 
 impl Stop {
-    /// Lets every consumer finish its batch, checkpoint and transfer its lease. Aborts the remaining consumers at the deadline.
+    /// Lets every consumer finish its batch, checkpoint and transfer its lease. Aborts the remaining consumers at the
+    /// deadline.
     async fn drain(
         &mut self,
         shards: &mut Shards,
         held_leases: &mut mpsc::Receiver<HeldLease>,
         coordinator: &Coordinator,
     ) {
-        let may_relinquish = shards.may_relinquish().clone();
+        let may_relinquish = shards.may_relinquish.clone();
         let last_calls = last_calls(self.deadline);
         let [half_time, last_calls, deadline] =
             [self.deadline / 2, last_calls, self.deadline].map(tokio::time::sleep);
         let (mut half_time, mut last_calls) = (half_time.boxed().fuse(), last_calls.boxed().fuse());
         let mut deadline = std::pin::pin!(deadline);
-        let mut unbegun = Unbegun::default();
         loop {
+            // Leases that were acquired while the stop began. Their consumers only transfer them.
             while let Ok(held_lease) = held_leases.try_recv() {
-                unbegun.relinquish(held_lease, may_relinquish.clone());
+                shards.start(held_lease);
             }
-            if shards.is_empty() && unbegun.is_empty() {
+            if shards.is_empty() {
                 return;
             }
             tokio::select! {
                 biased;
                 () = &mut deadline => {
                     coordinator.out_of_time();
-                    return self.abort(shards, unbegun).await;
+                    return self.abort(shards).await;
                 }
                 () = &mut last_calls => coordinator.out_of_time(),
                 () = &mut half_time => may_relinquish.cancel(),
@@ -234,8 +233,7 @@ impl Stop {
                         self.failure.get_or_insert(error);
                     }
                 },
-                (shard_id, outcome) = unbegun.next() => self.note(shard_id, outcome.into()),
-                Some(held_lease) = held_leases.recv() => unbegun.relinquish(held_lease, may_relinquish.clone()),
+                Some(held_lease) = held_leases.recv() => shards.start(held_lease),
             }
         }
     }
@@ -246,13 +244,10 @@ impl Stop {
     }
 
     /// Aborts the remaining consumers: the deadline has passed.
-    async fn abort(&mut self, shards: &mut Shards, unbegun: Unbegun) {
+    async fn abort(&mut self, shards: &mut Shards) {
         let out_of_time = || ShardShutdown::LeftToExpire {
             cause: "the lease table did not answer before the deadline of the planned stop".into(),
         };
-        for shard_id in unbegun.shards() {
-            self.note(shard_id, out_of_time());
-        }
         let mut ends = Vec::new();
         for (held_lease, has_stopped) in shards.abort() {
             let (outcome, how) = if has_stopped {
@@ -278,7 +273,7 @@ impl Stop {
                 let _ = shards.ended().await;
             }
         };
-        // A processor that blocks its thread cannot be aborted. Its lease is fenced all the same.
+        // A processor that blocks its thread cannot be aborted. Its lease is fenced nevertheless.
         let _ = timeout(AFTER_ABORT, all).await;
     }
 
@@ -297,42 +292,6 @@ impl Stop {
             None => Ok(ShutdownReport::new(self.outcomes)),
             Some(error) => Err(error),
         }
-    }
-}
-
-/// Leases that were acquired while the stop began. This worker never processed their shards, and transfers them.
-#[derive(Default)]
-struct Unbegun {
-    given: FuturesUnordered<BoxFuture<'static, (String, LeaseOutcome)>>,
-    shards: Vec<String>,
-}
-
-impl Unbegun {
-    fn relinquish(&mut self, held_lease: HeldLease, may_relinquish: CancellationToken) {
-        self.shards.push(held_lease.shard_id().to_owned());
-        self.given.push(Box::pin(async move {
-            may_relinquish.cancelled().await;
-            let outcome = held_lease.end(LeaseEnd::Relinquish).await;
-            (held_lease.shard_id().to_owned(), outcome)
-        }));
-    }
-
-    fn is_empty(&self) -> bool {
-        self.shards.is_empty()
-    }
-
-    /// Ids of the shards whose leases are not transferred yet.
-    fn shards(self) -> Vec<String> {
-        self.shards
-    }
-
-    /// Waits for the next lease that was transferred. Never returns if there is none.
-    async fn next(&mut self) -> (String, LeaseOutcome) {
-        let Some((shard_id, outcome)) = self.given.next().await else {
-            return std::future::pending().await;
-        };
-        self.shards.retain(|other| *other != shard_id);
-        (shard_id, outcome)
     }
 }
 

@@ -213,8 +213,7 @@ async fn a_worker_whose_runtime_runs_nothing_takes_no_more_leases_until_it_does(
     let other = shards.iter().find(|shard| **shard != own).unwrap();
     put(&aws, &probe, 0..100).await;
     gate.entered().await;
-    until("the reason", || reason(&first, &own, ProblemKind::RuntimeBlocked).is_some())
-        .await;
+    until("the reason", || reason(&first, &own, ProblemKind::RuntimeBlocked).is_some()).await;
 
     second.abort();
     let leases = || first.lease_table().unwrap().leases;

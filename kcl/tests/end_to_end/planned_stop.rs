@@ -13,8 +13,9 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemInput;
 use kcl::{CheckpointPolicy, ConsumerConfig, OnStop, ShardShutdown, WorkerHandle};
 use tokio::time::sleep;
 
+use crate::logs::Logs;
 use crate::paused::{Paused, config};
-use crate::probe::{Call, Probe};
+use crate::probe::{Call, Deed, Probe};
 use crate::setup::{APPLICATION, processing, put};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -271,4 +272,27 @@ async fn two_live_processes_of_one_id_never_process_a_shard_together() {
     stage.until("all records", || stage.probe.is_settled()).await;
     stage.probe.assert_exact();
     second.shutdown(DEADLINE).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_after_a_stop_was_asked_for_is_a_warning_and_an_error_is_none() {
+    for panics in [false, true] {
+        let logs = Logs::capture();
+        let deed = move |_: &str, _: &kcl::RecordBatch<'_>| {
+            if panics { Deed::PanicAtStop } else { Deed::FailAtStop }
+        };
+        let stage = Stage { probe: Probe::new().script(deed), ..Stage::new(1).await };
+        let worker = stage.other(config("w1")).await;
+        stage.put(0..5).await;
+        stage.until("the batch", || stage.probe.calls(Call::Waiting).len() == 1).await;
+        worker.shutdown(DEADLINE).await.unwrap();
+        let told = |level: &str| {
+            let lines = logs.lines(level);
+            lines
+                .iter()
+                .any(|line| line.contains("told to stop") && line.contains("process_records"))
+        };
+        assert_eq!((told("WARN"), told("INFO")), (panics, !panics), "{:?}", logs.lines(""));
+        assert!(logs.lines("ERROR").is_empty(), "{:?}", logs.lines("ERROR"));
+    }
 }

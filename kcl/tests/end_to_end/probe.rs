@@ -52,6 +52,10 @@ pub(crate) enum Deed {
     Hang,
     /// Wait until the call is cancelled, then try to checkpoint.
     UntilFenced,
+    /// Wait until the shard is to be given up, then return an error.
+    FailAtStop,
+    /// Wait until the shard is to be given up, then panic.
+    PanicAtStop,
 }
 
 type Script = dyn Fn(&str, &RecordBatch<'_>) -> Deed + Send + Sync;
@@ -177,6 +181,12 @@ impl RecordProcessor for Processor {
             Deed::Hang => {
                 self.called(Call::Waiting);
                 std::future::pending().await
+            }
+            deed @ (Deed::FailAtStop | Deed::PanicAtStop) => {
+                self.called(Call::Waiting);
+                batch.shutdown_token().cancelled().await;
+                assert!(matches!(deed, Deed::FailAtStop), "told to panic");
+                return Err("told to fail".into());
             }
             Deed::UntilFenced => {
                 self.called(Call::Waiting);

@@ -6,7 +6,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use kcl::internals::{Page, Position, Retrieval, RetrievalError, ShardBudget, ShardReader, Start};
+use kcl::WorkerError;
+use kcl::internals::{Page, Position, Retrieval, ShardBudget, ShardReader, Start};
 
 use crate::network::Network;
 use crate::stream::{self, Stream};
@@ -94,7 +95,7 @@ impl ShardReader for Reader {
     fn next_page<'a>(
         &'a mut self,
         budget: &'a ShardBudget,
-    ) -> BoxFuture<'a, Result<Page, RetrievalError>> {
+    ) -> BoxFuture<'a, Result<Page, WorkerError>> {
         async move { Ok(self.read(budget).await) }.boxed()
     }
 }

@@ -8,7 +8,9 @@ use std::cmp::Ordering;
 use std::mem;
 use std::time::Duration;
 
+use crate::checkpoint::Checkpoint;
 use crate::lease::Lease;
+use crate::lease_table::LeaseSnapshot;
 
 /// Handoff time below which the new owner may start at once.
 ///
@@ -49,7 +51,7 @@ pub(crate) struct ReadTime {
 
 /// The history of one lease: its latest two counters, as far as they were observed.
 #[derive(Debug, Clone)]
-pub(super) struct LeaseHistory {
+pub(in crate::coordinator) struct LeaseHistory {
     current: Ownership,
     /// The ownership at the counter that was observed before.
     previous: Option<Ownership>,
@@ -57,6 +59,10 @@ pub(super) struct LeaseHistory {
     last_read: Duration,
     /// Since when scans have shown that a worker may take the lease.
     available_since: Option<Duration>,
+    /// Since when the present owner has been observed.
+    owned_since: Duration,
+    /// The checkpoint, and since when it has been observed.
+    checkpoint: (Checkpoint, Duration),
 }
 
 /// The ownership of a lease at one value of its counter.
@@ -110,6 +116,8 @@ impl LeaseHistory {
             previous: None,
             last_read: read.sent,
             available_since: None,
+            owned_since: read.answered,
+            checkpoint: (lease.checkpoint.clone(), read.answered),
         }
     }
 
@@ -125,7 +133,16 @@ impl LeaseHistory {
             *self = Self::new(lease, read);
             return None;
         }
-        match lease.counter.cmp(&self.current.counter) {
+        let order = lease.counter.cmp(&self.current.counter);
+        if order != Ordering::Less {
+            if self.current.owner.as_deref() != lease.actual_owner() {
+                self.owned_since = read.answered;
+            }
+            if self.checkpoint.0 != lease.checkpoint {
+                self.checkpoint = (lease.checkpoint.clone(), read.answered);
+            }
+        }
+        match order {
             // The read lags behind an earlier one.
             Ordering::Less => None,
             Ordering::Equal => {
@@ -157,6 +174,37 @@ impl LeaseHistory {
                 self.available_since = None;
                 stolen_from
             }
+        }
+    }
+
+    /// True if the shard is finished.
+    pub(super) fn has_ended(&self) -> bool {
+        self.checkpoint.0 == Checkpoint::ShardEnd
+    }
+
+    /// The worker that processes the shard. `None`: the lease is unassigned.
+    pub(super) fn owner(&self) -> Option<&str> {
+        self.current.owner.as_deref()
+    }
+
+    /// Time since the checkpoint last moved.
+    pub(super) fn checkpoint_age(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.checkpoint.1)
+    }
+
+    /// The lease in the form of the public interface, as a scan showed it.
+    pub(super) fn present(&self, lease: &Lease, now: Duration) -> LeaseSnapshot {
+        LeaseSnapshot {
+            shard_id: lease.key.clone(),
+            owner: lease.actual_owner().map(str::to_owned),
+            pending_owner: lease.owner.clone().filter(|_| lease.is_handoff_pending()),
+            counter: lease.counter,
+            checkpoint: lease.checkpoint.clone(),
+            parents: lease.parents.iter().cloned().collect(),
+            children: lease.children.iter().cloned().collect(),
+            owned_for: now.saturating_sub(self.owned_since),
+            heartbeat_age: now.saturating_sub(self.current.since),
+            checkpoint_age: self.checkpoint_age(now),
         }
     }
 
@@ -210,7 +258,11 @@ impl LeaseHistory {
     }
 
     /// Time since the counter of `lease` was first observed. Zero, if the counter has moved on.
-    pub(super) fn time_since_renewal(&self, lease: &Lease, now: Duration) -> Duration {
+    pub(in crate::coordinator) fn time_since_renewal(
+        &self,
+        lease: &Lease,
+        now: Duration,
+    ) -> Duration {
         if self.current.counter == lease.counter {
             now.saturating_sub(self.current.since)
         } else {
@@ -220,12 +272,12 @@ impl LeaseHistory {
 
     /// The worker that processed the shard at the counter before that of `lease`, as far as it was
     /// observed.
-    pub(super) fn previous_owner(&self, lease: &Lease) -> Option<String> {
+    pub(in crate::coordinator) fn previous_owner(&self, lease: &Lease) -> Option<String> {
         self.previous(lease)?.owner.clone()
     }
 
     /// True if a handoff to the present owner was observed and is completed.
-    pub(super) fn was_handed_over(&self, lease: &Lease) -> bool {
+    pub(in crate::coordinator) fn was_handed_over(&self, lease: &Lease) -> bool {
         let handoff = self.previous(lease).and_then(|previous| previous.handoff.as_ref());
         handoff.is_some_and(|handoff| handoff.to == lease.owner)
     }

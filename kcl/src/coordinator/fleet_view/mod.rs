@@ -5,7 +5,6 @@
 //! worker start on a lease. The module is pure: it makes no call, and the time is passed in.
 
 mod lease_history;
-mod lease_table;
 mod other_processes;
 mod workers;
 
@@ -17,11 +16,10 @@ pub(crate) use self::lease_history::ReadTime;
 pub(crate) use self::other_processes::Sighting;
 
 use self::lease_history::LeaseHistory;
-use self::lease_table::ScannedTable;
 use self::other_processes::{Me, OtherProcesses};
 use self::workers::Workers;
 use crate::lease::{LeaderLock, Lease, Snapshot};
-use crate::lease_table::LeaseTableSnapshot;
+use crate::lease_table::{CorruptLease, LeaseTableSnapshot};
 
 /// The one [`FleetView`] of a worker, shared by its tasks.
 #[derive(Debug, Clone)]
@@ -54,7 +52,8 @@ pub(crate) struct FleetView {
     /// The lock of the leader, and since when it has had its version.
     leader: Option<(LeaderLock, Duration)>,
     other_processes: OtherProcesses,
-    table: ScannedTable,
+    /// When the latest scan was answered, and what it showed. `None`: before the first scan.
+    latest: Option<(Duration, Arc<Snapshot>)>,
 }
 
 /// What a scan has changed.
@@ -64,15 +63,6 @@ pub(crate) struct ScanChanges {
     pub(crate) repaired: Vec<String>,
     /// Signs of other live processes under this worker's id.
     pub(crate) sighting: Sighting,
-}
-
-/// How many unfinished leases other workers may take.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AvailableLeases {
-    /// Leases with an owner that does not renew them.
-    pub(crate) expired: usize,
-    /// Expired leases and leases without an owner.
-    pub(crate) total: usize,
 }
 
 impl FleetView {
@@ -87,7 +77,7 @@ impl FleetView {
             workers: Workers::default(),
             leader: None,
             other_processes: OtherProcesses::default(),
-            table: ScannedTable::default(),
+            latest: None,
         }
     }
 
@@ -126,7 +116,11 @@ impl FleetView {
         self.observe_leader(scan.leader.as_ref(), now);
         let me = Me { worker_id: &self.worker_id, process: self.process };
         let sighting = self.other_processes.observe(me, scan, read.sent, now);
-        ScanChanges { repaired: self.table.observe(scan, now), sighting }
+        let before = self.latest.replace((now, Arc::clone(scan)));
+        let before = before.as_ref().map_or(&[][..], |(_, before)| &before.corrupt);
+        let is_corrupt = |key: &str| scan.corrupt.iter().any(|item| item.key == key);
+        let repaired = before.iter().filter(|item| !is_corrupt(&item.key));
+        ScanChanges { repaired: repaired.map(|item| item.key.clone()).collect(), sighting }
     }
 
     /// Takes in a read of a single lease.
@@ -155,7 +149,7 @@ impl FleetView {
 
     /// Notes that this process wrote or removed its heartbeat, as answered at `now`.
     pub(crate) fn heartbeat_written(&mut self, now: Duration) {
-        self.other_processes.row_written(now);
+        self.other_processes.row_written = Some(now);
     }
 
     /// True if this worker may start on `lease`, which names it as the owner and which it did not
@@ -209,32 +203,15 @@ impl FleetView {
         self.history(lease).map_or(Duration::ZERO, |history| history.available_for(now))
     }
 
-    /// How many leases of the latest scan are available.
-    pub(crate) fn count_available(&self, now: Duration) -> AvailableLeases {
-        let leases = self.table.leases().iter().filter(|lease| !lease.has_ended());
-        AvailableLeases {
-            expired: leases.clone().filter(|lease| self.is_expired(lease, now)).count(),
-            total: leases.filter(|lease| self.is_available(lease, now)).count(),
-        }
+    /// The number of expired leases of the latest scan, and that of all available ones.
+    pub(crate) fn count_available(&self, now: Duration) -> (usize, usize) {
+        let leases = self.latest.iter().flat_map(|(_, scan)| &scan.leases);
+        let available = leases.filter(|lease| self.is_available(lease, now));
+        (available.clone().filter(|lease| lease.owner.is_some()).count(), available.count())
     }
 
-    /// Time since this worker first observed the present counter of the lease.
-    pub(crate) fn time_since_renewal(&self, lease: &Lease, now: Duration) -> Duration {
-        self.history(lease).map_or(Duration::ZERO, |history| history.time_since_renewal(lease, now))
-    }
-
-    /// The worker that processed the shard at the counter before the present one, as far as it was
-    /// observed.
-    pub(crate) fn previous_owner(&self, lease: &Lease) -> Option<String> {
-        self.history(lease)?.previous_owner(lease)
-    }
-
-    /// True if a handoff to the present owner was observed and is completed.
-    pub(crate) fn was_handed_over(&self, lease: &Lease) -> bool {
-        self.history(lease).is_some_and(|history| history.was_handed_over(lease))
-    }
-
-    fn history(&self, lease: &Lease) -> Option<&LeaseHistory> {
+    /// The history of a lease. `None`: it was not observed yet.
+    pub(in crate::coordinator) fn history(&self, lease: &Lease) -> Option<&LeaseHistory> {
         self.leases.get(&lease.key)
     }
 
@@ -243,13 +220,13 @@ impl FleetView {
     ///
     /// A worker whose leases all expired or were taken is dead until it writes another heartbeat.
     pub(crate) fn live_workers(&self) -> &BTreeSet<String> {
-        self.workers.live()
+        &self.workers.live
     }
 
     /// Live workers that may be handed a lease: each has room for one, and its heartbeat is less
     /// than 35 s old.
     pub(crate) fn receivers(&self) -> &BTreeSet<String> {
-        self.workers.receivers()
+        &self.workers.receivers
     }
 
     /// Chooses the receiver with the fewest leases, other than this worker. The lease counts as the
@@ -272,23 +249,35 @@ impl FleetView {
 
     /// How many items the latest scan has read.
     pub(crate) fn items(&self) -> usize {
-        self.table.items()
+        self.latest.as_ref().map_or(0, |(_, scan)| scan.items())
     }
 
-    /// True if the latest scan showed the lease at `SHARD_END`.
+    /// True if the lease was last observed at `SHARD_END`.
     pub(crate) fn has_ended(&self, key: &str) -> bool {
-        self.table.has_ended(key)
+        self.leases.get(key).is_some_and(LeaseHistory::has_ended)
     }
 
     /// For each unfinished lease of this worker, by shard: the time since its checkpoint last
     /// moved.
     pub(crate) fn checkpoint_ages(&self, now: Duration) -> Vec<(String, Duration)> {
-        self.table.checkpoint_ages(&self.worker_id, now)
+        let mine = self.leases.iter().filter(|(_, history)| {
+            history.owner() == Some(&self.worker_id) && !history.has_ended()
+        });
+        mine.map(|(key, history)| (key.clone(), history.checkpoint_age(now))).collect()
     }
 
     /// The lease table for the application. `None`: it was not scanned yet.
     pub(crate) fn lease_table(&self, now: Duration) -> Option<LeaseTableSnapshot> {
-        self.table.present(now)
+        let (at, scan) = self.latest.as_ref()?;
+        let leases = scan.leases.iter();
+        let mut leases: Vec<_> =
+            leases.filter_map(|lease| Some(self.history(lease)?.present(lease, now))).collect();
+        leases.sort_by(|a, b| a.shard_id.cmp(&b.shard_id));
+        let corrupt = scan.corrupt.iter();
+        let corrupt = corrupt
+            .map(|item| CorruptLease { key: item.key.clone(), problem: item.to_string() })
+            .collect();
+        Some(LeaseTableSnapshot { age: now.saturating_sub(*at), leases, corrupt })
     }
 }
 

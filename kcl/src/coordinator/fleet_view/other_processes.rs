@@ -35,7 +35,7 @@ pub(super) struct OtherProcesses {
     /// row.
     row: Option<(u64, u64)>,
     /// When this process last wrote or removed its heartbeat.
-    row_written: Option<Duration>,
+    pub(super) row_written: Option<Duration>,
     /// When the latest scan was over.
     scanned: Option<Duration>,
     /// When the first and the last new write of each process were observed.
@@ -55,11 +55,6 @@ pub(crate) struct Sighting {
 }
 
 impl OtherProcesses {
-    /// Notes that this process wrote or removed its heartbeat, as answered at `now`.
-    pub(super) fn row_written(&mut self, now: Duration) {
-        self.row_written = Some(now);
-    }
-
     /// Takes in a scan that was sent at `sent` and answered by `now`.
     pub(super) fn observe(
         &mut self,
@@ -213,12 +208,12 @@ mod tests {
             let snapshot = scan(&[lease("a", 3, 1)], Some(row(by, written)));
             others.observe(ME, &snapshot, at(second), at(second))
         };
-        others.row_written(at(100));
+        others.row_written = Some(at(100));
         assert_eq!(scanned(&mut others, 102, OTHER, 95), Sighting::default(), "a scan that lags");
         let replaced = scanned(&mut others, 110, OTHER, 109);
         assert!(replaced.row_replaced && replaced.alive.is_none());
         assert!(!scanned(&mut others, 111, OTHER, 109).row_replaced, "once");
-        others.row_written(at(111));
+        others.row_written = Some(at(111));
         assert_eq!(scanned(&mut others, 112, 1, 111), Sighting::default());
         let again = scanned(&mut others, 117, OTHER, 116);
         assert!(again.row_replaced);

@@ -369,3 +369,40 @@ fn a_write_of_another_process_of_this_id_restarts_the_wait() {
     let free = Lease { owner: None, ..mine };
     assert!(fleet_of(&[(100, free), (101, since.clone())]).may_start(&since, at(101)));
 }
+
+#[test]
+fn the_lease_table_shows_since_when_a_lease_is_as_it_is() {
+    let mut fleet = fleet_of(&[]);
+    assert!(fleet.lease_table(at(9)).is_none());
+    let mut scanned = |second, owner: &str, counter| {
+        let leases = vec![lease(Some(owner), counter)];
+        scan(&mut fleet, second, Snapshot { leases, ..Snapshot::default() });
+        fleet.lease_table(at(20)).unwrap()
+    };
+    scanned(10, "a", 1);
+    scanned(13, "a", 2);
+    scanned(15, "b", 3);
+    let seen = scanned(16, "b", 3);
+    assert_eq!(seen.age, at(4));
+    let shown = &seen.leases[0];
+    assert_eq!(shown.owner.as_deref(), Some("b"));
+    assert_eq!((shown.owned_for, shown.heartbeat_age), (at(5), at(5)));
+    assert_eq!(shown.checkpoint_age, at(10));
+    let advanced = Lease { checkpoint: Checkpoint::Latest, ..lease(Some("b"), 4) };
+    scan(&mut fleet, 18, Snapshot { leases: vec![advanced], ..Snapshot::default() });
+    let shown = fleet.lease_table(at(20)).unwrap().leases.remove(0);
+    assert_eq!((shown.owned_for, shown.checkpoint_age), (at(5), at(2)));
+    scan(&mut fleet, 21, Snapshot::default());
+    let leases = vec![lease(Some("b"), 4)];
+    scan(&mut fleet, 22, Snapshot { leases, ..Snapshot::default() });
+    let again = fleet.lease_table(at(22)).unwrap();
+    assert_eq!(again.leases[0].owned_for, at(0), "forgotten when it was gone");
+}
+
+#[test]
+fn the_lease_table_shows_both_owners_of_a_pending_handoff() {
+    let fleet = fleet_of(&[(1, pending("next", "now", 3))]);
+    let shown = fleet.lease_table(at(1)).unwrap().leases.remove(0);
+    assert_eq!(shown.owner.as_deref(), Some("now"));
+    assert_eq!(shown.pending_owner.as_deref(), Some("next"));
+}

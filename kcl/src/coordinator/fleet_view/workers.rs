@@ -26,8 +26,8 @@ pub(super) struct Workers {
     stolen_from: BTreeSet<String>,
     /// Dead workers, and the time of the heartbeat that each left behind.
     dead: HashMap<String, u64>,
-    live: BTreeSet<String>,
-    receivers: BTreeSet<String>,
+    pub(super) live: BTreeSet<String>,
+    pub(super) receivers: BTreeSet<String>,
     /// The number of leases of each receiver but this worker: those of the latest scan, and those
     /// that this worker handed to it since.
     loads: BTreeMap<String, usize>,
@@ -87,14 +87,6 @@ impl Workers {
                 *load += 1;
             }
         }
-    }
-
-    pub(super) fn live(&self) -> &BTreeSet<String> {
-        &self.live
-    }
-
-    pub(super) fn receivers(&self) -> &BTreeSet<String> {
-        &self.receivers
     }
 
     /// The receiver with the fewest leases. One more is counted for it until the next scan.

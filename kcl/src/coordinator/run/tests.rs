@@ -1,11 +1,13 @@
 //! Whole workers' coordination on the embedded AWS.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use kinesis_testkit::{Fault, LocalAws, Service};
+use tokio::task::JoinHandle;
 
 use super::*;
 use crate::checkpoint::Checkpoint;

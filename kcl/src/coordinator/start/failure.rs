@@ -1,6 +1,6 @@
 //! Why a step of the start failed, and whether it may succeed later.
 
-use std::fmt;
+use std::time::Duration;
 
 use super::{DYNAMODB, KINESIS};
 use crate::error::StartError;
@@ -8,12 +8,14 @@ use crate::lease::{CallError, CallErrorKind, LeaseStoreError, TableError};
 use crate::stream::{ListShardsError, SyncError};
 
 /// Why a step of the start failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// The step may succeed later.
+    #[error("{} of {} failed ({})", .0.operation, .0.service, .0.cause)]
     Transient(TransientFailure),
     /// The step would fail again.
-    Final(StartError),
+    #[error(transparent)]
+    Final(#[from] StartError),
 }
 
 /// A failure after which the step is tried again.
@@ -24,6 +26,18 @@ pub(crate) struct TransientFailure {
     pub(crate) cause: String,
     /// True if the service did not answer at all.
     pub(crate) no_answer: bool,
+}
+
+impl TransientFailure {
+    /// The error of a start whose deadline is over, and whose last step failed this way.
+    pub(super) fn at_deadline(self, tries: u32, elapsed: Duration) -> StartError {
+        let Self { service, operation, cause, no_answer } = self;
+        if no_answer {
+            StartError::NoAnswer { service, operation, tries, elapsed, cause }
+        } else {
+            StartError::TimedOut { service, operation, tries, elapsed, cause }
+        }
+    }
 }
 
 impl Failure {
@@ -67,24 +81,6 @@ impl Failure {
                 StartError::Service { service, operation, cause }
             }
         })
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Transient(failure) => {
-                let TransientFailure { service, operation, cause, .. } = failure;
-                write!(f, "{operation} of {service} failed ({cause})")
-            }
-            Self::Final(error) => error.fmt(f),
-        }
-    }
-}
-
-impl From<StartError> for Failure {
-    fn from(error: StartError) -> Self {
-        Self::Final(error)
     }
 }
 

@@ -6,60 +6,23 @@ use std::sync::{Mutex, PoisonError};
 use aws_sdk_dynamodb::Client;
 
 use super::failure::{Failure, store_failed, table_failed};
-use crate::clock::Clock;
-use crate::config::{OnRecreatedStream, TableConfig};
+use crate::config::{ConsumerConfig, OnRecreatedStream};
 use crate::coordinator::migration::Migration;
 use crate::error::StartError;
 use crate::lease::item::attribute;
-use crate::lease::{
-    CorruptItem, Layout, LeaseStore, Snapshot, StreamIdentity, TableProblem, ensure_table,
-    find_table,
-};
+use crate::lease::{LeaseStore, Snapshot, StreamIdentity, TableProblem, ensure_table, find_table};
 
-/// The inputs of a start that concern its tables.
-pub(super) struct Tables<'a> {
-    pub(super) dynamodb: &'a Client,
-    pub(super) table: &'a str,
-    pub(super) worker_id: &'a str,
-    pub(super) clock: &'a dyn Clock,
-    pub(super) on_recreated: OnRecreatedStream,
-}
-
-impl Tables<'_> {
-    /// True if the table exists. Then it has this hash key, and its items can be read.
-    pub(super) async fn find(&self, (table, hash_key): (&str, &str)) -> Result<bool, Failure> {
-        let found = find_table(self.dynamodb, (table, hash_key)).await;
-        found.map_err(|error| table_failed(table, error))
-    }
-
-    pub(super) async fn find_leases(&self) -> Result<bool, Failure> {
-        self.find((self.table, attribute::KEY)).await
-    }
-
-    async fn ensure(&self, config: &TableConfig) -> Result<(), Failure> {
-        let ensured = ensure_table(self.dynamodb, self.table, config).await;
-        ensured.map_err(|error| table_failed(self.table, error))
-    }
-
-    fn foreign(&self, item: &CorruptItem) -> Failure {
-        Failure::Final(StartError::TableUnusable {
-            table: self.table.to_owned(),
-            problem: TableProblem::ForeignItem {
-                key: item.key.clone(),
-                attribute: item.attribute,
-                problem: item.problem,
-            },
-        })
-    }
+/// True if the table exists. Then it has this hash key, and its items can be read.
+pub(super) async fn find(client: &Client, table: (&str, &str)) -> Result<bool, Failure> {
+    find_table(client, table).await.map_err(|error| table_failed(table.0, error))
 }
 
 /// The lease table of one start. It may be deleted and created again while the start is under way.
 pub(super) struct LeaseTable<'a> {
-    pub(super) tables: &'a Tables<'a>,
+    pub(super) migration: Migration<'a>,
     pub(super) store: &'a dyn LeaseStore,
-    pub(super) layout: &'a Layout,
     pub(super) identity: &'a StreamIdentity,
-    pub(super) config: &'a TableConfig,
+    pub(super) config: &'a ConsumerConfig,
     /// Whether the table existed when it was looked for, for the first try.
     pub(super) existed: Mutex<Option<bool>>,
     /// True after a table was checked and held the state of the fleet.
@@ -71,22 +34,22 @@ impl LeaseTable<'_> {
     /// state of the fleet. It is called again after a transient failure, and when a later step does
     /// not find the table.
     pub(super) async fn make_ready(&self) -> Result<(), Failure> {
-        let tables = self.tables;
+        let Migration { client, table, .. } = self.migration;
         let known = self.existed.lock().unwrap_or_else(PoisonError::into_inner).take();
         let exists = match known {
             Some(existed) => existed,
-            None => tables.find_leases().await?,
+            None => find(client, (table, attribute::KEY)).await?,
         };
         // An existing table is checked before it is changed. The index is part of it.
         if exists {
             self.settle().await?;
         }
-        tables.ensure(self.config).await?;
+        let ensured = ensure_table(client, table, &self.config.table).await;
+        ensured.map_err(|error| table_failed(table, error))?;
         // The table that was checked may have been deleted since, and created again by this worker
         // or by another worker that has not come further. Then it has no state.
-        let migration = self.migration();
-        if exists && let Some(state) = migration.state().await? {
-            return migration.judge(&state);
+        if exists && self.has_state().await? {
+            return Ok(());
         }
         // Another worker may have created and filled the table meanwhile.
         self.settle().await
@@ -107,17 +70,23 @@ impl LeaseTable<'_> {
     }
 
     async fn settle_once(&self) -> Result<(), Failure> {
-        let tables = self.tables;
+        let table = self.migration.table;
         let found = self.store.list(true).await;
-        let found = found.map_err(|error| store_failed(tables.table, error))?;
-        check_stream(&found, self.identity, tables.table, tables.on_recreated)?;
-        let migration = self.migration();
+        let found = found.map_err(|error| store_failed(table, error))?;
+        check_stream(&found, self.identity, table, self.config.on_recreated_stream)?;
         // If the table holds items but neither a lease nor a state, it is not a lease table.
         if found.leases.is_empty()
             && let Some(item) = found.corrupt.first()
-            && migration.state().await?.is_none()
+            && self.migration.state().await?.is_none()
         {
-            return Err(tables.foreign(item));
+            return Err(Failure::Final(StartError::TableUnusable {
+                table: table.to_owned(),
+                problem: TableProblem::ForeignItem {
+                    key: item.key.clone(),
+                    attribute: item.attribute,
+                    problem: item.problem,
+                },
+            }));
         }
         // Leases without a state mean a fleet of 2.x. Once a table was settled, they may also come
         // from a worker that filled the next table before it found the state missing. The leases of
@@ -127,26 +96,15 @@ impl LeaseTable<'_> {
         } else {
             !found.leases.is_empty() || !found.corrupt.is_empty()
         };
-        migration.settle(may_be_of_2x).await
+        self.migration.settle(may_be_of_2x).await
     }
 
     /// True if the table holds the state of the fleet. If it does not, the table was deleted and
     /// created again since the leases were created, and they may be gone.
     pub(super) async fn has_state(&self) -> Result<bool, Failure> {
-        let migration = self.migration();
-        match migration.state().await? {
-            Some(state) => migration.judge(&state).map(|()| true),
+        match self.migration.state().await? {
+            Some(state) => self.migration.judge(&state).map(|()| true),
             None => Ok(false),
-        }
-    }
-
-    fn migration(&self) -> Migration<'_> {
-        Migration {
-            client: self.tables.dynamodb,
-            table: self.tables.table,
-            layout: self.layout,
-            worker_id: self.tables.worker_id,
-            clock: self.tables.clock,
         }
     }
 }

@@ -14,19 +14,19 @@ use kinesis_common::stream_name::StreamName;
 pub(super) use self::failure::{Failure, call_failed};
 
 use self::failure::{stream_failed, sync_failed};
-use self::lease_table::{LeaseTable, Tables};
+use self::lease_table::{LeaseTable, find};
 use self::retry::Startup;
 use super::context::PreparedWorker;
 use super::fleet_mode::FleetMode;
-use super::migration::layout;
+use super::migration::{Migration, layout};
 use super::run::CoordinatorParts;
 use crate::config::OnRecreatedStream;
-use crate::current_stream::{CurrentStream, identity_of};
+use crate::current_stream::{CurrentStream, find_stream};
 use crate::error::StartError;
 use crate::executor::Executor;
+use crate::lease::item::attribute;
 use crate::lease::{
-    DynamoDbLeaseStore, Layout, LeaseStore, StreamIdentity, TableProblem, classify, for_leases,
-    for_shards,
+    DynamoDbLeaseStore, Layout, LeaseStore, StreamIdentity, TableProblem, for_leases, for_shards,
 };
 use crate::service_time::ServiceClock;
 use crate::stream::{KinesisShardLister, ShardSync, Starter, SyncError};
@@ -88,25 +88,19 @@ pub(super) async fn prepare(
 
     states.enter(WorkerState::PreparingTable);
     let table = config.table.name.clone().unwrap_or_else(|| application.clone());
-    let tables = Tables {
-        dynamodb: &dynamodb,
-        table: &table,
-        worker_id: &worker_id,
-        clock: &*clock,
-        on_recreated: config.on_recreated_stream,
-    };
     // Every existing table is checked before its first item is read.
-    let existing = startup.step(DYNAMODB, "DescribeTable", || tables.find_leases()).await?;
+    let leases = (&*table, attribute::KEY);
+    let existing = startup.step(DYNAMODB, "DescribeTable", || find(&dynamodb, leases)).await?;
     let legacy = Layout::legacy(&application);
     let legacy_state =
-        startup.step(DYNAMODB, "DescribeTable", || tables.find(legacy.state(&table))).await?;
+        startup.step(DYNAMODB, "DescribeTable", || find(&dynamodb, legacy.state(&table))).await?;
     let lease_table = existing.then_some(table.as_str());
     let layout = startup
         .step(DYNAMODB, "GetItem", || layout(&dynamodb, &application, legacy_state, lease_table))
         .await?;
     if layout != Layout::OneTable {
         let workers = layout.workers(&table);
-        if !startup.step(DYNAMODB, "DescribeTable", || tables.find(workers)).await? {
+        if !startup.step(DYNAMODB, "DescribeTable", || find(&dynamodb, workers)).await? {
             let (table, problem) = (workers.0.to_owned(), TableProblem::Missing);
             return Err(StartError::TableUnusable { table, problem });
         }
@@ -120,11 +114,16 @@ pub(super) async fn prepare(
     }
     let store: Arc<dyn LeaseStore> = Arc::new(store);
     let lease_table = LeaseTable {
-        tables: &tables,
+        migration: Migration {
+            client: &dynamodb,
+            table: &table,
+            layout: &layout,
+            worker_id: &worker_id,
+            clock: &*clock,
+        },
         store: &*store,
-        layout: &layout,
         identity: &identity,
-        config: &config.table,
+        config: &config,
         existed: Mutex::new(Some(existing)),
         is_settled: AtomicBool::new(false),
     };
@@ -169,7 +168,7 @@ pub(super) async fn prepare(
                 lease_table.settle().await?;
             }
             if let Err(SyncError::StreamRecreated { .. }) = created
-                && sync.stream.on_recreated() == OnRecreatedStream::StartOver
+                && sync.stream.on_recreated == OnRecreatedStream::StartOver
             {
                 let replaced = sync.run().await;
                 replaced.map_err(sync_failed)?;
@@ -224,29 +223,20 @@ async fn identify(
     client: &aws_sdk_kinesis::Client,
     stream: &StreamName,
 ) -> Result<StreamIdentity, Failure> {
-    const OPERATION: &str = "DescribeStreamSummary";
-    let output = client
-        .describe_stream_summary()
-        .set_stream_arn(stream.arn())
-        .set_stream_name(stream.name())
-        .send()
-        .await
-        .map_err(|error| stream_failed(stream.as_str(), &classify(OPERATION, &error)))?;
-    let found = output
-        .stream_description_summary
-        .ok_or_else(|| Failure::not_ready(KINESIS, OPERATION, "the answer has no summary"))?;
-    match found.stream_status() {
-        StreamStatus::Active | StreamStatus::Updating => {}
+    let found = find_stream(client, stream).await;
+    let found = found.map_err(|error| stream_failed(stream.as_str(), &error))?;
+    let Some(found) = found else {
+        return Err(Failure::Final(StartError::StreamNotFound { stream: stream.to_string() }));
+    };
+    match found.status {
+        StreamStatus::Active | StreamStatus::Updating => Ok(found.identity),
         StreamStatus::Creating => {
             let cause = format!("stream {stream} is CREATING");
-            return Err(Failure::not_ready(KINESIS, OPERATION, cause));
+            Err(Failure::not_ready(KINESIS, "DescribeStreamSummary", cause))
         }
-        status => {
-            return Err(Failure::Final(StartError::StreamNotActive {
-                stream: stream.to_string(),
-                status: status.as_str().to_owned(),
-            }));
-        }
+        status => Err(Failure::Final(StartError::StreamNotActive {
+            stream: stream.to_string(),
+            status: status.as_str().to_owned(),
+        })),
     }
-    Ok(identity_of(&found))
 }

@@ -20,42 +20,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// found soon.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Decides whether and when one step of the start is tried again. Pure.
-#[derive(Debug)]
-pub(crate) struct StartRetry {
-    /// When the start began, by the caller's clock.
-    began: Duration,
-    limit: Duration,
-    pauses: Backoff,
-}
-
-impl StartRetry {
-    pub(crate) fn new(began: Duration, limit: Duration, random: Rng) -> Self {
-        Self { began, limit, pauses: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, random) }
-    }
-
-    /// Time until the deadline of the start.
-    pub(crate) fn left(&self, now: Duration) -> Duration {
-        self.limit.saturating_sub(self.elapsed(now))
-    }
-
-    pub(crate) fn elapsed(&self, now: Duration) -> Duration {
-        now.saturating_sub(self.began)
-    }
-
-    /// Counts a failed try. Returns the pause before the next one, or `None` at the deadline.
-    pub(crate) fn failed(&mut self, now: Duration) -> Option<Duration> {
-        let pause = self.pauses.next_delay();
-        let left = self.left(now);
-        (!left.is_zero()).then(|| pause.min(left))
-    }
-
-    /// Number of failed tries.
-    pub(crate) fn tries(&self) -> u32 {
-        self.pauses.failures()
-    }
-}
-
 /// Runs the steps of one start, which share a deadline.
 #[derive(Debug)]
 pub(crate) struct Startup<'a> {
@@ -83,15 +47,19 @@ impl<'a> Startup<'a> {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let mut retry = StartRetry::new(self.began, self.limit, self.random.fork());
-        let mut last = None;
+        let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, self.random.fork());
+        let mut last = TransientFailure {
+            service,
+            operation,
+            cause: "the call was still under way".to_owned(),
+            no_answer: true,
+        };
         loop {
-            let left = retry.left(self.clock.now());
-            let pause = match tokio::time::timeout(left, step()).await {
+            match tokio::time::timeout(self.left(), step()).await {
                 Ok(Ok(done)) => return Ok(done),
                 Ok(Err(Failure::Final(error))) => return Err(error),
                 Ok(Err(Failure::Transient(failure))) => {
-                    if retry.tries() == 0 {
+                    if pauses.failures() == 0 {
                         let TransientFailure { operation, cause, .. } = &failure;
                         tracing::info!(
                             service,
@@ -100,63 +68,57 @@ impl<'a> Startup<'a> {
                             "the start waits, and tries again"
                         );
                     }
-                    last = Some(failure);
-                    retry.failed(self.clock.now())
+                    last = failure;
                 }
                 // The deadline was over during a try.
-                Err(_) => {
-                    retry.failed(self.clock.now());
-                    None
-                }
-            };
-            let Some(pause) = pause else {
-                let last = last.unwrap_or_else(|| TransientFailure {
-                    service,
-                    operation,
-                    cause: "the call was still under way".to_owned(),
-                    no_answer: true,
-                });
-                return Err(timed_out(last, &retry, self.clock.now()));
-            };
+                Err(_) => {}
+            }
+            let pause = pauses.next_delay().min(self.left());
+            if self.left().is_zero() {
+                return Err(last.at_deadline(pauses.failures(), self.elapsed()));
+            }
             tokio::time::sleep(pause).await;
         }
     }
-}
 
-fn timed_out(last: TransientFailure, retry: &StartRetry, now: Duration) -> StartError {
-    let TransientFailure { service, operation, cause, no_answer } = last;
-    let (tries, elapsed) = (retry.tries(), retry.elapsed(now));
-    if no_answer {
-        StartError::NoAnswer { service, operation, tries, elapsed, cause }
-    } else {
-        StartError::TimedOut { service, operation, tries, elapsed, cause }
+    /// Time until the deadline.
+    fn left(&self) -> Duration {
+        self.limit.saturating_sub(self.elapsed())
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.clock.now().saturating_sub(self.began)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use fastrand::Rng;
-    use proptest::prelude::{any, prop_assert, proptest};
-
     use super::*;
     use crate::clock::TokioClock;
     use crate::lease::{CallError, CallErrorKind};
 
     const LIMIT: Duration = Duration::from_secs(20);
 
-    proptest! {
-        #[test]
-        fn it_is_tried_until_the_limit_and_never_after(seed in any::<u64>(), took in 0..5_000_u64) {
-            let began = Duration::from_secs(7);
-            let mut retry = StartRetry::new(began, LIMIT, Rng::with_seed(seed));
-            let mut now = began;
-            while let Some(pause) = retry.failed(now) {
-                prop_assert!(pause <= LONGEST_PAUSE);
-                prop_assert!(now + pause <= began + LIMIT);
-                now += pause + Duration::from_millis(took + 1);
-                prop_assert!(retry.tries() < 30_000, "it spins");
-            }
-            prop_assert!(now >= began + LIMIT);
+    #[tokio::test(start_paused = true)]
+    async fn it_is_tried_until_the_limit_and_never_after() {
+        for (seed, took) in (0..500).zip([0, 1, 300, 5_000].into_iter().cycle()) {
+            let clock = TokioClock::new();
+            let mut startup = Startup::begin(&clock, LIMIT, seed);
+            let (mut tries, mut ended) = (0, Duration::ZERO);
+            let refused = startup.step("Kinesis", "ListShards", || {
+                let pause = clock.now() - ended;
+                assert!(pause <= LONGEST_PAUSE, "{pause:?}");
+                assert!(clock.now() <= LIMIT);
+                tries += 1;
+                ended = clock.now() + Duration::from_millis(took);
+                async move {
+                    tokio::time::sleep(Duration::from_millis(took)).await;
+                    Err::<(), _>(throttled())
+                }
+            });
+            refused.await.unwrap_err();
+            assert!(tries < 1_000, "it spins");
+            assert_eq!(clock.now(), LIMIT);
         }
     }
 

@@ -1,5 +1,5 @@
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use kinesis_aggregation::{AggregateBuilder, Compressor, HashKey};
@@ -48,8 +48,9 @@ fn expand(
     let entries = deaggregator.expand(records, &mut tally);
     let positions = entries.iter().flat_map(|entry| {
         let sequence_number: u64 = entry.sequence_number.as_str().parse().unwrap();
-        (0..entry.len())
-            .map(move |nth| (sequence_number, entry.member(nth).map_or(0, |m| m.index())))
+        (0..entry.len()).map(move |nth| {
+            (sequence_number, entry.record(nth).map_or(0, |record| record.sub_sequence_number()))
+        })
     });
     (positions.collect(), tally)
 }
@@ -324,8 +325,8 @@ fn a_frame_that_cannot_be_opened_is_delivered_as_received_and_flagged() {
     let entries = deaggregator.expand(records, &mut tally);
     assert_eq!(tally.frame_errors, 1);
     assert!(tally.decompressed_bytes >= 4000);
-    assert_eq!(entries[0].member(0).unwrap().data(), [7; 4000]);
-    let Content::Plain { data, frame_error, .. } = &entries[1].content else {
+    assert_eq!(entries[0].record(0).unwrap().data(), [7; 4000]);
+    let Content::Plain(Plain { data, frame_error, .. }) = &entries[1].content else {
         panic!("delivered as it was received");
     };
     assert_eq!(data, &broken);

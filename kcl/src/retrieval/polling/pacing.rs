@@ -1,11 +1,11 @@
-//! When a shard may be read again, and how many records a read asks for. Pure: time and chance are passed in.
+//! Decides when a shard may be read again, and how many records a read asks for. Pure: the time and the random
+//! source are passed in.
 //!
-//! A shard answers five reads and two MiB a second, to all its readers together, and readers do not
-//! know of each other. As long as no read is throttled, a reader assumes that it is alone. A throttle
-//! tells it that the shard's limits count (an emulator has none) and that they are used up. From then
-//! on it keeps to a share of them, by additive increase and multiplicative decrease: readers that raise
-//! their share by the same steps and halve it at a throttle end up with like shares. The constants are
-//! tuned in `simulation.rs`.
+//! A shard answers five reads and 2 MiB a second to all its readers together, and readers do not know of each
+//! other. As long as no read is throttled, a reader assumes that it is alone. A throttle shows that the limits of
+//! the shard apply (an emulator has none) and that they are used up. From then on, the reader keeps to a share of
+//! them, by additive increase and multiplicative decrease. Readers that raise their shares by the same steps and
+//! halve them at a throttle end up with similar shares. The constants are tuned in `simulation.rs`.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,33 +16,35 @@ use crate::retrieval::budget::MAX_PAGE_BYTES;
 
 /// GetRecords calls that the service answers per shard and second.
 const READS_PER_SECOND: usize = 5;
-/// Bytes that the service returns per shard and second. A larger page is paid for afterwards: until
-/// then each read is throttled.
+/// Bytes that the service returns per shard and second. After a larger page, it throttles each read until the
+/// page is paid for.
 const BYTES_PER_SECOND: f64 = (2 << 20) as f64;
-/// Largest page while the limits count. At 10 MiB, one reader's page would throttle all others for
-/// five seconds. At this size, the full byte rate needs four of the five reads.
+/// Largest page while the limits apply. A page of 10 MiB would throttle all other readers for five seconds. With
+/// pages of this size, four of the five reads reach the full byte rate.
 const PAGE_BYTES: u64 = 512 << 10;
-/// How long the limits count after a throttle.
-const LIMITS_COUNT: Duration = Duration::from_secs(600);
+/// Time after a throttle for which the limits apply.
+const LIMITS_APPLY: Duration = Duration::from_secs(600);
 
-/// Largest share of the shard's limits: what is left lets another reader in without a throttle.
+/// Largest share of the shard's limits. The rest admits another reader without a throttle.
 const CEILING: f64 = 0.9;
-/// Smallest share: a read every four seconds.
+/// Smallest share: one read every four seconds.
 const FLOOR: f64 = 0.05;
-/// What a throttle leaves of the share.
+/// Factor by which a throttle cuts the share.
 const CUT: f64 = 0.5;
-/// Further throttles in a row say that the shard answers nothing at all, not that the share is too large.
+/// Throttles in a row that cut the share. More of them mean that the shard answers no reads at all, not that the
+/// share is too large.
 const CUTS_IN_A_ROW: u32 = 2;
 /// Rise of the share a second.
 const RISE: f64 = 0.003;
-/// The rise doubles with each such time without a throttle: the other readers are gone.
+/// Time without a throttle after which the rise doubles, again and again, because other readers have gone.
 const RISE_DOUBLES: Duration = Duration::from_secs(60);
+/// Largest rise of the share a second.
 const FASTEST_RISE: f64 = 0.02;
-/// Longest time for which pages that were taken beyond the limit of bytes are paid for.
+/// Longest time for which pages beyond the byte limit delay further reads.
 const MOST_BYTES_OWED: Duration = Duration::from_secs(5);
 /// Longest pause after throttles in a row.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// Each pause between two reads is spread by this factor, so that readers do not meet again and again.
+/// Random factor of each pause between two reads, so that readers do not collide again and again.
 const SPREAD: std::ops::Range<f64> = 0.8..1.2;
 
 /// Paces the reads of one shard. Times are those of the injected clock.
@@ -55,10 +57,10 @@ pub(crate) struct Pacer {
     at_tip: bool,
     /// Factor of the pause that follows the last read.
     spread: f64,
-    /// Share of the shard's limits that this reader takes while they count.
+    /// Share of the shard's limits that this reader takes while they apply.
     share: f64,
     share_raised: Duration,
-    limits_count_until: Duration,
+    limits_apply_until: Duration,
     last_throttle: Duration,
     throttles_in_a_row: u32,
     /// When the bytes read so far are paid for by the share.
@@ -79,7 +81,7 @@ impl Pacer {
             spread: 1.0,
             share: CEILING,
             share_raised: Duration::ZERO,
-            limits_count_until: Duration::ZERO,
+            limits_apply_until: Duration::ZERO,
             last_throttle: Duration::ZERO,
             throttles_in_a_row: 0,
             bytes_paid: Duration::ZERO,
@@ -88,7 +90,7 @@ impl Pacer {
         }
     }
 
-    /// How long to wait at `now` before the next read is sent.
+    /// The time from `now` until the next read may be sent.
     pub(crate) fn delay(&self, now: Duration) -> Duration {
         let Some(&last) = self.sent.back() else {
             return self.paused_until.saturating_sub(now);
@@ -98,7 +100,7 @@ impl Pacer {
             next = next.max(self.sent[0] + Duration::from_secs(1));
         }
         let mut interval = Duration::ZERO;
-        if self.limits_count(now) {
+        if self.limits_apply(now) {
             interval = self.read_interval();
             next = next.max(self.bytes_paid);
         }
@@ -110,10 +112,10 @@ impl Pacer {
 
     /// Most bytes that the next page may have.
     pub(crate) fn page_bytes(&self, now: Duration) -> u64 {
-        if self.limits_count(now) { PAGE_BYTES } else { u64::MAX }
+        if self.limits_apply(now) { PAGE_BYTES } else { u64::MAX }
     }
 
-    /// A read was sent.
+    /// Notes that a read was sent.
     pub(crate) fn sent(&mut self, now: Duration) {
         if self.sent.len() == READS_PER_SECOND {
             self.sent.pop_front();
@@ -121,13 +123,13 @@ impl Pacer {
         self.sent.push_back(now);
     }
 
-    /// The read returned `bytes`; `at_tip`: there is no newer record.
+    /// Notes that the read returned `bytes`. `at_tip`: there is no newer record.
     pub(crate) fn answered(&mut self, now: Duration, bytes: u64, at_tip: bool) {
         self.raise_share(now);
         let sent = self.sent.back().copied().unwrap_or(now);
         let by_shard = bytes as f64 / BYTES_PER_SECOND;
-        // While the service lets more pass than its limit, the debt must not grow for ever: one throttle
-        // would then stop the reader for as long.
+        // The debt is bounded, because the service may let more bytes pass than its limit. Without a bound, a
+        // later throttle would stop the reader for the whole debt.
         let most = sent + MOST_BYTES_OWED;
         let paid =
             |by: Duration, seconds: f64| by.clamp(sent, most) + Duration::from_secs_f64(seconds);
@@ -138,11 +140,11 @@ impl Pacer {
         self.spread = self.draw(SPREAD);
     }
 
-    /// The service refused a read because of its limits.
+    /// Notes that the service throttled a read.
     pub(crate) fn throttled(&mut self, now: Duration) {
-        // Before the limits counted, this reader took pages as large as it could: if they are not paid
-        // for, the throttle says nothing about other readers.
-        let own_pages = !self.limits_count(now) && now < self.bytes_paid_by_shard;
+        // Until the limits apply, this reader takes pages of any size. While these are not paid for, a throttle
+        // does not mean that there are other readers.
+        let own_pages = !self.limits_apply(now) && now < self.bytes_paid_by_shard;
         if own_pages {
             self.bytes_paid = self.bytes_paid_by_shard;
         } else if self.throttles_in_a_row < CUTS_IN_A_ROW {
@@ -154,7 +156,7 @@ impl Pacer {
         self.throttles_in_a_row += 1;
         self.share_raised = now;
         self.last_throttle = now;
-        self.limits_count_until = now + LIMITS_COUNT;
+        self.limits_apply_until = now + LIMITS_APPLY;
     }
 
     /// Throttled reads since the last one that was answered.
@@ -162,8 +164,8 @@ impl Pacer {
         self.throttles_in_a_row
     }
 
-    fn limits_count(&self, now: Duration) -> bool {
-        now < self.limits_count_until
+    fn limits_apply(&self, now: Duration) -> bool {
+        now < self.limits_apply_until
     }
 
     /// Mean pause between two reads that keep to the share.
@@ -185,24 +187,21 @@ impl Pacer {
     }
 }
 
-/// Assumed until the first page has been seen: large enough to be useful, small enough that a
-/// page of ordinary aggregates stays small.
+/// Mean record size that is assumed before the first page. It is so large that a first page of ordinary aggregates
+/// stays small.
 const FIRST_GUESS: u64 = 16 << 10;
 
-/// Adapts the request's `Limit` so that a page has about the size wanted:
+/// Adapts the number of records that a read asks for, so that a page has about the size of the shard's share:
+/// `clamp(share / mean record size, 1, max_records)`. The mean is 16 KiB before the first page. It rises to the
+/// mean of a page at once, and falls by half of the difference.
 ///
-/// `limit = clamp(share / mean record size, 1, max_records)`, with
-/// `share = clamp(budget / (2 x active shards), 256 KiB, 10 MiB)`: a shard holds one page that is
-/// being processed and one that was fetched ahead. The mean is 16 KiB until a page was seen; it
-/// rises to a page's mean at once and falls by halves.
-///
-/// A page that does not arrive within the time limit of a read is asked for with half as many records,
-/// down to one. The limit doubles again with each page that takes less than a quarter of that time:
-/// twice as many records then still arrive in time.
+/// After a page that does not arrive within the time limit of a read, the number of records is halved, down to
+/// one. It doubles again with each page that takes less than a quarter of that time, because twice as many records
+/// then still arrive in time.
 #[derive(Debug)]
 pub(crate) struct PageSize {
     max_records: u32,
-    /// Most records that arrive in time, as far as known.
+    /// Most records that arrive within the time limit, as far as known.
     in_time: u32,
     mean: Option<u64>,
 }
@@ -216,29 +215,29 @@ impl PageSize {
         self.mean.unwrap_or(FIRST_GUESS).max(1)
     }
 
-    /// Records to ask for so that the page has about `share` bytes.
+    /// The number of records for a page of about `share` bytes.
     pub(crate) fn limit(&self, share: u64) -> u32 {
         u32::try_from(share / self.mean()).unwrap_or(u32::MAX).clamp(1, self.in_time)
     }
 
-    /// Bytes that such a page will probably have.
+    /// The size that such a page will probably have, in bytes.
     pub(crate) fn expected_bytes(&self, share: u64) -> u64 {
         (u64::from(self.limit(share)) * self.mean()).min(MAX_PAGE_BYTES)
     }
 
-    /// A page of up to `asked` records did not arrive whole.
+    /// Notes that a page of up to `asked` records did not arrive completely.
     pub(crate) fn did_not_arrive(&mut self, asked: u32) {
         self.in_time = (asked / 2).max(1);
     }
 
-    /// A page arrived in `took`, of the time limit `timeout`.
+    /// Notes that a page arrived within `took`. `timeout`: the time limit of a read.
     pub(crate) fn arrived(&mut self, took: Duration, timeout: Duration) {
         if took < timeout / 4 {
             self.in_time = self.in_time.saturating_mul(2).min(self.max_records);
         }
     }
 
-    /// A page of `records` with `bytes` arrived.
+    /// Notes the size of a page.
     pub(crate) fn observe(&mut self, records: u64, bytes: u64) {
         let Some(page) = bytes.checked_div(records) else {
             return;

@@ -10,7 +10,7 @@ use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::clock::{SystemClock, TokioClock};
 use crate::config::OnRecreatedStream;
-use crate::current_stream::{Found, find_stream};
+use crate::current_stream::find_stream;
 use crate::health::ProblemLog;
 use crate::lease::StreamIdentity;
 use crate::metrics::Meter;
@@ -138,7 +138,7 @@ fn text(record: &RawRecord) -> String {
 
 async fn identity(client: &Client) -> StreamIdentity {
     match find_stream(client, &STREAM.parse().unwrap()).await {
-        Ok(Found::Stream(identity, _)) => identity,
+        Ok(Some(found)) => found.identity,
         other => panic!("{other:?}"),
     }
 }
@@ -304,8 +304,7 @@ async fn a_stream_that_is_gone_for_a_while_is_an_error() {
     paused.put(3..4).await;
     assert_eq!(reader.read(1).await, numbers(3..4));
     paused.client().delete_stream().stream_name(STREAM).send().await.unwrap();
-    let Err(RetrievalError::StreamDeleted { stream }) =
-        reader.polling.next_page(&reader.budget).await
+    let Err(WorkerError::StreamDeleted { stream }) = reader.polling.next_page(&reader.budget).await
     else {
         panic!("the stream is gone");
     };

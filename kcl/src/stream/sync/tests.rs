@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use kinesis_testkit::LocalAws;
 
 use super::super::list::ShardList;
+use super::children::as_child;
 use super::*;
 use crate::clock::SystemClock;
 use crate::config::TableConfig;

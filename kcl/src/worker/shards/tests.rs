@@ -4,12 +4,13 @@
 #[path = "../../../../integration-tests/simulation/src/idle.rs"]
 mod idle;
 
+use tokio::runtime::Handle;
+
 use self::idle::{IdleProcessor, SilentShard};
 use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::clock::SystemClock;
 use crate::coordinator::FleetView;
-use crate::executor::CurrentRuntime;
 use crate::lease::Lease;
 use crate::processor::ShardContext;
 use crate::retrieval::{Retrieval, ShardReader, Start};
@@ -30,29 +31,22 @@ impl Retrieval for Quiet {
 async fn an_ownership_that_ends_leaves_the_problems_of_the_next_one_of_its_shard() {
     let clock = Arc::new(SystemClock) as Arc<dyn Clock>;
     let config = Arc::new(ConsumerConfig::default());
-    let budget = ByteBudget::new(config.max_buffered_bytes);
     let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
     let worker = Worker {
         application: "application".into(),
         worker_id: "worker".into(),
         stream: "stream".into(),
-        config: Arc::clone(&config),
+        budget: ByteBudget::new(config.max_buffered_bytes),
+        config,
         clock: Arc::clone(&clock),
         retrieval: Arc::new(Quiet),
-        budget: Arc::clone(&budget),
         factory: Arc::new(|_: &ShardContext| IdleProcessor),
-        executor: Arc::new(CurrentRuntime),
+        executor: Arc::new(Handle::current()),
     };
-    let view = View::new(ViewParts {
-        worker_id: "worker".into(),
-        budget,
-        fleet: SharedFleetView::new(FleetView::new("worker", 1, config.failover_time)),
-        states: StateSender::default(),
-        clock: Arc::clone(&clock),
-        config,
-        meter: Meter::default(),
-        problems: Arc::clone(&problems),
-    });
+    let fleet = FleetView::new("worker", 1, worker.config.failover_time);
+    let (states, meter) = (StateSender::default(), Meter::default());
+    let fleet = SharedFleetView::new(fleet);
+    let view = View::new(&worker, fleet, states, meter, Arc::clone(&problems));
     let mut shards = Shards::new(Arc::new(worker), Arc::new(view), 7);
     let held_lease = || {
         let lease = Lease::new(SHARD, Checkpoint::TrimHorizon);

@@ -12,7 +12,6 @@ use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::coordinator::context::PreparedWorker;
 use crate::coordinator::discovery::Discovery;
-use crate::coordinator::heartbeat::Heartbeat;
 use crate::coordinator::memory_worker::memory_worker;
 use crate::lease::memory::{Link, MemoryTable, Passage};
 use crate::lease::{HeldLease, LeaseWrite, text};
@@ -54,8 +53,7 @@ impl Fixture {
         let way = Arc::new(Way::default());
         let (worker, table) = memory_worker(Arc::clone(&way) as Arc<dyn Link>);
         let ctx = Arc::new(Context::new(PreparedWorker { table_reads, ..worker }));
-        let heartbeat = Arc::new(Heartbeat::new(Arc::clone(&ctx)));
-        let scanner = Scanner::new(Arc::clone(&ctx), heartbeat);
+        let scanner = Scanner::new(Arc::clone(&ctx));
         let (sender, acquired) = mpsc::channel(2);
         let acquirer = Acquirer::new(Arc::clone(&ctx), sender);
         let assignment = Assignment::new(scanner, acquirer.clone());
@@ -85,7 +83,7 @@ impl Fixture {
         let lock = lock.map(|(name, value)| (name.to_owned(), text(value)));
         self.table.put_item("Leader", lock.into());
         let store = &self.ctx.worker.store;
-        let seconds = self.ctx.worker.epoch_seconds();
+        let seconds = self.ctx.worker.service_clock.epoch_seconds();
         store.put_worker("java", seconds).await.unwrap();
         let led = store.get("led").await.unwrap().unwrap();
         let renew = LeaseWrite::Renew { owner: "java".into(), throughput: None };
@@ -172,7 +170,7 @@ async fn where_scans_are_rare_the_owner_of_a_shard_takes_its_children() {
         fixture.create(owned("x", "other", Checkpoint::ShardEnd)).await;
         fixture.create(child("b", "x")).await;
         let worker = &fixture.ctx.worker;
-        worker.store.put_worker("other", worker.epoch_seconds()).await.unwrap();
+        worker.store.put_worker("other", worker.service_clock.epoch_seconds()).await.unwrap();
         assert_eq!(fixture.takes().await, taken, "{table_reads}");
     }
 }

@@ -140,7 +140,7 @@ async fn a_leaving_worker_awaits_the_row_that_it_writes_and_spares_a_later_one()
     let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
     let delay = Fault::delay(Duration::from_millis(200)).service(Service::DynamoDb);
     let delay = aws.faults().add(delay.operation("UpdateItem").times(1));
-    let task = tokio::spawn(Arc::clone(&coordinator.heartbeat).run());
+    let task = tokio::spawn(Arc::clone(&coordinator.scanner.heartbeat).run());
     until("the row is being written", async || (aws.faults().count(delay) == 1).then_some(()))
         .await;
     coordinator.ctx.stop.leaving.cancel();
@@ -150,11 +150,11 @@ async fn a_leaving_worker_awaits_the_row_that_it_writes_and_spares_a_later_one()
     // The next process under this id.
     let later = row.last_update + 1;
     store(&aws).put_worker("w1", later).await.unwrap();
-    coordinator.heartbeat.withdraw().await;
+    coordinator.scanner.heartbeat.withdraw().await;
     assert_eq!(rows().await.len(), 1);
 
     store(&aws).put_worker("w1", row.last_update).await.unwrap();
-    coordinator.heartbeat.withdraw().await;
+    coordinator.scanner.heartbeat.withdraw().await;
     assert!(rows().await.is_empty());
 }
 
@@ -162,9 +162,9 @@ async fn a_leaving_worker_awaits_the_row_that_it_writes_and_spares_a_later_one()
 async fn a_leaving_worker_removes_its_row_though_the_last_writes_were_not_answered() {
     let aws = aws(1).await;
     let coordinator = Coordinator::prepare(parts(&aws, "w1", config())).await.unwrap();
-    let heartbeat = &coordinator.heartbeat;
+    let heartbeat = &coordinator.scanner.heartbeat;
     let rows = async || store(&aws).list(true).await.unwrap().workers;
-    let now = coordinator.ctx.worker.epoch_seconds();
+    let now = coordinator.ctx.worker.service_clock.epoch_seconds();
     // The row may be of the write that was answered, or of any write since.
     for written in [now - 34, now - 4, now - 2, now] {
         heartbeat.row_times().acknowledged(now - 34);
@@ -172,7 +172,7 @@ async fn a_leaving_worker_removes_its_row_though_the_last_writes_were_not_answer
             heartbeat.row_times().attempted(attempt);
         }
         store(&aws).put_worker("w1", written).await.unwrap();
-        coordinator.heartbeat.withdraw().await;
+        coordinator.scanner.heartbeat.withdraw().await;
         assert!(rows().await.is_empty(), "{written} of {now}");
     }
 }

@@ -73,7 +73,7 @@ async fn a_leader_that_lives_balances_alone() {
     let aws = aws(4).await;
     let mut worker = Manual::new(&aws, "w1", config()).await;
     worker.assignment.scan_and_act().await.unwrap();
-    let now = worker.coordinator.ctx.worker.epoch_seconds();
+    let now = worker.coordinator.ctx.worker.service_clock.epoch_seconds();
     store(&aws).put_worker("java", now).await.unwrap();
     let hand_over = async || {
         let scan = worker.coordinator.scanner.scan(true).await.unwrap();
@@ -114,7 +114,7 @@ async fn a_worker_that_is_held_back_takes_no_lease_and_writes_no_heartbeat() {
     let aws = aws(1).await;
     let mut worker = Manual::new(&aws, "w1", config()).await;
     worker.coordinator.hold_back(true);
-    let heartbeat = Arc::clone(&worker.coordinator.heartbeat);
+    let heartbeat = Arc::clone(&worker.coordinator.scanner.heartbeat);
     let mut beats = std::pin::pin!(Arc::clone(&heartbeat).run());
     assert!(futures::poll!(&mut beats).is_pending());
     assert_eq!(*heartbeat.row_times(), RowTimes::default(), "not tried");

@@ -78,7 +78,7 @@ fn the_share_rises_to_the_ceiling_and_the_limits_are_forgotten() {
     let mut pacer = pacer();
     pacer.throttled(ms(0));
     let mut now = ms(0);
-    while now < LIMITS_COUNT {
+    while now < LIMITS_APPLY {
         now += pacer.delay(now);
         pacer.sent(now);
         pacer.answered(now, 1000, false);

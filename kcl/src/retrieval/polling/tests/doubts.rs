@@ -174,7 +174,7 @@ async fn all_readers_of_a_deleted_stream_find_that_out_by_the_same_calls() {
         }
     }));
     let ended = ended.await;
-    let is_deleted = |error: &RetrievalError| matches!(error, RetrievalError::StreamDeleted { .. });
+    let is_deleted = |error: &WorkerError| matches!(error, WorkerError::StreamDeleted { .. });
     assert!(ended.iter().all(is_deleted));
     let took = clock.now() - began;
     // Ten seconds of answers that say so, and the pauses of the readers.

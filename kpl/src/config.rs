@@ -67,8 +67,9 @@ pub(crate) const MIN_BUFFER: usize = 64 * KIB;
 /// members = 1 + rate x record_max_buffered_time              at most what aggregation_max_size has room for
 /// entries = rate / members x producers                       Kinesis records/s of a shard, which takes 1,000 and 1 MiB
 /// ```
-/// For example, 20,000 records/s from 10 producers to 20 shards are a rate of 100: with the default of 100 ms, 11 members
-/// and 91 Kinesis records/s for a shard. From 200 producers the rate is 5: 1.5 members and 667 Kinesis records/s.
+/// For example, 20,000 records/s from 10 producers to 20 shards are a rate of 100: with the default of 100 ms, 11
+/// members and 91 Kinesis records/s for a shard. From 200 producers the rate is 5: 1.5 members and 667 Kinesis
+/// records/s.
 ///
 /// Where a shard takes fewer Kinesis records than `entries`, its aggregates stay open and grow. If it takes `k` Kinesis
 /// records/s from one producer, `members` is `rate / k` there.

@@ -32,23 +32,24 @@
 //!
 //! # What it does
 //!
-//! * **Aggregates** the records of a shard in the KPL's format, which every KCL reads. It predicts the shard of a record from
-//!   a shard map, which it keeps fresh.
-//! * **Batches** Kinesis records into PutRecords requests, fairly across shards, within each shard's rate. The rate adapts to
-//!   the throttles of the shard, so that several producers share it.
-//! * **Retries** each Kinesis record on its own, with backoff and full jitter, until its time to live is over. If the service
-//!   or a proxy refuses a whole request because of one record, the producer splits the request, and the aggregates in it, until
-//!   that record is alone.
-//! * **Adapts to the link**: the bytes in flight grow and shrink with what is acknowledged, so that a slow link recovers from
-//!   an outage.
-//! * **Follows resharding** without loss: an aggregate is acknowledged only if all its members belong to the shard that took
-//!   it, because a KCL otherwise drops the whole aggregate. (The KPL up to 1.1.0 acknowledges the members that belong there, and
-//!   they are lost.)
-//! * **Bounds its memory**: [`Producer::send`] waits while the buffer is full, and a hot shard does not stall the others. The
-//!   formula is at [`ProducerConfig`]. Several producers may share one [`MemoryBudget`]. [`Producer::reserve`] gets room before
-//!   the record exists. [`Droppable`](Priority::Droppable) records are dropped instead of waiting.
-//! * **Reports metrics**: percentiles, hot shards and keys, and the KPL's metrics through the `metrics` facade or to CloudWatch;
-//!   see [`metrics`].
+//! * **Aggregates** the records of a shard in the KPL's format, which every KCL reads. It predicts the shard of a
+//!   record from a shard map, which it keeps fresh.
+//! * **Batches** Kinesis records into PutRecords requests, fairly across shards, within each shard's rate. The rate
+//!   adapts to the throttles of the shard, so that several producers share it.
+//! * **Retries** each Kinesis record on its own, with backoff and full jitter, until its time to live is over. If the
+//!   service or a proxy refuses a whole request because of one record, the producer splits the request, and the
+//!   aggregates in it, until that record is alone.
+//! * **Adapts to the link**: the bytes in flight grow and shrink with what is acknowledged, so that a slow link
+//!   recovers from an outage.
+//! * **Follows resharding** without loss: an aggregate is acknowledged only if all its members belong to the shard that
+//!   took it, because a KCL otherwise drops the whole aggregate. (The KPL up to 1.1.0 acknowledges the members that
+//!   belong there, and they are lost.)
+//! * **Bounds its memory**: [`Producer::send`] waits while the buffer is full, and a hot shard does not stall the
+//!   others. The formula is at [`ProducerConfig`]. Several producers may share one [`MemoryBudget`].
+//!   [`Producer::reserve`] gets room before the record exists. [`Droppable`](Priority::Droppable) records are dropped
+//!   instead of waiting.
+//! * **Reports metrics**: percentiles, hot shards and keys, and the KPL's metrics through the `metrics` facade or to
+//!   CloudWatch; see [`metrics`].
 //!
 //! [`Producer::send`] states the guarantees about delivery, duplicates and order.
 //!

@@ -51,8 +51,8 @@ impl ProducerConfig {
     /// Notes contain no values, because a value may be a password.
     ///
     /// # Errors
-    /// [`InvalidConfig`], with all problems at once. A value outside of the KPL's range is named by the option of the KPL, and
-    /// values that do not fit together by the settings of [`ProducerConfig`].
+    /// [`InvalidConfig`], with all problems at once. A value outside of the KPL's range is named by the option of the
+    /// KPL, and values that do not fit together by the settings of [`ProducerConfig`].
     ///
     /// ```
     /// use std::time::Duration;

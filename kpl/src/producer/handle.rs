@@ -108,29 +108,32 @@ impl Producer {
     /// aggregate.
     ///
     /// # Guarantees
-    /// * **At least once** within [`record_ttl`](crate::ProducerConfig::record_ttl): throttles, internal failures, timeouts
-    ///   and broken connections are retried with backoff until then. Every consumer sees an acknowledged record: an aggregate
-    ///   is acknowledged only if all its members belong to the shard that took it.
-    /// * **Duplicates** can follow a timeout, a broken connection, an internal failure of the service, or a reshard that left
-    ///   an aggregate in the wrong shard. [`Receipt::may_be_duplicate`](crate::Receipt::may_be_duplicate) tells.
-    /// * **Order**, by default: records of one shard leave in the order of `send`. Retries, concurrent requests and resharding
-    ///   may change it.
-    /// * **Ordered mode** ([`RecordOrdering::PerPartitionKey`](crate::RecordOrdering::PerPartitionKey)): if `send` of a record
-    ///   returned before `send` of another record of its key began, and both are acknowledged, consumers see the first one
-    ///   first. A key is what Kinesis hashes: the explicit hash key if there is one, else the partition key. This holds across
-    ///   throttles, lost responses, timeouts and resharding, for a consumer that reads parent shards before their children and
-    ///   drops aggregates as a KCL does. It holds for the first delivery of each record. A duplicate may follow later records,
-    ///   because an attempt that timed out may still be written; so may a failed record that
-    ///   [may have been written](crate::DeliveryError::may_have_been_written). If a record fails, the records of its key that
-    ///   were accepted after it fail in the same instant, or are sent: see [`OnGap`](crate::OnGap). If the stream starts to
-    ///   place records itself, the producer stops with [`StopReason::OrderLost`].
+    /// * **At least once** within [`record_ttl`](crate::ProducerConfig::record_ttl): throttles, internal failures,
+    ///   timeouts and broken connections are retried with backoff until then. Every consumer sees an acknowledged
+    ///   record: an aggregate is acknowledged only if all its members belong to the shard that took it.
+    /// * **Duplicates** can follow a timeout, a broken connection, an internal failure of the service, or a reshard
+    ///   that left an aggregate in the wrong shard. [`Receipt::may_be_duplicate`](crate::Receipt::may_be_duplicate)
+    ///   tells.
+    /// * **Order**, by default: records of one shard leave in the order of `send`. Retries, concurrent requests and
+    ///   resharding may change it.
+    /// * **Ordered mode** ([`RecordOrdering::PerPartitionKey`](crate::RecordOrdering::PerPartitionKey)): if `send` of a
+    ///   record returned before `send` of another record of its key began, and both are acknowledged, consumers see the
+    ///   first one first. A key is what Kinesis hashes: the explicit hash key if there is one, else the partition key.
+    ///   This holds across throttles, lost responses, timeouts and resharding, for a consumer that reads parent shards
+    ///   before their children and drops aggregates as a KCL does. It holds for the first delivery of each record. A
+    ///   duplicate may follow later records, because an attempt that timed out may still be written; so may a failed
+    ///   record that [may have been written](crate::DeliveryError::may_have_been_written). If a record fails, the
+    ///   records of its key that were accepted after it fail in the same instant, or are sent: see
+    ///   [`OnGap`](crate::OnGap). If the stream starts to place records itself, the producer stops with
+    ///   [`StopReason::OrderLost`].
     ///
     /// # Errors
     /// [`SendError`], with the record inside: the record is invalid or too large, or the producer is closed.
     ///
     /// # Cancel safety
-    /// A future that is dropped before it resolves has accepted nothing. It gives up its place in the queue, and the record is
-    /// dropped. Call [`reserve`](Self::reserve) first where this would lose a record, for instance in `select!`.
+    /// A future that is dropped before it resolves has accepted nothing. It gives up its place in the queue, and the
+    /// record is dropped. Call [`reserve`](Self::reserve) first where this would lose a record, for instance in
+    /// `select!`.
     pub async fn send(&self, record: UserRecord) -> Result<Delivery, SendError> {
         match self.accept(record) {
             Err(NotAccepted::NoRoom(record, queue_id)) => {
@@ -146,7 +149,8 @@ impl Producer {
     /// Accepts a record if the buffer has room for it now. Everything else is as with [`send`](Self::send).
     ///
     /// # Errors
-    /// [`SendError`], with the record inside. It is [`SendError::Full`] if the buffer has no room, or others wait for room.
+    /// [`SendError`], with the record inside. It is [`SendError::Full`] if the buffer has no room, or others wait for
+    /// room.
     pub fn try_send(&self, record: UserRecord) -> Result<Delivery, SendError> {
         self.accept(record).map_err(|not_accepted| {
             if let NotAccepted::NoRoom(_, queue_id) = &not_accepted {
@@ -234,7 +238,8 @@ impl Producer {
     /// record. `close` may be called on several clones; each call returns the same report.
     ///
     /// # Cancel safety
-    /// If the future is dropped, the producer accepts no more records and goes on sending. Call `close` again to end it.
+    /// If the future is dropped, the producer accepts no more records and goes on sending. Call `close` again to end
+    /// it.
     pub async fn close(&self, deadline: Duration) -> CloseReport {
         let shards = &self.handle.shards;
         shards.begin_close();

@@ -21,17 +21,18 @@ const MAX_FAILURES_KEPT: usize = 64;
 
 /// A [`Producer`] as a [`Sink`] of records; from [`Producer::sink`]. Feature `sink`.
 ///
-/// * **Back-pressure**: the sink keeps a record for which the buffer has no room, and `poll_ready` waits until it has room, in
-///   the order of arrival within its shard.
+/// * **Back-pressure**: the sink keeps a record for which the buffer has no room, and `poll_ready` waits until it has
+///   room, in the order of arrival within its shard.
 /// * **Flush** sends open aggregates and waits until all records of this sink have an outcome.
 /// * **Close** flushes and accepts no more records. The producer stays open: [close](Producer::close) it after its
 ///   sinks.
-/// * **Errors of `feed` and `start_send`**: [`SinkError::Send`], for a record that was not accepted. [`SendError::Closed`] may
-///   hold the previous record instead, if that one still waited for room. The sink accepts no other record after that.
-/// * **Errors of flush and close**: [`SinkError::Delivery`], for one failed record. Call again for the next failed record, until
-///   the result is `Ok`. `SinkExt::send` is `feed` and `flush`. The sink keeps 64 failed records for the next flush. Further
-///   ones go to [`on_failure`](crate::ProducerBuilder::on_failure) at once, and so do those that are left when the sink is
-///   dropped.
+/// * **Errors of `feed` and `start_send`**: [`SinkError::Send`], for a record that was not accepted.
+///   [`SendError::Closed`] may hold the previous record instead, if that one still waited for room. The sink accepts no
+///   other record after that.
+/// * **Errors of flush and close**: [`SinkError::Delivery`], for one failed record. Call again for the next failed
+///   record, until the result is `Ok`. `SinkExt::send` is `feed` and `flush`. The sink keeps 64 failed records for the
+///   next flush. Further ones go to [`on_failure`](crate::ProducerBuilder::on_failure) at once, and so do those that
+///   are left when the sink is dropped.
 ///
 /// Memory: about 100 bytes for each record without an outcome, and at most 64 failed records.
 ///
@@ -53,10 +54,10 @@ const MAX_FAILURES_KEPT: usize = 64;
 /// ```
 ///
 /// # Cancel safety
-/// The sink keeps every record that `start_send` accepted, so a dropped `SinkExt::feed`, `send`, `flush` or `close` loses none of
-/// them: call `flush` to go on. A record that a dropped `feed` or `send` had not yet passed to `start_send` is dropped.
-/// Dropping the sink cancels no record that is in the buffer. A record that still waits for room fails as
-/// [`Dropped`](crate::FailureCause::Dropped).
+/// The sink keeps every record that `start_send` accepted, so a dropped `SinkExt::feed`, `send`, `flush` or `close`
+/// loses none of them: call `flush` to go on. A record that a dropped `feed` or `send` had not yet passed to
+/// `start_send` is dropped. Dropping the sink cancels no record that is in the buffer. A record that still waits for
+/// room fails as [`Dropped`](crate::FailureCause::Dropped).
 #[must_use = "a sink does nothing unless it is polled"]
 #[derive(Debug)]
 pub struct RecordSink {

@@ -5,11 +5,11 @@
 //! 1. The shard map has the range of the shard that took the aggregate. If all members are inside, the aggregate is
 //!    delivered.
 //! 2. If not, or if the map does not know the shard, the aggregate waits as [`Written`] for a fresh map.
-//! 3. If a member is outside under the fresh map, too, all members are sent again, to the shards that they belong to now.
-//!    The receipts then say that the records may be duplicates.
-//! 4. If no fresh map comes in half of the time between the start of the attempt and the expiry of the aggregate, its members,
-//!    and all records that wait in the same queue, are sent one by one. A record that is sent alone is never in the wrong
-//!    shard.
+//! 3. If a member is outside under the fresh map, too, all members are sent again, to the shards that they belong to
+//!    now. The receipts then say that the records may be duplicates.
+//! 4. If no fresh map comes in half of the time between the start of the attempt and the expiry of the aggregate, its
+//!    members, and all records that wait in the same queue, are sent one by one. A record that is sent alone is never
+//!    in the wrong shard.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -17,9 +17,9 @@
 //! * [`fetch`]: from the intakes into the queues of the shards, as the shard map changes.
 //! * [`batch`]: which records share a request.
 //! * [`request`]: when a request starts, and how large it is.
-//! * [`response`]: what each entry of a response means. *A record is sent again* if the service throttled it or failed for
-//!   a moment ([`response`]), if the whole request failed ([`isolation`]), or if the shard that took it may not keep it
-//!   ([`confirmation`]); in each case until its time to live is over.
+//! * [`response`]: what each entry of a response means. *A record is sent again* if the service throttled it or failed
+//!   for a moment ([`response`]), if the whole request failed ([`isolation`]), or if the shard that took it may not
+//!   keep it ([`confirmation`]); in each case until its time to live is over.
 //! * [`failure`]: how records fail, in ordered mode with the later records of their keys ([`ordering`]).
 
 mod batch;

@@ -2,8 +2,8 @@
 //! accept less than Kinesis. Pure: time is passed in.
 //!
 //! * A request of several records that is refused as too large halves the limit, or sets it to what passed recently.
-//! * The limit grows slowly, because that of the proxy may be raised. If it has grown too far, a request is refused again. Then
-//!   it waits twice as long before it grows the next time.
+//! * The limit grows slowly, because that of the proxy may be raised. If it has grown too far, a request is refused
+//!   again. Then it waits twice as long before it grows the next time.
 //! * A proxy may also answer 413 for the content of a request. So a refusal does not count if a larger request passed
 //!   recently.
 

@@ -5,8 +5,8 @@
 //! * Refused for a reason that passes: the record is sent again after a backoff, until it expires. A throttle of a
 //!   shard slows down the limiter of that shard instead.
 //! * Refused for its content: the record fails at once.
-//! * Refused with a fatal code (no access, no such stream): the record is sent again until PutRecords has given only fatal
-//!   errors for 10 s, and then fails at once ([`fatal_errors`](super::fatal_errors)).
+//! * Refused with a fatal code (no access, no such stream): the record is sent again until PutRecords has given only
+//!   fatal errors for 10 s, and then fails at once ([`fatal_errors`](super::fatal_errors)).
 //!
 //! If a whole request fails, its records go back to their queues, and all are due at the same time. If one of them may
 //! be the cause, the halves of the request are sent apart from all other records: [`isolation`](super::isolation). A

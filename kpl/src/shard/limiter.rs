@@ -5,13 +5,14 @@
 //! records, and cuts it by a factor when the shard refuses one. Steps that do not depend on the rate, and cuts that do,
 //! lead all producers to similar rates, whatever rates they began with.
 //!
-//! * *Many producers.* Fixed steps are too large for small rates: most attempts would be refused. So below [`REFERENCE`] the
-//!   steps shrink with the usual rate of the producer. They shrink a little more slowly than the rate, so that a producer
-//!   above its fair share tolerates fewer refusals than one below it. Cuts shrink, too, because one refusal in many seconds
-//!   says little. They stay large while most attempts are refused, so that a new producer finds its share soon.
-//! * *A shard that becomes free.* Small steps would take hours. So a producer compares what it gains by steps with what it
-//!   loses by cuts, which are equal where the rate balances. Once it has gained six cuts more than it lost, the shard counts
-//!   as free, and the rate doubles each 45 s until the next throttle.
+//! * *Many producers.* Fixed steps are too large for small rates: most attempts would be refused. So below
+//!   [`REFERENCE`] the steps shrink with the usual rate of the producer. They shrink a little more slowly than the
+//!   rate, so that a producer above its fair share tolerates fewer refusals than one below it. Cuts shrink, too,
+//!   because one refusal in many seconds says little. They stay large while most attempts are refused, so that a new
+//!   producer finds its share soon.
+//! * *A shard that becomes free.* Small steps would take hours. So a producer compares what it gains by steps with what
+//!   it loses by cuts, which are equal where the rate balances. Once it has gained six cuts more than it lost, the
+//!   shard counts as free, and the rate doubles each 45 s until the next throttle.
 //!
 //! The constants are tuned in `simulation.rs` and `recovery.rs`, which state the outcome.
 

@@ -1,8 +1,8 @@
 //! Router: from a hash key to the queue of its shard.
 //!
 //! * [`RoutingTable`]: the queues of the shards under one shard map. A new map makes a new table.
-//! * [`ShardRouter`]: the table in place, which all handles and tasks of a producer share. It accepts records, and tells
-//!   the sender which queues are ready to be fetched.
+//! * [`ShardRouter`]: the table in place, which all handles and tasks of a producer share. It accepts records, and
+//!   tells the sender which queues are ready to be fetched.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use super::*;
 
 impl<S: Clone> FairShare<S> {
-    /// Counts the shards that are reported. With debug assertions, compares them with a walk over all shards that wait: each
-    /// is reported now, or was reported since it began to wait.
+    /// Counts the shards that are reported. With debug assertions, compares them with a walk over all shards that wait:
+    /// each is reported now, or was reported since it began to wait.
     pub(super) fn check_pressure(&mut self, producer: usize, queue_ids: &BTreeSet<QueueId>) {
         self.looked_at += queue_ids.len();
         if cfg!(debug_assertions) {

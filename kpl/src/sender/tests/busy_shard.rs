@@ -106,7 +106,8 @@ async fn a_free_shard_adds_no_latency_to_the_linger() {
     }
 }
 
-/// The most failures between two turns of another task while a full buffer fails: those reported, and those counted as expired.
+/// The most failures between two turns of another task while a full buffer fails: those reported, and those counted as
+/// expired.
 async fn failures_at_a_time(ordering: RecordOrdering, is_closed: bool) -> (usize, u64) {
     let turn = Arc::new(AtomicU64::new(0));
     let failures = Arc::new(Mutex::new(std::collections::HashMap::new()));

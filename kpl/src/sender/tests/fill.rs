@@ -147,7 +147,8 @@ async fn each_reason_for_sealing_is_counted() {
         ..Default::default()
     };
     let producer = producer(quick(), patient).await;
-    // Eight small ones by count, five that make 4 KiB by size, two by linger, one by flush, one alone and the one before it.
+    // Eight small ones by count, five that make 4 KiB by size, two by linger, one by flush, one alone and the one
+    // before it.
     for _ in 0..8 {
         drop(send(&producer, 0, "v").await);
     }

@@ -317,7 +317,8 @@ async fn in_ordered_mode_a_half_that_was_answered_is_sent_with_others_again() {
     let poisoned = send(&producer, 0, "poisoned").await;
     let mut deliveries = vec![send(&producer, 1, "half").await];
     poisoned.await.unwrap_err();
-    // The half is refused alone. The first record is sent while it backs off, and both are back before the second is sent.
+    // The half is refused alone. The first record is sent while it backs off, and both are back before the second is
+    // sent.
     for (name, count) in [("first", 1), ("second", 2)] {
         while lock(&requests).len() < count {
             tokio::time::sleep(QUICK).await;

@@ -175,7 +175,8 @@ async fn outage(megabits: f64, load: f64, size: usize, lasts: Duration) -> Recov
     let service = Arc::clone(&link);
     let producer = builder::start("s".into(), service, config, components).await.unwrap();
     let data = Bytes::from(vec![b'x'; size]);
-    // The load is what it is on the wire: with the record's part of a request, which has an aggregate of 50 KiB or more.
+    // The load is what it is on the wire: with the record's part of a request, which has an aggregate of 50 KiB or
+    // more.
     let part = (size as f64 / 51_200.0).min(1.0);
     let wire = size as f64 * 4.0 / 3.0 + 100.0 + 1000.0 * part;
     // A sender that waited for room does not make up for it.

@@ -85,8 +85,8 @@ proptest! {
     }
 }
 
-/// It takes many turns to complete the records that fail together. All are seen to fail in the first of these turns, and what
-/// is sent from then on is delivered.
+/// It takes many turns to complete the records that fail together. All are seen to fail in the first of these turns,
+/// and what is sent from then on is delivered.
 #[tokio::test(start_paused = true)]
 async fn a_key_fails_at_one_moment_however_long_it_takes_to_complete() {
     const RECORDS: usize = 3000;

@@ -1,4 +1,5 @@
-//! Reshards, and streams that replace one of the same name: which listings the producer makes, and where its records end up.
+//! Reshards, and streams that replace one of the same name: which listings the producer makes, and where its records
+//! end up.
 
 use super::*;
 
@@ -51,8 +52,8 @@ type Stream = Arc<Mutex<Vec<Shard>>>;
 
 const QUARTER: u128 = u128::MAX / 4;
 
-/// A service whose records go into the open shards of `stream`. It lists `shards`, whatever the stream has. The role may not
-/// describe the stream.
+/// A service whose records go into the open shards of `stream`. It lists `shards`, whatever the stream has. The role
+/// may not describe the stream.
 fn writes_into(stream: &Stream) -> Arc<Scripted> {
     let stream = Arc::clone(stream);
     let service = Scripted::new(move |_, entries| {

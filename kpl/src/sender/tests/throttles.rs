@@ -81,8 +81,8 @@ async fn throttles_of_a_whole_request_count_for_each_of_its_records() {
     assert_eq!(producer.stats().throttled, 0);
 }
 
-/// After ten seconds of throttles, then a few mebibytes that the shard accepts at once: how long these take, and the rate of
-/// the shard.
+/// After ten seconds of throttles, then a few mebibytes that the shard accepts at once: how long these take, and the
+/// rate of the shard.
 async fn recovery_after(message: &'static str) -> (Duration, f64) {
     let service = Scripted::new(move |passed, entries| {
         if passed < 10 * SECOND {

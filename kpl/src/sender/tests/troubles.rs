@@ -241,7 +241,8 @@ async fn a_key_keeps_its_order_when_its_shard_is_replaced() {
     let mut deliveries = vec![enter(&shards, "0")];
     sender.intake(clock::now());
     replace_shard(&shards, 2, "child");
-    // A caller of `send` may say that the old intake is ready after the new map is in place, and before the old intake is closed.
+    // A caller of `send` may say that the old intake is ready after the new map is in place, and before the old intake
+    // is closed.
     let retired = shards.take_ready();
     deliveries.extend([enter(&shards, "1"), enter(&shards, "2")]);
     retired.iter().for_each(|intake| shards.add_ready(intake));

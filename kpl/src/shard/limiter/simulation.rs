@@ -1,8 +1,8 @@
 //! Producers that share one throttled shard, in simulated time: seeded, hours in milliseconds.
 //!
 //! What comes of the constants of the limiter, over 24 seeds: refused part of the attempts; share of the slowest
-//! producer, as a part of the mean share (the median, and the least of all seeds); after which warm-up. Records of 50 KiB and
-//! more live for 5 minutes in the fleets of 50 and more.
+//! producer, as a part of the mean share (the median, and the least of all seeds); after which warm-up. Records of 50
+//! KiB and more live for 5 minutes in the fleets of 50 and more.
 //!
 //! | producers | 100 B | 50 KiB |
 //! |---|---|---|
@@ -13,16 +13,16 @@
 //!
 //! Ten hours after the start, the slowest of 200 producers of 50 KiB has 0.55, 0.50 (8 seeds).
 //!
-//! If 200 producers of 50 KiB become 10, these use the shard after 15 minutes. A single one that is left needs 20 to 25, and
-//! 50 of 1,000 need 30 to 45. One of them takes most of the shard at first. After an hour, the slowest usually still has less
-//! than a tenth of its fair share. If 1,000 producers of 100 B become 50, these use the shard after 3 minutes, and the slowest
-//! has 0.59, 0.32 after 15.
+//! If 200 producers of 50 KiB become 10, these use the shard after 15 minutes. A single one that is left needs 20 to
+//! 25, and 50 of 1,000 need 30 to 45. One of them takes most of the shard at first. After an hour, the slowest usually
+//! still has less than a tenth of its fair share. If 1,000 producers of 100 B become 50, these use the shard after 3
+//! minutes, and the slowest has 0.59, 0.32 after 15.
 //!
 //! A producer learns of its share from refusals alone. If its fair share is one record in 50 seconds and a tenth of its
 //! attempts are refused, there is one refusal in 8 minutes. That is why the last warm-up is so long.
 //!
-//! The shard has the buckets of Kinesis: 1,000 records and 1 MiB, refilled each second. Each producer has more to send than
-//! it ever may, and collects and sends as the sender does. Round trips take 10 to 60 ms, by chance.
+//! The shard has the buckets of Kinesis: 1,000 records and 1 MiB, refilled each second. Each producer has more to send
+//! than it ever may, and collects and sends as the sender does. Round trips take 10 to 60 ms, by chance.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -311,8 +311,8 @@ const SMALL: usize = 100;
 const AGGREGATE: usize = 50 << 10;
 const MINUTE: u64 = 60;
 
-/// A fleet that starts at once: few attempts are refused after the warm-up, the shard is used, and the slowest producer has
-/// a part of its fair share.
+/// A fleet that starts at once: few attempts are refused after the warm-up, the shard is used, and the slowest producer
+/// has a part of its fair share.
 fn assert_fleet(producers: usize, size: usize, warm_up: u64, measured: u64, least: f64) {
     for seed in 0..if producers < 1000 { 2 } else { 1 } {
         let scenario = Scenario::new(&vec![size; producers], warm_up + measured);

@@ -10,7 +10,29 @@ use crate::kinesis::ApiError;
 
 const CBOR: &str = "application/x-amz-cbor-1.1";
 
-/// What a request is written in; its answer is written in the same.
+/// How Kinesis of a [`LocalAws`](crate::LocalAws) treats requests in CBOR (`application/x-amz-cbor-1.1`), which the SDK
+/// for Java sends. Requests in JSON are answered as ever.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CborSupport {
+    /// They are carried out and answered in CBOR, as by AWS.
+    #[default]
+    Full,
+    /// They are carried out and answered in JSON.
+    AnsweredInJson,
+    /// They are refused with HTTP 415 and an empty body, as by a server that finds its handlers by the content type.
+    UnsupportedMediaType,
+    /// They are refused with HTTP 400 and this code in JSON, as by a server that takes every body for JSON.
+    Refused {
+        /// The error code the client sees, such as `SerializationException`.
+        code: String,
+    },
+    /// They fail with HTTP 500 and a body that is neither, as by a server that breaks on them.
+    Failed,
+}
+
+/// What a request or an answer is written in; the answer is written in the same as the request, if the
+/// [settings](CborSupport) do not say otherwise.
 ///
 /// Everything behind it speaks JSON. CBOR, as the SDK for Java speaks it to Kinesis, is turned into
 /// JSON here, and the answer back. That SDK too speaks JSON to DynamoDB and for SubscribeToShard; a
@@ -22,6 +44,7 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
+    /// The encoding of a request.
     pub(crate) fn of(service: Service, headers: &HeaderMap) -> Self {
         let is_cbor = || headers.get(CONTENT_TYPE).is_some_and(|kind| kind == CBOR);
         match service {

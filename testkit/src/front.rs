@@ -16,7 +16,7 @@ use crate::access::{Access, check_arns};
 use crate::buffers::Buffers;
 use crate::control;
 use crate::dynamodb::{self, DynamoDb};
-use crate::encoding::Encoding;
+use crate::encoding::{CborSupport, Encoding};
 use crate::faults::{Asks, Call, Faults, Plan, Service, Stop};
 use crate::kinesis::{ApiError, KinesisService, frames};
 
@@ -28,9 +28,17 @@ pub(crate) struct Front {
     pub(crate) faults: Arc<Faults>,
     pub(crate) buffers: Buffers,
     access: Access,
-    calls: Mutex<HashMap<String, u64>>,
+    cbor: CborSupport,
+    calls: Mutex<HashMap<String, Calls>>,
     /// Counts requests that may have changed something.
     changes: AtomicU64,
+}
+
+/// How often an operation was called.
+#[derive(Debug, Default, Clone, Copy)]
+struct Calls {
+    all: u64,
+    in_cbor: u64,
 }
 
 /// An answer to a request.
@@ -55,6 +63,7 @@ impl Front {
         dynamodb: DynamoDb,
         faults: Arc<Faults>,
         access: Access,
+        cbor: CborSupport,
     ) -> Self {
         Self {
             kinesis: Arc::new(kinesis),
@@ -62,6 +71,7 @@ impl Front {
             faults,
             buffers: Buffers::default(),
             access,
+            cbor,
             calls: Mutex::default(),
             changes: AtomicU64::new(0),
         }
@@ -79,15 +89,28 @@ impl Front {
 
     /// How often an operation has been called, refused and faulted calls counted.
     pub(crate) fn calls(&self, operation: &str) -> u64 {
-        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.get(operation).copied().unwrap_or(0)
+        self.counted(operation).all
     }
 
-    fn count(&self, operation: &str) {
+    /// How many of these calls were in CBOR.
+    pub(crate) fn calls_in_cbor(&self, operation: &str) -> u64 {
+        self.counted(operation).in_cbor
+    }
+
+    fn counted(&self, operation: &str) -> Calls {
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.get(operation).copied().unwrap_or_default()
+    }
+
+    fn count(&self, operation: &str, encoding: Encoding) {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        match calls.get_mut(operation) {
-            Some(count) => *count += 1,
-            None => drop(calls.insert(operation.to_owned(), 1)),
+        // An operation that is known needs no name of its own.
+        if !calls.contains_key(operation) {
+            calls.insert(operation.to_owned(), Calls::default());
+        }
+        if let Some(calls) = calls.get_mut(operation) {
+            calls.all += 1;
+            calls.in_cbor += u64::from(encoding == Encoding::Cbor);
         }
     }
 
@@ -106,14 +129,18 @@ impl Front {
             let service = Service::Kinesis;
             return Ok(refusal(service, Encoding::of(service, &head.headers), &error));
         };
-        self.count(operation);
-        let encoding = Encoding::of(service, &head.headers);
+        let request_encoding = Encoding::of(service, &head.headers);
+        self.count(operation, request_encoding);
+        let encoding = match encoding_of_answer(request_encoding, &self.cbor) {
+            Ok(encoding) => encoding,
+            Err(reply) => return Ok(reply),
+        };
         let now = self.faults.now();
         let checked = self.access.check(head, &body, service, operation, now);
         if let Err(error) = checked {
             return Ok(refusal(service, encoding, &error));
         }
-        let body = match encoding.read(body) {
+        let body = match request_encoding.read(body) {
             Ok(body) => body,
             Err(error) => return Ok(refusal(service, encoding, &error)),
         };
@@ -181,6 +208,13 @@ impl Front {
     }
 }
 
+impl Reply {
+    /// An answer whose body is there.
+    pub(crate) fn whole(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
+        Self { status, content_type, body: Either::Left(Full::new(body.into())) }
+    }
+}
+
 /// What faults make of an answer on its way. Event streams have faults of their own.
 async fn carry(plan: &Plan, reply: Reply) -> Reply {
     let is_whole = !plan.cut_response && !plan.garbled_response && plan.slow_response.is_none();
@@ -206,6 +240,24 @@ async fn carry(plan: &Plan, reply: Reply) -> Reply {
     Reply { body, ..reply }
 }
 
+/// The encoding of the answer to a request, or the answer itself if the request is not looked at.
+fn encoding_of_answer(request: Encoding, support: &CborSupport) -> Result<Encoding, Reply> {
+    match (request, support) {
+        (Encoding::Json, _) | (Encoding::Cbor, CborSupport::AnsweredInJson) => Ok(Encoding::Json),
+        (Encoding::Cbor, CborSupport::Full) => Ok(Encoding::Cbor),
+        (Encoding::Cbor, CborSupport::UnsupportedMediaType) => {
+            Err(Reply::whole(415, "text/plain", Vec::new()))
+        }
+        (Encoding::Cbor, CborSupport::Refused { code }) => {
+            let error = ApiError::new(code.clone(), "the request is not valid JSON");
+            Err(refusal(Service::Kinesis, Encoding::Json, &error))
+        }
+        (Encoding::Cbor, CborSupport::Failed) => {
+            Err(Reply::whole(500, "text/html", b"<p>Internal Server Error</p>".to_vec()))
+        }
+    }
+}
+
 fn parse_target(target: &str) -> Option<(Service, &str)> {
     let (service, operation) = target.split_once('.')?;
     match service {
@@ -220,9 +272,5 @@ fn refusal(service: Service, encoding: Encoding, error: &ApiError) -> Reply {
 }
 
 fn reply(service: Service, encoding: Encoding, status: u16, json: Vec<u8>) -> Reply {
-    Reply {
-        status,
-        content_type: encoding.content_type(service),
-        body: Either::Left(Full::new(encoding.write(json).into())),
-    }
+    Reply::whole(status, encoding.content_type(service), encoding.write(json))
 }

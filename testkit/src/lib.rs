@@ -54,6 +54,7 @@ mod server;
 mod tls;
 
 pub use clock::{Clock, ManualClock, SystemClock, TokioClock};
+pub use encoding::CborSupport;
 pub use error::{CallError, StartError};
 pub use faults::{Fault, FaultId, FaultKind, FaultScriptError, Faults, InjectedFault, Service};
 pub use ledger::{Delivery, Ledger, Position, Verdict};

@@ -17,6 +17,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::connector::InProcess;
 use crate::data::{DataFile, Saver};
 use crate::dynamodb::{DynamoDb, Engine};
+use crate::encoding::CborSupport;
 use crate::error::{CallError, StartError};
 use crate::faults::{Faults, Service};
 use crate::front::Front;
@@ -57,6 +58,7 @@ pub struct LocalAwsBuilder {
     settings: Settings,
     clock: Arc<dyn Clock>,
     access: Access,
+    cbor: CborSupport,
     seed: u64,
     kinesis_port: u16,
     dynamodb_port: u16,
@@ -66,11 +68,21 @@ pub struct LocalAwsBuilder {
 
 impl std::fmt::Debug for LocalAwsBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { settings, access, seed, kinesis_port, dynamodb_port, tls_port, data, clock: _ } =
-            self;
+        let Self {
+            settings,
+            access,
+            cbor,
+            seed,
+            kinesis_port,
+            dynamodb_port,
+            tls_port,
+            data,
+            clock: _,
+        } = self;
         f.debug_struct("LocalAwsBuilder")
             .field("settings", settings)
             .field("access", access)
+            .field("cbor", cbor)
             .field("seed", seed)
             .field("kinesis_port", kinesis_port)
             .field("dynamodb_port", dynamodb_port)
@@ -168,6 +180,13 @@ impl LocalAwsBuilder {
         self
     }
 
+    /// How Kinesis treats requests in CBOR. Default: as AWS. The other values are those of servers that speak JSON
+    /// only.
+    pub fn cbor(mut self, support: CborSupport) -> Self {
+        self.cbor = support;
+        self
+    }
+
     /// The seed of the probabilities of [faults](LocalAws::faults). Default: 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
@@ -234,6 +253,7 @@ impl LocalAwsBuilder {
             dynamodb,
             Arc::new(Faults::new(self.seed, self.clock)),
             self.access,
+            self.cbor,
         ));
         let mut listeners = vec![
             Listener::bind(self.kinesis_port, None)?,
@@ -298,6 +318,7 @@ impl LocalAws {
             settings: Settings::default(),
             clock: Arc::new(SystemClock),
             access: Access::default(),
+            cbor: CborSupport::default(),
             seed: 0,
             kinesis_port: 0,
             dynamodb_port: 0,
@@ -448,6 +469,11 @@ impl LocalAws {
     /// faulted calls counted.
     pub fn calls(&self, operation: &str) -> u64 {
         self.front.calls(operation)
+    }
+
+    /// How many of the [calls](Self::calls) of an operation of Kinesis were in CBOR. The others were in JSON.
+    pub fn calls_in_cbor(&self, operation: &str) -> u64 {
+        self.front.calls_in_cbor(operation)
     }
 }
 

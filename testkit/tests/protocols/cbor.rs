@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use kinesis_testkit::{Fault, LocalAws, ManualClock};
+use kinesis_testkit::{CborSupport, Fault, LocalAws, ManualClock};
 
 use super::{STREAM, connect};
 
@@ -202,6 +202,33 @@ async fn a_refusal_names_its_kind() {
     let nothing = written(&cbor!({}).unwrap());
     let answer = refused(&mut client, "Kinesis_20131202.ListStreams", nothing).await;
     assert_eq!(answer, (500, "InternalFailure".to_owned()));
+}
+
+#[tokio::test]
+async fn cbor_can_be_treated_as_by_a_server_that_speaks_json_only() {
+    let json = "application/x-amz-json-1.1";
+    let refused = CborSupport::Refused { code: "SerializationException".to_owned() };
+    for (support, status, content_type, said) in [
+        (CborSupport::AnsweredInJson, 200, json, "\"StreamStatus\":\"ACTIVE\""),
+        (CborSupport::UnsupportedMediaType, 415, "text/plain", ""),
+        (refused, 400, json, "\"__type\":\"SerializationException\""),
+        (CborSupport::Failed, 500, "text/html", "<p>"),
+    ] {
+        let aws = LocalAws::builder().cbor(support.clone()).build().await.unwrap();
+        aws.create_stream(STREAM, 1).await.unwrap();
+        let mut client = client(&aws).await;
+        let request = written(&cbor!({"StreamName" => STREAM}).unwrap());
+        let target = "Kinesis_20131202.DescribeStreamSummary";
+        let response = send(&mut client, target, request).await;
+        assert_eq!(response.status().as_u16(), status, "{support:?}");
+        assert_eq!(response.headers()["content-type"], content_type, "{support:?}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(String::from_utf8_lossy(&body).contains(said), "{support:?}: {body:?}");
+        // In JSON all is as ever.
+        aws.kinesis().describe_stream_summary().stream_name(STREAM).send().await.unwrap();
+        assert_eq!(aws.calls("DescribeStreamSummary"), 2);
+        assert_eq!(aws.calls_in_cbor("DescribeStreamSummary"), 1);
+    }
 }
 
 #[tokio::test]

@@ -12,5 +12,7 @@ pub mod human_duration;
 pub mod list_shards;
 pub mod metrics;
 pub mod panic_message;
+pub mod protocol;
 pub mod retry_class;
 pub mod stream_name;
+pub mod timestamp;

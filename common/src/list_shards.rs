@@ -8,6 +8,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use crate::protocol;
 use crate::retry_class::RetryClass;
 use crate::stream_name::StreamName;
 
@@ -45,7 +46,7 @@ where
                 .set_stream_name(stream.name())
                 .set_shard_filter(filter.clone()),
         };
-        let page = match send(request).await {
+        let page = match protocol::send(|| send(request.clone())).await {
             Ok(page) => page,
             Err(error) if !is_first && restarts < MAX_RESTARTS && is_expired(&error) => {
                 restarts += 1;

@@ -16,6 +16,8 @@ pub use self::invalid::InvalidConfig;
 use self::invalid::Problems;
 pub use self::metrics::{MetricsGranularity, MetricsLevel};
 pub use self::properties::{KplProperties, PropertyNote};
+#[doc(inline)]
+pub use kinesis_common::protocol::Wire;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -52,7 +54,7 @@ pub(crate) const MIN_BUFFER: usize = 64 * KIB;
 ///
 /// ```text
 /// peak of the producer <= max_buffered_bytes                 records from `send` to completion
-///                       + 2.3 x max_in_flight_bytes          requests: base64 and JSON of what is in flight
+///                       + 2.3 x max_in_flight_bytes          requests in JSON, with base64; less in CBOR
 ///                       + 1.4 x shards x aggregation_max_size   one open aggregate each; 1 MiB if `aggregation_adaptive`
 ///                       + a few MiB                          connections and TLS
 /// ```
@@ -173,8 +175,8 @@ pub struct ProducerConfig {
     /// the larger records, and they fail as [`Rejected`](crate::FailureCause::Rejected).
     pub max_record_size: Option<usize>,
 
-    /// Most bytes of payload in flight. Default 32 MiB; at least 64 KiB. Memory: 2.3 times as much, for base64 and
-    /// JSON.
+    /// Most bytes of payload in flight. Default 32 MiB; at least 64 KiB. Memory: 2.3 times as much in JSON,
+    /// less in CBOR.
     ///
     /// The producer starts with 1 MiB. It doubles the limit with each round trip while the link keeps up, and lowers it
     /// when requests time out. Lower it to save memory. The book, `docs/src/producer.md`, has the rules.
@@ -190,6 +192,12 @@ pub struct ProducerConfig {
     /// requests share one connection, as in the AWS SDK. Over HTTP/1.1, each request in flight has its own connection
     /// in any case.
     pub connections: usize,
+
+    /// Encoding of requests and answers. Default [`Wire::Auto`]: CBOR, or JSON where the endpoint does not accept CBOR.
+    ///
+    /// CBOR carries data as bytes, JSON as base64, which is a third larger and takes more CPU time. Set [`Wire::Json`]
+    /// if a proxy in between has to read requests. A client or configuration that names a protocol of its own keeps it.
+    pub wire: Wire,
 
     /// Time limit of one PutRecords attempt. Default 6 s; at most 365 days. KPL: `RequestTimeout`.
     ///
@@ -341,6 +349,7 @@ settings! {
     with_max_in_flight_bytes, max_in_flight_bytes: usize = 32 * MIB;
     with_max_requests_in_flight, max_requests_in_flight: usize = 24;
     with_connections, connections: usize = 4;
+    with_wire, wire: Wire = Wire::Auto;
     with_request_timeout, request_timeout: Duration = Duration::from_secs(6);
     with_connect_timeout, connect_timeout: Duration = Duration::from_secs(3);
     with_startup_timeout, startup_timeout: Duration = Duration::from_secs(60);

@@ -131,6 +131,7 @@ pub use ack::{Delivery, Receipt};
 pub use buffer::MemoryBudget;
 pub use config::{
     Compression, InvalidConfig, KplProperties, OnGap, ProducerConfig, PropertyNote, RecordOrdering,
+    Wire,
 };
 pub use error::{Attempt, DeliveryError, FailureCause, ReserveError, SendError, StopReason};
 pub use kinesis_aggregation::HashKey;

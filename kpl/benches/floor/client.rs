@@ -7,6 +7,7 @@ use aws_sdk_kinesis::config::{BehaviorVersion, Region};
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_types::SdkConfig;
+use kinesis_common::protocol::WireProtocol;
 
 use crate::{Error, roles};
 
@@ -30,5 +31,6 @@ pub(crate) fn sdk_config() -> Result<SdkConfig, Error> {
 
 /// The bare client, as the floor uses it.
 pub(crate) fn client() -> Result<aws_sdk_kinesis::Client, Error> {
-    Ok(aws_sdk_kinesis::Client::new(&sdk_config()?))
+    let config = WireProtocol::new(roles::wire()).install((&sdk_config()?).into());
+    Ok(aws_sdk_kinesis::Client::from_conf(config.build()))
 }

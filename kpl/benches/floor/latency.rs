@@ -12,14 +12,18 @@ use tokio::time::MissedTickBehavior;
 
 use crate::Error;
 use crate::client::{client, sdk_config};
+use crate::roles;
 use crate::workload::Workload;
 
 const RECORD_BYTES: usize = 100;
 const RECORDS_PER_SECOND: u64 = 1_000;
 
 pub(crate) async fn of_the_producer(seconds: u64) -> Result<(), Error> {
-    let config =
-        ProducerConfig { record_max_buffered_time: Duration::ZERO, ..ProducerConfig::default() };
+    let config = ProducerConfig {
+        record_max_buffered_time: Duration::ZERO,
+        wire: roles::wire(),
+        ..ProducerConfig::default()
+    };
     let producer = Producer::builder("bench", &sdk_config()?).config(config).build().await?;
     paced(seconds, |key, data| {
         let producer = producer.clone();

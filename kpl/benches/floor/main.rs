@@ -1,7 +1,7 @@
 //! The producer beside its **floor**: what the wire itself costs.
 //!
 //! ```text
-//! cargo bench -p kpl --bench floor [-- --rounds 5 --stall 60s]
+//! cargo bench -p kpl --bench floor [-- --rounds 5 --stall 60s --json]
 //! ```
 //! * **CPU**: a producer and the floor (one loop: hash the key, copy the record into an aggregate, MD5 it, PutRecords
 //!   of 5 MB with five requests in flight, no queue and no future per record) put the same records into the same sink
@@ -48,6 +48,9 @@ struct Args {
     /// How long the sink stalls while memory is watched.
     #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
     stall: Duration,
+    /// Sends requests in JSON, on both sides, and not in CBOR.
+    #[arg(long)]
+    json: bool,
     /// What cargo passes to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
@@ -71,7 +74,7 @@ fn main() -> ExitCode {
 }
 
 fn measure(args: &Args) -> Result<(), Error> {
-    let sink = Sink::start(false)?;
+    let sink = Sink::start(false, args.json)?;
     let mut ratios = Vec::new();
     for record_bytes in [100, 1024] {
         let records = args.megabytes * 1_000_000 / record_bytes;
@@ -112,7 +115,7 @@ fn measure(args: &Args) -> Result<(), Error> {
     drop(sink);
 
     println!("\nmemory in MiB while the sink stalls for {:?}", args.stall);
-    let stalled = Sink::start(true)?;
+    let stalled = Sink::start(true, args.json)?;
     for record_bytes in [100, 1024, 200_000] {
         let figures =
             stalled.run(Role::Stalled { record_bytes, millis: args.stall.as_millis() as u64 })?;

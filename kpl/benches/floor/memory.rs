@@ -6,14 +6,18 @@ use kpl::{Delivery, Producer, ProducerConfig, SendError, UserRecord};
 
 use crate::Error;
 use crate::client::sdk_config;
+use crate::roles;
 use crate::workload::{SHARDS, Workload};
 
 const MIB: f64 = 1024.0 * 1024.0;
 
 pub(crate) async fn run(record_bytes: usize, millis: u64) -> Result<(), Error> {
     let stall = Duration::from_millis(millis);
-    let config =
-        ProducerConfig { record_ttl: stall + Duration::from_secs(60), ..ProducerConfig::default() };
+    let config = ProducerConfig {
+        record_ttl: stall + Duration::from_secs(60),
+        wire: roles::wire(),
+        ..ProducerConfig::default()
+    };
     let formula = config.max_buffered_bytes as f64
         + 2.3 * config.max_in_flight_bytes as f64
         + 1.4 * SHARDS as f64 * config.aggregation_max_size as f64;

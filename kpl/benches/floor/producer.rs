@@ -7,7 +7,7 @@ use kpl::{Producer, ProducerConfig, UserRecord};
 
 use crate::Error;
 use crate::client::sdk_config;
-use crate::roles::{Put, cpu_seconds};
+use crate::roles::{self, Put, cpu_seconds};
 use crate::workload::{AGGREGATE_BYTES, BATCH_BYTES, Workload};
 
 /// Receipts that may be open before the oldest is awaited.
@@ -19,6 +19,7 @@ pub(crate) async fn run(put: Put) -> Result<(), Error> {
         collection_max_size: BATCH_BYTES,
         // The sink has no limit.
         rate_limit: 1_000_000,
+        wire: roles::wire(),
         ..ProducerConfig::default()
     };
     let producer = Producer::builder("bench", &sdk_config()?).config(config).build().await?;

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 
 use clap::{Args, Subcommand};
+use kpl::Wire;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::{Error, floor, latency, memory, producer, sink};
@@ -12,6 +13,8 @@ use crate::{Error, floor, latency, memory, producer, sink};
 /// How a child learns where the sink is and whom to trust.
 const URL: &str = "SINK_URL";
 const CERTIFICATE: &str = "SINK_CERTIFICATE";
+/// How a child learns that requests are in JSON, and not in CBOR.
+const JSON: &str = "SEND_JSON";
 
 #[derive(Subcommand, Clone, Copy)]
 #[command(hide = true)]
@@ -96,10 +99,12 @@ pub(crate) struct Sink {
     child: Child,
     url: String,
     certificate: String,
+    is_json: bool,
 }
 
 impl Sink {
-    pub(crate) fn start(stalled: bool) -> Result<Self, Error> {
+    /// `is_json`: the encoding of the requests that the roles send to it.
+    pub(crate) fn start(stalled: bool, is_json: bool) -> Result<Self, Error> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(Role::Sink { stalled }.arguments())
             .stdout(Stdio::piped())
@@ -111,7 +116,7 @@ impl Sink {
             .take_while(|line| line.as_ref().is_ok_and(|line| !line.is_empty()))
             .collect::<Result<Vec<_>, _>>()?
             .join("\n");
-        Ok(Self { child, url, certificate })
+        Ok(Self { child, url, certificate, is_json })
     }
 
     /// Runs a role against this sink, to its end.
@@ -120,6 +125,7 @@ impl Sink {
             .args(role.arguments())
             .env(URL, &self.url)
             .env(CERTIFICATE, &self.certificate)
+            .envs(self.is_json.then_some((JSON, "")))
             .stdout(Stdio::piped())
             .spawn()?;
         let mut printed = String::new();
@@ -156,6 +162,11 @@ pub(crate) fn play(role: Role) -> Result<(), Error> {
             Role::Stalled { record_bytes, millis } => memory::run(record_bytes, millis).await,
         }
     })
+}
+
+/// The encoding of both sides' requests.
+pub(crate) fn wire() -> Wire {
+    if std::env::var_os(JSON).is_some() { Wire::Json } else { Wire::Cbor }
 }
 
 pub(crate) fn sink_address() -> Result<(String, String), Error> {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -22,6 +23,9 @@ use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
 use crate::Error;
 use crate::workload::{SHARDS, shard_id, shard_of};
+
+const CBOR: &str = "application/x-amz-cbor-1.1";
+const JSON: &str = "application/x-amz-json-1.1";
 
 /// Prints its URL and its certificate, and serves until the process is killed.
 pub(crate) async fn serve(stalled: bool) -> Result<(), Error> {
@@ -63,6 +67,7 @@ async fn answer(
     let operation = target
         .and_then(|target| target.to_str().ok()?.rsplit('.').next().map(str::to_owned))
         .unwrap_or_default();
+    let is_cbor = request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == CBOR);
     let mut body = request.into_body();
     let mut whole = BytesMut::new();
     while let Some(Ok(frame)) = body.frame().await {
@@ -72,42 +77,44 @@ async fn answer(
     }
     let text = match &*operation {
         "PutRecords" if stalled => std::future::pending().await,
-        "PutRecords" => put_records(&whole),
+        "PutRecords" if is_cbor => put_records(ciborium::from_reader(&whole[..])),
+        "PutRecords" => put_records(serde_json::from_slice(&whole)),
         "ListShards" => list_shards(),
         _ => r#"{"StreamDescriptionSummary":{"StreamName":"bench","StreamARN":"arn:aws:kinesis:us-east-1:000000000000:stream/bench","StreamStatus":"ACTIVE","RetentionPeriodHours":24,"StreamCreationTimestamp":1.7e9,"EnhancedMonitoring":[],"OpenShardCount":4}}"#.to_owned(),
     };
-    let mut response = Response::new(Full::new(text.into()));
-    response.headers_mut().insert(
-        "content-type",
-        hyper::header::HeaderValue::from_static("application/x-amz-json-1.1"),
-    );
+    let (kind, body) = if is_cbor { (CBOR, in_cbor(&text)) } else { (JSON, text.into_bytes()) };
+    let mut response = Response::new(Full::new(body.into()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     Ok(response)
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct PutRecords<'a> {
-    #[serde(borrow)]
-    records: Vec<Entry<'a>>,
+fn in_cbor(json: &str) -> Vec<u8> {
+    let answer: serde_json::Value = serde_json::from_str(json).expect("the sink writes valid JSON");
+    let mut bytes = Vec::with_capacity(json.len());
+    ciborium::into_writer(&answer, &mut bytes).expect("a vector takes all bytes");
+    bytes
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Entry<'a> {
-    explicit_hash_key: Option<&'a str>,
+struct PutRecords {
+    records: Vec<Entry>,
 }
 
-fn put_records(body: &[u8]) -> String {
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry {
+    explicit_hash_key: Option<String>,
+}
+
+fn put_records<E: std::fmt::Debug>(request: Result<PutRecords, E>) -> String {
     static SEQUENCE: AtomicU64 = AtomicU64::new(0);
-    let request: PutRecords<'_> = match serde_json::from_slice(body) {
-        Ok(request) => request,
-        Err(error) => return format!(r#"{{"__type":"SerializationException: {error}"}}"#),
-    };
+    let request = request.expect("both sides write valid requests");
     let mut text = r#"{"FailedRecordCount":0,"Records":["#.to_owned();
     for (place, entry) in request.records.iter().enumerate() {
         let comma = if place == 0 { "" } else { "," };
         // A record alone may be told any shard.
-        let hash_key = entry.explicit_hash_key.and_then(|text| text.parse().ok());
+        let hash_key = entry.explicit_hash_key.as_ref().and_then(|text| text.parse().ok());
         let shard = shard_id(shard_of(hash_key.unwrap_or(0)));
         let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
         let _ =

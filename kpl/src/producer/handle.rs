@@ -73,7 +73,7 @@ impl Producer {
     /// Starts building a producer for a stream with the configuration of a client.
     ///
     /// Region, credentials, endpoint and HTTP client are those of `client`. Its retries and timeouts are not used: the
-    /// producer has its own.
+    /// producer has its own, and its own [encoding](crate::ProducerConfig::wire).
     ///
     /// ```
     /// # use kinesis_testkit::LocalAws;

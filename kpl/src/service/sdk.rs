@@ -24,8 +24,10 @@ use kinesis_common::error_text::{
     Cause, CredentialsProblem, Request, chain, credentials_problem, message_text, safe_message,
 };
 use kinesis_common::list_shards::list_shards;
+use kinesis_common::protocol::{self, WireProtocol};
 use kinesis_common::retry_class::RetryClass;
 use kinesis_common::stream_name::StreamName;
+use kinesis_common::timestamp::whole_millis;
 
 use crate::config::ProducerConfig;
 use crate::retry;
@@ -45,11 +47,15 @@ pub(crate) struct SdkService {
     put: Arc<Connections>,
     /// With SDK retries.
     control: Client,
+    /// Of both.
+    protocol: WireProtocol,
 }
 
 impl SdkService {
     pub(crate) fn new(stream: StreamName, base: Builder, config: &ProducerConfig) -> Self {
-        let base = base
+        let protocol = WireProtocol::new(config.wire);
+        let base = protocol
+            .install(base)
             .behavior_version(behavior_version())
             .retry_partition(RetryPartition::custom("kpl").build());
         // Each client would make a cache of its own, and each new connection ask for credentials anew.
@@ -73,6 +79,7 @@ impl SdkService {
             stream,
             put: Connections::new(put, config.connect_timeout, config.connections),
             control: Client::from_conf(control),
+            protocol,
         }
     }
 }
@@ -84,6 +91,7 @@ impl Service for SdkService {
         limit: Duration,
     ) -> BoxFuture<'static, Result<Vec<EntryOutcome>, CallError>> {
         let (connections, stream) = (Arc::clone(&self.put), self.stream.clone());
+        let protocol = self.protocol.clone();
         async move {
             let lease = connections.lease();
             let request = lease
@@ -93,7 +101,15 @@ impl Service for SdkService {
                 .set_stream_arn(stream.arn());
             let count = entries.len();
             let entries = entries.into_iter().map(request_entry).collect::<Result<Vec<_>, _>>()?;
-            let call = request.set_records(Some(entries)).send();
+            let request = request.set_records(Some(entries));
+            let call = async {
+                // The copy is for the second encoding. Nearly always, the endpoint's encoding is known.
+                if protocol.is_settled_for_put_records() {
+                    request.send().await
+                } else {
+                    protocol::send(|| request.clone().send()).await
+                }
+            };
             let answer = tokio::time::timeout(limit, call)
                 .await
                 .map_err(|_| {
@@ -135,7 +151,7 @@ impl Service for SdkService {
             .set_stream_name(self.stream.name())
             .set_stream_arn(self.stream.arn());
         async move {
-            let answer = request.send().await.map_err(call_error)?;
+            let answer = protocol::send(|| request.clone().send()).await.map_err(call_error)?;
             let Some(summary) = answer.stream_description_summary else {
                 return Err(CallError::unusable("DescribeStreamSummary returned no summary"));
             };
@@ -151,8 +167,9 @@ impl Service for SdkService {
                     .filter(|kib| *kib > 0)
                     .map(|kib| kib * 1024),
                 incarnation: format!(
-                    "{} {:?}",
-                    summary.stream_creation_timestamp, summary.stream_id
+                    "{:?} {:?}",
+                    whole_millis(&summary.stream_creation_timestamp),
+                    summary.stream_id
                 ),
                 service_places_records: summary.record_distribution_strategy
                     == Some(RecordDistributionStrategy::Auto),

@@ -15,3 +15,4 @@ mod proxy;
 mod reader;
 mod reshard;
 mod start;
+mod wire;

@@ -17,8 +17,8 @@ use tokio::net::TcpListener;
 
 use crate::reader::{stream, unhurried};
 
-/// `poisoned` as a request holds it.
-const MARKER: &[u8] = b"cG9pc29uZWQ";
+/// `poisoned` as a request in CBOR holds it, and one in JSON.
+const MARKERS: [&[u8]; 2] = [b"poisoned", b"cG9pc29uZWQ"];
 
 /// What the proxy answers to a request with the marker.
 #[derive(Clone, Copy)]
@@ -59,7 +59,8 @@ impl Proxy {
     ) -> Result<Response<Full<Bytes>>, Infallible> {
         let (mut head, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        if body.windows(MARKER.len()).any(|part| part == MARKER) {
+        let holds = |marker: &[u8]| body.windows(marker.len()).any(|part| part == marker);
+        if MARKERS.into_iter().any(holds) {
             let mut response = Response::new(Full::from(self.refusal.body));
             *response.status_mut() = StatusCode::from_u16(self.refusal.status).unwrap();
             return Ok(response);

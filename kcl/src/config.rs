@@ -9,6 +9,8 @@ mod extremes;
 mod timestamp;
 mod validate;
 
+#[doc(inline)]
+pub use kinesis_common::protocol::Wire;
 pub use validate::ConfigError;
 pub(crate) use validate::application_problem;
 
@@ -86,6 +88,13 @@ pub struct ConsumerConfig {
     /// the shard.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub idle_time_between_reads: Duration,
+    /// Encoding of requests to Kinesis and of its answers. Default [`Wire::Auto`]: CBOR, or JSON where the endpoint does not accept
+    /// CBOR.
+    ///
+    /// CBOR carries data as bytes, JSON as base64, which is a third larger and takes more CPU time. Set [`Wire::Json`] if a proxy
+    /// in between has to read answers. A client or configuration that names a protocol of its own keeps it. The Java KCL uses
+    /// CBOR. DynamoDB is spoken to in JSON.
+    pub wire: Wire,
     /// Time limit of one GetRecords or GetShardIterator attempt. Default 10 s.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub kinesis_request_timeout: Duration,
@@ -154,6 +163,7 @@ impl Default for ConsumerConfig {
             max_records: 10_000,
             max_buffered_bytes: 64 << 20,
             idle_time_between_reads: Duration::from_secs(1),
+            wire: Wire::default(),
             kinesis_request_timeout: Duration::from_secs(10),
             dynamodb_request_timeout: None,
             startup_timeout: Duration::from_secs(60),
@@ -394,6 +404,7 @@ impl ConsumerConfig {
         with_max_records, max_records: u32;
         with_max_buffered_bytes, max_buffered_bytes: usize;
         with_idle_time_between_reads, idle_time_between_reads: Duration;
+        with_wire, wire: Wire;
         with_kinesis_request_timeout, kinesis_request_timeout: Duration;
         with_dynamodb_request_timeout, dynamodb_request_timeout: Duration;
         with_startup_timeout, startup_timeout: Duration;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::types::StreamStatus;
+use kinesis_common::protocol;
 use kinesis_common::stream_name::StreamName;
+use kinesis_common::timestamp::whole_millis;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
@@ -122,7 +124,7 @@ pub(crate) async fn find_stream(
 ) -> Result<Option<Found>, CallError> {
     let request =
         client.describe_stream_summary().set_stream_arn(name.arn()).set_stream_name(name.name());
-    let output = match request.send().await {
+    let output = match protocol::send(|| request.clone().send()).await {
         Ok(output) => output,
         Err(error) => {
             let error = classify("DescribeStreamSummary", &error);
@@ -133,7 +135,7 @@ pub(crate) async fn find_stream(
         }
     };
     Ok(output.stream_description_summary.map(|summary| {
-        let created = summary.stream_creation_timestamp.to_millis().unwrap_or_default();
+        let created = whole_millis(&summary.stream_creation_timestamp).unwrap_or_default();
         let hours = u64::try_from(summary.retention_period_hours).unwrap_or_default();
         Found {
             identity: StreamIdentity {

@@ -171,7 +171,7 @@ pub use checkpoint::{Checkpoint, CheckpointError};
 pub use clock::Clock;
 pub use config::{
     AggregateRangePolicy, CheckpointPolicy, ConfigError, ConsumerConfig, InitialPosition,
-    OnRecreatedStream, OnStop, OnTrimmedGap, TableConfig,
+    OnRecreatedStream, OnStop, OnTrimmedGap, TableConfig, Wire,
 };
 
 pub use error::{BuildError, ProcessorError, StartError, WorkerError};

@@ -16,7 +16,9 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kinesis_aggregation::HashKeyRange;
 use kinesis_common::backoff::Backoff;
+use kinesis_common::protocol;
 use kinesis_common::stream_name::StreamName;
+use kinesis_common::timestamp::whole_millis;
 
 use self::pacing::{Pacer, PageSize};
 use super::budget::RECORD_OVERHEAD;
@@ -188,13 +190,10 @@ impl Polling {
         let started = self.clock.now();
         self.pacer.sent(started);
         let request = self.client.get_records().shard_iterator(iterator);
+        let request =
+            request.set_stream_arn(self.name.arn()).limit(i32::try_from(limit).unwrap_or(i32::MAX));
         let date = AnswerDate::default();
-        let sent = request
-            .set_stream_arn(self.name.arn())
-            .limit(i32::try_from(limit).unwrap_or(i32::MAX))
-            .customize()
-            .interceptor(date.clone())
-            .send();
+        let sent = protocol::send(|| request.clone().customize().interceptor(date.clone()).send());
         let timer = self.status.meter().timer(&*self.clock);
         let sent = sent.await;
         let metrics = (Metric::GetRecordsSuccess, Metric::GetRecordsTime);
@@ -238,8 +237,7 @@ impl Polling {
             Position::At(number) => (ShardIteratorType::AtSequenceNumber, Some(number), None),
             Position::After(number) => (ShardIteratorType::AfterSequenceNumber, Some(number), None),
         };
-        let date = AnswerDate::default();
-        let sent = self
+        let request = self
             .client
             .get_shard_iterator()
             .set_stream_arn(self.name.arn())
@@ -247,10 +245,9 @@ impl Polling {
             .shard_id(self.status.shard_id())
             .shard_iterator_type(kind)
             .set_starting_sequence_number(number.map(ToString::to_string))
-            .set_timestamp(time.map(DateTime::from))
-            .customize()
-            .interceptor(date.clone())
-            .send();
+            .set_timestamp(time.map(DateTime::from));
+        let date = AnswerDate::default();
+        let sent = protocol::send(|| request.clone().customize().interceptor(date.clone()).send());
         let timer = self.status.meter().timer(&*self.clock);
         let sent = sent.await;
         let metrics = (Metric::GetShardIteratorSuccess, Metric::GetShardIteratorTime);
@@ -413,12 +410,13 @@ impl Answer {
 }
 
 fn read_record(record: types::Record) -> Option<RawRecord> {
+    let arrival = record.approximate_arrival_timestamp.as_ref().and_then(whole_millis);
     Some(RawRecord {
         sequence_number: record.sequence_number.parse().ok()?,
         // An empty key, too, means that the record has no key.
         partition_key: record.partition_key.filter(|key| !key.is_empty()),
         data: record.data.into_bytes(),
-        arrival: record.approximate_arrival_timestamp.and_then(|time| time.try_into().ok()),
+        arrival: arrival.and_then(|millis| DateTime::from_millis(millis).try_into().ok()),
     })
 }
 

@@ -9,6 +9,7 @@ use aws_types::SdkConfig;
 use fastrand::Rng;
 use kinesis_common::client::behavior_version;
 use kinesis_common::clock::random_seed;
+use kinesis_common::protocol::WireProtocol;
 use kinesis_common::stream_name::StreamName;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -166,7 +167,7 @@ impl SchedulerBuilder {
     }
 
     /// Sets a Kinesis client, for instance for a stream in another account. The worker uses its configuration with its
-    /// own time limits and retries.
+    /// own time limits, retries and [encoding](ConsumerConfig::wire).
     ///
     /// If an HTTP client was set for it, or in the SDK configuration, the coordination and the reads share that client
     /// and its connections, and the thread that renews the leases drives some of the reads. When the worker ends, reads
@@ -252,6 +253,8 @@ impl SchedulerBuilder {
             .worker_id
             .clone()
             .unwrap_or_else(|| format!("{}-{:016x}", self.application, random.u64(..)));
+        let kinesis = WireProtocol::new(config.wire).install(self.kinesis.config().to_builder());
+        let kinesis = aws_sdk_kinesis::Client::from_conf(kinesis.build());
         #[cfg(feature = "metrics")]
         let meter = Meter::new(FacadeSink::new(&self.application, &worker_id));
         #[cfg(not(feature = "metrics"))]
@@ -264,7 +267,7 @@ impl SchedulerBuilder {
             worker_id: worker_id.clone(),
             // Independent of the seed, because it tells two processes with the same settings apart.
             process: random_seed(),
-            kinesis: self.kinesis.clone(),
+            kinesis: kinesis.clone(),
             dynamodb: self.dynamodb,
             config: Arc::clone(&config),
             clock: Arc::clone(&clock),
@@ -277,7 +280,7 @@ impl SchedulerBuilder {
         .await?;
         let worker = Worker {
             retrieval: Arc::new(PollingRetrieval::new(
-                &self.kinesis,
+                &kinesis,
                 stream,
                 coordinator.stream(),
                 Arc::clone(&config),

@@ -34,3 +34,4 @@ mod skew;
 mod stuck;
 mod telling;
 mod trimmed;
+mod wire;

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use fastrand::Rng;
+use kinesis_common::protocol::Wire;
 
 /// Sets one field to one value.
 pub(crate) struct Change<T> {
@@ -67,6 +68,12 @@ impl Extremes for usize {
         // Tokio's semaphores hold an eighth.
         let eighths = [Self::MAX >> 3, (Self::MAX >> 3) + 1, Self::MAX - 1, Self::MAX];
         small.into_iter().chain(large).chain(eighths).collect()
+    }
+}
+
+impl Extremes for Wire {
+    fn extremes() -> Vec<Self> {
+        vec![Self::Auto, Self::Json, Self::Cbor]
     }
 }
 

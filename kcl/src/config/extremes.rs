@@ -22,7 +22,7 @@ pub(super) use self::shared::{Change, changes};
 use self::shared::{Extremes, Single, ends};
 use super::{
     AggregateRangePolicy, CheckpointPolicy, ConsumerConfig, InitialPosition, OnRecreatedStream,
-    OnStop, OnTrimmedGap, TableConfig, Wire,
+    OnStop, OnTrimmedGap, TableConfig,
 };
 use crate::clock::TokioClock;
 use crate::delivery::AutoCheckpoint;
@@ -93,12 +93,6 @@ impl Extremes for OnRecreatedStream {
 impl Extremes for OnTrimmedGap {
     fn extremes() -> Vec<Self> {
         vec![Self::Continue, Self::StopShard]
-    }
-}
-
-impl Extremes for Wire {
-    fn extremes() -> Vec<Self> {
-        vec![Self::Auto, Self::Json, Self::Cbor]
     }
 }
 

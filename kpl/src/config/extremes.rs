@@ -14,7 +14,7 @@ use kinesis_testkit::LocalAws;
 
 pub(super) use self::shared::{Change, changes};
 use self::shared::{Extremes, Single, ends};
-use super::{Compression, OnGap, ProducerConfig, RecordOrdering, Wire};
+use super::{Compression, OnGap, ProducerConfig, RecordOrdering};
 use crate::error::{FailureCause, SendError, StopReason};
 use crate::producer::Producer;
 use crate::record::UserRecord;
@@ -35,12 +35,6 @@ impl Extremes for RecordOrdering {
 impl Extremes for OnGap {
     fn extremes() -> Vec<Self> {
         vec![Self::FailSuccessors, Self::Continue]
-    }
-}
-
-impl Extremes for Wire {
-    fn extremes() -> Vec<Self> {
-        vec![Self::Auto, Self::Json, Self::Cbor]
     }
 }
 

@@ -260,10 +260,13 @@ async fn an_answer_that_is_cut_or_garbled_is_an_error_and_proves_nothing() {
     assert_eq!(stored(&aws), [b"a", b"b", b"c"]);
 }
 
-/// Answers with a status, a header and a body, one after the other, and keeps the requests.
+/// Status, error code in a header, and body of an answer.
+type CannedAnswer = (u16, Option<&'static str>, &'static [u8]);
+
+/// Answers one after the other, and keeps the requests.
 #[derive(Debug, Default)]
 struct Canned {
-    answers: Mutex<VecDeque<(u16, Option<&'static str>, &'static [u8])>>,
+    answers: Mutex<VecDeque<CannedAnswer>>,
     requests: Mutex<Vec<HttpRequest>>,
 }
 
@@ -283,10 +286,7 @@ impl HttpConnector for Connector {
 }
 
 impl Canned {
-    fn client(
-        wire: Wire,
-        answers: &[(u16, Option<&'static str>, &'static [u8])],
-    ) -> (Client, Arc<Self>) {
+    fn client(wire: Wire, answers: &[CannedAnswer]) -> (Client, Arc<Self>) {
         let canned =
             Arc::new(Self { answers: Mutex::new(answers.to_vec().into()), ..Self::default() });
         let connector = Connector(Arc::clone(&canned));

@@ -88,12 +88,12 @@ pub struct ConsumerConfig {
     /// the shard.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub idle_time_between_reads: Duration,
-    /// Encoding of requests to Kinesis and of its answers. Default [`Wire::Auto`]: CBOR, or JSON where the endpoint does not accept
-    /// CBOR.
+    /// Encoding of requests to Kinesis and of its answers. Default [`Wire::Auto`]: CBOR, or JSON where the endpoint does
+    /// not accept CBOR.
     ///
-    /// CBOR carries data as bytes, JSON as base64, which is a third larger and takes more CPU time. Set [`Wire::Json`] if a proxy
-    /// in between has to read answers. A client or configuration that names a protocol of its own keeps it. The Java KCL uses
-    /// CBOR. DynamoDB is spoken to in JSON.
+    /// CBOR carries data as bytes, JSON as base64, which is a third larger and takes more CPU time. Set [`Wire::Json`]
+    /// if a proxy in between has to read answers. A client or configuration that names a protocol of its own keeps it.
+    /// The Java KCL uses CBOR. DynamoDB is spoken to in JSON.
     pub wire: Wire,
     /// Time limit of one GetRecords or GetShardIterator attempt. Default 10 s.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]

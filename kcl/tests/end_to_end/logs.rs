@@ -1,12 +1,12 @@
 //! What a test's thread logs.
 
 use std::fmt::{Debug, Write as _};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
-use tracing::{Event, Metadata, Subscriber};
+use tracing::{Dispatch, Event, Metadata, Subscriber};
 
 /// The lines logged on this thread, while this is held.
 pub(crate) struct Logs {
@@ -16,6 +16,11 @@ pub(crate) struct Logs {
 
 impl Logs {
     pub(crate) fn capture() -> Self {
+        // While tracing knows of one subscriber only, the thread that reaches a log statement first decides for all
+        // threads whether it is enabled. That may be the thread of another test, without a subscriber.
+        static SECOND: LazyLock<Dispatch> =
+            LazyLock::new(|| Dispatch::new(Capture(Arc::default())));
+        LazyLock::force(&SECOND);
         let lines = Arc::<Mutex<Vec<String>>>::default();
         let _guard = tracing::subscriber::set_default(Capture(Arc::clone(&lines)));
         Self { lines, _guard }

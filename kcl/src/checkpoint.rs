@@ -101,11 +101,11 @@ pub enum CheckpointError {
     )]
     OutOfRange {
         /// The position that was asked for.
-        requested: Checkpoint,
+        requested: Box<Checkpoint>,
         /// The checkpoint in force.
-        lowest: Checkpoint,
+        lowest: Box<Checkpoint>,
         /// The last position delivered.
-        highest: Checkpoint,
+        highest: Box<Checkpoint>,
     },
     /// DynamoDB throttled the last attempt before a planned stop ran out of time. Until then, the library tries again.
     /// An earlier attempt may have been written although its answer was lost. If none was, the next owner of the shard
@@ -137,6 +137,15 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
+    pub(crate) fn out_of_range(
+        requested: Checkpoint,
+        lowest: Checkpoint,
+        highest: Checkpoint,
+    ) -> Self {
+        let [requested, lowest, highest] = [requested, lowest, highest].map(Box::new);
+        Self::OutOfRange { requested, lowest, highest }
+    }
+
     /// Returns true if the same call may succeed later, in the same processor.
     pub fn is_retryable(&self) -> bool {
         match self {

@@ -136,7 +136,7 @@ impl Progress {
             return Ok(true);
         }
         let (lowest, highest) = (self.checkpoint.clone(), self.highest());
-        Err(CheckpointError::OutOfRange { requested, lowest, highest })
+        Err(CheckpointError::out_of_range(requested, lowest, highest))
     }
 
     /// The last position that may be checkpointed: the last record delivered, or the checkpoint in force if that is

@@ -329,7 +329,7 @@ impl LeaseRenewer {
             Written::Superseded(requested) => {
                 let lowest = self.state.known().lease.checkpoint.clone();
                 let highest = self.state.progress.lock().highest().max(lowest.clone());
-                Err(CheckpointError::OutOfRange { requested, lowest, highest })
+                Err(CheckpointError::out_of_range(requested, lowest, highest))
             }
             Written::Lost => Err(self.state.lease_lost()),
             Written::Failed(error) => {

@@ -55,7 +55,7 @@ async fn a_checkpoint_without_an_answer_is_not_taken_back() {
     unanswered(at("20")).await;
     let error = held_lease.checkpoint(at("15"), Retry::Never).await.unwrap_err();
     assert!(
-        matches!(&error, CheckpointError::OutOfRange { lowest, .. } if *lowest == at("20")),
+        matches!(&error, CheckpointError::OutOfRange { lowest, .. } if **lowest == at("20")),
         "{error:?}"
     );
 

@@ -88,7 +88,7 @@ impl CurrentStream {
 
     /// Compares the stream that the service reports with the known one. Returns true if it is another one. An
     /// older stream comes from an answer that lags, and does not count.
-    pub(crate) fn compare(&self, found: &StreamIdentity) -> bool {
+    pub(crate) fn is_replaced_by(&self, found: &StreamIdentity) -> bool {
         let now = self.clock.now();
         let mut known = self.known();
         let is_another = found.created > known.identity.created;

@@ -36,7 +36,7 @@ use crate::retrieval::{
 use crate::shard_state::{Event, ShardState, ShutdownReason};
 use crate::snapshot::ShardStatus;
 
-/// Pause between two checks whether the note of the time up to which the shard was read is due.
+/// Interval at which an idle consumer checks whether to write `read_to` to the lease.
 const NOTE_CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// The parts of a worker that all its shards share.
@@ -278,15 +278,15 @@ impl ShardConsumer {
         let Some(read_to) = read_to.filter(|read_to| note.is_due(*read_to)) else { return };
         let written = self.invoker.unless_given_up(self.held_lease.note_read_to(read_to)).await;
         let Ok(written) = written else { return };
-        // After a failure, too. The next note makes up for this one.
+        // A failed write is not repeated: the next scheduled note replaces it.
         note.noted(read_to);
         if let Err(error) = written {
             tracing::debug!(shard_id = self.held_lease.shard_id(), %error, "the time up to which the shard was read could not be noted");
         }
     }
 
-    /// Notes the result of an automatic checkpoint. Returns whether it was written. After a failure, the next batch
-    /// or the next renewal of the lease makes up for it.
+    /// Notes the result of an automatic checkpoint. Returns whether it was written. A failed checkpoint is covered by
+    /// the next automatic checkpoint or lease renewal.
     fn note_checkpoint(&self, result: Result<(), CheckpointError>) -> bool {
         let (problems, kind) = (self.status.problems(), ProblemKind::CheckpointFailing);
         let shard_id = self.held_lease.shard_id();
@@ -351,7 +351,7 @@ impl ShardConsumer {
                 self.note_checkpoint(checkpointer.checkpoint().await);
             }
         }
-        self.may_relinquish().await;
+        self.wait_until_may_relinquish().await;
         self.invoker.check_lease()?;
         // Dropped before the lease leaves, because the processor may still do work in its `drop`.
         self.invoker.drop_processor(running.take());
@@ -365,7 +365,7 @@ impl ShardConsumer {
     /// Waits until the lease may leave this worker. In a planned stop, that is when the worker's row is removed and the
     /// receivers of its leases are known. While the row exists, a leader may assign the lease to this worker again. A
     /// handoff has its receiver already, so it does not wait.
-    async fn may_relinquish(&self) {
+    async fn wait_until_may_relinquish(&self) {
         // The shard is given up for another reason than a planned stop.
         if !self.held_lease.shutdown_requested().is_cancelled() {
             return;

@@ -32,7 +32,7 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// The largest record of a stream that does not say otherwise.
 pub(crate) const DEFAULT_MAX_RECORD_SIZE: usize = MIB;
 
-/// The slowest link that a request must get over in time, in bytes of base64 a second: 2 Mbit/s.
+/// Slowest link for which time limits allow, in bytes of base64 a second: 2 Mbit/s.
 const SLOWEST_LINK: f64 = 250_000.0;
 
 /// The smallest buffer that is of use, in bytes.
@@ -94,10 +94,11 @@ pub struct ProducerConfig {
     /// where a shard has one aggregate in flight. Consumers must accept records of that size.
     pub aggregation_adaptive: bool,
 
-    /// Most records in an aggregate. Default 4,294,967,295: the size decides. KPL: `AggregationMaxCount`.
+    /// Most records in an aggregate, at least 1. Default 4,294,967,295: the size decides. KPL: `AggregationMaxCount`.
     pub aggregation_max_count: u32,
 
-    /// Time that an aggregate waits for more records before it is sent. Default 100 ms. KPL: `RecordMaxBufferedTime`.
+    /// Time that an aggregate waits for more records before it is sent. Default 100 ms; less than
+    /// [`record_ttl`](Self::record_ttl). KPL: `RecordMaxBufferedTime`.
     ///
     /// A longer time makes fewer and larger Kinesis records ([formula](Self#members-of-an-aggregate)) and adds as much
     /// latency. While the shard accepts nothing, the aggregate stays open for longer and takes later records. With `0`,
@@ -127,7 +128,8 @@ pub struct ProducerConfig {
     /// Compression of aggregates. Default [`Compression::Off`]: Java consumers cannot read compressed aggregates.
     pub compression: Compression,
 
-    /// Highest rate to a shard, in percent of its limit of 1,000 records/s and 1 MiB/s. Default 150. KPL: `RateLimit`.
+    /// Highest rate to a shard, in percent of its limit of 1,000 records/s and 1 MiB/s. Default 150; 1 to 1,000,000. KPL:
+    /// `RateLimit`.
     ///
     /// The producer starts at this rate, lowers it when the shard throttles, and raises it while the shard accepts
     /// records. With 100 or less, a producer that has the shard for itself is never throttled. With more, it finds out
@@ -143,18 +145,18 @@ pub struct ProducerConfig {
     /// Most Kinesis records in a PutRecords request. Default 500; 1 to 500. KPL: `CollectionMaxCount`.
     pub collection_max_count: usize,
 
-    /// Most bytes in a PutRecords request, partition keys counted. Default 5 MiB; at most 10 MiB. KPL:
+    /// Most bytes in a PutRecords request, partition keys counted. Default 5 MiB; 64 KiB to 10 MiB. KPL:
     /// `CollectionMaxSize`.
     ///
-    /// A request of several records is also limited to a sixteenth of the bytes that may be in flight: see
+    /// A request of several records is also limited to about a sixteenth of the bytes that may be in flight: see
     /// [`max_in_flight_bytes`](Self::max_in_flight_bytes).
     pub collection_max_size: usize,
 
     /// Most bytes of records held from `send` to their outcome. Default 64 MiB; at least 64 KiB (65,536 bytes).
     ///
     /// A record counts its data, its key and 64 bytes. A Kinesis record counts 1,024 bytes more. A shard may hold at
-    /// most as much as is still free, with [one exception](crate::MemoryBudget): a single hot shard gets half. A larger
-    /// record is refused.
+    /// most as many bytes as are still free, so a single hot shard gets half of the buffer
+    /// ([exception](crate::MemoryBudget)). A record larger than the buffer is refused.
     ///
     /// Kinesis records that the producer makes when it splits an aggregate are not counted. The book,
     /// `docs/src/producer.md`, says when it does and how many there are.
@@ -168,7 +170,7 @@ pub struct ProducerConfig {
     pub droppable_limit: u32,
 
     /// Largest record of the stream, key and data in bytes, where the stream's own limit is unknown. Default `None`: 1
-    /// MiB. At most 10 MiB.
+    /// MiB. 1 to 10 MiB.
     ///
     /// The stream's own limit is used where the role may call `kinesis:DescribeStreamSummary`. Set this where the role
     /// may not, and `UpdateMaxRecordSize` has raised the limit. If it exceeds the stream's limit, the service refuses
@@ -182,7 +184,7 @@ pub struct ProducerConfig {
     /// when requests time out. Lower it to save memory. The book, `docs/src/producer.md`, has the rules.
     pub max_in_flight_bytes: usize,
 
-    /// Most PutRecords requests in flight. Default 24. KPL: `MaxConnections`.
+    /// Most PutRecords requests in flight. Default 24; 1 to 10,000. KPL: `MaxConnections`.
     pub max_requests_in_flight: usize,
 
     /// HTTP/2 connections that PutRecords requests are spread over. Default 4; 1 to 64.

@@ -1,10 +1,9 @@
 //! Acquires leases: takes available ones, and starts on those that name this worker as their owner.
 //!
-//! When may a worker start on a lease that another worker owned? By a take of its own: when the
-//! lease is unassigned or expired. The former owner of an expired lease has stopped by its own
-//! deadline, and the take, which is conditional on the counter, makes its later writes fail. On a
-//! lease that was assigned to it: by the rules of
-//! [`FleetView::may_start`](super::fleet_view::FleetView::may_start).
+//! A worker starts on a lease that another worker owned in two ways. It takes the lease, if the lease is unassigned or
+//! expired: the previous owner of an expired lease has stopped by its own deadline, and its later writes fail because
+//! the take moves the counter. Or the lease was assigned to it: then the rules of
+//! [`FleetView::may_start`](super::fleet_view::FleetView::may_start) decide.
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
@@ -27,7 +26,7 @@ use crate::metrics::Metric;
 
 /// Leases that are taken or started on at the same time.
 const CONCURRENT: usize = 16;
-/// Attempts of the first renewal of a lease while its answers are lost.
+/// Attempts to renew a newly assigned lease whose answers are lost.
 const FIRST_RENEWALS: u32 = 5;
 
 /// Acquires leases and hands them to the worker. Clones share it.
@@ -125,9 +124,8 @@ impl Acquirer {
             fleet.may_start(&lease, now)
         };
         let is_assigned = ctx.worker.is_named_by(&lease) && !lease.is_handoff_pending();
-        // Another task of this worker may have claimed the lease since, and have moved the counter
-        // that was just read. Then its shard is processed here, and the lease must not be passed
-        // on.
+        // Another task of this worker may have claimed the lease since, and have moved the counter that was just read.
+        // In that case this worker processes the shard, so the lease must not be passed on.
         if !is_assigned || ctx.held.contains(key) || !may_start {
             return;
         }
@@ -183,8 +181,8 @@ impl Acquirer {
                     self.begin(claim, lease, sent, &acquired).await;
                     break;
                 }
-                // Neither the time nor the writer of that renewal is known. One more renewal sets
-                // the fence.
+                // The time and the writer of that renewal are unknown, so the lease is renewed once more to set the
+                // local deadline.
                 Outcome::AppliedBefore(found) if !found.is_handoff_pending() => lease = found,
                 // Another process was faster. The next query or scan shows the lease again.
                 Outcome::AppliedBefore(_) | Outcome::ConditionFailed(_) => break,

@@ -50,7 +50,7 @@ pub(crate) enum LeaseEnd {
     Aborted,
     /// The checkpoint is `SHARD_END`, so there is nothing to renew any more.
     ShardEnded,
-    /// The fence fell, or the consumer gave up. The item stays as it is.
+    /// The lease was lost or its local deadline passed, or a planned stop ran out of time. The item stays as it is.
     Lost,
 }
 
@@ -378,8 +378,8 @@ impl HeldLease {
         WeakHeldLease { state: Arc::clone(&self.state), requests: self.requests.downgrade() }
     }
 
-    /// Asks the renewer to start a handoff to `to`, of which [`handoff_requested`](Self::handoff_requested) tells the
-    /// consumer.
+    /// Asks the renewer to start a handoff to `to`. Once it has started, [`handoff_requested`](Self::handoff_requested)
+    /// is cancelled.
     pub(crate) fn start_handoff(&self, to: &str) {
         // If the queue is full, the next scan asks again.
         let _ = self.requests.try_send(Request::StartHandoff { to: to.to_owned() });

@@ -147,7 +147,7 @@ impl LeaseRenewer {
         let _guard = LostOnDrop(Arc::clone(&self.state));
         loop {
             let now = self.now();
-            if self.fallen(now) {
+            if self.is_lost_or_expired(now) {
                 self.lose(&self.expired());
                 return self.linger().await;
             }
@@ -184,7 +184,7 @@ impl LeaseRenewer {
         self.context.clock.now()
     }
 
-    fn fallen(&self, now: Duration) -> bool {
+    fn is_lost_or_expired(&self, now: Duration) -> bool {
         self.state.lost.is_cancelled() || self.state.known().fence.has_fallen(now)
     }
 
@@ -308,7 +308,7 @@ impl LeaseRenewer {
     }
 
     async fn checkpoint(&mut self, request: &CheckpointRequest) -> Result<(), CheckpointError> {
-        if self.fallen(self.now()) {
+        if self.is_lost_or_expired(self.now()) {
             return Err(self.state.lease_lost());
         }
         let throughput = self.sample_throughput();
@@ -425,7 +425,7 @@ impl LeaseRenewer {
     ) -> Option<Result<Outcome, LeaseStoreError>> {
         let answer = self.until_deadline(call).await;
         // After a suspend of the machine, the answer may be there before the timer fires.
-        answer.filter(|_| !self.fallen(self.now()))
+        answer.filter(|_| !self.is_lost_or_expired(self.now()))
     }
 
     /// Awaits a call. `None`: the fence fell before the answer. If a planned stop runs out of time meanwhile, the

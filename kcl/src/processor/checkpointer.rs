@@ -42,7 +42,7 @@ impl Checkpointer {
     }
 
     /// Checkpoints all records delivered so far. That includes the batch in hand, but not a batch that the processor
-    /// failed on. Nothing is written if there is nothing new.
+    /// failed on. If there is nothing new, nothing is written and the lease is not looked at.
     ///
     /// # Errors
     /// [`CheckpointError::LeaseLost`] if another worker owns the shard now, or the lease table did not answer until the

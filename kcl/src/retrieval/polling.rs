@@ -37,11 +37,12 @@ use crate::progress::Tip;
 use crate::service_time::AnswerDate;
 use crate::snapshot::ShardStatus;
 
-/// Upper bound of the pause after a failed read. It doubles with each failure in a row.
+/// Largest pause after the first failed read. The bound doubles with each consecutive failure.
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 /// Largest upper bound of that pause.
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
-/// Throttles in a row that are no failure: by them, a reader finds its fair share of the shard.
+/// Consecutive throttles that are not reported as failures. Readers that share a shard are throttled while they find
+/// their fair shares.
 const THROTTLES_IN_A_ROW: u32 = 2;
 
 /// Reads shards with GetRecords.
@@ -97,7 +98,7 @@ struct Polling {
     clock: Arc<dyn Clock>,
     timeout: Duration,
     position: Position,
-    /// Time of the last answer by the service's clock, if the answer said that there are more records.
+    /// Service time of the last answer that left records unread. `None`: the last answer reached the tip or the end.
     unread_at: Option<SystemTime>,
     iterator: Option<String>,
     pacer: Pacer,
@@ -204,7 +205,7 @@ impl Polling {
         let answer = Answer::read(output).ok_or_else(|| {
             Failure::unusable("GetRecords returned a record without a sequence number")
         })?;
-        // No record arrived up to now, so a new iterator need not start earlier.
+        // All records up to the answer were read, so a new iterator may start at that time.
         if let Position::Time(time) = &mut self.position
             && answer.records.is_empty()
             && answer.millis_behind_latest == Some(0)
@@ -305,7 +306,8 @@ impl Polling {
     async fn recover(&mut self, failure: &Failure) {
         let shard_id = self.status.shard_id();
         match failure.kind {
-            FailureKind::NewIterator if self.iterator.take().is_some() => {
+            FailureKind::NewIterator if self.iterator.is_some() => {
+                self.iterator = None;
                 self.status.measure(Metric::ExpiredIterator, 1.0);
                 // Retention may have deleted the unread records by now.
                 if let (Position::After(number), Some(answered)) = (&self.position, self.unread_at)

@@ -88,7 +88,9 @@ impl StreamCheck {
         match find_stream(&self.client, &self.name).await {
             Ok(None) => Err(Unconfirmed::Missing { asked }),
             Ok(Some(found)) if found.is_deleting() => Err(Unconfirmed::Deleting),
-            Ok(Some(found)) if self.stream.compare(&found.identity) => Err(Unconfirmed::Recreated),
+            Ok(Some(found)) if self.stream.is_replaced_by(&found.identity) => {
+                Err(Unconfirmed::Recreated)
+            }
             Ok(Some(found)) => Ok(found.retention),
             Err(error) => Err(Unconfirmed::Failed(error.to_string())),
         }

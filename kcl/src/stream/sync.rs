@@ -29,10 +29,10 @@ const CONCURRENT_WRITES: usize = 32;
 /// Attempts to replace a lease whose owner goes on renewing it.
 const REPLACE_TRIES: u32 = 10;
 /// Pause before leases whose creation failed are created again.
-const AGAIN: Duration = Duration::from_millis(200);
-/// Age of a read of the table up to which it serves to create leases. Finished leases are kept for longer,
-/// so a lease that such a read does not show did not exist before, either.
-const READ_LASTS: Duration = Duration::from_secs(30);
+const CREATE_RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Largest age of a table read from which leases are created. Finished leases are kept for longer, so a lease that is
+/// missing from such a read was not finished and deleted meanwhile.
+const MAX_READ_AGE: Duration = Duration::from_secs(30);
 
 /// Why a shard sync failed. The writes that it had made stay. They do no harm.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -208,7 +208,7 @@ impl ShardSync {
         let listed = self.lister.list(position).await?;
         if !self.stream.is_fresh()
             && let Some(found) = self.lister.identity().await?
-            && self.stream.compare(&found)
+            && self.stream.is_replaced_by(&found)
         {
             return Err(recreated(&found));
         }
@@ -222,7 +222,7 @@ impl ShardSync {
     async fn start_over(&self) -> Result<SyncReport, SyncError> {
         let was = self.stream.identity();
         if let Some(found) = self.lister.identity().await?
-            && self.stream.compare(&found)
+            && self.stream.is_replaced_by(&found)
         {
             self.stream.replace(found);
         }
@@ -250,9 +250,9 @@ impl ShardSync {
                 report.created += usize::from(created);
             }
         }
-        // A lease that does not name its stream counts as one of the former stream if the stream was
-        // replaced just now and the lease holds more than a start position. Such leases are replaced first,
-        // because the others show to any worker that the work is not done.
+        // A lease that does not name its stream counts as one of the former stream if the stream was replaced just now
+        // and the lease holds more than a start position. Such leases are replaced first: as long as a lease that names
+        // the former stream is left, every worker sees that the replacement is not complete.
         let unnamed = |lease: &&Lease| {
             was != identity && lease.stream.is_none() && !lease.checkpoint.is_initial()
         };
@@ -349,7 +349,7 @@ impl ShardSync {
                 left = failed.into_iter().map(|(new, _)| new).collect();
                 if !left.is_empty() {
                     tracing::debug!(left = left.len(), "leases that could not be created now");
-                    tokio::time::sleep(AGAIN).await;
+                    tokio::time::sleep(CREATE_RETRY_PAUSE).await;
                 }
             }
         }
@@ -379,7 +379,7 @@ impl ShardSync {
     }
 
     async fn store_new(&self, lease: &Lease, read: Duration) -> Result<bool, SyncError> {
-        if self.clock.now().saturating_sub(read) > READ_LASTS {
+        if self.clock.now().saturating_sub(read) > MAX_READ_AGE {
             return Err(SyncError::Stale);
         }
         let created = self.store.write(lease, LeaseWrite::Create).await?.applied().is_some();

@@ -19,7 +19,7 @@ use crate::config::ProducerConfig;
 /// The window at the start, in bytes.
 const INITIAL: usize = 1024 * 1024;
 
-/// The smallest window, in bytes. So many are sent to learn whether a link works again.
+/// The smallest window, in bytes. It is sent as a probe after timeouts.
 const LEAST: usize = 128 * 1024;
 
 /// The smallest limit on the bytes of a request.
@@ -218,7 +218,7 @@ impl Window {
             }
             RequestEnd::TimedOut => {
                 let least = LEAST.min(self.most);
-                let carried = self.carried_since(sent.began, self.third(), now);
+                let carried = self.carried_since(sent.began, self.slow_link_target(), now);
                 self.size = self.size.min(carried.max(least));
                 self.shrinking = None;
                 self.begin_round(now);
@@ -238,8 +238,9 @@ impl Window {
         let took = sum / count.max(1);
         let in_round = |at: Option<Instant>| at.is_some_and(|at| at >= round.at);
         let (is_used, is_limited) = (in_round(self.used), in_round(self.limited));
-        let carried = (self.carried_since(round, self.target(), now)).min(self.most);
-        // A request that was kept small asks for a larger window. Its answer shows that the link carries one.
+        let carried = (self.carried_since(round, self.max_round_trip(), now)).min(self.most);
+        // A small window limits the size of a request. If such a request is answered quickly, the link carries a larger
+        // window.
         if (is_used || is_limited) && carried / 2 >= self.size {
             self.size *= 2;
             self.shrinking = None;
@@ -283,16 +284,16 @@ impl Window {
     }
 
     /// Longest time that a full window may take if the link is slow, and not the service.
-    fn third(&self) -> Duration {
+    fn slow_link_target(&self) -> Duration {
         self.request_timeout / TARGET_PART
     }
 
     /// Longest time that a full window may take.
-    fn target(&self) -> Duration {
+    fn max_round_trip(&self) -> Duration {
         let shortest = self.shortest.unwrap_or_default();
         // At most halfway to the timeout: the rest is for a link that slows down.
         let halfway = shortest.saturating_add(self.request_timeout) / 2;
-        self.third().max(shortest.saturating_mul(2).min(halfway))
+        self.slow_link_target().max(shortest.saturating_mul(2).min(halfway))
     }
 
     fn load(&mut self, is_isolated: bool) -> &mut Load {

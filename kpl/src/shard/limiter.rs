@@ -227,7 +227,8 @@ impl ShardLimiter {
         let shard_seconds = (cost / SHARD_BYTES_PER_SECOND).max(1.0 / SHARD_RECORDS_PER_SECOND);
         let seconds = shard_seconds / self.ceiling.min(1.0);
         self.worked_off_at = clock::after(now, Duration::from_secs_f64(seconds));
-        // Otherwise attempts that the longest gap allows would add up to an endless debt.
+        // Earlier debt is dropped: `longest_gap` permits attempts without tokens, whose debt would otherwise grow
+        // without bound.
         self.records.tokens = self.records.tokens.max(0.0) - 1.0;
         self.bytes.tokens = self.bytes.tokens.max(0.0) - cost;
         Ok(())
@@ -311,7 +312,7 @@ impl ShardLimiter {
         let steps = served * STEP * scale.powf(STEP_POWER);
         let least = seconds * SLOWEST_RISE * scale.powf(SLOWEST_RISE_POWER);
         let rise = steps.max(least);
-        // Without the gain, which rises and cuts have in common.
+        // The gain scales rises and cuts alike, so it cancels out here.
         let cuts = rise / (self.rate * CUT);
         self.headroom = (self.headroom + cuts).min(FREE_HEADROOM);
         let free = match self.headroom < FREE_HEADROOM {

@@ -40,7 +40,7 @@ impl RoutingTable {
         Self { generation: 0, map, intakes: Vec::new(), unpredicted: intake, ids }
     }
 
-    /// Creates the router of a new map. A shard with an unchanged key range keeps its intake; `new_intake` makes the
+    /// Creates the table of a new map. A shard with an unchanged key range keeps its intake; `new_intake` makes the
     /// others.
     pub(crate) fn next(
         &self,
@@ -63,8 +63,8 @@ impl RoutingTable {
                     .map_or_else(|| new_intake(Some(shard)), |intake| Arc::clone(intake))
             })
             .collect();
-        // If keys move between it and a shard, it is replaced, so that their earlier records are in a closed intake as
-        // in a reshard.
+        // If keys move between the unpredicted queue and a shard, the unpredicted intake is closed and replaced. Its
+        // records then move to the new queues, as after a reshard.
         let unpredicted = if map.gaps() == self.map.gaps() {
             Arc::clone(&self.unpredicted)
         } else {
@@ -106,7 +106,7 @@ impl RoutingTable {
         })
     }
 
-    /// Whether a queue belongs to this router. If not, its shard is closed or has changed its range.
+    /// Whether a queue belongs to this table. If not, its shard is closed or has changed its range.
     pub(crate) fn has(&self, queue_id: QueueId) -> bool {
         self.ids.contains(&queue_id)
     }

@@ -88,16 +88,16 @@ fn shares<'a>(
         .map(|(worker, load)| (*load, *worker))
         .collect();
     let mut shares = BTreeMap::new();
-    for _ in 0..free {
+    let mut free = free;
+    while free > 0
+        && let Some((load, worker)) = by_load.pop_first()
+    {
         // This worker knows its own limit. The other workers show by their heartbeats whether they
         // have room.
-        let has_room = |(load, worker): &(usize, &str)| *worker != me || *load < max_leases;
-        let Some((load, worker)) = by_load.pop_first() else {
-            break;
-        };
-        if !has_room(&(load, worker)) {
+        if worker == me && load >= max_leases {
             continue;
         }
+        free -= 1;
         *shares.entry(worker).or_default() += 1;
         by_load.insert((load + 1, worker));
     }

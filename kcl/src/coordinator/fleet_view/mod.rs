@@ -49,7 +49,7 @@ pub(crate) struct FleetView {
     /// The counter of each lease when this process last stopped to hold it.
     released: HashMap<String, u64>,
     workers: Workers,
-    /// The lock of the leader, and since when it has had its version.
+    /// The leader's lock, and when its present version was first observed.
     leader: Option<(LeaderLock, Duration)>,
     other_processes: OtherProcesses,
     /// When the latest scan was answered, and what it showed. `None`: before the first scan.
@@ -238,8 +238,8 @@ impl FleetView {
     /// The live worker that leads the fleet: it assigns free leases and balances. `None`: there is
     /// no leader, or it is silent.
     ///
-    /// The lock expires after the time that it holds (120 s in Java) without a heartbeat of the
-    /// leader. Its leases tell sooner that the leader is dead.
+    /// The lock expires when the leader has not renewed it for the duration that the lock states (120 s in Java). A
+    /// dead leader is noticed earlier, when its leases expire.
     pub(crate) fn live_leader(&self, now: Duration) -> Option<&str> {
         let (lock, since) = self.leader.as_ref()?;
         let is_held = now.saturating_sub(*since) <= lock.duration;

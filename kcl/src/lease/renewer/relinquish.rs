@@ -36,7 +36,7 @@ impl LeaseRenewer {
 
     /// Ends the ownership in the way that the consumer asks for.
     pub(super) async fn finish(&mut self, how: LeaseEnd) -> LeaseOutcome {
-        if self.fallen(self.now()) {
+        if self.is_lost_or_expired(self.now()) {
             return LeaseOutcome::Lost;
         }
         match how {

@@ -50,7 +50,7 @@ impl ShardSync {
                 && self.store.get(&child.shard_id).await?.is_none();
             if missing {
                 Box::pin(self.run()).await?;
-                self.lease_line(parent, other).await?;
+                self.create_ancestor_leases(parent, other).await?;
             }
         }
         let mut lease = self.lease(&child.shard_id, Checkpoint::TrimHorizon);
@@ -63,7 +63,7 @@ impl ShardSync {
 
     /// Creates the missing leases, at the trim horizon, of a shard and of its ancestors up to those that have
     /// one. A sync does not create them: they get their leases when those ancestors end.
-    async fn lease_line(&self, ended: &Lease, shard_id: &str) -> Result<(), SyncError> {
+    async fn create_ancestor_leases(&self, ended: &Lease, shard_id: &str) -> Result<(), SyncError> {
         let read = self.clock.now();
         let listed = self.list_after_end(ended).await?;
         let by_id: BTreeMap<&str, &Shard> =

@@ -42,7 +42,7 @@ fn between_the_last_checkpoint_and_the_last_delivered() {
 #[test]
 fn a_refusal_names_the_range_that_may_be_checkpointed() {
     let refused = |progress: &Progress, to| match progress.admit(&to) {
-        Err(CheckpointError::OutOfRange { lowest, highest, .. }) => (lowest, highest),
+        Err(CheckpointError::OutOfRange { lowest, highest, .. }) => (*lowest, *highest),
         other => panic!("{other:?}"),
     };
     let [two, five, nine] = [2, 5, 9].map(|number| Checkpoint::At(at(number, 0)));

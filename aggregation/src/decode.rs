@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::aggregate::{Aggregate, AggregateDefect, DefectKind, MemberEntry, NO_KEY};
-use crate::frame::{Decompressor, FrameError, kpl_body, open_kpl};
+use crate::frame::{Decompressor, FrameError, PlainReason, kpl_body, open_kpl};
 use crate::hash_key::HashKey;
 use crate::md5::{Digest, md5, md5_each};
 use crate::wire::{MalformedBody, Reader, WireType};
@@ -125,27 +125,6 @@ pub enum Decoded {
     Plain(Bytes, PlainReason),
     /// Many records in one.
     Aggregate(Aggregate),
-}
-
-/// Why a record is not an aggregate.
-///
-/// [`NoMagic`](Self::NoMagic) is the usual case. The others say that the data begins like an
-/// aggregate and is none: it was damaged, or it is user data that begins so by chance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-#[non_exhaustive]
-pub enum PlainReason {
-    /// It does not begin with the KPL's magic.
-    #[error("no aggregate magic in front")]
-    NoMagic,
-    /// Behind the magic there is nothing but a digest, or less.
-    #[error("nothing between magic and digest")]
-    TooShort,
-    /// The MD5 at the end is not that of the message.
-    #[error("the digest does not match")]
-    DigestMismatch,
-    /// The message between magic and digest is not an `AggregatedRecord`.
-    #[error("the message does not parse: {0}")]
-    Malformed(MalformedBody),
 }
 
 /// Parses the protobuf `AggregatedRecord`.

@@ -3,12 +3,9 @@
 use std::fmt;
 use std::io::Write as _;
 
-use bytes::Bytes;
-
-use crate::frame::KPL_MAGIC;
+use crate::frame::{ENVELOPE_LEN, SealedAggregate};
 use crate::hash_key::HashKey;
 use crate::key_table::{KeyTable, Lookup};
-use crate::md5::{DIGEST_LEN, md5};
 use crate::wire::{BYTES_1, BYTES_2, BYTES_3, VARINT_1, VARINT_2};
 use crate::wire::{bytes_field_len, put_varint, varint_len};
 
@@ -17,9 +14,6 @@ const FIRST_RESERVE: usize = 1024;
 
 /// Decimal digits of 2^128 - 1.
 const MAX_DIGITS: usize = 39;
-
-/// Magic and digest.
-const ENVELOPE_LEN: usize = KPL_MAGIC.len() + DIGEST_LEN;
 
 /// An aggregate under construction.
 ///
@@ -159,17 +153,9 @@ impl AggregateBuilder {
     /// One record makes a valid aggregate too. An empty builder gives magic and MD5 only, which
     /// every consumer (ours and Java's) takes for a plain record: there is no reason to send it.
     pub fn seal(self) -> SealedAggregate {
-        let size = self.size();
-        let mut sealed = Vec::with_capacity(size);
         let (partition_keys, explicit_hash_keys) = (&self.partition_keys, &self.explicit_hash_keys);
-        let parts: [&[u8]; 4] =
-            [&KPL_MAGIC, partition_keys.wire(), explicit_hash_keys.wire(), &self.buf];
-        for part in parts {
-            sealed.extend_from_slice(part);
-        }
-        let digest = md5(&sealed[KPL_MAGIC.len()..]);
-        sealed.extend_from_slice(&digest);
-        SealedAggregate { bytes: sealed.into(), len: self.len as usize }
+        let body = [partition_keys.wire(), explicit_hash_keys.wire(), &self.buf];
+        SealedAggregate::new(body, self.len as usize)
     }
 
     /// Makes room for `bytes` more. A buffer larger than the size limit would never be filled.
@@ -255,49 +241,6 @@ impl AggregateFull {
     /// The maximum size in bytes.
     pub const fn max_size(&self) -> usize {
         self.max_size
-    }
-}
-
-/// A closed aggregate: the data of one Kinesis record.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SealedAggregate {
-    bytes: Bytes,
-    len: usize,
-}
-
-impl SealedAggregate {
-    /// The number of records in it.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether it was sealed without a record.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The data to send: magic, protobuf message, MD5.
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
-    }
-
-    /// The data to send, by value.
-    pub fn into_bytes(self) -> Bytes {
-        self.bytes
-    }
-
-    /// The protobuf message alone, without magic and MD5.
-    pub fn body(&self) -> &[u8] {
-        &self.bytes[KPL_MAGIC.len()..self.bytes.len() - DIGEST_LEN]
-    }
-}
-
-impl fmt::Debug for SealedAggregate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SealedAggregate")
-            .field("len", &self.len)
-            .field("size", &self.bytes.len())
-            .finish()
     }
 }
 

@@ -77,9 +77,9 @@ mod md5;
 mod wire;
 
 pub use aggregate::{Aggregate, AggregateDefect, DefectKind, Member};
-pub use decode::{Decoded, Decoder, PlainReason};
-pub use encode::{AggregateBuilder, AggregateFull, SealedAggregate};
-pub use frame::{Compressor, FrameError, looks_framed};
+pub use decode::{Decoded, Decoder};
+pub use encode::{AggregateBuilder, AggregateFull};
+pub use frame::{Compressor, FrameError, PlainReason, SealedAggregate, looks_framed};
 pub use hash_key::{
     HashKey, HashKeyRange, InvalidHashKeyRange, ParseHashKeyError, hash_partition_keys,
 };

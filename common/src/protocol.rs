@@ -90,8 +90,13 @@ fn disables_cbor(variable: impl Fn(&str) -> Option<String>) -> bool {
         || variable("CBOR_ENABLED").is_some_and(says_false)
 }
 
-/// Sends a request. If the endpoint refuses the encoding, sends it once more, in the other encoding: the SDK writes a
-/// request once for all its attempts. A refused request has had no effect.
+tokio::task_local! {
+    /// Set while a request is sent again that was refused for its encoding.
+    static SENT_AGAIN: ();
+}
+
+/// Sends a request. If the endpoint refuses the encoding, sends it once more, in JSON: the SDK writes a request once for
+/// all its attempts. A refused request has had no effect.
 ///
 /// # Errors
 /// The error of the last request.
@@ -101,7 +106,7 @@ where
     E: ProvideErrorMetadata,
 {
     match send().await {
-        Err(error) if cbor::is_refusal_of_encoding(&error) => send().await,
+        Err(error) if cbor::is_refusal_of_encoding(&error) => SENT_AGAIN.scope((), send()).await,
         answer => answer,
     }
 }

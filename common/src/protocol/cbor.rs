@@ -77,11 +77,16 @@ impl CborProtocol {
         config: &ConfigBag,
     ) -> Result<ErrorMetadata, SerdeError> {
         let body = response.body().bytes().unwrap_or_default();
-        // Its own reader prefers the header, too.
-        if !is_cbor(body) {
-            return self.json.parse_error_metadata(response, config).map(|error| error.build());
-        }
         let header = response.headers().get("x-amzn-errortype");
+        if !is_cbor(body) {
+            // Its own reader prefers the header, too.
+            return match self.json.parse_error_metadata(response, config) {
+                Ok(error) => Ok(error.build()),
+                Err(error) => header
+                    .map(|code| ErrorMetadata::builder().code(sanitize_error_code(code)).build())
+                    .ok_or(error),
+            };
+        }
         let envelope = match Reader::new(body).error_envelope() {
             Ok(envelope) => envelope,
             // A body that cannot be read does not hide the code in the header.
@@ -132,6 +137,10 @@ impl ClientProtocolInner for CborProtocol {
     ) -> Result<Box<dyn ShapeDeserializer + 'a>, SerdeError> {
         // By the body and not by the content type, which emulators get wrong.
         match response.body().bytes() {
+            // Each of these operations has a result. Without one, GetRecords would have reached the end of the shard.
+            Some([]) if response.status().is_success() => {
+                Err(SerdeError::invalid_input("an answer without a body"))
+            }
             Some(body) if is_json(body) => self.json.deserialize_response(response, schema, config),
             _ => self.http.deserialize_response(response, schema, config),
         }

@@ -11,6 +11,7 @@ use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use aws_smithy_schema::protocol::SharedClientProtocol;
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
 
+use super::SENT_AGAIN;
 use super::cbor::{CborProtocol, is_cbor, is_json};
 use super::negotiation::{Encoding, Negotiation, Operation};
 
@@ -61,7 +62,9 @@ impl Intercept for ChooseEncoding {
             return Ok(());
         }
         let json = json.clone();
-        let encoding = self.negotiation.encoding(operation);
+        let is_again = SENT_AGAIN.try_with(|()| ()).is_ok();
+        // Whatever other requests have found meanwhile: this one was refused in CBOR.
+        let encoding = if is_again { Encoding::Json } else { self.negotiation.encoding(operation) };
         let state = config.interceptor_state();
         state.store_put(Choice { operation, encoding });
         if encoding == Encoding::Cbor {
@@ -91,7 +94,10 @@ impl Intercept for ChooseEncoding {
             (Encoding::Json, Ok(_)) if negotiation.is_on_trial(operation) => {
                 negotiation.found_json(operation);
             }
-            (Encoding::Json, Err(_)) if negotiation.is_on_trial(operation) => {
+            // Without a whole body, the code of the error is unknown.
+            (Encoding::Json, Err(_))
+                if negotiation.is_on_trial(operation) && response.body().bytes().is_some() =>
+            {
                 let protocol = config.load::<SharedClientProtocol>();
                 let error = protocol.and_then(|it| it.parse_error_metadata(response, config).ok());
                 let error = error.map(|error| error.build());

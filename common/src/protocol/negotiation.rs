@@ -7,9 +7,11 @@
 //! * If a request on trial succeeds, or if a request in CBOR is answered in JSON, the endpoint speaks JSON. From then
 //!   on the requests of all operations are sent in JSON.
 //! * If a request on trial is refused the same way, the encoding was not the reason. The trial ends.
+//! * A request in CBOR that is refused while another one has found JSON is sent again in JSON, too.
+//! * A read is sent again in JSON also after the proof, if its refusal names the encoding.
 //!
-//! CBOR is proven for each operation by itself, because there are servers that read CBOR without bytes in it:
-//! kinesalite 3.3 answers DescribeStreamSummary and refuses PutRecords.
+//! CBOR is proven for each operation by itself, because a server may read CBOR without the bytes or the times that an
+//! operation has in it. A read may have a time in one request and none in another, so one success proves less for it.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -45,6 +47,11 @@ impl Operation {
 
     fn bit(self) -> u8 {
         1 << self.0
+    }
+
+    /// Whether the operation writes records. A refusal may be for what is in them.
+    fn is_write(self) -> bool {
+        self.name().starts_with("Put")
     }
 }
 
@@ -93,9 +100,11 @@ impl Negotiation {
 
     /// Whether no answer can change the encoding of the operation any more.
     pub(super) fn is_settled(&self, operation: Operation) -> bool {
-        !self.may_fall_back
-            || self.speaks_json.load(Ordering::Relaxed)
-            || self.proven.load(Ordering::Relaxed) & operation.bit() != 0
+        !self.may_fall_back || self.speaks_json.load(Ordering::Relaxed) || self.is_proven(operation)
+    }
+
+    fn is_proven(&self, operation: Operation) -> bool {
+        self.proven.load(Ordering::Relaxed) & operation.bit() != 0
     }
 
     /// A request succeeded, and both it and its answer were in CBOR.
@@ -126,19 +135,26 @@ impl Negotiation {
         status: u16,
         code: Option<&str>,
     ) -> bool {
-        if self.is_settled(operation) {
-            return false;
-        }
-        let Some(refusal) = Refusal::of(status, code) else {
+        let Some(refusal) = Refusal::of(status, code).filter(|_| self.may_fall_back) else {
             return false;
         };
+        // Another request found JSON since this one was sent.
+        if self.speaks_json.load(Ordering::Relaxed) {
+            return refusal == Refusal::Certain;
+        }
+        if self.is_proven(operation) {
+            return refusal == Refusal::Certain
+                && !operation.is_write()
+                && (status == 415 || code.is_some());
+        }
         self.on_trial.fetch_or(operation.bit(), Ordering::Relaxed);
         refusal == Refusal::Certain
     }
 
     /// Whether the next request of the operation finds out if the endpoint speaks JSON.
     pub(super) fn is_on_trial(&self, operation: Operation) -> bool {
-        self.on_trial.load(Ordering::Relaxed) & operation.bit() != 0
+        // A refusal may begin a trial while a success proves CBOR. The proof counts.
+        self.on_trial.load(Ordering::Relaxed) & operation.bit() != 0 && !self.is_proven(operation)
     }
 
     /// A request on trial failed with this HTTP status and error code.
@@ -187,6 +203,10 @@ mod tests {
 
     fn get() -> Operation {
         Operation::of("GetRecords").unwrap()
+    }
+
+    fn put_record() -> Operation {
+        Operation::of("PutRecord").unwrap()
     }
 
     #[test]
@@ -248,10 +268,35 @@ mod tests {
     fn a_proven_operation_stays_in_cbor_and_others_can_be_refused() {
         let negotiation = Negotiation::with_fallback();
         negotiation.succeeded_in_cbor(get());
-        assert!(!negotiation.failed_in_cbor(get(), 400, Some("SerializationException")));
+        // A read of another shape may be refused for it. A code that says nothing of the encoding does not count.
+        assert!(negotiation.failed_in_cbor(get(), 400, Some("SerializationException")));
+        assert!(!negotiation.failed_in_cbor(get(), 400, None));
         assert_eq!(negotiation.encoding(get()), Encoding::Cbor);
+        negotiation.succeeded_in_cbor(put_record());
+        assert!(!negotiation.failed_in_cbor(put_record(), 400, Some("SerializationException")));
         assert!(negotiation.failed_in_cbor(PUT, 400, Some("SerializationException")));
         assert_eq!(negotiation.encoding(PUT), Encoding::Json);
+    }
+
+    #[test]
+    fn what_is_refused_after_another_request_found_json_is_sent_again() {
+        let negotiation = Negotiation::with_fallback();
+        assert!(negotiation.failed_in_cbor(PUT, 400, Some("SerializationException")));
+        negotiation.found_json(PUT);
+        // Both were in flight in CBOR meanwhile.
+        assert!(negotiation.failed_in_cbor(PUT, 400, Some("SerializationException")));
+        assert!(negotiation.failed_in_cbor(get(), 415, None));
+        assert!(!negotiation.failed_in_cbor(PUT, 400, Some("ValidationException")));
+        assert!(!negotiation.failed_in_cbor(PUT, 500, None), "it may have been written");
+    }
+
+    #[test]
+    fn a_proof_outlives_a_trial_that_begins_beside_it() {
+        let negotiation = Negotiation::with_fallback();
+        assert!(negotiation.failed_in_cbor(PUT, 400, None));
+        negotiation.proven.fetch_or(PUT.bit(), Ordering::Relaxed);
+        assert!(!negotiation.is_on_trial(PUT));
+        assert_eq!(negotiation.encoding(PUT), Encoding::Cbor);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_kinesis::Client;
@@ -18,6 +19,8 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::body::SdkBody;
 use kinesis_testkit::{CborSupport, Fault, LocalAws, ManualClock};
 use proptest::prelude::*;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
 
 use super::*;
 use crate::timestamp::whole_millis;
@@ -292,15 +295,81 @@ impl Canned {
         let connector = Connector(Arc::clone(&canned));
         let http: SharedHttpClient =
             http_client_fn(move |_, _| SharedHttpConnector::new(connector.clone()));
-        let config = Builder::new()
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(Region::new("us-east-1"))
-            .credentials_provider(Credentials::new("a", "b", None, None, "test"))
-            .retry_config(RetryConfig::disabled())
-            .http_client(http);
-        let protocol = WireProtocol::in_environment(wire, |_| None);
-        (Client::from_conf(protocol.install(config).build()), canned)
+        (canned_client(wire, http), canned)
     }
+}
+
+fn canned_client(wire: Wire, http: SharedHttpClient) -> Client {
+    let config = Builder::new()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("a", "b", None, None, "test"))
+        .retry_config(RetryConfig::disabled())
+        .http_client(http);
+    let protocol = WireProtocol::in_environment(wire, |_| None);
+    Client::from_conf(protocol.install(config).build())
+}
+
+/// Refuses requests in CBOR, as soon as a number of them is in flight, and answers those in JSON.
+#[derive(Debug, Clone)]
+struct RefusesTogether(Arc<Barrier>);
+
+impl HttpConnector for RefusesTogether {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let in_cbor = request.headers().get("content-type") == Some("application/x-amz-cbor-1.1");
+        let all = Arc::clone(&self.0);
+        HttpConnectorFuture::new(async move {
+            if !in_cbor {
+                return Ok(HttpResponse::new(200.try_into().unwrap(), SdkBody::from("{}")));
+            }
+            all.wait().await;
+            let refusal = SdkBody::from(r#"{"__type":"SerializationException"}"#);
+            Ok(HttpResponse::new(400.try_into().unwrap(), refusal))
+        })
+    }
+}
+
+#[tokio::test]
+async fn requests_that_are_refused_together_are_all_sent_again() {
+    const IN_FLIGHT: usize = 24;
+    let connector = RefusesTogether(Arc::new(Barrier::new(IN_FLIGHT)));
+    let http = http_client_fn(move |_, _| SharedHttpConnector::new(connector.clone()));
+    let client = canned_client(Wire::Auto, http);
+    let mut requests = JoinSet::new();
+    for _ in 0..IN_FLIGHT {
+        let client = client.clone();
+        requests.spawn(async move { put(&client, b"data").await });
+    }
+    for answer in requests.join_all().await {
+        answer.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_sent_again_is_in_json_whatever_others_found() {
+    let refusal: CannedAnswer = (400, Some("SerializationException"), b"");
+    let (client, canned) = Canned::client(Wire::Auto, &[refusal, refusal, (200, None, b"{}")]);
+    let request = client.list_shards().stream_name(STREAM);
+    let is_again = AtomicBool::new(false);
+    let answer = send(async || {
+        if is_again.swap(true, Ordering::Relaxed) {
+            // Another request is refused in JSON, too. That ends the trial of JSON.
+            request.clone().send().await.unwrap_err();
+        }
+        request.clone().send().await
+    });
+    answer.await.unwrap();
+    let requests = canned.requests.lock().unwrap();
+    let encodings = requests.iter().map(|request| request.headers().get("content-type").unwrap());
+    let [cbor, json] = ["application/x-amz-cbor-1.1", "application/x-amz-json-1.1"];
+    assert_eq!(encodings.collect::<Vec<_>>(), [cbor, json, json]);
+}
+
+#[tokio::test]
+async fn an_answer_without_a_body_is_an_error() {
+    let (client, _) = Canned::client(Wire::Auto, &[(200, None, b"")]);
+    let error = client.get_records().shard_iterator("i").send().await.unwrap_err();
+    assert!(matches!(error, SdkError::ResponseError(_)), "{error:?}");
 }
 
 #[tokio::test]
@@ -338,6 +407,7 @@ async fn the_code_of_an_error_is_read_in_each_form() {
         (Some("A"), b"", Some("A"), None),
         // The body cannot be read.
         (Some("A"), b"\xa1\x66__ty", Some("A"), None),
+        (Some("A"), b"<html>", Some("A"), None),
         (None, b"\xa1\x66__ty", None, None),
         (None, b"<html>", None, None),
         (None, b"", None, None),

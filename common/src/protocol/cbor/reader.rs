@@ -167,7 +167,7 @@ impl ShapeDeserializer for Reader<'_> {
         schema: &Schema<'_>,
         consumer: &mut dyn FnMut(&Schema<'_>, &mut dyn ShapeDeserializer) -> Result<(), SerdeError>,
     ) -> Result<(), SerdeError> {
-        // Operations without a result are answered with an empty body.
+        // An error may have its code in the header, and no body.
         if self.decoder.input().is_empty() {
             return Ok(());
         }
@@ -236,6 +236,13 @@ impl ShapeDeserializer for Reader<'_> {
     }
 
     fn read_blob(&mut self, _: &Schema<'_>) -> Result<Blob, SerdeError> {
+        // A server that keeps what it got in JSON may answer in CBOR with the same base64.
+        if matches!(self.kind()?, Type::String | Type::StringIndef) {
+            let data = aws_smithy_types::base64::decode(self.text()?.as_ref());
+            return data
+                .map(Blob::new)
+                .map_err(|error| SerdeError::invalid_input(error.to_string()));
+        }
         if self.kind()? != Type::BytesIndef {
             return self.decoder.bytes().map(Blob::new).map_err(failed);
         }

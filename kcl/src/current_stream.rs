@@ -134,16 +134,18 @@ pub(crate) async fn find_stream(
             };
         }
     };
-    Ok(output.stream_description_summary.map(|summary| {
-        let created = whole_millis(&summary.stream_creation_timestamp).unwrap_or_default();
-        let hours = u64::try_from(summary.retention_period_hours).unwrap_or_default();
-        Found {
-            identity: StreamIdentity {
-                arn: summary.stream_arn,
-                created: u64::try_from(created).unwrap_or_default(),
-            },
-            retention: Duration::from_secs(3600 * hours),
-            status: summary.stream_status,
-        }
+    let Some(summary) = output.stream_description_summary else {
+        let (kind, cause) = (CallErrorKind::Internal, "the answer has no summary".to_owned());
+        return Err(CallError::new("DescribeStreamSummary", kind, cause));
+    };
+    let created = whole_millis(&summary.stream_creation_timestamp).unwrap_or_default();
+    let hours = u64::try_from(summary.retention_period_hours).unwrap_or_default();
+    Ok(Some(Found {
+        identity: StreamIdentity {
+            arn: summary.stream_arn,
+            created: u64::try_from(created).unwrap_or_default(),
+        },
+        retention: Duration::from_secs(3600 * hours),
+        status: summary.stream_status,
     }))
 }

@@ -64,6 +64,8 @@ impl ProblemLog {
         cause: impl Display,
     ) -> Failed {
         let now = self.clock.now();
+        // Before the lock: the text may be made by code of the user.
+        let cause = cause.to_string();
         let mut state = self.state();
         let State { entries, totals } = &mut *state;
         *totals.entry(kind).or_default() += 1;
@@ -74,7 +76,7 @@ impl ProblemLog {
             Entry { since: now, failures: 0, cause: String::new(), logged: now }
         });
         entry.failures = entry.failures.saturating_add(1);
-        entry.cause = cause.to_string();
+        entry.cause = cause;
         let log = is_new || now.saturating_sub(entry.logged) >= LOG_INTERVAL;
         if log {
             entry.logged = now;
@@ -98,11 +100,14 @@ impl ProblemLog {
         removed.is_some()
     }
 
-    /// Removes all problems of a shard, because this worker does not own it any more.
+    /// Removes the problems of a shard that this worker does not own any more. What a scan found about its lease stays
+    /// until the next scan.
     pub(crate) fn forget_shard(&self, shard_id: &str) {
         let mut state = self.state();
         let entries = &mut state.entries;
-        entries.retain(|(_, shard), _| shard.as_deref() != Some(shard_id));
+        entries.retain(|(kind, shard), _| {
+            *kind == ProblemKind::CorruptLease || shard.as_deref() != Some(shard_id)
+        });
         self.count.store(entries.len(), Ordering::Relaxed);
     }
 
@@ -175,6 +180,30 @@ mod tests {
         log.forget_shard("b");
         assert_eq!(log.problems(), []);
         assert_eq!(log.failed(READS, Some("a"), "anew").failures, 1);
+    }
+
+    #[tokio::test]
+    async fn the_text_of_a_cause_may_ask_for_the_problems() {
+        struct Asks<'a>(&'a ProblemLog);
+        impl Display for Asks<'_> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let is_free = self.0.state.try_lock().is_ok();
+                write!(f, "{is_free}")
+            }
+        }
+        let log = log();
+        log.failed(READS, None, Asks(&log));
+        assert_eq!(log.find(READS, None).unwrap().cause, "true");
+    }
+
+    #[tokio::test]
+    async fn a_corrupt_lease_is_a_problem_until_a_scan_finds_it_repaired() {
+        let log = log();
+        log.failed(ProblemKind::CorruptLease, Some("a"), "no counter");
+        log.failed(READS, Some("a"), "throttled");
+        log.forget_shard("a");
+        let kinds: Vec<_> = log.problems().iter().map(|problem| problem.kind).collect();
+        assert_eq!(kinds, [ProblemKind::CorruptLease]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -160,7 +160,8 @@ impl SchedulerBuilder {
         self
     }
 
-    /// Sets the SDK configuration for DynamoDB, if its endpoint, account or region differs from that of the stream.
+    /// Sets the SDK configuration for DynamoDB, if its endpoint, account or region differs from that of the stream. It
+    /// replaces a [client](Self::dynamodb_client) that was set before.
     pub fn dynamodb_config(mut self, sdk_config: &SdkConfig) -> Self {
         self.dynamodb = dynamodb_client(sdk_config);
         self
@@ -178,7 +179,7 @@ impl SchedulerBuilder {
     }
 
     /// Sets a DynamoDB client. The worker uses its configuration with its own time limits, retries and credentials
-    /// cache.
+    /// cache. It replaces a [configuration](Self::dynamodb_config) that was set before.
     ///
     /// If an HTTP client was set for it, or in the SDK configuration, the worker uses that client and its connections.
     /// Do not share it with code that blocks its runtime: a connection lives on the runtime that opened it, and

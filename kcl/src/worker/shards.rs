@@ -150,7 +150,8 @@ type Ended = (u64, Result<LeaseOutcome, WorkerError>);
 /// A running consumer.
 struct Owned {
     held_lease: HeldLease,
-    abort: AbortHandle,
+    /// `None`: the lease is only relinquished.
+    abort: Option<AbortHandle>,
     status: Arc<ShardStatus>,
 }
 
@@ -184,8 +185,8 @@ impl Shards {
         self.owned.is_empty()
     }
 
-    /// Starts the consumer of a lease that was just acquired.
-    pub(super) fn start(&mut self, held_lease: HeldLease) {
+    /// Counts a lease that was just acquired. Returns the number and the status of the ownership.
+    fn begin(&mut self, held_lease: &HeldLease) -> (u64, Arc<ShardStatus>) {
         // The task of an earlier lease of this shard may still be ending. Its problems are over.
         if self.owns(held_lease.shard_id()) {
             self.view.totals.problems.forget_shard(held_lease.shard_id());
@@ -198,6 +199,27 @@ impl Shards {
         let number = self.held_leases;
         self.held_leases += 1;
         self.view.with_shards(|shards| shards.insert(number, Arc::clone(&status)));
+        (number, status)
+    }
+
+    /// Relinquishes a lease that was acquired while a planned stop began. No processor is created, so the runtime of the
+    /// processors is not needed.
+    pub(super) fn relinquish(&mut self, held_lease: HeldLease) {
+        let (number, status) = self.begin(&held_lease);
+        status.processor_stopped();
+        let may_relinquish = self.may_relinquish.clone();
+        self.owned.insert(number, Owned { held_lease: held_lease.clone(), abort: None, status });
+        let ended = async move {
+            may_relinquish.cancelled().await;
+            (number, Ok(held_lease.end(LeaseEnd::Relinquish).await))
+        };
+        self.tasks.push(ended.boxed());
+        self.count(self.owned.len());
+    }
+
+    /// Starts the consumer of a lease that was just acquired.
+    pub(super) fn start(&mut self, held_lease: HeldLease) {
+        let (number, status) = self.begin(&held_lease);
         let consumer = ShardConsumer::new(
             Arc::clone(&self.worker),
             held_lease.clone(),
@@ -218,7 +240,7 @@ impl Shards {
         };
         let mut task = Task::spawn(executor, "the consumer of a shard", run);
         let patience = self.worker.config.failover_time;
-        let abort = task.abort_handle();
+        let abort = Some(task.abort_handle());
         let held = held_lease.clone();
         let owned = Owned { held_lease, abort, status };
         self.owned.insert(number, owned);
@@ -284,7 +306,7 @@ impl Shards {
     /// Aborts all consumers. Returns their leases, and whether the processor had stopped.
     pub(super) fn abort(&mut self) -> Vec<(HeldLease, bool)> {
         for owned in self.owned.values() {
-            owned.abort.abort();
+            owned.abort.iter().for_each(AbortHandle::abort);
         }
         let owned = self.owned.values();
         owned.map(|owned| (owned.held_lease.clone(), owned.status.has_stopped())).collect()

@@ -211,9 +211,9 @@ impl Stop {
         let (mut half_time, mut last_calls) = (half_time.boxed().fuse(), last_calls.boxed().fuse());
         let mut deadline = std::pin::pin!(deadline);
         loop {
-            // Leases that were acquired while the stop began. Their consumers only transfer them.
+            // Leases that were acquired while the stop began.
             while let Ok(held_lease) = held_leases.try_recv() {
-                shards.start(held_lease);
+                shards.relinquish(held_lease);
             }
             if shards.is_empty() {
                 return;
@@ -233,7 +233,7 @@ impl Stop {
                         self.failure.get_or_insert(error);
                     }
                 },
-                Some(held_lease) = held_leases.recv() => shards.start(held_lease),
+                Some(held_lease) = held_leases.recv() => shards.relinquish(held_lease),
             }
         }
     }

@@ -11,7 +11,7 @@ use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::clock::SystemClock;
 use crate::coordinator::FleetView;
-use crate::lease::Lease;
+use crate::lease::{Lease, Recorder};
 use crate::processor::ShardContext;
 use crate::retrieval::{Retrieval, ShardReader, Start};
 
@@ -27,8 +27,8 @@ impl Retrieval for Quiet {
     }
 }
 
-#[tokio::test]
-async fn an_ownership_that_ends_leaves_the_problems_of_the_next_one_of_its_shard() {
+/// Consumers whose processors run on `executor`.
+fn shards(executor: Handle) -> (Shards, Arc<ProblemLog>) {
     let clock = Arc::new(SystemClock) as Arc<dyn Clock>;
     let config = Arc::new(ConsumerConfig::default());
     let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
@@ -41,17 +41,22 @@ async fn an_ownership_that_ends_leaves_the_problems_of_the_next_one_of_its_shard
         clock: Arc::clone(&clock),
         retrieval: Arc::new(Quiet),
         factory: Arc::new(|_: &ShardContext| IdleProcessor),
-        executor: Arc::new(Handle::current()),
+        executor: Arc::new(executor),
     };
     let fleet = FleetView::new("worker", 1, worker.config.failover_time);
     let (states, meter) = (StateSender::default(), Meter::default());
     let fleet = SharedFleetView::new(fleet);
     let view = View::new(&worker, fleet, states, meter, Arc::clone(&problems));
-    let mut shards = Shards::new(Arc::new(worker), Arc::new(view), 7);
-    let held_lease = || {
-        let lease = Lease::new(SHARD, Checkpoint::TrimHorizon);
-        HeldLease::recorded(lease, Arc::clone(&clock))
-    };
+    (Shards::new(Arc::new(worker), Arc::new(view), 7), problems)
+}
+
+fn held_lease() -> (HeldLease, Recorder) {
+    HeldLease::recorded(Lease::new(SHARD, Checkpoint::TrimHorizon), Arc::new(SystemClock))
+}
+
+#[tokio::test]
+async fn an_ownership_that_ends_leaves_the_problems_of_the_next_one_of_its_shard() {
+    let (mut shards, problems) = shards(Handle::current());
     let is_problem = || problems.find(KIND, Some(SHARD)).is_some();
 
     let (first, first_recorder) = held_lease();
@@ -68,4 +73,19 @@ async fn an_ownership_that_ends_leaves_the_problems_of_the_next_one_of_its_shard
     second_recorder.lose();
     assert_eq!(shards.ended().await.0, SHARD);
     assert!(!is_problem(), "the shard is not owned any more");
+}
+
+#[tokio::test]
+async fn a_lease_that_comes_while_the_worker_stops_needs_no_runtime_of_the_processors() {
+    // Nothing drives this runtime.
+    let blocked = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (mut shards, _) = shards(blocked.handle().clone());
+    let (held_lease, _recorder) = held_lease();
+    shards.relinquish(held_lease);
+    shards.may_relinquish.cancel();
+    let (shard_id, outcome) = shards.ended().await;
+    assert_eq!((&*shard_id, outcome.unwrap()), (SHARD, LeaseOutcome::Released));
+    assert!(shards.is_empty());
+    drop(shards);
+    blocked.shutdown_background();
 }

@@ -37,6 +37,8 @@ struct Known {
     identity: StreamIdentity,
     /// When the service last confirmed it.
     checked: Duration,
+    /// Leases of the stream before it may be left, of which some do not name their stream.
+    is_starting_over: bool,
 }
 
 impl CurrentStream {
@@ -47,7 +49,7 @@ impl CurrentStream {
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
-            known: Mutex::new(Known { identity, checked: clock.now() }),
+            known: Mutex::new(Known { identity, checked: clock.now(), is_starting_over: false }),
             on_recreated,
             clock,
             doubted: Notify::new(),
@@ -63,10 +65,20 @@ impl CurrentStream {
         self.known().identity.clone()
     }
 
-    /// Changes the stream that the worker reads.
+    /// Changes the stream that the worker reads. Until [`started_over`](Self::started_over), its leases are not complete.
     pub(crate) fn replace(&self, identity: StreamIdentity) {
         let checked = self.clock.now();
-        *self.known() = Known { identity, checked };
+        *self.known() = Known { identity, checked, is_starting_over: true };
+    }
+
+    /// Notes that no lease of an earlier stream is left.
+    pub(crate) fn started_over(&self) {
+        self.known().is_starting_over = false;
+    }
+
+    /// Whether leases of an earlier stream may be left.
+    pub(crate) fn is_starting_over(&self) -> bool {
+        self.known().is_starting_over
     }
 
     /// Asks the shard sync to compare the stream at once.

@@ -52,6 +52,10 @@ pub(crate) enum SyncError {
     /// steps return it under any setting.
     #[error("stream {stream} was created again since the leases were made")]
     StreamRecreated { stream: String },
+    #[error(
+        "the lease of shard {shard_id} is of a former stream, and its owner goes on writing it: sync again"
+    )]
+    StillWritten { shard_id: String },
     /// The process was suspended after it had read the table. A lease that was missing then may have been
     /// created and deleted since.
     #[error("the table was read too long ago to create leases from it: sync again")]
@@ -135,6 +139,10 @@ impl ShardSync {
 
     /// Reads the table, and then lists the shards, so that no lease in the table is newer than the listing.
     pub(super) async fn survey(&self) -> Result<Survey, SyncError> {
+        // An earlier pass failed after the stream was replaced. Leases that it left may not name the former stream.
+        if self.stream.is_starting_over() {
+            return Err(recreated(&self.stream.identity()));
+        }
         let is_empty = |table: &Snapshot| table.leases.is_empty() && table.corrupt.is_empty();
         let mut read = self.clock.now();
         let mut table = self.store.list(true).await?;
@@ -220,7 +228,6 @@ impl ShardSync {
     /// Each write is conditional, and shards that are new get their leases first. As long as a lease of the
     /// former stream is left, any worker sees that the work is not done, and does the rest.
     async fn start_over(&self) -> Result<SyncReport, SyncError> {
-        let was = self.stream.identity();
         if let Some(found) = self.lister.identity().await?
             && self.stream.is_replaced_by(&found)
         {
@@ -250,12 +257,11 @@ impl ShardSync {
                 report.created += usize::from(created);
             }
         }
-        // A lease that does not name its stream counts as one of the former stream if the stream was replaced just now
-        // and the lease holds more than a start position. Such leases are replaced first: as long as a lease that names
-        // the former stream is left, every worker sees that the replacement is not complete.
-        let unnamed = |lease: &&Lease| {
-            was != identity && lease.stream.is_none() && !lease.checkpoint.is_initial()
-        };
+        // A lease that does not name its stream counts as one of the former stream if it holds more than a start position.
+        // It may be of the new stream, if a Java worker has begun to read that. Then records come again, and none is
+        // skipped. Such leases are replaced first: as long as a lease that names the former stream is left, every worker
+        // sees that the replacement is not complete.
+        let unnamed = |lease: &&Lease| lease.stream.is_none() && !lease.checkpoint.is_initial();
         let named = |lease: &&Lease| is_former(lease, &identity);
         let first_unnamed = table.leases.iter().filter(unnamed);
         for lease in first_unnamed.chain(table.leases.iter().filter(named)) {
@@ -275,9 +281,10 @@ impl ShardSync {
                     // Its owner, which does not know of the new stream, wrote it meanwhile. A lease that
                     // does not name its stream must not be left, because a later pass would take it for a
                     // lease of the new stream.
-                    Outcome::ConditionFailed(Some(found))
-                        if tries < REPLACE_TRIES && (named(&&found) || unnamed(&&found)) =>
-                    {
+                    Outcome::ConditionFailed(Some(found)) if named(&&found) || unnamed(&&found) => {
+                        if tries == REPLACE_TRIES {
+                            return Err(SyncError::StillWritten { shard_id: found.key });
+                        }
                         lease = found;
                     }
                     outcome => break outcome,
@@ -291,6 +298,7 @@ impl ShardSync {
                 tracing::info!(shard = lease.shard_id(), "lease of the former stream replaced");
             }
         }
+        self.stream.started_over();
         Ok(report)
     }
 

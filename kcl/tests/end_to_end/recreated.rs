@@ -132,15 +132,7 @@ async fn leases_that_do_not_name_their_stream_start_over_with_the_others() {
     put(&paused.aws, &probe, 0..30).await;
     until("the first stream is read", || probe.is_settled()).await;
     first.shutdown(DEADLINE).await.unwrap();
-    // A Java worker that found its shard gone, and took that for the end of the shard, leaves such a lease.
-    let update = dynamodb(&paused).update_item().table_name(APPLICATION);
-    update
-        .key("leaseKey", AttributeValue::S("shardId-000000000000".into()))
-        .update_expression("SET checkpoint = :end REMOVE rustStream")
-        .expression_attribute_values(":end", AttributeValue::S("SHARD_END".into()))
-        .send()
-        .await
-        .unwrap();
+    end_unnamed(&paused).await;
     // The next worker notes in a sync which stream it is of, while that stream is there.
     let second = worker(&paused, &probe, start_over("w2")).await;
     until_named(&paused, 2).await;
@@ -148,6 +140,36 @@ async fn leases_that_do_not_name_their_stream_start_over_with_the_others() {
     put(&paused.aws, &probe, 30..60).await;
     until("the new stream is read", || probe.is_settled()).await;
     second.shutdown(DEADLINE).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_starts_on_a_recreated_stream_trusts_no_lease_that_does_not_name_its_stream()
+{
+    let paused = Paused::start(2).await;
+    let probe = Probe::new();
+    let first = worker(&paused, &probe, start_over("w1")).await;
+    put(&paused.aws, &probe, 0..30).await;
+    until("the first stream is read", || probe.is_settled()).await;
+    first.shutdown(DEADLINE).await.unwrap();
+    end_unnamed(&paused).await;
+    recreate(&paused, 2).await;
+    put(&paused.aws, &probe, 30..60).await;
+    let second = worker(&paused, &probe, start_over("w2")).await;
+    until("the new stream is read", || probe.is_settled()).await;
+    second.shutdown(DEADLINE).await.unwrap();
+}
+
+/// Leaves the first shard's lease as a Java worker does that found its shard gone, and took that for the end of the
+/// shard.
+async fn end_unnamed(paused: &Paused) {
+    let update = dynamodb(paused).update_item().table_name(APPLICATION);
+    update
+        .key("leaseKey", AttributeValue::S("shardId-000000000000".into()))
+        .update_expression("SET checkpoint = :end REMOVE rustStream")
+        .expression_attribute_values(":end", AttributeValue::S("SHARD_END".into()))
+        .send()
+        .await
+        .unwrap();
 }
 
 async fn until_named(paused: &Paused, leases: usize) {

@@ -145,7 +145,9 @@ pub(super) fn sync_failed(stream: &str, table: &str, error: SyncError) -> Failur
         SyncError::Store(error) => store_failed(table, error),
         SyncError::List(ListShardsError::Call(error)) => stream_failed(stream, &error),
         // There are more leases than could be created from one reading of the table.
-        error @ SyncError::Stale => Failure::not_ready(DYNAMODB, "PutItem", error.to_string()),
+        error @ (SyncError::Stale | SyncError::StillWritten { .. }) => {
+            Failure::not_ready(DYNAMODB, "PutItem", error.to_string())
+        }
         SyncError::StreamRecreated { stream } => {
             Failure::Final(StartError::StreamRecreated { stream, table: table.to_owned() })
         }

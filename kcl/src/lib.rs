@@ -88,7 +88,7 @@
 //!   connections ([or on another runtime](SchedulerBuilder::coordination_on)). A processor that blocks every thread of
 //!   its runtime keeps its shard, and a planned stop keeps its deadline. Fetching, and other shards on that runtime,
 //!   wait for it. If that runtime runs nothing for the failover time, the worker takes no more shards, gives back those
-//!   that have not started, and [reports it](WhyNotRunning::RuntimeBlocked).
+//!   that have not started, and [reports it](ProblemKind::RuntimeBlocked).
 //!
 //! The worker's own thread calls the metrics recorder, the `tracing` subscriber and the [`Clock`] of the application,
 //! which must not block. A recorder or subscriber that is set for another thread only sees nothing of the coordination.

@@ -69,7 +69,7 @@ pub(crate) fn md5_each<'a>(
     }
 }
 
-/// What is left to hash of a message.
+/// A message and the part of it that is not hashed yet.
 struct Message<'a> {
     index: usize,
     rest: &'a [u8],

@@ -93,7 +93,7 @@ pub(crate) trait RenewerServices: Send + Sync + fmt::Debug {
     /// worker that it returns.
     fn receiver(&self) -> Option<String>;
 
-    /// Whether the other workers take leases and do not discover leases that are assigned to them.
+    /// True if the other workers only take leases: they would not find a lease that is assigned to them.
     fn workers_take_leases(&self) -> bool {
         false
     }

@@ -72,7 +72,7 @@ impl Decoder {
     }
 
     /// Takes the data of many received records apart: the result of [`decode`](Self::decode) for each, in order. Of
-    /// aggregates it takes about a quarter of the time, because the digests of eight are computed at a time.
+    /// aggregates it takes about a third of the time, because the digests of eight are computed at a time.
     ///
     /// The digests are computed before the first result; each record is unpacked and parsed when the iterator comes to it.
     ///

@@ -126,13 +126,7 @@ async fn a_fleet_that_starts_over_does_it_once() {
 
 #[tokio::test(start_paused = true)]
 async fn leases_that_do_not_name_their_stream_start_over_with_the_others() {
-    let paused = Paused::start(2).await;
-    let probe = Probe::new();
-    let first = worker(&paused, &probe, start_over("w1")).await;
-    put(&paused.aws, &probe, 0..30).await;
-    until("the first stream is read", || probe.is_settled()).await;
-    first.shutdown(DEADLINE).await.unwrap();
-    end_unnamed(&paused).await;
+    let (paused, probe) = with_unnamed_lease().await;
     // The next worker notes in a sync which stream it is of, while that stream is there.
     let second = worker(&paused, &probe, start_over("w2")).await;
     until_named(&paused, 2).await;
@@ -145,13 +139,7 @@ async fn leases_that_do_not_name_their_stream_start_over_with_the_others() {
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_starts_on_a_recreated_stream_trusts_no_lease_that_does_not_name_its_stream()
 {
-    let paused = Paused::start(2).await;
-    let probe = Probe::new();
-    let first = worker(&paused, &probe, start_over("w1")).await;
-    put(&paused.aws, &probe, 0..30).await;
-    until("the first stream is read", || probe.is_settled()).await;
-    first.shutdown(DEADLINE).await.unwrap();
-    end_unnamed(&paused).await;
+    let (paused, probe) = with_unnamed_lease().await;
     recreate(&paused, 2).await;
     put(&paused.aws, &probe, 30..60).await;
     let second = worker(&paused, &probe, start_over("w2")).await;
@@ -159,10 +147,16 @@ async fn a_worker_that_starts_on_a_recreated_stream_trusts_no_lease_that_does_no
     second.shutdown(DEADLINE).await.unwrap();
 }
 
-/// Leaves the first shard's lease as a Java worker does that found its shard gone, and took that for the end of the
-/// shard.
-async fn end_unnamed(paused: &Paused) {
-    let update = dynamodb(paused).update_item().table_name(APPLICATION);
+/// A stream of two shards that was read, and whose first lease is as a Java worker leaves it that found the shard gone, and
+/// took that for the end of the shard.
+async fn with_unnamed_lease() -> (Paused, Probe) {
+    let paused = Paused::start(2).await;
+    let probe = Probe::new();
+    let first = worker(&paused, &probe, start_over("w1")).await;
+    put(&paused.aws, &probe, 0..30).await;
+    until("the first stream is read", || probe.is_settled()).await;
+    first.shutdown(DEADLINE).await.unwrap();
+    let update = dynamodb(&paused).update_item().table_name(APPLICATION);
     update
         .key("leaseKey", AttributeValue::S("shardId-000000000000".into()))
         .update_expression("SET checkpoint = :end REMOVE rustStream")
@@ -170,6 +164,7 @@ async fn end_unnamed(paused: &Paused) {
         .send()
         .await
         .unwrap();
+    (paused, probe)
 }
 
 async fn until_named(paused: &Paused, leases: usize) {

@@ -13,8 +13,8 @@
 //!
 //! *Permits.* Room for a permit has no shard yet and may end up with any. So a permit waits while an older waiter of
 //! its producer waits, and while the fullest shard together with all permits of the producer would hold more than twice
-//! what is left. If a permit waits while its producer holds no unused permit, and no older record of that producer
-//! waits, its bytes are reserved, and younger waiters get room out of the rest.
+//! the bytes that stay free. If a permit waits while its producer holds no unused permit, and no older record of that
+//! producer waits, its bytes are reserved, and younger waiters get room out of the rest.
 //!
 //! *Cost.* A grant, a return and a new waiter each take a time that is logarithmic in the number of waiters. While
 //! permits wait, each return also checks the first permit of each producer. [`FairShare::take_pressure`] takes

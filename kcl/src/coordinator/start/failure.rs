@@ -144,7 +144,8 @@ pub(super) fn sync_failed(stream: &str, table: &str, error: SyncError) -> Failur
     match error {
         SyncError::Store(error) => store_failed(table, error),
         SyncError::List(ListShardsError::Call(error)) => stream_failed(stream, &error),
-        // There are more leases than could be created from one reading of the table.
+        // There are more leases than could be created from one reading of the table, or the owner of a lease of a
+        // former stream writes it too often. Another sync goes on with the rest.
         error @ (SyncError::Stale | SyncError::StillWritten { .. }) => {
             Failure::not_ready(DYNAMODB, "PutItem", error.to_string())
         }

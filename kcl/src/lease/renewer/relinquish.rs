@@ -12,6 +12,7 @@ use crate::lease::store::{LeaseWrite, Outcome};
 
 /// Time from the first sight of a handoff until the renewer forces it. A Java leader forces it after 30 s.
 const HANDOFF_LIMIT: Duration = Duration::from_secs(25);
+
 impl LeaseRenewer {
     pub(super) async fn start_handoff(&mut self, to: String) {
         let lease = self.state.known().lease.clone();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use kcl::{BuildError, InitialPosition, OnRecreatedStream, StartError, WorkerError, WorkerHandle};
+use kinesis_testkit::Fault;
 
 use crate::paused::{Paused, config};
 use crate::probe::Probe;
@@ -145,6 +146,32 @@ async fn a_worker_that_starts_on_a_recreated_stream_trusts_no_lease_that_does_no
     let second = worker(&paused, &probe, start_over("w2")).await;
     until("the new stream is read", || probe.is_settled()).await;
     second.shutdown(DEADLINE).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_that_fails_half_way_is_taken_up_again() {
+    let paused = Paused::start(2).await;
+    let probe = Probe::new();
+    let worker = worker(&paused, &probe, start_over("w1")).await;
+    put(&paused.aws, &probe, 0..30).await;
+    until("the first stream is read", || probe.is_settled()).await;
+    // No lease names the former stream, so none shows the next pass that the replacement is not complete.
+    for shard_id in ["shardId-000000000000", "shardId-000000000001"] {
+        let update = dynamodb(&paused).update_item().table_name(APPLICATION);
+        update
+            .key("leaseKey", AttributeValue::S(shard_id.into()))
+            .update_expression("REMOVE rustStream")
+            .send()
+            .await
+            .unwrap();
+    }
+    let fails = Fault::refuse("ValidationException").operation("PutItem").times(3);
+    paused.aws.faults().add(fails);
+    recreate(&paused, 2).await;
+    put(&paused.aws, &probe, 30..60).await;
+    until("the new stream is read", || probe.is_settled()).await;
+    assert_eq!(probe.verdict().lost, 0);
+    worker.shutdown(DEADLINE).await.unwrap();
 }
 
 /// A stream of two shards that was read, and whose first lease is as a Java worker leaves it that found the shard gone, and

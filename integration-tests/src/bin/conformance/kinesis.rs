@@ -13,6 +13,7 @@ use aws_sdk_kinesis::types::{
     StreamDescriptionSummary, StreamStatus,
 };
 use aws_types::SdkConfig;
+use kinesis_common::protocol::{Wire, WireProtocol};
 use kinesis_testkit::{Clock, SystemClock};
 
 use crate::check::{Failure, some};
@@ -43,8 +44,9 @@ impl Deref for Kinesis {
 }
 
 impl Kinesis {
-    pub(crate) fn new(config: &SdkConfig, case: usize) -> Self {
-        Self { client: Client::new(config), names: Names::of(case) }
+    pub(crate) fn new(config: &SdkConfig, wire: Wire, case: usize) -> Self {
+        let config = WireProtocol::new(wire).install(config.into()).build();
+        Self { client: Client::from_conf(config), names: Names::of(case) }
     }
 
     /// A name no one has used, that is cleaned up after the case.

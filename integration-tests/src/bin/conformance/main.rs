@@ -45,7 +45,8 @@ use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
 use aws_sdk_kinesis::config::{BehaviorVersion, Region};
 use aws_types::SdkConfig;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+use kinesis_common::protocol::Wire;
 
 use self::case::{Case, Targets};
 use self::known::Emulator;
@@ -64,6 +65,9 @@ struct Args {
     /// Where DynamoDB is; without it, its cases are not run.
     #[arg(long, value_name = "URL")]
     dynamodb: Option<String>,
+    /// How requests to Kinesis are written.
+    #[arg(long, value_enum, default_value = "json")]
+    wire: Encoding,
     /// Expect the known differences of this emulator: a case that is listed for it must fail, or is
     /// not run where it takes too long. Can be given more than once.
     #[arg(long, value_name = "EMULATOR")]
@@ -79,10 +83,28 @@ struct Args {
     jobs: usize,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Encoding {
+    /// In JSON, as the AWS SDK for Rust does it.
+    Json,
+    /// In CBOR, as `kpl` and `kcl` do it. Operations that they do not call are in JSON.
+    Cbor,
+}
+
+impl From<Encoding> for Wire {
+    fn from(encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::Json => Self::Json,
+            Encoding::Cbor => Self::Cbor,
+        }
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let args = Args::parse();
     let targets = Targets {
+        wire: args.wire.into(),
         kinesis: args.kinesis.as_deref().map(config),
         dynamodb: args.dynamodb.as_deref().map(config),
     };

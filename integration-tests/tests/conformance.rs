@@ -1,4 +1,4 @@
-//! The conformance suite, run on testkit by its program.
+//! The conformance suite, run on testkit.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is a failure")]
 
@@ -16,21 +16,35 @@ async fn run(arguments: &[&str]) -> (String, bool) {
     (printed, output.status.success())
 }
 
-#[tokio::test]
-async fn testkit_passes_every_case() {
-    let aws = LocalAws::start().await.unwrap();
-    let services = ["--kinesis", aws.kinesis_url(), "--dynamodb", aws.dynamodb_url()];
+/// Runs the cases, and checks that at least so many pass, and none fails.
+async fn all_pass(services: &[&str], at_least: usize) {
     // Beside other tests a case has to share the processor.
-    let (printed, success) = run(&[&services[..], &["--limit", "300"]].concat()).await;
+    let (printed, success) = run(&[services, &["--limit", "300"]].concat()).await;
     assert!(success, "{printed}");
     let last = printed.lines().last().unwrap();
     let passed = last.strip_suffix(" passed, 0 failed").unwrap();
-    assert!(passed.parse::<usize>().unwrap() > 100, "{last}");
+    assert!(passed.parse::<usize>().unwrap() >= at_least, "{last}");
+}
+
+#[tokio::test]
+async fn testkit_passes_every_case() {
+    let aws = LocalAws::start().await.unwrap();
+    all_pass(&["--kinesis", aws.kinesis_url(), "--dynamodb", aws.dynamodb_url()], 200).await;
+    assert_eq!(aws.calls_in_cbor("PutRecords"), 0);
     // It leaves nothing behind.
     let streams = aws.kinesis().list_streams().send().await.unwrap();
     assert!(streams.stream_names().is_empty(), "{streams:?}");
     let tables = aws.dynamodb().list_tables().send().await.unwrap();
     assert!(tables.table_names().is_empty(), "{tables:?}");
+}
+
+#[tokio::test]
+async fn testkit_passes_every_case_in_cbor() {
+    let aws = LocalAws::start().await.unwrap();
+    all_pass(&["--kinesis", aws.kinesis_url(), "--wire", "cbor"], 100).await;
+    for operation in ["PutRecord", "PutRecords", "GetRecords", "GetShardIterator", "ListShards"] {
+        assert!(aws.calls_in_cbor(operation) > 0, "{operation}");
+    }
 }
 
 #[tokio::test]

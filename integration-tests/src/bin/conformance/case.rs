@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aws_types::SdkConfig;
 use futures::{StreamExt, stream};
+use kinesis_common::protocol::Wire;
 
 use crate::check::Failure;
 use crate::dynamodb::DynamoDb;
@@ -40,6 +41,8 @@ impl fmt::Debug for Case {
 /// Where the services are, as far as they are.
 #[derive(Debug)]
 pub(crate) struct Targets {
+    /// The encoding of requests to Kinesis.
+    pub(crate) wire: Wire,
     pub(crate) kinesis: Option<SdkConfig>,
     pub(crate) dynamodb: Option<SdkConfig>,
 }
@@ -76,7 +79,7 @@ pub(crate) async fn run(
         let verdict = match case.run {
             Run::Kinesis(run) => match &targets.kinesis {
                 Some(config) => {
-                    let kinesis = Kinesis::new(config, nth);
+                    let kinesis = Kinesis::new(config, targets.wire, nth);
                     let verdict = within(limit, run(kinesis.clone())).await;
                     kinesis.clean_up().await;
                     verdict

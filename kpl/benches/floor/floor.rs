@@ -1,4 +1,4 @@
-//! The floor: one loop that does what must be done for each record, and the same requests.
+//! The floor: one loop that does what must be done for each record, and the same requests through the plain SDK.
 
 use std::time::Instant;
 
@@ -9,10 +9,13 @@ use bytes::Bytes;
 use md5::{Digest, Md5};
 use tokio::task::JoinSet;
 
-use crate::client::client;
-use crate::roles::{Put, cpu_seconds};
-use crate::workload::{AGGREGATE_BYTES, BATCH_BYTES, SHARDS, Workload, shard_of};
-use crate::{Error, latency};
+use kinesis_benchmark::Error;
+use kinesis_benchmark::process::Endpoint;
+use kinesis_benchmark::sdk::sdk_config;
+use kinesis_benchmark::usage::cpu_seconds;
+
+use crate::workload::{AGGREGATE_BYTES, BATCH_BYTES, STREAM, Workload, shard_of};
+use crate::{Put, Used, latency};
 
 const REQUESTS_IN_FLIGHT: usize = 5;
 
@@ -31,14 +34,14 @@ impl Open {
     }
 }
 
-pub(crate) async fn run(put: Put) -> Result<(), Error> {
-    let client = client()?;
+pub(crate) async fn run(put: Put, sink: &Endpoint) -> Result<Used, Error> {
+    let client = Client::new(&sdk_config(sink)?);
     // The connection and the first use of everything are start-up.
     latency::put_one(&client, "warm-up", Bytes::from_static(b"x")).await?;
     let workload = Workload::new(put.record_bytes);
     let (began, cpu) = (Instant::now(), cpu_seconds());
 
-    let mut open: Vec<Open> = (0..SHARDS).map(|_| Open::new()).collect();
+    let mut open: Vec<Open> = (0..STREAM.shards).map(|_| Open::new()).collect();
     let mut batch = Batch::default();
     let mut requests = JoinSet::new();
     for n in 0..put.records {
@@ -67,8 +70,7 @@ pub(crate) async fn run(put: Put) -> Result<(), Error> {
     while let Some(ended) = requests.join_next().await {
         ended??;
     }
-    println!("cpu_s={} wall_s={}", cpu_seconds() - cpu, began.elapsed().as_secs_f64());
-    Ok(())
+    Ok(Used { cpu_seconds: cpu_seconds() - cpu, wall_seconds: began.elapsed().as_secs_f64() })
 }
 
 fn seal(mut open: Open) -> (Bytes, u128) {
@@ -107,7 +109,7 @@ async fn send(
     {
         ended??;
     }
-    let request = client.put_records().stream_name("bench");
+    let request = client.put_records().stream_name("benchmark");
     let request = request.set_records(Some(batch.entries));
     requests.spawn(async move {
         request.send().await?;

@@ -6,26 +6,41 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use bytes::Bytes;
-use kpl::{Producer, ProducerConfig, UserRecord};
+use kinesis_benchmark::Error;
+use kinesis_benchmark::process::Endpoint;
+use kinesis_benchmark::sdk::sdk_config;
+use kinesis_benchmark::statistics::quantile;
+use kpl::{Producer, ProducerConfig, UserRecord, Wire};
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use crate::Error;
-use crate::client::{client, sdk_config};
-use crate::roles;
 use crate::workload::Workload;
 
 const RECORD_BYTES: usize = 100;
 const RECORDS_PER_SECOND: u64 = 1_000;
 
-pub(crate) async fn of_the_producer(seconds: u64) -> Result<(), Error> {
+/// Milliseconds from a record to its receipt.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Latency {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) max: f64,
+}
+
+pub(crate) async fn of_the_producer(
+    seconds: u64,
+    wire: Wire,
+    sink: &Endpoint,
+) -> Result<Latency, Error> {
     let config = ProducerConfig {
         record_max_buffered_time: Duration::ZERO,
-        wire: roles::wire(),
+        wire,
         ..ProducerConfig::default()
     };
-    let producer = Producer::builder("bench", &sdk_config()?).config(config).build().await?;
-    paced(seconds, |key, data| {
+    let producer =
+        Producer::builder("benchmark", &sdk_config(sink)?).config(config).build().await?;
+    let latency = paced(seconds, |key, data| {
         let producer = producer.clone();
         async move {
             producer.send(UserRecord::new(key, data)).await?.await?;
@@ -34,11 +49,11 @@ pub(crate) async fn of_the_producer(seconds: u64) -> Result<(), Error> {
     })
     .await?;
     producer.close(Duration::from_secs(10)).await;
-    Ok(())
+    Ok(latency)
 }
 
-pub(crate) async fn of_the_sink(seconds: u64) -> Result<(), Error> {
-    let client = client()?;
+pub(crate) async fn of_the_sink(seconds: u64, sink: &Endpoint) -> Result<Latency, Error> {
+    let client = Client::new(&sdk_config(sink)?);
     paced(seconds, |key, data| {
         let client = client.clone();
         async move { put_one(&client, &key, data).await }
@@ -52,13 +67,13 @@ pub(crate) async fn put_one(client: &Client, key: &str, data: Bytes) -> Result<(
         .data(Blob::from_maybe_shared(data))
         .partition_key(key)
         .build()?;
-    let request = client.put_records().stream_name("bench").records(entry);
+    let request = client.put_records().stream_name("benchmark").records(entry);
     request.send().await?;
     Ok(())
 }
 
-/// Puts records at a steady pace and prints how long each took; the first second warms up.
-async fn paced<F>(seconds: u64, put: impl Fn(String, Bytes) -> F) -> Result<(), Error>
+/// Puts records at a steady pace and times each; the first second warms up.
+async fn paced<F>(seconds: u64, put: impl Fn(String, Bytes) -> F) -> Result<Latency, Error>
 where
     F: Future<Output = Result<(), Error>> + Send + 'static,
 {
@@ -82,8 +97,6 @@ where
             millis.push(took.as_secs_f64() * 1e3);
         }
     }
-    millis.sort_by(f64::total_cmp);
-    let at = |share: f64| millis[((millis.len() - 1) as f64 * share) as usize];
-    println!("p50={} p99={} max={}", at(0.5), at(0.99), at(1.0));
-    Ok(())
+    let at = |share: f64| quantile(millis.iter().copied(), share);
+    Ok(Latency { p50: at(0.5), p99: at(0.99), max: at(1.0) })
 }

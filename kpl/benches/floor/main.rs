@@ -1,13 +1,14 @@
 //! The producer beside its **floor**: what the wire itself costs.
 //!
 //! ```text
-//! cargo bench -p kpl --bench floor [-- --rounds 5 --stall 60s --json]
+//! cargo bench -p kpl --bench floor [-- --rounds 5 --stall 60s]
 //! ```
-//! * **CPU**: a producer and the floor (one loop: hash the key, copy the record into an aggregate, MD5 it, PutRecords
-//!   of 5 MB with five requests in flight, no queue and no future per record) put the same records into the same sink
-//!   in turn, each in a process of its own, through the same SDK and TLS. 4 shards, 100,003 keys, aggregates of 50 KiB.
-//!   CPU time is that of the process, user and system, without its start-up. The ratio of a round is the producer's CPU
-//!   over the floor's; the result is the median of the rounds.
+//! * **CPU**: the sides put the same records into the same sink in turn, each in a process of its own, through the same
+//!   SDK and TLS. The floor is one loop (hash the key, copy the record into an aggregate, MD5 it, PutRecords of 5 MB with
+//!   five requests in flight, no queue and no future per record) over the SDK as it is, so in JSON. The other sides are
+//!   the producer, in JSON and in CBOR. 4 shards, 100,003 keys, aggregates of 50 KiB. CPU time is that of the process,
+//!   user and system, without its start-up. A ratio of a round is a side's CPU over the floor's; the result is the median
+//!   of the rounds.
 //! * **Latency**: 1,000 records/s, linger 0, from `send` to the receipt; beside it the sink's own: the same records at the
 //!   same pace, one PutRecords call each, no producer.
 //! * **Memory**: the sink stalls, the buffer fills; the growth of the process beside the documented formula.
@@ -16,12 +17,10 @@
 #![allow(missing_docs, reason = "a program")]
 #![allow(clippy::disallowed_methods, reason = "it measures real time")]
 
-mod client;
 mod floor;
 mod latency;
 mod memory;
 mod producer;
-mod roles;
 mod sink;
 mod workload;
 
@@ -29,14 +28,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-
-use crate::roles::{Role, Sink};
-
-pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
+use kinesis_benchmark::Error;
+use kinesis_benchmark::process::{self, Endpoint, Server};
+use kinesis_benchmark::statistics::{median, turns};
+use kpl::Wire;
+use serde::{Deserialize, Serialize};
 
 #[derive(Parser)]
 struct Args {
-    /// Rounds of each record size; the floor and the producer take turns.
+    /// Rounds of each record size; the sides take turns.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Megabytes of payload a side puts in a round.
@@ -48,91 +48,163 @@ struct Args {
     /// How long the sink stalls while memory is watched.
     #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
     stall: Duration,
-    /// Sends requests in JSON, on both sides, and not in CBOR.
+    /// Measures. `cargo bench` passes it. Without it, as in `cargo test --bench floor`, each part runs once and
+    /// briefly, to show that it works.
     #[arg(long)]
-    json: bool,
-    /// What cargo passes to every benchmark.
-    #[arg(long, hide = true)]
     bench: bool,
-    #[command(subcommand)]
-    role: Option<Role>,
+}
+
+impl Args {
+    fn or_brief(self) -> Self {
+        if self.bench {
+            return self;
+        }
+        Self { rounds: 1, megabytes: 1, latency_seconds: 1, stall: Duration::from_secs(1), ..self }
+    }
+}
+
+/// A part of the benchmark that is a process of its own.
+#[derive(Serialize, Deserialize)]
+enum Role {
+    /// Answers PutRecords; if it is stalled, it never does.
+    Sink { stalled: bool },
+    /// Puts records as fast as it can.
+    Put { side: Side, put: Put, sink: Endpoint },
+    /// Times records at a steady pace.
+    Latency { side: Side, seconds: u64, sink: Endpoint },
+    /// Fills the producer's buffer while nothing is answered.
+    Stalled { record_bytes: usize, stall: Duration, sink: Endpoint },
+}
+
+/// What puts the records.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum Side {
+    Floor,
+    Json,
+    Cbor,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Put {
+    pub(crate) record_bytes: usize,
+    pub(crate) records: usize,
+}
+
+/// What a side used to put its records.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Used {
+    pub(crate) cpu_seconds: f64,
+    pub(crate) wall_seconds: f64,
+}
+
+impl Side {
+    const ALL: [Self; 3] = [Self::Floor, Self::Json, Self::Cbor];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Floor => "floor (JSON)",
+            Self::Json => "send, JSON",
+            Self::Cbor => "send, CBOR",
+        }
+    }
+
+    /// The encoding of the producer's requests. `None`: the side is the floor.
+    fn wire(self) -> Option<Wire> {
+        match self {
+            Self::Floor => None,
+            Self::Json => Some(Wire::Json),
+            Self::Cbor => Some(Wire::Cbor),
+        }
+    }
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    let done = match args.role {
-        Some(role) => roles::play(role),
-        None => measure(&args),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
+    kinesis_benchmark::program(play, |args: Args| measure(&args.or_brief()))
+}
+
+async fn play(role: Role) -> Result<(), Error> {
+    match role {
+        Role::Sink { stalled } => sink::serve(stalled).await,
+        Role::Put { side, put, sink } => process::report(&match side.wire() {
+            None => floor::run(put, &sink).await?,
+            Some(wire) => producer::run(put, wire, &sink).await?,
+        }),
+        Role::Latency { side, seconds, sink } => process::report(&match side.wire() {
+            None => latency::of_the_sink(seconds, &sink).await?,
+            Some(wire) => latency::of_the_producer(seconds, wire, &sink).await?,
+        }),
+        Role::Stalled { record_bytes, stall, sink } => {
+            process::report(&memory::run(record_bytes, stall, &sink).await?)
         }
     }
 }
 
 fn measure(args: &Args) -> Result<(), Error> {
-    let sink = Sink::start(false, args.json)?;
-    let mut ratios = Vec::new();
-    for record_bytes in [100, 1024] {
-        let records = args.megabytes * 1_000_000 / record_bytes;
-        println!("\n{record_bytes}-byte records, {records} a side and round, CPU in us a record");
-        println!("round    floor  producer    ratio   producer's records/s");
-        let mut rounds = Vec::new();
-        for round in 1..=args.rounds {
-            let put = Role::put(record_bytes, records);
-            // In turn, and each first as often as the other: the machine may get slower or faster meanwhile.
-            let [first, second] = if round % 2 == 1 {
-                [Role::Floor(put), Role::Producer(put)]
-            } else {
-                [Role::Producer(put), Role::Floor(put)]
-            };
-            let (first, second) = (sink.run(first)?, sink.run(second)?);
-            let [floor, producer] = if round % 2 == 1 { [first, second] } else { [second, first] };
-            let per_record = |side: &roles::Figures| side.get("cpu_s") * 1e6 / records as f64;
-            let ratio = producer.get("cpu_s") / floor.get("cpu_s");
-            println!(
-                "{round:>5} {:>8.3} {:>9.3} {ratio:>8.2} {:>12.0}",
-                per_record(&floor),
-                per_record(&producer),
-                records as f64 / producer.get("wall_s"),
-            );
-            rounds.push(ratio);
-        }
-        rounds.sort_by(f64::total_cmp);
-        ratios.push(rounds[rounds.len() / 2]);
-    }
+    let sink = Server::start(&Role::Sink { stalled: false })?;
+    let small = cpu(args, 100, &sink)?;
+    let large = cpu(args, 1024, &sink)?;
 
-    let ack = sink.run(Role::AckLatency { seconds: args.latency_seconds })?;
-    let own = sink.run(Role::SinkLatency { seconds: args.latency_seconds })?;
     println!("\nlatency in ms at 1,000 records/s, linger 0");
-    for (name, figures) in [("ack", &ack), ("sink", &own)] {
-        let [p50, p99, max] = ["p50", "p99", "max"].map(|key| figures.get(key));
-        println!("{name:>5}: p50 {p50:.2}, p99 {p99:.2}, max {max:.2}");
-    }
+    let latency = |name, side| -> Result<latency::Latency, Error> {
+        let (seconds, sink) = (args.latency_seconds, sink.endpoint());
+        let latency: latency::Latency = process::run(&Role::Latency { side, seconds, sink })?;
+        println!(
+            "{name:>5}: p50 {:.2}, p99 {:.2}, max {:.2}",
+            latency.p50, latency.p99, latency.max
+        );
+        Ok(latency)
+    };
+    let (ack, own) = (latency("ack", Side::Cbor)?, latency("sink", Side::Floor)?);
     drop(sink);
 
     println!("\nmemory in MiB while the sink stalls for {:?}", args.stall);
-    let stalled = Sink::start(true, args.json)?;
+    let stalled = Server::start(&Role::Sink { stalled: true })?;
     for record_bytes in [100, 1024, 200_000] {
-        let figures =
-            stalled.run(Role::Stalled { record_bytes, millis: args.stall.as_millis() as u64 })?;
+        let (stall, sink) = (args.stall, stalled.endpoint());
+        let memory: memory::Memory = process::run(&Role::Stalled { record_bytes, stall, sink })?;
         println!(
-            "{record_bytes:>7}-byte records: grown {:.1}, formula {:.1}, {:.0} records accepted",
-            figures.get("grown_mib"),
-            figures.get("formula_mib"),
-            figures.get("accepted"),
+            "{record_bytes:>7}-byte records: grown {:.1}, formula {:.1}, {} records accepted",
+            memory.grown, memory.formula, memory.accepted,
         );
     }
 
     println!(
-        "\nfloor_ratio_100B={:.2} floor_ratio_1KiB={:.2} ack_p99_ms={:.2} sink_p99_ms={:.2}",
-        ratios[0],
-        ratios[1],
-        ack.get("p99"),
-        own.get("p99")
+        "\nfloor_ratio_100B={:.2} floor_ratio_1KiB={:.2} ack_p99_ms={:.2} sink_p99_ms={:.2} \
+         json_ratio_100B={:.2} json_ratio_1KiB={:.2}",
+        small[Side::Cbor as usize],
+        large[Side::Cbor as usize],
+        ack.p99,
+        own.p99,
+        small[Side::Json as usize],
+        large[Side::Json as usize],
     );
     Ok(())
+}
+
+/// Runs all sides with records of one size. Returns the ratios of their CPU to the floor's, in the order of
+/// [`Side::ALL`].
+fn cpu(args: &Args, record_bytes: usize, sink: &Server) -> Result<Vec<f64>, Error> {
+    let put = Put { record_bytes, records: args.megabytes * 1_000_000 / record_bytes };
+    println!("\n{record_bytes}-byte records, {} a side and round: CPU in us a record", put.records);
+    println!("round {}", Side::ALL.map(|side| format!("{:>14}", side.name())).concat());
+    let us = |used: &Used| used.cpu_seconds * 1e6 / put.records as f64;
+    let mut rounds: Vec<Vec<Used>> = Vec::new();
+    for round in 0..args.rounds {
+        let used = turns(round, &Side::ALL, |side| {
+            process::run(&Role::Put { side: *side, put, sink: sink.endpoint() })
+        })?;
+        let line: String = used.iter().map(|used| format!("{:>14.3}", us(used))).collect();
+        println!("{:>5} {line}", round + 1);
+        rounds.push(used);
+    }
+    println!("{:<14} {:>11} {:>14} {:>11}", "median", "us a record", "over the floor", "records/s");
+    let medians = Side::ALL.iter().enumerate().map(|(place, side)| {
+        let cpu = median(rounds.iter().map(|round| us(&round[place])));
+        let ratio = median(rounds.iter().map(|round| us(&round[place]) / us(&round[0])));
+        let rate =
+            put.records as f64 / median(rounds.iter().map(|round| round[place].wall_seconds));
+        println!("{:<14} {cpu:>11.3} {ratio:>14.2} {rate:>11.0}", side.name());
+        ratio
+    });
+    Ok(medians.collect())
 }

@@ -2,28 +2,44 @@
 
 use std::time::{Duration, Instant};
 
-use kpl::{Delivery, Producer, ProducerConfig, SendError, UserRecord};
+use kinesis_benchmark::Error;
+use kinesis_benchmark::process::Endpoint;
+use kinesis_benchmark::sdk::sdk_config;
+use kinesis_benchmark::usage::peak_resident_bytes;
+use kpl::{Delivery, Producer, ProducerConfig, SendError, UserRecord, Wire};
+use serde::{Deserialize, Serialize};
 
-use crate::Error;
-use crate::client::sdk_config;
-use crate::roles;
-use crate::workload::{SHARDS, Workload};
+use crate::workload::{STREAM, Workload};
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-pub(crate) async fn run(record_bytes: usize, millis: u64) -> Result<(), Error> {
-    let stall = Duration::from_millis(millis);
+/// Memory of the producer's process, in MiB.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Memory {
+    /// How much its peak rose while the sink stalled.
+    pub(crate) grown: f64,
+    /// What the documentation says that it rises to.
+    pub(crate) formula: f64,
+    pub(crate) accepted: usize,
+}
+
+pub(crate) async fn run(
+    record_bytes: usize,
+    stall: Duration,
+    sink: &Endpoint,
+) -> Result<Memory, Error> {
     let config = ProducerConfig {
         record_ttl: stall + Duration::from_secs(60),
-        wire: roles::wire(),
+        wire: Wire::Cbor,
         ..ProducerConfig::default()
     };
     let formula = config.max_buffered_bytes as f64
         + 2.3 * config.max_in_flight_bytes as f64
-        + 1.4 * SHARDS as f64 * config.aggregation_max_size as f64;
-    let producer = Producer::builder("bench", &sdk_config()?).config(config).build().await?;
+        + 1.4 * STREAM.shards as f64 * config.aggregation_max_size as f64;
+    let producer =
+        Producer::builder("benchmark", &sdk_config(sink)?).config(config).build().await?;
     let workload = Workload::new(record_bytes);
-    let before = peak_memory()?;
+    let before = peak_resident_bytes()?;
 
     let began = Instant::now();
     let mut deliveries: Vec<Delivery> = Vec::new();
@@ -38,20 +54,11 @@ pub(crate) async fn run(record_bytes: usize, millis: u64) -> Result<(), Error> {
     }
     // The handles are the caller's, and so is the slack of the list that holds them.
     let handles = deliveries.capacity() * size_of::<Delivery>();
-    println!(
-        "grown_mib={} formula_mib={} accepted={}",
-        (peak_memory()? - before) as f64 / MIB,
-        (formula + handles as f64) / MIB,
-        deliveries.len(),
-    );
+    let memory = Memory {
+        grown: (peak_resident_bytes()? - before) as f64 / MIB,
+        formula: (formula + handles as f64) / MIB,
+        accepted: deliveries.len(),
+    };
     producer.close(Duration::ZERO).await;
-    Ok(())
-}
-
-/// Peak resident memory of this process, in bytes.
-fn peak_memory() -> Result<usize, Error> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    Ok(kib.ok_or("no VmHWM in /proc/self/status")?.parse::<usize>()? * 1024)
+    Ok(memory)
 }

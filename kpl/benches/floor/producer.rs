@@ -3,26 +3,29 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use kpl::{Producer, ProducerConfig, UserRecord};
+use kinesis_benchmark::Error;
+use kinesis_benchmark::process::Endpoint;
+use kinesis_benchmark::sdk::sdk_config;
+use kinesis_benchmark::usage::cpu_seconds;
+use kpl::{Producer, ProducerConfig, UserRecord, Wire};
 
-use crate::Error;
-use crate::client::sdk_config;
-use crate::roles::{self, Put, cpu_seconds};
 use crate::workload::{AGGREGATE_BYTES, BATCH_BYTES, Workload};
+use crate::{Put, Used};
 
 /// Receipts that may be open before the oldest is awaited.
 const OPEN_DELIVERIES: usize = 1 << 20;
 
-pub(crate) async fn run(put: Put) -> Result<(), Error> {
+pub(crate) async fn run(put: Put, wire: Wire, sink: &Endpoint) -> Result<Used, Error> {
     let config = ProducerConfig {
         aggregation_max_size: AGGREGATE_BYTES,
         collection_max_size: BATCH_BYTES,
         // The sink has no limit.
         rate_limit: 1_000_000,
-        wire: roles::wire(),
+        wire,
         ..ProducerConfig::default()
     };
-    let producer = Producer::builder("bench", &sdk_config()?).config(config).build().await?;
+    let producer =
+        Producer::builder("benchmark", &sdk_config(sink)?).config(config).build().await?;
     producer.send(UserRecord::new("warm-up", "x")).await?.await?;
     let workload = Workload::new(put.record_bytes);
     let (began, cpu) = (Instant::now(), cpu_seconds());
@@ -40,10 +43,11 @@ pub(crate) async fn run(put: Put) -> Result<(), Error> {
     for delivery in deliveries {
         delivery.await?;
     }
-    println!("cpu_s={} wall_s={}", cpu_seconds() - cpu, began.elapsed().as_secs_f64());
+    let used =
+        Used { cpu_seconds: cpu_seconds() - cpu, wall_seconds: began.elapsed().as_secs_f64() };
     let report = producer.close(Duration::from_secs(10)).await;
     if report.delivered != put.records as u64 + 1 {
         return Err(format!("{report:?}").into());
     }
-    Ok(())
+    Ok(used)
 }

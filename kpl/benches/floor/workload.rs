@@ -1,9 +1,10 @@
 //! The records both sides put.
 
 use bytes::Bytes;
+use kinesis_benchmark::stream::Stream;
 
 const KEYS: usize = 100_003;
-pub(crate) const SHARDS: u128 = 4;
+pub(crate) const STREAM: Stream = Stream { shards: 4 };
 pub(crate) const AGGREGATE_BYTES: usize = 50 * 1024;
 pub(crate) const BATCH_BYTES: usize = 5_000_000;
 
@@ -26,12 +27,7 @@ impl Workload {
     }
 }
 
-/// The shard of a hash key, all shards being equal.
+/// The shard of a hash key, as [`Stream::shard_of`] tells it, without a division.
 pub(crate) fn shard_of(hash_key: u128) -> usize {
     (hash_key >> 126) as usize
-}
-
-/// The name the sink gives to a shard.
-pub(crate) fn shard_id(shard: usize) -> String {
-    format!("shardId-{shard:012}")
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::checkpoint::Checkpoint;
+use crate::lease::{Lease, Snapshot};
 #[cfg(feature = "serde")]
 use crate::millis;
 
@@ -21,6 +22,17 @@ pub struct LeaseTableSnapshot {
     pub leases: Vec<LeaseSnapshot>,
     /// Items that could not be read, by lease key. The worker does not change them, and their shards are not processed.
     pub corrupt: Vec<CorruptLease>,
+}
+
+impl LeaseTableSnapshot {
+    /// `scan`, which is `age` old, with these of its leases.
+    pub(crate) fn new(age: Duration, scan: &Snapshot, mut leases: Vec<LeaseSnapshot>) -> Self {
+        leases.sort_by(|a, b| a.shard_id.cmp(&b.shard_id));
+        let corrupt = scan.corrupt.iter();
+        let corrupt =
+            corrupt.map(|item| CorruptLease { key: item.key.clone(), problem: item.to_string() });
+        Self { age, leases, corrupt: corrupt.collect() }
+    }
 }
 
 /// A lease, as last read.
@@ -55,6 +67,24 @@ pub struct LeaseSnapshot {
     /// [`millis_behind_latest`]: crate::ShardSnapshot::millis_behind_latest
     #[cfg_attr(feature = "serde", serde(serialize_with = "millis::serialize"))]
     pub checkpoint_age: Duration,
+}
+
+impl LeaseSnapshot {
+    /// A lease that was observed for no time.
+    pub(crate) fn new(lease: &Lease) -> Self {
+        Self {
+            shard_id: lease.key.clone(),
+            owner: lease.actual_owner().map(str::to_owned),
+            pending_owner: lease.owner.clone().filter(|_| lease.is_handoff_pending()),
+            counter: lease.counter,
+            checkpoint: lease.checkpoint.clone(),
+            parents: lease.parents.iter().cloned().collect(),
+            children: lease.children.iter().cloned().collect(),
+            owned_for: Duration::ZERO,
+            heartbeat_age: Duration::ZERO,
+            checkpoint_age: Duration::ZERO,
+        }
+    }
 }
 
 /// An item of the lease table that could not be read.

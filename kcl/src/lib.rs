@@ -147,6 +147,7 @@ mod health;
 #[doc(hidden)]
 pub mod internals;
 mod lease;
+mod lease_admin;
 mod lease_table;
 pub mod metrics;
 #[cfg(feature = "serde")]
@@ -177,6 +178,7 @@ pub use config::{
 pub use error::{BuildError, ProcessorError, StartError, WorkerError};
 pub use health::{Health, HealthStatus, Problem, ProblemKind};
 pub use lease::{FencingToken, TableProblem};
+pub use lease_admin::{LeaseAdmin, LeaseAdminError, LeaseChange, ResetPlan, ResetTo};
 pub use lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};
 pub use processor::{
     Checkpointer, PreparedCheckpoint, ProcessorFactory, Record, RecordBatch, RecordProcessor,

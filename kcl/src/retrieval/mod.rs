@@ -101,8 +101,8 @@ impl Position {
             Checkpoint::At(position) => Self::At(position.sequence_number.clone()),
             Checkpoint::TrimHorizon => Self::TrimHorizon,
             Checkpoint::Latest => resume_from.map_or(Self::Latest, Self::Time),
-            Checkpoint::AtTimestamp => match (initial, resume_from) {
-                (InitialPosition::AtTimestamp(time), _) | (_, Some(time)) => Self::Time(time),
+            Checkpoint::AtTimestamp => match (resume_from, initial) {
+                (Some(time), _) | (None, InitialPosition::AtTimestamp(time)) => Self::Time(time),
                 // The settings have changed since the lease was created. No record may be skipped.
                 _ => Self::TrimHorizon,
             },
@@ -168,7 +168,7 @@ mod tests {
             (&Checkpoint::Latest, None, TrimHorizon, Some(Position::Latest)),
             (&Checkpoint::Latest, Some(early), Latest, Some(Position::Time(early))),
             (&Checkpoint::AtTimestamp, None, AtTimestamp(late), Some(Position::Time(late))),
-            (&Checkpoint::AtTimestamp, Some(early), AtTimestamp(late), Some(Position::Time(late))),
+            (&Checkpoint::AtTimestamp, Some(early), AtTimestamp(late), Some(Position::Time(early))),
             (&Checkpoint::AtTimestamp, Some(early), Latest, Some(Position::Time(early))),
             (&Checkpoint::AtTimestamp, None, Latest, Some(Position::TrimHorizon)),
             (&Checkpoint::ShardEnd, None, TrimHorizon, None),

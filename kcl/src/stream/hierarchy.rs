@@ -20,7 +20,7 @@ pub(super) struct NewLease<'a> {
 }
 
 /// Returns the checkpoint that stands for a start position.
-pub(super) fn sentinel(position: InitialPosition) -> Checkpoint {
+pub(crate) fn sentinel(position: InitialPosition) -> Checkpoint {
     match position {
         InitialPosition::Latest => Checkpoint::Latest,
         InitialPosition::TrimHorizon => Checkpoint::TrimHorizon,

@@ -6,6 +6,7 @@ pub(crate) mod list;
 mod starter;
 mod sync;
 
+pub(crate) use hierarchy::sentinel;
 pub(crate) use list::KinesisShardLister;
 pub(crate) use list::ListShardsError;
 #[cfg(test)]

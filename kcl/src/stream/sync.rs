@@ -3,7 +3,7 @@
 
 mod children;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -302,6 +302,18 @@ impl ShardSync {
         Ok(report)
     }
 
+    /// Lists the ids of the shards that were open at the position, and then all shards. The time is that of the first
+    /// list.
+    pub(crate) async fn shards_at(
+        &self,
+        position: InitialPosition,
+    ) -> Result<(BTreeSet<String>, ShardList), SyncError> {
+        let first = self.first_shards(position).await?;
+        let listed = self.list(None).await?;
+        let ids = first.shards.into_iter().map(|shard| shard.id).collect();
+        Ok((ids, ShardList { server_time: first.server_time, ..listed }))
+    }
+
     /// Lists the shards that were open at the position, oldest first.
     async fn first_shards(&self, position: InitialPosition) -> Result<ShardList, SyncError> {
         let mut listed = self.list(Some(position)).await?;
@@ -375,10 +387,23 @@ impl ShardSync {
     }
 
     fn new_lease(&self, new: &NewLease<'_>, now: SystemTime) -> Lease {
-        let mut lease = self.lease(&new.shard.id, new.checkpoint.clone());
+        let checkpoint = new.checkpoint.clone();
+        let mut lease = self.lease_at(&new.shard.id, checkpoint, self.position, now);
         lease.parents = new.shard.parents.clone();
         lease.hash_key_range = Some(new.shard.hash_key_range);
-        lease.resume_from = match (&new.checkpoint, self.position) {
+        lease
+    }
+
+    /// A lease with the start time that the checkpoint needs: that of `position`, or `now` at `LATEST`.
+    pub(crate) fn lease_at(
+        &self,
+        shard_id: &str,
+        checkpoint: Checkpoint,
+        position: InitialPosition,
+        now: SystemTime,
+    ) -> Lease {
+        let mut lease = self.lease(shard_id, checkpoint);
+        lease.resume_from = match (&lease.checkpoint, position) {
             (Checkpoint::Latest, _) => Some(now),
             (Checkpoint::AtTimestamp, InitialPosition::AtTimestamp(time)) => Some(time),
             _ => None,

@@ -19,10 +19,12 @@ use super::run;
 use super::shards::View;
 use super::shutdown::ShutdownReport;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{ConfigError, ConsumerConfig, application_problem};
+use crate::config::{ConfigError, ConsumerConfig, Wire, application_problem};
+use crate::coordinator::start::{AdminParts, find_leases};
 use crate::coordinator::{Coordinator, CoordinatorParts};
 use crate::error::{BuildError, WorkerError};
 use crate::health::ProblemLog;
+use crate::lease_admin::LeaseAdmin;
 use crate::metrics::Meter;
 #[cfg(feature = "metrics")]
 use crate::metrics::facade::FacadeSink;
@@ -243,6 +245,30 @@ impl SchedulerBuilder {
         built
     }
 
+    /// Returns the administration of the application's leases. It needs no [`processor`](Self::processor), and creates
+    /// neither table nor leases.
+    ///
+    /// # Errors
+    /// As those of [`build`](Self::build). A lease table that does not exist is an error.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect.
+    pub async fn lease_admin(self) -> Result<LeaseAdmin, BuildError> {
+        let stream = self.check()?;
+        let failover = self.config.failover_time;
+        let sync = find_leases(AdminParts {
+            application: self.application,
+            stream,
+            kinesis: in_encoding(self.config.wire, &self.kinesis),
+            dynamodb: self.dynamodb,
+            config: self.config,
+            clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock)),
+            process: random_seed(),
+            seed: self.seed.unwrap_or_else(random_seed),
+        });
+        Ok(LeaseAdmin::new(Box::pin(sync).await?, failover))
+    }
+
     async fn prepare(self) -> Result<Scheduler, BuildError> {
         let stream = self.check()?;
         let factory = self.factory.ok_or(BuildError::NoProcessor)?;
@@ -254,8 +280,7 @@ impl SchedulerBuilder {
             .worker_id
             .clone()
             .unwrap_or_else(|| format!("{}-{:016x}", self.application, random.u64(..)));
-        let kinesis = WireProtocol::new(config.wire).install(self.kinesis.config().to_builder());
-        let kinesis = aws_sdk_kinesis::Client::from_conf(kinesis.build());
+        let kinesis = in_encoding(config.wire, &self.kinesis);
         #[cfg(feature = "metrics")]
         let meter = Meter::new(FacadeSink::new(&self.application, &worker_id));
         #[cfg(not(feature = "metrics"))]
@@ -317,6 +342,11 @@ impl SchedulerBuilder {
             }
         }
     }
+}
+
+fn in_encoding(wire: Wire, client: &aws_sdk_kinesis::Client) -> aws_sdk_kinesis::Client {
+    let config = WireProtocol::new(wire).install(client.config().to_builder());
+    aws_sdk_kinesis::Client::from_conf(config.build())
 }
 
 fn dynamodb_client(sdk_config: &SdkConfig) -> aws_sdk_dynamodb::Client {

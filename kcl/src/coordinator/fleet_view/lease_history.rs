@@ -195,16 +195,10 @@ impl LeaseHistory {
     /// The lease in the form of the public interface, as a scan showed it.
     pub(super) fn present(&self, lease: &Lease, now: Duration) -> LeaseSnapshot {
         LeaseSnapshot {
-            shard_id: lease.key.clone(),
-            owner: lease.actual_owner().map(str::to_owned),
-            pending_owner: lease.owner.clone().filter(|_| lease.is_handoff_pending()),
-            counter: lease.counter,
-            checkpoint: lease.checkpoint.clone(),
-            parents: lease.parents.iter().cloned().collect(),
-            children: lease.children.iter().cloned().collect(),
             owned_for: now.saturating_sub(self.owned_since),
             heartbeat_age: now.saturating_sub(self.current.since),
             checkpoint_age: self.checkpoint_age(now),
+            ..LeaseSnapshot::new(lease)
         }
     }
 

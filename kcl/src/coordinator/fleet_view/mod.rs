@@ -19,7 +19,7 @@ use self::lease_history::LeaseHistory;
 use self::other_processes::{Me, OtherProcesses};
 use self::workers::Workers;
 use crate::lease::{LeaderLock, Lease, Snapshot};
-use crate::lease_table::{CorruptLease, LeaseTableSnapshot};
+use crate::lease_table::LeaseTableSnapshot;
 
 /// The one [`FleetView`] of a worker, shared by its tasks.
 #[derive(Debug, Clone)]
@@ -270,14 +270,8 @@ impl FleetView {
     pub(crate) fn lease_table(&self, now: Duration) -> Option<LeaseTableSnapshot> {
         let (at, scan) = self.latest.as_ref()?;
         let leases = scan.leases.iter();
-        let mut leases: Vec<_> =
-            leases.filter_map(|lease| Some(self.history(lease)?.present(lease, now))).collect();
-        leases.sort_by(|a, b| a.shard_id.cmp(&b.shard_id));
-        let corrupt = scan.corrupt.iter();
-        let corrupt = corrupt
-            .map(|item| CorruptLease { key: item.key.clone(), problem: item.to_string() })
-            .collect();
-        Some(LeaseTableSnapshot { age: now.saturating_sub(*at), leases, corrupt })
+        let leases = leases.filter_map(|lease| Some(self.history(lease)?.present(lease, now)));
+        Some(LeaseTableSnapshot::new(now.saturating_sub(*at), scan, leases.collect()))
     }
 }
 

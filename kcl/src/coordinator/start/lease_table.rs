@@ -114,7 +114,7 @@ const STREAM_NAME: &str = "streamName";
 
 /// Checks that the leases are of this stream: not of another stream, not of an earlier stream of
 /// the same name, and not of a Java application on several streams.
-fn check_stream(
+pub(super) fn check_stream(
     found: &Snapshot,
     identity: &StreamIdentity,
     table: &str,

@@ -1,8 +1,10 @@
 //! The start of a worker: checks and sets up, in order, what must hold before it runs.
 
+mod admin;
 mod failure;
 mod lease_table;
 mod retry;
+mod tables;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,23 +13,22 @@ use std::time::Duration;
 use aws_sdk_kinesis::types::StreamStatus;
 use kinesis_common::stream_name::StreamName;
 
+pub(crate) use self::admin::{AdminParts, find_leases};
 pub(super) use self::failure::{Failure, call_failed};
 
 use self::failure::{stream_failed, sync_failed};
-use self::lease_table::{LeaseTable, find};
+use self::lease_table::LeaseTable;
 use self::retry::Startup;
+use self::tables::Tables;
 use super::context::PreparedWorker;
 use super::fleet_mode::FleetMode;
-use super::migration::{Migration, layout};
+use super::migration::Migration;
 use super::run::CoordinatorParts;
 use crate::config::OnRecreatedStream;
 use crate::current_stream::{CurrentStream, find_stream};
 use crate::error::StartError;
 use crate::executor::Executor;
-use crate::lease::item::attribute;
-use crate::lease::{
-    DynamoDbLeaseStore, Layout, LeaseStore, StreamIdentity, TableProblem, for_leases, for_shards,
-};
+use crate::lease::{Layout, LeaseStore, StreamIdentity, for_leases, for_shards};
 use crate::service_time::ServiceClock;
 use crate::stream::{KinesisShardLister, ShardSync, Starter, SyncError};
 use crate::worker_state::WorkerState;
@@ -72,12 +73,7 @@ pub(super) async fn prepare(
         problems,
         runtime: _,
     } = parts;
-    if kinesis.config().region().is_none() {
-        return Err(StartError::NoRegion { service: KINESIS });
-    }
-    if dynamodb.config().region().is_none() {
-        return Err(StartError::NoRegion { service: DYNAMODB });
-    }
+    check_regions(&kinesis, &dynamodb)?;
     let kinesis = for_shards(&kinesis, &config);
     let service_clock = ServiceClock::new(Arc::clone(&clock));
     let dynamodb = service_clock.told_by(&for_leases(&dynamodb, &config));
@@ -88,31 +84,9 @@ pub(super) async fn prepare(
 
     states.enter(WorkerState::PreparingTable);
     let table = config.table.name.clone().unwrap_or_else(|| application.clone());
-    // Every existing table is checked before its first item is read.
-    let leases = (&*table, attribute::KEY);
-    let existing = startup.step(DYNAMODB, "DescribeTable", || find(&dynamodb, leases)).await?;
-    let legacy = Layout::legacy(&application);
-    let legacy_state =
-        startup.step(DYNAMODB, "DescribeTable", || find(&dynamodb, legacy.state(&table))).await?;
-    let lease_table = existing.then_some(table.as_str());
-    let layout = startup
-        .step(DYNAMODB, "GetItem", || layout(&dynamodb, &application, legacy_state, lease_table))
-        .await?;
-    if layout != Layout::OneTable {
-        let workers = layout.workers(&table);
-        if !startup.step(DYNAMODB, "DescribeTable", || find(&dynamodb, workers)).await? {
-            let (table, problem) = (workers.0.to_owned(), TableProblem::Missing);
-            return Err(StartError::TableUnusable { table, problem });
-        }
-    }
-    let mut store =
-        DynamoDbLeaseStore::new(dynamodb.clone(), table.clone(), layout.clone(), process)
-            .measured_by(&meter, &clock);
-    if legacy_state {
-        // While a fleet moves to one table, its leader's lock stays in the old one.
-        store = store.with_leader_table(legacy.state(&table).0.to_owned());
-    }
-    let store: Arc<dyn LeaseStore> = Arc::new(store);
+    let Tables { exists, has_legacy, layout, store } =
+        Tables::find(&mut startup, &dynamodb, &application, &table, process).await?;
+    let store: Arc<dyn LeaseStore> = Arc::new(store.measured_by(&meter, &clock));
     let lease_table = LeaseTable {
         migration: Migration {
             client: &dynamodb,
@@ -124,7 +98,7 @@ pub(super) async fn prepare(
         store: &*store,
         identity: &identity,
         config: &config,
-        existed: Mutex::new(Some(existing)),
+        existed: Mutex::new(Some(exists)),
         is_settled: AtomicBool::new(false),
     };
     startup.step(DYNAMODB, "DescribeTable", || lease_table.make_ready()).await?;
@@ -213,10 +187,24 @@ pub(super) async fn prepare(
             application,
             table,
             layout,
-            has_legacy_tables: legacy_state,
+            has_legacy_tables: has_legacy,
         }),
         executor,
     })
+}
+
+fn check_regions(
+    kinesis: &aws_sdk_kinesis::Client,
+    dynamodb: &aws_sdk_dynamodb::Client,
+) -> Result<(), StartError> {
+    for (service, region) in
+        [(KINESIS, kinesis.config().region()), (DYNAMODB, dynamodb.config().region())]
+    {
+        if region.is_none() {
+            return Err(StartError::NoRegion { service });
+        }
+    }
+    Ok(())
 }
 
 async fn identify(

@@ -1,0 +1,204 @@
+//! Which leases a reset changes, and how. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kinesis_aggregation::HashKeyRange;
+
+use super::LeaseAdminError;
+use crate::checkpoint::Checkpoint;
+use crate::config::InitialPosition;
+use crate::lease::Lease;
+use crate::sequence::ExtendedSequenceNumber;
+use crate::stream::list::Shard;
+use crate::stream::sentinel;
+
+/// A lease as it was read, and as it is to be.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Change {
+    /// `None`: there is no lease yet.
+    pub(super) former: Option<Lease>,
+    pub(super) new: Lease,
+}
+
+/// The checkpoint that a lease is to have.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Target {
+    pub(super) former: Option<Lease>,
+    /// `None`: the stream does not list the shard any more.
+    pub(super) shard: Option<Facts>,
+    pub(super) checkpoint: Checkpoint,
+}
+
+/// What the stream says about a shard.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Facts {
+    pub(super) id: String,
+    pub(super) parents: BTreeSet<String>,
+    pub(super) children: BTreeSet<String>,
+    pub(super) hash_key_range: HashKeyRange,
+}
+
+impl Change {
+    /// Checks that no worker has written the lease since the plan was made. `found`: the lease now.
+    pub(super) fn is_still_as_planned(&self, found: Option<&Lease>) -> Result<(), LeaseAdminError> {
+        let is_same = match (&self.former, found) {
+            (Some(former), Some(found)) => {
+                let version = |lease: &Lease| {
+                    (lease.counter, lease.owner.clone(), lease.checkpoint_owner.clone())
+                };
+                version(former) == version(found)
+            }
+            (None, None) => true,
+            _ => false,
+        };
+        if is_same {
+            return Ok(());
+        }
+        let shard_id = self.new.shard_id().to_owned();
+        Err(match found.and_then(Lease::actual_owner) {
+            Some(owner) => LeaseAdminError::OwnerAlive { shard_id, owner: owner.to_owned() },
+            None => LeaseAdminError::Changed { shard_id },
+        })
+    }
+}
+
+/// The reset of one shard.
+pub(super) fn of_shard(
+    leases: &[Lease],
+    listed: &[Shard],
+    shard_id: &str,
+    checkpoint: Checkpoint,
+) -> Result<Vec<Target>, LeaseAdminError> {
+    let former = leases.iter().find(|lease| lease.shard_id() == shard_id);
+    let shard = listed.iter().find(|shard| shard.id == shard_id);
+    let (Some(former), Some(shard)) = (former, shard) else {
+        return Err(LeaseAdminError::UnknownShard { shard_id: shard_id.to_owned() });
+    };
+    if former.has_ended() {
+        return Err(LeaseAdminError::ShardEnded { shard_id: shard_id.to_owned() });
+    }
+    if let Checkpoint::At(ExtendedSequenceNumber { sequence_number, .. }) = &checkpoint
+        && *sequence_number < shard.starting_sequence
+    {
+        let (shard_id, first) = (shard_id.to_owned(), shard.starting_sequence.clone());
+        return Err(LeaseAdminError::NotInShard { shard_id, first });
+    }
+    let shard = Some(facts(shard, &children(listed)));
+    Ok(vec![Target { former: Some(former.clone()), shard, checkpoint }])
+}
+
+/// The reset of all shards. `first`: ids of the shards that were open at the position.
+///
+/// * The shards of `first` start there.
+/// * Their descendants start at their beginning, after their parents. Those without a lease get it when their parents
+///   end.
+/// * All other shards ended before the position, so they count as finished.
+pub(super) fn of_application(
+    leases: &[Lease],
+    listed: &[Shard],
+    first: &BTreeSet<String>,
+    position: InitialPosition,
+) -> Vec<Target> {
+    let children = children(listed);
+    let descendants = descendants(first, &children);
+    let initial = sentinel(position);
+    let below = match position {
+        InitialPosition::AtTimestamp(_) => Checkpoint::AtTimestamp,
+        InitialPosition::TrimHorizon | InitialPosition::Latest => Checkpoint::TrimHorizon,
+    };
+    let mut leases: BTreeMap<&str, &Lease> =
+        leases.iter().map(|lease| (lease.shard_id(), lease)).collect();
+    let mut listed: Vec<&Shard> = listed.iter().collect();
+    listed.sort_by(|a, b| a.starting_sequence.cmp(&b.starting_sequence));
+    let mut targets = Vec::new();
+    for shard in listed {
+        let former = leases.remove(shard.id.as_str());
+        let checkpoint = if first.contains(&shard.id) {
+            &initial
+        } else if descendants.contains(shard.id.as_str()) {
+            &below
+        } else {
+            &Checkpoint::ShardEnd
+        };
+        if former.is_some() || first.contains(&shard.id) {
+            targets.push(Target {
+                former: former.cloned(),
+                shard: Some(facts(shard, &children)),
+                checkpoint: checkpoint.clone(),
+            });
+        }
+    }
+    // The stream deleted these shards after their retention.
+    targets.extend(leases.into_values().map(|lease| Target {
+        former: Some(lease.clone()),
+        shard: None,
+        checkpoint: Checkpoint::ShardEnd,
+    }));
+    targets.retain(|target| !target.is_reached());
+    targets
+}
+
+impl Target {
+    /// Whether the lease already is as it should be. A lease with a start time gets the new one in any case.
+    fn is_reached(&self) -> bool {
+        let has_no_time = matches!(self.checkpoint, Checkpoint::TrimHorizon | Checkpoint::ShardEnd);
+        let former = self.former.as_ref();
+        has_no_time
+            && former.is_some_and(|it| it.checkpoint == self.checkpoint && it.pending.is_none())
+    }
+}
+
+/// The new lease with the attributes of the former one that a reset does not change.
+pub(super) fn keeping_facts(mut new: Lease, former: &Lease) -> Lease {
+    if new.hash_key_range.is_none() {
+        new.hash_key_range = former.hash_key_range;
+        new.parents = former.parents.clone();
+    }
+    if new.children.is_empty() {
+        new.children = former.children.clone();
+    }
+    new.has_entity_type = former.has_entity_type;
+    new.other = former.other.clone();
+    new
+}
+
+fn facts(shard: &Shard, children: &BTreeMap<&str, Vec<&str>>) -> Facts {
+    let own = children.get(shard.id.as_str()).into_iter().flatten();
+    Facts {
+        id: shard.id.clone(),
+        parents: shard.parents.clone(),
+        children: own.map(|child| (*child).to_owned()).collect(),
+        hash_key_range: shard.hash_key_range,
+    }
+}
+
+/// The children of each shard.
+fn children(listed: &[Shard]) -> BTreeMap<&str, Vec<&str>> {
+    let mut children: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for shard in listed {
+        for parent in &shard.parents {
+            children.entry(parent).or_default().push(&shard.id);
+        }
+    }
+    children
+}
+
+/// All descendants of these shards.
+fn descendants<'a>(
+    of: &BTreeSet<String>,
+    children: &BTreeMap<&str, Vec<&'a str>>,
+) -> BTreeSet<&'a str> {
+    let mut found = BTreeSet::new();
+    let mut path: Vec<&str> = of.iter().map(String::as_str).collect();
+    while let Some(id) = path.pop() {
+        for child in children.get(id).into_iter().flatten() {
+            if found.insert(*child) {
+                path.push(child);
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! Leases of a stopped application that are reset.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use kcl::{
@@ -30,11 +31,15 @@ async fn process(paused: &Paused, probe: &Probe) {
     worker.shutdown(DEADLINE).await.unwrap();
 }
 
-async fn seen_again(paused: &Paused, acknowledged: std::ops::Range<u64>) -> Probe {
+/// Runs a worker, and checks that it processes these records once, and no others.
+async fn assert_processed_again(paused: &Paused, config: kcl::ConsumerConfig, ids: Range<u64>) {
     let again = Probe::new();
-    again.acknowledged(acknowledged);
-    process(paused, &again).await;
-    again
+    again.acknowledged(ids.clone());
+    let worker = paused.builder(&again, config).build().await.unwrap().spawn();
+    until("the records are processed again", || again.is_settled()).await;
+    worker.shutdown(DEADLINE).await.unwrap();
+    again.assert_exact();
+    assert_eq!(again.seen().len() as u64, ids.end - ids.start);
 }
 
 #[tokio::test(start_paused = true)]
@@ -60,7 +65,7 @@ async fn a_reset_to_the_trim_horizon_processes_all_shards_again_in_order() {
     let nothing = admin.plan(ResetTo::Application(InitialPosition::TrimHorizon)).await.unwrap();
     assert_eq!(nothing.to_string(), "no lease is to be changed");
 
-    seen_again(&paused, 0..200).await.assert_exact();
+    assert_processed_again(&paused, config("w"), 0..200).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,6 +83,7 @@ async fn a_reset_to_the_tip_skips_what_was_not_processed() {
     put(&paused.aws, &later, 100..150).await;
     process(&paused, &later).await;
     later.assert_exact();
+    assert_eq!(later.seen().len(), 50, "nothing that was put before");
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,14 +98,9 @@ async fn a_reset_to_a_time_counts_whatever_the_settings_of_the_workers_are() {
     let to = ResetTo::Application(InitialPosition::AtTimestamp(time));
     assert_eq!(reset(&paused, to).await.unwrap(), 2);
 
-    let again = Probe::new();
-    again.acknowledged(50..100);
     let early = time - Duration::from_secs(3600);
     let settings = config("w").with_initial_position(InitialPosition::AtTimestamp(early));
-    let worker = paused.builder(&again, settings).build().await.unwrap().spawn();
-    until("the later half", || again.is_settled()).await;
-    worker.shutdown(DEADLINE).await.unwrap();
-    again.assert_exact();
+    assert_processed_again(&paused, settings, 50..100).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -113,11 +114,11 @@ async fn one_shard_goes_on_after_the_record_that_is_given() {
     let (shard_id, last) = (shard.shard_id, ExtendedSequenceNumber::new(number, 0));
     let to = ResetTo::AfterRecord { shard_id: shard_id.clone(), last };
     assert_eq!(reset(&paused, to).await.unwrap(), 1);
-    seen_again(&paused, 20..50).await.assert_exact();
+    assert_processed_again(&paused, config("w"), 20..50).await;
 
     let to = ResetTo::Shard { shard_id, position: InitialPosition::TrimHorizon };
     assert_eq!(reset(&paused, to).await.unwrap(), 1);
-    seen_again(&paused, 0..50).await.assert_exact();
+    assert_processed_again(&paused, config("w"), 0..50).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -151,7 +152,7 @@ async fn the_owner_that_was_killed_is_waited_for_and_the_next_worker_starts_at_o
     reset(&paused, ResetTo::Application(InitialPosition::TrimHorizon)).await.unwrap();
     assert!(paused.now() - began >= Duration::from_secs(10), "the failover time");
     let began = paused.now();
-    seen_again(&paused, 0..50).await.assert_exact();
+    assert_processed_again(&paused, config("w"), 0..50).await;
     assert!(paused.now() - began < Duration::from_secs(8), "{:?}", paused.now() - began);
 }
 
@@ -186,7 +187,7 @@ async fn a_reset_that_fails_half_way_is_taken_up_again() {
     assert!(error.is_retryable(), "{error:?}");
     paused.aws.faults().remove(fault);
     assert_eq!(reset(&paused, to).await.unwrap(), 2, "two leases were reset before");
-    seen_again(&paused, 0..200).await.assert_exact();
+    assert_processed_again(&paused, config("w"), 0..200).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,8 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::aggregate::{Aggregate, AggregateDefect, DefectKind, MemberEntry, NO_KEY};
-use crate::frame::{Decompressor, FrameError, PlainReason, kpl_body, open_kpl};
+use crate::compressed::{Decompressor, FrameError};
+use crate::frame::{PlainReason, kpl_body, open_kpl};
 use crate::hash_key::HashKey;
 use crate::md5::{Digest, md5, md5_each};
 use crate::wire::{MalformedBody, Reader, WireType};

@@ -68,6 +68,7 @@
 //! magic ([`looks_framed`]) is sent inside an aggregate of one.
 
 mod aggregate;
+mod compressed;
 mod decode;
 mod encode;
 mod frame;
@@ -77,9 +78,10 @@ mod md5;
 mod wire;
 
 pub use aggregate::{Aggregate, AggregateDefect, DefectKind, Member};
+pub use compressed::{Compressor, FrameError};
 pub use decode::{Decoded, Decoder};
 pub use encode::{AggregateBuilder, AggregateFull};
-pub use frame::{Compressor, FrameError, PlainReason, SealedAggregate, looks_framed};
+pub use frame::{PlainReason, SealedAggregate, looks_framed};
 pub use hash_key::{
     HashKey, HashKeyRange, InvalidHashKeyRange, ParseHashKeyError, hash_partition_keys,
 };

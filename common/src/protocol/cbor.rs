@@ -63,7 +63,7 @@ impl CborProtocol {
     ) -> Self {
         let id = shape_id!("aws.protocols", "awsCbor1_1");
         Self {
-            http: HttpRpcProtocol::new(id, CborCodec, CONTENT_TYPE),
+            http: HttpRpcProtocol::new(id, CborCodec::default(), CONTENT_TYPE),
             json,
             operation,
             negotiation,
@@ -119,7 +119,9 @@ impl ClientProtocolInner for CborProtocol {
         _: &str,
         config: &ConfigBag,
     ) -> Result<HttpRequest, SerdeError> {
-        let mut request = self.http.serialize_request(input, schema, "/", config)?;
+        let codec = CborCodec::for_request(schema, input)?;
+        let http = HttpRpcProtocol::new(self.protocol_id().clone(), codec, CONTENT_TYPE);
+        let mut request = http.serialize_request(input, schema, "/", config)?;
         let service = config.load::<ServiceShapeName>().map(ServiceShapeName::as_str);
         let operation = config.load::<Metadata>().map(Metadata::name);
         let (Some(service), Some(operation)) = (service, operation) else {
@@ -174,15 +176,29 @@ impl ClientProtocolInner for CborProtocol {
 }
 
 /// The format of bodies.
-#[derive(Debug)]
-pub(super) struct CborCodec;
+#[derive(Debug, Default)]
+pub(super) struct CborCodec {
+    /// Bytes that are reserved for a body.
+    reserved: usize,
+}
+
+impl CborCodec {
+    /// Creates the codec for one request. The body is measured first: a body of megabytes that grows while it is written
+    /// would be copied several times, and would take twice its memory.
+    fn for_request(
+        schema: &Schema<'_>,
+        input: &dyn SerializableStruct,
+    ) -> Result<Self, SerdeError> {
+        Ok(Self { reserved: writer::body_len(schema, input)? })
+    }
+}
 
 impl Codec for CborCodec {
     type Serializer = Writer;
     type Deserializer<'a> = Reader<'a>;
 
     fn create_serializer(&self) -> Writer {
-        Writer::default()
+        Writer::new(Vec::with_capacity(self.reserved))
     }
 
     fn create_deserializer<'a>(&self, body: &'a [u8]) -> Reader<'a> {

@@ -435,7 +435,7 @@ fn cbor_of_the_sdk(config: Builder) -> Builder {
     use aws_smithy_schema::shape_id;
 
     let id = shape_id!("test", "other");
-    config.protocol(HttpRpcProtocol::new(id, cbor::CborCodec, "application/other"))
+    config.protocol(HttpRpcProtocol::new(id, cbor::CborCodec::default(), "application/other"))
 }
 
 #[test]

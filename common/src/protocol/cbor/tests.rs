@@ -15,9 +15,12 @@ use super::*;
 const MILLIS: i64 = 1_767_225_600_123;
 
 fn written(input: &dyn SerializableStruct) -> Vec<u8> {
-    let mut writer = CborCodec.create_serializer();
+    let codec = CborCodec::for_request(input.schema(), input).unwrap();
+    let mut writer = codec.create_serializer();
     writer.write_struct(input.schema(), input).unwrap();
-    writer.finish()
+    let body = writer.finish();
+    assert_eq!(body.capacity(), body.len(), "nothing is copied again, and no memory is left over");
+    body
 }
 
 fn entry(data: &[u8], key: &str, hash_key: Option<&str>) -> PutRecordsRequestEntry {

@@ -8,29 +8,54 @@ use aws_smithy_schema::serde::{SerdeError, SerializableStruct, ShapeSerializer};
 use aws_smithy_types::{BigDecimal, BigInteger, Blob, DateTime, Document};
 use minicbor::Encoder;
 use minicbor::data::IanaTag;
-use minicbor::encode::Error;
+use minicbor::encode::{Error, Write};
 
-/// Writes one body.
+/// The number of bytes that were written, and not the bytes.
+#[derive(Debug, Default)]
+pub(super) struct Length(usize);
+
+impl Write for Length {
+    type Error = Infallible;
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Infallible> {
+        self.0 += bytes.len();
+        Ok(())
+    }
+}
+
+/// Writes one body, or counts its bytes.
 #[derive(Debug)]
-pub(in crate::protocol) struct Writer {
-    encoder: Encoder<Vec<u8>>,
+pub(in crate::protocol) struct Writer<W = Vec<u8>> {
+    encoder: Encoder<W>,
     /// Whether the innermost container is a structure: values have their names in front there. Elements of lists, keys
     /// and values of maps, and the body itself have none, although schemas of elements have a name.
     is_in_struct: bool,
 }
 
-impl Default for Writer {
-    fn default() -> Self {
-        Self { encoder: Encoder::new(Vec::new()), is_in_struct: false }
-    }
+/// The length of a body, in bytes.
+///
+/// # Errors
+/// Whatever writing the body fails with.
+pub(super) fn body_len(
+    schema: &Schema<'_>,
+    input: &dyn SerializableStruct,
+) -> Result<usize, SerdeError> {
+    let mut writer = Writer::new(Length::default());
+    writer.write_struct(schema, input)?;
+    Ok(writer.encoder.into_writer().0)
 }
 
-impl Writer {
+impl<W: Write<Error = Infallible>> Writer<W> {
+    /// Creates a writer of one body to `target`.
+    pub(super) fn new(target: W) -> Self {
+        Self { encoder: Encoder::new(target), is_in_struct: false }
+    }
+
     /// Writes a value behind its name.
     fn value(
         &mut self,
         schema: &Schema<'_>,
-        write: impl FnOnce(&mut Encoder<Vec<u8>>) -> Result<(), Error<Infallible>>,
+        write: impl FnOnce(&mut Encoder<W>) -> Result<(), Error<Infallible>>,
     ) -> Result<(), SerdeError> {
         if self.is_in_struct
             && let Some(name) = schema.member_name()
@@ -53,7 +78,7 @@ impl Writer {
     }
 }
 
-/// A vector accepts every write, but the type of the encoder's error does not tell so.
+/// Every write succeeds, but the type of the encoder's error does not tell so.
 fn failed(error: Error<Infallible>) -> SerdeError {
     SerdeError::write_failed(error.to_string())
 }
@@ -68,7 +93,7 @@ impl FinishSerializer for Writer {
     }
 }
 
-impl ShapeSerializer for Writer {
+impl<W: Write<Error = Infallible>> ShapeSerializer for Writer<W> {
     fn write_struct(
         &mut self,
         schema: &Schema<'_>,

@@ -9,7 +9,7 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use kinesis_aggregation::{AggregateBuilder, Compressor, SealedAggregate};
+use kinesis_aggregation::{AggregateBuilder, Compressor, UndigestedAggregate};
 
 const FLIGHTS: &str = include_str!("../../examples/data/flights-20k.ndjson");
 const KIB: usize = 1024;
@@ -20,17 +20,19 @@ fn origin(flight: &str) -> &str {
     rest.split('"').next().unwrap_or(rest)
 }
 
-fn aggregates(max_size: usize) -> Vec<SealedAggregate> {
+fn aggregates(max_size: usize) -> Vec<UndigestedAggregate> {
     let mut sealed = Vec::new();
     let mut open = AggregateBuilder::new(max_size);
     for flight in FLIGHTS.lines() {
         if open.push(origin(flight), None, flight.as_bytes()).is_err() {
-            sealed.push(std::mem::replace(&mut open, AggregateBuilder::new(max_size)).seal());
+            sealed.push(
+                std::mem::replace(&mut open, AggregateBuilder::new(max_size)).seal_without_digest(),
+            );
             // The first record always fits.
             let _ = open.push(origin(flight), None, flight.as_bytes());
         }
     }
-    sealed.push(open.seal());
+    sealed.push(open.seal_without_digest());
     sealed
 }
 
@@ -48,14 +50,14 @@ fn measure() -> Result<(), Box<dyn std::error::Error>> {
     println!("aggregate  level   ratio   MB/s");
     for kib in [10, 50, 250, 1_000] {
         let aggregates = aggregates(kib * KIB);
-        let plain: usize = aggregates.iter().map(|sealed| sealed.bytes().len()).sum();
+        let plain: usize = aggregates.iter().map(|sealed| sealed.size()).sum();
         for level in [1, 3, 9] {
             let mut compressor = Compressor::new(level)?;
             let began = Instant::now();
             let mut small = 0;
             for sealed in &aggregates {
                 let compressed = compressor.compress(sealed)?;
-                small += compressed.map_or(sealed.bytes().len(), |bytes| bytes.len());
+                small += compressed.map_or(sealed.size(), |bytes| bytes.len());
             }
             let speed = plain as f64 / 1e6 / began.elapsed().as_secs_f64();
             let ratio = plain as f64 / small as f64;

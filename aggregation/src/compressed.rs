@@ -7,7 +7,7 @@ use std::io;
 
 use bytes::Bytes;
 
-use crate::frame::{COMPRESSED_MAGIC, SealedAggregate};
+use crate::frame::{COMPRESSED_MAGIC, UndigestedAggregate};
 use crate::wire::MalformedBody;
 
 /// The version of the compressed frame that is written, and the only one that is read.
@@ -113,14 +113,17 @@ impl Compressor {
     }
 
     /// The aggregate as a compressed frame, or `None` if that is not smaller: then send it as it
-    /// is.
+    /// is, with its [digest](UndigestedAggregate::add_digest).
     ///
     /// Only consumers that know this frame can read it. Costs about 1 ms per megabyte: from some
     /// hundred kilobytes on call it off the async threads.
     ///
     /// # Errors
     /// [`FrameError::Zstd`] if zstd fails.
-    pub fn compress(&mut self, aggregate: &SealedAggregate) -> Result<Option<Bytes>, FrameError> {
+    pub fn compress(
+        &mut self,
+        aggregate: &UndigestedAggregate,
+    ) -> Result<Option<Bytes>, FrameError> {
         let body = aggregate.body();
         let Ok(body_len) = u32::try_from(body.len()) else {
             return Ok(None);
@@ -129,7 +132,7 @@ impl Compressor {
         self.scratch.reserve(zstd::zstd_safe::compress_bound(body.len()));
         let packed =
             self.zstd.compress_to_buffer(body, &mut self.scratch).map_err(FrameError::Zstd)?;
-        if HEADER_LEN + packed >= aggregate.bytes().len() {
+        if HEADER_LEN + packed >= aggregate.size() {
             return Ok(None);
         }
         let mut frame = Vec::with_capacity(HEADER_LEN + packed);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::aggregate::{Aggregate, AggregateDefect, DefectKind, MemberEntry, NO_KEY};
 use crate::compressed::{Decompressor, FrameError};
-use crate::frame::{PlainReason, kpl_body, open_kpl};
+use crate::frame::{PlainReason, UndigestedAggregate, kpl_body, open_kpl};
 use crate::hash_key::HashKey;
 use crate::md5::{Digest, md5, md5_each};
 use crate::wire::{MalformedBody, Reader, WireType};
@@ -107,6 +107,13 @@ impl Decoder {
             Ok(aggregate) => Decoded::Aggregate(aggregate),
             Err(reason) => Decoded::Plain(data, reason),
         })
+    }
+}
+
+impl UndigestedAggregate {
+    /// The records in it, without a copy: what [`Decoder::decode`] reads once the digest is there.
+    pub fn decode(&self) -> Aggregate {
+        parse(self.body_bytes(), false).expect("a builder writes messages that can be read")
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Write as _;
 
-use crate::frame::{ENVELOPE_LEN, SealedAggregate};
+use crate::frame::{ENVELOPE_LEN, SealedAggregate, UndigestedAggregate};
 use crate::hash_key::HashKey;
 use crate::key_table::{KeyTable, Lookup};
 use crate::wire::{BYTES_1, BYTES_2, BYTES_3, VARINT_1, VARINT_2};
@@ -17,9 +17,9 @@ const MAX_DIGITS: usize = 39;
 
 /// An aggregate under construction.
 ///
-/// Knows its exact sealed size at every step, in constant time. Payloads are copied twice: into the
-/// buffer of the open aggregate, and from there into the one that is sent, which has the exact size
-/// and begins with the key tables.
+/// Knows its exact sealed size at every step, in constant time. Payloads are copied into the buffer
+/// of the open aggregate. Sealing moves them within that buffer, behind the key tables, and gives
+/// back what is left of it.
 ///
 /// The bytes are those the KPL writes for the same records: partition keys once each in order of
 /// first use, then explicit hash keys (only those given, normalised decimal), then the records.
@@ -153,9 +153,13 @@ impl AggregateBuilder {
     /// One record makes a valid aggregate too. An empty builder gives magic and MD5 only, which
     /// every consumer (ours and Java's) takes for a plain record: there is no reason to send it.
     pub fn seal(self) -> SealedAggregate {
-        let (partition_keys, explicit_hash_keys) = (&self.partition_keys, &self.explicit_hash_keys);
-        let body = [partition_keys.wire(), explicit_hash_keys.wire(), &self.buf];
-        SealedAggregate::new(body, self.len as usize)
+        self.seal_without_digest().add_digest()
+    }
+
+    /// Closes the aggregate: magic, key tables, records. The MD5 is added later, or never.
+    pub fn seal_without_digest(self) -> UndigestedAggregate {
+        let tables = [self.partition_keys.wire(), self.explicit_hash_keys.wire()];
+        UndigestedAggregate::new(tables, self.buf, self.len as usize)
     }
 
     /// Makes room for `bytes` more. A buffer larger than the size limit would never be filled.

@@ -4,9 +4,9 @@
 
 use std::fmt;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use crate::md5::{DIGEST_LEN, Digest, md5};
+use crate::md5::{DIGEST_LEN, Digest, md5, md5_each};
 use crate::wire::MalformedBody;
 
 /// What an aggregated record of the KPL begins with.
@@ -30,7 +30,110 @@ pub fn looks_framed(data: &[u8]) -> bool {
     data.starts_with(&KPL_MAGIC) || data.starts_with(&COMPRESSED_MAGIC)
 }
 
-/// A closed aggregate: the data of one Kinesis record.
+/// A sealed aggregate whose digest is not computed yet.
+///
+/// MD5 is most of the cost of sealing. [`add_digests`](Self::add_digests) hashes several aggregates at a time, which
+/// takes about a third of the time. An aggregate that is [compressed](crate::Compressor) needs no digest.
+///
+/// **Memory.** One buffer of exactly [`size`](Self::size) bytes. Clones share it. It has room for the digest, so adding the
+/// digest copies nothing, unless a clone or a slice of the data is still in use.
+///
+/// ```
+/// use kinesis_aggregation::{AggregateBuilder, UndigestedAggregate};
+///
+/// let aggregate = |data: &[u8]| {
+///     let mut open = AggregateBuilder::new(50 * 1024);
+///     open.push("key", None, data).map(|_| open)
+/// };
+/// let open = [aggregate(b"first")?, aggregate(b"second")?];
+/// let undigested = open.map(AggregateBuilder::seal_without_digest).into();
+/// let sealed = UndigestedAggregate::add_digests(undigested);
+/// assert!(sealed[1] == aggregate(b"second")?.seal());
+/// # Ok::<(), kinesis_aggregation::AggregateFull>(())
+/// ```
+#[derive(Clone)]
+pub struct UndigestedAggregate {
+    /// Magic and message. The buffer behind it has room for the digest.
+    bytes: Bytes,
+    len: usize,
+}
+
+impl UndigestedAggregate {
+    /// Frames the message of `len` records. `tables` come in front of `records`, whose buffer is used further.
+    pub(crate) fn new(tables: [&[u8]; 2], mut records: Vec<u8>, len: usize) -> Self {
+        let head = [&KPL_MAGIC, tables[0], tables[1]];
+        let head_len: usize = head.iter().map(|part| part.len()).sum();
+        let (records_len, undigested_len) = (records.len(), head_len + records.len());
+        let size = undigested_len + DIGEST_LEN;
+        records.reserve_exact(size - records_len);
+        records.resize(undigested_len, 0);
+        records.copy_within(..records_len, head_len);
+        let mut rest = &mut records[..];
+        for part in head {
+            let place;
+            (place, rest) = rest.split_at_mut(part.len());
+            place.copy_from_slice(part);
+        }
+        records.shrink_to(size);
+        Self { bytes: records.into(), len }
+    }
+
+    /// The number of records in it.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it was sealed without a record.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The length of the data to send, in bytes: magic, protobuf message, and MD5.
+    pub fn size(&self) -> usize {
+        self.bytes.len() + DIGEST_LEN
+    }
+
+    /// The protobuf message alone.
+    pub fn body(&self) -> &[u8] {
+        &self.bytes[KPL_MAGIC.len()..]
+    }
+
+    /// The protobuf message alone, without a copy.
+    pub(crate) fn body_bytes(&self) -> Bytes {
+        self.bytes.slice(KPL_MAGIC.len()..)
+    }
+
+    /// Adds the digest.
+    pub fn add_digest(self) -> SealedAggregate {
+        let digest = md5(self.body());
+        self.complete(digest)
+    }
+
+    /// Adds the digests of several aggregates, in about a third of the time that one at a time takes. Keeps their order.
+    pub fn add_digests(aggregates: Vec<Self>) -> Vec<SealedAggregate> {
+        let mut digests = vec![Digest::default(); aggregates.len()];
+        md5_each(aggregates.iter().map(Self::body), |index, digest| digests[index] = digest);
+        let aggregates = aggregates.into_iter().zip(digests);
+        aggregates.map(|(aggregate, digest)| aggregate.complete(digest)).collect()
+    }
+
+    fn complete(self, digest: Digest) -> SealedAggregate {
+        let mut bytes = BytesMut::from(self.bytes);
+        bytes.extend_from_slice(&digest);
+        SealedAggregate { bytes: bytes.freeze(), len: self.len }
+    }
+}
+
+impl fmt::Debug for UndigestedAggregate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UndigestedAggregate")
+            .field("len", &self.len)
+            .field("size", &self.size())
+            .finish()
+    }
+}
+
+/// A sealed aggregate: the data of one Kinesis record.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SealedAggregate {
     bytes: Bytes,
@@ -38,17 +141,6 @@ pub struct SealedAggregate {
 }
 
 impl SealedAggregate {
-    /// Frames the body that the parts make together, of `len` records.
-    pub(crate) fn new(body: [&[u8]; 3], len: usize) -> Self {
-        let body_len: usize = body.iter().map(|part| part.len()).sum();
-        let mut bytes = Vec::with_capacity(ENVELOPE_LEN + body_len);
-        bytes.extend_from_slice(&KPL_MAGIC);
-        body.iter().for_each(|part| bytes.extend_from_slice(part));
-        let digest = md5(&bytes[KPL_MAGIC.len()..]);
-        bytes.extend_from_slice(&digest);
-        Self { bytes: bytes.into(), len }
-    }
-
     /// The number of records in it.
     pub fn len(&self) -> usize {
         self.len

@@ -81,7 +81,7 @@ pub use aggregate::{Aggregate, AggregateDefect, DefectKind, Member};
 pub use compressed::{Compressor, FrameError};
 pub use decode::{Decoded, Decoder};
 pub use encode::{AggregateBuilder, AggregateFull};
-pub use frame::{PlainReason, SealedAggregate, looks_framed};
+pub use frame::{PlainReason, SealedAggregate, UndigestedAggregate, looks_framed};
 pub use hash_key::{
     HashKey, HashKeyRange, InvalidHashKeyRange, ParseHashKeyError, hash_partition_keys,
 };

@@ -163,13 +163,13 @@ async fn put(aws: &LocalAws, from: u32) {
     }
 }
 
-fn aggregate_of(from: u32) -> kinesis_aggregation::SealedAggregate {
+fn aggregate_of(from: u32) -> kinesis_aggregation::UndigestedAggregate {
     let mut aggregate = AggregateBuilder::new(1 << 16);
     for number in from..from + 100 {
         let data = format!("{MARK}member {number}");
         aggregate.push(&format!("{MARK}{number}"), None, data.as_bytes()).unwrap();
     }
-    aggregate.seal()
+    aggregate.seal_without_digest()
 }
 
 async fn until(what: &str, worker: &WorkerHandle, seen: &Capture, mut done: impl FnMut() -> bool) {

@@ -15,11 +15,44 @@ fn a_sealed_aggregate_holds_exactly_its_bytes() {
                 break;
             }
         }
-        let sealed = open.seal();
-        let len = sealed.bytes().len();
+        let size = open.size();
+        let undigested = open.seal_without_digest();
+        let place = undigested.body().as_ptr();
+        assert_eq!(undigested.size(), size);
+        let sealed = undigested.add_digest();
+        assert_eq!((sealed.bytes().len(), sealed.body().as_ptr()), (size, place));
         let buffer = sealed.into_bytes().try_into_mut().expect("no other handle");
-        assert_eq!(buffer.capacity(), len);
+        assert_eq!(buffer.capacity(), size);
     }
+}
+
+#[test]
+fn digests_of_several_are_added_in_place() {
+    let open = |records: usize| {
+        let mut open = AggregateBuilder::new(50_000);
+        for i in 0..records {
+            open.push(&(i % 7).to_string(), None, &vec![i as u8; 100 + i]).unwrap();
+        }
+        open
+    };
+    let counts = [1, 40, 3, 40, 100, 0, 7, 1, 40, 12, 90, 100];
+    let undigested = counts.map(|count| open(count).seal_without_digest());
+    let places = undigested.each_ref().map(|aggregate| aggregate.body().as_ptr());
+    let sealed = UndigestedAggregate::add_digests(undigested.into());
+    assert!(sealed == counts.map(|count| open(count).seal()));
+    assert!(sealed.iter().map(|sealed| sealed.body().as_ptr()).eq(places));
+}
+
+#[test]
+fn a_digest_leaves_data_alone_that_is_in_use() {
+    let mut open = AggregateBuilder::new(50_000);
+    open.push("k", None, b"data").unwrap();
+    let undigested = open.seal_without_digest();
+    let (clone, body) = (undigested.clone(), undigested.body().to_vec());
+    let sealed = undigested.add_digest();
+    assert_eq!(clone.body(), body);
+    assert_eq!(sealed.body(), body);
+    assert!(clone.add_digest() == sealed);
 }
 
 #[test]

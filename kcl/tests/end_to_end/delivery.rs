@@ -8,7 +8,7 @@ use kcl::{
     InitialPosition, ProcessorError, RecordBatch, RecordProcessor, Scheduler, ShardContext,
     ShardEnd, Shutdown,
 };
-use kinesis_aggregation::{AggregateBuilder, Compressor, SealedAggregate};
+use kinesis_aggregation::{AggregateBuilder, Compressor, UndigestedAggregate};
 use kinesis_testkit::{LocalAws, ManualClock};
 
 use crate::probe::Probe;
@@ -19,19 +19,19 @@ use crate::setup::{
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-fn aggregate(ids: std::ops::Range<u64>) -> SealedAggregate {
+fn aggregate(ids: std::ops::Range<u64>) -> UndigestedAggregate {
     let mut builder = AggregateBuilder::new(1 << 20);
     for id in ids {
         builder.push(&key(id), None, payload(id).as_bytes()).unwrap();
     }
-    builder.seal()
+    builder.seal_without_digest()
 }
 
 #[tokio::test]
 async fn aggregated_and_compressed_records_come_taken_apart_and_in_order() {
     let aws = aws(1).await;
     let probe = Probe::new();
-    put_raw(&aws, "a", aggregate(0..100).into_bytes()).await;
+    put_raw(&aws, "a", aggregate(0..100).add_digest().into_bytes()).await;
     let compressed = Compressor::new(3).unwrap().compress(&aggregate(100..300)).unwrap().unwrap();
     put_raw(&aws, "a", compressed.clone()).await;
     let mut broken = compressed.to_vec();
@@ -107,8 +107,8 @@ impl RecordProcessor for StopsAt {
 #[tokio::test]
 async fn a_restart_goes_on_inside_the_aggregate() {
     let aws = aws(1).await;
-    put_raw(&aws, "a", aggregate(0..10).into_bytes()).await;
-    put_raw(&aws, "a", aggregate(10..20).into_bytes()).await;
+    put_raw(&aws, "a", aggregate(0..10).add_digest().into_bytes()).await;
+    put_raw(&aws, "a", aggregate(10..20).add_digest().into_bytes()).await;
     let done = Arc::new(Mutex::new(Vec::new()));
     for (id, prepared) in [(3, true), (14, false)] {
         let told = Arc::clone(&done);

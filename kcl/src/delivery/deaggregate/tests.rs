@@ -313,7 +313,8 @@ fn an_empty_aggregate_delivers_nothing() {
 fn a_frame_that_cannot_be_opened_is_delivered_as_received_and_flagged() {
     let mut builder = AggregateBuilder::new(1 << 20);
     builder.push("k", None, &[7; 4000]).unwrap();
-    let framed = Compressor::new(3).unwrap().compress(&builder.seal()).unwrap().unwrap();
+    let framed =
+        Compressor::new(3).unwrap().compress(&builder.seal_without_digest()).unwrap().unwrap();
     let mut broken = framed.to_vec();
     *broken.last_mut().unwrap() ^= 1;
     let broken = Bytes::from(broken);
@@ -339,7 +340,8 @@ fn a_frame_that_cannot_be_opened_comes_again_although_a_part_of_it_is_checkpoint
     for _ in 0..8 {
         builder.push("k", None, &[7; 4000]).unwrap();
     }
-    let framed = Compressor::new(3).unwrap().compress(&builder.seal()).unwrap().unwrap();
+    let framed =
+        Compressor::new(3).unwrap().compress(&builder.seal_without_digest()).unwrap().unwrap();
     // This worker's limit is smaller than that of the one that wrote the checkpoint.
     let policy = AggregateRangePolicy::Auto;
     let mut deaggregator = Deaggregator::new("shard", None, Some(at(1, 5)), policy, 1000, clock());
@@ -367,7 +369,8 @@ impl Clock for Seconds {
 fn a_flood_of_records_that_cannot_be_read_is_logged_at_intervals_with_counts() {
     let mut builder = AggregateBuilder::new(1 << 20);
     builder.push("k", None, &[7; 4000]).unwrap();
-    let framed = Compressor::new(3).unwrap().compress(&builder.seal()).unwrap().unwrap();
+    let framed =
+        Compressor::new(3).unwrap().compress(&builder.seal_without_digest()).unwrap().unwrap();
     let lines = logged(|| {
         let clock = Arc::new(Seconds::default());
         let policy = AggregateRangePolicy::Auto;

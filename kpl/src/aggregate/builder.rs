@@ -7,7 +7,8 @@ use std::time::Duration;
 use kinesis_aggregation::{AggregateBuilder, HashKey};
 
 use crate::ack::{BitSet, Completer, Delivery};
-use crate::aggregate::compression::{Compressors, Data};
+use crate::aggregate::compression::Compressors;
+use crate::aggregate::data::Encoded;
 use crate::aggregate::kinesis_record::{HashKeySpan, History, KinesisRecord, Members, Sealed};
 use crate::aggregate::lifetimes::Lifetimes;
 use crate::buffer::{AGGREGATE_OVERHEAD, Charge, QueueId, RECORD_OVERHEAD};
@@ -345,17 +346,17 @@ impl Sealer {
     /// one.
     fn single(&mut self, record: UserRecord) -> Sealed {
         let (is_raw, is_framed) = (record.is_raw, record.is_wrapped_alone());
-        let data = if is_framed {
+        let encoded = if is_framed {
             let mut builder = AggregateBuilder::new(usize::MAX);
             builder
                 .push(&record.partition_key, record.explicit_hash_key, &record.data)
                 .expect("the first record always fits");
-            builder.seal().into_bytes()
+            Encoded::Undigested(builder.seal_without_digest())
         } else {
-            record.data
+            Encoded::Final(record.data)
         };
         Sealed {
-            data: Data::Final(data),
+            data: encoded.into(),
             partition_key: record.partition_key,
             explicit_hash_key: record.explicit_hash_key,
             is_framed,
@@ -365,7 +366,7 @@ impl Sealer {
 
     fn aggregate(&mut self, builder: AggregateBuilder, first_hash_key: HashKey) -> Sealed {
         Sealed {
-            data: self.compressors.compress(builder.seal()),
+            data: self.compressors.compress(builder.seal_without_digest()),
             partition_key: AGGREGATE_PARTITION_KEY.into(),
             explicit_hash_key: Some(first_hash_key),
             is_framed: true,

@@ -5,13 +5,13 @@
 use std::collections::VecDeque;
 use std::num::NonZero;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use bytes::Bytes;
-use kinesis_aggregation::{Compressor, SealedAggregate};
+use kinesis_aggregation::{Compressor, UndigestedAggregate};
 use tokio::task::JoinSet;
 
-use crate::clock::{self, Instant};
+use crate::aggregate::data::{Data, Encoded, Shared};
+use crate::clock;
 use crate::config::{Compression, InvalidConfig, ProducerConfig};
 use crate::logs::LogGate;
 use crate::sync::{Mutex, lock};
@@ -25,66 +25,6 @@ const LONGEST_INLINE_MICROS: usize = 500;
 /// Longest time for which a turn of the sender compresses on the thread of the runtime. Further aggregates go to other
 /// threads.
 const MOST_INLINE_MICROS: usize = 2000;
-
-/// Longest time for which an aggregate waits for its compression. A job of 1 MiB may take a second at the highest
-/// levels.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
-
-/// The data of a Kinesis record.
-pub(crate) enum Data {
-    /// The bytes that are sent.
-    Final(Bytes),
-    /// An aggregate that a job compresses. If it is dropped, the job is skipped.
-    Pending { aggregate: Arc<Mutex<Shared>>, since: Instant },
-}
-
-impl Data {
-    /// Current bytes. Those of a pending aggregate may be compressed or not.
-    pub(crate) fn bytes(&self) -> Bytes {
-        match self {
-            Self::Final(bytes) => bytes.clone(),
-            Self::Pending { aggregate, .. } => lock(aggregate).bytes().clone(),
-        }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Final(bytes) => bytes.len(),
-            Self::Pending { aggregate, .. } => lock(aggregate).bytes().len(),
-        }
-    }
-
-    /// Whether the data can be sent. An aggregate waits for its compression for half of its time to live, at most
-    /// [`LONGEST_WAIT`]. Then it is sent as it is.
-    pub(crate) fn is_ready(&mut self, expires: Instant, now: Instant) -> bool {
-        let Self::Pending { aggregate, since } = self else {
-            return true;
-        };
-        let half = expires.saturating_duration_since(*since) / 2;
-        let is_overdue = *since + half.min(LONGEST_WAIT) <= now;
-        let is_compressing = matches!(*lock(aggregate), Shared::Sealed(_));
-        if is_compressing && !is_overdue {
-            return false;
-        }
-        *self = Self::Final(self.bytes());
-        true
-    }
-}
-
-/// An aggregate that the sender and a job share. The compressed form replaces the other one.
-pub(crate) enum Shared {
-    Sealed(SealedAggregate),
-    Done(Bytes),
-}
-
-impl Shared {
-    fn bytes(&self) -> &Bytes {
-        match self {
-            Self::Sealed(aggregate) => aggregate.bytes(),
-            Self::Done(bytes) => bytes,
-        }
-    }
-}
 
 pub(crate) struct Compressors {
     /// `None` where compression is off.
@@ -110,16 +50,12 @@ impl Job {
 
     /// Compresses the aggregate. The lock is free meanwhile, because the sender reads the aggregate.
     fn run(self, compressor: Option<&mut Compressor>, log: &LogGate) {
-        let shared = self.0.upgrade();
-        let sealed = shared.map(|shared| match &*lock(&shared) {
-            Shared::Sealed(aggregate) => Some(aggregate.clone()),
-            Shared::Done(_) => None,
-        });
-        if let Some(Some(aggregate)) = sealed
+        let encoded = self.0.upgrade().map(|shared| lock(&shared).encoded.clone());
+        if let Some(Encoded::Undigested(aggregate)) = encoded
             && let Some(compressed) = run(compressor, &aggregate, log)
             && let Some(shared) = self.0.upgrade()
         {
-            *lock(&shared) = Shared::Done(compressed);
+            lock(&shared).encoded = Encoded::Final(compressed);
         }
     }
 }
@@ -128,10 +64,7 @@ impl Drop for Job {
     /// Without a compressed form, also after a panic, the aggregate is sent as it is.
     fn drop(&mut self) {
         if let Some(shared) = self.0.upgrade() {
-            let mut shared = lock(&shared);
-            if let Shared::Sealed(aggregate) = &*shared {
-                *shared = Shared::Done(aggregate.bytes().clone());
-            }
+            lock(&shared).is_done = true;
         }
     }
 }
@@ -158,21 +91,22 @@ impl Compressors {
     }
 
     /// Compresses an aggregate now, or later on another thread if that takes long.
-    pub(crate) fn compress(&mut self, aggregate: SealedAggregate) -> Data {
+    pub(crate) fn compress(&mut self, aggregate: UndigestedAggregate) -> Data {
         let Some(level) = self.level else {
-            return Data::Final(aggregate.into_bytes());
+            return Encoded::Undigested(aggregate).into();
         };
-        let micros = micros(level, aggregate.bytes().len());
+        let micros = micros(level, aggregate.size());
         if micros > LONGEST_INLINE_MICROS || micros > self.inline_micros {
-            let aggregate = Arc::new(Mutex::new(Shared::Sealed(aggregate)));
-            self.jobs.push_back(Job(Arc::downgrade(&aggregate)));
-            return Data::Pending { aggregate, since: clock::now() };
+            let encoded = Encoded::Undigested(aggregate);
+            let shared = Arc::new(Mutex::new(Shared { encoded, is_done: false }));
+            self.jobs.push_back(Job(Arc::downgrade(&shared)));
+            return Data::Pending { shared, since: clock::now() };
         }
         self.inline_micros -= micros;
         let mut compressor = self.idle.pop().or_else(|| Compressor::new(level).ok());
         let compressed = run(compressor.as_mut(), &aggregate, &self.not_compressed);
         self.idle.extend(compressor);
-        Data::Final(compressed.unwrap_or_else(|| aggregate.into_bytes()))
+        compressed.map_or(Encoded::Undigested(aggregate), Encoded::Final).into()
     }
 
     /// Ends all compression. Aggregates that are sealed from now on are not sent.
@@ -221,7 +155,7 @@ impl Compressors {
 /// Compresses an aggregate. Returns `None` if the result is not smaller, or if zstd fails.
 fn run(
     compressor: Option<&mut Compressor>,
-    aggregate: &SealedAggregate,
+    aggregate: &UndigestedAggregate,
     log: &LogGate,
 ) -> Option<Bytes> {
     match compressor?.compress(aggregate) {
@@ -264,18 +198,18 @@ mod tests {
         Compressors::new(&config).unwrap()
     }
 
-    fn aggregate(size: usize) -> SealedAggregate {
+    fn aggregate(size: usize) -> UndigestedAggregate {
         let mut builder = AggregateBuilder::new(usize::MAX);
         for data in [vec![1; size / 2], vec![2; size / 2]] {
             builder.push("k", None, &data).unwrap();
         }
-        builder.seal()
+        builder.seal_without_digest()
     }
 
     fn is_done(data: &Data) -> bool {
         match data {
-            Data::Final(_) => true,
-            Data::Pending { aggregate, .. } => matches!(*lock(aggregate), Shared::Done(_)),
+            Data::Ready(_) => true,
+            Data::Pending { shared, .. } => lock(shared).is_done,
         }
     }
 
@@ -302,7 +236,7 @@ mod tests {
         let mut compressors = compressors(3);
         for _ in 0..2 {
             let all = (0..100).map(|_| compressors.compress(aggregate(40_000)));
-            let inline = all.filter(|data| matches!(data, Data::Final(_))).count();
+            let inline = all.filter(|data| matches!(data, Data::Ready(_))).count();
             assert!((1..10).contains(&inline), "{inline}");
             compressors.start();
         }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kinesis_aggregation::{Decoded, Decoder, HashKey, HashKeyRange};
+use kinesis_aggregation::{HashKey, HashKeyRange};
 
 use crate::ack::{BitSet, Completer, Receipt};
-use crate::aggregate::compression::Data;
+use crate::aggregate::data::{Data, Encoded};
 use crate::aggregate::lifetimes::Lifetimes;
 use crate::buffer::{AGGREGATE_OVERHEAD, Charge, QueueId, RECORD_OVERHEAD};
 use crate::clock::Instant;
@@ -16,9 +16,6 @@ use crate::record::{PartitionKey, Priority, UserRecord};
 
 /// Number of attempts that are kept: the first and the latest. [`AGGREGATE_OVERHEAD`] counts them.
 const MAX_ATTEMPTS_KEPT: usize = 3;
-
-/// Largest size of a decompressed aggregate: the largest record and its wrapper.
-const MAX_DECOMPRESSED: usize = 16 * 1024 * 1024;
 
 pub(crate) struct KinesisRecord {
     /// Rises in the order of sealing; a record that is tried again keeps its place.
@@ -137,7 +134,7 @@ impl KinesisRecord {
         let sealed = &self.sealed;
         Contents {
             sealed: Sealed {
-                data: Data::Final(sealed.data.bytes()),
+                data: sealed.data.encoded().into(),
                 partition_key: sealed.partition_key.clone(),
                 ..*sealed
             },
@@ -195,34 +192,30 @@ pub(crate) struct Contents {
 impl Contents {
     fn records(&self) -> Vec<UserRecord> {
         let sealed = &self.sealed;
-        if !sealed.is_framed {
+        let encoded = sealed.data.encoded();
+        if let Encoded::Final(data) = &encoded
+            && !sealed.is_framed
+        {
             return vec![UserRecord {
                 partition_key: sealed.partition_key.clone(),
                 explicit_hash_key: sealed.explicit_hash_key,
-                data: sealed.data.bytes(),
+                data: data.clone(),
                 priority: self.priority_of(0),
                 time_to_live: self.lifetimes.time_to_live(0),
                 is_raw: sealed.is_raw,
             }];
         }
-        match Decoder::new(MAX_DECOMPRESSED).decode(sealed.data.bytes()) {
-            Ok(Decoded::Aggregate(aggregate)) if aggregate.len() == self.members => aggregate
-                .iter()
-                .enumerate()
-                .map(|(position, member)| UserRecord {
-                    partition_key: member.partition_key().to_owned().into(),
-                    explicit_hash_key: member.explicit_hash_key(),
-                    data: member.data_bytes(),
-                    priority: self.priority_of(position),
-                    time_to_live: self.lifetimes.time_to_live(position),
-                    is_raw: false,
-                })
-                .collect(),
-            other => unreachable!(
-                "a frame that this producer sealed decodes to its members: {:?}",
-                other.err()
-            ),
-        }
+        let members = encoded.members();
+        assert_eq!(members.len(), self.members, "a frame holds the members that were sealed");
+        let records = members.iter().enumerate().map(|(position, member)| UserRecord {
+            partition_key: member.partition_key().to_owned().into(),
+            explicit_hash_key: member.explicit_hash_key(),
+            data: member.data_bytes(),
+            priority: self.priority_of(position),
+            time_to_live: self.lifetimes.time_to_live(position),
+            is_raw: false,
+        });
+        records.collect()
     }
 
     /// The records at these places, ascending. Data is copied out of an aggregate of more than twice its size, which

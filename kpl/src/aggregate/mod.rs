@@ -3,6 +3,7 @@
 
 pub(crate) mod builder;
 pub(crate) mod compression;
+pub(crate) mod data;
 pub(crate) mod failed;
 pub(crate) mod kinesis_record;
 pub(crate) mod lifetimes;

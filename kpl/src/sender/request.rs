@@ -15,6 +15,7 @@ use tracing::{Instrument, Span};
 
 use super::{InFlight, Sender};
 use crate::aggregate::builder::SealReason;
+use crate::aggregate::data::Data;
 use crate::clock::Instant;
 use crate::error::FailureCause;
 use crate::retry::PUT_BACKOFF;
@@ -193,12 +194,13 @@ impl Sender {
         counters.put_records_calls.add(1);
         counters.put_records_entries.add(batch.records.len());
         counters.put_records_bytes.add(batch.bytes);
+        let data = Data::finish_all(batch.records.iter_mut().map(|record| &mut record.sealed.data));
         let mut entries = Vec::with_capacity(batch.records.len());
-        for record in &mut batch.records {
+        for (record, data) in batch.records.iter_mut().zip(data) {
             record.history.begin(now);
             counters.retries.add(usize::from(record.history.attempts > 1));
             entries.push(Entry {
-                data: record.sealed.data.bytes(),
+                data,
                 partition_key: record.sealed.partition_key.clone().into_text(),
                 explicit_hash_key: record.sealed.explicit_hash_key,
             });

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use kinesis_aggregation::HashKey;
+use kinesis_aggregation::{Decoded, Decoder, HashKey, looks_framed};
 
 use super::*;
 use crate::ack::Delivery;
@@ -21,6 +21,7 @@ use crate::sync::lock;
 
 mod busy_shard;
 mod compressed;
+mod digests;
 mod fatal_errors;
 mod fill;
 mod handles;
@@ -95,6 +96,12 @@ impl Scripted {
     }
 }
 
+/// Whether data is not framed, or a frame that a consumer can open.
+fn is_plain_or_whole(entry: &Entry) -> bool {
+    let decode = || Decoder::new(1 << 24).decode(entry.data.clone());
+    !looks_framed(&entry.data) || matches!(decode(), Ok(Decoded::Aggregate(_)))
+}
+
 /// The shards that a listing shows.
 fn listed(shards: &[Shard], listing: Listing) -> Vec<Shard> {
     let shown = |shard: &&Shard| shard.is_open || listing == Listing::All;
@@ -105,6 +112,7 @@ impl Service for Scripted {
     fn put_records(&self, entries: Vec<Entry>, _limit: Duration) -> BoxFuture<'static, Reply> {
         let passed = clock::now() - self.started;
         lock(&self.calls).push(passed);
+        assert!(entries.iter().all(is_plain_or_whole), "an aggregate has a wrong digest");
         let (delay, mut reply) = (self.script)(passed, &entries);
         for outcome in reply.iter_mut().flatten() {
             if let EntryOutcome::Written { sequence_number, .. } = outcome {

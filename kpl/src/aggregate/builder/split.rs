@@ -8,11 +8,9 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use bytes::Bytes;
 use kinesis_aggregation::{AggregateBuilder, HashKey};
 
 use super::{Sealer, droppable_of};
-use crate::aggregate::compression::Data;
 use crate::aggregate::kinesis_record::{HashKeySpan, KinesisRecord, Members, Sealed};
 use crate::buffer::{QueueId, RECORD_OVERHEAD};
 use crate::record::UserRecord;
@@ -135,7 +133,7 @@ impl Sealer {
             let mut resealed = self.seal_group(users, hash_keys[0]);
             if sealed.is_framed && !resealed.is_framed {
                 // A copy, because a slice would keep the whole aggregate in memory.
-                resealed.data = Data::Final(Bytes::copy_from_slice(&resealed.data.bytes()));
+                resealed.data.copy_out();
             }
             let record = KinesisRecord {
                 sequence: sequence + places[0] as u64,

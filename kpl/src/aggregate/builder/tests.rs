@@ -1,11 +1,13 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use kinesis_aggregation::{Decoded, Decoder};
 use proptest::prelude::*;
 
 use super::*;
 use crate::ack::Outcomes;
+use crate::aggregate::data::Data;
 use crate::buffer::{Budget, MemoryBudget};
 use crate::clock;
 use crate::config::Compression;
@@ -61,6 +63,11 @@ impl Fixture {
     }
 }
 
+/// The bytes that are sent.
+fn sent(record: &mut KinesisRecord) -> Bytes {
+    Data::finish_all(std::iter::once(&mut record.sealed.data)).remove(0)
+}
+
 fn records(count: u32, size: usize) -> Vec<UserRecord> {
     (0..count)
         .map(|id| {
@@ -79,8 +86,8 @@ fn records(count: u32, size: usize) -> Vec<UserRecord> {
 fn one_record_stays_raw_and_is_not_copied() {
     let mut fixture = Fixture::new(1000, Compression::Off);
     let record = UserRecord::new("k", vec![1; 50]);
-    let (sealed, _deliveries) = fixture.sealed(std::slice::from_ref(&record));
-    assert_eq!(sealed.sealed.data.bytes().as_ptr(), record.data().as_ptr());
+    let (mut sealed, _deliveries) = fixture.sealed(std::slice::from_ref(&record));
+    assert_eq!(sent(&mut sealed).as_ptr(), record.data().as_ptr());
     assert_eq!(
         (&*sealed.sealed.partition_key, sealed.sealed.explicit_hash_key, sealed.sealed.is_framed),
         ("k", None, false)
@@ -130,15 +137,14 @@ fn the_largest_aggregate_and_its_key_fit_into_the_stream() {
 #[test]
 fn a_look_alike_of_a_frame_is_wrapped_and_comes_back() {
     let mut fixture = Fixture::new(1000, Compression::Off);
-    let (inner, _deliveries) = fixture.sealed(&records(3, 10));
-    let record = UserRecord::new("k", inner.sealed.data.bytes());
-    let (sealed, _delivery) = fixture.sealed(std::slice::from_ref(&record));
-    let Ok(Decoded::Aggregate(aggregate)) =
-        Decoder::new(1 << 20).decode(sealed.sealed.data.bytes())
-    else {
+    let (mut inner, _deliveries) = fixture.sealed(&records(3, 10));
+    let inner = sent(&mut inner);
+    let record = UserRecord::new("k", inner.clone());
+    let (mut sealed, _delivery) = fixture.sealed(std::slice::from_ref(&record));
+    let Ok(Decoded::Aggregate(aggregate)) = Decoder::new(1 << 20).decode(sent(&mut sealed)) else {
         panic!("a frame around it")
     };
-    assert_eq!(aggregate.get(0).unwrap().data(), inner.sealed.data.bytes());
+    assert_eq!(aggregate.get(0).unwrap().data(), inner);
     assert_eq!((aggregate.len(), &*sealed.sealed.partition_key), (1, "k"));
     assert_eq!(sealed.user_records(), [record]);
 }

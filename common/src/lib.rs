@@ -15,4 +15,5 @@ pub mod panic_message;
 pub mod protocol;
 pub mod retry_class;
 pub mod stream_name;
+pub mod sync;
 pub mod timestamp;

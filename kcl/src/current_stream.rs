@@ -1,13 +1,14 @@
 //! The identity of the stream that a worker reads. A stream that was deleted and created again under its name is
 //! another stream: its shard ids may be the same, and checkpoints of the former stream do not apply to it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::types::StreamStatus;
 use kinesis_common::protocol;
 use kinesis_common::stream_name::StreamName;
+use kinesis_common::sync::Mutex;
 use kinesis_common::timestamp::whole_millis;
 use tokio::sync::Notify;
 
@@ -56,34 +57,29 @@ impl CurrentStream {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        // Each change is one assignment, so a panic elsewhere leaves a valid state.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn identity(&self) -> StreamIdentity {
-        self.known().identity.clone()
+        self.known.lock().identity.clone()
     }
 
     /// Changes the stream that the worker reads. Until [`started_over`](Self::started_over), its leases are not complete.
     pub(crate) fn replace(&self, identity: StreamIdentity) {
         let checked = self.clock.now();
-        *self.known() = Known { identity, checked, is_starting_over: true };
+        *self.known.lock() = Known { identity, checked, is_starting_over: true };
     }
 
     /// Notes that no lease of an earlier stream is left.
     pub(crate) fn started_over(&self) {
-        self.known().is_starting_over = false;
+        self.known.lock().is_starting_over = false;
     }
 
     /// Whether leases of an earlier stream may be left.
     pub(crate) fn is_starting_over(&self) -> bool {
-        self.known().is_starting_over
+        self.known.lock().is_starting_over
     }
 
     /// Asks the shard sync to compare the stream at once.
     pub(crate) fn doubt(&self) {
-        self.known().checked = Duration::ZERO;
+        self.known.lock().checked = Duration::ZERO;
         self.doubted.notify_one();
     }
 
@@ -94,7 +90,7 @@ impl CurrentStream {
 
     /// True if the service confirmed the identity recently.
     pub(crate) fn is_fresh(&self) -> bool {
-        let checked = self.known().checked;
+        let checked = self.known.lock().checked;
         !checked.is_zero() && self.clock.now().saturating_sub(checked) < CHECK_LASTS
     }
 
@@ -102,7 +98,7 @@ impl CurrentStream {
     /// older stream comes from an answer that lags, and does not count.
     pub(crate) fn is_replaced_by(&self, found: &StreamIdentity) -> bool {
         let now = self.clock.now();
-        let mut known = self.known();
+        let mut known = self.known.lock();
         let is_another = found.created > known.identity.created;
         if !is_another {
             known.checked = now;

@@ -68,6 +68,6 @@ impl Ownership {
     /// True after the worker's local deadline for the lease has passed.
     pub fn is_fenced(&self) -> bool {
         let state = &self.0.state;
-        state.known().fence.has_fallen(state.clock.now())
+        state.known.lock().fence.has_fallen(state.clock.now())
     }
 }

@@ -23,13 +23,14 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use kinesis_common::sync::Mutex;
     use serde_json::{Value, json};
 
     use crate::clock::SystemClock;
     use crate::health::{Health, Problem, ProblemKind, ProblemLog};
     use crate::lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};
     use crate::metrics::Meter;
-    use crate::progress::ShardProgress;
+    use crate::progress::Progress;
     use crate::sequence::ExtendedSequenceNumber;
     use crate::shard_state::{ShardState, ShutdownReason};
     use crate::snapshot::{ShardStatus, Totals};
@@ -43,7 +44,7 @@ mod tests {
     fn what_a_worker_tells_is_data() {
         let problems = ProblemLog::new(Arc::new(SystemClock));
         let totals = Arc::new(Totals::new(Meter::default(), Arc::new(problems)));
-        let progress = ShardProgress::new(Checkpoint::TrimHorizon);
+        let progress = Arc::new(Mutex::new(Progress::new(Checkpoint::TrimHorizon)));
         let status = ShardStatus::new("shard-1", progress, Arc::clone(&totals));
         status.behind(Some(1500));
         status.enter(ShardState::ShuttingDown(ShutdownReason::LeaseLost));

@@ -6,29 +6,18 @@
 
 mod lag;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use kinesis_common::sync::Mutex;
 
 pub(crate) use self::lag::Lag;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
 
-/// The progress of one shard, shared by the tasks that work on it.
-#[derive(Debug, Clone)]
-pub(crate) struct ShardProgress(Arc<Mutex<Progress>>);
-
-impl ShardProgress {
-    /// `checkpoint`: that of the lease when this worker acquired it.
-    pub(crate) fn new(checkpoint: Checkpoint) -> Self {
-        Self(Arc::new(Mutex::new(Progress::new(checkpoint))))
-    }
-
-    /// Locks the progress. The caller must not log or run user code while it has the guard.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Progress> {
-        // Each change is one assignment, so a panic elsewhere leaves a valid state.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// The progress of one shard, shared by the tasks that work on it. No task logs or runs user code while it holds the
+/// lock.
+pub(crate) type ShardProgress = Arc<Mutex<Progress>>;
 
 /// A read that found no further record.
 #[derive(Debug, Clone)]
@@ -61,7 +50,8 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    fn new(checkpoint: Checkpoint) -> Self {
+    /// `checkpoint`: that of the lease when this worker acquired it.
+    pub(crate) fn new(checkpoint: Checkpoint) -> Self {
         Self {
             tip: None,
             lag: Lag::default(),

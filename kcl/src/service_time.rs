@@ -1,13 +1,14 @@
 //! The service's time of day, learned from the `Date` of its answers. The clock of this host may be wrong by
 //! hours.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_kinesis::config::interceptors::BeforeDeserializationInterceptorContextRef;
 use aws_sdk_kinesis::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_kinesis::error::BoxError;
 use aws_smithy_types::date_time::{DateTime, Format};
+use kinesis_common::sync::Mutex;
 
 use crate::clock::Clock;
 
@@ -28,7 +29,7 @@ impl AnswerDate {
 
     /// The time of the answer by the service's clock, to the second.
     pub(crate) fn date(&self) -> Option<SystemTime> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 }
 
@@ -44,7 +45,7 @@ impl Intercept for AnswerDate {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let date = date_of(context);
-        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut first = self.0.lock();
         *first = first.or(date);
         Ok(())
     }
@@ -73,7 +74,7 @@ impl ServiceClock {
     /// The service's time, to about a second: the latest `Date` and the time that has passed since. Before the
     /// first answer, it is the host's time of day.
     pub(crate) fn now(&self) -> SystemTime {
-        let latest = *self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = *self.latest.lock();
         match latest {
             Some((date, received)) => date + self.clock.now().saturating_sub(received),
             None => self.clock.wall(),
@@ -86,7 +87,7 @@ impl ServiceClock {
 
     fn learn(&self, date: SystemTime) {
         let received = self.clock.now();
-        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some((date, received));
+        *self.latest.lock() = Some((date, received));
     }
 }
 

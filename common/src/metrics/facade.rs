@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ::metrics::{self as facade, Counter, Gauge, Histogram, Label, Metadata};
 
 use super::{Kind, Unit};
+use crate::sync::Mutex;
 
 /// Shards whose handles are kept. Shards come and go.
 const MAX_SHARDS: usize = 1_000;
@@ -82,7 +82,7 @@ impl<S: Eq + Hash> Handles<S> {
         }
         // Two threads may register a series at once: a recorder gives both the same one.
         let handle = register();
-        let mut by_shard = self.lock();
+        let mut by_shard = self.by_shard.lock();
         if by_shard.len() > MAX_SHARDS && !by_shard.contains_key(shard) {
             by_shard.clear();
         }
@@ -91,12 +91,7 @@ impl<S: Eq + Hash> Handles<S> {
     }
 
     fn kept(&self, shard: &str, series: &S) -> Option<Handle> {
-        self.lock().get(shard)?.get(series).cloned()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, HashMap<S, Handle>>> {
-        // A handle is a cache entry: nothing depends on it.
-        self.by_shard.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_shard.lock().get(shard)?.get(series).cloned()
     }
 }
 
@@ -128,8 +123,8 @@ mod tests {
 
     impl Watchful {
         fn called(&self, what: &str) {
-            assert!(self.handles.by_shard.try_lock().is_ok(), "{what} under the lock");
-            self.calls.lock().unwrap().push(what.to_owned());
+            assert!(!self.handles.by_shard.is_locked(), "{what} under the lock");
+            self.calls.lock().push(what.to_owned());
         }
 
         fn record(&self, shard: &str, name: &'static str, kind: Kind, value: f64, count: u64) {
@@ -202,7 +197,7 @@ mod tests {
         let calls = ["increment 3", "set 7", "record 2.5"];
         let first = calls.into_iter().flat_map(|call| ["register", call]);
         let expected: Vec<_> = first.chain(calls).collect();
-        assert_eq!(*recorder.calls.lock().unwrap(), expected);
+        assert_eq!(*recorder.calls.lock(), expected);
     }
 
     #[test]
@@ -212,7 +207,7 @@ mod tests {
             // 42 bytes, as a mean of 9 records: neither more nor less.
             recorder.record("shard-1", "Bytes", Kind::Counter, 42.0 / 9.0, 9);
         });
-        assert_eq!(*recorder.calls.lock().unwrap(), ["register", "increment 42"]);
+        assert_eq!(*recorder.calls.lock(), ["register", "increment 42"]);
     }
 
     #[test]
@@ -224,7 +219,7 @@ mod tests {
             describe("C", Unit::Milliseconds, Kind::Distribution, "c");
         });
         assert_eq!(
-            *recorder.calls.lock().unwrap(),
+            *recorder.calls.lock(),
             [
                 "describe counter A Some(Count)",
                 "describe gauge B Some(Bytes)",
@@ -239,7 +234,7 @@ mod tests {
         with_local_recorder(&recorder, || {
             for shard in 0..3 * MAX_SHARDS {
                 recorder.record(&format!("shard-{shard}"), "Records", Kind::Counter, 1.0, 1);
-                assert!(recorder.handles.lock().len() <= MAX_SHARDS + 1);
+                assert!(recorder.handles.by_shard.lock().len() <= MAX_SHARDS + 1);
             }
         });
     }

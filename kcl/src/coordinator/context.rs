@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use kinesis_common::sync::Mutex;
 use tokio::sync::Notify;
 
 use super::deletion_check::MissingResources;
@@ -86,7 +87,7 @@ impl Context {
         let stop = WorkerStop::default();
         let fleet = FleetView::new(worker.id.clone(), worker.process, worker.failover);
         Self {
-            fleet: SharedFleetView::new(fleet),
+            fleet: Arc::new(Mutex::new(fleet)),
             held: Arc::new(HeldLeases::new(worker.max_leases)),
             tasks: TaskGroup::new(Arc::clone(&worker.executor), stop.stopped.clone()),
             missing: MissingResources::default(),

@@ -5,9 +5,10 @@
 //! allow that, and judge such a worker by its share of the throughput.
 
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use kinesis_common::sync::Mutex;
 use tokio::sync::Notify;
 
 use super::context::Context;
@@ -48,7 +49,7 @@ impl RowTimes {
 #[derive(Debug)]
 pub(super) struct Heartbeat {
     ctx: Arc<Context>,
-    row_times: Mutex<RowTimes>,
+    pub(super) row_times: Mutex<RowTimes>,
     /// Wakes the task: the row is to be written again.
     due: Notify,
 }
@@ -61,11 +62,6 @@ impl Heartbeat {
     /// Asks for a heartbeat at once, because another process has replaced the row.
     pub(super) fn write_again(&self) {
         self.due.notify_one();
-    }
-
-    pub(super) fn row_times(&self) -> MutexGuard<'_, RowTimes> {
-        // Each change is one assignment.
-        self.row_times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the row until the worker leaves: writes it every 30 s while this worker has room for
@@ -108,12 +104,12 @@ impl Heartbeat {
         let now = worker.service_clock.epoch_seconds();
         row.may_exist = true;
         // Noted before the call: a write that fails may have been made.
-        self.row_times().attempted(now);
+        self.row_times.lock().attempted(now);
         // Awaited even when the worker leaves: a write that is still on its way could arrive after
         // the row's removal.
         match worker.store.put_worker(&worker.id, now).await {
             Ok(()) => {
-                self.row_times().acknowledged(now);
+                self.row_times.lock().acknowledged(now);
                 self.answered();
                 worker.problems.recovered(KIND, None);
                 if std::mem::take(&mut row.write_failed) {
@@ -154,7 +150,7 @@ impl Heartbeat {
 
     /// Deletes the row, if it is still as this process wrote it.
     async fn delete(&self) -> Result<(), LeaseStoreError> {
-        let Some(times) = self.row_times().0.clone() else {
+        let Some(times) = self.row_times.lock().0.clone() else {
             return Ok(());
         };
         self.ctx.worker.store.delete_worker(&self.ctx.worker.id, times).await

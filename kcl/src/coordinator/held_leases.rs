@@ -1,9 +1,10 @@
 //! The leases that this worker holds, and how many more it may hold.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use kinesis_common::sync::Mutex;
 use tokio::sync::Notify;
 
 use crate::lease::{HeldLease, WeakHeldLease};
@@ -48,11 +49,6 @@ impl HeldLeases {
         }
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        // Each change is one map operation.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// While `is_held_back`, no lease can be claimed.
     pub(crate) fn hold_back(&self, is_held_back: bool) {
         self.held_back.store(is_held_back, Ordering::Relaxed);
@@ -72,7 +68,7 @@ impl HeldLeases {
 
     /// True if this worker holds as many leases as it may.
     pub(crate) fn is_full(&self) -> bool {
-        self.inner().load() >= self.max_leases
+        self.inner.lock().load() >= self.max_leases
     }
 
     /// True if other workers may hand this worker a lease.
@@ -95,7 +91,7 @@ impl HeldLeases {
         if self.is_held_back() {
             return None;
         }
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         if inner.load() >= self.max_leases
             || inner.held.contains_key(key)
             || !inner.claimed.insert(key.to_owned())
@@ -109,19 +105,19 @@ impl HeldLeases {
 
     /// Removes a lease whose renewer has ended.
     pub(crate) fn remove(&self, key: &str) {
-        self.inner().held.remove(key);
+        self.inner.lock().held.remove(key);
         self.changed.notify_one();
     }
 
     /// True if the lease is held or claimed, or was lost while its consumer has not ended yet.
     pub(crate) fn contains(&self, key: &str) -> bool {
-        let inner = self.inner();
+        let inner = self.inner.lock();
         inner.held.contains_key(key) || inner.claimed.contains(key)
     }
 
     /// The lease, if this worker holds it.
     pub(crate) fn held(&self, key: &str) -> Option<HeldLease> {
-        let held_lease = self.inner().held.get(key)?.upgrade()?;
+        let held_lease = self.inner.lock().held.get(key)?.upgrade()?;
         held_lease.is_held().then_some(held_lease)
     }
 }
@@ -136,7 +132,7 @@ pub(crate) struct Claim {
 impl Claim {
     /// Notes that the lease was acquired.
     pub(crate) fn fulfil(self, held_lease: &HeldLease) {
-        let mut inner = self.leases.inner();
+        let mut inner = self.leases.inner.lock();
         inner.claimed.remove(&self.key);
         inner.held.insert(self.key.clone(), held_lease.downgrade());
     }
@@ -144,7 +140,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.leases.inner().claimed.remove(&self.key);
+        self.leases.inner.lock().claimed.remove(&self.key);
         self.leases.changed.notify_one();
     }
 }

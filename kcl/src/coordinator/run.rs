@@ -214,7 +214,7 @@ impl Coordinator {
 
     /// What the worker knows of the fleet from its scans of the lease table.
     pub(crate) fn fleet_view(&self) -> SharedFleetView {
-        self.ctx.fleet.clone()
+        Arc::clone(&self.ctx.fleet)
     }
 
     /// Resolves when coordination cannot go on.

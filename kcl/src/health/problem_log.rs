@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use kinesis_common::sync::Mutex;
 
 use super::{Problem, ProblemKind};
 use crate::clock::Clock;
@@ -66,7 +68,7 @@ impl ProblemLog {
         let now = self.clock.now();
         // Before the lock: the text may be made by code of the user.
         let cause = cause.to_string();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let State { entries, totals } = &mut *state;
         *totals.entry(kind).or_default() += 1;
         let key = (kind, shard_id.map(str::to_owned));
@@ -93,7 +95,7 @@ impl ProblemLog {
         if self.count.load(Ordering::Relaxed) == 0 {
             return false;
         }
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let entries = &mut state.entries;
         let removed = entries.remove(&(kind, shard_id.map(str::to_owned)));
         self.count.store(entries.len(), Ordering::Relaxed);
@@ -103,7 +105,7 @@ impl ProblemLog {
     /// Removes the problems of a shard that this worker does not own any more. What a scan found about its lease stays
     /// until the next scan.
     pub(crate) fn forget_shard(&self, shard_id: &str) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let entries = &mut state.entries;
         entries.retain(|(kind, shard), _| {
             *kind == ProblemKind::CorruptLease || shard.as_deref() != Some(shard_id)
@@ -113,13 +115,13 @@ impl ProblemLog {
 
     /// Failures since the start by kind, also those that are over.
     pub(crate) fn totals(&self) -> BTreeMap<ProblemKind, u64> {
-        self.state().totals.clone()
+        self.state.lock().totals.clone()
     }
 
     /// The problem of this kind, if there is one now.
     pub(crate) fn find(&self, kind: ProblemKind, shard_id: Option<&str>) -> Option<Problem> {
         let now = self.clock.now();
-        let state = self.state();
+        let state = self.state.lock();
         let (key, entry) = state.entries.get_key_value(&(kind, shard_id.map(str::to_owned)))?;
         Some(entry.problem(key, now))
     }
@@ -127,13 +129,8 @@ impl ProblemLog {
     /// All present problems.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let now = self.clock.now();
-        let state = self.state();
+        let state = self.state.lock();
         state.entries.iter().map(|(key, entry)| entry.problem(key, now)).collect()
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Each change is one insertion or removal, so a panic elsewhere leaves a valid state.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -187,7 +184,7 @@ mod tests {
         struct Asks<'a>(&'a ProblemLog);
         impl Display for Asks<'_> {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                let is_free = self.0.state.try_lock().is_ok();
+                let is_free = !self.0.state.is_locked();
                 write!(f, "{is_free}")
             }
         }

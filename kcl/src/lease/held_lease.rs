@@ -1,13 +1,14 @@
 //! A lease that this worker holds, as the consumer of its shard sees it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use kinesis_aggregation::HashKeyRange;
+use kinesis_common::sync::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +17,7 @@ use super::fence::Fence;
 use super::model::{Lease, PendingCheckpoint};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::Clock;
-use crate::progress::ShardProgress;
+use crate::progress::{Progress, ShardProgress};
 
 /// Identifies an ownership of a shard, for writes to a store of the user's own.
 ///
@@ -132,7 +133,7 @@ pub(crate) struct HeldLeaseState {
     pub(super) token: FencingToken,
     pub(crate) clock: Arc<dyn Clock>,
     pub(super) services: Arc<dyn RenewerServices>,
-    pub(super) known: Mutex<Known>,
+    pub(crate) known: Mutex<Known>,
     pub(super) progress: ShardProgress,
     /// Cancelled when the lease is lost, or when its consumer has ended.
     pub(super) lost: CancellationToken,
@@ -161,16 +162,11 @@ impl HeldLeaseState {
         if lease.pending.is_none() {
             self.progress.lock().found(&lease.checkpoint);
         }
-        self.known().lease = lease;
-    }
-
-    pub(crate) fn known(&self) -> MutexGuard<'_, Known> {
-        // Each change is one assignment, so a panic elsewhere cannot leave it half done.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().lease = lease;
     }
 
     pub(crate) fn is_held(&self) -> bool {
-        !self.lost.is_cancelled() && !self.known().fence.has_fallen(self.clock.now())
+        !self.lost.is_cancelled() && !self.known.lock().fence.has_fallen(self.clock.now())
     }
 
     pub(super) fn lease_lost(&self) -> CheckpointError {
@@ -211,7 +207,7 @@ impl HeldLease {
             token: FencingToken { lease_key: lease.key.clone(), counter: lease.counter },
             clock,
             services,
-            progress: ShardProgress::new(lease.checkpoint.clone()),
+            progress: Arc::new(Mutex::new(Progress::new(lease.checkpoint.clone()))),
             known: Mutex::new(Known { lease, fence }),
             lost: CancellationToken::new(),
             handoff: CancellationToken::new(),
@@ -228,7 +224,7 @@ impl HeldLease {
 
     /// The lease as last read or written.
     pub(crate) fn lease(&self) -> Lease {
-        self.state.known().lease.clone()
+        self.state.known.lock().lease.clone()
     }
 
     pub(crate) fn progress(&self) -> &ShardProgress {
@@ -405,7 +401,7 @@ impl WeakHeldLease {
 
     /// The counter of the lease as last read or written.
     pub(crate) fn counter(&self) -> u64 {
-        self.state.known().lease.counter
+        self.state.known.lock().lease.counter
     }
 
     /// True if the consumer ended the ownership by [`LeaseEnd::Aborted`].

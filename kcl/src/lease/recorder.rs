@@ -1,11 +1,12 @@
 //! A double of a lease's renewer, which keeps the writes in memory. For tests of what uses a held lease.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use kinesis_common::sync::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -75,11 +76,11 @@ impl Recorder {
         if self.state.lost.is_cancelled() {
             return Err(self.state.lease_lost());
         }
-        let mut log = self.log();
+        let mut log = self.log.lock();
         if let Some(failure) = log.failures.pop_front() {
             return Err(failure);
         }
-        let mut lease = self.state.known().lease.clone();
+        let mut lease = self.state.known.lock().lease.clone();
         lease.pending = request.pending.clone();
         if let Some(checkpoint) = &request.checkpoint {
             lease.checkpoint = checkpoint.clone();
@@ -89,20 +90,15 @@ impl Recorder {
         Ok(())
     }
 
-    fn log(&self) -> MutexGuard<'_, Log> {
-        // Each change is one push or pop.
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The checkpoints that were written, in order.
     pub(crate) fn checkpoints(&self) -> Vec<Checkpoint> {
-        self.log().checkpoints.clone()
+        self.log.lock().checkpoints.clone()
     }
 
     /// Lets one write fail with `error`, after the failures that were injected before.
     #[cfg(feature = "testing")]
     pub(crate) fn fail_next(&self, error: CheckpointError) {
-        self.log().failures.push_back(error);
+        self.log.lock().failures.push_back(error);
     }
 
     /// Tells the consumer to stop, as a planned stop of the worker and a handoff do.

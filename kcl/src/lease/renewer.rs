@@ -185,7 +185,7 @@ impl LeaseRenewer {
     }
 
     fn is_lost_or_expired(&self, now: Duration) -> bool {
-        self.state.lost.is_cancelled() || self.state.known().fence.has_fallen(now)
+        self.state.lost.is_cancelled() || self.state.known.lock().fence.has_fallen(now)
     }
 
     /// The time at which the waiting checkpoint, or else the renewal, is due.
@@ -193,12 +193,12 @@ impl LeaseRenewer {
         if self.waiting.is_some() {
             return self.retry_at;
         }
-        let due = self.state.known().fence.renewal_due(self.schedule.interval());
+        let due = self.state.known.lock().fence.renewal_due(self.schedule.interval());
         due.max(self.retry_at)
     }
 
     fn next_event(&self) -> Duration {
-        let fence = self.state.known().fence.deadline();
+        let fence = self.state.known.lock().fence.deadline();
         let handoff = self.handoff_deadline.unwrap_or(Duration::MAX);
         fence.min(self.write_due()).min(handoff)
     }
@@ -250,7 +250,7 @@ impl LeaseRenewer {
         let throughput = self.sample_throughput();
         let began = self.now();
         let (was_unproven, before) = {
-            let known = self.state.known();
+            let known = self.state.known.lock();
             (known.fence.is_unproven(), known.lease.checkpoint.clone())
         };
         let written = self.write(|renewer, lease| {
@@ -266,7 +266,7 @@ impl LeaseRenewer {
         match written.await {
             Written::Done => {
                 let (carried, unproven) = {
-                    let known = self.state.known();
+                    let known = self.state.known.lock();
                     (known.lease.checkpoint != before, known.fence.is_unproven())
                 };
                 if carried {
@@ -327,7 +327,7 @@ impl LeaseRenewer {
         match written.await {
             Written::Done => Ok(()),
             Written::Superseded(requested) => {
-                let lowest = self.state.known().lease.checkpoint.clone();
+                let lowest = self.state.known.lock().lease.checkpoint.clone();
                 let highest = self.state.progress.lock().highest().max(lowest.clone());
                 Err(CheckpointError::out_of_range(requested, lowest, highest))
             }
@@ -349,7 +349,7 @@ impl LeaseRenewer {
     ) -> Written {
         let store = Arc::clone(&self.context.store);
         for _ in 0..ADOPTIONS {
-            let known = self.state.known().lease.clone();
+            let known = self.state.known.lock().lease.clone();
             let write = match make(self, &known) {
                 Ok(write) => write,
                 Err(superseded) => return Written::Superseded(superseded),
@@ -360,7 +360,7 @@ impl LeaseRenewer {
             };
             match outcome {
                 Ok(Outcome::Applied(lease)) => {
-                    self.state.known().fence.succeeded(sent);
+                    self.state.known.lock().fence.succeeded(sent);
                     self.schedule.succeeded();
                     self.context.retries.succeeded(self.now());
                     self.recovered(ProblemKind::LeaseRenewalFailing);
@@ -368,7 +368,7 @@ impl LeaseRenewer {
                     return Written::Done;
                 }
                 Ok(Outcome::AppliedBefore(lease)) => {
-                    self.state.known().fence.read_back();
+                    self.state.known.lock().fence.read_back();
                     self.learn(lease);
                     return Written::Done;
                 }
@@ -379,12 +379,12 @@ impl LeaseRenewer {
                         return self.lose(&loss);
                     };
                     if lease.counter != known.counter {
-                        self.state.known().fence.read_back();
+                        self.state.known.lock().fence.read_back();
                     }
                     self.learn(lease);
                 }
                 Err(error) => {
-                    self.state.known().fence.failed();
+                    self.state.known.lock().fence.failed();
                     return Written::Failed(error);
                 }
             }
@@ -405,7 +405,7 @@ impl LeaseRenewer {
         let noted = self.context.problems.failed(kind, Some(shard_id), error);
         // In an outage all leases fail. Lines about some of them are enough.
         if noted.log && self.context.retries.may_log(self.now()) {
-            let left = self.state.known().fence.deadline().saturating_sub(self.now());
+            let left = self.state.known.lock().fence.deadline().saturating_sub(self.now());
             tracing::warn!(
                 shard_id, %error, failures = noted.failures, ?left,
                 "renewal failed, tried again until the lease expires here"
@@ -415,7 +415,7 @@ impl LeaseRenewer {
 
     fn adopt(&self, known: &Lease, seen: Option<Lease>) -> Option<Lease> {
         let RenewerContext { worker_id, process, .. } = &self.context;
-        adopt(worker_id, *process, known, seen, self.state.known().fence.is_unclear())
+        adopt(worker_id, *process, known, seen, self.state.known.lock().fence.is_unclear())
     }
 
     /// Awaits a call. `None`: the fence fell, or the lease was lost, before the answer.
@@ -439,7 +439,7 @@ impl LeaseRenewer {
         let began = self.now();
         let mut noted = false;
         loop {
-            let deadline = self.state.known().fence.deadline();
+            let deadline = self.state.known.lock().fence.deadline();
             let left = deadline.saturating_sub(self.now());
             if left.is_zero() {
                 return None;
@@ -479,7 +479,7 @@ impl LeaseRenewer {
     /// earlier.
     fn pause(&mut self) -> Duration {
         let now = self.now();
-        let fence = self.state.known().fence.deadline();
+        let fence = self.state.known.lock().fence.deadline();
         let last_calls = self.context.stop.last_calls.get().copied();
         // After the last calls of a planned stop, leases of running processors are still renewed.
         let deadline = match last_calls.filter(|at| *at > now) {

@@ -182,7 +182,7 @@ impl Running {
         let (held_lease, recorder) = HeldLease::recorded(lease, Arc::clone(&clock));
         let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
         let totals = Arc::new(Totals::new(Meter::default(), problems));
-        let status = Arc::new(ShardStatus::new(SHARD, held_lease.progress().clone(), totals));
+        let status = Arc::new(ShardStatus::new(SHARD, Arc::clone(held_lease.progress()), totals));
         let processor = Arc::new(Processor {
             takes,
             deeds: Mutex::new(deeds.iter().copied().collect()),

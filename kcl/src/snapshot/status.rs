@@ -1,8 +1,10 @@
 //! The state of a shard, as its tasks note it for snapshots, health and metrics.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use kinesis_common::sync::Mutex;
 
 use super::calls::Work;
 use super::{AggregateCounts, ShardSnapshot, WorkerSnapshot};
@@ -59,11 +61,11 @@ impl ShardStatus {
     }
 
     pub(crate) fn state(&self) -> ShardState {
-        *lock(&self.state)
+        *self.state.lock()
     }
 
     pub(crate) fn enter(&self, state: ShardState) {
-        *lock(&self.state) = state;
+        *self.state.lock() = state;
     }
 
     pub(crate) fn meter(&self) -> &Meter {
@@ -99,17 +101,17 @@ impl ShardStatus {
 
     /// Notes that the processor has finished with its batch.
     pub(crate) fn batch_processed(&self) {
-        lock(&self.work).has_no_batch();
+        self.work.lock().has_no_batch();
     }
 
     /// Notes that the processor is given the records from `first` to `last`.
     pub(crate) fn took_batch(&self, first: &ExtendedSequenceNumber, last: &ExtendedSequenceNumber) {
-        lock(&self.work).took_batch(self.now(), first.clone(), last.clone());
+        self.work.lock().took_batch(self.now(), first.clone(), last.clone());
     }
 
     /// Notes that a call of the processor begins. It has ended when the guard is dropped.
     pub(crate) fn call(&self, name: &'static str) -> CallGuard<'_> {
-        lock(&self.work).began(name, self.now());
+        self.work.lock().began(name, self.now());
         CallGuard(self)
     }
 
@@ -122,14 +124,14 @@ impl ShardStatus {
             if let Some(lag) = lag {
                 self.measure(Metric::ProcessingLag, milliseconds(lag));
             }
-            let call = lock(&self.work).call(now);
+            let call = self.work.lock().call(now);
             let running_for = call.map_or(Duration::ZERO, |call| call.running_for);
             self.measure(Metric::ProcessorCallTime, milliseconds(running_for));
         }
         let (slow, noted) = {
             // The problem is noted under the lock, which the end of the call needs, too. So a call that has ended
             // is never noted as stuck.
-            let mut work = lock(&self.work);
+            let mut work = self.work.lock();
             let slow = limit.and_then(|limit| work.slow(limit, now));
             let Some(slow) = slow else { return };
             let (kind, shard) = (ProblemKind::ProcessorStuck, Some(&*self.shard_id));
@@ -172,7 +174,7 @@ impl ShardStatus {
     }
 
     pub(crate) fn found(&self, counts: &AggregateCounts) {
-        lock(&self.totals.aggregates).add(counts);
+        self.totals.aggregates.lock().add(counts);
     }
 
     pub(crate) fn snapshot(&self) -> ShardSnapshot {
@@ -180,7 +182,7 @@ impl ShardStatus {
         let (calls, reads) = (find(ProblemKind::ProcessorFailing), find(ProblemKind::ReadsFailing));
         let now = self.now();
         let (call, batch_in_hand_for) = {
-            let work = lock(&self.work);
+            let work = self.work.lock();
             (work.call(now), work.batch_in_hand_for(now))
         };
         let (lag, millis_behind_latest) = {
@@ -209,7 +211,7 @@ pub(crate) struct CallGuard<'a>(&'a ShardStatus);
 
 impl Drop for CallGuard<'_> {
     fn drop(&mut self) {
-        if lock(&self.0.work).ended() {
+        if self.0.work.lock().ended() {
             let kind = ProblemKind::ProcessorStuck;
             let shard_id = self.0.shard_id.as_str();
             self.0.problems().recovered(kind, Some(shard_id));
@@ -236,7 +238,7 @@ impl Totals {
         buffered_bytes: usize,
     ) -> WorkerSnapshot {
         shards.sort_by(|a, b| a.shard_id.cmp(&b.shard_id));
-        let aggregates = *lock(&self.aggregates);
+        let aggregates = *self.aggregates.lock();
         WorkerSnapshot {
             worker_id: worker_id.to_owned(),
             shards,
@@ -251,9 +253,4 @@ impl Totals {
             buffered_bytes,
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change is one assignment or sum, so a panic elsewhere leaves a valid state.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,11 +5,12 @@
 //! back when the leases exist. The lock only saves writes. Every write is conditional, so a worker that
 //! finds the holder silent creates leases, too.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use fastrand::Rng;
+use kinesis_common::sync::Mutex;
 
 use super::hierarchy::NewLease;
 use super::sync::{ShardSync, Survey, SyncError};
@@ -224,7 +225,7 @@ impl<'a> Starter<'a> {
     }
 
     fn random<T>(&self, draw: impl FnOnce(&mut Rng) -> T) -> T {
-        draw(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner))
+        draw(&mut self.random.lock())
     }
 }
 

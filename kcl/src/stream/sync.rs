@@ -4,12 +4,13 @@
 mod children;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, stream};
 use kinesis_aggregation::{HashKey, HashKeyRange};
+use kinesis_common::sync::Mutex;
 
 use super::cleanup::{FinishedSince, finished};
 use super::hierarchy::{NewLease, missing_leases, sentinel};
@@ -194,12 +195,7 @@ impl ShardSync {
             noted?;
         }
         let done = finished(&table.leases, listed);
-        let due = self
-            .finished
-            .lock()
-            // Its changes are single map operations.
-            .unwrap_or_else(PoisonError::into_inner)
-            .due(done, self.clock.now());
+        let due = self.finished.lock().due(done, self.clock.now());
         let mut deleted = 0;
         let mut deletes: Vec<StoreFuture<'_, Outcome>> = Vec::new();
         deletes.extend(due.into_iter().map(|lease| self.store.write(lease, LeaseWrite::Delete)));

@@ -1,13 +1,14 @@
 //! Consumers of the shards that a running worker owns, and what its handle sees of them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
+use kinesis_common::sync::Mutex;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -84,11 +85,12 @@ impl View {
     }
 
     pub(super) fn why_not_running(&self, shard_id: &str) -> Option<WhyNotRunning> {
-        let (own, leases) = self.with_shards(|shards| {
+        let (own, leases) = {
+            let shards = self.shards.lock();
             let mut latest_first = shards.values().rev();
             let own = latest_first.find(|status| status.shard_id() == shard_id);
             (own.map(|status| status.state()), shards.len())
-        });
+        };
         let config = &self.config;
         let asker = Asker {
             worker_id: &self.worker_id,
@@ -105,7 +107,7 @@ impl View {
     /// Warns of slow processor calls, and reports the progress of each shard.
     pub(super) fn watch_over_shards(&self) {
         let limit = self.config.log_warning_for_task_after;
-        let shards: Vec<_> = self.with_shards(|shards| shards.values().cloned().collect());
+        let shards: Vec<_> = self.shards.lock().values().cloned().collect();
         for status in shards {
             status.watch_over(limit);
         }
@@ -132,14 +134,8 @@ impl View {
         Health::new(problems, self.config.failover_time)
     }
 
-    fn with_shards<T>(&self, act: impl FnOnce(&mut BTreeMap<u64, Arc<ShardStatus>>) -> T) -> T {
-        act(&mut self.shards.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     pub(super) fn snapshot(&self) -> WorkerSnapshot {
-        let shards = self.with_shards(|shards| {
-            shards.values().map(|status| status.snapshot()).collect::<Vec<_>>()
-        });
+        let shards = self.shards.lock().values().map(|status| status.snapshot()).collect();
         self.totals.snapshot(self.worker_id(), shards, self.budget.held())
     }
 }
@@ -193,12 +189,12 @@ impl Shards {
         }
         let status = Arc::new(ShardStatus::new(
             held_lease.shard_id(),
-            held_lease.progress().clone(),
+            Arc::clone(held_lease.progress()),
             Arc::clone(&self.view.totals),
         ));
         let number = self.held_leases;
         self.held_leases += 1;
-        self.view.with_shards(|shards| shards.insert(number, Arc::clone(&status)));
+        self.view.shards.lock().insert(number, Arc::clone(&status));
         (number, status)
     }
 
@@ -286,7 +282,7 @@ impl Shards {
             return std::future::pending().await;
         };
         let owned = self.owned.remove(&number);
-        self.view.with_shards(|shards| shards.remove(&number));
+        self.view.shards.lock().remove(&number);
         self.count(self.owned.len());
         let shard_id = owned.map(|owned| owned.held_lease.shard_id().to_owned());
         let shard_id = shard_id.unwrap_or_default();
@@ -316,7 +312,7 @@ impl Shards {
 /// A worker that has ended, for any reason, owns no shard.
 impl Drop for Shards {
     fn drop(&mut self) {
-        self.view.with_shards(BTreeMap::clear);
+        self.view.shards.lock().clear();
         // If a panic of the metrics recorder ended the worker, a second one would abort the process.
         if !std::thread::panicking() {
             self.count(0);

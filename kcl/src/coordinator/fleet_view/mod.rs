@@ -9,8 +9,10 @@ mod other_processes;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use kinesis_common::sync::Mutex;
 
 pub(crate) use self::lease_history::ReadTime;
 pub(crate) use self::other_processes::Sighting;
@@ -21,21 +23,9 @@ use self::workers::Workers;
 use crate::lease::{LeaderLock, Lease, Snapshot};
 use crate::lease_table::LeaseTableSnapshot;
 
-/// The one [`FleetView`] of a worker, shared by its tasks.
-#[derive(Debug, Clone)]
-pub(crate) struct SharedFleetView(Arc<Mutex<FleetView>>);
-
-impl SharedFleetView {
-    pub(crate) fn new(fleet: FleetView) -> Self {
-        Self(Arc::new(Mutex::new(fleet)))
-    }
-
-    /// Locks the view. No caller holds the lock while it awaits or runs code of the application.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, FleetView> {
-        // A panic under the lock ends the worker anyway.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// The one [`FleetView`] of a worker, shared by its tasks. No task holds the lock while it awaits or
+/// runs code of the application.
+pub(crate) type SharedFleetView = Arc<Mutex<FleetView>>;
 
 /// The lease table, the workers and the leader, as this worker observed them over time.
 #[derive(Debug)]

@@ -1,9 +1,9 @@
 //! The lease table of a start: found or created, checked, and given the state of the fleet.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use aws_sdk_dynamodb::Client;
+use kinesis_common::sync::Mutex;
 
 use super::failure::{Failure, store_failed, table_failed};
 use crate::config::{ConsumerConfig, OnRecreatedStream};
@@ -35,7 +35,7 @@ impl LeaseTable<'_> {
     /// not find the table.
     pub(super) async fn make_ready(&self) -> Result<(), Failure> {
         let Migration { client, table, .. } = self.migration;
-        let known = self.existed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let known = self.existed.lock().take();
         let exists = match known {
             Some(existed) => existed,
             None => find(client, (table, attribute::KEY)).await?,

@@ -6,12 +6,13 @@ mod lease_table;
 mod retry;
 mod tables;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_sdk_kinesis::types::StreamStatus;
 use kinesis_common::stream_name::StreamName;
+use kinesis_common::sync::Mutex;
 
 pub(crate) use self::admin::{AdminParts, find_leases};
 pub(super) use self::failure::{Failure, call_failed};

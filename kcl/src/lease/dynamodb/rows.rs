@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
-use std::sync::{Mutex, PoisonError};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
+use kinesis_common::sync::Mutex;
 
 use super::{DynamoDbLeaseStore, refused};
 use crate::lease::error::{CallErrorKind, LeaseStoreError, classify};
@@ -163,8 +163,7 @@ impl LegacyLeader {
             .send()
             .await
             .map_err(|error| classify("GetItem (leader)", &error));
-        // Each change is one assignment.
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.lock();
         let failed_before = std::mem::replace(&mut last.failed, answer.is_err());
         match answer {
             Ok(output) => {

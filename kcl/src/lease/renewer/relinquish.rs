@@ -15,7 +15,7 @@ const HANDOFF_LIMIT: Duration = Duration::from_secs(25);
 
 impl LeaseRenewer {
     pub(super) async fn start_handoff(&mut self, to: String) {
-        let lease = self.state.known().lease.clone();
+        let lease = self.state.known.lock().lease.clone();
         if lease.is_handoff_pending() || lease.owner.as_ref() == Some(&to) {
             return;
         }
@@ -94,8 +94,8 @@ impl LeaseRenewer {
         // The first attempt needs no budget, even if renewals failed.
         self.schedule.forget_failures();
         let mut failed = None;
-        while !self.state.known().fence.has_fallen(self.now()) {
-            let lease = self.state.known().lease.clone();
+        while !self.state.known.lock().fence.has_fallen(self.now()) {
+            let lease = self.state.known.lock().lease.clone();
             // This comes before the budget, because often nothing has to be written.
             let Some(to) = choose(&lease) else {
                 return left_to_expire("the handoff was taken back");

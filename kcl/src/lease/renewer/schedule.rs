@@ -8,10 +8,10 @@
 //! before its deadline, needs no budget. So a throttled table sees each lease about twice in the time in which it is
 //! normally renewed once.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
+use kinesis_common::sync::Mutex;
 
 /// Limit of the first pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -123,7 +123,7 @@ impl RetryBudget {
     const LOG_INTERVAL: Duration = Duration::from_secs(2);
 
     fn with<T>(&self, now: Duration, act: impl FnOnce(&mut Saved) -> T) -> T {
-        let mut saved = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut saved = self.0.lock();
         let saved =
             saved.get_or_insert(Saved { attempts: Self::PER_SECOND, at: now, logged: None });
         let earned = Self::PER_SECOND * now.saturating_sub(saved.at).as_secs_f64();

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{RecordDistributionStrategy, StreamMode, StreamModeDetails};
+use kinesis_common::sync::Mutex;
 use kinesis_testkit::{Fault, LocalAws, LocalAwsBuilder, ManualClock};
 
 use super::*;
@@ -14,7 +15,7 @@ use crate::current_stream::find_stream;
 use crate::health::ProblemLog;
 use crate::lease::StreamIdentity;
 use crate::metrics::Meter;
-use crate::progress::ShardProgress;
+use crate::progress::Progress;
 use crate::retrieval::ByteBudget;
 use crate::sequence::SequenceNumber;
 use crate::snapshot::Totals;
@@ -89,7 +90,7 @@ impl Reader {
         let totals = Arc::new(Totals::new(Meter::default(), problems));
         let status = Arc::new(ShardStatus::new(
             shard_id,
-            ShardProgress::new(Checkpoint::TrimHorizon),
+            Arc::new(Mutex::new(Progress::new(Checkpoint::TrimHorizon))),
             totals,
         ));
         let stream = Arc::new(CurrentStream::new(

@@ -39,20 +39,20 @@ impl Way {
     }
 
     fn calls(&self, operation: &str) -> usize {
-        self.calls.lock().unwrap().get(operation).copied().unwrap_or(0)
+        self.calls.lock().get(operation).copied().unwrap_or(0)
     }
 }
 
 impl Link for Way {
     fn passage(&self, is_write: bool) -> Passage {
-        if is_write && self.random.lock().unwrap().u32(..1000) < self.throttled {
+        if is_write && self.random.lock().u32(..1000) < self.throttled {
             return Passage::Throttled;
         }
         Passage::Through { there: self.takes / 2, back: Some(self.takes / 2) }
     }
 
     fn attempted(&self, operation: &'static str) {
-        *self.calls.lock().unwrap().entry(operation).or_default() += 1;
+        *self.calls.lock().entry(operation).or_default() += 1;
     }
 }
 

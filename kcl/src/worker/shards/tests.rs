@@ -45,7 +45,7 @@ fn shards(executor: Handle) -> (Shards, Arc<ProblemLog>) {
     };
     let fleet = FleetView::new("worker", 1, worker.config.failover_time);
     let (states, meter) = (StateSender::default(), Meter::default());
-    let fleet = SharedFleetView::new(fleet);
+    let fleet = Arc::new(Mutex::new(fleet));
     let view = View::new(&worker, fleet, states, meter, Arc::clone(&problems));
     (Shards::new(Arc::new(worker), Arc::new(view), 7), problems)
 }

@@ -167,9 +167,9 @@ async fn a_leaving_worker_removes_its_row_though_the_last_writes_were_not_answer
     let now = coordinator.ctx.worker.service_clock.epoch_seconds();
     // The row may be of the write that was answered, or of any write since.
     for written in [now - 34, now - 4, now - 2, now] {
-        heartbeat.row_times().acknowledged(now - 34);
+        heartbeat.row_times.lock().acknowledged(now - 34);
         for attempt in [now - 4, now - 2, now] {
-            heartbeat.row_times().attempted(attempt);
+            heartbeat.row_times.lock().attempted(attempt);
         }
         store(&aws).put_worker("w1", written).await.unwrap();
         coordinator.scanner.heartbeat.withdraw().await;

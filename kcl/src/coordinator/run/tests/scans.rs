@@ -117,7 +117,7 @@ async fn a_worker_that_is_held_back_takes_no_lease_and_writes_no_heartbeat() {
     let heartbeat = Arc::clone(&worker.coordinator.scanner.heartbeat);
     let mut beats = std::pin::pin!(Arc::clone(&heartbeat).run());
     assert!(futures::poll!(&mut beats).is_pending());
-    assert_eq!(*heartbeat.row_times(), RowTimes::default(), "not tried");
+    assert_eq!(*heartbeat.row_times.lock(), RowTimes::default(), "not tried");
     assert!(worker.scan().await.is_none());
     worker.coordinator.hold_back(false);
     assert!(worker.scan().await.is_some());

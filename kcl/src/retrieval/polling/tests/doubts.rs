@@ -37,7 +37,7 @@ impl Doubters {
             let start = Start {
                 status: Arc::new(ShardStatus::new(
                     &shard,
-                    ShardProgress::new(Checkpoint::TrimHorizon),
+                    Arc::new(Mutex::new(Progress::new(Checkpoint::TrimHorizon))),
                     Arc::clone(&totals),
                 )),
                 position: Position::TrimHorizon,

@@ -185,8 +185,8 @@ pub use processor::{
     Records, ShardContext, ShardEnd, Shutdown,
 };
 pub use sequence::{ExtendedSequenceNumber, InvalidSequenceNumber, SequenceNumber};
-pub use shard_state::{ShardState, ShutdownReason};
+pub use shard_state::{ShardShutdown, ShardState, ShutdownReason};
 pub use snapshot::{ProcessorCall, ShardSnapshot, WorkerSnapshot};
 pub use why_not_running::WhyNotRunning;
-pub use worker::{Scheduler, SchedulerBuilder, ShardShutdown, ShutdownReport, WorkerHandle};
+pub use worker::{Scheduler, SchedulerBuilder, ShutdownReport, WorkerHandle};
 pub use worker_state::{StateWatch, WorkerState};

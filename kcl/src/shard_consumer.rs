@@ -27,13 +27,13 @@ use crate::delivery::{AutoCheckpoint, Deaggregator, Invoker, ReadToNote};
 use crate::error::WorkerError;
 use crate::executor::Executor;
 use crate::health::ProblemKind;
-use crate::lease::{ChildShard, HeldLease, LeaseEnd, LeaseOutcome, Retry};
+use crate::lease::{ChildShard, HeldLease, LeaseEnd, Retry};
 use crate::metrics::Metric;
 use crate::processor::{Checkpointer, ErasedFactory, ErasedProcessor, ShardContext};
 use crate::retrieval::{
     ByteBudget, Page, Position, Prefetch, Retrieval, ShardBudget, Start, prefetch,
 };
-use crate::shard_state::{Event, ShardState, ShutdownReason};
+use crate::shard_state::{Event, ShardShutdown, ShardState, ShutdownReason};
 use crate::snapshot::ShardStatus;
 
 /// Interval at which an idle consumer checks whether to write `read_to` to the lease.
@@ -66,7 +66,7 @@ pub(crate) struct ShardConsumer {
     /// The children that the last page of the shard named.
     children: Vec<ChildShard>,
     /// The state of the lease after this worker ended its ownership.
-    outcome: Option<LeaseOutcome>,
+    outcome: Option<ShardShutdown>,
 }
 
 /// An initialised processor.
@@ -107,7 +107,7 @@ impl ShardConsumer {
     ///
     /// # Errors
     /// A failure that ends the whole worker.
-    pub(crate) async fn run(mut self) -> Result<LeaseOutcome, WorkerError> {
+    pub(crate) async fn run(mut self) -> Result<ShardShutdown, WorkerError> {
         let shard_id = self.held_lease.shard_id().to_owned();
         let mut state = ShardState::acquired(self.held_lease.lease().has_ended());
         let mut running = None;
@@ -141,7 +141,7 @@ impl ShardConsumer {
         }
         self.status.enter(state);
         self.invoker.drop_processor(running);
-        fatal.map_or(Ok(self.outcome.unwrap_or(LeaseOutcome::Lost)), Err)
+        fatal.map_or(Ok(self.outcome.unwrap_or(ShardShutdown::Lost)), Err)
     }
 
     /// Waits until the parent shards are done.

@@ -1,4 +1,6 @@
-//! The states of an owned shard, and the transitions between them. Pure.
+//! The states of an owned shard, the transitions between them, and what becomes of its lease at the end. Pure.
+
+use std::fmt;
 
 /// State of an owned shard. The states are those of the Java library's `ConsumerStates`, without its waiting steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,6 +30,34 @@ pub enum ShutdownReason {
     ShardEnd,
     /// The lease is lost: another worker has it, or it expired.
     LeaseLost,
+}
+
+/// Outcome of a planned stop for one shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum ShardShutdown {
+    /// The processor stopped, and the lease was transferred to another worker, which continues at once.
+    HandedOver {
+        /// Id of that worker.
+        to: String,
+    },
+    /// The processor stopped, and the lease has no owner: any worker may take it.
+    Released,
+    /// The processor stopped, and the lease waits for the next process of this worker id.
+    Kept,
+    /// The shard was processed to its end.
+    Ended,
+    /// The lease was lost before the stop could transfer it: another worker has it, or it expired.
+    Lost,
+    /// The processor stopped, and the lease could not be transferred. It still names this worker: another worker
+    /// continues after the last checkpoint after the failover time.
+    LeftToExpire {
+        /// Reason for which it could not be transferred.
+        cause: String,
+    },
+    /// The processor had not returned by the deadline and was aborted. The lease expires.
+    Aborted,
 }
 
 /// Event that may change the state of a shard.
@@ -63,6 +93,22 @@ impl ShardState {
             (Self::Initializing, Event::Initialized) => Self::Processing,
             (Self::ShuttingDown(_), Event::Finished) => Self::Done,
             (state, _) => state,
+        }
+    }
+}
+
+impl fmt::Display for ShardShutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HandedOver { to } => write!(f, "handed over to {to}"),
+            Self::Released => f.write_str("released"),
+            Self::Kept => f.write_str("kept for the next process of this worker id"),
+            Self::Ended => f.write_str("processed to its end"),
+            Self::Lost => f.write_str("lost before it could be transferred"),
+            Self::LeftToExpire { cause } => write!(f, "left to expire: {cause}"),
+            Self::Aborted => {
+                f.write_str("aborted, because its processor did not return; the lease expires")
+            }
         }
     }
 }

@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use super::context::Context;
 use super::scan::Scanner;
 use crate::config::OnStop;
-use crate::lease::{Lease, LeaseOutcome, LeaseWrite};
+use crate::lease::{Lease, LeaseWrite};
+use crate::shard_state::ShardShutdown;
 
 /// The steps of a planned stop that write to the lease table.
 #[derive(Debug, Clone)]
@@ -28,7 +29,7 @@ impl PlannedStop {
 
     /// Passes on the leases that name this worker and that it does not process. Returns what became
     /// of each, by shard.
-    pub(super) async fn pass_leases_on(self) -> Vec<(String, LeaseOutcome)> {
+    pub(super) async fn pass_leases_on(self) -> Vec<(String, ShardShutdown)> {
         let scan = match self.scanner.scan(true).await {
             Ok(scan) => scan,
             Err(error) => {
@@ -53,7 +54,7 @@ impl PlannedStop {
     }
 
     /// Passes one lease on. Returns `None` if the lease stays as it is.
-    async fn pass_on(&self, lease: &Lease) -> Option<LeaseOutcome> {
+    async fn pass_on(&self, lease: &Lease) -> Option<ShardShutdown> {
         let Context { worker, fleet, .. } = &*self.scanner.ctx;
         // No processor of this worker ran under the lease. So the next owner may start at once, if
         // this worker might have.
@@ -64,15 +65,15 @@ impl PlannedStop {
         };
         let (to, outcome) = match (on_stop, may_start) {
             (OnStop::Keep, true) if lease.was_released_to_owner() => {
-                return Some(LeaseOutcome::Kept);
+                return Some(ShardShutdown::Kept);
             }
-            (OnStop::Keep, true) => (Some(worker.id.clone()), LeaseOutcome::Kept),
+            (OnStop::Keep, true) => (Some(worker.id.clone()), ShardShutdown::Kept),
             (OnStop::HandOver, _) => match fleet.lock().next_receiver() {
-                Some(to) => (Some(to.clone()), LeaseOutcome::HandedOver { to }),
-                None if may_start => (None, LeaseOutcome::Released),
+                Some(to) => (Some(to.clone()), ShardShutdown::HandedOver { to }),
+                None if may_start => (None, ShardShutdown::Released),
                 None => return None,
             },
-            (OnStop::Release, true) => (None, LeaseOutcome::Released),
+            (OnStop::Release, true) => (None, ShardShutdown::Released),
             // The previous owner may still be at work, so the lease is left to expire.
             (OnStop::Keep | OnStop::Release, false) => return None,
         };

@@ -26,8 +26,9 @@ use crate::current_stream::CurrentStream;
 use crate::error::{StartError, WorkerError};
 use crate::executor::Executor;
 use crate::health::ProblemLog;
-use crate::lease::{HeldLease, LeaseOutcome};
+use crate::lease::HeldLease;
 use crate::metrics::Meter;
+use crate::shard_state::ShardShutdown;
 use crate::worker_state::StateSender;
 
 /// Acquired leases that may wait for the worker to start their consumers.
@@ -161,7 +162,7 @@ impl Coordinator {
     ///
     /// # Cancel safety
     /// May be called again.
-    pub(crate) async fn pass_leases_on(&self) -> Vec<(String, LeaseOutcome)> {
+    pub(crate) async fn pass_leases_on(&self) -> Vec<(String, ShardShutdown)> {
         // The step has reported its panic itself.
         let passed_on = self.ctx.tasks.run("planned stop", self.planned_stop().pass_leases_on());
         passed_on.await.unwrap_or_default()

@@ -18,6 +18,7 @@ use super::model::{Lease, PendingCheckpoint};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::Clock;
 use crate::progress::{Progress, ShardProgress};
+use crate::shard_state::ShardShutdown;
 
 /// Identifies an ownership of a shard, for writes to a store of the user's own.
 ///
@@ -47,29 +48,10 @@ pub(crate) enum LeaseEnd {
     /// The worker stops as planned. The renewer completes a pending handoff. Without one, it hands the lease over,
     /// releases it or keeps it, as the settings say.
     Relinquish,
-    /// The processor did not stop in time, and may still be at work. The item stays as it is, and the lease expires.
-    Aborted,
     /// The checkpoint is `SHARD_END`, so there is nothing to renew any more.
     ShardEnded,
     /// The lease was lost or its local deadline passed, or a planned stop ran out of time. The item stays as it is.
     Lost,
-}
-
-/// The state of a lease after this worker ended its ownership.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum LeaseOutcome {
-    /// The worker `to` owns the lease now.
-    HandedOver { to: String },
-    /// The lease has no owner.
-    Released,
-    /// The lease waits for the next process of this worker id.
-    Kept,
-    /// The shard was processed to its end.
-    Ended,
-    /// The lease was lost before: another worker has it, or it expired.
-    Lost,
-    /// The lease still names this worker, which does not renew it any more.
-    LeftToExpire { cause: String },
 }
 
 /// Whether the renewer tries a checkpoint again that failed for a reason that may pass.
@@ -143,7 +125,7 @@ pub(crate) struct HeldLeaseState {
     pub(super) shutdown: CancellationToken,
     /// Bytes delivered since the last renewal.
     pub(super) delivered: AtomicU64,
-    /// The consumer ended it by [`LeaseEnd::Aborted`].
+    /// The consumer [aborted](HeldLease::abort) it.
     pub(super) aborted: AtomicBool,
 }
 
@@ -179,7 +161,7 @@ impl HeldLeaseState {
 pub(super) enum Request {
     Checkpoint(CheckpointRequest),
     StartHandoff { to: String },
-    End { how: LeaseEnd, reply: oneshot::Sender<LeaseOutcome> },
+    End { how: LeaseEnd, reply: oneshot::Sender<ShardShutdown> },
 }
 
 /// A checkpoint that a caller waits for.
@@ -353,20 +335,22 @@ impl HeldLease {
     ///
     /// # Cancel safety
     /// If the call is dropped, the end goes on in the background.
-    pub(crate) async fn end(&self, how: LeaseEnd) -> LeaseOutcome {
-        if how == LeaseEnd::Aborted {
-            // This is noted here, because the renewer of a lost lease ignores how it ends, and a renewer that waits
-            // for an answer of the table serves no request.
-            self.state.aborted.store(true, Ordering::Relaxed);
-            self.state.lost.cancel();
-        }
+    pub(crate) async fn end(&self, how: LeaseEnd) -> ShardShutdown {
         let (reply, done) = oneshot::channel();
         let request = Request::End { how, reply };
         if self.requests.send(request).await.is_err() {
-            return LeaseOutcome::Lost;
+            return ShardShutdown::Lost;
         }
         // The renewer may have ended by another request.
-        done.await.unwrap_or(LeaseOutcome::Lost)
+        done.await.unwrap_or(ShardShutdown::Lost)
+    }
+
+    /// Gives the lease up although the processor may still be at work. The item stays as it is, and the lease expires.
+    /// [`LeaseEnd::Lost`] then ends the ownership.
+    pub(crate) fn abort(&self) {
+        // Without a request, because a renewer that waits for an answer of the table serves none.
+        self.state.aborted.store(true, Ordering::Relaxed);
+        self.state.lost.cancel();
     }
 
     /// Returns a handle that does not keep the ownership alive.
@@ -404,7 +388,7 @@ impl WeakHeldLease {
         self.state.known.lock().lease.counter
     }
 
-    /// True if the consumer ended the ownership by [`LeaseEnd::Aborted`].
+    /// True if the consumer [aborted](HeldLease::abort) the ownership.
     pub(crate) fn was_aborted(&self) -> bool {
         self.state.aborted.load(Ordering::Relaxed)
     }

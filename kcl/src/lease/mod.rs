@@ -31,9 +31,7 @@ pub use error::{CallError, CallErrorKind, LeaseStoreError};
 #[cfg(test)]
 pub(crate) use fence::Fence;
 pub use held_lease::{ChildShard, FencingToken};
-pub(crate) use held_lease::{
-    HeldLease, LeaseEnd, LeaseOutcome, RenewerServices, Retry, WeakHeldLease,
-};
+pub(crate) use held_lease::{HeldLease, LeaseEnd, RenewerServices, Retry, WeakHeldLease};
 pub(crate) use item::Item;
 #[cfg(test)]
 pub(crate) use item::text;

@@ -13,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 use super::error::LeaseStoreError;
 use super::fence::Fence;
 use super::held_lease::{
-    CheckpointRequest, ChildShard, HeldLease, HeldLeaseState, LeaseEnd, LeaseOutcome,
-    RenewerServices, Request,
+    CheckpointRequest, ChildShard, HeldLease, HeldLeaseState, LeaseEnd, RenewerServices, Request,
 };
 use super::model::Lease;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clock::Clock;
+use crate::shard_state::ShardShutdown;
 
 /// Failover time of a lease that does not expire.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -62,9 +62,9 @@ impl Recorder {
                 Request::End { how, reply } => {
                     self.lose();
                     let _ = reply.send(match how {
-                        LeaseEnd::ShardEnded => LeaseOutcome::Ended,
-                        LeaseEnd::Lost | LeaseEnd::Aborted => LeaseOutcome::Lost,
-                        LeaseEnd::Transfer | LeaseEnd::Relinquish => LeaseOutcome::Released,
+                        LeaseEnd::ShardEnded => ShardShutdown::Ended,
+                        LeaseEnd::Lost => ShardShutdown::Lost,
+                        LeaseEnd::Transfer | LeaseEnd::Relinquish => ShardShutdown::Released,
                     });
                     return;
                 }

@@ -172,7 +172,7 @@ struct Running {
     status: Arc<ShardStatus>,
     seen: watch::Receiver<Seen>,
     go_on: Arc<Notify>,
-    consumer: JoinHandle<Result<LeaseOutcome, WorkerError>>,
+    consumer: JoinHandle<Result<ShardShutdown, WorkerError>>,
 }
 
 impl Running {
@@ -224,7 +224,7 @@ impl Running {
         self.recorder.request_shutdown();
         let ended = tokio::time::timeout(PATIENCE, self.consumer).await;
         let outcome = ended.unwrap().unwrap().unwrap();
-        assert_eq!(outcome, LeaseOutcome::Released);
+        assert_eq!(outcome, ShardShutdown::Released);
         self.recorder.checkpoints()
     }
 }

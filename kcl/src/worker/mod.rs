@@ -9,4 +9,4 @@ mod watchdog;
 
 pub use builder::{Scheduler, SchedulerBuilder};
 pub use handle::WorkerHandle;
-pub use shutdown::{ShardShutdown, ShutdownReport};
+pub use shutdown::ShutdownReport;

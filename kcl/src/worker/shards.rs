@@ -17,11 +17,12 @@ use crate::config::{ConsumerConfig, OnTrimmedGap};
 use crate::coordinator::SharedFleetView;
 use crate::error::WorkerError;
 use crate::health::{Health, Problem, ProblemKind, ProblemLog};
-use crate::lease::{HeldLease, LeaseEnd, LeaseOutcome};
+use crate::lease::{HeldLease, LeaseEnd};
 use crate::lease_table::LeaseTableSnapshot;
 use crate::metrics::{Meter, Metric};
 use crate::retrieval::ByteBudget;
 use crate::shard_consumer::{ShardConsumer, Worker};
+use crate::shard_state::ShardShutdown;
 use crate::snapshot::{ShardStatus, Totals, WorkerSnapshot};
 use crate::task::Task;
 use crate::why_not_running::{Asker, WhyNotRunning, why_not_running};
@@ -141,7 +142,7 @@ impl View {
 }
 
 /// Number of a consumer that ended, and the state of its lease.
-type Ended = (u64, Result<LeaseOutcome, WorkerError>);
+type Ended = (u64, Result<ShardShutdown, WorkerError>);
 
 /// A running consumer.
 struct Owned {
@@ -231,7 +232,7 @@ impl Shards {
         let run = async move {
             match begins.swap(true, Ordering::Relaxed) {
                 false => consumer.run().await,
-                true => Ok(LeaseOutcome::Lost),
+                true => Ok(ShardShutdown::Lost),
             }
         };
         let mut task = Task::spawn(executor, "the consumer of a shard", run);
@@ -259,7 +260,8 @@ impl Shards {
             };
             if result.is_err() {
                 // The processor may have started threads that are still at work.
-                held.end(LeaseEnd::Aborted).await;
+                held.abort();
+                held.end(LeaseEnd::Lost).await;
             }
             (number, result.flatten())
         };
@@ -277,7 +279,7 @@ impl Shards {
     ///
     /// # Cancel safety
     /// Dropping the future loses no outcome.
-    pub(super) async fn ended(&mut self) -> (String, Result<LeaseOutcome, WorkerError>) {
+    pub(super) async fn ended(&mut self) -> (String, Result<ShardShutdown, WorkerError>) {
         let Some((number, result)) = self.tasks.next().await else {
             return std::future::pending().await;
         };

@@ -24,7 +24,8 @@ use tokio::time::timeout;
 use super::shards::Shards;
 use crate::coordinator::Coordinator;
 use crate::error::WorkerError;
-use crate::lease::{HeldLease, LeaseEnd, LeaseOutcome};
+use crate::lease::{HeldLease, LeaseEnd};
+use crate::shard_state::ShardShutdown;
 
 /// Longest time that a planned stop takes after its deadline.
 pub(crate) const STOP_MARGIN: Duration = Duration::from_secs(5);
@@ -51,63 +52,6 @@ pub struct ShutdownReport {
     /// Outcome of each shard, by id. Besides the shards above, it has those whose processor stopped and whose lease was
     /// lost or expires.
     pub shards: BTreeMap<String, ShardShutdown>,
-}
-
-/// Outcome of a planned stop for one shard.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum ShardShutdown {
-    /// The processor stopped, and the lease was transferred to another worker, which continues at once.
-    HandedOver {
-        /// Id of that worker.
-        to: String,
-    },
-    /// The processor stopped, and the lease has no owner: any worker may take it.
-    Released,
-    /// The processor stopped, and the lease waits for the next process of this worker id.
-    Kept,
-    /// The shard was processed to its end.
-    Ended,
-    /// The lease was lost before the stop could transfer it: another worker has it, or it expired.
-    Lost,
-    /// The processor stopped, and the lease could not be transferred. It still names this worker: another worker
-    /// continues after the last checkpoint after the failover time.
-    LeftToExpire {
-        /// Reason for which it could not be transferred.
-        cause: String,
-    },
-    /// The processor had not returned by the deadline and was aborted. The lease expires.
-    Aborted,
-}
-
-impl From<LeaseOutcome> for ShardShutdown {
-    fn from(outcome: LeaseOutcome) -> Self {
-        match outcome {
-            LeaseOutcome::HandedOver { to } => Self::HandedOver { to },
-            LeaseOutcome::Released => Self::Released,
-            LeaseOutcome::Kept => Self::Kept,
-            LeaseOutcome::Ended => Self::Ended,
-            LeaseOutcome::Lost => Self::Lost,
-            LeaseOutcome::LeftToExpire { cause } => Self::LeftToExpire { cause },
-        }
-    }
-}
-
-impl fmt::Display for ShardShutdown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::HandedOver { to } => write!(f, "handed over to {to}"),
-            Self::Released => f.write_str("released"),
-            Self::Kept => f.write_str("kept for the next process of this worker id"),
-            Self::Ended => f.write_str("processed to its end"),
-            Self::Lost => f.write_str("lost before it could be transferred"),
-            Self::LeftToExpire { cause } => write!(f, "left to expire: {cause}"),
-            Self::Aborted => {
-                f.write_str("aborted, because its processor did not return; the lease expires")
-            }
-        }
-    }
 }
 
 impl fmt::Display for ShutdownReport {
@@ -227,7 +171,7 @@ impl Stop {
                 () = &mut last_calls => coordinator.out_of_time(),
                 () = &mut half_time => may_relinquish.cancel(),
                 (shard_id, result) = shards.ended() => match result {
-                    Ok(outcome) => self.note(shard_id, outcome.into()),
+                    Ok(outcome) => self.note(shard_id, outcome),
                     Err(error) => {
                         tracing::error!(shard_id, %error, "a shard's consumer failed");
                         self.failure.get_or_insert(error);
@@ -250,20 +194,18 @@ impl Stop {
         };
         let mut ends = Vec::new();
         for (held_lease, has_stopped) in shards.abort() {
-            let (outcome, how) = if has_stopped {
-                (out_of_time(), LeaseEnd::Lost)
-            } else {
-                (ShardShutdown::Aborted, LeaseEnd::Aborted)
-            };
             let shard_id = held_lease.shard_id().to_owned();
-            if outcome == ShardShutdown::Aborted {
+            if has_stopped {
+                self.note(shard_id, out_of_time());
+            } else {
                 tracing::error!(
                     shard_id,
                     "the processor did not stop in time: it is aborted, its lease expires"
                 );
+                held_lease.abort();
+                self.note(shard_id, ShardShutdown::Aborted);
             }
-            self.note(shard_id, outcome);
-            ends.push(async move { held_lease.end(how).await });
+            ends.push(async move { held_lease.end(LeaseEnd::Lost).await });
         }
         let all = async {
             // All leases are fenced at once, then the tasks are awaited.
@@ -278,11 +220,11 @@ impl Stop {
     }
 
     /// Corrects the outcome of leases that were not transferred by the deadline, and were in the last step of the stop.
-    fn were_given_after_all(&mut self, given: Vec<(String, LeaseOutcome)>) {
+    fn were_given_after_all(&mut self, given: Vec<(String, ShardShutdown)>) {
         for (shard_id, outcome) in given {
             let reported = self.outcomes.get_mut(&shard_id);
             if let Some(reported @ ShardShutdown::LeftToExpire { .. }) = reported {
-                *reported = outcome.into();
+                *reported = outcome;
             }
         }
     }

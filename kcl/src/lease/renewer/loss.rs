@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::{LeaseRenewer, Written};
 use crate::health::ProblemKind;
-use crate::lease::held_lease::{HeldLeaseState, LeaseOutcome, Request};
+use crate::lease::held_lease::{HeldLeaseState, Request};
 use crate::lease::model::Lease;
+use crate::shard_state::ShardShutdown;
 
 /// Reason why an ownership ended that the worker did not end itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +111,7 @@ impl LeaseRenewer {
                 }
                 Request::StartHandoff { .. } => {}
                 Request::End { reply, .. } => {
-                    let _ = reply.send(LeaseOutcome::Lost);
+                    let _ = reply.send(ShardShutdown::Lost);
                     return;
                 }
             }

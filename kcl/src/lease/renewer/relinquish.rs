@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::LeaseRenewer;
 use crate::config::OnStop;
-use crate::lease::held_lease::{LeaseEnd, LeaseOutcome};
+use crate::lease::held_lease::LeaseEnd;
 use crate::lease::model::Lease;
 use crate::lease::store::{LeaseWrite, Outcome};
+use crate::shard_state::ShardShutdown;
 
 /// Time from the first sight of a handoff until the renewer forces it. A Java leader forces it after 30 s.
 const HANDOFF_LIMIT: Duration = Duration::from_secs(25);
@@ -36,18 +37,16 @@ impl LeaseRenewer {
     }
 
     /// Ends the ownership in the way that the consumer asks for.
-    pub(super) async fn finish(&mut self, how: LeaseEnd) -> LeaseOutcome {
+    pub(super) async fn finish(&mut self, how: LeaseEnd) -> ShardShutdown {
         if self.is_lost_or_expired(self.now()) {
-            return LeaseOutcome::Lost;
+            return ShardShutdown::Lost;
         }
         match how {
-            LeaseEnd::Lost => LeaseOutcome::Lost,
-            // A Java worker that got the lease would start at once.
-            LeaseEnd::Aborted => left_to_expire("its processor was aborted"),
+            LeaseEnd::Lost => ShardShutdown::Lost,
             LeaseEnd::ShardEnded => {
                 // The shard has no records left, so the outcome of a pending handoff does not matter.
                 self.transfer(true).await;
-                LeaseOutcome::Ended
+                ShardShutdown::Ended
             }
             LeaseEnd::Transfer => self.transfer(true).await,
             // Workers that take leases would not find one that was assigned to them.
@@ -68,14 +67,14 @@ impl LeaseRenewer {
     }
 
     /// Completes a pending handoff, if there is one. `released`: the processor has stopped.
-    pub(super) async fn transfer(&mut self, released: bool) -> LeaseOutcome {
+    pub(super) async fn transfer(&mut self, released: bool) -> ShardShutdown {
         self.move_lease(released, |lease| lease.is_handoff_pending().then(|| lease.owner.clone()))
             .await
     }
 
     /// Completes a pending handoff. Without one, assigns the lease to `receiver`, or releases it if there is no
     /// receiver.
-    async fn relinquish(&mut self, receiver: Option<String>) -> LeaseOutcome {
+    async fn relinquish(&mut self, receiver: Option<String>) -> ShardShutdown {
         self.move_lease(true, |lease| {
             let next = if lease.is_handoff_pending() { &lease.owner } else { &receiver };
             Some(next.clone())
@@ -89,7 +88,7 @@ impl LeaseRenewer {
         &mut self,
         released: bool,
         choose: impl Fn(&Lease) -> Option<Option<String>>,
-    ) -> LeaseOutcome {
+    ) -> ShardShutdown {
         let store = Arc::clone(&self.context.store);
         // The first attempt needs no budget, even if renewals failed.
         self.schedule.forget_failures();
@@ -111,14 +110,14 @@ impl LeaseRenewer {
                 Some(Ok(Outcome::Applied(_) | Outcome::AppliedBefore(_))) => {
                     self.context.retries.succeeded(self.now());
                     return match to {
-                        Some(to) if to == self.context.worker_id => LeaseOutcome::Kept,
-                        Some(to) => LeaseOutcome::HandedOver { to },
-                        None => LeaseOutcome::Released,
+                        Some(to) if to == self.context.worker_id => ShardShutdown::Kept,
+                        Some(to) => ShardShutdown::HandedOver { to },
+                        None => ShardShutdown::Released,
                     };
                 }
                 Some(Ok(Outcome::ConditionFailed(seen))) => match self.adopt(&lease, seen) {
                     Some(seen) if seen != lease => self.state.learn(seen),
-                    _ => return LeaseOutcome::Lost,
+                    _ => return ShardShutdown::Lost,
                 },
                 Some(Err(error)) => {
                     let may_pass = error.is_retryable();
@@ -159,6 +158,6 @@ impl LeaseRenewer {
     }
 }
 
-fn left_to_expire(cause: impl ToString) -> LeaseOutcome {
-    LeaseOutcome::LeftToExpire { cause: cause.to_string() }
+fn left_to_expire(cause: impl ToString) -> ShardShutdown {
+    ShardShutdown::LeftToExpire { cause: cause.to_string() }
 }

@@ -12,9 +12,10 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::clock::TokioClock;
-use crate::lease::held_lease::{LeaseEnd, LeaseOutcome};
+use crate::lease::held_lease::LeaseEnd;
 use crate::lease::memory::{Link, MemoryLeaseStore, MemoryTable, Passage, Row};
 use crate::lease::recorder::NoServices;
+use crate::shard_state::ShardShutdown;
 
 const LEASES: usize = if cfg!(debug_assertions) { 400 } else { 2_000 };
 const F: Duration = Duration::from_secs(10);
@@ -118,12 +119,12 @@ impl Worker {
     }
 
     /// Relinquishes all leases at one moment, as a planned stop does.
-    fn relinquish(&self) -> JoinHandle<Vec<LeaseOutcome>> {
+    fn relinquish(&self) -> JoinHandle<Vec<ShardShutdown>> {
         self.end(LeaseEnd::Relinquish)
     }
 
     /// Ends all leases at one moment.
-    fn end(&self, how: LeaseEnd) -> JoinHandle<Vec<LeaseOutcome>> {
+    fn end(&self, how: LeaseEnd) -> JoinHandle<Vec<ShardShutdown>> {
         let held_leases = self.held_leases.clone();
         tokio::spawn(async move {
             let ends = held_leases.iter().map(|held_lease| held_lease.end(how));
@@ -221,7 +222,7 @@ async fn leases_that_are_relinquished_at_a_throttled_table_take_of_the_same_budg
     // Each lease has one last attempt. The budget allows the others.
     assert!(later <= LEASES as u64 + 3 * FEW, "{attempts:?}");
     let left = ends.await.unwrap();
-    let is_left = |end: &LeaseOutcome| matches!(end, LeaseOutcome::LeftToExpire { .. });
+    let is_left = |end: &ShardShutdown| matches!(end, ShardShutdown::LeftToExpire { .. });
     assert!(left.iter().all(is_left));
 }
 
@@ -231,7 +232,7 @@ async fn leases_are_relinquished_in_time_at_a_table_that_throttles_half_of_the_a
     worker.attempts(20).await;
     worker.throttle(50);
     let ends = worker.relinquish().await.unwrap();
-    let kept = ends.iter().filter(|end| **end == LeaseOutcome::Kept);
+    let kept = ends.iter().filter(|end| **end == ShardShutdown::Kept);
     assert!(kept.count() >= LEASES * 99 / 100, "{ends:?}");
 }
 
@@ -247,7 +248,7 @@ async fn a_stop_that_ends_long_before_the_leases_expire_relinquishes_them_in_tim
     worker.attempts(7).await;
     worker.throttle(0);
     let ends = ends.await.unwrap();
-    let kept = ends.iter().filter(|end| **end == LeaseOutcome::Kept).count();
+    let kept = ends.iter().filter(|end| **end == ShardShutdown::Kept).count();
     assert_eq!(kept, LEASES);
 }
 
@@ -259,8 +260,8 @@ async fn each_lease_gets_one_attempt_to_be_relinquished_although_its_renewals_fa
     worker.latency(SECOND / 100);
     worker.context.stop.out_of_time.cancel();
     let ends = worker.relinquish().await.unwrap();
-    let kept = ends.iter().filter(|end| **end == LeaseOutcome::Kept).count();
-    assert_eq!(kept, LEASES, "{:?}", ends.iter().find(|end| **end != LeaseOutcome::Kept));
+    let kept = ends.iter().filter(|end| **end == ShardShutdown::Kept).count();
+    assert_eq!(kept, LEASES, "{:?}", ends.iter().find(|end| **end != ShardShutdown::Kept));
 }
 
 #[tokio::test(start_paused = true)]
@@ -268,6 +269,6 @@ async fn the_end_of_a_shard_without_a_handoff_waits_for_no_attempt() {
     let worker = Worker::without_budget().await;
     let before = worker.context.clock.now();
     let ends = worker.end(LeaseEnd::ShardEnded).await.unwrap();
-    assert!(ends.iter().all(|end| *end == LeaseOutcome::Ended));
+    assert!(ends.iter().all(|end| *end == ShardShutdown::Ended));
     assert_eq!(worker.context.clock.now(), before);
 }

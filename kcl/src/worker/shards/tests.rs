@@ -84,7 +84,7 @@ async fn a_lease_that_comes_while_the_worker_stops_needs_no_runtime_of_the_proce
     shards.relinquish(held_lease);
     shards.may_relinquish.cancel();
     let (shard_id, outcome) = shards.ended().await;
-    assert_eq!((&*shard_id, outcome.unwrap()), (SHARD, LeaseOutcome::Released));
+    assert_eq!((&*shard_id, outcome.unwrap()), (SHARD, ShardShutdown::Released));
     assert!(shards.is_empty());
     drop(shards);
     blocked.shutdown_background();

@@ -184,7 +184,7 @@ async fn the_lease_of_an_aborted_processor_is_not_released_at_the_stop() {
     let mut incoming = coordinator.start();
     let held_lease = incoming.recv().await.unwrap();
     coordinator.withdraw().await;
-    held_lease.end(LeaseEnd::Aborted).await;
+    held_lease.abort();
     // It returns when the renewer has ended.
     held_lease.end(LeaseEnd::Lost).await;
     coordinator.stop().await;

@@ -148,7 +148,7 @@ async fn a_planned_stop_that_runs_out_of_time_ends_the_attempts_with_their_error
     let last = held_lease.checkpoint(at("6"), Retry::UntilDeadline).await;
     last.unwrap();
     let outcome = held_lease.end(LeaseEnd::Relinquish).await;
-    assert_eq!(outcome, LeaseOutcome::Kept);
+    assert_eq!(outcome, ShardShutdown::Kept);
 }
 
 #[tokio::test]

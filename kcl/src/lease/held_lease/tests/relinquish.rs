@@ -12,7 +12,8 @@ async fn an_aborted_processor_is_told_and_its_lease_expires() {
                 fixture.handed_to("java").await;
             }
             let before = fixture.item().await;
-            held_lease.end(LeaseEnd::Aborted).await;
+            held_lease.abort();
+            held_lease.end(LeaseEnd::Lost).await;
             renewer.await.unwrap();
             assert!(held_lease.lost().is_cancelled());
             assert_eq!(fixture.item().await, before, "{on_stop:?}");
@@ -35,9 +36,9 @@ async fn a_relinquished_lease_goes_to_the_receiver_or_is_released() {
         let item = fixture.item().await;
         assert_eq!(item.owner.as_deref(), owner, "{on_stop:?}");
         let expected = match owner {
-            None => LeaseOutcome::Released,
-            Some("me") => LeaseOutcome::Kept,
-            Some(to) => LeaseOutcome::HandedOver { to: to.to_owned() },
+            None => ShardShutdown::Released,
+            Some("me") => ShardShutdown::Kept,
+            Some(to) => ShardShutdown::HandedOver { to: to.to_owned() },
         };
         assert_eq!(outcome, expected);
         assert_eq!(item.was_released_to_owner(), owner.is_some(), "{on_stop:?}");
@@ -65,7 +66,7 @@ async fn relinquishing_a_lease_that_was_taken_changes_nothing() {
     let (held_lease, _renewer) = fixture.begin().await;
     let taken = fixture.taken_by("other").await;
     let outcome = held_lease.end(LeaseEnd::Relinquish).await;
-    assert_eq!(outcome, LeaseOutcome::Lost);
+    assert_eq!(outcome, ShardShutdown::Lost);
     assert_eq!(fixture.item().await, taken);
 }
 
@@ -82,7 +83,8 @@ async fn past_the_deadline_nothing_is_tried_again_while_the_table_refuses() {
             // More than the attempts of one call.
             fixture.struck(throttle, 4).await;
         }
-        let end = held_lease.end(LeaseEnd::Aborted);
+        held_lease.abort();
+        let end = held_lease.end(LeaseEnd::Lost);
         let patience = Duration::from_secs(60);
         tokio::time::timeout(patience, end).await.unwrap();
         renewer.await.unwrap();
@@ -102,7 +104,7 @@ async fn a_lease_that_cannot_be_relinquished_in_time_is_left_to_expire() {
         fixture.struck(fault, 1).await;
         fixture.context.stop.out_of_time.cancel();
         let outcome = ending.await.unwrap();
-        assert!(matches!(outcome, LeaseOutcome::LeftToExpire { .. }), "{outcome:?}");
+        assert!(matches!(outcome, ShardShutdown::LeftToExpire { .. }), "{outcome:?}");
         assert_eq!(fixture.item().await.owner.as_deref(), Some("me"));
     }
 }

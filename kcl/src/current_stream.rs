@@ -134,13 +134,7 @@ pub(crate) async fn find_stream(
         client.describe_stream_summary().set_stream_arn(name.arn()).set_stream_name(name.name());
     let output = match protocol::send(|| request.clone().send()).await {
         Ok(output) => output,
-        Err(error) => {
-            let error = classify("DescribeStreamSummary", &error);
-            return match error.kind {
-                CallErrorKind::NotFound => Ok(None),
-                _ => Err(error),
-            };
-        }
+        Err(error) => return classify("DescribeStreamSummary", &error).unless_not_found(),
     };
     let Some(summary) = output.stream_description_summary else {
         let (kind, cause) = (CallErrorKind::Internal, "the answer has no summary".to_owned());

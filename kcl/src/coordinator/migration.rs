@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use super::start::{Failure, call_failed};
 use crate::clock::Clock;
 use crate::error::StartError;
-use crate::lease::{Item, Layout, classify};
+use crate::lease::{Item, Layout, classify, get_item};
 
 const KEY: &str = "Migration3.0";
 const TABLE_KEY: &str = "TableMigration3.5";
@@ -74,8 +74,7 @@ impl Migration<'_> {
 
     /// Reads the stored state. `None`: there is none.
     pub(super) async fn state(&self) -> Result<Option<String>, Failure> {
-        let (table, hash_key) = self.layout.state(self.table);
-        let item = get(self.client, table, hash_key, KEY).await?;
+        let item = get(self.client, self.layout.state(self.table), KEY).await?;
         match item.map(|mut item| item.remove("cv")) {
             None => Ok(None),
             Some(Some(AttributeValue::S(state))) => Ok(Some(state)),
@@ -142,10 +141,9 @@ impl Migration<'_> {
         match answer {
             Ok(_) => Ok(true),
             Err(error)
-                if matches!(
-                    error.as_service_error(),
-                    Some(PutItemError::ConditionalCheckFailedException(_))
-                ) =>
+                if error
+                    .as_service_error()
+                    .is_some_and(PutItemError::is_conditional_check_failed_exception) =>
             {
                 Ok(false)
             }
@@ -168,8 +166,8 @@ pub(super) async fn layout(
     let legacy = Layout::legacy(application);
     let mut places = vec![legacy.state(application)];
     places.extend(lease_table.map(|table| (table, "leaseKey")));
-    for (table, hash_key) in places {
-        let Some(item) = get(client, table, hash_key, TABLE_KEY).await? else {
+    for place in places {
+        let Some(item) = get(client, place, TABLE_KEY).await? else {
             continue;
         };
         let state = match item.get("tm") {
@@ -183,7 +181,7 @@ pub(super) async fn layout(
             }
             unknown => {
                 return Err(Failure::Final(StartError::UnsupportedFleet {
-                    table: table.to_owned(),
+                    table: place.0.to_owned(),
                     state: unknown.to_owned(),
                     what_to_do: "this version does not know that state of the table migration: \
                                  use a newer version of this library",
@@ -194,21 +192,9 @@ pub(super) async fn layout(
     Ok(legacy)
 }
 
-async fn get(
-    client: &Client,
-    table: &str,
-    hash_key: &str,
-    key: &str,
-) -> Result<Option<Item>, Failure> {
-    let output = client
-        .get_item()
-        .table_name(table)
-        .key(hash_key, AttributeValue::S(key.to_owned()))
-        .consistent_read(true)
-        .send()
-        .await
-        .map_err(|error| call_failed(table, &classify("GetItem", &error)))?;
-    Ok(output.item)
+async fn get(client: &Client, table: (&str, &str), key: &str) -> Result<Option<Item>, Failure> {
+    let item = get_item(client, table, key, true, "GetItem").await;
+    item.map_err(|error| call_failed(table.0, &error))
 }
 
 #[cfg(test)]

@@ -17,15 +17,19 @@ use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure a
 use futures::FutureExt as _;
 
 use self::expression::Expression;
+pub(crate) use self::reads::get_item;
 use self::rows::LegacyLeader;
 use super::error::{LeaseStoreError, classify};
-use super::item::{self, CorruptItem, Item, TableItem, attribute as name, decode, number, text};
+use super::item::{
+    self, CorruptItem, Item, LEADER, TableItem, attribute as name, decode, number, text,
+};
 use super::model::{Lease, PendingCheckpoint, Stamp};
 use super::readback::read_back;
 use super::store::{
     LeaderLock, LeaseStore, LeaseWrite, Outcome, ShardFacts, Snapshot, StoreFuture,
 };
-use super::table::Layout;
+use super::table::{Layout, describe};
+use super::table_check::is_whole;
 use crate::clock::Clock;
 use crate::metrics::{Meter, Metric};
 
@@ -39,9 +43,11 @@ pub(crate) struct DynamoDbLeaseStore {
     /// Pages of the last scan.
     pages: AtomicU32,
     leader: LegacyLeader,
-    /// The table of older workers that may hold the leader's lock while the application has one table.
-    leader_table: Option<String>,
-    meter: Option<(Meter, Arc<dyn Clock>)>,
+    /// The table of older workers that may hold the leader's lock while the application has one table. Java workers that
+    /// move to one table keep the lock in their old one until the move is complete.
+    pub(crate) leader_table: Option<String>,
+    /// Measures the calls that have a metric.
+    pub(crate) meter: Option<(Meter, Arc<dyn Clock>)>,
 }
 
 impl DynamoDbLeaseStore {
@@ -58,19 +64,6 @@ impl DynamoDbLeaseStore {
             leader_table: None,
             meter: None,
         }
-    }
-
-    /// Looks for the leader's lock in `table`, too. Java workers that move to one table keep the lock in their
-    /// old one until the move is complete.
-    pub(crate) fn with_leader_table(mut self, table: String) -> Self {
-        self.leader_table = Some(table);
-        self
-    }
-
-    /// Measures the calls that have a metric.
-    pub(crate) fn measured_by(mut self, meter: &Meter, clock: &Arc<dyn Clock>) -> Self {
-        self.meter = Some((meter.clone(), Arc::clone(clock)));
-        self
     }
 
     async fn measure<T>(
@@ -208,7 +201,12 @@ impl LeaseStore for DynamoDbLeaseStore {
     }
 
     fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Lease>> {
-        self.get_lease(key).boxed()
+        async move {
+            let table = (&*self.table, name::KEY);
+            let item = get_item(&self.client, table, key, true, "GetItem").await?;
+            item.map(|item| as_lease(key, item)).transpose()
+        }
+        .boxed()
     }
 
     fn list(&self, consistent: bool) -> StoreFuture<'_, Snapshot> {
@@ -217,11 +215,20 @@ impl LeaseStore for DynamoDbLeaseStore {
     }
 
     fn exists(&self) -> StoreFuture<'_, bool> {
-        self.is_whole().boxed()
+        async {
+            let table = describe(&self.client, &self.table).await?;
+            Ok(table.is_some_and(|table| is_whole(&table)))
+        }
+        .boxed()
     }
 
     fn leader(&self) -> StoreFuture<'_, Option<LeaderLock>> {
-        self.get_leader().boxed()
+        async {
+            let table = self.layout.state(&self.table);
+            let item = get_item(&self.client, table, LEADER, true, "GetItem (leader)").await?;
+            Ok(item.and_then(|item| item::leader_lock(&item)))
+        }
+        .boxed()
     }
 
     fn change_leader<'a>(

@@ -26,6 +26,11 @@ impl CallError {
     pub fn new(operation: &'static str, kind: CallErrorKind, cause: String) -> Self {
         Self { operation, kind, source: Cause(cause.into()) }
     }
+
+    /// `None` in place of the error that the table or stream does not exist.
+    pub(crate) fn unless_not_found<T>(self) -> Result<Option<T>, Self> {
+        if self.kind == CallErrorKind::NotFound { Ok(None) } else { Err(self) }
+    }
 }
 
 /// The kinds of failures that callers treat differently.

@@ -11,11 +11,11 @@ use std::time::Duration;
 pub(crate) struct Fence {
     failover: Duration,
     /// The time at which the last write was sent that is known to have moved the counter.
-    renewed: Duration,
+    pub(super) renewed: Duration,
     /// A write since `renewed` failed, but may have been done.
-    unclear: bool,
+    pub(super) unclear: bool,
     /// The counter was found moved, and the writer is not known. A renewal must show whether this worker owns the lease.
-    unproven: bool,
+    pub(super) unproven: bool,
 }
 
 impl Fence {
@@ -45,25 +45,12 @@ impl Fence {
         self.unclear = true;
     }
 
-    pub(crate) fn is_unclear(&self) -> bool {
-        self.unclear
-    }
-
-    pub(crate) fn is_unproven(&self) -> bool {
-        self.unproven
-    }
-
     pub(crate) fn deadline(&self) -> Duration {
         self.renewed + self.failover
     }
 
     pub(crate) fn has_fallen(&self, now: Duration) -> bool {
         now >= self.deadline()
-    }
-
-    /// The time at which the last renewal was sent.
-    pub(crate) fn renewed(&self) -> Duration {
-        self.renewed
     }
 
     /// The time at which the next renewal is due. `interval`: the time between renewals, at most half the failover time,
@@ -103,14 +90,14 @@ mod tests {
     fn a_read_back_proves_nothing_and_asks_for_a_renewal() {
         let mut fence = Fence::new(F, at(100));
         fence.failed();
-        assert!(fence.is_unclear());
+        assert!(fence.unclear);
         assert_eq!(fence.renewal_due(F / 2), at(105), "retries are paced elsewhere");
         fence.read_back();
-        assert!(!fence.is_unclear() && fence.is_unproven());
+        assert!(!fence.unclear && fence.unproven);
         assert_eq!(fence.deadline(), at(110));
         assert_eq!(fence.renewal_due(F / 2), at(100), "now");
         fence.succeeded(at(107));
-        assert!(!fence.is_unproven());
+        assert!(!fence.unproven);
         assert_eq!((fence.renewal_due(F / 2), fence.deadline()), (at(112), at(117)));
     }
 }

@@ -25,7 +25,7 @@ mod table_check;
 mod throughput;
 
 pub(crate) use client::{for_leases, for_shards};
-pub(crate) use dynamodb::DynamoDbLeaseStore;
+pub(crate) use dynamodb::{DynamoDbLeaseStore, get_item};
 pub(crate) use error::classify;
 pub use error::{CallError, CallErrorKind, LeaseStoreError};
 #[cfg(test)]

@@ -193,7 +193,7 @@ impl LeaseRenewer {
         if self.waiting.is_some() {
             return self.retry_at;
         }
-        let due = self.state.known.lock().fence.renewal_due(self.schedule.interval());
+        let due = self.state.known.lock().fence.renewal_due(self.schedule.interval);
         due.max(self.retry_at)
     }
 
@@ -251,7 +251,7 @@ impl LeaseRenewer {
         let began = self.now();
         let (was_unproven, before) = {
             let known = self.state.known.lock();
-            (known.fence.is_unproven(), known.lease.checkpoint.clone())
+            (known.fence.unproven, known.lease.checkpoint.clone())
         };
         let written = self.write(|renewer, lease| {
             let owner = renewer.context.worker_id.clone();
@@ -267,7 +267,7 @@ impl LeaseRenewer {
             Written::Done => {
                 let (carried, unproven) = {
                     let known = self.state.known.lock();
-                    (known.lease.checkpoint != before, known.fence.is_unproven())
+                    (known.lease.checkpoint != before, known.fence.unproven)
                 };
                 if carried {
                     self.state.progress.lock().carried(began);
@@ -415,7 +415,7 @@ impl LeaseRenewer {
 
     fn adopt(&self, known: &Lease, seen: Option<Lease>) -> Option<Lease> {
         let RenewerContext { worker_id, process, .. } = &self.context;
-        adopt(worker_id, *process, known, seen, self.state.known.lock().fence.is_unclear())
+        adopt(worker_id, *process, known, seen, self.state.known.lock().fence.unclear)
     }
 
     /// Awaits a call. `None`: the fence fell, or the lease was lost, before the answer.

@@ -1,9 +1,7 @@
 //! Finds or creates the lease table with its index.
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::create_table::CreateTableError;
-use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, CreateGlobalSecondaryIndexAction, GlobalSecondaryIndex,
     GlobalSecondaryIndexUpdate, KeySchemaElement, KeyType, Projection, ProjectionType,
@@ -80,15 +78,10 @@ pub(crate) async fn find(
 pub(super) async fn describe(
     client: &Client,
     table: &str,
-) -> Result<Option<TableDescription>, TableError> {
+) -> Result<Option<TableDescription>, CallError> {
     match client.describe_table().table_name(table).send().await {
         Ok(output) => Ok(output.table),
-        Err(SdkError::ServiceError(error))
-            if matches!(error.err(), DescribeTableError::ResourceNotFoundException(_)) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(classify("DescribeTable", &error).into()),
+        Err(error) => classify("DescribeTable", &error).unless_not_found(),
     }
 }
 
@@ -156,8 +149,10 @@ async fn create(client: &Client, table: &str, config: &TableConfig) -> Result<()
     match answer {
         Ok(_) => Ok(()),
         // Another worker creates the table at this moment, or a retry followed a lost answer.
-        Err(SdkError::ServiceError(error))
-            if matches!(error.err(), CreateTableError::ResourceInUseException(_)) =>
+        Err(error)
+            if error
+                .as_service_error()
+                .is_some_and(CreateTableError::is_resource_in_use_exception) =>
         {
             Ok(())
         }

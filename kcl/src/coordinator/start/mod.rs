@@ -85,9 +85,10 @@ pub(super) async fn prepare(
 
     states.enter(WorkerState::PreparingTable);
     let table = config.table.name.clone().unwrap_or_else(|| application.clone());
-    let Tables { exists, has_legacy, layout, store } =
+    let Tables { exists, has_legacy, layout, mut store } =
         Tables::find(&mut startup, &dynamodb, &application, &table, process).await?;
-    let store: Arc<dyn LeaseStore> = Arc::new(store.measured_by(&meter, &clock));
+    store.meter = Some((meter.clone(), Arc::clone(&clock)));
+    let store: Arc<dyn LeaseStore> = Arc::new(store);
     let lease_table = LeaseTable {
         migration: Migration {
             client: &dynamodb,

@@ -46,10 +46,8 @@ impl Tables {
         }
         let mut store =
             DynamoDbLeaseStore::new(dynamodb.clone(), table.to_owned(), layout.clone(), process);
-        if has_legacy {
-            // While a fleet moves to one table, its leader's lock stays in the old one.
-            store = store.with_leader_table(legacy.state(table).0.to_owned());
-        }
+        // While a fleet moves to one table, its leader's lock stays in the old one.
+        store.leader_table = has_legacy.then(|| legacy.state(table).0.to_owned());
         Ok(Self { exists, has_legacy, layout, store })
     }
 }

@@ -2,31 +2,31 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{DynamoDbLeaseStore, as_lease};
-use crate::lease::error::{CallErrorKind, LeaseStoreError, classify};
+use aws_sdk_dynamodb::Client;
+
+use super::DynamoDbLeaseStore;
+use crate::lease::error::{CallError, LeaseStoreError, classify};
 use crate::lease::item::{Item, TableItem, attribute as name, decode, text};
-use crate::lease::model::Lease;
 use crate::lease::store::Snapshot;
 use crate::lease::table::{INDEX, Layout};
-use crate::lease::table_check::is_whole;
 
 /// Largest number of segments that a scan of a large table is spread over.
 const MAX_SEGMENTS: u32 = 10;
 
-impl DynamoDbLeaseStore {
-    pub(super) async fn get_lease(&self, key: &str) -> Result<Option<Lease>, LeaseStoreError> {
-        let output = self
-            .client
-            .get_item()
-            .table_name(&self.table)
-            .key(name::KEY, text(key))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(|error| classify("GetItem", &error))?;
-        output.item.map(|item| as_lease(key, item)).transpose()
-    }
+/// Reads the item of this key from a table, which is given with its hash key. `operation`: for the error.
+pub(crate) async fn get_item(
+    client: &Client,
+    (table, hash_key): (&str, &str),
+    key: &str,
+    consistent: bool,
+    operation: &'static str,
+) -> Result<Option<Item>, CallError> {
+    let get = client.get_item().table_name(table).key(hash_key, text(key));
+    let output = get.consistent_read(consistent).send().await;
+    Ok(output.map_err(|error| classify(operation, &error))?.item)
+}
 
+impl DynamoDbLeaseStore {
     /// Reads every item of the lease table, and of the tables beside it.
     pub(super) async fn scan(&self, consistent: bool) -> Result<Snapshot, LeaseStoreError> {
         let mut snapshot = self.scan_leases(consistent).await?;
@@ -104,17 +104,5 @@ impl DynamoDbLeaseStore {
         let items = items.map_err(|error| classify("Query", &error))?;
         let key = |mut item: Item| item.remove(name::KEY)?.as_s().ok().cloned();
         Ok(items.into_iter().filter_map(key).collect())
-    }
-
-    /// Whether the table and its index exist and are not being deleted.
-    pub(super) async fn is_whole(&self) -> Result<bool, LeaseStoreError> {
-        let described = self.client.describe_table().table_name(&self.table);
-        match described.send().await {
-            Ok(output) => Ok(output.table.is_some_and(|table| is_whole(&table))),
-            Err(error) => match classify("DescribeTable", &error) {
-                error if error.kind == CallErrorKind::NotFound => Ok(false),
-                error => Err(error.into()),
-            },
-        }
     }
 }

@@ -8,29 +8,15 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use kinesis_common::sync::Mutex;
 
-use super::{DynamoDbLeaseStore, refused};
-use crate::lease::error::{CallErrorKind, LeaseStoreError, classify};
+use super::{DynamoDbLeaseStore, get_item, refused};
+use crate::lease::error::{CallError, LeaseStoreError, classify};
 use crate::lease::item::{
     self, ENTITY_WORKER, LEADER, TableItem, attribute as name, decode, number, text,
 };
-use crate::lease::store::LeaderLock;
+use crate::lease::store::{LeaderLock, LeaseStore as _};
 use crate::lease::table::Layout;
 
 impl DynamoDbLeaseStore {
-    pub(super) async fn get_leader(&self) -> Result<Option<LeaderLock>, LeaseStoreError> {
-        let (table, key) = self.layout.state(&self.table);
-        let output = self
-            .client
-            .get_item()
-            .table_name(table)
-            .key(key, text(LEADER))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(|error| classify("GetItem (leader)", &error))?;
-        Ok(output.item.and_then(|item| item::leader_lock(&item)))
-    }
-
     pub(super) async fn swap_leader(
         &self,
         known: Option<&LeaderLock>,
@@ -77,7 +63,7 @@ impl DynamoDbLeaseStore {
             Err(error) => {
                 refused("PutItem (leader)", error)?;
                 // An earlier attempt of this call may have been done, and its answer lost.
-                Ok(self.get_leader().await?.as_ref() == Some(lock))
+                Ok(self.leader().await?.as_ref() == Some(lock))
             }
         }
     }
@@ -155,26 +141,20 @@ impl LegacyLeader {
         table: &str,
         consistent: bool,
     ) -> Option<LeaderLock> {
-        let answer = client
-            .get_item()
-            .table_name(table)
-            .key(name::LEGACY_STATE_KEY, text(LEADER))
-            .consistent_read(consistent)
-            .send()
-            .await
-            .map_err(|error| classify("GetItem (leader)", &error));
+        let table = (table, name::LEGACY_STATE_KEY);
+        let answer = get_item(client, table, LEADER, consistent, "GetItem (leader)").await;
+        let answer = answer.or_else(CallError::unless_not_found);
         let mut last = self.0.lock();
         let failed_before = std::mem::replace(&mut last.failed, answer.is_err());
         match answer {
-            Ok(output) => {
-                last.lock = match output.item.map(decode) {
+            Ok(item) => {
+                last.lock = match item.map(decode) {
                     Some(Ok(TableItem::Leader(lock))) => Some(lock),
                     _ => None,
                 };
             }
-            Err(error) if error.kind == CallErrorKind::NotFound => last.lock = None,
             Err(error) if !failed_before => {
-                tracing::warn!(%error, table, "the lock of the leader cannot be read; leases are safe without it");
+                tracing::warn!(%error, table = table.0, "the lock of the leader cannot be read; leases are safe without it");
             }
             Err(_) => {}
         }

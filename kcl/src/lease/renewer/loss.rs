@@ -74,7 +74,7 @@ impl LeaseRenewer {
         let kind = ProblemKind::LeaseRenewalFailing;
         let problem = self.context.problems.find(kind, Some(&self.state.token.lease_key));
         Loss::Expired {
-            after: self.now().saturating_sub(self.state.known.lock().fence.renewed()),
+            after: self.now().saturating_sub(self.state.known.lock().fence.renewed),
             cause: problem.map(|problem| problem.cause),
         }
     }

@@ -23,7 +23,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct RenewalSchedule {
     failover: Duration,
     random: Rng,
-    interval: Duration,
+    /// The time from the last renewal to the next.
+    pub(super) interval: Duration,
     /// Number of attempts since the last success that failed or had no budget.
     failures: u32,
     /// The time of the last attempt, which needs no budget. `None`: it was made, or nothing failed.
@@ -39,11 +40,6 @@ impl RenewalSchedule {
             failures: 0,
             last_attempt: None,
         }
-    }
-
-    /// The time from the last renewal to the next.
-    pub(super) fn interval(&self) -> Duration {
-        self.interval
     }
 
     /// Notes that an attempt succeeded.
@@ -172,14 +168,14 @@ mod tests {
     fn renewals_are_due_at_half_the_failover_time_or_a_little_earlier() {
         for seed in 0..100 {
             let mut schedule = schedule(seed);
-            assert!((F / 10..=F / 2).contains(&schedule.interval()));
+            assert!((F / 10..=F / 2).contains(&schedule.interval));
             for _ in 0..10 {
                 schedule.succeeded();
-                assert!((F.mul_f64(0.495)..=F / 2).contains(&schedule.interval()));
+                assert!((F.mul_f64(0.495)..=F / 2).contains(&schedule.interval));
             }
             schedule.pause(F, F * 2);
             schedule.succeeded();
-            assert!((F / 10..=F / 2).contains(&schedule.interval()));
+            assert!((F / 10..=F / 2).contains(&schedule.interval));
         }
     }
 

@@ -3,6 +3,8 @@
 #[cfg(feature = "metrics")]
 pub mod facade;
 
+use std::time::Duration;
+
 /// The unit of a metric's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
@@ -23,4 +25,9 @@ pub enum Kind {
     Gauge,
     /// Each value counts by itself.
     Distribution,
+}
+
+/// Converts a time to the values of [`Unit::Milliseconds`].
+pub fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }

@@ -9,6 +9,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use kinesis_common::metrics::milliseconds;
+
 pub(crate) use self::names::Metric;
 use crate::clock::Clock;
 
@@ -67,8 +69,4 @@ impl Timer<'_> {
             self.meter.put(time, shard, milliseconds(took));
         }
     }
-}
-
-pub(crate) fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
 }

@@ -13,7 +13,6 @@ use std::time::Duration;
 #[cfg(feature = "cloudwatch")]
 pub use self::cloudwatch::{CloudWatchConfig, MetricsDimension};
 pub use self::invalid::InvalidConfig;
-use self::invalid::Problems;
 pub use self::metrics::{MetricsGranularity, MetricsLevel};
 pub use self::properties::{KplProperties, PropertyNote};
 #[doc(inline)]
@@ -382,7 +381,8 @@ impl ProducerConfig {
     /// # Errors
     /// [`InvalidConfig`], with all problems at once.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
-        let mut problems = Problems::default();
+        let mut problems = Vec::new();
+        let mut add = |field: &str, problem| problems.push((field.to_owned(), problem));
         for (field, value, least, most) in [
             ("aggregation_max_size", self.aggregation_max_size, 64, MIB),
             ("aggregation_max_count", self.aggregation_max_count as usize, 1, u32::MAX as usize),
@@ -394,21 +394,20 @@ impl ProducerConfig {
             ("max_in_flight_bytes", self.max_in_flight_bytes, 64 * KIB, usize::MAX),
             ("max_requests_in_flight", self.max_requests_in_flight, 1, 10_000),
             ("connections", self.connections, 1, 64),
+            ("max_record_size", self.max_record_size.unwrap_or(MIB), MIB, SERVICE_MAX_REQUEST),
             ("hot_keys", self.hot_keys, 0, 10_000),
         ] {
-            problems.within(field, value, least, most);
-        }
-        if let Some(bytes) = self.max_record_size {
-            let (least, most) = (DEFAULT_MAX_RECORD_SIZE, SERVICE_MAX_REQUEST);
-            problems.within("max_record_size", bytes, least, most);
+            if value < least || value > most {
+                add(field, format!("must be {least} to {most}, got {value}"));
+            }
         }
         if let Compression::Zstd { level } = self.compression
             && !(1..=22).contains(&level)
         {
-            problems.add("compression", format!("the zstd level must be 1 to 22, got {level}"));
+            add("compression", format!("the zstd level must be 1 to 22, got {level}"));
         }
         if self.record_ttl.is_zero() {
-            problems.add("record_ttl", "must be longer than zero".to_owned());
+            add("record_ttl", "must be longer than zero".to_owned());
         }
         for (field, value) in [
             ("request_timeout", self.request_timeout),
@@ -418,11 +417,11 @@ impl ProducerConfig {
         ] {
             if value.is_zero() || value > LONGEST {
                 let rule = "must be longer than zero and at most 365 days";
-                problems.add(field, format!("{rule}, got {value:?}"));
+                add(field, format!("{rule}, got {value:?}"));
             }
         }
         if self.record_max_buffered_time >= self.record_ttl {
-            problems.add(
+            add(
                 "record_max_buffered_time",
                 format!(
                     "must be shorter than record_ttl ({:?}), got {:?}",
@@ -430,7 +429,7 @@ impl ProducerConfig {
                 ),
             );
         }
-        problems.into_result()
+        InvalidConfig::check(problems)
     }
 
     /// The time limit of a request whose largest record has `bytes`, and `left` of its time to live.

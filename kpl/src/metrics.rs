@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use kinesis_common::metrics::milliseconds;
+
 use self::histogram::Histogram;
 use self::hot_keys::{HotKeys, SAMPLING};
 use self::names::Metric;
@@ -305,8 +307,4 @@ impl Meter {
         let sample = Sample { metric, shard, code: None, value, count };
         self.sinks.iter_mut().for_each(|sink| sink.record(sample));
     }
-}
-
-fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
 }

@@ -27,7 +27,7 @@ pub fn describe(name: &'static str, unit: Unit, kind: Kind, description: &'stati
 }
 
 /// The recorder's handle of one series.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub enum Handle {
     /// Of a [`Kind::Counter`].
     Counter(Counter),
@@ -67,6 +67,7 @@ impl Handle {
 
 /// The handles of all series, by shard, so that a value costs two look-ups. `S` tells the series of a shard
 /// apart.
+#[derive(Debug)]
 pub struct Handles<S> {
     by_shard: Mutex<HashMap<String, HashMap<S, Handle>>>,
 }

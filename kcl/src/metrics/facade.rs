@@ -1,7 +1,5 @@
 //! Passes the metrics to the `metrics` facade, and so to the recorder that the application installed.
 
-use std::fmt;
-
 use ::metrics::{Label, Level, Metadata};
 use kinesis_common::metrics::facade::{Handle, Handles, describe};
 
@@ -10,6 +8,7 @@ use super::{Metric, Sink};
 
 const METADATA: Metadata<'static> = Metadata::new("kcl", Level::INFO, Some(module_path!()));
 
+#[derive(Debug)]
 pub(crate) struct FacadeSink {
     application: String,
     worker_id: String,
@@ -46,14 +45,5 @@ impl Sink for FacadeSink {
             Handle::register(&METADATA, name, kind, labels)
         });
         handle.record(value, 1);
-    }
-}
-
-impl fmt::Debug for FacadeSink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FacadeSink")
-            .field("application", &self.application)
-            .field("worker_id", &self.worker_id)
-            .finish_non_exhaustive()
     }
 }

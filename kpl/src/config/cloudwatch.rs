@@ -89,8 +89,8 @@ impl CloudWatchConfig {
             ),
         ];
         let problems = checks.into_iter().filter(|(is_valid, ..)| !is_valid);
-        let problems = problems.map(|(_, field, text)| Err(InvalidConfig::one(field, text.into())));
-        InvalidConfig::all(problems)
+        let problems = problems.map(|(_, field, text)| (field.to_owned(), text.to_owned()));
+        InvalidConfig::check(problems.collect())
     }
 
     fn has_valid_dimensions(&self) -> bool {

@@ -1,9 +1,8 @@
 //! The problems of a configuration: all of them in one error.
 
-use std::fmt;
-
 /// A configuration with one or more problems.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid configuration: {}", self.texts())]
 pub struct InvalidConfig {
     problems: Vec<(String, String)>,
 }
@@ -21,39 +20,16 @@ impl InvalidConfig {
     /// The problems of all checks.
     pub(crate) fn all(checks: impl IntoIterator<Item = Result<(), Self>>) -> Result<(), Self> {
         let problems = checks.into_iter().filter_map(Result::err);
-        let problems: Vec<_> = problems.flat_map(|error| error.problems).collect();
+        Self::check(problems.flat_map(|error| error.problems).collect())
+    }
+
+    /// `problems`: field and problem, for each.
+    pub(super) fn check(problems: Vec<(String, String)>) -> Result<(), Self> {
         if problems.is_empty() { Ok(()) } else { Err(Self { problems }) }
     }
-}
 
-impl fmt::Display for InvalidConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("invalid configuration: ")?;
-        for (position, (field, problem)) in self.problems.iter().enumerate() {
-            let separator = if position == 0 { "" } else { "; " };
-            write!(f, "{separator}{field}: {problem}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for InvalidConfig {}
-
-#[derive(Default)]
-pub(super) struct Problems(Vec<(String, String)>);
-
-impl Problems {
-    pub(super) fn add(&mut self, field: &str, problem: String) {
-        self.0.push((field.to_owned(), problem));
-    }
-
-    pub(super) fn within(&mut self, field: &str, value: usize, least: usize, most: usize) {
-        if value < least || value > most {
-            self.add(field, format!("must be {least} to {most}, got {value}"));
-        }
-    }
-
-    pub(super) fn into_result(self) -> Result<(), InvalidConfig> {
-        if self.0.is_empty() { Ok(()) } else { Err(InvalidConfig { problems: self.0 }) }
+    fn texts(&self) -> String {
+        let texts = self.problems.iter().map(|(field, problem)| format!("{field}: {problem}"));
+        texts.collect::<Vec<_>>().join("; ")
     }
 }

@@ -38,7 +38,7 @@ pub(crate) fn value_of(bucket: usize) -> Duration {
 /// Milliseconds, with a fraction: a call may take less than one.
 #[cfg(feature = "serde")]
 fn millis<S: serde::Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(value.as_secs_f64() * 1e3)
+    serializer.serialize_f64(kinesis_common::metrics::milliseconds(*value))
 }
 
 /// Percentiles of a time, over the life of a producer.

@@ -4,31 +4,6 @@ use kinesis_common::metrics::{Kind, Unit};
 
 use crate::config::{MetricsGranularity, MetricsLevel};
 
-/// A metric of the producer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Metric {
-    UserRecordsReceived,
-    UserRecordsPending,
-    UserRecordsPut,
-    UserRecordsDataPut,
-    KinesisRecordsPut,
-    KinesisRecordsDataPut,
-    ErrorsByCode,
-    AllErrors,
-    RetriesPerRecord,
-    UserRecordExpired,
-    UserRecordsFailed,
-    UserRecordsDropped,
-    BufferingTime,
-    RequestTime,
-    UserRecordsPerKinesisRecord,
-    KinesisRecordsPerPutRecordsRequest,
-    UserRecordsPerPutRecordsRequest,
-    DeliveryTime,
-    BufferedBytes,
-    InFlightBytes,
-}
-
 pub(crate) struct Definition {
     pub(crate) name: &'static str,
     pub(crate) unit: Unit,
@@ -40,6 +15,12 @@ pub(crate) struct Definition {
 
 macro_rules! metrics {
     ($($metric:ident $unit:ident $kind:ident $level:ident $finest:ident $description:literal;)*) => {
+        /// A metric of the producer.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub(crate) enum Metric {
+            $($metric,)*
+        }
+
         impl Metric {
             pub(crate) const ALL: &[Self] = &[$(Self::$metric,)*];
 

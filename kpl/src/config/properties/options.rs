@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{MIB, Problems, SERVICE_MAX_REQUEST, SERVICE_MAX_REQUEST_RECORDS};
+use super::super::{MIB, SERVICE_MAX_REQUEST, SERVICE_MAX_REQUEST_RECORDS};
 use super::syntax::Property;
 use super::{KplProperties, PropertyNote};
 use crate::config::metrics::{NAMESPACE_RULE, is_namespace};
@@ -68,16 +68,16 @@ pub(super) fn read(properties: &[Property]) -> Result<KplProperties, InvalidConf
     reader.config.connect_timeout = Duration::from_secs(6);
     for (position, property) in properties.iter().enumerate() {
         match property {
-            Err(line) => reader.problems.add(
-                "properties",
+            Err(line) => reader.problems.push((
+                "properties".to_owned(),
                 format!("line {line} has a `\\u` without four hexadecimal digits of a character"),
-            ),
+            )),
             // The last one counts.
             Ok((key, _))
                 if properties[position + 1..].iter().flatten().any(|(later, _)| later == key) => {}
             Ok((key, value)) => {
                 if let Err(problem) = reader.take(key, value.trim()) {
-                    reader.problems.add(key, problem);
+                    reader.problems.push((key.clone(), problem));
                 }
             }
         }
@@ -93,7 +93,8 @@ struct Reader {
     cloudwatch: Endpoint,
     metrics: Metrics,
     notes: Vec<PropertyNote>,
-    problems: Problems,
+    /// Option and problem, for each.
+    problems: Vec<(String, String)>,
 }
 
 #[derive(Default)]
@@ -206,7 +207,7 @@ impl Reader {
             }
         }
         let ours = self.config.validate();
-        InvalidConfig::all([self.problems.into_result(), ours])?;
+        InvalidConfig::all([InvalidConfig::check(self.problems), ours])?;
         Ok(KplProperties {
             config: self.config,
             region: self.region,

@@ -13,7 +13,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use kinesis_common::client::behavior_version;
 use kinesis_common::error_text::{Request, message_text};
-use kinesis_common::metrics::Unit;
+use kinesis_common::metrics::{Unit, milliseconds};
 
 use super::super::histogram;
 use super::series::{Datum, MAX_VALUES, Values};
@@ -101,7 +101,7 @@ fn metric_data(datum: Datum) -> Vec<MetricDatum> {
     let times: Vec<_> = times
         .into_iter()
         .map(|(bucket, count)| {
-            let value = histogram::value_of(usize::from(bucket)).as_secs_f64() * 1e3;
+            let value = milliseconds(histogram::value_of(usize::from(bucket)));
             // The middle of the first or the last bucket may lie outside of the measured values.
             (value.clamp(least, most), count as f64)
         })

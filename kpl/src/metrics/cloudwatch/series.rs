@@ -121,17 +121,9 @@ pub(super) struct Pending {
     granularity: MetricsGranularity,
     more: Vec<(MetricsGranularity, Arc<str>, Arc<str>)>,
     stream: Arc<str>,
-    names: Names,
     series: BTreeMap<Series, Values>,
     /// Number of values whose series found no room.
     pub(super) dropped: u64,
-}
-
-struct Names {
-    stream: Arc<str>,
-    shard: Arc<str>,
-    code: Arc<str>,
-    unknown: Arc<str>,
 }
 
 impl Pending {
@@ -144,12 +136,6 @@ impl Pending {
             granularity: config.granularity,
             more: more.collect(),
             stream,
-            names: Names {
-                stream: STREAM_NAME.into(),
-                shard: SHARD_ID.into(),
-                code: ERROR_CODE.into(),
-                unknown: "Unknown".into(),
-            },
             series: BTreeMap::new(),
             dropped: 0,
         }
@@ -195,24 +181,24 @@ impl Pending {
                 .filter(move |(granularity, ..)| *granularity == of)
                 .map(|(_, name, value)| (Arc::clone(name), Arc::clone(value)))
         };
-        let ours = |name: &Arc<str>, value: &Arc<str>| {
+        let ours = |name: &str, value: &Arc<str>| {
             // The text comes from the service. One that CloudWatch refuses would fail the whole call.
             let value = match is_printable(value, MAX_DIMENSION_VALUE) {
-                true => value,
-                false => &self.names.unknown,
+                true => Arc::clone(value),
+                false => "Unknown".into(),
             };
-            (Arc::clone(name), Arc::clone(value))
+            (name.into(), value)
         };
         let mut dimensions: Vec<_> = more(MetricsGranularity::Global).collect();
-        dimensions.extend(code.map(|code| ours(&self.names.code, code)));
+        dimensions.extend(code.map(|code| ours(ERROR_CODE, code)));
         if granularity >= MetricsGranularity::Stream {
-            dimensions.push(ours(&self.names.stream, &self.stream));
+            dimensions.push(ours(STREAM_NAME, &self.stream));
             dimensions.extend(more(MetricsGranularity::Stream));
         }
         if granularity >= MetricsGranularity::Shard
             && let Some(shard) = shard
         {
-            dimensions.push(ours(&self.names.shard, shard));
+            dimensions.push(ours(SHARD_ID, shard));
             dimensions.extend(more(MetricsGranularity::Shard));
         }
         dimensions

@@ -152,37 +152,6 @@ pub struct ConsumerConfig {
     pub table: TableConfig,
 }
 
-impl Default for ConsumerConfig {
-    fn default() -> Self {
-        Self {
-            worker_id: None,
-            initial_position: InitialPosition::default(),
-            failover_time: Duration::from_secs(10),
-            max_leases: usize::MAX,
-            max_lease_table_reads: 5,
-            max_records: 10_000,
-            max_buffered_bytes: 64 << 20,
-            idle_time_between_reads: Duration::from_secs(1),
-            wire: Wire::default(),
-            kinesis_request_timeout: Duration::from_secs(10),
-            dynamodb_request_timeout: None,
-            startup_timeout: Duration::from_secs(60),
-            parent_poll_interval: Duration::from_secs(1),
-            shard_sync_interval: Duration::from_secs(60),
-            on_recreated_stream: OnRecreatedStream::default(),
-            on_trimmed_gap: OnTrimmedGap::default(),
-            checkpoint: CheckpointPolicy::default(),
-            on_stop: OnStop::default(),
-            retry_initial_delay: Duration::from_millis(100),
-            retry_max_delay: Duration::from_secs(30),
-            log_warning_for_task_after: Some(Duration::from_secs(30)),
-            aggregate_range: AggregateRangePolicy::default(),
-            max_decompressed_size: 16 << 20,
-            table: TableConfig::default(),
-        }
-    }
-}
-
 /// Where a shard without a checkpoint starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -309,7 +278,7 @@ pub enum AggregateRangePolicy {
 }
 
 /// Name of the lease table, and the settings with which a worker creates it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 #[non_exhaustive]
@@ -325,38 +294,80 @@ pub struct TableConfig {
     pub tags: BTreeMap<String, String>,
 }
 
-macro_rules! setters {
+/// Declares the setter and the default of each setting, except for the setters that are written by hand.
+macro_rules! settings {
     (
-        by_hand { $($own:ident: $own_type:ty;)* }
-        $($with:ident, $field:ident: $type:ty;)*
+        $config:ident by_hand { $($own:ident: $own_type:ty = $own_default:expr;)* }
+        $($with:ident, $field:ident: $type:ty = $default:expr;)*
     ) => {
-        $(
-            #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
-            #[must_use]
-            pub fn $with(mut self, $field: $type) -> Self {
-                self.$field = $field.into();
-                self
+        impl Default for $config {
+            fn default() -> Self {
+                Self { $($own: $own_default,)* $($field: $default,)* }
             }
-        )*
+        }
 
-        /// The extreme values of every field. A field that is not listed here does not compile.
-        #[cfg(test)]
-        fn extremes_of_fields() -> Vec<(&'static str, Vec<extremes::Change<Self>>)> {
-            let Self { $($own: _,)* $($field: _),* } = Self::default();
-            vec![
-                $((
-                    stringify!($own),
-                    extremes::changes(|config: &mut Self, value: $own_type| config.$own = value),
-                ),)*
-                $((
-                    stringify!($field),
-                    extremes::changes(|config: &mut Self, value: $type| {
-                        config.$field = value.into();
-                    }),
-                ),)*
-            ]
+        impl $config {
+            $(
+                #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+                #[must_use]
+                pub fn $with(mut self, $field: $type) -> Self {
+                    self.$field = $field.into();
+                    self
+                }
+            )*
+
+            /// The extreme values of every field.
+            #[cfg(test)]
+            fn extremes_of_fields() -> Vec<(&'static str, Vec<extremes::Change<Self>>)> {
+                vec![
+                    $((
+                        stringify!($own),
+                        extremes::changes(|config: &mut Self, value: $own_type| config.$own = value),
+                    ),)*
+                    $((
+                        stringify!($field),
+                        extremes::changes(|config: &mut Self, value: $type| {
+                            config.$field = value.into();
+                        }),
+                    ),)*
+                ]
+            }
         }
     };
+}
+
+settings! {
+    ConsumerConfig by_hand { worker_id: Option<String> = None; }
+    with_initial_position, initial_position: InitialPosition = InitialPosition::default();
+    with_failover_time, failover_time: Duration = Duration::from_secs(10);
+    with_max_leases, max_leases: usize = usize::MAX;
+    with_max_lease_table_reads, max_lease_table_reads: u32 = 5;
+    with_max_records, max_records: u32 = 10_000;
+    with_max_buffered_bytes, max_buffered_bytes: usize = 64 << 20;
+    with_idle_time_between_reads, idle_time_between_reads: Duration = Duration::from_secs(1);
+    with_wire, wire: Wire = Wire::default();
+    with_kinesis_request_timeout, kinesis_request_timeout: Duration = Duration::from_secs(10);
+    with_dynamodb_request_timeout, dynamodb_request_timeout: Duration = None;
+    with_startup_timeout, startup_timeout: Duration = Duration::from_secs(60);
+    with_parent_poll_interval, parent_poll_interval: Duration = Duration::from_secs(1);
+    with_shard_sync_interval, shard_sync_interval: Duration = Duration::from_secs(60);
+    with_on_recreated_stream, on_recreated_stream: OnRecreatedStream = OnRecreatedStream::default();
+    with_on_trimmed_gap, on_trimmed_gap: OnTrimmedGap = OnTrimmedGap::default();
+    with_checkpoint, checkpoint: CheckpointPolicy = CheckpointPolicy::default();
+    with_on_stop, on_stop: OnStop = OnStop::default();
+    with_retry_initial_delay, retry_initial_delay: Duration = Duration::from_millis(100);
+    with_retry_max_delay, retry_max_delay: Duration = Duration::from_secs(30);
+    with_log_warning_for_task_after, log_warning_for_task_after: Option<Duration> = Some(Duration::from_secs(30));
+    with_aggregate_range, aggregate_range: AggregateRangePolicy = AggregateRangePolicy::default();
+    with_max_decompressed_size, max_decompressed_size: usize = 16 << 20;
+    with_table, table: TableConfig = TableConfig::default();
+}
+
+settings! {
+    TableConfig by_hand { name: Option<String> = None; }
+    with_provisioned, provisioned: (u32, u32) = None;
+    with_deletion_protection, deletion_protection: bool = false;
+    with_tags, tags: BTreeMap<String, String> = BTreeMap::new();
 }
 
 impl ConsumerConfig {
@@ -392,35 +403,6 @@ impl ConsumerConfig {
         self.worker_id = Some(worker_id.into());
         self
     }
-
-    setters! {
-        by_hand {
-            worker_id: Option<String>;
-        }
-        with_initial_position, initial_position: InitialPosition;
-        with_failover_time, failover_time: Duration;
-        with_max_leases, max_leases: usize;
-        with_max_lease_table_reads, max_lease_table_reads: u32;
-        with_max_records, max_records: u32;
-        with_max_buffered_bytes, max_buffered_bytes: usize;
-        with_idle_time_between_reads, idle_time_between_reads: Duration;
-        with_wire, wire: Wire;
-        with_kinesis_request_timeout, kinesis_request_timeout: Duration;
-        with_dynamodb_request_timeout, dynamodb_request_timeout: Duration;
-        with_startup_timeout, startup_timeout: Duration;
-        with_parent_poll_interval, parent_poll_interval: Duration;
-        with_shard_sync_interval, shard_sync_interval: Duration;
-        with_on_recreated_stream, on_recreated_stream: OnRecreatedStream;
-        with_on_trimmed_gap, on_trimmed_gap: OnTrimmedGap;
-        with_checkpoint, checkpoint: CheckpointPolicy;
-        with_on_stop, on_stop: OnStop;
-        with_retry_initial_delay, retry_initial_delay: Duration;
-        with_retry_max_delay, retry_max_delay: Duration;
-        with_log_warning_for_task_after, log_warning_for_task_after: Option<Duration>;
-        with_aggregate_range, aggregate_range: AggregateRangePolicy;
-        with_max_decompressed_size, max_decompressed_size: usize;
-        with_table, table: TableConfig;
-    }
 }
 
 impl TableConfig {
@@ -429,12 +411,5 @@ impl TableConfig {
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
-    }
-
-    setters! {
-        by_hand { name: Option<String>; }
-        with_provisioned, provisioned: (u32, u32);
-        with_deletion_protection, deletion_protection: bool;
-        with_tags, tags: BTreeMap<String, String>;
     }
 }

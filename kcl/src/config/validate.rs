@@ -4,8 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{CheckpointPolicy, ConsumerConfig, InitialPosition};
 
-/// Smallest byte budget: two of the largest pages that GetRecords returns.
-const MIN_BUFFERED_BYTES: usize = 20 << 20;
+const MIB: usize = 1 << 20;
 
 /// Longest duration of any setting. Up to it, no sum of durations overflows.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
@@ -73,6 +72,7 @@ impl ConsumerConfig {
                     .into(),
             );
         }
+        let slow_call = self.log_warning_for_task_after.unwrap_or(LONGEST);
         for (name, value, least) in [
             ("failover_time", self.failover_time, millis(500)),
             ("idle_time_between_reads", self.idle_time_between_reads, millis(200)),
@@ -82,11 +82,7 @@ impl ConsumerConfig {
             ("shard_sync_interval", self.shard_sync_interval, millis(100)),
             ("retry_initial_delay", self.retry_initial_delay, millis(1)),
             ("retry_max_delay", self.retry_max_delay, Duration::ZERO),
-            (
-                "log_warning_for_task_after",
-                self.log_warning_for_task_after.unwrap_or(LONGEST),
-                millis(1),
-            ),
+            ("log_warning_for_task_after", slow_call, millis(1)),
         ] {
             require(value >= least, format!("{name} is {value:?}; it must be at least {least:?}"));
             require(
@@ -115,29 +111,27 @@ impl ConsumerConfig {
                 self.retry_max_delay, self.retry_initial_delay
             ),
         );
-        require(self.max_leases > 0, "max_leases is 0; it must be at least 1".into());
-        require(
-            self.max_lease_table_reads > 0,
-            "max_lease_table_reads is 0; it must be at least 1".into(),
-        );
-        require(
-            (1..=10_000).contains(&self.max_records),
-            format!("max_records is {}; it must be 1 to 10000", self.max_records),
-        );
-        require(
-            self.max_buffered_bytes >= MIN_BUFFERED_BYTES,
-            format!(
-                "max_buffered_bytes is {}; it must be at least {MIN_BUFFERED_BYTES} (20 MiB)",
-                self.max_buffered_bytes
+        let most = usize::MAX;
+        for (name, value, allowed, rule) in [
+            ("max_leases", self.max_leases, 1..=most, "at least 1"),
+            ("max_lease_table_reads", self.max_lease_table_reads as usize, 1..=most, "at least 1"),
+            ("max_records", self.max_records as usize, 1..=10_000, "1 to 10000"),
+            // Two of the largest pages that GetRecords returns.
+            (
+                "max_buffered_bytes",
+                self.max_buffered_bytes,
+                20 * MIB..=most,
+                "at least 20971520 (20 MiB)",
             ),
-        );
-        require(
-            (1 << 20..=u32::MAX as usize).contains(&self.max_decompressed_size),
-            format!(
-                "max_decompressed_size is {}; it must be 1 MiB to 4 GiB",
-                self.max_decompressed_size
+            (
+                "max_decompressed_size",
+                self.max_decompressed_size,
+                MIB..=4096 * MIB - 1,
+                "1 MiB to 4 GiB",
             ),
-        );
+        ] {
+            require(allowed.contains(&value), format!("{name} is {value}; it must be {rule}"));
+        }
         if let CheckpointPolicy::Interval(interval) = self.checkpoint {
             require(
                 !interval.is_zero(),

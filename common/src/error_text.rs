@@ -38,11 +38,8 @@ where
     E: ProvideErrorMetadata + Error + 'static,
 {
     let text = message_text(error, request);
-    match error {
-        SdkError::ServiceError(service) => match (service.err().code(), service.err().message()) {
-            (Some(code), Some(_)) => format!("{code}: {text}"),
-            _ => text,
-        },
+    match (error.code(), error.message()) {
+        (Some(code), Some(_)) => format!("{code}: {text}"),
         _ => text,
     }
 }

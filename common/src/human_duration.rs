@@ -21,17 +21,15 @@ pub mod optional {
     use std::time::Duration;
 
     use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
+    use serde::{Deserialize, Deserializer, Serialize as _, Serializer};
 
     /// Writes a duration as text, if there is one.
     pub fn serialize<S: Serializer>(
         value: &Option<Duration>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(value) => super::serialize(value, serializer),
-            None => serializer.serialize_none(),
-        }
+        let text = value.map(|value| humantime::format_duration(value).to_string());
+        text.serialize(serializer)
     }
 
     /// Reads a duration from text, if there is one.

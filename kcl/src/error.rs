@@ -5,6 +5,7 @@ mod start;
 use std::error::Error;
 use std::fmt;
 
+use kinesis_common::error_text::chain;
 use kinesis_common::panic_message::panic_message;
 
 use crate::config::ConfigError;
@@ -67,13 +68,8 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for ProcessorError {
 impl fmt::Display for ProcessorError {
     /// Writes the error and its causes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.source)?;
-        let mut cause = self.source.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
+        let texts: Vec<_> = chain(self.as_error()).map(ToString::to_string).collect();
+        f.write_str(&texts.join(": "))
     }
 }
 

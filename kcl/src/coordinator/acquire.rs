@@ -94,12 +94,11 @@ impl Acquirer {
     /// leader may assign hundreds at once.
     pub(super) async fn start_on_assigned(&self, mut keys: Vec<String>) {
         keys.retain(|key| !self.ctx.held.contains(key));
-        let starts = keys.into_iter().map(|key| {
+        let start = |key: String| {
             let acquirer = self.clone();
             async move { acquirer.start_on_assigned_lease(&key).await }
-        });
-        let mut starts = stream::iter(starts).buffer_unordered(CONCURRENT);
-        while starts.next().await.is_some() {}
+        };
+        stream::iter(keys).for_each_concurrent(CONCURRENT, start).await;
     }
 
     /// Reads one lease that was seen to name this worker, and starts on it if no other processor
@@ -145,7 +144,7 @@ impl Acquirer {
     /// until the lease expires.
     async fn pass_on(&self, lease: &Lease) {
         let ctx = &self.ctx;
-        let to = ctx.fleet.lock().next_receiver();
+        let to = ctx.fleet.lock().workers.next_receiver();
         match ctx.worker.store.write(lease, LeaseWrite::relinquish(to.clone(), true)).await {
             Ok(Outcome::Applied(_) | Outcome::AppliedBefore(_)) => tracing::info!(
                 shard_id = lease.shard_id(),

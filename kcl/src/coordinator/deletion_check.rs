@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kinesis_common::sync::until_set;
 use tokio::sync::watch;
 
 use super::context::Context;
@@ -88,27 +89,20 @@ impl Inquiry {
 /// were.
 #[derive(Debug)]
 pub(super) struct DeletionCheck {
-    ctx: Arc<Context>,
+    pub(super) ctx: Arc<Context>,
 }
 
 impl DeletionCheck {
-    pub(super) fn new(ctx: Arc<Context>) -> Self {
-        Self { ctx }
-    }
-
-    /// Runs until the worker leaves.
+    /// Checks for ever.
     pub(super) async fn run(self) {
-        let both = futures::future::join(self.check(Resource::Table), self.check(Resource::Stream));
-        let _ = self.ctx.stop.leaving.run_until_cancelled(both).await;
+        futures::future::join(self.check(Resource::Table), self.check(Resource::Stream)).await;
     }
 
     async fn check(&self, resource: Resource) {
         let missing = self.ctx.missing.of(resource);
         let mut noted = missing.subscribe();
         loop {
-            let call = noted.wait_for(Option::is_some).await.ok().and_then(|call| call.clone());
-            // The sender lives as long as the context, so there always is a call.
-            let Some(call) = call else { return };
+            let call = until_set(&mut noted).await;
             tracing::warn!(error = %call, ?resource, "not found: checking whether it was deleted");
             if self.is_deleted(resource).await {
                 return self.ctx.tasks.fail(match resource {

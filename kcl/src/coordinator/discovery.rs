@@ -24,21 +24,17 @@ impl Discovery {
         Self { acquirer, pause }
     }
 
-    /// Runs until the worker leaves.
+    /// Queries again and again.
     pub(super) async fn run(mut self) {
         let ctx = Arc::clone(&self.acquirer.ctx);
-        let leaving = &ctx.stop.leaving;
-        while !leaving.is_cancelled() {
-            match leaving.run_until_cancelled(self.query()).await {
-                Some(Ok(())) => {
+        loop {
+            match self.query().await {
+                Ok(()) => {
                     ctx.worker.problems.recovered(KIND, None);
                 }
-                Some(Err(error)) => ctx.store_failed(KIND, "discovery", &error),
-                None => return,
+                Err(error) => ctx.store_failed(KIND, "discovery", &error),
             }
-            if leaving.run_until_cancelled(tokio::time::sleep(self.pause)).await.is_none() {
-                return;
-            }
+            tokio::time::sleep(self.pause).await;
         }
     }
 

@@ -57,19 +57,14 @@ impl FleetModeWatch {
         Self { ctx, fleet, random }
     }
 
-    /// Runs until the worker leaves, or fails.
+    /// Reads the mode again and again, until the worker fails for it.
     pub(super) async fn run(mut self) {
-        let Context { worker, stop, tasks, .. } = &*self.ctx;
+        let Context { worker, tasks, .. } = &*self.ctx;
         let mut misses = 0;
         loop {
             let pause = scan_schedule::jittered(INTERVAL.mul_f64(0.8), &mut self.random);
-            let next = async {
-                tokio::time::sleep(pause).await;
-                self.fleet.change(&*worker.clock).await
-            };
-            let Some(read) = stop.leaving.run_until_cancelled(next).await else {
-                return;
-            };
+            tokio::time::sleep(pause).await;
+            let read = self.fleet.change(&*worker.clock).await;
             misses = match read {
                 Ok(Some(Change::Missing)) => misses + 1,
                 Ok(_) => 0,

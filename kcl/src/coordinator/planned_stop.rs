@@ -68,7 +68,7 @@ impl PlannedStop {
                 return Some(ShardShutdown::Kept);
             }
             (OnStop::Keep, true) => (Some(worker.id.clone()), ShardShutdown::Kept),
-            (OnStop::HandOver, _) => match fleet.lock().next_receiver() {
+            (OnStop::HandOver, _) => match fleet.lock().workers.next_receiver() {
                 Some(to) => (Some(to.clone()), ShardShutdown::HandedOver { to }),
                 None if may_start => (None, ShardShutdown::Released),
                 None => return None,

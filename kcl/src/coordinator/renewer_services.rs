@@ -13,7 +13,7 @@ use crate::stream::{ListShardsError, SyncError};
 
 impl RenewerServices for Arc<Context> {
     fn receiver(&self) -> Option<String> {
-        self.fleet.lock().next_receiver()
+        self.fleet.lock().workers.next_receiver()
     }
 
     fn workers_take_leases(&self) -> bool {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::OptionFuture;
 use kinesis_common::stream_name::StreamName;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -78,7 +80,7 @@ impl Coordinator {
             Some(runtime) => (runtime, None),
             None => {
                 let thread = OwnThread::start().await.map_err(no_runtime)?;
-                (thread.runtime().clone(), Some(thread))
+                (thread.runtime.clone(), Some(thread))
             }
         };
         // The first call is made on the runtime of the tasks, because a client's connections live
@@ -107,11 +109,13 @@ impl Coordinator {
         let (sender, acquired) = mpsc::channel(QUEUE);
         let acquirer = Acquirer::new(Arc::clone(&self.ctx), sender);
         let ctx = || Arc::clone(&self.ctx);
-        self.spawn("the heartbeat", Arc::clone(&self.scanner.heartbeat).run());
+        // It ends by itself when the worker leaves, because it awaits a write that is on its way.
+        let heartbeat = self.tasks.track_future(Arc::clone(&self.scanner.heartbeat).run());
+        self.ctx.tasks.spawn("the heartbeat", heartbeat);
         self.spawn("lease discovery", Discovery::new(acquirer.clone()).run());
         self.spawn("lease assignment", Assignment::new(self.scanner.clone(), acquirer).run());
         self.spawn("shard sync", ShardSyncer::new(ctx()).run());
-        self.spawn("the deletion check", DeletionCheck::new(ctx()).run());
+        self.spawn("the deletion check", DeletionCheck { ctx: ctx() }.run());
         if let Some(fleet_mode) = self.ctx.worker.fleet_mode.clone() {
             self.spawn(
                 "the watch of the fleet's mode",
@@ -121,8 +125,9 @@ impl Coordinator {
         acquired
     }
 
-    /// Runs a task that ends when the worker leaves.
+    /// Runs a task until the worker leaves. Then it is dropped where it waits.
     fn spawn(&self, task: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let work = self.ctx.stop.leaving.clone().run_until_cancelled_owned(work).map(drop);
         self.ctx.tasks.spawn(task, self.tasks.track_future(work));
     }
 
@@ -198,12 +203,7 @@ impl Coordinator {
     /// Resolves when the coordinator's own thread, if it has one, has ended. That is after the
     /// coordinator was dropped.
     pub(crate) fn thread_ended(&self) -> impl Future<Output = ()> + Send + 'static {
-        let ended = self.thread.as_ref().map(OwnThread::ended);
-        async {
-            if let Some(ended) = ended {
-                ended.await;
-            }
-        }
+        OptionFuture::from(self.thread.as_ref().map(OwnThread::ended)).map(drop)
     }
 
     /// While `is_held_back`, this worker acquires no leases and shows the other workers that it has

@@ -96,7 +96,7 @@ impl Scanner {
         let Context { worker, fleet, .. } = &*self.ctx;
         let ((expired, available), workers, checkpoint_ages) = {
             let fleet = fleet.lock();
-            let others = fleet.live_workers().iter().filter(|other| **other != worker.id);
+            let others = fleet.workers.live.iter().filter(|other| **other != worker.id);
             (fleet.count_available(now), 1 + others.count(), fleet.checkpoint_ages(now))
         };
         // The recorder is code of the application, so no lock is held while it runs.

@@ -44,11 +44,11 @@ impl ShardSyncer {
         Self { ctx, random, after_doubts, not_before: Duration::ZERO }
     }
 
-    /// Syncs each interval, with jitter, until the worker leaves. A reader that has reason to
-    /// believe that the stream was created again causes a sync at once, unless one was just made.
+    /// Syncs each interval, with jitter. A reader that has reason to believe that the stream was
+    /// created again causes a sync at once, unless one was just made.
     pub(super) async fn run(mut self) {
         let ctx = Arc::clone(&self.ctx);
-        let (leaving, sync) = (&ctx.stop.leaving, &ctx.worker.sync);
+        let sync = &ctx.worker.sync;
         loop {
             let pause = self.pause();
             let not_before = self.not_before;
@@ -58,19 +58,12 @@ impl ShardSyncer {
                 // A doubt of the meantime counts.
                 sync.stream.doubted().await;
             };
-            let due = async {
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => false,
-                    () = doubted => true,
-                }
-            };
-            let Some(is_for_doubt) = leaving.run_until_cancelled(due).await else {
-                return;
+            let is_for_doubt = tokio::select! {
+                () = tokio::time::sleep(pause) => false,
+                () = doubted => true,
             };
             let timer = ctx.worker.meter.timer(&*ctx.worker.clock);
-            let Some(synced) = leaving.run_until_cancelled(sync.run()).await else {
-                return;
-            };
+            let synced = sync.run().await;
             timer.done(METRICS, None, synced.is_ok());
             if synced.is_ok() {
                 self.after_doubts.succeeded();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use kinesis_common::panic_message::panic_message;
+use kinesis_common::sync::until_set;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -45,14 +46,7 @@ impl TaskGroup {
     /// Resolves when coordination cannot go on; never, when it stops as asked.
     pub(super) fn failed(&self) -> impl Future<Output = WorkerError> + Send + 'static {
         let mut failure = self.failure.subscribe();
-        async move {
-            let found =
-                failure.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
-            match found {
-                Some(failure) => failure,
-                None => std::future::pending().await,
-            }
-        }
+        async move { until_set(&mut failure).await }
     }
 
     /// Runs a task. If it panics, or its runtime drops it, the worker ends with a

@@ -14,7 +14,7 @@ const NAME: &str = "kcl-coordinator";
 /// The thread drops the runtime itself, because dropping a runtime in async code panics.
 #[derive(Debug)]
 pub(super) struct OwnThread {
-    runtime: Handle,
+    pub(super) runtime: Handle,
     _end: DropGuard,
     /// Closed when the thread ends, even by a panic.
     ended: watch::Receiver<()>,
@@ -32,10 +32,6 @@ impl OwnThread {
         let (running, ended) = watch::channel(());
         let (runtime, _end) = drive(running).await?;
         Ok(Self { runtime, _end, ended })
-    }
-
-    pub(super) fn runtime(&self) -> &Handle {
-        &self.runtime
     }
 
     /// Resolves when the thread has dropped all tasks and has nothing more to do.
@@ -86,7 +82,7 @@ mod tests {
         let thread = OwnThread::start().await.unwrap();
         let held = Arc::new(());
         let holds = Arc::clone(&held);
-        let task = thread.runtime().spawn(async move {
+        let task = thread.runtime.spawn(async move {
             let _holds = holds;
             std::future::pending::<()>().await;
         });

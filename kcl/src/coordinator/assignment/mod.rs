@@ -9,7 +9,7 @@
 //! Where would a second way to assign leases go? Beside [`by_count`], as another function from
 //! [`AssignmentInput`] to [`Plan`]. [`Assignment::plan`](task::Assignment::plan) calls
 //! `by_count::plan` today, and would choose. A way that assigns by load needs the load of leases and
-//! workers in the input. Taking and handing over stay the same. `FleetView::next_receiver` chooses
+//! workers in the input. Taking and handing over stay the same. `next_receiver` of the fleet view's workers chooses
 //! the worker that gets a lease which is passed on, and counts leases too: it changes with the plan.
 
 mod by_count;
@@ -28,7 +28,7 @@ struct AssignmentInput<'a> {
     /// The most leases that it may hold.
     max_leases: usize,
     leases: &'a [ActiveLease<'a>],
-    workers: Workers<'a>,
+    workers: FleetWorkers<'a>,
 }
 
 /// A lease whose shard is not finished.
@@ -44,7 +44,7 @@ struct ActiveLease<'a> {
 
 /// The workers of the fleet, by what they can do with a lease.
 #[derive(Debug, Clone, Copy)]
-struct Workers<'a> {
+struct FleetWorkers<'a> {
     /// Workers that count for the balance.
     live: &'a BTreeSet<String>,
     /// Workers that take free leases, besides the one that plans. A worker without room shows no

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
-use super::{ActiveLease, AssignmentInput, OVERDUE, Plan, Workers, by_count, left_to_leader};
+use super::{ActiveLease, AssignmentInput, FleetWorkers, OVERDUE, Plan, by_count, left_to_leader};
 use crate::coordinator::acquire::Acquirer;
 use crate::coordinator::context::Context;
 use crate::coordinator::scan::Scanner;
@@ -43,37 +43,27 @@ impl Assignment {
         }
     }
 
-    /// Scans and acts until the worker leaves.
+    /// Scans and acts again and again.
     pub(in crate::coordinator) async fn run(mut self) {
         const KIND: ProblemKind = ProblemKind::LeaseTableFailing;
         let ctx = Arc::clone(&self.ctx);
-        let leaving = &ctx.stop.leaving;
         // Meanwhile, the workers that start at the same time report that they live.
-        let pause = tokio::time::sleep(ctx.worker.first_scan_delay);
-        if leaving.run_until_cancelled(pause).await.is_none() {
-            return;
-        }
-        while !leaving.is_cancelled() {
-            let wait = match leaving.run_until_cancelled(self.scan_and_act()).await {
-                None => return,
-                Some(Ok(wait)) => {
+        tokio::time::sleep(ctx.worker.first_scan_delay).await;
+        loop {
+            let wait = match self.scan_and_act().await {
+                Ok(wait) => {
                     ctx.worker.problems.recovered(KIND, None);
                     wait
                 }
-                Some(Err(error)) => {
+                Err(error) => {
                     ctx.store_failed(KIND, "scanning the lease table", &error);
                     self.schedule.failed(ctx.worker.clock.now(), &mut self.random)
                 }
             };
-            let wait = async {
-                tokio::time::sleep(wait.at_least).await;
-                // A request for a scan that came meanwhile counts.
-                let rest = wait.at_most.saturating_sub(wait.at_least);
-                let _ = tokio::time::timeout(rest, ctx.scan_wanted.notified()).await;
-            };
-            if leaving.run_until_cancelled(wait).await.is_none() {
-                return;
-            }
+            tokio::time::sleep(wait.at_least).await;
+            // A request for a scan that came meanwhile counts.
+            let rest = wait.at_most.saturating_sub(wait.at_least);
+            let _ = tokio::time::timeout(rest, ctx.scan_wanted.notified()).await;
         }
     }
 
@@ -146,17 +136,17 @@ impl Assignment {
         // would undo each other's moves again and again. But a Java leader compares only workers that
         // report the same metrics. Between workers that report their CPU and ours, which do not, it
         // moves nothing, so ours balance.
-        let mut live = scan.workers.iter().filter(|row| fleet.live_workers().contains(&row.worker));
+        let mut live = scan.workers.iter().filter(|row| fleet.workers.live.contains(&row.worker));
         let leader_balances = is_led && live.all(|row| !row.measures);
         let no_workers = BTreeSet::new();
         by_count::plan(AssignmentInput {
             me: &worker.id,
             max_leases: worker.max_leases,
             leases: &active,
-            workers: Workers {
-                live: fleet.live_workers(),
-                takers: fleet.receivers(),
-                receivers: if leader_balances { &no_workers } else { fleet.receivers() },
+            workers: FleetWorkers {
+                live: &fleet.workers.live,
+                takers: &fleet.workers.receivers,
+                receivers: if leader_balances { &no_workers } else { &fleet.workers.receivers },
             },
         })
     }

@@ -240,10 +240,8 @@ impl LeaseHistory {
     /// True if the counter has not moved for the failover time; if the owner may be new, for 2.5
     /// times that.
     pub(super) fn is_expired(&self, lease: &Lease, now: Duration, failover: Duration) -> bool {
-        lease.owner.is_some()
-            && self.current.counter == lease.counter
-            && now.saturating_sub(self.current.since)
-                > expires_after(self.current.is_unconfirmed, failover)
+        let patience = expires_after(self.current.is_unconfirmed, failover);
+        lease.owner.is_some() && self.time_since_renewal(lease, now) > patience
     }
 
     /// Time for which scans have shown that a worker may take the lease.

@@ -8,7 +8,7 @@ mod lease_history;
 mod other_processes;
 mod workers;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(crate) struct FleetView {
     leases: HashMap<String, LeaseHistory>,
     /// The counter of each lease when this process last stopped to hold it.
     released: HashMap<String, u64>,
-    workers: Workers,
+    pub(crate) workers: Workers,
     /// The leader's lock, and when its present version was first observed.
     leader: Option<(LeaderLock, Duration)>,
     other_processes: OtherProcesses,
@@ -205,26 +205,6 @@ impl FleetView {
         self.leases.get(&lease.key)
     }
 
-    /// Workers that are alive: each renews a lease; or it owns none, and its heartbeat is less than
-    /// 60 s old.
-    ///
-    /// A worker whose leases all expired or were taken is dead until it writes another heartbeat.
-    pub(crate) fn live_workers(&self) -> &BTreeSet<String> {
-        &self.workers.live
-    }
-
-    /// Live workers that may be handed a lease: each has room for one, and its heartbeat is less
-    /// than 35 s old.
-    pub(crate) fn receivers(&self) -> &BTreeSet<String> {
-        &self.workers.receivers
-    }
-
-    /// Chooses the receiver with the fewest leases, other than this worker. The lease counts as the
-    /// receiver's until the next scan, so that several leases are transferred evenly.
-    pub(crate) fn next_receiver(&mut self) -> Option<String> {
-        self.workers.next_receiver()
-    }
-
     /// The live worker that leads the fleet: it assigns free leases and balances. `None`: there is
     /// no leader, or it is silent.
     ///
@@ -234,7 +214,7 @@ impl FleetView {
         let (lock, since) = self.leader.as_ref()?;
         let is_held = now.saturating_sub(*since) <= lock.duration;
         let leader = Some(lock.owner.as_str()).filter(|_| is_held);
-        leader.filter(|leader| self.live_workers().contains(*leader))
+        leader.filter(|leader| self.workers.live.contains(*leader))
     }
 
     /// How many items the latest scan has read.

@@ -21,13 +21,19 @@ const CLOCK_AHEAD: u64 = 60;
 /// table of worker metrics) counts only while it owns no lease: after a crash, the row stays fresh
 /// for longer than the other workers need to take the leases.
 #[derive(Debug, Default)]
-pub(super) struct Workers {
+pub(crate) struct Workers {
     /// Workers from which a lease was stolen since the latest scan.
     stolen_from: BTreeSet<String>,
     /// Dead workers, and the time of the heartbeat that each left behind.
     dead: HashMap<String, u64>,
-    pub(super) live: BTreeSet<String>,
-    pub(super) receivers: BTreeSet<String>,
+    /// Workers that are alive: each renews a lease; or it owns none, and its heartbeat is less than
+    /// 60 s old.
+    ///
+    /// A worker whose leases all expired or were taken is dead until it writes another heartbeat.
+    pub(crate) live: BTreeSet<String>,
+    /// Live workers that may be handed a lease: each has room for one, and its heartbeat is less
+    /// than 35 s old.
+    pub(crate) receivers: BTreeSet<String>,
     /// The number of leases of each receiver but this worker: those of the latest scan, and those
     /// that this worker handed to it since.
     loads: BTreeMap<String, usize>,
@@ -89,8 +95,9 @@ impl Workers {
         }
     }
 
-    /// The receiver with the fewest leases. One more is counted for it until the next scan.
-    pub(super) fn next_receiver(&mut self) -> Option<String> {
+    /// Chooses the receiver with the fewest leases, other than this worker. The lease counts as the
+    /// receiver's until the next scan, so that several leases are transferred evenly.
+    pub(crate) fn next_receiver(&mut self) -> Option<String> {
         let loads = self.loads.iter_mut();
         let (worker, load) = loads.min_by_key(|(worker, load)| (**load, (*worker).clone()))?;
         *load += 1;
@@ -124,7 +131,7 @@ mod tests {
     }
 
     fn receives(fleet: &FleetView, worker: &str) -> bool {
-        fleet.receivers().contains(worker)
+        fleet.workers.receivers.contains(worker)
     }
 
     #[test]
@@ -148,9 +155,9 @@ mod tests {
         observe(&mut fleet, 1000, &leases(1), &rows);
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let live: BTreeSet<String> = set(&["exact", "fresh", "future", "late", "no-row"]);
-        assert_eq!(*fleet.live_workers(), live);
+        assert_eq!(fleet.workers.live, live);
         let receivers: BTreeSet<String> = set(&["exact", "fresh", "future"]);
-        assert_eq!(*fleet.receivers(), receivers);
+        assert_eq!(fleet.workers.receivers, receivers);
     }
 
     #[test]
@@ -228,8 +235,8 @@ mod tests {
         let mut fleet = FleetView::new("me", 7, at(10));
         let all: Vec<Lease> = leases("v", 1).chain(leases("x", 5)).collect();
         observe(&mut fleet, 100, &all, &[row("v", 0), row("w", 0), row("x", 0), row("me", 0)]);
-        let given: Vec<_> = (0..5).filter_map(|_| fleet.next_receiver()).collect();
+        let given: Vec<_> = (0..5).filter_map(|_| fleet.workers.next_receiver()).collect();
         assert_eq!(given, ["w", "v", "w", "v", "w"]);
-        assert_eq!(fleet_of(&[]).next_receiver(), None);
+        assert_eq!(fleet_of(&[]).workers.next_receiver(), None);
     }
 }

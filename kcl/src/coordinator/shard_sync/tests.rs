@@ -65,7 +65,9 @@ async fn doubts_make_a_worker_sync_at_once_and_then_after_a_pause() {
     for seed in 0..20 {
         let (ctx, listed) = worker(seed);
         let syncs = || listed.load(Ordering::Relaxed);
-        let task = tokio::spawn(ShardSyncer::new(Arc::clone(&ctx)).run());
+        let work = ShardSyncer::new(Arc::clone(&ctx)).run();
+        let leaving = ctx.stop.leaving.clone();
+        let task = tokio::spawn(leaving.run_until_cancelled_owned(work));
         tokio::time::sleep(30 * SECOND).await;
         assert_eq!(syncs(), 0, "none is due");
         // The first doubt after a while.

@@ -2,10 +2,15 @@
 
 use proptest::prelude::*;
 
-use super::super::{ActiveLease, Workers};
+use super::super::{ActiveLease, FleetWorkers};
 use super::*;
 
-fn plan(me: &str, leases: &[ActiveLease<'_>], workers: Workers<'_>, max_leases: usize) -> Plan {
+fn plan(
+    me: &str,
+    leases: &[ActiveLease<'_>],
+    workers: FleetWorkers<'_>,
+    max_leases: usize,
+) -> Plan {
     super::plan(AssignmentInput { me, max_leases, leases, workers })
 }
 
@@ -14,8 +19,8 @@ fn workers(names: &[&str]) -> BTreeSet<String> {
 }
 
 /// Workers that all take and receive leases.
-fn all(workers: &BTreeSet<String>) -> Workers<'_> {
-    Workers { live: workers, takers: workers, receivers: workers }
+fn all(workers: &BTreeSet<String>) -> FleetWorkers<'_> {
+    FleetWorkers { live: workers, takers: workers, receivers: workers }
 }
 
 /// Leases by key and owner. Without an owner, a lease is free.
@@ -86,7 +91,7 @@ fn a_difference_of_one_stays() {
 fn nothing_is_handed_to_a_worker_that_may_be_gone() {
     let table = leases(&[("a", "v"), ("b", "v"), ("c", "v"), ("d", "v")]);
     let (live, alone) = (workers(&["v", "w"]), workers(&["v"]));
-    let fleet = Workers { receivers: &alone, ..all(&live) };
+    let fleet = FleetWorkers { receivers: &alone, ..all(&live) };
     assert!(plan("v", &table, fleet, usize::MAX).hand_over.is_empty());
 }
 
@@ -105,7 +110,7 @@ fn a_free_lease_is_not_left_to_a_worker_without_room() {
     let table = leases(&[("a", "full"), ("b", "w"), ("c", "w"), ("d", "")]);
     let live = workers(&["full", "w"]);
     let takers = workers(&["w"]);
-    let fleet = Workers { takers: &takers, receivers: &takers, ..all(&live) };
+    let fleet = FleetWorkers { takers: &takers, receivers: &takers, ..all(&live) };
     assert_eq!(plan("w", &table, fleet, usize::MAX).take, ["d"]);
     let full = plan("full", &table, fleet, 1);
     assert_eq!(full, Plan::default());

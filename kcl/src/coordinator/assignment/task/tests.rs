@@ -110,7 +110,8 @@ async fn scans_stay_within_their_budget_whatever_asks_for_them_or_fails() {
         fixture.create(lease).await;
     }
     let Fixture { way, ctx, assignment, .. } = fixture;
-    let task = tokio::spawn(assignment.run());
+    let leaving = ctx.stop.leaving.clone();
+    let task = tokio::spawn(leaving.run_until_cancelled_owned(assignment.run()));
     let scans = attempts_in(&way, &ctx, 600).await;
     assert!((59..=64).contains(&scans), "two in 20 s: {scans}");
     way.throttles.store(true, Ordering::Relaxed);

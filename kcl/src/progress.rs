@@ -44,7 +44,7 @@ pub(crate) struct Progress {
     /// The last record that a renewal may checkpoint. `None` if the processor writes the checkpoints.
     processed: Option<ExtendedSequenceNumber>,
     /// Start time of the last renewal that wrote `processed` as the checkpoint.
-    carried_at: Option<Duration>,
+    pub(crate) carried_at: Option<Duration>,
     /// The checkpoint in force, as far as this worker knows.
     checkpoint: Checkpoint,
 }
@@ -102,11 +102,6 @@ impl Progress {
             self.checkpoint = checkpoint.clone();
         }
     }
-
-    /// Notes that a renewal moved the checkpoint. `began`: when the renewal began.
-    pub(crate) fn carried(&mut self, began: Duration) {
-        self.carried_at = Some(began);
-    }
 }
 
 impl Progress {
@@ -159,11 +154,6 @@ impl Progress {
     ) -> Option<Checkpoint> {
         let processed = Checkpoint::At(self.processed.clone()?);
         (!has_pending && processed > *checkpoint).then_some(processed)
-    }
-
-    /// The start time of the last renewal that moved the checkpoint.
-    pub(crate) fn carried_at(&self) -> Option<Duration> {
-        self.carried_at
     }
 
     /// True if `SHARD_END` is checkpointed.

@@ -162,7 +162,7 @@ impl ShardConsumer {
     /// Creates and initialises the processor.
     async fn initialize(&mut self, running: &mut Option<Running>) -> Result<Event, ShutdownReason> {
         let Worker { application, stream, worker_id, factory, .. } = &*self.worker;
-        let tokens = self.invoker.stop().for_call();
+        let tokens = self.invoker.stop.for_call();
         let context = ShardContext::new(&self.held_lease, tokens, application, stream, worker_id);
         let processor = self.invoker.initialize(&**factory, &context).await?;
         *running =
@@ -184,7 +184,7 @@ impl ShardConsumer {
         let mut note = ReadToNote::new(self.held_lease.lease().read_to);
         loop {
             // A renewal may have carried the checkpoint in the meantime.
-            let carried_at = self.held_lease.progress().lock().carried_at();
+            let carried_at = self.held_lease.progress().lock().carried_at;
             let due = auto.due_in(self.worker.clock.now(), carried_at);
             // The checkpoint comes before the next page. In the `select!` below it might never come: while the
             // shard is behind, a page is always ready, and a timer of no time is not ready at its first poll.
@@ -201,7 +201,7 @@ impl ShardConsumer {
             }
             let page = tokio::select! {
                 biased;
-                reason = self.invoker.stop().raised() => return Ok(reason),
+                reason = self.invoker.stop.raised() => return Ok(reason),
                 () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => continue,
                 page = pages.next() => page?,
                 // A busy shard needs no note, because its checkpoint is young.

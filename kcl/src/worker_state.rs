@@ -138,19 +138,9 @@ impl StateSender {
 
 /// Guard in the worker's task. When the task ends for any reason, the worker enters its last state.
 pub(crate) struct LastState {
-    states: StateSender,
-    aborted: Arc<AtomicBool>,
-}
-
-impl LastState {
-    /// `aborted`: whether the worker was.
-    pub(crate) fn new(states: StateSender, aborted: Arc<AtomicBool>) -> Self {
-        Self { states, aborted }
-    }
-
-    pub(crate) fn enter(&self, state: WorkerState) {
-        self.states.enter(state);
-    }
+    pub(crate) states: StateSender,
+    /// Whether the worker was aborted.
+    pub(crate) aborted: Arc<AtomicBool>,
 }
 
 impl Drop for LastState {
@@ -162,7 +152,7 @@ impl Drop for LastState {
         } else {
             WorkerError::RuntimeEnded { task: "the worker" }
         };
-        self.enter(WorkerState::Stopped(Some(error)));
+        self.states.enter(WorkerState::Stopped(Some(error)));
     }
 }
 
@@ -180,7 +170,7 @@ mod tests {
         states.enter(WorkerState::Running);
         assert!(matches!(fast.next().await, Some(WorkerState::Running)));
         states.enter(WorkerState::Stopped(None));
-        drop(LastState::new(states.clone(), Arc::default()));
+        drop(LastState { states: states.clone(), aborted: Arc::default() });
         assert!(matches!(slow.until(WorkerState::is_last).await, Some(WorkerState::Stopped(None))));
         assert!(slow.next().await.is_none());
         let never = |state: &WorkerState| matches!(state, WorkerState::Ready);
@@ -192,7 +182,7 @@ mod tests {
         for aborted in [true, false] {
             let states = StateSender::default();
             let mut watch = states.watch();
-            drop(LastState::new(states, Arc::new(AtomicBool::new(aborted))));
+            drop(LastState { states, aborted: Arc::new(AtomicBool::new(aborted)) });
             match watch.next().await {
                 Some(WorkerState::Stopped(Some(error))) => {
                     assert_eq!(matches!(error, WorkerError::Aborted), aborted, "{error}");

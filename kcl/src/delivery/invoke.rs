@@ -63,7 +63,8 @@ const SHUTDOWN_REQUESTED: Method = method(
 /// Calls the processor of one shard.
 pub(crate) struct Invoker {
     held_lease: HeldLease,
-    stop: StopSignals,
+    /// The signals to give the shard up.
+    pub(crate) stop: StopSignals,
     status: Arc<ShardStatus>,
     config: Arc<ConsumerConfig>,
     clock: Arc<dyn Clock>,
@@ -80,11 +81,6 @@ impl Invoker {
         random: Rng,
     ) -> Self {
         Self { stop: StopSignals::new(&held_lease), held_lease, status, config, clock, random }
-    }
-
-    /// The signals to give the shard up.
-    pub(crate) fn stop(&self) -> &StopSignals {
-        &self.stop
     }
 
     /// Creates and initialises the processor.

@@ -100,7 +100,7 @@ pub fn decode(item: Item) -> Result<TableItem, CorruptItem> {
                 .and_then(|measures| measures.as_m().ok())
                 .is_some_and(|measures| !measures.is_empty()),
             // A row without a process is as good.
-            process: text(name::PROCESS).and_then(|process| process_number(process)),
+            process: text(name::PROCESS).and_then(|process| u64::from_str_radix(process, 16).ok()),
             last_update: Reader { key: worker.clone(), rest: item }.number(name::LAST_UPDATE)?,
         }));
     }
@@ -123,10 +123,6 @@ pub fn decode(item: Item) -> Result<TableItem, CorruptItem> {
 /// The process in the rows of workers.
 pub(crate) fn process_text(process: u64) -> AttributeValue {
     text(format!("{process:x}"))
-}
-
-fn process_number(text: &str) -> Option<u64> {
-    u64::from_str_radix(text, 16).ok()
 }
 
 /// Decodes the leader's lock. `None`: the lock is released, or not as the lock client writes it.
@@ -351,11 +347,8 @@ impl Reader {
     }
 
     fn stream(&mut self) -> Result<Option<StreamIdentity>, CorruptItem> {
-        let Some(text) = self.text(name::STREAM)? else {
-            return Ok(None);
-        };
-        let stream = StreamIdentity::parse(&text);
-        stream.map(Some).ok_or_else(|| self.corrupt(name::STREAM, "is not ARN@creation time"))
+        let stream = self.text(name::STREAM)?.map(|text| StreamIdentity::parse(&text).ok_or(()));
+        stream.transpose().map_err(|()| self.corrupt(name::STREAM, "is not ARN@creation time"))
     }
 
     fn checkpoint(
@@ -376,12 +369,8 @@ impl Reader {
     fn throughput(&mut self) -> Result<Option<f64>, CorruptItem> {
         let problem = "is not a number from 0";
         let found = self.parsed(name::THROUGHPUT, problem)?;
-        match found {
-            Some(found) if !(f64::is_finite(found) && found >= 0.0) => {
-                Err(self.corrupt(name::THROUGHPUT, problem))
-            }
-            found => Ok(found),
-        }
+        let is_valid = found.is_none_or(|found: f64| found.is_finite() && found >= 0.0);
+        if is_valid { Ok(found) } else { Err(self.corrupt(name::THROUGHPUT, problem)) }
     }
 }
 

@@ -270,7 +270,7 @@ impl LeaseRenewer {
                     (known.lease.checkpoint != before, known.fence.unproven)
                 };
                 if carried {
-                    self.state.progress.lock().carried(began);
+                    self.state.progress.lock().carried_at = Some(began);
                     // The new checkpoint covers the one that failed.
                     self.recovered(ProblemKind::CheckpointFailing);
                 }

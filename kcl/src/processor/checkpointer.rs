@@ -1,6 +1,5 @@
 //! The checkpoints of a processor.
 
-use std::fmt;
 use std::sync::{Arc, MutexGuard};
 
 use bytes::Bytes;
@@ -29,7 +28,7 @@ use crate::sequence::{ExtendedSequenceNumber, SequenceNumber};
 ///
 /// # Cancel safety
 /// If a call is dropped, the checkpoint may or may not be written. Call again to be sure.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Checkpointer {
     held_lease: HeldLease,
     /// One write at a time, so that a later checkpoint is never overwritten by an earlier one.
@@ -156,14 +155,6 @@ impl Checkpointer {
 
     async fn turn(&self) -> SemaphorePermit<'_> {
         self.turn.acquire().await.expect("the semaphore is never closed")
-    }
-}
-
-impl fmt::Debug for Checkpointer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Checkpointer")
-            .field("shard_id", &self.held_lease.shard_id())
-            .finish_non_exhaustive()
     }
 }
 

@@ -1,7 +1,5 @@
 //! The shard of a processor, and the two ways to end: the shard's end, and a shutdown on request.
 
-use std::fmt;
-
 use bytes::Bytes;
 use kinesis_aggregation::HashKeyRange;
 use tokio_util::sync::CancellationToken;
@@ -138,7 +136,7 @@ impl ShardContext {
 }
 
 /// The end of a shard.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct ShardEnd<'a> {
     checkpointer: &'a Checkpointer,
     tokens: &'a StopSignals,
@@ -178,14 +176,8 @@ impl<'a> ShardEnd<'a> {
     }
 }
 
-impl fmt::Debug for ShardEnd<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShardEnd").finish_non_exhaustive()
-    }
-}
-
 /// A planned stop, or the move of the shard to another worker.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Shutdown<'a> {
     checkpointer: &'a Checkpointer,
     tokens: &'a StopSignals,
@@ -205,11 +197,5 @@ impl<'a> Shutdown<'a> {
     /// Cancelled when the lease is lost while the call runs.
     pub fn cancellation(&self) -> &'a CancellationToken {
         &self.tokens.lost
-    }
-}
-
-impl fmt::Debug for Shutdown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shutdown").finish_non_exhaustive()
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
-use futures::{FutureExt as _, StreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use kinesis_aggregation::{HashKey, HashKeyRange};
 use kinesis_common::sync::Mutex;
 
@@ -190,20 +190,15 @@ impl ShardSync {
                 facts.push(self.store.write(lease, LeaseWrite::SetFacts(named)));
             }
         }
-        let mut facts = stream::iter(facts).buffer_unordered(CONCURRENT_WRITES);
-        while let Some(noted) = facts.next().await {
-            noted?;
-        }
+        let facts = stream::iter(facts).buffer_unordered(CONCURRENT_WRITES);
+        facts.try_collect::<Vec<_>>().await?;
         let done = finished(&table.leases, listed);
         let due = self.finished.lock().due(done, self.clock.now());
-        let mut deleted = 0;
-        let mut deletes: Vec<StoreFuture<'_, Outcome>> = Vec::new();
-        deletes.extend(due.into_iter().map(|lease| self.store.write(lease, LeaseWrite::Delete)));
-        let mut deletes = stream::iter(deletes).buffer_unordered(CONCURRENT_WRITES);
-        while let Some(outcome) = deletes.next().await {
-            deleted += usize::from(outcome?.applied().is_some());
-        }
-        Ok(deleted)
+        let deletes = due.into_iter().map(|lease| self.store.write(lease, LeaseWrite::Delete));
+        let deletes: Vec<StoreFuture<'_, Outcome>> = deletes.collect();
+        let deletes = stream::iter(deletes).buffer_unordered(CONCURRENT_WRITES);
+        let deleted: Vec<Outcome> = deletes.try_collect().await?;
+        Ok(deleted.into_iter().filter_map(Outcome::applied).count())
     }
 
     /// Lists the shards of the stream that the leases are of. The stream is compared after the listing. A
@@ -336,11 +331,11 @@ impl ShardSync {
         let mut created = 0;
         for mut left in generations(new) {
             while !left.is_empty() {
-                let mut creates: Vec<BoxFuture<'_, _>> = Vec::new();
-                creates.extend(left.iter().map(|new| {
-                    let created = async { self.create(new, now, survey.read).await };
-                    created.map(|created| (*new, created)).boxed()
-                }));
+                let creates = left.iter().map(|new| {
+                    let lease = self.new_lease(new, now);
+                    async move { (*new, self.store_new(&lease, survey.read).await) }.boxed()
+                });
+                let creates: Vec<BoxFuture<'_, _>> = creates.collect();
                 let mut creates = stream::iter(creates).buffer_unordered(CONCURRENT_WRITES);
                 let (mut failed, mut done) = (Vec::new(), 0);
                 while let Some((new, result)) = creates.next().await {
@@ -372,16 +367,6 @@ impl ShardSync {
         Ok(created)
     }
 
-    /// Creates a lease that was missing when the table was read at `read`. Returns whether it was still missing.
-    async fn create(
-        &self,
-        new: &NewLease<'_>,
-        now: SystemTime,
-        read: Duration,
-    ) -> Result<bool, SyncError> {
-        self.store_new(&self.new_lease(new, now), read).await
-    }
-
     fn new_lease(&self, new: &NewLease<'_>, now: SystemTime) -> Lease {
         let checkpoint = new.checkpoint.clone();
         let mut lease = self.lease_at(&new.shard.id, checkpoint, self.position, now);
@@ -407,6 +392,7 @@ impl ShardSync {
         lease
     }
 
+    /// Creates a lease that was missing when the table was read at `read`. Returns whether it was still missing.
     async fn store_new(&self, lease: &Lease, read: Duration) -> Result<bool, SyncError> {
         if self.clock.now().saturating_sub(read) > MAX_READ_AGE {
             return Err(SyncError::Stale);

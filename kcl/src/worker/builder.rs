@@ -98,8 +98,8 @@ impl Scheduler {
     pub fn spawn(mut self) -> WorkerHandle {
         self.worker.executor = Arc::new(Handle::current());
         // Created outside of the task, so that a task which is aborted before it starts enters the last state too.
-        let aborted = Arc::new(AtomicBool::new(false));
-        let last_state = LastState::new(self.view.states().clone(), Arc::clone(&aborted));
+        let (states, aborted) = (self.view.states.clone(), Arc::new(AtomicBool::new(false)));
+        let last_state = LastState { states, aborted: Arc::clone(&aborted) };
         let executor = self.coordinator.executor();
         let thread_ended = self.coordinator.thread_ended();
         let (stop, requested) = watch::channel(None);
@@ -107,7 +107,7 @@ impl Scheduler {
         let work = async move {
             let outcome = self.run(requested).await;
             let error = outcome.as_ref().err().cloned();
-            last_state.enter(WorkerState::Stopped(error));
+            last_state.states.enter(WorkerState::Stopped(error));
             outcome
         };
         let task = Task::spawn(&*executor, "the worker", work);

@@ -144,7 +144,7 @@ impl WorkerHandle {
 
     /// Returns a watch that follows [`state`](Self::state).
     pub fn watch_state(&self) -> StateWatch {
-        self.view.states().watch()
+        self.view.states.watch()
     }
 
     /// All leases of the application, of this and of other workers, as this worker last read them. `None` if it has not
@@ -163,7 +163,7 @@ impl WorkerHandle {
 impl fmt::Debug for WorkerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WorkerHandle")
-            .field("worker_id", &self.view.worker_id())
+            .field("worker_id", &self.view.worker_id)
             .field("finished", &self.is_finished())
             .finish_non_exhaustive()
     }

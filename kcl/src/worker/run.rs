@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kinesis_common::sync::until_set;
 use tokio::sync::{mpsc, watch};
 
 use super::shards::{Shards, View};
@@ -27,7 +28,7 @@ pub(crate) async fn run(
     mut stop: watch::Receiver<Option<Duration>>,
 ) -> Result<ShutdownReport, WorkerError> {
     let failover_time = worker.config.failover_time;
-    let states = view.states().clone();
+    let states = view.states.clone();
     // The factory holds values of the application. This task drops them on the processors' runtime. It is declared
     // before the shards, so it is dropped after them.
     let factory = Arc::clone(&worker.factory);
@@ -49,7 +50,7 @@ pub(crate) async fn run(
         Task::spawn(&*coordinator.executor(), "the watch over calls", watch_calls(watched));
     let (deadline, failure) = tokio::select! {
         biased;
-        deadline = stop_requested(&mut stop) => (deadline, None),
+        deadline = until_set(&mut stop) => (deadline, None),
         // The task ends only with its runtime.
         Err(error) = &mut alive => (failover_time, Some(error)),
         error = watchdog => (failover_time, Some(error)),
@@ -60,10 +61,7 @@ pub(crate) async fn run(
     };
     states.enter(WorkerState::Stopping(failure.clone()));
     let report = shutdown::stop(&coordinator, &mut shards, &mut held_leases, deadline).await;
-    match failure {
-        None => report,
-        Some(error) => Err(error),
-    }
+    failure.map_or(report, Err)
 }
 
 /// Warns of slow processor calls, and reports the progress of each shard.
@@ -71,14 +69,6 @@ async fn watch_calls(view: Arc<View>) {
     loop {
         tokio::time::sleep(WATCH_INTERVAL).await;
         view.watch_over_shards();
-    }
-}
-
-/// Waits for a planned stop, and returns its deadline. Never returns if the handle was dropped.
-async fn stop_requested(stop: &mut watch::Receiver<Option<Duration>>) -> Duration {
-    match stop.wait_for(Option::is_some).await.map(|deadline| *deadline) {
-        Ok(deadline) => deadline.unwrap_or_default(),
-        Err(_) => std::future::pending().await,
     }
 }
 

@@ -31,10 +31,10 @@ use crate::worker_state::{StateSender, WorkerState};
 /// Observable state of a worker.
 #[derive(Debug)]
 pub(crate) struct View {
-    worker_id: String,
+    pub(super) worker_id: String,
     budget: Arc<ByteBudget>,
     fleet: SharedFleetView,
-    states: StateSender,
+    pub(super) states: StateSender,
     clock: Arc<dyn Clock>,
     config: Arc<ConsumerConfig>,
     totals: Arc<Totals>,
@@ -73,14 +73,6 @@ impl View {
         }
     }
 
-    pub(super) fn worker_id(&self) -> &str {
-        &self.worker_id
-    }
-
-    pub(super) fn states(&self) -> &StateSender {
-        &self.states
-    }
-
     pub(super) fn lease_table(&self) -> Option<LeaseTableSnapshot> {
         self.fleet.lock().lease_table(self.clock.now())
     }
@@ -96,7 +88,7 @@ impl View {
         let asker = Asker {
             worker_id: &self.worker_id,
             failover: config.failover_time,
-            has_stopped: self.states().watch().current().is_last(),
+            has_stopped: self.states.watch().current().is_last(),
             at_limit: leases >= config.max_leases,
             stops_at_gaps: config.on_trimmed_gap == OnTrimmedGap::StopShard,
             problems: &self.totals.problems,
@@ -116,7 +108,7 @@ impl View {
 
     pub(super) fn health(&self) -> Health {
         let mut problems = self.totals.problems.problems();
-        let end = match self.states().watch().current() {
+        let end = match self.states.watch().current() {
             WorkerState::Stopping(Some(error)) | WorkerState::Stopped(Some(error)) => {
                 Some((ProblemKind::WorkerFailed, error.to_string()))
             }
@@ -137,7 +129,7 @@ impl View {
 
     pub(super) fn snapshot(&self) -> WorkerSnapshot {
         let shards = self.shards.lock().values().map(|status| status.snapshot()).collect();
-        self.totals.snapshot(self.worker_id(), shards, self.budget.held())
+        self.totals.snapshot(&self.worker_id, shards, self.budget.held())
     }
 }
 

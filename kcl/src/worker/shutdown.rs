@@ -59,11 +59,8 @@ impl fmt::Display for ShutdownReport {
         if self.shards.is_empty() {
             return f.write_str("no shards");
         }
-        for (nth, (shard_id, outcome)) in self.shards.iter().enumerate() {
-            let separator = if nth == 0 { "" } else { "\n" };
-            write!(f, "{separator}{shard_id}: {outcome}")?;
-        }
-        Ok(())
+        let shards = self.shards.iter().map(|(shard_id, outcome)| format!("{shard_id}: {outcome}"));
+        f.write_str(&shards.collect::<Vec<_>>().join("\n"))
     }
 }
 
@@ -124,7 +121,7 @@ pub(super) async fn stop(
     }
     // The coordinator's runtime is not blocked, so its tasks end at once.
     let _ = timeout(AFTER_END, coordinator.end()).await;
-    stop.report()
+    stop.failure.map_or_else(|| Ok(ShutdownReport::new(stop.outcomes)), Err)
 }
 
 /// Time after which a planned stop with this deadline no longer waits for calls in flight.
@@ -226,13 +223,6 @@ impl Stop {
             if let Some(reported @ ShardShutdown::LeftToExpire { .. }) = reported {
                 *reported = outcome;
             }
-        }
-    }
-
-    fn report(self) -> Result<ShutdownReport, WorkerError> {
-        match self.failure {
-            None => Ok(ShutdownReport::new(self.outcomes)),
-            Some(error) => Err(error),
         }
     }
 }

@@ -82,7 +82,7 @@ impl ShardSync {
         missing.sort_by_key(|shard| &shard.starting_sequence);
         for shard in missing {
             let new = NewLease { shard, checkpoint: Checkpoint::TrimHorizon };
-            self.create(&new, listed.server_time, read).await?;
+            self.store_new(&self.new_lease(&new, listed.server_time), read).await?;
         }
         Ok(())
     }

@@ -26,13 +26,13 @@ async fn a_due_renewal_writes_what_was_processed_for_the_price_of_one_write() {
     assert_eq!(renewed.checkpoint, Checkpoint::At(position("7", 2)));
     assert_eq!(renewed.throughput, Some(2.0), "10 KiB in 5 s");
     answered(&held_lease, 2).await;
-    assert_eq!(held_lease.progress().lock().carried_at(), Some(fixture.clock.now()));
+    assert_eq!(held_lease.progress().lock().carried_at, Some(fixture.clock.now()));
 
     // Nothing new was processed: a plain renewal, which counts as no checkpoint.
     fixture.clock.advance(F / 2);
     answered(&held_lease, 3).await;
     assert_eq!(fixture.item().await.counter, 3);
-    assert_eq!(held_lease.progress().lock().carried_at(), Some(fixture.clock.now() - F / 2));
+    assert_eq!(held_lease.progress().lock().carried_at, Some(fixture.clock.now() - F / 2));
     fixture.clock.advance(F - Duration::from_millis(1));
     assert!(held_lease.is_held(), "it moved the fence");
 }
@@ -45,7 +45,7 @@ async fn what_the_processor_checkpointed_further_stays() {
     fixture.clock.advance(F / 2);
     let renewed = fixture.until("renewed", |lease| lease.counter == 3).await;
     assert_eq!(renewed.checkpoint, at("9"));
-    assert_eq!(held_lease.progress().lock().carried_at(), None);
+    assert_eq!(held_lease.progress().lock().carried_at, None);
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn a_renewal_that_failed_or_was_not_answered_is_made_up_for() {
     fixture.clock.advance(F / 2);
     fixture.struck(throttle, 1).await;
     faults.remove(throttle);
-    assert_eq!(held_lease.progress().lock().carried_at(), None);
+    assert_eq!(held_lease.progress().lock().carried_at, None);
     // The next one is written and not answered: it is read back.
     faults.add(updates(Fault::response_lost()).times(1));
     processed(&held_lease, position("8", 0));

@@ -28,10 +28,11 @@ impl<T: Send + 'static> Task<T> {
         work: impl Future<Output = T> + Send + 'static,
     ) -> Self {
         let (sender, result) = oneshot::channel();
-        let work = async move {
+        // With `map`, the task holds the work once. An `async` block would hold it twice.
+        let work = work.map(move |output| {
             // If the receiver is gone, the task is being aborted.
-            let _ = sender.send(work.await);
-        };
+            let _ = sender.send(output);
+        });
         Self { name, handle: AbortOnDropHandle::new(executor.spawn(work.boxed())), result }
     }
 
@@ -71,8 +72,11 @@ fn outcome<T>(
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use futures::future::BoxFuture;
     use tokio::runtime::Handle;
+    use tokio::task::JoinHandle;
 
     use super::*;
 
@@ -89,6 +93,31 @@ mod tests {
         let task = spawn(std::future::pending().boxed());
         task.abort_handle().abort();
         assert!(matches!(task.await, Err(WorkerError::RuntimeEnded { task: "a test" })));
+    }
+
+    /// Notes the size of what it spawns.
+    #[derive(Debug, Default)]
+    struct Sizes(AtomicUsize);
+
+    impl Executor for Sizes {
+        fn spawn(&self, work: BoxFuture<'static, ()>) -> JoinHandle<()> {
+            self.0.store(size_of_val(&*work), Ordering::Relaxed);
+            tokio::spawn(work)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_holds_its_work_once() {
+        let sizes = Sizes::default();
+        let large = [0_u8; 4096];
+        let work = async move {
+            std::future::pending::<()>().await;
+            large
+        };
+        let size = size_of_val(&work);
+        drop(Task::spawn(&sizes, "a test", work));
+        let spawned = sizes.0.load(Ordering::Relaxed);
+        assert!(spawned < size + 256, "{spawned} bytes for {size}");
     }
 
     #[tokio::test]

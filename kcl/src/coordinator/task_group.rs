@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use kinesis_common::panic_message::panic_message;
 use kinesis_common::sync::until_set;
 use tokio::sync::watch;
@@ -57,7 +58,7 @@ impl TaskGroup {
         work: impl Future<Output = ()> + Send + 'static,
     ) {
         let unfinished = Unfinished { group: self.clone(), task, is_done: false };
-        let work = self.clone().caught(task, work);
+        let work = self.clone().caught(task, work.boxed());
         let work = async move {
             work.await;
             unfinished.finish();
@@ -76,16 +77,15 @@ impl TaskGroup {
         step: &'static str,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
-        let work = self.tracker.track_future(self.clone().caught(step, work));
+        let work = self.tracker.track_future(self.clone().caught(step, work.boxed()));
         Task::spawn(&*self.executor, step, work).await.ok()?
     }
 
     /// `None`: the work panicked, or was dropped where it was because all tasks end.
-    async fn caught<T>(
-        self,
-        task: &'static str,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> Option<T> {
+    ///
+    /// The work is boxed, because each `async` function around it would take its size twice: for the argument, and for
+    /// the future that it awaits.
+    async fn caught<T>(self, task: &'static str, work: BoxFuture<'static, T>) -> Option<T> {
         let work = self.stopped.run_until_cancelled(work);
         match AssertUnwindSafe(work).catch_unwind().await {
             Ok(result) => result,

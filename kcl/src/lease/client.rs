@@ -4,12 +4,15 @@
 //! Each client refreshes its credentials itself. If it shared them with a client on another runtime, it could wait
 //! without limit for a refresh that a blocked runtime began. Each client also makes its own HTTP client, so its
 //! connections are on the runtime of its first call.
+//!
+//! The time limit of an attempt covers the body of its answer, so the protection against stalled streams is off. It would
+//! be one more timer for each call.
 
 use std::time::Duration;
 
-use aws_sdk_kinesis::config::IdentityCache;
 use aws_sdk_kinesis::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
+use aws_sdk_kinesis::config::{IdentityCache, StalledStreamProtectionConfig};
 
 use crate::config::ConsumerConfig;
 
@@ -27,6 +30,7 @@ pub(crate) fn for_leases(
         .retry_config(retries(Duration::from_millis(25), Duration::from_millis(250)))
         .retry_partition(RetryPartition::new(RETRY_PARTITION))
         .identity_cache(IdentityCache::lazy().build())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .timeout_config(timeouts(config.dynamodb_attempt_timeout()));
     aws_sdk_dynamodb::Client::from_conf(config.build())
 }
@@ -42,6 +46,7 @@ pub(crate) fn for_shards(
         .retry_config(retries(Duration::from_millis(100), Duration::from_secs(2)))
         .retry_partition(RetryPartition::new(RETRY_PARTITION))
         .identity_cache(IdentityCache::lazy().build())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .timeout_config(timeouts(config.kinesis_request_timeout));
     aws_sdk_kinesis::Client::from_conf(config.build())
 }

@@ -159,7 +159,8 @@ impl HeldLeaseState {
 /// A request to the renewer.
 #[derive(Debug)]
 pub(super) enum Request {
-    Checkpoint(CheckpointRequest),
+    /// Boxed, because a channel takes memory for 32 requests even if it is empty.
+    Checkpoint(Box<CheckpointRequest>),
     StartHandoff { to: String },
     End { how: LeaseEnd, reply: oneshot::Sender<ShardShutdown> },
 }
@@ -290,7 +291,8 @@ impl HeldLease {
             return Err(self.state.lease_lost());
         }
         let (reply, answer) = oneshot::channel();
-        let request = Request::Checkpoint(CheckpointRequest { checkpoint, pending, retry, reply });
+        let request = CheckpointRequest { checkpoint, pending, retry, reply };
+        let request = Request::Checkpoint(Box::new(request));
         // The channel is closed if the ownership has ended.
         self.requests.send(request).await.map_err(|_| self.state.lease_lost())?;
         answer.await.unwrap_or_else(|_| Err(self.state.lease_lost()))

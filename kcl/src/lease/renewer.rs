@@ -89,7 +89,7 @@ pub(crate) struct LeaseRenewer {
     /// Earliest time of the next renewal, or of the next attempt to write `waiting`, after a failed attempt.
     retry_at: Duration,
     /// A checkpoint that will be tried again, and the failure of its last attempt.
-    waiting: Option<(CheckpointRequest, CheckpointError)>,
+    waiting: Option<(Box<CheckpointRequest>, CheckpointError)>,
     /// Time at which a pending handoff is forced.
     handoff_deadline: Option<Duration>,
 }
@@ -143,13 +143,15 @@ enum Written {
 impl LeaseRenewer {
     /// Renews and writes until the consumer ends the ownership, the last [`HeldLease`] is dropped, or the lease
     /// is lost. A lost lease keeps the renewer until the consumer has ended.
+    ///
+    /// Most of the time it sleeps. Calls are boxed, so that their state takes memory only while they run.
     pub(crate) async fn run(mut self) {
         let _guard = LostOnDrop(Arc::clone(&self.state));
         loop {
             let now = self.now();
             if self.is_lost_or_expired(now) {
                 self.lose(&self.expired());
-                return self.linger().await;
+                return Box::pin(self.linger()).await;
             }
             if self.handoff_deadline.is_some_and(|deadline| now >= deadline) {
                 tracing::warn!(
@@ -157,8 +159,8 @@ impl LeaseRenewer {
                     "the processor did not stop in time for a handoff: the lease is transferred without it"
                 );
                 self.state.lost.cancel();
-                self.transfer(false).await;
-                return self.linger().await;
+                Box::pin(self.transfer(false)).await;
+                return Box::pin(self.linger()).await;
             }
             let wake = self.next_event().saturating_sub(now).min(LONGEST_SLEEP);
             let write_due = self.write_due() <= now;
@@ -172,9 +174,9 @@ impl LeaseRenewer {
                 // except for a few that write nothing.
                 request = self.requests.recv() => match request {
                     None => return,
-                    Some(request) => if self.serve(request).await.is_break() { return },
+                    Some(request) => if Box::pin(self.serve(request)).await.is_break() { return },
                 },
-                () = std::future::ready(()), if write_due => self.write_what_is_due().await,
+                () = std::future::ready(()), if write_due => Box::pin(self.write_what_is_due()).await,
                 () = tokio::time::sleep(wake) => {}
             }
         }
@@ -287,7 +289,7 @@ impl LeaseRenewer {
 
     /// Attempts to write a checkpoint. After a failure that may pass, the checkpoint waits to be tried again, if its
     /// caller wants that and still waits.
-    async fn attempt(&mut self, request: CheckpointRequest) {
+    async fn attempt(&mut self, request: Box<CheckpointRequest>) {
         if request.reply.is_closed() {
             return;
         }

@@ -176,7 +176,8 @@ fn page_share(budget: u64, shards: usize) -> u64 {
 /// The pages of a shard, in order. Reading stops when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Prefetch {
-    pages: mpsc::Receiver<Page>,
+    /// Boxed, because a channel takes memory for 32 pages even if it is empty.
+    pages: mpsc::Receiver<Box<Page>>,
     task: Task<Result<(), WorkerError>>,
 }
 
@@ -196,7 +197,7 @@ async fn run(
     mut reader: Box<dyn ShardReader>,
     budget: ShardBudget,
     status: Arc<ShardStatus>,
-    pages: mpsc::Sender<Page>,
+    pages: mpsc::Sender<Box<Page>>,
 ) -> Result<(), WorkerError> {
     // After an error, the receiver is gone, because the shard was given up.
     while let Ok(slot) = pages.reserve().await {
@@ -205,7 +206,7 @@ async fn run(
             status.fetched(page.millis_behind_latest, spread(&page.records));
         }
         let last = page.end.is_some();
-        slot.send(page);
+        slot.send(Box::new(page));
         if last {
             break;
         }
@@ -229,7 +230,7 @@ impl Prefetch {
     /// A call that is dropped loses no page.
     pub(crate) async fn next(&mut self) -> Result<Page, WorkerError> {
         if let Some(page) = self.pages.recv().await {
-            return Ok(page);
+            return Ok(*page);
         }
         (&mut self.task).await??;
         // The caller has taken the last page, and asks for no more.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::config::StalledStreamProtectionConfig;
 use aws_sdk_kinesis::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
 use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
@@ -141,6 +142,8 @@ impl Polling {
     }
 
     /// Reads the next page that has records, or the last page of the shard. Retries until there is one.
+    ///
+    /// At the tip it sleeps most of the time. Calls are boxed, so that their state takes memory only while they run.
     async fn next_page(&mut self, budget: &ShardBudget) -> Result<Page, WorkerError> {
         loop {
             tokio::time::sleep(self.pacer.delay(self.clock.now())).await;
@@ -155,7 +158,7 @@ impl Polling {
             let share = budget.share().min(self.pacer.page_bytes(self.clock.now()));
             let limit = self.size.limit(share);
             let mut held = budget.reserve(self.size.expected_bytes(share)).await;
-            match self.read(limit).await {
+            match Box::pin(self.read(limit)).await {
                 Ok(answer) => {
                     self.succeeded();
                     if self.watch.stands_still() {
@@ -184,7 +187,7 @@ impl Polling {
         let iterator = match &self.iterator {
             Some(iterator) => iterator.clone(),
             None => {
-                let iterator = self.open().await?;
+                let iterator = Box::pin(self.open()).await?;
                 self.iterator.insert(iterator).clone()
             }
         };
@@ -194,9 +197,9 @@ impl Polling {
         let request =
             request.set_stream_arn(self.name.arn()).limit(i32::try_from(limit).unwrap_or(i32::MAX));
         let date = AnswerDate::default();
-        let sent = protocol::send(|| request.clone().customize().interceptor(date.clone()).send());
         let timer = self.status.meter().timer(&*self.clock);
-        let sent = sent.await;
+        let send = || request.clone().customize().interceptor(date.clone()).send();
+        let sent = protocol::send(send).await;
         let metrics = (Metric::GetRecordsSuccess, Metric::GetRecordsTime);
         timer.done(metrics, Some(self.status.shard_id()), sent.is_ok());
         let output = sent.map_err(|error| Failure::of_records(&error))?;
@@ -248,9 +251,9 @@ impl Polling {
             .set_starting_sequence_number(number.map(ToString::to_string))
             .set_timestamp(time.map(DateTime::from));
         let date = AnswerDate::default();
-        let sent = protocol::send(|| request.clone().customize().interceptor(date.clone()).send());
         let timer = self.status.meter().timer(&*self.clock);
-        let sent = sent.await;
+        let send = || request.clone().customize().interceptor(date.clone()).send();
+        let sent = protocol::send(send).await;
         let metrics = (Metric::GetShardIteratorSuccess, Metric::GetShardIteratorTime);
         timer.done(metrics, Some(self.status.shard_id()), sent.is_ok());
         let output = sent.map_err(|error| Failure::of_iterator(&error))?;
@@ -442,17 +445,17 @@ fn read_child(child: types::ChildShard) -> Option<ChildShard> {
 
 /// Returns a client like `client` whose calls have a time limit, and are attempted once, because this module
 /// retries.
+///
+/// With one attempt, a limit of the attempt would be a second timer for the same time. The protection against stalled
+/// streams would be a third one: the limit covers the body of the answer, too.
 fn client_for_reads(client: &Client, timeout: Duration) -> Client {
-    let timeouts = TimeoutConfig::builder()
-        .operation_attempt_timeout(timeout)
-        .operation_timeout(timeout)
-        .build();
     let config = client
         .config()
         .to_builder()
         .retry_config(RetryConfig::disabled())
         .retry_partition(RetryPartition::new("kcl-reads"))
-        .timeout_config(timeouts)
+        .timeout_config(TimeoutConfig::builder().operation_timeout(timeout).build())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .build();
     Client::from_conf(config)
 }

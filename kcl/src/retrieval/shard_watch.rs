@@ -134,7 +134,7 @@ impl ShardWatch {
         if self.doubt == Doubt::None {
             return Ok(Standing::Sound);
         }
-        let standing = self.ask().await?;
+        let standing = Box::pin(self.ask()).await?;
         // A shard sync may have replaced the stream while this reader waited. Then the answers are about another
         // stream than that of the lease.
         if !self.is_current(&stream) {

@@ -223,7 +223,8 @@ impl Shards {
         let begins = Arc::clone(&begun);
         let run = async move {
             match begins.swap(true, Ordering::Relaxed) {
-                false => consumer.run().await,
+                // Boxed, because this block would take the size of the consumer twice.
+                false => Box::pin(consumer.run()).await,
                 true => Ok(ShardShutdown::Lost),
             }
         };

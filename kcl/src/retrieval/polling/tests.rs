@@ -181,6 +181,14 @@ async fn called(aws: &LocalAws, operation: &str, times: u64) {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_reader_holds_the_memory_of_a_call_only_while_it_runs() {
+    let aws = Paused::start().await;
+    let Reader { mut polling, budget } = aws.reader(Position::Latest).await;
+    let waiting = size_of_val(&polling.next_page(&budget));
+    assert!(waiting < 1024, "{waiting} bytes");
+}
+
 #[tokio::test]
 async fn each_position_starts_where_it_says() {
     let aws = aws().await;

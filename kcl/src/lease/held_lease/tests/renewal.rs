@@ -100,3 +100,14 @@ async fn a_renewal_that_failed_is_no_problem_any_more_once_the_lease_is_lost() {
     held_lease.lost().cancelled().await;
     wait_for(false).await;
 }
+
+#[tokio::test]
+async fn a_renewer_holds_the_memory_of_a_write_only_while_it_writes() {
+    let fixture = Fixture::new(None, OnStop::Keep).await;
+    let lease = fixture.taken_by("me").await;
+    let sent = fixture.clock.now();
+    let (_held_lease, renewer) = HeldLease::begin(fixture.context.clone(), lease, sent);
+    let own = size_of_val(&renewer);
+    let running = size_of_val(&renewer.run());
+    assert!(running < own + 1024, "{running} bytes, {own} of them the renewer");
+}

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use indicatif::ProgressBar;
-use kpl::{Delivery, DeliveryError, Producer, UserRecord};
+use kpl::{Delivery, DeliveryError, Producer, Record};
 use tokio::sync::mpsc;
 
 use crate::input::{self, Line};
@@ -49,7 +49,7 @@ pub(crate) async fn produce(
     let collector = tokio::spawn(collect(receipts, Arc::clone(tally), bar.clone()));
     for id in ids {
         let line = &lines[(id % lines.len() as u64) as usize];
-        let record = UserRecord::new(&line.key, input::payload(run, id, &line.text));
+        let record = Record::new(&line.key, input::payload(run, id, &line.text));
         open.send((id, producer.send(record).await?)).await?;
     }
     drop(open);

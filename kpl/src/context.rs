@@ -49,13 +49,17 @@ impl Context {
 
     /// Accepts a droppable record for which there is no room, and fails it at once.
     pub(crate) fn fail_as_dropped(&self, record: UserRecord) -> Delivery {
-        let counters = &self.outcomes.counters;
-        counters.user_records_accepted.add(1);
-        counters.user_records_dropped.add(1);
+        self.outcomes.counters.user_records_accepted.add(1);
         let mut completer = Completer::new(&self.outcomes);
         let delivery = completer.add_member();
-        completer.complete_one(0, Err(DeliveryError::dropped(record)));
+        self.complete_as_dropped(completer, record);
         delivery
+    }
+
+    /// Fails a droppable record that was accepted as the one member of a slot.
+    pub(crate) fn complete_as_dropped(&self, completer: Completer, record: UserRecord) {
+        self.outcomes.counters.user_records_dropped.add(1);
+        completer.complete_one(0, Err(DeliveryError::dropped(record)));
     }
 
     pub(crate) fn stop_reason(&self) -> StopReason {

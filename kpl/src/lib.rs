@@ -127,7 +127,7 @@ mod sync;
 
 use kinesis_common::clock;
 
-pub use ack::{Delivery, Receipt};
+pub use ack::{Deliveries, Delivery, Receipt};
 pub use buffer::MemoryBudget;
 pub use config::{
     Compression, InvalidConfig, KplProperties, OnGap, ProducerConfig, PropertyNote, RecordOrdering,
@@ -135,8 +135,10 @@ pub use config::{
 };
 pub use error::{Attempt, DeliveryError, FailureCause, ReserveError, SendError, StopReason};
 pub use kinesis_aggregation::HashKey;
-pub use producer::{BuildError, CloseReport, Permit, Producer, ProducerBuilder};
+pub use producer::{
+    BuildError, CloseReport, Permit, Producer, ProducerBuilder, SendAll, SendAllError,
+};
 #[cfg(feature = "sink")]
 pub use producer::{RecordSink, SinkError};
-pub use record::{InvalidRecord, PartitionKey, Priority, UserRecord};
+pub use record::{InvalidRecord, PartitionKey, Priority, Record, RecordData, UserRecord};
 pub use stats::ProducerStats;

@@ -4,10 +4,12 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kinesis_aggregation::{AggregateBuilder, HashKey, looks_framed};
+use kinesis_aggregation::{AggregateBuilder, HashKey, hash_partition_keys, looks_framed};
 
+mod data;
 mod partition_key;
 
+pub use self::data::RecordData;
 pub use self::partition_key::PartitionKey;
 
 /// The longest partition key, in Unicode scalar values.
@@ -29,24 +31,44 @@ pub enum Priority {
 
 /// A record of the application: partition key, data, and optionally an explicit hash key.
 ///
-/// A clone shares the data. It copies the key if that is a `String`.
+/// Key and data may be borrowed. The producer copies them straight into the open aggregate of their shard, so that a
+/// caller that has them as `&str` and `&[u8]` needs no allocation per record:
+///
+/// ```
+/// use kpl::{Producer, Record, SendError};
+///
+/// async fn forward(producer: &Producer, lines: &str) -> Result<(), SendError> {
+///     for line in lines.lines() {
+///         let (customer, order) = line.split_once(' ').unwrap_or(("none", line));
+///         drop(producer.send(Record::new(customer, order)).await?);
+///     }
+///     Ok(())
+/// }
+/// ```
+///
+/// A record that owns its parts is a [`UserRecord`]. A clone shares owned data. It copies the key if that is a `String`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct UserRecord {
-    pub(crate) partition_key: PartitionKey,
+pub struct Record<'a> {
+    pub(crate) partition_key: PartitionKey<'a>,
     pub(crate) explicit_hash_key: Option<HashKey>,
-    pub(crate) data: Bytes,
+    pub(crate) data: RecordData<'a>,
     pub(crate) priority: Priority,
     pub(crate) time_to_live: Option<Duration>,
     pub(crate) is_raw: bool,
 }
 
-impl UserRecord {
-    /// Creates a record whose shard is chosen by the MD5 of `partition_key`: a `String`, an `Arc<str>`, or a `&'static
-    /// str`.
+/// A record that owns its key and data, or has them from the program itself: the form in which errors return it.
+pub type UserRecord = Record<'static>;
+
+impl<'a> Record<'a> {
+    /// Creates a record whose shard is chosen by the MD5 of `partition_key`: a `String`, an `Arc<str>`, or a `&str`.
     ///
     /// The key must have 1 to 256 Unicode scalar values. Key and data together must not exceed the stream's maximum
     /// record size. [`Producer::send`](crate::Producer::send) checks both.
-    pub fn new(partition_key: impl Into<PartitionKey>, data: impl Into<Bytes>) -> Self {
+    pub fn new(
+        partition_key: impl Into<PartitionKey<'a>>,
+        data: impl Into<RecordData<'a>>,
+    ) -> Self {
         Self {
             partition_key: partition_key.into(),
             explicit_hash_key: None,
@@ -64,13 +86,16 @@ impl UserRecord {
     /// one record. The caller must see to it that all members belong to the shard that takes the record, or a KCL drops
     /// it. The shard is chosen by `partition_key`, or by the explicit hash key, which in an aggregate of the KPL is
     /// that of the first member.
-    pub fn raw(partition_key: impl Into<PartitionKey>, data: impl Into<Bytes>) -> Self {
+    pub fn raw(
+        partition_key: impl Into<PartitionKey<'a>>,
+        data: impl Into<RecordData<'a>>,
+    ) -> Self {
         Self { is_raw: true, ..Self::new(partition_key, data) }
     }
 
     /// Creates a record without a partition key, for a stream whose record distribution strategy is `AUTO`. A producer
     /// of any other stream refuses it.
-    pub fn without_key(data: impl Into<Bytes>) -> Self {
+    pub fn without_key(data: impl Into<RecordData<'a>>) -> Self {
         Self::new("", data)
     }
 
@@ -150,14 +175,34 @@ impl UserRecord {
 
     /// Data of the record.
     #[must_use]
-    pub fn data(&self) -> &Bytes {
+    pub fn data(&self) -> &[u8] {
         &self.data
     }
 
-    /// Returns the data without a copy.
+    /// Copies key and data where they are borrowed.
     #[must_use]
-    pub fn into_data(self) -> Bytes {
-        self.data
+    pub fn into_owned(self) -> UserRecord {
+        Record {
+            partition_key: self.partition_key.into_owned(),
+            data: self.data.into_owned(),
+            explicit_hash_key: self.explicit_hash_key,
+            priority: self.priority,
+            time_to_live: self.time_to_live,
+            is_raw: self.is_raw,
+        }
+    }
+
+    /// Moves the record out. Copies key and data where they are borrowed, and leaves both empty.
+    pub(crate) fn take(&mut self) -> UserRecord {
+        let left = Self {
+            partition_key: PartitionKey::EMPTY,
+            data: RecordData::EMPTY,
+            explicit_hash_key: self.explicit_hash_key,
+            priority: self.priority,
+            time_to_live: self.time_to_live,
+            is_raw: self.is_raw,
+        };
+        std::mem::replace(self, left).into_owned()
     }
 
     /// Hash key by which Kinesis chooses the shard.
@@ -218,10 +263,31 @@ impl UserRecord {
     }
 }
 
-impl fmt::Debug for UserRecord {
+/// Sets `hash_keys` to the hash key of each record. Hashes several partition keys at a time.
+pub(crate) fn hash_keys_of(records: &[Record<'_>], hash_keys: &mut Vec<HashKey>) {
+    let hashed = records.iter().filter(|record| record.explicit_hash_key.is_none());
+    let hashed: Vec<&str> = hashed.map(Record::partition_key).collect();
+    hash_partition_keys(hashed.iter().copied(), hash_keys);
+    if hashed.len() < records.len() {
+        let mut hashes = std::mem::take(hash_keys).into_iter();
+        let all = records.iter();
+        hash_keys
+            .extend(all.filter_map(|record| record.explicit_hash_key.or_else(|| hashes.next())));
+    }
+}
+
+impl UserRecord {
+    /// Returns the data without a copy.
+    #[must_use]
+    pub fn into_data(self) -> Bytes {
+        self.data.into_bytes()
+    }
+}
+
+impl fmt::Debug for Record<'_> {
     /// Shows the lengths of key and data only, because neither may appear in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UserRecord")
+        f.debug_struct("Record")
             .field("partition_key_len", &self.partition_key.len())
             .field("has_explicit_hash_key", &self.explicit_hash_key.is_some())
             .field("data_len", &self.data.len())

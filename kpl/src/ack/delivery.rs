@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use super::Outcomes;
@@ -73,53 +74,101 @@ pub struct Delivery {
     taken: bool,
 }
 
+impl Delivery {
+    pub(super) fn new(slot: Arc<Slot>, index: u32) -> Self {
+        Self { slot, index, taken: false }
+    }
+}
+
 impl Future for Delivery {
     type Output = Result<Receipt, DeliveryError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         assert!(!self.taken, "`Delivery` polled after it resolved");
-        let index = self.index as usize;
-        let mut state = lock(&self.slot.state);
-        let (outcome, room) = state.take(index);
-        match outcome {
-            Some(outcome) => {
-                drop(state);
-                // A task that sees the failure finds its room free.
-                drop(room);
-                self.taken = true;
-                Poll::Ready(outcome)
-            }
-            None => {
-                let old_waker = state.wakers.watch(index, context.waker());
-                drop(state);
-                drop(old_waker);
-                Poll::Pending
-            }
-        }
+        let outcome = self.slot.poll(self.index, context.waker());
+        self.taken = outcome.is_ready();
+        outcome
     }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        if self.taken {
-            return;
-        }
-        let mut state = lock(&self.slot.state);
-        let (outcome, room) = state.take(self.index as usize);
-        if outcome.is_none() {
-            state.unobserved.insert(self.index as usize);
-        }
-        drop(state);
-        drop(room);
-        if let Some(Err(error)) = outcome {
-            self.slot.outcomes.unobserved(&error);
+        if !self.taken {
+            self.slot.forget(self.index..self.index + 1);
         }
     }
 }
 
+/// The outcomes of the members of one aggregate.
 pub(crate) struct Slot {
     outcomes: Arc<Outcomes>,
+    /// Set once if all members were written in one Kinesis record: the receipt of the first. Read without the lock.
+    receipt: OnceLock<Receipt>,
     state: Mutex<SlotState>,
+}
+
+impl Slot {
+    /// Whether all members were written in one Kinesis record.
+    pub(super) fn is_delivered(&self) -> bool {
+        self.receipt.get().is_some()
+    }
+
+    /// Takes the outcome of a member, or leaves the waker.
+    pub(super) fn poll(&self, index: u32, waker: &Waker) -> Poll<Result<Receipt, DeliveryError>> {
+        if let Some(receipt) = self.receipt.get() {
+            return Poll::Ready(Ok(receipt.of_member(index.into())));
+        }
+        let mut state = lock(&self.state);
+        let (outcome, room) = self.take(&mut state, index);
+        let Some(outcome) = outcome else {
+            let old_waker = state.wakers.watch(index as usize, waker);
+            drop(state);
+            drop(old_waker);
+            return Poll::Pending;
+        };
+        drop(state);
+        // A task that sees the failure finds its room free.
+        drop(room);
+        Poll::Ready(outcome)
+    }
+
+    /// Gives up the outcomes of members: their failures go to the failure hook.
+    pub(super) fn forget(&self, members: Range<u32>) {
+        if members.is_empty() || self.is_delivered() {
+            return;
+        }
+        let (mut rooms, mut failures) = (Vec::new(), Vec::new());
+        let mut state = lock(&self.state);
+        for index in members {
+            let (outcome, room) = self.take(&mut state, index);
+            match outcome {
+                None => state.unobserved.insert(index as usize),
+                Some(outcome) => failures.extend(outcome.err()),
+            }
+            rooms.extend(room);
+        }
+        drop(state);
+        drop(rooms);
+        failures.iter().for_each(|failure| self.report(failure));
+    }
+
+    /// Reports a failure that no caller will see.
+    pub(super) fn report(&self, failure: &DeliveryError) {
+        self.outcomes.unobserved(failure);
+    }
+
+    /// Takes the outcome of a member, and room that must be returned before it is seen.
+    fn take(
+        &self,
+        state: &mut SlotState,
+        index: u32,
+    ) -> (Option<Result<Receipt, DeliveryError>>, Option<Room>) {
+        // Set under the lock, so perhaps since it was read without.
+        if let Some(receipt) = self.receipt.get() {
+            return (Some(Ok(receipt.of_member(index.into()))), None);
+        }
+        state.take(index)
+    }
 }
 
 impl std::fmt::Debug for Slot {
@@ -141,9 +190,9 @@ struct SlotState {
 
 #[derive(Default)]
 enum Outcome {
+    /// No member was completed by itself.
     #[default]
-    Pending,
-    Together(Receipt),
+    Together,
     Each {
         /// Outcomes of completed members whose `Delivery` has not taken them yet, by index.
         outcomes: BTreeMap<usize, Result<Receipt, DeliveryError>>,
@@ -221,12 +270,10 @@ impl SlotState {
         outcomes.max(wakers)
     }
 
-    /// Takes the outcome of a member, and room that must be returned before it is seen.
-    fn take(&mut self, index: usize) -> (Option<Result<Receipt, DeliveryError>>, Option<Room>) {
+    fn take(&mut self, index: u32) -> (Option<Result<Receipt, DeliveryError>>, Option<Room>) {
         let completed = match &mut self.outcome {
-            Outcome::Pending => None,
-            Outcome::Together(receipt) => Some(Ok(receipt.of_member(index as u64))),
-            Outcome::Each { outcomes, .. } => outcomes.remove(&index),
+            Outcome::Together => None,
+            Outcome::Each { outcomes, .. } => outcomes.remove(&(index as usize)),
         };
         if completed.is_none()
             && let Some((error, room)) = self.take_failed(index)
@@ -239,12 +286,11 @@ impl SlotState {
     }
 
     /// Completes a member that has failed, for its own `Delivery`.
-    fn take_failed(&mut self, index: usize) -> Option<(DeliveryError, Option<Room>)> {
-        let member = u32::try_from(index).ok()?;
-        let mut before = self.failed.range_mut(..=member).rev();
+    fn take_failed(&mut self, index: u32) -> Option<(DeliveryError, Option<Room>)> {
+        let mut before = self.failed.range_mut(..=index).rev();
         let taken =
-            before.find_map(|(_, failed)| Some((failed.take(member)?, failed.room.take())))?;
-        self.complete(index, None);
+            before.find_map(|(_, failed)| Some((failed.take(index)?, failed.room.take())))?;
+        self.complete(index as usize, None);
         Some(taken)
     }
 }
@@ -259,15 +305,25 @@ pub(crate) struct Completer {
 
 impl Completer {
     pub(crate) fn new(outcomes: &Arc<Outcomes>) -> Self {
-        let slot = Slot { outcomes: Arc::clone(outcomes), state: Mutex::default() };
+        let slot = Slot {
+            outcomes: Arc::clone(outcomes),
+            receipt: OnceLock::new(),
+            state: Mutex::default(),
+        };
         Self { slot: Arc::new(slot), members: 0, epoch: outcomes.epochs.enter(clock::now()) }
     }
 
     /// Adds a member: the future of the next index.
     pub(crate) fn add_member(&mut self) -> Delivery {
-        let delivery = Delivery { slot: Arc::clone(&self.slot), index: self.members, taken: false };
+        let (slot, index) = self.add();
+        Delivery::new(Arc::clone(slot), index)
+    }
+
+    /// Adds a member. Returns the slot, and the index of the member in it.
+    pub(super) fn add(&mut self) -> (&Arc<Slot>, u32) {
+        let index = self.members;
         self.members += 1;
-        delivery
+        (&self.slot, index)
     }
 
     pub(crate) fn members(&self) -> usize {
@@ -277,8 +333,9 @@ impl Completer {
     /// Completes all members: they were written in one Kinesis record, each at its own index.
     pub(crate) fn complete_together(&self, receipt: Receipt) {
         let wakers = {
+            // Under the lock: a task that found no receipt has left its waker.
             let mut state = lock(&self.slot.state);
-            state.outcome = Outcome::Together(receipt);
+            let _ = self.slot.receipt.set(receipt);
             std::mem::take(&mut state.wakers)
         };
         self.slot.outcomes.counters.user_records_delivered.add(self.members());
@@ -363,7 +420,7 @@ impl Notification {
 
 impl SlotState {
     fn complete(&mut self, index: usize, outcome: Option<Result<Receipt, DeliveryError>>) {
-        if matches!(self.outcome, Outcome::Pending) {
+        if matches!(self.outcome, Outcome::Together) {
             self.outcome = Outcome::Each { outcomes: BTreeMap::new(), completed: 0 };
         }
         if let Outcome::Each { outcomes, completed } = &mut self.outcome {
@@ -384,8 +441,8 @@ impl Drop for Completer {
         let outcomes = &self.slot.outcomes;
         let mut state = lock(&self.slot.state);
         let open = match &state.outcome {
-            Outcome::Together(_) => 0,
-            Outcome::Pending => self.members(),
+            Outcome::Together if self.slot.is_delivered() => 0,
+            Outcome::Together => self.members(),
             Outcome::Each { completed, .. } => self.members() - completed,
         };
         if open > 0 {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kinesis_aggregation::{AggregateBuilder, HashKey};
 
-use crate::ack::{BitSet, Completer, Delivery};
+use crate::ack::{BitSet, Completer};
 use crate::aggregate::compression::Compressors;
 use crate::aggregate::data::Encoded;
 use crate::aggregate::kinesis_record::{HashKeySpan, History, KinesisRecord, Members, Sealed};
@@ -14,7 +14,7 @@ use crate::aggregate::lifetimes::Lifetimes;
 use crate::buffer::{AGGREGATE_OVERHEAD, Charge, QueueId, RECORD_OVERHEAD};
 use crate::clock::{self, Instant};
 use crate::config::{InvalidConfig, OnGap, ProducerConfig, RecordOrdering};
-use crate::record::{Priority, UserRecord};
+use crate::record::{Priority, Record, UserRecord};
 use crate::stats::Counters;
 
 /// The partition key of an aggregate of two or more records, as the KPL's.
@@ -107,7 +107,7 @@ pub(crate) struct Waits {
 }
 
 enum Content {
-    /// Goes out as it is; nothing is copied.
+    /// Goes out as it is; data that the caller owned is not copied.
     One(UserRecord),
     /// Each record is copied straight into the aggregate.
     Many { builder: Box<AggregateBuilder>, first_hash_key: HashKey, max_size: usize },
@@ -148,55 +148,49 @@ impl OpenAggregate {
         }
     }
 
-    /// Adds a record. Also returns whether the aggregate must be checked earlier than without it.
+    /// Adds a record, whose member is added by `join`. Also returns whether the aggregate must be checked earlier than
+    /// without it.
     ///
     /// # Errors
-    /// The record, and the reason why this aggregate is to be sealed before it.
-    pub(crate) fn try_push(
+    /// The reason why this aggregate is to be sealed before the record.
+    pub(crate) fn try_push<T>(
         &mut self,
-        record: UserRecord,
+        record: &Record<'_>,
         hash_key: HashKey,
         limits: AggregateLimits,
-    ) -> Result<(Delivery, bool), (UserRecord, SealReason)> {
+        join: &mut impl FnMut(&mut Completer) -> T,
+    ) -> Result<(T, bool), SealReason> {
         let shares_lifetime = self.lifetimes.may_share(record.time_to_live) && !self.is_overdue;
         if self.completer.members() >= limits.max_count {
-            return Err((record, SealReason::Count));
+            return Err(SealReason::Count);
         }
         if !record.is_aggregable() {
-            return Err((record, SealReason::BeforeSingle));
+            return Err(SealReason::BeforeSingle);
         }
         // In ordered mode a failed member takes the later ones of its key along: those that expire must be the first.
         if limits.keeps_hash_keys && self.lifetimes.first_time_to_live() != record.time_to_live {
-            return Err((record, SealReason::TimeToLive));
+            return Err(SealReason::TimeToLive);
         }
-        match &mut self.content {
-            Content::Many { builder, .. } => {
-                if builder
-                    .push(&record.partition_key, record.explicit_hash_key, &record.data)
-                    .is_err()
-                {
-                    return Err((record, SealReason::Size));
-                }
-            }
+        let is_copied = match &mut self.content {
+            Content::Many { builder, .. } => copy_into(builder, record),
             Content::One(first) => {
                 if first.payload_len() + record.payload_len() > limits.max_size {
-                    return Err((record, SealReason::Size));
+                    return Err(SealReason::Size);
                 }
                 let mut builder = Box::new(AggregateBuilder::new(limits.max_size));
-                let both = [&*first, &record].into_iter().try_for_each(|record| {
-                    builder
-                        .push(&record.partition_key, record.explicit_hash_key, &record.data)
-                        .map(drop)
-                });
-                if both.is_err() {
-                    return Err((record, SealReason::Size));
+                let both = copy_into(&mut builder, first) && copy_into(&mut builder, record);
+                if both {
+                    self.content = Content::Many {
+                        builder,
+                        first_hash_key: self.span.low,
+                        max_size: limits.max_size,
+                    };
                 }
-                self.content = Content::Many {
-                    builder,
-                    first_hash_key: self.span.low,
-                    max_size: limits.max_size,
-                };
+                both
             }
+        };
+        if !is_copied {
+            return Err(SealReason::Size);
         }
         if limits.keeps_hash_keys {
             if self.hash_keys_kept.is_empty() {
@@ -209,7 +203,7 @@ impl OpenAggregate {
             self.droppable.insert(self.completer.members());
         }
         let is_sooner = !shares_lifetime && self.add_lifetime(record.time_to_live, limits);
-        Ok((self.completer.add_member(), is_sooner))
+        Ok((join(&mut self.completer), is_sooner))
     }
 
     /// Adds the lifetime of a new member. Returns whether the aggregate must be checked earlier.
@@ -227,8 +221,20 @@ impl OpenAggregate {
         self.lingers_until < before.0 || self.lifetimes.expires() < before.1
     }
 
-    pub(crate) fn absorb(&mut self, charge: Charge) {
-        self.charge.absorb(charge);
+    /// Takes room for a record that is about to join: from `room`, and the rest from the budget. Returns whether there
+    /// was room.
+    pub(crate) fn pay(
+        &mut self,
+        bytes: usize,
+        room: &mut Option<Charge>,
+        is_droppable: bool,
+    ) -> bool {
+        self.charge.grow(bytes, room, is_droppable)
+    }
+
+    /// Takes back the room of a record that did not join.
+    pub(crate) fn refund(&mut self, bytes: usize) -> Charge {
+        self.charge.split(bytes)
     }
 
     /// Why no further record can join, if so.
@@ -353,7 +359,7 @@ impl Sealer {
                 .expect("the first record always fits");
             Encoded::Undigested(builder.seal_without_digest())
         } else {
-            Encoded::Final(record.data)
+            Encoded::Final(record.data.into_bytes())
         };
         Sealed {
             data: encoded.into(),
@@ -375,6 +381,11 @@ impl Sealer {
     }
 }
 
+/// Copies a record into an aggregate. Returns whether it fits.
+fn copy_into(builder: &mut AggregateBuilder, record: &Record<'_>) -> bool {
+    builder.push(&record.partition_key, record.explicit_hash_key, &record.data).is_ok()
+}
+
 fn droppable_of<'a>(records: impl IntoIterator<Item = &'a UserRecord>) -> BitSet {
     let mut droppable = BitSet::default();
     for (position, record) in records.into_iter().enumerate() {
@@ -386,7 +397,7 @@ fn droppable_of<'a>(records: impl IntoIterator<Item = &'a UserRecord>) -> BitSet
 }
 
 /// Bytes that a record takes of the budget when it joins an open aggregate, and when it opens one.
-pub(crate) fn cost_of(record: &UserRecord) -> (usize, usize) {
+pub(crate) fn cost_of(record: &Record<'_>) -> (usize, usize) {
     let joining = record.payload_len() + RECORD_OVERHEAD;
     (joining, joining + AGGREGATE_OVERHEAD)
 }

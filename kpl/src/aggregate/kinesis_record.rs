@@ -36,7 +36,7 @@ pub(crate) struct KinesisRecord {
 /// The bytes of a Kinesis record, and how it is addressed.
 pub(crate) struct Sealed {
     pub(crate) data: Data,
-    pub(crate) partition_key: PartitionKey,
+    pub(crate) partition_key: PartitionKey<'static>,
     pub(crate) explicit_hash_key: Option<HashKey>,
     /// Whether `data` is a frame around the members, or the one member's own data.
     pub(crate) is_framed: bool,
@@ -199,7 +199,7 @@ impl Contents {
             return vec![UserRecord {
                 partition_key: sealed.partition_key.clone(),
                 explicit_hash_key: sealed.explicit_hash_key,
-                data: data.clone(),
+                data: data.clone().into(),
                 priority: self.priority_of(0),
                 time_to_live: self.lifetimes.time_to_live(0),
                 is_raw: sealed.is_raw,
@@ -210,7 +210,7 @@ impl Contents {
         let records = members.iter().enumerate().map(|(position, member)| UserRecord {
             partition_key: member.partition_key().to_owned().into(),
             explicit_hash_key: member.explicit_hash_key(),
-            data: member.data_bytes(),
+            data: member.data_bytes().into(),
             priority: self.priority_of(position),
             time_to_live: self.lifetimes.time_to_live(position),
             is_raw: false,
@@ -230,7 +230,7 @@ impl Contents {
                 continue;
             }
             if record.data.len() < all / 2 {
-                record.data = Bytes::copy_from_slice(&record.data);
+                record.data = Bytes::copy_from_slice(&record.data).into();
             }
             kept.push(record);
         }

@@ -102,6 +102,8 @@ pub(crate) struct Signal {
 /// The share of one producer in a budget.
 pub(crate) struct Budget {
     pool: MemoryBudget,
+    /// That of the pool, read without its lock.
+    limit: usize,
     number: usize,
     signal: Arc<Signal>,
     /// Percentage of the budget, and of the fair share of a shard, that may be used after a droppable record is
@@ -114,25 +116,24 @@ impl Budget {
     /// their shard.
     pub(crate) fn new(pool: MemoryBudget, droppable_percent: u32) -> Arc<Self> {
         let signal = Arc::new(Signal::default());
+        let limit = pool.limit();
         let number = lock(&pool.0).add_producer(Arc::clone(&signal));
-        Arc::new(Self { droppable_percent, pool, number, signal })
+        Arc::new(Self { droppable_percent, pool, limit, number, signal })
     }
 
     /// Takes room for `bytes`, if there is room now.
     pub(crate) fn try_charge(self: &Arc<Self>, queue_id: QueueId, bytes: usize) -> Option<Charge> {
-        let taken = lock(&self.pool.0).try_take(self.holder(queue_id), bytes, None);
-        taken.then(|| self.charge(queue_id, bytes))
+        self.try_take(queue_id, bytes, false).then(|| self.charge(queue_id, bytes))
     }
 
-    /// Takes room for a droppable record, if the buffer is not too full.
-    pub(crate) fn try_charge_droppable(
-        self: &Arc<Self>,
-        queue_id: QueueId,
-        bytes: usize,
-    ) -> Option<Charge> {
-        let percent = Some(self.droppable_percent);
-        let taken = lock(&self.pool.0).try_take(self.holder(queue_id), bytes, percent);
-        taken.then(|| self.charge(queue_id, bytes))
+    /// A charge that holds nothing. It can [grow](Charge::grow).
+    pub(crate) fn empty_charge(self: &Arc<Self>, queue_id: QueueId) -> Charge {
+        self.charge(queue_id, 0)
+    }
+
+    fn try_take(&self, queue_id: QueueId, bytes: usize, is_droppable: bool) -> bool {
+        let percent = is_droppable.then_some(self.droppable_percent);
+        lock(&self.pool.0).try_take(self.holder(queue_id), bytes, percent)
     }
 
     /// Notes that `try_send` found no room. Open aggregates are sealed to make room.
@@ -179,7 +180,7 @@ impl Budget {
 
     /// The limit of the whole budget, in bytes.
     pub(crate) fn limit(&self) -> usize {
-        self.pool.limit()
+        self.limit
     }
 
     /// Ends all waits, the later ones included, without room.
@@ -278,6 +279,28 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
+    /// Takes `bytes` more: from `room`, a charge of the same queue, and what is missing there from the budget. A droppable
+    /// record gets nothing from the budget if the buffer is too full. Returns `false` if there is no room; nothing is
+    /// taken then.
+    pub(crate) fn grow(
+        &mut self,
+        bytes: usize,
+        room: &mut Option<Self>,
+        is_droppable: bool,
+    ) -> bool {
+        let given = room.as_ref().map_or(0, |room| room.bytes.min(bytes));
+        let missing = bytes - given;
+        if missing > 0 && !self.budget.try_take(self.queue_id, missing, is_droppable) {
+            return false;
+        }
+        if let Some(room) = room {
+            debug_assert_eq!(room.queue_id, self.queue_id);
+            room.bytes -= given;
+        }
+        self.bytes += bytes;
+        true
+    }
+
     /// Adds another charge, of the same queue or of one that the records moved away from.
     pub(crate) fn absorb(&mut self, mut other: Self) {
         other.move_to(self.queue_id);

@@ -5,7 +5,7 @@ use crate::ack::Delivery;
 use crate::aggregate::builder::cost_of;
 use crate::buffer::Charge;
 use crate::error::SendError;
-use crate::record::UserRecord;
+use crate::record::Record;
 use crate::shard::queue::NotAccepted;
 
 /// Room in the buffer for one record; see [`Producer::reserve`]. Dropping it gives the room back.
@@ -34,15 +34,15 @@ impl Permit {
     /// # Errors
     /// [`SendError`], with the record inside: the record is invalid, has more bytes than the permit
     /// ([`SendError::PermitTooSmall`]), or the producer is closed.
-    pub fn send(self, record: UserRecord) -> Result<Delivery, SendError> {
+    pub fn send(self, record: Record<'_>) -> Result<Delivery, SendError> {
         if let Err(reason) = self.producer.check(&record) {
-            return Err(self.producer.send_error(NotAccepted::Invalid(record, reason)));
+            return Err(self.producer.send_error(record, NotAccepted::Invalid(reason)));
         }
         if record.payload_len() > self.bytes {
             return Err(SendError::PermitTooSmall {
                 reserved: self.bytes,
                 actual: record.payload_len(),
-                record: record.into(),
+                record: record.into_owned().into(),
             });
         }
         debug_assert!(cost_of(&record).1 <= self.room.bytes(), "it was reserved");

@@ -150,7 +150,7 @@ impl Sink<UserRecord> for RecordSink {
         self.poll_waiting(context)
     }
 
-    fn start_send(mut self: Pin<&mut Self>, record: UserRecord) -> Result<(), SinkError> {
+    fn start_send(mut self: Pin<&mut Self>, mut record: UserRecord) -> Result<(), SinkError> {
         if self.is_closed {
             let reason = StopReason::Closed;
             let record = record.into();
@@ -158,13 +158,15 @@ impl Sink<UserRecord> for RecordSink {
         }
         assert!(self.waiting.is_none(), "`start_send` without `poll_ready`: a record still waits");
         self.is_flushing = false;
-        match self.producer.accept(record) {
+        match self.producer.accept(&mut record) {
             Ok(delivery) => self.deliveries.push(delivery),
-            Err(NotAccepted::NoRoom(record, queue_id)) => {
+            Err(NotAccepted::NoRoom(queue_id)) => {
                 let turn = self.producer.wait_for_room(queue_id, cost_of(&record).1);
                 self.waiting = Some((record, turn));
             }
-            Err(not_accepted) => return Err(self.producer.send_error(not_accepted).into()),
+            Err(not_accepted) => {
+                return Err(self.producer.send_error(record, not_accepted).into());
+            }
         }
         Ok(())
     }

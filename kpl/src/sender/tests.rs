@@ -34,6 +34,7 @@ mod ordered;
 mod placement;
 mod record_size;
 mod reshard;
+mod send_all;
 #[cfg(feature = "sink")]
 mod sink;
 mod split_singles;

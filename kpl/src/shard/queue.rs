@@ -11,14 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use kinesis_aggregation::{HashKey, HashKeyRange};
 
-use crate::ack::{Completer, Delivery, Outcomes};
+use crate::ack::Completer;
 use crate::aggregate::builder::{AggregateLimits, OpenAggregate, SealReason, Waits, cost_of};
 use crate::aggregate::kinesis_record::KinesisRecord;
-use crate::buffer::{Budget, Charge, QueueId};
+use crate::buffer::{Charge, QueueId};
 use crate::clock::{self, Instant};
 use crate::config::ProducerConfig;
+use crate::context::Context;
 use crate::metrics::shard_load::LoadWindow;
-use crate::record::{InvalidRecord, Priority, UserRecord};
+use crate::record::{InvalidRecord, Priority, Record};
 use crate::shard::limiter::ShardLimiter;
 use crate::sync::lock;
 
@@ -46,14 +47,110 @@ pub(super) struct IntakeState {
     closed: bool,
 }
 
-/// Why a record was not accepted. The record is given back.
+/// Why a record was not accepted. The caller still has it.
+#[derive(Debug)]
 pub(crate) enum NotAccepted {
     /// The stream or the buffer never takes the record.
-    Invalid(UserRecord, InvalidRecord),
+    Invalid(InvalidRecord),
     /// The budget has no room for the record now. The caller may wait for room of this queue.
-    NoRoom(UserRecord, QueueId),
-    /// The queue or the producer is closed. Room that was waited for comes back with the record.
-    Closed(UserRecord, Option<Charge>),
+    NoRoom(QueueId),
+    /// The queue or the producer is closed.
+    Closed,
+}
+
+/// An intake that is locked to accept records.
+pub(crate) struct IntakeGuard<'a> {
+    intake: &'a Intake,
+    limits: AggregateLimits,
+    state: MutexGuard<'a, IntakeState>,
+    is_newly_ready: bool,
+}
+
+impl IntakeGuard<'_> {
+    /// Accepts a record, whose member is added by `join`. The record is copied, or taken if it opens an aggregate.
+    ///
+    /// Its room comes from `room`, and what is missing there from the budget. What is left in `room` is the caller's. It
+    /// must not be dropped while the intake is locked, because giving room back runs foreign code.
+    pub(crate) fn accept<T>(
+        &mut self,
+        record: &mut Record<'_>,
+        hash_key: HashKey,
+        room: &mut Option<Charge>,
+        context: &Context,
+        mut join: impl FnMut(&mut Completer) -> T,
+    ) -> Result<T, NotAccepted> {
+        if self.state.closed {
+            return Err(NotAccepted::Closed);
+        }
+        let (joining, opening) = cost_of(record);
+        let is_droppable = record.priority == Priority::Droppable;
+        let mut paid = None;
+        if let Some(open) = &mut self.state.open {
+            if !open.pay(joining, room, is_droppable) {
+                return Err(self.no_room());
+            }
+            match open.try_push(record, hash_key, self.limits, &mut join) {
+                Ok((joined, is_sooner)) => {
+                    let full = open.full(self.limits);
+                    if let Some(reason) = full {
+                        self.state.close_early(reason);
+                    }
+                    if full.is_some() || is_sooner {
+                        self.mark_ready();
+                    }
+                    return Ok(joined);
+                }
+                Err(reason) => {
+                    paid = Some(open.refund(joining));
+                    self.state.close_early(reason);
+                }
+            }
+        }
+        let mut charge = paid.unwrap_or_else(|| context.budget.empty_charge(self.intake.id));
+        if !charge.grow(opening - charge.bytes(), room, is_droppable) {
+            match room {
+                Some(room) => room.absorb(charge),
+                None => *room = Some(charge),
+            }
+            // The aggregate that was closed here is fetched with the next wake-up.
+            return Err(self.no_room());
+        }
+        let mut completer = Completer::new(&context.outcomes);
+        let joined = join(&mut completer);
+        let open = OpenAggregate::new(
+            record.take(),
+            hash_key,
+            charge,
+            completer,
+            self.limits,
+            clock::now(),
+        );
+        let full = open.full(self.limits);
+        self.state.open = Some(open);
+        if let Some(reason) = full {
+            self.state.close_early(reason);
+        }
+        self.mark_ready();
+        Ok(joined)
+    }
+
+    /// Whether the intake became ready since the last call. The caller then adds it to the list of intakes that the sender
+    /// fetches, once it is unlocked.
+    pub(crate) fn became_ready(&mut self) -> bool {
+        std::mem::take(&mut self.is_newly_ready)
+    }
+
+    fn mark_ready(&mut self) {
+        self.is_newly_ready |= self.state.mark_ready();
+    }
+
+    /// The sender must fetch the intake: sealing its open aggregate may make the missing room.
+    fn no_room(&mut self) -> NotAccepted {
+        if !self.state.is_empty() {
+            self.mark_ready();
+        }
+        NotAccepted::NoRoom(self.intake.id)
+    }
 }
 
 impl Intake {
@@ -78,86 +175,13 @@ impl Intake {
         })
     }
 
-    /// Accepts a record. `prepaid` is room that was waited for. Without it, room is taken from the budget here. Also
-    /// returns whether the caller must add the intake to the list that the sender fetches.
-    pub(crate) fn accept(
-        &self,
-        record: UserRecord,
-        hash_key: HashKey,
-        prepaid: Option<Charge>,
-        budget: &Arc<Budget>,
-        outcomes: &Arc<Outcomes>,
-    ) -> Result<(Delivery, bool), NotAccepted> {
-        let (joining, opening) = cost_of(&record);
+    /// Locks the intake to accept records.
+    pub(crate) fn lock_to_accept(&self) -> IntakeGuard<'_> {
         let limits = match self.is_single.load(Ordering::Relaxed) {
             true => self.limits.single(),
             false => self.limits.sized(self.max_size.load(Ordering::Relaxed)),
         };
-        // Declared before the lock guard, and so dropped after it: giving room back wakes waiters, which is foreign
-        // code.
-        let _refund: Option<Charge>;
-        let mut state = lock(&self.state);
-        if state.closed {
-            return Err(NotAccepted::Closed(record, prepaid));
-        }
-        let is_droppable = record.priority == Priority::Droppable;
-        let charge = |bytes| {
-            if is_droppable {
-                budget.try_charge_droppable(self.id, bytes)
-            } else {
-                budget.try_charge(self.id, bytes)
-            }
-        };
-        let (record, mut paid) = match (&mut state.open, prepaid) {
-            (Some(open), prepaid) => {
-                let Some(mut paid) = prepaid.or_else(|| charge(joining)) else {
-                    return Err(NotAccepted::NoRoom(record, self.id));
-                };
-                match open.try_push(record, hash_key, limits) {
-                    Ok((delivery, is_sooner)) => {
-                        _refund = paid.keep(joining);
-                        open.absorb(paid);
-                        let full = open.full(limits);
-                        if let Some(reason) = full {
-                            state.close_early(reason);
-                        }
-                        let must_fetch = full.is_some() || is_sooner;
-                        return Ok((delivery, must_fetch && state.mark_ready()));
-                    }
-                    Err((record, reason)) => {
-                        state.close_early(reason);
-                        (record, Some(paid))
-                    }
-                }
-            }
-            (None, prepaid) => (record, prepaid),
-        };
-        let missing = opening - paid.as_ref().map_or(0, Charge::bytes).min(opening);
-        if missing > 0 {
-            match (charge(missing), &mut paid) {
-                (None, _) => {
-                    _refund = paid;
-                    // The aggregate that was closed here is fetched with the next wake-up: the caller marks the intake
-                    // ready.
-                    return Err(NotAccepted::NoRoom(record, self.id));
-                }
-                (Some(more), Some(paid)) => paid.absorb(more),
-                (Some(all), none) => *none = Some(all),
-            }
-        }
-        let Some(mut paid) = paid else {
-            return Err(NotAccepted::NoRoom(record, self.id));
-        };
-        _refund = paid.keep(opening);
-        let mut completer = Completer::new(outcomes);
-        let delivery = completer.add_member();
-        let open = OpenAggregate::new(record, hash_key, paid, completer, limits, clock::now());
-        let full = open.full(limits);
-        state.open = Some(open);
-        if let Some(reason) = full {
-            state.close_early(reason);
-        }
-        Ok((delivery, state.mark_ready()))
+        IntakeGuard { intake: self, limits, state: lock(&self.state), is_newly_ready: false }
     }
 
     /// Lets the next aggregates grow, if `aggregation_adaptive` is set: the queue is busy and fills its aggregates.
@@ -175,12 +199,6 @@ impl Intake {
     /// Sets whether records are sent one by one: while it is not known which shards take them.
     pub(crate) fn set_single(&self, is_single: bool) {
         self.is_single.store(is_single, Ordering::Relaxed);
-    }
-
-    /// Marks the intake as ready to be fetched. Returns whether it was not, and holds records.
-    pub(crate) fn mark_ready(&self) -> bool {
-        let mut state = lock(&self.state);
-        !state.is_empty() && state.mark_ready()
     }
 
     /// Takes out the full aggregates. Also returns when the open one must be checked.

@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use kinesis_aggregation::HashKey;
 
-use crate::ack::Delivery;
+use crate::ack::{Completer, Delivery};
 use crate::aggregate::builder::{AggregateLimits, OpenAggregate, SealReason};
 use crate::aggregate::kinesis_record::{HashKeySpan, KinesisRecord};
 use crate::buffer::{Charge, QueueId};
 use crate::context::Context;
 use crate::error::StopReason;
-use crate::record::{InvalidRecord, MAX_PARTITION_KEY_CHARS, UserRecord};
+use crate::record::{InvalidRecord, MAX_PARTITION_KEY_CHARS, Record};
 use crate::service::Shard;
 use crate::shard::map::{RefreshRequests, ShardMap};
 use crate::shard::queue::{Intake, IntakeState, NotAccepted};
@@ -75,11 +75,24 @@ impl RoutingTable {
     }
 
     pub(crate) fn intake_of(&self, hash_key: HashKey) -> &Arc<Intake> {
-        self.map.lookup(hash_key).map_or(&self.unpredicted, |position| &self.intakes[position])
+        self.intake_at(self.position_of(hash_key))
+    }
+
+    /// Position of the intake of a hash key, in the order of [`intakes`](Self::intakes).
+    pub(super) fn position_of(&self, hash_key: HashKey) -> usize {
+        self.map.lookup(hash_key).unwrap_or(self.intakes.len())
+    }
+
+    pub(super) fn intake_at(&self, position: usize) -> &Arc<Intake> {
+        self.intakes.get(position).unwrap_or(&self.unpredicted)
     }
 
     pub(crate) fn intakes(&self) -> impl Iterator<Item = &Arc<Intake>> {
         self.intakes.iter().chain([&self.unpredicted])
+    }
+
+    pub(super) fn intake_count(&self) -> usize {
+        self.intakes.len() + 1
     }
 
     /// Why a record that was accepted under another record distribution strategy cannot be sent under this one.
@@ -114,7 +127,7 @@ impl RoutingTable {
 
 /// The shards of a producer's stream: the routing table in place, and the queues that are ready to be fetched.
 pub(crate) struct ShardRouter {
-    context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     limits: AggregateLimits,
     table: RwLock<Arc<RoutingTable>>,
     /// Whether the service chooses each record's shard. A copy from the table in place, read without its lock.
@@ -171,50 +184,41 @@ impl ShardRouter {
         Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Accepts a record into the intake of its shard. `prepaid` is room that was waited for.
+    /// Accepts a record into the intake of its shard. `room` is room that was waited for. What is left of it is the
+    /// caller's.
     pub(crate) fn accept(
         &self,
-        mut record: UserRecord,
+        record: &mut Record<'_>,
         hash_key: HashKey,
-        mut prepaid: Option<Charge>,
+        room: &mut Option<Charge>,
     ) -> Result<Delivery, NotAccepted> {
         let drawn = self.context.telemetry.draw(&record.partition_key, record.payload_len());
         loop {
             if self.is_closed() {
-                return Err(NotAccepted::Closed(record, prepaid));
+                return Err(NotAccepted::Closed);
             }
             let table = self.table();
             let intake = table.intake_of(hash_key);
-            if let Some(charge) = &mut prepaid {
-                charge.move_to(intake.id);
+            if let Some(room) = room {
+                room.move_to(intake.id);
             }
-            match intake.accept(
-                record,
-                hash_key,
-                prepaid,
-                &self.context.budget,
-                &self.context.outcomes,
-            ) {
-                Ok((delivery, is_newly_ready)) => {
+            let mut locked = intake.lock_to_accept();
+            let accepted =
+                locked.accept(record, hash_key, room, &self.context, Completer::add_member);
+            let is_ready = locked.became_ready();
+            drop(locked);
+            if is_ready {
+                self.add_ready(intake);
+            }
+            match accepted {
+                // The intake was closed, because a new table is in place or the producer closes: try again.
+                Err(NotAccepted::Closed) => {}
+                Err(not_accepted) => return Err(not_accepted),
+                Ok(delivery) => {
                     self.context.outcomes.counters.user_records_accepted.add(1);
                     self.context.telemetry.accepted(drawn);
-                    if is_newly_ready {
-                        self.add_ready(intake);
-                    }
                     return Ok(delivery);
                 }
-                Err(no_room @ NotAccepted::NoRoom(..)) => {
-                    // The sender must fetch the intake: sealing its open aggregate may make the missing room.
-                    if intake.mark_ready() {
-                        self.add_ready(intake);
-                    }
-                    return Err(no_room);
-                }
-                // The intake was closed, because a new table is in place or the producer closes: try again.
-                Err(NotAccepted::Closed(returned, charge)) => {
-                    (record, prepaid) = (returned, charge)
-                }
-                Err(invalid @ NotAccepted::Invalid(..)) => return Err(invalid),
             }
         }
     }
@@ -349,13 +353,16 @@ mod tests {
         ShardMap::new(shards.collect())
     }
 
+    fn drop_member(completer: &mut Completer) {
+        drop(completer.add_member());
+    }
+
     fn accept(shards: &ShardRouter, intake: &Arc<Intake>) -> bool {
-        let record = UserRecord::new("k", "v");
+        let mut record = Record::new("k", "v");
         let hash_key = record.hash_key();
-        let prepaid = shards.context.budget.try_charge(intake.id, 10_000);
-        intake
-            .accept(record, hash_key, prepaid, &shards.context.budget, &shards.context.outcomes)
-            .is_ok()
+        let mut room = shards.context.budget.try_charge(intake.id, 10_000);
+        let mut locked = intake.lock_to_accept();
+        locked.accept(&mut record, hash_key, &mut room, &shards.context, drop_member).is_ok()
     }
 
     #[test]
@@ -369,16 +376,12 @@ mod tests {
         shards.install(2, map(&["low", "high"]));
         let table = shards.table();
         assert_eq!(table.generation, 2, "what is held is judged by it");
-        let record = UserRecord::new("k", "v");
+        let mut record = Record::new("k", "v");
         for intake in table.intakes() {
-            let refused = intake.accept(
-                record.clone(),
-                HashKey::MIN,
-                None,
-                &shards.context.budget,
-                &shards.context.outcomes,
-            );
-            assert!(matches!(refused, Err(NotAccepted::Closed(..))));
+            let mut locked = intake.lock_to_accept();
+            let refused =
+                locked.accept(&mut record, HashKey::MIN, &mut None, &shards.context, drop_member);
+            assert!(matches!(refused, Err(NotAccepted::Closed)));
         }
         drop(held);
         shards.install(3, map(&["a", "b"]));

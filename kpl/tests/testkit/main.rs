@@ -14,5 +14,6 @@ mod ordered;
 mod proxy;
 mod reader;
 mod reshard;
+mod send_all;
 mod start;
 mod wire;

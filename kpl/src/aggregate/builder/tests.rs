@@ -6,7 +6,7 @@ use kinesis_aggregation::{Decoded, Decoder};
 use proptest::prelude::*;
 
 use super::*;
-use crate::ack::Outcomes;
+use crate::ack::{Delivery, Outcomes};
 use crate::aggregate::data::Data;
 use crate::buffer::{Budget, MemoryBudget};
 use crate::clock;
@@ -50,14 +50,14 @@ impl Fixture {
         let mut deliveries = vec![first];
         for record in &records[1..] {
             let hash_key = record.hash_key();
-            match open.try_push(record.clone(), hash_key, self.limits) {
+            assert!(open.pay(cost_of(record).0, &mut None, false));
+            match open.try_push(record, hash_key, self.limits, &mut Completer::add_member) {
                 Ok((delivery, _)) => deliveries.push(delivery),
-                Err((back, _)) => {
-                    assert_eq!(back, *record);
+                Err(_) => {
+                    drop(open.refund(cost_of(record).0));
                     break;
                 }
             }
-            open.absorb(self.budget.try_charge(LANE, cost_of(record).0).unwrap());
         }
         (self.sealer.seal(open, LANE), deliveries)
     }
@@ -120,8 +120,8 @@ fn records_that_do_not_fit_together_go_alone() {
         let second = UserRecord::new("k", vec![2; size]);
         let hash_key = second.hash_key();
         assert_eq!(
-            open.try_push(second.clone(), hash_key, fixture.limits).map(|_| ()).unwrap_err(),
-            (second, SealReason::Size)
+            open.try_push(&second, hash_key, fixture.limits, &mut |_| ()),
+            Err(SealReason::Size)
         );
     }
     let (large, _delivery) = fixture.open(UserRecord::new("k", vec![1; 1000]));
@@ -229,9 +229,9 @@ async fn the_members_that_stay_count_from_their_own_acceptance() {
     open.look(clock::now());
     let accepted = clock::now();
     let hash_key = record.hash_key();
-    let joined = open.try_push(record.clone(), hash_key, fixture.limits);
+    assert!(open.pay(cost_of(&record).0, &mut None, false));
+    let joined = open.try_push(&record, hash_key, fixture.limits, &mut Completer::add_member);
     assert!(joined.is_ok());
-    open.absorb(fixture.budget.try_charge(LANE, cost_of(&record).0).unwrap());
     let sealed = fixture.sealer.seal(open, LANE);
     assert_eq!(sealed.history.accepted, accepted - 10 * second);
     tokio::time::advance(21 * second).await;

@@ -269,24 +269,24 @@ fn a_producer_that_closes_or_goes_leaves_the_others_their_room() {
 #[test]
 fn a_droppable_charge_leaves_the_rest_to_others() {
     let budget = Budget::new(MemoryBudget::new(1000), 30);
-    let _droppable = budget.try_charge_droppable(A, 300).unwrap();
-    assert!(budget.try_charge_droppable(B, 1).is_none());
+    let _droppable = try_charge_droppable(&budget, A, 300).unwrap();
+    assert!(try_charge_droppable(&budget, B, 1).is_none());
     let _critical = budget.try_charge(B, 200).unwrap();
-    assert!(budget.try_charge_droppable(C, 1).is_none());
+    assert!(try_charge_droppable(&budget, C, 1).is_none());
 }
 
 #[test]
 fn droppable_charges_leave_the_hottest_shard_room_for_others() {
     let budget = Budget::new(MemoryBudget::new(1000), 50);
-    let take = || budget.try_charge_droppable(A, 10);
+    let take = || try_charge_droppable(&budget, A, 10);
     let droppable: Vec<_> = std::iter::from_fn(take).collect();
     assert_eq!((droppable.len(), budget.used()), (25, 250));
     let critical = fill(&budget, &[A]);
     assert_eq!((critical.len(), budget.used()), (25, 500));
     // A shard that holds nothing has no share to keep free, and the buffer is half full.
-    assert!(budget.try_charge_droppable(B, 1).is_none());
+    assert!(try_charge_droppable(&budget, B, 1).is_none());
     drop(critical);
-    assert!(budget.try_charge_droppable(B, 100).is_some());
+    assert!(try_charge_droppable(&budget, B, 100).is_some());
 }
 
 #[test]
@@ -371,4 +371,27 @@ fn a_large_reservation_gets_its_room_in_the_end() {
     assert!(budget.try_charge(A, 1).is_none(), "a later charge does not overtake it");
     drop(held);
     assert_eq!((&mut large).now_or_never().flatten().unwrap().bytes(), 850);
+}
+
+/// Takes room for a droppable record, if the buffer is not too full.
+fn try_charge_droppable(budget: &Arc<Budget>, queue_id: QueueId, bytes: usize) -> Option<Charge> {
+    let mut charge = budget.empty_charge(queue_id);
+    charge.grow(bytes, &mut None, true).then_some(charge)
+}
+
+#[test]
+fn a_charge_grows_from_room_that_is_given_before_it_takes_of_the_budget() {
+    let budget = Budget::new(MemoryBudget::new(1000), 50);
+    let mut charge = budget.empty_charge(A);
+    let mut room = budget.try_charge(A, 100);
+    assert!(charge.grow(60, &mut room, false));
+    assert_eq!((charge.bytes(), budget.used()), (60, 100));
+    assert!(charge.grow(60, &mut room, false));
+    assert_eq!((charge.bytes(), room.as_ref().unwrap().bytes(), budget.used()), (120, 0, 120));
+    // Too much, also with what is given: nothing is taken.
+    room = budget.try_charge(A, 30);
+    assert!(!charge.grow(900, &mut room, false) && !charge.grow(500, &mut room, true));
+    assert_eq!((charge.bytes(), room.as_ref().unwrap().bytes(), budget.used()), (120, 30, 150));
+    drop((charge, room));
+    assert_eq!(budget.used(), 0);
 }

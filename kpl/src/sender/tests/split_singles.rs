@@ -18,8 +18,8 @@ fn full_of_aggregates(service: &Arc<Scripted>) -> (Arc<ShardRouter>, Sender, Vec
     let mut sender =
         Sender::new(context, Arc::clone(&shards), Arc::clone(service) as _, 42).unwrap();
     let deliveries = (0..MEMBERS).map(|id| {
-        let record = UserRecord::new("k", id.to_string()).with_explicit_hash_key(HashKey::MIN);
-        let Ok(delivery) = shards.accept(record, HashKey::MIN, None) else {
+        let mut record = UserRecord::new("k", id.to_string()).with_explicit_hash_key(HashKey::MIN);
+        let Ok(delivery) = shards.accept(&mut record, HashKey::MIN, &mut None) else {
             panic!("there is room");
         };
         delivery
@@ -93,8 +93,8 @@ async fn members_that_leave_their_aggregate_keep_their_order() {
     let gap = vec![shard("high", u128::MAX / 2 + 1, u128::MAX, true)];
     shards.install(2, ShardMap::new(gap));
     sender.intake(clock::now());
-    let later = UserRecord::new("k", MEMBERS.to_string()).with_explicit_hash_key(HashKey::MIN);
-    let Ok(later) = shards.accept(later, HashKey::MIN, None) else {
+    let mut later = UserRecord::new("k", MEMBERS.to_string()).with_explicit_hash_key(HashKey::MIN);
+    let Ok(later) = shards.accept(&mut later, HashKey::MIN, &mut None) else {
         panic!("there is room");
     };
     let run = tokio::spawn(async move { sender.run().await });

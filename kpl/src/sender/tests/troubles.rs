@@ -220,10 +220,9 @@ fn replace_shard(shards: &ShardRouter, generation: u64, name: &str) {
 }
 
 fn enter(shards: &Arc<ShardRouter>, data: &'static str) -> Delivery {
-    let record = UserRecord::new("k", data);
+    let mut record = UserRecord::new("k", data);
     let hash_key = record.hash_key();
-    let entered = shards.accept(record, hash_key, None);
-    entered.ok().expect("it is accepted")
+    shards.accept(&mut record, hash_key, &mut None).expect("it is accepted")
 }
 
 /// What the next request holds, as it is.
@@ -232,7 +231,7 @@ fn collected(sender: &mut Sender) -> Vec<bytes::Bytes> {
     sender.collector.fill(&mut sender.queues, clock::now());
     let batch = sender.collector.take_batch().unwrap();
     let users = batch.records.iter().flat_map(KinesisRecord::user_records);
-    users.map(|record| record.data).collect()
+    users.map(UserRecord::into_data).collect()
 }
 
 #[tokio::test(start_paused = true)]

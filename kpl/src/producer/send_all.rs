@@ -1,0 +1,318 @@
+//! The future that accepts a batch of records.
+
+use std::fmt;
+use std::future::Future;
+use std::iter::Fuse;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::vec;
+
+use kinesis_aggregation::HashKey;
+
+use super::handle::Producer;
+use crate::ack::Deliveries;
+use crate::aggregate::builder::cost_of;
+use crate::buffer::{Charge, Turn};
+use crate::error::SendError;
+use crate::record::{InvalidRecord, Record, hash_keys_of};
+use crate::shard::group::Grouping;
+use crate::shard::queue::NotAccepted;
+
+/// Most records that are taken from the iterator before they are accepted.
+const GROUP: usize = 64;
+
+/// Bytes of key and data after which no further record is taken.
+const GROUP_BYTES: usize = 64 * 1024;
+
+/// Most groups that are accepted before other tasks of the runtime run.
+const GROUPS_AT_A_TIME: usize = 64;
+
+/// Future that accepts a batch of records. From [`Producer::send_all`].
+///
+/// It resolves to the [`Deliveries`] of the batch when the last record is in the buffer. Memory: at most 64 records, or
+/// little more than 64 KiB of them, that were taken from the iterator and are not accepted yet; and the `Deliveries`.
+///
+/// # Cancel safety
+/// The first records of the batch are accepted, and the others are not: never one behind a record that is not. Dropping
+/// the future cancels no accepted record, and drops the others. So that none is lost, do not drop it: await it by
+/// reference, in `select!` for instance, and go on later, or take it apart with [`into_parts`](Self::into_parts).
+///
+/// ```
+/// # use kinesis_testkit::LocalAws;
+/// # use kpl::{Producer, Record};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let aws = LocalAws::start().await?;
+/// # aws.create_stream("orders", 1).await?;
+/// # let producer = Producer::builder("orders", &aws.sdk_config()).build().await?;
+/// # let orders = ["first", "second"];
+/// # let (_stop, mut stopped) = tokio::sync::watch::channel(());
+/// let records = orders.iter().map(|order| Record::new("customer-7", *order));
+/// let mut sending = producer.send_all(records);
+/// let (deliveries, unsent) = tokio::select! {
+///     accepted = &mut sending => (accepted?, Vec::new()),
+///     _ = stopped.changed() => {
+///         let (deliveries, rest) = sending.into_parts();
+///         (deliveries, rest.collect())
+///     }
+/// };
+/// println!("{} orders were accepted, {} were not", deliveries.len(), unsent.len());
+/// # assert_eq!(deliveries.await.len(), 2);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a batch is not sent unless it is awaited"]
+pub struct SendAll<'a, I>(Option<Box<Batch<'a, I>>>);
+
+struct Batch<'a, I> {
+    producer: Producer,
+    /// Records that were taken from the iterator, checked and hashed, and are not accepted yet.
+    group: vec::IntoIter<Record<'a>>,
+    /// Hash keys of the whole group. Those of the accepted records come first.
+    hash_keys: Vec<HashKey>,
+    /// The record behind the group, if it is invalid.
+    invalid: Option<(Record<'a>, InvalidRecord)>,
+    records: Fuse<I>,
+    /// Number of records to accept at a time. Small after a record found no room: the next one may find none either.
+    piece: usize,
+    /// The first record of the group waits for room.
+    turn: Option<Turn>,
+    deliveries: Deliveries,
+    /// Number of records that were accepted or refused.
+    position: usize,
+    grouping: Grouping,
+}
+
+impl<'a, I: Iterator<Item = Record<'a>>> SendAll<'a, I> {
+    pub(super) fn new(producer: Producer, records: I) -> Self {
+        Self(Some(Box::new(Batch {
+            producer,
+            group: Vec::new().into_iter(),
+            hash_keys: Vec::new(),
+            invalid: None,
+            records: records.fuse(),
+            piece: GROUP,
+            turn: None,
+            deliveries: Deliveries::default(),
+            position: 0,
+            grouping: Grouping::default(),
+        })))
+    }
+
+    /// Number of records that are accepted so far.
+    #[must_use]
+    pub fn accepted(&self) -> usize {
+        self.0.as_ref().map_or(0, |batch| batch.deliveries.len())
+    }
+
+    /// Stops accepting records. Returns the deliveries of those that are accepted, and the others in their order.
+    ///
+    /// Both are empty after the future has resolved.
+    pub fn into_parts(self) -> (Deliveries, impl Iterator<Item = Record<'a>>) {
+        let parts = self.0.map(|batch| {
+            let Batch { deliveries, group, invalid, records, .. } = *batch;
+            let invalid = invalid.into_iter().map(|(record, _)| record);
+            (deliveries, group.chain(invalid).chain(records))
+        });
+        let (deliveries, rest) = parts.unzip();
+        (deliveries.unwrap_or_default(), rest.into_iter().flatten())
+    }
+}
+
+impl<I> Unpin for SendAll<'_, I> {}
+
+impl<'a, I: Iterator<Item = Record<'a>>> Future for SendAll<'a, I> {
+    type Output = Result<Deliveries, SendAllError<'a, I>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let batch = self.0.as_mut().expect("`SendAll` polled after it resolved");
+        let end = ready!(batch.poll(context));
+        let Some(mut batch) = self.0.take() else {
+            return Poll::Pending;
+        };
+        Poll::Ready(match end {
+            Ok(()) => Ok(batch.deliveries),
+            Err(error) => {
+                let position = batch.position;
+                batch.position += 1;
+                Err(SendAllError { error, position, rest: Self(Some(batch)) })
+            }
+        })
+    }
+}
+
+impl<'a, I: Iterator<Item = Record<'a>>> Batch<'a, I> {
+    /// Accepts records until the last one is accepted, or one is refused.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        for _ in 0..GROUPS_AT_A_TIME {
+            if self.group.len() == 0 && !self.take_group() {
+                return Poll::Ready(match self.invalid.take() {
+                    None => Ok(()),
+                    Some((record, reason)) => {
+                        Err(self.producer.send_error(record, NotAccepted::Invalid(reason)))
+                    }
+                });
+            }
+            let room = match &mut self.turn {
+                None => Ok(None),
+                Some(turn) => {
+                    let room = ready!(Pin::new(turn).poll(context));
+                    room.map(Some).ok_or(NotAccepted::Closed)
+                }
+            };
+            self.turn = None;
+            match room.and_then(|room| self.accept_piece(room)) {
+                Ok(()) => {}
+                Err(NotAccepted::NoRoom(queue_id)) => {
+                    let bytes = self.group.as_slice().first().map_or(0, |first| cost_of(first).1);
+                    self.turn = Some(self.producer.wait_for_room(queue_id, bytes));
+                }
+                Err(refusal) => {
+                    let refused = self.group.next();
+                    let error = refused.map(|record| self.producer.send_error(record, refusal));
+                    return Poll::Ready(error.map_or(Ok(()), Err));
+                }
+            }
+        }
+        // A long batch that finds room lets other tasks run now and then.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Takes records from the iterator, up to an invalid one. Returns whether there are valid ones before it.
+    fn take_group(&mut self) -> bool {
+        let mut group = Vec::with_capacity(GROUP);
+        let mut bytes = 0;
+        while group.len() < GROUP && bytes < GROUP_BYTES && self.invalid.is_none() {
+            let Some(record) = self.records.next() else { break };
+            bytes += record.payload_len();
+            match self.producer.check(&record) {
+                Ok(()) => group.push(record),
+                Err(reason) => self.invalid = Some((record, reason)),
+            }
+        }
+        hash_keys_of(&group, &mut self.hash_keys);
+        self.group = group.into_iter();
+        self.group.len() > 0
+    }
+
+    /// Accepts the next records of the group. `room` is that of the first one.
+    fn accept_piece(&mut self, room: Option<Charge>) -> Result<(), NotAccepted> {
+        let left = self.group.as_mut_slice();
+        let piece = self.piece.min(left.len());
+        let hash_keys = &self.hash_keys[self.hash_keys.len() - left.len()..];
+        let (accepted, outcome) = self.producer.handle.shards.accept_group(
+            &mut left[..piece],
+            &hash_keys[..piece],
+            room,
+            &mut self.deliveries,
+            &mut self.grouping,
+        );
+        self.group.by_ref().take(accepted).for_each(drop);
+        self.position += accepted;
+        self.piece = if outcome.is_ok() { GROUP.min(2 * self.piece) } else { 1 };
+        outcome
+    }
+}
+
+/// Error of [`Producer::send_all`]: a record of the batch was not accepted.
+///
+/// The records before it are accepted, and those behind it are not. Nothing is lost while this error lives:
+///
+/// ```
+/// # use kinesis_testkit::LocalAws;
+/// # use kpl::{Producer, SendError, UserRecord};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let aws = LocalAws::start().await?;
+/// # aws.create_stream("orders", 1).await?;
+/// # let producer = Producer::builder("orders", &aws.sdk_config()).build().await?;
+/// # let records = ["customer-7", "", "customer-8"].map(|key| UserRecord::new(key, "order"));
+/// let mut invalid = Vec::new();
+/// let mut sending = producer.send_all(records);
+/// let deliveries = loop {
+///     match sending.await {
+///         Ok(deliveries) => break deliveries,
+///         Err(refused) if matches!(refused.error(), SendError::Closed { .. }) => {
+///             let (error, deliveries, rest) = refused.into_parts();
+///             eprintln!("{error}: {} records are not accepted", 1 + rest.count());
+///             break deliveries;
+///         }
+///         Err(refused) => {
+///             invalid.push(refused.error().record().clone());
+///             sending = refused.skip(); // goes on with the record behind it
+///         }
+///     }
+/// };
+/// # assert_eq!((deliveries.len(), invalid.len()), (2, 1));
+/// # deliveries.await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Dropping it drops the records that are not accepted, and the [`Deliveries`] of the others. It converts into a
+/// [`SendError`], so that `?` works where that is the error.
+pub struct SendAllError<'a, I> {
+    error: SendError,
+    position: usize,
+    rest: SendAll<'a, I>,
+}
+
+impl<'a, I: Iterator<Item = Record<'a>>> SendAllError<'a, I> {
+    /// Why the record was not accepted, with the record inside.
+    #[must_use]
+    pub fn error(&self) -> &SendError {
+        &self.error
+    }
+
+    /// Position of the record in the batch. The first record has position 0.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Goes on with the records behind the refused one. The future resolves to the deliveries of the whole batch, those
+    /// accepted before included.
+    pub fn skip(self) -> SendAll<'a, I> {
+        self.rest
+    }
+
+    /// Returns the error, with the refused record inside, the deliveries of the accepted records, and the records behind
+    /// the refused one.
+    pub fn into_parts(self) -> (SendError, Deliveries, impl Iterator<Item = Record<'a>>) {
+        let (deliveries, rest) = self.rest.into_parts();
+        (self.error, deliveries, rest)
+    }
+}
+
+impl<I> From<SendAllError<'_, I>> for SendError {
+    fn from(refused: SendAllError<'_, I>) -> Self {
+        refused.error
+    }
+}
+
+impl<I> fmt::Debug for SendAll<'_, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let accepted = self.0.as_ref().map(|batch| batch.deliveries.len());
+        f.debug_struct("SendAll").field("accepted", &accepted).finish_non_exhaustive()
+    }
+}
+
+impl<I> fmt::Debug for SendAllError<'_, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendAllError")
+            .field("error", &self.error)
+            .field("position", &self.position)
+            .field("rest", &self.rest)
+            .finish()
+    }
+}
+
+impl<I> fmt::Display for SendAllError<'_, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "record {} of the batch was not accepted: {}", self.position, self.error)
+    }
+}
+
+/// The text contains the cause, so `source` does not repeat it.
+impl<I> std::error::Error for SendAllError<'_, I> {}

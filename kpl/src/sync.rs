@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 pub(crate) use std::sync::atomic::AtomicBool;
-pub(crate) use std::sync::{Mutex, MutexGuard};
+pub(crate) use std::sync::{Mutex, MutexGuard, OnceLock};
 
 /// Locks a mutex whose holders never leave it half changed, also when one panicked.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -12,6 +12,8 @@
 
 #[path = "../../src/buffer/budget.rs"]
 mod budget;
+#[path = "../../src/ack/deliveries.rs"]
+mod deliveries;
 #[path = "../../src/ack/delivery.rs"]
 mod delivery;
 #[path = "../../src/error.rs"]
@@ -33,8 +35,32 @@ mod wait_index;
 use self::outcomes::Outcomes;
 
 mod sync {
+    use loom::sync::atomic::Ordering;
+
     pub(crate) use loom::sync::atomic::AtomicBool;
     pub(crate) use loom::sync::{Mutex, MutexGuard};
+
+    /// Loom has no such cell. The flag lets it see each access.
+    pub(crate) struct OnceLock<T> {
+        is_set: AtomicBool,
+        value: std::sync::OnceLock<T>,
+    }
+
+    impl<T> OnceLock<T> {
+        pub(crate) fn new() -> Self {
+            Self { is_set: AtomicBool::new(false), value: std::sync::OnceLock::new() }
+        }
+
+        pub(crate) fn get(&self) -> Option<&T> {
+            self.is_set.load(Ordering::Acquire).then(|| self.value.get()).flatten()
+        }
+
+        pub(crate) fn set(&self, value: T) -> Result<(), T> {
+            self.value.set(value)?;
+            self.is_set.store(true, Ordering::Release);
+            Ok(())
+        }
+    }
 
     pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().expect("a panic ends the model")

@@ -9,22 +9,26 @@ use loom::future::block_on;
 use loom::thread;
 
 use crate::budget::{Budget, Charge, MemoryBudget, Pressure};
+use crate::deliveries::Deliveries;
 use crate::delivery::{Completer, Delivery, Notification, Receipt};
 use crate::error::{DeliveryError, Failure, FailureCause, StopReason};
 use crate::failed::FailedMembers;
 use crate::fair_share::QueueId;
 use crate::outcomes::Outcomes;
 
-pub(crate) const ALL: [(&str, fn()); 9] = [
+pub(crate) const ALL: [(&str, fn()); 12] = [
     ("budget: a waiter is woken", waiter_is_woken),
     ("budget: FIFO, also if a waiter gives up", fifo_holds),
     ("budget: a grant given up goes to the next", grant_goes_on),
     ("budget: closing ends each wait", close_sends_away),
     ("budget: no refusal is forgotten", refusal_is_seen),
+    ("budget: a charge that grows leaves room for a waiter", grown_charge_leaves_room),
     ("slot: each task that awaits is woken", delivery_is_woken),
     ("slot: a failure is seen exactly once", failure_is_seen_once),
     ("slot: a failure that is completed later is seen exactly once", early_failure_is_seen_once),
     ("slot: a dropped completer resolves all", abandoned_resolves),
+    ("batch: a task that awaits it is woken", batch_is_woken),
+    ("batch: a failure is seen exactly once when it is dropped", dropped_batch_is_told),
 ];
 
 const A: QueueId = QueueId(2);
@@ -132,6 +136,23 @@ fn refusal_is_seen() {
     assert!(sees_it(early) != sees_it(late), "once, early or late");
 }
 
+fn grown_charge_leaves_room() {
+    let (pool, budget) = budget();
+    let mut charge = budget.empty_charge(A);
+    let mut room = budget.try_charge(A, 30);
+    let waiter = thread::spawn({
+        let budget = Arc::clone(&budget);
+        move || drop(granted(block_on(budget.charge_in_turn(B, 50))))
+    });
+    // Out of the room that is there, and out of the budget if the waiter left so much.
+    assert!(charge.grow(20, &mut room, false));
+    let has_grown = charge.grow(30, &mut room, false);
+    assert_eq!(charge.bytes(), if has_grown { 50 } else { 20 });
+    drop((room, charge));
+    waiter.join().unwrap();
+    assert_eq!(pool.used(), 0);
+}
+
 fn slot() -> (Completer, [Delivery; 2], Arc<Outcomes>) {
     let outcomes = Arc::new(Outcomes::default());
     let mut completer = Completer::new(&outcomes);
@@ -201,4 +222,38 @@ fn abandoned_resolves() {
     dropper.join().unwrap();
     let stats = outcomes.counters.snapshot();
     assert_eq!((stats.user_records_abandoned, stats.failures_unobserved), (2, 1));
+}
+
+/// A batch of two members of one slot.
+fn batch() -> (Completer, Deliveries, Arc<Outcomes>) {
+    let outcomes = Arc::new(Outcomes::default());
+    let mut completer = Completer::new(&outcomes);
+    let mut deliveries = Deliveries::default();
+    let mut part = None;
+    (0..2).for_each(|_| deliveries.add(&mut part, &mut completer));
+    (completer, deliveries, outcomes)
+}
+
+fn batch_is_woken() {
+    let (completer, mut deliveries, _) = batch();
+    let waiter = thread::spawn(move || {
+        assert!(block_on(deliveries.next_outcome()).is_some_and(|outcome| outcome.is_ok()));
+        assert!(block_on(deliveries.next_failure()).is_none());
+    });
+    completer.complete_together(Receipt::new("shard".into(), "1".into(), 1, false));
+    drop(completer);
+    waiter.join().unwrap();
+}
+
+fn dropped_batch_is_told() {
+    let (completer, mut deliveries, outcomes) = batch();
+    let dropper = thread::spawn(move || {
+        // Looks once, so that an outcome may be collected and a waker is left behind.
+        usize::from(poll_once(&mut deliveries).is_ready())
+    });
+    completer.complete_one(0, Ok(Receipt::new("shard".into(), "1".into(), 1, false)));
+    completer.complete_one(1, Err(DeliveryError::dropped(crate::record::UserRecord)));
+    drop(completer);
+    let seen = dropper.join().unwrap();
+    assert_eq!(outcomes.counters.snapshot().failures_unobserved as usize + seen, 1);
 }

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::Outcomes;
 use super::failed::{FailedMembers, Room};
 use crate::clock;
 use crate::error::{DeliveryError, StopReason};
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, OnceLock, lock};
 
 /// Where a record lies in the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,8 +163,10 @@ impl Slot {
         state: &mut SlotState,
         index: u32,
     ) -> (Option<Result<Receipt, DeliveryError>>, Option<Room>) {
-        // Set under the lock, so perhaps since it was read without.
-        if let Some(receipt) = self.receipt.get() {
+        // Perhaps since it was looked for without the lock.
+        if matches!(state.outcome, Outcome::Together)
+            && let Some(receipt) = self.receipt.get()
+        {
             return (Some(Ok(receipt.of_member(index.into()))), None);
         }
         state.take(index)
@@ -190,8 +192,9 @@ struct SlotState {
 
 #[derive(Default)]
 enum Outcome {
-    /// No member was completed by itself.
     #[default]
+    Pending,
+    /// The slot has the receipt.
     Together,
     Each {
         /// Outcomes of completed members whose `Delivery` has not taken them yet, by index.
@@ -272,7 +275,7 @@ impl SlotState {
 
     fn take(&mut self, index: u32) -> (Option<Result<Receipt, DeliveryError>>, Option<Room>) {
         let completed = match &mut self.outcome {
-            Outcome::Together => None,
+            Outcome::Pending | Outcome::Together => None,
             Outcome::Each { outcomes, .. } => outcomes.remove(&(index as usize)),
         };
         if completed.is_none()
@@ -336,6 +339,7 @@ impl Completer {
             // Under the lock: a task that found no receipt has left its waker.
             let mut state = lock(&self.slot.state);
             let _ = self.slot.receipt.set(receipt);
+            state.outcome = Outcome::Together;
             std::mem::take(&mut state.wakers)
         };
         self.slot.outcomes.counters.user_records_delivered.add(self.members());
@@ -420,7 +424,7 @@ impl Notification {
 
 impl SlotState {
     fn complete(&mut self, index: usize, outcome: Option<Result<Receipt, DeliveryError>>) {
-        if matches!(self.outcome, Outcome::Together) {
+        if matches!(self.outcome, Outcome::Pending) {
             self.outcome = Outcome::Each { outcomes: BTreeMap::new(), completed: 0 };
         }
         if let Outcome::Each { outcomes, completed } = &mut self.outcome {
@@ -441,8 +445,8 @@ impl Drop for Completer {
         let outcomes = &self.slot.outcomes;
         let mut state = lock(&self.slot.state);
         let open = match &state.outcome {
-            Outcome::Together if self.slot.is_delivered() => 0,
-            Outcome::Together => self.members(),
+            Outcome::Together => 0,
+            Outcome::Pending => self.members(),
             Outcome::Each { completed, .. } => self.members() - completed,
         };
         if open > 0 {

@@ -2,10 +2,13 @@
 //!
 //! A benchmark compares sides, such as a library and the bare loop that is its floor. Each side, and each server, is a
 //! process of its own: the same program once more, with a role ([`program`], [`process`]). A side measures its own CPU
-//! time and memory ([`usage`]) and reports its figures to the first process, which prints them ([`statistics`]).
+//! time and memory ([`usage`]) and reports its figures to the first process, which prints them ([`comparison`]).
 //!
 //! The servers answer over TLS ([`server`]) and keep nothing, so that they cost little beside the sides.
 
+#![allow(clippy::disallowed_methods, reason = "it measures real time")]
+
+pub mod comparison;
 pub mod process;
 pub mod sdk;
 pub mod server;

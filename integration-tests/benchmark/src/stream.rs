@@ -113,9 +113,12 @@ pub fn shard_id(shard: usize) -> String {
     format!("shardId-{shard:012}")
 }
 
-/// The sequence number of the record at a place: 56 digits, as those of Kinesis.
+/// Digits of a sequence number.
+pub const SEQUENCE_NUMBER_LENGTH: usize = 56;
+
+/// The sequence number of the record at a place.
 pub fn sequence_number(place: u64) -> String {
-    format!("49{place:054}")
+    format!("49{place:0width$}", width = SEQUENCE_NUMBER_LENGTH - 2)
 }
 
 /// The place of the record with a sequence number.

@@ -1,7 +1,5 @@
 //! The floor: one loop that does what must be done for each record, and the same requests through the plain SDK.
 
-use std::time::Instant;
-
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
@@ -12,10 +10,10 @@ use tokio::task::JoinSet;
 use kinesis_benchmark::Error;
 use kinesis_benchmark::process::Endpoint;
 use kinesis_benchmark::sdk::sdk_config;
-use kinesis_benchmark::usage::cpu_seconds;
+use kinesis_benchmark::usage::{Begun, Used};
 
 use crate::workload::{AGGREGATE_BYTES, BATCH_BYTES, STREAM, Workload, shard_of};
-use crate::{Put, Used, latency};
+use crate::{Put, latency};
 
 const REQUESTS_IN_FLIGHT: usize = 5;
 
@@ -39,7 +37,7 @@ pub(crate) async fn run(put: Put, sink: &Endpoint) -> Result<Used, Error> {
     // The connection and the first use of everything are start-up.
     latency::put_one(&client, "warm-up", Bytes::from_static(b"x")).await?;
     let workload = Workload::new(put.record_bytes);
-    let (began, cpu) = (Instant::now(), cpu_seconds());
+    let begun = Begun::now();
 
     let mut open: Vec<Open> = (0..STREAM.shards).map(|_| Open::new()).collect();
     let mut batch = Batch::default();
@@ -70,7 +68,7 @@ pub(crate) async fn run(put: Put, sink: &Endpoint) -> Result<Used, Error> {
     while let Some(ended) = requests.join_next().await {
         ended??;
     }
-    Ok(Used { cpu_seconds: cpu_seconds() - cpu, wall_seconds: began.elapsed().as_secs_f64() })
+    begun.used()
 }
 
 fn seal(mut open: Open) -> (Bytes, u128) {

@@ -24,13 +24,14 @@ mod producer;
 mod sink;
 mod workload;
 
+use std::fmt::{self, Display, Formatter};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use kinesis_benchmark::Error;
+use kinesis_benchmark::comparison::{Measured, compare};
 use kinesis_benchmark::process::{self, Endpoint, Server};
-use kinesis_benchmark::statistics::{median, turns};
 use kpl::Wire;
 use serde::{Deserialize, Serialize};
 
@@ -90,23 +91,8 @@ pub(crate) struct Put {
     pub(crate) records: usize,
 }
 
-/// What a side used to put its records.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Used {
-    pub(crate) cpu_seconds: f64,
-    pub(crate) wall_seconds: f64,
-}
-
 impl Side {
     const ALL: [Self; 3] = [Self::Floor, Self::Json, Self::Cbor];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Floor => "floor (JSON)",
-            Self::Json => "send, JSON",
-            Self::Cbor => "send, CBOR",
-        }
-    }
 
     /// The encoding of the producer's requests. `None`: the side is the floor.
     fn wire(self) -> Option<Wire> {
@@ -115,6 +101,16 @@ impl Side {
             Self::Json => Some(Wire::Json),
             Self::Cbor => Some(Wire::Cbor),
         }
+    }
+}
+
+impl Display for Side {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Floor => "floor, JSON",
+            Self::Json => "send, JSON",
+            Self::Cbor => "send, CBOR",
+        })
     }
 }
 
@@ -171,40 +167,21 @@ fn measure(args: &Args) -> Result<(), Error> {
     println!(
         "\nfloor_ratio_100B={:.2} floor_ratio_1KiB={:.2} ack_p99_ms={:.2} sink_p99_ms={:.2} \
          json_ratio_100B={:.2} json_ratio_1KiB={:.2}",
-        small[Side::Cbor as usize],
-        large[Side::Cbor as usize],
+        small[Side::Cbor as usize].ratio,
+        large[Side::Cbor as usize].ratio,
         ack.p99,
         own.p99,
-        small[Side::Json as usize],
-        large[Side::Json as usize],
+        small[Side::Json as usize].ratio,
+        large[Side::Json as usize].ratio,
     );
     Ok(())
 }
 
-/// Runs all sides with records of one size. Returns the ratios of their CPU to the floor's, in the order of
-/// [`Side::ALL`].
-fn cpu(args: &Args, record_bytes: usize, sink: &Server) -> Result<Vec<f64>, Error> {
+/// Runs all sides with records of one size.
+fn cpu(args: &Args, record_bytes: usize, sink: &Server) -> Result<Vec<Measured>, Error> {
     let put = Put { record_bytes, records: args.megabytes * 1_000_000 / record_bytes };
     println!("\n{record_bytes}-byte records, {} a side and round: CPU in us a record", put.records);
-    println!("round {}", Side::ALL.map(|side| format!("{:>14}", side.name())).concat());
-    let us = |used: &Used| used.cpu_seconds * 1e6 / put.records as f64;
-    let mut rounds: Vec<Vec<Used>> = Vec::new();
-    for round in 0..args.rounds {
-        let used = turns(round, &Side::ALL, |side| {
-            process::run(&Role::Put { side: *side, put, sink: sink.endpoint() })
-        })?;
-        let line: String = used.iter().map(|used| format!("{:>14.3}", us(used))).collect();
-        println!("{:>5} {line}", round + 1);
-        rounds.push(used);
-    }
-    println!("{:<14} {:>11} {:>14} {:>11}", "median", "us a record", "over the floor", "records/s");
-    let medians = Side::ALL.iter().enumerate().map(|(place, side)| {
-        let cpu = median(rounds.iter().map(|round| us(&round[place])));
-        let ratio = median(rounds.iter().map(|round| us(&round[place]) / us(&round[0])));
-        let rate =
-            put.records as f64 / median(rounds.iter().map(|round| round[place].wall_seconds));
-        println!("{:<14} {cpu:>11.3} {ratio:>14.2} {rate:>11.0}", side.name());
-        ratio
-    });
-    Ok(medians.collect())
+    compare(args.rounds, put.records as u64, &Side::ALL, |side| {
+        process::run(&Role::Put { side: *side, put, sink: sink.endpoint() })
+    })
 }

@@ -1,16 +1,16 @@
 //! The producer's side: `send` in a loop, every receipt awaited.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kinesis_benchmark::Error;
 use kinesis_benchmark::process::Endpoint;
 use kinesis_benchmark::sdk::sdk_config;
-use kinesis_benchmark::usage::cpu_seconds;
+use kinesis_benchmark::usage::{Begun, Used};
 use kpl::{Producer, ProducerConfig, UserRecord, Wire};
 
+use crate::Put;
 use crate::workload::{AGGREGATE_BYTES, BATCH_BYTES, Workload};
-use crate::{Put, Used};
 
 /// Receipts that may be open before the oldest is awaited.
 const OPEN_DELIVERIES: usize = 1 << 20;
@@ -28,7 +28,7 @@ pub(crate) async fn run(put: Put, wire: Wire, sink: &Endpoint) -> Result<Used, E
         Producer::builder("benchmark", &sdk_config(sink)?).config(config).build().await?;
     producer.send(UserRecord::new("warm-up", "x")).await?.await?;
     let workload = Workload::new(put.record_bytes);
-    let (began, cpu) = (Instant::now(), cpu_seconds());
+    let begun = Begun::now();
 
     let mut deliveries = VecDeque::new();
     for n in 0..put.records {
@@ -43,8 +43,7 @@ pub(crate) async fn run(put: Put, wire: Wire, sink: &Endpoint) -> Result<Used, E
     for delivery in deliveries {
         delivery.await?;
     }
-    let used =
-        Used { cpu_seconds: cpu_seconds() - cpu, wall_seconds: began.elapsed().as_secs_f64() };
+    let used = begun.used()?;
     let report = producer.close(Duration::from_secs(10)).await;
     if report.delivered != put.records as u64 + 1 {
         return Err(format!("{report:?}").into());

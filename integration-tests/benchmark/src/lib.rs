@@ -2,13 +2,14 @@
 //!
 //! A benchmark compares sides, such as a library and the bare loop that is its floor. Each side, and each server, is a
 //! process of its own: the same program once more, with a role ([`program`], [`process`]). A side measures its own CPU
-//! time and memory ([`usage`]) and reports its figures to the first process, which prints them ([`comparison`]).
+//! time and memory ([`usage`]) and reports its figures to the first process, which prints ([`comparison`]) and draws ([`plot`]) them.
 //!
 //! The servers answer over TLS ([`server`]) and keep nothing, so that they cost little beside the sides.
 
 #![allow(clippy::disallowed_methods, reason = "it measures real time")]
 
 pub mod comparison;
+pub mod plot;
 pub mod process;
 pub mod sdk;
 pub mod server;

@@ -1,7 +1,7 @@
 //! The consumer beside its **floor**: what the wire itself costs.
 //!
 //! ```text
-//! cargo bench -p kcl --bench floor [-- --rounds 5]
+//! cargo bench -p kcl --bench floor [-- --rounds 5 --plot FILE]
 //! ```
 //! * **CPU**: the sides read the same records from the same source in turn, each in a process of its own, through the
 //!   same SDK and TLS. The floor is one loop on one thread over the SDK as it is, so in JSON: it checks the MD5 of each
@@ -24,12 +24,14 @@ mod workload;
 
 use std::fmt::{self, Display, Formatter};
 use std::hint::black_box;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use kcl::Wire;
 use kinesis_benchmark::Error;
 use kinesis_benchmark::comparison::{Measured, compare};
+use kinesis_benchmark::plot::bars;
 use kinesis_benchmark::process::{self, Endpoint, Server};
 use kinesis_benchmark::statistics::median;
 use kinesis_benchmark::usage::Used;
@@ -48,6 +50,9 @@ struct Args {
     /// Plain records in each shard. Aggregated ones are four times as many.
     #[arg(long, default_value_t = 500_000)]
     records: u64,
+    /// Draws the CPU of the sides into this file, as SVG. A relative path begins at the crate's folder.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
     /// Measures. `cargo bench` passes it. Without it, as in `cargo test --bench floor`, each part runs once and
     /// briefly, to show that it works.
     #[arg(long)]
@@ -177,6 +182,13 @@ fn measure(args: &Args) -> Result<(), Error> {
     }
 
     let [plain, aggregated] = &ratios;
+    if let Some(file) = &args.plot {
+        let groups: [(&str, &[Measured]); 2] = [
+            ("plain records of 200 bytes", plain),
+            ("aggregated records of 100 bytes", aggregated),
+        ];
+        std::fs::write(file, bars("CPU of the consumer, over the floor's", &groups))?;
+    }
     println!(
         "\nconsumer_ratio_plain200={:.2} consumer_ratio_aggregated100={:.2} peak_rss_mib={peak:.0} \
          json_ratio_plain200={:.2} json_ratio_aggregated100={:.2}",

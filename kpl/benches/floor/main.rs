@@ -1,7 +1,7 @@
 //! The producer beside its **floor**: what the wire itself costs.
 //!
 //! ```text
-//! cargo bench -p kpl --bench floor [-- --rounds 5 --stall 60s]
+//! cargo bench -p kpl --bench floor [-- --rounds 5 --stall 60s --plot FILE]
 //! ```
 //! * **CPU**: the sides put the same records into the same sink in turn, each in a process of its own, through the same
 //!   SDK and TLS. The floor is one loop (hash the key, copy the record into an aggregate, MD5 it, PutRecords of 5 MB with
@@ -25,12 +25,14 @@ mod sink;
 mod workload;
 
 use std::fmt::{self, Display, Formatter};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use kinesis_benchmark::Error;
 use kinesis_benchmark::comparison::{Measured, compare};
+use kinesis_benchmark::plot::bars;
 use kinesis_benchmark::process::{self, Endpoint, Server};
 use kpl::Wire;
 use serde::{Deserialize, Serialize};
@@ -49,6 +51,9 @@ struct Args {
     /// How long the sink stalls while memory is watched.
     #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
     stall: Duration,
+    /// Draws the CPU of the sides into this file, as SVG. A relative path begins at the crate's folder.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
     /// Measures. `cargo bench` passes it. Without it, as in `cargo test --bench floor`, each part runs once and
     /// briefly, to show that it works.
     #[arg(long)]
@@ -164,6 +169,11 @@ fn measure(args: &Args) -> Result<(), Error> {
         );
     }
 
+    if let Some(file) = &args.plot {
+        let groups: [(&str, &[Measured]); 2] =
+            [("100-byte records", &small), ("1 KiB records", &large)];
+        std::fs::write(file, bars("CPU of the producer, over the floor's", &groups))?;
+    }
     println!(
         "\nfloor_ratio_100B={:.2} floor_ratio_1KiB={:.2} ack_p99_ms={:.2} sink_p99_ms={:.2} \
          json_ratio_100B={:.2} json_ratio_1KiB={:.2}",

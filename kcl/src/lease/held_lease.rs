@@ -161,8 +161,13 @@ impl HeldLeaseState {
 pub(super) enum Request {
     /// Boxed, because a channel takes memory for 32 requests even if it is empty.
     Checkpoint(Box<CheckpointRequest>),
-    StartHandoff { to: String },
-    End { how: LeaseEnd, reply: oneshot::Sender<ShardShutdown> },
+    StartHandoff {
+        to: String,
+    },
+    End {
+        how: LeaseEnd,
+        reply: oneshot::Sender<ShardShutdown>,
+    },
 }
 
 /// A checkpoint that a caller waits for.

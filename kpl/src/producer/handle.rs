@@ -151,8 +151,8 @@ impl Producer {
         }
     }
 
-    /// Accepts records in turn. Returns a future that resolves when all are in the buffer, to the [`Deliveries`] of the
-    /// batch.
+    /// Accepts records in turn. Returns a future that resolves when all are in the buffer, to the
+    /// [`Deliveries`](crate::Deliveries) of the batch.
     ///
     /// It does what [`send`](Self::send) of each record in turn does, at a lower cost: it hashes eight partition keys at a
     /// time, takes locks once for each 64 records, and allocates nothing for a record. All guarantees of `send` hold,

@@ -191,7 +191,7 @@ impl ShardSync {
             }
         }
         let facts = stream::iter(facts).buffer_unordered(CONCURRENT_WRITES);
-        facts.try_collect::<Vec<_>>().await?;
+        facts.try_for_each(|_| std::future::ready(Ok(()))).await?;
         let done = finished(&table.leases, listed);
         let due = self.finished.lock().due(done, self.clock.now());
         let deletes = due.into_iter().map(|lease| self.store.write(lease, LeaseWrite::Delete));
@@ -332,8 +332,10 @@ impl ShardSync {
         for mut left in generations(new) {
             while !left.is_empty() {
                 let creates = left.iter().map(|new| {
-                    let lease = self.new_lease(new, now);
-                    async move { (*new, self.store_new(&lease, survey.read).await) }.boxed()
+                    let create = async move {
+                        (*new, self.store_new(&self.new_lease(new, now), survey.read).await)
+                    };
+                    create.boxed()
                 });
                 let creates: Vec<BoxFuture<'_, _>> = creates.collect();
                 let mut creates = stream::iter(creates).buffer_unordered(CONCURRENT_WRITES);

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use self::plan::{Change, Target};
 use crate::checkpoint::Checkpoint;
 use crate::config::InitialPosition;
-use crate::lease::{Lease, LeaseStoreError, LeaseWrite, Outcome, Snapshot};
+use crate::lease::{Lease, LeaseWrite, Outcome, Snapshot};
 use crate::lease_table::{LeaseSnapshot, LeaseTableSnapshot};
 use crate::sequence::ExtendedSequenceNumber;
 use crate::stream::{ShardSync, SyncError, sentinel};
@@ -144,21 +144,15 @@ impl LeaseAdminError {
     }
 }
 
-impl From<SyncError> for LeaseAdminError {
-    fn from(error: SyncError) -> Self {
-        let retryable = match &error {
-            SyncError::Store(error) => error.is_retryable(),
-            SyncError::List(_) | SyncError::Incomplete => true,
-            _ => false,
-        };
-        Self::Failed { cause: error.to_string(), retryable }
-    }
-}
-
-impl From<LeaseStoreError> for LeaseAdminError {
-    fn from(error: LeaseStoreError) -> Self {
-        SyncError::from(error).into()
-    }
+/// Not a `From`, which would be public, as the type of the error is not.
+fn failed(error: impl Into<SyncError>) -> LeaseAdminError {
+    let error = error.into();
+    let retryable = match &error {
+        SyncError::Store(error) => error.is_retryable(),
+        SyncError::List(_) | SyncError::Incomplete => true,
+        _ => false,
+    };
+    LeaseAdminError::Failed { cause: error.to_string(), retryable }
 }
 
 impl LeaseAdmin {
@@ -174,7 +168,7 @@ impl LeaseAdmin {
     /// # Cancel safety
     /// Dropping the future has no effect.
     pub async fn list(&self) -> Result<LeaseTableSnapshot, LeaseAdminError> {
-        let table = self.sync.store.list(true).await?;
+        let table = self.sync.store.list(true).await.map_err(failed)?;
         let leases = table.leases.iter().map(LeaseSnapshot::new).collect();
         Ok(LeaseTableSnapshot::new(Duration::ZERO, &table, leases))
     }
@@ -194,7 +188,7 @@ impl LeaseAdmin {
             ResetTo::AfterRecord { .. } => InitialPosition::TrimHorizon,
         };
         let table = self.readable_table().await?;
-        let (first, listed) = self.sync.shards_at(position).await?;
+        let (first, listed) = self.sync.shards_at(position).await.map_err(failed)?;
         let targets = match to {
             ResetTo::Application(_) => {
                 plan::of_application(&table.leases, &listed.shards, &first, position)
@@ -232,7 +226,7 @@ impl LeaseAdmin {
     }
 
     async fn readable_table(&self) -> Result<Snapshot, LeaseAdminError> {
-        let table = self.sync.store.list(true).await?;
+        let table = self.sync.store.list(true).await.map_err(failed)?;
         match table.corrupt.first() {
             None => Ok(table),
             Some(item) => Err(LeaseAdminError::CorruptLease {
@@ -324,19 +318,20 @@ impl ResetPlan<'_> {
             let (shard_id, checkpoint) = (new.key.clone(), new.checkpoint.clone());
             let changed = || LeaseAdminError::Changed { shard_id: shard_id.clone() };
             let outcome = match former {
-                None => store.write(&new, LeaseWrite::Create).await?,
+                None => store.write(&new, LeaseWrite::Create).await,
                 Some(mut former) => {
                     // Without an owner, the next worker need not wait for this one.
                     if former.actual_owner().is_some() {
-                        let evicted = store.write(&former, LeaseWrite::Evict).await?;
+                        let evicted =
+                            store.write(&former, LeaseWrite::Evict).await.map_err(failed)?;
                         former = evicted.applied().ok_or_else(changed)?;
                     }
                     // After a pending handoff, the next owner is left, which never began.
                     let new = Box::new(new);
-                    store.write(&former, LeaseWrite::Replace { new }).await?
+                    store.write(&former, LeaseWrite::Replace { new }).await
                 }
             };
-            if let Outcome::ConditionFailed(_) = outcome {
+            if let Outcome::ConditionFailed(_) = outcome.map_err(failed)? {
                 return Err(changed());
             }
             tracing::info!(shard_id, %checkpoint, "lease reset");

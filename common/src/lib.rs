@@ -13,6 +13,7 @@ pub mod list_shards;
 pub mod metrics;
 pub mod panic_message;
 pub mod protocol;
+pub mod record_buffer;
 pub mod retry_class;
 pub mod stream_name;
 pub mod sync;

@@ -11,6 +11,7 @@
 mod cbor;
 mod interceptor;
 mod negotiation;
+mod records;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use self::interceptor::ChooseEncoding;
 use self::negotiation::{Negotiation, Operation};
+pub use self::records::{ReadRecords, RecordsAnswer};
 
 /// Encoding of requests to Kinesis and of its answers.
 ///

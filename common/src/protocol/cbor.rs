@@ -5,6 +5,7 @@
 //! seconds. The codec of the AWS SDK for `rpcv2Cbor` follows the RFC, so it does not fit.
 
 mod reader;
+mod records;
 mod writer;
 
 use std::sync::Arc;
@@ -22,13 +23,21 @@ use aws_smithy_types::endpoint::Endpoint;
 use aws_smithy_types::error::metadata::Builder as ErrorMetadataBuilder;
 
 use self::reader::Reader;
+pub(super) use self::records::read as read_records;
 use self::writer::Writer;
 use super::negotiation::{Negotiation, Operation};
 
 const CONTENT_TYPE: &str = "application/x-amz-cbor-1.1";
 
+const ID: ShapeId<'static> = shape_id!("aws.protocols", "awsCbor1_1");
+
 /// Marks the error of a request that was refused for its encoding.
 const REFUSED: &str = "encoding_refused";
+
+/// Whether this protocol is [`CborProtocol`].
+pub(super) fn is_id(protocol: &ShapeId<'_>) -> bool {
+    protocol.as_str() == ID.as_str()
+}
 
 /// Whether a body is a map of CBOR, as each answer of Kinesis in CBOR is. No JSON begins with such a byte.
 pub(super) fn is_cbor(body: &[u8]) -> bool {
@@ -61,9 +70,8 @@ impl CborProtocol {
         operation: Operation,
         negotiation: Arc<Negotiation>,
     ) -> Self {
-        let id = shape_id!("aws.protocols", "awsCbor1_1");
         Self {
-            http: HttpRpcProtocol::new(id, CborCodec::default(), CONTENT_TYPE),
+            http: HttpRpcProtocol::new(ID, CborCodec::default(), CONTENT_TYPE),
             json,
             operation,
             negotiation,

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region, SharedHttpClient};
-use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
+use aws_sdk_kinesis::operation::get_records::{GetRecordsError, GetRecordsOutput};
 use aws_sdk_kinesis::operation::put_records::{PutRecordsError, PutRecordsOutput};
 use aws_sdk_kinesis::primitives::{Blob, DateTime};
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType, StartingPosition};
@@ -53,16 +53,30 @@ async fn put(client: &Client, data: &[u8]) -> Answer<PutRecordsOutput, PutRecord
     send(|| request.clone().send()).await
 }
 
-async fn read(client: &Client) -> GetRecordsOutput {
+async fn iterator(client: &Client) -> String {
     let request = client
         .get_shard_iterator()
         .stream_name(STREAM)
         .shard_id(SHARD)
         .shard_iterator_type(ShardIteratorType::AtTimestamp)
         .timestamp(DateTime::from_millis(MILLIS as i64));
-    let start = send(|| request.clone().send()).await.unwrap();
-    let request = client.get_records().set_shard_iterator(start.shard_iterator);
+    send(|| request.clone().send()).await.unwrap().shard_iterator.unwrap()
+}
+
+async fn read(client: &Client) -> GetRecordsOutput {
+    let request = client.get_records().shard_iterator(iterator(client).await);
     send(|| request.clone().send()).await.unwrap()
+}
+
+async fn read_into_buffer(
+    client: &Client,
+    iterator: &str,
+) -> Answer<RecordsAnswer, GetRecordsError> {
+    let request = client.get_records().shard_iterator(iterator);
+    let answer = ReadRecords::default();
+    let output = send(|| request.clone().customize().interceptor(answer.clone()).send()).await?;
+    assert_eq!(output.records(), []);
+    Ok(answer.take())
 }
 
 fn stored(aws: &LocalAws) -> Vec<Vec<u8>> {
@@ -134,6 +148,62 @@ async fn both_encodings_have_the_same_records_at_the_same_times() {
     }
     assert_eq!(aws.calls_in_cbor("GetRecords"), 1);
     assert_eq!(aws.calls("GetRecords"), 2);
+}
+
+#[tokio::test]
+async fn records_are_read_into_one_buffer_in_both_encodings() {
+    let refused = || refused("SerializationException");
+    for (support, wire) in [
+        (CborSupport::Full, Wire::Auto),
+        (CborSupport::Full, Wire::Cbor),
+        (CborSupport::Full, Wire::Json),
+        (CborSupport::AnsweredInJson, Wire::Auto),
+        (CborSupport::AnsweredInJson, Wire::Cbor),
+        (refused(), Wire::Auto),
+        (refused(), Wire::Json),
+    ] {
+        let case = format!("{support:?} {wire:?}");
+        let aws = aws(support).await;
+        let client = client(&aws, wire);
+        for data in [&[7; 100_000], &b""[..]] {
+            put(&client, data).await.unwrap();
+        }
+        let output = read(&client).await;
+        let answer = read_into_buffer(&client, &iterator(&client).await).await.unwrap();
+        assert_eq!(answer.millis_behind_latest, output.millis_behind_latest, "{case}");
+        assert!(answer.next_shard_iterator.is_some(), "{case}");
+        assert_eq!(answer.records.len(), 2, "{case}");
+        for (at, record) in output.records().iter().enumerate() {
+            assert_eq!(answer.records.data(at), record.data().as_ref(), "{case}");
+            assert_eq!(answer.records.sequence_number(at), record.sequence_number(), "{case}");
+            assert_eq!(answer.records.partition_key(at), record.partition_key(), "{case}");
+            assert_eq!(answer.records.arrival_millis(at), Some(MILLIS as i64), "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failed_read_into_one_buffer_has_the_error_of_the_sdk() {
+    let aws = aws(CborSupport::Full).await;
+    for wire in [Wire::Cbor, Wire::Json] {
+        let client = client(&aws, wire);
+        put(&client, b"a").await.unwrap();
+        let start = iterator(&client).await;
+        let read = async || read_into_buffer(&client, &start).await;
+        let code = "ProvisionedThroughputExceededException";
+        let throttle = Fault::refuse(code).message("slow down");
+        aws.faults().add(throttle.operation("GetRecords").times(1));
+        let error = read().await.unwrap_err();
+        assert_eq!((error.code(), error.message()), (Some(code), Some("slow down")));
+        let error = error.into_service_error();
+        assert!(error.is_provisioned_throughput_exceeded_exception(), "{error:?}");
+        for fault in [Fault::garbled_response(), Fault::cut_response()] {
+            aws.faults().add(fault.operation("GetRecords").times(1));
+            let error = read().await.unwrap_err();
+            assert!(matches!(error, SdkError::ResponseError(_)), "{error:?}");
+        }
+        assert!(!read().await.unwrap().records.is_empty());
+    }
 }
 
 fn refused(code: &str) -> CborSupport {
@@ -367,9 +437,18 @@ async fn a_request_that_is_sent_again_is_in_json_whatever_others_found() {
 
 #[tokio::test]
 async fn an_answer_without_a_body_is_an_error() {
-    let (client, _) = Canned::client(Wire::Auto, &[(200, None, b"")]);
-    let error = client.get_records().shard_iterator("i").send().await.unwrap_err();
-    assert!(matches!(error, SdkError::ResponseError(_)), "{error:?}");
+    for wire in [Wire::Auto, Wire::Json] {
+        let (client, _) = Canned::client(wire, &[(200, None, &b""[..]); 2]);
+        let sent = client.get_records().shard_iterator("i").send().await;
+        let read = read_into_buffer(&client, "i").await;
+        if wire == Wire::Auto {
+            for error in [sent.map(drop).unwrap_err(), read.map(drop).unwrap_err()] {
+                assert!(matches!(error, SdkError::ResponseError(_)), "{error:?}");
+            }
+        } else {
+            assert_eq!(sent.is_err(), read.is_err());
+        }
+    }
 }
 
 #[tokio::test]

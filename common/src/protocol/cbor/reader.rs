@@ -35,7 +35,7 @@ impl<'a> Reader<'a> {
     /// Reads the body of an error.
     pub(super) fn error_envelope(&mut self) -> Result<ErrorEnvelope, SerdeError> {
         let mut envelope = ErrorEnvelope::default();
-        self.members(&mut |name, reader| {
+        self.members(|name, reader| {
             let place = match name {
                 "__type" | "code" => &mut envelope.code,
                 "message" | "Message" | "errorMessage" => &mut envelope.message,
@@ -52,22 +52,31 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a map, whose keys are text.
-    fn members(
+    pub(super) fn members(
         &mut self,
-        read: &mut dyn FnMut(&str, &mut Self) -> Result<(), SerdeError>,
+        mut read: impl FnMut(&str, &mut Self) -> Result<(), SerdeError>,
     ) -> Result<(), SerdeError> {
         let length = self.decoder.map().map_err(failed)?;
-        self.items(length, &mut |reader| {
+        self.items(length, |reader| {
             let name = reader.text()?;
             read(&name, reader)
         })
+    }
+
+    /// Reads an array.
+    pub(super) fn list(
+        &mut self,
+        read: impl FnMut(&mut Self) -> Result<(), SerdeError>,
+    ) -> Result<(), SerdeError> {
+        let length = self.decoder.array().map_err(failed)?;
+        self.items(length, read)
     }
 
     /// Reads the items of a container that has begun. `length`: how many there are, or `None` if they have an end.
     fn items(
         &mut self,
         mut length: Option<u64>,
-        read: &mut dyn FnMut(&mut Self) -> Result<(), SerdeError>,
+        mut read: impl FnMut(&mut Self) -> Result<(), SerdeError>,
     ) -> Result<(), SerdeError> {
         self.depth += 1;
         loop {
@@ -94,15 +103,61 @@ impl<'a> Reader<'a> {
         self.decoder.datatype().map_err(failed)
     }
 
-    fn text(&mut self) -> Result<Cow<'a, str>, SerdeError> {
-        if self.kind()? != Type::StringIndef {
-            return self.decoder.str().map(Cow::Borrowed).map_err(failed);
+    pub(super) fn text(&mut self) -> Result<Cow<'a, str>, SerdeError> {
+        let start = self.decoder.position();
+        match self.decoder.str() {
+            Ok(text) => Ok(Cow::Borrowed(text)),
+            Err(error) => {
+                self.decoder.set_position(start);
+                if self.kind()? != Type::StringIndef {
+                    return Err(failed(error));
+                }
+                let pieces = self.decoder.str_iter().map_err(failed)?;
+                pieces.collect::<Result<String, _>>().map(Cow::Owned).map_err(failed)
+            }
         }
-        let pieces = self.decoder.str_iter().map_err(failed)?;
-        pieces.collect::<Result<String, _>>().map(Cow::Owned).map_err(failed)
     }
 
-    fn whole_number<N: TryFrom<i64>>(&mut self) -> Result<N, SerdeError> {
+    pub(super) fn data(&mut self) -> Result<Cow<'a, [u8]>, SerdeError> {
+        let start = self.decoder.position();
+        let error = match self.decoder.bytes() {
+            Ok(data) => return Ok(Cow::Borrowed(data)),
+            Err(error) => error,
+        };
+        self.decoder.set_position(start);
+        match self.kind()? {
+            // A server that keeps what it got in JSON may answer in CBOR with the same base64.
+            Type::String | Type::StringIndef => {
+                aws_smithy_types::base64::decode(self.text()?.as_ref())
+                    .map(Cow::Owned)
+                    .map_err(|error| SerdeError::invalid_input(error.to_string()))
+            }
+            Type::BytesIndef => {
+                let pieces = self.decoder.bytes_iter().map_err(failed)?;
+                let pieces = pieces.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+                Ok(Cow::Owned(pieces.concat()))
+            }
+            _ => Err(failed(error)),
+        }
+    }
+
+    /// Reads a point in time, in milliseconds since 1970.
+    pub(super) fn time(&mut self) -> Result<i64, SerdeError> {
+        if self.kind()? == Type::Tag
+            && self.decoder.tag().map_err(failed)? != Tag::from(IanaTag::Timestamp)
+        {
+            return Err(SerdeError::timestamp_parse_failed("the tag is not that of a time"));
+        }
+        let is_float = is_float(self.kind()?);
+        millis(self.number()?, is_float)
+    }
+
+    /// Bytes of the body that were read.
+    pub(super) fn position(&self) -> usize {
+        self.decoder.position()
+    }
+
+    pub(super) fn whole_number<N: TryFrom<i64>>(&mut self) -> Result<N, SerdeError> {
         let number = if is_float(self.kind()?) {
             // The largest range in which each whole number is a float.
             const LARGEST: f64 = (1_u64 << 53) as f64;
@@ -138,12 +193,12 @@ fn unsupported(kind: &str) -> SerdeError {
     SerdeError::unsupported(format!("no answer of Kinesis has a {kind}"))
 }
 
-/// The point in time that a number stands for.
+/// The point in time that a number stands for, in milliseconds since 1970.
 ///
 /// Kinesis writes whole milliseconds. Emulators also write seconds, with and without a fraction. The size tells them
 /// apart: as milliseconds, the seconds of today are a time in January 1970, and as seconds, the milliseconds of today
 /// are a time tens of thousands of years ahead.
-fn time(number: f64, is_float: bool) -> Result<DateTime, SerdeError> {
+fn millis(number: f64, is_float: bool) -> Result<i64, SerdeError> {
     /// The year 5138 in seconds, March 1973 in milliseconds.
     const LATEST_SECOND: f64 = 1e11;
     /// September 2001 in seconds. Whole numbers below are milliseconds: tests have clocks that start at zero.
@@ -155,7 +210,7 @@ fn time(number: f64, is_float: bool) -> Result<DateTime, SerdeError> {
     let millis = if is_seconds { number * 1000.0 } else { number };
     // False for what is not a number, too.
     if millis.abs() <= LATEST_MILLI {
-        Ok(DateTime::from_millis(millis.round() as i64))
+        Ok(millis.round() as i64)
     } else {
         Err(SerdeError::timestamp_parse_failed("the number is no time"))
     }
@@ -171,7 +226,7 @@ impl ShapeDeserializer for Reader<'_> {
         if self.decoder.input().is_empty() {
             return Ok(());
         }
-        self.members(&mut |name, reader| match schema.member_schema(name) {
+        self.members(|name, reader| match schema.member_schema(name) {
             // A member that is null is one that is not there.
             Some(member) if !reader.is_null() => consumer(member, reader),
             _ => reader.skip_value(),
@@ -183,8 +238,7 @@ impl ShapeDeserializer for Reader<'_> {
         _: &Schema<'_>,
         consumer: &mut dyn FnMut(&mut dyn ShapeDeserializer) -> Result<(), SerdeError>,
     ) -> Result<(), SerdeError> {
-        let length = self.decoder.array().map_err(failed)?;
-        self.items(length, &mut |reader| consumer(reader))
+        self.list(|reader| consumer(reader))
     }
 
     fn read_map(
@@ -192,7 +246,7 @@ impl ShapeDeserializer for Reader<'_> {
         _: &Schema<'_>,
         consumer: &mut dyn FnMut(String, &mut dyn ShapeDeserializer) -> Result<(), SerdeError>,
     ) -> Result<(), SerdeError> {
-        self.members(&mut |name, reader| consumer(name.to_owned(), reader))
+        self.members(|name, reader| consumer(name.to_owned(), reader))
     }
 
     fn read_boolean(&mut self, _: &Schema<'_>) -> Result<bool, SerdeError> {
@@ -236,29 +290,11 @@ impl ShapeDeserializer for Reader<'_> {
     }
 
     fn read_blob(&mut self, _: &Schema<'_>) -> Result<Blob, SerdeError> {
-        // A server that keeps what it got in JSON may answer in CBOR with the same base64.
-        if matches!(self.kind()?, Type::String | Type::StringIndef) {
-            let data = aws_smithy_types::base64::decode(self.text()?.as_ref());
-            return data
-                .map(Blob::new)
-                .map_err(|error| SerdeError::invalid_input(error.to_string()));
-        }
-        if self.kind()? != Type::BytesIndef {
-            return self.decoder.bytes().map(Blob::new).map_err(failed);
-        }
-        let pieces = self.decoder.bytes_iter().map_err(failed)?;
-        let pieces = pieces.collect::<Result<Vec<_>, _>>().map_err(failed)?;
-        Ok(Blob::new(pieces.concat()))
+        self.data().map(|data| Blob::new(data.into_owned()))
     }
 
     fn read_timestamp(&mut self, _: &Schema<'_>) -> Result<DateTime, SerdeError> {
-        if self.kind()? == Type::Tag
-            && self.decoder.tag().map_err(failed)? != Tag::from(IanaTag::Timestamp)
-        {
-            return Err(SerdeError::timestamp_parse_failed("the tag is not that of a time"));
-        }
-        let is_float = is_float(self.kind()?);
-        time(self.number()?, is_float)
+        self.time().map(DateTime::from_millis)
     }
 
     fn read_document(&mut self, _: &Schema<'_>) -> Result<Document, SerdeError> {
@@ -297,7 +333,7 @@ mod tests {
     #[test]
     fn the_size_of_a_number_tells_milliseconds_from_seconds() {
         const MILLIS: i64 = 1_767_225_600_123;
-        for (number, is_float, millis) in [
+        for (number, is_float, expected) in [
             (MILLIS as f64, false, MILLIS),
             (MILLIS as f64, true, MILLIS),
             (1_767_225_600.123, true, MILLIS),
@@ -308,12 +344,11 @@ mod tests {
             (1_000.0, true, 1_000_000),
             (-1.5, true, -1_500),
         ] {
-            let time = time(number, is_float).unwrap();
-            assert_eq!(time, DateTime::from_millis(millis), "{number} {is_float}");
+            assert_eq!(millis(number, is_float).unwrap(), expected, "{number} {is_float}");
         }
         for number in [f64::NAN, f64::INFINITY, f64::MAX, -f64::MAX, 1e16] {
-            assert!(time(number, true).is_err(), "{number}");
-            assert!(time(number, false).is_err(), "{number}");
+            assert!(millis(number, true).is_err(), "{number}");
+            assert!(millis(number, false).is_err(), "{number}");
         }
     }
 }

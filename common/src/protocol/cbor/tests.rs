@@ -11,6 +11,9 @@ use ciborium::value::Value;
 use proptest::prelude::*;
 
 use super::*;
+use crate::protocol::records;
+use crate::record_buffer::sequence_digits;
+use crate::timestamp::whole_millis;
 
 const MILLIS: i64 = 1_767_225_600_123;
 
@@ -72,8 +75,39 @@ fn record(number: &str, data: &[u8], arrival: Value) -> Value {
     ])
 }
 
+/// Reads an answer as the SDK does, and into one buffer, which must have the same result.
 fn get_records(body: &[u8]) -> Result<GetRecordsOutput, SerdeError> {
-    GetRecordsOutput::deserialize(&mut Reader::new(body))
+    let output = GetRecordsOutput::deserialize(&mut Reader::new(body));
+    let copied = records::copied(&mut Reader::new(body), body.len());
+    assert_eq!(output.is_ok(), copied.is_ok(), "{output:?} {copied:?}");
+    // An answer without a body never comes here: it is refused before.
+    let in_place = match body {
+        [] => Ok(None),
+        body => read_records(&body.to_vec().into()),
+    };
+    assert!(output.is_ok() == in_place.is_ok() || body.is_empty(), "{output:?} {in_place:?}");
+    if let Ok(output) = &output {
+        for answer in [copied.ok(), in_place.ok().flatten()].into_iter().flatten() {
+            assert_eq!(answer.next_shard_iterator, output.next_shard_iterator);
+            assert_eq!(answer.millis_behind_latest, output.millis_behind_latest);
+            assert_eq!(answer.child_shards, output.child_shards);
+            assert_eq!(answer.records.len(), output.records().len());
+            for (at, record) in output.records().iter().enumerate() {
+                let digits = sequence_digits(record.sequence_number()).unwrap_or_default();
+                assert_eq!(answer.records.sequence_number(at), digits);
+                let key = record.partition_key().filter(|key| !key.is_empty());
+                assert_eq!(answer.records.partition_key(at), key);
+                assert_eq!(answer.records.data(at), record.data().as_ref());
+                let arrival = record.approximate_arrival_timestamp().and_then(whole_millis);
+                assert_eq!(answer.records.arrival_millis(at), arrival);
+            }
+        }
+    }
+    output
+}
+
+fn is_in_place(body: &[u8]) -> bool {
+    read_records(&body.to_vec().into()).unwrap().is_some()
 }
 
 fn arrival(value: Value) -> Option<DateTime> {
@@ -127,6 +161,37 @@ fn an_answer_of_kinesis_is_read() {
     assert_eq!(record.approximate_arrival_timestamp(), Some(&DateTime::from_millis(MILLIS)));
     assert_eq!(output.millis_behind_latest(), Some(5));
     assert_eq!(output.next_shard_iterator(), Some("n"));
+    assert!(is_in_place(&body));
+}
+
+#[test]
+fn an_answer_at_the_end_of_a_shard_names_its_children() {
+    let range = map([("StartingHashKey", "0".into()), ("EndingHashKey", "9".into())]);
+    let child = map([
+        ("ShardId", "shardId-1".into()),
+        ("ParentShards", Value::Array(vec!["shardId-0".into()])),
+        ("HashKeyRange", range),
+    ]);
+    let value =
+        map([("Records", Value::Array(vec![])), ("ChildShards", Value::Array(vec![child]))]);
+    for body in [encoded(&value), without_lengths(&value)] {
+        let output = get_records(&body).unwrap();
+        assert_eq!(output.child_shards()[0].shard_id(), "shardId-1");
+    }
+}
+
+#[test]
+fn parts_of_a_record_may_be_missing_or_odd() {
+    let without_number = map([("Data", Value::Bytes(vec![1])), ("PartitionKey", "".into())]);
+    let padded = record("0042", b"", Value::Null);
+    let not_decimal = record("TRIM_HORIZON", b"d", time(MILLIS));
+    let list = vec![without_number, padded, not_decimal];
+    let output = get_records(&encoded(&map([("Records", Value::Array(list))]))).unwrap();
+    assert_eq!(output.records().len(), 3);
+    // Of a member that is given twice the last one counts.
+    let records = |data| Value::Array(vec![record("1", data, time(MILLIS))]);
+    let twice = map([("Records", records(b"a")), ("Records", records(b"b"))]);
+    assert_eq!(get_records(&encoded(&twice)).unwrap().records()[0].data().as_ref(), b"b");
 }
 
 #[test]
@@ -176,8 +241,10 @@ fn numbers_pieces_nulls_and_unknown_members_are_understood() {
     let pieces = b"\xa1\x67Records\x81\xa3\x6eSequenceNumber\x611\x64Data\x5f\x41\x00\x41\xff\xff\
         \x6cPartitionKey\x61k";
     assert_eq!(get_records(pieces).unwrap().records()[0].data().as_ref(), b"\x00\xff");
+    assert!(!is_in_place(pieces));
     // A server that keeps the base64 of JSON.
     let in_base64 = map([("Records", Value::Array(vec![map([("Data", "AP8=".into())])]))]);
+    assert!(!is_in_place(&encoded(&in_base64)));
     let output = get_records(&encoded(&in_base64)).unwrap();
     assert_eq!(output.records()[0].data().as_ref(), b"\x00\xff");
 }

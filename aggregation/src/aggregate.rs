@@ -108,6 +108,15 @@ impl Aggregate {
         self.compressed
     }
 
+    /// Memory in bytes that the aggregate takes beside the received bytes: its index, and the unpacked bytes of a
+    /// compressed one.
+    pub fn memory(&self) -> usize {
+        self.members.capacity() * size_of::<MemberEntry>()
+            + self.partition_keys.capacity() * size_of::<Span>()
+            + self.explicit_hash_keys.capacity() * size_of::<Option<Span>>()
+            + if self.compressed { self.body.len() } else { 0 }
+    }
+
     fn text(&self, span: Span) -> &str {
         str::from_utf8(&self.body[span.range()]).expect("checked while decoding")
     }

@@ -78,7 +78,9 @@ pub struct ConsumerConfig {
     /// Most bytes of fetched records that the worker holds until its processors have finished with them. Default 64
     /// MiB; at least 20 MiB (20,971,520 bytes), which is two of the largest pages: one in hand and one fetched ahead.
     ///
-    /// Each active shard can always fetch one page, so a worker with many shards may hold more.
+    /// Each active shard can always fetch one page, so a worker with many shards may hold more. Pages that are kept with
+    /// an [`OwnedRecord`](crate::OwnedRecord) count: less is read ahead then. See the memory section of the crate
+    /// documentation.
     pub max_buffered_bytes: usize,
     /// Pause after a read that returned all records of the shard. Default 1 s, spread by a fifth; at least 200 ms.
     ///

@@ -112,10 +112,11 @@
 //!
 //! # Memory
 //!
-//! A worker holds fetched records of at most `max(max_buffered_bytes, active shards x one page)`, plus 256 bytes per
-//! record. A page has about `max_buffered_bytes / (2 x active shards)`: at least 256 KiB, at most 10 MiB, and at least
-//! one record. While a response is read, the SDK holds it a second time. Bytes that processors keep with
-//! [`Record::bytes`] are not counted.
+//! A worker holds fetched records of at most `max(max_buffered_bytes, active shards x one page)`, and the pages that
+//! processors keep with an [`OwnedRecord`] beyond that. A page takes about `max_buffered_bytes / (2 x active shards)`:
+//! at least 256 KiB, at most 10 MiB, and at least one record. Beside data and key, a record takes about 170 bytes (90 if
+//! the endpoint answers in JSON), and a user record of an aggregate about 24. All of that is counted. While a response is
+//! read, the SDK holds it a second time, which is not counted.
 //!
 //! # Features
 //!
@@ -181,8 +182,8 @@ pub use lease::{FencingToken, TableProblem};
 pub use lease_admin::{LeaseAdmin, LeaseAdminError, LeaseChange, ResetPlan, ResetTo};
 pub use lease_table::{CorruptLease, LeaseSnapshot, LeaseTableSnapshot};
 pub use processor::{
-    Checkpointer, PreparedCheckpoint, ProcessorFactory, Record, RecordBatch, RecordProcessor,
-    Records, ShardContext, ShardEnd, Shutdown,
+    Checkpointer, OwnedRecord, PreparedCheckpoint, ProcessorFactory, Record, RecordBatch,
+    RecordProcessor, Records, ShardContext, ShardEnd, Shutdown,
 };
 pub use sequence::{ExtendedSequenceNumber, InvalidSequenceNumber, SequenceNumber};
 pub use shard_state::{ShardShutdown, ShardState, ShutdownReason};

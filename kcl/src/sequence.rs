@@ -6,6 +6,8 @@ use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use kinesis_common::record_buffer::sequence_digits;
+
 /// Sequence number that Kinesis assigned to a record: a decimal integer of up to about 56 digits, which rises within a
 /// shard.
 ///
@@ -30,9 +32,6 @@ enum Digits {
     Long(Arc<str>),
 }
 
-/// Longest text that is accepted as a sequence number. Kinesis assigns 56 digits. The Java library accepts any length.
-const MAX_DIGITS: usize = 128;
-
 /// Digits of a number that is kept without an allocation: with them, the type has the size of a cache line.
 const MAX_INLINE: usize = 62;
 
@@ -54,15 +53,7 @@ impl FromStr for SequenceNumber {
     type Err = InvalidSequenceNumber;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // Looks at every digit: without an early end, the check is a few vector instructions.
-        let is_decimal = || text.bytes().fold(true, |all, byte| all & byte.is_ascii_digit());
-        if !(1..=MAX_DIGITS).contains(&text.len()) || !is_decimal() {
-            return Err(InvalidSequenceNumber { _private: () });
-        }
-        let digits = match text.trim_start_matches('0') {
-            "" => "0",
-            digits => digits,
-        };
+        let digits = sequence_digits(text).ok_or(InvalidSequenceNumber { _private: () })?;
         if digits.len() > MAX_INLINE {
             return Ok(Self(Digits::Long(Arc::from(digits))));
         }
@@ -156,6 +147,7 @@ impl fmt::Display for ExtendedSequenceNumber {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kinesis_common::record_buffer::MAX_SEQUENCE_DIGITS;
     use proptest::prelude::*;
 
     #[test]
@@ -181,7 +173,7 @@ mod tests {
     #[test]
     fn numbers_of_every_length_are_kept_and_ordered() {
         let number = |len: usize| "1".repeat(len).parse::<SequenceNumber>().unwrap();
-        for len in 1..MAX_DIGITS {
+        for len in 1..MAX_SEQUENCE_DIGITS {
             assert_eq!(number(len).as_str().len(), len);
             assert_eq!(number(len), number(len));
             assert!(number(len) < number(len + 1));

@@ -211,7 +211,7 @@ impl ShardConsumer {
                 }
             };
             let Page { records, millis_behind_latest, end, held } = page;
-            let last = records.last().map(|record| record.sequence_number.clone());
+            let last = records.last_sequence_number();
             let (batch, counts) = deaggregator.batch(records, millis_behind_latest, held);
             self.status.found(&counts);
             let Running { processor, checkpointer } = running;

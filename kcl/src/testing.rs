@@ -244,7 +244,7 @@ impl TestShard {
         );
         let held = self.budget.reserve(0).now_or_never();
         let held = held.expect("there is always room for no bytes");
-        let (batch, _) = deaggregator.batch(records, Some(0), held);
+        let (batch, _) = deaggregator.batch(records.into_iter().collect(), Some(0), held);
         TestBatch { batch }
     }
 

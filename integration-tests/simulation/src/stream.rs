@@ -8,7 +8,9 @@ use bytes::Bytes;
 use fastrand::Rng;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use kcl::internals::{ChildShard, ListShardsError, RawRecord, Shard, ShardList, ShardLister};
+use kcl::internals::{
+    ChildShard, ListShardsError, RawRecord, RawRecords, Shard, ShardList, ShardLister,
+};
 use kcl::{Clock, ExtendedSequenceNumber, InitialPosition, SequenceNumber};
 use kinesis_aggregation::{AggregateBuilder, HashKey, HashKeyRange};
 
@@ -35,7 +37,7 @@ pub(super) struct Read {
 /// A page as our library reads it.
 #[derive(Debug)]
 pub(super) struct Fetched {
-    pub(super) records: Vec<RawRecord>,
+    pub(super) records: RawRecords,
     /// The user record to go on from.
     pub(super) next: u64,
     /// As [`Read::ended`].
@@ -252,7 +254,7 @@ impl Stream {
             }
         });
         // A shard that the stream does not know counts as one that has ended.
-        fetched.unwrap_or(Fetched { records: Vec::new(), next: from, ended: true })
+        fetched.unwrap_or(Fetched { records: RawRecords::default(), next: from, ended: true })
     }
 
     /// The children of a closed shard, as the end of its records names them.

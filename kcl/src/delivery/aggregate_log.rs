@@ -134,6 +134,11 @@ impl AggregateLog {
         }
     }
 
+    /// True while a reshard goes on, whose end [`passed`](Self::passed) notes.
+    pub(crate) fn awaits_arrivals(&self) -> bool {
+        self.resent != Burst::default()
+    }
+
     /// Notes the arrival time of a record. If a reshard is over by then, its counts are logged.
     pub(crate) fn passed(&mut self, arrival: Option<SystemTime>) {
         if self.resent.is_over(arrival) {

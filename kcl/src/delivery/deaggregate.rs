@@ -1,14 +1,15 @@
 //! De-aggregation: which user records of the fetched records are delivered, under which sub-sequence numbers.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use kinesis_aggregation::{Aggregate, Decoded, Decoder, FrameError, HashKeyRange};
+use kinesis_aggregation::{Aggregate, Decoded, Decoder, FrameError, HashKeyRange, looks_framed};
 
 use super::aggregate_log::AggregateLog;
 use crate::clock::Clock;
 use crate::config::AggregateRangePolicy;
-use crate::processor::{Batch, Content, Entry, Kept, Plain};
-use crate::retrieval::{Held, RawRecord};
+use crate::processor::{Batch, Kept, Runs, UserRecords};
+use crate::retrieval::{Held, HeldBytes, RawRecords};
 use crate::sequence::ExtendedSequenceNumber;
 use crate::snapshot::AggregateCounts;
 
@@ -93,42 +94,70 @@ impl Deaggregator {
         }
     }
 
-    /// Returns the batch of a page with these records, and counts of its aggregates. Decompressed bytes count
-    /// against the worker's byte budget, too.
+    /// Returns the batch of a page with these records, and counts of its aggregates. The index of aggregates and
+    /// decompressed bytes count against the worker's byte budget, too.
     pub(crate) fn batch(
         &mut self,
-        records: Vec<RawRecord>,
+        raw: RawRecords,
         millis_behind_latest: Option<u64>,
-        mut held: Held,
+        held: Held,
     ) -> (Batch, AggregateCounts) {
-        let mut counts = AggregateCounts::default();
-        let entries = self.expand(records, &mut counts);
-        held.grow(usize::try_from(counts.decompressed_bytes).unwrap_or(usize::MAX));
-        (Batch::new(entries, millis_behind_latest, held), counts)
+        let (bytes, page) = held.split();
+        let (records, counts) = self.user_records(raw, bytes);
+        (Batch::new(records, millis_behind_latest, page), counts)
     }
 
     /// Returns the records to deliver, without those at or before the checkpoint.
-    fn expand(&mut self, records: Vec<RawRecord>, counts: &mut AggregateCounts) -> Vec<Entry> {
-        let data = records.iter().map(|record| record.data.clone()).collect();
+    fn user_records(&mut self, raw: RawRecords, held: HeldBytes) -> (UserRecords, AggregateCounts) {
+        let mut counts = AggregateCounts::default();
+        let mut runs = Runs::default();
+        let framed: Vec<_> =
+            (0..raw.len()).filter(|index| looks_framed(raw.data(*index))).collect();
+        let data = framed.iter().map(|index| raw.data_bytes(*index)).collect();
         let decoded = self.decoder.decode_all(data);
-        let entries = records
-            .into_iter()
-            .zip(decoded)
-            .filter_map(|(record, decoded)| self.selection.entry(record, decoded, counts));
-        entries.filter(|entry| entry.len() > 0).collect()
+        let mut next = 0;
+        for (index, decoded) in framed.into_iter().zip(decoded) {
+            self.selection.plain(&raw, next..index, &mut runs);
+            self.selection.framed(&raw, index, decoded, &mut runs, &mut counts);
+            next = index + 1;
+        }
+        self.selection.plain(&raw, next..raw.len(), &mut runs);
+        (UserRecords::new(raw, runs, held), counts)
     }
 }
 
 impl Selection {
-    fn entry(
+    /// Adds records that are not aggregated.
+    fn plain(&mut self, raw: &RawRecords, mut records: Range<usize>, runs: &mut Runs) {
+        while let Some(done) = &self.done
+            && !records.is_empty()
+        {
+            // A record that is not aggregated is checkpointed as a whole.
+            if raw.sequence_number(records.start) <= done.sequence_number {
+                records.start += 1;
+            } else {
+                self.done = None;
+            }
+        }
+        if self.log.awaits_arrivals() {
+            records.clone().for_each(|index| self.log.passed(raw.arrival(index)));
+        }
+        runs.push_plain(records);
+    }
+
+    /// Adds a record that begins like an aggregate.
+    fn framed(
         &mut self,
-        record: RawRecord,
+        raw: &RawRecords,
+        index: usize,
         decoded: Result<Decoded, FrameError>,
+        runs: &mut Runs,
         counts: &mut AggregateCounts,
-    ) -> Option<Entry> {
+    ) {
+        let number = raw.sequence_number(index);
         let first = match &self.done {
-            Some(done) if record.sequence_number < done.sequence_number => return None,
-            Some(done) if record.sequence_number == done.sequence_number => {
+            Some(done) if number < done.sequence_number => return,
+            Some(done) if number == done.sequence_number => {
                 done.sub_sequence_number.saturating_add(1)
             }
             _ => {
@@ -136,44 +165,33 @@ impl Selection {
                 0
             }
         };
-        self.log.passed(record.arrival);
-        let content = match decoded {
+        self.log.passed(raw.arrival(index));
+        match decoded {
             Ok(Decoded::Aggregate(aggregate)) => {
                 counts.aggregates += 1;
                 let first = usize::try_from(first).unwrap_or(usize::MAX);
-                let kept = self.select(&aggregate, &record, first, counts);
-                Content::Aggregate { aggregate, kept }
+                let kept = self.select(&aggregate, raw, index, first, counts);
+                runs.push_aggregate(index, aggregate, kept);
             }
             // The record is not aggregated, and it is checkpointed.
-            Ok(_) if first > 0 => return None,
-            Ok(_) => Content::Plain(Plain {
-                partition_key: record.partition_key,
-                data: record.data,
-                sub_sequence_number: 0,
-                frame_error: None,
-            }),
+            Ok(_) if first > 0 => {}
+            Ok(_) => runs.push_plain(index..index + 1),
             Err(error) => {
                 counts.frame_errors += 1;
-                self.log.not_opened(&record.sequence_number, &error);
-                Content::Plain(Plain {
-                    partition_key: record.partition_key,
-                    data: record.data,
-                    // It may hold members after the checkpoint, so it is delivered again, at a position that
-                    // may be checkpointed.
-                    sub_sequence_number: first.saturating_sub(1),
-                    frame_error: Some(error),
-                })
+                self.log.not_opened(&number, &error);
+                // It may hold members after the checkpoint, so it is delivered again, at a position that may be
+                // checkpointed.
+                runs.push_unopened(index, first.saturating_sub(1), error);
             }
-        };
-        let RawRecord { sequence_number, arrival, .. } = record;
-        Some(Entry { sequence_number, arrival, content })
+        }
     }
 
     /// Selects the members that are delivered, of those from `first` on.
     fn select(
         &mut self,
         aggregate: &Aggregate,
-        record: &RawRecord,
+        raw: &RawRecords,
+        index: usize,
         first: usize,
         counts: &mut AggregateCounts,
     ) -> Kept {
@@ -190,14 +208,14 @@ impl Selection {
         let mut sound = aggregate.len();
         if let Some(defect) = defect {
             counts.defects += 1;
-            self.log.broken(&record.sequence_number, &defect);
+            self.log.broken(&raw.sequence_number(index), &defect);
             sound = sound.min(usize::try_from(defect.index()).unwrap_or(usize::MAX));
         }
         if !is_strict && aggregate.invalid_hash_keys() > 0 {
             counts.invalid_hash_keys += aggregate.invalid_hash_keys();
             self.log.invalid_hash_keys();
         }
-        let (policy, key) = (self.policy, record.partition_key.as_deref());
+        let (policy, key) = (self.policy, raw.partition_key(index));
         let mut kept = match judge_range(policy, key, self.range, aggregate, sound) {
             RangeVerdict::AllInRange if sound == aggregate.len() => return Kept::From(first),
             RangeVerdict::AllInRange => (0..sound as u32).collect(),
@@ -211,8 +229,8 @@ impl Selection {
                 counts.aggregates_out_of_range += 1;
                 counts.members_dropped += dropped;
                 match self.policy {
-                    AggregateRangePolicy::Auto => self.log.resent(dropped, record.arrival),
-                    _ => self.log.dropped(dropped, record.arrival),
+                    AggregateRangePolicy::Auto => self.log.resent(dropped, raw.arrival(index)),
+                    _ => self.log.dropped(dropped, raw.arrival(index)),
                 }
                 kept
             }

@@ -5,7 +5,7 @@ use std::sync::{Arc, MutexGuard};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::batch::Record;
+use super::record::Record;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::lease::{HeldLease, Retry};
 use crate::progress::Progress;

@@ -3,17 +3,21 @@
 mod batch;
 mod checkpointer;
 mod context;
+mod record;
+mod user_records;
 
 use std::future::Future;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-pub(crate) use self::batch::{Batch, Content, Entry, Kept, Plain};
-pub use self::batch::{Record, RecordBatch, Records};
+pub(crate) use self::batch::Batch;
+pub use self::batch::{RecordBatch, Records};
 pub use self::checkpointer::{Checkpointer, PreparedCheckpoint};
 pub(crate) use self::context::StopSignals;
 pub use self::context::{ShardContext, ShardEnd, Shutdown};
+pub use self::record::{OwnedRecord, Record};
+pub(crate) use self::user_records::{Kept, Runs, UserRecords};
 use crate::error::ProcessorError;
 
 /// Processes the records of one shard.

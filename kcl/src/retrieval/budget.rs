@@ -2,14 +2,17 @@
 //!
 //! A reader reserves the bytes of a page before it asks for it ([`ShardBudget::reserve`]). The page holds
 //! them ([`Held`]) until the processor has taken its records. A shard holds one page in process and one ahead.
+//!
+//! Records that the processor keeps hold the bytes of their page ([`HeldBytes`]), so that less is read ahead. They do
+//! not count as a page of the shard: the shard always gets its next page. Otherwise, a processor that waits for more
+//! records before it releases some would wait forever.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, mpsc};
 
-use super::{Page, RawRecord, ShardReader};
+use super::{Page, ShardReader};
 use crate::error::WorkerError;
 use crate::executor::Executor;
 use crate::snapshot::ShardStatus;
@@ -17,16 +20,14 @@ use crate::task::Task;
 
 /// Most bytes that the service returns in one call, approximately.
 pub(super) const MAX_PAGE_BYTES: u64 = 10 << 20;
-/// Memory that a record takes beside its data and its key.
-pub(super) const RECORD_OVERHEAD: usize = 256;
 /// Smallest share of the worker's budget that is worth a call.
 const MIN_PAGE_BYTES: u64 = 256 << 10;
 
 /// Bytes of fetched records that all shards of a worker may hold. Shards that wait get room in their order.
 ///
 /// A shard that holds no page always gets one. If there is no room, its bytes become a debt, which is paid first
-/// from bytes that are given back. So the worker holds at most `max(capacity, active shards x one page)`. A page
-/// has about [`ShardBudget::share`] bytes.
+/// from bytes that are given back. So the worker holds at most `max(capacity, active shards x one page)`, and what
+/// processors keep beyond that. A page has about [`ShardBudget::share`] bytes.
 #[derive(Debug)]
 pub(crate) struct ByteBudget {
     capacity: usize,
@@ -114,7 +115,10 @@ impl ShardBudget {
             },
         }
         self.pages.held.fetch_add(1, Ordering::AcqRel);
-        Held { budget: Arc::clone(&self.budget), pages: Arc::clone(&self.pages), bytes }
+        Held {
+            bytes: HeldBytes { budget: Arc::clone(&self.budget), bytes },
+            page: HeldPage(Arc::clone(&self.pages)),
+        }
     }
 
     async fn none_held(&self) {
@@ -134,17 +138,40 @@ impl Drop for ShardBudget {
     }
 }
 
-/// Bytes that a page holds. They are given back when it is dropped.
+/// A page of a shard, and its bytes of the budget. They are given back when it is dropped.
 #[derive(Debug)]
 pub struct Held {
-    budget: Arc<ByteBudget>,
-    pages: Arc<Pages>,
-    bytes: usize,
+    bytes: HeldBytes,
+    page: HeldPage,
 }
 
 impl Held {
     /// Corrects the size to that of the page.
     pub fn resize(&mut self, bytes: usize) {
+        self.bytes.resize(bytes);
+    }
+
+    /// Separates the bytes, which records may hold when their shard has no page any more.
+    pub(crate) fn split(self) -> (HeldBytes, HeldPage) {
+        (self.bytes, self.page)
+    }
+}
+
+/// Bytes of the budget. They are given back when they are dropped.
+#[derive(Debug)]
+pub(crate) struct HeldBytes {
+    budget: Arc<ByteBudget>,
+    bytes: usize,
+}
+
+impl HeldBytes {
+    /// The number of bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Corrects the number of bytes.
+    pub(crate) fn resize(&mut self, bytes: usize) {
         if bytes > self.bytes {
             self.budget.force(bytes - self.bytes);
         } else {
@@ -152,18 +179,22 @@ impl Held {
         }
         self.bytes = bytes;
     }
+}
 
-    /// Adds `more` bytes, for instance those of decompressed records.
-    pub(crate) fn grow(&mut self, more: usize) {
-        self.resize(self.bytes.saturating_add(more));
+impl Drop for HeldBytes {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
     }
 }
 
-impl Drop for Held {
+/// A page that a shard holds, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct HeldPage(Arc<Pages>);
+
+impl Drop for HeldPage {
     fn drop(&mut self) {
-        self.budget.give_back(self.bytes);
-        if self.pages.held.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.pages.none_held.notify_one();
+        if self.0.held.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.none_held.notify_one();
         }
     }
 }
@@ -203,7 +234,7 @@ async fn run(
     while let Ok(slot) = pages.reserve().await {
         let page = reader.next_page(&budget).await?;
         if !page.records.is_empty() {
-            status.fetched(page.millis_behind_latest, spread(&page.records));
+            status.fetched(page.millis_behind_latest, page.records.spread());
         }
         let last = page.end.is_some();
         slot.send(Box::new(page));
@@ -212,15 +243,6 @@ async fn run(
         }
     }
     Ok(())
-}
-
-/// Time from the arrival of the first record to that of the last one.
-fn spread(records: &[RawRecord]) -> Duration {
-    let arrival = |record: Option<&RawRecord>| record.and_then(|record| record.arrival);
-    match (arrival(records.first()), arrival(records.last())) {
-        (Some(first), Some(last)) => last.duration_since(first).unwrap_or_default(),
-        _ => Duration::ZERO,
-    }
 }
 
 impl Prefetch {
@@ -294,11 +316,30 @@ mod tests {
         let mut held = shard.reserve(50).await;
         held.resize(10);
         assert_eq!(budget.held(), 10);
-        held.grow(150);
+        held.resize(160);
         assert_eq!(budget.held(), 160);
         drop(held);
         assert_eq!(budget.held(), 0);
         assert_eq!(budget.room.available_permits(), 100);
+    }
+
+    #[tokio::test]
+    async fn kept_bytes_count_and_do_not_keep_the_shard_from_its_next_page() {
+        let budget = ByteBudget::new(100);
+        let (one, two) = (ShardBudget::new(&budget), ShardBudget::new(&budget));
+        let (bytes, page) = one.reserve(100).await.split();
+        let other = two.reserve(10).await;
+        let mut ahead = Box::pin(two.reserve(10));
+        let mut next = Box::pin(one.reserve(100));
+        assert!(next.as_mut().now_or_never().is_none(), "its page is still in process");
+        drop(page);
+        let next = next.now_or_never().expect("it holds no page");
+        assert_eq!(budget.held(), 210);
+        assert!(ahead.as_mut().now_or_never().is_none(), "there is no room to read ahead");
+        drop((bytes, next));
+        assert!(ahead.now_or_never().is_some());
+        drop(other);
+        assert_eq!(budget.held(), 0);
     }
 
     #[test]
@@ -332,7 +373,7 @@ mod tests {
                     1 if !alive.is_empty() => drop(alive.swap_remove(shard % alive.len())),
                     _ => if let Some(held) = alive.last_mut() { held.resize(bytes as usize) },
                 }
-                prop_assert_eq!(budget.held(), alive.iter().map(|held| held.bytes).sum::<usize>());
+                prop_assert_eq!(budget.held(), alive.iter().map(|held| held.bytes.bytes).sum::<usize>());
             }
             drop(alive);
             prop_assert_eq!(budget.held(), 0);

@@ -9,20 +9,20 @@
 mod budget;
 mod failure;
 mod polling;
+mod raw_records;
 mod shard_watch;
 mod stream_check;
 mod trimmed;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 
-pub(crate) use self::budget::{ByteBudget, Prefetch, prefetch};
+pub(crate) use self::budget::{ByteBudget, HeldBytes, HeldPage, Prefetch, prefetch};
 pub use self::budget::{Held, ShardBudget};
 pub(crate) use self::polling::PollingRetrieval;
+pub use self::raw_records::{RawRecord, RawRecords};
 use crate::checkpoint::Checkpoint;
 use crate::config::InitialPosition;
 use crate::error::WorkerError;
@@ -111,37 +111,10 @@ impl Position {
     }
 }
 
-/// A Kinesis record as it was received.
-#[derive(Clone)]
-pub struct RawRecord {
-    pub sequence_number: SequenceNumber,
-    /// `None`: the record was put without a key, on a stream whose record distribution strategy is `AUTO`.
-    pub partition_key: Option<String>,
-    pub data: Bytes,
-    pub arrival: Option<SystemTime>,
-}
-
-impl RawRecord {
-    /// The size that the service counts, in bytes.
-    pub(crate) fn size(&self) -> usize {
-        self.data.len() + self.partition_key.as_ref().map_or(0, String::len)
-    }
-}
-
-impl fmt::Debug for RawRecord {
-    /// Shows neither data nor key, because logs must not hold them.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RawRecord")
-            .field("sequence_number", &self.sequence_number)
-            .field("size", &self.size())
-            .finish_non_exhaustive()
-    }
-}
-
 /// One page of a shard.
 #[derive(Debug)]
 pub struct Page {
-    pub records: Vec<RawRecord>,
+    pub records: RawRecords,
     pub millis_behind_latest: Option<u64>,
     /// The children of the shard on its last page, if the service named them. `None` on every other page.
     pub end: Option<Vec<ChildShard>>,

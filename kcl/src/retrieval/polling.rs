@@ -9,7 +9,6 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::StalledStreamProtectionConfig;
 use aws_sdk_kinesis::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
-use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
 use aws_sdk_kinesis::types::{self, ShardIteratorType};
 use aws_smithy_types::DateTime;
 use fastrand::Rng;
@@ -17,16 +16,14 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kinesis_aggregation::HashKeyRange;
 use kinesis_common::backoff::Backoff;
-use kinesis_common::protocol;
+use kinesis_common::protocol::{self, ReadRecords, RecordsAnswer};
 use kinesis_common::stream_name::StreamName;
-use kinesis_common::timestamp::whole_millis;
 
 use self::pacing::{Pacer, PageSize};
-use super::budget::RECORD_OVERHEAD;
 use super::failure::{Failure, FailureKind};
 use super::shard_watch::{ShardWatch, Standing};
 use super::stream_check::StreamCheck;
-use super::{Held, Page, Position, RawRecord, Retrieval, ShardBudget, ShardReader, Start};
+use super::{Held, Page, Position, RawRecords, Retrieval, ShardBudget, ShardReader, Start};
 use crate::clock::Clock;
 use crate::config::ConsumerConfig;
 use crate::current_stream::CurrentStream;
@@ -155,9 +152,8 @@ impl Polling {
                 }
                 Standing::ShardIsGone => return Ok(self.vanished(budget).await),
             }
-            let share = budget.share().min(self.pacer.page_bytes(self.clock.now()));
-            let limit = self.size.limit(share);
-            let mut held = budget.reserve(self.size.expected_bytes(share)).await;
+            let limit = self.size.limit(budget.share(), self.pacer.page_bytes(self.clock.now()));
+            let mut held = budget.reserve(self.size.expected_memory(limit)).await;
             match Box::pin(self.read(limit)).await {
                 Ok(answer) => {
                     self.succeeded();
@@ -166,7 +162,7 @@ impl Polling {
                         // This waits until the shard is given up.
                         return std::future::pending().await;
                     }
-                    held.resize(answer.memory());
+                    held.resize(answer.records.memory());
                     if let Some(page) = self.accept(answer, held) {
                         return Ok(page);
                     }
@@ -196,16 +192,19 @@ impl Polling {
         let request = self.client.get_records().shard_iterator(iterator);
         let request =
             request.set_stream_arn(self.name.arn()).limit(i32::try_from(limit).unwrap_or(i32::MAX));
-        let date = AnswerDate::default();
+        let (date, answer) = (AnswerDate::default(), ReadRecords::default());
         let timer = self.status.meter().timer(&*self.clock);
-        let send = || request.clone().customize().interceptor(date.clone()).send();
-        let sent = protocol::send(send).await;
+        let sent = protocol::send(|| {
+            let call = request.clone().customize();
+            call.interceptor(date.clone()).interceptor(answer.clone()).send()
+        });
+        let sent = sent.await;
         let metrics = (Metric::GetRecordsSuccess, Metric::GetRecordsTime);
         timer.done(metrics, Some(self.status.shard_id()), sent.is_ok());
-        let output = sent.map_err(|error| Failure::of_records(&error))?;
+        sent.map_err(|error| Failure::of_records(&error))?;
         let took = self.clock.now().saturating_sub(started);
         self.size.arrived(took, self.timeout);
-        let answer = Answer::read(output).ok_or_else(|| {
+        let answer = Answer::new(answer.take()).ok_or_else(|| {
             Failure::unusable("GetRecords returned a record without a sequence number")
         })?;
         // All records up to the answer were read, so a new iterator may start at that time.
@@ -217,15 +216,15 @@ impl Polling {
             *time = answered.max(*time);
         }
         let is_last = answer.is_last();
-        self.watch.check_gap(answer.records.first(), is_last, date.date()).await?;
+        let first = answer.records.first_sequence_number();
+        self.watch.check_gap(first.as_ref(), is_last, date.date()).await?;
         // After a gap that stops the shard, nothing counts as read, so that a restart finds the gap again.
         if is_last
             && !self.watch.stands_still()
             && let Some(reached) = date.no_later_than_answer()
         {
-            let last = answer.records.last();
-            let fetched = last.map(|last| &last.sequence_number);
-            let fetched = fetched.or(self.position.fetched()).cloned();
+            let last = answer.records.last_sequence_number();
+            let fetched = last.or_else(|| self.position.fetched().cloned());
             self.status.progress().lock().tip = Some(Tip { reached, fetched });
         }
         self.unread_at = date.date().filter(|_| !is_last);
@@ -273,13 +272,14 @@ impl Polling {
 
     /// Moves the position after the answer. Returns `None` if it has neither records nor the shard's end.
     fn accept(&mut self, answer: Answer, held: Held) -> Option<Page> {
-        let Answer { records, bytes, millis_behind_latest, next } = answer;
-        self.size.observe(records.len() as u64, bytes as u64);
+        let Answer { records, millis_behind_latest, next } = answer;
+        let bytes = records.payload_len() as u64;
+        self.size.observe(records.len() as u64, bytes, records.memory() as u64);
         let at_tip = millis_behind_latest.unwrap_or(0) == 0;
-        self.pacer.answered(self.clock.now(), bytes as u64, at_tip);
+        self.pacer.answered(self.clock.now(), bytes, at_tip);
         self.status.behind(millis_behind_latest);
-        if let Some(last) = records.last() {
-            self.position = Position::After(last.sequence_number.clone());
+        if let Some(last) = records.last_sequence_number() {
+            self.position = Position::After(last);
         }
         let end = match next {
             Ok(iterator) => {
@@ -368,7 +368,7 @@ impl Polling {
             "the shard does not exist any more: records that were not read before the end of their retention are lost"
         );
         Page {
-            records: Vec::new(),
+            records: RawRecords::default(),
             millis_behind_latest: None,
             end: Some(Vec::new()),
             held: budget.reserve(0).await,
@@ -379,9 +379,7 @@ impl Polling {
 /// The response of GetRecords.
 #[derive(Debug)]
 struct Answer {
-    records: Vec<RawRecord>,
-    /// Bytes of data and keys.
-    bytes: usize,
+    records: RawRecords,
     millis_behind_latest: Option<u64>,
     /// The next iterator. At the end of the shard its children, if the service named them.
     next: Result<String, Vec<ChildShard>>,
@@ -389,15 +387,12 @@ struct Answer {
 
 impl Answer {
     /// Returns `None` if a record has no usable sequence number. The page is then read again, never skipped.
-    fn read(output: GetRecordsOutput) -> Option<Self> {
-        let records = output.records.into_iter().map(read_record);
-        let records = records.collect::<Option<Vec<_>>>()?;
-        let children = output.child_shards.unwrap_or_default();
+    fn new(answer: RecordsAnswer) -> Option<Self> {
+        let children = answer.child_shards.unwrap_or_default();
         Some(Self {
-            bytes: records.iter().map(RawRecord::size).sum(),
-            records,
-            millis_behind_latest: output.millis_behind_latest.and_then(|ms| ms.try_into().ok()),
-            next: output
+            records: RawRecords::new(answer.records)?,
+            millis_behind_latest: answer.millis_behind_latest.and_then(|ms| ms.try_into().ok()),
+            next: answer
                 .next_shard_iterator
                 .ok_or_else(|| read_children(children).unwrap_or_default()),
         })
@@ -407,22 +402,6 @@ impl Answer {
     fn is_last(&self) -> bool {
         self.next.is_err() || self.millis_behind_latest == Some(0)
     }
-
-    /// The memory that its records take, in bytes.
-    fn memory(&self) -> usize {
-        self.bytes + self.records.len() * RECORD_OVERHEAD
-    }
-}
-
-fn read_record(record: types::Record) -> Option<RawRecord> {
-    let arrival = record.approximate_arrival_timestamp.as_ref().and_then(whole_millis);
-    Some(RawRecord {
-        sequence_number: record.sequence_number.parse().ok()?,
-        // An empty key, too, means that the record has no key.
-        partition_key: record.partition_key.filter(|key| !key.is_empty()),
-        data: record.data.into_bytes(),
-        arrival: arrival.and_then(|millis| DateTime::from_millis(millis).try_into().ok()),
-    })
 }
 
 /// Returns `None` if one of the children cannot be used. The children are then taken from ListShards.

@@ -9,7 +9,7 @@ use aws_smithy_types::DateTime;
 use super::failure::{Failure, FailureKind};
 use super::stream_check::{StreamCheck, Unconfirmed};
 use super::trimmed::{Seen, TrimCheck, Trimmed};
-use super::{Position, RawRecord, Start};
+use super::{Position, Start};
 use crate::clock::Clock;
 use crate::config::{OnRecreatedStream, OnTrimmedGap};
 use crate::error::WorkerError;
@@ -242,14 +242,14 @@ impl ShardWatch {
     /// the tip or the shard's end. `answered`: its time by the service's clock.
     pub(super) async fn check_gap(
         &mut self,
-        first: Option<&RawRecord>,
+        first: Option<&SequenceNumber>,
         is_last: bool,
         answered: Option<SystemTime>,
     ) -> Result<(), Failure> {
         let Some(check) = &self.trim_check else {
             return Ok(());
         };
-        match check.see(first.map(|first| &first.sequence_number), is_last) {
+        match check.see(first, is_last) {
             Seen::NotYet => return Ok(()),
             Seen::Sound => {}
             Seen::Gone => {
@@ -274,7 +274,7 @@ impl ShardWatch {
         Ok(())
     }
 
-    fn report_gap(&mut self, check: &TrimCheck, next: Option<&RawRecord>) {
+    fn report_gap(&mut self, check: &TrimCheck, next: Option<&SequenceNumber>) {
         let shard_id = self.status.shard_id();
         let since = match check.read_to {
             Some(time) if time > SystemTime::UNIX_EPOCH => {
@@ -283,7 +283,7 @@ impl ShardWatch {
             _ => String::new(),
         };
         let goes_on = match next {
-            Some(next) => format!("the oldest record there is has number {}", next.sequence_number),
+            Some(next) => format!("the oldest record there is has number {next}"),
             None => "there is no record now".to_owned(),
         };
         let stops = match self.on_trimmed_gap {

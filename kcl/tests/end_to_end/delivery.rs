@@ -86,7 +86,7 @@ impl RecordProcessor for StopsAt {
             }
             let last = batch.records().last().expect("a batch is never empty").position();
             let beyond = last.sub_sequence_number + 1;
-            for (number, sub) in [(&last.sequence_number, beyond), (record.sequence_number(), 0)] {
+            for (number, sub) in [(&last.sequence_number, beyond), (&record.sequence_number(), 0)] {
                 let refused = batch.checkpointer().checkpoint_at_position(number, sub).await;
                 assert!(matches!(refused, Err(kcl::CheckpointError::OutOfRange { .. })));
             }

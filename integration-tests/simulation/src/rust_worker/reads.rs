@@ -67,7 +67,7 @@ impl Reader {
                 // The answer comes late.
                 self.sleep(500, 12_000).await;
             }
-            held.resize(fetched.records.len() * RECORD_BYTES);
+            held.resize(fetched.records.memory());
             self.next = fetched.next;
             if fetched.records.is_empty() && !fetched.ended {
                 continue;

@@ -2,10 +2,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use kinesis_aggregation::{AggregateBuilder, Compressor, HashKey};
 
 use super::*;
 use crate::clock::SystemClock;
+use crate::processor::Records;
+use crate::retrieval::{ByteBudget, RawRecord, ShardBudget};
 
 const HALF: u128 = 1 << 127;
 
@@ -36,6 +39,18 @@ fn at(sequence_number: u64, sub_sequence_number: u64) -> ExtendedSequenceNumber 
     ExtendedSequenceNumber::new(sequence_number.to_string().parse().unwrap(), sub_sequence_number)
 }
 
+/// De-aggregates a page. Its memory counts in a budget of its own.
+fn page(
+    deaggregator: &mut Deaggregator,
+    records: Vec<RawRecord>,
+) -> (Arc<UserRecords>, AggregateCounts) {
+    let budget = ShardBudget::new(&ByteBudget::new(usize::MAX));
+    let held = budget.reserve(0).now_or_never().unwrap();
+    let (bytes, _) = held.split();
+    let (records, counts) = deaggregator.user_records(records.into_iter().collect(), bytes);
+    (Arc::new(records), counts)
+}
+
 /// Sequence and sub-sequence numbers delivered, and what was counted.
 fn expand(
     policy: AggregateRangePolicy,
@@ -43,16 +58,13 @@ fn expand(
     done: Option<ExtendedSequenceNumber>,
     records: Vec<RawRecord>,
 ) -> (Vec<(u64, u64)>, AggregateCounts) {
-    let mut tally = AggregateCounts::default();
     let mut deaggregator = Deaggregator::new("shard", range, done, policy, 16 << 20, clock());
-    let entries = deaggregator.expand(records, &mut tally);
-    let positions = entries.iter().flat_map(|entry| {
-        let sequence_number: u64 = entry.sequence_number.as_str().parse().unwrap();
-        (0..entry.len()).map(move |nth| {
-            (sequence_number, entry.record(nth).map_or(0, |record| record.sub_sequence_number()))
-        })
+    let (records, counts) = page(&mut deaggregator, records);
+    let positions = (0..records.len()).map(|record| {
+        let position = records.position(record);
+        (position.sequence_number.as_str().parse().unwrap(), position.sub_sequence_number)
     });
-    (positions.collect(), tally)
+    (positions.collect(), counts)
 }
 
 const POLICIES: [AggregateRangePolicy; 4] = [
@@ -261,7 +273,7 @@ fn a_reshard_is_one_line_of_information_with_a_count() {
                 let mut record = raw(u64::from(number), "a", data);
                 let arrival = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(at));
                 record.arrival = Some(arrival);
-                let _ = deaggregator.expand(vec![record], &mut AggregateCounts::default());
+                let _ = page(&mut deaggregator, vec![record]);
             };
             for number in 0..records {
                 open(number, true, number / 10);
@@ -319,19 +331,20 @@ fn a_frame_that_cannot_be_opened_is_delivered_as_received_and_flagged() {
     *broken.last_mut().unwrap() ^= 1;
     let broken = Bytes::from(broken);
 
-    let mut tally = AggregateCounts::default();
     let policy = AggregateRangePolicy::Auto;
     let mut deaggregator = Deaggregator::new("shard", None, None, policy, 16 << 20, clock());
-    let records = vec![raw(1, "p", framed), raw(2, "p", broken.clone())];
-    let entries = deaggregator.expand(records, &mut tally);
+    let received = broken.len();
+    let (page, tally) =
+        page(&mut deaggregator, vec![raw(1, "p", framed), raw(2, "p", broken.clone())]);
     assert_eq!(tally.frame_errors, 1);
     assert!(tally.decompressed_bytes >= 4000);
-    assert_eq!(entries[0].record(0).unwrap().data(), [7; 4000]);
-    let Content::Plain(Plain { data, frame_error, .. }) = &entries[1].content else {
-        panic!("delivered as it was received");
-    };
-    assert_eq!(data, &broken);
-    assert!(frame_error.is_some());
+    assert!(page.memory() > 4000 + 2 * received, "unpacked bytes count");
+    let records: Vec<_> = Records::new(&page, 0..page.len()).collect();
+    assert_eq!(records[0].data(), [7; 4000]);
+    assert!(records[0].is_aggregated() && records[0].frame_error().is_none());
+    assert_eq!(records[1].data(), broken);
+    assert!(!records[1].is_aggregated() && records[1].frame_error().is_some());
+    assert_eq!(records[1].partition_key(), Some("p"));
 }
 
 #[test]
@@ -345,10 +358,9 @@ fn a_frame_that_cannot_be_opened_comes_again_although_a_part_of_it_is_checkpoint
     // This worker's limit is smaller than that of the one that wrote the checkpoint.
     let policy = AggregateRangePolicy::Auto;
     let mut deaggregator = Deaggregator::new("shard", None, Some(at(1, 5)), policy, 1000, clock());
-    let mut tally = AggregateCounts::default();
-    let entries = deaggregator.expand(vec![raw(1, "p", framed)], &mut tally);
-    assert_eq!((entries.len(), tally.frame_errors), (1, 1));
-    assert_eq!(entries[0].last_position(), at(1, 5));
+    let (page, tally) = page(&mut deaggregator, vec![raw(1, "p", framed)]);
+    assert_eq!((page.len(), tally.frame_errors), (1, 1));
+    assert_eq!(page.position(0), at(1, 5));
 }
 
 /// A clock that a test moves on.
@@ -377,14 +389,16 @@ fn a_flood_of_records_that_cannot_be_read_is_logged_at_intervals_with_counts() {
         // No frame can be opened within this limit.
         let shared = Arc::clone(&clock) as Arc<dyn Clock>;
         let mut deaggregator = Deaggregator::new("shard", None, None, policy, 1000, shared);
-        let mut tally = AggregateCounts::default();
+        let mut frame_errors = 0;
         // Ten a second.
         for number in 0..700 {
             clock.0.store(number / 10, Ordering::Relaxed);
             let record = raw(number, "p", framed.clone());
-            assert_eq!(deaggregator.expand(vec![record], &mut tally).len(), 1);
+            let (page, tally) = page(&mut deaggregator, vec![record]);
+            assert_eq!(page.len(), 1);
+            frame_errors += tally.frame_errors;
         }
-        assert_eq!(tally.frame_errors, 700);
+        assert_eq!(frame_errors, 700);
     });
     let counts = ["records=1", "records=300", "records=300", "not_opened=99"];
     assert_eq!(lines.len(), counts.len(), "{lines:#?}");

@@ -12,8 +12,6 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::retrieval::budget::MAX_PAGE_BYTES;
-
 /// GetRecords calls that the service answers per shard and second.
 const READS_PER_SECOND: usize = 5;
 /// Bytes that the service returns per shard and second. After a larger page, it throttles each read until the
@@ -191,9 +189,9 @@ impl Pacer {
 /// stays small.
 const FIRST_GUESS: u64 = 16 << 10;
 
-/// Adapts the number of records that a read asks for, so that a page has about the size of the shard's share:
-/// `clamp(share / mean record size, 1, max_records)`. The mean is 16 KiB before the first page. It rises to the
-/// mean of a page at once, and falls by half of the difference.
+/// Adapts the number of records that a read asks for, so that a page takes about the shard's share of the memory, and
+/// has no more bytes than the shard's limits allow: `clamp(size / mean size of a record, 1, max_records)`. The service
+/// counts data and keys alone. In memory a record takes more: in CBOR about 170 bytes, in JSON 90.
 ///
 /// After a page that does not arrive within the time limit of a read, the number of records is halved, down to
 /// one. It doubles again with each page that takes less than a quarter of that time, because twice as many records
@@ -203,26 +201,51 @@ pub(crate) struct PageSize {
     max_records: u32,
     /// Most records that arrive within the time limit, as far as known.
     in_time: u32,
-    mean: Option<u64>,
+    /// Of the bytes that the service counts.
+    payload: MeanSize,
+    memory: MeanSize,
+}
+
+/// Mean size of a record in bytes. It is 16 KiB before the first page. It rises to the mean of a page at once, and falls
+/// by half of the difference.
+#[derive(Debug, Default)]
+struct MeanSize(Option<u64>);
+
+impl MeanSize {
+    fn get(&self) -> u64 {
+        self.0.unwrap_or(FIRST_GUESS).max(1)
+    }
+
+    fn observe(&mut self, records: u64, bytes: u64) {
+        let Some(page) = bytes.checked_div(records) else {
+            return;
+        };
+        self.0 = Some(match self.0 {
+            Some(mean) if mean > page => mean.midpoint(page),
+            _ => page,
+        });
+    }
 }
 
 impl PageSize {
     pub(crate) fn new(max_records: u32) -> Self {
-        Self { max_records, in_time: max_records, mean: None }
+        Self {
+            max_records,
+            in_time: max_records,
+            payload: MeanSize::default(),
+            memory: MeanSize::default(),
+        }
     }
 
-    fn mean(&self) -> u64 {
-        self.mean.unwrap_or(FIRST_GUESS).max(1)
+    /// The number of records for a page that takes about `memory` bytes and has at most about `payload`.
+    pub(crate) fn limit(&self, memory: u64, payload: u64) -> u32 {
+        let records = (memory / self.memory.get()).min(payload / self.payload.get());
+        u32::try_from(records).unwrap_or(u32::MAX).clamp(1, self.in_time)
     }
 
-    /// The number of records for a page of about `share` bytes.
-    pub(crate) fn limit(&self, share: u64) -> u32 {
-        u32::try_from(share / self.mean()).unwrap_or(u32::MAX).clamp(1, self.in_time)
-    }
-
-    /// The size that such a page will probably have, in bytes.
-    pub(crate) fn expected_bytes(&self, share: u64) -> u64 {
-        (u64::from(self.limit(share)) * self.mean()).min(MAX_PAGE_BYTES)
+    /// The memory that such a page will probably take, in bytes.
+    pub(crate) fn expected_memory(&self, limit: u32) -> u64 {
+        u64::from(limit) * self.memory.get()
     }
 
     /// Notes that a page of up to `asked` records did not arrive completely.
@@ -237,15 +260,10 @@ impl PageSize {
         }
     }
 
-    /// Notes the size of a page.
-    pub(crate) fn observe(&mut self, records: u64, bytes: u64) {
-        let Some(page) = bytes.checked_div(records) else {
-            return;
-        };
-        self.mean = Some(match self.mean {
-            Some(mean) if mean > page => mean.midpoint(page),
-            _ => page,
-        });
+    /// Notes a page: its records, the bytes that the service counts, and the memory that it takes.
+    pub(crate) fn observe(&mut self, records: u64, payload: u64, memory: u64) {
+        self.payload.observe(records, payload);
+        self.memory.observe(records, memory);
     }
 }
 

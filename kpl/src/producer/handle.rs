@@ -159,8 +159,8 @@ impl Producer {
     /// those about order included. Records may be borrowed, raw or droppable, and may have a time to live of their own.
     ///
     /// A batch may be larger than the buffer, and may come from an iterator without end. It enters piece by piece. Where
-    /// the buffer has no room for a record, the batch waits in turn with all other callers. [`SendAll`] says how to stop
-    /// half-way, and what happens to records that are not accepted.
+    /// the buffer has no room for a record, the batch waits in turn with all other callers. [`SendAll`] says how to go on
+    /// behind a record that is not accepted, and how to stop half-way.
     ///
     /// ```
     /// use kinesis_testkit::LocalAws;

@@ -14,7 +14,7 @@ use crate::ack::Deliveries;
 use crate::aggregate::builder::cost_of;
 use crate::buffer::{Charge, Turn};
 use crate::error::SendError;
-use crate::record::{InvalidRecord, Record, hash_keys_of};
+use crate::record::{InvalidRecord, Record, UserRecord, hash_keys_of};
 use crate::shard::group::Grouping;
 use crate::shard::queue::NotAccepted;
 
@@ -32,10 +32,43 @@ const GROUPS_AT_A_TIME: usize = 64;
 /// It resolves to the [`Deliveries`] of the batch when the last record is in the buffer. Memory: at most 64 records, or
 /// little more than 64 KiB of them, that were taken from the iterator and are not accepted yet; and the `Deliveries`.
 ///
+/// # Records that are not accepted
+/// If a record is not accepted, the future resolves to a [`SendAllError`]. The records before it are accepted, and those
+/// behind it are not. Both stay here: await the future by reference, and again after an error, to go on behind the
+/// refused record. Or take it apart with [`into_parts`](Self::into_parts).
+///
+/// ```
+/// # use kinesis_testkit::LocalAws;
+/// # use kpl::{Producer, Record, SendError};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let aws = LocalAws::start().await?;
+/// # aws.create_stream("orders", 1).await?;
+/// # let producer = Producer::builder("orders", &aws.sdk_config()).build().await?;
+/// # let orders = [("customer-7", "tea"), ("", "nothing"), ("customer-8", "coffee")];
+/// let mut sending = producer.send_all(orders.iter().map(|(key, order)| Record::new(*key, *order)));
+/// let mut invalid = Vec::new();
+/// let deliveries = loop {
+///     match (&mut sending).await {
+///         Ok(deliveries) => break deliveries,
+///         Err(refused) if matches!(refused.error(), SendError::Closed { .. }) => {
+///             let (deliveries, rest) = sending.into_parts();
+///             eprintln!("{refused}, nor {} records behind it", rest.count());
+///             break deliveries;
+///         }
+///         Err(refused) => invalid.push(refused.into_record()),
+///     }
+/// };
+/// # assert_eq!((deliveries.len(), invalid.len()), (2, 1));
+/// # deliveries.await;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Cancel safety
-/// The first records of the batch are accepted, and the others are not: never one behind a record that is not. Dropping
-/// the future cancels no accepted record, and drops the others. So that none is lost, do not drop it: await it by
-/// reference, in `select!` for instance, and go on later, or take it apart with [`into_parts`](Self::into_parts).
+/// The accepted records are always the first ones of the batch, without those that were refused. Dropping the future
+/// cancels none of them, and drops the other records. So that none is lost, keep the future: await it by reference, and
+/// go on later or take it apart.
 ///
 /// ```
 /// # use kinesis_testkit::LocalAws;
@@ -62,9 +95,7 @@ const GROUPS_AT_A_TIME: usize = 64;
 /// # }
 /// ```
 #[must_use = "a batch is not sent unless it is awaited"]
-pub struct SendAll<'a, I>(Option<Box<Batch<'a, I>>>);
-
-struct Batch<'a, I> {
+pub struct SendAll<'a, I> {
     producer: Producer,
     /// Records that were taken from the iterator, checked and hashed, and are not accepted yet.
     group: vec::IntoIter<Record<'a>>,
@@ -85,7 +116,7 @@ struct Batch<'a, I> {
 
 impl<'a, I: Iterator<Item = Record<'a>>> SendAll<'a, I> {
     pub(super) fn new(producer: Producer, records: I) -> Self {
-        Self(Some(Box::new(Batch {
+        Self {
             producer,
             group: Vec::new().into_iter(),
             hash_keys: Vec::new(),
@@ -96,54 +127,25 @@ impl<'a, I: Iterator<Item = Record<'a>>> SendAll<'a, I> {
             deliveries: Deliveries::default(),
             position: 0,
             grouping: Grouping::default(),
-        })))
+        }
     }
 
-    /// Number of records that are accepted so far.
+    /// Number of records that were accepted so far, without those whose [`Deliveries`] the future has returned.
     #[must_use]
     pub fn accepted(&self) -> usize {
-        self.0.as_ref().map_or(0, |batch| batch.deliveries.len())
+        self.deliveries.len()
     }
 
-    /// Stops accepting records. Returns the deliveries of those that are accepted, and the others in their order.
-    ///
-    /// Both are empty after the future has resolved.
+    /// Stops accepting records. Returns the deliveries of the accepted records, and the records that are neither accepted
+    /// nor refused, in their order.
     pub fn into_parts(self) -> (Deliveries, impl Iterator<Item = Record<'a>>) {
-        let parts = self.0.map(|batch| {
-            let Batch { deliveries, group, invalid, records, .. } = *batch;
-            let invalid = invalid.into_iter().map(|(record, _)| record);
-            (deliveries, group.chain(invalid).chain(records))
-        });
-        let (deliveries, rest) = parts.unzip();
-        (deliveries.unwrap_or_default(), rest.into_iter().flatten())
+        let Self { deliveries, group, invalid, records, .. } = self;
+        let invalid = invalid.into_iter().map(|(record, _)| record);
+        (deliveries, group.chain(invalid).chain(records))
     }
-}
 
-impl<I> Unpin for SendAll<'_, I> {}
-
-impl<'a, I: Iterator<Item = Record<'a>>> Future for SendAll<'a, I> {
-    type Output = Result<Deliveries, SendAllError<'a, I>>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let batch = self.0.as_mut().expect("`SendAll` polled after it resolved");
-        let end = ready!(batch.poll(context));
-        let Some(mut batch) = self.0.take() else {
-            return Poll::Pending;
-        };
-        Poll::Ready(match end {
-            Ok(()) => Ok(batch.deliveries),
-            Err(error) => {
-                let position = batch.position;
-                batch.position += 1;
-                Err(SendAllError { error, position, rest: Self(Some(batch)) })
-            }
-        })
-    }
-}
-
-impl<'a, I: Iterator<Item = Record<'a>>> Batch<'a, I> {
     /// Accepts records until the last one is accepted, or one is refused.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+    fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         for _ in 0..GROUPS_AT_A_TIME {
             if self.group.len() == 0 && !self.take_group() {
                 return Poll::Ready(match self.invalid.take() {
@@ -215,50 +217,36 @@ impl<'a, I: Iterator<Item = Record<'a>>> Batch<'a, I> {
     }
 }
 
-/// Error of [`Producer::send_all`]: a record of the batch was not accepted.
-///
-/// The records before it are accepted, and those behind it are not. Nothing is lost while this error lives:
-///
-/// ```
-/// # use kinesis_testkit::LocalAws;
-/// # use kpl::{Producer, SendError, UserRecord};
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let aws = LocalAws::start().await?;
-/// # aws.create_stream("orders", 1).await?;
-/// # let producer = Producer::builder("orders", &aws.sdk_config()).build().await?;
-/// # let records = ["customer-7", "", "customer-8"].map(|key| UserRecord::new(key, "order"));
-/// let mut invalid = Vec::new();
-/// let mut sending = producer.send_all(records);
-/// let deliveries = loop {
-///     match sending.await {
-///         Ok(deliveries) => break deliveries,
-///         Err(refused) if matches!(refused.error(), SendError::Closed { .. }) => {
-///             let (error, deliveries, rest) = refused.into_parts();
-///             eprintln!("{error}: {} records are not accepted", 1 + rest.count());
-///             break deliveries;
-///         }
-///         Err(refused) => {
-///             invalid.push(refused.error().record().clone());
-///             sending = refused.skip(); // goes on with the record behind it
-///         }
-///     }
-/// };
-/// # assert_eq!((deliveries.len(), invalid.len()), (2, 1));
-/// # deliveries.await;
-/// # Ok(())
-/// # }
-/// ```
-///
-/// Dropping it drops the records that are not accepted, and the [`Deliveries`] of the others. It converts into a
-/// [`SendError`], so that `?` works where that is the error.
-pub struct SendAllError<'a, I> {
-    error: SendError,
-    position: usize,
-    rest: SendAll<'a, I>,
+impl<I> Unpin for SendAll<'_, I> {}
+
+impl<'a, I: Iterator<Item = Record<'a>>> Future for SendAll<'a, I> {
+    type Output = Result<Deliveries, SendAllError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = ready!(self.poll_accept(context));
+        Poll::Ready(match outcome {
+            Ok(()) => Ok(std::mem::take(&mut self.deliveries)),
+            Err(error) => {
+                let position = self.position;
+                self.position += 1;
+                Err(SendAllError { error, position })
+            }
+        })
+    }
 }
 
-impl<'a, I: Iterator<Item = Record<'a>>> SendAllError<'a, I> {
+/// Error of [`Producer::send_all`]: a record of the batch was not accepted.
+///
+/// The [`SendAll`] still has the deliveries of the records before it and the records behind it, if it was awaited by
+/// reference. The error converts into a [`SendError`].
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("record {position} of the batch was not accepted: {error}")]
+pub struct SendAllError {
+    error: SendError,
+    position: usize,
+}
+
+impl SendAllError {
     /// Why the record was not accepted, with the record inside.
     #[must_use]
     pub fn error(&self) -> &SendError {
@@ -271,48 +259,21 @@ impl<'a, I: Iterator<Item = Record<'a>>> SendAllError<'a, I> {
         self.position
     }
 
-    /// Goes on with the records behind the refused one. The future resolves to the deliveries of the whole batch, those
-    /// accepted before included.
-    pub fn skip(self) -> SendAll<'a, I> {
-        self.rest
-    }
-
-    /// Returns the error, with the refused record inside, the deliveries of the accepted records, and the records behind
-    /// the refused one.
-    pub fn into_parts(self) -> (SendError, Deliveries, impl Iterator<Item = Record<'a>>) {
-        let (deliveries, rest) = self.rest.into_parts();
-        (self.error, deliveries, rest)
+    /// Returns the record that was not accepted.
+    #[must_use]
+    pub fn into_record(self) -> UserRecord {
+        self.error.into_record()
     }
 }
 
-impl<I> From<SendAllError<'_, I>> for SendError {
-    fn from(refused: SendAllError<'_, I>) -> Self {
+impl From<SendAllError> for SendError {
+    fn from(refused: SendAllError) -> Self {
         refused.error
     }
 }
 
 impl<I> fmt::Debug for SendAll<'_, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let accepted = self.0.as_ref().map(|batch| batch.deliveries.len());
-        f.debug_struct("SendAll").field("accepted", &accepted).finish_non_exhaustive()
+        f.debug_struct("SendAll").field("accepted", &self.deliveries.len()).finish_non_exhaustive()
     }
 }
-
-impl<I> fmt::Debug for SendAllError<'_, I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SendAllError")
-            .field("error", &self.error)
-            .field("position", &self.position)
-            .field("rest", &self.rest)
-            .finish()
-    }
-}
-
-impl<I> fmt::Display for SendAllError<'_, I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "record {} of the batch was not accepted: {}", self.position, self.error)
-    }
-}
-
-/// The text contains the cause, so `source` does not repeat it.
-impl<I> std::error::Error for SendAllError<'_, I> {}

@@ -104,8 +104,8 @@ async fn a_batch_is_given_back_from_the_first_record_that_is_not_accepted() {
     let mut sending = producer.send_all(["a", "b", "", "c"].map(|key| Record::new(key, "v")));
     let refused = (&mut sending).now_or_never().unwrap().unwrap_err();
     assert_eq!(refused.position(), 2);
-    let (error, deliveries, rest) = refused.into_parts();
-    assert!(!error.is_retryable());
+    assert!(!refused.error().is_retryable());
+    let (deliveries, rest) = sending.into_parts();
     let rest: Vec<_> = rest.map(|record| record.partition_key().to_owned()).collect();
     assert_eq!(rest, ["c"]);
     assert!(deliveries.await.iter().all(Result::is_ok));

@@ -188,21 +188,18 @@ async fn an_invalid_record_stops_the_batch_which_may_go_on_behind_it() {
     let mut sending = producer.send_all(records);
     let mut refused = Vec::new();
     let deliveries = loop {
-        match sending.await {
+        match (&mut sending).await {
             Ok(deliveries) => break deliveries,
             Err(error) => {
-                assert_eq!(
-                    error.to_string().find(&format!("record {} of", error.position())),
-                    Some(0)
-                );
+                let position = error.position();
+                assert!(error.to_string().starts_with(&format!("record {position} of the batch")));
                 let SendError::Invalid { record, reason } = error.error() else {
                     panic!("{error}")
                 };
                 assert!(matches!(reason, InvalidRecord::PartitionKeyLength { actual: 0, .. }));
-                assert_eq!(record.data(), format!("{:06}", error.position()).as_bytes());
-                refused.push(error.position());
-                sending = error.skip();
-                let before = (0..refused[refused.len() - 1]).filter(|id| !invalid.contains(id));
+                assert_eq!(record.data(), format!("{position:06}").as_bytes());
+                refused.push(position);
+                let before = (0..position).filter(|id| !invalid.contains(id));
                 assert_eq!(sending.accepted(), before.count());
             }
         }
@@ -220,9 +217,10 @@ async fn a_refused_record_comes_back_with_the_accepted_and_the_others() {
     let mut records: Vec<_> = (0..100).map(record).collect();
     records[40] = UserRecord::new("k", vec![0; 2 << 20]);
     let all = records.clone();
-    let error = producer.send_all(records).await.unwrap_err();
+    let mut sending = producer.send_all(records);
+    let error = (&mut sending).await.unwrap_err();
     assert!(matches!(error.error(), SendError::TooLarge { actual: 2_097_153, .. }));
-    let (error, deliveries, rest) = error.into_parts();
+    let (deliveries, rest) = sending.into_parts();
     assert_eq!(deliveries.len(), 40);
     assert_eq!(error.into_record(), all[40]);
     assert_eq!(rest.collect::<Vec<_>>(), all[41..]);
@@ -241,12 +239,12 @@ async fn the_rest_comes_back_when_the_producer_closes() {
     assert!(poll!(&mut sending).is_pending());
     let accepted = sending.accepted();
     assert!((100..2000).contains(&accepted), "{accepted}");
-    let (sent, report) = futures::join!(sending, producer.close(Duration::from_secs(1)));
+    let (sent, report) = futures::join!(&mut sending, producer.close(Duration::from_secs(1)));
     let refused = sent.unwrap_err();
     assert_eq!(refused.position(), accepted);
-    let (error, deliveries, rest) = refused.into_parts();
-    assert!(matches!(&error, SendError::Closed { reason: StopReason::Closed, .. }));
-    assert_eq!(error.into_record(), all[accepted]);
+    assert!(matches!(refused.error(), SendError::Closed { reason: StopReason::Closed, .. }));
+    assert_eq!(refused.into_record(), all[accepted]);
+    let (deliveries, rest) = sending.into_parts();
     assert_eq!(rest.collect::<Vec<_>>(), all[accepted + 1..]);
     // Each of the others has an outcome, and has its own record.
     let outcomes = deliveries.await;
@@ -255,8 +253,10 @@ async fn the_rest_comes_back_when_the_producer_closes() {
         assert_eq!(outcome.unwrap_err().into_record().as_ref(), Some(record));
     }
     // A batch that comes too late is given back whole.
-    let (error, deliveries, rest) = producer.send_all(all.clone()).await.unwrap_err().into_parts();
-    assert_eq!((error.into_record(), deliveries.len()), (all[0].clone(), 0));
+    let mut sending = producer.send_all(all.clone());
+    let refused = (&mut sending).await.unwrap_err();
+    let (deliveries, rest) = sending.into_parts();
+    assert_eq!((refused.into_record(), deliveries.len()), (all[0].clone(), 0));
     assert_eq!(rest.collect::<Vec<_>>(), all[1..]);
     assert_eq!(producer.buffered_bytes(), 0);
 }
@@ -322,7 +322,7 @@ async fn a_batch_without_end_starves_no_other_caller() {
                 UserRecord::new("k", format!("{id:06}{}", "x".repeat(1000)))
                     .with_explicit_hash_key(HashKey::MIN)
             });
-            producer.send_all(records).await.unwrap_err().into_parts().1.len()
+            producer.send_all(records).await.unwrap_err().position()
         }
     });
     for _ in 0..50 {

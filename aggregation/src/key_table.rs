@@ -1,6 +1,8 @@
 //! A key table of an aggregate: each key once, in order of first use, already in wire form.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
+
+use foldhash::quality::RandomState;
 
 use crate::wire::{bytes_field_len, put_varint};
 
@@ -52,7 +54,7 @@ impl Lookup {
 
 impl KeyTable {
     pub(crate) fn new(field: u8) -> Self {
-        Self::with_hasher(field, RandomState::new())
+        Self::with_hasher(field, RandomState::default())
     }
 }
 

@@ -1,4 +1,4 @@
-//! The producer's side: `send` in a loop, every receipt awaited.
+//! The producer's side: `send` in a loop, or batches by `send_all`. Every outcome is awaited.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,15 +7,23 @@ use kinesis_benchmark::Error;
 use kinesis_benchmark::process::Endpoint;
 use kinesis_benchmark::sdk::sdk_config;
 use kinesis_benchmark::usage::{Begun, Used};
-use kpl::{Producer, ProducerConfig, UserRecord, Wire};
+use kpl::{Deliveries, Producer, ProducerConfig, Record, Wire};
 
 use crate::Put;
 use crate::workload::{AGGREGATE_BYTES, BATCH_BYTES, Workload};
 
-/// Receipts that may be open before the oldest is awaited.
-const OPEN_DELIVERIES: usize = 1 << 20;
+/// Records without an outcome before the oldest is awaited.
+const OPEN_RECORDS: usize = 1 << 20;
 
-pub(crate) async fn run(put: Put, wire: Wire, sink: &Endpoint) -> Result<Used, Error> {
+/// Records of a call of `send_all`.
+const BATCH_RECORDS: usize = 10_000;
+
+pub(crate) async fn run(
+    put: Put,
+    wire: Wire,
+    in_batches: bool,
+    sink: &Endpoint,
+) -> Result<Used, Error> {
     let config = ProducerConfig {
         aggregation_max_size: AGGREGATE_BYTES,
         collection_max_size: BATCH_BYTES,
@@ -26,22 +34,13 @@ pub(crate) async fn run(put: Put, wire: Wire, sink: &Endpoint) -> Result<Used, E
     };
     let producer =
         Producer::builder("benchmark", &sdk_config(sink)?).config(config).build().await?;
-    producer.send(UserRecord::new("warm-up", "x")).await?.await?;
+    producer.send(Record::new("warm-up", "x")).await?.await?;
     let workload = Workload::new(put.record_bytes);
     let begun = Begun::now();
 
-    let mut deliveries = VecDeque::new();
-    for n in 0..put.records {
-        if deliveries.len() == OPEN_DELIVERIES
-            && let Some(oldest) = deliveries.pop_front()
-        {
-            oldest.await?;
-        }
-        let record = UserRecord::new(workload.key(n).to_owned(), workload.payload.clone());
-        deliveries.push_back(producer.send(record).await?);
-    }
-    for delivery in deliveries {
-        delivery.await?;
+    match in_batches {
+        true => send_in_batches(&producer, &workload, put.records).await?,
+        false => send_one_by_one(&producer, &workload, put.records).await?,
     }
     let used = begun.used()?;
     let report = producer.close(Duration::from_secs(10)).await;
@@ -49,4 +48,54 @@ pub(crate) async fn run(put: Put, wire: Wire, sink: &Endpoint) -> Result<Used, E
         return Err(format!("{report:?}").into());
     }
     Ok(used)
+}
+
+async fn send_one_by_one(
+    producer: &Producer,
+    workload: &Workload,
+    records: usize,
+) -> Result<(), Error> {
+    let mut deliveries = VecDeque::new();
+    for n in 0..records {
+        if deliveries.len() == OPEN_RECORDS
+            && let Some(oldest) = deliveries.pop_front()
+        {
+            oldest.await?;
+        }
+        let record = Record::new(workload.key(n), &workload.payload);
+        deliveries.push_back(producer.send(record).await?);
+    }
+    for delivery in deliveries {
+        delivery.await?;
+    }
+    Ok(())
+}
+
+async fn send_in_batches(
+    producer: &Producer,
+    workload: &Workload,
+    records: usize,
+) -> Result<(), Error> {
+    let mut batches = VecDeque::new();
+    for start in (0..records).step_by(BATCH_RECORDS) {
+        if batches.len() == OPEN_RECORDS / BATCH_RECORDS
+            && let Some(oldest) = batches.pop_front()
+        {
+            all_delivered(oldest).await?;
+        }
+        let numbers = start..records.min(start + BATCH_RECORDS);
+        let batch = numbers.map(|n| Record::new(workload.key(n), &workload.payload));
+        batches.push_back(producer.send_all(batch).await?);
+    }
+    for batch in batches {
+        all_delivered(batch).await?;
+    }
+    Ok(())
+}
+
+async fn all_delivered(mut batch: Deliveries) -> Result<(), Error> {
+    match batch.next_failure().await {
+        None => Ok(()),
+        Some((_, error)) => Err(error.into()),
+    }
 }

@@ -32,7 +32,7 @@ pub fn bars(title: &str, groups: &[(&str, &[Measured])]) -> String {
             rectangle(&mut shapes, BARS, y + 3.0, side.ratio * scale, ROW - 6.0, fill);
             let line = y + ROW * 2.0 / 3.0;
             text(&mut shapes, MARGIN, line, "", &side.name);
-            let figures = format!("{:.2}: {:.3} us a record", side.ratio, side.cpu_micros);
+            let figures = format!("{:.2} ({:.2} us a record)", side.ratio, side.cpu_micros);
             text(&mut shapes, BARS + side.ratio * scale + 6.0, line, "", &figures);
             y += ROW;
         }
@@ -84,7 +84,7 @@ mod tests {
             .map(|(width, _)| width)
             .collect();
         assert_eq!(widths, ["200.0", "400.0", "200.0", "100.0"]);
-        assert!(svg.contains(">CPU &amp; more<") && svg.contains(">0.50: 0.250 us a record<"));
+        assert!(svg.contains(">CPU &amp; more<") && svg.contains(">0.50 (0.25 us a record)<"));
         // The lines at the floor's ratio.
         assert_eq!(svg.matches("x=\"339.5\"").count(), 2);
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use kinesis_benchmark::Error;
 use kinesis_benchmark::process::Endpoint;
 use kinesis_benchmark::sdk::sdk_config;
@@ -44,8 +45,9 @@ pub(crate) async fn run(
     let began = Instant::now();
     let mut deliveries: Vec<Delivery> = Vec::new();
     while began.elapsed() < stall {
-        let record =
-            UserRecord::new(workload.key(deliveries.len()).to_owned(), workload.payload.clone());
+        // Data of its own, as an application's record has it: shared data would cost nothing in a queue.
+        let data = Bytes::copy_from_slice(&workload.payload);
+        let record = UserRecord::new(workload.key(deliveries.len()).to_owned(), data);
         match producer.try_send(record) {
             Ok(delivery) => deliveries.push(delivery),
             Err(SendError::Full { .. }) => tokio::time::sleep(Duration::from_millis(1)).await,

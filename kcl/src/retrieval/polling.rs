@@ -204,9 +204,7 @@ impl Polling {
         sent.map_err(|error| Failure::of_records(&error))?;
         let took = self.clock.now().saturating_sub(started);
         self.size.arrived(took, self.timeout);
-        let answer = Answer::new(answer.take()).ok_or_else(|| {
-            Failure::unusable("GetRecords returned a record without a sequence number")
-        })?;
+        let answer = Answer::new(answer.take()).map_err(Failure::unusable)?;
         // All records up to the answer were read, so a new iterator may start at that time.
         if let Position::Time(time) = &mut self.position
             && answer.records.is_empty()
@@ -386,11 +384,20 @@ struct Answer {
 }
 
 impl Answer {
-    /// Returns `None` if a record has no usable sequence number. The page is then read again, never skipped.
-    fn new(answer: RecordsAnswer) -> Option<Self> {
+    /// Returns what is wrong with an answer that cannot be used. The page is then read again, never skipped.
+    fn new(answer: RecordsAnswer) -> Result<Self, &'static str> {
+        // The last page of a shard has this time, too. An answer with nothing at all is that of a proxy, for example, and
+        // must not be taken for the end of the shard.
+        if answer.next_shard_iterator.is_none()
+            && answer.child_shards.is_none()
+            && answer.millis_behind_latest.is_none()
+        {
+            return Err("GetRecords returned neither an iterator nor the end of the shard");
+        }
+        let records = RawRecords::new(answer.records);
         let children = answer.child_shards.unwrap_or_default();
-        Some(Self {
-            records: RawRecords::new(answer.records)?,
+        Ok(Self {
+            records: records.ok_or("GetRecords returned a record without a sequence number")?,
             millis_behind_latest: answer.millis_behind_latest.and_then(|ms| ms.try_into().ok()),
             next: answer
                 .next_shard_iterator

@@ -90,3 +90,10 @@ async fn a_throttle_now_and_then_is_no_problem() {
     watch.abort();
     assert!(watch.await.unwrap_err().is_cancelled());
 }
+
+#[test]
+fn an_answer_with_nothing_in_it_is_not_the_end_of_the_shard() {
+    assert!(Answer::new(RecordsAnswer::default()).is_err());
+    let last = RecordsAnswer { millis_behind_latest: Some(0), ..RecordsAnswer::default() };
+    assert_eq!(Answer::new(last).unwrap().next, Err(Vec::new()));
+}

@@ -1,4 +1,4 @@
-//! The producer's side: `send` in a loop, or batches by `send_all`. Every outcome is awaited.
+//! The producer's sides: `send` in a loop, or `send_all`; every receipt awaited.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,11 +12,10 @@ use kpl::{Deliveries, Producer, ProducerConfig, Record, Wire};
 use crate::Put;
 use crate::workload::{AGGREGATE_BYTES, BATCH_BYTES, Workload};
 
-/// Records without an outcome before the oldest is awaited.
-const OPEN_RECORDS: usize = 1 << 20;
-
+/// Receipts that may be open before the oldest is awaited.
+const OPEN_DELIVERIES: usize = 1 << 20;
 /// Records of a call of `send_all`.
-const BATCH_RECORDS: usize = 10_000;
+const BATCH: usize = 1024;
 
 pub(crate) async fn run(
     put: Put,
@@ -38,9 +37,10 @@ pub(crate) async fn run(
     let workload = Workload::new(put.record_bytes);
     let begun = Begun::now();
 
-    match in_batches {
-        true => send_in_batches(&producer, &workload, put.records).await?,
-        false => send_one_by_one(&producer, &workload, put.records).await?,
+    if in_batches {
+        send_all(&producer, &workload, put.records).await?;
+    } else {
+        send(&producer, &workload, put.records).await?;
     }
     let used = begun.used()?;
     let report = producer.close(Duration::from_secs(10)).await;
@@ -50,20 +50,16 @@ pub(crate) async fn run(
     Ok(used)
 }
 
-async fn send_one_by_one(
-    producer: &Producer,
-    workload: &Workload,
-    records: usize,
-) -> Result<(), Error> {
+/// Sends each record with a call of its own.
+async fn send(producer: &Producer, workload: &Workload, records: usize) -> Result<(), Error> {
     let mut deliveries = VecDeque::new();
     for n in 0..records {
-        if deliveries.len() == OPEN_RECORDS
+        if deliveries.len() == OPEN_DELIVERIES
             && let Some(oldest) = deliveries.pop_front()
         {
             oldest.await?;
         }
-        let record = Record::new(workload.key(n), &workload.payload);
-        deliveries.push_back(producer.send(record).await?);
+        deliveries.push_back(producer.send(workload.record(n)).await?);
     }
     for delivery in deliveries {
         delivery.await?;
@@ -71,31 +67,28 @@ async fn send_one_by_one(
     Ok(())
 }
 
-async fn send_in_batches(
-    producer: &Producer,
-    workload: &Workload,
-    records: usize,
-) -> Result<(), Error> {
+/// Sends the records in batches.
+async fn send_all(producer: &Producer, workload: &Workload, records: usize) -> Result<(), Error> {
     let mut batches = VecDeque::new();
-    for start in (0..records).step_by(BATCH_RECORDS) {
-        if batches.len() == OPEN_RECORDS / BATCH_RECORDS
+    for first in (0..records).step_by(BATCH) {
+        if batches.len() == OPEN_DELIVERIES / BATCH
             && let Some(oldest) = batches.pop_front()
         {
-            all_delivered(oldest).await?;
+            delivered(oldest).await?;
         }
-        let numbers = start..records.min(start + BATCH_RECORDS);
-        let batch = numbers.map(|n| Record::new(workload.key(n), &workload.payload));
-        batches.push_back(producer.send_all(batch).await?);
+        let batch = (first..records.min(first + BATCH)).map(|n| workload.record(n));
+        let accepted = producer.send_all(batch).await;
+        batches.push_back(accepted.map_err(|error| error.to_string())?);
     }
     for batch in batches {
-        all_delivered(batch).await?;
+        delivered(batch).await?;
     }
     Ok(())
 }
 
-async fn all_delivered(mut batch: Deliveries) -> Result<(), Error> {
-    match batch.next_failure().await {
-        None => Ok(()),
-        Some((_, error)) => Err(error.into()),
+async fn delivered(batch: Deliveries) -> Result<(), Error> {
+    for outcome in batch.await {
+        outcome?;
     }
+    Ok(())
 }

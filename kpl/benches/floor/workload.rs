@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use kinesis_benchmark::stream::Stream;
+use kpl::Record;
 
 const KEYS: usize = 100_003;
 pub(crate) const STREAM: Stream = Stream { shards: 4 };
@@ -24,6 +25,11 @@ impl Workload {
 
     pub(crate) fn key(&self, n: usize) -> &str {
         &self.keys[n % KEYS]
+    }
+
+    /// A record with borrowed key and data, which the producer copies into an aggregate, as the floor does.
+    pub(crate) fn record(&self, n: usize) -> Record<'_> {
+        Record::new(self.key(n), &*self.payload)
     }
 }
 

@@ -43,7 +43,7 @@ async fn stall(record_bytes: usize) {
     assert!(stalled["gauge_peak"] <= max_buffered, "{stalled:?}");
     // The buffer was full: the free room is less than one shard's fair share.
     assert!(stalled["gauge_peak"] > max_buffered / 2 && stalled["refused"] > 0, "{stalled:?}");
-    let in_flight = max_in_flight * 23 / 10;
+    let in_flight = max_in_flight * 13 / 10;
     let open = 3 * SHARDS * 50 * 1024;
     let connections = 8 * MIB;
     let formula = max_buffered + in_flight + open + connections;

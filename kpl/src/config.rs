@@ -31,8 +31,12 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// The largest record of a stream that does not say otherwise.
 pub(crate) const DEFAULT_MAX_RECORD_SIZE: usize = MIB;
 
-/// Slowest link for which time limits allow, in bytes of base64 a second: 2 Mbit/s.
+/// Slowest link for which time limits allow, in bytes of a request a second: 2 Mbit/s.
 const SLOWEST_LINK: f64 = 250_000.0;
+
+/// Bytes of a request for each byte of data, at most: base64 in JSON. In CBOR it is 1, but with [`Wire::Auto`] a request
+/// may be sent in either.
+const REQUEST_BYTES: f64 = 4.0 / 3.0;
 
 /// The smallest buffer that is of use, in bytes.
 pub(crate) const MIN_BUFFER: usize = 64 * KIB;
@@ -53,7 +57,7 @@ pub(crate) const MIN_BUFFER: usize = 64 * KIB;
 ///
 /// ```text
 /// peak of the producer <= max_buffered_bytes                 records from `send` to completion
-///                       + 2.3 x max_in_flight_bytes          requests in JSON, with base64; less in CBOR
+///                       + 1.3 x max_in_flight_bytes          requests in CBOR; 2 x in JSON, where data is base64
 ///                       + 1.4 x shards x aggregation_max_size   one open aggregate each; 1 MiB if `aggregation_adaptive`
 ///                       + a few MiB                          connections and TLS
 /// ```
@@ -176,8 +180,8 @@ pub struct ProducerConfig {
     /// the larger records, and they fail as [`Rejected`](crate::FailureCause::Rejected).
     pub max_record_size: Option<usize>,
 
-    /// Most bytes of payload in flight. Default 32 MiB; at least 64 KiB. Memory: 2.3 times as much in JSON,
-    /// less in CBOR.
+    /// Most bytes of payload in flight. Default 32 MiB; at least 64 KiB. Memory: 1.3 times as much in CBOR, twice as
+    /// much in JSON.
     ///
     /// The producer starts with 1 MiB. It doubles the limit with each round trip while the link keeps up, and lowers it
     /// when requests time out. Lower it to save memory. The book, `docs/src/producer.md`, has the rules.
@@ -434,7 +438,7 @@ impl ProducerConfig {
 
     /// The time limit of a request whose largest record has `bytes`, and `left` of its time to live.
     pub(crate) fn request_time_limit(&self, bytes: usize, left: Duration) -> Duration {
-        let carried = Duration::from_secs_f64(bytes as f64 * 4.0 / 3.0 / SLOWEST_LINK);
+        let carried = Duration::from_secs_f64(bytes as f64 * REQUEST_BYTES / SLOWEST_LINK);
         let whole = self.request_timeout.saturating_add(carried);
         // A request that hangs must leave time for another attempt.
         whole.min(left / 2).max(self.request_timeout)

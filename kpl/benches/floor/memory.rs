@@ -35,7 +35,7 @@ pub(crate) async fn run(
         ..ProducerConfig::default()
     };
     let formula = config.max_buffered_bytes as f64
-        + 2.3 * config.max_in_flight_bytes as f64
+        + 1.3 * config.max_in_flight_bytes as f64
         + 1.4 * STREAM.shards as f64 * config.aggregation_max_size as f64;
     let producer =
         Producer::builder("benchmark", &sdk_config(sink)?).config(config).build().await?;

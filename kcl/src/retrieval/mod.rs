@@ -22,7 +22,9 @@ use futures::future::BoxFuture;
 pub(crate) use self::budget::{ByteBudget, HeldBytes, HeldPage, Prefetch, prefetch};
 pub use self::budget::{Held, ShardBudget};
 pub(crate) use self::polling::PollingRetrieval;
-pub use self::raw_records::{RawRecord, RawRecords};
+#[cfg(any(test, feature = "testing", feature = "internals"))]
+pub use self::raw_records::RawRecord;
+pub use self::raw_records::RawRecords;
 use crate::checkpoint::Checkpoint;
 use crate::config::InitialPosition;
 use crate::error::WorkerError;

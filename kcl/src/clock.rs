@@ -27,6 +27,14 @@ pub trait Clock: Send + Sync + Debug {
     }
 }
 
+/// Time from `now` to the next whole second of the clock.
+///
+/// Every shard has checks to make about once a second. If all of them wake at whole seconds, a thread wakes once for all
+/// its shards, and not once for each.
+pub(crate) fn until_next_second(now: Duration) -> Duration {
+    Duration::from_secs(1) - Duration::from_nanos(now.subsec_nanos().into())
+}
+
 /// The machine's clocks. On Linux, [`now`](Clock::now) is the boot-time clock, which runs on in suspend.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct SystemClock;
@@ -44,6 +52,14 @@ impl Clock for SystemClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_next_second_is_at_most_a_second_away() {
+        for (now, until) in [(0, 1000), (1, 999), (999, 1), (1000, 1000), (7250, 750)] {
+            let [now, until] = [now, until].map(Duration::from_millis);
+            assert_eq!(until_next_second(now), until, "{now:?}");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_tokio_clock_moves_with_paused_time() {

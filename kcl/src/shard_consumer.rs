@@ -21,7 +21,7 @@ use fastrand::Rng;
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::clock::Clock;
+use crate::clock::{Clock, until_next_second};
 use crate::config::{CheckpointPolicy, ConsumerConfig};
 use crate::delivery::{AutoCheckpoint, Deaggregator, Invoker, ReadToNote};
 use crate::error::WorkerError;
@@ -36,8 +36,8 @@ use crate::retrieval::{
 use crate::shard_state::{Event, ShardShutdown, ShardState, ShutdownReason};
 use crate::snapshot::ShardStatus;
 
-/// Interval at which an idle consumer checks whether to write `read_to` to the lease.
-const NOTE_CHECK_EVERY: Duration = Duration::from_secs(1);
+/// Time without a page after which a consumer checks whether to write `read_to` to the lease, at the next whole second.
+const NOTE_CHECK_AFTER: Duration = Duration::from_secs(1);
 
 /// The parts of a worker that all its shards share.
 pub(crate) struct Worker {
@@ -185,7 +185,8 @@ impl ShardConsumer {
         loop {
             // A renewal may have carried the checkpoint in the meantime.
             let carried_at = self.held_lease.progress().lock().carried_at;
-            let due = auto.due_in(self.worker.clock.now(), carried_at);
+            let now = self.worker.clock.now();
+            let due = auto.due_in(now, carried_at);
             // The checkpoint comes before the next page. In the `select!` below it might never come: while the
             // shard is behind, a page is always ready, and a timer of no time is not ready at its first poll.
             if due == Some(Duration::ZERO) {
@@ -205,7 +206,7 @@ impl ShardConsumer {
                 () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => continue,
                 page = pages.next() => page?,
                 // A busy shard needs no note, because its checkpoint is young.
-                () = tokio::time::sleep(NOTE_CHECK_EVERY) => {
+                () = tokio::time::sleep(NOTE_CHECK_AFTER + until_next_second(now)) => {
                     self.note_read_to(&mut note).await;
                     continue;
                 }

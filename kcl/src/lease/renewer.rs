@@ -34,11 +34,11 @@ use super::readback::adopt;
 use super::store::{LeaseStore, LeaseWrite, Outcome, StoreFuture};
 use super::throughput::Throughput;
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::clock::Clock;
+use crate::clock::{Clock, until_next_second};
 use crate::config::OnStop;
 use crate::health::{ProblemKind, ProblemLog};
 
-/// Longest sleep. After a suspend of the machine, timers are late, but the clock is right.
+/// Longest sleep during a call. After a suspend of the machine, timers are late, but the clock is right.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// Time after which a renewal without an answer counts as failing. The renewer goes on waiting for the answer.
 const LONGEST_SILENCE: Duration = Duration::from_secs(2);
@@ -162,7 +162,8 @@ impl LeaseRenewer {
                 Box::pin(self.transfer(false)).await;
                 return Box::pin(self.linger()).await;
             }
-            let wake = self.next_event().saturating_sub(now).min(LONGEST_SLEEP);
+            // After a suspend of the machine, timers are late, but the clock is right.
+            let wake = self.next_event().saturating_sub(now).min(until_next_second(now));
             let write_due = self.write_due() <= now;
             tokio::select! {
                 biased;

@@ -61,7 +61,7 @@ pub fn compare<S: Display>(
 }
 
 /// Runs all `sides` once, and returns their figures in the order of `sides`.
-fn turns<S, F>(
+pub fn turns<S, F>(
     round: usize,
     sides: &[S],
     run: impl FnMut(&S) -> Result<F, Error>,

@@ -1,6 +1,7 @@
 //! The roles of a benchmark, each a process of its own.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde::de::DeserializeOwned;
@@ -31,7 +32,22 @@ pub(crate) fn role<R: DeserializeOwned>() -> Result<Option<R>, Error> {
 /// # Errors
 /// The process cannot be started, fails, or reports something else.
 pub fn run<F: DeserializeOwned>(role: &impl Serialize) -> Result<F, Error> {
-    let mut child = start(role)?;
+    finish(role, start(role, None)?)
+}
+
+/// As [`run`], in a process that trusts the certificate of a file, as those of the system. Its SDK clients need no HTTP
+/// client for that. So each has its own connections, as the clients of an application.
+///
+/// # Errors
+/// Those of [`run`].
+pub fn run_trusting<F: DeserializeOwned>(
+    certificate: &Path,
+    role: &impl Serialize,
+) -> Result<F, Error> {
+    finish(role, start(role, Some(certificate))?)
+}
+
+fn finish<F: DeserializeOwned>(role: &impl Serialize, mut child: Child) -> Result<F, Error> {
     let mut reported = String::new();
     child.stdout.take().ok_or("no output")?.read_to_string(&mut reported)?;
     let status = child.wait()?;
@@ -50,9 +66,11 @@ pub fn report(figures: &impl Serialize) -> Result<(), Error> {
     Ok(())
 }
 
-fn start(role: &impl Serialize) -> Result<Child, Error> {
+fn start(role: &impl Serialize, certificate: Option<&Path>) -> Result<Child, Error> {
     let mut command = Command::new(std::env::current_exe()?);
     command.env(ROLE, serde_json::to_string(role)?).stdout(Stdio::piped());
+    // The variable of OpenSSL, which the SDK's own HTTP client honours.
+    command.envs(certificate.map(|file| ("SSL_CERT_FILE", file)));
     Ok(command.spawn()?)
 }
 
@@ -69,7 +87,7 @@ impl Server {
     /// # Errors
     /// The process cannot be started, or ends.
     pub fn start(role: &impl Serialize) -> Result<Self, Error> {
-        let mut child = start(role)?;
+        let mut child = start(role, None)?;
         let mut reported = String::new();
         let read = BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut reported);
         // Killed when dropped, also if it did not report.

@@ -4,6 +4,7 @@
 //! as floats, and timestamps in several ways. All of these are understood.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 
 use aws_smithy_schema::Schema;
 use aws_smithy_schema::serde::{SerdeError, ShapeDeserializer, capped_container_size};
@@ -56,11 +57,19 @@ impl<'a> Reader<'a> {
         &mut self,
         mut read: impl FnMut(&str, &mut Self) -> Result<(), SerdeError>,
     ) -> Result<(), SerdeError> {
-        let length = self.decoder.map().map_err(failed)?;
-        self.items(length, |reader| {
+        self.map(|reader| {
             let name = reader.text()?;
             read(&name, reader)
         })
+    }
+
+    /// Reads a map. `read`: reads a key and its value.
+    pub(super) fn map(
+        &mut self,
+        read: impl FnMut(&mut Self) -> Result<(), SerdeError>,
+    ) -> Result<(), SerdeError> {
+        let length = self.decoder.map().map_err(failed)?;
+        self.items(length, read)
     }
 
     /// Reads an array.
@@ -148,8 +157,28 @@ impl<'a> Reader<'a> {
         {
             return Err(SerdeError::timestamp_parse_failed("the tag is not that of a time"));
         }
-        let is_float = is_float(self.kind()?);
-        millis(self.number()?, is_float)
+        if is_float(self.kind()?) {
+            return millis(self.decoder.f64().map_err(failed)?, true);
+        }
+        let number = self.decoder.i64().map_err(failed)?;
+        // Kinesis writes nothing else.
+        if IN_MILLIS.contains(&number) { Ok(number) } else { millis(number as f64, false) }
+    }
+
+    /// Passes over the next item if it has exactly these bytes, which are those of one item.
+    pub(super) fn pass(&mut self, item: &[u8]) -> bool {
+        let start = self.decoder.position();
+        let rest = self.decoder.input().get(start..);
+        let is_next = rest.is_some_and(|rest| rest.starts_with(item));
+        if is_next {
+            self.decoder.set_position(start + item.len());
+        }
+        is_next
+    }
+
+    /// The bytes that were read from `start` on.
+    pub(super) fn read_since(&self, start: usize) -> &'a [u8] {
+        &self.decoder.input()[start..self.decoder.position()]
     }
 
     /// Bytes of the body that were read.
@@ -192,6 +221,9 @@ fn failed(error: Error) -> SerdeError {
 fn unsupported(kind: &str) -> SerdeError {
     SerdeError::unsupported(format!("no answer of Kinesis has a {kind}"))
 }
+
+/// Whole numbers that are milliseconds for sure: 1973 to 33658.
+const IN_MILLIS: RangeInclusive<i64> = 100_000_000_000..=1_000_000_000_000_000;
 
 /// The point in time that a number stands for, in milliseconds since 1970.
 ///

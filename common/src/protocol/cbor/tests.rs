@@ -165,6 +165,28 @@ fn an_answer_of_kinesis_is_read() {
 }
 
 #[test]
+fn records_may_have_other_members_than_the_record_before() {
+    let number = |number: &str| ("SequenceNumber", number.into());
+    let key = |key: &str| ("PartitionKey", key.into());
+    let data = |data: u8| ("Data", Value::Bytes(vec![data]));
+    let list = vec![
+        map([number("1"), key("a"), data(1)]),
+        map([number("2"), key("b"), data(2)]),
+        map([data(3), number("3"), key("c")]),
+        map([data(4), key("d"), ("Dat", 1.into()), number("4")]),
+        map([data(5), key("e"), ("Data1", 1.into()), number("5")]),
+        map(std::array::from_fn::<_, 12, _>(|_| ("a", 1.into()))),
+        map([number("6"), data(6)]),
+    ];
+    let value = map([("Records", Value::Array(list))]);
+    for body in [encoded(&value), without_lengths(&value)] {
+        let output = get_records(&body).unwrap();
+        let keys: Vec<_> = output.records().iter().map(|record| record.partition_key()).collect();
+        assert_eq!(keys, [Some("a"), Some("b"), Some("c"), Some("d"), Some("e"), None, None]);
+    }
+}
+
+#[test]
 fn an_answer_at_the_end_of_a_shard_names_its_children() {
     let range = map([("StartingHashKey", "0".into()), ("EndingHashKey", "9".into())]);
     let child = map([

@@ -15,7 +15,7 @@ use crate::sequence::ExtendedSequenceNumber;
 use crate::stream::{ShardSync, SyncError, sentinel};
 
 /// Looks at an owner this often while it waits for the owner to fall silent.
-const LOOKS: u32 = 20;
+const LOOKS: u32 = 4;
 
 /// Lists the leases of an application, and resets them to another position: to process a stream again, or to skip
 /// records.
@@ -189,8 +189,11 @@ impl LeaseAdmin {
         };
         let table = self.readable_table().await?;
         let (first, listed) = self.sync.shards_at(position).await.map_err(failed)?;
+        let mut others = Vec::new();
         let targets = match to {
             ResetTo::Application(_) => {
+                // A lease that already is as it should be has no change, but it may have an owner.
+                others.extend(table.leases.iter().filter(|it| plan::has_processor(it)).cloned());
                 plan::of_application(&table.leases, &listed.shards, &first, position)
             }
             ResetTo::Shard { shard_id, .. } => {
@@ -202,7 +205,7 @@ impl LeaseAdmin {
         };
         let to_change = |target: Target| self.change(target, position, listed.server_time);
         let changes = targets.into_iter().map(to_change).collect();
-        Ok(ResetPlan { admin: self, changes })
+        Ok(ResetPlan { admin: self, changes, others })
     }
 
     fn change(&self, target: Target, position: InitialPosition, now: SystemTime) -> Change {
@@ -236,12 +239,11 @@ impl LeaseAdmin {
         }
     }
 
-    /// Waits until no owner has renewed any of these leases for the failover time.
-    async fn wait_for_silence(&self, changes: &[Change]) -> Result<(), LeaseAdminError> {
-        let formers = || changes.iter().filter_map(|change| change.former.as_ref());
-        let has_processor = |lease: &Lease| lease.actual_owner().is_some() && !lease.has_ended();
+    /// Waits until no owner has renewed any of the leases for the failover time.
+    async fn wait_for_silence(&self, plan: &ResetPlan<'_>) -> Result<(), LeaseAdminError> {
         let began = self.sync.clock.now();
-        let is_owned = formers().any(has_processor);
+        let changed = plan.changes.iter().filter_map(|change| change.former.as_ref());
+        let is_owned = changed.chain(&plan.others).any(plan::has_processor);
         if is_owned {
             tracing::info!(
                 wait = ?self.failover,
@@ -252,8 +254,10 @@ impl LeaseAdmin {
             let table = self.readable_table().await?;
             let found: BTreeMap<&str, &Lease> =
                 table.leases.iter().map(|lease| (lease.shard_id(), lease)).collect();
-            for change in changes {
-                change.is_still_as_planned(found.get(change.new.shard_id()).copied())?;
+            let changed = plan.changes.iter().map(|it| (it.new.shard_id(), it.former.as_ref()));
+            let others = plan.others.iter().map(|lease| (lease.shard_id(), Some(lease)));
+            for (shard_id, planned) in changed.chain(others) {
+                plan::check_unchanged(shard_id, planned, found.get(shard_id).copied())?;
             }
             let waited = self.sync.clock.now().saturating_sub(began);
             if !is_owned || waited >= self.failover {
@@ -270,6 +274,8 @@ impl LeaseAdmin {
 pub struct ResetPlan<'a> {
     admin: &'a LeaseAdmin,
     changes: Vec<Change>,
+    /// Other leases whose owners must not be alive.
+    others: Vec<Lease>,
 }
 
 /// Change of one lease by a reset.
@@ -300,18 +306,20 @@ impl ResetPlan<'_> {
     /// Writes the changes. Returns their number.
     ///
     /// If a lease has an owner, it first waits for the [`failover_time`](crate::ConsumerConfig::failover_time). An owner
-    /// that renews its lease meanwhile is alive. Each write is conditional: a lease that a worker has taken or changed
-    /// since the plan is not touched.
+    /// that renews its lease meanwhile is alive. So the failover time in the settings must be that of the workers, or
+    /// longer. A reset of the application looks at the owners of all leases, and a reset of one shard at that of its lease.
+    ///
+    /// Each write is conditional: a lease that a worker has taken or changed since the plan is not touched.
     ///
     /// # Errors
     /// [`OwnerAlive`](LeaseAdminError::OwnerAlive), and no lease was changed. After any other error, the first of the
-    /// planned leases may be changed: plan again.
+    /// planned leases may be changed, and one may have lost its owner. Plan again before a worker starts.
     ///
     /// # Cancel safety
-    /// If the future is dropped, some of the planned leases may be changed. Plan again.
+    /// If the future is dropped, some of the planned leases may be changed. Plan again before a worker starts.
     pub async fn apply(self) -> Result<usize, LeaseAdminError> {
-        let Self { admin, changes } = self;
-        admin.wait_for_silence(&changes).await?;
+        self.admin.wait_for_silence(&self).await?;
+        let Self { admin, changes, .. } = self;
         let store = &admin.sync.store;
         let count = changes.len();
         for Change { former, new } in changes {

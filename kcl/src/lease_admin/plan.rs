@@ -38,28 +38,29 @@ pub(super) struct Facts {
     pub(super) hash_key_range: HashKeyRange,
 }
 
-impl Change {
-    /// Checks that no worker has written the lease since the plan was made. `found`: the lease now.
-    pub(super) fn is_still_as_planned(&self, found: Option<&Lease>) -> Result<(), LeaseAdminError> {
-        let is_same = match (&self.former, found) {
-            (Some(former), Some(found)) => {
-                let version = |lease: &Lease| {
-                    (lease.counter, lease.owner.clone(), lease.checkpoint_owner.clone())
-                };
-                version(former) == version(found)
-            }
-            (None, None) => true,
-            _ => false,
-        };
-        if is_same {
-            return Ok(());
-        }
-        let shard_id = self.new.shard_id().to_owned();
-        Err(match found.and_then(Lease::actual_owner) {
-            Some(owner) => LeaseAdminError::OwnerAlive { shard_id, owner: owner.to_owned() },
-            None => LeaseAdminError::Changed { shard_id },
-        })
+/// Checks that no worker has written a lease since the plan was made. `found`: the lease now.
+pub(super) fn check_unchanged(
+    shard_id: &str,
+    planned: Option<&Lease>,
+    found: Option<&Lease>,
+) -> Result<(), LeaseAdminError> {
+    let version = |lease: &Lease| {
+        let Lease { counter, owner, checkpoint_owner, .. } = lease.clone();
+        (counter, owner, checkpoint_owner)
+    };
+    if planned.map(version) == found.map(version) {
+        return Ok(());
     }
+    let shard_id = shard_id.to_owned();
+    Err(match found.and_then(Lease::actual_owner) {
+        Some(owner) => LeaseAdminError::OwnerAlive { shard_id, owner: owner.to_owned() },
+        None => LeaseAdminError::Changed { shard_id },
+    })
+}
+
+/// Whether a processor may be at work on the shard.
+pub(super) fn has_processor(lease: &Lease) -> bool {
+    lease.actual_owner().is_some() && !lease.has_ended()
 }
 
 /// The reset of one shard.

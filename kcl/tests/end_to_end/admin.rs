@@ -11,7 +11,7 @@ use kinesis_testkit::{Fault, Service};
 
 use crate::paused::{Paused, config};
 use crate::probe::Probe;
-use crate::setup::{STREAM, open_shards, put, split, until};
+use crate::setup::{STREAM, open_shards, processing, put, split, until};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -135,6 +135,23 @@ async fn a_live_owner_is_named_and_no_lease_is_changed() {
     assert_eq!(owner, "w");
     let leases = admin(&paused).await.list().await.unwrap().leases;
     assert!(leases.iter().all(|lease| lease.owner.as_deref() == Some("w")), "{leases:?}");
+    worker.shutdown(DEADLINE).await.unwrap();
+    probe.assert_exact();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_owner_whose_lease_is_at_the_position_already_is_named_too() {
+    let paused = Paused::start(1).await;
+    let probe = Probe::new();
+    put(&paused.aws, &probe, 0..50).await;
+    let parent = open_shards(&paused.aws).remove(0);
+    let worker = paused.builder(&probe, config("w")).build().await.unwrap().spawn();
+    until("all records are processed", || probe.is_settled()).await;
+    split(&paused.aws, &parent).await;
+    // The children have no records, so their leases stay at the trim horizon.
+    until("the children are processed", || processing(&worker) == 2).await;
+    let refused = reset(&paused, ResetTo::Application(InitialPosition::TrimHorizon)).await;
+    assert!(matches!(refused, Err(LeaseAdminError::OwnerAlive { .. })), "{refused:?}");
     worker.shutdown(DEADLINE).await.unwrap();
     probe.assert_exact();
 }

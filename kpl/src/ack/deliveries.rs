@@ -21,8 +21,9 @@ use crate::error::DeliveryError;
 ///
 /// Each record has an outcome in the end, as with [`Delivery`].
 ///
-/// Memory: 4 bytes for each record, 16 bytes for each 64 records and each of their shards, and the results that aggregates
-/// share, about 200 bytes for each aggregate.
+/// Memory: 4 bytes for each record, 16 bytes for each 64 records and each of their shards (for each record while the
+/// buffer is full), and the results that aggregates share, about 200 bytes for each aggregate. A failed record is kept
+/// until its outcome is returned.
 ///
 /// # Cancel safety
 /// All futures of a batch may be dropped and made again, because each outcome stays here until it is returned. Dropping
@@ -55,7 +56,7 @@ pub struct Deliveries {
     order: Vec<u32>,
     /// Number of records whose outcome was taken out of its slot.
     taken: usize,
-    /// The last of those, which were not returned yet: the future of the whole batch collects them.
+    /// Outcomes that the future of the whole batch has collected, and has not returned yet.
     collected: VecDeque<Result<Receipt, DeliveryError>>,
 }
 

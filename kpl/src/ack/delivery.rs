@@ -335,6 +335,8 @@ impl Completer {
 
     /// Completes all members: they were written in one Kinesis record, each at its own index.
     pub(crate) fn complete_together(&self, receipt: Receipt) {
+        // First, so that a task that has seen the receipt finds it counted.
+        self.slot.outcomes.counters.user_records_delivered.add(self.members());
         let wakers = {
             // Under the lock: a task that found no receipt has left its waker.
             let mut state = lock(&self.slot.state);
@@ -342,7 +344,6 @@ impl Completer {
             state.outcome = Outcome::Together;
             std::mem::take(&mut state.wakers)
         };
-        self.slot.outcomes.counters.user_records_delivered.add(self.members());
         wakers.wake_all();
     }
 

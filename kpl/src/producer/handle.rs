@@ -155,10 +155,11 @@ impl Producer {
     /// [`Deliveries`](crate::Deliveries) of the batch.
     ///
     /// It does what [`send`](Self::send) of each record in turn does, at a lower cost: it hashes eight partition keys at a
-    /// time, takes locks once for each 64 records, and allocates nothing for a record. All guarantees of `send` hold,
-    /// those about order included. Records may be borrowed, raw or droppable, and may have a time to live of their own.
+    /// time, takes locks once for up to 64 records, and allocates nothing for a record that joins an aggregate. All
+    /// guarantees of `send` hold, those about order included. Records may be borrowed, raw or droppable, and may have a time to live of their own.
     ///
-    /// A batch may be larger than the buffer, and may come from an iterator without end. It enters piece by piece. Where
+    /// A batch may be larger than the buffer, and may come from an iterator without end, if its deliveries are
+    /// [taken](SendAll::take_deliveries) now and then. It enters piece by piece. Where
     /// the buffer has no room for a record, the batch waits in turn with all other callers. [`SendAll`] says how to go on
     /// behind a record that is not accepted, and how to stop half-way.
     ///

@@ -130,10 +130,18 @@ impl<'a, I: Iterator<Item = Record<'a>>> SendAll<'a, I> {
         }
     }
 
-    /// Number of records that were accepted so far, without those whose [`Deliveries`] the future has returned.
+    /// Number of records that were accepted so far, without those whose [`Deliveries`] were returned.
     #[must_use]
     pub fn accepted(&self) -> usize {
         self.deliveries.len()
+    }
+
+    /// Takes the deliveries of the records that were accepted so far.
+    ///
+    /// A very long batch needs it now and then: until they are taken, the deliveries grow with each record, and keep each
+    /// record that failed.
+    pub fn take_deliveries(&mut self) -> Deliveries {
+        std::mem::take(&mut self.deliveries)
     }
 
     /// Stops accepting records. Returns the deliveries of the accepted records, and the records that are neither accepted
@@ -225,7 +233,7 @@ impl<'a, I: Iterator<Item = Record<'a>>> Future for SendAll<'a, I> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = ready!(self.poll_accept(context));
         Poll::Ready(match outcome {
-            Ok(()) => Ok(std::mem::take(&mut self.deliveries)),
+            Ok(()) => Ok(self.take_deliveries()),
             Err(error) => {
                 let position = self.position;
                 self.position += 1;

@@ -312,6 +312,26 @@ async fn a_dropped_batch_leaves_its_turn_to_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_deliveries_of_a_long_batch_can_be_taken_while_it_goes_on() {
+    const RECORDS: usize = 500;
+    let (service, _) = noting();
+    let producer = producer(service, small(64 * KIB)).await;
+    let mut sending = producer.send_all((0..RECORDS).map(record));
+    let mut outcomes = Vec::new();
+    let last = loop {
+        match tokio::time::timeout(Duration::from_millis(1), &mut sending).await {
+            Ok(last) => break last.unwrap(),
+            Err(_) => outcomes.extend(sending.take_deliveries().await),
+        }
+        assert_eq!(sending.accepted(), 0);
+    };
+    assert!(!outcomes.is_empty(), "the batch is larger than the buffer");
+    assert!(last.len() < RECORDS);
+    outcomes.extend(last.await);
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), RECORDS);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_batch_without_end_starves_no_other_caller() {
     let (service, _) = noting();
     let producer = producer(service, small(64 * KIB)).await;

@@ -161,7 +161,7 @@ impl Producer {
     /// A batch may be larger than the buffer, and may come from an iterator without end, if its deliveries are
     /// [taken](SendAll::take_deliveries) now and then. It enters piece by piece. Where
     /// the buffer has no room for a record, the batch waits in turn with all other callers. [`SendAll`] says how to go on
-    /// behind a record that is not accepted, and how to stop half-way.
+    /// after a record that is not accepted, and how to stop half-way.
     ///
     /// ```
     /// use kinesis_testkit::LocalAws;

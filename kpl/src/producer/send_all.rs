@@ -34,7 +34,7 @@ const GROUPS_AT_A_TIME: usize = 64;
 ///
 /// # Records that are not accepted
 /// If a record is not accepted, the future resolves to a [`SendAllError`]. The records before it are accepted, and those
-/// behind it are not. Both stay here: await the future by reference, and again after an error, to go on behind the
+/// after it are not. Both stay here: await the future by reference, and again after an error, to go on after the
 /// refused record. Or take it apart with [`into_parts`](Self::into_parts).
 ///
 /// ```
@@ -53,7 +53,7 @@ const GROUPS_AT_A_TIME: usize = 64;
 ///         Ok(deliveries) => break deliveries,
 ///         Err(refused) if matches!(refused.error(), SendError::Closed { .. }) => {
 ///             let (deliveries, rest) = sending.into_parts();
-///             eprintln!("{refused}, nor {} records behind it", rest.count());
+///             eprintln!("{refused}, nor {} records after it", rest.count());
 ///             break deliveries;
 ///         }
 ///         Err(refused) => invalid.push(refused.into_record()),
@@ -101,7 +101,7 @@ pub struct SendAll<'a, I> {
     group: vec::IntoIter<Record<'a>>,
     /// Hash keys of the whole group. Those of the accepted records come first.
     hash_keys: Vec<HashKey>,
-    /// The record behind the group, if it is invalid.
+    /// The record after the group, if it is invalid.
     invalid: Option<(Record<'a>, InvalidRecord)>,
     records: Fuse<I>,
     /// Number of records to accept at a time. Small after a record found no room: the next one may find none either.
@@ -245,7 +245,7 @@ impl<'a, I: Iterator<Item = Record<'a>>> Future for SendAll<'a, I> {
 
 /// Error of [`Producer::send_all`]: a record of the batch was not accepted.
 ///
-/// The [`SendAll`] still has the deliveries of the records before it and the records behind it, if it was awaited by
+/// The [`SendAll`] still has the deliveries of the records before it and the records after it, if it was awaited by
 /// reference. The error converts into a [`SendError`].
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("record {position} of the batch was not accepted: {error}")]

@@ -18,8 +18,8 @@ const MAX_DIGITS: usize = 39;
 /// An aggregate under construction.
 ///
 /// Knows its exact sealed size at every step, in constant time. Payloads are copied into the buffer
-/// of the open aggregate. Sealing moves them within that buffer, behind the key tables, and gives
-/// back what is left of it.
+/// of the open aggregate. Sealing moves them within that buffer to make room for the key tables, and
+/// frees the unused end of the buffer.
 ///
 /// The bytes are those the KPL writes for the same records: partition keys once each in order of
 /// first use, then explicit hash keys (only those given, normalised decimal), then the records.

@@ -163,7 +163,7 @@ impl Slot {
         state: &mut SlotState,
         index: u32,
     ) -> (Option<Result<Receipt, DeliveryError>>, Option<Room>) {
-        // Perhaps since it was looked for without the lock.
+        // The receipt may have been set after the check without the lock.
         if matches!(state.outcome, Outcome::Together)
             && let Some(receipt) = self.receipt.get()
         {

@@ -102,7 +102,7 @@ pub(crate) struct Signal {
 /// The share of one producer in a budget.
 pub(crate) struct Budget {
     pool: MemoryBudget,
-    /// That of the pool, read without its lock.
+    /// The pool's limit in bytes, read without the lock of the pool.
     limit: usize,
     number: usize,
     signal: Arc<Signal>,

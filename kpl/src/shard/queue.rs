@@ -69,8 +69,8 @@ pub(crate) struct IntakeGuard<'a> {
 impl IntakeGuard<'_> {
     /// Accepts a record, whose member is added by `join`. The record is copied, or taken if it opens an aggregate.
     ///
-    /// Its room comes from `room`, and what is missing there from the budget. What is left in `room` is the caller's. It
-    /// must not be dropped while the intake is locked, because giving room back runs foreign code.
+    /// The record takes its room from `room`, and from the budget if `room` is too small. The caller keeps the rest of
+    /// `room`, and must not drop it while the intake is locked: a drop wakes waiting tasks, which runs foreign code.
     pub(crate) fn accept<T>(
         &mut self,
         record: &mut Record<'_>,

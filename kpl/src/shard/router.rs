@@ -184,8 +184,8 @@ impl ShardRouter {
         Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Accepts a record into the intake of its shard. `room` is room that was waited for. What is left of it is the
-    /// caller's.
+    /// Accepts a record into the intake of its shard. `room` is the room that the caller waited for. The record takes its
+    /// room from there, and the caller keeps the rest.
     pub(crate) fn accept(
         &self,
         record: &mut Record<'_>,

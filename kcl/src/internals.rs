@@ -24,7 +24,7 @@ pub use crate::lease::{CallError, CallErrorKind, ChildShard, LeaseStoreError};
 use crate::lease::{DynamoDbLeaseStore, Layout, WeakHeldLease, ensure_table, for_leases};
 use crate::processor::ShardContext;
 pub use crate::retrieval::{
-    Held, Page, Position, RawRecord, RawRecords, Retrieval, ShardBudget, ShardReader, Start,
+    Held, Page, PageSender, Position, RawRecord, RawRecords, Retrieval, Room, ShardSource, Start,
 };
 pub use crate::stream::list::{ListShardsError, Shard, ShardList, ShardLister};
 

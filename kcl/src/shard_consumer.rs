@@ -30,9 +30,7 @@ use crate::health::ProblemKind;
 use crate::lease::{ChildShard, HeldLease, LeaseEnd, Retry};
 use crate::metrics::Metric;
 use crate::processor::{Checkpointer, ErasedFactory, ErasedProcessor, ShardContext};
-use crate::retrieval::{
-    ByteBudget, Page, Position, Prefetch, Retrieval, ShardBudget, Start, prefetch,
-};
+use crate::retrieval::{ByteBudget, Page, Pages, Position, Retrieval, ShardBudget, Start};
 use crate::shard_state::{Event, ShardShutdown, ShardState, ShutdownReason};
 use crate::snapshot::ShardStatus;
 
@@ -239,13 +237,13 @@ impl ShardConsumer {
     }
 
     /// Starts to read after the checkpoint. `None`: the shard is finished.
-    fn read(&mut self) -> Option<Prefetch> {
+    fn read(&mut self) -> Option<Pages> {
         let worker = &self.worker;
         let lease = self.held_lease.lease();
         let initial_position = worker.config.initial_position;
         let position = Position::start(&lease.checkpoint, lease.resume_from, initial_position)?;
         tracing::info!(shard_id = self.held_lease.shard_id(), ?position, "reading");
-        let reader = worker.retrieval.open(Start {
+        let source = worker.retrieval.open(Start {
             status: Arc::clone(&self.status),
             position,
             stream: lease.stream,
@@ -253,7 +251,7 @@ impl ShardConsumer {
             seed: self.random.u64(..),
         });
         let budget = ShardBudget::new(&worker.budget);
-        Some(prefetch(&*worker.executor, reader, budget, Arc::clone(&self.status)))
+        Some(Pages::read(&*worker.executor, source, budget, Arc::clone(&self.status)))
     }
 
     fn deaggregator(&self) -> Deaggregator {

@@ -12,7 +12,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kcl::internals::{
     Executor, InjectedWorker, Lease, LeaseStore, ListShardsError, Retrieval, Shard, ShardList,
-    ShardLister, ShardReader, Start, WorkerParts,
+    ShardLister, ShardSource, Start, WorkerParts,
 };
 use kcl::{Clock, ConsumerConfig, InitialPosition, ShardContext};
 use kinesis_aggregation::{HashKey, HashKeyRange};
@@ -164,7 +164,7 @@ impl ShardLister for Shards {
 struct Empty(Arc<Tally>);
 
 impl Retrieval for Empty {
-    fn open(&self, start: Start) -> Box<dyn ShardReader> {
+    fn open(&self, start: Start) -> Box<dyn ShardSource> {
         let mut counts = self.0.counts();
         counts.readers += 1;
         counts.read.insert(start.shard_id().to_owned());

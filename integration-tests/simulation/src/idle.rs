@@ -2,7 +2,7 @@
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use kcl::internals::{Page, ShardBudget, ShardReader};
+use kcl::internals::{PageSender, ShardSource};
 use kcl::{ProcessorError, RecordBatch, RecordProcessor, ShardEnd, Shutdown, WorkerError};
 
 /// Does nothing, and writes no checkpoint.
@@ -27,8 +27,8 @@ impl RecordProcessor for IdleProcessor {
 #[derive(Debug)]
 pub struct SilentShard;
 
-impl ShardReader for SilentShard {
-    fn next_page<'a>(&'a mut self, _: &'a ShardBudget) -> BoxFuture<'a, Result<Page, WorkerError>> {
+impl ShardSource for SilentShard {
+    fn run(self: Box<Self>, _: PageSender) -> BoxFuture<'static, Result<(), WorkerError>> {
         std::future::pending().boxed()
     }
 }

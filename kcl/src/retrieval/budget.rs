@@ -1,6 +1,6 @@
-//! Memory of fetched records: one page is read ahead of the processor, within the worker's byte budget.
+//! Memory of fetched records: the worker's byte budget.
 //!
-//! A reader reserves the bytes of a page before it asks for it ([`ShardBudget::reserve`]). The page holds
+//! A source reserves the bytes of a page before it receives it ([`ShardBudget::reserve`]). The page holds
 //! them ([`Held`]) until the processor has taken its records. A shard holds one page in process and one ahead.
 //!
 //! Records that the processor keeps hold the bytes of their page ([`HeldBytes`]), so that less is read ahead. They do
@@ -10,13 +10,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, Semaphore, mpsc};
-
-use super::{Page, ShardReader};
-use crate::error::WorkerError;
-use crate::executor::Executor;
-use crate::snapshot::ShardStatus;
-use crate::task::Task;
+use tokio::sync::{Notify, Semaphore};
 
 /// Most bytes that the service returns in one call, approximately.
 pub(super) const MAX_PAGE_BYTES: u64 = 10 << 20;
@@ -73,7 +67,7 @@ impl ByteBudget {
 
 /// One shard's access to the budget.
 #[derive(Debug)]
-pub struct ShardBudget {
+pub(crate) struct ShardBudget {
     budget: Arc<ByteBudget>,
     pages: Arc<Pages>,
 }
@@ -100,7 +94,7 @@ impl ShardBudget {
     ///
     /// # Cancel safety
     /// A call that is dropped takes nothing.
-    pub async fn reserve(&self, bytes: u64) -> Held {
+    pub(crate) async fn reserve(&self, bytes: u64) -> Held {
         let bytes = usize::try_from(bytes)
             .unwrap_or(usize::MAX)
             .min(self.budget.capacity)
@@ -202,62 +196,6 @@ impl Drop for HeldPage {
 /// Bytes that a page may have when `shards` shards are active.
 fn page_share(budget: u64, shards: usize) -> u64 {
     (budget / (2 * shards.max(1) as u64)).clamp(MIN_PAGE_BYTES, MAX_PAGE_BYTES)
-}
-
-/// The pages of a shard, in order. Reading stops when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Prefetch {
-    /// Boxed, because a channel takes memory for 32 pages even if it is empty.
-    pages: mpsc::Receiver<Box<Page>>,
-    task: Task<Result<(), WorkerError>>,
-}
-
-/// Starts the task that reads a shard. At most one page waits while the last one taken is processed.
-pub(crate) fn prefetch(
-    executor: &dyn Executor,
-    reader: Box<dyn ShardReader>,
-    budget: ShardBudget,
-    status: Arc<ShardStatus>,
-) -> Prefetch {
-    let (sender, pages) = mpsc::channel(1);
-    let run = run(reader, budget, status, sender);
-    Prefetch { pages, task: Task::spawn(executor, "the reader of a shard", run) }
-}
-
-async fn run(
-    mut reader: Box<dyn ShardReader>,
-    budget: ShardBudget,
-    status: Arc<ShardStatus>,
-    pages: mpsc::Sender<Box<Page>>,
-) -> Result<(), WorkerError> {
-    // After an error, the receiver is gone, because the shard was given up.
-    while let Ok(slot) = pages.reserve().await {
-        let page = reader.next_page(&budget).await?;
-        if !page.records.is_empty() {
-            status.fetched(page.millis_behind_latest, page.records.spread());
-        }
-        let last = page.end.is_some();
-        slot.send(Box::new(page));
-        if last {
-            break;
-        }
-    }
-    Ok(())
-}
-
-impl Prefetch {
-    /// Waits for the next page with records, or the last one of the shard.
-    ///
-    /// # Cancel safety
-    /// A call that is dropped loses no page.
-    pub(crate) async fn next(&mut self) -> Result<Page, WorkerError> {
-        if let Some(page) = self.pages.recv().await {
-            return Ok(*page);
-        }
-        (&mut self.task).await??;
-        // The caller has taken the last page, and asks for no more.
-        std::future::pending().await
-    }
 }
 
 #[cfg(test)]

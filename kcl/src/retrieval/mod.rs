@@ -1,13 +1,16 @@
 //! Reading one shard.
 //!
-//! A way to read a shard implements [`Retrieval`] and [`ShardReader`]. [`polling`] does, by GetRecords. A second way,
-//! such as enhanced fan-out, is a module of its own beside it. `SchedulerBuilder::build` chooses the way: it sets
-//! `Worker::retrieval`. What every way needs is here: the [`Position`] to start at, the [`Page`], the [`budget`] that
-//! bounds memory, the task that reads one page ahead of the processor, and the [`watch`](shard_watch) over what may
-//! have happened to the shard while it was not read.
+//! A way to read a shard implements [`Retrieval`] and [`ShardSource`]. [`polling`] does, by GetRecords.
+//! `SchedulerBuilder::build` chooses the way: it sets `Worker::retrieval`. What every way needs is here: the
+//! [`Position`] to start at, the [`Page`], the way of pages to the consumer ([`pages`]), the [`budget`] that bounds
+//! memory, and the [`watch`](shard_watch) over what may have happened to the shard while it was not read.
+//!
+//! A source runs as a task of its own until it is dropped. To read from another position, or not at all for a while,
+//! the consumer drops the source and opens another one later.
 
 mod budget;
 mod failure;
+mod pages;
 mod polling;
 mod raw_records;
 mod shard_watch;
@@ -19,8 +22,10 @@ use std::time::SystemTime;
 
 use futures::future::BoxFuture;
 
-pub(crate) use self::budget::{ByteBudget, HeldBytes, HeldPage, Prefetch, prefetch};
-pub use self::budget::{Held, ShardBudget};
+pub use self::budget::Held;
+pub(crate) use self::budget::{ByteBudget, HeldBytes, HeldPage, ShardBudget};
+pub(crate) use self::pages::Pages;
+pub use self::pages::{PageSender, Room};
 pub(crate) use self::polling::PollingRetrieval;
 #[cfg(any(test, feature = "testing", feature = "internals"))]
 pub use self::raw_records::RawRecord;
@@ -32,38 +37,35 @@ use crate::lease::{ChildShard, StreamIdentity};
 use crate::sequence::SequenceNumber;
 use crate::snapshot::ShardStatus;
 
-/// A way to read shards: opens a reader for each shard that the worker owns.
+/// A way to read shards: opens a source for each shard that the worker owns.
 pub trait Retrieval: Send + Sync {
-    /// A reader of one shard. It has read nothing yet.
-    fn open(&self, start: Start) -> Box<dyn ShardReader>;
+    /// A source of one shard. It has read nothing yet.
+    fn open(&self, start: Start) -> Box<dyn ShardSource>;
 }
 
 /// The shard to read, and the position to start at.
 #[derive(Debug)]
 pub struct Start {
-    /// Names the shard. The reader notes its failures and its progress here.
+    /// Names the shard. The source notes its failures and its progress here.
     pub(crate) status: Arc<ShardStatus>,
     pub position: Position,
     /// The stream that the lease names, if it names one.
     pub(crate) stream: Option<StreamIdentity>,
     /// Time up to which all records were read and checkpointed, as the lease notes it.
     pub(crate) read_to: Option<SystemTime>,
-    /// Seed of all random choices of the reader.
+    /// Seed of all random choices of the source.
     pub seed: u64,
 }
 
-/// Reads one shard, page by page, in the order of the shard.
-pub trait ShardReader: Send {
-    /// Reads the next page that has records, or the last page of the shard. It retries until there is one, and
-    /// reserves the page's bytes in `budget` before each call.
+/// Reads one shard.
+pub trait ShardSource: Send {
+    /// Reads the shard in its order, and sends each page that has records, and the last page of the shard. Reading
+    /// stops when the future is dropped.
     ///
     /// # Errors
     /// The shard cannot be read any more, because its stream was deleted or created again. The worker ends.
     /// Every other failure is retried.
-    fn next_page<'a>(
-        &'a mut self,
-        budget: &'a ShardBudget,
-    ) -> BoxFuture<'a, Result<Page, WorkerError>>;
+    fn run(self: Box<Self>, pages: PageSender) -> BoxFuture<'static, Result<(), WorkerError>>;
 }
 
 /// The position in a shard to read from.

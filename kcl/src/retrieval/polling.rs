@@ -23,7 +23,7 @@ use self::pacing::{Pacer, PageSize};
 use super::failure::{Failure, FailureKind};
 use super::shard_watch::{ShardWatch, Standing};
 use super::stream_check::StreamCheck;
-use super::{Held, Page, Position, RawRecords, Retrieval, ShardBudget, ShardReader, Start};
+use super::{Held, Page, PageSender, Position, RawRecords, Retrieval, ShardSource, Start};
 use crate::clock::Clock;
 use crate::config::ConsumerConfig;
 use crate::current_stream::CurrentStream;
@@ -81,7 +81,7 @@ impl PollingRetrieval {
 }
 
 impl Retrieval for PollingRetrieval {
-    fn open(&self, start: Start) -> Box<dyn ShardReader> {
+    fn open(&self, start: Start) -> Box<dyn ShardSource> {
         Box::new(Polling::new(self, start))
     }
 }
@@ -104,12 +104,20 @@ struct Polling {
     backoff: Backoff,
 }
 
-impl ShardReader for Polling {
-    fn next_page<'a>(
-        &'a mut self,
-        budget: &'a ShardBudget,
-    ) -> BoxFuture<'a, Result<Page, WorkerError>> {
-        Self::next_page(self, budget).boxed()
+impl ShardSource for Polling {
+    fn run(mut self: Box<Self>, pages: PageSender) -> BoxFuture<'static, Result<(), WorkerError>> {
+        async move {
+            loop {
+                let room = pages.room().await;
+                let page = self.next_page(&pages).await?;
+                let is_last = page.end.is_some();
+                room.send(page);
+                if is_last {
+                    return Ok(());
+                }
+            }
+        }
+        .boxed()
     }
 }
 
@@ -141,7 +149,7 @@ impl Polling {
     /// Reads the next page that has records, or the last page of the shard. Retries until there is one.
     ///
     /// At the tip it sleeps most of the time. Calls are boxed, so that their state takes memory only while they run.
-    async fn next_page(&mut self, budget: &ShardBudget) -> Result<Page, WorkerError> {
+    async fn next_page(&mut self, pages: &PageSender) -> Result<Page, WorkerError> {
         loop {
             tokio::time::sleep(self.pacer.delay(self.clock.now())).await;
             match self.watch.standing().await? {
@@ -150,10 +158,10 @@ impl Polling {
                     self.recover(&failure).await;
                     continue;
                 }
-                Standing::ShardIsGone => return Ok(self.vanished(budget).await),
+                Standing::ShardIsGone => return Ok(self.vanished(pages).await),
             }
-            let limit = self.size.limit(budget.share(), self.pacer.page_bytes(self.clock.now()));
-            let mut held = budget.reserve(self.size.expected_memory(limit)).await;
+            let limit = self.size.limit(pages.share(), self.pacer.page_bytes(self.clock.now()));
+            let mut held = pages.memory(self.size.expected_memory(limit)).await;
             match Box::pin(self.read(limit)).await {
                 Ok(answer) => {
                     self.succeeded();
@@ -360,7 +368,7 @@ impl Polling {
     }
 
     /// The last page of a shard that the stream no longer lists, because its retention is over.
-    async fn vanished(&self, budget: &ShardBudget) -> Page {
+    async fn vanished(&self, pages: &PageSender) -> Page {
         tracing::error!(
             shard_id = self.status.shard_id(),
             "the shard does not exist any more: records that were not read before the end of their retention are lost"
@@ -369,7 +377,7 @@ impl Polling {
             records: RawRecords::default(),
             millis_behind_latest: None,
             end: Some(Vec::new()),
-            held: budget.reserve(0).await,
+            held: pages.memory(0).await,
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::health::ProblemLog;
 use crate::lease::{Lease, Recorder};
 use crate::metrics::Meter;
 use crate::processor::{RecordBatch, RecordProcessor, ShardEnd, Shutdown};
-use crate::retrieval::{RawRecord, ShardReader};
+use crate::retrieval::{PageSender, RawRecord, ShardSource};
 use crate::snapshot::Totals;
 
 const SHARD: &str = "shardId-000000000000";
@@ -33,7 +33,7 @@ struct Pages {
 }
 
 impl Retrieval for Pages {
-    fn open(&self, _: Start) -> Box<dyn ShardReader> {
+    fn open(&self, _: Start) -> Box<dyn ShardSource> {
         Box::new(Reader { all: *self, read: 0 })
     }
 }
@@ -43,29 +43,27 @@ struct Reader {
     read: u64,
 }
 
-impl ShardReader for Reader {
-    fn next_page<'a>(
-        &'a mut self,
-        budget: &'a ShardBudget,
-    ) -> BoxFuture<'a, Result<Page, WorkerError>> {
+impl ShardSource for Reader {
+    fn run(mut self: Box<Self>, pages: PageSender) -> BoxFuture<'static, Result<(), WorkerError>> {
         async move {
-            if self.read == self.all.pages {
-                std::future::pending::<()>().await;
+            while self.read < self.all.pages {
+                let room = pages.room().await;
+                let first = self.read * self.all.records;
+                self.read += 1;
+                let records = (first..first + self.all.records).map(|number| RawRecord {
+                    sequence_number: number.to_string().parse().unwrap(),
+                    partition_key: Some("key".to_owned()),
+                    data: Bytes::from_static(b"data"),
+                    arrival: None,
+                });
+                room.send(Page {
+                    records: records.collect(),
+                    millis_behind_latest: Some(60_000),
+                    end: None,
+                    held: pages.memory(1).await,
+                });
             }
-            let first = self.read * self.all.records;
-            self.read += 1;
-            let records = (first..first + self.all.records).map(|number| RawRecord {
-                sequence_number: number.to_string().parse().unwrap(),
-                partition_key: Some("key".to_owned()),
-                data: Bytes::from_static(b"data"),
-                arrival: None,
-            });
-            Ok(Page {
-                records: records.collect(),
-                millis_behind_latest: Some(60_000),
-                end: None,
-                held: budget.reserve(1).await,
-            })
+            std::future::pending().await
         }
         .boxed()
     }

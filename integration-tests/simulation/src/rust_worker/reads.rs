@@ -7,7 +7,7 @@ use fastrand::Rng;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kcl::WorkerError;
-use kcl::internals::{Page, Position, Retrieval, ShardBudget, ShardReader, Start};
+use kcl::internals::{Page, PageSender, Position, Retrieval, ShardSource, Start};
 
 use crate::network::Network;
 use crate::stream::{self, Stream};
@@ -23,7 +23,7 @@ pub(super) struct SimulatedReads {
 }
 
 impl Retrieval for SimulatedReads {
-    fn open(&self, start: Start) -> Box<dyn ShardReader> {
+    fn open(&self, start: Start) -> Box<dyn ShardSource> {
         let next = match &start.position {
             Position::At(sequence) => stream::first_of(sequence),
             Position::After(sequence) => stream::first_of(sequence) + stream::MOST_MEMBERS,
@@ -50,11 +50,11 @@ struct Reader {
 }
 
 impl Reader {
-    async fn read(&mut self, budget: &ShardBudget) -> Page {
+    async fn read(&mut self, pages: &PageSender) -> Page {
         loop {
             self.sleep(5, 300).await;
             let most = self.random.usize(1..MOST_RECORDS);
-            let mut held = budget.reserve((most * RECORD_BYTES) as u64).await;
+            let mut held = pages.memory((most * RECORD_BYTES) as u64).await;
             let trouble = !self.network.is_calm();
             if trouble && self.random.u32(..20) == 0 {
                 // Failed or throttled: tried again after a pause.
@@ -91,11 +91,19 @@ impl Reader {
     }
 }
 
-impl ShardReader for Reader {
-    fn next_page<'a>(
-        &'a mut self,
-        budget: &'a ShardBudget,
-    ) -> BoxFuture<'a, Result<Page, WorkerError>> {
-        async move { Ok(self.read(budget).await) }.boxed()
+impl ShardSource for Reader {
+    fn run(mut self: Box<Self>, pages: PageSender) -> BoxFuture<'static, Result<(), WorkerError>> {
+        async move {
+            loop {
+                let room = pages.room().await;
+                let page = self.read(&pages).await;
+                let is_last = page.end.is_some();
+                room.send(page);
+                if is_last {
+                    return Ok(());
+                }
+            }
+        }
+        .boxed()
     }
 }

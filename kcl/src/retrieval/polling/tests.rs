@@ -16,7 +16,7 @@ use crate::health::ProblemLog;
 use crate::lease::StreamIdentity;
 use crate::metrics::Meter;
 use crate::progress::Progress;
-use crate::retrieval::ByteBudget;
+use crate::retrieval::{ByteBudget, ShardBudget, pages};
 use crate::sequence::SequenceNumber;
 use crate::snapshot::Totals;
 
@@ -67,7 +67,7 @@ impl Paused {
 
 struct Reader {
     polling: Polling,
-    budget: ShardBudget,
+    pages: PageSender,
 }
 
 impl Reader {
@@ -106,15 +106,14 @@ impl Reader {
             clock,
             7,
         );
+        let budget = ShardBudget::new(&ByteBudget::new(64 << 20));
+        let (pages, _) = pages::channel(budget, Arc::clone(&status));
         let start = Start { status, position, stream: None, read_to: None, seed: 1 };
-        Self {
-            polling: Polling::new(&retrieval, start),
-            budget: ShardBudget::new(&ByteBudget::new(64 << 20)),
-        }
+        Self { polling: Polling::new(&retrieval, start), pages }
     }
 
     async fn page(&mut self) -> Page {
-        let read = self.polling.next_page(&self.budget);
+        let read = self.polling.next_page(&self.pages);
         tokio::time::timeout(Duration::from_secs(3600), read).await.unwrap().unwrap()
     }
 
@@ -184,8 +183,8 @@ async fn called(aws: &LocalAws, operation: &str, times: u64) {
 #[tokio::test(start_paused = true)]
 async fn a_reader_holds_the_memory_of_a_call_only_while_it_runs() {
     let aws = Paused::start().await;
-    let Reader { mut polling, budget } = aws.reader(Position::Latest).await;
-    let waiting = size_of_val(&polling.next_page(&budget));
+    let Reader { mut polling, pages } = aws.reader(Position::Latest).await;
+    let waiting = size_of_val(&polling.next_page(&pages));
     assert!(waiting < 1024, "{waiting} bytes");
 }
 
@@ -313,7 +312,7 @@ async fn a_stream_that_is_gone_for_a_while_is_an_error() {
     paused.put(3..4).await;
     assert_eq!(reader.read(1).await, numbers(3..4));
     paused.client().delete_stream().stream_name(STREAM).send().await.unwrap();
-    let Err(WorkerError::StreamDeleted { stream }) = reader.polling.next_page(&reader.budget).await
+    let Err(WorkerError::StreamDeleted { stream }) = reader.polling.next_page(&reader.pages).await
     else {
         panic!("the stream is gone");
     };

@@ -13,7 +13,7 @@ use crate::clock::SystemClock;
 use crate::coordinator::FleetView;
 use crate::lease::{Lease, Recorder};
 use crate::processor::ShardContext;
-use crate::retrieval::{Retrieval, ShardReader, Start};
+use crate::retrieval::{Retrieval, ShardSource, Start};
 
 const SHARD: &str = "shardId-000000000000";
 const KIND: ProblemKind = ProblemKind::ReadsFailing;
@@ -22,7 +22,7 @@ const KIND: ProblemKind = ProblemKind::ReadsFailing;
 struct Quiet;
 
 impl Retrieval for Quiet {
-    fn open(&self, _: Start) -> Box<dyn ShardReader> {
+    fn open(&self, _: Start) -> Box<dyn ShardSource> {
         Box::new(SilentShard)
     }
 }

@@ -6,7 +6,7 @@ pub mod facade;
 use std::time::Duration;
 
 /// The unit of a metric's values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unit {
     /// A number of things.
     Count,

@@ -80,12 +80,6 @@ pub(crate) fn is_credentials_refused(code: &str) -> bool {
     matches!(class_of(code), Some(RetryClass::CredentialsRefused | RetryClass::SignatureExpired))
 }
 
-/// Whether an answer refuses the data of a request. Other answers are about the caller, its rate, or the service.
-#[cfg(feature = "cloudwatch")]
-pub(crate) fn blames_data(code: &str) -> bool {
-    matches!(class_of(code), None | Some(RetryClass::Rejected))
-}
-
 /// Whether a request that was answered with this HTTP status and code may have been written.
 pub(crate) fn answer_may_follow_a_write(status: u16, code: &str) -> bool {
     // With such a status, the request was refused before anything was written.

@@ -8,6 +8,7 @@ use super::metrics::{
     ERROR_CODE, MetricsGranularity, MetricsLevel, NAMESPACE_RULE, SHARD_ID, STREAM_NAME,
     is_namespace, is_printable,
 };
+use crate::metrics::cloudwatch::series::MAX_DIMENSION_VALUE;
 
 /// Settings of publishing the metrics to CloudWatch.
 ///
@@ -68,9 +69,8 @@ impl Default for CloudWatchConfig {
 /// Most additional dimensions of a datum. CloudWatch takes 30, and three are the producer's.
 const MAX_DIMENSIONS: usize = 27;
 
-/// Most bytes of the name and the value of a dimension.
+/// Most bytes of the name of a dimension.
 const MAX_DIMENSION_NAME: usize = 255;
-pub(crate) const MAX_DIMENSION_VALUE: usize = 1024;
 
 impl CloudWatchConfig {
     pub(crate) fn validate(&self) -> Result<(), InvalidConfig> {

@@ -25,7 +25,7 @@ use crate::logs::LogGate;
 #[cfg(feature = "cloudwatch")]
 use crate::metrics::CloudWatchConfig;
 #[cfg(feature = "cloudwatch")]
-use crate::metrics::cloudwatch::{CloudWatch, Collected, Publisher};
+use crate::metrics::cloudwatch::{CloudWatch, LAST_UPLOAD};
 #[cfg(feature = "metrics")]
 use crate::metrics::facade::FacadeSink;
 use crate::producer::BuildError;
@@ -229,12 +229,10 @@ pub(crate) async fn start(
     let ended = CancellationToken::new();
     #[cfg(feature = "cloudwatch")]
     if let Some(cloudwatch) = cloudwatch {
-        let collected = Collected::new(cloudwatch.config.level);
-        sender.meter.add_sink(collected.clone());
-        let name = stream_name(&stream).into();
-        let publisher = Publisher::new(cloudwatch, name, collected, seed ^ 2);
+        let (sink, publisher) = cloudwatch.publish(stream_name(&stream).into(), seed ^ 2);
+        sender.meter.add_sink(sink);
         let (watcher, ended) = (Arc::clone(&shards), ended.clone());
-        tasks.spawn(async move { watched(&watcher, publisher.run(ended)).await });
+        tasks.spawn(async move { watched(&watcher, publisher.run(ended, LAST_UPLOAD)).await });
     }
     let watcher = Arc::clone(&shards);
     tasks.spawn(async move {

@@ -14,19 +14,26 @@ use futures::future::BoxFuture;
 use kinesis_common::client::behavior_version;
 use kinesis_common::error_text::{Request, message_text};
 use kinesis_common::metrics::{Unit, milliseconds};
+use kinesis_common::retry_class::RetryClass;
 
 use super::super::histogram;
 use super::series::{Datum, MAX_VALUES, Values};
-use super::{UploadError, Uploader};
-use crate::retry;
+use super::uploader::{UploadError, Uploader};
 
-pub(super) struct SdkUploader {
+/// Puts the metrics of one namespace.
+#[derive(Debug)]
+pub(crate) struct SdkUploader {
     client: Client,
     namespace: String,
 }
 
 impl SdkUploader {
-    pub(super) fn new(sdk_config: &SdkConfig, namespace: &str) -> Self {
+    /// `retry_partition`: name of the quota of retries, which all clients of that name in the process share.
+    pub(crate) fn new(
+        sdk_config: &SdkConfig,
+        namespace: &str,
+        retry_partition: &'static str,
+    ) -> Self {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(Duration::from_secs(3))
             .operation_attempt_timeout(Duration::from_secs(6))
@@ -34,7 +41,7 @@ impl SdkUploader {
             .build();
         let config = Builder::from(sdk_config)
             .behavior_version(behavior_version())
-            .retry_partition(RetryPartition::custom("kpl-metrics").build())
+            .retry_partition(RetryPartition::custom(retry_partition).build())
             .retry_config(RetryConfig::standard().with_max_attempts(3))
             .timeout_config(timeouts)
             .build();
@@ -68,22 +75,22 @@ impl Uploader for SdkUploader {
 
 /// Whether an answer refuses the data. Other answers are about the caller, its rate, or the service.
 fn is_refusal(status: u16, code: &str) -> bool {
-    matches!(status, 400 | 413 | 422) && retry::blames_data(code)
+    matches!(status, 400 | 413 | 422)
+        && matches!(RetryClass::of(code), None | Some(RetryClass::Rejected))
 }
 
 /// Converts a datum. More than one results if it has more values than CloudWatch takes in one.
 fn metric_data(datum: Datum) -> Vec<MetricDatum> {
     let Datum { series, values } = datum;
-    let definition = series.metric.definition();
     let dimensions: Vec<_> = series
         .dimensions
         .iter()
         .map(|(name, value)| Dimension::builder().name(&**name).value(&**value).build())
         .collect();
     let empty = MetricDatum::builder()
-        .metric_name(definition.name)
+        .metric_name(series.metric)
         .set_dimensions(Some(dimensions))
-        .unit(match definition.unit {
+        .unit(match series.unit {
             Unit::Count => StandardUnit::Count,
             Unit::Bytes => StandardUnit::Bytes,
             Unit::Milliseconds => StandardUnit::Milliseconds,
@@ -117,7 +124,6 @@ fn metric_data(datum: Datum) -> Vec<MetricDatum> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::names::Metric;
     use super::super::series::Series;
     use super::*;
 
@@ -159,7 +165,8 @@ mod tests {
     #[test]
     fn times_are_values_and_counts_in_data_that_cloudwatch_takes() {
         let series = Series {
-            metric: Metric::BufferingTime,
+            metric: "BufferingTime",
+            unit: Unit::Milliseconds,
             dimensions: vec![("StreamName".into(), "s".into())],
         };
         let times = (0..290).map(|bucket| (bucket, 2)).collect();

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::series::{Collected, Pending, Series};
-use super::{CloudWatch, Uploader};
+use super::series::{Collected, Dimensions, Pending, Series, Source};
+use super::uploader::{UploadError, Uploader};
 use crate::clock;
 use crate::logs::LogGate;
 
@@ -14,13 +14,19 @@ use crate::logs::LogGate;
 const MAX_DATA: usize = 1000;
 const MAX_BYTES: usize = 800_000;
 
-/// Time limit of the last upload, after the sender has ended.
-const LAST_UPLOAD: Duration = Duration::from_secs(5);
+/// Returns the dimensions of the series that measurements of a source count for.
+pub(crate) type SeriesOf<S> = Box<dyn Fn(&S) -> Vec<Dimensions> + Send>;
 
-pub(crate) struct Publisher {
-    collected: Collected,
+/// Receives the result of each upload.
+pub(crate) type OnUpload = Box<dyn FnMut(Result<(), &UploadError>) + Send>;
+
+/// Uploads what is collected. A call that fails or hangs holds up nothing but the next upload.
+pub(crate) struct Publisher<S> {
+    collected: Collected<S>,
+    series_of: SeriesOf<S>,
     pending: Pending,
     uploader: Arc<dyn Uploader>,
+    on_upload: OnUpload,
     interval: Duration,
     rng: fastrand::Rng,
     /// The last series of the call that failed: the next upload begins after it, so that it does not block the others.
@@ -32,19 +38,22 @@ pub(crate) struct Publisher {
     dropped: LogGate,
 }
 
-impl Publisher {
+impl<S: Source> Publisher<S> {
+    /// `interval`: time between two uploads, jittered by a tenth.
     pub(crate) fn new(
-        cloudwatch: CloudWatch,
-        stream: Arc<str>,
-        collected: Collected,
+        collected: Collected<S>,
+        series_of: SeriesOf<S>,
+        uploader: Arc<dyn Uploader>,
+        interval: Duration,
         seed: u64,
     ) -> Self {
-        let CloudWatch { config, uploader } = cloudwatch;
         Self {
             collected,
-            pending: Pending::new(&config, stream),
+            series_of,
+            pending: Pending::default(),
             uploader,
-            interval: config.upload_interval,
+            on_upload: Box::new(|_| {}),
+            interval,
             rng: fastrand::Rng::with_seed(seed),
             resume: None,
             is_failing: false,
@@ -54,11 +63,14 @@ impl Publisher {
         }
     }
 
-    /// Uploads until `ended`, and then once more, for at most [`LAST_UPLOAD`].
-    pub(crate) async fn run(mut self, ended: CancellationToken) {
+    /// Uploads until `ended`, and then once more, for at most `last_upload`.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, what was not uploaded is lost.
+    pub(crate) async fn run(mut self, ended: CancellationToken, last_upload: Duration) {
         let limit = async {
             ended.cancelled().await;
-            tokio::time::sleep(LAST_UPLOAD).await;
+            tokio::time::sleep(last_upload).await;
         };
         let finished = tokio::select! {
             biased;
@@ -87,7 +99,7 @@ impl Publisher {
 
     /// Uploads all data. Data whose upload fails is kept, and merged with later data.
     async fn upload(&mut self) {
-        self.pending.absorb(self.collected.take());
+        self.pending.absorb(self.collected.take(), &self.series_of);
         let dropped = std::mem::take(&mut self.pending.dropped);
         if dropped > 0
             && let Some(left_out) = self.dropped.pass(clock::now())
@@ -111,7 +123,9 @@ impl Publisher {
                 return;
             }
             let sent: Vec<_> = data.iter().map(|datum| datum.series.clone()).collect();
-            match self.uploader.put(data).await {
+            let result = self.uploader.put(data).await;
+            (self.on_upload)(result.as_ref().map(|()| ()));
+            match result {
                 Ok(()) => self.pending.complete(&sent),
                 Err(error) if error.is_refused => {
                     self.pending.complete(&sent);

@@ -5,18 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kinesis_common::metrics::Unit;
+use kinesis_common::sync::Mutex;
 
 use super::super::histogram;
-use super::super::names::Metric;
-use super::super::{Sample, Sink};
-use crate::config::cloudwatch::{CloudWatchConfig, MAX_DIMENSION_VALUE};
-use crate::config::metrics::{
-    ERROR_CODE, MetricsGranularity, MetricsLevel, SHARD_ID, STREAM_NAME, is_printable,
-};
-use crate::sync::{Mutex, lock};
+use crate::config::metrics::is_printable;
 
 /// Most series that are kept, before and after they are spread to their dimensions. Each takes about 300 bytes.
 const MAX_SERIES: usize = 20_000;
+
+/// Most bytes of the value of a dimension.
+pub(crate) const MAX_DIMENSION_VALUE: usize = 1024;
 
 /// Most different values of a datum. More values are sent as several data.
 pub(super) const MAX_VALUES: usize = 150;
@@ -44,14 +42,15 @@ impl Default for Values {
 }
 
 impl Values {
-    fn add(&mut self, sample: &Sample<'_>) {
-        self.count += sample.count;
-        self.sum += sample.value * sample.count as f64;
-        self.least = self.least.min(sample.value);
-        self.most = self.most.max(sample.value);
-        if sample.metric.definition().unit == Unit::Milliseconds {
-            let bucket = histogram::bucket_of(Duration::from_secs_f64(sample.value / 1e3));
-            *self.times.entry(bucket as u16).or_default() += sample.count;
+    /// Adds a value that was measured `count` times.
+    fn add(&mut self, unit: Unit, value: f64, count: u64) {
+        self.count += count;
+        self.sum += value * count as f64;
+        self.least = self.least.min(value);
+        self.most = self.most.max(value);
+        if unit == Unit::Milliseconds {
+            let bucket = histogram::bucket_of(Duration::from_secs_f64(value / 1e3));
+            *self.times.entry(bucket as u16).or_default() += count;
         }
     }
 
@@ -66,46 +65,72 @@ impl Values {
     }
 }
 
-type Finest = (Metric, Option<Arc<str>>, Option<Arc<str>>);
+/// What a measurement belongs to at the finest: a metric, and what its dimensions are made of.
+pub(crate) trait Source: Ord + Clone + Send + 'static {
+    /// Name of the metric.
+    fn metric(&self) -> &'static str;
 
-/// Measurements since the last upload, by the finest dimensions. Clones share them.
-#[derive(Clone)]
-pub(crate) struct Collected {
-    level: MetricsLevel,
-    series: Arc<Mutex<BTreeMap<Finest, Values>>>,
+    /// Unit of its values.
+    fn unit(&self) -> Unit;
+
+    /// The source that takes the measurements of further shards when there is no room for them.
+    fn without_shard(&self) -> Self;
 }
 
-impl Collected {
-    /// Does not collect metrics above `level`.
-    pub(crate) fn new(level: MetricsLevel) -> Self {
-        Self { level, series: Arc::default() }
-    }
+/// Measurements since the last upload, by their sources. Clones share them.
+#[derive(Debug)]
+pub(crate) struct Collected<S>(Arc<Mutex<BTreeMap<S, Values>>>);
 
-    pub(super) fn take(&self) -> BTreeMap<Finest, Values> {
-        std::mem::take(&mut lock(&self.series))
+impl<S> Clone for Collected<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
     }
 }
 
-impl Sink for Collected {
-    fn record(&mut self, sample: Sample<'_>) {
-        if self.level < sample.metric.definition().level {
-            return;
-        }
-        let mut series = lock(&self.series);
-        let mut key = (sample.metric, sample.shard.cloned(), sample.code.cloned());
-        if series.len() >= MAX_SERIES && !series.contains_key(&key) {
-            // Too many shards in one interval: further ones count for the stream.
-            key.1 = None;
-        }
-        series.entry(key).or_default().add(&sample);
+impl<S> Default for Collected<S> {
+    fn default() -> Self {
+        Self(Arc::default())
     }
+}
+
+impl<S: Source> Collected<S> {
+    /// Adds a value that was measured `count` times.
+    pub(crate) fn add(&self, source: S, value: f64, count: u64) {
+        let unit = source.unit();
+        let mut sources = self.0.lock();
+        let source = match sources.len() >= MAX_SERIES && !sources.contains_key(&source) {
+            // Too many shards in one interval.
+            true => source.without_shard(),
+            false => source,
+        };
+        sources.entry(source).or_default().add(unit, value, count);
+    }
+
+    /// Takes all measurements.
+    pub(crate) fn take(&self) -> BTreeMap<S, Values> {
+        std::mem::take(&mut self.0.lock())
+    }
+}
+
+/// Names and values of dimensions.
+pub(crate) type Dimensions = Vec<(Arc<str>, Arc<str>)>;
+
+/// A dimension whose value comes from the service. A value that CloudWatch refuses would fail the whole call, so it
+/// becomes `Unknown`.
+pub(crate) fn dimension(name: &str, value: &Arc<str>) -> (Arc<str>, Arc<str>) {
+    let value = match is_printable(value, MAX_DIMENSION_VALUE) {
+        true => Arc::clone(value),
+        false => "Unknown".into(),
+    };
+    (name.into(), value)
 }
 
 /// A time series of CloudWatch.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Series {
-    pub(crate) metric: Metric,
-    pub(crate) dimensions: Vec<(Arc<str>, Arc<str>)>,
+    pub(crate) metric: &'static str,
+    pub(crate) unit: Unit,
+    pub(crate) dimensions: Dimensions,
 }
 
 /// A series and its values.
@@ -115,47 +140,25 @@ pub(crate) struct Datum {
     pub(crate) values: Values,
 }
 
-/// The series that wait to be uploaded. Each measurement counts for the series of its finest dimensions and of all
-/// coarser ones.
-pub(super) struct Pending {
-    granularity: MetricsGranularity,
-    more: Vec<(MetricsGranularity, Arc<str>, Arc<str>)>,
-    stream: Arc<str>,
+/// The series that wait to be uploaded.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
     series: BTreeMap<Series, Values>,
     /// Number of values whose series found no room.
     pub(super) dropped: u64,
 }
 
 impl Pending {
-    pub(super) fn new(config: &CloudWatchConfig, stream: Arc<str>) -> Self {
-        let more = config.dimensions.iter().map(|dimension| {
-            let (name, value) = (&*dimension.name, &*dimension.value);
-            (dimension.granularity, name.into(), value.into())
-        });
-        Self {
-            granularity: config.granularity,
-            more: more.collect(),
-            stream,
-            series: BTreeMap::new(),
-            dropped: 0,
-        }
-    }
-
-    pub(super) fn absorb(&mut self, collected: BTreeMap<Finest, Values>) {
-        for ((metric, shard, code), values) in collected {
-            let definition = metric.definition();
-            let finest = match &shard {
-                None => MetricsGranularity::Stream,
-                Some(_) => definition.finest,
-            };
-            for granularity in
-                [MetricsGranularity::Global, MetricsGranularity::Stream, MetricsGranularity::Shard]
-            {
-                if granularity > self.granularity || granularity > finest {
-                    break;
-                }
-                let dimensions = self.dimensions(granularity, shard.as_ref(), code.as_ref());
-                self.add(Series { metric, dimensions }, &values);
+    /// Adds measurements. Each counts for every series of its source: `series_of` returns their dimensions.
+    pub(crate) fn absorb<S: Source>(
+        &mut self,
+        collected: BTreeMap<S, Values>,
+        series_of: impl Fn(&S) -> Vec<Dimensions>,
+    ) {
+        for (source, values) in collected {
+            for dimensions in series_of(&source) {
+                let series = Series { metric: source.metric(), unit: source.unit(), dimensions };
+                self.add(series, &values);
             }
         }
     }
@@ -169,43 +172,8 @@ impl Pending {
         }
     }
 
-    fn dimensions(
-        &self,
-        granularity: MetricsGranularity,
-        shard: Option<&Arc<str>>,
-        code: Option<&Arc<str>>,
-    ) -> Vec<(Arc<str>, Arc<str>)> {
-        let more = |of| {
-            self.more
-                .iter()
-                .filter(move |(granularity, ..)| *granularity == of)
-                .map(|(_, name, value)| (Arc::clone(name), Arc::clone(value)))
-        };
-        let ours = |name: &str, value: &Arc<str>| {
-            // The text comes from the service. One that CloudWatch refuses would fail the whole call.
-            let value = match is_printable(value, MAX_DIMENSION_VALUE) {
-                true => Arc::clone(value),
-                false => "Unknown".into(),
-            };
-            (name.into(), value)
-        };
-        let mut dimensions: Vec<_> = more(MetricsGranularity::Global).collect();
-        dimensions.extend(code.map(|code| ours(ERROR_CODE, code)));
-        if granularity >= MetricsGranularity::Stream {
-            dimensions.push(ours(STREAM_NAME, &self.stream));
-            dimensions.extend(more(MetricsGranularity::Stream));
-        }
-        if granularity >= MetricsGranularity::Shard
-            && let Some(shard) = shard
-        {
-            dimensions.push(ours(SHARD_ID, shard));
-            dimensions.extend(more(MetricsGranularity::Shard));
-        }
-        dimensions
-    }
-
     /// The first series after `after`, of at most `most` data and `bytes` on the wire.
-    pub(super) fn next(&self, after: Option<&Series>, most: usize, bytes: usize) -> Vec<Datum> {
+    pub(crate) fn next(&self, after: Option<&Series>, most: usize, bytes: usize) -> Vec<Datum> {
         use std::ops::Bound::{Excluded, Unbounded};
         let start = after.map_or(Unbounded, Excluded);
         let (mut data, mut size) = (0, 0);

@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::series::{Pending, Values};
+use super::series::{Datum, Pending, Values};
+use super::uploader::UploadError;
 use super::*;
 use crate::clock;
 use crate::config::{MetricsDimension, MetricsGranularity, MetricsLevel};
@@ -58,7 +60,7 @@ pub(crate) fn texts(data: &[Datum]) -> BTreeMap<(&'static str, String), Values> 
         let dimensions = datum.series.dimensions.iter();
         let dimensions: Vec<_> =
             dimensions.map(|(name, value)| format!("{name}={value}")).collect();
-        let name = datum.series.metric.definition().name;
+        let name = datum.series.metric;
         ((name, dimensions.join(" ")), datum.values.clone())
     };
     data.iter().map(text).collect()
@@ -66,24 +68,23 @@ pub(crate) fn texts(data: &[Datum]) -> BTreeMap<(&'static str, String), Values> 
 
 struct Running {
     uploader: Arc<Scripted>,
-    collected: Collected,
+    sink: CloudWatchSink,
     ended: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
 fn run(uploader: Arc<Scripted>, config: CloudWatchConfig) -> Running {
-    let collected = Collected::new(config.level);
     let ended = CancellationToken::new();
     let cloudwatch = CloudWatch { config, uploader: Arc::clone(&uploader) as Arc<dyn Uploader> };
-    let publisher = Publisher::new(cloudwatch, "orders".into(), collected.clone(), 42);
-    let task = tokio::spawn(publisher.run(ended.clone()));
-    Running { uploader, collected, ended, task }
+    let (sink, publisher) = cloudwatch.publish("orders".into(), 42);
+    let task = tokio::spawn(publisher.run(ended.clone(), LAST_UPLOAD));
+    Running { uploader, sink, ended, task }
 }
 
-fn record(collected: &Collected, metric: Metric, shard: Option<&str>, value: f64, count: u64) {
+fn record(sink: &CloudWatchSink, metric: Metric, shard: Option<&str>, value: f64, count: u64) {
     let shard = shard.map(Arc::from);
     let code = (metric == Metric::ErrorsByCode).then(|| Arc::from("InternalFailure"));
-    collected.clone().record(Sample {
+    sink.clone().record(Sample {
         metric,
         shard: shard.as_ref(),
         code: code.as_ref(),
@@ -96,14 +97,14 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test(start_paused = true)]
 async fn each_minute_brings_the_sums_of_shard_stream_and_all() {
-    let Running { uploader, collected, ended, task } =
+    let Running { uploader, sink, ended, task } =
         run(Scripted::new(|_| Ok(())), CloudWatchConfig::default());
-    record(&collected, Metric::UserRecordsPut, Some("a"), 1.0, 3);
-    record(&collected, Metric::UserRecordsPut, Some("a"), 0.0, 1);
-    record(&collected, Metric::UserRecordsPut, Some("b"), 1.0, 2);
-    record(&collected, Metric::ErrorsByCode, Some("b"), 1.0, 1);
-    record(&collected, Metric::UserRecordsPending, None, 7.0, 1);
-    record(&collected, Metric::RequestTime, Some("a"), 12.0, 1);
+    record(&sink, Metric::UserRecordsPut, Some("a"), 1.0, 3);
+    record(&sink, Metric::UserRecordsPut, Some("a"), 0.0, 1);
+    record(&sink, Metric::UserRecordsPut, Some("b"), 1.0, 2);
+    record(&sink, Metric::ErrorsByCode, Some("b"), 1.0, 1);
+    record(&sink, Metric::UserRecordsPending, None, 7.0, 1);
+    record(&sink, Metric::RequestTime, Some("a"), 12.0, 1);
     tokio::time::sleep(MINUTE + MINUTE / 8).await;
 
     let calls = uploader.calls();
@@ -130,7 +131,7 @@ async fn each_minute_brings_the_sums_of_shard_stream_and_all() {
     // Without new samples nothing is sent. The end sends the rest.
     tokio::time::sleep(3 * MINUTE).await;
     assert_eq!(uploader.calls().len(), 1);
-    record(&collected, Metric::UserRecordExpired, Some("a"), 1.0, 1);
+    record(&sink, Metric::UserRecordExpired, Some("a"), 1.0, 1);
     ended.cancel();
     task.await.unwrap();
     assert_eq!(uploader.calls().len(), 2);
@@ -157,8 +158,8 @@ async fn level_granularity_and_more_dimensions_are_as_configured() {
     };
     let seen = async |level, granularity| {
         let running = run(Scripted::new(|_| Ok(())), config(level, granularity));
-        record(&running.collected, Metric::UserRecordsPut, Some("a"), 1.0, 1);
-        record(&running.collected, Metric::RetriesPerRecord, Some("a"), 1.0, 1);
+        record(&running.sink, Metric::UserRecordsPut, Some("a"), 1.0, 1);
+        record(&running.sink, Metric::RetriesPerRecord, Some("a"), 1.0, 1);
         running.ended.cancel();
         running.task.await.unwrap();
         let data = running.uploader.calls().concat();
@@ -184,8 +185,8 @@ async fn what_could_not_be_uploaded_comes_with_the_next() {
     let uploader = Scripted::new(|call| if call < 3 { unavailable() } else { Ok(()) });
     let running = run(uploader, CloudWatchConfig::default());
     for _ in 0..4 {
-        record(&running.collected, Metric::UserRecordsPut, Some("a"), 1.0, 10);
-        record(&running.collected, Metric::BufferingTime, Some("a"), 5.0, 1);
+        record(&running.sink, Metric::UserRecordsPut, Some("a"), 1.0, 10);
+        record(&running.sink, Metric::BufferingTime, Some("a"), 5.0, 1);
         tokio::time::sleep(MINUTE + MINUTE / 8).await;
     }
     let calls = running.uploader.calls();
@@ -202,7 +203,7 @@ async fn a_call_has_a_thousand_data_at_most_and_what_is_kept_is_bounded() {
     let running = run(uploader, CloudWatchConfig::default());
     for shard in 0..30_000 {
         let shard = format!("shardId-{shard:012}");
-        record(&running.collected, Metric::BufferingTime, Some(&shard), 1.0, 1);
+        record(&running.sink, Metric::BufferingTime, Some(&shard), 1.0, 1);
     }
     tokio::time::sleep(3 * MINUTE).await;
     let calls = running.uploader.calls();
@@ -225,7 +226,7 @@ async fn refused_data_are_dropped_and_a_hanging_end_is_cut() {
         })
     });
     let running = run(uploader, CloudWatchConfig::default());
-    record(&running.collected, Metric::UserRecordsPut, Some("a"), 1.0, 1);
+    record(&running.sink, Metric::UserRecordsPut, Some("a"), 1.0, 1);
     tokio::time::sleep(5 * MINUTE).await;
     assert_eq!(running.uploader.calls().len(), 1);
 
@@ -235,13 +236,13 @@ async fn refused_data_are_dropped_and_a_hanging_end_is_cut() {
             futures::future::pending().boxed()
         }
     }
-    let collected = Collected::new(MetricsLevel::Detailed);
-    record(&collected, Metric::UserRecordsPut, None, 1.0, 1);
     let cloudwatch = CloudWatch { config: CloudWatchConfig::default(), uploader: Arc::new(Hangs) };
+    let (sink, publisher) = cloudwatch.publish("s".into(), 1);
+    record(&sink, Metric::UserRecordsPut, None, 1.0, 1);
     let ended = CancellationToken::new();
     ended.cancel();
     let began = clock::now();
-    Publisher::new(cloudwatch, "s".into(), collected, 1).run(ended).await;
+    publisher.run(ended, LAST_UPLOAD).await;
     assert_eq!(began.elapsed(), Duration::from_secs(5));
 }
 
@@ -275,14 +276,13 @@ async fn a_call_that_always_fails_holds_up_no_other() {
         config: CloudWatchConfig::default(),
         uploader: Arc::clone(&uploader) as Arc<dyn Uploader>,
     };
-    let collected = Collected::new(MetricsLevel::Detailed);
-    let publisher = Publisher::new(cloudwatch, "orders".into(), collected.clone(), 42);
+    let (sink, publisher) = cloudwatch.publish("orders".into(), 42);
     let ended = CancellationToken::new();
-    let task = tokio::spawn(publisher.run(ended.clone()));
+    let task = tokio::spawn(publisher.run(ended.clone(), LAST_UPLOAD));
     for round in 1..=3 {
         for shard in 0..5000 {
             let shard = format!("shardId-{shard:05}");
-            record(&collected, Metric::UserRecordsPut, Some(&shard), f64::from(round), 1);
+            record(&sink, Metric::UserRecordsPut, Some(&shard), f64::from(round), 1);
         }
         tokio::time::sleep(MINUTE + MINUTE / 8).await;
     }
@@ -300,12 +300,16 @@ async fn a_call_that_always_fails_holds_up_no_other() {
     assert!(sums.values().all(|sum| *sum <= 6.0 || *sum == 30_000.0));
 }
 
+fn layout() -> (Layout, CloudWatchSink) {
+    let layout = Layout::new(&CloudWatchConfig::default(), "orders".into());
+    (layout, CloudWatchSink { level: MetricsLevel::Detailed, collected: Collected::default() })
+}
+
 #[test]
 fn an_error_code_that_cloudwatch_would_refuse_is_unknown() {
-    let mut pending = Pending::new(&CloudWatchConfig::default(), "orders".into());
-    let collected = Collected::new(MetricsLevel::Detailed);
+    let (layout, mut sink) = layout();
     for code in ["", "  ", "Größe", "bad\u{7}", &"x".repeat(1025), "Good one"] {
-        collected.clone().record(Sample {
+        sink.record(Sample {
             metric: Metric::ErrorsByCode,
             shard: None,
             code: Some(&code.into()),
@@ -313,7 +317,8 @@ fn an_error_code_that_cloudwatch_would_refuse_is_unknown() {
             count: 1,
         });
     }
-    pending.absorb(collected.take());
+    let mut pending = Pending::default();
+    pending.absorb(sink.collected.take(), |source| layout.series_of(source));
     let seen = texts(&pending.next(None, 1000, 1_000_000));
     let sum_of = |code| seen[&("ErrorsByCode", format!("ErrorCode={code}"))].sum;
     assert_eq!((sum_of("Unknown"), sum_of("Good one")), (5.0, 1.0));

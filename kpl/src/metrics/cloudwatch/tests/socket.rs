@@ -65,12 +65,12 @@ async fn the_real_client_tells_a_refusal_from_what_passes() {
 #[tokio::test]
 async fn the_real_client_puts_metric_data() {
     let (listener, sdk_config) = endpoint().await;
-    let CloudWatch { config, uploader } = CloudWatch::new(&sdk_config, CloudWatchConfig::default());
-    let collected = Collected::new(MetricsLevel::Detailed);
-    record(&collected, Metric::UserRecordsPut, Some("shardId-7"), 1.0, 42);
-    record(&collected, Metric::BufferingTime, Some("shardId-7"), 12.0, 1);
-    let mut pending = Pending::new(&config, "orders".into());
-    pending.absorb(collected.take());
+    let CloudWatch { uploader, .. } = CloudWatch::new(&sdk_config, CloudWatchConfig::default());
+    let (layout, sink) = layout();
+    record(&sink, Metric::UserRecordsPut, Some("shardId-7"), 1.0, 42);
+    record(&sink, Metric::BufferingTime, Some("shardId-7"), 12.0, 1);
+    let mut pending = Pending::default();
+    pending.absorb(sink.collected.take(), |source| layout.series_of(source));
     let data = pending.next(None, 1000, 1_000_000);
     let ((head, body), answer) = tokio::join!(one_request(listener, TAKEN), uploader.put(data));
     answer.unwrap();

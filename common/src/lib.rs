@@ -10,6 +10,7 @@ pub mod error_text;
 #[cfg(feature = "serde")]
 pub mod human_duration;
 pub mod list_shards;
+pub mod log_gate;
 pub mod metrics;
 pub mod panic_message;
 pub mod protocol;

@@ -13,9 +13,10 @@ use std::time::Duration;
 #[cfg(feature = "cloudwatch")]
 pub use self::cloudwatch::{CloudWatchConfig, MetricsDimension};
 pub use self::invalid::InvalidConfig;
-pub use self::metrics::{MetricsGranularity, MetricsLevel};
+pub use self::metrics::MetricsGranularity;
 pub use self::properties::{KplProperties, PropertyNote};
 #[doc(inline)]
+pub use kinesis_common::metrics::MetricsLevel;
 pub use kinesis_common::protocol::Wire;
 
 const KIB: usize = 1024;

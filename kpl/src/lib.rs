@@ -112,7 +112,6 @@ mod buffer;
 mod config;
 mod context;
 mod error;
-mod logs;
 pub mod metrics;
 #[doc = include_str!("parity.md")]
 pub mod parity {}

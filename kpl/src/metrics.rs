@@ -4,7 +4,6 @@
 pub(crate) mod cloudwatch;
 #[cfg(feature = "metrics")]
 pub(crate) mod facade;
-pub(crate) mod histogram;
 pub(crate) mod hot_keys;
 #[cfg_attr(
     not(all(feature = "metrics", feature = "cloudwatch")),
@@ -19,9 +18,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use kinesis_common::metrics::histogram::Histogram;
 use kinesis_common::metrics::milliseconds;
 
-use self::histogram::Histogram;
 use self::hot_keys::{HotKeys, SAMPLING};
 use self::names::Metric;
 use crate::aggregate::kinesis_record::KinesisRecord;
@@ -30,7 +29,8 @@ use crate::error::FailureCause;
 use crate::stats::Counters;
 use crate::sync::{Mutex, lock};
 
-pub use self::histogram::Percentiles;
+pub use kinesis_common::metrics::histogram::Percentiles;
+
 pub use self::hot_keys::KeyLoad;
 pub use self::shard_load::ShardLoad;
 #[cfg(feature = "cloudwatch")]

@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 use crate::aggregate::data::{Data, Encoded, Shared};
 use crate::clock;
 use crate::config::{Compression, InvalidConfig, ProducerConfig};
-use crate::logs::LogGate;
 use crate::sync::{Mutex, lock};
+use kinesis_common::log_gate::LogGate;
 
 /// Most aggregates that are compressed at the same time. Each takes a thread, and from level 9 on megabytes of memory.
 const MOST_AT_ONCE: usize = 4;

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use kinesis_common::metrics::cloudwatch::MAX_DIMENSION_VALUE;
+use kinesis_common::metrics::{MetricsLevel, NAMESPACE_RULE, is_namespace, is_printable};
+
 use super::InvalidConfig;
-use super::metrics::{
-    ERROR_CODE, MetricsGranularity, MetricsLevel, NAMESPACE_RULE, SHARD_ID, STREAM_NAME,
-    is_namespace, is_printable,
-};
-use crate::metrics::cloudwatch::series::MAX_DIMENSION_VALUE;
+use super::metrics::{ERROR_CODE, MetricsGranularity, SHARD_ID, STREAM_NAME};
 
 /// Settings of publishing the metrics to CloudWatch.
 ///

@@ -1,26 +1,21 @@
 //! Publishing the metrics to Amazon CloudWatch, under the names and dimensions of the KPL.
 
-mod client;
-pub(crate) mod publisher;
-pub(crate) mod series;
 #[cfg(test)]
 pub(crate) mod tests;
-pub(crate) mod uploader;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_types::SdkConfig;
-use kinesis_common::metrics::Unit;
+use kinesis_common::metrics::cloudwatch::{
+    Collected, Dimensions, Publisher, SdkUploader, Source, Uploader, dimension,
+};
+use kinesis_common::metrics::{MetricsLevel, Unit};
 
-use self::client::SdkUploader;
-use self::publisher::Publisher;
-use self::series::{Collected, Dimensions, Source, dimension};
-use self::uploader::Uploader;
 use super::names::Metric;
 use super::{Sample, Sink};
 use crate::config::CloudWatchConfig;
-use crate::config::metrics::{ERROR_CODE, MetricsGranularity, MetricsLevel, SHARD_ID, STREAM_NAME};
+use crate::config::metrics::{ERROR_CODE, MetricsGranularity, SHARD_ID, STREAM_NAME};
 
 /// Time limit of the last upload, after the sender has ended.
 pub(crate) const LAST_UPLOAD: Duration = Duration::from_secs(5);

@@ -106,10 +106,9 @@ mod data {
         assert_eq!((&stats["throttled"], &stats["retries"]), (&json!(7), &json!(0)));
         let report = CloseReport { delivered: 1, failed: 2, abandoned: 3 };
         assert_eq!(data(report), json!({"delivered": 1, "failed": 2, "abandoned": 3}));
-        let latencies = data(Latencies {
-            request_time: Percentiles { p99: Duration::from_micros(1500), ..Default::default() },
-            ..Default::default()
-        });
+        let mut request_time = Percentiles::default();
+        request_time.p99 = Duration::from_micros(1500);
+        let latencies = data(Latencies { request_time, ..Default::default() });
         assert_eq!(latencies["request_time"]["p99"], json!(1.5));
         let spots = data(HotSpots {
             shards: vec![ShardLoad {

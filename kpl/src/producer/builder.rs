@@ -21,7 +21,6 @@ use crate::config::{
 };
 use crate::context::Context;
 use crate::error::{DeliveryError, StopReason};
-use crate::logs::LogGate;
 #[cfg(feature = "cloudwatch")]
 use crate::metrics::CloudWatchConfig;
 #[cfg(feature = "cloudwatch")]
@@ -36,6 +35,7 @@ use crate::service::sdk::SdkService;
 use crate::service::{Service, StreamDescription};
 use crate::shard::map::Refresher;
 use crate::shard::router::ShardRouter;
+use kinesis_common::log_gate::LogGate;
 
 /// Builder of a [`Producer`]; see [`Producer::builder`] and [`Producer::builder_with_client`].
 #[must_use = "a builder does nothing until `build`"]

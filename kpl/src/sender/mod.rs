@@ -53,13 +53,13 @@ use crate::clock::{self, Instant};
 use crate::config::InvalidConfig;
 use crate::context::Context;
 use crate::error::{FailureCause, StopReason};
-use crate::logs::{LogGate, SumGate};
 use crate::metrics::Meter;
 use crate::sender::batch::{Batch, Collector, Queues};
 use crate::sender::request_limit::RequestLimit;
 use crate::sender::window::{SentRequest, Window};
 use crate::service::{CallError, EntryOutcome, Service};
 use crate::shard::router::{RoutingTable, ShardRouter};
+use kinesis_common::log_gate::{LogGate, SumGate};
 
 /// Shortest time between two searches for expired records: how precisely a time to live is kept.
 const MIN_EXPIRY_SWEEP: Duration = Duration::from_millis(5);

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::super::{MIB, SERVICE_MAX_REQUEST, SERVICE_MAX_REQUEST_RECORDS};
 use super::syntax::Property;
 use super::{KplProperties, PropertyNote};
-use crate::config::metrics::{NAMESPACE_RULE, is_namespace};
 use crate::config::{InvalidConfig, LONGEST, MIN_BUFFER, ProducerConfig};
 use crate::config::{MetricsGranularity, MetricsLevel};
+use kinesis_common::metrics::{NAMESPACE_RULE, is_namespace};
 
 /// The KPL's "no limit".
 const MAX: u64 = i64::MAX as u64;

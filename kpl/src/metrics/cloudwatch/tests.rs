@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use kinesis_common::metrics::cloudwatch::{Datum, Pending, UploadError, Values};
 use tokio_util::sync::CancellationToken;
 
-use super::series::{Datum, Pending, Values};
-use super::uploader::UploadError;
 use super::*;
 use crate::clock;
 use crate::config::{MetricsDimension, MetricsGranularity, MetricsLevel};

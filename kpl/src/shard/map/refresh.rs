@@ -9,12 +9,12 @@ use crate::clock::{self, Instant};
 use crate::config::RecordOrdering;
 use crate::context::Context;
 use crate::error::StopReason;
-use crate::logs::LogGate;
 use crate::retry::SHARD_MAP_BACKOFF;
 use crate::service::{CallError, Listing, Service, StreamDescription};
 use crate::shard::map::ShardMap;
 use crate::shard::map::known::KnownShards;
 use crate::shard::router::ShardRouter;
+use kinesis_common::log_gate::LogGate;
 
 /// Shortest pause before a requested refresh; see [`pause`].
 const MIN_INTERVAL: Duration = Duration::from_millis(250);

@@ -4,29 +4,34 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kinesis_common::metrics::Unit;
-use kinesis_common::sync::Mutex;
+use crate::metrics::Unit;
+use crate::sync::Mutex;
 
 use super::super::histogram;
-use crate::config::metrics::is_printable;
+use crate::metrics::is_printable;
 
 /// Most series that are kept, before and after they are spread to their dimensions. Each takes about 300 bytes.
 const MAX_SERIES: usize = 20_000;
 
 /// Most bytes of the value of a dimension.
-pub(crate) const MAX_DIMENSION_VALUE: usize = 1024;
+pub const MAX_DIMENSION_VALUE: usize = 1024;
 
 /// Most different values of a datum. More values are sent as several data.
 pub(super) const MAX_VALUES: usize = 150;
 
 /// The statistics of values. Times are also counted by histogram bucket, from which CloudWatch computes percentiles.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Values {
-    pub(crate) count: u64,
-    pub(crate) sum: f64,
-    pub(crate) least: f64,
-    pub(crate) most: f64,
-    pub(crate) times: BTreeMap<u16, u64>,
+pub struct Values {
+    /// Number of values.
+    pub count: u64,
+    /// Their sum.
+    pub sum: f64,
+    /// The smallest value.
+    pub least: f64,
+    /// The largest value.
+    pub most: f64,
+    /// Numbers of times by their bucket. Empty for other units.
+    pub times: BTreeMap<u16, u64>,
 }
 
 impl Default for Values {
@@ -66,7 +71,7 @@ impl Values {
 }
 
 /// What a measurement belongs to at the finest: a metric, and what its dimensions are made of.
-pub(crate) trait Source: Ord + Clone + Send + 'static {
+pub trait Source: Ord + Clone + Send + 'static {
     /// Name of the metric.
     fn metric(&self) -> &'static str;
 
@@ -79,7 +84,7 @@ pub(crate) trait Source: Ord + Clone + Send + 'static {
 
 /// Measurements since the last upload, by their sources. Clones share them.
 #[derive(Debug)]
-pub(crate) struct Collected<S>(Arc<Mutex<BTreeMap<S, Values>>>);
+pub struct Collected<S>(Arc<Mutex<BTreeMap<S, Values>>>);
 
 impl<S> Clone for Collected<S> {
     fn clone(&self) -> Self {
@@ -95,7 +100,7 @@ impl<S> Default for Collected<S> {
 
 impl<S: Source> Collected<S> {
     /// Adds a value that was measured `count` times.
-    pub(crate) fn add(&self, source: S, value: f64, count: u64) {
+    pub fn add(&self, source: S, value: f64, count: u64) {
         let unit = source.unit();
         let mut sources = self.0.lock();
         let source = match sources.len() >= MAX_SERIES && !sources.contains_key(&source) {
@@ -107,17 +112,17 @@ impl<S: Source> Collected<S> {
     }
 
     /// Takes all measurements.
-    pub(crate) fn take(&self) -> BTreeMap<S, Values> {
+    pub fn take(&self) -> BTreeMap<S, Values> {
         std::mem::take(&mut self.0.lock())
     }
 }
 
 /// Names and values of dimensions.
-pub(crate) type Dimensions = Vec<(Arc<str>, Arc<str>)>;
+pub type Dimensions = Vec<(Arc<str>, Arc<str>)>;
 
 /// A dimension whose value comes from the service. A value that CloudWatch refuses would fail the whole call, so it
 /// becomes `Unknown`.
-pub(crate) fn dimension(name: &str, value: &Arc<str>) -> (Arc<str>, Arc<str>) {
+pub fn dimension(name: &str, value: &Arc<str>) -> (Arc<str>, Arc<str>) {
     let value = match is_printable(value, MAX_DIMENSION_VALUE) {
         true => Arc::clone(value),
         false => "Unknown".into(),
@@ -127,22 +132,27 @@ pub(crate) fn dimension(name: &str, value: &Arc<str>) -> (Arc<str>, Arc<str>) {
 
 /// A time series of CloudWatch.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Series {
-    pub(crate) metric: &'static str,
-    pub(crate) unit: Unit,
-    pub(crate) dimensions: Dimensions,
+pub struct Series {
+    /// Name of the metric.
+    pub metric: &'static str,
+    /// Unit of its values.
+    pub unit: Unit,
+    /// Dimensions of the series.
+    pub dimensions: Dimensions,
 }
 
 /// A series and its values.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Datum {
-    pub(crate) series: Series,
-    pub(crate) values: Values,
+pub struct Datum {
+    /// The series.
+    pub series: Series,
+    /// Its values since they were last uploaded.
+    pub values: Values,
 }
 
 /// The series that wait to be uploaded.
 #[derive(Debug, Default)]
-pub(crate) struct Pending {
+pub struct Pending {
     series: BTreeMap<Series, Values>,
     /// Number of values whose series found no room.
     pub(super) dropped: u64,
@@ -150,7 +160,7 @@ pub(crate) struct Pending {
 
 impl Pending {
     /// Adds measurements. Each counts for every series of its source: `series_of` returns their dimensions.
-    pub(crate) fn absorb<S: Source>(
+    pub fn absorb<S: Source>(
         &mut self,
         collected: BTreeMap<S, Values>,
         series_of: impl Fn(&S) -> Vec<Dimensions>,
@@ -173,7 +183,7 @@ impl Pending {
     }
 
     /// The first series after `after`, of at most `most` data and `bytes` on the wire.
-    pub(crate) fn next(&self, after: Option<&Series>, most: usize, bytes: usize) -> Vec<Datum> {
+    pub fn next(&self, after: Option<&Series>, most: usize, bytes: usize) -> Vec<Datum> {
         use std::ops::Bound::{Excluded, Unbounded};
         let start = after.map_or(Unbounded, Excluded);
         let (mut data, mut size) = (0, 0);

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use crate::client::behavior_version;
+use crate::error_text::{Request, message_text};
+use crate::metrics::{Unit, milliseconds};
+use crate::retry_class::RetryClass;
 use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::config::Builder;
 use aws_sdk_cloudwatch::config::retry::{RetryConfig, RetryPartition};
@@ -11,10 +15,6 @@ use aws_sdk_cloudwatch::types::{Dimension, MetricDatum, StandardUnit, StatisticS
 use aws_types::SdkConfig;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use kinesis_common::client::behavior_version;
-use kinesis_common::error_text::{Request, message_text};
-use kinesis_common::metrics::{Unit, milliseconds};
-use kinesis_common::retry_class::RetryClass;
 
 use super::super::histogram;
 use super::series::{Datum, MAX_VALUES, Values};
@@ -22,18 +22,16 @@ use super::uploader::{UploadError, Uploader};
 
 /// Puts the metrics of one namespace.
 #[derive(Debug)]
-pub(crate) struct SdkUploader {
+pub struct SdkUploader {
     client: Client,
     namespace: String,
 }
 
 impl SdkUploader {
+    /// Creates the client.
+    ///
     /// `retry_partition`: name of the quota of retries, which all clients of that name in the process share.
-    pub(crate) fn new(
-        sdk_config: &SdkConfig,
-        namespace: &str,
-        retry_partition: &'static str,
-    ) -> Self {
+    pub fn new(sdk_config: &SdkConfig, namespace: &str, retry_partition: &'static str) -> Self {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(Duration::from_secs(3))
             .operation_attempt_timeout(Duration::from_secs(6))

@@ -8,20 +8,20 @@ use tokio_util::sync::CancellationToken;
 use super::series::{Collected, Dimensions, Pending, Series, Source};
 use super::uploader::{UploadError, Uploader};
 use crate::clock;
-use crate::logs::LogGate;
+use crate::log_gate::LogGate;
 
 /// Most data of a call, and most bytes, with a margin to the 1 MB that CloudWatch takes.
 const MAX_DATA: usize = 1000;
 const MAX_BYTES: usize = 800_000;
 
 /// Returns the dimensions of the series that measurements of a source count for.
-pub(crate) type SeriesOf<S> = Box<dyn Fn(&S) -> Vec<Dimensions> + Send>;
+pub type SeriesOf<S> = Box<dyn Fn(&S) -> Vec<Dimensions> + Send>;
 
 /// Receives the result of each upload.
-pub(crate) type OnUpload = Box<dyn FnMut(Result<(), &UploadError>) + Send>;
+pub type OnUpload = Box<dyn FnMut(&Result<(), UploadError>) + Send>;
 
 /// Uploads what is collected. A call that fails or hangs holds up nothing but the next upload.
-pub(crate) struct Publisher<S> {
+pub struct Publisher<S> {
     collected: Collected<S>,
     series_of: SeriesOf<S>,
     pending: Pending,
@@ -39,8 +39,10 @@ pub(crate) struct Publisher<S> {
 }
 
 impl<S: Source> Publisher<S> {
+    /// Creates a publisher of what is collected, as the series that `series_of` names.
+    ///
     /// `interval`: time between two uploads, jittered by a tenth.
-    pub(crate) fn new(
+    pub fn new(
         collected: Collected<S>,
         series_of: SeriesOf<S>,
         uploader: Arc<dyn Uploader>,
@@ -63,11 +65,17 @@ impl<S: Source> Publisher<S> {
         }
     }
 
+    /// Sets a function that receives the result of each upload.
+    pub fn on_upload(mut self, on_upload: OnUpload) -> Self {
+        self.on_upload = on_upload;
+        self
+    }
+
     /// Uploads until `ended`, and then once more, for at most `last_upload`.
     ///
     /// # Cancel safety
     /// If the future is dropped, what was not uploaded is lost.
-    pub(crate) async fn run(mut self, ended: CancellationToken, last_upload: Duration) {
+    pub async fn run(mut self, ended: CancellationToken, last_upload: Duration) {
         let limit = async {
             ended.cancelled().await;
             tokio::time::sleep(last_upload).await;
@@ -124,7 +132,7 @@ impl<S: Source> Publisher<S> {
             }
             let sent: Vec<_> = data.iter().map(|datum| datum.series.clone()).collect();
             let result = self.uploader.put(data).await;
-            (self.on_upload)(result.as_ref().map(|()| ()));
+            (self.on_upload)(&result);
             match result {
                 Ok(()) => self.pending.complete(&sent),
                 Err(error) if error.is_refused => {

@@ -6,18 +6,18 @@
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::sync::{Mutex, lock};
+use crate::sync::Mutex;
 
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Lets one warning of a kind through in each interval.
 #[derive(Debug, Default)]
-pub(crate) struct LogGate(Mutex<SumGate>);
+pub struct LogGate(Mutex<SumGate>);
 
 impl LogGate {
     /// Whether to log now. If so, returns the number of warnings left out since the last one.
-    pub(crate) fn pass(&self, now: Instant) -> Option<u64> {
-        let mut gate = lock(&self.0);
+    pub fn pass(&self, now: Instant) -> Option<u64> {
+        let mut gate = self.0.lock();
         gate.add(1);
         gate.pass(now).map(|all| all - 1)
     }
@@ -25,23 +25,24 @@ impl LogGate {
 
 /// Sums up frequent events, and lets one line with the sum through in each interval.
 #[derive(Debug, Default)]
-pub(crate) struct SumGate {
+pub struct SumGate {
     closed_until: Option<Instant>,
     untold: u64,
 }
 
 impl SumGate {
-    pub(crate) fn add(&mut self, n: usize) {
+    /// Counts `n` events.
+    pub fn add(&mut self, n: usize) {
         self.untold += n as u64;
     }
 
     /// When the next line is due, if there is one to log.
-    pub(crate) fn due(&self) -> Option<Instant> {
+    pub fn due(&self) -> Option<Instant> {
         self.closed_until.filter(|_| self.untold > 0)
     }
 
     /// The sum since the last line, if one is due at `now`.
-    pub(crate) fn pass(&mut self, now: Instant) -> Option<u64> {
+    pub fn pass(&mut self, now: Instant) -> Option<u64> {
         if self.untold == 0 || self.closed_until.is_some_and(|until| now < until) {
             return None;
         }
@@ -50,7 +51,7 @@ impl SumGate {
     }
 
     /// Lets the next line through at once: the last one, when its producer ends.
-    pub(crate) fn open(&mut self) {
+    pub fn open(&mut self) {
         self.closed_until = None;
     }
 }

@@ -8,11 +8,13 @@ use super::series::Datum;
 
 /// A PutMetricData call that failed.
 #[derive(Debug, Clone)]
-pub(crate) struct UploadError {
-    pub(crate) code: String,
-    pub(crate) message: String,
+pub struct UploadError {
+    /// Code of the answer, or `Connection` if there was none.
+    pub code: String,
+    /// Text of the cause.
+    pub message: String,
     /// Whether the same data would be refused again.
-    pub(crate) is_refused: bool,
+    pub is_refused: bool,
 }
 
 impl fmt::Display for UploadError {
@@ -22,7 +24,7 @@ impl fmt::Display for UploadError {
 }
 
 /// Makes PutMetricData calls, with the AWS SDK or scripted by a test.
-pub(crate) trait Uploader: Send + Sync {
+pub trait Uploader: Send + Sync {
     /// Puts the data in one call.
     ///
     /// # Errors

@@ -9,10 +9,10 @@ const FINENESS: u32 = 3;
 /// Power of two of the microseconds from which on times share the last bucket: twelve days.
 const TOP: u32 = 40;
 
-pub(crate) const BUCKETS: usize = ((TOP - FINENESS + 1) << FINENESS) as usize;
+const BUCKETS: usize = ((TOP - FINENESS + 1) << FINENESS) as usize;
 
 /// The bucket of a time.
-pub(crate) fn bucket_of(time: Duration) -> usize {
+pub fn bucket_of(time: Duration) -> usize {
     let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let top = micros.checked_ilog2().unwrap_or(0);
     if top < FINENESS {
@@ -24,7 +24,7 @@ pub(crate) fn bucket_of(time: Duration) -> usize {
 }
 
 /// The middle of a bucket.
-pub(crate) fn value_of(bucket: usize) -> Duration {
+pub fn value_of(bucket: usize) -> Duration {
     let fine = (bucket & ((1 << FINENESS) - 1)) as u64;
     let doubling = (bucket >> FINENESS) as u32;
     if doubling == 0 {
@@ -38,10 +38,10 @@ pub(crate) fn value_of(bucket: usize) -> Duration {
 /// Milliseconds, with a fraction: a call may take less than one.
 #[cfg(feature = "serde")]
 fn millis<S: serde::Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(kinesis_common::metrics::milliseconds(*value))
+    serializer.serialize_f64(super::milliseconds(*value))
 }
 
-/// Percentiles of a time, over the life of a producer.
+/// Percentiles of measured times.
 ///
 /// The percentiles are off by at most a sixteenth of their value, the maximum is exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,7 +65,7 @@ pub struct Percentiles {
 }
 
 /// A histogram of 2.4 KiB.
-pub(crate) struct Histogram {
+pub struct Histogram {
     buckets: [AtomicU64; BUCKETS],
     max_nanos: AtomicU64,
 }
@@ -77,13 +77,15 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    pub(crate) fn record(&self, time: Duration) {
+    /// Counts a time.
+    pub fn record(&self, time: Duration) {
         self.buckets[bucket_of(time)].fetch_add(1, Ordering::Relaxed);
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.max_nanos.fetch_max(nanos, Ordering::Relaxed);
     }
 
-    pub(crate) fn percentiles(&self) -> Percentiles {
+    /// Percentiles of the times counted so far.
+    pub fn percentiles(&self) -> Percentiles {
         let counts = self.buckets.each_ref().map(|n| n.load(Ordering::Relaxed));
         let count: u64 = counts.iter().sum();
         let max = Duration::from_nanos(self.max_nanos.load(Ordering::Relaxed));

@@ -5,12 +5,14 @@ use std::time::{Duration, SystemTime};
 
 #[cfg(test)]
 mod extremes;
+mod retrieval;
 #[cfg(feature = "serde")]
 mod timestamp;
 mod validate;
 
 #[doc(inline)]
 pub use kinesis_common::protocol::Wire;
+pub use retrieval::{FanOutConfig, FanOutConsumer, RetrievalMode};
 pub use validate::ConfigError;
 pub(crate) use validate::application_problem;
 
@@ -73,6 +75,8 @@ pub struct ConsumerConfig {
     /// 10,000. Raise it for large tables. Changes of ownership may cost as much again. The book, `docs/src/cost.md`,
     /// has the details.
     pub max_lease_table_reads: u32,
+    /// How records are received. Default [`RetrievalMode::Polling`].
+    pub retrieval: RetrievalMode,
     /// Most records that one GetRecords call asks for. Default 10,000; 1 to 10,000.
     pub max_records: u32,
     /// Most bytes of fetched records that the worker holds until its processors have finished with them. Default 64
@@ -97,7 +101,7 @@ pub struct ConsumerConfig {
     /// if a proxy in between has to read answers. A client or configuration that names a protocol of its own keeps it.
     /// The Java KCL uses CBOR. DynamoDB is spoken to in JSON.
     pub wire: Wire,
-    /// Time limit of one GetRecords or GetShardIterator attempt. Default 10 s.
+    /// Time limit of one GetRecords, GetShardIterator or SubscribeToShard attempt. Default 10 s.
     #[cfg_attr(feature = "serde", serde(with = "kinesis_common::human_duration"))]
     pub kinesis_request_timeout: Duration,
     /// Time limit of one attempt of a lease table call. Default: 2 s, or a quarter of
@@ -344,6 +348,7 @@ settings! {
     with_failover_time, failover_time: Duration = Duration::from_secs(10);
     with_max_leases, max_leases: usize = usize::MAX;
     with_max_lease_table_reads, max_lease_table_reads: u32 = 5;
+    with_retrieval, retrieval: RetrievalMode = RetrievalMode::default();
     with_max_records, max_records: u32 = 10_000;
     with_max_buffered_bytes, max_buffered_bytes: usize = 64 << 20;
     with_idle_time_between_reads, idle_time_between_reads: Duration = Duration::from_secs(1);
@@ -370,6 +375,13 @@ settings! {
     with_provisioned, provisioned: (u32, u32) = None;
     with_deletion_protection, deletion_protection: bool = false;
     with_tags, tags: BTreeMap<String, String> = BTreeMap::new();
+}
+
+settings! {
+    FanOutConfig by_hand {}
+    with_consumer, consumer: FanOutConsumer = FanOutConsumer::default();
+    with_deregister_on_stop, deregister_on_stop: bool = false;
+    with_fall_back_to_polling, fall_back_to_polling: bool = false;
 }
 
 impl ConsumerConfig {

@@ -82,6 +82,8 @@ pub enum ProblemKind {
     DuplicateWorkerId,
     /// A shard cannot be read.
     ReadsFailing,
+    /// The worker polls instead of enhanced fan-out, as the settings allow.
+    FanOutUnavailable,
     /// Records were deleted by retention before this application read them.
     RecordsTrimmed,
     /// A checkpoint cannot be written.
@@ -137,8 +139,12 @@ impl ProblemKind {
             ),
             Self::ReadsFailing => (
                 "the shard cannot be read",
-                "check the permissions kinesis:GetRecords and kinesis:GetShardIterator, the key of an \
-                 encrypted stream, and the network",
+                "check the permissions kinesis:GetRecords and kinesis:GetShardIterator, or \
+                 kinesis:SubscribeToShard, the key of an encrypted stream, and the network",
+            ),
+            Self::FanOutUnavailable => (
+                "the worker polls instead of enhanced fan-out",
+                "deregister a consumer of the stream that is not used, then start the worker again",
             ),
             Self::RecordsTrimmed => (
                 "records were deleted by retention before they were read",
@@ -274,8 +280,8 @@ mod tests {
         assert_eq!(
             problem.to_string(),
             "shardId-000000000001: the shard cannot be read, for 12.0s and 2 times in a row (why): check \
-             the permissions kinesis:GetRecords and kinesis:GetShardIterator, the key of an encrypted \
-             stream, and the network"
+             the permissions kinesis:GetRecords and kinesis:GetShardIterator, or kinesis:SubscribeToShard, \
+             the key of an encrypted stream, and the network"
         );
     }
 }

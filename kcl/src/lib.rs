@@ -172,8 +172,9 @@ mod worker_state;
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use clock::Clock;
 pub use config::{
-    AggregateRangePolicy, CheckpointPolicy, ConfigError, ConsumerConfig, InitialPosition,
-    OnRecreatedStream, OnStop, OnTrimmedGap, TableConfig, Wire,
+    AggregateRangePolicy, CheckpointPolicy, ConfigError, ConsumerConfig, FanOutConfig,
+    FanOutConsumer, InitialPosition, OnRecreatedStream, OnStop, OnTrimmedGap, RetrievalMode,
+    TableConfig, Wire,
 };
 
 pub use error::{BuildError, ProcessorError, StartError, WorkerError};

@@ -33,6 +33,8 @@ pub(crate) struct Tip {
 pub(crate) struct Progress {
     /// The last read that found no further record, as the reader notes it.
     pub(crate) tip: Option<Tip>,
+    /// Time from which a reader at `LATEST` reads, once it knows the service's time.
+    pub(crate) pinned: Option<SystemTime>,
     /// Ages of the records that are not processed.
     pub(crate) lag: Lag,
     /// The last record delivered in a batch on which the processor has not failed.
@@ -54,6 +56,7 @@ impl Progress {
     pub(crate) fn new(checkpoint: Checkpoint) -> Self {
         Self {
             tip: None,
+            pinned: None,
             lag: Lag::default(),
             delivered: None,
             before_batch: None,

@@ -176,6 +176,21 @@ impl ShardConsumer {
         let Some(mut pages) = self.read() else {
             return Ok(ShutdownReason::ShardEnd);
         };
+        let ended = self.deliver(running, &mut pages).await;
+        // Before the lease leaves this worker: the next owner may be refused while this one is subscribed.
+        pages.stop().await;
+        ended
+    }
+
+    /// Delivers pages until the shard ends or is to be given up. Returns the reason.
+    ///
+    /// # Errors
+    /// A failure that ends the whole worker.
+    async fn deliver(
+        &mut self,
+        running: &mut Running,
+        pages: &mut Pages,
+    ) -> Result<ShutdownReason, WorkerError> {
         let mut deaggregator = self.deaggregator();
         let config = &self.worker.config;
         let mut auto = AutoCheckpoint::new(config.checkpoint, self.worker.clock.now());

@@ -43,6 +43,12 @@ impl<T: Send + 'static> Task<T> {
         async move { outcome(name, handle.await, &mut result) }
     }
 
+    /// Aborts the task, and waits until what it owned is dropped.
+    pub(crate) async fn stop(mut self) {
+        self.handle.abort();
+        let _ = (&mut self.handle).await;
+    }
+
     pub(crate) fn abort_handle(&self) -> AbortHandle {
         self.handle.abort_handle()
     }

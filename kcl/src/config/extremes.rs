@@ -21,8 +21,8 @@ use tokio::runtime::Handle;
 pub(super) use self::shared::{Change, changes};
 use self::shared::{Extremes, Single, ends};
 use super::{
-    AggregateRangePolicy, CheckpointPolicy, ConsumerConfig, InitialPosition, OnRecreatedStream,
-    OnStop, OnTrimmedGap, TableConfig,
+    AggregateRangePolicy, CheckpointPolicy, ConsumerConfig, FanOutConfig, FanOutConsumer,
+    InitialPosition, OnRecreatedStream, OnStop, OnTrimmedGap, RetrievalMode, TableConfig,
 };
 use crate::clock::TokioClock;
 use crate::delivery::AutoCheckpoint;
@@ -68,6 +68,31 @@ impl Extremes for InitialPosition {
         let more = [Some(year_9999), Some(year_9999 + Duration::from_secs(1))];
         let times = times.chain(more).flatten().map(Self::AtTimestamp);
         times.chain([Self::Latest, Self::TrimHorizon]).collect()
+    }
+}
+
+impl Extremes for FanOutConsumer {
+    fn extremes() -> Vec<Self> {
+        let name = |name: &str| Some(name.to_owned());
+        vec![
+            Self::Register { name: None },
+            Self::Register { name: name(&"x".repeat(128)) },
+            Self::Register { name: name("") },
+            Self::Discover { name: name(&"x".repeat(129)) },
+            Self::Arn(String::new()),
+        ]
+    }
+}
+
+impl Extremes for RetrievalMode {
+    fn extremes() -> Vec<Self> {
+        let changes = FanOutConfig::extremes_of_fields().into_iter();
+        let fan_out = changes.flat_map(|(_, changes)| changes).map(|change| {
+            let mut fan_out = FanOutConfig::default();
+            (change.apply)(&mut fan_out);
+            Self::FanOut(fan_out)
+        });
+        fan_out.chain([Self::Polling]).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{CheckpointPolicy, ConsumerConfig, InitialPosition};
+use super::{CheckpointPolicy, ConsumerConfig, InitialPosition, RetrievalMode};
 
 const MIB: usize = 1 << 20;
 
@@ -71,6 +71,11 @@ impl ConsumerConfig {
                  and in the year 9999 at most"
                     .into(),
             );
+        }
+        if let RetrievalMode::FanOut(fan_out) = &self.retrieval
+            && let Some(problem) = fan_out.problem()
+        {
+            require(false, problem);
         }
         let slow_call = self.log_warning_for_task_after.unwrap_or(LONGEST);
         for (name, value, least) in [

@@ -27,6 +27,24 @@ pub enum StartError {
         /// Status of the stream.
         status: String,
     },
+    /// The consumer for enhanced fan-out is not registered, and the settings say not to register it.
+    #[error(
+        "stream {stream} has no consumer {consumer}: register it, or set FanOutConsumer::Register"
+    )]
+    ConsumerNotFound {
+        /// Name of the consumer.
+        consumer: String,
+        /// Name or ARN of the stream, as given.
+        stream: String,
+    },
+    /// The consumer for enhanced fan-out is one of another stream, or of a former stream of the name.
+    #[error("consumer {consumer} is not one of stream {stream}: give the ARN of its own consumer")]
+    ConsumerOfAnotherStream {
+        /// ARN of the consumer.
+        consumer: String,
+        /// ARN of the stream.
+        stream: String,
+    },
     /// The SDK configuration names no region.
     #[error(
         "no AWS region is set for {service}: set AWS_REGION, a region in the profile, or one in the SdkConfig"

@@ -56,6 +56,11 @@ metrics! {
     GetRecordsTime "ProcessTask" "KinesisDataFetcher.getRecords.Time" Milliseconds Distribution Shard "Duration of each GetRecords call.";
     GetShardIteratorSuccess "ProcessTask" "KinesisDataFetcher.getShardIterator.Success" Count Counter Shard "GetShardIterator calls: 1 for each answered, 0 for each failed.";
     GetShardIteratorTime "ProcessTask" "KinesisDataFetcher.getShardIterator.Time" Milliseconds Distribution Shard "Duration of each GetShardIterator call.";
+    SubscribeToShardSuccess "ProcessTask" "SubscribeToShard.Success" Count Counter Shard "SubscribeToShard calls: 1 for each answered, 0 for each failed.";
+    SubscribeToShardTime "ProcessTask" "SubscribeToShard.Time" Milliseconds Distribution Shard "Duration of each SubscribeToShard call.";
+    RefusedSubscriptions "ProcessTask" "RefusedSubscriptions" Count Counter Shard "Subscriptions that were refused or taken over, because of another one of the same consumer to the shard.";
+    UnreadSubscriptions "ProcessTask" "UnreadSubscriptions" Count Counter Shard "Subscriptions that were ended for a while, because the processor took no page.";
+    FanOutFallbacks "ProcessTask" "FanOutFallbacks" Count Counter Worker "Starts that read by polling, because the stream has too many consumers.";
     ExpiredIterator "ProcessTask" "ExpiredIterator" Count Counter Shard "Shard iterators that could not be used any more.";
     FailedReads "ProcessTask" "FailedReads" Count Counter Shard "Reads that failed, without throttles and expired iterators.";
     ThrottledReads "ProcessTask" "ThrottledReads" Count Counter Shard "Reads that the shard's limits throttled.";

@@ -1,11 +1,19 @@
 //! Classification of failed reads, with advice for the operator.
 
 use std::error::Error;
+use std::fmt;
 
 use aws_sdk_kinesis::config::http::HttpResponse;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use kinesis_common::error_text::{Request, error_text};
 use kinesis_common::retry_class::RetryClass;
+
+use crate::health::ProblemKind;
+use crate::metrics::Metric;
+use crate::snapshot::ShardStatus;
+
+const GET_RECORDS: &str = "GetRecords";
+const SUBSCRIBE: &str = "SubscribeToShard";
 
 /// A read that failed.
 #[derive(Debug)]
@@ -22,6 +30,8 @@ pub(super) enum FailureKind {
     NewIterator,
     /// The read exceeded the limits of the shard.
     Throttled,
+    /// Another subscription of the same consumer to the shard began a moment ago, or took this one over.
+    InUse,
     /// The stream or the shard does not exist.
     NotFound,
     /// The page did not arrive completely. A smaller one may.
@@ -40,7 +50,7 @@ impl Failure {
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
-        Self::new("GetRecords", error, kind_of(error))
+        Self::new(GET_RECORDS, error, kind_of(error))
     }
 
     /// Classifies a failed GetShardIterator call. An invalid argument is the position itself, so a new iterator
@@ -58,6 +68,45 @@ impl Failure {
         Self::new("GetShardIterator", error, kind)
     }
 
+    /// Classifies a failed SubscribeToShard call.
+    pub(super) fn of_subscribe<E>(error: &SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let kind = match error {
+            SdkError::ServiceError(service) => of_subscription(service.err().code()),
+            error => kind_of(error),
+        };
+        Self::new(SUBSCRIBE, error, kind)
+    }
+
+    /// Classifies the end of a subscription.
+    pub(super) fn of_event<E, R>(error: &SdkError<E, R>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+        R: fmt::Debug + 'static,
+    {
+        let (kind, cause) = match error {
+            SdkError::ServiceError(service) => {
+                let error = service.err();
+                let code = error.code().unwrap_or("an unknown error");
+                let message = error.message().map(|text| format!(": {text}")).unwrap_or_default();
+                (of_subscription(error.code()), format!("{code}{message}"))
+            }
+            // The frame may hold records, so it is not shown.
+            SdkError::ResponseError(_) | SdkError::ConstructionFailure(_) => {
+                (FailureKind::Failed, "an event cannot be read".to_owned())
+            }
+            _ => (FailureKind::Failed, "the connection broke".to_owned()),
+        };
+        Self { kind, text: format!("the subscription ended: {cause}") }
+    }
+
+    /// The failure of a read that an operator has to make possible.
+    pub(super) fn refused(text: &str) -> Self {
+        Self { kind: FailureKind::Refused, text: text.to_owned() }
+    }
+
     /// The failure of an answer that cannot be used.
     pub(super) fn unusable(text: &str) -> Self {
         Self { kind: FailureKind::Failed, text: text.to_owned() }
@@ -66,6 +115,36 @@ impl Failure {
     /// True if an operator has to change something before the read can succeed.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self.kind, FailureKind::Refused | FailureKind::PositionRefused)
+    }
+
+    /// Counts, logs and shows the failure of a read of a shard.
+    pub(super) fn note(&self, status: &ShardStatus) {
+        if self.kind != FailureKind::Throttled {
+            status.measure(Metric::FailedReads, 1.0);
+        }
+        let shard_id = status.shard_id();
+        let noted = status.problems().failed(ProblemKind::ReadsFailing, Some(shard_id), &self.text);
+        if noted.log {
+            let (failures, cause) = (noted.failures, &self.text);
+            if self.is_refusal() {
+                tracing::error!(
+                    shard_id,
+                    failures,
+                    cause,
+                    "the shard cannot be read; trying again"
+                );
+            } else {
+                tracing::warn!(shard_id, failures, cause, "a read failed; trying again");
+            }
+        }
+    }
+
+    /// Notes that the shard is read again.
+    pub(super) fn is_over(status: &ShardStatus) {
+        let shard_id = status.shard_id();
+        if status.problems().recovered(ProblemKind::ReadsFailing, Some(shard_id)) {
+            tracing::info!(shard_id, "the shard is read again");
+        }
     }
 
     fn new<E>(operation: &'static str, error: &SdkError<E, HttpResponse>, kind: FailureKind) -> Self
@@ -118,11 +197,21 @@ fn of_code(code: Option<&str>) -> FailureKind {
     }
 }
 
+/// A subscription has no iterator, so an invalid argument is the position itself.
+fn of_subscription(code: Option<&str>) -> FailureKind {
+    match of_code(code) {
+        FailureKind::NewIterator => FailureKind::PositionRefused,
+        FailureKind::Failed if code == Some("ResourceInUseException") => FailureKind::InUse,
+        kind => kind,
+    }
+}
+
 /// Returns what an operator can do about a refusal.
 fn advice(operation: &str, code: &str) -> Option<String> {
     match RetryClass::of(code) {
         Some(RetryClass::AccessDenied) => {
-            return Some(format!("allow the worker's role kinesis:{operation} on the stream"));
+            let resource = if operation == SUBSCRIBE { "consumer" } else { "stream" };
+            return Some(format!("allow the worker's role kinesis:{operation} on the {resource}"));
         }
         Some(RetryClass::CredentialsRefused | RetryClass::SignatureExpired) => {
             return Some("check the worker's credentials".to_owned());
@@ -141,7 +230,7 @@ fn advice(operation: &str, code: &str) -> Option<String> {
             "the stream's KMS key is gone: its records cannot be read without it"
         }
         "KMSOptInRequired" => "sign the account up for AWS KMS",
-        "InvalidArgumentException" if operation == "GetShardIterator" => {
+        "InvalidArgumentException" if operation != GET_RECORDS => {
             "the service does not accept the lease's checkpoint for this shard: correct the checkpoint, or \
              delete the lease to start at the initial position"
         }

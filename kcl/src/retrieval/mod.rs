@@ -1,7 +1,7 @@
 //! Reading one shard.
 //!
-//! A way to read a shard implements [`Retrieval`] and [`ShardSource`]. [`polling`] does, by GetRecords.
-//! `SchedulerBuilder::build` chooses the way: it sets `Worker::retrieval`. What every way needs is here: the
+//! A way to read a shard implements [`Retrieval`] and [`ShardSource`]. [`polling`] does, by GetRecords, and
+//! [`fan_out`], by SubscribeToShard. `SchedulerBuilder::build` chooses the way: it sets `Worker::retrieval`. What every way needs is here: the
 //! [`Position`] to start at, the [`Page`], the way of pages to the consumer ([`pages`]), the [`budget`] that bounds
 //! memory, and the [`watch`](shard_watch) over what may have happened to the shard while it was not read.
 //!
@@ -9,18 +9,25 @@
 //! the consumer drops the source and opens another one later.
 
 mod budget;
+#[cfg(test)]
+mod embedded;
 mod failure;
+pub(crate) mod fan_out;
 mod pages;
 mod polling;
 mod raw_records;
 mod shard_watch;
+mod shared_call;
 mod stream_check;
 mod trimmed;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use aws_sdk_kinesis::types::{self, ShardIteratorType};
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use kinesis_aggregation::HashKeyRange;
 
 pub use self::budget::Held;
 pub(crate) use self::budget::{ByteBudget, HeldBytes, HeldPage, ShardBudget};
@@ -30,6 +37,7 @@ pub(crate) use self::polling::PollingRetrieval;
 #[cfg(any(test, feature = "testing", feature = "internals"))]
 pub use self::raw_records::RawRecord;
 pub use self::raw_records::RawRecords;
+pub(crate) use self::stream_check::StreamCheck;
 use crate::checkpoint::Checkpoint;
 use crate::config::InitialPosition;
 use crate::error::WorkerError;
@@ -41,6 +49,11 @@ use crate::snapshot::ShardStatus;
 pub trait Retrieval: Send + Sync {
     /// A source of one shard. It has read nothing yet.
     fn open(&self, start: Start) -> Box<dyn ShardSource>;
+
+    /// Frees what the service keeps for the worker. Called when the worker ends. Default: does nothing.
+    fn stopped(&self) -> BoxFuture<'_, ()> {
+        std::future::ready(()).boxed()
+    }
 }
 
 /// The shard to read, and the position to start at.
@@ -92,6 +105,26 @@ impl Position {
         }
     }
 
+    /// The position after an event of a subscription that gave `next` as the number to continue after.
+    fn after_event(&self, next: SequenceNumber, has_records: bool) -> Self {
+        match self {
+            // The record itself was not received yet. Its user records may be checkpointed in part.
+            Self::At(number) if !has_records && next <= *number => self.clone(),
+            _ => Self::After(next),
+        }
+    }
+
+    /// The position as the service takes it: its type, sequence number, and time.
+    fn parts(&self) -> (ShardIteratorType, Option<&SequenceNumber>, Option<SystemTime>) {
+        match self {
+            Self::TrimHorizon => (ShardIteratorType::TrimHorizon, None, None),
+            Self::Latest => (ShardIteratorType::Latest, None, None),
+            Self::Time(time) => (ShardIteratorType::AtTimestamp, None, Some(*time)),
+            Self::At(number) => (ShardIteratorType::AtSequenceNumber, Some(number), None),
+            Self::After(number) => (ShardIteratorType::AfterSequenceNumber, Some(number), None),
+        }
+    }
+
     /// Returns the start position of the owner of a lease. `None`: the shard is finished.
     ///
     /// `resume_from` is the time at which a lease at `LATEST` was created. Its first owner starts there, so it
@@ -123,6 +156,40 @@ pub struct Page {
     /// The children of the shard on its last page, if the service named them. `None` on every other page.
     pub end: Option<Vec<ChildShard>>,
     pub held: Held,
+}
+
+impl Page {
+    /// The last page of a shard that the stream no longer lists, because its retention is over.
+    fn vanished(status: &ShardStatus, held: Held) -> Self {
+        tracing::error!(
+            shard_id = status.shard_id(),
+            "the shard does not exist any more: records that were not read before the end of their retention are lost"
+        );
+        Self {
+            records: RawRecords::default(),
+            millis_behind_latest: None,
+            end: Some(Vec::new()),
+            held,
+        }
+    }
+}
+
+/// Returns `None` if one of the children cannot be used. The children are then taken from ListShards.
+fn read_children(children: Vec<types::ChildShard>) -> Option<Vec<ChildShard>> {
+    children.into_iter().map(read_child).collect()
+}
+
+fn read_child(child: types::ChildShard) -> Option<ChildShard> {
+    let range = child.hash_key_range?;
+    Some(ChildShard {
+        shard_id: child.shard_id,
+        parents: child.parent_shards,
+        hash_key_range: HashKeyRange::new(
+            range.starting_hash_key.parse().ok()?,
+            range.ending_hash_key.parse().ok()?,
+        )
+        .ok()?,
+    })
 }
 
 #[cfg(test)]

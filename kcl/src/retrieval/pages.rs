@@ -76,7 +76,7 @@ pub(super) fn channel(
     (PageSender { pages: sender, budget, status }, pages)
 }
 
-/// The pages of a shard, in order. When it is dropped, the source is stopped, and its memory is given back.
+/// The pages of a shard, in order. When it is dropped, the source is stopped soon.
 #[derive(Debug)]
 pub(crate) struct Pages {
     pages: mpsc::Receiver<Box<Page>>,
@@ -95,6 +95,12 @@ impl Pages {
         Self { pages, task: Task::spawn(executor, "the reader of a shard", source.run(sender)) }
     }
 
+    /// Stops the source. When this returns, its subscription has ended and its memory is given back.
+    pub(crate) async fn stop(self) {
+        drop(self.pages);
+        self.task.stop().await;
+    }
+
     /// Waits for the next page with records, or the last one of the shard.
     ///
     /// # Cancel safety
@@ -106,5 +112,55 @@ impl Pages {
         (&mut self.task).await??;
         // The caller has taken the last page, and asks for no more.
         std::future::pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use futures::FutureExt as _;
+    use futures::future::BoxFuture;
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::clock::{Clock, TokioClock};
+    use crate::retrieval::ByteBudget;
+    use crate::retrieval::embedded::{SHARD, status};
+
+    /// Holds memory, and notes that it was dropped.
+    struct Subscribed(Arc<AtomicBool>);
+
+    impl Drop for Subscribed {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    impl ShardSource for Subscribed {
+        fn run(self: Box<Self>, pages: PageSender) -> BoxFuture<'static, Result<(), WorkerError>> {
+            async move {
+                let _held = pages.memory(100).await;
+                let _subscribed = self;
+                std::future::pending().await
+            }
+            .boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_source_that_is_stopped_has_ended_its_subscription() {
+        let clock = Arc::new(TokioClock::new()) as Arc<dyn Clock>;
+        let (budget, dropped) = (ByteBudget::new(1_000), Arc::new(AtomicBool::new(false)));
+        let source = Box::new(Subscribed(Arc::clone(&dropped)));
+        let shard = ShardBudget::new(&budget);
+        let pages = Pages::read(&Handle::current(), source, shard, status(SHARD, &clock));
+        while budget.held() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!dropped.load(Ordering::Relaxed));
+        pages.stop().await;
+        assert!(dropped.load(Ordering::Relaxed));
+        assert_eq!(budget.held(), 0);
     }
 }

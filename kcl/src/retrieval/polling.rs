@@ -6,15 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::config::StalledStreamProtectionConfig;
-use aws_sdk_kinesis::config::retry::{RetryConfig, RetryPartition};
-use aws_sdk_kinesis::config::timeout::TimeoutConfig;
-use aws_sdk_kinesis::types::{self, ShardIteratorType};
 use aws_smithy_types::DateTime;
 use fastrand::Rng;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use kinesis_aggregation::HashKeyRange;
 use kinesis_common::backoff::Backoff;
 use kinesis_common::protocol::{self, ReadRecords, RecordsAnswer};
 use kinesis_common::stream_name::StreamName;
@@ -23,12 +18,12 @@ use self::pacing::{Pacer, PageSize};
 use super::failure::{Failure, FailureKind};
 use super::shard_watch::{ShardWatch, Standing};
 use super::stream_check::StreamCheck;
-use super::{Held, Page, PageSender, Position, RawRecords, Retrieval, ShardSource, Start};
+use super::{
+    Held, Page, PageSender, Position, RawRecords, Retrieval, ShardSource, Start, read_children,
+};
 use crate::clock::Clock;
 use crate::config::ConsumerConfig;
-use crate::current_stream::CurrentStream;
 use crate::error::WorkerError;
-use crate::health::ProblemKind;
 use crate::lease::ChildShard;
 use crate::metrics::Metric;
 use crate::progress::Tip;
@@ -46,37 +41,18 @@ const THROTTLES_IN_A_ROW: u32 = 2;
 /// Reads shards with GetRecords.
 #[derive(Debug)]
 pub(crate) struct PollingRetrieval {
-    client: Client,
-    name: StreamName,
     check: Arc<StreamCheck>,
     config: Arc<ConsumerConfig>,
     clock: Arc<dyn Clock>,
 }
 
 impl PollingRetrieval {
-    /// `seed`: for the pauses after failed calls that all readers share.
     pub(crate) fn new(
-        client: &Client,
-        name: StreamName,
-        stream: Arc<CurrentStream>,
+        check: StreamCheck,
         config: Arc<ConsumerConfig>,
         clock: Arc<dyn Clock>,
-        seed: u64,
     ) -> Self {
-        let client = client_for_reads(client, config.kinesis_request_timeout);
-        Self {
-            check: Arc::new(StreamCheck::new(
-                client.clone(),
-                name.clone(),
-                stream,
-                Arc::clone(&clock),
-                Rng::with_seed(seed),
-            )),
-            client,
-            name,
-            config,
-            clock,
-        }
+        Self { check: Arc::new(check), config, clock }
     }
 }
 
@@ -126,8 +102,8 @@ impl Polling {
         let mut random = Rng::with_seed(start.seed);
         let config = &retrieval.config;
         Self {
-            client: retrieval.client.clone(),
-            name: retrieval.name.clone(),
+            client: retrieval.check.client.clone(),
+            name: retrieval.check.name.clone(),
             watch: ShardWatch::new(
                 Arc::clone(&retrieval.check),
                 &start,
@@ -158,7 +134,9 @@ impl Polling {
                     self.recover(&failure).await;
                     continue;
                 }
-                Standing::ShardIsGone => return Ok(self.vanished(pages).await),
+                Standing::ShardIsGone => {
+                    return Ok(Page::vanished(&self.status, pages.memory(0).await));
+                }
             }
             let limit = self.size.limit(pages.share(), self.pacer.page_bytes(self.clock.now()));
             let mut held = pages.memory(self.size.expected_memory(limit)).await;
@@ -239,13 +217,7 @@ impl Polling {
 
     /// Gets a new iterator at the position.
     async fn open(&mut self) -> Result<String, Failure> {
-        let (kind, number, time) = match &self.position {
-            Position::TrimHorizon => (ShardIteratorType::TrimHorizon, None, None),
-            Position::Latest => (ShardIteratorType::Latest, None, None),
-            Position::Time(time) => (ShardIteratorType::AtTimestamp, None, Some(*time)),
-            Position::At(number) => (ShardIteratorType::AtSequenceNumber, Some(number), None),
-            Position::After(number) => (ShardIteratorType::AfterSequenceNumber, Some(number), None),
-        };
+        let (kind, number, time) = self.position.parts();
         let request = self
             .client
             .get_shard_iterator()
@@ -272,6 +244,7 @@ impl Polling {
             && let Some(opened) = date.no_later_than_answer()
         {
             self.position = Position::Time(opened);
+            self.status.progress().lock().pinned = Some(opened);
         }
         Ok(iterator)
     }
@@ -305,10 +278,7 @@ impl Polling {
     fn succeeded(&mut self) {
         self.backoff.succeeded();
         self.watch.succeeded();
-        let shard_id = self.status.shard_id();
-        if self.status.problems().recovered(ProblemKind::ReadsFailing, Some(shard_id)) {
-            tracing::info!(shard_id, "the shard is read again");
-        }
+        Failure::is_over(&self.status);
     }
 
     /// Notes the failure, and waits for the pause that follows it.
@@ -343,41 +313,10 @@ impl Polling {
             }
             _ => {}
         }
-        if failure.kind != FailureKind::Throttled {
-            self.status.measure(Metric::FailedReads, 1.0);
-        }
-        let problems = self.status.problems();
-        let noted = problems.failed(ProblemKind::ReadsFailing, Some(shard_id), &failure.text);
-        if noted.log {
-            let (failures, cause) = (noted.failures, &failure.text);
-            if failure.is_refusal() {
-                tracing::error!(
-                    shard_id,
-                    failures,
-                    cause,
-                    "the shard cannot be read; trying again"
-                );
-            } else {
-                tracing::warn!(shard_id, failures, cause, "a read failed; trying again");
-            }
-        }
+        failure.note(&self.status);
         // After a throttle, the pacer delays the next read.
         if failure.kind != FailureKind::Throttled {
             tokio::time::sleep(self.backoff.next_delay()).await;
-        }
-    }
-
-    /// The last page of a shard that the stream no longer lists, because its retention is over.
-    async fn vanished(&self, pages: &PageSender) -> Page {
-        tracing::error!(
-            shard_id = self.status.shard_id(),
-            "the shard does not exist any more: records that were not read before the end of their retention are lost"
-        );
-        Page {
-            records: RawRecords::default(),
-            millis_behind_latest: None,
-            end: Some(Vec::new()),
-            held: pages.memory(0).await,
         }
     }
 }
@@ -417,41 +356,6 @@ impl Answer {
     fn is_last(&self) -> bool {
         self.next.is_err() || self.millis_behind_latest == Some(0)
     }
-}
-
-/// Returns `None` if one of the children cannot be used. The children are then taken from ListShards.
-fn read_children(children: Vec<types::ChildShard>) -> Option<Vec<ChildShard>> {
-    children.into_iter().map(read_child).collect()
-}
-
-fn read_child(child: types::ChildShard) -> Option<ChildShard> {
-    let range = child.hash_key_range?;
-    Some(ChildShard {
-        shard_id: child.shard_id,
-        parents: child.parent_shards,
-        hash_key_range: HashKeyRange::new(
-            range.starting_hash_key.parse().ok()?,
-            range.ending_hash_key.parse().ok()?,
-        )
-        .ok()?,
-    })
-}
-
-/// Returns a client like `client` whose calls have a time limit, and are attempted once, because this module
-/// retries.
-///
-/// With one attempt, a limit of the attempt would be a second timer for the same time. The protection against stalled
-/// streams would be a third one: the limit covers the body of the answer, too.
-fn client_for_reads(client: &Client, timeout: Duration) -> Client {
-    let config = client
-        .config()
-        .to_builder()
-        .retry_config(RetryConfig::disabled())
-        .retry_partition(RetryPartition::new("kcl-reads"))
-        .timeout_config(TimeoutConfig::builder().operation_timeout(timeout).build())
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .build();
-    Client::from_conf(config)
 }
 
 #[cfg(test)]

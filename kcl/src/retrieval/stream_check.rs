@@ -5,29 +5,21 @@
 //! one call ([`SharedCall`]).
 
 use std::collections::HashSet;
-use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::config::StalledStreamProtectionConfig;
+use aws_sdk_kinesis::config::retry::{RetryConfig, RetryPartition};
+use aws_sdk_kinesis::config::timeout::TimeoutConfig;
 use aws_sdk_kinesis::operation::list_shards::builders::ListShardsFluentBuilder;
 use fastrand::Rng;
-use kinesis_common::backoff::Backoff;
 use kinesis_common::list_shards::list_shards;
 use kinesis_common::stream_name::StreamName;
-use tokio::sync::Mutex;
 
+use super::shared_call::SharedCall;
 use crate::clock::Clock;
 use crate::current_stream::{CurrentStream, find_stream};
-
-/// Shortest time between the beginnings of two calls.
-const SPACING: Duration = Duration::from_secs(1);
-/// Limit of the random delay that a failure adds to the spacing. It doubles with each further failure in a
-/// row, up to [`LONGEST_DELAY`].
-const FIRST_DELAY: Duration = Duration::from_secs(1);
-/// Largest limit of that delay.
-const LONGEST_DELAY: Duration = Duration::from_secs(4);
 
 /// Why the stream was not confirmed as the one that the worker reads.
 #[derive(Debug, Clone)]
@@ -44,8 +36,9 @@ pub(super) enum Unconfirmed {
 
 /// Asks about one stream, for all readers of a worker.
 #[derive(Debug)]
-pub(super) struct StreamCheck {
-    client: Client,
+pub(crate) struct StreamCheck {
+    /// Its calls are attempted once, within the time limit of a read.
+    pub(super) client: Client,
     pub(super) name: StreamName,
     /// The stream that the worker reads.
     pub(super) stream: Arc<CurrentStream>,
@@ -56,9 +49,10 @@ pub(super) struct StreamCheck {
 }
 
 impl StreamCheck {
-    /// `random`: for the pauses after failed calls.
-    pub(super) fn new(
-        client: Client,
+    /// `timeout`: the time limit of a call. `random`: for the pauses after failed calls.
+    pub(crate) fn new(
+        client: &Client,
+        timeout: Duration,
         name: StreamName,
         stream: Arc<CurrentStream>,
         clock: Arc<dyn Clock>,
@@ -67,7 +61,7 @@ impl StreamCheck {
         Self {
             comparison: SharedCall::new(Arc::clone(&clock), random.fork()),
             listing: SharedCall::new(Arc::clone(&clock), random),
-            client,
+            client: client_for_reads(client, timeout),
             name,
             stream,
             clock,
@@ -114,69 +108,19 @@ impl StreamCheck {
     }
 }
 
-/// A call that many tasks need at the same time. At most one is under way. All tasks that asked before it began
-/// get its answer or its failure.
-#[derive(Debug)]
-struct SharedCall<T, E> {
-    clock: Arc<dyn Clock>,
-    /// The number of calls that have begun.
-    begun: AtomicU64,
-    /// Locked by the task that makes the call, also while that task waits for `not_before`.
-    turn: Mutex<Turn<T, E>>,
-}
-
-#[derive(Debug)]
-struct Turn<T, E> {
-    /// The last answer, and the number of its call.
-    last: Option<(u64, Result<T, E>)>,
-    /// Time before which no call begins.
-    not_before: Duration,
-    backoff: Backoff,
-}
-
-impl<T: Clone, E: Clone> SharedCall<T, E> {
-    fn new(clock: Arc<dyn Clock>, random: Rng) -> Self {
-        Self {
-            clock,
-            begun: AtomicU64::new(0),
-            turn: Mutex::new(Turn {
-                last: None,
-                not_before: Duration::ZERO,
-                backoff: Backoff::new(FIRST_DELAY, LONGEST_DELAY, random),
-            }),
-        }
-    }
-
-    /// Returns the result of a call that begins after this moment. The caller or another task makes it.
-    ///
-    /// # Cancel safety
-    /// If the task that makes the call is dropped, the next task that waits makes one.
-    async fn ask<F>(&self, call: impl FnOnce() -> F) -> Result<T, E>
-    where
-        F: Future<Output = Result<T, E>>,
-    {
-        let asked = self.begun.load(Ordering::Relaxed);
-        let mut turn = self.turn.lock().await;
-        if let Some((number, answer)) = &turn.last
-            && *number > asked
-        {
-            return answer.clone();
-        }
-        let pause = turn.not_before.saturating_sub(self.clock.now());
-        tokio::time::sleep(pause).await;
-        // Tasks that ask from now on wait for the next call.
-        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
-        // Set before the call, so that a call that is dropped counts, too.
-        turn.not_before = self.clock.now() + SPACING;
-        let answer = call().await;
-        match &answer {
-            Ok(_) => turn.backoff.succeeded(),
-            Err(_) => {
-                let delay = turn.backoff.next_delay();
-                turn.not_before = self.clock.now() + SPACING + delay;
-            }
-        }
-        turn.last = Some((number, answer.clone()));
-        answer
-    }
+/// Returns a client like `client` whose calls have a time limit, and are attempted once, because the readers
+/// retry.
+///
+/// With one attempt, a limit of the attempt would be a second timer for the same time. The protection against stalled
+/// streams would be a third one: the limit covers the body of the answer, too.
+fn client_for_reads(client: &Client, timeout: Duration) -> Client {
+    let config = client
+        .config()
+        .to_builder()
+        .retry_config(RetryConfig::disabled())
+        .retry_partition(RetryPartition::new("kcl-reads"))
+        .timeout_config(TimeoutConfig::builder().operation_timeout(timeout).build())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .build();
+    Client::from_conf(config)
 }

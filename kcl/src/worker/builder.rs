@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::handle::WorkerHandle;
+use super::reading::Reading;
 use super::run;
 use super::shards::View;
 use super::shutdown::ShutdownReport;
@@ -29,7 +30,7 @@ use crate::metrics::Meter;
 #[cfg(feature = "metrics")]
 use crate::metrics::facade::FacadeSink;
 use crate::processor::{ErasedFactory, ProcessorFactory};
-use crate::retrieval::{ByteBudget, PollingRetrieval};
+use crate::retrieval::{ByteBudget, StreamCheck};
 use crate::shard_consumer::Worker;
 use crate::task::Task;
 use crate::worker_state::{LastState, StateSender, StateWatch, WorkerState};
@@ -273,6 +274,7 @@ impl SchedulerBuilder {
         let stream = self.check()?;
         let factory = self.factory.ok_or(BuildError::NoProcessor)?;
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
+        let began = clock.now();
         let seed = self.seed.unwrap_or_else(random_seed);
         let mut random = Rng::with_seed(seed);
         let config = Arc::new(self.config);
@@ -304,15 +306,29 @@ impl SchedulerBuilder {
             runtime: self.coordination,
         })
         .await?;
+        let check = StreamCheck::new(
+            &kinesis,
+            config.kinesis_request_timeout,
+            stream,
+            coordinator.stream(),
+            Arc::clone(&clock),
+            random.fork(),
+        );
+        let reading = Reading {
+            application: &application,
+            stream: &self.stream,
+            client: &kinesis,
+            check,
+            config: &config,
+            clock: &clock,
+            meter: &meter,
+            problems: &problems,
+            limit: config.startup_timeout.saturating_sub(clock.now().saturating_sub(began)),
+            random: random.fork(),
+        };
+        let retrieval = reading.choose().await?;
         let worker = Worker {
-            retrieval: Arc::new(PollingRetrieval::new(
-                &kinesis,
-                stream,
-                coordinator.stream(),
-                Arc::clone(&config),
-                Arc::clone(&clock),
-                random.u64(..),
-            )),
+            retrieval,
             application,
             worker_id,
             stream: self.stream,

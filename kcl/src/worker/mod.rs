@@ -2,6 +2,7 @@
 
 mod builder;
 mod handle;
+mod reading;
 mod run;
 mod shards;
 mod shutdown;

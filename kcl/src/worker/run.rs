@@ -37,6 +37,7 @@ pub(crate) async fn run(
         std::future::pending::<()>().await;
     });
     let runtime = Arc::clone(&worker.executor);
+    let retrieval = Arc::clone(&worker.retrieval);
     let mut shards = Shards::new(worker, Arc::clone(&view), seed);
     let mut held_leases = coordinator.start();
     states.enter(WorkerState::Running);
@@ -61,6 +62,7 @@ pub(crate) async fn run(
     };
     states.enter(WorkerState::Stopping(failure.clone()));
     let report = shutdown::stop(&coordinator, &mut shards, &mut held_leases, deadline).await;
+    retrieval.stopped().await;
     failure.map_or(report, Err)
 }
 

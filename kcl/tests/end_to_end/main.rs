@@ -16,6 +16,7 @@ mod error_texts;
 mod existence;
 mod existing_tables;
 mod failures;
+mod fan_out;
 mod fleet;
 mod fleet_mode;
 mod logs;

@@ -1,6 +1,7 @@
 //! The start of a worker: checks and sets up, in order, what must hold before it runs.
 
 mod admin;
+mod consumer;
 mod failure;
 mod lease_table;
 mod retry;
@@ -15,6 +16,7 @@ use kinesis_common::stream_name::StreamName;
 use kinesis_common::sync::Mutex;
 
 pub(crate) use self::admin::{AdminParts, find_leases};
+pub(crate) use self::consumer::{ConsumerStart, find_consumer};
 pub(super) use self::failure::{Failure, call_failed};
 
 use self::failure::{stream_failed, sync_failed};

@@ -4,24 +4,23 @@ use std::time::SystemTime;
 
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{RecordDistributionStrategy, StreamMode, StreamModeDetails};
+use kinesis_aggregation::HashKeyRange;
 use kinesis_common::sync::Mutex;
-use kinesis_testkit::{Fault, LocalAws, LocalAwsBuilder, ManualClock};
+use kinesis_testkit::{Fault, LocalAws, ManualClock};
 
 use super::*;
 use crate::checkpoint::Checkpoint;
 use crate::clock::{SystemClock, TokioClock};
 use crate::config::OnRecreatedStream;
-use crate::current_stream::find_stream;
+use crate::current_stream::CurrentStream;
 use crate::health::ProblemLog;
 use crate::lease::StreamIdentity;
 use crate::metrics::Meter;
 use crate::progress::Progress;
+use crate::retrieval::embedded::*;
 use crate::retrieval::{ByteBudget, ShardBudget, pages};
 use crate::sequence::SequenceNumber;
 use crate::snapshot::Totals;
-
-const STREAM: &str = "reads";
-const SHARD: &str = "shardId-000000000000";
 
 mod doubts;
 mod refusals;
@@ -29,39 +28,23 @@ mod sharing;
 mod skew;
 mod trimmed;
 
-/// An embedded AWS in the time of the test's runtime, which is paused.
-struct Paused {
-    aws: LocalAws,
+fn polling(
+    client: &Client,
+    stream: Arc<CurrentStream>,
+    config: ConsumerConfig,
     clock: Arc<dyn Clock>,
-    timeout: Duration,
+) -> PollingRetrieval {
+    let (timeout, random) = (config.kinesis_request_timeout, Rng::with_seed(7));
+    let (name, clock_of_check) = (STREAM.parse().unwrap(), Arc::clone(&clock));
+    let check = StreamCheck::new(client, timeout, name, stream, clock_of_check, random);
+    PollingRetrieval::new(check, Arc::new(config), clock)
 }
 
 impl Paused {
-    async fn start() -> Self {
-        Self::with(|aws| aws).await
-    }
-
-    async fn with(set: impl FnOnce(LocalAwsBuilder) -> LocalAwsBuilder) -> Self {
-        let clock = TokioClock::new();
-        let services = kinesis_testkit::TokioClock::starting_at(clock.wall());
-        let aws = set(LocalAws::builder()).clock(services);
-        let aws = aws.build().await.unwrap();
-        aws.create_stream(STREAM, 1).await.unwrap();
-        Self { aws, clock: Arc::new(clock), timeout: Duration::from_secs(10) }
-    }
-
-    fn client(&self) -> Client {
-        Client::new(&self.aws.in_process_config())
-    }
-
     async fn reader(&self, position: Position) -> Reader {
         let config = ConsumerConfig::default().with_kinesis_request_timeout(self.timeout);
         let clock = Arc::clone(&self.clock);
         Reader::with(&self.client(), SHARD, position, config, clock).await
-    }
-
-    async fn put(&self, numbers: std::ops::Range<u32>) -> Vec<SequenceNumber> {
-        put_by(&self.client(), numbers, 0).await
     }
 }
 
@@ -86,26 +69,13 @@ impl Reader {
         config: ConsumerConfig,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let problems = Arc::new(ProblemLog::new(Arc::clone(&clock)));
-        let totals = Arc::new(Totals::new(Meter::default(), problems));
-        let status = Arc::new(ShardStatus::new(
-            shard_id,
-            Arc::new(Mutex::new(Progress::new(Checkpoint::TrimHorizon))),
-            totals,
-        ));
+        let status = status(shard_id, &clock);
         let stream = Arc::new(CurrentStream::new(
             identity(client).await,
             OnRecreatedStream::Error,
             Arc::clone(&clock),
         ));
-        let retrieval = PollingRetrieval::new(
-            client,
-            STREAM.parse().unwrap(),
-            stream,
-            Arc::new(config),
-            clock,
-            7,
-        );
+        let retrieval = polling(client, stream, config, clock);
         let budget = ShardBudget::new(&ByteBudget::new(64 << 20));
         let (pages, _) = pages::channel(budget, Arc::clone(&status));
         let start = Start { status, position, stream: None, read_to: None, seed: 1 };
@@ -131,18 +101,6 @@ impl Reader {
     }
 }
 
-fn texts(page: &Page) -> Vec<String> {
-    let data = (0..page.records.len()).map(|index| page.records.data(index));
-    data.map(|data| str::from_utf8(data).unwrap().trim_start().to_owned()).collect()
-}
-
-async fn identity(client: &Client) -> StreamIdentity {
-    match find_stream(client, &STREAM.parse().unwrap()).await {
-        Ok(Some(found)) => found.identity,
-        other => panic!("{other:?}"),
-    }
-}
-
 async fn aws() -> LocalAws {
     let aws = LocalAws::start().await.unwrap();
     aws.create_stream(STREAM, 1).await.unwrap();
@@ -152,26 +110,6 @@ async fn aws() -> LocalAws {
 /// Puts numbers as text. Returns their sequence numbers.
 async fn put(aws: &LocalAws, numbers: std::ops::Range<u32>) -> Vec<SequenceNumber> {
     put_by(&aws.kinesis(), numbers, 0).await
-}
-
-/// As [`put`], each behind so many bytes that [`texts`] leaves out.
-async fn put_by(
-    client: &Client,
-    numbers: std::ops::Range<u32>,
-    padding: usize,
-) -> Vec<SequenceNumber> {
-    let mut put = Vec::new();
-    for number in numbers {
-        let request = client.put_record().stream_name(STREAM).partition_key("k");
-        let data = format!("{}{number}", " ".repeat(padding));
-        let output = request.data(Blob::new(data)).send().await.unwrap();
-        put.push(output.sequence_number.parse().unwrap());
-    }
-    put
-}
-
-fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
-    range.map(|number| number.to_string()).collect()
 }
 
 async fn called(aws: &LocalAws, operation: &str, times: u64) {

@@ -28,10 +28,7 @@ impl Doubters {
         let totals = Arc::new(Totals::new(Meter::default(), problems));
         let stream =
             Arc::new(CurrentStream::new(identity(&client).await, on_recreated, Arc::clone(&clock)));
-        let config = Arc::new(ConsumerConfig::default());
-        let known = Arc::clone(&stream);
-        let retrieval =
-            PollingRetrieval::new(&client, STREAM.parse().unwrap(), known, config, clock, 7);
+        let retrieval = polling(&client, Arc::clone(&stream), ConsumerConfig::default(), clock);
         let watches = (0..READERS).map(|number| {
             let shard = format!("shardId-{number:012}");
             let start = Start {

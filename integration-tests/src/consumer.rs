@@ -221,7 +221,7 @@ impl RecordProcessor for Reporter {
 
 /// The time of the machine, so that the lines of several processes can be put in order.
 #[allow(clippy::disallowed_methods, reason = "a process that has one clock")]
-pub(crate) fn epoch_micros() -> u64 {
+pub fn epoch_micros() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     u64::try_from(now.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
 }

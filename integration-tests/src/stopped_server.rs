@@ -14,7 +14,7 @@ use crate::Error;
 use crate::consumer::Report;
 use crate::worker_process::{Program, STREAM, Seen, Worker, signal};
 
-const SHARDS: usize = 4;
+const SHARDS: u32 = 4;
 const RECORDS: u64 = 200;
 /// Gives up when nothing was seen for this long.
 const STALLED: Duration = Duration::from_secs(120);
@@ -46,10 +46,13 @@ pub async fn serve(shards: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// A server process, and where it serves.
-async fn server(program: &Path) -> Result<(Child, String), Error> {
+/// A process of `program` that [serves](serve), and where. It ends when it is dropped.
+///
+/// # Errors
+/// It cannot serve.
+pub async fn server(program: &Path, shards: u32) -> Result<(Child, String), Error> {
     let mut process = Command::new(program)
-        .args(["serve", "--shards", &SHARDS.to_string()])
+        .args(["serve", "--shards", &shards.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
@@ -65,12 +68,12 @@ async fn server(program: &Path) -> Result<(Child, String), Error> {
 /// # Errors
 /// The workers do not come to share the shards, or do not end.
 pub async fn run(program: &Path, failover: Duration, deadline: Duration) -> Result<Outcome, Error> {
-    let (server, url) = server(program).await?;
+    let (server, url) = server(program, SHARDS).await?;
     let seen = Arc::new(Seen::default());
     let program = Program { path: program, failover, deadline, url: &url };
     let workers = [Worker::start(&program, 1, &seen)?, Worker::start(&program, 2, &seen)?];
     put(&url, &seen).await?;
-    let half = SHARDS / 2;
+    let half = SHARDS as usize / 2;
     let shared = seen.until(STALLED, |state| {
         state.running(1) == half && state.running(2) == half && state.ledger.is_settled()
     });

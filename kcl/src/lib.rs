@@ -159,6 +159,7 @@ mod retrieval;
 mod sequence;
 mod service_time;
 mod shard_consumer;
+mod shard_control;
 mod shard_state;
 mod snapshot;
 mod stream;

@@ -43,6 +43,8 @@ pub(crate) struct Progress {
     before_batch: Option<ExtendedSequenceNumber>,
     /// The last record of the pages that are processed. It may be an aggregate without a record to deliver.
     passed: Option<SequenceNumber>,
+    /// Time of arrival of that record.
+    passed_arrival: Option<SystemTime>,
     /// The last record that a renewal may checkpoint. `None` if the processor writes the checkpoints.
     processed: Option<ExtendedSequenceNumber>,
     /// Start time of the last renewal that wrote `processed` as the checkpoint.
@@ -61,6 +63,7 @@ impl Progress {
             delivered: None,
             before_batch: None,
             passed: None,
+            passed_arrival: None,
             processed: None,
             carried_at: None,
             checkpoint,
@@ -81,12 +84,26 @@ impl Progress {
     }
 
     /// Notes that the oldest page is processed. `last`: its last record, even if no user record of that was
-    /// delivered. `None`: the page had no records.
-    pub(crate) fn page_processed(&mut self, last: Option<SequenceNumber>) {
-        if last.is_some() {
+    /// delivered, and the time of its arrival. `None`: the page had no records.
+    pub(crate) fn page_processed(&mut self, last: Option<(SequenceNumber, Option<SystemTime>)>) {
+        if let Some((last, arrival)) = last {
             self.lag.processed();
-            self.passed = last;
+            self.passed = Some(last);
+            self.passed_arrival = arrival;
         }
+    }
+
+    /// Notes that the pages which are not processed were dropped. They will be read again.
+    pub(crate) fn pages_dropped(&mut self) {
+        self.lag.pages_dropped();
+    }
+
+    /// The last record of the pages that are processed under this lease, and a time before which everything that arrived
+    /// is processed.
+    pub(crate) fn passed(&self) -> Option<(&SequenceNumber, Option<SystemTime>)> {
+        let tip = self.tip.as_ref().filter(|tip| self.nothing_waits(tip));
+        let time = self.passed_arrival.max(tip.map(|tip| tip.reached));
+        Some((self.passed.as_ref()?, time))
     }
 
     /// Lets the next renewal checkpoint all delivered records. Called if the library writes the checkpoints.
@@ -176,12 +193,14 @@ impl Progress {
     /// fetched record is not, or if the tip was not reached yet.
     pub(crate) fn read_to(&self) -> Option<SystemTime> {
         let tip = self.tip.as_ref()?;
-        // The checkpoint does not decide this, because it may be within the aggregate that was fetched last.
-        let nothing_waits = tip
-            .fetched
-            .as_ref()
-            .is_none_or(|fetched| self.passed.as_ref().is_some_and(|passed| passed >= fetched));
-        (nothing_waits && self.unwritten().is_none()).then_some(tip.reached)
+        (self.nothing_waits(tip) && self.unwritten().is_none()).then_some(tip.reached)
+    }
+
+    /// True if every record that was fetched is processed. The checkpoint does not decide this, because it may be within the
+    /// aggregate that was fetched last.
+    fn nothing_waits(&self, tip: &Tip) -> bool {
+        let is_passed = |fetched| self.passed.as_ref().is_some_and(|passed| passed >= fetched);
+        tip.fetched.as_ref().is_none_or(is_passed)
     }
 }
 

@@ -15,7 +15,7 @@
 //! 5. *Done*.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fastrand::Rng;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ use crate::delivery::{AutoCheckpoint, Deaggregator, Invoker, ReadToNote};
 use crate::error::WorkerError;
 use crate::executor::Executor;
 use crate::health::ProblemKind;
-use crate::lease::{ChildShard, HeldLease, LeaseEnd, Retry};
+use crate::lease::{ChildShard, HeldLease, Lease, LeaseEnd, Retry};
 use crate::metrics::Metric;
 use crate::processor::{Checkpointer, ErasedFactory, ErasedProcessor, ShardContext};
 use crate::retrieval::{ByteBudget, Page, Pages, Position, Retrieval, ShardBudget, Start};
@@ -71,6 +71,20 @@ pub(crate) struct ShardConsumer {
 struct Running {
     processor: Box<dyn ErasedProcessor>,
     checkpointer: Checkpointer,
+}
+
+/// A source of the shard, and what belongs to its pages.
+struct Reading {
+    pages: Pages,
+    deaggregator: Deaggregator,
+}
+
+/// Waits for the next page. While nothing is read, it waits for ever.
+async fn next_page(reading: &mut Option<Reading>) -> Result<Page, WorkerError> {
+    match reading {
+        Some(reading) => reading.pages.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 impl ShardConsumer {
@@ -173,29 +187,38 @@ impl ShardConsumer {
     /// # Errors
     /// A failure that ends the whole worker.
     async fn process(&mut self, running: &mut Running) -> Result<ShutdownReason, WorkerError> {
-        let Some(mut pages) = self.read() else {
-            return Ok(ShutdownReason::ShardEnd);
-        };
-        let ended = self.deliver(running, &mut pages).await;
+        let mut reading = None;
+        let ended = self.deliver(running, &mut reading).await;
         // Before the lease leaves this worker: the next owner may be refused while this one is subscribed.
-        pages.stop().await;
+        self.stop_reading(&mut reading).await;
         ended
     }
 
-    /// Delivers pages until the shard ends or is to be given up. Returns the reason.
+    /// Delivers pages until the shard ends or is to be given up. Returns the reason. `reading`: `None` while the shard is
+    /// paused.
     ///
     /// # Errors
     /// A failure that ends the whole worker.
     async fn deliver(
         &mut self,
         running: &mut Running,
-        pages: &mut Pages,
+        reading: &mut Option<Reading>,
     ) -> Result<ShutdownReason, WorkerError> {
-        let mut deaggregator = self.deaggregator();
-        let config = &self.worker.config;
-        let mut auto = AutoCheckpoint::new(config.checkpoint, self.worker.clock.now());
+        let checkpoints = self.worker.config.checkpoint;
+        let mut auto = AutoCheckpoint::new(checkpoints, self.worker.clock.now());
         let mut note = ReadToNote::new(self.held_lease.lease().read_to);
+        let status = Arc::clone(&self.status);
         loop {
+            let is_paused = status.control().is_paused();
+            if is_paused {
+                self.stop_reading(reading).await;
+            } else if reading.is_none() {
+                let Some(opened) = self.read() else {
+                    return Ok(ShutdownReason::ShardEnd);
+                };
+                *reading = Some(opened);
+            }
+            status.paused(is_paused);
             // A renewal may have carried the checkpoint in the meantime.
             let carried_at = self.held_lease.progress().lock().carried_at;
             let now = self.worker.clock.now();
@@ -216,8 +239,9 @@ impl ShardConsumer {
             let page = tokio::select! {
                 biased;
                 reason = self.invoker.stop.raised() => return Ok(reason),
+                () = status.control().until_paused(!is_paused) => continue,
                 () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => continue,
-                page = pages.next() => page?,
+                page = next_page(reading) => page?,
                 // A busy shard needs no note, because its checkpoint is young.
                 () = tokio::time::sleep(NOTE_CHECK_AFTER + until_next_second(now)) => {
                     self.note_read_to(&mut note).await;
@@ -226,12 +250,22 @@ impl ShardConsumer {
             };
             let Page { records, millis_behind_latest, end, held } = page;
             let last = records.last_sequence_number();
+            let last = last.map(|number| (number, records.arrival(records.len() - 1)));
+            let Some(Reading { deaggregator, .. }) = reading else {
+                unreachable!("a page is read only while the shard is not paused")
+            };
             let (batch, counts) = deaggregator.batch(records, millis_behind_latest, held);
             self.status.found(&counts);
             let Running { processor, checkpointer } = running;
             let taken = self.invoker.process_records(&mut **processor, checkpointer, batch).await;
-            if let Err(reason) = taken {
-                return Ok(reason);
+            match taken {
+                Ok(true) => {}
+                // It was paused after a failure. The batch is read again, even if it has continued by now.
+                Ok(false) => {
+                    self.stop_reading(reading).await;
+                    continue;
+                }
+                Err(reason) => return Ok(reason),
             }
             if last.is_some() {
                 self.status.batch_processed();
@@ -251,26 +285,49 @@ impl ShardConsumer {
         }
     }
 
-    /// Starts to read after the checkpoint. `None`: the shard is finished.
-    fn read(&mut self) -> Option<Pages> {
+    /// Starts to read after the last record that is processed. `None`: the shard is finished.
+    fn read(&mut self) -> Option<Reading> {
         let worker = &self.worker;
         let lease = self.held_lease.lease();
-        let initial_position = worker.config.initial_position;
-        let position = Position::start(&lease.checkpoint, lease.resume_from, initial_position)?;
+        let (position, read_to) = self.position(&lease)?;
         tracing::info!(shard_id = self.held_lease.shard_id(), ?position, "reading");
         let source = worker.retrieval.open(Start {
             status: Arc::clone(&self.status),
             position,
-            stream: lease.stream,
-            read_to: lease.read_to,
+            stream: lease.stream.clone(),
+            read_to,
             seed: self.random.u64(..),
         });
         let budget = ShardBudget::new(&worker.budget);
-        Some(Pages::read(&*worker.executor, source, budget, Arc::clone(&self.status)))
+        let pages = Pages::read(&*worker.executor, source, budget, Arc::clone(&self.status));
+        Some(Reading { pages, deaggregator: self.deaggregator(lease) })
     }
 
-    fn deaggregator(&self) -> Deaggregator {
-        let lease = self.held_lease.lease();
+    /// The position after the last record that is processed under this lease, or the position of the lease. With a time
+    /// before which everything that arrived is processed, if one is known.
+    fn position(&self, lease: &Lease) -> Option<(Position, Option<SystemTime>)> {
+        let initial_position = self.worker.config.initial_position;
+        let position = Position::start(&lease.checkpoint, lease.resume_from, initial_position)?;
+        let progress = self.held_lease.progress().lock();
+        Some(match (progress.passed(), progress.pinned) {
+            (Some((passed, time)), _) => (Position::After(passed.clone()), time),
+            // What was put since the first read is not to be missed.
+            (None, Some(pinned)) if position == Position::Latest => {
+                (Position::Time(pinned), lease.read_to)
+            }
+            (None, _) => (position, lease.read_to),
+        })
+    }
+
+    /// Stops the source, and gives its memory back.
+    async fn stop_reading(&self, reading: &mut Option<Reading>) {
+        let Some(Reading { pages, .. }) = reading.take() else { return };
+        pages.stop().await;
+        self.status.batch_processed();
+        self.held_lease.progress().lock().pages_dropped();
+    }
+
+    fn deaggregator(&self, lease: Lease) -> Deaggregator {
         let done = match lease.checkpoint {
             Checkpoint::At(position) => Some(position),
             _ => None,

@@ -55,6 +55,8 @@ pub struct ShardSnapshot {
     pub shard_id: String,
     /// State of its consumer.
     pub state: ShardState,
+    /// Whether it is [paused](crate::WorkerHandle::pause): nothing is read, and no batch is in hand.
+    pub is_paused: bool,
     /// User records for which `process_records` has returned `Ok`.
     pub records_delivered: u64,
     /// Time by which the last page read was behind the tip, to the millisecond. `None` before the first page. It

@@ -80,6 +80,8 @@ pub enum WhyNotRunning {
     WaitsForFormerOwner,
     /// The processor is being initialised.
     Starting,
+    /// The application has [paused](crate::WorkerHandle::pause) the shard.
+    Paused,
     /// The worker is giving the shard up.
     ShuttingDown {
         /// Reason.
@@ -100,6 +102,8 @@ pub(crate) struct Asker<'a> {
     pub(crate) problems: &'a ProblemLog,
     /// State of its own consumer of the shard.
     pub(crate) own: Option<ShardState>,
+    /// Whether the application has paused it.
+    pub(crate) is_paused: bool,
 }
 
 /// Returns why this worker does not process a shard, or `None` if it does.
@@ -147,6 +151,7 @@ fn within(
             })
         }
         ShardState::Initializing => Some(WhyNotRunning::Starting),
+        ShardState::Processing if asker.is_paused => Some(WhyNotRunning::Paused),
         ShardState::Processing => {
             let gap = asker.stops_at_gaps.then(|| of_shard(ProblemKind::RecordsTrimmed)).flatten();
             gap.or_else(|| of_shard(ProblemKind::ReadsFailing))
@@ -305,6 +310,7 @@ impl fmt::Display for WhyNotRunning {
                 "its processor is being created and initialised: if that lasts, initialize() does not \
                  return",
             ),
+            Self::Paused => f.write_str("the application has paused it: resume it"),
             Self::ShuttingDown { reason } => write!(
                 f,
                 "this worker is giving it up ({reason:?}): if that lasts, the processor does not \

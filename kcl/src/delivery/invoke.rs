@@ -128,7 +128,8 @@ impl Invoker {
         Ok(())
     }
 
-    /// Delivers one batch, again and again until the processor returns `Ok` or has checkpointed the whole batch.
+    /// Delivers one batch, again and again until the processor returns `Ok` or has checkpointed the whole batch. Returns
+    /// false if the shard is paused after a failure. Then the batch is to be read again.
     ///
     /// # Errors
     /// The shard is to be given up.
@@ -137,11 +138,11 @@ impl Invoker {
         processor: &mut dyn ErasedProcessor,
         checkpointer: &Checkpointer,
         mut batch: Batch,
-    ) -> Result<(), ShutdownReason> {
+    ) -> Result<bool, ShutdownReason> {
         let (records, bytes) = (batch.len(), batch.payload_bytes());
         // A page of aggregates may have no record to deliver.
         if records == 0 {
-            return Ok(());
+            return Ok(true);
         }
         let tokens = self.stop.for_call();
         let mut backoff = self.backoff();
@@ -159,15 +160,15 @@ impl Invoker {
             let failure = Failure { error: &error, records: Some((first, last)), is_repeated };
             let pause = self.on_failure(PROCESS_RECORDS, &mut backoff, &failure)?;
             self.status.measure(Metric::FailedBatches, 1.0);
-            if is_repeated {
-                self.pause(pause).await?;
+            if is_repeated && self.pause_unless_paused(pause).await? {
+                return Ok(false);
             }
         }
         whole.took(Metric::ProcessTaskTime, Some(self.held_lease.shard_id()));
         self.status.succeeded();
         self.status.delivered(records, bytes);
         self.held_lease.record_bytes(bytes as u64);
-        Ok(())
+        Ok(true)
     }
 
     /// Calls `shard_ended` until the shard's end is checkpointed.
@@ -339,6 +340,12 @@ impl Invoker {
             reason = self.stop.raised() => Err(reason),
             result = work => Ok(result),
         }
+    }
+
+    /// Waits for `delay`. Returns true, without waiting longer, if the application pauses the shard.
+    async fn pause_unless_paused(&self, delay: Duration) -> Result<bool, ShutdownReason> {
+        let paused = tokio::time::timeout(delay, self.status.control().until_paused(true));
+        Ok(self.unless_given_up(paused).await?.is_ok())
     }
 
     /// Waits for `delay`, or until the shard is to be given up.

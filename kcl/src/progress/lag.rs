@@ -46,6 +46,14 @@ impl Lag {
         self.pages.pop_front();
     }
 
+    /// Notes that the pages were dropped, and will be read again.
+    pub(crate) fn pages_dropped(&mut self) {
+        if let Some(oldest) = self.pages.pop_front() {
+            self.rest = Some(oldest);
+            self.pages.clear();
+        }
+    }
+
     /// The time by which the last answer was behind the tip.
     pub(crate) fn behind(&self) -> Option<Duration> {
         self.rest.map(|rest| rest.age)
@@ -87,6 +95,20 @@ mod tests {
         assert_eq!(lag.at(secs(2_002)), Some(secs(999)), "by the last answer");
         lag.answered(secs(2_002), Some(secs(0)));
         assert_eq!(lag.at(secs(2_002)), Some(secs(0)));
+    }
+
+    #[test]
+    fn pages_that_are_dropped_are_as_old_as_before() {
+        let mut lag = Lag::default();
+        lag.answered(secs(0), Some(secs(0)));
+        lag.fetched(secs(0), Some(secs(0)), secs(5));
+        lag.fetched(secs(1), Some(secs(0)), secs(1));
+        assert_eq!(lag.at(secs(10)), Some(secs(15)));
+        lag.pages_dropped();
+        assert_eq!(lag.at(secs(10)), Some(secs(15)));
+        lag.pages_dropped();
+        lag.answered(secs(11), Some(secs(0)));
+        assert_eq!(lag.at(secs(12)), Some(secs(1)));
     }
 
     #[test]

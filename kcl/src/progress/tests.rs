@@ -135,7 +135,7 @@ fn a_shard_is_read_to_its_tip_when_all_that_was_fetched_is_checkpointed() {
     progress.tip = Some(Tip { reached: REACHED, fetched: Some(number(9)) });
     assert_eq!(progress.read_to(), None, "fetched, and not delivered");
     progress.delivered(at(9, 3));
-    progress.page_processed(Some(number(9)));
+    progress.page_processed(Some((number(9), None)));
     progress.found(&Checkpoint::At(at(9, 2)));
     assert_eq!(progress.read_to(), None, "checkpointed in part");
     progress.found(&Checkpoint::At(at(9, 3)));
@@ -148,7 +148,7 @@ fn a_page_of_which_an_earlier_owner_processed_a_part_counts_when_the_rest_is_pro
     let mut progress = at_tip(Checkpoint::At(at(9, 2)), Some(9));
     assert_eq!(progress.read_to(), None);
     progress.delivered(at(9, 9));
-    progress.page_processed(Some(number(9)));
+    progress.page_processed(Some((number(9), None)));
     progress.found(&Checkpoint::At(at(9, 8)));
     assert_eq!(progress.read_to(), None);
     progress.found(&Checkpoint::At(at(9, 9)));
@@ -160,13 +160,13 @@ fn a_page_of_which_nothing_is_delivered_counts_with_the_records_before_it() {
     let mut progress = at_tip(Checkpoint::TrimHorizon, Some(9));
     assert_eq!(progress.read_to(), None);
     // All of the page was dropped.
-    progress.page_processed(Some(number(9)));
+    progress.page_processed(Some((number(9), None)));
     assert_eq!(progress.read_to(), Some(REACHED));
     // A later page, whose last record was dropped: those before it must be checkpointed.
     progress.tip = Some(Tip { reached: REACHED, fetched: Some(number(12)) });
     assert_eq!(progress.read_to(), None);
     progress.delivered(at(11, 2));
-    progress.page_processed(Some(number(12)));
+    progress.page_processed(Some((number(12), None)));
     assert_eq!(progress.read_to(), None);
     progress.found(&Checkpoint::At(at(11, 1)));
     assert_eq!(progress.read_to(), None);

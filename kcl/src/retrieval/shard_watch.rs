@@ -94,6 +94,10 @@ impl ShardWatch {
                 Position::At(number) => {
                     Some(TrimCheck::at_checkpoint(number.clone(), start.read_to))
                 }
+                // The shard was not read for a while.
+                Position::After(number) => {
+                    start.read_to.map(|read_to| TrimCheck::after(number.clone(), read_to))
+                }
                 _ => None,
             },
             gap_reported: None,

@@ -22,6 +22,8 @@ use crate::processor::{RecordBatch, RecordProcessor, ShardEnd, Shutdown};
 use crate::retrieval::{PageSender, RawRecord, ShardSource};
 use crate::snapshot::Totals;
 
+mod pause;
+
 const SHARD: &str = "shardId-000000000000";
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -33,8 +35,13 @@ struct Pages {
 }
 
 impl Retrieval for Pages {
-    fn open(&self, _: Start) -> Box<dyn ShardSource> {
-        Box::new(Reader { all: *self, read: 0 })
+    fn open(&self, start: Start) -> Box<dyn ShardSource> {
+        // Numbers are those of the records. After one of them, its page is over.
+        let read = match &start.position {
+            Position::After(last) => (last.as_str().parse::<u64>().unwrap() + 1) / self.records,
+            _ => 0,
+        };
+        Box::new(Reader { all: *self, read })
     }
 }
 
@@ -170,6 +177,7 @@ struct Running {
     status: Arc<ShardStatus>,
     seen: watch::Receiver<Seen>,
     go_on: Arc<Notify>,
+    budget: Arc<ByteBudget>,
     consumer: JoinHandle<Result<ShardShutdown, WorkerError>>,
 }
 
@@ -189,11 +197,12 @@ impl Running {
         });
         let go_on = Arc::clone(&processor.go_on);
         let seen = processor.seen.subscribe();
+        let budget = ByteBudget::new(config.max_buffered_bytes);
         let worker = Worker {
             application: "application".into(),
             worker_id: "worker".into(),
             stream: "stream".into(),
-            budget: ByteBudget::new(config.max_buffered_bytes),
+            budget: Arc::clone(&budget),
             config: Arc::new(config),
             clock,
             retrieval: Arc::new(pages),
@@ -209,7 +218,7 @@ impl Running {
             may_relinquish,
             7,
         );
-        Self { recorder, status, seen, go_on, consumer: tokio::spawn(consumer.run()) }
+        Self { recorder, status, seen, go_on, budget, consumer: tokio::spawn(consumer.run()) }
     }
 
     async fn until(&mut self, what: &str, wanted: impl Fn(&Seen) -> bool) -> Seen {

@@ -13,6 +13,7 @@ use crate::health::{Failed, ProblemKind, ProblemLog};
 use crate::metrics::{Meter, Metric, milliseconds};
 use crate::progress::ShardProgress;
 use crate::sequence::ExtendedSequenceNumber;
+use crate::shard_control::ShardControl;
 use crate::shard_state::ShardState;
 
 /// The state of a shard that the worker owns.
@@ -23,6 +24,9 @@ pub(crate) struct ShardStatus {
     records: AtomicU64,
     /// True after its processor has returned from its last call and was dropped.
     has_stopped: AtomicBool,
+    control: ShardControl,
+    /// True while nothing is read because the application has paused the shard.
+    is_paused: AtomicBool,
     progress: ShardProgress,
     work: Mutex<Work>,
     totals: Arc<Totals>,
@@ -45,6 +49,8 @@ impl ShardStatus {
             state: Mutex::new(ShardState::WaitingOnParents),
             records: AtomicU64::new(0),
             has_stopped: AtomicBool::new(false),
+            control: ShardControl::default(),
+            is_paused: AtomicBool::new(false),
             progress,
             work: Mutex::default(),
             totals,
@@ -58,6 +64,20 @@ impl ShardStatus {
     /// The progress of the shard.
     pub(crate) fn progress(&self) -> &ShardProgress {
         &self.progress
+    }
+
+    /// The wishes of the application.
+    pub(crate) fn control(&self) -> &ShardControl {
+        &self.control
+    }
+
+    /// Notes whether the shard is paused.
+    pub(crate) fn paused(&self, is_paused: bool) {
+        self.is_paused.store(is_paused, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::Relaxed)
     }
 
     pub(crate) fn state(&self) -> ShardState {
@@ -199,6 +219,7 @@ impl ShardStatus {
             records_trimmed: find(ProblemKind::RecordsTrimmed).map(|problem| problem.cause),
             shard_id: self.shard_id.clone(),
             state: self.state(),
+            is_paused: self.is_paused(),
             records_delivered: self.records.load(Ordering::Relaxed),
             failures: calls.as_ref().map_or(0, |problem| problem.failures),
             last_failure: calls.map(|problem| problem.cause),

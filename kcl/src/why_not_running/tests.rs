@@ -42,6 +42,12 @@ fn table(leases: Vec<LeaseSnapshot>) -> LeaseTableSnapshot {
     }
 }
 
+#[test]
+fn a_paused_shard_says_so() {
+    let paused = Asker { is_paused: true, ..asker(Some(ShardState::Processing)) };
+    assert_eq!(why_not_running(SHARD, &paused, None), Some(WhyNotRunning::Paused));
+}
+
 fn asker(own: Option<ShardState>) -> Asker<'static> {
     Asker {
         worker_id: "me",
@@ -51,6 +57,7 @@ fn asker(own: Option<ShardState>) -> Asker<'static> {
         stops_at_gaps: false,
         problems: &NOTHING,
         own,
+        is_paused: false,
     }
 }
 

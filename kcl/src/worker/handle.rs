@@ -111,6 +111,34 @@ impl WorkerHandle {
         self.outcome.clone().await.map(|_| ())
     }
 
+    /// Pauses all shards of this worker, also those that it acquires later, until [`resume`](Self::resume).
+    ///
+    /// A shard pauses after its present batch, or after the present attempt if the batch fails. The worker then reads
+    /// nothing of it and gives its memory back. It keeps the lease, and writes checkpoints that are due. After the pause, it
+    /// continues after the last record that was processed.
+    ///
+    /// Other workers of the application are not told. If a lease moves to another worker, that one processes the shard.
+    /// While a shard is paused, its records may expire: the pause must be shorter than the stream's retention.
+    pub fn pause(&self) {
+        self.view.pause_all(true);
+    }
+
+    /// Ends [`pause`](Self::pause). Shards that were paused [by their id](Self::pause_shard) stay paused.
+    pub fn resume(&self) {
+        self.view.pause_all(false);
+    }
+
+    /// Pauses one shard as [`pause`](Self::pause) does, also if this worker acquires it later.
+    /// [`snapshot`](Self::snapshot) shows whether it [is paused](crate::ShardSnapshot::is_paused).
+    pub fn pause_shard(&self, shard_id: &str) {
+        self.view.pause_shard(shard_id, true);
+    }
+
+    /// Ends [`pause_shard`](Self::pause_shard). While all shards are paused, the shard stays paused.
+    pub fn resume_shard(&self, shard_id: &str) {
+        self.view.pause_shard(shard_id, false);
+    }
+
     /// Stops the worker at once, as a crash would, for tests and demonstrations. It writes no checkpoint, and its
     /// leases expire after the failover time.
     pub fn abort(&self) {

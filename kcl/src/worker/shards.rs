@@ -1,6 +1,6 @@
 //! Consumers of the shards that a running worker owns, and what its handle sees of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -41,6 +41,21 @@ pub(crate) struct View {
     /// By a number instead of the shard, because the task of an earlier lease of the same shard may still be ending.
     /// Its processor has ended, since the coordinator does not acquire the lease again before that.
     shards: Mutex<BTreeMap<u64, Arc<ShardStatus>>>,
+    /// Locked before `shards`.
+    paused: Mutex<PausedShards>,
+}
+
+/// The shards that the application has paused.
+#[derive(Debug, Default)]
+struct PausedShards {
+    all: bool,
+    ids: BTreeSet<String>,
+}
+
+impl PausedShards {
+    fn contains(&self, shard_id: &str) -> bool {
+        self.all || self.ids.contains(shard_id)
+    }
 }
 
 impl View {
@@ -60,6 +75,31 @@ impl View {
             config: Arc::clone(&worker.config),
             totals: Arc::new(Totals::new(meter, problems)),
             shards: Mutex::default(),
+            paused: Mutex::default(),
+        }
+    }
+
+    /// Pauses all shards, also those that the worker acquires later, or ends that.
+    pub(super) fn pause_all(&self, pause: bool) {
+        self.change_paused(|paused| paused.all = pause);
+    }
+
+    /// Pauses a shard, also if the worker acquires it later, or ends that.
+    pub(super) fn pause_shard(&self, shard_id: &str, pause: bool) {
+        self.change_paused(|paused| {
+            if pause {
+                paused.ids.insert(shard_id.to_owned());
+            } else {
+                paused.ids.remove(shard_id);
+            }
+        });
+    }
+
+    fn change_paused(&self, change: impl FnOnce(&mut PausedShards)) {
+        let mut paused = self.paused.lock();
+        change(&mut paused);
+        for status in self.shards.lock().values() {
+            status.control().set_paused(paused.contains(status.shard_id()));
         }
     }
 
@@ -78,11 +118,12 @@ impl View {
     }
 
     pub(super) fn why_not_running(&self, shard_id: &str) -> Option<WhyNotRunning> {
-        let (own, leases) = {
+        let (own, is_paused, leases) = {
             let shards = self.shards.lock();
             let mut latest_first = shards.values().rev();
             let own = latest_first.find(|status| status.shard_id() == shard_id);
-            (own.map(|status| status.state()), shards.len())
+            let is_paused = own.is_some_and(|status| status.is_paused());
+            (own.map(|status| status.state()), is_paused, shards.len())
         };
         let config = &self.config;
         let asker = Asker {
@@ -93,6 +134,7 @@ impl View {
             stops_at_gaps: config.on_trimmed_gap == OnTrimmedGap::StopShard,
             problems: &self.totals.problems,
             own,
+            is_paused,
         };
         why_not_running(shard_id, &asker, self.lease_table().as_ref())
     }
@@ -187,7 +229,10 @@ impl Shards {
         ));
         let number = self.held_leases;
         self.held_leases += 1;
+        let paused = self.view.paused.lock();
+        status.control().set_paused(paused.contains(held_lease.shard_id()));
         self.view.shards.lock().insert(number, Arc::clone(&status));
+        drop(paused);
         (number, status)
     }
 

@@ -10,6 +10,7 @@ mod build_errors;
 #[path = "../support/clock.rs"]
 mod clock;
 mod cold_start;
+mod control;
 mod cost;
 mod delivery;
 mod error_texts;
